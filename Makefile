@@ -1,0 +1,53 @@
+# `make` alone lists what there is.
+.DEFAULT_GOAL := help
+.PHONY: help run test test-ladder check format status send psql lock clean bootstrap
+
+PYTHON := .venv/bin/python
+ARGS ?=
+PYTEST_ARGS ?=
+LOCK := uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+run: bootstrap  ## RabbitMQ, Postgres and the whole product on this machine, until Ctrl-C
+	@exec $(PYTHON) -m deploy.local run
+
+test: bootstrap  ## every test but the slow ladder (PYTEST_ARGS="-k orders" for some)
+	@exec $(PYTHON) -m pytest $(PYTEST_ARGS)
+
+test-ladder: bootstrap  ## the true ladder by the clock: 7 s, 35 s, 175 s
+	@exec $(PYTHON) -m pytest -m ladder $(PYTEST_ARGS)
+
+check: bootstrap  ## format, lint, types, import contracts, unit tests
+	@$(PYTHON) -m ruff format --check --quiet .
+	@$(PYTHON) -m ruff check --quiet .
+	@$(PYTHON) -m mypy
+	@.venv/bin/lint-imports
+	@$(PYTHON) -m pytest -q tests/unit
+
+format: bootstrap  ## put the code in its form
+	@$(PYTHON) -m ruff check --quiet --fix-only .
+	@$(PYTHON) -m ruff format --quiet .
+
+status: bootstrap  ## queues, dead letters and rows of what `make run` started
+	@test -f .dev/env || { echo "nothing runs here yet: start it with \`make run\`" >&2; exit 1; }
+	@. .dev/env; exec .venv/bin/stockhook status $(ARGS)
+
+send: bootstrap  ## play events at what `make run` started (ARGS="--documented")
+	@test -f .dev/env || { echo "nothing runs here yet: start it with \`make run\`" >&2; exit 1; }
+	@. .dev/env; exec .venv/bin/stockhook send $(ARGS)
+
+psql: bootstrap  ## a psql session with the database of `make run`
+	@if [ -f .dev/env ]; then . .dev/env; fi; exec $(PYTHON) -m deploy.local psql $(ARGS)
+
+lock:  ## requirements.lock and requirements-dev.lock from pyproject.toml (needs uv)
+	@$(LOCK) -o requirements.lock
+	@$(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock
+
+clean:  ## remove .venv, and .dev with all its data (not while `make run` is up)
+	@if [ -d .dev ] && [ -x $(PYTHON) ]; then $(PYTHON) -m deploy.local clean; else rm -rf .dev; fi
+	@rm -rf .venv
+
+bootstrap:
+	@deploy/local/bootstrap

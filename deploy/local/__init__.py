@@ -1,0 +1,1 @@
+"""Private RabbitMQ and Postgres for `make run` and `make test`."""

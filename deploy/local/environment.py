@@ -1,0 +1,43 @@
+"""The settings that `make run` gives the product, and the file that hands them to other terminals."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from deploy.local.ports import choose_ports, free_port_pair
+from deploy.local.secrets import write_private
+from deploy.local.services import Services
+
+INGEST_PORT = 8080
+OPS_PORT = 9090
+
+
+def product_settings(
+    services: Services, secrets: Mapping[str, str], environment: Mapping[str, str]
+) -> dict[str, str]:
+    """What the caller's environment already has wins."""
+    given = {name: value for name, value in environment.items() if name.startswith("STOCKHOOK_") and value}
+    own = {
+        "STOCKHOOK_AMQP_URL": services.amqp_url,
+        "STOCKHOOK_DATABASE_URL": services.database_url,
+        "STOCKHOOK_INGEST_HOST": "127.0.0.1",
+        "STOCKHOOK_OVOKO_SECRETS": secrets["ovoko_secret"],
+        "STOCKHOOK_BUYBACK_TOKENS": secrets["buyback_token"],
+        "STOCKHOOK_SEALING_KEYS": secrets["sealing_key"],
+    }
+    return own | product_ports(given) | given
+
+
+def product_ports(given: Mapping[str, str]) -> dict[str, str]:
+    """The well-known ports, or free ones where these are taken; operations take the next port too."""
+    ops = int(given["STOCKHOOK_OPS_PORT"]) if "STOCKHOOK_OPS_PORT" in given else free_port_pair(OPS_PORT)
+    ingest = choose_ports(["ingest"], {"ingest": INGEST_PORT}, taken=(ops, ops + 1))["ingest"]
+    return {"STOCKHOOK_INGEST_PORT": str(ingest), "STOCKHOOK_OPS_PORT": str(ops)}
+
+
+def shell_lines(settings: Mapping[str, str]) -> str:
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(settings.items()))
+
+
+def write_env(path: Path, settings: Mapping[str, str]) -> None:
+    write_private(path, "# For other terminals:  . .dev/env\n" + shell_lines(settings))

@@ -1,0 +1,208 @@
+"""RabbitMQ and Postgres from a Debian-like host's package sources, unpacked, not installed: no root needed.
+
+.dev/packages/apt/          private package lists, for hosts whose own are missing, stale or not ours to write
+.dev/packages/rabbitmq/     the unpacked tree
+.dev/packages/postgresql/   the unpacked tree
+"""
+
+import fcntl
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from deploy.local.programs import (
+    PostgresPrograms,
+    RabbitPrograms,
+    find_postgres,
+    find_rabbitmq,
+    library_folders,
+)
+
+APT_SECONDS = 600
+INST_LINE = re.compile(r"^Inst (?P<name>[a-z0-9][a-z0-9.+-]*)(?P<installed> \[[^]]*\])? \(", re.MULTILINE)
+ERLANG_ROOT = re.compile(r"^(\s*)ROOTDIR=.*$", re.MULTILINE)
+
+
+class DownloadFailed(Exception):
+    """The packages could not be had; the message says what apt said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What to download for one service."""
+
+    name: str
+    package: str
+    core: re.Pattern[str]
+    """Always downloaded: dpkg may believe that these are installed while their files are not there."""
+
+
+RABBITMQ = Bundle("RabbitMQ", "rabbitmq-server", re.compile(r"rabbitmq-server|erlang-.+"))
+POSTGRES = Bundle("Postgres", "postgresql", re.compile(r"postgresql(-client)?-\d+"))
+# Of what the host lacks only libraries are needed, and of these not what Perl and the JIT compiler want.
+LIBRARY = re.compile(r"lib(?!llvm|z3|perl|.*-perl$).*")
+
+
+@dataclass(frozen=True, slots=True)
+class Apt:
+    """apt-get as any user, changing nothing on the host."""
+
+    options: tuple[str, ...] = ("APT::Sandbox::User=root", "APT::Install-Recommends=false")
+
+    def run(self, *arguments: str, folder: Path | None = None) -> "subprocess.CompletedProcess[str]":
+        options = [part for option in self.options for part in ("-o", option)]
+        return subprocess.run(
+            ["apt-get", "-qq", *options, *arguments],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=APT_SECONDS,
+            check=False,
+        )
+
+    def with_options(self, *options: str) -> "Apt":
+        return replace(self, options=(*self.options, *options))
+
+    def simulate(self, package: str) -> str:
+        done = self.run("--simulate", "install", package)
+        if done.returncode != 0:
+            raise DownloadFailed(last_line(done.stderr) or f"apt-get knows no way to install {package}")
+        return done.stdout
+
+    def download(self, packages: Iterable[str], folder: Path) -> None:
+        done = self.run("download", *packages, folder=folder)
+        if done.returncode != 0:
+            raise DownloadFailed(last_line(done.stderr))
+
+
+def last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]
+
+
+def would_install(simulation: str) -> list[str]:
+    """Names of the packages that the host does not have; upgrades of those that it has are left out."""
+    return [found["name"] for found in INST_LINE.finditer(simulation) if found["installed"] is None]
+
+
+def needed_packages(bundle: Bundle, *, whole: str, missing: str) -> list[str]:
+    """From simulations for an empty host and for this one: the core, and the libraries that it lacks."""
+    core = [name for name in would_install(whole) if bundle.core.fullmatch(name)]
+    libraries = [name for name in would_install(missing) if LIBRARY.fullmatch(name)]
+    return sorted({*core, *libraries})
+
+
+def apt_is_here() -> bool:
+    return all(shutil.which(program) for program in ("apt-get", "dpkg"))
+
+
+def private_lists(folder: Path) -> Apt:
+    """Package lists of our own. A source that cannot be reached is no reason to fail: the others may do."""
+    for part in ("lists/partial", "cache/archives/partial"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    apt = Apt().with_options(f"Dir::State::lists={folder / 'lists'}", f"Dir::Cache={folder / 'cache'}")
+    apt.run("update")
+    return apt
+
+
+def host_lists() -> Apt:
+    return Apt()
+
+
+def fetch(bundle: Bundle, apt: Apt, *, folder: Path, announce: Callable[[str], None]) -> None:
+    """Downloads and unpacks into this folder, which must be empty."""
+    nothing_installed = folder / "no-status"
+    nothing_installed.touch()
+    whole = apt.with_options(f"Dir::State::status={nothing_installed}").simulate(bundle.package)
+    names = needed_packages(bundle, whole=whole, missing=apt.simulate(bundle.package))
+    downloads = folder / "downloads"
+    downloads.mkdir()
+    announce(f"{bundle.name} is not installed: downloading {len(names)} packages with apt, only this once")
+    apt.download(names, downloads)
+    archives = sorted(downloads.glob("*.deb"))
+    size = sum(archive.stat().st_size for archive in archives) / 1e6
+    announce(f"{bundle.name}: unpacking {size:.0f} MB")
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(lambda archive: unpack(archive, folder), archives))
+    shutil.rmtree(downloads)
+    nothing_installed.unlink()
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    done = subprocess.run(
+        ["dpkg", "--extract", str(archive), str(folder)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise DownloadFailed(f"{archive.name}: {last_line(done.stderr)}")
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """One download at a time, however many runs and tests start together."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def downloaded(bundle: Bundle, packages: Path, announce: Callable[[str], None]) -> Path:
+    """The unpacked tree, downloaded when it is not there yet; raises DownloadFailed."""
+    folder = packages / bundle.package
+    with exclusive(packages):
+        if not folder.exists():
+            download_into(folder, bundle, packages, announce)
+    return folder
+
+
+def download_into(folder: Path, bundle: Bundle, packages: Path, announce: Callable[[str], None]) -> None:
+    if re.search(r"\s", str(folder)):
+        raise DownloadFailed(f"RabbitMQ cannot run from a path with spaces in it: {folder}")
+    partial = folder.with_suffix(".partial")
+    sources: list[Callable[[], Apt]] = [host_lists, lambda: private_lists(packages / "apt")]
+    failures = []
+    for source in sources:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            fetch(bundle, source(), folder=partial, announce=announce)
+        except DownloadFailed as error:
+            failures.append(str(error))
+            continue
+        partial.rename(folder)
+        return
+    raise DownloadFailed(f"{bundle.name} could not be downloaded with apt: {failures[-1]}")
+
+
+def downloaded_rabbitmq(packages: Path, announce: Callable[[str], None]) -> RabbitPrograms:
+    root = downloaded(RABBITMQ, packages, announce)
+    relocate_erlang(root)
+    found = find_rabbitmq(root)
+    if found is None:
+        raise DownloadFailed(f"no RabbitMQ below {root}: remove that folder and try again")
+    return replace(found, libraries=library_folders(root))
+
+
+def downloaded_postgres(packages: Path, announce: Callable[[str], None]) -> PostgresPrograms:
+    root = downloaded(POSTGRES, packages, announce)
+    found = find_postgres(root)
+    if found is None:
+        raise DownloadFailed(f"no Postgres below {root}: remove that folder and try again")
+    return replace(found, libraries=library_folders(root))
+
+
+def relocate_erlang(root: Path) -> None:
+    """Debian's start scripts of Erlang know one place only; the checkout may also have moved since."""
+    home = root / "usr/lib/erlang"
+    for script in [*home.glob("bin/erl"), *home.glob("bin/start"), *home.glob("erts-*/bin/erl")]:
+        text = script.read_text()
+        moved = ERLANG_ROOT.sub(lambda found: f"{found[1]}ROOTDIR={home}", text)
+        if moved != text:
+            replacement = script.with_suffix(".new")
+            replacement.write_text(moved)
+            replacement.chmod(0o755)
+            replacement.replace(script)

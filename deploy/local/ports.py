@@ -1,0 +1,88 @@
+"""Free ports on the loopback address, the same ones again where that is possible."""
+
+import json
+import random
+import socket
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+# Below the range from which Linux takes the near ends of outgoing connections (32768 and up): a service that
+# is started again must find its port free.
+CANDIDATES = range(20_000, 32_768)
+
+
+class NoFreePort(Exception):
+    """Not one of a few hundred ports was free."""
+
+
+def listen(port: int) -> socket.socket:
+    """Holds a port; raises OSError when somebody has it."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        # As the services do: a port whose last connections are still fading away counts as free.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((LOOPBACK, port))
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def is_free(port: int) -> bool:
+    try:
+        listen(port).close()
+    except OSError:
+        return False
+    return True
+
+
+def choose_ports(
+    names: Iterable[str], preferred: dict[str, int], *, taken: Iterable[int] = ()
+) -> dict[str, int]:
+    """A free port for each name, all different: the preferred one if it is free."""
+    chosen: dict[str, int] = {}
+    refused = set(taken)
+    with ExitStack() as held:
+        for name in names:
+            port, listener = hold_port(preferred.get(name), refused)
+            held.enter_context(listener)
+            refused.add(port)
+            chosen[name] = port
+    return chosen
+
+
+def hold_port(preferred: int | None, refused: set[int]) -> tuple[int, socket.socket]:
+    wishes = [] if preferred is None else [preferred]
+    for port in [*wishes, *random.sample(CANDIDATES, 500)]:
+        if port in refused:
+            continue
+        try:
+            return port, listen(port)
+        except OSError:
+            continue
+    raise NoFreePort(f"no free port between {CANDIDATES.start} and {CANDIDATES.stop}")
+
+
+def free_port_pair(preferred: int) -> int:
+    """The first of two neighbouring free ports."""
+    for port in [preferred, *random.sample(CANDIDATES, 500)]:
+        if is_free(port) and is_free(port + 1):
+            return port
+    raise NoFreePort(f"no two neighbouring free ports between {CANDIDATES.start} and {CANDIDATES.stop}")
+
+
+def remembered_ports(path: Path) -> dict[str, int]:
+    try:
+        ports: dict[str, int] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return ports
+
+
+def choose_and_remember(path: Path, names: Iterable[str]) -> dict[str, int]:
+    ports = choose_ports(names, remembered_ports(path))
+    path.write_text(json.dumps(ports, indent=1))
+    return ports

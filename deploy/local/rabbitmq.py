@@ -1,0 +1,208 @@
+"""A private RabbitMQ node: one folder, loopback ports only, no plugins, a user of its own and no guest."""
+
+import base64
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.local.ports import LOOPBACK
+from deploy.local.process import Command, Daemon, Spawner
+from deploy.local.programs import RabbitPrograms, with_libraries
+
+USER = VHOST = "stockhook"
+# With the address in place of a host name, nothing depends on how this machine resolves names.
+NODE_NAME = f"stockhook@{LOOPBACK}"
+PORT_NAMES = ("amqp", "distribution", "epmd")
+START_SECONDS = 90
+STOP_SECONDS = 20
+CONTROL_SECONDS = 60
+LOOPBACK_DISTRIBUTION = "-kernel inet_dist_use_interface {127,0,0,1}"
+
+CONFIGURATION = """\
+listeners.tcp.1 = {address}:{port}
+load_definitions = {definitions}
+disk_free_limit.absolute = 200MB
+vm_memory_high_watermark.absolute = 1GB
+"""
+
+
+class ControlFailed(Exception):
+    """rabbitmqctl ended with an error; the message is what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class RabbitSettings:
+    folder: Path
+    log: Path
+    programs: RabbitPrograms
+    ports: dict[str, int]
+    password: str
+
+    @property
+    def url(self) -> str:
+        return f"amqp://{USER}:{self.password}@{LOOPBACK}:{self.ports['amqp']}/{VHOST}"
+
+
+class RabbitNode:
+    """The node and its epmd. What it holds is found again after kill and start."""
+
+    def __init__(self, settings: RabbitSettings, *, spawner: Spawner, durable: bool) -> None:
+        self._settings = settings
+        self._durable = durable
+        folder = settings.folder
+        environment = node_environment(settings)
+        epmd = (
+            str(settings.programs.erlang / "epmd"),
+            "-address",
+            LOOPBACK,
+            "-port",
+            str(settings.ports["epmd"]),
+        )
+        # Started here, not by the node, so that it ends with us: an epmd that a node starts outlives it.
+        self._epmd = Daemon(
+            "epmd",
+            Command(epmd, environment),
+            record=folder / "epmd.pid",
+            log=folder / "epmd.log",
+            spawner=spawner,
+        )
+        self._node = Daemon(
+            "RabbitMQ",
+            Command((str(settings.programs.rabbitmq / "rabbitmq-server"),), environment),
+            record=folder / "node.pid",
+            log=settings.log,
+            spawner=spawner,
+        )
+
+    @property
+    def url(self) -> str:
+        return self._settings.url
+
+    def pids(self) -> list[int]:
+        return [pid for pid in (self._node.pid, self._epmd.pid) if pid is not None]
+
+    def spawn(self) -> None:
+        """Starts it without waiting."""
+        write_configuration(self._settings)
+        self._epmd.start()
+        self._epmd.wait_until_ready(lambda: accepts(self._settings.ports["epmd"]), START_SECONDS)
+        self._node.start()
+
+    def wait_until_ready(self) -> None:
+        self._node.wait_until_ready(lambda: speaks_amqp(self._settings.ports["amqp"]), START_SECONDS)
+
+    def start(self) -> None:
+        """Returns when it speaks AMQP; raises StartFailed. Does nothing to one that runs."""
+        self.spawn()
+        self.wait_until_ready()
+
+    def stop(self) -> None:
+        if self._durable:
+            self._node.stop(STOP_SECONDS)
+        self._node.kill()
+        self._epmd.kill()
+
+    def kill(self) -> None:
+        """Kill -9."""
+        self._node.kill()
+
+    def pause(self) -> None:
+        """SIGSTOP: connections stay open, nothing answers."""
+        self._node.signal_tree(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._node.signal_tree(signal.SIGCONT)
+
+    def ctl(self, *arguments: str) -> str:
+        """What rabbitmqctl printed; raises ControlFailed."""
+        done = subprocess.run(
+            [str(self._settings.programs.rabbitmq / "rabbitmqctl"), "--quiet", *arguments],
+            env=node_environment(self._settings),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=CONTROL_SECONDS,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise ControlFailed(
+                f"rabbitmqctl {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}"
+            )
+        return done.stdout
+
+
+def node_environment(settings: RabbitSettings) -> dict[str, str]:
+    folder, programs = settings.folder, settings.programs
+    return with_libraries(programs.libraries) | {
+        "HOME": str(folder),  # the Erlang cookie goes there
+        "PATH": f"{programs.erlang}:{programs.rabbitmq}:{os.defpath}",
+        "LANG": "C.UTF-8",
+        "RABBITMQ_NODENAME": NODE_NAME,
+        "RABBITMQ_USE_LONGNAME": "true",
+        "RABBITMQ_NODE_PORT": str(settings.ports["amqp"]),
+        "RABBITMQ_NODE_IP_ADDRESS": LOOPBACK,
+        "RABBITMQ_DIST_PORT": str(settings.ports["distribution"]),
+        "ERL_EPMD_PORT": str(settings.ports["epmd"]),
+        "ERL_EPMD_ADDRESS": LOOPBACK,
+        "ERL_CRASH_DUMP_SECONDS": "0",
+        "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+        "RABBITMQ_LOG_BASE": str(folder / "log"),
+        "RABBITMQ_LOGS": "-",
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+        "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"+S 2:2 +sbwt none {LOOPBACK_DISTRIBUTION}",
+        "RABBITMQ_CTL_ERL_ARGS": LOOPBACK_DISTRIBUTION,
+        # Makes the start script become the Erlang machine instead of waiting beside it.
+        "RUNNING_UNDER_SYSTEMD": "true",
+    }
+
+
+def write_configuration(settings: RabbitSettings) -> None:
+    folder = settings.folder
+    for part in ("mnesia", "log"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    definitions = folder / "definitions.json"
+    definitions.touch(mode=0o600)
+    definitions.write_text(json.dumps(definitions_for(settings.password)))
+    (folder / "enabled_plugins").write_text("[].\n")
+    (folder / "rabbitmq.conf").write_text(
+        CONFIGURATION.format(address=LOOPBACK, port=settings.ports["amqp"], definitions=definitions)
+    )
+
+
+def definitions_for(password: str) -> dict[str, object]:
+    return {
+        "users": [{"name": USER, "password_hash": password_hash(password), "tags": ["administrator"]}],
+        "vhosts": [{"name": VHOST}],
+        "permissions": [{"user": USER, "vhost": VHOST, "configure": ".*", "write": ".*", "read": ".*"}],
+    }
+
+
+def password_hash(password: str) -> str:
+    """RabbitMQ's rabbit_password_hashing_sha256: base64 of a salt of four bytes and the digest."""
+    salt = os.urandom(4)
+    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
+
+
+def accepts(port: int) -> bool:
+    try:
+        socket.create_connection((LOOPBACK, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def speaks_amqp(port: int) -> bool:
+    """Whether a protocol header is answered with a method frame (Connection.Start)."""
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout=2) as connection:
+            connection.sendall(b"AMQP\x00\x00\x09\x01")
+            return connection.recv(1) == b"\x01"
+    except OSError:
+        return False

@@ -1,0 +1,174 @@
+"""`make run`: the services, the product on top of them, and what a newcomer needs to know about it."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+
+from deploy.local.environment import product_settings, shell_lines, write_env
+from deploy.local.process import Command, Daemon, Spawner, StartFailed, sweep
+from deploy.local.secrets import remembered_secrets
+from deploy.local.services import CHECKOUT, DEV, Announce, local_services
+
+STOCKHOOK = Path(sys.executable).with_name("stockhook")
+READY_SECONDS = 60
+STOP_SECONDS = 25
+
+EXAMPLE = {
+    "event_id": "101aa6a1-ed22-42f0-84ca-1f8a028a2d28",
+    "event_type": "part.status.changed",
+    "timestamp": "2023-01-12T14:17:20+02:00",
+    "event_data": {"part_id": "13", "status": "sold", "id_bridge": "12345", "external_id": None},
+}
+
+
+class Stopped(BaseException):
+    """Ctrl-C, or a signal that asks to end."""
+
+
+@contextmanager
+def stop_signals() -> Iterator[None]:
+    """Turns the first signal into Stopped; later ones do not disturb the cleaning up, which has deadlines."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def stop(*_: object) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped
+
+    for number in numbers:
+        signal.signal(number, stop)
+    yield
+
+
+def run_product(console: Console) -> int:
+    """The exit code: 0 when asked to stop, 1 when the product ended by itself."""
+    announce = progress(console)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(stop_signals())
+            services = stack.enter_context(local_services(DEV, durable=True, announce=announce))
+            settings = product_settings(services, remembered_secrets(DEV / "secrets.json"), os.environ)
+            write_env(DEV / "env", settings)
+            migrate(settings, announce)
+            product = stack.enter_context(running_product(settings, announce))
+            console.print(summary(settings), soft_wrap=True, markup=True, highlight=False)
+            code = wait_for_end(product)
+            console.print(f"[red]stockhook ended by itself, with code {code}[/red]")
+            return 1
+    except Stopped:
+        console.print("stopped")
+        return 0
+
+
+def progress(console: Console) -> Announce:
+    begun = time.monotonic()
+
+    def announce(line: str) -> None:
+        console.print(
+            f"[dim]{time.monotonic() - begun:5.1f} s[/dim]  {line}", highlight=False, soft_wrap=True
+        )
+
+    return announce
+
+
+def migrate(settings: Mapping[str, str], announce: Announce) -> None:
+    announce("migrating the database")
+    done = subprocess.run([STOCKHOOK, "migrate"], cwd=CHECKOUT, env={**os.environ, **settings}, check=False)
+    if done.returncode != 0:
+        raise StartFailed(f"stockhook migrate ended with code {done.returncode}")
+
+
+@contextmanager
+def running_product(settings: Mapping[str, str], announce: Announce) -> Iterator[Daemon]:
+    """Ready: its /readyz says so. It writes its log to this terminal."""
+    record = DEV / "stockhook.pid"
+    sweep(record, STOP_SECONDS)
+    announce("starting stockhook")
+    with ExitStack() as cleanup:
+        spawner = Spawner()
+        cleanup.callback(spawner.close)
+        command = Command((str(STOCKHOOK), "run"), {**os.environ, **settings}, folder=CHECKOUT)
+        product = Daemon("stockhook", command, record=record, log=None, spawner=spawner)
+        cleanup.callback(product.stop, STOP_SECONDS)
+        product.start()
+        product.wait_until_ready(lambda: is_ready(ingest_url(settings)), READY_SECONDS)
+        yield product
+
+
+def ingest_url(settings: Mapping[str, str]) -> str:
+    host = settings["STOCKHOOK_INGEST_HOST"]
+    return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{settings['STOCKHOOK_INGEST_PORT']}"
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2, trust_env=False).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def wait_for_end(product: Daemon) -> int | None:
+    while product.running():
+        time.sleep(0.2)
+    return product.exit_code()
+
+
+def summary(settings: Mapping[str, str]) -> str:
+    url = ingest_url(settings)
+    return f"""
+[bold green]Stockhook is up.[/bold green] Ctrl-C stops it and everything that was started with it.
+
+  webhooks    {url}/webhooks/ovoko, {url}/webhooks/buyback
+  operations  http://127.0.0.1:{settings["STOCKHOOK_OPS_PORT"]}/metrics, {url}/readyz, {url}/openapi.json
+  settings    .dev/env (secrets and the addresses of RabbitMQ and Postgres)
+  logs        stockhook's below; RabbitMQ's and Postgres's in .dev/log/
+
+Say that a part was sold:
+
+  {curl_line(settings)}
+
+From a second terminal:
+
+  . .dev/env
+  .venv/bin/stockhook send --documented    every event that the marketplaces document
+  .venv/bin/stockhook status               queues, dead letters, rows
+  make psql                                SELECT * FROM parts;
+"""
+
+
+def curl_line(settings: Mapping[str, str]) -> str:
+    """Ready to paste. A secret that the caller brought along is not printed."""
+    ours = "STOCKHOOK_OVOKO_SECRETS" not in os.environ
+    secret = settings["STOCKHOOK_OVOKO_SECRETS"] if ours else "YOUR-SECRET"
+    header = settings.get("STOCKHOOK_OVOKO_HEADER", "X-Webhook-Secret")
+    body = json.dumps(EXAMPLE, separators=(",", ":"))
+    parts = ["curl", "-i", f"{ingest_url(settings)}/webhooks/ovoko", "-H", f"{header}: {secret}", "-d", body]
+    return shlex.join(parts)
+
+
+def run_services(console: Console, state: Path, *, durable: bool) -> int:
+    """Prints the addresses to standard output and waits for Ctrl-C."""
+    try:
+        with (
+            stop_signals(),
+            local_services(state, durable=durable, announce=progress(console)) as services,
+        ):
+            addresses = {
+                "STOCKHOOK_AMQP_URL": services.amqp_url,
+                "STOCKHOOK_DATABASE_URL": services.database_url,
+            }
+            print(shell_lines(addresses), end="", flush=True)
+            while True:
+                signal.pause()
+    except Stopped:
+        return 0
