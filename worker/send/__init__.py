@@ -1,0 +1,1 @@
+"""Playing events at an ingest."""
