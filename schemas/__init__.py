@@ -1,0 +1,1 @@
+"""Every shape agreed with somebody else: payloads, the envelope on the queue, the database."""

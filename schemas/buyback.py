@@ -1,0 +1,307 @@
+"""The trade-in platform's twelve webhook events (source: seeds/002; its traps: PROVIDERS.md)."""
+
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+from schemas.fields import Instant, Key, Money, NullableKey, Text
+
+
+class BuybackModel(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", coerce_numbers_to_str=True, alias_generator=to_camel
+    )
+
+
+class Price(BuybackModel):
+    currency_iso_code: Text
+    amount: Money
+
+
+class Promotion(BuybackModel):
+    name: Text | None = None
+    price: Price | None = None
+    percentage: Money | None = None
+
+
+class Offer(BuybackModel):
+    base_price: Price | None = None
+    total_price: Price | None = None
+    status: NullableKey = None
+    promotions: tuple[Promotion, ...] | None = None
+
+
+class Named(BuybackModel):
+    """A category or a brand."""
+
+    id: Text | None = None
+    name: Text | None = None
+
+
+class Item(BuybackModel):
+    """An item as order snapshots show it."""
+
+    id: Key
+    status: NullableKey = None
+    category: Named | None = None
+    brand: Named | None = None
+    model: Text | None = None
+    offers: tuple[Offer, ...] | None = None
+    rejection_reasons: tuple[Text, ...] | None = None
+
+    @property
+    def winning_offer(self) -> Offer | None:
+        offers = self.offers or ()
+        return next((offer for offer in offers if offer.status == "WinningOffer"), None)
+
+
+class InspectedItem(BuybackModel):
+    """An item as the two flat quality-check events show it."""
+
+    id: Key
+    status: NullableKey = None
+    category_name: Text | None = None
+    brand_name: Text | None = None
+    model: Text | None = None
+    customer_price: Price | None = None
+    total_value: Price | None = None
+    promotion_value: Money | None = None
+
+
+class Shipment(BuybackModel):
+    """`id` is absent or the nil UUID too often to tell shipments apart: `tracking_code` does."""
+
+    id: Text | None = None
+    waybill_url: Text | None = None
+    tracking_code: Key | None = None
+    carrier: Text | None = None
+    merged_documents: Text | None = None
+
+
+class ActiveShipmentPickup(Shipment):
+    start_date: Instant | None = None
+    end_date: Instant | None = None
+
+
+class Address(BuybackModel):
+    first_line: Text | None = None
+    second_line: Text | None = None
+    zip_code: Text | None = None
+    city: Text | None = None
+    state: Text | None = None
+    country: Text | None = None
+    timezone: Text | None = None
+
+
+class TelephoneNumber(BuybackModel):
+    country_code: Text | None = None
+    number: Text | None = None
+
+
+class SealedPaymentDetails(BuybackModel):
+    """What the ingest leaves of `customerPaymentDetails`: a Fernet token, and four characters to show."""
+
+    sealed: Text
+    account_number_ending: Text | None = None
+
+
+class Customer(BuybackModel):
+    """`firstName` in snapshots, `name` in the flat quality-check events."""
+
+    first_name: Text | None = Field(default=None, validation_alias=AliasChoices("firstName", "name"))
+    last_name: Text | None = None
+    email: Text | None = None
+    address: Address | None = None
+    telephone_number: TelephoneNumber | None = None
+    customer_payment_details: Annotated[
+        SealedPaymentDetails | None,
+        WithJsonSchema({"type": ["object", "null"], "description": "Sealed as soon as it is received"}),
+    ] = None
+
+
+class Order(BuybackModel):
+    """The snapshot of an order that most events carry."""
+
+    id: Key
+    status: NullableKey = None
+    external_order_id: Text | None = None
+    external_reference: Text | None = None
+    submission_external_reference: Text | None = None
+    country_of_origin: NullableKey = None
+    payment_type: NullableKey = None
+    customer_information: Customer | None = None
+    items: tuple[Item, ...] | None = None
+    shipments: tuple[Shipment, ...] | None = None
+
+
+class Result(BuybackModel):
+    timestamp: Instant
+    collection_id: Key | None = None
+    item_id: Key | None = None
+    order: Order | None = None
+
+    @property
+    def order_id(self) -> str:
+        """The order's own id where there is an order; `result.id` may be something else."""
+        return self.order.id if self.order else self.collection_id or ""
+
+    @model_validator(mode="after")
+    def _names_its_order(self) -> Self:
+        if not self.order_id:
+            raise PydanticCustomError("order_id_missing", "Neither order.id nor collectionId is given")
+        return self
+
+
+class CreatedResult(Result):
+    """Here, and only here, `result.id` is the order's."""
+
+    collection_id: Key | None = Field(default=None, validation_alias=AliasChoices("collectionId", "id"))
+
+
+class ShipmentResult(Result):
+    shipment: Shipment | None = None
+
+
+class PickupScheduledResult(ShipmentResult):
+    initial_slot: Instant | None = None
+    final_slot: Instant | None = None
+    is_reschedule: bool | None = None
+
+
+class InspectionResult(Result):
+    """Flat: the order's fields stand beside the items."""
+
+    external_reference: Text | None = None
+    submission_external_reference: Text | None = None
+    country_iso_code: NullableKey = None
+    payment_type: NullableKey = None
+    rejection_reasons: tuple[Text, ...] | None = None
+    customer_information: Customer | None = None
+    items: tuple[InspectedItem, ...] | None = None
+
+
+class PickupReminderResult(Result):
+    """Documented twice: with `id` and `order.shipments`, and with `activeShipmentPickup`."""
+
+    within_days: int | None = Field(default=None, ge=0, le=32767)
+    active_shipment_pickup: ActiveShipmentPickup | None = None
+
+
+class ReminderResult(ShipmentResult):
+    days_after_creation: int = Field(ge=0, le=32767)
+
+
+class BuybackEvent(BuybackModel):
+    result: Result
+
+    @property
+    def occurred_at(self) -> datetime:
+        return self.result.timestamp
+
+    @property
+    def entity_id(self) -> str:
+        return self.result.order_id
+
+
+class OrderCreated(BuybackEvent):
+    """The customer accepted one or more offers."""
+
+    type: Literal["OrderCreatedEvent"]
+    result: CreatedResult
+
+
+class PickupScheduled(BuybackEvent):
+    """A pickup slot is booked; invoice and waybill are there."""
+
+    type: Literal["CollectionItemPickUpScheduledEvent"]
+    result: PickupScheduledResult
+
+
+class PickupMissed(BuybackEvent):
+    """Courier and customer missed each other; a new pickup request is due."""
+
+    type: Literal["CollectionItemPickupMissedEvent"]
+    result: ShipmentResult
+
+
+class DropOffPending(BuybackEvent):
+    """The customer is to bring the parcel to a drop-off point."""
+
+    type: Literal["OrderDropOffPendingEvent"]
+    result: ShipmentResult
+
+
+class ItemInTransit(BuybackEvent):
+    """The item is on its way to the warehouse."""
+
+    type: Literal["CollectionItemInTransitEvent"]
+    result: ShipmentResult
+
+
+class ItemReceived(BuybackEvent):
+    """The warehouse has the item."""
+
+    type: Literal["CollectionItemReceivedEvent"]
+    result: ShipmentResult
+
+
+class QualityCheckFailed(BuybackEvent):
+    """The item goes back to the customer."""
+
+    type: Literal["CollectionItemQualityCheckFailedEvent"]
+    result: InspectionResult
+
+
+class ItemFinalized(BuybackEvent):
+    """The item passed; the customer can be paid."""
+
+    type: Literal["CollectionItemFinalizedEvent"]
+    result: InspectionResult
+
+
+class PaymentDetailsCreated(BuybackEvent):
+    """The customer gave a bank account (sealed by the ingest)."""
+
+    type: Literal["OrderCustomerPaymentDetailsCreatedEvent"]
+    result: Result
+
+
+class SchedulePickupReminder(BuybackEvent):
+    """The customer has not asked for a pickup yet: first (day 0) or second reminder."""
+
+    type: Literal["OrderSchedulePickupReminderEvent"]
+    result: ReminderResult
+
+
+class PickupReminder(BuybackEvent):
+    """The pickup is due in a day."""
+
+    type: Literal["OrderPickupReminderEvent"]
+    result: PickupReminderResult
+
+
+class DropOffReminder(BuybackEvent):
+    """The parcel should have been dropped off a week ago."""
+
+    type: Literal["OrderDropOffReminderEvent"]
+    result: ReminderResult
+
+
+Event = Annotated[
+    OrderCreated
+    | PickupScheduled
+    | PickupMissed
+    | DropOffPending
+    | ItemInTransit
+    | ItemReceived
+    | QualityCheckFailed
+    | ItemFinalized
+    | PaymentDetailsCreated
+    | SchedulePickupReminder
+    | PickupReminder
+    | DropOffReminder,
+    Field(discriminator="type"),
+]

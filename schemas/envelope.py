@@ -1,0 +1,56 @@
+"""What travels beside an event's body on the queue: the headers that are ours."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from schemas.events import Provider
+
+
+class InvalidEnvelope(Exception):
+    """A message on one of our queues lacks our headers: it was not published by an ingest."""
+
+
+class Envelope(BaseModel):
+    """The headers of a message on a family queue.
+
+    `attempt` is the number of the attempt that this delivery is, from 1. The broker adds headers of
+    its own (`x-death`, `x-delivery-count`), hence `extra="ignore"`; none of them is ever sent on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", validate_by_name=True)
+
+    event_type: str = Field(alias="x-event-type")
+    provider: Provider = Field(alias="x-provider")
+    event_id: UUID = Field(alias="x-event-id")
+    content_id: UUID = Field(alias="x-content-id")
+    received_at: datetime = Field(alias="x-received-at")
+    attempt: int = Field(default=1, ge=1, alias="x-attempt")
+    first_failed_at: datetime | None = Field(default=None, alias="x-first-failed-at")
+    last_failed_at: datetime | None = Field(default=None, alias="x-last-failed-at")
+    reason: str | None = Field(default=None, alias="x-reason")
+
+    @classmethod
+    def from_headers(cls, headers: Mapping[str, object]) -> Self:
+        """Read our headers.
+
+        Raises:
+            InvalidEnvelope: One is missing or malformed; the text names it.
+        """
+        try:
+            return cls.model_validate(headers)
+        except ValidationError as error:
+            names = ", ".join(str(detail["loc"][0]) for detail in error.errors(include_input=False))
+            raise InvalidEnvelope(f"headers: {names}") from None
+
+    def to_headers(self) -> dict[str, str | int]:
+        """The headers as AMQP carries them: strings and integers."""
+        fields = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return {name: value for name, value in fields.items() if isinstance(value, str | int)}
+
+
+# By name: what is copied from a message to the next one.
+HEADERS = tuple(field.alias or name for name, field in Envelope.model_fields.items())

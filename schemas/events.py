@@ -1,0 +1,95 @@
+"""From the bytes of a body to a typed event, and the names by which events are routed."""
+
+from enum import StrEnum
+from typing import Any, get_args
+
+import jiter
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from schemas import buyback, ovoko
+
+
+class Provider(StrEnum):
+    OVOKO = "ovoko"
+    BUYBACK = "buyback"
+
+
+Payload = ovoko.OvokoEvent | buyback.BuybackEvent
+
+_DISCRIMINATORS = {Provider.OVOKO: "event_type", Provider.BUYBACK: "type"}
+_UNIONS = {Provider.OVOKO: ovoko.Event, Provider.BUYBACK: buyback.Event}
+_ADAPTERS: dict[Provider, TypeAdapter[Payload]] = {
+    Provider.OVOKO: TypeAdapter(ovoko.Event),
+    Provider.BUYBACK: TypeAdapter(buyback.Event),
+}
+
+
+class InvalidEvent(Exception):
+    """The body is no JSON or breaks its schema. Its text names fields and rules, never a value."""
+
+
+def event_models(provider: Provider) -> dict[str, type[BaseModel]]:
+    """Each documented event type of a provider, as spelled on the wire, with its model."""
+    union, _ = get_args(_UNIONS[provider])
+    discriminator = _DISCRIMINATORS[provider]
+    return {get_args(model.model_fields[discriminator].annotation)[0]: model for model in get_args(union)}
+
+
+def routing_key(provider: Provider, event_type: str) -> str:
+    """`<provider>.<event type>`: the routing key of an event, and its type on the queue."""
+    return f"{provider}.{event_type}"
+
+
+def routing_key_of(model: type[BaseModel]) -> str:
+    """The routing key of the one event type that this model describes."""
+    return next(
+        routing_key(provider, event_type)
+        for provider in Provider
+        for event_type, candidate in event_models(provider).items()
+        if candidate is model
+    )
+
+
+def read_json(body: bytes) -> Any:
+    """Parse a body, exactly: integers of any size, other numbers as Decimal.
+
+    Raises:
+        ValueError: No JSON (RFC 8259), a lone surrogate, over 200 levels deep, or an integer of over
+            4 300 digits.
+    """
+    return jiter.from_json(body, allow_inf_nan=False, float_mode="decimal")
+
+
+def unwrapped(document: Any) -> Any:
+    """Ovoko sends events flat, and wrapped as `{"event": {…}}`."""
+    match document:
+        case {"event": dict() as event} if "event_type" not in document:
+            return event
+        case _:
+            return document
+
+
+def parse(provider: Provider, body: bytes) -> Payload:
+    """Read an event from the bytes that were received.
+
+    Raises:
+        InvalidEvent: With every field that breaks a rule, and the rule.
+    """
+    try:
+        document = read_json(body)
+    except ValueError:
+        raise InvalidEvent("body: not JSON") from None
+    try:
+        return _ADAPTERS[provider].validate_python(unwrapped(document))
+    except ValidationError as error:
+        raise InvalidEvent(_broken_rules(error)) from None
+
+
+def _broken_rules(error: ValidationError) -> str:
+    # pydantic's own messages can quote the input: only the place and the name of the rule are safe.
+    # The first step of each place is the event type that the union was narrowed to.
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(
+        f"{'.'.join(str(step) for step in detail['loc'][1:]) or 'event'}: {detail['type']}"
+        for detail in details[:20]
+    )

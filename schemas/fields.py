@@ -1,0 +1,35 @@
+"""Field types that both marketplaces' payloads are built from."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+
+def _as_utc(instant: datetime) -> datetime:
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+def _none_as_null(value: object) -> object:
+    return None if value == "None" else value
+
+
+# Postgres text cannot hold NUL, so a string with one breaks the schema instead of the transaction.
+Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+
+# Ids and statuses are index keys: 200 characters stay far below the 2 704 bytes of a B-tree entry.
+Key = Annotated[str, Field(pattern=r"^[^\x00]+$", max_length=200)]
+
+# Naive instants are UTC (the trade-in platform says so); digits beyond microseconds are cut off.
+# The bounds keep every instant, whatever its offset, within what Python and Postgres can both say.
+Instant = Annotated[
+    datetime,
+    Field(ge=datetime(1970, 1, 2), le=datetime(9999, 12, 30)),
+    AfterValidator(_as_utc),
+]
+
+Money = Annotated[Decimal, Field(max_digits=24, decimal_places=8, allow_inf_nan=False)]
+
+# The trade-in platform sends the word None where it means null.
+NullableKey = Annotated[Key | None, BeforeValidator(_none_as_null)]

@@ -1,0 +1,43 @@
+"""How events are told apart, by an id that is the same each time an event is sent."""
+
+import json
+from decimal import Decimal
+from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+_NAMESPACE = uuid5(NAMESPACE_URL, "urn:stockhook:event")
+
+
+def event_id(provider: str, given: object, content_id: UUID) -> UUID:
+    """The sender's id; where it is no UUID, one made from it; where there is none, the content's."""
+    if not isinstance(given, str) or not given:
+        return content_id
+    try:
+        return UUID(given)
+    except ValueError:
+        return uuid5(_NAMESPACE, f"{provider}\n{given}")
+
+
+def content_id(event_type: str, content: Any) -> UUID:
+    """UUIDv5 of the type and the canonical JSON (sorted keys, no spaces) of what the event says."""
+    canonical = json.dumps(
+        content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_exactly
+    )
+    return uuid5(_NAMESPACE, f"{event_type}\n{canonical}")
+
+
+def bytes_id(body: bytes) -> UUID:
+    """An id for a body that says nothing readable: UUIDv5 of its bytes."""
+    return uuid5(_NAMESPACE, body.hex())
+
+
+def another_id(used_twice: UUID, content: UUID) -> UUID:
+    """A key in the event log for a second event that came under an id already taken."""
+    return uuid5(used_twice, content.hex)
+
+
+def _exactly(number: object) -> dict[str, str]:
+    # A plain string would be mistaken for the same digits sent as a string.
+    if isinstance(number, Decimal):
+        return {"$number": str(number)}
+    raise TypeError(type(number).__name__)

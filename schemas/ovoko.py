@@ -1,0 +1,105 @@
+"""Ovoko's five webhook events (source: seeds/001)."""
+
+from abc import abstractmethod
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.fields import Instant, Key, Text
+
+
+class OvokoModel(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
+
+
+class OvokoEvent(OvokoModel):
+    timestamp: Instant
+
+    @property
+    def occurred_at(self) -> datetime:
+        return self.timestamp
+
+    @property
+    @abstractmethod
+    def entity_id(self) -> str:
+        """The id of what the event is about."""
+
+
+class PartData(OvokoModel):
+    part_id: Key
+    status: Key
+    external_id: Text | None = None
+    id_bridge: Text | None = None
+
+
+class PartStatusChanged(OvokoEvent):
+    """A part's stock status changed."""
+
+    event_type: Literal["part.status.changed"]
+    event_data: PartData
+
+    @property
+    def entity_id(self) -> str:
+        return self.event_data.part_id
+
+    @property
+    def merchants_id(self) -> str | None:
+        """The merchant's own id; the deprecated spelling counts only where the new one is null."""
+        data = self.event_data
+        return data.id_bridge if data.external_id is None else data.external_id
+
+
+class OrderData(OvokoModel):
+    order_id: Key
+
+
+class OrderEvent(OvokoEvent):
+    event_data: OrderData
+
+    @property
+    def entity_id(self) -> str:
+        return self.event_data.order_id
+
+
+class OrderCreated(OrderEvent):
+    """A customer ordered on the marketplace."""
+
+    event_type: Literal["order.created"]
+
+
+class OrderCancelled(OrderEvent):
+    """An order was cancelled."""
+
+    event_type: Literal["order.cancelled"]
+
+
+class ReturnData(OvokoModel):
+    return_id: Key
+    order_id: Key
+
+
+class ReturnEvent(OvokoEvent):
+    event_data: ReturnData
+
+    @property
+    def entity_id(self) -> str:
+        return self.event_data.return_id
+
+
+class ReturnCreated(ReturnEvent):
+    """A customer opened a return; the part is still on its way."""
+
+    event_type: Literal["order.return.created"]
+
+
+class ReturnUpdated(ReturnEvent):
+    """An open return changed, for example by a second part of the same order."""
+
+    event_type: Literal["order.return.updated"]
+
+
+Event = Annotated[
+    PartStatusChanged | OrderCreated | OrderCancelled | ReturnCreated | ReturnUpdated,
+    Field(discriminator="event_type"),
+]
