@@ -1,0 +1,1 @@
+"""Trade-in orders with their items and shipments."""

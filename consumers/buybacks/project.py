@@ -1,0 +1,245 @@
+"""The tables `buyback_orders`, `buyback_items`, `buyback_shipments`."""
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from consumers.buybacks.decide import BuybackOrder, decide
+from consumers.buybacks.record import Record
+from consumers.buybacks.statement import Buyback
+from consumers.family import Connection, Event, Family, write
+from schemas.buyback import (
+    DropOffPending,
+    ItemFinalized,
+    ItemInTransit,
+    ItemReceived,
+    OrderCreated,
+    PaymentDetailsCreated,
+    PickupMissed,
+    PickupScheduled,
+    QualityCheckFailed,
+)
+
+ORDER_COLUMNS = (
+    "status",
+    "external_order_id",
+    "external_reference",
+    "submission_external_reference",
+    "country",
+    "payment_type",
+    "customer_name",
+    "customer_email",
+    "customer_telephone",
+    "customer_address",
+    "occurred_at",
+)
+ITEM_COLUMNS = (
+    "status",
+    "model",
+    "brand",
+    "category",
+    "base_amount",
+    "total_amount",
+    "currency",
+    "rejection_reasons",
+)
+SHIPMENT_COLUMNS = (
+    "carrier",
+    "waybill_url",
+    "merged_documents_url",
+    "pickup_starts_at",
+    "pickup_ends_at",
+    "is_reschedule",
+)
+
+# The order's row is the lock of its items and shipments too.
+LOAD_ORDERS = """
+SELECT *
+FROM buyback_orders
+WHERE order_id = ANY($1::text[])
+ORDER BY order_id
+FOR UPDATE
+"""
+
+LOAD_ITEMS = """
+SELECT *
+FROM buyback_items
+WHERE order_id = ANY($1::text[])
+"""
+
+LOAD_SHIPMENTS = """
+SELECT *
+FROM buyback_shipments
+WHERE order_id = ANY($1::text[])
+"""
+
+SAVE_ORDERS = """
+INSERT INTO buyback_orders AS stored
+    (order_id, status, external_order_id, external_reference, submission_external_reference,
+     country, payment_type, customer_name, customer_email, customer_telephone, customer_address,
+     occurred_at, payment_details_sealed, account_number_ending, currency, total_amount, stamps,
+     revision)
+SELECT *
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
+            $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::json[],
+            $12::timestamptz[], $13::text[], $14::text[], $15::text[], $16::numeric[], $17::json[],
+            $18::bigint[])
+ON CONFLICT (order_id) DO UPDATE
+SET status = excluded.status,
+    external_order_id = excluded.external_order_id,
+    external_reference = excluded.external_reference,
+    submission_external_reference = excluded.submission_external_reference,
+    country = excluded.country,
+    payment_type = excluded.payment_type,
+    customer_name = excluded.customer_name,
+    customer_email = excluded.customer_email,
+    customer_telephone = excluded.customer_telephone,
+    customer_address = excluded.customer_address,
+    occurred_at = excluded.occurred_at,
+    payment_details_sealed = excluded.payment_details_sealed,
+    account_number_ending = excluded.account_number_ending,
+    currency = excluded.currency,
+    total_amount = excluded.total_amount,
+    stamps = excluded.stamps,
+    revision = excluded.revision
+WHERE stored.revision = excluded.revision - 1
+"""
+
+# An array of arrays cannot be unnested a row at a time, so the reasons travel as JSON.
+SAVE_ITEMS = """
+INSERT INTO buyback_items
+    (order_id, item_id, status, model, brand, category, base_amount, total_amount, currency,
+     rejection_reasons, stamps)
+SELECT order_id, item_id, status, model, brand, category, base_amount, total_amount, currency,
+       ARRAY(SELECT json_array_elements_text(reasons)), stamps
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::numeric[],
+            $8::numeric[], $9::text[], $10::json[], $11::json[])
+    AS told (order_id, item_id, status, model, brand, category, base_amount, total_amount, currency,
+             reasons, stamps)
+ON CONFLICT (order_id, item_id) DO UPDATE
+SET status = excluded.status,
+    model = excluded.model,
+    brand = excluded.brand,
+    category = excluded.category,
+    base_amount = excluded.base_amount,
+    total_amount = excluded.total_amount,
+    currency = excluded.currency,
+    rejection_reasons = excluded.rejection_reasons,
+    stamps = excluded.stamps
+"""
+
+SAVE_SHIPMENTS = """
+INSERT INTO buyback_shipments
+    (order_id, tracking_code, carrier, waybill_url, merged_documents_url, pickup_starts_at,
+     pickup_ends_at, is_reschedule, stamps)
+SELECT *
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[],
+            $7::timestamptz[], $8::boolean[], $9::json[])
+ON CONFLICT (order_id, tracking_code) DO UPDATE
+SET carrier = excluded.carrier,
+    waybill_url = excluded.waybill_url,
+    merged_documents_url = excluded.merged_documents_url,
+    pickup_starts_at = excluded.pickup_starts_at,
+    pickup_ends_at = excluded.pickup_ends_at,
+    is_reschedule = excluded.is_reschedule,
+    stamps = excluded.stamps
+"""
+
+
+async def load(connection: Connection, events: Sequence[Event[Buyback]]) -> dict[str, BuybackOrder]:
+    order_ids = sorted({event.payload.entity_id for event in events})
+    orders = await connection.fetch(LOAD_ORDERS, order_ids)
+    if not orders:
+        return {}
+    items: defaultdict[str, dict[str, Record]] = defaultdict(dict)
+    for row in await connection.fetch(LOAD_ITEMS, order_ids):
+        items[row["order_id"]][row["item_id"]] = _record(row, ITEM_COLUMNS)
+    shipments: defaultdict[str, dict[str, Record]] = defaultdict(dict)
+    for row in await connection.fetch(LOAD_SHIPMENTS, order_ids):
+        shipments[row["order_id"]][row["tracking_code"]] = _record(row, SHIPMENT_COLUMNS)
+    return {
+        row["order_id"]: BuybackOrder(
+            order_id=row["order_id"],
+            order=_order_record(row),
+            items=items[row["order_id"]],
+            shipments=shipments[row["order_id"]],
+            revision=row["revision"],
+        )
+        for row in orders
+    }
+
+
+async def save(connection: Connection, orders: Collection[BuybackOrder]) -> None:
+    await write(connection, SAVE_ORDERS, [_order_row(order) for order in orders])
+    items = [
+        _item_row(order.order_id, item_id, item)
+        for order in orders
+        for item_id, item in sorted(order.items.items())
+    ]
+    if items:
+        await write(connection, SAVE_ITEMS, items)
+    shipments = [
+        _row(shipment, SHIPMENT_COLUMNS, order.order_id, tracking_code)
+        for order in orders
+        for tracking_code, shipment in sorted(order.shipments.items())
+    ]
+    if shipments:
+        await write(connection, SAVE_SHIPMENTS, shipments)
+
+
+def key(payload: Buyback) -> str:
+    return payload.entity_id
+
+
+def _record(row: Mapping[str, Any], columns: tuple[str, ...]) -> Record:
+    stamps: dict[str, str] = json.loads(row["stamps"])
+    values = {column: row[column] for column in columns if column in stamps}
+    if "rejection_reasons" in values:
+        values["rejection_reasons"] = tuple(values["rejection_reasons"])
+    return Record(values, stamps)
+
+
+def _order_record(row: Mapping[str, Any]) -> Record:
+    record = _record(row, ORDER_COLUMNS)
+    if "payment_details" not in record.stamps:
+        return record
+    details = (row["payment_details_sealed"], row["account_number_ending"])
+    return Record({**record.values, "payment_details": details}, record.stamps)
+
+
+def _row(record: Record, columns: tuple[str, ...], *keys: str) -> tuple[object, ...]:
+    values = (record.values.get(column) for column in columns)
+    return *keys, *values, json.dumps(dict(record.stamps))
+
+
+def _order_row(order: BuybackOrder) -> tuple[object, ...]:
+    *values, stamps = _row(order.order, ORDER_COLUMNS, order.order_id)
+    details = order.order.values.get("payment_details", (None, None))
+    assert isinstance(details, tuple)
+    return *values, *details, *order.total, stamps, order.revision + 1
+
+
+def _item_row(order_id: str, item_id: str, item: Record) -> tuple[object, ...]:
+    *values, reasons, stamps = _row(item, ITEM_COLUMNS, order_id, item_id)
+    return *values, json.dumps(reasons or []), stamps
+
+
+BUYBACKS: Family[Buyback, str, BuybackOrder] = Family(
+    name="buybacks",
+    payloads=(
+        OrderCreated,
+        PickupScheduled,
+        PickupMissed,
+        DropOffPending,
+        ItemInTransit,
+        ItemReceived,
+        QualityCheckFailed,
+        ItemFinalized,
+        PaymentDetailsCreated,
+    ),
+    key=key,
+    load=load,
+    decide=decide,
+    save=save,
+)

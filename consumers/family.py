@@ -1,0 +1,152 @@
+"""The contract between an event family and the machinery that feeds it."""
+
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, Protocol, TypeVar
+from uuid import UUID
+
+from schemas.events import Payload
+
+P = TypeVar("P", bound=Payload)
+K = TypeVar("K", bound=Hashable)
+S = TypeVar("S")
+
+
+class Connection(Protocol):
+    """What a projection needs of a database connection, inside the batch's transaction."""
+
+    async def fetch(self, query: str, *args: object) -> list[Any]: ...
+
+    async def execute(self, query: str, *args: object) -> str: ...
+
+
+class WriteConflict(Exception):
+    """Another transaction wrote the same row first: the batch must be repeated from its claim."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event(Generic[P]):
+    """An event that was claimed: it is in the event log for the first time.
+
+    `event_id` is the sender's, also where another event had it already.
+    """
+
+    event_id: UUID
+    received_at: datetime
+    payload: P
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something odd but true. `event_id` is None when it is about the entity as a whole."""
+
+    kind: str
+    entity_id: str
+    event_id: UUID | None
+    words: str
+
+
+class CommunicationKind(StrEnum):
+    COLLECTION_DATE_REMINDER = "collection_date_reminder"
+    MISSED_COLLECTION = "missed_collection"
+    ITEM_RECEIVED = "item_received"
+    QUALITY_CHECK_FAILED = "quality_check_failed"
+    ITEM_APPROVED = "item_approved"
+    PAYMENT_DETAILS_RECEIVED = "payment_details_received"
+    SCHEDULE_PICKUP_FIRST = "schedule_pickup_first"
+    SCHEDULE_PICKUP_SECOND = "schedule_pickup_second"
+    DROP_OFF_REMINDER = "drop_off_reminder"
+
+
+@dataclass(frozen=True, slots=True)
+class Communication:
+    """A message to a customer that an event calls for."""
+
+    event_id: UUID
+    kind: CommunicationKind
+    order_id: str
+    item_id: str | None
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Decision(Generic[S]):
+    """The state after an event, and what else the event gives rise to.
+
+    `withdrawn` are findings of earlier events that no longer hold now that this event is known.
+    """
+
+    state: S
+    findings: tuple[Finding, ...] = ()
+    withdrawn: tuple[Finding, ...] = ()
+    communications: tuple[Communication, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Family(Generic[P, K, S]):
+    """One event family: which events it takes, and how they become rows.
+
+    `happened` sorts events in the order of happening. `decide` is pure, and gives the same final
+    state for any order, any repeats and any split into batches. `load` locks the rows it reads, in
+    the order of their keys. `save` raises WriteConflict where a row is no longer the one that was
+    loaded.
+    """
+
+    name: str
+    payloads: tuple[type[P], ...]
+    key: Callable[[P], K]
+    load: Callable[[Connection, Sequence[Event[P]]], Awaitable[Mapping[K, S]]]
+    decide: Callable[[S | None, Event[P]], Decision[S]]
+    save: Callable[[Connection, Collection[S]], Awaitable[None]]
+    happened: Callable[[Event[P]], Any] = lambda event: (event.payload.occurred_at, event.event_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a batch of claimed events came to. `stale` events changed no row."""
+
+    stale: int
+    findings: frozenset[Finding]
+    withdrawn: frozenset[Finding]
+    communications: tuple[Communication, ...]
+
+
+async def project(family: Family[P, K, S], connection: Connection, events: Sequence[Event[P]]) -> Effects:
+    """Load the rows concerned, decide event by event, save each changed row once."""
+    ordered = sorted(events, key=family.happened)
+    states: dict[K, S] = dict(await family.load(connection, ordered))
+    changed: set[K] = set()
+    findings: set[Finding] = set()
+    withdrawn: set[Finding] = set()
+    communications: list[Communication] = []
+    stale = 0
+
+    for event in ordered:
+        key = family.key(event.payload)
+        before = states.get(key)
+        decision = family.decide(before, event)
+        if decision.state == before:
+            stale += 1
+        else:
+            changed.add(key)
+        states[key] = decision.state
+        withdrawn = (withdrawn | set(decision.withdrawn)) - set(decision.findings)
+        findings = (findings | set(decision.findings)) - set(decision.withdrawn)
+        communications += decision.communications
+
+    if changed:
+        await family.save(connection, [states[key] for key in sorted(changed, key=repr)])
+    return Effects(stale, frozenset(findings), frozenset(withdrawn), tuple(communications))
+
+
+async def write(connection: Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Run a whole-table write (`unnest` of one array a column) that must touch every row given.
+
+    Raises:
+        WriteConflict: Some row had moved on since it was loaded.
+    """
+    status = await connection.execute(statement, *map(list, zip(*rows, strict=True)))
+    if int(status.rsplit(" ", 1)[1]) != len(rows):
+        raise WriteConflict

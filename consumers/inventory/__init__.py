@@ -1,0 +1,1 @@
+"""Parts and whether they can be sold."""

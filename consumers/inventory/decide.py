@@ -1,0 +1,145 @@
+"""What a part's status is, and what was odd about the way it got there."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from itertools import pairwise
+from uuid import UUID
+
+from consumers.family import Decision, Event, Finding
+from schemas.ovoko import PartStatusChanged
+
+IN_WAREHOUSE = "in_warehouse"
+WRITTEN_OFF = "written_off"
+SOLD = frozenset({"sold", "sold_in_ebay", "sold_in_allegro"})
+
+# The more a status speaks against selling, the higher: at the same instant the higher one wins,
+# because overselling is the loss that merchants fear. An undocumented status ranks with `sold`.
+_RANKS = {
+    IN_WAREHOUSE: 0,
+    "returned": 1,
+    "unknown_stock_status": 2,
+    "reserved": 3,
+    "sold": 4,
+    "sold_in_ebay": 4,
+    "sold_in_allegro": 4,
+    WRITTEN_OFF: 5,
+}
+_ANY = frozenset(_RANKS)
+
+# Source: seeds/001, "Available statuses". Nothing may follow written_off.
+_MAY_BECOME = {
+    IN_WAREHOUSE: _ANY,
+    "unknown_stock_status": _ANY,
+    "reserved": SOLD | {IN_WAREHOUSE, WRITTEN_OFF},
+    "sold": {"returned"},
+    "sold_in_ebay": {"returned"},
+    "sold_in_allegro": {"returned"},
+    "returned": {IN_WAREHOUSE, WRITTEN_OFF},
+    WRITTEN_OFF: frozenset[str](),
+}
+
+AFTER_WRITTEN_OFF = "after_written_off"
+UNDOCUMENTED_TRANSITION = "undocumented_transition"
+UNDOCUMENTED_STATUS = "undocumented_status"
+SEQUENCE_FINDINGS = (AFTER_WRITTEN_OFF, UNDOCUMENTED_TRANSITION)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Change:
+    """One status that a part was given. Sorts in the order of happening."""
+
+    occurred_at: datetime
+    rank: int
+    event_id: UUID
+    status: str
+
+    @classmethod
+    def of(cls, event: Event[PartStatusChanged]) -> "Change":
+        payload = event.payload
+        return cls.of_status(payload.event_data.status, payload.occurred_at, event.event_id)
+
+    @classmethod
+    def of_status(cls, status: str, occurred_at: datetime, event_id: UUID) -> "Change":
+        return cls(occurred_at, _RANKS.get(status, _RANKS["sold"]), event_id, status)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part's row. `latest` is the change that its status comes from.
+
+    `history` is every change there was, or None where nothing that is still to come is older than
+    `latest`: then what came before `latest` makes no difference.
+    """
+
+    part_id: str
+    latest: Change
+    external_id: str | None
+    external_id_at: datetime | None
+    revision: int = 0
+    history: tuple[Change, ...] | None = field(default=None, compare=False)
+
+
+def decide(part: Part | None, event: Event[PartStatusChanged]) -> Decision[Part]:
+    """The newest change wins, whatever the order of arrival; written_off is final."""
+    change = Change.of(event)
+    known = () if part is None else (part.latest,) if part.history is None else part.history
+    history = tuple(sorted({*known, change}))
+
+    if part is None:
+        after = Part(event.payload.event_data.part_id, change, None, None, history=history)
+    else:
+        after = replace(
+            part,
+            latest=max(part.latest, change, key=_finality),
+            history=None if part.history is None else history,
+        )
+    odd_before = set(sequence_findings(after.part_id, known))
+    odd_after = set(sequence_findings(after.part_id, history))
+    return Decision(
+        _with_external_id(after, event.payload),
+        findings=(*(odd_after - odd_before), *_status_findings(event)),
+        withdrawn=tuple(odd_before - odd_after),
+    )
+
+
+def sequence_findings(part_id: str, history: Iterable[Change]) -> Iterator[Finding]:
+    """What is odd about a part's changes, given in the order of happening."""
+    is_written_off = False
+    for before, after in pairwise(history):
+        is_written_off = is_written_off or before.status == WRITTEN_OFF
+        if after.status == WRITTEN_OFF:
+            continue
+        if is_written_off:
+            yield Finding(AFTER_WRITTEN_OFF, part_id, after.event_id, f"{after.status} after written_off")
+        elif not _is_documented(before.status, after.status):
+            words = f"{before.status} became {after.status}"
+            yield Finding(UNDOCUMENTED_TRANSITION, part_id, after.event_id, words)
+
+
+def _is_documented(before: str, after: str) -> bool:
+    # An undocumented status is a finding of its own; the steps to and from it say no more.
+    if before == after or before not in _RANKS or after not in _RANKS:
+        return True
+    return after in _MAY_BECOME[before]
+
+
+def _finality(change: Change) -> tuple[bool, Change]:
+    return change.status == WRITTEN_OFF, change
+
+
+def _with_external_id(part: Part, payload: PartStatusChanged) -> Part:
+    """The newest event that names the merchant's own id; at the same instant the greater id."""
+    if payload.merchants_id is None:
+        return part
+    given = (payload.occurred_at, payload.merchants_id)
+    if part.external_id is not None and part.external_id_at is not None:
+        given = max(given, (part.external_id_at, part.external_id))
+    return replace(part, external_id_at=given[0], external_id=given[1])
+
+
+def _status_findings(event: Event[PartStatusChanged]) -> tuple[Finding, ...]:
+    data = event.payload.event_data
+    if data.status in _RANKS:
+        return ()
+    return (Finding(UNDOCUMENTED_STATUS, data.part_id, event.event_id, f"status {data.status}"),)

@@ -1,0 +1,105 @@
+"""The table `parts`, and a part's earlier changes from the event log."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from consumers.family import Connection, Event, Family, write
+from consumers.inventory.decide import Change, Part, decide
+from schemas.events import Provider, parse
+from schemas.ovoko import PartStatusChanged
+
+LOAD_PARTS = """
+SELECT part_id, external_id, external_id_at, status, occurred_at, event_id, revision
+FROM parts
+WHERE part_id = ANY($1::text[])
+ORDER BY part_id
+FOR UPDATE
+"""
+
+LOAD_HISTORY = """
+SELECT coalesce(reuse_of, event_id) AS event_id, received_at, body
+FROM event_log
+WHERE family = 'inventory' AND entity_id = ANY($1::text[])
+"""
+
+SAVE_PARTS = """
+INSERT INTO parts AS part
+    (part_id, external_id, external_id_at, status, occurred_at, event_id, revision)
+SELECT *
+FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[], $5::timestamptz[], $6::uuid[],
+            $7::bigint[])
+ON CONFLICT (part_id) DO UPDATE
+SET external_id = excluded.external_id,
+    external_id_at = excluded.external_id_at,
+    status = excluded.status,
+    occurred_at = excluded.occurred_at,
+    event_id = excluded.event_id,
+    revision = excluded.revision
+WHERE part.revision = excluded.revision - 1
+"""
+
+
+async def load(connection: Connection, events: Sequence[Event[PartStatusChanged]]) -> dict[str, Part]:
+    changes: defaultdict[str, set[Change]] = defaultdict(set)
+    for event in events:
+        changes[event.payload.entity_id].add(Change.of(event))
+    parts = {row["part_id"]: _part(row) for row in await connection.fetch(LOAD_PARTS, sorted(changes))}
+    overtaken = [part_id for part_id, part in parts.items() if min(changes[part_id]) < part.latest]
+    if overtaken:
+        for part_id, history in (await _load_histories(connection, overtaken)).items():
+            earlier = tuple(sorted(history - changes[part_id]))
+            parts[part_id] = replace(parts[part_id], history=earlier)
+    return parts
+
+
+def _part(row: Mapping[str, Any]) -> Part:
+    return Part(
+        part_id=row["part_id"],
+        latest=Change.of_status(row["status"], row["occurred_at"], row["event_id"]),
+        external_id=row["external_id"],
+        external_id_at=row["external_id_at"],
+        revision=row["revision"],
+    )
+
+
+async def _load_histories(connection: Connection, part_ids: list[str]) -> dict[str, set[Change]]:
+    histories: dict[str, set[Change]] = {part_id: set() for part_id in part_ids}
+    for row in await connection.fetch(LOAD_HISTORY, part_ids):
+        payload = parse(Provider.OVOKO, row["body"])
+        assert isinstance(payload, PartStatusChanged), "the log of this family holds no other event"
+        change = Change.of(Event(row["event_id"], row["received_at"], payload))
+        histories[payload.entity_id].add(change)
+    return histories
+
+
+async def save(connection: Connection, parts: Collection[Part]) -> None:
+    rows = [
+        (
+            part.part_id,
+            part.external_id,
+            part.external_id_at,
+            part.latest.status,
+            part.latest.occurred_at,
+            part.latest.event_id,
+            part.revision + 1,
+        )
+        for part in parts
+    ]
+    await write(connection, SAVE_PARTS, rows)
+
+
+def key(payload: PartStatusChanged) -> str:
+    return payload.entity_id
+
+
+INVENTORY: Family[PartStatusChanged, str, Part] = Family(
+    name="inventory",
+    payloads=(PartStatusChanged,),
+    key=key,
+    load=load,
+    decide=decide,
+    save=save,
+    happened=Change.of,
+)

@@ -1,0 +1,1 @@
+"""Marketplace orders: created, cancelled."""

@@ -1,0 +1,23 @@
+"""All families on one screen."""
+
+from typing import Any
+
+from consumers.buybacks.project import BUYBACKS
+from consumers.family import Family
+from consumers.inventory.project import INVENTORY
+from consumers.orders.project import ORDERS
+from consumers.reminders.project import REMINDERS
+from consumers.returns.project import RETURNS
+from schemas.events import routing_key_of
+
+# Each family has payload, key and state types of its own; here they only stand side by side.
+AnyFamily = Family[Any, Any, Any]
+
+FAMILIES: dict[str, AnyFamily] = {
+    family.name: family for family in (INVENTORY, ORDERS, RETURNS, BUYBACKS, REMINDERS)
+}
+
+# The one family that each event type goes to, by routing key.
+FAMILY_OF: dict[str, str] = {
+    routing_key_of(payload): family.name for family in FAMILIES.values() for payload in family.payloads
+}

@@ -1,0 +1,1 @@
+"""Reminders that the trade-in platform wants sent to a customer."""

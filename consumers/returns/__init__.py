@@ -1,0 +1,1 @@
+"""Returns: opened and updated."""

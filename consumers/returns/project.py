@@ -1,0 +1,66 @@
+"""The table `returns`."""
+
+from collections.abc import Collection, Sequence
+
+from consumers.family import Connection, Event, Family, write
+from consumers.returns.decide import Return, decide
+from schemas.ovoko import ReturnCreated, ReturnUpdated
+
+LOAD_RETURNS = """
+SELECT return_id, order_id, opened_at, updated_at, update_count, revision
+FROM returns
+WHERE return_id = ANY($1::text[])
+ORDER BY return_id
+FOR UPDATE
+"""
+
+SAVE_RETURNS = """
+INSERT INTO returns AS stored (return_id, order_id, opened_at, updated_at, update_count, revision)
+SELECT *
+FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::integer[],
+            $6::bigint[])
+ON CONFLICT (return_id) DO UPDATE
+SET order_id = excluded.order_id,
+    opened_at = excluded.opened_at,
+    updated_at = excluded.updated_at,
+    update_count = excluded.update_count,
+    revision = excluded.revision
+WHERE stored.revision = excluded.revision - 1
+"""
+
+
+async def load(
+    connection: Connection, events: Sequence[Event[ReturnCreated | ReturnUpdated]]
+) -> dict[str, Return]:
+    return_ids = sorted({event.payload.entity_id for event in events})
+    rows = await connection.fetch(LOAD_RETURNS, return_ids)
+    return {row["return_id"]: Return(**row) for row in rows}
+
+
+async def save(connection: Connection, returns: Collection[Return]) -> None:
+    rows = [
+        (
+            known.return_id,
+            known.order_id,
+            known.opened_at,
+            known.updated_at,
+            known.update_count,
+            known.revision + 1,
+        )
+        for known in returns
+    ]
+    await write(connection, SAVE_RETURNS, rows)
+
+
+def key(payload: ReturnCreated | ReturnUpdated) -> str:
+    return payload.entity_id
+
+
+RETURNS: Family[ReturnCreated | ReturnUpdated, str, Return] = Family(
+    name="returns",
+    payloads=(ReturnCreated, ReturnUpdated),
+    key=key,
+    load=load,
+    decide=decide,
+    save=save,
+)
