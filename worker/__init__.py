@@ -1,0 +1,1 @@
+"""The machinery: ingest, broker, batches, event log, command line."""

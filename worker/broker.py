@@ -1,0 +1,407 @@
+"""The only place that talks AMQP: connect, declare, publish with confirms, consume."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Self
+from uuid import uuid4
+
+import aio_pika
+import structlog
+from aiormq import Channel as UnderlyingChannel
+from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import (
+    AMQPError,
+    AuthenticationError,
+    ChannelAccessRefused,
+    ChannelInvalidStateError,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+    ConnectionNotAllowed,
+    ProbableAuthenticationError,
+    PublishError,
+)
+from pamqp.commands import Basic
+from yarl import URL
+
+from worker.failure import describe
+from worker.patience import RetryError, patient
+from worker.topology import Binding, Exchange, Queue, Topology
+
+log = structlog.get_logger(__name__)
+
+HEARTBEAT_SECONDS = 10
+CONNECT_TIMEOUT_SECONDS = 10
+
+
+class BrokerUnavailable(Exception):
+    """No connection, or no confirm in time. What was being published may have arrived or not."""
+
+
+class Unroutable(Exception):
+    """The broker confirms that no queue took the message: it is nowhere."""
+
+
+class TopologyMismatch(Exception):
+    """A queue or exchange is there already, with other arguments. The text says which."""
+
+
+class BrokerRefused(BrokerUnavailable):
+    """The broker does not know us, or does not allow us something. The text says what."""
+
+
+_REFUSALS = (
+    AuthenticationError,
+    ProbableAuthenticationError,
+    ConnectionNotAllowed,
+    ChannelAccessRefused,
+)
+_FAILURES = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
+
+
+@contextmanager
+def _translating() -> Iterator[None]:
+    try:
+        yield
+    except PublishError as error:
+        raise Unroutable from error
+    except ChannelPreconditionFailed as error:
+        raise TopologyMismatch(str(error).removeprefix("PRECONDITION_FAILED - ")) from error
+    except _REFUSALS as error:
+        raise BrokerRefused(str(error)) from error
+    except _FAILURES as error:
+        raise BrokerUnavailable(describe(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Something to publish. `type` is the event's routing key, also where it is routed by another."""
+
+    exchange: str
+    routing_key: str
+    type: str
+    headers: Mapping[str, str | int]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message as it was delivered to a consumer."""
+
+    tag: int
+    type: str
+    headers: Mapping[str, object]
+    body: bytes
+    redelivered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """Messages that wait, without those in a consumer's hands, and how many consumers there are."""
+
+    ready: int
+    consumers: int
+
+
+class Channel:
+    """One AMQP channel with publisher confirms."""
+
+    def __init__(self, channel: UnderlyingChannel) -> None:
+        self._channel = channel
+
+    async def publish(self, message: Message, deadline: float) -> None:
+        """Publish persistently and wait for the confirm, `deadline` seconds at most.
+
+        Raises:
+            Unroutable
+            BrokerUnavailable: Unknown outcome: publish again, under the same event id.
+        """
+        properties = Basic.Properties(
+            # The client library matches returned messages by this id, so no two publishes share one.
+            message_id=uuid4().hex,
+            content_type="application/json",
+            delivery_mode=2,
+            app_id="stockhook",
+            message_type=message.type,
+            headers=dict(message.headers),
+        )
+        with _translating():
+            await self._channel.basic_publish(
+                message.body,
+                exchange=message.exchange,
+                routing_key=message.routing_key,
+                properties=properties,
+                mandatory=True,
+                timeout=deadline,
+                wait=False,
+            )
+
+    async def consume(
+        self,
+        queue: str,
+        tag: str,
+        prefetch: int,
+        on_delivery: Callable[[Delivery], None],
+    ) -> None:
+        """Have each message of a queue handed to `on_delivery`, `prefetch` unacknowledged at most."""
+
+        async def receive(message: DeliveredMessage) -> None:
+            on_delivery(_delivery(message))
+
+        with _translating():
+            await self._channel.basic_qos(prefetch_count=prefetch)
+            await self._channel.basic_consume(queue, receive, consumer_tag=f"{tag}.{uuid4().hex[:8]}")
+
+    async def cancel_consumers(self) -> None:
+        """Have nothing more delivered; what was delivered stays in hand."""
+        with _translating():
+            for tag in list(self._channel.consumers):
+                await self._channel.basic_cancel(tag)
+
+    async def ack_up_to(self, tag: int) -> None:
+        """Acknowledge every delivery up to this tag.
+
+        Raises:
+            BrokerUnavailable: All of them will be delivered again.
+        """
+        with _translating():
+            await self._channel.basic_ack(tag, multiple=True)
+
+    def on_cancelled(self, callback: Callable[[], None]) -> None:
+        """Call back when the broker ends a subscription, as it does when the queue is deleted."""
+        self._channel.on_consumer_cancel_callbacks.add(lambda _frame: callback())
+
+    async def wait_closed(self) -> None:
+        await asyncio.wait([self._channel.closing])
+
+    @property
+    def is_open(self) -> bool:
+        return not self._channel.is_closed
+
+    async def declare(self, topology: Topology) -> None:
+        """Declare whatever is missing.
+
+        Raises:
+            TopologyMismatch
+            BrokerUnavailable
+        """
+        items: list[Exchange | Queue | Binding] = [*topology.exchanges, *topology.queues, *topology.bindings]
+        for item in items:
+            await self.declare_one(item)
+
+    async def declare_one(self, item: Exchange | Queue | Binding) -> None:
+        """Raises as `declare` does."""
+        with _translating():
+            match item:
+                case Exchange(name, kind, arguments):
+                    await self._channel.exchange_declare(
+                        name, exchange_type=kind, durable=True, arguments=dict(arguments)
+                    )
+                case Queue(name, arguments):
+                    await self._channel.queue_declare(name, durable=True, arguments=dict(arguments))
+                case Binding(exchange, queue, routing_key):
+                    await self._channel.queue_bind(queue, exchange, routing_key)
+
+    async def purge(self, queue: str) -> None:
+        """Throw away what waits in a queue: for tests, and for those who mean it."""
+        with _translating():
+            await self._channel.queue_purge(queue)
+
+    async def close(self) -> None:
+        with _translating():
+            await self._channel.close()
+
+
+def _delivery(message: DeliveredMessage) -> Delivery:
+    properties = message.header.properties
+    return Delivery(
+        tag=message.delivery_tag or 0,
+        type=properties.message_type or "",
+        headers=properties.headers or {},
+        body=message.body,
+        redelivered=bool(message.redelivered),
+    )
+
+
+@dataclass(slots=True)
+class Broker:
+    """Where the broker is, and as whom we connect."""
+
+    url: str
+    role: str
+    _host: str = field(default_factory=socket.gethostname)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator["Link"]:
+        """A plain connection: when it breaks it stays broken.
+
+        Raises:
+            BrokerUnavailable
+            BrokerRefused
+        """
+        name = f"stockhook/{self.role}@{self._host}:{os.getpid()}"
+        url = URL(self.url).update_query(heartbeat=HEARTBEAT_SECONDS)
+        with _translating():
+            connection = await aio_pika.connect(
+                url, client_properties={"connection_name": name}, timeout=CONNECT_TIMEOUT_SECONDS
+            )
+        try:
+            yield Link(connection)
+        finally:
+            # A connection that was lost has nothing left to close.
+            with suppress(*_FAILURES):
+                await asyncio.wait_for(connection.close(), timeout=2)
+
+
+class Link:
+    """An open connection, from which channels are made."""
+
+    def __init__(self, connection: aio_pika.abc.AbstractConnection) -> None:
+        self._connection = connection
+
+    async def channel(self) -> Channel:
+        """Raises: BrokerUnavailable."""
+        with _translating():
+            channel = self._connection.channel(publisher_confirms=True, on_return_raises=True)
+            await channel.initialize()
+            underlay = await channel.get_underlay_channel()
+        assert isinstance(underlay, UnderlyingChannel), "aio-pika is built on aiormq"
+        return Channel(underlay)
+
+    async def difference(self, expected: Exchange | Queue) -> str | None:
+        """How the broker's own differs from what is expected; nothing is created.
+
+        An ordinary declaration of what exists compares it, argument by argument.
+        """
+        if not await self._exists(expected):
+            return f"{type(expected).__name__.lower()} {expected.name} is missing"
+        channel = await self.channel()
+        try:
+            await channel.declare_one(expected)
+        except TopologyMismatch as mismatch:
+            return str(mismatch)
+        await channel.close()
+        return None
+
+    async def _exists(self, expected: Exchange | Queue) -> bool:
+        channel = self._connection.channel()
+        with _translating():
+            await channel.initialize()
+            underlay = await channel.get_underlay_channel()
+            try:
+                if isinstance(expected, Queue):
+                    await underlay.queue_declare(expected.name, passive=True)
+                else:
+                    await underlay.exchange_declare(expected.name, passive=True)
+            except ChannelNotFoundEntity:
+                return False
+            await underlay.close()
+        return True
+
+    async def depth(self, queue: str) -> QueueDepth | None:
+        """Ask by a passive declare on a channel of its own; None if there is no such queue."""
+        with _translating():
+            channel = self._connection.channel()
+            await channel.initialize()
+            underlay = await channel.get_underlay_channel()
+            try:
+                found = await underlay.queue_declare(queue, passive=True)
+            except ChannelNotFoundEntity:
+                return None
+            await underlay.close()
+        return QueueDepth(found.message_count or 0, found.consumer_count or 0)
+
+
+async def keep_connected(name: str, session: Callable[[], Awaitable[None]], stopping: asyncio.Event) -> None:
+    """Run a session until we stop: again at once when it ends, with growing pauses while it fails.
+
+    Raises:
+        TopologyMismatch: And whatever else is not BrokerUnavailable.
+    """
+
+    def say(reason: str) -> None:
+        log.warning("broker.unavailable", connection=name, reason=reason)
+
+    while not stopping.is_set():
+        with suppress(RetryError):
+            await patient(BrokerUnavailable, stopping, longest=5, say=say)(session)
+            if not stopping.is_set():
+                log.warning("broker.connection_lost", connection=name)
+
+
+@dataclass(slots=True)
+class Publisher:
+    """A connection for publishing alone, kept up by a loop of its own.
+
+    Alarms of the broker stop publishers, so nothing is consumed over this connection.
+    """
+
+    broker: Broker
+    topology: Topology
+    deadline: float
+    _channel: Channel | None = None
+    _ready: asyncio.Event = field(default_factory=asyncio.Event)
+    _task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        connecting = keep_connected("publisher", self._session, asyncio.Event())
+        self._task = asyncio.create_task(connecting, name="publisher")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    @property
+    def is_ready(self) -> bool:
+        return self._channel is not None and self._channel.is_open
+
+    async def check(self) -> str | None:
+        """What keeps us from publishing, if anything does."""
+        return None if self.is_ready else "not connected to the broker"
+
+    async def wait_ready(self) -> None:
+        """Return once connected, with the topology declared.
+
+        Raises:
+            TopologyMismatch
+        """
+        assert self._task is not None
+        ready = asyncio.create_task(self._ready.wait())
+        await asyncio.wait([ready, self._task], return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if self._task.done():
+            self._task.result()
+
+    async def failed(self) -> None:
+        """Return never, unless the publisher has given up.
+
+        Raises:
+            TopologyMismatch
+        """
+        assert self._task is not None
+        await self._task
+
+    async def publish(self, message: Message) -> None:
+        """Raises as `Channel.publish` does; at once where there is no connection."""
+        channel = self._channel
+        if channel is None or not channel.is_open:
+            raise BrokerUnavailable("not connected")
+        await channel.publish(message, self.deadline)
+
+    async def _session(self) -> None:
+        async with self.broker.connection() as link:
+            channel = await link.channel()
+            await channel.declare(self.topology)
+            self._channel = channel
+            self._ready.set()
+            log.info("publisher.connected")
+            try:
+                await channel.wait_closed()
+            finally:
+                self._channel = None
+                self._ready.clear()

@@ -1,0 +1,194 @@
+"""The command line."""
+
+import sys
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar
+
+import orjson
+import uvloop
+from cyclopts import App, Parameter
+from rich.console import Console
+
+from consumers.registry import FAMILIES
+from worker import migrations
+from worker.broker import Broker, BrokerUnavailable, TopologyMismatch
+from worker.database import Database, DatabaseUnavailable
+from worker.ingest import rsgi
+from worker.logs import configure
+from worker.management import Management, ManagementUnavailable
+from worker.ops import OpsPortTaken
+from worker.runtime import DatabaseBehind, consume
+from worker.send.command import send
+from worker.settings import BadSettings, Settings, read_settings
+from worker.status import look
+from worker.supervisor import run_all
+from worker.topology import Exchange, Queue, topology
+
+T = TypeVar("T")
+
+# Exit codes of sysexits.h where there is one; 2 is for wrong usage.
+FAILED = 1
+UNAVAILABLE = 69
+MISCONFIGURED = 78
+
+app = App(
+    name="stockhook",
+    help="Takes marketplace webhooks in, never loses one, and keeps stock and orders in Postgres true.",
+    version_flags=["--version"],
+)
+app.command(send)
+
+Json = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=())]
+
+
+@app.command
+def run() -> None:
+    """Run the ingest and all families, until SIGTERM or Ctrl-C."""
+    settings = _settings("run")
+    sys.exit(_await(run_all(settings)))
+
+
+@app.command
+def ingest() -> None:
+    """Take webhooks in and publish them, until SIGTERM or Ctrl-C."""
+    rsgi.serve(_settings("ingest"))
+
+
+@app.command(name="consume")
+def consume_(*families: str) -> None:
+    """Apply the events of these families, until SIGTERM or Ctrl-C.
+
+    Parameters
+    ----------
+    families
+        inventory, orders, returns, buybacks, reminders; all when none is named.
+    """
+    unknown = [name for name in families if name not in FAMILIES]
+    if unknown:
+        _fail(2, f"no such family: {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+    _await(consume(_settings("consume"), families or tuple(FAMILIES)))
+
+
+@app.command
+def migrate() -> None:
+    """Bring the database's tables up to date."""
+    settings = _settings("migrate")
+
+    async def apply() -> list[migrations.Migration]:
+        database = _database(settings)
+        try:
+            return await migrations.migrate(database)
+        finally:
+            await database.close()
+
+    applied = _await(apply())
+    for migration in applied:
+        print(f"applied {migration.name}")
+    if not applied:
+        print("nothing to apply: the database is up to date")
+
+
+@app.command(name="topology")
+def topology_(*, check: bool = False, json: Json = False) -> None:
+    """Declare exchanges, queues and bindings; safe to repeat.
+
+    Parameters
+    ----------
+    check
+        Declare nothing; compare the live broker with what is expected, exit 1 where it differs.
+    """
+    settings = _settings("topology")
+    if not check:
+        _await(_declare(settings))
+        print("declared" if not json else '{"declared": true}')
+        return
+    differences, note = _await(_compare(settings))
+    if json:
+        print(orjson.dumps({"differences": differences, "note": note}).decode())
+    else:
+        for line in differences:
+            print(line)
+        print(f"{len(differences)} differences" if differences else "as expected")
+        if note:
+            print(note, file=sys.stderr)
+    sys.exit(FAILED if differences else 0)
+
+
+@app.command
+def status(*, json: Json = False) -> None:
+    """Show broker, database, queues with their retry steps, and rows.
+
+    Exits 1 when broker or database cannot be reached.
+    """
+    settings = _settings("status")
+
+    async def ask() -> Any:
+        database = _database(settings)
+        try:
+            return await look(_broker(settings), database, settings.delays)
+        finally:
+            await database.close()
+
+    found = _await(ask())
+    if json:
+        print(orjson.dumps(found.as_json()).decode())
+    else:
+        Console().print(found.as_tables())
+    sys.exit(0 if found.is_well else FAILED)
+
+
+async def _declare(settings: Settings) -> None:
+    async with _broker(settings).connection() as link:
+        channel = await link.channel()
+        await channel.declare(topology(settings.delays))
+
+
+async def _compare(settings: Settings) -> tuple[list[str], str | None]:
+    expected = topology(settings.delays)
+    items: list[Exchange | Queue] = [*expected.exchanges, *expected.queues]
+    async with _broker(settings).connection() as link:
+        found = [await link.difference(item) for item in items]
+    differences = [difference for difference in found if difference is not None]
+    if settings.management_url is None:
+        return differences, "bindings were not compared: set STOCKHOOK_MANAGEMENT_URL"
+    management = Management(settings.management_url.get_secret_value(), settings.amqp_url.get_secret_value())
+    return [*differences, *await management.differences(expected)], None
+
+
+def _settings(process: str) -> Settings:
+    settings = read_settings()
+    configure(settings.log_format, settings.log_level, process)
+    return settings
+
+
+def _broker(settings: Settings) -> Broker:
+    return Broker(settings.amqp_url.get_secret_value(), "command")
+
+
+def _database(settings: Settings) -> Database:
+    return Database(settings.database_url.get_secret_value(), 2, "stockhook/command")
+
+
+def _await(work: Coroutine[Any, Any, T]) -> T:
+    return uvloop.run(work)
+
+
+def _fail(code: int, words: str) -> None:
+    print(f"stockhook: {words}", file=sys.stderr)
+    sys.exit(code)
+
+
+def main() -> None:
+    """Entry point; every expected failure is one sentence and an exit code."""
+    try:
+        app()
+    except (BadSettings, DatabaseBehind, TopologyMismatch, OpsPortTaken) as error:
+        _fail(MISCONFIGURED, str(error))
+    except BrokerUnavailable as error:
+        _fail(UNAVAILABLE, f"cannot reach the broker ({error}): see STOCKHOOK_AMQP_URL")
+    except DatabaseUnavailable as error:
+        _fail(UNAVAILABLE, f"cannot reach the database ({error}): see STOCKHOOK_DATABASE_URL")
+    except ManagementUnavailable as error:
+        _fail(UNAVAILABLE, f"no answer from the management API ({error})")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,107 @@
+"""The only pool of Postgres connections; driver errors become ours here."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from worker.failure import describe
+
+# Generic in the stubs alone.
+if TYPE_CHECKING:
+    Connection = PoolConnectionProxy[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+else:
+    Connection = PoolConnectionProxy
+    Pool = asyncpg.Pool
+
+# What a statement may take before Postgres gives it up, and how long it may wait for a lock.
+STATEMENT_TIMEOUT_MS = 30_000
+LOCK_TIMEOUT_MS = 10_000
+
+
+class DatabaseUnavailable(Exception):
+    """Postgres cannot be reached, refuses connections, or is starting, stopping or in recovery."""
+
+
+class TransactionConflict(Exception):
+    """Serialization failure, deadlock or lock timeout: the same again may well succeed."""
+
+
+_UNAVAILABLE = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.ReadOnlySQLTransactionError,
+    OSError,
+)
+_CONFLICTS = (
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+)
+
+
+class Database:
+    """A pool that needs no server to be made: it connects when it is used."""
+
+    def __init__(self, url: str, size: int, application: str) -> None:
+        self._url = url
+        self._size = size
+        self._application = application
+        self._pool: Pool | None = None
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool = None
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Raises: DatabaseUnavailable, TransactionConflict; other errors pass through."""
+        connection: Connection | None = None
+        try:
+            async with (await self._open_pool()).acquire(timeout=10) as connection:
+                yield connection
+        except _CONFLICTS as error:
+            raise TransactionConflict from error
+        except (*_UNAVAILABLE, TimeoutError) as error:
+            raise DatabaseUnavailable(describe(error)) from error
+        except asyncpg.InterfaceError as error:
+            # The driver says so of misuse too: only a connection that is gone means an outage.
+            if connection is None or connection.is_closed():
+                raise DatabaseUnavailable(describe(error)) from error
+            raise
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Commits on leaving; raises as `connection` does. A lost COMMIT has an unknown outcome."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def ping(self) -> None:
+        """Raises: DatabaseUnavailable."""
+        async with self.connection() as connection:
+            await connection.execute("SELECT 1")
+
+    async def _open_pool(self) -> Pool:
+        if self._pool is None:
+            pool = asyncpg.create_pool(
+                self._url,
+                min_size=0,
+                max_size=self._size,
+                timeout=5,
+                command_timeout=STATEMENT_TIMEOUT_MS / 1000 + 5,
+                server_settings={
+                    "application_name": self._application,
+                    "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+                    "lock_timeout": str(LOCK_TIMEOUT_MS),
+                    "idle_in_transaction_session_timeout": str(STATEMENT_TIMEOUT_MS),
+                },
+            )
+            self._pool = await pool
+        return self._pool

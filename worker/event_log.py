@@ -1,0 +1,175 @@
+"""The table `event_log`: what was applied, and thereby what must not be applied again."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from consumers.family import Communication, Connection, Effects, Finding
+from schemas.envelope import Envelope
+from schemas.events import Payload
+from schemas.identity import another_id
+
+# A replay conflicts with its own row and changes nothing. Sorted by event id, so that two
+# transactions that claim the same events wait for each other in one direction.
+CLAIM = """
+INSERT INTO event_log
+    (event_id, content_id, reuse_of, provider, type, family, entity_id, occurred_at, received_at, body)
+SELECT *
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],
+            $8::timestamptz[], $9::timestamptz[], $10::bytea[])
+ON CONFLICT (event_id) DO NOTHING
+RETURNING event_id
+"""
+
+LOGGED_CONTENTS = """
+SELECT event_id, content_id
+FROM event_log
+WHERE event_id = ANY($1::uuid[])
+"""
+
+# A replay finds its own row there and changes nothing.
+NOTE_FINDINGS = """
+INSERT INTO findings (kind, family, entity_id, event_id, words)
+SELECT *
+FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::text[])
+ON CONFLICT (family, entity_id, kind, event_id) DO UPDATE
+SET words = excluded.words
+WHERE findings.words <> excluded.words
+"""
+
+WITHDRAW_FINDINGS = """
+DELETE FROM findings
+USING unnest($2::text[], $3::text[], $4::uuid[]) AS withdrawn (kind, entity_id, event_id)
+WHERE findings.family = $1
+    AND findings.entity_id = withdrawn.entity_id
+    AND findings.kind = withdrawn.kind
+    AND findings.event_id = withdrawn.event_id
+"""
+
+# A replay finds its own row there and changes nothing.
+CALL_FOR_COMMUNICATIONS = """
+INSERT INTO communications (event_id, kind, order_id, item_id, occurred_at)
+SELECT *
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
+ON CONFLICT (event_id, kind) DO NOTHING
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A valid event that may or may not have been applied before."""
+
+    envelope: Envelope
+    payload: Payload
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The candidates that are new, by position, and findings about ids that were used twice."""
+
+    positions: frozenset[int]
+    findings: tuple[Finding, ...]
+
+
+async def claim(connection: Connection, family: str, candidates: Sequence[Candidate]) -> Claim:
+    """Log the candidates that are new; the transaction that does so is the one that applies them.
+
+    An id that comes with other content than it has in the log is an event of its own: it is logged
+    under another id, made from both.
+    """
+    firsts = _firsts(candidates)
+    keys = {candidates[position].envelope.event_id: position for position in firsts}
+    claimed = await _insert(connection, family, candidates, keys, reuse=False)
+    new = {keys[event_id] for event_id in claimed}
+    if len(new) == len(candidates):
+        return Claim(frozenset(new), ())
+
+    envelopes = [candidates[position].envelope for position in new]
+    contents = {envelope.event_id: envelope.content_id for envelope in envelopes}
+    unclaimed = sorted(keys.keys() - claimed)
+    if unclaimed:
+        rows = await connection.fetch(LOGGED_CONTENTS, unclaimed)
+        contents |= {row["event_id"]: row["content_id"] for row in rows}
+    reused = {
+        another_id(envelope.event_id, envelope.content_id): position
+        for position, candidate in enumerate(candidates)
+        if contents[(envelope := candidate.envelope).event_id] != envelope.content_id
+    }
+    if reused:
+        claimed = await _insert(connection, family, candidates, reused, reuse=True)
+        new |= {reused[event_id] for event_id in claimed}
+    findings = {_id_used_twice(candidates[position].envelope.event_id) for position in reused.values()}
+    return Claim(frozenset(new), tuple(findings))
+
+
+def _firsts(candidates: Sequence[Candidate]) -> list[int]:
+    """Of candidates in one batch that share an event id, the first."""
+    by_id: dict[UUID, int] = {}
+    for position, candidate in enumerate(candidates):
+        by_id.setdefault(candidate.envelope.event_id, position)
+    return list(by_id.values())
+
+
+async def _insert(
+    connection: Connection,
+    family: str,
+    candidates: Sequence[Candidate],
+    keys: dict[UUID, int],
+    *,
+    reuse: bool,
+) -> set[UUID]:
+    rows = [_row(candidates[keys[event_id]], event_id, family, reuse) for event_id in sorted(keys)]
+    claimed = await connection.fetch(CLAIM, *map(list, zip(*rows, strict=True)))
+    return {row["event_id"] for row in claimed}
+
+
+def _row(candidate: Candidate, event_id: UUID, family: str, reuse: bool) -> tuple[object, ...]:
+    envelope, payload = candidate.envelope, candidate.payload
+    return (
+        event_id,
+        envelope.content_id,
+        envelope.event_id if reuse else None,
+        envelope.provider.value,
+        envelope.event_type,
+        family,
+        payload.entity_id,
+        payload.occurred_at,
+        envelope.received_at,
+        candidate.body,
+    )
+
+
+def _id_used_twice(event_id: UUID) -> Finding:
+    words = "sent with different contents; each was applied"
+    return Finding("event_id_reused", str(event_id), event_id, words)
+
+
+async def note(connection: Connection, family: str, effects: Effects) -> None:
+    """Write what a batch gave rise to beside its rows."""
+    if effects.withdrawn:
+        rows = [(found.kind, found.entity_id, found.event_id) for found in effects.withdrawn]
+        await connection.execute(WITHDRAW_FINDINGS, family, *map(list, zip(*rows, strict=True)))
+    if effects.findings:
+        await _note_findings(connection, family, effects.findings)
+    if effects.communications:
+        await _call_for(connection, effects.communications)
+
+
+async def note_reuse(connection: Connection, findings: Sequence[Finding]) -> None:
+    """Note ids that were used twice: of no family, since the same id may come to several."""
+    if findings:
+        await _note_findings(connection, "any", findings)
+
+
+async def _note_findings(connection: Connection, family: str, findings: Iterable[Finding]) -> None:
+    rows = sorted((found.kind, family, found.entity_id, found.event_id, found.words) for found in findings)
+    await connection.execute(NOTE_FINDINGS, *map(list, zip(*rows, strict=True)))
+
+
+async def _call_for(connection: Connection, communications: Sequence[Communication]) -> None:
+    rows = sorted(
+        (call.event_id, call.kind.value, call.order_id, call.item_id, call.occurred_at)
+        for call in communications
+    )
+    await connection.execute(CALL_FOR_COMMUNICATIONS, *map(list, zip(*rows, strict=True)))

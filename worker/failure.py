@@ -1,0 +1,32 @@
+"""What may be said of an exception outside the one place that keeps bodies.
+
+Texts of exceptions quote values (a unique violation prints its key), so logs and headers get the
+class, the SQLSTATE and the place in our code instead.
+"""
+
+import hashlib
+import traceback
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parent.parent
+_OURS = ("worker", "consumers", "schemas")
+
+
+def describe(error: BaseException) -> str:
+    """Class, SQLSTATE if any, and where in our code it was raised; no value, 200 characters at most."""
+    sqlstate = getattr(error, "sqlstate", None)
+    parts = [type(error).__name__, f"[{sqlstate}]" if sqlstate else "", _place(error)]
+    return " ".join(part for part in parts if part)[:200]
+
+
+def fingerprint(error: BaseException) -> str:
+    """Eight hex digits, the same for failures of one kind."""
+    return hashlib.blake2b(describe(error).encode(), digest_size=4).hexdigest()
+
+
+def _place(error: BaseException) -> str:
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(_ROOT) and path.relative_to(_ROOT).parts[0] in _OURS:
+            return f"in {path.relative_to(_ROOT)}:{frame.name}"
+    return ""

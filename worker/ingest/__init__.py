@@ -1,0 +1,1 @@
+"""The webhook endpoint: authenticate, route, publish, answer."""

@@ -1,0 +1,110 @@
+"""Surgery on the bytes of a JSON body, so that what is kept is what was received.
+
+The scan is lexical: it finds the same members in a valid document as a parser does, and still finds
+those that a broken document has before and after its fault.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+# A string, closed or running to the end, or a structural character. Each byte is looked at once:
+# also an unterminated string is consumed whole.
+_LEXEME = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[{}\[\]:,]', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A name and its value in an object `depth` levels deep, with the white space around it."""
+
+    name: str
+    depth: int
+    start: int
+    value_start: int
+    end: int
+
+
+@dataclass(slots=True)
+class _Container:
+    is_object: bool
+    member_start: int
+    name: str | None = None
+    value_start: int | None = None
+
+    def take(self, depth: int, end: int) -> Iterator[Member]:
+        if self.name is not None and self.value_start is not None:
+            yield Member(self.name, depth, self.member_start, self.value_start, end)
+        self.name = self.value_start = None
+
+
+def members(body: bytes) -> Iterator[Member]:
+    """Every member of every object, inner ones before the one that holds them."""
+    stack: list[_Container] = []
+    for lexeme in _LEXEME.finditer(body):
+        position = lexeme.start()
+        mark = body[position]
+        if mark in b"{[":
+            stack.append(_Container(mark == ord("{"), lexeme.end()))
+            continue
+        if not stack:
+            continue
+        container = stack[-1]
+        if mark == ord('"'):
+            if container.is_object and container.name is None:
+                container.name = _name(lexeme[0])
+        elif mark == ord(":"):
+            if container.value_start is None:
+                container.value_start = lexeme.end()
+        else:
+            yield from container.take(len(stack), position)
+            container.member_start = lexeme.end()
+            if mark != ord(","):
+                stack.pop()
+    while stack:
+        yield from stack[-1].take(len(stack), len(body))
+        stack.pop()
+
+
+def _name(quoted: bytes) -> str:
+    if b"\\" in quoted:
+        try:
+            return str(json.loads(quoted))
+        except ValueError:
+            return ""
+    return quoted.strip(b'"').decode(errors="replace")
+
+
+def top_level_string(body: bytes, name: str) -> str | None:
+    """The last value of this name in the outermost object, if it is a string."""
+    found = [member for member in members(body) if member.depth == 1 and member.name == name]
+    if not found:
+        return None
+    try:
+        value = json.loads(body[found[-1].value_start : found[-1].end])
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, str) else None
+
+
+def without_member(body: bytes, name: str) -> bytes:
+    """The body with every member of this name cut out of the outermost object; else byte for byte."""
+    top = [member for member in members(body) if member.depth == 1]
+    if all(member.name != name for member in top):
+        return body
+    kept = [body[member.start : member.end] for member in top if member.name != name]
+    return body[: top[0].start] + b",".join(kept) + body[top[-1].end :]
+
+
+def with_replaced(body: bytes, name: str, replace: Callable[[bytes], bytes]) -> bytes:
+    """The body with each value of this name, at any depth, replaced; in one another, the outer one."""
+    if name.encode() not in body and b"\\" not in body:
+        return body
+    pieces: list[bytes] = []
+    done = 0
+    for member in sorted(members(body), key=lambda member: member.start):
+        if member.name == name and member.start >= done:
+            value = body[member.value_start : member.end]
+            pieces += body[done : member.value_start], replace(value)
+            done = member.end
+    return b"".join((*pieces, body[done:]))

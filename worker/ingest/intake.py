@@ -1,0 +1,156 @@
+"""From a webhook's body to the message that is published: authenticate, cut, seal, name, route.
+
+Pure but for the randomness of sealing. Nothing here validates an event against its model: that is the
+consumer's work, where a broken event can be set aside without an answer that a sender counts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from cryptography.fernet import MultiFernet
+from pydantic import SecretStr
+
+from consumers.registry import FAMILY_OF
+from schemas import identity
+from schemas.envelope import Envelope
+from schemas.events import Provider, read_json, routing_key, unwrapped
+from worker.broker import Message
+from worker.ingest.authentication import is_active
+from worker.ingest.body import top_level_string, without_member
+from worker.ingest.sealing import seal_payment_details
+from worker.topology import EVENTS, quarantine_key
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """To be published; `reason` says why it goes to the quarantine, None that a family takes it."""
+
+    event_id: UUID
+    message: Message
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unauthorized:
+    """No active secret came with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """No JSON, and no token to be seen in it."""
+
+
+Intake = Accepted | Unauthorized | Unreadable
+
+
+def take_ovoko(body: bytes, received_at: datetime) -> Accepted:
+    """An authenticated body of Ovoko's, flat or wrapped."""
+    try:
+        document = unwrapped(read_json(body))
+    except ValueError:
+        return _quarantined(Provider.OVOKO, body, "not JSON", received_at)
+    match document:
+        case {"event_type": str() as event_type, **content} if _is_known(Provider.OVOKO, event_type):
+            given = content.pop("event_id", None)
+            content_id = identity.content_id(event_type, content)
+            event_id = identity.event_id(Provider.OVOKO, given, content_id)
+            return _routed(Provider.OVOKO, event_type, event_id, content_id, body, received_at)
+        case {"event_type": str()}:
+            return _quarantined(Provider.OVOKO, body, "unknown event type", received_at)
+        case _:
+            return _quarantined(Provider.OVOKO, body, "no event type", received_at)
+
+
+def take_buyback(
+    body: bytes, received_at: datetime, tokens: Sequence[SecretStr], sealer: MultiFernet
+) -> Intake:
+    """A body of the trade-in platform's, which authenticates itself by its token.
+
+    Where the body is broken but its token can be read, it is authentic: it is kept, sealed whole,
+    because nobody can tell where in it bank details are.
+    """
+    try:
+        document = read_json(body)
+    except ValueError:
+        return _take_broken_buyback(body, received_at, tokens, sealer)
+    if not isinstance(document, dict):
+        return Unreadable()
+    if not _is_authentic(document.get("token"), tokens):
+        return Unauthorized()
+    kept = _without_secrets(without_member(body, "token"), tokens)
+    kept = seal_payment_details(kept, sealer)
+    match document:
+        case {"type": str() as event_type, "result": dict() as result} if _is_known(
+            Provider.BUYBACK, event_type
+        ):
+            event_id = identity.content_id(event_type, result)
+            return _routed(Provider.BUYBACK, event_type, event_id, event_id, kept, received_at)
+        case {"type": str() as event_type} if _is_known(Provider.BUYBACK, event_type):
+            return _quarantined(Provider.BUYBACK, kept, "no result", received_at)
+        case {"type": str()}:
+            return _quarantined(Provider.BUYBACK, kept, "unknown event type", received_at)
+        case _:
+            return _quarantined(Provider.BUYBACK, kept, "no event type", received_at)
+
+
+def _take_broken_buyback(
+    body: bytes, received_at: datetime, tokens: Sequence[SecretStr], sealer: MultiFernet
+) -> Intake:
+    token = top_level_string(body, "token")
+    if token is None:
+        return Unreadable()
+    if not _is_authentic(token, tokens):
+        return Unauthorized()
+    kept = _without_secrets(without_member(body, "token"), tokens)
+    reason = "not JSON (sealed whole)"
+    return _quarantined(Provider.BUYBACK, sealer.encrypt(kept), reason, received_at)
+
+
+def _is_authentic(token: object, tokens: Sequence[SecretStr]) -> bool:
+    return isinstance(token, str) and is_active(token.encode(), tokens)
+
+
+def _without_secrets(body: bytes, tokens: Sequence[SecretStr]) -> bytes:
+    """Should a token stand anywhere else in the body, it is not to stay there."""
+    for token in tokens:
+        body = body.replace(token.get_secret_value().encode(), b"***")
+    return body
+
+
+def _is_known(provider: Provider, event_type: str) -> bool:
+    return routing_key(provider, event_type) in FAMILY_OF
+
+
+def _routed(
+    provider: Provider,
+    event_type: str,
+    event_id: UUID,
+    content_id: UUID,
+    body: bytes,
+    received_at: datetime,
+) -> Accepted:
+    envelope = Envelope(
+        provider=provider,
+        event_type=event_type,
+        event_id=event_id,
+        content_id=content_id,
+        received_at=received_at,
+    )
+    key = routing_key(provider, event_type)
+    return Accepted(event_id, Message(EVENTS, key, key, envelope.to_headers(), body), None)
+
+
+def _quarantined(provider: Provider, body: bytes, reason: str, received_at: datetime) -> Accepted:
+    content_id = identity.bytes_id(body)
+    envelope = Envelope(
+        provider=provider,
+        event_type="",
+        event_id=content_id,
+        content_id=content_id,
+        received_at=received_at,
+        reason=reason,
+    )
+    key = quarantine_key(provider)
+    return Accepted(content_id, Message(EVENTS, key, key, envelope.to_headers(), body), reason)

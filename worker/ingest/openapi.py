@@ -1,0 +1,126 @@
+"""The OpenAPI 3.1 document of the ingest, made from the models."""
+
+from importlib.metadata import version
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from schemas.events import Provider, event_models
+
+_REF = "#/components/schemas/{model}"
+_PROBLEM = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+    },
+}
+_ACCEPTED = {
+    "type": "object",
+    "required": ["status", "event_id"],
+    "properties": {
+        "status": {"const": "accepted"},
+        "event_id": {"type": "string", "format": "uuid"},
+    },
+}
+_REFUSALS = {
+    "400": "Not a webhook: not even its secret can be read",
+    "401": "No active secret",
+    "404": "The endpoint is off: it is not configured",
+    "405": "Not a POST",
+    "408": "The body came too slowly",
+    "413": "The body is too large",
+    "415": "The body is encoded",
+    "503": "Nothing can take the event in: send it again",
+}
+
+
+def openapi_document(ovoko_header: str) -> bytes:
+    """As JSON. `ovoko_header` is the header that carries Ovoko's secret."""
+    models: list[tuple[type[BaseModel], Literal["validation"]]] = [
+        (model, "validation") for provider in Provider for model in event_models(provider).values()
+    ]
+    _, definitions = models_json_schema(models, ref_template=_REF)
+    document = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Stockhook ingest",
+            "version": version("stockhook"),
+            "description": "Takes marketplaces' webhooks in. An answer of 200 means that the event is "
+            "stored; what is authentic but odd is stored too, and set aside for people.",
+        },
+        "paths": {
+            "/webhooks/ovoko": {"post": _ovoko_operation()},
+            "/webhooks/buyback": {"post": _buyback_operation()},
+            "/livez": {"get": _look("The process is alive", {"200": "Alive"})},
+            "/readyz": {"get": _look("Events can be taken in", {"200": "Ready", "503": "Not ready"})},
+            "/openapi.json": {"get": _look("This document", {"200": "OpenAPI 3.1"})},
+        },
+        "components": {
+            "schemas": {**definitions["$defs"], "Accepted": _ACCEPTED, "Problem": _PROBLEM},
+            "securitySchemes": {
+                "ovoko": {"type": "apiKey", "in": "header", "name": ovoko_header},
+            },
+        },
+    }
+    return orjson.dumps(document)
+
+
+def _ovoko_operation() -> dict[str, Any]:
+    flat = _one_of(Provider.OVOKO)
+    wrapped = {"type": "object", "required": ["event"], "properties": {"event": flat}}
+    return {
+        **_webhook("Ovoko's events, flat or wrapped", {"anyOf": [flat, wrapped]}),
+        "security": [{"ovoko": []}],
+    }
+
+
+def _buyback_operation() -> dict[str, Any]:
+    with_token = {
+        "type": "object",
+        "required": ["token"],
+        "properties": {"token": {"type": "string", "description": "The subscription's secret"}},
+    }
+    body = {"allOf": [with_token, _one_of(Provider.BUYBACK)]}
+    return _webhook("Luxclusif Buyback's events", body)
+
+
+def _one_of(provider: Provider) -> dict[str, Any]:
+    models = event_models(provider).values()
+    return {"oneOf": [{"$ref": _REF.format(model=model.__name__)} for model in models]}
+
+
+def _webhook(summary: str, body: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "summary": summary,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {
+            "200": _response("Stored", "application/json", "Accepted"),
+            **{
+                status: _response(words, "application/problem+json", "Problem")
+                for status, words in _REFUSALS.items()
+            },
+        },
+    }
+
+
+def _look(summary: str, answers: dict[str, str]) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"type": "object"}}}
+    return {
+        "summary": summary,
+        "responses": {
+            status: {"description": words, "content": content} for status, words in answers.items()
+        },
+    }
+
+
+def _response(words: str, content_type: str, schema: str) -> dict[str, Any]:
+    return {
+        "description": words,
+        "content": {content_type: {"schema": {"$ref": _REF.format(model=schema)}}},
+    }

@@ -1,0 +1,132 @@
+"""The ingest as a granian application (RSGI), and the command that serves it.
+
+granian was chosen because it alone, of the servers tried, cuts off half-sent headers and silent
+connections, finishes open requests on SIGTERM, and then exits 0.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
+
+import structlog
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+from granian.rsgi import (  # type: ignore[attr-defined]  # granian re-exports them from its Rust part
+    HTTPProtocol,
+    ProtocolClosed,
+    ProtocolError,
+    Scope,
+)
+
+from schemas.events import Provider
+from worker.broker import Broker, Publisher
+from worker.ingest.service import Disconnected, Ingest, Request, Response, why_off
+from worker.logs import configure
+from worker.ops import serve_ops
+from worker.settings import BadSettings, Settings, read_settings
+from worker.topology import topology
+
+log = structlog.get_logger(__name__)
+
+# The publisher keeps trying in the background; the first requests need not wait for it.
+FIRST_CONNECTION_SECONDS = 5
+
+
+class Application:
+    """One per process. granian calls it by these names, on the loop that serves."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stack = AsyncExitStack()
+        self._ingest: Ingest | None = None
+
+    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.run_until_complete(self._start())
+
+    def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.run_until_complete(self._stack.aclose())
+        log.info("ingest.stopped")
+
+    async def _start(self) -> None:
+        settings = self._settings
+        publisher = await self._stack.enter_async_context(
+            Publisher(
+                Broker(settings.amqp_url.get_secret_value(), "ingest"),
+                topology(settings.delays),
+                settings.publish_timeout,
+            )
+        )
+        checks = {"publisher": publisher.check}
+        await self._stack.enter_async_context(serve_ops(settings.ops_host, settings.ops_port, checks))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(publisher.wait_ready(), FIRST_CONNECTION_SECONDS)
+        self._ingest = Ingest(settings, publisher, checks)
+        log.info("ingest.listening", host=settings.ingest_host, port=settings.ingest_port)
+
+    async def __rsgi__(self, scope: Scope, protocol: HTTPProtocol) -> None:
+        assert self._ingest is not None, "requests come after the start"
+        headers = {name.lower(): value for name, value in scope.headers.items()}
+        request = Request(scope.method, scope.path, headers, _chunks(protocol))
+        with suppress(ProtocolClosed):
+            _send(protocol, await self._ingest.handle(request))
+
+
+async def _chunks(protocol: HTTPProtocol) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in protocol:
+            yield chunk
+    except (ProtocolClosed, ProtocolError) as error:
+        raise Disconnected from error
+
+
+def _send(protocol: HTTPProtocol, response: Response) -> None:
+    headers = [("content-type", response.content_type), *response.headers]
+    protocol.response_bytes(response.status, headers, response.body)
+
+
+def create_application() -> Application:
+    """Called by granian in its worker process."""
+    settings = read_settings()
+    configure(settings.log_format, settings.log_level, "ingest")
+    return Application(settings)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        BadSettings: Neither endpoint can be served.
+    """
+    off = {provider: why_off(provider, settings) for provider in Provider}
+    for provider, reason in off.items():
+        if reason is not None:
+            log.warning("endpoint.off", provider=provider, reason=reason)
+    if all(off.values()):
+        raise BadSettings("no endpoint can be served: " + " ".join(filter(None, off.values())))
+    Granian(
+        target="worker.ingest.rsgi:create_application",
+        factory=True,
+        address=settings.ingest_host,
+        port=settings.ingest_port,
+        interface=Interfaces.RSGI,
+        workers=1,
+        loop=Loops.uvloop,
+        http=HTTPModes.http1,
+        websockets=False,
+        http1_settings=HTTP1Settings(header_read_timeout=5_000, max_buffer_size=16_384),
+        backpressure=512,
+        log_level=LogLevels.warning,
+        log_access=False,
+        log_dictconfig=_LOGGING,
+        workers_kill_timeout=int(settings.shutdown_grace) + 5,
+    ).serve()
+
+
+# granian's own lines go where ours go.
+_LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "loggers": {"_granian": {"level": "WARNING", "propagate": True}},
+}

@@ -1,0 +1,247 @@
+"""The HTTP side of the ingest, without a server: a request in, a response out."""
+
+import asyncio
+from collections.abc import AsyncIterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Protocol, assert_never
+
+import orjson
+import structlog
+from cryptography.fernet import MultiFernet
+
+from schemas.events import Provider
+from worker import metrics
+from worker.broker import BrokerUnavailable, Message, Unroutable
+from worker.ingest.authentication import is_active
+from worker.ingest.intake import (
+    Accepted,
+    Intake,
+    Unauthorized,
+    Unreadable,
+    take_buyback,
+    take_ovoko,
+)
+from worker.ingest.openapi import openapi_document
+from worker.ops import Checks, readiness
+from worker.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+# Ovoko sends again after 7 s whatever we say; this is for those who read it.
+RETRY_AFTER_SECONDS = 7
+
+
+class Publishes(Protocol):
+    async def publish(self, message: Message) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`headers` has lower-case names; `body` yields what arrives."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: AsyncIterable[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Disconnected(Exception):
+    """The sender hung up before its body was whole."""
+
+
+class Refused(Exception):
+    """A request that is answered with a problem document (RFC 9457)."""
+
+    def __init__(
+        self, status: int, title: str, detail: str, headers: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        super().__init__(title)
+        self.response = Response(
+            status=status,
+            body=orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}),
+            content_type="application/problem+json",
+            headers=headers,
+        )
+
+
+@dataclass(slots=True)
+class Ingest:
+    settings: Settings
+    publisher: Publishes
+    checks: Checks
+    _sealer: MultiFernet | None = field(init=False)
+    _openapi: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._sealer = self.settings.sealer
+        self._openapi = openapi_document(self.settings.ovoko_header)
+
+    async def handle(self, request: Request) -> Response:
+        """Answer any request; what is refused is counted."""
+        provider = _PROVIDERS.get(request.path)
+        try:
+            if provider is None:
+                return await self._look(request)
+            return await self._take_in(provider, request)
+        except Refused as refusal:
+            response = refusal.response
+        except Exception:
+            log.exception("request.failed", path=request.path)
+            response = Refused(500, "Our fault", "The event was not stored: send it again.").response
+        if provider is not None:
+            metrics.RECEIVED.labels(provider, str(response.status)).inc()
+        return response
+
+    async def _look(self, request: Request) -> Response:
+        if request.path not in ("/livez", "/readyz", "/openapi.json"):
+            raise Refused(404, "Not found", "Webhooks go to /webhooks/ovoko and /webhooks/buyback.")
+        if request.method not in ("GET", "HEAD"):
+            raise _not_allowed("GET, HEAD")
+        match request.path:
+            case "/livez":
+                return Response(200, b'{"status": "alive"}')
+            case "/readyz":
+                return Response(*await readiness(self.checks))
+            case _:
+                return Response(200, self._openapi)
+
+    async def _take_in(self, provider: Provider, request: Request) -> Response:
+        self._check_request(provider, request)
+        body = await self._read(request)
+        intake = self._intake(provider, body, datetime.now(UTC))
+        match intake:
+            case Accepted(event_id, message, reason):
+                await self._publish(message)
+                metrics.RECEIVED.labels(provider, "quarantined" if reason else "accepted").inc()
+                if reason:
+                    log.warning("event.quarantined", provider=provider, event_id=event_id, reason=reason)
+                answer = {"status": "accepted", "event_id": str(event_id)}
+                return Response(200, orjson.dumps(answer))
+            case Unauthorized():
+                raise _unauthorized()
+            case Unreadable():
+                raise Refused(
+                    400,
+                    "Not a webhook",
+                    "The body is no JSON object, and no token can be read in it.",
+                )
+            case unreachable:
+                assert_never(unreachable)
+
+    def _intake(self, provider: Provider, body: bytes, received_at: datetime) -> Intake:
+        match provider:
+            case Provider.OVOKO:
+                return take_ovoko(body, received_at)
+            case Provider.BUYBACK:
+                assert self._sealer is not None, "an endpoint without keys is off"
+                tokens = self.settings.buyback_tokens
+                return take_buyback(body, received_at, tokens, self._sealer)
+            case unreachable:
+                assert_never(unreachable)
+
+    def _check_request(self, provider: Provider, request: Request) -> None:
+        """Whatever can be said before the body is read."""
+        off = why_off(provider, self.settings)
+        if off is not None:
+            raise Refused(404, "Endpoint is off", off)
+        if request.method != "POST":
+            raise _not_allowed("POST")
+        headers = request.headers
+        if "content-length" in headers and "transfer-encoding" in headers:
+            raise Refused(400, "Ambiguous length", "Content-Length and Transfer-Encoding exclude each other.")
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise Refused(415, "Encoded body", "Send the body without Content-Encoding.")
+        if provider is Provider.OVOKO:
+            presented = headers.get(self.settings.ovoko_header.lower(), "")
+            if not is_active(presented.encode(errors="surrogateescape"), self.settings.ovoko_secrets):
+                raise _unauthorized()
+        declared = headers.get("content-length", "0")
+        if not declared.isdecimal() or int(declared[:20]) > self.settings.body_limit:
+            raise self._too_large()
+
+    async def _read(self, request: Request) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self.settings.body_timeout):
+                async for chunk in request.body:
+                    size += len(chunk)
+                    if size > self.settings.body_limit:
+                        raise self._too_large()
+                    chunks.append(chunk)
+        except Disconnected:
+            raise _cut_short() from None
+        except TimeoutError:
+            raise Refused(
+                408,
+                "Body too slow",
+                f"The body must arrive within {self.settings.body_timeout:g} seconds.",
+                (("connection", "close"),),
+            ) from None
+        if size < int(request.headers.get("content-length", "0")):
+            raise _cut_short()
+        return b"".join(chunks)
+
+    def _too_large(self) -> Refused:
+        return Refused(
+            413,
+            "Body too large",
+            f"A body may have {self.settings.body_limit} bytes at most.",
+            (("connection", "close"),),
+        )
+
+    async def _publish(self, message: Message) -> None:
+        """Return once the broker has confirmed: from then on the event is ours."""
+        began = monotonic()
+        try:
+            await self.publisher.publish(message)
+        except (BrokerUnavailable, Unroutable) as error:
+            log.warning("publish.failed", reason=str(error), failure=type(error).__name__)
+            raise Refused(
+                503,
+                "Cannot take events in",
+                "The event was not stored: send it again.",
+                (("retry-after", str(RETRY_AFTER_SECONDS)),),
+            ) from error
+        metrics.PUBLISH_SECONDS.observe(monotonic() - began)
+
+
+_PROVIDERS = {f"/webhooks/{provider}": provider for provider in Provider}
+
+
+def why_off(provider: Provider, settings: Settings) -> str | None:
+    """What a provider's endpoint lacks; None if it can be served."""
+    match provider:
+        case Provider.OVOKO:
+            return None if settings.ovoko_secrets else "STOCKHOOK_OVOKO_SECRETS is not set."
+        case Provider.BUYBACK:
+            if not settings.buyback_tokens:
+                return "STOCKHOOK_BUYBACK_TOKENS is not set."
+            if not settings.sealing_keys:
+                return "STOCKHOOK_SEALING_KEYS is not set: bank details could not be sealed."
+            return None
+        case unreachable:
+            assert_never(unreachable)
+
+
+def _unauthorized() -> Refused:
+    # RFC 9110 asks for a challenge; the scheme is named after what both marketplaces do.
+    return Refused(401, "Unauthorized", "No active secret came with it.", (("www-authenticate", "Webhook"),))
+
+
+def _cut_short() -> Refused:
+    return Refused(400, "Body cut short", "Fewer bytes came than Content-Length says.")
+
+
+def _not_allowed(allowed: str) -> Refused:
+    return Refused(405, "Method not allowed", f"Allowed: {allowed}.", (("allow", allowed),))

@@ -1,0 +1,74 @@
+"""RabbitMQ's management API, where it is reachable: what AMQP itself cannot be asked."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import quote, unquote, urlsplit
+
+import httpx
+
+from worker.topology import Binding, Topology
+
+PREFIX = "stockhook."
+
+
+class ManagementUnavailable(Exception):
+    """The API does not answer, or not to us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Management:
+    """`url` carries user and password; `amqp_url` names the vhost."""
+
+    url: str
+    amqp_url: str
+
+    async def differences(self, expected: Topology) -> list[str]:
+        """Bindings that are missing, and bindings, queues and exchanges of our name that are too many.
+
+        Raises:
+            ManagementUnavailable
+        """
+        vhost = quote(unquote(urlsplit(self.amqp_url).path[1:]) or "/", safe="")
+        try:
+            async with httpx.AsyncClient(base_url=self.url, timeout=10) as client:
+                bindings = await _get(client, f"/api/bindings/{vhost}")
+                queues = await _get(client, f"/api/queues/{vhost}")
+                exchanges = await _get(client, f"/api/exchanges/{vhost}")
+        except (httpx.HTTPError, ValueError) as error:
+            raise ManagementUnavailable(str(error)) from error
+        return [
+            *_binding_differences(bindings, expected.bindings),
+            *_extra("queue", queues, (queue.name for queue in expected.queues)),
+            *_extra("exchange", exchanges, (exchange.name for exchange in expected.exchanges)),
+        ]
+
+
+async def _get(client: httpx.AsyncClient, path: str) -> list[dict[str, object]]:
+    response = await client.get(path)
+    response.raise_for_status()
+    found = response.json()
+    if not isinstance(found, list):
+        raise ValueError(f"{path}: not a list")
+    return found
+
+
+def _binding_differences(found: Iterable[dict[str, object]], expected: Iterable[Binding]) -> list[str]:
+    live = {
+        Binding(str(one["source"]), str(one["destination"]), str(one["routing_key"]))
+        for one in found
+        if str(one["source"]).startswith(PREFIX)
+    }
+    wanted = set(expected)
+    return [
+        *(f"{_words(one)} is missing" for one in sorted(wanted - live, key=str)),
+        *(f"{_words(one)} is not ours" for one in sorted(live - wanted, key=str)),
+    ]
+
+
+def _words(binding: Binding) -> str:
+    return f"binding {binding.exchange} --{binding.routing_key}--> {binding.queue}"
+
+
+def _extra(kind: str, found: Iterable[dict[str, object]], expected: Iterable[str]) -> list[str]:
+    names = {str(one["name"]) for one in found if str(one["name"]).startswith(PREFIX)}
+    return [f"{kind} {name} is not ours" for name in sorted(names - set(expected))]

@@ -1,0 +1,97 @@
+"""The ops port of every process: `/livez`, `/readyz`, `/metrics`, served by the loop that works.
+
+A loop that hangs does not answer, so a probe of this port sees it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+
+import orjson
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+log = structlog.get_logger(__name__)
+
+# What a check returns is the reason why not; None is well.
+Check = Callable[[], Awaitable[str | None]]
+Checks = Mapping[str, Check]
+
+_REQUEST_TIMEOUT_SECONDS = 5
+_CHECK_TIMEOUT_SECONDS = 2
+_JSON = "application/json"
+
+
+class OpsPortTaken(Exception):
+    """Another process listens on the ops port. The text says what to set."""
+
+
+async def readiness(checks: Checks) -> tuple[int, bytes]:
+    """HTTP status and JSON body of `/readyz`: 200 when every check is well, else 503."""
+    reasons = {name: await _reason(check) for name, check in checks.items()}
+    ready = not any(reasons.values())
+    body = {
+        "status": "ready" if ready else "not ready",
+        "checks": {name: reason or "ok" for name, reason in reasons.items()},
+    }
+    return 200 if ready else 503, orjson.dumps(body)
+
+
+async def _reason(check: Check) -> str | None:
+    try:
+        async with asyncio.timeout(_CHECK_TIMEOUT_SECONDS):
+            return await check()
+    except TimeoutError:
+        return "no answer in time"
+
+
+@asynccontextmanager
+async def serve_ops(host: str, port: int, checks: Checks) -> AsyncIterator[None]:
+    """Listen while the context lasts.
+
+    Raises:
+        OpsPortTaken
+    """
+
+    async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            async with asyncio.timeout(_REQUEST_TIMEOUT_SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(await _response(head, checks))
+                await writer.drain()
+        writer.close()
+
+    try:
+        server = await asyncio.start_server(on_connection, host, port)
+    except OSError as error:
+        raise OpsPortTaken(
+            f"cannot listen on {host}:{port} ({error.strerror}): set STOCKHOOK_OPS_PORT to a free port"
+        ) from error
+    async with server:
+        log.info("ops.listening", host=host, port=port)
+        yield
+
+
+async def _response(head: bytes, checks: Checks) -> bytes:
+    method, _, rest = head.partition(b" ")
+    path = rest.partition(b" ")[0].partition(b"?")[0]
+    if method not in (b"GET", b"HEAD"):
+        return _encode(405, _JSON, b'{"status": "method not allowed"}')
+    match path:
+        case b"/livez":
+            return _encode(200, _JSON, b'{"status": "alive"}')
+        case b"/readyz":
+            status, body = await readiness(checks)
+            return _encode(status, _JSON, body)
+        case b"/metrics":
+            return _encode(200, CONTENT_TYPE_LATEST, generate_latest())
+        case _:
+            return _encode(404, _JSON, b'{"status": "try /livez, /readyz or /metrics"}')
+
+
+def _encode(status: int, content_type: str, body: bytes) -> bytes:
+    head = (
+        f"HTTP/1.1 {status} \r\ncontent-type: {content_type}\r\n"
+        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    )
+    return head.encode() + body

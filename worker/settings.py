@@ -1,0 +1,168 @@
+"""The configuration: environment variables, or files of the same names in a secrets folder."""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from cryptography.fernet import Fernet, MultiFernet
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "STOCKHOOK_"
+
+
+class BadSettings(Exception):
+    """The configuration cannot be used. The text says which key, which rule, and what was given."""
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _amqp_url(url: SecretStr) -> SecretStr:
+    if urlsplit(url.get_secret_value()).scheme not in ("amqp", "amqps"):
+        raise ValueError("must start with amqp:// or amqps://")
+    return url
+
+
+def _database_url(url: SecretStr) -> SecretStr:
+    if urlsplit(url.get_secret_value()).scheme not in ("postgres", "postgresql"):
+        raise ValueError("must start with postgresql://")
+    return url
+
+
+def _http_url(url: SecretStr) -> SecretStr:
+    if urlsplit(url.get_secret_value()).scheme not in ("http", "https"):
+        raise ValueError("must start with http:// or https://")
+    return url
+
+
+def _fernet_key(key: SecretStr) -> SecretStr:
+    try:
+        Fernet(key.get_secret_value())
+    except ValueError:
+        raise ValueError("must be Fernet keys: 32 bytes in URL-safe base64") from None
+    return key
+
+
+def _ascending(delays: tuple[int, ...]) -> tuple[int, ...]:
+    if sorted(set(delays)) != list(delays):
+        raise ValueError("must ascend: each delay names a queue of its own")
+    return delays
+
+
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
+
+
+class Settings(BaseSettings):
+    """Read once at the start of a process."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    amqp_url: Annotated[SecretStr, AfterValidator(_amqp_url)] = Field(
+        default=SecretStr("amqp://localhost:5672/"), description="RabbitMQ, 3.10 or newer"
+    )
+    database_url: Annotated[SecretStr, AfterValidator(_database_url)] = Field(
+        default=SecretStr("postgresql://localhost:5432/stockhook"),
+        description="Postgres, 15 or newer",
+    )
+    management_url: Annotated[SecretStr, AfterValidator(_http_url)] | None = Field(
+        default=None,
+        description="RabbitMQ's management API, if `stockhook topology --check` is to see bindings: "
+        "`http://user:password@host:15672`",
+    )
+    ingest_host: str = Field(default="127.0.0.1", description="Address that the ingest listens on")
+    ingest_port: int = Field(default=8080, ge=1, le=65535, description="Port of the ingest")
+    ops_host: str = Field(default="127.0.0.1", description="Address of `/metrics`, `/livez`, `/readyz`")
+    ops_port: int = Field(
+        default=9090,
+        ge=1,
+        le=65534,
+        description="Port of the same; under `stockhook run` the ingest takes the next one",
+    )
+    ovoko_header: str = Field(
+        default="X-Webhook-Secret",
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="HTTP header in which Ovoko sends the merchant's secret",
+    )
+    ovoko_secrets: Secrets = Field(
+        default=(),
+        description="Secrets accepted from Ovoko, comma-separated: all are valid at once",
+    )
+    buyback_tokens: Secrets = Field(
+        default=(),
+        description="Tokens accepted from Luxclusif Buyback, comma-separated: all are valid at once",
+    )
+    sealing_keys: Annotated[
+        tuple[Annotated[SecretStr, AfterValidator(_fernet_key)], ...],
+        NoDecode,
+        BeforeValidator(_split),
+    ] = Field(
+        default=(),
+        description="Fernet keys that seal bank details, comma-separated: the first encrypts, all decrypt",
+    )
+    retry_delays: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=86_400)], ...],
+        NoDecode,
+        BeforeValidator(_split),
+        AfterValidator(_ascending),
+    ] = Field(default=(7, 35, 175), description="Seconds before each further attempt at an event")
+    prefetch: int = Field(
+        default=400, ge=1, le=2000, description="Deliveries a family holds unacknowledged at most"
+    )
+    batch_size: int = Field(default=200, ge=1, le=1000, description="Events in one transaction at most")
+    body_limit: int = Field(
+        default=262_144, ge=1024, le=8_388_608, description="Bytes of a webhook's body at most"
+    )
+    body_timeout: float = Field(
+        default=10.0, gt=0, le=60, description="Seconds in which a body must have arrived"
+    )
+    publish_timeout: float = Field(
+        default=5.0, gt=0, le=60, description="Seconds to wait for the broker's confirm"
+    )
+    shutdown_grace: float = Field(
+        default=10.0, gt=0, le=300, description="Seconds to finish what is in hand after SIGTERM"
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="`json`, `console`, or by whether standard error is a terminal"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Lines below this level are left out"
+    )
+
+    @property
+    def delays(self) -> tuple[timedelta, ...]:
+        return tuple(timedelta(seconds=seconds) for seconds in self.retry_delays)
+
+    @property
+    def sealer(self) -> MultiFernet | None:
+        keys = [Fernet(key.get_secret_value()) for key in self.sealing_keys]
+        return MultiFernet(keys) if keys else None
+
+
+def read_settings() -> Settings:
+    """Read the environment, and the folder that STOCKHOOK_SECRETS_DIR names.
+
+    Raises:
+        BadSettings: A value breaks its rule.
+    """
+    folder = os.environ.get(f"{PREFIX}SECRETS_DIR")
+    if folder and not Path(folder).is_dir():
+        raise BadSettings(f"{PREFIX}SECRETS_DIR: no such folder: {folder}")
+    try:
+        return Settings(_secrets_dir=folder)
+    except ValidationError as error:
+        raise BadSettings("\n".join(_sentence(detail) for detail in error.errors())) from None
+
+
+def _sentence(detail: object) -> str:
+    assert isinstance(detail, dict)
+    name = str(detail["loc"][0])
+    rule = str(detail["msg"]).removeprefix("Value error, ")
+    secret = "SecretStr" in str(Settings.model_fields[name].annotation)
+    given = "" if secret else f" (given: {os.environ.get(PREFIX + name.upper(), detail['input'])!r})"
+    return f"{PREFIX}{name.upper()}: {rule}{given}"

@@ -1,0 +1,168 @@
+"""What `stockhook status` shows: broker, database, queues with their ladders, rows."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from consumers.registry import FAMILIES
+from worker.broker import Broker, BrokerUnavailable, Link
+from worker.database import Connection, Database, DatabaseUnavailable
+from worker.topology import QUARANTINE, dead_queue, family_queue, retry_queue
+
+COUNT_ROWS = """
+SELECT 'event_log' AS name, count(*) AS rows FROM event_log
+UNION ALL
+SELECT 'parts' AS name, count(*) AS rows FROM parts
+UNION ALL
+SELECT 'orders' AS name, count(*) AS rows FROM orders
+UNION ALL
+SELECT 'returns' AS name, count(*) AS rows FROM returns
+UNION ALL
+SELECT 'buyback_orders' AS name, count(*) AS rows FROM buyback_orders
+UNION ALL
+SELECT 'buyback_items' AS name, count(*) AS rows FROM buyback_items
+UNION ALL
+SELECT 'buyback_shipments' AS name, count(*) AS rows FROM buyback_shipments
+UNION ALL
+SELECT 'reminders' AS name, count(*) AS rows FROM reminders
+UNION ALL
+SELECT 'communications' AS name, count(*) AS rows FROM communications
+UNION ALL
+SELECT 'findings' AS name, count(*) AS rows FROM findings
+"""
+
+LAST_LOGGED = """
+SELECT received_at
+FROM event_log
+WHERE family = $1
+ORDER BY seq DESC
+LIMIT 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyStatus:
+    """Messages that wait, by place. None: the queue does not exist.
+
+    `oldest_waiting_seconds` is the age that the oldest event in the family queue has at most. A queue
+    gives out what came first, so whatever waits was received after the last event that was logged.
+    """
+
+    family: str
+    queue: int | None
+    consumers: int
+    retry: dict[str, int | None]
+    dead: int | None
+    oldest_waiting_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    broker: str
+    database: str
+    quarantine: int | None
+    families: tuple[FamilyStatus, ...]
+    rows: dict[str, int]
+
+    @property
+    def is_well(self) -> bool:
+        return self.broker == self.database == "reachable"
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def as_tables(self) -> RenderableType:
+        """For a terminal."""
+        steps = list(self.families[0].retry) if self.families else []
+        queues = Table("family", "waiting", *steps, "dead", "consumers", "oldest waiting")
+        for column in queues.columns[1:]:
+            column.justify = "right"
+        for family in self.families:
+            numbers = (family.queue, *family.retry.values(), family.dead)
+            queues.add_row(
+                family.family,
+                *("missing" if number is None else f"{number:,}" for number in numbers),
+                str(family.consumers),
+                _age(family.oldest_waiting_seconds),
+            )
+        rows = Table("table", "rows")
+        rows.columns[1].justify = "right"
+        for name, count in self.rows.items():
+            rows.add_row(name, f"{count:,}")
+        quarantine = "missing" if self.quarantine is None else f"{self.quarantine:,}"
+        return Group(
+            f"broker: {self.broker}",
+            f"database: {self.database}",
+            f"quarantine: {quarantine}",
+            queues,
+            rows,
+        )
+
+
+async def look(broker: Broker, database: Database, delays: Sequence[timedelta]) -> Status:
+    """Ask the broker and the database; what cannot be reached is said, not raised."""
+    last_logged, rows, database_words = await _look_at_database(database)
+    families: list[FamilyStatus] = []
+    quarantine: int | None = None
+    broker_words = "reachable"
+    try:
+        async with broker.connection() as link:
+            for family in FAMILIES:
+                families.append(await _look_at_family(link, family, delays, last_logged.get(family)))
+            found = await link.depth(QUARANTINE)
+            quarantine = found.ready if found else None
+    except BrokerUnavailable as error:
+        broker_words = f"unreachable ({error})"
+    return Status(broker_words, database_words, quarantine, tuple(families), rows)
+
+
+async def _look_at_family(
+    link: Link, family: str, delays: Sequence[timedelta], last_logged: datetime | None
+) -> FamilyStatus:
+    queue = await link.depth(family_queue(family))
+    dead = await link.depth(dead_queue(family))
+    retry: dict[str, int | None] = {}
+    for delay in delays:
+        step = await link.depth(retry_queue(family, delay))
+        retry[f"{int(delay.total_seconds())}s"] = step.ready if step else None
+    waits = queue is not None and queue.ready > 0 and last_logged is not None
+    age = (datetime.now(UTC) - last_logged).total_seconds() if waits and last_logged else None
+    return FamilyStatus(
+        family=family,
+        queue=queue.ready if queue else None,
+        consumers=queue.consumers if queue else 0,
+        retry=retry,
+        dead=dead.ready if dead else None,
+        oldest_waiting_seconds=age,
+    )
+
+
+async def _look_at_database(
+    database: Database,
+) -> tuple[dict[str, datetime], dict[str, int], str]:
+    try:
+        async with database.connection() as connection:
+            rows = {row["name"]: row["rows"] for row in await connection.fetch(COUNT_ROWS)}
+            return await _last_logged(connection), rows, "reachable"
+    except DatabaseUnavailable as error:
+        return {}, {}, f"unreachable ({error})"
+    except asyncpg.UndefinedTableError:
+        return {}, {}, "not migrated: type `stockhook migrate`"
+
+
+async def _last_logged(connection: Connection) -> dict[str, datetime]:
+    found: dict[str, datetime] = {}
+    for family in FAMILIES:
+        received_at = await connection.fetchval(LAST_LOGGED, family)
+        if received_at is not None:
+            found[family] = received_at
+    return found
+
+
+def _age(seconds: float | None) -> str:
+    return "" if seconds is None else f"at most {timedelta(seconds=round(seconds))}"

@@ -1,0 +1,57 @@
+"""`stockhook run`: the ingest and all consumers, each a process of its own, started and stopped as one."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+import structlog
+
+from worker.runtime import stop_on_signals
+from worker.settings import PREFIX, Settings
+
+log = structlog.get_logger(__name__)
+
+
+async def run_all(settings: Settings) -> int:
+    """Run until a signal, or until one of the two ends; the exit code of the one that failed."""
+    stopping = stop_on_signals()
+    consumers = await _spawn(["consume"], {})
+    ingest = await _spawn(["ingest"], {f"{PREFIX}OPS_PORT": str(settings.ops_port + 1)})
+    processes = (ingest, consumers)
+
+    ends = [asyncio.create_task(process.wait()) for process in processes]
+    sign = asyncio.create_task(stopping.wait())
+    await asyncio.wait([*ends, sign], return_when=asyncio.FIRST_COMPLETED)
+    sign.cancel()
+    # The ingest stops first, so that what it still takes in finds its consumers at work.
+    for process in processes:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        await _wait(process, settings.shutdown_grace + 10)
+    codes = [process.returncode or 0 for process in processes]
+    log.info("run.stopped", ingest=codes[0], consumers=codes[1])
+    return next((code for code in codes if code), 0 if stopping.is_set() else 1)
+
+
+async def _spawn(arguments: Sequence[str], extra: Mapping[str, str]) -> asyncio.subprocess.Process:
+    # Sessions of their own: Ctrl-C reaches us alone, and we stop them in order.
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "worker",
+        *arguments,
+        env={**os.environ, **extra},
+        start_new_session=True,
+    )
+
+
+async def _wait(process: asyncio.subprocess.Process, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(process.wait(), seconds)
+    except TimeoutError:
+        log.error("process.killed", pid=process.pid)
+        process.kill()
+        await process.wait()

@@ -1,0 +1,127 @@
+"""Every exchange, queue and binding, as data; the names are promises to deployments."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal
+
+from consumers.registry import FAMILIES, FAMILY_OF
+
+EVENTS = "stockhook.events"
+RETURN = "stockhook.return"
+QUARANTINE = "stockhook.quarantine"
+
+# What kills its consumer is set aside after this many deliveries. RabbitMQ 4 has the same default,
+# older ones have none.
+DELIVERY_LIMIT = 20
+
+Arguments = dict[str, str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    name: str
+    type: Literal["topic", "direct", "fanout"]
+    arguments: Arguments = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A durable quorum queue."""
+
+    name: str
+    arguments: Arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    exchange: str
+    queue: str
+    routing_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    exchanges: tuple[Exchange, ...]
+    queues: tuple[Queue, ...]
+    bindings: tuple[Binding, ...]
+
+
+def family_queue(family: str) -> str:
+    return f"stockhook.{family}"
+
+
+def retry_queue(family: str, delay: timedelta) -> str:
+    """The name holds the delay: another delay is another queue."""
+    return f"stockhook.{family}.retry.{int(delay.total_seconds())}s"
+
+
+def dead_queue(family: str) -> str:
+    return f"stockhook.{family}.dead"
+
+
+def quarantine_key(provider: str) -> str:
+    """Bound nowhere, so that the alternate exchange takes it to the quarantine."""
+    return f"quarantine.{provider}"
+
+
+def topology(delays: Sequence[timedelta], families: Iterable[str] = FAMILIES) -> Topology:
+    """All that Stockhook needs on a broker.
+
+    The queues of a family are bound to the return exchange by their own names: by it, retry steps
+    give back, and consumers publish retry copies and dead letters.
+    """
+    families = tuple(families)
+    returning = [queue for family in families for queue in _family_queues(family, delays)]
+    quarantine = _queue(QUARANTINE, {})
+    return Topology(
+        exchanges=(
+            Exchange(EVENTS, "topic", {"alternate-exchange": QUARANTINE}),
+            Exchange(RETURN, "direct"),
+            Exchange(QUARANTINE, "fanout"),
+        ),
+        queues=(*returning, quarantine),
+        bindings=(
+            *(
+                Binding(EVENTS, family_queue(family), routing_key)
+                for routing_key, family in FAMILY_OF.items()
+                if family in families
+            ),
+            *(Binding(RETURN, queue.name, queue.name) for queue in returning),
+            Binding(QUARANTINE, QUARANTINE, ""),
+        ),
+    )
+
+
+def _family_queues(family: str, delays: Sequence[timedelta]) -> list[Queue]:
+    return [
+        _queue(
+            family_queue(family),
+            {"x-delivery-limit": DELIVERY_LIMIT, **_dead_lettering_to(dead_queue(family))},
+        ),
+        *(
+            _queue(
+                retry_queue(family, delay),
+                {
+                    "x-message-ttl": int(delay.total_seconds() * 1000),
+                    **_dead_lettering_to(family_queue(family)),
+                },
+            )
+            for delay in delays
+        ),
+        _queue(dead_queue(family), {}),
+    ]
+
+
+def _queue(name: str, arguments: Arguments) -> Queue:
+    return Queue(name, {"x-queue-type": "quorum", **arguments})
+
+
+def _dead_lettering_to(queue: str) -> Arguments:
+    # Without reject-publish the broker silently falls back to at-most-once dead-lettering.
+    return {
+        "x-dead-letter-exchange": RETURN,
+        "x-dead-letter-routing-key": queue,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
