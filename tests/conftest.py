@@ -1,0 +1,62 @@
+"""Real services for every test that wants them, started once; each test finds them empty."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+from hypothesis import settings as hypothesis_settings
+
+from deploy.local.services import Services, local_services
+from tests.stack import (
+    BUYBACK_TOKEN,
+    BUYBACK_TOKEN_OLD,
+    OVOKO_SECRET,
+    OVOKO_SECRET_OLD,
+    Stack,
+    free_port,
+)
+
+PREFIX = "STOCKHOOK_"
+
+hypothesis_settings.register_profile("stockhook", deadline=None, print_blob=True)
+hypothesis_settings.load_profile("stockhook")
+
+
+def pytest_configure() -> None:
+    """Tests empty what they use, so they take services of yours under names of their own only."""
+    given = {
+        PREFIX + name.removeprefix(f"{PREFIX}TEST_"): value
+        for name, value in os.environ.items()
+        if name.startswith(f"{PREFIX}TEST_")
+    }
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        del os.environ[name]
+    os.environ.update(given)
+
+
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    state: Path = tmp_path_factory.mktemp("services")
+    with local_services(state, durable=False, announce=print) as started:
+        yield started
+
+
+@pytest.fixture
+async def stack(services: Services, tmp_path: Path) -> AsyncIterator[Stack]:
+    made = Stack(
+        environment={
+            f"{PREFIX}AMQP_URL": services.amqp_url,
+            f"{PREFIX}DATABASE_URL": services.database_url,
+            f"{PREFIX}INGEST_PORT": str(free_port()),
+            f"{PREFIX}OVOKO_SECRETS": f"{OVOKO_SECRET},{OVOKO_SECRET_OLD}",
+            f"{PREFIX}BUYBACK_TOKENS": f"{BUYBACK_TOKEN},{BUYBACK_TOKEN_OLD}",
+            f"{PREFIX}SEALING_KEYS": Fernet.generate_key().decode(),
+            f"{PREFIX}RETRY_DELAYS": "1,2,3",
+        },
+        folder=tmp_path,
+    )
+    await made.empty()
+    yield made
+    made.close()

@@ -1,0 +1,219 @@
+"""The product under test as real processes, and ways to look at what it did."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import asyncpg
+import httpx
+
+from worker.broker import Broker
+from worker.database import Database
+from worker.migrations import migrate
+from worker.settings import Settings
+from worker.topology import topology
+
+OVOKO_SECRET = "ovoko-secret-current-0123456789"
+OVOKO_SECRET_OLD = "ovoko-secret-old-0123456789"
+BUYBACK_TOKEN = "canary-token-5f0c1e9a-7d3b-4a56-9d0e-2b8f6c1a4e77"
+BUYBACK_TOKEN_OLD = "canary-token-old-93b1f0d2-66aa-4c0e-8b57-1c2d3e4f5a6b"
+
+TABLES = (
+    "event_log, parts, orders, returns, buyback_orders, buyback_items, buyback_shipments, reminders, "
+    "communications, findings"
+)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def until(condition: Callable[[], Awaitable[Any]], what: str, seconds: float = 20) -> Any:
+    """Wait for a condition; its true value, or a failure that says what was waited for."""
+    end = monotonic() + seconds
+    while True:
+        value = await condition()
+        if value:
+            return value
+        if monotonic() > end:
+            raise AssertionError(f"not within {seconds} s: {what}")
+        await asyncio.sleep(0.05)
+
+
+@dataclass(slots=True)
+class Worker:
+    """One process of the product."""
+
+    command: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    ops_port: int
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = 20) -> int:
+        return self.process.wait(seconds)
+
+    def stop(self, seconds: float = 20) -> int:
+        self.signal(signal.SIGTERM)
+        return self.wait(seconds)
+
+    def kill(self) -> None:
+        """kill -9 of the process and of every process that it started."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def lines(self) -> str:
+        return self.log.read_text()
+
+
+@dataclass(slots=True)
+class Stack:
+    """Services that were found empty, the environment of the product, and its processes."""
+
+    environment: dict[str, str]
+    folder: Path
+    workers: list[Worker] = field(default_factory=list)
+
+    @property
+    def settings(self) -> Settings:
+        names = {name.removeprefix("STOCKHOOK_").lower(): value for name, value in self.environment.items()}
+        return Settings(**names)  # type: ignore[arg-type]  # strings, as the environment has them
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.environment['STOCKHOOK_INGEST_PORT']}"
+
+    def start(self, *arguments: str, **overrides: str) -> Worker:
+        """Start `stockhook` with these arguments, without waiting for it."""
+        ops_port = free_port()
+        log = self.folder / f"{len(self.workers)}-{arguments[0]}.log"
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("STOCKHOOK_")},
+            **self.environment,
+            "STOCKHOOK_OPS_PORT": str(ops_port),
+            **overrides,
+        }
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "worker", *arguments],
+                env=environment,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        worker = Worker(arguments[0], process, log, ops_port)
+        self.workers.append(worker)
+        return worker
+
+    async def started(self, *arguments: str, **overrides: str) -> Worker:
+        """The same, ready."""
+        worker = self.start(*arguments, **overrides)
+        await self.ready(worker)
+        return worker
+
+    async def ready(self, worker: Worker, seconds: float = 20) -> None:
+        urls = [f"http://127.0.0.1:{worker.ops_port}/readyz"]
+        if worker.command in ("run", "ingest"):
+            urls.append(f"{self.url}/readyz")
+
+        async def is_ready() -> bool:
+            assert worker.process.poll() is None, f"it ended:\n{worker.lines()[-3000:]}"
+            try:
+                async with httpx.AsyncClient() as client:
+                    answers = [await client.get(url) for url in urls]
+            except httpx.TransportError:
+                return False
+            return all(answer.status_code == 200 for answer in answers)
+
+        await until(is_ready, f"ready: {worker.log.name}", seconds)
+
+    def run(self, *arguments: str, **overrides: str) -> subprocess.CompletedProcess[str]:
+        """Run `stockhook` to its end."""
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("STOCKHOOK_")},
+            **self.environment,
+            **overrides,
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "worker", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    async def post_ovoko(self, body: bytes, secret: str = OVOKO_SECRET) -> httpx.Response:
+        async with httpx.AsyncClient(timeout=20) as client:
+            return await client.post(
+                f"{self.url}/webhooks/ovoko", content=body, headers={"X-Webhook-Secret": secret}
+            )
+
+    async def post_buyback(self, body: bytes) -> httpx.Response:
+        async with httpx.AsyncClient(timeout=20) as client:
+            return await client.post(f"{self.url}/webhooks/buyback", content=body)
+
+    async def fetch(self, query: str, *args: object) -> list[dict[str, Any]]:
+        connection = await asyncpg.connect(self.environment["STOCKHOOK_DATABASE_URL"])
+        try:
+            return [dict(row) for row in await connection.fetch(query, *args)]
+        finally:
+            await connection.close()
+
+    async def execute(self, query: str) -> None:
+        connection = await asyncpg.connect(self.environment["STOCKHOOK_DATABASE_URL"])
+        try:
+            await connection.execute(query)
+        finally:
+            await connection.close()
+
+    async def count(self, table: str) -> int:
+        rows = await self.fetch(f"SELECT count(*) AS rows FROM {table}")
+        return int(rows[0]["rows"])
+
+    async def depths(self) -> Mapping[str, int]:
+        """Messages that wait, of each queue that has any."""
+        async with self.broker.connection() as link:
+            depths = {
+                queue.name: await link.depth(queue.name) for queue in topology(self.settings.delays).queues
+            }
+        return {name: depth.ready for name, depth in depths.items() if depth is not None and depth.ready}
+
+    @property
+    def broker(self) -> Broker:
+        return Broker(self.environment["STOCKHOOK_AMQP_URL"], "test")
+
+    async def empty(self) -> None:
+        """Declare, migrate, purge and truncate: each test begins with nothing."""
+        database = Database(self.environment["STOCKHOOK_DATABASE_URL"], 1, "test")
+        await migrate(database)
+        await database.close()
+        await self.execute(f"TRUNCATE {TABLES}")
+        async with self.broker.connection() as link:
+            channel = await link.channel()
+            await channel.declare(topology(self.settings.delays))
+            for queue in topology(self.settings.delays).queues:
+                await channel.purge(queue.name)
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+
+
+def delays(*seconds: int) -> list[timedelta]:
+    return [timedelta(seconds=second) for second in seconds]
