@@ -28,7 +28,9 @@ REASONS = (AlreadyRunning, Unavailable, StartFailed, DownloadFailed, NoFreePort)
 
 
 def main() -> int:
-    arguments = parser().parse_args()
+    arguments, rest = parser().parse_known_args()
+    if rest and arguments.command != "psql":
+        parser().error(f"unrecognized arguments: {' '.join(rest)}")
     console = Console(stderr=True)
     try:
         match arguments.command:
@@ -40,7 +42,7 @@ def main() -> int:
             case "services":
                 return run_services(console, DEV, durable=True)
             case "psql":
-                return run_psql(arguments.rest)
+                return run_psql(rest)
             case _:
                 return clean()
     except REASONS as reason:
@@ -54,8 +56,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("run", help="RabbitMQ, Postgres and the whole product, until Ctrl-C")
     services = commands.add_parser("services", help="RabbitMQ and Postgres only, until Ctrl-C")
     services.add_argument("--ephemeral", action="store_true", help="in a folder that is removed at the end")
-    psql = commands.add_parser("psql", help="a psql session with STOCKHOOK_DATABASE_URL")
-    psql.add_argument("rest", nargs=argparse.REMAINDER, help="arguments for psql")
+    commands.add_parser("psql", help="psql, with STOCKHOOK_DATABASE_URL and the arguments that follow")
     commands.add_parser("clean", help="remove .dev with all its data")
     return parser
 

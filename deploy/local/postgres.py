@@ -31,7 +31,8 @@ SETTINGS = {
     # Its library is not downloaded, and short statements do not gain from it.
     "jit": "off",
 }
-THROWAWAY_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# What was committed survives kill -9 of the server, not of the machine. synchronous_commit stays on for that.
+THROWAWAY_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
 
 # Capabilities that let a service reach its files below folders closed to its user, the weaker one first, with
 # their numbers in /proc/self/status. A container has often only the second.

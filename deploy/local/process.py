@@ -113,6 +113,9 @@ class Command:
 def as_identity(identity: Identity) -> list[str]:
     capability = identity.capability
     raised = [] if capability is None else [f"--inh-caps=+{capability}", f"--ambient-caps=+{capability}"]
+    if raised:
+        # Without it access(2), by which Postgres looks for its own programs, ignores the capability.
+        raised.append("--securebits=+no_setuid_fixup")
     return ["setpriv", f"--reuid={identity.uid}", f"--regid={identity.gid}", "--clear-groups", *raised]
 
 

@@ -1,0 +1,71 @@
+"""What `make run` gives the product, and how other terminals read it."""
+
+import base64
+import shlex
+
+import pytest
+
+from deploy.local.environment import product_settings, shell_lines
+from deploy.local.rabbitmq import definitions_for, password_hash
+from deploy.local.secrets import KINDS, make_secret
+from deploy.local.services import Services, Unavailable, given_services
+
+SERVICES = Services("amqp://own", "postgresql://own")
+SECRETS = {kind: f"own {kind}" for kind in KINDS}
+
+
+def read_by_a_shell(text: str) -> dict[str, str]:
+    words = shlex.split(text)
+    return dict(word.split("=", 1) for word in words if word != "export")
+
+
+@pytest.mark.parametrize("value", ["plain", "two words", "it's", '$HOME `id` "x" \\', "a\nb", "", "ключ"])
+def test_a_shell_reads_every_value_as_it_was(value: str) -> None:
+    assert read_by_a_shell(shell_lines({"STOCKHOOK_X": value})) == {"STOCKHOOK_X": value}
+
+
+def test_the_callers_environment_wins() -> None:
+    given = {
+        "STOCKHOOK_OVOKO_SECRETS": "mine",
+        "STOCKHOOK_INGEST_PORT": "18080",
+        "STOCKHOOK_OPS_PORT": "19090",
+        "STOCKHOOK_SEALING_KEYS": "",
+        "PATH": "/bin",
+    }
+
+    assert product_settings(SERVICES, SECRETS, given) == {
+        "STOCKHOOK_AMQP_URL": "amqp://own",
+        "STOCKHOOK_DATABASE_URL": "postgresql://own",
+        "STOCKHOOK_INGEST_HOST": "127.0.0.1",
+        "STOCKHOOK_INGEST_PORT": "18080",
+        "STOCKHOOK_OPS_PORT": "19090",
+        "STOCKHOOK_OVOKO_SECRETS": "mine",
+        "STOCKHOOK_BUYBACK_TOKENS": "own buyback_token",
+        "STOCKHOOK_SEALING_KEYS": "own sealing_key",
+    }
+
+
+def test_services_that_the_environment_gives_are_taken_as_they_are() -> None:
+    given = {"STOCKHOOK_AMQP_URL": "amqp://theirs", "STOCKHOOK_DATABASE_URL": "postgresql://theirs"}
+
+    assert given_services(given) == Services("amqp://theirs", "postgresql://theirs")
+    assert given_services({}) is None
+
+
+@pytest.mark.parametrize("name", ["STOCKHOOK_AMQP_URL", "STOCKHOOK_DATABASE_URL"])
+def test_one_given_service_alone_is_refused(name: str) -> None:
+    with pytest.raises(Unavailable, match="set both"):
+        given_services({name: "something"})
+
+
+def test_a_sealing_key_has_the_form_that_fernet_wants() -> None:
+    assert len(base64.urlsafe_b64decode(make_secret("sealing_key"))) == 32
+    assert make_secret("sealing_key") != make_secret("sealing_key")
+
+
+def test_the_broker_learns_the_password_only_as_a_salted_hash() -> None:
+    definitions = definitions_for("canary")
+
+    assert "canary" not in str(definitions)
+    assert password_hash("canary") != password_hash("canary")
+    assert len(base64.b64decode(password_hash("canary"))) == 4 + 32

@@ -1,0 +1,56 @@
+"""Which packages are downloaded, from what apt-get says it would do."""
+
+from deploy.local.packages import POSTGRES, RABBITMQ, needed_packages, would_install
+
+EMPTY_HOST = """\
+Inst libc6 (2.36-9 Debian:12.15/oldstable [amd64])
+Inst libsctp1 (1.0.19+dfsg-2 Debian:12.15/oldstable [amd64])
+Inst erlang-base (1:25.2.3+dfsg-1 Debian:12.15/oldstable [amd64]) []
+Inst erlang-crypto (1:25.2.3+dfsg-1 Debian:12.15/oldstable [amd64])
+Inst logrotate (3.21.0-1 Debian:12.15/oldstable [amd64])
+Inst rabbitmq-server (3.10.8-1.1 Debian:12.15/oldstable, Debian-Security:12/oldstable-security [all])
+Conf rabbitmq-server (3.10.8-1.1 Debian:12.15/oldstable [all])
+"""
+
+HOST_WITH_ERLANG = """\
+Inst libsctp1 (1.0.19+dfsg-2 Debian:12.15/oldstable [amd64])
+Inst libc6 [2.36-8] (2.36-9 Debian:12.15/oldstable [amd64])
+Inst logrotate (3.21.0-1 Debian:12.15/oldstable [amd64])
+Inst rabbitmq-server (3.10.8-1.1 Debian:12.15/oldstable [all])
+"""
+
+POSTGRES_ON_EMPTY_HOST = """\
+Inst libicu72 (72.1-3 Debian:12.15/oldstable [amd64])
+Inst libllvm14 (1:14.0.6-12 Debian:12.15/oldstable [amd64])
+Inst libz3-4 (4.8.12-3.1 Debian:12.15/oldstable [amd64])
+Inst libperl5.36 (5.36.0-7 Debian:12.15/oldstable [amd64])
+Inst libjson-perl (4.10000-1 Debian:12.15/oldstable [all])
+Inst postgresql-client-common (248 Debian:12.15/oldstable [all])
+Inst postgresql-client-15 (15.18-0 Debian:12.15/oldstable [amd64])
+Inst postgresql-common (248 Debian:12.15/oldstable [all])
+Inst postgresql-15 (15.18-0 Debian:12.15/oldstable [amd64])
+Inst postgresql (15+248 Debian:12.15/oldstable [all])
+"""
+
+
+def test_only_what_the_host_lacks_counts_not_what_would_be_upgraded() -> None:
+    assert would_install(HOST_WITH_ERLANG) == ["libsctp1", "logrotate", "rabbitmq-server"]
+
+
+def test_the_core_is_downloaded_even_when_dpkg_believes_that_it_is_installed() -> None:
+    names = needed_packages(RABBITMQ, whole=EMPTY_HOST, missing=HOST_WITH_ERLANG)
+
+    assert names == ["erlang-base", "erlang-crypto", "libsctp1", "rabbitmq-server"]
+
+
+def test_nothing_is_downloaded_that_the_server_runs_without() -> None:
+    names = needed_packages(POSTGRES, whole=POSTGRES_ON_EMPTY_HOST, missing=POSTGRES_ON_EMPTY_HOST)
+
+    assert names == ["libicu72", "postgresql-15", "postgresql-client-15"]
+
+
+def test_a_host_that_lacks_no_library_gets_the_core_alone() -> None:
+    assert needed_packages(POSTGRES, whole=POSTGRES_ON_EMPTY_HOST, missing="") == [
+        "postgresql-15",
+        "postgresql-client-15",
+    ]
