@@ -1,0 +1,133 @@
+"""What becomes of a delivery that was not applied."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from consumers.registry import FAMILIES
+from schemas.envelope import Envelope
+from schemas.events import Provider
+from worker.batch import (
+    REASON_LIMIT,
+    Applied,
+    Decoded,
+    Duplicate,
+    Failed,
+    Invalid,
+    Undecodable,
+    copy_to_publish,
+    decode,
+)
+from worker.broker import Delivery
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+DELAYS = [timedelta(seconds=seconds) for seconds in (7, 35, 175)]
+BODY = (
+    b'{"event_type":"part.status.changed","timestamp":"2023-01-12T14:17:20+02:00",'
+    b'"event_data":{"part_id":"13","status":"sold"}}'
+)
+
+
+def delivery(attempt: int = 1, body: bytes = BODY, **headers: object) -> Delivery:
+    envelope = Envelope(
+        provider=Provider.OVOKO,
+        event_type="part.status.changed",
+        event_id=UUID(int=1),
+        content_id=UUID(int=2),
+        received_at=NOW,
+        attempt=attempt,
+    )
+    return Delivery(1, "ovoko.part.status.changed", {**envelope.to_headers(), **headers}, body, False)
+
+
+def decoded(attempt: int = 1, **headers: object) -> Decoded:
+    item = decode(FAMILIES["inventory"], delivery(attempt, **headers))
+    assert isinstance(item, Decoded)
+    return item
+
+
+@pytest.mark.parametrize("outcome", [Applied(), Duplicate()])
+def test_what_is_applied_ends_here(outcome: Applied | Duplicate) -> None:
+    assert copy_to_publish("inventory", decoded(), outcome, DELAYS, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("attempt", "queue", "next_attempt"),
+    [
+        (1, "stockhook.inventory.retry.7s", 2),
+        (2, "stockhook.inventory.retry.35s", 3),
+        (3, "stockhook.inventory.retry.175s", 4),
+        (4, "stockhook.inventory.dead", 4),
+    ],
+)
+def test_a_failure_climbs_the_ladder(attempt: int, queue: str, next_attempt: int) -> None:
+    copy = copy_to_publish("inventory", decoded(attempt), Failed(ValueError("x")), DELAYS, NOW)
+
+    assert copy is not None
+    assert (copy.exchange, copy.routing_key) == ("stockhook.return", queue)
+    assert copy.headers["x-attempt"] == next_attempt
+    assert (copy.type, copy.body) == ("ovoko.part.status.changed", BODY)
+
+
+def test_the_reason_of_a_failure_quotes_nothing() -> None:
+    copy = copy_to_publish("inventory", decoded(4), Failed(ValueError("secret")), DELAYS, NOW)
+
+    assert copy is not None
+    assert str(copy.headers["x-reason"]).startswith("exhausted: ValueError")
+    assert "secret" not in str(copy.headers)
+
+
+def test_the_first_failure_is_remembered_and_what_the_broker_added_is_not() -> None:
+    earlier = (NOW - timedelta(seconds=9)).isoformat()
+    added = {"x-first-failed-at": earlier, "x-death": [{"count": 1}], "x-delivery-count": 3}
+    copy = copy_to_publish("inventory", decoded(2, **added), Failed(ValueError()), DELAYS, NOW)
+
+    assert copy is not None
+    assert copy.headers["x-first-failed-at"] == earlier
+    assert copy.headers["x-last-failed-at"] == NOW.isoformat()
+    assert not {"x-death", "x-delivery-count"} & copy.headers.keys()
+
+
+def test_a_reason_is_short_enough_for_a_header() -> None:
+    copy = copy_to_publish("inventory", decoded(), Invalid("x" * 100_000), DELAYS, NOW)
+
+    assert copy is not None
+    assert len(str(copy.headers["x-reason"])) == REASON_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"{", "body: not JSON"),
+        (BODY.replace(b'"part_id":"13",', b""), "event_data.part_id: missing"),
+        (BODY.replace(b'"13"', b"[13]"), "event_data.part_id: string_type"),
+        (BODY.replace(b'"13"', b'"a\\u0000b"'), "event_data.part_id: string_pattern_mismatch"),
+        (BODY.replace(b"2023-01-12T14:17:20+02:00", b"yesterday"), "timestamp: datetime_from_date_parsing"),
+        (BODY.replace(b"2023", b"1492"), "timestamp: greater_than_equal"),
+        (b'{"event_type":"order.created"}', "timestamp: missing; event_data: missing"),
+    ],
+)
+def test_a_broken_event_is_dead_at_once_and_its_reason_names_field_and_rule(body: bytes, reason: str) -> None:
+    item = decode(FAMILIES["inventory"], delivery(body=body))
+    assert isinstance(item, Undecodable)
+    copy = copy_to_publish("inventory", item, Invalid(item.reason), DELAYS, NOW)
+
+    assert item.reason == reason
+    assert copy is not None
+    assert copy.routing_key == "stockhook.inventory.dead"
+    assert copy.headers["x-attempt"] == 1
+
+
+def test_an_event_of_another_family_is_not_applied_by_this_one() -> None:
+    item = decode(FAMILIES["orders"], delivery())
+
+    assert isinstance(item, Undecodable)
+    assert item.reason == "event: not one of the family orders"
+
+
+def test_a_message_without_our_headers_is_undecodable() -> None:
+    item = decode(FAMILIES["inventory"], Delivery(1, "", {"x-event-id": "no uuid"}, BODY, False))
+
+    assert isinstance(item, Undecodable)
+    assert item.reason == "headers: x-event-type, x-provider, x-event-id, x-content-id, x-received-at"

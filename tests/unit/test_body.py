@@ -1,0 +1,87 @@
+"""Cutting and replacing members in the bytes of a body."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.ingest.body import top_level_string, with_replaced, without_member
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda children: (
+        st.lists(children, max_size=3)
+        | st.dictionaries(st.sampled_from(["token", "a", 'quo"te', "back\\"]), children, max_size=3)
+    ),
+    max_leaves=12,
+)
+documents = st.dictionaries(
+    st.sampled_from(["type", "token", "result", 'quo"te', "to\\ken"]), json_values, max_size=5
+)
+spacings = st.sampled_from([None, (",", ":"), (" ,\n", "\t: ")])
+
+
+@given(document=documents, separators=spacings, ascii_only=st.booleans())
+def test_what_is_left_is_the_document_without_the_member(
+    document: dict[str, Any], separators: tuple[str, str] | None, ascii_only: bool
+) -> None:
+    body = json.dumps(document, separators=separators, ensure_ascii=ascii_only).encode()
+    expected = {name: value for name, value in document.items() if name != "token"}
+
+    assert json.loads(without_member(body, "token")) == expected
+
+
+@given(document=documents)
+def test_a_string_of_the_outermost_object_is_found(document: dict[str, Any]) -> None:
+    token = document.get("token")
+
+    found = top_level_string(json.dumps(document).encode(), "token")
+
+    assert found == (token if isinstance(token, str) else None)
+
+
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        (b'{"token":"a","token":"b","x":1}', b'{"x":1}'),
+        (b'{"x":1,"token":"a","token":"b"}', b'{"x":1}'),
+        (b'{"\\u0074oken":"a","x":1}', b'{"x":1}'),
+        (b'{"x": {"token":"inner"},\n "token" : "a" }', b'{"x": {"token":"inner"}}'),
+        (b'{"token":"a"}', b"{}"),
+        (b'{"x":"token"}', b'{"x":"token"}'),
+    ],
+)
+def test_every_member_of_the_name_is_cut_and_the_rest_stays_as_it_was(body: bytes, left: bytes) -> None:
+    assert without_member(body, "token") == left
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b'{"type":"X","token":"secret","result":{"a":1 "b":2}}',
+        b'{"type":"X","token":"secret","result":{"a":1,}}',
+        b'{"type":"X","token":"secret","result":{',
+        b'{"type":"X" "y":1,"token":"secret"',
+        b'\xef\xbb\xbf{"token":"secret","x":NaN}',
+    ],
+)
+def test_a_token_is_found_and_cut_in_broken_documents(broken: bytes) -> None:
+    assert top_level_string(broken, "token") == "secret"
+    assert b"secret" not in without_member(broken, "token")
+
+
+def test_values_are_replaced_at_any_depth() -> None:
+    body = b'{"a":[{"k": {"k":1} }],"k":"x","not":"k"}'
+
+    assert with_replaced(body, "k", lambda value: b"0") == b'{"a":[{"k":0}],"k":0,"not":"k"}'
+
+
+def test_an_escaped_name_is_the_same_name() -> None:
+    assert with_replaced(b'{"\\u006b":1}', "k", lambda value: b"0") == b'{"\\u006b":0}'
+
+
+def test_hostile_bodies_take_time_in_proportion_to_their_size() -> None:
+    for hostile in (b'"' + b'\\"' * 130_000, b"{" * 260_000, b'{"' * 130_000, b"\\" * 260_000):
+        assert without_member(hostile, "token") == hostile

@@ -1,0 +1,158 @@
+"""The final state depends on the set of events alone: not on order, repeats or batches."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.family import Event
+from consumers.registry import FAMILIES
+from tests.unit import events
+from tests.unit.store import Store
+
+SECONDS = st.integers(0, 4)
+PART_STATUSES = (
+    "in_warehouse",
+    "reserved",
+    "sold",
+    "sold_in_ebay",
+    "sold_in_allegro",
+    "returned",
+    "written_off",
+    "unknown_stock_status",
+    "lent",
+)
+BUYBACK_STATUSES = (None, "None", "Created", "PickupScheduled", "MissedPickUp", "InTransit", "Closed", "Lost")
+SNAPSHOTS = (
+    "OrderCreatedEvent",
+    "CollectionItemPickUpScheduledEvent",
+    "CollectionItemPickupMissedEvent",
+    "OrderDropOffPendingEvent",
+    "CollectionItemInTransitEvent",
+    "CollectionItemReceivedEvent",
+    "OrderCustomerPaymentDetailsCreatedEvent",
+)
+FLAT = ("CollectionItemQualityCheckFailedEvent", "CollectionItemFinalizedEvent")
+
+parts = st.builds(
+    events.part,
+    st.sampled_from(PART_STATUSES),
+    SECONDS,
+    st.sampled_from(["13", "14"]),
+    st.sampled_from([None, "a", "b"]),
+    st.sampled_from([None, "old"]),
+)
+orders = st.builds(
+    events.order,
+    st.sampled_from(["order.created", "order.cancelled"]),
+    SECONDS,
+    st.sampled_from(["1", "2"]),
+)
+returns = st.builds(
+    events.returned,
+    st.sampled_from(["order.return.created", "order.return.updated"]),
+    SECONDS,
+    st.sampled_from(["1", "2"]),
+    st.sampled_from(["10", "11"]),
+)
+items = st.builds(
+    events.item,
+    st.sampled_from(["i1", "i2"]),
+    st.sampled_from(BUYBACK_STATUSES),
+    st.sampled_from([100, 110.5]),
+    st.sampled_from(["EUR", "USD"]),
+    rejectionReasons=st.sampled_from([None, [], ["NonSaleableModel"]]),
+)
+shipments = st.fixed_dictionaries(
+    {"trackingCode": st.sampled_from(["T1", "T2", None]), "carrier": st.sampled_from(["DHL", "UPS", None])}
+)
+snapshots = st.builds(
+    events.snapshot,
+    st.sampled_from(SNAPSHOTS),
+    SECONDS,
+    st.sampled_from(["o1", "o2"]),
+    st.sampled_from(BUYBACK_STATUSES),
+    st.lists(items, max_size=2).map(tuple),
+    st.fixed_dictionaries(
+        {
+            "externalReference": st.sampled_from([None, "OC1", "OC2"]),
+            "countryOfOrigin": st.sampled_from(["None", "PT", "ES"]),
+            "customerInformation": st.sampled_from(
+                [
+                    None,
+                    {"firstName": "A", "customerPaymentDetails": {"sealed": "x", "accountNumberEnding": "1"}},
+                ]
+            ),
+            "shipments": st.lists(shipments, max_size=2),
+        }
+    ),
+    itemId=st.sampled_from([None, "i1", "i3"]),
+    shipment=shipments,
+)
+inspections = st.builds(
+    events.flat,
+    st.sampled_from(FLAT),
+    SECONDS,
+    st.sampled_from(["o1", "o2"]),
+    itemId=st.sampled_from(["i1", "i2"]),
+    rejectionReasons=st.sampled_from([None, ["Stained"]]),
+    paymentType=st.sampled_from([None, "Cash", "Credit"]),
+    items=st.sampled_from([[], [{"id": "other", "status": "Finalized", "model": "M2"}]]),
+)
+reminders = st.one_of(
+    st.builds(
+        events.snapshot,
+        st.sampled_from(["OrderSchedulePickupReminderEvent", "OrderDropOffReminderEvent"]),
+        SECONDS,
+        daysAfterCreation=st.sampled_from([0, 2, 7]),
+    ),
+    st.builds(
+        events.snapshot,
+        st.just("OrderPickupReminderEvent"),
+        SECONDS,
+        withinDays=st.sampled_from([None, 1]),
+    ),
+)
+PAYLOADS = {
+    "inventory": parts,
+    "orders": orders,
+    "returns": returns,
+    "buybacks": st.one_of(snapshots, inspections),
+    "reminders": reminders,
+}
+
+
+def apply(family: str, batches: Sequence[Sequence[Event[Any]]]) -> Store:
+    async def run() -> Store:
+        store = Store(FAMILIES[family])
+        for batch in batches:
+            await store.apply(batch)
+        return store
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(data=st.data())
+def test_any_order_repeats_and_batches_give_the_same_state(family: str, data: st.DataObject) -> None:
+    payloads = data.draw(st.lists(PAYLOADS[family], min_size=1, max_size=8))
+    # Some ids come twice, with other content: each is an event of its own.
+    names = data.draw(st.lists(st.integers(0, 12), min_size=len(payloads), max_size=len(payloads)))
+    all_events = [
+        events.claimed(payload, name if family in ("inventory", "orders", "returns") else number)
+        for number, (payload, name) in enumerate(zip(payloads, names, strict=True))
+    ]
+    repeats = data.draw(st.lists(st.sampled_from(all_events), max_size=4))
+    sequence = data.draw(st.permutations([*all_events, *repeats]))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(sequence)), max_size=4)))
+    batches = [sequence[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(sequence)], strict=True)]
+
+    one_by_one = apply(family, [[event] for event in all_events])
+    otherwise = apply(family, batches)
+
+    assert otherwise.rows == one_by_one.rows
+    assert otherwise.findings == one_by_one.findings
+    assert otherwise.communications == one_by_one.communications

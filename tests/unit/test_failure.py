@@ -1,0 +1,28 @@
+"""What is said of an exception."""
+
+import asyncpg
+
+from worker.failure import describe, fingerprint
+from worker.retry import after_failure
+
+
+def raised() -> Exception:
+    try:
+        after_failure(1, None)  # type: ignore[arg-type]  # so that it raises inside our own code
+    except TypeError as error:
+        return error
+    raise AssertionError("it should have raised")
+
+
+def test_class_and_place_are_named() -> None:
+    assert describe(raised()) == "TypeError in worker/retry.py:after_failure"
+
+
+def test_a_database_error_is_named_by_its_sqlstate_and_quotes_nothing() -> None:
+    error = asyncpg.UniqueViolationError("Key (email)=(customer@example.com) already exists")
+
+    assert describe(error) == "UniqueViolationError [23505]"
+
+
+def test_failures_of_one_kind_have_one_fingerprint() -> None:
+    assert fingerprint(ValueError("a")) == fingerprint(ValueError("b")) != fingerprint(KeyError("a"))

@@ -1,0 +1,193 @@
+"""What the ingest makes of a body: authentic or not, routed or quarantined, and free of secrets."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet, MultiFernet
+from pydantic import SecretStr
+
+from schemas.events import Provider, parse
+from worker.ingest.intake import Accepted, Unauthorized, Unreadable, take_buyback, take_ovoko
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+TOKEN = "the-token-0123456789"
+TOKENS = (SecretStr("the-old-token-012345"), SecretStr(TOKEN))
+SEALER = MultiFernet([Fernet(Fernet.generate_key())])
+IBAN = "PT50002700000001234567833"
+
+SOLD: dict[str, Any] = {
+    "event_id": "101aa6a1-ed22-42f0-84ca-1f8a028a2d28",
+    "event_type": "part.status.changed",
+    "timestamp": "2023-01-12T14:17:20+02:00",
+    "event_data": {"part_id": "13", "status": "sold"},
+}
+PAID: dict[str, Any] = {
+    "type": "OrderCustomerPaymentDetailsCreatedEvent",
+    "token": TOKEN,
+    "result": {
+        "timestamp": "2024-02-02T14:36:04.8929014Z",
+        "order": {
+            "id": "o1",
+            "customerInformation": {
+                "firstName": "A",
+                "customerPaymentDetails": {"bankAccount": {"accountNumber": IBAN}},
+            },
+        },
+    },
+}
+
+
+def ovoko(document: object) -> Accepted:
+    return take_ovoko(json.dumps(document).encode(), NOW)
+
+
+def buyback(body: bytes) -> Accepted:
+    taken = take_buyback(body, NOW, TOKENS, SEALER)
+    assert isinstance(taken, Accepted)
+    return taken
+
+
+def test_an_event_of_ovokos_keeps_its_id_and_its_bytes() -> None:
+    taken = ovoko(SOLD)
+
+    assert str(taken.event_id) == SOLD["event_id"]
+    assert taken.reason is None
+    assert taken.message.routing_key == "ovoko.part.status.changed"
+    assert taken.message.body == json.dumps(SOLD).encode()
+
+
+def test_flat_and_wrapped_are_the_same_event() -> None:
+    flat, wrapped = ovoko(SOLD), ovoko({"event": SOLD})
+
+    assert (wrapped.event_id, wrapped.message.routing_key) == (flat.event_id, flat.message.routing_key)
+    assert wrapped.message.headers["x-content-id"] == flat.message.headers["x-content-id"]
+
+
+def test_an_event_without_an_id_gets_one_from_what_it_says() -> None:
+    without = {name: value for name, value in SOLD.items() if name != "event_id"}
+    reordered = dict(reversed(without.items()))
+    other = {**without, "timestamp": "2023-01-12T14:17:21+02:00"}
+
+    assert ovoko(without).event_id == ovoko(reordered).event_id != ovoko(other).event_id
+
+
+def test_an_id_that_is_no_uuid_becomes_one() -> None:
+    assert ovoko({**SOLD, "event_id": "evt_1"}).event_id == ovoko({**SOLD, "event_id": "evt_1"}).event_id
+    assert ovoko({**SOLD, "event_id": "evt_1"}).event_id != ovoko({**SOLD, "event_id": "evt_2"}).event_id
+
+
+def test_the_same_id_with_another_content_can_be_told() -> None:
+    other = {**SOLD, "event_type": "order.created", "event_data": {"order_id": "1"}}
+
+    assert ovoko(SOLD).event_id == ovoko(other).event_id
+    assert ovoko(SOLD).message.headers["x-content-id"] != ovoko(other).message.headers["x-content-id"]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "not JSON"),
+        (b"not json", "not JSON"),
+        (b'{"event_type": NaN}', "not JSON"),
+        (b'\xef\xbb\xbf{"event_type": "order.created"}', "not JSON"),
+        (b'{"event_type": "\\ud800"}', "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"event_type": "order.created", "x": ' + b"1" * 5000 + b"}", "not JSON"),
+        (b"[]", "no event type"),
+        (b'"text"', "no event type"),
+        (b'{"event_type": 5}', "no event type"),
+        (b'{"event": []}', "no event type"),
+        (b'{"event_type": "part.moved"}', "unknown event type"),
+    ],
+)
+def test_what_is_authentic_but_odd_is_quarantined_as_it_came(body: bytes, reason: str) -> None:
+    taken = take_ovoko(body, NOW)
+
+    assert (taken.reason, taken.message.body) == (reason, body)
+    assert taken.message.routing_key == "quarantine.ovoko"
+    assert taken.message.headers["x-reason"] == reason
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"event_type": "order.created", "x": 1e999}', b'{"event_type": "order.created", "x": "\\u0000"}'],
+)
+def test_odd_values_do_not_keep_an_event_from_its_family(body: bytes) -> None:
+    assert take_ovoko(body, NOW).reason is None
+
+
+def test_the_token_is_cut_out_and_bank_details_are_sealed() -> None:
+    taken = buyback(json.dumps(PAID).encode())
+    everything = repr(taken)
+    details = json.loads(taken.message.body)["result"]["order"]["customerInformation"][
+        "customerPaymentDetails"
+    ]
+
+    assert TOKEN not in everything
+    assert IBAN not in everything
+    assert details["accountNumberEnding"] == IBAN[-4:]
+    assert json.loads(SEALER.decrypt(details["sealed"])) == {"bankAccount": {"accountNumber": IBAN}}
+    parse(Provider.BUYBACK, taken.message.body)
+
+
+def test_sealing_does_not_change_the_event_id() -> None:
+    body = json.dumps(PAID).encode()
+
+    assert buyback(body).event_id == buyback(body).event_id
+    assert buyback(body).message.body != buyback(body).message.body
+
+
+def test_the_token_says_nothing_about_the_event() -> None:
+    old = {**PAID, "token": TOKENS[0].get_secret_value()}
+
+    assert buyback(json.dumps(old).encode()).event_id == buyback(json.dumps(PAID).encode()).event_id
+
+
+def test_a_token_elsewhere_in_the_body_does_not_stay_there() -> None:
+    document = {**PAID, "note": f"sent with {TOKEN}", "result": {**PAID["result"], "token": TOKEN}}
+
+    assert TOKEN not in repr(buyback(json.dumps(document).encode()))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"type": "OrderTeleportedEvent"}, "unknown event type"),
+        ({"type": None}, "no event type"),
+        ({"result": None}, "no result"),
+        ({"result": []}, "no result"),
+    ],
+)
+def test_odd_trade_in_events_are_quarantined_without_secrets(change: dict[str, Any], reason: str) -> None:
+    taken = buyback(json.dumps({**PAID, **change}).encode())
+
+    assert taken.reason == reason
+    assert TOKEN not in repr(taken)
+    assert IBAN not in repr(taken)
+
+
+def test_a_broken_body_with_a_token_is_kept_sealed_whole() -> None:
+    broken = json.dumps(PAID).encode().replace(b'"firstName": "A",', b'"firstName": "A"')
+    taken = buyback(broken)
+
+    assert taken.reason == "not JSON (sealed whole)"
+    assert SEALER.decrypt(taken.message.body) == broken.replace(f' "token": "{TOKEN}",'.encode(), b"")
+    assert IBAN.encode() not in taken.message.body
+
+
+@pytest.mark.parametrize("token", ["wrong", "", None, 5, TOKEN + "x", TOKEN[:-1], "ü"])
+def test_a_body_without_an_active_token_is_refused(token: object) -> None:
+    body = json.dumps({**PAID, "token": token}).encode()
+
+    assert take_buyback(body, NOW, TOKENS, SEALER) == Unauthorized()
+
+
+@pytest.mark.parametrize("body", [b"", b"not json", b"{", b"\xff\xfe{\x00", b"[" * 100_000, b'"text"', b"5"])
+def test_a_body_in_which_no_token_can_be_read_is_unreadable(body: bytes) -> None:
+    assert take_buyback(body, NOW, TOKENS, SEALER) == Unreadable()
+
+
+def test_a_broken_body_with_a_wrong_token_is_refused() -> None:
+    assert take_buyback(b'{"token": "wrong", oops', NOW, TOKENS, SEALER) == Unauthorized()

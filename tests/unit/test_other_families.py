@@ -1,0 +1,90 @@
+"""Orders, returns and reminders."""
+
+import asyncio
+
+import pytest
+
+from consumers.family import CommunicationKind, Finding
+from consumers.orders.decide import Order
+from consumers.registry import FAMILIES
+from consumers.reminders.decide import Reminder, ReminderKind
+from consumers.returns.decide import Return
+from schemas.events import Payload
+from tests.unit.events import claimed, instant, order, returned, snapshot
+from tests.unit.store import Store
+
+
+def after(family: str, *payloads: Payload) -> Store:
+    async def run() -> Store:
+        store = Store(FAMILIES[family])
+        for number, payload in enumerate(payloads):
+            await store.apply([claimed(payload, number)])
+        return store
+
+    return asyncio.run(run())
+
+
+def test_an_order_whose_cancellation_came_first_is_there() -> None:
+    store = after("orders", order("order.cancelled", 9))
+
+    assert store.rows == {"4555": Order("4555", None, instant(9))}
+
+
+def test_an_order_keeps_the_earliest_of_each_instant() -> None:
+    store = after("orders", order("order.created", 5), order("order.cancelled", 9), order("order.created", 2))
+
+    assert store.rows == {"4555": Order("4555", instant(2), instant(9))}
+
+
+def test_a_return_counts_its_updates_once() -> None:
+    updates = [returned("order.return.updated", second) for second in (3, 9, 5)]
+    store = after("returns", *updates, returned("order.return.created", 1))
+
+    assert store.rows == {"77": Return("77", "4555", instant(1), instant(9), 3)}
+
+
+def test_a_return_of_two_orders_is_flagged_and_the_same_from_either_side() -> None:
+    one, other = (returned("order.return.created", 1, order_id=order_id) for order_id in ("10", "11"))
+    flag = Finding("return_of_two_orders", "77", None, "its events name different orders")
+
+    for store in (after("returns", one, other), after("returns", other, one)):
+        assert store.rows["77"].order_id == "11"
+        assert store.findings == {flag}
+
+
+@pytest.mark.parametrize(
+    ("payload", "kind", "days", "communication"),
+    [
+        (
+            snapshot("OrderSchedulePickupReminderEvent", 1, daysAfterCreation=0),
+            ReminderKind.SCHEDULE_PICKUP,
+            0,
+            CommunicationKind.SCHEDULE_PICKUP_FIRST,
+        ),
+        (
+            snapshot("OrderSchedulePickupReminderEvent", 1, daysAfterCreation=2),
+            ReminderKind.SCHEDULE_PICKUP,
+            2,
+            CommunicationKind.SCHEDULE_PICKUP_SECOND,
+        ),
+        (
+            snapshot("OrderPickupReminderEvent", 1, withinDays=1, id="something else"),
+            ReminderKind.PICKUP,
+            1,
+            CommunicationKind.COLLECTION_DATE_REMINDER,
+        ),
+        (
+            snapshot("OrderDropOffReminderEvent", 1, daysAfterCreation=7),
+            ReminderKind.DROP_OFF,
+            7,
+            CommunicationKind.DROP_OFF_REMINDER,
+        ),
+    ],
+)
+def test_reminders_are_rows_and_call_for_communications(
+    payload: Payload, kind: ReminderKind, days: int, communication: CommunicationKind
+) -> None:
+    store = after("reminders", payload)
+
+    assert list(store.rows.values()) == [Reminder("o1", kind, instant(1), days)]
+    assert [call.kind for call in store.communications] == [communication]

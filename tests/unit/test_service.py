@@ -1,0 +1,176 @@
+"""The ingest's answers, without a server and without a broker."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+from cryptography.fernet import Fernet
+
+from worker.broker import BrokerUnavailable, Message, Unroutable
+from worker.ingest.service import Disconnected, Ingest, Request, Response
+from worker.settings import Settings
+
+SECRET = "ovoko-secret"
+TOKEN = "buyback-token"
+BODY = b'{"event_type":"order.created","timestamp":"2023-01-12T14:17:20Z","event_data":{"order_id":"1"}}'
+
+
+@dataclass
+class Published:
+    """Stands where the publisher does: keeps what was published, or fails."""
+
+    failure: Exception | None = None
+    messages: list[Message] = field(default_factory=list)
+
+    async def publish(self, message: Message) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.messages.append(message)
+
+
+def settings(**changes: object) -> Settings:
+    values: dict[str, object] = {
+        "ovoko_secrets": SECRET,
+        "buyback_tokens": TOKEN,
+        "sealing_keys": Fernet.generate_key().decode(),
+        "body_limit": 2048,
+        "body_timeout": 0.2,
+        **changes,
+    }
+    return Settings(**values)  # type: ignore[arg-type]  # strings, as the environment has them
+
+
+async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+async def stalled() -> AsyncIterator[bytes]:
+    yield b"{"
+    await asyncio.sleep(30)
+
+
+async def hung_up() -> AsyncIterator[bytes]:
+    yield b"{"
+    raise Disconnected
+
+
+async def answer(
+    body: AsyncIterator[bytes] | bytes = BODY,
+    published: Published | None = None,
+    method: str = "POST",
+    path: str = "/webhooks/ovoko",
+    configured: Settings | None = None,
+    **headers: str,
+) -> Response:
+    given = {"x-webhook-secret": SECRET, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    request = Request(method, path, given, chunks(body) if isinstance(body, bytes) else body)
+    ingest = Ingest(configured or settings(), published or Published(), {})
+    return await ingest.handle(request)
+
+
+async def test_an_event_is_answered_once_it_is_published() -> None:
+    published = Published()
+    response = await answer(published=published)
+    told = json.loads(response.body)
+
+    assert (response.status, told["status"]) == (200, "accepted")
+    assert [message.headers["x-event-id"] for message in published.messages] == [told["event_id"]]
+
+
+@pytest.mark.parametrize("failure", [BrokerUnavailable("gone"), Unroutable("nowhere")])
+async def test_what_cannot_be_published_is_left_with_the_sender(failure: Exception) -> None:
+    response = await answer(published=Published(failure))
+
+    assert response.status == 503
+    assert ("retry-after", "7") in response.headers
+
+
+async def test_our_own_fault_is_no_reason_to_forget_an_event() -> None:
+    response = await answer(published=Published(ZeroDivisionError()))
+
+    assert response.status == 500
+
+
+@pytest.mark.parametrize("secret", ["", "wrong", SECRET + "x", SECRET[:-1], "ü", "\udcff"])
+async def test_a_wrong_secret_is_refused_and_nothing_is_published(secret: str) -> None:
+    published = Published()
+    response = await answer(published=published, x_webhook_secret=secret)
+
+    assert response.status == 401
+    assert published.messages == []
+
+
+async def test_a_wrong_secret_is_refused_before_the_body_is_read() -> None:
+    assert (await answer(stalled(), x_webhook_secret="wrong")).status == 401
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"content_length": "2049"}, 413),
+        ({"content_length": "9" * 5000}, 413),
+        ({"content_length": "10", "transfer_encoding": "chunked"}, 400),
+        ({"content_encoding": "gzip"}, 415),
+        ({"content_encoding": "identity"}, 200),
+        ({"content_length": "5000"}, 413),
+        ({"content_length": "500"}, 400),
+    ],
+)
+async def test_lengths_and_encodings_are_checked(headers: dict[str, str], status: int) -> None:
+    assert (await answer(**headers)).status == status
+
+
+async def test_a_body_over_the_cap_is_refused_while_it_arrives() -> None:
+    assert (await answer(chunks(b"x" * 2000, b"x" * 49))).status == 413
+
+
+async def test_a_stalled_body_is_given_up() -> None:
+    assert (await answer(stalled())).status == 408
+
+
+async def test_a_sender_that_hangs_up_has_sent_nothing() -> None:
+    published = Published()
+
+    assert (await answer(hung_up(), published)).status == 400
+    assert published.messages == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/webhooks/ovoko", 405),
+        ("POST", "/livez", 405),
+        ("GET", "/livez", 200),
+        ("GET", "/readyz", 200),
+        ("GET", "/openapi.json", 200),
+        ("POST", "/webhooks", 404),
+        ("POST", "/webhooks/ebay", 404),
+    ],
+)
+async def test_paths_and_methods(method: str, path: str, status: int) -> None:
+    response = await answer(method=method, path=path)
+
+    assert response.status == status
+    if status >= 400:
+        assert response.content_type == "application/problem+json"
+        assert json.loads(response.body)["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("path", "changes", "missing"),
+    [
+        ("/webhooks/ovoko", {"ovoko_secrets": ""}, "STOCKHOOK_OVOKO_SECRETS"),
+        ("/webhooks/buyback", {"buyback_tokens": ""}, "STOCKHOOK_BUYBACK_TOKENS"),
+        ("/webhooks/buyback", {"sealing_keys": ""}, "STOCKHOOK_SEALING_KEYS"),
+    ],
+)
+async def test_an_endpoint_that_lacks_a_setting_is_off_and_says_which(
+    path: str, changes: dict[str, object], missing: str
+) -> None:
+    response = await answer(path=path, configured=settings(**changes))
+
+    assert response.status == 404
+    assert missing in json.loads(response.body)["detail"]

@@ -1,0 +1,66 @@
+"""The queues, exactly."""
+
+from datetime import timedelta
+
+from worker.topology import Binding, Exchange, Queue, topology
+
+DELAYS = [timedelta(seconds=seconds) for seconds in (7, 35, 175)]
+FAMILIES = ("inventory", "orders", "returns", "buybacks", "reminders")
+
+
+def test_each_family_has_its_queue_a_retry_queue_a_step_and_dead_letters() -> None:
+    names = {queue.name for queue in topology(DELAYS).queues}
+    expected = {
+        f"stockhook.{family}{suffix}"
+        for family in FAMILIES
+        for suffix in ("", ".retry.7s", ".retry.35s", ".retry.175s", ".dead")
+    }
+
+    assert names == {*expected, "stockhook.quarantine"}
+
+
+def test_the_exchanges() -> None:
+    assert topology(DELAYS).exchanges == (
+        Exchange("stockhook.events", "topic", {"alternate-exchange": "stockhook.quarantine"}),
+        Exchange("stockhook.return", "direct"),
+        Exchange("stockhook.quarantine", "fanout"),
+    )
+
+
+def test_a_retry_step_gives_back_to_its_one_family_at_least_once() -> None:
+    queues = {queue.name: queue for queue in topology(DELAYS).queues}
+
+    assert queues["stockhook.orders.retry.35s"] == Queue(
+        "stockhook.orders.retry.35s",
+        {
+            "x-queue-type": "quorum",
+            "x-message-ttl": 35_000,
+            "x-dead-letter-exchange": "stockhook.return",
+            "x-dead-letter-routing-key": "stockhook.orders",
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        },
+    )
+
+
+def test_what_kills_its_consumer_goes_to_the_dead_letters_never_to_the_ladder() -> None:
+    queues = {queue.name: queue for queue in topology(DELAYS).queues}
+    arguments = queues["stockhook.orders"].arguments
+
+    assert arguments["x-delivery-limit"] == 20
+    assert arguments["x-dead-letter-routing-key"] == "stockhook.orders.dead"
+
+
+def test_dead_letters_stay() -> None:
+    queues = {queue.name: queue for queue in topology(DELAYS).queues}
+
+    assert queues["stockhook.orders.dead"].arguments == {"x-queue-type": "quorum"}
+    assert queues["stockhook.quarantine"].arguments == {"x-queue-type": "quorum"}
+
+
+def test_each_documented_event_type_is_bound_to_one_family() -> None:
+    bound = [binding for binding in topology(DELAYS).bindings if binding.exchange == "stockhook.events"]
+
+    assert len({binding.routing_key for binding in bound}) == len(bound) == 17
+    assert Binding("stockhook.events", "stockhook.inventory", "ovoko.part.status.changed") in bound
+    assert Binding("stockhook.events", "stockhook.reminders", "buyback.OrderPickupReminderEvent") in bound
