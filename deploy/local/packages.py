@@ -183,7 +183,9 @@ def downloaded_rabbitmq(packages: Path, announce: Callable[[str], None]) -> Rabb
     relocate_erlang(root)
     found = find_rabbitmq(root)
     if found is None:
-        raise DownloadFailed(f"no RabbitMQ below {root}: remove that folder and try again")
+        raise DownloadFailed(
+            f"the package sources of this machine have no RabbitMQ 3.10 or newer (looked in {root})"
+        )
     return replace(found, libraries=library_folders(root))
 
 
@@ -191,7 +193,9 @@ def downloaded_postgres(packages: Path, announce: Callable[[str], None]) -> Post
     root = downloaded(POSTGRES, packages, announce)
     found = find_postgres(root)
     if found is None:
-        raise DownloadFailed(f"no Postgres below {root}: remove that folder and try again")
+        raise DownloadFailed(
+            f"the package sources of this machine have no Postgres 15 or newer (looked in {root})"
+        )
     return replace(found, libraries=library_folders(root))
 
 

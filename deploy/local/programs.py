@@ -1,10 +1,14 @@
 """Where the programs of RabbitMQ and Postgres lie: installed, or unpacked into a folder of ours."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+OLDEST_RABBITMQ = (3, 10)
+OLDEST_POSTGRES = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +32,29 @@ def has_programs(folder: Path, *names: str) -> bool:
 
 
 def find_rabbitmq(root: Path) -> RabbitPrograms | None:
-    """Looks at the files: a folder may be there and empty."""
+    """None when it is older than OLDEST_RABBITMQ. Looks at the files: a folder may be there and empty."""
     rabbitmq, erlang = root / "usr/lib/rabbitmq/bin", root / "usr/lib/erlang/bin"
-    if has_programs(rabbitmq, "rabbitmq-server", "rabbitmqctl") and has_programs(erlang, "erl", "epmd"):
-        return RabbitPrograms(rabbitmq, erlang)
-    return None
+    complete = has_programs(rabbitmq, "rabbitmq-server", "rabbitmqctl") and has_programs(
+        erlang, "erl", "epmd"
+    )
+    return RabbitPrograms(rabbitmq, erlang) if complete and new_enough(rabbitmq) else None
+
+
+def new_enough(rabbitmq: Path) -> bool:
+    """By the folder that the start script lies in, which has the version in its name."""
+    script = (rabbitmq / "rabbitmq-server").resolve()
+    version = re.search(r"rabbitmq_server-(\d+)\.(\d+)", str(script))
+    return version is None or (int(version[1]), int(version[2])) >= OLDEST_RABBITMQ
 
 
 def find_postgres(root: Path) -> PostgresPrograms | None:
-    """The newest version below root."""
-    versions = [path for path in (root / "usr/lib/postgresql").glob("*/bin") if path.parent.name.isdigit()]
-    for folder in sorted(versions, key=lambda path: int(path.parent.name), reverse=True):
-        if has_programs(folder, "postgres", "initdb"):
-            return PostgresPrograms(folder)
-    return None
+    """The newest version below root; None when that is older than OLDEST_POSTGRES."""
+    names = [path.name for path in (root / "usr/lib/postgresql").glob("*") if path.name.isdigit()]
+    versions = sorted((int(name) for name in names if int(name) >= OLDEST_POSTGRES), reverse=True)
+    folders = [root / "usr/lib/postgresql" / str(version) / "bin" for version in versions]
+    return next(
+        (PostgresPrograms(path) for path in folders if has_programs(path, "postgres", "initdb")), None
+    )
 
 
 def installed_rabbitmq() -> RabbitPrograms | None:

@@ -132,7 +132,7 @@ def is_running(state: Path) -> bool:
 
 @contextmanager
 def services_of_ours(state: Path, *, durable: bool, announce: Announce) -> Iterator[Services]:
-    programs = find_programs(announce)
+    programs = find_programs_or_none(announce)
     if programs is not None:
         with private_services(state, programs, durable=durable, announce=announce) as services:
             yield services
@@ -141,6 +141,17 @@ def services_of_ours(state: Path, *, durable: bool, announce: Announce) -> Itera
             yield services
     else:
         raise Unavailable(NOTHING_TO_START)
+
+
+def find_programs_or_none(announce: Announce) -> Programs | None:
+    """None where there are none, or where they could not be downloaded and Docker can stand in for them."""
+    try:
+        return find_programs(announce)
+    except packages.DownloadFailed as failure:
+        if not compose.docker_works():
+            raise
+        announce(str(failure))
+        return None
 
 
 def find_programs(announce: Announce) -> Programs | None:
