@@ -1,89 +1,279 @@
-"""`stockhook send`: play documented events at an ingest."""
+"""`stockhook send`: play the documented events, or a generated marketplace, at an ingest."""
 
+import asyncio
 import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
 from time import perf_counter
 from typing import Annotated, NoReturn
 
-import httpx
-import orjson
+import uvloop
 from cyclopts import Parameter
 from rich.console import Console
-from rich.table import Table
 
+from schemas import examples
 from schemas.events import Provider
-from schemas.examples import as_printed
-from schemas.examples import documented as documented_examples
-from worker.send.webhook import webhook
+from schemas.examples import Example
+from worker.send import marketplace, report
+from worker.send.client import Answer, BadUrl, Client, NoAnswer
+from worker.send.sender import RESEND_AFTER, OnAccepted, Sender, Tally
+from worker.send.webhook import Credentials, Webhook
 from worker.settings import Settings, read_settings
 
+FAILED = 1
 USAGE = 2
 UNAVAILABLE = 69
+
+_AS_OVOKO = ",".join(f"{delay.total_seconds():g}" for delay in RESEND_AFTER)
+
+Flag = Annotated[bool, Parameter(negative=())]
+
+
+class WrongUsage(Exception):
+    """The options do not fit together, or one is out of range. The text says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """A generated marketplace, and how it is sent."""
+
+    rate: float
+    seconds: float
+    seed: int
+    duplicates: float
+    shuffle: bool
+    resend_after: tuple[timedelta, ...]
+
+    def __post_init__(self) -> None:
+        """Raises WrongUsage."""
+        _check("--rate", self.rate, 0 < self.rate <= 10_000, "more than 0, at most 10000")
+        _check("--seconds", self.seconds, 0 < self.seconds <= 86_400, "more than 0, at most 86400")
+        _check("--seed", self.seed, self.seed >= 0, "0 or more")
+        _check("--duplicates", self.duplicates, 0 <= self.duplicates <= 1, "between 0 and 1")
+        _check("--rate times --seconds", self.count, self.count > 0, "1 event or more")
+
+    @property
+    def count(self) -> int:
+        return round(self.rate * self.seconds)
+
+    def webhooks(self, credentials: Credentials, providers: tuple[Provider, ...]) -> Iterator[Webhook]:
+        """As many as `count` says, re-sends among them."""
+        events = (event for event in marketplace.events(self.seed) if event.provider in providers)
+        scrambled = marketplace.scrambled(
+            events, duplicates=self.duplicates, shuffle=self.shuffle, seed=self.seed
+        )
+        for event in islice(scrambled, self.count):
+            yield credentials.webhook(event.provider, event.event_type, event.body)
 
 
 def send(
     *,
-    documented: bool = False,
-    with_printed: Annotated[bool, Parameter(name="--as-printed", negative=())] = False,
+    documented: Flag = False,
+    as_printed: Flag = False,
+    rate: float | None = None,
+    seconds: float = 10.0,
+    seed: int = 1,
+    duplicates: float = 0.0,
+    shuffle: Flag = False,
+    resend_after: str = _AS_OVOKO,
     provider: Provider | None = None,
     url: str | None = None,
-    json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    output: Path | None = None,
+    json: Flag = False,
 ) -> None:
-    """Play documented events at an ingest.
+    """Play the documented events, or a generated marketplace, at an ingest.
+
+    Secrets and address are those of the ingest's settings. Exits 0 if each event was answered 2xx in
+    the end, 1 otherwise.
 
     Parameters
     ----------
     documented
-        Send every event that the marketplaces' documents print, once.
-    with_printed
-        With --documented: also the four that are no JSON, as printed.
+        Send every event that the marketplaces' documents print, one after another.
+    as_printed
+        With --documented: also the four that are no JSON, as they are printed.
+    rate
+        Play a generated marketplace: so many events a second, however slow the answers.
+    seconds
+        With --rate: for how long.
+    seed
+        With --rate: which marketplace; the same seed sends the same bytes.
+    duplicates
+        With --rate: the share of events that is sent twice, from 0 to 1.
+    shuffle
+        With --rate: send out of order, by up to 100 places.
+    resend_after
+        With --rate: how long to wait after each failure before sending again, in seconds; by default
+        as Ovoko does. After that an event is given up.
     provider
-        Only this one's events.
+        Only this marketplace's events.
     url
         The ingest; by default where STOCKHOOK_INGEST_HOST and STOCKHOOK_INGEST_PORT say it is.
+    output
+        Write a JSON line for each event that was answered 2xx: event id, provider, type, and the
+        SHA-256 of the body as it is kept (without its token; bank details not yet sealed).
     json
-        Print a JSON object a line.
+        Print JSON: an object for each documented event, or one that sums up.
     """
-    if not documented:
-        _fail(USAGE, "nothing to send: give --documented")
-    settings = read_settings()
-    base = url or default_url(settings)
-    examples = documented_examples() + (as_printed() if with_printed else ())
-    answers = []
-    with httpx.Client(base_url=base, timeout=20) as client:
-        for example in examples:
-            if provider not in (None, example.provider):
-                continue
-            request = webhook(example.provider, example.event_type, example.body, settings)
-            began = perf_counter()
-            try:
-                answer = client.post(request.path, headers=request.headers, content=request.body)
-            except httpx.TransportError as error:
-                _fail(UNAVAILABLE, f"no answer from the ingest at {base} ({type(error).__name__})")
-            took = (perf_counter() - began) * 1000
-            event_id = answer.json().get("event_id")
-            answers.append((example, answer.status_code, event_id, took))
-    if json:
-        for example, status, event_id, took in answers:
-            line = {
-                "provider": example.provider,
-                "name": example.name,
-                "status": status,
-                "event_id": event_id,
-                "milliseconds": round(took, 1),
-            }
-            print(orjson.dumps(line).decode())
-    else:
-        table = Table("event", "answer", "event id", "ms", box=None)
-        for example, status, event_id, took in answers:
-            table.add_row(example.name, str(status), event_id or "", f"{took:.1f}")
-        Console().print(table)
-    sys.exit(0 if all(200 <= status < 300 for _, status, _, _ in answers) else 1)
+    try:
+        _check_modes(documented, as_printed, rate)
+        delays = _delays(resend_after)
+        play = None if rate is None else Play(rate, seconds, seed, duplicates, shuffle, delays)
+        settings = read_settings()
+        providers = (provider,) if provider else tuple(Provider)
+        credentials = Credentials.of(settings, providers)
+        client = Client(url or default_url(settings))
+        with _recording(output) as on_accepted:
+            if play is not None:
+                webhooks = play.webhooks(credentials, providers)
+                work = _send_generated(client, webhooks, play, on_accepted, json)
+            else:
+                chosen = _chosen_examples(providers, as_printed)
+                work = _send_documented(client, credentials, chosen, on_accepted, json)
+            all_accepted = uvloop.run(work)
+    except (WrongUsage, BadUrl) as error:
+        _fail(USAGE, str(error))
+    except NoAnswer as error:
+        _fail(UNAVAILABLE, f"no answer from an ingest at {client.url} ({error})")
+    sys.exit(0 if all_accepted else FAILED)
 
 
 def default_url(settings: Settings) -> str:
     """Where an ingest with these settings listens, as seen from the same machine."""
-    host = "127.0.0.1" if settings.ingest_host in ("0.0.0.0", "::") else settings.ingest_host
-    return f"http://{host}:{settings.ingest_port}"
+    host = settings.ingest_host
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.ingest_port}"
+
+
+def _check_modes(documented: bool, as_printed: bool, rate: float | None) -> None:
+    if documented and rate is not None:
+        raise WrongUsage("--documented and --rate exclude each other")
+    if not documented and rate is None:
+        raise WrongUsage("nothing to send: give --documented, or --rate with --seconds and --seed")
+    if as_printed and not documented:
+        raise WrongUsage("--as-printed goes with --documented")
+
+
+def _check(option: str, given: float, holds: bool, rule: str) -> None:
+    if not holds:
+        raise WrongUsage(f"{option} must be {rule} (given: {given:g})")
+
+
+def _delays(listed: str) -> tuple[timedelta, ...]:
+    try:
+        seconds = [float(part) for part in listed.split(",") if part.strip()]
+    except ValueError:
+        seconds = [-1.0]
+    if not all(0 <= delay <= 86_400 for delay in seconds):
+        raise WrongUsage(f"--resend-after must be seconds, comma-separated (given: {listed!r})")
+    return tuple(timedelta(seconds=delay) for delay in seconds)
+
+
+def _chosen_examples(providers: tuple[Provider, ...], as_printed: bool) -> list[Example]:
+    all_examples = examples.documented() + (examples.as_printed() if as_printed else ())
+    return [example for example in all_examples if example.provider in providers]
+
+
+async def _send_documented(
+    client: Client,
+    credentials: Credentials,
+    chosen: list[Example],
+    on_accepted: OnAccepted,
+    json: bool,
+) -> bool:
+    """Send each once, a line for each; whether all were answered 2xx.
+
+    Raises:
+        NoAnswer: The first that is not answered ends it.
+    """
+    console = Console(highlight=False)
+    all_accepted = True
+    async with client:
+        for example in chosen:
+            webhook = credentials.webhook(example.provider, example.event_type, example.body)
+            began = perf_counter()
+            answer = await client.post(webhook)
+            milliseconds = (perf_counter() - began) * 1000
+            answered = report.AnsweredExample(example.name, webhook, answer, milliseconds)
+            if json:
+                print(answered.as_json().decode(), flush=True)
+            else:
+                console.print(answered.as_text(), soft_wrap=True)
+            if answer.is_success:
+                on_accepted(webhook, answer)
+            all_accepted = all_accepted and answer.is_success
+    return all_accepted
+
+
+async def _send_generated(
+    client: Client, webhooks: Iterator[Webhook], play: Play, on_accepted: OnAccepted, json: bool
+) -> bool:
+    """Send all, again after failures; sum up, also when interrupted; whether all were answered 2xx.
+
+    Raises:
+        NoAnswer: Nobody listens there. (Later on, no answer is a failure like any other.)
+    """
+    tally = Tally()
+    sender = Sender(client, tally, play.resend_after, on_accepted)
+    async with client:
+        await client.reach()
+        began = perf_counter()
+        try:
+            async with _shown(tally, play.count):
+                await sender.play(webhooks, play.rate)
+        finally:
+            seconds = perf_counter() - began
+            if json:
+                print(report.summary_as_json(tally, seconds).decode())
+            else:
+                Console().print(report.summary_as_table(tally, seconds))
+    return tally.accepted == play.count
+
+
+@contextmanager
+def _recording(output: Path | None) -> Iterator[OnAccepted]:
+    """What to call for each accepted event: it writes a line, whole at once, or does nothing."""
+    if output is None:
+        yield lambda webhook, answer: None
+        return
+    try:
+        file = output.open("wb", buffering=0)
+    except OSError as error:
+        raise WrongUsage(f"--output: cannot write {output}: {error.strerror}") from None
+    with file:
+
+        def record(webhook: Webhook, answer: Answer) -> None:
+            file.write(report.accepted_line(webhook, answer))
+
+        yield record
+
+
+@asynccontextmanager
+async def _shown(tally: Tally, count: int) -> AsyncIterator[None]:
+    """A bar on standard error, if that is a terminal, ten times a second."""
+    with report.progress(Console(stderr=True)) as bar:
+        if bar.disable:
+            yield
+            return
+        task = bar.add_task("", total=count, words="")
+
+        async def show() -> None:
+            while True:
+                settled = tally.accepted + tally.given_up
+                bar.update(task, completed=settled, words=report.progress_words(tally))
+                bar.refresh()
+                await asyncio.sleep(0.1)
+
+        showing = asyncio.create_task(show())
+        try:
+            yield
+        finally:
+            showing.cancel()
 
 
 def _fail(code: int, words: str) -> NoReturn:

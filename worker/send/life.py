@@ -1,0 +1,60 @@
+"""What a generated marketplace is made of: events, and the lives that bring them forth."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import TypeVar
+from uuid import UUID
+
+from schemas.events import Provider
+
+T = TypeVar("T")
+
+# Where each generated marketplace begins; the clock is never read.
+BEGINNING = datetime(2025, 1, 6, 8, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedEvent:
+    """`body` holds no secret: a Buyback body has an empty `token`.
+
+    `occurred_at` is the instant printed in the body, to the microsecond.
+    """
+
+    provider: Provider
+    event_type: str
+    occurred_at: datetime
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`at` is when the marketplace sends the event; what it prints in it may be another instant."""
+
+    at: datetime
+    event: GeneratedEvent
+
+
+# One entity from its first event to its last, in the order of sending.
+Life = Iterator[Step]
+
+
+def new_id(chance: Random) -> str:
+    """A UUID, version 4."""
+    return str(UUID(int=chance.getrandbits(128), version=4))
+
+
+def happens(chance: Random, probability: float) -> bool:
+    return chance.random() < probability
+
+
+def drawn(chance: Random, weighted: tuple[tuple[T, float], ...]) -> T:
+    """One of the alternatives, each as likely as its weight says."""
+    outcomes = [outcome for outcome, _ in weighted]
+    return chance.choices(outcomes, [weight for _, weight in weighted])[0]
+
+
+def later(chance: Random, mean: timedelta) -> timedelta:
+    """A random wait (exponential)."""
+    return timedelta(microseconds=int(chance.expovariate(1.0) * (mean / timedelta(microseconds=1))))
