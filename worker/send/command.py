@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -175,8 +175,10 @@ def _delays(listed: str) -> tuple[timedelta, ...]:
 
 
 def _chosen_examples(providers: tuple[Provider, ...], as_printed: bool) -> list[Example]:
-    all_examples = examples.documented() + (examples.as_printed() if as_printed else ())
-    return [example for example in all_examples if example.provider in providers]
+    chosen = list(examples.documented())
+    if as_printed:
+        chosen += [replace(example, name=f"printed/{example.name}") for example in examples.as_printed()]
+    return [example for example in chosen if example.provider in providers]
 
 
 async def _send_documented(

@@ -41,7 +41,7 @@ class AnsweredExample:
         success = self.answer.is_success
         words = member(self.answer, "event_id" if success else "title") or "(no JSON)"
         return Text.assemble(
-            f"{self.webhook.provider:8} {self.name:42} ",
+            f"{self.webhook.provider:8} {self.name:48} ",
             (f"{self.answer.status}", "green" if success else "red"),
             f" {words:36} {self.milliseconds:7.1f} ms",
         )

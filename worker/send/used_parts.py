@@ -11,7 +11,7 @@ from worker.send.life import GeneratedEvent, Life, Step, drawn, happens, later, 
 
 _ENDS = ""
 
-# From each status to the next, with weights. Four in a hundred changes are undocumented ones.
+# From each status to the next, with weights. Some changes are undocumented ones.
 _NEXT: dict[str, tuple[tuple[str, float], ...]] = {
     "in_warehouse": (
         ("reserved", 25),
