@@ -3,7 +3,10 @@
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
 
+import asyncpg
 import pytest
 from cryptography.fernet import Fernet
 from hypothesis import settings as hypothesis_settings
@@ -41,6 +44,17 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     state: Path = tmp_path_factory.mktemp("services")
     with local_services(state, durable=False, announce=print) as started:
         yield started
+
+
+@pytest.fixture
+async def fresh_database(services: Services) -> AsyncIterator[str]:
+    """The URL of a database without a table."""
+    name = f"fresh_{uuid4().hex}"
+    connection = await asyncpg.connect(services.database_url)
+    await connection.execute(f"CREATE DATABASE {name}")
+    yield urlsplit(services.database_url)._replace(path=f"/{name}").geturl()
+    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await connection.close()
 
 
 @pytest.fixture

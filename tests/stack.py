@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +18,8 @@ from typing import Any
 import asyncpg
 import httpx
 
-from worker.broker import Broker
+from schemas.events import Provider
+from worker.broker import Broker, Delivery
 from worker.database import Database
 from worker.migrations import migrate
 from worker.settings import Settings
@@ -26,6 +29,9 @@ OVOKO_SECRET = "ovoko-secret-current-0123456789"
 OVOKO_SECRET_OLD = "ovoko-secret-old-0123456789"
 BUYBACK_TOKEN = "canary-token-5f0c1e9a-7d3b-4a56-9d0e-2b8f6c1a4e77"
 BUYBACK_TOKEN_OLD = "canary-token-old-93b1f0d2-66aa-4c0e-8b57-1c2d3e4f5a6b"
+
+# The value of the token in an example, as the documents print it.
+EXAMPLE_TOKEN = re.compile(rb'(?<="token":)\s*"[0-9a-f-]{36}"')
 
 TABLES = (
     "event_log, parts, orders, returns, buyback_orders, buyback_items, buyback_shipments, reminders, "
@@ -38,6 +44,17 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def free_port_pair() -> int:
+    """The first of two neighbours that are both free: `run` takes two ops ports."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            with suppress(OSError, OverflowError):
+                second.bind(("127.0.0.1", port + 1))
+                return port
 
 
 async def until(condition: Callable[[], Awaitable[Any]], what: str, seconds: float = 20) -> Any:
@@ -100,7 +117,7 @@ class Stack:
 
     def start(self, *arguments: str, **overrides: str) -> Worker:
         """Start `stockhook` with these arguments, without waiting for it."""
-        ops_port = free_port()
+        ops_port = free_port_pair()
         log = self.folder / f"{len(self.workers)}-{arguments[0]}.log"
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("STOCKHOOK_")},
@@ -168,6 +185,16 @@ class Stack:
         async with httpx.AsyncClient(timeout=20) as client:
             return await client.post(f"{self.url}/webhooks/buyback", content=body)
 
+    async def post(self, provider: Provider, body: bytes) -> httpx.Response:
+        """With the secret that is right; a token in an example's body is replaced by it."""
+        if provider is Provider.OVOKO:
+            return await self.post_ovoko(body)
+        return await self.post_buyback(EXAMPLE_TOKEN.sub(f'"{BUYBACK_TOKEN}"'.encode(), body, count=1))
+
+    async def look(self, path: str) -> httpx.Response:
+        async with httpx.AsyncClient(timeout=20) as client:
+            return await client.get(f"{self.url}{path}")
+
     async def fetch(self, query: str, *args: object) -> list[dict[str, Any]]:
         connection = await asyncpg.connect(self.environment["STOCKHOOK_DATABASE_URL"])
         try:
@@ -194,6 +221,21 @@ class Stack:
             }
         return {name: depth.ready for name, depth in depths.items() if depth is not None and depth.ready}
 
+    async def ops(self, port: int, path: str) -> httpx.Response:
+        async with httpx.AsyncClient(timeout=20) as client:
+            return await client.get(f"http://127.0.0.1:{port}{path}")
+
+    async def delete_queue(self, queue: str) -> None:
+        async with self.broker.connection() as link:
+            channel = await link.channel()
+            await channel.delete(queue)
+
+    async def get(self, queue: str) -> Delivery | None:
+        """Take one message off a queue."""
+        async with self.broker.connection() as link:
+            channel = await link.channel()
+            return await channel.get(queue)
+
     @property
     def broker(self) -> Broker:
         return Broker(self.environment["STOCKHOOK_AMQP_URL"], "test")
@@ -212,6 +254,10 @@ class Stack:
 
     def close(self) -> None:
         for worker in self.workers:
+            worker.signal(signal.SIGTERM)
+        for worker in self.workers:
+            with suppress(subprocess.TimeoutExpired):
+                worker.wait()
             worker.kill()
 
 

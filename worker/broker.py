@@ -205,6 +205,17 @@ class Channel:
                 case Binding(exchange, queue, routing_key):
                     await self._channel.queue_bind(queue, exchange, routing_key)
 
+    async def get(self, queue: str) -> Delivery | None:
+        """Take one message off a queue for good; None if nothing waits."""
+        with _translating():
+            message = await self._channel.basic_get(queue, no_ack=True)
+        return None if isinstance(message.delivery, Basic.GetEmpty) else _delivery(message)
+
+    async def delete(self, queue: str) -> None:
+        """Delete a queue with all that it holds."""
+        with _translating():
+            await self._channel.queue_delete(queue)
+
     async def purge(self, queue: str) -> None:
         """Throw away what waits in a queue: for tests, and for those who mean it."""
         with _translating():

@@ -18,10 +18,9 @@ from worker.logs import configure
 from worker.management import Management, ManagementUnavailable
 from worker.ops import OpsPortTaken
 from worker.runtime import DatabaseBehind, consume
-from worker.send.command import send
 from worker.settings import BadSettings, Settings, read_settings
 from worker.status import look
-from worker.supervisor import run_all
+from worker.supervisor import obey_parent, run_all
 from worker.topology import Exchange, Queue, topology
 
 T = TypeVar("T")
@@ -36,7 +35,8 @@ app = App(
     help="Takes marketplace webhooks in, never loses one, and keeps stock and orders in Postgres true.",
     version_flags=["--version"],
 )
-app.command(send)
+# Imported when it is called: no other command needs what it brings.
+app.command("worker.send.command:send", name="send")
 
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=())]
 
@@ -51,6 +51,7 @@ def run() -> None:
 @app.command
 def ingest() -> None:
     """Take webhooks in and publish them, until SIGTERM or Ctrl-C."""
+    obey_parent()
     rsgi.serve(_settings("ingest"))
 
 
@@ -66,6 +67,7 @@ def consume_(*families: str) -> None:
     unknown = [name for name in families if name not in FAMILIES]
     if unknown:
         _fail(2, f"no such family: {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+    obey_parent()
     _await(consume(_settings("consume"), families or tuple(FAMILIES)))
 
 

@@ -26,7 +26,9 @@ APPLIED = "SELECT version FROM schema_migrations"
 
 RECORD = "INSERT INTO schema_migrations (version) VALUES ($1)"
 
-_UP = re.compile(r"^--\s*migrate:up(?P<options>[^\n]*)\n(?P<sql>.*?)(?=^--\s*migrate:down|\Z)", re.M | re.S)
+_SECTIONS = re.compile(
+    r"^--\s*migrate:up(?P<options>[^\n]*)\n(?P<up>.*?)^--\s*migrate:down[^\n]*\n(?P<down>.*)", re.M | re.S
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Migration:
     version: str
     name: str
     up: str
+    down: str
     in_transaction: bool
 
 
@@ -43,11 +46,17 @@ def migrations(folder: Path = FOLDER) -> list[Migration]:
 
 
 def _read(path: Path) -> Migration:
-    section = _UP.search(path.read_text())
-    if section is None:
-        raise ValueError(f"{path.name} has no line '-- migrate:up'")
+    sections = _SECTIONS.search(path.read_text())
+    if sections is None:
+        raise ValueError(f"{path.name} lacks '-- migrate:up' or '-- migrate:down'")
     version = path.name.partition("_")[0]
-    return Migration(version, path.stem, section["sql"], "transaction:false" not in section["options"])
+    return Migration(
+        version=version,
+        name=path.stem,
+        up=sections["up"],
+        down=sections["down"],
+        in_transaction="transaction:false" not in sections["options"],
+    )
 
 
 async def pending(database: Database) -> list[Migration]:

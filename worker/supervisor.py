@@ -9,10 +9,14 @@ from contextlib import suppress
 
 import structlog
 
+from worker.orphan import stop_with_parent
 from worker.runtime import stop_on_signals
 from worker.settings import PREFIX, Settings
 
 log = structlog.get_logger(__name__)
+
+# Tells a process that it was started by us, and is to stop when we do.
+PARENT = f"{PREFIX}PARENT_PID"
 
 
 async def run_all(settings: Settings) -> int:
@@ -36,6 +40,12 @@ async def run_all(settings: Settings) -> int:
     return next((code for code in codes if code), 0 if stopping.is_set() else 1)
 
 
+def obey_parent() -> None:
+    """Stop when the `stockhook run` that started us does, also when that is killed."""
+    if PARENT in os.environ:
+        stop_with_parent(int(os.environ[PARENT]))
+
+
 async def _spawn(arguments: Sequence[str], extra: Mapping[str, str]) -> asyncio.subprocess.Process:
     # Sessions of their own: Ctrl-C reaches us alone, and we stop them in order.
     return await asyncio.create_subprocess_exec(
@@ -43,7 +53,7 @@ async def _spawn(arguments: Sequence[str], extra: Mapping[str, str]) -> asyncio.
         "-m",
         "worker",
         *arguments,
-        env={**os.environ, **extra},
+        env={**os.environ, PARENT: str(os.getpid()), **extra},
         start_new_session=True,
     )
 

@@ -210,7 +210,7 @@ def _order_record(row: Mapping[str, Any]) -> Record:
 
 def _row(record: Record, columns: tuple[str, ...], *keys: str) -> tuple[object, ...]:
     values = (record.values.get(column) for column in columns)
-    return *keys, *values, json.dumps(dict(record.stamps))
+    return *keys, *values, json.dumps(dict(sorted(record.stamps.items())))
 
 
 def _order_row(order: BuybackOrder) -> tuple[object, ...]:

@@ -80,6 +80,11 @@ class Part:
     history: tuple[Change, ...] | None = field(default=None, compare=False)
 
 
+def needs_history(part: Part, changes: Iterable[Change]) -> bool:
+    """Whether what is new about a part slips in between what was known of it."""
+    return min(changes) < part.latest
+
+
 def decide(part: Part | None, event: Event[PartStatusChanged]) -> Decision[Part]:
     """The newest change wins, whatever the order of arrival; written_off is final."""
     change = Change.of(event)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from consumers.family import Connection, Event, Family, write
-from consumers.inventory.decide import Change, Part, decide
+from consumers.inventory.decide import Change, Part, decide, needs_history
 from schemas.events import Provider, parse
 from schemas.ovoko import PartStatusChanged
 
@@ -46,7 +46,7 @@ async def load(connection: Connection, events: Sequence[Event[PartStatusChanged]
     for event in events:
         changes[event.payload.entity_id].add(Change.of(event))
     parts = {row["part_id"]: _part(row) for row in await connection.fetch(LOAD_PARTS, sorted(changes))}
-    overtaken = [part_id for part_id, part in parts.items() if min(changes[part_id]) < part.latest]
+    overtaken = [part_id for part_id, part in parts.items() if needs_history(part, changes[part_id])]
     if overtaken:
         for part_id, history in (await _load_histories(connection, overtaken)).items():
             earlier = tuple(sorted(history - changes[part_id]))

@@ -112,7 +112,6 @@ async def test_a_wrong_secret_is_refused_before_the_body_is_read() -> None:
     [
         ({"content_length": "2049"}, 413),
         ({"content_length": "9" * 5000}, 413),
-        ({"content_length": "10", "transfer_encoding": "chunked"}, 400),
         ({"content_encoding": "gzip"}, 415),
         ({"content_encoding": "identity"}, 200),
         ({"content_length": "5000"}, 413),

@@ -45,7 +45,11 @@ def openapi_document(ovoko_header: str) -> bytes:
     models: list[tuple[type[BaseModel], Literal["validation"]]] = [
         (model, "validation") for provider in Provider for model in event_models(provider).values()
     ]
-    _, definitions = models_json_schema(models, ref_template=_REF)
+    references, definitions = models_json_schema(models, ref_template=_REF)
+    ovoko, buyback = (
+        {"oneOf": [references[model, "validation"] for model in event_models(provider).values()]}
+        for provider in Provider
+    )
     document = {
         "openapi": "3.1.0",
         "info": {
@@ -55,8 +59,8 @@ def openapi_document(ovoko_header: str) -> bytes:
             "stored; what is authentic but odd is stored too, and set aside for people.",
         },
         "paths": {
-            "/webhooks/ovoko": {"post": _ovoko_operation()},
-            "/webhooks/buyback": {"post": _buyback_operation()},
+            "/webhooks/ovoko": {"post": _ovoko_operation(ovoko)},
+            "/webhooks/buyback": {"post": _buyback_operation(buyback)},
             "/livez": {"get": _look("The process is alive", {"200": "Alive"})},
             "/readyz": {"get": _look("Events can be taken in", {"200": "Ready", "503": "Not ready"})},
             "/openapi.json": {"get": _look("This document", {"200": "OpenAPI 3.1"})},
@@ -71,8 +75,7 @@ def openapi_document(ovoko_header: str) -> bytes:
     return orjson.dumps(document)
 
 
-def _ovoko_operation() -> dict[str, Any]:
-    flat = _one_of(Provider.OVOKO)
+def _ovoko_operation(flat: dict[str, Any]) -> dict[str, Any]:
     wrapped = {"type": "object", "required": ["event"], "properties": {"event": flat}}
     return {
         **_webhook("Ovoko's events, flat or wrapped", {"anyOf": [flat, wrapped]}),
@@ -80,19 +83,13 @@ def _ovoko_operation() -> dict[str, Any]:
     }
 
 
-def _buyback_operation() -> dict[str, Any]:
+def _buyback_operation(event: dict[str, Any]) -> dict[str, Any]:
     with_token = {
         "type": "object",
         "required": ["token"],
         "properties": {"token": {"type": "string", "description": "The subscription's secret"}},
     }
-    body = {"allOf": [with_token, _one_of(Provider.BUYBACK)]}
-    return _webhook("Luxclusif Buyback's events", body)
-
-
-def _one_of(provider: Provider) -> dict[str, Any]:
-    models = event_models(provider).values()
-    return {"oneOf": [{"$ref": _REF.format(model=model.__name__)} for model in models]}
+    return _webhook("Luxclusif Buyback's events", {"allOf": [with_token, event]})
 
 
 def _webhook(summary: str, body: dict[str, Any]) -> dict[str, Any]:

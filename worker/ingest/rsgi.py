@@ -5,6 +5,7 @@ connections, finishes open requests on SIGTERM, and then exits 0.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 
@@ -25,6 +26,7 @@ from worker.broker import Broker, Publisher
 from worker.ingest.service import Disconnected, Ingest, Request, Response, why_off
 from worker.logs import configure
 from worker.ops import serve_ops
+from worker.orphan import stop_with_parent
 from worker.settings import BadSettings, Settings, read_settings
 from worker.topology import topology
 
@@ -88,6 +90,7 @@ def _send(protocol: HTTPProtocol, response: Response) -> None:
 
 def create_application() -> Application:
     """Called by granian in its worker process."""
+    stop_with_parent(os.getppid())
     settings = read_settings()
     configure(settings.log_format, settings.log_level, "ingest")
     return Application(settings)

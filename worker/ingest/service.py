@@ -157,8 +157,6 @@ class Ingest:
         if request.method != "POST":
             raise _not_allowed("POST")
         headers = request.headers
-        if "content-length" in headers and "transfer-encoding" in headers:
-            raise Refused(400, "Ambiguous length", "Content-Length and Transfer-Encoding exclude each other.")
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise Refused(415, "Encoded body", "Send the body without Content-Encoding.")
         if provider is Provider.OVOKO:

@@ -1,0 +1,190 @@
+"""What bad input gets: never a crash, never a 5xx, and always a place where it can be found."""
+
+import asyncio
+import json
+import socket
+from time import monotonic
+
+import httpx
+import pytest
+
+from tests.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, until
+
+KNOWN = b'{"event_type":"order.created","timestamp":"2026-03-01T12:00:00Z","event_data":{"order_id":%s}}'
+TRADE_IN = b'{"type":"OrderCreatedEvent","token":"%s","result":%s}'
+
+# Value of a field of a known event, and whether it then fits its schema.
+VALUES = [
+    (b'"\\u0000"', False),
+    (b'"a\\u0000b"', False),
+    (b'"\\ud800"', None),
+    (b"NaN", None),
+    (b"-Infinity", None),
+    (b"1e999", True),
+    (b"1" * 5000, None),
+    (b"1" * 300, False),
+    (b"[" * 100_000, None),
+    (b'"' + b"x" * 100_000 + b'"', False),
+    (b"null", False),
+    (b"{}", False),
+    (b"true", False),
+]
+
+
+@pytest.fixture
+async def running(stack: Stack) -> Stack:
+    await stack.started("run")
+    return stack
+
+
+async def test_hostile_values_are_answered_and_end_in_their_place(running: Stack) -> None:
+    for value, _ in VALUES:
+        assert (await running.post_ovoko(KNOWN % value)).status_code == 200
+    quarantined = sum(fits is None for _, fits in VALUES)
+    dead = sum(fits is False for _, fits in VALUES)
+    applied = sum(fits is True for _, fits in VALUES)
+
+    async def settled() -> bool:
+        depths = await running.depths()
+        return depths == {"stockhook.quarantine": quarantined, "stockhook.orders.dead": dead}
+
+    await until(settled, "each is in its place")
+    assert await running.count("orders") == applied
+
+
+async def test_hostile_trade_in_bodies_are_answered(running: Stack) -> None:
+    token = BUYBACK_TOKEN.encode()
+    statuses = [(await running.post_buyback(TRADE_IN % (token, value))).status_code for value, _ in VALUES]
+    bare = [(await running.post_buyback(value)).status_code for value, _ in VALUES]
+
+    assert set(statuses) == {200}
+    assert set(bare) == {400, 401}
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"event_type":"order.created","timestamp":"2026-03-01T12:00:00Z","event_data":{}}', "missing"),
+        (KNOWN.replace(b"2026-03-01T12:00:00Z", b"secret-value") % b'"1"', "datetime"),
+    ],
+)
+async def test_a_known_type_that_breaks_its_schema_is_dead_at_once(
+    running: Stack, body: bytes, field: str
+) -> None:
+    answer = await running.post_ovoko(body)
+    message = await until(lambda: running.get("stockhook.orders.dead"), "it is dead")
+    reason = str(message.headers["x-reason"])
+
+    assert answer.status_code == 200
+    assert reason.startswith("invalid: ")
+    assert field in reason
+    assert "secret-value" not in reason
+    assert message.headers["x-attempt"] == 1
+
+
+async def test_without_the_secret_nothing_is_stored(running: Stack) -> None:
+    order = KNOWN % b'"1"'
+    answers = [
+        await running.post_ovoko(order, secret="wrong"),
+        await running.post_ovoko(b"not json", secret=""),
+        await running.post_buyback(TRADE_IN % (b"wrong", b"{}")),
+    ]
+
+    assert [answer.status_code for answer in answers] == [401] * 3
+    assert {answer.headers["content-type"] for answer in answers} == {"application/problem+json"}
+    assert await running.depths() == {}
+    assert await running.count("event_log") == 0
+
+
+async def exchange(stack: Stack, *pieces: bytes, pause: float = 0.0) -> bytes:
+    """Send bytes as they are, and return what comes back until the server hangs up."""
+    port = int(stack.environment["STOCKHOOK_INGEST_PORT"])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(pause)
+        return await asyncio.wait_for(reader.read(), 20)
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+def head(*lines: str) -> bytes:
+    fixed = ["POST /webhooks/ovoko HTTP/1.1", "Host: x", f"X-Webhook-Secret: {OVOKO_SECRET}"]
+    return "\r\n".join([*fixed, *lines, "Connection: close", "", ""]).encode()
+
+
+async def test_requests_that_bend_http_are_refused(stack: Stack) -> None:
+    await stack.started("ingest", STOCKHOOK_BODY_LIMIT="2048", STOCKHOOK_BODY_TIMEOUT="1")
+    chunk = b"400\r\n" + b"x" * 1024 + b"\r\n"
+
+    declared = await exchange(stack, head("Content-Length: 50000000"))
+    chunked = await exchange(stack, head("Transfer-Encoding: chunked"), chunk * 3 + b"0\r\n\r\n")
+    encoded = await exchange(stack, head("Content-Length: 2", "Content-Encoding: gzip"), b"{}")
+    stalled = await exchange(stack, head("Content-Length: 100"), b"{")
+
+    assert [answer[9:12] for answer in (declared, chunked, encoded, stalled)] == [
+        b"413",
+        b"413",
+        b"415",
+        b"408",
+    ]
+
+
+async def test_of_two_lengths_the_chunks_are_what_counts(stack: Stack) -> None:
+    """RFC 9112, 6.3: Transfer-Encoding overrides Content-Length. The server drops the latter."""
+    await stack.started("ingest")
+    body = KNOWN % b'"1"'
+    chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    answer = await exchange(stack, head("Content-Length: 5", "Transfer-Encoding: chunked"), chunks)
+    message = await stack.get("stockhook.orders")
+
+    assert answer[9:12] == b"200"
+    assert message is not None
+    assert message.body == body
+
+
+async def test_half_sent_headers_and_silent_connections_are_cut_off(stack: Stack) -> None:
+    await stack.started("ingest")
+    began = monotonic()
+    half, silent = await asyncio.gather(
+        exchange(stack, b"POST /webhooks/ovoko HTTP/1.1\r\nHost: x\r\n"), exchange(stack)
+    )
+
+    assert monotonic() - began < 12
+    assert b" 200 " not in half + silent
+
+
+async def test_a_sender_that_hangs_up_halfway_leaves_nothing(stack: Stack) -> None:
+    await stack.started("ingest")
+    with socket.create_connection(("127.0.0.1", int(stack.environment["STOCKHOOK_INGEST_PORT"]))) as sender:
+        sender.sendall(head("Content-Length: 100") + b'{"event_type":')
+    answer = await stack.post_ovoko(KNOWN % b'"1"')
+
+    assert answer.status_code == 200
+    assert await stack.depths() == {"stockhook.orders": 1}
+
+
+async def test_while_the_broker_is_away_the_sender_keeps_its_event(stack: Stack) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
+        worker = stack.start("ingest", STOCKHOOK_AMQP_URL=f"amqp://stockhook:x@127.0.0.1:{port}/")
+
+        async def answers() -> bool:
+            try:
+                answer = await stack.post_ovoko(KNOWN % b'"1"')
+            except httpx.TransportError:
+                return False
+            assert answer.status_code == 503
+            assert int(answer.headers["retry-after"]) > 0
+            return True
+
+        await until(answers, "it answers")
+        ready = json.loads((await stack.look("/readyz")).content)
+
+    assert ready["status"] == "not ready"
+    assert worker.stop() == 0

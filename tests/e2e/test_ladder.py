@@ -1,0 +1,138 @@
+"""Events that fail climb the ladder; their neighbours do not notice."""
+
+import json
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from tests.stack import Stack, until
+
+# Its text quotes a customer, as Postgres's own texts do.
+POISON = """
+CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'poison: part % of customer@example.com', NEW.part_id;
+END $$;
+CREATE TRIGGER poison BEFORE INSERT OR UPDATE ON parts
+    FOR EACH ROW WHEN (NEW.part_id = 'poison') EXECUTE FUNCTION poison();
+"""
+CURE = """
+DROP TRIGGER IF EXISTS poison ON parts;
+DROP FUNCTION IF EXISTS poison;
+"""
+
+
+def sold(part_id: str, number: int) -> bytes:
+    document = {
+        "event_id": f"00000000-0000-4000-8000-{number:012}",
+        "event_type": "part.status.changed",
+        "timestamp": "2026-03-01T12:00:00+00:00",
+        "event_data": {"part_id": part_id, "status": "sold"},
+    }
+    return json.dumps(document).encode()
+
+
+def failures(log: str) -> list[dict[str, Any]]:
+    """The lines that say that a delivery failed."""
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == "delivery.failed"]
+
+
+@pytest.fixture
+async def poisoned(stack: Stack) -> Any:
+    await stack.execute(CURE + POISON)
+    yield stack
+    await stack.execute(CURE)
+
+
+async def test_a_poison_event_climbs_to_the_dead_letters_and_its_neighbours_are_applied_once(
+    poisoned: Stack,
+) -> None:
+    await poisoned.started("ingest")
+    for number in range(30):
+        part_id = "poison" if number == 15 else f"part-{number}"
+        await poisoned.post_ovoko(sold(part_id, number))
+    # Started late, so that all of them are in one batch.
+    consumer = await poisoned.started("consume", "inventory")
+
+    async def is_dead() -> bool:
+        return (await poisoned.depths()).get("stockhook.inventory.dead") == 1
+
+    await until(is_dead, "the poison is dead", 30)
+    failed = failures(consumer.lines())
+
+    assert await poisoned.depths() == {"stockhook.inventory.dead": 1}
+    assert await poisoned.count("parts") == await poisoned.count("event_log") == 29
+    assert [line["to"] for line in failed] == [
+        "stockhook.inventory.retry.1s",
+        "stockhook.inventory.retry.2s",
+        "stockhook.inventory.retry.3s",
+        "stockhook.inventory.dead",
+    ]
+    assert [line["attempt"] for line in failed] == [1, 2, 3, 4]
+    assert {line["event_id"] for line in failed} == {"00000000-0000-4000-8000-000000000015"}
+    assert "customer@example.com" not in consumer.lines()
+    assert "RaiseError [P0001]" in failed[0]["reason"]
+
+
+async def test_a_dead_letter_says_why(poisoned: Stack) -> None:
+    await poisoned.started("run", STOCKHOOK_RETRY_DELAYS="1")
+    await poisoned.post_ovoko(sold("poison", 1))
+    message = await until(lambda: poisoned.get("stockhook.inventory.dead"), "there is a dead letter", 20)
+
+    assert message.body == sold("poison", 1)
+    assert message.headers["x-attempt"] == 2
+    assert str(message.headers["x-reason"]).startswith("exhausted: RaiseError [P0001] in consumers/")
+    assert message.headers["x-event-id"] == "00000000-0000-4000-8000-000000000001"
+    assert "customer@example.com" not in repr(message.headers)
+
+
+async def test_an_event_that_is_mended_in_time_is_applied_by_a_retry(poisoned: Stack) -> None:
+    await poisoned.started("run")
+    await poisoned.post_ovoko(sold("poison", 1))
+
+    async def waits() -> bool:
+        return "stockhook.inventory.retry.1s" in await poisoned.depths()
+
+    await until(waits, "it waits in the first step")
+    await poisoned.execute(CURE)
+    await until(lambda: poisoned.count("parts"), "it is applied")
+
+    assert await poisoned.count("event_log") == 1
+    assert await poisoned.depths() == {}
+
+
+async def climb(stack: Stack, steps: int, seconds: float) -> list[timedelta]:
+    """The time from each failed attempt of a poison event to the next."""
+    await stack.empty()
+    consumer = await stack.started("run")
+    await stack.post_ovoko(sold("poison", 1))
+
+    async def has_failed() -> bool:
+        return len(failures(consumer.lines())) > steps
+
+    await until(has_failed, f"{steps} steps are climbed", seconds)
+    times = [datetime.fromisoformat(line["timestamp"]) for line in failures(consumer.lines())]
+    return [after - before for before, after in pairwise(times)]
+
+
+def check_lateness(waits: list[timedelta], delays: tuple[int, ...]) -> None:
+    for wait, delay in zip(waits, delays, strict=True):
+        lateness = wait.total_seconds() - delay
+        print(f"step {delay} s: {lateness:.3f} s late")
+        assert 0 <= lateness <= 0.5
+
+
+async def test_the_true_first_step_takes_seven_seconds(poisoned: Stack) -> None:
+    poisoned.environment["STOCKHOOK_RETRY_DELAYS"] = "7,35,175"
+
+    check_lateness(await climb(poisoned, 1, 20), (7,))
+
+
+@pytest.mark.ladder
+async def test_the_true_ladder_by_the_clock(poisoned: Stack) -> None:
+    poisoned.environment["STOCKHOOK_RETRY_DELAYS"] = "7,35,175"
+
+    check_lateness(await climb(poisoned, 3, 240), (7, 35, 175))

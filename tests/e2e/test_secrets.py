@@ -1,0 +1,86 @@
+"""Canaries: no token and no bank account is found anywhere but sealed."""
+
+import json
+from pathlib import Path
+
+from cryptography.fernet import Fernet
+
+from schemas.examples import as_printed, documented
+from tests.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, until
+from worker.topology import topology
+
+IBAN = "DE89370400440532013000"
+CUSTOMER = "canary-customer@example.com"
+
+
+def canaries(body: bytes) -> bytes:
+    return body.replace(b'"accountNumber":"TESTE"', f'"accountNumber":"{IBAN}"'.encode()).replace(
+        b"customer@trade-in.com", CUSTOMER.encode()
+    )
+
+
+async def everything_kept(stack: Stack, services_state: Path) -> dict[str, bytes]:
+    """Every table, every queue, every log line."""
+    tables = await stack.fetch(
+        "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
+    )
+    kept: dict[str, bytes] = {}
+    for table in tables:
+        name = table["table_name"]
+        rows = await stack.fetch(f"SELECT * FROM {name}")
+        # bytea as the bytes that it holds, so that nothing hides in hexadecimal.
+        kept[name] = b"\n".join(
+            value if isinstance(value, bytes) else str(value).encode()
+            for row in rows
+            for value in row.values()
+        )
+    for queue in topology(stack.settings.delays).queues:
+        while (message := await stack.get(queue.name)) is not None:
+            kept[queue.name] = kept.get(queue.name, b"") + repr(message).encode() + message.body
+    for worker in stack.workers:
+        kept[worker.log.name] = worker.lines().encode()
+    for log in services_state.glob("services*/log/*"):
+        kept[log.name] = log.read_bytes()
+    return kept
+
+
+async def test_secrets_and_bank_details_are_found_nowhere(stack: Stack) -> None:
+    # Some are left in queues, some fail, some are quarantined, some are applied.
+    ingest = await stack.started("ingest")
+    for example in (*documented(), *as_printed()):
+        assert (await stack.post(example.provider, canaries(example.body))).status_code == 200
+    unknown = {"type": "OrderTeleportedEvent", "token": BUYBACK_TOKEN, "result": {"note": BUYBACK_TOKEN}}
+    await stack.post_buyback(json.dumps(unknown).encode())
+    broken_schema = {"type": "OrderCreatedEvent", "token": BUYBACK_TOKEN, "result": {"timestamp": CUSTOMER}}
+    await stack.post_buyback(json.dumps(broken_schema).encode())
+    refused = await stack.post_buyback(b'{"type":"x","token":"a-wrong-canary-token"}')
+    await stack.started("consume", "inventory", "orders", "returns", "buybacks")
+
+    async def applied() -> bool:
+        return await stack.count("event_log") == 14
+
+    await until(applied, "the buybacks are applied, the reminders wait")
+    assert ingest.stop() == 0
+    assert refused.status_code == 401
+    kept = await everything_kept(stack, stack.folder.parent)
+
+    assert {"event_log", "buyback_orders", "stockhook.reminders", "stockhook.quarantine"} <= kept.keys()
+    assert {"stockhook.buybacks.dead"} <= kept.keys()
+    for place, content in kept.items():
+        for canary in (BUYBACK_TOKEN, OVOKO_SECRET, IBAN, "a-wrong-canary-token"):
+            assert canary.encode() not in content, f"{canary} in {place}"
+        if place.endswith(".log"):
+            assert CUSTOMER.encode() not in content, f"a customer in {place}"
+    await check_sealed(stack)
+
+
+async def check_sealed(stack: Stack) -> None:
+    """What is sealed can be opened with the key, and is what was sent."""
+    (row,) = await stack.fetch(
+        "SELECT payment_details_sealed, account_number_ending FROM buyback_orders "
+        "WHERE payment_details_sealed IS NOT NULL"
+    )
+    key = Fernet(stack.environment["STOCKHOOK_SEALING_KEYS"])
+
+    assert IBAN in key.decrypt(row["payment_details_sealed"]).decode()
+    assert row["account_number_ending"] == IBAN[-4:]

@@ -1,0 +1,110 @@
+"""Commands as people type them: what they print, and their exit codes."""
+
+import json
+
+from tests.stack import Stack, free_port
+from tests.unit.test_service import BODY
+
+
+async def test_status_shows_where_everything_is(stack: Stack) -> None:
+    ingest = await stack.started("ingest")
+    await stack.post_ovoko(BODY)
+    await stack.post_ovoko(b"not json")
+    ingest.stop()
+    found = stack.run("status", "--json")
+    told = json.loads(found.stdout)
+    orders = next(family for family in told["families"] if family["family"] == "orders")
+
+    assert found.returncode == 0
+    assert (told["broker"], told["database"], told["quarantine"]) == ("reachable", "reachable", 1)
+    assert orders["queue"] == 1
+    assert orders["retry"] == {"1s": 0, "2s": 0, "3s": 0}
+    assert (orders["dead"], orders["consumers"]) == (0, 0)
+    assert told["rows"]["orders"] == 0
+
+
+async def test_status_for_people(stack: Stack) -> None:
+    found = stack.run("status", COLUMNS="120")
+
+    assert found.returncode == 0
+    for words in ("broker: reachable", "quarantine: 0", "inventory", "oldest waiting", "event_log"):
+        assert words in found.stdout
+
+
+async def test_status_says_what_cannot_be_reached_and_fails(stack: Stack) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    found = stack.run(
+        "status",
+        "--json",
+        STOCKHOOK_AMQP_URL=f"amqp://stockhook:hunter2@{nowhere}/",
+        STOCKHOOK_DATABASE_URL=f"postgresql://stockhook:hunter2@{nowhere}/stockhook",
+    )
+    told = json.loads(found.stdout)
+
+    assert found.returncode == 1
+    assert told["broker"].startswith("unreachable")
+    assert told["database"].startswith("unreachable")
+    assert "hunter2" not in found.stdout + found.stderr
+
+
+async def test_exit_codes(stack: Stack) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    no_broker = stack.run("topology", STOCKHOOK_AMQP_URL=f"amqp://x:hunter2@{nowhere}/")
+    no_database = stack.run("migrate", STOCKHOOK_DATABASE_URL=f"postgresql://x:hunter2@{nowhere}/x")
+    bad_setting = stack.run("run", STOCKHOOK_INGEST_PORT="http")
+    no_family = stack.run("consume", "invoices")
+    no_endpoint = stack.run("ingest", STOCKHOOK_OVOKO_SECRETS="", STOCKHOOK_SEALING_KEYS="")
+    no_command = stack.run("teleport")
+
+    assert (no_broker.returncode, no_database.returncode) == (69, 69)
+    assert "STOCKHOOK_AMQP_URL" in no_broker.stderr
+    assert "STOCKHOOK_DATABASE_URL" in no_database.stderr
+    assert bad_setting.returncode == 78
+    assert bad_setting.stderr.startswith("stockhook: STOCKHOOK_INGEST_PORT: ")
+    assert no_family.returncode == 2
+    assert "inventory, orders, returns, buybacks, reminders" in no_family.stderr
+    assert no_endpoint.returncode == 78
+    assert "STOCKHOOK_SEALING_KEYS is not set" in no_endpoint.stderr
+    assert no_command.returncode != 0
+    for command in (no_broker, no_database, bad_setting, no_family, no_endpoint):
+        assert "Traceback" not in command.stderr
+        assert "hunter2" not in command.stderr
+
+
+async def test_a_taken_ops_port_is_one_sentence(stack: Stack) -> None:
+    first = await stack.started("consume", "orders")
+    second = stack.run("consume", "orders", STOCKHOOK_OPS_PORT=str(first.ops_port))
+
+    assert second.returncode == 78
+    assert second.stderr.strip().splitlines()[-1].endswith("set STOCKHOOK_OPS_PORT to a free port")
+
+
+async def test_every_process_answers_on_its_ops_port(stack: Stack) -> None:
+    run = await stack.started("run")
+    consumers = await stack.ops(run.ops_port, "/readyz")
+    ingest = await stack.ops(run.ops_port + 1, "/readyz")
+    metrics = await stack.ops(run.ops_port, "/metrics")
+
+    assert set(consumers.json()["checks"]) == {
+        "publisher",
+        "inventory",
+        "orders",
+        "returns",
+        "buybacks",
+        "reminders",
+    }
+    assert ingest.json() == {"status": "ready", "checks": {"publisher": "ok"}}
+    assert (await stack.ops(run.ops_port, "/livez")).json() == {"status": "alive"}
+    assert (await stack.look("/livez")).json() == {"status": "alive"}
+    assert "stockhook_applied_total" in metrics.text
+    assert (await stack.ops(run.ops_port, "/nowhere")).status_code == 404
+
+
+async def test_logs_are_json_lines(stack: Stack) -> None:
+    run = await stack.started("run")
+    await stack.post_ovoko(BODY)
+    run.stop()
+    lines = [json.loads(line) for line in run.lines().splitlines()]
+
+    assert {"event", "level", "timestamp", "process"} <= set(lines[0])
+    assert [line["applied"] for line in lines if line["event"] == "batch.settled"] == [1]
