@@ -1,6 +1,6 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-ladder check format status send psql lock clean bootstrap
+.PHONY: help docs run test test-ladder check format status send psql lock clean bootstrap
 
 PYTHON := .venv/bin/python
 ARGS ?=
@@ -37,6 +37,9 @@ status: bootstrap  ## queues, dead letters and rows of what `make run` started
 send: bootstrap  ## play events at what `make run` started (ARGS="--documented")
 	@test -f .dev/env || { echo "nothing runs here yet: start it with \`make run\`" >&2; exit 1; }
 	@. .dev/env; exec .venv/bin/stockhook send $(ARGS)
+
+docs: bootstrap  ## the generated parts of README.md
+	@$(PYTHON) -m worker.reference README.md
 
 psql: bootstrap  ## a psql session with the database of `make run`
 	@if [ -f .dev/env ]; then . .dev/env; fi; exec $(PYTHON) -m deploy.local psql $(ARGS)

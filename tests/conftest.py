@@ -71,6 +71,8 @@ async def stack(services: Services, tmp_path: Path) -> AsyncIterator[Stack]:
         },
         folder=tmp_path,
     )
+    if services.management_url is not None:
+        made.environment[f"{PREFIX}MANAGEMENT_URL"] = services.management_url
     await made.empty()
     yield made
     made.close()

@@ -25,6 +25,8 @@ def product_settings(
         "STOCKHOOK_BUYBACK_TOKENS": secrets["buyback_token"],
         "STOCKHOOK_SEALING_KEYS": secrets["sealing_key"],
     }
+    if services.management_url is not None:
+        own["STOCKHOOK_MANAGEMENT_URL"] = services.management_url
     return own | product_ports(given) | given
 
 

@@ -1,4 +1,4 @@
-"""A private RabbitMQ node: one folder, loopback ports only, no plugins, a user of its own and no guest."""
+"""A private RabbitMQ node: one folder, loopback ports only, a user of its own and no guest."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ from deploy.local.programs import RabbitPrograms, with_libraries
 USER = VHOST = "stockhook"
 # With the address in place of a host name, nothing depends on how this machine resolves names.
 NODE_NAME = f"stockhook@{LOOPBACK}"
-PORT_NAMES = ("amqp", "distribution", "epmd")
+PORT_NAMES = ("amqp", "distribution", "epmd", "management")
 START_SECONDS = 90
 STOP_SECONDS = 20
 CONTROL_SECONDS = 60
@@ -25,6 +25,8 @@ LOOPBACK_DISTRIBUTION = "-kernel inet_dist_use_interface {127,0,0,1}"
 
 CONFIGURATION = """\
 listeners.tcp.1 = {address}:{port}
+management.tcp.ip = {address}
+management.tcp.port = {management_port}
 load_definitions = {definitions}
 disk_free_limit.absolute = 200MB
 vm_memory_high_watermark.absolute = 1GB
@@ -46,6 +48,10 @@ class RabbitSettings:
     @property
     def url(self) -> str:
         return f"amqp://{USER}:{self.password}@{LOOPBACK}:{self.ports['amqp']}/{VHOST}"
+
+    @property
+    def management_url(self) -> str:
+        return f"http://{USER}:{self.password}@{LOOPBACK}:{self.ports['management']}"
 
 
 class RabbitNode:
@@ -82,6 +88,10 @@ class RabbitNode:
     @property
     def url(self) -> str:
         return self._settings.url
+
+    @property
+    def management_url(self) -> str:
+        return self._settings.management_url
 
     def pids(self) -> list[int]:
         return [pid for pid in (self._node.pid, self._epmd.pid) if pid is not None]
@@ -170,9 +180,14 @@ def write_configuration(settings: RabbitSettings) -> None:
     definitions = folder / "definitions.json"
     definitions.touch(mode=0o600)
     definitions.write_text(json.dumps(definitions_for(settings.password)))
-    (folder / "enabled_plugins").write_text("[].\n")
+    (folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
     (folder / "rabbitmq.conf").write_text(
-        CONFIGURATION.format(address=LOOPBACK, port=settings.ports["amqp"], definitions=definitions)
+        CONFIGURATION.format(
+            address=LOOPBACK,
+            port=settings.ports["amqp"],
+            management_port=settings.ports["management"],
+            definitions=definitions,
+        )
     )
 
 

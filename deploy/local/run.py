@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 from rich.console import Console
@@ -130,7 +131,7 @@ def summary(settings: Mapping[str, str]) -> str:
 
   webhooks    {url}/webhooks/ovoko, {url}/webhooks/buyback
   operations  http://127.0.0.1:{settings["STOCKHOOK_OPS_PORT"]}/metrics, {url}/readyz, {url}/openapi.json
-  settings    .dev/env (secrets and the addresses of RabbitMQ and Postgres)
+{dashboard_line(settings)}  settings    .dev/env (secrets and the addresses of RabbitMQ and Postgres)
   logs        stockhook's below; RabbitMQ's and Postgres's in .dev/log/
 
 Say that a part was sold:
@@ -144,6 +145,17 @@ From a second terminal:
   .venv/bin/stockhook status               queues, dead letters, rows
   make psql                                SELECT * FROM parts;
 """
+
+
+def dashboard_line(settings: Mapping[str, str]) -> str:
+    url = settings.get("STOCKHOOK_MANAGEMENT_URL")
+    if url is None:
+        return ""
+    found = urlsplit(url)
+    address = f"http://{found.hostname}:{found.port}/"
+    return (
+        f"  queues      {address} (RabbitMQ's dashboard: user {found.username}, password {found.password})\n"
+    )
 
 
 def curl_line(settings: Mapping[str, str]) -> str:

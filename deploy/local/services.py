@@ -69,6 +69,8 @@ class Services:
     rabbitmq: BrokerNode | None = None
     """None for a service that the environment gave: it is not ours to stop."""
     postgres: Node | None = None
+    management_url: str | None = None
+    """RabbitMQ's management API and dashboard, with user and password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,7 @@ def private_services(
         broker.spawn()
         database.start()
         broker.wait_until_ready()
-        yield Services(broker.url, database.url, broker, database)
+        yield Services(broker.url, database.url, broker, database, broker.management_url)
 
 
 def make_nodes(

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.stack import Stack, until
+from tests.stack import Stack, delays, until
+from worker.topology import topology
 
 # Its text quotes a customer, as Postgres's own texts do.
 POISON = """
@@ -44,7 +45,13 @@ def failures(log: str) -> list[dict[str, Any]]:
 async def poisoned(stack: Stack) -> Any:
     await stack.execute(CURE + POISON)
     yield stack
+    stack.close()
     await stack.execute(CURE)
+    # What still climbs the true ladder would come down in the middle of another test.
+    usual = topology(delays(1, 2, 3)).queues
+    for queue in topology(stack.settings.delays).queues:
+        if queue not in usual:
+            await stack.delete_queue(queue.name)
 
 
 async def test_a_poison_event_climbs_to_the_dead_letters_and_its_neighbours_are_applied_once(

@@ -243,6 +243,8 @@ async def test_an_interrupted_play_sums_up_what_it_did() -> None:
             env={**os.environ, "STOCKHOOK_OVOKO_SECRETS": "secret", "STOCKHOOK_BUYBACK_TOKENS": "token"},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            # A shell that runs tests in the background has them ignore it, and they would hand that on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         await until(lambda: _at_least(len(server.requests), 10), "some are sent")
         process.send_signal(signal.SIGINT)

@@ -3,7 +3,7 @@
 import json
 
 from tests.stack import Stack
-from worker.topology import Queue
+from worker.topology import Queue, topology
 
 
 async def test_declaring_is_idempotent_and_then_all_is_as_expected(stack: Stack) -> None:
@@ -20,7 +20,11 @@ async def test_a_check_names_what_is_missing_and_creates_nothing(stack: Stack) -
         check = stack.run("topology", "--check")
 
         assert check.returncode == 1
-        assert check.stdout == "queue stockhook.orders.retry.2s is missing\n1 differences\n"
+        assert check.stdout.splitlines() == [
+            "queue stockhook.orders.retry.2s is missing",
+            "binding stockhook.return --stockhook.orders.retry.2s--> stockhook.orders.retry.2s is missing",
+            "2 differences",
+        ]
 
 
 async def test_a_check_names_the_argument_that_differs(stack: Stack) -> None:
@@ -35,7 +39,7 @@ async def test_a_check_names_the_argument_that_differs(stack: Stack) -> None:
     finally:
         await stack.delete_queue("stockhook.orders.dead")
 
-    (difference,) = json.loads(check.stdout)["differences"]
+    difference, _binding = json.loads(check.stdout)["differences"]
     assert check.returncode == 1
     assert "x-max-length" in difference
     assert "stockhook.orders.dead" in difference
@@ -43,6 +47,36 @@ async def test_a_check_names_the_argument_that_differs(stack: Stack) -> None:
     assert declared.returncode == 78
     assert "x-max-length" in declared.stderr
     assert "Traceback" not in declared.stderr
+
+
+async def test_a_check_names_bindings_that_are_missing_and_queues_that_are_too_many(stack: Stack) -> None:
+    await stack.delete_queue("stockhook.returns")
+    async with stack.broker.connection() as link:
+        channel = await link.channel()
+        # Anew, without its bindings; and a step of a ladder that is no longer climbed.
+        await channel.declare_one(
+            next(
+                queue for queue in topology(stack.settings.delays).queues if queue.name == "stockhook.returns"
+            )
+        )
+        await channel.declare_one(Queue("stockhook.returns.retry.99s", {"x-queue-type": "quorum"}))
+    try:
+        check = stack.run("topology", "--check")
+        declared = stack.run("topology")
+    finally:
+        await stack.delete_queue("stockhook.returns.retry.99s")
+    after = stack.run("topology", "--check")
+
+    assert check.returncode == 1
+    assert check.stdout.splitlines() == [
+        "binding stockhook.events --ovoko.order.return.created--> stockhook.returns is missing",
+        "binding stockhook.events --ovoko.order.return.updated--> stockhook.returns is missing",
+        "binding stockhook.return --stockhook.returns--> stockhook.returns is missing",
+        "queue stockhook.returns.retry.99s is not ours",
+        "4 differences",
+    ]
+    assert declared.returncode == 0
+    assert (after.returncode, after.stdout) == (0, "as expected\n")
 
 
 async def test_a_queue_that_is_deleted_under_its_consumer_is_there_again(stack: Stack) -> None:

@@ -1,0 +1,409 @@
+"""The fault proxy does to real connections what it says."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from datetime import timedelta
+from random import Random
+from time import monotonic
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import aio_pika
+import asyncpg
+import pytest
+
+from deploy.local.services import Services
+from tests.chaos.amqp_frames import AmqpWatch, Frames, method_of
+from tests.chaos.postgres_messages import PostgresWatch
+from tests.chaos.proxy import CLEAR, FaultProxy, Flow, Way
+from tests.chaos.wire import Direction, Garbled, Point, Unwatched, Watch
+from tests.stack import until
+
+SLOW = timedelta(milliseconds=200)
+NO_ANSWER_SECONDS = 0.3
+
+# A frame of each kind: method basic.publish on channel 1, content header, body, heartbeat.
+FRAMES = (
+    b"\x01\x00\x01\x00\x00\x00\x06\x00\x3c\x00\x28\x00\x00\xce",
+    b"\x02\x00\x01\x00\x00\x00\x0e\x00\x3c\x00\x00" + bytes(10) + b"\xce",
+    b"\x03\x00\x01\x00\x00\x00\x03\xce\xce\xce\xce",
+    b"\x08\x00\x00\x00\x00\x00\x00\xce",
+)
+
+
+@contextmanager
+def echo_server() -> Iterator[int]:
+    """Gives back what it gets, over blocking sockets and threads; closes when the other side does."""
+    with ExitStack() as cleanup:
+        listener = cleanup.enter_context(socket.create_server(("127.0.0.1", 0)))
+        connections: list[socket.socket] = []
+
+        def echo(connection: socket.socket) -> None:
+            with connection, suppress(OSError):
+                while data := connection.recv(65_536):
+                    connection.sendall(data)
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    connections.append(connection)
+                    threading.Thread(target=echo, args=(connection,), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1]
+        for connection in connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def proxy() -> Iterator[FaultProxy]:
+    with echo_server() as port, FaultProxy("127.0.0.1", port) as made:
+        yield made
+
+
+@pytest.fixture
+def client(proxy: FaultProxy) -> Iterator[socket.socket]:
+    with connected(proxy) as made:
+        assert exchange(made, b"hello") == b"hello"
+        yield made
+
+
+def connected(proxy: FaultProxy) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", proxy.port), timeout=10)
+
+
+def exchange(client: socket.socket, data: bytes) -> bytes:
+    client.sendall(data)
+    return receive(client, len(data))
+
+
+def receive(client: socket.socket, size: int) -> bytes:
+    received = b""
+    while len(received) < size:
+        chunk = client.recv(65_536)
+        if not chunk:
+            break
+        received += chunk
+    return received
+
+
+def gets_nothing(client: socket.socket) -> bool:
+    """Neither a byte, nor the end, nor a reset."""
+    before = client.gettimeout()
+    client.settimeout(NO_ANSWER_SECONDS)
+    try:
+        client.recv(1)
+    except TimeoutError:
+        return True
+    finally:
+        client.settimeout(before)
+    return False
+
+
+def test_bytes_pass_unchanged_both_ways_and_so_does_the_end(client: socket.socket) -> None:
+    data = Random(1).randbytes(3_000_000)
+    sending = threading.Thread(target=client.sendall, args=(data,))
+    sending.start()
+    received = receive(client, len(data))
+    sending.join()
+    client.shutdown(socket.SHUT_WR)
+
+    assert received == data
+    assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_latency_delays_and_ends(proxy: FaultProxy, client: socket.socket, direction: Direction) -> None:
+    proxy.shape(Way(latency=SLOW, jitter=SLOW), direction)
+    began = monotonic()
+    exchange(client, b"slow")
+    slow = monotonic() - began
+    proxy.heal()
+    began = monotonic()
+    exchange(client, b"fast")
+
+    assert slow >= SLOW.total_seconds()
+    assert monotonic() - began < SLOW.total_seconds()
+
+
+def test_a_throttled_direction_takes_its_time(proxy: FaultProxy, client: socket.socket) -> None:
+    proxy.shape(Way(bytes_per_second=20_000), Direction.TO_CLIENT)
+    began = monotonic()
+    first = exchange(client, bytes(5_000))
+    second = exchange(client, bytes(1))
+
+    assert (len(first), len(second)) == (5_000, 1)
+    assert monotonic() - began >= 0.2
+
+
+def test_a_reset_reaches_the_client_and_new_connections_work(
+    proxy: FaultProxy, client: socket.socket
+) -> None:
+    proxy.reset()
+
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+    with connected(proxy) as another:
+        assert exchange(another, b"again") == b"again"
+    assert proxy.counts["reset"] == 1
+
+
+def test_new_connections_are_refused_until_healed_while_the_old_live(
+    proxy: FaultProxy, client: socket.socket
+) -> None:
+    proxy.refuse()
+
+    with pytest.raises(ConnectionRefusedError):
+        connected(proxy)
+    assert exchange(client, b"still here") == b"still here"
+    proxy.heal()
+    with connected(proxy) as another:
+        assert exchange(another, b"again") == b"again"
+
+
+def test_a_half_open_connection_says_nothing_at_all_until_healed(
+    proxy: FaultProxy, client: socket.socket
+) -> None:
+    proxy.half_open()
+    client.sendall(b"anybody there?")
+
+    assert gets_nothing(client)
+    proxy.heal()
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_held_bytes_arrive_when_healed(
+    proxy: FaultProxy, client: socket.socket, direction: Direction
+) -> None:
+    proxy.shape(Way(Flow.HELD), direction)
+    client.sendall(b"wait")
+
+    assert gets_nothing(client)
+    proxy.heal()
+    assert receive(client, 4) == b"wait"
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_dropped_bytes_never_arrive_and_the_connection_is_reset_when_healed(
+    proxy: FaultProxy, client: socket.socket, direction: Direction
+) -> None:
+    proxy.shape(Way(Flow.DROPPED), direction)
+    client.sendall(b"gone")
+
+    assert gets_nothing(client)
+    proxy.shape(CLEAR)
+    assert exchange(client, b"here") == b"here"
+    proxy.heal()
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+    assert proxy.counts["dropped"] == 4
+
+
+def test_where_nobody_is_behind_it_a_connection_is_reset() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as placeholder:
+        port = placeholder.getsockname()[1]
+    with (
+        FaultProxy("127.0.0.1", port) as proxy,
+        pytest.raises(ConnectionResetError),
+        connected(proxy) as client,
+    ):
+        client.recv(1)
+
+    assert proxy.counts["unreachable"] == 1
+
+
+def test_frames_are_whole_however_they_were_cut() -> None:
+    stream = b"AMQP\x00\x00\x09\x01" + b"".join(FRAMES)
+    chance = Random(1)
+    for _ in range(200):
+        cuts = sorted(chance.choices(range(len(stream) + 1), k=chance.randrange(12)))
+        parts = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+        frames = Frames()
+        found = [frame for part in parts for frame in frames.feed(part)]
+
+        assert found == [stream[:8], *FRAMES]
+    assert [method_of(frame) for frame in FRAMES] == [(60, 40), None, None, None]
+
+
+def test_bytes_that_are_no_frame_are_garbled() -> None:
+    with pytest.raises(Garbled):
+        Frames().feed(b"\x01\x00\x01\x00\x00\x00\x01\x00\x00")
+
+
+def test_postgres_messages_are_whole_however_they_were_cut() -> None:
+    start = b"\x00\x00\x00\x08\x04\xd2\x16\x2f" + b"\x00\x00\x00\x09\x00\x03\x00\x00\x00"
+    commit = b"Q\x00\x00\x00\x0cCOMMIT;\x00"
+    for chunk in (1, 2, 3, 7, 100):
+        watch = PostgresWatch()
+        pieces = [
+            piece
+            for at in range(0, len(start + commit), chunk)
+            for piece in watch.feed(Direction.TO_SERVER, (start + commit)[at : at + chunk])
+        ]
+        answers = watch.feed(Direction.TO_CLIENT, b"NC\x00\x00\x00\x0bCOMMIT\x00Z\x00\x00\x00\x05I")
+
+        assert pieces == [(start[:8], None), (start[8:], None), (commit, Point.COMMIT)]
+        assert [point for _, point in answers] == [None, Point.COMMITTED, None]
+
+
+Connect = Callable[[], "asyncio.Future[asyncpg.Connection[asyncpg.Record]]"]
+
+
+def before(url: str, watch: Callable[[], Watch] = Unwatched, seed: int = 0) -> FaultProxy:
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return FaultProxy(parts.hostname, parts.port, watch=watch, seed=seed)
+
+
+async def insert(url: str, number: int) -> None:
+    """In a transaction, as the product does it."""
+    connection = await asyncpg.connect(url)
+    try:
+        async with connection.transaction():
+            await connection.execute("INSERT INTO seen VALUES ($1)", number)
+    finally:
+        connection.terminate()
+
+
+@pytest.fixture
+async def database(fresh_database: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    connection = await asyncpg.connect(fresh_database)
+    await connection.execute("CREATE TABLE seen (number integer)")
+    yield connection
+    await connection.close()
+
+
+async def test_cut_before_commit_the_row_is_not_there(
+    fresh_database: str, database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    with before(fresh_database, PostgresWatch) as proxy:
+        proxy.cut(Point.COMMIT)
+        with pytest.raises((asyncpg.PostgresConnectionError, OSError)):
+            await insert(proxy.via(fresh_database), 1)
+        await insert(proxy.via(fresh_database), 2)
+
+    assert [row["number"] for row in await database.fetch("SELECT number FROM seen")] == [2]
+    assert (proxy.counts["seen commit"], proxy.counts["cut commit"]) == (2, 1)
+
+
+async def test_cut_after_commit_the_row_is_there_though_the_client_saw_an_error(
+    fresh_database: str, database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    with before(fresh_database, PostgresWatch) as proxy:
+        proxy.cut(Point.COMMITTED, nth=2)
+        await insert(proxy.via(fresh_database), 1)
+        with pytest.raises((asyncpg.PostgresConnectionError, OSError)):
+            await insert(proxy.via(fresh_database), 2)
+
+    assert [row["number"] for row in await database.fetch("SELECT number FROM seen")] == [1, 2]
+    assert (proxy.counts["seen committed"], proxy.counts["cut committed"]) == (2, 1)
+
+
+async def test_large_results_and_prepared_statements_pass_a_watched_proxy(
+    fresh_database: str, database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    with before(fresh_database, PostgresWatch) as proxy:
+        connection = await asyncpg.connect(proxy.via(fresh_database))
+        rows = await connection.fetch("SELECT n, repeat('x', 2000) AS x FROM generate_series(1, $1) n", 2000)
+        await connection.close()
+
+    assert sum(len(row["x"]) for row in rows) == 4_000_000
+
+
+@asynccontextmanager
+async def channel(url: str) -> AsyncIterator[aio_pika.abc.AbstractChannel]:
+    connection = await aio_pika.connect(url, timeout=10)
+    try:
+        yield await connection.channel(publisher_confirms=True, on_return_raises=True)
+    finally:
+        with suppress(Exception):
+            await asyncio.wait_for(connection.close(), 2)
+
+
+async def publish(url: str, queue: str, body: bytes) -> None:
+    async with channel(url) as made:
+        await made.default_exchange.publish(aio_pika.Message(body), queue, timeout=5)
+
+
+@pytest.fixture
+async def queue(services: Services) -> AsyncIterator[str]:
+    name = f"chaos.{uuid4().hex}"
+    async with channel(services.amqp_url) as made:
+        await made.declare_queue(name, durable=True, arguments={"x-queue-type": "quorum"})
+        yield name
+        await made.queue_delete(name)
+
+
+async def bodies(url: str, queue: str, expected: int) -> list[bytes]:
+    """All that is in the queue, once as many are there as expected."""
+    async with channel(url) as made:
+        declared = await made.get_queue(queue)
+        found: list[bytes] = []
+
+        async def take() -> bool:
+            while (message := await declared.get(no_ack=True, fail=False)) is not None:
+                found.append(message.body)
+            return len(found) >= expected
+
+        await until(take, f"{expected} messages are there")
+        return found
+
+
+async def test_cut_before_a_publish_the_message_is_not_there(services: Services, queue: str) -> None:
+    with before(services.amqp_url, AmqpWatch) as proxy:
+        url = proxy.via(services.amqp_url)
+        proxy.cut(Point.PUBLISH)
+        with pytest.raises((aio_pika.exceptions.AMQPError, OSError)):
+            await publish(url, queue, b"first")
+        await publish(url, queue, b"second")
+
+    assert await bodies(services.amqp_url, queue, 1) == [b"second"]
+    assert (proxy.counts["seen publish"], proxy.counts["cut publish"]) == (2, 1)
+
+
+async def test_cut_before_the_confirm_the_message_is_there_though_the_client_saw_an_error(
+    services: Services, queue: str
+) -> None:
+    with before(services.amqp_url, AmqpWatch) as proxy:
+        url = proxy.via(services.amqp_url)
+        proxy.cut(Point.CONFIRM)
+        with pytest.raises((aio_pika.exceptions.AMQPError, OSError)):
+            await publish(url, queue, b"first")
+        await publish(url, queue, b"second")
+
+    assert await bodies(services.amqp_url, queue, 2) == [b"first", b"second"]
+    assert (proxy.counts["seen confirm"], proxy.counts["cut confirm"]) == (2, 1)
+
+
+async def test_a_large_message_passes_a_watched_proxy(services: Services, queue: str) -> None:
+    body = Random(1).randbytes(1_000_000)
+    with before(services.amqp_url, AmqpWatch) as proxy:
+        await publish(proxy.via(services.amqp_url), queue, body)
+
+        assert await bodies(proxy.via(services.amqp_url), queue, 1) == [body]
+
+
+async def test_chance_cuts_are_the_same_for_the_same_seed(services: Services, queue: str) -> None:
+    runs = []
+    for seed in (7, 7, 8):
+        cut = []
+        with before(services.amqp_url, AmqpWatch, seed) as proxy:
+            proxy.cut_randomly(Point.PUBLISH, 0.5)
+            for number in range(12):
+                try:
+                    await publish(proxy.via(services.amqp_url), queue, b"")
+                except (aio_pika.exceptions.AMQPError, OSError):
+                    cut.append(number)
+        runs.append(cut)
+
+    assert runs[0] == runs[1] != runs[2]
+    assert 0 < len(runs[0]) < 12
