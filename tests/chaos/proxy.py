@@ -90,7 +90,9 @@ class FaultProxy:
         self.counts: Counter[str] = Counter()
         self._upstream = (upstream_host, upstream_port)
         self._watch = watch
-        self._chance = Random(seed)
+        # One each: how many chunks there are depends on TCP, how many messages does not.
+        self._chance_of_jitter = Random(seed)
+        self._chance_of_cuts = Random(seed)
         self._ways = dict.fromkeys(Direction, CLEAR)
         self._cuts = _Cuts()
         self._connections: set[_Connection] = set()
@@ -232,7 +234,7 @@ class FaultProxy:
 
     def lateness(self, direction: Direction) -> float:
         way = self._ways[direction]
-        return way.latency.total_seconds() + way.jitter.total_seconds() * self._chance.random()
+        return way.latency.total_seconds() + way.jitter.total_seconds() * self._chance_of_jitter.random()
 
     async def way(self, direction: Direction) -> Way:
         """What is to happen now; waits while bytes are held."""
@@ -242,7 +244,7 @@ class FaultProxy:
 
     def strikes(self, point: Point) -> bool:
         self.counts[f"seen {point}"] += 1
-        if not self._cuts.strike(point, self._chance):
+        if not self._cuts.strike(point, self._chance_of_cuts):
             return False
         self.counts[f"cut {point}"] += 1
         return True
