@@ -17,8 +17,10 @@ class InvalidEnvelope(Exception):
 class Envelope(BaseModel):
     """The headers of a message on a family queue.
 
-    `attempt` is the number of the attempt that this delivery is, from 1. The broker adds headers of
-    its own (`x-death`, `x-delivery-count`), hence `extra="ignore"`; none of them is ever sent on.
+    `attempt` is the number of the attempt that this delivery is, from 1. `stream` and `place` are where
+    the ingest counted the event, `unused` names places that it gave out in vain (`stream:place,…`). The
+    broker adds headers of its own (`x-death`, `x-delivery-count`), hence `extra="ignore"`; none of them
+    is ever sent on.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", validate_by_name=True)
@@ -29,6 +31,9 @@ class Envelope(BaseModel):
     content_id: UUID = Field(alias="x-content-id")
     received_at: datetime = Field(alias="x-received-at")
     attempt: int = Field(default=1, ge=1, alias="x-attempt")
+    stream: int | None = Field(default=None, alias="x-stream")
+    place: int | None = Field(default=None, alias="x-place")
+    unused: str | None = Field(default=None, alias="x-unused")
     first_failed_at: datetime | None = Field(default=None, alias="x-first-failed-at")
     last_failed_at: datetime | None = Field(default=None, alias="x-last-failed-at")
     reason: str | None = Field(default=None, alias="x-reason")

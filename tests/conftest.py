@@ -68,6 +68,7 @@ async def stack(services: Services, tmp_path: Path) -> AsyncIterator[Stack]:
             f"{PREFIX}BUYBACK_TOKENS": f"{BUYBACK_TOKEN},{BUYBACK_TOKEN_OLD}",
             f"{PREFIX}SEALING_KEYS": Fernet.generate_key().decode(),
             f"{PREFIX}RETRY_DELAYS": "1,2,3",
+            f"{PREFIX}SPOOL_PATH": str(tmp_path / "spool.sqlite3"),
         },
         folder=tmp_path,
     )

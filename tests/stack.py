@@ -35,7 +35,7 @@ EXAMPLE_TOKEN = re.compile(rb'(?<="token":)\s*"[0-9a-f-]{36}"')
 
 TABLES = (
     "event_log, parts, orders, returns, buyback_orders, buyback_items, buyback_shipments, reminders, "
-    "communications, findings"
+    "communications, findings, streams, suspects"
 )
 
 

@@ -4,28 +4,37 @@ decode ─> claim ─> load ─> decide ─> save ─> commit ─> settle: publi
           └───────── one transaction ─────────┘
 """
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import assert_never
+from uuid import UUID
 
 from consumers.family import Effects, Event, WriteConflict, project
 from consumers.registry import AnyFamily
+from schemas import identity
 from schemas.envelope import HEADERS, Envelope, InvalidEnvelope
 from schemas.events import InvalidEvent, Payload, parse
-from worker import event_log
+from worker import event_log, places
 from worker.broker import Delivery, Message
+from worker.crash import crash_point
 from worker.database import Database, DatabaseUnavailable, TransactionConflict
 from worker.event_log import Candidate
 from worker.failure import describe, fingerprint
+from worker.places import Fate
 from worker.retry import Exhausted, Retry, after_failure
-from worker.topology import RETURN, dead_queue, retry_queue
+from worker.topology import RETURN, dead_queue, family_queue, retry_queue
 
 # A header table over 128 KiB makes the broker close the connection; this stays far below.
 REASON_LIMIT = 1000
 
 NO_EFFECTS = Effects(0, frozenset(), frozenset(), ())
+
+# Far above what a batch takes, far below the broker's consumer timeout; more than the time in which a
+# database that hangs is noticed.
+HANDLE_SECONDS = 30.0
 
 # How often a transaction is repeated at once after a conflict with another one.
 CONFLICT_REPEATS = 5
@@ -45,6 +54,21 @@ class Undecodable:
 
     delivery: Delivery
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A delivery that came again, not looked into: reading it may be what killed its consumer."""
+
+    delivery: Delivery
+
+
+Item = Decoded | Undecodable
+Arrived = Item | Suspect
+
+
+class BatchFailed(Exception):
+    """The batch cannot be applied as a whole; which of its events is guilty is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +119,11 @@ def decode(family: AnyFamily, delivery: Delivery) -> Decoded | Undecodable:
     return Decoded(delivery, Candidate(envelope, payload, delivery.body))
 
 
-async def handle(family: AnyFamily, database: Database, batch: Sequence[Decoded | Undecodable]) -> Report:
-    """Apply what can be applied; the guilty ones are told apart from their neighbours.
+async def handle(family: AnyFamily, database: Database, batch: Sequence[Item]) -> Report:
+    """Apply a batch in one transaction.
 
     Raises:
+        BatchFailed: Of several events; handle each by itself. A single one is reported as Failed.
         DatabaseUnavailable: Nothing is known of the batch; handle it again, whole.
     """
     candidates = [item.candidate for item in batch if isinstance(item, Decoded)]
@@ -113,20 +138,14 @@ async def handle(family: AnyFamily, database: Database, batch: Sequence[Decoded 
 
 
 async def _apply(family: AnyFamily, database: Database, candidates: Sequence[Candidate]) -> Report:
-    """All in one transaction; where that fails, each in one of its own."""
     try:
         return await _transact_repeatedly(family, database, candidates)
     except DatabaseUnavailable:
         raise
     except Exception as error:
-        if len(candidates) == 1:
-            return Report((Failed(error),))
-    reports = [await _apply(family, database, [candidate]) for candidate in candidates]
-    return Report(
-        outcomes=tuple(outcome for report in reports for outcome in report.outcomes),
-        stale=sum(report.stale for report in reports),
-        findings=sum(report.findings for report in reports),
-    )
+        if len(candidates) > 1:
+            raise BatchFailed from error
+        return Report((Failed(error),))
 
 
 async def _transact_repeatedly(
@@ -140,17 +159,53 @@ async def _transact_repeatedly(
 
 
 async def _transact(family: AnyFamily, database: Database, candidates: Sequence[Candidate]) -> Report:
-    async with database.transaction() as connection:
+    """A handler that hangs is cut off; a database that hangs is noticed before, as unavailable."""
+    async with asyncio.timeout(HANDLE_SECONDS), database.transaction() as connection:
         claimed = await event_log.claim(connection, family.name, candidates)
+        crash_point("claimed")
         events = [_event(candidates[position]) for position in sorted(claimed.positions)]
         effects = await project(family, connection, events) if events else NO_EFFECTS
         await event_log.note(connection, family.name, effects)
         await event_log.note_reuse(connection, claimed.findings)
+        fates = [
+            (candidate.envelope, Fate.APPLIED if position in claimed.positions else Fate.DUPLICATE)
+            for position, candidate in enumerate(candidates)
+        ]
+        await places.record(connection, family.name, fates)
+        crash_point("saved")
+    crash_point("committed")
     outcomes = (
         Applied() if position in claimed.positions else Duplicate() for position in range(len(candidates))
     )
     findings = len(effects.findings) + len(claimed.findings)
     return Report(tuple(outcomes), stale=effects.stale, findings=findings)
+
+
+async def record_failures(
+    family: AnyFamily, database: Database, batch: Sequence[Item], copies: Sequence[Message | None]
+) -> None:
+    """Record where the copies of failed deliveries went, once they are confirmed.
+
+    Raises:
+        DatabaseUnavailable
+    """
+    dead = dead_queue(family.name)
+    fates = [
+        (envelope, Fate.DEAD if copy.routing_key == dead else Fate.RETRYING)
+        for item, copy in zip(batch, copies, strict=True)
+        if copy is not None and (envelope := _envelope_of(item)) is not None
+    ]
+    async with database.transaction() as connection:
+        await places.record(connection, family.name, fates)
+
+
+def _envelope_of(item: Item) -> Envelope | None:
+    if isinstance(item, Decoded):
+        return item.candidate.envelope
+    try:
+        return Envelope.from_headers(item.delivery.headers)
+    except InvalidEnvelope:
+        return None
 
 
 def _event(candidate: Candidate) -> Event[Payload]:
@@ -160,7 +215,7 @@ def _event(candidate: Candidate) -> Event[Payload]:
 
 def copy_to_publish(
     family: str,
-    item: Decoded | Undecodable,
+    item: Item,
     outcome: Outcome,
     delays: Sequence[timedelta],
     now: datetime,
@@ -185,7 +240,7 @@ def copy_to_publish(
             assert_never(unreachable)
 
 
-def attempt_of(item: Decoded | Undecodable) -> int:
+def attempt_of(item: Item) -> int:
     """The number of the attempt that this delivery was, from 1."""
     if isinstance(item, Decoded):
         return item.candidate.envelope.attempt
@@ -193,15 +248,30 @@ def attempt_of(item: Decoded | Undecodable) -> int:
     return told if isinstance(told, int) else 1
 
 
-def _copy(item: Decoded | Undecodable, queue: str, attempt: int, reason: str, now: datetime) -> Message:
-    """The same body with our headers alone: what the broker added (`x-death` and the like) ends here."""
-    delivery = item.delivery
-    ours = {name: value for name in HEADERS if isinstance(value := delivery.headers.get(name), str | int)}
+def same_again(family: str, delivery: Delivery) -> Message:
+    """A delivery to be put back at the end of its queue, as if it had just arrived."""
+    return Message(RETURN, family_queue(family), delivery.type, _our_headers(delivery), delivery.body)
+
+
+def event_id_of(delivery: Delivery) -> UUID:
+    """The event id in the headers; of a message that has none, one made from its bytes."""
+    try:
+        return UUID(str(delivery.headers.get("x-event-id")))
+    except ValueError:
+        return identity.bytes_id(delivery.body)
+
+
+def _copy(item: Item, queue: str, attempt: int, reason: str, now: datetime) -> Message:
     headers = {
         "x-first-failed-at": now.isoformat(),
-        **ours,
+        **_our_headers(item.delivery),
         "x-last-failed-at": now.isoformat(),
         "x-attempt": attempt,
         "x-reason": reason[:REASON_LIMIT],
     }
-    return Message(RETURN, queue, delivery.type, headers, delivery.body)
+    return Message(RETURN, queue, item.delivery.type, headers, item.delivery.body)
+
+
+def _our_headers(delivery: Delivery) -> dict[str, str | int]:
+    """What the broker added (`x-death` and the like) ends here."""
+    return {name: value for name in HEADERS if isinstance(value := delivery.headers.get(name), str | int)}

@@ -28,13 +28,16 @@ from pamqp.commands import Basic
 from yarl import URL
 
 from worker.failure import describe
-from worker.patience import RetryError, patient
-from worker.topology import Binding, Exchange, Queue, Topology
+from worker.patience import Stopped, patiently
+from worker.topology import RETURN, Binding, Exchange, Queue, Topology
 
 log = structlog.get_logger(__name__)
 
-HEARTBEAT_SECONDS = 10
-CONNECT_TIMEOUT_SECONDS = 10
+HEARTBEAT_SECONDS = 5
+CONNECT_TIMEOUT_SECONDS = 5
+
+# How often a publisher asks the broker whether it still confirms, and how long the answer may take.
+PROBE_SECONDS = 3.0
 
 
 class BrokerUnavailable(Exception):
@@ -173,6 +176,32 @@ class Channel:
     def on_cancelled(self, callback: Callable[[], None]) -> None:
         """Call back when the broker ends a subscription, as it does when the queue is deleted."""
         self._channel.on_consumer_cancel_callbacks.add(lambda _frame: callback())
+
+    async def is_subscribed(self, queue: str, within: float) -> bool:
+        """Whether the broker still has a consumer on a queue, and answers at all within these seconds.
+
+        It may be another's consumer; a connection that is dead without knowing it shows in any case.
+        """
+        try:
+            async with asyncio.timeout(within):
+                found = await self._channel.queue_declare(queue, passive=True)
+        except _FAILURES:
+            return False
+        return bool(found.consumer_count)
+
+    async def takes_messages(self, within: float) -> bool:
+        """Whether the broker reads and confirms what we publish: it does not while an alarm is on.
+
+        The message is routed nowhere, and comes back.
+        """
+        nowhere = Message(RETURN, "stockhook.probe", "probe", {}, b"")
+        try:
+            await self.publish(nowhere, within)
+        except Unroutable:
+            return True
+        except BrokerUnavailable:
+            return False
+        return True
 
     async def wait_closed(self) -> None:
         await asyncio.wait([self._channel.closing])
@@ -337,8 +366,8 @@ async def keep_connected(name: str, session: Callable[[], Awaitable[None]], stop
         log.warning("broker.unavailable", connection=name, reason=reason)
 
     while not stopping.is_set():
-        with suppress(RetryError):
-            await patient(BrokerUnavailable, stopping, longest=5, say=say)(session)
+        with suppress(Stopped):
+            await patiently(session, BrokerUnavailable, stopping, longest_pause=2, say=say)
             if not stopping.is_set():
                 log.warning("broker.connection_lost", connection=name)
 
@@ -347,7 +376,9 @@ async def keep_connected(name: str, session: Callable[[], Awaitable[None]], stop
 class Publisher:
     """A connection for publishing alone, kept up by a loop of its own.
 
-    Alarms of the broker stop publishers, so nothing is consumed over this connection.
+    Alarms of the broker stop publishers, so nothing is consumed over this connection. It is ready only
+    while the broker confirms; after a publish that was not confirmed in time it begins anew, so that
+    what waits in the old connection does not pile up.
     """
 
     broker: Broker
@@ -355,6 +386,7 @@ class Publisher:
     deadline: float
     _channel: Channel | None = None
     _ready: asyncio.Event = field(default_factory=asyncio.Event)
+    _doubted: asyncio.Event = field(default_factory=asyncio.Event)
     _task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -373,7 +405,7 @@ class Publisher:
 
     async def check(self) -> str | None:
         """What keeps us from publishing, if anything does."""
-        return None if self.is_ready else "not connected to the broker"
+        return None if self.is_ready else "the broker is away, or confirms nothing"
 
     async def wait_ready(self) -> None:
         """Return once connected, with the topology declared.
@@ -383,8 +415,10 @@ class Publisher:
         """
         assert self._task is not None
         ready = asyncio.create_task(self._ready.wait())
-        await asyncio.wait([ready, self._task], return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
+        try:
+            await asyncio.wait([ready, self._task], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
         if self._task.done():
             self._task.result()
 
@@ -402,17 +436,37 @@ class Publisher:
         channel = self._channel
         if channel is None or not channel.is_open:
             raise BrokerUnavailable("not connected")
-        await channel.publish(message, self.deadline)
+        try:
+            await channel.publish(message, self.deadline)
+        except BrokerUnavailable:
+            if channel is self._channel:
+                self._doubted.set()
+            raise
 
     async def _session(self) -> None:
         async with self.broker.connection() as link:
             channel = await link.channel()
             await channel.declare(self.topology)
+            if not await channel.takes_messages(PROBE_SECONDS):
+                raise BrokerUnavailable("it confirms nothing")
+            self._doubted.clear()
             self._channel = channel
             self._ready.set()
             log.info("publisher.connected")
             try:
-                await channel.wait_closed()
+                await self._keep_watch(channel)
             finally:
                 self._channel = None
                 self._ready.clear()
+
+    async def _keep_watch(self, channel: Channel) -> None:
+        """Return when the connection is lost, or no longer to be trusted."""
+        ends = [asyncio.ensure_future(channel.wait_closed()), asyncio.ensure_future(self._doubted.wait())]
+        try:
+            while True:
+                done, _ = await asyncio.wait(ends, timeout=PROBE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                if done or not await channel.takes_messages(PROBE_SECONDS):
+                    return
+        finally:
+            for end in ends:
+                end.cancel()

@@ -18,8 +18,8 @@ else:
     Pool = asyncpg.Pool
 
 # What a statement may take before Postgres gives it up, and how long it may wait for a lock.
-STATEMENT_TIMEOUT_MS = 30_000
-LOCK_TIMEOUT_MS = 10_000
+STATEMENT_TIMEOUT_MS = 8_000
+LOCK_TIMEOUT_MS = 5_000
 
 
 class DatabaseUnavailable(Exception):
@@ -95,7 +95,7 @@ class Database:
                 min_size=0,
                 max_size=self._size,
                 timeout=5,
-                command_timeout=STATEMENT_TIMEOUT_MS / 1000 + 5,
+                command_timeout=STATEMENT_TIMEOUT_MS / 1000 + 2,
                 server_settings={
                     "application_name": self._application,
                     "statement_timeout": str(STATEMENT_TIMEOUT_MS),

@@ -37,3 +37,12 @@ EVENT_AGE_SECONDS = Histogram(
     buckets=(0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
 )
 PAUSED = Gauge("stockhook_paused", "1 while a family waits for the database", ["family"])
+BREAKER = Gauge(
+    "stockhook_breaker_open", "1 while a family tries one event at a time since everything fails", ["family"]
+)
+MISSING = Gauge("stockhook_missing", "Accepted events that are nowhere to be found", ["family"])
+SPOOL_EVENTS = Gauge("stockhook_spool_events", "Events in the spool")
+SPOOL_BYTES = Gauge("stockhook_spool_bytes", "Bytes of the events in the spool")
+SPOOL_AGE_SECONDS = Gauge("stockhook_spool_age_seconds", "Age of the oldest event in the spool; 0 when empty")
+SPOOLED = Counter("stockhook_spooled_total", "Events that were written to the spool")
+DRAINED = Counter("stockhook_drained_total", "Events that were published from the spool")

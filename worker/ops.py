@@ -26,13 +26,18 @@ class OpsPortTaken(Exception):
     """Another process listens on the ops port. The text says what to set."""
 
 
-async def readiness(checks: Checks) -> tuple[int, bytes]:
+# What else is worth telling on `/readyz`.
+Look = Callable[[], Mapping[str, object]]
+
+
+async def readiness(checks: Checks, look: Look | None = None) -> tuple[int, bytes]:
     """HTTP status and JSON body of `/readyz`: 200 when every check is well, else 503."""
     reasons = {name: await _reason(check) for name, check in checks.items()}
     ready = not any(reasons.values())
     body = {
         "status": "ready" if ready else "not ready",
         "checks": {name: reason or "ok" for name, reason in reasons.items()},
+        **(look() if look else {}),
     }
     return 200 if ready else 503, orjson.dumps(body)
 
@@ -46,7 +51,7 @@ async def _reason(check: Check) -> str | None:
 
 
 @asynccontextmanager
-async def serve_ops(host: str, port: int, checks: Checks) -> AsyncIterator[None]:
+async def serve_ops(host: str, port: int, checks: Checks, look: Look | None = None) -> AsyncIterator[None]:
     """Listen while the context lasts.
 
     Raises:
@@ -57,7 +62,7 @@ async def serve_ops(host: str, port: int, checks: Checks) -> AsyncIterator[None]
         with suppress(TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             async with asyncio.timeout(_REQUEST_TIMEOUT_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(await _response(head, checks))
+                writer.write(await _response(head, checks, look))
                 await writer.drain()
         writer.close()
 
@@ -72,7 +77,7 @@ async def serve_ops(host: str, port: int, checks: Checks) -> AsyncIterator[None]
         yield
 
 
-async def _response(head: bytes, checks: Checks) -> bytes:
+async def _response(head: bytes, checks: Checks, look: Look | None) -> bytes:
     method, _, rest = head.partition(b" ")
     path = rest.partition(b" ")[0].partition(b"?")[0]
     if method not in (b"GET", b"HEAD"):
@@ -81,7 +86,7 @@ async def _response(head: bytes, checks: Checks) -> bytes:
         case b"/livez":
             return _encode(200, _JSON, b'{"status": "alive"}')
         case b"/readyz":
-            status, body = await readiness(checks)
+            status, body = await readiness(checks, look)
             return _encode(status, _JSON, body)
         case b"/metrics":
             return _encode(200, CONTENT_TYPE_LATEST, generate_latest())

@@ -1,44 +1,75 @@
 """How we wait for something outside to come back: growing pauses, cut short when we stop."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import TypeVar
 
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
     RetryError,
     retry_if_exception_type,
+    stop_after_delay,
+    stop_never,
     wait_exponential_jitter,
 )
 
-__all__ = ["RetryError", "patient"]
+T = TypeVar("T")
 
 
-def patient(
+class Stopped(Exception):
+    """We were asked to stop while we waited."""
+
+
+class LastedTooLong(Exception):
+    """It did not come back in the time that was given to it."""
+
+
+async def patiently(
+    call: Callable[[], Awaitable[T]],
     errors: type[Exception] | tuple[type[Exception], ...],
     stopping: asyncio.Event,
     *,
-    longest: float,
+    longest_pause: float,
+    at_most: float | None = None,
     say: Callable[[str], None] | None = None,
-) -> AsyncRetrying:
-    """Call something again after these errors, until it succeeds; `longest` pause in seconds.
+) -> T:
+    """Call again after these errors until it succeeds; pauses and `at_most` are in seconds.
 
-    Calling the result raises RetryError once `stopping` is set.
+    Raises:
+        Stopped
+        LastedTooLong
     """
-
-    async def pause(seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), seconds)
 
     def before_sleep(state: RetryCallState) -> None:
         if say is not None and state.outcome is not None:
             say(str(state.outcome.exception()))
 
-    return AsyncRetrying(
+    async def again(seconds: float) -> None:
+        await pause(seconds, stopping)
+
+    async def attempt() -> T:
+        # tenacity would take a function that merely returns an awaitable for a synchronous one.
+        return await call()
+
+    is_over = stop_never if at_most is None else stop_after_delay(at_most)
+    retrying = AsyncRetrying(
         retry=retry_if_exception_type(errors),
-        wait=wait_exponential_jitter(initial=0.1, max=longest, jitter=0.1),
-        stop=lambda _: stopping.is_set(),
-        sleep=pause,
+        wait=wait_exponential_jitter(initial=0.1, max=longest_pause, jitter=0.1),
+        stop=lambda state: stopping.is_set() or is_over(state),
+        sleep=again,
         before_sleep=before_sleep,
     )
+    try:
+        return await retrying(attempt)
+    except RetryError as error:
+        if stopping.is_set():
+            raise Stopped from error
+        raise LastedTooLong from error
+
+
+async def pause(seconds: float, stopping: asyncio.Event) -> None:
+    """Sleep, unless we stop."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stopping.wait(), seconds)

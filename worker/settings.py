@@ -122,7 +122,19 @@ class Settings(BaseSettings):
         default=10.0, gt=0, le=60, description="Seconds in which a body must have arrived"
     )
     publish_timeout: float = Field(
-        default=5.0, gt=0, le=60, description="Seconds to wait for the broker's confirm"
+        default=0.5,
+        gt=0,
+        le=60,
+        description="Seconds that the ingest waits for the broker's confirm before it spools an event",
+    )
+    spool_path: Path = Field(
+        default=Path("stockhook-spool.sqlite3"),
+        description="File into which the ingest writes events while the broker is away",
+    )
+    spool_max_bytes: int = Field(
+        default=1_073_741_824,
+        ge=1_048_576,
+        description="Bytes of events in the spool at most; beyond, senders get 503",
     )
     shutdown_grace: float = Field(
         default=10.0, gt=0, le=300, description="Seconds to finish what is in hand after SIGTERM"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deploy.local.ports import choose_ports, free_port_pair
 from deploy.local.secrets import write_private
-from deploy.local.services import Services
+from deploy.local.services import DEV, Services
 
 INGEST_PORT = 8080
 OPS_PORT = 9090
@@ -24,6 +24,7 @@ def product_settings(
         "STOCKHOOK_OVOKO_SECRETS": secrets["ovoko_secret"],
         "STOCKHOOK_BUYBACK_TOKENS": secrets["buyback_token"],
         "STOCKHOOK_SEALING_KEYS": secrets["sealing_key"],
+        "STOCKHOOK_SPOOL_PATH": str(DEV / "spool.sqlite3"),
     }
     if services.management_url is not None:
         own["STOCKHOOK_MANAGEMENT_URL"] = services.management_url

@@ -93,7 +93,12 @@ async def test_every_process_answers_on_its_ops_port(stack: Stack) -> None:
         "buybacks",
         "reminders",
     }
-    assert ingest.json() == {"status": "ready", "checks": {"publisher": "ok"}}
+    assert ingest.json() == {
+        "status": "ready",
+        "checks": {"intake": "ok"},
+        "publishing": True,
+        "spool": {"events": 0, "bytes": 0, "oldest_seconds": None},
+    }
     assert (await stack.ops(run.ops_port, "/livez")).json() == {"status": "alive"}
     assert (await stack.look("/livez")).json() == {"status": "alive"}
     assert "stockhook_applied_total" in metrics.text

@@ -8,7 +8,7 @@ import pytest
 from deploy.local.environment import product_settings, shell_lines
 from deploy.local.rabbitmq import definitions_for, password_hash
 from deploy.local.secrets import KINDS, make_secret
-from deploy.local.services import Services, Unavailable, given_services
+from deploy.local.services import DEV, Services, Unavailable, given_services
 
 SERVICES = Services("amqp://own", "postgresql://own")
 SECRETS = {kind: f"own {kind}" for kind in KINDS}
@@ -42,6 +42,7 @@ def test_the_callers_environment_wins() -> None:
         "STOCKHOOK_OVOKO_SECRETS": "mine",
         "STOCKHOOK_BUYBACK_TOKENS": "own buyback_token",
         "STOCKHOOK_SEALING_KEYS": "own sealing_key",
+        "STOCKHOOK_SPOOL_PATH": str(DEV / "spool.sqlite3"),
     }
 
 

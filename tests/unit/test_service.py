@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import pytest
 from cryptography.fernet import Fernet
 
-from worker.broker import BrokerUnavailable, Message, Unroutable
+from worker.broker import Message
 from worker.ingest.service import Disconnected, Ingest, Request, Response
+from worker.ingest.storage import NotStored
 from worker.settings import Settings
 
 SECRET = "ovoko-secret"
@@ -18,16 +19,22 @@ BODY = b'{"event_type":"order.created","timestamp":"2023-01-12T14:17:20Z","event
 
 
 @dataclass
-class Published:
-    """Stands where the publisher does: keeps what was published, or fails."""
+class Stored:
+    """Stands where the storage does: keeps what was stored, or fails."""
 
     failure: Exception | None = None
     messages: list[Message] = field(default_factory=list)
 
-    async def publish(self, message: Message) -> None:
+    async def store(self, message: Message, family: str | None) -> None:
         if self.failure is not None:
             raise self.failure
         self.messages.append(message)
+
+    async def check(self) -> str | None:
+        return None
+
+    def look(self) -> dict[str, object]:
+        return {"publishing": True, "spool": None}
 
 
 def settings(**changes: object) -> Settings:
@@ -59,7 +66,7 @@ async def hung_up() -> AsyncIterator[bytes]:
 
 async def answer(
     body: AsyncIterator[bytes] | bytes = BODY,
-    published: Published | None = None,
+    stored: Stored | None = None,
     method: str = "POST",
     path: str = "/webhooks/ovoko",
     configured: Settings | None = None,
@@ -67,40 +74,39 @@ async def answer(
 ) -> Response:
     given = {"x-webhook-secret": SECRET, **{name.replace("_", "-"): value for name, value in headers.items()}}
     request = Request(method, path, given, chunks(body) if isinstance(body, bytes) else body)
-    ingest = Ingest(configured or settings(), published or Published(), {})
+    ingest = Ingest(configured or settings(), stored or Stored())
     return await ingest.handle(request)
 
 
-async def test_an_event_is_answered_once_it_is_published() -> None:
-    published = Published()
-    response = await answer(published=published)
+async def test_an_event_is_answered_once_it_is_stored() -> None:
+    stored = Stored()
+    response = await answer(stored=stored)
     told = json.loads(response.body)
 
     assert (response.status, told["status"]) == (200, "accepted")
-    assert [message.headers["x-event-id"] for message in published.messages] == [told["event_id"]]
+    assert [message.headers["x-event-id"] for message in stored.messages] == [told["event_id"]]
 
 
-@pytest.mark.parametrize("failure", [BrokerUnavailable("gone"), Unroutable("nowhere")])
-async def test_what_cannot_be_published_is_left_with_the_sender(failure: Exception) -> None:
-    response = await answer(published=Published(failure))
+async def test_what_cannot_be_stored_is_left_with_the_sender() -> None:
+    response = await answer(stored=Stored(NotStored("no room")))
 
     assert response.status == 503
     assert ("retry-after", "7") in response.headers
 
 
 async def test_our_own_fault_is_no_reason_to_forget_an_event() -> None:
-    response = await answer(published=Published(ZeroDivisionError()))
+    response = await answer(stored=Stored(ZeroDivisionError()))
 
     assert response.status == 500
 
 
 @pytest.mark.parametrize("secret", ["", "wrong", SECRET + "x", SECRET[:-1], "ü", "\udcff"])
 async def test_a_wrong_secret_is_refused_and_nothing_is_published(secret: str) -> None:
-    published = Published()
-    response = await answer(published=published, x_webhook_secret=secret)
+    stored = Stored()
+    response = await answer(stored=stored, x_webhook_secret=secret)
 
     assert response.status == 401
-    assert published.messages == []
+    assert stored.messages == []
 
 
 async def test_a_wrong_secret_is_refused_before_the_body_is_read() -> None:
@@ -131,10 +137,10 @@ async def test_a_stalled_body_is_given_up() -> None:
 
 
 async def test_a_sender_that_hangs_up_has_sent_nothing() -> None:
-    published = Published()
+    stored = Stored()
 
-    assert (await answer(hung_up(), published)).status == 400
-    assert published.messages == []
+    assert (await answer(hung_up(), stored)).status == 400
+    assert stored.messages == []
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,12 @@ from worker.topology import EVENTS, quarantine_key
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """To be published; `reason` says why it goes to the quarantine, None that a family takes it."""
+    """To be stored: for a family, or for the quarantine, and then `reason` says why."""
 
     event_id: UUID
     message: Message
-    reason: str | None
+    family: str | None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def _routed(
         received_at=received_at,
     )
     key = routing_key(provider, event_type)
-    return Accepted(event_id, Message(EVENTS, key, key, envelope.to_headers(), body), None)
+    return Accepted(event_id, Message(EVENTS, key, key, envelope.to_headers(), body), FAMILY_OF[key])
 
 
 def _quarantined(provider: Provider, body: bytes, reason: str, received_at: datetime) -> Accepted:
@@ -153,4 +154,4 @@ def _quarantined(provider: Provider, body: bytes, reason: str, received_at: date
         reason=reason,
     )
     key = quarantine_key(provider)
-    return Accepted(content_id, Message(EVENTS, key, key, envelope.to_headers(), body), reason)
+    return Accepted(content_id, Message(EVENTS, key, key, envelope.to_headers(), body), None, reason)

@@ -24,9 +24,12 @@ from granian.rsgi import (  # type: ignore[attr-defined]  # granian re-exports t
 from schemas.events import Provider
 from worker.broker import Broker, Publisher
 from worker.ingest.service import Disconnected, Ingest, Request, Response, why_off
+from worker.ingest.spool import Spool, SpoolBroken
+from worker.ingest.storage import Storage
 from worker.logs import configure
 from worker.ops import serve_ops
 from worker.orphan import stop_with_parent
+from worker.runtime import hang_watch
 from worker.settings import BadSettings, Settings, read_settings
 from worker.topology import topology
 
@@ -43,12 +46,14 @@ class Application:
         self._settings = settings
         self._stack = AsyncExitStack()
         self._ingest: Ingest | None = None
+        self._draining: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.run_until_complete(self._start())
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
-        loop.run_until_complete(self._stack.aclose())
+        loop.run_until_complete(self._stop())
         log.info("ingest.stopped")
 
     async def _start(self) -> None:
@@ -60,12 +65,34 @@ class Application:
                 settings.publish_timeout,
             )
         )
-        checks = {"publisher": publisher.check}
-        await self._stack.enter_async_context(serve_ops(settings.ops_host, settings.ops_port, checks))
+        storage = Storage(publisher, await self._open_spool())
+        storage.measure()
+        checks = {"intake": storage.check}
+        await self._stack.enter_async_context(
+            serve_ops(settings.ops_host, settings.ops_port, checks, storage.look)
+        )
+        await self._stack.enter_async_context(hang_watch())
         with suppress(TimeoutError):
             await asyncio.wait_for(publisher.wait_ready(), FIRST_CONNECTION_SECONDS)
-        self._ingest = Ingest(settings, publisher, checks)
+        self._draining = asyncio.create_task(storage.drain(self._stopping), name="drainer")
+        self._ingest = Ingest(settings, storage)
         log.info("ingest.listening", host=settings.ingest_host, port=settings.ingest_port)
+
+    async def _stop(self) -> None:
+        self._stopping.set()
+        if self._draining is not None:
+            self._draining.cancel()
+            await asyncio.wait([self._draining])
+        await self._stack.aclose()
+
+    async def _open_spool(self) -> Spool | None:
+        """Without a spool we still serve: events are refused while the broker is away."""
+        spool = Spool(self._settings.spool_path, self._settings.spool_max_bytes)
+        try:
+            return await self._stack.enter_async_context(spool)
+        except SpoolBroken as error:
+            log.error("spool.broken", reason=str(error))
+            return None
 
     async def __rsgi__(self, scope: Scope, protocol: HTTPProtocol) -> None:
         assert self._ingest is not None, "requests come after the start"

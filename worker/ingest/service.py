@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from time import monotonic
 from typing import Protocol, assert_never
 
 import orjson
@@ -13,7 +12,7 @@ from cryptography.fernet import MultiFernet
 
 from schemas.events import Provider
 from worker import metrics
-from worker.broker import BrokerUnavailable, Message, Unroutable
+from worker.broker import Message
 from worker.ingest.authentication import is_active
 from worker.ingest.intake import (
     Accepted,
@@ -24,7 +23,8 @@ from worker.ingest.intake import (
     take_ovoko,
 )
 from worker.ingest.openapi import openapi_document
-from worker.ops import Checks, readiness
+from worker.ingest.storage import NotStored
+from worker.ops import readiness
 from worker.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -33,8 +33,14 @@ log = structlog.get_logger(__name__)
 RETRY_AFTER_SECONDS = 7
 
 
-class Publishes(Protocol):
-    async def publish(self, message: Message) -> None: ...
+class Stores(Protocol):
+    """What keeps events; raises NotStored."""
+
+    async def store(self, message: Message, family: str | None) -> None: ...
+
+    async def check(self) -> str | None: ...
+
+    def look(self) -> Mapping[str, object]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +83,7 @@ class Refused(Exception):
 @dataclass(slots=True)
 class Ingest:
     settings: Settings
-    publisher: Publishes
-    checks: Checks
+    storage: Stores
     _sealer: MultiFernet | None = field(init=False)
     _openapi: bytes = field(init=False)
 
@@ -111,7 +116,7 @@ class Ingest:
             case "/livez":
                 return Response(200, b'{"status": "alive"}')
             case "/readyz":
-                return Response(*await readiness(self.checks))
+                return Response(*await readiness({"intake": self.storage.check}, self.storage.look))
             case _:
                 return Response(200, self._openapi)
 
@@ -120,8 +125,8 @@ class Ingest:
         body = await self._read(request)
         intake = self._intake(provider, body, datetime.now(UTC))
         match intake:
-            case Accepted(event_id, message, reason):
-                await self._publish(message)
+            case Accepted(event_id=event_id, reason=reason) as accepted:
+                await self._store(accepted)
                 metrics.RECEIVED.labels(provider, "quarantined" if reason else "accepted").inc()
                 if reason:
                     log.warning("event.quarantined", provider=provider, event_id=event_id, reason=reason)
@@ -198,20 +203,18 @@ class Ingest:
             (("connection", "close"),),
         )
 
-    async def _publish(self, message: Message) -> None:
-        """Return once the broker has confirmed: from then on the event is ours."""
-        began = monotonic()
+    async def _store(self, accepted: Accepted) -> None:
+        """Return once the event is ours: confirmed by the broker, or on disk."""
         try:
-            await self.publisher.publish(message)
-        except (BrokerUnavailable, Unroutable) as error:
-            log.warning("publish.failed", reason=str(error), failure=type(error).__name__)
+            await self.storage.store(accepted.message, accepted.family)
+        except NotStored as error:
+            log.warning("event.refused", reason=str(error))
             raise Refused(
                 503,
                 "Cannot take events in",
                 "The event was not stored: send it again.",
                 (("retry-after", str(RETRY_AFTER_SECONDS)),),
             ) from error
-        metrics.PUBLISH_SECONDS.observe(monotonic() - began)
 
 
 _PROVIDERS = {f"/webhooks/{provider}": provider for provider in Provider}

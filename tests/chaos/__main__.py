@@ -1,0 +1,76 @@
+"""`python -m tests.chaos --seed 1 --minutes 5`: exit 0 if every promise held, else 1."""
+
+import json
+import os
+import signal
+import sys
+from typing import Annotated
+
+from cyclopts import Parameter, run
+from rich.console import Console
+
+from deploy.local.packages import DownloadFailed
+from deploy.local.process import StartFailed
+from deploy.local.services import Unavailable
+from tests.chaos.run import Options
+from tests.chaos.run import run as run_chaos
+from worker.settings import PREFIX
+
+UNAVAILABLE = 69
+INTERRUPTED = 130
+
+Flag = Annotated[bool, Parameter(negative=())]
+
+
+def main(
+    *,
+    seed: int = 1,
+    minutes: float = 5.0,
+    rate: float = 50.0,
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    keep: Flag = False,
+) -> int:
+    """Strike the product with one fault after another, under load, and see what its promises are worth.
+
+    Parameters
+    ----------
+    seed
+        Which events are sent, and what strikes when.
+    minutes
+        For how long; then it waits for quiet and compares.
+    rate
+        Events a second.
+    json_
+        Print JSON at the end; what happens meanwhile goes to standard error.
+    keep
+        Keep the logs, also where nothing was wrong.
+    """
+    # Services and settings are our own, whatever the environment says.
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        del os.environ[name]
+    signal.signal(signal.SIGTERM, _interrupt)
+    progress = Console(stderr=True, highlight=False)
+
+    def say(line: str) -> None:
+        progress.print(line, markup=False, soft_wrap=True)
+
+    try:
+        report = run_chaos(Options(seed, minutes * 60, rate, keep), say)
+    except (Unavailable, StartFailed, DownloadFailed) as error:
+        print(error, file=sys.stderr)
+        return UNAVAILABLE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    if json_:
+        print(json.dumps(report.as_json()))
+    else:
+        Console(highlight=False).print(report.as_tables())
+    return 1 if report.problems else 0
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

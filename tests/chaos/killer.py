@@ -1,0 +1,190 @@
+"""Carries out what the plan says: how each fault is brought about, and how it is healed."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import assert_never
+
+import asyncpg
+
+from deploy.local.process import StartFailed
+from deploy.local.rabbitmq import ControlFailed
+from deploy.local.services import BrokerNode, Node
+from tests.chaos.faults import Fault, Kind, Target
+from tests.chaos.processes import Supervised
+from tests.chaos.proxy import FaultProxy, Flow, Way
+from tests.chaos.small_disk import SmallDisk
+from tests.chaos.wire import Direction, Point
+
+# The slowest that a link gets, and the latency that it then has.
+SLOWEST = timedelta(milliseconds=400)
+SLOWEST_BYTES_PER_SECOND = 10_000
+
+BREAK_WRITES = """
+CREATE OR REPLACE FUNCTION chaos() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the run lets writes fail';
+END $$;
+CREATE OR REPLACE TRIGGER chaos BEFORE INSERT OR UPDATE ON returns
+    FOR EACH ROW EXECUTE FUNCTION chaos();
+CREATE OR REPLACE TRIGGER chaos BEFORE INSERT OR UPDATE ON orders
+    FOR EACH ROW EXECUTE FUNCTION chaos();
+"""
+MEND_WRITES = """
+DROP TRIGGER IF EXISTS chaos ON returns;
+DROP TRIGGER IF EXISTS chaos ON orders;
+"""
+
+HEALTHY_MEMORY = ("set_vm_memory_high_watermark", "absolute", "1GB")
+HEALTHY_DISK = ("set_disk_free_limit", "200MB")
+
+HEAL_SECONDS = 60
+
+
+class NotHealed(Exception):
+    """A fault of ours could not be taken back: nothing that is measured afterwards means anything."""
+
+
+@dataclass(slots=True)
+class Killer:
+    processes: Mapping[Target, Supervised]
+    proxies: Mapping[Target, FaultProxy]
+    broker: BrokerNode
+    postgres: Node
+    database_url: str
+    disks: Mapping[Target, SmallDisk]
+
+    async def strike(self, fault: Fault, intensity: float) -> None:
+        match fault.target:
+            case Target.INGEST | Target.FIRST_CONSUMER | Target.SECOND_CONSUMER:
+                self._strike_process(self.processes[fault.target], fault.kind)
+            case Target.BROKER | Target.POSTGRES if fault.kind in (Kind.KILLED, Kind.PAUSED):
+                node = self._node(fault.target)
+                await asyncio.to_thread(node.kill if fault.kind is Kind.KILLED else node.pause)
+            case Target.BROKER:
+                await self._alarm(fault.kind)
+            case Target.POSTGRES if fault.kind is Kind.WRITES_FAIL:
+                await self._execute(BREAK_WRITES)
+            case Target.POSTGRES | Target.SPOOL:
+                await asyncio.to_thread(self.disks[fault.target].fill)
+            case Target.INGEST_TO_BROKER | Target.CONSUMERS_TO_BROKER | Target.CONSUMERS_TO_POSTGRES:
+                proxy = self.proxies[fault.target]
+                await asyncio.to_thread(_disturb, proxy, fault.kind, intensity)
+            case unreachable:
+                assert_never(unreachable)
+
+    async def heal(self, fault: Fault) -> None:
+        """Return when it is gone.
+
+        Raises:
+            NotHealed
+        """
+        try:
+            async with asyncio.timeout(HEAL_SECONDS):
+                await self._heal(fault)
+        except (TimeoutError, StartFailed, ControlFailed) as error:
+            raise NotHealed(f"{fault}: {error or 'not within its time'}") from error
+
+    async def _heal(self, fault: Fault) -> None:
+        match fault.target:
+            case Target.INGEST | Target.FIRST_CONSUMER | Target.SECOND_CONSUMER:
+                self.processes[fault.target].resume()
+            case Target.BROKER | Target.POSTGRES if fault.kind in (Kind.KILLED, Kind.PAUSED):
+                node = self._node(fault.target)
+                await asyncio.to_thread(node.start if fault.kind is Kind.KILLED else node.resume)
+            case Target.BROKER:
+                for command in (HEALTHY_MEMORY, HEALTHY_DISK):
+                    await asyncio.to_thread(self.broker.ctl, *command)
+            case Target.POSTGRES if fault.kind is Kind.WRITES_FAIL:
+                await self._execute(MEND_WRITES)
+            case Target.POSTGRES | Target.SPOOL:
+                await asyncio.to_thread(self.disks[fault.target].free)
+            case Target.INGEST_TO_BROKER | Target.CONSUMERS_TO_BROKER | Target.CONSUMERS_TO_POSTGRES:
+                await asyncio.to_thread(self.proxies[fault.target].heal)
+            case unreachable:
+                assert_never(unreachable)
+
+    async def heal_everything(self) -> None:
+        """Whatever was struck before; raises NotHealed."""
+        for process in self.processes.values():
+            process.resume()
+        for proxy in self.proxies.values():
+            await asyncio.to_thread(proxy.heal)
+        for disk in self.disks.values():
+            await asyncio.to_thread(disk.free)
+        for target in (Target.BROKER, Target.POSTGRES):
+            for kind in (Kind.PAUSED, Kind.KILLED):
+                await self.heal(Fault(kind, target))
+        await self.heal(Fault(Kind.MEMORY_ALARM, Target.BROKER))
+        await self.heal(Fault(Kind.WRITES_FAIL, Target.POSTGRES))
+
+    def _node(self, target: Target) -> Node:
+        return self.broker if target is Target.BROKER else self.postgres
+
+    def _strike_process(self, process: Supervised, kind: Kind) -> None:
+        match kind:
+            case Kind.KILLED:
+                process.kill()
+            case Kind.WORKER_KILLED:
+                process.kill_worker()
+            case Kind.PAUSED:
+                process.pause()
+            case _:
+                raise AssertionError(f"no fault of a process: {kind}")
+
+    async def _alarm(self, kind: Kind) -> None:
+        command = ("set_vm_memory_high_watermark", "0")
+        if kind is Kind.DISK_ALARM:
+            command = ("set_disk_free_limit", "100TB")
+        await asyncio.to_thread(self.broker.ctl, *command)
+
+    async def _execute(self, statements: str) -> None:
+        """Until it succeeds: a busy table may not be to be locked at once."""
+        while True:
+            with suppress(asyncpg.PostgresError, OSError, TimeoutError):
+                connection = await asyncpg.connect(self.database_url, timeout=5)
+                try:
+                    await connection.execute(f"SET lock_timeout = '2s'; {statements}")
+                    return
+                finally:
+                    connection.terminate()
+            await asyncio.sleep(0.1)
+
+
+def _disturb(proxy: FaultProxy, kind: Kind, intensity: float) -> None:
+    match kind:
+        case Kind.SLOW:
+            proxy.shape(Way(latency=SLOWEST * intensity / 2, jitter=SLOWEST * intensity / 2))
+        case Kind.THROTTLED:
+            proxy.shape(Way(bytes_per_second=int(SLOWEST_BYTES_PER_SECOND / intensity)))
+        case Kind.RESET:
+            proxy.reset()
+        case Kind.AWAY:
+            proxy.refuse()
+            proxy.reset()
+        case Kind.HALF_OPEN:
+            proxy.half_open()
+        case Kind.HELD:
+            proxy.shape(Way(Flow.HELD))
+        case Kind.HELD_TO_SERVER:
+            proxy.shape(Way(Flow.HELD), Direction.TO_SERVER)
+        case Kind.HELD_TO_CLIENT:
+            proxy.shape(Way(Flow.HELD), Direction.TO_CLIENT)
+        case Kind.DROPPED:
+            proxy.shape(Way(Flow.DROPPED))
+        case Kind.DROPPED_TO_SERVER:
+            proxy.shape(Way(Flow.DROPPED), Direction.TO_SERVER)
+        case Kind.DROPPED_TO_CLIENT:
+            proxy.shape(Way(Flow.DROPPED), Direction.TO_CLIENT)
+        case Kind.CUT_BEFORE_COMMIT:
+            proxy.cut_randomly(Point.COMMIT, intensity)
+        case Kind.CUT_AFTER_COMMIT:
+            proxy.cut_randomly(Point.COMMITTED, intensity)
+        case Kind.CUT_BEFORE_PUBLISH:
+            proxy.cut_randomly(Point.PUBLISH, intensity)
+        case Kind.CUT_BEFORE_CONFIRM:
+            proxy.cut_randomly(Point.CONFIRM, intensity)
+        case _:
+            raise AssertionError(f"no fault of a network: {kind}")

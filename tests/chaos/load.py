@@ -1,0 +1,131 @@
+"""The load: generated events, some of them odd, and a record of what was answered to each."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from random import Random
+from time import monotonic
+from uuid import UUID
+
+import orjson
+
+from schemas.envelope import Envelope
+from schemas.events import Provider
+from worker.ingest.intake import Accepted, take_buyback, take_ovoko
+from worker.send.client import Answer
+from worker.send.life import GeneratedEvent
+from worker.send.marketplace import events, scrambled
+from worker.send.webhook import Credentials, Webhook
+from worker.settings import Settings
+
+DUPLICATES = 0.1
+# Shares of events that are followed by an odd one, or by another one under the same id.
+ODD = 0.01
+ID_USED_TWICE = 0.01
+
+# After each failure the sender waits so long: the marketplaces' waits, shortened so that a run ends.
+RESEND_AFTER = tuple(timedelta(seconds=seconds) for seconds in (1, 2, 4, 8, 8))
+
+
+def generated(seed: int) -> Iterator[GeneratedEvent]:
+    """A marketplace out of order, with repeats, ids used twice, and bodies that nobody can read."""
+    chance = Random(seed)
+    for event in scrambled(events(seed), duplicates=DUPLICATES, shuffle=True, seed=seed):
+        yield event
+        if event.provider is Provider.OVOKO and chance.random() < ID_USED_TWICE:
+            yield _under_the_same_id(event)
+        if chance.random() < ODD:
+            yield _odd(chance, event)
+
+
+def _under_the_same_id(event: GeneratedEvent) -> GeneratedEvent:
+    document = orjson.loads(event.body)
+    inner = document.get("event", document)
+    occurred_at = event.occurred_at + timedelta(seconds=1)
+    inner["timestamp"] = occurred_at.isoformat()
+    return replace(event, occurred_at=occurred_at, body=orjson.dumps(document))
+
+
+def _odd(chance: Random, event: GeneratedEvent) -> GeneratedEvent:
+    """Authentic, but for the quarantine."""
+    mark = chance.getrandbits(64)
+    match chance.randrange(3):
+        case 0:
+            body, provider = b'{"event_id": "%d", ' % mark, Provider.OVOKO
+        case 1:
+            body, provider = b'{"event_type": "part.painted", "event_id": "%d"}' % mark, Provider.OVOKO
+        case _:
+            body, provider = b'{"token": "", "type": "ItemSungEvent", "result": %d}' % mark, Provider.BUYBACK
+    return replace(event, provider=provider, event_type="odd", body=body)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """By which an event is found again: its id as it came, and what it says."""
+
+    event_id: UUID
+    content_id: UUID
+
+
+@dataclass(slots=True)
+class Sent:
+    """An event that was handed to the sender, and what was answered to it in all."""
+
+    webhook: Webhook
+    accepted: int = 0
+    answered_ids: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Record:
+    """What was sent and answered. The same event sent twice is one entry."""
+
+    sent: dict[tuple[Provider, bytes], Sent] = field(default_factory=dict)
+    last_accepted: float = 0.0
+    accepted: int = 0
+
+    def on_accepted(self, webhook: Webhook, answer: Answer) -> None:
+        entry = self.sent[webhook.provider, webhook.body]
+        entry.accepted += 1
+        entry.answered_ids.add(str(json.loads(answer.body)["event_id"]))
+        self.accepted += 1
+        self.last_accepted = monotonic()
+
+    def recorded(self, webhooks: Iterable[Webhook], goes_on: Callable[[], bool]) -> Iterator[Webhook]:
+        """Each webhook, noted before it is sent, while it `goes_on`."""
+        for webhook in webhooks:
+            if not goes_on():
+                return
+            self.sent.setdefault((webhook.provider, webhook.body), Sent(webhook))
+            yield webhook
+
+
+def webhooks(seed: int, credentials: Credentials) -> Iterator[Webhook]:
+    for event in generated(seed):
+        yield credentials.webhook(event.provider, event.event_type, event.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What the ingest makes of a webhook: computed here by the same pure functions."""
+
+    identity: Identity
+    message_body: bytes
+    provider: Provider
+    is_odd: bool
+
+
+def take(webhook: Webhook, settings: Settings) -> Taken:
+    now = datetime.now(UTC)
+    match webhook.provider:
+        case Provider.OVOKO:
+            intake = take_ovoko(webhook.body, now)
+        case Provider.BUYBACK:
+            assert settings.sealer is not None, "the run has a key"
+            found = take_buyback(webhook.body, now, settings.buyback_tokens, settings.sealer)
+            assert isinstance(found, Accepted), "what is generated is authentic"
+            intake = found
+    envelope = Envelope.from_headers(intake.message.headers)
+    identity = Identity(envelope.event_id, envelope.content_id)
+    return Taken(identity, intake.message.body, webhook.provider, intake.reason is not None)

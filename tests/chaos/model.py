@@ -1,0 +1,192 @@
+"""What the tables must hold: the real `decide` and `save` of each family, in memory, all events at once.
+
+The model takes the events that are in the event log, whatever was answered to their senders: an event
+that was never answered may have been applied or not. That the log holds what it must is checked apart.
+"""
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+
+from consumers.family import Connection, Effects, Event, project
+from consumers.registry import FAMILIES, FAMILY_OF, AnyFamily
+from schemas.events import parse, routing_key_of
+from tests.chaos.load import Identity, Taken
+
+Row = tuple[Any, ...]
+Tables = dict[str, dict[Row, Mapping[str, Any]]]
+
+_INSERT = re.compile(r"INSERT INTO (?P<table>\w+)[^(]*\((?P<columns>[^)]*)\)")
+
+# By what a row is known; the other tables are sets of whole rows.
+KEYS = {
+    "parts": ("part_id",),
+    "orders": ("order_id",),
+    "returns": ("return_id",),
+    "buyback_orders": ("order_id",),
+    "buyback_items": ("order_id", "item_id"),
+    "buyback_shipments": ("order_id", "tracking_code"),
+    "reminders": ("order_id", "kind", "occurred_at"),
+    "findings": ("kind", "family", "entity_id", "event_id"),
+    "communications": ("event_id", "kind"),
+}
+
+# Depends on how events were batched; or is encrypted, differently each time.
+NOT_COMPARED = {"revision", "payment_details_sealed"}
+LISTED = 10
+
+
+@dataclass(slots=True)
+class Written:
+    """A connection that keeps what `save` writes, as rows by column."""
+
+    rows: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+
+    async def fetch(self, query: str, *args: object) -> list[Any]:
+        raise AssertionError("the model begins with nothing and reads nothing")
+
+    async def execute(self, query: str, *args: object) -> str:
+        found = _INSERT.search(query)
+        assert found is not None, "save inserts"
+        columns = [column.strip() for column in found["columns"].split(",")]
+        values = list(zip(*args, strict=True))
+        self.rows[found["table"]] += [dict(zip(columns, row, strict=True)) for row in values]
+        return f"INSERT 0 {len(values)}"
+
+
+async def model(events: Iterable[Taken]) -> Tables:
+    """The tables after these events, each identity once."""
+    by_family: defaultdict[str, list[Event[Any]]] = defaultdict(list)
+    contents: defaultdict[Any, set[Any]] = defaultdict(set)
+    for taken in events:
+        payload = parse(taken.provider, taken.message_body)
+        family = FAMILY_OF[routing_key_of(type(payload))]
+        by_family[family].append(Event(taken.identity.event_id, datetime.now(UTC), payload))
+        contents[taken.identity.event_id].add(taken.identity.content_id)
+
+    written = Written()
+    for name, family_events in by_family.items():
+        effects = await project(_from_nothing(FAMILIES[name]), written, family_events)
+        _note(written, name, effects)
+    for event_id, different in contents.items():
+        if len(different) > 1:
+            written.rows["findings"].append(
+                {"kind": "event_id_reused", "family": "any", "entity_id": str(event_id), "event_id": event_id}
+            )
+    return {table: _keyed(table, written.rows[table]) for table in KEYS}
+
+
+def _from_nothing(family: AnyFamily) -> AnyFamily:
+    async def load(_connection: Connection, _events: Sequence[Event[Any]]) -> Mapping[Any, Any]:
+        return {}
+
+    return replace(family, load=load)
+
+
+def _note(written: Written, family: str, effects: Effects) -> None:
+    for finding in effects.findings:
+        written.rows["findings"].append(
+            {
+                "kind": finding.kind,
+                "family": family,
+                "entity_id": finding.entity_id,
+                "event_id": finding.event_id,
+            }
+        )
+    for call in effects.communications:
+        written.rows["communications"].append(
+            {
+                "event_id": call.event_id,
+                "kind": call.kind.value,
+                "order_id": call.order_id,
+                "item_id": call.item_id,
+                "occurred_at": call.occurred_at,
+            }
+        )
+
+
+async def stored(url: str, columns: Mapping[str, Iterable[str]]) -> Tables:
+    """The same tables as they are in Postgres."""
+    connection = await asyncpg.connect(url)
+    try:
+        return {
+            table: _keyed(
+                table,
+                [dict(row) for row in await connection.fetch(f"SELECT {', '.join(names)} FROM {table}")],
+            )
+            for table, names in columns.items()
+        }
+    finally:
+        await connection.close()
+
+
+def columns_of(tables: Tables) -> dict[str, list[str]]:
+    """What is to be compared: the columns that the model knows, or the key where it has no row."""
+    return {
+        table: list(next(iter(rows.values()), dict.fromkeys(KEYS[table]))) for table, rows in tables.items()
+    }
+
+
+def _keyed(table: str, rows: Iterable[Mapping[str, Any]]) -> dict[Row, Mapping[str, Any]]:
+    return {
+        tuple(row[column] for column in KEYS[table]): {
+            column: _comparable(column, value) for column, value in row.items() if column not in NOT_COMPARED
+        }
+        for row in rows
+    }
+
+
+def _comparable(column: str, value: Any) -> Any:
+    """The rejection reasons are written as JSON and stored as an array."""
+    if column == "rejection_reasons" and isinstance(value, str):
+        return json.loads(value)
+    if column == "rejection_reasons":
+        return list(value or [])
+    return value
+
+
+def differences(expected: Tables, found: Tables) -> list[str]:
+    """In words, a line a row, some of each table at most."""
+    lines: list[str] = []
+    for table, rows in expected.items():
+        others = found[table]
+        wrong = [f"{table}: {key} is missing" for key in rows.keys() - others.keys()]
+        wrong += [f"{table}: {key} should not be there" for key in others.keys() - rows.keys()]
+        wrong += [
+            f"{table}: {key} is {_apart(others[key], row)} instead of {_apart(row, others[key])}"
+            for key, row in rows.items()
+            if key in others and others[key] != row
+        ]
+        lines += wrong[:LISTED]
+        if len(wrong) > LISTED:
+            lines.append(f"{table}: and {len(wrong) - LISTED} more")
+    return lines
+
+
+def _apart(row: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    return {column: value for column, value in row.items() if other.get(column) != value}
+
+
+def applied_twice(expected: Tables, found: Tables) -> int:
+    """Updates of returns that were counted more often than they came."""
+    return sum(
+        max(0, found["returns"][key]["update_count"] - row["update_count"])
+        for key, row in expected["returns"].items()
+        if key in found["returns"]
+    )
+
+
+async def logged(url: str) -> Counter[Identity]:
+    """How often each event is in the event log."""
+    connection = await asyncpg.connect(url)
+    try:
+        rows = await connection.fetch("SELECT coalesce(reuse_of, event_id) AS id, content_id FROM event_log")
+        return Counter(Identity(row["id"], row["content_id"]) for row in rows)
+    finally:
+        await connection.close()

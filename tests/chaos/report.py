@@ -1,0 +1,156 @@
+"""What a run came to: a table for people, JSON for the rest."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from tests.chaos.faults import Strike
+from tests.chaos.pulse import Recovery
+
+TWO_AT_ONCE = "two at once"
+
+
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """A strike that was carried out. `at` is in seconds from the beginning of the run."""
+
+    strike: Strike
+    at: float
+    recovery: Recovery
+
+    @property
+    def row(self) -> str:
+        return TWO_AT_ONCE if self.strike.is_paired else self.strike.label
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Of events, each counted once however often it was sent; `requests` and `answers_2xx` of requests."""
+
+    sent: int = 0
+    requests: int = 0
+    answers_2xx: int = 0
+    accepted: int = 0
+    lost: int = 0
+    applied: int = 0
+    applied_twice: int = 0
+    applied_unanswered: int = 0
+    given_up: int = 0
+    dead: int = 0
+    quarantined: int = 0
+
+
+@dataclass(slots=True)
+class Report:
+    seed: int
+    seconds: float = 0.0
+    struck: list[Struck] = field(default_factory=list)
+    totals: Totals = field(default_factory=Totals)
+    answers: dict[str, int] = field(default_factory=dict)
+    ends: dict[str, dict[int, int]] = field(default_factory=dict)
+    """How often each process ended, by exit code, before the run stopped it."""
+    quiet_after: float | None = None
+    """Seconds from the last healing until nothing waited any more."""
+    problems: list[str] = field(default_factory=list)
+    """Broken promises: with any, the run has failed."""
+    notes: list[str] = field(default_factory=list)
+    folder: str | None = None
+    """Where logs are, if they were kept."""
+
+    @property
+    def kills(self) -> int:
+        return sum("kill -9" in str(fault) for struck in self.struck for fault in struck.strike.faults)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "seed": self.seed,
+            "seconds": round(self.seconds, 1),
+            "ok": not self.problems,
+            "problems": self.problems,
+            "notes": self.notes,
+            "totals": {name: getattr(self.totals, name) for name in Totals.__dataclass_fields__},
+            "kills": self.kills,
+            "answers": self.answers,
+            "process_ends": self.ends,
+            "quiet_after_seconds": self.quiet_after,
+            "faults": {
+                row: {
+                    "count": len(recoveries),
+                    **{sign: _summary(recoveries, sign) for sign in ("answered", "applied", "ready")},
+                }
+                for row, recoveries in self._by_row().items()
+            },
+            "strikes": [_struck_as_json(struck) for struck in self.struck],
+            "folder": self.folder,
+        }
+
+    def as_tables(self) -> RenderableType:
+        faults = Table("fault", "count", title="Seconds from healing to a sign of life: median / longest")
+        for sign in ("answered 200", "applied", "all ready"):
+            faults.add_column(sign, justify="right")
+        for row, recoveries in self._by_row().items():
+            cells = (_cell(recoveries, sign) for sign in ("answered", "applied", "ready"))
+            faults.add_row(row, str(len(recoveries)), *cells)
+        totals = Table("events", "")
+        totals.columns[1].justify = "right"
+        for name in Totals.__dataclass_fields__:
+            totals.add_row(name.replace("_", " "), f"{getattr(self.totals, name):,}")
+        quiet = "never" if self.quiet_after is None else f"{self.quiet_after:.1f} s after the last healing"
+        lines = [
+            f"seed {self.seed}, {self.seconds:.0f} s, {len(self.struck)} strikes, {self.kills} kills",
+            f"nothing waited any more: {quiet}",
+            f"answers: {self.answers}",
+            f"processes that ended, by exit code: {self.ends}",
+            *(f"note: {note}" for note in self.notes),
+            *(f"PROBLEM: {problem}" for problem in self.problems),
+            "FAILED" if self.problems else "nothing lost, nothing applied twice, nothing dead",
+        ]
+        if self.folder is not None:
+            lines.append(f"logs: {self.folder}")
+        return Group(faults, totals, *lines)
+
+    def _by_row(self) -> dict[str, list[Recovery]]:
+        rows: defaultdict[str, list[Recovery]] = defaultdict(list)
+        for struck in sorted(self.struck, key=lambda struck: (struck.strike.is_paired, struck.row)):
+            rows[struck.row].append(struck.recovery)
+        return rows
+
+
+def _seconds(recoveries: Sequence[Recovery], sign: str) -> list[float]:
+    """Of those that recovered."""
+    return [value for recovery in recoveries if (value := getattr(recovery, sign)) is not None]
+
+
+def _summary(recoveries: Sequence[Recovery], sign: str) -> dict[str, float | int | None]:
+    seconds = _seconds(recoveries, sign)
+    return {
+        "median": round(median(seconds), 2) if seconds else None,
+        "max": round(max(seconds), 2) if seconds else None,
+        "never": len(recoveries) - len(seconds),
+    }
+
+
+def _cell(recoveries: Sequence[Recovery], sign: str) -> str:
+    summary = _summary(recoveries, sign)
+    if summary["median"] is None:
+        return "never"
+    never = f" ({summary['never']} never)" if summary["never"] else ""
+    return f"{summary['median']:.2f} / {summary['max']:.2f}{never}"
+
+
+def _struck_as_json(struck: Struck) -> dict[str, Any]:
+    recovery = struck.recovery
+    return {
+        "number": struck.strike.number,
+        "faults": list(map(str, struck.strike.faults)),
+        "at": round(struck.at, 2),
+        "lasts": struck.strike.lasts.total_seconds(),
+        "answered": recovery.answered,
+        "applied": recovery.applied,
+        "ready": recovery.ready,
+    }

@@ -1,0 +1,159 @@
+"""Once all is quiet: was anything lost, applied twice, set aside wrongly, or projected falsely?"""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from consumers.registry import FAMILIES
+from deploy.local.services import CHECKOUT
+from schemas.envelope import HEADERS
+from tests.chaos.load import Record, Sent, Taken, take
+from tests.chaos.model import applied_twice, columns_of, differences, logged, model, stored
+from tests.chaos.report import Totals
+from worker.broker import Broker
+from worker.cli import app
+from worker.settings import Settings
+from worker.topology import QUARANTINE, dead_queue
+
+LISTED = 5
+AUDIT_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    totals: Totals
+    problems: list[str]
+    notes: list[str]
+
+
+async def judge(
+    record: Record, requests: int, given_up: int, settings: Settings, environment: Mapping[str, str]
+) -> Verdict:
+    """`settings` lead to the services past the proxies."""
+    problems, notes = await asyncio.to_thread(_audit, environment)
+    database_url = settings.database_url.get_secret_value()
+    taken = [(entry, take(entry.webhook, settings)) for entry in record.sent.values()]
+    problems += _wrong_ids(taken)
+
+    events = {found.identity: found for _, found in taken if not found.is_odd}
+    accepted = {found.identity for entry, found in taken if entry.accepted and not found.is_odd}
+    in_log = await logged(database_url)
+    lost = accepted - in_log.keys()
+    problems += _listed("answered 2xx and not in the event log", lost)
+    problems += _listed("in the event log and never sent", in_log.keys() - events.keys())
+    problems += _listed(
+        "more than once in the event log", [key for key, times in in_log.items() if times > 1]
+    )
+
+    expected = await model(events[identity] for identity in in_log if identity in events)
+    found = await stored(database_url, columns_of(expected))
+    problems += differences(expected, found)
+
+    dead = await _dead(settings, database_url)
+    problems += _listed("dead letters", dead)
+    quarantined = await _quarantined(settings)
+    problems += _wrongly_quarantined(taken, quarantined)
+    totals = Totals(
+        sent=len(events),
+        requests=requests,
+        answers_2xx=record.accepted,
+        accepted=len(accepted),
+        lost=len(lost),
+        applied=len(in_log),
+        applied_twice=applied_twice(expected, found) + sum(times - 1 for times in in_log.values()),
+        applied_unanswered=len(in_log.keys() - accepted),
+        given_up=given_up,
+        dead=len(dead),
+        quarantined=len(quarantined),
+    )
+    return Verdict(totals, problems, notes)
+
+
+def _wrong_ids(taken: Sequence[tuple[Sent, Taken]]) -> list[str]:
+    wrong = [
+        f"{entry.answered_ids} instead of {found.identity.event_id}"
+        for entry, found in taken
+        if entry.answered_ids - {str(found.identity.event_id)}
+    ]
+    return _listed("answered with another event id", wrong)
+
+
+def _wrongly_quarantined(taken: Sequence[tuple[Sent, Taken]], quarantined: Counter[str]) -> list[str]:
+    """A repeat of an odd one is there twice: nothing removes repeats there."""
+    odd = {str(found.identity.event_id) for _, found in taken if found.is_odd}
+    accepted = {str(found.identity.event_id) for entry, found in taken if found.is_odd and entry.accepted}
+    return [
+        *_listed("answered 2xx and not in the quarantine", accepted - quarantined.keys()),
+        *_listed("in the quarantine, but not odd", quarantined.keys() - odd),
+    ]
+
+
+def _listed(words: str, wrong: Any) -> list[str]:
+    """One line: how many, and some of them."""
+    several = list(wrong)
+    if not several:
+        return []
+    return [f"{len(several)} {words}: {', '.join(map(str, several[:LISTED]))}"]
+
+
+async def _dead(settings: Settings, database_url: str) -> list[str]:
+    """Reasons, from the queues and from the table if there is one."""
+    found: list[str] = []
+    async with Broker(settings.amqp_url.get_secret_value(), "chaos").connection() as link:
+        channel = await link.channel()
+        for family in FAMILIES:
+            while (delivery := await channel.get(dead_queue(family))) is not None:
+                ours = {name: delivery.headers.get(name) for name in HEADERS if name in delivery.headers}
+                found.append(f"{family}: {ours}")
+    connection = await asyncpg.connect(database_url)
+    try:
+        if await connection.fetchval("SELECT to_regclass('dead_letters') IS NOT NULL"):
+            rows = await connection.fetch("SELECT * FROM dead_letters")
+            found += [f"table: {dict(row)}" for row in rows]
+    finally:
+        await connection.close()
+    return found
+
+
+async def _quarantined(settings: Settings) -> Counter[str]:
+    """Event ids, and how often each is there."""
+    found: Counter[str] = Counter()
+    async with Broker(settings.amqp_url.get_secret_value(), "chaos").connection() as link:
+        channel = await link.channel()
+        while (delivery := await channel.get(QUARANTINE)) is not None:
+            found[str(delivery.headers["x-event-id"])] += 1
+    return found
+
+
+def _audit(environment: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Problems and notes of `stockhook audit`, if this version has it."""
+    if "audit" not in app:
+        return [], ["there is no `stockhook audit` yet: it was not asked"]
+    done = run_command(environment, "audit", "--json")
+    try:
+        told = json.loads(done.stdout)
+    except ValueError:
+        return [f"audit ended with {done.returncode} and no JSON: {done.stderr[-500:]}"], []
+    if done.returncode == 0:
+        return [], []
+    return [f"audit ended with {done.returncode}: missing {told.get('missing')}"], []
+
+
+def run_command(environment: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run `stockhook` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "worker", *arguments],
+        env=dict(environment),
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=AUDIT_SECONDS,
+        check=False,
+    )

@@ -1,0 +1,31 @@
+"""Keeps a family from marching its whole queue into the ladder when everything fails for one cause."""
+
+from dataclasses import dataclass
+
+# So many failures in a row, of different events, are no longer the events' fault.
+THRESHOLD = 10
+LONGEST_PAUSE_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class Breaker:
+    """Closed: batches as usual. Open: one event at a time, after growing pauses, until one succeeds."""
+
+    failures: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        return self.failures >= THRESHOLD
+
+    @property
+    def pause_seconds(self) -> float:
+        """Before the next probe: 1 s, then twice as long each time, 30 s at most."""
+        if not self.is_open:
+            return 0.0
+        return min(2.0 ** min(self.failures - THRESHOLD, 10), LONGEST_PAUSE_SECONDS)
+
+    def succeeded(self) -> None:
+        self.failures = 0
+
+    def failed(self) -> None:
+        self.failures += 1

@@ -1,0 +1,338 @@
+"""One family's queue, from its subscription to its acks."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import monotonic
+from typing import TypeVar, assert_never
+
+import structlog
+
+from consumers.registry import AnyFamily
+from worker import metrics, suspects
+from worker.batch import (
+    Applied,
+    Arrived,
+    BatchFailed,
+    Decoded,
+    Duplicate,
+    Failed,
+    Invalid,
+    Item,
+    Report,
+    Suspect,
+    Undecodable,
+    attempt_of,
+    copy_to_publish,
+    decode,
+    event_id_of,
+    handle,
+    record_failures,
+    same_again,
+)
+from worker.breaker import Breaker
+from worker.broker import (
+    Broker,
+    BrokerUnavailable,
+    Channel,
+    Delivery,
+    Message,
+    Publisher,
+    Unroutable,
+    keep_connected,
+)
+from worker.crash import crash_point
+from worker.database import Database, DatabaseUnavailable
+from worker.patience import LastedTooLong, Stopped, patiently, pause
+from worker.settings import Settings
+from worker.topology import Topology, dead_queue, family_queue, topology
+from worker.window import Window
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+# What a consumer holds for longer than the broker's consumer timeout (30 minutes by default) is taken
+# from it, and counts towards the delivery limit: in lasting trouble we give it back long before that.
+LONGEST_HOLD_SECONDS = 600.0
+
+# How often the broker is asked whether our subscription is there, and how long its answer may take.
+WATCHDOG_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Consumer:
+    """Takes what has arrived, has it handled, settles it.
+
+    In trouble (the database is away, the breaker is open) it holds what it has and probes.
+    """
+
+    family: AnyFamily
+    settings: Settings
+    broker: Broker
+    database: Database
+    publisher: Publisher
+    stopping: asyncio.Event
+    _breaker: Breaker = field(default_factory=Breaker)
+    _in_hand: list[Arrived] = field(default_factory=list)
+    _trouble: str | None = "connecting"
+
+    async def run(self) -> None:
+        """Consume until we stop, whatever happens to broker and database meanwhile."""
+        await keep_connected(self.family.name, self._session, self.stopping)
+
+    async def check(self) -> str | None:
+        """What keeps this family from working, if anything does."""
+        if self._breaker.is_open:
+            return "everything fails: trying one event at a time"
+        return self._trouble
+
+    @property
+    def _queue(self) -> str:
+        return family_queue(self.family.name)
+
+    @property
+    def _topology(self) -> Topology:
+        return topology(self.settings.delays, [self.family.name])
+
+    async def _session(self) -> None:
+        """One subscription, from its beginning to its end."""
+        await patiently(self.database.ping, DatabaseUnavailable, self.stopping, longest_pause=2)
+        window = Window()
+
+        def receive(delivery: Delivery) -> None:
+            window.put(Suspect(delivery) if delivery.redelivered else decode(self.family, delivery))
+
+        prefetch = 1 if self._breaker.is_open else self.settings.prefetch
+        async with self.broker.connection() as link:
+            channel = await link.channel()
+            await channel.declare(self._topology)
+            channel.on_cancelled(window.close)
+            await channel.consume(self._queue, self.family.name, prefetch, receive)
+            self._trouble = None
+            log.info("consumer.started", family=self.family.name, queue=self._queue)
+            watch = asyncio.create_task(self._close_on_end(channel, window))
+            # What cannot be settled, because the connection is lost or we stop, comes again.
+            with suppress(BrokerUnavailable, Stopped):
+                await self._work(channel, window, is_careful=prefetch == 1)
+            watch.cancel()
+            self._trouble = "connecting"
+
+    async def _work(self, channel: Channel, window: Window, *, is_careful: bool) -> None:
+        while batch := await window.take(self.settings.batch_size):
+            crash_point("received")
+            self._in_hand = batch
+            try:
+                await self._work_off(channel, batch)
+            except LastedTooLong:
+                await self._give_back(channel, window)
+                return
+            if is_careful and not self._breaker.is_open:
+                return  # All is well again: subscribe anew, with the full window.
+
+    async def _close_on_end(self, channel: Channel, window: Window) -> None:
+        """Close the window when we stop, or when the subscription is lost, be it silently."""
+        lost = asyncio.ensure_future(channel.wait_closed())
+        stopping = asyncio.ensure_future(self.stopping.wait())
+        try:
+            while not (lost.done() or stopping.done()):
+                await asyncio.wait(
+                    [lost, stopping], timeout=WATCHDOG_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
+                if lost.done() or stopping.done():
+                    break
+                if not await channel.is_subscribed(self._queue, WATCHDOG_SECONDS):
+                    log.warning("subscription.lost", family=self.family.name)
+                    break
+        finally:
+            window.close()
+            lost.cancel()
+            stopping.cancel()
+        if channel.is_open:
+            with suppress(BrokerUnavailable):
+                await channel.cancel_consumers()
+
+    async def _work_off(self, channel: Channel, batch: Sequence[Arrived]) -> None:
+        """Apply a batch as one; where that fails, event by event."""
+        items = [await self._look_into(item) for item in batch]
+        if self._breaker.is_open:
+            await self._work_off_singly(channel, items)
+            return
+        began = monotonic()
+        try:
+            report = await self._handle_when_possible(items)
+        except BatchFailed:
+            await self._work_off_singly(channel, items)
+            return
+        await self._settle(channel, items, report, began)
+
+    async def _work_off_singly(self, channel: Channel, items: Sequence[Item]) -> None:
+        """Only the guilty go to the ladder; and slowly, once it seems that everything is guilty."""
+        trouble_since = monotonic()
+        for item in items:
+            if self._breaker.is_open:
+                log.warning("breaker.open", family=self.family.name, pause=self._breaker.pause_seconds)
+                metrics.BREAKER.labels(self.family.name).set(1)
+                await pause(self._breaker.pause_seconds, self.stopping)
+                if self.stopping.is_set():
+                    raise Stopped
+                if monotonic() - trouble_since > LONGEST_HOLD_SECONDS:
+                    raise LastedTooLong
+            began = monotonic()
+            await self._settle(channel, [item], await self._handle_when_possible([item]), began)
+        metrics.BREAKER.labels(self.family.name).set(self._breaker.is_open)
+
+    async def _look_into(self, item: Arrived) -> Item:
+        """Before a suspect is even read, it is noted that it is being tried."""
+        if not isinstance(item, Suspect):
+            return item
+        delivery = item.delivery
+        event_id = event_id_of(delivery)
+        tries = await self._patiently(lambda: suspects.note_try(self.database, self.family.name, event_id))
+        if tries > suspects.TRIES:
+            return Undecodable(delivery, f"ended its consumer {suspects.TRIES} times when handled alone")
+        return decode(self.family, delivery)
+
+    async def _handle_when_possible(self, items: Sequence[Item]) -> Report:
+        """Raises BatchFailed, and as `_patiently` does."""
+        return await self._patiently(lambda: handle(self.family, self.database, items))
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """An outage of the database costs no attempt: wait for its end and do the same again.
+
+        Raises:
+            Stopped
+            LastedTooLong
+        """
+        try:
+            return await call()
+        except DatabaseUnavailable as outage:
+            log.warning("family.paused", family=self.family.name, reason=str(outage))
+        self._trouble = "waiting for the database"
+
+        async def again() -> T:
+            await self.database.ping()
+            return await call()
+
+        with metrics.PAUSED.labels(self.family.name).track_inprogress():
+            result = await patiently(
+                again,
+                DatabaseUnavailable,
+                self.stopping,
+                longest_pause=2,
+                at_most=LONGEST_HOLD_SECONDS,
+            )
+        self._trouble = None
+        log.info("family.resumed", family=self.family.name)
+        return result
+
+    async def _give_back(self, channel: Channel, window: Window) -> None:
+        """Put what is in hand at the end of the queue, as if it had just arrived.
+
+        Merely letting go of it would count towards the broker's delivery limit.
+        """
+        await channel.cancel_consumers()
+        held = [*self._in_hand, *window.take_all()]
+        copies = [same_again(self.family.name, item.delivery) for item in held]
+        await asyncio.gather(*map(self.publisher.publish, copies))
+        await channel.ack_up_to(held[-1].delivery.tag)
+        log.warning("family.gave_back", family=self.family.name, deliveries=len(held))
+
+    async def _settle(self, channel: Channel, items: Sequence[Item], report: Report, began: float) -> None:
+        """See to each delivery's future; the ack is the last thing that happens to it."""
+        now = datetime.now(UTC)
+        copies = [
+            copy_to_publish(self.family.name, item, outcome, self.settings.delays, now)
+            for item, outcome in zip(items, report.outcomes, strict=True)
+        ]
+        if any(copies):
+            await self._send_on(items, copies)
+        for item in items:
+            if item.delivery.redelivered:
+                await self._clear_suspect(item.delivery)
+        await channel.ack_up_to(items[-1].delivery.tag)
+        crash_point("acked")
+        del self._in_hand[: len(items)]
+        self._count(report)
+        self._say(items, report, monotonic() - began)
+
+    async def _send_on(self, items: Sequence[Item], copies: Sequence[Message | None]) -> None:
+        """Publish the copies, then record where they went."""
+        for item, copy in zip(items, copies, strict=True):
+            if copy is not None:
+                log.warning(
+                    "delivery.failed",
+                    family=self.family.name,
+                    type=copy.type,
+                    event_id=copy.headers.get("x-event-id"),
+                    attempt=attempt_of(item),
+                    to=copy.routing_key,
+                    reason=copy.headers["x-reason"],
+                )
+        await asyncio.gather(*(self._publish_when_possible(copy) for copy in copies if copy is not None))
+        crash_point("retry_published")
+        await self._patiently(lambda: record_failures(self.family, self.database, items, copies))
+
+    async def _publish_when_possible(self, copy: Message) -> None:
+        """Publish until confirmed; a copy too many is harmless, since the event log dedupes."""
+        await patiently(
+            lambda: self.publisher.publish(copy),
+            (BrokerUnavailable, Unroutable),
+            self.stopping,
+            longest_pause=5,
+            at_most=LONGEST_HOLD_SECONDS,
+        )
+        if copy.routing_key == dead_queue(self.family.name):
+            metrics.DEAD.labels(self.family.name).inc()
+        else:
+            metrics.RETRIED.labels(self.family.name, copy.routing_key.rsplit(".", 1)[1]).inc()
+
+    async def _clear_suspect(self, delivery: Delivery) -> None:
+        async def clear() -> None:
+            async with self.database.connection() as connection:
+                await suspects.clear(connection, event_id_of(delivery))
+
+        await self._patiently(clear)
+
+    def _count(self, report: Report) -> None:
+        """What is broken by itself says nothing about the rest."""
+        for outcome in report.outcomes:
+            match outcome:
+                case Applied() | Duplicate():
+                    self._breaker.succeeded()
+                case Failed():
+                    self._breaker.failed()
+                case Invalid():
+                    pass
+                case unreachable:
+                    assert_never(unreachable)
+
+    def _say(self, items: Sequence[Item], report: Report, seconds: float) -> None:
+        """One line and one set of metrics a batch."""
+        name = self.family.name
+        kinds = Counter(type(outcome) for outcome in report.outcomes)
+        received = [item.candidate.envelope.received_at for item in items if isinstance(item, Decoded)]
+        metrics.APPLIED.labels(name).inc(kinds[Applied])
+        metrics.DUPLICATES.labels(name).inc(kinds[Duplicate])
+        metrics.STALE.labels(name).inc(report.stale)
+        metrics.FINDINGS.labels(name).inc(report.findings)
+        metrics.BATCH_EVENTS.labels(name).observe(len(items))
+        metrics.BATCH_SECONDS.labels(name).observe(seconds)
+        if received:
+            age = (datetime.now(UTC) - min(received)).total_seconds()
+            metrics.EVENT_AGE_SECONDS.labels(name).observe(age)
+        log.info(
+            "batch.settled",
+            family=name,
+            events=len(items),
+            applied=kinds[Applied],
+            duplicates=kinds[Duplicate],
+            stale=report.stale,
+            findings=report.findings,
+            failed=kinds[Failed],
+            invalid=kinds[Invalid],
+            milliseconds=round(seconds * 1000, 1),
+        )

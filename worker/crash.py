@@ -1,0 +1,44 @@
+"""Points at which a test may have this process die, to show that dying there loses nothing.
+
+`STOCKHOOK_CRASH_AT=committed:3` ends the process, as kill -9 does, when it comes to that point for the
+third time. Without the variable a point costs a look into an empty table.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+
+VARIABLE = "STOCKHOOK_CRASH_AT"
+
+POINTS = (
+    "received",
+    "claimed",
+    "saved",
+    "committed",
+    "retry_published",
+    "acked",
+    "accepted",
+    "published",
+    "spooled",
+    "drained",
+)
+
+
+def _countdowns() -> Iterator[tuple[str, int]]:
+    for order in filter(None, os.environ.get(VARIABLE, "").split(",")):
+        point, _, number = order.partition(":")
+        if point not in POINTS:
+            raise ValueError(f"{VARIABLE}: no such point: {point}")
+        yield point, int(number or 1)
+
+
+_left = dict(_countdowns())
+
+
+def crash_point(point: str) -> None:
+    """Die here, if that was asked for."""
+    if point not in _left:
+        return
+    _left[point] -= 1
+    if _left[point] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
