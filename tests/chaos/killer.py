@@ -40,7 +40,12 @@ DROP TRIGGER IF EXISTS chaos ON orders;
 HEALTHY_MEMORY = ("set_vm_memory_high_watermark", "absolute", "1GB")
 HEALTHY_DISK = ("set_disk_free_limit", "200MB")
 
+STRIKE_SECONDS = 20
 HEAL_SECONDS = 60
+
+
+class NotStruck(Exception):
+    """A fault could not be brought about."""
 
 
 class NotHealed(Exception):
@@ -57,6 +62,14 @@ class Killer:
     disks: Mapping[Target, SmallDisk]
 
     async def strike(self, fault: Fault, intensity: float) -> None:
+        """Raises NotStruck."""
+        try:
+            async with asyncio.timeout(STRIKE_SECONDS):
+                await self._strike(fault, intensity)
+        except (TimeoutError, ControlFailed) as error:
+            raise NotStruck(f"{fault}: {error or 'not within its time'}") from error
+
+    async def _strike(self, fault: Fault, intensity: float) -> None:
         match fault.target:
             case Target.INGEST | Target.FIRST_CONSUMER | Target.SECOND_CONSUMER:
                 self._strike_process(self.processes[fault.target], fault.kind)
@@ -95,8 +108,8 @@ class Killer:
                 node = self._node(fault.target)
                 await asyncio.to_thread(node.start if fault.kind is Kind.KILLED else node.resume)
             case Target.BROKER:
-                for command in (HEALTHY_MEMORY, HEALTHY_DISK):
-                    await asyncio.to_thread(self.broker.ctl, *command)
+                command = HEALTHY_DISK if fault.kind is Kind.DISK_ALARM else HEALTHY_MEMORY
+                await asyncio.to_thread(self.broker.ctl, *command)
             case Target.POSTGRES if fault.kind is Kind.WRITES_FAIL:
                 await self._execute(MEND_WRITES)
             case Target.POSTGRES | Target.SPOOL:
@@ -117,7 +130,8 @@ class Killer:
         for target in (Target.BROKER, Target.POSTGRES):
             for kind in (Kind.PAUSED, Kind.KILLED):
                 await self.heal(Fault(kind, target))
-        await self.heal(Fault(Kind.MEMORY_ALARM, Target.BROKER))
+        for kind in (Kind.MEMORY_ALARM, Kind.DISK_ALARM):
+            await self.heal(Fault(kind, Target.BROKER))
         await self.heal(Fault(Kind.WRITES_FAIL, Target.POSTGRES))
 
     def _node(self, target: Target) -> Node:
@@ -137,7 +151,7 @@ class Killer:
     async def _alarm(self, kind: Kind) -> None:
         command = ("set_vm_memory_high_watermark", "0")
         if kind is Kind.DISK_ALARM:
-            command = ("set_disk_free_limit", "100TB")
+            command = ("set_disk_free_limit", "100000GB")
         await asyncio.to_thread(self.broker.ctl, *command)
 
     async def _execute(self, statements: str) -> None:

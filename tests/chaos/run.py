@@ -25,7 +25,7 @@ from deploy.local.services import CHECKOUT, BrokerNode, Services, Unavailable, s
 from schemas.events import Provider
 from tests.chaos.amqp_frames import AmqpWatch
 from tests.chaos.faults import RETRY_DELAYS, Strike, Target, plan
-from tests.chaos.killer import Killer, NotHealed
+from tests.chaos.killer import Killer, NotHealed, NotStruck
 from tests.chaos.load import RESEND_AFTER, Record, webhooks
 from tests.chaos.postgres_messages import PostgresWatch
 from tests.chaos.processes import Supervised
@@ -33,7 +33,7 @@ from tests.chaos.proxy import FaultProxy
 from tests.chaos.pulse import Pulse
 from tests.chaos.report import Report, Struck
 from tests.chaos.small_disk import NoSmallDisk, SmallDisk, small_disk
-from tests.chaos.verdict import judge, run_command
+from tests.chaos.verdict import audit, judge, run_command
 from tests.chaos.wire import Watch
 from worker.send.client import Client
 from worker.send.sender import Sender, Tally
@@ -104,7 +104,7 @@ def run(options: Options, say: Say) -> Report:
     try:
         with world(folder, options, report, say) as made:
             asyncio.run(_play(made, options, report, say))
-    except (RunFailed, NotHealed) as failure:
+    except (RunFailed, NotStruck, NotHealed) as failure:
         report.problems.append(str(failure))
     finally:
         (folder / "report.json").write_text(json.dumps(report.as_json(), indent=1))
@@ -266,10 +266,11 @@ async def _play(world: World, options: Options, report: Report, say: Say) -> Non
             await _within(SENDER_SECONDS, playing, "the sender has an answer to everything or gave it up")
         await _wait_for_quiet(world, say)
         report.quiet_after = monotonic() - healed_at
-        verdict = await judge(record, tally.sent + tally.resent, tally.given_up, world.settings, world.direct)
+        problems, notes = await asyncio.to_thread(audit, world.direct)
+        verdict = await judge(record, tally.sent + tally.resent, tally.given_up, world.settings)
         report.totals = verdict.totals
-        report.problems += verdict.problems
-        report.notes += verdict.notes
+        report.problems += problems + verdict.problems
+        report.notes += notes
     finally:
         report.seconds = monotonic() - began
         report.answers = dict(tally.answers)
@@ -306,8 +307,9 @@ async def _strike_until(
                 f"strike {strike.number} at {at:.0f} s ({strike.label}): {recovery.unready} "
                 f"within {RECOVERY_SECONDS:.0f} s"
             )
-        for fault in strike.faults:
-            await world.killer.heal(fault)
+        if strike.is_momentary:
+            # Half-open connections that were left behind.
+            await asyncio.gather(*map(world.killer.heal, strike.faults))
 
 
 async def _carry_out(strike: Strike, killer: Killer) -> float:
@@ -317,8 +319,7 @@ async def _carry_out(strike: Strike, killer: Killer) -> float:
     if strike.is_momentary:
         return monotonic()
     await asyncio.sleep(strike.lasts.total_seconds())
-    for fault in strike.faults:
-        await killer.heal(fault)
+    await asyncio.gather(*map(killer.heal, strike.faults))
     return monotonic()
 
 
@@ -384,11 +385,10 @@ async def _spool_depth(world: World) -> int:
         async with httpx.AsyncClient(timeout=5) as client:
             answer = await client.get(f"http://127.0.0.1:{port}/metrics")
         lines = answer.text.splitlines()
-        return sum(int(float(line.split()[-1])) for line in lines if line.startswith(SPOOL_METRICS))
+        return sum(
+            int(float(line.split()[-1])) for line in lines if line.startswith("stockhook_spool_events ")
+        )
     return 1
-
-
-SPOOL_METRICS = ("stockhook_spool_entries ", "stockhook_spool_depth ", "stockhook_spooled_events ")
 
 
 async def _stop(world: World, report: Report) -> None:
