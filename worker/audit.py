@@ -7,6 +7,7 @@ a consumer's hands; and if it does not, it is missing.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from time import monotonic
@@ -16,47 +17,44 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from consumers.registry import FAMILIES
-from worker.broker import Broker, Link
-from worker.database import Database
+from worker import metrics
+from worker.broker import Broker, BrokerUnavailable, Link
+from worker.database import Database, DatabaseUnavailable
 from worker.topology import QUARANTINE, dead_queue, family_queue, retry_queue
 
-# A place is an instant of one stream, so its ranges are few, whatever the number of events.
+# What is in a consumer's hands is seen to in this time, unless something is wrong.
+PATIENCE_SECONDS = 10.0
+MEASURE_EVERY_SECONDS = 60.0
+
+# A row a stream and family, of a few ranges each: its cost does not grow with the number of events.
 ACCOUNTS = """
-SELECT stream, family, applied, duplicates, last_received_at,
+SELECT stream, family, applied, duplicates,
     upper(range_merge(known)) - 1 AS highest,
-    (SELECT coalesce(sum(upper(part) - lower(part)), 0) FROM unnest(voided - seen) AS part)::bigint AS unused,
-    (SELECT coalesce(sum(upper(part) - lower(part)), 0) FROM unnest(retrying - seen - dead) AS part)::bigint
-        AS retrying,
-    (SELECT coalesce(sum(upper(part) - lower(part)), 0) FROM unnest(dead - seen) AS part)::bigint AS dead,
-    ARRAY(
-        SELECT int8range(lower(part), upper(part))
-        FROM unnest(int8multirange(int8range(1, upper(range_merge(known)))) - known) AS part
-    ) AS unaccounted
+    ARRAY(SELECT unnest(voided - seen)) AS unused,
+    ARRAY(SELECT unnest(retrying - seen - dead)) AS retrying,
+    ARRAY(SELECT unnest(dead - seen)) AS dead,
+    ARRAY(SELECT unnest(int8multirange(int8range(1, upper(range_merge(known)))) - known)) AS unaccounted
 FROM (SELECT *, seen + retrying + dead + voided AS known FROM streams) AS streams
 WHERE NOT isempty(known)
 ORDER BY family, stream
 """
 
+# First and last place of each range.
+Ranges = tuple[tuple[int, int], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What became of one family's events of one stream; the numbers are of places.
-
-    `unaccounted` are ranges of places, first and last, that nobody has seen.
-    """
+    """What became of one family's events of one stream. `unaccounted` places were seen by nobody."""
 
     stream: int
     family: str
     accepted: int
     applied: int
     duplicates: int
-    retrying: int
     dead: int
-    unaccounted: tuple[tuple[int, int], ...]
-
-    @property
-    def unaccounted_places(self) -> int:
-        return sum(last - first + 1 for first, last in self.unaccounted)
+    retrying: Ranges
+    unaccounted: Ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +92,25 @@ async def accounts(database: Database) -> tuple[Account, ...]:
         Account(
             stream=row["stream"],
             family=row["family"],
-            accepted=row["highest"] - row["unused"],
+            accepted=row["highest"] - size(_ranges(row["unused"])),
             applied=row["applied"],
             duplicates=row["duplicates"],
-            retrying=row["retrying"],
-            dead=row["dead"],
-            unaccounted=tuple((part.lower, part.upper - 1) for part in row["unaccounted"]),
+            dead=size(_ranges(row["dead"])),
+            retrying=_ranges(row["retrying"]),
+            unaccounted=_ranges(row["unaccounted"]),
         )
         for row in rows
     )
+
+
+def size(ranges: Ranges) -> int:
+    """How many places there are in these ranges."""
+    return sum(last - first + 1 for first, last in ranges)
+
+
+def _ranges(found: Sequence[Any]) -> Ranges:
+    """From Postgres's int8range, whose upper bound is not in it."""
+    return tuple((int(part.lower), int(part.upper) - 1) for part in found)
 
 
 async def audit(
@@ -141,9 +149,7 @@ async def _waiting(link: Link, family: str, delays: Sequence[timedelta]) -> Wait
 
     return Waiting(
         queue=await ready(family_queue(family)),
-        retry={
-            f"{int(delay.total_seconds())}s": await ready(retry_queue(family, delay)) for delay in delays
-        },
+        retry={f"{int(delay.total_seconds())}s": await ready(retry_queue(family, delay)) for delay in delays},
         dead=await ready(dead_queue(family)),
     )
 
@@ -151,16 +157,21 @@ async def _waiting(link: Link, family: str, delays: Sequence[timedelta]) -> Wait
 def _missing(
     known: Sequence[Account], waiting: dict[str, Waiting]
 ) -> dict[str, tuple[tuple[int, int, int], ...]]:
-    """Families of which more places are unaccounted for than messages wait in the queue, or are lost
-    from their retry steps."""
+    """By family: where more places are outstanding than messages wait, those that cannot be there."""
     missing: dict[str, tuple[tuple[int, int, int], ...]] = {}
     for family, there in waiting.items():
         ours = [account for account in known if account.family == family]
-        places = sum(account.unaccounted_places for account in ours)
-        if places > there.queue:
-            missing[family] = tuple(
-                (account.stream, first, last) for account in ours for first, last in account.unaccounted
-            )
+        unseen = sum(size(account.unaccounted) for account in ours)
+        retrying = sum(size(account.retrying) for account in ours)
+        waits = there.queue + sum(there.retry.values())
+        if unseen + retrying <= waits:
+            continue
+        # Without a single message left, what was to be retried is lost as well.
+        missing[family] = tuple(
+            (account.stream, first, last)
+            for account in ours
+            for first, last in sorted(account.unaccounted + (account.retrying if unseen <= waits else ()))
+        )
     return missing
 
 
@@ -178,15 +189,16 @@ def as_tables(found: Audit) -> RenderableType:
             account.accepted,
             account.applied,
             account.duplicates,
-            account.retrying,
+            size(account.retrying),
             account.dead,
-            account.unaccounted_places,
+            size(account.unaccounted),
         )
         streams.add_row(account.family, str(account.stream), *(f"{number:,}" for number in numbers))
     queues = Table("family", "in queue", *_steps(found), "dead", "missing")
     for family, waiting in found.waiting.items():
-        numbers = (waiting.queue, *waiting.retry.values(), waiting.dead, found.missing_places.get(family, 0))
-        queues.add_row(family, *(f"{number:,}" for number in numbers))
+        lost = found.missing_places.get(family, 0)
+        counts = [waiting.queue, *waiting.retry.values(), waiting.dead, lost]
+        queues.add_row(family, *(f"{count:,}" for count in counts))
     spooled = "unknown (the ingest does not answer)" if found.spooled is None else f"{found.spooled:,}"
     lines = [f"spooled: {spooled}", f"quarantined: {found.quarantined:,}"]
     lines += [
@@ -199,3 +211,13 @@ def as_tables(found: Audit) -> RenderableType:
 
 def _steps(found: Audit) -> list[str]:
     return list(next(iter(found.waiting.values())).retry) if found.waiting else []
+
+
+async def measure_regularly(broker: Broker, database: Database, delays: Sequence[timedelta]) -> None:
+    """Have the metric say what is missing; for ever. What cannot be asked now is asked the next time."""
+    while True:
+        with suppress(BrokerUnavailable, DatabaseUnavailable):
+            found = await audit(broker, database, delays, spooled=None, patience=PATIENCE_SECONDS)
+            for family in FAMILIES:
+                metrics.MISSING.labels(family).set(found.missing_places.get(family, 0))
+        await asyncio.sleep(MEASURE_EVERY_SECONDS)

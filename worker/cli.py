@@ -11,6 +11,8 @@ from rich.console import Console
 
 from consumers.registry import FAMILIES
 from worker import migrations
+from worker.audit import PATIENCE_SECONDS, Audit, as_json, as_tables
+from worker.audit import audit as run_audit
 from worker.broker import Broker, BrokerUnavailable, TopologyMismatch
 from worker.database import Database, DatabaseUnavailable
 from worker.ingest import rsgi
@@ -19,7 +21,7 @@ from worker.management import Management, ManagementUnavailable
 from worker.ops import OpsPortTaken
 from worker.runtime import DatabaseBehind, consume
 from worker.settings import BadSettings, Settings, read_settings
-from worker.status import look
+from worker.status import look, look_at_ingest
 from worker.supervisor import obey_parent, run_all
 from worker.topology import Exchange, Queue, topology
 
@@ -127,7 +129,7 @@ def status(*, json: Json = False) -> None:
     async def ask() -> Any:
         database = _database(settings)
         try:
-            return await look(_broker(settings), database, settings.delays)
+            return await look(_broker(settings), database, settings.delays, settings.ingest_url)
         finally:
             await database.close()
 
@@ -137,6 +139,38 @@ def status(*, json: Json = False) -> None:
     else:
         Console().print(found.as_tables())
     sys.exit(0 if found.is_well else FAILED)
+
+
+@app.command
+def audit(*, json: Json = False, patience: float = PATIENCE_SECONDS) -> None:
+    """Account for each accepted event: applied, duplicate, waiting, dead, or missing.
+
+    Exits 1 when any is missing, and names its stream and place.
+
+    Parameters
+    ----------
+    patience
+        Seconds in which what is in a consumer's hands is to be settled.
+    """
+    settings = _settings("audit")
+
+    async def ask() -> Audit:
+        _, spool = await look_at_ingest(settings.ingest_url)
+        spooled = None if spool is None else int(spool["events"])
+        database = _database(settings)
+        try:
+            return await run_audit(
+                _broker(settings), database, settings.delays, spooled=spooled, patience=patience
+            )
+        finally:
+            await database.close()
+
+    found = _await(ask())
+    if json:
+        print(orjson.dumps(as_json(found)).decode())
+    else:
+        Console().print(as_tables(found))
+    sys.exit(FAILED if found.missing else 0)
 
 
 async def _declare(settings: Settings) -> None:

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 import structlog
 
 from consumers.registry import FAMILIES
+from worker.audit import measure_regularly
 from worker.broker import Broker, Publisher
 from worker.consumer import Consumer
 from worker.database import Database, DatabaseUnavailable
@@ -43,7 +44,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
     stopping = stop_on_signals()
     url = settings.amqp_url.get_secret_value()
     async with AsyncExitStack() as stack:
-        database = Database(settings.database_url.get_secret_value(), len(names) + 1, "stockhook/consumer")
+        database = Database(settings.database_url.get_secret_value(), len(names) + 2, "stockhook/consumer")
         stack.push_async_callback(database.close)
         publisher = await stack.enter_async_context(
             Publisher(
@@ -62,6 +63,8 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
         await stack.enter_async_context(hang_watch())
         with suppress(Stopped):
             await _refuse_when_behind(database, stopping)
+            measuring = asyncio.create_task(measure_regularly(broker, database, settings.delays))
+            stack.callback(measuring.cancel)
             await _run(consumers, publisher, stopping, settings.shutdown_grace)
     log.info("consumers.stopped")
 

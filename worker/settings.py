@@ -151,6 +151,12 @@ class Settings(BaseSettings):
         return tuple(timedelta(seconds=seconds) for seconds in self.retry_delays)
 
     @property
+    def ingest_url(self) -> str:
+        """Where commands on the same machine find the ingest."""
+        host = "127.0.0.1" if self.ingest_host in ("0.0.0.0", "::") else self.ingest_host
+        return f"http://{host}:{self.ingest_port}"
+
+    @property
     def sealer(self) -> MultiFernet | None:
         keys = [Fernet(key.get_secret_value()) for key in self.sealing_keys]
         return MultiFernet(keys) if keys else None

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
+import httpx
 from rich.console import Group, RenderableType
 from rich.table import Table
 
@@ -65,6 +66,8 @@ class FamilyStatus:
 class Status:
     broker: str
     database: str
+    ingest: str
+    spool: dict[str, Any] | None
     quarantine: int | None
     families: tuple[FamilyStatus, ...]
     rows: dict[str, int]
@@ -98,13 +101,15 @@ class Status:
         return Group(
             f"broker: {self.broker}",
             f"database: {self.database}",
+            f"ingest: {self.ingest}",
+            f"spool: {_spool(self.spool)}",
             f"quarantine: {quarantine}",
             queues,
             rows,
         )
 
 
-async def look(broker: Broker, database: Database, delays: Sequence[timedelta]) -> Status:
+async def look(broker: Broker, database: Database, delays: Sequence[timedelta], ingest_url: str) -> Status:
     """Ask the broker and the database; what cannot be reached is said, not raised."""
     last_logged, rows, database_words = await _look_at_database(database)
     families: list[FamilyStatus] = []
@@ -118,7 +123,20 @@ async def look(broker: Broker, database: Database, delays: Sequence[timedelta]) 
             quarantine = found.ready if found else None
     except BrokerUnavailable as error:
         broker_words = f"unreachable ({error})"
-    return Status(broker_words, database_words, quarantine, tuple(families), rows)
+    ingest_words, spool = await look_at_ingest(ingest_url)
+    return Status(broker_words, database_words, ingest_words, spool, quarantine, tuple(families), rows)
+
+
+async def look_at_ingest(url: str) -> tuple[str, dict[str, Any] | None]:
+    """In words how the ingest is, and what is in its spool; None where it does not say."""
+    try:
+        async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
+            told = (await client.get(f"{url}/readyz")).json()
+            spool = told["spool"]
+    except (httpx.HTTPError, ValueError, KeyError):
+        return "does not answer", None
+    publishing = "publishing" if told["publishing"] else "spooling: the broker is away, or confirms nothing"
+    return publishing if told["status"] == "ready" else str(told["status"]), spool
 
 
 async def _look_at_family(
@@ -162,6 +180,15 @@ async def _last_logged(connection: Connection) -> dict[str, datetime]:
         if received_at is not None:
             found[family] = received_at
     return found
+
+
+def _spool(spool: dict[str, Any] | None) -> str:
+    if spool is None:
+        return "unknown"
+    if not spool["events"]:
+        return "empty"
+    oldest = timedelta(seconds=round(spool["oldest_seconds"]))
+    return f"{spool['events']:,} events, {spool['bytes']:,} bytes, the oldest {oldest} old"
 
 
 def _age(seconds: float | None) -> str:

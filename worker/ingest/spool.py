@@ -438,8 +438,12 @@ def _checksum(fields: _Values, body: bytes = b"") -> bytes:
 def _fits(entry: _Values) -> bool:
     """Whether these are the values that were written; a damaged page may give values of any type."""
     *fields, checksum, body = entry
+    return isinstance(body, bytes) and _is_intact(fields, checksum, body)
+
+
+def _is_intact(fields: _Values, checksum: object, body: bytes = b"") -> bool:
     try:
-        return isinstance(body, bytes) and _checksum(fields, body) == checksum
+        return _checksum(fields, body) == checksum
     except TypeError:
         return False
 
@@ -473,9 +477,11 @@ def _spooled(
 # The file and what SQLite keeps beside it; the shared memory is made anew each time.
 PARTS = ("", "-wal", "-journal")
 
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-# Where the file itself can be written and the tables are ours, these too come from flipped bytes.
-_DAMAGE_AT_OPENING = _DAMAGE | {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY}
+# We have just opened the file for writing, so only a flipped byte in its header can forbid it; what really
+# is read-only has an extended code or fails otherwise.
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY}
+# A missing table, or a format that SQLite does not know.
+_DAMAGE_AT_OPENING = _DAMAGE | {sqlite3.SQLITE_ERROR}
 
 
 @contextmanager
@@ -484,8 +490,8 @@ def _noticing_damage(codes: set[int]) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", None)
-        # The extended codes of damage (SQLITE_CORRUPT_INDEX, …) have its plain code in their low byte.
-        if code is not None and (code in codes or code & 0xFF in _DAMAGE):
+        # An extended code (SQLITE_CORRUPT_INDEX, …) has its plain one in the low byte.
+        if code is not None and (code in codes or code & 0xFF == sqlite3.SQLITE_CORRUPT):
             raise _Damaged from error
         raise
 
@@ -534,7 +540,18 @@ class _File:
 
     def open(self) -> None:
         """Raises: SpoolBroken."""
+        self._read_ahead()
         self._guarded(self._check)
+
+    def _read_ahead(self) -> None:
+        """Have the file in memory: from a cold disk the check, page by page, would take far longer.
+
+        Not while SQLite has it open: closing a second descriptor of a file drops the process's locks.
+        """
+        # What hinders it hinders opening too, and is told there.
+        with suppress(OSError), self._path.open("rb") as file:
+            while file.read(1 << 20):
+                pass
 
     def close(self) -> None:
         if self._connection is not None:
@@ -687,7 +704,7 @@ class _File:
 
     def _read_state(self, connection: sqlite3.Connection) -> _State:
         values = connection.execute(READ_STATE).fetchone()
-        if values is None or _checksum(values[:-1]) != values[-1]:
+        if values is None or not _is_intact(values[:-1], values[-1]):
             raise _Damaged
         stream, last_number, depth, size, places, _ = values
         return _State(stream, last_number, depth, size, orjson.loads(places))
@@ -836,6 +853,7 @@ class _Pages:
             self._wal = os.open(f"{self._path}-wal", os.O_RDONLY)
         except FileNotFoundError:
             self._wal = os.open(os.devnull, os.O_RDONLY)
+        self._frames = dict(self._in_wal())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -844,15 +862,19 @@ class _Pages:
 
     def images(self) -> Iterator[bytes]:
         """Every page in every version, the WAL's first."""
+        for _, at in self._in_wal():
+            yield _read(self._wal, at, PAGE)
+        for at in range(0, os.fstat(self._file).st_size, PAGE):
+            yield _read(self._file, at, PAGE)
+
+    def _in_wal(self) -> Iterator[tuple[int, int]]:
+        """The number of each page in the WAL, and where it is; the newest version comes last."""
         salts = _read(self._wal, 16, 8)
         for at in range(WAL_HEADER, os.fstat(self._wal).st_size, FRAME):
             header = _read(self._wal, at, FRAME_HEADER)
             # With other salts it is left over from before the last complete checkpoint.
             if header[8:16] == salts:
-                self._frames[int.from_bytes(header[:4])] = at + FRAME_HEADER
-                yield _read(self._wal, at + FRAME_HEADER, PAGE)
-        for at in range(0, os.fstat(self._file).st_size, PAGE):
-            yield _read(self._file, at, PAGE)
+                yield int.from_bytes(header[:4]), at + FRAME_HEADER
 
     def newest(self, number: int) -> bytes:
         frame = self._frames.get(number)

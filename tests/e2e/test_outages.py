@@ -1,0 +1,153 @@
+"""Outages of the broker and of Postgres: nothing is lost, no attempt is spent, work goes on."""
+
+import asyncio
+import json
+from time import monotonic
+
+import httpx
+import pytest
+
+from deploy.local.services import Services
+from tests.stack import Stack, until
+
+RETURN_SECONDS = 15
+
+
+def event(number: int) -> bytes:
+    document = {
+        "event_id": f"00000000-0000-4000-8000-{number:012}",
+        "event_type": "order.return.updated",
+        "timestamp": "2026-03-01T12:00:00+00:00",
+        "event_data": {"return_id": str(number % 5), "order_id": "1"},
+    }
+    return json.dumps(document).encode()
+
+
+async def applied(stack: Stack, number: int) -> bool:
+    try:
+        return await stack.count("event_log") == number
+    except OSError:
+        return False
+
+
+async def check_each_was_applied_once(stack: Stack, number: int) -> None:
+    rows = await stack.fetch("SELECT sum(update_count) AS updates FROM returns")
+
+    assert rows[0]["updates"] == number
+    assert await stack.depths() == {}
+    check = stack.run("audit", "--json")
+    assert check.returncode == 0, check.stdout
+    assert sum(account["applied"] for account in json.loads(check.stdout)["accounts"]) == number
+
+
+@pytest.mark.parametrize("way", ["kill", "pause", "alarm"])
+async def test_while_the_broker_is_away_events_are_spooled_and_answered_within_a_second(
+    stack: Stack, services: Services, way: str
+) -> None:
+    node = services.rabbitmq
+    assert node is not None
+    await stack.started("run")
+    await stack.post_ovoko(event(0))
+    match way:
+        case "kill":
+            node.kill()
+        case "pause":
+            node.pause()
+        case _:
+            node.ctl("set_vm_memory_high_watermark", "0")
+    slowest = 0.0
+    try:
+        async with httpx.AsyncClient(timeout=20) as client:
+            for number in range(1, 40):
+                began = monotonic()
+                answer = await client.post(
+                    f"{stack.url}/webhooks/ovoko",
+                    content=event(number),
+                    headers={"X-Webhook-Secret": stack.settings.ovoko_secrets[0].get_secret_value()},
+                )
+                slowest = max(slowest, monotonic() - began)
+                assert answer.status_code == 200
+        ready = (await stack.look("/readyz")).json()
+    finally:
+        match way:
+            case "kill":
+                await asyncio.to_thread(node.start)
+            case "pause":
+                node.resume()
+            case _:
+                node.ctl("set_vm_memory_high_watermark", "0.4")
+    back = monotonic()
+    await until(lambda: applied(stack, 40), "all are applied", 30)
+
+    assert slowest <= 1
+    assert ready["status"] == "ready"
+    assert ready["spool"]["events"] >= 30
+    assert monotonic() - back <= 10
+    await check_each_was_applied_once(stack, 40)
+
+
+@pytest.mark.parametrize("way", ["kill", "pause"])
+async def test_an_outage_of_postgres_longer_than_the_ladder_costs_no_attempt(
+    stack: Stack, services: Services, way: str
+) -> None:
+    """The ladder of this stack is 1 + 2 + 3 seconds long."""
+    node = services.postgres
+    assert node is not None
+    worker = await stack.started("run")
+    await stack.post_ovoko(event(0))
+    await until(lambda: applied(stack, 1), "the first is applied")
+    node.kill() if way == "kill" else node.pause()
+    try:
+        for number in range(1, 30):
+            assert (await stack.post_ovoko(event(number))).status_code == 200
+        await until_paused(stack, worker.ops_port)
+        await asyncio.sleep(8)
+        depths = await stack.depths()
+    finally:
+        await asyncio.to_thread(node.start) if way == "kill" else node.resume()
+    back = monotonic()
+    await until(lambda: applied(stack, 30), "all are applied", 30)
+
+    assert monotonic() - back <= 5
+    assert not [queue for queue in depths if "retry" in queue or "dead" in queue]
+    assert "delivery.failed" not in worker.lines()
+    await check_each_was_applied_once(stack, 30)
+
+
+async def until_paused(stack: Stack, ops_port: int) -> None:
+    async def is_paused() -> bool:
+        answer = await stack.ops(ops_port, "/readyz")
+        return answer.json()["checks"]["returns"] == "waiting for the database"
+
+    await until(is_paused, "it says that it is paused", 30)
+
+
+async def test_a_spool_outlives_its_ingest(stack: Stack, services: Services) -> None:
+    node = services.rabbitmq
+    assert node is not None
+    ingest = await stack.started("ingest")
+    node.kill()
+    try:
+        for number in range(20):
+            assert (await stack.post_ovoko(event(number))).status_code == 200
+        ingest.kill()
+    finally:
+        await asyncio.to_thread(node.start)
+    await stack.started("run")
+    await until(lambda: applied(stack, 20), "all are applied", 30)
+
+    await check_each_was_applied_once(stack, 20)
+
+
+async def test_a_deleted_queue_is_declared_and_consumed_again(stack: Stack) -> None:
+    await stack.started("run")
+    await stack.delete_queue("stockhook.returns")
+
+    async def is_there() -> bool:
+        async with stack.broker.connection() as link:
+            depth = await link.depth("stockhook.returns")
+        return depth is not None and depth.consumers == 1
+
+    await until(is_there, "it is consumed again", RETURN_SECONDS)
+    await stack.post_ovoko(event(0))
+    await until(lambda: applied(stack, 1), "it is applied")
