@@ -845,7 +845,6 @@ class _Pages:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._frames: dict[int, int] = {}
 
     def __enter__(self) -> Self:
         self._file = os.open(self._path, os.O_RDONLY)
@@ -869,11 +868,12 @@ class _Pages:
 
     def _in_wal(self) -> Iterator[tuple[int, int]]:
         """The number of each page in the WAL, and where it is; the newest version comes last."""
-        salts = _read(self._wal, 16, 8)
+        # What has other salts than the header is left over from before the last complete checkpoint;
+        # should the header be damaged, the first frame has the same.
+        salts = {_read(self._wal, at, 8) for at in (16, WAL_HEADER + 8)}
         for at in range(WAL_HEADER, os.fstat(self._wal).st_size, FRAME):
             header = _read(self._wal, at, FRAME_HEADER)
-            # With other salts it is left over from before the last complete checkpoint.
-            if header[8:16] == salts:
+            if header[8:16] in salts:
                 yield int.from_bytes(header[:4]), at + FRAME_HEADER
 
     def newest(self, number: int) -> bytes:
