@@ -20,6 +20,7 @@ from consumers.registry import FAMILIES
 from worker import metrics
 from worker.broker import Broker, BrokerUnavailable, Link
 from worker.database import Database, DatabaseUnavailable
+from worker.patience import pause
 from worker.topology import QUARANTINE, dead_queue, family_queue, retry_queue
 
 # What is in a consumer's hands is seen to in this time, unless something is wrong.
@@ -213,11 +214,15 @@ def _steps(found: Audit) -> list[str]:
     return list(next(iter(found.waiting.values())).retry) if found.waiting else []
 
 
-async def measure_regularly(broker: Broker, database: Database, delays: Sequence[timedelta]) -> None:
-    """Have the metric say what is missing; for ever. What cannot be asked now is asked the next time."""
+async def measure_regularly(
+    broker: Broker, database: Database, delays: Sequence[timedelta], stopping: asyncio.Event
+) -> None:
+    """Have the metric say what is missing, until we stop. What cannot be asked now is asked the next time."""
     while True:
+        await pause(MEASURE_EVERY_SECONDS, stopping)
+        if stopping.is_set():
+            return
         with suppress(BrokerUnavailable, DatabaseUnavailable):
             found = await audit(broker, database, delays, spooled=None, patience=PATIENCE_SECONDS)
             for family in FAMILIES:
                 metrics.MISSING.labels(family).set(found.missing_places.get(family, 0))
-        await asyncio.sleep(MEASURE_EVERY_SECONDS)

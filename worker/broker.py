@@ -387,15 +387,18 @@ class Publisher:
     _channel: Channel | None = None
     _ready: asyncio.Event = field(default_factory=asyncio.Event)
     _doubted: asyncio.Event = field(default_factory=asyncio.Event)
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        connecting = keep_connected("publisher", self._session, asyncio.Event())
+        connecting = keep_connected("publisher", self._session, self._stopping)
         self._task = asyncio.create_task(connecting, name="publisher")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
+        # The client library can turn a cancellation into an error of its own: the event holds all the same.
+        self._stopping.set()
         self._task.cancel()
         await asyncio.wait([self._task])
 

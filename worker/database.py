@@ -99,6 +99,8 @@ class Database:
                 server_settings={
                     "application_name": self._application,
                     "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+                    # A process that was killed must not go on holding locks.
+                    "client_connection_check_interval": "1000",
                     "lock_timeout": str(LOCK_TIMEOUT_MS),
                     "idle_in_transaction_session_timeout": str(STATEMENT_TIMEOUT_MS),
                 },

@@ -63,7 +63,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
         await stack.enter_async_context(hang_watch())
         with suppress(Stopped):
             await _refuse_when_behind(database, stopping)
-            measuring = asyncio.create_task(measure_regularly(broker, database, settings.delays))
+            measuring = asyncio.create_task(measure_regularly(broker, database, settings.delays, stopping))
             stack.callback(measuring.cancel)
             await _run(consumers, publisher, stopping, settings.shutdown_grace)
     log.info("consumers.stopped")

@@ -156,7 +156,7 @@ def plan(seed: int, *, long: bool, disks: bool) -> Iterator[Strike]:
         chance.shuffle(cards)
         while cards:
             faults = cards.pop()
-            companion = _companion(cards, faults) if len(faults) == 1 and chance.random() < PAIRED else ()
+            companion = _companion(cards, faults) if chance.random() < PAIRED else ()
             faults += companion
             number += 1
             yield Strike(
@@ -170,15 +170,22 @@ def plan(seed: int, *, long: bool, disks: bool) -> Iterator[Strike]:
 
 
 def _companion(cards: list[tuple[Fault, ...]], faults: Sequence[Fault]) -> tuple[Fault, ...]:
-    """The next single fault that strikes something else, taken off the deck.
+    """The next fault that strikes something else, taken off the deck.
 
-    Of one target faults come one by one: a database that is down cannot be made to fail.
+    Of one target faults come one by one: a database that is down cannot be made to fail. Half-open
+    connections come alone, because healing another fault would end them too soon.
     """
+    if not _is_pairable(faults):
+        return ()
     taken = {fault.target for fault in faults}
     for place, card in enumerate(cards):
-        if len(card) == 1 and card[0].target not in taken:
+        if _is_pairable(card) and card[0].target not in taken:
             return cards.pop(place)
     return ()
+
+
+def _is_pairable(faults: Sequence[Fault]) -> bool:
+    return len(faults) == 1 and faults[0].kind is not Kind.HALF_OPEN
 
 
 def _duration(chance: Random, faults: Sequence[Fault], *, long: bool) -> timedelta:

@@ -1,9 +1,10 @@
 """Whether the product is at work: answers, commits, and what its processes say of themselves."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from time import monotonic
 
 import asyncpg
@@ -15,12 +16,25 @@ from tests.chaos.processes import Supervised
 
 LOOK_SECONDS = 0.05
 
+# What the driver raises when a server dies, in whatever state the connection is then.
+_LOST = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    EOFError,
+    TimeoutError,
+)
+
+# Those that have an event every few tenths of a second.
+BUSY_FAMILIES = ("inventory", "orders", "buybacks")
+
 # The newest row of each family stands at the end of an index.
 NEWEST = """
-SELECT coalesce(sum(seq), 0)
+SELECT families.family, newest.received_at
 FROM unnest($1::text[]) AS families (family),
     LATERAL (
-        SELECT seq
+        SELECT received_at
         FROM event_log
         WHERE event_log.family = families.family
         ORDER BY seq DESC
@@ -30,8 +44,20 @@ FROM unnest($1::text[]) AS families (family),
 
 
 @dataclass(frozen=True, slots=True)
+class Instant:
+    """Now, by both clocks: the product stamps events with the wall's."""
+
+    monotonic: float = field(default_factory=monotonic)
+    wall: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(frozen=True, slots=True)
 class Recovery:
-    """Seconds from the healing to each sign of life; None: not within the deadline."""
+    """Seconds from the healing to each sign of life; None: not within the deadline.
+
+    A request is answered 2xx; of each busy family, an event that was received after the healing is
+    applied (events from before it may still have been in somebody's hands); all processes are ready.
+    """
 
     answered: float | None
     applied: float | None
@@ -52,51 +78,56 @@ class Pulse:
     """Looks at the product past the proxies."""
 
     database_url: str
-    families: Sequence[str]
     processes: Mapping[Target, Supervised]
     record: Record
-    last_applied: float = 0.0
+    newest: dict[str, datetime] = field(default_factory=dict)
+    """When the newest event that is applied was received, by family."""
 
     async def watch(self) -> None:
         """Note when something was applied, for ever, whatever happens to the database."""
-        newest = -1
         while True:
-            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            with suppress(*_LOST):
                 connection = await asyncpg.connect(self.database_url, timeout=5, command_timeout=5)
                 try:
                     while True:
-                        found = await connection.fetchval(NEWEST, list(self.families))
-                        if found != newest:
-                            self.last_applied = monotonic()
-                        newest = found
+                        rows = await connection.fetch(NEWEST, BUSY_FAMILIES)
+                        self.newest |= {row["family"]: row["received_at"] for row in rows}
                         await asyncio.sleep(LOOK_SECONDS)
                 finally:
                     connection.terminate()
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def recovery(self, healed_at: float, deadline: float) -> Recovery:
+    async def recovery(self, healed: Instant, deadline: float) -> Recovery:
         """Wait until all signs of life are there, `deadline` seconds after the healing at most."""
-        async with httpx.AsyncClient(timeout=1) as client:
-            answered, applied, ready = await asyncio.gather(
-                self._first_after(healed_at, deadline, lambda: self.record.last_accepted),
-                self._first_after(healed_at, deadline, lambda: self.last_applied),
-                self._ready_after(healed_at, deadline, client),
-            )
-        return Recovery(answered, applied, ready)
-
-    async def _first_after(self, instant: float, deadline: float, last: Callable[[], float]) -> float | None:
-        while monotonic() < instant + deadline:
-            if last() > instant:
-                return last() - instant
-            await asyncio.sleep(LOOK_SECONDS)
-        return None
-
-    async def _ready_after(self, instant: float, deadline: float, client: httpx.AsyncClient) -> float | None:
-        """When every process had been seen ready."""
         waiting = list(self.processes.values())
-        while monotonic() < instant + deadline:
+
+        async def answered() -> bool:
+            return self.record.last_accepted > healed.monotonic
+
+        async def applied() -> bool:
+            return all(
+                family in self.newest and self.newest[family] > healed.wall for family in BUSY_FAMILIES
+            )
+
+        async def ready() -> bool:
+            """Each was seen ready."""
+            nonlocal waiting
             waiting = [process for process in waiting if not await process.is_ready(client)]
-            if not waiting:
-                return monotonic() - instant
-            await asyncio.sleep(LOOK_SECONDS)
-        return None
+            return not waiting
+
+        async with httpx.AsyncClient(timeout=1) as client:
+            return Recovery(
+                *await asyncio.gather(
+                    *(_seconds_until(sign, healed, deadline) for sign in (answered, applied, ready))
+                )
+            )
+
+
+async def _seconds_until(
+    sign: Callable[[], Awaitable[bool]], healed: Instant, deadline: float
+) -> float | None:
+    while monotonic() < healed.monotonic + deadline:
+        if await sign():
+            return monotonic() - healed.monotonic
+        await asyncio.sleep(LOOK_SECONDS)
+    return None

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from tests.chaos.load import RESEND_AFTER, Record, webhooks
 from tests.chaos.postgres_messages import PostgresWatch
 from tests.chaos.processes import Supervised
 from tests.chaos.proxy import FaultProxy
-from tests.chaos.pulse import Pulse
+from tests.chaos.pulse import Instant, Pulse
 from tests.chaos.report import Report, Struck
 from tests.chaos.small_disk import NoSmallDisk, SmallDisk, small_disk
 from tests.chaos.verdict import audit, judge, run_command
@@ -244,7 +244,7 @@ async def _play(world: World, options: Options, report: Report, say: Say) -> Non
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main.cancel)
     began = monotonic()
     record, tally = Record(), Tally()
-    pulse = Pulse(world.settings.database_url.get_secret_value(), tuple(FAMILIES), world.processes, record)
+    pulse = Pulse(world.settings.database_url.get_secret_value(), world.processes, record)
     credentials = Credentials.of(world.settings, Provider)
     url = f"http://127.0.0.1:{world.settings.ingest_port}"
     is_over = asyncio.Event()
@@ -259,7 +259,9 @@ async def _play(world: World, options: Options, report: Report, say: Say) -> Non
             events = record.recorded(webhooks(options.seed, credentials), lambda: not is_over.is_set())
             playing = asyncio.create_task(sender.play(events, options.rate))
             background.append(playing)
-            await _strike_until(began + options.seconds, world, pulse, playing, options, report, say, began)
+            await _strike_until(
+                began + options.seconds, world, pulse, background, options, report, say, began
+            )
             await world.killer.heal_everything()
             healed_at = monotonic()
             is_over.set()
@@ -284,7 +286,7 @@ async def _strike_until(
     end: float,
     world: World,
     pulse: Pulse,
-    playing: "asyncio.Task[None]",
+    background: Sequence["asyncio.Task[None]"],
     options: Options,
     report: Report,
     say: Say,
@@ -294,11 +296,12 @@ async def _strike_until(
         if monotonic() + strike.pause.total_seconds() + strike.lasts.total_seconds() > end:
             return
         await asyncio.sleep(strike.pause.total_seconds())
-        if playing.done():
-            playing.result()
+        for task in background:
+            if task.done():
+                task.result()
         at = monotonic() - began
-        recovery_from = await _carry_out(strike, world.killer)
-        recovery = await pulse.recovery(recovery_from, RECOVERY_SECONDS)
+        healed = await _carry_out(strike, world.killer)
+        recovery = await pulse.recovery(healed, RECOVERY_SECONDS)
         struck = Struck(strike, at, recovery)
         report.struck.append(struck)
         say(_line(struck))
@@ -312,15 +315,15 @@ async def _strike_until(
             await asyncio.gather(*map(world.killer.heal, strike.faults))
 
 
-async def _carry_out(strike: Strike, killer: Killer) -> float:
+async def _carry_out(strike: Strike, killer: Killer) -> Instant:
     """Strike and heal; the instant from which recovery counts."""
     for fault in strike.faults:
         await killer.strike(fault, strike.intensity)
     if strike.is_momentary:
-        return monotonic()
+        return Instant()
     await asyncio.sleep(strike.lasts.total_seconds())
     await asyncio.gather(*map(killer.heal, strike.faults))
-    return monotonic()
+    return Instant()
 
 
 def _line(struck: Struck) -> str:

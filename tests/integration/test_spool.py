@@ -432,6 +432,14 @@ async def test_an_entry_that_no_longer_fits_its_checksum_is_left_behind(tmp_path
     assert "secret" not in str(logged)
 
 
+async def test_a_damaged_name_of_a_column_costs_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    await filled(path, ["one", "two"])
+    flip(path, path.read_bytes().index(b"routing_key"))
+
+    assert [text_of(entry) for entry in await held(path)] == ["one", "two"]
+
+
 async def test_a_file_that_gets_damaged_while_in_use_is_mended(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     # More than SQLite keeps in memory.

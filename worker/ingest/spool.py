@@ -494,6 +494,9 @@ def _noticing_damage(codes: set[int]) -> Iterator[None]:
         if code is not None and (code in codes or code & 0xFF == sqlite3.SQLITE_CORRUPT):
             raise _Damaged from error
         raise
+    except UnicodeDecodeError as error:
+        # The name of a column.
+        raise _Damaged from error
 
 
 @contextmanager

@@ -1,0 +1,135 @@
+"""Each labelled step is died at once: whatever the step, nothing is lost and nothing is doubled."""
+
+import asyncio
+import json
+
+import httpx
+import pytest
+
+from deploy.local.services import Services
+from tests.stack import Stack, Worker, until
+from worker.crash import POINTS
+
+EVENTS = 12
+CONSUMER_POINTS = ("received", "claimed", "saved", "committed", "acked", "retry_published")
+INGEST_POINTS = ("accepted", "published")
+SPOOL_POINTS = ("spooled", "drained")
+
+# Fails for one return, until it is mended.
+POISON = """
+CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'poison';
+END $$;
+CREATE TRIGGER poison BEFORE INSERT OR UPDATE ON returns
+    FOR EACH ROW WHEN (NEW.return_id = '3') EXECUTE FUNCTION poison();
+"""
+CURE = """
+DROP TRIGGER IF EXISTS poison ON returns;
+DROP FUNCTION IF EXISTS poison;
+"""
+
+
+def event(number: int) -> bytes:
+    document = {
+        "event_id": f"00000000-0000-4000-8000-{number:012}",
+        "event_type": "order.return.updated",
+        "timestamp": "2026-03-01T12:00:00+00:00",
+        "event_data": {"return_id": str(number), "order_id": "1"},
+    }
+    return json.dumps(document).encode()
+
+
+def test_every_point_is_died_at() -> None:
+    assert {*CONSUMER_POINTS, *INGEST_POINTS, *SPOOL_POINTS} == set(POINTS)
+
+
+async def has_died(worker: Worker) -> bool:
+    return worker.process.poll() is not None
+
+
+async def check_each_was_applied_once(stack: Stack) -> None:
+    async def all_applied() -> bool:
+        return await stack.count("returns") == EVENTS and not await stack.depths()
+
+    await until(all_applied, "all are applied", 30)
+    rows = await stack.fetch("SELECT return_id, update_count FROM returns")
+    check = stack.run("audit", "--json")
+
+    assert {row["return_id"]: row["update_count"] for row in rows} == dict.fromkeys(
+        map(str, range(EVENTS)), 1
+    )
+    assert await stack.count("event_log") == EVENTS
+    assert check.returncode == 0, check.stdout
+
+
+@pytest.mark.parametrize("point", CONSUMER_POINTS)
+async def test_a_consumer_dies_at(stack: Stack, point: str) -> None:
+    await stack.execute(CURE)
+    if point == "retry_published":
+        await stack.execute(POISON)
+    await stack.started("ingest")
+    for number in range(EVENTS):
+        await stack.post_ovoko(event(number))
+    # Some batches end before the one in which it dies.
+    dying = stack.start("consume", "returns", STOCKHOOK_CRASH_AT=f"{point}:1", STOCKHOOK_BATCH_SIZE="5")
+    await until(lambda: has_died(dying), f"it dies at {point}")
+    await stack.execute(CURE)
+    await stack.started("consume", "returns")
+
+    assert dying.process.returncode == -9
+    await check_each_was_applied_once(stack)
+
+
+async def send_all(stack: Stack) -> None:
+    """As a marketplace does: what is not answered 2xx is sent again, to whoever answers by then."""
+    async with httpx.AsyncClient(timeout=5) as client:
+        secret = stack.settings.ovoko_secrets[0].get_secret_value()
+        for number in range(EVENTS):
+
+            async def is_accepted(number: int = number) -> bool:
+                try:
+                    answer = await client.post(
+                        f"{stack.url}/webhooks/ovoko",
+                        content=event(number),
+                        headers={"X-Webhook-Secret": secret},
+                    )
+                except httpx.TransportError:
+                    return False
+                return answer.status_code == 200
+
+            await until(is_accepted, f"event {number} is accepted", 30)
+
+
+async def restart_when_dead(stack: Stack, dying: Worker) -> Worker:
+    await until(lambda: has_died(dying), "it dies", 30)
+    return await stack.started("ingest")
+
+
+@pytest.mark.parametrize("point", INGEST_POINTS)
+async def test_an_ingest_dies_at(stack: Stack, point: str) -> None:
+    await stack.started("consume", "returns")
+    dying = await stack.started("ingest", STOCKHOOK_CRASH_AT=f"{point}:4")
+    await asyncio.gather(send_all(stack), restart_when_dead(stack, dying))
+
+    await check_each_was_applied_once(stack)
+
+
+@pytest.mark.parametrize("point", SPOOL_POINTS)
+async def test_an_ingest_with_a_spool_dies_at(stack: Stack, services: Services, point: str) -> None:
+    node = services.rabbitmq
+    assert node is not None
+    dying = await stack.started("ingest", STOCKHOOK_CRASH_AT=f"{point}:1")
+    node.kill()
+    try:
+        if point == "spooled":
+            await asyncio.gather(send_all(stack), restart_when_dead(stack, dying))
+        else:
+            await send_all(stack)
+    finally:
+        await asyncio.to_thread(node.start)
+    if point == "drained":
+        await restart_when_dead(stack, dying)
+    await stack.started("consume", "returns")
+
+    await check_each_was_applied_once(stack)

@@ -1,0 +1,138 @@
+"""Events that kill or hang their consumer, or fail for a cause that is not theirs."""
+
+import json
+import signal
+
+import pytest
+
+from tests.stack import Stack, Worker, until
+from worker import suspects
+from worker.breaker import THRESHOLD
+
+CURE = """
+DROP TRIGGER IF EXISTS killer ON returns;
+DROP FUNCTION IF EXISTS killer;
+"""
+# Tells the test which backend handles the killer, and gives it the time to kill that one's process.
+KILLER = """
+CREATE FUNCTION killer() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_sleep(5);
+    RETURN NEW;
+END $$;
+CREATE TRIGGER killer BEFORE INSERT OR UPDATE ON returns
+    FOR EACH ROW WHEN (NEW.return_id = 'killer') EXECUTE FUNCTION killer();
+"""
+BROKEN = """
+CREATE FUNCTION killer() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'a column is missing, say';
+END $$;
+CREATE TRIGGER killer BEFORE INSERT OR UPDATE ON returns
+    FOR EACH ROW EXECUTE FUNCTION killer();
+"""
+
+
+def event(number: int, return_id: str | None = None) -> bytes:
+    document = {
+        "event_id": f"00000000-0000-4000-8000-{number:012}",
+        "event_type": "order.return.updated",
+        "timestamp": "2026-03-01T12:00:00+00:00",
+        "event_data": {"return_id": return_id or str(number), "order_id": "1"},
+    }
+    return json.dumps(document).encode()
+
+
+@pytest.fixture
+async def cured(stack: Stack) -> Stack:
+    await stack.execute(CURE)
+    return stack
+
+
+async def kill_whoever_handles_the_killer(stack: Stack, worker: Worker) -> bool:
+    """As the event itself would; whether there was anything to kill before the queue was empty.
+
+    Postgres notices within a second that the process of an earlier death is gone.
+    """
+
+    async def asleep_or_done() -> str | None:
+        rows = await stack.fetch(
+            "SELECT 1 FROM pg_stat_activity WHERE application_name = 'stockhook/consumer' "
+            "AND wait_event = 'PgSleep' AND query_start < clock_timestamp() - interval '1.5 s'"
+        )
+        if rows:
+            return "asleep"
+        dead = (await stack.depths()).get("stockhook.returns.dead")
+        return "done" if dead else None
+
+    if await until(asleep_or_done, "the killer is in hand, or dead", 30) == "done":
+        return False
+    worker.signal(signal.SIGKILL)
+    worker.wait()
+    return True
+
+
+async def test_of_a_full_window_only_the_event_that_kills_its_consumer_dies(cured: Stack) -> None:
+    stack = cured
+    await stack.execute(KILLER)
+    await stack.started("ingest")
+    for number in range(40):
+        await stack.post_ovoko(event(number, "killer" if number == 20 else None))
+    deaths = 0
+    while await kill_whoever_handles_the_killer(stack, await stack.started("consume", "returns")):
+        deaths += 1
+        assert deaths <= suspects.TRIES + 1
+
+    async def all_applied() -> bool:
+        return await stack.count("event_log") == 39
+
+    await until(all_applied, "its neighbours are applied")
+    message = await stack.get("stockhook.returns.dead")
+    assert deaths == suspects.TRIES + 1
+    assert message is not None
+    assert message.headers["x-event-id"] == "00000000-0000-4000-8000-000000000020"
+    assert "ended its consumer" in str(message.headers["x-reason"])
+    assert await stack.depths() == {}
+    assert await stack.count("suspects") == 0
+    await stack.execute(CURE)
+
+
+async def test_when_everything_fails_the_queue_does_not_march_into_the_ladder(cured: Stack) -> None:
+    stack = cured
+    await stack.execute(BROKEN)
+    await stack.started("ingest")
+    for number in range(60):
+        await stack.post_ovoko(event(number))
+    worker = await stack.started("consume", "returns")
+
+    async def is_open() -> bool:
+        answer = await stack.ops(worker.ops_port, "/readyz")
+        return "one event at a time" in str(answer.json()["checks"]["returns"])
+
+    await until(is_open, "the breaker is open")
+    failed = worker.lines().count("delivery.failed")
+    await stack.execute(CURE)
+
+    async def all_applied() -> bool:
+        return await stack.count("event_log") == 60
+
+    await until(all_applied, "all are applied once it is mended", 40)
+    assert THRESHOLD <= failed <= THRESHOLD + 3
+    assert await stack.depths() == {}
+
+
+async def test_a_handler_that_hangs_is_cut_off_and_its_neighbours_are_applied(cured: Stack) -> None:
+    """Postgres gives up a statement after 8 s, far below the broker's consumer timeout."""
+    stack = cured
+    await stack.execute(KILLER.replace("pg_sleep(5)", "pg_sleep(3600)"))
+    await stack.started("run", STOCKHOOK_RETRY_DELAYS="1")
+    for number in range(10):
+        await stack.post_ovoko(event(number, "killer" if number == 5 else None))
+
+    async def is_isolated() -> bool:
+        depths = await stack.depths()
+        retrying = depths.get("stockhook.returns.retry.1s", 0) + depths.get("stockhook.returns.dead", 0)
+        return await stack.count("event_log") == 9 and bool(retrying)
+
+    await until(is_isolated, "its neighbours are applied, it is on the ladder", 40)
+    await stack.execute(CURE)
