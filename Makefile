@@ -41,6 +41,9 @@ send: bootstrap  ## play events at what `make run` started (ARGS="--documented")
 docs: bootstrap  ## the generated parts of README.md
 	@$(PYTHON) -m worker.reference README.md
 
+mutants: bootstrap  ## plant known bugs in a copy, one by one: the tests must catch each
+	@exec $(PYTHON) -m tests.mutants $(ARGS)
+
 psql: bootstrap  ## a psql session with the database of `make run`
 	@if [ -f .dev/env ]; then . .dev/env; fi; exec $(PYTHON) -m deploy.local psql $(ARGS)
 

@@ -56,7 +56,7 @@ async def patiently(
     is_over = stop_never if at_most is None else stop_after_delay(at_most)
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(errors),
-        wait=wait_exponential_jitter(initial=0.1, max=longest_pause, jitter=0.1),
+        wait=wait_exponential_jitter(multiplier=0.1, max=longest_pause, jitter=0.1),
         stop=lambda state: stopping.is_set() or is_over(state),
         sleep=again,
         before_sleep=before_sleep,

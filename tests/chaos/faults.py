@@ -112,7 +112,7 @@ class Strike:
         return all(fault.kind in MOMENTARY and fault.target not in SERVICES for fault in self.faults)
 
 
-_KILLS = 2
+_KILLS = 4
 _SPOOL_FULL = (Fault(Kind.DISK_FULL, Target.SPOOL), Fault(Kind.AWAY, Target.INGEST_TO_BROKER))
 _FAILING = Fault(Kind.WRITES_FAIL, Target.POSTGRES)
 

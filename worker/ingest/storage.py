@@ -103,11 +103,9 @@ class Storage:
             while not stopping.is_set():
                 await spool.wait_not_empty()
                 await self.publisher.wait_ready()
+                # Whatever goes wrong with some, the drainer goes on: what is spooled is not forgotten.
                 await patiently(
-                    lambda: self._drain_some(spool),
-                    (BrokerUnavailable, Unroutable, SpoolBroken),
-                    stopping,
-                    longest_pause=2,
+                    lambda: self._drain_some(spool), Exception, stopping, longest_pause=2, say=_say
                 )
 
     async def _drain_some(self, spool: Spool) -> None:
@@ -153,6 +151,10 @@ class Storage:
             metrics.SPOOL_EVENTS.set_function(lambda: spool.depth)
             metrics.SPOOL_BYTES.set_function(lambda: spool.size)
             metrics.SPOOL_AGE_SECONDS.set_function(lambda: _age(spool.oldest_at) or 0.0)
+
+
+def _say(reason: str) -> None:
+    log.warning("drain.failed", reason=reason)
 
 
 def _with_unused(headers: Mapping[str, str | int], unused: frozenset[str]) -> dict[str, str | int]:

@@ -1,0 +1,82 @@
+"""Publishing on the real broker: what is confirmed is in a queue, what is nowhere is an error."""
+
+import asyncio
+
+import aio_pika
+import pytest
+
+from deploy.local.services import Services
+from tests.stack import Stack, until
+from worker.broker import BrokerUnavailable, Message, Publisher, Unroutable
+from worker.topology import EVENTS, RETURN, topology
+
+
+def message(exchange: str, routing_key: str, number: int = 0) -> Message:
+    return Message(exchange, routing_key, "test", {"x-number": number}, b"{}")
+
+
+async def test_what_no_queue_takes_is_an_error_and_what_one_takes_is_there(stack: Stack) -> None:
+    """Both in flight at once: their results must not be swapped."""
+    nowhere = [message(RETURN, "stockhook.nowhere", number) for number in range(20)]
+    somewhere = [message(RETURN, "stockhook.orders.dead", number) for number in range(20)]
+    async with stack.broker.connection() as link:
+        channel = await link.channel()
+        results = await asyncio.gather(
+            *(channel.publish(one, 10) for pair in zip(nowhere, somewhere, strict=True) for one in pair),
+            return_exceptions=True,
+        )
+
+    assert [type(result) for result in results] == [Unroutable, type(None)] * 20
+    assert await stack.depths() == {"stockhook.orders.dead": 20}
+
+
+async def test_what_no_family_takes_is_quarantined_by_the_broker_itself(stack: Stack) -> None:
+    async with stack.broker.connection() as link:
+        channel = await link.channel()
+        await channel.publish(message(EVENTS, "ovoko.part.teleported"), 10)
+
+    assert await stack.depths() == {"stockhook.quarantine": 1}
+
+
+async def test_what_is_published_is_persistent(stack: Stack) -> None:
+    """Quorum queues keep everything on disk; a classic queue in its place would not."""
+    async with stack.broker.connection() as link:
+        channel = await link.channel()
+        await channel.publish(message(RETURN, "stockhook.orders.dead"), 10)
+    connection = await aio_pika.connect(stack.environment["STOCKHOOK_AMQP_URL"])
+    async with connection, connection.channel() as raw:
+        found = await (await raw.get_queue("stockhook.orders.dead")).get(no_ack=True)
+
+    assert found.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
+
+
+async def test_a_message_survives_a_restart_of_the_broker(stack: Stack, services: Services) -> None:
+    assert services.rabbitmq is not None
+    async with stack.broker.connection() as link:
+        channel = await link.channel()
+        await channel.publish(message(RETURN, "stockhook.orders.dead"), 10)
+    services.rabbitmq.kill()
+    await asyncio.to_thread(services.rabbitmq.start)
+    # A quorum queue that has just started counts what it holds a moment later.
+    found = await until(lambda: stack.get("stockhook.orders.dead"), "the message is there")
+
+    assert found.headers["x-number"] == 0
+
+
+async def test_a_publisher_that_gets_no_confirm_in_time_says_so_and_recovers(
+    stack: Stack, services: Services
+) -> None:
+    assert services.rabbitmq is not None
+    async with Publisher(stack.broker, topology(stack.settings.delays), 0.5) as publisher:
+        await publisher.wait_ready()
+        services.rabbitmq.pause()
+        try:
+            with pytest.raises(BrokerUnavailable):
+                await publisher.publish(message(RETURN, "stockhook.orders.dead"))
+        finally:
+            services.rabbitmq.resume()
+        async with asyncio.timeout(10):
+            while publisher.is_ready:  # It notices that this connection is not to be trusted,
+                await asyncio.sleep(0.02)
+            await publisher.wait_ready()  # and makes another.
+        await publisher.publish(message(RETURN, "stockhook.orders.dead"))

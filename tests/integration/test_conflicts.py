@@ -1,0 +1,55 @@
+"""Two consumers at the same rows: neither overwrites what the other wrote."""
+
+import asyncio
+
+import pytest
+
+from consumers.family import Event, WriteConflict
+from consumers.registry import FAMILIES
+from tests.stack import Stack
+from tests.unit.events import claimed, returned
+from worker.database import Connection, Database
+
+RETURNS = FAMILIES["returns"]
+
+
+async def apply(connection: Connection, event: Event[object]) -> None:
+    loaded = await RETURNS.load(connection, [event])
+    await RETURNS.save(connection, [RETURNS.decide(loaded.get("77"), event).state])
+
+
+async def test_what_was_computed_from_a_row_that_has_moved_on_is_not_written(stack: Stack) -> None:
+    """Both load a return that is not there yet, so neither locks it; one writes, then the other."""
+    database = Database(stack.environment["STOCKHOOK_DATABASE_URL"], 2, "test")
+    early, late = (claimed(returned("order.return.updated", second), second) for second in (1, 2))
+    try:
+        async with database.transaction() as slow:
+            loaded = await RETURNS.load(slow, [late])
+            async with database.transaction() as quick:
+                await apply(quick, early)
+            with pytest.raises(WriteConflict):
+                await RETURNS.save(slow, [RETURNS.decide(loaded.get("77"), late).state])
+        async with database.transaction() as again:
+            await apply(again, late)
+    finally:
+        await database.close()
+
+    assert (await stack.fetch("SELECT update_count FROM returns"))[0]["update_count"] == 2
+
+
+async def test_many_at_once_on_the_same_rows_all_count(stack: Stack) -> None:
+    database = Database(stack.environment["STOCKHOOK_DATABASE_URL"], 8, "test")
+
+    async def apply_until_written(number: int) -> None:
+        while True:
+            try:
+                async with database.transaction() as connection:
+                    await apply(connection, claimed(returned("order.return.updated", number), number))
+                return
+            except WriteConflict:
+                await asyncio.sleep(0)
+
+    await asyncio.gather(*map(apply_until_written, range(40)))
+    await database.close()
+
+    assert (await stack.fetch("SELECT update_count FROM returns"))[0]["update_count"] == 40

@@ -1,0 +1,1 @@
+"""Planted bugs, and the tests that catch them."""

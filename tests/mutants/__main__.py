@@ -1,0 +1,66 @@
+"""`python -m tests.mutants [NAME …]`: plant each bug in a copy of the checkout; its test must fail."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.mutants.table import TABLE, Mutant
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def copy_checkout(folder: Path) -> None:
+    files = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, check=True
+    ).stdout.decode()
+    for name in filter(None, files.split("\0")):
+        if (CHECKOUT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(CHECKOUT / name, folder / name)
+    packages = CHECKOUT / ".dev" / "packages"
+    if packages.exists():  # RabbitMQ and Postgres need not be downloaded again.
+        (folder / ".dev").mkdir()
+        (folder / ".dev" / "packages").symlink_to(packages)
+
+
+def is_caught(folder: Path, mutant: Mutant) -> bool:
+    """Whether its test fails where the bug is planted."""
+    path = folder / mutant.file
+    original = path.read_text()
+    path.write_text(original.replace(mutant.original, mutant.planted))
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", mutant.test],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(folder)},
+            capture_output=True,
+            check=False,
+        )
+    finally:
+        path.write_text(original)
+    # 1 is pytest's code for failed tests; any other means that they did not run.
+    if run.returncode not in (0, 1):
+        raise RuntimeError(f"{mutant.test} did not run:\n{run.stdout.decode()[-2000:]}")
+    return run.returncode == 1
+
+
+def main(names: list[str]) -> int:
+    chosen = [mutant for mutant in TABLE if not names or mutant.name in names]
+    escaped = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        folder.chmod(0o755)
+        copy_checkout(folder)
+        for mutant in chosen:
+            caught = is_caught(folder, mutant)
+            escaped += not caught
+            print(f"{'caught ' if caught else 'ESCAPED'}  {mutant.name:35} {mutant.test}", flush=True)
+    print(f"{len(chosen) - escaped} caught, {escaped} escaped")
+    return 1 if escaped or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,161 @@
+"""Which test catches which planted bug: `make mutants` plants each in a copy and runs its test."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """In `file`, `original` (there once) becomes `planted`; `test` is then to fail."""
+
+    name: str
+    file: str
+    original: str
+    planted: str
+    test: str
+
+
+TABLE = (
+    Mutant(
+        "ack before commit",
+        "worker/consumer.py",
+        'crash_point("received")\n',
+        'crash_point("received")\n            await channel.ack_up_to(batch[-1].delivery.tag)\n',
+        "tests/e2e/test_crash_points.py::test_a_consumer_dies_at[claimed]",
+    ),
+    Mutant(
+        "ack before the copy is confirmed",
+        "worker/consumer.py",
+        "        if any(copies):\n",
+        "        await channel.ack_up_to(items[-1].delivery.tag)\n        if any(copies):\n",
+        "tests/unit/test_settling.py",
+    ),
+    Mutant(
+        "retry without confirm",
+        "worker/consumer.py",
+        "            (BrokerUnavailable, Unroutable),\n            self.stopping,\n",
+        "            ZeroDivisionError,\n            self.stopping,\n",
+        "tests/unit/test_settling.py",
+    ),
+    Mutant(
+        "publish without mandatory",
+        "worker/broker.py",
+        "mandatory=True",
+        "mandatory=False",
+        "tests/integration/test_broker.py::test_what_no_queue_takes_is_an_error_and_what_one_takes_is_there",
+    ),
+    Mutant(
+        "one message id for all",
+        "worker/broker.py",
+        "message_id=uuid4().hex",
+        'message_id="stockhook"',
+        "tests/integration/test_broker.py::test_what_no_queue_takes_is_an_error_and_what_one_takes_is_there",
+    ),
+    Mutant(
+        "not persistent",
+        "worker/broker.py",
+        "delivery_mode=2",
+        "delivery_mode=1",
+        "tests/integration/test_broker.py::test_what_is_published_is_persistent",
+    ),
+    Mutant(
+        "claim outside the transaction",
+        "worker/batch.py",
+        "        claimed = await event_log.claim(connection, family.name, candidates)\n",
+        "        async with database.transaction() as other:\n"
+        "            claimed = await event_log.claim(other, family.name, candidates)\n",
+        "tests/e2e/test_crash_points.py::test_a_consumer_dies_at[claimed]",
+    ),
+    Mutant(
+        "no dedupe",
+        "worker/event_log.py",
+        "    new = {keys[event_id] for event_id in claimed}\n",
+        "    new = set(range(len(candidates)))\n",
+        "tests/e2e/test_crash_points.py::test_a_consumer_dies_at[committed]",
+    ),
+    Mutant(
+        "requeue in place",
+        "worker/batch.py",
+        "return _copy(item, retry_queue(family, delay), next_attempt, reason, now)",
+        "return _copy(item, family_queue(family), next_attempt, reason, now)",
+        "tests/unit/test_batch.py::test_a_failure_climbs_the_ladder",
+    ),
+    Mutant(
+        "attempts are not counted",
+        "worker/batch.py",
+        '        "x-attempt": attempt,\n',
+        '        "x-attempt": 1,\n',
+        "tests/unit/test_batch.py::test_a_failure_climbs_the_ladder",
+    ),
+    Mutant(
+        "an outage spends attempts",
+        "worker/batch.py",
+        "    except DatabaseUnavailable:\n        raise\n    except Exception as error:\n",
+        "    except Exception as error:\n",
+        "tests/e2e/test_outages.py::test_an_outage_of_postgres_longer_than_the_ladder_costs_no_attempt[kill]",
+    ),
+    Mutant(
+        "spool deleted before its confirm",
+        "worker/ingest/storage.py",
+        "        outcomes = await asyncio.gather(",
+        "        await spool.remove([entry.number for entry in entries])\n"
+        "        outcomes = await asyncio.gather(",
+        "tests/integration/test_storage.py::test_an_entry_stays_in_the_spool_until_it_is_confirmed",
+    ),
+    Mutant(
+        "answer before it is stored",
+        "worker/ingest/service.py",
+        "                await self._store(accepted)\n",
+        "                asyncio.ensure_future(self._store(accepted))\n",
+        "tests/unit/test_service.py::test_what_cannot_be_stored_is_left_with_the_sender",
+    ),
+    Mutant(
+        "an unused place is not told",
+        "worker/ingest/storage.py",
+        "                    self._stream.give_up(family, place)\n",
+        "                    self._stream.unused(family)\n",
+        "tests/integration/test_storage.py::"
+        "test_what_the_broker_does_not_confirm_is_spooled_and_its_place_is_said_to_be_unused",
+    ),
+    Mutant(
+        "suspects are tried for ever",
+        "worker/consumer.py",
+        "if tries > suspects.TRIES:",
+        "if tries > 1000:",
+        "tests/e2e/test_killers.py::test_of_a_full_window_only_the_event_that_kills_its_consumer_dies",
+    ),
+    Mutant(
+        "the breaker never opens",
+        "worker/breaker.py",
+        "return self.failures >= THRESHOLD",
+        "return self.failures >= 10 * THRESHOLD",
+        "tests/e2e/test_killers.py::test_when_everything_fails_the_queue_does_not_march_into_the_ladder",
+    ),
+    Mutant(
+        "the last to arrive wins",
+        "consumers/inventory/decide.py",
+        "latest=max(part.latest, change, key=_finality),",
+        "latest=change,",
+        "tests/unit/test_convergence.py",
+    ),
+    Mutant(
+        "a revision is not checked",
+        "consumers/returns/project.py",
+        "WHERE stored.revision = excluded.revision - 1\n",
+        "",
+        "tests/integration/test_conflicts.py",
+    ),
+    Mutant(
+        "the token stays in the body",
+        "worker/ingest/intake.py",
+        '    kept = _without_secrets(without_member(body, "token"), tokens)\n    kept = seal',
+        "    kept = body\n    kept = seal",
+        "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_sealed",
+    ),
+    Mutant(
+        "bank details are not sealed",
+        "worker/ingest/intake.py",
+        "    kept = seal_payment_details(kept, sealer)\n",
+        "",
+        "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_sealed",
+    ),
+)

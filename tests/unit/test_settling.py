@@ -1,0 +1,88 @@
+"""A delivery is acknowledged last: after the commit, and after the confirm of its copy."""
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from consumers.registry import FAMILIES
+from schemas.envelope import Envelope
+from schemas.events import Provider
+from worker.batch import Failed, Report, Undecodable
+from worker.broker import Broker, BrokerUnavailable, Delivery, Message
+from worker.consumer import Consumer
+from worker.settings import Settings
+
+
+@dataclass
+class Journal:
+    """Stands for broker and database: notes what happened, in order."""
+
+    failures: int = 0
+    happened: list[str] = field(default_factory=list)
+
+    async def publish(self, message: Message) -> None:
+        await asyncio.sleep(0)
+        if self.failures:
+            self.failures -= 1
+            self.happened.append("not confirmed")
+            raise BrokerUnavailable("as the test wants it")
+        self.happened.append(f"confirmed {message.routing_key}")
+
+    async def ack_up_to(self, tag: int) -> None:
+        self.happened.append(f"ack {tag}")
+
+    def transaction(self) -> "Journal":
+        return self
+
+    async def __aenter__(self) -> "Journal":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.happened.append("recorded")
+
+    async def execute(self, *_: object) -> str:
+        return "INSERT 0 1"
+
+
+def failed_delivery() -> Undecodable:
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    envelope = Envelope(
+        provider=Provider.OVOKO,
+        event_type="order.created",
+        event_id=UUID(int=1),
+        content_id=UUID(int=1),
+        received_at=now,
+        stream=1,
+        place=1,
+    )
+    delivery = Delivery(7, "ovoko.order.created", envelope.to_headers(), b"{}", redelivered=False)
+    return Undecodable(delivery, "broken")
+
+
+async def settle(journal: Journal) -> None:
+    parts: Any = journal
+    consumer = Consumer(FAMILIES["orders"], Settings(), Broker("", ""), parts, parts, asyncio.Event())
+    report = Report((Failed(ValueError()),))
+    await consumer._settle(parts, [failed_delivery()], report, 0.0)
+
+
+async def test_the_ack_follows_the_confirm_of_the_copy_and_its_record() -> None:
+    journal = Journal()
+    await settle(journal)
+
+    assert journal.happened == ["confirmed stockhook.orders.retry.7s", "recorded", "ack 7"]
+
+
+async def test_a_copy_that_is_not_confirmed_is_published_again_before_the_ack() -> None:
+    journal = Journal(failures=2)
+    await settle(journal)
+
+    assert journal.happened == [
+        "not confirmed",
+        "not confirmed",
+        "confirmed stockhook.orders.retry.7s",
+        "recorded",
+        "ack 7",
+    ]
