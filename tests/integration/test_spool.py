@@ -19,9 +19,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-import worker.ingest.spool
+import worker.ingest.spool_file
 from worker.broker import Message
-from worker.ingest.spool import PAGE, Spool, SpoolBroken, Spooled, SpoolFull, SpoolTaken
+from worker.ingest.spool import Spool, SpoolBroken, Spooled, SpoolFull, SpoolTaken
+from worker.ingest.spool_carving import PAGE
 
 ROOMY = 1 << 30
 NO_PATIENCE = timedelta(0)
@@ -625,7 +626,7 @@ async def full(folder: str) -> None:
     ballast = Path(folder, "ballast")
     ballast.write_bytes(bytes(1 << 20))
     # As if somebody else took what the spool leaves free.
-    worker.ingest.spool.HEADROOM = 0
+    worker.ingest.spool_file.HEADROOM = 0
     await overflow(Path(folder), ballast.unlink)
 
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from tests.mutants.table import TABLE, Mutant
@@ -26,25 +27,29 @@ def copy_checkout(folder: Path) -> None:
         (folder / ".dev" / "packages").symlink_to(packages)
 
 
+def passes(folder: Path, tests: Iterable[str]) -> bool:
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        check=False,
+    )
+    # 1 is pytest's code for failed tests; any other means that they did not run.
+    if run.returncode not in (0, 1):
+        raise RuntimeError(f"the tests did not run:\n{run.stdout.decode()[-2000:]}")
+    return run.returncode == 0
+
+
 def is_caught(folder: Path, mutant: Mutant) -> bool:
     """Whether its test fails where the bug is planted."""
     path = folder / mutant.file
     original = path.read_text()
     path.write_text(original.replace(mutant.original, mutant.planted))
     try:
-        run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", mutant.test],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(folder)},
-            capture_output=True,
-            check=False,
-        )
+        return not passes(folder, [mutant.test])
     finally:
         path.write_text(original)
-    # 1 is pytest's code for failed tests; any other means that they did not run.
-    if run.returncode not in (0, 1):
-        raise RuntimeError(f"{mutant.test} did not run:\n{run.stdout.decode()[-2000:]}")
-    return run.returncode == 1
 
 
 def main(names: list[str]) -> int:
@@ -54,6 +59,9 @@ def main(names: list[str]) -> int:
         folder = Path(temporary)
         folder.chmod(0o755)
         copy_checkout(folder)
+        if not passes(folder, sorted({mutant.test for mutant in chosen})):
+            print("these tests fail without a planted bug too")
+            return 1
         for mutant in chosen:
             caught = is_caught(folder, mutant)
             escaped += not caught
