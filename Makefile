@@ -1,6 +1,6 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help docs run test test-ladder check format status send psql lock clean bootstrap
+.PHONY: help chaos docs mutants run test-long test test-ladder check format status send psql lock clean bootstrap
 
 PYTHON := .venv/bin/python
 ARGS ?=
@@ -18,6 +18,12 @@ test: bootstrap  ## every test but the slow ladder (PYTEST_ARGS="-k orders" for 
 
 test-ladder: bootstrap  ## the true ladder by the clock: 7 s, 35 s, 175 s
 	@exec $(PYTHON) -m pytest -m ladder $(PYTEST_ARGS)
+
+test-long: bootstrap  ## an hour's outage in the spool, a hundred graceful stops
+	@exec $(PYTHON) -m pytest -m long -s $(PYTEST_ARGS)
+
+chaos: bootstrap  ## random faults under load (SEED=7 MINUTES=10), then the audit and a model
+	@exec $(PYTHON) -m tests.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5) $(ARGS)
 
 check: bootstrap  ## format, lint, types, import contracts, unit tests
 	@$(PYTHON) -m ruff format --check --quiet .

@@ -46,6 +46,16 @@ _CONFLICTS = (
 )
 
 
+@asynccontextmanager
+async def _ending_hung(connection: Connection) -> AsyncIterator[None]:
+    """A connection over which no answer came is ended: to clean it up would wait as long once more."""
+    try:
+        yield
+    except TimeoutError:
+        connection.terminate()
+        raise
+
+
 class Database:
     """A pool that needs no server to be made: it connects when it is used."""
 
@@ -65,7 +75,7 @@ class Database:
         """Raises: DatabaseUnavailable, TransactionConflict; other errors pass through."""
         connection: Connection | None = None
         try:
-            async with (await self._open_pool()).acquire(timeout=10) as connection:
+            async with (await self._open_pool()).acquire(timeout=10) as connection, _ending_hung(connection):
                 yield connection
         except _CONFLICTS as error:
             raise TransactionConflict from error
@@ -80,7 +90,7 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """Commits on leaving; raises as `connection` does. A lost COMMIT has an unknown outcome."""
-        async with self.connection() as connection, connection.transaction():
+        async with self.connection() as connection, connection.transaction(), _ending_hung(connection):
             yield connection
 
     async def ping(self) -> None:

@@ -1,7 +1,7 @@
 """What a run came to: a table for people, JSON for the rest."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -52,6 +52,8 @@ class Report:
     struck: list[Struck] = field(default_factory=list)
     totals: Totals = field(default_factory=Totals)
     answers: dict[str, int] = field(default_factory=dict)
+    latencies: dict[str, float | None] = field(default_factory=dict)
+    """Seconds from when a request was due to its answer, whatever struck meanwhile: quantiles."""
     ends: dict[str, dict[int, int]] = field(default_factory=dict)
     """How often each process ended, by exit code, before the run stopped it."""
     quiet_after: float | None = None
@@ -76,6 +78,7 @@ class Report:
             "totals": {name: getattr(self.totals, name) for name in Totals.__dataclass_fields__},
             "kills": self.kills,
             "answers": self.answers,
+            "latencies": _rounded(self.latencies),
             "process_ends": self.ends,
             "quiet_after_seconds": self.quiet_after,
             "faults": {
@@ -105,6 +108,7 @@ class Report:
             f"seed {self.seed}, {self.seconds:.0f} s, {len(self.struck)} strikes, {self.kills} kills",
             f"nothing waited any more: {quiet}",
             f"answers: {self.answers}",
+            f"seconds to an answer: {_rounded(self.latencies)}",
             f"processes that ended, by exit code: {self.ends}",
             *(f"note: {note}" for note in self.notes),
             *(f"PROBLEM: {problem}" for problem in self.problems),
@@ -154,3 +158,7 @@ def _struck_as_json(struck: Struck) -> dict[str, Any]:
         "applied": recovery.applied,
         "ready": recovery.ready,
     }
+
+
+def _rounded(latencies: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: None if seconds is None else round(seconds, 3) for name, seconds in latencies.items()}

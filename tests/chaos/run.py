@@ -276,6 +276,7 @@ async def _play(world: World, options: Options, report: Report, say: Say) -> Non
     finally:
         report.seconds = monotonic() - began
         report.answers = dict(tally.answers)
+        report.latencies = {f"p{share * 100:g}": tally.quantile(share) for share in (0.5, 0.99, 1.0)}
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)

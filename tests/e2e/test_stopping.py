@@ -23,6 +23,10 @@ def event(number: int) -> bytes:
 
 
 async def test_graceful_stops_under_load_repeat_nothing_that_was_finished(stack: Stack) -> None:
+    await stop_under_load(stack, STOPS)
+
+
+async def stop_under_load(stack: Stack, stops: int) -> None:
     """A finished event that is delivered again shows as a duplicate in the audit."""
     await stack.started("ingest")
     numbers = count()
@@ -39,7 +43,7 @@ async def test_graceful_stops_under_load_repeat_nothing_that_was_finished(stack:
 
     senders = [asyncio.create_task(send()) for _ in range(4)]
     codes = []
-    for _ in range(STOPS):
+    for _ in range(stops):
         worker = await stack.started("consume", "returns")
         before = await stack.count("event_log")
 
@@ -58,7 +62,8 @@ async def test_graceful_stops_under_load_repeat_nothing_that_was_finished(stack:
 
     await until(all_applied, "all are applied", 30)
     check = json.loads(stack.run("audit", "--json").stdout)
-    assert codes == [0] * STOPS
+    print(f"{stops} graceful stops, {total:,} events, {check['accounts'][0]['duplicates']} repeated")
+    assert codes == [0] * stops
     assert [account["duplicates"] for account in check["accounts"]] == [0]
     assert check["missing"] == {}
 
