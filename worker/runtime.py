@@ -1,11 +1,8 @@
-"""The process that consumes: start, keep watch over its own loop, drain on a signal."""
+"""The process that consumes: from its start to the last event in hand."""
 
 import asyncio
-import faulthandler
-import os
-import signal
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
 
 import structlog
 
@@ -14,6 +11,7 @@ from worker.audit import measure_regularly
 from worker.broker import Broker, Publisher
 from worker.consumer import Consumer
 from worker.database import Database, DatabaseUnavailable
+from worker.lifetime import hang_watch, stop_on_signals
 from worker.migrations import Migration, pending
 from worker.ops import serve_ops
 from worker.patience import Stopped, patiently
@@ -24,10 +22,6 @@ log = structlog.get_logger(__name__)
 
 # A batch in which everything fails has a copy of each event confirmed at once.
 COPY_TIMEOUT_SECONDS = 10.0
-
-# A loop that does not turn for so long hangs in code that cannot be cut off: the process ends, its
-# supervisor starts it again, and the event that did it is tried alone.
-HANG_SECONDS = 60
 
 
 class DatabaseBehind(Exception):
@@ -94,35 +88,3 @@ async def _refuse_when_behind(database: Database, stopping: asyncio.Event) -> No
     if missing:
         names = ", ".join(migration.name for migration in missing)
         raise DatabaseBehind(f"the database lacks {names}: type `stockhook migrate` first")
-
-
-@asynccontextmanager
-async def hang_watch() -> AsyncIterator[None]:
-    """While this lasts, the process ends (with a traceback, without values) if its loop hangs."""
-
-    async def turn() -> None:
-        while True:
-            faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
-            await asyncio.sleep(HANG_SECONDS / 10)
-
-    turning = asyncio.create_task(turn())
-    try:
-        yield
-    finally:
-        turning.cancel()
-        faulthandler.cancel_dump_traceback_later()
-
-
-def stop_on_signals() -> asyncio.Event:
-    """An event that SIGTERM or SIGINT sets; a second signal ends the process at once."""
-    stopping = asyncio.Event()
-
-    def stop(number: int) -> None:
-        if stopping.is_set():
-            os._exit(128 + number)
-        stopping.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)
-    return stopping

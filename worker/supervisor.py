@@ -9,8 +9,7 @@ from contextlib import suppress
 
 import structlog
 
-from worker.orphan import stop_with_parent
-from worker.runtime import stop_on_signals
+from worker.lifetime import stop_on_signals, stop_with_parent
 from worker.settings import PREFIX, Settings
 
 log = structlog.get_logger(__name__)

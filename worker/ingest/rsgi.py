@@ -26,10 +26,9 @@ from worker.broker import Broker, Publisher
 from worker.ingest.service import Disconnected, Ingest, Request, Response, why_off
 from worker.ingest.spool import Spool, SpoolBroken
 from worker.ingest.storage import Storage
+from worker.lifetime import hang_watch, stop_with_parent
 from worker.logs import configure
 from worker.ops import serve_ops
-from worker.orphan import stop_with_parent
-from worker.runtime import hang_watch
 from worker.settings import BadSettings, Settings, read_settings
 from worker.topology import topology
 
