@@ -1,5 +1,6 @@
 """`python -m tests.chaos --seed 1 --minutes 5`: exit 0 if every promise held, else 1."""
 
+import asyncio
 import json
 import os
 import signal
@@ -59,7 +60,7 @@ def main(
     except (Unavailable, StartFailed, DownloadFailed) as error:
         print(error, file=sys.stderr)
         return UNAVAILABLE
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return INTERRUPTED
     if json_:
         print(json.dumps(report.as_json()))
