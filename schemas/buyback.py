@@ -7,7 +7,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, WithJsonSchema,
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from schemas.fields import Instant, Key, Money, NullableKey, Text
+from schemas.fields import Days, Flag, Instant, Key, Money, NullableKey, Text
 
 
 class BuybackModel(BaseModel):
@@ -168,7 +168,7 @@ class ShipmentResult(Result):
 class PickupScheduledResult(ShipmentResult):
     initial_slot: Instant | None = None
     final_slot: Instant | None = None
-    is_reschedule: bool | None = None
+    is_reschedule: Flag | None = None
 
 
 class InspectionResult(Result):
@@ -186,12 +186,12 @@ class InspectionResult(Result):
 class PickupReminderResult(Result):
     """Documented twice: with `id` and `order.shipments`, and with `activeShipmentPickup`."""
 
-    within_days: int | None = Field(default=None, ge=0, le=32767)
+    within_days: Days | None = None
     active_shipment_pickup: ActiveShipmentPickup | None = None
 
 
 class ReminderResult(ShipmentResult):
-    days_after_creation: int = Field(ge=0, le=32767)
+    days_after_creation: Days
 
 
 class BuybackEvent(BuybackModel):

@@ -2,26 +2,30 @@
 
 Below the highest place that is known of a stream and family, every place is applied (or a duplicate),
 waits in a retry step, is dead, or was given out in vain. What is left waits in the family's queue or in
-a consumer's hands; and if it does not, it is missing.
+a consumer's hands; and if it does not, it is missing. Two things it cannot see: the last events of a
+stream, behind which no other of the family was applied yet; and a loss while as many others wait.
 """
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from time import monotonic
 from typing import Any
 
+import structlog
 from rich.console import Group, RenderableType
 from rich.table import Table
 
 from consumers.registry import FAMILIES
 from worker import metrics
-from worker.broker import Broker, BrokerUnavailable, Link
-from worker.database import Database, DatabaseUnavailable
+from worker.broker import Broker, Link
+from worker.database import Database
+from worker.failure import describe
 from worker.patience import pause
 from worker.topology import QUARANTINE, dead_queue, family_queue, retry_queue
+
+log = structlog.get_logger(__name__)
 
 # What is in a consumer's hands is seen to in this time, unless something is wrong.
 PATIENCE_SECONDS = 10.0
@@ -222,7 +226,11 @@ async def measure_regularly(
         await pause(MEASURE_EVERY_SECONDS, stopping)
         if stopping.is_set():
             return
-        with suppress(BrokerUnavailable, DatabaseUnavailable):
+        try:
             found = await audit(broker, database, delays, spooled=None, patience=PATIENCE_SECONDS)
             for family in FAMILIES:
                 metrics.MISSING.labels(family).set(found.missing_places.get(family, 0))
+            metrics.AUDITED_AT.set_to_current_time()
+        except Exception as error:
+            # Whatever it was, the next time may do; the time of the last one that did is a metric.
+            log.warning("audit.failed", error=describe(error))

@@ -71,12 +71,19 @@ def _translating() -> Iterator[None]:
         yield
     except PublishError as error:
         raise Unroutable from error
-    except ChannelPreconditionFailed as error:
-        raise TopologyMismatch(str(error).removeprefix("PRECONDITION_FAILED - ")) from error
     except _REFUSALS as error:
         raise BrokerRefused(str(error)) from error
     except _FAILURES as error:
         raise BrokerUnavailable(describe(error)) from error
+
+
+@contextmanager
+def _noticing_mismatch() -> Iterator[None]:
+    # Elsewhere the same code means other things, such as a delivery that was held for too long.
+    try:
+        yield
+    except ChannelPreconditionFailed as error:
+        raise TopologyMismatch(str(error).removeprefix("PRECONDITION_FAILED - ")) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +230,7 @@ class Channel:
 
     async def declare_one(self, item: Exchange | Queue | Binding) -> None:
         """Raises as `declare` does."""
-        with _translating():
+        with _translating(), _noticing_mismatch():
             match item:
                 case Exchange(name, kind, arguments):
                     await self._channel.exchange_declare(
@@ -368,8 +375,6 @@ async def keep_connected(name: str, session: Callable[[], Awaitable[None]], stop
     while not stopping.is_set():
         with suppress(Stopped):
             await patiently(session, BrokerUnavailable, stopping, longest_pause=2, say=say)
-            if not stopping.is_set():
-                log.warning("broker.connection_lost", connection=name)
 
 
 @dataclass(slots=True)
@@ -469,6 +474,7 @@ class Publisher:
             while True:
                 done, _ = await asyncio.wait(ends, timeout=PROBE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 if done or not await channel.takes_messages(PROBE_SECONDS):
+                    log.warning("publisher.lost", unconfirmed=self._doubted.is_set())
                     return
         finally:
             for end in ends:

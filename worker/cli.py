@@ -4,6 +4,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Annotated, Any, TypeVar
 
+import asyncpg
 import orjson
 import uvloop
 from cyclopts import App, Parameter
@@ -14,12 +15,13 @@ from worker import migrations
 from worker.audit import PATIENCE_SECONDS, Audit, as_json, as_tables
 from worker.audit import audit as run_audit
 from worker.broker import Broker, BrokerUnavailable, TopologyMismatch
-from worker.database import Database, DatabaseUnavailable
+from worker.database import Database, DatabaseUnavailable, TransactionConflict
+from worker.failure import describe
 from worker.ingest import rsgi
 from worker.logs import configure
 from worker.management import Management, ManagementUnavailable
 from worker.ops import OpsPortTaken
-from worker.runtime import DatabaseBehind, consume
+from worker.runtime import DatabaseBehind, EndedByItself, consume
 from worker.settings import BadSettings, Settings, read_settings
 from worker.status import look, look_at_ingest
 from worker.supervisor import obey_parent, run_all
@@ -224,6 +226,10 @@ def main() -> None:
         _fail(UNAVAILABLE, f"cannot reach the broker ({error}): see STOCKHOOK_AMQP_URL")
     except DatabaseUnavailable as error:
         _fail(UNAVAILABLE, f"cannot reach the database ({error}): see STOCKHOOK_DATABASE_URL")
+    except (asyncpg.PostgresError, TransactionConflict) as error:
+        _fail(FAILED, f"it failed: {describe(error)}")
+    except EndedByItself as error:
+        _fail(FAILED, str(error))
     except ManagementUnavailable as error:
         _fail(UNAVAILABLE, f"no answer from the management API ({error})")
     except KeyboardInterrupt:

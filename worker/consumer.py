@@ -67,7 +67,10 @@ WATCHDOG_SECONDS = 5.0
 class Consumer:
     """Takes what has arrived, has it handled, settles it.
 
-    In trouble (the database is away, the breaker is open) it holds what it has and probes.
+    In trouble (the database is away, the breaker is open) it holds what it has and probes. It is careful,
+    and holds one delivery at a time, while deliveries come again: should one of them be what killed its
+    consumer, no other is in hand then. `alone` is held by the one family of a process that tries such a
+    suspect.
     """
 
     family: AnyFamily
@@ -76,6 +79,8 @@ class Consumer:
     database: Database
     publisher: Publisher
     stopping: asyncio.Event
+    alone: asyncio.Lock
+    _is_careful: bool = True
     _breaker: Breaker = field(default_factory=Breaker)
     _in_hand: list[Arrived] = field(default_factory=list)
     _trouble: str | None = "connecting"
@@ -103,35 +108,71 @@ class Consumer:
         await patiently(self.database.ping, DatabaseUnavailable, self.stopping, longest_pause=2)
         window = Window()
 
-        def receive(delivery: Delivery) -> None:
-            window.put(Suspect(delivery) if delivery.redelivered else decode(self.family, delivery))
-
-        prefetch = 1 if self._breaker.is_open else self.settings.prefetch
         async with self.broker.connection() as link:
             channel = await link.channel()
             await channel.declare(self._topology)
             channel.on_cancelled(window.close)
-            await channel.consume(self._queue, self.family.name, prefetch, receive)
+            prefetch = 1 if self._is_careful else self.settings.prefetch
+            await channel.consume(
+                self._queue, self.family.name, prefetch, lambda delivery: window.put(self._arrived(delivery))
+            )
             self._trouble = None
-            log.info("consumer.started", family=self.family.name, queue=self._queue)
+            log.info("consumer.started", family=self.family.name, queue=self._queue, prefetch=prefetch)
             watch = asyncio.create_task(self._close_on_end(channel, window))
             # What cannot be settled, because the connection is lost or we stop, comes again.
-            with suppress(BrokerUnavailable, Stopped):
-                await self._work(channel, window, is_careful=prefetch == 1)
+            with suppress(BrokerUnavailable, Unroutable, Stopped):
+                await self._work(channel, window)
             watch.cancel()
             self._trouble = "connecting"
 
-    async def _work(self, channel: Channel, window: Window, *, is_careful: bool) -> None:
+    def _arrived(self, delivery: Delivery) -> Arrived:
+        """Never raises: the client library would drop the delivery, and a later ack include it."""
+        if delivery.redelivered:
+            return Suspect(delivery)
+        try:
+            return decode(self.family, delivery)
+        except Exception:
+            log.exception("delivery.unreadable", family=self.family.name)
+            return Suspect(delivery)
+
+    async def _work(self, channel: Channel, window: Window) -> None:
+        """Work until the window closes, or is to be of another width."""
+        was_careful = self._is_careful
         while batch := await window.take(self.settings.batch_size):
             crash_point("received")
+            is_suspect = isinstance(batch[0], Suspect)
+            if is_suspect and not was_careful:
+                self._is_careful = True
+                return
             self._in_hand = batch
             try:
-                await self._work_off(channel, batch)
+                await self._try_alone(channel, batch) if is_suspect else await self._work_off(channel, batch)
             except LastedTooLong:
                 await self._give_back(channel, window)
                 return
-            if is_careful and not self._breaker.is_open:
-                return  # All is well again: subscribe anew, with the full window.
+            self._is_careful = self._breaker.is_open or is_suspect
+            if was_careful and not self._is_careful:
+                await self._finish(channel, window)
+                return
+
+    async def _finish(self, channel: Channel, window: Window) -> None:
+        """Have nothing more delivered, and see to what was: let go of, it would come again as a suspect."""
+        await channel.cancel_consumers()
+        await asyncio.sleep(0)
+        for item in window.take_all():
+            self._in_hand = [item]
+            await self._work_off(channel, [item])
+
+    async def _try_alone(self, channel: Channel, batch: Sequence[Arrived]) -> None:
+        """One suspect of this process at a time, so that none is suspected for what another does."""
+        async with self.alone:
+            try:
+                await self._work_off(channel, batch)
+            except (BrokerUnavailable, LastedTooLong, Stopped):
+                # It ends here for other reasons than the event's.
+                with suppress(DatabaseUnavailable):
+                    await self._clear_suspect_once(batch[0].delivery)
+                raise
 
     async def _close_on_end(self, channel: Channel, window: Window) -> None:
         """Close the window when we stop, or when the subscription is lost, be it silently."""
@@ -145,8 +186,9 @@ class Consumer:
                 if lost.done() or stopping.done():
                     break
                 if not await channel.is_subscribed(self._queue, WATCHDOG_SECONDS):
-                    log.warning("subscription.lost", family=self.family.name)
                     break
+            if not stopping.done():
+                log.warning("subscription.lost", family=self.family.name)
         finally:
             window.close()
             lost.cancel()
@@ -291,11 +333,11 @@ class Consumer:
             metrics.RETRIED.labels(self.family.name, copy.routing_key.rsplit(".", 1)[1]).inc()
 
     async def _clear_suspect(self, delivery: Delivery) -> None:
-        async def clear() -> None:
-            async with self.database.connection() as connection:
-                await suspects.clear(connection, event_id_of(delivery))
+        await self._patiently(lambda: self._clear_suspect_once(delivery))
 
-        await self._patiently(clear)
+    async def _clear_suspect_once(self, delivery: Delivery) -> None:
+        async with self.database.connection() as connection:
+            await suspects.clear(connection, event_id_of(delivery))
 
     def _count(self, report: Report) -> None:
         """What is broken by itself says nothing about the rest."""

@@ -37,6 +37,10 @@ _UNAVAILABLE = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.DatabaseDroppedError,
+    # Disk, memory, connections: none of an event's making, and over once somebody has seen to it.
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
     OSError,
 )
 _CONFLICTS = (
@@ -81,6 +85,11 @@ class Database:
             raise TransactionConflict from error
         except (*_UNAVAILABLE, TimeoutError) as error:
             raise DatabaseUnavailable(describe(error)) from error
+        except asyncpg.PostgresError as error:
+            # Whatever is wrong before there is a connection (a password, a database) is no event's fault.
+            if connection is None:
+                raise DatabaseUnavailable(describe(error)) from error
+            raise
         except asyncpg.InterfaceError as error:
             # The driver says so of misuse too: only a connection that is gone means an outage.
             if connection is None or connection.is_closed():

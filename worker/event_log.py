@@ -33,8 +33,8 @@ INSERT INTO findings (kind, family, entity_id, event_id, words)
 SELECT *
 FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::text[])
 ON CONFLICT (family, entity_id, kind, event_id) DO UPDATE
-SET words = excluded.words
-WHERE findings.words <> excluded.words
+SET words = greatest(findings.words, excluded.words)
+WHERE findings.words < excluded.words
 """
 
 WITHDRAW_FINDINGS = """
@@ -163,7 +163,12 @@ async def note_reuse(connection: Connection, findings: Sequence[Finding]) -> Non
 
 
 async def _note_findings(connection: Connection, family: str, findings: Iterable[Finding]) -> None:
-    rows = sorted((found.kind, family, found.entity_id, found.event_id, found.words) for found in findings)
+    # An id that was used twice can give one key two findings: the greater words stand.
+    words: dict[tuple[str, str, str, UUID | None], str] = {}
+    for found in findings:
+        key = (found.kind, family, found.entity_id, found.event_id)
+        words[key] = max(found.words, words.get(key, ""))
+    rows = sorted((*key, said) for key, said in words.items())
     await connection.execute(NOTE_FINDINGS, *map(list, zip(*rows, strict=True)))
 
 

@@ -34,8 +34,11 @@ class Management:
                 bindings = await _get(client, f"/api/bindings/{vhost}")
                 queues = await _get(client, f"/api/queues/{vhost}")
                 exchanges = await _get(client, f"/api/exchanges/{vhost}")
+        except httpx.HTTPStatusError as error:
+            # Its text quotes the URL, password included.
+            raise ManagementUnavailable(f"status {error.response.status_code}") from None
         except (httpx.HTTPError, ValueError) as error:
-            raise ManagementUnavailable(str(error)) from error
+            raise ManagementUnavailable(type(error).__name__) from None
         return [
             *_binding_differences(bindings, expected.bindings),
             *_extra("queue", queues, (queue.name for queue in expected.queues)),

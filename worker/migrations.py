@@ -11,6 +11,9 @@ from worker.database import Connection, Database
 
 FOLDER = Path(schemas.__file__).parent / "migrations"
 
+# An index on a big table takes its time, and so does another deployment that migrates.
+LONGEST_SECONDS = 24 * 3600
+
 # Any number of its own: two deployments that migrate at once take turns.
 LOCK = "SELECT pg_advisory_lock(7357017175)"
 UNLOCK = "SELECT pg_advisory_unlock(7357017175)"
@@ -79,7 +82,7 @@ async def migrate(database: Database) -> list[Migration]:
     async with database.connection() as connection:
         await connection.execute("SET statement_timeout = 0")
         await connection.execute("SET lock_timeout = 0")
-        await connection.execute(LOCK)
+        await connection.execute(LOCK, timeout=LONGEST_SECONDS)
         try:
             await connection.execute(CREATE_TABLE)
             applied = await _applied(connection)
@@ -101,9 +104,9 @@ async def _applied(connection: Connection) -> set[str]:
 
 async def _apply(connection: Connection, migration: Migration) -> None:
     if not migration.in_transaction:
-        await connection.execute(migration.up)
+        await connection.execute(migration.up, timeout=LONGEST_SECONDS)
         await connection.execute(RECORD, migration.version)
         return
     async with connection.transaction():
-        await connection.execute(migration.up)
+        await connection.execute(migration.up, timeout=LONGEST_SECONDS)
         await connection.execute(RECORD, migration.version)

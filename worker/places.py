@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from itertools import islice
 from secrets import randbits
 
 from consumers.family import Connection
@@ -36,6 +37,10 @@ SET seen = known.seen + excluded.seen,
 """
 
 
+# Some 30 characters each: far below the 128 KiB of a header table.
+TOLD_TOGETHER = 200
+
+
 @dataclass(slots=True)
 class Stream:
     """Gives out places, in the order in which events are handed to the broker's connection.
@@ -58,7 +63,8 @@ class Stream:
         self._unused[family].add(f"{self.number}:{place}")
 
     def unused(self, family: str) -> frozenset[str]:
-        return frozenset(self._unused[family])
+        """Some of the places given up and not told yet: as many as fit well into a header."""
+        return frozenset(islice(self._unused[family], TOLD_TOGETHER))
 
     def told(self, family: str, unused: Iterable[str]) -> None:
         """A message that says which places are unused has arrived."""

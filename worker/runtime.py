@@ -24,6 +24,10 @@ log = structlog.get_logger(__name__)
 COPY_TIMEOUT_SECONDS = 10.0
 
 
+class EndedByItself(Exception):
+    """Something that is to run for ever does not: the supervisor is to start us anew."""
+
+
 class DatabaseBehind(Exception):
     """Migrations are missing. The text says what to type."""
 
@@ -48,8 +52,9 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
             )
         )
         broker = Broker(url, "consumer")
+        alone = asyncio.Lock()
         consumers = [
-            Consumer(FAMILIES[name], settings, broker, database, publisher, stopping) for name in names
+            Consumer(FAMILIES[name], settings, broker, database, publisher, stopping, alone) for name in names
         ]
         checks = {consumer.family.name: consumer.check for consumer in consumers}
         checks["publisher"] = publisher.check
@@ -69,6 +74,7 @@ async def _run(
     tasks = [asyncio.create_task(consumer.run(), name=consumer.family.name) for consumer in consumers]
     signs = [asyncio.create_task(stopping.wait()), asyncio.create_task(publisher.failed())]
     await asyncio.wait([*tasks, *signs], return_when=asyncio.FIRST_COMPLETED)
+    was_asked = stopping.is_set()
     stopping.set()
     await asyncio.wait(tasks, timeout=grace)
     for task in (*tasks, *signs):
@@ -76,6 +82,8 @@ async def _run(
     for result in await asyncio.gather(*tasks, *signs, return_exceptions=True):
         if isinstance(result, Exception):
             raise result
+    if not was_asked:
+        raise EndedByItself("a consumer ended without being asked to")
 
 
 async def _refuse_when_behind(database: Database, stopping: asyncio.Event) -> None:

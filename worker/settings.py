@@ -137,7 +137,7 @@ class Settings(BaseSettings):
         description="Bytes of events in the spool at most; beyond, senders get 503",
     )
     shutdown_grace: float = Field(
-        default=10.0, gt=0, le=300, description="Seconds to finish what is in hand after SIGTERM"
+        default=6.0, gt=0, le=300, description="Seconds to finish what is in hand after SIGTERM"
     )
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="`json`, `console`, or by whether standard error is a terminal"

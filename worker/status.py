@@ -13,6 +13,7 @@ from rich.table import Table
 from consumers.registry import FAMILIES
 from worker.broker import Broker, BrokerUnavailable, Link
 from worker.database import Connection, Database, DatabaseUnavailable
+from worker.failure import describe
 from worker.topology import QUARANTINE, dead_queue, family_queue, retry_queue
 
 COUNT_ROWS = """
@@ -171,6 +172,8 @@ async def _look_at_database(
         return {}, {}, f"unreachable ({error})"
     except asyncpg.UndefinedTableError:
         return {}, {}, "not migrated: type `stockhook migrate`"
+    except asyncpg.PostgresError as error:
+        return {}, {}, f"does not answer this ({describe(error)})"
 
 
 async def _last_logged(connection: Connection) -> dict[str, datetime]:

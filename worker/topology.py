@@ -11,8 +11,8 @@ EVENTS = "stockhook.events"
 RETURN = "stockhook.return"
 QUARANTINE = "stockhook.quarantine"
 
-# What kills its consumer is set aside after this many deliveries. RabbitMQ 4 has the same default,
-# older ones have none.
+# The last resort against what kills its consumer (worker/suspects.py comes before it). RabbitMQ 4 has
+# the same default, older ones have none.
 DELIVERY_LIMIT = 20
 
 Arguments = dict[str, str | int]

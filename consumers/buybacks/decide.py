@@ -99,9 +99,9 @@ def _statuses(told: Statement) -> Iterator[str]:
 
 def _findings(event: Event[Buyback], told: Statement) -> Iterator[Finding]:
     order_id = event.payload.entity_id
-    for said in sorted(set(_statuses(told))):
-        if not status.is_documented(said):
-            yield Finding("undocumented_status", order_id, event.event_id, f"status {said}")
+    odd = sorted({said for said in _statuses(told) if not status.is_documented(said)})
+    if odd:
+        yield Finding("undocumented_status", order_id, event.event_id, f"status {', '.join(odd)}")
     if told.stray_item_id:
         words = f"item {told.stray_item_id} is not in the event's own snapshot"
         yield Finding("item_outside_snapshot", order_id, event.event_id, words)

@@ -176,11 +176,11 @@ def _inspected_item(item: InspectedItem, implied: str | None) -> Told:
 
 
 def _amounts(base: buyback.Price | None, total: buyback.Price | None) -> Told:
-    priced = total or base
     return {
         "base_amount": base.amount if base else None,
         "total_amount": total.amount if total else None,
-        "currency": priced.currency_iso_code if priced else None,
+        # Told with the total alone, so that the two are always of one event.
+        "currency": total.currency_iso_code if total else None,
     }
 
 

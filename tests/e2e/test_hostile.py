@@ -81,6 +81,36 @@ async def test_a_known_type_that_breaks_its_schema_is_dead_at_once(
     assert message.headers["x-attempt"] == 1
 
 
+@pytest.mark.parametrize("number", [b"1e999999999", b"-1e999999999", b"1e-999999999", b"1e99999"])
+async def test_numbers_of_endless_digits_break_the_schema_at_once(running: Stack, number: bytes) -> None:
+    """Turned into an integer, or written out, one of these alone would keep a process busy for good."""
+    token = BUYBACK_TOKEN.encode()
+    reminder = (
+        b'{"type":"OrderDropOffReminderEvent","token":"%s","result":{"collectionId":"o",'
+        b'"timestamp":"2026-03-01T12:00:00Z","daysAfterCreation":%s}}'
+    )
+    item = (
+        b'{"id":"i","offers":[{"status":"WinningOffer","totalPrice":{"currencyIsoCode":"EUR","amount":%s}}]}'
+    )
+    order = (
+        b'{"type":"OrderCreatedEvent","token":"%s","result":{"timestamp":"2026-03-01T12:00:00Z",'
+        b'"order":{"id":"o","items":[%s]}}}'
+    )
+    scheduled = (
+        b'{"type":"CollectionItemPickUpScheduledEvent","token":"%s","result":{"collectionId":"o",'
+        b'"timestamp":%s,"isReschedule":%s,"initialSlot":%s}}'
+    )
+    await running.post_buyback(reminder % (token, number))
+    await running.post_buyback(order % (token, item % number))
+    await running.post_buyback(scheduled % (token, number, number, number))
+
+    async def are_dead() -> bool:
+        dead = {"stockhook.reminders.dead": 1, "stockhook.buybacks.dead": 2}
+        return await running.depths() == dead
+
+    await until(are_dead, "they are dead", 10)
+
+
 async def test_without_the_secret_nothing_is_stored(running: Stack) -> None:
     order = KNOWN % b'"1"'
     answers = [

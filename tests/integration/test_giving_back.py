@@ -24,7 +24,9 @@ async def test_what_is_held_for_too_long_goes_back_as_if_it_had_just_arrived(
     stopping = asyncio.Event()
     database = Database(stack.environment["STOCKHOOK_DATABASE_URL"], 2, "test")
     async with Publisher(stack.broker, topology(stack.settings.delays), 10) as publisher:
-        consumer = Consumer(FAMILIES["returns"], stack.settings, stack.broker, database, publisher, stopping)
+        consumer = Consumer(
+            FAMILIES["returns"], stack.settings, stack.broker, database, publisher, stopping, asyncio.Lock()
+        )
         running = asyncio.create_task(consumer.run())
 
         async def subscribed() -> bool:

@@ -63,7 +63,9 @@ def failed_delivery() -> Undecodable:
 
 async def settle(journal: Journal) -> None:
     parts: Any = journal
-    consumer = Consumer(FAMILIES["orders"], Settings(), Broker("", ""), parts, parts, asyncio.Event())
+    consumer = Consumer(
+        FAMILIES["orders"], Settings(), Broker("", ""), parts, parts, asyncio.Event(), asyncio.Lock()
+    )
     report = Report((Failed(ValueError()),))
     await consumer._settle(parts, [failed_delivery()], report, 0.0)
 

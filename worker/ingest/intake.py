@@ -22,6 +22,8 @@ from worker.ingest.body import top_level_string, without_member
 from worker.ingest.sealing import seal_payment_details
 from worker.topology import EVENTS, quarantine_key
 
+SHORTEST_SECRET = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
@@ -114,9 +116,14 @@ def _is_authentic(token: object, tokens: Sequence[SecretStr]) -> bool:
 
 
 def _without_secrets(body: bytes, tokens: Sequence[SecretStr]) -> bytes:
-    """Should a token stand anywhere else in the body, it is not to stay there."""
+    """Should a token stand anywhere else in the body, it is not to stay there.
+
+    One that is so short that it may be part of a word is left: it would tear the body apart.
+    """
     for token in tokens:
-        body = body.replace(token.get_secret_value().encode(), b"***")
+        secret = token.get_secret_value().encode()
+        if len(secret) >= SHORTEST_SECRET:
+            body = body.replace(secret, b"***")
     return body
 
 

@@ -34,6 +34,9 @@ from worker.topology import topology
 
 log = structlog.get_logger(__name__)
 
+# What is open then was not answered, so it is sent again.
+FAILED = 70
+
 # The publisher keeps trying in the background; the first requests need not wait for it.
 FIRST_CONNECTION_SECONDS = 5
 
@@ -74,6 +77,8 @@ class Application:
         with suppress(TimeoutError):
             await asyncio.wait_for(publisher.wait_ready(), FIRST_CONNECTION_SECONDS)
         self._draining = asyncio.create_task(storage.drain(self._stopping), name="drainer")
+        for task in (self._draining, asyncio.create_task(publisher.failed(), name="publisher")):
+            task.add_done_callback(self._end_with)
         self._ingest = Ingest(settings, storage)
         log.info("ingest.listening", host=settings.ingest_host, port=settings.ingest_port)
 
@@ -83,6 +88,14 @@ class Application:
             self._draining.cancel()
             await asyncio.wait([self._draining])
         await self._stack.aclose()
+
+    def _end_with(self, task: asyncio.Task[None]) -> None:
+        """Without publisher or drainer we would only fill the spool: the supervisor is to start us anew."""
+        if self._stopping.is_set():
+            return
+        error = None if task.cancelled() else task.exception()
+        log.critical("ingest.ended", because=task.get_name(), reason=str(error))
+        os._exit(FAILED)
 
     async def _open_spool(self) -> Spool | None:
         """Without a spool we still serve: events are refused while the broker is away."""

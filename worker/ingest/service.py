@@ -169,7 +169,7 @@ class Ingest:
             if not is_active(presented.encode(errors="surrogateescape"), self.settings.ovoko_secrets):
                 raise _unauthorized()
         declared = headers.get("content-length", "0")
-        if not declared.isdecimal() or int(declared[:20]) > self.settings.body_limit:
+        if not declared.isdecimal() or len(declared) > 18 or int(declared) > self.settings.body_limit:
             raise self._too_large()
 
     async def _read(self, request: Request) -> bytes:

@@ -64,6 +64,10 @@ class Storage:
                 log.warning("publish.failed", failure=type(error).__name__, reason=str(error))
                 if family is not None:
                     self._stream.give_up(family, place)
+            except BaseException:
+                if family is not None:
+                    self._stream.give_up(family, place)
+                raise
             else:
                 if family is not None:
                     self._stream.told(family, unused)
