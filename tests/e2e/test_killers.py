@@ -88,7 +88,7 @@ async def test_of_a_full_window_only_the_event_that_kills_its_consumer_dies(cure
 
     await until(all_applied, "its neighbours are applied")
     message = await stack.get("stockhook.returns.dead")
-    assert deaths == suspects.TRIES + 1
+    assert suspects.TRIES <= deaths <= suspects.TRIES + 1
     assert message is not None
     assert message.headers["x-event-id"] == "00000000-0000-4000-8000-000000000020"
     assert "ended its consumer" in str(message.headers["x-reason"])

@@ -102,6 +102,7 @@ class Storage:
         """Publish what is spooled, oldest first, whenever the broker is there."""
         spool = self.spool
         if spool is None:
+            await stopping.wait()
             return
         with suppress(Stopped):
             while not stopping.is_set():
