@@ -172,7 +172,7 @@ def find_programs(announce: Announce) -> Programs | None:
 
 @contextmanager
 def taking_turns(folder: Path) -> Iterator[None]:
-    """Tests that run side by side must not download into the same folder at once: the second finds it done."""
+    """Tests that run side by side must not download into one folder at once: the second finds it done."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
