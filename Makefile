@@ -13,8 +13,8 @@ help:  ## this list
 run: bootstrap  ## RabbitMQ, Postgres and the whole product on this machine, until Ctrl-C
 	@exec $(PYTHON) -m deploy.local run
 
-test: bootstrap  ## every test but the slow ones, two at a time (PYTEST_ARGS="-k orders" for some)
-	@exec $(PYTHON) -m pytest -n 2 $(PYTEST_ARGS)
+test: bootstrap  ## every test but the slow ones (PYTEST_ARGS="-k orders" for some)
+	@exec $(PYTHON) -m pytest $(PYTEST_ARGS)
 
 test-ladder: bootstrap  ## the true ladder by the clock: 7 s, 35 s, 175 s
 	@exec $(PYTHON) -m pytest -m ladder $(PYTEST_ARGS)

@@ -163,20 +163,10 @@ def find_programs(announce: Announce) -> Programs | None:
     broker, database = installed_rabbitmq(), installed_postgres()
     if (broker is None or database is None) and not packages.apt_is_here():
         return None
-    with taking_turns(PACKAGES):
-        return Programs(
-            broker or packages.downloaded_rabbitmq(PACKAGES, announce),
-            database or packages.downloaded_postgres(PACKAGES, announce),
-        )
-
-
-@contextmanager
-def taking_turns(folder: Path) -> Iterator[None]:
-    """Tests that run side by side must not download into one folder at once: the second finds it done."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return Programs(
+        broker or packages.downloaded_rabbitmq(PACKAGES, announce),
+        database or packages.downloaded_postgres(PACKAGES, announce),
+    )
 
 
 @contextmanager
