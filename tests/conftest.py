@@ -1,6 +1,8 @@
 """Real services for every test that wants them, started once; each test finds them empty."""
 
+import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,10 +20,17 @@ from tests.stack import (
     OVOKO_SECRET,
     OVOKO_SECRET_OLD,
     Stack,
+    delays,
     free_port,
 )
+from worker.broker import Broker
+from worker.topology import topology
 
 PREFIX = "STOCKHOOK_"
+
+NAMES_SAVED_SECONDS = 1.0
+"""RabbitMQ (3.10) writes the names of new quorum queues to disk half a second later: a queue whose
+broker is killed within that time comes back without a leader, for good."""
 
 hypothesis_settings.register_profile("stockhook", deadline=None, print_blob=True)
 hypothesis_settings.load_profile("stockhook")
@@ -43,7 +52,15 @@ def pytest_configure() -> None:
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     state: Path = tmp_path_factory.mktemp("services")
     with local_services(state, durable=False, announce=print) as started:
+        asyncio.run(_declare(started.amqp_url))
+        time.sleep(NAMES_SAVED_SECONDS)
         yield started
+
+
+async def _declare(amqp_url: str) -> None:
+    async with Broker(amqp_url, "test").connection() as link:
+        channel = await link.channel()
+        await channel.declare(topology(delays(1, 2, 3)))
 
 
 @pytest.fixture
