@@ -6,7 +6,6 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Self
 from uuid import uuid4
 
 import aio_pika
@@ -35,9 +34,6 @@ log = structlog.get_logger(__name__)
 
 HEARTBEAT_SECONDS = 5
 CONNECT_TIMEOUT_SECONDS = 5
-
-# How often a publisher asks the broker whether it still confirms, and how long the answer may take.
-PROBE_SECONDS = 3.0
 
 
 class BrokerUnavailable(Exception):
@@ -375,107 +371,3 @@ async def keep_connected(name: str, session: Callable[[], Awaitable[None]], stop
     while not stopping.is_set():
         with suppress(Stopped):
             await patiently(session, BrokerUnavailable, stopping, longest_pause=2, say=say)
-
-
-@dataclass(slots=True)
-class Publisher:
-    """A connection for publishing alone, kept up by a loop of its own.
-
-    Alarms of the broker stop publishers, so nothing is consumed over this connection. It is ready only
-    while the broker confirms; after a publish that was not confirmed in time it begins anew, so that
-    what waits in the old connection does not pile up.
-    """
-
-    broker: Broker
-    topology: Topology
-    deadline: float
-    _channel: Channel | None = None
-    _ready: asyncio.Event = field(default_factory=asyncio.Event)
-    _doubted: asyncio.Event = field(default_factory=asyncio.Event)
-    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    _task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        connecting = keep_connected("publisher", self._session, self._stopping)
-        self._task = asyncio.create_task(connecting, name="publisher")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._task is not None
-        # The client library can turn a cancellation into an error of its own: the event holds all the same.
-        self._stopping.set()
-        self._task.cancel()
-        await asyncio.wait([self._task])
-
-    @property
-    def is_ready(self) -> bool:
-        return self._channel is not None and self._channel.is_open
-
-    async def check(self) -> str | None:
-        """What keeps us from publishing, if anything does."""
-        return None if self.is_ready else "the broker is away, or confirms nothing"
-
-    async def wait_ready(self) -> None:
-        """Return once connected, with the topology declared.
-
-        Raises:
-            TopologyMismatch
-        """
-        assert self._task is not None
-        ready = asyncio.create_task(self._ready.wait())
-        try:
-            await asyncio.wait([ready, self._task], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            ready.cancel()
-        if self._task.done():
-            self._task.result()
-
-    async def failed(self) -> None:
-        """Return never, unless the publisher has given up.
-
-        Raises:
-            TopologyMismatch
-        """
-        assert self._task is not None
-        await self._task
-
-    async def publish(self, message: Message) -> None:
-        """Raises as `Channel.publish` does; at once where there is no connection."""
-        channel = self._channel
-        if channel is None or not channel.is_open:
-            raise BrokerUnavailable("not connected")
-        try:
-            await channel.publish(message, self.deadline)
-        except BrokerUnavailable:
-            if channel is self._channel:
-                self._doubted.set()
-            raise
-
-    async def _session(self) -> None:
-        async with self.broker.connection() as link:
-            channel = await link.channel()
-            await channel.declare(self.topology)
-            if not await channel.takes_messages(PROBE_SECONDS):
-                raise BrokerUnavailable("it confirms nothing")
-            self._doubted.clear()
-            self._channel = channel
-            self._ready.set()
-            log.info("publisher.connected")
-            try:
-                await self._keep_watch(channel)
-            finally:
-                self._channel = None
-                self._ready.clear()
-
-    async def _keep_watch(self, channel: Channel) -> None:
-        """Return when the connection is lost, or no longer to be trusted."""
-        ends = [asyncio.ensure_future(channel.wait_closed()), asyncio.ensure_future(self._doubted.wait())]
-        try:
-            while True:
-                done, _ = await asyncio.wait(ends, timeout=PROBE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                if done or not await channel.takes_messages(PROBE_SECONDS):
-                    log.warning("publisher.lost", unconfirmed=self._doubted.is_set())
-                    return
-        finally:
-            for end in ends:
-                end.cancel()

@@ -34,19 +34,11 @@ from worker.batch import (
     same_again,
 )
 from worker.breaker import Breaker
-from worker.broker import (
-    Broker,
-    BrokerUnavailable,
-    Channel,
-    Delivery,
-    Message,
-    Publisher,
-    Unroutable,
-    keep_connected,
-)
+from worker.broker import Broker, BrokerUnavailable, Channel, Delivery, Message, Unroutable, keep_connected
 from worker.crash import crash_point
 from worker.database import Database, DatabaseUnavailable
 from worker.patience import LastedTooLong, Stopped, patiently, pause
+from worker.publisher import Publisher
 from worker.settings import Settings
 from worker.topology import Topology, dead_queue, family_queue, topology
 from worker.window import Window

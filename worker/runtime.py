@@ -8,13 +8,14 @@ import structlog
 
 from consumers.registry import FAMILIES
 from worker.audit import measure_regularly
-from worker.broker import Broker, Publisher
+from worker.broker import Broker
 from worker.consumer import Consumer
 from worker.database import Database, DatabaseUnavailable
 from worker.lifetime import hang_watch, stop_on_signals
 from worker.migrations import Migration, pending
 from worker.ops import serve_ops
 from worker.patience import Stopped, patiently
+from worker.publisher import Publisher
 from worker.settings import Settings
 from worker.topology import topology
 

@@ -3,23 +3,12 @@
 import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from consumers.buybacks.decide import BuybackOrder, decide
 from consumers.buybacks.record import Record
 from consumers.buybacks.statement import Buyback
 from consumers.family import Connection, Event, Family, write
-from schemas.buyback import (
-    DropOffPending,
-    ItemFinalized,
-    ItemInTransit,
-    ItemReceived,
-    OrderCreated,
-    PaymentDetailsCreated,
-    PickupMissed,
-    PickupScheduled,
-    QualityCheckFailed,
-)
 
 ORDER_COLUMNS = (
     "status",
@@ -227,17 +216,7 @@ def _item_row(order_id: str, item_id: str, item: Record) -> tuple[object, ...]:
 
 BUYBACKS: Family[Buyback, str, BuybackOrder] = Family(
     name="buybacks",
-    payloads=(
-        OrderCreated,
-        PickupScheduled,
-        PickupMissed,
-        DropOffPending,
-        ItemInTransit,
-        ItemReceived,
-        QualityCheckFailed,
-        ItemFinalized,
-        PaymentDetailsCreated,
-    ),
+    payloads=get_args(Buyback),
     key=key,
     load=load,
     decide=decide,

@@ -9,9 +9,9 @@ from deploy.local.services import Services
 from tests.e2e.test_outages import event
 from tests.stack import Stack, until
 from worker.batch import same_again
-from worker.broker import Publisher
 from worker.consumer import Consumer
 from worker.database import Database
+from worker.publisher import Publisher
 from worker.topology import topology
 
 

@@ -22,13 +22,14 @@ from granian.rsgi import (  # type: ignore[attr-defined]  # granian re-exports t
 )
 
 from schemas.events import Provider
-from worker.broker import Broker, Publisher
+from worker.broker import Broker
 from worker.ingest.service import Disconnected, Ingest, Request, Response, why_off
 from worker.ingest.spool import Spool, SpoolBroken
 from worker.ingest.storage import Storage
 from worker.lifetime import hang_watch, stop_with_parent
 from worker.logs import configure
 from worker.ops import serve_ops
+from worker.publisher import Publisher
 from worker.settings import BadSettings, Settings, read_settings
 from worker.topology import topology
 
