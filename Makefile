@@ -1,6 +1,6 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help chaos docs mutants run test-long test test-ladder check format status send psql lock clean bootstrap
+.PHONY: help bench chaos docs mutants run test-long test test-ladder check format status send psql lock clean bootstrap
 
 PYTHON := .venv/bin/python
 ARGS ?=
@@ -24,6 +24,10 @@ test-long: bootstrap  ## an hour's outage in the spool, a hundred graceful stops
 
 chaos: bootstrap  ## random faults under load (SEED=7 MINUTES=10), then the audit and a model
 	@exec $(PYTHON) -m tests.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5) $(ARGS)
+
+bench: bootstrap  ## measure the product beside what else one could take (ARGS="--only drain --rounds 5")
+	@deploy/local/bootstrap bench
+	@exec $(PYTHON) -m tests.bench $(ARGS)
 
 check: bootstrap  ## format, lint, types, import contracts, unit tests
 	@$(PYTHON) -m ruff format --check --quiet .
@@ -53,9 +57,10 @@ mutants: bootstrap  ## plant known bugs in a copy, one by one: the tests must ca
 psql: bootstrap  ## a psql session with the database of `make run`
 	@if [ -f .dev/env ]; then . .dev/env; fi; exec $(PYTHON) -m deploy.local psql $(ARGS)
 
-lock:  ## requirements.lock and requirements-dev.lock from pyproject.toml (needs uv)
+lock:  ## the three requirements*.lock from pyproject.toml (needs uv)
 	@$(LOCK) -o requirements.lock
 	@$(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock
+	@$(LOCK) --extra bench -c requirements.lock -o requirements-bench.lock
 
 clean:  ## remove .venv, and .dev with all its data (not while `make run` is up)
 	@if [ -d .dev ] && [ -x $(PYTHON) ]; then $(PYTHON) -m deploy.local clean; else rm -rf .dev; fi

@@ -1,0 +1,93 @@
+"""`python -m tests.bench`: exit 0 when all was measured, 1 when something broke, 69 without services."""
+
+import json
+import os
+import signal
+import sys
+from typing import Annotated
+
+from cyclopts import Parameter, run
+from rich.console import Console
+
+from deploy.local.packages import DownloadFailed
+from deploy.local.process import StartFailed
+from deploy.local.services import Unavailable
+from tests.bench.plan import Options
+from tests.bench.run import MEASURES, measure
+from tests.bench.show import Show
+from worker.settings import PREFIX
+
+FAILED = 1
+USAGE = 2
+UNAVAILABLE = 69
+INTERRUPTED = 130
+
+QUICK_EVENTS = 2_000
+
+Flag = Annotated[bool, Parameter(negative=())]
+
+
+def main(
+    *,
+    only: str = "",
+    rounds: int | None = None,
+    events: int | None = None,
+    quick: Flag = False,
+    full: Flag = False,
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> int:
+    """Measure the product beside what else one could take, in turns, on services of its own.
+
+    A figure by itself says something about this machine; the ratios, taken in one run, say something
+    about the product. A missed target is said in the tables and is no failure; a lost event is one.
+
+    Parameters
+    ----------
+    only
+        Measures, comma-separated; all by default.
+    rounds
+        How often each contestant has its turn in each measure: 3 by default.
+    events
+        The size of the greatest backlog: 40000 by default.
+    quick
+        Small numbers: whether it works at all.
+    full
+        With the ladder's true steps, 7, 35 and 175 seconds.
+    json_
+        Print JSON; what happens meanwhile goes to standard error.
+    """
+    chosen = [name.strip() for name in only.split(",") if name.strip()] or list(MEASURES)
+    if unknown := [name for name in chosen if name not in MEASURES]:
+        print(f"no such measure: {', '.join(unknown)}; there are {', '.join(MEASURES)}", file=sys.stderr)
+        return USAGE
+    options = Options(
+        rounds=rounds or (1 if quick else 3),
+        events=events or (QUICK_EVENTS if quick else 40_000),
+        is_quick=quick,
+        is_full=full,
+    )
+    # Services and settings are our own, whatever the environment says.
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        del os.environ[name]
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with Show(Console(stderr=True, highlight=False)) as show:
+            report = measure(chosen, options, show)
+    except (Unavailable, StartFailed, DownloadFailed) as error:
+        print(error, file=sys.stderr)
+        return UNAVAILABLE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    if json_:
+        print(json.dumps(report.as_json(), indent=1))
+    else:
+        Console(highlight=False).print(report.as_tables())
+    return FAILED if report.problems else 0
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

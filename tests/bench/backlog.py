@@ -1,0 +1,76 @@
+"""Backlogs of events, taken in once by the product's ingest, then laid into the queues time and again."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from consumers.registry import FAMILIES, FAMILY_OF
+from schemas.events import Provider, routing_key
+from tests.bench.broker import Stored, chunks
+from tests.bench.lineup import INGEST
+from tests.bench.load import Prepared, play_at_once, prepared
+from tests.bench.world import World, free_port
+from worker.send import marketplace
+from worker.send.life import GeneratedEvent
+from worker.send.webhook import Credentials
+from worker.topology import family_queue
+
+DUPLICATES = 0.1
+SEED = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """`distinct` is how many of its messages are not repeats."""
+
+    families: tuple[str, ...]
+    messages: tuple[Stored, ...]
+    wire: tuple[bytes, ...]
+    distinct: int
+
+    @property
+    def queues(self) -> list[str]:
+        return [family_queue(family) for family in self.families]
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+
+def events_of(families: tuple[str, ...], seed: int = SEED) -> Iterator[GeneratedEvent]:
+    """A generated marketplace, without end, as far as it concerns these families."""
+    for event in marketplace.events(seed):
+        if FAMILY_OF[routing_key(event.provider, event.event_type)] in families:
+            yield event
+
+
+def requests(world: World, events: Iterator[GeneratedEvent], count: int) -> list[Prepared]:
+    credentials = Credentials.of(world.settings, tuple(Provider))
+    return [
+        prepared(credentials.webhook(event.provider, event.event_type, event.body))
+        for event in islice(events, count)
+    ]
+
+
+async def make(world: World, families: tuple[str, ...], count: int, *, repeats: bool = False) -> Backlog:
+    """Have the ingest publish so many events, and keep what it published."""
+    events = events_of(families)
+    if repeats:
+        events = marketplace.scrambled(events, duplicates=DUPLICATES, shuffle=False, seed=SEED)
+    await world.empty()
+    port = free_port()
+    async with world.running(INGEST, port=port):
+        await play_at_once(port, requests(world, events, count))
+    queues = [family_queue(family) for family in families]
+    messages = await world.line.take_all(queues, count)
+    distinct = len({message.event_id for message in messages})
+    wire = chunks(messages, world.line.channel.number)
+    return Backlog(families, tuple(messages), tuple(wire), distinct)
+
+
+async def lay(world: World, backlog: Backlog) -> None:
+    """Put it into the queues; return when all of it waits there."""
+    await world.line.publish(backlog.wire)
+    await world.line.watch(backlog.queues, lambda waiting: waiting >= len(backlog), lambda: None)
+
+
+ALL_FAMILIES = tuple(FAMILIES)

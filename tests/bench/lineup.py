@@ -1,0 +1,64 @@
+"""Who is compared with whom, and with which settings each runs."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deploy.local.services import DEV, Services
+from tests.bench.contestants.task import Task
+from worker.topology import family_queue
+
+# Of the environment that `deploy/local/bootstrap bench` makes.
+OTHERS_PYTHON = DEV / "venv-bench/bin/python"
+
+OUR_LOG = "event_log"
+THEIR_LOG = "bench_inbox"
+
+ONE_TRANSACTION = "one transaction an event (inbox row, guarded upsert), asyncpg pool of 10, uvloop"
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """`log` is the table in which each event that was applied has one row; None for who applies nothing."""
+
+    name: str
+    module: str
+    settings: str
+    log: str | None = None
+    prefetch: int = 0
+
+    @property
+    def is_product(self) -> bool:
+        return self.module.startswith("worker")
+
+    def command(
+        self, services: Services, families: Sequence[str], **more: object
+    ) -> tuple[list[str], dict[str, str]]:
+        """What to execute, and the environment that says what to do."""
+        if self.is_product:
+            return [sys.executable, "-m", *self.module.split(), *families], {}
+        task = Task(
+            amqp_url=services.amqp_url,
+            database_url=services.database_url,
+            queues=",".join(map(family_queue, families)),
+            prefetch=self.prefetch,
+            **more,  # type: ignore[arg-type]  # the names are checked by the call
+        )
+        return [str(OTHERS_PYTHON), "-m", f"tests.bench.contestants.{self.module}"], task.environment
+
+
+STOCKHOOK = Contestant("stockhook", "worker consume", "as it comes", OUR_LOG)
+BARE_AIORMQ = Contestant(
+    "bare aiormq", "bare_aiormq", "ack with multiple whatever has arrived, prefetch 400, uvloop", None, 400
+)
+BARE_AIO_PIKA = Contestant("bare aio-pika", "bare_aio_pika", "ack each, prefetch 400, uvloop", None, 400)
+FASTSTREAM = Contestant(
+    "FastStream", "faststream_consumer", f"{ONE_TRANSACTION}, prefetch 100, no injection", THEIR_LOG, 100
+)
+PLAIN_HANDLER = Contestant(
+    "plain handler", "plain_handler", f"aio-pika, {ONE_TRANSACTION}, prefetch 100", THEIR_LOG, 100
+)
+
+CONSUMERS = (STOCKHOOK, BARE_AIORMQ, BARE_AIO_PIKA, PLAIN_HANDLER, FASTSTREAM)
+
+INGEST = Contestant("stockhook", "worker ingest", "as it comes")

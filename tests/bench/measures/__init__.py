@@ -1,0 +1,1 @@
+"""The measures: each takes turns with the contestants, round by round."""

@@ -1,0 +1,34 @@
+"""Whether all events were handled: nobody is compared who lost some."""
+
+import asyncio
+from time import monotonic
+
+from tests.bench.processes import Failed, Running
+from tests.bench.world import World
+
+PATIENCE_SECONDS = 60.0
+
+
+async def accounted(world: World, table: str, expected: int, running: Running) -> None:
+    """Return when the table has a row for each event.
+
+    Raises:
+        Failed
+    """
+    end = monotonic() + PATIENCE_SECONDS
+    while (found := await world.count(table)) != expected:
+        running.check()
+        if found > expected or monotonic() > end:
+            raise Failed(f"{running.name}: {found} rows for {expected} events\n{running.tail()}")
+        await asyncio.sleep(0.1)
+
+
+async def nothing_left(world: World) -> None:
+    """Once a consumer has stopped: what it had not acked, or sent to a ladder, is in a queue again.
+
+    Raises:
+        Failed
+    """
+    left = {queue: waiting for queue in world.queues if (waiting := await world.line.ready([queue]))}
+    if left:
+        raise Failed(f"not handled: {left}")

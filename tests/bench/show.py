@@ -1,0 +1,56 @@
+"""What is going on, on standard error: a bar where that is a terminal, else a line a step."""
+
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+# Rare enough to cost nothing while something is measured.
+FRAMES_A_SECOND = 1
+
+
+@dataclass(slots=True)
+class Show:
+    console: Console
+    _progress: Progress = field(init=False)
+    _tasks: dict[str, TaskID] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[words]}"),
+            TimeElapsedColumn(),
+        )
+        self._progress = Progress(
+            *columns,
+            console=self.console,
+            refresh_per_second=FRAMES_A_SECOND,
+            disable=not self.console.is_terminal,
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def say(self, words: str) -> None:
+        self.console.print(words, markup=False, soft_wrap=True)
+
+    def step(self, measure: str, words: str, number: int, total: int) -> None:
+        if self._progress.disable:
+            self.say(f"{measure}: {words}")
+            return
+        if measure not in self._tasks:
+            self._tasks[measure] = self._progress.add_task(measure, total=total, words=words)
+        self._progress.update(self._tasks[measure], completed=number, words=words)
+
+    def done(self, measure: str, total: int) -> None:
+        if not self._progress.disable:
+            self._progress.update(self._tasks[measure], completed=total, words="done")

@@ -1,0 +1,190 @@
+"""What every measure needs: private services, the contestants' processes, and an equal start for each run."""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx
+from cryptography.fernet import Fernet
+
+from deploy.local.ports import choose_ports
+from deploy.local.process import Spawner
+from deploy.local.services import DEV, Announce, Services, Unavailable, services_of_ours
+from tests.bench.broker import BrokerLine, broker_line
+from tests.bench.contestants.applying import TABLES
+from tests.bench.lineup import Contestant
+from tests.bench.processes import Failed, Running, start
+from worker.broker import Broker
+from worker.database import Database
+from worker.migrations import migrate
+from worker.settings import PREFIX, Settings
+from worker.topology import topology
+
+READY_SECONDS = 60.0
+OVOKO_SECRET = "bench-ovoko-secret"
+BUYBACK_TOKEN = "bench-buyback-token"
+
+# All but the record of what was migrated, whatever tables there are.
+OUR_TABLES = """
+SELECT quote_ident(relname)
+FROM pg_class
+WHERE relkind IN ('r', 'p') AND NOT relispartition
+    AND relnamespace = 'public'::regnamespace AND relname <> 'schema_migrations'
+"""
+
+
+@dataclass(slots=True)
+class World:
+    services: Services
+    folder: Path
+    spawner: Spawner
+    database: "asyncpg.Connection[asyncpg.Record]"
+    line: BrokerLine
+    delays: str
+    _started: int = 0
+    _sealing_key: str = field(default_factory=lambda: Fernet.generate_key().decode())
+
+    @property
+    def settings(self) -> Settings:
+        """The product's, as its processes have them."""
+        names = {name.removeprefix(PREFIX).lower(): value for name, value in self._product().items()}
+        return Settings(**names)  # type: ignore[arg-type]  # strings, as the environment has them
+
+    @property
+    def queues(self) -> list[str]:
+        return [queue.name for queue in topology(self.settings.delays).queues]
+
+    async def prepare(self) -> None:
+        """Declare and migrate, once."""
+        database = Database(self.services.database_url, 1, "bench")
+        await migrate(database)
+        await database.close()
+        await self.database.execute(TABLES)
+        async with Broker(self.services.amqp_url, "bench").connection() as link:
+            await (await link.channel()).declare(topology(self.settings.delays))
+
+    async def empty(self) -> None:
+        """Nothing in any queue or table, and nothing left for Postgres to tidy up meanwhile."""
+        await self.line.purge(self.queues)
+        tables = [row[0] for row in await self.database.fetch(OUR_TABLES)]
+        await self.database.execute(f"TRUNCATE {', '.join(tables)}")
+        await self.settle()
+
+    async def settle(self) -> None:
+        await self.database.execute("CHECKPOINT")
+        await self.database.execute("VACUUM ANALYZE")
+
+    async def count(self, table: str) -> int:
+        return int(await self.database.fetchval(f"SELECT count(*) FROM {table}"))
+
+    @asynccontextmanager
+    async def running(
+        self, contestant: Contestant, families: Sequence[str] = (), *, port: int = 0, **more: object
+    ) -> AsyncIterator[Running]:
+        """A contestant's process; with a port, it is ready when somebody listens there."""
+        self._started += 1
+        log = self.folder / f"{self._started:04}-{contestant.name.replace(' ', '-')}.log"
+        argv, environment = contestant.command(self.services, families, port=port, **more)
+        product = self._product(port) if contestant.is_product else {}
+        others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        running = start(self.spawner, contestant.name, argv, {**others, **product, **environment}, log)
+        try:
+            if port:
+                await self._listening(running, port)
+            yield running
+        finally:
+            await running.stop()
+
+    def _product(self, port: int = 8080) -> dict[str, str]:
+        ops_port = choose_ports(["ops"], {})["ops"]
+        return {
+            f"{PREFIX}AMQP_URL": self.services.amqp_url,
+            f"{PREFIX}DATABASE_URL": self.services.database_url,
+            f"{PREFIX}INGEST_PORT": str(port or 8080),
+            f"{PREFIX}OPS_PORT": str(ops_port),
+            f"{PREFIX}OVOKO_SECRETS": OVOKO_SECRET,
+            f"{PREFIX}BUYBACK_TOKENS": BUYBACK_TOKEN,
+            f"{PREFIX}SEALING_KEYS": self._sealing_key,
+            f"{PREFIX}RETRY_DELAYS": self.delays,
+            f"{PREFIX}SPOOL_PATH": str(self.folder / "spool.sqlite3"),
+            f"{PREFIX}LOG_FORMAT": "json",
+        }
+
+    async def _listening(self, running: Running, port: int) -> None:
+        async with asyncio.timeout(READY_SECONDS), httpx.AsyncClient() as client:
+            while True:
+                running.check()
+                try:
+                    answer = await client.get(f"http://127.0.0.1:{port}/readyz")
+                    if answer.status_code == 200:
+                        return
+                except httpx.TransportError:
+                    pass
+                await asyncio.sleep(0.1)
+
+
+@contextmanager
+def services(announce: Announce) -> Iterator[tuple[Services, Path]]:
+    """RabbitMQ and Postgres that sync to disk as they would for a user; gone afterwards.
+
+    Raises:
+        Unavailable: There are none of our own to be had here.
+    """
+    parent = DEV / "bench"
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=parent))
+    # Postgres runs as another user where we are root.
+    folder.chmod(0o711)
+    try:
+        state = folder / "services"
+        state.mkdir(mode=0o755)
+        with services_of_ours(state, durable=True, announce=announce) as started:
+            if started.rabbitmq is None or started.postgres is None:
+                raise Unavailable("the benchmark needs services of its own")
+            asyncio.run(_keep_commit_times(started))
+            yield started, folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _keep_commit_times(started: Services) -> None:
+    """So that a row says when it was committed; it costs next to nothing."""
+    assert started.postgres is not None
+    connection = await asyncpg.connect(started.database_url)
+    await connection.execute("ALTER SYSTEM SET track_commit_timestamp = on")
+    await connection.close()
+    await asyncio.to_thread(started.postgres.stop)
+    await asyncio.to_thread(started.postgres.start)
+
+
+@asynccontextmanager
+async def world(started: Services, folder: Path, delays: str) -> AsyncIterator[World]:
+    spawner = Spawner()
+    database = await asyncpg.connect(started.database_url)
+    try:
+        async with broker_line(started.amqp_url) as line:
+            made = World(started, folder, spawner, database, line, delays)
+            await made.prepare()
+            yield made
+    finally:
+        await database.close()
+        spawner.close()
+
+
+def free_port() -> int:
+    return choose_ports(["bench"], {})["bench"]
+
+
+def vhost(started: Services) -> str:
+    return urlsplit(started.amqp_url).path.removeprefix("/")
+
+
+def missing(what: str, expected: int, found: int) -> Failed:
+    return Failed(f"{what}: {expected} events were given, {found} are accounted for")
