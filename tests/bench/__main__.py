@@ -24,6 +24,9 @@ INTERRUPTED = 130
 
 QUICK_EVENTS = 2_000
 
+# Of a file, or a pipe, the width is not known: it is taken to be 80.
+NARROWEST = 110
+
 Flag = Annotated[bool, Parameter(negative=())]
 
 
@@ -81,7 +84,9 @@ def main(
     if json_:
         print(json.dumps(report.as_json(), indent=1))
     else:
-        Console(highlight=False).print(report.as_tables())
+        console = Console(highlight=False)
+        console.width = max(console.width, NARROWEST)
+        console.print(report.as_tables())
     return FAILED if report.problems else 0
 
 

@@ -62,3 +62,11 @@ PLAIN_HANDLER = Contestant(
 CONSUMERS = (STOCKHOOK, BARE_AIORMQ, BARE_AIO_PIKA, PLAIN_HANDLER, FASTSTREAM)
 
 INGEST = Contestant("stockhook", "worker ingest", "as it comes")
+BARE_PUBLISHER = Contestant(
+    "bare publish", "bare_publisher", "aio-pika, confirms, 64 on their way at a time, uvloop", None, 64
+)
+FASTAPI = Contestant(
+    "FastAPI + FastStream", "fastapi_ingest", "uvicorn with httptools and uvloop, confirms, no access log"
+)
+
+INGESTS = (INGEST, BARE_PUBLISHER, FASTAPI)

@@ -1,16 +1,19 @@
-"""A cheap HTTP client: prepared bytes over connections that stay open."""
+"""A cheap HTTP client: prepared bytes over connections that stay open, no task for a request."""
 
 import asyncio
 import re
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import time
+from typing import cast
 
 from worker.send.webhook import Webhook
 
 CONNECTIONS = 64
-ANSWER_SECONDS = 60.0
+LONGEST_SECONDS = 900.0
 
+_HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -28,7 +31,7 @@ class Prepared:
 
 @dataclass(slots=True)
 class Answers:
-    """Of each accepted event, by the wall clock: when its answer had arrived, and how long it took."""
+    """Of each accepted event, by the wall clock: when its answer had arrived, and how long that took."""
 
     at: dict[str, float] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
@@ -40,29 +43,8 @@ def prepared(webhook: Webhook, event_id: str = "") -> Prepared:
         "host: bench",
         *(f"{name}: {value}" for name, value in webhook.headers.items()),
         f"content-length: {len(webhook.body)}",
-        "",
-        "",
     ]
-    return Prepared(event_id, "\r\n".join(lines).encode() + webhook.body)
-
-
-@dataclass(slots=True)
-class _Connection:
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    async def exchange(self, request: Prepared) -> None:
-        """Raises: NotAccepted."""
-        self.writer.write(request.wire)
-        head = await self.reader.readuntil(b"\r\n\r\n")
-        length = _LENGTH.search(head)
-        body = await self.reader.readexactly(int(length[1]) if length else 0)
-        if not head.startswith(b"HTTP/1.1 200"):
-            raise NotAccepted((head + body)[:500].decode(errors="replace"))
-
-
-async def _connected(port: int) -> list[_Connection]:
-    return [_Connection(*await asyncio.open_connection("127.0.0.1", port)) for _ in range(CONNECTIONS)]
+    return Prepared(event_id, "\r\n".join(lines).encode() + _HEAD_END + webhook.body)
 
 
 async def play_at_once(port: int, requests: Sequence[Prepared]) -> Answers:
@@ -71,19 +53,12 @@ async def play_at_once(port: int, requests: Sequence[Prepared]) -> Answers:
     Raises:
         NotAccepted
     """
-    answers = Answers()
-    waiting = iter(requests)
-
-    async def work(connection: _Connection, waiting: Iterator[Prepared]) -> None:
-        for request in waiting:
-            await _timed(connection, request, answers)
-
-    connections = await _connected(port)
-    async with asyncio.TaskGroup() as tasks:
+    player = _Player(iter(requests), len(requests))
+    async with asyncio.timeout(LONGEST_SECONDS):
+        connections = await player.connect(port)
         for connection in connections:
-            tasks.create_task(work(connection, waiting))
-    _close(connections)
-    return answers
+            player.go_on(connection)
+        return await player.finish(connections)
 
 
 async def play_at_rate(port: int, requests: Sequence[Prepared], rate: float) -> Answers:
@@ -92,36 +67,122 @@ async def play_at_rate(port: int, requests: Sequence[Prepared], rate: float) -> 
     Raises:
         NotAccepted
     """
-    answers = Answers()
-    connections = await _connected(port)
-    idle: asyncio.LifoQueue[_Connection] = asyncio.LifoQueue()
-    for connection in connections:
-        idle.put_nowait(connection)
-
-    async def send(request: Prepared) -> None:
-        connection = await idle.get()
-        await _timed(connection, request, answers)
-        idle.put_nowait(connection)
-
-    began = time()
-    async with asyncio.TaskGroup() as tasks:
+    due: deque[Prepared] = deque()
+    player = _Player(_Due(due), len(requests))
+    async with asyncio.timeout(LONGEST_SECONDS):
+        connections = await player.connect(port)
+        player.idle.extend(connections)
+        began = time()
         for number, request in enumerate(requests):
             if (pause := began + number / rate - time()) > 0:
                 await asyncio.sleep(pause)
-            tasks.create_task(send(request))
-    _close(connections)
-    return answers
+            due.append(request)
+            if player.idle:
+                player.go_on(player.idle.pop())
+        return await player.finish(connections)
 
 
-async def _timed(connection: _Connection, request: Prepared, answers: Answers) -> None:
-    began = time()
-    async with asyncio.timeout(ANSWER_SECONDS):
-        await connection.exchange(request)
-    answered = time()
-    answers.at[request.event_id] = answered
-    answers.seconds.append(answered - began)
+@dataclass(slots=True)
+class _Due:
+    """What is due by now; unlike a generator, it goes on after it has been empty."""
+
+    waiting: deque[Prepared]
+
+    def __iter__(self) -> Iterator[Prepared]:
+        return self
+
+    def __next__(self) -> Prepared:
+        if not self.waiting:
+            raise StopIteration
+        return self.waiting.popleft()
 
 
-def _close(connections: Sequence[_Connection]) -> None:
-    for connection in connections:
-        connection.writer.close()
+class _Connection(asyncio.Protocol):
+    """One request at a time."""
+
+    def __init__(self, on_answer: "Callable[[_Connection], None]", on_error: Callable[[str], None]) -> None:
+        self._on_answer = on_answer
+        self._on_error = on_error
+        self._transport: asyncio.Transport | None = None
+        self._received = b""
+        self.request: Prepared | None = None
+        self.began = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are of no asyncio class.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def send(self, request: Prepared) -> None:
+        assert self._transport is not None
+        self.request, self.began = request, time()
+        self._transport.write(request.wire)
+
+    def data_received(self, data: bytes) -> None:
+        received = self._received = self._received + data
+        head_end = received.find(_HEAD_END)
+        if head_end < 0:
+            return
+        length = _LENGTH.search(received, 0, head_end)
+        if len(received) < head_end + len(_HEAD_END) + (int(length[1]) if length else 0):
+            return
+        self._received = b""
+        if received.startswith(b"HTTP/1.1 200"):
+            self._on_answer(self)
+        else:
+            self._on_error(received[:500].decode(errors="replace"))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._on_error(f"connection lost: {error}")
+
+    def close(self) -> None:
+        assert self._transport is not None
+        self._transport.abort()
+
+
+class _Player:
+    """Hands out requests to connections until all are answered."""
+
+    def __init__(self, requests: Iterator[Prepared], count: int) -> None:
+        self.idle: list[_Connection] = []
+        self._requests = requests
+        self._left = count
+        self._answers = Answers()
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def connect(self, port: int) -> list[_Connection]:
+        loop = asyncio.get_running_loop()
+        made = [
+            await loop.create_connection(lambda: _Connection(self._answered, self._failed), "127.0.0.1", port)
+            for _ in range(CONNECTIONS)
+        ]
+        return [connection for _, connection in made]
+
+    def go_on(self, connection: _Connection) -> None:
+        """Have it send the next request, if there is one."""
+        request = next(self._requests, None)
+        if request is None:
+            self.idle.append(connection)
+        else:
+            connection.send(request)
+
+    async def finish(self, connections: Sequence[_Connection]) -> Answers:
+        try:
+            await self._done
+        finally:
+            for connection in connections:
+                connection.close()
+        return self._answers
+
+    def _answered(self, connection: _Connection) -> None:
+        now = time()
+        assert connection.request is not None
+        self._answers.at[connection.request.event_id] = now
+        self._answers.seconds.append(now - connection.began)
+        self._left -= 1
+        if self._left == 0 and not self._done.done():
+            self._done.set_result(None)
+        self.go_on(connection)
+
+    def _failed(self, why: str) -> None:
+        if not self._done.done():
+            self._done.set_exception(NotAccepted(why))

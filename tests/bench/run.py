@@ -6,9 +6,10 @@ import uvloop
 
 from tests.bench.broker import Stuck
 from tests.bench.figures import TooFewSamples
-from tests.bench.lineup import CONSUMERS
+from tests.bench.lineup import CONSUMERS, INGESTS
 from tests.bench.load import NotAccepted
 from tests.bench.measures.drain import drain_buyback, drain_mixed, drain_parts
+from tests.bench.measures.ingest import ingest
 from tests.bench.plan import Bench, Options
 from tests.bench.processes import Failed
 from tests.bench.report import Report
@@ -24,6 +25,7 @@ MEASURES: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
     "drain": drain_parts,
     "drain-buyback": drain_buyback,
     "drain-mixed": drain_mixed,
+    "ingest": ingest,
 }
 
 
@@ -55,5 +57,5 @@ def measure(chosen: Sequence[str], options: Options, show: Show) -> Report:
 def conditions(options: Options) -> list[tuple[str, str]]:
     return [
         ("rounds", f"{options.rounds}, contestants in turns; ratios are of the same round"),
-        *((contestant.name, contestant.settings) for contestant in CONSUMERS),
+        *((contestant.name, contestant.settings) for contestant in (*CONSUMERS, *INGESTS)),
     ]

@@ -1,0 +1,69 @@
+"""How many events a second are taken in and confirmed, and how long an answer takes."""
+
+import asyncio
+import pickle
+from pathlib import Path
+
+from tests.bench import backlog
+from tests.bench.backlog import Backlog
+from tests.bench.figures import Sample, percentile, rate
+from tests.bench.lineup import BARE_PUBLISHER, INGESTS, Contestant
+from tests.bench.load import Prepared, play_at_once
+from tests.bench.plan import Bench
+from tests.bench.processes import Failed
+from tests.bench.world import OVOKO_SECRET, World, free_port
+from worker.topology import family_queue
+
+FAMILIES = ("inventory",)
+QUEUES = [family_queue(family) for family in FAMILIES]
+
+# The bare publisher's: what it says is the same all the time.
+MESSAGES = 1_000
+
+
+async def ingest(bench: Bench) -> None:
+    count = bench.options.events // 2
+    made = await backlog.make(bench.world, FAMILIES, MESSAGES)
+    messages = prepare_messages(bench.world, made)
+    requests = backlog.requests(bench.world, backlog.events_of(FAMILIES), count)
+    for turn in bench.turns("ingest", INGESTS):
+        await bench.world.empty()
+        if turn.contestant is BARE_PUBLISHER:
+            value = await _publish(bench.world, messages, count)
+        else:
+            value = await _take_in(bench, turn.contestant, requests)
+        bench.results.add("ingest", "events/s", turn.contestant.name, value)
+
+
+def prepare_messages(world: World, made: Backlog) -> Path:
+    path = world.folder / "messages.pickle"
+    kept = [(stored.routing_key, stored.properties.headers, stored.body) for stored in made.messages]
+    path.write_bytes(pickle.dumps(kept))
+    return path
+
+
+async def _publish(world: World, messages: Path, count: int) -> float:
+    async with world.running(BARE_PUBLISHER, FAMILIES, count=count, messages=messages) as running:
+        seen = await world.line.watch(QUEUES, lambda waiting: waiting >= count, running.check)
+    return rate([Sample(at, waiting) for at, waiting in seen], count)
+
+
+async def _take_in(bench: Bench, contestant: Contestant, requests: list[Prepared]) -> float:
+    """Events a second, seen from outside by how many messages wait.
+
+    Raises:
+        Failed: Some were answered 200 and are not there.
+    """
+    world, count, port = bench.world, len(requests), free_port()
+    async with world.running(contestant, port=port, secret=OVOKO_SECRET) as running:
+        watching = asyncio.create_task(
+            world.line.watch(QUEUES, lambda waiting: waiting >= count, running.check)
+        )
+        answers = await play_at_once(port, requests)
+        seen = await watching
+    if (waiting := await world.line.ready(QUEUES)) != count:
+        raise Failed(f"{contestant.name}: {count} events were answered 200, {waiting} are in the queue")
+    for name, share in (("p50", 0.5), ("p99", 0.99)):
+        milliseconds = percentile(answers.seconds, share) * 1000
+        bench.results.add(f"ingest, answer {name}", "ms", contestant.name, milliseconds)
+    return rate([Sample(at, waiting) for at, waiting in seen], count)
