@@ -19,11 +19,12 @@ import asyncpg
 import httpx
 
 from schemas.events import Provider
-from worker.broker import Broker, Delivery
+from worker.broker import Broker
 from worker.database import Database
 from worker.migrations import migrate
 from worker.settings import Settings
 from worker.topology import topology
+from worker.wire import Delivery
 
 OVOKO_SECRET = "ovoko-secret-current-0123456789"
 OVOKO_SECRET_OLD = "ovoko-secret-old-0123456789"

@@ -18,7 +18,7 @@ from schemas import identity
 from schemas.envelope import HEADERS, Envelope, InvalidEnvelope
 from schemas.events import InvalidEvent, Payload, parse
 from worker import event_log, places
-from worker.broker import Delivery, Message
+from worker.broker import Message
 from worker.crash import crash_point
 from worker.database import Database, DatabaseUnavailable, TransactionConflict
 from worker.event_log import Candidate
@@ -26,6 +26,7 @@ from worker.failure import describe, fingerprint
 from worker.places import Fate
 from worker.retry import Exhausted, Retry, after_failure
 from worker.topology import RETURN, dead_queue, family_queue, retry_queue
+from worker.wire import Delivery
 
 # A header table over 128 KiB makes the broker close the connection; this stays far below.
 REASON_LIMIT = 1000

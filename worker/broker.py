@@ -21,7 +21,6 @@ from aiormq.exceptions import (
     ChannelPreconditionFailed,
     ConnectionNotAllowed,
     ProbableAuthenticationError,
-    PublishError,
 )
 from pamqp.commands import Basic
 from yarl import URL
@@ -29,6 +28,7 @@ from yarl import URL
 from worker.failure import describe
 from worker.patience import Stopped, patiently
 from worker.topology import RETURN, Binding, Exchange, Queue, Topology
+from worker.wire import ChannelTap, Delivery, Lost, Refused, Returned, TappedConnection
 
 log = structlog.get_logger(__name__)
 
@@ -58,14 +58,14 @@ _REFUSALS = (
     ConnectionNotAllowed,
     ChannelAccessRefused,
 )
-_FAILURES = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
+_FAILURES = (AMQPError, ChannelInvalidStateError, Lost, Refused, OSError, TimeoutError)
 
 
 @contextmanager
 def _translating() -> Iterator[None]:
     try:
         yield
-    except PublishError as error:
+    except Returned as error:
         raise Unroutable from error
     except _REFUSALS as error:
         raise BrokerRefused(str(error)) from error
@@ -94,17 +94,6 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """A message as it was delivered to a consumer."""
-
-    tag: int
-    type: str
-    headers: Mapping[str, object]
-    body: bytes
-    redelivered: bool
-
-
-@dataclass(frozen=True, slots=True)
 class QueueDepth:
     """Messages that wait, without those in a consumer's hands, and how many consumers there are."""
 
@@ -115,8 +104,9 @@ class QueueDepth:
 class Channel:
     """One AMQP channel with publisher confirms."""
 
-    def __init__(self, channel: UnderlyingChannel) -> None:
+    def __init__(self, channel: UnderlyingChannel, tap: ChannelTap) -> None:
         self._channel = channel
+        self._tap = tap
 
     async def publish(self, message: Message, deadline: float) -> None:
         """Publish persistently and wait for the confirm, `deadline` seconds at most.
@@ -125,25 +115,13 @@ class Channel:
             Unroutable
             BrokerUnavailable: Unknown outcome: publish again, under the same event id.
         """
-        properties = Basic.Properties(
-            # The client library matches returned messages by this id, so no two publishes share one.
-            message_id=uuid4().hex,
-            content_type="application/json",
-            delivery_mode=2,
-            app_id="stockhook",
-            message_type=message.type,
-            headers=dict(message.headers),
-        )
         with _translating():
-            await self._channel.basic_publish(
-                message.body,
-                exchange=message.exchange,
-                routing_key=message.routing_key,
-                properties=properties,
-                mandatory=True,
-                timeout=deadline,
-                wait=False,
-            )
+            if self._channel.is_closed:
+                raise Lost
+            async with asyncio.timeout(deadline):
+                await self._tap.publish(
+                    message.exchange, message.routing_key, message.type, message.headers, message.body
+                )
 
     async def consume(
         self,
@@ -153,13 +131,11 @@ class Channel:
         on_delivery: Callable[[Delivery], None],
     ) -> None:
         """Have each message of a queue handed to `on_delivery`, `prefetch` unacknowledged at most."""
-
-        async def receive(message: DeliveredMessage) -> None:
-            on_delivery(_delivery(message))
-
+        consumer_tag = f"{tag}.{uuid4().hex[:8]}"
+        self._tap.consume(consumer_tag, on_delivery)
         with _translating():
             await self._channel.basic_qos(prefetch_count=prefetch)
-            await self._channel.basic_consume(queue, receive, consumer_tag=f"{tag}.{uuid4().hex[:8]}")
+            await self._channel.basic_consume(queue, _delivered_past_the_tap, consumer_tag=consumer_tag)
 
     async def cancel_consumers(self) -> None:
         """Have nothing more delivered; what was delivered stays in hand."""
@@ -181,7 +157,7 @@ class Channel:
         self._channel.on_consumer_cancel_callbacks.add(lambda _frame: callback())
 
     async def is_subscribed(self, queue: str, within: float) -> bool:
-        """Whether the broker still has a consumer on a queue, and answers at all within these seconds.
+        """Whether the broker answers within these seconds, and has a consumer on the queue if we want one.
 
         It may be another's consumer; a connection that is dead without knowing it shows in any case.
         """
@@ -190,7 +166,7 @@ class Channel:
                 found = await self._channel.queue_declare(queue, passive=True)
         except _FAILURES:
             return False
-        return bool(found.consumer_count)
+        return bool(found.consumer_count) or not self._channel.consumers
 
     async def takes_messages(self, within: float) -> bool:
         """Whether the broker reads and confirms what we publish: it does not while an alarm is on.
@@ -258,6 +234,10 @@ class Channel:
             await self._channel.close()
 
 
+async def _delivered_past_the_tap(_message: DeliveredMessage) -> None:
+    raise AssertionError("the tap takes the deliveries of every consumer of ours")
+
+
 def _delivery(message: DeliveredMessage) -> Delivery:
     properties = message.header.properties
     return Delivery(
@@ -289,8 +269,12 @@ class Broker:
         url = URL(self.url).update_query(heartbeat=HEARTBEAT_SECONDS)
         with _translating():
             connection = await aio_pika.connect(
-                url, client_properties={"connection_name": name}, timeout=CONNECT_TIMEOUT_SECONDS
+                url,
+                client_properties={"connection_name": name},
+                timeout=CONNECT_TIMEOUT_SECONDS,
+                connection_class=TappedConnection,
             )
+        assert isinstance(connection, TappedConnection), "as asked for"
         try:
             yield Link(connection)
         finally:
@@ -302,7 +286,7 @@ class Broker:
 class Link:
     """An open connection, from which channels are made."""
 
-    def __init__(self, connection: aio_pika.abc.AbstractConnection) -> None:
+    def __init__(self, connection: TappedConnection) -> None:
         self._connection = connection
 
     async def channel(self) -> Channel:
@@ -312,7 +296,8 @@ class Link:
             await channel.initialize()
             underlay = await channel.get_underlay_channel()
         assert isinstance(underlay, UnderlyingChannel), "aio-pika is built on aiormq"
-        return Channel(underlay)
+        frame_max = underlay.connection.connection_tune.frame_max
+        return Channel(underlay, self._connection.tapped.tap(underlay, frame_max))
 
     async def difference(self, expected: Exchange | Queue) -> str | None:
         """How the broker's own differs from what is expected; nothing is created.

@@ -34,7 +34,7 @@ from worker.batch import (
     same_again,
 )
 from worker.breaker import Breaker
-from worker.broker import Broker, BrokerUnavailable, Channel, Delivery, Message, Unroutable, keep_connected
+from worker.broker import Broker, BrokerUnavailable, Channel, Message, Unroutable, keep_connected
 from worker.crash import crash_point
 from worker.database import Database, DatabaseUnavailable
 from worker.patience import LastedTooLong, Stopped, patiently, pause
@@ -42,6 +42,7 @@ from worker.publisher import Publisher
 from worker.settings import Settings
 from worker.topology import Topology, dead_queue, family_queue, topology
 from worker.window import Window
+from worker.wire import Delivery
 
 log = structlog.get_logger(__name__)
 
@@ -104,16 +105,11 @@ class Consumer:
             channel = await link.channel()
             await channel.declare(self._topology)
             channel.on_cancelled(window.close)
-            prefetch = 1 if self._is_careful else self.settings.prefetch
-            await channel.consume(
-                self._queue, self.family.name, prefetch, lambda delivery: window.put(self._arrived(delivery))
-            )
-            self._trouble = None
-            log.info("consumer.started", family=self.family.name, queue=self._queue, prefetch=prefetch)
+            is_narrow = await self._subscribe(channel, window)
             watch = asyncio.create_task(self._close_on_end(channel, window))
             # What cannot be settled, because the connection is lost or we stop, comes again.
             with suppress(BrokerUnavailable, Unroutable, Stopped):
-                await self._work(channel, window)
+                await self._work(channel, window, is_narrow)
             watch.cancel()
             self._trouble = "connecting"
 
@@ -127,33 +123,38 @@ class Consumer:
             log.exception("delivery.unreadable", family=self.family.name)
             return Suspect(delivery)
 
-    async def _work(self, channel: Channel, window: Window) -> None:
-        """Work until the window closes, or is to be of another width."""
-        was_careful = self._is_careful
+    async def _subscribe(self, channel: Channel, window: Window) -> bool:
+        """Have deliveries put into the window; say whether one at a time."""
+        prefetch = 1 if self._is_careful else self.settings.prefetch
+        await channel.consume(
+            self._queue, self.family.name, prefetch, lambda delivery: window.put(self._arrived(delivery))
+        )
+        self._trouble = None
+        log.info("consumer.started", family=self.family.name, queue=self._queue, prefetch=prefetch)
+        return self._is_careful
+
+    async def _work(self, channel: Channel, window: Window, is_narrow: bool) -> None:
+        """Work until the window closes, or a suspect comes among others."""
         while batch := await window.take(self.settings.batch_size):
             crash_point("received")
             is_suspect = isinstance(batch[0], Suspect)
-            if is_suspect and not was_careful:
+            if is_suspect and not is_narrow:
                 self._is_careful = True
                 return
             self._in_hand = batch
+            ends_narrowness = is_narrow and not is_suspect
+            if ends_narrowness:
+                # While this one is in hand nothing else is on its way to us: what is when a subscription
+                # ends comes again, as a suspect.
+                await channel.cancel_consumers()
             try:
                 await self._try_alone(channel, batch) if is_suspect else await self._work_off(channel, batch)
             except LastedTooLong:
                 await self._give_back(channel, window)
                 return
             self._is_careful = self._breaker.is_open or is_suspect
-            if was_careful and not self._is_careful:
-                await self._finish(channel, window)
-                return
-
-    async def _finish(self, channel: Channel, window: Window) -> None:
-        """Have nothing more delivered, and see to what was: let go of, it would come again as a suspect."""
-        await channel.cancel_consumers()
-        await asyncio.sleep(0)
-        for item in window.take_all():
-            self._in_hand = [item]
-            await self._work_off(channel, [item])
+            if ends_narrowness:
+                is_narrow = await self._subscribe(channel, window)
 
     async def _try_alone(self, channel: Channel, batch: Sequence[Arrived]) -> None:
         """One suspect of this process at a time, so that none is suspected for what another does."""

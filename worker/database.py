@@ -117,6 +117,9 @@ class Database:
                 command_timeout=STATEMENT_TIMEOUT_MS / 1000 + 2,
                 server_settings={
                     "application_name": self._application,
+                    # A plan is kept: one that was made while a table was empty would go on reading the
+                    # whole of it when it is full. All that we run often goes by key.
+                    "enable_seqscan": "off",
                     "statement_timeout": str(STATEMENT_TIMEOUT_MS),
                     # A process that was killed must not go on holding locks.
                     "client_connection_check_interval": "1000",

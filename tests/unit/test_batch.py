@@ -19,7 +19,7 @@ from worker.batch import (
     copy_to_publish,
     decode,
 )
-from worker.broker import Delivery
+from worker.wire import Delivery
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 DELAYS = [timedelta(seconds=seconds) for seconds in (7, 35, 175)]

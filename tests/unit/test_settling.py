@@ -10,9 +10,10 @@ from consumers.registry import FAMILIES
 from schemas.envelope import Envelope
 from schemas.events import Provider
 from worker.batch import Failed, Report, Undecodable
-from worker.broker import Broker, BrokerUnavailable, Delivery, Message
+from worker.broker import Broker, BrokerUnavailable, Message
 from worker.consumer import Consumer
 from worker.settings import Settings
+from worker.wire import Delivery
 
 
 @dataclass

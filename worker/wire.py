@@ -1,0 +1,280 @@
+"""Deliveries and publishes past the client library: read off the socket before it, written beside it.
+
+It makes several objects and tasks of every message, which takes longer than all that we do with one.
+Connections, channels, declarations and whatever else is rare stay its business: frames that are no part
+of a message on a tapped channel pass through to it untouched.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, SupportsIndex
+from uuid import uuid4
+
+import aio_pika
+from aiormq.abc import AbstractChannel
+from aiormq.connection import SSLContextProvider, TransportFactory
+from aiormq.exceptions import AMQPConnectionError
+from yarl import URL
+
+from worker.frames import (
+    A_HEARTBEAT,
+    ACK,
+    BODY,
+    DELIVER,
+    FRAME,
+    HEADER,
+    METHOD,
+    NACK,
+    OVERHEAD,
+    RETURN,
+    Properties,
+    publish_frames,
+    read_confirm,
+    read_outline,
+    read_properties,
+)
+
+# The client library calls a connection dead over which it hears nothing, and the broker sends no
+# heartbeat over one that is busy: it is told as often that we do hear something.
+HEARTBEAT_SECONDS = 1.0
+
+# More than any broker agrees to send in one frame: what claims to be longer is no AMQP.
+LONGEST_FRAME = 1 << 24
+
+
+class Delivery(NamedTuple):
+    """A message as it was delivered to a consumer."""
+
+    tag: int
+    type: str
+    headers: Mapping[str, object]
+    body: bytes
+    redelivered: bool
+
+
+class Returned(Exception):
+    """The broker had no queue for it."""
+
+
+class Refused(Exception):
+    """The broker did not take it (`basic.nack`)."""
+
+
+class Lost(Exception):
+    """The channel closed before the broker said what became of it."""
+
+
+@dataclass(slots=True)
+class _Content:
+    """A message whose frames are arriving. `consumer` is None for one that the broker returns."""
+
+    consumer: Callable[[Delivery], None] | None
+    tag: int
+    redelivered: bool
+    properties: Properties | None = None
+    pieces: list[bytes] = field(default_factory=list)
+    missing: int = 0
+
+
+class ChannelTap:
+    """The messages of one channel in confirm mode, both ways. All publishes of it go through here."""
+
+    def __init__(self, number: int, write: Callable[[bytes], None], frame_max: int) -> None:
+        self._number = number
+        self._write = write
+        self._frame_max = frame_max
+        self._consumers: dict[str, Callable[[Delivery], None]] = {}
+        self._content: _Content | None = None
+        self._published = 0
+        self._unconfirmed: dict[int, asyncio.Future[None]] = {}
+        self._prefix = uuid4().hex
+
+    def consume(self, consumer_tag: str, on_delivery: Callable[[Delivery], None]) -> None:
+        """Hand over what is delivered under this tag: to be called before the broker is asked."""
+        self._consumers[consumer_tag] = on_delivery
+
+    def publish(
+        self, exchange: str, routing_key: str, message_type: str, headers: Mapping[str, object], body: bytes
+    ) -> asyncio.Future[None]:
+        """Write a publish; the result is its confirm.
+
+        The future raises:
+            Returned
+            Refused
+            Lost
+        """
+        tag = self._published + 1
+        properties = Properties(len(body), f"{self._prefix}.{tag}", message_type, headers)
+        frames = publish_frames(self._number, exchange, routing_key, properties, body, self._frame_max)
+        self._write(frames)
+        self._published = tag
+        confirm = asyncio.get_running_loop().create_future()
+        self._unconfirmed[tag] = confirm
+        return confirm
+
+    def close(self) -> None:
+        """Nothing more will be heard of what is not confirmed."""
+        for confirm in self._unconfirmed.values():
+            if not confirm.done():
+                confirm.set_exception(Lost())
+        self._unconfirmed.clear()
+
+    def take(self, kind: int, data: bytes, position: int, size: int) -> bool:
+        """Take in a frame, if it is a message's or a confirm."""
+        if kind == METHOD:
+            return self._take_method(data, position)
+        content = self._content
+        if content is None:
+            return False
+        if kind == HEADER:
+            content.properties = read_properties(data, position, size)
+            content.missing = content.properties.size
+        elif kind == BODY:
+            content.pieces.append(data[position : position + size])
+            content.missing -= size
+        if content.missing <= 0 and content.properties is not None:
+            self._content = None
+            self._finish(content, content.properties)
+        return True
+
+    def _take_method(self, data: bytes, position: int) -> bool:
+        method = data[position : position + 4]
+        if method == DELIVER:
+            consumer_tag, tag, redelivered = read_outline(data, position)
+            consumer = self._consumers.get(consumer_tag)
+            if consumer is None:
+                return False
+            self._content = _Content(consumer, tag, redelivered)
+        elif method == ACK:
+            self._confirm(*read_confirm(data, position), None)
+        elif method == NACK:
+            self._confirm(*read_confirm(data, position), Refused())
+        elif method == RETURN:
+            self._content = _Content(None, 0, False)
+        else:
+            return False
+        return True
+
+    def _finish(self, content: _Content, properties: Properties) -> None:
+        if content.consumer is None:
+            self._settle(int(properties.message_id.rpartition(".")[2]), Returned())
+            return
+        body = content.pieces[0] if len(content.pieces) == 1 else b"".join(content.pieces)
+        content.consumer(
+            Delivery(content.tag, properties.type, properties.headers, body, content.redelivered)
+        )
+
+    def _confirm(self, tag: int, is_multiple: bool, error: Exception | None) -> None:
+        if not is_multiple:
+            self._settle(tag, error)
+            return
+        for earlier in [waiting for waiting in self._unconfirmed if waiting <= tag]:
+            self._settle(earlier, error)
+
+    def _settle(self, tag: int, error: Exception | None) -> None:
+        """A message that was returned is confirmed as well, afterwards: the first word stands."""
+        confirm = self._unconfirmed.pop(tag, None)
+        if confirm is None or confirm.done():
+            return
+        if error is None:
+            confirm.set_result(None)
+        else:
+            confirm.set_exception(error)
+
+
+class TappedReader(asyncio.StreamReader):
+    """A stream from which the frames of tapped channels are taken out before anybody reads it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._clock = loop.time
+        self._taps: dict[int, ChannelTap] = {}
+        self._begun = b""
+        self._told_at = 0.0
+
+    def tap(self, channel: int, tap: ChannelTap) -> None:
+        self._taps[channel] = tap
+
+    def untap(self, channel: int) -> None:
+        self._taps.pop(channel, None)
+
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
+        assert isinstance(data, bytes | bytearray), "so event loops read"
+        data = self._begun + data if self._begun else bytes(data)
+        length = len(data)
+        position = passed = 0
+        while length - position >= OVERHEAD:
+            kind, channel, size = FRAME.unpack_from(data, position)
+            end = position + size + OVERHEAD
+            if size > LONGEST_FRAME:
+                end = length
+            if end > length:
+                break
+            tap = self._taps.get(channel)
+            if tap is not None and tap.take(kind, data, position + FRAME.size, size):
+                self._pass_on(data[passed:position])
+                passed = end
+            position = end
+        self._pass_on(data[passed:position])
+        self._begun = data[position:]
+        if passed:
+            self._say_it_lives()
+
+    def _pass_on(self, data: bytes) -> None:
+        if data:
+            super().feed_data(data)
+
+    def _say_it_lives(self) -> None:
+        now = self._clock()
+        if now - self._told_at > HEARTBEAT_SECONDS:
+            self._told_at = now
+            super().feed_data(A_HEARTBEAT)
+
+
+class TappedTransport(TransportFactory):
+    """Opens the socket of one connection, for the client library and for us."""
+
+    def __init__(self) -> None:
+        self._reader: TappedReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Called by the client library, once; `url` is one that it has completed."""
+        provider: SSLContextProvider = kwargs["ssl_context_provider"]
+        assert url.host is not None, "the client library has looked at it"
+        assert url.port is not None, "the client library has filled it in"
+        loop = asyncio.get_running_loop()
+        reader = TappedReader(loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        context = await provider.get_context() if url.scheme == "amqps" else None
+        try:
+            transport, _ = await loop.create_connection(lambda: protocol, url.host, url.port, ssl=context)
+        except OSError as error:
+            raise AMQPConnectionError(*error.args) from error
+        self._reader = reader
+        self._writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        return reader, self._writer
+
+    def tap(self, channel: AbstractChannel, frame_max: int) -> ChannelTap:
+        """Take the messages of an open channel past the client library."""
+        assert self._reader is not None, "a channel is open over it"
+        assert self._writer is not None, "a channel is open over it"
+        tap = ChannelTap(channel.number, self._writer.write, frame_max)
+        self._reader.tap(channel.number, tap)
+        channel.closing.add_done_callback(lambda _: self._untap(channel.number, tap))
+        return tap
+
+    def _untap(self, number: int, tap: ChannelTap) -> None:
+        assert self._reader is not None, "it was tapped"
+        self._reader.untap(number)
+        tap.close()
+
+
+class TappedConnection(aio_pika.Connection):
+    """The client library's connection over a transport of ours."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # handed through as they come
+        self.tapped = TappedTransport()
+        self.kwargs["transport_factory"] = self.tapped
