@@ -1,13 +1,14 @@
 """The harness's own connection to the broker: it looks at queues, takes messages out, puts them back fast."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
 
 import aiormq
-from aiormq.abc import AbstractChannel, ChannelFrame, DeliveredMessage
+from aiormq import Channel
+from aiormq.abc import ChannelFrame, DeliveredMessage
 from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
@@ -50,7 +51,9 @@ class Stored:
 class BrokerLine:
     """One channel without confirms: nothing in it costs the broker more than a question."""
 
-    channel: AbstractChannel
+    channel: Channel
+    version: str
+    """The broker's."""
 
     async def ready(self, queues: Iterable[str]) -> int:
         """Messages that wait in these queues."""
@@ -63,12 +66,18 @@ class BrokerLine:
         for queue in queues:
             await self.channel.queue_purge(queue)
 
+    async def listen_in(self, queue: str, exchange: str, routing_keys: Iterable[str]) -> None:
+        """Have a queue of our own get a copy of whatever goes by these keys through an exchange."""
+        await self.channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
+        for routing_key in routing_keys:
+            await self.channel.queue_bind(queue, exchange, routing_key)
+
     async def take_all(self, queues: Sequence[str], count: int) -> list[Stored]:
         """Take so many messages out, in their order."""
         taken: list[Stored] = []
         enough = asyncio.Event()
 
-        def receiver(queue: str) -> Callable[[DeliveredMessage], object]:
+        def receiver(queue: str) -> Callable[[DeliveredMessage], Coroutine[None, None, None]]:
             async def receive(message: DeliveredMessage) -> None:
                 properties = message.header.properties
                 exchange, key = message.exchange or "", message.routing_key or ""
@@ -85,7 +94,7 @@ class BrokerLine:
         async with asyncio.timeout(FILL_SECONDS):
             await enough.wait()
         for tag in tags:
-            await self.channel.basic_cancel(tag)
+            await self.channel.basic_cancel(tag or "")
         return taken
 
     async def publish(self, chunks: Iterable[bytes]) -> None:
@@ -137,6 +146,8 @@ def chunks(messages: Sequence[Stored], channel: int) -> list[bytes]:
 async def broker_line(url: str) -> AsyncIterator[BrokerLine]:
     connection = await aiormq.connect(url)
     try:
-        yield BrokerLine(await connection.channel(publisher_confirms=False))
+        channel = await connection.channel(publisher_confirms=False)
+        assert isinstance(channel, Channel), "aiormq's only kind"
+        yield BrokerLine(channel, str(connection.server_properties["version"]))
     finally:
         await connection.close()

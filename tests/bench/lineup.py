@@ -47,7 +47,7 @@ class Contestant:
         return [str(OTHERS_PYTHON), "-m", f"tests.bench.contestants.{self.module}"], task.environment
 
 
-STOCKHOOK = Contestant("stockhook", "worker consume", "as it comes", OUR_LOG)
+STOCKHOOK = Contestant("stockhook", "worker consume", "its settings' defaults", OUR_LOG)
 BARE_AIORMQ = Contestant(
     "bare aiormq", "bare_aiormq", "ack with multiple whatever has arrived, prefetch 400, uvloop", None, 400
 )
@@ -61,7 +61,7 @@ PLAIN_HANDLER = Contestant(
 
 CONSUMERS = (STOCKHOOK, BARE_AIORMQ, BARE_AIO_PIKA, PLAIN_HANDLER, FASTSTREAM)
 
-INGEST = Contestant("stockhook", "worker ingest", "as it comes")
+INGEST = Contestant("stockhook", "worker ingest", "its settings' defaults")
 BARE_PUBLISHER = Contestant(
     "bare publish", "bare_publisher", "aio-pika, confirms, 64 on their way at a time, uvloop", None, 64
 )

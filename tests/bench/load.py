@@ -76,9 +76,12 @@ async def play_at_rate(port: int, requests: Sequence[Prepared], rate: float) -> 
         for number, request in enumerate(requests):
             if (pause := began + number / rate - time()) > 0:
                 await asyncio.sleep(pause)
+            if player.is_over:
+                break
             due.append(request)
+            # The one that has been idle for longest: a server closes those that stay idle.
             if player.idle:
-                player.go_on(player.idle.pop())
+                player.go_on(player.idle.popleft())
         return await player.finish(connections)
 
 
@@ -143,11 +146,16 @@ class _Player:
     """Hands out requests to connections until all are answered."""
 
     def __init__(self, requests: Iterator[Prepared], count: int) -> None:
-        self.idle: list[_Connection] = []
+        self.idle: deque[_Connection] = deque()
         self._requests = requests
         self._left = count
         self._answers = Answers()
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_over(self) -> bool:
+        """All are answered, or one was refused."""
+        return self._done.done()
 
     async def connect(self, port: int) -> list[_Connection]:
         loop = asyncio.get_running_loop()

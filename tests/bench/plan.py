@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
-from tests.bench.lineup import Contestant
 from tests.bench.results import Results
 from tests.bench.show import Show
 from tests.bench.world import World
@@ -19,10 +19,12 @@ class Options:
     is_full: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    round: int
-    contestant: Contestant
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+T = TypeVar("T", bound=Named)
 
 
 @dataclass(slots=True)
@@ -34,11 +36,12 @@ class Bench:
     show: Show
     results: Results = field(default_factory=Results)
 
-    def turns(self, measure: str, contestants: Sequence[Contestant]) -> Iterator[Turn]:
+    def turns(self, measure: str, contestants: Sequence[T]) -> Iterator[T]:
         """Everybody once a round, so that what the machine does meanwhile meets all alike."""
         total = self.options.rounds * len(contestants)
         for number in range(total):
-            turn = Turn(number // len(contestants) + 1, contestants[number % len(contestants)])
-            self.show.step(measure, f"round {turn.round}: {turn.contestant.name}", number, total)
-            yield turn
+            contestant = contestants[number % len(contestants)]
+            words = f"round {number // len(contestants) + 1}: {contestant.name}"
+            self.show.step(measure, words, number, total)
+            yield contestant
         self.show.done(measure, total)

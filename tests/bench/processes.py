@@ -38,7 +38,7 @@ class Running:
 
     @property
     def pids(self) -> list[int]:
-        return [self.process.pid, *(child.pid for child in descendants(self.process.pid))]
+        return with_descendants([self.process.pid])
 
     async def stop(self) -> None:
         """SIGTERM; kill -9 for what does not obey."""
@@ -56,6 +56,10 @@ def start(
     """From the checkout, whichever Python it is."""
     command = Command(tuple(argv), environment, folder=CHECKOUT)
     return Running(name, spawner.spawn(command, log), log)
+
+
+def with_descendants(pids: Sequence[int]) -> list[int]:
+    return [*pids, *(child.pid for pid in pids for child in descendants(pid))]
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:

@@ -1,4 +1,4 @@
-"""A run's results: tables for people, JSON for the rest."""
+"""A run's results: a table for people, JSON for the rest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,38 +18,44 @@ class Report:
     rows: Sequence[Row]
     conditions: Sequence[tuple[str, str]]
     """How it was measured: what, and in which words."""
-    notes: Sequence[str]
     problems: Sequence[str]
 
     def as_tables(self) -> RenderableType:
-        tables = [_table(measure, list(rows)) for measure, rows in groupby(self.rows, _measure)]
-        words = [f"{what}: {how}" for what, how in self.conditions]
-        told = [*words, *self.notes, *(f"BROKEN: {problem}" for problem in self.problems)]
-        return Group(*tables, *told)
+        words = Table("who or what", "how", title="conditions", title_justify="left", title_style="bold")
+        for what, how in self.conditions:
+            words.add_row(what, how)
+        broken = [f"BROKEN: {problem}" for problem in self.problems]
+        return Group(_figures(self.rows), words, *broken)
 
     def as_json(self) -> Json:
         return {
-            "conditions": dict(self.conditions),
-            "notes": list(self.notes),
+            "conditions": [{"what": what, "how": how} for what, how in self.conditions],
             "problems": list(self.problems),
             "figures": [_row_as_json(row) for row in self.rows],
         }
 
 
-def _measure(row: Row) -> str:
-    return f"{row.measure} ({row.unit})"
-
-
-def _table(title: str, rows: Sequence[Row]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", min_width=96)
-    table.add_column("", min_width=24)
+def _figures(rows: Sequence[Row]) -> Table:
+    table = Table(
+        "",
+        title="figures: medians of the rounds, with lowest and highest",
+        title_justify="left",
+        title_style="bold",
+    )
     for heading in ("median", "lowest", "highest", "ratio", "target"):
         table.add_column(heading, justify="right")
     table.add_column("")
-    for row in rows:
-        numbers = (row.spread.median, row.spread.low, row.spread.high)
-        table.add_row(row.contestant, *map(_number, numbers), _ratio(row.ratio), _target(row), _verdict(row))
+    for measure, of_measure in groupby(rows, _measure):
+        table.add_section()
+        table.add_row(f"[bold]{measure}[/]")
+        for row in of_measure:
+            numbers = map(_number, (row.spread.median, row.spread.low, row.spread.high))
+            table.add_row(f"  {row.contestant}", *numbers, _ratio(row.ratio), _target(row), _verdict(row))
     return table
+
+
+def _measure(row: Row) -> str:
+    return f"{row.measure} ({row.unit})"
 
 
 def _number(value: float) -> str:
@@ -59,7 +65,11 @@ def _number(value: float) -> str:
 
 
 def _ratio(ratio: Spread | None) -> str:
-    return "" if ratio is None else f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+    if ratio is None:
+        return ""
+    if ratio.low == ratio.high:
+        return f"{ratio.median:.2f}"
+    return f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
 def _target(row: Row) -> str:

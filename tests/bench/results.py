@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 from tests.bench.figures import Spread, paired_ratio
 
@@ -12,66 +12,102 @@ class Bound(StrEnum):
     AT_MOST = "≤"
 
 
+class Ratio(Enum):
+    """What the ratio in a row is."""
+
+    PRODUCT_BY_THIS = "of the product's figure by this one"
+    THIS_BY_FIRST = "of this figure by the first: the product beside itself"
+    NONE = "none: the figures say it all"
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Of a figure of the product's: by itself, or (with `against`) by that of another in the same round."""
+    """Of a figure by itself, or of a ratio: then `row` names the row that has it."""
 
     measure: str
     bound: Bound
     value: float
-    against: str | None = None
+    row: str | None = None
 
     def is_met(self, figure: float) -> bool:
         return figure >= self.value if self.bound is Bound.AT_LEAST else figure <= self.value
 
 
 @dataclass(slots=True)
+class Measure:
+    """By contestant, a value a round. The first contestant is the product, or the product at its plainest."""
+
+    name: str
+    unit: str
+    ratio: Ratio
+    values: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Results:
-    """By measure and contestant, a value a round; in the order in which they came."""
+    """In the order in which they came."""
 
-    values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    units: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    measures: dict[str, Measure] = field(default_factory=dict)
 
-    def add(self, measure: str, unit: str, contestant: str, value: float) -> None:
-        self.units[measure] = unit
-        self.values.setdefault(measure, {}).setdefault(contestant, []).append(value)
+    def add(
+        self,
+        measure: str,
+        unit: str,
+        contestant: str,
+        value: float,
+        ratio: Ratio = Ratio.PRODUCT_BY_THIS,
+    ) -> None:
+        found = self.measures.setdefault(measure, Measure(measure, unit, ratio))
+        found.values.setdefault(contestant, []).append(value)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One contestant in one measure. `ratio` is the first contestant's figure by this one's."""
-
     measure: str
     unit: str
     contestant: str
     spread: Spread
     ratio: Spread | None
     target: Target | None
-    is_met: bool | None
+
+    @property
+    def is_met(self) -> bool | None:
+        """None where there is no target."""
+        judged = self.spread if self.ratio is None else self.ratio
+        return None if self.target is None else self.target.is_met(judged.median)
 
 
 def rows(results: Results, targets: tuple[Target, ...]) -> Iterator[Row]:
-    """In each measure the first contestant is the one that the others are held against."""
-    for measure, by_contestant in results.values.items():
-        first = next(iter(by_contestant))
-        for contestant, values in by_contestant.items():
-            own = contestant == first
-            ratio = None if own else paired_ratio(by_contestant[first], values)
-            spread = Spread.of(values)
-            target = _target(targets, measure, None if own else contestant)
-            judged = spread if ratio is None else ratio
+    """A row for each contestant in each measure."""
+    for measure in results.measures.values():
+        for contestant, values in measure.values.items():
+            ratio = _ratio(measure, contestant)
             yield Row(
-                measure,
-                results.units[measure],
+                measure.name,
+                measure.unit,
                 contestant,
-                spread,
+                Spread.of(values),
                 ratio,
-                target,
-                None if target is None else target.is_met(judged.median),
+                _target(targets, measure.name, contestant, has_ratio=ratio is not None),
             )
 
 
-def _target(targets: tuple[Target, ...], measure: str, against: str | None) -> Target | None:
-    found = (target for target in targets if (target.measure, target.against) == (measure, against))
-    return next(found, None)
+def _ratio(measure: Measure, contestant: str) -> Spread | None:
+    first = next(iter(measure.values))
+    if contestant == first:
+        return None
+    match measure.ratio:
+        case Ratio.PRODUCT_BY_THIS:
+            return paired_ratio(measure.values[first], measure.values[contestant])
+        case Ratio.THIS_BY_FIRST:
+            return paired_ratio(measure.values[contestant], measure.values[first])
+        case Ratio.NONE:
+            return None
+
+
+def _target(targets: tuple[Target, ...], measure: str, contestant: str, *, has_ratio: bool) -> Target | None:
+    """A target without a row is of the product's own figures, which have no ratio beside them."""
+    for target in targets:
+        if target.measure == measure and target.row == (contestant if has_ratio else None):
+            return target
+    return None

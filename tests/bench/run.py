@@ -1,19 +1,23 @@
 """One run of the benchmark, from the services' start to the report."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 
 import uvloop
 
-from tests.bench.broker import Stuck
-from tests.bench.figures import TooFewSamples
-from tests.bench.lineup import CONSUMERS, INGESTS
-from tests.bench.load import NotAccepted
+from deploy.local.services import Services, Unavailable
+from tests.bench.conditions import conditions
+from tests.bench.lineup import OTHERS_PYTHON
 from tests.bench.measures.drain import drain_buyback, drain_mixed, drain_parts
+from tests.bench.measures.growth import growth
 from tests.bench.measures.ingest import ingest
+from tests.bench.measures.ladder import ladder
+from tests.bench.measures.latency import latency
+from tests.bench.measures.memory import memory
+from tests.bench.measures.scaling import scaling
 from tests.bench.plan import Bench, Options
-from tests.bench.processes import Failed
 from tests.bench.report import Report
-from tests.bench.results import Results, rows
+from tests.bench.results import rows
 from tests.bench.show import Show
 from tests.bench.targets import TARGETS
 from tests.bench.world import services, world
@@ -26,6 +30,11 @@ MEASURES: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
     "drain-buyback": drain_buyback,
     "drain-mixed": drain_mixed,
     "ingest": ingest,
+    "latency": latency,
+    "growth": growth,
+    "memory": memory,
+    "ladder": ladder,
+    "scaling": scaling,
 }
 
 
@@ -33,29 +42,25 @@ def measure(chosen: Sequence[str], options: Options, show: Show) -> Report:
     """Take these measures. What was measured before something broke is in the report as well.
 
     Raises:
-        Unavailable: No services of our own.
+        Unavailable: No services of our own, or nothing to compare with.
     """
-    results = Results()
-    problems: list[str] = []
+    if not OTHERS_PYTHON.exists():
+        raise Unavailable("what is compared with is not installed: `make bench` does it")
     with services(show.say) as (started, folder):
-
-        async def take_all() -> None:
-            delays = TRUE_LADDER if options.is_full else SHORT_LADDER
-            async with world(started, folder, delays) as made:
-                bench = Bench(made, options, show, results)
-                for name in chosen:
-                    try:
-                        await MEASURES[name](bench)
-                    except (Failed, Stuck, NotAccepted, TooFewSamples, TimeoutError) as problem:
-                        problems.append(f"{name}: {type(problem).__name__}: {problem}")
-                        show.say(problems[-1])
-
-        uvloop.run(take_all())
-    return Report(list(rows(results, TARGETS)), conditions(options), results.notes, problems)
+        return uvloop.run(_measure(started, folder, chosen, options, show))
 
 
-def conditions(options: Options) -> list[tuple[str, str]]:
-    return [
-        ("rounds", f"{options.rounds}, contestants in turns; ratios are of the same round"),
-        *((contestant.name, contestant.settings) for contestant in (*CONSUMERS, *INGESTS)),
-    ]
+async def _measure(
+    started: Services, folder: Path, chosen: Sequence[str], options: Options, show: Show
+) -> Report:
+    problems: list[str] = []
+    async with world(started, folder, TRUE_LADDER if options.is_full else SHORT_LADDER) as made:
+        bench = Bench(made, options, show)
+        for name in chosen:
+            try:
+                await MEASURES[name](bench)
+            except Exception as problem:
+                problems.append(f"{name}: {type(problem).__name__}: {problem}")
+                show.say(problems[-1])
+        described = await conditions(made, options)
+    return Report(list(rows(bench.results, TARGETS)), described, problems)

@@ -1,6 +1,7 @@
 """What every measure needs: private services, the contestants' processes, and an equal start for each run."""
 
 import asyncio
+import itertools
 import os
 import shutil
 import tempfile
@@ -8,28 +9,31 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
 from cryptography.fernet import Fernet
 
+from consumers.registry import FAMILIES
 from deploy.local.ports import choose_ports
 from deploy.local.process import Spawner
 from deploy.local.services import DEV, Announce, Services, Unavailable, services_of_ours
 from tests.bench.broker import BrokerLine, broker_line
 from tests.bench.contestants.applying import TABLES
 from tests.bench.lineup import Contestant
-from tests.bench.processes import Failed, Running, start
+from tests.bench.processes import Running, start, with_descendants
 from worker.broker import Broker
 from worker.database import Database
 from worker.migrations import migrate
 from worker.settings import PREFIX, Settings
-from worker.topology import topology
+from worker.topology import RETURN, family_queue, topology
 
 READY_SECONDS = 60.0
 OVOKO_SECRET = "bench-ovoko-secret"
 BUYBACK_TOKEN = "bench-buyback-token"
+
+# A queue of the harness's own: copies of all that goes into a retry step or to the dead letters.
+LADDERED = "bench.laddered"
 
 # All but the record of what was migrated, whatever tables there are.
 OUR_TABLES = """
@@ -48,7 +52,7 @@ class World:
     database: "asyncpg.Connection[asyncpg.Record]"
     line: BrokerLine
     delays: str
-    _started: int = 0
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _sealing_key: str = field(default_factory=lambda: Fernet.generate_key().decode())
 
     @property
@@ -61,6 +65,18 @@ class World:
     def queues(self) -> list[str]:
         return [queue.name for queue in topology(self.settings.delays).queues]
 
+    async def laddered(self) -> int:
+        """How many messages were sent to a retry step or to the dead letters since it was all emptied."""
+        return await self.line.ready([LADDERED])
+
+    def broker_pids(self) -> list[int]:
+        assert self.services.rabbitmq is not None
+        return with_descendants(self.services.rabbitmq.pids())
+
+    def postgres_pids(self) -> list[int]:
+        assert self.services.postgres is not None
+        return with_descendants(self.services.postgres.pids())
+
     async def prepare(self) -> None:
         """Declare and migrate, once."""
         database = Database(self.services.database_url, 1, "bench")
@@ -69,10 +85,14 @@ class World:
         await self.database.execute(TABLES)
         async with Broker(self.services.amqp_url, "bench").connection() as link:
             await (await link.channel()).declare(topology(self.settings.delays))
+        families = {family_queue(family) for family in FAMILIES}
+        bound = [binding for binding in topology(self.settings.delays).bindings if binding.exchange == RETURN]
+        steps = [binding.routing_key for binding in bound if binding.queue not in families]
+        await self.line.listen_in(LADDERED, RETURN, steps)
 
     async def empty(self) -> None:
         """Nothing in any queue or table, and nothing left for Postgres to tidy up meanwhile."""
-        await self.line.purge(self.queues)
+        await self.line.purge([*self.queues, LADDERED])
         tables = [row[0] for row in await self.database.fetch(OUR_TABLES)]
         await self.database.execute(f"TRUNCATE {', '.join(tables)}")
         await self.settle()
@@ -89,8 +109,7 @@ class World:
         self, contestant: Contestant, families: Sequence[str] = (), *, port: int = 0, **more: object
     ) -> AsyncIterator[Running]:
         """A contestant's process; with a port, it is ready when somebody listens there."""
-        self._started += 1
-        log = self.folder / f"{self._started:04}-{contestant.name.replace(' ', '-')}.log"
+        log = self.folder / f"{next(self._numbers):04}-{contestant.name.replace(' ', '-')}.log"
         argv, environment = contestant.command(self.services, families, port=port, **more)
         product = self._product(port) if contestant.is_product else {}
         others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
@@ -180,11 +199,3 @@ async def world(started: Services, folder: Path, delays: str) -> AsyncIterator[W
 
 def free_port() -> int:
     return choose_ports(["bench"], {})["bench"]
-
-
-def vhost(started: Services) -> str:
-    return urlsplit(started.amqp_url).path.removeprefix("/")
-
-
-def missing(what: str, expected: int, found: int) -> Failed:
-    return Failed(f"{what}: {expected} events were given, {found} are accounted for")

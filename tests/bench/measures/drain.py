@@ -8,7 +8,6 @@ from tests.bench.broker import drained
 from tests.bench.figures import rate
 from tests.bench.lineup import CONSUMERS, Contestant
 from tests.bench.plan import Bench
-from tests.bench.processes import Running
 from tests.bench.settled import accounted, nothing_left
 from tests.bench.world import World
 
@@ -33,9 +32,9 @@ async def drain_mixed(bench: Bench) -> None:
 
 
 async def _in_turns(bench: Bench, measure: str, made: Backlog) -> None:
-    for turn in bench.turns(measure, CONSUMERS):
-        value = await drain(bench.world, turn.contestant, made)
-        bench.results.add(measure, "events/s", turn.contestant.name, value)
+    for contestant in bench.turns(measure, CONSUMERS):
+        value = await drain(bench.world, contestant, made)
+        bench.results.add(measure, "events/s", contestant.name, value)
 
 
 async def drain(world: World, contestant: Contestant, made: Backlog) -> float:
@@ -46,16 +45,17 @@ async def drain(world: World, contestant: Contestant, made: Backlog) -> float:
         Stuck
     """
     await world.empty()
+    return await drain_laid(world, contestant, made)
+
+
+async def drain_laid(world: World, contestant: Contestant, made: Backlog, before: int = 0) -> float:
+    """The same, where the log has so many rows before."""
     await backlog.lay(world, made)
     async with world.running(contestant, made.families) as running:
         seen = await world.line.watch(made.queues, lambda waiting: waiting == 0, running.check)
-        await _handled(world, contestant, made, running)
+        if contestant.log is None:
+            await asyncio.sleep(ACK_SECONDS)
+        else:
+            await accounted(world, contestant.log, before + made.distinct, running)
     await nothing_left(world)
     return rate(drained(seen, len(made)), len(made))
-
-
-async def _handled(world: World, contestant: Contestant, made: Backlog, running: Running) -> None:
-    if contestant.log is None:
-        await asyncio.sleep(ACK_SECONDS)
-    else:
-        await accounted(world, contestant.log, made.distinct, running)

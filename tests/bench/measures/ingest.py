@@ -26,13 +26,13 @@ async def ingest(bench: Bench) -> None:
     made = await backlog.make(bench.world, FAMILIES, MESSAGES)
     messages = prepare_messages(bench.world, made)
     requests = backlog.requests(bench.world, backlog.events_of(FAMILIES), count)
-    for turn in bench.turns("ingest", INGESTS):
+    for contestant in bench.turns("ingest", INGESTS):
         await bench.world.empty()
-        if turn.contestant is BARE_PUBLISHER:
+        if contestant is BARE_PUBLISHER:
             value = await _publish(bench.world, messages, count)
         else:
-            value = await _take_in(bench, turn.contestant, requests)
-        bench.results.add("ingest", "events/s", turn.contestant.name, value)
+            value = await _take_in(bench, contestant, requests)
+        bench.results.add("ingest", "events/s", contestant.name, value)
 
 
 def prepare_messages(world: World, made: Backlog) -> Path:

@@ -1,0 +1,80 @@
+"""How late a retry step gives back what waits in it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from time import monotonic
+from uuid import uuid4
+
+import aiormq
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from pamqp.commands import Basic
+
+from tests.bench.lineup import STOCKHOOK
+from tests.bench.plan import Bench
+from tests.bench.world import World
+from worker.topology import RETURN, family_queue, retry_queue
+
+FAMILY = "inventory"
+CROWD, QUICK_CROWD = 5_000, 500
+
+# Waiting for their confirms at a time.
+TOGETHER = 100
+PATIENCE_SECONDS = 60.0
+
+# About what a part's event takes.
+BODY = b"x" * 300
+
+
+async def ladder(bench: Bench) -> None:
+    quick, delays = bench.options.is_quick, bench.world.settings.delays
+    crowd = QUICK_CROWD if quick else CROWD
+    for delay in delays[:1] if quick else delays:
+        for waiting in (1, crowd):
+            measure = f"lateness of the {delay.total_seconds():g} s step, {waiting:,} waiting"
+            for contestant in bench.turns(measure, (STOCKHOOK,)):
+                await bench.world.line.purge(bench.world.queues)
+                bench.results.add(measure, "s", contestant.name, await latest(bench.world, delay, waiting))
+
+
+async def latest(world: World, delay: timedelta, count: int) -> float:
+    """The seconds from sending into the step to the return, less the delay: the greatest of so many."""
+    sent: dict[str, float] = {}
+    late: list[float] = []
+    back = asyncio.Event()
+
+    async def receive(message: DeliveredMessage) -> None:
+        waited = monotonic() - sent[message.header.properties.message_id or ""]
+        late.append(waited - delay.total_seconds())
+        if len(late) == count:
+            back.set()
+
+    async with _channel(world) as receiving, _channel(world) as sending:
+        await receiving.basic_consume(family_queue(FAMILY), receive, no_ack=True)
+        queue = retry_queue(FAMILY, delay)
+        left = iter(range(count))
+        await asyncio.gather(*(_send(sending, queue, left, sent) for _ in range(TOGETHER)))
+        async with asyncio.timeout(delay.total_seconds() + PATIENCE_SECONDS):
+            await back.wait()
+    return max(late)
+
+
+async def _send(channel: AbstractChannel, queue: str, left: Iterator[int], sent: dict[str, float]) -> None:
+    """As a consumer publishes the copy of an event that failed."""
+    for _ in left:
+        message_id = uuid4().hex
+        sent[message_id] = monotonic()
+        properties = Basic.Properties(message_id=message_id, delivery_mode=2)
+        await channel.basic_publish(
+            BODY, exchange=RETURN, routing_key=queue, properties=properties, mandatory=True
+        )
+
+
+@asynccontextmanager
+async def _channel(world: World) -> AsyncIterator[AbstractChannel]:
+    connection = await aiormq.connect(world.services.amqp_url)
+    try:
+        yield await connection.channel()
+    finally:
+        await connection.close()

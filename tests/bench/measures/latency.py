@@ -1,0 +1,105 @@
+"""From the answer to a webhook until its effect is committed, at steady rates."""
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from itertools import islice
+
+import orjson
+
+from schemas.events import Provider, unwrapped
+from tests.bench.backlog import SEED, events_of
+from tests.bench.figures import percentile
+from tests.bench.lineup import FASTAPI, FASTSTREAM, INGEST, STOCKHOOK, Contestant
+from tests.bench.load import Prepared, play_at_rate, prepared
+from tests.bench.plan import Bench
+from tests.bench.results import Ratio
+from tests.bench.settled import accounted, nothing_left
+from tests.bench.world import OVOKO_SECRET, World, free_port
+from worker.send.webhook import Credentials
+
+FAMILIES = ("inventory",)
+RATES = (100, 300, 1000)
+QUICK_RATES = (300,)
+SECONDS, QUICK_SECONDS = 20, 2
+
+# Sent before, so that connections, caches and prepared statements are there.
+WARM_UP = 200
+
+COMMITTED = """
+SELECT event_id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8
+FROM {table}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An ingest and a consumer that work together."""
+
+    ingest: Contestant
+    consumer: Contestant
+
+    @property
+    def name(self) -> str:
+        return self.consumer.name
+
+
+OURS = Pair(INGEST, STOCKHOOK)
+THEIRS = Pair(FASTAPI, FASTSTREAM)
+
+
+async def latency(bench: Bench) -> None:
+    quick = bench.options.is_quick
+    seconds = QUICK_SECONDS if quick else SECONDS
+    for rate in QUICK_RATES if quick else RATES:
+        requests = with_ids(bench.world, WARM_UP + rate * seconds)
+        measure = f"latency at {rate} events/s"
+        for pair in bench.turns(measure, (OURS, THEIRS)):
+            await bench.world.empty()
+            add(bench, measure, pair.name, await lateness(bench.world, pair, requests, rate))
+
+
+def add(
+    bench: Bench,
+    measure: str,
+    name: str,
+    seconds: list[float],
+    ratio: Ratio = Ratio.PRODUCT_BY_THIS,
+) -> None:
+    for words, share in (("p50", 0.5), ("p99", 0.99)):
+        bench.results.add(f"{measure}, {words}", "ms", name, percentile(seconds, share) * 1000, ratio)
+
+
+def with_ids(world: World, count: int, seed: int = SEED) -> list[Prepared]:
+    """Requests that know their events' ids."""
+    credentials = Credentials.of(world.settings, (Provider.OVOKO,))
+    return [
+        prepared(
+            credentials.webhook(event.provider, event.event_type, event.body),
+            unwrapped(orjson.loads(event.body))["event_id"],
+        )
+        for event in islice(events_of(FAMILIES, seed), count)
+    ]
+
+
+async def lateness(world: World, pair: Pair, requests: list[Prepared], rate: float) -> list[float]:
+    """Of each event, the seconds from its answer to its commit, by this machine's clock.
+
+    A commit that comes before the answer has reached the sender counts as it is: below zero.
+
+    Raises:
+        Failed: An event was answered 200 and is not applied.
+        NotAccepted
+    """
+    port = free_port()
+    log = pair.consumer.log or ""
+    before = await world.count(log)
+    async with AsyncExitStack() as stack:
+        consumer = await stack.enter_async_context(world.running(pair.consumer, FAMILIES))
+        await stack.enter_async_context(world.running(pair.ingest, port=port, secret=OVOKO_SECRET))
+        await play_at_rate(port, requests[:WARM_UP], rate)
+        await accounted(world, log, before + WARM_UP, consumer)
+        answers = await play_at_rate(port, requests[WARM_UP:], rate)
+        await accounted(world, log, before + len(requests), consumer)
+    await nothing_left(world)
+    committed = {str(row[0]): row[1] for row in await world.database.fetch(COMMITTED.format(table=log))}
+    return [committed[event_id] - answered for event_id, answered in answers.at.items()]

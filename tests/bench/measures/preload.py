@@ -1,0 +1,99 @@
+"""Tables as they are after years: the one place that knows how rows get into them without events."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from tests.bench.processes import Failed
+from tests.bench.world import World
+from worker.database import Database
+from worker.migrations import migrate
+
+EVENTS_PER_PART = 4
+
+# Event ids come at random, as senders make them, so that the indexes look as after years.
+LOG = """
+INSERT INTO event_log
+    (event_id, content_id, provider, type, family, entity_id, occurred_at, received_at, body)
+SELECT gen_random_uuid(), gen_random_uuid(), 'ovoko', 'part.status.changed', 'inventory', part_id, at, at,
+       convert_to(format(
+           '{"event_id": "%s", "event_type": "part.status.changed", "timestamp": "%s", '
+           '"event_data": {"part_id": "%s", "status": "sold", "id_bridge": "SKU-%s", "external_id": null}}',
+           gen_random_uuid(), to_char(at, 'YYYY-MM-DD"T"HH24:MI:SS"+00:00"'), part_id, part_id), 'UTF8')
+FROM (
+    SELECT (1000000000 + number % ($1::bigint / $2::bigint) * 20)::text AS part_id,
+           timestamptz '2015-01-01' + number * interval '1 minute' AS at
+    FROM generate_series(1, $1::bigint) AS number
+) AS events
+"""
+
+PARTS = """
+INSERT INTO parts (part_id, external_id, external_id_at, status, occurred_at, event_id, revision)
+SELECT (1000000000 + number * 20)::text, 'SKU-' || number, timestamptz '2020-01-01', 'sold',
+       timestamptz '2020-01-01', gen_random_uuid(), $2::bigint
+FROM generate_series(0, $1::bigint / $2::bigint - 1) AS number
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    rows: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.rows:,} rows"
+
+    @property
+    def template(self) -> str:
+        return f"bench_{self.rows}"
+
+
+async def make_template(world: World, size: Size) -> None:
+    """A database of the product's, with so many rows in its log, to be copied for each run.
+
+    Raises:
+        Failed: The rows are not there: the tables have changed.
+    """
+    await world.database.execute(f"CREATE DATABASE {size.template}")
+    url = _url(world, size.template)
+    database = Database(url, 1, "bench")
+    await migrate(database)
+    await database.close()
+    connection = await asyncpg.connect(url)
+    try:
+        if size.rows:
+            await connection.execute(LOG, size.rows, EVENTS_PER_PART, timeout=None)
+            await connection.execute(PARTS, size.rows, EVENTS_PER_PART, timeout=None)
+        await connection.execute("VACUUM (ANALYZE, FREEZE)", timeout=None)
+        await _check(connection, size)
+    finally:
+        await connection.close()
+
+
+async def _check(connection: "asyncpg.Connection[asyncpg.Record]", size: Size) -> None:
+    events = await connection.fetchval("SELECT count(*) FROM event_log")
+    parts = await connection.fetchval("SELECT count(*) FROM parts")
+    if (events, parts) != (size.rows, size.rows // EVENTS_PER_PART):
+        raise Failed(f"preloading: wanted {size.name}, found {events} events and {parts} parts")
+
+
+@asynccontextmanager
+async def copied(world: World, size: Size) -> AsyncIterator[World]:
+    """The same world, with a fresh copy of the template as its database, as if just started."""
+    name = "bench_run"
+    await world.database.execute(f"CREATE DATABASE {name} TEMPLATE {size.template} STRATEGY file_copy")
+    await world.database.execute("CHECKPOINT")
+    url = _url(world, name)
+    connection = await asyncpg.connect(url)
+    try:
+        yield replace(world, database=connection, services=replace(world.services, database_url=url))
+    finally:
+        await connection.close()
+        await world.database.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _url(world: World, name: str) -> str:
+    return urlsplit(world.services.database_url)._replace(path=f"/{name}").geturl()

@@ -1,0 +1,47 @@
+"""What runs while something is measured uses: CPU time and memory, from /proc, looked at in passing."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+
+from tests.bench.processes import cpu_seconds, resident_bytes
+
+LOOK_SECONDS = 0.25
+
+Pids = Callable[[], Sequence[int]]
+
+
+@dataclass(slots=True)
+class CpuUsage:
+    """CPU seconds of each group of processes, at one instant after another."""
+
+    groups: Mapping[str, Pids]
+    _seen: list[tuple[float, dict[str, float]]] = field(default_factory=list)
+
+    def look(self) -> None:
+        """To be called often; it looks a few times a second."""
+        now = monotonic()
+        if not self._seen or now - self._seen[-1][0] >= LOOK_SECONDS:
+            self._seen.append((now, {name: cpu_seconds(pids()) for name, pids in self.groups.items()}))
+
+    def shares(self, begin: float, end: float) -> dict[str, float]:
+        """Of one core, from about `begin` to about `end`; nothing where that was too short to see."""
+        within = [seen for seen in self._seen if begin <= seen[0] <= end]
+        if len(within) < 2:
+            return {}
+        (first, used), (last, used_then) = within[0], within[-1]
+        return {name: (used_then[name] - used[name]) / (last - first) for name in used}
+
+
+@dataclass(slots=True)
+class PeakMemory:
+    pids: Pids
+    bytes: int = 0
+    _looked: float = 0.0
+
+    def look(self) -> None:
+        """To be called often; it looks a few times a second."""
+        now = monotonic()
+        if now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            self.bytes = max(self.bytes, resident_bytes(self.pids()))

@@ -1,0 +1,162 @@
+"""The benchmark's arithmetic: rates, percentiles, ratios, targets."""
+
+import pytest
+
+from tests.bench.figures import Sample, Spread, TooFewSamples, paired_ratio, percentile, rate
+from tests.bench.report import Report
+from tests.bench.results import Bound, Ratio, Results, Row, Target, rows
+from tests.bench.run import MEASURES
+from tests.bench.targets import TARGETS
+from tests.bench.usage import CpuUsage
+
+EVENLY = [Sample(at / 10, at * 10) for at in range(11)]
+
+
+def test_a_rate_is_taken_between_a_tenth_and_nine_tenths() -> None:
+    slow_start = [Sample(-60.0, 0), *EVENLY[1:]]
+    slow_end = [*EVENLY[:-1], Sample(60.0, 100)]
+
+    assert rate(EVENLY, 100) == pytest.approx(100)
+    assert rate(slow_start, 100) == pytest.approx(100)
+    assert rate(slow_end, 100) == pytest.approx(100)
+
+
+def test_between_two_looks_all_goes_evenly() -> None:
+    seldom = [Sample(0.0, 0), Sample(2.0, 200)]
+
+    assert rate(seldom, 200) == pytest.approx(100)
+
+
+def test_looks_at_which_nothing_has_moved_change_nothing() -> None:
+    idle = [Sample(-2.0, 0), Sample(-1.0, 0), *EVENLY, Sample(3.0, 100), Sample(4.0, 100)]
+
+    assert rate(idle, 100) == pytest.approx(100)
+
+
+def test_what_came_back_does_not_count_twice() -> None:
+    given_back = [Sample(0.0, 0), Sample(0.5, 50), Sample(0.6, 40), Sample(1.2, 100)]
+
+    assert rate(given_back, 100) == pytest.approx(80 / (1.1 - 0.1))
+
+
+def test_what_never_came_so_far_has_no_rate() -> None:
+    with pytest.raises(TooFewSamples, match="never saw 90 done, only up to 80"):
+        rate(EVENLY[:9], 100)
+
+
+def test_a_percentile_is_a_value_that_was_seen() -> None:
+    values = [5.0, 1.0, 4.0, 2.0, 3.0]
+
+    assert [percentile(values, share) for share in (0, 0.2, 0.5, 0.99, 1)] == [1, 1, 3, 5, 5]
+    assert percentile([7.0], 0.5) == 7
+
+
+def test_a_round_is_compared_with_itself() -> None:
+    # The second round met a machine that was half as fast.
+    assert paired_ratio([200, 100, 220], [100, 50, 100]) == Spread(2, 2, 2.2)
+
+
+def of_two_rounds(ratio: Ratio) -> list[Row]:
+    results = Results()
+    for ours, theirs in ((300, 100), (150, 50)):
+        results.add("drain", "events/s", "stockhook", ours, ratio)
+        results.add("drain", "events/s", "other", theirs, ratio)
+    return list(rows(results, (Target("drain", Bound.AT_LEAST, 3, "other"),)))
+
+
+def test_the_product_is_held_against_the_others() -> None:
+    ours, theirs = of_two_rounds(Ratio.PRODUCT_BY_THIS)
+
+    assert (ours.spread, ours.ratio, ours.target, ours.is_met) == (Spread(225, 150, 300), None, None, None)
+    assert (theirs.ratio, theirs.is_met) == (Spread(3, 3, 3), True)
+
+
+def test_a_measure_of_the_product_alone_is_held_against_its_first_figure() -> None:
+    _, second = of_two_rounds(Ratio.THIS_BY_FIRST)
+
+    assert second.ratio is not None
+    assert second.ratio.median == pytest.approx(1 / 3)
+    assert second.is_met is False
+
+
+def test_counts_have_no_ratio() -> None:
+    results = Results()
+    for count in (0, 0):
+        results.add("sent to the ladder", "events", "1 consumer", count, Ratio.NONE)
+        results.add("sent to the ladder", "events", "2 consumers", count + 1, Ratio.NONE)
+    one, two = rows(results, (Target("sent to the ladder", Bound.AT_MOST, 0),))
+
+    assert (one.is_met, two.is_met) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("bound", "figure", "is_met"),
+    [
+        (Bound.AT_LEAST, 1.1, True),
+        (Bound.AT_LEAST, 1.09, False),
+        (Bound.AT_MOST, 1.1, True),
+        (Bound.AT_MOST, 1.11, False),
+    ],
+)
+def test_a_target_is_met_at_its_value(bound: Bound, figure: float, is_met: bool) -> None:
+    assert Target("drain", bound, 1.1).is_met(figure) is is_met
+
+
+def test_no_two_targets_are_of_the_same_row() -> None:
+    named = [(target.measure, target.row) for target in TARGETS]
+
+    assert len(set(named)) == len(named)
+
+
+def test_json_says_the_same_as_the_table() -> None:
+    report = Report(of_two_rounds(Ratio.PRODUCT_BY_THIS), [("turns", "two")], ["drain: Failed: lost"])
+
+    assert report.as_json() == {
+        "conditions": [{"what": "turns", "how": "two"}],
+        "problems": ["drain: Failed: lost"],
+        "figures": [
+            {
+                "measure": "drain",
+                "unit": "events/s",
+                "contestant": "stockhook",
+                "median": 225,
+                "low": 150,
+                "high": 300,
+                "ratio": None,
+                "target": None,
+                "met": None,
+            },
+            {
+                "measure": "drain",
+                "unit": "events/s",
+                "contestant": "other",
+                "median": 75,
+                "low": 50,
+                "high": 100,
+                "ratio": {"median": 3, "low": 3, "high": 3},
+                "target": {"bound": "≥", "value": 3},
+                "met": True,
+            },
+        ],
+    }
+
+
+def test_cpu_time_is_a_share_of_a_core() -> None:
+    usage = CpuUsage({}, [(0.0, {"broker": 5.0}), (1.0, {"broker": 5.1}), (3.0, {"broker": 6.1})])
+
+    assert usage.shares(0.5, 3.5) == {"broker": pytest.approx(0.5)}
+    assert usage.shares(2.5, 3.5) == {}
+
+
+def test_the_measures_are_known_by_name() -> None:
+    assert list(MEASURES) == [
+        "drain",
+        "drain-buyback",
+        "drain-mixed",
+        "ingest",
+        "latency",
+        "growth",
+        "memory",
+        "ladder",
+        "scaling",
+    ]
