@@ -132,8 +132,10 @@ async def project(family: Family[P, K, S], connection: Connection, events: Seque
         else:
             changed.add(key)
         states[key] = decision.state
-        withdrawn = (withdrawn | set(decision.withdrawn)) - set(decision.findings)
-        findings = (findings | set(decision.findings)) - set(decision.withdrawn)
+        withdrawn.difference_update(decision.findings)
+        withdrawn.update(decision.withdrawn)
+        findings.difference_update(decision.withdrawn)
+        findings.update(decision.findings)
         communications += decision.communications
 
     if changed:

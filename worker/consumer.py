@@ -278,9 +278,9 @@ class Consumer:
 
     async def _settle(self, channel: Channel, items: Sequence[Item], report: Report, began: float) -> None:
         """See to each delivery's future; the ack is the last thing that happens to it."""
-        now = datetime.now(UTC)
+        now, delays = datetime.now(UTC), self.settings.delays
         copies = [
-            copy_to_publish(self.family.name, item, outcome, self.settings.delays, now)
+            copy_to_publish(self.family.name, item, outcome, delays, now)
             for item, outcome in zip(items, report.outcomes, strict=True)
         ]
         if any(copies):

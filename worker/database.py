@@ -60,6 +60,13 @@ async def _ending_hung(connection: Connection) -> AsyncIterator[None]:
         raise
 
 
+class _Session(asyncpg.Connection[asyncpg.Record] if TYPE_CHECKING else asyncpg.Connection):  # type: ignore[misc]  # generic in the stubs alone
+    """One that is handed on as it is: nobody here leaves locks, cursors or settings behind."""
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
 class Database:
     """A pool that needs no server to be made: it connects when it is used."""
 
@@ -114,6 +121,7 @@ class Database:
                 min_size=0,
                 max_size=self._size,
                 timeout=5,
+                connection_class=_Session,
                 command_timeout=STATEMENT_TIMEOUT_MS / 1000 + 2,
                 server_settings={
                     "application_name": self._application,

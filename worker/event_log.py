@@ -1,31 +1,51 @@
-"""The table `event_log`: what was applied, and thereby what must not be applied again."""
+"""The tables `event_log` and `event_ids`: what was applied, and must not be applied again."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from uuid import UUID
+
+import structlog
 
 from consumers.family import Communication, Connection, Effects, Finding
 from schemas.envelope import Envelope
 from schemas.events import Payload
 from schemas.identity import another_id
+from worker.database import Database
+from worker.failure import describe
+from worker.patience import pause
 
-# A replay conflicts with its own row and changes nothing. Sorted by event id, so that two
+log = structlog.get_logger(__name__)
+
+# A replay conflicts with its own id and changes nothing. Sorted by event id, so that two
 # transactions that claim the same events wait for each other in one direction.
 CLAIM = """
+WITH claimed AS (
+    INSERT INTO event_ids (event_id, content_id)
+    SELECT *
+    FROM unnest($1::uuid[], $2::uuid[])
+    ON CONFLICT (event_id) DO NOTHING
+    RETURNING event_id
+)
 INSERT INTO event_log
-    (event_id, content_id, reuse_of, provider, type, family, entity_id, occurred_at, received_at, body)
-SELECT *
-FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],
-            $8::timestamptz[], $9::timestamptz[], $10::bytea[])
-ON CONFLICT (event_id) DO NOTHING
+    (event_id, reuse_of, provider, family, type, entity_id, occurred_at, received_at, body)
+SELECT event_id, reuse_of, $4, $5, type, entity_id, occurred_at, received_at, body
+FROM unnest($1::uuid[], $3::uuid[], $6::text[], $7::text[], $8::timestamptz[], $9::timestamptz[],
+            $10::bytea[])
+    AS told (event_id, reuse_of, type, entity_id, occurred_at, received_at, body)
+JOIN claimed USING (event_id)
 RETURNING event_id
 """
 
 LOGGED_CONTENTS = """
 SELECT event_id, content_id
-FROM event_log
+FROM event_ids
 WHERE event_id = ANY($1::uuid[])
 """
+
+# The log's partitions, two months ahead: who made none for so long still has where to write.
+ADD_MONTHS = "SELECT add_event_log_months(now(), now() + interval '2 months')"
 
 # A replay finds its own row there and changes nothing.
 NOTE_FINDINGS = """
@@ -54,6 +74,8 @@ FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
 ON CONFLICT (event_id, kind) DO NOTHING
 """
 
+ADD_MONTHS_EVERY_SECONDS = 24 * 3600.0
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -81,13 +103,13 @@ async def claim(connection: Connection, family: str, candidates: Sequence[Candid
     firsts = _firsts(candidates)
     keys = {candidates[position].envelope.event_id: position for position in firsts}
     claimed = await _insert(connection, family, candidates, keys, reuse=False)
+    if len(claimed) == len(candidates):
+        return Claim(frozenset(keys.values()), ())
     new = {keys[event_id] for event_id in claimed}
-    if len(new) == len(candidates):
-        return Claim(frozenset(new), ())
 
     envelopes = [candidates[position].envelope for position in new]
     contents = {envelope.event_id: envelope.content_id for envelope in envelopes}
-    unclaimed = sorted(keys.keys() - claimed)
+    unclaimed = list(keys.keys() - claimed)
     if unclaimed:
         rows = await connection.fetch(LOGGED_CONTENTS, unclaimed)
         contents |= {row["event_id"]: row["content_id"] for row in rows}
@@ -119,25 +141,25 @@ async def _insert(
     *,
     reuse: bool,
 ) -> set[UUID]:
-    rows = [_row(candidates[keys[event_id]], event_id, family, reuse) for event_id in sorted(keys)]
-    claimed = await connection.fetch(CLAIM, *map(list, zip(*rows, strict=True)))
-    return {row["event_id"] for row in claimed}
-
-
-def _row(candidate: Candidate, event_id: UUID, family: str, reuse: bool) -> tuple[object, ...]:
-    envelope, payload = candidate.envelope, candidate.payload
-    return (
-        event_id,
-        envelope.content_id,
-        envelope.event_id if reuse else None,
-        envelope.provider.value,
-        envelope.event_type,
+    event_ids = sorted(keys, key=attrgetter("int"))
+    chosen = [candidates[keys[event_id]] for event_id in event_ids]
+    envelopes = [candidate.envelope for candidate in chosen]
+    payloads = [candidate.payload for candidate in chosen]
+    claimed = await connection.fetch(
+        CLAIM,
+        event_ids,
+        [envelope.content_id for envelope in envelopes],
+        # What is not there counts as null.
+        [envelope.event_id for envelope in envelopes] if reuse else [],
+        envelopes[0].provider.value,
         family,
-        payload.entity_id,
-        payload.occurred_at,
-        envelope.received_at,
-        candidate.body,
+        [envelope.event_type for envelope in envelopes],
+        [payload.entity_id for payload in payloads],
+        [payload.occurred_at for payload in payloads],
+        [envelope.received_at for envelope in envelopes],
+        [candidate.body for candidate in chosen],
     )
+    return {row["event_id"] for row in claimed}
 
 
 def _id_used_twice(event_id: UUID) -> Finding:
@@ -178,3 +200,15 @@ async def _call_for(connection: Connection, communications: Sequence[Communicati
         for call in communications
     )
     await connection.execute(CALL_FOR_COMMUNICATIONS, *map(list, zip(*rows, strict=True)))
+
+
+async def add_months_regularly(database: Database, stopping: asyncio.Event) -> None:
+    """See to it that the coming months have partitions, until we stop."""
+    while not stopping.is_set():
+        try:
+            async with database.connection() as connection:
+                await connection.execute(ADD_MONTHS)
+        except Exception as error:
+            # Tomorrow will do: the months are two ahead.
+            log.warning("event_log.months_failed", error=describe(error))
+        await pause(ADD_MONTHS_EVERY_SECONDS, stopping)

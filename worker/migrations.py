@@ -91,7 +91,8 @@ async def migrate(database: Database) -> list[Migration]:
                 await _apply(connection, migration)
         finally:
             await connection.execute(UNLOCK)
-            await connection.reset()
+            await connection.execute("RESET statement_timeout")
+            await connection.execute("RESET lock_timeout")
     return missing
 
 

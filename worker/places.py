@@ -111,8 +111,9 @@ async def record(connection: Connection, family: str, fates: Sequence[tuple[Enve
     for envelope, fate in fates:
         if envelope.stream is not None and envelope.place is not None:
             rows[envelope.stream].add(envelope.place, fate, envelope.received_at)
-        for stream, place in _read_unused(envelope.unused):
-            rows[stream].voided.add(place)
+        if envelope.unused is not None:
+            for stream, place in _read_unused(envelope.unused):
+                rows[stream].voided.add(place)
     if not rows:
         return
     streams = sorted(rows)
@@ -131,8 +132,8 @@ async def record(connection: Connection, family: str, fates: Sequence[tuple[Enve
     )
 
 
-def _read_unused(told: str | None) -> Iterator[tuple[int, int]]:
-    for pair in (told or "").split(","):
+def _read_unused(told: str) -> Iterator[tuple[int, int]]:
+    for pair in told.split(","):
         stream, _, place = pair.partition(":")
         if stream.isdecimal() and place.isdecimal():
             yield int(stream), int(place)

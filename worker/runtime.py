@@ -11,6 +11,7 @@ from worker.audit import measure_regularly
 from worker.broker import Broker
 from worker.consumer import Consumer
 from worker.database import Database, DatabaseUnavailable
+from worker.event_log import add_months_regularly
 from worker.lifetime import hang_watch, stop_on_signals
 from worker.migrations import Migration, pending
 from worker.ops import serve_ops
@@ -65,6 +66,8 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
             await _refuse_when_behind(database, stopping)
             measuring = asyncio.create_task(measure_regularly(broker, database, settings.delays, stopping))
             stack.callback(measuring.cancel)
+            adding = asyncio.create_task(add_months_regularly(database, stopping))
+            stack.callback(adding.cancel)
             await _run(consumers, publisher, stopping, settings.shutdown_grace)
     log.info("consumers.stopped")
 

@@ -39,11 +39,9 @@ SELECT 'findings' AS name, count(*) AS rows FROM findings
 """
 
 LAST_LOGGED = """
-SELECT received_at
-FROM event_log
+SELECT max(last_received_at) AS received_at
+FROM streams
 WHERE family = $1
-ORDER BY seq DESC
-LIMIT 1
 """
 
 

@@ -1,9 +1,10 @@
 """What a part's status is, and what was odd about the way it got there."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
+from typing import NamedTuple
 from uuid import UUID
 
 from consumers.family import Decision, Event, Finding
@@ -45,8 +46,7 @@ UNDOCUMENTED_STATUS = "undocumented_status"
 SEQUENCE_FINDINGS = (AFTER_WRITTEN_OFF, UNDOCUMENTED_TRANSITION)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Change:
+class Change(NamedTuple):
     """One status that a part was given. Sorts in the order of happening."""
 
     occurred_at: datetime
@@ -89,22 +89,30 @@ def decide(part: Part | None, event: Event[PartStatusChanged]) -> Decision[Part]
     """The newest change wins, whatever the order of arrival; written_off is final."""
     change = Change.of(event)
     known = () if part is None else (part.latest,) if part.history is None else part.history
-    history = tuple(sorted({*known, change}))
-
-    if part is None:
-        after = Part(event.payload.event_data.part_id, change, None, None, history=history)
-    else:
-        after = replace(
-            part,
-            latest=max(part.latest, change, key=_finality),
-            history=None if part.history is None else history,
-        )
-    odd_before = set(sequence_findings(after.part_id, known))
-    odd_after = set(sequence_findings(after.part_id, history))
+    history = known if change in known else tuple(sorted((*known, change)))
+    odd_before = set(sequence_findings(event.payload.entity_id, known))
+    odd_after = set(sequence_findings(event.payload.entity_id, history))
     return Decision(
-        _with_external_id(after, event.payload),
+        _after(part, event.payload, change, history),
         findings=(*(odd_after - odd_before), *_status_findings(event)),
         withdrawn=tuple(odd_before - odd_after),
+    )
+
+
+def _after(
+    part: Part | None, payload: PartStatusChanged, change: Change, history: tuple[Change, ...]
+) -> Part:
+    if part is None:
+        external_id, external_id_at = _external_id(None, None, payload)
+        return Part(payload.entity_id, change, external_id, external_id_at, history=history)
+    external_id, external_id_at = _external_id(part.external_id, part.external_id_at, payload)
+    return Part(
+        part.part_id,
+        max(part.latest, change, key=_finality),
+        external_id,
+        external_id_at,
+        part.revision,
+        None if part.history is None else history,
     )
 
 
@@ -133,14 +141,16 @@ def _finality(change: Change) -> tuple[bool, Change]:
     return change.status == WRITTEN_OFF, change
 
 
-def _with_external_id(part: Part, payload: PartStatusChanged) -> Part:
+def _external_id(
+    known: str | None, known_at: datetime | None, payload: PartStatusChanged
+) -> tuple[str | None, datetime | None]:
     """The newest event that names the merchant's own id; at the same instant the greater id."""
-    if payload.merchants_id is None:
-        return part
-    given = (payload.occurred_at, payload.merchants_id)
-    if part.external_id is not None and part.external_id_at is not None:
-        given = max(given, (part.external_id_at, part.external_id))
-    return replace(part, external_id_at=given[0], external_id=given[1])
+    told = payload.merchants_id
+    if told is None:
+        return known, known_at
+    if known is None or known_at is None or (known_at, known) < (payload.occurred_at, told):
+        return told, payload.occurred_at
+    return known, known_at
 
 
 def _status_findings(event: Event[PartStatusChanged]) -> tuple[Finding, ...]:

@@ -21,7 +21,7 @@ FOR UPDATE
 LOAD_HISTORY = """
 SELECT coalesce(reuse_of, event_id) AS event_id, received_at, body
 FROM event_log
-WHERE family = 'inventory' AND entity_id = ANY($1::text[])
+WHERE entity_id = ANY($1::text[]) AND family = 'inventory'
 """
 
 SAVE_PARTS = """
@@ -42,14 +42,14 @@ WHERE part.revision = excluded.revision - 1
 
 
 async def load(connection: Connection, events: Sequence[Event[PartStatusChanged]]) -> dict[str, Part]:
-    changes: defaultdict[str, set[Change]] = defaultdict(set)
+    changes: defaultdict[str, list[Change]] = defaultdict(list)
     for event in events:
-        changes[event.payload.entity_id].add(Change.of(event))
+        changes[event.payload.entity_id].append(Change.of(event))
     parts = {row["part_id"]: _part(row) for row in await connection.fetch(LOAD_PARTS, sorted(changes))}
     overtaken = [part_id for part_id, part in parts.items() if needs_history(part, changes[part_id])]
     if overtaken:
         for part_id, history in (await _load_histories(connection, overtaken)).items():
-            earlier = tuple(sorted(history - changes[part_id]))
+            earlier = tuple(sorted(history.difference(changes[part_id])))
             parts[part_id] = replace(parts[part_id], history=earlier)
     return parts
 

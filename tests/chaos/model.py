@@ -186,7 +186,10 @@ async def logged(url: str) -> Counter[Identity]:
     """How often each event is in the event log."""
     connection = await asyncpg.connect(url)
     try:
-        rows = await connection.fetch("SELECT coalesce(reuse_of, event_id) AS id, content_id FROM event_log")
+        rows = await connection.fetch(
+            "SELECT coalesce(reuse_of, event_id) AS id, content_id "
+            "FROM event_log JOIN event_ids USING (event_id)"
+        )
         return Counter(Identity(row["id"], row["content_id"]) for row in rows)
     finally:
         await connection.close()

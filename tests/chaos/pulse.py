@@ -29,17 +29,11 @@ _LOST = (
 # Those that have an event every few tenths of a second.
 BUSY_FAMILIES = ("inventory", "orders", "buybacks")
 
-# The newest row of each family stands at the end of an index.
 NEWEST = """
-SELECT families.family, newest.received_at
-FROM unnest($1::text[]) AS families (family),
-    LATERAL (
-        SELECT received_at
-        FROM event_log
-        WHERE event_log.family = families.family
-        ORDER BY seq DESC
-        LIMIT 1
-    ) AS newest
+SELECT family, max(last_received_at) AS received_at
+FROM streams
+WHERE family = ANY($1::text[])
+GROUP BY family
 """
 
 

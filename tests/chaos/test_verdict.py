@@ -63,9 +63,10 @@ async def test_where_all_went_well_there_is_nothing_to_say(played: Played) -> No
 async def test_a_lost_event_and_one_that_was_never_sent_are_seen(played: Played) -> None:
     await played.stack.execute(
         "DELETE FROM event_log WHERE seq = (SELECT max(seq) FROM event_log WHERE family = 'orders');"
-        "INSERT INTO event_log (event_id, content_id, provider, type, family, entity_id, occurred_at, "
-        "received_at, body) VALUES (gen_random_uuid(), gen_random_uuid(), 'ovoko', 'order.created', "
-        "'orders', '1', now(), now(), '{}')"
+        "WITH made AS "
+        "(INSERT INTO event_ids VALUES (gen_random_uuid(), gen_random_uuid()) RETURNING event_id) "
+        "INSERT INTO event_log (event_id, provider, type, family, entity_id, occurred_at, received_at, body) "
+        "SELECT event_id, 'ovoko', 'order.created', 'orders', '1', now(), now(), '{}' FROM made"
     )
     verdict = await played.verdict()
 

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import asyncpg
+
 from tests.stack import Stack
 from worker.database import Database
 from worker.migrations import migrate, migrations, pending
@@ -57,3 +59,50 @@ async def test_the_command_says_what_it_did(stack: Stack, fresh_database: str) -
     assert first.stdout.splitlines()[0] == "applied 0001_event_log"
     assert second.stdout == "nothing to apply: the database is up to date\n"
     assert first.returncode == second.returncode == 0
+
+
+async def test_a_log_without_partitions_becomes_one_with_them(fresh_database: str) -> None:
+    connection = await asyncpg.connect(fresh_database)
+    for migration in migrations()[:4]:
+        await connection.execute(migration.up)
+    await connection.execute(
+        "INSERT INTO event_log (event_id, content_id, provider, type, family, entity_id, occurred_at, "
+        "received_at, applied_at, body) "
+        "SELECT gen_random_uuid(), gen_random_uuid(), 'ovoko', 'order.created', 'orders', number::text, "
+        "now(), now(), now() - number * interval '20 days', '{}' FROM generate_series(1, 9) AS number"
+    )
+    columns = "seq, event_id, content_id, family, entity_id, occurred_at, received_at, applied_at, body"
+    before = await connection.fetch(f"SELECT {columns} FROM event_log ORDER BY seq")
+
+    await connection.execute(migrations()[4].up)
+    after = await connection.fetch(
+        f"SELECT {columns} FROM event_log JOIN event_ids USING (event_id) ORDER BY seq"
+    )
+    rest = await connection.fetchval("SELECT count(*) FROM event_log_rest")
+    nexts = await connection.fetchval("SELECT nextval('event_log_seq')")
+    await connection.execute(migrations()[4].down)
+    again = await connection.fetch(f"SELECT {columns} FROM event_log ORDER BY seq")
+    await connection.close()
+
+    assert before == after == again
+    assert (rest, nexts) == (0, 10)
+
+
+async def test_what_has_no_month_of_its_own_is_logged_all_the_same(fresh_database: str) -> None:
+    connection = await asyncpg.connect(fresh_database)
+    for migration in migrations():
+        await connection.execute(migration.up)
+    await connection.execute(
+        "INSERT INTO event_log (event_id, provider, type, family, entity_id, occurred_at, received_at, "
+        "applied_at, body) VALUES (gen_random_uuid(), 'ovoko', 'order.created', 'orders', '1', now(), now(), "
+        "now() + interval '5 months', '{}')"
+    )
+    await connection.execute("SELECT add_event_log_months(now(), now() + interval '9 months')")
+    held = await connection.fetchval("SELECT count(*) FROM event_log_rest")
+    months = await connection.fetchval(
+        "SELECT count(*) FROM pg_inherits WHERE inhparent = 'event_log'::regclass"
+    )
+    await connection.close()
+
+    assert held == 1
+    assert months in (9 + 1, 10 + 1)

@@ -68,8 +68,8 @@ TABLE = (
     Mutant(
         "no dedupe",
         "worker/event_log.py",
-        "    new = {keys[event_id] for event_id in claimed}\n",
-        "    new = set(range(len(candidates)))\n",
+        "    if len(claimed) == len(candidates):\n        return Claim(frozenset(keys.values()), ())\n",
+        "    return Claim(frozenset(range(len(candidates))), ())\n",
         "tests/e2e/test_crash_points.py::test_a_consumer_dies_at[committed]",
     ),
     Mutant(
@@ -133,8 +133,8 @@ TABLE = (
     Mutant(
         "the last to arrive wins",
         "consumers/inventory/decide.py",
-        "latest=max(part.latest, change, key=_finality),",
-        "latest=change,",
+        "max(part.latest, change, key=_finality),",
+        "change,",
         "tests/unit/test_convergence.py",
     ),
     Mutant(

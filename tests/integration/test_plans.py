@@ -1,0 +1,83 @@
+"""What runs for every batch finds its rows by key, however big the tables are."""
+
+import re
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import orjson
+import pytest
+
+from consumers.buybacks import project as buybacks
+from consumers.inventory import project as inventory
+from consumers.orders import project as orders
+from consumers.reminders import project as reminders
+from consumers.returns import project as returns
+from tests.stack import Stack
+from worker import event_log, places, suspects
+from worker.database import Connection, Database
+
+ROWS = 20_000
+
+FILL = f"""
+INSERT INTO event_ids SELECT gen_random_uuid(), gen_random_uuid() FROM generate_series(1, {ROWS});
+INSERT INTO event_log (event_id, provider, type, family, entity_id, occurred_at, received_at, body)
+SELECT event_id, 'ovoko', 'part.status.changed', 'inventory', left(event_id::text, 4), now(), now(), ''
+FROM event_ids;
+INSERT INTO parts (part_id, status, occurred_at, event_id, revision)
+SELECT number::text, 'sold', now(), gen_random_uuid(), 1 FROM generate_series(1, {ROWS}) AS number;
+INSERT INTO orders (order_id, created_at, revision)
+SELECT number::text, now(), 1 FROM generate_series(1, {ROWS}) AS number;
+INSERT INTO findings (kind, family, entity_id, event_id, words)
+SELECT 'odd', 'inventory', number::text, gen_random_uuid(), '' FROM generate_series(1, {ROWS}) AS number;
+ANALYZE;
+"""
+
+
+def _statements(*modules: ModuleType) -> Iterator[tuple[str, str]]:
+    for module in modules:
+        for name, value in vars(module).items():
+            if isinstance(value, str) and name.isupper() and "$1" in value:
+                yield f"{module.__name__}.{name}", value
+
+
+HOT = dict(_statements(event_log, places, suspects, inventory, orders, returns, reminders, buybacks))
+
+
+def scanned_whole(plan: Any) -> Iterator[str]:
+    if plan["Node Type"] == "Seq Scan":
+        yield plan["Relation Name"]
+    for child in plan.get("Plans", []):
+        yield from scanned_whole(child)
+
+
+async def plan(connection: Connection, statement: str) -> Any:
+    """The plan that is kept once a statement has run a few times."""
+    parameters = max(int(number) for number in re.findall(r"\$(\d+)", statement))
+    await connection.execute("SET plan_cache_mode = force_generic_plan")
+    await connection.execute(f"PREPARE hot AS {statement}")
+    nulls = ", ".join(["NULL"] * parameters)
+    rows = await connection.fetch(f"EXPLAIN (FORMAT JSON) EXECUTE hot({nulls})")
+    await connection.execute("DEALLOCATE hot")
+    return orjson.loads(rows[0][0])[0]["Plan"]
+
+
+def test_every_family_and_table_is_looked_at() -> None:
+    assert len(HOT) >= 20
+    assert {"worker.event_log.CLAIM", "consumers.inventory.project.LOAD_HISTORY"} <= HOT.keys()
+
+
+@pytest.mark.parametrize("filled", [False, True], ids=["empty", "filled"])
+async def test_no_statement_of_a_batch_reads_a_whole_table(stack: Stack, filled: bool) -> None:
+    if filled:
+        await stack.execute(FILL)
+    database = Database(stack.environment["STOCKHOOK_DATABASE_URL"], 1, "test")
+    async with database.connection() as connection:
+        found = {
+            name: whole
+            for name, statement in HOT.items()
+            if (whole := list(scanned_whole(await plan(connection, statement))))
+        }
+    await database.close()
+
+    assert found == {}
