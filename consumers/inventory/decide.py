@@ -90,12 +90,12 @@ def decide(part: Part | None, event: Event[PartStatusChanged]) -> Decision[Part]
     change = Change.of(event)
     known = () if part is None else (part.latest,) if part.history is None else part.history
     history = known if change in known else tuple(sorted((*known, change)))
-    odd_before = set(sequence_findings(event.payload.entity_id, known))
-    odd_after = set(sequence_findings(event.payload.entity_id, history))
+    odd_before = list(sequence_findings(event.payload.entity_id, known))
+    odd_after = list(sequence_findings(event.payload.entity_id, history))
     return Decision(
         _after(part, event.payload, change, history),
-        findings=(*(odd_after - odd_before), *_status_findings(event)),
-        withdrawn=tuple(odd_before - odd_after),
+        findings=(*(odd for odd in odd_after if odd not in odd_before), *_status_findings(event)),
+        withdrawn=tuple(odd for odd in odd_before if odd not in odd_after),
     )
 
 
@@ -108,7 +108,7 @@ def _after(
     external_id, external_id_at = _external_id(part.external_id, part.external_id_at, payload)
     return Part(
         part.part_id,
-        max(part.latest, change, key=_finality),
+        _latest(part.latest, change),
         external_id,
         external_id_at,
         part.revision,
@@ -137,8 +137,10 @@ def _is_documented(before: str, after: str) -> bool:
     return after in _MAY_BECOME[before]
 
 
-def _finality(change: Change) -> tuple[bool, Change]:
-    return change.status == WRITTEN_OFF, change
+def _latest(known: Change, told: Change) -> Change:
+    if (known.status == WRITTEN_OFF) is not (told.status == WRITTEN_OFF):
+        return known if known.status == WRITTEN_OFF else told
+    return max(known, told)
 
 
 def _external_id(

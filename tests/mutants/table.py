@@ -133,7 +133,7 @@ TABLE = (
     Mutant(
         "the last to arrive wins",
         "consumers/inventory/decide.py",
-        "max(part.latest, change, key=_finality),",
+        "_latest(part.latest, change),",
         "change,",
         "tests/unit/test_convergence.py",
     ),
