@@ -118,10 +118,14 @@ class Channel:
         with _translating():
             if self._channel.is_closed:
                 raise Lost
-            async with asyncio.timeout(deadline):
-                await self._tap.publish(
-                    message.exchange, message.routing_key, message.type, message.headers, message.body
-                )
+            await self._tap.publish(
+                message.exchange,
+                message.routing_key,
+                message.type,
+                message.headers,
+                message.body,
+                deadline,
+            )
 
     async def consume(
         self,

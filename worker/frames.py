@@ -5,6 +5,7 @@ shape in which we publish, and leaves every other to that codec.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from struct import Struct
 from typing import NamedTuple
 
@@ -68,7 +69,7 @@ def publish_frames(
     Raises:
         ValueError: A name is longer than 255 bytes.
     """
-    method = _PUBLISH + _short(exchange) + _short(routing_key) + _MANDATORY
+    method = _PUBLISH + _name(exchange) + _name(routing_key) + _MANDATORY
     header = b"".join(
         (
             _CONTENT_HEADER.pack(_BASIC, 0, len(body), _OUR_PROPERTIES),
@@ -76,7 +77,7 @@ def publish_frames(
             _table(properties.headers),
             _PERSISTENT,
             _short(properties.message_id),
-            _short(properties.type),
+            _name(properties.type),
             _APPLICATION,
         )
     )
@@ -127,6 +128,12 @@ def _frame(kind: int, channel: int, payload: bytes) -> bytes:
     return FRAME.pack(kind, channel, len(payload)) + payload + FRAME_END
 
 
+@lru_cache(maxsize=256)
+def _name(text: str) -> bytes:
+    """Of a header, an exchange, an event type: there are few."""
+    return _short(text)
+
+
 def _short(text: str) -> bytes:
     encoded = text.encode()
     return bytes((len(encoded),)) + encoded
@@ -146,9 +153,9 @@ def _field(name: str, value: object) -> bytes:
     match value:
         case str():
             encoded = value.encode()
-            return _short(name) + b"S" + _LONG.pack(len(encoded)) + encoded
+            return _name(name) + b"S" + _LONG.pack(len(encoded)) + encoded
         case int():
-            return _short(name) + b"l" + _SIGNED.pack(value)
+            return _name(name) + b"l" + _SIGNED.pack(value)
         case _:
             raise TypeError(f"{name}: our headers are strings and integers")
 

@@ -39,6 +39,9 @@ from worker.frames import (
 # heartbeat over one that is busy: it is told as often that we do hear something.
 HEARTBEAT_SECONDS = 1.0
 
+# How often it is looked whether a publish has waited too long for its confirm.
+LOOK_SECONDS = 0.1
+
 # More than any broker agrees to send in one frame: what claims to be longer is no AMQP.
 LONGEST_FRAME = 1 << 24
 
@@ -77,6 +80,11 @@ class _Content:
     missing: int = 0
 
 
+class _Unconfirmed(NamedTuple):
+    confirm: asyncio.Future[None]
+    until: float
+
+
 class ChannelTap:
     """The messages of one channel in confirm mode, both ways. All publishes of it go through here."""
 
@@ -87,7 +95,8 @@ class ChannelTap:
         self._consumers: dict[str, Callable[[Delivery], None]] = {}
         self._content: _Content | None = None
         self._published = 0
-        self._unconfirmed: dict[int, asyncio.Future[None]] = {}
+        self._unconfirmed: dict[int, _Unconfirmed] = {}
+        self._overdue: asyncio.TimerHandle | None = None
         self._prefix = uuid4().hex
 
     def consume(self, consumer_tag: str, on_delivery: Callable[[Delivery], None]) -> None:
@@ -95,30 +104,47 @@ class ChannelTap:
         self._consumers[consumer_tag] = on_delivery
 
     def publish(
-        self, exchange: str, routing_key: str, message_type: str, headers: Mapping[str, object], body: bytes
+        self,
+        exchange: str,
+        routing_key: str,
+        message_type: str,
+        headers: Mapping[str, object],
+        body: bytes,
+        deadline: float,
     ) -> asyncio.Future[None]:
-        """Write a publish; the result is its confirm.
+        """Write a publish; the result is its confirm, within `deadline` seconds (to a tenth).
 
         The future raises:
             Returned
             Refused
             Lost
+            TimeoutError: It may have arrived, or still be on its way.
         """
         tag = self._published + 1
         properties = Properties(len(body), f"{self._prefix}.{tag}", message_type, headers)
         frames = publish_frames(self._number, exchange, routing_key, properties, body, self._frame_max)
         self._write(frames)
         self._published = tag
-        confirm = asyncio.get_running_loop().create_future()
-        self._unconfirmed[tag] = confirm
+        loop = asyncio.get_running_loop()
+        confirm = loop.create_future()
+        self._unconfirmed[tag] = _Unconfirmed(confirm, loop.time() + deadline)
+        if self._overdue is None:
+            self._overdue = loop.call_later(LOOK_SECONDS, self._give_up_overdue, loop)
         return confirm
 
     def close(self) -> None:
         """Nothing more will be heard of what is not confirmed."""
-        for confirm in self._unconfirmed.values():
-            if not confirm.done():
-                confirm.set_exception(Lost())
-        self._unconfirmed.clear()
+        for tag in list(self._unconfirmed):
+            self._settle(tag, Lost())
+
+    def _give_up_overdue(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One timer for all: a timer for each publish takes as long as all the rest of it."""
+        now = loop.time()
+        for tag in [tag for tag, waiting in self._unconfirmed.items() if waiting.until < now]:
+            self._settle(tag, TimeoutError())
+        self._overdue = None
+        if self._unconfirmed:
+            self._overdue = loop.call_later(LOOK_SECONDS, self._give_up_overdue, loop)
 
     def take(self, kind: int, data: bytes, position: int, size: int) -> bool:
         """Take in a frame, if it is a message's or a confirm."""
@@ -174,13 +200,13 @@ class ChannelTap:
 
     def _settle(self, tag: int, error: Exception | None) -> None:
         """A message that was returned is confirmed as well, afterwards: the first word stands."""
-        confirm = self._unconfirmed.pop(tag, None)
-        if confirm is None or confirm.done():
+        waiting = self._unconfirmed.pop(tag, None)
+        if waiting is None or waiting.confirm.done():
             return
         if error is None:
-            confirm.set_result(None)
+            waiting.confirm.set_result(None)
         else:
-            confirm.set_exception(error)
+            waiting.confirm.set_exception(error)
 
 
 class TappedReader(asyncio.StreamReader):

@@ -172,7 +172,7 @@ def from_broker(frame: Any) -> bytes:
 
 
 def publish(tap: ChannelTap) -> asyncio.Future[None]:
-    return tap.publish("stockhook.events", "ovoko.order.created", "t", {"x-attempt": 1}, b"{}")
+    return tap.publish("stockhook.events", "ovoko.order.created", "t", {"x-attempt": 1}, b"{}", 5.0)
 
 
 async def test_each_publish_learns_what_became_of_it() -> None:
@@ -200,3 +200,14 @@ async def test_a_busy_stream_is_not_taken_for_a_dead_one() -> None:
     assert await read(reader, delivered(1, b"{}", {}), []) == pamqp.frame.marshal(
         pamqp.frame.heartbeat.Heartbeat(), 0
     )
+
+
+async def test_a_publish_that_waits_too_long_says_so_and_its_late_confirm_is_nothing() -> None:
+    reader, tap, _ = tapped(lambda _: None)
+    hasty = tap.publish("stockhook.events", "ovoko.order.created", "t", {}, b"{}", 0.05)
+    patient = publish(tap)
+
+    with pytest.raises(TimeoutError):
+        await hasty
+    reader.feed_data(from_broker(Basic.Ack(delivery_tag=2, multiple=True)))
+    await patient
