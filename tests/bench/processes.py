@@ -76,6 +76,13 @@ def _cpu_ticks(pid: int) -> int:
     return sum(map(int, text.rpartition(")")[2].split()[11:15]))
 
 
+def machine_cpu_seconds() -> float:
+    """Of everything that runs on this machine."""
+    line = (PROC / "stat").read_text().partition("\n")[0]
+    user, nice, system, _idle, _waiting, interrupts, soft_interrupts, *_ = map(int, line.split()[1:])
+    return (user + nice + system + interrupts + soft_interrupts) / TICKS
+
+
 def resident_bytes(pids: Sequence[int]) -> int:
     """The resident set, shared pages counted once a process."""
     return sum(map(_resident, pids))

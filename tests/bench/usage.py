@@ -4,9 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 
-from tests.bench.processes import cpu_seconds, resident_bytes
+from tests.bench.processes import cpu_seconds, machine_cpu_seconds, resident_bytes
 
 LOOK_SECONDS = 0.25
+
+# All processes, those too that have nothing to do with what is measured.
+MACHINE = "the whole machine"
 
 Pids = Callable[[], Sequence[int]]
 
@@ -22,7 +25,8 @@ class CpuUsage:
         """To be called often; it looks a few times a second."""
         now = monotonic()
         if not self._seen or now - self._seen[-1][0] >= LOOK_SECONDS:
-            self._seen.append((now, {name: cpu_seconds(pids()) for name, pids in self.groups.items()}))
+            used = {name: cpu_seconds(pids()) for name, pids in self.groups.items()}
+            self._seen.append((now, {**used, MACHINE: machine_cpu_seconds()}))
 
     def shares(self, begin: float, end: float) -> dict[str, float]:
         """Of one core, from about `begin` to about `end`; nothing where that was too short to see."""

@@ -14,20 +14,29 @@ from worker.migrations import migrate
 
 EVENTS_PER_PART = 4
 
+# The log's partitions, for as long as there have been events.
+MONTHS = "SELECT add_event_log_months(now() - interval '2 years', now())"
+
 # Event ids come at random, as senders make them, so that the indexes look as after years.
 LOG = """
 INSERT INTO event_log
-    (event_id, content_id, provider, type, family, entity_id, occurred_at, received_at, body)
-SELECT gen_random_uuid(), gen_random_uuid(), 'ovoko', 'part.status.changed', 'inventory', part_id, at, at,
+    (event_id, provider, type, family, entity_id, occurred_at, received_at, applied_at, body)
+SELECT gen_random_uuid(), 'ovoko', 'part.status.changed', 'inventory', part_id, at, at, at,
        convert_to(format(
            '{"event_id": "%s", "event_type": "part.status.changed", "timestamp": "%s", '
            '"event_data": {"part_id": "%s", "status": "sold", "id_bridge": "SKU-%s", "external_id": null}}',
            gen_random_uuid(), to_char(at, 'YYYY-MM-DD"T"HH24:MI:SS"+00:00"'), part_id, part_id), 'UTF8')
 FROM (
     SELECT (1000000000 + number % ($1::bigint / $2::bigint) * 20)::text AS part_id,
-           timestamptz '2015-01-01' + number * interval '1 minute' AS at
-    FROM generate_series(1, $1::bigint) AS number
+           now() - interval '2 years' * (number / $1::float8) AS at
+    FROM generate_series($1::bigint, 1, -1) AS number
 ) AS events
+"""
+
+IDS = """
+INSERT INTO event_ids (event_id, content_id)
+SELECT event_id, gen_random_uuid()
+FROM event_log
 """
 
 PARTS = """
@@ -65,7 +74,9 @@ async def make_template(world: World, size: Size) -> None:
     connection = await asyncpg.connect(url)
     try:
         if size.rows:
+            await connection.execute(MONTHS)
             await connection.execute(LOG, size.rows, EVENTS_PER_PART, timeout=None)
+            await connection.execute(IDS, timeout=None)
             await connection.execute(PARTS, size.rows, EVENTS_PER_PART, timeout=None)
         await connection.execute("VACUUM (ANALYZE, FREEZE)", timeout=None)
         await _check(connection, size)
@@ -74,7 +85,7 @@ async def make_template(world: World, size: Size) -> None:
 
 
 async def _check(connection: "asyncpg.Connection[asyncpg.Record]", size: Size) -> None:
-    events = await connection.fetchval("SELECT count(*) FROM event_log")
+    events = await connection.fetchval("SELECT count(*) FROM event_log JOIN event_ids USING (event_id)")
     parts = await connection.fetchval("SELECT count(*) FROM parts")
     if (events, parts) != (size.rows, size.rows // EVENTS_PER_PART):
         raise Failed(f"preloading: wanted {size.name}, found {events} events and {parts} parts")
