@@ -37,6 +37,7 @@ def main(
     events: int | None = None,
     quick: Flag = False,
     full: Flag = False,
+    keep: Flag = False,
     json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> int:
     """Measure the product beside what else one could take, in turns, on services of its own.
@@ -47,7 +48,8 @@ def main(
     Parameters
     ----------
     only
-        Measures, comma-separated; all by default.
+        Some measures, comma-separated: drain, drain-buyback, drain-mixed, ingest, latency, growth,
+        memory, ladder, scaling.
     rounds
         How often each contestant has its turn in each measure: 3 by default.
     events
@@ -56,6 +58,8 @@ def main(
         Small numbers: whether it works at all.
     full
         With the ladder's true steps, 7, 35 and 175 seconds.
+    keep
+        Keep the logs, also where nothing was wrong.
     json_
         Print JSON; what happens meanwhile goes to standard error.
     """
@@ -68,6 +72,7 @@ def main(
         events=events or (QUICK_EVENTS if quick else 40_000),
         is_quick=quick,
         is_full=full,
+        keep_logs=keep,
     )
     # Services and settings are our own, whatever the environment says.
     for name in [name for name in os.environ if name.startswith(PREFIX)]:

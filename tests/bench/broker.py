@@ -62,6 +62,9 @@ class BrokerLine:
             total += (await self.channel.queue_declare(queue, passive=True)).message_count or 0
         return total
 
+    async def consumers(self, queue: str) -> int:
+        return (await self.channel.queue_declare(queue, passive=True)).consumer_count or 0
+
     async def purge(self, queues: Iterable[str]) -> None:
         for queue in queues:
             await self.channel.queue_purge(queue)

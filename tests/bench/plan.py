@@ -17,6 +17,7 @@ class Options:
     events: int = 40_000
     is_quick: bool = False
     is_full: bool = False
+    keep_logs: bool = False
 
 
 class Named(Protocol):

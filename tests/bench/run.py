@@ -1,5 +1,6 @@
 """One run of the benchmark, from the services' start to the report."""
 
+import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tests.bench.report import Report
 from tests.bench.results import rows
 from tests.bench.show import Show
 from tests.bench.targets import TARGETS
-from tests.bench.world import services, world
+from tests.bench.world import new_folder, services, world
 
 SHORT_LADDER = "1,2,3"
 TRUE_LADDER = "7,35,175"
@@ -46,8 +47,18 @@ def measure(chosen: Sequence[str], options: Options, show: Show) -> Report:
     """
     if not OTHERS_PYTHON.exists():
         raise Unavailable("what is compared with is not installed: `make bench` does it")
-    with services(show.say) as (started, folder):
-        return uvloop.run(_measure(started, folder, chosen, options, show))
+    folder = new_folder()
+    keep = True
+    try:
+        with services(folder, show.say) as started:
+            report = uvloop.run(_measure(started, folder, chosen, options, show))
+        keep = options.keep_logs or bool(report.problems)
+        return report
+    finally:
+        if keep:
+            show.say(f"logs are kept in {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _measure(

@@ -13,7 +13,7 @@ TARGETS = (
     Target("ingest", Bound.AT_LEAST, 1.5, FASTAPI.name),
     Target("latency at 300 events/s, p50", Bound.AT_MOST, 15),
     Target("latency at 300 events/s, p99", Bound.AT_MOST, 1, FASTSTREAM.name),
-    Target("drain parts by what is in the log", Bound.AT_LEAST, 0.9, "2,000,000 rows"),
+    Target("growth, drain parts", Bound.AT_LEAST, 0.9, "2,000,000 rows"),
     Target("memory of the ingest, 64 connections", Bound.AT_MOST, 150),
     Target("memory of the consumer, full window", Bound.AT_MOST, 150),
     *(
@@ -22,7 +22,7 @@ TARGETS = (
         for waiting, seconds in (("1", 0.1), ("5,000", 0.5))
     ),
     *(
-        Target(f"drain of {families} by several, sent to the ladder", Bound.AT_MOST, 0)
+        Target(f"scaling, {families}, sent to the ladder", Bound.AT_MOST, 0)
         for families in ("one family", "all families")
     ),
 )

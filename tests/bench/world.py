@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import os
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -17,7 +16,7 @@ from cryptography.fernet import Fernet
 from consumers.registry import FAMILIES
 from deploy.local.ports import choose_ports
 from deploy.local.process import Spawner
-from deploy.local.services import DEV, Announce, Services, Unavailable, services_of_ours
+from deploy.local.services import DEV, Announce, Services, Unavailable, forget_data, services_of_ours
 from tests.bench.broker import BrokerLine, broker_line
 from tests.bench.contestants.applying import TABLES
 from tests.bench.lineup import Contestant
@@ -149,28 +148,33 @@ class World:
                 await asyncio.sleep(0.1)
 
 
-@contextmanager
-def services(announce: Announce) -> Iterator[tuple[Services, Path]]:
-    """RabbitMQ and Postgres that sync to disk as they would for a user; gone afterwards.
-
-    Raises:
-        Unavailable: There are none of our own to be had here.
-    """
+def new_folder() -> Path:
+    """For services and logs; on the disk of the checkout, since a temporary folder may be in memory."""
     parent = DEV / "bench"
     parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=parent))
     # Postgres runs as another user where we are root.
     folder.chmod(0o711)
+    return folder
+
+
+@contextmanager
+def services(folder: Path, announce: Announce) -> Iterator[Services]:
+    """RabbitMQ and Postgres that sync to disk as they would for a user; their data is gone afterwards.
+
+    Raises:
+        Unavailable: There are none of our own to be had here.
+    """
+    state = folder / "services"
+    state.mkdir(mode=0o755)
     try:
-        state = folder / "services"
-        state.mkdir(mode=0o755)
         with services_of_ours(state, durable=True, announce=announce) as started:
             if started.rabbitmq is None or started.postgres is None:
                 raise Unavailable("the benchmark needs services of its own")
             asyncio.run(_keep_commit_times(started))
-            yield started, folder
+            yield started
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        forget_data(state)
 
 
 async def _keep_commit_times(started: Services) -> None:

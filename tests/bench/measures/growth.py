@@ -13,8 +13,8 @@ QUICK_SIZES = (Size(0), Size(20_000))
 RATE = 300
 SECONDS, QUICK_SECONDS = 10, 1
 
-DRAIN = "drain parts by what is in the log"
-LATENCY = f"latency at {RATE} events/s by what is in the log"
+DRAIN = "growth, drain parts"
+LATENCY = f"growth, latency at {RATE} events/s"
 
 
 async def growth(bench: Bench) -> None:

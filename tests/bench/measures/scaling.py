@@ -1,11 +1,14 @@
 """Whether more consumers drain a backlog faster, to the same end, and what is at its limit then."""
 
-from contextlib import AsyncExitStack
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from tests.bench import backlog
 from tests.bench.backlog import ALL_FAMILIES, Backlog
-from tests.bench.broker import drained
+from tests.bench.broker import LOOK_SECONDS, MESSAGES_TOGETHER, drained
 from tests.bench.figures import FIRST_SHARE, LAST_SHARE, instant, rate
 from tests.bench.lineup import OUR_LOG, STOCKHOOK
 from tests.bench.plan import Bench
@@ -13,14 +16,22 @@ from tests.bench.processes import Failed, Running
 from tests.bench.results import Ratio
 from tests.bench.settled import accounted, nothing_left
 from tests.bench.usage import CpuUsage
-from tests.bench.world import World
+from tests.bench.world import READY_SECONDS, World
 from tests.e2e.test_convergence import PROJECTIONS
 
 COUNTS, QUICK_COUNTS = (1, 2, 4), (1, 2)
+WIDER_WINDOW_SECONDS = 1.0
 
 DIGEST = """
 SELECT count(*) || ' ' || coalesce(md5(string_agg(line, E'\\n' ORDER BY line)), '')
 FROM (SELECT row::text AS line FROM (SELECT {columns} FROM {table}) AS row) AS lines
+"""
+
+# Since they were last reset.
+CONFLICTS = """
+SELECT deadlocks, xact_rollback AS "rolled back"
+FROM pg_stat_database
+WHERE datname = current_database()
 """
 
 
@@ -41,7 +52,7 @@ async def scaling(bench: Bench) -> None:
 
 
 async def _scale(bench: Bench, families: str, made: Backlog) -> None:
-    measure = f"drain of {families} by several"
+    measure = f"scaling, {families}"
     expected: dict[str, str] | None = None
     counts = QUICK_COUNTS if bench.options.is_quick else COUNTS
     for consumers in bench.turns(measure, [Consumers(count) for count in counts]):
@@ -56,7 +67,6 @@ async def _scale(bench: Bench, families: str, made: Backlog) -> None:
 async def _drain(bench: Bench, measure: str, consumers: Consumers, made: Backlog) -> None:
     world = bench.world
     await world.empty()
-    await backlog.lay(world, made)
     async with AsyncExitStack() as stack:
         running = [
             await stack.enter_async_context(world.running(STOCKHOOK, made.families))
@@ -69,15 +79,70 @@ async def _drain(bench: Bench, measure: str, consumers: Consumers, made: Backlog
             for each in running:
                 each.check()
 
+        await _warm_up(world, consumers, made, running[0])
+        async with _held_back(world):
+            await world.line.publish(made.wire[_warm(made) :])
+            await _all_there(world, made.queues, look)
         seen = await world.line.watch(made.queues, lambda waiting: waiting == 0, look)
         await accounted(world, OUR_LOG, made.distinct, running[0])
     await nothing_left(world)
-    total, samples = len(made), drained(seen, len(made))
-    speed, laddered = rate(samples, total), await world.laddered()
-    bench.results.add(measure, "events/s", consumers.name, speed, Ratio.THIS_BY_FIRST)
-    bench.results.add(f"{measure}, sent to the ladder", "events", consumers.name, laddered, Ratio.NONE)
+    total = seen[0][1]
+    samples = drained(seen, total)
+    bench.results.add(measure, "events/s", consumers.name, rate(samples, total), Ratio.THIS_BY_FIRST)
     begin, end = instant(samples, FIRST_SHARE * total), instant(samples, LAST_SHARE * total)
-    for name, share in usage.shares(begin, end).items():
+    await _add_more(bench, measure, consumers, usage.shares(begin, end))
+
+
+def _warm(made: Backlog) -> int:
+    """How many pieces of the backlog the consumers get before, so that all of them are at work."""
+    return -(-len(made.wire) // 10)
+
+
+async def _warm_up(world: World, consumers: Consumers, made: Backlog, first: Running) -> None:
+    await _subscribed(world, made.queues, consumers.count)
+    await world.line.publish(made.wire[: _warm(made)])
+    messages = made.messages[: _warm(made) * MESSAGES_TOGETHER]
+    await accounted(world, OUR_LOG, len({message.event_id for message in messages}), first)
+    # After its first event, each subscribes anew.
+    await asyncio.sleep(WIDER_WINDOW_SECONDS)
+    await _subscribed(world, made.queues, consumers.count)
+
+
+async def _subscribed(world: World, queues: list[str], count: int) -> None:
+    async with asyncio.timeout(READY_SECONDS):
+        while any([await world.line.consumers(queue) != count for queue in queues]):
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+@asynccontextmanager
+async def _held_back(world: World) -> AsyncIterator[None]:
+    """Nobody can apply anything meanwhile, so that all begin at the same moment."""
+    async with world.database.transaction():
+        await world.database.execute("LOCK TABLE event_log IN ACCESS EXCLUSIVE MODE")
+        yield
+    await world.database.execute("SELECT pg_stat_reset()")
+
+
+async def _all_there(world: World, queues: list[str], look: Callable[[], None]) -> None:
+    """Return when the queues have stopped growing."""
+    latest: deque[int] = deque(maxlen=6)
+
+    def is_over(waiting: int) -> bool:
+        latest.append(waiting)
+        return len(latest) == latest.maxlen and len(set(latest)) == 1
+
+    await world.line.watch(queues, is_over, look)
+
+
+async def _add_more(bench: Bench, measure: str, consumers: Consumers, shares: dict[str, float]) -> None:
+    """What explains the rate: conflicts, and who was busy."""
+    counts = {
+        "sent to the ladder": await bench.world.laddered(),
+        **(await bench.world.database.fetchrow(CONFLICTS) or {}),
+    }
+    for name, count in counts.items():
+        bench.results.add(f"{measure}, {name}", "times", consumers.name, count, Ratio.NONE)
+    for name, share in shares.items():
         bench.results.add(f"{measure}, CPU of {name}", "cores", consumers.name, share, Ratio.NONE)
 
 
