@@ -124,7 +124,7 @@ async def handle(family: AnyFamily, database: Database, batch: Sequence[Item]) -
     """Apply a batch in one transaction.
 
     Raises:
-        BatchFailed: Of several events; handle each by itself. A single one is reported as Failed.
+        BatchFailed: Of several events; handle fewer at a time. A single one is reported as Failed.
         DatabaseUnavailable: Nothing is known of the batch; handle it again, whole.
     """
     candidates = [item.candidate for item in batch if isinstance(item, Decoded)]

@@ -191,8 +191,10 @@ class Consumer:
                 await channel.cancel_consumers()
 
     async def _work_off(self, channel: Channel, batch: Sequence[Arrived]) -> None:
-        """Apply a batch as one; where that fails, event by event."""
-        items = [await self._look_into(item) for item in batch]
+        """Apply a batch as one; where that fails, each half of it, down to the guilty."""
+        await self._apply(channel, [await self._look_into(item) for item in batch])
+
+    async def _apply(self, channel: Channel, items: Sequence[Item]) -> None:
         if self._breaker.is_open:
             await self._work_off_singly(channel, items)
             return
@@ -200,12 +202,14 @@ class Consumer:
         try:
             report = await self._handle_when_possible(items)
         except BatchFailed:
-            await self._work_off_singly(channel, items)
+            middle = len(items) // 2
+            await self._apply(channel, items[:middle])
+            await self._apply(channel, items[middle:])
             return
         await self._settle(channel, items, report, began)
 
     async def _work_off_singly(self, channel: Channel, items: Sequence[Item]) -> None:
-        """Only the guilty go to the ladder; and slowly, once it seems that everything is guilty."""
+        """One after the other, with pauses for as long as it seems that everything fails."""
         trouble_since = monotonic()
         for item in items:
             if self._breaker.is_open:
