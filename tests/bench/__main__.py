@@ -22,7 +22,7 @@ USAGE = 2
 UNAVAILABLE = 69
 INTERRUPTED = 130
 
-QUICK_EVENTS = 2_000
+EVENTS, QUICK_EVENTS, FEWEST_EVENTS = 40_000, 2_000, 500
 
 # Of a file, or a pipe, the width is not known: it is taken to be 80.
 NARROWEST = 110
@@ -44,6 +44,7 @@ def main(
 
     A figure by itself says something about this machine; the ratios, taken in one run, say something
     about the product. A missed target is said in the tables and is no failure; a lost event is one.
+    All of it takes about three quarters of an hour.
 
     Parameters
     ----------
@@ -67,9 +68,12 @@ def main(
     if unknown := [name for name in chosen if name not in MEASURES]:
         print(f"no such measure: {', '.join(unknown)}; there are {', '.join(MEASURES)}", file=sys.stderr)
         return USAGE
+    if (rounds or 1) < 1 or (events or FEWEST_EVENTS) < FEWEST_EVENTS:
+        print(f"give 1 round or more, and {FEWEST_EVENTS} events or more", file=sys.stderr)
+        return USAGE
     options = Options(
         rounds=rounds or (1 if quick else 3),
-        events=events or (QUICK_EVENTS if quick else 40_000),
+        events=events or (QUICK_EVENTS if quick else EVENTS),
         is_quick=quick,
         is_full=full,
         keep_logs=keep,

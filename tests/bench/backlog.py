@@ -1,8 +1,10 @@
 """Backlogs of events, taken in once by the product's ingest, then laid into the queues time and again."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from operator import itemgetter
 
 from consumers.registry import FAMILIES, FAMILY_OF
 from schemas.events import Provider, routing_key
@@ -15,6 +17,7 @@ from worker.send.life import GeneratedEvent
 from worker.send.webhook import Credentials
 from worker.topology import family_queue
 
+ALL_FAMILIES = tuple(FAMILIES)
 DUPLICATES = 0.1
 SEED = 7
 
@@ -61,16 +64,24 @@ async def make(world: World, families: tuple[str, ...], count: int, *, repeats: 
     async with world.running(INGEST, port=port):
         await play_at_once(port, requests(world, events, count))
     queues = [family_queue(family) for family in families]
-    messages = await world.line.take_all(queues, count)
+    messages = interleaved(await world.line.take_all(queues, count))
     distinct = len({message.event_id for message in messages})
     wire = chunks(messages, world.line.channel.number)
     return Backlog(families, tuple(messages), tuple(wire), distinct)
+
+
+def interleaved(messages: Iterable[Stored]) -> list[Stored]:
+    """All queues evenly from beginning to end, each in its own order."""
+    by_queue: defaultdict[str, list[Stored]] = defaultdict(list)
+    for message in messages:
+        by_queue[message.queue].append(message)
+    placed = [
+        (place / len(queued), message) for queued in by_queue.values() for place, message in enumerate(queued)
+    ]
+    return [message for _, message in sorted(placed, key=itemgetter(0))]
 
 
 async def lay(world: World, backlog: Backlog) -> None:
     """Put it into the queues; return when all of it waits there."""
     await world.line.publish(backlog.wire)
     await world.line.watch(backlog.queues, lambda waiting: waiting >= len(backlog), lambda: None)
-
-
-ALL_FAMILIES = tuple(FAMILIES)

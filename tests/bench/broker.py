@@ -76,7 +76,7 @@ class BrokerLine:
             await self.channel.queue_bind(queue, exchange, routing_key)
 
     async def take_all(self, queues: Sequence[str], count: int) -> list[Stored]:
-        """Take so many messages out, in their order."""
+        """Take so many messages out, those of each queue in their order."""
         taken: list[Stored] = []
         enough = asyncio.Event()
 

@@ -69,5 +69,8 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
-    """Ours by theirs, round by round: what slows a whole round down cancels out."""
-    return Spread.of([mine / other for mine, other in zip(ours, theirs, strict=True)])
+    """Ours by theirs, round by round: what slows a whole round down cancels out.
+
+    A round that only one of them has been through does not count.
+    """
+    return Spread.of([mine / other for mine, other in zip(ours, theirs, strict=False)])

@@ -107,7 +107,7 @@ class World:
     async def running(
         self, contestant: Contestant, families: Sequence[str] = (), *, port: int = 0, **more: object
     ) -> AsyncIterator[Running]:
-        """A contestant's process; with a port, it is ready when somebody listens there."""
+        """A contestant's process; one with a port is ready, by its own `/readyz`."""
         log = self.folder / f"{next(self._numbers):04}-{contestant.name.replace(' ', '-')}.log"
         argv, environment = contestant.command(self.services, families, port=port, **more)
         product = self._product(port) if contestant.is_product else {}
@@ -115,7 +115,7 @@ class World:
         running = start(self.spawner, contestant.name, argv, {**others, **product, **environment}, log)
         try:
             if port:
-                await self._listening(running, port)
+                await self._ready(running, port)
             yield running
         finally:
             await running.stop()
@@ -135,7 +135,7 @@ class World:
             f"{PREFIX}LOG_FORMAT": "json",
         }
 
-    async def _listening(self, running: Running, port: int) -> None:
+    async def _ready(self, running: Running, port: int) -> None:
         async with asyncio.timeout(READY_SECONDS), httpx.AsyncClient() as client:
             while True:
                 running.check()

@@ -1,7 +1,10 @@
-"""The benchmark's arithmetic: rates, percentiles, ratios, targets."""
+"""The benchmark's pure parts: rates, percentiles, ratios, targets, the order of a backlog."""
 
 import pytest
+from pamqp.commands import Basic
 
+from tests.bench.backlog import interleaved
+from tests.bench.broker import Stored
 from tests.bench.figures import Sample, Spread, TooFewSamples, paired_ratio, percentile, rate
 from tests.bench.report import Report
 from tests.bench.results import Bound, Ratio, Results, Row, Target, rows
@@ -54,6 +57,30 @@ def test_a_percentile_is_a_value_that_was_seen() -> None:
 def test_a_round_is_compared_with_itself() -> None:
     # The second round met a machine that was half as fast.
     assert paired_ratio([200, 100, 220], [100, 50, 100]) == Spread(2, 2, 2.2)
+
+
+def test_a_round_that_broke_off_is_left_out() -> None:
+    assert paired_ratio([200, 100], [100]) == Spread(2, 2, 2)
+
+
+def stored(queue: str, number: int) -> Stored:
+    return Stored(queue, "", "", Basic.Properties(), str(number).encode())
+
+
+def test_a_backlog_begins_with_some_of_each_queue() -> None:
+    taken = [stored("parts", number) for number in range(4)] + [
+        stored("orders", number) for number in range(2)
+    ]
+    laid = [(message.queue, message.body) for message in interleaved(taken)]
+
+    assert laid == [
+        ("parts", b"0"),
+        ("orders", b"0"),
+        ("parts", b"1"),
+        ("parts", b"2"),
+        ("orders", b"1"),
+        ("parts", b"3"),
+    ]
 
 
 def of_two_rounds(ratio: Ratio) -> list[Row]:
