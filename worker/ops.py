@@ -32,14 +32,19 @@ Look = Callable[[], Mapping[str, object]]
 
 async def readiness(checks: Checks, look: Look | None = None) -> tuple[int, bytes]:
     """HTTP status and JSON body of `/readyz`: 200 when every check is well, else 503."""
-    reasons = {name: await _reason(check) for name, check in checks.items()}
-    ready = not any(reasons.values())
+    found = await reasons(checks)
+    ready = not any(found.values())
     body = {
         "status": "ready" if ready else "not ready",
-        "checks": {name: reason or "ok" for name, reason in reasons.items()},
+        "checks": {name: reason or "ok" for name, reason in found.items()},
         **(look() if look else {}),
     }
     return 200 if ready else 503, orjson.dumps(body)
+
+
+async def reasons(checks: Checks) -> dict[str, str | None]:
+    """Of each check why it is not well, or None."""
+    return {name: await _reason(check) for name, check in checks.items()}
 
 
 async def _reason(check: Check) -> str | None:

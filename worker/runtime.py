@@ -15,6 +15,7 @@ from worker.database import Database, DatabaseUnavailable
 from worker.event_log import add_months_regularly
 from worker.lifetime import hang_watch, stop_on_signals
 from worker.migrations import Migration, pending
+from worker.notify import telling_manager
 from worker.ops import serve_ops
 from worker.patience import Stopped, patiently
 from worker.publisher import Publisher
@@ -68,6 +69,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
         checks["publisher"] = publisher.check
         await stack.enter_async_context(serve_ops(settings.ops_host, settings.ops_port, checks))
         await stack.enter_async_context(hang_watch())
+        await stack.enter_async_context(telling_manager(checks, stopping))
         with suppress(Stopped):
             await _refuse_when_behind(database, stopping)
             measuring = asyncio.create_task(measure_regularly(broker, database, settings.delays, stopping))

@@ -10,6 +10,7 @@ from contextlib import suppress
 import structlog
 
 from worker.lifetime import stop_on_signals, stop_with_parent
+from worker.notify import SOCKET, WATCHDOG
 from worker.settings import PREFIX, Settings
 
 log = structlog.get_logger(__name__)
@@ -52,9 +53,14 @@ async def _spawn(arguments: Sequence[str], extra: Mapping[str, str]) -> asyncio.
         "-m",
         "worker",
         *arguments,
-        env={**os.environ, PARENT: str(os.getpid()), **extra},
+        env={**_without_manager(), PARENT: str(os.getpid()), **extra},
         start_new_session=True,
     )
+
+
+def _without_manager() -> dict[str, str]:
+    """Two processes that both told the service manager how they are would speak over each other."""
+    return {name: value for name, value in os.environ.items() if name not in (SOCKET, WATCHDOG)}
 
 
 async def _wait(process: asyncio.subprocess.Process, seconds: float) -> None:

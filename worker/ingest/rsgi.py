@@ -28,6 +28,7 @@ from worker.ingest.spool import Spool, SpoolBroken
 from worker.ingest.storage import Storage
 from worker.lifetime import hang_watch, stop_with_parent
 from worker.logs import configure
+from worker.notify import telling_manager
 from worker.ops import serve_ops
 from worker.publisher import Publisher
 from worker.settings import BadSettings, Settings, read_settings
@@ -81,6 +82,7 @@ class Application:
         for task in (self._draining, asyncio.create_task(publisher.failed(), name="publisher")):
             task.add_done_callback(self._end_with)
         self._ingest = Ingest(settings, storage)
+        await self._stack.enter_async_context(telling_manager(checks, self._stopping))
         log.info("ingest.listening", host=settings.ingest_host, port=settings.ingest_port)
 
     async def _stop(self) -> None:
