@@ -39,8 +39,9 @@ app = App(
     help="Takes marketplace webhooks in, never loses one, and keeps stock and orders in Postgres true.",
     version_flags=["--version"],
 )
-# Imported when it is called: no other command needs what it brings.
+# Imported when they are called: no other command needs what they bring.
 app.command("worker.send.command:send", name="send")
+app.command("worker.health:health", name="health")
 
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=())]
 

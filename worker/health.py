@@ -1,0 +1,48 @@
+"""`stockhook health`: asks the process on this machine how it is, for a container's health check."""
+
+import http.client
+import sys
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from worker.settings import read_settings
+
+TIMEOUT_SECONDS = 5
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+UNWELL = 1
+
+
+def health(
+    *,
+    ready: Annotated[bool, Parameter(negative=())] = False,
+    port: int | None = None,
+) -> None:
+    """Ask /livez on the ops port; exit 0 when it is well, 1 when it is not or does not answer.
+
+    Parameters
+    ----------
+    ready
+        Ask /readyz instead, which also fails while broker or database are away.
+    port
+        Another port than STOCKHOOK_OPS_PORT: under `stockhook run` the ingest's is the next one.
+    """
+    settings = read_settings()
+    host = ANYWHERE.get(settings.ops_host, settings.ops_host)
+    status, body = _ask(host, port or settings.ops_port, "/readyz" if ready else "/livez")
+    print(body, file=sys.stdout if status == 200 else sys.stderr)
+    sys.exit(0 if status == 200 else UNWELL)
+
+
+def _ask(host: str, port: int, path: str) -> tuple[int, str]:
+    """Status and body; status 0 and the reason where nothing answers."""
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    except (OSError, http.client.HTTPException) as error:
+        return 0, f"no answer from {host}:{port} ({type(error).__name__})"
+    finally:
+        connection.close()
