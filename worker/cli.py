@@ -16,10 +16,11 @@ from worker.audit import PATIENCE_SECONDS, Audit, as_json, as_tables
 from worker.audit import audit as run_audit
 from worker.broker import Broker, BrokerUnavailable, TopologyMismatch
 from worker.database import Database, DatabaseUnavailable, TransactionConflict
+from worker.definitions import definitions as definitions_of
 from worker.failure import describe
 from worker.ingest import rsgi
 from worker.logs import configure
-from worker.management import Management, ManagementUnavailable
+from worker.management import Management, ManagementUnavailable, vhost_of
 from worker.ops import OpsPortTaken
 from worker.runtime import DatabaseBehind, EndedByItself, consume
 from worker.settings import BadSettings, Settings, read_settings
@@ -96,15 +97,20 @@ def migrate() -> None:
 
 
 @app.command(name="topology")
-def topology_(*, check: bool = False, json: Json = False) -> None:
+def topology_(*, check: bool = False, definitions: bool = False, json: Json = False) -> None:
     """Declare exchanges, queues and bindings; safe to repeat.
 
     Parameters
     ----------
     check
         Declare nothing; compare the live broker with what is expected, exit 1 where it differs.
+    definitions
+        Declare nothing and ask no broker; print it all as a RabbitMQ definitions file.
     """
     settings = _settings("topology")
+    if definitions:
+        print(orjson.dumps(_definitions(settings), option=orjson.OPT_INDENT_2).decode())
+        return
     if not check:
         _await(_declare(settings))
         print("declared" if not json else '{"declared": true}')
@@ -174,6 +180,10 @@ def audit(*, json: Json = False, patience: float = PATIENCE_SECONDS) -> None:
     else:
         Console().print(as_tables(found))
     sys.exit(FAILED if found.missing else 0)
+
+
+def _definitions(settings: Settings) -> dict[str, Any]:
+    return definitions_of(topology(settings.delays), vhost_of(settings.amqp_url.get_secret_value()))
 
 
 async def _declare(settings: Settings) -> None:

@@ -15,6 +15,11 @@ class ManagementUnavailable(Exception):
     """The API does not answer, or not to us."""
 
 
+def vhost_of(amqp_url: str) -> str:
+    """A URL that names none means `/`."""
+    return unquote(urlsplit(amqp_url).path[1:]) or "/"
+
+
 @dataclass(frozen=True, slots=True)
 class Management:
     """`url` carries user and password; `amqp_url` names the vhost."""
@@ -28,7 +33,7 @@ class Management:
         Raises:
             ManagementUnavailable
         """
-        vhost = quote(unquote(urlsplit(self.amqp_url).path[1:]) or "/", safe="")
+        vhost = quote(vhost_of(self.amqp_url), safe="")
         try:
             async with httpx.AsyncClient(base_url=self.url, timeout=10) as client:
                 bindings = await _get(client, f"/api/bindings/{vhost}")

@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.local.ports import LOOPBACK
@@ -44,6 +45,9 @@ class RabbitSettings:
     programs: RabbitPrograms
     ports: dict[str, int]
     password: str
+    further_lines: str = ""
+    """Of rabbitmq.conf; of a key that is there twice the last one counts."""
+    further_definitions: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -179,7 +183,7 @@ def write_configuration(settings: RabbitSettings) -> None:
         (folder / part).mkdir(parents=True, exist_ok=True)
     definitions = folder / "definitions.json"
     definitions.touch(mode=0o600)
-    definitions.write_text(json.dumps(definitions_for(settings.password)))
+    definitions.write_text(json.dumps({**settings.further_definitions, **definitions_for(settings.password)}))
     (folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
     (folder / "rabbitmq.conf").write_text(
         CONFIGURATION.format(
@@ -188,6 +192,7 @@ def write_configuration(settings: RabbitSettings) -> None:
             management_port=settings.ports["management"],
             definitions=definitions,
         )
+        + settings.further_lines
     )
 
 
