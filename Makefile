@@ -1,6 +1,6 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help bench chaos docs mutants run test-long test test-ladder check format status send psql lock clean bootstrap
+.PHONY: help bench chaos check-deploy docs mutants run test-long test test-ladder check format status send psql lock clean bootstrap
 
 PYTHON := .venv/bin/python
 ARGS ?=
@@ -36,6 +36,10 @@ check: bootstrap  ## format, lint, types, import contracts, unit tests
 	@.venv/bin/lint-imports
 	@$(PYTHON) -m pytest -q tests/unit
 
+check-deploy: bootstrap  ## what lies in deploy/: container, compose, Kubernetes, systemd, RabbitMQ
+	@deploy/local/bootstrap deploy
+	@exec $(PYTHON) -m pytest tests/deploy $(PYTEST_ARGS)
+
 format: bootstrap  ## put the code in its form
 	@$(PYTHON) -m ruff check --quiet --fix-only .
 	@$(PYTHON) -m ruff format --quiet .
@@ -48,8 +52,9 @@ send: bootstrap  ## play events at what `make run` started (ARGS="--documented")
 	@test -f .dev/env || { echo "nothing runs here yet: start it with \`make run\`" >&2; exit 1; }
 	@. .dev/env; exec .venv/bin/stockhook send $(ARGS)
 
-docs: bootstrap  ## the generated parts of README.md
+docs: bootstrap  ## what is generated: parts of README.md, deploy/rabbitmq/topology.json
 	@$(PYTHON) -m worker.reference README.md
+	@STOCKHOOK_AMQP_URL=amqp://localhost/stockhook .venv/bin/stockhook topology --definitions >deploy/rabbitmq/topology.json
 
 mutants: bootstrap  ## plant known bugs in a copy, one by one: the tests must catch each
 	@exec $(PYTHON) -m tests.mutants $(ARGS)
@@ -57,10 +62,11 @@ mutants: bootstrap  ## plant known bugs in a copy, one by one: the tests must ca
 psql: bootstrap  ## a psql session with the database of `make run`
 	@if [ -f .dev/env ]; then . .dev/env; fi; exec $(PYTHON) -m deploy.local psql $(ARGS)
 
-lock:  ## the three requirements*.lock from pyproject.toml (needs uv)
+lock:  ## the four requirements*.lock from pyproject.toml (needs uv)
 	@$(LOCK) -o requirements.lock
 	@$(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock
 	@$(LOCK) --extra bench -c requirements.lock -o requirements-bench.lock
+	@$(LOCK) --extra deploy -c requirements.lock -o requirements-deploy.lock
 
 clean:  ## remove .venv, and .dev with all its data (not while `make run` is up)
 	@if [ -d .dev ] && [ -x $(PYTHON) ]; then $(PYTHON) -m deploy.local clean; else rm -rf .dev; fi
