@@ -52,8 +52,9 @@ send: bootstrap  ## play events at what `make run` started (ARGS="--documented")
 	@test -f .dev/env || { echo "nothing runs here yet: start it with \`make run\`" >&2; exit 1; }
 	@. .dev/env; exec .venv/bin/stockhook send $(ARGS)
 
-docs: bootstrap  ## what is generated: parts of README.md, deploy/rabbitmq/topology.json
+docs: bootstrap  ## what is generated: parts of README.md, deploy/rabbitmq/topology.json, deploy/METRICS.md, deploy/EVENTS.md
 	@$(PYTHON) -m worker.reference README.md
+	@$(PYTHON) -m deploy.documents
 	@STOCKHOOK_AMQP_URL=amqp://localhost/stockhook .venv/bin/stockhook topology --definitions >deploy/rabbitmq/topology.json
 
 mutants: bootstrap  ## plant known bugs in a copy, one by one: the tests must catch each

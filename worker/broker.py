@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from uuid import uuid4
@@ -34,6 +34,9 @@ log = structlog.get_logger(__name__)
 
 HEARTBEAT_SECONDS = 5
 CONNECT_TIMEOUT_SECONDS = 5
+
+# A queue without a leader answers nothing.
+DEPTH_TIMEOUT_SECONDS = 5
 
 
 class BrokerUnavailable(Exception):
@@ -333,18 +336,35 @@ class Link:
             await underlay.close()
         return True
 
-    async def depth(self, queue: str) -> QueueDepth | None:
-        """Ask by a passive declare on a channel of its own; None if there is no such queue."""
+    async def depths(self, queues: Iterable[str]) -> dict[str, QueueDepth | None]:
+        """The same of several queues, on one channel for as long as it lasts."""
+        found: dict[str, QueueDepth | None] = {}
         with _translating():
-            channel = self._connection.channel()
-            await channel.initialize()
-            underlay = await channel.get_underlay_channel()
-            try:
-                found = await underlay.queue_declare(queue, passive=True)
-            except ChannelNotFoundEntity:
-                return None
-            await underlay.close()
-        return QueueDepth(found.message_count or 0, found.consumer_count or 0)
+            channel: UnderlyingChannel | None = None
+            for queue in queues:
+                channel = channel or await self._plain_channel()
+                try:
+                    async with asyncio.timeout(DEPTH_TIMEOUT_SECONDS):
+                        declared = await channel.queue_declare(queue, passive=True)
+                except ChannelNotFoundEntity:
+                    # It costs the channel.
+                    found[queue], channel = None, None
+                    continue
+                found[queue] = QueueDepth(declared.message_count or 0, declared.consumer_count or 0)
+            if channel is not None:
+                await channel.close()
+        return found
+
+    async def _plain_channel(self) -> UnderlyingChannel:
+        channel = self._connection.channel()
+        await channel.initialize()
+        underlay = await channel.get_underlay_channel()
+        assert isinstance(underlay, UnderlyingChannel), "aio-pika is built on aiormq"
+        return underlay
+
+    async def depth(self, queue: str) -> QueueDepth | None:
+        """Ask by a passive declare; None if there is no such queue."""
+        return (await self.depths([queue]))[queue]
 
 
 async def keep_connected(name: str, session: Callable[[], Awaitable[None]], stopping: asyncio.Event) -> None:

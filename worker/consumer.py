@@ -40,7 +40,7 @@ from worker.database import Database, DatabaseUnavailable
 from worker.patience import LastedTooLong, Stopped, patiently, pause
 from worker.publisher import Publisher
 from worker.settings import Settings
-from worker.topology import Topology, dead_queue, family_queue, topology
+from worker.topology import Topology, dead_queue, family_queue, step_name, topology
 from worker.window import Window
 from worker.wire import Delivery
 
@@ -75,11 +75,13 @@ class Consumer:
     alone: asyncio.Lock
     _is_careful: bool = True
     _breaker: Breaker = field(default_factory=Breaker)
+    _window: Window = field(default_factory=Window)
     _in_hand: list[Arrived] = field(default_factory=list)
     _trouble: str | None = "connecting"
 
     async def run(self) -> None:
         """Consume until we stop, whatever happens to broker and database meanwhile."""
+        self._measure()
         await keep_connected(self.family.name, self._session, self.stopping)
 
     async def check(self) -> str | None:
@@ -87,6 +89,13 @@ class Consumer:
         if self._breaker.is_open:
             return "everything fails: trying one event at a time"
         return self._trouble
+
+    def _measure(self) -> None:
+        """Have the gauges say how we are, whenever they are read."""
+        name = self.family.name
+        metrics.begin_family(name, map(step_name, self.settings.delays))
+        metrics.BREAKER.labels(name).set_function(lambda: self._breaker.is_open)
+        metrics.IN_HAND.labels(name).set_function(lambda: len(self._window) + len(self._in_hand))
 
     @property
     def _queue(self) -> str:
@@ -99,7 +108,8 @@ class Consumer:
     async def _session(self) -> None:
         """One subscription, from its beginning to its end."""
         await patiently(self.database.ping, DatabaseUnavailable, self.stopping, longest_pause=2)
-        window = Window()
+        window = self._window = Window()
+        self._in_hand = []
 
         async with self.broker.connection() as link:
             channel = await link.channel()
@@ -112,6 +122,7 @@ class Consumer:
                 await self._work(channel, window, is_narrow)
             watch.cancel()
             self._trouble = "connecting"
+            self._window, self._in_hand = Window(), []
 
     def _arrived(self, delivery: Delivery) -> Arrived:
         """Never raises: the client library would drop the delivery, and a later ack include it."""
@@ -214,7 +225,6 @@ class Consumer:
         for item in items:
             if self._breaker.is_open:
                 log.warning("breaker.open", family=self.family.name, pause=self._breaker.pause_seconds)
-                metrics.BREAKER.labels(self.family.name).set(1)
                 await pause(self._breaker.pause_seconds, self.stopping)
                 if self.stopping.is_set():
                     raise Stopped
@@ -222,7 +232,6 @@ class Consumer:
                     raise LastedTooLong
             began = monotonic()
             await self._settle(channel, [item], await self._handle_when_possible([item]), began)
-        metrics.BREAKER.labels(self.family.name).set(self._breaker.is_open)
 
     async def _look_into(self, item: Arrived) -> Item:
         """Before a suspect is even read, it is noted that it is being tried."""

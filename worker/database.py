@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from worker import metrics
 from worker.failure import describe
 
 # Generic in the stubs alone.
@@ -75,6 +76,21 @@ class Database:
         self._size = size
         self._application = application
         self._pool: Pool | None = None
+        self._waiting = 0
+
+    def measure(self) -> None:
+        """Have the gauges say how the pool is, whenever they are read."""
+
+        def idle() -> int:
+            return 0 if self._pool is None else self._pool.get_idle_size()
+
+        def in_use() -> int:
+            return 0 if self._pool is None else self._pool.get_size() - self._pool.get_idle_size()
+
+        metrics.DATABASE_CONNECTIONS.labels("idle").set_function(idle)
+        metrics.DATABASE_CONNECTIONS.labels("in_use").set_function(in_use)
+        metrics.DATABASE_WAITING.set_function(lambda: self._waiting)
+        metrics.DATABASE_LIMIT.set(self._size)
 
     async def close(self) -> None:
         if self._pool is not None:
@@ -86,7 +102,7 @@ class Database:
         """Raises: DatabaseUnavailable, TransactionConflict; other errors pass through."""
         connection: Connection | None = None
         try:
-            async with (await self._open_pool()).acquire(timeout=10) as connection, _ending_hung(connection):
+            async with self._acquired() as connection, _ending_hung(connection):
                 yield connection
         except _CONFLICTS as error:
             raise TransactionConflict from error
@@ -102,6 +118,20 @@ class Database:
             if connection is None or connection.is_closed():
                 raise DatabaseUnavailable(describe(error)) from error
             raise
+
+    @asynccontextmanager
+    async def _acquired(self) -> AsyncIterator[Connection]:
+        pool = await self._open_pool()
+        acquiring = pool.acquire(timeout=10)
+        self._waiting += 1
+        try:
+            connection = await acquiring
+        finally:
+            self._waiting -= 1
+        try:
+            yield connection
+        finally:
+            await pool.release(connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -1,49 +1,154 @@
-"""Every Prometheus metric that a process exports."""
+"""Every Prometheus metric that a process exports.
 
-from prometheus_client import Counter, Gauge, Histogram
+What has no `registry` is exported by every process, the rest by the one that it is about: a gauge that a
+process knows nothing of would say 0 there, and be believed.
+"""
+
+from collections.abc import Iterable
+from importlib.metadata import version
+from platform import python_version
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+INGEST = CollectorRegistry()
+CONSUMER = CollectorRegistry()
+
+# What the ingest answers to webhooks; each has its count from the start, since a counter that begins
+# with its first event has never increased.
+RESULTS = ("accepted", "quarantined", "400", "401", "404", "405", "408", "413", "415", "500", "503")
+
+BUILD_LABELS = {"version": version("stockhook"), "python": python_version()}
+BUILD = Info("stockhook_build", "Versions of Stockhook and of the Python that runs it")
+BUILD.info(BUILD_LABELS)
+PUBLISHER_READY = Gauge(
+    "stockhook_publisher_ready", "1 while this process has a connection over which the broker confirms"
+)
 
 RECEIVED = Counter(
     "stockhook_received_total",
     "Webhook requests by answer: accepted, quarantined, or the HTTP status of a refusal",
     ["provider", "result"],
+    registry=INGEST,
 )
 PUBLISH_SECONDS = Histogram(
     "stockhook_publish_seconds",
     "Time from publishing an event to the broker's confirm",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+    registry=INGEST,
 )
-APPLIED = Counter("stockhook_applied_total", "Events applied for the first time", ["family"])
-DUPLICATES = Counter("stockhook_duplicates_total", "Events that were in the log already", ["family"])
-STALE = Counter("stockhook_stale_total", "Applied events that changed no row", ["family"])
-FINDINGS = Counter("stockhook_findings_total", "Findings noted", ["family"])
-RETRIED = Counter("stockhook_retried_total", "Events sent to a retry step", ["family", "step"])
-DEAD = Counter("stockhook_dead_total", "Events sent to the dead letters", ["family"])
+SPOOL_OPEN = Gauge(
+    "stockhook_spool_open", "1 when there is a spool; without it events are refused", registry=INGEST
+)
+SPOOL_EVENTS = Gauge("stockhook_spool_events", "Events in the spool", registry=INGEST)
+SPOOL_BYTES = Gauge("stockhook_spool_bytes", "Bytes of the events in the spool", registry=INGEST)
+SPOOL_LIMIT_BYTES = Gauge(
+    "stockhook_spool_limit_bytes", "Bytes that the events in the spool may have at most", registry=INGEST
+)
+SPOOL_DISK_FREE_BYTES = Gauge(
+    "stockhook_spool_disk_free_bytes", "Bytes free on the disk that the spool is on", registry=INGEST
+)
+SPOOL_AGE_SECONDS = Gauge(
+    "stockhook_spool_age_seconds", "Age of the oldest event in the spool; 0 when empty", registry=INGEST
+)
+SPOOLED = Counter("stockhook_spooled_total", "Events that were written to the spool", registry=INGEST)
+DRAINED = Counter("stockhook_drained_total", "Events that were published from the spool", registry=INGEST)
+
+APPLIED = Counter(
+    "stockhook_applied_total", "Events applied for the first time", ["family"], registry=CONSUMER
+)
+DUPLICATES = Counter(
+    "stockhook_duplicates_total", "Events that were in the log already", ["family"], registry=CONSUMER
+)
+STALE = Counter("stockhook_stale_total", "Applied events that changed no row", ["family"], registry=CONSUMER)
+FINDINGS = Counter("stockhook_findings_total", "Findings noted", ["family"], registry=CONSUMER)
+RETRIED = Counter(
+    "stockhook_retried_total", "Events sent to a retry step", ["family", "step"], registry=CONSUMER
+)
+DEAD = Counter("stockhook_dead_total", "Events sent to the dead letters", ["family"], registry=CONSUMER)
 BATCH_EVENTS = Histogram(
     "stockhook_batch_events",
     "Events in one transaction",
     ["family"],
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+    registry=CONSUMER,
 )
 BATCH_SECONDS = Histogram(
     "stockhook_batch_seconds",
     "Time from taking a batch to its ack",
     ["family"],
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    registry=CONSUMER,
 )
 EVENT_AGE_SECONDS = Histogram(
     "stockhook_event_age_seconds",
     "Time from the ingest to the commit, of the oldest event of each batch",
     ["family"],
     buckets=(0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
+    registry=CONSUMER,
 )
-PAUSED = Gauge("stockhook_paused", "1 while a family waits for the database", ["family"])
+IN_HAND = Gauge(
+    "stockhook_in_hand", "Deliveries that a family has and has not settled", ["family"], registry=CONSUMER
+)
+PAUSED = Gauge("stockhook_paused", "1 while a family waits for the database", ["family"], registry=CONSUMER)
 BREAKER = Gauge(
-    "stockhook_breaker_open", "1 while a family tries one event at a time since everything fails", ["family"]
+    "stockhook_breaker_open",
+    "1 while a family tries one event at a time since everything fails",
+    ["family"],
+    registry=CONSUMER,
 )
-MISSING = Gauge("stockhook_missing", "Accepted events that are nowhere to be found", ["family"])
-SPOOL_EVENTS = Gauge("stockhook_spool_events", "Events in the spool")
-SPOOL_BYTES = Gauge("stockhook_spool_bytes", "Bytes of the events in the spool")
-SPOOL_AGE_SECONDS = Gauge("stockhook_spool_age_seconds", "Age of the oldest event in the spool; 0 when empty")
-SPOOLED = Counter("stockhook_spooled_total", "Events that were written to the spool")
-DRAINED = Counter("stockhook_drained_total", "Events that were published from the spool")
-AUDITED_AT = Gauge("stockhook_audited_timestamp_seconds", "When missing events were last looked for")
+QUEUE_MESSAGES = Gauge(
+    "stockhook_queue_messages",
+    "Messages ready in a queue, as last measured; the lane is work, retry, dead or quarantine",
+    ["queue", "family", "lane", "step"],
+    registry=CONSUMER,
+)
+QUEUE_CONSUMERS = Gauge(
+    "stockhook_queue_consumers",
+    "Consumers of a queue, of all processes, as last measured",
+    ["queue", "family", "lane", "step"],
+    registry=CONSUMER,
+)
+QUEUES_MEASURED_AT = Gauge(
+    "stockhook_queues_measured_timestamp_seconds",
+    "When the queues were last measured",
+    registry=CONSUMER,
+)
+MISSING = Gauge(
+    "stockhook_missing", "Accepted events that are nowhere to be found", ["family"], registry=CONSUMER
+)
+AUDITED_AT = Gauge(
+    "stockhook_audited_timestamp_seconds", "When missing events were last looked for", registry=CONSUMER
+)
+DATABASE_CONNECTIONS = Gauge(
+    "stockhook_database_connections",
+    "Open connections to the database, idle or in use",
+    ["state"],
+    registry=CONSUMER,
+)
+DATABASE_LIMIT = Gauge(
+    "stockhook_database_connections_limit",
+    "Connections to the database that this process opens at most",
+    registry=CONSUMER,
+)
+DATABASE_WAITING = Gauge(
+    "stockhook_database_waiting",
+    "Transactions that wait for a connection to the database",
+    registry=CONSUMER,
+)
+
+
+def begin_ingest(providers: Iterable[str]) -> None:
+    """Have each count of these providers at 0."""
+    for provider in providers:
+        for result in RESULTS:
+            RECEIVED.labels(provider, result)
+
+
+def begin_family(family: str, steps: Iterable[str]) -> None:
+    """Have each count of this family at 0."""
+    for counter in (APPLIED, DUPLICATES, STALE, FINDINGS, DEAD, BATCH_EVENTS, BATCH_SECONDS):
+        counter.labels(family)
+    for gauge in (EVENT_AGE_SECONDS, IN_HAND, PAUSED, BREAKER):
+        gauge.labels(family)
+    for step in steps:
+        RETRIED.labels(family, step)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 import orjson
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, disable_created_metrics, generate_latest
 
 log = structlog.get_logger(__name__)
 
@@ -56,18 +56,23 @@ async def _reason(check: Check) -> str | None:
 
 
 @asynccontextmanager
-async def serve_ops(host: str, port: int, checks: Checks, look: Look | None = None) -> AsyncIterator[None]:
-    """Listen while the context lasts.
+async def serve_ops(
+    host: str, port: int, checks: Checks, registry: CollectorRegistry, look: Look | None = None
+) -> AsyncIterator[None]:
+    """Listen while the context lasts; `registry` is what this process exports beside what all do.
 
     Raises:
         OpsPortTaken
     """
 
+    # A second series for each counter and histogram, which nobody asks for.
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # it lacks annotations
+
     async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             async with asyncio.timeout(_REQUEST_TIMEOUT_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(await _response(head, checks, look))
+                writer.write(await _response(head, checks, registry, look))
                 await writer.drain()
         writer.close()
 
@@ -82,7 +87,7 @@ async def serve_ops(host: str, port: int, checks: Checks, look: Look | None = No
         yield
 
 
-async def _response(head: bytes, checks: Checks, look: Look | None) -> bytes:
+async def _response(head: bytes, checks: Checks, registry: CollectorRegistry, look: Look | None) -> bytes:
     method, _, rest = head.partition(b" ")
     path = rest.partition(b" ")[0].partition(b"?")[0]
     if method not in (b"GET", b"HEAD"):
@@ -94,7 +99,7 @@ async def _response(head: bytes, checks: Checks, look: Look | None) -> bytes:
             status, body = await readiness(checks, look)
             return _encode(status, _JSON, body)
         case b"/metrics":
-            return _encode(200, CONTENT_TYPE_LATEST, generate_latest())
+            return _encode(200, CONTENT_TYPE_LATEST, generate_latest() + generate_latest(registry))
         case _:
             return _encode(404, _JSON, b'{"status": "try /livez, /readyz or /metrics"}')
 

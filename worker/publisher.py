@@ -6,6 +6,7 @@ from typing import Self
 
 import structlog
 
+from worker import metrics
 from worker.broker import Broker, BrokerUnavailable, Channel, Message, keep_connected
 from worker.topology import Topology
 
@@ -34,6 +35,7 @@ class Publisher:
     _task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        metrics.PUBLISHER_READY.set_function(lambda: self.is_ready)
         connecting = keep_connected("publisher", self._session, self._stopping)
         self._task = asyncio.create_task(connecting, name="publisher")
         return self

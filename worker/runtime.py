@@ -8,10 +8,12 @@ from contextlib import AsyncExitStack, suppress
 import structlog
 
 from consumers.registry import FAMILIES
+from worker import metrics
 from worker.audit import measure_regularly
 from worker.broker import Broker
 from worker.consumer import Consumer
 from worker.database import Database, DatabaseUnavailable
+from worker.depths import measure_queues_regularly
 from worker.event_log import add_months_regularly
 from worker.lifetime import hang_watch, stop_on_signals
 from worker.migrations import Migration, pending
@@ -53,6 +55,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
     async with AsyncExitStack() as stack:
         database = Database(settings.database_url.get_secret_value(), len(names) + 2, "stockhook/consumer")
         stack.push_async_callback(database.close)
+        database.measure()
         publisher = await stack.enter_async_context(
             Publisher(
                 Broker(url, "consumer-publisher"),
@@ -67,13 +70,19 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
         ]
         checks = {consumer.family.name: consumer.check for consumer in consumers}
         checks["publisher"] = publisher.check
-        await stack.enter_async_context(serve_ops(settings.ops_host, settings.ops_port, checks))
+        await stack.enter_async_context(
+            serve_ops(settings.ops_host, settings.ops_port, checks, metrics.CONSUMER)
+        )
         await stack.enter_async_context(hang_watch())
         await stack.enter_async_context(telling_manager(checks, stopping))
         with suppress(Stopped):
             await _refuse_when_behind(database, stopping)
             measuring = asyncio.create_task(measure_regularly(broker, database, settings.delays, stopping))
             stack.callback(measuring.cancel)
+            depths = asyncio.create_task(
+                measure_queues_regularly(Broker(url, "consumer-gauges"), settings.delays, stopping)
+            )
+            stack.callback(depths.cancel)
             adding = asyncio.create_task(add_months_regularly(database, stopping))
             stack.callback(adding.cancel)
             await _run(consumers, publisher, stopping, settings.shutdown_grace)

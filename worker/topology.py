@@ -51,9 +51,14 @@ def family_queue(family: str) -> str:
     return f"stockhook.{family}"
 
 
+def step_name(delay: timedelta) -> str:
+    """How a step of the ladder is called: `7s`."""
+    return f"{int(delay.total_seconds())}s"
+
+
 def retry_queue(family: str, delay: timedelta) -> str:
     """The name holds the delay: another delay is another queue."""
-    return f"stockhook.{family}.retry.{int(delay.total_seconds())}s"
+    return f"stockhook.{family}.retry.{step_name(delay)}"
 
 
 def dead_queue(family: str) -> str:

@@ -15,6 +15,9 @@ class Window:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _closed: bool = False
 
+    def __len__(self) -> int:
+        return len(self._items)
+
     def put(self, item: Arrived) -> None:
         self._items.append(item)
         self._changed.set()

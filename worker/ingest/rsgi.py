@@ -22,6 +22,7 @@ from granian.rsgi import (  # type: ignore[attr-defined]  # granian re-exports t
 )
 
 from schemas.events import Provider
+from worker import metrics
 from worker.broker import Broker
 from worker.ingest.service import Disconnected, Ingest, Request, Response, why_off
 from worker.ingest.spool import Spool, SpoolBroken
@@ -71,9 +72,10 @@ class Application:
         )
         storage = Storage(publisher, await self._open_spool())
         storage.measure()
+        metrics.begin_ingest(Provider)
         checks = {"intake": storage.check}
         await self._stack.enter_async_context(
-            serve_ops(settings.ops_host, settings.ops_port, checks, storage.look)
+            serve_ops(settings.ops_host, settings.ops_port, checks, metrics.INGEST, storage.look)
         )
         await self._stack.enter_async_context(hang_watch())
         with suppress(TimeoutError):

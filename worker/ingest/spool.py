@@ -7,6 +7,7 @@ that thread gets free goes into one transaction: one fsync for several events.
 import asyncio
 import fcntl
 import os
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -50,6 +51,7 @@ class Spool:
     def __init__(self, path: Path, max_bytes: int, patience: timedelta = TAKEN_PATIENCE) -> None:
         self._lock = _Lock(Path(f"{path}.lock"), patience)
         self._file = SpoolFile(path)
+        self._folder = path.parent
         self._max_bytes = max_bytes
         self._thread = ThreadPoolExecutor(1, "spool")
         self._waiting: deque[_Waiting] = deque()
@@ -89,6 +91,16 @@ class Spool:
     def size(self) -> int:
         """Bytes of the entries' bodies and headers; the file has more."""
         return self._file.state.size
+
+    @property
+    def max_bytes(self) -> int:
+        """What `size` may be at most."""
+        return self._max_bytes
+
+    @property
+    def disk_free(self) -> int:
+        """Bytes that the file system still has for us."""
+        return shutil.disk_usage(self._folder).free
 
     @property
     def oldest_at(self) -> datetime | None:

@@ -152,7 +152,10 @@ class Storage:
     def measure(self) -> None:
         """Have the gauges say what is in the spool, whenever they are read."""
         spool = self.spool
+        metrics.SPOOL_OPEN.set(spool is not None)
         if spool is not None:
+            metrics.SPOOL_LIMIT_BYTES.set(spool.max_bytes)
+            metrics.SPOOL_DISK_FREE_BYTES.set_function(lambda: spool.disk_free)
             metrics.SPOOL_EVENTS.set_function(lambda: spool.depth)
             metrics.SPOOL_BYTES.set_function(lambda: spool.size)
             metrics.SPOOL_AGE_SECONDS.set_function(lambda: _age(spool.oldest_at) or 0.0)

@@ -1,0 +1,173 @@
+"""The catalogue of events, from the schemas, the families, and what they do with the documents' examples."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from inspect import getdoc
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from uuid import UUID
+
+from cryptography.fernet import Fernet, MultiFernet
+from pydantic import AliasChoices, BaseModel
+from pydantic.fields import FieldInfo
+
+from consumers.family import Event
+from consumers.registry import FAMILIES, FAMILY_OF, AnyFamily
+from schemas import buyback, fields
+from schemas.events import Payload, Provider, event_models, parse, routing_key
+from schemas.examples import documented
+from worker.ingest.sealing import seal_payment_details
+
+_INTRODUCTION = """\
+# Events
+
+<!-- made by `make docs` from schemas/, consumers/ and schemas/examples/ -->
+
+Every event type that is known, by provider. What is not listed here is answered 200 and kept in
+`stockhook.quarantine`; what breaks a rule below goes to `stockhook.<family>.dead` at once. Fields
+that are not listed are ignored, and kept in `event_log.body`.
+
+Every event that is applied is a row of `event_log`; what is odd about it becomes a row of `findings`.
+The tables named below are those that its documented example writes besides. No text may hold a NUL.
+"""
+
+_TEXT = "text"
+_KEY = "text of 1 to 200 characters"
+_INSTANT = "instant (RFC 3339), 1970 to 9999; UTC where it has no offset"
+_MONEY = "number of at most 24 digits, 8 of them decimals"
+_WORDS: tuple[tuple[object, str], ...] = (
+    (fields.Text, _TEXT),
+    (fields.Key, _KEY),
+    (fields.Instant, _INSTANT),
+    (fields.Money, _MONEY),
+    (fields.Days, "integer from 0 to 32767"),
+    (fields.Flag, "boolean"),
+    (fields.NullableKey, f"{_KEY}; the word `None` is null"),
+)
+_WRITTEN = re.compile(r"(?:INSERT INTO|UPDATE) ([a-z_]+)")
+_SEALER = MultiFernet([Fernet(Fernet.generate_key())])
+_NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def events_page() -> str:
+    return _INTRODUCTION + "".join(_provider(provider) for provider in Provider)
+
+
+def _provider(provider: Provider) -> str:
+    models = event_models(provider).items()
+    return f"\n## {provider}\n" + "".join(_event(provider, name, model) for name, model in models)
+
+
+def _event(provider: Provider, event_type: str, model: type[BaseModel]) -> str:
+    key = routing_key(provider, event_type)
+    family = FAMILIES[FAMILY_OF[key]]
+    effects = [_effects(family, payload) for payload in _examples(provider, event_type)]
+    tables = sorted({table for written, _ in effects for table in written})
+    communications = sorted({kind for _, kinds in effects for kind in kinds})
+    rule = (getdoc(family.decide) or "").partition("\n")[0]
+    lines = [
+        f"\n### `{event_type}`\n",
+        f"{getdoc(model)}\n",
+        f"- Routing key `{key}`, family `{family.name}`, queue `stockhook.{family.name}`",
+        f"- Writes {', '.join(f'`{table}`' for table in tables)}. {rule}",
+    ]
+    if issubclass(model, buyback.BuybackEvent):
+        lines.append("- Names its order by `result.order.id` or by `result.collectionId`")
+    if communications:
+        lines.append(f"- Calls for a communication: {', '.join(f'`{kind}`' for kind in communications)}")
+    lines += ["", "| field | required | what it is |", "| --- | --- | --- |"]
+    lines += [f"| `{path}` | {needed} | {words} |" for path, needed, words in _fields(model)]
+    return "\n".join(lines) + "\n"
+
+
+def _examples(provider: Provider, event_type: str) -> Iterator[Payload]:
+    """As documented; a reminder that counts days also for the day that makes a difference."""
+    for example in documented():
+        if (example.provider, example.event_type) == (provider, event_type):
+            payload = parse(provider, seal_payment_details(example.body, _SEALER))
+            yield payload
+            result: Any = getattr(payload, "result", None)
+            for days in (0, 7) if hasattr(result, "days_after_creation") else ():
+                changed = result.model_copy(update={"days_after_creation": days})
+                yield payload.model_copy(update={"result": changed})
+
+
+def _effects(family: AnyFamily, payload: Payload) -> tuple[list[str], list[str]]:
+    """The tables that it writes, and the communications that it calls for, as a first event."""
+    decision = family.decide(None, Event(UUID(int=1), _NOW, payload))
+    written = _Recorder()
+
+    async def save() -> None:
+        await family.save(written, [decision.state])
+
+    asyncio.run(save())
+    kinds = [str(communication.kind) for communication in decision.communications]
+    return [*written.tables, *(["communications"] if kinds else [])], kinds
+
+
+class _Recorder:
+    """A connection that only notes which tables are written; each write meets all its rows."""
+
+    def __init__(self) -> None:
+        self.tables: list[str] = []
+
+    async def fetch(self, query: str, *args: object) -> list[Any]:
+        raise AssertionError("saving reads nothing")
+
+    async def execute(self, query: str, *args: object) -> str:
+        found = _WRITTEN.search(query)
+        assert found is not None, query
+        self.tables.append(found[1])
+        rows = args[0]
+        assert isinstance(rows, list)
+        return f"INSERT 0 {len(rows)}"
+
+
+def _fields(model: type[BaseModel], before: str = "", needed: str = "yes") -> Iterator[tuple[str, str, str]]:
+    """Path, whether it must be there, and its type and rules in words; of every leaf."""
+    hints = get_type_hints(model, include_extras=True)
+    for name, field in model.model_fields.items():
+        told = _told(name, field)
+        path = f"{before}{told[0]}"
+        also = "".join(f", or named `{alias}`" for alias in told[1:])
+        yield from _leaves(hints[name], path, needed if field.is_required() else "", also)
+
+
+def _leaves(hint: Any, path: str, needed: str, also: str) -> Iterator[tuple[str, str, str]]:
+    hint, nullable = _without_null(hint)
+    suffix = also + (", or null" if nullable else "")
+    words = next((words for known, words in _WORDS if known == hint), None)
+    if words is not None:
+        yield path, needed, words + suffix
+    elif get_origin(hint) is Literal:
+        yield path, needed, " or ".join(f"`{value}`" for value in get_args(hint)) + suffix
+    elif get_origin(hint) is tuple:
+        yield from _leaves(get_args(hint)[0], f"{path}[]", "", also)
+    elif get_origin(hint) is Annotated:
+        yield from _leaves(get_args(hint)[0], path, needed, also)
+    elif isinstance(hint, type) and issubclass(hint, BaseModel):
+        if needed:
+            yield path, needed, "object"
+        yield from _fields(hint, f"{path}.", needed or "in its object")
+    else:
+        raise TypeError(f"{path}: no words for {hint}")
+
+
+def _without_null(hint: Any) -> tuple[Any, bool]:
+    if get_origin(hint) not in (Union, UnionType):
+        return hint, False
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+    if len(kinds) != 1:
+        raise TypeError(f"no words for {hint}")
+    return kinds[0], True
+
+
+def _told(name: str, field: FieldInfo) -> list[str]:
+    """The names under which it comes."""
+    match field.validation_alias or field.alias or name:
+        case AliasChoices(choices=choices):
+            return [str(choice) for choice in choices]
+        case alias:
+            return [str(alias)]

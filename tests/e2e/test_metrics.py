@@ -1,0 +1,119 @@
+"""What the processes export is what was sent."""
+
+import json
+from collections.abc import Mapping
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.e2e.test_ladder import poisoned, sold  # noqa: F401  # a fixture
+from tests.stack import Stack, until
+from worker.topology import topology
+
+Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+async def scrape(stack: Stack, port: int) -> Samples:
+    """Every sample of a process, by name and labels."""
+    text = (await stack.ops(port, "/metrics")).text
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(samples: Samples, name: str, **labels: str) -> float | None:
+    return samples.get((name, frozenset(labels.items())))
+
+
+def depths(samples: Samples) -> dict[str, int]:
+    """What the queue gauges say, by queue."""
+    return {
+        dict(labels)["queue"]: int(number)
+        for (name, labels), number in samples.items()
+        if name == "stockhook_queue_messages"
+    }
+
+
+async def test_the_counts_are_those_of_what_was_sent(poisoned: Stack) -> None:  # noqa: F811
+    run = await poisoned.started("run")
+    for number in range(20):
+        await poisoned.post_ovoko(sold(f"part-{number}", number))
+    for number in range(5):
+        await poisoned.post_ovoko(sold(f"part-{number}", number))
+    await poisoned.post_ovoko(sold("poison", 100))
+    await poisoned.post_ovoko(b"no JSON")
+    await poisoned.post_ovoko(b'{"event_type": "unheard.of"}')
+    await poisoned.post_ovoko(sold("part-0", 0), secret="wrong")
+    broken = json.loads(sold("part-1", 200))
+    broken["event_data"] = {}
+    await poisoned.post_ovoko(json.dumps(broken).encode())
+
+    async def gauges_agree() -> Samples | None:
+        consumers = await scrape(poisoned, run.ops_port)
+        told = depths(consumers)
+        is_dead = value(consumers, "stockhook_dead_total", family="inventory") == 2
+        return consumers if is_dead and told.get("stockhook.inventory.dead") == 2 else None
+
+    consumers = await until(gauges_agree, "two are dead, and the gauges say so", 60)
+    ingest = await scrape(poisoned, run.ops_port + 1)
+
+    def of_inventory(name: str, **labels: str) -> float | None:
+        return value(consumers, name, family="inventory", **labels)
+
+    assert of_inventory("stockhook_applied_total") == 20
+    assert of_inventory("stockhook_duplicates_total") == 5
+    assert [of_inventory("stockhook_retried_total", step=step) for step in ("1s", "2s", "3s")] == [1, 1, 1]
+    assert of_inventory("stockhook_in_hand") == 0
+    assert of_inventory("stockhook_paused") == of_inventory("stockhook_breaker_open") == 0
+    # Of what cannot be read nobody knows the age.
+    assert of_inventory("stockhook_event_age_seconds_count") == (
+        (of_inventory("stockhook_batch_events_count") or 0) - 1
+    )
+    assert of_inventory("stockhook_batch_events_sum") == 20 + 5 + 4 + 1
+    assert value(consumers, "stockhook_applied_total", family="orders") == 0
+    results = {
+        result: value(ingest, "stockhook_received_total", provider="ovoko", result=result)
+        for result in ("accepted", "quarantined", "401", "503")
+    }
+    assert results == {"accepted": 27, "quarantined": 2, "401": 1, "503": 0}
+    assert value(ingest, "stockhook_publish_seconds_count") == 29
+    assert value(ingest, "stockhook_spool_open") == value(ingest, "stockhook_publisher_ready") == 1
+
+
+async def test_the_queue_gauges_are_the_brokers_own_numbers(stack: Stack) -> None:
+    ingest = await stack.started("ingest")
+    for number in range(3):
+        await stack.post_ovoko(sold(f"part-{number}", number))
+    await stack.post_ovoko(b"no JSON")
+    ingest.stop()
+    consumer = await stack.started("consume", "orders")
+    names = [queue.name for queue in topology(stack.settings.delays).queues]
+
+    def consumers(samples: Samples, family: str) -> float | None:
+        labels = {"queue": f"stockhook.{family}", "family": family, "lane": "work", "step": ""}
+        return value(samples, "stockhook_queue_consumers", **labels)
+
+    async def measured() -> Samples | None:
+        # The first time may be before the subscription.
+        samples = await scrape(stack, consumer.ops_port)
+        return samples if consumers(samples, "orders") == 1 else None
+
+    samples = await until(measured, "every queue is measured")
+
+    assert depths(samples) == {**dict.fromkeys(names, 0), **await stack.depths()}
+    assert {name: count for name, count in depths(samples).items() if count} == {
+        "stockhook.inventory": 3,
+        "stockhook.quarantine": 1,
+    }
+    assert consumers(samples, "inventory") == 0
+
+
+async def test_no_process_tells_of_what_it_knows_nothing_of(stack: Stack) -> None:
+    run = await stack.started("run")
+    consumers = {name for name, _ in await scrape(stack, run.ops_port)}
+    ingest = {name for name, _ in await scrape(stack, run.ops_port + 1)}
+
+    shared = {name for name in consumers & ingest if name.startswith("stockhook_")}
+    assert shared == {"stockhook_build_info", "stockhook_publisher_ready"}
+    assert not {name for name in consumers | ingest if name.endswith("_created")}
