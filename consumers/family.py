@@ -91,7 +91,7 @@ class Family(Generic[P, K, S]):
     `happened` sorts events in the order of happening. `decide` is pure, and gives the same final
     state for any order, any repeats and any split into batches. `load` locks the rows it reads, in
     the order of their keys. `save` raises WriteConflict where a row is no longer the one that was
-    loaded.
+    loaded. `why` names the rule by which an event changed a state or did not, for people to read.
     """
 
     name: str
@@ -100,6 +100,7 @@ class Family(Generic[P, K, S]):
     load: Callable[[Connection, Sequence[Event[P]]], Awaitable[Mapping[K, S]]]
     decide: Callable[[S | None, Event[P]], Decision[S]]
     save: Callable[[Connection, Collection[S]], Awaitable[None]]
+    why: Callable[[S | None, Event[P]], str]
     happened: Callable[[Event[P]], Any] = lambda event: (event.payload.occurred_at, event.event_id)
 
 

@@ -43,6 +43,7 @@ app = App(
 # Imported when they are called: no other command needs what they bring.
 app.command("worker.send.command:send", name="send")
 app.command("worker.health:health", name="health")
+app.command("worker.explain:explain", name="explain")
 
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=())]
 

@@ -29,11 +29,11 @@ WITH claimed AS (
     RETURNING event_id
 )
 INSERT INTO event_log
-    (event_id, reuse_of, provider, family, type, entity_id, occurred_at, received_at, body)
-SELECT event_id, reuse_of, $4, $5, type, entity_id, occurred_at, received_at, body
+    (event_id, reuse_of, provider, family, type, entity_id, occurred_at, received_at, body, attempt)
+SELECT event_id, reuse_of, $4, $5, type, entity_id, occurred_at, received_at, body, coalesce(attempt, 1)
 FROM unnest($1::uuid[], $3::uuid[], $6::text[], $7::text[], $8::timestamptz[], $9::timestamptz[],
-            $10::bytea[])
-    AS told (event_id, reuse_of, type, entity_id, occurred_at, received_at, body)
+            $10::bytea[], $11::smallint[])
+    AS told (event_id, reuse_of, type, entity_id, occurred_at, received_at, body, attempt)
 JOIN claimed USING (event_id)
 RETURNING event_id
 """
@@ -73,6 +73,9 @@ SELECT *
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
 ON CONFLICT (event_id, kind) DO NOTHING
 """
+
+# What a smallint holds.
+MOST_ATTEMPTS = 32_767
 
 ADD_MONTHS_EVERY_SECONDS = 24 * 3600.0
 
@@ -158,8 +161,15 @@ async def _insert(
         [payload.occurred_at for payload in payloads],
         [envelope.received_at for envelope in envelopes],
         [candidate.body for candidate in chosen],
+        _attempts(envelopes),
     )
     return {row["event_id"] for row in claimed}
+
+
+def _attempts(envelopes: Sequence[Envelope]) -> list[int]:
+    """The number of each, or nothing where each is the first, as nearly always."""
+    attempts = [min(envelope.attempt, MOST_ATTEMPTS) for envelope in envelopes]
+    return attempts if max(attempts) > 1 else []
 
 
 def _id_used_twice(event_id: UUID) -> Finding:

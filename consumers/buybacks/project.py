@@ -8,6 +8,7 @@ from typing import Any, get_args
 from consumers.buybacks.decide import BuybackOrder, decide
 from consumers.buybacks.record import Record
 from consumers.buybacks.statement import Buyback
+from consumers.buybacks.why import why
 from consumers.family import Connection, Event, Family, write
 
 ORDER_COLUMNS = (
@@ -221,4 +222,5 @@ BUYBACKS: Family[Buyback, str, BuybackOrder] = Family(
     load=load,
     decide=decide,
     save=save,
+    why=why,
 )

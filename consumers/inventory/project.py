@@ -7,6 +7,7 @@ from typing import Any
 
 from consumers.family import Connection, Event, Family, write
 from consumers.inventory.decide import Change, Part, decide, needs_history
+from consumers.inventory.why import why
 from schemas.events import Provider, parse
 from schemas.ovoko import PartStatusChanged
 
@@ -101,5 +102,6 @@ INVENTORY: Family[PartStatusChanged, str, Part] = Family(
     load=load,
     decide=decide,
     save=save,
+    why=why,
     happened=Change.of,
 )

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 
 from consumers.family import Connection, Event, Family, write
 from consumers.orders.decide import Order, decide
+from consumers.orders.why import why
 from schemas.ovoko import OrderCancelled, OrderCreated
 
 LOAD_ORDERS = """
@@ -50,4 +51,5 @@ ORDERS: Family[OrderCreated | OrderCancelled, str, Order] = Family(
     load=load,
     decide=decide,
     save=save,
+    why=why,
 )

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from consumers.family import Connection, Event, Family, write
 from consumers.reminders.decide import Reminder, ReminderKind, Reminding, decide, identify
+from consumers.reminders.why import why
 from schemas.buyback import DropOffReminder, PickupReminder, SchedulePickupReminder
 
 LOAD_REMINDERS = """
@@ -50,4 +51,5 @@ REMINDERS: Family[Reminding, Reminder, Reminder] = Family(
     load=load,
     decide=decide,
     save=save,
+    why=why,
 )

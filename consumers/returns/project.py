@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 
 from consumers.family import Connection, Event, Family, write
 from consumers.returns.decide import Return, decide
+from consumers.returns.why import why
 from schemas.ovoko import ReturnCreated, ReturnUpdated
 
 LOAD_RETURNS = """
@@ -63,4 +64,5 @@ RETURNS: Family[ReturnCreated | ReturnUpdated, str, Return] = Family(
     load=load,
     decide=decide,
     save=save,
+    why=why,
 )

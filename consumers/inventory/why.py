@@ -1,0 +1,34 @@
+"""Which rule made a part's event count, in words."""
+
+from consumers.family import Event
+from consumers.inventory.decide import WRITTEN_OFF, Change, Part, decide
+from schemas.ovoko import PartStatusChanged
+
+AT_THE_SAME_INSTANT = "at the same instant the status that speaks more against selling wins"
+
+
+def why(part: Part | None, event: Event[PartStatusChanged]) -> str:
+    """The rule by which `decide` takes an event or leaves it."""
+    change = Change.of(event)
+    if part is None:
+        return "the first status that is known"
+    rule = _of_status(part.latest, change)
+    after = decide(part, event).state
+    if after.latest == part.latest and after.external_id != part.external_id:
+        return f"{rule}; the merchant's id is taken from the newest event that names one"
+    return rule
+
+
+def _of_status(known: Change, told: Change) -> str:
+    if known.status == WRITTEN_OFF and told.status != WRITTEN_OFF:
+        return f"{WRITTEN_OFF} is final"
+    if told.status == WRITTEN_OFF and known.status != WRITTEN_OFF:
+        overruled = ", also over what happened later" if told < known else ""
+        return f"{WRITTEN_OFF} is final{overruled}"
+    if told == known:
+        return "it says the same again"
+    if told.occurred_at != known.occurred_at:
+        return "newest wins" if told > known else "newest wins, and a newer one is known"
+    if told.rank == known.rank:
+        return "at the same instant and equally sellable, the greater event id wins"
+    return AT_THE_SAME_INSTANT

@@ -1,0 +1,232 @@
+"""What `stockhook explain` says of an entity is what consumers did with its events."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from consumers.registry import FAMILIES
+from schemas.envelope import Envelope
+from schemas.events import Provider, parse
+from schemas.identity import bytes_id
+from tests.stack import Stack
+from worker.batch import Decoded, handle
+from worker.database import Database
+from worker.event_log import Candidate
+from worker.wire import Delivery
+
+RECEIVED_AT = datetime(2026, 3, 2, tzinfo=UTC)
+
+
+@asynccontextmanager
+async def database_of(stack: Stack) -> AsyncIterator[Database]:
+    database = Database(stack.environment["STOCKHOOK_DATABASE_URL"], 2, "test")
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+def item(provider: Provider, document: Any, event_id: UUID | None = None, attempt: int = 1) -> Decoded:
+    body = json.dumps(document).encode()
+    payload = parse(provider, body)
+    document_type = document["event_type" if provider is Provider.OVOKO else "type"]
+    envelope = Envelope.model_validate(
+        {
+            "x-event-type": document_type,
+            "x-provider": provider,
+            "x-event-id": event_id or uuid4(),
+            "x-content-id": bytes_id(body),
+            "x-received-at": RECEIVED_AT,
+            "x-attempt": attempt,
+        }
+    )
+    delivery = Delivery(1, document_type, {}, body, False)
+    return Decoded(delivery, Candidate(envelope, payload, body))
+
+
+def ovoko(event_type: str, minute: int, **data: object) -> Any:
+    return {
+        "event_type": event_type,
+        "timestamp": f"2026-03-01T12:{minute:02}:00+00:00",
+        "event_data": data,
+    }
+
+
+def part(status: str, minute: int) -> Any:
+    return ovoko("part.status.changed", minute, part_id="13", status=status)
+
+
+def trade_in(event_type: str, minute: int, **result: object) -> Any:
+    return {"type": event_type, "result": {"timestamp": f"2026-03-01T12:{minute:02}:00Z", **result}}
+
+
+async def apply(stack: Stack, family: str, *batches: Sequence[Decoded]) -> None:
+    async with database_of(stack) as database:
+        for batch in batches:
+            await handle(FAMILIES[family], database, batch)
+
+
+def explained(stack: Stack, *arguments: str) -> Any:
+    result = stack.run("explain", *arguments, "--json")
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+async def test_a_part_is_explained_in_the_order_of_happening(stack: Stack) -> None:
+    sold, late = uuid4(), uuid4()
+    await apply(
+        stack,
+        "inventory",
+        [item(Provider.OVOKO, part("sold", 5), sold, attempt=3)],
+        [item(Provider.OVOKO, part("reserved", 1), late)],
+        [item(Provider.OVOKO, part("in_warehouse", 9), sold)],
+        [item(Provider.OVOKO, part("written_off", 7))],
+        [item(Provider.OVOKO, part("returned", 30))],
+    )
+
+    found = explained(stack, "part", "13")
+    rows = await stack.fetch("SELECT status FROM parts")
+    noted = await stack.fetch("SELECT kind, words FROM findings WHERE family = 'inventory'")
+
+    told = [(event["occurred_at"][14:16], event["effect"], event["why"]) for event in found["events"]]
+    assert told == [
+        ("01", "older than the state", "newest wins, and a newer one is known"),
+        ("05", "applied", "the first status that is known"),
+        ("07", "applied", "written_off is final, also over what happened later"),
+        (
+            "09",
+            "applied",
+            "its id was used before with other contents, so it counts as an event of its own; newest wins",
+        ),
+        ("30", "changed nothing", "written_off is final"),
+    ]
+    assert [event["attempts"] for event in found["events"]] == [1, 3, 1, 1, 1]
+    assert found["events"][1]["event_id"] == found["events"][3]["event_id"] == str(sold)
+    assert found["events"][1]["seconds_to_receive"] == 12 * 3600 - 5 * 60
+    assert found["events"][1]["seconds_to_apply"] > 0
+    assert found["states"][0]["status"] == rows[0]["status"] == "written_off"
+    assert sorted((one["kind"], one["words"]) for one in found["findings"]) == sorted(
+        (row["kind"], row["words"]) for row in noted
+    )
+    assert {one["kind"] for one in found["findings"]} == {"after_written_off"}
+    assert found["agrees_with_tables"] is True
+
+
+async def test_an_earlier_state_is_told_by_the_order_of_happening(stack: Stack) -> None:
+    await apply(
+        stack,
+        "inventory",
+        [item(Provider.OVOKO, part("sold", 5))],
+        [item(Provider.OVOKO, part("in_warehouse", 1))],
+    )
+
+    then = explained(stack, "part", "13", "--at", "2026-03-01T12:04:00")
+    now = explained(stack, "part", "13")
+
+    assert [state["status"] for state in then["states"]] == ["in_warehouse"]
+    assert then["agrees_with_tables"] is None
+    assert [state["status"] for state in now["states"]] == ["sold"]
+
+
+async def test_a_row_that_somebody_changed_is_told_from_what_its_events_say(stack: Stack) -> None:
+    await apply(stack, "inventory", [item(Provider.OVOKO, part("sold", 5))])
+    await stack.execute("UPDATE parts SET status = 'in_warehouse'")
+
+    found = explained(stack, "part", "13")
+    shown = stack.run("explain", "part", "13")
+
+    assert found["agrees_with_tables"] is False
+    assert "the tables say otherwise" in shown.stdout
+
+
+async def test_orders_and_returns_are_explained(stack: Stack) -> None:
+    created, cancelled = ("order.created", 3), ("order.cancelled", 2)
+    await apply(
+        stack,
+        "orders",
+        *([item(Provider.OVOKO, ovoko(*told, order_id="7"))] for told in (created, cancelled)),
+    )
+    opened, updated, before = (
+        ("order.return.created", 4),
+        ("order.return.updated", 6),
+        ("order.return.updated", 5),
+    )
+    await apply(
+        stack,
+        "returns",
+        *(
+            [item(Provider.OVOKO, ovoko(*told, return_id="9", order_id="7"))]
+            for told in (opened, updated, before)
+        ),
+    )
+
+    order = explained(stack, "order", "7")
+    returned = explained(stack, "return", "9")
+
+    assert [event["why"] for event in order["events"]] == [
+        "the first cancellation that is known",
+        "the first creation that is known",
+    ]
+    assert [event["why"] for event in returned["events"]] == [
+        "the first creation that is known",
+        "each update counts, but a newer one says when",
+        "the first update that is known",
+    ]
+    assert returned["states"][0]["update_count"] == 2
+    assert order["agrees_with_tables"] is returned["agrees_with_tables"] is True
+
+
+async def test_trade_ins_and_their_reminders_are_explained_without_private_data(stack: Stack) -> None:
+    customer = {"firstName": "Ada", "lastName": "Canary", "email": "canary@example.com"}
+    order = {
+        "id": "o1",
+        "items": [{"id": "i1", "model": "Model1"}],
+        "customerInformation": customer,
+    }
+    await apply(
+        stack,
+        "buybacks",
+        [item(Provider.BUYBACK, trade_in("CollectionItemReceivedEvent", 5, order=order, itemId="i1"))],
+        [item(Provider.BUYBACK, trade_in("OrderCreatedEvent", 9, id="o1", order=order))],
+    )
+    await apply(
+        stack,
+        "reminders",
+        [
+            item(
+                Provider.BUYBACK,
+                trade_in("OrderDropOffReminderEvent", 20, collectionId="o1", daysAfterCreation=7),
+            )
+        ],
+    )
+
+    found = explained(stack, "buyback", "o1")
+    reminded = explained(stack, "reminder", "o1")
+    shown = stack.run("explain", "buyback", "o1")
+
+    assert [event["effect"] for event in found["events"]] == ["applied", "changed nothing"]
+    assert found["events"][1]["why"] == "created yields to all else"
+    assert found["events"][0]["communications"] == ["item_received"]
+    assert found["states"][0]["order.status"] == "processing"
+    assert found["states"][0]["order.customer_name"] == "(kept back)"
+    assert "anary" not in json.dumps(found) + shown.stdout
+    assert reminded["states"][0]["days"] == 7
+    assert found["agrees_with_tables"] is reminded["agrees_with_tables"] is True
+
+
+async def test_what_there_is_not_is_one_sentence_and_exit_1(stack: Stack) -> None:
+    await apply(stack, "inventory", [item(Provider.OVOKO, part("sold", 5))])
+
+    unknown = stack.run("explain", "part", "14")
+    other = stack.run("explain", "order", "13")
+    early = stack.run("explain", "part", "13", "--at", "2026-02-01")
+    wrong = stack.run("explain", "car", "13")
+
+    assert unknown.stderr == "stockhook: there is no part 14 in the event log\n"
+    assert other.stderr == "stockhook: there is no order 13 in the event log\n"
+    assert early.stderr.startswith("stockhook: nothing had happened to part 13 by then")
+    assert [unknown.returncode, other.returncode, early.returncode] == [1, 1, 1]
+    assert wrong.returncode != 0

@@ -1,0 +1,388 @@
+"""`stockhook explain`: what made a part, an order, a return or a trade-in what it is, event by event.
+
+The events come from the log and go through the family's own `decide`, so that the explanation cannot
+differ from what a consumer does.
+"""
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from operator import attrgetter
+from typing import Annotated, Any, Literal
+
+import orjson
+import uvloop
+from cyclopts import Parameter
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+
+from consumers.family import Connection, Event, Finding
+from consumers.registry import FAMILIES, AnyFamily
+from schemas.events import Provider, parse
+from worker.database import Database
+from worker.settings import read_settings
+
+FAILED = 1
+
+Effect = Literal["applied", "older than the state", "changed nothing"]
+Kind = Literal["part", "order", "return", "buyback", "reminder"]
+
+FAMILY_OF_KIND: dict[Kind, str] = {
+    "part": "inventory",
+    "order": "orders",
+    "return": "returns",
+    "buyback": "buybacks",
+    "reminder": "reminders",
+}
+
+EVENTS_OF_ENTITY = """
+SELECT event_id, reuse_of, provider, type, received_at, applied_at, attempt, body
+FROM event_log
+WHERE entity_id = $1 AND family = $2
+ORDER BY seq
+"""
+
+# How a family's LOAD statements end: whoever only looks locks nothing, and need not be allowed to.
+_LOCKING = re.compile(r"FOR UPDATE(?: OF \w+)?\s*\Z")
+
+# Columns of private people and of addresses that let one in: that they changed is shown, not to what.
+_PRIVATE = re.compile(r"customer_|payment_details|account_number|_url")
+_KEPT_BACK = "(kept back)"
+
+# What is of no state's meaning: how often it was written, and what it was computed from.
+_MACHINERY = frozenset({"revision", "history", "stamps", "rank"})
+
+
+class NoSuchEntity(Exception):
+    """The log holds no event of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """An event as the log has it. `event` carries the sender's id, `logged_as` the log's own."""
+
+    event: Event[Any]
+    logged_as: Any
+    reuse: bool
+    type: str
+    applied_at: datetime
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one event did when it came; `why` names the rule."""
+
+    logged: Logged
+    effect: Effect
+    why: str
+    changes: dict[str, tuple[object, object]]
+    findings: tuple[Finding, ...]
+    withdrawn: tuple[Finding, ...]
+    communications: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Steps in the order of happening, and the states they led to.
+
+    `agrees` says whether the tables hold the same states; None where it was asked for an earlier time.
+    """
+
+    kind: Kind
+    entity_id: str
+    at: datetime | None
+    steps: tuple[Step, ...]
+    states: tuple[dict[str, object], ...]
+    findings: tuple[Finding, ...]
+    agrees: bool | None
+
+
+@dataclass(slots=True)
+class _Replay:
+    """An entity's states while its events are gone through in the order in which they were applied."""
+
+    family: AnyFamily
+    states: dict[Any, Any] = field(default_factory=dict)
+    newest: dict[Any, Any] = field(default_factory=dict)
+    findings: set[Finding] = field(default_factory=set)
+
+    def step(self, logged: Logged) -> Step:
+        event = logged.event
+        key = self.family.key(event.payload)
+        before = self.states.get(key)
+        decision = self.family.decide(before, event)
+        self.states[key] = decision.state
+        self.findings -= set(decision.withdrawn)
+        self.findings |= set(decision.findings)
+        why = self.family.why(before, event)
+        changes = _changes(before, decision.state)
+        if logged.reuse:
+            why = f"its id was used before with other contents, so it counts as an event of its own; {why}"
+        return Step(
+            logged=logged,
+            effect=self._effect(event, changes),
+            why=why,
+            changes=changes,
+            findings=decision.findings,
+            withdrawn=decision.withdrawn,
+            communications=tuple(call.kind.value for call in decision.communications),
+        )
+
+    def _effect(self, event: Event[Any], changes: Mapping[str, object]) -> Effect:
+        key, happened = self.family.key(event.payload), self.family.happened(event)
+        newest = self.newest.setdefault(key, happened)
+        self.newest[key] = max(newest, happened)
+        if changes:
+            return "applied"
+        return "older than the state" if happened < newest else "changed nothing"
+
+
+async def explain_entity(
+    database: Database, kind: Kind, entity_id: str, at: datetime | None = None
+) -> Explanation:
+    """Go through an entity's events as they were applied; `at` leaves out what happened later.
+
+    Raises:
+        NoSuchEntity
+        DatabaseUnavailable
+    """
+    family = FAMILIES[FAMILY_OF_KIND[kind]]
+    async with database.connection() as connection, connection.transaction(isolation="repeatable_read"):
+        rows = await connection.fetch(EVENTS_OF_ENTITY, entity_id, family.name)
+        logged = [_logged(row) for row in rows]
+        live = await family.load(_Reading(connection), [one.event for one in logged]) if logged else {}
+    if not logged:
+        raise NoSuchEntity(f"there is no {kind} {entity_id} in the event log")
+    told = [one for one in logged if at is None or one.event.payload.occurred_at <= at]
+    if not told:
+        first = min(one.event.payload.occurred_at for one in logged)
+        raise NoSuchEntity(
+            f"nothing had happened to {kind} {entity_id} by then: its first event is of {first.isoformat()}"
+        )
+    return _explained(family, kind, entity_id, at, told, live)
+
+
+def _logged(row: Any) -> Logged:
+    payload = parse(Provider(row["provider"]), row["body"])
+    return Logged(
+        event=Event(row["reuse_of"] or row["event_id"], row["received_at"], payload),
+        logged_as=row["event_id"],
+        reuse=row["reuse_of"] is not None,
+        type=row["type"],
+        applied_at=row["applied_at"],
+        attempt=row["attempt"],
+    )
+
+
+def _explained(
+    family: AnyFamily,
+    kind: Kind,
+    entity_id: str,
+    at: datetime | None,
+    logged: Sequence[Logged],
+    live: Mapping[Any, Any],
+) -> Explanation:
+    replay = _Replay(family)
+    # Those of one transaction have one applied_at, and were decided on in the order of happening.
+    applied = sorted(logged, key=lambda one: (one.applied_at, family.happened(one.event)))
+    steps = sorted((replay.step(one) for one in applied), key=lambda step: family.happened(step.logged.event))
+    found = _plain_states(replay.states)
+    return Explanation(
+        kind=kind,
+        entity_id=entity_id,
+        at=at,
+        steps=tuple(steps),
+        states=tuple(_without_private(state) for state in found),
+        findings=tuple(sorted(replay.findings, key=attrgetter("kind", "words"))),
+        agrees=found == _plain_states(live) if at is None else None,
+    )
+
+
+def _plain_states(states: Mapping[Any, Any]) -> list[dict[str, object]]:
+    return [dict(_plain(states[key])) for key in sorted(states, key=repr)]
+
+
+class _Reading:
+    """A connection over which a family's `load` locks no rows."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def fetch(self, query: str, *args: object) -> list[Any]:
+        return await self._connection.fetch(_LOCKING.sub("", query), *args)
+
+    async def execute(self, query: str, *args: object) -> str:
+        raise AssertionError("loading writes nothing")
+
+
+def _plain(value: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """A state's values by their path: of nested records and mappings too."""
+    if is_dataclass(value) and not isinstance(value, type):
+        pairs = [(one.name, getattr(value, one.name)) for one in fields(value)]
+    elif isinstance(value, tuple) and hasattr(value, "_asdict"):
+        pairs = list(value._asdict().items())
+    elif isinstance(value, Mapping):
+        pairs = [(str(key), value[key]) for key in sorted(value)]
+    else:
+        if value is not None:
+            yield path, value.value if isinstance(value, Enum) else value
+        return
+    for name, inner in pairs:
+        if name in _MACHINERY:
+            continue
+        yield from _plain(inner, path if name in ("values", "latest") else f"{path}.{name}".lstrip("."))
+
+
+def _changes(before: object, after: object) -> dict[str, tuple[object, object]]:
+    known, told = dict(_plain(before)) if before is not None else {}, dict(_plain(after))
+    changed = {path: (known.get(path), value) for path, value in told.items() if known.get(path) != value}
+    return {path: (_shown(path, old), _shown(path, new)) for path, (old, new) in changed.items()}
+
+
+def _without_private(state: Mapping[str, object]) -> dict[str, object]:
+    return {path: _shown(path, value) for path, value in state.items()}
+
+
+def _shown(path: str, value: object) -> object:
+    return _KEPT_BACK if value is not None and _PRIVATE.search(path) else value
+
+
+def as_json(found: Explanation) -> dict[str, Any]:
+    """Durations are seconds."""
+    return {
+        "kind": found.kind,
+        "entity_id": found.entity_id,
+        "at": found.at,
+        "events": [_step_as_json(step) for step in found.steps],
+        "states": list(found.states),
+        "findings": [_finding_as_json(finding) for finding in found.findings],
+        "agrees_with_tables": found.agrees,
+    }
+
+
+def _step_as_json(step: Step) -> dict[str, Any]:
+    logged = step.logged
+    occurred_at = logged.event.payload.occurred_at
+    return {
+        "event_id": logged.event.event_id,
+        "logged_as": logged.logged_as,
+        "id_used_twice": logged.reuse,
+        "type": logged.type,
+        "occurred_at": occurred_at,
+        "received_at": logged.event.received_at,
+        "applied_at": logged.applied_at,
+        "seconds_to_receive": (logged.event.received_at - occurred_at).total_seconds(),
+        "seconds_to_apply": (logged.applied_at - logged.event.received_at).total_seconds(),
+        "attempts": logged.attempt,
+        "effect": step.effect,
+        "why": step.why,
+        "changes": {path: {"from": old, "to": new} for path, (old, new) in step.changes.items()},
+        "findings": [_finding_as_json(finding) for finding in step.findings],
+        "withdrawn": [_finding_as_json(finding) for finding in step.withdrawn],
+        "communications": step.communications,
+    }
+
+
+def _finding_as_json(finding: Finding) -> dict[str, Any]:
+    return {"kind": finding.kind, "event_id": finding.event_id, "words": finding.words}
+
+
+def as_tables(found: Explanation) -> RenderableType:
+    """For a terminal."""
+    events = Table("happened", "event", "effect", "why", "what changed", "received", "applied", "attempts")
+    events.columns[-1].justify = "right"
+    for step in found.steps:
+        logged = step.logged
+        occurred_at = logged.event.payload.occurred_at
+        events.add_row(
+            f"{occurred_at:%Y-%m-%d %H:%M:%S}",
+            f"{logged.type}\n{logged.event.event_id}",
+            step.effect,
+            step.why,
+            "\n".join([*_said(step)]),
+            f"{_leg(logged.event.received_at - occurred_at)}",
+            f"{_leg(logged.applied_at - logged.event.received_at)}",
+            str(logged.attempt),
+        )
+    moment = "now" if found.at is None else f"at {found.at.isoformat()}"
+    states = Table("column", f"state {moment}")
+    for state in found.states:
+        for path, value in state.items():
+            states.add_row(path, str(value))
+        states.add_section()
+    return Group(events, states, *_last_lines(found))
+
+
+def _last_lines(found: Explanation) -> Iterator[str]:
+    yield "happened: by the sender's clock (UTC); received, applied: how long each leg took"
+    for finding in found.findings:
+        yield f"finding: {finding.kind}: {finding.words}"
+    if found.agrees is False:
+        yield "the tables say otherwise: see `stockhook rebuild`"
+
+
+def _said(step: Step) -> Iterator[str]:
+    for path, (old, new) in step.changes.items():
+        yield f"{path}: {new}" if old is None else f"{path}: {old} -> {new}"
+    for finding in step.findings:
+        yield f"finding: {finding.kind}: {finding.words}"
+    for finding in step.withdrawn:
+        yield f"finding withdrawn: {finding.kind}: {finding.words}"
+    for kind in step.communications:
+        yield f"calls for {kind}"
+
+
+def _leg(duration: Any) -> str:
+    seconds = duration.total_seconds()
+    return f"{seconds:.3f} s" if abs(seconds) < 60 else str(duration).partition(".")[0]
+
+
+def explain(
+    kind: Kind,
+    entity_id: str,
+    /,
+    *,
+    at: datetime | None = None,
+    json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Show what made an entity what it is: each of its events, what it did, and by which rule.
+
+    Events come in the order of happening; what each did is as of when it came. Exits 1 when the log holds
+    no event of it.
+
+    Parameters
+    ----------
+    kind
+        part, order and return are Ovoko's; buyback is an order of the trade-in platform, and reminder
+        stands for the reminders of one.
+    entity_id
+        Its id at the marketplace.
+    at
+        Show the state then: leave out what happened later. Without an offset it is UTC.
+    json
+        Print JSON.
+    """
+    settings = read_settings()
+    if at is not None and at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+
+    async def ask() -> Explanation:
+        database = Database(settings.database_url.get_secret_value(), 1, "stockhook/explain")
+        try:
+            return await explain_entity(database, kind, entity_id, at)
+        finally:
+            await database.close()
+
+    try:
+        found = uvloop.run(ask())
+    except NoSuchEntity as error:
+        print(f"stockhook: {error}", file=sys.stderr)
+        sys.exit(FAILED)
+    if json:
+        print(orjson.dumps(as_json(found), default=str).decode())
+    else:
+        Console().print(as_tables(found))
