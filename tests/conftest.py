@@ -85,6 +85,8 @@ async def stack(services: Services, tmp_path: Path) -> AsyncIterator[Stack]:
             f"{PREFIX}BUYBACK_TOKENS": f"{BUYBACK_TOKEN},{BUYBACK_TOKEN_OLD}",
             f"{PREFIX}SEALING_KEYS": Fernet.generate_key().decode(),
             f"{PREFIX}RETRY_DELAYS": "1,2,3",
+            # Most tests look for dead letters where the broker has them.
+            f"{PREFIX}KEEP_DEAD_LETTERS": "false",
             f"{PREFIX}SPOOL_PATH": str(tmp_path / "spool.sqlite3"),
         },
         folder=tmp_path,

@@ -36,7 +36,7 @@ EXAMPLE_TOKEN = re.compile(rb'(?<="token":)\s*"[0-9a-f-]{36}"')
 
 TABLES = (
     "event_log, event_ids, parts, orders, returns, buyback_orders, buyback_items, buyback_shipments, "
-    "reminders, communications, findings, streams, suspects"
+    "reminders, communications, findings, streams, suspects, dead_letters, dead_letter_audit"
 )
 
 

@@ -253,6 +253,7 @@ def _delivery(message: DeliveredMessage) -> Delivery:
         headers=properties.headers or {},
         body=message.body,
         redelivered=bool(message.redelivered),
+        message_id=properties.message_id or "",
     )
 
 

@@ -17,6 +17,7 @@ POINTS = (
     "committed",
     "retry_published",
     "acked",
+    "dead_letter_kept",
     "accepted",
     "published",
     "spooled",

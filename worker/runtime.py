@@ -13,6 +13,7 @@ from worker.audit import measure_regularly
 from worker.broker import Broker
 from worker.consumer import Consumer
 from worker.database import Database, DatabaseUnavailable
+from worker.dead.keeper import Keeper
 from worker.depths import measure_queues_regularly
 from worker.event_log import add_months_regularly
 from worker.lifetime import hang_watch, stop_on_signals
@@ -53,7 +54,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
     _collect_garbage_rarely()
     url = settings.amqp_url.get_secret_value()
     async with AsyncExitStack() as stack:
-        database = Database(settings.database_url.get_secret_value(), len(names) + 2, "stockhook/consumer")
+        database = Database(settings.database_url.get_secret_value(), len(names) + 3, "stockhook/consumer")
         stack.push_async_callback(database.close)
         database.measure()
         publisher = await stack.enter_async_context(
@@ -85,7 +86,12 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
             stack.callback(depths.cancel)
             adding = asyncio.create_task(add_months_regularly(database, stopping))
             stack.callback(adding.cancel)
-            await _run(consumers, publisher, stopping, settings.shutdown_grace)
+            keepers = (
+                [Keeper(tuple(names), settings, broker, database, publisher, stopping)]
+                if settings.keep_dead_letters
+                else []
+            )
+            await _run(consumers, keepers, publisher, stopping, settings.shutdown_grace)
     log.info("consumers.stopped")
 
 
@@ -97,9 +103,14 @@ def _collect_garbage_rarely() -> None:
 
 
 async def _run(
-    consumers: Sequence[Consumer], publisher: Publisher, stopping: asyncio.Event, grace: float
+    consumers: Sequence[Consumer],
+    keepers: Sequence[Keeper],
+    publisher: Publisher,
+    stopping: asyncio.Event,
+    grace: float,
 ) -> None:
     tasks = [asyncio.create_task(consumer.run(), name=consumer.family.name) for consumer in consumers]
+    tasks += [asyncio.create_task(keeper.run(), name="dead letters") for keeper in keepers]
     signs = [asyncio.create_task(stopping.wait()), asyncio.create_task(publisher.failed())]
     await asyncio.wait([*tasks, *signs], return_when=asyncio.FIRST_COMPLETED)
     was_asked = stopping.is_set()

@@ -136,6 +136,11 @@ class Settings(BaseSettings):
         ge=1_048_576,
         description="Bytes of events in the spool at most; beyond, senders get 503",
     )
+    keep_dead_letters: bool = Field(
+        default=True,
+        description="Consumers move dead letters and the quarantine into the table `dead_letters`, "
+        "where `stockhook dead` finds them",
+    )
     shutdown_grace: float = Field(
         default=6.0, gt=0, le=300, description="Seconds to finish what is in hand after SIGTERM"
     )

@@ -1,7 +1,7 @@
 """What `stockhook status` shows: broker, database, queues with their ladders, rows."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +13,8 @@ from rich.table import Table
 from consumers.registry import FAMILIES
 from worker.broker import Broker, BrokerUnavailable, Link
 from worker.database import Connection, Database, DatabaseUnavailable
+from worker.dead.letter import QUARANTINE_LANE
+from worker.dead.store import WAITING_BY_LANE
 from worker.failure import describe
 from worker.topology import QUARANTINE, dead_queue, family_queue, retry_queue
 
@@ -36,6 +38,8 @@ UNION ALL
 SELECT 'communications' AS name, count(*) AS rows FROM communications
 UNION ALL
 SELECT 'findings' AS name, count(*) AS rows FROM findings
+UNION ALL
+SELECT 'dead_letters' AS name, count(*) AS rows FROM dead_letters
 """
 
 LAST_LOGGED = """
@@ -49,6 +53,8 @@ WHERE family = $1
 class FamilyStatus:
     """Messages that wait, by place. None: the queue does not exist.
 
+    `dead_kept` are those of its dead letters that wait in the table, no longer on the broker.
+
     `oldest_waiting_seconds` is the age that the oldest event in the family queue has at most. A queue
     gives out what came first, so whatever waits was received after the last event that was logged.
     """
@@ -58,6 +64,7 @@ class FamilyStatus:
     consumers: int
     retry: dict[str, int | None]
     dead: int | None
+    dead_kept: int
     oldest_waiting_seconds: float | None
 
 
@@ -68,6 +75,7 @@ class Status:
     ingest: str
     spool: dict[str, Any] | None
     quarantine: int | None
+    quarantine_kept: int
     families: tuple[FamilyStatus, ...]
     rows: dict[str, int]
 
@@ -81,7 +89,7 @@ class Status:
     def as_tables(self) -> RenderableType:
         """For a terminal."""
         steps = list(self.families[0].retry) if self.families else []
-        queues = Table("family", "waiting", *steps, "dead", "consumers", "oldest waiting")
+        queues = Table("family", "waiting", *steps, "dead", "kept", "consumers", "oldest waiting")
         for column in queues.columns[1:]:
             column.justify = "right"
         for family in self.families:
@@ -89,6 +97,7 @@ class Status:
             queues.add_row(
                 family.family,
                 *("missing" if number is None else f"{number:,}" for number in numbers),
+                f"{family.dead_kept:,}",
                 str(family.consumers),
                 _age(family.oldest_waiting_seconds),
             )
@@ -102,7 +111,7 @@ class Status:
             f"database: {self.database}",
             f"ingest: {self.ingest}",
             f"spool: {_spool(self.spool)}",
-            f"quarantine: {quarantine}",
+            f"quarantine: {quarantine}, kept: {self.quarantine_kept:,}",
             queues,
             rows,
         )
@@ -110,20 +119,30 @@ class Status:
 
 async def look(broker: Broker, database: Database, delays: Sequence[timedelta], ingest_url: str) -> Status:
     """Ask the broker and the database; what cannot be reached is said, not raised."""
-    last_logged, rows, database_words = await _look_at_database(database)
+    last_logged, rows, kept, database_words = await _look_at_database(database)
     families: list[FamilyStatus] = []
     quarantine: int | None = None
     broker_words = "reachable"
     try:
         async with broker.connection() as link:
             for family in FAMILIES:
-                families.append(await _look_at_family(link, family, delays, last_logged.get(family)))
+                found_of_family = await _look_at_family(link, family, delays, last_logged.get(family))
+                families.append(replace(found_of_family, dead_kept=kept.get(family, 0)))
             found = await link.depth(QUARANTINE)
             quarantine = found.ready if found else None
     except BrokerUnavailable as error:
         broker_words = f"unreachable ({error})"
     ingest_words, spool = await look_at_ingest(ingest_url)
-    return Status(broker_words, database_words, ingest_words, spool, quarantine, tuple(families), rows)
+    return Status(
+        broker_words,
+        database_words,
+        ingest_words,
+        spool,
+        quarantine,
+        kept.get(QUARANTINE_LANE, 0),
+        tuple(families),
+        rows,
+    )
 
 
 async def look_at_ingest(url: str) -> tuple[str, dict[str, Any] | None]:
@@ -155,23 +174,26 @@ async def _look_at_family(
         consumers=queue.consumers if queue else 0,
         retry=retry,
         dead=dead.ready if dead else None,
+        dead_kept=0,
         oldest_waiting_seconds=age,
     )
 
 
 async def _look_at_database(
     database: Database,
-) -> tuple[dict[str, datetime], dict[str, int], str]:
+) -> tuple[dict[str, datetime], dict[str, int], dict[str, int], str]:
+    """By family when its last event was logged; rows by table; dead letters that wait by lane; in words."""
     try:
         async with database.connection() as connection:
             rows = {row["name"]: row["rows"] for row in await connection.fetch(COUNT_ROWS)}
-            return await _last_logged(connection), rows, "reachable"
+            kept = {row["lane"]: row["letters"] for row in await connection.fetch(WAITING_BY_LANE)}
+            return await _last_logged(connection), rows, kept, "reachable"
     except DatabaseUnavailable as error:
-        return {}, {}, f"unreachable ({error})"
+        return {}, {}, {}, f"unreachable ({error})"
     except asyncpg.UndefinedTableError:
-        return {}, {}, "not migrated: type `stockhook migrate`"
+        return {}, {}, {}, "not migrated: type `stockhook migrate`"
     except asyncpg.PostgresError as error:
-        return {}, {}, f"does not answer this ({describe(error)})"
+        return {}, {}, {}, f"does not answer this ({describe(error)})"
 
 
 async def _last_logged(connection: Connection) -> dict[str, datetime]:

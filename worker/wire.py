@@ -54,6 +54,7 @@ class Delivery(NamedTuple):
     headers: Mapping[str, object]
     body: bytes
     redelivered: bool
+    message_id: str = ""
 
 
 class Returned(Exception):
@@ -188,7 +189,14 @@ class ChannelTap:
             return
         body = content.pieces[0] if len(content.pieces) == 1 else b"".join(content.pieces)
         content.consumer(
-            Delivery(content.tag, properties.type, properties.headers, body, content.redelivered)
+            Delivery(
+                content.tag,
+                properties.type,
+                properties.headers,
+                body,
+                content.redelivered,
+                properties.message_id,
+            )
         )
 
     def _confirm(self, tag: int, is_multiple: bool, error: Exception | None) -> None:

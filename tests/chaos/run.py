@@ -185,6 +185,8 @@ def _environment(services: Services, folder: Path) -> dict[str, str]:
         f"{PREFIX}BUYBACK_TOKENS": "chaos-buyback-token",
         f"{PREFIX}SEALING_KEYS": Fernet.generate_key().decode(),
         f"{PREFIX}RETRY_DELAYS": RETRY_DELAYS,
+        # The verdict reads the quarantine's queue.
+        f"{PREFIX}KEEP_DEAD_LETTERS": "false",
         f"{PREFIX}SPOOL_PATH": str(folder / f"{Target.SPOOL}-disk" / "spool.sqlite"),
         f"{PREFIX}LOG_FORMAT": "json",
     }

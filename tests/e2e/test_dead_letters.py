@@ -1,0 +1,159 @@
+"""From the dead-letter queues and the quarantine into the table, once, whoever dies meanwhile."""
+
+import json
+
+from schemas import identity
+from tests.stack import Stack, until
+from worker.broker import Message
+from worker.topology import QUARANTINE, RETURN
+
+BROKEN = (
+    b'{"event_type":"order.created","timestamp":"yesterday, by Jane Canary","event_data":{"order_id":"7"}}'
+)
+UNKNOWN = b'{"event_type":"order.beamed","timestamp":"2026-03-01T12:00:00Z","event_data":{"order_id":"8"}}'
+
+KEEPING = {"STOCKHOOK_KEEP_DEAD_LETTERS": "true"}
+
+
+async def kept(stack: Stack, rows: int, *, seconds: float = 20) -> list[dict[str, object]]:
+    """The table once it has so many rows, the queues having none."""
+
+    async def there() -> bool:
+        return await stack.count("dead_letters") == rows and not await stack.depths()
+
+    await until(there, f"{rows} dead letters are kept", seconds)
+    return await stack.fetch("SELECT * FROM dead_letters ORDER BY dead_letter_id")
+
+
+async def put(stack: Stack, *messages: Message) -> None:
+    async with stack.broker.connection() as link:
+        channel = await link.channel()
+        for message in messages:
+            await channel.publish(message, 10)
+
+
+async def test_what_is_dead_or_quarantined_comes_to_the_table_with_all_that_is_known(stack: Stack) -> None:
+    await stack.started("run", **KEEPING)
+    dead_id = (await stack.post_ovoko(BROKEN)).json()["event_id"]
+    await stack.post_ovoko(UNKNOWN)
+    dead, odd = sorted(await kept(stack, 2), key=lambda row: str(row["lane"]))
+
+    assert (dead["lane"], dead["state"], str(dead["event_id"])) == ("orders", "waiting", dead_id)
+    assert (dead["provider"], dead["type"], dead["entity_id"]) == ("ovoko", "order.created", "7")
+    assert str(dead["reason"]).startswith("invalid: ")
+    assert dead["attempts"] == 1
+    assert dead["body"] == BROKEN
+    assert None not in (dead["first_failed_at"], dead["last_failed_at"], dead["received_at"])
+    assert "Jane" not in str(dead["headers"]) + str(dead["reason"])
+    assert (odd["lane"], odd["type"], odd["entity_id"]) == ("quarantine", "order.beamed", "8")
+    assert odd["reason"] == "unknown event type"
+
+
+async def test_one_kind_of_failure_has_one_fingerprint(stack: Stack) -> None:
+    await stack.started("run", **KEEPING)
+    for number in (b"1", b"2"):
+        await stack.post_ovoko(BROKEN.replace(b'"7"', b'"%s"' % number))
+    await stack.post_ovoko(UNKNOWN)
+    rows = await kept(stack, 3)
+
+    assert len({row["fingerprint"] for row in rows if row["lane"] == "orders"}) == 1
+    assert len({row["fingerprint"] for row in rows}) == 2
+
+
+async def test_a_crash_between_commit_and_ack_leaves_one_row_a_message(stack: Stack) -> None:
+    letters = [
+        Message(
+            RETURN, "stockhook.orders.dead", "ovoko.order.created", {"x-reason": f"invalid: {number}"}, b"{}"
+        )
+        for number in range(10)
+    ]
+    await put(stack, *letters)
+    dying = stack.start("consume", "orders", STOCKHOOK_CRASH_AT="dead_letter_kept", **KEEPING)
+    assert dying.wait() < 0
+    assert 0 < await stack.count("dead_letters") <= 10
+    assert (await stack.depths())["stockhook.orders.dead"] == 10
+
+    await stack.started("consume", "orders", **KEEPING)
+    rows = await kept(stack, 10)
+
+    assert sorted(str(row["reason"]) for row in rows) == [f"invalid: {number}" for number in range(10)]
+
+
+async def test_of_a_message_that_came_again_the_body_is_not_looked_into(stack: Stack) -> None:
+    headers = {
+        "x-event-type": "",
+        "x-provider": "ovoko",
+        "x-event-id": str(identity.bytes_id(UNKNOWN)),
+        "x-content-id": str(identity.bytes_id(UNKNOWN)),
+        "x-received-at": "2026-03-01T12:00:00Z",
+    }
+    await put(stack, Message(QUARANTINE, "", "quarantine.ovoko", headers, UNKNOWN))
+    async with stack.broker.connection() as link:
+        channel = await link.channel()
+        came: list[bool] = []
+        await channel.consume(QUARANTINE, "test", 1, lambda delivery: came.append(delivery.redelivered))
+
+        async def arrived() -> bool:
+            return bool(came)
+
+        await until(arrived, "somebody has it in hand, and then loses his connection")
+    await stack.started("consume", "orders", **KEEPING)
+    [row] = await kept(stack, 1)
+
+    assert (row["type"], row["entity_id"]) == ("", None)
+
+
+async def test_strange_messages_are_kept_too(stack: Stack) -> None:
+    strange = [
+        Message(QUARANTINE, "", "", {}, b""),
+        Message(
+            QUARANTINE, "", "a\0b", {"x-reason": "a\0b", "x-event-type": "c\0d", "x-attempt": -1}, b"\0\xff"
+        ),
+        Message(QUARANTINE, "", "x", {"x-attempt": 2**63 - 1, "x-reason": "r" * 5000}, b"[" * 100_000),
+    ]
+    await put(stack, *strange)
+    await stack.started("consume", "orders", **KEEPING)
+    rows = await kept(stack, 3)
+
+    assert {row["body"] for row in rows} == {message.body for message in strange}
+    assert {row["reason"] for row in rows} == {"not published by an ingest", "a�b", "r" * 1000}
+
+
+async def test_while_the_table_takes_nothing_dead_letters_wait(stack: Stack) -> None:
+    worker = await stack.started("run", **KEEPING)
+
+    async def paused() -> bool:
+        return "dead_letters.paused" in worker.lines()
+
+    await stack.execute("ALTER TABLE dead_letters RENAME TO dead_letters_away")
+    try:
+        await stack.post_ovoko(UNKNOWN)
+        await until(paused, "it says that it waits")
+    finally:
+        await stack.execute("ALTER TABLE dead_letters_away RENAME TO dead_letters")
+
+    assert (await kept(stack, 1))[0]["body"] == UNKNOWN
+
+
+async def test_switched_off_they_stay_on_the_broker(stack: Stack) -> None:
+    await stack.started("run")
+    await stack.post_ovoko(UNKNOWN)
+
+    assert await stack.depths() == {"stockhook.quarantine": 1}
+    assert await stack.count("dead_letters") == 0
+
+
+async def test_status_counts_what_waits_in_the_table_and_the_audit_stays_right(stack: Stack) -> None:
+    await stack.started("run", **KEEPING)
+    await stack.post_ovoko(BROKEN)
+    await stack.post_ovoko(UNKNOWN)
+    await kept(stack, 2)
+    told = json.loads(stack.run("status", "--json").stdout)
+    audited = stack.run("audit", "--json")
+    orders = next(family for family in told["families"] if family["family"] == "orders")
+    [account] = json.loads(audited.stdout)["accounts"]
+
+    assert (orders["dead"], orders["dead_kept"]) == (0, 1)
+    assert (told["quarantine"], told["quarantine_kept"]) == (0, 1)
+    assert audited.returncode == 0
+    assert (account["accepted"], account["dead"]) == (1, 1)

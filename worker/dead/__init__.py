@@ -1,0 +1,1 @@
+"""Dead letters: kept in Postgres, shown, mended, replayed."""

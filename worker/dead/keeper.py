@@ -1,0 +1,184 @@
+"""Moves dead letters and the quarantine from the broker into Postgres, where people can work on them."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+import structlog
+
+from worker.broker import Broker, BrokerUnavailable, Channel, Message, Unroutable, keep_connected
+from worker.crash import crash_point
+from worker.database import Database, DatabaseUnavailable
+from worker.dead import store
+from worker.dead.letter import QUARANTINE_LANE, Letter, bare_letter, read_letter
+from worker.failure import describe
+from worker.patience import LastedTooLong, Stopped, patiently
+from worker.publisher import Publisher
+from worker.settings import Settings
+from worker.topology import QUARANTINE, RETURN, dead_queue, topology
+from worker.wire import Delivery
+
+log = structlog.get_logger(__name__)
+
+# Bodies of the size of the cap, in the memory of one process.
+PREFETCH = 25
+
+# As in a consumer: what is held for longer than the broker's consumer timeout is taken from us, and from
+# RabbitMQ 4.0 on that counts towards a limit beyond which it would be dropped.
+LONGEST_HOLD_SECONDS = 600.0
+WATCHDOG_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    lane: str
+    delivery: Delivery
+
+
+@dataclass(slots=True)
+class Keeper:
+    """One connection that takes in several lanes; acked after the commit.
+
+    A crash in between delivers the same messages again: their keys are in the table already.
+    """
+
+    families: tuple[str, ...]
+    settings: Settings
+    broker: Broker
+    database: Database
+    publisher: Publisher
+    stopping: asyncio.Event
+    _arrived: deque[_Arrived] = field(default_factory=deque)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _lost: bool = False
+
+    async def run(self) -> None:
+        """Keep what comes until we stop, whatever happens to broker and database meanwhile."""
+        await keep_connected("dead letters", self._session, self.stopping)
+
+    @property
+    def _queues(self) -> dict[str, str]:
+        return {dead_queue(family): family for family in self.families} | {QUARANTINE: QUARANTINE_LANE}
+
+    async def _session(self) -> None:
+        await patiently(self.database.ping, DatabaseUnavailable, self.stopping, longest_pause=2)
+        self._arrived.clear()
+        self._changed.clear()
+        self._lost = False
+        async with self.broker.connection() as link:
+            channel = await link.channel()
+            await channel.declare(topology(self.settings.delays, self.families))
+            channel.on_cancelled(self._end)
+            for queue, lane in self._queues.items():
+                await channel.consume(queue, f"dead.{lane}", PREFETCH, partial(self._put, lane))
+            watch = asyncio.create_task(self._end_when_lost(channel))
+            # What cannot be acked, because the connection is lost or we stop, comes again.
+            with suppress(Stopped, BrokerUnavailable, Unroutable):
+                await self._work(channel)
+            watch.cancel()
+
+    def _put(self, lane: str, delivery: Delivery) -> None:
+        self._arrived.append(_Arrived(lane, delivery))
+        self._changed.set()
+
+    def _end(self) -> None:
+        self._lost = True
+        self._changed.set()
+
+    async def _end_when_lost(self, channel: Channel) -> None:
+        closed = asyncio.ensure_future(channel.wait_closed())
+        stopping = asyncio.ensure_future(self.stopping.wait())
+        try:
+            while not (closed.done() or stopping.done()):
+                await asyncio.wait(
+                    [closed, stopping], timeout=WATCHDOG_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
+                for queue in self._queues:
+                    if closed.done() or stopping.done():
+                        break
+                    if not await channel.is_subscribed(queue, WATCHDOG_SECONDS):
+                        log.warning("subscription.lost", queue=queue)
+                        return
+        finally:
+            self._end()
+            closed.cancel()
+            stopping.cancel()
+
+    async def _work(self, channel: Channel) -> None:
+        while not self._lost:
+            if not self._arrived:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            batch = [self._arrived.popleft() for _ in range(min(PREFETCH, len(self._arrived)))]
+            try:
+                await patiently(
+                    lambda batch=batch: self._keep(batch),  # type: ignore[misc]  # bound at once
+                    DatabaseUnavailable,
+                    self.stopping,
+                    longest_pause=2,
+                    at_most=LONGEST_HOLD_SECONDS,
+                    say=lambda reason: log.warning("dead_letters.paused", reason=reason),
+                )
+            except LastedTooLong:
+                await self._give_back(channel, batch)
+                return
+            crash_point("dead_letter_kept")
+            await channel.ack_up_to(batch[-1].delivery.tag)
+            log.info("dead_letters.kept", letters=len(batch))
+
+    async def _keep(self, batch: Sequence[_Arrived]) -> None:
+        """Raises: DatabaseUnavailable."""
+        try:
+            await store.keep(self.database, [_letter(arrived) for arrived in batch])
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:
+            # Which of them the table does not take is not known: each by itself, the odd one bare.
+            log.warning("dead_letters.kept_singly", error=describe(error))
+            for arrived in batch:
+                await self._keep_one(arrived)
+
+    async def _keep_one(self, arrived: _Arrived) -> None:
+        try:
+            await store.keep(self.database, [_letter(arrived)])
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:
+            log.error("dead_letter.kept_bare", lane=arrived.lane, error=describe(error))
+            await self._keep_bare(arrived)
+
+    async def _keep_bare(self, arrived: _Arrived) -> None:
+        """Raises: DatabaseUnavailable, whatever the reason: it is not the letter's."""
+        try:
+            await store.keep(self.database, [bare_letter(arrived.lane, arrived.delivery)])
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:
+            raise DatabaseUnavailable(describe(error)) from error
+
+    async def _give_back(self, channel: Channel, batch: Sequence[_Arrived]) -> None:
+        """To the end of their queues, as if they had just arrived."""
+        await channel.cancel_consumers()
+        held = [*batch, *self._arrived]
+        await asyncio.gather(*(self.publisher.publish(_same_again(arrived)) for arrived in held))
+        await channel.ack_up_to(held[-1].delivery.tag)
+        log.warning("dead_letters.gave_back", letters=len(held))
+
+
+def _letter(arrived: _Arrived) -> Letter:
+    return read_letter(arrived.lane, arrived.delivery)
+
+
+def _same_again(arrived: _Arrived) -> Message:
+    """With the reason spelled out, which may be the broker's and would be lost with its headers."""
+    delivery = arrived.delivery
+    reason = read_letter(arrived.lane, delivery).reason
+    headers = {name: value for name, value in delivery.headers.items() if isinstance(value, str | int)}
+    headers["x-reason"] = reason
+    if arrived.lane == QUARANTINE_LANE:
+        return Message(QUARANTINE, "", delivery.type, headers, delivery.body)
+    return Message(RETURN, dead_queue(arrived.lane), delivery.type, headers, delivery.body)
