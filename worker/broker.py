@@ -25,9 +25,9 @@ from aiormq.exceptions import (
 from pamqp.commands import Basic
 from yarl import URL
 
-from worker.failure import describe
+from worker.failure import describe, refused_certificate
 from worker.patience import Stopped, patiently
-from worker.topology import RETURN, Binding, Exchange, Queue, Topology
+from worker.topology import PROBE, Binding, Exchange, Queue, Topology
 from worker.wire import ChannelTap, Delivery, Lost, Refused, Returned, TappedConnection
 
 log = structlog.get_logger(__name__)
@@ -48,7 +48,7 @@ class Unroutable(Exception):
 
 
 class TopologyMismatch(Exception):
-    """A queue or exchange is there already, with other arguments. The text says which."""
+    """A queue or exchange has other arguments, or is missing and not ours to declare. The text says which."""
 
 
 class BrokerRefused(BrokerUnavailable):
@@ -73,7 +73,16 @@ def _translating() -> Iterator[None]:
     except _REFUSALS as error:
         raise BrokerRefused(str(error)) from error
     except _FAILURES as error:
-        raise BrokerUnavailable(describe(error)) from error
+        raise BrokerUnavailable(refused_certificate(error) or describe(error)) from error
+
+
+@contextmanager
+def _noticing_missing(item: Exchange | Queue) -> Iterator[None]:
+    try:
+        yield
+    except ChannelNotFoundEntity as error:
+        words = f"{type(item).__name__.lower()} {item.name} is missing"
+        raise TopologyMismatch(f"{words}: `stockhook topology` declares it") from error
 
 
 @contextmanager
@@ -180,7 +189,7 @@ class Channel:
 
         The message is routed nowhere, and comes back.
         """
-        nowhere = Message(RETURN, "stockhook.probe", "probe", {}, b"")
+        nowhere = Message(PROBE, "nowhere", "probe", {}, b"")
         try:
             await self.publish(nowhere, within)
         except Unroutable:
@@ -206,6 +215,21 @@ class Channel:
         items: list[Exchange | Queue | Binding] = [*topology.exchanges, *topology.queues, *topology.bindings]
         for item in items:
             await self.declare_one(item)
+
+    async def look_for(self, topology: Topology) -> None:
+        """See that exchanges and queues are there, which takes no permission; bindings cannot be seen.
+
+        Raises:
+            TopologyMismatch
+            BrokerUnavailable
+        """
+        items: list[Exchange | Queue] = [*topology.exchanges, *topology.queues]
+        for item in items:
+            with _translating(), _noticing_missing(item):
+                if isinstance(item, Queue):
+                    await self._channel.queue_declare(item.name, passive=True)
+                else:
+                    await self._channel.exchange_declare(item.name, passive=True)
 
     async def declare_one(self, item: Exchange | Queue | Binding) -> None:
         """Raises as `declare` does."""

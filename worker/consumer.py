@@ -113,7 +113,8 @@ class Consumer:
 
         async with self.broker.connection() as link:
             channel = await link.channel()
-            await channel.declare(self._topology)
+            declares = self.settings.declare_topology
+            await (channel.declare if declares else channel.look_for)(self._topology)
             channel.on_cancelled(window.close)
             is_narrow = await self._subscribe(channel, window)
             watch = asyncio.create_task(self._close_on_end(channel, window))

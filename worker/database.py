@@ -8,7 +8,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from worker import metrics
-from worker.failure import describe
+from worker.failure import describe, refused_certificate
 
 # Generic in the stubs alone.
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Database:
         except _CONFLICTS as error:
             raise TransactionConflict from error
         except (*_UNAVAILABLE, TimeoutError) as error:
-            raise DatabaseUnavailable(describe(error)) from error
+            raise DatabaseUnavailable(refused_certificate(error) or describe(error)) from error
         except asyncpg.PostgresError as error:
             # Whatever is wrong before there is a connection (a password, a database) is no event's fault.
             if connection is None:

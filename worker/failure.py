@@ -5,6 +5,7 @@ class, the SQLSTATE and the place in our code instead.
 """
 
 import hashlib
+import ssl
 import traceback
 from pathlib import Path
 
@@ -17,6 +18,16 @@ def describe(error: BaseException) -> str:
     sqlstate = getattr(error, "sqlstate", None)
     parts = [type(error).__name__, f"[{sqlstate}]" if sqlstate else "", _place(error)]
     return " ".join(part for part in parts if part)[:200]
+
+
+def refused_certificate(error: BaseException) -> str | None:
+    """In words, if what lies behind an error is a certificate that we do not accept."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return f"its certificate is not accepted: {seen.verify_message.rstrip('.')}"
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def fingerprint(error: BaseException) -> str:

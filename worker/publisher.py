@@ -28,6 +28,7 @@ class Publisher:
     broker: Broker
     topology: Topology
     deadline: float
+    declares: bool = True
     _channel: Channel | None = None
     _ready: asyncio.Event = field(default_factory=asyncio.Event)
     _doubted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -94,7 +95,7 @@ class Publisher:
     async def _session(self) -> None:
         async with self.broker.connection() as link:
             channel = await link.channel()
-            await channel.declare(self.topology)
+            await (channel.declare if self.declares else channel.look_for)(self.topology)
             if not await channel.takes_messages(PROBE_SECONDS):
                 raise BrokerUnavailable("it confirms nothing")
             self._doubted.clear()

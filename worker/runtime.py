@@ -62,6 +62,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
                 Broker(url, "consumer-publisher"),
                 topology(settings.delays, names),
                 COPY_TIMEOUT_SECONDS,
+                settings.declare_topology,
             )
         )
         broker = Broker(url, "consumer")

@@ -4,11 +4,26 @@ import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from cryptography.fernet import Fernet, MultiFernet
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from worker.exposure import (
+    refuse_exposed_broker,
+    refuse_exposed_database,
+    refuse_exposed_page,
+    with_query,
+)
 
 PREFIX = "STOCKHOOK_"
 
@@ -23,22 +38,60 @@ def _split(value: object) -> object:
     return value
 
 
-def _amqp_url(url: SecretStr) -> SecretStr:
-    if urlsplit(url.get_secret_value()).scheme not in ("amqp", "amqps"):
+def _amqp_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
+    """The client library takes its files from the URL."""
+    text = url.get_secret_value()
+    if urlsplit(text).scheme not in ("amqp", "amqps"):
         raise ValueError("must start with amqp:// or amqps://")
-    return url
+    if "no_verify_ssl" in dict(parse_qsl(urlsplit(text).query)):
+        raise ValueError("must not have no_verify_ssl: set STOCKHOOK_AMQP_CA_FILE")
+    files = _files(info, cafile="amqp_ca_file", certfile="amqp_certificate_file", keyfile="amqp_key_file")
+    if files and urlsplit(text).scheme == "amqp":
+        raise ValueError("must start with amqps:// where a CA or a certificate is set")
+    text = with_query(text, files)
+    if not _is_development(info):
+        refuse_exposed_broker(text, allow_plaintext=_allows_plaintext(info))
+    return SecretStr(text)
 
 
-def _database_url(url: SecretStr) -> SecretStr:
-    if urlsplit(url.get_secret_value()).scheme not in ("postgres", "postgresql"):
+def _database_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
+    """The driver takes its files from the URL. Where a CA is set, the host's name is verified as well."""
+    text = url.get_secret_value()
+    if urlsplit(text).scheme not in ("postgres", "postgresql"):
         raise ValueError("must start with postgresql://")
-    return url
+    files = _files(
+        info,
+        sslrootcert="database_ca_file",
+        sslcert="database_certificate_file",
+        sslkey="database_key_file",
+    )
+    text = with_query(text, {"sslmode": "verify-full", **files} if "sslrootcert" in files else files)
+    if not _is_development(info):
+        refuse_exposed_database(text, allow_plaintext=_allows_plaintext(info), environment=os.environ)
+    return SecretStr(text)
 
 
-def _http_url(url: SecretStr) -> SecretStr:
-    if urlsplit(url.get_secret_value()).scheme not in ("http", "https"):
+def _http_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
+    text = url.get_secret_value()
+    if urlsplit(text).scheme not in ("http", "https"):
         raise ValueError("must start with http:// or https://")
+    if not _is_development(info):
+        refuse_exposed_page(text, allow_plaintext=_allows_plaintext(info))
     return url
+
+
+def _is_development(info: ValidationInfo) -> bool:
+    return info.data.get("environment") == "development"
+
+
+def _allows_plaintext(info: ValidationInfo) -> bool:
+    return info.data.get("allow_plaintext") is True
+
+
+def _files(info: ValidationInfo, **settings: str) -> dict[str, str]:
+    """The files that are set, by the names that a URL has for them."""
+    given = {parameter: info.data.get(name) for parameter, name in settings.items()}
+    return {parameter: str(path) for parameter, path in given.items() if path is not None}
 
 
 def _fernet_key(key: SecretStr) -> SecretStr:
@@ -63,6 +116,30 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
+    # The URLs are judged by what stands above them.
+    environment: Literal["production", "development"] = Field(
+        default="production",
+        description="`development` takes weak secrets, and talks to other machines in clear",
+    )
+    allow_plaintext: bool = Field(
+        default=False,
+        description="Whether broker and database may be on other machines without TLS",
+    )
+    amqp_ca_file: FilePath | None = Field(
+        default=None, description="CA that signed the broker's certificate, where the system does not know it"
+    )
+    amqp_certificate_file: FilePath | None = Field(
+        default=None, description="Certificate that we show the broker (PEM)"
+    )
+    amqp_key_file: FilePath | None = Field(default=None, description="Its private key")
+    database_ca_file: FilePath | None = Field(
+        default=None,
+        description="CA that signed the database's certificate; with it, `sslmode` is `verify-full`",
+    )
+    database_certificate_file: FilePath | None = Field(
+        default=None, description="Certificate that we show the database (PEM)"
+    )
+    database_key_file: FilePath | None = Field(default=None, description="Its private key")
     amqp_url: Annotated[SecretStr, AfterValidator(_amqp_url)] = Field(
         default=SecretStr("amqp://localhost:5672/"), description="RabbitMQ, 3.10 or newer"
     )
@@ -74,6 +151,11 @@ class Settings(BaseSettings):
         default=None,
         description="RabbitMQ's management API, if `stockhook topology --check` is to see bindings: "
         "`http://user:password@host:15672`",
+    )
+    declare_topology: bool = Field(
+        default=True,
+        description="Whether ingest and consumers declare exchanges and queues; without, they look whether "
+        "`stockhook topology` has",
     )
     ingest_host: str = Field(default="127.0.0.1", description="Address that the ingest listens on")
     ingest_port: int = Field(default=8080, ge=1, le=65535, description="Port of the ingest")
@@ -91,11 +173,12 @@ class Settings(BaseSettings):
     )
     ovoko_secrets: Secrets = Field(
         default=(),
-        description="Secrets accepted from Ovoko, comma-separated: all are valid at once",
+        description="Secrets accepted from Ovoko, comma-separated, the newest first: all are valid at once",
     )
     buyback_tokens: Secrets = Field(
         default=(),
-        description="Tokens accepted from Luxclusif Buyback, comma-separated: all are valid at once",
+        description="Tokens accepted from Luxclusif Buyback, comma-separated, the newest first: all are "
+        "valid at once",
     )
     sealing_keys: Annotated[
         tuple[Annotated[SecretStr, AfterValidator(_fernet_key)], ...],

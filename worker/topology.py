@@ -11,6 +11,9 @@ EVENTS = "stockhook.events"
 RETURN = "stockhook.return"
 QUARANTINE = "stockhook.quarantine"
 
+# Leads nowhere: what is published to it comes back, which shows that the broker takes messages.
+PROBE = "stockhook.probe"
+
 # The last resort against what kills its consumer (worker/suspects.py comes before it). RabbitMQ 4 has
 # the same default, older ones have none.
 DELIVERY_LIMIT = 20
@@ -84,6 +87,7 @@ def topology(delays: Sequence[timedelta], families: Iterable[str] = FAMILIES) ->
             Exchange(EVENTS, "topic", {"alternate-exchange": QUARANTINE}),
             Exchange(RETURN, "direct"),
             Exchange(QUARANTINE, "fanout"),
+            Exchange(PROBE, "direct"),
         ),
         queues=(*returning, quarantine),
         bindings=(

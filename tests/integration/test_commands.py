@@ -71,6 +71,20 @@ async def test_exit_codes(stack: Stack) -> None:
         assert "hunter2" not in command.stderr
 
 
+async def test_weak_secrets_are_refused_but_in_development(stack: Stack) -> None:
+    refused = stack.run("ingest", STOCKHOOK_OVOKO_SECRETS="hunter2,u7Kd0-plenty-of-it,hunter3")
+    await stack.started("ingest", STOCKHOOK_OVOKO_SECRETS="hunter2", STOCKHOOK_ENVIRONMENT="development")
+    answer = await stack.post_ovoko(BODY, secret="hunter2")
+
+    assert refused.returncode == 78
+    assert refused.stderr.splitlines()[-1] == (
+        "stockhook: STOCKHOOK_OVOKO_SECRETS: secret 1 is shorter than 12 characters; "
+        "STOCKHOOK_OVOKO_SECRETS: secret 3 is shorter than 12 characters: "
+        "set longer ones, or STOCKHOOK_ENVIRONMENT=development"
+    )
+    assert answer.status_code == 200
+
+
 async def test_a_taken_ops_port_is_one_sentence(stack: Stack) -> None:
     first = await stack.started("consume", "orders")
     second = stack.run("consume", "orders", STOCKHOOK_OPS_PORT=str(first.ops_port))

@@ -24,6 +24,7 @@ def test_the_exchanges() -> None:
         Exchange("stockhook.events", "topic", {"alternate-exchange": "stockhook.quarantine"}),
         Exchange("stockhook.return", "direct"),
         Exchange("stockhook.quarantine", "fanout"),
+        Exchange("stockhook.probe", "direct"),
     )
 
 

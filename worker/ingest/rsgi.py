@@ -24,6 +24,7 @@ from granian.rsgi import (  # type: ignore[attr-defined]  # granian re-exports t
 from schemas.events import Provider
 from worker import metrics
 from worker.broker import Broker
+from worker.exposure import weak_secrets
 from worker.ingest.service import Disconnected, Ingest, Request, Response, why_off
 from worker.ingest.spool import Spool, SpoolBroken
 from worker.ingest.storage import Storage
@@ -32,7 +33,7 @@ from worker.logs import configure
 from worker.notify import telling_manager
 from worker.ops import serve_ops
 from worker.publisher import Publisher
-from worker.settings import BadSettings, Settings, read_settings
+from worker.settings import PREFIX, BadSettings, Settings, read_settings
 from worker.topology import topology
 
 log = structlog.get_logger(__name__)
@@ -68,6 +69,7 @@ class Application:
                 Broker(settings.amqp_url.get_secret_value(), "ingest"),
                 topology(settings.delays),
                 settings.publish_timeout,
+                settings.declare_topology,
             )
         )
         storage = Storage(publisher, await self._open_spool())
@@ -152,6 +154,7 @@ def serve(settings: Settings) -> None:
             log.warning("endpoint.off", provider=provider, reason=reason)
     if all(off.values()):
         raise BadSettings("no endpoint can be served: " + " ".join(filter(None, off.values())))
+    _refuse_weak_secrets(settings)
     Granian(
         target="worker.ingest.rsgi:create_application",
         factory=True,
@@ -169,6 +172,18 @@ def serve(settings: Settings) -> None:
         log_dictconfig=_LOGGING,
         workers_kill_timeout=int(settings.shutdown_grace) + 5,
     ).serve()
+
+
+def _refuse_weak_secrets(settings: Settings) -> None:
+    """Whoever guesses one can invent orders."""
+    if settings.environment == "development":
+        return
+    accepted = {"OVOKO_SECRETS": settings.ovoko_secrets, "BUYBACK_TOKENS": settings.buyback_tokens}
+    faults = [
+        f"{PREFIX}{name}: {fault}" for name, secrets in accepted.items() for fault in weak_secrets(secrets)
+    ]
+    if faults:
+        raise BadSettings("; ".join(faults) + f": set longer ones, or {PREFIX}ENVIRONMENT=development")
 
 
 # granian's own lines go where ours go.
