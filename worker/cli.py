@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Coroutine
+from importlib.metadata import version
 from typing import Annotated, Any, TypeVar
 
 import asyncpg
@@ -38,6 +39,7 @@ MISCONFIGURED = 78
 app = App(
     name="stockhook",
     help="Takes marketplace webhooks in, never loses one, and keeps stock and orders in Postgres true.",
+    version=lambda: version("stockhook"),
     version_flags=["--version"],
 )
 # Imported when they are called: no other command needs what they bring.
