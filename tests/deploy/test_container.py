@@ -1,0 +1,70 @@
+"""deploy/Dockerfile, as far as it can be tried without an engine."""
+
+import re
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from deploy.local.services import CHECKOUT
+from tests.deploy.tools import DEPLOY, run, tool
+from worker.migrations import migrations
+
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
+# Sources and target of each COPY from the checkout.
+COPIES = [words.split() for words in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built as the image builds it: of what it copies, and nothing else."""
+    folder = tmp_path_factory.mktemp("build")
+    for *sources, _target in COPIES:
+        for source in sources:
+            assert (CHECKOUT / source).exists(), source
+            if (CHECKOUT / source).is_dir():
+                shutil.copytree(
+                    CHECKOUT / source, folder / source, ignore=shutil.ignore_patterns("__pycache__")
+                )
+            else:
+                shutil.copy(CHECKOUT / source, folder)
+    command = "-m pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir dist ."
+    built = run(sys.executable, *command.split(), folder=folder)
+    assert built.returncode == 0, built.stderr
+    (made,) = (folder / "dist").glob("*.whl")
+    return made
+
+
+def test_hadolint_has_nothing_to_say() -> None:
+    found = tool("hadolint", DEPLOY / "Dockerfile")
+
+    assert found.returncode == 0, found.stdout
+
+
+def test_what_the_image_copies_is_let_through_to_the_builder() -> None:
+    let_through = {
+        line[1:] for line in (CHECKOUT / ".dockerignore").read_text().splitlines() if line.startswith("!")
+    }
+
+    assert {source for *sources, _target in COPIES for source in sources} == let_through
+
+
+def test_the_wheel_holds_every_migration(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+
+    assert {f"schemas/migrations/{migration.name}.sql" for migration in migrations()} <= set(names)
+
+
+def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as files:
+        files.extractall(tmp_path / "installed")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'installed')!r}); import worker; "
+        "assert 'installed' in worker.__file__, worker.__file__; "
+        "sys.argv = ['stockhook', '--version']; from worker.cli import main; main()"
+    )
+    told = run(sys.executable, "-P", "-c", code, folder=tmp_path)
+
+    assert (told.returncode, told.stdout.strip()) == (0, "0.1.0"), told.stderr

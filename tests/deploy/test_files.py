@@ -1,0 +1,47 @@
+"""What holds for every file of deploy/."""
+
+import re
+
+import pytest
+
+from deploy.local.services import CHECKOUT
+from tests.deploy.tools import DEPLOY, tool
+from worker.settings import PREFIX, Settings
+
+NAME = re.compile(r"STOCKHOOK_[A-Z0-9_]*[A-Z0-9]", re.IGNORECASE)
+# No settings of the product: where its secrets lie, and what compose.yaml lets one choose.
+OTHERS = {
+    "SECRETS_DIR",
+    "VERSION",
+    "INGEST_ADDRESS",
+    "RABBITMQ_PORT",
+    "PROMETHEUS_PORT",
+    "GRAFANA_PORT",
+}
+FILES = sorted(
+    path
+    for part in ("Dockerfile", "compose.yaml", "compose-secrets", "kubernetes/*", "systemd/*", "*.md")
+    for path in DEPLOY.glob(part)
+)
+SCRIPTS = [DEPLOY / "compose-secrets", DEPLOY / "local/bootstrap", CHECKOUT / ".ci/run"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_setting_that_a_file_names_exists(path: object) -> None:
+    text = path.read_text()  # type: ignore[attr-defined]
+    named = {name.upper().removeprefix(PREFIX) for name in NAME.findall(text) if "spool_events" not in name}
+    known = {name.upper() for name in Settings.model_fields} | OTHERS
+
+    assert named - known == set()
+
+
+def test_the_yaml_is_well_formed() -> None:
+    found = tool("yamllint", "--strict", "-c", CHECKOUT / "tests/deploy/yamllint.yaml", DEPLOY)
+
+    assert found.returncode == 0, found.stdout
+
+
+def test_shellcheck_has_nothing_to_say_of_the_scripts() -> None:
+    found = tool("shellcheck", *SCRIPTS)
+
+    assert found.returncode == 0, found.stdout

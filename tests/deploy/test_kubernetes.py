@@ -1,0 +1,213 @@
+"""deploy/kubernetes against Kubernetes' own schemas, and against what the product promises."""
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from consumers.registry import FAMILIES
+from tests.deploy.custom_resources import RabbitmqCluster, ScaledObject, read_custom_resource
+from tests.deploy.tools import DEPLOY, documents, tool
+from worker.cli import app
+from worker.settings import Settings
+from worker.topology import family_queue
+
+KUBERNETES = DEPLOY / "kubernetes"
+CUSTOM = [
+    KUBERNETES / name
+    for name in ("60-keda.yaml", "70-rabbitmq.yaml", "71-postgres.yaml", "80-monitoring.yaml")
+]
+CORE = sorted(set(KUBERNETES.glob("*.yaml")) - set(CUSTOM))
+RESOURCES = [resource for path in CORE for resource in documents(path)]
+CUSTOM_RESOURCES = [resource for path in CUSTOM for resource in documents(path)]
+
+
+def of_kind(*kinds: str) -> list[dict[str, Any]]:
+    return [resource for resource in RESOURCES if resource["kind"] in kinds]
+
+
+def named(kind: str, name: str) -> dict[str, Any]:
+    (found,) = [resource for resource in of_kind(kind) if resource["metadata"]["name"] == name]
+    return found
+
+
+WORKLOADS = of_kind("StatefulSet", "Deployment", "Job")
+SERVING = of_kind("StatefulSet", "Deployment")
+every_workload = pytest.mark.parametrize("workload", WORKLOADS, ids=lambda one: one["metadata"]["name"])
+every_server = pytest.mark.parametrize("workload", SERVING, ids=lambda one: one["metadata"]["name"])
+
+
+def pod_of(workload: dict[str, Any]) -> dict[str, Any]:
+    pod: dict[str, Any] = workload["spec"]["template"]["spec"]
+    return pod
+
+
+def container_of(workload: dict[str, Any]) -> dict[str, Any]:
+    (container,) = pod_of(workload)["containers"]
+    found: dict[str, Any] = container
+    return found
+
+
+def test_they_fit_the_schemas_of_kubernetes() -> None:
+    found = tool("kubernetes-validate", "--strict", *CORE)
+
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_a_misspelt_field_would_be_found(tmp_path: Path) -> None:
+    ingest = deepcopy(named("StatefulSet", "stockhook-ingest"))
+    container = container_of(ingest)
+    container["livenessProb"] = container.pop("livenessProbe")
+    path = tmp_path / "ingest.json"
+    path.write_text(json.dumps(ingest))
+    found = tool("kubernetes-validate", "--strict", path)
+
+    assert found.returncode != 0
+    assert "livenessProb" in found.stdout + found.stderr
+
+
+@pytest.mark.parametrize(
+    "resource", CUSTOM_RESOURCES, ids=lambda one: f"{one['kind']}-{one['metadata']['name']}"
+)
+def test_operators_resources_have_the_fields_that_operators_know(resource: dict[str, Any]) -> None:
+    read_custom_resource.validate_python(resource)
+    misspelt = {**resource, "spec": {**resource["spec"], "replica": 3}}
+    with pytest.raises(ValidationError):
+        read_custom_resource.validate_python(misspelt)
+
+
+@every_workload
+def test_pods_may_do_little(workload: dict[str, Any]) -> None:
+    pod, container = pod_of(workload), container_of(workload)
+
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 10001,
+        "runAsGroup": 10001,
+        "fsGroup": 10001,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert {"requests", "limits"} <= set(container["resources"])
+
+
+@every_workload
+def test_their_arguments_are_commands_and_their_secrets_settings(workload: dict[str, Any]) -> None:
+    pod, container = pod_of(workload), container_of(workload)
+    (secret_name,) = [volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume]
+    keys = named("Secret", secret_name)["stringData"]
+
+    assert container["args"][0] in app
+    assert set(container["args"][1:]) <= set(FAMILIES)
+    assert {key.removeprefix("stockhook_") for key in keys} <= set(Settings.model_fields)
+
+
+@every_server
+def test_a_pod_has_time_for_what_is_in_hand(workload: dict[str, Any]) -> None:
+    grace = float(named("ConfigMap", "stockhook")["data"]["STOCKHOOK_SHUTDOWN_GRACE"])
+    before = container_of(workload).get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+
+    assert pod_of(workload)["terminationGracePeriodSeconds"] >= before + grace + 20
+
+
+@every_server
+def test_probes_ask_the_ops_port_and_liveness_asks_for_nobody_else(workload: dict[str, Any]) -> None:
+    container = container_of(workload)
+    asked = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("liveness", "readiness", "startup")}
+
+    assert asked == {
+        "liveness": {"path": "/livez", "port": "ops"},
+        "readiness": {"path": "/readyz", "port": "ops"},
+        "startup": {"path": "/livez", "port": "ops"},
+    }
+    assert {"name": "ops", "containerPort": 9090} in container["ports"]
+
+
+@every_server
+def test_a_disruption_takes_one_pod_at_most_and_can_take_place(workload: dict[str, Any]) -> None:
+    budget = named("PodDisruptionBudget", workload["metadata"]["name"])["spec"]
+
+    assert budget == {"maxUnavailable": 1, "selector": workload["spec"]["selector"]}
+    selected = workload["spec"]["selector"]["matchLabels"].items()
+    assert selected <= workload["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_a_spool_outlives_its_pod() -> None:
+    ingest = named("StatefulSet", "stockhook-ingest")["spec"]
+    (claim,) = ingest["volumeClaimTemplates"]
+    (mount,) = [
+        mount
+        for mount in container_of({"spec": ingest})["volumeMounts"]
+        if mount["name"] == claim["metadata"]["name"]
+    ]
+
+    assert ingest["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+    assert mount["mountPath"] == "/var/lib/stockhook"
+    assert "STOCKHOOK_SPOOL_PATH=/var/lib/stockhook/" in (DEPLOY / "Dockerfile").read_text()
+
+
+def test_each_family_has_a_deployment_and_they_are_alike_but_for_its_name() -> None:
+    def of_orders(family: str) -> Any:
+        deployment = named("Deployment", f"stockhook-consumer-{family}")
+        return json.loads(json.dumps(deployment).replace(family, "orders"))
+
+    assert len(of_kind("Deployment")) == len(FAMILIES)
+    for family in FAMILIES:
+        assert of_orders(family) == named("Deployment", "stockhook-consumer-orders")
+
+
+def test_families_scale_by_their_own_queue_and_never_by_a_retry_step() -> None:
+    found = [read_custom_resource.validate_python(resource) for resource in CUSTOM_RESOURCES]
+    scaled = {
+        one.spec.scale_target_ref.name: [trigger.metadata.queue_name for trigger in one.spec.triggers]
+        for one in found
+        if isinstance(one, ScaledObject)
+    }
+
+    assert scaled == {f"stockhook-consumer-{family}": [family_queue(family)] for family in FAMILIES}
+
+
+def test_the_cluster_has_the_settings_that_a_broker_was_booted_with() -> None:
+    def lines(text: str) -> list[str]:
+        return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+    (cluster,) = [
+        one
+        for one in map(read_custom_resource.validate_python, CUSTOM_RESOURCES)
+        if isinstance(one, RabbitmqCluster)
+    ]
+    tested = (DEPLOY / "rabbitmq/stockhook.conf").read_text()
+
+    assert lines(cluster.spec.rabbitmq.additional_config) == [*lines(tested), "default_vhost = stockhook"]
+
+
+def test_network_policies_close_everything_and_open_what_each_needs() -> None:
+    policies = {policy["metadata"]["name"]: policy["spec"] for policy in of_kind("NetworkPolicy")}
+
+    def components(name: str) -> list[str]:
+        (expression,) = policies[name]["podSelector"]["matchExpressions"]
+        values: list[str] = expression["values"]
+        return values
+
+    def ports(name: str, direction: str) -> set[int]:
+        return {port["port"] for rule in policies[name][direction] for port in rule["ports"]}
+
+    assert policies["stockhook-nothing"] == {
+        "podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "stockhook"}},
+        "policyTypes": ["Ingress", "Egress"],
+    }
+    assert components("stockhook-webhooks") == ["ingest"]
+    assert components("stockhook-to-broker") == ["ingest", "consumer", "topology"]
+    assert components("stockhook-to-database") == ["consumer", "migrate"]
+    assert ports("stockhook-webhooks", "ingress") == {8080}
+    assert ports("stockhook-metrics", "ingress") == {9090}
+    assert ports("stockhook-to-broker", "egress") == {5671, 5672}
+    assert ports("stockhook-to-database", "egress") == {5432}

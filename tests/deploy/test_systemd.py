@@ -1,0 +1,98 @@
+"""deploy/systemd: what systemd itself says of the units, and what they promise each other."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from consumers.registry import FAMILIES
+from tests.deploy.tools import DEPLOY, system_tool
+from worker.lifetime import HANG_SECONDS
+
+SYSTEMD = DEPLOY / "systemd"
+SERVICES = sorted(SYSTEMD.glob("*.service"))
+# Tenths: 1.5 of 10, where 10 is a service without any sandbox.
+EXPOSURE = 15
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A root folder with the units, those that they lean on, and a command to start."""
+    units = tmp_path / "etc/systemd/system"
+    shutil.copytree(SYSTEMD, units)
+    for folder in (Path("/usr/lib/systemd/system"), Path("/lib/systemd/system")):
+        if folder.exists():
+            shutil.copytree(folder, tmp_path / "usr/lib/systemd/system", symlinks=True)
+            break
+    command = tmp_path / "opt/stockhook/bin/stockhook"
+    command.parent.mkdir(parents=True)
+    command.touch(0o755)
+    return tmp_path
+
+
+def verify(machine: Path) -> str:
+    units = ["stockhook-ingest.service", "stockhook-migrate.service", "stockhook.target"]
+    units += [f"stockhook-consumer@{family}.service" for family in FAMILIES]
+    return system_tool("systemd-analyze", "verify", "--man=no", f"--root={machine}", *units).stderr
+
+
+def test_systemd_has_nothing_to_say_of_the_units(machine: Path) -> None:
+    assert verify(machine) == ""
+
+
+def test_systemd_would_say_so(machine: Path) -> None:
+    unit = machine / "etc/systemd/system/stockhook-ingest.service"
+    unit.write_text(unit.read_text().replace("WatchdogSec=", "WatchdogSeconds="))
+
+    assert "WatchdogSeconds" in verify(machine)
+
+
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
+def test_units_may_do_little(unit: Path) -> None:
+    found = system_tool(
+        "systemd-analyze", "security", "--offline=yes", "--no-pager", f"--threshold={EXPOSURE}", unit
+    )
+
+    assert found.returncode == 0, found.stdout
+
+
+def test_the_target_wants_every_family_and_each_has_a_port_of_its_own() -> None:
+    wanted = re.findall(r"^Wants=stockhook-consumer@(\w+)\.service$", text("stockhook.target"), re.MULTILINE)
+    ports = {text(f"consumer-{family}.env").strip() for family in FAMILIES}
+
+    assert wanted == list(FAMILIES)
+    assert len(ports) == len(FAMILIES)
+
+
+@pytest.mark.parametrize("name", ["stockhook-ingest.service", "stockhook-consumer@.service"])
+def test_a_unit_waits_for_what_is_in_hand_and_for_what_a_hung_loop_says(name: str) -> None:
+    unit = text(name)
+
+    assert number("TimeoutStopSec", unit) >= number("STOCKHOOK_SHUTDOWN_GRACE", unit) + 20
+    assert number("WatchdogSec", unit) > HANG_SECONDS
+    assert "Type=notify\n" in unit
+
+
+def test_each_unit_gets_the_secrets_that_it_needs_and_no_others() -> None:
+    def secrets(name: str) -> set[str]:
+        return set(re.findall(r"^LoadCredential=stockhook_(\w+):", text(name), re.MULTILINE))
+
+    assert secrets("stockhook-ingest.service") == {
+        "amqp_url",
+        "ovoko_secrets",
+        "buyback_tokens",
+        "sealing_keys",
+    }
+    assert secrets("stockhook-consumer@.service") == {"amqp_url", "database_url"}
+    assert secrets("stockhook-migrate.service") == {"database_url"}
+
+
+def text(name: str) -> str:
+    return (SYSTEMD / name).read_text()
+
+
+def number(key: str, unit: str) -> int:
+    found = re.search(rf"{key}=(\d+)", unit)
+    assert found is not None, key
+    return int(found[1])
