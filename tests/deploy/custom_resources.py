@@ -40,7 +40,7 @@ class Selector(Resource):
 
 
 class SecretTargetRef(Resource):
-    parameter: Literal["host"]
+    parameter: Literal["host", "tls", "ca"]
     name: str
     key: str
 
@@ -135,7 +135,13 @@ class Affinity(Resource):
     pod_anti_affinity: PodAntiAffinity
 
 
+class Tls(Resource):
+    secret_name: str
+    ca_secret_name: str
+
+
 class RabbitmqClusterSpec(Resource):
+    tls: Tls
     replicas: Literal[3, 5]
     image: str
     persistence: Persistence

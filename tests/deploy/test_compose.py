@@ -9,7 +9,7 @@ import pytest
 from deploy.local.services import CHECKOUT
 from tests.deploy.tools import DEPLOY, documents, run, tool
 from worker.cli import app
-from worker.settings import Settings
+from worker.settings import read_settings
 
 COMPOSE = DEPLOY / "compose.yaml"
 ONE_SHOT = {"migrate", "topology"}
@@ -68,12 +68,14 @@ def test_no_password_is_in_the_file(compose: dict[str, Any]) -> None:
 
 
 def test_the_script_makes_every_secret_and_the_product_can_read_them(
-    compose: dict[str, Any], secrets: Path
+    compose: dict[str, Any], secrets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name, value in {**compose["x-environment"], "STOCKHOOK_SECRETS_DIR": str(secrets)}.items():
+        monkeypatch.setenv(name, value)
     for name, secret in compose["secrets"].items():
         assert secret == {"file": f"./secrets/{name}"}
         assert (secrets / name).read_text().strip()
-    settings = Settings(_secrets_dir=secrets)
+    settings = read_settings()
 
     password = (secrets / "rabbitmq_password").read_text().strip()
     assert settings.amqp_url.get_secret_value() == f"amqp://stockhook:{password}@rabbitmq:5672/stockhook"

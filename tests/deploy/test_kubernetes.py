@@ -209,5 +209,5 @@ def test_network_policies_close_everything_and_open_what_each_needs() -> None:
     assert components("stockhook-to-database") == ["consumer", "migrate"]
     assert ports("stockhook-webhooks", "ingress") == {8080}
     assert ports("stockhook-metrics", "ingress") == {9090}
-    assert ports("stockhook-to-broker", "egress") == {5671, 5672}
+    assert ports("stockhook-to-broker", "egress") == {5671}
     assert ports("stockhook-to-database", "egress") == {5432}
