@@ -56,6 +56,8 @@ docs: bootstrap  ## what is generated: parts of README.md, deploy/rabbitmq/topol
 	@$(PYTHON) -m worker.reference README.md
 	@$(PYTHON) -m deploy.documents
 	@STOCKHOOK_AMQP_URL=amqp://localhost/stockhook .venv/bin/stockhook topology --definitions >deploy/rabbitmq/topology.json
+	@.venv/bin/stockhook grants rabbitmq --json >deploy/rabbitmq/permissions.json
+	@.venv/bin/stockhook grants postgres >deploy/postgres/roles.sql
 
 mutants: bootstrap  ## plant known bugs in a copy, one by one: the tests must catch each
 	@exec $(PYTHON) -m tests.mutants $(ARGS)

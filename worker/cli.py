@@ -19,6 +19,7 @@ from worker.broker import Broker, BrokerUnavailable, TopologyMismatch
 from worker.database import Database, DatabaseUnavailable, TransactionConflict
 from worker.definitions import definitions as definitions_of
 from worker.failure import describe
+from worker.grants import grant_tables
 from worker.ingest import rsgi
 from worker.logs import configure
 from worker.management import Management, ManagementUnavailable, vhost_of
@@ -45,6 +46,7 @@ app = App(
 # Imported when they are called: no other command needs what they bring.
 app.command("worker.send.command:send", name="send")
 app.command("worker.health:health", name="health")
+app.command("worker.grants:grants", name="grants")
 app.command("worker.explain:explain", name="explain")
 
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=())]
@@ -88,7 +90,10 @@ def migrate() -> None:
     async def apply() -> list[migrations.Migration]:
         database = _database(settings)
         try:
-            return await migrations.migrate(database)
+            applied = await migrations.migrate(database)
+            async with database.connection() as connection:
+                await grant_tables(connection)
+            return applied
         finally:
             await database.close()
 

@@ -70,7 +70,9 @@ class Keeper:
         self._lost = False
         async with self.broker.connection() as link:
             channel = await link.channel()
-            await channel.declare(topology(self.settings.delays, self.families))
+            declares = self.settings.declare_topology
+            expected = topology(self.settings.delays, self.families)
+            await (channel.declare if declares else channel.look_for)(expected)
             channel.on_cancelled(self._end)
             for queue, lane in self._queues.items():
                 await channel.consume(queue, f"dead.{lane}", PREFETCH, partial(self._put, lane))

@@ -1,0 +1,311 @@
+"""The least that each process needs: each user against each object; only what is listed succeeds."""
+
+import json
+import shlex
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from deploy.local.rabbitmq import VHOST, password_hash
+from deploy.local.services import CHECKOUT, Services
+from tests.stack import Stack, until
+from worker.broker import Broker, BrokerRefused, BrokerUnavailable, Channel, Message, Unroutable
+from worker.grants import ROLES, broker_commands, broker_definitions, broker_users, roles_sql
+from worker.topology import Exchange, Queue
+
+PASSWORD = "only-for-these-tests"
+ORDER = b'{"event_type":"order.created","timestamp":"2026-03-01T12:00:00Z","event_data":{"order_id":"%d"}}'
+
+
+@pytest.fixture
+def users(services: Services, stack: Stack, tmp_path: Path) -> Callable[[str], str]:
+    """Every user of the broker; the URL of one, by its role."""
+    if services.rabbitmq is None:
+        pytest.skip("needs a RabbitMQ of our own")
+    made = broker_definitions(broker_users(), VHOST) | {
+        "users": [
+            {"name": user.name, "password_hash": password_hash(PASSWORD), "tags": list(user.tags)}
+            for user in broker_users()
+        ]
+    }
+    file = tmp_path / "users.json"
+    file.write_text(json.dumps(made))
+    services.rabbitmq.ctl("import_definitions", str(file))
+    return lambda role: _as(services.amqp_url, f"stockhook_{role}")
+
+
+@pytest.fixture
+async def roles(fresh_database: str) -> Callable[[str], str]:
+    """Every role of the database, its tables made by the owner; the URL of one."""
+    connection = await asyncpg.connect(fresh_database)
+    await connection.execute(roles_sql())
+    for role in ROLES:
+        await connection.execute(f"ALTER ROLE {role.name} PASSWORD '{PASSWORD}'")
+    await connection.close()
+    return lambda role: _as(fresh_database, f"stockhook_{role}")
+
+
+def _as(url: str, user: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{user}:{PASSWORD}@{parts.hostname}:{parts.port}").geturl()
+
+
+def _publish(exchange: str, routing_key: str) -> Callable[[Channel], Awaitable[object]]:
+    async def publish(channel: Channel) -> None:
+        try:
+            await channel.publish(Message(exchange, routing_key, "matrix", {}, b""), 5)
+        except Unroutable:
+            return
+        except BrokerUnavailable:
+            # A refused publish closes the channel; nothing else here does.
+            assert not channel.is_open
+            raise
+
+    return publish
+
+
+def _get(queue: str) -> Callable[[Channel], Awaitable[object]]:
+    return lambda channel: channel.get(queue)
+
+
+OPERATIONS: dict[str, Callable[[Channel], Awaitable[object]]] = {
+    "declare exchange": lambda channel: channel.declare_one(Exchange("stockhook.matrix", "direct")),
+    "declare queue": lambda channel: channel.declare_one(
+        Queue("stockhook.matrix", {"x-queue-type": "quorum"})
+    ),
+    "delete queue": lambda channel: channel.delete("stockhook.matrix"),
+    "declare elsewhere": lambda channel: channel.declare_one(Exchange("other.matrix", "direct")),
+    "publish event": _publish("stockhook.events", "ovoko.order.created"),
+    "publish to quarantine": _publish("stockhook.events", "quarantine.ovoko"),
+    "publish unknown key": _publish("stockhook.events", "amazon.order.created"),
+    "publish probe": _publish("stockhook.probe", "nowhere"),
+    "publish copy": _publish("stockhook.return", "stockhook.orders.dead"),
+    "publish quarantined": _publish("stockhook.quarantine", ""),
+    "publish past exchanges": _publish("", "stockhook.orders"),
+    "get event": _get("stockhook.orders"),
+    "get retry": _get("stockhook.orders.retry.1s"),
+    "get dead": _get("stockhook.orders.dead"),
+    "get quarantined": _get("stockhook.quarantine"),
+}
+ALLOWED = {
+    "monitor": set(),
+    "ingest": {"publish event", "publish to quarantine", "publish probe"},
+    "consumer": {
+        "publish probe",
+        "publish copy",
+        "publish quarantined",
+        "get event",
+        "get dead",
+        "get quarantined",
+    },
+    "operator": {
+        "publish event",
+        "publish to quarantine",
+        "publish unknown key",
+        "publish probe",
+        "publish copy",
+    },
+    "topology": OPERATIONS.keys() - {"declare elsewhere", "publish past exchanges"},
+}
+
+
+@pytest.mark.parametrize("role", ALLOWED)
+async def test_each_user_may_do_what_is_listed_and_nothing_else(
+    users: Callable[[str], str], role: str
+) -> None:
+    allowed: set[str] = set()
+    async with Broker(users(role), "test").connection() as link:
+        for name, operation in OPERATIONS.items():
+            channel = await link.channel()
+            try:
+                await operation(channel)
+            except BrokerUnavailable:
+                continue
+            allowed.add(name)
+
+    assert allowed == ALLOWED[role]
+
+
+def test_every_user_is_tried() -> None:
+    assert {user.name for user in broker_users()} == {f"stockhook_{role}" for role in ALLOWED}
+
+
+def test_the_commands_say_the_same_as_the_definitions(services: Services, stack: Stack) -> None:
+    if services.rabbitmq is None:
+        pytest.skip("needs a RabbitMQ of our own")
+    vhost = "of-commands"
+    for line in broker_commands(broker_users(), vhost):
+        _, *arguments = shlex.split(line, comments=True) or [""]
+        if arguments and arguments[0] in ("add_vhost", "set_permissions", "set_topic_permissions"):
+            services.rabbitmq.ctl(*arguments)
+    permissions = json.loads(services.rabbitmq.ctl("list_permissions", "-p", vhost, "--formatter", "json"))
+    topics = json.loads(services.rabbitmq.ctl("list_topic_permissions", "-p", vhost, "--formatter", "json"))
+    services.rabbitmq.ctl("delete_vhost", vhost)
+
+    expected = broker_definitions(broker_users(), vhost)
+    by_user = {one["user"]: one for one in permissions}
+    assert by_user == {
+        one["user"]: {name: one[name] for name in ("user", "configure", "write", "read")}
+        for one in expected["permissions"]
+    }
+    assert [(one["user"], one["exchange"], one["write"]) for one in topics] == [
+        (one["user"], one["exchange"], one["write"]) for one in expected["topic_permissions"]
+    ]
+
+
+def test_the_files_are_fresh(stack: Stack) -> None:
+    """When this fails: `make docs`."""
+    found = json.loads((CHECKOUT / "deploy/rabbitmq/permissions.json").read_text())
+
+    assert found == broker_definitions(broker_users(), "stockhook")
+    assert (CHECKOUT / "deploy/postgres/roles.sql").read_text() == roles_sql()
+    assert stack.run("grants", "postgres").stdout == roles_sql()
+    assert json.loads(stack.run("grants", "rabbitmq", "--json").stdout) == found
+    assert "rabbitmqctl delete_user guest" in stack.run("grants", "rabbitmq").stdout
+
+
+TABLES = """
+SELECT relname AS name, attname AS first
+FROM pg_class
+JOIN pg_attribute ON attrelid = pg_class.oid AND attnum = 1
+WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
+ORDER BY relname
+"""
+STATEMENTS = {
+    "SELECT": "SELECT FROM {table} LIMIT 0",
+    "INSERT": "INSERT INTO {table} DEFAULT VALUES",
+    "UPDATE": "UPDATE {table} SET {first} = DEFAULT WHERE false",
+    "DELETE": "DELETE FROM {table} WHERE false",
+    "TRUNCATE": "TRUNCATE {table} CASCADE",
+    "ALTER": "ALTER TABLE {table} ADD COLUMN odd text",
+    "DROP": "DROP TABLE {table} CASCADE",
+}
+MONTHS = "SELECT add_event_log_months(now(), now() + interval '5 months')"
+
+
+async def _may(connection: "asyncpg.Connection[asyncpg.Record]", statement: str) -> bool:
+    """Whether permissions let it through, whatever becomes of it then."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await connection.execute(statement)
+    except asyncpg.InsufficientPrivilegeError:
+        return False
+    except asyncpg.IntegrityConstraintViolationError:
+        return True
+    finally:
+        await transaction.rollback()
+    return True
+
+
+async def test_each_role_may_do_what_is_listed_and_nothing_else(
+    stack: Stack, roles: Callable[[str], str]
+) -> None:
+    migrated = stack.run("migrate", STOCKHOOK_DATABASE_URL=roles("owner"))
+    owner = await asyncpg.connect(roles("owner"))
+    tables = {row["name"]: row["first"] for row in await owner.fetch(TABLES)}
+
+    assert migrated.returncode == 0, migrated.stderr
+    for role in ROLES[1:]:
+        # A table that a migration made is to be thought of here as well.
+        assert role.tables.keys() == tables.keys(), role.name
+        connection = await asyncpg.connect(roles(role.name.removeprefix("stockhook_")))
+        for table, first in tables.items():
+            allowed = {
+                privilege
+                for privilege, statement in STATEMENTS.items()
+                if await _may(connection, statement.format(table=table, first=first))
+            }
+            assert allowed == set(role.tables[table]), f"{role.name} on {table}"
+        assert await _may(connection, MONTHS) is bool(role.functions), role.name
+        assert not await _may(connection, "CREATE TABLE odd ()")
+        assert not await _may(connection, "CREATE SCHEMA odd")
+        await connection.close()
+    for statement in STATEMENTS.values():
+        assert await _may(owner, statement.format(table="parts", first="part_id"))
+    await owner.close()
+
+
+async def test_whoever_adds_months_is_not_led_astray_by_a_schema_of_his_own(
+    stack: Stack, roles: Callable[[str], str], fresh_database: str
+) -> None:
+    """The function acts as the owner: what it calls must not be the caller's."""
+    stack.run("migrate", STOCKHOOK_DATABASE_URL=roles("owner"))
+    superuser = await asyncpg.connect(fresh_database)
+    await superuser.execute(
+        f"GRANT TEMP ON DATABASE {urlsplit(fresh_database).path[1:]} TO stockhook_consumer"
+    )
+    await superuser.close()
+    connection = await asyncpg.connect(roles("consumer"))
+    await connection.execute("CREATE TEMP TABLE event_log (seq bigint)")
+    await connection.execute(MONTHS)
+    partitions = await connection.fetchval(
+        "SELECT count(*) FROM pg_inherits WHERE inhparent = 'public.event_log'::regclass"
+    )
+    await connection.close()
+
+    assert partitions == 1 + 6
+
+
+async def test_the_whole_runs_with_these_users(
+    stack: Stack, users: Callable[[str], str], roles: Callable[[str], str]
+) -> None:
+    assert stack.run("topology", STOCKHOOK_AMQP_URL=users("topology")).returncode == 0
+    assert stack.run("migrate", STOCKHOOK_DATABASE_URL=roles("owner")).returncode == 0
+    stack.environment |= {
+        "STOCKHOOK_DATABASE_URL": roles("reader"),
+        "STOCKHOOK_DECLARE_TOPOLOGY": "false",
+        "STOCKHOOK_KEEP_DEAD_LETTERS": "true",
+    }
+    consumer = await stack.started(
+        "consume", STOCKHOOK_AMQP_URL=users("consumer"), STOCKHOOK_DATABASE_URL=roles("consumer")
+    )
+    ingest = await stack.started("ingest", STOCKHOOK_AMQP_URL=users("ingest"))
+    await stack.post_ovoko(ORDER % 1)
+    await stack.post_ovoko(b"not json")
+    await stack.post_ovoko((ORDER % 2).replace(b'"2"', b"{}"))
+
+    async def is_settled() -> bool:
+        lanes = [row["lane"] for row in await stack.fetch("SELECT lane FROM dead_letters ORDER BY lane")]
+        return await stack.count("orders") == 1 and lanes == ["orders", "quarantine"]
+
+    await until(is_settled, "one is applied, one dead, one quarantined")
+    monitor = users("monitor")
+    status = stack.run("status", "--json", STOCKHOOK_AMQP_URL=monitor)
+    audit = stack.run("audit", STOCKHOOK_AMQP_URL=monitor)
+
+    assert (status.returncode, audit.returncode) == (0, 0), status.stderr + audit.stderr
+    assert json.loads(status.stdout)["rows"]["orders"] == 1
+    for worker in (ingest, consumer):
+        assert worker.stop() == 0
+        assert "ACCESS_REFUSED" not in worker.lines()
+
+
+async def test_without_leave_to_declare_what_is_missing_is_named(
+    stack: Stack, users: Callable[[str], str]
+) -> None:
+    await stack.delete_queue("stockhook.orders.retry.2s")
+    found = stack.run(
+        "consume", "orders", STOCKHOOK_AMQP_URL=users("consumer"), STOCKHOOK_DECLARE_TOPOLOGY="false"
+    )
+
+    assert found.returncode == 78
+    assert found.stderr.splitlines()[-1] == (
+        "stockhook: queue stockhook.orders.retry.2s is missing: `stockhook topology` declares it"
+    )
+
+
+async def test_a_user_that_may_not_declare_is_told_so(users: Callable[[str], str]) -> None:
+    async with Broker(users("ingest"), "test").connection() as link:
+        channel = await link.channel()
+        with pytest.raises(BrokerRefused, match="ACCESS_REFUSED"):
+            await channel.declare_one(Exchange("stockhook.matrix", "direct"))
+
+
+async def test_roles_that_are_not_there_are_not_missed(fresh_database: str, stack: Stack) -> None:
+    migrated = stack.run("migrate", STOCKHOOK_DATABASE_URL=fresh_database)
+
+    assert migrated.returncode == 0

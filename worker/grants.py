@@ -1,0 +1,293 @@
+"""Who may do what, as data: RabbitMQ users and Postgres roles with the least that each needs.
+
+Generated from the names of the topology, so that neither can go on without the other; what is missing
+here is missing in production, and `tests/integration/test_grants.py` tries each permission.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import orjson
+from cyclopts import Parameter
+
+from consumers.registry import FAMILIES
+from schemas.events import Provider
+from worker.database import Connection
+from worker.topology import EVENTS, PROBE, QUARANTINE, RETURN, dead_queue, family_queue
+
+NOTHING = "^$"
+PREFIX = "^stockhook\\."
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerUser:
+    """One RabbitMQ user; the three permissions are patterns over names of queues and exchanges.
+
+    `topics` is a pattern over the routing keys that it may publish to the topic exchange.
+    """
+
+    name: str
+    purpose: str
+    configure: str = NOTHING
+    write: str = NOTHING
+    read: str = NOTHING
+    topics: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+def broker_users() -> tuple[BrokerUser, ...]:
+    """Every user, from the one that may least."""
+    consumed = [queue for family in FAMILIES for queue in (family_queue(family), dead_queue(family))]
+    return (
+        BrokerUser(
+            "stockhook_monitor",
+            "metrics, `stockhook doctor`: sees all, touches nothing",
+            tags=("monitoring",),
+        ),
+        BrokerUser(
+            "stockhook_ingest",
+            "`stockhook ingest`: hands events in",
+            write=_one_of([EVENTS, PROBE]),
+            topics=f"^({'|'.join(['quarantine', *Provider])})\\.",
+        ),
+        BrokerUser(
+            "stockhook_consumer",
+            "`stockhook consume`: takes from its queues, passes on to retry steps and dead letters",
+            write=_one_of([RETURN, QUARANTINE, PROBE]),
+            read=_one_of([*consumed, QUARANTINE]),
+        ),
+        BrokerUser(
+            "stockhook_operator",
+            "`stockhook dead`: hands in again what was set aside",
+            write=_one_of([EVENTS, RETURN, PROBE]),
+        ),
+        BrokerUser(
+            "stockhook_topology",
+            "`stockhook topology`, once per release: declares (which takes all three permissions)",
+            configure=PREFIX,
+            write=PREFIX,
+            read=PREFIX,
+        ),
+    )
+
+
+def _one_of(names: Iterable[str]) -> str:
+    return "^(" + "|".join(re.escape(name) for name in names) + ")$"
+
+
+def broker_commands(users: Sequence[BrokerUser], vhost: str) -> list[str]:
+    """For a shell. `add_user` asks for the password, so that none is in a history."""
+    lines = [f"rabbitmqctl add_vhost '{vhost}'"]
+    for user in users:
+        lines += [
+            "",
+            f"# {user.name}: {user.purpose}",
+            f"rabbitmqctl add_user {user.name}",
+            f"rabbitmqctl set_user_tags {user.name} {' '.join(user.tags)}".rstrip(),
+            f"rabbitmqctl set_permissions -p '{vhost}' {user.name} "
+            f"'{user.configure}' '{user.write}' '{user.read}'",
+        ]
+        if user.topics is not None:
+            lines.append(
+                f"rabbitmqctl set_topic_permissions -p '{vhost}' {user.name} {EVENTS} "
+                f"'{user.topics}' '{NOTHING}'"
+            )
+    return [
+        *lines,
+        "",
+        "# Every broker has it, with a password that everybody knows.",
+        "rabbitmqctl delete_user guest",
+    ]
+
+
+def broker_definitions(users: Sequence[BrokerUser], vhost: str) -> dict[str, Any]:
+    """For `rabbitmqctl import_definitions`, when the users are there: it has none of their passwords."""
+    return {
+        "permissions": [
+            {
+                "user": user.name,
+                "vhost": vhost,
+                "configure": user.configure,
+                "write": user.write,
+                "read": user.read,
+            }
+            for user in users
+        ],
+        "topic_permissions": [
+            {"user": user.name, "vhost": vhost, "exchange": EVENTS, "write": user.topics, "read": NOTHING}
+            for user in users
+            if user.topics is not None
+        ],
+    }
+
+
+OWNER = "stockhook_owner"
+CONSUMER = "stockhook_consumer"
+OPERATOR = "stockhook_operator"
+READER = "stockhook_reader"
+
+_PROJECTION = ("SELECT", "INSERT", "UPDATE")
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseRole:
+    """One Postgres role: what it may do with each table, sequence and function."""
+
+    name: str
+    purpose: str
+    tables: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    sequences: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+
+
+CONSUMER_TABLES: dict[str, tuple[str, ...]] = {
+    "schema_migrations": ("SELECT",),
+    "event_ids": ("SELECT", "INSERT"),
+    "event_log": ("SELECT", "INSERT"),
+    "parts": _PROJECTION,
+    "orders": _PROJECTION,
+    "returns": _PROJECTION,
+    "buyback_orders": _PROJECTION,
+    "buyback_items": _PROJECTION,
+    "buyback_shipments": _PROJECTION,
+    "reminders": _PROJECTION,
+    "communications": ("SELECT", "INSERT"),
+    "findings": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "streams": _PROJECTION,
+    "suspects": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "dead_letters": ("SELECT", "INSERT"),
+    "dead_letter_audit": (),
+}
+_ALL_READ: dict[str, tuple[str, ...]] = dict.fromkeys(CONSUMER_TABLES, ("SELECT",))
+
+ROLES = (
+    DatabaseRole(OWNER, "`stockhook migrate`: owns the tables"),
+    DatabaseRole(
+        CONSUMER,
+        "`stockhook consume`: writes what events say, and can neither change nor take back the log",
+        tables=CONSUMER_TABLES,
+        sequences=("event_log_seq",),
+        functions=("add_event_log_months(timestamptz, timestamptz)",),
+    ),
+    DatabaseRole(
+        READER,
+        "`stockhook status`, `audit`, `doctor`: reads",
+        tables=_ALL_READ,
+    ),
+    DatabaseRole(
+        OPERATOR,
+        "`stockhook dead`: reads, and writes what became of a dead letter and who did it",
+        tables={
+            **_ALL_READ,
+            "dead_letters": ("SELECT", "UPDATE"),
+            "dead_letter_audit": ("SELECT", "INSERT"),
+        },
+    ),
+)
+
+
+def roles_sql() -> str:
+    """For a superuser, once: makes the roles, and the owner of what is to come."""
+    lines = ["-- Made by `stockhook grants postgres`. Run it as a superuser in the database of Stockhook;"]
+    lines += ["-- then give each role a password (\\password), and run `stockhook migrate` as the owner."]
+    for role in ROLES:
+        lines += [
+            "",
+            f"-- {role.purpose}",
+            "DO $$ BEGIN",
+            f"    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role.name}') THEN",
+            f"        CREATE ROLE {role.name} LOGIN;",
+            "    END IF;",
+            "END $$;",
+        ]
+    names = ", ".join(role.name for role in ROLES)
+    lines += [
+        "",
+        "DO $$ BEGIN",
+        "    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());",
+        f"    EXECUTE format('GRANT CONNECT ON DATABASE %I TO {names}', current_database());",
+        "END $$;",
+        "REVOKE ALL ON SCHEMA public FROM PUBLIC;",
+        f"GRANT USAGE ON SCHEMA public TO {names};",
+        f"GRANT CREATE ON SCHEMA public TO {OWNER};",
+        "",
+        "-- `stockhook migrate` grants the rest, table by table, each time it is run.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def table_grants() -> list[str]:
+    """What the owner grants, one statement each; to be run where the roles are there."""
+    statements = []
+    for role in ROLES[1:]:
+        statements.append(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {role.name}")
+        statements.append(f"REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {role.name}")
+        statements += [
+            f"GRANT {', '.join(privileges)} ON {table} TO {role.name}"
+            for table, privileges in role.tables.items()
+            if privileges
+        ]
+        statements += [f"GRANT USAGE ON SEQUENCE {sequence} TO {role.name}" for sequence in role.sequences]
+        for function in role.functions:
+            statements.append(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC")
+            statements.append(f"GRANT EXECUTE ON FUNCTION {function} TO {role.name}")
+    return statements
+
+
+KNOWN_ROLES = """
+SELECT count(*)
+FROM pg_roles
+WHERE rolname = ANY($1::text[])
+"""
+
+OWNED = "SELECT pg_get_userbyid(relowner) = current_user FROM pg_class WHERE oid = 'event_log'::regclass"
+
+
+async def grant_tables(connection: Connection) -> bool:
+    """Grant each role what it needs, if the roles are there and the tables are ours; whether it did."""
+    names = [role.name for role in ROLES]
+    if await connection.fetchval(KNOWN_ROLES, names) < len(names) or not await connection.fetchval(OWNED):
+        return False
+    async with connection.transaction():
+        for statement in table_grants():
+            await connection.execute(statement)
+    return True
+
+
+def grants(
+    service: Literal["rabbitmq", "postgres"],
+    *,
+    vhost: str = "stockhook",
+    json: Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=())] = False,
+) -> None:
+    """Print what gives each process the least that it needs; nothing is changed.
+
+    Parameters
+    ----------
+    service
+        rabbitmq: commands for a shell; with --json, permissions for `rabbitmqctl import_definitions`.
+        postgres: SQL for a superuser; what tables need, `stockhook migrate` grants.
+    vhost
+        RabbitMQ's virtual host.
+    """
+    if service == "rabbitmq" and json:
+        print(orjson.dumps(broker_definitions(broker_users(), vhost), option=orjson.OPT_INDENT_2).decode())
+    elif service == "rabbitmq":
+        print("\n".join(broker_commands(broker_users(), vhost)))
+    elif json:
+        print(orjson.dumps([role_as_json(role) for role in ROLES], option=orjson.OPT_INDENT_2).decode())
+    else:
+        print(roles_sql(), end="")
+
+
+def role_as_json(role: DatabaseRole) -> dict[str, Any]:
+    return {
+        "role": role.name,
+        "purpose": role.purpose,
+        "tables": role.tables,
+        "sequences": role.sequences,
+        "functions": role.functions,
+    }
