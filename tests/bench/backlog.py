@@ -49,8 +49,8 @@ def events_of(families: tuple[str, ...], seed: int = SEED) -> Iterator[Generated
 def requests(world: World, events: Iterator[GeneratedEvent], count: int) -> list[Prepared]:
     credentials = Credentials.of(world.settings, tuple(Provider))
     return [
-        prepared(credentials.webhook(event.provider, event.event_type, event.body))
-        for event in islice(events, count)
+        prepared(credentials.webhook(event.provider, event.event_type, event.body), str(number))
+        for number, event in enumerate(islice(events, count))
     ]
 
 

@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tests.bench.lineup import CONSUMERS, INGESTS, OTHERS_PYTHON
 from tests.bench.plan import Options
@@ -15,12 +15,14 @@ VERSIONS = "import sys; from importlib.metadata import version; print(*map(versi
 Condition = tuple[str, str]
 
 
-async def conditions(world: World, options: Options) -> list[Condition]:
+async def conditions(world: World, options: Options, other_work: Mapping[str, float]) -> list[Condition]:
+    """`other_work` says for each measure how many cores were busy with something else."""
     postgres = await world.database.fetchval("SHOW server_version")
     services = f"RabbitMQ {world.line.version}, Postgres {postgres}, both syncing to disk"
     return [
         ("machine", f"{os.cpu_count()} cores for all of it, Python {platform.python_version()}, {services}"),
         ("packages", _versions()),
+        ("other work", ", ".join(f"{name} {cores:.2f}" for name, cores in other_work.items()) + " cores"),
         *_rules(options),
         *{contestant.name: contestant.settings for contestant in (*CONSUMERS, *INGESTS)}.items(),
     ]

@@ -23,28 +23,33 @@ class NotAccepted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request as it goes over the wire."""
+    """A request as it goes over the wire. By its key its answer is told from the others'."""
 
-    event_id: str
+    key: str
     wire: bytes
 
 
 @dataclass(slots=True)
 class Answers:
-    """Of each accepted event, by the wall clock: when its answer had arrived, and how long that took."""
+    """Of each accepted request, by its key: when it was sent, and when its answer had arrived."""
 
-    at: dict[str, float] = field(default_factory=dict)
-    seconds: list[float] = field(default_factory=list)
+    sent: dict[str, float] = field(default_factory=dict)
+    arrived: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> list[float]:
+        """How long each answer took."""
+        return [arrived - self.sent[key] for key, arrived in self.arrived.items()]
 
 
-def prepared(webhook: Webhook, event_id: str = "") -> Prepared:
+def prepared(webhook: Webhook, key: str) -> Prepared:
     lines = [
         f"POST {webhook.path} HTTP/1.1",
         "host: bench",
         *(f"{name}: {value}" for name, value in webhook.headers.items()),
         f"content-length: {len(webhook.body)}",
     ]
-    return Prepared(event_id, "\r\n".join(lines).encode() + _HEAD_END + webhook.body)
+    return Prepared(key, "\r\n".join(lines).encode() + _HEAD_END + webhook.body)
 
 
 async def play_at_once(port: int, requests: Sequence[Prepared]) -> Answers:
@@ -184,8 +189,9 @@ class _Player:
     def _answered(self, connection: _Connection) -> None:
         now = time()
         assert connection.request is not None
-        self._answers.at[connection.request.event_id] = now
-        self._answers.seconds.append(now - connection.began)
+        key = connection.request.key
+        self._answers.sent[key] = connection.began
+        self._answers.arrived[key] = now
         self._left -= 1
         if self._left == 0 and not self._done.done():
             self._done.set_result(None)

@@ -21,6 +21,7 @@ from tests.bench.report import Report
 from tests.bench.results import rows
 from tests.bench.show import Show
 from tests.bench.targets import TARGETS
+from tests.bench.usage import OtherWork
 from tests.bench.world import new_folder, services, world
 
 SHORT_LADDER = "1,2,3"
@@ -65,13 +66,16 @@ async def _measure(
     started: Services, folder: Path, chosen: Sequence[str], options: Options, show: Show
 ) -> Report:
     problems: list[str] = []
+    other_work: dict[str, float] = {}
     async with world(started, folder, TRUE_LADDER if options.is_full else SHORT_LADDER) as made:
         bench = Bench(made, options, show)
         for name in chosen:
+            others = OtherWork(lambda: [*made.broker_pids(), *made.postgres_pids()])
             try:
                 await MEASURES[name](bench)
             except Exception as problem:
                 problems.append(f"{name}: {type(problem).__name__}: {problem}")
                 show.say(problems[-1])
-        described = await conditions(made, options)
+            other_work[name] = others.cores()
+        described = await conditions(made, options, other_work)
     return Report(list(rows(bench.results, TARGETS)), described, problems)

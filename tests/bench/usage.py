@@ -1,5 +1,6 @@
 """What runs while something is measured uses: CPU time and memory, from /proc, looked at in passing."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
@@ -35,6 +36,25 @@ class CpuUsage:
             return {}
         (first, used), (last, used_then) = within[0], within[-1]
         return {name: (used_then[name] - used[name]) / (last - first) for name in used}
+
+
+@dataclass(slots=True)
+class OtherWork:
+    """How busy the machine is with what has nothing to do with us: `ours` are services, which go on."""
+
+    ours: Pids
+    _began: float = field(init=False)
+    _others: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._began, self._others = monotonic(), self._seconds()
+
+    def cores(self) -> float:
+        """Since this was made. To be asked while no process that we started is left but the services."""
+        return max(0.0, (self._seconds() - self._others) / (monotonic() - self._began))
+
+    def _seconds(self) -> float:
+        return machine_cpu_seconds() - cpu_seconds([os.getpid(), *self.ours()])
 
 
 @dataclass(slots=True)

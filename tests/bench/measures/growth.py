@@ -3,7 +3,7 @@
 from tests.bench import backlog
 from tests.bench.lineup import STOCKHOOK
 from tests.bench.measures.drain import drain_laid
-from tests.bench.measures.latency import OURS, WARM_UP, add, lateness, with_ids
+from tests.bench.measures.latency import OURS, WARM_UP, add, latencies, with_ids
 from tests.bench.measures.preload import Size, copied, make_template
 from tests.bench.plan import Bench
 from tests.bench.results import Ratio
@@ -33,5 +33,5 @@ async def growth(bench: Bench) -> None:
             await world.line.purge(world.queues)
             value = await drain_laid(world, STOCKHOOK, made, size.rows)
             bench.results.add(DRAIN, "events/s", size.name, value, Ratio.THIS_BY_FIRST)
-            seconds = await lateness(world, OURS, requests, RATE)
-            add(bench, LATENCY, size.name, seconds, Ratio.THIS_BY_FIRST)
+            taken = await latencies(world, OURS, requests, RATE)
+            add(bench, LATENCY, size.name, taken.from_answer, Ratio.THIS_BY_FIRST)

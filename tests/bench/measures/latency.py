@@ -43,6 +43,14 @@ class Pair:
         return self.consumer.name
 
 
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """Seconds until the commit."""
+
+    from_answer: list[float]
+    from_request: list[float]
+
+
 OURS = Pair(INGEST, STOCKHOOK)
 THEIRS = Pair(FASTAPI, FASTSTREAM)
 
@@ -55,7 +63,9 @@ async def latency(bench: Bench) -> None:
         measure = f"latency at {rate} events/s"
         for pair in bench.turns(measure, (OURS, THEIRS)):
             await bench.world.empty()
-            add(bench, measure, pair.name, await lateness(bench.world, pair, requests, rate))
+            taken = await latencies(bench.world, pair, requests, rate)
+            add(bench, measure, pair.name, taken.from_answer)
+            add(bench, f"{measure}, from the request", pair.name, taken.from_request)
 
 
 def add(
@@ -70,7 +80,7 @@ def add(
 
 
 def with_ids(world: World, count: int, seed: int = SEED) -> list[Prepared]:
-    """Requests that know their events' ids."""
+    """Requests that have their events' ids as keys."""
     credentials = Credentials.of(world.settings, (Provider.OVOKO,))
     return [
         prepared(
@@ -81,10 +91,11 @@ def with_ids(world: World, count: int, seed: int = SEED) -> list[Prepared]:
     ]
 
 
-async def lateness(world: World, pair: Pair, requests: list[Prepared], rate: float) -> list[float]:
-    """Of each event, the seconds from its answer to its commit, by this machine's clock.
+async def latencies(world: World, pair: Pair, requests: list[Prepared], rate: float) -> Latencies:
+    """Of each event, by this machine's clock.
 
-    A commit that comes before the answer has reached the sender counts as it is: below zero.
+    A commit that comes before the answer has reached the sender counts as it is: below zero. So who is
+    late with the answer looks fast from there on; from the request, nobody does.
 
     Raises:
         Failed: An event was answered 200 and is not applied.
@@ -102,4 +113,7 @@ async def lateness(world: World, pair: Pair, requests: list[Prepared], rate: flo
         await accounted(world, log, before + len(requests), consumer)
     await nothing_left(world)
     committed = {str(row[0]): row[1] for row in await world.database.fetch(COMMITTED.format(table=log))}
-    return [committed[event_id] - answered for event_id, answered in answers.at.items()]
+    return Latencies(
+        [committed[event_id] - answered for event_id, answered in answers.arrived.items()],
+        [committed[event_id] - sent for event_id, sent in answers.sent.items()],
+    )
