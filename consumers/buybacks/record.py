@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 
 Value = str | bool | Decimal | datetime | tuple[str, ...] | tuple[str, str | None]
 
 
+@lru_cache(maxsize=1024)
 def stamp(occurred_at: datetime, rank: int, *, settled: bool = True) -> str:
     """How new a value is; stamps compare as strings.
 
@@ -27,13 +29,14 @@ class Record:
 
     def merged(self, told_at: str, told: Mapping[str, Value | None]) -> "Record":
         """Take each value that is newer; with equal stamps the greater text, so that order is moot."""
+        known_at = self.stamps.get
         newer = {
             column: value
             for column, value in told.items()
             if value is not None
             and (
-                column not in self.stamps
-                or (told_at, str(value)) > (self.stamps[column], str(self.values[column]))
+                (known := known_at(column, "")) < told_at
+                or (known == told_at and str(value) > str(self.values[column]))
             )
         }
         if not newer:
