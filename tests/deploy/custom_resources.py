@@ -28,15 +28,8 @@ class Resources(Resource):
     limits: Quantities
 
 
-class MatchExpression(Resource):
-    key: str
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
-    values: list[str]
-
-
 class Selector(Resource):
     match_labels: dict[str, str]
-    match_expressions: list[MatchExpression] = []
 
 
 class SecretTargetRef(Resource):
@@ -196,11 +189,16 @@ class Cluster(Resource):
     spec: ClusterSpec
 
 
+class Relabeling(Resource):
+    target_label: str
+    replacement: str
+
+
 class PodMetricsEndpoint(Resource):
     port: str
     path: str
     interval: str
-    params: dict[str, list[str]] = {}
+    relabelings: list[Relabeling]
 
 
 class PodMonitorSpec(Resource):
