@@ -4,6 +4,7 @@ import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from pydantic import ValidationError
@@ -108,6 +109,18 @@ def test_their_arguments_are_commands_and_their_secrets_settings(workload: dict[
     assert container["args"][0] in app
     assert set(container["args"][1:]) <= set(FAMILIES)
     assert {key.removeprefix("stockhook_") for key in keys} <= set(Settings.model_fields)
+
+
+def test_each_process_has_a_user_that_the_grants_know() -> None:
+    known = {
+        one["user"] for one in json.loads((DEPLOY / "rabbitmq/permissions.json").read_text())["permissions"]
+    }
+    roles = (DEPLOY / "postgres/roles.sql").read_text()
+    for secret in of_kind("Secret"):
+        urls = {key: value for key, value in secret["stringData"].items() if key.endswith("_url")}
+        for key, url in urls.items():
+            user = urlsplit(url).username
+            assert user in known if "amqp" in key else f"CREATE ROLE {user} LOGIN" in roles, (secret, user)
 
 
 @every_server
