@@ -45,6 +45,7 @@ app = App(
 )
 # Imported when they are called: no other command needs what they bring.
 app.command("worker.send.command:send", name="send")
+app.command("worker.dead.command:dead", name="dead")
 app.command("worker.health:health", name="health")
 app.command("worker.grants:grants", name="grants")
 app.command("worker.explain:explain", name="explain")

@@ -18,6 +18,8 @@ POINTS = (
     "retry_published",
     "acked",
     "dead_letter_kept",
+    "replay_begun",
+    "replay_published",
     "accepted",
     "published",
     "spooled",

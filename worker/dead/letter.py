@@ -179,8 +179,8 @@ def _attempts(headers: Mapping[str, object]) -> int:
 
 
 def _storable(text: str) -> str:
-    """Postgres's text takes everything but this."""
-    return text.replace("\0", "�")
+    """Postgres's text takes all but NUL; a terminal is to take no orders from a message."""
+    return "".join(character if character.isprintable() else "�" for character in text)
 
 
 def _json(headers: Mapping[str, object]) -> str:

@@ -106,7 +106,6 @@ FOLLOW_REPLAY = """
 SELECT replayed.dead_letter_id, came_back.dead_letter_id IS NOT NULL AS is_back
 FROM dead_letters AS replayed
 LEFT JOIN dead_letters AS came_back ON came_back.replay_of = replayed.dead_letter_id
-    AND came_back.arrived_at >= $2
 WHERE replayed.dead_letter_id = ANY($1::bigint[])
     AND (came_back.dead_letter_id IS NOT NULL
          OR EXISTS (SELECT FROM event_ids WHERE event_ids.event_id = replayed.replayed_as))

@@ -19,7 +19,7 @@ from schemas.events import Provider, read_json, routing_key, unwrapped
 from worker.broker import Message
 from worker.ingest.authentication import is_active
 from worker.ingest.body import top_level_string, without_member
-from worker.ingest.sealing import seal_payment_details
+from worker.ingest.sealing import seal_payment_details, unsealed
 from worker.topology import EVENTS, quarantine_key
 
 SHORTEST_SECRET = 8
@@ -83,7 +83,30 @@ def take_buyback(
     if not _is_authentic(document.get("token"), tokens):
         return Unauthorized()
     kept = _without_secrets(without_member(body, "token"), tokens)
-    kept = seal_payment_details(kept, sealer)
+    return _route_buyback(document, seal_payment_details(kept, sealer), received_at)
+
+
+def take_again(
+    provider: Provider, body: bytes, received_at: datetime, sealer: MultiFernet | None
+) -> Accepted:
+    """A body that was taken in before, as it is kept: without its token, bank details sealed.
+
+    The ids are those that the same event gets when the marketplace sends it.
+
+    Raises:
+        CannotUnseal
+    """
+    if provider is Provider.OVOKO:
+        return take_ovoko(body, received_at)
+    try:
+        document = read_json(unsealed(body, sealer))
+    except ValueError:
+        return _quarantined(Provider.BUYBACK, body, "not JSON", received_at)
+    return _route_buyback(document, body, received_at)
+
+
+def _route_buyback(document: object, kept: bytes, received_at: datetime) -> Accepted:
+    """`document` is the body before its bank details were sealed: sealing is not deterministic."""
     match document:
         case {"type": str() as event_type, "result": dict() as result} if _is_known(
             Provider.BUYBACK, event_type

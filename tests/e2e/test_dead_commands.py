@@ -1,0 +1,317 @@
+"""`stockhook dead` against real dead letters: list, show, mend, edit, discard, replay."""
+
+import json
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas import examples
+from schemas.events import Provider
+from tests.e2e.test_dead_letters import BROKEN, KEEPING, UNKNOWN, kept, put
+from tests.e2e.test_ladder import CURE, POISON, sold
+from tests.stack import BUYBACK_TOKEN, Stack, until
+from worker.broker import Message
+from worker.ingest.intake import take_again
+from worker.topology import RETURN
+
+ACCOUNT = "GB33BUKB20201555555555"
+CANARIES = ("Canary", "canary@example.org", "5550199", "Canary Lane", ACCOUNT)
+ORDER_ID = "0d2f6a0e-5f5c-4c54-9c8a-3a1f0f3f7a11"
+
+
+def trade_in(**result: Any) -> bytes:
+    """A documented event of a customer, made recognisable."""
+    customer = {
+        "firstName": "Jane Canary",
+        "lastName": "Canary",
+        "email": "canary@example.org",
+        "telephoneNumber": {"countryCode": "+44", "number": "5550199"},
+        "address": {"firstLine": "1 Canary Lane", "city": "Canary", "country": "GB"},
+        "customerPaymentDetails": {"bankAccount": {"accountNumber": ACCOUNT, "accountName": "Jane Canary"}},
+    }
+    order = {"id": ORDER_ID, "status": "Created", "customerInformation": customer, "items": []}
+    content = {"timestamp": "2026-03-01T12:00:00Z", "order": order, **result}
+    return json.dumps({"type": "OrderCreatedEvent", "token": BUYBACK_TOKEN, "result": content}).encode()
+
+
+def dead(stack: Stack, *arguments: str, **overrides: str) -> subprocess.CompletedProcess[str]:
+    return stack.run("dead", *arguments, **overrides)
+
+
+def told(stack: Stack, *arguments: str) -> Any:
+    found = dead(stack, *arguments, "--json")
+    assert found.stdout, found.stderr
+    return json.loads(found.stdout)
+
+
+def editor(folder: Path, old: str, new: str) -> str:
+    script = folder / "editor"
+    script.write_text(f'#!/bin/sh\nsed -i "s/{old}/{new}/" "$1"\n')
+    script.chmod(0o700)
+    return str(script)
+
+
+@pytest.fixture
+async def keeping(stack: Stack) -> Stack:
+    stack.environment |= KEEPING
+    await stack.started("run")
+    return stack
+
+
+@pytest.fixture
+async def poisoned(keeping: Stack) -> Any:
+    await keeping.execute(CURE + POISON)
+    yield keeping
+    keeping.close()
+    await keeping.execute(CURE)
+
+
+async def test_dead_letters_are_listed_by_filter_and_by_group(keeping: Stack) -> None:
+    for number in (b"1", b"2"):
+        await keeping.post_ovoko(BROKEN.replace(b'"7"', b'"%s"' % number))
+    await keeping.post_ovoko(UNKNOWN)
+    await kept(keeping, 3)
+    groups = told(keeping, "list", "--group")
+    fingerprint = groups[0]["fingerprint"]
+
+    def entities(*arguments: str) -> set[str]:
+        return {letter["entity_id"] for letter in told(keeping, "list", *arguments)}
+
+    assert [(group["letters"], group["lane"]) for group in groups] == [(2, "orders"), (1, "quarantine")]
+    assert entities() == {"1", "2", "8"}
+    assert entities("--family", "quarantine") == {"8"}
+    assert entities("--fingerprint", fingerprint) == entities("--type", "order.created") == {"1", "2"}
+    assert entities("--reason", "UNKNOWN event") == entities("--entity", "8") == {"8"}
+    assert entities("--since", "1h") == {"1", "2", "8"}
+    assert entities("--until", "1h") == entities("--state", "discarded") == set()
+    assert "3 of 3" in dead(keeping, "list", COLUMNS="200").stdout
+    assert "Jane" not in dead(keeping, "list", COLUMNS="200").stdout
+    assert dead(keeping, "list", "--family", "invoices").returncode == 2
+    assert dead(keeping, "list", "--since", "yesterday").returncode == 2
+    assert dead(keeping, "show", "999999999").returncode == 1
+
+
+async def test_customer_data_is_shown_to_whom_reveals_it_alone_and_that_is_noted(keeping: Stack) -> None:
+    await keeping.post_buyback(trade_in(timestamp="Canary, yesterday"))
+    await keeping.post_buyback(trade_in()[:-1] + b",}")
+    await kept(keeping, 2)
+    letters = [str(letter["dead_letter_id"]) for letter in told(keeping, "list")]
+    hidden = [dead(keeping, "show", *options, letter) for letter in letters for options in ((), ("--json",))]
+    hidden += [dead(keeping, "list"), dead(keeping, "mend", letters[1])]
+    before = await keeping.count("dead_letter_audit")
+    revealed = [dead(keeping, "show", letter, "--reveal") for letter in letters]
+    noted = await keeping.fetch("SELECT action, who FROM dead_letter_audit")
+
+    for found in hidden:
+        assert found.returncode == 0
+        assert not [canary for canary in CANARIES if canary in found.stdout + found.stderr]
+    assert ORDER_ID in hidden[0].stdout
+    assert "Jane Canary" in revealed[0].stdout
+    assert "Jane Canary" in revealed[1].stdout
+    assert ACCOUNT not in revealed[0].stdout
+    assert "dead_letter.revealed" in revealed[0].stderr
+    assert "Canary" not in revealed[0].stderr + revealed[1].stderr
+    assert before == 0
+    assert [row["action"] for row in noted] == ["revealed", "revealed"]
+    assert all("@" in row["who"] for row in noted)
+
+
+async def test_each_example_broken_in_print_is_mended_replayed_and_then_known(keeping: Stack) -> None:
+    for example in examples.as_printed():
+        await keeping.post(example.provider, example.body)
+    await kept(keeping, 4)
+    ids = [str(letter["dead_letter_id"]) for letter in told(keeping, "list")]
+    early = told(keeping, "replay", "--all")
+    proposed = [dead(keeping, "mend", number) for number in ids]
+    accepted = [dead(keeping, "mend", number, "--accept") for number in ids]
+    forecast = told(keeping, "replay", "--all", "--dry-run")
+    replayed = told(keeping, "replay", "--all")
+    logged = await keeping.fetch("SELECT type, body FROM event_log")
+    rows = await keeping.fetch("SELECT state, body, original_body FROM dead_letters")
+    # What the marketplace sends once more, by then well formed, has been applied already.
+    for example in examples.documented():
+        if any(example.name == other.name for other in examples.as_printed()):
+            await keeping.post(example.provider, example.body)
+
+    async def all_seen() -> bool:
+        found = await keeping.fetch("SELECT sum(duplicates)::int AS seen FROM streams")
+        return bool(found[0]["seen"] == 4)
+
+    assert (early["replayed"], len(early["not_replayed"])) == (0, 4)
+    assert all("line" in found.stdout and found.returncode == 0 for found in proposed)
+    assert all(found.stdout.endswith("mended\n") for found in accepted)
+    assert {row["would_be"] for row in forecast} <= {"applied", "older: it would be logged and change no row"}
+    assert (replayed["replayed"], replayed["applied"], replayed["came_back"]) == (4, 4, 0)
+    assert len(logged) == 4
+    assert {row["state"] for row in rows} == {"replayed"}
+    assert all(row["original_body"] not in (None, row["body"]) for row in rows)
+    assert not [row for row in rows if b'accountNumber"' in row["body"]]
+    await until(all_seen, "each is a duplicate")
+    assert await keeping.count("event_log") == 4
+
+
+async def test_an_edited_letter_is_checked_kept_beside_the_original_and_applied(keeping: Stack) -> None:
+    event_id = (await keeping.post_ovoko(BROKEN)).json()["event_id"]
+    [row] = await kept(keeping, 1)
+    number = str(row["dead_letter_id"])
+    still_broken = dead(keeping, "edit", number, EDITOR=editor(keeping.folder, "yesterday", "today"))
+    other_family = dead(
+        keeping, "edit", number, EDITOR=editor(keeping.folder, "order.created", "order.return.created")
+    )
+    untouched = dead(keeping, "edit", number, EDITOR="true")
+    failing = dead(keeping, "edit", number, EDITOR="false")
+    none = dead(keeping, "edit", number, EDITOR="", VISUAL="")
+    [unchanged] = await keeping.fetch("SELECT body, original_body FROM dead_letters")
+    right = editor(keeping.folder, "yesterday, by Jane Canary", "2026-03-01T12:00:00Z")
+    edited = dead(keeping, "edit", number, "--reason", "as the shop said", EDITOR=right)
+    replayed = told(keeping, "replay", number, "--why", "mended")
+    [after] = await keeping.fetch("SELECT state, original_body FROM dead_letters")
+    orders = await keeping.fetch("SELECT order_id, status FROM orders")
+    logged = await keeping.fetch("SELECT event_id::text FROM event_log")
+    shown = told(keeping, "show", number)
+    audited = json.loads(keeping.run("audit", "--json").stdout)
+
+    assert still_broken.returncode == other_family.returncode == failing.returncode == 1
+    assert "timestamp" in still_broken.stderr
+    assert "Jane" not in still_broken.stderr
+    assert none.returncode == 2
+    assert "nothing was changed" in untouched.stdout
+    assert (unchanged["body"], unchanged["original_body"]) == (BROKEN, None)
+    assert edited.returncode == 0
+    assert replayed["applied"] == 1
+    assert (after["state"], after["original_body"]) == ("replayed", BROKEN)
+    assert orders == [{"order_id": "7", "status": "created"}]
+    assert logged == [{"event_id": event_id}]
+    actions = [(row["action"], row["reason"]) for row in shown["history"] if row["action"] != "revealed"]
+    assert actions == [("edited", "as the shop said"), ("replayed", "mended")]
+    assert [(account["dead"], account["applied"]) for account in audited["accounts"]] == [(0, 1)]
+
+
+async def test_bank_details_are_sealed_again_when_a_letter_is_edited(keeping: Stack) -> None:
+    await keeping.post_buyback(trade_in()[:-1] + b", oops")
+    [row] = await kept(keeping, 1)
+    number = str(row["dead_letter_id"])
+    edited = dead(keeping, "edit", number, EDITOR=editor(keeping.folder, ", oops", "}"))
+    replayed = told(keeping, "replay", number)
+    [changed] = await keeping.fetch("SELECT body FROM dead_letters")
+    [order] = await keeping.fetch("SELECT payment_details_sealed, account_number_ending FROM buyback_orders")
+
+    assert edited.returncode == 0, edited.stderr
+    assert replayed["applied"] == 1
+    assert ACCOUNT.encode() not in changed["body"]
+    assert b"customerPaymentDetails" in changed["body"]
+    assert order["payment_details_sealed"] is not None
+    assert order["account_number_ending"] == ACCOUNT[-4:]
+
+
+async def test_what_is_discarded_is_no_longer_waiting_but_still_there(keeping: Stack) -> None:
+    await keeping.post_ovoko(UNKNOWN)
+    [row] = await kept(keeping, 1)
+    number = str(row["dead_letter_id"])
+    without_reason = dead(keeping, "discard", number)
+    discarded = dead(keeping, "discard", number, "--reason", "no such thing")
+    again = dead(keeping, "discard", number, "--reason", "twice")
+    replayed = told(keeping, "replay", number)
+
+    assert without_reason.returncode != 0
+    assert discarded.returncode == 0
+    assert again.returncode == 1
+    assert replayed["selected"] == 0
+    assert told(keeping, "list") == []
+    [letter] = told(keeping, "list", "--state", "discarded")
+    assert told(keeping, "show", number)["history"][0]["reason"] == "no such thing"
+    assert letter["state"] == "discarded"
+
+
+async def test_what_failed_for_good_is_applied_once_its_cause_is_gone(poisoned: Stack) -> None:
+    await poisoned.post_ovoko(sold("poison", 1))
+    [row] = await kept(poisoned, 1, seconds=40)
+    number = str(row["dead_letter_id"])
+    [would_fail] = told(poisoned, "replay", number, "--dry-run")
+    await poisoned.execute(CURE)
+    replayed = told(poisoned, "replay", "--fingerprint", str(row["fingerprint"]))
+    parts = await poisoned.fetch("SELECT part_id, status FROM parts")
+
+    assert (row["exception"], row["attempts"]) == ("RaiseError", 4)
+    assert "customer@example.com" not in str(row["reason"])
+    # The database's own refusal shows only when it is written.
+    assert would_fail["would_be"] == "applied"
+    assert replayed["applied"] == 1
+    assert parts == [{"part_id": "poison", "status": "sold"}]
+
+
+async def test_a_dry_run_tells_older_from_duplicate_from_invalid_and_writes_nothing(keeping: Stack) -> None:
+    newest = sold("9", 1).replace(b"2026-03-01", b"2026-03-02")
+    older, duplicate = sold("9", 2), newest
+    envelopes: list[Message] = []
+    await keeping.post_ovoko(newest)
+
+    async def applied() -> bool:
+        return await keeping.count("event_log") == 1
+
+    await until(applied, "it is applied")
+    for body, number in ((older, 2), (duplicate, 1)):
+        envelopes.append(dead_message(body, number))
+    await put(keeping, *envelopes)
+    await keeping.post_ovoko(BROKEN)
+    await kept(keeping, 3)
+    forecast = told(keeping, "replay", "--all", "--dry-run")
+    words = sorted(row["would_be"].split(":")[0] for row in forecast)
+
+    assert words == ["duplicate", "invalid", "older"]
+    assert await keeping.count("event_log") == 1
+    assert {letter["state"] for letter in told(keeping, "list")} == {"waiting"}
+
+
+def dead_message(body: bytes, number: int) -> Message:
+    """As a family's consumer sends it to its dead letters."""
+    taken = take_again(Provider.OVOKO, body, datetime.now(UTC), None)
+    headers = {**taken.message.headers, "x-attempt": 4, "x-reason": f"exhausted: Test #0000000{number}"}
+    return Message(RETURN, "stockhook.inventory.dead", taken.message.type, headers, body)
+
+
+async def test_a_replay_stops_by_itself_when_most_of_it_fails_again(keeping: Stack) -> None:
+    for number in range(60):
+        await keeping.post_ovoko(BROKEN.replace(b'"7"', b'"%d"' % number))
+    await kept(keeping, 60)
+    found = dead(keeping, "replay", "--all", "--rate", "20", "--json")
+    tally = json.loads(found.stdout)
+
+    assert found.returncode == 1
+    assert "most of it fails again" in found.stderr
+    assert 5 <= tally["came_back"] <= tally["replayed"] < 60
+    came_back = await keeping.fetch("SELECT replay_of FROM dead_letters WHERE replay_of IS NOT NULL")
+    assert len(came_back) >= 5
+
+
+@pytest.mark.parametrize("point", ["replay_begun", "replay_published"])
+async def test_a_replay_that_died_goes_on_where_it_was_and_applies_each_once(
+    keeping: Stack, point: str
+) -> None:
+    messages = [dead_message(sold(f"part-{number}", number), number) for number in range(30)]
+    await put(keeping, *messages)
+    await kept(keeping, 30)
+    died = dead(keeping, "replay", "--all", "--rate", "50", STOCKHOOK_CRASH_AT=f"{point}:2")
+    states = await keeping.fetch("SELECT state, count(*)::int AS letters FROM dead_letters GROUP BY state")
+    resumed = told(keeping, "replay", "--all")
+    applied = await keeping.fetch("SELECT sum(applied)::int AS applied FROM streams")
+
+    assert died.returncode == -9
+    assert {row["state"]: row["letters"] for row in states} == {
+        "replayed": 10,
+        "replaying": 10,
+        "waiting": 10,
+    }
+    assert (resumed["selected"], resumed["applied"], resumed["came_back"]) == (20, 20, 0)
+    assert await keeping.count("event_log") == await keeping.count("parts") == 30
+    assert applied[0]["applied"] in (None, 30)
+    assert told(keeping, "list", "--state", "any", "--family", "inventory")[0]["state"] == "replayed"
+
+
+async def test_nothing_is_replayed_without_a_word_about_which(stack: Stack) -> None:
+    assert dead(stack, "replay").returncode == 2
+    assert dead(stack, "replay", "--all", "--rate", "0").returncode == 2
+    assert dead(stack, "replay", "--all", STOCKHOOK_AMQP_URL="amqp://127.0.0.1:1/").returncode == 69

@@ -1,0 +1,61 @@
+"""The smallest mend of a body, and where there is none."""
+
+import json
+
+import pytest
+
+from schemas import examples
+from worker.dead.mending import Mend, fault, mend
+
+
+@pytest.mark.parametrize("example", examples.as_printed(), ids=lambda example: str(example.name))
+def test_each_example_that_is_no_json_as_printed_is_mended(example: examples.Example) -> None:
+    whole = next(other for other in examples.documented() if other.name == example.name)
+    mended = mend(example.body)
+
+    assert mended is not None
+    assert json.loads(mended.body) == json.loads(whole.body)
+
+
+@pytest.mark.parametrize(
+    ("body", "edits", "mended"),
+    [
+        (b'\xef\xbb\xbf{"a":1}', ("at the beginning: a byte order mark is taken out",), b'{"a":1}'),
+        (b'{"a":1,}', ("line 1, column 7: a comma is taken out",), b'{"a":1}'),
+        (b"[1,]", ("line 1, column 3: a comma is taken out",), b"[1]"),
+        (b'{"a":1,,"b":2}', ("line 1, column 8: a comma is taken out",), b'{"a":1,"b":2}'),
+        (b'{"a":1\n "b":2}', ("line 1, column 7: a comma is put in",), b'{"a":1,\n "b":2}'),
+        (b'{"a":"x"\n "b":2,\n}', None, b'{"a":"x",\n "b":2\n}'),
+        (b'{"a":1},', ("line 1, column 8: a comma is taken out",), b'{"a":1}'),
+    ],
+)
+def test_a_comma_or_a_byte_order_mark(body: bytes, edits: tuple[str, ...] | None, mended: bytes) -> None:
+    found = mend(body)
+
+    assert found is not None
+    assert found == Mend(edits or found.edits, mended)
+    assert len(found.edits) == len(edits or (1, 2))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"not json",
+        b'{"a":1',
+        b'{"a":NaN}',
+        b"\xff",
+        b'{"a"}',
+        b"[" * 100_000,
+        b'{"a":1}',
+        b'{"a" 1}',
+        b"[1 2]",
+    ],
+)
+def test_where_more_is_wrong_or_nothing_nothing_is_mended(body: bytes) -> None:
+    assert mend(body) is None
+
+
+def test_the_fault_is_told_without_a_value() -> None:
+    assert fault(b'{"a": Jane}') == "line 1, column 7: Expecting value"
+    assert fault(b"\xffJane") == "byte 0 is no UTF-8"

@@ -1,0 +1,92 @@
+"""The smallest mend of a body that is no JSON: a comma too few or too many, a byte order mark.
+
+Nothing else is mended: where more is wrong, nobody but a person can say what was meant.
+"""
+
+import json
+from dataclasses import dataclass
+
+from schemas.events import read_json
+
+_BYTE_ORDER_MARK = "﻿"
+_MOST_EDITS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Mend:
+    """`edits` say in words what was changed where; they quote nothing."""
+
+    edits: tuple[str, ...]
+    body: bytes
+
+
+def mend(body: bytes) -> Mend | None:
+    """The mend that makes JSON of it; None if none of ours does, or none is needed."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        return None
+    edits: list[str] = []
+    if text.startswith(_BYTE_ORDER_MARK):
+        text = text.removeprefix(_BYTE_ORDER_MARK)
+        edits.append("at the beginning: a byte order mark is taken out")
+    for _ in range(_MOST_EDITS):
+        if _is_json(text):
+            return Mend(tuple(edits), text.encode()) if edits else None
+        step = _step(text)
+        if step is None:
+            return None
+        text, words = step
+        edits.append(words)
+    return None
+
+
+def fault(body: bytes) -> str:
+    """Where a body stops being JSON, and what a parser says to that; quotes nothing."""
+    try:
+        json.loads(body.decode())
+    except UnicodeDecodeError as error:
+        return f"byte {error.start} is no UTF-8"
+    except json.JSONDecodeError as error:
+        return f"line {error.lineno}, column {error.colno}: {error.msg}"
+    except (ValueError, RecursionError):
+        return "a number or a nesting beyond all bounds"
+    return "a number or a character that JSON has not"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        read_json(text.encode())
+    except ValueError:
+        return False
+    return True
+
+
+def _step(text: str) -> tuple[str, str] | None:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        position, complaint = error.pos, error.msg
+    except (ValueError, RecursionError):
+        return None
+    else:
+        return None
+    rest = text[position:].lstrip()
+    before = text[:position].rstrip()
+    if complaint.startswith("Expecting ',' delimiter") and rest[:1] == '"':
+        return before + "," + text[len(before) :], f"{_place(text, len(before))}: a comma is put in"
+    # Of a trailing comma the parser names the comma itself, or what follows it.
+    comma = position if text[position : position + 1] == "," else len(before) - 1
+    follows = text[comma + 1 :].lstrip()[:1]
+    is_needless = text[comma : comma + 1] == "," and (
+        follows in ("}", "]", "") or (before.endswith(",") and comma == position)
+    )
+    if is_needless:
+        return text[:comma] + text[comma + 1 :], f"{_place(text, comma)}: a comma is taken out"
+    return None
+
+
+def _place(text: str, position: int) -> str:
+    line = text.count("\n", 0, position) + 1
+    column = position - (text.rfind("\n", 0, position) + 1) + 1
+    return f"line {line}, column {column}"
