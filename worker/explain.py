@@ -154,7 +154,7 @@ async def explain_entity(
     async with database.connection() as connection, connection.transaction(isolation="repeatable_read"):
         rows = await connection.fetch(EVENTS_OF_ENTITY, entity_id, family.name)
         logged = [_logged(row) for row in rows]
-        live = await family.load(_Reading(connection), [one.event for one in logged]) if logged else {}
+        live = await family.load(Reading(connection), [one.event for one in logged]) if logged else {}
     if not logged:
         raise NoSuchEntity(f"there is no {kind} {entity_id} in the event log")
     told = [one for one in logged if at is None or one.event.payload.occurred_at <= at]
@@ -206,7 +206,7 @@ def _plain_states(states: Mapping[Any, Any]) -> list[dict[str, object]]:
     return [dict(_plain(states[key])) for key in sorted(states, key=repr)]
 
 
-class _Reading:
+class Reading:
     """A connection over which a family's `load` locks no rows."""
 
     def __init__(self, connection: Connection) -> None:

@@ -279,9 +279,35 @@ async def test_the_whole_runs_with_these_users(
 
     assert (status.returncode, audit.returncode) == (0, 0), status.stderr + audit.stderr
     assert json.loads(status.stdout)["rows"]["orders"] == 1
+    await _work_on_dead_letters_as_operator(stack, users, roles)
     for worker in (ingest, consumer):
         assert worker.stop() == 0
         assert "ACCESS_REFUSED" not in worker.lines()
+
+
+async def _work_on_dead_letters_as_operator(
+    stack: Stack, users: Callable[[str], str], roles: Callable[[str], str]
+) -> None:
+    """All that `stockhook dead` writes: an edit, a look at a body, a replay, a discard."""
+    dead = {"STOCKHOOK_AMQP_URL": users("operator"), "STOCKHOOK_DATABASE_URL": roles("operator")}
+    script = stack.folder / "editor"
+    script.write_text("""#!/bin/sh\nsed -i 's/{}/"2"/' "$1"\n""")
+    script.chmod(0o700)
+    letters = json.loads(stack.run("dead", "list", "--json", **dead).stdout)
+    numbers = {letter["lane"]: str(letter["dead_letter_id"]) for letter in letters}
+    found = [
+        stack.run("dead", *arguments, EDITOR=str(script), **dead)
+        for arguments in (
+            ("edit", numbers["orders"]),
+            ("show", numbers["orders"], "--reveal"),
+            ("replay", numbers["orders"], "--dry-run"),
+            ("replay", numbers["orders"]),
+            ("discard", numbers["quarantine"], "--reason", "no event"),
+        )
+    ]
+
+    assert [one.returncode for one in found] == [0] * 5, [one.stderr for one in found]
+    assert await stack.count("orders") == 2
 
 
 async def test_without_leave_to_declare_what_is_missing_is_named(

@@ -147,15 +147,15 @@ TABLE = (
     Mutant(
         "the token stays in the body",
         "worker/ingest/intake.py",
-        '    kept = _without_secrets(without_member(body, "token"), tokens)\n    kept = seal',
-        "    kept = body\n    kept = seal",
+        '    kept = _without_secrets(without_member(body, "token"), tokens)\n    return _route',
+        "    kept = body\n    return _route",
         "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_sealed",
     ),
     Mutant(
         "bank details are not sealed",
         "worker/ingest/intake.py",
-        "    kept = seal_payment_details(kept, sealer)\n",
-        "",
+        "seal_payment_details(kept, sealer), received_at",
+        "kept, received_at",
         "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_sealed",
     ),
 )

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from consumers.registry import FAMILIES
 from schemas.events import read_json
-from worker.broker import Broker
+from worker.broker import Broker, Unroutable
 from worker.database import Database
 from worker.dead import editing, replay, store
 from worker.dead.letter import QUARANTINE_LANE
@@ -478,6 +478,8 @@ async def _replay(selection: Selection, rate: float, why: str | None, json: bool
                 tally = await run.run(selection)
             except replay.AnotherRuns:
                 raise Refused("another replay is running: wait for its end") from None
+            except Unroutable:
+                raise Refused("a family's queue is missing: `stockhook topology` declares it") from None
     if json:
         _print_json(
             {

@@ -23,10 +23,11 @@ from worker.dead import store
 from worker.dead.letter import QUARANTINE_LANE
 from worker.dead.store import Action, Kept, Selection
 from worker.event_log import LOGGED_CONTENTS
+from worker.explain import Reading
 from worker.failure import describe
 from worker.ingest.intake import take_again
 from worker.ingest.sealing import CannotUnseal
-from worker.topology import RETURN, family_queue, topology
+from worker.topology import RETURN, family_queue
 from worker.wire import Delivery
 
 PUBLISH_SECONDS = 10.0
@@ -118,16 +119,12 @@ async def forecast(database: Database, ready: Ready) -> str:
         logged = await connection.fetch(LOGGED_CONTENTS, [ready.event_id])
         if logged and logged[0]["content_id"] == candidate.envelope.content_id:
             return "duplicate: it was applied already"
-        transaction = connection.transaction()
-        await transaction.start()
         try:
-            states = await family.load(connection, [event])
+            states = await family.load(Reading(connection), [event])
             before = states.get(family.key(event.payload))
             decision = family.decide(before, event)
         except Exception as error:
             return f"fails again: {describe(error)}"
-        finally:
-            await transaction.rollback()
     return "older: it would be logged and change no row" if decision.state == before else "applied"
 
 
@@ -171,12 +168,12 @@ class Replay:
 
         Raises:
             AnotherRuns
+            Unroutable: The family's queue is missing.
             BrokerUnavailable
             DatabaseUnavailable
         """
         async with self._alone() as began_at, self.broker.connection() as link:
             channel = await link.channel()
-            await channel.declare(topology(self.delays))
             until = min(selection.until, began_at) if selection.until else began_at
             await self._publish_all(channel, replace(selection, until=until))
             await self._follow_until(lambda: not self._under_way)
