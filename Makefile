@@ -36,7 +36,7 @@ check: bootstrap  ## format, lint, types, import contracts, unit tests
 	@.venv/bin/lint-imports
 	@$(PYTHON) -m pytest -q tests/unit
 
-check-deploy: bootstrap  ## what lies in deploy/: container, compose, Kubernetes, systemd, RabbitMQ
+check-deploy: bootstrap  ## what lies in deploy/: container, compose, Kubernetes, systemd, RabbitMQ, Prometheus, Grafana
 	@deploy/local/bootstrap deploy
 	@exec $(PYTHON) -m pytest tests/deploy $(PYTEST_ARGS)
 

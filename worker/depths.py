@@ -1,4 +1,4 @@
-"""Has the gauges say how many messages wait in each queue, and how many consumers it has.
+"""Has the gauges say how many messages wait in each queue, how many consumers it has, and what is dead.
 
 Every consumer process measures all queues, whatever families it serves: one that stops takes nothing away.
 """
@@ -8,13 +8,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+import structlog
+
 from consumers.registry import FAMILIES
 from worker import metrics
 from worker.broker import Broker, Link, keep_connected
+from worker.database import Database
+from worker.dead.letter import QUARANTINE_LANE
+from worker.dead.store import WAITING_BY_LANE
+from worker.failure import describe
 from worker.patience import pause
 from worker.topology import QUARANTINE, dead_queue, family_queue, retry_queue, step_name
 
+log = structlog.get_logger(__name__)
+
 MEASURE_EVERY_SECONDS = 10.0
+MEASURE_DEAD_LETTERS_EVERY_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +77,18 @@ async def _measure(link: Link, measured: Sequence[Measured]) -> None:
         metrics.QUEUE_MESSAGES.labels(*labels).set(depth.ready)
         metrics.QUEUE_CONSUMERS.labels(*labels).set(depth.consumers)
     metrics.QUEUES_MEASURED_AT.set_to_current_time()
+
+
+async def measure_dead_letters_regularly(database: Database, stopping: asyncio.Event) -> None:
+    """Count what waits in the table until we stop. While that fails the gauge says nothing."""
+    while not stopping.is_set():
+        try:
+            async with database.connection() as connection:
+                waiting = {row["lane"]: row["letters"] for row in await connection.fetch(WAITING_BY_LANE)}
+            for lane in (*FAMILIES, QUARANTINE_LANE):
+                metrics.DEAD_LETTERS.labels(lane).set(waiting.get(lane, 0))
+        except Exception as error:
+            # Whatever it was, the next time may do.
+            metrics.DEAD_LETTERS.clear()
+            log.warning("dead_letters.uncounted", error=describe(error))
+        await pause(MEASURE_DEAD_LETTERS_EVERY_SECONDS, stopping)

@@ -113,6 +113,12 @@ QUEUES_MEASURED_AT = Gauge(
     "When the queues were last measured",
     registry=CONSUMER,
 )
+DEAD_LETTERS = Gauge(
+    "stockhook_dead_letters",
+    "Dead letters that wait in the table dead_letters; the lane is a family, or quarantine",
+    ["lane"],
+    registry=CONSUMER,
+)
 MISSING = Gauge(
     "stockhook_missing", "Accepted events that are nowhere to be found", ["family"], registry=CONSUMER
 )

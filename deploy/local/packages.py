@@ -1,8 +1,9 @@
-"""RabbitMQ and Postgres from a Debian-like host's package sources, unpacked, not installed: no root needed.
+"""Programs from a Debian-like host's package sources, unpacked, not installed: no root needed.
 
 .dev/packages/apt/          private package lists, for hosts whose own are missing, stale or not ours to write
 .dev/packages/rabbitmq/     the unpacked tree
 .dev/packages/postgresql/   the unpacked tree
+.dev/packages/prometheus/   the unpacked tree, when deploy/prometheus is checked
 """
 
 import fcntl
@@ -44,8 +45,11 @@ class Bundle:
 
 RABBITMQ = Bundle("RabbitMQ", "rabbitmq-server", re.compile(r"rabbitmq-server|erlang-.+"))
 POSTGRES = Bundle("Postgres", "postgresql", re.compile(r"postgresql(-client)?-\d+"))
-# Of what the host lacks only libraries are needed, and of these not what Perl and the JIT compiler want.
-LIBRARY = re.compile(r"lib(?!llvm|z3|perl|.*-perl$).*")
+# For its promtool alone.
+PROMETHEUS = Bundle("Prometheus", "prometheus", re.compile(r"prometheus"))
+# Of what the host lacks only libraries are needed, and of these not what Perl, the JIT compiler and web
+# pages want.
+LIBRARY = re.compile(r"lib(?!llvm|z3|perl|js-|.*-perl$).*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +201,17 @@ def downloaded_postgres(packages: Path, announce: Callable[[str], None]) -> Post
             f"the package sources of this machine have no Postgres 15 or newer (looked in {root})"
         )
     return replace(found, libraries=library_folders(root))
+
+
+def promtool(packages: Path, announce: Callable[[str], None]) -> Path:
+    """The program that checks what is for Prometheus: installed, or downloaded; raises DownloadFailed."""
+    installed = shutil.which("promtool")
+    if installed is not None:
+        return Path(installed)
+    found = downloaded(PROMETHEUS, packages, announce) / "usr/bin/promtool"
+    if not found.exists():
+        raise DownloadFailed(f"the package prometheus has no promtool (looked for {found})")
+    return found
 
 
 def relocate_erlang(root: Path) -> None:

@@ -1,0 +1,45 @@
+"""The metrics that PromQL expressions ask for, and those that there are."""
+
+import promql_parser
+
+from deploy.documents.metrics import exported, series_names
+
+# Of others, as their documents spell them: Prometheus itself, its Python client, RabbitMQ's plugin.
+KNOWN_OF_OTHERS = {
+    "up",
+    "ALERTS",
+    "process_start_time_seconds",
+    "process_resident_memory_bytes",
+    "process_cpu_seconds_total",
+    "rabbitmq_queue_messages",
+    "rabbitmq_queue_messages_ready",
+    "rabbitmq_alarms_memory_used_watermark",
+    "rabbitmq_alarms_free_disk_space_watermark",
+}
+
+# What Grafana puts in before it asks.
+_GRAFANA = {"$__rate_interval": "1m", "$family": "orders"}
+
+
+def known() -> set[str]:
+    """Every series that can be there, without recorded ones."""
+    return {name for metric, _ in exported() for name in series_names(metric)} | KNOWN_OF_OTHERS
+
+
+def asked_for(expression: str) -> set[str]:
+    """The series that an expression names.
+
+    Raises:
+        ValueError: It is no PromQL.
+    """
+    for variable, value in _GRAFANA.items():
+        expression = expression.replace(variable, value)
+    names: set[str] = set()
+
+    def visit(node: object) -> bool:
+        if isinstance(node, promql_parser.VectorSelector):
+            names.add(str(node.name))
+        return True
+
+    promql_parser.walk(promql_parser.parse(expression), visit, lambda _: True)
+    return names

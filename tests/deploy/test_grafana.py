@@ -1,0 +1,72 @@
+"""deploy/grafana: dashboards that ask for what there is."""
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.local.services import CHECKOUT
+from tests.deploy.promql import asked_for, known
+
+GRAFANA = CHECKOUT / "deploy/grafana"
+DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in (GRAFANA / "dashboards").glob("*.json")}
+PANELS = [
+    pytest.param(panel, id=f"{name}: {panel['title']}")
+    for name, dashboard in sorted(DASHBOARDS.items())
+    for panel in dashboard["panels"]
+]
+
+
+def test_there_are_dashboards_under_ids_of_their_own() -> None:
+    assert {dashboard["uid"] for dashboard in DASHBOARDS.values()} == set(DASHBOARDS)
+    assert len({dashboard["title"] for dashboard in DASHBOARDS.values()}) == len(DASHBOARDS) == 4
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_a_dashboard_lets_one_choose_the_prometheus(name: str) -> None:
+    variables = {variable["name"]: variable for variable in DASHBOARDS[name]["templating"]["list"]}
+    used = {variable for variable in ("family",) if f"${variable}" in json.dumps(DASHBOARDS[name]["panels"])}
+
+    assert variables["datasource"]["query"] == "prometheus"
+    assert used <= set(variables)
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_the_panels_of_a_dashboard_do_not_overlap(name: str) -> None:
+    cells = [
+        (x, y)
+        for panel in DASHBOARDS[name]["panels"]
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_a_panel_asks_for_series_that_there_are(panel: dict[str, Any]) -> None:
+    asked = {name for target in panel["targets"] for name in asked_for(target["expr"])}
+
+    assert asked - known() == set()
+    assert panel["fieldConfig"]["defaults"]["unit"]
+    assert all(target["legendFormat"] for target in panel["targets"])
+    assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_annotations_ask_for_series_that_there_are(name: str) -> None:
+    asked = {
+        series
+        for annotation in DASHBOARDS[name]["annotations"]["list"]
+        for series in asked_for(annotation["expr"])
+    }
+
+    assert asked <= known()
+
+
+def test_the_provisioning_is_yaml_of_version_1() -> None:
+    files = sorted((GRAFANA / "provisioning").glob("*.yml"))
+
+    assert [yaml.safe_load(file.read_text())["apiVersion"] for file in files] == [1, 1]

@@ -1,0 +1,86 @@
+"""deploy/prometheus: rules that promtool accepts, alerts that fire when they should and not else."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.local.packages import apt_is_here, promtool
+from deploy.local.services import CHECKOUT, PACKAGES
+from tests.deploy.promql import asked_for, known
+from tests.stack import Stack
+
+PROMETHEUS = CHECKOUT / "deploy/prometheus"
+
+
+def rules(name: str) -> Iterator[dict[str, Any]]:
+    for group in yaml.safe_load((PROMETHEUS / name).read_text())["groups"]:
+        yield from group["rules"]
+
+
+ALERTS = {rule["alert"]: rule for rule in rules("alerts.yml")}
+RECORDED = {rule["record"] for rule in rules("recording.yml")}
+
+
+@pytest.fixture(scope="session")
+def program() -> Path:
+    if not apt_is_here():
+        pytest.skip("needs promtool; here there is none, nor apt")
+    return promtool(PACKAGES, print)
+
+
+def run(program: Path, *arguments: str, given: str = "") -> None:
+    done = subprocess.run(
+        [str(program), *arguments],
+        cwd=PROMETHEUS,
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_configuration_and_its_rules_are_accepted(program: Path) -> None:
+    run(program, "check", "config", "prometheus.yml")
+
+
+def test_each_alert_fires_when_it_should_and_not_else(program: Path) -> None:
+    run(program, "test", "rules", "alerts_test.yml")
+
+
+def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:
+    tests = yaml.safe_load((PROMETHEUS / "alerts_test.yml").read_text())["tests"]
+    cases = [(test["name"], check) for test in tests for check in test["promql_expr_test"]]
+    fires = {name for name, check in cases if check["exp_samples"]}
+    does_not = {name for name, check in cases if not check["exp_samples"]}
+
+    assert all(f'"{name}"' in check["expr"] for name, check in cases)
+    assert fires == does_not == set(ALERTS)
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_says_how_bad_it_is_and_what_to_do(name: str) -> None:
+    rule = ALERTS[name]
+
+    assert rule["labels"]["severity"] in {"critical", "warning", "info"}
+    assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+    assert rule["annotations"]["runbook_url"] == f"deploy/runbooks/{name}.md"
+
+
+def test_each_rule_asks_for_series_that_there_are() -> None:
+    asked = {name for rule in rules("alerts.yml") for name in asked_for(rule["expr"])}
+    recorded_from = {name for rule in rules("recording.yml") for name in asked_for(rule["expr"])}
+
+    assert asked - RECORDED - known() == set()
+    assert recorded_from - known() == set()
+
+
+async def test_what_the_processes_export_is_accepted(stack: Stack, program: Path) -> None:
+    worker = await stack.started("run")
+    for port in (worker.ops_port, worker.ops_port + 1):
+        run(program, "check", "metrics", given=(await stack.ops(port, "/metrics")).text)
