@@ -1,4 +1,4 @@
-"""The product where a container, a pod and a unit put it: no capability, and nothing to write to but its spool."""
+"""The product where container, pod and unit put it: no capability, nothing to write to but its spool."""
 
 import shutil
 import subprocess
