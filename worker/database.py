@@ -71,10 +71,12 @@ class _Session(asyncpg.Connection[asyncpg.Record] if TYPE_CHECKING else asyncpg.
 class Database:
     """A pool that needs no server to be made: it connects when it is used."""
 
-    def __init__(self, url: str, size: int, application: str) -> None:
+    def __init__(self, url: str, size: int, application: str, *, unhurried: bool = False) -> None:
+        """One that is `unhurried` gives no statement a limit: for long work that somebody watches."""
         self._url = url
         self._size = size
         self._application = application
+        self._unhurried = unhurried
         self._pool: Pool | None = None
         self._waiting = 0
 
@@ -146,23 +148,24 @@ class Database:
 
     async def _open_pool(self) -> Pool:
         if self._pool is None:
+            statement_timeout = "0" if self._unhurried else str(STATEMENT_TIMEOUT_MS)
             pool = asyncpg.create_pool(
                 self._url,
                 min_size=0,
                 max_size=self._size,
                 timeout=5,
                 connection_class=_Session,
-                command_timeout=STATEMENT_TIMEOUT_MS / 1000 + 2,
+                command_timeout=None if self._unhurried else STATEMENT_TIMEOUT_MS / 1000 + 2,
                 server_settings={
                     "application_name": self._application,
                     # A plan is kept: one that was made while a table was empty would go on reading the
                     # whole of it when it is full. All that we run often goes by key.
                     "enable_seqscan": "off",
-                    "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+                    "statement_timeout": statement_timeout,
                     # A process that was killed must not go on holding locks.
                     "client_connection_check_interval": "1000",
                     "lock_timeout": str(LOCK_TIMEOUT_MS),
-                    "idle_in_transaction_session_timeout": str(STATEMENT_TIMEOUT_MS),
+                    "idle_in_transaction_session_timeout": statement_timeout,
                 },
             )
             self._pool = await pool

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from consumers.family import Connection, Event, Finding
 from consumers.registry import FAMILIES, AnyFamily
-from schemas.events import Provider, parse
+from schemas.events import InvalidEvent, Provider, parse
 from worker.database import Database
 from worker.settings import read_settings
 
@@ -379,7 +379,7 @@ def explain(
 
     try:
         found = uvloop.run(ask())
-    except NoSuchEntity as error:
+    except (NoSuchEntity, InvalidEvent) as error:
         print(f"stockhook: {error}", file=sys.stderr)
         sys.exit(FAILED)
     if json:

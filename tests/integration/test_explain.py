@@ -1,50 +1,12 @@
 """What `stockhook explain` says of an entity is what consumers did with its events."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-from consumers.registry import FAMILIES
-from schemas.envelope import Envelope
-from schemas.events import Provider, parse
-from schemas.identity import bytes_id
+from schemas.events import Provider
+from tests.integration.log import apply, item
 from tests.stack import Stack
-from worker.batch import Decoded, handle
-from worker.database import Database
-from worker.event_log import Candidate
-from worker.wire import Delivery
-
-RECEIVED_AT = datetime(2026, 3, 2, tzinfo=UTC)
-
-
-@asynccontextmanager
-async def database_of(stack: Stack) -> AsyncIterator[Database]:
-    database = Database(stack.environment["STOCKHOOK_DATABASE_URL"], 2, "test")
-    try:
-        yield database
-    finally:
-        await database.close()
-
-
-def item(provider: Provider, document: Any, event_id: UUID | None = None, attempt: int = 1) -> Decoded:
-    body = json.dumps(document).encode()
-    payload = parse(provider, body)
-    document_type = document["event_type" if provider is Provider.OVOKO else "type"]
-    envelope = Envelope.model_validate(
-        {
-            "x-event-type": document_type,
-            "x-provider": provider,
-            "x-event-id": event_id or uuid4(),
-            "x-content-id": bytes_id(body),
-            "x-received-at": RECEIVED_AT,
-            "x-attempt": attempt,
-        }
-    )
-    delivery = Delivery(1, document_type, {}, body, False)
-    return Decoded(delivery, Candidate(envelope, payload, body))
 
 
 def ovoko(event_type: str, minute: int, **data: object) -> Any:
@@ -61,12 +23,6 @@ def part(status: str, minute: int) -> Any:
 
 def trade_in(event_type: str, minute: int, **result: object) -> Any:
     return {"type": event_type, "result": {"timestamp": f"2026-03-01T12:{minute:02}:00Z", **result}}
-
-
-async def apply(stack: Stack, family: str, *batches: Sequence[Decoded]) -> None:
-    async with database_of(stack) as database:
-        for batch in batches:
-            await handle(FAMILIES[family], database, batch)
 
 
 def explained(stack: Stack, *arguments: str) -> Any:

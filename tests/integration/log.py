@@ -1,0 +1,77 @@
+"""Events that are applied as a consumer applies them, without a broker."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+from uuid import UUID, uuid4
+
+from cryptography.fernet import Fernet, MultiFernet
+
+from consumers.registry import FAMILIES, FAMILY_OF
+from schemas.envelope import Envelope
+from schemas.events import Provider, parse, routing_key
+from schemas.identity import bytes_id
+from tests.stack import Stack
+from worker.batch import Decoded, handle
+from worker.database import Database
+from worker.event_log import Candidate
+from worker.ingest.sealing import seal_payment_details
+from worker.send import marketplace
+from worker.wire import Delivery
+
+RECEIVED_AT = datetime(2026, 3, 2, tzinfo=UTC)
+
+
+@asynccontextmanager
+async def database_of(stack: Stack) -> AsyncIterator[Database]:
+    database = Database(stack.environment["STOCKHOOK_DATABASE_URL"], 4, "test")
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+def item(provider: Provider, document: Any, event_id: UUID | None = None, attempt: int = 1) -> Decoded:
+    document_type = document["event_type" if provider is Provider.OVOKO else "type"]
+    return _item(provider, document_type, json.dumps(document).encode(), event_id, attempt)
+
+
+def _item(
+    provider: Provider, event_type: str, body: bytes, event_id: UUID | None = None, attempt: int = 1
+) -> Decoded:
+    envelope = Envelope.model_validate(
+        {
+            "x-event-type": event_type,
+            "x-provider": provider,
+            "x-event-id": event_id or uuid4(),
+            "x-content-id": bytes_id(body),
+            "x-received-at": RECEIVED_AT,
+            "x-attempt": attempt,
+        }
+    )
+    delivery = Delivery(1, event_type, {}, body, False)
+    return Decoded(delivery, Candidate(envelope, parse(provider, body), body))
+
+
+def generated(family: str, count: int, seed: int = 7) -> list[Decoded]:
+    """Events of a generated marketplace, out of order and with repeats."""
+    events = marketplace.scrambled(marketplace.events(seed), duplicates=0.1, shuffle=True, seed=seed)
+    ours = (event for event in events if FAMILY_OF[routing_key(event.provider, event.event_type)] == family)
+    sealer = MultiFernet([Fernet(Fernet.generate_key())])
+    return [
+        _item(event.provider, event.event_type, seal_payment_details(event.body, sealer))
+        for event in islice(ours, count)
+    ]
+
+
+async def apply(stack: Stack, family: str, *batches: Sequence[Decoded]) -> None:
+    async with database_of(stack) as database:
+        for batch in batches:
+            await handle(FAMILIES[family], database, batch)
+
+
+def in_batches(items: Sequence[Decoded], size: int) -> list[Sequence[Decoded]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,0 +1,202 @@
+"""A rebuilt projection is the live one, while consumers go on; what is not, is shown and mended."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from consumers.family import CommunicationKind, Event, project
+from consumers.registry import FAMILIES
+from schemas.events import Provider
+from tests.integration.log import apply, database_of, generated, in_batches, item
+from tests.stack import Stack, until
+from worker import event_log
+from worker.batch import handle
+from worker.rebuild.tables import COMMUNICATIONS, TABLES
+
+
+@pytest.fixture
+async def stack(stack: Stack) -> AsyncIterator[Stack]:
+    yield stack
+    for family in FAMILIES:
+        await stack.execute(f"DROP SCHEMA IF EXISTS rebuild_{family} CASCADE")
+
+
+PLANTED = """
+UPDATE parts SET status = 'in_warehouse' WHERE part_id = '1';
+DELETE FROM parts WHERE part_id = '2';
+INSERT INTO parts (part_id, status, occurred_at, event_id, revision)
+SELECT '4', status, occurred_at, event_id, revision FROM parts WHERE part_id = '3';
+DELETE FROM findings WHERE family = 'inventory';
+"""
+
+
+def rebuilt(stack: Stack, family: str, *arguments: str) -> tuple[int, Any]:
+    result = stack.run("rebuild", family, *arguments, "--json")
+    assert result.stdout, result.stderr
+    return result.returncode, json.loads(result.stdout)
+
+
+async def schemas_left(stack: Stack) -> list[str]:
+    rows = await stack.fetch("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'rebuild%'")
+    return [row["nspname"] for row in rows]
+
+
+def sold(part_id: str, status: str, minute: int) -> Any:
+    return {
+        "event_type": "part.status.changed",
+        "timestamp": f"2026-03-01T12:{minute:02}:00+00:00",
+        "event_data": {"part_id": part_id, "status": status},
+    }
+
+
+def test_each_communication_belongs_to_one_family() -> None:
+    kinds = [kind for kinds in COMMUNICATIONS.values() for kind in kinds]
+
+    assert sorted(kinds) == sorted(CommunicationKind)
+    assert TABLES.keys() == FAMILIES.keys()
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+async def test_each_family_rebuilt_is_what_it_was(stack: Stack, family: str) -> None:
+    await apply(stack, family, *in_batches(generated(family, 600), 7))
+
+    code, found = rebuilt(stack, family)
+
+    assert found["differences"] == []
+    assert (code, found["events"]) == (0, await stack.count("event_log"))
+    assert await stack.count(TABLES[family][0].name) > 5
+    assert await schemas_left(stack) == []
+
+
+async def test_planted_rows_are_shown_and_mended(stack: Stack) -> None:
+    await apply(
+        stack,
+        "inventory",
+        [item(Provider.OVOKO, sold(part_id, "sold", 1)) for part_id in ("1", "2", "3")],
+        [item(Provider.OVOKO, sold("3", "reserved", 5))],
+    )
+    before = await stack.fetch("SELECT part_id, status FROM parts ORDER BY part_id")
+    await stack.execute(PLANTED)
+
+    code, found = rebuilt(stack, "inventory")
+    shown = stack.run("rebuild", "inventory")
+    mended, mending = rebuilt(stack, "inventory", "--swap")
+    again, after = rebuilt(stack, "inventory")
+
+    told = [(one["table"], one["entity_id"], one["kind"]) for one in found["differences"]]
+    assert told == [
+        ("parts", "1", "different"),
+        ("parts", "2", "missing"),
+        ("parts", "4", "surplus"),
+        ("findings", "3", "missing"),
+    ]
+    assert found["differences"][0]["columns"] == {
+        "status": {"live": "in_warehouse", "rebuilt": "sold"},
+        "is_sellable": {"live": "true", "rebuilt": "false"},
+    }
+    assert code == shown.returncode == 1
+    assert "4 rows differ" in shown.stdout
+    assert (mended, mending["swapped"], len(mending["differences"])) == (0, True, 4)
+    assert (again, after["differences"]) == (0, [])
+    assert await stack.fetch("SELECT part_id, status FROM parts ORDER BY part_id") == before
+    assert await schemas_left(stack) == []
+
+
+async def test_mending_keeps_what_other_families_have_in_the_same_tables(stack: Stack) -> None:
+    await apply(stack, "buybacks", *in_batches(generated("buybacks", 200), 20))
+    await apply(stack, "reminders", *in_batches(generated("reminders", 100), 20))
+    calls = await stack.count("communications")
+    await stack.execute(
+        "DELETE FROM communications WHERE event_id IN (SELECT event_id FROM communications LIMIT 40)"
+    )
+
+    ends = [rebuilt(stack, family, "--swap")[0] for family in ("buybacks", "reminders")]
+
+    assert ends == [0, 0]
+    assert await stack.count("communications") == calls
+
+
+async def test_consumers_go_on_while_a_rebuild_is_killed_resumed_and_takes_over(stack: Stack) -> None:
+    """The planted row is mended, and no event that came meanwhile is lost or applied twice."""
+    backlog, meanwhile = generated("inventory", 12_000), generated("inventory", 4_000, seed=8)
+    await apply(stack, "inventory", *in_batches(backlog, 200))
+    await stack.execute("UPDATE parts SET status = 'odd', revision = revision + 1 WHERE part_id LIKE '%7%'")
+    planted = len(await stack.fetch("SELECT 1 FROM parts WHERE status = 'odd'"))
+    is_over = asyncio.Event()
+
+    async def consume() -> int:
+        applied = 0
+        async with database_of(stack) as database:
+            for batch in in_batches(meanwhile, 10):
+                report = await handle(FAMILIES["inventory"], database, batch)
+                applied += sum(type(outcome).__name__ == "Applied" for outcome in report.outcomes)
+                if not is_over.is_set():
+                    await asyncio.sleep(0.02)
+        return applied
+
+    consuming = asyncio.create_task(consume())
+    broken_off = stack.start("rebuild", "inventory")
+
+    async def has_begun() -> bool:
+        if await stack.fetch("SELECT to_regclass('rebuild_inventory.progress') AS it") == [{"it": None}]:
+            return False
+        rows = await stack.fetch("SELECT done_to FROM rebuild_inventory.progress")
+        return bool(rows and rows[0]["done_to"])
+
+    await until(has_begun, "a window is done", 30)
+    broken_off.kill()
+    code, found = await asyncio.to_thread(rebuilt, stack, "inventory", "--swap")
+    was_busy = not consuming.done()
+    is_over.set()
+    applied = await consuming
+    again, after = rebuilt(stack, "inventory")
+
+    assert planted > 0
+    assert was_busy
+    assert (code, found["swapped"], found["resumed_from"] > 0) == (0, True, True)
+    assert len(found["differences"]) > 0
+    assert found["locked_seconds"] < 2
+    assert applied == len(meanwhile)
+    assert (again, after["differences"]) == (0, [])
+    assert after["events"] == await stack.count("event_log")
+
+
+async def is_waiting(stack: Stack) -> bool:
+    """Its windows are not begun, and it asks again and again who writes to the log."""
+    rows = await stack.fetch(
+        "SELECT 1 FROM pg_stat_activity WHERE application_name = 'stockhook/rebuild' "
+        "AND query LIKE '%FROM pg_locks%' AND query NOT LIKE '%pg_stat_activity%'"
+    )
+    return bool(rows)
+
+
+async def test_an_event_that_commits_late_is_waited_for(stack: Stack) -> None:
+    """Its number is below those that were committed before it."""
+    await apply(stack, "inventory", [item(Provider.OVOKO, sold("1", "sold", 1))])
+    slow = item(Provider.OVOKO, sold("2", "sold", 1))
+    async with database_of(stack) as database:
+        async with database.transaction() as connection:
+            await event_log.claim(connection, "inventory", [slow.candidate])
+            await apply(stack, "inventory", [item(Provider.OVOKO, sold("3", "sold", 1))])
+            running = asyncio.create_task(asyncio.to_thread(rebuilt, stack, "inventory"))
+            await until(partial(is_waiting, stack), "the rebuild has asked who writes", 20)
+            assert not running.done()
+            envelope, payload = slow.candidate.envelope, slow.candidate.payload
+            event = Event(envelope.event_id, envelope.received_at, payload)
+            await project(FAMILIES["inventory"], connection, [event])
+        code, found = await running
+
+    assert (code, found["differences"], found["events"]) == (0, [], 3)
+
+
+async def test_a_log_that_was_cut_is_refused(stack: Stack) -> None:
+    await stack.execute("INSERT INTO event_log_dropped (name, applied_before) VALUES ('x', '2026-01-01')")
+
+    result = stack.run("rebuild", "orders")
+
+    assert result.returncode == 1
+    assert "events that were applied before 2026-01-01 were dropped" in result.stderr
