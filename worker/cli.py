@@ -49,6 +49,8 @@ app.command("worker.dead.command:dead", name="dead")
 app.command("worker.health:health", name="health")
 app.command("worker.grants:grants", name="grants")
 app.command("worker.explain:explain", name="explain")
+app.command("worker.rebuild.command:rebuild", name="rebuild")
+app.command("worker.retention:retain_command", name="retain")
 
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=())]
 

@@ -22,6 +22,7 @@ from worker.notify import telling_manager
 from worker.ops import serve_ops
 from worker.patience import Stopped, patiently
 from worker.publisher import Publisher
+from worker.retention import retain_regularly
 from worker.settings import Settings
 from worker.topology import topology
 
@@ -89,6 +90,8 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
             stack.callback(counting.cancel)
             adding = asyncio.create_task(add_months_regularly(database, stopping))
             stack.callback(adding.cancel)
+            retaining = asyncio.create_task(retain_regularly(database, settings, stopping))
+            stack.callback(retaining.cancel)
             keepers = (
                 [Keeper(tuple(names), settings, broker, database, publisher, stopping)]
                 if settings.keep_dead_letters

@@ -227,6 +227,19 @@ class Settings(BaseSettings):
     shutdown_grace: float = Field(
         default=6.0, gt=0, le=300, description="Seconds to finish what is in hand after SIGTERM"
     )
+    event_log_days: int = Field(
+        default=0,
+        ge=0,
+        le=36_500,
+        description="Days that events stay in the event log, by whole months; 0: for ever. What is gone can "
+        "neither be explained nor rebuilt",
+    )
+    dead_letter_days: int = Field(
+        default=0,
+        ge=0,
+        le=36_500,
+        description="Days that dead letters stay once they were replayed or discarded; 0: for ever",
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="`json`, `console`, or by whether standard error is a terminal"
     )

@@ -50,8 +50,9 @@ async def load(connection: Connection, events: Sequence[Event[PartStatusChanged]
     overtaken = [part_id for part_id, part in parts.items() if needs_history(part, changes[part_id])]
     if overtaken:
         for part_id, history in (await _load_histories(connection, overtaken)).items():
-            earlier = tuple(sorted(history.difference(changes[part_id])))
-            parts[part_id] = replace(parts[part_id], history=earlier)
+            # What the log does not hold any more is missing here, but never the latest change of all.
+            earlier = history.difference(changes[part_id]) | {parts[part_id].latest}
+            parts[part_id] = replace(parts[part_id], history=tuple(sorted(earlier)))
     return parts
 
 

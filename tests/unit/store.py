@@ -54,7 +54,7 @@ class Store:
         if not needs_history(part, new):
             return replace(part, history=None)
         logged = {Change.of(event) for event in self.log if event.payload.entity_id == part.part_id}
-        return replace(part, history=tuple(sorted(logged - new)))
+        return replace(part, history=tuple(sorted((logged - new) | {part.latest})))
 
     async def _save(self, _: Connection, states: Collection[Any]) -> None:
         for state in states:

@@ -1,0 +1,227 @@
+"""What is past its days goes, nobody waits for it, and what was applied is not applied again."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from consumers.registry import FAMILIES
+from schemas.events import Provider
+from tests.integration.log import apply, database_of, generated, in_batches, item
+from tests.stack import Stack, until
+from worker.batch import handle
+
+KEEP = {"STOCKHOOK_EVENT_LOG_DAYS": "60", "STOCKHOOK_DEAD_LETTER_DAYS": "30"}
+
+
+def part(status: str, minute: int) -> Any:
+    return {
+        "event_type": "part.status.changed",
+        "timestamp": f"2026-03-01T12:{minute:02}:00+00:00",
+        "event_data": {"part_id": "13", "status": status},
+    }
+
+
+async def age(stack: Stack, days: int) -> str:
+    """Have all that was logged until now be so many days old; the month that it lies in then."""
+    at = datetime.now(UTC) - timedelta(days=days)
+    await stack.execute(
+        f"SELECT add_event_log_months('{at}', '{at}'); UPDATE event_log SET applied_at = '{at}'"
+    )
+    return f"event_log_{at:%Y_%m}"
+
+
+def retained(stack: Stack, *arguments: str) -> Any:
+    result = stack.run("retain", "--json", *arguments, **KEEP)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+async def partitions(stack: Stack) -> set[str]:
+    rows = await stack.fetch(
+        "SELECT relname FROM pg_class WHERE relname LIKE 'event\\_log\\_2%' AND relkind = 'r'"
+    )
+    return {row["relname"] for row in rows}
+
+
+async def test_what_was_applied_stays_applied_when_its_month_is_gone(stack: Stack) -> None:
+    first = item(Provider.OVOKO, part("sold", 5))
+    await apply(stack, "inventory", [first])
+    month = await age(stack, 150)
+    before = await partitions(stack)
+
+    tried = retained(stack, "--dry-run")
+    untouched = await stack.count("event_log")
+    found = retained(stack)
+    async with database_of(stack) as database:
+        again = await handle(FAMILIES["inventory"], database, [first])
+
+    assert [one["name"] for one in tried["months"]] == [one["name"] for one in found["months"]] == [month]
+    assert untouched == 1
+    assert await partitions(stack) == before - {month}
+    assert [type(outcome).__name__ for outcome in again.outcomes] == ["Duplicate"]
+    assert await stack.count("event_log") == 0
+    assert await stack.count("parts") == 1
+    assert stack.run("rebuild", "inventory").returncode == 1
+    assert stack.run("explain", "part", "13").returncode == 1
+
+
+async def test_a_part_whose_history_is_gone_keeps_its_status(stack: Stack) -> None:
+    """An event that was overtaken finds nothing of what overtook it in the log."""
+    await apply(
+        stack,
+        "inventory",
+        [item(Provider.OVOKO, part("reserved", 4))],
+        [item(Provider.OVOKO, part("sold", 8))],
+    )
+    await age(stack, 150)
+    retained(stack)
+
+    await apply(
+        stack,
+        "inventory",
+        [item(Provider.OVOKO, part("in_warehouse", 6))],
+        [item(Provider.OVOKO, part("written_off", 2)), item(Provider.OVOKO, part("returned", 1))],
+        [item(Provider.OVOKO, part("sold", 9))],
+    )
+
+    rows = await stack.fetch("SELECT status, occurred_at FROM parts")
+    kinds = {row["kind"] for row in await stack.fetch("SELECT kind FROM findings")}
+    assert [row["status"] for row in rows] == ["written_off"]
+    assert rows[0]["occurred_at"].minute == 2
+    assert kinds == {"after_written_off"}
+
+
+async def test_a_part_whose_latest_change_is_gone_from_the_log_is_judged_by_it(stack: Stack) -> None:
+    await apply(stack, "inventory", [item(Provider.OVOKO, part("reserved", 8))])
+    await age(stack, 150)
+    retained(stack)
+
+    await apply(stack, "inventory", [item(Provider.OVOKO, part("sold", 6))])
+
+    found = await stack.fetch("SELECT kind, words FROM findings")
+    assert found == [{"kind": "undocumented_transition", "words": "sold became reserved"}]
+    assert (await stack.fetch("SELECT status FROM parts")) == [{"status": "reserved"}]
+
+
+async def test_consumers_write_on_while_months_go(stack: Stack) -> None:
+    old, new = generated("inventory", 400), generated("inventory", 1_000, seed=8)
+    await apply(stack, "inventory", *in_batches(old, 100))
+    month = await age(stack, 150)
+    slowest = 0.0
+    is_over = asyncio.Event()
+
+    async def consume() -> int:
+        nonlocal slowest
+        applied = 0
+        async with database_of(stack) as database:
+            for batch in in_batches(new, 5):
+                began = asyncio.get_running_loop().time()
+                report = await handle(FAMILIES["inventory"], database, batch)
+                slowest = max(slowest, asyncio.get_running_loop().time() - began)
+                applied += sum(type(outcome).__name__ == "Applied" for outcome in report.outcomes)
+                if not is_over.is_set():
+                    await asyncio.sleep(0.03)
+        return applied
+
+    consuming = asyncio.create_task(consume())
+    found = await asyncio.to_thread(retained, stack)
+    was_busy = not consuming.done()
+    is_over.set()
+
+    assert await consuming == len(new)
+    assert was_busy
+    assert [one["name"] for one in found["months"]] == [month]
+    assert await stack.count("event_log") == len(new)
+    assert slowest < 2
+
+
+async def test_who_reads_the_log_for_long_is_not_waited_for_by_writers(stack: Stack) -> None:
+    """The lock is asked for again and again, a moment each; it is never queued for."""
+    await apply(stack, "inventory", [item(Provider.OVOKO, part("sold", 5))])
+    month = await age(stack, 150)
+    async with database_of(stack) as database:
+        async with database.transaction() as reading:
+            await reading.fetch("SELECT count(*) FROM event_log")
+            running = asyncio.create_task(asyncio.to_thread(retained, stack))
+
+            async def has_asked() -> bool:
+                return bool(
+                    await stack.fetch(
+                        "SELECT 1 FROM pg_stat_activity WHERE application_name = 'stockhook/retain' "
+                        "AND query LIKE 'ALTER TABLE%' AND wait_event_type = 'Lock'"
+                    )
+                )
+
+            await until(has_asked, "it waits for the lock")
+            began = asyncio.get_running_loop().time()
+            await handle(FAMILIES["inventory"], database, [item(Provider.OVOKO, part("reserved", 9))])
+            took = asyncio.get_running_loop().time() - began
+        found = await running
+
+    assert took < 1
+    assert [one["name"] for one in found["months"]] == [month]
+
+
+async def test_what_was_broken_off_is_finished_and_an_archive_is_left_alone(stack: Stack) -> None:
+    await stack.execute(
+        "CREATE TABLE event_log_2019_01_dropping (LIKE event_log);"
+        "CREATE TABLE event_log_2019_02 (LIKE event_log)"
+    )
+    try:
+        found = retained(stack)
+        left = await partitions(stack)
+    finally:
+        await stack.execute("DROP TABLE event_log_2019_02")
+
+    assert found["months"] == []
+    assert "event_log_2019_01_dropping" not in left
+    assert "event_log_2019_02" in left
+
+
+async def test_events_without_a_month_go_by_themselves(stack: Stack) -> None:
+    await apply(stack, "inventory", [item(Provider.OVOKO, part("sold", 5))])
+    await stack.execute("UPDATE event_log SET applied_at = '2001-02-03'")
+
+    assert await stack.count("event_log_rest") == 1
+    assert retained(stack, "--dry-run")["events_without_month"] == 1
+    assert retained(stack)["events_without_month"] == 1
+    assert await stack.count("event_log") == 0
+
+
+async def test_only_dead_letters_that_were_seen_to_go(stack: Stack) -> None:
+    for number, (state, days) in enumerate(
+        [("waiting", 90), ("replaying", 90), ("replayed", 90), ("discarded", 90), ("discarded", 5)]
+    ):
+        await stack.execute(
+            "INSERT INTO dead_letters (message_key, lane, state, event_id, type, reason, fingerprint, attempts, "
+            f"arrived_at, headers, body) VALUES ('{uuid4()}', 'orders', '{state}', '{uuid4()}', 'x', "
+            f"'r{number}', 'f', 1, now() - interval '{days} days', '{{}}', '')"
+        )
+    await stack.execute(
+        "INSERT INTO dead_letter_audit (dead_letter_id, who, action) "
+        "SELECT dead_letter_id, 'x', 'discarded' FROM dead_letters"
+    )
+
+    tried = retained(stack, "--dry-run")
+    found = retained(stack)
+
+    left = await stack.fetch("SELECT reason FROM dead_letters ORDER BY reason")
+    assert tried["dead_letters"] == found["dead_letters"] == 2
+    assert [row["reason"] for row in left] == ["r0", "r1", "r4"]
+    assert await stack.count("dead_letter_audit") == 3
+
+
+async def test_consumers_do_it_by_themselves_and_nothing_goes_by_default(stack: Stack) -> None:
+    await apply(stack, "inventory", [item(Provider.OVOKO, part("sold", 5))])
+    month = await age(stack, 150)
+    by_default = json.loads(stack.run("retain", "--json").stdout)
+    await stack.started("consume", "inventory", **KEEP)
+
+    async def is_gone() -> bool:
+        return month not in await partitions(stack)
+
+    await until(is_gone, "the month is gone")
+
+    assert by_default["months"] == []
