@@ -195,8 +195,9 @@ async def test_only_dead_letters_that_were_seen_to_go(stack: Stack) -> None:
         [("waiting", 90), ("replaying", 90), ("replayed", 90), ("discarded", 90), ("discarded", 5)]
     ):
         await stack.execute(
-            "INSERT INTO dead_letters (message_key, lane, state, event_id, type, reason, fingerprint, attempts, "
-            f"arrived_at, headers, body) VALUES ('{uuid4()}', 'orders', '{state}', '{uuid4()}', 'x', "
+            "INSERT INTO dead_letters (message_key, lane, state, event_id, type, reason, fingerprint, "
+            "attempts, arrived_at, headers, body) "
+            f"VALUES ('{uuid4()}', 'orders', '{state}', '{uuid4()}', 'x', "
             f"'r{number}', 'f', 1, now() - interval '{days} days', '{{}}', '')"
         )
     await stack.execute(
