@@ -146,6 +146,7 @@ CONSUMER_TABLES: dict[str, tuple[str, ...]] = {
     "schema_migrations": ("SELECT",),
     "event_ids": ("SELECT", "INSERT"),
     "event_log": ("SELECT", "INSERT"),
+    "event_log_dropped": (),
     "parts": _PROJECTION,
     "orders": _PROJECTION,
     "returns": _PROJECTION,
@@ -163,7 +164,7 @@ CONSUMER_TABLES: dict[str, tuple[str, ...]] = {
 _ALL_READ: dict[str, tuple[str, ...]] = dict.fromkeys(CONSUMER_TABLES, ("SELECT",))
 
 ROLES = (
-    DatabaseRole(OWNER, "`stockhook migrate`: owns the tables"),
+    DatabaseRole(OWNER, "`stockhook migrate`, `rebuild`, `retain`: owns the tables"),
     DatabaseRole(
         CONSUMER,
         "`stockhook consume`: writes what events say, and can neither change nor take back the log",
@@ -208,6 +209,8 @@ def roles_sql() -> str:
         "DO $$ BEGIN",
         "    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());",
         f"    EXECUTE format('GRANT CONNECT ON DATABASE %I TO {names}', current_database());",
+        # A rebuild has a schema of its own for as long as it takes.
+        f"    EXECUTE format('GRANT CREATE ON DATABASE %I TO {OWNER}', current_database());",
         "END $$;",
         "REVOKE ALL ON SCHEMA public FROM PUBLIC;",
         f"GRANT USAGE ON SCHEMA public TO {names};",

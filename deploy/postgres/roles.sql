@@ -1,7 +1,7 @@
 -- Made by `stockhook grants postgres`. Run it as a superuser in the database of Stockhook;
 -- then give each role a password (\password), and run `stockhook migrate` as the owner.
 
--- `stockhook migrate`: owns the tables
+-- `stockhook migrate`, `rebuild`, `retain`: owns the tables
 DO $$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'stockhook_owner') THEN
         CREATE ROLE stockhook_owner LOGIN;
@@ -32,6 +32,7 @@ END $$;
 DO $$ BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO stockhook_owner, stockhook_consumer, stockhook_reader, stockhook_operator', current_database());
+    EXECUTE format('GRANT CREATE ON DATABASE %I TO stockhook_owner', current_database());
 END $$;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO stockhook_owner, stockhook_consumer, stockhook_reader, stockhook_operator;

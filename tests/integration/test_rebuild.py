@@ -144,8 +144,8 @@ async def test_consumers_go_on_while_a_rebuild_is_killed_resumed_and_takes_over(
     async def has_begun() -> bool:
         if await stack.fetch("SELECT to_regclass('rebuild_inventory.progress') AS it") == [{"it": None}]:
             return False
-        rows = await stack.fetch("SELECT done_to FROM rebuild_inventory.progress")
-        return bool(rows and rows[0]["done_to"])
+        rows = await stack.fetch("SELECT events FROM rebuild_inventory.progress")
+        return bool(rows and rows[0]["events"])
 
     await until(has_begun, "a window is done", 30)
     broken_off.kill()

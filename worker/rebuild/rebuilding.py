@@ -1,5 +1,6 @@
 """A rebuild from its beginning to the comparison, or to the take-over."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -16,6 +17,8 @@ EVERYTHING = 2**63 - 1
 
 # One rebuild of a family at a time.
 TRY_LOCK = "SELECT pg_try_advisory_lock(735701, hashtext($1))"
+
+OTHER_ENDS_SECONDS = 5.0
 
 # The seconds that consumers may be kept waiting for; they themselves give up later.
 LOCK_TIMEOUT = "SET LOCAL lock_timeout = '3s'"
@@ -56,8 +59,7 @@ async def rebuild(
     """
     began = monotonic()
     async with database.connection() as connection:
-        if not await connection.fetchval(TRY_LOCK, family):
-            raise RebuildFailed(f"{family} is being rebuilt already")
+        await _lock_out_others(connection, family)
         await _refuse_cut_log(connection)
         await connection.execute("SET enable_seqscan = on")
         shadow = await open_shadow(connection, family, restart=restart)
@@ -78,6 +80,15 @@ async def rebuild(
         swapped=swap,
         locked_seconds=locked,
     )
+
+
+async def _lock_out_others(connection: Connection, family: str) -> None:
+    """Postgres takes a moment to notice that a rebuild was killed."""
+    end = monotonic() + OTHER_ENDS_SECONDS
+    while not await connection.fetchval(TRY_LOCK, family):
+        if monotonic() > end:
+            raise RebuildFailed(f"{family} is being rebuilt already")
+        await asyncio.sleep(0.1)
 
 
 async def _refuse_cut_log(connection: Connection) -> None:
