@@ -59,6 +59,31 @@ def test_its_commands_are_commands(compose: dict[str, Any]) -> None:
         assert service["command"][0] in app
 
 
+def test_every_file_that_it_mounts_is_there(compose: dict[str, Any]) -> None:
+    mounts = [
+        DEPLOY / mount.split(":")[0]
+        for service in compose["services"].values()
+        for mount in service.get("volumes", [])
+        if mount.startswith(".")
+    ]
+    configs = [DEPLOY / config["file"] for config in compose["configs"].values()]
+
+    assert len(mounts) >= 5
+    assert [path for path in mounts + configs if not path.exists()] == []
+
+
+def test_its_prometheus_looks_at_the_jobs_and_rules_that_the_alerts_go_by(compose: dict[str, Any]) -> None:
+    def read(path: Path) -> tuple[set[str], set[str]]:
+        (document,) = documents(path)
+        return (
+            {job["job_name"] for job in document["scrape_configs"]},
+            {Path(name).name for name in document["rule_files"]},
+        )
+
+    assert read(DEPLOY / "compose/prometheus.yml") == read(DEPLOY / "prometheus/prometheus.yml")
+    assert "./prometheus:/etc/prometheus/rules:ro" in compose["services"]["prometheus"]["volumes"]
+
+
 def test_no_password_is_in_the_file(compose: dict[str, Any]) -> None:
     """Each is a file that the script makes."""
     for service in compose["services"].values():

@@ -202,6 +202,19 @@ def test_the_cluster_has_the_settings_that_a_broker_was_booted_with() -> None:
     assert lines(cluster.spec.rabbitmq.additional_config) == [*lines(tested), "default_vhost = stockhook"]
 
 
+def test_pod_monitors_have_the_job_names_that_the_alerts_go_by() -> None:
+    (prometheus,) = documents(DEPLOY / "prometheus/prometheus.yml")
+    jobs = {
+        relabeling["replacement"]
+        for resource in CUSTOM_RESOURCES
+        if resource["kind"] == "PodMonitor"
+        for endpoint in resource["spec"]["podMetricsEndpoints"]
+        for relabeling in endpoint["relabelings"]
+    }
+
+    assert jobs == {job["job_name"] for job in prometheus["scrape_configs"]}
+
+
 def test_network_policies_close_everything_and_open_what_each_needs() -> None:
     policies = {policy["metadata"]["name"]: policy["spec"] for policy in of_kind("NetworkPolicy")}
 
