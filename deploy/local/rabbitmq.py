@@ -90,6 +90,10 @@ class RabbitNode:
         )
 
     @property
+    def settings(self) -> RabbitSettings:
+        return self._settings
+
+    @property
     def url(self) -> str:
         return self._settings.url
 

@@ -4,6 +4,9 @@ import promql_parser
 
 from deploy.documents.metrics import exported, series_names
 
+# Told by newer versions of RabbitMQ than the oldest that we run on.
+NEWER_THAN_3_10 = {"rabbitmq_alarms_memory_used_watermark", "rabbitmq_alarms_free_disk_space_watermark"}
+
 # Of others, as their documents spell them: Prometheus itself, its Python client, RabbitMQ's plugin.
 KNOWN_OF_OTHERS = {
     "up",
@@ -13,9 +16,11 @@ KNOWN_OF_OTHERS = {
     "process_cpu_seconds_total",
     "rabbitmq_queue_messages",
     "rabbitmq_queue_messages_ready",
-    "rabbitmq_alarms_memory_used_watermark",
-    "rabbitmq_alarms_free_disk_space_watermark",
-}
+    "rabbitmq_process_resident_memory_bytes",
+    "rabbitmq_resident_memory_limit_bytes",
+    "rabbitmq_disk_space_available_bytes",
+    "rabbitmq_disk_space_available_limit_bytes",
+} | NEWER_THAN_3_10
 
 # What Grafana puts in before it asks.
 _GRAFANA = {"$__rate_interval": "1m", "$family": "orders"}

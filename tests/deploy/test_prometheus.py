@@ -1,17 +1,24 @@
 """deploy/prometheus: rules that promtool accepts, alerts that fire when they should and not else."""
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
 from deploy.local.packages import apt_is_here, promtool
+from deploy.local.ports import LOOPBACK
+from deploy.local.rabbitmq import VHOST, RabbitNode, node_environment
 from deploy.local.services import CHECKOUT, PACKAGES
-from tests.deploy.promql import asked_for, known
-from tests.stack import Stack
+from tests.deploy.promql import KNOWN_OF_OTHERS, NEWER_THAN_3_10, asked_for, known
+from tests.deploy.test_rabbitmq import booted  # noqa: F401  # a fixture
+from tests.stack import Stack, delays, free_port, until
+from worker.broker import Broker, Message
+from worker.topology import RETURN, topology
 
 PROMETHEUS = CHECKOUT / "deploy/prometheus"
 
@@ -78,6 +85,44 @@ def test_each_rule_asks_for_series_that_there_are() -> None:
 
     assert asked - RECORDED - known() == set()
     assert recorded_from - known() == set()
+
+
+async def test_the_broker_tells_what_the_rules_ask_it_for(booted: RabbitNode) -> None:  # noqa: F811
+    """Of an event whose time is over, and whose queue is gone, that it is there, but not ready."""
+    url = tell_metrics(booted)
+    held = f'{{vhost="{VHOST}",queue="stockhook.orders.retry.1s"}}'
+    async with Broker(booted.url, "test").connection() as link:
+        channel = await link.channel()
+        await channel.declare(topology(delays(1)))
+        await channel.delete("stockhook.orders")
+        await channel.publish(Message(RETURN, "stockhook.orders.retry.1s", "x", {}, b""), 5)
+
+    async def scrape() -> str | None:
+        async with httpx.AsyncClient(timeout=20) as client:
+            text = (await client.get(url)).text
+        is_held = f"rabbitmq_queue_messages{held} 1\n" in text
+        return text if is_held and f"rabbitmq_queue_messages_ready{held} 0\n" in text else None
+
+    told = await until(scrape, "the event is held", 60)
+    asked = {name for name in KNOWN_OF_OTHERS - NEWER_THAN_3_10 if name.startswith("rabbitmq_")}
+
+    assert {name for name in asked if not re.search(rf"^{name}[{{ ]", told, re.MULTILINE)} == set()
+
+
+def tell_metrics(node: RabbitNode) -> str:
+    """Have the broker's plugin listen on a port of ours; where its metrics of each queue are."""
+    port = free_port()
+    settings = node.settings
+    listener = f'[{{port, {port}}}, {{ip, "{LOOPBACK}"}}]'
+    node.ctl("eval", f"application:set_env(rabbitmq_prometheus, tcp_config, {listener}).")
+    subprocess.run(
+        [str(settings.programs.rabbitmq / "rabbitmq-plugins"), "enable", "rabbitmq_prometheus"],
+        env=node_environment(settings),
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    return f"http://{LOOPBACK}:{port}/metrics/per-object"
 
 
 async def test_what_the_processes_export_is_accepted(stack: Stack, program: Path) -> None:

@@ -23,6 +23,7 @@ SECTIONS = [
     "Whom to wake, and when",
 ]
 COMMAND = re.compile(r"(?:^|`)stockhook ([a-z]+)", re.MULTILINE)
+COMMAND_OF_DEAD = re.compile(r"(?:^|`)stockhook dead ([a-z]+)", re.MULTILINE)
 VARIABLE = re.compile(rf"{PREFIX}([A-Z_]+)")
 METRIC = re.compile(r"`(stockhook_[a-z_]+)`")
 PAGE = re.compile(r"\bStockhook[A-Z][A-Za-z]+")
@@ -51,6 +52,7 @@ def test_a_page_names_only_what_there_is(page: Path) -> None:
     text = page.read_text()
 
     assert set(COMMAND.findall(text)) <= set(app)
+    assert set(COMMAND_OF_DEAD.findall(text)) <= set(app["dead"])
     assert {name.lower() for name in VARIABLE.findall(text)} <= set(Settings.model_fields)
     assert set(METRIC.findall(text)) <= known()
     assert set(PAGE.findall(text)) <= set(severities())
