@@ -206,7 +206,7 @@ async def _show(dead_letter_id: int, reveal: bool, json: bool) -> None:
         return
     for name, value in _as_json(letter).items():
         if value is not None:
-            print(f"{name:<16} {orjson.dumps(value).decode() if isinstance(value, dict) else value}")
+            print(f"{name:<16} {_in_a_line(value)}")
     for row in history:
         words = f": {row['reason']}" if row["reason"] else ""
         print(f"{row['action']:<16} {_short(row['at'])} by {row['who']}{words}")
@@ -556,6 +556,16 @@ def _instant(option: str, told: str | None) -> datetime | None:
             f"{option} must be a time such as 2026-03-01T12:00:00Z, or 12h (given: {told!r})"
         ) from None
     return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+
+
+def _in_a_line(value: object) -> str:
+    match value:
+        case dict():
+            return orjson.dumps(value).decode()
+        case datetime():
+            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        case _:
+            return str(value)
 
 
 def _short(instant: datetime) -> str:

@@ -1,0 +1,54 @@
+"""What is read from the message that a dead letter came as."""
+
+import pytest
+
+from worker.dead.letter import Letter, message_key, read_letter
+from worker.wire import Delivery
+
+HEADERS: dict[str, object] = {
+    "x-event-type": "order.created",
+    "x-provider": "ovoko",
+    "x-event-id": "00000000-0000-4000-8000-000000000001",
+    "x-content-id": "00000000-0000-4000-8000-000000000002",
+    "x-received-at": "2026-03-01T12:00:00Z",
+    "x-reason": "exhausted: KeyError in worker/batch.py:handle #0a1b2c3d",
+    "x-attempt": 4,
+}
+BODY = b'{"event_type":"order.created","timestamp":"no","event_data":{"order_id":"7"}}'
+
+
+def letter(body: bytes = BODY, *, redelivered: bool = False, **headers: object) -> Letter:
+    told = {**HEADERS, **{f"x-{name.replace('_', '-')}": value for name, value in headers.items()}}
+    return read_letter("orders", Delivery(1, "ovoko.order.created", told, body, redelivered, "m.1"))
+
+
+def test_an_exhausted_event_keeps_its_exception_and_fingerprint() -> None:
+    read = letter()
+
+    assert (read.exception, read.fingerprint, read.attempts) == ("KeyError", "0a1b2c3d", 4)
+    assert (read.provider, read.type, read.entity_id) == ("ovoko", "order.created", "7")
+
+
+def test_what_the_broker_gave_up_says_so_whatever_an_earlier_attempt_said() -> None:
+    read = letter(death=[{"reason": "delivery_limit", "queue": "stockhook.orders", "count": 1}])
+
+    assert "delivery limit" in read.reason
+    assert read.exception is None
+
+
+@pytest.mark.parametrize("value", [b'"Jane Canary"', b'"canary@example.org"', b"null", b"{}", b"true"])
+def test_what_does_not_look_like_an_id_is_no_entity(value: bytes) -> None:
+    assert letter(BODY.replace(b'"7"', value)).entity_id is None
+
+
+def test_a_terminal_takes_no_orders_from_a_message() -> None:
+    assert "\x1b" not in letter(reason="\x1b[2J gone", event_type="\x1b[2J").reason
+    assert "\x1b" not in letter(event_type="\x1b[2J").type
+
+
+def test_a_message_is_known_by_its_own_id_and_bytes() -> None:
+    def key(message_id: str, body: bytes = BODY, *, redelivered: bool = False) -> object:
+        return message_key("orders", Delivery(7, "", HEADERS, body, redelivered, message_id))
+
+    assert key("m.1") == key("m.1", redelivered=True)
+    assert len({key("m.1"), key("m.2"), key("m.1", b"{}")}) == 3
