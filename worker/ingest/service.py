@@ -1,6 +1,5 @@
 """The HTTP side of the ingest, without a server: a request in, a response out."""
 
-import asyncio
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from schemas.events import Provider
 from worker import metrics
 from worker.broker import Message
 from worker.ingest.authentication import is_active
+from worker.ingest.deadlines import Deadlines
 from worker.ingest.intake import (
     Accepted,
     Intake,
@@ -86,6 +86,7 @@ class Ingest:
     storage: Stores
     _sealer: MultiFernet | None = field(init=False)
     _openapi: bytes = field(init=False)
+    _deadlines: Deadlines = field(default_factory=Deadlines)
 
     def __post_init__(self) -> None:
         self._sealer = self.settings.sealer
@@ -175,8 +176,9 @@ class Ingest:
     async def _read(self, request: Request) -> bytes:
         chunks: list[bytes] = []
         size = 0
+        timeout = self._deadlines.watch(self.settings.body_timeout)
         try:
-            async with asyncio.timeout(self.settings.body_timeout):
+            async with timeout:
                 async for chunk in request.body:
                     size += len(chunk)
                     if size > self.settings.body_limit:
@@ -191,6 +193,8 @@ class Ingest:
                 f"The body must arrive within {self.settings.body_timeout:g} seconds.",
                 (("connection", "close"),),
             ) from None
+        finally:
+            self._deadlines.forget(timeout)
         if size < int(request.headers.get("content-length", "0")):
             raise _cut_short()
         return b"".join(chunks)
