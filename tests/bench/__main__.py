@@ -96,6 +96,8 @@ def main(
         console = Console(highlight=False)
         console.width = max(console.width, NARROWEST)
         console.print(report.as_tables())
+    if report.was_interrupted:
+        return INTERRUPTED
     return FAILED if report.problems else 0
 
 

@@ -15,17 +15,20 @@ VERSIONS = "import sys; from importlib.metadata import version; print(*map(versi
 Condition = tuple[str, str]
 
 
-async def conditions(world: World, options: Options, other_work: Mapping[str, float]) -> list[Condition]:
-    """`other_work` says for each measure how many cores were busy with something else."""
+async def conditions(world: World, options: Options) -> list[Condition]:
     postgres = await world.database.fetchval("SHOW server_version")
     services = f"RabbitMQ {world.line.version}, Postgres {postgres}, both syncing to disk"
     return [
         ("machine", f"{os.cpu_count()} cores for all of it, Python {platform.python_version()}, {services}"),
         ("packages", _versions()),
-        ("other work", ", ".join(f"{name} {cores:.2f}" for name, cores in other_work.items()) + " cores"),
         *_rules(options),
         *{contestant.name: contestant.settings for contestant in (*CONSUMERS, *INGESTS)}.items(),
     ]
+
+
+def other_work(cores: Mapping[str, float]) -> str:
+    """For each measure, how many cores were busy with something else."""
+    return ", ".join(f"{name} {busy:.2f}" for name, busy in cores.items()) + " cores"
 
 
 def _versions() -> str:

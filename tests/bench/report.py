@@ -19,6 +19,7 @@ class Report:
     conditions: Sequence[tuple[str, str]]
     """How it was measured: what, and in which words."""
     problems: Sequence[str]
+    was_interrupted: bool = False
 
     def as_tables(self) -> RenderableType:
         words = Table("who or what", "how", title="conditions", title_justify="left", title_style="bold")
@@ -31,6 +32,7 @@ class Report:
         return {
             "conditions": [{"what": what, "how": how} for what, how in self.conditions],
             "problems": list(self.problems),
+            "interrupted": self.was_interrupted,
             "figures": [_row_as_json(row) for row in self.rows],
         }
 

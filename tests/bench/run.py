@@ -2,12 +2,13 @@
 
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvloop
 
 from deploy.local.services import Services, Unavailable
-from tests.bench.conditions import conditions
+from tests.bench.conditions import Condition, conditions, other_work
 from tests.bench.lineup import OTHERS_PYTHON
 from tests.bench.measures.drain import drain_buyback, drain_mixed, drain_parts
 from tests.bench.measures.growth import growth
@@ -18,7 +19,7 @@ from tests.bench.measures.memory import memory
 from tests.bench.measures.scaling import scaling
 from tests.bench.plan import Bench, Options
 from tests.bench.report import Report
-from tests.bench.results import rows
+from tests.bench.results import Results, rows
 from tests.bench.show import Show
 from tests.bench.targets import TARGETS
 from tests.bench.usage import OtherWork
@@ -40,42 +41,57 @@ MEASURES: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
 }
 
 
+@dataclass(slots=True)
+class Taken:
+    """What a run has come to so far."""
+
+    results: Results = field(default_factory=Results)
+    conditions: list[Condition] = field(default_factory=list)
+    other_work: dict[str, float] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    was_interrupted: bool = False
+
+    def report(self) -> Report:
+        described = [*self.conditions, ("other work", other_work(self.other_work))]
+        return Report(
+            list(rows(self.results, TARGETS)), described, self.problems, was_interrupted=self.was_interrupted
+        )
+
+
 def measure(chosen: Sequence[str], options: Options, show: Show) -> Report:
-    """Take these measures. What was measured before something broke is in the report as well.
+    """Take these measures. What was measured before something broke, or before Ctrl-C, is reported.
 
     Raises:
         Unavailable: No services of our own, or nothing to compare with.
     """
     if not OTHERS_PYTHON.exists():
         raise Unavailable("what is compared with is not installed: `make bench` does it")
-    folder = new_folder()
-    keep = True
+    folder, taken = new_folder(), Taken()
     try:
         with services(folder, show.say) as started:
-            report = uvloop.run(_measure(started, folder, chosen, options, show))
-        keep = options.keep_logs or bool(report.problems)
-        return report
+            try:
+                uvloop.run(_measure(started, folder, chosen, options, show, taken))
+            except KeyboardInterrupt:
+                taken.was_interrupted = True
     finally:
-        if keep:
+        if options.keep_logs or taken.problems:
             show.say(f"logs are kept in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
+    return taken.report()
 
 
 async def _measure(
-    started: Services, folder: Path, chosen: Sequence[str], options: Options, show: Show
-) -> Report:
-    problems: list[str] = []
-    other_work: dict[str, float] = {}
+    started: Services, folder: Path, chosen: Sequence[str], options: Options, show: Show, taken: Taken
+) -> None:
     async with world(started, folder, TRUE_LADDER if options.is_full else SHORT_LADDER) as made:
-        bench = Bench(made, options, show)
+        taken.conditions += await conditions(made, options)
+        bench = Bench(made, options, show, taken.results)
         for name in chosen:
             others = OtherWork(lambda: [*made.broker_pids(), *made.postgres_pids()])
             try:
                 await MEASURES[name](bench)
             except Exception as problem:
-                problems.append(f"{name}: {type(problem).__name__}: {problem}")
-                show.say(problems[-1])
-            other_work[name] = others.cores()
-        described = await conditions(made, options, other_work)
-    return Report(list(rows(bench.results, TARGETS)), described, problems)
+                taken.problems.append(f"{name}: {type(problem).__name__}: {problem}")
+                show.say(taken.problems[-1])
+            taken.other_work[name] = others.cores()

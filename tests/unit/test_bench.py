@@ -141,6 +141,7 @@ def test_json_says_the_same_as_the_table() -> None:
     assert report.as_json() == {
         "conditions": [{"what": "turns", "how": "two"}],
         "problems": ["drain: Failed: lost"],
+        "interrupted": False,
         "figures": [
             {
                 "measure": "drain",
