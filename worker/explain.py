@@ -7,7 +7,7 @@ differ from what a consumer does.
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from operator import attrgetter
@@ -44,6 +44,8 @@ FROM event_log
 WHERE entity_id = $1 AND family = $2
 ORDER BY seq
 """
+
+DROPPED = "SELECT max(applied_before) FROM event_log_dropped"
 
 # How a family's LOAD statements end: whoever only looks locks nothing, and need not be allowed to.
 _LOCKING = re.compile(r"FOR UPDATE(?: OF \w+)?\s*\Z")
@@ -89,7 +91,8 @@ class Step:
 class Explanation:
     """Steps in the order of happening, and the states they led to.
 
-    `agrees` says whether the tables hold the same states; None where it was asked for an earlier time.
+    `agrees` says whether the tables hold the same states; None where it was asked for an earlier time, or
+    where events that were applied before `log_begins_at` were dropped from the log.
     """
 
     kind: Kind
@@ -99,6 +102,7 @@ class Explanation:
     states: tuple[dict[str, object], ...]
     findings: tuple[Finding, ...]
     agrees: bool | None
+    log_begins_at: datetime | None
 
 
 @dataclass(slots=True)
@@ -154,16 +158,21 @@ async def explain_entity(
     async with database.connection() as connection, connection.transaction(isolation="repeatable_read"):
         rows = await connection.fetch(EVENTS_OF_ENTITY, entity_id, family.name)
         logged = [_logged(row) for row in rows]
+        log_begins_at = await connection.fetchval(DROPPED)
         live = await family.load(Reading(connection), [one.event for one in logged]) if logged else {}
     if not logged:
-        raise NoSuchEntity(f"there is no {kind} {entity_id} in the event log")
+        since = f", which begins at {log_begins_at:%Y-%m-%d}" if log_begins_at else ""
+        raise NoSuchEntity(f"there is no {kind} {entity_id} in the event log{since}")
     told = [one for one in logged if at is None or one.event.payload.occurred_at <= at]
     if not told:
         first = min(one.event.payload.occurred_at for one in logged)
         raise NoSuchEntity(
             f"nothing had happened to {kind} {entity_id} by then: its first event is of {first.isoformat()}"
         )
-    return _explained(family, kind, entity_id, at, told, live)
+    found = _explained(family, kind, entity_id, at, told, live)
+    if log_begins_at is None:
+        return found
+    return replace(found, agrees=None, log_begins_at=log_begins_at)
 
 
 def _logged(row: Any) -> Logged:
@@ -199,6 +208,7 @@ def _explained(
         states=tuple(_without_private(state) for state in found),
         findings=tuple(sorted(replay.findings, key=attrgetter("kind", "words"))),
         agrees=found == _plain_states(live) if at is None else None,
+        log_begins_at=None,
     )
 
 
@@ -261,6 +271,7 @@ def as_json(found: Explanation) -> dict[str, Any]:
         "states": list(found.states),
         "findings": [_finding_as_json(finding) for finding in found.findings],
         "agrees_with_tables": found.agrees,
+        "log_begins_at": found.log_begins_at,
     }
 
 
@@ -321,6 +332,8 @@ def _last_lines(found: Explanation) -> Iterator[str]:
     yield "happened: by the sender's clock (UTC); received, applied: how long each leg took"
     for finding in found.findings:
         yield f"finding: {finding.kind}: {finding.words}"
+    if found.log_begins_at is not None:
+        yield f"what was applied before {found.log_begins_at:%Y-%m-%d} was dropped from the log"
     if found.agrees is False:
         yield "the tables say otherwise: see `stockhook rebuild`"
 

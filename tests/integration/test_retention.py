@@ -64,7 +64,9 @@ async def test_what_was_applied_stays_applied_when_its_month_is_gone(stack: Stac
     assert await stack.count("event_log") == 0
     assert await stack.count("parts") == 1
     assert stack.run("rebuild", "inventory").returncode == 1
-    assert stack.run("explain", "part", "13").returncode == 1
+    gone = stack.run("explain", "part", "13")
+    assert gone.returncode == 1
+    assert "in the event log, which begins at 20" in gone.stderr
 
 
 async def test_a_part_whose_history_is_gone_keeps_its_status(stack: Stack) -> None:
@@ -101,6 +103,11 @@ async def test_a_part_whose_latest_change_is_gone_from_the_log_is_judged_by_it(s
     await apply(stack, "inventory", [item(Provider.OVOKO, part("sold", 6))])
 
     found = await stack.fetch("SELECT kind, words FROM findings")
+    explained = json.loads(stack.run("explain", "part", "13", "--json").stdout)
+    assert [event["changes"]["status"]["to"] for event in explained["events"]] == ["sold"]
+    assert explained["log_begins_at"] is not None
+    assert explained["agrees_with_tables"] is None
+    assert "was dropped from the log" in " ".join(stack.run("explain", "part", "13").stdout.split())
     assert found == [{"kind": "undocumented_transition", "words": "sold became reserved"}]
     assert (await stack.fetch("SELECT status FROM parts")) == [{"status": "reserved"}]
 
