@@ -331,6 +331,40 @@ class Link:
         frame_max = underlay.connection.connection_tune.frame_max
         return Channel(underlay, self._connection.tapped.tap(underlay, frame_max))
 
+    async def version(self) -> str:
+        """What the broker says of itself, such as `3.10.8`."""
+        with _translating():
+            channel = self._connection.channel()
+            await channel.initialize()
+            underlay = await channel.get_underlay_channel()
+            version = underlay.connection.server_properties.get("version", "")
+            await underlay.close()
+        return version.decode() if isinstance(version, bytes) else str(version)
+
+    async def answers(self, queue: str, within: float) -> bool:
+        """Whether a queue gives out, within these seconds, or says that it is empty.
+
+        What it gives out is put back; it then comes to its consumer as a redelivery.
+
+        Raises:
+            BrokerRefused: This user may not read it.
+        """
+        channel = self._connection.channel()
+        with _translating():
+            await channel.initialize()
+            underlay = await channel.get_underlay_channel()
+        try:
+            with _translating():
+                async with asyncio.timeout(within):
+                    message = await underlay.basic_get(queue)
+                    if message.delivery_tag is not None:
+                        await underlay.basic_nack(message.delivery_tag, requeue=True)
+        except BrokerRefused:
+            raise
+        except BrokerUnavailable:
+            return False
+        return True
+
     async def difference(self, expected: Exchange | Queue) -> str | None:
         """How the broker's own differs from what is expected; nothing is created.
 

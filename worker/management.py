@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from urllib.parse import quote, unquote, urlsplit
 
 import httpx
@@ -21,11 +23,41 @@ def vhost_of(amqp_url: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """As the API gives it; `ahead_seconds` is how far the broker's clock is before ours, to a second."""
+
+    queues: list[dict[str, object]]
+    nodes: list[dict[str, object]]
+    ahead_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Management:
     """`url` carries user and password; `amqp_url` names the vhost."""
 
     url: str
     amqp_url: str
+
+    async def snapshot(self) -> Snapshot:
+        """Queues and nodes.
+
+        Raises:
+            ManagementUnavailable
+        """
+        vhost = quote(vhost_of(self.amqp_url), safe="")
+        try:
+            async with httpx.AsyncClient(base_url=self.url, timeout=10) as client:
+                queues = await _get(client, f"/api/queues/{vhost}")
+                response = await client.get("/api/nodes")
+                response.raise_for_status()
+                nodes = response.json()
+        except httpx.HTTPStatusError as error:
+            raise ManagementUnavailable(f"status {error.response.status_code}") from None
+        except (httpx.HTTPError, ValueError) as error:
+            raise ManagementUnavailable(type(error).__name__) from None
+        return Snapshot(
+            queues, nodes if isinstance(nodes, list) else [], _ahead(response.headers.get("date"))
+        )
 
     async def differences(self, expected: Topology) -> list[str]:
         """Bindings that are missing, and bindings, queues and exchanges of our name that are too many.
@@ -49,6 +81,12 @@ class Management:
             *_extra("queue", queues, (queue.name for queue in expected.queues)),
             *_extra("exchange", exchanges, (exchange.name for exchange in expected.exchanges)),
         ]
+
+
+def _ahead(date: str | None) -> float | None:
+    if date is None:
+        return None
+    return (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
 
 
 async def _get(client: httpx.AsyncClient, path: str) -> list[dict[str, object]]:

@@ -1,0 +1,179 @@
+"""Doctor on real services that are well, and that are not."""
+
+import json
+from typing import Any
+
+import pytest
+
+from deploy.local.services import Services
+from tests.stack import OVOKO_SECRET, Stack, free_port, until
+from worker.topology import Queue, topology
+
+# The services of tests save nothing to disk in earnest.
+OF_TESTS = {"durability"}
+
+
+def examined(stack: Stack, **overrides: str) -> tuple[int, list[dict[str, Any]]]:
+    found = stack.run("doctor", "--json", **overrides)
+    assert found.returncode in (0, 1, 69), found.stderr
+    assert "Traceback" not in found.stderr
+    findings: list[dict[str, Any]] = json.loads(found.stdout)["findings"]
+    return found.returncode, findings
+
+
+def errors(findings: list[dict[str, Any]]) -> list[str]:
+    return [
+        finding["what"]
+        for finding in findings
+        if finding["level"] == "error" and finding["subject"] not in OF_TESTS
+    ]
+
+
+async def test_a_stack_that_is_well_has_no_errors(stack: Stack) -> None:
+    _, findings = examined(stack)
+    people = stack.run("doctor", COLUMNS="160")
+    stack.environment.pop("STOCKHOOK_MANAGEMENT_URL", None)
+    _, without_management = examined(stack)
+    well = {finding["subject"] for finding in findings if finding["level"] == "ok"}
+
+    assert errors(findings) == []
+    assert errors(without_management) == []
+    assert {
+        "topology",
+        "publishing",
+        "queues",
+        "database version",
+        "migrations",
+        "connections",
+        "event log",
+        "secrets",
+        "sealing keys",
+        "spool",
+        "clock",
+    } <= well
+    assert all(finding["remedy"] for finding in findings if finding["level"] != "ok")
+    assert "the broker confirms" in people.stdout
+    for text in (people.stdout, json.dumps(findings)):
+        assert OVOKO_SECRET not in text
+        assert stack.environment["STOCKHOOK_SEALING_KEYS"] not in text
+        assert stack.environment["STOCKHOOK_AMQP_URL"].split("@")[0].rpartition(":")[2] not in text
+
+
+async def test_what_is_missing_or_odd_is_an_error_with_a_remedy(stack: Stack) -> None:
+    await stack.delete_queue("stockhook.orders.retry.2s")
+    await stack.delete_queue("stockhook.orders.dead")
+    async with stack.broker.connection() as link:
+        channel = await link.channel()
+        await channel.declare_one(
+            Queue("stockhook.orders.dead", {"x-queue-type": "quorum", "x-max-length": 5})
+        )
+    try:
+        code, findings = examined(
+            stack,
+            STOCKHOOK_OVOKO_SECRETS="hunter2",
+            STOCKHOOK_SPOOL_PATH="/proc/nowhere/spool.sqlite3",
+            STOCKHOOK_SEALING_KEYS="",
+        )
+    finally:
+        await stack.delete_queue("stockhook.orders.dead")
+    found = "\n".join(errors(findings))
+
+    assert code == 1
+    assert "queue stockhook.orders.retry.2s is missing" in found
+    assert "x-max-length" in found
+    assert "STOCKHOOK_OVOKO_SECRETS: secret 1 is shorter than 12 characters" in found
+    assert "hunter2" not in json.dumps(findings)
+    assert any("/webhooks/buyback is off" in finding["what"] for finding in findings)
+
+
+async def test_a_database_without_tables(stack: Stack, fresh_database: str) -> None:
+    code, findings = examined(stack, STOCKHOOK_DATABASE_URL=fresh_database)
+
+    assert code == 1
+    assert any(what.startswith("missing: 0001_event_log, ") for what in errors(findings))
+
+
+async def test_events_outside_any_month_and_keys_that_open_nothing(stack: Stack) -> None:
+    await stack.execute(
+        "INSERT INTO event_log (event_id, provider, type, family, entity_id, occurred_at, received_at, "
+        "applied_at, body) VALUES (gen_random_uuid(), 'ovoko', 'x', 'orders', '1', now(), now(), "
+        "now() + interval '9 years', '')"
+    )
+    await stack.execute(
+        "INSERT INTO buyback_orders (order_id, payment_details_sealed, stamps, revision) "
+        "VALUES ('1', 'gAAAAAodd', '{}', 1)"
+    )
+    _, findings = examined(stack)
+    said = {finding["what"] for finding in findings if finding["level"] != "ok"}
+
+    assert "event_log_rest holds events: a month had no partition when they came" in said
+    assert "bank details in the database cannot be opened with any of them" in said
+
+
+async def test_what_cannot_be_reached_is_said_and_the_rest_is_shown(stack: Stack) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    no_broker = {
+        "STOCKHOOK_AMQP_URL": f"amqp://x:hunter2@{nowhere}/",
+        "STOCKHOOK_MANAGEMENT_URL": f"http://x:hunter2@{nowhere}",
+    }
+    code, findings = examined(stack, **no_broker)
+    neither, of_neither = examined(
+        stack, **no_broker, STOCKHOOK_DATABASE_URL=f"postgresql://x:hunter2@{nowhere}/x"
+    )
+
+    assert code == 1
+    assert any(finding["subject"] == "migrations" for finding in findings)
+    assert neither == 69
+    assert {finding["subject"] for finding in of_neither if finding["level"] == "error"} == {
+        "management",
+        "broker",
+        "database",
+    }
+    assert any(finding["subject"] == "spool" for finding in of_neither)
+    assert "hunter2" not in json.dumps(of_neither)
+
+
+async def test_an_alarm_is_seen_over_amqp_and_by_the_management_api(stack: Stack, services: Services) -> None:
+    if services.rabbitmq is None:
+        pytest.skip("needs a RabbitMQ of our own")
+    services.rabbitmq.ctl("set_vm_memory_high_watermark", "0")
+    try:
+
+        async def is_seen() -> bool:
+            _, findings = examined(stack)
+            found = " ".join(errors(findings))
+            return "confirms nothing: an alarm is on" in found and "memory alarm" in found
+
+        await until(is_seen, "the alarm is seen both ways", 40)
+    finally:
+        services.rabbitmq.ctl("set_vm_memory_high_watermark", "0.4")
+
+
+@pytest.mark.parametrize("over", ["management", "amqp"])
+async def test_a_queue_without_a_leader_is_found(stack: Stack, services: Services, over: str) -> None:
+    """On RabbitMQ 3.10 a queue whose broker is killed just after its declaration never gets one."""
+    if services.rabbitmq is None:
+        pytest.skip("needs a RabbitMQ of our own")
+    if over == "amqp":
+        stack.environment.pop("STOCKHOOK_MANAGEMENT_URL")
+    name = "stockhook.returns.retry.2s"
+    await stack.delete_queue(name)
+    queue = next(queue for queue in topology(stack.settings.delays).queues if queue.name == name)
+    async with stack.broker.connection() as link:
+        channel = await link.channel()
+        await channel.declare_one(queue)
+        services.rabbitmq.kill()
+    services.rabbitmq.start()
+    try:
+        found = await until(lambda: _leaderless(stack), "it is found", 60)
+    finally:
+        await stack.delete_queue(name)
+    assert found == [f"{name} has no leader: it takes and gives nothing"]
+    assert stack.run("topology").returncode == 0
+    _, afterwards = examined(stack)
+    assert errors(afterwards) == []
+
+
+async def _leaderless(stack: Stack) -> list[str]:
+    _, findings = examined(stack)
+    return [what for what in errors(findings) if "no leader" in what]

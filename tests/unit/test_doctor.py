@@ -1,0 +1,108 @@
+"""What doctor says of values that no test machine has."""
+
+from pathlib import Path
+
+import pytest
+
+from worker.doctor.database import check_settings
+from worker.doctor.finding import Finding, Level, clock_difference
+from worker.doctor.spool import check_spool, file_system
+from worker.doctor.versions import check_version
+
+SOUND = {
+    "server_version": "15.4 (Debian)",
+    "server_version_num": "150004",
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "max_connections": "100",
+    "superuser_reserved_connections": "3",
+    "server_encoding": "UTF8",
+    "shared_buffers": "131072",
+    "default_transaction_read_only": "off",
+}
+
+
+def troubles(findings: list[Finding]) -> set[tuple[Level, str]]:
+    return {(finding.level, finding.subject) for finding in findings if finding.level is not Level.OK}
+
+
+@pytest.mark.parametrize(
+    ("version", "level"),
+    [
+        ("3.9.29", Level.ERROR),
+        ("3.10.8", Level.WARNING),
+        ("3.10.25", Level.OK),
+        ("3.11.19", Level.WARNING),
+        ("3.12.14", Level.OK),
+        ("3.13.2", Level.WARNING),
+        ("3.13.3", Level.OK),
+        ("4.2.1", Level.OK),
+        ("4.3.4", Level.WARNING),
+        ("4.3.5", Level.OK),
+        ("odd", Level.WARNING),
+    ],
+)
+def test_versions_with_known_limits_are_named(version: str, level: Level) -> None:
+    (finding,) = check_version(version)
+
+    assert finding.level is level
+    assert version in finding.what
+    assert bool(finding.remedy) is (level is not Level.OK)
+
+
+def test_a_sound_database_has_no_trouble() -> None:
+    assert troubles(list(check_settings(SOUND))) == set()
+
+
+@pytest.mark.parametrize(
+    ("changed", "trouble"),
+    [
+        ({"server_version_num": "140010"}, (Level.ERROR, "database version")),
+        ({"fsync": "off"}, (Level.ERROR, "durability")),
+        ({"synchronous_commit": "off"}, (Level.ERROR, "durability")),
+        ({"server_encoding": "SQL_ASCII"}, (Level.ERROR, "encoding")),
+        ({"max_connections": "10"}, (Level.ERROR, "connections")),
+        ({"max_connections": "15"}, (Level.WARNING, "connections")),
+        ({"default_transaction_read_only": "on"}, (Level.ERROR, "database")),
+    ],
+)
+def test_what_is_wrong_with_a_database(changed: dict[str, str], trouble: tuple[Level, str]) -> None:
+    assert troubles(list(check_settings(SOUND | changed))) == {trouble}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "level"), [(0.3, Level.OK), (-5.0, Level.WARNING), (3600.0, Level.ERROR)]
+)
+def test_clocks_that_differ(seconds: float, level: Level) -> None:
+    assert clock_difference("the database's clock", seconds).level is level
+
+
+MOUNTINFO = """\
+22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+23 22 0:21 / /run rw - tmpfs tmpfs rw
+24 23 0:22 / /run/a\\040disk rw - xfs /dev/vdb rw
+25 22 0:23 / /srv rw - ext4 /dev/vdc rw
+26 22 0:24 / /srv rw - nfs4 server:/x rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [
+        ("/var/lib", "ext4"),
+        ("/run/stockhook", "tmpfs"),
+        ("/run/a disk/x", "xfs"),
+        ("/runner", "ext4"),
+        ("/srv/spool", "nfs4"),
+    ],
+)
+def test_the_file_system_of_a_folder(folder: str, kind: str) -> None:
+    assert file_system(Path(folder), MOUNTINFO) == kind
+
+
+def test_a_spool_that_may_grow_beyond_its_disk(tmp_path: Path) -> None:
+    found = list(check_spool(tmp_path / "not/yet/there/spool.sqlite3", 10**18))
+
+    assert (Level.ERROR, "spool") in troubles(found)
+    assert any("GB free" in finding.what for finding in found)

@@ -1,0 +1,192 @@
+"""Checks of the broker, over AMQP and, where it is to be had, its management API."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+
+from worker.broker import Broker, BrokerRefused, BrokerUnavailable, Link, TopologyMismatch
+from worker.doctor.finding import Finding, clock_difference, error, ok, warning
+from worker.doctor.versions import check_version
+from worker.management import Management, ManagementUnavailable, Snapshot
+from worker.settings import Settings
+from worker.topology import Exchange, Queue, Topology, topology
+
+PROBE_SECONDS = 3.0
+LEAST_FREE_BYTES = 1_000_000_000
+DECLARE = "run `stockhook topology` as a user that may declare"
+LEADERLESS = "delete it and run `stockhook topology`; what it held is in no reach"
+
+
+async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
+    """Raises: BrokerUnavailable."""
+    expected = topology(settings.delays)
+    snapshot: Snapshot | None = None
+    if settings.management_url is not None:
+        management = Management(
+            settings.management_url.get_secret_value(), settings.amqp_url.get_secret_value()
+        )
+        try:
+            snapshot = await management.snapshot()
+        except ManagementUnavailable as unavailable:
+            yield error("management", f"no answer ({unavailable})", "see STOCKHOOK_MANAGEMENT_URL")
+    async with Broker(settings.amqp_url.get_secret_value(), "doctor").connection() as link:
+        for finding in check_version(await link.version()):
+            yield finding
+        async for finding in _check_topology(link, expected, settings):
+            yield finding
+        async for finding in _check_publishing(link):
+            yield finding
+        if snapshot is None:
+            async for finding in _probe_leaders(link, [queue.name for queue in expected.queues]):
+                yield finding
+    if snapshot is not None:
+        for finding in (*_check_leaders(snapshot, expected.queues), *_check_nodes(snapshot)):
+            yield finding
+        if snapshot.ahead_seconds is not None:
+            yield clock_difference("the broker's clock", snapshot.ahead_seconds)
+
+
+async def _check_topology(link: Link, expected: Topology, settings: Settings) -> AsyncIterator[Finding]:
+    items: list[Exchange | Queue] = [*expected.exchanges, *expected.queues]
+    differences = 0
+    may_declare = True
+    for item in items:
+        try:
+            difference = await (link.difference if may_declare else _missing(link))(item)
+        except BrokerRefused:
+            may_declare = False
+            difference = await _missing(link)(item)
+        if difference is not None:
+            differences += 1
+            is_missing = "is missing" in difference
+            remedy = DECLARE if is_missing else "delete it while it is empty, then run `stockhook topology`"
+            yield error("topology", difference.partition(":")[0] if is_missing else difference, remedy)
+    if not differences:
+        compared = (
+            "with the arguments expected" if may_declare else "there; this user cannot compare arguments"
+        )
+        yield ok("topology", f"{len(items)} exchanges and queues, {compared}")
+    if not may_declare and settings.declare_topology:
+        yield error(
+            "permissions",
+            "this user may not declare, and STOCKHOOK_DECLARE_TOPOLOGY asks it to",
+            "set STOCKHOOK_DECLARE_TOPOLOGY=false, and run `stockhook topology` as one that may",
+        )
+    elif may_declare and not settings.declare_topology:
+        yield warning(
+            "permissions",
+            "this user may declare, though it needs not",
+            "use the users that `stockhook grants rabbitmq` prints",
+        )
+
+
+def _missing(link: Link) -> Any:
+    async def look(item: Exchange | Queue) -> str | None:
+        channel = await link.channel()
+        one = Topology((item,), (), ()) if isinstance(item, Exchange) else Topology((), (item,), ())
+        try:
+            await channel.look_for(one)
+        except TopologyMismatch as mismatch:
+            return str(mismatch)
+        await channel.close()
+        return None
+
+    return look
+
+
+async def _check_publishing(link: Link) -> AsyncIterator[Finding]:
+    channel = await link.channel()
+    if await channel.takes_messages(PROBE_SECONDS):
+        yield ok("publishing", "the broker confirms")
+    elif channel.is_open:
+        yield error(
+            "publishing",
+            "the broker confirms nothing: an alarm is on, or it hangs",
+            "see `rabbitmq-diagnostics alarms`: memory or disk of the broker",
+        )
+    else:
+        yield warning(
+            "publishing",
+            "this user may not publish to stockhook.probe",
+            "well for a monitor; ingest and consumers need it: `stockhook grants rabbitmq`",
+        )
+
+
+async def _probe_leaders(link: Link, queues: Sequence[str]) -> AsyncIterator[Finding]:
+    """Ask empty queues for a message: a queue without a leader answers a passive declare, but not this."""
+    without: list[str] = []
+    try:
+        for name, depth in (await link.depths(queues)).items():
+            if depth is not None and not depth.ready and not await link.answers(name, PROBE_SECONDS):
+                without.append(name)
+                yield error("queues", f"{name} has no leader: it takes and gives nothing", LEADERLESS)
+    except BrokerRefused:
+        yield warning(
+            "queues",
+            "this user cannot see whether queues have a leader",
+            "set STOCKHOOK_MANAGEMENT_URL to a user with the tag monitoring",
+        )
+        return
+    if not without:
+        yield ok("queues", "each that is empty answers")
+
+
+def _check_leaders(snapshot: Snapshot, expected: Sequence[Queue]) -> Iterator[Finding]:
+    names = {queue.name for queue in expected}
+    ours = [queue for queue in snapshot.queues if queue.get("name") in names]
+    without = [str(queue["name"]) for queue in ours if not queue.get("leader")]
+    for name in without:
+        yield error("queues", f"{name} has no leader: it takes and gives nothing", LEADERLESS)
+    if ours and not without:
+        yield ok("queues", f"{len(ours)} have a leader")
+    fewer = [
+        str(queue["name"])
+        for queue in ours
+        if len(_names(queue.get("online"))) < len(_names(queue.get("members")))
+    ]
+    if fewer:
+        yield warning("queues", f"{len(fewer)} lack members: {fewer[0]}, …", "see that all nodes are up")
+
+
+def _names(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _check_nodes(snapshot: Snapshot) -> Iterator[Finding]:
+    for node in snapshot.nodes:
+        name = str(node.get("name"))
+        if node.get("mem_alarm"):
+            yield error(
+                "alarms", f"{name}: memory alarm: publishers are stopped", "give it memory, or drain queues"
+            )
+        if node.get("disk_free_alarm"):
+            yield error("alarms", f"{name}: disk alarm: publishers are stopped", "make room on its disk")
+        if node.get("partitions"):
+            yield error("alarms", f"{name}: network partition", "see `rabbitmq-diagnostics cluster_status`")
+        free, limit = _number(node.get("disk_free")), _number(node.get("disk_free_limit"))
+        if free is None or limit is None:
+            continue
+        words = f"{name}: {free / 1e9:.1f} GB free, alarm below {limit / 1e9:.2f} GB"
+        if limit < LEAST_FREE_BYTES:
+            yield warning("disk", words, "set disk_free_limit to some GB: at the default a disk fills up")
+        elif free < 2 * limit:
+            yield warning("disk", words, "make room")
+        else:
+            yield ok("disk", words)
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+async def reached(settings: Settings) -> tuple[list[Finding], bool]:
+    """What could be found, and whether the broker was reached."""
+    found: list[Finding] = []
+    try:
+        async with asyncio.timeout(120):
+            async for finding in check_broker(settings):
+                found.append(finding)
+    except (BrokerUnavailable, TimeoutError) as unavailable:
+        words = str(unavailable) or "no answer in time"
+        return [*found, error("broker", f"cannot be reached ({words})", "see STOCKHOOK_AMQP_URL")], False
+    return found, True

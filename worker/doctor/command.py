@@ -1,0 +1,63 @@
+"""`stockhook doctor`: all checks, as a table or as JSON."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated
+
+import orjson
+import uvloop
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from worker.doctor import broker, database
+from worker.doctor.configuration import check_configuration
+from worker.doctor.finding import Finding, Level
+from worker.doctor.spool import check_spool
+from worker.settings import Settings, read_settings
+
+FOUND_ERRORS = 1
+UNAVAILABLE = 69
+STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "bold red"}
+
+
+def doctor(
+    *, json: Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=())] = False
+) -> None:
+    """Look whether broker, database, settings and spool are as they should be, and say what to do.
+
+    Changes nothing. Exits 1 when something is wrong, 69 when neither broker nor database can be reached.
+    """
+    settings = read_settings()
+    found, is_reached = uvloop.run(examine(settings))
+    if json:
+        print(orjson.dumps({"findings": [asdict(finding) for finding in found]}).decode())
+    else:
+        Console().print(as_table(found))
+    if not is_reached:
+        sys.exit(UNAVAILABLE)
+    sys.exit(FOUND_ERRORS if any(finding.level is Level.ERROR for finding in found) else 0)
+
+
+async def examine(settings: Settings) -> tuple[list[Finding], bool]:
+    """Everything that was found, and whether broker or database could be reached."""
+    of_broker, broker_answers = await broker.reached(settings)
+    of_database, database_answers = await database.reached(settings)
+    found = [
+        *of_broker,
+        *of_database,
+        *check_configuration(settings),
+        *check_spool(settings.spool_path, settings.spool_max_bytes),
+    ]
+    return found, broker_answers or database_answers
+
+
+def as_table(found: Sequence[Finding]) -> Table:
+    table = Table("", "subject", "what", "remedy")
+    for finding in found:
+        style = STYLES[finding.level]
+        words = [Text(part) for part in (finding.subject, finding.what, finding.remedy)]
+        table.add_row(Text(finding.level, style), *words)
+    return table

@@ -1,0 +1,80 @@
+"""Checks of the settings alone."""
+
+from collections.abc import Iterator
+from urllib.parse import parse_qs, urlsplit
+
+from schemas.events import Provider
+from worker.doctor.finding import Finding, error, ok, warning
+from worker.exposure import other_machines, weak_secrets
+from worker.ingest.service import why_off
+from worker.settings import Settings
+
+MAKE_ONE = "make one with `openssl rand -hex 32`, and rotate"
+
+
+def check_configuration(settings: Settings) -> Iterator[Finding]:
+    yield from _check_secrets(settings)
+    yield from _check_exposure(settings)
+    if settings.batch_size > settings.prefetch:
+        yield warning(
+            "batches",
+            f"a batch of {settings.batch_size} never fills with a prefetch of {settings.prefetch}",
+            "raise STOCKHOOK_PREFETCH to twice STOCKHOOK_BATCH_SIZE",
+        )
+
+
+def _check_secrets(settings: Settings) -> Iterator[Finding]:
+    for provider in Provider:
+        off = why_off(provider, settings)
+        if off is not None:
+            yield warning("secrets", f"/webhooks/{provider} is off: {off}", "set it, if you expect events")
+    accepted = {"OVOKO_SECRETS": settings.ovoko_secrets, "BUYBACK_TOKENS": settings.buyback_tokens}
+    for name, secrets in accepted.items():
+        faults = list(weak_secrets(secrets))
+        for fault in faults:
+            yield error("secrets", f"STOCKHOOK_{name}: {fault}", MAKE_ONE)
+        if secrets and not faults:
+            yield ok("secrets", f"STOCKHOOK_{name}: {len(secrets)} active")
+    if settings.sealing_keys:
+        yield ok("sealing keys", f"{len(settings.sealing_keys)} valid; the first seals")
+
+
+def _check_exposure(settings: Settings) -> Iterator[Finding]:
+    if settings.environment == "development":
+        yield warning(
+            "environment",
+            "development: weak secrets and plaintext are taken",
+            "unset STOCKHOOK_ENVIRONMENT where the events are real",
+        )
+    urls = {"broker": settings.amqp_url, "database": settings.database_url}
+    for service, url in urls.items():
+        text = url.get_secret_value()
+        hosts = other_machines(text)
+        if not hosts:
+            yield ok("encryption", f"the {service} is on this machine")
+        elif service == "broker":
+            yield _encryption(service, "verified" if urlsplit(text).scheme == "amqps" else "none")
+        else:
+            mode = parse_qs(urlsplit(text).query).get("sslmode", ["prefer"])[-1]
+            verified = "verified" if mode == "verify-full" else "unverified"
+            yield _encryption(
+                service, verified if mode in ("require", "verify-ca", "verify-full") else "none"
+            )
+
+
+def _encryption(service: str, quality: str) -> Finding:
+    match quality:
+        case "verified":
+            return ok("encryption", f"the {service} is reached by TLS, certificate and host name verified")
+        case "unverified":
+            return warning(
+                "encryption",
+                f"the {service} is reached by TLS, but not verified: it may be anybody",
+                "set STOCKHOOK_DATABASE_CA_FILE, or sslmode=verify-full",
+            )
+        case _:
+            return warning(
+                "encryption",
+                f"the {service} is on another machine and reached in clear",
+                "use TLS, unless nobody else is on that network",
+            )

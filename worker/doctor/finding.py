@@ -1,0 +1,41 @@
+"""What a check found."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`what` and `remedy` are for people, and hold no secret."""
+
+    level: Level
+    subject: str
+    what: str
+    remedy: str = ""
+
+
+def ok(subject: str, what: str) -> Finding:
+    return Finding(Level.OK, subject, what)
+
+
+def warning(subject: str, what: str, remedy: str) -> Finding:
+    return Finding(Level.WARNING, subject, what, remedy)
+
+
+def error(subject: str, what: str, remedy: str) -> Finding:
+    return Finding(Level.ERROR, subject, what, remedy)
+
+
+def clock_difference(whose: str, seconds: float) -> Finding:
+    """Times of receipt and application are compared across machines."""
+    words = f"differs from ours by {abs(seconds):.1f} s"
+    if abs(seconds) < 2:
+        return ok("clock", f"{whose} {words}")
+    remedy = "synchronize the machines' clocks (NTP)"
+    return (warning if abs(seconds) < 60 else error)("clock", f"{whose} {words}", remedy)
