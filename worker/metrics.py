@@ -30,6 +30,12 @@ RECEIVED = Counter(
     ["provider", "result"],
     registry=INGEST,
 )
+SECRET_USED = Counter(
+    "stockhook_secret_used_total",
+    "Webhooks by the secret that they came with: the newest, which is the first, or an older one",
+    ["provider", "position"],
+    registry=INGEST,
+)
 PUBLISH_SECONDS = Histogram(
     "stockhook_publish_seconds",
     "Time from publishing an event to the broker's confirm",
@@ -148,6 +154,8 @@ def begin_ingest(providers: Iterable[str]) -> None:
     for provider in providers:
         for result in RESULTS:
             RECEIVED.labels(provider, result)
+        for position in ("newest", "older"):
+            SECRET_USED.labels(provider, position)
 
 
 def begin_family(family: str, steps: Iterable[str]) -> None:

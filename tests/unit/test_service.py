@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from cryptography.fernet import Fernet
 
+from worker import metrics
 from worker.broker import Message
 from worker.ingest.service import Disconnected, Ingest, Request, Response
 from worker.ingest.storage import NotStored
@@ -179,3 +180,23 @@ async def test_an_endpoint_that_lacks_a_setting_is_off_and_says_which(
 
     assert response.status == 404
     assert missing in json.loads(response.body)["detail"]
+
+
+async def test_which_secret_was_used_is_counted() -> None:
+    """So that whoever rotates knows when the old one can go."""
+    rotated = settings(
+        ovoko_secrets=f"the-new-one-0123456789,{SECRET}", buyback_tokens=f"{TOKEN},the-old-one-x"
+    )
+
+    def used(provider: str, position: str) -> float:
+        labels = {"provider": provider, "position": position}
+        return metrics.INGEST.get_sample_value("stockhook_secret_used_total", labels) or 0
+
+    before = [used("ovoko", "older"), used("ovoko", "newest"), used("buyback", "newest")]
+    body = b'{"type":"OrderCreatedEvent","token":"%s","result":{}}' % TOKEN.encode()
+    await answer(configured=rotated)
+    await answer(configured=rotated, x_webhook_secret="wrong")
+    await answer(body, path="/webhooks/buyback", configured=rotated)
+    after = [used("ovoko", "older"), used("ovoko", "newest"), used("buyback", "newest")]
+
+    assert [now - then for now, then in zip(after, before, strict=True)] == [1, 0, 1]

@@ -5,7 +5,7 @@ consumer's work, where a broken event can be set aside without an answer that a 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from schemas import identity
 from schemas.envelope import Envelope
 from schemas.events import Provider, read_json, routing_key, unwrapped
 from worker.broker import Message
-from worker.ingest.authentication import is_active
+from worker.ingest.authentication import position
 from worker.ingest.body import top_level_string, without_member
 from worker.ingest.sealing import seal_payment_details, unsealed
 from worker.topology import EVENTS, quarantine_key
@@ -27,12 +27,16 @@ SHORTEST_SECRET = 8
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """To be stored: for a family, or for the quarantine, and then `reason` says why."""
+    """To be stored: for a family, or for the quarantine, and then `reason` says why.
+
+    `secret` is the position of the one that it came with, if that was in the body.
+    """
 
     event_id: UUID
     message: Message
     family: str | None
     reason: str | None = None
+    secret: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +84,12 @@ def take_buyback(
         return _take_broken_buyback(body, received_at, tokens, sealer)
     if not isinstance(document, dict):
         return Unreadable()
-    if not _is_authentic(document.get("token"), tokens):
+    secret = _position(document.get("token"), tokens)
+    if secret is None:
         return Unauthorized()
     kept = _without_secrets(without_member(body, "token"), tokens)
-    return _route_buyback(document, seal_payment_details(kept, sealer), received_at)
+    taken = _route_buyback(document, seal_payment_details(kept, sealer), received_at)
+    return replace(taken, secret=secret)
 
 
 def take_again(
@@ -127,15 +133,16 @@ def _take_broken_buyback(
     token = top_level_string(body, "token")
     if token is None:
         return Unreadable()
-    if not _is_authentic(token, tokens):
+    secret = _position(token, tokens)
+    if secret is None:
         return Unauthorized()
     kept = _without_secrets(without_member(body, "token"), tokens)
     reason = "not JSON (sealed whole)"
-    return _quarantined(Provider.BUYBACK, sealer.encrypt(kept), reason, received_at)
+    return replace(_quarantined(Provider.BUYBACK, sealer.encrypt(kept), reason, received_at), secret=secret)
 
 
-def _is_authentic(token: object, tokens: Sequence[SecretStr]) -> bool:
-    return isinstance(token, str) and is_active(token.encode(), tokens)
+def _position(token: object, tokens: Sequence[SecretStr]) -> int | None:
+    return position(token.encode(), tokens) if isinstance(token, str) else None
 
 
 def _without_secrets(body: bytes, tokens: Sequence[SecretStr]) -> bytes:

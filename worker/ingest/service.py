@@ -12,7 +12,7 @@ from cryptography.fernet import MultiFernet
 from schemas.events import Provider
 from worker import metrics
 from worker.broker import Message
-from worker.ingest.authentication import is_active
+from worker.ingest.authentication import position
 from worker.ingest.deadlines import Deadlines
 from worker.ingest.intake import (
     Accepted,
@@ -127,6 +127,8 @@ class Ingest:
         intake = self._intake(provider, body, datetime.now(UTC))
         match intake:
             case Accepted(event_id=event_id, reason=reason) as accepted:
+                if accepted.secret is not None:
+                    _count_secret(provider, accepted.secret)
                 await self._store(accepted)
                 metrics.RECEIVED.labels(provider, "quarantined" if reason else "accepted").inc()
                 if reason:
@@ -167,8 +169,10 @@ class Ingest:
             raise Refused(415, "Encoded body", "Send the body without Content-Encoding.")
         if provider is Provider.OVOKO:
             presented = headers.get(self.settings.ovoko_header.lower(), "")
-            if not is_active(presented.encode(errors="surrogateescape"), self.settings.ovoko_secrets):
+            secret = position(presented.encode(errors="surrogateescape"), self.settings.ovoko_secrets)
+            if secret is None:
                 raise _unauthorized()
+            _count_secret(provider, secret)
         declared = headers.get("content-length", "0")
         if not declared.isdecimal() or len(declared) > 18 or int(declared) > self.settings.body_limit:
             raise self._too_large()
@@ -237,6 +241,11 @@ def why_off(provider: Provider, settings: Settings) -> str | None:
             return None
         case unreachable:
             assert_never(unreachable)
+
+
+def _count_secret(provider: Provider, position: int) -> None:
+    """The newest comes first: when the others are used no more, they can go."""
+    metrics.SECRET_USED.labels(provider, "older" if position else "newest").inc()
 
 
 def _unauthorized() -> Refused:
