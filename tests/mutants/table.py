@@ -147,8 +147,8 @@ TABLE = (
     Mutant(
         "the token stays in the body",
         "worker/ingest/intake.py",
-        '    kept = _without_secrets(without_member(body, "token"), tokens)\n    return _route',
-        "    kept = body\n    return _route",
+        '    kept = _without_secrets(without_member(body, "token"), tokens)\n    taken = _route',
+        "    kept = body\n    taken = _route",
         "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_sealed",
     ),
     Mutant(

@@ -29,16 +29,19 @@ async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
             snapshot = await management.snapshot()
         except ManagementUnavailable as unavailable:
             yield error("management", f"no answer ({unavailable})", "see STOCKHOOK_MANAGEMENT_URL")
-    async with Broker(settings.amqp_url.get_secret_value(), "doctor").connection() as link:
+    broker = Broker(settings.amqp_url.get_secret_value(), "doctor")
+    async with broker.connection() as link:
         for finding in check_version(await link.version()):
             yield finding
         async for finding in _check_topology(link, expected, settings):
             yield finding
         async for finding in _check_publishing(link):
             yield finding
-        if snapshot is None:
-            async for finding in _probe_leaders(link, [queue.name for queue in expected.queues]):
-                yield finding
+        depths = await link.depths(queue.name for queue in expected.queues)
+    if snapshot is None:
+        empty = [name for name, depth in depths.items() if depth is not None and not depth.ready]
+        async for finding in _probe_leaders(broker, empty):
+            yield finding
     if snapshot is not None:
         for finding in (*_check_leaders(snapshot, expected.queues), *_check_nodes(snapshot)):
             yield finding
@@ -96,7 +99,8 @@ def _missing(link: Link) -> Any:
 
 async def _check_publishing(link: Link) -> AsyncIterator[Finding]:
     channel = await link.channel()
-    if await channel.takes_messages(PROBE_SECONDS):
+    # While an alarm is on, the first publish of a connection is still taken; no other is.
+    if await channel.takes_messages(PROBE_SECONDS) and await channel.takes_messages(PROBE_SECONDS):
         yield ok("publishing", "the broker confirms")
     elif channel.is_open:
         yield error(
@@ -112,23 +116,28 @@ async def _check_publishing(link: Link) -> AsyncIterator[Finding]:
         )
 
 
-async def _probe_leaders(link: Link, queues: Sequence[str]) -> AsyncIterator[Finding]:
-    """Ask empty queues for a message: a queue without a leader answers a passive declare, but not this."""
-    without: list[str] = []
-    try:
-        for name, depth in (await link.depths(queues)).items():
-            if depth is not None and not depth.ready and not await link.answers(name, PROBE_SECONDS):
-                without.append(name)
-                yield error("queues", f"{name} has no leader: it takes and gives nothing", LEADERLESS)
-    except BrokerRefused:
-        yield warning(
-            "queues",
-            "this user cannot see whether queues have a leader",
-            "set STOCKHOOK_MANAGEMENT_URL to a user with the tag monitoring",
-        )
-        return
+async def _probe_leaders(broker: Broker, empty: Sequence[str]) -> AsyncIterator[Finding]:
+    """Ask empty queues for a message: a queue without a leader answers a passive declare, but not this.
+
+    It ends the connection, so each is asked over one of its own.
+    """
+    without = 0
+    for name in empty:
+        try:
+            async with broker.connection() as link:
+                answers = await link.answers(name, PROBE_SECONDS)
+        except BrokerRefused:
+            yield warning(
+                "queues",
+                f"this user cannot see whether {name} has a leader, and may not see it of others",
+                "set STOCKHOOK_MANAGEMENT_URL to a user with the tag monitoring",
+            )
+            return
+        if not answers:
+            without += 1
+            yield error("queues", f"{name} has no leader: it takes and gives nothing", LEADERLESS)
     if not without:
-        yield ok("queues", "each that is empty answers")
+        yield ok("queues", f"{len(empty)} are empty, and answer")
 
 
 def _check_leaders(snapshot: Snapshot, expected: Sequence[Queue]) -> Iterator[Finding]:

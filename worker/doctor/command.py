@@ -1,5 +1,6 @@
 """`stockhook doctor`: all checks, as a table or as JSON."""
 
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -31,6 +32,8 @@ def doctor(
     Changes nothing. Exits 1 when something is wrong, 69 when neither broker nor database can be reached.
     """
     settings = read_settings()
+    # The client library logs the end of a connection with a traceback; here it is a finding.
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL + 1)
     found, is_reached = uvloop.run(examine(settings))
     if json:
         print(orjson.dumps({"findings": [asdict(finding) for finding in found]}).decode())
