@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from schemas import examples
@@ -14,6 +15,7 @@ from tests.e2e.test_dead_letters import BROKEN, KEEPING, UNKNOWN, kept, put
 from tests.e2e.test_ladder import CURE, POISON, sold
 from tests.stack import BUYBACK_TOKEN, Stack, until
 from worker.broker import Message
+from worker.dead.replay import TRY_LOCK
 from worker.ingest.intake import take_again
 from worker.topology import RETURN
 
@@ -309,6 +311,18 @@ async def test_a_replay_that_died_goes_on_where_it_was_and_applies_each_once(
     assert await keeping.count("event_log") == await keeping.count("parts") == 30
     assert applied[0]["applied"] in (None, 30)
     assert told(keeping, "list", "--state", "any", "--family", "inventory")[0]["state"] == "replayed"
+
+
+async def test_two_replays_never_run_at_once(stack: Stack) -> None:
+    other = await asyncpg.connect(stack.environment["STOCKHOOK_DATABASE_URL"])
+    await other.fetch(TRY_LOCK)
+    refused = dead(stack, "replay", "--all")
+    await other.close()
+    allowed = dead(stack, "replay", "--all")
+
+    assert refused.returncode == 1
+    assert "another replay is running" in refused.stderr
+    assert allowed.returncode == 0
 
 
 async def test_nothing_is_replayed_without_a_word_about_which(stack: Stack) -> None:
