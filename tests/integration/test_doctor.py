@@ -133,6 +133,22 @@ async def test_what_cannot_be_reached_is_said_and_the_rest_is_shown(stack: Stack
     assert "hunter2" not in json.dumps(of_neither)
 
 
+async def test_an_alarm_is_seen_over_amqp_and_by_the_management_api(stack: Stack, services: Services) -> None:
+    if services.rabbitmq is None:
+        pytest.skip("needs a RabbitMQ of our own")
+    services.rabbitmq.ctl("set_vm_memory_high_watermark", "0")
+    try:
+
+        async def is_seen() -> bool:
+            _, findings = examined(stack)
+            found = " ".join(errors(findings))
+            return "confirms nothing: an alarm is on" in found and "memory alarm" in found
+
+        await until(is_seen, "the alarm is seen both ways", 40)
+    finally:
+        services.rabbitmq.ctl("set_vm_memory_high_watermark", "0.4")
+
+
 @pytest.mark.parametrize("over", ["management", "amqp"])
 async def test_a_queue_without_a_leader_is_found(stack: Stack, services: Services, over: str) -> None:
     """On RabbitMQ 3.10 a queue whose broker is killed just after its declaration never gets one."""

@@ -35,9 +35,11 @@ async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
             yield finding
         async for finding in _check_topology(link, expected, settings):
             yield finding
+        depths = await link.depths(queue.name for queue in expected.queues)
+    # While an alarm is on, nothing more is read from a connection that has published.
+    async with broker.connection() as link:
         async for finding in _check_publishing(link):
             yield finding
-        depths = await link.depths(queue.name for queue in expected.queues)
     if snapshot is None:
         empty = [name for name, depth in depths.items() if depth is not None and not depth.ready]
         async for finding in _probe_leaders(broker, empty):
