@@ -12,7 +12,7 @@ import structlog
 
 from consumers.registry import FAMILIES
 from worker import metrics
-from worker.broker import Broker, Link, keep_connected
+from worker.broker import Broker, Link
 from worker.database import Database
 from worker.dead.letter import QUARANTINE_LANE
 from worker.dead.store import WAITING_BY_LANE
@@ -23,6 +23,7 @@ from worker.topology import QUARANTINE, dead_queue, family_queue, retry_queue, s
 log = structlog.get_logger(__name__)
 
 MEASURE_EVERY_SECONDS = 10.0
+MEASURE_TIMEOUT_SECONDS = 20.0
 MEASURE_DEAD_LETTERS_EVERY_SECONDS = 30.0
 
 
@@ -51,18 +52,16 @@ async def measure_queues_regularly(
 ) -> None:
     """Measure until we stop. While the broker is away the gauges say nothing, not what was true before."""
     measured = list(queues(delays))
-
-    async def session() -> None:
+    while not stopping.is_set():
         try:
-            async with broker.connection() as link:
-                while not stopping.is_set():
-                    await _measure(link, measured)
-                    await pause(MEASURE_EVERY_SECONDS, stopping)
-        finally:
+            async with asyncio.timeout(MEASURE_TIMEOUT_SECONDS), broker.connection() as link:
+                await _measure(link, measured)
+        except Exception as error:
+            # Whatever it was, the next time may do.
             metrics.QUEUE_MESSAGES.clear()
             metrics.QUEUE_CONSUMERS.clear()
-
-    await keep_connected("queue gauges", session, stopping)
+            log.warning("queues.unmeasured", error=describe(error))
+        await pause(MEASURE_EVERY_SECONDS, stopping)
 
 
 async def _measure(link: Link, measured: Sequence[Measured]) -> None:

@@ -1,10 +1,12 @@
 """What the processes export is what was sent."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from deploy.local.services import Services
 from tests.e2e.test_ladder import poisoned, sold  # noqa: F401  # a fixture
 from tests.stack import Stack, until
 from worker.topology import topology
@@ -107,6 +109,52 @@ async def test_the_queue_gauges_are_the_brokers_own_numbers(stack: Stack) -> Non
         "stockhook.quarantine": 1,
     }
     assert consumers(samples, "inventory") == 0
+
+
+async def test_while_the_broker_is_away_no_old_numbers_are_told(stack: Stack, services: Services) -> None:
+    node = services.rabbitmq
+    assert node is not None
+    consumer = await stack.started("consume", "orders")
+
+    async def are_told() -> bool:
+        return bool(depths(await scrape(stack, consumer.ops_port)))
+
+    async def are_gone() -> bool:
+        samples = await scrape(stack, consumer.ops_port)
+        is_away = value(samples, "stockhook_publisher_ready") == 0
+        return is_away and not depths(samples)
+
+    await until(are_told, "the queues are measured")
+    node.kill()
+    try:
+        await until(are_gone, "the gauges are gone")
+    finally:
+        await asyncio.to_thread(node.start)
+    await until(are_told, "the queues are measured again", 60)
+
+
+async def test_the_gauge_of_dead_letters_counts_those_that_wait_in_the_table(stack: Stack) -> None:
+    ingest = await stack.started("ingest")
+    await stack.post_ovoko(b"no JSON")
+    ingest.stop()
+    consumer = await stack.started("consume", "orders", STOCKHOOK_KEEP_DEAD_LETTERS="true")
+
+    async def is_kept() -> bool:
+        return await stack.count("dead_letters") == 1
+
+    await until(is_kept, "it is in the table")
+    consumer.stop()
+    again = await stack.started("consume", "orders", STOCKHOOK_KEEP_DEAD_LETTERS="true")
+
+    async def counted() -> Samples | None:
+        samples = await scrape(stack, again.ops_port)
+        is_there = value(samples, "stockhook_dead_letters", lane="quarantine") is not None
+        return samples if is_there else None
+
+    samples = await until(counted, "dead letters are counted")
+
+    assert value(samples, "stockhook_dead_letters", lane="quarantine") == 1
+    assert value(samples, "stockhook_dead_letters", lane="orders") == 0
 
 
 async def test_no_process_tells_of_what_it_knows_nothing_of(stack: Stack) -> None:
