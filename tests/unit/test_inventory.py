@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from consumers.family import Finding
+from consumers.family import Event, Finding
 from consumers.registry import FAMILIES
 from schemas.events import Payload
 from tests.unit.events import claimed, event_id, instant, part
@@ -127,3 +127,24 @@ def test_the_merchants_id_is_the_newest_that_was_named(
     payloads: Sequence[Payload], expected: str | None
 ) -> None:
     assert after(*payloads).rows["13"].external_id == expected
+
+
+def test_a_change_told_again_with_another_external_id_is_still_the_latest_one_known() -> None:
+    """Its id was used twice; beside it comes a change that slips in before it."""
+
+    async def run(*batches: Sequence[Event[Payload]]) -> Store:
+        store = Store(FAMILIES["inventory"])
+        for batch in batches:
+            await store.apply(batch)
+        return store
+
+    low, high = sorted((0, 1), key=event_id)
+    returned = claimed(part("returned", 5), low)
+    reserved = claimed(part("reserved", 5), high)
+    again = claimed(part("reserved", 5, external_id="b"), high)
+    between = claimed(part("reserved", 5), low)
+    together = asyncio.run(run([returned], [reserved], [again, between]))
+    one_by_one = asyncio.run(run([returned], [reserved], [again], [between]))
+
+    assert together.findings == one_by_one.findings
+    assert [found.event_id for found in together.findings] == [event_id(low)]
