@@ -23,7 +23,7 @@ CREATE TABLE dead_letters (
     replayed_as uuid,
     replay_of bigint REFERENCES dead_letters
 );
-COMMENT ON TABLE dead_letters IS 'Every message that came to a dead-letter queue or the quarantine; none is ever deleted';
+COMMENT ON TABLE dead_letters IS 'Every message that came to a dead-letter queue or the quarantine; none goes before somebody saw to it';
 COMMENT ON COLUMN dead_letters.message_key IS 'Made from the message''s own id and bytes: what is delivered twice is here once';
 COMMENT ON COLUMN dead_letters.lane IS 'The family whose dead letter it is, or quarantine';
 COMMENT ON COLUMN dead_letters.state IS 'replaying: it is about to be published, or was, and the command ended before it could say so';
