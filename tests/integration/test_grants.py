@@ -72,7 +72,8 @@ def _get(queue: str) -> Callable[[Channel], Awaitable[object]]:
 
 
 OPERATIONS: dict[str, Callable[[Channel], Awaitable[object]]] = {
-    "declare exchange": lambda channel: channel.declare_one(Exchange("stockhook.matrix", "direct")),
+    # One that is there: it takes the same permission, and leaves nothing behind.
+    "declare exchange": lambda channel: channel.declare_one(Exchange("stockhook.return", "direct")),
     "declare queue": lambda channel: channel.declare_one(
         Queue("stockhook.matrix", {"x-queue-type": "quorum"})
     ),
