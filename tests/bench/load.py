@@ -3,7 +3,8 @@
 import asyncio
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import time
 from typing import cast
@@ -59,11 +60,10 @@ async def play_at_once(port: int, requests: Sequence[Prepared]) -> Answers:
         NotAccepted
     """
     player = _Player(iter(requests), len(requests))
-    async with asyncio.timeout(LONGEST_SECONDS):
-        connections = await player.connect(port)
+    async with asyncio.timeout(LONGEST_SECONDS), player.connected(port) as connections:
         for connection in connections:
             player.go_on(connection)
-        return await player.finish(connections)
+        return await player.finish()
 
 
 async def play_at_rate(port: int, requests: Sequence[Prepared], rate: float) -> Answers:
@@ -74,8 +74,7 @@ async def play_at_rate(port: int, requests: Sequence[Prepared], rate: float) -> 
     """
     due: deque[Prepared] = deque()
     player = _Player(_Due(due), len(requests))
-    async with asyncio.timeout(LONGEST_SECONDS):
-        connections = await player.connect(port)
+    async with asyncio.timeout(LONGEST_SECONDS), player.connected(port) as connections:
         player.idle.extend(connections)
         began = time()
         for number, request in enumerate(requests):
@@ -87,7 +86,7 @@ async def play_at_rate(port: int, requests: Sequence[Prepared], rate: float) -> 
             # The one that has been idle for longest: a server closes those that stay idle.
             if player.idle:
                 player.go_on(player.idle.popleft())
-        return await player.finish(connections)
+        return await player.finish()
 
 
 @dataclass(slots=True)
@@ -162,13 +161,21 @@ class _Player:
         """All are answered, or one was refused."""
         return self._done.done()
 
-    async def connect(self, port: int) -> list[_Connection]:
+    @asynccontextmanager
+    async def connected(self, port: int) -> AsyncIterator[list[_Connection]]:
         loop = asyncio.get_running_loop()
         made = [
             await loop.create_connection(lambda: _Connection(self._answered, self._failed), "127.0.0.1", port)
             for _ in range(CONNECTIONS)
         ]
-        return [connection for _, connection in made]
+        connections = [connection for _, connection in made]
+        try:
+            yield connections
+        finally:
+            # What is unanswered now is nobody's business any more.
+            self._done.cancel()
+            for connection in connections:
+                connection.close()
 
     def go_on(self, connection: _Connection) -> None:
         """Have it send the next request, if there is one."""
@@ -178,12 +185,9 @@ class _Player:
         else:
             connection.send(request)
 
-    async def finish(self, connections: Sequence[_Connection]) -> Answers:
-        try:
-            await self._done
-        finally:
-            for connection in connections:
-                connection.close()
+    async def finish(self) -> Answers:
+        """Raises: NotAccepted."""
+        await self._done
         return self._answers
 
     def _answered(self, connection: _Connection) -> None:
