@@ -30,6 +30,8 @@ async def run_all(settings: Settings) -> int:
     sign = asyncio.create_task(stopping.wait())
     await asyncio.wait([*ends, sign], return_when=asyncio.FIRST_COMPLETED)
     sign.cancel()
+    # What ended by itself says why; what we stop may not even have got to its signal handlers.
+    by_itself = [process.returncode or 0 for process in processes]
     # The ingest stops first, so that what it still takes in finds its consumers at work.
     for process in processes:
         with suppress(ProcessLookupError):
@@ -37,7 +39,7 @@ async def run_all(settings: Settings) -> int:
         await _wait(process, settings.shutdown_grace + 10)
     codes = [process.returncode or 0 for process in processes]
     log.info("run.stopped", ingest=codes[0], consumers=codes[1])
-    return next((code for code in codes if code), 0 if stopping.is_set() else 1)
+    return next((code for code in (*by_itself, *codes) if code), 0 if stopping.is_set() else 1)
 
 
 def obey_parent() -> None:
