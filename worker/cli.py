@@ -1,14 +1,13 @@
 """The command line."""
 
 import sys
-from collections.abc import Coroutine
 from importlib.metadata import version
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
 import asyncpg
 import orjson
 import uvloop
-from cyclopts import App, Parameter
+from cyclopts import App
 from rich.console import Console
 
 from consumers.registry import FAMILIES
@@ -16,26 +15,29 @@ from worker import migrations
 from worker.audit import PATIENCE_SECONDS, Audit, as_json, as_tables
 from worker.audit import audit as run_audit
 from worker.broker import Broker, BrokerUnavailable, TopologyMismatch
-from worker.database import Database, DatabaseUnavailable, TransactionConflict
+from worker.database import DatabaseUnavailable, TransactionConflict
 from worker.definitions import definitions as definitions_of
 from worker.failure import describe
 from worker.grants import grant_tables
 from worker.ingest import rsgi
-from worker.logs import configure
+from worker.invocation import (
+    FAILED,
+    MISCONFIGURED,
+    UNAVAILABLE,
+    USAGE,
+    Json,
+    begin,
+    fail,
+    open_database,
+    print_json,
+)
 from worker.management import Management, ManagementUnavailable, vhost_of
 from worker.ops import OpsPortTaken
 from worker.runtime import DatabaseBehind, EndedByItself, consume
-from worker.settings import BadSettings, Settings, read_settings
+from worker.settings import BadSettings, Settings
 from worker.status import look, look_at_ingest
 from worker.supervisor import obey_parent, run_all
 from worker.topology import Exchange, Queue, topology
-
-T = TypeVar("T")
-
-# Exit codes of sysexits.h where there is one; 2 is for wrong usage.
-FAILED = 1
-UNAVAILABLE = 69
-MISCONFIGURED = 78
 
 app = App(
     name="stockhook",
@@ -53,21 +55,19 @@ app.command("worker.explain:explain", name="explain")
 app.command("worker.rebuild.command:rebuild", name="rebuild")
 app.command("worker.retention:retain_command", name="retain")
 
-Json = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=())]
-
 
 @app.command
 def run() -> None:
     """Run the ingest and all families, until SIGTERM or Ctrl-C."""
-    settings = _settings("run")
-    sys.exit(_await(run_all(settings)))
+    settings = begin("run")
+    sys.exit(uvloop.run(run_all(settings)))
 
 
 @app.command
 def ingest() -> None:
     """Take webhooks in and publish them, until SIGTERM or Ctrl-C."""
     obey_parent()
-    rsgi.serve(_settings("ingest"))
+    rsgi.serve(begin("ingest"))
 
 
 @app.command(name="consume")
@@ -81,27 +81,24 @@ def consume_(*families: str) -> None:
     """
     unknown = [name for name in families if name not in FAMILIES]
     if unknown:
-        _fail(2, f"no such family: {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+        fail(USAGE, f"no such family: {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
     obey_parent()
-    _await(consume(_settings("consume"), families or tuple(FAMILIES)))
+    uvloop.run(consume(begin("consume"), families or tuple(FAMILIES)))
 
 
 @app.command
 def migrate() -> None:
     """Bring the database's tables up to date."""
-    settings = _settings("migrate")
+    settings = begin("migrate")
 
     async def apply() -> list[migrations.Migration]:
-        database = _database(settings)
-        try:
+        async with open_database(settings, "command") as database:
             applied = await migrations.migrate(database)
             async with database.connection() as connection:
                 await grant_tables(connection)
             return applied
-        finally:
-            await database.close()
 
-    applied = _await(apply())
+    applied = uvloop.run(apply())
     for migration in applied:
         print(f"applied {migration.name}")
     if not applied:
@@ -119,17 +116,20 @@ def topology_(*, check: bool = False, definitions: bool = False, json: Json = Fa
     definitions
         Declare nothing and ask no broker; print it all as a RabbitMQ definitions file.
     """
-    settings = _settings("topology")
+    settings = begin("topology")
     if definitions:
         print(orjson.dumps(_definitions(settings), option=orjson.OPT_INDENT_2).decode())
         return
     if not check:
-        _await(_declare(settings))
-        print("declared" if not json else '{"declared": true}')
+        uvloop.run(_declare(settings))
+        if json:
+            print_json({"declared": True})
+        else:
+            print("declared")
         return
-    differences, note = _await(_compare(settings))
+    differences, note = uvloop.run(_compare(settings))
     if json:
-        print(orjson.dumps({"differences": differences, "note": note}).decode())
+        print_json({"differences": differences, "note": note})
     else:
         for line in differences:
             print(line)
@@ -145,18 +145,15 @@ def status(*, json: Json = False) -> None:
 
     Exits 1 when broker or database cannot be reached.
     """
-    settings = _settings("status")
+    settings = begin("status")
 
     async def ask() -> Any:
-        database = _database(settings)
-        try:
+        async with open_database(settings, "command") as database:
             return await look(_broker(settings), database, settings.delays, settings.ingest_url)
-        finally:
-            await database.close()
 
-    found = _await(ask())
+    found = uvloop.run(ask())
     if json:
-        print(orjson.dumps(found.as_json()).decode())
+        print_json(found.as_json())
     else:
         Console().print(found.as_tables())
     sys.exit(0 if found.is_well else FAILED)
@@ -173,22 +170,19 @@ def audit(*, json: Json = False, patience: float = PATIENCE_SECONDS) -> None:
     patience
         Seconds in which what is in a consumer's hands is to be settled.
     """
-    settings = _settings("audit")
+    settings = begin("audit")
 
     async def ask() -> Audit:
         _, spool = await look_at_ingest(settings.ingest_url)
         spooled = None if spool is None else int(spool["events"])
-        database = _database(settings)
-        try:
+        async with open_database(settings, "command") as database:
             return await run_audit(
                 _broker(settings), database, settings.delays, spooled=spooled, patience=patience
             )
-        finally:
-            await database.close()
 
-    found = _await(ask())
+    found = uvloop.run(ask())
     if json:
-        print(orjson.dumps(as_json(found)).decode())
+        print_json(as_json(found))
     else:
         Console().print(as_tables(found))
     sys.exit(FAILED if found.missing else 0)
@@ -216,27 +210,8 @@ async def _compare(settings: Settings) -> tuple[list[str], str | None]:
     return [*differences, *await management.differences(expected)], None
 
 
-def _settings(process: str) -> Settings:
-    settings = read_settings()
-    configure(settings.log_format, settings.log_level, process)
-    return settings
-
-
 def _broker(settings: Settings) -> Broker:
     return Broker(settings.amqp_url.get_secret_value(), "command")
-
-
-def _database(settings: Settings) -> Database:
-    return Database(settings.database_url.get_secret_value(), 2, "stockhook/command")
-
-
-def _await(work: Coroutine[Any, Any, T]) -> T:
-    return uvloop.run(work)
-
-
-def _fail(code: int, words: str) -> None:
-    print(f"stockhook: {words}", file=sys.stderr)
-    sys.exit(code)
 
 
 def main() -> None:
@@ -244,16 +219,16 @@ def main() -> None:
     try:
         app()
     except (BadSettings, DatabaseBehind, TopologyMismatch, OpsPortTaken) as error:
-        _fail(MISCONFIGURED, str(error))
+        fail(MISCONFIGURED, str(error))
     except BrokerUnavailable as error:
-        _fail(UNAVAILABLE, f"cannot reach the broker ({error}): see STOCKHOOK_AMQP_URL")
+        fail(UNAVAILABLE, f"cannot reach the broker ({error}): see STOCKHOOK_AMQP_URL")
     except DatabaseUnavailable as error:
-        _fail(UNAVAILABLE, f"cannot reach the database ({error}): see STOCKHOOK_DATABASE_URL")
+        fail(UNAVAILABLE, f"cannot reach the database ({error}): see STOCKHOOK_DATABASE_URL")
     except (asyncpg.PostgresError, TransactionConflict) as error:
-        _fail(FAILED, f"it failed: {describe(error)}")
+        fail(FAILED, f"it failed: {describe(error)}")
     except EndedByItself as error:
-        _fail(FAILED, str(error))
+        fail(FAILED, str(error))
     except ManagementUnavailable as error:
-        _fail(UNAVAILABLE, f"no answer from the management API ({error})")
+        fail(UNAVAILABLE, f"no answer from the management API ({error})")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -5,17 +5,14 @@ differ from what a consumer does.
 """
 
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from operator import attrgetter
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import orjson
 import uvloop
-from cyclopts import Parameter
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
@@ -23,9 +20,7 @@ from consumers.family import Connection, Event, Finding
 from consumers.registry import FAMILIES, AnyFamily
 from schemas.events import InvalidEvent, Provider, parse
 from worker.database import Database
-from worker.settings import read_settings
-
-FAILED = 1
+from worker.invocation import Json, begin, failing_on, open_database, print_json
 
 Effect = Literal["applied", "older than the state", "changed nothing"]
 Kind = Literal["part", "order", "return", "buyback", "reminder"]
@@ -360,7 +355,7 @@ def explain(
     /,
     *,
     at: datetime | None = None,
-    json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    json: Json = False,
 ) -> None:
     """Show what made an entity what it is: each of its events, what it did, and by which rule.
 
@@ -376,26 +371,18 @@ def explain(
         Its id at the marketplace.
     at
         Show the state then: leave out what happened later. Without an offset it is UTC.
-    json
-        Print JSON.
     """
-    settings = read_settings()
+    settings = begin("explain")
     if at is not None and at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
 
     async def ask() -> Explanation:
-        database = Database(settings.database_url.get_secret_value(), 1, "stockhook/explain")
-        try:
+        async with open_database(settings, "explain", 1) as database:
             return await explain_entity(database, kind, entity_id, at)
-        finally:
-            await database.close()
 
-    try:
+    with failing_on(NoSuchEntity, InvalidEvent):
         found = uvloop.run(ask())
-    except (NoSuchEntity, InvalidEvent) as error:
-        print(f"stockhook: {error}", file=sys.stderr)
-        sys.exit(FAILED)
     if json:
-        print(orjson.dumps(as_json(found), default=str).decode())
+        print_json(as_json(found))
     else:
         Console().print(as_tables(found))

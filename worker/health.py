@@ -2,21 +2,17 @@
 
 import http.client
 import sys
-from typing import Annotated
 
-from cyclopts import Parameter
-
+from worker.invocation import FAILED, Flag
 from worker.settings import read_settings
 
 TIMEOUT_SECONDS = 5
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
-UNWELL = 1
-
 
 def health(
     *,
-    ready: Annotated[bool, Parameter(negative=())] = False,
+    ready: Flag = False,
     port: int | None = None,
 ) -> None:
     """Ask /livez on the ops port; exit 0 when it is well, 1 when it is not or does not answer.
@@ -32,7 +28,7 @@ def health(
     host = ANYWHERE.get(settings.ops_host, settings.ops_host)
     status, body = _ask(host, port or settings.ops_port, "/readyz" if ready else "/livez")
     print(body, file=sys.stdout if status == 200 else sys.stderr)
-    sys.exit(0 if status == 200 else UNWELL)
+    sys.exit(0 if status == 200 else FAILED)
 
 
 def _ask(host: str, port: int, path: str) -> tuple[int, str]:

@@ -1,22 +1,20 @@
 """`stockhook retain`: what is kept for so many days and no longer; also done daily by consumers."""
 
 import asyncio
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Any
 
 import asyncpg
-import orjson
 import structlog
 import uvloop
-from cyclopts import Parameter
 
 from worker.database import Connection, Database
 from worker.failure import describe
+from worker.invocation import FAILED, Flag, Json, begin, fail, failing_on, open_database, print_json
 from worker.patience import pause
-from worker.settings import Settings, read_settings
+from worker.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -207,10 +205,7 @@ async def retain_regularly(database: Database, settings: Settings, stopping: asy
         await pause(EVERY_SECONDS, stopping)
 
 
-Flag = Annotated[bool, Parameter(negative=())]
-
-
-def retain_command(*, dry_run: Flag = False, json: Flag = False) -> None:
+def retain_command(*, dry_run: Flag = False, json: Json = False) -> None:
     """Drop months of the event log, and dead letters that were seen to, that are past their days.
 
     STOCKHOOK_EVENT_LOG_DAYS and STOCKHOOK_DEAD_LETTER_DAYS say how many; 0 keeps for ever. Consumers do the
@@ -220,29 +215,19 @@ def retain_command(*, dry_run: Flag = False, json: Flag = False) -> None:
     ----------
     dry_run
         Drop nothing; say what would go.
-    json
-        Print JSON.
     """
-    settings = read_settings()
+    settings = begin("retain")
 
     async def work() -> Retained | None:
-        url = settings.database_url.get_secret_value()
-        database = Database(url, 1, "stockhook/retain", unhurried=True)
-        try:
+        async with open_database(settings, "retain", 1, unhurried=True) as database:
             return await retain(database, settings, datetime.now(UTC), dry_run=dry_run)
-        finally:
-            await database.close()
 
-    try:
+    with failing_on(LogBusy):
         found = uvloop.run(work())
-    except LogBusy as error:
-        print(f"stockhook: {error}", file=sys.stderr)
-        sys.exit(1)
     if found is None:
-        print("stockhook: another process is dropping what is past its days", file=sys.stderr)
-        sys.exit(1)
+        fail(FAILED, "another process is dropping what is past its days")
     if json:
-        print(orjson.dumps(_as_json(found, settings)).decode())
+        print_json(_as_json(found, settings))
         return
     verb = "would go" if dry_run else "dropped"
     for month in found.months:

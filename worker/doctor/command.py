@@ -4,11 +4,8 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated
 
-import orjson
 import uvloop
-from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,16 +14,13 @@ from worker.doctor import broker, database
 from worker.doctor.configuration import check_configuration
 from worker.doctor.finding import Finding, Level
 from worker.doctor.spool import check_spool
+from worker.invocation import FAILED, UNAVAILABLE, Json, print_json
 from worker.settings import Settings, read_settings
 
-FOUND_ERRORS = 1
-UNAVAILABLE = 69
 STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "bold red"}
 
 
-def doctor(
-    *, json: Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=())] = False
-) -> None:
+def doctor(*, json: Json = False) -> None:
     """Look whether broker, database, settings and spool are as they should be, and say what to do.
 
     Changes nothing. Exits 1 when something is wrong, 69 when neither broker nor database can be reached.
@@ -36,12 +30,12 @@ def doctor(
     logging.getLogger("aiormq").setLevel(logging.CRITICAL + 1)
     found, is_reached = uvloop.run(examine(settings))
     if json:
-        print(orjson.dumps({"findings": [asdict(finding) for finding in found]}).decode())
+        print_json({"findings": [asdict(finding) for finding in found]})
     else:
         Console().print(as_table(found))
     if not is_reached:
         sys.exit(UNAVAILABLE)
-    sys.exit(FOUND_ERRORS if any(finding.level is Level.ERROR for finding in found) else 0)
+    sys.exit(FAILED if any(finding.level is Level.ERROR for finding in found) else 0)
 
 
 async def examine(settings: Settings) -> tuple[list[Finding], bool]:

@@ -4,25 +4,19 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import orjson
 import uvloop
-from cyclopts import Parameter
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from worker.database import Database
+from worker.invocation import FAILED, Flag, Json, begin, failing_on, open_database, print_json
 from worker.rebuild.rebuilding import Rebuilt
 from worker.rebuild.rebuilding import rebuild as run_rebuild
 from worker.rebuild.shadow import RebuildFailed
-from worker.settings import read_settings
 
-FAILED = 1
 SHOWN = 100
-
-Flag = Annotated[bool, Parameter(negative=())]
 
 
 def rebuild(
@@ -31,7 +25,7 @@ def rebuild(
     *,
     swap: Flag = False,
     restart: Flag = False,
-    json: Flag = False,
+    json: Json = False,
 ) -> None:
     """Build a family's rows, findings and communications from the event log, beside the live ones.
 
@@ -46,27 +40,18 @@ def rebuild(
         Put what was rebuilt in the place of rows that differ. The family's consumers wait for a moment.
     restart
         Begin anew, also where an earlier rebuild was broken off.
-    json
-        Print JSON.
     """
-    settings = read_settings()
+    settings = begin("rebuild")
 
     async def work() -> Rebuilt:
-        url = settings.database_url.get_secret_value()
-        database = Database(url, 1, "stockhook/rebuild", unhurried=True)
-        try:
+        async with open_database(settings, "rebuild", 1, unhurried=True) as database:
             with _progress(family) as report:
                 return await run_rebuild(database, family, swap=swap, restart=restart, report=report)
-        finally:
-            await database.close()
 
-    try:
+    with failing_on(RebuildFailed):
         found = uvloop.run(work())
-    except RebuildFailed as error:
-        print(f"stockhook: {error}", file=sys.stderr)
-        sys.exit(FAILED)
     if json:
-        print(orjson.dumps(_as_json(found)).decode())
+        print_json(_as_json(found))
     else:
         Console().print(_as_tables(found))
     sys.exit(FAILED if found.differences and not found.swapped else 0)

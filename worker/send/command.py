@@ -9,28 +9,21 @@ from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, NoReturn
 
 import uvloop
-from cyclopts import Parameter
 from rich.console import Console
 
 from schemas import examples
 from schemas.events import Provider
 from schemas.examples import Example
+from worker.invocation import FAILED, UNAVAILABLE, USAGE, Flag, fail
 from worker.send import marketplace, report
 from worker.send.client import Answer, BadUrl, Client, NoAnswer
 from worker.send.sender import RESEND_AFTER, OnAccepted, Sender, Tally
 from worker.send.webhook import Credentials, Webhook
 from worker.settings import Settings, read_settings
 
-FAILED = 1
-USAGE = 2
-UNAVAILABLE = 69
-
 _AS_OVOKO = ",".join(f"{delay.total_seconds():g}" for delay in RESEND_AFTER)
-
-Flag = Annotated[bool, Parameter(negative=())]
 
 
 class WrongUsage(Exception):
@@ -136,9 +129,9 @@ def send(
                 work = _send_documented(client, credentials, chosen, on_accepted, json)
             all_accepted = uvloop.run(work)
     except (WrongUsage, BadUrl) as error:
-        _fail(USAGE, str(error))
+        fail(USAGE, str(error))
     except NoAnswer as error:
-        _fail(UNAVAILABLE, f"no answer from an ingest at {client.url} ({error})")
+        fail(UNAVAILABLE, f"no answer from an ingest at {client.url} ({error})")
     sys.exit(0 if all_accepted else FAILED)
 
 
@@ -276,8 +269,3 @@ async def _shown(tally: Tally, count: int) -> AsyncIterator[None]:
             yield
         finally:
             showing.cancel()
-
-
-def _fail(code: int, words: str) -> NoReturn:
-    print(f"stockhook: {words}", file=sys.stderr)
-    sys.exit(code)
