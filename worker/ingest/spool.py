@@ -18,7 +18,8 @@ from time import monotonic
 from typing import Self, TypeVar
 
 from worker.broker import Message
-from worker.ingest.spool_file import Draft, SpoolBroken, Spooled, SpoolFile, draft_of, make_folder, reason
+from worker.ingest.spool_entries import Draft, Spooled, draft_of
+from worker.ingest.spool_file import SpoolBroken, SpoolFile, make_folder, reason
 
 __all__ = ["Spool", "SpoolBroken", "SpoolFull", "SpoolTaken", "Spooled"]
 

@@ -2,40 +2,15 @@
 
 import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Self
 
-import orjson
+from worker.ingest.spool_entries import COLUMNS, Values, fits
 
 PAGE = 4096
-
-# How many columns the table of entries has.
-COLUMNS = 11
-
-# As sqlite3 gives them: None, int, float, str or bytes.
-Values = Sequence[object]
-
-
-def checksum(fields: Values, body: bytes = b"") -> bytes:
-    return blake2b(orjson.dumps(fields) + body, digest_size=16).digest()
-
-
-def fits(entry: Values) -> bool:
-    """Whether these are the values that were written; a damaged page may give values of any type."""
-    *fields, written, body = entry
-    return isinstance(body, bytes) and is_intact(fields, written, body)
-
-
-def is_intact(fields: Values, written: object, body: bytes = b"") -> bool:
-    try:
-        return checksum(fields, body) == written
-    except TypeError:
-        return False
-
 
 # SQLite's file formats: https://www.sqlite.org/fileformat2.html, and its section 4 on the WAL.
 

@@ -1,32 +1,27 @@
-"""The SQLite file behind the spool: entries with their places, and the mending of a damaged file.
+"""The SQLite file behind the spool: how it is opened, kept watch over, and mended.
 
-Every entry carries a checksum. A file that turns out to be damaged, at opening or later, is replaced: the
-entries that any of its pages still holds are carried over into a new one, and it stays beside it under
-`<path>.damaged-<UTC time>`.
+A file that turns out to be damaged, at opening or later, is replaced: the entries that any of its pages
+still holds are carried over into a new one, and it stays beside it under `<path>.damaged-<UTC time>`.
 """
 
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-import orjson
 import structlog
 
-from worker.broker import Message
-from worker.ingest.spool_carving import PAGE, Values, carved, checksum, fits, is_intact, is_wal_damaged
+from worker.ingest import spool_entries
+from worker.ingest.spool_carving import PAGE, carved, is_wal_damaged
+from worker.ingest.spool_entries import Damaged, Draft, Spooled, State
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-
-STREAM_HEADER = "x-stream"
-PLACE_HEADER = "x-place"
 
 # Removing needs space too, for the WAL and to move it into the file. A spool that filled its disk to the
 # last byte could never be drained. The WAL has 1 MiB and a transaction of up to about 1.5 MiB at most.
@@ -35,48 +30,6 @@ HEADROOM = 4 * 1024 * 1024
 
 class SpoolBroken(Exception):
     """The disk is full or fails, or the path cannot be used. The text says what, and quotes no event."""
-
-
-class _Damaged(Exception):
-    """The file does not hold what was written into it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spooled:
-    """An entry; `message` carries its place in the spool's stream in its headers, if it has one."""
-
-    number: int
-    message: Message
-    spooled_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """An entry that has no number yet, nor a place."""
-
-    spooled_at: str
-    family: str | None
-    exchange: str
-    routing_key: str
-    type: str
-    headers: str
-    body: bytes
-    size: int
-
-
-def draft_of(message: Message, family: str | None) -> Draft:
-    own = {STREAM_HEADER, PLACE_HEADER}
-    headers = orjson.dumps({name: value for name, value in message.headers.items() if name not in own})
-    return Draft(
-        spooled_at=datetime.now(UTC).isoformat(),
-        family=family,
-        exchange=message.exchange,
-        routing_key=message.routing_key,
-        type=message.type,
-        headers=headers.decode(),
-        body=message.body,
-        size=len(headers) + len(message.body),
-    )
 
 
 def make_folder(folder: Path) -> None:
@@ -122,108 +75,6 @@ BEGIN = "BEGIN IMMEDIATE"
 COMMIT = "COMMIT"
 ROLLBACK = "ROLLBACK"
 
-IS_MADE = "SELECT count(*) FROM sqlite_schema"
-
-CREATE_ENTRIES = """
-CREATE TABLE entries (
-    number INTEGER PRIMARY KEY,
-    spooled_at TEXT NOT NULL,
-    stream INTEGER,
-    family TEXT,
-    place INTEGER,
-    exchange TEXT NOT NULL,
-    routing_key TEXT NOT NULL,
-    type TEXT NOT NULL,
-    headers TEXT NOT NULL,
-    checksum BLOB NOT NULL,
-    body BLOB NOT NULL
-)
-"""
-
-# One row.
-CREATE_STATE = """
-CREATE TABLE state (
-    stream INTEGER NOT NULL,
-    last_number INTEGER NOT NULL,
-    depth INTEGER NOT NULL,
-    size INTEGER NOT NULL,
-    places TEXT NOT NULL,
-    checksum BLOB NOT NULL
-)
-"""
-
-INSERT_STATE = "INSERT INTO state VALUES (?, ?, ?, ?, ?, ?)"
-
-READ_STATE = "SELECT * FROM state"
-
-UPDATE_STATE = """
-UPDATE state
-SET stream = ?, last_number = ?, depth = ?, size = ?, places = ?, checksum = ?
-"""
-
-INSERT = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-
-# A damaged file may hold several images of the same page.
-CARRY_OVER = "INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-
-MEASURE = """
-SELECT count(*), coalesce(sum(length(CAST(headers AS BLOB)) + length(body)), 0), coalesce(max(number), 0)
-FROM entries
-"""
-
-OLDEST = "SELECT * FROM entries ORDER BY number LIMIT ?"
-
-OLDEST_AT = "SELECT spooled_at FROM entries ORDER BY number LIMIT 1"
-
-REMOVE = """
-DELETE FROM entries
-WHERE number IN (SELECT value FROM json_each(?))
-RETURNING length(CAST(headers AS BLOB)) + length(body)
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    """What the file knows of itself, changed in the same transaction as its entries."""
-
-    stream: int
-    last_number: int = 0
-    depth: int = 0
-    size: int = 0
-    places: Mapping[str, int] = field(default_factory=dict)
-
-    def values(self) -> Values:
-        places = orjson.dumps(self.places).decode()
-        fields = (self.stream, self.last_number, self.depth, self.size, places)
-        return (*fields, checksum(fields))
-
-
-def _placed(drafts: Sequence[Draft], state: _State) -> tuple[_State, list[Values]]:
-    """The entries of these drafts, numbered on from a state, and the state after them."""
-    places = dict(state.places)
-    entries: list[Values] = []
-    for number, draft in enumerate(drafts, start=state.last_number + 1):
-        stream, place = None, None
-        if draft.family is not None:
-            stream = state.stream
-            place = places[draft.family] = places.get(draft.family, 0) + 1
-        target = (draft.exchange, draft.routing_key, draft.type, draft.headers)
-        fields = (number, draft.spooled_at, stream, draft.family, place, *target)
-        entries.append((*fields, checksum(fields, draft.body), draft.body))
-    depth = state.depth + len(drafts)
-    size = state.size + sum(draft.size for draft in drafts)
-    return _State(state.stream, state.last_number + len(drafts), depth, size, places), entries
-
-
-def _spooled(
-    entry: tuple[int, str, int | None, str, int | None, str, str, str, str, bytes, bytes],
-) -> Spooled:
-    number, spooled_at, stream, _, place, exchange, routing_key, kind, headers, _, body = entry
-    stamps = {} if place is None else {STREAM_HEADER: stream, PLACE_HEADER: place}
-    message = Message(exchange, routing_key, kind, orjson.loads(headers) | stamps, body)
-    return Spooled(number, message, datetime.fromisoformat(spooled_at))
-
-
 # The file and what SQLite keeps beside it; the shared memory is made anew each time.
 PARTS = ("", "-wal", "-journal")
 
@@ -242,11 +93,11 @@ def _noticing_damage(codes: set[int]) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", None)
         # An extended code (SQLITE_CORRUPT_INDEX, …) has its plain one in the low byte.
         if code is not None and (code in codes or code & 0xFF == sqlite3.SQLITE_CORRUPT):
-            raise _Damaged from error
+            raise Damaged from error
         raise
     except UnicodeDecodeError as error:
         # The name of a column.
-        raise _Damaged from error
+        raise Damaged from error
 
 
 @contextmanager
@@ -273,12 +124,6 @@ def _choose(connection: sqlite3.Connection, *choices: str) -> None:
         connection.execute(choice).fetchall()
 
 
-def _create(connection: sqlite3.Connection, state: _State) -> None:
-    connection.execute(CREATE_ENTRIES)
-    connection.execute(CREATE_STATE)
-    connection.execute(INSERT_STATE, state.values())
-
-
 class SpoolFile:
     """The SQLite file. Used by one thread; `state`, `oldest_at` and `commits` may be read by any."""
 
@@ -287,7 +132,7 @@ class SpoolFile:
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
         self._is_known = False
-        self.state = _State(stream=0)
+        self.state = State(stream=0)
         self.oldest_at: datetime | None = None
         self.commits = 0
 
@@ -322,10 +167,8 @@ class SpoolFile:
 
         def insert(connection: sqlite3.Connection) -> None:
             self._check_space()
-            state, entries = _placed(drafts, self.state)
             with _transaction(connection):
-                connection.executemany(INSERT, entries)
-                connection.execute(UPDATE_STATE, state.values())
+                state = spool_entries.insert(connection, drafts, self.state)
             self.state = state
             self.oldest_at = self.oldest_at or datetime.fromisoformat(drafts[0].spooled_at)
             self.commits += 1
@@ -334,14 +177,7 @@ class SpoolFile:
 
     def oldest(self, limit: int) -> list[Spooled]:
         """Raises: SpoolBroken."""
-
-        def oldest(connection: sqlite3.Connection) -> list[Spooled]:
-            entries = connection.execute(OLDEST, (limit,)).fetchall()
-            if not all(map(fits, entries)):
-                raise _Damaged
-            return [_spooled(entry) for entry in entries]
-
-        return self._guarded(oldest)
+        return self._guarded(lambda connection: spool_entries.read_oldest(connection, limit))
 
     def remove(self, numbers: Sequence[int]) -> None:
         """Raises: SpoolBroken."""
@@ -361,14 +197,11 @@ class SpoolFile:
 
     def _remove(self, connection: sqlite3.Connection, numbers: Sequence[int]) -> None:
         with _transaction(connection):
-            removed = connection.execute(REMOVE, (orjson.dumps(numbers).decode(),)).fetchall()
-            depth = self.state.depth - len(removed)
-            size = self.state.size - sum(bytes_ for (bytes_,) in removed)
-            state = replace(self.state, depth=depth, size=size)
-            connection.execute(UPDATE_STATE, state.values())
+            state = spool_entries.remove(connection, numbers, self.state)
+        is_emptied = state.depth == 0 < self.state.depth
         self.state = state
-        self.oldest_at = self._read_oldest_at(connection)
-        if removed and not depth:
+        self.oldest_at = spool_entries.read_oldest_at(connection)
+        if is_emptied:
             # Nothing has to be moved now, so giving the space back is cheap. On a full disk it may
             # fail, which is no failure of removing: the next time it is empty will do.
             with suppress(sqlite3.OperationalError):
@@ -384,10 +217,10 @@ class SpoolFile:
             try:
                 with _noticing_damage(_DAMAGE):
                     return work(self._opened())
-            except _Damaged:
+            except Damaged:
                 self._mend()
                 return work(self._opened())
-        except _Damaged as error:
+        except Damaged as error:
             self.close()
             raise SpoolBroken("damaged again while it was mended") from error
         except (sqlite3.Error, OSError) as error:
@@ -422,7 +255,7 @@ class SpoolFile:
         self._make_file()
         # SQLite would take less than a page for an empty file.
         if 0 < self._path.stat().st_size < PAGE or is_wal_damaged(self._path):
-            raise _Damaged
+            raise Damaged
         connection = _connection(self._path)
         try:
             with _noticing_damage(_DAMAGE_AT_OPENING):
@@ -447,31 +280,20 @@ class SpoolFile:
             # Not otherwise: this writes, and a disk that takes no more should still be read from.
             _choose(connection, CHOOSE_PAGES, CHOOSE_VACUUM)
         _choose(connection, USE_WAL, SYNC_EACH_COMMIT, CHECKPOINT_EARLY, KEEP_WAL_SMALL, ERASE_REMOVED)
-        if connection.execute(IS_MADE).fetchone() == (0,):
+        if not spool_entries.has_tables(connection):
             with _transaction(connection):
-                # Should the old file have vanished under us, its numbers are still in somebody's hands.
-                _create(connection, _State(_new_stream(), self.state.last_number))
-        self.state = self._read_state(connection)
+                spool_entries.create_tables(connection, self._begun_anew())
+        self.state = spool_entries.read_state(connection)
         self._is_known = True
-        self.oldest_at = self._read_oldest_at(connection)
+        self.oldest_at = spool_entries.read_oldest_at(connection)
 
-    def _read_state(self, connection: sqlite3.Connection) -> _State:
-        values = connection.execute(READ_STATE).fetchone()
-        if values is None or not is_intact(values[:-1], values[-1]):
-            raise _Damaged
-        stream, last_number, depth, size, places, _ = values
-        return _State(stream, last_number, depth, size, orjson.loads(places))
-
-    def _read_oldest_at(self, connection: sqlite3.Connection) -> datetime | None:
-        row = connection.execute(OLDEST_AT).fetchone()
-        try:
-            return None if row is None else datetime.fromisoformat(row[0])
-        except (TypeError, ValueError) as error:
-            raise _Damaged from error
+    def _begun_anew(self) -> State:
+        """Another stream, so that no place is given twice; old numbers may still be in somebody's hands."""
+        return State(secrets.randbelow(2**62 - 1) + 1, self.state.last_number)
 
     def _check(self, connection: sqlite3.Connection) -> None:
         if connection.execute(CHECK).fetchone() != ("ok",):
-            raise _Damaged
+            raise Damaged
 
     @property
     def _mended(self) -> Path:
@@ -485,7 +307,8 @@ class SpoolFile:
         unfinished.unlink(missing_ok=True)
         unfinished.touch(mode=0o600)
         with closing(_connection(unfinished)) as connection:
-            state = self._carry_over(connection, known)
+            # Where the counters cannot be trusted, another stream begins.
+            state = self._carry_over(connection, known or self._begun_anew())
         _sync(unfinished)
         # From here on a crash cannot undo it: the next opening finishes the swap.
         unfinished.replace(self._mended)
@@ -494,19 +317,12 @@ class SpoolFile:
         lost = "unknown" if known is None else max(0, known.depth - state.depth)
         log.error("spool.damaged", kept_as=str(aside), entries_carried_over=state.depth, entries_lost=lost)
 
-    def _carry_over(self, connection: sqlite3.Connection, known: _State | None) -> _State:
+    def _carry_over(self, connection: sqlite3.Connection, state: State) -> State:
         # The new file counts only once it is complete, so it needs no journal.
         _choose(connection, CHOOSE_PAGES, CHOOSE_VACUUM, USE_NO_JOURNAL)
-        # Where the counters cannot be trusted, another stream begins: no place may be given twice.
-        state = known or _State(_new_stream(), self.state.last_number)
         with _transaction(connection):
-            _create(connection, state)
-            connection.executemany(CARRY_OVER, carved(self._path))
-            depth, size, last_number = connection.execute(MEASURE).fetchone()
-            last_number = max(last_number, state.last_number)
-            state = replace(state, last_number=last_number, depth=depth, size=size)
-            connection.execute(UPDATE_STATE, state.values())
-        return state
+            spool_entries.create_tables(connection, state)
+            return spool_entries.carry_over(connection, carved(self._path), state)
 
     def _swap(self) -> Path:
         """Put the mended file in the damaged one's place; after a crash in the middle this goes on."""
@@ -520,7 +336,3 @@ class SpoolFile:
         self._mended.replace(self._path)
         _sync(self._path.parent)
         return aside
-
-
-def _new_stream() -> int:
-    return secrets.randbelow(2**62 - 1) + 1
