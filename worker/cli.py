@@ -51,7 +51,7 @@ app.command("worker.dead.command:dead", name="dead")
 app.command("worker.health:health", name="health")
 app.command("worker.grants:grants", name="grants")
 app.command("worker.doctor.command:doctor", name="doctor")
-app.command("worker.explain:explain", name="explain")
+app.command("worker.explain.command:explain", name="explain")
 app.command("worker.rebuild.command:rebuild", name="rebuild")
 app.command("worker.retention:retain_command", name="retain")
 

@@ -23,10 +23,10 @@ from worker.dead import store
 from worker.dead.letter import QUARANTINE_LANE
 from worker.dead.store import Action, Kept, Selection
 from worker.event_log import LOGGED_CONTENTS
-from worker.explain import Reading
 from worker.failure import describe
 from worker.ingest.intake import take_again
 from worker.ingest.sealing import CannotUnseal
+from worker.reading import Reading
 from worker.topology import RETURN, family_queue
 from worker.wire import Delivery
 

@@ -1,4 +1,4 @@
-"""`stockhook explain`: what made a part, an order, a return or a trade-in what it is, event by event.
+"""What made a part, an order, a return or a trade-in what it is, event by event.
 
 The events come from the log and go through the family's own `decide`, so that the explanation cannot
 differ from what a consumer does.
@@ -6,21 +6,17 @@ differ from what a consumer does.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import datetime
 from enum import Enum
 from operator import attrgetter
 from typing import Any, Literal
 
-import uvloop
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-
-from consumers.family import Connection, Event, Finding
+from consumers.family import Event, Finding
 from consumers.registry import FAMILIES, AnyFamily
-from schemas.events import InvalidEvent, Provider, parse
+from schemas.events import Provider, parse
 from worker.database import Database
-from worker.invocation import Json, begin, failing_on, open_database, print_json
+from worker.reading import Reading
 
 Effect = Literal["applied", "older than the state", "changed nothing"]
 Kind = Literal["part", "order", "return", "buyback", "reminder"]
@@ -41,9 +37,6 @@ ORDER BY seq
 """
 
 DROPPED = "SELECT max(applied_before) FROM event_log_dropped"
-
-# How a family's LOAD statements end: whoever only looks locks nothing, and need not be allowed to.
-_LOCKING = re.compile(r"FOR UPDATE(?: OF \w+)?\s*\Z")
 
 # Columns of private people and of addresses that let one in: that they changed is shown, not to what.
 _PRIVATE = re.compile(r"customer_|payment_details|account_number|_url")
@@ -155,6 +148,33 @@ async def explain_entity(
         logged = [_logged(row) for row in rows]
         log_begins_at = await connection.fetchval(DROPPED)
         live = await family.load(Reading(connection), [one.event for one in logged]) if logged else {}
+    told = _told(kind, entity_id, at, logged, log_begins_at)
+    replay = _Replay(family)
+    # Those of one transaction have one applied_at, and were decided on in the order of happening.
+    applied = sorted(told, key=lambda one: (one.applied_at, family.happened(one.event)))
+    steps = sorted((replay.step(one) for one in applied), key=lambda step: family.happened(step.logged.event))
+    states = _plain_states(replay.states)
+    is_whole = at is None and log_begins_at is None
+    return Explanation(
+        kind=kind,
+        entity_id=entity_id,
+        at=at,
+        steps=tuple(steps),
+        states=tuple(_without_private(state) for state in states),
+        findings=tuple(sorted(replay.findings, key=attrgetter("kind", "words"))),
+        agrees=states == _plain_states(live) if is_whole else None,
+        log_begins_at=log_begins_at,
+    )
+
+
+def _told(
+    kind: Kind, entity_id: str, at: datetime | None, logged: Sequence[Logged], log_begins_at: datetime | None
+) -> list[Logged]:
+    """Those that had happened by then.
+
+    Raises:
+        NoSuchEntity
+    """
     if not logged:
         since = f", which begins at {log_begins_at:%Y-%m-%d}" if log_begins_at else ""
         raise NoSuchEntity(f"there is no {kind} {entity_id} in the event log{since}")
@@ -164,10 +184,7 @@ async def explain_entity(
         raise NoSuchEntity(
             f"nothing had happened to {kind} {entity_id} by then: its first event is of {first.isoformat()}"
         )
-    found = _explained(family, kind, entity_id, at, told, live)
-    if log_begins_at is None:
-        return found
-    return replace(found, agrees=None, log_begins_at=log_begins_at)
+    return told
 
 
 def _logged(row: Any) -> Logged:
@@ -182,46 +199,8 @@ def _logged(row: Any) -> Logged:
     )
 
 
-def _explained(
-    family: AnyFamily,
-    kind: Kind,
-    entity_id: str,
-    at: datetime | None,
-    logged: Sequence[Logged],
-    live: Mapping[Any, Any],
-) -> Explanation:
-    replay = _Replay(family)
-    # Those of one transaction have one applied_at, and were decided on in the order of happening.
-    applied = sorted(logged, key=lambda one: (one.applied_at, family.happened(one.event)))
-    steps = sorted((replay.step(one) for one in applied), key=lambda step: family.happened(step.logged.event))
-    found = _plain_states(replay.states)
-    return Explanation(
-        kind=kind,
-        entity_id=entity_id,
-        at=at,
-        steps=tuple(steps),
-        states=tuple(_without_private(state) for state in found),
-        findings=tuple(sorted(replay.findings, key=attrgetter("kind", "words"))),
-        agrees=found == _plain_states(live) if at is None else None,
-        log_begins_at=None,
-    )
-
-
 def _plain_states(states: Mapping[Any, Any]) -> list[dict[str, object]]:
     return [dict(_plain(states[key])) for key in sorted(states, key=repr)]
-
-
-class Reading:
-    """A connection over which a family's `load` locks no rows."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    async def fetch(self, query: str, *args: object) -> list[Any]:
-        return await self._connection.fetch(_LOCKING.sub("", query), *args)
-
-    async def execute(self, query: str, *args: object) -> str:
-        raise AssertionError("loading writes nothing")
 
 
 def _plain(value: object, path: str = "") -> Iterator[tuple[str, object]]:
@@ -254,135 +233,3 @@ def _without_private(state: Mapping[str, object]) -> dict[str, object]:
 
 def _shown(path: str, value: object) -> object:
     return _KEPT_BACK if value is not None and _PRIVATE.search(path) else value
-
-
-def as_json(found: Explanation) -> dict[str, Any]:
-    """Durations are seconds."""
-    return {
-        "kind": found.kind,
-        "entity_id": found.entity_id,
-        "at": found.at,
-        "events": [_step_as_json(step) for step in found.steps],
-        "states": list(found.states),
-        "findings": [_finding_as_json(finding) for finding in found.findings],
-        "agrees_with_tables": found.agrees,
-        "log_begins_at": found.log_begins_at,
-    }
-
-
-def _step_as_json(step: Step) -> dict[str, Any]:
-    logged = step.logged
-    occurred_at = logged.event.payload.occurred_at
-    return {
-        "event_id": logged.event.event_id,
-        "logged_as": logged.logged_as,
-        "id_used_twice": logged.reuse,
-        "type": logged.type,
-        "occurred_at": occurred_at,
-        "received_at": logged.event.received_at,
-        "applied_at": logged.applied_at,
-        "seconds_to_receive": (logged.event.received_at - occurred_at).total_seconds(),
-        "seconds_to_apply": (logged.applied_at - logged.event.received_at).total_seconds(),
-        "attempts": logged.attempt,
-        "effect": step.effect,
-        "why": step.why,
-        "changes": {path: {"from": old, "to": new} for path, (old, new) in step.changes.items()},
-        "findings": [_finding_as_json(finding) for finding in step.findings],
-        "withdrawn": [_finding_as_json(finding) for finding in step.withdrawn],
-        "communications": step.communications,
-    }
-
-
-def _finding_as_json(finding: Finding) -> dict[str, Any]:
-    return {"kind": finding.kind, "event_id": finding.event_id, "words": finding.words}
-
-
-def as_tables(found: Explanation) -> RenderableType:
-    """For a terminal."""
-    events = Table("happened", "event", "effect", "why", "what changed", "received", "applied", "attempts")
-    events.columns[-1].justify = "right"
-    for step in found.steps:
-        logged = step.logged
-        occurred_at = logged.event.payload.occurred_at
-        events.add_row(
-            f"{occurred_at:%Y-%m-%d %H:%M:%S}",
-            f"{logged.type}\n{logged.event.event_id}",
-            step.effect,
-            step.why,
-            "\n".join([*_said(step)]),
-            f"{_leg(logged.event.received_at - occurred_at)}",
-            f"{_leg(logged.applied_at - logged.event.received_at)}",
-            str(logged.attempt),
-        )
-    moment = "now" if found.at is None else f"at {found.at.isoformat()}"
-    states = Table("column", f"state {moment}")
-    for state in found.states:
-        for path, value in state.items():
-            states.add_row(path, str(value))
-        states.add_section()
-    return Group(events, states, *_last_lines(found))
-
-
-def _last_lines(found: Explanation) -> Iterator[str]:
-    yield "happened: by the sender's clock (UTC); received, applied: how long each leg took"
-    for finding in found.findings:
-        yield f"finding: {finding.kind}: {finding.words}"
-    if found.log_begins_at is not None:
-        yield f"what was applied before {found.log_begins_at:%Y-%m-%d} was dropped from the log"
-    if found.agrees is False:
-        yield "the tables say otherwise: see `stockhook rebuild`"
-
-
-def _said(step: Step) -> Iterator[str]:
-    for path, (old, new) in step.changes.items():
-        yield f"{path}: {new}" if old is None else f"{path}: {old} -> {new}"
-    for finding in step.findings:
-        yield f"finding: {finding.kind}: {finding.words}"
-    for finding in step.withdrawn:
-        yield f"finding withdrawn: {finding.kind}: {finding.words}"
-    for kind in step.communications:
-        yield f"calls for {kind}"
-
-
-def _leg(duration: Any) -> str:
-    seconds = duration.total_seconds()
-    return f"{seconds:.3f} s" if abs(seconds) < 60 else str(duration).partition(".")[0]
-
-
-def explain(
-    kind: Kind,
-    entity_id: str,
-    /,
-    *,
-    at: datetime | None = None,
-    json: Json = False,
-) -> None:
-    """Show what made an entity what it is: each of its events, what it did, and by which rule.
-
-    Events come in the order of happening; what each did is as of when it came. Exits 1 when the log holds
-    no event of it.
-
-    Parameters
-    ----------
-    kind
-        part, order and return are Ovoko's; buyback is an order of the trade-in platform, and reminder
-        stands for the reminders of one.
-    entity_id
-        Its id at the marketplace.
-    at
-        Show the state then: leave out what happened later. Without an offset it is UTC.
-    """
-    settings = begin("explain")
-    if at is not None and at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
-
-    async def ask() -> Explanation:
-        async with open_database(settings, "explain", 1) as database:
-            return await explain_entity(database, kind, entity_id, at)
-
-    with failing_on(NoSuchEntity, InvalidEvent):
-        found = uvloop.run(ask())
-    if json:
-        print_json(as_json(found))
-    else:
-        Console().print(as_tables(found))

@@ -1,0 +1,1 @@
+"""`stockhook explain`: what made an entity what it is, event by event."""
