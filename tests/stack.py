@@ -173,7 +173,7 @@ class Stack:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=180,
             check=False,
         )
 

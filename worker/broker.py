@@ -77,15 +77,6 @@ def _translating() -> Iterator[None]:
 
 
 @contextmanager
-def _noticing_missing(item: Exchange | Queue) -> Iterator[None]:
-    try:
-        yield
-    except ChannelNotFoundEntity as error:
-        words = f"{type(item).__name__.lower()} {item.name} is missing"
-        raise TopologyMismatch(f"{words}: `stockhook topology` declares it") from error
-
-
-@contextmanager
 def _noticing_mismatch() -> Iterator[None]:
     # Elsewhere the same code means other things, such as a delivery that was held for too long.
     try:
@@ -179,10 +170,50 @@ class Channel:
         """
         try:
             async with asyncio.timeout(within):
-                found = await self._channel.queue_declare(queue, passive=True)
-        except _FAILURES:
+                found = await self.depth(queue)
+        except (BrokerUnavailable, TimeoutError):
             return False
-        return bool(found.consumer_count) or not self._channel.consumers
+        return found is not None and (found.consumers > 0 or not self._channel.consumers)
+
+    async def depth(self, queue: str) -> QueueDepth | None:
+        """Ask by a passive declare. None if there is no such queue; then the channel is closed."""
+        with _translating():
+            try:
+                found = await self._channel.queue_declare(queue, passive=True)
+            except ChannelNotFoundEntity:
+                return None
+        return QueueDepth(found.message_count or 0, found.consumer_count or 0)
+
+    async def is_there(self, item: Exchange | Queue) -> bool:
+        """Look, which takes no permission. Where it is not there, the channel is closed."""
+        if isinstance(item, Queue):
+            return await self.depth(item.name) is not None
+        with _translating():
+            try:
+                await self._channel.exchange_declare(item.name, passive=True)
+            except ChannelNotFoundEntity:
+                return False
+        return True
+
+    async def answers(self, queue: str, within: float) -> bool:
+        """Whether a queue gives out, within these seconds, or says that it is empty.
+
+        What it gives out is put back; it then comes to its consumer as a redelivery.
+
+        Raises:
+            BrokerRefused: This user may not read it.
+        """
+        try:
+            with _translating():
+                async with asyncio.timeout(within):
+                    message = await self._channel.basic_get(queue)
+                    if message.delivery_tag is not None:
+                        await self._channel.basic_nack(message.delivery_tag, requeue=True)
+        except BrokerRefused:
+            raise
+        except BrokerUnavailable:
+            return False
+        return True
 
     async def takes_messages(self, within: float) -> bool:
         """Whether the broker reads and confirms what we publish: it does not while an alarm is on.
@@ -225,11 +256,12 @@ class Channel:
         """
         items: list[Exchange | Queue] = [*topology.exchanges, *topology.queues]
         for item in items:
-            with _translating(), _noticing_missing(item):
-                if isinstance(item, Queue):
-                    await self._channel.queue_declare(item.name, passive=True)
-                else:
-                    await self._channel.exchange_declare(item.name, passive=True)
+            if not await self.is_there(item):
+                raise TopologyMismatch(f"{_missing(item)}: `stockhook topology` declares it")
+
+    async def provide(self, topology: Topology, *, declares: bool) -> None:
+        """Declare it, or see that somebody else has. Raises as these do."""
+        await (self.declare if declares else self.look_for)(topology)
 
     async def declare_one(self, item: Exchange | Queue | Binding) -> None:
         """Raises as `declare` does."""
@@ -263,6 +295,10 @@ class Channel:
     async def close(self) -> None:
         with _translating():
             await self._channel.close()
+
+
+def _missing(item: Exchange | Queue) -> str:
+    return f"{type(item).__name__.lower()} {item.name} is missing"
 
 
 async def _delivered_past_the_tap(_message: DeliveredMessage) -> None:
@@ -310,9 +346,7 @@ class Broker:
         try:
             yield Link(connection)
         finally:
-            # A connection that was lost has nothing left to close.
-            with suppress(*_FAILURES):
-                await asyncio.wait_for(connection.close(), timeout=2)
+            await connection.close()
 
 
 class Link:
@@ -331,98 +365,56 @@ class Link:
         frame_max = underlay.connection.connection_tune.frame_max
         return Channel(underlay, self._connection.tapped.tap(underlay, frame_max))
 
-    async def version(self) -> str:
+    @property
+    def version(self) -> str:
         """What the broker says of itself, such as `3.10.8`."""
-        with _translating():
-            channel = self._connection.channel()
-            await channel.initialize()
-            underlay = await channel.get_underlay_channel()
-            version = underlay.connection.server_properties.get("version", "")
-            await underlay.close()
+        assert self._connection.transport is not None, "it is open"
+        version = self._connection.transport.connection.server_properties.get("version", "")
         return version.decode() if isinstance(version, bytes) else str(version)
 
-    async def answers(self, queue: str, within: float) -> bool:
-        """Whether a queue gives out, within these seconds, or says that it is empty.
-
-        What it gives out is put back; it then comes to its consumer as a redelivery.
-
-        Raises:
-            BrokerRefused: This user may not read it.
-        """
-        channel = self._connection.channel()
-        with _translating():
-            await channel.initialize()
-            underlay = await channel.get_underlay_channel()
-        try:
-            with _translating():
-                async with asyncio.timeout(within):
-                    message = await underlay.basic_get(queue)
-                    if message.delivery_tag is not None:
-                        await underlay.basic_nack(message.delivery_tag, requeue=True)
-        except BrokerRefused:
-            raise
-        except BrokerUnavailable:
-            return False
-        return True
-
-    async def difference(self, expected: Exchange | Queue) -> str | None:
+    async def difference(self, expected: Exchange | Queue, *, by_arguments: bool = True) -> str | None:
         """How the broker's own differs from what is expected; nothing is created.
 
-        An ordinary declaration of what exists compares it, argument by argument.
+        An ordinary declaration of what exists compares it, argument by argument; it takes the permission
+        to declare. Without, it is only seen whether it is there.
+
+        Raises:
+            BrokerRefused: This user may not declare.
         """
-        if not await self._exists(expected):
-            return f"{type(expected).__name__.lower()} {expected.name} is missing"
         channel = await self.channel()
-        try:
-            await channel.declare_one(expected)
-        except TopologyMismatch as mismatch:
-            return str(mismatch)
+        if not await channel.is_there(expected):
+            return _missing(expected)
+        if by_arguments:
+            try:
+                await channel.declare_one(expected)
+            except TopologyMismatch as mismatch:
+                return str(mismatch)
         await channel.close()
         return None
 
-    async def _exists(self, expected: Exchange | Queue) -> bool:
-        channel = self._connection.channel()
-        with _translating():
-            await channel.initialize()
-            underlay = await channel.get_underlay_channel()
-            try:
-                if isinstance(expected, Queue):
-                    await underlay.queue_declare(expected.name, passive=True)
-                else:
-                    await underlay.exchange_declare(expected.name, passive=True)
-            except ChannelNotFoundEntity:
-                return False
-            await underlay.close()
-        return True
-
     async def depths(self, queues: Iterable[str]) -> dict[str, QueueDepth | None]:
-        """The same of several queues, on one channel for as long as it lasts."""
+        """Of each queue, on one channel for as long as it lasts; None for one that is not there.
+
+        Raises:
+            BrokerUnavailable: Also where one has no leader, and answers nothing.
+        """
         found: dict[str, QueueDepth | None] = {}
-        with _translating():
-            channel: UnderlyingChannel | None = None
-            for queue in queues:
-                channel = channel or await self._plain_channel()
-                try:
-                    async with asyncio.timeout(DEPTH_TIMEOUT_SECONDS):
-                        declared = await channel.queue_declare(queue, passive=True)
-                except ChannelNotFoundEntity:
-                    # It costs the channel.
-                    found[queue], channel = None, None
-                    continue
-                found[queue] = QueueDepth(declared.message_count or 0, declared.consumer_count or 0)
-            if channel is not None:
-                await channel.close()
+        channel: Channel | None = None
+        for queue in queues:
+            channel = channel or await self.channel()
+            try:
+                async with asyncio.timeout(DEPTH_TIMEOUT_SECONDS):
+                    found[queue] = await channel.depth(queue)
+            except TimeoutError as error:
+                raise BrokerUnavailable(describe(error)) from error
+            if found[queue] is None:
+                channel = None
+        if channel is not None:
+            await channel.close()
         return found
 
-    async def _plain_channel(self) -> UnderlyingChannel:
-        channel = self._connection.channel()
-        await channel.initialize()
-        underlay = await channel.get_underlay_channel()
-        assert isinstance(underlay, UnderlyingChannel), "aio-pika is built on aiormq"
-        return underlay
-
     async def depth(self, queue: str) -> QueueDepth | None:
-        """Ask by a passive declare; None if there is no such queue."""
+        """The same of one."""
         return (await self.depths([queue]))[queue]
 
 

@@ -113,8 +113,7 @@ class Consumer:
 
         async with self.broker.connection() as link:
             channel = await link.channel()
-            declares = self.settings.declare_topology
-            await (channel.declare if declares else channel.look_for)(self._topology)
+            await channel.provide(self._topology, declares=self.settings.declare_topology)
             channel.on_cancelled(window.close)
             is_narrow = await self._subscribe(channel, window)
             watch = asyncio.create_task(self._close_on_end(channel, window))
@@ -126,7 +125,7 @@ class Consumer:
             self._window, self._in_hand = Window(), []
 
     def _arrived(self, delivery: Delivery) -> Arrived:
-        """Never raises: the client library would drop the delivery, and a later ack include it."""
+        """Never raises: it is called while the stream is read, and an error there ends the connection."""
         if delivery.redelivered:
             return Suspect(delivery)
         try:

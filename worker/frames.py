@@ -29,6 +29,10 @@ _LONG = Struct(">I")
 _SIGNED = Struct(">q")
 _CONTENT_HEADER = Struct(">HHQH")
 
+# Kinds of values in a table of headers.
+_TEXT = ord("S")
+_INTEGER = ord("l")
+
 _BASIC = 60
 _MANDATORY = b"\x01"
 _JSON = b"\x10application/json"
@@ -171,11 +175,11 @@ def _read_table(data: bytes, position: int) -> tuple[dict[str, object], int]:
         name = data[position + 1 : kind_at].decode(errors="replace")
         kind = data[kind_at]
         position = kind_at + 1
-        if kind == 0x53:
+        if kind == _TEXT:
             (length,) = _LONG.unpack_from(data, position)
             position += 4 + length
             fields[name] = data[position - length : position].decode(errors="replace")
-        elif kind == 0x6C:
+        elif kind == _INTEGER:
             (fields[name],) = _SIGNED.unpack_from(data, position)
             position += 8
         else:

@@ -95,7 +95,7 @@ class Publisher:
     async def _session(self) -> None:
         async with self.broker.connection() as link:
             channel = await link.channel()
-            await (channel.declare if self.declares else channel.look_for)(self.topology)
+            await channel.provide(self.topology, declares=self.declares)
             if not await channel.takes_messages(PROBE_SECONDS):
                 raise BrokerUnavailable("it confirms nothing")
             self._doubted.clear()

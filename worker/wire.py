@@ -12,11 +12,13 @@ from typing import Any, NamedTuple, SupportsIndex
 from uuid import uuid4
 
 import aio_pika
-from aiormq.abc import AbstractChannel
+from aio_pika.exceptions import ConnectionClosed
+from aiormq.abc import AbstractChannel, ExceptionType
 from aiormq.connection import SSLContextProvider, TransportFactory
 from aiormq.exceptions import AMQPConnectionError
 from yarl import URL
 
+from worker.deadlines import Deadlines
 from worker.frames import (
     A_HEARTBEAT,
     ACK,
@@ -44,6 +46,9 @@ LOOK_SECONDS = 0.1
 
 # More than any broker agrees to send in one frame: what claims to be longer is no AMQP.
 LONGEST_FRAME = 1 << 24
+
+# So long we wait for the broker to answer our goodbye.
+CLOSE_TIMEOUT_SECONDS = 2.0
 
 
 class Delivery(NamedTuple):
@@ -81,11 +86,6 @@ class _Content:
     missing: int = 0
 
 
-class _Unconfirmed(NamedTuple):
-    confirm: asyncio.Future[None]
-    until: float
-
-
 class ChannelTap:
     """The messages of one channel in confirm mode, both ways. All publishes of it go through here."""
 
@@ -96,8 +96,8 @@ class ChannelTap:
         self._consumers: dict[str, Callable[[Delivery], None]] = {}
         self._content: _Content | None = None
         self._published = 0
-        self._unconfirmed: dict[int, _Unconfirmed] = {}
-        self._overdue: asyncio.TimerHandle | None = None
+        self._unconfirmed: dict[int, asyncio.Future[None]] = {}
+        self._deadlines = Deadlines(LOOK_SECONDS)
         self._prefix = uuid4().hex
 
     def consume(self, consumer_tag: str, on_delivery: Callable[[Delivery], None]) -> None:
@@ -126,26 +126,15 @@ class ChannelTap:
         frames = publish_frames(self._number, exchange, routing_key, properties, body, self._frame_max)
         self._write(frames)
         self._published = tag
-        loop = asyncio.get_running_loop()
-        confirm = loop.create_future()
-        self._unconfirmed[tag] = _Unconfirmed(confirm, loop.time() + deadline)
-        if self._overdue is None:
-            self._overdue = loop.call_later(LOOK_SECONDS, self._give_up_overdue, loop)
+        confirm = asyncio.get_running_loop().create_future()
+        self._unconfirmed[tag] = confirm
+        self._deadlines.watch(tag, deadline, lambda: self._settle(tag, TimeoutError()))
         return confirm
 
     def close(self) -> None:
         """Nothing more will be heard of what is not confirmed."""
         for tag in list(self._unconfirmed):
             self._settle(tag, Lost())
-
-    def _give_up_overdue(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One timer for all: a timer for each publish takes as long as all the rest of it."""
-        now = loop.time()
-        for tag in [tag for tag, waiting in self._unconfirmed.items() if waiting.until < now]:
-            self._settle(tag, TimeoutError())
-        self._overdue = None
-        if self._unconfirmed:
-            self._overdue = loop.call_later(LOOK_SECONDS, self._give_up_overdue, loop)
 
     def take(self, kind: int, data: bytes, position: int, size: int) -> bool:
         """Take in a frame, if it is a message's or a confirm."""
@@ -208,13 +197,14 @@ class ChannelTap:
 
     def _settle(self, tag: int, error: Exception | None) -> None:
         """A message that was returned is confirmed as well, afterwards: the first word stands."""
-        waiting = self._unconfirmed.pop(tag, None)
-        if waiting is None or waiting.confirm.done():
+        self._deadlines.forget(tag)
+        confirm = self._unconfirmed.pop(tag, None)
+        if confirm is None or confirm.done():
             return
         if error is None:
-            waiting.confirm.set_result(None)
+            confirm.set_result(None)
         else:
-            waiting.confirm.set_exception(error)
+            confirm.set_exception(error)
 
 
 class TappedReader(asyncio.StreamReader):
@@ -299,6 +289,11 @@ class TappedTransport(TransportFactory):
         channel.closing.add_done_callback(lambda _: self._untap(channel.number, tap))
         return tap
 
+    def abort(self) -> None:
+        """Let go of the socket, whatever has not been sent yet."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+
     def _untap(self, number: int, tap: ChannelTap) -> None:
         assert self._reader is not None, "it was tapped"
         self._reader.untap(number)
@@ -312,3 +307,20 @@ class TappedConnection(aio_pika.Connection):
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # handed through as they come
         self.tapped = TappedTransport()
         self.kwargs["transport_factory"] = self.tapped
+
+    async def close(self, exc: ExceptionType | None = ConnectionClosed) -> None:
+        """Say goodbye for as long as it takes or `CLOSE_TIMEOUT_SECONDS`, and let go; never raises.
+
+        The library's own close waits for ever for its callback where a cancellation, or a second one, kept
+        that from being called.
+        """
+        underlay, self.transport = self.transport, None
+        if underlay is None:
+            return
+        closing = asyncio.ensure_future(underlay.connection.close(exc))
+        try:
+            # What went wrong with a connection that was lost is told elsewhere.
+            await asyncio.wait([closing], timeout=CLOSE_TIMEOUT_SECONDS)
+        finally:
+            closing.cancel()
+            self.tapped.abort()

@@ -7,7 +7,7 @@ import pytest
 
 from deploy.local.services import Services
 from tests.stack import Stack, until
-from worker.broker import BrokerUnavailable, Message, Unroutable
+from worker.broker import Broker, BrokerUnavailable, Message, Unroutable
 from worker.publisher import Publisher
 from worker.topology import EVENTS, RETURN, topology
 
@@ -81,3 +81,35 @@ async def test_a_publisher_that_gets_no_confirm_in_time_says_so_and_recovers(
                 await asyncio.sleep(0.02)
             await publisher.wait_ready()  # and makes another.
         await publisher.publish(message(RETURN, "stockhook.orders.dead"))
+
+
+@pytest.mark.parametrize("ticks", [0, 1, 2, 3, 5, 8])
+async def test_a_close_that_is_cancelled_ends(stack: Stack, ticks: int) -> None:
+    hanging: set[asyncio.Task[None]] = set()
+    for sooner in range(15):
+        is_open = asyncio.Event()
+        task = asyncio.create_task(_open_and_close(stack, is_open))
+        await is_open.wait()
+        await _tick(sooner)
+        task.cancel()
+        await _tick(ticks)
+
+        # So a process ends: whatever is left is cancelled, and waited for.
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for one in left:
+            one.cancel()
+        _, hangs = await asyncio.wait([task, *left], timeout=2)
+        hanging |= hangs
+
+    assert not hanging
+
+
+async def _open_and_close(stack: Stack, is_open: asyncio.Event) -> None:
+    async with Broker(stack.environment["STOCKHOOK_AMQP_URL"], "test").connection() as link:
+        await link.channel()
+        is_open.set()
+
+
+async def _tick(times: int) -> None:
+    for _ in range(times):
+        await asyncio.sleep(0)

@@ -70,9 +70,8 @@ class Keeper:
         self._lost = False
         async with self.broker.connection() as link:
             channel = await link.channel()
-            declares = self.settings.declare_topology
             expected = topology(self.settings.delays, self.families)
-            await (channel.declare if declares else channel.look_for)(expected)
+            await channel.provide(expected, declares=self.settings.declare_topology)
             channel.on_cancelled(self._end)
             for queue, lane in self._queues.items():
                 await channel.consume(queue, f"dead.{lane}", PREFETCH, partial(self._put, lane))

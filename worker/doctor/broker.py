@@ -2,9 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any
 
-from worker.broker import Broker, BrokerRefused, BrokerUnavailable, Link, TopologyMismatch
+from worker.broker import Broker, BrokerRefused, BrokerUnavailable, Link
 from worker.doctor.finding import Finding, clock_difference, error, ok, warning
 from worker.doctor.versions import check_version
 from worker.management import Management, ManagementUnavailable, Snapshot
@@ -31,7 +30,7 @@ async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
             yield error("management", f"no answer ({unavailable})", "see STOCKHOOK_MANAGEMENT_URL")
     broker = Broker(settings.amqp_url.get_secret_value(), "doctor")
     async with broker.connection() as link:
-        for finding in check_version(await link.version()):
+        for finding in check_version(link.version):
             yield finding
         async for finding in _check_topology(link, expected, settings):
             yield finding
@@ -57,15 +56,15 @@ async def _check_topology(link: Link, expected: Topology, settings: Settings) ->
     may_declare = True
     for item in items:
         try:
-            difference = await (link.difference if may_declare else _missing(link))(item)
+            difference = await link.difference(item, by_arguments=may_declare)
         except BrokerRefused:
             may_declare = False
-            difference = await _missing(link)(item)
+            difference = await link.difference(item, by_arguments=False)
         if difference is not None:
             differences += 1
             is_missing = "is missing" in difference
             remedy = DECLARE if is_missing else "delete it while it is empty, then run `stockhook topology`"
-            yield error("topology", difference.partition(":")[0] if is_missing else difference, remedy)
+            yield error("topology", difference, remedy)
     if not differences:
         compared = (
             "with the arguments expected" if may_declare else "there; this user cannot compare arguments"
@@ -83,20 +82,6 @@ async def _check_topology(link: Link, expected: Topology, settings: Settings) ->
             "this user may declare, though it needs not",
             "use the users that `stockhook grants rabbitmq` prints",
         )
-
-
-def _missing(link: Link) -> Any:
-    async def look(item: Exchange | Queue) -> str | None:
-        channel = await link.channel()
-        one = Topology((item,), (), ()) if isinstance(item, Exchange) else Topology((), (item,), ())
-        try:
-            await channel.look_for(one)
-        except TopologyMismatch as mismatch:
-            return str(mismatch)
-        await channel.close()
-        return None
-
-    return look
 
 
 async def _check_publishing(link: Link) -> AsyncIterator[Finding]:
@@ -127,7 +112,7 @@ async def _probe_leaders(broker: Broker, empty: Sequence[str]) -> AsyncIterator[
     for name in empty:
         try:
             async with broker.connection() as link:
-                answers = await link.answers(name, PROBE_SECONDS)
+                answers = await (await link.channel()).answers(name, PROBE_SECONDS)
         except BrokerRefused:
             yield warning(
                 "queues",

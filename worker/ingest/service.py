@@ -12,8 +12,8 @@ from cryptography.fernet import MultiFernet
 from schemas.events import Provider
 from worker import metrics
 from worker.broker import Message
+from worker.deadlines import Deadlines
 from worker.ingest.authentication import position
-from worker.ingest.deadlines import Deadlines
 from worker.ingest.intake import (
     Accepted,
     Intake,
@@ -31,6 +31,9 @@ log = structlog.get_logger(__name__)
 
 # Ovoko sends again after 7 s whatever we say; this is for those who read it.
 RETRY_AFTER_SECONDS = 7
+
+# So late it may be noticed that a body is.
+LOOK_SECONDS = 0.25
 
 
 class Stores(Protocol):
@@ -86,7 +89,7 @@ class Ingest:
     storage: Stores
     _sealer: MultiFernet | None = field(init=False)
     _openapi: bytes = field(init=False)
-    _deadlines: Deadlines = field(default_factory=Deadlines)
+    _deadlines: Deadlines = field(default_factory=lambda: Deadlines(LOOK_SECONDS))
 
     def __post_init__(self) -> None:
         self._sealer = self.settings.sealer
@@ -180,7 +183,7 @@ class Ingest:
     async def _read(self, request: Request) -> bytes:
         chunks: list[bytes] = []
         size = 0
-        timeout = self._deadlines.watch(self.settings.body_timeout)
+        timeout = self._deadlines.timeout(self.settings.body_timeout)
         try:
             async with timeout:
                 async for chunk in request.body:

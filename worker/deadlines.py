@@ -1,0 +1,42 @@
+"""Many deadlines, watched by one timer: one of the event loop's for each takes longer than what it guards."""
+
+import asyncio
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
+
+
+class _Watched(NamedTuple):
+    until: float
+    expire: Callable[[], None]
+
+
+class Deadlines:
+    """Each is noticed `look_every` seconds late at most."""
+
+    def __init__(self, look_every: float) -> None:
+        self._look_every = look_every
+        self._watched: dict[Hashable, _Watched] = {}
+        self._looking: asyncio.TimerHandle | None = None
+
+    def watch(self, name: Hashable, seconds: float, expire: Callable[[], None]) -> None:
+        """Call `expire` after so many seconds, unless `name` is forgotten before."""
+        loop = asyncio.get_running_loop()
+        self._watched[name] = _Watched(loop.time() + seconds, expire)
+        if self._looking is None:
+            self._looking = loop.call_later(self._look_every, self._look, loop)
+
+    def forget(self, name: Hashable) -> None:
+        """It was met; a name that is not watched is nothing."""
+        self._watched.pop(name, None)
+
+    def timeout(self, seconds: float) -> asyncio.Timeout:
+        """A context, to be entered at once and to be forgotten, that raises TimeoutError when it is late."""
+        timeout = asyncio.timeout(None)
+        self.watch(timeout, seconds, lambda: timeout.reschedule(0))
+        return timeout
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for name in [name for name, watched in self._watched.items() if watched.until < now]:
+            self._watched.pop(name).expire()
+        self._looking = loop.call_later(self._look_every, self._look, loop) if self._watched else None
