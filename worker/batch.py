@@ -18,7 +18,7 @@ from schemas import identity
 from schemas.envelope import HEADERS, Envelope, InvalidEnvelope
 from schemas.events import InvalidEvent, Payload, parse
 from worker import event_log, places
-from worker.broker import Message
+from worker.channel import Message
 from worker.crash import crash_point
 from worker.database import Database, DatabaseUnavailable, TransactionConflict
 from worker.event_log import Candidate

@@ -14,7 +14,8 @@ from consumers.registry import FAMILIES
 from worker import migrations
 from worker.audit import PATIENCE_SECONDS, Audit, as_json, as_tables
 from worker.audit import audit as run_audit
-from worker.broker import Broker, BrokerUnavailable, TopologyMismatch
+from worker.broker import Broker
+from worker.channel import BrokerUnavailable, TopologyMismatch
 from worker.database import DatabaseUnavailable, TransactionConflict
 from worker.definitions import definitions as definitions_of
 from worker.failure import describe

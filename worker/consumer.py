@@ -34,7 +34,8 @@ from worker.batch import (
     same_again,
 )
 from worker.breaker import Breaker
-from worker.broker import Broker, BrokerUnavailable, Channel, Message, Unroutable, keep_connected
+from worker.broker import Broker, keep_connected
+from worker.channel import BrokerUnavailable, Channel, Message, Unroutable
 from worker.crash import crash_point
 from worker.database import Database, DatabaseUnavailable
 from worker.patience import LastedTooLong, Stopped, patiently, pause

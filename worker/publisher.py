@@ -7,7 +7,8 @@ from typing import Self
 import structlog
 
 from worker import metrics
-from worker.broker import Broker, BrokerUnavailable, Channel, Message, keep_connected
+from worker.broker import Broker, keep_connected
+from worker.channel import BrokerUnavailable, Channel, Message
 from worker.topology import Topology
 
 log = structlog.get_logger(__name__)

@@ -11,7 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from consumers.registry import FAMILIES
-from worker.broker import Broker, BrokerUnavailable, Link
+from worker.broker import Broker, Link
+from worker.channel import BrokerUnavailable
 from worker.database import Connection, Database, DatabaseUnavailable
 from worker.dead.letter import QUARANTINE_LANE
 from worker.dead.store import WAITING_BY_LANE

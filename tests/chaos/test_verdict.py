@@ -11,7 +11,7 @@ from tests.chaos.load import Record, webhooks
 from tests.chaos.model import KEYS
 from tests.chaos.verdict import Verdict, judge
 from tests.stack import Stack, until
-from worker.broker import Message
+from worker.channel import Message
 from worker.send.client import Client
 from worker.send.sender import Sender, Tally
 from worker.send.webhook import Credentials

@@ -14,7 +14,7 @@ from schemas.events import Provider
 from tests.e2e.test_dead_letters import BROKEN, KEEPING, UNKNOWN, kept, put
 from tests.e2e.test_ladder import CURE, POISON, sold
 from tests.stack import BUYBACK_TOKEN, Stack, until
-from worker.broker import Message
+from worker.channel import Message
 from worker.dead.replay import TRY_LOCK
 from worker.ingest.intake import take_again
 from worker.topology import RETURN

@@ -4,7 +4,7 @@ import json
 
 from schemas import identity
 from tests.stack import Stack, until
-from worker.broker import Message
+from worker.channel import Message
 from worker.topology import QUARANTINE, RETURN
 
 BROKEN = (

@@ -7,7 +7,8 @@ import pytest
 
 from deploy.local.services import Services
 from tests.stack import Stack, until
-from worker.broker import Broker, BrokerUnavailable, Message, Unroutable
+from worker.broker import Broker
+from worker.channel import BrokerUnavailable, Message, Unroutable
 from worker.publisher import Publisher
 from worker.topology import EVENTS, RETURN, topology
 

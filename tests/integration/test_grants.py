@@ -12,7 +12,8 @@ import pytest
 from deploy.local.rabbitmq import VHOST, password_hash
 from deploy.local.services import CHECKOUT, Services
 from tests.stack import Stack, until
-from worker.broker import Broker, BrokerRefused, BrokerUnavailable, Channel, Message, Unroutable
+from worker.broker import Broker
+from worker.channel import BrokerRefused, BrokerUnavailable, Channel, Message, Unroutable
 from worker.grants import ROLES, broker_commands, broker_definitions, broker_users, roles_sql
 from worker.topology import Exchange, Queue
 

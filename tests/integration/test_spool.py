@@ -20,7 +20,7 @@ import pytest
 from structlog.testing import capture_logs
 
 import worker.ingest.spool_file
-from worker.broker import Message
+from worker.channel import Message
 from worker.ingest.spool import Spool, SpoolBroken, Spooled, SpoolFull, SpoolTaken
 from worker.ingest.spool_carving import PAGE
 

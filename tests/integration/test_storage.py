@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.stack import until
-from worker.broker import BrokerUnavailable, Message
+from worker.channel import BrokerUnavailable, Message
 from worker.ingest.spool import Spool
 from worker.ingest.storage import NotStored, Storage
 

@@ -9,7 +9,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from worker import metrics
-from worker.broker import Message
+from worker.channel import Message
 from worker.ingest.service import Disconnected, Ingest, Request, Response
 from worker.ingest.storage import NotStored
 from worker.settings import Settings

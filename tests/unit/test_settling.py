@@ -10,7 +10,8 @@ from consumers.registry import FAMILIES
 from schemas.envelope import Envelope
 from schemas.events import Provider
 from worker.batch import Failed, Report, Undecodable
-from worker.broker import Broker, BrokerUnavailable, Message
+from worker.broker import Broker
+from worker.channel import BrokerUnavailable, Message
 from worker.consumer import Consumer
 from worker.settings import Settings
 from worker.wire import Delivery

@@ -25,7 +25,8 @@ from rich.table import Table
 
 from consumers.registry import FAMILIES
 from schemas.events import read_json
-from worker.broker import Broker, Unroutable
+from worker.broker import Broker
+from worker.channel import Unroutable
 from worker.database import Database
 from worker.dead import editing, replay, store
 from worker.dead.letter import QUARANTINE_LANE

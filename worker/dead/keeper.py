@@ -9,7 +9,8 @@ from functools import partial
 
 import structlog
 
-from worker.broker import Broker, BrokerUnavailable, Channel, Message, Unroutable, keep_connected
+from worker.broker import Broker, keep_connected
+from worker.channel import BrokerUnavailable, Channel, Message, Unroutable
 from worker.crash import crash_point
 from worker.database import Database, DatabaseUnavailable
 from worker.dead import store

@@ -16,7 +16,8 @@ from consumers.registry import FAMILIES
 from schemas.envelope import Envelope, InvalidEnvelope
 from schemas.events import Provider
 from worker.batch import Undecodable, decode
-from worker.broker import Broker, Channel, Message
+from worker.broker import Broker
+from worker.channel import Channel, Message
 from worker.crash import crash_point
 from worker.database import Database
 from worker.dead import store

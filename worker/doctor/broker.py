@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 
-from worker.broker import Broker, BrokerRefused, BrokerUnavailable, Link
+from worker.broker import Broker, Link
+from worker.channel import BrokerRefused, BrokerUnavailable
 from worker.doctor.finding import Finding, clock_difference, error, ok, warning
 from worker.doctor.versions import check_version
 from worker.management import Management, ManagementUnavailable, Snapshot

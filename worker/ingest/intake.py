@@ -16,7 +16,7 @@ from consumers.registry import FAMILY_OF
 from schemas import identity
 from schemas.envelope import Envelope
 from schemas.events import Provider, read_json, routing_key, unwrapped
-from worker.broker import Message
+from worker.channel import Message
 from worker.ingest.authentication import position
 from worker.ingest.body import top_level_string, without_member
 from worker.ingest.sealing import seal_payment_details, unsealed

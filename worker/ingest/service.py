@@ -11,7 +11,7 @@ from cryptography.fernet import MultiFernet
 
 from schemas.events import Provider
 from worker import metrics
-from worker.broker import Message
+from worker.channel import Message
 from worker.deadlines import Deadlines
 from worker.ingest.authentication import position
 from worker.ingest.intake import (

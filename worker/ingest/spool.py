@@ -17,7 +17,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Self, TypeVar
 
-from worker.broker import Message
+from worker.channel import Message
 from worker.ingest.spool_entries import Draft, Spooled, draft_of
 from worker.ingest.spool_file import SpoolBroken, SpoolFile, make_folder, reason
 

@@ -12,7 +12,7 @@ from hashlib import blake2b
 
 import orjson
 
-from worker.broker import Message
+from worker.channel import Message
 
 STREAM_HEADER = "x-stream"
 PLACE_HEADER = "x-place"

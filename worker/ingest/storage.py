@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from worker import metrics
-from worker.broker import BrokerUnavailable, Message, Unroutable
+from worker.channel import BrokerUnavailable, Message, Unroutable
 from worker.crash import crash_point
 from worker.ingest.spool import Spool, SpoolBroken, Spooled, SpoolFull
 from worker.patience import Stopped, patiently
