@@ -218,9 +218,7 @@ class Stack:
     async def depths(self) -> Mapping[str, int]:
         """Messages that wait, of each queue that has any."""
         async with self.broker.connection() as link:
-            depths = {
-                queue.name: await link.depth(queue.name) for queue in topology(self.settings.delays).queues
-            }
+            depths = await link.depths(queue.name for queue in topology(self.settings.delays).queues)
         return {name: depth.ready for name, depth in depths.items() if depth is not None and depth.ready}
 
     async def ops(self, port: int, path: str) -> httpx.Response:

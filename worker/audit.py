@@ -7,7 +7,7 @@ stream, behind which no other of the family was applied yet; and a loss while as
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from time import monotonic
@@ -19,11 +19,12 @@ from rich.table import Table
 
 from consumers.registry import FAMILIES
 from worker import metrics
-from worker.broker import Broker, Link
+from worker.broker import Broker
 from worker.database import Database
+from worker.depths import queues
 from worker.failure import describe
 from worker.patience import pause
-from worker.topology import QUARANTINE, dead_queue, family_queue, retry_queue
+from worker.topology import QUARANTINE, dead_queue, family_queue, retry_queue, step_name
 
 log = structlog.get_logger(__name__)
 
@@ -137,25 +138,23 @@ async def audit(
     end = monotonic() + patience
     async with broker.connection() as link:
         while True:
-            waiting = {family: await _waiting(link, family, delays) for family in FAMILIES}
+            depths = await link.depths([one.queue for one in queues(delays)])
+            ready = {queue: depth.ready if depth else 0 for queue, depth in depths.items()}
+            waiting = {family: _waiting(ready, family, delays) for family in FAMILIES}
             known = await accounts(database)
             missing = _missing(known, waiting)
             if not missing or monotonic() > end:
                 break
             await asyncio.sleep(0.5)
-        quarantine = await link.depth(QUARANTINE)
-    return Audit(known, waiting, quarantine.ready if quarantine else 0, spooled, missing)
+    return Audit(known, waiting, ready[QUARANTINE], spooled, missing)
 
 
-async def _waiting(link: Link, family: str, delays: Sequence[timedelta]) -> Waiting:
-    async def ready(queue: str) -> int:
-        found = await link.depth(queue)
-        return found.ready if found else 0
-
+def _waiting(ready: Mapping[str, int], family: str, delays: Sequence[timedelta]) -> Waiting:
+    """By the messages that are ready in each queue."""
     return Waiting(
-        queue=await ready(family_queue(family)),
-        retry={f"{int(delay.total_seconds())}s": await ready(retry_queue(family, delay)) for delay in delays},
-        dead=await ready(dead_queue(family)),
+        queue=ready[family_queue(family)],
+        retry={step_name(delay): ready[retry_queue(family, delay)] for delay in delays},
+        dead=ready[dead_queue(family)],
     )
 
 
@@ -199,11 +198,11 @@ def as_tables(found: Audit) -> RenderableType:
             size(account.unaccounted),
         )
         streams.add_row(account.family, str(account.stream), *(f"{number:,}" for number in numbers))
-    queues = Table("family", "in queue", *_steps(found), "dead", "missing")
+    messages = Table("family", "in queue", *_steps(found), "dead", "missing")
     for family, waiting in found.waiting.items():
         lost = found.missing_places.get(family, 0)
         counts = [waiting.queue, *waiting.retry.values(), waiting.dead, lost]
-        queues.add_row(family, *(f"{count:,}" for count in counts))
+        messages.add_row(family, *(f"{count:,}" for count in counts))
     spooled = "unknown (the ingest does not answer)" if found.spooled is None else f"{found.spooled:,}"
     lines = [f"spooled: {spooled}", f"quarantined: {found.quarantined:,}"]
     lines += [
@@ -211,7 +210,7 @@ def as_tables(found: Audit) -> RenderableType:
         for family, ranges in found.missing.items()
         for stream, first, last in ranges
     ]
-    return Group(streams, queues, *lines)
+    return Group(streams, messages, *lines)
 
 
 def _steps(found: Audit) -> list[str]:

@@ -40,11 +40,16 @@ class Measured:
 def queues(delays: Sequence[timedelta]) -> Iterator[Measured]:
     """Every queue there is."""
     for family in FAMILIES:
-        yield Measured(family_queue(family), family, "work", "")
-        for delay in delays:
-            yield Measured(retry_queue(family, delay), family, "retry", step_name(delay))
-        yield Measured(dead_queue(family), family, "dead", "")
+        yield from queues_of(family, delays)
     yield Measured(QUARANTINE, "", "quarantine", "")
+
+
+def queues_of(family: str, delays: Sequence[timedelta]) -> Iterator[Measured]:
+    """A family's own."""
+    yield Measured(family_queue(family), family, "work", "")
+    for delay in delays:
+        yield Measured(retry_queue(family, delay), family, "retry", step_name(delay))
+    yield Measured(dead_queue(family), family, "dead", "")
 
 
 async def measure_queues_regularly(

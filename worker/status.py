@@ -1,7 +1,7 @@
 """What `stockhook status` shows: broker, database, queues with their ladders, rows."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,13 +11,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from consumers.registry import FAMILIES
-from worker.broker import Broker, Link
-from worker.channel import BrokerUnavailable
+from worker.broker import Broker
+from worker.channel import BrokerUnavailable, QueueDepth
 from worker.database import Connection, Database, DatabaseUnavailable
 from worker.dead.letter import QUARANTINE_LANE
 from worker.dead.store import WAITING_BY_LANE
+from worker.depths import queues_of
 from worker.failure import describe
-from worker.topology import QUARANTINE, dead_queue, family_queue, retry_queue
+from worker.topology import QUARANTINE, dead_queue, family_queue, retry_queue, step_name
 
 COUNT_ROWS = """
 SELECT 'event_log' AS name, count(*) AS rows FROM event_log
@@ -127,10 +128,11 @@ async def look(broker: Broker, database: Database, delays: Sequence[timedelta], 
     try:
         async with broker.connection() as link:
             for family in FAMILIES:
-                found_of_family = await _look_at_family(link, family, delays, last_logged.get(family))
-                families.append(replace(found_of_family, dead_kept=kept.get(family, 0)))
-            found = await link.depth(QUARANTINE)
-            quarantine = found.ready if found else None
+                depths = await link.depths([one.queue for one in queues_of(family, delays)])
+                families.append(
+                    _family_status(family, depths, delays, last_logged.get(family), kept.get(family, 0))
+                )
+            quarantine = _ready(await link.depth(QUARANTINE))
     except BrokerUnavailable as error:
         broker_words = f"unreachable ({error})"
     ingest_words, spool = await look_at_ingest(ingest_url)
@@ -158,26 +160,29 @@ async def look_at_ingest(url: str) -> tuple[str, dict[str, Any] | None]:
     return publishing if told["status"] == "ready" else str(told["status"]), spool
 
 
-async def _look_at_family(
-    link: Link, family: str, delays: Sequence[timedelta], last_logged: datetime | None
+def _family_status(
+    family: str,
+    depths: Mapping[str, QueueDepth | None],
+    delays: Sequence[timedelta],
+    last_logged: datetime | None,
+    dead_kept: int,
 ) -> FamilyStatus:
-    queue = await link.depth(family_queue(family))
-    dead = await link.depth(dead_queue(family))
-    retry: dict[str, int | None] = {}
-    for delay in delays:
-        step = await link.depth(retry_queue(family, delay))
-        retry[f"{int(delay.total_seconds())}s"] = step.ready if step else None
-    waits = queue is not None and queue.ready > 0 and last_logged is not None
+    queue = depths[family_queue(family)]
+    waits = queue is not None and queue.ready > 0
     age = (datetime.now(UTC) - last_logged).total_seconds() if waits and last_logged else None
     return FamilyStatus(
         family=family,
-        queue=queue.ready if queue else None,
+        queue=_ready(queue),
         consumers=queue.consumers if queue else 0,
-        retry=retry,
-        dead=dead.ready if dead else None,
-        dead_kept=0,
+        retry={step_name(delay): _ready(depths[retry_queue(family, delay)]) for delay in delays},
+        dead=_ready(depths[dead_queue(family)]),
+        dead_kept=dead_kept,
         oldest_waiting_seconds=age,
     )
+
+
+def _ready(depth: QueueDepth | None) -> int | None:
+    return None if depth is None else depth.ready
 
 
 async def _look_at_database(
