@@ -1,6 +1,7 @@
 """RabbitMQ's management API, where it is reachable: what AMQP itself cannot be asked."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -44,17 +45,11 @@ class Management:
         Raises:
             ManagementUnavailable
         """
-        vhost = quote(vhost_of(self.amqp_url), safe="")
-        try:
-            async with httpx.AsyncClient(base_url=self.url, timeout=10) as client:
-                queues = await _get(client, f"/api/queues/{vhost}")
-                response = await client.get("/api/nodes")
-                response.raise_for_status()
-                nodes = response.json()
-        except httpx.HTTPStatusError as error:
-            raise ManagementUnavailable(f"status {error.response.status_code}") from None
-        except (httpx.HTTPError, ValueError) as error:
-            raise ManagementUnavailable(type(error).__name__) from None
+        async with self._client() as client:
+            queues = await _get(client, f"/api/queues/{self._vhost}")
+            response = await client.get("/api/nodes")
+            response.raise_for_status()
+            nodes = response.json()
         return Snapshot(
             queues, nodes if isinstance(nodes, list) else [], _ahead(response.headers.get("date"))
         )
@@ -65,22 +60,32 @@ class Management:
         Raises:
             ManagementUnavailable
         """
-        vhost = quote(vhost_of(self.amqp_url), safe="")
-        try:
-            async with httpx.AsyncClient(base_url=self.url, timeout=10) as client:
-                bindings = await _get(client, f"/api/bindings/{vhost}")
-                queues = await _get(client, f"/api/queues/{vhost}")
-                exchanges = await _get(client, f"/api/exchanges/{vhost}")
-        except httpx.HTTPStatusError as error:
-            # Its text quotes the URL, password included.
-            raise ManagementUnavailable(f"status {error.response.status_code}") from None
-        except (httpx.HTTPError, ValueError) as error:
-            raise ManagementUnavailable(type(error).__name__) from None
+        async with self._client() as client:
+            bindings = await _get(client, f"/api/bindings/{self._vhost}")
+            queues = await _get(client, f"/api/queues/{self._vhost}")
+            exchanges = await _get(client, f"/api/exchanges/{self._vhost}")
         return [
             *_binding_differences(bindings, expected.bindings),
             *_extra("queue", queues, (queue.name for queue in expected.queues)),
             *_extra("exchange", exchanges, (exchange.name for exchange in expected.exchanges)),
         ]
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
+        """Raises: ManagementUnavailable."""
+        try:
+            async with httpx.AsyncClient(base_url=self.url, timeout=10) as client:
+                yield client
+        except httpx.HTTPStatusError as error:
+            # Its text quotes the URL, password included.
+            raise ManagementUnavailable(f"status {error.response.status_code}") from None
+        except (httpx.HTTPError, ValueError) as error:
+            raise ManagementUnavailable(type(error).__name__) from None
+
+    @property
+    def _vhost(self) -> str:
+        """As a part of a path."""
+        return quote(vhost_of(self.amqp_url), safe="")
 
 
 def _ahead(date: str | None) -> float | None:
