@@ -7,14 +7,14 @@ here is missing in production, and `tests/integration/test_grants.py` tries each
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import orjson
-from cyclopts import Parameter
 
 from consumers.registry import FAMILIES
 from schemas.events import Provider
 from worker.database import Connection
+from worker.invocation import Json
 from worker.topology import EVENTS, PROBE, QUARANTINE, RETURN, dead_queue, family_queue
 
 NOTHING = "^$"
@@ -264,7 +264,7 @@ def grants(
     service: Literal["rabbitmq", "postgres"],
     *,
     vhost: str = "stockhook",
-    json: Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=())] = False,
+    json: Json = False,
 ) -> None:
     """Print what gives each process the least that it needs; nothing is changed.
 
