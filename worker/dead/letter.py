@@ -10,7 +10,6 @@ from uuid import UUID
 
 import orjson
 
-from consumers.registry import FAMILY_OF
 from schemas import identity
 from schemas.envelope import Envelope, InvalidEnvelope
 from schemas.events import InvalidEvent, Provider, parse, read_json, unwrapped
@@ -63,7 +62,7 @@ def read_letter(lane: str, delivery: Delivery) -> Letter:
         lane=lane,
         event_id=event_id_of(delivery),
         provider=provider,
-        type=_storable(event_type)[:200],
+        type=printable(event_type)[:200],
         entity_id=entity_id,
         reason=reason,
         exception=found[1] if (found := _EXHAUSTED.match(reason)) else None,
@@ -118,6 +117,11 @@ def entity_in(provider: str | None, body: bytes) -> str | None:
     return _look_into(provider, body)[1]
 
 
+def printable(text: str, also: str = "") -> str:
+    """Postgres's text takes all but NUL; a terminal is to take no orders from a message."""
+    return "".join(character if character.isprintable() or character in also else "�" for character in text)
+
+
 def _envelope(headers: Mapping[str, object]) -> Envelope | None:
     try:
         return Envelope.from_headers(headers)
@@ -168,7 +172,7 @@ def _reason(headers: Mapping[str, object]) -> str:
                 return "delivered too often: its consumer ended each time (the broker's delivery limit)"
     told = headers.get("x-reason")
     if isinstance(told, str) and told:
-        return _storable(told)[:REASON_LIMIT]
+        return printable(told)[:REASON_LIMIT]
     key = headers.get("x-event-type")
     return "no family takes it" if key is not None else "not published by an ingest"
 
@@ -178,15 +182,5 @@ def _attempts(headers: Mapping[str, object]) -> int:
     return min(told, _LARGEST) if isinstance(told, int) and told > 0 else 1
 
 
-def _storable(text: str) -> str:
-    """Postgres's text takes all but NUL; a terminal is to take no orders from a message."""
-    return "".join(character if character.isprintable() else "�" for character in text)
-
-
 def _json(headers: Mapping[str, object]) -> str:
     return orjson.dumps(dict(headers), default=str, option=orjson.OPT_NON_STR_KEYS).decode()
-
-
-def is_known(provider: str | None, event_type: str) -> bool:
-    """Whether a family takes this type now."""
-    return f"{provider}.{event_type}" in FAMILY_OF

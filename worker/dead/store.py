@@ -27,10 +27,8 @@ SELECT $1::uuid, $2::text, $3::uuid, $4::text, $5::text, $6::text, $7::text, $8:
 ON CONFLICT (message_key) DO NOTHING
 """
 
-SELECT_LETTERS = """
-SELECT dead_letter_id, lane, state, event_id, provider, type, entity_id, reason, exception, fingerprint,
-    attempts, received_at, first_failed_at, last_failed_at, arrived_at, headers, body, original_body,
-    replayed_as, replay_of
+# What three statements have in common: the arguments of a Selection, in their order.
+_OF_THE_SELECTION = """
 FROM dead_letters
 WHERE ($1::bigint[] IS NULL OR dead_letter_id = ANY($1))
     AND ($2::text IS NULL OR lane = $2)
@@ -41,41 +39,35 @@ WHERE ($1::bigint[] IS NULL OR dead_letter_id = ANY($1))
     AND ($7::timestamptz IS NULL OR arrived_at >= $7)
     AND ($8::timestamptz IS NULL OR arrived_at < $8)
     AND ($9::text[] IS NULL OR state = ANY($9))
+"""
+
+SELECT_LETTERS = (
+    """
+SELECT dead_letter_id, lane, state, event_id, provider, type, entity_id, reason, exception, fingerprint,
+    attempts, received_at, first_failed_at, last_failed_at, arrived_at, headers, body, original_body,
+    replayed_as, replay_of
+"""
+    + _OF_THE_SELECTION
+    + """
     AND dead_letter_id > $10
 ORDER BY dead_letter_id
 LIMIT $11
 """
+)
 
-COUNT_LETTERS = """
-SELECT count(*)
-FROM dead_letters
-WHERE ($1::bigint[] IS NULL OR dead_letter_id = ANY($1))
-    AND ($2::text IS NULL OR lane = $2)
-    AND ($3::text IS NULL OR position(lower($3) IN lower(reason)) > 0)
-    AND ($4::text IS NULL OR fingerprint = $4)
-    AND ($5::text IS NULL OR type = $5)
-    AND ($6::text IS NULL OR entity_id = $6)
-    AND ($7::timestamptz IS NULL OR arrived_at >= $7)
-    AND ($8::timestamptz IS NULL OR arrived_at < $8)
-    AND ($9::text[] IS NULL OR state = ANY($9))
-"""
+COUNT_LETTERS = "SELECT count(*)" + _OF_THE_SELECTION
 
-GROUP_LETTERS = """
+GROUP_LETTERS = (
+    """
 SELECT fingerprint, lane, min(reason) AS reason, count(*) AS letters,
     array_agg(DISTINCT type ORDER BY type) AS types, min(arrived_at) AS first_at, max(arrived_at) AS last_at
-FROM dead_letters
-WHERE ($1::bigint[] IS NULL OR dead_letter_id = ANY($1))
-    AND ($2::text IS NULL OR lane = $2)
-    AND ($3::text IS NULL OR position(lower($3) IN lower(reason)) > 0)
-    AND ($4::text IS NULL OR fingerprint = $4)
-    AND ($5::text IS NULL OR type = $5)
-    AND ($6::text IS NULL OR entity_id = $6)
-    AND ($7::timestamptz IS NULL OR arrived_at >= $7)
-    AND ($8::timestamptz IS NULL OR arrived_at < $8)
-    AND ($9::text[] IS NULL OR state = ANY($9))
+"""
+    + _OF_THE_SELECTION
+    + """
 GROUP BY fingerprint, lane
 ORDER BY letters DESC, fingerprint, lane
 """
+)
 
 WAITING_BY_LANE = """
 SELECT lane, count(*) AS letters
@@ -139,11 +131,9 @@ WHERE dead_letter_id = $1
 ORDER BY audit_id
 """
 
-KNOWN_EVENTS = """
-SELECT event_id
-FROM event_ids
-WHERE event_id = ANY($1::uuid[])
-"""
+
+class NoSuchLetter(Exception):
+    """The text says which."""
 
 
 class State(StrEnum):
@@ -228,6 +218,15 @@ async def select(
     """Those meant, the oldest first, from the one that follows `after`."""
     rows = await connection.fetch(SELECT_LETTERS, *selection.arguments(), after, limit)
     return [Kept.of(row) for row in rows]
+
+
+async def get(database: Database, dead_letter_id: int) -> Kept:
+    """Raises: NoSuchLetter."""
+    async with database.connection() as connection:
+        found = await select(connection, Selection(ids=(dead_letter_id,), states=None))
+    if not found:
+        raise NoSuchLetter(f"there is no dead letter {dead_letter_id}")
+    return found[0]
 
 
 async def count(connection: Connection, selection: Selection) -> int:

@@ -1,0 +1,115 @@
+"""`stockhook dead replay`: what it would do, how far it is, and what it came to."""
+
+import sys
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from worker.broker import Broker
+from worker.channel import Unroutable
+from worker.database import Database
+from worker.dead import replay, store
+from worker.dead.record import who
+from worker.dead.refusal import Refused
+from worker.dead.store import Kept, Selection
+from worker.invocation import FAILED, open_database, print_json
+from worker.settings import Settings
+
+
+async def tell_forecast(settings: Settings, selection: Selection, json: bool) -> None:
+    """What each would do against today's rows; nothing is sent."""
+    told: list[dict[str, object]] = []
+    after = 0
+    async with open_database(settings, "dead") as database:
+        while True:
+            async with database.connection() as connection:
+                letters = await store.select(connection, selection, after=after, limit=100)
+            if not letters:
+                break
+            after = letters[-1].dead_letter_id
+            for letter in letters:
+                words = await _would(database, letter, settings)
+                told.append(
+                    {"dead_letter_id": letter.dead_letter_id, "event_id": letter.event_id, "would_be": words}
+                )
+    if json:
+        print_json(told)
+        return
+    for row in told:
+        print(f"{row['dead_letter_id']:>8} {row['would_be']}")
+    print(f"{len(told):,} dead letters; nothing was sent")
+
+
+async def _would(database: Database, letter: Kept, settings: Settings) -> str:
+    match replay.prepare(letter, settings.sealer):
+        case replay.Ready() as ready:
+            return await replay.forecast(database, ready)
+        case replay.Unready(reason):
+            return f"cannot be replayed: {reason}"
+
+
+async def run_replay(
+    settings: Settings, selection: Selection, rate: float, why: str | None, json: bool
+) -> int:
+    """The exit code.
+
+    Raises:
+        Refused
+    """
+    bar = Progress(
+        TextColumn("{task.fields[words]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    async with open_database(settings, "dead", 3) as database:
+        broker = Broker(settings.amqp_url.get_secret_value(), "replay")
+        run = replay.Replay(
+            broker, database, settings.sealer, settings.delays, rate=rate, who=who(), reason=why
+        )
+        with bar:
+            task = bar.add_task("", words="")
+            run.on_progress = lambda tally: bar.update(
+                task, total=tally.total, completed=tally.replayed, words=_progress(tally)
+            )
+            try:
+                tally = await run.run(selection)
+            except replay.AnotherRuns:
+                raise Refused("another replay is running: wait for its end") from None
+            except Unroutable:
+                raise Refused("a family's queue is missing: `stockhook topology` declares it") from None
+    _tell(tally, json)
+    return FAILED if tally.stopped or tally.came_back or tally.unready else 0
+
+
+def _tell(tally: replay.Tally, json: bool) -> None:
+    if json:
+        print_json(
+            {
+                "selected": tally.total,
+                "replayed": tally.replayed,
+                "applied": tally.applied,
+                "came_back": tally.came_back,
+                "under_way": tally.under_way,
+                "not_replayed": [
+                    {"dead_letter_id": number, "reason": reason} for number, reason in tally.unready
+                ],
+                "stopped": tally.stopped,
+            }
+        )
+    else:
+        print(f"{_progress(tally)}, of {tally.total:,}")
+        for number, reason in tally.unready:
+            print(f"{number} was not replayed: {reason}")
+    if tally.stopped:
+        print(f"stockhook: stopped: {tally.stopped}", file=sys.stderr)
+
+
+def _progress(tally: replay.Tally) -> str:
+    return (
+        f"replayed {tally.replayed:,}: applied {tally.applied:,}, came back {tally.came_back:,}, "
+        f"under way {tally.under_way:,}"
+    )
