@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from schemas import identity
 from tests.stack import Stack, until
 from worker.channel import Message
@@ -117,6 +119,32 @@ async def test_strange_messages_are_kept_too(stack: Stack) -> None:
 
     assert {row["body"] for row in rows} == {message.body for message in strange}
     assert {row["reason"] for row in rows} == {"not published by an ingest", "a�b", "r" * 1000}
+
+
+@pytest.mark.parametrize("sqlstate", ["55P03", "40P01", "57014", "XX001"])
+async def test_a_letter_is_kept_whole_when_the_database_was_merely_busy_or_ill(
+    stack: Stack, sqlstate: str
+) -> None:
+    """A lock, a deadlock, a disk that is slow or broken: none of it is the letter's fault."""
+    await stack.execute(f"""
+        CREATE SEQUENCE tries;
+        CREATE FUNCTION busy() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF nextval('tries') <= 2 THEN
+                RAISE EXCEPTION 'busy' USING ERRCODE = '{sqlstate}';
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER busy BEFORE INSERT ON dead_letters FOR EACH ROW EXECUTE FUNCTION busy();
+    """)
+    try:
+        await stack.started("run", **KEEPING)
+        await stack.post_ovoko(UNKNOWN)
+        [row] = await kept(stack, 1)
+    finally:
+        await stack.execute("DROP TRIGGER busy ON dead_letters; DROP FUNCTION busy; DROP SEQUENCE tries")
+
+    assert (row["reason"], row["entity_id"]) == ("unknown event type", "8")
 
 
 async def test_while_the_table_takes_nothing_dead_letters_wait(stack: Stack) -> None:

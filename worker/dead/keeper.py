@@ -7,12 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+import asyncpg
 import structlog
 
 from worker.broker import Broker, keep_connected
 from worker.channel import BrokerUnavailable, Channel, Message, Unroutable
 from worker.crash import crash_point
-from worker.database import Database, DatabaseUnavailable
+from worker.database import Database, DatabaseUnavailable, TransactionConflict
 from worker.dead import store
 from worker.dead.letter import QUARANTINE_LANE, Letter, bare_letter, read_letter
 from worker.failure import describe
@@ -31,6 +32,9 @@ PREFETCH = 25
 # RabbitMQ 4.0 on that counts towards a limit beyond which it would be dropped.
 LONGEST_HOLD_SECONDS = 600.0
 WATCHDOG_SECONDS = 5.0
+
+# Busy, cut short, or broken underneath: the same letter may well be taken in a moment.
+_NOT_THE_LETTERS = (TransactionConflict, asyncpg.OperatorInterventionError, asyncpg.InternalServerError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,7 @@ class Keeper:
     async def _keep(self, batch: Sequence[_Arrived]) -> None:
         """Raises: DatabaseUnavailable."""
         try:
-            await store.keep(self.database, [_letter(arrived) for arrived in batch])
+            await self._store([_letter(arrived) for arrived in batch])
         except DatabaseUnavailable:
             raise
         except Exception as error:
@@ -146,7 +150,7 @@ class Keeper:
 
     async def _keep_one(self, arrived: _Arrived) -> None:
         try:
-            await store.keep(self.database, [_letter(arrived)])
+            await self._store([_letter(arrived)])
         except DatabaseUnavailable:
             raise
         except Exception as error:
@@ -156,10 +160,17 @@ class Keeper:
     async def _keep_bare(self, arrived: _Arrived) -> None:
         """Raises: DatabaseUnavailable, whatever the reason: it is not the letter's."""
         try:
-            await store.keep(self.database, [bare_letter(arrived.lane, arrived.delivery)])
+            await self._store([bare_letter(arrived.lane, arrived.delivery)])
         except DatabaseUnavailable:
             raise
         except Exception as error:
+            raise DatabaseUnavailable(describe(error)) from error
+
+    async def _store(self, letters: Sequence[Letter]) -> None:
+        """Raises: DatabaseUnavailable; what else is raised, the letters may be guilty of."""
+        try:
+            await store.keep(self.database, letters)
+        except _NOT_THE_LETTERS as error:
             raise DatabaseUnavailable(describe(error)) from error
 
     async def _give_back(self, channel: Channel, batch: Sequence[_Arrived]) -> None:
