@@ -93,6 +93,7 @@ async def test_dead_letters_are_listed_by_filter_and_by_group(keeping: Stack) ->
     assert "Jane" not in dead(keeping, "list", COLUMNS="200").stdout
     assert dead(keeping, "list", "--family", "invoices").returncode == 2
     assert dead(keeping, "list", "--since", "yesterday").returncode == 2
+    assert dead(keeping, "list", "--since", "999999d").returncode == 2
     assert dead(keeping, "show", "999999999").returncode == 1
 
 
@@ -119,6 +120,20 @@ async def test_customer_data_is_shown_to_whom_reveals_it_alone_and_that_is_noted
     assert before == 0
     assert [row["action"] for row in noted] == ["revealed", "revealed"]
     assert all("@" in row["who"] for row in noted)
+
+
+@pytest.mark.parametrize("end", [b"}", b",}"], ids=["JSON", "no JSON"])
+async def test_a_terminal_takes_no_orders_from_a_body_that_is_revealed(keeping: Stack, end: bytes) -> None:
+    """DEL and what begins with a byte of 0x80 to 0x9f are orders too, and JSON need not escape them."""
+    order = "\x1b]0;a\x07 \x9b2J \x7f \u202e"
+    hostile = json.dumps({"event_type": "order.beamed", "note": f"{order}é"}, ensure_ascii=False).encode()
+    await keeping.post_ovoko(hostile[:-1] + end)
+    [row] = await kept(keeping, 1)
+    shown = dead(keeping, "show", str(row["dead_letter_id"]), "--reveal")
+
+    assert shown.returncode == 0, shown.stderr
+    assert "é" in shown.stdout
+    assert not [character for character in shown.stdout if not character.isprintable() and character != "\n"]
 
 
 async def test_each_example_broken_in_print_is_mended_replayed_and_then_known(keeping: Stack) -> None:
@@ -166,6 +181,7 @@ async def test_an_edited_letter_is_checked_kept_beside_the_original_and_applied(
     untouched = dead(keeping, "edit", number, EDITOR="true")
     failing = dead(keeping, "edit", number, EDITOR="false")
     none = dead(keeping, "edit", number, EDITOR="", VISUAL="")
+    half_quoted = dead(keeping, "edit", number, EDITOR="'vi", VISUAL="")
     [unchanged] = await keeping.fetch("SELECT body, original_body FROM dead_letters")
     right = editor(keeping.folder, "yesterday, by Jane Canary", "2026-03-01T12:00:00Z")
     edited = dead(keeping, "edit", number, "--reason", "as the shop said", EDITOR=right)
@@ -179,7 +195,7 @@ async def test_an_edited_letter_is_checked_kept_beside_the_original_and_applied(
     assert still_broken.returncode == other_family.returncode == failing.returncode == 1
     assert "timestamp" in still_broken.stderr
     assert "Jane" not in still_broken.stderr
-    assert none.returncode == 2
+    assert none.returncode == half_quoted.returncode == 2
     assert "nothing was changed" in untouched.stdout
     assert (unchanged["body"], unchanged["original_body"]) == (BROKEN, None)
     assert edited.returncode == 0

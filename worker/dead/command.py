@@ -170,7 +170,10 @@ def edit(dead_letter_id: int, /, *, reason: str | None = None) -> None:
 def _editor() -> list[str]:
     """Raises: WrongUsage."""
     told = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
-    command = shlex.split(told)
+    try:
+        command = shlex.split(told)
+    except ValueError:
+        raise WrongUsage(f"EDITOR must be a command (given: {told!r})") from None
     if not command:
         raise WrongUsage("set EDITOR: it opens the body")
     return command

@@ -66,7 +66,7 @@ def _instant(option: str, told: str | None) -> datetime | None:
             unit = {"m": "minutes", "h": "hours", "d": "days"}[ago[2]]
             return datetime.now(UTC) - timedelta(**{unit: int(ago[1])})
         instant = datetime.fromisoformat(told)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise WrongUsage(
             f"{option} must be a time such as 2026-03-01T12:00:00Z, or 12h (given: {told!r})"
         ) from None

@@ -99,11 +99,11 @@ def shown_body(letter: Kept, sealer: MultiFernet | None, *, reveal: bool) -> tup
         return f"<{len(letter.body)} bytes, sealed: {error}>", None
     proposal = mend(body)
     words = _revealed(body, proposal) if reveal else _masked(body, proposal)
-    return words, proposal
+    return printable(words, "\n\t"), proposal
 
 
 def _revealed(body: bytes, proposal: Mend | None) -> str:
-    text = printable(body.decode(errors="backslashreplace"), "\n\t")
+    text = body.decode(errors="backslashreplace")
     try:
         return pretty(read_json(body)) if proposal is None else text
     except ValueError:
@@ -121,11 +121,11 @@ def _masked(body: bytes, proposal: Mend | None) -> str:
 def _in_a_line(value: object) -> str:
     match value:
         case dict():
-            return orjson.dumps(value).decode()
+            return printable(orjson.dumps(value).decode())
         case datetime():
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
         case _:
-            return str(value)
+            return printable(str(value))
 
 
 def _short(instant: datetime) -> str:
