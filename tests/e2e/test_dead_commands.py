@@ -136,6 +136,19 @@ async def test_a_terminal_takes_no_orders_from_a_body_that_is_revealed(keeping: 
     assert not [character for character in shown.stdout if not character.isprintable() and character != "\n"]
 
 
+async def test_what_does_not_look_like_an_id_is_not_listed_after_a_mend_either(keeping: Stack) -> None:
+    body = BROKEN.replace(b'"7"', b'"Jane Canary\x7f"').replace(
+        b"yesterday, by Jane Canary", b"2026-03-01T12:00:00Z"
+    )
+    await keeping.post_ovoko(body[:-1] + b",}")
+    [row] = await kept(keeping, 1)
+    accepted = dead(keeping, "mend", str(row["dead_letter_id"]), "--accept")
+    [listed] = told(keeping, "list")
+
+    assert accepted.returncode == 0, accepted.stderr
+    assert (listed["type"], listed["entity_id"]) == ("order.created", None)
+
+
 async def test_each_example_broken_in_print_is_mended_replayed_and_then_known(keeping: Stack) -> None:
     for example in examples.as_printed():
         await keeping.post(example.provider, example.body)

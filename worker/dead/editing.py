@@ -6,7 +6,7 @@ from cryptography.fernet import MultiFernet
 
 from schemas.envelope import Envelope
 from schemas.events import InvalidEvent, Provider, parse
-from worker.dead.letter import QUARANTINE_LANE
+from worker.dead.letter import QUARANTINE_LANE, entity_in
 from worker.dead.store import Kept
 from worker.ingest.body import without_member
 from worker.ingest.intake import take_again
@@ -22,7 +22,7 @@ class Fits:
 
     body: bytes
     type: str
-    entity_id: str
+    entity_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +55,13 @@ def checked(letter: Kept, body: bytes, sealer: MultiFernet | None) -> Fits | Bro
             return Broken(again.reason or "no family takes it")
         if letter.lane not in (again.family, QUARANTINE_LANE):
             return Broken(f"it would be of the family {again.family}")
-        payload = parse(provider, kept)
+        parse(provider, kept)
     except (InvalidEvent, CannotUnseal) as error:
         return Broken(str(error))
     except ValueError:
         return Broken("body: not JSON")
     envelope = Envelope.from_headers(again.message.headers)
-    return Fits(kept, envelope.event_type, payload.entity_id)
+    return Fits(kept, envelope.event_type, entity_in(provider, kept))
 
 
 def _kept(provider: Provider, body: bytes, sealer: MultiFernet | None) -> bytes:
