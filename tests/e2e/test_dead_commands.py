@@ -342,6 +342,30 @@ async def test_a_replay_that_died_goes_on_where_it_was_and_applies_each_once(
     assert told(keeping, "list", "--state", "any", "--family", "inventory")[0]["state"] == "replayed"
 
 
+async def test_an_event_that_is_dead_twice_comes_back_twice(keeping: Stack) -> None:
+    for _ in range(2):
+        await keeping.post_ovoko(BROKEN)
+    await kept(keeping, 2)
+    found = dead(keeping, "replay", "--all", "--json")
+    tally = json.loads(found.stdout)
+
+    assert (tally["replayed"], tally["came_back"], tally["under_way"]) == (2, 2, 0)
+    assert tally["stopped"] is None
+
+
+async def test_what_came_back_before_does_not_count_against_a_replay_that_goes_on(poisoned: Stack) -> None:
+    """It died once all was published; that came back, and then its cause was mended."""
+    await put(poisoned, dead_message(sold("poison", 1), 1))
+    await kept(poisoned, 1)
+    died = dead(poisoned, "replay", "--all", STOCKHOOK_CRASH_AT="replay_published")
+    await kept(poisoned, 2, seconds=40)
+    await poisoned.execute(CURE)
+    resumed = told(poisoned, "replay", "--all")
+
+    assert died.returncode == -9
+    assert (resumed["selected"], resumed["applied"], resumed["came_back"]) == (2, 2, 0)
+
+
 async def test_two_replays_never_run_at_once(stack: Stack) -> None:
     other = await asyncpg.connect(stack.environment["STOCKHOOK_DATABASE_URL"])
     await other.fetch(TRY_LOCK)

@@ -159,6 +159,7 @@ class Replay:
     tally: Tally = field(default_factory=Tally)
     on_progress: Callable[[Tally], None] = lambda _: None
     _under_way: set[int] = field(default_factory=set)
+    _began_at: datetime | None = None
     _decided_at: float = 0.0
 
     async def run(self, selection: Selection) -> Tally:
@@ -175,6 +176,7 @@ class Replay:
         """
         async with self._alone() as began_at, self.broker.connection() as link:
             channel = await link.channel()
+            self._began_at = began_at
             until = min(selection.until, began_at) if selection.until else began_at
             await self._publish_all(channel, replace(selection, until=until))
             await self._follow_until(lambda: not self._under_way)
@@ -236,16 +238,14 @@ class Replay:
     async def _follow(self) -> None:
         """See what became of what is under way; stop where most of it fails again."""
         async with self.database.connection() as connection:
-            rows = await connection.fetch(store.FOLLOW_REPLAY, list(self._under_way))
+            rows = await connection.fetch(store.FOLLOW_REPLAY, list(self._under_way), self._began_at)
         for row in rows:
-            # Of a letter that came back several times there are as many rows.
-            if row["dead_letter_id"] in self._under_way:
-                self._under_way.discard(row["dead_letter_id"])
-                self._decided_at = monotonic()
-                if row["is_back"]:
-                    self.tally.came_back += 1
-                else:
-                    self.tally.applied += 1
+            self._under_way.discard(row["dead_letter_id"])
+            self._decided_at = monotonic()
+            if row["is_back"]:
+                self.tally.came_back += 1
+            else:
+                self.tally.applied += 1
         self.on_progress(self.tally)
         if self.tally.came_back >= max(STOPS_AFTER, self.tally.applied + 1):
             self.tally.stopped = "most of it fails again"

@@ -93,14 +93,23 @@ WHERE dead_letter_id = ANY($1::bigint[]) AND state = 'replaying'
 RETURNING dead_letter_id
 """
 
-# Of what was replayed: what was applied, and what came back.
+# Of what was replayed: what came back since the replay began, and what was applied. Letters of one event
+# share its fate: what comes back points to one of them.
 FOLLOW_REPLAY = """
-SELECT replayed.dead_letter_id, came_back.dead_letter_id IS NOT NULL AS is_back
-FROM dead_letters AS replayed
-LEFT JOIN dead_letters AS came_back ON came_back.replay_of = replayed.dead_letter_id
-WHERE replayed.dead_letter_id = ANY($1::bigint[])
-    AND (came_back.dead_letter_id IS NOT NULL
-         OR EXISTS (SELECT FROM event_ids WHERE event_ids.event_id = replayed.replayed_as))
+SELECT dead_letter_id, is_back
+FROM (
+    SELECT replayed.dead_letter_id,
+        EXISTS (
+            SELECT
+            FROM dead_letters AS twin
+            JOIN dead_letters AS came_back ON came_back.replay_of = twin.dead_letter_id
+            WHERE twin.replayed_as = replayed.replayed_as AND came_back.arrived_at >= $2
+        ) AS is_back,
+        EXISTS (SELECT FROM event_ids WHERE event_ids.event_id = replayed.replayed_as) AS is_applied
+    FROM dead_letters AS replayed
+    WHERE replayed.dead_letter_id = ANY($1::bigint[])
+) AS followed
+WHERE is_back OR is_applied
 """
 
 DISCARD = """
