@@ -223,8 +223,11 @@ class Replay:
                     assert_never(unreachable)
         async with self.database.transaction() as connection:
             event_ids = [prepared.event_id for prepared in ready.values()]
-            begun = await connection.fetch(store.BEGIN_REPLAY, list(ready), event_ids)
+            bodies = [letter.body for letter in letters if letter.dead_letter_id in ready]
+            begun = await connection.fetch(store.BEGIN_REPLAY, list(ready), event_ids, bodies)
         ids = sorted(row["dead_letter_id"] for row in begun)
+        left = sorted(ready.keys() - set(ids))
+        self.tally.unready += [(number, "somebody else changed or discarded it meanwhile") for number in left]
         crash_point("replay_begun")
         await asyncio.gather(*(channel.publish(ready[number].message, PUBLISH_SECONDS) for number in ids))
         crash_point("replay_published")

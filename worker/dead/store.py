@@ -76,12 +76,14 @@ WHERE state IN ('waiting', 'replaying')
 GROUP BY lane
 """
 
-# Repeated after a crash it finds the letters in the state in which it left them.
+# Repeated after a crash it finds the letters in the state in which it left them. One that was changed or
+# discarded since it was read is left: it is not what was read that is to be published.
 BEGIN_REPLAY = """
 UPDATE dead_letters
 SET state = 'replaying', replayed_as = told.replayed_as
-FROM unnest($1::bigint[], $2::uuid[]) AS told (dead_letter_id, replayed_as)
+FROM unnest($1::bigint[], $2::uuid[], $3::bytea[]) AS told (dead_letter_id, replayed_as, body)
 WHERE dead_letters.dead_letter_id = told.dead_letter_id
+    AND dead_letters.body = told.body
     AND state IN ('waiting', 'replaying')
 RETURNING dead_letters.dead_letter_id
 """
