@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic
 from typing import TypeVar, assert_never
 
@@ -42,6 +43,7 @@ from worker.patience import LastedTooLong, Stopped, patiently, pause
 from worker.publisher import Publisher
 from worker.settings import Settings
 from worker.topology import Topology, dead_queue, family_queue, step_name, topology
+from worker.watch import keep_watch
 from worker.window import Window
 from worker.wire import Delivery
 
@@ -181,23 +183,13 @@ class Consumer:
 
     async def _close_on_end(self, channel: Channel, window: Window) -> None:
         """Close the window when we stop, or when the subscription is lost, be it silently."""
-        lost = asyncio.ensure_future(channel.wait_closed())
-        stopping = asyncio.ensure_future(self.stopping.wait())
+        is_subscribed = partial(channel.is_subscribed, self._queue)
         try:
-            while not (lost.done() or stopping.done()):
-                await asyncio.wait(
-                    [lost, stopping], timeout=WATCHDOG_SECONDS, return_when=asyncio.FIRST_COMPLETED
-                )
-                if lost.done() or stopping.done():
-                    break
-                if not await channel.is_subscribed(self._queue, WATCHDOG_SECONDS):
-                    break
-            if not stopping.done():
+            await keep_watch(channel, self.stopping, WATCHDOG_SECONDS, is_subscribed)
+            if not self.stopping.is_set():
                 log.warning("subscription.lost", family=self.family.name)
         finally:
             window.close()
-            lost.cancel()
-            stopping.cancel()
         if channel.is_open:
             with suppress(BrokerUnavailable):
                 await channel.cancel_consumers()

@@ -10,6 +10,7 @@ from worker import metrics
 from worker.broker import Broker, keep_connected
 from worker.channel import BrokerUnavailable, Channel, Message
 from worker.topology import Topology
+from worker.watch import keep_watch
 
 log = structlog.get_logger(__name__)
 
@@ -104,20 +105,8 @@ class Publisher:
             self._ready.set()
             log.info("publisher.connected")
             try:
-                await self._keep_watch(channel)
+                await keep_watch(channel, self._doubted, PROBE_SECONDS, channel.takes_messages)
+                log.warning("publisher.lost", unconfirmed=self._doubted.is_set())
             finally:
                 self._channel = None
                 self._ready.clear()
-
-    async def _keep_watch(self, channel: Channel) -> None:
-        """Return when the connection is lost, or no longer to be trusted."""
-        ends = [asyncio.ensure_future(channel.wait_closed()), asyncio.ensure_future(self._doubted.wait())]
-        try:
-            while True:
-                done, _ = await asyncio.wait(ends, timeout=PROBE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                if done or not await channel.takes_messages(PROBE_SECONDS):
-                    log.warning("publisher.lost", unconfirmed=self._doubted.is_set())
-                    return
-        finally:
-            for end in ends:
-                end.cancel()

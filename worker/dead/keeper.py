@@ -21,6 +21,7 @@ from worker.patience import LastedTooLong, Stopped, patiently
 from worker.publisher import Publisher
 from worker.settings import Settings
 from worker.topology import QUARANTINE, RETURN, dead_queue, topology
+from worker.watch import keep_watch
 from worker.wire import Delivery
 
 log = structlog.get_logger(__name__)
@@ -95,23 +96,20 @@ class Keeper:
         self._changed.set()
 
     async def _end_when_lost(self, channel: Channel) -> None:
-        closed = asyncio.ensure_future(channel.wait_closed())
-        stopping = asyncio.ensure_future(self.stopping.wait())
         try:
-            while not (closed.done() or stopping.done()):
-                await asyncio.wait(
-                    [closed, stopping], timeout=WATCHDOG_SECONDS, return_when=asyncio.FIRST_COMPLETED
-                )
-                for queue in self._queues:
-                    if closed.done() or stopping.done():
-                        break
-                    if not await channel.is_subscribed(queue, WATCHDOG_SECONDS):
-                        log.warning("subscription.lost", queue=queue)
-                        return
+            are_subscribed = partial(self._are_subscribed, channel)
+            await keep_watch(channel, self.stopping, WATCHDOG_SECONDS, are_subscribed)
         finally:
             self._end()
-            closed.cancel()
-            stopping.cancel()
+
+    async def _are_subscribed(self, channel: Channel, within: float) -> bool:
+        for queue in self._queues:
+            if self.stopping.is_set() or not channel.is_open:
+                return False
+            if not await channel.is_subscribed(queue, within):
+                log.warning("subscription.lost", queue=queue)
+                return False
+        return True
 
     async def _work(self, channel: Channel) -> None:
         while not self._lost:

@@ -1,0 +1,54 @@
+"""The watch over a channel ends with the channel, when it is told to, and when all is not well."""
+
+import asyncio
+from typing import Any
+
+from worker.watch import keep_watch
+
+
+class OpenChannel:
+    """Stands for a channel: open until its event is set."""
+
+    def __init__(self) -> None:
+        self.closed = asyncio.Event()
+
+    async def wait_closed(self) -> None:
+        await self.closed.wait()
+
+
+async def watched(answers: list[bool], *, is_closed: bool = False, is_ending: bool = False) -> list[float]:
+    """The seconds that each question gave for its answer, until the watch ended."""
+    channel: Any = OpenChannel()
+    ending = asyncio.Event()
+    asked: list[float] = []
+
+    async def is_well(within: float) -> bool:
+        asked.append(within)
+        if len(asked) == len(answers):
+            if is_closed:
+                channel.closed.set()
+            if is_ending:
+                ending.set()
+        return answers[len(asked) - 1]
+
+    await asyncio.wait_for(keep_watch(channel, ending, 0.001, is_well), 5)
+    return asked
+
+
+async def test_it_asks_again_until_all_is_not_well() -> None:
+    assert await watched([True, True, False]) == [0.001] * 3
+
+
+async def test_it_ends_with_the_channel() -> None:
+    assert await watched([True, True], is_closed=True) == [0.001] * 2
+
+
+async def test_it_ends_when_it_is_told_to() -> None:
+    assert await watched([True, True], is_ending=True) == [0.001] * 2
+
+
+async def test_it_leaves_nothing_waiting() -> None:
+    await watched([False])
+    await asyncio.sleep(0)
+
+    assert asyncio.all_tasks() == {asyncio.current_task()}
