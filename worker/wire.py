@@ -324,3 +324,6 @@ class TappedConnection(aio_pika.Connection):
         finally:
             closing.cancel()
             self.tapped.abort()
+            if not self._closed.done():
+                # Or the library begins to close it once more when it is forgotten.
+                self._closed.set_result(True)
