@@ -115,7 +115,7 @@ def decode(family: AnyFamily, delivery: Delivery) -> Decoded | Undecodable:
         payload = parse(envelope.provider, delivery.body)
     except (InvalidEnvelope, InvalidEvent) as error:
         return Undecodable(delivery, str(error))
-    if not isinstance(payload, family.payloads):
+    if type(payload) not in family.payloads:
         return Undecodable(delivery, f"event: not one of the family {family.name}")
     return Decoded(delivery, Candidate(envelope, payload, delivery.body))
 

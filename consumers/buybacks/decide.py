@@ -1,12 +1,12 @@
 """A trade-in order with its items and shipments, from any of its events in any order."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from functools import reduce
 
 from consumers.buybacks import status
-from consumers.buybacks.record import Record, Value, stamp
+from consumers.buybacks.record import Record, instant_of, stamp
 from consumers.buybacks.statement import Buyback, Statement, Told, state
 from consumers.family import Communication, CommunicationKind, Decision, Event, Finding
 from schemas.buyback import (
@@ -26,6 +26,8 @@ _CALLS_FOR: dict[type[Buyback], CommunicationKind] = {
     ItemFinalized: CommunicationKind.ITEM_APPROVED,
     PaymentDetailsCreated: CommunicationKind.PAYMENT_DETAILS_RECEIVED,
 }
+
+NOTHING = Record()
 
 # Amounts have up to 24 digits: sums of them must not be rounded to the default 28.
 _EXACT = Context(prec=60)
@@ -58,48 +60,42 @@ def decide(known: BuybackOrder | None, event: Event[Buyback]) -> Decision[Buybac
     payload = event.payload
     told = state(payload)
     known = known or BuybackOrder(payload.entity_id)
-    settled = not isinstance(payload, OrderCreated)
-    rank = max(map(status.rank, _statuses(told)), default=0)
-    told_at = stamp(payload.occurred_at, rank, settled=settled)
-    order = {**told.order, "occurred_at": payload.occurred_at}
+    instant = instant_of(payload.occurred_at)
+    statuses = _statuses(told)
+    rank = max(map(status.rank, statuses), default=0)
+    told_at = stamp(instant, rank, settled=type(payload) is not OrderCreated)
 
-    after = replace(
-        known,
-        order=_merged(known.order, payload, order, told_at),
-        items=_merged_all(known.items, payload, told.items, told_at),
-        shipments=_merged_all(known.shipments, payload, told.shipments, told_at),
+    def merged(record: Record, said: Told) -> Record:
+        return record.merged(said, told_at, _status_at(instant, said))
+
+    def merged_all(records: Mapping[str, Record], said: Mapping[str, Told]) -> Mapping[str, Record]:
+        return {**records, **{key: merged(records.get(key, NOTHING), one) for key, one in said.items()}}
+
+    after = BuybackOrder(
+        known.order_id,
+        order=merged(known.order, {**told.order, "occurred_at": payload.occurred_at}),
+        items=merged_all(known.items, told.items),
+        shipments=merged_all(known.shipments, told.shipments),
+        revision=known.revision,
     )
-    return Decision(after, findings=tuple(_findings(event, told)), communications=_communications(event))
+    findings = tuple(_findings(event, told, statuses))
+    return Decision(after, findings=findings, communications=_communications(event))
 
 
-def _merged_all(
-    records: Mapping[str, Record], payload: Buyback, told: Mapping[str, Told], told_at: str
-) -> Mapping[str, Record]:
-    merged = {
-        key: _merged(records.get(key, Record()), payload, values, told_at) for key, values in told.items()
-    }
-    return {**records, **merged}
+def _status_at(instant: str, told: Told) -> str:
+    """Where a status is told: `created` yields whatever event prints it."""
+    said = told.get("status")
+    return stamp(instant, status.rank(said), settled=said != status.CREATED) if isinstance(said, str) else ""
 
 
-def _merged(record: Record, payload: Buyback, told: Told, told_at: str) -> Record:
-    """A status has a stamp of its own: `created` yields whatever event prints it."""
-    values: dict[str, Value | None] = dict(told)
-    said = values.pop("status", None)
-    if isinstance(said, str):
-        said_at = stamp(payload.occurred_at, status.rank(said), settled=said != status.CREATED)
-        record = record.merged(said_at, {"status": said})
-    return record.merged(told_at, values)
+def _statuses(told: Statement) -> list[str]:
+    said = (values.get("status") for values in (told.order, *told.items.values()))
+    return [one for one in said if isinstance(one, str)]
 
 
-def _statuses(told: Statement) -> Iterator[str]:
-    for values in (told.order, *told.items.values()):
-        if isinstance(said := values.get("status"), str):
-            yield said
-
-
-def _findings(event: Event[Buyback], told: Statement) -> Iterator[Finding]:
+def _findings(event: Event[Buyback], told: Statement, statuses: Collection[str]) -> Iterator[Finding]:
     order_id = event.payload.entity_id
-    odd = sorted({said for said in _statuses(told) if not status.is_documented(said)})
+    odd = sorted({said for said in statuses if not status.is_documented(said)})
     if odd:
         yield Finding("undocumented_status", order_id, event.event_id, f"status {', '.join(odd)}")
     if told.stray_item_id:

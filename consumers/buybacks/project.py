@@ -1,9 +1,10 @@
 """The tables `buyback_orders`, `buyback_items`, `buyback_shipments`."""
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, get_args
+
+import orjson
 
 from consumers.buybacks.decide import BuybackOrder, decide
 from consumers.buybacks.record import Record
@@ -183,7 +184,7 @@ def key(payload: Buyback) -> str:
 
 
 def _record(row: Mapping[str, Any], columns: tuple[str, ...]) -> Record:
-    stamps: dict[str, str] = json.loads(row["stamps"])
+    stamps: dict[str, str] = orjson.loads(row["stamps"])
     values = {column: row[column] for column in columns if column in stamps}
     if "rejection_reasons" in values:
         values["rejection_reasons"] = tuple(values["rejection_reasons"])
@@ -199,8 +200,8 @@ def _order_record(row: Mapping[str, Any]) -> Record:
 
 
 def _row(record: Record, columns: tuple[str, ...], *keys: str) -> tuple[object, ...]:
-    values = (record.values.get(column) for column in columns)
-    return *keys, *values, json.dumps(dict(sorted(record.stamps.items())))
+    stamps = orjson.dumps(record.stamps, option=orjson.OPT_SORT_KEYS).decode()
+    return *keys, *map(record.values.get, columns), stamps
 
 
 def _order_row(order: BuybackOrder) -> tuple[object, ...]:
@@ -212,7 +213,7 @@ def _order_row(order: BuybackOrder) -> tuple[object, ...]:
 
 def _item_row(order_id: str, item_id: str, item: Record) -> tuple[object, ...]:
     *values, reasons, stamps = _row(item, ITEM_COLUMNS, order_id, item_id)
-    return *values, json.dumps(reasons or []), stamps
+    return *values, orjson.dumps(reasons or ()).decode(), stamps
 
 
 BUYBACKS: Family[Buyback, str, BuybackOrder] = Family(

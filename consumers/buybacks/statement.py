@@ -1,6 +1,5 @@
 """What one event says of an order, its items and its shipments: its payload in our columns."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -132,8 +131,8 @@ def _telephone(telephone: TelephoneNumber | None) -> str | None:
 
 
 def _address(address: Address | None) -> str | None:
-    fields = address.model_dump(by_alias=True, exclude_none=True) if address else {}
-    return json.dumps(fields, ensure_ascii=False) if fields else None
+    fields = address.model_dump_json(by_alias=True, exclude_none=True) if address else "{}"
+    return None if fields == "{}" else fields
 
 
 def _item(item: Item, implied: str | None) -> Told:
