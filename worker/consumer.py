@@ -78,9 +78,12 @@ class Consumer:
     alone: asyncio.Lock
     _is_careful: bool = True
     _breaker: Breaker = field(default_factory=Breaker)
-    _window: Window = field(default_factory=Window)
+    _window: Window = field(init=False)
     _in_hand: list[Arrived] = field(default_factory=list)
     _trouble: str | None = "connecting"
+
+    def __post_init__(self) -> None:
+        self._window = Window(self._arrived)
 
     async def run(self) -> None:
         """Consume until we stop, whatever happens to broker and database meanwhile."""
@@ -111,7 +114,7 @@ class Consumer:
     async def _session(self) -> None:
         """One subscription, from its beginning to its end."""
         await patiently(self.database.ping, DatabaseUnavailable, self.stopping, longest_pause=2)
-        window = self._window = Window()
+        window = self._window = Window(self._arrived)
         self._in_hand = []
 
         async with self.broker.connection() as link:
@@ -125,10 +128,10 @@ class Consumer:
                 await self._work(channel, window, is_narrow)
             watch.cancel()
             self._trouble = "connecting"
-            self._window, self._in_hand = Window(), []
+            self._window, self._in_hand = Window(self._arrived), []
 
     def _arrived(self, delivery: Delivery) -> Arrived:
-        """Never raises: it is called while the stream is read, and an error there ends the connection."""
+        """Never raises: it is called by the event loop, where an error would be nobody's."""
         if delivery.redelivered:
             return Suspect(delivery)
         try:
@@ -140,9 +143,7 @@ class Consumer:
     async def _subscribe(self, channel: Channel, window: Window) -> bool:
         """Have deliveries put into the window; say whether one at a time."""
         prefetch = 1 if self._is_careful else self.settings.prefetch
-        await channel.consume(
-            self._queue, self.family.name, prefetch, lambda delivery: window.put(self._arrived(delivery))
-        )
+        await channel.consume(self._queue, self.family.name, prefetch, window.put)
         self._trouble = None
         log.info("consumer.started", family=self.family.name, queue=self._queue, prefetch=prefetch)
         return self._is_careful
