@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -50,7 +51,13 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    state: Path = tmp_path_factory.mktemp("services")
+    with services_with_queues(tmp_path_factory.mktemp("services")) as started:
+        yield started
+
+
+@contextmanager
+def services_with_queues(state: Path) -> Iterator[Services]:
+    """Whose queues outlive a kill of the broker."""
     with local_services(state, durable=False, announce=print) as started:
         asyncio.run(_declare(started.amqp_url))
         time.sleep(NAMES_SAVED_SECONDS)

@@ -7,7 +7,7 @@ import pytest
 
 from deploy.local.services import Services
 from tests.stack import OVOKO_SECRET, Stack, free_port, until
-from worker.topology import Queue, topology
+from worker.topology import Queue
 
 # The services of tests save nothing to disk in earnest.
 OF_TESTS = {"durability"}
@@ -147,33 +147,3 @@ async def test_an_alarm_is_seen_over_amqp_and_by_the_management_api(stack: Stack
         await until(is_seen, "the alarm is seen both ways", 40)
     finally:
         services.rabbitmq.ctl("set_vm_memory_high_watermark", "0.4")
-
-
-@pytest.mark.parametrize("over", ["management", "amqp"])
-async def test_a_queue_without_a_leader_is_found(stack: Stack, services: Services, over: str) -> None:
-    """On RabbitMQ 3.10 a queue whose broker is killed just after its declaration never gets one."""
-    if services.rabbitmq is None:
-        pytest.skip("needs a RabbitMQ of our own")
-    if over == "amqp":
-        stack.environment.pop("STOCKHOOK_MANAGEMENT_URL")
-    name = "stockhook.returns.retry.2s"
-    await stack.delete_queue(name)
-    queue = next(queue for queue in topology(stack.settings.delays).queues if queue.name == name)
-    async with stack.broker.connection() as link:
-        channel = await link.channel()
-        await channel.declare_one(queue)
-        services.rabbitmq.kill()
-    services.rabbitmq.start()
-    try:
-        found = await until(lambda: _leaderless(stack), "it is found", 60)
-    finally:
-        await stack.delete_queue(name)
-    assert found == [f"{name} has no leader: it takes and gives nothing"]
-    assert stack.run("topology").returncode == 0
-    _, afterwards = examined(stack)
-    assert errors(afterwards) == []
-
-
-async def _leaderless(stack: Stack) -> list[str]:
-    _, findings = examined(stack)
-    return [what for what in errors(findings) if "no leader" in what]

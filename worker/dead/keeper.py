@@ -34,6 +34,9 @@ PREFETCH = 25
 LONGEST_HOLD_SECONDS = 600.0
 WATCHDOG_SECONDS = 5.0
 
+# Headers that the broker puts on what it dead-letters: of a history that ends here.
+OF_THE_BROKER = ("x-death", "x-first-death-", "x-last-death-")
+
 # Busy, cut short, or broken underneath: the same letter may well be taken in a moment.
 _NOT_THE_LETTERS = (TransactionConflict, asyncpg.OperatorInterventionError, asyncpg.InternalServerError)
 
@@ -188,7 +191,11 @@ def _same_again(arrived: _Arrived) -> Message:
     """With the reason spelled out, which may be the broker's and would be lost with its headers."""
     delivery = arrived.delivery
     reason = read_letter(arrived.lane, delivery).reason
-    headers = {name: value for name, value in delivery.headers.items() if isinstance(value, str | int)}
+    headers = {
+        name: value
+        for name, value in delivery.headers.items()
+        if isinstance(value, str | int) and not name.startswith(OF_THE_BROKER)
+    }
     headers["x-reason"] = reason
     if arrived.lane == QUARANTINE_LANE:
         return Message(QUARANTINE, "", delivery.type, headers, delivery.body)

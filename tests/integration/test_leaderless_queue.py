@@ -1,0 +1,47 @@
+"""Doctor on a broker that has lost the leader of a queue: one of its own, since nothing mends it there."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from deploy.local.services import Services
+from tests.conftest import services_with_queues
+from tests.integration.test_doctor import errors, examined
+from tests.stack import Stack, until
+from worker.topology import topology
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    with services_with_queues(tmp_path_factory.mktemp("breakable")) as started:
+        yield started
+
+
+async def test_a_queue_without_a_leader_is_found(stack: Stack, services: Services) -> None:
+    """On RabbitMQ 3.10 a queue whose broker is killed just after its declaration never gets one."""
+    if services.rabbitmq is None:
+        pytest.skip("needs a RabbitMQ of our own")
+    name = "stockhook.returns.retry.2s"
+    await stack.delete_queue(name)
+    queue = next(queue for queue in topology(stack.settings.delays).queues if queue.name == name)
+    async with stack.broker.connection() as link:
+        channel = await link.channel()
+        await channel.declare_one(queue)
+        services.rabbitmq.kill()
+    services.rabbitmq.start()
+
+    expected = [f"{name} has no leader: it takes and gives nothing"]
+    assert await until(lambda: _leaderless(stack), "it is found", 60) == expected
+    stack.environment.pop("STOCKHOOK_MANAGEMENT_URL")
+    assert await until(lambda: _leaderless(stack), "it is found over AMQP alone", 60) == expected
+
+    # The remedy that is told.
+    await stack.delete_queue(name)
+    assert stack.run("topology").returncode == 0
+    _, afterwards = examined(stack)
+    assert errors(afterwards) == []
+
+
+async def _leaderless(stack: Stack) -> list[str]:
+    _, findings = examined(stack)
+    return [what for what in errors(findings) if "no leader" in what]
