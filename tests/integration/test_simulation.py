@@ -1,0 +1,178 @@
+"""The simulated marketplaces over real HTTP: each fault is one."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import monotonic
+
+import httpx
+import pytest
+
+from worker.simulate.faults import OVERSIZED_BYTES, WORDS, Kind
+from worker.simulate.marketplace import Request, Response, as_json
+from worker.simulate.server import PortTaken, serving
+from worker.simulate.simulation import Simulation
+
+
+class Mirror:
+    """A marketplace that says what it was asked."""
+
+    async def handle(self, request: Request) -> Response:
+        return as_json(200, {"method": request.method, "path": request.path, "bytes": len(request.body)})
+
+
+@asynccontextmanager
+async def mirror() -> AsyncIterator[httpx.AsyncClient]:
+    async with (
+        serving(Simulation({"mirror": Mirror()})) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client,
+    ):
+        yield client
+
+
+async def ask(client: httpx.AsyncClient, **fault: object) -> None:
+    (await client.post("/control/faults", json=fault)).raise_for_status()
+
+
+async def test_a_marketplace_is_served_below_its_name() -> None:
+    async with mirror() as client:
+        response = await client.post("/mirror/a/b", content=b"12345")
+        elsewhere = await client.get("/nobody/a")
+
+    assert response.json() == {"method": "POST", "path": "/a/b", "bytes": 5}
+    assert elsewhere.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [("unauthorized", 401), ("rate-limited", 429), ("error", 500), ("unavailable", 503), ("redirect", 302)],
+)
+async def test_a_fault_comes_as_often_as_it_was_asked_for(kind: str, status: int) -> None:
+    async with mirror() as client:
+        await ask(client, kind=kind, times=2)
+        statuses = [(await client.get("/mirror/a")).status_code for _ in range(3)]
+
+    assert statuses == [status, status, 200]
+
+
+async def test_a_fault_is_for_a_method_and_a_path_alone() -> None:
+    async with mirror() as client:
+        await ask(client, kind="error", method="post", path="order-7")
+        others = [await client.get("/mirror/order-7"), await client.post("/mirror/order-8")]
+        struck = await client.post("/mirror/order-7")
+
+    assert [response.status_code for response in others] == [200, 200]
+    assert struck.status_code == 500
+
+
+async def test_an_id_asks_for_its_fault_by_itself() -> None:
+    async with mirror() as client:
+        response = await client.get("/mirror/orders/fault-error-3/x")
+
+    assert response.status_code == 500
+
+
+async def test_retry_after_says_how_long() -> None:
+    async with mirror() as client:
+        await ask(client, kind="rate-limited", seconds=2.5)
+        response = await client.get("/mirror/a")
+
+    assert response.headers["retry-after"] == "3"
+
+
+async def test_a_slow_answer_is_late() -> None:
+    async with mirror() as client:
+        await ask(client, kind="slow", seconds=0.3)
+        began = monotonic()
+        response = await client.get("/mirror/a")
+
+    assert response.status_code == 200
+    assert monotonic() - began >= 0.3
+
+
+@pytest.mark.parametrize("kind", ["cut", "hang-up"])
+async def test_a_connection_ends_too_soon(kind: str) -> None:
+    async with mirror() as client:
+        await ask(client, kind=kind, times=1)
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.get("/mirror/a")
+        again = await client.get("/mirror/a")
+
+    assert again.status_code == 200
+
+
+async def test_a_trickle_never_falls_silent_for_long() -> None:
+    async with mirror() as client:
+        await ask(client, kind="trickle", seconds=0.01)
+        began = monotonic()
+        response = await client.get("/mirror/a")
+
+    assert response.json()["path"] == "/a"
+    assert monotonic() - began >= 0.01 * len(response.content)
+
+
+@pytest.mark.parametrize(("kind", "is_declared"), [("oversized", False), ("declared", True)])
+async def test_an_oversized_body_is_as_large_as_it_says(kind: str, is_declared: bool) -> None:
+    received = 0
+    async with mirror() as client:
+        await ask(client, kind=kind)
+        async with client.stream("GET", "/mirror/a") as response:
+            async for chunk in response.aiter_raw():
+                received += len(chunk)
+
+    assert received == OVERSIZED_BYTES
+    assert ("content-length" in response.headers) is is_declared
+
+
+async def test_wrong_types_are_json_still() -> None:
+    async with mirror() as client:
+        await ask(client, kind="wrong-types")
+        response = await client.get("/mirror/a")
+
+    assert response.json() == {"method": ["GET"], "path": ["/a"], "bytes": "seven"}
+
+
+async def test_what_was_answered_is_told_without_headers_and_bodies() -> None:
+    async with mirror() as client:
+        await ask(client, kind="error", times=1)
+        await client.get("/mirror/a", headers={"authorization": "canary"})
+        await client.post("/mirror/b", content=b"canary")
+        told = await client.get("/control/requests")
+
+    assert told.json() == [
+        {"method": "GET", "path": "/mirror/a", "status": 500, "fault": "error"},
+        {"method": "POST", "path": "/mirror/b", "status": 200, "fault": None},
+    ]
+    assert "canary" not in told.text
+
+
+async def test_an_unknown_fault_is_refused_in_words() -> None:
+    async with mirror() as client:
+        response = await client.post("/control/faults", json={"kind": "boredom"})
+        faults = await client.get("/control/faults")
+
+    assert response.status_code == 400
+    assert "slow" in response.json()["errors"][0]
+    assert faults.json() == []
+
+
+async def test_a_taken_port_is_a_sentence() -> None:
+    async with serving(Simulation({})) as port:
+        with pytest.raises(PortTaken, match=f"cannot listen on 127.0.0.1:{port}"):
+            async with serving(Simulation({}), port):
+                pass
+
+
+async def test_it_stops_while_an_answer_is_under_way() -> None:
+    async with asyncio.timeout(5):
+        async with mirror() as client:
+            await ask(client, kind="slow", seconds=60)
+            waiting = asyncio.create_task(client.get("/mirror/a"))
+            while not (await client.get("/control/requests")).json():
+                await asyncio.sleep(0.01)
+    with pytest.raises((httpx.HTTPError, RuntimeError)):
+        await asyncio.wait_for(waiting, 5)
+
+
+def test_each_fault_has_its_words() -> None:
+    assert set(WORDS) == set(Kind)
