@@ -15,11 +15,12 @@ OVERSIZED_BYTES = 100_000_000
 
 
 class Kind(StrEnum):
-    """The first five come instead of the marketplace's work, the others when it is done."""
+    """The first six come instead of the marketplace's work, the others when it is done."""
 
     UNAUTHORIZED = "unauthorized"
     RATE_LIMITED = "rate-limited"
     ERROR = "error"
+    ERROR_AS_200 = "error-as-200"
     UNAVAILABLE = "unavailable"
     REDIRECT = "redirect"
     SLOW = "slow"
@@ -37,6 +38,7 @@ WORDS = {
     Kind.UNAUTHORIZED: "401",
     Kind.RATE_LIMITED: "429, with Retry-After",
     Kind.ERROR: "500",
+    Kind.ERROR_AS_200: "200, with R500 in its body: as Ovoko fails",
     Kind.UNAVAILABLE: "503, with Retry-After",
     Kind.REDIRECT: "302 to the same place, for ever",
     Kind.SLOW: "the answer comes late",
@@ -107,6 +109,8 @@ def instead(fault: Fault, path: str) -> Response | None:
             return Response(429, b"", retry_after)
         case Kind.ERROR:
             return as_json(500, {"title": "simulated error"})
+        case Kind.ERROR_AS_200:
+            return as_json(200, {"msg": "simulated error", "status_code": "R500"})
         case Kind.UNAVAILABLE:
             return Response(503, b"", retry_after)
         case Kind.REDIRECT:
@@ -120,7 +124,14 @@ def sending(fault: Fault | None, response: Response) -> Sending:
     if fault is None:
         return Whole(response)
     match fault.kind:
-        case Kind.UNAUTHORIZED | Kind.RATE_LIMITED | Kind.ERROR | Kind.UNAVAILABLE | Kind.REDIRECT:
+        case (
+            Kind.UNAUTHORIZED
+            | Kind.RATE_LIMITED
+            | Kind.ERROR
+            | Kind.ERROR_AS_200
+            | Kind.UNAVAILABLE
+            | Kind.REDIRECT
+        ):
             return Whole(response)
         case Kind.SLOW:
             return Whole(response, fault.seconds)
