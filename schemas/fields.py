@@ -50,6 +50,13 @@ Money = Annotated[
     AfterValidator(_written_out),
 ]
 
+# Of an answer that is only read: a sender that prints its floats in full is not refused.
+Amount = Annotated[
+    Decimal,
+    Field(max_digits=60, allow_inf_nan=False),
+    BeforeValidator(_of_few_digits),
+]
+
 Days = Annotated[int, Field(ge=0, le=32_767), BeforeValidator(_of_few_digits)]
 
 Flag = Annotated[bool, BeforeValidator(_of_few_digits)]

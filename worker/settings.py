@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.exposure import (
+    other_machines,
     refuse_exposed_broker,
     refuse_exposed_database,
     refuse_exposed_page,
@@ -78,6 +79,19 @@ def _http_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
     if not _is_development(info):
         refuse_exposed_page(text, allow_plaintext=_allows_plaintext(info))
     return url
+
+
+def _api_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
+    """Of a marketplace's API, to which credentials go. (Secret for who puts some into it, and is refused.)"""
+    text = url.get_secret_value()
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must start with https://")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("must be no more than scheme, host, port and path")
+    if parts.scheme == "http" and other_machines(text) and not _allows_plaintext(info):
+        raise ValueError("must start with https://: it would send passwords to another machine in clear")
+    return SecretStr(text.rstrip("/"))
 
 
 def _is_development(info: ValidationInfo) -> bool:
@@ -174,6 +188,20 @@ class Settings(BaseSettings):
     ovoko_secrets: Secrets = Field(
         default=(),
         description="Secrets accepted from Ovoko, comma-separated, the newest first: all are valid at once",
+    )
+    ovoko_api_url: Annotated[SecretStr, AfterValidator(_api_url)] = Field(
+        default=SecretStr("https://api.rrr.lt"), description="Where Ovoko's API is"
+    )
+    ovoko_username: str | None = Field(default=None, min_length=1, description="The user of Ovoko's API")
+    ovoko_password: SecretStr | None = Field(default=None, min_length=1, description="Its password")
+    ovoko_user_token: SecretStr | None = Field(
+        default=None, min_length=1, description="Its token, which Ovoko gives out"
+    )
+    ovoko_calls_per_second: float = Field(
+        default=4.0, gt=0, le=1000, description="Calls of Ovoko's API a second at most"
+    )
+    ovoko_timeout: float = Field(
+        default=30.0, gt=0, le=600, description="Seconds that a call of Ovoko's API may take"
     )
     buyback_tokens: Secrets = Field(
         default=(),

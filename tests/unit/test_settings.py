@@ -72,3 +72,31 @@ def test_a_bad_setting_is_a_sentence(
 
     assert str(raised.value) == sentence
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://api.example",
+        "https://",
+        "https://user:password@api.example",
+        "https://api.example?a=b",
+        "http://api.example",
+    ],
+)
+def test_an_api_is_reached_by_https_and_has_no_credentials_in_its_address(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("STOCKHOOK_OVOKO_API_URL", url)
+
+    with pytest.raises(BadSettings, match="STOCKHOOK_OVOKO_API_URL: must") as raised:
+        read_settings()
+
+    assert "password@" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["https://api.example/v1/", "http://127.0.0.1:8090/ovoko"])
+def test_an_api_on_this_machine_needs_no_encryption(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("STOCKHOOK_OVOKO_API_URL", url)
+
+    assert read_settings().ovoko_api_url.get_secret_value() == url.rstrip("/")

@@ -1,0 +1,166 @@
+"""What Ovoko's API answers (source: Ovoko's API documentation, and PROVIDERS.md's extract of it)."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
+
+from schemas.events import read_json
+from schemas.fields import Amount, Key, Text
+
+SUCCESS = "R200"
+NOT_FOUND = "R404"
+MOST_PARTS_ON_A_PAGE = 100
+
+# The API counts statuses, and has fewer of them than the webhooks. A part that may be in stock or sold
+# (`unknown_stock_status`, which has no number) agrees with both.
+STATUSES: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "0": frozenset({"in_warehouse", "unknown_stock_status"}),
+        "1": frozenset({"reserved"}),
+        "2": frozenset({"sold", "sold_in_ebay", "sold_in_allegro", "unknown_stock_status"}),
+        "3": frozenset({"returned"}),
+        "4": frozenset({"written_off"}),
+    }
+)
+WORDS: Mapping[str, str] = MappingProxyType(
+    {"0": "in stock", "1": "reserved", "2": "sold", "3": "returned", "4": "written off"}
+)
+
+Row = TypeVar("Row", bound="ApiModel")
+
+
+class InvalidAnswer(Exception):
+    """No JSON, or of another shape than documented. Its text names fields and rules, never a value."""
+
+
+def _instant_or_nothing(value: object) -> datetime | None:
+    """A moment with its offset; anything else (no offset, PHP's zero date) says nothing for certain."""
+    try:
+        instant = datetime.fromisoformat(value) if isinstance(value, str) else None
+        return None if instant is None or instant.tzinfo is None else instant.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+Moment = Annotated[datetime | None, BeforeValidator(_instant_or_nothing)]
+
+
+class ApiModel(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", coerce_numbers_to_str=True, validate_by_name=True, validate_by_alias=True
+    )
+
+
+class ListedPart(ApiModel):
+    """A part, out of the list or alone. `status` is a number as text, or a word as in the webhooks."""
+
+    part_id: Key = Field(validation_alias=AliasChoices("id", "part_id"))
+    status: Key
+    external_id: Text | None = None
+    id_bridge: Text | None = None
+    price: Amount | None = None
+    updated_at: Moment = None
+
+    @property
+    def merchants_id(self) -> str | None:
+        """The merchant's own id; the deprecated spelling counts only where the new one is null."""
+        return self.id_bridge if self.external_id is None else self.external_id
+
+    @property
+    def status_in_words(self) -> str:
+        return f"{self.status} ({WORDS[self.status]})" if self.status in WORDS else self.status
+
+    def agrees_with(self, status: str) -> bool:
+        """Whether a webhook of this status says the same."""
+        return status in STATUSES.get(self.status, frozenset({self.status}))
+
+
+class ReturnedItem(ApiModel):
+    part_id: Key | None = None
+    name: Text | None = None
+    return_reason: Text | None = None
+    price: Amount | None = None
+    returnable_amount: Amount | None = None
+    currency: Text | None = None
+
+
+class OrderReturn(ApiModel):
+    """A return with its items. The customer is left where they are."""
+
+    return_id: Key = Field(validation_alias=AliasChoices("id", "return_id"))
+    order_id: Key
+    status: Key
+    created_at: Moment = None
+    currency: Text | None = None
+    total_returnable_amount: Amount | None = None
+    order_return_items: tuple[ReturnedItem, ...] = ()
+
+
+class Pagination(ApiModel):
+    total_count: int = Field(ge=0, le=1_000_000_000)
+
+
+class Answer(ApiModel):
+    """Around every answer. The HTTP status is 200 even where it failed: `status_code` says whether."""
+
+    status_code: Key
+    msg: Any = None
+    rows: list[Any] | None = Field(default=None, validation_alias=AliasChoices("list", "data"))
+    pagination: Pagination | None = None
+
+    @property
+    def is_success(self) -> bool:
+        return self.status_code == SUCCESS
+
+    @property
+    def is_not_found(self) -> bool:
+        return self.status_code == NOT_FOUND
+
+
+def read_answer(body: bytes) -> Answer:
+    """Read what stands around an answer's rows; numbers exactly.
+
+    Raises:
+        InvalidAnswer
+    """
+    try:
+        return Answer.model_validate(read_json(body))
+    except ValidationError as error:
+        raise InvalidAnswer(_broken_rules(error)) from None
+    except ValueError:
+        raise InvalidAnswer("no JSON") from None
+
+
+def rows_of(answer: Answer, model: type[Row]) -> list[Row]:
+    """Its rows; Ovoko sends them in a list, or in a list within a list.
+
+    Raises:
+        InvalidAnswer
+    """
+    if answer.rows is None:
+        raise InvalidAnswer("list: missing")
+    flat = [row for outer in answer.rows for row in (outer if isinstance(outer, list) else [outer])]
+    try:
+        return TypeAdapter(list[model]).validate_python(flat)  # type: ignore[valid-type]  # the parameter
+    except ValidationError as error:
+        raise InvalidAnswer(_broken_rules(error)) from None
+
+
+def _broken_rules(error: ValidationError) -> str:
+    # pydantic's own messages can quote the input: only the place and the name of the rule are safe.
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    words = [
+        f"{'.'.join(str(step) for step in detail['loc']) or 'answer'}: {detail['type']}" for detail in details
+    ]
+    return "; ".join(words[:5]) + (f"; and {len(words) - 5} more" if len(words) > 5 else "")

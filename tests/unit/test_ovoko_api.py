@@ -1,0 +1,143 @@
+"""What Ovoko's API answers, read."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+from schemas.ovoko_api import (
+    InvalidAnswer,
+    ListedPart,
+    OrderReturn,
+    ReturnedItem,
+    read_answer,
+    rows_of,
+)
+
+RETURN = b"""
+{"list": [[{"id": 456, "order_id": 12345, "status": "New", "created_at": "2023-07-10T20:14:39+03:00",
+"order_return_items": [{"id": 12, "part_id": 77, "name": "Front door window", "price": 275.11,
+"return_reason": "Not suitable", "returnable_amount": 64.730000000000004, "currency": "PLN"}],
+"total_returnable_amount": "294.950", "currency": "PLN", "customer": {"first_name": "John"}}]],
+"msg": "OK", "status_code": "R200"}
+"""
+
+
+def listed(document: bytes) -> ListedPart:
+    return rows_of(read_answer(b'{"status_code": "R200", "list": [[%b]]}' % document), ListedPart)[0]
+
+
+def test_a_return_is_read_out_of_its_two_lists_with_exact_money() -> None:
+    answer = read_answer(RETURN)
+
+    assert answer.is_success
+    assert rows_of(answer, OrderReturn) == [
+        OrderReturn(
+            return_id="456",
+            order_id="12345",
+            status="New",
+            created_at="2023-07-10T17:14:39Z",
+            currency="PLN",
+            total_returnable_amount=Decimal("294.950"),
+            order_return_items=(
+                ReturnedItem(
+                    part_id="77",
+                    name="Front door window",
+                    return_reason="Not suitable",
+                    price=Decimal("275.11"),
+                    returnable_amount=Decimal("64.730000000000004"),
+                    currency="PLN",
+                ),
+            ),
+        )
+    ]
+
+
+@pytest.mark.parametrize("members", ['"list": [{"id": 1, "status": 0}]', '"data": [{"id": 1, "status": 0}]'])
+def test_rows_are_found_in_one_list_too_and_under_either_name(members: str) -> None:
+    answer = read_answer(b'{%b, "status_code": "R200"}' % members.encode())
+
+    assert [part.part_id for part in rows_of(answer, ListedPart)] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("number", "webhook", "agrees"),
+    [
+        ("0", "in_warehouse", True),
+        ("0", "sold", False),
+        ("2", "sold", True),
+        ("2", "sold_in_ebay", True),
+        ("2", "sold_in_allegro", True),
+        ("2", "in_warehouse", False),
+        ("2", "unknown_stock_status", True),
+        ("4", "unknown_stock_status", False),
+        ("4", "written_off", True),
+        ("9", "sold", False),
+        ('"sold_in_ebay"', "sold_in_ebay", True),
+        ('"sold_in_ebay"', "sold", False),
+    ],
+)
+def test_a_number_agrees_with_the_statuses_that_it_stands_for(
+    number: str, webhook: str, agrees: bool
+) -> None:
+    part = listed(b'{"id": 13, "status": %b}' % number.encode())
+
+    assert part.agrees_with(webhook) is agrees
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("2023-01-12T14:17:20+02:00", datetime(2023, 1, 12, 12, 17, 20, tzinfo=UTC)),
+        ("2023-01-12 14:17:20", None),
+        ("0000-00-00 00:00:00", None),
+        ("0001-01-01T00:00:00+14:00", None),
+    ],
+)
+def test_an_instant_counts_with_its_offset_alone(given: str, read: datetime | None) -> None:
+    part = listed(b'{"id": 13, "status": 0, "updated_at": "%b"}' % given.encode())
+
+    assert part.updated_at == read
+
+
+def test_a_part_goes_by_the_deprecated_name_where_the_new_one_is_null() -> None:
+    part = listed(b'{"id": 13, "status": 0, "external_id": null, "id_bridge": 12345}')
+
+    assert part.merchants_id == "12345"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b'{"status_code": ["R200"]}',
+        b'{"list": []}',
+        b'{"status_code": "R200", "list": {"items": []}}',
+        b'{"status_code": "R200", "list": [], "pagination": {"total_count": -1}}',
+        b"[" * 100_000,
+    ],
+)
+def test_what_stands_around_the_rows_has_its_shape(body: bytes) -> None:
+    with pytest.raises(InvalidAnswer):
+        read_answer(body)
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ("", "list: missing"),
+        (', "list": ["part-13"]', "0: model_type"),
+        (', "list": [{"id": 13}]', "0.status: missing"),
+        (', "list": [{"id": 13, "status": 0, "price": 1e999999999}]', "0.price: number_out_of_range"),
+        (', "list": [{"id": "\\u0000secret", "status": 0}]', "0.id: string_pattern_mismatch"),
+    ],
+)
+def test_a_broken_row_is_named_by_its_place_and_its_rule(members: str, words: str) -> None:
+    answer = read_answer(b'{"status_code": "R200"%b}' % members.encode())
+
+    with pytest.raises(InvalidAnswer) as raised:
+        rows_of(answer, ListedPart)
+
+    assert str(raised.value) == words

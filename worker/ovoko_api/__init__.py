@@ -1,0 +1,1 @@
+"""Ovoko's API, as a client."""
