@@ -1,0 +1,202 @@
+"""Calls to a marketplace's API: a deadline each, a cap on what is read, no redirects, no compression."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import TypeVar
+
+import httpx
+import structlog
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+ANSWER_LIMIT_BYTES = 1_048_576
+CONNECT_SECONDS = 5.0
+ATTEMPTS = 4
+LONGEST_RETRY_AFTER = timedelta(seconds=30)
+
+# Both say that nothing was done.
+_LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+class CallFailed(Exception):
+    """A marketplace did not do what it was asked. The text says why, and quotes nothing of its answer."""
+
+
+class Unavailable(CallFailed):
+    """No answer, or one that says: later. `is_unknown`: it may have done what it was asked all the same."""
+
+    def __init__(self, words: str, *, retry_after: timedelta | None = None, is_unknown: bool = False) -> None:
+        super().__init__(words)
+        self.retry_after = retry_after
+        self.is_unknown = is_unknown
+
+
+class Refused(CallFailed):
+    """Answered 4xx: it was not done. `body` may quote what was sent, so it is not for logs."""
+
+    def __init__(self, status: int, body: bytes = b"", words: str | None = None) -> None:
+        super().__init__(words or f"refused with status {_named(status)}")
+        self.status = status
+        self.body = body
+
+
+class OddAnswer(CallFailed):
+    """An answer that cannot be right: too large, a redirect, not JSON, of other types."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A 2xx."""
+
+    status: int
+    body: bytes
+
+
+@asynccontextmanager
+async def http_client() -> AsyncIterator[httpx.AsyncClient]:
+    """For `call`, which bounds the time: httpx bounds that to each single read alone."""
+    async with httpx.AsyncClient(
+        headers={"accept-encoding": "identity", "accept": "application/json"},
+        timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
+        follow_redirects=False,
+    ) as client:
+        yield client
+
+
+async def call(
+    client: httpx.AsyncClient,
+    request: httpx.Request,
+    within: timedelta,
+    limit: int = ANSWER_LIMIT_BYTES,
+) -> Answer:
+    """Send once, and read the whole answer `within` this time, `limit` bytes at most.
+
+    Raises:
+        Unavailable
+        Refused
+        OddAnswer
+    """
+    seconds = within.total_seconds()
+    try:
+        async with asyncio.timeout(seconds):
+            response = await client.send(request, stream=True)
+            try:
+                body = await _read(response, limit)
+            finally:
+                await response.aclose()
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        raise Unavailable(f"cannot connect ({error or type(error).__name__})") from error
+    except httpx.TransportError as error:
+        raise Unavailable(f"the connection broke ({type(error).__name__})", is_unknown=True) from error
+    except TimeoutError:
+        raise Unavailable(f"no whole answer within {seconds:g} s", is_unknown=True) from None
+    return _judged(response, body)
+
+
+async def _read(response: httpx.Response, limit: int) -> bytes:
+    """Raises: OddAnswer. Of a compressed answer a few bytes can be gigabytes."""
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise OddAnswer("the answer is compressed, which nobody asked for")
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > limit:
+            raise OddAnswer(f"the answer is larger than {limit:,} bytes")
+    return bytes(body)
+
+
+def _judged(response: httpx.Response, body: bytes) -> Answer:
+    status = response.status_code
+    if response.is_success:
+        return Answer(status, body)
+    if response.is_client_error and status not in _LATER:
+        raise Refused(status, body)
+    if response.is_client_error or response.is_server_error:
+        raise Unavailable(
+            f"answered {_named(status)}",
+            retry_after=retry_after(response.headers.get("retry-after"), datetime.now(UTC)),
+            is_unknown=status not in _LATER,
+        )
+    raise OddAnswer(f"answered with a redirect ({status}), which is not followed")
+
+
+def _named(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def retry_after(text: str | None, now: datetime) -> timedelta | None:
+    """What a Retry-After header says, in seconds or as a date; None where it says nothing readable."""
+    if text is None:
+        return None
+    if text.isascii() and text.isdecimal():
+        return timedelta(seconds=min(int(text[:9]), 86_400))
+    try:
+        until = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    until = until.replace(tzinfo=UTC) if until.tzinfo is None else until
+    return max(until - now, timedelta(0))
+
+
+async def repeated(ask: Callable[[], Awaitable[T]], what: str, pause_seconds: float = 0.5) -> T:
+    """Ask again while it is unavailable, four times in all: for what may be repeated.
+
+    Pauses grow from `pause_seconds`, or are what Retry-After says; one of more than 30 s is not waited for.
+
+    Raises:
+        Unavailable: The last one.
+        Refused
+        OddAnswer
+    """
+    growing = wait_exponential_jitter(multiplier=pause_seconds, max=8, jitter=pause_seconds)
+
+    def pause(state: RetryCallState) -> float:
+        told = _failure(state).retry_after
+        return growing(state) if told is None else told.total_seconds()
+
+    def say(state: RetryCallState) -> None:
+        seconds = round(state.upcoming_sleep, 3)
+        log.warning("call.repeated", call=what, reason=str(_failure(state)), seconds=seconds)
+
+    async def attempt() -> T:
+        # tenacity would take a function that merely returns an awaitable for a synchronous one.
+        return await ask()
+
+    retrying = AsyncRetrying(
+        retry=retry_if_exception(_is_worth_waiting),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=pause,
+        before_sleep=say,
+        reraise=True,
+    )
+    return await retrying(attempt)
+
+
+def _is_worth_waiting(error: BaseException) -> bool:
+    return isinstance(error, Unavailable) and (
+        error.retry_after is None or error.retry_after <= LONGEST_RETRY_AFTER
+    )
+
+
+def _failure(state: RetryCallState) -> Unavailable:
+    assert state.outcome is not None, "it is asked after an attempt"
+    error = state.outcome.exception()
+    assert isinstance(error, Unavailable), "nothing else is repeated"
+    return error

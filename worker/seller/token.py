@@ -1,0 +1,63 @@
+"""The access token of the trade-in platform: fetched once, kept, renewed a little before it ends."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from time import monotonic
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+RENEWED_BEFORE = timedelta(seconds=60)
+
+
+def _fits_a_header(token: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[\x21-\x7e]{1,16384}", token.get_secret_value()):
+        raise ValueError("it is no token")
+    return token
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+class Granted(BaseModel):
+    """The token endpoint's answer (RFC 6749, 5.1). Without `expires_in` it is taken to last five minutes."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    access_token: Annotated[SecretStr, AfterValidator(_fits_a_header)]
+    token_type: Annotated[Literal["bearer"], BeforeValidator(_lower)] = "bearer"
+    expires_in: Annotated[int, Field(gt=0)] = 300
+
+    @property
+    def lifetime(self) -> timedelta:
+        """Until it is to be renewed: a minute before it ends, or a tenth of what is shorter."""
+        whole = timedelta(seconds=min(self.expires_in, 86_400))
+        return whole - min(RENEWED_BEFORE, whole / 10)
+
+
+@dataclass(slots=True)
+class TokenKeeper:
+    """`fetch` is under way once at a time, however many ask; `clock` gives seconds."""
+
+    fetch: Callable[[], Awaitable[Granted]]
+    clock: Callable[[], float] = monotonic
+    _kept: str | None = field(default=None, repr=False)
+    _renew_at: float = 0.0
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def token(self, refused: str | None = None) -> str:
+        """One that is valid as far as is known, and is not the one that was `refused`.
+
+        Raises:
+            CallFailed: As `fetch` does.
+        """
+        async with self._lock:
+            if self._kept is None or self._kept == refused or self.clock() >= self._renew_at:
+                granted = await self.fetch()
+                self._kept = granted.access_token.get_secret_value()
+                self._renew_at = self.clock() + granted.lifetime.total_seconds()
+            return self._kept
