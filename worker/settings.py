@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     FilePath,
+    IPvAnyAddress,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -215,6 +216,23 @@ class Settings(BaseSettings):
     ] = Field(
         default=(),
         description="Fernet keys that seal bank details, comma-separated: the first encrypts, all decrypt",
+    )
+    buyback_api_url: Annotated[SecretStr, AfterValidator(_api_url)] | None = Field(
+        default=None, description="Luxclusif Buyback's API for sellers, for `stockhook buyback`"
+    )
+    buyback_sts_url: Annotated[SecretStr, AfterValidator(_api_url)] | None = Field(
+        default=None, description="Its token service: what stands before `/connect/token`"
+    )
+    buyback_client_id: str | None = Field(default=None, min_length=1, description="Client id there")
+    buyback_client_secret: SecretStr | None = Field(
+        default=None, min_length=1, description="Client secret there"
+    )
+    buyback_seller_id: str | None = Field(default=None, min_length=1, description="Our seller id there")
+    buyback_real_ip: IPvAnyAddress | None = Field(
+        default=None, description="Our own public address (`x-real-ip`), by which calls are limited there"
+    )
+    buyback_timeout: float = Field(
+        default=15.0, gt=0, le=300, description="Seconds that one call of theirs may take"
     )
     retry_delays: Annotated[
         tuple[Annotated[int, Field(ge=1, le=86_400)], ...],

@@ -59,6 +59,11 @@ def test_secrets_can_come_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: 
             "hunter2",
             "STOCKHOOK_SEALING_KEYS: must be Fernet keys: 32 bytes in URL-safe base64",
         ),
+        (
+            "BUYBACK_REAL_IP",
+            "here",
+            "STOCKHOOK_BUYBACK_REAL_IP: value is not a valid IPv4 or IPv6 address (given: 'here')",
+        ),
         ("SECRETS_DIR", "/nowhere", "STOCKHOOK_SECRETS_DIR: no such folder: /nowhere"),
     ],
 )
@@ -84,12 +89,15 @@ def test_a_bad_setting_is_a_sentence(
         "http://api.example",
     ],
 )
+@pytest.mark.parametrize(
+    "name", ["STOCKHOOK_OVOKO_API_URL", "STOCKHOOK_BUYBACK_API_URL", "STOCKHOOK_BUYBACK_STS_URL"]
+)
 def test_an_api_is_reached_by_https_and_has_no_credentials_in_its_address(
-    monkeypatch: pytest.MonkeyPatch, url: str
+    monkeypatch: pytest.MonkeyPatch, name: str, url: str
 ) -> None:
-    monkeypatch.setenv("STOCKHOOK_OVOKO_API_URL", url)
+    monkeypatch.setenv(name, url)
 
-    with pytest.raises(BadSettings, match="STOCKHOOK_OVOKO_API_URL: must") as raised:
+    with pytest.raises(BadSettings, match=f"{name}: must") as raised:
         read_settings()
 
     assert "password@" not in str(raised.value)
