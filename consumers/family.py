@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
+from schemas.changes import Change, CommunicationState, State
 from schemas.events import Payload
 
 P = TypeVar("P", bound=Payload)
@@ -91,7 +92,8 @@ class Family(Generic[P, K, S]):
     `happened` sorts events in the order of happening. `decide` is pure, and gives the same final
     state for any order, any repeats and any split into batches. `load` locks the rows it reads, in
     the order of their keys. `save` raises WriteConflict where a row is no longer the one that was
-    loaded. `why` names the rule by which an event changed a state or did not, for people to read.
+    loaded. `why` names the rule by which an event changed a state or did not, for people to read;
+    subscribers are told `change_type`, such as `part.sold`, and what of a state is `visible` to them.
     """
 
     name: str
@@ -101,27 +103,39 @@ class Family(Generic[P, K, S]):
     decide: Callable[[S | None, Event[P]], Decision[S]]
     save: Callable[[Connection, Collection[S]], Awaitable[None]]
     why: Callable[[S | None, Event[P]], str]
+    change_type: Callable[[S | None, S], str]
+    visible: Callable[[S], State]
     happened: Callable[[Event[P]], Any] = lambda event: (event.payload.occurred_at, event.event_id)
 
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """What a batch of claimed events came to. `stale` events changed no row."""
+    """What a batch of claimed events came to. `stale` events changed no row.
+
+    `changes` are in order; there are none where nobody is to be told.
+    """
 
     stale: int
     findings: frozenset[Finding]
     withdrawn: frozenset[Finding]
     communications: tuple[Communication, ...]
+    changes: tuple[Change, ...] = ()
 
 
-async def project(family: Family[P, K, S], connection: Connection, events: Sequence[Event[P]]) -> Effects:
-    """Load the rows concerned, decide event by event, save each changed row once."""
+async def project(
+    family: Family[P, K, S], connection: Connection, events: Sequence[Event[P]], *, tells: bool = False
+) -> Effects:
+    """Load the rows concerned, decide event by event, save each changed row once.
+
+    With `tells`, each change of a row and each communication is also put into words for subscribers.
+    """
     ordered = sorted(events, key=family.happened)
     states: dict[K, S] = dict(await family.load(connection, ordered))
     changed: set[K] = set()
     findings: set[Finding] = set()
     withdrawn: set[Finding] = set()
     communications: list[Communication] = []
+    changes: list[Change] = []
     stale = 0
 
     for event in ordered:
@@ -132,16 +146,37 @@ async def project(family: Family[P, K, S], connection: Connection, events: Seque
             stale += 1
         else:
             changed.add(key)
+            if tells:
+                changes.append(_change(family, event, before, decision.state))
         states[key] = decision.state
         withdrawn.difference_update(decision.findings)
         withdrawn.update(decision.withdrawn)
         findings.difference_update(decision.withdrawn)
         findings.update(decision.findings)
         communications += decision.communications
+        if tells:
+            changes += map(_falling_due, decision.communications)
 
     if changed:
         await family.save(connection, [states[key] for key in sorted(changed, key=repr)])
-    return Effects(stale, frozenset(findings), frozenset(withdrawn), tuple(communications))
+    return Effects(stale, frozenset(findings), frozenset(withdrawn), tuple(communications), tuple(changes))
+
+
+def _change(family: Family[P, K, S], event: Event[P], before: S | None, after: S) -> Change:
+    payload = event.payload
+    return Change(
+        type=family.change_type(before, after),
+        subject=payload.entity_id,
+        event_id=event.event_id,
+        occurred_at=payload.occurred_at,
+        before=None if before is None else family.visible(before),
+        after=family.visible(after),
+    )
+
+
+def _falling_due(call: Communication) -> Change:
+    state = CommunicationState(call.order_id, call.kind, call.item_id, call.occurred_at)
+    return Change(f"communication.{call.kind}", call.order_id, call.event_id, call.occurred_at, None, state)
 
 
 async def write(connection: Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:

@@ -18,6 +18,7 @@ from schemas import identity
 from schemas.envelope import HEADERS, Envelope, InvalidEnvelope
 from schemas.events import InvalidEvent, Payload, parse
 from worker import event_log, places
+from worker.changes import outbox
 from worker.channel import Message
 from worker.crash import crash_point
 from worker.database import Database, DatabaseUnavailable, TransactionConflict
@@ -120,15 +121,17 @@ def decode(family: AnyFamily, delivery: Delivery) -> Decoded | Undecodable:
     return Decoded(delivery, Candidate(envelope, payload, delivery.body))
 
 
-async def handle(family: AnyFamily, database: Database, batch: Sequence[Item]) -> Report:
-    """Apply a batch in one transaction.
+async def handle(
+    family: AnyFamily, database: Database, batch: Sequence[Item], *, tells: bool = False
+) -> Report:
+    """Apply a batch in one transaction; with `tells`, what it changes is written down to be published.
 
     Raises:
         BatchFailed: Of several events; handle fewer at a time. A single one is reported as Failed.
         DatabaseUnavailable: Nothing is known of the batch; handle it again, whole.
     """
     candidates = [item.candidate for item in batch if isinstance(item, Decoded)]
-    applied = await _apply(family, database, candidates) if candidates else Report(())
+    applied = await _apply(family, database, candidates, tells) if candidates else Report(())
     outcomes = iter(applied.outcomes)
     return replace(
         applied,
@@ -138,9 +141,11 @@ async def handle(family: AnyFamily, database: Database, batch: Sequence[Item]) -
     )
 
 
-async def _apply(family: AnyFamily, database: Database, candidates: Sequence[Candidate]) -> Report:
+async def _apply(
+    family: AnyFamily, database: Database, candidates: Sequence[Candidate], tells: bool
+) -> Report:
     try:
-        return await _transact_repeatedly(family, database, candidates)
+        return await _transact_repeatedly(family, database, candidates, tells)
     except DatabaseUnavailable:
         raise
     except Exception as error:
@@ -150,24 +155,27 @@ async def _apply(family: AnyFamily, database: Database, candidates: Sequence[Can
 
 
 async def _transact_repeatedly(
-    family: AnyFamily, database: Database, candidates: Sequence[Candidate]
+    family: AnyFamily, database: Database, candidates: Sequence[Candidate], tells: bool
 ) -> Report:
     """A conflict with another transaction is over once that one has committed: again at once."""
     for _ in range(CONFLICT_REPEATS):
         with suppress(TransactionConflict, WriteConflict):
-            return await _transact(family, database, candidates)
-    return await _transact(family, database, candidates)
+            return await _transact(family, database, candidates, tells)
+    return await _transact(family, database, candidates, tells)
 
 
-async def _transact(family: AnyFamily, database: Database, candidates: Sequence[Candidate]) -> Report:
+async def _transact(
+    family: AnyFamily, database: Database, candidates: Sequence[Candidate], tells: bool
+) -> Report:
     """A handler that hangs is cut off; a database that hangs is noticed before, as unavailable."""
     async with asyncio.timeout(HANDLE_SECONDS), database.transaction() as connection:
         claimed = await event_log.claim(connection, family.name, candidates)
         crash_point("claimed")
         events = [_event(candidates[position]) for position in sorted(claimed.positions)]
-        effects = await project(family, connection, events) if events else NO_EFFECTS
+        effects = await project(family, connection, events, tells=tells) if events else NO_EFFECTS
         await event_log.note(connection, family.name, effects)
         await event_log.note_reuse(connection, claimed.findings)
+        await outbox.write(connection, effects.changes)
         fates = [
             (candidate.envelope, Fate.APPLIED if position in claimed.positions else Fate.DUPLICATE)
             for position, candidate in enumerate(candidates)

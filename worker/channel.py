@@ -1,7 +1,7 @@
 """One AMQP channel: declare, publish with confirms, consume; and what may go wrong with a broker."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import uuid4
@@ -21,8 +21,12 @@ from aiormq.exceptions import (
 from pamqp.commands import Basic
 
 from worker.failure import describe, refused_certificate
+from worker.frames import JSON
 from worker.topology import PROBE, Binding, Exchange, Queue, Topology
 from worker.wire import ChannelTap, Delivery, Lost, Refused, Returned
+
+# Far more than a terminal shows in the time of an ack.
+LISTEN_PREFETCH = 200
 
 
 class BrokerUnavailable(Exception):
@@ -81,6 +85,7 @@ class Message:
     type: str
     headers: Mapping[str, str | int]
     body: bytes
+    content_type: str = JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,7 @@ class Channel:
                 message.headers,
                 message.body,
                 deadline,
+                message.content_type,
             )
 
     async def consume(
@@ -130,6 +136,25 @@ class Channel:
         with translating():
             await self._channel.basic_qos(prefetch_count=prefetch)
             await self._channel.basic_consume(queue, _delivered_past_the_tap, consumer_tag=consumer_tag)
+
+    async def listen(
+        self,
+        exchange: str,
+        routing_keys: Sequence[str],
+        tag: str,
+        on_delivery: Callable[[Delivery], None],
+    ) -> None:
+        """The same of what an exchange gets from now on, over a queue that goes with the connection.
+
+        Raises:
+            BrokerRefused: This user may not declare queues, or not read the exchange.
+        """
+        with translating():
+            declared = await self._channel.queue_declare("", exclusive=True)
+            assert declared.queue is not None, "the broker names it"
+            for routing_key in routing_keys:
+                await self._channel.queue_bind(declared.queue, exchange, routing_key)
+        await self.consume(declared.queue, tag, LISTEN_PREFETCH, on_delivery)
 
     async def cancel_consumers(self) -> None:
         """Have nothing more delivered; what was delivered stays in hand."""

@@ -240,7 +240,8 @@ class Consumer:
 
     async def _handle_when_possible(self, items: Sequence[Item]) -> Report:
         """Raises BatchFailed, and as `_patiently` does."""
-        return await self._patiently(lambda: handle(self.family, self.database, items))
+        tells = self.settings.changes
+        return await self._patiently(lambda: handle(self.family, self.database, items, tells=tells))
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """An outage of the database costs no attempt: wait for its end and do the same again.

@@ -16,6 +16,7 @@ POINTS = (
     "saved",
     "committed",
     "retry_published",
+    "change_published",
     "acked",
     "dead_letter_kept",
     "replay_begun",

@@ -35,9 +35,10 @@ _INTEGER = ord("l")
 
 _BASIC = 60
 _MANDATORY = b"\x01"
-_JSON = b"\x10application/json"
 _PERSISTENT = b"\x02"
 _APPLICATION = b"\x09stockhook"
+
+JSON = "application/json"
 
 # content_type, headers, delivery_mode, message_id, type, app_id: what our messages have, and no more.
 _OUR_PROPERTIES = 1 << 15 | 1 << 13 | 1 << 12 | 1 << 7 | 1 << 5 | 1 << 3
@@ -67,8 +68,9 @@ def publish_frames(
     properties: Properties,
     body: bytes,
     frame_max: int,
+    content_type: str = JSON,
 ) -> bytes:
-    """A persistent, mandatory publish of JSON. Body frames are `frame_max` bytes at most.
+    """A persistent, mandatory publish. Body frames are `frame_max` bytes at most.
 
     Raises:
         ValueError: A name is longer than 255 bytes.
@@ -77,7 +79,7 @@ def publish_frames(
     header = b"".join(
         (
             _CONTENT_HEADER.pack(_BASIC, 0, len(body), _OUR_PROPERTIES),
-            _JSON,
+            _name(content_type),
             _table(properties.headers),
             _PERSISTENT,
             _short(properties.message_id),

@@ -15,7 +15,7 @@ from consumers.registry import FAMILIES
 from schemas.events import Provider
 from worker.database import Connection
 from worker.invocation import Json
-from worker.topology import EVENTS, PROBE, QUARANTINE, RETURN, dead_queue, family_queue
+from worker.topology import CHANGES, EVENTS, PROBE, QUARANTINE, RETURN, dead_queue, family_queue
 
 NOTHING = "^$"
 PREFIX = "^stockhook\\."
@@ -55,7 +55,7 @@ def broker_users() -> tuple[BrokerUser, ...]:
         BrokerUser(
             "stockhook_consumer",
             "`stockhook consume`: takes from its queues, passes on to retry steps and dead letters",
-            write=_one_of([RETURN, QUARANTINE, PROBE]),
+            write=_one_of([RETURN, QUARANTINE, PROBE, CHANGES]),
             read=_one_of([*consumed, QUARANTINE]),
         ),
         BrokerUser(
@@ -160,6 +160,8 @@ CONSUMER_TABLES: dict[str, tuple[str, ...]] = {
     "suspects": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "dead_letters": ("SELECT", "INSERT"),
     "dead_letter_audit": (),
+    "changes": ("SELECT", "INSERT", "DELETE"),
+    "change_lanes": ("SELECT", "UPDATE"),
 }
 _ALL_READ: dict[str, tuple[str, ...]] = dict.fromkeys(CONSUMER_TABLES, ("SELECT",))
 

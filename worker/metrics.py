@@ -125,6 +125,18 @@ DEAD_LETTERS = Gauge(
     ["lane"],
     registry=CONSUMER,
 )
+CHANGES_PUBLISHED = Counter(
+    "stockhook_changes_published_total",
+    "Changes published to the change feed, by type; one that was published again after a crash counts twice",
+    ["type"],
+    registry=CONSUMER,
+)
+CHANGE_DELAY_SECONDS = Histogram(
+    "stockhook_change_delay_seconds",
+    "Time from a change to its confirmed publish, of the oldest of those published together",
+    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
+    registry=CONSUMER,
+)
 MISSING = Gauge(
     "stockhook_missing", "Accepted events that are nowhere to be found", ["family"], registry=CONSUMER
 )

@@ -11,6 +11,7 @@ from consumers.registry import FAMILIES
 from worker import metrics
 from worker.audit import measure_regularly
 from worker.broker import Broker
+from worker.changes.relay import Relay
 from worker.consumer import Consumer
 from worker.database import Database, DatabaseUnavailable
 from worker.dead.keeper import Keeper
@@ -31,6 +32,9 @@ log = structlog.get_logger(__name__)
 # A batch in which everything fails has a copy of each event confirmed at once.
 COPY_TIMEOUT_SECONDS = 10.0
 
+
+# Shorter than a transaction may be idle.
+CHANGE_TIMEOUT_SECONDS = 5.0
 
 # Objects allocated before the collector looks for cycles: some batches' worth, instead of 700.
 GARBAGE_THRESHOLD = 50_000
@@ -55,7 +59,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
     _collect_garbage_rarely()
     url = settings.amqp_url.get_secret_value()
     async with AsyncExitStack() as stack:
-        database = Database(settings.database_url.get_secret_value(), len(names) + 3, "stockhook/consumer")
+        database = Database(settings.database_url.get_secret_value(), len(names) + 5, "stockhook/consumer")
         stack.push_async_callback(database.close)
         database.measure()
         publisher = await stack.enter_async_context(
@@ -97,7 +101,19 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
                 if settings.keep_dead_letters
                 else []
             )
-            await _run(consumers, keepers, publisher, stopping, settings.shutdown_grace)
+            relays = []
+            if settings.changes:
+                # The copies of failed events must not wait behind changes, nor changes behind them.
+                feed = await stack.enter_async_context(
+                    Publisher(
+                        Broker(url, "changes"),
+                        topology(settings.delays, names),
+                        CHANGE_TIMEOUT_SECONDS,
+                        settings.declare_topology,
+                    )
+                )
+                relays = [Relay(database, feed, stopping)]
+            await _run(consumers, [*keepers, *relays], publisher, stopping, settings.shutdown_grace)
     log.info("consumers.stopped")
 
 
@@ -110,13 +126,13 @@ def _collect_garbage_rarely() -> None:
 
 async def _run(
     consumers: Sequence[Consumer],
-    keepers: Sequence[Keeper],
+    others: Sequence[Keeper | Relay],
     publisher: Publisher,
     stopping: asyncio.Event,
     grace: float,
 ) -> None:
     tasks = [asyncio.create_task(consumer.run(), name=consumer.family.name) for consumer in consumers]
-    tasks += [asyncio.create_task(keeper.run(), name="dead letters") for keeper in keepers]
+    tasks += [asyncio.create_task(other.run(), name=type(other).__name__) for other in others]
     signs = [asyncio.create_task(stopping.wait()), asyncio.create_task(publisher.failed())]
     await asyncio.wait([*tasks, *signs], return_when=asyncio.FIRST_COMPLETED)
     was_asked = stopping.is_set()

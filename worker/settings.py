@@ -270,6 +270,10 @@ class Settings(BaseSettings):
         description="Consumers move dead letters and the quarantine into the table `dead_letters`, "
         "where `stockhook dead` finds them",
     )
+    changes: bool = Field(
+        default=True,
+        description="Consumers publish each change of a projection to the exchange `stockhook.changes`",
+    )
     shutdown_grace: float = Field(
         default=6.0, gt=0, le=300, description="Seconds to finish what is in hand after SIGTERM"
     )

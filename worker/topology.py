@@ -9,6 +9,7 @@ from consumers.registry import FAMILIES, FAMILY_OF
 
 EVENTS = "stockhook.events"
 RETURN = "stockhook.return"
+CHANGES = "stockhook.changes"
 QUARANTINE = "stockhook.quarantine"
 
 # Leads nowhere: what is published to it comes back, which shows that the broker takes messages.
@@ -88,6 +89,7 @@ def topology(delays: Sequence[timedelta], families: Iterable[str] = FAMILIES) ->
             Exchange(RETURN, "direct"),
             Exchange(QUARANTINE, "fanout"),
             Exchange(PROBE, "direct"),
+            Exchange(CHANGES, "topic"),
         ),
         queues=(*returning, quarantine),
         bindings=(

@@ -26,6 +26,7 @@ from worker.frames import (
     DELIVER,
     FRAME,
     HEADER,
+    JSON,
     METHOD,
     NACK,
     OVERHEAD,
@@ -112,6 +113,7 @@ class ChannelTap:
         headers: Mapping[str, object],
         body: bytes,
         deadline: float,
+        content_type: str = JSON,
     ) -> asyncio.Future[None]:
         """Write a publish; the result is its confirm, within `deadline` seconds (to a tenth).
 
@@ -123,7 +125,9 @@ class ChannelTap:
         """
         tag = self._published + 1
         properties = Properties(len(body), f"{self._prefix}.{tag}", message_type, headers)
-        frames = publish_frames(self._number, exchange, routing_key, properties, body, self._frame_max)
+        frames = publish_frames(
+            self._number, exchange, routing_key, properties, body, self._frame_max, content_type
+        )
         self._write(frames)
         self._published = tag
         confirm = asyncio.get_running_loop().create_future()

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import orjson
 
+from consumers.buybacks.changes import change_type, visible
 from consumers.buybacks.decide import BuybackOrder, decide
 from consumers.buybacks.record import Record
 from consumers.buybacks.statement import Buyback
@@ -224,4 +225,6 @@ BUYBACKS: Family[Buyback, str, BuybackOrder] = Family(
     decide=decide,
     save=save,
     why=why,
+    change_type=change_type,
+    visible=visible,
 )

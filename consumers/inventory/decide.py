@@ -80,6 +80,10 @@ class Part:
     history: tuple[Change, ...] | None = field(default=None, compare=False)
 
 
+def is_documented(status: str) -> bool:
+    return status in _RANKS
+
+
 def needs_history(part: Part, changes: Iterable[Change]) -> bool:
     """Whether what is new about a part slips in between what was known of it."""
     return min(changes) < part.latest

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from consumers.family import Connection, Event, Family, write
+from consumers.inventory.changes import change_type, visible
 from consumers.inventory.decide import Change, Part, decide, needs_history
 from consumers.inventory.why import why
 from schemas.events import Provider, parse
@@ -104,5 +105,7 @@ INVENTORY: Family[PartStatusChanged, str, Part] = Family(
     decide=decide,
     save=save,
     why=why,
+    change_type=change_type,
+    visible=visible,
     happened=Change.of,
 )

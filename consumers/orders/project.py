@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from consumers.family import Connection, Event, Family, write
+from consumers.orders.changes import change_type, visible
 from consumers.orders.decide import Order, decide
 from consumers.orders.why import why
 from schemas.ovoko import OrderCancelled, OrderCreated
@@ -52,4 +53,6 @@ ORDERS: Family[OrderCreated | OrderCancelled, str, Order] = Family(
     decide=decide,
     save=save,
     why=why,
+    change_type=change_type,
+    visible=visible,
 )

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from consumers.family import Connection, Event, Family, write
+from consumers.returns.changes import change_type, visible
 from consumers.returns.decide import Return, decide
 from consumers.returns.why import why
 from schemas.ovoko import ReturnCreated, ReturnUpdated
@@ -65,4 +66,6 @@ RETURNS: Family[ReturnCreated | ReturnUpdated, str, Return] = Family(
     decide=decide,
     save=save,
     why=why,
+    change_type=change_type,
+    visible=visible,
 )

@@ -16,6 +16,8 @@ INGEST_POINTS = ("accepted", "published")
 SPOOL_POINTS = ("spooled", "drained")
 # In test_dead_letters.py and test_dead_commands.py.
 DEAD_LETTER_POINTS = ("dead_letter_kept", "replay_begun", "replay_published")
+# In test_changes.py.
+CHANGE_POINTS = ("change_published",)
 
 # Fails for one return, until it is mended.
 POISON = """
@@ -43,7 +45,9 @@ def event(number: int) -> bytes:
 
 
 def test_every_point_is_died_at() -> None:
-    assert {*CONSUMER_POINTS, *INGEST_POINTS, *SPOOL_POINTS, *DEAD_LETTER_POINTS} == set(POINTS)
+    assert {*CONSUMER_POINTS, *INGEST_POINTS, *SPOOL_POINTS, *DEAD_LETTER_POINTS, *CHANGE_POINTS} == set(
+        POINTS
+    )
 
 
 async def has_died(worker: Worker) -> bool:

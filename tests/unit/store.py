@@ -7,6 +7,7 @@ from typing import Any
 from consumers.family import Communication, Connection, Event, Finding, project
 from consumers.inventory.decide import Change, Part, needs_history
 from consumers.registry import AnyFamily
+from schemas.changes import Change as Told
 
 
 class NoConnection:
@@ -26,6 +27,7 @@ class Store:
     log: list[Event[Any]] = field(default_factory=list)
     findings: set[Finding] = field(default_factory=set)
     communications: set[Communication] = field(default_factory=set)
+    told: list[Told] = field(default_factory=list)
 
     async def apply(self, batch: Sequence[Event[Any]]) -> None:
         new: list[Event[Any]] = []
@@ -36,10 +38,11 @@ class Store:
             return
         self.log += new
         family = replace(self.family, load=self._load, save=self._save)
-        effects = await project(family, NoConnection(), new)
+        effects = await project(family, NoConnection(), new, tells=True)
         self.findings -= effects.withdrawn
         self.findings |= effects.findings
         self.communications |= set(effects.communications)
+        self.told += effects.changes
 
     async def _load(self, _: Connection, events: Sequence[Event[Any]]) -> Mapping[Any, Any]:
         keys = {self.family.key(event.payload) for event in events}

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from consumers.family import Event
 from consumers.registry import FAMILIES
+from schemas.changes import TYPES, CommunicationState, ReminderState
 from tests.unit import events
 from tests.unit.store import Store
 
@@ -156,3 +157,22 @@ def test_any_order_repeats_and_batches_give_the_same_state(family: str, data: st
     assert otherwise.rows == one_by_one.rows
     assert otherwise.findings == one_by_one.findings
     assert otherwise.communications == one_by_one.communications
+    assert last_told(otherwise) == {FAMILIES[family].visible(row) for row in otherwise.rows.values()}
+
+
+def last_told(store: Store) -> set[Any]:
+    """Of each entity what a subscriber was told last."""
+    last: dict[Any, Any] = {}
+    for change in store.told:
+        state = change.after
+        assert change.type in TYPES[type(state)]
+        if isinstance(state, CommunicationState):
+            continue
+        key = (
+            (state.order_id, state.kind, state.occurred_at)
+            if isinstance(state, ReminderState)
+            else change.subject
+        )
+        assert change.before == last.get(key)
+        last[key] = state
+    return set(last.values())

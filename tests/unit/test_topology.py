@@ -25,6 +25,7 @@ def test_the_exchanges() -> None:
         Exchange("stockhook.return", "direct"),
         Exchange("stockhook.quarantine", "fanout"),
         Exchange("stockhook.probe", "direct"),
+        Exchange("stockhook.changes", "topic"),
     )
 
 

@@ -1,0 +1,17 @@
+"""What subscribers are told of a part."""
+
+from consumers.inventory.decide import SOLD, Part, is_documented
+from schemas.changes import PartState
+
+
+def change_type(before: Part | None, after: Part) -> str:
+    """Sold is sold, wherever: the state says where."""
+    status = after.latest.status
+    if before is not None and before.latest.status == status:
+        return "part.updated"
+    kind = "sold" if status in SOLD else status if is_documented(status) else "updated"
+    return f"part.{kind}"
+
+
+def visible(part: Part) -> PartState:
+    return PartState(part.part_id, part.latest.status, part.latest.occurred_at, part.external_id)

@@ -1,0 +1,20 @@
+"""What subscribers are told of an order."""
+
+from consumers.orders.decide import Order
+from schemas.changes import OrderState
+
+
+def change_type(before: Order | None, after: Order) -> str:
+    """A cancellation counts whenever it becomes known; a creation that comes after it is only an update."""
+    known = before or Order(after.order_id)
+    if known.cancelled_at is None and after.cancelled_at is not None:
+        kind = "cancelled"
+    elif known.created_at is None and after.created_at is not None and after.cancelled_at is None:
+        kind = "created"
+    else:
+        kind = "updated"
+    return f"order.{kind}"
+
+
+def visible(order: Order) -> OrderState:
+    return OrderState(order.order_id, order.created_at, order.cancelled_at)

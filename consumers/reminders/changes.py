@@ -1,0 +1,12 @@
+"""What subscribers are told of a reminder."""
+
+from consumers.reminders.decide import Reminder
+from schemas.changes import ReminderState
+
+
+def change_type(before: Reminder | None, after: Reminder) -> str:
+    return f"reminder.{after.kind}"
+
+
+def visible(reminder: Reminder) -> ReminderState:
+    return ReminderState(reminder.order_id, reminder.kind, reminder.occurred_at, reminder.days)

@@ -1,0 +1,185 @@
+"""What the change feed tells subscribers: CloudEvents 1.0, and the fields that each type carries.
+
+No type carries a customer's name, address, telephone number, email address or bank details.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+# CloudEvents 1.0, JSON event format in structured mode (source: cloudevents.io, spec 1.0.2).
+CONTENT_TYPE = "application/cloudevents+json"
+SOURCE = "/stockhook"
+PREFIX = "stockhook."
+
+
+@dataclass(frozen=True, slots=True)
+class PartState:
+    """`since` is when it came to this status; `external_id` is the merchant's own id."""
+
+    part_id: str
+    status: str
+    since: datetime
+    external_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OrderState:
+    order_id: str
+    created_at: datetime | None
+    cancelled_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnState:
+    return_id: str
+    order_id: str
+    opened_at: datetime | None
+    updated_at: datetime | None
+    update_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class BuybackItemState:
+    """Amounts are decimal numbers in text."""
+
+    item_id: str
+    status: str | None
+    brand: str | None
+    category: str | None
+    model: str | None
+    base_amount: Decimal | None
+    total_amount: Decimal | None
+    currency: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BuybackShipmentState:
+    tracking_code: str
+    carrier: str | None
+    pickup_starts_at: datetime | None
+    pickup_ends_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class BuybackState:
+    """`occurred_at` is of the newest event; `total_amount` only where the items share a currency."""
+
+    order_id: str
+    status: str | None
+    occurred_at: datetime | None
+    external_order_id: str | None
+    external_reference: str | None
+    payment_type: str | None
+    total_amount: Decimal | None
+    currency: str | None
+    items: tuple[BuybackItemState, ...]
+    shipments: tuple[BuybackShipmentState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReminderState:
+    """`days` counts from the order's creation, or down to the pickup."""
+
+    order_id: str
+    kind: str
+    occurred_at: datetime
+    days: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CommunicationState:
+    """A message to a customer that is due: never its text or addressee."""
+
+    order_id: str
+    kind: str
+    item_id: str | None
+    occurred_at: datetime
+
+
+State = PartState | OrderState | ReturnState | BuybackState | ReminderState | CommunicationState
+
+
+# Every type there is, by what it tells of.
+TYPES: dict[type[State], tuple[str, ...]] = {
+    PartState: (
+        "part.in_warehouse",
+        "part.reserved",
+        "part.sold",
+        "part.returned",
+        "part.written_off",
+        "part.unknown_stock_status",
+        "part.updated",
+    ),
+    OrderState: ("order.created", "order.cancelled", "order.updated"),
+    ReturnState: ("return.opened", "return.updated"),
+    BuybackState: (
+        "buyback.created",
+        "buyback.pickup_scheduled",
+        "buyback.missed_pickup",
+        "buyback.drop_off_pending",
+        "buyback.in_transit",
+        "buyback.processing",
+        "buyback.received",
+        "buyback.quality_check_failed",
+        "buyback.finalized",
+        "buyback.closed",
+        "buyback.updated",
+    ),
+    ReminderState: ("reminder.schedule_pickup", "reminder.pickup", "reminder.drop_off"),
+    CommunicationState: (
+        "communication.collection_date_reminder",
+        "communication.missed_collection",
+        "communication.item_received",
+        "communication.quality_check_failed",
+        "communication.item_approved",
+        "communication.payment_details_received",
+        "communication.schedule_pickup_first",
+        "communication.schedule_pickup_second",
+        "communication.drop_off_reminder",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of one entity. `type` is without the prefix, such as `part.sold`.
+
+    `before` is None for what was not known.
+    """
+
+    type: str
+    subject: str
+    event_id: UUID
+    occurred_at: datetime
+    before: State | None
+    after: State
+
+    def data(self) -> bytes:
+        """As JSON."""
+        told = {"event_id": self.event_id, "before": self.before, "after": self.after}
+        return orjson.dumps(told, default=str, option=orjson.OPT_UTC_Z)
+
+
+def cloud_event(row: Mapping[str, Any]) -> bytes:
+    """The CloudEvent of a row of the table `changes`."""
+    return orjson.dumps(
+        {
+            "specversion": "1.0",
+            "id": row["change_id"],
+            "source": SOURCE,
+            "type": PREFIX + row["type"],
+            "subject": row["subject"],
+            "time": row["occurred_at"],
+            "datacontenttype": "application/json",
+            # An extension of CloudEvents; compares as text.
+            "sequence": f"{row['sequence']:020}",
+            "data": orjson.Fragment(row["data"]),
+        },
+        option=orjson.OPT_UTC_Z,
+    )

@@ -1,0 +1,183 @@
+"""The change feed as a subscriber gets it: all of it, in order per entity, whoever dies meanwhile."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+import pytest
+
+from tests.stack import Stack, Worker, until
+from worker.crash import POINTS
+from worker.topology import CHANGES
+from worker.wire import Delivery
+
+BEGINNING = datetime(2026, 3, 1, 12, tzinfo=UTC)
+STATUSES = ("in_warehouse", "reserved", "sold", "returned")
+
+
+def status_change(number: int, part_id: str, status: str) -> bytes:
+    document = {
+        "event_id": f"00000000-0000-4000-8000-{number:012}",
+        "event_type": "part.status.changed",
+        "timestamp": (BEGINNING + timedelta(seconds=number)).isoformat(),
+        "event_data": {"part_id": part_id, "status": status, "external_id": None, "id_bridge": None},
+    }
+    return json.dumps(document).encode()
+
+
+def lives(parts: int, steps: int) -> list[bytes]:
+    """So many parts, each with so many changes, told in the order of happening."""
+    return [
+        status_change(step * parts + part, f"p{part}", STATUSES[step % len(STATUSES)])
+        for step in range(steps)
+        for part in range(parts)
+    ]
+
+
+class Subscriber:
+    def __init__(self) -> None:
+        self.got: list[dict[str, Any]] = []
+
+    def take(self, delivery: Delivery) -> None:
+        self.got.append(json.loads(delivery.body))
+
+    @property
+    def distinct(self) -> list[dict[str, Any]]:
+        """Each change as it came first, as its id tells."""
+        return list({change["id"]: change for change in reversed(self.got)}.values())[::-1]
+
+    def check_order(self) -> None:
+        """Each change begins where the one before it of the same entity ended."""
+        last: dict[str, Any] = {}
+        sequences: dict[str, str] = {}
+        for change in sorted(self.distinct, key=self.first_seen):
+            subject, data = change["subject"], change["data"]
+            assert data["before"] == last.get(subject)
+            assert change["sequence"] > sequences.get(subject, "")
+            last[subject], sequences[subject] = data["after"], change["sequence"]
+
+    def first_seen(self, change: dict[str, Any]) -> int:
+        return next(place for place, seen in enumerate(self.got) if seen["id"] == change["id"])
+
+
+@asynccontextmanager
+async def subscribed(stack: Stack, keys: Sequence[str] = ("stockhook.#",)) -> AsyncIterator[Subscriber]:
+    subscriber = Subscriber()
+    async with stack.broker.connection() as link:
+        channel = await link.channel()
+        await channel.listen(CHANGES, keys, "test", subscriber.take)
+        yield subscriber
+
+
+async def post_all(stack: Stack, bodies: Sequence[bytes]) -> None:
+    for begin in range(0, len(bodies), 20):
+        answers = await asyncio.gather(*map(stack.post_ovoko, bodies[begin : begin + 20]))
+        assert {answer.status_code for answer in answers} == {200}
+
+
+async def is_told(stack: Stack, subscriber: Subscriber, changes: int) -> bool:
+    return len(subscriber.distinct) >= changes and await stack.count("changes") == 0
+
+
+async def has_died(worker: Worker) -> bool:
+    return worker.process.poll() is not None
+
+
+async def test_each_change_is_told_once_and_in_order(stack: Stack) -> None:
+    await stack.started("run")
+    bodies = lives(parts=5, steps=8)
+    async with subscribed(stack) as subscriber:
+        await post_all(stack, bodies)
+        await until(lambda: is_told(stack, subscriber, len(bodies)), "all is told")
+        # Events that come again change nothing, and nobody is told.
+        await post_all(stack, bodies)
+        await until(lambda: _are_duplicates(stack, len(bodies)), "they came again")
+
+    assert len(subscriber.got) == len(bodies)
+    subscriber.check_order()
+    types = {change["type"] for change in subscriber.got}
+    assert types == {f"stockhook.part.{status}" for status in STATUSES}
+
+
+async def _are_duplicates(stack: Stack, expected: int) -> bool:
+    rows = await stack.fetch("SELECT sum(duplicates) AS duplicates FROM streams")
+    return int(rows[0]["duplicates"] or 0) >= expected
+
+
+@pytest.mark.parametrize("point", ["change_published", "committed", "saved"])
+async def test_a_process_that_dies_loses_and_reorders_nothing(stack: Stack, point: str) -> None:
+    assert point in POINTS
+    await stack.started("ingest")
+    bodies = lives(parts=4, steps=8)
+    async with subscribed(stack) as subscriber:
+        await post_all(stack, bodies)
+        dying = stack.start("consume", "inventory", STOCKHOOK_CRASH_AT=f"{point}:2", STOCKHOOK_BATCH_SIZE="8")
+        await until(lambda: has_died(dying), f"it dies at {point}")
+        await stack.started("consume", "inventory")
+        await until(lambda: is_told(stack, subscriber, len(bodies)), "all is told")
+
+    assert len(subscriber.distinct) == len(bodies)
+    subscriber.check_order()
+
+
+async def test_several_publish_side_by_side(stack: Stack) -> None:
+    await stack.started("ingest")
+    for _ in range(3):
+        await stack.started("consume", "inventory", STOCKHOOK_BATCH_SIZE="5")
+    bodies = lives(parts=3, steps=40)
+    async with subscribed(stack) as subscriber:
+        await post_all(stack, bodies)
+        await until(lambda: is_told(stack, subscriber, len(bodies)), "all is told")
+
+    subscriber.check_order()
+    rows = await stack.fetch("SELECT part_id, status FROM parts")
+    last = {change["subject"]: change["data"]["after"]["status"] for change in subscriber.got}
+    assert last == {row["part_id"]: row["status"] for row in rows}
+
+
+async def test_it_can_be_off(stack: Stack) -> None:
+    await stack.started("run", STOCKHOOK_CHANGES="false")
+    await stack.post_ovoko(status_change(1, "13", "sold"))
+    await until(lambda: _has_part(stack), "it is applied")
+
+    assert await stack.count("changes") == 0
+
+
+async def _has_part(stack: Stack) -> bool:
+    return await stack.count("parts") == 1
+
+
+async def test_a_subscriber_chooses_types_and_nobody_has_to_subscribe(stack: Stack) -> None:
+    await stack.started("run")
+    await stack.post_ovoko(status_change(1, "13", "reserved"))
+    await until(lambda: _outbox_is_empty(stack), "it went to nobody")
+    async with subscribed(stack, ["stockhook.part.sold"]) as subscriber:
+        await stack.post_ovoko(status_change(2, "13", "in_warehouse"))
+        await stack.post_ovoko(status_change(3, "13", "sold"))
+        await until(lambda: is_told(stack, subscriber, 1), "the sale is told")
+
+    assert [change["type"] for change in subscriber.got] == ["stockhook.part.sold"]
+
+
+async def _outbox_is_empty(stack: Stack) -> bool:
+    return await stack.count("event_log") == 1 and await stack.count("changes") == 0
+
+
+async def test_the_command_shows_changes_as_they_come(stack: Stack) -> None:
+    await stack.started("run")
+    tail = stack.start("changes", "tail", "--json", "part.*")
+    numbers = count(1)
+
+    async def has_shown() -> bool:
+        # Until it listens, changes go by.
+        number = next(numbers)
+        await stack.post_ovoko(status_change(number, "13", STATUSES[number % 2 + 1]))
+        return "stockhook.part.sold" in tail.lines()
+
+    await until(has_shown, "it shows the change")
+    shown = next(json.loads(line) for line in tail.lines().splitlines() if "part.sold" in line)
+    assert shown["subject"] == "13"

@@ -1,0 +1,77 @@
+"""`stockhook changes tail`: the change feed as it goes by."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import orjson
+import uvloop
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.text import Text
+
+from schemas.changes import PREFIX
+from worker.broker import Broker
+from worker.invocation import Json, begin
+from worker.topology import CHANGES
+from worker.wire import Delivery
+
+changes = App(name="changes", help="The change feed: what became of parts, orders, returns and trade-ins.")
+
+# What is told of a change besides its fields.
+_LONGEST_VALUE = 60
+
+
+@changes.command
+def tail(
+    *types: Annotated[str, Parameter(help="Such as part.sold, or 'order.*'; all by default.")],
+    json: Json = False,
+) -> None:
+    """Show changes as they are published, until Ctrl-C. Takes nothing away from other subscribers.
+
+    It makes a queue of its own for as long as it runs, which takes the permission to declare one.
+    """
+    settings = begin("changes")
+    uvloop.run(_tail(Broker(settings.amqp_url.get_secret_value(), "tail"), types, json))
+
+
+async def _tail(broker: Broker, types: tuple[str, ...], as_json: bool) -> None:
+    console = Console(highlight=False)
+    keys = [name if name.startswith(PREFIX) else PREFIX + name for name in types] or [f"{PREFIX}#"]
+    arrived: asyncio.Queue[Delivery] = asyncio.Queue()
+    async with broker.connection() as link:
+        channel = await link.channel()
+        await channel.listen(CHANGES, keys, "tail", arrived.put_nowait)
+        closed = asyncio.create_task(channel.wait_closed())
+        while not closed.done():
+            getting = asyncio.create_task(arrived.get())
+            await asyncio.wait([getting, closed], return_when=asyncio.FIRST_COMPLETED)
+            if not getting.done():
+                break
+            delivery = getting.result()
+            if as_json:
+                print(delivery.body.decode(), flush=True)
+            else:
+                console.print(_line(orjson.loads(delivery.body)), soft_wrap=True)
+            await channel.ack_up_to(delivery.tag)
+
+
+def _line(event: Mapping[str, Any]) -> Text:
+    line = Text(f"{event['time']}  ", style="dim")
+    line.append(f"{event['type'].removeprefix(PREFIX):<28} ", style="bold")
+    line.append(f"{event['subject']}  ", style="cyan")
+    line.append(", ".join(_differences(event["data"]["before"] or {}, event["data"]["after"])), style="")
+    return line
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in after.items():
+        known = before.get(name)
+        if value == known or isinstance(value, list):
+            continue
+        yield f"{name}: {_short(value)}" if known is None else f"{name}: {_short(known)} → {_short(value)}"
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
