@@ -171,7 +171,7 @@ def cloud_event(row: Mapping[str, Any]) -> bytes:
     return orjson.dumps(
         {
             "specversion": "1.0",
-            "id": row["change_id"],
+            "id": str(row["change_id"]),
             "source": SOURCE,
             "type": PREFIX + row["type"],
             "subject": row["subject"],

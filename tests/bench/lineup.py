@@ -1,8 +1,8 @@
 """Who is compared with whom, and with which settings each runs."""
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from deploy.local.services import DEV, Services
 from tests.bench.contestants.task import Task
@@ -26,6 +26,7 @@ class Contestant:
     settings: str
     log: str | None = None
     prefetch: int = 0
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_product(self) -> bool:
@@ -36,7 +37,7 @@ class Contestant:
     ) -> tuple[list[str], dict[str, str]]:
         """What to execute, and the environment that says what to do."""
         if self.is_product:
-            return [sys.executable, "-m", *self.module.split(), *families], {}
+            return [sys.executable, "-m", *self.module.split(), *families], dict(self.environment)
         task = Task(
             amqp_url=services.amqp_url,
             database_url=services.database_url,
@@ -47,7 +48,14 @@ class Contestant:
         return [str(OTHERS_PYTHON), "-m", f"tests.bench.contestants.{self.module}"], task.environment
 
 
-STOCKHOOK = Contestant("stockhook", "worker consume", "its settings' defaults", OUR_LOG)
+STOCKHOOK = Contestant(
+    "stockhook",
+    "worker consume",
+    "its settings' defaults, without the change feed, which the others have not",
+    OUR_LOG,
+    environment={"STOCKHOOK_CHANGES": "false"},
+)
+TELLING = Contestant("stockhook with its feed", "worker consume", "its settings' defaults", OUR_LOG)
 
 # Each has the prefetch with which it was fastest here.
 BARE_AIORMQ = Contestant(

@@ -1,12 +1,13 @@
 """What the product is to reach, in figures that hold on any machine: ratios, and a few times."""
 
-from tests.bench.lineup import BARE_AIO_PIKA, BARE_AIORMQ, BARE_PUBLISHER, FASTAPI, FASTSTREAM
+from tests.bench.lineup import BARE_AIO_PIKA, BARE_AIORMQ, BARE_PUBLISHER, FASTAPI, FASTSTREAM, TELLING
 from tests.bench.results import Bound, Target
 
 TARGETS = (
     Target("drain parts", Bound.AT_LEAST, 1.1, BARE_AIO_PIKA.name),
     Target("drain parts", Bound.AT_LEAST, 0.75, BARE_AIORMQ.name),
     Target("drain parts", Bound.AT_LEAST, 7, FASTSTREAM.name),
+    Target("drain parts", Bound.AT_MOST, 1.25, TELLING.name),
     Target("drain buyback", Bound.AT_LEAST, 5, FASTSTREAM.name),
     Target("drain mixed", Bound.AT_LEAST, 5, FASTSTREAM.name),
     Target("ingest", Bound.AT_LEAST, 0.95, BARE_PUBLISHER.name),

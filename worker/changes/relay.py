@@ -15,6 +15,7 @@ from worker.changes import outbox
 from worker.channel import BrokerUnavailable, Message, Unroutable
 from worker.crash import crash_point
 from worker.database import Database, DatabaseUnavailable, TransactionConflict
+from worker.failure import describe
 from worker.patience import Stopped, patiently, pause
 from worker.publisher import Publisher
 from worker.topology import CHANGES
@@ -27,6 +28,10 @@ BATCH = 500
 # Postgres tells of a commit at once; this is for what it told while the connection was lost.
 LOOK_EVERY_SECONDS = 2.0
 LISTENER_CHECK_SECONDS = 5.0
+
+
+class _Waiting(Exception):
+    """Changes wait, whatever the reason; projections go on."""
 
 
 @dataclass(slots=True)
@@ -52,8 +57,8 @@ class Relay:
     async def _work_off(self) -> None:
         self._told.clear()
         passed_on = await patiently(
-            self._pass_on,
-            (DatabaseUnavailable, TransactionConflict, BrokerUnavailable),
+            self._pass_on_or_wait,
+            _Waiting,
             self.stopping,
             longest_pause=2,
             say=lambda reason: log.warning("changes.paused", reason=reason),
@@ -62,6 +67,14 @@ class Relay:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_SECONDS):
                     await self._told.wait()
+
+    async def _pass_on_or_wait(self) -> int:
+        try:
+            return await self._pass_on()
+        except (DatabaseUnavailable, BrokerUnavailable) as error:
+            raise _Waiting(str(error)) from error
+        except Exception as error:
+            raise _Waiting(describe(error)) from error
 
     async def _pass_on(self) -> int:
         """Publish some; say how many.

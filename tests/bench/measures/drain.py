@@ -1,12 +1,13 @@
 """How fast one consumer process drains a backlog."""
 
 import asyncio
+from collections.abc import Sequence
 
 from tests.bench import backlog
 from tests.bench.backlog import ALL_FAMILIES, Backlog
 from tests.bench.broker import drained
 from tests.bench.figures import rate
-from tests.bench.lineup import CONSUMERS, Contestant
+from tests.bench.lineup import CONSUMERS, TELLING, Contestant
 from tests.bench.plan import Bench
 from tests.bench.settled import accounted, nothing_left
 from tests.bench.world import World
@@ -17,7 +18,7 @@ ACK_SECONDS = 1.0
 
 async def drain_parts(bench: Bench) -> None:
     made = await backlog.make(bench.world, ("inventory",), bench.options.events)
-    await _in_turns(bench, "drain parts", made)
+    await _in_turns(bench, "drain parts", made, (*CONSUMERS, TELLING))
 
 
 async def drain_buyback(bench: Bench) -> None:
@@ -31,8 +32,10 @@ async def drain_mixed(bench: Bench) -> None:
     await _in_turns(bench, "drain mixed", made)
 
 
-async def _in_turns(bench: Bench, measure: str, made: Backlog) -> None:
-    for contestant in bench.turns(measure, CONSUMERS):
+async def _in_turns(
+    bench: Bench, measure: str, made: Backlog, contestants: Sequence[Contestant] = CONSUMERS
+) -> None:
+    for contestant in bench.turns(measure, contestants):
         value = await drain(bench.world, contestant, made)
         bench.results.add(measure, "events/s", contestant.name, value)
 
