@@ -19,6 +19,8 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+from worker.failure import refused_certificate
+
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
@@ -33,20 +35,26 @@ _LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 class CallFailed(Exception):
-    """A marketplace did not do what it was asked. The text says why, and quotes nothing of its answer."""
+    """A call came to nothing. The text says why, and quotes nothing that is private.
 
+    `is_unknown`: what was asked for may be done all the same.
+    """
 
-class Unavailable(CallFailed):
-    """No answer, or one that says: later. `is_unknown`: it may have done what it was asked all the same."""
-
-    def __init__(self, words: str, *, retry_after: timedelta | None = None, is_unknown: bool = False) -> None:
+    def __init__(self, words: str, *, is_unknown: bool = False) -> None:
         super().__init__(words)
-        self.retry_after = retry_after
         self.is_unknown = is_unknown
 
 
+class Unavailable(CallFailed):
+    """No answer, or one that says: later."""
+
+    def __init__(self, words: str, *, retry_after: timedelta | None = None, is_unknown: bool = False) -> None:
+        super().__init__(words, is_unknown=is_unknown)
+        self.retry_after = retry_after
+
+
 class Refused(CallFailed):
-    """Answered 4xx: it was not done. `body` may quote what was sent, so it is not for logs."""
+    """Answered 4xx: it was surely not done. `body` may quote what was sent, so it is not for logs."""
 
     def __init__(self, status: int, body: bytes = b"", words: str | None = None) -> None:
         super().__init__(words or f"refused with status {_named(status)}")
@@ -70,7 +78,7 @@ class Answer:
 async def http_client() -> AsyncIterator[httpx.AsyncClient]:
     """For `call`, which bounds the time: httpx bounds that to each single read alone."""
     async with httpx.AsyncClient(
-        headers={"accept-encoding": "identity", "accept": "application/json"},
+        headers={"accept-encoding": "identity", "accept": "application/json", "user-agent": "stockhook"},
         timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
         follow_redirects=False,
     ) as client:
@@ -91,6 +99,7 @@ async def call(
         OddAnswer
     """
     seconds = within.total_seconds()
+    changes = _changes(request)
     try:
         async with asyncio.timeout(seconds):
             response = await client.send(request, stream=True)
@@ -99,23 +108,25 @@ async def call(
             finally:
                 await response.aclose()
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        raise Unavailable(f"cannot connect ({error or type(error).__name__})") from error
+        why = refused_certificate(error) or str(error) or type(error).__name__
+        raise Unavailable(f"cannot connect ({why})") from error
     except httpx.TransportError as error:
-        raise Unavailable(f"the connection broke ({type(error).__name__})", is_unknown=True) from error
+        raise Unavailable(f"the connection broke ({type(error).__name__})", is_unknown=changes) from error
     except TimeoutError:
-        raise Unavailable(f"no whole answer within {seconds:g} s", is_unknown=True) from None
+        raise Unavailable(f"no whole answer within {seconds:g} s", is_unknown=changes) from None
     return _judged(response, body)
 
 
 async def _read(response: httpx.Response, limit: int) -> bytes:
     """Raises: OddAnswer. Of a compressed answer a few bytes can be gigabytes."""
+    changes = _changes(response.request)
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise OddAnswer("the answer is compressed, which nobody asked for")
+        raise OddAnswer("the answer is compressed, which nobody asked for", is_unknown=changes)
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > limit:
-            raise OddAnswer(f"the answer is larger than {limit:,} bytes")
+            raise OddAnswer(f"the answer is larger than {limit:,} bytes", is_unknown=changes)
     return bytes(body)
 
 
@@ -129,9 +140,15 @@ def _judged(response: httpx.Response, body: bytes) -> Answer:
         raise Unavailable(
             f"answered {_named(status)}",
             retry_after=retry_after(response.headers.get("retry-after"), datetime.now(UTC)),
-            is_unknown=status not in _LATER,
+            is_unknown=_changes(response.request) and status not in _LATER,
         )
-    raise OddAnswer(f"answered with a redirect ({status}), which is not followed")
+    words = f"answered with a redirect ({status}), which is not followed"
+    raise OddAnswer(words, is_unknown=_changes(response.request))
+
+
+def _changes(request: httpx.Request) -> bool:
+    """Something over there, if it is done."""
+    return request.method != "GET"
 
 
 def _named(status: int) -> str:

@@ -122,9 +122,12 @@ async def test_a_slot_that_is_not_offered_is_refused(platform: Platform) -> None
     slot = Slot(
         initial_slot=datetime(2026, 3, 2, 3, tzinfo=UTC), final_slot=datetime(2026, 3, 2, 4, tzinfo=UTC)
     )
-    with pytest.raises(Refused, match="refused with status 400 Bad Request"):
+    with pytest.raises(Refused) as raised:
         await platform.seller.request_pickup(ORDER, PickupRequest(slots=(slot,)))
 
+    assert str(raised.value) == (
+        "refused with status 400 Bad Request (One or more validation errors occurred); see slots"
+    )
     assert platform.trade_in.orders[ORDER].pickups_requested == 0
 
 
@@ -307,12 +310,33 @@ async def test_nobody_there_is_said_after_four_times() -> None:
         (Kind.WRONG_TYPES, "pickUpAllowed: Input should be a valid boolean"),
     ],
 )
-async def test_an_odd_answer_is_said_to_be_one(platform: Platform, kind: Kind, words: str) -> None:
+async def test_an_odd_answer_to_a_question_is_said_to_be_one(
+    platform: Platform, kind: Kind, words: str
+) -> None:
     platform.fault(kind, path="capabilities")
     with pytest.raises(OddAnswer, match=words):
         await platform.seller.shipment_capabilities(ORDER)
 
     assert platform.asked("capabilities") == 1
+
+
+@pytest.mark.parametrize("kind", [Kind.OVERSIZED, Kind.COMPRESSED, Kind.REDIRECT])
+async def test_an_odd_answer_to_a_request_leaves_it_open(platform: Platform, kind: Kind) -> None:
+    platform.fault(kind, path="dropoff-request")
+    with pytest.raises(OddAnswer) as raised:
+        await platform.seller.request_dropoff(ORDER, DropoffRequest())
+
+    assert raised.value.is_unknown
+    assert platform.asked("dropoff-request") == 1
+
+
+async def test_a_request_that_cannot_be_beside_another_is_refused(platform: Platform) -> None:
+    await platform.seller.request_dropoff(ORDER, DropoffRequest())
+    slots = (await platform.seller.pickup_capabilities(ORDER)).read.slots
+    with pytest.raises(Refused) as raised:
+        await platform.seller.request_pickup(ORDER, PickupRequest(slots=slots))
+
+    assert str(raised.value) == "refused with status 409 Conflict (the order is dropped off)"
 
 
 @pytest.mark.parametrize(
@@ -348,7 +372,7 @@ async def test_a_refused_account_number_is_in_no_text(platform: Platform) -> Non
 
     assert raised.value.status == 400
     assert "The value" in raised.value.body.decode()
-    assert str(raised.value) == "refused with status 400 Bad Request"
+    assert str(raised.value) == "refused with status 400 Bad Request; see firstName"
 
 
 async def test_a_token_is_in_no_text(platform: Platform) -> None:

@@ -14,6 +14,7 @@ import jiter
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from worker.outbound import Answer, OddAnswer, Refused, Unavailable, call, http_client, repeated
+from worker.seller.refusal import refused_members, title
 from worker.seller.requests import (
     DropoffRequest,
     PaymentDetails,
@@ -39,6 +40,12 @@ _ORDER_ID = re.compile(r"(?!\.+$)[A-Za-z0-9._~-]{1,200}")
 
 class BadOrderId(ValueError):
     """No id that a path can hold. The text says so."""
+
+
+def check_order_id(order_id: str) -> None:
+    """Raises: BadOrderId."""
+    if not _ORDER_ID.fullmatch(order_id):
+        raise BadOrderId("an order's id is made of letters, digits, -, _, . and ~")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +110,25 @@ class Seller:
 
     async def _get(self, order_id: str, endpoint: str, model: type[M]) -> Told[M]:
         url = self._url(order_id, endpoint)
-        answer = await repeated(partial(self._authorized, "GET", url), endpoint, self.pause_seconds)
+        try:
+            answer = await repeated(partial(self._authorized, "GET", url), endpoint, self.pause_seconds)
+        except Refused as error:
+            raise _told(error, title(error.body)) from None
         document = _document(answer.body)
         return Told(_read(model, answer.body) if isinstance(document, dict) else model(), document)
 
     async def _post(self, order_id: str, endpoint: str, request: Sent) -> Taken:
         """Never repeated: it may have been taken although no answer came."""
-        answer = await self._authorized("POST", self._url(order_id, endpoint), request.as_body())
+        body = request.as_body()
+        try:
+            answer = await self._authorized("POST", self._url(order_id, endpoint), body)
+        except Refused as error:
+            said = "" if isinstance(request, PaymentDetails) else title(error.body)
+            raise _told(error, said, *refused_members(error.body, body)) from None
         return Taken(answer.status)
 
     def _url(self, order_id: str, endpoint: str) -> str:
-        if not _ORDER_ID.fullmatch(order_id):
-            raise BadOrderId("an order's id is made of letters, digits, -, _, . and ~")
+        check_order_id(order_id)
         seller_id = quote(self.account.seller_id, safe="")
         return f"{self.account.api_url.rstrip('/')}/v2/sellers/{seller_id}/orders/{order_id}/{endpoint}"
 
@@ -194,6 +208,14 @@ def _fault(location: tuple[int | str, ...], kind: str, message: str) -> str:
         return "it is no JSON"
     where = ".".join(map(str, location))
     return f"{where}: {message}" if where else message
+
+
+def _told(error: Refused, said: str, *members: str) -> Refused:
+    """With what of the answer can be shown."""
+    words = f"{error} ({said.rstrip('.')})" if said else str(error)
+    if members:
+        words += f"; see {', '.join(members)}"
+    return Refused(error.status, error.body, words)
 
 
 def _token_refusal(error: Refused) -> str:

@@ -5,7 +5,7 @@ platform's webhooks have for the same things: `initialSlot` and `finalSlot` of a
 payment details object. Unknown members of answers are kept; what is read is optional, but has its type.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Annotated
 
 from pydantic import (
@@ -20,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic.alias_generators import to_camel
+
+MOST_SLOTS = 50
 
 # Shown nowhere but in the body that is sent.
 Private = Annotated[
@@ -60,7 +62,7 @@ class Slot(BaseModel):
 class PickupRequest(Sent):
     """When the courier may come: at one of these."""
 
-    slots: Annotated[tuple[Slot, ...], Field(min_length=1, max_length=50)]
+    slots: Annotated[tuple[Slot, ...], Field(min_length=1, max_length=MOST_SLOTS)]
 
 
 class DropoffRequest(Sent):
@@ -114,11 +116,3 @@ class PickupCapabilities(Read):
     """The slots that are offered."""
 
     slots: tuple[Slot, ...] = ()
-
-
-def instant(text: str) -> datetime:
-    """Raises: ValueError, for what is no ISO 8601 instant with an offset."""
-    found = datetime.fromisoformat(text)
-    if found.tzinfo is None:
-        raise ValueError("it needs an offset, such as Z")
-    return found.astimezone(UTC)
