@@ -54,7 +54,7 @@ WORDS = {
 
 
 class Fault(BaseModel):
-    """`seconds` is how late a slow answer is, how far apart the bytes of a trickle are, and Retry-After."""
+    """`seconds`: how late a slow answer is (30), how far apart a trickle's bytes (1), Retry-After (1)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -62,7 +62,13 @@ class Fault(BaseModel):
     method: str = Field(default="", description="Only requests with this method")
     path: str = Field(default="", description="Only requests whose path has this in it, as an order's id")
     times: int | None = Field(default=None, ge=1, description="So many requests; without, all")
-    seconds: float = Field(default=1.0, ge=0, le=3600)
+    seconds: float | None = Field(default=None, ge=0, le=3600)
+
+    @property
+    def pause_seconds(self) -> float:
+        if self.seconds is not None:
+            return self.seconds
+        return 30.0 if self.kind is Kind.SLOW else 1.0
 
 
 # How a response is put on the wire.
@@ -101,7 +107,7 @@ Sending = Whole | Cut | Trickle | Flood
 
 def instead(fault: Fault, path: str) -> Response | None:
     """The response that comes without the marketplace having seen the request; None: it is to see it."""
-    retry_after = {"retry-after": str(ceil(fault.seconds))}
+    retry_after = {"retry-after": str(ceil(fault.pause_seconds))}
     match fault.kind:
         case Kind.UNAUTHORIZED:
             return as_json(401, {"error": "invalid_token"})
@@ -134,13 +140,13 @@ def sending(fault: Fault | None, response: Response) -> Sending:
         ):
             return Whole(response)
         case Kind.SLOW:
-            return Whole(response, fault.seconds)
+            return Whole(response, fault.pause_seconds)
         case Kind.CUT:
             return Cut(response)
         case Kind.HANG_UP:
             return Cut(None)
         case Kind.TRICKLE:
-            return Trickle(response, fault.seconds)
+            return Trickle(response, fault.pause_seconds)
         case Kind.OVERSIZED:
             return Flood(response, OVERSIZED_BYTES, is_declared=False)
         case Kind.DECLARED:

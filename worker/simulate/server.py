@@ -46,7 +46,7 @@ async def serving(simulation: Simulation, port: int = 0) -> AsyncIterator[int]:
         assert task is not None, "a server's callback is a task"
         open_connections.add(task)
         task.add_done_callback(open_connections.discard)
-        with suppress(_HungUp, OSError, h11.RemoteProtocolError, asyncio.CancelledError):
+        with suppress(_HungUp, OSError, h11.ProtocolError, asyncio.CancelledError):
             await _Connection(reader, writer).serve(simulation)
         writer.close()
 
@@ -71,7 +71,7 @@ class _Connection:
     protocol: h11.Connection = field(default_factory=lambda: h11.Connection(h11.SERVER))
 
     async def serve(self, simulation: Simulation) -> None:
-        """Raises: _HungUp, OSError, h11.RemoteProtocolError."""
+        """Raises: _HungUp, OSError, and h11.ProtocolError, also for HEAD: its answer has a body here."""
         while True:
             request = await self._request()
             await self._send(await simulation.answer(request))

@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import structlog
 from pydantic import ValidationError
 
 from worker.simulate.faults import Fault, Faults, Sending, Whole, instead, sending
 from worker.simulate.marketplace import Marketplace, Request, Response, as_json
+
+log = structlog.get_logger(__name__)
 
 _REQUESTS_KEPT = 1_000
 
@@ -38,14 +41,14 @@ class Simulation:
         return sending(fault, response)
 
     def _note(self, request: Request, response: Response, fault: Fault | None) -> None:
-        self.answered.append(
-            {
-                "method": request.method,
-                "path": request.path,
-                "status": response.status,
-                "fault": None if fault is None else fault.kind,
-            }
-        )
+        told: dict[str, object] = {
+            "method": request.method,
+            "path": request.path,
+            "status": response.status,
+            "fault": None if fault is None else fault.kind,
+        }
+        log.info("request.answered", **told)
+        self.answered.append(told)
         del self.answered[:-_REQUESTS_KEPT]
 
     def _control(self, request: Request, what: str) -> Response:
