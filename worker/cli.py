@@ -56,6 +56,7 @@ app.command("worker.changes.command:changes", name="changes")
 app.command("worker.explain.command:explain", name="explain")
 app.command("worker.rebuild.command:rebuild", name="rebuild")
 app.command("worker.retention:retain_command", name="retain")
+app.command("worker.seller.command:buyback", name="buyback")
 app.command("worker.simulate.command:simulate", name="simulate")
 
 

@@ -1,0 +1,285 @@
+"""`stockhook buyback`: a seller's actions at the trade-in platform, for one order."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from json import dumps
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import uvloop
+from cyclopts import App, Parameter
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from worker.dead.letter import printable
+from worker.invocation import FAILED, UNAVAILABLE, USAGE, Json, begin, fail, failing_on, print_json
+from worker.outbound import CallFailed, OddAnswer, Refused, Unavailable
+from worker.seller.client import Account, BadOrderId, Seller, Taken, check_order_id, selling
+from worker.seller.details import BadDetails, read_details
+from worker.seller.requests import MOST_SLOTS, DropoffRequest, PickupRequest, Slot
+from worker.settings import PREFIX, BadSettings, Settings, read_settings
+
+T = TypeVar("T")
+Document = Mapping[str, object] | Sequence[object]
+
+buyback = App(
+    name="buyback",
+    help="Act at the trade-in platform as its seller: how an order is sent, and whom to pay for it.",
+)
+
+HINTS = {
+    401: "see STOCKHOOK_BUYBACK_CLIENT_ID and its secret",
+    403: "this client may not do that",
+    404: "is it an order of the seller that STOCKHOOK_BUYBACK_SELLER_ID names?",
+}
+
+
+class WrongUsage(Exception):
+    """The options do not fit together, or one cannot be read. The text says which."""
+
+
+@buyback.command(name="shipment-capabilities")
+def shipment_capabilities(order_id: str, /, *, json: Json = False) -> None:
+    """Show whether an order can be picked up, and dropped off.
+
+    Parameters
+    ----------
+    order_id
+        Its id at the platform.
+    """
+    with _in_words():
+        told = _ask(lambda seller: seller.shipment_capabilities(order_id))
+    if json:
+        _print_document(order_id, told.document)
+        return
+    table = Table("delivery", "possible")
+    table.add_row("pickup", _yes_or_no(told.read.pickup_allowed))
+    table.add_row("drop-off", _yes_or_no(told.read.dropoff_allowed))
+    _console().print(table)
+    _print_rest(told.document, known=("pickUpAllowed", "pickupAllowed", "dropOffAllowed", "dropoffAllowed"))
+
+
+@buyback.command(name="pickup-capabilities")
+def pickup_capabilities(order_id: str, /, *, json: Json = False) -> None:
+    """Show when an order can be picked up.
+
+    Parameters
+    ----------
+    order_id
+        Its id at the platform.
+    """
+    with _in_words():
+        told = _ask(lambda seller: seller.pickup_capabilities(order_id))
+    if json:
+        _print_document(order_id, told.document)
+        return
+    table = Table("slot", "from (UTC)", "to (UTC)")
+    for number, slot in enumerate(told.read.slots, start=1):
+        table.add_row(str(number), f"{slot.initial_slot:%a %Y-%m-%d %H:%M}", _end(slot))
+    _console().print(table)
+    _print_rest(told.document, known=("slots",))
+
+
+@buyback.command(name="pickup-request")
+def pickup_request(
+    order_id: str,
+    /,
+    *,
+    slot: Annotated[tuple[str, ...], Parameter(negative_iterable=())] = (),
+    offered: Annotated[tuple[int, ...], Parameter(negative_iterable=())] = (),
+    json: Json = False,
+) -> None:
+    """Have an order picked up at one of some slots; again after a missed pickup.
+
+    It is sent once. Where no answer comes it may have been taken all the same.
+
+    Parameters
+    ----------
+    order_id
+        Its id at the platform.
+    slot
+        Beginning and end, such as 2026-03-02T09:00Z/2026-03-02T12:00Z; may be given several times.
+    offered
+        The number of a slot in `pickup-capabilities`, which is asked first; may be given several times.
+    """
+    with _in_words():
+        given = tuple(map(_slot, slot))
+        if not 1 <= len(slot) + len(offered) <= MOST_SLOTS:
+            raise WrongUsage(
+                f"when? Give --slot, or --offered with a number of pickup-capabilities, {MOST_SLOTS} at most"
+            )
+
+        async def ask(seller: Seller) -> tuple[Taken, PickupRequest]:
+            slots = given
+            if offered:
+                slots += _chosen(offered, (await seller.pickup_capabilities(order_id)).read.slots)
+            request = PickupRequest(slots=slots)
+            return await seller.request_pickup(order_id, request), request
+
+        taken, request = _ask(ask)
+    if json:
+        _print_taken(order_id, "pickup-request", taken, slots=request.model_dump(mode="json")["slots"])
+        return
+    print(f"a pickup of order {order_id} is requested for")
+    for each in request.slots:
+        print(f"  {each.initial_slot:%a %Y-%m-%d %H:%M} to {_end(each)} UTC")
+
+
+@buyback.command(name="dropoff-request")
+def dropoff_request(order_id: str, /, *, json: Json = False) -> None:
+    """Have the shipping documents made for an order that the customer drops off at a courier's point.
+
+    It is sent once. Where no answer comes it may have been taken all the same.
+
+    Parameters
+    ----------
+    order_id
+        Its id at the platform.
+    """
+    with _in_words():
+        taken = _ask(lambda seller: seller.request_dropoff(order_id, DropoffRequest()))
+    if json:
+        _print_taken(order_id, "dropoff-request", taken)
+    else:
+        print(f"a drop-off of order {order_id} is requested")
+
+
+@buyback.command(name="payment-details")
+def payment_details(order_id: str, /, *, file: Path | None = None, json: Json = False) -> None:
+    """Say whom to pay for an order whose payment type is Cash.
+
+    Without --file they are read from standard input, or asked for where that is a terminal; as
+    arguments others on the machine could see them. They are shown and logged nowhere.
+
+    As JSON: firstName, lastName, bankAccount (accountNumber, financialInstitutionIdentifier,
+    beneficiaryName), billingAddress (firstLine, secondLine, zipCode, city, state, country); secondLine
+    and state may be left out, country is two letters.
+
+    Parameters
+    ----------
+    order_id
+        Its id at the platform.
+    file
+        A file with them as JSON; - is standard input.
+    """
+    with _in_words():
+        # Nobody is to type them for nothing.
+        check_order_id(order_id)
+        _account(read_settings())
+        details = read_details(file)
+        taken = _ask(lambda seller: seller.give_payment_details(order_id, details))
+    if json:
+        _print_taken(order_id, "payment-details", taken)
+    else:
+        print(f"the payment details of order {order_id} are given")
+
+
+def _ask(ask: Callable[[Seller], Awaitable[T]]) -> T:
+    """With the account of the settings."""
+    settings = begin("buyback")
+    account = _account(settings)
+
+    async def run() -> T:
+        async with selling(account, timedelta(seconds=settings.buyback_timeout)) as seller:
+            return await ask(seller)
+
+    return uvloop.run(run())
+
+
+def _account(settings: Settings) -> Account:
+    """Raises: BadSettings."""
+    given = {
+        "API_URL": settings.buyback_api_url and settings.buyback_api_url.get_secret_value(),
+        "STS_URL": settings.buyback_sts_url and settings.buyback_sts_url.get_secret_value(),
+        "CLIENT_ID": settings.buyback_client_id,
+        "SELLER_ID": settings.buyback_seller_id,
+        "REAL_IP": settings.buyback_real_ip and str(settings.buyback_real_ip),
+    }
+    secret = settings.buyback_client_secret
+    missing = [name for name, value in {**given, "CLIENT_SECRET": secret}.items() if not value]
+    if missing or secret is None:
+        names = ", ".join(f"{PREFIX}BUYBACK_{name}" for name in missing)
+        verb = "is" if len(missing) == 1 else "are"
+        raise BadSettings(f"{names} {verb} not set: the trade-in platform asks for all of them")
+    return Account(
+        api_url=str(given["API_URL"]),
+        sts_url=str(given["STS_URL"]),
+        client_id=str(given["CLIENT_ID"]),
+        client_secret=secret,
+        seller_id=str(given["SELLER_ID"]),
+        real_ip=str(given["REAL_IP"]),
+    )
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """One sentence for what is expected to go wrong."""
+    with failing_on(WrongUsage, BadOrderId, BadDetails, code=USAGE):
+        try:
+            yield
+        except Refused as error:
+            hint = HINTS.get(error.status)
+            fail(FAILED, f"the trade-in platform: {error}" + (f"; {hint}" if hint else ""))
+        except OddAnswer as error:
+            fail(FAILED, f"the trade-in platform: {error}{_doubt(error)}")
+        except Unavailable as error:
+            wait = error.retry_after
+            asked = "" if wait is None else f"; it asks to wait {wait.total_seconds():g} s"
+            fail(UNAVAILABLE, f"the trade-in platform: {error}{asked}{_doubt(error)}")
+
+
+def _doubt(error: CallFailed) -> str:
+    return "; the request may have been taken all the same" if error.is_unknown else ""
+
+
+def _slot(text: str) -> Slot:
+    """Raises: WrongUsage."""
+    begin_, _, end = text.partition("/")
+    try:
+        return Slot.model_validate({"initialSlot": begin_, "finalSlot": end})
+    except ValidationError as error:
+        rule = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise WrongUsage(
+            f"--slot must look like 2026-03-02T09:00Z/2026-03-02T12:00Z (given: {text!r}; {rule})"
+        ) from None
+
+
+def _chosen(numbers: Sequence[int], slots: Sequence[Slot]) -> tuple[Slot, ...]:
+    """Raises: WrongUsage."""
+    wrong = [number for number in numbers if not 1 <= number <= len(slots)]
+    if wrong:
+        raise WrongUsage(f"--offered {wrong[0]}: there are {len(slots)} slots, from 1")
+    return tuple(slots[number - 1] for number in numbers)
+
+
+def _print_document(order_id: str, document: Document) -> None:
+    """As it came, in ASCII: a terminal takes no orders from it."""
+    print(dumps({"order_id": order_id, "answer": document}))
+
+
+def _print_taken(order_id: str, request: str, taken: Taken, **more: object) -> None:
+    print_json({"order_id": order_id, "request": request, "status": taken.status, **more})
+
+
+def _print_rest(document: Document, known: Sequence[str]) -> None:
+    """What else the answer says, a line a member."""
+    members = document.items() if isinstance(document, Mapping) else enumerate(document, start=1)
+    for name, value in members:
+        if name not in known:
+            print(printable(f"{name}: {value if isinstance(value, str) else dumps(value)}"))
+
+
+def _yes_or_no(value: bool | None) -> str:
+    return {True: "yes", False: "no", None: "it does not say"}[value]
+
+
+def _end(slot: Slot) -> str:
+    is_same_day = slot.final_slot.date() == slot.initial_slot.date()
+    return f"{slot.final_slot:%H:%M}" if is_same_day else f"{slot.final_slot:%a %Y-%m-%d %H:%M}"
+
+
+def _console() -> Console:
+    """What stands in square brackets is the platform's own."""
+    return Console(highlight=False, markup=False)
