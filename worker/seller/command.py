@@ -29,6 +29,8 @@ buyback = App(
     help="Act at the trade-in platform as its seller: how an order is sent, and whom to pay for it.",
 )
 
+SEVERAL = Parameter(negative_iterable=(), show_default=False)
+
 HINTS = {
     401: "see STOCKHOOK_BUYBACK_CLIENT_ID and its secret",
     403: "this client may not do that",
@@ -87,8 +89,8 @@ def pickup_request(
     order_id: str,
     /,
     *,
-    slot: Annotated[tuple[str, ...], Parameter(negative_iterable=())] = (),
-    offered: Annotated[tuple[int, ...], Parameter(negative_iterable=())] = (),
+    slot: Annotated[tuple[str, ...], SEVERAL] = (),
+    offered: Annotated[tuple[int, ...], SEVERAL] = (),
     json: Json = False,
 ) -> None:
     """Have an order picked up at one of some slots; again after a missed pickup.

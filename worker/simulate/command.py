@@ -4,9 +4,10 @@ import asyncio
 import signal
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Annotated
 
 import uvloop
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from worker.invocation import FAILED, USAGE, begin, fail, failing_on
 from worker.simulate import buyback, ovoko
@@ -35,7 +36,12 @@ Faults are asked for at `/control/faults`: POST one as JSON, GET those that wait
 
 
 @simulate.command(help=HELP)
-def marketplaces(*, port: int = 8090, order: tuple[str, ...] = (), token_seconds: int = 3600) -> None:
+def marketplaces(
+    *,
+    port: int = 8090,
+    order: Annotated[tuple[str, ...], Parameter(negative_iterable=(), show_default=False)] = (),
+    token_seconds: int = 3600,
+) -> None:
     """Serve both marketplaces.
 
     Parameters
