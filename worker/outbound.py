@@ -98,6 +98,21 @@ async def call(
         Refused
         OddAnswer
     """
+    return _judged(*await fetch(client, request, within, limit))
+
+
+async def fetch(
+    client: httpx.AsyncClient,
+    request: httpx.Request,
+    within: timedelta,
+    limit: int = ANSWER_LIMIT_BYTES,
+) -> tuple[httpx.Response, bytes]:
+    """The same, whatever the status: for an API that says in the body what became of a request.
+
+    Raises:
+        Unavailable
+        OddAnswer
+    """
     seconds = within.total_seconds()
     changes = _changes(request)
     try:
@@ -114,7 +129,7 @@ async def call(
         raise Unavailable(f"the connection broke ({type(error).__name__})", is_unknown=changes) from error
     except TimeoutError:
         raise Unavailable(f"no whole answer within {seconds:g} s", is_unknown=changes) from None
-    return _judged(response, body)
+    return response, body
 
 
 async def _read(response: httpx.Response, limit: int) -> bytes:
