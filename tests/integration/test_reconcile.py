@@ -1,0 +1,427 @@
+"""`stockhook reconcile` between a simulated Ovoko and real tables."""
+
+import asyncio
+import json
+import subprocess
+import tracemalloc
+from bisect import bisect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.stack import Stack, free_port
+from worker.reconcile.difference import Difference
+from worker.reconcile.reconciliation import reconcile
+from worker.reconcile.subject import Page
+from worker.simulate.faults import Fault
+from worker.simulate.faults import Kind as FaultKind
+from worker.simulate.marketplace import Request, Response, as_json
+from worker.simulate.ovoko import PASSWORD, USER_TOKEN, USERNAME, OrderReturn, Ovoko, Part
+from worker.simulate.server import serving
+from worker.simulate.simulation import Simulation
+
+LONG_AGO = "2026-03-01T10:00:00Z"
+
+INSERT_PARTS = """
+INSERT INTO parts (part_id, status, occurred_at, event_id, revision)
+SELECT number::text, '{status}', '2026-03-01 09:00:00Z', gen_random_uuid(), 1
+FROM generate_series({first}, {last}) AS number
+"""
+
+INSERT_RETURN = """
+INSERT INTO returns (return_id, order_id, opened_at, updated_at, update_count, revision)
+VALUES ('{0}', '{1}', {2}, {3}, 0, 1)
+"""
+
+
+@dataclass(slots=True)
+class Moving:
+    """An Ovoko to which something happens, once, right before or right after it was asked for a path."""
+
+    ovoko: Ovoko
+    before: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
+    after: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
+
+    async def handle(self, request: Request) -> Response:
+        if request.path in self.before:
+            await self.before.pop(request.path)()
+        response = await self.ovoko.handle(request)
+        if request.path in self.after:
+            await self.after.pop(request.path)()
+        return response
+
+
+@dataclass(slots=True)
+class World:
+    stack: Stack
+    ovoko: Ovoko
+    moving: Moving
+    simulation: Simulation
+    url: str
+
+    async def reconcile(self, *arguments: str, **overrides: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            "STOCKHOOK_OVOKO_API_URL": f"{self.url}/ovoko",
+            "STOCKHOOK_OVOKO_USERNAME": USERNAME,
+            "STOCKHOOK_OVOKO_PASSWORD": PASSWORD,
+            "STOCKHOOK_OVOKO_USER_TOKEN": USER_TOKEN,
+            "STOCKHOOK_OVOKO_CALLS_PER_SECOND": "1000",
+            **overrides,
+        }
+        # The server is on this loop.
+        return await asyncio.to_thread(self.stack.run, "reconcile", "ovoko", *arguments, **environment)
+
+    async def found(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+        """Its exit code and its JSON."""
+        done = await self.reconcile(*arguments, "--json")
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+    async def has(self, status: str, first: int, last: int | None = None) -> None:
+        """Our rows of parts, as of 9:00."""
+        await self.stack.execute(INSERT_PARTS.format(status=status, first=first, last=last or first))
+
+    def lists(self, status: int | str, first: int, last: int | None = None, at: str = LONG_AGO) -> None:
+        for number in range(first, (last or first) + 1):
+            self.ovoko.parts[number] = Part(id=number, status=status, updated_at=at)
+
+
+@pytest.fixture
+async def world(stack: Stack) -> AsyncIterator[World]:
+    ovoko = Ovoko()
+    moving = Moving(ovoko)
+    async with simulated(moving) as (simulation, url):
+        yield World(stack, ovoko, moving, simulation, url)
+
+
+@asynccontextmanager
+async def simulated(marketplace: Any) -> AsyncIterator[tuple[Simulation, str]]:
+    simulation = Simulation({"ovoko": marketplace})
+    async with serving(simulation) as port:
+        yield simulation, f"http://127.0.0.1:{port}"
+
+
+async def test_the_same_on_both_sides_is_no_drift(world: World) -> None:
+    await world.has("in_warehouse", 1, 150)
+    await world.has("sold_in_allegro", 151, 250)
+    world.lists(0, 1, 150)
+    world.lists(2, 151, 250)
+
+    code, found = await world.found("parts")
+
+    del found["seconds"]
+    assert code == 0
+    assert found == {
+        "marketplace": "ovoko",
+        "what": "parts",
+        "since": None,
+        "listed": 250,
+        "total_count": 250,
+        "pages": 3,
+        "listed_twice": 0,
+        "not_listed_at_least": 0,
+        "here": 250,
+        "looked_at_again": 0,
+        "unchecked": 0,
+        "unanswered": [],
+        "differences": [],
+        "drift": 0,
+        "is_conclusive": True,
+    }
+
+
+async def test_each_kind_of_drift_of_parts_is_found(world: World) -> None:
+    await world.has("in_warehouse", 1, 120)
+    await world.has("in_warehouse", 201)
+    await world.has("returned", 202)
+    world.lists(0, 1, 120)
+    world.lists(2, 201)
+    world.lists("reserved", 203)
+
+    code, found = await world.found("parts")
+
+    ours_at, theirs_at = "2026-03-01T09:00:00+00:00", "2026-03-01T10:00:00+00:00"
+    common = {"column": "status", "may_be_under_way": False}
+    assert code == 1
+    assert (found["drift"], found["is_conclusive"]) == (3, True)
+    assert found["differences"] == [
+        {
+            "id": "201",
+            "kind": "different",
+            "here": "in_warehouse",
+            "there": "2 (sold)",
+            "here_at": ours_at,
+            "there_at": theirs_at,
+            **common,
+        },
+        {
+            "id": "202",
+            "kind": "only_here",
+            "here": "returned",
+            "there": None,
+            "here_at": ours_at,
+            "there_at": None,
+            **common,
+        },
+        {
+            "id": "203",
+            "kind": "only_there",
+            "here": None,
+            "there": "reserved",
+            "here_at": None,
+            "there_at": theirs_at,
+            **common,
+        },
+    ]
+
+
+async def test_each_kind_of_drift_of_returns_is_found(world: World) -> None:
+    at = "'2026-03-01 09:00:00Z'"
+    await world.stack.execute(INSERT_RETURN.format(1, 10, at, "NULL"))
+    await world.stack.execute(INSERT_RETURN.format(2, 20, at, "NULL"))
+    await world.stack.execute(INSERT_RETURN.format(3, 30, "NULL", at))
+    await world.stack.execute(INSERT_RETURN.format(4, 40, at, "NULL"))
+    for return_id, order_id in ((1, 10), (2, 21), (3, 30), *((number, 50) for number in range(50, 75))):
+        world.ovoko.returns[return_id] = OrderReturn(id=return_id, order_id=order_id, created_at=LONG_AGO)
+
+    code, found = await world.found("returns")
+
+    different = [
+        (one["id"], one["kind"], one["column"], one["here"], one["there"]) for one in found["differences"][:4]
+    ]
+    assert code == 1
+    assert found["listed"] == 28
+    assert len(found["differences"]) == 3 + 25
+    assert different == [
+        ("2", "different", "order_id", "20", "21"),
+        ("3", "different", "opened_at", None, "2026-03-01T10:00:00+00:00"),
+        ("4", "only_here", "order_id", "40", None),
+        ("50", "only_there", "status", None, "New"),
+    ]
+
+
+async def test_a_person_gets_a_table_and_what_it_means(world: World) -> None:
+    await world.has("in_warehouse", 13)
+    world.lists("sold\x1b[31m[/b]", 13)
+
+    done = await world.reconcile("parts", COLUMNS="160")
+
+    assert done.returncode == 1
+    assert "in_warehouse" in done.stdout
+    assert "sold?[31m[/b]" in done.stdout
+    assert "1 of 1 listed there, on 1 pages; 1 rows here; 1 looked different, 1 are" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+async def test_a_part_that_slips_between_two_pages_is_not_taken_for_missing(world: World) -> None:
+    await world.has("in_warehouse", 1, 19)
+    await world.has("sold", 20)
+    await world.has("in_warehouse", 21, 150)
+    world.lists(0, 1, 50, at="2026-03-01T09:00:00Z")
+    world.lists(0, 51, 150)
+
+    async def sell() -> None:
+        # The newest come first, so it leaves the second page for the first, which was read.
+        world.lists(2, 20, at="2026-03-01T12:00:00Z")
+
+    world.moving.after["/v2/get/parts"] = sell
+    code, found = await world.found("parts")
+
+    assert (code, found["differences"]) == (0, [])
+    assert (found["listed"], found["listed_twice"], found["not_listed_at_least"]) == (150, 1, 0)
+    assert found["pages"] == 4
+
+
+async def test_what_slips_twice_makes_the_comparison_inconclusive(world: World) -> None:
+    class CountingOneMore(Ovoko):
+        async def handle(self, request: Request) -> Response:
+            document = orjson.loads((await world.ovoko.handle(request)).body)
+            document["pagination"]["total_count"] += 1
+            return as_json(200, document)
+
+    await world.has("in_warehouse", 1, 9)
+    world.lists(0, 1, 9)
+    world.simulation.marketplaces = {"ovoko": CountingOneMore()}
+    code, found = await world.found("parts")
+    done = await world.reconcile("parts")
+
+    assert (code, found["differences"], found["is_conclusive"]) == (1, [], False)
+    assert found["not_listed_at_least"] == 1
+    assert "1 or more slipped from page to page in two readings" in " ".join(done.stdout.split())
+
+
+async def test_a_part_whose_event_comes_meanwhile_is_not_reported(world: World) -> None:
+    await world.has("in_warehouse", 1)
+    world.lists(2, 1)
+
+    async def event_comes() -> None:
+        await world.stack.execute("UPDATE parts SET status = 'sold'")
+
+    world.moving.before["/get/part/1"] = event_comes
+    code, found = await world.found("parts")
+
+    assert (code, found["looked_at_again"], found["differences"]) == (0, 1, [])
+
+
+async def test_a_change_of_just_now_is_shown_but_is_no_drift_yet(world: World) -> None:
+    await world.has("in_warehouse", 1)
+    world.lists(2, 1, at=datetime.now(UTC).isoformat())
+
+    code, found = await world.found("parts")
+    done = await world.reconcile("parts")
+
+    assert (code, found["drift"]) == (0, 0)
+    assert [(one["id"], one["may_be_under_way"]) for one in found["differences"]] == [("1", True)]
+    assert "their events may still be under way" in done.stdout
+
+
+async def test_no_more_are_looked_at_again_than_was_asked_for(world: World) -> None:
+    await world.has("in_warehouse", 1, 3)
+    world.lists(2, 2, 3)
+
+    code, found = await world.found("parts", "--most", "2")
+
+    assert code == 1
+    assert [(one["id"], one["kind"]) for one in found["differences"]] == [
+        ("2", "different"),
+        ("3", "different"),
+    ]
+    assert (found["looked_at_again"], found["unchecked"], found["is_conclusive"]) == (2, 1, False)
+
+
+async def test_since_leaves_out_what_is_older_on_both_sides(world: World) -> None:
+    await world.has("in_warehouse", 1, 3)
+    await world.stack.execute("UPDATE parts SET occurred_at = '2026-02-01Z' WHERE part_id <> '1'")
+    world.lists(2, 1, at="2026-02-01T10:00:00Z")
+    world.lists(2, 3)
+
+    code, found = await world.found("parts", "--since", "2026-03-01")
+
+    # The first is not listed, being older there, and is asked for by its id; the second is older here.
+    assert code == 1
+    assert [(one["id"], one["kind"]) for one in found["differences"]] == [
+        ("1", "different"),
+        ("3", "different"),
+    ]
+    assert (found["here"], found["listed"], found["since"]) == (1, 1, "2026-03-01T00:00:00+00:00")
+
+
+async def test_an_answer_that_is_missing_for_one_part_spoils_no_other(world: World) -> None:
+    await world.has("in_warehouse", 11, 12)
+    world.lists(2, 11, 12)
+    world.simulation.faults.ask(Fault(kind=FaultKind.ERROR, path="/get/part/11"))
+
+    code, found = await world.found("parts")
+
+    assert code == 1
+    assert [one["id"] for one in found["differences"]] == ["12"]
+    assert found["unanswered"] == [{"id": "11", "reason": "HTTP 500"}]
+    assert found["is_conclusive"] is False
+
+
+async def test_several_missing_answers_end_it(world: World) -> None:
+    await world.has("in_warehouse", 11, 15)
+    world.lists(2, 11, 15)
+    world.simulation.faults.ask(Fault(kind=FaultKind.WRONG_TYPES, path="/get/part/"))
+
+    done = await world.reconcile("parts")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("stockhook: Ovoko's API: HTTP 200, status_code: string_type")
+
+
+async def test_a_list_that_does_not_go_on_is_an_error(world: World) -> None:
+    class Repeating(Ovoko):
+        async def handle(self, request: Request) -> Response:
+            rows = [{"id": 1, "status": 0}]
+            document = {"data": rows, "pagination": {"total_count": 10**9}, "status_code": "R200"}
+            return as_json(200, document)
+
+    world.simulation.marketplaces = {"ovoko": Repeating()}
+    done = await world.reconcile("parts")
+
+    assert done.returncode == 1
+    assert done.stderr == "stockhook: Ovoko's API: page 4 of the list shows nothing new, as those before it\n"
+
+
+async def test_a_list_that_is_empty_but_says_otherwise_is_an_error(world: World) -> None:
+    class Empty(Ovoko):
+        async def handle(self, request: Request) -> Response:
+            return as_json(200, {"data": [], "pagination": {"total_count": 7}, "status_code": "R200"})
+
+    await world.has("in_warehouse", 1, 7)
+    world.simulation.marketplaces = {"ovoko": Empty()}
+    done = await world.reconcile("parts")
+
+    assert done.returncode == 1
+    assert done.stderr == "stockhook: Ovoko's API: the list says that it holds 7, and shows none\n"
+
+
+async def test_returns_whose_list_ignores_the_page_end(world: World) -> None:
+    class OnePage(Ovoko):
+        async def handle(self, request: Request) -> Response:
+            same = Request(request.method, request.path, {}, request.headers, request.body)
+            return await world.ovoko.handle(same)
+
+    world.ovoko.returns[1] = OrderReturn(id=1, order_id=10, created_at=LONG_AGO)
+    await world.stack.execute(INSERT_RETURN.format(1, 10, "'2026-03-01 09:00:00Z'", "NULL"))
+    world.simulation.marketplaces = {"ovoko": OnePage()}
+    code, found = await world.found("returns")
+
+    assert (code, found["listed"], found["pages"]) == (0, 1, 2)
+
+
+async def test_how_it_ends_when_it_cannot_be_done(world: World) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    unreachable = await world.reconcile("parts", STOCKHOOK_OVOKO_API_URL=nobody)
+    refused = await world.reconcile("parts", STOCKHOOK_OVOKO_PASSWORD="another-password")
+    without = await asyncio.to_thread(world.stack.run, "reconcile", "ovoko", "parts")
+    wrong = await world.reconcile("parts", "--most", "0")
+
+    codes = [done.returncode for done in (unreachable, refused, without, wrong)]
+    assert codes == [69, 1, 78, 2]
+    assert "Ovoko's API: cannot connect" in unreachable.stderr
+    assert "R401 (Wrong username, password or user token)" in refused.stderr
+    assert "STOCKHOOK_OVOKO_USERNAME, STOCKHOOK_OVOKO_PASSWORD, STOCKHOOK_OVOKO_USER_TOKEN" in without.stderr
+    assert "another-password" not in refused.stderr
+
+
+@dataclass(slots=True)
+class Many:
+    """A marketplace and tables that hold the same, made up as they are asked for."""
+
+    ids: list[str]
+
+    async def page(self, number: int, since: datetime | None) -> Page[str]:
+        return Page(dict.fromkeys(self.ids[(number - 1) * 100 : number * 100], ""), len(self.ids))
+
+    async def one(self, entity_id: str) -> str | None:
+        return entity_id
+
+    async def ours(self, entity_ids: list[str]) -> dict[str, str]:
+        return dict.fromkeys(entity_ids, "")
+
+    async def our_ids(self, after: str, since: datetime | None, most: int) -> list[str]:
+        first = bisect(self.ids, after)
+        return self.ids[first : first + most]
+
+    def compare(self, here: str | None, there: str | None) -> Difference | None:
+        return None
+
+
+async def test_memory_does_not_grow_with_what_is_compared() -> None:
+    many = Many([f"{number:08}" for number in range(40_000)])
+    tracemalloc.start()
+    try:
+        found = await reconcile(many, since=None, most=1000, report=lambda name, done, total: None)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert (found.listing.entities, found.ours, found.doubts) == (40_000, 40_000, 0)
+    assert peak < 1_000_000

@@ -1,0 +1,86 @@
+"""What differs between a marketplace's row and ours."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from schemas.ovoko_api import ListedPart, OrderReturn
+from worker.reconcile.difference import (
+    UNDER_WAY,
+    Difference,
+    Kind,
+    OurPart,
+    OurReturn,
+    compare_part,
+    compare_return,
+)
+
+NINE = datetime(2026, 3, 1, 9, tzinfo=UTC)
+TEN = datetime(2026, 3, 1, 10, tzinfo=UTC)
+
+PART = OurPart("13", "sold_in_ebay", NINE)
+RETURN = OurReturn("7", "70", NINE, None)
+
+
+def there(status: str) -> ListedPart:
+    return ListedPart(part_id="13", status=status, updated_at=TEN.isoformat())
+
+
+def test_a_part_of_the_same_status_is_no_difference() -> None:
+    assert compare_part(PART, there("2")) is None
+
+
+def test_a_part_of_another_status_is_shown_with_both_instants() -> None:
+    assert compare_part(PART, there("0")) == Difference(
+        "13", Kind.DIFFERENT, "status", "sold_in_ebay", "0 (in stock)", NINE, TEN
+    )
+
+
+def test_a_part_of_one_side_alone_is_shown_with_that_side() -> None:
+    only_here = Difference("13", Kind.ONLY_HERE, "status", "sold_in_ebay", None, NINE, None)
+    only_there = Difference("13", Kind.ONLY_THERE, "status", None, "reserved", None, TEN)
+
+    assert (compare_part(PART, None), compare_part(None, there("reserved"))) == (only_here, only_there)
+
+
+@pytest.mark.parametrize(
+    ("ours", "order_id", "difference"),
+    [
+        (RETURN, "70", None),
+        (RETURN, "71", Difference("7", Kind.DIFFERENT, "order_id", "70", "71", NINE, TEN)),
+        (
+            OurReturn("7", "70", None, NINE),
+            "70",
+            Difference("7", Kind.DIFFERENT, "opened_at", None, TEN.isoformat(), NINE, TEN),
+        ),
+        (None, "70", Difference("7", Kind.ONLY_THERE, "status", None, "New", None, TEN)),
+    ],
+)
+def test_a_return_differs_by_its_order_or_by_an_opening_that_never_came(
+    ours: OurReturn | None, order_id: str, difference: Difference | None
+) -> None:
+    theirs = OrderReturn(return_id="7", order_id=order_id, status="New", created_at=TEN.isoformat())
+
+    assert compare_return(ours, theirs) == difference
+
+
+def test_a_return_that_is_here_alone_goes_by_its_newest_instant() -> None:
+    ours = OurReturn("7", "70", NINE, TEN)
+
+    assert compare_return(ours, None) == Difference("7", Kind.ONLY_HERE, "order_id", "70", None, TEN, None)
+
+
+@pytest.mark.parametrize(
+    ("there_at", "may_be"),
+    [
+        (TEN, True),
+        (TEN - UNDER_WAY + timedelta(seconds=1), True),
+        (TEN - UNDER_WAY, False),
+        (TEN + timedelta(seconds=1), False),  # their clock: it proves nothing
+        (None, False),
+    ],
+)
+def test_what_changed_there_just_now_may_still_be_under_way(there_at: datetime | None, may_be: bool) -> None:
+    difference = Difference("13", Kind.DIFFERENT, "status", "sold", "returned", NINE, there_at)
+
+    assert difference.is_under_way(TEN) is may_be

@@ -1,0 +1,1 @@
+"""Comparing a marketplace's own lists with the projections."""

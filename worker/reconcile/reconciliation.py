@@ -1,0 +1,186 @@
+"""A reconciliation: read the marketplace's list and our tables, and look again at what seems to differ.
+
+Pages are cut from a list that moves meanwhile: an entity can be on two of them, or slip from one to
+another that was read before. So a page shows what is there, never what is missing; what is missing, and
+all else that seems to differ, is asked for by its id before it is reported.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import monotonic
+from typing import TypeVar
+
+from worker.outbound import CallFailed, OddAnswer
+from worker.reconcile.difference import Difference, Kind
+from worker.reconcile.scratch import Scratch
+from worker.reconcile.subject import Subject
+
+MOST_PAGES = 100_000
+FRUITLESS_PAGES = 3
+UNANSWERED_RUN = 3
+OUR_IDS = 1_000
+
+_ORDER = {kind: place for place, kind in enumerate(Kind)}
+
+Here = TypeVar("Here")
+There = TypeVar("There")
+
+# What is done now, how much of it, and of how much (None: not known).
+Report = Callable[[str, int, int | None], None]
+
+
+@dataclass(slots=True)
+class Listing:
+    """What the marketplace's list came to: entities on its pages, and how often one came again."""
+
+    pages: int = 0
+    entities: int = 0
+    repeated: int = 0
+    readings: int = 0
+    total_count: int | None = None
+
+    @property
+    def slipped(self) -> int:
+        """How many at least were on no page that was read."""
+        return max(0, (self.total_count or 0) - self.entities)
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What a reconciliation came to.
+
+    `ours` is how many of our rows were looked up in the list; `unchecked` how many seem to differ and
+    were not looked at again; `unanswered` for which the marketplace had no answer, and why.
+    """
+
+    listing: Listing
+    ours: int
+    doubts: int
+    unchecked: int
+    differences: tuple[Difference, ...]
+    unanswered: dict[str, str]
+    ended_at: datetime
+    seconds: float
+
+    @property
+    def drift(self) -> list[Difference]:
+        return [one for one in self.differences if not one.is_under_way(self.ended_at)]
+
+    @property
+    def is_conclusive(self) -> bool:
+        """Whether nothing else can differ, but what changed since."""
+        return not (self.unchecked or self.unanswered or self.listing.slipped)
+
+
+async def reconcile(
+    subject: Subject[Here, There], *, since: datetime | None, most: int, report: Report
+) -> Reconciled:
+    """Compare; look again at so many differences at most.
+
+    Raises:
+        CallFailed
+        DatabaseUnavailable
+    """
+    began = monotonic()
+    with Scratch() as scratch:
+        listing = Listing()
+        await _read_list(subject, since, scratch, listing, report)
+        if listing.slipped:
+            # Once more: of the few that slipped, hardly one does so twice.
+            await _read_list(subject, since, scratch, listing, report)
+        ours = await _read_ours(subject, since, scratch, report)
+        second = _SecondLook()
+        doubts = scratch.count_doubts()
+        await second.look(subject, scratch, min(doubts, most), report)
+    return Reconciled(
+        listing,
+        ours,
+        doubts,
+        max(0, doubts - most),
+        tuple(sorted(second.differences, key=lambda one: (_ORDER[one.kind], one.entity_id))),
+        second.unanswered,
+        datetime.now(UTC),
+        monotonic() - began,
+    )
+
+
+async def _read_list(
+    subject: Subject[Here, There],
+    since: datetime | None,
+    scratch: Scratch,
+    listing: Listing,
+    report: Report,
+) -> None:
+    """Raises OddAnswer, where the list does not end or is not what it says."""
+    fruitless = on_pages = 0
+    listing.readings += 1
+    for number in range(1, MOST_PAGES + 1):
+        page = await subject.page(number, since)
+        ours = await subject.ours(list(page.entities))
+        compared = {
+            entity_id: subject.compare(ours.get(entity_id), there)
+            for entity_id, there in page.entities.items()
+        }
+        known = scratch.note_listed(
+            {entity_id: None if one is None else one.kind for entity_id, one in compared.items()}
+        )
+        fresh = len(compared) - known
+        on_pages += len(compared)
+        listing.pages += 1
+        listing.entities += fresh
+        listing.repeated += known if listing.readings == 1 else 0
+        listing.total_count = page.total_count
+        report("list", min(on_pages, listing.entities), page.total_count)
+        if not compared or (page.total_count is not None and on_pages >= page.total_count):
+            break
+        fruitless = 0 if fresh or listing.readings > 1 else fruitless + 1
+        if fruitless and page.total_count is None:
+            # A list that does not say how long it is ends so, too.
+            break
+        if fruitless >= FRUITLESS_PAGES:
+            raise OddAnswer(f"page {number} of the list shows nothing new, as those before it")
+    else:
+        raise OddAnswer(f"the list does not end after {MOST_PAGES:,} pages")
+    if listing.total_count and not on_pages:
+        raise OddAnswer(f"the list says that it holds {listing.total_count:,}, and shows none")
+
+
+async def _read_ours(
+    subject: Subject[Here, There], since: datetime | None, scratch: Scratch, report: Report
+) -> int:
+    count, after = 0, ""
+    while entity_ids := await subject.our_ids(after, since, OUR_IDS):
+        scratch.doubt_unlisted(entity_ids)
+        count += len(entity_ids)
+        after = entity_ids[-1]
+        report("our rows", count, None)
+    return count
+
+
+@dataclass(slots=True)
+class _SecondLook:
+    """What still differs when the marketplace, and then our table, is asked for one entity alone."""
+
+    differences: list[Difference] = field(default_factory=list)
+    unanswered: dict[str, str] = field(default_factory=dict)
+
+    async def look(self, subject: Subject[Here, There], scratch: Scratch, count: int, report: Report) -> None:
+        """Raises CallFailed, where several answers after another are missing."""
+        run = 0
+        for done, entity_id in enumerate(scratch.doubts(count), start=1):
+            try:
+                there = await subject.one(entity_id)
+                run = 0
+            except CallFailed as error:
+                run += 1
+                if run >= UNANSWERED_RUN:
+                    raise
+                self.unanswered[entity_id] = str(error)
+                continue
+            # Ours last: an event that came meanwhile has settled it.
+            here = (await subject.ours([entity_id])).get(entity_id)
+            difference = subject.compare(here, there)
+            if difference is not None:
+                self.differences.append(difference)
+            report("second look", done, count)
