@@ -29,7 +29,13 @@ whose id begins with `fault-`.
 Faults are asked for at `/control/faults`: POST one as JSON, GET those that wait, DELETE all. A fault has a
 `kind`, and may have a `method`, a `path` (what is to be in the path, such as an order's id), `times`
 (without, for ever) and `seconds` (how late, how far apart, Retry-After). An order `fault-slow`, or
-`fault-slow-2`, has its fault by itself. `/control/requests` tells what was answered. The kinds:
+`fault-slow-2`, has its fault by itself. `/control/requests` tells what was answered.
+
+Ovoko has no parts and no returns at first: POST a JSON list of them to `/ovoko/control/parts` or
+`/ovoko/control/returns` (`[{{"id": 13, "status": 2, "updated_at": "2026-03-01T10:00:00Z"}}]`), which adds or
+replaces; DELETE forgets all, or one (`/ovoko/control/parts/13`).
+
+The kinds:
 
 {chr(10).join(f"* `{kind}`: {words}" for kind, words in WORDS.items())}
 """
