@@ -3,11 +3,11 @@
 No type carries a customer's name, address, telephone number, email address or bank details.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import NamedTuple
 from uuid import UUID
 
 import orjson
@@ -160,26 +160,33 @@ class Change:
     before: State | None
     after: State
 
-    def data(self) -> bytes:
-        """As JSON."""
-        told = {"event_id": self.event_id, "before": self.before, "after": self.after}
-        return orjson.dumps(told, default=str, option=orjson.OPT_UTC_Z)
+
+class Published(NamedTuple):
+    """A change as it is published: a CloudEvent."""
+
+    type: str
+    subject: str
+    body: bytes
 
 
-def cloud_event(row: Mapping[str, Any]) -> bytes:
-    """The CloudEvent of a row of the table `changes`."""
-    return orjson.dumps(
-        {
+def encode(changes: Sequence[Change]) -> bytes:
+    """The changes of one batch, for the table `changes`."""
+    return orjson.dumps(changes, default=str, option=orjson.OPT_UTC_Z)
+
+
+def cloud_events(batch_id: UUID, sequence: int, changes: bytes) -> Iterator[Published]:
+    """The CloudEvents of a row of the table `changes`."""
+    for place, change in enumerate(orjson.loads(changes)):
+        event = {
             "specversion": "1.0",
-            "id": str(row["change_id"]),
+            "id": f"{batch_id}.{place}",
             "source": SOURCE,
-            "type": PREFIX + row["type"],
-            "subject": row["subject"],
-            "time": row["occurred_at"],
+            "type": PREFIX + change["type"],
+            "subject": change["subject"],
+            "time": change["occurred_at"],
             "datacontenttype": "application/json",
             # An extension of CloudEvents; compares as text.
-            "sequence": f"{row['sequence']:020}",
-            "data": orjson.Fragment(row["data"]),
-        },
-        option=orjson.OPT_UTC_Z,
-    )
+            "sequence": f"{sequence:019}.{place:04}",
+            "data": {name: change[name] for name in ("event_id", "before", "after")},
+        }
+        yield Published(PREFIX + change["type"], change["subject"], orjson.dumps(event))

@@ -175,7 +175,7 @@ async def _transact(
         effects = await project(family, connection, events, tells=tells) if events else NO_EFFECTS
         await event_log.note(connection, family.name, effects)
         await event_log.note_reuse(connection, claimed.findings)
-        await outbox.write(connection, effects.changes)
+        await outbox.write(connection, family.name, effects.changes)
         fates = [
             (candidate.envelope, Fate.APPLIED if position in claimed.positions else Fate.DUPLICATE)
             for position, candidate in enumerate(candidates)

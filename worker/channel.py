@@ -123,6 +123,30 @@ class Channel:
                 message.content_type,
             )
 
+    async def tell(self, messages: Sequence[Message], deadline: float) -> None:
+        """Publish several to whoever is bound, which may be nobody, and wait for all confirms.
+
+        Raises:
+            BrokerUnavailable: Some may have arrived.
+        """
+        with translating():
+            if self._channel.is_closed:
+                raise Lost
+            confirms = [
+                self._tap.publish(
+                    message.exchange,
+                    message.routing_key,
+                    message.type,
+                    message.headers,
+                    message.body,
+                    deadline,
+                    message.content_type,
+                    mandatory=False,
+                )
+                for message in messages
+            ]
+            await asyncio.gather(*confirms)
+
     async def consume(
         self,
         queue: str,

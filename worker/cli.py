@@ -18,6 +18,7 @@ from worker.broker import Broker
 from worker.channel import BrokerUnavailable, TopologyMismatch
 from worker.database import DatabaseUnavailable, TransactionConflict
 from worker.definitions import definitions as definitions_of
+from worker.expected import expected_topology
 from worker.failure import describe
 from worker.grants import grant_tables
 from worker.ingest import rsgi
@@ -38,7 +39,7 @@ from worker.runtime import DatabaseBehind, EndedByItself, consume
 from worker.settings import BadSettings, Settings
 from worker.status import look, look_at_ingest
 from worker.supervisor import obey_parent, run_all
-from worker.topology import Exchange, Queue, topology
+from worker.topology import Exchange, Queue
 
 app = App(
     name="stockhook",
@@ -194,17 +195,17 @@ def audit(*, json: Json = False, patience: float = PATIENCE_SECONDS) -> None:
 
 
 def _definitions(settings: Settings) -> dict[str, Any]:
-    return definitions_of(topology(settings.delays), vhost_of(settings.amqp_url.get_secret_value()))
+    return definitions_of(expected_topology(settings), vhost_of(settings.amqp_url.get_secret_value()))
 
 
 async def _declare(settings: Settings) -> None:
     async with _broker(settings).connection() as link:
         channel = await link.channel()
-        await channel.declare(topology(settings.delays))
+        await channel.declare(expected_topology(settings))
 
 
 async def _compare(settings: Settings) -> tuple[list[str], str | None]:
-    expected = topology(settings.delays)
+    expected = expected_topology(settings)
     items: list[Exchange | Queue] = [*expected.exchanges, *expected.queues]
     async with _broker(settings).connection() as link:
         found = [await link.difference(item) for item in items]

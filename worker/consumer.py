@@ -96,6 +96,11 @@ class Consumer:
             return "everything fails: trying one event at a time"
         return self._trouble
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether more waits here than one batch takes."""
+        return len(self._window) >= self.settings.batch_size
+
     def _measure(self) -> None:
         """Have the gauges say how we are, whenever they are read."""
         name = self.family.name

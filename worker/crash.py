@@ -17,6 +17,7 @@ POINTS = (
     "committed",
     "retry_published",
     "change_published",
+    "change_delivered",
     "acked",
     "dead_letter_kept",
     "replay_begun",

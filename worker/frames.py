@@ -35,6 +35,7 @@ _INTEGER = ord("l")
 
 _BASIC = 60
 _MANDATORY = b"\x01"
+_OPTIONAL = b"\x00"
 _PERSISTENT = b"\x02"
 _APPLICATION = b"\x09stockhook"
 
@@ -69,13 +70,17 @@ def publish_frames(
     body: bytes,
     frame_max: int,
     content_type: str = JSON,
+    *,
+    mandatory: bool = True,
 ) -> bytes:
-    """A persistent, mandatory publish. Body frames are `frame_max` bytes at most.
+    """A persistent publish; one that is `mandatory` comes back where no queue takes it.
+
+    Body frames are `frame_max` bytes at most.
 
     Raises:
         ValueError: A name is longer than 255 bytes.
     """
-    method = _PUBLISH + _name(exchange) + _name(routing_key) + _MANDATORY
+    method = _PUBLISH + _name(exchange) + _name(routing_key) + (_MANDATORY if mandatory else _OPTIONAL)
     header = b"".join(
         (
             _CONTENT_HEADER.pack(_BASIC, 0, len(body), _OUR_PROPERTIES),

@@ -20,6 +20,9 @@ from worker.topology import CHANGES, EVENTS, PROBE, QUARANTINE, RETURN, dead_que
 NOTHING = "^$"
 PREFIX = "^stockhook\\."
 
+# The queues of those who are told of changes over HTTP; their dead letters and retry steps are not read.
+SUBSCRIBERS = r"stockhook\.webhook\.[a-z0-9-]+"
+
 
 @dataclass(frozen=True, slots=True)
 class BrokerUser:
@@ -56,7 +59,7 @@ def broker_users() -> tuple[BrokerUser, ...]:
             "stockhook_consumer",
             "`stockhook consume`: takes from its queues, passes on to retry steps and dead letters",
             write=_one_of([RETURN, QUARANTINE, PROBE, CHANGES]),
-            read=_one_of([*consumed, QUARANTINE]),
+            read=_one_of([*consumed, QUARANTINE], SUBSCRIBERS),
         ),
         BrokerUser(
             "stockhook_operator",
@@ -73,8 +76,8 @@ def broker_users() -> tuple[BrokerUser, ...]:
     )
 
 
-def _one_of(names: Iterable[str]) -> str:
-    return "^(" + "|".join(re.escape(name) for name in names) + ")$"
+def _one_of(names: Iterable[str], *patterns: str) -> str:
+    return "^(" + "|".join([*map(re.escape, names), *patterns]) + ")$"
 
 
 def broker_commands(users: Sequence[BrokerUser], vhost: str) -> list[str]:

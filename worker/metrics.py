@@ -137,6 +137,12 @@ CHANGE_DELAY_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
     registry=CONSUMER,
 )
+WEBHOOKS = Counter(
+    "stockhook_webhooks_total",
+    "Posts to subscribers of the change feed: delivered, failed (to a retry step), or dead",
+    ["subscriber", "result"],
+    registry=CONSUMER,
+)
 MISSING = Gauge(
     "stockhook_missing", "Accepted events that are nowhere to be found", ["family"], registry=CONSUMER
 )

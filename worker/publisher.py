@@ -1,6 +1,7 @@
 """The connection for publishing alone, kept up by a loop of its own."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -84,11 +85,18 @@ class Publisher:
 
     async def publish(self, message: Message) -> None:
         """Raises as `Channel.publish` does; at once where there is no connection."""
+        await self._over(lambda channel: channel.publish(message, self.deadline))
+
+    async def tell(self, messages: Sequence[Message]) -> None:
+        """Raises as `Channel.tell` does; at once where there is no connection."""
+        await self._over(lambda channel: channel.tell(messages, self.deadline))
+
+    async def _over(self, publish: Callable[[Channel], Awaitable[None]]) -> None:
         channel = self._channel
         if channel is None or not channel.is_open:
             raise BrokerUnavailable("not connected")
         try:
-            await channel.publish(message, self.deadline)
+            await publish(channel)
         except BrokerUnavailable:
             if channel is self._channel:
                 self._doubted.set()

@@ -11,6 +11,7 @@ from consumers.registry import FAMILIES
 from worker import metrics
 from worker.audit import measure_regularly
 from worker.broker import Broker
+from worker.changes.deliverer import Deliverer
 from worker.changes.relay import Relay
 from worker.consumer import Consumer
 from worker.database import Database, DatabaseUnavailable
@@ -101,7 +102,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
                 if settings.keep_dead_letters
                 else []
             )
-            relays = []
+            relays: list[Relay | Deliverer] = []
             if settings.changes:
                 # The copies of failed events must not wait behind changes, nor changes behind them.
                 feed = await stack.enter_async_context(
@@ -112,7 +113,18 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
                         settings.declare_topology,
                     )
                 )
-                relays = [Relay(database, feed, stopping)]
+                relays = [
+                    Relay(
+                        database,
+                        feed,
+                        stopping,
+                        gives_way=lambda: any(consumer.is_behind for consumer in consumers),
+                    ),
+                    *(
+                        Deliverer(subscriber, settings, broker, publisher, stopping)
+                        for subscriber in settings.subscribers
+                    ),
+                ]
             await _run(consumers, [*keepers, *relays], publisher, stopping, settings.shutdown_grace)
     log.info("consumers.stopped")
 
@@ -126,7 +138,7 @@ def _collect_garbage_rarely() -> None:
 
 async def _run(
     consumers: Sequence[Consumer],
-    others: Sequence[Keeper | Relay],
+    others: Sequence[Keeper | Relay | Deliverer],
     publisher: Publisher,
     stopping: asyncio.Event,
     grace: float,

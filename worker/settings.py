@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from worker.changes.subscriber import Subscriber, read_subscribers
 from worker.exposure import (
     other_machines,
     refuse_exposed_broker,
@@ -93,6 +94,13 @@ def _api_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
     if parts.scheme == "http" and other_machines(text) and not _allows_plaintext(info):
         raise ValueError("must start with https://: it would send passwords to another machine in clear")
     return SecretStr(text.rstrip("/"))
+
+
+def _subscribers(told: SecretStr, info: ValidationInfo) -> SecretStr:
+    for subscriber in read_subscribers(told.get_secret_value()):
+        if not subscriber.url.startswith("https://") and not info.data.get("changes_private_targets"):
+            raise ValueError(f"{subscriber.name}: its url must start with https://")
+    return told
 
 
 def _is_development(info: ValidationInfo) -> bool:
@@ -274,6 +282,16 @@ class Settings(BaseSettings):
         default=True,
         description="Consumers publish each change of a projection to the exchange `stockhook.changes`",
     )
+    changes_private_targets: bool = Field(
+        default=False,
+        description="Whether who is told of changes over HTTP may be at private, loopback or link-local "
+        "addresses, and without TLS",
+    )
+    changes_webhooks: Annotated[SecretStr, AfterValidator(_subscribers)] = Field(
+        default=SecretStr("[]"),
+        description="Who is told of changes over HTTP, as JSON: "
+        '`[{"name": "shop", "url": "https://…", "types": ["part.*"], "secret": "whsec_…"}]`',
+    )
     shutdown_grace: float = Field(
         default=6.0, gt=0, le=300, description="Seconds to finish what is in hand after SIGTERM"
     )
@@ -300,6 +318,10 @@ class Settings(BaseSettings):
     @property
     def delays(self) -> tuple[timedelta, ...]:
         return tuple(timedelta(seconds=seconds) for seconds in self.retry_delays)
+
+    @property
+    def subscribers(self) -> tuple[Subscriber, ...]:
+        return read_subscribers(self.changes_webhooks.get_secret_value())
 
     @property
     def ingest_url(self) -> str:

@@ -104,6 +104,23 @@ def topology(delays: Sequence[timedelta], families: Iterable[str] = FAMILIES) ->
     )
 
 
+def webhook_topology(delays: Sequence[timedelta], lane: str, routing_keys: Iterable[str]) -> Topology:
+    """What one subscriber to changes over HTTP needs: the queues of a family, by its lane's name.
+
+    However many processes deliver, one at a time does, so that changes keep their order.
+    """
+    first, *others = _family_queues(lane, delays)
+    queues = (Queue(first.name, {**first.arguments, "x-single-active-consumer": True}), *others)
+    return Topology(
+        exchanges=(Exchange(CHANGES, "topic"), Exchange(RETURN, "direct")),
+        queues=queues,
+        bindings=(
+            *(Binding(CHANGES, first.name, routing_key) for routing_key in routing_keys),
+            *(Binding(RETURN, queue.name, queue.name) for queue in queues),
+        ),
+    )
+
+
 def _family_queues(family: str, delays: Sequence[timedelta]) -> list[Queue]:
     return [
         _queue(

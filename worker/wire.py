@@ -114,6 +114,8 @@ class ChannelTap:
         body: bytes,
         deadline: float,
         content_type: str = JSON,
+        *,
+        mandatory: bool = True,
     ) -> asyncio.Future[None]:
         """Write a publish; the result is its confirm, within `deadline` seconds (to a tenth).
 
@@ -126,7 +128,14 @@ class ChannelTap:
         tag = self._published + 1
         properties = Properties(len(body), f"{self._prefix}.{tag}", message_type, headers)
         frames = publish_frames(
-            self._number, exchange, routing_key, properties, body, self._frame_max, content_type
+            self._number,
+            exchange,
+            routing_key,
+            properties,
+            body,
+            self._frame_max,
+            content_type,
+            mandatory=mandatory,
         )
         self._write(frames)
         self._published = tag

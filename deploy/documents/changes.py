@@ -23,7 +23,7 @@ nobody is bound a change goes to nobody; what was published before you bind is n
 | `type` | `stockhook.` and what became of it, as below |
 | `subject` | the entity's id at the marketplace |
 | `time` | when it happened, by the marketplace's clock |
-| `sequence` | 20 digits; of one entity, later changes have greater ones |
+| `sequence` | compares as text; of one entity, later changes have greater ones |
 | `data.event_id` | the webhook event that did it |
 | `data.before`, `data.after` | the entity's fields; `before` is null for one that was not known |
 

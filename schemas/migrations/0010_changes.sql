@@ -1,27 +1,24 @@
 -- migrate:up
--- Whoever publishes the changes of a lane locks the lane's row: so the changes of one entity, which are
--- all in one lane, go out in their order, however many publish.
-CREATE TABLE change_lanes (lane smallint PRIMARY KEY);
-COMMENT ON TABLE change_lanes IS 'What relays lock: each entity has its changes in one lane';
-INSERT INTO change_lanes SELECT generate_series(0, 15);
+-- Whoever publishes the changes of a family locks its row: so the changes of one entity go out in their
+-- order, however many publish.
+CREATE TABLE change_lanes (family text PRIMARY KEY);
+COMMENT ON TABLE change_lanes IS 'What relays lock, one row a family';
+INSERT INTO change_lanes VALUES ('inventory'), ('orders'), ('returns'), ('buybacks'), ('reminders');
 
 CREATE TABLE changes (
-    -- References nothing: to look there would wait for whoever publishes the lane.
-    lane smallint NOT NULL,
+    family text NOT NULL,
     sequence bigint GENERATED ALWAYS AS IDENTITY,
-    change_id uuid NOT NULL DEFAULT gen_random_uuid(),
-    type text NOT NULL,
-    subject text NOT NULL,
-    occurred_at timestamptz NOT NULL,
+    batch_id uuid NOT NULL DEFAULT gen_random_uuid(),
     changed_at timestamptz NOT NULL DEFAULT now(),
-    data bytea NOT NULL,
-    PRIMARY KEY (lane, sequence)
-) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
-COMMENT ON TABLE changes IS 'Changes of projections that are still to be published; written with the change, deleted once the broker has confirmed';
-COMMENT ON COLUMN changes.sequence IS 'In the order of the changes of one entity';
-COMMENT ON COLUMN changes.change_id IS 'By which a subscriber knows a change that it was told twice';
-COMMENT ON COLUMN changes.subject IS 'The entity''s id at the marketplace';
-COMMENT ON COLUMN changes.data IS 'JSON: the event, the state before and after';
+    changes bytea NOT NULL,
+    PRIMARY KEY (family, sequence)
+);
+-- It lives for milliseconds: not worth packing.
+ALTER TABLE changes ALTER COLUMN changes SET STORAGE EXTERNAL;
+COMMENT ON TABLE changes IS 'Changes that are still to be published, a row for each batch; written with them, deleted once the broker has confirmed them';
+COMMENT ON COLUMN changes.sequence IS 'Of one entity, later changes have greater ones';
+COMMENT ON COLUMN changes.batch_id IS 'With the place in the batch, the id by which a subscriber knows a change that it was told twice';
+COMMENT ON COLUMN changes.changes IS 'JSON: an array of type, subject, event_id, occurred_at, before and after';
 
 -- migrate:down
 DROP TABLE changes;

@@ -33,6 +33,7 @@ def machine(tmp_path: Path) -> Path:
 
 def verify(machine: Path) -> str:
     units = ["stockhook-ingest.service", "stockhook-migrate.service", "stockhook.target"]
+    units += ["stockhook-retain.service", "stockhook-retain.timer"]
     units += [f"stockhook-consumer@{family}.service" for family in FAMILIES]
     return system_tool("systemd-analyze", "verify", "--man=no", f"--root={machine}", *units).stderr
 
@@ -86,6 +87,7 @@ def test_each_unit_gets_the_secrets_that_it_needs_and_no_others() -> None:
     }
     assert secrets("stockhook-consumer@.service") == {"amqp_url", "database_url"}
     assert secrets("stockhook-migrate.service") == {"database_url"}
+    assert secrets("stockhook-retain.service") == {"database_url"}
 
 
 def text(name: str) -> str:

@@ -17,7 +17,7 @@ SPOOL_POINTS = ("spooled", "drained")
 # In test_dead_letters.py and test_dead_commands.py.
 DEAD_LETTER_POINTS = ("dead_letter_kept", "replay_begun", "replay_published")
 # In test_changes.py.
-CHANGE_POINTS = ("change_published",)
+CHANGE_POINTS = ("change_published", "change_delivered")
 
 # Fails for one return, until it is mended.
 POISON = """

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -9,7 +10,7 @@ import pytest
 
 from consumers.registry import FAMILIES, FAMILY_OF
 from schemas import examples
-from schemas.changes import Change, cloud_event
+from schemas.changes import Change, cloud_events, encode
 from schemas.events import Payload, parse, routing_key_of
 from tests.unit import events
 from tests.unit.events import flat, item, order, part, returned, snapshot
@@ -67,21 +68,26 @@ def test_the_type_says_what_happened(payloads: Sequence[Payload], expected: Sequ
 def test_a_change_shows_the_state_before_and_after() -> None:
     _, change = told(part("reserved", external_id="shelf 4"), part("sold", 1))
 
-    assert orjson.loads(change.data()) == {
-        "event_id": str(events.event_id(1)),
-        "before": {
-            "part_id": "13",
-            "status": "reserved",
-            "since": "2026-03-01T12:00:00Z",
-            "external_id": "shelf 4",
-        },
-        "after": {
-            "part_id": "13",
-            "status": "sold",
-            "since": "2026-03-01T12:00:01Z",
-            "external_id": "shelf 4",
-        },
-    }
+    assert orjson.loads(encode([change])) == [
+        {
+            "type": "part.sold",
+            "subject": "13",
+            "event_id": str(events.event_id(1)),
+            "occurred_at": "2026-03-01T12:00:01Z",
+            "before": {
+                "part_id": "13",
+                "status": "reserved",
+                "since": "2026-03-01T12:00:00Z",
+                "external_id": "shelf 4",
+            },
+            "after": {
+                "part_id": "13",
+                "status": "sold",
+                "since": "2026-03-01T12:00:01Z",
+                "external_id": "shelf 4",
+            },
+        }
+    ]
 
 
 def test_no_change_tells_of_a_customer() -> None:
@@ -96,7 +102,7 @@ def test_no_change_tells_of_a_customer() -> None:
             customer["customerPaymentDetails"] = {"sealed": "sealed-canary", "accountNumberEnding": "canary"}
         payload = parse(example.provider, orjson.dumps(document))
         secret |= {text for text in _texts(customer) if len(text) > 3}
-        said += b"".join(change.data() for change in told(payload))
+        said += encode(told(payload))
 
     assert secret
     assert not {text for text in secret if text.encode() in said}
@@ -118,31 +124,30 @@ def _texts(value: Any) -> set[str]:
 
 
 def test_a_cloud_event_has_what_the_specification_asks_for() -> None:
-    (change,) = told(part("sold"))
-    row = {
-        "change_id": events.event_id("a change"),
-        "sequence": 42,
-        "type": change.type,
-        "subject": change.subject,
-        "occurred_at": change.occurred_at,
-        "data": change.data(),
-    }
+    batch_id = events.event_id("a batch")
+    changes = told(part("reserved"), part("sold", 1))
+    _, (name, subject, body) = cloud_events(batch_id, 42, encode(changes))
 
-    assert orjson.loads(cloud_event(row)) == {
+    assert (name, subject) == ("stockhook.part.sold", "13")
+    assert orjson.loads(body) == {
         "specversion": "1.0",
-        "id": str(events.event_id("a change")),
+        "id": f"{batch_id}.1",
         "source": "/stockhook",
         "type": "stockhook.part.sold",
         "subject": "13",
-        "time": "2026-03-01T12:00:00Z",
+        "time": "2026-03-01T12:00:01Z",
         "datacontenttype": "application/json",
-        "sequence": "00000000000000000042",
-        "data": orjson.loads(change.data()),
+        "sequence": "0000000000000000042.0001",
+        "data": {
+            "event_id": str(changes[1].event_id),
+            "before": orjson.loads(orjson.dumps(changes[1].before, option=orjson.OPT_UTC_Z)),
+            "after": orjson.loads(orjson.dumps(changes[1].after, option=orjson.OPT_UTC_Z)),
+        },
     }
 
 
 def test_of_each_subject_one_change_is_published_at_a_time() -> None:
-    rows = [{"subject": subject, "sequence": number} for number, subject in enumerate("aababc")]
-    sequences = [[row["sequence"] for row in wave] for wave in waves(rows)]
+    rows = list(enumerate("aababc"))
+    found = [[number for number, _ in wave] for wave in waves(rows, itemgetter(1))]
 
-    assert sequences == [[0, 2, 5], [1, 4], [3]]
+    assert found == [[0, 2, 5], [1, 4], [3]]

@@ -7,9 +7,10 @@ from worker.broker import Broker, Link
 from worker.channel import BrokerRefused, BrokerUnavailable
 from worker.doctor.finding import Finding, clock_difference, error, ok, warning
 from worker.doctor.versions import check_version
+from worker.expected import expected_topology
 from worker.management import Management, ManagementUnavailable, Snapshot
 from worker.settings import Settings
-from worker.topology import Exchange, Queue, Topology, topology
+from worker.topology import Exchange, Queue, Topology
 
 PROBE_SECONDS = 3.0
 LEAST_FREE_BYTES = 1_000_000_000
@@ -19,7 +20,7 @@ LEADERLESS = "delete it and run `stockhook topology`; what it held is in no reac
 
 async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
     """Raises: BrokerUnavailable."""
-    expected = topology(settings.delays)
+    expected = expected_topology(settings)
     snapshot: Snapshot | None = None
     if settings.management_url is not None:
         management = Management(

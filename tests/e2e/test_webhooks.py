@@ -1,0 +1,156 @@
+"""Changes over HTTP: signed, retried by the ladder, and nobody held up by somebody else."""
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from tests.e2e.endpoint import Endpoint, Request, endpoint, failing_first
+from tests.e2e.test_changes import has_died, lives, post_all, status_change
+from tests.stack import Stack, until
+
+KEY = bytes(range(32))
+SECRET = "whsec_" + base64.b64encode(KEY).decode()
+SUBSCRIBED = "STOCKHOOK_CHANGES_WEBHOOKS"
+
+
+Tell = Callable[..., None]
+
+
+@pytest.fixture
+async def tell(stack: Stack) -> AsyncIterator[Tell]:
+    """Have subscribers be told, each given by name and URL. Their queues go with the test."""
+    names: list[str] = []
+
+    def configure(*subscribers: tuple[str, str], private: bool = True) -> None:
+        names.extend(name for name, _ in subscribers)
+        stack.environment[SUBSCRIBED] = json.dumps(
+            [{"name": name, "url": url, "types": ["part.*"], "secret": SECRET} for name, url in subscribers]
+        )
+        stack.environment["STOCKHOOK_CHANGES_PRIVATE_TARGETS"] = str(private).lower()
+
+    yield configure
+    # Who still runs would declare them again.
+    stack.close()
+    for name in names:
+        for step in ("", ".retry.1s", ".retry.2s", ".retry.3s", ".dead"):
+            await stack.delete_queue(f"stockhook.webhook.{name}{step}")
+
+
+def event_of(request: Request) -> dict[str, Any]:
+    event: dict[str, Any] = json.loads(request.body)
+    return event
+
+
+def has_got(target: Endpoint, requests: int) -> Any:
+    async def look() -> bool:
+        return len(target.requests) >= requests
+
+    return look
+
+
+async def test_a_change_is_posted_signed(stack: Stack, tell: Tell) -> None:
+    async with endpoint() as shop:
+        tell(("shop", shop.url))
+        await stack.started("run")
+        await stack.post_ovoko(status_change(1, "13", "sold"))
+        await until(has_got(shop, 1), "it is told")
+
+    (request,) = shop.requests
+    event, headers = event_of(request), request.headers
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + request.body
+    expected = base64.b64encode(hmac.digest(KEY, signed, hashlib.sha256)).decode()
+    assert event["type"] == "stockhook.part.sold"
+    assert headers["webhook-id"] == event["id"]
+    assert headers["webhook-signature"] == f"v1,{expected}"
+    assert headers["content-type"] == "application/cloudevents+json"
+
+
+async def test_what_fails_comes_again_by_the_ladder_under_the_same_id(stack: Stack, tell: Tell) -> None:
+    async with endpoint(failing_first(2)) as shop:
+        tell(("shop", shop.url))
+        await stack.started("run")
+        await stack.post_ovoko(status_change(1, "13", "sold"))
+        await until(has_got(shop, 3), "it is taken at the third attempt")
+
+    assert len({request.headers["webhook-id"] for request in shop.requests}) == 1
+    assert len({request.body for request in shop.requests}) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "attempts", "reason"),
+    [
+        (500, 4, "it answered 500"),
+        # Not followed.
+        (302, 4, "it answered 302"),
+        (410, 1, "it answered 410"),
+    ],
+)
+async def test_what_is_never_taken_is_a_dead_letter(
+    stack: Stack, tell: Tell, status: int, attempts: int, reason: str
+) -> None:
+    async with endpoint(lambda _: status) as shop:
+        tell(("shop", shop.url))
+        await stack.started("run")
+        await stack.post_ovoko(status_change(1, "13", "sold"))
+        await until(lambda: _is_dead(stack), "it is dead", 30)
+    letter = await stack.get("stockhook.webhook.shop.dead")
+
+    assert len(shop.requests) == attempts
+    assert letter is not None
+    assert letter.headers["x-reason"] == reason
+
+
+async def _is_dead(stack: Stack) -> bool:
+    async with stack.broker.connection() as link:
+        depth = await link.depth("stockhook.webhook.shop.dead")
+    return depth is not None and depth.ready == 1
+
+
+async def test_a_slow_subscriber_delays_no_other(stack: Stack, tell: Tell) -> None:
+    bodies = lives(parts=5, steps=6)
+    async with endpoint(lambda _: None) as slow, endpoint() as quick:
+        tell(("slow", slow.url), ("quick", quick.url))
+        await stack.started("run")
+        await post_all(stack, bodies)
+        await until(has_got(quick, len(bodies)), "the quick one has all", 8)
+        assert len(slow.requests) < len(bodies)
+
+
+async def test_a_private_address_is_not_called_unless_allowed(stack: Stack, tell: Tell) -> None:
+    async with endpoint() as inside:
+        tell(("shop", inside.url.replace("http://127.0.0.1", "https://localhost")), private=False)
+        await stack.started("run")
+        await stack.post_ovoko(status_change(1, "13", "sold"))
+        await until(lambda: _is_dead(stack), "it is dead", 30)
+    letter = await stack.get("stockhook.webhook.shop.dead")
+
+    assert inside.requests == []
+    assert letter is not None
+    assert letter.headers["x-reason"] == "it leads to a private address"
+
+
+async def test_who_dies_after_an_answer_delivers_again_in_order(stack: Stack, tell: Tell) -> None:
+    bodies = lives(parts=3, steps=6)
+    async with endpoint() as shop:
+        tell(("shop", shop.url))
+        await stack.started("ingest")
+        dying = stack.start("consume", "inventory", STOCKHOOK_CRASH_AT="change_delivered:2")
+        await post_all(stack, bodies)
+        await until(lambda: has_died(dying), "it dies")
+        await stack.started("consume", "inventory")
+
+        async def has_all() -> bool:
+            return len({request.headers["webhook-id"] for request in shop.requests}) == len(bodies)
+
+        await until(has_all, "all is told")
+
+    first = {event["id"]: event for event in map(event_of, reversed(shop.requests))}
+    last: dict[str, Any] = {}
+    for event in reversed(first.values()):
+        assert event["data"]["before"] == last.get(event["subject"])
+        last[event["subject"]] = event["data"]["after"]

@@ -1,0 +1,54 @@
+"""Who is told of changes over HTTP: what the settings may say, and how a message is signed."""
+
+import json
+from typing import Any
+
+import pytest
+
+from worker.changes.subscriber import read_subscribers
+from worker.changes.target import signed_headers
+
+SHOP = {
+    "name": "shop",
+    "url": "https://shop.example/hooks",
+    "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+}
+
+
+def test_a_message_is_signed_as_the_standard_shows() -> None:
+    """Source: the example of the Standard Webhooks and Svix documents."""
+    (subscriber,) = read_subscribers(json.dumps([SHOP]))
+    headers = signed_headers(
+        subscriber.key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}'
+    )
+
+    assert headers == [
+        ("webhook-id", "msg_p5jXN8AQM9LWM0D4loKWxJek"),
+        ("webhook-timestamp", "1614265330"),
+        ("webhook-signature", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "Shop 1"}, "0.name"),
+        ({"url": "ftp://shop.example"}, "must start with https://"),
+        ({"url": "https://user:secret-canary@shop.example"}, "neither user nor fragment"),
+        ({"secret": "secret-canary"}, "whsec_ and the base64"),
+        ({"secret": "whsec_c2VjcmV0LWNhbmFyeQ=="}, "24 to 64 bytes"),
+        ({"types": []}, "0.types"),
+        ({"typos": ["part.*"]}, "0.typos"),
+    ],
+)
+def test_what_is_wrong_is_named_without_its_value(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match="0") as refused:
+        read_subscribers(json.dumps([{**SHOP, **change}]))
+
+    assert words in str(refused.value)
+    assert "canary" not in str(refused.value)
+
+
+def test_two_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="a name of its own"):
+        read_subscribers(json.dumps([SHOP, SHOP]))

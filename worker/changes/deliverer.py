@@ -1,0 +1,153 @@
+"""Delivers changes to one subscriber over HTTP: its own queue, its own ladder, its own breaker."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+
+import orjson
+import structlog
+
+from schemas.changes import CONTENT_TYPE
+from worker import metrics
+from worker.breaker import Breaker
+from worker.broker import Broker, keep_connected
+from worker.changes.relay import waves
+from worker.changes.subscriber import Subscriber
+from worker.changes.target import Gone, NotDelivered, Target
+from worker.channel import BrokerUnavailable, Channel, Message, Unroutable
+from worker.crash import crash_point
+from worker.patience import LastedTooLong, Stopped, patiently, pause
+from worker.publisher import Publisher
+from worker.retry import Exhausted, Retry, after_failure
+from worker.settings import Settings
+from worker.topology import RETURN, dead_queue, family_queue, retry_queue, webhook_topology
+from worker.watch import keep_watch
+from worker.wire import Delivery
+
+log = structlog.get_logger(__name__)
+
+# At a time: a slow endpoint holds up no more than these, and nobody else's.
+PREFETCH = 10
+WATCHDOG_SECONDS = 5.0
+
+# Copies of what failed must not be held for longer than the broker lets us.
+LONGEST_HOLD_SECONDS = 600.0
+
+
+@dataclass(slots=True)
+class Deliverer:
+    """At least once: a crash between an answer and the ack delivers again, under the same `webhook-id`."""
+
+    subscriber: Subscriber
+    settings: Settings
+    broker: Broker
+    publisher: Publisher
+    stopping: asyncio.Event
+    _breaker: Breaker = field(default_factory=Breaker)
+
+    async def run(self) -> None:
+        """Deliver until we stop, whatever happens to broker and endpoint meanwhile."""
+        target = Target.of(
+            self.subscriber.url,
+            self.subscriber.key,
+            connections=PREFETCH,
+            allow_private=self.settings.changes_private_targets,
+        )
+        try:
+            await keep_connected(self.subscriber.lane, partial(self._session, target), self.stopping)
+        finally:
+            await target.close()
+
+    async def _session(self, target: Target) -> None:
+        arrived: asyncio.Queue[Delivery | None] = asyncio.Queue()
+        async with self.broker.connection() as link:
+            channel = await link.channel()
+            delays, lane = self.settings.delays, self.subscriber.lane
+            expected = webhook_topology(delays, lane, self.subscriber.routing_keys)
+            await channel.provide(expected, declares=self.settings.declare_topology)
+            channel.on_cancelled(partial(arrived.put_nowait, None))
+            await channel.consume(family_queue(lane), lane, PREFETCH, arrived.put_nowait)
+            watch = asyncio.create_task(self._end_when_lost(channel, arrived))
+            with suppress(Stopped, LastedTooLong, BrokerUnavailable, Unroutable):
+                await self._work(channel, target, arrived)
+            watch.cancel()
+
+    async def _end_when_lost(self, channel: Channel, arrived: asyncio.Queue[Delivery | None]) -> None:
+        try:
+            is_subscribed = partial(channel.is_subscribed, family_queue(self.subscriber.lane))
+            await keep_watch(channel, self.stopping, WATCHDOG_SECONDS, is_subscribed)
+        finally:
+            arrived.put_nowait(None)
+
+    async def _work(self, channel: Channel, target: Target, arrived: asyncio.Queue[Delivery | None]) -> None:
+        while (delivery := await arrived.get()) is not None:
+            batch = [delivery]
+            while not self._breaker.is_open and len(batch) < PREFETCH and not arrived.empty():
+                another = arrived.get_nowait()
+                if another is None:
+                    return
+                batch.append(another)
+            await pause(self._breaker.pause_seconds, self.stopping)
+            if self.stopping.is_set():
+                return
+            await self._deliver_all(channel, target, batch)
+
+    async def _deliver_all(self, channel: Channel, target: Target, batch: Sequence[Delivery]) -> None:
+        for wave in waves(batch, lambda delivery: delivery.headers.get("x-subject")):
+            await asyncio.gather(*(self._deliver(target, delivery) for delivery in wave))
+        crash_point("change_delivered")
+        await channel.ack_up_to(batch[-1].tag)
+
+    async def _deliver(self, target: Target, delivery: Delivery) -> None:
+        """Have it taken, or copied to where it goes on. Raises: Stopped, LastedTooLong."""
+        name = self.subscriber.name
+        try:
+            await target.post(_id_of(delivery), delivery.body)
+        except NotDelivered as failure:
+            self._breaker.failed()
+            copy = self._copy(delivery, failure)
+            is_dead = copy.routing_key == dead_queue(self.subscriber.lane)
+            metrics.WEBHOOKS.labels(name, "dead" if is_dead else "failed").inc()
+            log.warning("webhook.failed", subscriber=name, to=copy.routing_key, reason=str(failure))
+            await patiently(
+                lambda: self.publisher.publish(copy),
+                (BrokerUnavailable, Unroutable),
+                self.stopping,
+                longest_pause=5,
+                at_most=LONGEST_HOLD_SECONDS,
+            )
+        else:
+            self._breaker.succeeded()
+            metrics.WEBHOOKS.labels(name, "delivered").inc()
+
+    def _copy(self, delivery: Delivery, failure: NotDelivered) -> Message:
+        lane, now = self.subscriber.lane, datetime.now(UTC).isoformat()
+        attempt = _attempt_of(delivery.headers)
+        step = after_failure(attempt, self.settings.delays)
+        if isinstance(failure, Gone):
+            step = Exhausted()
+        match step:
+            case Retry(delay, next_attempt):
+                queue, attempt = retry_queue(lane, delay), next_attempt
+            case Exhausted():
+                queue = dead_queue(lane)
+        headers: dict[str, str | int] = {
+            "x-subject": str(delivery.headers.get("x-subject", "")),
+            "x-first-failed-at": str(delivery.headers.get("x-first-failed-at", now)),
+            "x-last-failed-at": now,
+            "x-attempt": attempt,
+            "x-reason": str(failure),
+        }
+        return Message(RETURN, queue, delivery.type, headers, delivery.body, CONTENT_TYPE)
+
+
+def _attempt_of(headers: Mapping[str, object]) -> int:
+    told = headers.get("x-attempt")
+    return told if isinstance(told, int) else 1
+
+
+def _id_of(delivery: Delivery) -> str:
+    return str(orjson.loads(delivery.body)["id"])

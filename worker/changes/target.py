@@ -1,0 +1,137 @@
+"""Posts to merchants' endpoints: signed, bounded, and never to where only we should reach."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from time import time
+from typing import Any
+
+import httpcore
+
+from schemas.changes import CONTENT_TYPE
+from worker.failure import describe
+
+# An answer that takes longer is a failure.
+ANSWER_SECONDS = 10.0
+LONGEST_ANSWER = 65_536
+
+_TIMEOUTS = {"connect": 5.0, "read": ANSWER_SECONDS, "write": 5.0, "pool": ANSWER_SECONDS}
+
+
+class NotDelivered(Exception):
+    """The endpoint did not take it. The text says why, without anything that it sent."""
+
+
+class Gone(NotDelivered):
+    """The endpoint says that it will never take anything again (410)."""
+
+
+class _Forbidden(Exception):
+    pass
+
+
+class _PublicAddresses(httpcore.AsyncNetworkBackend):
+    """Connects to an address that was looked at, not to a name that may lead elsewhere by then."""
+
+    def __init__(self) -> None:
+        self._backend = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109  # as httpcore calls it
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise httpcore.ConnectError("its name leads nowhere") from error
+        addresses = [str(entry[4][0]) for entry in found]
+        if not all(map(_is_public, addresses)):
+            raise _Forbidden
+        return await self._backend.connect_tcp(addresses[0], port, timeout, local_address, socket_options)
+
+    async def connect_unix_socket(self, *_: object, **__: object) -> httpcore.AsyncNetworkStream:
+        raise _Forbidden
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+@dataclass(slots=True)
+class Target:
+    """One endpoint; its connections are kept."""
+
+    url: str
+    key: bytes
+    _pool: httpcore.AsyncConnectionPool
+
+    @classmethod
+    def of(cls, url: str, key: bytes, *, connections: int, allow_private: bool) -> "Target":
+        backend = None if allow_private else _PublicAddresses()
+        return cls(
+            url, key, httpcore.AsyncConnectionPool(max_connections=connections, network_backend=backend)
+        )
+
+    async def close(self) -> None:
+        await self._pool.aclose()
+
+    async def post(self, webhook_id: str, body: bytes) -> None:
+        """Raises: NotDelivered. Redirects are not followed; of what it answers, the status counts."""
+        headers = [
+            ("content-type", CONTENT_TYPE),
+            ("user-agent", "stockhook"),
+            *signed_headers(self.key, webhook_id, int(time()), body),
+        ]
+        try:
+            async with (
+                asyncio.timeout(ANSWER_SECONDS),
+                self._pool.stream(
+                    "POST", self.url, headers=headers, content=body, extensions={"timeout": _TIMEOUTS}
+                ) as answer,
+            ):
+                status = answer.status
+                await _read_to_keep(answer)
+        except _Forbidden as error:
+            raise NotDelivered("it leads to a private address") from error
+        except TimeoutError as error:
+            raise NotDelivered(f"no answer within {ANSWER_SECONDS:.0f} s") from error
+        except Exception as error:
+            raise NotDelivered(describe(error)) from error
+        if status == 410:
+            raise Gone("it answered 410")
+        if not 200 <= status < 300:
+            raise NotDelivered(f"it answered {status}")
+
+
+async def _read_to_keep(answer: httpcore.Response) -> None:
+    """A connection whose answer was read is used again; one that says too much is closed."""
+    size = 0
+    async for piece in answer.aiter_stream():
+        size += len(piece)
+        if size > LONGEST_ANSWER:
+            return
+
+
+def _is_public(address: str) -> bool:
+    found = ip_address(address)
+    found = getattr(found, "ipv4_mapped", None) or found
+    return found.is_global and not found.is_multicast
+
+
+def signed_headers(key: bytes, webhook_id: str, timestamp: int, body: bytes) -> list[tuple[str, str]]:
+    """As Standard Webhooks 1.0 has them (source: standardwebhooks.com)."""
+    signature = hmac.digest(key, f"{webhook_id}.{timestamp}.".encode() + body, hashlib.sha256)
+    return [
+        ("webhook-id", webhook_id),
+        ("webhook-timestamp", str(timestamp)),
+        ("webhook-signature", f"v1,{base64.b64encode(signature).decode()}"),
+    ]
