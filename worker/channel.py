@@ -167,6 +167,7 @@ class Channel:
         routing_keys: Sequence[str],
         tag: str,
         on_delivery: Callable[[Delivery], None],
+        prefetch: int = LISTEN_PREFETCH,
     ) -> None:
         """The same of what an exchange gets from now on, over a queue that goes with the connection.
 
@@ -178,7 +179,7 @@ class Channel:
             assert declared.queue is not None, "the broker names it"
             for routing_key in routing_keys:
                 await self._channel.queue_bind(declared.queue, exchange, routing_key)
-        await self.consume(declared.queue, tag, LISTEN_PREFETCH, on_delivery)
+        await self.consume(declared.queue, tag, prefetch, on_delivery)
 
     async def cancel_consumers(self) -> None:
         """Have nothing more delivered; what was delivered stays in hand."""

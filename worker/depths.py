@@ -13,6 +13,7 @@ import structlog
 from consumers.registry import FAMILIES
 from worker import metrics
 from worker.broker import Broker, Link
+from worker.changes import outbox
 from worker.database import Database
 from worker.dead.letter import QUARANTINE_LANE
 from worker.dead.store import WAITING_BY_LANE
@@ -83,16 +84,17 @@ async def _measure(link: Link, measured: Sequence[Measured]) -> None:
     metrics.QUEUES_MEASURED_AT.set_to_current_time()
 
 
-async def measure_dead_letters_regularly(database: Database, stopping: asyncio.Event) -> None:
-    """Count what waits in the table until we stop. While that fails the gauge says nothing."""
+async def measure_tables_regularly(database: Database, stopping: asyncio.Event) -> None:
+    """Count what waits in tables until we stop. While that fails the gauge of dead letters says nothing."""
     while not stopping.is_set():
         try:
             async with database.connection() as connection:
                 waiting = {row["lane"]: row["letters"] for row in await connection.fetch(WAITING_BY_LANE)}
+                metrics.CHANGES_WAITING_SECONDS.set(await outbox.oldest(connection))
             for lane in (*FAMILIES, QUARANTINE_LANE):
                 metrics.DEAD_LETTERS.labels(lane).set(waiting.get(lane, 0))
         except Exception as error:
             # Whatever it was, the next time may do.
             metrics.DEAD_LETTERS.clear()
-            log.warning("dead_letters.uncounted", error=describe(error))
+            log.warning("tables.unmeasured", error=describe(error))
         await pause(MEASURE_DEAD_LETTERS_EVERY_SECONDS, stopping)

@@ -131,6 +131,11 @@ CHANGES_PUBLISHED = Counter(
     ["type"],
     registry=CONSUMER,
 )
+CHANGES_WAITING_SECONDS = Gauge(
+    "stockhook_changes_waiting_seconds",
+    "Age of the oldest change that is still to be published; 0 when there is none",
+    registry=CONSUMER,
+)
 CHANGE_DELAY_SECONDS = Histogram(
     "stockhook_change_delay_seconds",
     "Time from a change to its confirmed publish, of the oldest of those published together",

@@ -16,7 +16,7 @@ from worker.changes.relay import Relay
 from worker.consumer import Consumer
 from worker.database import Database, DatabaseUnavailable
 from worker.dead.keeper import Keeper
-from worker.depths import measure_dead_letters_regularly, measure_queues_regularly
+from worker.depths import measure_queues_regularly, measure_tables_regularly
 from worker.event_log import add_months_regularly
 from worker.lifetime import hang_watch, stop_on_signals
 from worker.migrations import Migration, pending
@@ -91,7 +91,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
                 measure_queues_regularly(Broker(url, "consumer-gauges"), settings.delays, stopping)
             )
             stack.callback(depths.cancel)
-            counting = asyncio.create_task(measure_dead_letters_regularly(database, stopping))
+            counting = asyncio.create_task(measure_tables_regularly(database, stopping))
             stack.callback(counting.cancel)
             adding = asyncio.create_task(add_months_regularly(database, stopping))
             stack.callback(adding.cancel)

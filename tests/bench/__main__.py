@@ -49,7 +49,7 @@ def main(
     Parameters
     ----------
     only
-        Some measures, comma-separated: drain, drain-buyback, drain-mixed, ingest, latency, growth,
+        Some measures, comma-separated: drain, drain-buyback, drain-mixed, ingest, latency, feed, growth,
         memory, ladder, scaling.
     rounds
         How often each contestant has its turn in each measure: 3 by default.

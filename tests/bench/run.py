@@ -11,6 +11,7 @@ from deploy.local.services import Services, Unavailable
 from tests.bench.conditions import Condition, conditions, other_work
 from tests.bench.lineup import OTHERS_PYTHON
 from tests.bench.measures.drain import drain_buyback, drain_mixed, drain_parts
+from tests.bench.measures.feed import feed
 from tests.bench.measures.growth import growth
 from tests.bench.measures.ingest import ingest
 from tests.bench.measures.ladder import ladder
@@ -34,6 +35,7 @@ MEASURES: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
     "drain-mixed": drain_mixed,
     "ingest": ingest,
     "latency": latency,
+    "feed": feed,
     "growth": growth,
     "memory": memory,
     "ladder": ladder,

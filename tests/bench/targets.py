@@ -14,6 +14,7 @@ TARGETS = (
     Target("ingest", Bound.AT_LEAST, 1.5, FASTAPI.name),
     Target("latency at 300 events/s, p50", Bound.AT_MOST, 15),
     Target("latency at 300 events/s, p99", Bound.AT_MOST, 1, FASTSTREAM.name),
+    Target("change feed at 300 events/s, from the commit, p50", Bound.AT_MOST, 100),
     Target("growth, drain parts", Bound.AT_LEAST, 0.9, "2,000,000 rows"),
     Target("memory of the ingest, 64 connections", Bound.AT_MOST, 150),
     Target("memory of the consumer, full window", Bound.AT_MOST, 150),

@@ -183,6 +183,7 @@ def test_the_measures_are_known_by_name() -> None:
         "drain-mixed",
         "ingest",
         "latency",
+        "feed",
         "growth",
         "memory",
         "ladder",

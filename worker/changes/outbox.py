@@ -44,9 +44,28 @@ RETURNING changes.sequence, batch_id, changed_at, changes
 """
 
 
+OLDEST = """
+SELECT coalesce(extract(epoch FROM now() - min(first.changed_at)), 0)::float8 AS seconds
+FROM change_lanes
+CROSS JOIN LATERAL (
+    SELECT changed_at
+    FROM changes
+    WHERE changes.family = change_lanes.family
+    ORDER BY sequence
+    LIMIT 1
+) AS first
+"""
+
+
 async def write(connection: Connection, family: str, changes: Sequence[Change]) -> None:
     if changes:
         await connection.execute(WRITE, family, encode(changes))
+
+
+async def oldest(connection: Connection) -> float:
+    """Seconds that the oldest change has waited; 0 when none does."""
+    (row,) = await connection.fetch(OLDEST)
+    return float(row["seconds"])
 
 
 async def take(connection: Connection, limit: int) -> list[Any]:

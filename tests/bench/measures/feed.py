@@ -1,0 +1,56 @@
+"""From the commit of a change until a subscriber has it."""
+
+from contextlib import AsyncExitStack
+from time import time
+
+import orjson
+
+from tests.bench.lineup import INGEST, TELLING
+from tests.bench.load import Prepared, play_at_rate
+from tests.bench.measures.latency import COMMITTED, FAMILIES, QUICK_SECONDS, SECONDS, WARM_UP, add, with_ids
+from tests.bench.plan import Bench
+from tests.bench.settled import accounted
+from tests.bench.world import OVOKO_SECRET, World, free_port
+from worker.broker import Broker
+from worker.topology import CHANGES
+from worker.wire import Delivery
+
+RATE = 300
+
+
+async def feed(bench: Bench) -> None:
+    seconds = QUICK_SECONDS if bench.options.is_quick else SECONDS
+    requests = with_ids(bench.world, WARM_UP + RATE * seconds)
+    measure = f"change feed at {RATE} events/s, from the commit"
+    for contestant in bench.turns(measure, (TELLING,)):
+        await bench.world.empty()
+        add(bench, measure, contestant.name, await _told_after(bench.world, requests))
+
+
+async def _told_after(world: World, requests: list[Prepared]) -> list[float]:
+    """Seconds, of each event that changed something; by the clock of this machine, which has Postgres too.
+
+    Raises:
+        Failed: An event was answered 200 and is not applied.
+    """
+    arrived: dict[str, float] = {}
+
+    def take(delivery: Delivery) -> None:
+        arrived.setdefault(orjson.loads(delivery.body)["data"]["event_id"], time())
+
+    port, log = free_port(), TELLING.log or ""
+    async with AsyncExitStack() as stack:
+        link = await stack.enter_async_context(Broker(world.services.amqp_url, "bench").connection())
+        channel = await link.channel()
+        # Acked by nobody: as many as there are.
+        await channel.listen(CHANGES, ["stockhook.#"], "bench", take, prefetch=0)
+        consumer = await stack.enter_async_context(world.running(TELLING, FAMILIES))
+        await stack.enter_async_context(world.running(INGEST, port=port, secret=OVOKO_SECRET))
+        await play_at_rate(port, requests[:WARM_UP], RATE)
+        await accounted(world, log, WARM_UP, consumer)
+        arrived.clear()
+        await play_at_rate(port, requests[WARM_UP:], RATE)
+        await accounted(world, log, len(requests), consumer)
+        await accounted(world, "changes", 0, consumer)
+    committed = {str(row[0]): row[1] for row in await world.database.fetch(COMMITTED.format(table=log))}
+    return [at - committed[event_id] for event_id, at in arrived.items()]
