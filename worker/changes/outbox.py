@@ -25,6 +25,9 @@ ORDER BY family
 FOR UPDATE SKIP LOCKED
 """
 
+# Each change of an entity waits for the confirm of the one before, which may take its time.
+BE_PATIENT = "SET LOCAL idle_in_transaction_session_timeout = '60s'"
+
 # Gone with the commit, which comes when they are published.
 TAKE = """
 DELETE FROM changes
@@ -76,5 +79,6 @@ async def take(connection: Connection, limit: int) -> list[Any]:
     lanes = [row["family"] for row in await connection.fetch(LOCK_LANES)]
     if not lanes:
         return []
+    await connection.execute(BE_PATIENT)
     # What was committed before the lanes were free is seen only by a statement that begins after.
     return sorted(await connection.fetch(TAKE, lanes, limit), key=itemgetter("sequence"))

@@ -59,12 +59,15 @@ class Relay:
     async def run(self) -> None:
         """Publish until we stop, whatever happens to broker and database meanwhile."""
         listening = asyncio.create_task(self._listen(), name="changes listener")
+        stop = asyncio.create_task(self.stopping.wait())
+        stop.add_done_callback(self._on_notification)
         try:
             with suppress(Stopped):
                 while not self.stopping.is_set():
                     await self._work_off()
         finally:
             listening.cancel()
+            stop.cancel()
             await asyncio.wait([listening])
 
     async def _work_off(self) -> None:
