@@ -85,48 +85,55 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
         await stack.enter_async_context(telling_manager(checks, stopping))
         with suppress(Stopped):
             await _refuse_when_behind(database, stopping)
-            measuring = asyncio.create_task(measure_regularly(broker, database, settings.delays, stopping))
-            stack.callback(measuring.cancel)
-            depths = asyncio.create_task(
-                measure_queues_regularly(Broker(url, "consumer-gauges"), settings.delays, stopping)
-            )
-            stack.callback(depths.cancel)
-            counting = asyncio.create_task(measure_tables_regularly(database, stopping))
-            stack.callback(counting.cancel)
-            adding = asyncio.create_task(add_months_regularly(database, stopping))
-            stack.callback(adding.cancel)
-            retaining = asyncio.create_task(retain_regularly(database, settings, stopping))
-            stack.callback(retaining.cancel)
+            for work in (
+                measure_regularly(broker, database, settings.delays, stopping),
+                measure_queues_regularly(Broker(url, "consumer-gauges"), settings.delays, stopping),
+                measure_tables_regularly(database, stopping),
+                add_months_regularly(database, stopping),
+                retain_regularly(database, settings, stopping),
+            ):
+                stack.callback(asyncio.create_task(work).cancel)
             keepers = (
                 [Keeper(tuple(names), settings, broker, database, publisher, stopping)]
                 if settings.keep_dead_letters
                 else []
             )
-            relays: list[Relay | Deliverer] = []
+            tellers: list[Relay | Deliverer] = []
             if settings.changes:
                 # The copies of failed events must not wait behind changes, nor changes behind them.
-                feed = await stack.enter_async_context(
-                    Publisher(
-                        Broker(url, "changes"),
-                        topology(settings.delays, names),
-                        CHANGE_TIMEOUT_SECONDS,
-                        settings.declare_topology,
-                    )
+                feed = Publisher(
+                    Broker(url, "changes"),
+                    topology(settings.delays, names),
+                    CHANGE_TIMEOUT_SECONDS,
+                    settings.declare_topology,
                 )
-                relays = [
-                    Relay(
-                        database,
-                        feed,
-                        stopping,
-                        gives_way=lambda: any(consumer.is_behind for consumer in consumers),
-                    ),
-                    *(
-                        Deliverer(subscriber, settings, broker, publisher, stopping)
-                        for subscriber in settings.subscribers
-                    ),
-                ]
-            await _run(consumers, [*keepers, *relays], publisher, stopping, settings.shutdown_grace)
+                await stack.enter_async_context(feed)
+                tellers = _tellers(settings, database, feed, broker, publisher, consumers, stopping)
+            await _run(consumers, [*keepers, *tellers], publisher, stopping, settings.shutdown_grace)
     log.info("consumers.stopped")
+
+
+def _tellers(
+    settings: Settings,
+    database: Database,
+    feed: Publisher,
+    broker: Broker,
+    publisher: Publisher,
+    consumers: Sequence[Consumer],
+    stopping: asyncio.Event,
+) -> list[Relay | Deliverer]:
+    """Who publishes changes, and who delivers them over HTTP."""
+
+    def are_behind() -> bool:
+        return any(consumer.is_behind for consumer in consumers)
+
+    return [
+        Relay(database, feed, stopping, gives_way=are_behind),
+        *(
+            Deliverer(subscriber, settings, broker, publisher, stopping)
+            for subscriber in settings.subscribers
+        ),
+    ]
 
 
 def _collect_garbage_rarely() -> None:

@@ -82,7 +82,7 @@ class Relay:
         )
         if passed_on and self.gives_way():
             await pause(WAIT_SHARE * (monotonic() - began), self.stopping)
-        elif not passed_on:
+        elif not passed_on and not self.stopping.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_SECONDS):
                     await self._told.wait()
