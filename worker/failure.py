@@ -7,6 +7,7 @@ class, the SQLSTATE and the place in our code instead.
 import hashlib
 import ssl
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -22,12 +23,20 @@ def describe(error: BaseException) -> str:
 
 def refused_certificate(error: BaseException) -> str | None:
     """In words, if what lies behind an error is a certificate that we do not accept."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, ssl.SSLCertVerificationError):
-            return f"its certificate is not accepted: {seen.verify_message.rstrip('.')}"
-        seen = seen.__cause__ or seen.__context__
+    for cause in _chain(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not accepted: {cause.verify_message.rstrip('.')}"
     return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what led to it. One that several tasks raise again can be its own cause."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def fingerprint(error: BaseException) -> str:

@@ -1,8 +1,10 @@
 """What is said of an exception."""
 
+import ssl
+
 import asyncpg
 
-from worker.failure import describe, fingerprint
+from worker.failure import describe, fingerprint, refused_certificate
 from worker.retry import after_failure
 
 
@@ -26,3 +28,20 @@ def test_a_database_error_is_named_by_its_sqlstate_and_quotes_nothing() -> None:
 
 def test_failures_of_one_kind_have_one_fingerprint() -> None:
     assert fingerprint(ValueError("a")) == fingerprint(ValueError("b")) != fingerprint(KeyError("a"))
+
+
+def test_a_refused_certificate_is_found_behind_other_errors() -> None:
+    refusal = ssl.SSLCertVerificationError()
+    refusal.verify_message = "self-signed certificate"
+    error = ConnectionError()
+    error.__cause__ = OSError()
+    error.__cause__.__context__ = refusal
+
+    assert refused_certificate(error) == "its certificate is not accepted: self-signed certificate"
+
+
+def test_errors_that_led_to_each_other_are_looked_through_once() -> None:
+    first, second = ConnectionError(), OSError()
+    first.__cause__, second.__context__ = second, first
+
+    assert refused_certificate(first) is None
