@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from math import nan
 
 import structlog
 
@@ -25,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 MEASURE_EVERY_SECONDS = 10.0
 MEASURE_TIMEOUT_SECONDS = 20.0
-MEASURE_DEAD_LETTERS_EVERY_SECONDS = 30.0
+MEASURE_TABLES_EVERY_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ async def _measure(link: Link, measured: Sequence[Measured]) -> None:
 
 
 async def measure_tables_regularly(database: Database, stopping: asyncio.Event) -> None:
-    """Count what waits in tables until we stop. While that fails the gauge of dead letters says nothing."""
+    """Count what waits in tables until we stop. While that fails the gauges say nothing."""
     while not stopping.is_set():
         try:
             async with database.connection() as connection:
@@ -96,5 +97,6 @@ async def measure_tables_regularly(database: Database, stopping: asyncio.Event) 
         except Exception as error:
             # Whatever it was, the next time may do.
             metrics.DEAD_LETTERS.clear()
+            metrics.CHANGES_WAITING_SECONDS.set(nan)
             log.warning("tables.unmeasured", error=describe(error))
-        await pause(MEASURE_DEAD_LETTERS_EVERY_SECONDS, stopping)
+        await pause(MEASURE_TABLES_EVERY_SECONDS, stopping)

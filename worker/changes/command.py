@@ -18,7 +18,7 @@ from worker.wire import Delivery
 
 changes = App(name="changes", help="The change feed: what became of parts, orders, returns and trade-ins.")
 
-# What is told of a change besides its fields.
+# Characters of a value that are shown.
 _LONGEST_VALUE = 60
 
 
