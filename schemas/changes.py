@@ -164,6 +164,7 @@ class Change:
 class Published(NamedTuple):
     """A change as it is published: a CloudEvent."""
 
+    change_id: str
     type: str
     subject: str
     body: bytes
@@ -177,9 +178,10 @@ def encode(changes: Sequence[Change]) -> bytes:
 def cloud_events(batch_id: UUID, sequence: int, changes: bytes) -> Iterator[Published]:
     """The CloudEvents of a row of the table `changes`."""
     for place, change in enumerate(orjson.loads(changes)):
+        change_id = f"{batch_id}.{place}"
         event = {
             "specversion": "1.0",
-            "id": f"{batch_id}.{place}",
+            "id": change_id,
             "source": SOURCE,
             "type": PREFIX + change["type"],
             "subject": change["subject"],
@@ -189,4 +191,4 @@ def cloud_events(batch_id: UUID, sequence: int, changes: bytes) -> Iterator[Publ
             "sequence": f"{sequence:019}.{place:04}",
             "data": {name: change[name] for name in ("event_id", "before", "after")},
         }
-        yield Published(PREFIX + change["type"], change["subject"], orjson.dumps(event))
+        yield Published(change_id, PREFIX + change["type"], change["subject"], orjson.dumps(event))

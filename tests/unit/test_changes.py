@@ -126,7 +126,7 @@ def _texts(value: Any) -> set[str]:
 def test_a_cloud_event_has_what_the_specification_asks_for() -> None:
     batch_id = events.event_id("a batch")
     changes = told(part("reserved"), part("sold", 1))
-    _, (name, subject, body) = cloud_events(batch_id, 42, encode(changes))
+    _, (_, name, subject, body) = cloud_events(batch_id, 42, encode(changes))
 
     assert (name, subject) == ("stockhook.part.sold", "13")
     assert orjson.loads(body) == {

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 
-import orjson
 import structlog
 
 from schemas.changes import CONTENT_TYPE
@@ -19,22 +18,18 @@ from worker.changes.subscriber import Subscriber
 from worker.changes.target import Gone, NotDelivered, Target
 from worker.channel import BrokerUnavailable, Channel, Message, Unroutable
 from worker.crash import crash_point
-from worker.patience import LastedTooLong, Stopped, patiently, pause
-from worker.publisher import Publisher
+from worker.patience import LastedTooLong, Stopped, pause
+from worker.publisher import Publisher, publish_at_last
 from worker.retry import Exhausted, Retry, after_failure
 from worker.settings import Settings
 from worker.topology import RETURN, dead_queue, family_queue, retry_queue, webhook_topology
-from worker.watch import keep_watch
+from worker.watch import WATCHDOG_SECONDS, keep_watch
 from worker.wire import Delivery
 
 log = structlog.get_logger(__name__)
 
 # At a time: a slow endpoint holds up no more than these, and nobody else's.
 PREFETCH = 10
-WATCHDOG_SECONDS = 5.0
-
-# Copies of what failed must not be held for longer than the broker lets us.
-LONGEST_HOLD_SECONDS = 600.0
 
 
 @dataclass(slots=True)
@@ -105,20 +100,14 @@ class Deliverer:
         """Have it taken, or copied to where it goes on. Raises: Stopped, LastedTooLong."""
         name = self.subscriber.name
         try:
-            await target.post(_id_of(delivery), delivery.body)
+            await target.post(str(delivery.headers.get("x-change-id", "")), delivery.body)
         except NotDelivered as failure:
             self._breaker.failed()
             copy = self._copy(delivery, failure)
             is_dead = copy.routing_key == dead_queue(self.subscriber.lane)
             metrics.WEBHOOKS.labels(name, "dead" if is_dead else "failed").inc()
             log.warning("webhook.failed", subscriber=name, to=copy.routing_key, reason=str(failure))
-            await patiently(
-                lambda: self.publisher.publish(copy),
-                (BrokerUnavailable, Unroutable),
-                self.stopping,
-                longest_pause=5,
-                at_most=LONGEST_HOLD_SECONDS,
-            )
+            await publish_at_last(self.publisher, copy, self.stopping)
         else:
             self._breaker.succeeded()
             metrics.WEBHOOKS.labels(name, "delivered").inc()
@@ -135,6 +124,7 @@ class Deliverer:
             case Exhausted():
                 queue = dead_queue(lane)
         headers: dict[str, str | int] = {
+            "x-change-id": str(delivery.headers.get("x-change-id", "")),
             "x-subject": str(delivery.headers.get("x-subject", "")),
             "x-first-failed-at": str(delivery.headers.get("x-first-failed-at", now)),
             "x-last-failed-at": now,
@@ -147,7 +137,3 @@ class Deliverer:
 def _attempt_of(headers: Mapping[str, object]) -> int:
     told = headers.get("x-attempt")
     return told if isinstance(told, int) else 1
-
-
-def _id_of(delivery: Delivery) -> str:
-    return str(orjson.loads(delivery.body)["id"])

@@ -143,7 +143,7 @@ class Relay:
 
 
 def _message(change: Published) -> Message:
-    headers = {"x-subject": change.subject}
+    headers = {"x-change-id": change.change_id, "x-subject": change.subject}
     return Message(CHANGES, change.type, change.type, headers, change.body, CONTENT_TYPE)
 
 
