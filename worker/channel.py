@@ -111,17 +111,7 @@ class Channel:
             BrokerUnavailable: Unknown outcome: publish again, under the same event id.
         """
         with translating():
-            if self._channel.is_closed:
-                raise Lost
-            await self._tap.publish(
-                message.exchange,
-                message.routing_key,
-                message.type,
-                message.headers,
-                message.body,
-                deadline,
-                message.content_type,
-            )
+            await self._publish(message, deadline, mandatory=True)
 
     async def tell(self, messages: Sequence[Message], deadline: float) -> None:
         """Publish several to whoever is bound, which may be nobody, and wait for all confirms.
@@ -130,22 +120,22 @@ class Channel:
             BrokerUnavailable: Some may have arrived.
         """
         with translating():
-            if self._channel.is_closed:
-                raise Lost
-            confirms = [
-                self._tap.publish(
-                    message.exchange,
-                    message.routing_key,
-                    message.type,
-                    message.headers,
-                    message.body,
-                    deadline,
-                    message.content_type,
-                    mandatory=False,
-                )
-                for message in messages
-            ]
-            await asyncio.gather(*confirms)
+            await asyncio.gather(*(self._publish(message, deadline, mandatory=False) for message in messages))
+
+    def _publish(self, message: Message, deadline: float, *, mandatory: bool) -> asyncio.Future[None]:
+        """Its confirm. Raises: Lost."""
+        if self._channel.is_closed:
+            raise Lost
+        return self._tap.publish(
+            message.exchange,
+            message.routing_key,
+            message.type,
+            message.headers,
+            message.body,
+            deadline,
+            message.content_type,
+            mandatory=mandatory,
+        )
 
     async def consume(
         self,

@@ -40,23 +40,16 @@ from worker.channel import BrokerUnavailable, Channel, Message, Unroutable
 from worker.crash import crash_point
 from worker.database import Database, DatabaseUnavailable
 from worker.patience import LastedTooLong, Stopped, patiently, pause
-from worker.publisher import Publisher
+from worker.publisher import Publisher, publish_at_last
 from worker.settings import Settings
 from worker.topology import Topology, dead_queue, family_queue, step_name, topology
-from worker.watch import keep_watch
+from worker.watch import LONGEST_HOLD_SECONDS, WATCHDOG_SECONDS, keep_watch
 from worker.window import Window
 from worker.wire import Delivery
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-
-# What a consumer holds for longer than the broker's consumer timeout (30 minutes by default) is taken
-# from it, and counts towards the delivery limit: in lasting trouble we give it back long before that.
-LONGEST_HOLD_SECONDS = 600.0
-
-# How often the broker is asked whether our subscription is there, and how long its answer may take.
-WATCHDOG_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -326,13 +319,7 @@ class Consumer:
 
     async def _publish_when_possible(self, copy: Message) -> None:
         """Publish until confirmed; a copy too many is harmless, since the event log dedupes."""
-        await patiently(
-            lambda: self.publisher.publish(copy),
-            (BrokerUnavailable, Unroutable),
-            self.stopping,
-            longest_pause=5,
-            at_most=LONGEST_HOLD_SECONDS,
-        )
+        await publish_at_last(self.publisher, copy, self.stopping)
         if copy.routing_key == dead_queue(self.family.name):
             metrics.DEAD.labels(self.family.name).inc()
         else:

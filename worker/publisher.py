@@ -9,9 +9,10 @@ import structlog
 
 from worker import metrics
 from worker.broker import Broker, keep_connected
-from worker.channel import BrokerUnavailable, Channel, Message
+from worker.channel import BrokerUnavailable, Channel, Message, Unroutable
+from worker.patience import patiently
 from worker.topology import Topology
-from worker.watch import keep_watch
+from worker.watch import LONGEST_HOLD_SECONDS, keep_watch
 
 log = structlog.get_logger(__name__)
 
@@ -118,3 +119,21 @@ class Publisher:
             finally:
                 self._channel = None
                 self._ready.clear()
+
+
+async def publish_at_last(publisher: Publisher, message: Message, stopping: asyncio.Event) -> None:
+    """Publish until it is confirmed, for as long as a delivery may be held meanwhile.
+
+    Where the outcome of an attempt was unknown there may be a copy too many.
+
+    Raises:
+        Stopped
+        LastedTooLong
+    """
+    await patiently(
+        lambda: publisher.publish(message),
+        (BrokerUnavailable, Unroutable),
+        stopping,
+        longest_pause=5,
+        at_most=LONGEST_HOLD_SECONDS,
+    )

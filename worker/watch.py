@@ -5,6 +5,13 @@ from collections.abc import Awaitable, Callable
 
 from worker.channel import Channel
 
+# What a consumer holds for longer than the broker's consumer timeout (30 minutes by default) is taken
+# from it, and counts towards the delivery limit: in lasting trouble it is given back long before that.
+LONGEST_HOLD_SECONDS = 600.0
+
+# How often the broker is asked whether a subscription is there, and how long its answer may take.
+WATCHDOG_SECONDS = 5.0
+
 
 async def keep_watch(
     channel: Channel, ending: asyncio.Event, seconds: float, is_well: Callable[[float], Awaitable[bool]]

@@ -31,9 +31,9 @@ TABLE = (
     ),
     Mutant(
         "retry without confirm",
-        "worker/consumer.py",
-        "            (BrokerUnavailable, Unroutable),\n            self.stopping,\n",
-        "            ZeroDivisionError,\n            self.stopping,\n",
+        "worker/publisher.py",
+        "        (BrokerUnavailable, Unroutable),\n        stopping,\n",
+        "        ZeroDivisionError,\n        stopping,\n",
         "tests/unit/test_settling.py",
     ),
     Mutant(

@@ -21,18 +21,13 @@ from worker.patience import LastedTooLong, Stopped, patiently
 from worker.publisher import Publisher
 from worker.settings import Settings
 from worker.topology import QUARANTINE, RETURN, dead_queue, topology
-from worker.watch import keep_watch
+from worker.watch import LONGEST_HOLD_SECONDS, WATCHDOG_SECONDS, keep_watch
 from worker.wire import Delivery
 
 log = structlog.get_logger(__name__)
 
 # Bodies of the size of the cap, in the memory of one process.
 PREFETCH = 25
-
-# As in a consumer: what is held for longer than the broker's consumer timeout is taken from us, and from
-# RabbitMQ 4.0 on that counts towards a limit beyond which it would be dropped.
-LONGEST_HOLD_SECONDS = 600.0
-WATCHDOG_SECONDS = 5.0
 
 # Headers that the broker puts on what it dead-letters: of a history that ends here.
 OF_THE_BROKER = ("x-death", "x-first-death-", "x-last-death-")
