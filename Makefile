@@ -5,6 +5,8 @@
 PYTHON := .venv/bin/python
 ARGS ?=
 PYTEST_ARGS ?=
+# All tests, in two processes with services of their own: most of them wait most of the time.
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
 LOCK := uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml
 
 help:  ## this list
@@ -14,7 +16,7 @@ run: bootstrap  ## RabbitMQ, Postgres and the whole product on this machine, unt
 	@exec $(PYTHON) -m deploy.local run
 
 test: bootstrap  ## every test but the slow ones (PYTEST_ARGS="-k orders" for some)
-	@exec $(PYTHON) -m pytest $(PYTEST_ARGS)
+	@exec $(PYTHON) -m pytest $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))
 
 test-ladder: bootstrap  ## the true ladder by the clock: 7 s, 35 s, 175 s
 	@exec $(PYTHON) -m pytest -m ladder $(PYTEST_ARGS)

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -29,6 +29,8 @@ from worker.topology import topology
 
 PREFIX = "STOCKHOOK_"
 
+SHOWN_OF_LOG = 3000
+
 NAMES_SAVED_SECONDS = 1.0
 """RabbitMQ (3.10) writes the names of new quorum queues to disk half a second later: a queue whose
 broker is killed within that time comes back without a leader, for good."""
@@ -47,6 +49,17 @@ def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
     os.environ.update(given)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With a failure, show what the product's processes said last."""
+    report = yield
+    stack = getattr(item, "funcargs", {}).get("stack")
+    if report.failed and isinstance(stack, Stack):
+        for worker in stack.workers:
+            report.sections.append((f"end of {worker.log.name}", worker.lines()[-SHOWN_OF_LOG:]))
+    return report
 
 
 @pytest.fixture(scope="session")
