@@ -44,13 +44,13 @@ def main(
 
     A figure by itself says something about this machine; the ratios, taken in one run, say something
     about the product. A missed target is said in the tables and is no failure; a lost event is one.
-    All of it takes about three quarters of an hour.
+    All of it takes about an hour.
 
     Parameters
     ----------
     only
         Some measures, comma-separated: drain, drain-buyback, drain-mixed, ingest, latency, feed, growth,
-        memory, ladder, scaling.
+        rebuild, memory, ladder, scaling.
     rounds
         How often each contestant has its turn in each measure: 3 by default.
     events

@@ -17,6 +17,7 @@ from tests.bench.measures.ingest import ingest
 from tests.bench.measures.ladder import ladder
 from tests.bench.measures.latency import latency
 from tests.bench.measures.memory import memory
+from tests.bench.measures.rebuild import rebuild
 from tests.bench.measures.scaling import scaling
 from tests.bench.plan import Bench, Options
 from tests.bench.report import Report
@@ -37,6 +38,7 @@ MEASURES: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
     "latency": latency,
     "feed": feed,
     "growth": growth,
+    "rebuild": rebuild,
     "memory": memory,
     "ladder": ladder,
     "scaling": scaling,

@@ -3,6 +3,8 @@
 import asyncio
 import itertools
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -16,11 +18,19 @@ from cryptography.fernet import Fernet
 from consumers.registry import FAMILIES
 from deploy.local.ports import choose_ports
 from deploy.local.process import Spawner
-from deploy.local.services import DEV, Announce, Services, Unavailable, forget_data, services_of_ours
+from deploy.local.services import (
+    CHECKOUT,
+    DEV,
+    Announce,
+    Services,
+    Unavailable,
+    forget_data,
+    services_of_ours,
+)
 from tests.bench.broker import BrokerLine, broker_line
 from tests.bench.contestants.applying import TABLES
 from tests.bench.lineup import Contestant
-from tests.bench.processes import Running, start, with_descendants
+from tests.bench.processes import Failed, Running, start, with_descendants
 from worker.broker import Broker
 from worker.database import Database
 from worker.migrations import migrate
@@ -123,6 +133,25 @@ class World:
             yield running
         finally:
             await running.stop()
+
+    async def finished(self, *arguments: str) -> str:
+        """What a command of the product printed.
+
+        Raises:
+            Failed: It ended with another exit code than 0 or 1, which says that something was found.
+        """
+        others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "worker", *arguments),
+            env={**others, **self._product()},
+            cwd=CHECKOUT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        printed, said = await process.communicate()
+        if process.returncode not in (0, 1):
+            raise Failed(f"{' '.join(arguments)} ended with {process.returncode}:\n{said.decode()[-2000:]}")
+        return printed.decode()
 
     def _product(self, port: int = 8080) -> dict[str, str]:
         ops_port = choose_ports(["ops"], {})["ops"]

@@ -185,6 +185,7 @@ def test_the_measures_are_known_by_name() -> None:
         "latency",
         "feed",
         "growth",
+        "rebuild",
         "memory",
         "ladder",
         "scaling",

@@ -60,12 +60,15 @@ class Size:
         return f"bench_{self.rows}"
 
 
-async def make_template(world: World, size: Size) -> None:
+async def make_template(world: World, size: Size, rebuilt: str | None = None) -> None:
     """A database of the product's, with so many rows in its log, to be copied for each run.
+
+    The parts are not those of the log, unless that family is to be rebuilt.
 
     Raises:
         Failed: The rows are not there: the tables have changed.
     """
+    await world.database.execute(f"DROP DATABASE IF EXISTS {size.template}")
     await world.database.execute(f"CREATE DATABASE {size.template}")
     url = _url(world, size.template)
     database = Database(url, 1, "bench")
@@ -78,6 +81,9 @@ async def make_template(world: World, size: Size) -> None:
             await connection.execute(LOG, size.rows, EVENTS_PER_PART, timeout=None)
             await connection.execute(IDS, timeout=None)
             await connection.execute(PARTS, size.rows, EVENTS_PER_PART, timeout=None)
+        if rebuilt is not None:
+            made = replace(world, services=replace(world.services, database_url=url))
+            await made.finished("rebuild", rebuilt, "--swap", "--json")
         await connection.execute("VACUUM (ANALYZE, FREEZE)", timeout=None)
         await _check(connection, size)
     finally:

@@ -1,0 +1,33 @@
+"""How fast a projection is built anew from its log."""
+
+import json
+
+from tests.bench.measures.preload import Size, copied, make_template
+from tests.bench.plan import Bench
+from tests.bench.processes import Failed
+from tests.bench.results import Ratio
+from tests.bench.world import World
+
+FAMILY = "inventory"
+SIZES = (Size(100_000), Size(1_000_000))
+QUICK_SIZES = (Size(5_000), Size(20_000))
+
+
+async def rebuild(bench: Bench) -> None:
+    """The live tables hold what the log says, as they do where nothing went wrong."""
+    sizes = QUICK_SIZES if bench.options.is_quick else SIZES
+    for number, size in enumerate(sizes):
+        bench.show.step("rebuild: filling", size.name, number, len(sizes))
+        await make_template(bench.world, size, FAMILY)
+    bench.show.done("rebuild: filling", len(sizes))
+    for size in bench.turns("rebuild", sizes):
+        async with copied(bench.world, size) as world:
+            value = await _rate(world, size)
+            bench.results.add("rebuild of parts", "events/s", size.name, value, Ratio.THIS_BY_FIRST)
+
+
+async def _rate(world: World, size: Size) -> float:
+    found = json.loads(await world.finished("rebuild", FAMILY, "--json"))
+    if found["events"] != size.rows or found["differences"]:
+        raise Failed(f"rebuild: {found['events']} events, {len(found['differences'])} rows differ")
+    return float(found["events"] / found["seconds"])
