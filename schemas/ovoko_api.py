@@ -56,6 +56,15 @@ def _instant_or_nothing(value: object) -> datetime | None:
 Moment = Annotated[datetime | None, BeforeValidator(_instant_or_nothing)]
 
 
+def _empty_as_null(value: object) -> object:
+    return None if value == "" else value
+
+
+# Ovoko has an empty text where it knows nothing.
+Said = Annotated[Text | None, BeforeValidator(_empty_as_null)]
+Sum = Annotated[Amount | None, BeforeValidator(_empty_as_null)]
+
+
 class ApiModel(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="ignore", coerce_numbers_to_str=True, validate_by_name=True, validate_by_alias=True
@@ -86,13 +95,25 @@ class ListedPart(ApiModel):
         return status in STATUSES.get(self.status, frozenset({self.status}))
 
 
+class PartDescription(ApiModel):
+    """What of a part alone is kept. Its photos, its car and the seller's own notes stay where they are."""
+
+    part_id: Key = Field(validation_alias=AliasChoices("id", "part_id"))
+    name: Said = None
+    price: Sum = None
+    currency: Said = None
+    manufacturer_code: Said = None
+    visible_code: Said = None
+    other_code: Said = None
+
+
 class ReturnedItem(ApiModel):
-    part_id: Key | None = None
-    name: Text | None = None
-    return_reason: Text | None = None
-    price: Amount | None = None
-    returnable_amount: Amount | None = None
-    currency: Text | None = None
+    part_id: Annotated[Key | None, BeforeValidator(_empty_as_null)] = None
+    name: Said = None
+    return_reason: Said = None
+    price: Sum = None
+    returnable_amount: Sum = None
+    currency: Said = None
 
 
 class OrderReturn(ApiModel):
@@ -102,8 +123,8 @@ class OrderReturn(ApiModel):
     order_id: Key
     status: Key
     created_at: Moment = None
-    currency: Text | None = None
-    total_returnable_amount: Amount | None = None
+    currency: Said = None
+    total_returnable_amount: Sum = None
     order_return_items: tuple[ReturnedItem, ...] = ()
 
 

@@ -187,8 +187,10 @@ def retry_after(text: str | None, now: datetime) -> timedelta | None:
     return max(until - now, timedelta(0))
 
 
-async def repeated(ask: Callable[[], Awaitable[T]], what: str, pause_seconds: float = 0.5) -> T:
-    """Ask again while it is unavailable, four times in all: for what may be repeated.
+async def repeated(
+    ask: Callable[[], Awaitable[T]], what: str, pause_seconds: float = 0.5, attempts: int = ATTEMPTS
+) -> T:
+    """Ask again while it is unavailable, so many times in all: for what may be repeated.
 
     Pauses grow from `pause_seconds`, or are what Retry-After says; one of more than 30 s is not waited for.
 
@@ -213,7 +215,7 @@ async def repeated(ask: Callable[[], Awaitable[T]], what: str, pause_seconds: fl
 
     retrying = AsyncRetrying(
         retry=retry_if_exception(_is_worth_waiting),
-        stop=stop_after_attempt(ATTEMPTS),
+        stop=stop_after_attempt(attempts),
         wait=pause,
         before_sleep=say,
         reraise=True,

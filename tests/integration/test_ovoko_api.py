@@ -83,7 +83,7 @@ async def test_a_return_is_asked_for_by_its_id() -> None:
         missing = await there.api.order_return("8")
 
     assert found is not None
-    assert (found.return_id, found.order_id, found.status) == ("7", "70", "New")
+    assert (found.row.return_id, found.row.order_id, found.row.status) == ("7", "70", "New")
     assert missing is None
 
 

@@ -9,6 +9,7 @@ from schemas.ovoko_api import (
     InvalidAnswer,
     ListedPart,
     OrderReturn,
+    PartDescription,
     ReturnedItem,
     read_answer,
     rows_of,
@@ -141,3 +142,29 @@ def test_a_broken_row_is_named_by_its_place_and_its_rule(members: str, words: st
         rows_of(answer, ListedPart)
 
     assert str(raised.value) == words
+
+
+def test_a_part_is_described_with_exact_money_and_empty_texts_as_nothing() -> None:
+    answer = read_answer(
+        b'{"status_code": "R200", "list": [[{"id": 77, "name": "Front door", "price": "64.730000000000004", '
+        b'"currency": "EUR", "manufacturer_code": 5123, "visible_code": "", "other_code": null, '
+        b'"internal_notes": "bought from Doe", "status": 0}]]}'
+    )
+
+    assert rows_of(answer, PartDescription) == [
+        PartDescription(
+            part_id="77",
+            name="Front door",
+            price=Decimal("64.730000000000004"),
+            currency="EUR",
+            manufacturer_code="5123",
+        )
+    ]
+
+
+@pytest.mark.parametrize("price", ['"a lot"', "[1]", '"NaN"', "1e999999999", "true"])
+def test_a_price_that_is_none_breaks_the_description(price: str) -> None:
+    answer = read_answer(b'{"status_code": "R200", "list": [[{"id": 77, "price": %b}]]}' % price.encode())
+
+    with pytest.raises(InvalidAnswer, match="price"):
+        rows_of(answer, PartDescription)

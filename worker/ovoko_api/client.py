@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -18,9 +18,10 @@ from schemas.ovoko_api import (
     InvalidAnswer,
     ListedPart,
     OrderReturn,
+    PartDescription,
     rows_of,
 )
-from worker.outbound import OddAnswer, fetch, http_client, repeated
+from worker.outbound import ATTEMPTS, OddAnswer, fetch, http_client, repeated
 from worker.ovoko_api.answer import judged
 from worker.ovoko_api.pace import Pace
 from worker.settings import BadSettings, Settings
@@ -53,6 +54,14 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class Told(Generic[Row]):
+    """A row as it was at `asked_at` or later: when the request was sent, by our clock."""
+
+    row: Row
+    asked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class PartsPage:
     """Some parts, and how many the marketplace counts in all."""
 
@@ -62,20 +71,32 @@ class PartsPage:
 
 @dataclass(frozen=True, slots=True)
 class OvokoApi:
-    """Each method is one read. They raise outbound's Unavailable, Refused and OddAnswer."""
+    """Each method is one read. They raise outbound's Unavailable, Refused and OddAnswer.
+
+    What is unavailable is asked for `attempts` times.
+    """
 
     account: Account
     http: httpx.AsyncClient
     pace: Pace
     within: timedelta
     pause_seconds: float = 0.5
+    attempts: int = ATTEMPTS
 
     async def part(self, part_id: str) -> ListedPart | None:
         """None where Ovoko knows no such part."""
-        found = await self._one(f"/get/part/{quote(part_id, safe='')}", ListedPart)
-        if found is not None:
-            _refuse_another(part_id, found.part_id, "part")
-        return found
+        told = await self._one(f"/get/part/{quote(part_id, safe='')}", ListedPart)
+        if told is None:
+            return None
+        _refuse_another(part_id, told.row.part_id, "part")
+        return told.row
+
+    async def part_description(self, part_id: str) -> Told[PartDescription] | None:
+        """None where Ovoko knows no such part."""
+        told = await self._one(f"/get/part/{quote(part_id, safe='')}", PartDescription)
+        if told is not None:
+            _refuse_another(part_id, told.row.part_id, "part")
+        return told
 
     async def parts(self, page: int, *, limit: int, date_from: date | None = None) -> PartsPage:
         """A page of the list, from page 1; `limit` is 100 at most.
@@ -87,17 +108,17 @@ class OvokoApi:
         query: dict[str, str | int] = {"page": page, "limit": limit}
         if date_from is not None:
             query["date_from"] = date_from.isoformat()
-        answer = await self._ask("/v2/get/parts", query)
+        answer, _ = await self._ask("/v2/get/parts", query)
         if answer.pagination is None:
             raise OddAnswer("pagination: missing")
         return PartsPage(_rows(answer, ListedPart), answer.pagination.total_count)
 
-    async def order_return(self, return_id: str) -> OrderReturn | None:
+    async def order_return(self, return_id: str) -> Told[OrderReturn] | None:
         """None where Ovoko knows no such return."""
-        found = await self._one(f"/get/order_return/{quote(return_id, safe='')}", OrderReturn)
-        if found is not None:
-            _refuse_another(return_id, found.return_id, "return")
-        return found
+        told = await self._one(f"/get/order_return/{quote(return_id, safe='')}", OrderReturn)
+        if told is not None:
+            _refuse_another(return_id, told.row.return_id, "return")
+        return told
 
     async def order_returns(
         self, page: int, *, created_from: date | None = None, created_to: date | None = None
@@ -108,29 +129,31 @@ class OvokoApi:
             query["date_from"] = created_from.isoformat()
         if created_to is not None:
             query["date_to"] = created_to.isoformat()
-        answer = await self._ask("/get/order_returns", query)
+        answer, _ = await self._ask("/get/order_returns", query)
         return [] if answer.is_not_found else _rows(answer, OrderReturn)
 
-    async def _one(self, path: str, model: type[Row]) -> Row | None:
-        answer = await self._ask(path, {})
+    async def _one(self, path: str, model: type[Row]) -> Told[Row] | None:
+        answer, asked_at = await self._ask(path, {})
         if answer.is_not_found:
             return None
         rows = _rows(answer, model)
         if len(rows) > 1:
             raise OddAnswer(f"{len(rows)} rows where one was asked for")
-        return rows[0] if rows else None
+        return Told(rows[0], asked_at) if rows else None
 
-    async def _ask(self, path: str, query: Mapping[str, str | int]) -> Answer:
+    async def _ask(self, path: str, query: Mapping[str, str | int]) -> tuple[Answer, datetime]:
         """A read changes nothing, so it may be repeated. (What writes must never go through here.)"""
-        return await repeated(partial(self._ask_once, path, query), path, self.pause_seconds)
+        ask = partial(self._ask_once, path, query)
+        return await repeated(ask, path, self.pause_seconds, self.attempts)
 
-    async def _ask_once(self, path: str, query: Mapping[str, str | int]) -> Answer:
+    async def _ask_once(self, path: str, query: Mapping[str, str | int]) -> tuple[Answer, datetime]:
         await self.pace.wait()
         request = self.http.build_request(
             "POST", f"{self.account.api_url}{path}", params=query, data=self.account.as_form()
         )
+        asked_at = datetime.now(UTC)
         response, body = await fetch(self.http, request, self.within, LARGEST_ANSWER)
-        return judged(response, body, self.account.is_in)
+        return judged(response, body, self.account.is_in), asked_at
 
 
 @asynccontextmanager

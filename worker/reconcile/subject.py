@@ -108,7 +108,8 @@ class Returns:
         return Page({each.return_id: each for each in found}, None)
 
     async def one(self, entity_id: str) -> OrderReturn | None:
-        return await self.api.order_return(entity_id)
+        told = await self.api.order_return(entity_id)
+        return None if told is None else told.row
 
     async def ours(self, entity_ids: list[str]) -> dict[str, OurReturn]:
         async with self.database.connection() as connection:
