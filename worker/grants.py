@@ -153,6 +153,7 @@ CONSUMER_TABLES: dict[str, tuple[str, ...]] = {
     "parts": _PROJECTION,
     "orders": _PROJECTION,
     "returns": _PROJECTION,
+    "return_items": ("SELECT", "INSERT", "DELETE"),
     "buyback_orders": _PROJECTION,
     "buyback_items": _PROJECTION,
     "buyback_shipments": _PROJECTION,

@@ -1,16 +1,18 @@
 """`stockhook explain`: an explanation as tables, or as JSON."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import uvloop
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from consumers.family import Finding
 from schemas.events import InvalidEvent
-from worker.explain.explanation import Explanation, Kind, NoSuchEntity, Step, explain_entity
+from worker.explain.explanation import Details, Explanation, Kind, NoSuchEntity, Step, explain_entity
 from worker.invocation import Json, begin, failing_on, open_database, print_json
 
 
@@ -64,6 +66,7 @@ def _as_json(found: Explanation) -> dict[str, Any]:
         "findings": [_finding_as_json(finding) for finding in found.findings],
         "agrees_with_tables": found.agrees,
         "log_begins_at": found.log_begins_at,
+        "details": None if found.details is None else asdict(found.details),
     }
 
 
@@ -117,7 +120,32 @@ def _as_tables(found: Explanation) -> RenderableType:
         for path, value in state.items():
             states.add_row(path, str(value))
         states.add_section()
-    return Group(events, states, *_last_lines(found))
+    details = [] if found.details is None else [_details(found.details)]
+    return Group(events, states, *details, *_last_lines(found))
+
+
+def _details(details: Details) -> Table:
+    table = Table("column", "what Ovoko's API told")
+    for name, value in asdict(details).items():
+        match value:
+            case None:
+                continue
+            case tuple():
+                for item in value:
+                    table.add_section()
+                    for column, told in item.items():
+                        if told is not None:
+                            table.add_row(f"item.{column}", _printable(told))
+            case datetime():
+                table.add_row(name, f"{value:%Y-%m-%d %H:%M:%S}")
+            case _:
+                table.add_row(name, _printable(value))
+    return table
+
+
+def _printable(told: object) -> Text:
+    """As it is, without what would steer the terminal."""
+    return Text("".join(character if character.isprintable() else " " for character in str(told)))
 
 
 def _last_lines(found: Explanation) -> Iterator[str]:

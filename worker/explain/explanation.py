@@ -10,13 +10,17 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime
 from enum import Enum
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
-from consumers.family import Event, Finding
+from consumers.family import Connection, Event, Finding
+from consumers.inventory import details as of_part
 from consumers.registry import FAMILIES, AnyFamily
+from consumers.returns import details as of_return
 from schemas.events import Provider, parse
 from worker.database import Database
 from worker.reading import Reading
+
+Details = of_part.PartDetails | of_return.ReturnDetails
 
 Effect = Literal["applied", "older than the state", "changed nothing"]
 Kind = Literal["part", "order", "return", "buyback", "reminder"]
@@ -80,7 +84,8 @@ class Explanation:
     """Steps in the order of happening, and the states they led to.
 
     `agrees` says whether the tables hold the same states; None where it was asked for an earlier time, or
-    where events that were applied before `log_begins_at` were dropped from the log.
+    where events that were applied before `log_begins_at` were dropped from the log. `details` are what the
+    marketplace told when it was asked.
     """
 
     kind: Kind
@@ -91,6 +96,7 @@ class Explanation:
     findings: tuple[Finding, ...]
     agrees: bool | None
     log_begins_at: datetime | None
+    details: Details | None
 
 
 @dataclass(slots=True)
@@ -148,6 +154,7 @@ async def explain_entity(
         logged = [_logged(row) for row in rows]
         log_begins_at = await connection.fetchval(DROPPED)
         live = await family.load(Reading(connection), [one.event for one in logged]) if logged else {}
+        details = await _details(Reading(connection), kind, entity_id)
     told = _told(kind, entity_id, at, logged, log_begins_at)
     replay = _Replay(family)
     # Those of one transaction have one applied_at, and were decided on in the order of happening.
@@ -164,7 +171,20 @@ async def explain_entity(
         findings=tuple(sorted(replay.findings, key=attrgetter("kind", "words"))),
         agrees=states == _plain_states(live) if is_whole else None,
         log_begins_at=log_begins_at,
+        details=None if details is None or (at is not None and at < details.details_at) else details,
     )
+
+
+async def _details(connection: Connection, kind: Kind, entity_id: str) -> Details | None:
+    match kind:
+        case "part":
+            return await of_part.details_of(connection, entity_id)
+        case "return":
+            return await of_return.details_of(connection, entity_id)
+        case "order" | "buyback" | "reminder":
+            return None
+        case unreachable:
+            assert_never(unreachable)
 
 
 def _told(

@@ -37,6 +37,21 @@ UNION ALL
 )
 """
 
+# The marketplace told them, not the log: what is live stands.
+CARRY_DETAILS_OVER = """
+UPDATE {shadow}.{table} AS rebuilt
+SET {assignments}
+FROM {live}.{table} AS live
+WHERE live.{entity} = rebuilt.{entity} AND live.{entity} = ANY($1::text[])
+"""
+
+# Of an entity that there is not, as the log says.
+FORGET_BESIDE = """
+DELETE FROM {live}.{beside}
+WHERE {entity} = ANY($1::text[])
+    AND NOT EXISTS (SELECT FROM {live}.{table} AS kept WHERE kept.{entity} = {beside}.{entity})
+"""
+
 DELETE_ROWS = "DELETE FROM {live}.{table} WHERE {only} AND {entity} = ANY($1::text[])"
 
 INSERT_ROWS = """
@@ -65,7 +80,8 @@ async def differences(shadow: Shadow, entities: Collection[str] | None = None) -
     """Of all rows, or of those of some entities. Both sides must be as of the same events."""
     found: list[Difference] = []
     for table in TABLES[shadow.family]:
-        columns = [name for name, _ in await _columns(shadow, table) if name not in UNCOMPARED]
+        uncompared = UNCOMPARED.union(table.details)
+        columns = [name for name, _ in await _columns(shadow, table) if name not in uncompared]
         statement = shadow.named(
             DIFFERENCES,
             table=table.name,
@@ -121,7 +137,13 @@ async def mend(shadow: Shadow, found: Collection[Difference]) -> None:
             if not is_generated and name != "finding_id"
         ]
         names = {"table": table.name, "entity": table.entity, "only": table.only}
+        if table.details:
+            assignments = ", ".join(f"{name} = live.{name}" for name in table.details)
+            carry_over = shadow.named(CARRY_DETAILS_OVER, assignments=assignments, **names)
+            await shadow.connection.execute(carry_over, entities)
         await shadow.connection.execute(shadow.named(DELETE_ROWS, **names), entities)
         await shadow.connection.execute(
             shadow.named(INSERT_ROWS, columns=", ".join(columns), **names), entities
         )
+        for beside in table.beside:
+            await shadow.connection.execute(shadow.named(FORGET_BESIDE, beside=beside, **names), entities)

@@ -1,8 +1,10 @@
 """Which tables a family's projection consists of, and what of them it is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from consumers.family import CommunicationKind as Kind
+from consumers.inventory.details import PartDetails
+from consumers.returns.details import ReturnDetails
 
 # What says when or how often a row was written, not what it means.
 UNCOMPARED = frozenset({"revision", "finding_id", "noted_at"})
@@ -10,12 +12,22 @@ UNCOMPARED = frozenset({"revision", "finding_id", "noted_at"})
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`key` names a row. Its column `entity` is the log's entity_id; `only` are the family's own rows."""
+    """`key` names a row. Its column `entity` is the log's entity_id; `only` are the family's own rows.
+
+    `details` are columns that no event writes, and `beside` tables that none writes, by the same entity:
+    a rebuild leaves both as they are.
+    """
 
     name: str
     key: tuple[str, ...]
     entity: str
     only: str = "true"
+    details: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+
+
+def _columns(details: type[PartDetails | ReturnDetails], *others: str) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(details) if field.name not in others)
 
 
 def _findings(family: str) -> Table:
@@ -45,9 +57,17 @@ COMMUNICATIONS = {
 
 # The first of each is the one whose rows every batch of the family locks first.
 ROWS: dict[str, tuple[Table, ...]] = {
-    "inventory": (Table("parts", ("part_id",), "part_id"),),
+    "inventory": (Table("parts", ("part_id",), "part_id", details=_columns(PartDetails)),),
     "orders": (Table("orders", ("order_id",), "order_id"),),
-    "returns": (Table("returns", ("return_id",), "return_id"),),
+    "returns": (
+        Table(
+            "returns",
+            ("return_id",),
+            "return_id",
+            details=_columns(ReturnDetails, "items"),
+            beside=("return_items",),
+        ),
+    ),
     "buybacks": (
         Table("buyback_orders", ("order_id",), "order_id"),
         Table("buyback_items", ("order_id", "item_id"), "order_id"),

@@ -1,0 +1,169 @@
+"""What a marketplace tells stands beside what its events said, and neither takes the other away."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import permutations
+from typing import Any
+
+from consumers.details import Kept
+from consumers.inventory import details as of_part
+from consumers.inventory.details import PartDetails
+from consumers.returns import details as of_return
+from consumers.returns.details import ReturnDetails, ReturnItem
+from schemas.events import Provider
+from tests.integration.log import apply, database_of, item
+from tests.stack import Stack
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+DOOR = ReturnItem("77", "Front door", "Not suitable", Decimal("275.11"), Decimal("64.730000000000004"), "EUR")
+LAMP = ReturnItem(None, "[/red]Lamp\x1b", None, None, Decimal("1E+2"), None)
+RETURN = ReturnDetails(NOON, "New", NOON - timedelta(days=2), Decimal("294.950"), "EUR", (DOOR, LAMP))
+PART = PartDetails(NOON, "Front door", Decimal("275.11"), "EUR", "5123", None, "A-1")
+
+PART_COLUMNS = "details_at, name, price, currency, manufacturer_code, visible_code, other_code"
+
+
+def ovoko(event_type: str, minute: int, **data: object) -> Any:
+    return item(
+        Provider.OVOKO,
+        {
+            "event_type": event_type,
+            "timestamp": f"2026-03-01T11:{minute:02}:00+00:00",
+            "event_data": data,
+        },
+    )
+
+
+def part(status: str, minute: int, part_id: str = "77") -> Any:
+    return ovoko("part.status.changed", minute, part_id=part_id, status=status)
+
+
+def opened(minute: int) -> Any:
+    return ovoko("order.return.created", minute, return_id="456", order_id="70")
+
+
+async def keep_part(stack: Stack, told: PartDetails, part_id: str = "77") -> Kept:
+    async with database_of(stack) as database, database.transaction() as connection:
+        return await of_part.keep_details(connection, part_id, told)
+
+
+async def keep_return(stack: Stack, told: ReturnDetails, return_id: str = "456") -> Kept:
+    async with database_of(stack) as database, database.transaction() as connection:
+        return await of_return.keep_details(connection, return_id, told)
+
+
+def rebuilt(stack: Stack, family: str, *arguments: str) -> Any:
+    result = stack.run("rebuild", family, *arguments, "--json")
+    assert result.stdout, result.stderr
+    return json.loads(result.stdout)
+
+
+async def test_any_order_of_answers_leaves_the_same_rows(stack: Stack) -> None:
+    await apply(stack, "returns", [opened(1)])
+    later = NOON + timedelta(seconds=1)
+    answers = (
+        RETURN,
+        replace(RETURN, details_at=later, items=(LAMP,)),
+        # At the same instant as the one before it.
+        replace(RETURN, details_at=later, ovoko_status="Accepted", items=(DOOR, DOOR, LAMP)),
+        replace(RETURN, details_at=NOON - timedelta(days=1), items=()),
+    )
+    left = set()
+    async with database_of(stack) as database:
+        for order in permutations(answers):
+            async with database.transaction() as connection:
+                await connection.execute("UPDATE returns SET details_at = NULL")
+                for told in (*order, order[0]):
+                    await of_return.keep_details(connection, "456", told)
+                left.add(await of_return.details_of(connection, "456"))
+
+    assert len(left) == 1
+    (known,) = left
+    assert known is not None
+    assert known.details_at == later
+    assert known in answers
+
+
+async def test_answers_and_events_leave_each_other_alone(stack: Stack) -> None:
+    await apply(stack, "inventory", [part("sold", 1)])
+    await apply(stack, "returns", [opened(1)])
+
+    kept = [await keep_part(stack, PART), await keep_part(stack, PART), await keep_return(stack, RETURN)]
+    await apply(stack, "inventory", [part("returned", 5)], [part("reserved", 0)])
+    await apply(stack, "returns", [ovoko("order.return.updated", 5, return_id="456", order_id="70")])
+
+    rows = await stack.fetch(f"SELECT status, {PART_COLUMNS} FROM parts")
+    returns = await stack.fetch(
+        "SELECT update_count, details_at, ovoko_status, created_at, total_returnable_amount, currency "
+        "FROM returns"
+    )
+    items = await stack.fetch("SELECT * FROM return_items ORDER BY position")
+    assert kept == [Kept.SAVED, Kept.KNOWN, Kept.SAVED]
+    assert [tuple(row.values()) for row in rows] == [
+        ("returned", NOON, "Front door", Decimal("275.11"), "EUR", "5123", None, "A-1")
+    ]
+    assert [tuple(row.values()) for row in returns] == [
+        (1, NOON, "New", NOON - timedelta(days=2), Decimal("294.950"), "EUR")
+    ]
+    assert [tuple(row.values())[1:4] for row in items] == [(1, "77", "Front door"), (2, None, LAMP.name)]
+    assert [row["returnable_amount"] for row in items] == [Decimal("64.730000000000004"), Decimal(100)]
+
+
+async def test_an_answer_about_what_is_not_here_is_kept_nowhere(stack: Stack) -> None:
+    assert await keep_part(stack, PART) is Kept.NO_ROW
+    assert await keep_return(stack, RETURN) is Kept.NO_ROW
+    assert await stack.count("parts") == await stack.count("return_items") == 0
+
+
+async def test_a_rebuild_leaves_details_as_they_are(stack: Stack) -> None:
+    await apply(stack, "inventory", [part("sold", 1), part("sold", 1, "78")])
+    await apply(stack, "returns", [opened(1)])
+    await keep_part(stack, PART)
+    await keep_return(stack, RETURN)
+    quiet = [rebuilt(stack, family) for family in ("inventory", "returns")]
+    await stack.execute(
+        "UPDATE parts SET status = 'odd'; UPDATE returns SET order_id = 'odd'; "
+        "INSERT INTO returns SELECT 'surplus', order_id, opened_at, updated_at, update_count, revision "
+        "FROM returns; "
+        "INSERT INTO return_items (return_id, position) VALUES ('surplus', 1)"
+    )
+
+    mended = [rebuilt(stack, family, "--swap") for family in ("inventory", "returns")]
+
+    rows = await stack.fetch(f"SELECT status, {PART_COLUMNS} FROM parts ORDER BY part_id")
+    async with database_of(stack) as database, database.connection() as connection:
+        known = await of_return.details_of(connection, "456")
+    assert [one["differences"] for one in quiet] == [[], []]
+    assert [len(one["differences"]) for one in mended] == [2, 2]
+    assert [tuple(row.values())[:3] for row in rows] == [("sold", NOON, "Front door"), ("sold", None, None)]
+    assert known == RETURN
+    assert [row["order_id"] for row in await stack.fetch("SELECT order_id FROM returns")] == ["70"]
+    assert await stack.fetch("SELECT return_id FROM return_items WHERE return_id <> '456'") == []
+
+
+async def test_explain_shows_what_was_told_and_when(stack: Stack) -> None:
+    await apply(stack, "inventory", [part("sold", 1)])
+    await apply(stack, "returns", [opened(1)])
+    before = json.loads(stack.run("explain", "part", "77", "--json").stdout)
+    await keep_part(stack, PART)
+    await keep_return(stack, RETURN)
+
+    told = json.loads(stack.run("explain", "return", "456", "--json").stdout)
+    earlier = json.loads(
+        stack.run("explain", "return", "456", "--at", "2026-03-01T11:30:00Z", "--json").stdout
+    )
+    table = stack.run("explain", "return", "456", COLUMNS="160").stdout
+    of_the_part = stack.run("explain", "part", "77", COLUMNS="160").stdout
+
+    assert before["details"] is earlier["details"] is None
+    assert told["agrees_with_tables"] is True
+    assert told["details"]["details_at"] == "2026-03-01T12:00:00+00:00"
+    assert told["details"]["total_returnable_amount"] == "294.950"
+    assert [one["name"] for one in told["details"]["items"]] == ["Front door", LAMP.name]
+    assert "[/red]Lamp" in table
+    assert "\x1b" not in table
+    assert "64.730000000000004" in table
+    assert "2026-03-01 12:00:00" in of_the_part
+    assert "275.11" in of_the_part
