@@ -15,6 +15,7 @@ from consumers.reminders import project as reminders
 from consumers.returns import project as returns
 from tests.stack import Stack
 from worker import event_log, places, suspects
+from worker.changes import outbox
 from worker.database import Connection, Database
 
 ROWS = 20_000
@@ -30,6 +31,7 @@ INSERT INTO orders (order_id, created_at, revision)
 SELECT number::text, now(), 1 FROM generate_series(1, {ROWS}) AS number;
 INSERT INTO findings (kind, family, entity_id, event_id, words)
 SELECT 'odd', 'inventory', number::text, gen_random_uuid(), '' FROM generate_series(1, {ROWS}) AS number;
+INSERT INTO changes (family, changes) SELECT 'inventory', '' FROM generate_series(1, {ROWS});
 ANALYZE;
 """
 
@@ -41,7 +43,7 @@ def _statements(*modules: ModuleType) -> Iterator[tuple[str, str]]:
                 yield f"{module.__name__}.{name}", value
 
 
-HOT = dict(_statements(event_log, places, suspects, inventory, orders, returns, reminders, buybacks))
+HOT = dict(_statements(event_log, places, suspects, outbox, inventory, orders, returns, reminders, buybacks))
 
 
 def scanned_whole(plan: Any) -> Iterator[str]:
@@ -64,7 +66,11 @@ async def plan(connection: Connection, statement: str) -> Any:
 
 def test_every_family_and_table_is_looked_at() -> None:
     assert len(HOT) >= 20
-    assert {"worker.event_log.CLAIM", "consumers.inventory.project.LOAD_HISTORY"} <= HOT.keys()
+    assert {
+        "worker.event_log.CLAIM",
+        "worker.changes.outbox.TAKE",
+        "consumers.inventory.project.LOAD_HISTORY",
+    } <= HOT.keys()
 
 
 @pytest.mark.parametrize("filled", [False, True], ids=["empty", "filled"])
