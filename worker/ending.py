@@ -1,0 +1,33 @@
+"""How a command ends that failed: one sentence, and an exit code."""
+
+from typing import NoReturn
+
+import asyncpg
+
+from worker.channel import BrokerUnavailable, TopologyMismatch
+from worker.database import DatabaseUnavailable, TransactionConflict
+from worker.failure import describe
+from worker.invocation import FAILED, MISCONFIGURED, UNAVAILABLE, fail
+from worker.management import ManagementUnavailable
+from worker.ops import OpsPortTaken
+from worker.runtime import DatabaseBehind, EndedByItself
+from worker.settings import BadSettings
+
+
+def end(error: Exception) -> NoReturn:
+    """Raises: The error itself, where nobody expected it."""
+    match error:
+        case BadSettings() | DatabaseBehind() | TopologyMismatch() | OpsPortTaken():
+            fail(MISCONFIGURED, str(error))
+        case BrokerUnavailable():
+            fail(UNAVAILABLE, f"cannot reach the broker ({error}): see STOCKHOOK_AMQP_URL")
+        case DatabaseUnavailable():
+            fail(UNAVAILABLE, f"cannot reach the database ({error}): see STOCKHOOK_DATABASE_URL")
+        case asyncpg.PostgresError() | TransactionConflict():
+            fail(FAILED, f"it failed: {describe(error)}")
+        case EndedByItself():
+            fail(FAILED, str(error))
+        case ManagementUnavailable():
+            fail(UNAVAILABLE, f"no answer from the management API ({error})")
+        case _:
+            raise error
