@@ -66,18 +66,20 @@ class Sender:
                 due = began + place / rate
                 await asyncio.sleep(due - monotonic())
                 self.tally.sent += 1
-                deliveries.create_task(self._deliver(webhook, due))
+                deliveries.create_task(self.deliver(webhook, due))
 
-    async def _deliver(self, webhook: Webhook, due: float) -> None:
+    async def deliver(self, webhook: Webhook, due: float) -> bool:
+        """Send, and again after each failure; whether it was accepted in the end. `due` is of `monotonic`."""
         if await self._is_accepted(webhook, due):
-            return
+            return True
         for delay in self.resend_after:
             due = monotonic() + delay.total_seconds()
             await asyncio.sleep(due - monotonic())
             self.tally.resent += 1
             if await self._is_accepted(webhook, due):
-                return
+                return True
         self.tally.given_up += 1
+        return False
 
     async def _is_accepted(self, webhook: Webhook, due: float) -> bool:
         async with self._open:

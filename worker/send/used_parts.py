@@ -1,6 +1,6 @@
 """Ovoko's side of a generated marketplace: parts, and orders with their returns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from random import Random
 
@@ -95,17 +95,22 @@ def _merchants_names(chance: Random, part_id: int) -> dict[str, str | None]:
     )
 
 
-def _event(
-    chance: Random, event_type: str, at: datetime, data: dict[str, str] | dict[str, str | None]
+def _event(chance: Random, event_type: str, at: datetime, data: Mapping[str, str | None]) -> GeneratedEvent:
+    return event(new_id(chance), event_type, at, data, is_wrapped=happens(chance, 0.05))
+
+
+def event(
+    event_id: str, event_type: str, at: datetime, data: Mapping[str, str | None], *, is_wrapped: bool = False
 ) -> GeneratedEvent:
+    """As Ovoko prints it: in whole seconds of its own clock."""
     occurred_at = at.replace(microsecond=0)
     document: dict[str, object] = {
-        "event_id": new_id(chance),
+        "event_id": event_id,
         "event_type": event_type,
         "timestamp": occurred_at.astimezone(_local_time(at)).isoformat(),
         "event_data": data,
     }
-    if happens(chance, 0.05):
+    if is_wrapped:
         document = {"event": document}
     body = orjson.dumps(document, option=orjson.OPT_INDENT_2)
     return GeneratedEvent(Provider.OVOKO, event_type, occurred_at, body)

@@ -1,18 +1,31 @@
 """The trade-in platform, simulated: its token endpoint, and the five endpoints for sellers (seeds/002)."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from email.parser import BytesParser
 from secrets import token_urlsafe
-from typing import TypeVar
+from typing import Annotated, Literal, TypeVar
+from uuid import uuid4
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from schemas import examples
 from schemas.events import Provider, read_json
 from worker.seller.requests import DropoffRequest, PaymentDetails, PickupRequest, Sent, Slot
-from worker.simulate.marketplace import Request, Response, as_json
+from worker.simulate.marketplace import NotNow, Request, Response, Tell, as_json, now, told_to_nobody
+from worker.simulate.order import (
+    Happened,
+    Order,
+    Step,
+    created,
+    dropoff_requested,
+    known,
+    payment_details_given,
+    pickup_requested,
+    stepped,
+)
 
 S = TypeVar("S", bound=Sent)
 
@@ -26,18 +39,17 @@ DAYS_OFFERED = 5
 # Hours of UTC.
 WINDOWS = ((9, 12), (12, 15))
 
+PLACES = 100
+
 # An order of such an id is always known, so that it can ask for its fault.
 FAULTY = "fault-"
 
 
-@dataclass(slots=True)
-class Order:
-    """What was asked for so far. Of payment details nothing is kept but that they came."""
+class NewOrder(Sent):
+    """What may be said of an order that is to begin."""
 
-    delivery: str | None = None
-    slots: tuple[Slot, ...] = ()
-    pickups_requested: int = 0
-    has_payment_details: bool = False
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$")] = Field(default_factory=lambda: str(uuid4()))
+    payment_type: Literal["Cash", "Credit"] | None = None
 
 
 class _NotSo(Exception):
@@ -48,30 +60,39 @@ class _NotSo(Exception):
         self.response = response
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 @dataclass(slots=True)
 class TradeIn:
-    """Knows these orders, and those of the documents; it begins anew with every start."""
+    """Knows these orders, and those of the documents; it begins anew with every start.
+
+    `/control/orders` tells of all (GET) or begins one (POST, perhaps with its `id` and `paymentType`);
+    `/control/orders/ID` tells of one, and POST `/control/orders/ID/miss` has a step happen to it. A slot
+    takes `places` orders.
+    """
 
     order_ids: Iterable[str] = ()
     token_lifetime: timedelta = TOKEN_LIFETIME
-    clock: Callable[[], datetime] = _now
+    clock: Callable[[], datetime] = now
+    tell: Tell = told_to_nobody
+    places: int = PLACES
     orders: dict[str, Order] = field(init=False)
     tokens: dict[str, datetime] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.orders = {order_id: Order() for order_id in (*documented_order_ids(), *self.order_ids)}
+        self.orders = {
+            order_id: known(order_id, self.clock()) for order_id in (*documented_order_ids(), *self.order_ids)
+        }
 
     async def handle(self, request: Request) -> Response:
         try:
             if request.path == "/connect/token":
                 return self._token(request)
+            if request.path.startswith("/control/"):
+                return self._control(request)
             return self._seller(request)
         except _NotSo as refusal:
             return refusal.response
+        except NotNow as refusal:
+            return as_json(409, {"title": str(refusal), "status": 409})
 
     def _token(self, request: Request) -> Response:
         """RFC 6749, 4.4, but for the form, which is multipart."""
@@ -101,7 +122,9 @@ class TradeIn:
         self._authorize(request)
         match request.path.split("/"):
             case ["", "v2", "sellers", seller_id, "orders", order_id, endpoint]:
-                return self._endpoint(request, self._order(seller_id, order_id), endpoint)
+                if seller_id != SELLER_ID:
+                    raise _problem(404, "no such order")
+                return self._endpoint(request, self._known(order_id), endpoint)
             case _:
                 raise _problem(404, "no such endpoint")
 
@@ -112,58 +135,83 @@ class TradeIn:
         if not request.headers.get("x-real-ip"):
             raise _problem(400, "the header x-real-ip is missing")
 
-    def _order(self, seller_id: str, order_id: str) -> Order:
-        if order_id.startswith(FAULTY):
-            self.orders.setdefault(order_id, Order())
+    def _control(self, request: Request) -> Response:
+        match request.method, request.path.removeprefix("/control/").split("/"):
+            case "GET", ["orders"]:
+                return as_json(200, [order.as_json() for order in self.orders.values()])
+            case "POST", ["orders"]:
+                return self._create(_parsed(NewOrder, request) if request.body else NewOrder())
+            case "GET", ["orders", order_id]:
+                return as_json(200, self._known(order_id).as_json())
+            case "POST", ["orders", order_id, step] if step in list(Step):
+                order = self._happened(stepped(self._known(order_id), Step(step), self.clock()))
+                return as_json(200, order.as_json())
+            case _:
+                steps = ", ".join(Step)
+                raise _problem(404, f"try GET or POST /control/orders, or POST /control/orders/ID/… {steps}")
+
+    def _create(self, wanted: "NewOrder") -> Response:
+        if wanted.id in self.orders:
+            raise _problem(409, "there is such an order already")
+        order = self._happened(created(wanted.id, self.clock(), wanted.payment_type))
+        return as_json(201, order.as_json())
+
+    def _happened(self, happened: Happened) -> Order:
+        self.orders[happened.order.order_id] = happened.order
+        self.tell(happened.webhooks)
+        return happened.order
+
+    def _known(self, order_id: str) -> Order:
+        if order_id.startswith(FAULTY) and order_id not in self.orders:
+            self.orders[order_id] = known(order_id, self.clock())
         order = self.orders.get(order_id)
-        if seller_id != SELLER_ID or order is None:
+        if order is None:
             raise _problem(404, "no such order")
         return order
 
     def _endpoint(self, request: Request, order: Order, endpoint: str) -> Response:
         match request.method, endpoint:
             case "GET", "shipment-capabilities":
-                return as_json(
-                    200, {"pickUpAllowed": True, "dropOffAllowed": True, "selected": order.delivery}
-                )
+                possible = {
+                    "pickUpAllowed": order.may_be_picked_up,
+                    "dropOffAllowed": order.may_be_dropped_off,
+                }
+                return as_json(200, {**possible, "selected": order.delivery})
             case "GET", "pickup-capabilities":
-                offered = [slot.model_dump(mode="json", by_alias=True) for slot in self.offered()]
+                offered = [slot.model_dump(mode="json", by_alias=True) for slot in self.offered(order)]
                 return as_json(200, {"slots": offered, "timezone": "UTC"})
             case "POST", "pickup-request":
                 return self._pickup(order, _parsed(PickupRequest, request))
             case "POST", "dropoff-request":
-                return self._dropoff(order, _parsed(DropoffRequest, request))
+                _parsed(DropoffRequest, request)
+                self._happened(dropoff_requested(order, self.clock()))
+                return as_json(201, {})
             case "POST", "payment-details":
                 _parsed(PaymentDetails, request)
-                order.has_payment_details = True
+                self._happened(payment_details_given(order, self.clock()))
                 return Response(204)
             case _:
                 raise _problem(404, "no such endpoint")
 
-    def offered(self) -> list[Slot]:
-        """From tomorrow on."""
+    def offered(self, order: Order) -> list[Slot]:
+        """From tomorrow on, where other orders leave a place."""
+        others = (other.slot for other in self.orders.values() if other.order_id != order.order_id)
+        booked = Counter(slot for slot in others if slot is not None)
         today = datetime.combine(self.clock().date(), time(), UTC)
-        return [
+        slots = [
             Slot(initial_slot=day + timedelta(hours=begin), final_slot=day + timedelta(hours=end))
             for day in (today + timedelta(days=number) for number in range(1, DAYS_OFFERED + 1))
             for begin, end in WINDOWS
         ]
+        return [slot for slot in slots if booked[slot] < self.places]
 
     def _pickup(self, order: Order, asked: PickupRequest) -> Response:
-        """Another one reschedules, as after a missed pickup."""
-        if order.delivery == "dropoff":
-            raise _problem(409, "the order is dropped off")
-        if not set(asked.slots) <= set(self.offered()):
+        """The courier takes the first of the slots that were asked for."""
+        if not set(asked.slots) <= set(self.offered(order)):
             raise _invalid({"slots": ["One of them is not offered."]})
-        order.delivery, order.slots = "pickup", asked.slots
-        order.pickups_requested += 1
-        return as_json(201, {"isReschedule": order.pickups_requested > 1})
-
-    def _dropoff(self, order: Order, _asked: DropoffRequest) -> Response:
-        if order.delivery == "pickup":
-            raise _problem(409, "the order is picked up")
-        order.delivery = "dropoff"
-        return as_json(201, {})
+        booked = min(asked.slots, key=lambda slot: slot.initial_slot)
+        after = self._happened(pickup_requested(order, asked.slots, booked, self.clock()))
+        return as_json(201, {"isReschedule": after.pickups_requested > 1})
 
 
 def documented_order_ids() -> set[str]:

@@ -1,26 +1,33 @@
-"""`stockhook simulate`: the marketplaces' APIs on this machine."""
+"""`stockhook simulate`: the marketplaces on this machine, their APIs and their webhooks."""
 
 import asyncio
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import timedelta
 from typing import Annotated
 
 import uvloop
 from cyclopts import App, Parameter
 
+from schemas.events import Provider
 from worker.invocation import FAILED, USAGE, begin, fail, failing_on
+from worker.send.client import BadUrl
+from worker.send.webhook import Credentials
 from worker.simulate import buyback, ovoko
-from worker.simulate.buyback import TradeIn
+from worker.simulate.buyback import PLACES, TradeIn
 from worker.simulate.faults import WORDS
-from worker.simulate.marketplace import Marketplace
+from worker.simulate.marketplace import Marketplace, Tell, told_to_nobody
+from worker.simulate.messenger import Messenger, messenger
+from worker.simulate.order import Step
 from worker.simulate.ovoko import Ovoko
 from worker.simulate.server import HOST, PortTaken, serving
 from worker.simulate.simulation import Simulation
+from worker.simulate.stock import OrderStep, ReturnStep
 
-simulate = App(name="simulate", help="Stand in for the marketplaces' APIs, to try clients against.")
+simulate = App(name="simulate", help="Stand in for the marketplaces, to try an ingest and clients against.")
 
-HELP = f"""Serve the APIs of both marketplaces on 127.0.0.1, until SIGTERM or Ctrl-C.
+HELP = f"""Serve the APIs of both marketplaces on 127.0.0.1, and send their webhooks, until SIGTERM or Ctrl-C.
 
 It prints the settings under which `stockhook` speaks to it. All is kept in memory, and begins anew with
 each start. The trade-in platform knows the orders of the documents' events, those of --order, and any
@@ -31,11 +38,25 @@ Faults are asked for at `/control/faults`: POST one as JSON, GET those that wait
 (without, for ever) and `seconds` (how late, how far apart, Retry-After). An order `fault-slow`, or
 `fault-slow-2`, has its fault by itself. `/control/requests` tells what was answered.
 
-Ovoko has no parts and no returns at first: POST a JSON list of them to `/ovoko/control/parts` or
-`/ovoko/control/returns` (`[{{"id": 13, "status": 2, "updated_at": "2026-03-01T10:00:00Z"}}]`), which adds or
-replaces; DELETE forgets all, or one (`/ovoko/control/parts/13`).
+What happens over there is asked for too, a step at a time, with POST:
 
-The kinds:
+* `/buyback/control/orders` begins an order (`{{"paymentType": "Cash"}}`), and
+  `/buyback/control/orders/ID/STEP` has one of {", ".join(Step)} happen to it (`pass` and
+  `fail` to its next item). What the API is asked for happens too: a pickup that is requested is scheduled,
+  and its slot is taken until it is missed;
+* `/ovoko/control/parts/13/STATUS` changes a part, or begins one; `/ovoko/control/orders`
+  (`{{"part_ids": [13]}}`) is a customer's order, `/ovoko/control/orders/ID/STEP` ({", ".join(OrderStep)}) and
+  `/ovoko/control/returns/ID/STEP` ({", ".join(ReturnStep)}) what becomes of it.
+
+With --send-to each of these is told by webhooks, and the APIs answer with that same state. A step that is not
+documented is refused with 409.
+
+Ovoko has no parts and no returns at first. What no webhook tells of: POST a JSON list of them to
+`/ovoko/control/parts` or `/ovoko/control/returns`
+(`[{{"id": 13, "status": 2, "updated_at": "2026-03-01T10:00:00Z"}}]`), which adds or replaces; DELETE forgets
+all, or one (`/ovoko/control/parts/13`).
+
+The kinds of faults:
 
 {chr(10).join(f"* `{kind}`: {words}" for kind, words in WORDS.items())}
 """
@@ -47,6 +68,9 @@ def marketplaces(
     port: int = 8090,
     order: Annotated[tuple[str, ...], Parameter(negative_iterable=(), show_default=False)] = (),
     token_seconds: int = 3600,
+    send_to: str | None = None,
+    delay: float = 0.5,
+    places: int = PLACES,
 ) -> None:
     """Serve both marketplaces.
 
@@ -58,30 +82,53 @@ def marketplaces(
         Another order that the trade-in platform knows; may be given several times.
     token_seconds
         How long the trade-in platform's tokens last.
+    send_to
+        An ingest to send webhooks to, such as http://127.0.0.1:8080, with the secrets of the settings;
+        again after 7 s, 35 s and 175 s where it does not take them.
+    delay
+        How many seconds later a webhook comes than what it tells of.
+    places
+        How many orders the courier takes in a slot.
     """
     if not 0 <= port <= 65_535 or token_seconds < 1:
         fail(USAGE, "--port must be at most 65535, --token-seconds at least 1")
-    begin("simulate")
-    simulated: dict[str, Marketplace] = {
-        "buyback": TradeIn(order, timedelta(seconds=token_seconds)),
-        "ovoko": Ovoko(),
-    }
-    with failing_on(PortTaken, code=FAILED):
-        uvloop.run(_serve(simulated, port))
+    if not 0 <= delay <= 3600 or places < 1:
+        fail(USAGE, "--delay must be between 0 and 3600, --places at least 1")
+    settings = begin("simulate")
+    sending: AbstractAsyncContextManager[Messenger | None] = nullcontext()
+    if send_to is not None:
+        sending = messenger(send_to, Credentials.of(settings, Provider), timedelta(seconds=delay))
+
+    def simulated(tell: Tell) -> Mapping[str, Marketplace]:
+        lifetime = timedelta(seconds=token_seconds)
+        return {"buyback": TradeIn(order, lifetime, tell=tell, places=places), "ovoko": Ovoko(tell=tell)}
+
+    with failing_on(PortTaken, code=FAILED), failing_on(BadUrl, code=USAGE):
+        uvloop.run(_serve(simulated, sending, port))
 
 
-async def _serve(simulated: Mapping[str, Marketplace], port: int) -> None:
-    """Raises: PortTaken."""
+async def _serve(
+    simulated: Callable[[Tell], Mapping[str, Marketplace]],
+    sending: AbstractAsyncContextManager[Messenger | None],
+    port: int,
+) -> None:
+    """Raises: PortTaken, BadUrl."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    async with serving(Simulation(simulated), port) as taken:
-        for name, value in settings(f"http://{HOST}:{taken}").items():
+    async with sending as messages:
+        tell = told_to_nobody if messages is None else messages.tell
+        await _until(stopping, Simulation(simulated(tell)), port)
+
+
+async def _until(stopping: asyncio.Event, simulation: Simulation, port: int) -> None:
+    async with serving(simulation, port) as taken:
+        for name, value in client_settings(f"http://{HOST}:{taken}").items():
             print(f"export STOCKHOOK_{name}={value}", flush=True)
         await stopping.wait()
 
 
-def settings(url: str) -> dict[str, str]:
+def client_settings(url: str) -> dict[str, str]:
     """Under which a client on this machine speaks to it."""
     return {
         "BUYBACK_API_URL": f"{url}/buyback",

@@ -1,13 +1,27 @@
 """Ovoko's API, simulated: parts and returns in memory, which a control endpoint sets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from urllib.parse import parse_qsl
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from worker.simulate.marketplace import Request, Response, as_json
+from worker.send.life import GeneratedEvent
+from worker.simulate.marketplace import (
+    NotNow,
+    NotThere,
+    Request,
+    Response,
+    Tell,
+    as_json,
+    now,
+    told_to_nobody,
+)
+from worker.simulate.stock import OrderReturn, OrderStep, Part, ReturnStep, Stock
+
+__all__ = ["PASSWORD", "USERNAME", "USER_TOKEN", "OrderReturn", "Ovoko", "Part"]
 
 USERNAME = "simulated"
 PASSWORD = "simulated-password"
@@ -16,26 +30,12 @@ USER_TOKEN = "simulated-user-token"
 RETURNS_ON_A_PAGE = 20
 
 
-class Part(BaseModel):
-    """As Ovoko tells of it; `updated_at` (RFC 3339) also says where it stands: the newest is first."""
+class NewOrder(BaseModel):
+    """What a customer orders."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: int
-    status: int | str
-    external_id: str | None = None
-    updated_at: str = ""
-
-
-class OrderReturn(BaseModel):
-    """Likewise, by `created_at`."""
-
-    model_config = ConfigDict(extra="allow")
-
-    id: int
-    order_id: int
-    status: str = "New"
-    created_at: str = Field(default="", description="RFC 3339")
+    part_ids: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -43,14 +43,24 @@ class Ovoko:
     """Answers with HTTP 200 whatever happens, as Ovoko does: `status_code` tells.
 
     `/control/parts` and `/control/returns` take a JSON list (POST: add or replace) or forget all
-    (DELETE); `/control/parts/13` forgets one.
+    (DELETE); `/control/parts/13` forgets one. No webhook tells of these. What webhooks tell of is asked for
+    step by step: POST `/control/parts/13/sold`, `/control/orders`, `/control/orders/ID/ship`,
+    `/control/returns/ID/receive`.
     """
 
     parts: dict[int, Part] = field(default_factory=dict)
     returns: dict[int, OrderReturn] = field(default_factory=dict)
+    clock: Callable[[], datetime] = now
+    tell: Tell = told_to_nobody
+    stock: Stock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stock = Stock(parts=self.parts, returns=self.returns)
 
     async def handle(self, request: Request) -> Response:
         match request.path.strip("/").split("/"):
+            case ["control", "orders"] | ["control", _, _, _]:
+                return self._happen(request)
             case ["control", "parts", *ids]:
                 return _set(request, self.parts, Part, ids)
             case ["control", "returns", *ids]:
@@ -69,6 +79,43 @@ class Ovoko:
                 return self._returns(request.query)
             case _:
                 return _failed("R404", "No such endpoint")
+
+    def _happen(self, request: Request) -> Response:
+        try:
+            document, events = self._step(request)
+        except NotThere as error:
+            return as_json(404, {"title": str(error)})
+        except NotNow as error:
+            return as_json(409, {"title": str(error)})
+        except ValidationError as error:
+            return as_json(400, {"title": "part_ids are asked for", "errors": _words(error)})
+        self.tell(events)
+        return as_json(200, document)
+
+    def _step(self, request: Request) -> tuple[object, list[GeneratedEvent]]:
+        """Raises: NotThere, NotNow, ValidationError."""
+        at = self.clock()
+        match request.method, request.path.strip("/").split("/")[1:]:
+            case "GET", ["orders"]:
+                return [order.as_json() for order in self.stock.orders.values()], []
+            case "POST", ["orders"]:
+                wanted = NewOrder.model_validate_json(request.body)
+                order, events = self.stock.order(wanted.part_ids, at)
+                return order.as_json(), events
+            case "POST", ["parts", number, status] if number.isdecimal():
+                events = self.stock.change(int(number), status, at)
+                return self.parts[int(number)].model_dump(), events
+            case "POST", ["orders", number, step] if number.isdecimal() and step in list(OrderStep):
+                events = self.stock.step_order(int(number), OrderStep(step), at)
+                return self.stock.orders[int(number)].as_json(), events
+            case "POST", ["returns", number, step] if number.isdecimal() and step in list(ReturnStep):
+                events = self.stock.step_return(int(number), ReturnStep(step), at)
+                return self.returns[int(number)].model_dump(), events
+            case _:
+                raise NotThere(
+                    f"try POST /control/parts/ID/STATUS, /control/orders, /control/orders/ID/… "
+                    f"{', '.join(OrderStep)}, /control/returns/ID/… {', '.join(ReturnStep)}"
+                )
 
     def _parts(self, query: Mapping[str, str]) -> Response:
         page, limit = _number(query, "page", 1), _number(query, "limit", 20)
@@ -116,11 +163,14 @@ def _set(
             case _:
                 return as_json(404, {"title": "GET, POST a list, DELETE all, or DELETE one by its id"})
     except ValidationError as error:
-        words = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-        return as_json(400, {"title": f"no {model.__name__}", "errors": words})
+        return as_json(400, {"title": f"no {model.__name__}", "errors": _words(error)})
     except (ValueError, TypeError):
         return as_json(400, {"title": "a JSON list, or an id, is asked for"})
     return Response(204)
+
+
+def _words(error: ValidationError) -> list[str]:
+    return [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
 
 
 def _is_authentic(body: bytes) -> bool:

@@ -1,0 +1,86 @@
+"""The simulated marketplaces send webhooks, and answer with the same state: all as processes."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+from tests.e2e.test_reconcile import exported
+from tests.stack import Stack, until
+from worker.seller.client import Account, selling
+from worker.seller.requests import PickupRequest
+
+
+def account(simulated: dict[str, str]) -> Account:
+    given = {name.removeprefix("STOCKHOOK_BUYBACK_").lower(): value for name, value in simulated.items()}
+    return Account(
+        api_url=given["api_url"],
+        sts_url=given["sts_url"],
+        client_id=given["client_id"],
+        client_secret=SecretStr(given["client_secret"]),
+        seller_id=given["seller_id"],
+        real_ip=given["real_ip"],
+    )
+
+
+async def asked(url: str, document: object = None) -> Any:
+    async with httpx.AsyncClient() as client:
+        response = await client.post(url, json=document)
+    assert response.is_success, response.text
+    return response.json()
+
+
+async def became(stack: Stack, order_id: str, status: str) -> None:
+    async def is_so() -> bool:
+        rows = await stack.fetch("SELECT status FROM buyback_orders WHERE order_id = $1", order_id)
+        return bool(rows) and rows[0]["status"] == status
+
+    await until(is_so, f"order {order_id} is {status}")
+
+
+async def test_what_is_asked_of_a_marketplace_comes_back_as_webhooks(stack: Stack) -> None:
+    """A pickup that is accepted is scheduled; parts are here what they are there."""
+    await stack.started("run")
+    sending = ("--port", "0", "--send-to", stack.url, "--delay", "0.05")
+    simulated = await exported(stack.start("simulate", "marketplaces", *sending))
+    buyback = f"{simulated['STOCKHOOK_BUYBACK_API_URL']}/control/orders"
+    ovoko = f"{simulated['STOCKHOOK_OVOKO_API_URL']}/control"
+
+    order_id = (await asked(buyback))["id"]
+    await became(stack, order_id, "created")
+    async with selling(account(simulated), timedelta(seconds=10)) as seller:
+        slot = (await seller.pickup_capabilities(order_id)).read.slots[0]
+        await seller.request_pickup(order_id, PickupRequest(slots=(slot,)))
+    await became(stack, order_id, "pickup_scheduled")
+    await asked(f"{buyback}/{order_id}/miss")
+    await became(stack, order_id, "missed_pickup")
+
+    await asked(f"{ovoko}/parts/11/in_warehouse")
+    await asked(f"{ovoko}/parts/12/in_warehouse")
+    number = (await asked(f"{ovoko}/orders", {"part_ids": [11]}))["id"]
+    await asked(f"{ovoko}/orders/{number}/ship")
+    await asked(f"{ovoko}/orders/{number}/return")
+
+    async def all_there() -> bool:
+        sold = await stack.fetch("SELECT part_id FROM parts WHERE status = 'sold'")
+        return len(sold) == 1 and await stack.count("returns") == 1 and await stack.count("parts") == 2
+
+    await until(all_there, "a sold part and its return")
+    [shipment] = await stack.fetch("SELECT pickup_starts_at, is_reschedule FROM buyback_shipments")
+    parts = stack.run("reconcile", "ovoko", "parts", "--json", **simulated)
+
+    assert shipment == {"pickup_starts_at": slot.initial_slot, "is_reschedule": False}
+    assert await stack.count("findings") == 0
+    assert (parts.returncode, json.loads(parts.stdout)["differences"]) == (0, []), parts.stderr
+
+
+async def test_a_webhook_without_a_secret_to_send_it_with_is_a_sentence(stack: Stack) -> None:
+    sending = ("simulate", "marketplaces", "--port", "0", "--send-to")
+    nobody = stack.run(*sending, "http://127.0.0.1:9", STOCKHOOK_BUYBACK_TOKENS="")
+    nowhere = stack.run(*sending, "elsewhere")
+
+    assert (nobody.returncode, nowhere.returncode) == (78, 2)
+    assert "STOCKHOOK_BUYBACK_TOKENS is not set" in nobody.stderr
+    assert "is no URL of an ingest" in nowhere.stderr
