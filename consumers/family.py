@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
+from schemas.actions import Action
 from schemas.changes import Change, CommunicationState, State
 from schemas.events import Payload
 
@@ -94,6 +95,8 @@ class Family(Generic[P, K, S]):
     the order of their keys. `save` raises WriteConflict where a row is no longer the one that was
     loaded. `why` names the rule by which an event changed a state or did not, for people to read;
     subscribers are told `change_type`, such as `part.sold`, and what of a state is `visible` to them.
+    `calls_for` names what an event wants done at a marketplace, from the state before it: pure, and with
+    keys that depend on neither the order nor the repeats of events.
     """
 
     name: str
@@ -105,6 +108,7 @@ class Family(Generic[P, K, S]):
     why: Callable[[S | None, Event[P]], str]
     change_type: Callable[[S | None, S], str]
     visible: Callable[[S], State]
+    calls_for: Callable[[S | None, Event[P]], Sequence[Action]] = lambda _state, _event: ()
     happened: Callable[[Event[P]], Any] = lambda event: (event.payload.occurred_at, event.event_id)
 
 
@@ -112,7 +116,8 @@ class Family(Generic[P, K, S]):
 class Effects:
     """What a batch of claimed events came to. `stale` events changed no row.
 
-    `changes` are in order; there are none where nobody is to be told.
+    `changes` are in order; there are none where nobody is to be told. `actions` may have been asked for
+    before.
     """
 
     stale: int
@@ -120,14 +125,21 @@ class Effects:
     withdrawn: frozenset[Finding]
     communications: tuple[Communication, ...]
     changes: tuple[Change, ...] = ()
+    actions: tuple[Action, ...] = ()
 
 
 async def project(
-    family: Family[P, K, S], connection: Connection, events: Sequence[Event[P]], *, tells: bool = False
+    family: Family[P, K, S],
+    connection: Connection,
+    events: Sequence[Event[P]],
+    *,
+    tells: bool = False,
+    asks: Collection[str] = (),
 ) -> Effects:
     """Load the rows concerned, decide event by event, save each changed row once.
 
-    With `tells`, each change of a row and each communication is also put into words for subscribers.
+    With `tells`, each change of a row and each communication is also put into words for subscribers;
+    actions of the kinds `asks` are asked for.
     """
     ordered = sorted(events, key=family.happened)
     states: dict[K, S] = dict(await family.load(connection, ordered))
@@ -136,6 +148,7 @@ async def project(
     withdrawn: set[Finding] = set()
     communications: list[Communication] = []
     changes: list[Change] = []
+    actions: list[Action] = []
     stale = 0
 
     for event in ordered:
@@ -156,10 +169,19 @@ async def project(
         communications += decision.communications
         if tells:
             changes += map(_falling_due, decision.communications)
+        if asks:
+            actions += (action for action in family.calls_for(before, event) if action.kind in asks)
 
     if changed:
         await family.save(connection, [states[key] for key in sorted(changed, key=repr)])
-    return Effects(stale, frozenset(findings), frozenset(withdrawn), tuple(communications), tuple(changes))
+    return Effects(
+        stale,
+        frozenset(findings),
+        frozenset(withdrawn),
+        tuple(communications),
+        tuple(changes),
+        tuple(actions),
+    )
 
 
 def _change(family: Family[P, K, S], event: Event[P], before: S | None, after: S) -> Change:

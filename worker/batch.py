@@ -5,10 +5,11 @@ decode ─> claim ─> load ─> decide ─> save ─> commit ─> settle: publi
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import assert_never
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from schemas import identity
 from schemas.envelope import HEADERS, Envelope, InvalidEnvelope
 from schemas.events import InvalidEvent, Payload, parse
 from worker import event_log, places
+from worker.actions import table
 from worker.changes import outbox
 from worker.channel import Message
 from worker.crash import crash_point
@@ -122,16 +124,24 @@ def decode(family: AnyFamily, delivery: Delivery) -> Decoded | Undecodable:
 
 
 async def handle(
-    family: AnyFamily, database: Database, batch: Sequence[Item], *, tells: bool = False
+    family: AnyFamily,
+    database: Database,
+    batch: Sequence[Item],
+    *,
+    tells: bool = False,
+    asks: Collection[str] = (),
 ) -> Report:
     """Apply a batch in one transaction; with `tells`, what it changes is written down to be published.
+
+    So are the actions that it calls for, if they are of the kinds `asks`.
 
     Raises:
         BatchFailed: Of several events; handle fewer at a time. A single one is reported as Failed.
         DatabaseUnavailable: Nothing is known of the batch; handle it again, whole.
     """
     candidates = [item.candidate for item in batch if isinstance(item, Decoded)]
-    applied = await _apply(family, database, candidates, tells) if candidates else Report(())
+    transact = partial(_transact, family, database, candidates, tells, asks)
+    applied = await _apply(transact, len(candidates)) if candidates else Report(())
     outcomes = iter(applied.outcomes)
     return replace(
         applied,
@@ -141,41 +151,42 @@ async def handle(
     )
 
 
-async def _apply(
-    family: AnyFamily, database: Database, candidates: Sequence[Candidate], tells: bool
-) -> Report:
+async def _apply(transact: Callable[[], Awaitable[Report]], events: int) -> Report:
     try:
-        return await _transact_repeatedly(family, database, candidates, tells)
+        return await _repeatedly(transact)
     except DatabaseUnavailable:
         raise
     except Exception as error:
-        if len(candidates) > 1:
+        if events > 1:
             raise BatchFailed from error
         return Report((Failed(error),))
 
 
-async def _transact_repeatedly(
-    family: AnyFamily, database: Database, candidates: Sequence[Candidate], tells: bool
-) -> Report:
+async def _repeatedly(transact: Callable[[], Awaitable[Report]]) -> Report:
     """A conflict with another transaction is over once that one has committed: again at once."""
     for _ in range(CONFLICT_REPEATS):
         with suppress(TransactionConflict, WriteConflict):
-            return await _transact(family, database, candidates, tells)
-    return await _transact(family, database, candidates, tells)
+            return await transact()
+    return await transact()
 
 
 async def _transact(
-    family: AnyFamily, database: Database, candidates: Sequence[Candidate], tells: bool
+    family: AnyFamily,
+    database: Database,
+    candidates: Sequence[Candidate],
+    tells: bool,
+    asks: Collection[str],
 ) -> Report:
     """A handler that hangs is cut off; a database that hangs is noticed before, as unavailable."""
     async with asyncio.timeout(HANDLE_SECONDS), database.transaction() as connection:
         claimed = await event_log.claim(connection, family.name, candidates)
         crash_point("claimed")
         events = [_event(candidates[position]) for position in sorted(claimed.positions)]
-        effects = await project(family, connection, events, tells=tells) if events else NO_EFFECTS
+        effects = await project(family, connection, events, tells=tells, asks=asks) if events else NO_EFFECTS
         await event_log.note(connection, family.name, effects)
         await event_log.note_reuse(connection, claimed.findings)
         await outbox.write(connection, family.name, effects.changes)
+        await table.ask(connection, effects.actions)
         fates = [
             (candidate.envelope, Fate.APPLIED if position in claimed.positions else Fate.DUPLICATE)
             for position, candidate in enumerate(candidates)

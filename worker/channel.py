@@ -177,6 +177,15 @@ class Channel:
             for tag in list(self._channel.consumers):
                 await self._channel.basic_cancel(tag)
 
+    async def ack(self, tag: int) -> None:
+        """Acknowledge this delivery alone.
+
+        Raises:
+            BrokerUnavailable: It will be delivered again.
+        """
+        with translating():
+            await self._channel.basic_ack(tag)
+
     async def ack_up_to(self, tag: int) -> None:
         """Acknowledge every delivery up to this tag.
 

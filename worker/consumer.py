@@ -14,6 +14,7 @@ import structlog
 
 from consumers.registry import AnyFamily
 from worker import metrics, suspects
+from worker.actions.registry import called_for
 from worker.batch import (
     Applied,
     Arrived,
@@ -238,8 +239,10 @@ class Consumer:
 
     async def _handle_when_possible(self, items: Sequence[Item]) -> Report:
         """Raises BatchFailed, and as `_patiently` does."""
-        tells = self.settings.changes
-        return await self._patiently(lambda: handle(self.family, self.database, items, tells=tells))
+        tells, asks = self.settings.changes, called_for(self.settings)
+        return await self._patiently(
+            lambda: handle(self.family, self.database, items, tells=tells, asks=asks)
+        )
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """An outage of the database costs no attempt: wait for its end and do the same again.

@@ -15,7 +15,7 @@ from consumers.registry import FAMILIES
 from schemas.events import Provider
 from worker.database import Connection
 from worker.invocation import Json
-from worker.topology import CHANGES, EVENTS, PROBE, QUARANTINE, RETURN, dead_queue, family_queue
+from worker.topology import ACTIONS, CHANGES, EVENTS, PROBE, QUARANTINE, RETURN, dead_queue, family_queue
 
 NOTHING = "^$"
 PREFIX = "^stockhook\\."
@@ -59,7 +59,7 @@ def broker_users() -> tuple[BrokerUser, ...]:
             "stockhook_consumer",
             "`stockhook consume`: takes from its queues, passes on to retry steps and dead letters",
             write=_one_of([RETURN, QUARANTINE, PROBE, CHANGES]),
-            read=_one_of([*consumed, QUARANTINE], SUBSCRIBERS),
+            read=_one_of([*consumed, QUARANTINE, family_queue(ACTIONS)], SUBSCRIBERS),
         ),
         BrokerUser(
             "stockhook_operator",
@@ -164,6 +164,7 @@ CONSUMER_TABLES: dict[str, tuple[str, ...]] = {
     "suspects": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "dead_letters": ("SELECT", "INSERT"),
     "dead_letter_audit": (),
+    "actions": _PROJECTION,
     "changes": ("SELECT", "INSERT", "DELETE"),
     "change_lanes": ("SELECT", "UPDATE"),
 }
@@ -185,11 +186,12 @@ ROLES = (
     ),
     DatabaseRole(
         OPERATOR,
-        "`stockhook dead`: reads, and writes what became of a dead letter and who did it",
+        "`stockhook dead`, `actions`: reads, and writes what became of a dead letter and who did it",
         tables={
             **_ALL_READ,
             "dead_letters": ("SELECT", "UPDATE"),
             "dead_letter_audit": ("SELECT", "INSERT"),
+            "actions": _PROJECTION,
         },
     ),
 )

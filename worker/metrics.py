@@ -148,6 +148,20 @@ WEBHOOKS = Counter(
     ["subscriber", "result"],
     registry=CONSUMER,
 )
+ACTIONS = Counter(
+    "stockhook_actions_total",
+    "Attempts at actions: done, not_needed, retried, refused (4xx), failed (the ladder is climbed), or "
+    "unknown (it may have been taken, and is not repeated)",
+    ["kind", "result"],
+    registry=CONSUMER,
+)
+ACTION_SECONDS = Histogram(
+    "stockhook_action_seconds",
+    "Time that one attempt at an action took",
+    ["kind"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+    registry=CONSUMER,
+)
 MISSING = Gauge(
     "stockhook_missing", "Accepted events that are nowhere to be found", ["family"], registry=CONSUMER
 )

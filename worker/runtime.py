@@ -4,11 +4,14 @@ import asyncio
 import gc
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
+from typing import Protocol
 
 import structlog
 
 from consumers.registry import FAMILIES
 from worker import metrics
+from worker.actions.performer import Performer
+from worker.actions.relay import Relay as ActionRelay
 from worker.audit import measure_regularly
 from worker.broker import Broker
 from worker.changes.deliverer import Deliverer
@@ -30,6 +33,10 @@ from worker.topology import topology
 
 log = structlog.get_logger(__name__)
 
+# Beside one a family: the two relays and what they listen to, measurements, the dead letters' keeper, and
+# actions, which take one for moments.
+CONNECTIONS = 9
+
 # A batch in which everything fails has a copy of each event confirmed at once.
 COPY_TIMEOUT_SECONDS = 10.0
 
@@ -39,6 +46,12 @@ CHANGE_TIMEOUT_SECONDS = 5.0
 
 # Objects allocated before the collector looks for cycles: some batches' worth, instead of 700.
 GARBAGE_THRESHOLD = 50_000
+
+
+class Worker(Protocol):
+    """Something that runs until we stop."""
+
+    async def run(self) -> None: ...
 
 
 class EndedByItself(Exception):
@@ -60,7 +73,9 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
     _collect_garbage_rarely()
     url = settings.amqp_url.get_secret_value()
     async with AsyncExitStack() as stack:
-        database = Database(settings.database_url.get_secret_value(), len(names) + 5, "stockhook/consumer")
+        database = Database(
+            settings.database_url.get_secret_value(), len(names) + CONNECTIONS, "stockhook/consumer"
+        )
         stack.push_async_callback(database.close)
         database.measure()
         publisher = await stack.enter_async_context(
@@ -109,7 +124,11 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
                 )
                 await stack.enter_async_context(feed)
                 tellers = _tellers(settings, database, feed, broker, publisher, consumers, stopping)
-            await _run(consumers, [*keepers, *tellers], publisher, stopping, settings.shutdown_grace)
+            askers: list[Worker] = [
+                ActionRelay(database, publisher, stopping),
+                Performer(settings, broker, database, publisher, stopping),
+            ]
+            await _run(consumers, [*keepers, *tellers, *askers], publisher, stopping, settings.shutdown_grace)
     log.info("consumers.stopped")
 
 
@@ -145,7 +164,7 @@ def _collect_garbage_rarely() -> None:
 
 async def _run(
     consumers: Sequence[Consumer],
-    others: Sequence[Keeper | Relay | Deliverer],
+    others: Sequence[Worker],
     publisher: Publisher,
     stopping: asyncio.Event,
     grace: float,

@@ -242,6 +242,11 @@ class Settings(BaseSettings):
     buyback_timeout: float = Field(
         default=15.0, gt=0, le=300, description="Seconds that one call of theirs may take"
     )
+    rerequest_pickup: Literal["first_slot", "off"] = Field(
+        default="off",
+        description="After a missed pickup, `first_slot` asks for another one at the first slot that is "
+        "offered; `off` leaves it to you",
+    )
     retry_delays: Annotated[
         tuple[Annotated[int, Field(ge=1, le=86_400)], ...],
         NoDecode,

@@ -42,6 +42,8 @@ UNION ALL
 SELECT 'findings' AS name, count(*) AS rows FROM findings
 UNION ALL
 SELECT 'dead_letters' AS name, count(*) AS rows FROM dead_letters
+UNION ALL
+SELECT 'actions' AS name, count(*) AS rows FROM actions
 """
 
 LAST_LOGGED = """

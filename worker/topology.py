@@ -12,6 +12,9 @@ RETURN = "stockhook.return"
 CHANGES = "stockhook.changes"
 QUARANTINE = "stockhook.quarantine"
 
+# What is asked of marketplaces has queues as a family has.
+ACTIONS = "actions"
+
 # Leads nowhere: what is published to it comes back, which shows that the broker takes messages.
 PROBE = "stockhook.probe"
 
@@ -81,7 +84,8 @@ def topology(delays: Sequence[timedelta], families: Iterable[str] = FAMILIES) ->
     give back, and consumers publish retry copies and dead letters.
     """
     families = tuple(families)
-    returning = [queue for family in families for queue in _family_queues(family, delays)]
+    actions = actions_topology(delays).queues
+    returning = [*(queue for family in families for queue in _family_queues(family, delays)), *actions]
     quarantine = _queue(QUARANTINE, {})
     return Topology(
         exchanges=(
@@ -104,13 +108,24 @@ def topology(delays: Sequence[timedelta], families: Iterable[str] = FAMILIES) ->
     )
 
 
+def actions_topology(delays: Sequence[timedelta]) -> Topology:
+    """What actions need: the queues of a family. One process performs at a time; others stand by."""
+    first, *others = _family_queues(ACTIONS, delays)
+    queues = (_with_single_active_consumer(first), *others)
+    return Topology(
+        exchanges=(Exchange(RETURN, "direct"),),
+        queues=queues,
+        bindings=tuple(Binding(RETURN, queue.name, queue.name) for queue in queues),
+    )
+
+
 def webhook_topology(delays: Sequence[timedelta], lane: str, routing_keys: Iterable[str]) -> Topology:
     """What one subscriber to changes over HTTP needs: the queues of a family, by its lane's name.
 
     However many processes deliver, one at a time does, so that changes keep their order.
     """
     first, *others = _family_queues(lane, delays)
-    queues = (Queue(first.name, {**first.arguments, "x-single-active-consumer": True}), *others)
+    queues = (_with_single_active_consumer(first), *others)
     return Topology(
         exchanges=(Exchange(CHANGES, "topic"), Exchange(RETURN, "direct")),
         queues=queues,
@@ -139,6 +154,10 @@ def _family_queues(family: str, delays: Sequence[timedelta]) -> list[Queue]:
         ),
         _queue(dead_queue(family), {}),
     ]
+
+
+def _with_single_active_consumer(queue: Queue) -> Queue:
+    return Queue(queue.name, {**queue.arguments, "x-single-active-consumer": True})
 
 
 def _queue(name: str, arguments: Arguments) -> Queue:

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import orjson
 
+from consumers.buybacks.actions import calls_for
 from consumers.buybacks.changes import change_type, visible
 from consumers.buybacks.decide import BuybackOrder, decide
 from consumers.buybacks.record import Record
@@ -227,4 +228,5 @@ BUYBACKS: Family[Buyback, str, BuybackOrder] = Family(
     why=why,
     change_type=change_type,
     visible=visible,
+    calls_for=calls_for,
 )

@@ -1,12 +1,13 @@
 """The statuses of trade-in orders and their items, in one spelling and in the order of a life."""
 
 CREATED = "created"
+MISSED_PICKUP = "missed_pickup"
 
 # Source: seeds/002 and PROVIDERS.md. At the same instant, the later in this list is further along.
 LIFE = (
     CREATED,
     "pickup_scheduled",
-    "missed_pickup",
+    MISSED_PICKUP,
     "drop_off_pending",
     "in_transit",
     "processing",

@@ -18,6 +18,8 @@ SPOOL_POINTS = ("spooled", "drained")
 DEAD_LETTER_POINTS = ("dead_letter_kept", "replay_begun", "replay_published")
 # In test_changes.py.
 CHANGE_POINTS = ("change_published", "change_delivered")
+# In test_actions.py.
+ACTION_POINTS = ("action_published", "action_begun", "action_performed", "action_settled")
 
 # Fails for one return, until it is mended.
 POISON = """
@@ -45,9 +47,14 @@ def event(number: int) -> bytes:
 
 
 def test_every_point_is_died_at() -> None:
-    assert {*CONSUMER_POINTS, *INGEST_POINTS, *SPOOL_POINTS, *DEAD_LETTER_POINTS, *CHANGE_POINTS} == set(
-        POINTS
-    )
+    assert {
+        *CONSUMER_POINTS,
+        *INGEST_POINTS,
+        *SPOOL_POINTS,
+        *DEAD_LETTER_POINTS,
+        *CHANGE_POINTS,
+        *ACTION_POINTS,
+    } == set(POINTS)
 
 
 async def has_died(worker: Worker) -> bool:

@@ -63,7 +63,7 @@ def test_a_sound_database_has_no_trouble() -> None:
         ({"synchronous_commit": "off"}, (Level.ERROR, "durability")),
         ({"server_encoding": "SQL_ASCII"}, (Level.ERROR, "encoding")),
         ({"max_connections": "10"}, (Level.ERROR, "connections")),
-        ({"max_connections": "15"}, (Level.WARNING, "connections")),
+        ({"max_connections": "20"}, (Level.WARNING, "connections")),
         ({"default_transaction_read_only": "on"}, (Level.ERROR, "database")),
     ],
 )

@@ -12,7 +12,7 @@ def test_each_family_has_its_queue_a_retry_queue_a_step_and_dead_letters() -> No
     names = {queue.name for queue in topology(DELAYS).queues}
     expected = {
         f"stockhook.{family}{suffix}"
-        for family in FAMILIES
+        for family in (*FAMILIES, "actions")
         for suffix in ("", ".retry.7s", ".retry.35s", ".retry.175s", ".dead")
     }
 

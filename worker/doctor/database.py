@@ -11,12 +11,13 @@ from worker.database import Connection, Database, DatabaseUnavailable
 from worker.doctor.finding import Finding, clock_difference, error, ok, warning
 from worker.failure import describe
 from worker.migrations import pending
+from worker.runtime import CONNECTIONS
 from worker.settings import Settings
 
 OLDEST = 150_000
 
-# As in worker/runtime.py: a connection a family, and some for all of them.
-POOL = len(FAMILIES) + 3
+# A connection a family, and some for all of them.
+POOL = len(FAMILIES) + CONNECTIONS
 
 READ_SETTINGS = """
 SELECT name, setting

@@ -16,10 +16,11 @@ from rich.table import Table
 from worker.dead.letter import printable
 from worker.invocation import FAILED, UNAVAILABLE, USAGE, Json, begin, fail, failing_on, print_json
 from worker.outbound import CallFailed, OddAnswer, Refused, Unavailable
-from worker.seller.client import Account, BadOrderId, Seller, Taken, check_order_id, selling
+from worker.seller.account import account_of
+from worker.seller.client import BadOrderId, Seller, Taken, check_order_id, selling
 from worker.seller.details import BadDetails, read_details
 from worker.seller.requests import MOST_SLOTS, DropoffRequest, PickupRequest, Slot
-from worker.settings import PREFIX, BadSettings, Settings, read_settings
+from worker.settings import read_settings
 
 T = TypeVar("T")
 Document = Mapping[str, object] | Sequence[object]
@@ -169,7 +170,7 @@ def payment_details(order_id: str, /, *, file: Path | None = None, json: Json = 
     with _in_words():
         # Nobody is to type them for nothing.
         check_order_id(order_id)
-        _account(read_settings())
+        account_of(read_settings())
         details = read_details(file)
         taken = _ask(lambda seller: seller.give_payment_details(order_id, details))
     if json:
@@ -181,38 +182,13 @@ def payment_details(order_id: str, /, *, file: Path | None = None, json: Json = 
 def _ask(ask: Callable[[Seller], Awaitable[T]]) -> T:
     """With the account of the settings."""
     settings = begin("buyback")
-    account = _account(settings)
+    account = account_of(settings)
 
     async def run() -> T:
         async with selling(account, timedelta(seconds=settings.buyback_timeout)) as seller:
             return await ask(seller)
 
     return uvloop.run(run())
-
-
-def _account(settings: Settings) -> Account:
-    """Raises: BadSettings."""
-    given = {
-        "API_URL": settings.buyback_api_url and settings.buyback_api_url.get_secret_value(),
-        "STS_URL": settings.buyback_sts_url and settings.buyback_sts_url.get_secret_value(),
-        "CLIENT_ID": settings.buyback_client_id,
-        "SELLER_ID": settings.buyback_seller_id,
-        "REAL_IP": settings.buyback_real_ip and str(settings.buyback_real_ip),
-    }
-    secret = settings.buyback_client_secret
-    missing = [name for name, value in {**given, "CLIENT_SECRET": secret}.items() if not value]
-    if missing or secret is None:
-        names = ", ".join(f"{PREFIX}BUYBACK_{name}" for name in missing)
-        verb = "is" if len(missing) == 1 else "are"
-        raise BadSettings(f"{names} {verb} not set: the trade-in platform asks for all of them")
-    return Account(
-        api_url=str(given["API_URL"]),
-        sts_url=str(given["STS_URL"]),
-        client_id=str(given["CLIENT_ID"]),
-        client_secret=secret,
-        seller_id=str(given["SELLER_ID"]),
-        real_ip=str(given["REAL_IP"]),
-    )
 
 
 @contextmanager

@@ -1,0 +1,104 @@
+"""What events call for, and what becomes of an attempt."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from consumers.buybacks.actions import calls_for
+from schemas.actions import PickupAgain
+from schemas.buyback import PickupMissed
+from tests.unit import events
+from tests.unit.events import flat
+from worker.actions.buyback import first
+from worker.actions.kind import Denied, Failed, InDoubt, outcome_of
+from worker.actions.performer import next_step
+from worker.actions.registry import KINDS, called_for
+from worker.outbound import OddAnswer, Refused, Unavailable
+from worker.retry import Exhausted, Retry
+from worker.seller.requests import Slot
+from worker.settings import BadSettings, Settings
+
+DELAYS = tuple(timedelta(seconds=seconds) for seconds in (7, 35, 175))
+SOON = timedelta(seconds=3)
+
+
+def missed(minute: int = 0, **more: object) -> PickupMissed:
+    payload = flat("CollectionItemPickupMissedEvent", minute, **more)
+    assert isinstance(payload, PickupMissed)
+    return payload
+
+
+def test_a_missed_pickup_calls_for_another_one() -> None:
+    payload = missed()
+    (action,) = calls_for(None, events.claimed(payload, 1))
+
+    assert action.kind == "buyback.rerequest_pickup"
+    assert action.subject == payload.entity_id
+    assert action.event_id == events.claimed(payload, 1).event_id
+    assert action.request == PickupAgain(order_id=payload.entity_id, missed_at=payload.occurred_at)
+
+
+def test_events_of_one_missed_pickup_have_one_key() -> None:
+    (one,) = calls_for(None, events.claimed(missed(itemId="i1"), 1))
+    (other,) = calls_for(None, events.claimed(missed(itemId="i2"), 2))
+    (later,) = calls_for(None, events.claimed(missed(1), 3))
+
+    assert one.key == other.key != later.key
+
+
+def test_other_events_call_for_nothing() -> None:
+    assert calls_for(None, events.claimed(flat("CollectionItemReceivedEvent", 0, itemId="i1"), 1)) == ()
+
+
+def test_events_ask_only_where_the_settings_say_so() -> None:
+    assert called_for(Settings()) == frozenset()
+    assert called_for(Settings(rerequest_pickup="first_slot")) == {"buyback.rerequest_pickup"}
+
+
+def test_each_kind_has_the_name_of_its_marketplace() -> None:
+    assert {name.split(".")[0] for name in KINDS} <= {"buyback", "ovoko"}
+
+
+@pytest.mark.parametrize(
+    ("error", "begun", "not_begun"),
+    [
+        (Refused(409), Denied, Denied),
+        (Unavailable("429", retry_after=SOON), Failed, Failed),
+        (Unavailable("no answer", is_unknown=True), InDoubt, Failed),
+        (OddAnswer("no JSON", is_unknown=True), InDoubt, Failed),
+        (OddAnswer("no access token"), Failed, Failed),
+        (BadSettings("not set"), Failed, Failed),
+        (ZeroDivisionError(), InDoubt, Failed),
+    ],
+)
+def test_only_what_cannot_have_been_taken_is_repeated(error: Exception, begun: type, not_begun: type) -> None:
+    assert type(outcome_of(error, has_begun=True)) is begun
+    assert type(outcome_of(error, has_begun=False)) is not_begun
+
+
+@pytest.mark.parametrize(
+    ("attempt", "retry_after", "expected"),
+    [
+        (1, None, Retry(DELAYS[0], 2)),
+        (1, SOON, Retry(DELAYS[0], 2)),
+        (1, timedelta(seconds=30), Retry(DELAYS[1], 2)),
+        (2, SOON, Retry(DELAYS[1], 3)),
+        (3, timedelta(hours=1), Retry(DELAYS[2], 4)),
+        (4, SOON, Exhausted()),
+    ],
+)
+def test_a_marketplace_is_given_the_time_it_asks_for(
+    attempt: int, retry_after: timedelta | None, expected: Retry | Exhausted
+) -> None:
+    assert next_step(attempt, DELAYS, retry_after) == expected
+
+
+def test_the_first_slot_is_the_earliest_still_to_come() -> None:
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+    def slot(hours: int) -> Slot:
+        begin = now + timedelta(hours=hours)
+        return Slot(initial_slot=begin, final_slot=begin + timedelta(hours=3))
+
+    assert first([slot(24), slot(-1), slot(2)], now) == slot(2)
+    assert first([slot(-1)], now) is None

@@ -1,0 +1,75 @@
+"""What can be asked of the trade-in platform."""
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+from functools import partial
+
+from consumers.buybacks.status import MISSED_PICKUP
+from consumers.family import Connection
+from schemas.actions import REREQUEST_PICKUP, PickupAgain
+from worker.actions.kind import Attempt, Denied, Done, Kind, NotNeeded, Performed
+from worker.outbound import Unavailable
+from worker.seller.client import BadOrderId, check_order_id
+from worker.seller.requests import PickupRequest, Slot
+from worker.settings import Settings
+
+STATUS = """
+SELECT status
+FROM buyback_orders
+WHERE order_id = $1
+"""
+
+# What may have been asked for since the pickup was missed, whoever had it asked for. Their clock need not
+# agree with ours, and nothing that was just asked for is missed within minutes.
+ASKED_SINCE = """
+SELECT action_id
+FROM actions
+WHERE subject = $1
+    AND kind = ANY($2::text[])
+    AND state IN ('doing', 'done', 'unknown')
+    AND begun_at > $3::timestamptz - interval '10 minutes'
+LIMIT 1
+"""
+
+PICKUP_REQUEST = "buyback.pickup_request"
+PICKUPS = (REREQUEST_PICKUP, PICKUP_REQUEST)
+
+
+async def _rerequest_pickup(attempt: Attempt[PickupAgain]) -> Performed:
+    """At the first slot that is offered, unless the order has moved on or somebody was faster."""
+    asked = attempt.request
+    async with attempt.database.connection() as connection:
+        status = await connection.fetchval(STATUS, asked.order_id)
+    if status != MISSED_PICKUP:
+        return NotNeeded(f"the order's status is {status} by now")
+    try:
+        check_order_id(asked.order_id)
+    except BadOrderId as error:
+        return Denied(str(error))
+    seller = await attempt.clients.seller()
+    slots = (await seller.pickup_capabilities(asked.order_id)).read.slots
+    slot = first(slots, datetime.now(UTC))
+    if slot is None:
+        raise Unavailable("no slot is offered for a pickup")
+    request = PickupRequest(slots=(slot,))
+    if not await attempt.begin(partial(_nobody_asked, asked)):
+        return NotNeeded("a pickup was requested since the one that was missed")
+    taken = await seller.request_pickup(asked.order_id, request)
+    return Done({"status": taken.status, **request.model_dump(mode="json")})
+
+
+def first(slots: Collection[Slot], now: datetime) -> Slot | None:
+    """The earliest that is still to come, in whatever order they are offered."""
+    coming = [slot for slot in slots if slot.initial_slot > now]
+    return min(coming, key=lambda slot: (slot.initial_slot, slot.final_slot), default=None)
+
+
+async def _nobody_asked(asked: PickupAgain, connection: Connection) -> bool:
+    return not await connection.fetch(ASKED_SINCE, asked.order_id, list(PICKUPS), asked.missed_at)
+
+
+def _is_wanted(settings: Settings) -> bool:
+    return settings.rerequest_pickup == "first_slot"
+
+
+KINDS = (Kind(REREQUEST_PICKUP, PickupAgain, _rerequest_pickup, is_called_for=_is_wanted),)

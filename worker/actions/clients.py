@@ -1,0 +1,34 @@
+"""The marketplaces' clients, made when an action first needs them."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from worker.seller.account import account_of
+from worker.seller.client import Seller, selling
+from worker.settings import Settings
+
+
+@dataclass(slots=True)
+class Clients:
+    """One of each, for all actions of a process: tokens and limits are shared."""
+
+    settings: Settings
+    _stack: AsyncExitStack
+    _seller: Seller | None = None
+
+    async def seller(self) -> Seller:
+        """Raises: BadSettings, which names what is not set."""
+        if self._seller is None:
+            account = account_of(self.settings)
+            within = timedelta(seconds=self.settings.buyback_timeout)
+            self._seller = await self._stack.enter_async_context(selling(account, within))
+        return self._seller
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Clients]:
+    """Their connections are closed at the end."""
+    async with AsyncExitStack() as stack:
+        yield Clients(settings, stack)

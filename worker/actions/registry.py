@@ -1,0 +1,12 @@
+"""All kinds of actions on one screen."""
+
+from worker.actions import buyback
+from worker.actions.kind import AnyKind
+from worker.settings import Settings
+
+KINDS: dict[str, AnyKind] = {kind.name: kind for kind in (*buyback.KINDS,)}
+
+
+def called_for(settings: Settings) -> frozenset[str]:
+    """The kinds that events may ask for."""
+    return frozenset(name for name, kind in KINDS.items() if kind.is_called_for(settings))

@@ -1,0 +1,56 @@
+"""Publishes the actions that are due to their queue, and notes it once that is confirmed."""
+
+import asyncio
+from dataclasses import dataclass
+from uuid import UUID
+
+import orjson
+
+from worker.actions import table
+from worker.channel import Message
+from worker.crash import crash_point
+from worker.database import Database
+from worker.publisher import Publisher
+from worker.rounds import Rounds
+from worker.topology import ACTIONS, RETURN, family_queue
+
+AT_ONCE = 50
+
+
+@dataclass(slots=True)
+class Relay:
+    """One of any number. A crash before the commit publishes the same again; it is done once all the same."""
+
+    database: Database
+    publisher: Publisher
+    stopping: asyncio.Event
+
+    async def run(self) -> None:
+        """Publish until we stop, whatever happens to broker and database meanwhile."""
+        await Rounds("actions", table.CHANNEL, self._publish_some, self.database, self.stopping).run()
+
+    async def _publish_some(self) -> int:
+        """Say how many.
+
+        Raises:
+            DatabaseUnavailable
+            BrokerUnavailable: Some may have been published.
+            Unroutable
+        """
+        async with self.database.transaction() as connection:
+            due = await table.to_publish(connection, AT_ONCE)
+            if not due:
+                return 0
+            await asyncio.gather(
+                *(self.publisher.publish(message(row["action_id"], row["kind"])) for row in due)
+            )
+            crash_point("action_published")
+            await table.note_published(connection, [row["action_id"] for row in due])
+        return len(due)
+
+
+def message(action_id: UUID, kind: str) -> Message:
+    """It names the action and says nothing of what is asked for, which stays in the table."""
+    headers: dict[str, str | int] = {"x-action-id": str(action_id), "x-attempt": 1}
+    body = orjson.dumps({"action_id": str(action_id), "kind": kind})
+    return Message(RETURN, family_queue(ACTIONS), kind, headers, body)
