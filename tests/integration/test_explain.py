@@ -96,6 +96,8 @@ async def test_a_row_that_somebody_changed_is_told_from_what_its_events_say(stac
 
     assert found["agrees_with_tables"] is False
     assert "the tables say otherwise" in shown.stdout
+    # Whole on a terminal of 80 columns: it is there to be copied.
+    assert found["events"][0]["event_id"] in shown.stdout
 
 
 async def test_orders_and_returns_are_explained(stack: Stack) -> None:

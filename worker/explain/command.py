@@ -99,21 +99,11 @@ def _finding_as_json(finding: Finding) -> dict[str, Any]:
 
 def _as_tables(found: Explanation) -> RenderableType:
     """For a terminal."""
-    events = Table("happened", "event", "effect", "why", "what changed", "received", "applied", "attempts")
-    events.columns[-1].justify = "right"
+    # Two columns: of more, a terminal of 80 shows a few letters each.
+    events = Table("happened", "what, and what it did")
     for step in found.steps:
-        logged = step.logged
-        occurred_at = logged.event.payload.occurred_at
-        events.add_row(
-            f"{occurred_at:%Y-%m-%d %H:%M:%S}",
-            f"{logged.type}\n{logged.event.event_id}",
-            step.effect,
-            step.why,
-            "\n".join(_said(step)),
-            _leg(logged.event.received_at - occurred_at),
-            _leg(logged.applied_at - logged.event.received_at),
-            str(logged.attempt),
-        )
+        events.add_row(f"{step.logged.event.payload.occurred_at:%Y-%m-%d %H:%M:%S}", "\n".join(_told(step)))
+        events.add_section()
     moment = "now" if found.at is None else f"at {found.at.isoformat()}"
     states = Table("column", f"state {moment}")
     for state in found.states:
@@ -149,13 +139,23 @@ def _printable(told: object) -> Text:
 
 
 def _last_lines(found: Explanation) -> Iterator[str]:
-    yield "happened: by the sender's clock (UTC); received, applied: how long each leg took"
+    yield "happened: by the sender's clock (UTC)"
     for finding in found.findings:
         yield f"finding: {finding.kind}: {finding.words}"
     if found.log_begins_at is not None:
         yield f"what was applied before {found.log_begins_at:%Y-%m-%d} was dropped from the log"
     if found.agrees is False:
         yield "the tables say otherwise: see `stockhook rebuild`"
+
+
+def _told(step: Step) -> Iterator[str]:
+    logged = step.logged
+    yield f"{logged.type}  {logged.event.event_id}"
+    yield f"{step.effect}: {step.why}"
+    yield from _said(step)
+    received = _leg(logged.event.received_at - logged.event.payload.occurred_at)
+    applied = _leg(logged.applied_at - logged.event.received_at)
+    yield f"received after {received}, applied {applied} later, attempt {logged.attempt}"
 
 
 def _said(step: Step) -> Iterator[str]:
