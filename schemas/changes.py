@@ -37,11 +37,14 @@ class OrderState:
 
 @dataclass(frozen=True, slots=True)
 class ReturnState:
+    """`is_listed` until the marketplace was asked for it and did not know it any more."""
+
     return_id: str
     order_id: str
     opened_at: datetime | None
     updated_at: datetime | None
     update_count: int
+    is_listed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,7 @@ TYPES: dict[type[State], tuple[str, ...]] = {
         "part.returned",
         "part.written_off",
         "part.unknown_stock_status",
+        "part.not_listed",
         "part.updated",
     ),
     OrderState: ("order.created", "order.cancelled", "order.updated"),

@@ -18,6 +18,9 @@ Payload = ovoko.OvokoEvent | buyback.BuybackEvent
 
 _DISCRIMINATORS = {Provider.OVOKO: "event_type", Provider.BUYBACK: "type"}
 _UNIONS = {Provider.OVOKO: ovoko.Event, Provider.BUYBACK: buyback.Event}
+
+# What we saw in a marketplace's lists: published by ourselves, and refused where a webhook says it.
+_OBSERVATIONS = get_args(ovoko.Observation)
 _ADAPTERS: dict[Provider, TypeAdapter[Payload]] = {
     Provider.OVOKO: TypeAdapter(ovoko.Event),
     Provider.BUYBACK: TypeAdapter(buyback.Event),
@@ -29,10 +32,15 @@ class InvalidEvent(Exception):
 
 
 def event_models(provider: Provider) -> dict[str, type[BaseModel]]:
-    """Each documented event type of a provider, as spelled on the wire, with its model."""
+    """Each event type about a provider's things, with its model: what it sends, and what we saw there."""
     union, _ = get_args(_UNIONS[provider])
     discriminator = _DISCRIMINATORS[provider]
     return {get_args(model.model_fields[discriminator].annotation)[0]: model for model in get_args(union)}
+
+
+def webhook_models(provider: Provider) -> dict[str, type[BaseModel]]:
+    """Each documented event type of a provider, as spelled on the wire, with its model."""
+    return {name: model for name, model in event_models(provider).items() if model not in _OBSERVATIONS}
 
 
 def routing_key(provider: Provider, event_type: str) -> str:

@@ -1,4 +1,4 @@
-"""Ovoko's five webhook events (source: seeds/001)."""
+"""Ovoko's five webhook events (source: seeds/001), and what was seen in its lists."""
 
 from abc import abstractmethod
 from datetime import datetime
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.fields import Instant, Key, Text
+from schemas.fields import Flag, Instant, Key, Text
 
 
 class OvokoModel(BaseModel):
@@ -26,6 +26,10 @@ class OvokoEvent(OvokoModel):
         """The id of what the event is about."""
 
 
+# The status of a part that the marketplace does not list any more: no webhook says so.
+NOT_LISTED = "not_listed"
+
+
 class PartData(OvokoModel):
     part_id: Key
     status: Key
@@ -33,10 +37,7 @@ class PartData(OvokoModel):
     id_bridge: Text | None = None
 
 
-class PartStatusChanged(OvokoEvent):
-    """A part's stock status changed."""
-
-    event_type: Literal["part.status.changed"]
+class PartEvent(OvokoEvent):
     event_data: PartData
 
     @property
@@ -48,6 +49,18 @@ class PartStatusChanged(OvokoEvent):
         """The merchant's own id; the deprecated spelling counts only where the new one is null."""
         data = self.event_data
         return data.id_bridge if data.external_id is None else data.external_id
+
+
+class PartStatusChanged(PartEvent):
+    """A part's stock status changed."""
+
+    event_type: Literal["part.status.changed"]
+
+
+class PartObserved(PartEvent):
+    """What `stockhook reconcile --apply` saw of a part that differed, and when it asked."""
+
+    event_type: Literal["stockhook.observed.part"]
 
 
 class OrderData(OvokoModel):
@@ -99,7 +112,20 @@ class ReturnUpdated(ReturnEvent):
     event_type: Literal["order.return.updated"]
 
 
-Event = Annotated[
-    PartStatusChanged | OrderCreated | OrderCancelled | ReturnCreated | ReturnUpdated,
-    Field(discriminator="event_type"),
-]
+class ObservedReturn(ReturnData):
+    """`order_id` is ours where it is not listed any more."""
+
+    is_listed: Flag
+    created_at: Instant | None = None
+
+
+class ReturnObserved(ReturnEvent):
+    """What `stockhook reconcile --apply` saw of a return that differed, and when it asked."""
+
+    event_type: Literal["stockhook.observed.return"]
+    event_data: ObservedReturn
+
+
+Observation = PartObserved | ReturnObserved
+Webhook = PartStatusChanged | OrderCreated | OrderCancelled | ReturnCreated | ReturnUpdated
+Event = Annotated[Webhook | Observation, Field(discriminator="event_type")]

@@ -33,6 +33,9 @@ STATUSES: Mapping[str, frozenset[str]] = MappingProxyType(
         "4": frozenset({"written_off"}),
     }
 )
+TOLD: Mapping[str, str] = MappingProxyType(
+    {"0": "in_warehouse", "1": "reserved", "2": "sold", "3": "returned", "4": "written_off"}
+)
 WORDS: Mapping[str, str] = MappingProxyType(
     {"0": "in stock", "1": "reserved", "2": "sold", "3": "returned", "4": "written off"}
 )
@@ -48,7 +51,9 @@ def _instant_or_nothing(value: object) -> datetime | None:
     """A moment with its offset; anything else (no offset, PHP's zero date) says nothing for certain."""
     try:
         instant = datetime.fromisoformat(value) if isinstance(value, str) else None
-        return None if instant is None or instant.tzinfo is None else instant.astimezone(UTC)
+        if instant is None or instant.tzinfo is None or not 1970 < instant.year < 9999:
+            return None
+        return instant.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
 
@@ -89,6 +94,11 @@ class ListedPart(ApiModel):
     @property
     def status_in_words(self) -> str:
         return f"{self.status} ({WORDS[self.status]})" if self.status in WORDS else self.status
+
+    @property
+    def status_as_told(self) -> str:
+        """In a webhook's word, of those that its number may stand for the plainest."""
+        return TOLD.get(self.status, self.status)
 
     def agrees_with(self, status: str) -> bool:
         """Whether a webhook of this status says the same."""

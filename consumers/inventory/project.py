@@ -2,15 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from consumers.family import Connection, Event, Family, write
 from consumers.inventory.changes import change_type, visible
-from consumers.inventory.decide import Change, Part, decide, needs_history
+from consumers.inventory.decide import Change, Part, decide, needs_history, with_history
 from consumers.inventory.why import why
 from schemas.events import Provider, parse
-from schemas.ovoko import PartStatusChanged
+from schemas.ovoko import PartEvent, PartObserved, PartStatusChanged
 
 LOAD_PARTS = """
 SELECT part_id, external_id, external_id_at, status, occurred_at, event_id, revision
@@ -43,17 +42,15 @@ WHERE part.revision = excluded.revision - 1
 """
 
 
-async def load(connection: Connection, events: Sequence[Event[PartStatusChanged]]) -> dict[str, Part]:
+async def load(connection: Connection, events: Sequence[Event[PartEvent]]) -> dict[str, Part]:
     changes: defaultdict[str, list[Change]] = defaultdict(list)
     for event in events:
         changes[event.payload.entity_id].append(Change.of(event))
     parts = {row["part_id"]: _part(row) for row in await connection.fetch(LOAD_PARTS, sorted(changes))}
     overtaken = [part_id for part_id, part in parts.items() if needs_history(part, changes[part_id])]
     if overtaken:
-        for part_id, history in (await _load_histories(connection, overtaken)).items():
-            # What the log does not hold any more is missing here, but never the latest change of all.
-            earlier = history.difference(changes[part_id]) | {parts[part_id].latest}
-            parts[part_id] = replace(parts[part_id], history=tuple(sorted(earlier)))
+        for part_id, logged in (await _load_logged(connection, overtaken)).items():
+            parts[part_id] = with_history(parts[part_id], logged, changes[part_id])
     return parts
 
 
@@ -67,14 +64,13 @@ def _part(row: Mapping[str, Any]) -> Part:
     )
 
 
-async def _load_histories(connection: Connection, part_ids: list[str]) -> dict[str, set[Change]]:
-    histories: dict[str, set[Change]] = {part_id: set() for part_id in part_ids}
+async def _load_logged(connection: Connection, part_ids: list[str]) -> dict[str, list[Event[PartEvent]]]:
+    logged: dict[str, list[Event[PartEvent]]] = {part_id: [] for part_id in part_ids}
     for row in await connection.fetch(LOAD_HISTORY, part_ids):
         payload = parse(Provider.OVOKO, row["body"])
-        assert isinstance(payload, PartStatusChanged), "the log of this family holds no other event"
-        change = Change.of(Event(row["event_id"], row["received_at"], payload))
-        histories[payload.entity_id].add(change)
-    return histories
+        assert isinstance(payload, PartEvent), "the log of this family holds no other event"
+        logged[payload.entity_id].append(Event(row["event_id"], row["received_at"], payload))
+    return logged
 
 
 async def save(connection: Connection, parts: Collection[Part]) -> None:
@@ -93,13 +89,13 @@ async def save(connection: Connection, parts: Collection[Part]) -> None:
     await write(connection, SAVE_PARTS, rows)
 
 
-def key(payload: PartStatusChanged) -> str:
+def key(payload: PartEvent) -> str:
     return payload.entity_id
 
 
-INVENTORY: Family[PartStatusChanged, str, Part] = Family(
+INVENTORY: Family[PartEvent, str, Part] = Family(
     name="inventory",
-    payloads=(PartStatusChanged,),
+    payloads=(PartStatusChanged, PartObserved),
     key=key,
     load=load,
     decide=decide,

@@ -2,12 +2,12 @@
 
 from consumers.family import Event
 from consumers.inventory.decide import WRITTEN_OFF, Change, Part, decide
-from schemas.ovoko import PartStatusChanged
+from schemas.ovoko import PartEvent
 
 AT_THE_SAME_INSTANT = "at the same instant the status that speaks more against selling wins"
 
 
-def why(part: Part | None, event: Event[PartStatusChanged]) -> str:
+def why(part: Part | None, event: Event[PartEvent]) -> str:
     """The rule by which `decide` takes an event or leaves it."""
     change = Change.of(event)
     if part is None:

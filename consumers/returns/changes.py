@@ -12,4 +12,11 @@ def change_type(before: Return | None, after: Return) -> str:
 
 
 def visible(known: Return) -> ReturnState:
-    return ReturnState(known.return_id, known.order_id, known.opened_at, known.updated_at, known.update_count)
+    return ReturnState(
+        return_id=known.return_id,
+        order_id=known.order_id,
+        opened_at=known.opened_at,
+        updated_at=known.updated_at,
+        update_count=known.update_count,
+        is_listed=not known.is_gone,
+    )

@@ -1,15 +1,23 @@
-"""When a return was opened, and how often it was updated since."""
+"""When a return was opened, how often it was updated since, and whether the marketplace still knows it."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from consumers.family import Decision, Event, Finding
-from schemas.ovoko import ReturnCreated, ReturnUpdated
+from schemas.ovoko import ObservedReturn, ReturnCreated, ReturnObserved, ReturnUpdated
+
+ReturnPayload = ReturnCreated | ReturnUpdated | ReturnObserved
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    """A return's row. `update_count` counts distinct update events."""
+    """A return's row. `update_count` counts distinct update events.
+
+    `seen_at` is when the marketplace last showed it, `gone_at` when it last knew nothing of it: of those
+    times that it was asked and something came of it.
+    """
 
     return_id: str
     order_id: str
@@ -17,27 +25,58 @@ class Return:
     updated_at: datetime | None = None
     update_count: int = 0
     revision: int = 0
+    seen_at: datetime | None = None
+    gone_at: datetime | None = None
+
+    @property
+    def newest(self) -> datetime | None:
+        """The newest sign of it."""
+        signs = (self.opened_at, self.updated_at, self.seen_at)
+        return max((at for at in signs if at is not None), default=None)
+
+    @property
+    def is_gone(self) -> bool:
+        return self.gone_at is not None and self.gone_at > (self.newest or _NEVER)
 
 
-def decide(known: Return | None, event: Event[ReturnCreated | ReturnUpdated]) -> Decision[Return]:
+def decide(known: Return | None, event: Event[ReturnPayload]) -> Decision[Return]:
     """Opened at the earliest creation, updated at the latest update.
 
-    A return belongs to one order. Where events disagree, the greater order id stands, so that the
-    order of arrival makes no difference.
+    A return belongs to one order: the one under which it was last seen in the marketplace's list. Where
+    events alone name it and disagree, the greater order id stands, so that the order of arrival makes no
+    difference.
     """
     payload = event.payload
     data = payload.event_data
     known = known or Return(data.return_id, data.order_id)
-    after = replace(known, order_id=max(known.order_id, data.order_id))
     findings = () if known.order_id == data.order_id else (_two_orders(data.return_id),)
     match payload:
         case ReturnCreated():
-            opened_at = min(payload.timestamp, known.opened_at or payload.timestamp)
-            return Decision(replace(after, opened_at=opened_at), findings)
+            after = replace(known, opened_at=_earliest(known.opened_at, payload.timestamp))
         case ReturnUpdated():
-            updated_at = max(payload.timestamp, known.updated_at or payload.timestamp)
-            count = known.update_count + 1
-            return Decision(replace(after, updated_at=updated_at, update_count=count), findings)
+            updated_at = _latest(known.updated_at, payload.timestamp)
+            after = replace(known, updated_at=updated_at, update_count=known.update_count + 1)
+        case ReturnObserved(event_data=ObservedReturn(is_listed=True, created_at=created_at)):
+            # Where it does not say when, it was opened when it was seen at the latest.
+            opened_at = _earliest(known.opened_at, created_at or payload.timestamp)
+            after = replace(known, opened_at=opened_at, seen_at=_latest(known.seen_at, payload.timestamp))
+        case ReturnObserved():
+            after = replace(known, gone_at=_latest(known.gone_at, payload.timestamp))
+    return Decision(replace(after, order_id=_order_id(known, payload)), findings)
+
+
+def _order_id(known: Return, payload: ReturnPayload) -> str:
+    is_seen = isinstance(payload, ReturnObserved) and payload.event_data.is_listed
+    told = (payload.timestamp if is_seen else _NEVER, payload.event_data.order_id)
+    return max((known.seen_at or _NEVER, known.order_id), told)[1]
+
+
+def _earliest(known: datetime | None, told: datetime) -> datetime:
+    return min(told, known or told)
+
+
+def _latest(known: datetime | None, told: datetime) -> datetime:
+    return max(told, known or told)
 
 
 def _two_orders(return_id: str) -> Finding:

@@ -1,11 +1,11 @@
 """Which rule made a return's event count, in words."""
 
 from consumers.family import Event
-from consumers.returns.decide import Return
-from schemas.ovoko import ReturnCreated, ReturnUpdated
+from consumers.returns.decide import Return, ReturnPayload, decide
+from schemas.ovoko import ReturnCreated, ReturnObserved, ReturnUpdated
 
 
-def why(known: Return | None, event: Event[ReturnCreated | ReturnUpdated]) -> str:
+def why(known: Return | None, event: Event[ReturnPayload]) -> str:
     """The rule by which `decide` takes an event or leaves it."""
     instant = event.payload.timestamp
     match event.payload:
@@ -21,3 +21,12 @@ def why(known: Return | None, event: Event[ReturnCreated | ReturnUpdated]) -> st
             if instant > known.updated_at:
                 return "each update counts, and the newest says when"
             return "each update counts, but a newer one says when"
+        case ReturnObserved():
+            if not event.payload.event_data.is_listed:
+                is_gone = decide(known, event).state.is_gone
+                return (
+                    "it is not listed any more" if is_gone else "it was not listed, but a newer sign is known"
+                )
+            if known is not None and known.seen_at is not None and instant < known.seen_at:
+                return "what was seen last stands, and it was seen later"
+            return "what was seen last stands"

@@ -19,6 +19,7 @@ from schemas import buyback, fields
 from schemas.events import Payload, Provider, event_models, parse, routing_key
 from schemas.examples import documented
 from worker.ingest.sealing import seal_payment_details
+from worker.reconcile.observation import part_observed, return_observed
 
 _INTRODUCTION = """\
 # Events
@@ -26,8 +27,9 @@ _INTRODUCTION = """\
 <!-- made by `make docs` from schemas/, consumers/ and schemas/examples/ -->
 
 Every event type that is known, by provider. What is not listed here is answered 200 and kept in
-`stockhook.quarantine`; what breaks a rule below goes to `stockhook.<family>.dead` at once. Fields
-that are not listed are ignored, and kept in `event_log.body`.
+`stockhook.quarantine`; what breaks a rule below goes to `stockhook.<family>.dead` at once. Fields that
+are not listed are ignored, and kept in `event_log.body`. A `stockhook.observed.*` is no webhook, and not
+taken for one: `stockhook reconcile --apply` publishes them.
 
 Every event that is applied is a row of `event_log`; what is odd about it becomes a row of `findings`.
 The tables named below are those that its documented example writes besides. No text may hold a NUL.
@@ -49,6 +51,10 @@ _WORDS: tuple[tuple[object, str], ...] = (
 _WRITTEN = re.compile(r"(?:INSERT INTO|UPDATE) ([a-z_]+)")
 _SEALER = MultiFernet([Fernet(Fernet.generate_key())])
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
+_OBSERVED = [
+    parse(Provider.OVOKO, body)
+    for body in (part_observed("13", None, _NOW), return_observed("7", "70", None, _NOW))
+]
 
 
 def events_page() -> str:
@@ -83,7 +89,10 @@ def _event(provider: Provider, event_type: str, model: type[BaseModel]) -> str:
 
 
 def _examples(provider: Provider, event_type: str) -> Iterator[Payload]:
-    """As documented; a reminder that counts days also for the day that makes a difference."""
+    """As documented, or as observed; a reminder that counts days also for the day that makes a difference."""
+    for payload in _OBSERVED:
+        if isinstance(payload, event_models(provider)[event_type]):
+            yield payload
     for example in documented():
         if (example.provider, example.event_type) == (provider, event_type):
             payload = parse(provider, seal_payment_details(example.body, _SEALER))

@@ -100,6 +100,47 @@ async def test_a_row_that_somebody_changed_is_told_from_what_its_events_say(stac
     assert found["events"][0]["event_id"] in shown.stdout
 
 
+async def test_what_was_observed_is_explained_as_such(stack: Stack) -> None:
+    kind = "stockhook.observed.part"
+    await apply(
+        stack,
+        "inventory",
+        [item(Provider.OVOKO, part("sold", 5))],
+        [item(Provider.OVOKO, ovoko(kind, 9, part_id="13", status="in_warehouse", external_id="shelf 4"))],
+        [item(Provider.OVOKO, part("reserved", 12))],
+        [item(Provider.OVOKO, ovoko(kind, 11, part_id="13", status="not_listed"))],
+        # Comes late, and brings the history in.
+        [item(Provider.OVOKO, part("reserved", 1))],
+    )
+    await apply(
+        stack,
+        "returns",
+        [item(Provider.OVOKO, ovoko("order.return.created", 4, return_id="9", order_id="7"))],
+        [
+            item(
+                Provider.OVOKO,
+                ovoko("stockhook.observed.return", 6, return_id="9", order_id="7", is_listed=False),
+            )
+        ],
+    )
+
+    found, returned = explained(stack, "part", "13"), explained(stack, "return", "9")
+    rebuilt = [stack.run("rebuild", family) for family in ("inventory", "returns")]
+
+    assert [(event["type"], event["effect"], event["why"]) for event in found["events"][2:4]] == [
+        (kind, "applied", "observed on the marketplace; newest wins"),
+        (kind, "older than the state", "observed on the marketplace; newest wins, and a newer one is known"),
+    ]
+    assert (found["states"][0]["status"], found["states"][0]["external_id"]) == ("reserved", "shelf 4")
+    assert found["findings"] == []
+    assert [event["why"] for event in returned["events"]] == [
+        "the first creation that is known",
+        "observed on the marketplace; it is not listed any more",
+    ]
+    assert found["agrees_with_tables"] is returned["agrees_with_tables"] is True
+    assert [done.returncode for done in rebuilt] == [0, 0], rebuilt[0].stderr + rebuilt[1].stderr
+
+
 async def test_orders_and_returns_are_explained(stack: Stack) -> None:
     created, cancelled = ("order.created", 3), ("order.cancelled", 2)
     await apply(

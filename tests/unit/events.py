@@ -51,6 +51,29 @@ def returned(event_type: str, second: float = 0, return_id: str = "77", order_id
     return _ovoko(event_type, second, {"return_id": return_id, "order_id": order_id})
 
 
+def observed(status: str, second: float = 0, part_id: str = "13", external_id: str | None = None) -> Payload:
+    """A part as it was seen in the marketplace's list."""
+    data = {"part_id": part_id, "status": status, "external_id": external_id}
+    return _ovoko("stockhook.observed.part", second, data)
+
+
+def observed_return(
+    second: float = 0,
+    return_id: str = "77",
+    order_id: str = "4555",
+    is_listed: bool = True,
+    created: float | None = None,
+) -> Payload:
+    """A return as it was seen, or was not."""
+    data = {
+        "return_id": return_id,
+        "order_id": order_id,
+        "is_listed": is_listed,
+        "created_at": None if created is None else instant(created).isoformat(),
+    }
+    return _ovoko("stockhook.observed.return", second, data)
+
+
 def _ovoko(event_type: str, second: float, data: Document) -> Payload:
     document = {
         "event_id": "x",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from consumers.family import Communication, Connection, Event, Finding, project
-from consumers.inventory.decide import Change, Part, needs_history
+from consumers.inventory.decide import Change, Part, needs_history, with_history
 from consumers.registry import AnyFamily
 from schemas.changes import Change as Told
 
@@ -56,13 +56,13 @@ class Store:
         new = {Change.of(event) for event in events if event.payload.entity_id == part.part_id}
         if not needs_history(part, new):
             return replace(part, history=None)
-        logged = {Change.of(event) for event in self.log if event.payload.entity_id == part.part_id}
-        return replace(part, history=tuple(sorted((logged - new) | {part.latest})))
+        logged = [event for event in self.log if event.payload.entity_id == part.part_id]
+        return with_history(part, logged, new)
 
     async def _save(self, _: Connection, states: Collection[Any]) -> None:
         for state in states:
             # As a database would: what is not a column is not there next time.
-            kept = replace(state, history=None) if isinstance(state, Part) else state
+            kept = replace(state, history=None, seen=frozenset()) if isinstance(state, Part) else state
             self.rows[self._key_of(state)] = kept
 
     def _key_of(self, state: Any) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from cryptography.fernet import Fernet, MultiFernet
 
-from schemas.events import InvalidEvent, Provider, event_models, parse
+from schemas.events import InvalidEvent, Provider, parse, webhook_models
 from schemas.examples import Example, as_printed, documented
 from worker.ingest.sealing import seal_payment_details
 
@@ -24,13 +24,13 @@ def _as_published(example: Example) -> bytes:
 def test_a_documented_example_fits_its_schema(example: Example) -> None:
     event = parse(example.provider, _as_published(example))
 
-    assert type(event) is event_models(example.provider)[example.event_type]
+    assert type(event) is webhook_models(example.provider)[example.event_type]
 
 
 def test_all_seventeen_event_types_are_exemplified_one_of_them_in_two_shapes() -> None:
     printed = [(example.provider, example.event_type) for example in documented()]
 
-    known = {(provider, name) for provider in Provider for name in event_models(provider)}
+    known = {(provider, name) for provider in Provider for name in webhook_models(provider)}
     assert len(known) == 17
     assert set(printed) == known
     assert [pair for pair in known if printed.count(pair) > 1] == [

@@ -100,6 +100,7 @@ def test_the_same_id_with_another_content_can_be_told() -> None:
         (b'{"event_type": 5}', "no event type"),
         (b'{"event": []}', "no event type"),
         (b'{"event_type": "part.moved"}', "unknown event type"),
+        (b'{"event_type": "stockhook.observed.part"}', "unknown event type"),
     ],
 )
 def test_what_is_authentic_but_odd_is_quarantined_as_it_came(body: bytes, reason: str) -> None:

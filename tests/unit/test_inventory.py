@@ -8,7 +8,7 @@ import pytest
 from consumers.family import Event, Finding
 from consumers.registry import FAMILIES
 from schemas.events import Payload
-from tests.unit.events import claimed, event_id, instant, part
+from tests.unit.events import claimed, event_id, instant, observed, part
 from tests.unit.store import Store
 
 
@@ -127,6 +127,45 @@ def test_the_merchants_id_is_the_newest_that_was_named(
     payloads: Sequence[Payload], expected: str | None
 ) -> None:
     assert after(*payloads).rows["13"].external_id == expected
+
+
+@pytest.mark.parametrize(
+    ("payloads", "expected"),
+    [
+        ([part("in_warehouse", 5), observed("sold", 9)], "sold"),
+        ([part("in_warehouse", 10), observed("sold", 9)], "in_warehouse"),
+        ([observed("reserved", 9)], "reserved"),
+        ([part("in_warehouse", 5), observed("not_listed", 9)], "not_listed"),
+        ([part("in_warehouse", 10), observed("not_listed", 9)], "in_warehouse"),
+        ([part("in_warehouse", 5), observed("not_listed", 9), observed("in_warehouse", 10)], "in_warehouse"),
+        ([part("written_off", 5), observed("not_listed", 9)], "written_off"),
+    ],
+)
+def test_what_is_observed_counts_as_of_when_it_was_seen(payloads: Sequence[Payload], expected: str) -> None:
+    assert status(after(*payloads)) == expected
+
+
+def test_an_observation_that_contradicts_written_off_is_flagged() -> None:
+    store = after(part("written_off", 5), observed("in_warehouse", 9))
+
+    assert status(store) == "written_off"
+    assert store.findings == {
+        Finding("after_written_off", "13", event_id(1), "in_warehouse after written_off")
+    }
+
+
+def test_of_what_lay_before_an_observation_nothing_is_known_and_nothing_flagged() -> None:
+    """Also when an older event brings the history in."""
+    assert after(part("sold", 1), observed("in_warehouse", 5)).findings == set()
+    assert after(part("sold", 1), observed("in_warehouse", 5), part("reserved", 0)).findings == set()
+
+
+def test_what_follows_an_observation_is_a_step_like_any_other() -> None:
+    store = after(observed("sold", 1), part("in_warehouse", 5))
+
+    assert store.findings == {
+        Finding("undocumented_transition", "13", event_id(1), "sold became in_warehouse")
+    }
 
 
 def test_a_change_told_again_with_another_external_id_is_still_the_latest_one_known() -> None:

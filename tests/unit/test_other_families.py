@@ -1,6 +1,7 @@
 """Orders, returns and reminders."""
 
 import asyncio
+from datetime import datetime
 
 import pytest
 
@@ -10,7 +11,7 @@ from consumers.registry import FAMILIES
 from consumers.reminders.decide import Reminder, ReminderKind
 from consumers.returns.decide import Return
 from schemas.events import Payload
-from tests.unit.events import claimed, instant, order, returned, snapshot
+from tests.unit.events import claimed, instant, observed_return, order, returned, snapshot
 from tests.unit.store import Store
 
 
@@ -50,6 +51,37 @@ def test_a_return_of_two_orders_is_flagged_and_the_same_from_either_side() -> No
     for store in (after("returns", one, other), after("returns", other, one)):
         assert store.rows["77"].order_id == "11"
         assert store.findings == {flag}
+
+
+def test_a_return_belongs_to_the_order_under_which_it_was_last_seen() -> None:
+    told = returned("order.return.created", 1, order_id="12")
+    seen, seen_later = observed_return(5, order_id="11"), observed_return(6, order_id="10")
+
+    for payloads in ((told, seen, seen_later), (seen_later, seen, told), (seen, told, seen_later)):
+        assert after("returns", *payloads).rows["77"].order_id == "10"
+
+
+@pytest.mark.parametrize(
+    ("created", "opened_at"),
+    [(3, instant(3)), (None, instant(5))],
+    ids=["it says when", "it does not say when"],
+)
+def test_a_return_of_which_no_opening_came_was_opened_when_the_list_says(
+    created: float | None, opened_at: datetime
+) -> None:
+    store = after("returns", observed_return(5, created=created))
+
+    assert store.rows == {"77": Return("77", "4555", opened_at=opened_at, seen_at=instant(5))}
+
+
+def test_a_return_is_gone_until_something_newer_is_known_of_it() -> None:
+    created, gone = returned("order.return.created", 1), observed_return(5, is_listed=False)
+    updated_before, updated_after = (returned("order.return.updated", second) for second in (4, 6))
+
+    assert after("returns", created, gone).rows["77"].is_gone
+    assert after("returns", gone, updated_before).rows["77"].is_gone
+    assert not after("returns", gone, updated_after).rows["77"].is_gone
+    assert not after("returns", gone, observed_return(6)).rows["77"].is_gone
 
 
 @pytest.mark.parametrize(

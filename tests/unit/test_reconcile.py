@@ -4,7 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from schemas.events import Provider, parse
+from schemas.ovoko import ObservedReturn, PartData, PartObserved, ReturnObserved
 from schemas.ovoko_api import ListedPart, OrderReturn
+from worker.ingest.intake import take_observed
 from worker.reconcile.difference import (
     UNDER_WAY,
     Difference,
@@ -14,6 +17,7 @@ from worker.reconcile.difference import (
     compare_part,
     compare_return,
 )
+from worker.reconcile.observation import part_observed, return_observed
 
 NINE = datetime(2026, 3, 1, 9, tzinfo=UTC)
 TEN = datetime(2026, 3, 1, 10, tzinfo=UTC)
@@ -84,3 +88,52 @@ def test_what_changed_there_just_now_may_still_be_under_way(there_at: datetime |
     difference = Difference("13", Kind.DIFFERENT, "status", "sold", "returned", NINE, there_at)
 
     assert difference.is_under_way(TEN) is may_be
+
+
+@pytest.mark.parametrize(
+    ("listed", "status", "external_id"),
+    [
+        (ListedPart(part_id="13", status="2", id_bridge="shelf 4"), "sold", "shelf 4"),
+        (ListedPart(part_id="13", status="sold_in_ebay"), "sold_in_ebay", None),
+        (ListedPart(part_id="13", status="9"), "9", None),
+        (None, "not_listed", None),
+    ],
+)
+def test_a_part_is_observed_in_the_words_of_webhooks(
+    listed: ListedPart | None, status: str, external_id: str | None
+) -> None:
+    assert parse(Provider.OVOKO, part_observed("13", listed, TEN)) == PartObserved(
+        event_type="stockhook.observed.part",
+        timestamp=TEN - timedelta(seconds=2),
+        event_data=PartData(part_id="13", status=status, external_id=external_id),
+    )
+
+
+@pytest.mark.parametrize(
+    ("listed", "order_id", "created_at"),
+    [
+        (OrderReturn(return_id="7", order_id="71", status="New", created_at=NINE.isoformat()), "71", NINE),
+        (OrderReturn(return_id="7", order_id="71", status="New", created_at="0001-01-01T00:00Z"), "71", None),
+        (None, "70", None),
+    ],
+)
+def test_a_return_is_observed_under_the_order_that_the_marketplace_names(
+    listed: OrderReturn | None, order_id: str, created_at: datetime | None
+) -> None:
+    assert parse(Provider.OVOKO, return_observed("7", "70", listed, TEN)) == ReturnObserved(
+        event_type="stockhook.observed.return",
+        timestamp=TEN - timedelta(seconds=2),
+        event_data=ObservedReturn(
+            return_id="7", order_id=order_id, is_listed=listed is not None, created_at=created_at
+        ),
+    )
+
+
+def test_the_same_sight_is_one_event_and_the_same_seen_later_another() -> None:
+    first, again, later = (
+        take_observed(part_observed("13", there("2"), asked_at), NINE)
+        for asked_at in (TEN, TEN + timedelta(milliseconds=900), TEN + timedelta(seconds=1))
+    )
+
+    assert first.event_id == again.event_id != later.event_id
+    assert (first.family, first.message.routing_key) == ("inventory", "ovoko.stockhook.observed.part")

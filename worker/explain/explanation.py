@@ -17,6 +17,7 @@ from consumers.inventory import details as of_part
 from consumers.registry import FAMILIES, AnyFamily
 from consumers.returns import details as of_return
 from schemas.events import Provider, parse
+from schemas.ovoko import Observation
 from worker.database import Database
 from worker.reading import Reading
 
@@ -47,7 +48,7 @@ _PRIVATE = re.compile(r"customer_|payment_details|account_number|_url")
 _KEPT_BACK = "(kept back)"
 
 # What is of no state's meaning: how often it was written, and what it was computed from.
-_MACHINERY = frozenset({"revision", "history", "stamps", "rank"})
+_MACHINERY = frozenset({"revision", "history", "seen", "stamps", "rank"})
 
 
 class NoSuchEntity(Exception):
@@ -117,6 +118,8 @@ class _Replay:
         self.findings -= set(decision.withdrawn)
         self.findings |= set(decision.findings)
         why = self.family.why(before, event)
+        if isinstance(event.payload, Observation):
+            why = f"observed on the marketplace; {why}"
         changes = _changes(before, decision.state)
         if logged.reuse:
             why = f"its id was used before with other contents, so it counts as an event of its own; {why}"

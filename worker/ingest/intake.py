@@ -4,7 +4,7 @@ Pure but for the randomness of sealing. Nothing here validates an event against 
 consumer's work, where a broken event can be set aside without an answer that a sender counts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from consumers.registry import FAMILY_OF
 from schemas import identity
 from schemas.envelope import Envelope
-from schemas.events import Provider, read_json, routing_key, unwrapped
+from schemas.events import Provider, read_json, routing_key, unwrapped, webhook_models
 from worker.channel import Message
 from worker.ingest.authentication import position
 from worker.ingest.body import top_level_string, without_member
@@ -23,6 +23,11 @@ from worker.ingest.sealing import seal_payment_details, unsealed
 from worker.topology import EVENTS, quarantine_key
 
 SHORTEST_SECRET = 8
+
+# By routing key. What we observe ourselves is not a marketplace's to say.
+_WEBHOOKS = frozenset(
+    routing_key(provider, name) for provider in Provider for name in webhook_models(provider)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +59,23 @@ Intake = Accepted | Unauthorized | Unreadable
 
 def take_ovoko(body: bytes, received_at: datetime) -> Accepted:
     """An authenticated body of Ovoko's, flat or wrapped."""
+    return _take_ovoko(body, received_at, _WEBHOOKS)
+
+
+def take_observed(body: bytes, received_at: datetime) -> Accepted:
+    """What was seen in Ovoko's lists. It has no id: the same sight, seen at the same time, gets the same."""
+    return _take_ovoko(body, received_at, FAMILY_OF)
+
+
+def _take_ovoko(body: bytes, received_at: datetime, known: Collection[str]) -> Accepted:
     try:
         document = unwrapped(read_json(body))
     except ValueError:
         return _quarantined(Provider.OVOKO, body, "not JSON", received_at)
     match document:
-        case {"event_type": str() as event_type, **content} if _is_known(Provider.OVOKO, event_type):
+        case {"event_type": str() as event_type, **content} if (
+            routing_key(Provider.OVOKO, event_type) in known
+        ):
             given = content.pop("event_id", None)
             content_id = identity.content_id(event_type, content)
             event_id = identity.event_id(Provider.OVOKO, given, content_id)
@@ -103,7 +119,7 @@ def take_again(
         CannotUnseal
     """
     if provider is Provider.OVOKO:
-        return take_ovoko(body, received_at)
+        return _take_ovoko(body, received_at, FAMILY_OF)
     try:
         document = read_json(unsealed(body, sealer))
     except ValueError:
@@ -114,12 +130,10 @@ def take_again(
 def _route_buyback(document: object, kept: bytes, received_at: datetime) -> Accepted:
     """`document` is the body before its bank details were sealed: sealing is not deterministic."""
     match document:
-        case {"type": str() as event_type, "result": dict() as result} if _is_known(
-            Provider.BUYBACK, event_type
-        ):
+        case {"type": str() as event_type, "result": dict() as result} if _is_known(event_type):
             event_id = identity.content_id(event_type, result)
             return _routed(Provider.BUYBACK, event_type, event_id, event_id, kept, received_at)
-        case {"type": str() as event_type} if _is_known(Provider.BUYBACK, event_type):
+        case {"type": str() as event_type} if _is_known(event_type):
             return _quarantined(Provider.BUYBACK, kept, "no result", received_at)
         case {"type": str()}:
             return _quarantined(Provider.BUYBACK, kept, "unknown event type", received_at)
@@ -157,8 +171,8 @@ def _without_secrets(body: bytes, tokens: Sequence[SecretStr]) -> bytes:
     return body
 
 
-def _is_known(provider: Provider, event_type: str) -> bool:
-    return routing_key(provider, event_type) in FAMILY_OF
+def _is_known(event_type: str) -> bool:
+    return routing_key(Provider.BUYBACK, event_type) in _WEBHOOKS
 
 
 def _routed(

@@ -7,7 +7,7 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from schemas.events import Provider, event_models
+from schemas.events import Provider, webhook_models
 
 _REF = "#/components/schemas/{model}"
 _PROBLEM = {
@@ -43,11 +43,11 @@ _REFUSALS = {
 def openapi_document(ovoko_header: str) -> bytes:
     """As JSON. `ovoko_header` is the header that carries Ovoko's secret."""
     models: list[tuple[type[BaseModel], Literal["validation"]]] = [
-        (model, "validation") for provider in Provider for model in event_models(provider).values()
+        (model, "validation") for provider in Provider for model in webhook_models(provider).values()
     ]
     references, definitions = models_json_schema(models, ref_template=_REF)
     ovoko, buyback = (
-        {"oneOf": [references[model, "validation"] for model in event_models(provider).values()]}
+        {"oneOf": [references[model, "validation"] for model in webhook_models(provider).values()]}
         for provider in Provider
     )
     document = {
