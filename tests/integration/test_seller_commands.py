@@ -154,7 +154,7 @@ def test_payment_details_come_from_a_file_or_standard_input(simulated: Simulated
     file = tmp_path / "details.json"
     file.write_text(json.dumps(DETAILS))
     from_file = simulated.run("payment-details", "order-5", "--file", str(file), "--json")
-    from_stdin = simulated.run("payment-details", "order-6", stdin=json.dumps(DETAILS))
+    from_stdin = simulated.run("payment-details", "order-6", "--file", "-", stdin=json.dumps(DETAILS))
 
     assert from_file.returncode == 0, from_file.stderr
     assert json.loads(from_file.stdout) == {

@@ -150,7 +150,13 @@ def dropoff_request(order_id: str, /, *, json: Json = False) -> None:
 
 
 @buyback.command(name="payment-details")
-def payment_details(order_id: str, /, *, file: Path | None = None, json: Json = False) -> None:
+def payment_details(
+    order_id: str,
+    /,
+    *,
+    file: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
+    json: Json = False,
+) -> None:
     """Say whom to pay for an order whose payment type is Cash.
 
     Without --file they are read from standard input, or asked for where that is a terminal; as
