@@ -1,6 +1,6 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help bench chaos check-deploy docs mutants run test-long test test-ladder check format status send psql lock clean bootstrap
+.PHONY: help demo bench chaos check-deploy docs mutants run test-long test test-ladder check format status send psql lock clean bootstrap
 
 PYTHON := .venv/bin/python
 ARGS ?=
@@ -14,6 +14,9 @@ help:  ## this list
 
 run: bootstrap  ## RabbitMQ, Postgres and the whole product on this machine, until Ctrl-C
 	@exec $(PYTHON) -m deploy.local run
+
+demo: bootstrap  ## a trade-in to its payment, and a part that comes back, with simulated marketplaces
+	@exec $(PYTHON) -m deploy.local demo
 
 test: bootstrap  ## every test but the slow ones (PYTEST_ARGS="-k orders" for some)
 	@exec $(PYTHON) -m pytest $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))

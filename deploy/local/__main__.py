@@ -36,6 +36,11 @@ def main() -> int:
         match arguments.command:
             case "run":
                 return run_product(console)
+            case "demo":
+                # Nothing else here needs the product, which takes its time to load.
+                from deploy.local.demo import WIDTH, run_demo
+
+                return run_demo(Console(width=None if sys.stdout.isatty() else WIDTH))
             case "services" if arguments.ephemeral:
                 with tempfile.TemporaryDirectory(prefix="stockhook-") as folder:
                     return run_services(console, Path(folder), durable=False)
@@ -54,6 +59,9 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deploy.local", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="RabbitMQ, Postgres and the whole product, until Ctrl-C")
+    commands.add_parser(
+        "demo", help="a trade-in and a used part through the whole product, told step by step"
+    )
     services = commands.add_parser("services", help="RabbitMQ and Postgres only, until Ctrl-C")
     services.add_argument("--ephemeral", action="store_true", help="in a folder that is removed at the end")
     commands.add_parser("psql", help="psql, with STOCKHOOK_DATABASE_URL and the arguments that follow")

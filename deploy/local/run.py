@@ -82,24 +82,32 @@ def progress(console: Console) -> Announce:
     return announce
 
 
-def migrate(settings: Mapping[str, str], announce: Announce) -> None:
+def migrate(settings: Mapping[str, str], announce: Announce, *, says_which: bool = True) -> None:
     announce("migrating the database")
-    done = subprocess.run([STOCKHOOK, "migrate"], cwd=CHECKOUT, env={**os.environ, **settings}, check=False)
+    done = subprocess.run(
+        [STOCKHOOK, "migrate"],
+        cwd=CHECKOUT,
+        env={**os.environ, **settings},
+        stdout=None if says_which else subprocess.DEVNULL,
+        check=False,
+    )
     if done.returncode != 0:
         raise StartFailed(f"stockhook migrate ended with code {done.returncode}")
 
 
 @contextmanager
-def running_product(settings: Mapping[str, str], announce: Announce) -> Iterator[Daemon]:
-    """Ready: its /readyz says so. It writes its log to this terminal."""
-    record = DEV / "stockhook.pid"
+def running_product(
+    settings: Mapping[str, str], announce: Announce, *, state: Path = DEV, log: Path | None = None
+) -> Iterator[Daemon]:
+    """Ready: its /readyz says so. It writes its log to this terminal where there is no file for it."""
+    record = state / "stockhook.pid"
     sweep(record, STOP_SECONDS)
     announce("starting stockhook")
     with ExitStack() as cleanup:
         spawner = Spawner()
         cleanup.callback(spawner.close)
         command = Command((str(STOCKHOOK), "run"), {**os.environ, **settings}, folder=CHECKOUT)
-        product = Daemon("stockhook", command, record=record, log=None, spawner=spawner)
+        product = Daemon("stockhook", command, record=record, log=log, spawner=spawner)
         cleanup.callback(product.stop, STOP_SECONDS)
         product.start()
         product.wait_until_ready(lambda: is_ready(ingest_url(settings)), READY_SECONDS)

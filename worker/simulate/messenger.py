@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from time import monotonic
 
 import structlog
@@ -13,13 +13,17 @@ from worker.send.client import Answer, Client
 from worker.send.life import GeneratedEvent
 from worker.send.sender import RESEND_AFTER, Sender, Tally
 from worker.send.webhook import Credentials, Webhook
+from worker.simulate.marketplace import now
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class Messenger:
-    """Each webhook comes `delay` after what it tells of, whatever became of those before it."""
+    """Each webhook comes `delay` after what it tells of, whatever became of those before it.
+
+    (Which may be a little later than it was asked for: in whole seconds only one thing happens to a part.)
+    """
 
     sender: Sender
     credentials: Credentials
@@ -29,12 +33,13 @@ class Messenger:
     def tell(self, events: Sequence[GeneratedEvent]) -> None:
         for event in events:
             webhook = self.credentials.webhook(event.provider, event.event_type, event.body)
-            task = asyncio.create_task(self._deliver(webhook))
+            task = asyncio.create_task(self._deliver(webhook, event.occurred_at))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
 
-    async def _deliver(self, webhook: Webhook) -> None:
-        due = monotonic() + self.delay.total_seconds()
+    async def _deliver(self, webhook: Webhook, occurred_at: datetime) -> None:
+        pause = self.delay + max(occurred_at - now(), timedelta(0))
+        due = monotonic() + pause.total_seconds()
         await asyncio.sleep(due - monotonic())
         if not await self.sender.deliver(webhook, due):
             log.warning("webhook.given_up", type=webhook.event_type)

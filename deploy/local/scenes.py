@@ -1,0 +1,204 @@
+"""What the demo shows: a trade-in from its creation to its payment, and a used part that comes back."""
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import asyncpg
+import httpx
+from rich.console import Console
+
+from deploy.local.run import STOCKHOOK
+from deploy.local.services import CHECKOUT
+
+# What is seen within a second on an idle machine.
+PATIENCE_SECONDS = 30.0
+COMMAND_SECONDS = 60.0
+WIDTH = 110
+
+PART_ID = 13
+
+DETAILS = {
+    "firstName": "Ana",
+    "lastName": "Silva",
+    "bankAccount": {
+        "accountNumber": "PT00000000000000000000000",
+        "financialInstitutionIdentifier": "EXAMPLE0",
+        "beneficiaryName": "Ana Silva",
+    },
+    "billingAddress": {
+        "firstLine": "Example Street 1",
+        "zipCode": "1000-001",
+        "city": "Lisboa",
+        "country": "PT",
+    },
+}
+
+TRADE_IN_IS = "SELECT status = $2 FROM buyback_orders WHERE order_id = $1"
+RESCHEDULED = """
+SELECT count(*) = 2
+FROM buyback_shipments
+JOIN buyback_orders USING (order_id)
+WHERE order_id = $1 AND status = 'pickup_scheduled'
+"""
+MISSED_IS_TOLD = "SELECT count(*) > 0 FROM communications WHERE order_id = $1 AND kind = 'missed_collection'"
+ASKED_ONCE = "SELECT state = 'done' FROM actions WHERE subject = $1 AND outcome->>'status' IS NOT NULL"
+PAID = "SELECT account_number_ending IS NOT NULL FROM buyback_orders WHERE order_id = $1"
+PART_IS = "SELECT status = $2 FROM parts WHERE part_id = $1"
+RETURN_IS_OPEN = "SELECT opened_at IS NOT NULL FROM returns WHERE return_id = $1"
+
+
+class SceneFailed(Exception):
+    """What was to happen did not. The text says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where the scenes are played: the product's settings, the marketplaces' address, and who looks on."""
+
+    console: Console
+    settings: Mapping[str, str]
+    marketplaces_url: str
+
+    def scene(self, title: str) -> None:
+        self.console.print()
+        self.console.rule(f"[bold]{title}", align="left")
+
+    def say(self, words: str) -> None:
+        self.console.print(words, markup=False, highlight=False)
+
+    def command(self, *arguments: str, stdin: str | None = None) -> None:
+        """Run `stockhook`, and show what was typed and what it says.
+
+        Raises:
+            SceneFailed: It did not end with 0.
+        """
+        self.console.print(f"\n  $ stockhook {' '.join(arguments)}", style="bold cyan", markup=False)
+        done = subprocess.run(
+            [STOCKHOOK, *arguments],
+            env={**os.environ, **self.settings, "COLUMNS": str(WIDTH)},
+            cwd=CHECKOUT,
+            input=stdin or "",
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+        for line in done.stdout.splitlines():
+            self.console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+        self.console.print()
+        if done.returncode != 0:
+            said = done.stderr.strip().splitlines()[-1:]
+            raise SceneFailed(f"stockhook {arguments[0]} ended with {done.returncode}: {' '.join(said)}")
+
+    async def over_there(self, path: str, document: object = None) -> Any:
+        """Something happens at a marketplace; what it is then.
+
+        Raises:
+            SceneFailed
+        """
+        async with httpx.AsyncClient(trust_env=False) as client:
+            response = await client.post(f"{self.marketplaces_url}/{path}", json=document)
+        if not response.is_success:
+            raise SceneFailed(f"{path}: {response.text}")
+        return response.json()
+
+    async def until(self, what: str, query: str, *arguments: object) -> None:
+        """Wait until the database says yes, and say so.
+
+        Raises:
+            SceneFailed
+        """
+        began = monotonic()
+        connection = await asyncpg.connect(self.settings["STOCKHOOK_DATABASE_URL"])
+        try:
+            while not await connection.fetchval(query, *arguments):
+                if monotonic() > began + PATIENCE_SECONDS:
+                    raise SceneFailed(f"not within {PATIENCE_SECONDS:.0f} s: {what}")
+                await asyncio.sleep(0.05)
+        finally:
+            await connection.close()
+        self.console.print(f"  -> {what}", style="green", markup=False, highlight=False)
+
+
+async def play(stage: Stage) -> None:
+    """Raises: SceneFailed."""
+    order_id = await trade_in(stage)
+    await missed_pickup(stage, order_id)
+    await payment(stage, order_id)
+    return_id = await used_part(stage)
+    stage.scene("What made them what they are")
+    stage.say("Each event that came, what it did, and by which rule:")
+    stage.command("explain", "buyback", order_id)
+    stage.command("explain", "part", str(PART_ID))
+    stage.command("explain", "return", return_id)
+    stage.say("And all of it at a glance:")
+    stage.command("status")
+
+
+async def trade_in(stage: Stage) -> str:
+    """An order, and a pickup for it; the order's id."""
+    stage.scene("1. A trade-in begins")
+    stage.say(
+        "A customer of the trade-in platform accepts an offer. Its webhook (OrderCreatedEvent) comes in:"
+    )
+    order_id = str((await stage.over_there("buyback/control/orders", {"paymentType": "Cash"}))["id"])
+    await stage.until(f"order {order_id} is created", TRADE_IN_IS, order_id, "created")
+    stage.say("\nAs its seller we ask the platform when a courier can come, and take the first slot:")
+    stage.command("buyback", "pickup-request", order_id, "--offered", "1")
+    stage.say("The platform tells what came of it by a webhook (CollectionItemPickUpScheduledEvent):")
+    await stage.until("its pickup is scheduled", TRADE_IN_IS, order_id, "pickup_scheduled")
+    return order_id
+
+
+async def missed_pickup(stage: Stage, order_id: str) -> None:
+    stage.scene("2. The pickup is missed, and asked for again")
+    stage.say(
+        "Nobody was at home (CollectionItemPickupMissedEvent). The platform wants to be asked again. With\n"
+        "STOCKHOOK_REREQUEST_PICKUP=first_slot nobody has to think of it:"
+    )
+    await stage.over_there(f"buyback/control/orders/{order_id}/miss")
+    await stage.until("the customer is to be told of the missed collection", MISSED_IS_TOLD, order_id)
+    await stage.until("a new pickup was asked for, by an action", ASKED_ONCE, order_id)
+    await stage.until("it is scheduled, with a shipment of its own", RESCHEDULED, order_id)
+
+
+async def payment(stage: Stage, order_id: str) -> None:
+    stage.scene("3. From the courier to the payment")
+    await stage.over_there(f"buyback/control/orders/{order_id}/collect")
+    await stage.until("the courier has it", TRADE_IN_IS, order_id, "in_transit")
+    order = await stage.over_there(f"buyback/control/orders/{order_id}/receive")
+    await stage.until("the warehouse has it", TRADE_IN_IS, order_id, "processing")
+    for _ in order["items"]:
+        await stage.over_there(f"buyback/control/orders/{order_id}/pass")
+    stage.say(
+        "\nEach item passed the quality check. Whom to pay is said from standard input, never as arguments:"
+    )
+    stage.command("buyback", "payment-details", order_id, "--file", "-", stdin=json.dumps(DETAILS))
+    await stage.until("the order is closed", TRADE_IN_IS, order_id, "closed")
+    await stage.until("the bank account is known, and sealed: four characters can be shown", PAID, order_id)
+
+
+async def used_part(stage: Stage) -> str:
+    """A part is sold, and comes back; the return's id."""
+    stage.scene("4. A used part is sold, and comes back")
+    part = await stage.over_there(f"ovoko/control/parts/{PART_ID}/in_warehouse")
+    stage.say(f"Part {PART_ID} ({part['name']}, {part['price']} {part['currency']}) is listed at Ovoko.")
+    await stage.until("it can be sold", PART_IS, str(PART_ID), "in_warehouse")
+    order = await stage.over_there("ovoko/control/orders", {"part_ids": [PART_ID]})
+    await stage.until("somebody ordered it: it is reserved", PART_IS, str(PART_ID), "reserved")
+    await stage.over_there(f"ovoko/control/orders/{order['id']}/ship")
+    await stage.until("it is sold", PART_IS, str(PART_ID), "sold")
+    stage.say("\nIt does not fit. Ovoko's event has two ids and nothing else:")
+    return_id = str((await stage.over_there(f"ovoko/control/orders/{order['id']}/return"))["return_id"])
+    await stage.until(f"return {return_id} is open", RETURN_IS_OPEN, return_id)
+    await stage.over_there(f"ovoko/control/returns/{return_id}/receive")
+    await stage.until("the part is back", PART_IS, str(PART_ID), "returned")
+    await stage.over_there(f"ovoko/control/returns/{return_id}/accept")
+    await stage.until("it is in the warehouse, for sale again", PART_IS, str(PART_ID), "in_warehouse")
+    return return_id

@@ -1,0 +1,70 @@
+"""`make demo` plays to its end, on the services that the tests have."""
+
+import asyncio
+import io
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from deploy.local.demo import show
+from deploy.local.scenes import SceneFailed, Stage
+from deploy.local.services import CHECKOUT, DEV, Services, locked
+from tests.stack import Stack
+from worker.simulate.server import serving
+from worker.simulate.simulation import Simulation
+
+
+async def test_every_scene_is_played_and_what_is_told_is_in_the_tables(
+    services: Services, stack: Stack
+) -> None:
+    written = io.StringIO()
+    console = Console(file=written, width=112)
+    await asyncio.to_thread(show, services, stack.folder, console, print)
+    told = written.getvalue()
+    [order] = await stack.fetch("SELECT status, account_number_ending FROM buyback_orders")
+    shipments = await stack.fetch("SELECT is_reschedule FROM buyback_shipments ORDER BY pickup_starts_at")
+    [part] = await stack.fetch("SELECT status FROM parts")
+
+    assert order["status"] == "closed"
+    assert order["account_number_ending"] is not None
+    assert sorted(row["is_reschedule"] for row in shipments) == [False, True]
+    assert part["status"] == "in_warehouse"
+    assert await stack.count("findings") == await stack.count("dead_letters") == 0
+    for words in (
+        "a new pickup was asked for, by an action",
+        "$ stockhook explain buyback",
+        "CollectionItemPickupMissedEvent",
+        "status: missed_pickup -> pickup_scheduled",
+        "$ stockhook explain part 13",
+        "status: sold -> returned",
+        "$ stockhook status",
+    ):
+        assert words in told
+
+
+async def test_a_scene_that_fails_says_what_did_not_happen() -> None:
+    async with serving(Simulation({})) as port:
+        stage = Stage(Console(file=io.StringIO()), {}, f"http://127.0.0.1:{port}")
+        with pytest.raises(SceneFailed, match="nobody/control: "):
+            await stage.over_there("nobody/control")
+    with pytest.raises(SceneFailed, match=r"stockhook explain ended with 2"):
+        stage.command("explain", "whale", "1")
+
+
+def test_two_demos_at_once_are_refused() -> None:
+    state = DEV / "demo"
+    state.mkdir(parents=True, exist_ok=True)
+    with locked(state):
+        done = subprocess.run(
+            [sys.executable, "-m", "deploy.local", "demo"],
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert done.returncode == 1
+    assert "already running here" in done.stderr
