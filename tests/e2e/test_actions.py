@@ -13,7 +13,7 @@ from tests.e2e.test_changes import has_died
 from tests.e2e.test_crash_points import ACTION_POINTS
 from tests.stack import BUYBACK_TOKEN, Stack, until
 from worker.simulate.buyback import TradeIn
-from worker.simulate.command import settings
+from worker.simulate.command import client_settings
 from worker.simulate.faults import Fault, Kind
 from worker.simulate.server import serving
 from worker.simulate.simulation import Simulation
@@ -78,7 +78,7 @@ async def _simulated(stack: Stack) -> AsyncIterator[Platform]:
     trade_in = TradeIn([ORDER, *(f"order-{number}" for number in range(2, 9))])
     simulation = Simulation({"buyback": trade_in})
     async with serving(simulation) as port:
-        ours = settings(f"http://127.0.0.1:{port}")
+        ours = client_settings(f"http://127.0.0.1:{port}")
         stack.environment |= {f"STOCKHOOK_{name}": value for name, value in ours.items()}
         stack.environment["STOCKHOOK_REREQUEST_PICKUP"] = "first_slot"
         yield Platform(stack, simulation, trade_in)
