@@ -19,6 +19,18 @@ class PickupAgain(ActionRequest):
     missed_at: AwareDatetime
 
 
+class PartWanted(ActionRequest):
+    """What Ovoko knows of a part."""
+
+    part_id: str
+
+
+class ReturnWanted(ActionRequest):
+    """What Ovoko knows of a return, now that an event has come of it."""
+
+    return_id: str
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """Of one `key` there is one action, however often it is called for. `subject` is the entity."""
@@ -31,3 +43,5 @@ class Action:
 
 
 REREQUEST_PICKUP = "buyback.rerequest_pickup"
+PART_DETAILS = "ovoko.part_details"
+RETURN_DETAILS = "ovoko.return_details"

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from consumers.family import Connection, Event, Family, write
+from consumers.inventory.actions import calls_for
 from consumers.inventory.changes import change_type, visible
 from consumers.inventory.decide import Change, Part, decide, needs_history, with_history
 from consumers.inventory.why import why
@@ -103,5 +104,6 @@ INVENTORY: Family[PartEvent, str, Part] = Family(
     why=why,
     change_type=change_type,
     visible=visible,
+    calls_for=calls_for,
     happened=Change.of,
 )

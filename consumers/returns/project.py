@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from consumers.family import Connection, Event, Family, write
+from consumers.returns.actions import calls_for
 from consumers.returns.changes import change_type, visible
 from consumers.returns.decide import Return, ReturnPayload, decide
 from consumers.returns.why import why
@@ -71,4 +72,5 @@ RETURNS: Family[ReturnPayload, str, Return] = Family(
     why=why,
     change_type=change_type,
     visible=visible,
+    calls_for=calls_for,
 )

@@ -233,7 +233,9 @@ def test_network_policies_close_everything_and_open_what_each_needs() -> None:
     assert components("stockhook-webhooks") == ["ingest"]
     assert components("stockhook-to-broker") == ["ingest", "consumer", "topology"]
     assert components("stockhook-to-database") == ["consumer", "migrate", "retain"]
+    assert components("stockhook-to-marketplaces") == ["consumer"]
     assert ports("stockhook-webhooks", "ingress") == {8080}
     assert ports("stockhook-metrics", "ingress") == {9090}
     assert ports("stockhook-to-broker", "egress") == {5671}
     assert ports("stockhook-to-database", "egress") == {5432}
+    assert ports("stockhook-to-marketplaces", "egress") == {443}

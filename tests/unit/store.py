@@ -8,6 +8,7 @@ from consumers.family import Communication, Connection, Event, Finding, project
 from consumers.inventory.decide import Change, Part, needs_history, with_history
 from consumers.registry import AnyFamily
 from schemas.changes import Change as Told
+from worker.actions.registry import KINDS
 
 
 class NoConnection:
@@ -28,6 +29,7 @@ class Store:
     findings: set[Finding] = field(default_factory=set)
     communications: set[Communication] = field(default_factory=set)
     told: list[Told] = field(default_factory=list)
+    asked: set[str] = field(default_factory=set)
 
     async def apply(self, batch: Sequence[Event[Any]]) -> None:
         new: list[Event[Any]] = []
@@ -38,11 +40,12 @@ class Store:
             return
         self.log += new
         family = replace(self.family, load=self._load, save=self._save)
-        effects = await project(family, NoConnection(), new, tells=True)
+        effects = await project(family, NoConnection(), new, tells=True, asks=KINDS)
         self.findings -= effects.withdrawn
         self.findings |= effects.findings
         self.communications |= set(effects.communications)
         self.told += effects.changes
+        self.asked |= {action.key for action in effects.actions}
 
     async def _load(self, _: Connection, events: Sequence[Event[Any]]) -> Mapping[Any, Any]:
         keys = {self.family.key(event.payload) for event in events}

@@ -5,7 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from consumers.buybacks.actions import calls_for
-from schemas.actions import PickupAgain
+from consumers.inventory.actions import calls_for as of_part
+from consumers.inventory.project import INVENTORY
+from consumers.returns.actions import calls_for as of_return
+from schemas.actions import PartWanted, PickupAgain, ReturnWanted
 from schemas.buyback import PickupMissed
 from tests.unit import events
 from tests.unit.events import flat
@@ -50,8 +53,50 @@ def test_other_events_call_for_nothing() -> None:
     assert calls_for(None, events.claimed(flat("CollectionItemReceivedEvent", 0, itemId="i1"), 1)) == ()
 
 
+def test_a_part_is_asked_for_when_nothing_was_known_of_it() -> None:
+    event = events.claimed(events.part("sold"), 1)
+    (action,) = of_part(None, event)
+    known = INVENTORY.decide(None, event).state
+
+    assert (action.key, action.subject) == ("ovoko.part_details:13", "13")
+    assert action.request == PartWanted(part_id="13")
+    assert of_part(known, events.claimed(events.part("returned", 1), 2)) == ()
+
+
+def test_each_event_of_a_return_asks_for_it() -> None:
+    created, updated, same_id = (
+        events.claimed(events.returned(f"order.return.{what}", return_id=return_id), name)
+        for what, return_id, name in (("created", "77", 1), ("updated", "77", 2), ("updated", "78", 2))
+    )
+    asked = [of_return(None, event)[0] for event in (created, updated, same_id)]
+
+    assert len({action.key for action in asked}) == 3
+    assert [action.request for action in asked] == [
+        ReturnWanted(return_id="77"),
+        ReturnWanted(return_id="77"),
+        ReturnWanted(return_id="78"),
+    ]
+
+
+def test_a_return_that_is_not_listed_any_more_has_nothing_to_tell() -> None:
+    seen, gone = (
+        events.claimed(events.observed_return(is_listed=is_listed), name)
+        for name, is_listed in ((1, True), (2, False))
+    )
+
+    assert len(of_return(None, seen)) == 1
+    assert of_return(None, gone) == ()
+
+
 def test_events_ask_only_where_the_settings_say_so() -> None:
+    ovoko = {"ovoko_username": "u", "ovoko_password": "p"}
+
     assert called_for(Settings()) == frozenset()
+    assert called_for(Settings(**ovoko)) == frozenset()
+    assert called_for(Settings(**ovoko, ovoko_user_token="t")) == {
+        "ovoko.part_details",
+        "ovoko.return_details",
+    }
     assert called_for(Settings(rerequest_pickup="first_slot")) == {"buyback.rerequest_pickup"}
 
 

@@ -176,6 +176,7 @@ def test_any_order_repeats_and_batches_give_the_same_state(family: str, data: st
     assert otherwise.rows == one_by_one.rows
     assert otherwise.findings == one_by_one.findings
     assert otherwise.communications == one_by_one.communications
+    assert otherwise.asked == one_by_one.asked
     assert last_told(otherwise) == {FAMILIES[family].visible(row) for row in otherwise.rows.values()}
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from worker.ovoko_api.client import OvokoApi, open_ovoko
 from worker.seller.account import account_of
 from worker.seller.client import Seller, selling
 from worker.settings import Settings
@@ -17,6 +18,7 @@ class Clients:
     settings: Settings
     _stack: AsyncExitStack
     _seller: Seller | None = None
+    _ovoko: OvokoApi | None = None
 
     async def seller(self) -> Seller:
         """Raises: BadSettings, which names what is not set."""
@@ -25,6 +27,16 @@ class Clients:
             within = timedelta(seconds=self.settings.buyback_timeout)
             self._seller = await self._stack.enter_async_context(selling(account, within))
         return self._seller
+
+    async def ovoko(self) -> OvokoApi:
+        """Each call is made once, since who performs climbs a ladder of his own.
+
+        Raises: BadSettings, which names what is not set.
+        """
+        if self._ovoko is None:
+            api = await self._stack.enter_async_context(open_ovoko(self.settings))
+            self._ovoko = replace(api, attempts=1)
+        return self._ovoko
 
 
 @asynccontextmanager

@@ -1,10 +1,10 @@
 """All kinds of actions on one screen."""
 
-from worker.actions import buyback
+from worker.actions import buyback, ovoko
 from worker.actions.kind import AnyKind
 from worker.settings import Settings
 
-KINDS: dict[str, AnyKind] = {kind.name: kind for kind in (*buyback.KINDS,)}
+KINDS: dict[str, AnyKind] = {kind.name: kind for kind in (*buyback.KINDS, *ovoko.KINDS)}
 
 
 def called_for(settings: Settings) -> frozenset[str]:

@@ -1,0 +1,22 @@
+"""What a part's events call for at Ovoko."""
+
+from consumers.family import Event
+from consumers.inventory.decide import Part
+from schemas.actions import PART_DETAILS, Action, PartWanted
+from schemas.ovoko import PartEvent
+
+
+def calls_for(part: Part | None, event: Event[PartEvent]) -> tuple[Action, ...]:
+    """A part of which nothing was known is asked for once: whichever of its events came first."""
+    if part is not None:
+        return ()
+    part_id = event.payload.entity_id
+    return (
+        Action(
+            kind=PART_DETAILS,
+            key=f"{PART_DETAILS}:{part_id}",
+            subject=part_id,
+            request=PartWanted(part_id=part_id),
+            event_id=event.event_id,
+        ),
+    )

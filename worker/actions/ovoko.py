@@ -1,0 +1,74 @@
+"""What is asked of Ovoko: what its thin events leave out. A read may be repeated, so nothing is begun."""
+
+from datetime import datetime
+
+from consumers.details import Kept
+from consumers.inventory import details as of_part
+from consumers.inventory.details import PartDetails
+from consumers.returns import details as of_return
+from consumers.returns.details import ReturnDetails, ReturnItem
+from schemas.actions import PART_DETAILS, RETURN_DETAILS, PartWanted, ReturnWanted
+from schemas.ovoko_api import OrderReturn, PartDescription
+from worker.actions.kind import Attempt, Done, Kind
+from worker.ovoko_api.client import Told
+from worker.settings import Settings
+
+# Ovoko has no such thing: it is no use to ask again.
+UNKNOWN_THERE = Done({"details": "Ovoko knows none of this id"})
+
+
+async def _part_details(attempt: Attempt[PartWanted]) -> Done:
+    part_id = attempt.request.part_id
+    told = await (await attempt.clients.ovoko()).part_description(part_id)
+    if told is None:
+        return UNKNOWN_THERE
+    async with attempt.database.transaction() as connection:
+        return _done(await of_part.keep_details(connection, part_id, part_details(told)), told.asked_at)
+
+
+async def _return_details(attempt: Attempt[ReturnWanted]) -> Done:
+    return_id = attempt.request.return_id
+    told = await (await attempt.clients.ovoko()).order_return(return_id)
+    if told is None:
+        return UNKNOWN_THERE
+    async with attempt.database.transaction() as connection:
+        return _done(await of_return.keep_details(connection, return_id, return_details(told)), told.asked_at)
+
+
+def part_details(told: Told[PartDescription]) -> PartDetails:
+    part = told.row
+    return PartDetails(
+        details_at=told.asked_at,
+        name=part.name,
+        price=part.price,
+        currency=part.currency,
+        manufacturer_code=part.manufacturer_code,
+        visible_code=part.visible_code,
+        other_code=part.other_code,
+    )
+
+
+def return_details(told: Told[OrderReturn]) -> ReturnDetails:
+    row = told.row
+    return ReturnDetails(
+        details_at=told.asked_at,
+        ovoko_status=row.status,
+        created_at=row.created_at,
+        total_returnable_amount=row.total_returnable_amount,
+        currency=row.currency,
+        items=tuple(ReturnItem(**item.model_dump()) for item in row.order_return_items),
+    )
+
+
+def _done(kept: Kept, asked_at: datetime) -> Done:
+    return Done({"details": kept.value, "details_at": asked_at.isoformat()})
+
+
+def _has_credentials(settings: Settings) -> bool:
+    return None not in (settings.ovoko_username, settings.ovoko_password, settings.ovoko_user_token)
+
+
+KINDS = (
+    Kind(PART_DETAILS, PartWanted, _part_details, is_called_for=_has_credentials),
+    Kind(RETURN_DETAILS, ReturnWanted, _return_details, is_called_for=_has_credentials),
+)
