@@ -7,6 +7,7 @@ from uuid import UUID
 import orjson
 
 from worker.actions import table
+from worker.actions.registry import KINDS
 from worker.channel import Message
 from worker.crash import crash_point
 from worker.database import Database
@@ -14,7 +15,9 @@ from worker.publisher import Publisher
 from worker.rounds import Rounds
 from worker.topology import ACTIONS, RETURN, family_queue
 
-AT_ONCE = 50
+# Of one kind in the queue at a time. It is first come, first served there, so that a kind of which there
+# are thousands, and few a second are allowed, must wait in the table and leave the queue to others.
+AT_ONCE = 20
 
 
 @dataclass(slots=True)
@@ -38,7 +41,7 @@ class Relay:
             Unroutable
         """
         async with self.database.transaction() as connection:
-            due = await table.to_publish(connection, AT_ONCE)
+            due = await table.to_publish(connection, KINDS, AT_ONCE)
             if not due:
                 return 0
             await asyncio.gather(

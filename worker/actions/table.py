@@ -1,6 +1,6 @@
 """The table `actions`: what was asked for, how far it is, and what came of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -26,13 +26,27 @@ SELECT action_id, pg_notify('{CHANNEL}', '')
 FROM asked
 """
 
+# Of each kind so many as leave no more than $2 in the queue that nobody has taken yet. One of a kind that
+# is not known here waits for who knows it.
 TO_PUBLISH = """
-SELECT action_id, kind
-FROM actions
-WHERE published_at IS NULL AND state = 'due'
-ORDER BY created_at
-LIMIT $1
-FOR UPDATE SKIP LOCKED
+SELECT due.action_id, due.kind
+FROM unnest($1::text[]) AS known (kind)
+CROSS JOIN LATERAL (
+    SELECT action_id, kind, created_at
+    FROM actions
+    WHERE actions.kind = known.kind AND published_at IS NULL AND state = 'due'
+    ORDER BY created_at
+    LIMIT greatest(0, $2 - (
+        SELECT count(*)
+        FROM actions AS queued
+        WHERE queued.kind = known.kind
+            AND queued.published_at IS NOT NULL
+            AND queued.state = 'due'
+            AND queued.attempts = 0
+    ))
+    FOR UPDATE SKIP LOCKED
+) AS due
+ORDER BY due.created_at
 """
 
 PUBLISHED = """
@@ -43,14 +57,19 @@ WHERE action_id = ANY($1::uuid[])
 
 # One that is found under way was begun by a process that ended, or lost its connection: in the second
 # case what it says in the end stands.
-TAKE = """
-UPDATE actions
-SET state = CASE state WHEN 'doing' THEN 'unknown' ELSE state END,
-    attempts = CASE state WHEN 'due' THEN $2 ELSE attempts END,
-    finished_at = CASE state WHEN 'doing' THEN now() END,
-    outcome = CASE state WHEN 'doing' THEN $3::json ELSE outcome END
-WHERE action_id = $1 AND state IN ('due', 'doing')
-RETURNING kind, subject, state, request, is_sealed
+# Its place in the queue is free, so who publishes is told.
+TAKE = f"""
+WITH taken AS (
+    UPDATE actions
+    SET state = CASE state WHEN 'doing' THEN 'unknown' ELSE state END,
+        attempts = CASE state WHEN 'due' THEN $2 ELSE attempts END,
+        finished_at = CASE state WHEN 'doing' THEN now() END,
+        outcome = CASE state WHEN 'doing' THEN $3::json ELSE outcome END
+    WHERE action_id = $1 AND state IN ('due', 'doing')
+    RETURNING kind, subject, state, request, is_sealed
+)
+SELECT kind, subject, state, request, is_sealed, pg_notify('{CHANNEL}', '') AS told
+FROM taken
 """
 
 # Whoever begins one of a subject sees what was begun before it.
@@ -122,9 +141,9 @@ async def enqueue(
     return rows[0]["action_id"] if rows else None
 
 
-async def to_publish(connection: Connection, limit: int) -> list[Any]:
+async def to_publish(connection: Connection, kinds: Collection[str], at_once: int) -> list[Any]:
     """Due ones that nobody else publishes, the oldest first; they are held until the commit."""
-    return await connection.fetch(TO_PUBLISH, limit)
+    return await connection.fetch(TO_PUBLISH, list(kinds), at_once)
 
 
 async def note_published(connection: Connection, action_ids: Sequence[UUID]) -> None:
@@ -134,7 +153,10 @@ async def note_published(connection: Connection, action_ids: Sequence[UUID]) -> 
 async def take(connection: Connection, action_id: UUID, attempt: int) -> Taken | None:
     """One that is to be done, or is in doubt; None where there is nothing left to do."""
     rows = await connection.fetch(TAKE, action_id, attempt, _json({"reason": ENDED_UNDER_WAY}))
-    return Taken(action_id, **dict(rows[0])) if rows else None
+    if not rows:
+        return None
+    row = rows[0]
+    return Taken(action_id, row["kind"], row["subject"], row["state"], row["request"], row["is_sealed"])
 
 
 async def lock_subject(connection: Connection, subject: str) -> None:
