@@ -273,7 +273,7 @@ class Channel:
         return not self._channel.is_closed
 
     async def declare(self, topology: Topology) -> None:
-        """Declare whatever is missing.
+        """Declare whatever is missing, then unbind what is unwanted: what is bound both ways misses nothing.
 
         Raises:
             TopologyMismatch
@@ -282,6 +282,9 @@ class Channel:
         items: list[Exchange | Queue | Binding] = [*topology.exchanges, *topology.queues, *topology.bindings]
         for item in items:
             await self.declare_one(item)
+        with translating():
+            for one in topology.unwanted:
+                await self._channel.queue_unbind(one.queue, one.exchange, one.routing_key)
 
     async def look_for(self, topology: Topology) -> None:
         """See that exchanges and queues are there, which takes no permission; bindings cannot be seen.

@@ -1,12 +1,15 @@
 """All that a deployment needs on its broker, by its settings."""
 
+from collections.abc import Iterable
+
+from consumers.registry import FAMILIES
 from worker.settings import Settings
 from worker.topology import Topology, topology, webhook_topology
 
 
-def expected_topology(settings: Settings) -> Topology:
-    """The families' and the subscribers'."""
-    ours = topology(settings.delays)
+def expected_topology(settings: Settings, families: Iterable[str] = FAMILIES) -> Topology:
+    """These families' and the subscribers'."""
+    ours = topology(settings.delays, families)
     others = [
         webhook_topology(settings.delays, subscriber.lane, subscriber.routing_keys)
         for subscriber in settings.subscribers
@@ -15,4 +18,5 @@ def expected_topology(settings: Settings) -> Topology:
         exchanges=ours.exchanges,
         queues=(*ours.queues, *(queue for other in others for queue in other.queues)),
         bindings=(*ours.bindings, *(binding for other in others for binding in other.bindings)),
+        unwanted=tuple(binding for other in others for binding in other.unwanted),
     )

@@ -1,11 +1,12 @@
 """Every exchange, queue and binding, as data; the names are promises to deployments."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
 from consumers.registry import FAMILIES, FAMILY_OF
+from schemas.changes import PREFIX, TYPES
 
 EVENTS = "stockhook.events"
 RETURN = "stockhook.return"
@@ -49,9 +50,12 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
+    """`unwanted` are bindings that older settings may have left."""
+
     exchanges: tuple[Exchange, ...]
     queues: tuple[Queue, ...]
     bindings: tuple[Binding, ...]
+    unwanted: tuple[Binding, ...] = ()
 
 
 def family_queue(family: str) -> str:
@@ -122,18 +126,31 @@ def actions_topology(delays: Sequence[timedelta]) -> Topology:
 def webhook_topology(delays: Sequence[timedelta], lane: str, routing_keys: Iterable[str]) -> Topology:
     """What one subscriber to changes over HTTP needs: the queues of a family, by its lane's name.
 
-    However many processes deliver, one at a time does, so that changes keep their order.
+    However many processes deliver, one at a time does, so that changes keep their order. A broker does not
+    say what is bound, so whatever people usually ask for, and this one does not, is unwanted.
     """
+    wanted = set(routing_keys)
     first, *others = _family_queues(lane, delays)
     queues = (_with_single_active_consumer(first), *others)
     return Topology(
         exchanges=(Exchange(CHANGES, "topic"), Exchange(RETURN, "direct")),
         queues=queues,
         bindings=(
-            *(Binding(CHANGES, first.name, routing_key) for routing_key in routing_keys),
+            *(Binding(CHANGES, first.name, routing_key) for routing_key in sorted(wanted)),
             *(Binding(RETURN, queue.name, queue.name) for queue in queues),
         ),
+        unwanted=tuple(
+            Binding(CHANGES, first.name, routing_key) for routing_key in sorted({*_usual_keys()} - wanted)
+        ),
     )
+
+
+def _usual_keys() -> Iterator[str]:
+    """Each type, all of each kind, and everything."""
+    yield f"{PREFIX}#"
+    for types in TYPES.values():
+        kind = types[0].partition(".")[0]
+        yield from (f"{PREFIX}{name}" for name in (*types, f"{kind}.*", f"{kind}.#"))
 
 
 def _family_queues(family: str, delays: Sequence[timedelta]) -> list[Queue]:
