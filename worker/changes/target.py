@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from time import time
@@ -14,7 +15,7 @@ from typing import Any
 import httpcore
 
 from schemas.changes import CONTENT_TYPE
-from worker.failure import describe
+from worker.failure import describe, refused_certificate
 
 # An answer that takes longer is a failure.
 ANSWER_SECONDS = 10.0
@@ -31,8 +32,8 @@ class Gone(NotDelivered):
     """The endpoint says that it will never take anything again (410)."""
 
 
-class _Forbidden(Exception):
-    pass
+class _Nowhere(Exception):
+    """There is nothing to connect to, or nothing that we connect to. The text says which."""
 
 
 class _PublicAddresses(httpcore.AsyncNetworkBackend):
@@ -49,18 +50,20 @@ class _PublicAddresses(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        loop = asyncio.get_running_loop()
         try:
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = await resolve(host, port)
         except OSError as error:
-            raise httpcore.ConnectError("its name leads nowhere") from error
-        addresses = [str(entry[4][0]) for entry in found]
-        if not all(map(_is_public, addresses)):
-            raise _Forbidden
-        return await self._backend.connect_tcp(addresses[0], port, timeout, local_address, socket_options)
+            raise _Nowhere("its name leads nowhere") from error
+        if not all(map(is_public, addresses)):
+            raise _Nowhere("it leads to a private address")
+        *others, last = addresses
+        for address in others:
+            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                return await self._backend.connect_tcp(address, port, timeout, local_address, socket_options)
+        return await self._backend.connect_tcp(last, port, timeout, local_address, socket_options)
 
     async def connect_unix_socket(self, *_: object, **__: object) -> httpcore.AsyncNetworkStream:
-        raise _Forbidden
+        raise _Nowhere("it is no address")
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -72,14 +75,22 @@ class Target:
 
     url: str
     key: bytes
+    answer_seconds: float
     _pool: httpcore.AsyncConnectionPool
 
     @classmethod
-    def of(cls, url: str, key: bytes, *, connections: int, allow_private: bool) -> "Target":
+    def of(
+        cls,
+        url: str,
+        key: bytes,
+        *,
+        connections: int,
+        allow_private: bool,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> "Target":
         backend = None if allow_private else _PublicAddresses()
-        return cls(
-            url, key, httpcore.AsyncConnectionPool(max_connections=connections, network_backend=backend)
-        )
+        pool = httpcore.AsyncConnectionPool(max_connections=connections, network_backend=backend)
+        return cls(url, key, answer_seconds, pool)
 
     async def close(self) -> None:
         await self._pool.aclose()
@@ -93,23 +104,34 @@ class Target:
         ]
         try:
             async with (
-                asyncio.timeout(ANSWER_SECONDS),
+                asyncio.timeout(self.answer_seconds),
                 self._pool.stream(
                     "POST", self.url, headers=headers, content=body, extensions={"timeout": _TIMEOUTS}
                 ) as answer,
             ):
                 status = answer.status
                 await _read_to_keep(answer)
-        except _Forbidden as error:
-            raise NotDelivered("it leads to a private address") from error
-        except TimeoutError as error:
-            raise NotDelivered(f"no answer within {ANSWER_SECONDS:.0f} s") from error
         except Exception as error:
-            raise NotDelivered(describe(error)) from error
+            raise NotDelivered(self._words(error)) from error
         if status == 410:
             raise Gone("it answered 410")
         if not 200 <= status < 300:
             raise NotDelivered(f"it answered {status}")
+
+    def _words(self, error: Exception) -> str:
+        match error:
+            case _Nowhere():
+                return str(error)
+            case httpcore.ConnectError() | httpcore.ConnectTimeout():
+                return refused_certificate(error) or "it cannot be connected to"
+            case TimeoutError() | httpcore.TimeoutException():
+                return f"no whole answer within {self.answer_seconds:g} s"
+            case httpcore.ProtocolError():
+                return "what it answers is no HTTP"
+            case httpcore.NetworkError():
+                return "it broke the connection"
+            case _:
+                return describe(error)
 
 
 async def _read_to_keep(answer: httpcore.Response) -> None:
@@ -121,7 +143,19 @@ async def _read_to_keep(answer: httpcore.Response) -> None:
             return
 
 
-def _is_public(address: str) -> bool:
+async def resolve(host: str, port: int) -> list[str]:
+    """The addresses that a name leads to.
+
+    Raises:
+        OSError: It leads nowhere.
+    """
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in found]
+
+
+def is_public(address: str) -> bool:
+    """Whether it is anybody's to reach: not private, loopback, link-local or the like."""
     found = ip_address(address)
     found = getattr(found, "ipv4_mapped", None) or found
     return found.is_global and not found.is_multicast
