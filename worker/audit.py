@@ -4,10 +4,13 @@ Below the highest place that is known of a stream and family, every place is app
 waits in a retry step, is dead, or was given out in vain. What is left waits in the family's queue or in
 a consumer's hands; and if it does not, it is missing. Two things it cannot see: the last events of a
 stream, behind which no other of the family was applied yet; and a loss while as many others wait.
+
+Of the change feed it says that each change that was committed is confirmed by the broker, or waits to be;
+what a subscriber made of it, nobody here knows.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from time import monotonic
@@ -20,6 +23,7 @@ from rich.table import Table
 from consumers.registry import FAMILIES
 from worker import metrics
 from worker.broker import Broker
+from worker.changes.account import Feed, feed, lanes_as_table, webhooks_as_table
 from worker.database import Database
 from worker.depths import queues
 from worker.failure import describe
@@ -81,6 +85,11 @@ class Audit:
     quarantined: int
     spooled: int | None
     missing: dict[str, tuple[tuple[int, int, int], ...]]
+    feed: Feed
+
+    @property
+    def is_well(self) -> bool:
+        return not self.missing and not self.feed.missing
 
     @property
     def missing_places(self) -> dict[str, int]:
@@ -126,10 +135,12 @@ async def audit(
     *,
     spooled: int | None,
     patience: float,
+    webhooks: Iterable[str] = (),
 ) -> Audit:
     """Look, and look again for `patience` seconds while something is neither waiting nor accounted for.
 
-    What is in a consumer's hands waits nowhere, but is accounted for a moment later.
+    What is in a consumer's hands waits nowhere, but is accounted for a moment later. `webhooks` are the names
+    in the settings.
 
     Raises:
         BrokerUnavailable
@@ -146,7 +157,9 @@ async def audit(
             if not missing or monotonic() > end:
                 break
             await asyncio.sleep(0.5)
-    return Audit(known, waiting, ready[QUARANTINE], spooled, missing)
+        async with database.connection() as connection:
+            told = await feed(link, connection, webhooks, delays)
+    return Audit(known, waiting, ready[QUARANTINE], spooled, missing, told)
 
 
 def _waiting(ready: Mapping[str, int], family: str, delays: Sequence[timedelta]) -> Waiting:
@@ -180,7 +193,7 @@ def _missing(
 
 
 def as_json(found: Audit) -> dict[str, Any]:
-    return {**asdict(found), "missing_places": found.missing_places}
+    return {**asdict(found), "missing_places": found.missing_places, "feed": found.feed.as_json()}
 
 
 def as_tables(found: Audit) -> RenderableType:
@@ -210,7 +223,15 @@ def as_tables(found: Audit) -> RenderableType:
         for family, ranges in found.missing.items()
         for stream, first, last in ranges
     ]
-    return Group(streams, messages, *lines)
+    told: list[RenderableType] = [lanes_as_table(found.feed.lanes)]
+    if found.feed.webhooks:
+        told.append(webhooks_as_table(found.feed.webhooks))
+    lines += [
+        f"missing: {lane.missing:,} changes of {lane.family} are neither published nor waiting"
+        for lane in found.feed.lanes
+        if lane.missing
+    ]
+    return Group(streams, messages, *told, *lines)
 
 
 def _steps(found: Audit) -> list[str]:
@@ -229,6 +250,8 @@ async def measure_regularly(
             found = await audit(broker, database, delays, spooled=None, patience=PATIENCE_SECONDS)
             for family in FAMILIES:
                 metrics.MISSING.labels(family).set(found.missing_places.get(family, 0))
+            for lane in found.feed.lanes:
+                metrics.CHANGES_MISSING.labels(lane.family).set(lane.missing)
             metrics.AUDITED_AT.set_to_current_time()
         except Exception as error:
             # Whatever it was, the next time may do; the time of the last one that did is a metric.

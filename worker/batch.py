@@ -185,13 +185,14 @@ async def _transact(
         effects = await project(family, connection, events, tells=tells, asks=asks) if events else NO_EFFECTS
         await event_log.note(connection, family.name, effects)
         await event_log.note_reuse(connection, claimed.findings)
-        await outbox.write(connection, family.name, effects.changes)
         await table.ask(connection, effects.actions)
         fates = [
             (candidate.envelope, Fate.APPLIED if position in claimed.positions else Fate.DUPLICATE)
             for position, candidate in enumerate(candidates)
         ]
         await places.record(connection, family.name, fates)
+        # The last: until the commit it keeps other writers of the family waiting.
+        await outbox.write(connection, family.name, effects.changes)
         crash_point("saved")
     crash_point("committed")
     outcomes = (

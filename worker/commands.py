@@ -112,7 +112,9 @@ def status(*, json: Json = False) -> None:
 
     async def ask() -> Any:
         async with open_database(settings, "command") as database:
-            return await look(_broker(settings), database, settings.delays, settings.ingest_url)
+            return await look(
+                _broker(settings), database, settings.delays, settings.ingest_url, settings.webhook_names
+            )
 
     found = uvloop.run(ask())
     if json:
@@ -125,7 +127,8 @@ def status(*, json: Json = False) -> None:
 def audit(*, json: Json = False, patience: float = PATIENCE_SECONDS) -> None:
     """Account for each accepted event: applied, duplicate, waiting, dead, or missing.
 
-    Exits 1 when any is missing, and names its stream and place.
+    And for each change that was committed: published, waiting, or missing. Exits 1 when any is missing;
+    of events it names stream and place.
 
     Parameters
     ----------
@@ -139,7 +142,12 @@ def audit(*, json: Json = False, patience: float = PATIENCE_SECONDS) -> None:
         spooled = None if spool is None else int(spool["events"])
         async with open_database(settings, "command") as database:
             return await run_audit(
-                _broker(settings), database, settings.delays, spooled=spooled, patience=patience
+                _broker(settings),
+                database,
+                settings.delays,
+                spooled=spooled,
+                patience=patience,
+                webhooks=settings.webhook_names,
             )
 
     found = uvloop.run(ask())
@@ -147,7 +155,7 @@ def audit(*, json: Json = False, patience: float = PATIENCE_SECONDS) -> None:
         print_json(as_json(found))
     else:
         Console().print(as_tables(found))
-    sys.exit(FAILED if found.missing else 0)
+    sys.exit(0 if found.is_well else FAILED)
 
 
 def _definitions(settings: Settings) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from worker.dead.letter import QUARANTINE_LANE
 from worker.dead.store import WAITING_BY_LANE
 from worker.failure import describe
 from worker.patience import pause
+from worker.settings import Settings
 from worker.topology import QUARANTINE, dead_queue, family_queue, retry_queue, step_name
 
 log = structlog.get_logger(__name__)
@@ -54,11 +55,19 @@ def queues_of(family: str, delays: Sequence[timedelta]) -> Iterator[Measured]:
     yield Measured(dead_queue(family), family, "dead", "")
 
 
-async def measure_queues_regularly(
-    broker: Broker, delays: Sequence[timedelta], stopping: asyncio.Event
-) -> None:
+def queues_of_webhook(lane: str, delays: Sequence[timedelta]) -> Iterator[Measured]:
+    """A subscriber's: that it takes nothing is no trouble of a family."""
+    yield Measured(family_queue(lane), lane, "webhook", "")
+    for delay in delays:
+        yield Measured(retry_queue(lane, delay), lane, "webhook_retry", step_name(delay))
+    yield Measured(dead_queue(lane), lane, "dead", "")
+
+
+async def measure_queues_regularly(broker: Broker, settings: Settings, stopping: asyncio.Event) -> None:
     """Measure until we stop. While the broker is away the gauges say nothing, not what was true before."""
-    measured = list(queues(delays))
+    measured = list(queues(settings.delays))
+    for subscriber in settings.subscribers:
+        measured += queues_of_webhook(subscriber.lane, settings.delays)
     while not stopping.is_set():
         try:
             async with asyncio.timeout(MEASURE_TIMEOUT_SECONDS), broker.connection() as link:
@@ -92,7 +101,8 @@ async def measure_tables_regularly(database: Database, stopping: asyncio.Event) 
             async with database.connection() as connection:
                 waiting = {row["lane"]: row["letters"] for row in await connection.fetch(WAITING_BY_LANE)}
                 metrics.CHANGES_WAITING_SECONDS.set(await outbox.oldest(connection))
-            for lane in (*FAMILIES, QUARANTINE_LANE):
+            metrics.DEAD_LETTERS.clear()
+            for lane in {*FAMILIES, QUARANTINE_LANE, *waiting}:
                 metrics.DEAD_LETTERS.labels(lane).set(waiting.get(lane, 0))
         except Exception as error:
             # Whatever it was, the next time may do.

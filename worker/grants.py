@@ -20,8 +20,8 @@ from worker.topology import ACTIONS, CHANGES, EVENTS, PROBE, QUARANTINE, RETURN,
 NOTHING = "^$"
 PREFIX = "^stockhook\\."
 
-# The queues of those who are told of changes over HTTP; their dead letters and retry steps are not read.
-SUBSCRIBERS = r"stockhook\.webhook\.[a-z0-9-]+"
+# The queues of those who are told of changes over HTTP, and their dead letters; retry steps are not read.
+SUBSCRIBERS = r"stockhook\.webhook\.[a-z0-9-]+(\.dead)?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +167,8 @@ CONSUMER_TABLES: dict[str, tuple[str, ...]] = {
     "actions": _PROJECTION,
     "changes": ("SELECT", "INSERT", "DELETE"),
     "change_lanes": ("SELECT", "UPDATE"),
+    "change_counts": _PROJECTION,
+    "webhooks": _PROJECTION,
 }
 _ALL_READ: dict[str, tuple[str, ...]] = dict.fromkeys(CONSUMER_TABLES, ("SELECT",))
 

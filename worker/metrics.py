@@ -104,7 +104,8 @@ BREAKER = Gauge(
 )
 QUEUE_MESSAGES = Gauge(
     "stockhook_queue_messages",
-    "Messages ready in a queue, as last measured; the lane is work, retry, dead or quarantine",
+    "Messages ready in a queue, as last measured; the lane is work, retry, dead or quarantine; of a "
+    "subscriber to changes webhook, webhook_retry or dead",
     ["queue", "family", "lane", "step"],
     registry=CONSUMER,
 )
@@ -121,7 +122,7 @@ QUEUES_MEASURED_AT = Gauge(
 )
 DEAD_LETTERS = Gauge(
     "stockhook_dead_letters",
-    "Dead letters that wait in the table dead_letters; the lane is a family, or quarantine",
+    "Dead letters that wait in the table dead_letters; the lane is a family, quarantine, or webhook.<name>",
     ["lane"],
     registry=CONSUMER,
 )
@@ -134,6 +135,12 @@ CHANGES_PUBLISHED = Counter(
 CHANGES_WAITING_SECONDS = Gauge(
     "stockhook_changes_waiting_seconds",
     "Age of the oldest change that is still to be published; 0 when there is none",
+    registry=CONSUMER,
+)
+CHANGES_MISSING = Gauge(
+    "stockhook_changes_missing",
+    "Changes that were committed, and are neither published nor waiting to be",
+    ["family"],
     registry=CONSUMER,
 )
 CHANGE_DELAY_SECONDS = Histogram(

@@ -21,6 +21,7 @@ from worker.database import Database, DatabaseUnavailable
 from worker.dead.keeper import Keeper
 from worker.depths import measure_queues_regularly, measure_tables_regularly
 from worker.event_log import add_months_regularly
+from worker.expected import expected_topology
 from worker.lifetime import hang_watch, stop_on_signals
 from worker.migrations import Migration, pending
 from worker.notify import telling_manager
@@ -102,7 +103,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
             await _refuse_when_behind(database, stopping)
             for work in (
                 measure_regularly(broker, database, settings.delays, stopping),
-                measure_queues_regularly(Broker(url, "consumer-gauges"), settings.delays, stopping),
+                measure_queues_regularly(Broker(url, "consumer-gauges"), settings, stopping),
                 measure_tables_regularly(database, stopping),
                 add_months_regularly(database, stopping),
                 retain_regularly(database, settings, stopping),
@@ -115,10 +116,11 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
             )
             tellers: list[Relay | Deliverer] = []
             if settings.changes:
-                # The copies of failed events must not wait behind changes, nor changes behind them.
+                # The copies of failed events must not wait behind changes, nor changes behind them. Whoever
+                # is told over HTTP is bound before the first change is published.
                 feed = Publisher(
                     Broker(url, "changes"),
-                    topology(settings.delays, names),
+                    expected_topology(settings, names),
                     CHANGE_TIMEOUT_SECONDS,
                     settings.declare_topology,
                 )
@@ -149,7 +151,7 @@ def _tellers(
     return [
         Relay(database, feed, stopping, gives_way=are_behind),
         *(
-            Deliverer(subscriber, settings, broker, publisher, stopping)
+            Deliverer(subscriber, settings, broker, database, publisher, stopping)
             for subscriber in settings.subscribers
         ),
     ]

@@ -329,6 +329,10 @@ class Settings(BaseSettings):
         return read_subscribers(self.changes_webhooks.get_secret_value())
 
     @property
+    def webhook_names(self) -> tuple[str, ...]:
+        return tuple(subscriber.name for subscriber in self.subscribers)
+
+    @property
     def ingest_url(self) -> str:
         """Where commands on the same machine find the ingest."""
         host = "127.0.0.1" if self.ingest_host in ("0.0.0.0", "::") else self.ingest_host

@@ -1,7 +1,7 @@
 """What `stockhook status` shows: broker, database, queues with their ladders, rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +12,15 @@ from rich.table import Table
 
 from consumers.registry import FAMILIES
 from worker.broker import Broker
+from worker.changes.account import (
+    Lane,
+    Webhook,
+    known_webhooks,
+    lanes,
+    lanes_as_table,
+    webhooks,
+    webhooks_as_table,
+)
 from worker.channel import BrokerUnavailable, QueueDepth
 from worker.database import Connection, Database, DatabaseUnavailable
 from worker.dead.letter import QUARANTINE_LANE
@@ -81,6 +90,8 @@ class Status:
     quarantine: int | None
     quarantine_kept: int
     families: tuple[FamilyStatus, ...]
+    changes: tuple[Lane, ...]
+    webhooks: tuple[Webhook, ...]
     rows: dict[str, int]
 
     @property
@@ -117,13 +128,34 @@ class Status:
             f"spool: {_spool(self.spool)}",
             f"quarantine: {quarantine}, kept: {self.quarantine_kept:,}",
             queues,
+            lanes_as_table(self.changes),
+            *([webhooks_as_table(self.webhooks)] if self.webhooks else []),
             rows,
         )
 
 
-async def look(broker: Broker, database: Database, delays: Sequence[timedelta], ingest_url: str) -> Status:
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """By family when its last event was logged; rows by table; dead letters that wait by lane."""
+
+    words: str
+    last_logged: Mapping[str, datetime] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    kept: Mapping[str, int] = field(default_factory=dict)
+    changes: tuple[Lane, ...] = ()
+    webhooks: Sequence[str] = ()
+
+
+async def look(
+    broker: Broker,
+    database: Database,
+    delays: Sequence[timedelta],
+    ingest_url: str,
+    webhook_names: Sequence[str],
+) -> Status:
     """Ask the broker and the database; what cannot be reached is said, not raised."""
-    last_logged, rows, kept, database_words = await _look_at_database(database)
+    stored = await _look_at_database(database)
+    subscribers: tuple[Webhook, ...] = ()
     families: list[FamilyStatus] = []
     quarantine: int | None = None
     broker_words = "reachable"
@@ -131,22 +163,24 @@ async def look(broker: Broker, database: Database, delays: Sequence[timedelta], 
         async with broker.connection() as link:
             for family in FAMILIES:
                 depths = await link.depths([one.queue for one in queues_of(family, delays)])
-                families.append(
-                    _family_status(family, depths, delays, last_logged.get(family), kept.get(family, 0))
-                )
+                last_logged, dead_kept = stored.last_logged.get(family), stored.kept.get(family, 0)
+                families.append(_family_status(family, depths, delays, last_logged, dead_kept))
             quarantine = _ready(await link.depth(QUARANTINE))
+            subscribers = await webhooks(link, stored.webhooks, webhook_names, stored.kept, delays)
     except BrokerUnavailable as error:
         broker_words = f"unreachable ({error})"
     ingest_words, spool = await look_at_ingest(ingest_url)
     return Status(
         broker_words,
-        database_words,
+        stored.words,
         ingest_words,
         spool,
         quarantine,
-        kept.get(QUARANTINE_LANE, 0),
+        stored.kept.get(QUARANTINE_LANE, 0),
         tuple(families),
-        rows,
+        stored.changes,
+        subscribers,
+        stored.rows,
     )
 
 
@@ -187,21 +221,25 @@ def _ready(depth: QueueDepth | None) -> int | None:
     return None if depth is None else depth.ready
 
 
-async def _look_at_database(
-    database: Database,
-) -> tuple[dict[str, datetime], dict[str, int], dict[str, int], str]:
-    """By family when its last event was logged; rows by table; dead letters that wait by lane; in words."""
+async def _look_at_database(database: Database) -> _Stored:
     try:
         async with database.connection() as connection:
             rows = {row["name"]: row["rows"] for row in await connection.fetch(COUNT_ROWS)}
             kept = {row["lane"]: row["letters"] for row in await connection.fetch(WAITING_BY_LANE)}
-            return await _last_logged(connection), rows, kept, "reachable"
+            return _Stored(
+                "reachable",
+                await _last_logged(connection),
+                rows,
+                kept,
+                await lanes(connection),
+                await known_webhooks(connection),
+            )
     except DatabaseUnavailable as error:
-        return {}, {}, {}, f"unreachable ({error})"
+        return _Stored(f"unreachable ({error})")
     except asyncpg.UndefinedTableError:
-        return {}, {}, {}, "not migrated: type `stockhook migrate`"
+        return _Stored("not migrated: type `stockhook migrate`")
     except asyncpg.PostgresError as error:
-        return {}, {}, {}, f"does not answer this ({describe(error)})"
+        return _Stored(f"does not answer this ({describe(error)})")
 
 
 async def _last_logged(connection: Connection) -> dict[str, datetime]:

@@ -103,6 +103,42 @@ async def test_each_change_is_told_once_and_in_order(stack: Stack) -> None:
     assert types == {f"stockhook.part.{status}" for status in STATUSES}
 
 
+async def test_the_audit_accounts_for_each_change(stack: Stack) -> None:
+    await stack.started("ingest")
+    consumer = await stack.started("consume", "inventory")
+    bodies = lives(parts=3, steps=4)
+    async with subscribed(stack) as subscriber:
+        await post_all(stack, bodies)
+        await until(lambda: is_told(stack, subscriber, len(bodies)), "all is told")
+    told = stack.run("audit", "--json")
+    assert consumer.stop() == 0
+    # As long as nobody publishes, they wait; what is deleted is missing.
+    await stack.started("consume", "orders", STOCKHOOK_CHANGES="false")
+    await stack.execute(
+        "INSERT INTO change_counts VALUES ('orders', 'committed', 3);"
+        "INSERT INTO changes (family, size, changes) VALUES ('orders', 2, '[{}, {}]')"
+    )
+    short = stack.run("audit", "--json")
+    people = stack.run("audit", COLUMNS="160")
+    status = json.loads(stack.run("status", "--json").stdout)
+    doctor = stack.run("doctor", "--json")
+
+    inventory = _lanes(told.stdout)["inventory"]
+    orders = _lanes(short.stdout)["orders"]
+    assert told.returncode == 0
+    assert (inventory["committed"], inventory["published"], inventory["waiting"]) == (12, 12, 0)
+    assert inventory["oldest_seconds"] is None
+    assert short.returncode == 1
+    assert (orders["committed"], orders["published"], orders["waiting"], orders["missing"]) == (3, 0, 2, 1)
+    assert "missing: 1 changes of orders are neither published nor waiting" in people.stdout
+    assert [lane["waiting"] for lane in status["changes"] if lane["family"] == "orders"] == [2]
+    assert "1 of orders were committed, and are neither published nor waiting" in doctor.stdout
+
+
+def _lanes(told: str) -> dict[str, dict[str, Any]]:
+    return {lane["family"]: lane for lane in json.loads(told)["feed"]["lanes"]}
+
+
 async def _are_duplicates(stack: Stack, expected: int) -> bool:
     rows = await stack.fetch("SELECT sum(duplicates) AS duplicates FROM streams")
     return int(rows[0]["duplicates"] or 0) >= expected

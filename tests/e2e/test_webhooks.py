@@ -134,6 +134,93 @@ async def test_a_private_address_is_not_called_unless_allowed(stack: Stack, tell
     assert letter.headers["x-reason"] == "it leads to a private address"
 
 
+async def test_who_is_taken_out_of_the_settings_leaves_queues_that_are_seen_and_deleted(
+    stack: Stack, tell: Tell
+) -> None:
+    async with endpoint() as shop:
+        tell(("shop", shop.url))
+        worker = await stack.started("run")
+        await stack.post_ovoko(status_change(1, "13", "sold"))
+        await until(has_got(shop, 1), "it is told")
+        during = json.loads(stack.run("status", "--json").stdout)["webhooks"]
+        refused = stack.run("changes", "forget", "shop")
+        assert worker.stop() == 0
+    stack.environment[SUBSCRIBED] = "[]"
+    await stack.started("run")
+    await stack.post_ovoko(status_change(2, "13", "returned"))
+
+    async def is_left_behind() -> bool:
+        found = json.loads(stack.run("status", "--json").stdout)["webhooks"]
+        return [(one["name"], one["configured"], one["queue"]) for one in found] == [("shop", False, 1)]
+
+    await until(is_left_behind, "its queue fills")
+    doctor = json.loads(stack.run("doctor", "--json").stdout)["findings"]
+    kept = stack.run("changes", "forget", "shop")
+    forgotten = stack.run("changes", "forget", "shop", "--yes", "--json")
+    after = json.loads(stack.run("status", "--json").stdout)["webhooks"]
+
+    assert [(one["name"], one["configured"], one["consumers"]) for one in during] == [("shop", True, 1)]
+    assert refused.returncode == 1
+    assert "take it out" in refused.stderr
+    assert [one["what"] for one in doctor if "changes forget shop" in one["remedy"]] == ["1 wait for shop"]
+    assert kept.returncode == 1
+    assert "1 changes wait there" in kept.stderr
+    assert forgotten.returncode == 0
+    assert json.loads(forgotten.stdout)["thrown_away"] == 1
+    assert after == []
+
+
+async def test_what_is_no_longer_asked_for_is_unbound(stack: Stack, tell: Tell) -> None:
+    async with endpoint() as shop:
+        tell(("shop", shop.url))
+        worker = await stack.started("run")
+        assert worker.stop() == 0
+        stack.environment[SUBSCRIBED] = stack.environment[SUBSCRIBED].replace("part.*", "part.returned")
+        await stack.started("run")
+        await stack.post_ovoko(status_change(1, "13", "sold"))
+        await stack.post_ovoko(status_change(2, "13", "returned"))
+        await until(has_got(shop, 1), "it is told")
+
+    assert [event_of(request)["type"] for request in shop.requests] == ["stockhook.part.returned"]
+
+
+async def test_a_dead_one_is_kept_seen_and_replayed_under_its_id(stack: Stack, tell: Tell) -> None:
+    stack.environment["STOCKHOOK_KEEP_DEAD_LETTERS"] = "true"
+    answers = [410, 410, 204]
+    async with endpoint(lambda number: answers[number]) as shop:
+        tell(("shop", shop.url))
+        await stack.started("run")
+        await stack.post_ovoko(status_change(1, "13", "sold"))
+        await until(lambda: _are_kept(stack, 1), "it is kept")
+        [letter] = json.loads(stack.run("dead", "list", "--lane", "webhook.shop", "--json").stdout)
+        forecast = json.loads(stack.run("dead", "replay", "--all", "--dry-run", "--json").stdout)
+        first = stack.run("dead", "replay", "--lane", "webhook.shop", "--json")
+        await until(lambda: _are_kept(stack, 2), "it came back")
+        [again] = json.loads(stack.run("dead", "list", "--json").stdout)
+        status = json.loads(stack.run("status", "--json").stdout)["webhooks"]
+        stack.run("dead", "replay", "--lane", "webhook.shop")
+        await until(has_got(shop, 3), "it is taken")
+    shown = stack.run("dead", "show", str(letter["dead_letter_id"]))
+
+    assert (letter["lane"], letter["type"], letter["entity_id"]) == (
+        "webhook.shop",
+        "stockhook.part.sold",
+        "13",
+    )
+    assert (letter["reason"], letter["attempts"]) == ("it answered 410", 1)
+    assert [one["would_be"] for one in forecast] == ["posted again"]
+    assert first.returncode == 0
+    assert json.loads(first.stdout)["handed_on"] == 1
+    assert again["replay_of"] == letter["dead_letter_id"]
+    assert [one["dead_kept"] for one in status] == [1]
+    assert len({request.headers["webhook-id"] for request in shop.requests}) == 1
+    assert shown.returncode == 0
+
+
+async def _are_kept(stack: Stack, letters: int) -> bool:
+    return await stack.count("dead_letters") == letters
+
+
 async def test_who_dies_after_an_answer_delivers_again_in_order(stack: Stack, tell: Tell) -> None:
     bodies = lives(parts=3, steps=6)
     async with endpoint() as shop:

@@ -31,7 +31,7 @@ INSERT INTO orders (order_id, created_at, revision)
 SELECT number::text, now(), 1 FROM generate_series(1, {ROWS}) AS number;
 INSERT INTO findings (kind, family, entity_id, event_id, words)
 SELECT 'odd', 'inventory', number::text, gen_random_uuid(), '' FROM generate_series(1, {ROWS}) AS number;
-INSERT INTO changes (family, changes) SELECT 'inventory', '' FROM generate_series(1, {ROWS});
+INSERT INTO changes (family, size, changes) SELECT 'inventory', 1, '' FROM generate_series(1, {ROWS});
 ANALYZE;
 """
 

@@ -1,7 +1,8 @@
 """`stockhook changes tail`: the change feed as it goes by."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Annotated, Any
 
 import orjson
@@ -12,8 +13,9 @@ from rich.text import Text
 
 from schemas.changes import PREFIX
 from worker.broker import Broker
-from worker.invocation import Json, begin
-from worker.topology import CHANGES
+from worker.changes.subscriber import lane_of
+from worker.invocation import FAILED, Flag, Json, begin, fail, print_json
+from worker.topology import CHANGES, webhook_topology
 from worker.wire import Delivery
 
 changes = App(name="changes", help="The change feed: what became of parts, orders, returns and trade-ins.")
@@ -33,6 +35,50 @@ def tail(
     """
     settings = begin("changes")
     uvloop.run(_tail(Broker(settings.amqp_url.get_secret_value(), "tail"), types, json))
+
+
+@changes.command
+def forget(name: str, /, *, yes: Flag = False, json: Json = False) -> None:
+    """Delete the queues of a subscriber that was taken out of STOCKHOOK_CHANGES_WEBHOOKS.
+
+    Exits 1 where it is still there, where somebody delivers from them, or where changes wait in them.
+    Dead letters in the table stay. It takes the permission to declare.
+
+    Parameters
+    ----------
+    name
+        As it was called in the settings.
+    yes
+        Throw away the changes that wait.
+    """
+    settings = begin("changes")
+    if name in settings.webhook_names:
+        fail(FAILED, f"{name} is in STOCKHOOK_CHANGES_WEBHOOKS: take it out, and restart the consumers")
+    broker = Broker(settings.amqp_url.get_secret_value(), "forget")
+    deleted, thrown_away = uvloop.run(_forget(broker, lane_of(name), settings.delays, yes))
+    if json:
+        print_json({"deleted": deleted, "thrown_away": thrown_away})
+    else:
+        print(f"deleted {len(deleted)} queues, with {thrown_away:,} changes")
+
+
+async def _forget(broker: Broker, lane: str, delays: Sequence[timedelta], yes: bool) -> tuple[list[str], int]:
+    """The queues that are gone, and how many messages went with them."""
+    queues = [queue.name for queue in webhook_topology(delays, lane, ()).queues]
+    async with broker.connection() as link:
+        depths = await link.depths(queues)
+        there = {name: depth for name, depth in depths.items() if depth is not None}
+        waiting = sum(depth.ready for depth in there.values())
+        if not there:
+            fail(FAILED, f"there is no queue {queues[0]}")
+        if any(depth.consumers for depth in there.values()):
+            fail(FAILED, "somebody delivers from it: restart the consumers with the settings of today")
+        if waiting and not yes:
+            fail(FAILED, f"{waiting:,} changes wait there: --yes throws them away")
+        channel = await link.channel()
+        for name in there:
+            await channel.delete(name)
+    return list(there), waiting
 
 
 async def _tail(broker: Broker, types: tuple[str, ...], as_json: bool) -> None:

@@ -13,12 +13,14 @@ from schemas.changes import CONTENT_TYPE
 from worker import metrics
 from worker.breaker import Breaker
 from worker.broker import Broker, keep_connected
+from worker.changes.account import NOTE_WEBHOOK
 from worker.changes.relay import waves
 from worker.changes.subscriber import Subscriber
 from worker.changes.target import Gone, NotDelivered, Target
 from worker.channel import BrokerUnavailable, Channel, Message, Unroutable
 from worker.crash import crash_point
-from worker.patience import LastedTooLong, Stopped, pause
+from worker.database import Database, DatabaseUnavailable, TransactionConflict
+from worker.patience import LastedTooLong, Stopped, patiently, pause
 from worker.publisher import Publisher, publish_at_last
 from worker.retry import Exhausted, Retry, after_failure
 from worker.settings import Settings
@@ -39,6 +41,7 @@ class Deliverer:
     subscriber: Subscriber
     settings: Settings
     broker: Broker
+    database: Database
     publisher: Publisher
     stopping: asyncio.Event
     _breaker: Breaker = field(default_factory=Breaker)
@@ -56,7 +59,14 @@ class Deliverer:
         finally:
             await target.close()
 
+    async def _note(self) -> None:
+        """So that it is known of, should it be taken out of the settings."""
+        async with self.database.transaction() as connection:
+            await connection.execute(NOTE_WEBHOOK, self.subscriber.name)
+
     async def _session(self, target: Target) -> None:
+        unavailable = (DatabaseUnavailable, TransactionConflict)
+        await patiently(self._note, unavailable, self.stopping, longest_pause=2)
         arrived: asyncio.Queue[Delivery | None] = asyncio.Queue()
         async with self.broker.connection() as link:
             channel = await link.channel()

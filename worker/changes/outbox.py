@@ -1,6 +1,6 @@
 """The table `changes`: written in the transaction of the changes, emptied once they are published."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -12,7 +12,13 @@ CHANNEL = "stockhook_changes"
 # Whoever changes an entity holds its row's lock until the commit, so that of one entity the numbers are in
 # the order of its changes. Who listens hears of it with the commit.
 WRITE = f"""
-WITH written AS (INSERT INTO changes (family, changes) VALUES ($1, $2))
+WITH written AS (INSERT INTO changes (family, size, changes) VALUES ($1, $2, $3)),
+counted AS (
+    INSERT INTO change_counts AS known (family, fate, changes)
+    VALUES ($1, 'committed', $2)
+    ON CONFLICT (family, fate) DO UPDATE
+    SET changes = known.changes + excluded.changes
+)
 SELECT pg_notify('{CHANNEL}', '')
 """
 
@@ -43,9 +49,17 @@ USING (
     ) AS first
 ) AS taken
 WHERE changes.family = taken.family AND changes.sequence = taken.sequence
-RETURNING changes.sequence, batch_id, changed_at, changes
+RETURNING changes.family, changes.sequence, batch_id, changed_at, changes
 """
 
+# In the transaction that deletes them: whoever publishes them again has not counted them.
+COUNT_PUBLISHED = """
+INSERT INTO change_counts AS known (family, fate, changes)
+SELECT family, 'published', published
+FROM unnest($1::text[], $2::bigint[]) AS told (family, published)
+ON CONFLICT (family, fate) DO UPDATE
+SET changes = known.changes + excluded.changes
+"""
 
 OLDEST = """
 SELECT coalesce(extract(epoch FROM now() - min(first.changed_at)), 0)::float8 AS seconds
@@ -62,7 +76,7 @@ CROSS JOIN LATERAL (
 
 async def write(connection: Connection, family: str, changes: Sequence[Change]) -> None:
     if changes:
-        await connection.execute(WRITE, family, encode(changes))
+        await connection.execute(WRITE, family, len(changes), encode(changes))
 
 
 async def oldest(connection: Connection) -> float:
@@ -82,3 +96,8 @@ async def take(connection: Connection, limit: int) -> list[Any]:
     await connection.execute(BE_PATIENT)
     # What was committed before the lanes were free is seen only by a statement that begins after.
     return sorted(await connection.fetch(TAKE, lanes, limit), key=itemgetter("sequence"))
+
+
+async def count_published(connection: Connection, published: Mapping[str, int]) -> None:
+    """So many changes of each family are confirmed."""
+    await connection.execute(COUNT_PUBLISHED, list(published), list(published.values()))

@@ -56,16 +56,19 @@ class Relay:
         """
         async with self.database.transaction() as connection:
             rows = await outbox.take(connection, EACH_FAMILY)
-            changes = [
-                change
-                for row in rows
-                for change in cloud_events(row["batch_id"], row["sequence"], row["changes"])
-            ]
+            changes: list[Published] = []
+            published: Counter[str] = Counter()
+            for row in rows:
+                told = list(cloud_events(row["batch_id"], row["sequence"], row["changes"]))
+                changes += told
+                published[row["family"]] += len(told)
             for wave in waves(changes, attrgetter("subject")):
                 await self.publisher.tell([_message(change) for change in wave])
+            if rows:
+                await outbox.count_published(connection, published)
             crash_point("change_published")
-        for kind, published in Counter(change.type for change in changes).items():
-            metrics.CHANGES_PUBLISHED.labels(kind).inc(published)
+        for kind, number in Counter(change.type for change in changes).items():
+            metrics.CHANGES_PUBLISHED.labels(kind).inc(number)
         if rows:
             delay = datetime.now(UTC) - rows[0]["changed_at"]
             metrics.CHANGE_DELAY_SECONDS.observe(delay.total_seconds())

@@ -12,6 +12,8 @@ from schemas.changes import PREFIX
 # As Standard Webhooks has them: base64 of 24 to 64 bytes after this.
 SECRET_PREFIX = "whsec_"
 
+LANE_PREFIX = "webhook."
+
 
 def _key(secret: SecretStr) -> SecretStr:
     text = secret.get_secret_value()
@@ -57,7 +59,12 @@ class Subscriber(BaseModel):
     @property
     def lane(self) -> str:
         """By which its queues are called."""
-        return f"webhook.{self.name}"
+        return lane_of(self.name)
+
+
+def lane_of(name: str) -> str:
+    """By which the queues of a subscriber of this name are called."""
+    return f"{LANE_PREFIX}{name}"
 
 
 _SUBSCRIBERS = TypeAdapter(tuple[Subscriber, ...])

@@ -8,7 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from consumers.registry import FAMILIES
-from worker.dead.letter import QUARANTINE_LANE
+from worker.changes.subscriber import LANE_PREFIX
+from worker.dead.letter import QUARANTINE_LANE, is_of_webhook
 from worker.dead.refusal import WrongUsage
 from worker.dead.store import Selection, State
 
@@ -21,7 +22,7 @@ class Filter:
     """Which dead letters."""
 
     family: Annotated[str | None, Parameter(name=("--family", "--lane"))] = None
-    "Of this family, or of the quarantine."
+    "Of this family, of the quarantine, or of a subscriber over HTTP: `webhook.shop`."
     reason: Annotated[str | None, Parameter(name="--reason")] = None
     "Those whose reason contains this."
     fingerprint: str | None = None
@@ -37,8 +38,10 @@ class Filter:
 
     def selection(self, states: tuple[State, ...] | None) -> Selection:
         """Raises: WrongUsage."""
-        if self.family is not None and self.family not in LANES:
-            raise WrongUsage(f"no such family: {self.family}; there are {', '.join(LANES)}")
+        if self.family is not None and self.family not in LANES and not is_of_webhook(self.family):
+            raise WrongUsage(
+                f"no such family: {self.family}; there are {', '.join(LANES)}, and {LANE_PREFIX}<name>"
+            )
         return Selection(
             lane=self.family,
             reason=self.reason,

@@ -16,11 +16,12 @@ from worker.crash import crash_point
 from worker.database import Database, DatabaseUnavailable, TransactionConflict
 from worker.dead import store
 from worker.dead.letter import QUARANTINE_LANE, Letter, bare_letter, read_letter
+from worker.expected import expected_topology
 from worker.failure import describe
 from worker.patience import LastedTooLong, Stopped, patiently
 from worker.publisher import Publisher
 from worker.settings import Settings
-from worker.topology import QUARANTINE, RETURN, dead_queue, topology
+from worker.topology import QUARANTINE, RETURN, dead_queue
 from worker.watch import LONGEST_HOLD_SECONDS, WATCHDOG_SECONDS, keep_watch
 from worker.wire import Delivery
 
@@ -65,7 +66,8 @@ class Keeper:
 
     @property
     def _queues(self) -> dict[str, str]:
-        return {dead_queue(family): family for family in self.families} | {QUARANTINE: QUARANTINE_LANE}
+        lanes = (*self.families, *(subscriber.lane for subscriber in self.settings.subscribers))
+        return {dead_queue(lane): lane for lane in lanes} | {QUARANTINE: QUARANTINE_LANE}
 
     async def _session(self) -> None:
         await patiently(self.database.ping, DatabaseUnavailable, self.stopping, longest_pause=2)
@@ -74,7 +76,7 @@ class Keeper:
         self._lost = False
         async with self.broker.connection() as link:
             channel = await link.channel()
-            expected = topology(self.settings.delays, self.families)
+            expected = expected_topology(self.settings, self.families)
             await channel.provide(expected, declares=self.settings.declare_topology)
             channel.on_cancelled(self._end)
             for queue, lane in self._queues.items():

@@ -14,6 +14,7 @@ from schemas import identity
 from schemas.envelope import Envelope, InvalidEnvelope
 from schemas.events import InvalidEvent, Provider, parse, read_json, unwrapped
 from worker.batch import REASON_LIMIT, event_id_of
+from worker.changes.subscriber import LANE_PREFIX
 from worker.wire import Delivery
 
 QUARANTINE_LANE = "quarantine"
@@ -52,6 +53,8 @@ def read_letter(lane: str, delivery: Delivery) -> Letter:
 
     The body of one that came again is not looked into: doing so may be what ended the process.
     """
+    if is_of_webhook(lane):
+        return _read_change(lane, delivery)
     envelope = _envelope(delivery.headers)
     provider = envelope.provider.value if envelope else None
     told_type, entity_id = (None, None) if delivery.redelivered else _look_into(provider, delivery.body)
@@ -72,6 +75,33 @@ def read_letter(lane: str, delivery: Delivery) -> Letter:
         first_failed_at=envelope.first_failed_at if envelope else None,
         last_failed_at=envelope.last_failed_at if envelope else None,
         headers=_json(delivery.headers),
+        body=delivery.body,
+    )
+
+
+def is_of_webhook(lane: str) -> bool:
+    """Whether what is dead is a change that a subscriber over HTTP did not take."""
+    return lane.startswith(LANE_PREFIX)
+
+
+def _read_change(lane: str, delivery: Delivery) -> Letter:
+    """The same change that comes back has the same event id here."""
+    headers, reason = delivery.headers, _reason(delivery.headers)
+    return Letter(
+        message_key=message_key(lane, delivery),
+        lane=lane,
+        event_id=identity.bytes_id(f"{lane}\n{headers.get('x-change-id')}".encode(errors="replace")),
+        provider=None,
+        type=printable(delivery.type)[:200],
+        entity_id=_name(headers.get("x-subject")),
+        reason=reason,
+        exception=None,
+        fingerprint=fingerprint_of(reason, ""),
+        attempts=_attempts(headers),
+        received_at=None,
+        first_failed_at=_instant(headers.get("x-first-failed-at")),
+        last_failed_at=_instant(headers.get("x-last-failed-at")),
+        headers=_json(headers),
         body=delivery.body,
     )
 
@@ -175,6 +205,13 @@ def _reason(headers: Mapping[str, object]) -> str:
         return printable(told)[:REASON_LIMIT]
     key = headers.get("x-event-type")
     return "no family takes it" if key is not None else "not published by an ingest"
+
+
+def _instant(told: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(told) if isinstance(told, str) else None
+    except ValueError:
+        return None
 
 
 def _attempts(headers: Mapping[str, object]) -> int:

@@ -13,6 +13,7 @@ from cryptography.fernet import MultiFernet
 
 from consumers.family import Event
 from consumers.registry import FAMILIES
+from schemas.changes import CONTENT_TYPE
 from schemas.envelope import Envelope, InvalidEnvelope
 from schemas.events import Provider
 from worker.batch import Undecodable, decode
@@ -21,7 +22,7 @@ from worker.channel import Channel, Message
 from worker.crash import crash_point
 from worker.database import Database
 from worker.dead import store
-from worker.dead.letter import QUARANTINE_LANE
+from worker.dead.letter import QUARANTINE_LANE, is_of_webhook
 from worker.dead.store import Action, Kept, Selection
 from worker.event_log import LOGGED_CONTENTS
 from worker.failure import describe
@@ -53,10 +54,10 @@ class AnotherRuns(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What is to be published for a letter, the family that gets it, and under which event id."""
+    """What is to be published for a letter, the lane that gets it, and under which event id."""
 
     message: Message
-    family: str
+    lane: str
     event_id: UUID
 
 
@@ -69,6 +70,8 @@ class Unready:
 
 def prepare(letter: Kept, sealer: MultiFernet | None) -> Ready | Unready:
     """As a fresh first attempt. What is quarantined is routed as the ingest routes it today."""
+    if is_of_webhook(letter.lane):
+        return _posted_again(letter)
     if letter.provider is None:
         return Unready("its headers do not say which marketplace it is from")
     try:
@@ -107,9 +110,19 @@ def prepare(letter: Kept, sealer: MultiFernet | None) -> Ready | Unready:
     return Ready(message, letter.lane, envelope.event_id)
 
 
+def _posted_again(letter: Kept) -> Ready:
+    """Under the same `webhook-id`, which is how a subscriber knows a change that it has."""
+    headers = {name: str(letter.headers.get(name, "")) for name in ("x-change-id", "x-subject")}
+    queue = family_queue(letter.lane)
+    message = Message(RETURN, queue, letter.type, headers, letter.body, CONTENT_TYPE)
+    return Ready(message, letter.lane, letter.event_id)
+
+
 async def forecast(database: Database, ready: Ready) -> str:
     """In words what a replay would do against today's rows. Nothing is written."""
-    family = FAMILIES[ready.family]
+    if is_of_webhook(ready.lane):
+        return "posted again"
+    family = FAMILIES[ready.lane]
     message = ready.message
     decoded = decode(family, Delivery(0, message.type, message.headers, message.body, redelivered=False))
     if isinstance(decoded, Undecodable):
@@ -131,18 +144,22 @@ async def forecast(database: Database, ready: Ready) -> str:
 
 @dataclass(slots=True)
 class Tally:
-    """How far a replay is. `unready` are letters that were left, with the reason."""
+    """How far a replay is. `unready` are letters that were left, with the reason.
+
+    `handed_on` are changes that a webhook's queue took; whether the subscriber takes them is seen there.
+    """
 
     total: int = 0
     replayed: int = 0
     applied: int = 0
+    handed_on: int = 0
     came_back: int = 0
     unready: list[tuple[int, str]] = field(default_factory=list)
     stopped: str | None = None
 
     @property
     def under_way(self) -> int:
-        return self.replayed - self.applied - self.came_back
+        return self.replayed - self.applied - self.handed_on - self.came_back
 
 
 @dataclass(slots=True)
@@ -234,8 +251,10 @@ class Replay:
         async with self.database.transaction() as connection:
             await connection.execute(store.END_REPLAY, ids)
             await store.note(connection, ids, self.who, Action.REPLAYED, self.reason)
-        self._under_way.update(ids)
+        followed = [number for number in ids if not is_of_webhook(ready[number].lane)]
+        self._under_way.update(followed)
         self.tally.replayed += len(ids)
+        self.tally.handed_on += len(ids) - len(followed)
         self._decided_at = monotonic()
 
     async def _follow(self) -> None:

@@ -80,7 +80,7 @@ async def run_replay(
             except replay.AnotherRuns:
                 raise Refused("another replay is running: wait for its end") from None
             except Unroutable:
-                raise Refused("a family's queue is missing: `stockhook topology` declares it") from None
+                raise Refused("a queue is missing: `stockhook topology` declares it") from None
     _tell(tally, json)
     return FAILED if tally.stopped or tally.came_back or tally.unready else 0
 
@@ -92,6 +92,7 @@ def _tell(tally: replay.Tally, json: bool) -> None:
                 "selected": tally.total,
                 "replayed": tally.replayed,
                 "applied": tally.applied,
+                "handed_on": tally.handed_on,
                 "came_back": tally.came_back,
                 "under_way": tally.under_way,
                 "not_replayed": [
@@ -109,7 +110,8 @@ def _tell(tally: replay.Tally, json: bool) -> None:
 
 
 def _progress(tally: replay.Tally) -> str:
+    handed_on = f"handed on {tally.handed_on:,}, " if tally.handed_on else ""
     return (
-        f"replayed {tally.replayed:,}: applied {tally.applied:,}, came back {tally.came_back:,}, "
-        f"under way {tally.under_way:,}"
+        f"replayed {tally.replayed:,}: applied {tally.applied:,}, {handed_on}"
+        f"came back {tally.came_back:,}, under way {tally.under_way:,}"
     )
