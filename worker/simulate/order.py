@@ -186,20 +186,11 @@ def _shipment(order: Order) -> Json:
 def _moved(
     order: Order, event_type: str, status: str, item_status: str, at: datetime, more: Json | None = None
 ) -> Happened:
-    """All items at once: an event of each, a tick apart, with the whole order as it is then."""
+    """All items at once, and an event of each: at one instant, with the whole order as it is then."""
     items = order.subject.items
-    moved = replace(order, status=status, statuses=(item_status,) * len(items), at=at + len(items) * TICK)
-    return Happened(
-        moved,
-        tuple(
-            event(
-                event_type,
-                moved.told.moved(item["id"], status, order.shipment, more or {}),
-                at + place * TICK,
-            )
-            for place, item in enumerate(items)
-        ),
-    )
+    moved = replace(order, status=status, statuses=(item_status,) * len(items), at=at)
+    results = [moved.told.moved(item["id"], status, order.shipment, more or {}) for item in items]
+    return Happened(moved, tuple(event(event_type, result, at) for result in results))
 
 
 def _reminded(order: Order, at: datetime) -> Happened:
