@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -77,16 +78,26 @@ def show(services: Services, state: Path, console: Console, announce: Announce) 
         **product_settings(services, remembered_secrets(state / "secrets.json"), {}),
         **{f"STOCKHOOK_{name}": value for name, value in client_settings(marketplaces_url).items()},
         "STOCKHOOK_REREQUEST_PICKUP": "first_slot",
-        "STOCKHOOK_SPOOL_PATH": str(state / "spool.sqlite3"),
+        "STOCKHOOK_SPOOL_PATH": str(state / "spool/spool.sqlite3"),
     }
     (state / "log").mkdir(exist_ok=True)
-    migrate(settings, announce, says_which=False)
     with ExitStack() as stack:
+        stack.enter_context(empty_folder(state / "spool"))
+        migrate(settings, announce, says_which=False)
         log = fresh_log(state / "log/stockhook.log")
         stack.enter_context(running_product(settings, announce, state=state, log=log))
         stack.enter_context(running_marketplaces(settings, port, state))
         stage = Stage(console, settings, marketplaces_url)
         asyncio.run(play(stage))
+
+
+@contextmanager
+def empty_folder(folder: Path) -> Iterator[None]:
+    """What a demo that was stopped left in it would be told in the next one."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    yield
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

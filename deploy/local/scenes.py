@@ -50,6 +50,18 @@ MISSED_IS_TOLD = "SELECT count(*) > 0 FROM communications WHERE order_id = $1 AN
 ASKED_ONCE = "SELECT state = 'done' FROM actions WHERE subject = $1 AND outcome->>'status' IS NOT NULL"
 PAID = "SELECT account_number_ending IS NOT NULL FROM buyback_orders WHERE order_id = $1"
 PART_IS = "SELECT status = $2 FROM parts WHERE part_id = $1"
+PART_IS_DESCRIBED = """
+SELECT name = $2 AND price = $3::text::numeric
+FROM parts
+WHERE part_id = $1
+"""
+RETURN_IS_FILLED_IN = """
+SELECT returned.total_returnable_amount = $2::text::numeric AND item.part_id = $3
+FROM returns AS returned
+JOIN return_items AS item USING (return_id)
+WHERE return_id = $1
+"""
+NOTHING_IS_DUE = "SELECT count(*) = 0 FROM actions WHERE state IN ('due', 'doing')"
 RETURN_IS_OPEN = "SELECT opened_at IS NOT NULL FROM returns WHERE return_id = $1"
 
 
@@ -190,15 +202,23 @@ async def used_part(stage: Stage) -> str:
     part = await stage.over_there(f"ovoko/control/parts/{PART_ID}/in_warehouse")
     stage.say(f"Part {PART_ID} ({part['name']}, {part['price']} {part['currency']}) is listed at Ovoko.")
     await stage.until("it can be sold", PART_IS, str(PART_ID), "in_warehouse")
+    stage.say("\nThe event did not say what it is. Ovoko's API was asked for that:")
+    described = (str(PART_ID), part["name"], part["price"])
+    await stage.until("name and price are in its row", PART_IS_DESCRIBED, *described)
+    stage.say("")
     order = await stage.over_there("ovoko/control/orders", {"part_ids": [PART_ID]})
     await stage.until("somebody ordered it: it is reserved", PART_IS, str(PART_ID), "reserved")
     await stage.over_there(f"ovoko/control/orders/{order['id']}/ship")
     await stage.until("it is sold", PART_IS, str(PART_ID), "sold")
-    stage.say("\nIt does not fit. Ovoko's event has two ids and nothing else:")
+    stage.say("\nIt does not fit, so a return is opened. Ovoko's event has two ids and nothing else:")
     return_id = str((await stage.over_there(f"ovoko/control/orders/{order['id']}/return"))["return_id"])
     await stage.until(f"return {return_id} is open", RETURN_IS_OPEN, return_id)
+    filled_in = (return_id, part["price"], str(PART_ID))
+    await stage.until("the API told what comes back, and what it is worth", RETURN_IS_FILLED_IN, *filled_in)
+    stage.say("")
     await stage.over_there(f"ovoko/control/returns/{return_id}/receive")
     await stage.until("the part is back", PART_IS, str(PART_ID), "returned")
     await stage.over_there(f"ovoko/control/returns/{return_id}/accept")
     await stage.until("it is in the warehouse, for sale again", PART_IS, str(PART_ID), "in_warehouse")
+    await stage.until("and nothing is left to ask the marketplaces for", NOTHING_IS_DUE)
     return return_id

@@ -32,8 +32,16 @@ async def test_every_scene_is_played_and_what_is_told_is_in_the_tables(
     assert sorted(row["is_reschedule"] for row in shipments) == [False, True]
     assert part["status"] == "in_warehouse"
     assert await stack.count("findings") == await stack.count("dead_letters") == 0
+    assert await stack.fetch(
+        "SELECT kind, state, count(*) AS actions FROM actions GROUP BY 1, 2 ORDER BY 1"
+    ) == [
+        {"kind": "buyback.rerequest_pickup", "state": "done", "actions": 1},
+        {"kind": "ovoko.part_details", "state": "done", "actions": 1},
+        {"kind": "ovoko.return_details", "state": "done", "actions": 3},
+    ]
     for words in (
         "a new pickup was asked for, by an action",
+        "the API told what comes back, and what it is worth",
         "$ stockhook explain buyback",
         "CollectionItemPickupMissedEvent",
         "status: missed_pickup -> pickup_scheduled",
