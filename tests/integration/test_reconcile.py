@@ -17,7 +17,7 @@ import pytest
 from tests.stack import Stack, free_port
 from worker.reconcile.difference import Difference
 from worker.reconcile.reconciliation import reconcile
-from worker.reconcile.subject import Page
+from worker.reconcile.subject import Page, Subject
 from worker.simulate.faults import Fault
 from worker.simulate.faults import Kind as FaultKind
 from worker.simulate.marketplace import Request, Response, as_json
@@ -416,9 +416,10 @@ class Many:
 
 async def test_memory_does_not_grow_with_what_is_compared() -> None:
     many = Many([f"{number:08}" for number in range(40_000)])
+    subject = Subject(many.page, many.one, many.ours, many.our_ids, many.compare)
     tracemalloc.start()
     try:
-        found = await reconcile(many, since=None, most=1000, report=lambda name, done, total: None)
+        found = await reconcile(subject, since=None, most=1000, report=lambda name, done, total: None)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

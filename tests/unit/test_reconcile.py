@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from consumers.returns.decide import Return
 from schemas.events import Provider, parse
 from schemas.ovoko import ObservedReturn, PartData, PartObserved, ReturnObserved
 from schemas.ovoko_api import ListedPart, OrderReturn
@@ -13,7 +14,6 @@ from worker.reconcile.difference import (
     Difference,
     Kind,
     OurPart,
-    OurReturn,
     compare_part,
     compare_return,
 )
@@ -23,7 +23,7 @@ NINE = datetime(2026, 3, 1, 9, tzinfo=UTC)
 TEN = datetime(2026, 3, 1, 10, tzinfo=UTC)
 
 PART = OurPart("13", "sold_in_ebay", NINE)
-RETURN = OurReturn("7", "70", NINE, None)
+RETURN = Return("7", "70", NINE, None)
 
 
 def there(status: str) -> ListedPart:
@@ -53,15 +53,21 @@ def test_a_part_of_one_side_alone_is_shown_with_that_side() -> None:
         (RETURN, "70", None),
         (RETURN, "71", Difference("7", Kind.DIFFERENT, "order_id", "70", "71", NINE, TEN)),
         (
-            OurReturn("7", "70", None, NINE),
+            Return("7", "70", None, NINE),
             "70",
             Difference("7", Kind.DIFFERENT, "opened_at", None, TEN.isoformat(), NINE, TEN),
         ),
         (None, "70", Difference("7", Kind.ONLY_THERE, "status", None, "New", None, TEN)),
+        (
+            Return("7", "70", NINE, gone_at=TEN),
+            "70",
+            Difference("7", Kind.DIFFERENT, "gone_at", TEN.isoformat(), None, NINE, TEN),
+        ),
+        (Return("7", "70", NINE, TEN, gone_at=NINE), "70", None),
     ],
 )
-def test_a_return_differs_by_its_order_or_by_an_opening_that_never_came(
-    ours: OurReturn | None, order_id: str, difference: Difference | None
+def test_a_return_differs_by_its_order_or_by_an_opening_that_never_came_or_by_being_there(
+    ours: Return | None, order_id: str, difference: Difference | None
 ) -> None:
     theirs = OrderReturn(return_id="7", order_id=order_id, status="New", created_at=TEN.isoformat())
 
@@ -69,9 +75,16 @@ def test_a_return_differs_by_its_order_or_by_an_opening_that_never_came(
 
 
 def test_a_return_that_is_here_alone_goes_by_its_newest_instant() -> None:
-    ours = OurReturn("7", "70", NINE, TEN)
+    ours = Return("7", "70", NINE, TEN)
 
     assert compare_return(ours, None) == Difference("7", Kind.ONLY_HERE, "order_id", "70", None, TEN, None)
+
+
+def test_what_is_known_not_to_be_there_is_no_difference() -> None:
+    parts = [OurPart("13", status, NINE) for status in ("written_off", "not_listed")]
+
+    assert [compare_part(part, None) for part in parts] == [None, None]
+    assert compare_return(Return("7", "70", NINE, gone_at=TEN), None) is None
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal, assert_never
 
 import uvloop
@@ -27,7 +28,7 @@ from worker.ovoko_api.client import open_ovoko
 from worker.reconcile.difference import Difference
 from worker.reconcile.reconciliation import Reconciled, Report
 from worker.reconcile.reconciliation import reconcile as run_reconcile
-from worker.reconcile.subject import Parts, Returns
+from worker.reconcile.subject import parts, returns
 
 SHOWN = 100
 WIDEST_CELL = 60
@@ -76,13 +77,12 @@ def reconcile(
             open_database(settings, "reconcile", 1, unhurried=True) as database,
         ):
             with _progress() as report:
+                compared = partial(run_reconcile, since=since, most=most, report=report)
                 match what:
                     case "parts":
-                        parts = Parts(api, database)
-                        return await run_reconcile(parts, since=since, most=most, report=report)
+                        return await compared(parts(api, database))
                     case "returns":
-                        returns = Returns(api, database)
-                        return await run_reconcile(returns, since=since, most=most, report=report)
+                        return await compared(returns(api, database))
                     case unreachable:
                         assert_never(unreachable)
 

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from consumers.inventory.decide import WRITTEN_OFF
+from consumers.returns.decide import Return
+from schemas.ovoko import NOT_LISTED
 from schemas.ovoko_api import ListedPart, OrderReturn
 
 # Ovoko's last attempt at an event comes 217 s after the first; then it is a matter of seconds.
@@ -16,6 +19,10 @@ class Kind(StrEnum):
     DIFFERENT = "different"
     ONLY_HERE = "only here"
     ONLY_THERE = "only there"
+
+    @property
+    def rank(self) -> int:
+        return list(Kind).index(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,60 +49,57 @@ class OurPart:
     occurred_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class OurReturn:
-    return_id: str
-    order_id: str
-    opened_at: datetime | None
-    updated_at: datetime | None
-
-    @property
-    def newest(self) -> datetime | None:
-        return max((at for at in (self.opened_at, self.updated_at) if at is not None), default=None)
-
-
 def compare_part(here: OurPart | None, there: ListedPart | None) -> Difference | None:
-    """Status for status; neither side may lack the part."""
+    """Status for status; what is written off may be missing there."""
     match here, there:
         case None, ListedPart():
-            status, at = there.status_in_words, there.updated_at
-            return Difference(there.part_id, Kind.ONLY_THERE, "status", None, status, None, at)
-        case OurPart(), None:
-            status, at = here.status, here.occurred_at
-            return Difference(here.part_id, Kind.ONLY_HERE, "status", status, None, at, None)
-        case OurPart(), ListedPart() if not there.agrees_with(here.status):
+            return _only_there(there.part_id, there.status_in_words, there.updated_at)
+        case OurPart(status=status), None if status not in (WRITTEN_OFF, NOT_LISTED):
+            return _only_here(here.part_id, "status", status, here.occurred_at)
+        case OurPart(status=status), ListedPart() if not there.agrees_with(status):
             return Difference(
-                here.part_id,
-                Kind.DIFFERENT,
-                "status",
-                here.status,
-                there.status_in_words,
-                here.occurred_at,
-                there.updated_at,
+                entity_id=here.part_id,
+                kind=Kind.DIFFERENT,
+                column="status",
+                here=status,
+                there=there.status_in_words,
+                here_at=here.occurred_at,
+                there_at=there.updated_at,
             )
         case _:
             return None
 
 
-def compare_return(here: OurReturn | None, there: OrderReturn | None) -> Difference | None:
-    """A return's order, and whether its opening came to us. (Our table has no status to compare.)"""
+def compare_return(here: Return | None, there: OrderReturn | None) -> Difference | None:
+    """A return's order, whether its opening came, whether it is there. (We have no status to compare.)"""
     match here, there:
         case None, OrderReturn():
-            status, at = there.status, there.created_at
-            return Difference(there.return_id, Kind.ONLY_THERE, "status", None, status, None, at)
-        case OurReturn(), None:
-            order_id, at = here.order_id, here.newest
-            return Difference(here.return_id, Kind.ONLY_HERE, "order_id", order_id, None, at, None)
-        case OurReturn(), OrderReturn() if here.order_id != there.order_id:
-            return _different(here, there, "order_id", here.order_id, there.order_id)
-        case OurReturn(), OrderReturn() if here.opened_at is None:
-            opened_at = None if there.created_at is None else there.created_at.isoformat()
-            return _different(here, there, "opened_at", None, opened_at)
+            return _only_there(there.return_id, there.status, there.created_at)
+        case Return(is_gone=False), None:
+            return _only_here(here.return_id, "order_id", here.order_id, here.newest)
+        case Return(order_id=order_id), OrderReturn() if order_id != there.order_id:
+            return _different(here, there, "order_id", order_id, there.order_id)
+        case Return(opened_at=None), OrderReturn():
+            return _different(here, there, "opened_at", None, _text(there.created_at))
+        case Return(is_gone=True), OrderReturn():
+            return _different(here, there, "gone_at", _text(here.gone_at), None)
         case _:
             return None
 
 
+def _only_there(entity_id: str, status: str, at: datetime | None) -> Difference:
+    return Difference(entity_id, Kind.ONLY_THERE, "status", None, status, None, at)
+
+
+def _only_here(entity_id: str, column: str, value: str, at: datetime | None) -> Difference:
+    return Difference(entity_id, Kind.ONLY_HERE, column, value, None, at, None)
+
+
 def _different(
-    here: OurReturn, there: OrderReturn, column: str, ours: str | None, theirs: str | None
+    here: Return, there: OrderReturn, column: str, ours: str | None, theirs: str | None
 ) -> Difference:
     return Difference(here.return_id, Kind.DIFFERENT, column, ours, theirs, here.newest, there.created_at)
+
+
+def _text(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TypeVar
 
 from worker.outbound import CallFailed, OddAnswer
-from worker.reconcile.difference import Difference, Kind
+from worker.reconcile.difference import Difference
 from worker.reconcile.scratch import Scratch
 from worker.reconcile.subject import Subject
 
@@ -20,8 +20,6 @@ MOST_PAGES = 100_000
 FRUITLESS_PAGES = 3
 UNANSWERED_RUN = 3
 OUR_IDS = 1_000
-
-_ORDER = {kind: place for place, kind in enumerate(Kind)}
 
 Here = TypeVar("Here")
 There = TypeVar("There")
@@ -98,7 +96,7 @@ async def reconcile(
         ours,
         doubts,
         max(0, doubts - most),
-        tuple(sorted(second.differences, key=lambda one: (_ORDER[one.kind], one.entity_id))),
+        tuple(sorted(second.differences, key=lambda one: (one.kind.rank, one.entity_id))),
         second.unanswered,
         datetime.now(UTC),
         monotonic() - began,

@@ -46,8 +46,6 @@ ORDER BY doubt, entity_id
 LIMIT ?
 """
 
-_RANKS = {kind: rank for rank, kind in enumerate(Kind)}
-
 
 class Scratch:
     """A file without a name, which is gone when it is closed; 8 MiB of it in memory at most."""
@@ -71,14 +69,13 @@ class Scratch:
         """
         (known,) = self._connection.execute(COUNT_KNOWN, (orjson.dumps(list(doubts)).decode(),)).fetchone()
         self._connection.executemany(
-            NOTE, ((entity_id, kind and _RANKS[kind]) for entity_id, kind in doubts.items())
+            NOTE, ((entity_id, kind and kind.rank) for entity_id, kind in doubts.items())
         )
         return int(known)
 
     def doubt_unlisted(self, entity_ids: Collection[str]) -> None:
         """Of entities that we have: those that no page showed."""
-        rank = _RANKS[Kind.ONLY_HERE]
-        self._connection.executemany(DOUBT, ((entity_id, rank) for entity_id in entity_ids))
+        self._connection.executemany(DOUBT, ((entity_id, Kind.ONLY_HERE.rank) for entity_id in entity_ids))
 
     def count_doubts(self) -> int:
         (count,) = self._connection.execute(COUNT_DOUBTS).fetchone()

@@ -1,19 +1,16 @@
 """What can be reconciled: how its list, its single entities and our rows are read."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Generic, Protocol, TypeVar
+from functools import partial
+from typing import Generic, TypeVar
 
+from consumers.returns.decide import Return
 from schemas.ovoko_api import MOST_PARTS_ON_A_PAGE, ListedPart, OrderReturn
 from worker.database import Database
 from worker.ovoko_api.client import OvokoApi
-from worker.reconcile.difference import (
-    Difference,
-    OurPart,
-    OurReturn,
-    compare_part,
-    compare_return,
-)
+from worker.reconcile.difference import Difference, OurPart, compare_part, compare_return
 
 OUR_PARTS = """
 SELECT part_id, status, occurred_at
@@ -21,16 +18,18 @@ FROM parts
 WHERE part_id = ANY($1::text[])
 """
 
+# Those that the marketplace should list.
 NEXT_PARTS = """
 SELECT part_id
 FROM parts
 WHERE part_id > $1 AND ($2::timestamptz IS NULL OR occurred_at >= $2)
+    AND status NOT IN ('written_off', 'not_listed')
 ORDER BY part_id
 LIMIT $3
 """
 
 OUR_RETURNS = """
-SELECT return_id, order_id, opened_at, updated_at
+SELECT return_id, order_id, opened_at, updated_at, seen_at, gone_at
 FROM returns
 WHERE return_id = ANY($1::text[])
 """
@@ -38,7 +37,8 @@ WHERE return_id = ANY($1::text[])
 NEXT_RETURNS = """
 SELECT return_id
 FROM returns
-WHERE return_id > $1 AND ($2::timestamptz IS NULL OR greatest(opened_at, updated_at) >= $2)
+WHERE return_id > $1 AND ($2::timestamptz IS NULL OR greatest(opened_at, updated_at, seen_at) >= $2)
+    AND (gone_at IS NULL OR gone_at <= greatest(opened_at, updated_at, seen_at))
 ORDER BY return_id
 LIMIT $3
 """
@@ -55,73 +55,69 @@ class Page(Generic[There]):
     total_count: int | None
 
 
-class Subject(Protocol[Here, There]):
-    """One kind of entity, at the marketplace and in our tables."""
-
-    async def page(self, number: int, since: datetime | None) -> Page[There]: ...
-
-    async def one(self, entity_id: str) -> There | None: ...
-
-    async def ours(self, entity_ids: list[str]) -> dict[str, Here]: ...
-
-    async def our_ids(self, after: str, since: datetime | None, most: int) -> list[str]: ...
-
-    def compare(self, here: Here | None, there: There | None) -> Difference | None: ...
-
-
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Subject(Generic[Here, There]):
+    """One kind of entity, at the marketplace and in our tables.
+
+    `our_ids` come in their order, after one of them: of the rows that the marketplace should list.
+    """
+
+    page: Callable[[int, datetime | None], Awaitable[Page[There]]]
+    one: Callable[[str], Awaitable[There | None]]
+    ours: Callable[[list[str]], Awaitable[dict[str, Here]]]
+    our_ids: Callable[[str, datetime | None, int], Awaitable[list[str]]]
+    compare: Callable[[Here | None, There | None], Difference | None]
+
+
+def parts(api: OvokoApi, database: Database) -> Subject[OurPart, ListedPart]:
     """Ovoko's parts, and the table `parts`."""
 
-    api: OvokoApi
-    database: Database
-
-    async def page(self, number: int, since: datetime | None) -> Page[ListedPart]:
-        found = await self.api.parts(number, limit=MOST_PARTS_ON_A_PAGE, date_from=_day_before(since))
+    async def page(number: int, since: datetime | None) -> Page[ListedPart]:
+        found = await api.parts(number, limit=MOST_PARTS_ON_A_PAGE, date_from=_day_before(since))
         return Page({part.part_id: part for part in found.parts}, found.total_count)
 
-    async def one(self, entity_id: str) -> ListedPart | None:
-        return await self.api.part(entity_id)
-
-    async def ours(self, entity_ids: list[str]) -> dict[str, OurPart]:
-        async with self.database.connection() as connection:
-            rows = await connection.fetch(OUR_PARTS, entity_ids)
-        return {row["part_id"]: OurPart(**row) for row in rows}
-
-    async def our_ids(self, after: str, since: datetime | None, most: int) -> list[str]:
-        async with self.database.connection() as connection:
-            return [row["part_id"] for row in await connection.fetch(NEXT_PARTS, after, since, most)]
-
-    def compare(self, here: OurPart | None, there: ListedPart | None) -> Difference | None:
-        return compare_part(here, there)
+    return Subject(
+        page=page,
+        one=api.part,
+        ours=partial(_read_rows, database, OUR_PARTS, OurPart),
+        our_ids=partial(_read_ids, database, NEXT_PARTS),
+        compare=compare_part,
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class Returns:
+def returns(api: OvokoApi, database: Database) -> Subject[Return, OrderReturn]:
     """Ovoko's returns, and the table `returns`."""
 
-    api: OvokoApi
-    database: Database
-
-    async def page(self, number: int, since: datetime | None) -> Page[OrderReturn]:
-        found = await self.api.order_returns(number, created_from=_day_before(since))
+    async def page(number: int, since: datetime | None) -> Page[OrderReturn]:
+        found = await api.order_returns(number, created_from=_day_before(since))
         return Page({each.return_id: each for each in found}, None)
 
-    async def one(self, entity_id: str) -> OrderReturn | None:
-        told = await self.api.order_return(entity_id)
+    async def one(return_id: str) -> OrderReturn | None:
+        told = await api.order_return(return_id)
         return None if told is None else told.row
 
-    async def ours(self, entity_ids: list[str]) -> dict[str, OurReturn]:
-        async with self.database.connection() as connection:
-            rows = await connection.fetch(OUR_RETURNS, entity_ids)
-        return {row["return_id"]: OurReturn(**row) for row in rows}
+    return Subject(
+        page=page,
+        one=one,
+        ours=partial(_read_rows, database, OUR_RETURNS, Return),
+        our_ids=partial(_read_ids, database, NEXT_RETURNS),
+        compare=compare_return,
+    )
 
-    async def our_ids(self, after: str, since: datetime | None, most: int) -> list[str]:
-        async with self.database.connection() as connection:
-            return [row["return_id"] for row in await connection.fetch(NEXT_RETURNS, after, since, most)]
 
-    def compare(self, here: OurReturn | None, there: OrderReturn | None) -> Difference | None:
-        return compare_return(here, there)
+async def _read_rows(
+    database: Database, statement: str, row: Callable[..., Here], entity_ids: list[str]
+) -> dict[str, Here]:
+    """By their id, which is the first column."""
+    async with database.connection() as connection:
+        return {found[0]: row(**found) for found in await connection.fetch(statement, entity_ids)}
+
+
+async def _read_ids(
+    database: Database, statement: str, after: str, since: datetime | None, most: int
+) -> list[str]:
+    async with database.connection() as connection:
+        return [found[0] for found in await connection.fetch(statement, after, since, most)]
 
 
 def _day_before(since: datetime | None) -> date | None:
