@@ -53,7 +53,8 @@ def broker_users() -> tuple[BrokerUser, ...]:
             "stockhook_ingest",
             "`stockhook ingest`: hands events in",
             write=_one_of([EVENTS, PROBE]),
-            topics=f"^({'|'.join(['quarantine', *Provider])})\\.",
+            # What was observed is not a webhook's to say.
+            topics=f"^({'|'.join(['quarantine', *Provider])})\\.(?!stockhook\\.)",
         ),
         BrokerUser(
             "stockhook_consumer",
@@ -63,7 +64,7 @@ def broker_users() -> tuple[BrokerUser, ...]:
         ),
         BrokerUser(
             "stockhook_operator",
-            "`stockhook dead`: hands in again what was set aside",
+            "`stockhook dead`, `reconcile --apply`: hands in what was set aside, or observed",
             write=_one_of([EVENTS, RETURN, PROBE]),
         ),
         BrokerUser(
@@ -188,7 +189,7 @@ ROLES = (
     ),
     DatabaseRole(
         OPERATOR,
-        "`stockhook dead`, `actions`: reads, and writes what became of a dead letter and who did it",
+        "`stockhook dead`, `actions`, `reconcile`: reads, notes what became of dead letters, and who did it",
         tables={
             **_ALL_READ,
             "dead_letters": ("SELECT", "UPDATE"),

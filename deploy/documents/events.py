@@ -15,10 +15,12 @@ from pydantic.fields import FieldInfo
 
 from consumers.family import Event
 from consumers.registry import FAMILIES, FAMILY_OF, AnyFamily
+from consumers.returns.decide import Return
 from schemas import buyback, fields
 from schemas.events import Payload, Provider, event_models, parse, routing_key
 from schemas.examples import documented
 from worker.ingest.sealing import seal_payment_details
+from worker.reconcile.difference import OurPart
 from worker.reconcile.observation import part_observed, return_observed
 
 _INTRODUCTION = """\
@@ -53,7 +55,10 @@ _SEALER = MultiFernet([Fernet(Fernet.generate_key())])
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _OBSERVED = [
     parse(Provider.OVOKO, body)
-    for body in (part_observed("13", None, _NOW), return_observed("7", "70", None, _NOW))
+    for body in (
+        part_observed(OurPart("13", "sold", _NOW), None, _NOW),
+        return_observed(Return("7", "70"), None, _NOW),
+    )
 ]
 
 

@@ -1,8 +1,14 @@
-"""A webhook that never came is found by asking the marketplace: all as processes, by their commands."""
+"""A webhook that never came is found by asking the marketplace, and taken over: as processes, by commands."""
 
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -12,14 +18,18 @@ from tests.stack import Stack, Worker, until
 HOUR_AGO = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
 
 
-def webhook(part_id: int, status: str) -> bytes:
-    event = {
-        "event_id": str(uuid4()),
-        "event_type": "part.status.changed",
-        "timestamp": HOUR_AGO,
-        "event_data": {"part_id": str(part_id), "status": status, "external_id": None},
-    }
-    return json.dumps(event).encode()
+def webhook(part_id: int, status: str, at: str = HOUR_AGO) -> bytes:
+    data = {"part_id": str(part_id), "status": status, "external_id": None}
+    return event("part.status.changed", data, at)
+
+
+def returned(event_type: str, return_id: int, order_id: int) -> bytes:
+    return event(event_type, {"return_id": str(return_id), "order_id": str(order_id)}, HOUR_AGO)
+
+
+def event(event_type: str, data: Mapping[str, object], at: str) -> bytes:
+    document = {"event_id": str(uuid4()), "event_type": event_type, "timestamp": at, "event_data": data}
+    return json.dumps(document).encode()
 
 
 async def exported(simulate: Worker) -> dict[str, str]:
@@ -58,3 +68,140 @@ async def test_a_webhook_that_never_came_is_found(stack: Stack) -> None:
     assert [(one["id"], one["here"], one["there"]) for one in found["differences"]] == [
         ("12", "in_warehouse", "2 (sold)")
     ]
+
+
+async def send(stack: Stack, *bodies: bytes) -> None:
+    """As webhooks, until they are applied."""
+    logged = await stack.count("event_log")
+    for body in bodies:
+        (await stack.post_ovoko(body)).raise_for_status()
+
+    async def all_are_logged() -> bool:
+        return await stack.count("event_log") == logged + len(bodies)
+
+    await until(all_are_logged, "the webhooks are applied")
+
+
+async def statuses(stack: Stack) -> dict[str, str]:
+    rows = await stack.fetch("SELECT part_id, status FROM parts")
+    return {row["part_id"]: row["status"] for row in rows}
+
+
+def applied(done: subprocess.CompletedProcess[str]) -> Any:
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout)["applied"]
+
+
+async def test_what_differs_is_taken_over_and_then_nothing_differs(stack: Stack) -> None:
+    simulated = await exported(stack.start("simulate", "marketplaces", "--port", "0"))
+    await stack.started("run")
+
+    def reconcile(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return stack.run("reconcile", "ovoko", *arguments, **simulated)
+
+    async with httpx.AsyncClient(base_url=simulated["STOCKHOOK_OVOKO_API_URL"]) as ovoko:
+
+        async def lists(what: str, *rows: Mapping[str, object]) -> None:
+            (await ovoko.post(f"/control/{what}", json=rows)).raise_for_status()
+
+        await lists(
+            "parts",
+            {"id": 11, "status": 0, "updated_at": HOUR_AGO},
+            {"id": 12, "status": 2, "updated_at": HOUR_AGO},
+            {"id": 14, "status": 1, "updated_at": HOUR_AGO, "external_id": "shelf 4"},
+        )
+        await lists(
+            "returns",
+            {"id": 1, "order_id": 10, "created_at": HOUR_AGO},
+            {"id": 3, "order_id": 30, "created_at": HOUR_AGO},
+            {"id": 4, "order_id": 40, "created_at": HOUR_AGO},
+        )
+        await send(
+            stack,
+            *(webhook(part_id, "in_warehouse") for part_id in (11, 12, 13)),
+            returned("order.return.created", 2, 20),
+            returned("order.return.created", 3, 31),
+            returned("order.return.updated", 4, 40),
+        )
+
+        nobody_answers = reconcile("parts", "--apply")
+        dry_run = reconcile("parts", "--apply", "--dry-run")
+        before = await statuses(stack)
+        parts, again = reconcile("parts", "--apply", "--yes", "--json"), reconcile("parts")
+        after = await statuses(stack)
+        returns, returns_again = reconcile("returns", "--apply", "--yes", "--json"), reconcile("returns")
+
+        # A newer event wins over what was seen; what is written off stays so.
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        await send(stack, webhook(12, "returned", now), webhook(11, "written_off"))
+        await lists("parts", {"id": 12, "status": 3, "updated_at": HOUR_AGO})
+        contradicted = reconcile("parts", "--apply", "--yes", "--json")
+
+    explained = json.loads(stack.run("explain", "part", "12", "--json").stdout)
+    rebuilt = [stack.run("rebuild", family).returncode for family in ("inventory", "returns")]
+    findings = await stack.fetch("SELECT kind, entity_id FROM findings WHERE family = 'inventory'")
+
+    assert (nobody_answers.returncode, dry_run.returncode) == (2, 1)
+    assert "where nobody can answer, give --yes" in nobody_answers.stderr
+    assert "nothing was sent; 3 observations would be" in dry_run.stdout
+    assert before == dict.fromkeys(("11", "12", "13"), "in_warehouse")
+    assert (parts.returncode, again.returncode) == (0, 0), parts.stderr + again.stdout
+    assert applied(parts) == {"sent": 3, "applied": 3, "still_different": []}
+    assert after == {"11": "in_warehouse", "12": "sold", "13": "not_listed", "14": "reserved"}
+    assert (returns.returncode, returns_again.returncode) == (0, 0), returns.stderr + returns_again.stdout
+    assert applied(returns) == {"sent": 4, "applied": 4, "still_different": []}
+    assert [(step["type"], step["why"]) for step in explained["events"]] == [
+        ("part.status.changed", "the first status that is known"),
+        ("stockhook.observed.part", "observed on the marketplace; newest wins"),
+        ("part.status.changed", "newest wins"),
+    ]
+    assert contradicted.returncode == 1
+    assert [one["id"] for one in applied(contradicted)["still_different"]] == ["11"]
+    assert [(row["kind"], row["entity_id"]) for row in findings] == [("after_written_off", "11")]
+    assert rebuilt == [0, 0]
+
+
+async def test_killed_once_it_has_sent_it_can_be_run_again(stack: Stack) -> None:
+    simulated = await exported(stack.start("simulate", "marketplaces", "--port", "0"))
+    parts = [{"id": number, "status": 0, "updated_at": HOUR_AGO} for number in (11, 12, 13)]
+    async with httpx.AsyncClient(base_url=simulated["STOCKHOOK_OVOKO_API_URL"]) as ovoko:
+        (await ovoko.post("/control/parts", json=parts)).raise_for_status()
+    arguments = ("reconcile", "ovoko", "parts", "--apply")
+    asked = ask(stack, arguments, "n", simulated)
+    first = stack.start(*arguments, "--yes", **simulated)
+
+    async def all_are_sent() -> bool:
+        return (await stack.depths()).get("stockhook.inventory") == 3
+
+    await until(all_are_sent, "three observations wait")
+    first.kill()
+    await stack.started("consume", "inventory")
+    again = stack.run(*arguments, "--yes", **simulated)
+    last = stack.run("reconcile", "ovoko", "parts", **simulated)
+
+    assert asked.returncode == 1
+    assert "Take over 3 parts as they are there? [y/N]" in asked.stderr
+    assert "nothing was sent; 3 observations would be" in asked.stdout
+    assert (again.returncode, last.returncode) == (0, 0), again.stderr + last.stdout
+    assert await statuses(stack) == dict.fromkeys(("11", "12", "13"), "in_warehouse")
+
+
+def ask(
+    stack: Stack, arguments: tuple[str, ...], answer: str, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run `stockhook` with somebody at the keyboard."""
+    keyboard, terminal = pty.openpty()
+    try:
+        os.write(keyboard, f"{answer}\n".encode())
+        return subprocess.run(
+            [sys.executable, "-m", "worker", *arguments],
+            env={**os.environ, **stack.environment, **environment},
+            stdin=terminal,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(keyboard)
+        os.close(terminal)

@@ -81,6 +81,7 @@ OPERATIONS: dict[str, Callable[[Channel], Awaitable[object]]] = {
     "delete queue": lambda channel: channel.delete("stockhook.matrix"),
     "declare elsewhere": lambda channel: channel.declare_one(Exchange("other.matrix", "direct")),
     "publish event": _publish("stockhook.events", "ovoko.order.created"),
+    "publish observation": _publish("stockhook.events", "ovoko.stockhook.observed.part"),
     "publish to quarantine": _publish("stockhook.events", "quarantine.ovoko"),
     "publish unknown key": _publish("stockhook.events", "amazon.order.created"),
     "publish probe": _publish("stockhook.probe", "nowhere"),
@@ -105,6 +106,7 @@ ALLOWED = {
     },
     "operator": {
         "publish event",
+        "publish observation",
         "publish to quarantine",
         "publish unknown key",
         "publish probe",

@@ -115,7 +115,7 @@ def test_what_changed_there_just_now_may_still_be_under_way(there_at: datetime |
 def test_a_part_is_observed_in_the_words_of_webhooks(
     listed: ListedPart | None, status: str, external_id: str | None
 ) -> None:
-    assert parse(Provider.OVOKO, part_observed("13", listed, TEN)) == PartObserved(
+    assert parse(Provider.OVOKO, part_observed(PART, listed, TEN)) == PartObserved(
         event_type="stockhook.observed.part",
         timestamp=TEN - timedelta(seconds=2),
         event_data=PartData(part_id="13", status=status, external_id=external_id),
@@ -133,7 +133,7 @@ def test_a_part_is_observed_in_the_words_of_webhooks(
 def test_a_return_is_observed_under_the_order_that_the_marketplace_names(
     listed: OrderReturn | None, order_id: str, created_at: datetime | None
 ) -> None:
-    assert parse(Provider.OVOKO, return_observed("7", "70", listed, TEN)) == ReturnObserved(
+    assert parse(Provider.OVOKO, return_observed(RETURN, listed, TEN)) == ReturnObserved(
         event_type="stockhook.observed.return",
         timestamp=TEN - timedelta(seconds=2),
         event_data=ObservedReturn(
@@ -144,7 +144,7 @@ def test_a_return_is_observed_under_the_order_that_the_marketplace_names(
 
 def test_the_same_sight_is_one_event_and_the_same_seen_later_another() -> None:
     first, again, later = (
-        take_observed(part_observed("13", there("2"), asked_at), NINE)
+        take_observed(part_observed(None, there("2"), asked_at), NINE)
         for asked_at in (TEN, TEN + timedelta(milliseconds=900), TEN + timedelta(seconds=1))
     )
 

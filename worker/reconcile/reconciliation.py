@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from worker.outbound import CallFailed, OddAnswer
 from worker.reconcile.difference import Difference
@@ -45,7 +45,16 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class Reconciled:
+class Found(Generic[There]):
+    """A difference that stood when it was looked at again; `observation` is what was seen, as an event."""
+
+    difference: Difference
+    there: There | None
+    observation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled(Generic[There]):
     """What a reconciliation came to.
 
     `ours` is how many of our rows were looked up in the list; `unchecked` how many seem to differ and
@@ -56,14 +65,18 @@ class Reconciled:
     ours: int
     doubts: int
     unchecked: int
-    differences: tuple[Difference, ...]
+    found: tuple[Found[There], ...]
     unanswered: dict[str, str]
     ended_at: datetime
     seconds: float
 
     @property
-    def drift(self) -> list[Difference]:
-        return [one for one in self.differences if not one.is_under_way(self.ended_at)]
+    def differences(self) -> list[Difference]:
+        return [one.difference for one in self.found]
+
+    @property
+    def drift(self) -> list[Found[There]]:
+        return [one for one in self.found if not one.difference.is_under_way(self.ended_at)]
 
     @property
     def is_conclusive(self) -> bool:
@@ -73,7 +86,7 @@ class Reconciled:
 
 async def reconcile(
     subject: Subject[Here, There], *, since: datetime | None, most: int, report: Report
-) -> Reconciled:
+) -> Reconciled[There]:
     """Compare; look again at so many differences at most.
 
     Raises:
@@ -88,7 +101,7 @@ async def reconcile(
             # Once more: of the few that slipped, hardly one does so twice.
             await _read_list(subject, since, scratch, listing, report)
         ours = await _read_ours(subject, since, scratch, report)
-        second = _SecondLook()
+        second = _SecondLook[There]()
         doubts = scratch.count_doubts()
         await second.look(subject, scratch, min(doubts, most), report)
     return Reconciled(
@@ -96,7 +109,7 @@ async def reconcile(
         ours,
         doubts,
         max(0, doubts - most),
-        tuple(sorted(second.differences, key=lambda one: (one.kind.rank, one.entity_id))),
+        tuple(sorted(second.found, key=lambda one: (one.difference.kind.rank, one.difference.entity_id))),
         second.unanswered,
         datetime.now(UTC),
         monotonic() - began,
@@ -157,16 +170,18 @@ async def _read_ours(
 
 
 @dataclass(slots=True)
-class _SecondLook:
+class _SecondLook(Generic[There]):
     """What still differs when the marketplace, and then our table, is asked for one entity alone."""
 
-    differences: list[Difference] = field(default_factory=list)
+    found: list[Found[There]] = field(default_factory=list)
     unanswered: dict[str, str] = field(default_factory=dict)
 
     async def look(self, subject: Subject[Here, There], scratch: Scratch, count: int, report: Report) -> None:
         """Raises CallFailed, where several answers after another are missing."""
         run = 0
         for done, entity_id in enumerate(scratch.doubts(count), start=1):
+            report("second look", done, count)
+            asked_at = datetime.now(UTC)
             try:
                 there = await subject.one(entity_id)
                 run = 0
@@ -180,5 +195,4 @@ class _SecondLook:
             here = (await subject.ours([entity_id])).get(entity_id)
             difference = subject.compare(here, there)
             if difference is not None:
-                self.differences.append(difference)
-            report("second look", done, count)
+                self.found.append(Found(difference, there, subject.observed(here, there, asked_at)))

@@ -11,6 +11,7 @@ from schemas.ovoko_api import MOST_PARTS_ON_A_PAGE, ListedPart, OrderReturn
 from worker.database import Database
 from worker.ovoko_api.client import OvokoApi
 from worker.reconcile.difference import Difference, OurPart, compare_part, compare_return
+from worker.reconcile.observation import part_observed, return_observed
 
 OUR_PARTS = """
 SELECT part_id, status, occurred_at
@@ -60,6 +61,7 @@ class Subject(Generic[Here, There]):
     """One kind of entity, at the marketplace and in our tables.
 
     `our_ids` come in their order, after one of them: of the rows that the marketplace should list.
+    `observed` is the body of the event that says what was seen of an entity when it was asked for.
     """
 
     page: Callable[[int, datetime | None], Awaitable[Page[There]]]
@@ -67,6 +69,7 @@ class Subject(Generic[Here, There]):
     ours: Callable[[list[str]], Awaitable[dict[str, Here]]]
     our_ids: Callable[[str, datetime | None, int], Awaitable[list[str]]]
     compare: Callable[[Here | None, There | None], Difference | None]
+    observed: Callable[[Here | None, There | None, datetime], bytes]
 
 
 def parts(api: OvokoApi, database: Database) -> Subject[OurPart, ListedPart]:
@@ -82,6 +85,7 @@ def parts(api: OvokoApi, database: Database) -> Subject[OurPart, ListedPart]:
         ours=partial(_read_rows, database, OUR_PARTS, OurPart),
         our_ids=partial(_read_ids, database, NEXT_PARTS),
         compare=compare_part,
+        observed=part_observed,
     )
 
 
@@ -102,6 +106,7 @@ def returns(api: OvokoApi, database: Database) -> Subject[Return, OrderReturn]:
         ours=partial(_read_rows, database, OUR_RETURNS, Return),
         our_ids=partial(_read_ids, database, NEXT_RETURNS),
         compare=compare_return,
+        observed=return_observed,
     )
 
 

@@ -1,0 +1,97 @@
+"""What differs goes through the ordinary pipeline, as events of what was seen, and is followed to the log."""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic
+from typing import TypeVar
+from uuid import UUID
+
+from worker.broker import Broker
+from worker.database import Database
+from worker.ingest.intake import Accepted, take_observed
+from worker.reconcile.difference import Difference
+from worker.reconcile.reconciliation import Found, Report
+from worker.reconcile.subject import Subject
+from worker.settings import Settings
+from worker.topology import topology
+
+TOGETHER = 100
+
+# While some are applied the rest is waited for; the ladder is not.
+PATIENCE_SECONDS = 20.0
+LOOK_EVERY_SECONDS = 0.2
+
+APPLIED = "SELECT count(*) FROM event_ids WHERE event_id = ANY($1::uuid[])"
+
+Here = TypeVar("Here")
+There = TypeVar("There")
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of what was seen. `differences` are those that stand although it was applied."""
+
+    sent: int
+    applied: int
+    differences: tuple[Difference, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        return self.applied == self.sent and not self.differences
+
+
+async def apply(
+    subject: Subject[Here, There],
+    found: Sequence[Found[There]],
+    settings: Settings,
+    database: Database,
+    report: Report,
+) -> Applied:
+    """Publish each observation and have it confirmed, wait until they are in the log, and compare again.
+
+    One that was sent before has the same event id, and is a duplicate.
+
+    Raises:
+        BrokerUnavailable: Some may have been sent.
+        TopologyMismatch
+        DatabaseUnavailable
+    """
+    now = datetime.now(UTC)
+    taken = [take_observed(one.observation, now) for one in found]
+    await _publish(taken, settings, report)
+    event_ids = {one.event_id for one in taken}
+    applied = await _follow(event_ids, database, report)
+    return Applied(len(event_ids), applied, tuple(await _still_different(subject, found)))
+
+
+async def _publish(taken: Sequence[Accepted], settings: Settings, report: Report) -> None:
+    broker = Broker(settings.amqp_url.get_secret_value(), "reconcile")
+    async with broker.connection() as link:
+        channel = await link.channel()
+        await channel.provide(topology(settings.delays), declares=settings.declare_topology)
+        for first in range(0, len(taken), TOGETHER):
+            some = taken[first : first + TOGETHER]
+            await asyncio.gather(*(channel.publish(one.message, settings.publish_timeout) for one in some))
+            report("sent", first + len(some), len(taken))
+
+
+async def _follow(event_ids: Collection[UUID], database: Database, report: Report) -> int:
+    """How many are in the log, once all are or nothing more comes of the rest."""
+    applied, moved_at = 0, monotonic()
+    while True:
+        async with database.connection() as connection:
+            now_applied: int = await connection.fetchval(APPLIED, list(event_ids))
+        if now_applied > applied:
+            applied, moved_at = now_applied, monotonic()
+        report("applied", applied, len(event_ids))
+        if applied == len(event_ids) or monotonic() - moved_at > PATIENCE_SECONDS:
+            return applied
+        await asyncio.sleep(LOOK_EVERY_SECONDS)
+
+
+async def _still_different(subject: Subject[Here, There], found: Sequence[Found[There]]) -> list[Difference]:
+    ours = await subject.ours([one.difference.entity_id for one in found])
+    compared = (subject.compare(ours.get(one.difference.entity_id), one.there) for one in found)
+    return [difference for difference in compared if difference is not None]
