@@ -30,8 +30,9 @@ CONNECT_SECONDS = 5.0
 ATTEMPTS = 4
 LONGEST_RETRY_AFTER = timedelta(seconds=30)
 
-# Both say that nothing was done.
-_LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+# Of a client's errors these go by with time; and these, and one of a server's, say that nothing was done.
+_LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+_NOTHING_DONE = (*_LATER, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 class CallFailed(Exception):
@@ -60,6 +61,10 @@ class Refused(CallFailed):
         super().__init__(words or f"refused with status {_named(status)}")
         self.status = status
         self.body = body
+
+
+class NoAccess(Refused):
+    """Our credentials were not taken: nothing was wrong with what was asked for."""
 
 
 class OddAnswer(CallFailed):
@@ -149,16 +154,23 @@ def _judged(response: httpx.Response, body: bytes) -> Answer:
     status = response.status_code
     if response.is_success:
         return Answer(status, body)
-    if response.is_client_error and status not in _LATER:
-        raise Refused(status, body)
-    if response.is_client_error or response.is_server_error:
+    if is_worth_repeating(status):
         raise Unavailable(
             f"answered {_named(status)}",
             retry_after=retry_after(response.headers.get("retry-after"), datetime.now(UTC)),
-            is_unknown=_changes(response.request) and status not in _LATER,
+            is_unknown=_changes(response.request) and status not in _NOTHING_DONE,
         )
+    if status == HTTPStatus.UNAUTHORIZED:
+        raise NoAccess(status, body)
+    if response.is_client_error:
+        raise Refused(status, body)
     words = f"answered with a redirect ({status}), which is not followed"
     raise OddAnswer(words, is_unknown=_changes(response.request))
+
+
+def is_worth_repeating(status: int) -> bool:
+    """Too slow, too early, too many calls, or the server's own fault."""
+    return status in _LATER or 500 <= status < 600
 
 
 def _changes(request: httpx.Request) -> bool:
@@ -192,7 +204,8 @@ async def repeated(
 ) -> T:
     """Ask again while it is unavailable, so many times in all: for what may be repeated.
 
-    Pauses grow from `pause_seconds`, or are what Retry-After says; one of more than 30 s is not waited for.
+    Pauses grow from `pause_seconds`, and are no shorter than Retry-After says; one of more than 30 s is not
+    waited for.
 
     Raises:
         Unavailable: The last one.
@@ -203,7 +216,7 @@ async def repeated(
 
     def pause(state: RetryCallState) -> float:
         told = _failure(state).retry_after
-        return growing(state) if told is None else told.total_seconds()
+        return max(growing(state), 0.0 if told is None else told.total_seconds())
 
     def say(state: RetryCallState) -> None:
         seconds = round(state.upcoming_sleep, 3)

@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.stack import free_port
-from worker.outbound import OddAnswer, Refused, Unavailable
+from worker.outbound import NoAccess, OddAnswer, Refused, Unavailable
 from worker.ovoko_api.client import OvokoApi, open_ovoko
 from worker.ovoko_api.pace import Pace
 from worker.settings import BadSettings, Settings
@@ -174,7 +174,7 @@ async def test_a_refusal_is_not_repeated() -> None:
     async with world() as there:
         account = replace(there.api.account, user_token=SecretStr("another-token"))
         stranger = replace(there.api, account=account)
-        with pytest.raises(Refused, match=r"R401 \(Wrong username") as raised:
+        with pytest.raises(NoAccess, match=r"R401 \(Wrong username") as raised:
             await stranger.part("1")
 
         assert len(await there.calls()) == 1

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from worker.outbound import CallFailed, OddAnswer, Refused, Unavailable, http_client
+from worker.outbound import CallFailed, NoAccess, OddAnswer, Refused, Unavailable, http_client
 from worker.seller.client import Account, BadOrderId, Seller, Taken
 from worker.seller.requests import (
     BankAccount,
@@ -188,22 +188,35 @@ async def test_a_token_is_renewed_before_it_ends() -> None:
 
 async def test_a_401_that_stays_is_refused_after_one_more_token(platform: Platform) -> None:
     platform.fault(Kind.UNAUTHORIZED, path="/orders/")
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(NoAccess) as raised:
         await platform.seller.request_dropoff(ORDER, DropoffRequest())
 
-    assert raised.value.status == 401
+    assert str(raised.value) == (
+        "refused with status 401 Unauthorized; see STOCKHOOK_BUYBACK_CLIENT_ID and its secret"
+    )
     assert platform.asked("/connect/token") == 2
     assert platform.asked("dropoff-request") == 2
 
 
 async def test_wrong_credentials_are_a_sentence_without_them() -> None:
     async with open_platform(client_secret=SecretStr("canary-secret")) as platform:
-        with pytest.raises(Refused) as raised:
+        with pytest.raises(NoAccess) as raised:
             await platform.seller.shipment_capabilities(ORDER)
 
     assert str(raised.value) == (
-        "no access token: refused with status 400 (invalid_client); see STOCKHOOK_BUYBACK_CLIENT_ID"
+        "no access token: refused with status 400 (invalid_client); "
+        "see STOCKHOOK_BUYBACK_CLIENT_ID and its secret"
     )
+
+
+async def test_a_token_endpoint_that_is_not_there_is_looked_for_in_its_own_setting() -> None:
+    async with open_platform() as platform:
+        account = replace(
+            platform.account, sts_url=platform.account.sts_url.replace("/buyback", "/elsewhere")
+        )
+        lost = Seller(account, platform.seller.http)
+        with pytest.raises(NoAccess, match="refused with status 404; see STOCKHOOK_BUYBACK_STS_URL"):
+            await lost.shipment_capabilities(ORDER)
 
 
 async def test_our_address_goes_with_each_call() -> None:

@@ -16,7 +16,7 @@ from worker.actions.buyback import first
 from worker.actions.kind import Denied, Failed, InDoubt, outcome_of
 from worker.actions.performer import next_step
 from worker.actions.registry import KINDS, called_for
-from worker.outbound import OddAnswer, Refused, Unavailable
+from worker.outbound import NoAccess, OddAnswer, Refused, Unavailable
 from worker.retry import Exhausted, Retry
 from worker.seller.requests import Slot
 from worker.settings import BadSettings, Settings
@@ -108,6 +108,7 @@ def test_each_kind_has_the_name_of_its_marketplace() -> None:
     ("error", "begun", "not_begun"),
     [
         (Refused(409), Denied, Denied),
+        (NoAccess(401), Failed, Failed),
         (Unavailable("429", retry_after=SOON), Failed, Failed),
         (Unavailable("no answer", is_unknown=True), InDoubt, Failed),
         (OddAnswer("no JSON", is_unknown=True), InDoubt, Failed),

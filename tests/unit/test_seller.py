@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import SecretStr, ValidationError
+from structlog.testing import capture_logs
 
-from worker.outbound import retry_after
+from worker.outbound import Unavailable, is_worth_repeating, repeated, retry_after
 from worker.seller.refusal import refused_members, title
 from worker.seller.requests import PickupCapabilities, ShipmentCapabilities, Slot
 from worker.seller.token import Granted, TokenKeeper
@@ -32,6 +33,23 @@ def test_retry_after_is_seconds_or_a_date(text: str, seconds: float) -> None:
 @pytest.mark.parametrize("text", [None, "", "soon", "-1", "1.5", "٣", "Sun, 99 Mar 2026 12:00:30 GMT"])
 def test_a_retry_after_that_says_nothing_is_none(text: str | None) -> None:
     assert retry_after(text, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(408, True), (425, True), (429, True), (500, True), (404, False), (302, False)]
+)
+def test_what_time_may_mend_is_worth_repeating(status: int, expected: bool) -> None:
+    assert is_worth_repeating(status) is expected
+
+
+async def test_who_is_told_to_come_at_once_pauses_all_the_same() -> None:
+    async def ask() -> None:
+        raise Unavailable("busy", retry_after=timedelta(0))
+
+    with capture_logs() as lines, pytest.raises(Unavailable):
+        await repeated(ask, "something", pause_seconds=0.002)
+
+    assert [line["seconds"] > 0 for line in lines] == [True] * 3
 
 
 @pytest.mark.parametrize(("seconds", "kept"), [(3600, 3540), (600, 540), (100, 90), (10, 9), (10**9, 86_340)])

@@ -11,7 +11,7 @@ from consumers.family import Connection
 from worker.actions.clients import Clients
 from worker.database import Database
 from worker.failure import describe
-from worker.outbound import CallFailed, Refused, Unavailable
+from worker.outbound import CallFailed, NoAccess, Refused, Unavailable
 from worker.settings import BadSettings, Settings
 
 R = TypeVar("R", bound=BaseModel)
@@ -106,12 +106,16 @@ def outcome_of(error: Exception, *, has_begun: bool) -> Denied | InDoubt | Faile
     """What an attempt came to that ended with this error; `has_begun` as `Attempt.begin` has it.
 
     error                      | begun   | not begun
-    4xx but 429                | denied  | denied
+    our credentials not taken  | failed  | failed
+    4xx but 408, 425, 429      | denied  | denied
     certainly not taken        | failed  | failed
     may have been taken        | doubt   | failed: such kinds may be repeated
     anything else, our bugs    | doubt   | failed
     """
     match error:
+        case NoAccess():
+            # Whoever mends them finds it on the ladder, or among the failed.
+            return Failed(str(error))
         case Refused():
             return Denied(str(error))
         case CallFailed(is_unknown=is_unknown) if not (has_begun and is_unknown):

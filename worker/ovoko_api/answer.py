@@ -2,11 +2,20 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from http import HTTPStatus
 
 import httpx
 
 from schemas.ovoko_api import Answer, InvalidAnswer, read_answer
-from worker.outbound import LONGEST_RETRY_AFTER, OddAnswer, Refused, Unavailable, retry_after
+from worker.outbound import (
+    LONGEST_RETRY_AFTER,
+    NoAccess,
+    OddAnswer,
+    Refused,
+    Unavailable,
+    is_worth_repeating,
+    retry_after,
+)
 
 LONGEST_MESSAGE = 120
 
@@ -16,6 +25,7 @@ def judged(response: httpx.Response, body: bytes, is_secret: Callable[[str], boo
 
     Raises:
         Unavailable
+        NoAccess
         Refused
         OddAnswer
     """
@@ -36,12 +46,9 @@ def judged(response: httpx.Response, body: bytes, is_secret: Callable[[str], boo
         words = f"{words} ({message})"
     if is_worth_repeating(status) or is_worth_repeating(_number(answer.status_code)):
         raise _later(words, response)
+    if _number(answer.status_code) == HTTPStatus.UNAUTHORIZED:
+        raise NoAccess(status, words=words)
     raise Refused(status, words=words)
-
-
-def is_worth_repeating(status: int) -> bool:
-    """Too slow, too early, too many calls, or the server's own fault."""
-    return status in (408, 425, 429) or 500 <= status < 600
 
 
 def _number(status_code: str) -> int:

@@ -13,7 +13,7 @@ import httpx
 import jiter
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from worker.outbound import Answer, OddAnswer, Refused, Unavailable, call, http_client, repeated
+from worker.outbound import Answer, NoAccess, OddAnswer, Refused, Unavailable, call, http_client, repeated
 from worker.seller.refusal import refused_members, title
 from worker.seller.requests import (
     DropoffRequest,
@@ -32,7 +32,8 @@ P = TypeVar("P", bound=BaseModel)
 SCOPE = "buyback buyback.partner"
 TIMEOUT = timedelta(seconds=15)
 
-UNAUTHORIZED = 401
+CREDENTIALS = "STOCKHOOK_BUYBACK_CLIENT_ID and its secret"
+NOT_THERE = (404, 405)
 
 # An id is one segment of a path, and never one that leads elsewhere.
 _ORDER_ID = re.compile(r"(?!\.+$)[A-Za-z0-9._~-]{1,200}")
@@ -112,6 +113,8 @@ class Seller:
         url = self._url(order_id, endpoint)
         try:
             answer = await repeated(partial(self._authorized, "GET", url), endpoint, self.pause_seconds)
+        except NoAccess:
+            raise
         except Refused as error:
             raise _told(error, title(error.body)) from None
         document = _document(answer.body)
@@ -122,6 +125,8 @@ class Seller:
         body = request.as_body()
         try:
             answer = await self._authorized("POST", self._url(order_id, endpoint), body)
+        except NoAccess:
+            raise
         except Refused as error:
             said = "" if isinstance(request, PaymentDetails) else title(error.body)
             raise _told(error, said, *refused_members(error.body, body)) from None
@@ -137,10 +142,12 @@ class Seller:
         token = await self._tokens.token()
         try:
             return await self._call(method, url, body, token)
-        except Refused as refusal:
-            if refusal.status != UNAUTHORIZED:
-                raise
-        return await self._call(method, url, body, await self._tokens.token(refused=token))
+        except NoAccess:
+            token = await self._tokens.token(refused=token)
+        try:
+            return await self._call(method, url, body, token)
+        except NoAccess as error:
+            raise NoAccess(error.status, words=f"{error}; see {CREDENTIALS}") from None
 
     async def _call(self, method: str, url: str, body: bytes | None, token: str) -> Answer:
         headers = {"authorization": f"Bearer {token}", "x-real-ip": self.account.real_ip}
@@ -169,7 +176,7 @@ class Seller:
             # Whatever became of the token, nothing was asked for with it.
             raise Unavailable(f"no access token: {error}", retry_after=error.retry_after) from error
         except Refused as error:
-            raise Refused(error.status, words=_token_refusal(error)) from None
+            raise NoAccess(error.status, words=_token_refusal(error)) from None
         except OddAnswer as error:
             raise OddAnswer(f"no access token: {error}") from error
         return _read(Granted, answer.body, "no access token: ")
@@ -222,4 +229,5 @@ def _token_refusal(error: Refused) -> str:
     """With the error code of RFC 6749, 5.2, where it is one."""
     found = re.search(rb'"error"\s*:\s*"([a-z_]{1,40})"', error.body)
     code = f" ({found[1].decode()})" if found else ""
-    return f"no access token: refused with status {error.status}{code}; see STOCKHOOK_BUYBACK_CLIENT_ID"
+    what = "STOCKHOOK_BUYBACK_STS_URL" if error.status in NOT_THERE else CREDENTIALS
+    return f"no access token: refused with status {error.status}{code}; see {what}"

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from worker.dead.letter import printable
 from worker.invocation import FAILED, UNAVAILABLE, USAGE, Json, begin, fail, failing_on, print_json
-from worker.outbound import CallFailed, OddAnswer, Refused, Unavailable
+from worker.outbound import CallFailed, NoAccess, OddAnswer, Refused, Unavailable
 from worker.seller.account import account_of
 from worker.seller.client import BadOrderId, Seller, Taken, check_order_id, selling
 from worker.seller.details import BadDetails, read_details
@@ -33,7 +33,6 @@ buyback = App(
 SEVERAL = Parameter(negative_iterable=(), show_default=False)
 
 HINTS = {
-    401: "see STOCKHOOK_BUYBACK_CLIENT_ID and its secret",
     403: "this client may not do that",
     404: "is it an order of the seller that STOCKHOOK_BUYBACK_SELLER_ID names?",
 }
@@ -204,7 +203,7 @@ def _in_words() -> Iterator[None]:
         try:
             yield
         except Refused as error:
-            hint = HINTS.get(error.status)
+            hint = None if isinstance(error, NoAccess) else HINTS.get(error.status)
             fail(FAILED, f"the trade-in platform: {error}" + (f"; {hint}" if hint else ""))
         except OddAnswer as error:
             fail(FAILED, f"the trade-in platform: {error}{_doubt(error)}")
