@@ -127,7 +127,7 @@ def deck(*, long: bool, disks: bool) -> list[tuple[Fault, ...]]:
         (Fault(Kind.CUT_AFTER_COMMIT, Target.CONSUMERS_TO_POSTGRES),),
         (Fault(Kind.CUT_BEFORE_PUBLISH, Target.INGEST_TO_BROKER),),
         (Fault(Kind.CUT_BEFORE_CONFIRM, Target.INGEST_TO_BROKER),),
-        # A consumer publishes only what failed.
+        # Of events a consumer publishes only what failed; changes are published all the time.
         (Fault(Kind.CUT_BEFORE_PUBLISH, Target.CONSUMERS_TO_BROKER), _FAILING),
         (Fault(Kind.CUT_BEFORE_CONFIRM, Target.CONSUMERS_TO_BROKER), _FAILING),
     ]

@@ -30,7 +30,10 @@ class Struck:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Of events, each counted once however often it was sent; `requests` and `answers_2xx` of requests."""
+    """Of events, each counted once however often it was sent; `requests` and `answers_2xx` of requests.
+
+    Changes are counted once as committed, and each time that subscribers got them.
+    """
 
     sent: int = 0
     requests: int = 0
@@ -43,6 +46,9 @@ class Totals:
     given_up: int = 0
     dead: int = 0
     quarantined: int = 0
+    changes_committed: int = 0
+    changes_published: int = 0
+    changes_posted: int = 0
 
 
 @dataclass(slots=True)
@@ -112,7 +118,9 @@ class Report:
             f"processes that ended, by exit code: {self.ends}",
             *(f"note: {note}" for note in self.notes),
             *(f"PROBLEM: {problem}" for problem in self.problems),
-            "FAILED" if self.problems else "nothing lost, nothing applied twice, nothing dead",
+            "FAILED"
+            if self.problems
+            else "nothing lost, nothing applied twice, nothing dead, all told in order",
         ]
         if self.folder is not None:
             lines.append(f"logs: {self.folder}")

@@ -1,6 +1,7 @@
 """The chaos run: real processes under load, struck by one fault after another; then the reckoning."""
 
 import asyncio
+import base64
 import json
 import os
 import shutil
@@ -8,8 +9,8 @@ import signal
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from deploy.local.ports import choose_ports
 from deploy.local.process import Command, Spawner
 from deploy.local.services import CHECKOUT, BrokerNode, Services, Unavailable, services_of_ours
 from schemas.events import Provider
+from tests.chaos import feed
 from tests.chaos.amqp_frames import AmqpWatch
 from tests.chaos.faults import RETRY_DELAYS, Strike, Target, plan
 from tests.chaos.killer import Killer, NotHealed, NotStruck
@@ -35,6 +37,9 @@ from tests.chaos.report import Report, Struck
 from tests.chaos.small_disk import NoSmallDisk, SmallDisk, small_disk
 from tests.chaos.verdict import audit, judge, run_command
 from tests.chaos.wire import Watch
+from tests.e2e.endpoint import endpoint
+from worker.broker import Broker
+from worker.changes.subscriber import lane_of
 from worker.send.client import Client
 from worker.send.sender import Sender, Tally
 from worker.send.webhook import Credentials
@@ -84,6 +89,15 @@ class World:
     """The environment of the product, past the proxies."""
     processes: dict[Target, Supervised]
     killer: Killer
+    webhook_port: int
+
+    @property
+    def database_url(self) -> str:
+        return self.settings.database_url.get_secret_value()
+
+    @property
+    def amqp(self) -> Broker:
+        return Broker(self.settings.amqp_url.get_secret_value(), "chaos")
 
     @property
     def settings(self) -> Settings:
@@ -133,7 +147,8 @@ def world(folder: Path, options: Options, report: Report, say: Say) -> Iterator[
         }
         spawner = Spawner()
         stack.callback(spawner.close)
-        direct = _environment(services, folder)
+        webhook_port = choose_ports(["webhook"], {})["webhook"]
+        direct = _environment(services, folder, webhook_port)
         asyncio.run(_prepare(services, disks, direct))
         processes = _processes(spawner, folder, direct, services, proxies)
         killer = Killer(
@@ -144,7 +159,7 @@ def world(folder: Path, options: Options, report: Report, say: Say) -> Iterator[
             database_url=services.database_url,
             disks=disks,
         )
-        yield World(services.rabbitmq, direct, processes, killer)
+        yield World(services.rabbitmq, direct, processes, killer, webhook_port)
 
 
 def _disks(
@@ -174,7 +189,12 @@ def _proxy(url: str, watch: Callable[[], Watch], seed: int) -> FaultProxy:
     return FaultProxy(parts.hostname, parts.port, watch=watch, seed=seed)
 
 
-def _environment(services: Services, folder: Path) -> dict[str, str]:
+def _environment(services: Services, folder: Path, webhook_port: int) -> dict[str, str]:
+    subscriber = {
+        "name": feed.WEBHOOK,
+        "url": f"http://127.0.0.1:{webhook_port}/hooks",
+        "secret": "whsec_" + base64.b64encode(bytes(32)).decode(),
+    }
     others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     return {
         **others,
@@ -189,6 +209,8 @@ def _environment(services: Services, folder: Path) -> dict[str, str]:
         f"{PREFIX}KEEP_DEAD_LETTERS": "false",
         f"{PREFIX}SPOOL_PATH": str(folder / f"{Target.SPOOL}-disk" / "spool.sqlite"),
         f"{PREFIX}LOG_FORMAT": "json",
+        f"{PREFIX}CHANGES_PRIVATE_TARGETS": "true",
+        f"{PREFIX}CHANGES_WEBHOOKS": json.dumps([subscriber]),
     }
 
 
@@ -209,6 +231,7 @@ async def _prepare(services: Services, disks: Mapping[Target, SmallDisk], direct
         done = await asyncio.to_thread(run_command, direct, command)
         if done.returncode != 0:
             raise RunFailed(f"`stockhook {command}` ended with {done.returncode}: {done.stderr}")
+    await feed.prepare(Broker(services.amqp_url, "chaos"), services.database_url)
 
 
 def _processes(
@@ -246,12 +269,15 @@ async def _play(world: World, options: Options, report: Report, say: Say) -> Non
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main.cancel)
     began = monotonic()
     record, tally = Record(), Tally()
-    pulse = Pulse(world.settings.database_url.get_secret_value(), world.processes, record)
+    pulse = Pulse(world.database_url, world.processes, record)
     credentials = Credentials.of(world.settings, Provider)
     url = f"http://127.0.0.1:{world.settings.ingest_port}"
     is_over = asyncio.Event()
     background: list[asyncio.Task[None]] = []
+    subscribed = AsyncExitStack()
     try:
+        shop = await subscribed.enter_async_context(endpoint(port=world.webhook_port))
+        shop.behaviour = feed.refusing_now_and_then(shop)
         for process in world.processes.values():
             process.start()
         await _all_ready(world)
@@ -272,8 +298,15 @@ async def _play(world: World, options: Options, report: Report, say: Say) -> Non
         report.quiet_after = monotonic() - healed_at
         problems, notes = await asyncio.to_thread(audit, world.direct)
         verdict = await judge(record, tally.sent + tally.resent, tally.given_up, world.settings)
-        report.totals = verdict.totals
-        report.problems += problems + verdict.problems
+        posts = [json.loads(request.body) for request in shop.taken]
+        told = await feed.judge(world.database_url, world.amqp, posts, verdict.applied)
+        report.totals = replace(
+            verdict.totals,
+            changes_committed=told.committed,
+            changes_published=told.published,
+            changes_posted=told.posted,
+        )
+        report.problems += problems + verdict.problems + told.problems
         report.notes += notes
     finally:
         report.seconds = monotonic() - began
@@ -283,6 +316,7 @@ async def _play(world: World, options: Options, report: Report, say: Say) -> Non
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await _stop(world, report)
+        await subscribed.aclose()
 
 
 async def _strike_until(
@@ -368,6 +402,7 @@ async def _wait_for_quiet(world: World, say: Say) -> None:
     while True:
         # The spool first: what leaves it meanwhile is seen in a queue.
         waiting = {"spool": await _spool_depth(world), **await asyncio.to_thread(_queued, world.broker)}
+        waiting["changes"] = await feed.waiting(world.database_url)
         waiting = {place: count for place, count in waiting.items() if count}
         if not waiting:
             return
@@ -380,7 +415,7 @@ def _queued(broker: BrokerNode) -> dict[str, int]:
     """Messages of each queue that is to become empty, also those that a consumer holds."""
     vhost = urlsplit(broker.url).path.removeprefix("/")
     listed = json.loads(broker.ctl("list_queues", "-p", vhost, "name", "messages", "--formatter", "json"))
-    stay = {QUARANTINE, *map(dead_queue, FAMILIES)}
+    stay = {QUARANTINE, feed.QUEUE, *map(dead_queue, (*FAMILIES, lane_of(feed.WEBHOOK)))}
     return {queue["name"]: queue["messages"] for queue in listed if queue["name"] not in stay}
 
 

@@ -29,3 +29,6 @@ def test_a_short_run_loses_nothing_and_applies_nothing_twice() -> None:
     assert len(report["strikes"]) >= 3
     assert totals["accepted"] > 500
     assert (totals["lost"], totals["applied_twice"], totals["dead"]) == (0, 0, 0)
+    # Subscribers hold what was committed: else there would be problems.
+    assert totals["changes_committed"] > 500
+    assert totals["changes_published"] >= totals["changes_committed"] <= totals["changes_posted"]

@@ -1,12 +1,14 @@
 """The verdict sees each broken promise: a run that finds nothing wrong has looked."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from itertools import islice
 
 import pytest
 
 from schemas.events import Provider
+from tests.chaos import feed
 from tests.chaos.load import Record, webhooks
 from tests.chaos.model import KEYS
 from tests.chaos.verdict import Verdict, judge
@@ -32,7 +34,15 @@ class Played:
 
 
 @pytest.fixture
-async def played(stack: Stack) -> Played:
+async def played(stack: Stack) -> AsyncIterator[Played]:
+    database_url = stack.environment["STOCKHOOK_DATABASE_URL"]
+    await feed.prepare(stack.broker, database_url)
+    yield await _play(stack)
+    await stack.execute(feed.FORGET_COMMITTED)
+    await stack.delete_queue(feed.QUEUE)
+
+
+async def _play(stack: Stack) -> Played:
     record, tally = Record(), Tally()
     worker = await stack.started("run")
     credentials = Credentials.of(stack.settings, Provider)
@@ -43,7 +53,7 @@ async def played(stack: Stack) -> Played:
     assert record.accepted == EVENTS
 
     async def quiet() -> bool:
-        return set(await stack.depths()) <= {"stockhook.quarantine"}
+        return set(await stack.depths()) <= {"stockhook.quarantine"} and await stack.count("changes") == 0
 
     await until(quiet, "all are applied")
     assert await asyncio.to_thread(worker.stop) == 0
@@ -58,6 +68,55 @@ async def test_where_all_went_well_there_is_nothing_to_say(played: Played) -> No
     assert totals.accepted == totals.applied == totals.sent > 600
     assert totals.quarantined > 0
     assert (totals.lost, totals.applied_twice, totals.dead, totals.applied_unanswered) == (0, 0, 0, 0)
+
+
+async def test_what_the_feed_told_is_compared_with_what_was_committed_and_with_the_tables(
+    played: Played,
+) -> None:
+    stack, database_url = played.stack, played.stack.environment["STOCKHOOK_DATABASE_URL"]
+    applied = (await played.verdict()).applied
+    posts = await feed.committed(database_url)
+    well = await feed.judge(database_url, stack.broker, posts, applied)
+    [part] = await stack.fetch(
+        "UPDATE parts SET status = 'odd' WHERE part_id = (SELECT min(part_id) FROM parts) RETURNING part_id"
+    )
+    ill = await feed.judge(database_url, stack.broker, posts[1:], applied)
+
+    assert well.problems == []
+    assert well.committed == well.published == well.posted > 500
+    assert f"queue: 1 held otherwise than in the tables: ('part', '{part['part_id']}')" in ill.problems
+    assert f"webhook: 1 committed and not told: {posts[0]['id']}" in ill.problems
+
+
+def change(number: int, subject: str = "13", after: str = "sold") -> feed.Told:
+    return {
+        "id": f"id.{number}",
+        "type": f"stockhook.part.{after}",
+        "subject": subject,
+        "sequence": f"{number:019}.0000",
+        "data": {"before": None, "after": {"status": after}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ([1, 2, 3, 1, 2], []),
+        ([1, 3], ["1 committed and not told: id.2"]),
+        ([1, 2, 3, 4], ["1 told and not committed: id.4"]),
+        ([2, 1, 3], ["1 told after a later one of the same entity: id.1"]),
+    ],
+)
+def test_each_fault_of_what_was_told_is_seen(told: list[int], expected: list[str]) -> None:
+    committed = [change(number) for number in (1, 2, 3)]
+
+    assert feed.faults(committed, [change(number) for number in told], in_order=True) == expected
+
+
+def test_a_change_that_was_told_otherwise_is_seen() -> None:
+    assert feed.faults([change(1)], [change(1, after="reserved")], in_order=True) == [
+        "1 told otherwise than committed: id.1"
+    ]
 
 
 async def test_a_lost_event_and_one_that_was_never_sent_are_seen(played: Played) -> None:

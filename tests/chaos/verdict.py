@@ -27,8 +27,11 @@ AUDIT_SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
+    """`applied` are the events that are in the log."""
+
     totals: Totals
     problems: list[str]
+    applied: tuple[Taken, ...]
 
 
 async def judge(record: Record, requests: int, given_up: int, settings: Settings) -> Verdict:
@@ -47,7 +50,8 @@ async def judge(record: Record, requests: int, given_up: int, settings: Settings
         "more than once in the event log", [key for key, times in in_log.items() if times > 1]
     )
 
-    expected = await model(events[identity] for identity in in_log if identity in events)
+    applied = tuple(events[identity] for identity in in_log if identity in events)
+    expected = await model(applied)
     found = await stored(database_url, columns_of(expected))
     problems += differences(expected, found)
 
@@ -68,7 +72,7 @@ async def judge(record: Record, requests: int, given_up: int, settings: Settings
         dead=len(dead),
         quarantined=len(quarantined),
     )
-    return Verdict(totals, problems)
+    return Verdict(totals, problems, applied)
 
 
 def _wrong_ids(taken: Sequence[tuple[Sent, Taken]]) -> list[str]:
@@ -138,7 +142,9 @@ def audit(environment: Mapping[str, str]) -> tuple[list[str], list[str]]:
         return [f"audit ended with {done.returncode} and no JSON: {done.stderr[-500:]}"], []
     if done.returncode == 0:
         return [], []
-    return [f"audit ended with {done.returncode}: missing {told.get('missing')}"], []
+    return [
+        f"audit ended with {done.returncode}: missing {told.get('missing')}, of changes {told.get('feed')}"
+    ], []
 
 
 def run_command(environment: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -21,6 +21,7 @@ Behaviour = Callable[[int], int | None]
 class Endpoint:
     port: int = 0
     requests: list[Request] = field(default_factory=list)
+    taken: list[Request] = field(default_factory=list)
     behaviour: Behaviour = lambda _: 204
 
     @property
@@ -34,8 +35,11 @@ class Endpoint:
                 pairs = (line.partition(":") for line in head[1:] if line)
                 headers = {name.lower(): value.strip() for name, _, value in pairs}
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
-                status = self.behaviour(len(self.requests))
+                number = len(self.requests)
                 self.requests.append(Request(headers, body))
+                status = self.behaviour(number)
+                if status is not None and 200 <= status < 300:
+                    self.taken.append(self.requests[number])
                 if status is None:
                     await asyncio.sleep(3600)
                 location = f"location: {self.url}/elsewhere\r\n" if status and 300 <= status < 400 else ""
@@ -46,14 +50,14 @@ class Endpoint:
 
 
 @asynccontextmanager
-async def endpoint(behaviour: Behaviour = lambda _: 204) -> AsyncIterator[Endpoint]:
+async def endpoint(behaviour: Behaviour = lambda _: 204, port: int = 0) -> AsyncIterator[Endpoint]:
     made = Endpoint(behaviour=behaviour)
     tasks: set[asyncio.Task[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.add(asyncio.ensure_future(made.serve(reader, writer)))
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, "127.0.0.1", port)
     made.port = server.sockets[0].getsockname()[1]
     try:
         yield made

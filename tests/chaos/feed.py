@@ -1,0 +1,237 @@
+"""The change feed under fire: what was committed, what two subscribers were told, and whether it agrees."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+import asyncpg
+import orjson
+
+from consumers.family import Event
+from consumers.registry import FAMILIES, FAMILY_OF, AnyFamily
+from schemas.changes import PREFIX, TYPES, cloud_events
+from schemas.events import parse, routing_key_of
+from tests.chaos.load import Taken
+from tests.e2e.endpoint import Behaviour, Endpoint
+from worker.broker import Broker
+from worker.topology import CHANGES, Binding, Queue, Topology
+from worker.wire import Delivery
+
+QUEUE = "chaos.changes"
+WEBHOOK = "chaos"
+
+# One change in so many is refused once.
+REFUSED_ONE_IN = 10
+DRAIN_SECONDS = 60.0
+LISTED = 5
+
+# In the transaction of the change itself: committed with it, or not at all. The table is not on the disk
+# that gets full.
+KEEP_COMMITTED = """
+CREATE TABLE chaos_changes (LIKE changes) TABLESPACE pg_default;
+CREATE FUNCTION keep_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO chaos_changes SELECT NEW.*;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER keep_change AFTER INSERT ON changes FOR EACH ROW EXECUTE FUNCTION keep_change();
+"""
+FORGET_COMMITTED = """
+DROP TRIGGER IF EXISTS keep_change ON changes;
+DROP FUNCTION IF EXISTS keep_change;
+DROP TABLE IF EXISTS chaos_changes;
+"""
+COMMITTED = "SELECT batch_id, sequence, changes FROM chaos_changes ORDER BY sequence"
+WAITING = "SELECT coalesce(sum(size), 0) FROM changes"
+
+# A CloudEvent as a subscriber reads it.
+Told = Mapping[str, Any]
+Entity = tuple[str, ...]
+
+
+async def prepare(broker: Broker, database_url: str) -> None:
+    """Have what is committed kept, and everything that is published put into a queue."""
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(KEEP_COMMITTED)
+    await connection.close()
+    async with broker.connection() as link:
+        channel = await link.channel()
+        queue = Queue(QUEUE, {"x-queue-type": "quorum"})
+        await channel.declare(Topology((), (queue,), (Binding(CHANGES, QUEUE, "#"),)))
+
+
+def refusing_now_and_then(endpoint: Endpoint) -> Behaviour:
+    """Each change is taken at the second attempt at the latest."""
+    refused: set[str] = set()
+
+    def behave(number: int) -> int:
+        webhook_id = endpoint.requests[number].headers["webhook-id"]
+        if sum(webhook_id.encode()) % REFUSED_ONE_IN == 0 and webhook_id not in refused:
+            refused.add(webhook_id)
+            return 503
+        return 204
+
+    return behave
+
+
+async def waiting(database_url: str) -> int:
+    """Changes that are still to be published."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        return int(await connection.fetchval(WAITING))
+    finally:
+        await connection.close()
+
+
+async def committed(database_url: str) -> list[Told]:
+    """Every change that was committed, in the order of its number."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        rows = await connection.fetch(COMMITTED)
+    finally:
+        await connection.close()
+    return [
+        orjson.loads(change.body)
+        for row in rows
+        for change in cloud_events(row["batch_id"], row["sequence"], row["changes"])
+    ]
+
+
+async def published(broker: Broker) -> list[Told]:
+    """What the queue got, repeats included, in its order. Nothing is published meanwhile."""
+    arrived: list[Delivery] = []
+    async with broker.connection() as link:
+        depth = await link.depth(QUEUE)
+        assert depth is not None, "it was declared"
+        channel = await link.channel()
+        await channel.consume(QUEUE, "chaos", 0, arrived.append)
+        end = monotonic() + DRAIN_SECONDS
+        while len(arrived) < depth.ready and monotonic() < end:
+            # An answer comes after all that was sent before it.
+            await channel.depth(QUEUE)
+    return [orjson.loads(delivery.body) for delivery in arrived]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedVerdict:
+    committed: int
+    published: int
+    posted: int
+    problems: list[str]
+
+
+async def judge(
+    database_url: str, broker: Broker, posts: Sequence[Told], applied: Iterable[Taken]
+) -> FeedVerdict:
+    """`posts` are those that the endpoint took; `applied` are the events in the log."""
+    expected = await committed(database_url)
+    got = await published(broker)
+    held = await projected(database_url, applied)
+    problems = [
+        *(f"queue: {line}" for line in faults(expected, got, in_order=True)),
+        *(f"webhook: {line}" for line in faults(expected, posts, in_order=False)),
+        *(f"queue: {line}" for line in apart(last_states(got), held)),
+        *(f"webhook: {line}" for line in apart(last_states(posts), held)),
+    ]
+    return FeedVerdict(len(expected), len(got), len(posts), problems)
+
+
+def faults(expected: Sequence[Told], told: Sequence[Told], *, in_order: bool) -> list[str]:
+    """What was committed and not told, told and not committed, told otherwise, or out of order."""
+    known = {change["id"]: change for change in expected}
+    first: dict[str, Told] = {}
+    for change in told:
+        first.setdefault(change["id"], change)
+    lines = _listed("committed and not told", known.keys() - first.keys())
+    lines += _listed("told and not committed", first.keys() - known.keys())
+    lines += _listed(
+        "told otherwise than committed",
+        {change["id"] for change in told if known.get(change["id"], change) != change},
+    )
+    if in_order:
+        lines += _listed("told after a later one of the same entity", _overtaken(first.values()))
+    return lines
+
+
+def _overtaken(changes: Iterable[Told]) -> list[str]:
+    newest: dict[Entity, str] = {}
+    found = []
+    for change in changes:
+        entity = _entity(change)
+        if change["sequence"] < newest.get(entity, ""):
+            found.append(change["id"])
+        newest[entity] = max(change["sequence"], newest.get(entity, ""))
+    return found
+
+
+def last_states(told: Iterable[Told]) -> dict[Entity, Any]:
+    """What a subscriber holds that takes each change once, and goes by `sequence`."""
+    newest: dict[Entity, Told] = {}
+    for change in told:
+        entity = _entity(change)
+        if entity not in newest or change["sequence"] > newest[entity]["sequence"]:
+            newest[entity] = change
+    return {entity: change["data"]["after"] for entity, change in newest.items()}
+
+
+def apart(held: Mapping[Entity, Any], projection: Mapping[Entity, Any]) -> list[str]:
+    """Where a subscriber holds something else than the tables. Communications are in no projection."""
+    ours = {entity: state for entity, state in held.items() if entity[0] != "communication"}
+    return [
+        *_listed("unknown to the subscriber", projection.keys() - ours.keys()),
+        *_listed("known to the subscriber alone", ours.keys() - projection.keys()),
+        *_listed(
+            "held otherwise than in the tables",
+            {entity for entity, state in projection.items() if entity in ours and ours[entity] != state},
+        ),
+    ]
+
+
+def _entity(change: Told) -> Entity:
+    kind = change["type"].split(".")[1]
+    after = change["data"]["after"]
+    if kind in ("reminder", "communication"):
+        return (kind, change["subject"], after["kind"], after["occurred_at"], str(after.get("item_id")))
+    return (kind, change["subject"])
+
+
+async def projected(database_url: str, applied: Iterable[Taken]) -> dict[Entity, Any]:
+    """Each entity of these events as the tables have it, in the words of the feed."""
+    by_family: defaultdict[str, list[Event[Any]]] = defaultdict(list)
+    for taken in applied:
+        payload = parse(taken.provider, taken.message_body)
+        family = FAMILY_OF[routing_key_of(type(payload))]
+        by_family[family].append(Event(taken.identity.event_id, datetime.now(UTC), payload))
+    held: dict[Entity, Any] = {}
+    connection = await asyncpg.connect(database_url)
+    try:
+        for name, events in by_family.items():
+            held |= await _held(FAMILIES[name], connection, events)
+    finally:
+        await connection.close()
+    return held
+
+
+async def _held(family: AnyFamily, connection: Any, events: Sequence[Event[Any]]) -> dict[Entity, Any]:
+    subjects = {family.key(event.payload): event.payload.entity_id for event in events}
+    async with connection.transaction():
+        states = await family.load(connection, events)
+    found = {}
+    for key, state in states.items():
+        visible = family.visible(state)
+        after = orjson.loads(orjson.dumps(visible, default=str, option=orjson.OPT_UTC_Z))
+        told = {
+            "type": PREFIX + TYPES[type(visible)][0],
+            "subject": subjects[key],
+            "data": {"after": after},
+        }
+        found[_entity(told)] = after
+    return found
+
+
+def _listed(words: str, wrong: Iterable[Any]) -> list[str]:
+    several = sorted(wrong)
+    return [f"{len(several)} {words}: {', '.join(map(str, several[:LISTED]))}"] if several else []
