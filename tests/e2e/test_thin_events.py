@@ -129,6 +129,10 @@ async def test_what_thin_events_leave_out_is_asked_for(marketplace: Marketplace)
         "SELECT ovoko_status, total_returnable_amount, currency, created_at, update_count FROM returns"
     )
     items = await stack.fetch("SELECT part_id, return_reason, returnable_amount FROM return_items")
+    marketplace.has_part(77, name="Front door", price="199.00")
+    stack.run("details", "ovoko", "parts", "77")
+    await marketplace.settled(4 + len(unknown))
+    cheaper = await stack.fetch("SELECT price, currency FROM parts WHERE part_id = '77'")
     rebuilds = [stack.run("rebuild", family, "--swap") for family in ("inventory", "returns")]
     explained = json.loads(stack.run("explain", "part", "77", "--json").stdout)
 
@@ -151,10 +155,12 @@ async def test_what_thin_events_leave_out_is_asked_for(marketplace: Marketplace)
         ("77", "Not suitable", Decimal("64.73")),
         (None, "Not suitable", Decimal("64.73")),
     ]
-    assert explained["details"]["name"] == "Front door"
+    # No event tells of another price: somebody had it asked for.
+    assert [tuple(row.values()) for row in cheaper] == [(Decimal("199.00"), None)]
+    assert explained["details"]["price"] == "199.00"
     # A rebuild goes through the same events, and asks nobody.
     assert [rebuild.returncode for rebuild in rebuilds] == [0, 0]
-    assert marketplace.calls() == await stack.count("actions") == 3 + len(unknown)
+    assert marketplace.calls() == await stack.count("actions") == 4 + len(unknown)
     assert "Canary" not in "".join(worker.lines() for worker in stack.workers)
 
 

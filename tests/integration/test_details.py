@@ -167,3 +167,27 @@ async def test_explain_shows_what_was_told_and_when(stack: Stack) -> None:
     assert "64.730000000000004" in table
     assert "2026-03-01 12:00:00" in of_the_part
     assert "275.11" in of_the_part
+
+
+async def test_a_person_has_a_marketplace_asked_for_what_is_missing(stack: Stack) -> None:
+    await apply(stack, "inventory", [part("sold", 1, part_id) for part_id in ("77", "78", "79")])
+    await keep_part(stack, PART)
+
+    dry = stack.run("details", "ovoko", "parts", "--dry-run", "--json")
+    first = stack.run("details", "ovoko", "parts", "--json")
+    again = stack.run("details", "ovoko", "parts")
+    once_more = stack.run("details", "ovoko", "parts", "77", "78", "--json")
+    unknown = stack.run("details", "ovoko", "parts", "77", "99")
+    returns = stack.run("details", "ovoko", "returns", "--json")
+
+    assert json.loads(dry.stdout) == {"asked": 2, "asked_before": 0, "dry_run": True}
+    assert json.loads(first.stdout) == {"asked": 2, "asked_before": 0, "dry_run": False}
+    assert again.stdout == "0 parts are asked for; 2 had been, and still are\n"
+    assert json.loads(once_more.stdout) == {"asked": 1, "asked_before": 1, "dry_run": False}
+    assert json.loads(returns.stdout) == {"asked": 0, "asked_before": 0, "dry_run": False}
+    assert unknown.returncode == 1
+    assert unknown.stderr.endswith("stockhook: not here: 99; nothing was asked for\n")
+    rows = await stack.fetch("SELECT subject, state, request FROM actions ORDER BY subject")
+    assert [(row["subject"], row["state"], row["request"]) for row in rows] == [
+        (part_id, "due", f'{{"part_id":"{part_id}"}}'.encode()) for part_id in ("77", "78", "79")
+    ]

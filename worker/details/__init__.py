@@ -1,0 +1,1 @@
+"""Asking marketplaces again for what their events leave out."""
