@@ -193,9 +193,9 @@ class TradeIn:
             case _:
                 raise _problem(404, "no such endpoint")
 
-    def offered(self, order: Order) -> list[Slot]:
-        """From tomorrow on, where other orders leave a place."""
-        others = (other.slot for other in self.orders.values() if other.order_id != order.order_id)
+    def offered(self, to: Order | None = None) -> list[Slot]:
+        """From tomorrow on, where others leave a place. An order does not stand in its own way."""
+        others = (order.slot for order in self.orders.values() if order is not to)
         booked = Counter(slot for slot in others if slot is not None)
         today = datetime.combine(self.clock().date(), time(), UTC)
         slots = [
