@@ -115,7 +115,7 @@ async def test_the_audit_accounts_for_each_change(stack: Stack) -> None:
     # As long as nobody publishes, they wait; what is deleted is missing.
     await stack.started("consume", "orders", STOCKHOOK_CHANGES="false")
     await stack.execute(
-        "INSERT INTO change_counts VALUES ('orders', 'committed', 3);"
+        "INSERT INTO change_counts VALUES ('orders', 'committed', 0, 3);"
         "INSERT INTO changes (family, size, changes) VALUES ('orders', 2, '[{}, {}]')"
     )
     short = stack.run("audit", "--json")

@@ -16,16 +16,19 @@ from worker.topology import dead_queue, family_queue, retry_queue, step_name
 # One statement sees one state: a change is counted as committed with its row, and as published without.
 LANES = """
 SELECT family, coalesce(waiting.changes, 0) AS waiting, waiting.seconds,
-    coalesce((SELECT changes FROM change_counts WHERE family = lane.family AND fate = 'committed'), 0)
-        AS committed,
-    coalesce((SELECT changes FROM change_counts WHERE family = lane.family AND fate = 'published'), 0)
-        AS published
+    coalesce(counted.committed, 0) AS committed, coalesce(counted.published, 0) AS published
 FROM change_lanes AS lane
 CROSS JOIN LATERAL (
     SELECT sum(size)::bigint AS changes, extract(epoch FROM now() - min(changed_at))::float8 AS seconds
     FROM changes
     WHERE changes.family = lane.family
 ) AS waiting
+CROSS JOIN LATERAL (
+    SELECT (sum(changes) FILTER (WHERE fate = 'committed'))::bigint AS committed,
+        (sum(changes) FILTER (WHERE fate = 'published'))::bigint AS published
+    FROM change_counts
+    WHERE change_counts.family = lane.family
+) AS counted
 ORDER BY family
 """
 

@@ -10,13 +10,14 @@ from schemas.changes import Change, encode
 CHANNEL = "stockhook_changes"
 
 # Whoever changes an entity holds its row's lock until the commit, so that of one entity the numbers are in
-# the order of its changes. Who listens hears of it with the commit.
+# the order of its changes. Who listens hears of it with the commit. A count of each connection's own:
+# one for all would have everybody wait for everybody's commit.
 WRITE = f"""
 WITH written AS (INSERT INTO changes (family, size, changes) VALUES ($1, $2, $3)),
 counted AS (
-    INSERT INTO change_counts AS known (family, fate, changes)
-    VALUES ($1, 'committed', $2)
-    ON CONFLICT (family, fate) DO UPDATE
+    INSERT INTO change_counts AS known (family, fate, slot, changes)
+    VALUES ($1, 'committed', pg_backend_pid() % 32, $2)
+    ON CONFLICT (family, fate, slot) DO UPDATE
     SET changes = known.changes + excluded.changes
 )
 SELECT pg_notify('{CHANNEL}', '')
@@ -54,10 +55,10 @@ RETURNING changes.family, changes.sequence, batch_id, changed_at, changes
 
 # In the transaction that deletes them: whoever publishes them again has not counted them.
 COUNT_PUBLISHED = """
-INSERT INTO change_counts AS known (family, fate, changes)
-SELECT family, 'published', published
+INSERT INTO change_counts AS known (family, fate, slot, changes)
+SELECT family, 'published', 0, published
 FROM unnest($1::text[], $2::bigint[]) AS told (family, published)
-ON CONFLICT (family, fate) DO UPDATE
+ON CONFLICT (family, fate, slot) DO UPDATE
 SET changes = known.changes + excluded.changes
 """
 
