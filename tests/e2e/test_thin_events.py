@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.e2e.test_changes import has_died
 from tests.stack import Stack, until
 from worker.actions.ovoko import UNKNOWN_THERE
 from worker.simulate.command import client_settings
@@ -215,3 +216,19 @@ async def test_the_newest_answer_stands_though_an_older_one_comes_later(marketpl
     assert row["ovoko_status"] == "Accepted"
     assert row["details_at"].isoformat() == newer["outcome"]["details_at"]
     assert await marketplace.stack.count("return_items") == 1
+
+
+async def test_who_dies_with_an_answer_in_hand_asks_again(marketplace: Marketplace) -> None:
+    marketplace.has_return(456, order_return_items=[DOOR, DOOR])
+    await marketplace.stack.started("ingest")
+    dying = marketplace.stack.start("consume", "returns", STOCKHOOK_CRASH_AT="action_performed:1")
+    await marketplace.tell_of_return(456)
+    await until(lambda: has_died(dying), "it dies when the answer is kept")
+    (before,) = await marketplace.actions()
+    await marketplace.stack.started("consume", "returns")
+    (after,) = await marketplace.settled(1)
+
+    assert (before["state"], after["state"]) == ("due", "done")
+    assert after["outcome"]["details"] == "saved"
+    assert marketplace.calls("/order_return/456") == 2
+    assert await marketplace.stack.count("return_items") == 2
