@@ -74,7 +74,8 @@ def _provider(provider: Provider) -> str:
 def _event(provider: Provider, event_type: str, model: type[BaseModel]) -> str:
     key = routing_key(provider, event_type)
     family = FAMILIES[FAMILY_OF[key]]
-    effects = [_effects(family, payload) for payload in _examples(provider, event_type)]
+    examples = list(_examples(provider, event_type))
+    effects = [_effects(family, payload) for payload in examples]
     tables = sorted({table for written, _ in effects for table in written})
     communications = sorted({kind for _, kinds in effects for kind in kinds})
     rule = (getdoc(family.decide) or "").partition("\n")[0]
@@ -88,6 +89,10 @@ def _event(provider: Provider, event_type: str, model: type[BaseModel]) -> str:
         lines.append("- Names its order by `result.order.id` or by `result.collectionId`")
     if communications:
         lines.append(f"- Calls for a communication: {', '.join(f'`{kind}`' for kind in communications)}")
+    actions = {action.kind for payload in examples for action in family.calls_for(None, _claimed(payload))}
+    if actions:
+        listed = ", ".join(f"`{kind}`" for kind in sorted(actions))
+        lines.append(f"- Calls for an action, where the settings say so: {listed}")
     lines += ["", "| field | required | what it is |", "| --- | --- | --- |"]
     lines += [f"| `{path}` | {needed} | {words} |" for path, needed, words in _fields(model)]
     return "\n".join(lines) + "\n"
@@ -110,7 +115,7 @@ def _examples(provider: Provider, event_type: str) -> Iterator[Payload]:
 
 def _effects(family: AnyFamily, payload: Payload) -> tuple[list[str], list[str]]:
     """The tables that it writes, and the communications that it calls for, as a first event."""
-    decision = family.decide(None, Event(UUID(int=1), _NOW, payload))
+    decision = family.decide(None, _claimed(payload))
     written = _Recorder()
 
     async def save() -> None:
@@ -119,6 +124,10 @@ def _effects(family: AnyFamily, payload: Payload) -> tuple[list[str], list[str]]
     asyncio.run(save())
     kinds = [str(communication.kind) for communication in decision.communications]
     return [*written.tables, *(["communications"] if kinds else [])], kinds
+
+
+def _claimed(payload: Payload) -> Event[Payload]:
+    return Event(UUID(int=1), _NOW, payload)
 
 
 class _Recorder:
