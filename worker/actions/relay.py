@@ -17,7 +17,7 @@ from worker.topology import ACTIONS, RETURN, family_queue
 
 # Of one kind in the queue at a time. It is first come, first served there, so that a kind of which there
 # are thousands, and few a second are allowed, must wait in the table and leave the queue to others.
-AT_ONCE = 20
+AT_ONCE = 8
 
 
 @dataclass(slots=True)
