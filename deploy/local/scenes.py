@@ -143,14 +143,11 @@ async def play(stage: Stage) -> None:
     order_id = await trade_in(stage)
     await missed_pickup(stage, order_id)
     await payment(stage, order_id)
-    return_id = await used_part(stage)
-    stage.scene("What made them what they are")
-    stage.say("Each event that came, what it did, and by which rule:")
-    stage.command("explain", "buyback", order_id)
-    stage.command("explain", "part", str(PART_ID))
-    stage.command("explain", "return", return_id)
-    stage.say("And all of it at a glance:")
+    await used_part(stage)
+    stage.scene("All of it at a glance")
     stage.command("status")
+    stage.say("Each event that was accepted is accounted for:")
+    stage.command("audit")
 
 
 async def trade_in(stage: Stage) -> str:
@@ -194,10 +191,11 @@ async def payment(stage: Stage, order_id: str) -> None:
     stage.command("buyback", "payment-details", order_id, "--file", "-", stdin=json.dumps(DETAILS))
     await stage.until("the order is closed", TRADE_IN_IS, order_id, "closed")
     await stage.until("the bank account is known, and sealed: four characters can be shown", PAID, order_id)
+    stage.say("\nEach event that came, what it did, and by which rule:")
+    stage.command("explain", "buyback", order_id)
 
 
-async def used_part(stage: Stage) -> str:
-    """A part is sold, and comes back; the return's id."""
+async def used_part(stage: Stage) -> None:
     stage.scene("4. A used part is sold, and comes back")
     part = await stage.over_there(f"ovoko/control/parts/{PART_ID}/in_warehouse")
     stage.say(f"Part {PART_ID} ({part['name']}, {part['price']} {part['currency']}) is listed at Ovoko.")
@@ -221,4 +219,6 @@ async def used_part(stage: Stage) -> str:
     await stage.over_there(f"ovoko/control/returns/{return_id}/accept")
     await stage.until("it is in the warehouse, for sale again", PART_IS, str(PART_ID), "in_warehouse")
     await stage.until("and nothing is left to ask the marketplaces for", NOTHING_IS_DUE)
-    return return_id
+    stage.say("\nWhat made the part and its return what they are:")
+    stage.command("explain", "part", str(PART_ID))
+    stage.command("explain", "return", return_id)

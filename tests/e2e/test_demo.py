@@ -48,6 +48,7 @@ async def test_every_scene_is_played_and_what_is_told_is_in_the_tables(
         "$ stockhook explain part 13",
         "status: sold -> returned",
         "$ stockhook status",
+        "$ stockhook audit",
     ):
         assert words in told
 

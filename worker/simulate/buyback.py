@@ -150,7 +150,7 @@ class TradeIn:
                 steps = ", ".join(Step)
                 raise _problem(404, f"try GET or POST /control/orders, or POST /control/orders/ID/… {steps}")
 
-    def _create(self, wanted: "NewOrder") -> Response:
+    def _create(self, wanted: NewOrder) -> Response:
         if wanted.id in self.orders:
             raise _problem(409, "there is such an order already")
         order = self._happened(created(wanted.id, self.clock(), wanted.payment_type))
