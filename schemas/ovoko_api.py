@@ -1,5 +1,6 @@
 """What Ovoko's API answers (source: Ovoko's API documentation, and PROVIDERS.md's extract of it)."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -76,10 +77,25 @@ class ApiModel(BaseModel):
     )
 
 
-class ListedPart(ApiModel):
+class Entity(ApiModel):
+    """What can be asked for by its id."""
+
+    @property
+    @abstractmethod
+    def entity_id(self) -> str: ...
+
+
+class PartEntity(Entity):
+    part_id: Key = Field(validation_alias=AliasChoices("id", "part_id"))
+
+    @property
+    def entity_id(self) -> str:
+        return self.part_id
+
+
+class ListedPart(PartEntity):
     """A part, out of the list or alone. `status` is a number as text, or a word as in the webhooks."""
 
-    part_id: Key = Field(validation_alias=AliasChoices("id", "part_id"))
     status: Key
     external_id: Text | None = None
     id_bridge: Text | None = None
@@ -105,10 +121,9 @@ class ListedPart(ApiModel):
         return status in STATUSES.get(self.status, frozenset({self.status}))
 
 
-class PartDescription(ApiModel):
+class PartDescription(PartEntity):
     """What of a part alone is kept. Its photos, its car and the seller's own notes stay where they are."""
 
-    part_id: Key = Field(validation_alias=AliasChoices("id", "part_id"))
     name: Said = None
     price: Sum = None
     currency: Said = None
@@ -126,7 +141,7 @@ class ReturnedItem(ApiModel):
     currency: Said = None
 
 
-class OrderReturn(ApiModel):
+class OrderReturn(Entity):
     """A return with its items. The customer is left where they are."""
 
     return_id: Key = Field(validation_alias=AliasChoices("id", "return_id"))
@@ -136,6 +151,10 @@ class OrderReturn(ApiModel):
     currency: Said = None
     total_returnable_amount: Sum = None
     order_return_items: tuple[ReturnedItem, ...] = ()
+
+    @property
+    def entity_id(self) -> str:
+        return self.return_id
 
 
 class Pagination(ApiModel):

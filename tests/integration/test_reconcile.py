@@ -15,6 +15,7 @@ import orjson
 import pytest
 
 from tests.stack import Stack, free_port
+from worker.ovoko_api.client import Told
 from worker.reconcile.difference import Difference
 from worker.reconcile.reconciliation import reconcile
 from worker.reconcile.subject import Page, Subject
@@ -336,31 +337,26 @@ async def test_several_missing_answers_end_it(world: World) -> None:
     assert done.stderr.startswith("stockhook: Ovoko's API: HTTP 200, status_code: string_type")
 
 
-async def test_a_list_that_does_not_go_on_is_an_error(world: World) -> None:
-    class Repeating(Ovoko):
+@pytest.mark.parametrize(
+    ("rows", "total_count", "words"),
+    [
+        ([{"id": 1, "status": 0}], 10**9, "page 4 of the list shows nothing new, as those before it"),
+        ([], 7, "the list says that it holds 7, and shows none"),
+    ],
+)
+async def test_a_list_that_is_not_what_it_says_is_an_error(
+    world: World, rows: list[object], total_count: int, words: str
+) -> None:
+    class Same(Ovoko):
         async def handle(self, request: Request) -> Response:
-            rows = [{"id": 1, "status": 0}]
-            document = {"data": rows, "pagination": {"total_count": 10**9}, "status_code": "R200"}
+            document = {"data": rows, "pagination": {"total_count": total_count}, "status_code": "R200"}
             return as_json(200, document)
 
-    world.simulation.marketplaces = {"ovoko": Repeating()}
-    done = await world.reconcile("parts")
-
-    assert done.returncode == 1
-    assert done.stderr == "stockhook: Ovoko's API: page 4 of the list shows nothing new, as those before it\n"
-
-
-async def test_a_list_that_is_empty_but_says_otherwise_is_an_error(world: World) -> None:
-    class Empty(Ovoko):
-        async def handle(self, request: Request) -> Response:
-            return as_json(200, {"data": [], "pagination": {"total_count": 7}, "status_code": "R200"})
-
     await world.has("in_warehouse", 1, 7)
-    world.simulation.marketplaces = {"ovoko": Empty()}
+    world.simulation.marketplaces = {"ovoko": Same()}
     done = await world.reconcile("parts")
 
-    assert done.returncode == 1
-    assert done.stderr == "stockhook: Ovoko's API: the list says that it holds 7, and shows none\n"
+    assert (done.returncode, done.stderr) == (1, f"stockhook: Ovoko's API: {words}\n")
 
 
 async def test_returns_whose_list_ignores_the_page_end(world: World) -> None:
@@ -401,8 +397,8 @@ class Many:
     async def page(self, number: int, since: datetime | None) -> Page[str]:
         return Page(dict.fromkeys(self.ids[(number - 1) * 100 : number * 100], ""), len(self.ids))
 
-    async def one(self, entity_id: str) -> str | None:
-        return entity_id
+    async def one(self, entity_id: str) -> Told[str]:
+        raise AssertionError("nothing differs")
 
     async def ours(self, entity_ids: list[str]) -> dict[str, str]:
         return dict.fromkeys(entity_ids, "")

@@ -10,7 +10,6 @@ from consumers.returns.details import ReturnDetails, ReturnItem
 from schemas.actions import PART_DETAILS, RETURN_DETAILS, PartWanted, ReturnWanted
 from schemas.ovoko_api import OrderReturn, PartDescription
 from worker.actions.kind import Attempt, Done, Kind
-from worker.ovoko_api.client import Told
 from worker.settings import Settings
 
 # Ovoko has no such thing: it is no use to ask again.
@@ -20,25 +19,26 @@ UNKNOWN_THERE = Done({"details": "Ovoko knows none of this id"})
 async def _part_details(attempt: Attempt[PartWanted]) -> Done:
     part_id = attempt.request.part_id
     told = await (await attempt.clients.ovoko()).part_description(part_id)
-    if told is None:
+    if told.row is None:
         return UNKNOWN_THERE
+    details = part_details(told.row, told.asked_at)
     async with attempt.database.transaction() as connection:
-        return _done(await of_part.keep_details(connection, part_id, part_details(told)), told.asked_at)
+        return _done(await of_part.keep_details(connection, part_id, details), told.asked_at)
 
 
 async def _return_details(attempt: Attempt[ReturnWanted]) -> Done:
     return_id = attempt.request.return_id
     told = await (await attempt.clients.ovoko()).order_return(return_id)
-    if told is None:
+    if told.row is None:
         return UNKNOWN_THERE
+    details = return_details(told.row, told.asked_at)
     async with attempt.database.transaction() as connection:
-        return _done(await of_return.keep_details(connection, return_id, return_details(told)), told.asked_at)
+        return _done(await of_return.keep_details(connection, return_id, details), told.asked_at)
 
 
-def part_details(told: Told[PartDescription]) -> PartDetails:
-    part = told.row
+def part_details(part: PartDescription, asked_at: datetime) -> PartDetails:
     return PartDetails(
-        details_at=told.asked_at,
+        details_at=asked_at,
         name=part.name,
         price=part.price,
         currency=part.currency,
@@ -48,10 +48,9 @@ def part_details(told: Told[PartDescription]) -> PartDetails:
     )
 
 
-def return_details(told: Told[OrderReturn]) -> ReturnDetails:
-    row = told.row
+def return_details(row: OrderReturn, asked_at: datetime) -> ReturnDetails:
     return ReturnDetails(
-        details_at=told.asked_at,
+        details_at=asked_at,
         ovoko_status=row.status,
         created_at=row.created_at,
         total_returnable_amount=row.total_returnable_amount,

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from schemas.ovoko_api import (
     MOST_PARTS_ON_A_PAGE,
     Answer,
-    ApiModel,
+    Entity,
     InvalidAnswer,
     ListedPart,
     OrderReturn,
@@ -29,7 +29,8 @@ from worker.settings import BadSettings, Settings
 LARGEST_ANSWER = 8 * 1024 * 1024
 """Bytes. A page of 100 parts with their photos' addresses comes to some hundred thousand."""
 
-Row = TypeVar("Row", bound=ApiModel)
+T = TypeVar("T")
+Row = TypeVar("Row", bound=Entity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,13 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Told(Generic[Row]):
-    """A row as it was at `asked_at` or later: when the request was sent, by our clock."""
+class Told(Generic[T]):
+    """A row as it was at `asked_at` or later: when the request was sent, by our clock.
 
-    row: Row
+    None where Ovoko knows no such thing.
+    """
+
+    row: T | None
     asked_at: datetime
 
 
@@ -83,20 +87,11 @@ class OvokoApi:
     pause_seconds: float = 0.5
     attempts: int = ATTEMPTS
 
-    async def part(self, part_id: str) -> ListedPart | None:
-        """None where Ovoko knows no such part."""
-        told = await self._one(f"/get/part/{quote(part_id, safe='')}", ListedPart)
-        if told is None:
-            return None
-        _refuse_another(part_id, told.row.part_id, "part")
-        return told.row
+    async def part(self, part_id: str) -> Told[ListedPart]:
+        return await self._one("/get/part", part_id, ListedPart)
 
-    async def part_description(self, part_id: str) -> Told[PartDescription] | None:
-        """None where Ovoko knows no such part."""
-        told = await self._one(f"/get/part/{quote(part_id, safe='')}", PartDescription)
-        if told is not None:
-            _refuse_another(part_id, told.row.part_id, "part")
-        return told
+    async def part_description(self, part_id: str) -> Told[PartDescription]:
+        return await self._one("/get/part", part_id, PartDescription)
 
     async def parts(self, page: int, *, limit: int, date_from: date | None = None) -> PartsPage:
         """A page of the list, from page 1; `limit` is 100 at most.
@@ -113,12 +108,8 @@ class OvokoApi:
             raise OddAnswer("pagination: missing")
         return PartsPage(_rows(answer, ListedPart), answer.pagination.total_count)
 
-    async def order_return(self, return_id: str) -> Told[OrderReturn] | None:
-        """None where Ovoko knows no such return."""
-        told = await self._one(f"/get/order_return/{quote(return_id, safe='')}", OrderReturn)
-        if told is not None:
-            _refuse_another(return_id, told.row.return_id, "return")
-        return told
+    async def order_return(self, return_id: str) -> Told[OrderReturn]:
+        return await self._one("/get/order_return", return_id, OrderReturn)
 
     async def order_returns(
         self, page: int, *, created_from: date | None = None, created_to: date | None = None
@@ -132,14 +123,15 @@ class OvokoApi:
         answer, _ = await self._ask("/get/order_returns", query)
         return [] if answer.is_not_found else _rows(answer, OrderReturn)
 
-    async def _one(self, path: str, model: type[Row]) -> Told[Row] | None:
-        answer, asked_at = await self._ask(path, {})
-        if answer.is_not_found:
-            return None
-        rows = _rows(answer, model)
+    async def _one(self, path: str, entity_id: str, model: type[Row]) -> Told[Row]:
+        answer, asked_at = await self._ask(f"{path}/{quote(entity_id, safe='')}", {})
+        rows = [] if answer.is_not_found else _rows(answer, model)
         if len(rows) > 1:
             raise OddAnswer(f"{len(rows)} rows where one was asked for")
-        return Told(rows[0], asked_at) if rows else None
+        row = rows[0] if rows else None
+        if row is not None and row.entity_id != entity_id:
+            raise OddAnswer(f"asked for {entity_id}, it answers about another one")
+        return Told(row, asked_at)
 
     async def _ask(self, path: str, query: Mapping[str, str | int]) -> tuple[Answer, datetime]:
         """A read changes nothing, so it may be repeated. (What writes must never go through here.)"""
@@ -184,8 +176,3 @@ def _rows(answer: Answer, model: type[Row]) -> list[Row]:
         return rows_of(answer, model)
     except InvalidAnswer as error:
         raise OddAnswer(str(error)) from None
-
-
-def _refuse_another(asked: str, answered: str, what: str) -> None:
-    if answered != asked:
-        raise OddAnswer(f"asked for {what} {asked}, it answers about another one")

@@ -181,9 +181,8 @@ class _SecondLook(Generic[There]):
         run = 0
         for done, entity_id in enumerate(scratch.doubts(count), start=1):
             report("second look", done, count)
-            asked_at = datetime.now(UTC)
             try:
-                there = await subject.one(entity_id)
+                told = await subject.one(entity_id)
                 run = 0
             except CallFailed as error:
                 run += 1
@@ -193,6 +192,7 @@ class _SecondLook(Generic[There]):
                 continue
             # Ours last: an event that came meanwhile has settled it.
             here = (await subject.ours([entity_id])).get(entity_id)
-            difference = subject.compare(here, there)
+            difference = subject.compare(here, told.row)
             if difference is not None:
-                self.found.append(Found(difference, there, subject.observed(here, there, asked_at)))
+                observation = subject.observed(here, told.row, told.asked_at)
+                self.found.append(Found(difference, told.row, observation))

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from consumers.returns.decide import Return
 from schemas.ovoko_api import MOST_PARTS_ON_A_PAGE, ListedPart, OrderReturn
 from worker.database import Database
-from worker.ovoko_api.client import OvokoApi
+from worker.ovoko_api.client import OvokoApi, Told
 from worker.reconcile.difference import Difference, OurPart, compare_part, compare_return
 from worker.reconcile.observation import part_observed, return_observed
 
@@ -65,7 +65,7 @@ class Subject(Generic[Here, There]):
     """
 
     page: Callable[[int, datetime | None], Awaitable[Page[There]]]
-    one: Callable[[str], Awaitable[There | None]]
+    one: Callable[[str], Awaitable[Told[There]]]
     ours: Callable[[list[str]], Awaitable[dict[str, Here]]]
     our_ids: Callable[[str, datetime | None, int], Awaitable[list[str]]]
     compare: Callable[[Here | None, There | None], Difference | None]
@@ -96,13 +96,9 @@ def returns(api: OvokoApi, database: Database) -> Subject[Return, OrderReturn]:
         found = await api.order_returns(number, created_from=_day_before(since))
         return Page({each.return_id: each for each in found}, None)
 
-    async def one(return_id: str) -> OrderReturn | None:
-        told = await api.order_return(return_id)
-        return None if told is None else told.row
-
     return Subject(
         page=page,
-        one=one,
+        one=api.order_return,
         ours=partial(_read_rows, database, OUR_RETURNS, Return),
         our_ids=partial(_read_ids, database, NEXT_RETURNS),
         compare=compare_return,
