@@ -359,6 +359,20 @@ async def test_a_list_that_is_not_what_it_says_is_an_error(
     assert (done.returncode, done.stderr) == (1, f"stockhook: Ovoko's API: {words}\n")
 
 
+async def test_nothing_is_taken_over_from_a_list_that_shows_nothing(world: World) -> None:
+    await world.has("in_warehouse", 1)
+
+    done = await world.reconcile("parts", "--apply", "--yes")
+
+    assert done.returncode == 1
+    assert "only here" in done.stdout
+    assert (
+        done.stderr
+        == "stockhook: Ovoko's API: it lists nothing at all, so nothing was taken over: is it this account?\n"
+    )
+    assert await world.stack.depths() == {}
+
+
 async def test_returns_whose_list_ignores_the_page_end(world: World) -> None:
     class OnePage(Ovoko):
         async def handle(self, request: Request) -> Response:

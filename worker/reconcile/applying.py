@@ -11,8 +11,9 @@ from uuid import UUID
 from worker.broker import Broker
 from worker.database import Database
 from worker.ingest.intake import Accepted, take_observed
+from worker.outbound import OddAnswer
 from worker.reconcile.difference import Difference
-from worker.reconcile.reconciliation import Found, Report
+from worker.reconcile.reconciliation import Found, Reconciled, Report
 from worker.reconcile.subject import Subject
 from worker.settings import Settings
 from worker.topology import topology
@@ -44,7 +45,7 @@ class Applied:
 
 async def apply(
     subject: Subject[Here, There],
-    found: Sequence[Found[There]],
+    reconciled: Reconciled[There],
     settings: Settings,
     database: Database,
     report: Report,
@@ -54,11 +55,14 @@ async def apply(
     One that was sent before has the same event id, and is a duplicate.
 
     Raises:
+        OddAnswer: All that we have would be gone.
         BrokerUnavailable: Some may have been sent.
         TopologyMismatch
         DatabaseUnavailable
     """
-    now = datetime.now(UTC)
+    if not reconciled.listing.entities:
+        raise OddAnswer("it lists nothing at all, so nothing was taken over: is it this account?")
+    found, now = reconciled.drift, datetime.now(UTC)
     taken = [take_observed(one.observation, now) for one in found]
     await _publish(taken, settings, report)
     event_ids = {one.event_id for one in taken}

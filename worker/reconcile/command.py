@@ -142,11 +142,11 @@ class _Run:
             found = await run_reconcile(subject, since=self.since, most=self.most, report=report)
         if not self.is_silent:
             Console().print(as_tables(found, self.what))
-        drift = found.drift
-        if not drift or not self.sends or (self.asks and not _says_yes(len(drift), self.what)):
+        count = len(found.drift)
+        if not count or not self.sends or (self.asks and not _says_yes(count, self.what)):
             return found, None
         with _progress("sent", "applied") as report:
-            return found, await apply_found(subject, drift, self.settings, database, report)
+            return found, await apply_found(subject, found, self.settings, database, report)
 
 
 def _says_yes(count: int, what: What) -> bool:
