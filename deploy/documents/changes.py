@@ -24,7 +24,7 @@ nobody is bound a change goes to nobody; what was published before you bind is n
 | `subject` | the entity's id at the marketplace |
 | `time` | when it happened, by the marketplace's clock |
 | `sequence` | compares as text; of one entity, later changes have greater ones |
-| `data.event_id` | the webhook event that did it |
+| `data.event_id` | the event that did it, a webhook or an observation |
 | `data.before`, `data.after` | the entity's fields; `before` is null for one that was not known |
 
 At least once: a change may come again, under the same `id`, after a crash. In order per entity: a change is

@@ -9,7 +9,15 @@ from cryptography.fernet import Fernet, MultiFernet
 from pydantic import SecretStr
 
 from schemas.events import Provider, parse
-from worker.ingest.intake import Accepted, Unauthorized, Unreadable, take_buyback, take_ovoko
+from worker.ingest.intake import (
+    Accepted,
+    Unauthorized,
+    Unreadable,
+    take_again,
+    take_buyback,
+    take_observed,
+    take_ovoko,
+)
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 TOKEN = "the-token-0123456789"
@@ -117,6 +125,15 @@ def test_what_is_authentic_but_odd_is_quarantined_as_it_came(body: bytes, reason
 )
 def test_odd_values_do_not_keep_an_event_from_its_family(body: bytes) -> None:
     assert take_ovoko(body, NOW).reason is None
+
+
+def test_what_was_observed_is_taken_from_us_alone() -> None:
+    body = json.dumps({**SOLD, "event_type": "stockhook.observed.part"}).encode()
+    observed, replayed = take_observed(body, NOW), take_again(Provider.OVOKO, body, NOW, None)
+
+    assert observed == replayed
+    assert (observed.family, observed.message.routing_key) == ("inventory", "ovoko.stockhook.observed.part")
+    assert take_ovoko(body, NOW).reason == "unknown event type"
 
 
 def test_the_token_is_cut_out_and_bank_details_are_sealed() -> None:
