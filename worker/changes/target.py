@@ -126,10 +126,9 @@ class Target:
                 return refused_certificate(error) or "it cannot be connected to"
             case TimeoutError() | httpcore.TimeoutException():
                 return f"no whole answer within {self.answer_seconds:g} s"
-            case httpcore.ProtocolError():
-                return "what it answers is no HTTP"
-            case httpcore.NetworkError():
-                return "it broke the connection"
+            case httpcore.ProtocolError() | httpcore.NetworkError():
+                # Of a connection that ends without an answer the client says either.
+                return "it broke off, or answers no HTTP"
             case _:
                 return describe(error)
 

@@ -1,0 +1,162 @@
+"""Endpoints that answer with malice: a failure in plain words, or taken for the status that came."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from time import monotonic
+
+import pytest
+
+from worker.changes.target import NotDelivered, Target
+
+Answering = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+ANSWER_SECONDS = 0.5
+MEGABYTE = b"x" * 1_048_576
+CANARY = b"customer-canary"
+
+
+async def of_100_megabytes(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 104857600\r\n\r\n")
+    for _number in range(100):
+        writer.write(MEGABYTE)
+        await writer.drain()
+
+
+async def of_endless_pieces(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 500 x\r\ntransfer-encoding: chunked\r\n\r\n")
+    while True:
+        writer.write(b"100000\r\n" + MEGABYTE + b"\r\n")
+        await writer.drain()
+
+
+async def of_drops(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    for byte in b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n":
+        writer.write(bytes([byte]))
+        await asyncio.sleep(1)
+
+
+async def of_a_body_in_drops(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n")
+    while True:
+        writer.write(b"x")
+        await asyncio.sleep(0.2)
+
+
+async def of_endless_headers(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        writer.write(b"x-more: " + b"x" * 60_000 + b"\r\n")
+        await writer.drain()
+
+
+async def of_nonsense(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(CANARY + b"\r\n\r\n")
+
+
+async def of_a_broken_connection(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+
+
+async def of_itself(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 307 x\r\nlocation: /hooks\r\ncontent-length: 0\r\n\r\n")
+
+
+@asynccontextmanager
+async def answering(how: Answering) -> AsyncIterator[tuple[Target, list[bytes]]]:
+    """A target that answers so, and what it was asked."""
+    asked: list[bytes] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                asked.append(await reader.readuntil(b"\r\n\r\n"))
+                await reader.readexactly(2)
+                await how(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.transport.abort()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.append(asyncio.ensure_future(serve(reader, writer)))
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    target = Target.of(
+        f"http://127.0.0.1:{port}/hooks",
+        bytes(32),
+        connections=1,
+        allow_private=True,
+        answer_seconds=ANSWER_SECONDS,
+    )
+    try:
+        yield target, asked
+    finally:
+        await target.close()
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        (of_endless_pieces, "it answered 500"),
+        (of_drops, "no whole answer within 0.5 s"),
+        (of_a_body_in_drops, "no whole answer within 0.5 s"),
+        (of_endless_headers, "it broke off, or answers no HTTP"),
+        (of_nonsense, "it broke off, or answers no HTTP"),
+        (of_a_broken_connection, "it broke off, or answers no HTTP"),
+        (of_itself, "it answered 307"),
+    ],
+)
+async def test_a_hostile_answer_is_a_failure_in_plain_words(how: Answering, words: str) -> None:
+    async with answering(how) as (target, asked):
+        began = monotonic()
+        for _ in range(2):
+            # The second would find whatever the first left on the only connection.
+            with pytest.raises(NotDelivered) as failure:
+                await target.post("id.1", b"{}")
+            assert str(failure.value) == words
+
+    assert len(asked) == 2
+    assert monotonic() - began < 5 * ANSWER_SECONDS
+
+
+async def test_of_an_answer_of_100_megabytes_the_status_counts_and_little_is_read() -> None:
+    async with answering(of_100_megabytes) as (target, asked):
+        began = monotonic()
+        for _ in range(2):
+            await target.post("id.1", b"{}")
+
+    assert len(asked) == 2
+    assert monotonic() - began < 2 * ANSWER_SECONDS
+
+
+async def test_where_nobody_listens_it_says_so() -> None:
+    async with answering(of_itself) as (target, _):
+        pass
+    with pytest.raises(NotDelivered, match="it cannot be connected to"):
+        await target.post("id.1", b"{}")
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("localhost", "it leads to a private address"),
+        ("169.254.169.254", "it leads to a private address"),
+        ("[::ffff:10.0.0.1]", "it leads to a private address"),
+        ("0x7f000001", "it leads to a private address"),
+        ("nowhere.invalid", "its name leads nowhere"),
+    ],
+)
+async def test_where_only_we_should_reach_is_not_called(host: str, words: str) -> None:
+    target = Target.of(f"https://{host}/hooks", bytes(32), connections=1, allow_private=False)
+    try:
+        with pytest.raises(NotDelivered, match=words):
+            await target.post("id.1", b"{}")
+    finally:
+        await target.close()
