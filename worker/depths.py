@@ -13,9 +13,11 @@ import structlog
 
 from consumers.registry import FAMILIES
 from worker import metrics
+from worker.actions import table
+from worker.actions.registry import KINDS
 from worker.broker import Broker, Link
 from worker.changes import outbox
-from worker.database import Database
+from worker.database import Connection, Database
 from worker.dead.letter import QUARANTINE_LANE
 from worker.dead.store import WAITING_BY_LANE
 from worker.failure import describe
@@ -101,6 +103,7 @@ async def measure_tables_regularly(database: Database, stopping: asyncio.Event) 
             async with database.connection() as connection:
                 waiting = {row["lane"]: row["letters"] for row in await connection.fetch(WAITING_BY_LANE)}
                 metrics.CHANGES_WAITING_SECONDS.set(await outbox.oldest(connection))
+                await _measure_actions(connection)
             metrics.DEAD_LETTERS.clear()
             for lane in {*FAMILIES, QUARANTINE_LANE, *waiting}:
                 metrics.DEAD_LETTERS.labels(lane).set(waiting.get(lane, 0))
@@ -108,5 +111,18 @@ async def measure_tables_regularly(database: Database, stopping: asyncio.Event) 
             # Whatever it was, the next time may do.
             metrics.DEAD_LETTERS.clear()
             metrics.CHANGES_WAITING_SECONDS.set(nan)
+            metrics.ACTIONS_WAITING.clear()
+            metrics.ACTIONS_WAITING_SECONDS.clear()
             log.warning("tables.unmeasured", error=describe(error))
         await pause(MEASURE_TABLES_EVERY_SECONDS, stopping)
+
+
+async def _measure_actions(connection: Connection) -> None:
+    """Each kind has its number from the start, so that a first one in doubt is an increase."""
+    waiting = {(row["kind"], row["state"]): row for row in await connection.fetch(table.COUNTS)}
+    for kind in {*KINDS, *(kind for kind, _ in waiting)}:
+        for state in table.UNFINISHED:
+            row = waiting.get((kind, state))
+            metrics.ACTIONS_WAITING.labels(kind, state).set(row["actions"] if row else 0)
+        due = waiting.get((kind, "due"))
+        metrics.ACTIONS_WAITING_SECONDS.labels(kind).set(due["oldest_seconds"] if due else 0)

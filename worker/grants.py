@@ -60,7 +60,7 @@ def broker_users() -> tuple[BrokerUser, ...]:
             "stockhook_consumer",
             "`stockhook consume`: takes from its queues, passes on to retry steps and dead letters",
             write=_one_of([RETURN, QUARANTINE, PROBE, CHANGES]),
-            read=_one_of([*consumed, QUARANTINE, family_queue(ACTIONS)], SUBSCRIBERS),
+            read=_one_of([*consumed, QUARANTINE, family_queue(ACTIONS), dead_queue(ACTIONS)], SUBSCRIBERS),
         ),
         BrokerUser(
             "stockhook_operator",

@@ -162,6 +162,18 @@ ACTIONS = Counter(
     ["kind", "result"],
     registry=CONSUMER,
 )
+ACTIONS_WAITING = Gauge(
+    "stockhook_actions_waiting",
+    "Actions that are not done: due, doing, refused, failed or unknown",
+    ["kind", "state"],
+    registry=CONSUMER,
+)
+ACTIONS_WAITING_SECONDS = Gauge(
+    "stockhook_actions_waiting_seconds",
+    "Age of the oldest action that is due, on the ladder or before it; 0 when there is none",
+    ["kind"],
+    registry=CONSUMER,
+)
 ACTION_SECONDS = Histogram(
     "stockhook_action_seconds",
     "Time that one attempt at an action took",

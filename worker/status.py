@@ -27,7 +27,7 @@ from worker.dead.letter import QUARANTINE_LANE
 from worker.dead.store import WAITING_BY_LANE
 from worker.depths import queues_of
 from worker.failure import describe
-from worker.topology import QUARANTINE, dead_queue, family_queue, retry_queue, step_name
+from worker.topology import ACTIONS, QUARANTINE, dead_queue, family_queue, retry_queue, step_name
 
 COUNT_ROWS = """
 SELECT 'event_log' AS name, count(*) AS rows FROM event_log
@@ -161,7 +161,7 @@ async def look(
     broker_words = "reachable"
     try:
         async with broker.connection() as link:
-            for family in FAMILIES:
+            for family in (*FAMILIES, ACTIONS):
                 depths = await link.depths([one.queue for one in queues_of(family, delays)])
                 last_logged, dead_kept = stored.last_logged.get(family), stored.kept.get(family, 0)
                 families.append(_family_status(family, depths, delays, last_logged, dead_kept))

@@ -15,6 +15,7 @@ from consumers.reminders import project as reminders
 from consumers.returns import project as returns
 from tests.stack import Stack
 from worker import event_log, places, suspects
+from worker.actions import table
 from worker.changes import outbox
 from worker.database import Connection, Database
 
@@ -32,6 +33,9 @@ SELECT number::text, now(), 1 FROM generate_series(1, {ROWS}) AS number;
 INSERT INTO findings (kind, family, entity_id, event_id, words)
 SELECT 'odd', 'inventory', number::text, gen_random_uuid(), '' FROM generate_series(1, {ROWS}) AS number;
 INSERT INTO changes (family, size, changes) SELECT 'inventory', 1, '' FROM generate_series(1, {ROWS});
+INSERT INTO actions (kind, key, subject, request, state, published_at)
+SELECT 'buyback.dropoff_request', number::text, number::text, '', 'done', now()
+FROM generate_series(1, {ROWS}) AS number;
 ANALYZE;
 """
 
@@ -43,7 +47,12 @@ def _statements(*modules: ModuleType) -> Iterator[tuple[str, str]]:
                 yield f"{module.__name__}.{name}", value
 
 
-HOT = dict(_statements(event_log, places, suspects, outbox, inventory, orders, returns, reminders, buybacks))
+HOT = dict(
+    _statements(event_log, places, suspects, outbox, table, inventory, orders, returns, reminders, buybacks)
+)
+
+# A person's, who may want to see all.
+del HOT["worker.actions.table.LIST"]
 
 
 def scanned_whole(plan: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What can be asked of the trade-in platform."""
+"""What can be asked of the trade-in platform: its five endpoints for sellers, and a pickup once more."""
 
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -6,11 +6,10 @@ from functools import partial
 
 from consumers.buybacks.status import MISSED_PICKUP
 from consumers.family import Connection
-from schemas.actions import REREQUEST_PICKUP, PickupAgain
-from worker.actions.kind import Attempt, Denied, Done, Kind, NotNeeded, Performed
+from schemas.actions import REREQUEST_PICKUP, ActionRequest, PickupAgain
+from worker.actions.kind import AnyKind, Attempt, Done, Kind, NotNeeded, Performed
 from worker.outbound import Unavailable
-from worker.seller.client import BadOrderId, check_order_id
-from worker.seller.requests import PickupRequest, Slot
+from worker.seller.requests import DropoffRequest, PaymentDetails, PickupRequest, Slot
 from worker.settings import Settings
 
 STATUS = """
@@ -31,8 +30,66 @@ WHERE subject = $1
 LIMIT 1
 """
 
+SHIPMENT_CAPABILITIES = "buyback.shipment_capabilities"
+PICKUP_CAPABILITIES = "buyback.pickup_capabilities"
 PICKUP_REQUEST = "buyback.pickup_request"
+DROPOFF_REQUEST = "buyback.dropoff_request"
+PAYMENT_DETAILS = "buyback.payment_details"
+
 PICKUPS = (REREQUEST_PICKUP, PICKUP_REQUEST)
+
+
+class OfOrder(ActionRequest):
+    """One that says no more than the order."""
+
+    order_id: str
+
+
+class PickupOfOrder(OfOrder):
+    """A pickup at one of these slots."""
+
+    pickup: PickupRequest
+
+
+class PaymentOfOrder(OfOrder):
+    """Whom to pay for an order."""
+
+    details: PaymentDetails
+
+
+async def _shipment_capabilities(attempt: Attempt[OfOrder]) -> Performed:
+    seller = await attempt.clients.seller()
+    told = await seller.shipment_capabilities(attempt.request.order_id)
+    return Done(told.read.model_dump(mode="json"))
+
+
+async def _pickup_capabilities(attempt: Attempt[OfOrder]) -> Performed:
+    seller = await attempt.clients.seller()
+    told = await seller.pickup_capabilities(attempt.request.order_id)
+    return Done(told.read.model_dump(mode="json"))
+
+
+async def _request_pickup(attempt: Attempt[PickupOfOrder]) -> Performed:
+    asked = attempt.request
+    seller = await attempt.clients.seller()
+    await attempt.begin()
+    taken = await seller.request_pickup(asked.order_id, asked.pickup)
+    return Done({"status": taken.status})
+
+
+async def _request_dropoff(attempt: Attempt[OfOrder]) -> Performed:
+    seller = await attempt.clients.seller()
+    await attempt.begin()
+    taken = await seller.request_dropoff(attempt.request.order_id, DropoffRequest())
+    return Done({"status": taken.status})
+
+
+async def _give_payment_details(attempt: Attempt[PaymentOfOrder]) -> Performed:
+    """May be repeated: the same details stand in the end."""
+    asked = attempt.request
+    seller = await attempt.clients.seller()
+    taken = await seller.give_payment_details(asked.order_id, asked.details)
+    return Done({"status": taken.status})
 
 
 async def _rerequest_pickup(attempt: Attempt[PickupAgain]) -> Performed:
@@ -42,10 +99,6 @@ async def _rerequest_pickup(attempt: Attempt[PickupAgain]) -> Performed:
         status = await connection.fetchval(STATUS, asked.order_id)
     if status != MISSED_PICKUP:
         return NotNeeded(f"the order's status is {status} by now")
-    try:
-        check_order_id(asked.order_id)
-    except BadOrderId as error:
-        return Denied(str(error))
     seller = await attempt.clients.seller()
     slots = (await seller.pickup_capabilities(asked.order_id)).read.slots
     slot = first(slots, datetime.now(UTC))
@@ -72,4 +125,11 @@ def _is_wanted(settings: Settings) -> bool:
     return settings.rerequest_pickup == "first_slot"
 
 
-KINDS = (Kind(REREQUEST_PICKUP, PickupAgain, _rerequest_pickup, is_called_for=_is_wanted),)
+KINDS: tuple[AnyKind, ...] = (
+    Kind(REREQUEST_PICKUP, PickupAgain, _rerequest_pickup, is_called_for=_is_wanted),
+    Kind(SHIPMENT_CAPABILITIES, OfOrder, _shipment_capabilities),
+    Kind(PICKUP_CAPABILITIES, OfOrder, _pickup_capabilities),
+    Kind(PICKUP_REQUEST, PickupOfOrder, _request_pickup),
+    Kind(DROPOFF_REQUEST, OfOrder, _request_dropoff),
+    Kind(PAYMENT_DETAILS, PaymentOfOrder, _give_payment_details, is_private=True),
+)

@@ -12,6 +12,7 @@ from worker.actions.clients import Clients
 from worker.database import Database
 from worker.failure import describe
 from worker.outbound import CallFailed, NoAccess, Refused, Unavailable
+from worker.seller.client import BadOrderId
 from worker.settings import BadSettings, Settings
 
 R = TypeVar("R", bound=BaseModel)
@@ -107,7 +108,7 @@ def outcome_of(error: Exception, *, has_begun: bool) -> Denied | InDoubt | Faile
 
     error                      | begun   | not begun
     our credentials not taken  | failed  | failed
-    4xx but 408, 425, 429      | denied  | denied
+    4xx (not 408, 425, 429)    | denied  | denied
     certainly not taken        | failed  | failed
     may have been taken        | doubt   | failed: such kinds may be repeated
     anything else, our bugs    | doubt   | failed
@@ -116,7 +117,7 @@ def outcome_of(error: Exception, *, has_begun: bool) -> Denied | InDoubt | Faile
         case NoAccess():
             # Whoever mends them finds it on the ladder, or among the failed.
             return Failed(str(error))
-        case Refused():
+        case Refused() | BadOrderId():
             return Denied(str(error))
         case CallFailed(is_unknown=is_unknown) if not (has_begun and is_unknown):
             return Failed(str(error), error.retry_after if isinstance(error, Unavailable) else None)

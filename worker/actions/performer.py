@@ -111,6 +111,9 @@ class Performer:
             )
             channel.on_cancelled(partial(arrived.put_nowait, None))
             await channel.consume(family_queue(ACTIONS), ACTIONS, PREFETCH, arrived.put_nowait)
+            if self.settings.keep_dead_letters:
+                put = partial(self._put_to_rest, channel, arrived)
+                await channel.consume(dead_queue(ACTIONS), f"dead.{ACTIONS}", PREFETCH, put)
             watch = asyncio.create_task(self._end_when_lost(channel, arrived))
             while (delivery := await arrived.get()) is not None:
                 self._take_in_hand(clients, channel, delivery, arrived)
@@ -129,13 +132,25 @@ class Performer:
         self, clients: Clients, channel: Channel, delivery: Delivery, arrived: asyncio.Queue[Delivery | None]
     ) -> None:
         action_id = _action_id(delivery)
+        self._start(action_id, arrived, partial(self._see_to, clients, action_id, channel, delivery))
+
+    def _put_to_rest(
+        self, channel: Channel, arrived: asyncio.Queue[Delivery | None], delivery: Delivery
+    ) -> None:
+        """Of a dead letter the table has all; it is not to lie in its queue when somebody has seen to it."""
+        action_id = _action_id(delivery)
+        self._start(action_id, arrived, partial(self._note_dead, action_id, channel, delivery))
+
+    def _start(
+        self, action_id: UUID, arrived: asyncio.Queue[Delivery | None], work: Callable[[], Awaitable[None]]
+    ) -> None:
         before = self._in_hand.get(action_id)
 
-        async def see_to_it() -> None:
+        async def in_turn() -> None:
             # The same delivered again, over another connection: by then the first has said what came of it.
             if before is not None:
                 await asyncio.wait([before])
-            await self._see_to(clients, action_id, channel, delivery)
+            await work()
 
         def ended(task: asyncio.Task[None]) -> None:
             if self._in_hand.get(action_id) is task:
@@ -144,7 +159,7 @@ class Performer:
                 log.error("action.unsettled", action_id=str(action_id), exc_info=error)
                 arrived.put_nowait(None)
 
-        task = asyncio.create_task(see_to_it(), name=f"action {action_id}")
+        task = asyncio.create_task(in_turn(), name=f"action {action_id}")
         self._in_hand[action_id] = task
         task.add_done_callback(ended)
 
@@ -164,6 +179,18 @@ class Performer:
                 await publish_at_last(self.publisher, copy, self.stopping)
             crash_point("action_settled")
             await channel.ack(delivery.tag)
+
+    async def _note_dead(self, action_id: UUID, channel: Channel, delivery: Delivery) -> None:
+        with suppress(BrokerUnavailable, Stopped, LastedTooLong):
+            # One of ours says why, and was written down before it was published.
+            if "x-reason" not in delivery.headers:
+                await self._patiently(lambda: self._give_up(action_id))
+            await channel.ack(delivery.tag)
+
+    async def _give_up(self, action_id: UUID) -> None:
+        async with self.database.transaction() as connection:
+            await table.give_up(connection, action_id)
+        log.error("action.given_up", action_id=str(action_id))
 
     async def _perform(self, clients: Clients, action_id: UUID, delivery: Delivery) -> Message | None:
         """Where the delivery goes on, if it does not end here.

@@ -12,6 +12,8 @@ from schemas.actions import Action
 
 CHANNEL = "stockhook_actions"
 
+UNFINISHED = ("due", "doing", "refused", "failed", "unknown")
+
 # A replay finds its own row there and changes nothing. Sorted by key, so that two transactions that ask
 # for the same wait for each other in one direction.
 ASK = f"""
@@ -26,7 +28,8 @@ SELECT action_id, pg_notify('{CHANNEL}', '')
 FROM asked
 """
 
-# Of each kind so many as leave no more than $2 in the queue that nobody has taken yet. One of a kind that
+# Of each kind so many as leave no more than $2 in the queue that nobody has taken yet; what the queue has
+# lost does not count for ever. One of a kind that
 # is not known here waits for who knows it.
 TO_PUBLISH = """
 SELECT due.action_id, due.kind
@@ -40,7 +43,7 @@ CROSS JOIN LATERAL (
         SELECT count(*)
         FROM actions AS queued
         WHERE queued.kind = known.kind
-            AND queued.published_at IS NOT NULL
+            AND queued.published_at > now() - interval '1 hour'
             AND queued.state = 'due'
             AND queued.attempts = 0
     ))
@@ -98,6 +101,71 @@ SET state = 'due', outcome = $2::json
 WHERE action_id = $1 AND state IN ('due', 'doing')
 """
 
+
+# What the broker gave up on by itself: nobody has it in hand, and no copy of it is on the ladder.
+GIVE_UP = """
+UPDATE actions
+SET state = CASE state WHEN 'doing' THEN 'unknown' ELSE 'failed' END, finished_at = now(),
+    outcome = $2::json
+WHERE action_id = $1 AND state IN ('due', 'doing')
+"""
+
+LIST = """
+SELECT action_id, kind, key, subject, state, attempts, event_id, created_at, published_at, begun_at,
+    finished_at, outcome
+FROM actions
+WHERE ($1::text IS NULL OR state = $1)
+    AND ($2::text IS NULL OR kind = $2)
+    AND ($3::text IS NULL OR subject = $3)
+ORDER BY created_at DESC, key
+LIMIT $4
+"""
+
+SHOW = """
+SELECT action_id, kind, key, subject, state, attempts, event_id, created_at, published_at, begun_at,
+    finished_at, outcome, request, is_sealed
+FROM actions
+WHERE action_id = $1
+"""
+
+BY_KEY = """
+SELECT action_id, kind, subject, state
+FROM actions
+WHERE key = $1
+"""
+
+# One that is under way may be so with nobody who says what becomes of it, but not for long.
+RETRY = f"""
+WITH retried AS (
+    UPDATE actions
+    SET state = 'due', published_at = NULL, finished_at = NULL, outcome = $2::json
+    WHERE action_id = $1
+        AND (state IN ('refused', 'failed', 'unknown')
+            OR (state = 'due' AND published_at IS NOT NULL)
+            OR (state = 'doing' AND begun_at < now() - interval '10 minutes'))
+    RETURNING action_id
+)
+SELECT action_id, pg_notify('{CHANNEL}', '')
+FROM retried
+"""
+
+CLOSE = """
+UPDATE actions
+SET state = 'done', finished_at = now(), outcome = $2::json,
+    request = CASE WHEN is_sealed THEN ''::bytea ELSE request END
+WHERE action_id = $1
+    AND (state IN ('due', 'refused', 'failed', 'unknown')
+        OR (state = 'doing' AND begun_at < now() - interval '10 minutes'))
+RETURNING action_id
+"""
+
+COUNTS = """
+SELECT state, kind, count(*) AS actions,
+    coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 AS oldest_seconds
+FROM actions
+WHERE state IN ('due', 'doing', 'refused', 'failed', 'unknown')
+GROUP BY state, kind
+"""
 
 ENDED_UNDER_WAY = "the process ended while the request was under way"
 
@@ -173,8 +241,45 @@ async def finish(connection: Connection, action_id: UUID, state: str, outcome: M
     await connection.execute(FINISH, action_id, state, _json(outcome))
 
 
+async def give_up(connection: Connection, action_id: UUID) -> None:
+    reason = "the broker gave up on it: it ended its consumer too often"
+    await connection.execute(GIVE_UP, action_id, _json({"reason": reason}))
+
+
 async def put_off(connection: Connection, action_id: UUID, outcome: Mapping[str, object]) -> None:
     await connection.execute(PUT_OFF, action_id, _json(outcome))
+
+
+async def select(
+    connection: Connection, state: str | None, kind: str | None, subject: str | None, limit: int
+) -> list[dict[str, Any]]:
+    """The newest first."""
+    return [_readable(row) for row in await connection.fetch(LIST, state, kind, subject, limit)]
+
+
+async def get(connection: Connection, action_id: UUID) -> dict[str, Any] | None:
+    """With its request."""
+    rows = await connection.fetch(SHOW, action_id)
+    return _readable(rows[0]) if rows else None
+
+
+async def get_by_key(connection: Connection, key: str) -> dict[str, Any] | None:
+    rows = await connection.fetch(BY_KEY, key)
+    return dict(rows[0]) if rows else None
+
+
+async def retry(connection: Connection, action_id: UUID, outcome: Mapping[str, object]) -> bool:
+    """Have it done again; whether that is possible."""
+    return bool(await connection.fetch(RETRY, action_id, _json(outcome)))
+
+
+async def close(connection: Connection, action_id: UUID, outcome: Mapping[str, object]) -> bool:
+    """Have it count as done; whether that is possible."""
+    return bool(await connection.fetch(CLOSE, action_id, _json(outcome)))
+
+
+def _readable(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, "outcome": row["outcome"] and orjson.loads(row["outcome"])}
 
 
 def _json(outcome: Mapping[str, object]) -> str:

@@ -7,7 +7,8 @@ from schemas.events import Provider
 from worker.doctor.finding import Finding, error, ok, warning
 from worker.exposure import other_machines, weak_secrets
 from worker.ingest.service import why_off
-from worker.settings import Settings
+from worker.seller.account import account_of
+from worker.settings import BadSettings, Settings
 
 MAKE_ONE = "make one with `openssl rand -hex 32`, and rotate"
 
@@ -15,6 +16,7 @@ MAKE_ONE = "make one with `openssl rand -hex 32`, and rotate"
 def check_configuration(settings: Settings) -> Iterator[Finding]:
     yield from _check_secrets(settings)
     yield from _check_exposure(settings)
+    yield from _check_actions(settings)
     if settings.batch_size > settings.prefetch:
         yield warning(
             "batches",
@@ -37,6 +39,21 @@ def _check_secrets(settings: Settings) -> Iterator[Finding]:
             yield ok("secrets", f"STOCKHOOK_{name}: {len(secrets)} active")
     if settings.sealing_keys:
         yield ok("sealing keys", f"{len(settings.sealing_keys)} valid; the first seals")
+
+
+def _check_actions(settings: Settings) -> Iterator[Finding]:
+    if settings.rerequest_pickup == "off":
+        return
+    try:
+        account_of(settings)
+    except BadSettings as fault:
+        yield error(
+            "actions",
+            f"missed pickups are to be requested again, and cannot be: {fault}",
+            "set it for the consumers, or STOCKHOOK_REREQUEST_PICKUP=off",
+        )
+    else:
+        yield ok("actions", "missed pickups are requested again, at the first slot that is offered")
 
 
 def _check_exposure(settings: Settings) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from json import dumps
 from pathlib import Path
@@ -13,14 +14,28 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from schemas.actions import ActionRequest
+from worker.actions import asking
+from worker.actions import buyback as kinds
+from worker.actions.asking import Asked, KeyTaken
 from worker.dead.letter import printable
-from worker.invocation import FAILED, UNAVAILABLE, USAGE, Json, begin, fail, failing_on, print_json
+from worker.invocation import (
+    FAILED,
+    UNAVAILABLE,
+    USAGE,
+    Json,
+    begin,
+    fail,
+    failing_on,
+    open_database,
+    print_json,
+)
 from worker.outbound import CallFailed, NoAccess, OddAnswer, Refused, Unavailable
 from worker.seller.account import account_of
 from worker.seller.client import BadOrderId, Seller, Taken, check_order_id, selling
 from worker.seller.details import BadDetails, read_details
 from worker.seller.requests import MOST_SLOTS, DropoffRequest, PickupRequest, Slot
-from worker.settings import read_settings
+from worker.settings import PREFIX, BadSettings, read_settings
 
 T = TypeVar("T")
 Document = Mapping[str, object] | Sequence[object]
@@ -42,8 +57,22 @@ class WrongUsage(Exception):
     """The options do not fit together, or one cannot be read. The text says which."""
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Whether it is asked for now, or by a consumer process."""
+
+    enqueue: Annotated[bool, Parameter(negative=())] = False
+    "Have a consumer process ask for it, on the ladder: see `stockhook actions`."
+    key: str | None = None
+    "With --enqueue, an idempotency key: of one key there is one action, however often you ask."
+
+
+NOW = Later()
+
+
 @buyback.command(name="shipment-capabilities")
-def shipment_capabilities(order_id: str, /, *, json: Json = False) -> None:
+def shipment_capabilities(order_id: str, /, *, later: Later = NOW, json: Json = False) -> None:
     """Show whether an order can be picked up, and dropped off.
 
     Parameters
@@ -52,6 +81,10 @@ def shipment_capabilities(order_id: str, /, *, json: Json = False) -> None:
         Its id at the platform.
     """
     with _in_words():
+        if _is_enqueued(
+            later, kinds.SHIPMENT_CAPABILITIES, order_id, lambda: kinds.OfOrder(order_id=order_id), json
+        ):
+            return
         told = _ask(lambda seller: seller.shipment_capabilities(order_id))
     if json:
         _print_document(order_id, told.document)
@@ -64,7 +97,7 @@ def shipment_capabilities(order_id: str, /, *, json: Json = False) -> None:
 
 
 @buyback.command(name="pickup-capabilities")
-def pickup_capabilities(order_id: str, /, *, json: Json = False) -> None:
+def pickup_capabilities(order_id: str, /, *, later: Later = NOW, json: Json = False) -> None:
     """Show when an order can be picked up.
 
     Parameters
@@ -73,6 +106,10 @@ def pickup_capabilities(order_id: str, /, *, json: Json = False) -> None:
         Its id at the platform.
     """
     with _in_words():
+        if _is_enqueued(
+            later, kinds.PICKUP_CAPABILITIES, order_id, lambda: kinds.OfOrder(order_id=order_id), json
+        ):
+            return
         told = _ask(lambda seller: seller.pickup_capabilities(order_id))
     if json:
         _print_document(order_id, told.document)
@@ -91,6 +128,7 @@ def pickup_request(
     *,
     slot: Annotated[tuple[str, ...], SEVERAL] = (),
     offered: Annotated[tuple[int, ...], SEVERAL] = (),
+    later: Later = NOW,
     json: Json = False,
 ) -> None:
     """Have an order picked up at one of some slots; again after a missed pickup.
@@ -112,6 +150,16 @@ def pickup_request(
             raise WrongUsage(
                 f"when? Give --slot, or --offered with a number of pickup-capabilities, {MOST_SLOTS} at most"
             )
+        if later.enqueue and offered:
+            raise WrongUsage("--offered asks the platform now: with --enqueue give --slot")
+        if _is_enqueued(
+            later,
+            kinds.PICKUP_REQUEST,
+            order_id,
+            lambda: kinds.PickupOfOrder(order_id=order_id, pickup=PickupRequest(slots=given)),
+            json,
+        ):
+            return
 
         async def ask(seller: Seller) -> tuple[Taken, PickupRequest]:
             slots = given
@@ -130,7 +178,7 @@ def pickup_request(
 
 
 @buyback.command(name="dropoff-request")
-def dropoff_request(order_id: str, /, *, json: Json = False) -> None:
+def dropoff_request(order_id: str, /, *, later: Later = NOW, json: Json = False) -> None:
     """Have the shipping documents made for an order that the customer drops off at a courier's point.
 
     It is sent once. Where no answer comes it may have been taken all the same.
@@ -141,6 +189,10 @@ def dropoff_request(order_id: str, /, *, json: Json = False) -> None:
         Its id at the platform.
     """
     with _in_words():
+        if _is_enqueued(
+            later, kinds.DROPOFF_REQUEST, order_id, lambda: kinds.OfOrder(order_id=order_id), json
+        ):
+            return
         taken = _ask(lambda seller: seller.request_dropoff(order_id, DropoffRequest()))
     if json:
         _print_taken(order_id, "dropoff-request", taken)
@@ -154,6 +206,7 @@ def payment_details(
     /,
     *,
     file: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
+    later: Later = NOW,
     json: Json = False,
 ) -> None:
     """Say whom to pay for an order whose payment type is Cash.
@@ -175,13 +228,50 @@ def payment_details(
     with _in_words():
         # Nobody is to type them for nothing.
         check_order_id(order_id)
-        account_of(read_settings())
+        settings = read_settings()
+        if not later.enqueue:
+            account_of(settings)
+        elif settings.sealer is None:
+            raise BadSettings(f"{PREFIX}SEALING_KEYS is not set: what waits is sealed")
         details = read_details(file)
+        if _is_enqueued(
+            later,
+            kinds.PAYMENT_DETAILS,
+            order_id,
+            lambda: kinds.PaymentOfOrder(order_id=order_id, details=details),
+            json,
+        ):
+            return
         taken = _ask(lambda seller: seller.give_payment_details(order_id, details))
     if json:
         _print_taken(order_id, "payment-details", taken)
     else:
         print(f"the payment details of order {order_id} are given")
+
+
+def _is_enqueued(
+    later: Later, kind: str, order_id: str, request: Callable[[], ActionRequest], json: bool
+) -> bool:
+    """Put it into the table where that is asked for; whether it was."""
+    if not later.enqueue:
+        if later.key is not None:
+            raise WrongUsage("--key is for --enqueue: what is asked for now is asked for each time")
+        return False
+    check_order_id(order_id)
+    settings = begin("buyback")
+
+    async def put() -> Asked:
+        async with open_database(settings, "buyback") as database:
+            return await asking.ask(settings, database, kind, order_id, request(), later.key)
+
+    asked = uvloop.run(put())
+    if json:
+        print_json({"order_id": order_id, "kind": kind, **asdict(asked)})
+    elif asked.is_new:
+        print(f"{kind} of order {order_id} is asked for: stockhook actions show {asked.action_id}")
+    else:
+        print(f"it was asked for before, and is {asked.state}: stockhook actions show {asked.action_id}")
+    return True
 
 
 def _ask(ask: Callable[[Seller], Awaitable[T]]) -> T:
@@ -199,7 +289,7 @@ def _ask(ask: Callable[[Seller], Awaitable[T]]) -> T:
 @contextmanager
 def _in_words() -> Iterator[None]:
     """One sentence for what is expected to go wrong."""
-    with failing_on(WrongUsage, BadOrderId, BadDetails, code=USAGE):
+    with failing_on(WrongUsage, BadOrderId, BadDetails, code=USAGE), failing_on(KeyTaken):
         try:
             yield
         except Refused as error:

@@ -1,0 +1,168 @@
+"""`stockhook actions`: what was asked of marketplaces, and what came of it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+from uuid import UUID
+
+import orjson
+import uvloop
+from cyclopts import App
+from rich.console import Console
+from rich.table import Table
+
+from worker.actions import table
+from worker.database import Connection
+from worker.dead.letter import printable
+from worker.dead.record import who
+from worker.invocation import FAILED, Json, begin, fail, failing_on, open_database, print_json
+
+actions = App(name="actions", help="What was asked of marketplaces, by events and by people.")
+
+
+class _NotPossible(Exception):
+    """The text says why."""
+
+
+@actions.command(name="list")
+def list_(
+    *,
+    state: Literal["due", "doing", "done", "refused", "failed", "unknown"] | None = None,
+    kind: str | None = None,
+    subject: str | None = None,
+    limit: int = 100,
+    json: Json = False,
+) -> None:
+    """List actions, the newest first.
+
+    Parameters
+    ----------
+    state
+        Of this state: unknown ones may have been taken, and are repeated by nobody but you.
+    kind
+        Of this kind, such as buyback.rerequest_pickup.
+    subject
+        About this order, return or part.
+    limit
+        So many at most.
+    """
+    settings = begin("actions")
+
+    async def look() -> list[dict[str, Any]]:
+        async with open_database(settings, "actions") as database, database.connection() as connection:
+            return await table.select(connection, state, kind, subject, max(1, limit))
+
+    found = uvloop.run(look())
+    if json:
+        print_json(found)
+    else:
+        _console().print(_as_table(found))
+
+
+@actions.command
+def show(action_id: UUID, /, *, json: Json = False) -> None:
+    """Show all that is known of an action; what is sealed stays so."""
+    settings = begin("actions")
+
+    async def look() -> dict[str, Any] | None:
+        async with open_database(settings, "actions") as database, database.connection() as connection:
+            return await table.get(connection, action_id)
+
+    found = uvloop.run(look())
+    if found is None:
+        fail(FAILED, f"there is no action {action_id}")
+    shown = _shown(found)
+    if json:
+        print_json(shown)
+    else:
+        for name, value in shown.items():
+            if value is not None:
+                print(printable(f"{name:<14} {value if isinstance(value, str) else _in_a_line(value)}"))
+
+
+@actions.command
+def retry(action_id: UUID, /, *, json: Json = False) -> None:
+    """Have an action done that was refused, failed, or is in doubt: in doubt it may then be done twice.
+
+    Exits 1 where it is done, or under way.
+    """
+
+    async def retried(connection: Connection) -> bool:
+        return await table.retry(connection, action_id, {"retried_by": who()})
+
+    _change(action_id, "due", retried, json)
+
+
+@actions.command
+def close(action_id: UUID, /, *, reason: str, json: Json = False) -> None:
+    """Have an action count as done: you know that it was, or that it is not needed.
+
+    Exits 1 where it is done, or under way.
+
+    Parameters
+    ----------
+    reason
+        How you know; it is kept as its outcome.
+    """
+
+    async def closed(connection: Connection) -> bool:
+        return await table.close(connection, action_id, {"closed_by": who(), "reason": reason})
+
+    _change(action_id, "done", closed, json)
+
+
+def _change(action_id: UUID, state: str, change: Callable[[Connection], Any], json: bool) -> None:
+    settings = begin("actions")
+
+    async def run() -> None:
+        async with open_database(settings, "actions") as database, database.transaction() as connection:
+            if await change(connection):
+                return
+            found = await table.get(connection, action_id)
+            raise _NotPossible(
+                f"there is no action {action_id}"
+                if found is None
+                else f"it is {found['state']}: nothing was changed"
+            )
+
+    with failing_on(_NotPossible):
+        uvloop.run(run())
+    if json:
+        print_json({"action_id": action_id, "state": state})
+    else:
+        print(f"{action_id} is {state}")
+
+
+def _shown(found: Mapping[str, Any]) -> dict[str, Any]:
+    request, is_sealed = found["request"], found["is_sealed"]
+    shown = {name: value for name, value in found.items() if name != "request"}
+    return {**shown, "request": None if is_sealed else orjson.loads(request)}
+
+
+def _as_table(found: Sequence[Mapping[str, Any]]) -> Table:
+    shown = Table("id", "kind", "subject", "state", "attempts", "asked for", "outcome")
+    for row in found:
+        shown.add_row(
+            str(row["action_id"]),
+            row["kind"],
+            printable(row["subject"]),
+            row["state"],
+            str(row["attempts"]),
+            f"{row['created_at']:%Y-%m-%d %H:%M:%S}",
+            printable(", ".join(_words(row["outcome"] or {}))),
+        )
+    return shown
+
+
+def _words(outcome: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in outcome.items():
+        text = value if isinstance(value, str) else _in_a_line(value)
+        yield text if name in ("reason", "not_needed") else f"{name.replace('_', ' ')}: {text}"
+
+
+def _in_a_line(value: object) -> str:
+    return str(value) if not isinstance(value, dict | list) else orjson.dumps(value, default=str).decode()
+
+
+def _console() -> Console:
+    """What stands in square brackets is a marketplace's own."""
+    return Console(highlight=False, markup=False)
