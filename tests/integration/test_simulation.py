@@ -15,9 +15,11 @@ from worker.simulate.simulation import Simulation
 
 
 class Mirror:
-    """A marketplace that says what it was asked."""
+    """A marketplace that says what it was asked, and nothing where something is to be deleted."""
 
     async def handle(self, request: Request) -> Response:
+        if request.method == "DELETE":
+            return Response(204)
         return as_json(200, {"method": request.method, "path": request.path, "bytes": len(request.body)})
 
 
@@ -70,6 +72,29 @@ async def test_an_id_asks_for_its_fault_by_itself() -> None:
         response = await client.get("/mirror/orders/fault-error-3/x")
 
     assert response.status_code == 500
+
+
+@pytest.mark.parametrize("order_id", ["fault-error-as-200", "fault-error-as-200-2"])
+async def test_an_id_asks_for_the_fault_of_the_longest_name_in_it(order_id: str) -> None:
+    async with mirror() as client:
+        response = await client.get(f"/mirror/orders/{order_id}")
+
+    assert (response.status_code, response.json()["status_code"]) == (200, "R500")
+
+
+async def test_an_answer_without_a_body_breaks_too() -> None:
+    async with mirror() as client:
+        await ask(client, kind="cut", times=1)
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.delete("/mirror/a")
+        await ask(client, kind="wrong-types", times=1)
+        wrong = await client.delete("/mirror/a")
+        await ask(client, kind="oversized", times=1)
+        async with client.stream("DELETE", "/mirror/a") as response:
+            received = [len(chunk) async for chunk in response.aiter_raw()]
+
+    assert (wrong.status_code, wrong.json()) == (200, {})
+    assert sum(received) == OVERSIZED_BYTES
 
 
 async def test_retry_after_says_how_long() -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from worker.simulate.marketplace import Request, Response, as_json
 
 OVERSIZED_BYTES = 100_000_000
+NO_CONTENT = 204
 
 
 class Kind(StrEnum):
@@ -142,28 +143,36 @@ def sending(fault: Fault | None, response: Response) -> Sending:
         case Kind.SLOW:
             return Whole(response, fault.pause_seconds)
         case Kind.CUT:
-            return Cut(response)
+            return Cut(_with_body(response))
         case Kind.HANG_UP:
             return Cut(None)
         case Kind.TRICKLE:
             return Trickle(response, fault.pause_seconds)
         case Kind.OVERSIZED:
-            return Flood(response, OVERSIZED_BYTES, is_declared=False)
+            return Flood(_with_body(response), OVERSIZED_BYTES, is_declared=False)
         case Kind.DECLARED:
-            return Flood(response, OVERSIZED_BYTES, is_declared=True)
+            return Flood(_with_body(response), OVERSIZED_BYTES, is_declared=True)
         case Kind.COMPRESSED:
             headers = {**response.headers, "content-encoding": "gzip"}
             return Whole(Response(response.status, response.body, headers))
         case Kind.WRONG_TYPES:
-            return Whole(Response(response.status, _with_wrong_types(response.body), response.headers))
+            wrong = _with_body(response)
+            return Whole(Response(wrong.status, _with_wrong_types(wrong.body), wrong.headers))
         case Kind.NOT_JSON:
             return Whole(Response(200, b"<html><body>Welcome</body></html>", {"content-type": "text/html"}))
         case unreachable:
             assert_never(unreachable)
 
 
+def _with_body(response: Response) -> Response:
+    """What has none cannot be broken in it: an empty object instead, which a 204 may not have."""
+    if response.body:
+        return response
+    return as_json(200 if response.status == NO_CONTENT else response.status, {})
+
+
 def _with_wrong_types(body: bytes) -> bytes:
-    return orjson.dumps(_other_type(orjson.loads(body or b"{}")))
+    return orjson.dumps(_other_type(orjson.loads(body)))
 
 
 def _other_type(value: object) -> object:
@@ -178,7 +187,9 @@ def _other_type(value: object) -> object:
             return "seven"
 
 
-_IN_PATH = re.compile(r"fault-([a-z-]+)")
+# Of two names that one begins with the other, the longer one is meant.
+_NAMES = "|".join(sorted(Kind, key=len, reverse=True))
+_IN_PATH = re.compile(rf"fault-({_NAMES})(?![a-z])")
 
 
 @dataclass(slots=True)
@@ -213,7 +224,4 @@ class Faults:
 def _fault_of_path(path: str) -> Fault | None:
     """`fault-slow` in the path, or `fault-slow-2`: an order of this id always has it."""
     found = _IN_PATH.search(path)
-    if found is None:
-        return None
-    name = found[1].strip("-")
-    return Fault(kind=Kind(name)) if name in list(Kind) else None
+    return None if found is None else Fault(kind=Kind(found[1]))

@@ -12,13 +12,11 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import h11
 
-from worker.simulate.faults import Cut, Flood, Sending, Trickle, Whole
+from worker.simulate.faults import NO_CONTENT, Cut, Flood, Sending, Trickle, Whole
 from worker.simulate.marketplace import Request, Response
 from worker.simulate.simulation import Simulation
 
 HOST = "127.0.0.1"
-
-NO_CONTENT = 204
 
 _READ_BYTES = 65_536
 _BODY_LIMIT = 1_048_576
