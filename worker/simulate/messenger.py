@@ -51,10 +51,15 @@ class Messenger:
 
 
 @asynccontextmanager
-async def messenger(url: str, credentials: Credentials, delay: timedelta) -> AsyncIterator[Messenger]:
+async def messenger(
+    url: str,
+    credentials: Credentials,
+    delay: timedelta,
+    resend_after: Sequence[timedelta] = RESEND_AFTER,
+) -> AsyncIterator[Messenger]:
     """Raises: BadUrl."""
     async with Client(url) as client:
-        sending = Messenger(Sender(client, Tally(), RESEND_AFTER, _log_accepted), credentials, delay)
+        sending = Messenger(Sender(client, Tally(), resend_after, _log_accepted), credentials, delay)
         try:
             yield sending
         finally:

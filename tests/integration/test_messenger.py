@@ -1,0 +1,101 @@
+"""The simulated marketplaces' webhooks over real HTTP, to an ingest that is not always there."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from time import monotonic
+
+import orjson
+import pytest
+from structlog.testing import capture_logs
+
+from schemas.events import Provider
+from worker.send.life import GeneratedEvent
+from worker.send.used_parts import event
+from worker.send.webhook import Credentials
+from worker.simulate.faults import Fault, Kind
+from worker.simulate.marketplace import Request, Response, now
+from worker.simulate.messenger import Messenger, messenger
+from worker.simulate.server import serving
+from worker.simulate.simulation import Simulation
+
+CREDENTIALS = Credentials("X-Secret", {Provider.OVOKO: "ours", Provider.BUYBACK: "theirs"})
+SOON = timedelta(milliseconds=20)
+
+
+@dataclass
+class Ingest:
+    """Takes webhooks, and says of which parts they came, with which secret."""
+
+    came: list[tuple[str, str]] = field(default_factory=list)
+
+    async def handle(self, request: Request) -> Response:
+        part_id = orjson.loads(request.body)["event_data"]["part_id"]
+        self.came.append((part_id, request.headers["x-secret"]))
+        return Response(200)
+
+
+def sold(part_id: str, ahead: timedelta = timedelta(0)) -> GeneratedEvent:
+    data = {"part_id": part_id, "status": "sold"}
+    return event(f"id-{part_id}", "part.status.changed", now() + ahead, data)
+
+
+@asynccontextmanager
+async def sending(ingest: Ingest, *faults: Fault) -> AsyncIterator[Messenger]:
+    simulation = Simulation({"webhooks": ingest})
+    simulation.faults.asked.extend(faults)
+    async with (
+        serving(simulation) as port,
+        messenger(f"http://127.0.0.1:{port}", CREDENTIALS, SOON, (SOON, SOON)) as told,
+    ):
+        yield told
+
+
+async def until(count: int, ingest: Ingest) -> None:
+    async with asyncio.timeout(5):
+        while len(ingest.came) < count:
+            await asyncio.sleep(0.005)
+
+
+async def test_what_is_not_taken_is_sent_again_and_holds_nothing_up() -> None:
+    ingest = Ingest()
+    async with sending(ingest, Fault(kind=Kind.UNAVAILABLE, times=1)) as told:
+        told.tell([sold("11"), sold("12")])
+        await until(2, ingest)
+
+    assert sorted(ingest.came) == [("11", "ours"), ("12", "ours")]
+
+
+async def test_what_is_never_taken_is_given_up_aloud() -> None:
+    ingest = Ingest()
+    with capture_logs() as lines:
+        async with sending(ingest, Fault(kind=Kind.ERROR)) as told, asyncio.timeout(5):
+            told.tell([sold("11")])
+            while not any(line["event"] == "webhook.given_up" for line in lines):
+                await asyncio.sleep(0.005)
+
+    assert ingest.came == []
+    assert told.sender.tally.answers == {"500": 3}
+
+
+async def test_a_webhook_comes_no_earlier_than_what_it_tells_of() -> None:
+    ingest = Ingest()
+    async with sending(ingest) as told:
+        ahead = sold("11", timedelta(seconds=1.2))
+        early = (ahead.occurred_at - now()).total_seconds()
+        began = monotonic()
+        told.tell([ahead])
+        await until(1, ingest)
+
+    assert monotonic() - began >= early > 0
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.05])
+async def test_what_is_under_way_when_it_ends_is_dropped(wait: float) -> None:
+    ingest = Ingest()
+    async with asyncio.timeout(2):
+        async with sending(ingest, Fault(kind=Kind.SLOW, seconds=60)) as told:
+            told.tell([sold("11")])
+            await asyncio.sleep(wait)
