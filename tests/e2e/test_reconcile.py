@@ -146,6 +146,8 @@ async def test_what_differs_is_taken_over_and_then_nothing_differs(stack: Stack)
     assert "nothing was sent; 3 observations would be" in dry_run.stdout
     assert before == dict.fromkeys(("11", "12", "13"), "in_warehouse")
     assert (parts.returncode, again.returncode) == (0, 0), parts.stderr + again.stdout
+    assert "both say the same" in again.stdout
+    assert "both say the same" in returns_again.stdout
     assert applied(parts) == {"sent": 3, "applied": 3, "still_different": []}
     assert after == {"11": "in_warehouse", "12": "sold", "13": "not_listed", "14": "reserved"}
     assert (returns.returncode, returns_again.returncode) == (0, 0), returns.stderr + returns_again.stdout
@@ -183,6 +185,7 @@ async def test_killed_once_it_has_sent_it_can_be_run_again(stack: Stack) -> None
     assert "Take over 3 parts as they are there? [y/N]" in asked.stderr
     assert "nothing was sent; 3 observations would be" in asked.stdout
     assert (again.returncode, last.returncode) == (0, 0), again.stderr + last.stdout
+    assert "both say the same" in last.stdout
     assert await statuses(stack) == dict.fromkeys(("11", "12", "13"), "in_warehouse")
 
 

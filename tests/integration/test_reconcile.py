@@ -279,7 +279,7 @@ async def test_a_change_of_just_now_is_shown_but_is_no_drift_yet(world: World) -
 
     assert (code, found["drift"]) == (0, 0)
     assert [(one["id"], one["may_be_under_way"]) for one in found["differences"]] == [("1", True)]
-    assert "their events may still be under way" in done.stdout
+    assert "1 changed just now, here or there" in done.stdout
 
 
 async def test_no_more_are_looked_at_again_than_was_asked_for(world: World) -> None:

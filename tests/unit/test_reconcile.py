@@ -88,7 +88,7 @@ def test_what_is_known_not_to_be_there_is_no_difference() -> None:
 
 
 @pytest.mark.parametrize(
-    ("there_at", "may_be"),
+    ("at", "may_be"),
     [
         (TEN, True),
         (TEN - UNDER_WAY + timedelta(seconds=1), True),
@@ -97,10 +97,13 @@ def test_what_is_known_not_to_be_there_is_no_difference() -> None:
         (None, False),
     ],
 )
-def test_what_changed_there_just_now_may_still_be_under_way(there_at: datetime | None, may_be: bool) -> None:
-    difference = Difference("13", Kind.DIFFERENT, "status", "sold", "returned", NINE, there_at)
+def test_what_changed_on_either_side_just_now_may_still_be_under_way(
+    at: datetime | None, may_be: bool
+) -> None:
+    there = Difference("13", Kind.DIFFERENT, "status", "sold", "returned", NINE, at)
+    here = Difference("13", Kind.DIFFERENT, "status", "sold", "returned", at, NINE)
 
-    assert difference.is_under_way(TEN) is may_be
+    assert there.is_under_way(TEN) is here.is_under_way(TEN) is may_be
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,8 @@ def reconcile(
 
     With --apply, each difference goes through the ordinary pipeline as an event of what was seen
     (stockhook.observed.…): it is logged, and explained, and an event that is newer wins over it. What is
-    written off stays so. It can be repeated at any time. What changed there just now is left out: its event
-    may be on its way.
+    written off stays so. It can be repeated at any time. What changed just now, here or there, is left
+    out: one of both may be behind.
 
     Exits 0 when nothing differs, or when all that differed was taken over; 1 when something differs, or not
     all could be compared or taken over; 69 when marketplace, broker or database cannot be reached; 78 when a

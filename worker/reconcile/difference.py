@@ -38,8 +38,13 @@ class Difference:
     there_at: datetime | None
 
     def is_under_way(self, now: datetime) -> bool:
-        """Whether the event that brings it may still be on its way to us."""
-        return self.there_at is not None and timedelta(0) <= now - self.there_at < UNDER_WAY
+        """Whether it may settle itself: an event is on its way to us, or the list is behind its events.
+
+        Taken over, a list that is behind would undo the sale of which we have just been told.
+        """
+        return any(
+            timedelta(0) <= now - at < UNDER_WAY for at in (self.here_at, self.there_at) if at is not None
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def _lines(found: AnyReconciled) -> Iterator[str]:
         yield f"the first {SHOWN} are shown; --json has all"
     under_way = len(found.differences) - len(found.drift)
     if under_way:
-        yield f"{under_way:,} changed there just now: their events may still be under way"
+        yield f"{under_way:,} changed just now, here or there: one may still be behind the other"
     if found.unchecked:
         yield f"{found.unchecked:,} more looked different and were not looked at again: give --most"
     if listing.repeated:
