@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from worker.doctor.configuration import check_configuration
 from worker.doctor.database import check_settings
 from worker.doctor.finding import Finding, Level, clock_difference
 from worker.doctor.spool import check_spool, file_system
 from worker.doctor.versions import check_version
+from worker.settings import Settings
 
 SOUND = {
     "server_version": "15.4 (Debian)",
@@ -106,3 +108,20 @@ def test_a_spool_that_may_grow_beyond_its_disk(tmp_path: Path) -> None:
 
     assert (Level.ERROR, "spool") in troubles(found)
     assert any("GB free" in finding.what for finding in found)
+
+
+def test_half_an_account_at_ovoko_asks_for_nothing() -> None:
+    account = {"ovoko_username": "merchant", "ovoko_password": "a password"}
+
+    def details(**given: str) -> list[tuple[Level, str]]:
+        found = check_configuration(Settings(**given))  # type: ignore[arg-type]  # as the environment has them
+        return [(finding.level, finding.what) for finding in found if finding.subject == "details"]
+
+    assert details() == []
+    assert details(**account, ovoko_user_token="a token") == [
+        (Level.OK, "what Ovoko's events leave out is asked for, 4 calls a second at most")
+    ]
+    ((level, words),) = details(**account)
+    assert level is Level.WARNING
+    assert "STOCKHOOK_OVOKO_USER_TOKEN is not set" in words
+    assert "a password" not in words

@@ -120,7 +120,7 @@ def details(
     verb = "would be" if dry_run else "are"
     print(f"{asked.now} {what} {verb} asked for; {asked.before} had been, and still are")
     if asked.now and not dry_run:
-        print(f"what becomes of them: the table actions, kind {subject.kind}")
+        print(f"what becomes of them: `stockhook actions list --kind {subject.kind}`")
 
 
 async def _ask(database: Database, subject: Subject, ids: tuple[str, ...], *, dry_run: bool) -> Asked:

@@ -7,6 +7,7 @@ from schemas.events import Provider
 from worker.doctor.finding import Finding, error, ok, warning
 from worker.exposure import other_machines, weak_secrets
 from worker.ingest.service import why_off
+from worker.ovoko_api.client import account_of as account_of_ovoko
 from worker.seller.account import account_of
 from worker.settings import BadSettings, Settings
 
@@ -17,6 +18,7 @@ def check_configuration(settings: Settings) -> Iterator[Finding]:
     yield from _check_secrets(settings)
     yield from _check_exposure(settings)
     yield from _check_actions(settings)
+    yield from _check_details(settings)
     if settings.batch_size > settings.prefetch:
         yield warning(
             "batches",
@@ -54,6 +56,22 @@ def _check_actions(settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield ok("actions", "missed pickups are requested again, at the first slot that is offered")
+
+
+def _check_details(settings: Settings) -> Iterator[Finding]:
+    if not (settings.ovoko_username or settings.ovoko_password or settings.ovoko_user_token):
+        return
+    try:
+        account_of_ovoko(settings)
+    except BadSettings as fault:
+        yield warning(
+            "details",
+            f"what Ovoko's events leave out is not asked for: {fault}",
+            "set all three for the consumers, or none",
+        )
+    else:
+        pace = f"{settings.ovoko_calls_per_second:g} calls a second at most"
+        yield ok("details", f"what Ovoko's events leave out is asked for, {pace}")
 
 
 def _check_exposure(settings: Settings) -> Iterator[Finding]:

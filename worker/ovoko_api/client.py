@@ -155,13 +155,14 @@ async def open_ovoko(settings: Settings) -> AsyncIterator[OvokoApi]:
     Raises:
         BadSettings: A credential is missing.
     """
-    account = _account(settings)
+    account = account_of(settings)
     async with http_client() as http:
         pace = Pace(settings.ovoko_calls_per_second)
         yield OvokoApi(account, http, pace, timedelta(seconds=settings.ovoko_timeout))
 
 
-def _account(settings: Settings) -> Account:
+def account_of(settings: Settings) -> Account:
+    """Raises: BadSettings, which names what is not set."""
     username, password, token = settings.ovoko_username, settings.ovoko_password, settings.ovoko_user_token
     given = {"USERNAME": username, "PASSWORD": password, "USER_TOKEN": token}
     missing = [f"STOCKHOOK_OVOKO_{name}" for name, value in given.items() if value is None]
