@@ -13,6 +13,7 @@ from aiormq.exceptions import (
     AuthenticationError,
     ChannelAccessRefused,
     ChannelInvalidStateError,
+    ChannelLockedResource,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
     ConnectionNotAllowed,
@@ -232,7 +233,7 @@ class Channel:
         return True
 
     async def answers(self, queue: str, within: float) -> bool:
-        """Whether a queue gives out, within these seconds, or says that it is empty.
+        """Whether a queue gives out, within these seconds, or says that it is empty, or another's.
 
         What it gives out is put back; it then comes to its consumer as a redelivery.
 
@@ -247,8 +248,9 @@ class Channel:
                         await self._channel.basic_nack(message.delivery_tag, requeue=True)
         except BrokerRefused:
             raise
-        except BrokerUnavailable:
-            return False
+        except BrokerUnavailable as error:
+            # A queue with a single active consumer gives nobody else anything: so it says, by its leader.
+            return isinstance(error.__cause__, ChannelLockedResource)
         return True
 
     async def takes_messages(self, within: float) -> bool:

@@ -23,7 +23,7 @@ from worker.dead.store import WAITING_BY_LANE
 from worker.failure import describe
 from worker.patience import pause
 from worker.settings import Settings
-from worker.topology import QUARANTINE, dead_queue, family_queue, retry_queue, step_name
+from worker.topology import ACTIONS, QUARANTINE, dead_queue, family_queue, retry_queue, step_name
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +46,7 @@ def queues(delays: Sequence[timedelta]) -> Iterator[Measured]:
     """Every queue there is."""
     for family in FAMILIES:
         yield from queues_of(family, delays)
+    yield from queues_beside(ACTIONS, "action", delays)
     yield Measured(QUARANTINE, "", "quarantine", "")
 
 
@@ -57,19 +58,19 @@ def queues_of(family: str, delays: Sequence[timedelta]) -> Iterator[Measured]:
     yield Measured(dead_queue(family), family, "dead", "")
 
 
-def queues_of_webhook(lane: str, delays: Sequence[timedelta]) -> Iterator[Measured]:
-    """A subscriber's: that it takes nothing is no trouble of a family."""
-    yield Measured(family_queue(lane), lane, "webhook", "")
+def queues_beside(name: str, lane: str, delays: Sequence[timedelta]) -> Iterator[Measured]:
+    """A subscriber's, and those of actions: that somebody outside takes nothing is no trouble of a family."""
+    yield Measured(family_queue(name), name, lane, "")
     for delay in delays:
-        yield Measured(retry_queue(lane, delay), lane, "webhook_retry", step_name(delay))
-    yield Measured(dead_queue(lane), lane, "dead", "")
+        yield Measured(retry_queue(name, delay), name, f"{lane}_retry", step_name(delay))
+    yield Measured(dead_queue(name), name, "dead", "")
 
 
 async def measure_queues_regularly(broker: Broker, settings: Settings, stopping: asyncio.Event) -> None:
     """Measure until we stop. While the broker is away the gauges say nothing, not what was true before."""
     measured = list(queues(settings.delays))
     for subscriber in settings.subscribers:
-        measured += queues_of_webhook(subscriber.lane, settings.delays)
+        measured += queues_beside(subscriber.lane, "webhook", settings.delays)
     while not stopping.is_set():
         try:
             async with asyncio.timeout(MEASURE_TIMEOUT_SECONDS), broker.connection() as link:

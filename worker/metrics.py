@@ -104,8 +104,8 @@ BREAKER = Gauge(
 )
 QUEUE_MESSAGES = Gauge(
     "stockhook_queue_messages",
-    "Messages ready in a queue, as last measured; the lane is work, retry, dead or quarantine; of a "
-    "subscriber to changes webhook, webhook_retry or dead",
+    "Messages ready in a queue, as last measured; the lane is work, retry, dead or quarantine; of actions "
+    "action, action_retry or dead; of a subscriber to changes webhook, webhook_retry or dead",
     ["queue", "family", "lane", "step"],
     registry=CONSUMER,
 )

@@ -35,6 +35,8 @@ async def everything_kept(stack: Stack, services_state: Path) -> dict[str, bytes
             for value in row.values()
         )
     for queue in topology(stack.settings.delays).queues:
+        if "x-single-active-consumer" in queue.arguments:
+            continue  # what comes to it is in a table, and in the hands of its consumer
         while (message := await stack.get(queue.name)) is not None:
             kept[queue.name] = kept.get(queue.name, b"") + repr(message).encode() + message.body
     for worker in stack.workers:

@@ -71,9 +71,10 @@ async def test_a_check_names_bindings_that_are_missing_and_queues_that_are_too_m
     assert check.stdout.splitlines() == [
         "binding stockhook.events --ovoko.order.return.created--> stockhook.returns is missing",
         "binding stockhook.events --ovoko.order.return.updated--> stockhook.returns is missing",
+        "binding stockhook.events --ovoko.stockhook.observed.return--> stockhook.returns is missing",
         "binding stockhook.return --stockhook.returns--> stockhook.returns is missing",
         "queue stockhook.returns.retry.99s is not ours",
-        "4 differences",
+        "5 differences",
     ]
     assert declared.returncode == 0
     assert (after.returncode, after.stdout) == (0, "as expected\n")
