@@ -26,6 +26,8 @@ WEBHOOK = "chaos"
 # One change in so many is refused once.
 REFUSED_ONE_IN = 10
 DRAIN_SECONDS = 60.0
+# Without an ack a quorum queue gives out 2,000 at most.
+DRAINED_AT_ONCE = 1000
 LISTED = 5
 
 # In the transaction of the change itself: committed with it, or not at all. The table is not on the disk
@@ -107,11 +109,14 @@ async def published(broker: Broker) -> list[Told]:
         depth = await link.depth(QUEUE)
         assert depth is not None, "it was declared"
         channel = await link.channel()
-        await channel.consume(QUEUE, "chaos", 0, arrived.append)
-        end = monotonic() + DRAIN_SECONDS
+        await channel.consume(QUEUE, "chaos", DRAINED_AT_ONCE, arrived.append)
+        end, acked = monotonic() + DRAIN_SECONDS, 0
         while len(arrived) < depth.ready and monotonic() < end:
             # An answer comes after all that was sent before it.
             await channel.depth(QUEUE)
+            if len(arrived) > acked:
+                acked = len(arrived)
+                await channel.ack_up_to(arrived[-1].tag)
     return [orjson.loads(delivery.body) for delivery in arrived]
 
 
