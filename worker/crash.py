@@ -16,6 +16,7 @@ POINTS = (
     "saved",
     "committed",
     "retry_published",
+    "change_taken",
     "change_published",
     "change_delivered",
     "acked",

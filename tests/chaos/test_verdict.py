@@ -80,12 +80,16 @@ async def test_what_the_feed_told_is_compared_with_what_was_committed_and_with_t
     [part] = await stack.fetch(
         "UPDATE parts SET status = 'odd' WHERE part_id = (SELECT min(part_id) FROM parts) RETURNING part_id"
     )
-    ill = await feed.judge(database_url, stack.broker, posts[1:], applied)
+    dropped = next(post for post in posts if post["subject"] != part["part_id"])
+    others = [post for post in posts if post is not dropped]
+    ill = await feed.judge(database_url, stack.broker, others, applied)
 
     assert well.problems == []
-    assert well.committed == well.published == well.posted > 500
-    assert f"queue: 1 held otherwise than in the tables: ('part', '{part['part_id']}')" in ill.problems
-    assert f"webhook: 1 committed and not told: {posts[0]['id']}" in ill.problems
+    assert well.published >= well.committed == well.posted > 500
+    assert f"webhook: 1 held otherwise than in the tables: ('part', '{part['part_id']}')" in ill.problems
+    assert f"webhook: 1 committed and not told: {dropped['id']}" in ill.problems
+    # It was emptied the first time.
+    assert f"queue: {len(posts)} committed and not told" in ill.problems[0]
 
 
 def change(number: int, subject: str = "13", after: str = "sold") -> feed.Told:

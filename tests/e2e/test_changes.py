@@ -144,7 +144,7 @@ async def _are_duplicates(stack: Stack, expected: int) -> bool:
     return int(rows[0]["duplicates"] or 0) >= expected
 
 
-@pytest.mark.parametrize("point", ["change_published", "committed", "saved"])
+@pytest.mark.parametrize("point", ["change_taken", "change_published", "committed", "saved"])
 async def test_a_process_that_dies_loses_and_reorders_nothing(stack: Stack, point: str) -> None:
     assert point in POINTS
     await stack.started("ingest")

@@ -221,6 +221,28 @@ async def _are_kept(stack: Stack, letters: int) -> bool:
     return await stack.count("dead_letters") == letters
 
 
+async def test_who_dies_after_a_failure_and_its_copy_delivers_all(stack: Stack, tell: Tell) -> None:
+    bodies = lives(parts=3, steps=6)
+    async with endpoint(failing_first(4)) as shop:
+        tell(("shop", shop.url))
+        await stack.started("ingest")
+        dying = stack.start("consume", "inventory", STOCKHOOK_CRASH_AT="change_delivered")
+        await post_all(stack, bodies)
+        await until(lambda: has_died(dying), "it dies")
+        await stack.started("consume", "inventory")
+
+        async def has_all() -> bool:
+            return len({request.headers["webhook-id"] for request in shop.taken}) == len(bodies)
+
+        await until(has_all, "all is taken")
+
+    assert len(shop.requests) > len(bodies)
+    by_sequence = sorted(map(event_of, shop.taken), key=lambda event: str(event["sequence"]))
+    last = {event["subject"]: event["data"]["after"]["status"] for event in by_sequence}
+    rows = await stack.fetch("SELECT part_id, status FROM parts")
+    assert last == {row["part_id"]: row["status"] for row in rows}
+
+
 async def test_who_dies_after_an_answer_delivers_again_in_order(stack: Stack, tell: Tell) -> None:
     bodies = lives(parts=3, steps=6)
     async with endpoint() as shop:
@@ -236,8 +258,10 @@ async def test_who_dies_after_an_answer_delivers_again_in_order(stack: Stack, te
 
         await until(has_all, "all is told")
 
-    first = {event["id"]: event for event in map(event_of, reversed(shop.requests))}
+    first: dict[str, Any] = {}
+    for event in map(event_of, shop.requests):
+        first.setdefault(event["id"], event)
     last: dict[str, Any] = {}
-    for event in reversed(first.values()):
+    for event in first.values():
         assert event["data"]["before"] == last.get(event["subject"])
         last[event["subject"]] = event["data"]["after"]

@@ -2,17 +2,20 @@
 
 import asyncio
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.family import Event
 from consumers.registry import FAMILIES
-from schemas.changes import TYPES, CommunicationState, ReminderState
+from schemas.changes import TYPES, CommunicationState, ReminderState, State, cloud_events, encode
 from schemas.events import Payload
 from schemas.ovoko import Observation
+from tests.chaos.feed import last_states
 from tests.unit import events
 from tests.unit.store import Store
 
@@ -183,6 +186,38 @@ def test_any_order_repeats_and_batches_give_the_same_state(family: str, data: st
 def _name(payload: Payload, number: int) -> object:
     """No webhook has the id of an observation, which we make ourselves."""
     return f"observed {number}" if isinstance(payload, Observation) else number
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(data=st.data())
+def test_whoever_goes_by_id_and_sequence_ends_where_the_rows_are(family: str, data: st.DataObject) -> None:
+    """However what is published reaches a subscriber: in any order, with repeats."""
+    payloads = data.draw(st.lists(PAYLOADS[family], min_size=1, max_size=8))
+    # Rows that others wrote meanwhile lie between ours.
+    steps = data.draw(st.lists(st.integers(1, 10**6), min_size=len(payloads), max_size=len(payloads)))
+    store, told = asyncio.run(_told(family, payloads, list(accumulate(steps))))
+    repeats = data.draw(st.lists(st.sampled_from(told), max_size=4)) if told else []
+    heard = data.draw(st.permutations([*told, *repeats]))
+
+    held = {entity: state for entity, state in last_states(heard).items() if entity[0] != "communication"}
+    rows = [FAMILIES[family].visible(row) for row in store.rows.values()]
+    assert sorted(map(str, held.values())) == sorted(map(str, map(as_published, rows)))
+
+
+async def _told(family: str, payloads: Sequence[Any], rows: Sequence[int]) -> tuple[Store, list[Any]]:
+    """What is published of these events, each in a row of this number."""
+    store = Store(FAMILIES[family])
+    told: list[Any] = []
+    for place, (payload, row) in enumerate(zip(payloads, rows, strict=True)):
+        before = len(store.told)
+        await store.apply([events.claimed(payload, place)])
+        changes = encode(store.told[before:])
+        told += [orjson.loads(one.body) for one in cloud_events(events.event_id(place), row, changes)]
+    return store, told
+
+
+def as_published(state: State) -> Any:
+    return orjson.loads(orjson.dumps(state, default=str, option=orjson.OPT_UTC_Z))
 
 
 def last_told(store: Store) -> set[Any]:

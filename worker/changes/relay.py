@@ -62,6 +62,8 @@ class Relay:
                 told = list(cloud_events(row["batch_id"], row["sequence"], row["changes"]))
                 changes += told
                 published[row["family"]] += len(told)
+            if rows:
+                crash_point("change_taken")
             for wave in waves(changes, attrgetter("subject")):
                 await self.publisher.tell([_message(change) for change in wave])
             if rows:
