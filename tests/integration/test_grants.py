@@ -1,5 +1,6 @@
 """The least that each process needs: each user against each object; only what is listed succeeds."""
 
+import asyncio
 import json
 import shlex
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,9 @@ from tests.stack import Stack, until
 from worker.broker import Broker
 from worker.channel import BrokerRefused, BrokerUnavailable, Channel, Message, Unroutable
 from worker.grants import ROLES, broker_commands, broker_definitions, broker_users, roles_sql
+from worker.simulate import ovoko
+from worker.simulate.server import serving
+from worker.simulate.simulation import Simulation
 from worker.topology import Exchange, Queue
 
 PASSWORD = "only-for-these-tests"
@@ -283,24 +287,23 @@ async def test_the_whole_runs_with_these_users(
 
     assert (status.returncode, audit.returncode) == (0, 0), status.stderr + audit.stderr
     assert json.loads(status.stdout)["rows"]["orders"] == 1
-    await _work_on_dead_letters_as_operator(stack, users, roles)
+    operator = {"STOCKHOOK_AMQP_URL": users("operator"), "STOCKHOOK_DATABASE_URL": roles("operator")}
+    await _work_on_dead_letters(stack, operator)
+    await _take_over_what_differs(stack, operator)
     for worker in (ingest, consumer):
         assert worker.stop() == 0
         assert "ACCESS_REFUSED" not in worker.lines()
 
 
-async def _work_on_dead_letters_as_operator(
-    stack: Stack, users: Callable[[str], str], roles: Callable[[str], str]
-) -> None:
+async def _work_on_dead_letters(stack: Stack, operator: dict[str, str]) -> None:
     """All that `stockhook dead` writes: an edit, a look at a body, a replay, a discard."""
-    dead = {"STOCKHOOK_AMQP_URL": users("operator"), "STOCKHOOK_DATABASE_URL": roles("operator")}
     script = stack.folder / "editor"
     script.write_text("""#!/bin/sh\nsed -i 's/{}/"2"/' "$1"\n""")
     script.chmod(0o700)
-    letters = json.loads(stack.run("dead", "list", "--json", **dead).stdout)
+    letters = json.loads(stack.run("dead", "list", "--json", **operator).stdout)
     numbers = {letter["lane"]: str(letter["dead_letter_id"]) for letter in letters}
     found = [
-        stack.run("dead", *arguments, EDITOR=str(script), **dead)
+        stack.run("dead", *arguments, EDITOR=str(script), **operator)
         for arguments in (
             ("edit", numbers["orders"]),
             ("show", numbers["orders"], "--reveal"),
@@ -312,6 +315,23 @@ async def _work_on_dead_letters_as_operator(
 
     assert [one.returncode for one in found] == [0] * 5, [one.stderr for one in found]
     assert await stack.count("orders") == 2
+
+
+async def _take_over_what_differs(stack: Stack, operator: dict[str, str]) -> None:
+    marketplace = ovoko.Ovoko(parts={13: ovoko.Part(id=13, status=0)})
+    async with serving(Simulation({"ovoko": marketplace})) as port:
+        credentials = {
+            "STOCKHOOK_OVOKO_API_URL": f"http://127.0.0.1:{port}/ovoko",
+            "STOCKHOOK_OVOKO_USERNAME": ovoko.USERNAME,
+            "STOCKHOOK_OVOKO_PASSWORD": ovoko.PASSWORD,
+            "STOCKHOOK_OVOKO_USER_TOKEN": ovoko.USER_TOKEN,
+        }
+        arguments = ("reconcile", "ovoko", "parts", "--apply", "--yes")
+        # The server is on this loop.
+        found = await asyncio.to_thread(stack.run, *arguments, **operator, **credentials)
+
+    assert found.returncode == 0, found.stderr
+    assert await stack.count("parts") == 1
 
 
 async def test_without_leave_to_declare_what_is_missing_is_named(

@@ -1,1 +1,1 @@
-"""Comparing a marketplace's own lists with the projections."""
+"""Comparing a marketplace's own lists with the projections, and taking over what differs."""
