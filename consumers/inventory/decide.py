@@ -151,7 +151,8 @@ def sequence_findings(
     is_written_off = False
     for before, after in pairwise(history):
         is_written_off = is_written_off or before.status == WRITTEN_OFF
-        if after.status == WRITTEN_OFF:
+        if after.status in (WRITTEN_OFF, NOT_LISTED):
+            # Whatever it was, it may be written off, or be missing in a list that was asked for it.
             continue
         if is_written_off:
             yield Finding(AFTER_WRITTEN_OFF, part_id, after.event_id, f"{after.status} after written_off")

@@ -154,6 +154,10 @@ def test_an_observation_that_contradicts_written_off_is_flagged() -> None:
     }
 
 
+def test_what_is_written_off_may_vanish_from_the_list() -> None:
+    assert after(observed("not_listed", 9), part("written_off", 5)).findings == set()
+
+
 def test_of_what_lay_before_an_observation_nothing_is_known_and_nothing_flagged() -> None:
     """Also when an older event brings the history in."""
     assert after(part("sold", 1), observed("in_warehouse", 5)).findings == set()
