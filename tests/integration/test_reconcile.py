@@ -15,10 +15,13 @@ import orjson
 import pytest
 
 from tests.stack import Stack, free_port
-from worker.ovoko_api.client import Told
+from worker.database import Database
+from worker.ovoko_api.client import Told, open_ovoko
+from worker.reconcile.applying import apply
 from worker.reconcile.difference import Difference
 from worker.reconcile.reconciliation import reconcile
-from worker.reconcile.subject import Page, Subject
+from worker.reconcile.subject import Page, Subject, parts
+from worker.settings import Settings
 from worker.simulate.faults import Fault
 from worker.simulate.faults import Kind as FaultKind
 from worker.simulate.marketplace import Request, Response, as_json
@@ -65,17 +68,22 @@ class World:
     simulation: Simulation
     url: str
 
-    async def reconcile(self, *arguments: str, **overrides: str) -> subprocess.CompletedProcess[str]:
-        environment = {
-            "STOCKHOOK_OVOKO_API_URL": f"{self.url}/ovoko",
-            "STOCKHOOK_OVOKO_USERNAME": USERNAME,
-            "STOCKHOOK_OVOKO_PASSWORD": PASSWORD,
-            "STOCKHOOK_OVOKO_USER_TOKEN": USER_TOKEN,
-            "STOCKHOOK_OVOKO_CALLS_PER_SECOND": "1000",
-            **overrides,
+    @property
+    def credentials(self) -> dict[str, str]:
+        return {
+            "ovoko_api_url": f"{self.url}/ovoko",
+            "ovoko_username": USERNAME,
+            "ovoko_password": PASSWORD,
+            "ovoko_user_token": USER_TOKEN,
+            "ovoko_calls_per_second": "1000",
         }
+
+    async def reconcile(self, *arguments: str, **overrides: str) -> subprocess.CompletedProcess[str]:
+        credentials = {f"STOCKHOOK_{name.upper()}": value for name, value in self.credentials.items()}
         # The server is on this loop.
-        return await asyncio.to_thread(self.stack.run, "reconcile", "ovoko", *arguments, **environment)
+        return await asyncio.to_thread(
+            self.stack.run, "reconcile", "ovoko", *arguments, **(credentials | overrides)
+        )
 
     async def found(self, *arguments: str) -> tuple[int, dict[str, Any]]:
         """Its exit code and its JSON."""
@@ -373,6 +381,27 @@ async def test_nothing_is_taken_over_from_a_list_that_shows_nothing(world: World
     assert await world.stack.depths() == {}
 
 
+async def test_what_nobody_applies_is_said_to_wait_and_is_the_same_event_when_sent_again(
+    world: World,
+) -> None:
+    world.lists(1, 13)
+    settings = Settings(**{**world.stack.settings.model_dump(), **world.credentials})
+    database = Database(settings.database_url.get_secret_value(), 1, "test")
+    async with open_ovoko(settings) as api:
+        subject = parts(api, database)
+        found = await reconcile(subject, since=None, most=1, report=unreported)
+        twice = [await apply(subject, found, settings, database, unreported, patience=0.1) for _ in range(2)]
+    await database.close()
+    sent = [await world.stack.get("stockhook.inventory") for _ in range(3)]
+
+    assert [(done.sent, done.applied, done.is_whole) for done in twice] == [(1, 0, False)] * 2
+    assert sent[0] is not None
+    assert sent[1] is not None
+    assert sent[2] is None
+    assert sent[0].headers["x-event-id"] == sent[1].headers["x-event-id"]
+    assert json.loads(sent[0].body)["event_data"]["status"] == "reserved"
+
+
 async def test_returns_whose_list_ignores_the_page_end(world: World) -> None:
     class OnePage(Ovoko):
         async def handle(self, request: Request) -> Response:
@@ -400,6 +429,10 @@ async def test_how_it_ends_when_it_cannot_be_done(world: World) -> None:
     assert "R401 (Wrong username, password or user token)" in refused.stderr
     assert "STOCKHOOK_OVOKO_USERNAME, STOCKHOOK_OVOKO_PASSWORD, STOCKHOOK_OVOKO_USER_TOKEN" in without.stderr
     assert "another-password" not in refused.stderr
+
+
+def unreported(name: str, done: int, total: int | None) -> None:
+    """Nobody looks at the progress."""
 
 
 @dataclass(slots=True)
@@ -433,7 +466,7 @@ async def test_memory_does_not_grow_with_what_is_compared() -> None:
     subject = Subject(many.page, many.one, many.ours, many.our_ids, many.compare, many.observed)
     tracemalloc.start()
     try:
-        found = await reconcile(subject, since=None, most=1000, report=lambda name, done, total: None)
+        found = await reconcile(subject, since=None, most=1000, report=unreported)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

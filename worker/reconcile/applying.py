@@ -24,7 +24,7 @@ TOGETHER = 100
 PATIENCE_SECONDS = 20.0
 LOOK_EVERY_SECONDS = 0.2
 
-APPLIED = "SELECT count(*) FROM event_ids WHERE event_id = ANY($1::uuid[])"
+APPLIED = "SELECT event_id FROM event_ids WHERE event_id = ANY($1::uuid[])"
 
 Here = TypeVar("Here")
 There = TypeVar("There")
@@ -49,6 +49,8 @@ async def apply(
     settings: Settings,
     database: Database,
     report: Report,
+    *,
+    patience: float = PATIENCE_SECONDS,
 ) -> Applied:
     """Publish each observation and have it confirmed, wait until they are in the log, and compare again.
 
@@ -66,7 +68,7 @@ async def apply(
     taken = [take_observed(one.observation, now) for one in found]
     await _publish(taken, settings, report)
     event_ids = {one.event_id for one in taken}
-    applied = await _follow(event_ids, database, report)
+    applied = await _follow(event_ids, database, report, patience)
     return Applied(len(event_ids), applied, tuple(await _still_different(subject, found)))
 
 
@@ -81,17 +83,18 @@ async def _publish(taken: Sequence[Accepted], settings: Settings, report: Report
             report("sent", first + len(some), len(taken))
 
 
-async def _follow(event_ids: Collection[UUID], database: Database, report: Report) -> int:
+async def _follow(event_ids: Collection[UUID], database: Database, report: Report, patience: float) -> int:
     """How many are in the log, once all are or nothing more comes of the rest."""
-    applied, moved_at = 0, monotonic()
+    waiting, moved_at = set(event_ids), monotonic()
     while True:
         async with database.connection() as connection:
-            now_applied: int = await connection.fetchval(APPLIED, list(event_ids))
-        if now_applied > applied:
-            applied, moved_at = now_applied, monotonic()
-        report("applied", applied, len(event_ids))
-        if applied == len(event_ids) or monotonic() - moved_at > PATIENCE_SECONDS:
-            return applied
+            applied = {row["event_id"] for row in await connection.fetch(APPLIED, list(waiting))}
+        if applied:
+            waiting -= applied
+            moved_at = monotonic()
+        report("applied", len(event_ids) - len(waiting), len(event_ids))
+        if not waiting or monotonic() - moved_at > patience:
+            return len(event_ids) - len(waiting)
         await asyncio.sleep(LOOK_EVERY_SECONDS)
 
 
