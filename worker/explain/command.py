@@ -15,6 +15,9 @@ from schemas.events import InvalidEvent
 from worker.explain.explanation import Details, Explanation, Kind, NoSuchEntity, Step, explain_entity
 from worker.invocation import Json, begin, failing_on, open_database, print_json
 
+# Columns that repeat the event's own time and id.
+OF_THE_EVENT = frozenset({"occurred_at", "event_id", "external_id_at"})
+
 
 def explain(
     kind: Kind,
@@ -160,6 +163,8 @@ def _told(step: Step) -> Iterator[str]:
 
 def _said(step: Step) -> Iterator[str]:
     for path, (old, new) in step.changes.items():
+        if path.rpartition(".")[2] in OF_THE_EVENT:
+            continue
         yield f"{path}: {new}" if old is None else f"{path}: {old} -> {new}"
     for finding in step.findings:
         yield f"finding: {finding.kind}: {finding.words}"
