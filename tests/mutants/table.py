@@ -158,4 +158,25 @@ TABLE = (
         "kept, received_at",
         "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_sealed",
     ),
+    Mutant(
+        "the last answer to arrive wins",
+        "consumers/details.py",
+        "max(known, told, key=_place)",
+        "told",
+        "tests/unit/test_details.py",
+    ),
+    Mutant(
+        "a rebuild wipes details",
+        "worker/rebuild/comparison.py",
+        "        if table.details:\n",
+        "        if False:\n",
+        "tests/integration/test_details.py::test_a_rebuild_leaves_details_as_they_are",
+    ),
+    Mutant(
+        "one kind fills the queue of actions",
+        "worker/actions/table.py",
+        "            AND queued.attempts = 0\n",
+        "            AND queued.attempts < 0\n",
+        "tests/integration/test_actions_queue.py::test_a_backlog_of_one_kind_waits_in_the_table",
+    ),
 )
