@@ -1,5 +1,6 @@
 """Doctor on real services that are well, and that are not."""
 
+import base64
 import json
 from typing import Any
 
@@ -108,6 +109,49 @@ async def test_events_outside_any_month_and_keys_that_open_nothing(stack: Stack)
 
     assert "event_log_rest holds events: a month had no partition when they came" in said
     assert "bank details in the database cannot be opened with any of them" in said
+
+
+def subscribers(**urls: str) -> str:
+    secret = "whsec_" + base64.b64encode(b"hunter2-hunter2-hunter2-").decode()
+    return json.dumps([{"name": name, "url": url, "secret": secret} for name, url in urls.items()])
+
+
+async def test_where_subscribers_to_changes_lead_and_what_waits_is_said(stack: Stack) -> None:
+    told = {
+        "STOCKHOOK_CHANGES_WEBHOOKS": subscribers(
+            inside="https://localhost/hooks",
+            outside="https://203.0.113.7/hooks",
+            nowhere="https://nowhere.invalid/hooks",
+            shop="https://9.9.9.9/hooks",
+        )
+    }
+    await stack.execute(
+        "INSERT INTO changes (family, size, changes, changed_at) "
+        "VALUES ('orders', 3, '', now() - interval '5 minutes');"
+        "INSERT INTO change_counts VALUES ('orders', 'committed', 0, 3)"
+    )
+    _, findings = examined(stack, **told)
+    _, off = examined(stack, **told, STOCKHOOK_CHANGES="false")
+    meant = examined(stack, **told, STOCKHOOK_CHANGES_PRIVATE_TARGETS="true")[1]
+    await stack.execute("TRUNCATE changes, change_counts")
+
+    levels = {
+        finding["what"].partition(", the oldest")[0]: finding["level"]
+        for finding in findings
+        if finding["subject"] == "changes"
+    }
+    assert levels == {
+        "inside (localhost) leads to 127.0.0.1, which is not public: nothing is posted there": "error",
+        "outside (203.0.113.7) leads to 203.0.113.7, which is not public: nothing is posted there": "error",
+        "nowhere (nowhere.invalid) leads nowhere": "error",
+        "shop (9.9.9.9) leads to 9.9.9.9": "ok",
+        "3 wait to be published": "warning",
+    }
+    assert {"inside (localhost) leads to 127.0.0.1"} <= {finding["what"] for finding in meant}
+    assert [finding["what"] for finding in off if "STOCKHOOK_CHANGES is false" in finding["what"]]
+    assert [finding for finding in off if "does another process publish?" in finding["remedy"]]
+    assert "hunter2" not in json.dumps(findings)
+    assert base64.b64encode(b"hunter2-hunter2-hunter2-").decode() not in json.dumps(findings)
 
 
 async def test_what_cannot_be_reached_is_said_and_the_rest_is_shown(stack: Stack) -> None:
