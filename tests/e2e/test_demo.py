@@ -42,6 +42,7 @@ async def test_every_scene_is_played_and_what_is_told_is_in_the_tables(
     for words in (
         "a new pickup was asked for, by an action",
         "the API told what comes back, and what it is worth",
+        "$ stockhook actions list",
         "$ stockhook explain buyback",
         "CollectionItemPickupMissedEvent",
         "status: missed_pickup -> pickup_scheduled",

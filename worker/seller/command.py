@@ -32,12 +32,21 @@ from worker.invocation import (
 )
 from worker.outbound import CallFailed, NoAccess, OddAnswer, Refused, Unavailable
 from worker.seller.account import account_of
-from worker.seller.client import BadOrderId, Seller, Taken, check_order_id, selling
+from worker.seller.client import BadOrderId, Seller, Taken, Told, check_order_id, selling
 from worker.seller.details import BadDetails, read_details
-from worker.seller.requests import MOST_SLOTS, DropoffRequest, PickupRequest, Slot
+from worker.seller.requests import (
+    MOST_SLOTS,
+    DropoffRequest,
+    PickupCapabilities,
+    PickupRequest,
+    Read,
+    ShipmentCapabilities,
+    Slot,
+)
 from worker.settings import PREFIX, BadSettings, read_settings
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Read)
 Document = Mapping[str, object] | Sequence[object]
 
 buyback = App(
@@ -80,20 +89,14 @@ def shipment_capabilities(order_id: str, /, *, later: Later = NOW, json: Json = 
     order_id
         Its id at the platform.
     """
-    with _in_words():
-        if _is_enqueued(
-            later, kinds.SHIPMENT_CAPABILITIES, order_id, lambda: kinds.OfOrder(order_id=order_id), json
-        ):
-            return
-        told = _ask(lambda seller: seller.shipment_capabilities(order_id))
-    if json:
-        _print_document(order_id, told.document)
-        return
-    table = Table("delivery", "possible")
-    table.add_row("pickup", _yes_or_no(told.read.pickup_allowed))
-    table.add_row("drop-off", _yes_or_no(told.read.dropoff_allowed))
-    _console().print(table)
-    _print_rest(told.document, known=("pickUpAllowed", "pickupAllowed", "dropOffAllowed", "dropoffAllowed"))
+    _tell(
+        order_id,
+        kinds.SHIPMENT_CAPABILITIES,
+        lambda seller: seller.shipment_capabilities(order_id),
+        _show_deliveries,
+        later=later,
+        json=json,
+    )
 
 
 @buyback.command(name="pickup-capabilities")
@@ -105,20 +108,14 @@ def pickup_capabilities(order_id: str, /, *, later: Later = NOW, json: Json = Fa
     order_id
         Its id at the platform.
     """
-    with _in_words():
-        if _is_enqueued(
-            later, kinds.PICKUP_CAPABILITIES, order_id, lambda: kinds.OfOrder(order_id=order_id), json
-        ):
-            return
-        told = _ask(lambda seller: seller.pickup_capabilities(order_id))
-    if json:
-        _print_document(order_id, told.document)
-        return
-    table = Table("slot", "from (UTC)", "to (UTC)")
-    for number, slot in enumerate(told.read.slots, start=1):
-        table.add_row(str(number), f"{slot.initial_slot:%a %Y-%m-%d %H:%M}", _end(slot))
-    _console().print(table)
-    _print_rest(told.document, known=("slots",))
+    _tell(
+        order_id,
+        kinds.PICKUP_CAPABILITIES,
+        lambda seller: seller.pickup_capabilities(order_id),
+        _show_slots,
+        later=later,
+        json=json,
+    )
 
 
 @buyback.command(name="pickup-request")
@@ -272,6 +269,42 @@ def _is_enqueued(
     else:
         print(f"it was asked for before, and is {asked.state}: stockhook actions show {asked.action_id}")
     return True
+
+
+def _tell(
+    order_id: str,
+    kind: str,
+    ask: Callable[[Seller], Awaitable[Told[M]]],
+    show: Callable[[Told[M]], None],
+    *,
+    later: Later,
+    json: bool,
+) -> None:
+    """What the platform says of an order; or have it asked later."""
+    with _in_words():
+        if _is_enqueued(later, kind, order_id, lambda: kinds.OfOrder(order_id=order_id), json):
+            return
+        told = _ask(ask)
+    if json:
+        _print_document(order_id, told.document)
+    else:
+        show(told)
+
+
+def _show_deliveries(told: Told[ShipmentCapabilities]) -> None:
+    table = Table("delivery", "possible")
+    table.add_row("pickup", _yes_or_no(told.read.pickup_allowed))
+    table.add_row("drop-off", _yes_or_no(told.read.dropoff_allowed))
+    _console().print(table)
+    _print_rest(told.document, known=("pickUpAllowed", "pickupAllowed", "dropOffAllowed", "dropoffAllowed"))
+
+
+def _show_slots(told: Told[PickupCapabilities]) -> None:
+    table = Table("slot", "from (UTC)", "to (UTC)")
+    for number, slot in enumerate(told.read.slots, start=1):
+        table.add_row(str(number), f"{slot.initial_slot:%a %Y-%m-%d %H:%M}", _end(slot))
+    _console().print(table)
+    _print_rest(told.document, known=("slots",))
 
 
 def _ask(ask: Callable[[Seller], Awaitable[T]]) -> T:
