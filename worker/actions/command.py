@@ -8,7 +8,7 @@ import orjson
 import uvloop
 from cyclopts import App
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from worker.actions import table
 from worker.database import Connection
@@ -17,6 +17,8 @@ from worker.dead.record import who
 from worker.invocation import FAILED, Json, begin, fail, failing_on, open_database, print_json
 
 actions = App(name="actions", help="What was asked of marketplaces, by events and by people.")
+
+ID_WIDTH = 36
 
 
 class _NotPossible(Exception):
@@ -139,16 +141,17 @@ def _shown(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_table(found: Sequence[Mapping[str, Any]]) -> Table:
-    shown = Table("id", "kind", "subject", "state", "attempts", "asked for", "outcome")
+    """In two columns, which fit a terminal of 80: an id that is cut short is no use to `show` and `retry`."""
+    shown = Table(
+        Column("action", min_width=ID_WIDTH, overflow="fold"), Column("what became of it", overflow="fold")
+    )
     for row in found:
+        asked_for = f"{row['created_at']:%Y-%m-%d %H:%M:%S}"
+        became = f"{row['state']}, attempt {row['attempts']}, asked for {asked_for}"
         shown.add_row(
-            str(row["action_id"]),
-            row["kind"],
-            printable(row["subject"]),
-            row["state"],
-            str(row["attempts"]),
-            f"{row['created_at']:%Y-%m-%d %H:%M:%S}",
-            printable(", ".join(_words(row["outcome"] or {}))),
+            f"{row['action_id']}\n{row['kind']}\n{printable(row['subject'])}",
+            "\n".join([became, *map(printable, _words(row["outcome"] or {}))]),
+            end_section=True,
         )
     return shown
 
