@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -150,7 +149,11 @@ class Performer:
             # The same delivered again, over another connection: by then the first has said what came of it.
             if before is not None:
                 await asyncio.wait([before])
-            await work()
+            try:
+                await work()
+            except (BrokerUnavailable, Unroutable, Stopped, LastedTooLong):
+                # What is not acknowledged comes again, over the next connection.
+                arrived.put_nowait(None)
 
         def ended(task: asyncio.Task[None]) -> None:
             if self._in_hand.get(action_id) is task:
@@ -173,19 +176,22 @@ class Performer:
 
     async def _see_to(self, clients: Clients, action_id: UUID, channel: Channel, delivery: Delivery) -> None:
         """Perform it if it is still to be done; the ack is the last thing that happens to the delivery."""
-        with suppress(BrokerUnavailable, Unroutable, Stopped, LastedTooLong):
+        try:
             copy = await self._patiently(lambda: self._perform(clients, action_id, delivery))
-            if copy is not None:
-                await publish_at_last(self.publisher, copy, self.stopping)
-            crash_point("action_settled")
-            await channel.ack(delivery.tag)
+        except LastedTooLong:
+            # Merely letting go of it would count towards the broker's delivery limit.
+            copy = _same_again(delivery)
+            log.warning("action.given_back", action_id=str(action_id))
+        if copy is not None:
+            await publish_at_last(self.publisher, copy, self.stopping)
+        crash_point("action_settled")
+        await channel.ack(delivery.tag)
 
     async def _note_dead(self, action_id: UUID, channel: Channel, delivery: Delivery) -> None:
-        with suppress(BrokerUnavailable, Stopped, LastedTooLong):
-            # One of ours says why, and was written down before it was published.
-            if "x-reason" not in delivery.headers:
-                await self._patiently(lambda: self._give_up(action_id))
-            await channel.ack(delivery.tag)
+        # One of ours says why, and was written down before it was published.
+        if "x-reason" not in delivery.headers:
+            await self._patiently(lambda: self._give_up(action_id))
+        await channel.ack(delivery.tag)
 
     async def _give_up(self, action_id: UUID) -> None:
         async with self.database.transaction() as connection:
@@ -313,6 +319,14 @@ def next_step(
         return step
     enough = (delay for delay in delays if delay >= max(step.delay, retry_after))
     return Retry(next(enough, delays[-1]), step.attempt)
+
+
+def _same_again(delivery: Delivery) -> Message:
+    headers: dict[str, str | int] = {
+        "x-action-id": str(delivery.headers.get("x-action-id", "")),
+        "x-attempt": _attempt_of(delivery),
+    }
+    return Message(RETURN, family_queue(ACTIONS), delivery.type, headers, delivery.body)
 
 
 def _copy(delivery: Delivery, queue: str, attempt: int, reason: str) -> Message:
