@@ -115,11 +115,20 @@ def decide(part: Part | None, event: Event[PartEvent]) -> Decision[Part]:
     history = known if change in known else tuple(sorted((*known, change)))
     odd_before = list(sequence_findings(event.payload.entity_id, known, seen_before))
     odd_after = list(sequence_findings(event.payload.entity_id, history, seen))
+    withdrawn = tuple(odd for odd in odd_before if odd not in odd_after)
     return Decision(
         _after(part, event.payload, change, history, seen),
-        findings=(*(odd for odd in odd_after if odd not in odd_before), *_status_findings(event)),
-        withdrawn=tuple(odd for odd in odd_before if odd not in odd_after),
+        findings=(
+            *(odd for odd in odd_after if odd not in odd_before or _key(odd) in map(_key, withdrawn)),
+            *_status_findings(event),
+        ),
+        withdrawn=withdrawn,
     )
+
+
+def _key(finding: Finding) -> tuple[str, UUID | None]:
+    """Under an id that was used twice lie two findings: with the one goes the other, which is noted anew."""
+    return (finding.kind, finding.event_id)
 
 
 def _after(

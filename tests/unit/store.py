@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from consumers.family import Communication, Connection, Event, Finding, project
+from consumers.family import Communication, Connection, Effects, Event, Finding, project
 from consumers.inventory.decide import Change, Part, needs_history, with_history
 from consumers.registry import AnyFamily
 from schemas.changes import Change as Told
@@ -17,6 +17,10 @@ class NoConnection:
 
     async def execute(self, query: str, *args: object) -> str:
         raise AssertionError("the store has no database")
+
+
+def _key(found: Finding) -> tuple[object, ...]:
+    return (found.kind, found.entity_id, found.event_id)
 
 
 @dataclass
@@ -41,11 +45,18 @@ class Store:
         self.log += new
         family = replace(self.family, load=self._load, save=self._save)
         effects = await project(family, NoConnection(), new, tells=True, asks=KINDS)
-        self.findings -= effects.withdrawn
-        self.findings |= effects.findings
+        self._note(effects)
         self.communications |= set(effects.communications)
         self.told += effects.changes
         self.asked |= {action.key for action in effects.actions}
+
+    def _note(self, effects: Effects) -> None:
+        """As the table has them: a finding's words are no part of its key, and the greater stand."""
+        gone = {_key(found) for found in effects.withdrawn}
+        rows = {_key(found): found for found in self.findings if _key(found) not in gone}
+        for found in effects.findings:
+            rows[_key(found)] = max(found, rows.get(_key(found), found), key=lambda one: one.words)
+        self.findings = set(rows.values())
 
     async def _load(self, _: Connection, events: Sequence[Event[Any]]) -> Mapping[Any, Any]:
         keys = {self.family.key(event.payload) for event in events}

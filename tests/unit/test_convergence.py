@@ -188,6 +188,19 @@ def _name(payload: Payload, number: int) -> object:
     return f"observed {number}" if isinstance(payload, Observation) else number
 
 
+def test_of_two_findings_under_an_id_that_was_used_twice_one_outlives_the_other() -> None:
+    """What slips in between mends the first step to `reserved`, and not the second."""
+    told = [
+        events.claimed(events.part("returned"), 1),
+        events.claimed(events.part("reserved", 2), 2),
+        events.claimed(events.part("sold", 2), 3),
+        events.claimed(events.part("reserved", 3), 2),
+        events.claimed(events.part("in_warehouse", 1), 4),
+    ]
+    for batches in ([[event] for event in told], [told], [told[:4], told[4:]], [told[::-1]]):
+        assert [finding.words for finding in apply("inventory", batches).findings] == ["sold became reserved"]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @given(data=st.data())
 def test_whoever_goes_by_id_and_sequence_ends_where_the_rows_are(family: str, data: st.DataObject) -> None:
