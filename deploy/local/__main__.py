@@ -22,7 +22,7 @@ from deploy.local.programs import (
     with_libraries,
 )
 from deploy.local.run import run_product, run_services
-from deploy.local.services import DEV, PACKAGES, AlreadyRunning, Unavailable, is_running
+from deploy.local.services import DEMO, DEV, PACKAGES, AlreadyRunning, Unavailable, is_running
 
 REASONS = (AlreadyRunning, Unavailable, StartFailed, DownloadFailed, NoFreePort)
 
@@ -96,8 +96,9 @@ def find_psql() -> tuple[Path, dict[str, str]] | None:
 
 
 def clean() -> int:
-    if is_running(DEV):
-        raise AlreadyRunning("`make run` is up: stop it first")
+    for state, started_by in ((DEV, "make run"), (DEMO, "make demo")):
+        if is_running(state):
+            raise AlreadyRunning(f"`{started_by}` is up: stop it first")
     shutil.rmtree(DEV, ignore_errors=True)
     return 0
 

@@ -26,7 +26,7 @@ from deploy.local.run import (
 )
 from deploy.local.scenes import WIDTH, SceneFailed, Stage, play
 from deploy.local.secrets import remembered_secrets
-from deploy.local.services import CHECKOUT, DEV, Announce, Services, fresh_log, local_services
+from deploy.local.services import CHECKOUT, DEMO, Announce, Services, fresh_log, local_services
 from worker.simulate.command import client_settings
 
 __all__ = ["WIDTH", "run_demo", "show"]
@@ -40,20 +40,19 @@ def run_demo(console: Console) -> int:
 
     Raises: As `local_services` and `show`.
     """
-    state = DEV / "demo"
     forget_settings()
     try:
         with ExitStack() as stack:
             stack.enter_context(stop_signals())
             announce = progress(console)
-            services = stack.enter_context(local_services(state, durable=False, announce=announce))
-            show(services, state, console, announce)
+            services = stack.enter_context(local_services(DEMO, durable=False, announce=announce))
+            show(services, DEMO, console, announce)
     except Stopped:
         console.print("stopped")
         return 1
     except SceneFailed as failure:
         console.print(f"\nthe demo failed: {failure}", style="red", markup=False, highlight=False)
-        console.print(f"the logs are in {(state / 'log').relative_to(CHECKOUT)}/", highlight=False)
+        console.print(f"the logs are in {(DEMO / 'log').relative_to(CHECKOUT)}/", highlight=False)
         return 1
     console.print("\nAll of it is stopped, and its data gone. To play on: `make run`.", highlight=False)
     return 0

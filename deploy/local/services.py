@@ -23,6 +23,7 @@ from deploy.local.secrets import remembered_secrets
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEV = CHECKOUT / ".dev"
+DEMO = DEV / "demo"
 PACKAGES = DEV / "packages"
 # How long what an earlier, killed run left behind may take to save its data.
 SWEEP_SECONDS = 15

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from deploy.local.demo import show
 from deploy.local.scenes import SceneFailed, Stage
-from deploy.local.services import CHECKOUT, DEV, Services, locked
+from deploy.local.services import CHECKOUT, DEMO, Services, locked
 from tests.stack import Stack
 from worker.simulate.server import serving
 from worker.simulate.simulation import Simulation
@@ -64,9 +64,8 @@ async def test_a_scene_that_fails_says_what_did_not_happen() -> None:
 
 
 def test_two_demos_at_once_are_refused() -> None:
-    state = DEV / "demo"
-    state.mkdir(parents=True, exist_ok=True)
-    with locked(state):
+    DEMO.mkdir(parents=True, exist_ok=True)
+    with locked(DEMO):
         done = subprocess.run(
             [sys.executable, "-m", "deploy.local", "demo"],
             cwd=CHECKOUT,
