@@ -349,3 +349,43 @@ async def test_doctor_says_when_actions_cannot_be_done(platform: Platform) -> No
     ((level, what),) = of_actions(ill.stdout)
     assert level == "error"
     assert "STOCKHOOK_BUYBACK_CLIENT_ID" in what
+
+
+async def test_dead_letters_are_taken_off_the_queue_since_the_table_has_them(platform: Platform) -> None:
+    """One of ours, whose ladder is climbed, and one that the broker gave up on, as it does by itself."""
+    stack = platform.stack
+    platform.fail(Kind.NOT_JSON, f"{ORDER}/pickup-capabilities")
+    assert stack.run("buyback", "pickup-capabilities", ORDER, "--enqueue").returncode == 0
+    await stack.execute(
+        "INSERT INTO actions (kind, key, subject, request, published_at) "
+        "VALUES ('buyback.dropoff_request', 'k', 'order-2', '{}', now())"
+    )
+    (given_up,) = await stack.fetch("SELECT action_id FROM actions WHERE key = 'k'")
+    letter = message(given_up["action_id"], "buyback.dropoff_request")
+    async with stack.broker.connection() as link:
+        await (await link.channel()).publish(replace(letter, routing_key="stockhook.actions.dead"), 5)
+    await stack.started("consume", "orders", STOCKHOOK_KEEP_DEAD_LETTERS="true")
+    rows = {row["subject"]: row["outcome"]["reason"] for row in await platform.settled("failed", "failed")}
+    await until(lambda: _is_quiet(stack), "no queue holds any of it")
+
+    assert rows == {
+        ORDER: "the answer is no JSON",
+        "order-2": "the broker gave up on it: it ended its consumer too often",
+    }
+    assert platform.asked("order-2/dropoff-request") == 0
+
+
+async def test_who_is_stopped_waits_for_what_must_not_be_repeated(platform: Platform) -> None:
+    stack = platform.stack
+    platform.fail(Kind.SLOW, "dropoff-request", times=1, seconds=2)
+    assert stack.run("buyback", "dropoff-request", ORDER, "--enqueue").returncode == 0
+    stopped = await stack.started("consume", "orders")
+
+    async def is_under_way() -> bool:
+        return platform.trade_in.orders[ORDER].delivery is not None
+
+    await until(is_under_way, "the request is there, its answer not yet")
+    code = await asyncio.to_thread(stopped.stop)
+    (row,) = await platform.actions()
+
+    assert (code, row["state"], row["outcome"]) == (0, "done", {"status": 201})
