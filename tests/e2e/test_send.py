@@ -246,7 +246,7 @@ async def test_an_interrupted_play_sums_up_what_it_did() -> None:
             # A shell that runs tests in the background has them ignore it, and they would hand that on.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
-        await until(lambda: _at_least(len(server.requests), 10), "some are sent")
+        await until(lambda: _at_least(len(server.requests), 20), "some are sent")
         process.send_signal(signal.SIGINT)
         out, error = await process.communicate()
 
