@@ -14,12 +14,14 @@ async def test_status_shows_where_everything_is(stack: Stack) -> None:
     found = stack.run("status", "--json")
     told = json.loads(found.stdout)
     orders = next(family for family in told["families"] if family["family"] == "orders")
+    actions = next(queues for queues in told["families"] if queues["family"] == "actions")
 
     assert found.returncode == 0
     assert (told["broker"], told["database"], told["quarantine"]) == ("reachable", "reachable", 1)
     assert orders["queue"] == 1
     assert orders["retry"] == {"1s": 0, "2s": 0, "3s": 0}
     assert (orders["dead"], orders["consumers"]) == (0, 0)
+    assert (actions["queue"], actions["retry"], actions["dead"]) == (0, orders["retry"], 0)
     assert told["rows"]["orders"] == 0
 
 
