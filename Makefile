@@ -34,11 +34,12 @@ bench: bootstrap  ## measure the product beside what else one could take (ARGS="
 	@deploy/local/bootstrap bench
 	@exec $(PYTHON) -m tests.bench $(ARGS)
 
-check: bootstrap  ## format, lint, types, import contracts, unit tests
+check: bootstrap  ## format, lint, types, import contracts, whether every test can be read, unit tests
 	@$(PYTHON) -m ruff format --check --quiet .
 	@$(PYTHON) -m ruff check --quiet .
 	@$(PYTHON) -m mypy
 	@.venv/bin/lint-imports
+	@$(PYTHON) -m pytest --collect-only -qq >/dev/null
 	@$(PYTHON) -m pytest -q tests/unit
 
 check-deploy: bootstrap  ## what lies in deploy/: container, compose, Kubernetes, systemd, RabbitMQ, Prometheus, Grafana
