@@ -214,6 +214,12 @@ def begin_ingest(providers: Iterable[str]) -> None:
             SECRET_USED.labels(provider, position)
 
 
+def begin_webhook(subscriber: str) -> None:
+    """Have each count of this subscriber at 0."""
+    for result in ("delivered", "failed", "dead"):
+        WEBHOOKS.labels(subscriber, result)
+
+
 def begin_family(family: str, steps: Iterable[str]) -> None:
     """Have each count of this family at 0."""
     for counter in (APPLIED, DUPLICATES, STALE, FINDINGS, DEAD, BATCH_EVENTS, BATCH_SECONDS):

@@ -56,10 +56,13 @@ def has_got(target: Endpoint, requests: int) -> Any:
 async def test_a_change_is_posted_signed(stack: Stack, tell: Tell) -> None:
     async with endpoint() as shop:
         tell(("shop", shop.url))
-        await stack.started("run")
+        worker = await stack.started("run")
         await stack.post_ovoko(status_change(1, "13", "sold"))
         await until(has_got(shop, 1), "it is told")
+        counted = (await stack.ops(worker.ops_port, "/metrics")).text
 
+    # A count that began with the first failure would show no increase.
+    assert 'stockhook_webhooks_total{result="dead",subscriber="shop"} 0.0' in counted
     (request,) = shop.requests
     event, headers = event_of(request), request.headers
     signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + request.body

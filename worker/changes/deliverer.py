@@ -48,6 +48,7 @@ class Deliverer:
 
     async def run(self) -> None:
         """Deliver until we stop, whatever happens to broker and endpoint meanwhile."""
+        metrics.begin_webhook(self.subscriber.name)
         target = Target.of(
             self.subscriber.url,
             self.subscriber.key,
@@ -102,7 +103,11 @@ class Deliverer:
 
     async def _deliver_all(self, channel: Channel, target: Target, batch: Sequence[Delivery]) -> None:
         for wave in waves(batch, lambda delivery: delivery.headers.get("x-subject")):
-            await asyncio.gather(*(self._deliver(target, delivery) for delivery in wave))
+            posts = (self._deliver(target, delivery) for delivery in wave)
+            # All are waited for: a post that went on would be overtaken by the next session's.
+            for result in await asyncio.gather(*posts, return_exceptions=True):
+                if result is not None:
+                    raise result
         crash_point("change_delivered")
         await channel.ack_up_to(batch[-1].tag)
 
