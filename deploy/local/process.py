@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -38,7 +39,9 @@ class Process:
 
     def signal(self, number: signal.Signals) -> None:
         if self.lives():
-            os.kill(self.pid, number)
+            # It may end before we come to it.
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
 
 @dataclass(frozen=True, slots=True)
