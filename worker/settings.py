@@ -1,6 +1,7 @@
 """The configuration: environment variables, or files of the same names in a secrets folder."""
 
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,13 +12,18 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    FilePath,
     IPvAnyAddress,
     SecretStr,
     ValidationError,
     ValidationInfo,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from worker.changes.subscriber import Subscriber, read_subscribers
 from worker.exposure import (
@@ -39,6 +45,38 @@ def _split(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
+
+
+def _delays(value: object) -> object:
+    """`none` is no retry schedule. (What is empty is not set, and the default counts.)"""
+    if not isinstance(value, str):
+        return value
+    if value.strip().lower() == "none":
+        return ()
+    listed = _split(value)
+    if not listed:
+        raise ValueError("must be seconds, comma-separated, or none for no retry schedule")
+    return listed
+
+
+def _port(value: object) -> object:
+    """A Service of Kubernetes sets variables of its own in every pod, such as STOCKHOOK_INGEST_PORT."""
+    if isinstance(value, str) and re.match(r"(tcp|udp|sctp)://", value):
+        raise ValueError(
+            "must be a number; Kubernetes sets this for a Service of the same name: "
+            "set enableServiceLinks: false in the pod template"
+        )
+    return value
+
+
+def _readable(path: Path) -> Path:
+    try:
+        if not path.is_file():
+            raise ValueError("does not name a file")
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
 
 
 def _amqp_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
@@ -132,12 +170,14 @@ def _ascending(delays: tuple[int, ...]) -> tuple[int, ...]:
 
 
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
+Port = Annotated[int, BeforeValidator(_port)]
+ReadableFile = Annotated[Path, AfterValidator(_readable)]
 
 
 class Settings(BaseSettings):
     """Read once at the start of a process."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
 
     # The URLs are judged by what stands above them.
     environment: Literal["production", "development"] = Field(
@@ -148,21 +188,21 @@ class Settings(BaseSettings):
         default=False,
         description="Whether broker and database may be on other machines without TLS",
     )
-    amqp_ca_file: FilePath | None = Field(
+    amqp_ca_file: ReadableFile | None = Field(
         default=None, description="CA that signed the broker's certificate, where the system does not know it"
     )
-    amqp_certificate_file: FilePath | None = Field(
+    amqp_certificate_file: ReadableFile | None = Field(
         default=None, description="Certificate that we show the broker (PEM)"
     )
-    amqp_key_file: FilePath | None = Field(default=None, description="Its private key")
-    database_ca_file: FilePath | None = Field(
+    amqp_key_file: ReadableFile | None = Field(default=None, description="Its private key")
+    database_ca_file: ReadableFile | None = Field(
         default=None,
         description="CA that signed the database's certificate; with it, `sslmode` is `verify-full`",
     )
-    database_certificate_file: FilePath | None = Field(
+    database_certificate_file: ReadableFile | None = Field(
         default=None, description="Certificate that we show the database (PEM)"
     )
-    database_key_file: FilePath | None = Field(default=None, description="Its private key")
+    database_key_file: ReadableFile | None = Field(default=None, description="Its private key")
     amqp_url: Annotated[SecretStr, AfterValidator(_amqp_url)] = Field(
         default=SecretStr("amqp://localhost:5672/"), description="RabbitMQ, 3.10 or newer"
     )
@@ -181,9 +221,9 @@ class Settings(BaseSettings):
         "`stockhook topology` has",
     )
     ingest_host: str = Field(default="127.0.0.1", description="Address that the ingest listens on")
-    ingest_port: int = Field(default=8080, ge=1, le=65535, description="Port of the ingest")
+    ingest_port: Port = Field(default=8080, ge=1, le=65535, description="Port of the ingest")
     ops_host: str = Field(default="127.0.0.1", description="Address of `/metrics`, `/livez`, `/readyz`")
-    ops_port: int = Field(
+    ops_port: Port = Field(
         default=9090,
         ge=1,
         le=65534,
@@ -250,9 +290,12 @@ class Settings(BaseSettings):
     retry_delays: Annotated[
         tuple[Annotated[int, Field(ge=1, le=86_400)], ...],
         NoDecode,
-        BeforeValidator(_split),
+        BeforeValidator(_delays),
         AfterValidator(_ascending),
-    ] = Field(default=(7, 35, 175), description="Seconds before each further attempt at an event")
+    ] = Field(
+        default=(7, 35, 175),
+        description="Seconds before each further attempt at an event, comma-separated; `none` for no retries",
+    )
     prefetch: int = Field(
         default=400, ge=1, le=2000, description="Deliveries a family holds unacknowledged at most"
     )
@@ -320,6 +363,18 @@ class Settings(BaseSettings):
         default="info", description="Lines below this level are left out"
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """A variable counts before a file of the same name. We read the files: theirs raises tracebacks."""
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _from_files())
+
     @property
     def delays(self) -> tuple[timedelta, ...]:
         return tuple(timedelta(seconds=seconds) for seconds in self.retry_delays)
@@ -345,18 +400,49 @@ class Settings(BaseSettings):
 
 
 def read_settings() -> Settings:
-    """Read the environment, and the folder that STOCKHOOK_SECRETS_DIR names.
+    """Read the environment, and the folder that STOCKHOOK_SECRETS_DIR names. What is empty is not set.
 
     Raises:
-        BadSettings: A value breaks its rule.
+        BadSettings: A value breaks its rule, or a file cannot be read.
     """
-    folder = os.environ.get(f"{PREFIX}SECRETS_DIR")
-    if folder and not Path(folder).is_dir():
-        raise BadSettings(f"{PREFIX}SECRETS_DIR: no such folder: {folder}")
     try:
-        return Settings(_secrets_dir=folder)
+        return Settings()
     except ValidationError as error:
         raise BadSettings("\n".join(_sentence(detail) for detail in error.errors())) from None
+
+
+def _from_files() -> dict[str, str]:
+    """The settings that have a file in the secrets folder which is not empty.
+
+    Raises:
+        BadSettings
+    """
+    named = os.environ.get(f"{PREFIX}SECRETS_DIR")
+    if not named:
+        return {}
+    folder = Path(named).expanduser()
+    try:
+        if not folder.is_dir():
+            raise BadSettings(f"{PREFIX}SECRETS_DIR: no such folder: {named}")
+        files = {path.name.upper(): path for path in sorted(folder.iterdir())}
+    except OSError as error:
+        raise BadSettings(f"{PREFIX}SECRETS_DIR: cannot be read: {error.strerror} ({named})") from None
+    found = {name: files[key] for name in Settings.model_fields if (key := PREFIX + name.upper()) in files}
+    texts = {name: _text(name, path) for name, path in found.items()}
+    return {name: text for name, text in texts.items() if text}
+
+
+def _text(name: str, path: Path) -> str:
+    """Raises: BadSettings."""
+    try:
+        return _readable(path).read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        fault = "is not UTF-8"
+    except OSError as error:
+        fault = f"cannot be read: {error.strerror}"
+    except ValueError as error:
+        fault = str(error)
+    raise BadSettings(f"{PREFIX}{name.upper()}: {path} {fault}")
 
 
 def _sentence(detail: object) -> str:
@@ -364,5 +450,5 @@ def _sentence(detail: object) -> str:
     name = str(detail["loc"][0])
     rule = str(detail["msg"]).removeprefix("Value error, ")
     secret = "SecretStr" in str(Settings.model_fields[name].annotation)
-    given = "" if secret else f" (given: {os.environ.get(PREFIX + name.upper(), detail['input'])!r})"
-    return f"{PREFIX}{name.upper()}: {rule}{given}"
+    given = os.environ.get(PREFIX + name.upper()) or detail["input"]
+    return f"{PREFIX}{name.upper()}: {rule}" + ("" if secret else f" (given: {given!r:.200})")

@@ -44,8 +44,9 @@ async def run_all(settings: Settings) -> int:
 
 def obey_parent() -> None:
     """Stop when the `stockhook run` that started us does, also when that is killed."""
-    if PARENT in os.environ:
-        stop_with_parent(int(os.environ[PARENT]))
+    parent = os.environ.get(PARENT)
+    if parent:
+        stop_with_parent(int(parent))
 
 
 async def _spawn(arguments: Sequence[str], extra: Mapping[str, str]) -> asyncio.subprocess.Process:

@@ -1,6 +1,7 @@
 """deploy/kubernetes against Kubernetes' own schemas, and against what the product promises."""
 
 import json
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,26 @@ def test_pods_may_do_little(workload: dict[str, Any]) -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert {"requests", "limits"} <= set(container["resources"])
+
+
+def pod_templates(part: object) -> Iterator[dict[str, Any]]:
+    """Every specification of a pod in a resource, however deep."""
+    if isinstance(part, dict):
+        if "containers" in part:
+            yield part
+        for inner in part.values():
+            yield from pod_templates(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from pod_templates(inner)
+
+
+def test_no_pod_gets_the_variables_that_kubernetes_makes_of_service_names() -> None:
+    """A Service `stockhook-ingest` would set STOCKHOOK_INGEST_PORT to `tcp://…`."""
+    found = list(pod_templates([*RESOURCES, *CUSTOM_RESOURCES]))
+
+    assert len(found) >= len(WORKLOADS)
+    assert [pod for pod in found if pod.get("enableServiceLinks") is not False] == []
 
 
 @every_workload

@@ -74,7 +74,7 @@ def test_which_hosts_are_other_machines(url: str, hosts: list[str]) -> None:
         ("DATABASE_URL", f"postgresql://us:{STRONG}@db/x?sslmode=prefer", "to db in clear"),
         ("DATABASE_URL", "postgresql://us:hunter2@db/x?sslmode=require", "is shorter than 12"),
         ("MANAGEMENT_URL", f"http://us:{STRONG}@broker:15672", "to broker in clear: use https://"),
-        ("AMQP_CA_FILE", "/nowhere/ca.pem", "Path does not point to a file"),
+        ("AMQP_CA_FILE", "/nowhere/ca.pem", "does not name a file"),
     ],
 )
 def test_production_is_safe_by_default(

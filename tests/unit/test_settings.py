@@ -1,11 +1,16 @@
 """A bad setting is a sentence: key, rule, what was given; never a secret."""
 
+import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from worker.settings import BadSettings, read_settings
+from worker.settings import PREFIX, BadSettings, Settings, read_settings
+
+NAMES = tuple(Settings.model_fields)
+PORTS = tuple(name for name in NAMES if name.endswith("_port"))
 
 
 def test_defaults_suit_a_machine_of_ones_own() -> None:
@@ -64,6 +69,17 @@ def test_secrets_can_come_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: 
             "here",
             "STOCKHOOK_BUYBACK_REAL_IP: value is not a valid IPv4 or IPv6 address (given: 'here')",
         ),
+        (
+            "RETRY_DELAYS",
+            " , ",
+            "STOCKHOOK_RETRY_DELAYS: must be seconds, comma-separated, or none for no retry schedule "
+            "(given: ' , ')",
+        ),
+        (
+            "AMQP_CA_FILE",
+            "/nowhere",
+            "STOCKHOOK_AMQP_CA_FILE: does not name a file (given: '/nowhere')",
+        ),
         ("SECRETS_DIR", "/nowhere", "STOCKHOOK_SECRETS_DIR: no such folder: /nowhere"),
     ],
 )
@@ -77,6 +93,108 @@ def test_a_bad_setting_is_a_sentence(
 
     assert str(raised.value) == sentence
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_setting_that_is_set_but_empty_is_not_set(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"STOCKHOOK_{name.upper()}", "")
+
+    assert read_settings() == Settings()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_empty_file_of_the_secrets_folder_is_a_setting_that_is_not_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / f"stockhook_{name}").write_text("\n")
+    expected = Settings()
+    monkeypatch.setenv("STOCKHOOK_SECRETS_DIR", str(tmp_path))
+
+    assert read_settings() == expected
+
+
+def test_an_empty_name_of_the_secrets_folder_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOCKHOOK_SECRETS_DIR", "")
+
+    assert read_settings() == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "file", "expected"),
+    [("one", "two", "one"), ("", "two", "two"), ("one", "", "one"), ("", "", "127.0.0.1")],
+)
+def test_a_variable_counts_before_a_file_where_it_is_not_empty(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, file: str, expected: str
+) -> None:
+    (tmp_path / "STOCKHOOK_OPS_HOST").write_text(file)
+    monkeypatch.setenv("STOCKHOOK_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("STOCKHOOK_OPS_HOST", variable)
+
+    assert read_settings().ops_host == expected
+
+
+@pytest.mark.parametrize("value", ["none", "None", " none "])
+def test_no_retry_schedule_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("STOCKHOOK_RETRY_DELAYS", value)
+
+    assert read_settings().delays == ()
+
+
+@pytest.mark.parametrize("name", PORTS)
+@pytest.mark.parametrize("value", ["tcp://10.96.12.7:80", "udp://[fd00::7]:80"])
+def test_a_port_that_kubernetes_made_of_a_service_name_says_how_to_switch_that_off(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"STOCKHOOK_{name.upper()}", value)
+
+    with pytest.raises(BadSettings) as raised:
+        read_settings()
+
+    assert str(raised.value) == (
+        f"STOCKHOOK_{name.upper()}: must be a number; Kubernetes sets this for a Service of the same name: "
+        f"set enableServiceLinks: false in the pod template (given: {value!r})"
+    )
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def what_is_not_utf8(path: Path) -> None:
+    path.write_bytes(b"se\xffret-canary")
+
+
+def a_link_to_itself(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def what_we_may_not_read(path: Path) -> None:
+    path.write_text("secret-canary")
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
+
+
+@pytest.mark.parametrize(
+    ("make", "rule"),
+    [
+        (a_folder, "does not name a file"),
+        (a_link_to_itself, "does not name a file"),
+        (what_is_not_utf8, "is not UTF-8"),
+        (what_we_may_not_read, "cannot be read: Permission denied"),
+    ],
+)
+def test_a_secrets_file_that_cannot_be_read_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make: Callable[[Path], None], rule: str
+) -> None:
+    path = tmp_path / "stockhook_ovoko_secrets"
+    make(path)
+    monkeypatch.setenv("STOCKHOOK_SECRETS_DIR", str(tmp_path))
+
+    with pytest.raises(BadSettings) as raised:
+        read_settings()
+
+    assert str(raised.value) == f"{PREFIX}OVOKO_SECRETS: {path} {rule}"
 
 
 @pytest.mark.parametrize(
