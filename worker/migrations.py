@@ -8,6 +8,7 @@ import asyncpg
 
 import schemas
 from worker.database import Connection, Database
+from worker.locks import LOCK, UNLOCK, AdvisoryLock
 
 FOLDER = Path(schemas.__file__).parent / "migrations"
 
@@ -15,8 +16,6 @@ FOLDER = Path(schemas.__file__).parent / "migrations"
 LONGEST_SECONDS = 24 * 3600
 
 # Any number of its own: two deployments that migrate at once take turns.
-LOCK = "SELECT pg_advisory_lock(7357017175)"
-UNLOCK = "SELECT pg_advisory_unlock(7357017175)"
 
 # dbmate's own table: either tool can go on where the other stopped.
 CREATE_TABLE = """
@@ -82,7 +81,7 @@ async def migrate(database: Database) -> list[Migration]:
     async with database.connection() as connection:
         await connection.execute("SET statement_timeout = 0")
         await connection.execute("SET lock_timeout = 0")
-        await connection.execute(LOCK, timeout=LONGEST_SECONDS)
+        await connection.execute(LOCK, AdvisoryLock.MIGRATIONS, timeout=LONGEST_SECONDS)
         try:
             await connection.execute(CREATE_TABLE)
             applied = await _applied(connection)
@@ -90,7 +89,7 @@ async def migrate(database: Database) -> list[Migration]:
             for migration in missing:
                 await _apply(connection, migration)
         finally:
-            await connection.execute(UNLOCK)
+            await connection.execute(UNLOCK, AdvisoryLock.MIGRATIONS)
             await connection.execute("RESET statement_timeout")
             await connection.execute("RESET lock_timeout")
     return missing

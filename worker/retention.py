@@ -13,6 +13,7 @@ import uvloop
 from worker.database import Connection, Database
 from worker.failure import describe
 from worker.invocation import FAILED, Flag, Json, begin, fail, failing_on, open_database, print_json
+from worker.locks import TRY_LOCK, UNLOCK, AdvisoryLock
 from worker.patience import pause
 from worker.settings import Settings
 
@@ -26,10 +27,6 @@ LOCK_TRIES = 40
 
 # Small enough that what else is written does not notice.
 BATCH = 1_000
-
-# One at a time, also where many consumers run.
-TRY_LOCK = "SELECT pg_try_advisory_lock(7357017177)"
-UNLOCK = "SELECT pg_advisory_unlock(7357017177)"
 
 # A month's partition, its events applied before its upper bound; named as add_event_log_months does.
 OLD_MONTHS = """
@@ -119,7 +116,7 @@ async def retain(
         DatabaseUnavailable
     """
     async with database.connection() as connection:
-        if not await connection.fetchval(TRY_LOCK):
+        if not await connection.fetchval(TRY_LOCK, AdvisoryLock.RETENTION):
             return None
         try:
             months: Sequence[Month] = ()
@@ -134,7 +131,7 @@ async def retain(
                 before = now - timedelta(days=settings.dead_letter_days)
                 letters = await _letters(connection, before, dry_run=dry_run)
         finally:
-            await connection.execute(UNLOCK)
+            await connection.execute(UNLOCK, AdvisoryLock.RETENTION)
     return Retained(tuple(months), rest, letters, dry_run)
 
 
@@ -192,7 +189,9 @@ async def retain_regularly(database: Database, settings: Settings, stopping: asy
     while not stopping.is_set():
         try:
             found = await retain(database, settings, datetime.now(UTC))
-            if found is not None and (found.months or found.events_without_month or found.dead_letters):
+            if found is None:
+                log.info("retention.skipped", reason="another process is dropping what is past its days")
+            elif found.months or found.events_without_month or found.dead_letters:
                 log.info(
                     "retention.dropped",
                     months=[month.name for month in found.months],

@@ -15,8 +15,8 @@ from tests.e2e.test_dead_letters import BROKEN, KEEPING, UNKNOWN, kept, put
 from tests.e2e.test_ladder import CURE, POISON, sold
 from tests.stack import BUYBACK_TOKEN, Stack, until
 from worker.channel import Message
-from worker.dead.replay import TRY_LOCK
 from worker.ingest.intake import take_again
+from worker.locks import TRY_LOCK, AdvisoryLock
 from worker.topology import RETURN
 
 ACCOUNT = "GB33BUKB20201555555555"
@@ -368,7 +368,7 @@ async def test_what_came_back_before_does_not_count_against_a_replay_that_goes_o
 
 async def test_two_replays_never_run_at_once(stack: Stack) -> None:
     other = await asyncpg.connect(stack.environment["STOCKHOOK_DATABASE_URL"])
-    await other.fetch(TRY_LOCK)
+    await other.fetch(TRY_LOCK, AdvisoryLock.REPLAY)
     refused = dead(stack, "replay", "--all")
     await other.close()
     allowed = dead(stack, "replay", "--all")

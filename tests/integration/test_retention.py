@@ -6,11 +6,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
+
 from consumers.registry import FAMILIES
 from schemas.events import Provider
 from tests.integration.log import apply, database_of, generated, in_batches, item
 from tests.stack import Stack, until
 from worker.batch import handle
+from worker.locks import TRY_LOCK, AdvisoryLock
 
 KEEP = {"STOCKHOOK_EVENT_LOG_DAYS": "60", "STOCKHOOK_DEAD_LETTER_DAYS": "30"}
 
@@ -233,3 +236,31 @@ async def test_consumers_do_it_by_themselves_and_nothing_goes_by_default(stack: 
     await until(is_gone, "the month is gone")
 
     assert by_default["months"] == []
+
+
+async def test_retention_works_while_dead_letters_are_replayed(stack: Stack) -> None:
+    await apply(stack, "inventory", [item(Provider.OVOKO, part("sold", 5))])
+    month = await age(stack, 150)
+    replay = await asyncpg.connect(stack.environment["STOCKHOOK_DATABASE_URL"])
+    assert await replay.fetchval(TRY_LOCK, AdvisoryLock.REPLAY)
+
+    dropped = retained(stack)
+
+    await replay.close()
+    assert [one["name"] for one in dropped["months"]] == [month]
+
+
+async def test_retention_that_another_process_does_is_logged_as_skipped(stack: Stack) -> None:
+    other = await asyncpg.connect(stack.environment["STOCKHOOK_DATABASE_URL"])
+    assert await other.fetchval(TRY_LOCK, AdvisoryLock.RETENTION)
+
+    refused = stack.run("retain")
+    worker = stack.start("consume", "orders")
+
+    async def is_skipped() -> bool:
+        return "retention.skipped" in worker.lines()
+
+    await until(is_skipped, "retention says that it was skipped")
+    await other.close()
+    assert refused.returncode == 1
+    assert "another process is dropping" in refused.stderr

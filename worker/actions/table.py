@@ -9,6 +9,7 @@ import orjson
 
 from consumers.family import Connection
 from schemas.actions import Action
+from worker.locks import LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass
 
 CHANNEL = "stockhook_actions"
 
@@ -74,9 +75,6 @@ WITH taken AS (
 SELECT kind, subject, state, request, is_sealed, pg_notify('{CHANNEL}', '') AS told
 FROM taken
 """
-
-# Whoever begins one of a subject sees what was begun before it.
-LOCK_SUBJECT = "SELECT pg_advisory_xact_lock(hashtextextended('stockhook.actions ' || $1, 0))"
 
 BEGIN = """
 UPDATE actions
@@ -228,7 +226,8 @@ async def take(connection: Connection, action_id: UUID, attempt: int) -> Taken |
 
 
 async def lock_subject(connection: Connection, subject: str) -> None:
-    await connection.execute(LOCK_SUBJECT, subject)
+    # A transaction that begins an action of a subject sees every action that was begun before it.
+    await connection.execute(LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass.ACTIONS_OF_SUBJECT, subject)
 
 
 async def begin(connection: Connection, action_id: UUID) -> None:

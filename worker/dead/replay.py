@@ -28,6 +28,7 @@ from worker.event_log import LOGGED_CONTENTS
 from worker.failure import describe
 from worker.ingest.intake import take_again
 from worker.ingest.sealing import CannotUnseal
+from worker.locks import TRY_LOCK, UNLOCK, AdvisoryLock
 from worker.reading import Reading
 from worker.topology import RETURN, family_queue
 from worker.wire import Delivery
@@ -45,7 +46,6 @@ PATIENCE = timedelta(seconds=60)
 LOOK_EVERY_SECONDS = 0.25
 
 NOW = "SELECT now()"
-TRY_LOCK = "SELECT pg_try_advisory_lock(7357017177)"
 
 
 class AnotherRuns(Exception):
@@ -203,13 +203,13 @@ class Replay:
     async def _alone(self) -> AsyncIterator[datetime]:
         """Yields the database's time. The lock goes with its connection, however we end."""
         async with self.database.connection() as connection:
-            if not await connection.fetchval(TRY_LOCK):
+            if not await connection.fetchval(TRY_LOCK, AdvisoryLock.REPLAY):
                 raise AnotherRuns
             try:
                 began_at: datetime = await connection.fetchval(NOW)
                 yield began_at
             finally:
-                await connection.execute("SELECT pg_advisory_unlock_all()")
+                await connection.execute(UNLOCK, AdvisoryLock.REPLAY)
 
     async def _publish_all(self, channel: Channel, selection: Selection) -> None:
         async with self.database.connection() as connection:

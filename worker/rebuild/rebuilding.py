@@ -8,6 +8,7 @@ from time import monotonic
 import asyncpg
 
 from worker.database import Connection, Database
+from worker.locks import TRY_LOCK_NAME, AdvisoryLockClass
 from worker.rebuild.comparison import Difference, differences, mend
 from worker.rebuild.shadow import RebuildFailed, Shadow, drop, open_shadow
 from worker.rebuild.tables import ROWS
@@ -16,7 +17,6 @@ from worker.rebuild.tables import ROWS
 EVERYTHING = 2**63 - 1
 
 # One rebuild of a family at a time.
-TRY_LOCK = "SELECT pg_try_advisory_lock(735701, hashtext($1))"
 
 OTHER_ENDS_SECONDS = 5.0
 
@@ -85,7 +85,7 @@ async def rebuild(
 async def _lock_out_others(connection: Connection, family: str) -> None:
     """Postgres takes a moment to notice that a rebuild was killed."""
     end = monotonic() + OTHER_ENDS_SECONDS
-    while not await connection.fetchval(TRY_LOCK, family):
+    while not await connection.fetchval(TRY_LOCK_NAME, AdvisoryLockClass.REBUILD, family):
         if monotonic() > end:
             raise RebuildFailed(f"{family} is being rebuilt already")
         await asyncio.sleep(0.1)
