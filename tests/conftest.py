@@ -2,9 +2,10 @@
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -28,6 +29,9 @@ from worker.broker import Broker
 from worker.topology import topology
 
 PREFIX = "STOCKHOOK_"
+
+# Of Postgres, RabbitMQ with its management, and our ingest, simulator and ops servers.
+STANDARD_PORTS = (5432, 5672, 15672, 8080, 8090, 9090, 9091)
 
 SHOWN_OF_LOG = 3000
 
@@ -60,6 +64,20 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         for worker in stack.workers:
             report.sections.append((f"end of {worker.log.name}", worker.lines()[-SHOWN_OF_LOG:]))
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _standard_ports_are_taken() -> Iterator[None]:
+    """Other services may hold the standard ports: a test that relies on one fails on every machine."""
+    with ExitStack() as held:
+        for port in STANDARD_PORTS:
+            listener = held.enter_context(socket.socket())
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Where another service, or the other process of this run, has the port already, all the better.
+            with suppress(OSError):
+                listener.bind(("127.0.0.1", port))
+                listener.listen()
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -166,6 +166,7 @@ class Stack:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("STOCKHOOK_")},
             **self.environment,
+            "STOCKHOOK_OPS_PORT": str(free_port_pair()),
             **overrides,
         }
         return subprocess.run(

@@ -38,6 +38,10 @@ log = structlog.get_logger(__name__)
 # actions, which take one for moments.
 CONNECTIONS = 9
 
+# Beside one per family and one per subscriber over HTTP: retry copies, changes, measurements, dead letters,
+# actions, the audit.
+BROKER_CONNECTIONS = 6
+
 # A batch in which everything fails has a copy of each event confirmed at once.
 COPY_TIMEOUT_SECONDS = 10.0
 
