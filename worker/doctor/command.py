@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.doctor import broker, database
+from worker.doctor.certificates import check_certificates
 from worker.doctor.changes import check_changes
 from worker.doctor.configuration import check_configuration
 from worker.doctor.finding import Finding, Level
@@ -47,6 +48,7 @@ async def examine(settings: Settings) -> tuple[list[Finding], bool]:
         *of_broker,
         *of_database,
         *check_configuration(settings),
+        *check_certificates(settings),
         *[finding async for finding in check_changes(settings)],
         *check_spool(settings.spool_path, settings.spool_max_bytes),
     ]
