@@ -40,6 +40,9 @@ def main() -> None:
     if not sys.argv[1:] or sys.argv[1] in app.help_flags:
         # The list of commands says what each does.
         app.resolved_commands()
+    from worker.terminal import prepare_streams
+
+    prepare_streams()
     try:
         app()
     except KeyboardInterrupt:

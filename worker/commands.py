@@ -3,9 +3,7 @@
 import sys
 from typing import Any
 
-import orjson
 import uvloop
-from rich.console import Console
 
 from consumers.registry import FAMILIES
 from worker import migrations
@@ -22,6 +20,7 @@ from worker.runtime import consume as run_consumers
 from worker.settings import Settings
 from worker.status import look, look_at_ingest
 from worker.supervisor import obey_parent, run_all
+from worker.terminal import say, say_json, show
 from worker.topology import Exchange, Queue
 
 
@@ -65,9 +64,9 @@ def migrate() -> None:
 
     applied = uvloop.run(apply())
     for migration in applied:
-        print(f"applied {migration.name}")
+        say(f"applied {migration.name}")
     if not applied:
-        print("nothing to apply: the database is up to date")
+        say("nothing to apply: the database is up to date")
 
 
 def topology(*, check: bool = False, definitions: bool = False, json: Json = False) -> None:
@@ -82,24 +81,24 @@ def topology(*, check: bool = False, definitions: bool = False, json: Json = Fal
     """
     settings = begin("topology")
     if definitions:
-        print(orjson.dumps(_definitions(settings), option=orjson.OPT_INDENT_2).decode())
+        say_json(_definitions(settings), indent=True)
         return
     if not check:
         uvloop.run(_declare(settings))
         if json:
             print_json({"declared": True})
         else:
-            print("declared")
+            say("declared")
         return
     differences, note = uvloop.run(_compare(settings))
     if json:
         print_json({"differences": differences, "note": note})
     else:
         for line in differences:
-            print(line)
-        print(f"{len(differences)} differences" if differences else "as expected")
+            say(line)
+        say(f"{len(differences)} differences" if differences else "as expected")
         if note:
-            print(note, file=sys.stderr)
+            say(note, file=sys.stderr)
     sys.exit(FAILED if differences else 0)
 
 
@@ -120,7 +119,7 @@ def status(*, json: Json = False) -> None:
     if json:
         print_json(found.as_json())
     else:
-        Console().print(found.as_tables())
+        show(found.as_tables())
     sys.exit(0 if found.is_well else FAILED)
 
 
@@ -154,7 +153,7 @@ def audit(*, json: Json = False, patience: float = PATIENCE_SECONDS) -> None:
     if json:
         print_json(as_json(found))
     else:
-        Console().print(as_tables(found))
+        show(as_tables(found))
     sys.exit(0 if found.is_well else FAILED)
 
 

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import orjson
-
 from consumers.registry import FAMILIES
 from schemas.events import Provider
 from worker.database import Connection
 from worker.invocation import Json
+from worker.terminal import say, say_json
 from worker.topology import ACTIONS, CHANGES, EVENTS, PROBE, QUARANTINE, RETURN, dead_queue, family_queue
 
 NOTHING = "^$"
@@ -288,13 +287,14 @@ def grants(
         RabbitMQ's virtual host.
     """
     if service == "rabbitmq" and json:
-        print(orjson.dumps(broker_definitions(broker_users(), vhost), option=orjson.OPT_INDENT_2).decode())
+        say_json(broker_definitions(broker_users(), vhost), indent=True)
     elif service == "rabbitmq":
-        print("\n".join(broker_commands(broker_users(), vhost)))
+        for command in broker_commands(broker_users(), vhost):
+            say(command)
     elif json:
-        print(orjson.dumps([role_as_json(role) for role in ROLES], option=orjson.OPT_INDENT_2).decode())
+        say_json([role_as_json(role) for role in ROLES], indent=True)
     else:
-        print(roles_sql(), end="")
+        say(roles_sql().removesuffix("\n"), keep="\n")
 
 
 def role_as_json(role: DatabaseRole) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import sys
 
 from worker.invocation import FAILED, Flag
 from worker.settings import read_settings
+from worker.terminal import say
 
 TIMEOUT_SECONDS = 5
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -27,7 +28,7 @@ def health(
     settings = read_settings()
     host = ANYWHERE.get(settings.ops_host, settings.ops_host)
     status, body = _ask(host, port or settings.ops_port, "/readyz" if ready else "/livez")
-    print(body, file=sys.stdout if status == 200 else sys.stderr)
+    say(body, file=sys.stdout if status == 200 else sys.stderr)
     sys.exit(0 if status == 200 else FAILED)
 
 

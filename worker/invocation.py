@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, NoReturn
 
-import orjson
 from cyclopts import Parameter
 
 from worker.database import Database
 from worker.logs import configure
 from worker.settings import Settings, read_settings
+from worker.terminal import say, say_json
 
 # Exit codes of sysexits.h where there is one.
 FAILED = 1
@@ -48,12 +48,12 @@ async def open_database(
 
 def print_json(value: object) -> None:
     """On one line; what JSON has no type for as text."""
-    print(orjson.dumps(value, default=str).decode())
+    say_json(value)
 
 
 def fail(code: int, words: str) -> NoReturn:
     """One sentence on standard error, and the exit code."""
-    print(f"stockhook: {words}", file=sys.stderr)
+    say(f"stockhook: {words}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -16,6 +16,7 @@ from worker.invocation import FAILED, Flag, Json, begin, fail, failing_on, open_
 from worker.locks import TRY_LOCK, UNLOCK, AdvisoryLock
 from worker.patience import pause
 from worker.settings import Settings
+from worker.terminal import say
 
 log = structlog.get_logger(__name__)
 
@@ -230,11 +231,11 @@ def retain_command(*, dry_run: Flag = False, json: Json = False) -> None:
         return
     verb = "would go" if dry_run else "dropped"
     for month in found.months:
-        print(f"{verb}: {month.name}, {month.bytes:,} bytes")
-    print(f"{verb}: {found.events_without_month:,} events without a month")
-    print(f"{verb}: {found.dead_letters:,} dead letters")
+        say(f"{verb}: {month.name}, {month.bytes:,} bytes")
+    say(f"{verb}: {found.events_without_month:,} events without a month")
+    say(f"{verb}: {found.dead_letters:,} dead letters")
     for name, days in (("event log", settings.event_log_days), ("dead letters", settings.dead_letter_days)):
-        print(f"kept: {name}, {f'{days} days' if days else 'for ever'}")
+        say(f"kept: {name}, {f'{days} days' if days else 'for ever'}")
 
 
 def _as_json(found: Retained, settings: Settings) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import asyncpg
 import httpx
+from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Group, RenderableType
 from rich.table import Table
 
@@ -184,16 +185,32 @@ async def look(
     )
 
 
+class _Spool(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    events: int
+    bytes: int
+    oldest_seconds: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None
+
+
+class _Ingest(BaseModel):
+    """What `/readyz` of the ingest says, or whatever else listens on its port."""
+
+    status: str
+    publishing: bool
+    spool: _Spool | None
+
+
 async def look_at_ingest(url: str) -> tuple[str, dict[str, Any] | None]:
     """In words how the ingest is, and what is in its spool; None where it does not say."""
     try:
         async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
-            told = (await client.get(f"{url}/readyz")).json()
-            spool = told["spool"]
-    except (httpx.HTTPError, ValueError, KeyError):
+            told = _Ingest.model_validate_json((await client.get(f"{url}/readyz")).content)
+    except (httpx.HTTPError, ValueError):
         return "does not answer", None
-    publishing = "publishing" if told["publishing"] else "spooling: the broker is away, or confirms nothing"
-    return publishing if told["status"] == "ready" else str(told["status"]), spool
+    publishing = "publishing" if told.publishing else "spooling: the broker is away, or confirms nothing"
+    spool = None if told.spool is None else told.spool.model_dump()
+    return publishing if told.status == "ready" else told.status, spool
 
 
 def _family_status(
@@ -256,7 +273,7 @@ def _spool(spool: dict[str, Any] | None) -> str:
         return "unknown"
     if not spool["events"]:
         return "empty"
-    oldest = timedelta(seconds=round(spool["oldest_seconds"]))
+    oldest = timedelta(seconds=round(spool["oldest_seconds"] or 0))
     return f"{spool['events']:,} events, {spool['bytes']:,} bytes, the oldest {oldest} old"
 
 

@@ -7,14 +7,14 @@ from uuid import UUID
 import orjson
 import uvloop
 from cyclopts import App
-from rich.console import Console
 from rich.table import Column, Table
 
+from worker import terminal
 from worker.actions import table
 from worker.database import Connection
-from worker.dead.letter import printable
 from worker.dead.record import who
 from worker.invocation import FAILED, Json, begin, fail, failing_on, open_database, print_json
+from worker.terminal import say, visible
 
 actions = App(name="actions", help="What was asked of marketplaces, by events and by people.")
 
@@ -57,7 +57,7 @@ def list_(
     if json:
         print_json(found)
     else:
-        _console().print(_as_table(found))
+        terminal.show(_as_table(found))
 
 
 @actions.command
@@ -78,7 +78,7 @@ def show(action_id: UUID, /, *, json: Json = False) -> None:
     else:
         for name, value in shown.items():
             if value is not None:
-                print(printable(f"{name:<14} {value if isinstance(value, str) else _in_a_line(value)}"))
+                say(f"{name:<14} {value if isinstance(value, str) else _in_a_line(value)}")
 
 
 @actions.command
@@ -131,7 +131,7 @@ def _change(action_id: UUID, state: str, change: Callable[[Connection], Any], js
     if json:
         print_json({"action_id": action_id, "state": state})
     else:
-        print(f"{action_id} is {state}")
+        say(f"{action_id} is {state}")
 
 
 def _shown(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,8 +149,8 @@ def _as_table(found: Sequence[Mapping[str, Any]]) -> Table:
         asked_for = f"{row['created_at']:%Y-%m-%d %H:%M:%S}"
         became = f"{row['state']}, attempt {row['attempts']}, asked for {asked_for}"
         shown.add_row(
-            f"{row['action_id']}\n{row['kind']}\n{printable(row['subject'])}",
-            "\n".join([became, *map(printable, _words(row["outcome"] or {}))]),
+            f"{row['action_id']}\n{row['kind']}\n{visible(row['subject'])}",
+            "\n".join([became, *map(visible, _words(row["outcome"] or {}))]),
             end_section=True,
         )
     return shown
@@ -164,8 +164,3 @@ def _words(outcome: Mapping[str, Any]) -> Iterator[str]:
 
 def _in_a_line(value: object) -> str:
     return str(value) if not isinstance(value, dict | list) else orjson.dumps(value, default=str).decode()
-
-
-def _console() -> Console:
-    """What stands in square brackets is a marketplace's own."""
-    return Console(highlight=False, markup=False)

@@ -1,6 +1,7 @@
 """`stockhook changes tail`: the change feed as it goes by."""
 
 import asyncio
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any
@@ -8,13 +9,13 @@ from typing import Annotated, Any
 import orjson
 import uvloop
 from cyclopts import App, Parameter
-from rich.console import Console
-from rich.text import Text
+from rich.console import RenderableType
 
 from schemas.changes import PREFIX
 from worker.broker import Broker
 from worker.changes.subscriber import lane_of
 from worker.invocation import FAILED, Flag, Json, begin, fail, print_json
+from worker.terminal import assembled, say, show
 from worker.topology import CHANGES, webhook_topology
 from worker.wire import Delivery
 
@@ -59,7 +60,7 @@ def forget(name: str, /, *, yes: Flag = False, json: Json = False) -> None:
     if json:
         print_json({"deleted": deleted, "thrown_away": thrown_away})
     else:
-        print(f"deleted {len(deleted)} queues, with {thrown_away:,} changes")
+        say(f"deleted {len(deleted)} queues, with {thrown_away:,} changes")
 
 
 async def _forget(broker: Broker, lane: str, delays: Sequence[timedelta], yes: bool) -> tuple[list[str], int]:
@@ -82,7 +83,6 @@ async def _forget(broker: Broker, lane: str, delays: Sequence[timedelta], yes: b
 
 
 async def _tail(broker: Broker, types: tuple[str, ...], as_json: bool) -> None:
-    console = Console(highlight=False)
     keys = [name if name.startswith(PREFIX) else PREFIX + name for name in types] or [f"{PREFIX}#"]
     arrived: asyncio.Queue[Delivery] = asyncio.Queue()
     async with broker.connection() as link:
@@ -95,19 +95,32 @@ async def _tail(broker: Broker, types: tuple[str, ...], as_json: bool) -> None:
             if not getting.done():
                 break
             delivery = getting.result()
-            if as_json:
-                print(delivery.body.decode(), flush=True)
-            else:
-                console.print(_line(orjson.loads(delivery.body)), soft_wrap=True)
+            _show(delivery.body, as_json)
             await channel.ack_up_to(delivery.tag)
 
 
-def _line(event: Mapping[str, Any]) -> Text:
-    line = Text(f"{event['time']}  ", style="dim")
-    line.append(f"{event['type'].removeprefix(PREFIX):<28} ", style="bold")
-    line.append(f"{event['subject']}  ", style="cyan")
-    line.append(", ".join(_differences(event["data"]["before"] or {}, event["data"]["after"])), style="")
-    return line
+def _show(body: bytes, as_json: bool) -> None:
+    """Anybody with the permission to publish can publish anything: what is no change is skipped."""
+    try:
+        event = orjson.loads(body)
+        line = _line(event)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        say(f"stockhook: a message of {len(body):,} bytes is no change of ours", file=sys.stderr)
+        return
+    if as_json:
+        print_json(event)
+    else:
+        show(line, soft_wrap=True)
+
+
+def _line(event: Mapping[str, Any]) -> RenderableType:
+    data = event["data"]
+    return assembled(
+        (f"{event['time']}  ", "dim"),
+        (f"{event['type'].removeprefix(PREFIX):<28} ", "bold"),
+        (f"{event['subject']}  ", "cyan"),
+        ", ".join(_differences(data["before"] or {}, data["after"])),
+    )
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:

@@ -12,6 +12,7 @@ import uvloop
 from cyclopts import App
 
 from schemas.events import read_json
+from worker import terminal
 from worker.dead import editing, screen, store
 from worker.dead.change import change, in_editor, see_that_it_waits
 from worker.dead.filter import ANY, Filter
@@ -23,6 +24,7 @@ from worker.dead.store import Action, Selection, State
 from worker.ingest.sealing import CannotUnseal
 from worker.invocation import USAGE, Flag, Json, begin, failing_on, open_database, print_json
 from worker.settings import Settings
+from worker.terminal import say
 
 dead = App(name="dead", help="Find dead letters, understand them, mend them, replay or discard them.")
 
@@ -62,9 +64,7 @@ async def _list(settings: Settings, selection: Selection, limit: int, json: bool
     if json:
         print_json([screen.as_json(letter) for letter in letters])
         return
-    console = screen.plain_console()
-    console.print(screen.letters_as_table(letters))
-    console.print(f"{len(letters):,} of {total:,}")
+    terminal.show(screen.letters_as_table(letters), f"{len(letters):,} of {total:,}")
 
 
 async def _list_groups(settings: Settings, selection: Selection, json: bool) -> None:
@@ -73,7 +73,7 @@ async def _list_groups(settings: Settings, selection: Selection, json: bool) -> 
     if json:
         print_json(groups)
     else:
-        screen.plain_console().print(screen.groups_as_table(groups))
+        terminal.show(screen.groups_as_table(groups))
 
 
 @dead.command
@@ -102,12 +102,12 @@ async def _show(settings: Settings, dead_letter_id: int, reveal: bool, json: boo
         print_json({**screen.as_json(letter), "mend": mends, "history": history, "body": body})
         return
     for line in (*screen.as_lines(letter), *map(screen.action_as_line, history)):
-        print(line)
+        say(line)
     if proposal:
-        print(f"mend             {'; '.join(proposal.edits)}")
-        print(f"                 to accept it: stockhook dead mend {dead_letter_id} --accept")
-    print("body" if reveal else "body, without customer data (--reveal shows it)")
-    print(body)
+        say(f"mend             {'; '.join(proposal.edits)}")
+        say(f"                 to accept it: stockhook dead mend {dead_letter_id} --accept")
+    say("body" if reveal else "body, without customer data (--reveal shows it)")
+    say(body, keep="\n\t")
 
 
 @dead.command(name="mend")
@@ -139,8 +139,8 @@ async def _mend(settings: Settings, dead_letter_id: int, accept: bool, json: boo
         print_json({"dead_letter_id": dead_letter_id, "edits": proposal.edits, "accepted": accept})
         return
     for edit in proposal.edits:
-        print(edit)
-    print("mended" if accept else f"to accept it: stockhook dead mend {dead_letter_id} --accept")
+        say(edit)
+    say("mended" if accept else f"to accept it: stockhook dead mend {dead_letter_id} --accept")
 
 
 def _state_of(body: bytes) -> str:
@@ -187,10 +187,10 @@ async def _edit(settings: Settings, dead_letter_id: int, editor: Sequence[str], 
         await note_revealed(database, dead_letter_id, "to edit it")
         edited = in_editor(editor, body)
         if edited == body:
-            print("nothing was changed")
+            say("nothing was changed")
             return
         await change(database, letter, edited, settings.sealer, Action.EDITED, reason)
-    print("edited")
+    say("edited")
 
 
 @dead.command
@@ -217,7 +217,7 @@ async def _discard(settings: Settings, ids: Sequence[int], reason: str, json: bo
     if json:
         print_json({"discarded": discarded, "left": left})
     else:
-        print(f"discarded {len(discarded):,}")
+        say(f"discarded {len(discarded):,}")
     if left:
         raise Refused(f"not waiting, or not there: {', '.join(map(str, left))}")
 

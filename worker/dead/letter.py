@@ -15,6 +15,7 @@ from schemas.envelope import Envelope, InvalidEnvelope
 from schemas.events import InvalidEvent, Provider, parse, read_json, unwrapped
 from worker.batch import REASON_LIMIT, event_id_of
 from worker.changes.subscriber import LANE_PREFIX
+from worker.terminal import visible
 from worker.wire import Delivery
 
 QUARANTINE_LANE = "quarantine"
@@ -65,7 +66,7 @@ def read_letter(lane: str, delivery: Delivery) -> Letter:
         lane=lane,
         event_id=event_id_of(delivery),
         provider=provider,
-        type=printable(event_type)[:200],
+        type=visible(event_type)[:200],
         entity_id=entity_id,
         reason=reason,
         exception=found[1] if (found := _EXHAUSTED.match(reason)) else None,
@@ -92,7 +93,7 @@ def _read_change(lane: str, delivery: Delivery) -> Letter:
         lane=lane,
         event_id=identity.bytes_id(f"{lane}\n{headers.get('x-change-id')}".encode(errors="replace")),
         provider=None,
-        type=printable(delivery.type)[:200],
+        type=visible(delivery.type)[:200],
         entity_id=_name(headers.get("x-subject")),
         reason=reason,
         exception=None,
@@ -147,11 +148,6 @@ def entity_in(provider: str | None, body: bytes) -> str | None:
     return _look_into(provider, body)[1]
 
 
-def printable(text: str, also: str = "") -> str:
-    """Postgres's text takes all but NUL; a terminal is to take no orders from a message."""
-    return "".join(character if character.isprintable() or character in also else "�" for character in text)
-
-
 def _envelope(headers: Mapping[str, object]) -> Envelope | None:
     try:
         return Envelope.from_headers(headers)
@@ -202,7 +198,7 @@ def _reason(headers: Mapping[str, object]) -> str:
                 return "delivered too often: its consumer ended each time (the broker's delivery limit)"
     told = headers.get("x-reason")
     if isinstance(told, str) and told:
-        return printable(told)[:REASON_LIMIT]
+        return visible(told)[:REASON_LIMIT]
     key = headers.get("x-event-type")
     return "no family takes it" if key is not None else "not published by an ingest"
 

@@ -2,7 +2,6 @@
 
 import sys
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from worker.broker import Broker
@@ -14,6 +13,7 @@ from worker.dead.refusal import Refused
 from worker.dead.store import Kept, Selection
 from worker.invocation import FAILED, open_database, print_json
 from worker.settings import Settings
+from worker.terminal import console, say
 
 
 async def tell_forecast(settings: Settings, selection: Selection, json: bool) -> None:
@@ -36,8 +36,8 @@ async def tell_forecast(settings: Settings, selection: Selection, json: bool) ->
         print_json(told)
         return
     for row in told:
-        print(f"{row['dead_letter_id']:>8} {row['would_be']}")
-    print(f"{len(told):,} dead letters; nothing was sent")
+        say(f"{row['dead_letter_id']:>8} {row['would_be']}")
+    say(f"{len(told):,} dead letters; nothing was sent")
 
 
 async def _would(database: Database, letter: Kept, settings: Settings) -> str:
@@ -61,7 +61,7 @@ async def run_replay(
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        console=console(stderr=True),
         transient=True,
         disable=not sys.stderr.isatty(),
     )
@@ -102,11 +102,11 @@ def _tell(tally: replay.Tally, json: bool) -> None:
             }
         )
     else:
-        print(f"{_progress(tally)}, of {tally.total:,}")
+        say(f"{_progress(tally)}, of {tally.total:,}")
         for number, reason in tally.unready:
-            print(f"{number} was not replayed: {reason}")
+            say(f"{number} was not replayed: {reason}")
     if tally.stopped:
-        print(f"stockhook: stopped: {tally.stopped}", file=sys.stderr)
+        say(f"stockhook: stopped: {tally.stopped}", file=sys.stderr)
 
 
 def _progress(tally: replay.Tally) -> str:

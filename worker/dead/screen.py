@@ -1,4 +1,4 @@
-"""How dead letters look: on a terminal, which takes no orders from them, and as JSON."""
+"""How dead letters look: on a terminal, and as JSON."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -6,12 +6,10 @@ from typing import Any
 
 import orjson
 from cryptography.fernet import MultiFernet
-from rich.console import Console
 from rich.table import Table
 
 from schemas.events import read_json
 from worker.dead import editing
-from worker.dead.letter import printable
 from worker.dead.masking import masked, pretty
 from worker.dead.mending import Mend, fault, mend
 from worker.dead.store import Kept
@@ -86,11 +84,6 @@ def groups_as_table(groups: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def plain_console() -> Console:
-    """What stands in square brackets is a letter's own."""
-    return Console(highlight=False, markup=False)
-
-
 def shown_body(letter: Kept, sealer: MultiFernet | None, *, reveal: bool) -> tuple[str, Mend | None]:
     """The body in words, and the mend that would make JSON of it."""
     try:
@@ -99,7 +92,7 @@ def shown_body(letter: Kept, sealer: MultiFernet | None, *, reveal: bool) -> tup
         return f"<{len(letter.body)} bytes, sealed: {error}>", None
     proposal = mend(body)
     words = _revealed(body, proposal) if reveal else _masked(body, proposal)
-    return printable(words, "\n\t"), proposal
+    return words, proposal
 
 
 def _revealed(body: bytes, proposal: Mend | None) -> str:
@@ -121,11 +114,11 @@ def _masked(body: bytes, proposal: Mend | None) -> str:
 def _in_a_line(value: object) -> str:
     match value:
         case dict():
-            return printable(orjson.dumps(value).decode())
+            return orjson.dumps(value, default=str).decode()
         case datetime():
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
         case _:
-            return printable(str(value))
+            return str(value)
 
 
 def _short(instant: datetime) -> str:

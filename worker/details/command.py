@@ -18,6 +18,7 @@ from schemas.actions import (
 from worker.actions import table
 from worker.database import Database
 from worker.invocation import FAILED, Flag, Json, begin, failing_on, open_database, print_json
+from worker.terminal import say
 
 What = Literal["parts", "returns"]
 
@@ -118,9 +119,9 @@ def details(
         print_json({"asked": asked.now, "asked_before": asked.before, "dry_run": dry_run})
         return
     verb = "would be" if dry_run else "are"
-    print(f"{asked.now} {what} {verb} asked for; {asked.before} had been, and still are")
+    say(f"{asked.now} {what} {verb} asked for; {asked.before} had been, and still are")
     if asked.now and not dry_run:
-        print(f"what becomes of them: `stockhook actions list --kind {subject.kind}`")
+        say(f"what becomes of them: `stockhook actions list --kind {subject.kind}`")
 
 
 async def _ask(database: Database, subject: Subject, ids: tuple[str, ...], *, dry_run: bool) -> Asked:

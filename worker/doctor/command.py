@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import uvloop
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from worker.doctor import broker, database
 from worker.doctor.certificates import check_certificates
@@ -18,6 +16,7 @@ from worker.doctor.finding import Finding, Level
 from worker.doctor.spool import check_spool
 from worker.invocation import FAILED, UNAVAILABLE, Json, print_json
 from worker.settings import Settings, read_settings
+from worker.terminal import show, styled
 
 STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "bold red"}
 
@@ -34,7 +33,7 @@ def doctor(*, json: Json = False) -> None:
     if json:
         print_json({"findings": [asdict(finding) for finding in found]})
     else:
-        Console().print(as_table(found))
+        show(as_table(found))
     if not is_reached:
         sys.exit(UNAVAILABLE)
     sys.exit(FAILED if any(finding.level is Level.ERROR for finding in found) else 0)
@@ -59,6 +58,5 @@ def as_table(found: Sequence[Finding]) -> Table:
     table = Table("", "subject", "what", "remedy")
     for finding in found:
         style = STYLES[finding.level]
-        words = [Text(part) for part in (finding.subject, finding.what, finding.remedy)]
-        table.add_row(Text(finding.level, style), *words)
+        table.add_row(styled(finding.level, style), finding.subject, finding.what, finding.remedy)
     return table

@@ -6,14 +6,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import uvloop
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from consumers.family import Finding
 from schemas.events import InvalidEvent
 from worker.explain.explanation import Details, Explanation, Kind, NoSuchEntity, Step, explain_entity
 from worker.invocation import Json, begin, failing_on, open_database, print_json
+from worker.terminal import show, visible
 
 # Columns that repeat the event's own time and id.
 OF_THE_EVENT = frozenset({"occurred_at", "event_id", "external_id_at"})
@@ -55,7 +55,7 @@ def explain(
     if json:
         print_json(_as_json(found))
     else:
-        Console().print(_as_tables(found))
+        show(_as_tables(found))
 
 
 def _as_json(found: Explanation) -> dict[str, Any]:
@@ -105,16 +105,18 @@ def _as_tables(found: Explanation) -> RenderableType:
     # Two columns: of more, a terminal of 80 shows a few letters each.
     events = Table("happened", "what, and what it did")
     for step in found.steps:
-        events.add_row(f"{step.logged.event.payload.occurred_at:%Y-%m-%d %H:%M:%S}", "\n".join(_told(step)))
+        events.add_row(
+            f"{step.logged.event.payload.occurred_at:%Y-%m-%d %H:%M:%S}", "\n".join(map(visible, _told(step)))
+        )
         events.add_section()
     moment = "now" if found.at is None else f"at {found.at.isoformat()}"
     states = Table("column", f"state {moment}")
     for state in found.states:
         for path, value in state.items():
-            states.add_row(path, str(value))
+            states.add_row(visible(path), visible(value))
         states.add_section()
     details = [] if found.details is None else [_details(found.details)]
-    return Group(events, states, *details, *_last_lines(found))
+    return Group(events, states, *details, *map(visible, _last_lines(found)))
 
 
 def _details(details: Details) -> Table:
@@ -128,17 +130,12 @@ def _details(details: Details) -> Table:
                     table.add_section()
                     for column, told in item.items():
                         if told is not None:
-                            table.add_row(f"item.{column}", _printable(told))
+                            table.add_row(f"item.{column}", visible(told))
             case datetime():
                 table.add_row(name, f"{value:%Y-%m-%d %H:%M:%S}")
             case _:
-                table.add_row(name, _printable(value))
+                table.add_row(name, visible(value))
     return table
-
-
-def _printable(told: object) -> Text:
-    """As it is, without what would steer the terminal."""
-    return Text("".join(character if character.isprintable() else " " for character in str(told)))
 
 
 def _last_lines(found: Explanation) -> Iterator[str]:

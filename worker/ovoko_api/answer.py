@@ -16,6 +16,7 @@ from worker.outbound import (
     is_worth_repeating,
     retry_after,
 )
+from worker.terminal import visible
 
 LONGEST_MESSAGE = 120
 
@@ -70,5 +71,4 @@ def _said(words: object, is_secret: Callable[[str], bool]) -> str:
         return ""
     if is_secret(words):
         return "a text with our secrets in it"
-    printable = "".join(character if character.isprintable() else " " for character in words)
-    return printable[:LONGEST_MESSAGE].strip()
+    return visible(words.strip())[:LONGEST_MESSAGE]

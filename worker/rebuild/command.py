@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 import uvloop
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -15,6 +15,7 @@ from worker.invocation import FAILED, Flag, Json, begin, failing_on, open_databa
 from worker.rebuild.rebuilding import Rebuilt
 from worker.rebuild.rebuilding import rebuild as run_rebuild
 from worker.rebuild.shadow import RebuildFailed
+from worker.terminal import console, show, visible
 
 SHOWN = 100
 
@@ -53,15 +54,15 @@ def rebuild(
     if json:
         print_json(_as_json(found))
     else:
-        Console().print(_as_tables(found))
+        show(_as_tables(found))
     sys.exit(FAILED if found.differences and not found.swapped else 0)
 
 
 @contextmanager
 def _progress(family: str) -> Iterator[Callable[[int, int], None]]:
-    console = Console(stderr=True)
+    bars = console(stderr=True)
     columns = (TextColumn(family), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=bars, disable=not bars.is_terminal) as bar:
         task = bar.add_task(family, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -85,7 +86,7 @@ def _as_tables(found: Rebuilt) -> RenderableType:
     """For a terminal."""
     rows = Table("table", "row", "", "column", "live", "rebuilt")
     for one in found.differences[:SHOWN]:
-        row = ", ".join(f"{name} {value}" for name, value in one.key.items())
+        row = visible(", ".join(f"{name} {value}" for name, value in one.key.items()))
         named = [*one.columns.items()] if one.kind == "different" else []
         rows.add_row(one.table, row, one.kind, *_cells(named[0]) if named else ())
         for pair in named[1:]:
@@ -106,4 +107,4 @@ def _as_tables(found: Rebuilt) -> RenderableType:
 
 def _cells(column: tuple[str, tuple[str | None, str | None]]) -> tuple[str, str, str]:
     name, (live, rebuilt) = column
-    return name, str(live), str(rebuilt)
+    return name, visible(live), visible(rebuilt)

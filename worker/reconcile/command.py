@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar, assert_never
 
 import uvloop
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from worker.database import Database
@@ -32,6 +31,7 @@ from worker.reconcile.reconciliation import reconcile as run_reconcile
 from worker.reconcile.report import What, applied_in_words, as_json, as_tables
 from worker.reconcile.subject import Subject, parts, returns
 from worker.settings import Settings
+from worker.terminal import console, say, show
 
 Here = TypeVar("Here")
 There = TypeVar("There")
@@ -103,9 +103,9 @@ def reconcile(
     if json:
         print_json(as_json(found, applied, marketplace, what, since))
     elif applied is not None:
-        Console().print(applied_in_words(applied))
+        show(applied_in_words(applied))
     elif apply and found.drift:
-        print(f"nothing was sent; {len(found.drift):,} observations would be")
+        say(f"nothing was sent; {len(found.drift):,} observations would be")
     is_settled = not found.drift if applied is None else applied.is_whole
     sys.exit(0 if is_settled and found.is_conclusive else FAILED)
 
@@ -141,7 +141,7 @@ class _Run:
         with _progress("list", "our rows", "second look") as report:
             found = await run_reconcile(subject, since=self.since, most=self.most, report=report)
         if not self.is_silent:
-            Console().print(as_tables(found, self.what))
+            show(as_tables(found, self.what))
         count = len(found.drift)
         if not count or not self.sends or (self.asks and not _says_yes(count, self.what)):
             return found, None
@@ -150,14 +150,14 @@ class _Run:
 
 
 def _says_yes(count: int, what: What) -> bool:
-    said = Console(stderr=True).input(f"Take over {count:,} {what} as they are there? [y/N] ", markup=False)
+    said = console(stderr=True).input(f"Take over {count:,} {what} as they are there? [y/N] ")
     return said.strip().lower() in ("y", "yes")
 
 
 @contextmanager
 def _progress(*names: str) -> Iterator[Report]:
-    console = Console(stderr=True)
+    bars = console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=bars, transient=True, disable=not bars.is_terminal) as bar:
         tasks = {name: bar.add_task(name, total=None) for name in names}
         yield lambda name, done, total: bar.update(tasks[name], completed=done, total=total)

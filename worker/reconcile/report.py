@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from worker.reconcile.applying import Applied
 from worker.reconcile.difference import Difference
 from worker.reconcile.reconciliation import Reconciled
+from worker.terminal import visible
 
 SHOWN = 100
 WIDEST_CELL = 60
@@ -73,9 +73,8 @@ def as_tables(found: AnyReconciled, what: What) -> RenderableType:
     for one in found.differences[:SHOWN]:
         kind = f"{one.kind}, may be under way" if one.is_under_way(found.ended_at) else str(one.kind)
         cells = (one.entity_id, kind, one.column, one.here or "", one.there or "")
-        rows.add_row(*(_cell(text) for text in cells), _instant(one.here_at), _instant(one.there_at))
-    # As text: what the marketplace wrote must not be taken for markup.
-    lines = [Text(line) for line in _lines(found)]
+        rows.add_row(*map(_plain, cells), _instant(one.here_at), _instant(one.there_at))
+    lines = list(_lines(found))
     return Group(rows, *lines) if found.differences else Group(*lines)
 
 
@@ -89,7 +88,7 @@ def applied_in_words(applied: Applied) -> RenderableType:
         lines.append(f"{_plain(one.entity_id)} still differs, here {one.column} is {here}")
     if applied.differences and applied.applied == applied.sent:
         lines.append("something newer is known of these, or they are written off: see `stockhook explain`")
-    return Group(*map(Text, lines))
+    return Group(*lines)
 
 
 def _lines(found: AnyReconciled) -> Iterator[str]:
@@ -119,13 +118,9 @@ def _lines(found: AnyReconciled) -> Iterator[str]:
         yield "both say the same"
 
 
-def _cell(text: str) -> Text:
-    return Text(_plain(text))
-
-
 def _plain(text: str) -> str:
-    """Fit for a terminal, whoever wrote it."""
-    return "".join(each if each.isprintable() else "?" for each in text)[:WIDEST_CELL]
+    """Fit for a cell, whoever wrote it."""
+    return visible(text)[:WIDEST_CELL]
 
 
 def _instant(at: datetime | None) -> str:

@@ -11,14 +11,12 @@ from typing import Annotated, TypeVar
 import uvloop
 from cyclopts import App, Parameter
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 
 from schemas.actions import ActionRequest
 from worker.actions import asking
 from worker.actions import buyback as kinds
 from worker.actions.asking import Asked, KeyTaken
-from worker.dead.letter import printable
 from worker.invocation import (
     FAILED,
     UNAVAILABLE,
@@ -44,6 +42,7 @@ from worker.seller.requests import (
     Slot,
 )
 from worker.settings import PREFIX, BadSettings, read_settings
+from worker.terminal import say, show
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Read)
@@ -169,9 +168,9 @@ def pickup_request(
     if json:
         _print_taken(order_id, "pickup-request", taken, slots=request.model_dump(mode="json")["slots"])
         return
-    print(f"a pickup of order {order_id} is requested for")
+    say(f"a pickup of order {order_id} is requested for")
     for each in request.slots:
-        print(f"  {each.initial_slot:%a %Y-%m-%d %H:%M} to {_end(each)} UTC")
+        say(f"  {each.initial_slot:%a %Y-%m-%d %H:%M} to {_end(each)} UTC")
 
 
 @buyback.command(name="dropoff-request")
@@ -194,7 +193,7 @@ def dropoff_request(order_id: str, /, *, later: Later = NOW, json: Json = False)
     if json:
         _print_taken(order_id, "dropoff-request", taken)
     else:
-        print(f"a drop-off of order {order_id} is requested")
+        say(f"a drop-off of order {order_id} is requested")
 
 
 @buyback.command(name="payment-details")
@@ -243,7 +242,7 @@ def payment_details(
     if json:
         _print_taken(order_id, "payment-details", taken)
     else:
-        print(f"the payment details of order {order_id} are given")
+        say(f"the payment details of order {order_id} are given")
 
 
 def _is_enqueued(
@@ -265,9 +264,9 @@ def _is_enqueued(
     if json:
         print_json({"order_id": order_id, "kind": kind, **asdict(asked)})
     elif asked.is_new:
-        print(f"{kind} of order {order_id} is asked for: stockhook actions show {asked.action_id}")
+        say(f"{kind} of order {order_id} is asked for: stockhook actions show {asked.action_id}")
     else:
-        print(f"it was asked for before, and is {asked.state}: stockhook actions show {asked.action_id}")
+        say(f"it was asked for before, and is {asked.state}: stockhook actions show {asked.action_id}")
     return True
 
 
@@ -295,7 +294,7 @@ def _show_deliveries(told: Told[ShipmentCapabilities]) -> None:
     table = Table("delivery", "possible")
     table.add_row("pickup", _yes_or_no(told.read.pickup_allowed))
     table.add_row("drop-off", _yes_or_no(told.read.dropoff_allowed))
-    _console().print(table)
+    show(table)
     _print_rest(told.document, known=("pickUpAllowed", "pickupAllowed", "dropOffAllowed", "dropoffAllowed"))
 
 
@@ -303,7 +302,7 @@ def _show_slots(told: Told[PickupCapabilities]) -> None:
     table = Table("slot", "from (UTC)", "to (UTC)")
     for number, slot in enumerate(told.read.slots, start=1):
         table.add_row(str(number), f"{slot.initial_slot:%a %Y-%m-%d %H:%M}", _end(slot))
-    _console().print(table)
+    show(table)
     _print_rest(told.document, known=("slots",))
 
 
@@ -361,8 +360,7 @@ def _chosen(numbers: Sequence[int], slots: Sequence[Slot]) -> tuple[Slot, ...]:
 
 
 def _print_document(order_id: str, document: Document) -> None:
-    """As it came, in ASCII: a terminal takes no orders from it."""
-    print(dumps({"order_id": order_id, "answer": document}))
+    print_json({"order_id": order_id, "answer": document})
 
 
 def _print_taken(order_id: str, request: str, taken: Taken, **more: object) -> None:
@@ -374,7 +372,7 @@ def _print_rest(document: Document, known: Sequence[str]) -> None:
     members = document.items() if isinstance(document, Mapping) else enumerate(document, start=1)
     for name, value in members:
         if name not in known:
-            print(printable(f"{name}: {value if isinstance(value, str) else dumps(value)}"))
+            say(f"{name}: {value if isinstance(value, str) else dumps(value, ensure_ascii=False)}")
 
 
 def _yes_or_no(value: bool | None) -> str:
@@ -384,8 +382,3 @@ def _yes_or_no(value: bool | None) -> str:
 def _end(slot: Slot) -> str:
     is_same_day = slot.final_slot.date() == slot.initial_slot.date()
     return f"{slot.final_slot:%H:%M}" if is_same_day else f"{slot.final_slot:%a %Y-%m-%d %H:%M}"
-
-
-def _console() -> Console:
-    """What stands in square brackets is the platform's own."""
-    return Console(highlight=False, markup=False)

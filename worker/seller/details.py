@@ -7,9 +7,9 @@ from getpass import getpass
 from pathlib import Path
 
 from pydantic import SecretStr, ValidationError
-from rich.console import Console
 
 from worker.seller.requests import BankAccount, BillingAddress, PaymentDetails
+from worker.terminal import console
 
 LONGEST_BYTES = 65_536
 
@@ -62,9 +62,9 @@ def asked_details() -> PaymentDetails:
     Raises:
         BadDetails
     """
-    say = Console(stderr=True, highlight=False, markup=False)
+    asking = console(stderr=True)
 
-    def ask(words: str, read: Callable[[str], str] = say.input) -> SecretStr:
+    def ask(words: str, read: Callable[[str], str] = asking.input) -> SecretStr:
         return SecretStr(read(f"{words}: ").strip())
 
     def ask_optional(words: str) -> SecretStr | None:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import jiter
 
+from worker.terminal import visible
+
 LONGEST_TITLE = 120
 MOST_MEMBERS = 10
 
@@ -14,8 +16,7 @@ def title(body: bytes) -> str:
     found = _problem(body).get("title")
     if not isinstance(found, str):
         return ""
-    printable = "".join(character if character.isprintable() else " " for character in found)
-    return printable[:LONGEST_TITLE].strip()
+    return visible(found.strip())[:LONGEST_TITLE]
 
 
 def refused_members(body: bytes, sent: bytes) -> list[str]:

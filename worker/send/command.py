@@ -11,7 +11,6 @@ from pathlib import Path
 from time import perf_counter
 
 import uvloop
-from rich.console import Console
 
 from schemas import examples
 from schemas.events import Provider
@@ -22,6 +21,7 @@ from worker.send.client import Answer, BadUrl, Client, NoAnswer
 from worker.send.sender import RESEND_AFTER, OnAccepted, Sender, Tally
 from worker.send.webhook import Credentials, Webhook
 from worker.settings import Settings, read_settings
+from worker.terminal import say_json, show
 
 _AS_OVOKO = ",".join(f"{delay.total_seconds():g}" for delay in RESEND_AFTER)
 
@@ -186,7 +186,6 @@ async def _send_documented(
     Raises:
         NoAnswer: The first that is not answered ends it.
     """
-    console = Console(highlight=False)
     all_accepted = True
     async with client:
         for example in chosen:
@@ -196,9 +195,9 @@ async def _send_documented(
             milliseconds = (perf_counter() - began) * 1000
             answered = report.AnsweredExample(example.name, webhook, answer, milliseconds)
             if json:
-                print(answered.as_json().decode(), flush=True)
+                say_json(answered.as_json())
             else:
-                console.print(answered.as_text(), soft_wrap=True)
+                show(answered.as_text(), soft_wrap=True)
             if answer.is_success:
                 on_accepted(webhook, answer)
             all_accepted = all_accepted and answer.is_success
@@ -224,9 +223,9 @@ async def _send_generated(
         finally:
             seconds = perf_counter() - began
             if json:
-                print(report.summary_as_json(tally, seconds).decode())
+                say_json(report.summary_as_json(tally, seconds))
             else:
-                Console().print(report.summary_as_table(tally, seconds))
+                show(report.summary_as_table(tally, seconds))
     return tally.accepted == play.count
 
 
@@ -251,7 +250,7 @@ def _recording(output: Path | None) -> Iterator[OnAccepted]:
 @asynccontextmanager
 async def _shown(tally: Tally, count: int) -> AsyncIterator[None]:
     """A bar on standard error, if that is a terminal, ten times a second."""
-    with report.progress(Console(stderr=True)) as bar:
+    with report.progress() as bar:
         if bar.disable:
             yield
             return

@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 import orjson
-from rich.console import Console
+from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from rich.text import Text
 
 from worker.ingest.body import without_member
 from worker.send.client import Answer
 from worker.send.sender import Tally
 from worker.send.webhook import Webhook
+from worker.terminal import assembled, console
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,23 +24,21 @@ class AnsweredExample:
     answer: Answer
     milliseconds: float
 
-    def as_json(self) -> bytes:
-        return orjson.dumps(
-            {
-                "provider": self.webhook.provider,
-                "type": self.webhook.event_type,
-                "name": self.name,
-                "status": self.answer.status,
-                "event_id": member(self.answer, "event_id"),
-                "milliseconds": round(self.milliseconds, 1),
-            }
-        )
+    def as_json(self) -> dict[str, object]:
+        return {
+            "provider": self.webhook.provider,
+            "type": self.webhook.event_type,
+            "name": self.name,
+            "status": self.answer.status,
+            "event_id": member(self.answer, "event_id"),
+            "milliseconds": round(self.milliseconds, 1),
+        }
 
-    def as_text(self) -> Text:
+    def as_text(self) -> RenderableType:
         """One line: the event id where it was accepted, else the problem's title."""
         success = self.answer.is_success
         words = member(self.answer, "event_id" if success else "title") or "(no JSON)"
-        return Text.assemble(
+        return assembled(
             f"{self.webhook.provider:8} {self.name:48} ",
             (f"{self.answer.status}", "green" if success else "red"),
             f" {words:36} {self.milliseconds:7.1f} ms",
@@ -73,17 +71,18 @@ def member(answer: Answer, name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def progress(console: Console) -> Progress:
+def progress() -> Progress:
     """A bar on a terminal, nothing elsewhere. It is full when each event is accepted or given up."""
+    bars = console(stderr=True)
     return Progress(
         TextColumn("{task.fields[words]}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=console,
+        console=bars,
         auto_refresh=False,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not bars.is_terminal,
     )
 
 
@@ -94,21 +93,19 @@ def progress_words(tally: Tally) -> str:
     )
 
 
-def summary_as_json(tally: Tally, seconds: float) -> bytes:
-    return orjson.dumps(
-        {
-            "events": tally.sent,
-            "accepted": tally.accepted,
-            "given_up": tally.given_up,
-            "resent": tally.resent,
-            "answers": dict(sorted(tally.answers.items())),
-            "latency_ms": {
-                name: None if latency is None else round(latency * 1000, 2)
-                for name, latency in _latencies(tally).items()
-            },
-            "seconds": round(seconds, 3),
-        }
-    )
+def summary_as_json(tally: Tally, seconds: float) -> dict[str, object]:
+    return {
+        "events": tally.sent,
+        "accepted": tally.accepted,
+        "given_up": tally.given_up,
+        "resent": tally.resent,
+        "answers": dict(sorted(tally.answers.items())),
+        "latency_ms": {
+            name: None if latency is None else round(latency * 1000, 2)
+            for name, latency in _latencies(tally).items()
+        },
+        "seconds": round(seconds, 3),
+    }
 
 
 def summary_as_table(tally: Tally, seconds: float) -> Table:

@@ -24,6 +24,7 @@ from worker.simulate.ovoko import Ovoko
 from worker.simulate.server import HOST, PortTaken, serving
 from worker.simulate.simulation import Simulation
 from worker.simulate.stock import OrderStep, ReturnStep
+from worker.terminal import say
 
 simulate = App(name="simulate", help="Stand in for the marketplaces, to try an ingest and clients against.")
 
@@ -124,7 +125,7 @@ async def _serve(
 async def _until(stopping: asyncio.Event, simulation: Simulation, port: int) -> None:
     async with serving(simulation, port) as taken:
         for name, value in client_settings(f"http://{HOST}:{taken}").items():
-            print(f"export STOCKHOOK_{name}={value}", flush=True)
+            say(f"export STOCKHOOK_{name}={value}")
         await stopping.wait()
 
 

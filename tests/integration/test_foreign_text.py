@@ -1,0 +1,220 @@
+"""No command obeys foreign text: of webhooks, APIs, the broker, the tables, or whoever listens on a port."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from subprocess import CompletedProcess
+from uuid import UUID, uuid4
+
+import pytest
+
+from schemas.events import Provider
+from tests.integration.log import apply, item
+from tests.stack import Stack, free_port, until
+from worker.channel import Message, Unroutable
+from worker.topology import CHANGES
+
+MARKUP = "[/x] [bold]b[/bold] :warning:"
+HOSTILE = f"{MARKUP} \x1b[2J \x1b]8;;http://evil.example\x07a \x9b2J \x7f \r\n \u202e \u2066 \u200b"
+ORDER = "a989e247-ea7d-4ca5-823f-4a2beca861be"
+
+INSERT_LETTER = """
+INSERT INTO dead_letters (message_key, lane, event_id, provider, type, entity_id, reason, fingerprint,
+    attempts, headers, body)
+VALUES (gen_random_uuid(), 'inventory', gen_random_uuid(), 'ovoko', $1, $1, $1, $1, 1, $2, $3)
+RETURNING dead_letter_id
+"""
+INSERT_ACTION = """
+INSERT INTO actions (action_id, kind, key, subject, request, state, outcome)
+VALUES ($1, $2, $2, $2, '{}', 'failed', $3)
+RETURNING action_id
+"""
+
+
+def part(status: str, part_id: str, at: str) -> object:
+    data = {"part_id": part_id, "status": status, "external_id": HOSTILE, "id_bridge": None}
+    return {"event_type": "part.status.changed", "timestamp": at, "event_data": data}
+
+
+def check(done: CompletedProcess[str], *codes: int, is_json: bool = False) -> None:
+    said = done.stdout + done.stderr
+    assert done.returncode in (codes or (0,)), said
+    assert "Traceback" not in said
+    assert not [one for one in said if not one.isprintable() and one != "\n"]
+    if is_json:
+        json.loads(done.stdout)
+
+
+@asynccontextmanager
+async def answering(body: bytes, *head: bytes) -> AsyncIterator[str]:
+    """A server that gives every request the same answer; its URL."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.readuntil(b"\r\n\r\n")
+        length = asked.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        await reader.readexactly(int(length or b"0"))
+        status = head or (b"200 OK",)
+        lines = (
+            b"HTTP/1.1 " + status[0],
+            *status[1:],
+            b"content-length: %d" % len(body),
+            b"connection: close",
+        )
+        writer.write(b"\r\n".join((*lines, b"", body)))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.fixture
+def wide(stack: Stack) -> Stack:
+    stack.environment["COLUMNS"] = "400"
+    return stack
+
+
+async def test_what_a_part_became_is_shown_and_not_obeyed(wide: Stack) -> None:
+    await apply(wide, "inventory", [item(Provider.OVOKO, part(HOSTILE, HOSTILE, "2026-03-01T12:00:00Z"))])
+    await apply(wide, "inventory", [item(Provider.OVOKO, part("sold", HOSTILE, "2026-03-01T13:00:00Z"))])
+    explained = wide.run("explain", "part", HOSTILE)
+    await wide.execute("UPDATE parts SET status = 'reserved' || status")
+    rebuilt = wide.run("rebuild", "inventory")
+
+    check(explained)
+    assert MARKUP in explained.stdout
+    check(wide.run("explain", "part", HOSTILE, "--json"), is_json=True)
+    check(rebuilt, 1)
+    assert MARKUP in rebuilt.stdout
+
+
+async def test_dead_letters_and_actions_are_shown_and_not_obeyed(wide: Stack) -> None:
+    headers = json.dumps({HOSTILE: HOSTILE})
+    body = json.dumps({"event_type": HOSTILE, HOSTILE: HOSTILE}, ensure_ascii=False).encode()
+    letter = str((await wide.fetch(INSERT_LETTER, HOSTILE, headers, body))[0]["dead_letter_id"])
+    outcome = json.dumps({"reason": HOSTILE, HOSTILE: [HOSTILE]})
+    action = str((await wide.fetch(INSERT_ACTION, uuid4(), HOSTILE, outcome))[0]["action_id"])
+    commands = (
+        ("dead", "list"),
+        ("dead", "list", "--group"),
+        ("dead", "show", letter),
+        ("dead", "show", letter, "--reveal"),
+        ("actions", "list"),
+        ("actions", "show", action),
+    )
+    for command in commands:
+        plain = wide.run(*command)
+        check(plain)
+        assert MARKUP in plain.stdout
+    for command in (("dead", "show", letter, "--reveal"), ("actions", "show", action)):
+        check(wide.run(*command, "--json"), is_json=True)
+    check(wide.run("dead", "replay", "--all", "--dry-run"))
+
+
+async def test_changes_are_shown_as_they_go_by_and_not_obeyed(wide: Stack) -> None:
+    at = datetime(2026, 3, 1, tzinfo=UTC).isoformat()
+    data = {"event_id": str(UUID(int=0)), "before": {"status": HOSTILE}, "after": {"status": HOSTILE * 2}}
+    event = {"time": at, "type": f"stockhook.part.{HOSTILE}", "subject": HOSTILE, "data": data}
+    bodies = [
+        b"\xff",
+        b"[1]",
+        b'{"time": 1}',
+        json.dumps(event, ensure_ascii=False).encode(),
+        json.dumps({**event, "subject": "the last"}).encode(),
+    ]
+    tails = [wide.start("changes", "tail"), wide.start("changes", "tail", "--json")]
+
+    async def all_shown() -> bool:
+        async with wide.broker.connection() as link:
+            channel = await link.channel()
+            # While nobody listens, the exchange returns what is published.
+            with suppress(Unroutable):
+                for body in bodies:
+                    await channel.publish(Message(CHANGES, "stockhook.part.sold", "", {}, body), 10)
+        return all("the last" in tail.lines() for tail in tails)
+
+    await until(all_shown, "the changes are shown")
+    for tail in tails:
+        tail.signal(signal.SIGINT)
+        tail.wait()
+        said = tail.lines()
+        assert "Traceback" not in said
+        assert not [one for one in said if not one.isprintable() and one != "\n"]
+    assert MARKUP in tails[0].lines()
+    shown = [json.loads(line) for line in tails[1].lines().splitlines() if line.startswith("{")]
+    assert event in shown
+
+
+async def test_what_listens_on_the_ports_is_shown_and_not_obeyed(wide: Stack) -> None:
+    odd = json.dumps({"status": HOSTILE, "publishing": False, "spool": [HOSTILE]}).encode()
+    for body in (odd, json.dumps({"status": HOSTILE, "publishing": False, "spool": None}).encode()):
+        async with answering(body) as url:
+            port = url.rpartition(":")[2]
+            told = await asyncio.to_thread(wide.run, "status", STOCKHOOK_INGEST_PORT=port)
+            check(told)
+            check(await asyncio.to_thread(wide.run, "health", "--port", port))
+    assert MARKUP in told.stdout
+
+
+async def test_what_apis_answer_is_shown_and_not_obeyed(wide: Stack) -> None:
+    listed = {
+        "status_code": "R200",
+        "msg": HOSTILE,
+        "list": [{"id": 13, "status": HOSTILE, "updated_at": "2026-03-01T10:00:00Z"}],
+        "pagination": {"total_count": 1},
+    }
+    told = {
+        "access_token": "token",
+        "expires_in": 60,
+        "token_type": "Bearer",
+        "note": HOSTILE,
+        HOSTILE: HOSTILE,
+    }
+    for document in (listed, {"status_code": HOSTILE, "msg": HOSTILE}):
+        async with answering(json.dumps(document, ensure_ascii=False).encode()) as url:
+            ovoko = {
+                "STOCKHOOK_OVOKO_API_URL": url,
+                "STOCKHOOK_OVOKO_USERNAME": "user",
+                "STOCKHOOK_OVOKO_PASSWORD": "password",
+                "STOCKHOOK_OVOKO_USER_TOKEN": "user-token",
+                "STOCKHOOK_OVOKO_CALLS_PER_SECOND": "1000",
+            }
+            check(await asyncio.to_thread(wide.run, "reconcile", "ovoko", "parts", **ovoko), 0, 1)
+    problem = json.dumps({"title": HOSTILE, "errors": {HOSTILE: HOSTILE}}, ensure_ascii=False).encode()
+    answers = (
+        (json.dumps(told, ensure_ascii=False).encode(), b"200 OK"),
+        (problem, b"422 Unprocessable Content", b"content-type: application/problem+json"),
+    )
+    for body, *head in answers:
+        async with answering(body, *head) as url:
+            buyback = {
+                "STOCKHOOK_BUYBACK_API_URL": url,
+                "STOCKHOOK_BUYBACK_STS_URL": url,
+                "STOCKHOOK_BUYBACK_CLIENT_ID": "client",
+                "STOCKHOOK_BUYBACK_CLIENT_SECRET": "secret",
+                "STOCKHOOK_BUYBACK_SELLER_ID": "seller",
+                "STOCKHOOK_BUYBACK_REAL_IP": "127.0.0.1",
+            }
+            for options in ((), ("--json",)):
+                done = await asyncio.to_thread(
+                    wide.run, "buyback", "shipment-capabilities", ORDER, *options, **buyback
+                )
+                check(done, 0, 1)
+                assert MARKUP in done.stdout + done.stderr or done.returncode
+            sent = await asyncio.to_thread(wide.run, "send", "--documented", "--url", url)
+            check(sent, 0, 1)
+            check(await asyncio.to_thread(wide.run, "doctor", STOCKHOOK_MANAGEMENT_URL=url), 0, 1)
+
+
+async def test_names_in_the_tables_are_shown_and_not_obeyed(wide: Stack) -> None:
+    """Anybody with the consumers' role can write them."""
+    await wide.fetch("INSERT INTO change_lanes (family) VALUES ($1)", HOSTILE)
+    audited = wide.run("audit", STOCKHOOK_INGEST_PORT=str(free_port()))
+    await wide.fetch("DELETE FROM change_lanes WHERE family = $1", HOSTILE)
+
+    check(audited)
+    assert MARKUP in audited.stdout
