@@ -32,12 +32,14 @@ class WriteConflict(Exception):
 class Event(Generic[P]):
     """An event that was claimed: it is in the event log for the first time.
 
-    `event_id` is the sender's, also where another event had it already.
+    `event_id` is the sender's, and other events may have the same: `content_id` tells them apart. It is None
+    where the event was read from the log.
     """
 
     event_id: UUID
     received_at: datetime
     payload: P
+    content_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

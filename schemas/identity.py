@@ -1,4 +1,8 @@
-"""How events are told apart, by an id that is the same each time an event is sent."""
+"""How events are told apart: by an id and a content id, which are the same each time an event is sent.
+
+A sender can choose any id, also one that another event has. So no id is a key by itself: two events are the
+same if their id, their marketplace and their content are the same.
+"""
 
 import json
 from decimal import Decimal
@@ -29,11 +33,6 @@ def content_id(event_type: str, content: Any) -> UUID:
 def bytes_id(body: bytes) -> UUID:
     """An id for a body that says nothing readable: UUIDv5 of its bytes."""
     return uuid5(_NAMESPACE, body.hex())
-
-
-def another_id(used_twice: UUID, content: UUID) -> UUID:
-    """A key in the event log for a second event that came under an id already taken."""
-    return uuid5(used_twice, content.hex)
 
 
 def _exactly(number: object) -> dict[str, str]:

@@ -35,9 +35,9 @@ BUYBACK_TOKEN_OLD = "canary-token-old-93b1f0d2-66aa-4c0e-8b57-1c2d3e4f5a6b"
 EXAMPLE_TOKEN = re.compile(rb'(?<="token":)\s*"[0-9a-f-]{36}"')
 
 TABLES = (
-    "event_log, event_log_dropped, event_ids, parts, orders, returns, return_items, buyback_orders, "
-    "buyback_items, buyback_shipments, reminders, communications, findings, streams, suspects, dead_letters, "
-    "dead_letter_audit, changes, change_counts, webhooks, actions"
+    "event_log, event_log_dropped, event_ids, reused_event_ids, parts, orders, returns, return_items, "
+    "buyback_orders, buyback_items, buyback_shipments, reminders, communications, findings, streams, "
+    "suspects, dead_letters, dead_letter_audit, changes, change_counts, webhooks, actions"
 )
 
 

@@ -231,7 +231,7 @@ def _envelope_of(item: Item) -> Envelope | None:
 
 def _event(candidate: Candidate) -> Event[Payload]:
     envelope = candidate.envelope
-    return Event(envelope.event_id, envelope.received_at, candidate.payload)
+    return Event(envelope.event_id, envelope.received_at, candidate.payload, envelope.content_id)
 
 
 def copy_to_publish(
@@ -280,6 +280,14 @@ def event_id_of(delivery: Delivery) -> UUID:
         return UUID(str(delivery.headers.get("x-event-id")))
     except ValueError:
         return identity.bytes_id(delivery.body)
+
+
+def identity_of(delivery: Delivery) -> UUID:
+    """An id for the event that a delivery holds, without a look into its body.
+
+    The event id alone would be shared by all events that come under it.
+    """
+    return identity.bytes_id(event_id_of(delivery).bytes + delivery.body)
 
 
 def _copy(item: Item, queue: str, attempt: int, reason: str, now: datetime) -> Message:

@@ -30,8 +30,8 @@ from worker.batch import (
     attempt_of,
     copy_to_publish,
     decode,
-    event_id_of,
     handle,
+    identity_of,
     record_failures,
     same_again,
 )
@@ -231,8 +231,8 @@ class Consumer:
         if not isinstance(item, Suspect):
             return item
         delivery = item.delivery
-        event_id = event_id_of(delivery)
-        tries = await self._patiently(lambda: suspects.note_try(self.database, self.family.name, event_id))
+        suspect_id = identity_of(delivery)
+        tries = await self._patiently(lambda: suspects.note_try(self.database, self.family.name, suspect_id))
         if tries > suspects.TRIES:
             return Undecodable(delivery, f"ended its consumer {suspects.TRIES} times when handled alone")
         return decode(self.family, delivery)
@@ -333,7 +333,7 @@ class Consumer:
 
     async def _clear_suspect_once(self, delivery: Delivery) -> None:
         async with self.database.connection() as connection:
-            await suspects.clear(connection, event_id_of(delivery))
+            await suspects.clear(connection, identity_of(delivery))
 
     def _count(self, report: Report) -> None:
         """What is broken by itself says nothing about the rest."""

@@ -1,9 +1,9 @@
-"""The tables `event_log` and `event_ids`: what was applied, and must not be applied again."""
+"""The tables `event_log`, `event_ids`, `reused_event_ids`: what was applied, never to be applied again."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -11,9 +11,9 @@ import structlog
 from consumers.family import Communication, Connection, Effects, Finding
 from schemas.envelope import Envelope
 from schemas.events import Payload
-from schemas.identity import another_id
 from worker.database import Database
 from worker.failure import describe
+from worker.locks import LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass
 from worker.patience import pause
 
 log = structlog.get_logger(__name__)
@@ -22,26 +22,89 @@ log = structlog.get_logger(__name__)
 # transactions that claim the same events wait for each other in one direction.
 CLAIM = """
 WITH claimed AS (
-    INSERT INTO event_ids (event_id, content_id)
-    SELECT *
-    FROM unnest($1::uuid[], $2::uuid[])
+    INSERT INTO event_ids (event_id, content_id, provider)
+    SELECT event_id, content_id, $3
+    FROM unnest($1::uuid[], $2::uuid[]) AS told (event_id, content_id)
     ON CONFLICT (event_id) DO NOTHING
     RETURNING event_id
 )
 INSERT INTO event_log
-    (event_id, reuse_of, provider, family, type, entity_id, occurred_at, received_at, body, attempt)
-SELECT event_id, reuse_of, $4, $5, type, entity_id, occurred_at, received_at, body, coalesce(attempt, 1)
-FROM unnest($1::uuid[], $3::uuid[], $6::text[], $7::text[], $8::timestamptz[], $9::timestamptz[],
-            $10::bytea[], $11::smallint[])
-    AS told (event_id, reuse_of, type, entity_id, occurred_at, received_at, body, attempt)
+    (event_id, provider, family, type, entity_id, occurred_at, received_at, body, attempt)
+SELECT event_id, $3, $4, type, entity_id, occurred_at, received_at, body, coalesce(attempt, 1)
+FROM unnest($1::uuid[], $5::text[], $6::text[], $7::timestamptz[], $8::timestamptz[], $9::bytea[],
+            $10::smallint[])
+    AS told (event_id, type, entity_id, occurred_at, received_at, body, attempt)
 JOIN claimed USING (event_id)
 RETURNING event_id
+"""
+
+# The same for events whose id is taken by another event. A replay conflicts with its own id and content.
+# Consumers of an earlier release, which may still run, log such an event with reuse_of.
+CLAIM_REUSED = """
+WITH told AS (
+    SELECT *
+    FROM unnest($1::uuid[], $2::uuid[], $5::text[], $6::text[], $7::timestamptz[], $8::timestamptz[],
+                $9::bytea[], $10::smallint[])
+        AS told (event_id, content_id, type, entity_id, occurred_at, received_at, body, attempt)
+), claimed AS (
+    INSERT INTO reused_event_ids (event_id, provider, content_id)
+    SELECT event_id, $3, content_id
+    FROM told
+    WHERE NOT EXISTS (
+        SELECT
+        FROM event_log AS logged
+        JOIN event_ids ON event_ids.event_id = logged.event_id
+        WHERE logged.entity_id = told.entity_id
+            AND logged.reuse_of = told.event_id
+            AND event_ids.content_id = told.content_id
+    )
+    ON CONFLICT (event_id, provider, content_id) DO NOTHING
+    RETURNING event_id, content_id
+)
+INSERT INTO event_log
+    (event_id, content_id, provider, family, type, entity_id, occurred_at, received_at, body, attempt)
+SELECT event_id, content_id, $3, $4, type, entity_id, occurred_at, received_at, body, coalesce(attempt, 1)
+FROM told
+JOIN claimed USING (event_id, content_id)
+RETURNING event_id, content_id
 """
 
 LOGGED_CONTENTS = """
 SELECT event_id, content_id
 FROM event_ids
 WHERE event_id = ANY($1::uuid[])
+"""
+
+# Of these ids, those under which one marketplace sent several contents.
+REUSED = """
+SELECT event_id
+FROM (
+    SELECT event_id, content_id
+    FROM reused_event_ids
+    WHERE event_id = ANY($1::uuid[]) AND provider = $2
+    UNION
+    SELECT event_id, content_id
+    FROM event_ids
+    WHERE event_id = ANY($1::uuid[]) AND coalesce(provider, $2) = $2
+) AS contents
+GROUP BY event_id
+HAVING count(*) > 1
+"""
+
+# Which of these events are in the log; the content says which marketplace it is from.
+LOGGED = """
+SELECT event_id, content_id
+FROM unnest($1::uuid[], $2::uuid[]) AS wanted (event_id, content_id)
+WHERE EXISTS (
+        SELECT
+        FROM event_ids AS known
+        WHERE known.event_id = wanted.event_id AND known.content_id = wanted.content_id
+    )
+    OR EXISTS (
+        SELECT
+        FROM reused_event_ids AS known
+        WHERE known.event_id = wanted.event_id AND known.content_id = wanted.content_id
+    )
 """
 
 # The log's partitions, two months ahead: who made none for so long still has where to write.
@@ -91,7 +154,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The candidates that are new, by position, and findings about ids that were used twice."""
+    """The candidates that are new, by position, and findings about ids that came with several contents."""
 
     positions: frozenset[int]
     findings: tuple[Finding, ...]
@@ -100,60 +163,77 @@ class Claim:
 async def claim(connection: Connection, family: str, candidates: Sequence[Candidate]) -> Claim:
     """Log the candidates that are new; the transaction that does so is the one that applies them.
 
-    An id that comes with other content than it has in the log is an event of its own: it is logged
-    under another id, made from both.
+    Two candidates are the same event if their ids and their contents are the same. An id that comes with
+    other content than it has in the log, or from another marketplace, is an event of its own.
     """
-    firsts = _firsts(candidates)
-    keys = {candidates[position].envelope.event_id: position for position in firsts}
-    claimed = await _insert(connection, family, candidates, keys, reuse=False)
+    firsts = {envelope.event_id: position for position, envelope in _backwards(candidates)}
+    claimed = {
+        row["event_id"] for row in await _insert(connection, CLAIM, family, candidates, firsts.values())
+    }
     if len(claimed) == len(candidates):
-        return Claim(frozenset(keys.values()), ())
-    new = {keys[event_id] for event_id in claimed}
+        return Claim(frozenset(firsts.values()), ())
 
-    envelopes = [candidates[position].envelope for position in new]
-    contents = {envelope.event_id: envelope.content_id for envelope in envelopes}
-    unclaimed = list(keys.keys() - claimed)
+    contents = {
+        event_id: candidates[position].envelope.content_id
+        for event_id, position in firsts.items()
+        if event_id in claimed
+    }
+    unclaimed = list(firsts.keys() - claimed)
     if unclaimed:
         rows = await connection.fetch(LOGGED_CONTENTS, unclaimed)
         contents |= {row["event_id"]: row["content_id"] for row in rows}
-    reused = {
-        another_id(envelope.event_id, envelope.content_id): position
-        for position, candidate in enumerate(candidates)
-        if contents[(envelope := candidate.envelope).event_id] != envelope.content_id
+    new = {firsts[event_id] for event_id in claimed}
+    others = {
+        (envelope.event_id, envelope.content_id): position
+        for position, envelope in _backwards(candidates)
+        if contents[envelope.event_id] != envelope.content_id
     }
-    if reused:
-        claimed = await _insert(connection, family, candidates, reused, reuse=True)
-        new |= {reused[event_id] for event_id in claimed}
-    findings = {_id_used_twice(candidates[position].envelope.event_id) for position in reused.values()}
-    return Claim(frozenset(new), tuple(findings))
+    if not others:
+        return Claim(frozenset(new), ())
+    reused = await _claim_reused(connection, family, candidates, others)
+    return Claim(frozenset(new | reused.positions), reused.findings)
 
 
-def _firsts(candidates: Sequence[Candidate]) -> list[int]:
-    """Of candidates in one batch that share an event id, the first."""
-    by_id: dict[UUID, int] = {}
-    for position, candidate in enumerate(candidates):
-        by_id.setdefault(candidate.envelope.event_id, position)
-    return list(by_id.values())
+async def _claim_reused(
+    connection: Connection,
+    family: str,
+    candidates: Sequence[Candidate],
+    others: dict[tuple[UUID, UUID], int],
+) -> Claim:
+    """Log the new ones of candidates, by id and content, whose ids are taken by other events."""
+    for event_id in sorted({event_id for event_id, _ in others}):
+        # Of two transactions that claim different contents under one id, the later one sees both.
+        await connection.execute(LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass.EVENT_ID, str(event_id))
+    rows = await _insert(connection, CLAIM_REUSED, family, candidates, others.values())
+    claimed = {(row["event_id"], row["content_id"]) for row in rows}
+    provider = candidates[0].envelope.provider.value
+    reused = (
+        await connection.fetch(REUSED, [event_id for event_id, _ in claimed], provider) if claimed else []
+    )
+    findings = tuple(_id_used_twice(row["event_id"]) for row in reused)
+    return Claim(frozenset(others[key] for key in claimed), findings)
+
+
+def _backwards(candidates: Sequence[Candidate]) -> Iterator[tuple[int, Envelope]]:
+    """Of candidates that share a key, the first is the last to be put into a mapping, and stays there."""
+    for position in range(len(candidates) - 1, -1, -1):
+        yield position, candidates[position].envelope
 
 
 async def _insert(
     connection: Connection,
+    statement: str,
     family: str,
     candidates: Sequence[Candidate],
-    keys: dict[UUID, int],
-    *,
-    reuse: bool,
-) -> set[UUID]:
-    event_ids = sorted(keys, key=attrgetter("int"))
-    chosen = [candidates[keys[event_id]] for event_id in event_ids]
+    positions: Iterable[int],
+) -> list[Any]:
+    chosen = sorted((candidates[position] for position in positions), key=_by_id)
     envelopes = [candidate.envelope for candidate in chosen]
     payloads = [candidate.payload for candidate in chosen]
-    claimed = await connection.fetch(
-        CLAIM,
-        event_ids,
+    return await connection.fetch(
+        statement,
+        [envelope.event_id for envelope in envelopes],
         [envelope.content_id for envelope in envelopes],
-        # What is not there counts as null.
-        [envelope.event_id for envelope in envelopes] if reuse else [],
         envelopes[0].provider.value,
         family,
         [envelope.event_type for envelope in envelopes],
@@ -163,7 +243,11 @@ async def _insert(
         [candidate.body for candidate in chosen],
         _attempts(envelopes),
     )
-    return {row["event_id"] for row in claimed}
+
+
+def _by_id(candidate: Candidate) -> tuple[int, int]:
+    envelope = candidate.envelope
+    return envelope.event_id.int, envelope.content_id.int
 
 
 def _attempts(envelopes: Sequence[Envelope]) -> list[int]:

@@ -148,6 +148,7 @@ class DatabaseRole:
 CONSUMER_TABLES: dict[str, tuple[str, ...]] = {
     "schema_migrations": ("SELECT",),
     "event_ids": ("SELECT", "INSERT"),
+    "reused_event_ids": ("SELECT", "INSERT"),
     "event_log": ("SELECT", "INSERT"),
     "event_log_dropped": (),
     "parts": _PROJECTION,

@@ -14,6 +14,7 @@ from worker.database import Database
 # How often an event may end its consumer while it is handled alone.
 TRIES = 5
 
+# The column event_id holds an id made from the event id and the body: several events may share an event id.
 NOTE_TRY = """
 INSERT INTO suspects AS known (event_id, family, tries)
 VALUES ($1, $2, 1)
@@ -29,16 +30,16 @@ WHERE event_id = $1
 """
 
 
-async def note_try(database: Database, family: str, event_id: UUID) -> int:
+async def note_try(database: Database, family: str, suspect_id: UUID) -> int:
     """Commit that an event is about to be handled alone; how often that was so far, with this time.
 
     Raises:
         DatabaseUnavailable
     """
     async with database.transaction() as connection:
-        return int(await connection.fetchval(NOTE_TRY, event_id, family))
+        return int(await connection.fetchval(NOTE_TRY, suspect_id, family))
 
 
-async def clear(connection: Connection, event_id: UUID) -> None:
+async def clear(connection: Connection, suspect_id: UUID) -> None:
     """It was handled and we are still here."""
-    await connection.execute(CLEAR, event_id)
+    await connection.execute(CLEAR, suspect_id)

@@ -15,7 +15,8 @@ def calls_for(_: Return | None, event: Event[ReturnPayload]) -> tuple[Action, ..
     return (
         Action(
             kind=RETURN_DETAILS,
-            key=f"{RETURN_DETAILS}:{return_id}:{event.event_id}",
+            # An id is no key by itself: the same return may have two events under one.
+            key=f"{RETURN_DETAILS}:{return_id}:{event.event_id}:{event.content_id}",
             subject=return_id,
             request=ReturnWanted(return_id=return_id),
             event_id=event.event_id,

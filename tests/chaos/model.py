@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 
 from consumers.family import Connection, Effects, Event, project
 from consumers.registry import FAMILIES, FAMILY_OF, AnyFamily
-from schemas.events import parse, routing_key_of
+from schemas.events import Provider, parse, routing_key_of
 from tests.chaos.load import Identity, Taken
 
 Row = tuple[Any, ...]
@@ -63,18 +64,18 @@ class Written:
 async def model(events: Iterable[Taken]) -> Tables:
     """The tables after these events, each identity once."""
     by_family: defaultdict[str, list[Event[Any]]] = defaultdict(list)
-    contents: defaultdict[Any, set[Any]] = defaultdict(set)
+    contents: defaultdict[tuple[Provider, UUID], set[UUID]] = defaultdict(set)
     for taken in events:
         payload = parse(taken.provider, taken.message_body)
         family = FAMILY_OF[routing_key_of(type(payload))]
         by_family[family].append(Event(taken.identity.event_id, datetime.now(UTC), payload))
-        contents[taken.identity.event_id].add(taken.identity.content_id)
+        contents[taken.provider, taken.identity.event_id].add(taken.identity.content_id)
 
     written = Written()
     for name, family_events in by_family.items():
         effects = await project(_from_nothing(FAMILIES[name]), written, family_events)
         _note(written, name, effects)
-    for event_id, different in contents.items():
+    for (_, event_id), different in contents.items():
         if len(different) > 1:
             written.rows["findings"].append(
                 {"kind": "event_id_reused", "family": "any", "entity_id": str(event_id), "event_id": event_id}
@@ -187,7 +188,7 @@ async def logged(url: str) -> Counter[Identity]:
     connection = await asyncpg.connect(url)
     try:
         rows = await connection.fetch(
-            "SELECT coalesce(reuse_of, event_id) AS id, content_id "
+            "SELECT event_id AS id, coalesce(event_log.content_id, event_ids.content_id) AS content_id "
             "FROM event_log JOIN event_ids USING (event_id)"
         )
         return Counter(Identity(row["id"], row["content_id"]) for row in rows)

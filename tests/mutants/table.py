@@ -68,9 +68,24 @@ TABLE = (
     Mutant(
         "no dedupe",
         "worker/event_log.py",
-        "    if len(claimed) == len(candidates):\n        return Claim(frozenset(keys.values()), ())\n",
+        "    if len(claimed) == len(candidates):\n        return Claim(frozenset(firsts.values()), ())\n",
         "    return Claim(frozenset(range(len(candidates))), ())\n",
         "tests/e2e/test_crash_points.py::test_a_consumer_dies_at[committed]",
+    ),
+    Mutant(
+        "an id is a key by itself",
+        "worker/event_log.py",
+        "        if contents[envelope.event_id] != envelope.content_id\n",
+        "        if False\n",
+        "tests/integration/test_event_ids.py::test_each_content_under_an_id_is_applied_once",
+    ),
+    Mutant(
+        "a replay follows an id alone",
+        "worker/dead/store.py",
+        "            FROM event_ids\n"
+        "            WHERE event_id = replayed.replayed_as AND content_id = replayed.replayed_content_id\n",
+        "            FROM event_ids\n            WHERE event_id = replayed.replayed_as\n",
+        "tests/integration/test_event_ids.py::test_a_replay_is_applied_once_its_content_is",
     ),
     Mutant(
         "requeue in place",

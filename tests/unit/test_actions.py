@@ -1,6 +1,8 @@
 """What events call for, and what becomes of an attempt."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 
@@ -76,6 +78,17 @@ def test_each_event_of_a_return_asks_for_it() -> None:
         ReturnWanted(return_id="77"),
         ReturnWanted(return_id="78"),
     ]
+
+
+def test_events_of_a_return_that_share_an_id_each_ask_for_it() -> None:
+    one, other = (
+        replace(
+            events.claimed(events.returned("order.return.updated", second), 1), content_id=UUID(int=second)
+        )
+        for second in (1, 2)
+    )
+
+    assert of_return(None, one)[0].key != of_return(None, other)[0].key
 
 
 def test_a_return_that_is_not_listed_any_more_has_nothing_to_tell() -> None:

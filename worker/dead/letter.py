@@ -47,6 +47,7 @@ class Letter:
     last_failed_at: datetime | None
     headers: str
     body: bytes
+    content_id: UUID | None = None
 
 
 def read_letter(lane: str, delivery: Delivery) -> Letter:
@@ -77,6 +78,7 @@ def read_letter(lane: str, delivery: Delivery) -> Letter:
         last_failed_at=envelope.last_failed_at if envelope else None,
         headers=_json(delivery.headers),
         body=delivery.body,
+        content_id=envelope.content_id if envelope else None,
     )
 
 

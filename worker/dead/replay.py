@@ -24,7 +24,7 @@ from worker.database import Database
 from worker.dead import store
 from worker.dead.letter import QUARANTINE_LANE, is_of_webhook
 from worker.dead.store import Action, Kept, Selection
-from worker.event_log import LOGGED_CONTENTS
+from worker.event_log import LOGGED
 from worker.failure import describe
 from worker.ingest.intake import take_again
 from worker.ingest.sealing import CannotUnseal
@@ -54,11 +54,15 @@ class AnotherRuns(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What is to be published for a letter, the lane that gets it, and under which event id."""
+    """What is to be published for a letter, the lane that gets it, and as which event.
+
+    A change that goes to a webhook has no content id.
+    """
 
     message: Message
     lane: str
     event_id: UUID
+    content_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +94,10 @@ def prepare(letter: Kept, sealer: MultiFernet | None) -> Ready | Unready:
     if letter.lane == QUARANTINE_LANE:
         assert again is not None, "it is quarantined"
         assert again.family is not None, "see above"
-        return Ready(again.message, again.family, again.event_id)
+        return Ready(again.message, again.family, again.event_id, again.content_id)
     if again is not None and again.family != letter.lane:
         return Unready(f"as it was edited it is of the family {again.family}")
-    content_id = Envelope.from_headers(again.message.headers).content_id if again else envelope.content_id
+    content_id = again.content_id if again else envelope.content_id
     event_type = Envelope.from_headers(again.message.headers).event_type if again else envelope.event_type
     fresh = envelope.model_copy(
         update={
@@ -107,7 +111,7 @@ def prepare(letter: Kept, sealer: MultiFernet | None) -> Ready | Unready:
     )
     queue = family_queue(letter.lane)
     message = Message(RETURN, queue, f"{letter.provider}.{event_type}", fresh.to_headers(), letter.body)
-    return Ready(message, letter.lane, envelope.event_id)
+    return Ready(message, letter.lane, envelope.event_id, content_id)
 
 
 def _posted_again(letter: Kept) -> Ready:
@@ -115,7 +119,7 @@ def _posted_again(letter: Kept) -> Ready:
     headers = {name: str(letter.headers.get(name, "")) for name in ("x-change-id", "x-subject")}
     queue = family_queue(letter.lane)
     message = Message(RETURN, queue, letter.type, headers, letter.body, CONTENT_TYPE)
-    return Ready(message, letter.lane, letter.event_id)
+    return Ready(message, letter.lane, letter.event_id, None)
 
 
 async def forecast(database: Database, ready: Ready) -> str:
@@ -130,8 +134,8 @@ async def forecast(database: Database, ready: Ready) -> str:
     candidate = decoded.candidate
     event = Event(candidate.envelope.event_id, candidate.envelope.received_at, candidate.payload)
     async with database.connection() as connection:
-        logged = await connection.fetch(LOGGED_CONTENTS, [ready.event_id])
-        if logged and logged[0]["content_id"] == candidate.envelope.content_id:
+        envelope = candidate.envelope
+        if await connection.fetch(LOGGED, [envelope.event_id], [envelope.content_id]):
             return "duplicate: it was applied already"
         try:
             states = await family.load(Reading(connection), [event])
@@ -240,8 +244,9 @@ class Replay:
                     assert_never(unreachable)
         async with self.database.transaction() as connection:
             event_ids = [prepared.event_id for prepared in ready.values()]
+            content_ids = [prepared.content_id for prepared in ready.values()]
             bodies = [letter.body for letter in letters if letter.dead_letter_id in ready]
-            begun = await connection.fetch(store.BEGIN_REPLAY, list(ready), event_ids, bodies)
+            begun = await connection.fetch(store.BEGIN_REPLAY, list(ready), event_ids, content_ids, bodies)
         ids = sorted(row["dead_letter_id"] for row in begun)
         left = sorted(ready.keys() - set(ids))
         self.tally.unready += [(number, "somebody else changed or discarded it meanwhile") for number in left]

@@ -23,7 +23,9 @@ SELECT $1::uuid, $2::text, $3::uuid, $4::text, $5::text, $6::text, $7::text, $8:
     $10::bigint, $11::timestamptz, $12::timestamptz, $13::timestamptz, $14::text::json, $15::bytea,
     (SELECT max(dead_letter_id)
      FROM dead_letters
-     WHERE replayed_as = $3 AND state IN ('replaying', 'replayed'))
+     WHERE replayed_as = $3
+        AND (replayed_content_id IS NULL OR replayed_content_id = $16::uuid)
+        AND state IN ('replaying', 'replayed'))
 ON CONFLICT (message_key) DO NOTHING
 """
 
@@ -80,8 +82,9 @@ GROUP BY lane
 # discarded since it was read is left: it is not what was read that is to be published.
 BEGIN_REPLAY = """
 UPDATE dead_letters
-SET state = 'replaying', replayed_as = told.replayed_as
-FROM unnest($1::bigint[], $2::uuid[], $3::bytea[]) AS told (dead_letter_id, replayed_as, body)
+SET state = 'replaying', replayed_as = told.replayed_as, replayed_content_id = told.replayed_content_id
+FROM unnest($1::bigint[], $2::uuid[], $3::uuid[], $4::bytea[])
+    AS told (dead_letter_id, replayed_as, replayed_content_id, body)
 WHERE dead_letters.dead_letter_id = told.dead_letter_id
     AND dead_letters.body = told.body
     AND state IN ('waiting', 'replaying')
@@ -105,9 +108,19 @@ FROM (
             SELECT
             FROM dead_letters AS twin
             JOIN dead_letters AS came_back ON came_back.replay_of = twin.dead_letter_id
-            WHERE twin.replayed_as = replayed.replayed_as AND came_back.arrived_at >= $2
+            WHERE twin.replayed_as = replayed.replayed_as
+                AND twin.replayed_content_id IS NOT DISTINCT FROM replayed.replayed_content_id
+                AND came_back.arrived_at >= $2
         ) AS is_back,
-        EXISTS (SELECT FROM event_ids WHERE event_ids.event_id = replayed.replayed_as) AS is_applied
+        EXISTS (
+            SELECT
+            FROM event_ids
+            WHERE event_id = replayed.replayed_as AND content_id = replayed.replayed_content_id
+        ) OR EXISTS (
+            SELECT
+            FROM reused_event_ids
+            WHERE event_id = replayed.replayed_as AND content_id = replayed.replayed_content_id
+        ) AS is_applied
     FROM dead_letters AS replayed
     WHERE replayed.dead_letter_id = ANY($1::bigint[])
 ) AS followed

@@ -78,8 +78,7 @@ def _step_as_json(step: Step) -> dict[str, Any]:
     occurred_at = logged.event.payload.occurred_at
     return {
         "event_id": logged.event.event_id,
-        "logged_as": logged.logged_as,
-        "id_used_twice": logged.reuse,
+        "id_used_twice": logged.is_reused,
         "type": logged.type,
         "occurred_at": occurred_at,
         "received_at": logged.event.received_at,

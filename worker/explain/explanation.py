@@ -35,7 +35,8 @@ FAMILY_OF_KIND: dict[Kind, str] = {
 }
 
 EVENTS_OF_ENTITY = """
-SELECT event_id, reuse_of, provider, type, received_at, applied_at, attempt, body
+SELECT coalesce(reuse_of, event_id) AS event_id, provider, type, received_at, applied_at, attempt, body,
+    coalesce(content_id, reuse_of) IS NOT NULL AS is_reused
 FROM event_log
 WHERE entity_id = $1 AND family = $2
 ORDER BY seq
@@ -57,11 +58,10 @@ class NoSuchEntity(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """An event as the log has it. `event` carries the sender's id, `logged_as` the log's own."""
+    """An event as the log has it. `is_reused`: another event had its id."""
 
     event: Event[Any]
-    logged_as: Any
-    reuse: bool
+    is_reused: bool
     type: str
     applied_at: datetime
     attempt: int
@@ -121,7 +121,7 @@ class _Replay:
         if isinstance(event.payload, Observation):
             why = f"observed on the marketplace; {why}"
         changes = _changes(before, decision.state)
-        if logged.reuse:
+        if logged.is_reused:
             why = f"its id was used before with other contents, so it counts as an event of its own; {why}"
         return Step(
             logged=logged,
@@ -213,9 +213,8 @@ def _told(
 def _logged(row: Any) -> Logged:
     payload = parse(Provider(row["provider"]), row["body"])
     return Logged(
-        event=Event(row["reuse_of"] or row["event_id"], row["received_at"], payload),
-        logged_as=row["event_id"],
-        reuse=row["reuse_of"] is not None,
+        event=Event(row["event_id"], row["received_at"], payload),
+        is_reused=row["is_reused"],
         type=row["type"],
         applied_at=row["applied_at"],
         attempt=row["attempt"],

@@ -38,6 +38,7 @@ class Accepted:
     """
 
     event_id: UUID
+    content_id: UUID
     message: Message
     family: str | None
     reason: str | None = None
@@ -191,7 +192,8 @@ def _routed(
         received_at=received_at,
     )
     key = routing_key(provider, event_type)
-    return Accepted(event_id, Message(EVENTS, key, key, envelope.to_headers(), body), FAMILY_OF[key])
+    message = Message(EVENTS, key, key, envelope.to_headers(), body)
+    return Accepted(event_id, content_id, message, FAMILY_OF[key])
 
 
 def _quarantined(provider: Provider, body: bytes, reason: str, received_at: datetime) -> Accepted:
@@ -205,4 +207,5 @@ def _quarantined(provider: Provider, body: bytes, reason: str, received_at: date
         reason=reason,
     )
     key = quarantine_key(provider)
-    return Accepted(content_id, Message(EVENTS, key, key, envelope.to_headers(), body), None, reason)
+    message = Message(EVENTS, key, key, envelope.to_headers(), body)
+    return Accepted(content_id, content_id, message, None, reason)

@@ -50,7 +50,7 @@ WRITE_PROGRESS = "UPDATE {shadow}.progress SET done_to = $1, events = $2"
 DROP_SCHEMA = "DROP SCHEMA IF EXISTS {shadow} CASCADE"
 
 READ_EVENTS = """
-SELECT seq, event_id, coalesce(reuse_of, event_id) AS sent_as, provider, entity_id, received_at, body
+SELECT seq, coalesce(reuse_of, event_id) AS event_id, provider, entity_id, received_at, body
 FROM {live}.event_log
 WHERE seq > $1 AND seq <= $2 AND family = $3
 ORDER BY seq
@@ -160,7 +160,7 @@ def _event(row: Any) -> Event[Any]:
         payload = parse(Provider(row["provider"]), row["body"])
     except InvalidEvent as error:
         raise RebuildFailed(f"event {row['event_id']} of the log is not valid any more: {error}") from error
-    return Event(row["sent_as"], row["received_at"], payload)
+    return Event(row["event_id"], row["received_at"], payload)
 
 
 async def open_shadow(connection: Connection, family: str, *, restart: bool) -> Shadow:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from worker.broker import Broker
 from worker.database import Database
+from worker.event_log import LOGGED
 from worker.ingest.intake import Accepted, take_observed
 from worker.outbound import OddAnswer
 from worker.reconcile.difference import Difference
@@ -23,8 +24,6 @@ TOGETHER = 100
 # While some are applied the rest is waited for; the ladder is not.
 PATIENCE_SECONDS = 20.0
 LOOK_EVERY_SECONDS = 0.2
-
-APPLIED = "SELECT event_id FROM event_ids WHERE event_id = ANY($1::uuid[])"
 
 Here = TypeVar("Here")
 There = TypeVar("There")
@@ -67,9 +66,9 @@ async def apply(
     found, now = reconciled.drift, datetime.now(UTC)
     taken = [take_observed(one.observation, now) for one in found]
     await _publish(taken, settings, report)
-    event_ids = {one.event_id for one in taken}
-    applied = await _follow(event_ids, database, report, patience)
-    return Applied(len(event_ids), applied, tuple(await _still_different(subject, found)))
+    events = {(one.event_id, one.content_id) for one in taken}
+    applied = await _follow(events, database, report, patience)
+    return Applied(len(events), applied, tuple(await _still_different(subject, found)))
 
 
 async def _publish(taken: Sequence[Accepted], settings: Settings, report: Report) -> None:
@@ -83,18 +82,21 @@ async def _publish(taken: Sequence[Accepted], settings: Settings, report: Report
             report("sent", first + len(some), len(taken))
 
 
-async def _follow(event_ids: Collection[UUID], database: Database, report: Report, patience: float) -> int:
-    """How many are in the log, once all are or nothing more comes of the rest."""
-    waiting, moved_at = set(event_ids), monotonic()
+async def _follow(
+    events: Collection[tuple[UUID, UUID]], database: Database, report: Report, patience: float
+) -> int:
+    """How many, by id and content, are in the log, once all are or nothing more comes of the rest."""
+    waiting, moved_at = set(events), monotonic()
     while True:
         async with database.connection() as connection:
-            applied = {row["event_id"] for row in await connection.fetch(APPLIED, list(waiting))}
+            rows = await connection.fetch(LOGGED, *map(list, zip(*waiting, strict=True)))
+        applied = {(row["event_id"], row["content_id"]) for row in rows}
         if applied:
             waiting -= applied
             moved_at = monotonic()
-        report("applied", len(event_ids) - len(waiting), len(event_ids))
+        report("applied", len(events) - len(waiting), len(events))
         if not waiting or monotonic() - moved_at > patience:
-            return len(event_ids) - len(waiting)
+            return len(events) - len(waiting)
         await asyncio.sleep(LOOK_EVERY_SECONDS)
 
 

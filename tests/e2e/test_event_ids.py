@@ -1,0 +1,76 @@
+"""No sender keeps another event out by choosing its id: through real processes."""
+
+import json
+from uuid import UUID, uuid5
+
+from schemas.events import Provider, read_json
+from schemas.examples import documented
+from schemas.identity import content_id
+from tests.stack import Stack, until
+
+USED = UUID("101aa6a1-ed22-42f0-84ca-1f8a028a2d28")
+
+
+def part(event_id: UUID, part_id: str) -> bytes:
+    document = {
+        "event_id": str(event_id),
+        "event_type": "part.status.changed",
+        "timestamp": "2026-03-01T12:00:00+00:00",
+        "event_data": {"part_id": part_id, "status": "sold"},
+    }
+    return json.dumps(document).encode()
+
+
+async def applied(stack: Stack) -> list[tuple[str, str]]:
+    rows = await stack.fetch("SELECT provider, entity_id FROM event_log ORDER BY provider, entity_id")
+    return [(row["provider"], row["entity_id"]) for row in rows]
+
+
+async def test_an_event_whose_id_was_made_from_another_id_and_its_content_keeps_nothing_out(
+    stack: Stack,
+) -> None:
+    await stack.started("run")
+    content = {
+        key: value for key, value in json.loads(part(USED, "2")).items() if not key.startswith("event_t")
+    }
+    del content["event_id"]
+    second_key = uuid5(USED, content_id("part.status.changed", content).hex)
+    for number, body in enumerate((part(USED, "1"), part(second_key, "3"), part(USED, "2")), start=1):
+        answer = await stack.post_ovoko(body)
+        assert answer.status_code == 200
+        await until(lambda number=number: _is_seen(stack, number), f"event {number} was handled")
+
+    assert await applied(stack) == [("ovoko", "1"), ("ovoko", "2"), ("ovoko", "3")]
+    assert await stack.count("parts") == 3
+    findings = await stack.fetch("SELECT kind, event_id, words FROM findings")
+    assert findings == [
+        {
+            "kind": "event_id_reused",
+            "event_id": USED,
+            "words": "sent with different contents; each was applied",
+        }
+    ]
+    audit = json.loads(stack.run("audit", "--json").stdout)
+    assert [(one["applied"], one["duplicates"]) for one in audit["accounts"]] == [(3, 0)]
+
+
+async def test_ids_of_different_marketplaces_never_meet(stack: Stack) -> None:
+    """Whoever knows the Ovoko secret alone can compute the id of a buyback event."""
+    await stack.started("run")
+    example = next(one for one in documented() if one.provider is Provider.BUYBACK)
+    document = read_json(example.body)
+    event_id = content_id(document["type"], document["result"])
+    await stack.post_ovoko(part(event_id, "1"))
+    await until(lambda: _is_seen(stack, 1), "the part's event was handled")
+    answer = await stack.post(example.provider, example.body)
+    await until(lambda: _is_seen(stack, 2), "the buyback's event was handled")
+
+    assert answer.json()["event_id"] == str(event_id)
+    assert [provider for provider, _ in await applied(stack)] == ["buyback", "ovoko"]
+    assert await stack.count("buyback_orders") == 1
+    assert await stack.fetch("SELECT kind FROM findings WHERE kind = 'event_id_reused'") == []
+
+
+async def _is_seen(stack: Stack, events: int) -> bool:
+    rows = await stack.fetch("SELECT coalesce(sum(applied + duplicates), 0)::int AS events FROM streams")
+    return bool(rows[0]["events"] == events)

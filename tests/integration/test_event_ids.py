@@ -1,0 +1,170 @@
+"""What counts as the same event: its id, its marketplace and its content together."""
+
+import asyncio
+from datetime import UTC, datetime
+from itertools import permutations
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from consumers.registry import FAMILIES
+from schemas.events import Provider
+from tests.integration.log import apply, database_of, item
+from tests.stack import Stack
+from worker import event_log
+from worker.batch import Applied, Decoded, Duplicate, Outcome, handle
+from worker.database import Database
+from worker.dead import store
+from worker.dead.letter import read_letter
+from worker.dead.store import Selection
+from worker.migrations import migrations
+from worker.wire import Delivery
+
+
+def part(part_id: str, event_id: UUID) -> Decoded:
+    document = {
+        "event_type": "part.status.changed",
+        "timestamp": "2026-03-01T12:00:00+00:00",
+        "event_data": {"part_id": part_id, "status": "sold"},
+    }
+    return item(Provider.OVOKO, document, event_id)
+
+
+def reminder(event_id: UUID) -> Decoded:
+    result = {"timestamp": "2026-03-01T12:00:00", "daysAfterCreation": 1, "order": {"id": "o1"}}
+    return item(Provider.BUYBACK, {"type": "OrderSchedulePickupReminderEvent", "result": result}, event_id)
+
+
+async def outcomes(stack: Stack, *batch: Decoded) -> list[type[Outcome]]:
+    async with database_of(stack) as database:
+        report = await handle(FAMILIES["inventory"], database, batch)
+    return [type(outcome) for outcome in report.outcomes]
+
+
+async def reused(stack: Stack) -> set[UUID]:
+    return {row["event_id"] for row in await stack.fetch("SELECT event_id FROM findings")}
+
+
+async def test_each_content_under_an_id_is_applied_once(stack: Stack) -> None:
+    event_id = uuid4()
+    one, other, third = (part(name, event_id) for name in ("1", "2", "3"))
+
+    assert await outcomes(stack, one, other, one, other) == [Applied, Applied, Duplicate, Duplicate]
+    assert await outcomes(stack, other, third, one) == [Duplicate, Applied, Duplicate]
+    assert await outcomes(stack, third) == [Duplicate]
+    assert await stack.count("event_log") == await stack.count("parts") == 3
+    assert await reused(stack) == {event_id}
+
+
+async def test_the_finding_depends_on_the_set_of_events_alone(stack: Stack) -> None:
+    """Whichever event came first under the id, also one of the other marketplace."""
+    inventory, reminders = "inventory", "reminders"
+    for order in permutations(range(3)):
+        event_id, alone = uuid4(), uuid4()
+        told = [
+            (inventory, part("1", event_id)),
+            (inventory, part("2", event_id)),
+            (reminders, reminder(event_id)),
+        ]
+        for family, event in (told[number] for number in order):
+            await apply(stack, family, [event])
+        for family, event in ((told[0][0], part("1", alone)), (reminders, reminder(alone))):
+            await apply(stack, family, [event])
+
+        found = await reused(stack)
+        assert event_id in found
+        assert alone not in found
+
+
+async def test_of_two_contents_at_once_the_later_one_notes_that_the_id_came_twice(stack: Stack) -> None:
+    event_id = uuid4()
+    await apply(stack, "reminders", [reminder(event_id)])
+    async with database_of(stack) as database, database.transaction() as connection:
+        first = await event_log.claim(connection, "inventory", [part("1", event_id).candidate])
+        second = asyncio.create_task(apply(stack, "inventory", [part("2", event_id)]))
+        async with asyncio.timeout(20):
+            while not await stack.fetch("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
+                await asyncio.sleep(0.02)
+        await event_log.note_reuse(connection, first.findings)
+    await second
+
+    assert await reused(stack) == {event_id}
+
+
+async def test_what_an_earlier_release_logged_under_a_derived_id_is_not_applied_again(stack: Stack) -> None:
+    """Its consumers may still run beside ours."""
+    event_id, derived = uuid4(), uuid4()
+    one, other = part("1", event_id), part("2", event_id)
+    await apply(stack, "inventory", [one])
+    await stack.execute(
+        f"INSERT INTO event_ids VALUES ('{derived}', '{other.candidate.envelope.content_id}');"
+        "INSERT INTO event_log (event_id, reuse_of, provider, family, type, entity_id, occurred_at, "
+        f"received_at, body) VALUES ('{derived}', '{event_id}', 'ovoko', 'inventory', 'part.status.changed', "
+        "'2', now(), now(), '{}')"
+    )
+
+    assert await outcomes(stack, other, part("3", event_id)) == [Duplicate, Applied]
+
+
+async def test_the_migration_knows_what_was_logged_under_derived_ids(fresh_database: str) -> None:
+    event_id, derived, content_id = uuid4(), uuid4(), uuid4()
+    connection = await asyncpg.connect(fresh_database)
+    before = [migration for migration in migrations() if migration.version < "0016"]
+    [added] = [migration for migration in migrations() if migration.version.startswith("0016")]
+    for migration in before:
+        await connection.execute(migration.up)
+    await connection.execute(
+        f"INSERT INTO event_ids VALUES ('{event_id}', gen_random_uuid()), ('{derived}', '{content_id}')"
+    )
+    await connection.execute(
+        "INSERT INTO event_log (event_id, reuse_of, provider, family, type, entity_id, occurred_at, "
+        f"received_at, body) VALUES ('{event_id}', NULL, 'ovoko', 'inventory', '', '1', now(), now(), ''), "
+        f"('{derived}', '{event_id}', 'ovoko', 'inventory', '', '2', now(), now(), '')"
+    )
+    await connection.execute(added.up)
+    rows = await connection.fetch("SELECT * FROM reused_event_ids")
+    await connection.execute(added.down)
+    left = await connection.fetchval("SELECT count(*) FROM event_log JOIN event_ids USING (event_id)")
+    await connection.close()
+
+    assert [tuple(row) for row in rows] == [(event_id, "ovoko", content_id)]
+    assert left == 2
+
+
+@pytest.mark.parametrize("is_logged", [False, True])
+async def test_a_replay_is_applied_once_its_content_is(stack: Stack, is_logged: bool) -> None:
+    """Not because another event with its id is in the log."""
+    event_id = uuid4()
+    dead, other = part("1", event_id), part("2", event_id)
+    await apply(stack, "inventory", [other])
+    async with database_of(stack) as database:
+        number = await _begin_replay(database, dead)
+        if is_logged:
+            await apply(stack, "inventory", [dead])
+        # Another event under the same id fails, and its letter is not taken for the replayed one.
+        await store.keep(database, [read_letter("inventory", _dead(part("3", event_id)))])
+        async with database.connection() as connection:
+            rows = await connection.fetch(store.FOLLOW_REPLAY, [number], datetime.min.replace(tzinfo=UTC))
+
+    assert [tuple(row) for row in rows] == ([(number, False)] if is_logged else [])
+
+
+async def _begin_replay(database: Database, dead: Decoded) -> int:
+    await store.keep(database, [read_letter("inventory", _dead(dead))])
+    async with database.connection() as connection:
+        [letter] = await store.select(connection, Selection())
+        envelope = dead.candidate.envelope
+        await connection.fetch(
+            store.BEGIN_REPLAY,
+            [letter.dead_letter_id],
+            [envelope.event_id],
+            [envelope.content_id],
+            [letter.body],
+        )
+    return letter.dead_letter_id
+
+
+def _dead(item: Decoded) -> Delivery:
+    envelope = item.candidate.envelope
+    return Delivery(1, envelope.event_type, envelope.to_headers(), item.candidate.body, False)
