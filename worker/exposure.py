@@ -7,6 +7,8 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 
 from pydantic import SecretStr
 
+from worker.urls import hosts_of
+
 SHORTEST_SECRET = 12
 FEWEST_CHARACTERS = 5
 
@@ -59,17 +61,9 @@ def weak_secrets(secrets: Sequence[SecretStr]) -> Iterator[str]:
 
 def other_machines(url: str) -> list[str]:
     """The hosts of a URL that are not this machine. A database URL may name several, or a socket's folder."""
-    parts = urlsplit(url)
-    listed = parts.netloc.rpartition("@")[2]
-    hosts = [_without_port(host) for host in listed.split(",")]
-    hosts += [host for name, value in parse_qsl(parts.query) if name == "host" for host in value.split(",")]
-    return [host for host in hosts if not _is_here(host)]
-
-
-def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    query = parse_qsl(urlsplit(url).query)
+    listed = [host for name, value in query if name == "host" for host in value.split(",")]
+    return [host for host in [*hosts_of(url), *listed] if not _is_here(host)]
 
 
 def _is_here(host: str) -> bool:
@@ -103,10 +97,11 @@ def refuse_exposed_database(url: str, *, allow_plaintext: bool, environment: Map
     if not hosts:
         return
     query = dict(parse_qsl(parts.query))
-    mode = query.get("sslmode", environment.get("PGSSLMODE", "prefer"))
+    mode = query.get("sslmode", environment.get("PGSSLMODE") or "prefer")
     if mode not in ENCRYPTING_MODES and not allow_plaintext:
         raise ValueError(_in_clear(hosts, "sslmode=verify-full and STOCKHOOK_DATABASE_CA_FILE"))
-    elsewhere = {"sslcert", "passfile"} & query.keys() or {"PGPASSWORD", "PGPASSFILE"} & environment.keys()
+    given = {name for name, value in environment.items() if value}
+    elsewhere = {"sslcert", "passfile"} & query.keys() or {"PGPASSWORD", "PGPASSFILE"} & given
     if not (elsewhere and parts.password is None):
         _refuse_weak_password(parts)
 
@@ -134,9 +129,7 @@ def _in_clear(hosts: Sequence[str], remedy: str) -> str:
 def _refuse_weak_password(parts: SplitResult) -> None:
     fault = weakness(unquote(parts.password or ""))
     if fault is not None:
-        raise ValueError(
-            f"the password in it {fault}: set a longer one, or STOCKHOOK_ENVIRONMENT=development"
-        )
+        raise ValueError(f"the password {fault}: set a longer one, or STOCKHOOK_ENVIRONMENT=development")
 
 
 def with_query(url: str, added: Mapping[str, str]) -> str:

@@ -33,6 +33,7 @@ from worker.exposure import (
     refuse_exposed_page,
     with_query,
 )
+from worker.urls import check_hosts, checked, with_password
 
 PREFIX = "STOCKHOOK_"
 
@@ -81,15 +82,13 @@ def _readable(path: Path) -> Path:
 
 def _amqp_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
     """The client library takes its files from the URL."""
-    text = url.get_secret_value()
-    if urlsplit(text).scheme not in ("amqp", "amqps"):
-        raise ValueError("must start with amqp:// or amqps://")
+    text = checked(url.get_secret_value(), "amqp", "amqps")
     if "no_verify_ssl" in dict(parse_qsl(urlsplit(text).query)):
         raise ValueError("must not have no_verify_ssl: set STOCKHOOK_AMQP_CA_FILE")
     files = _files(info, cafile="amqp_ca_file", certfile="amqp_certificate_file", keyfile="amqp_key_file")
     if files and urlsplit(text).scheme == "amqp":
         raise ValueError("must start with amqps:// where a CA or a certificate is set")
-    text = with_query(text, files)
+    text = with_query(_with_password(text, info, "amqp_password"), files)
     if not _is_development(info):
         refuse_exposed_broker(text, allow_plaintext=_allows_plaintext(info))
     return SecretStr(text)
@@ -97,9 +96,10 @@ def _amqp_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
 
 def _database_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
     """The driver takes its files from the URL. Where a CA is set, the host's name is verified as well."""
-    text = url.get_secret_value()
-    if urlsplit(text).scheme not in ("postgres", "postgresql"):
-        raise ValueError("must start with postgresql://")
+    text = checked(url.get_secret_value(), "postgresql", "postgres", several=True, socket=True)
+    query = dict(parse_qsl(urlsplit(text).query))
+    check_hosts(*(query[name].split(",") if name in query else [] for name in ("host", "port")))
+    text = _with_password(text, info, "database_password", needs_user=False)
     files = _files(
         info,
         sslrootcert="database_ca_file",
@@ -112,22 +112,32 @@ def _database_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
     return SecretStr(text)
 
 
-def _http_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
-    text = url.get_secret_value()
-    if urlsplit(text).scheme not in ("http", "https"):
-        raise ValueError("must start with http:// or https://")
+def _management_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
+    text = checked(url.get_secret_value(), "http", "https")
+    if urlsplit(text).query:
+        raise ValueError("must be no more than scheme, user, password, host, port and path")
+    text = _with_password(text, info, "management_password")
     if not _is_development(info):
         refuse_exposed_page(text, allow_plaintext=_allows_plaintext(info))
-    return url
+    return SecretStr(text)
+
+
+def _with_password(url: str, info: ValidationInfo, setting: str, *, needs_user: bool = True) -> str:
+    """The URL with the password of the setting, where that is set."""
+    password = info.data.get(setting)
+    if password is None:
+        return url
+    name = PREFIX + setting.upper()
+    if needs_user and not urlsplit(url).username:
+        raise ValueError(f"must name the user to whom {name} belongs")
+    return with_password(url, password.get_secret_value(), name)
 
 
 def _api_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
     """Of a marketplace's API, to which credentials go. (Secret for who puts some into it, and is refused.)"""
-    text = url.get_secret_value()
+    text = checked(url.get_secret_value(), "https", "http")
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must start with https://")
-    if parts.username is not None or parts.query or parts.fragment:
+    if parts.username is not None or parts.query:
         raise ValueError("must be no more than scheme, host, port and path")
     if parts.scheme == "http" and other_machines(text) and not _allows_plaintext(info):
         raise ValueError("must start with https://: it would send passwords to another machine in clear")
@@ -203,14 +213,23 @@ class Settings(BaseSettings):
         default=None, description="Certificate that we show the database (PEM)"
     )
     database_key_file: ReadableFile | None = Field(default=None, description="Its private key")
+    amqp_password: SecretStr | None = Field(
+        default=None, description="Password of the broker's user, instead of one in STOCKHOOK_AMQP_URL"
+    )
     amqp_url: Annotated[SecretStr, AfterValidator(_amqp_url)] = Field(
         default=SecretStr("amqp://localhost:5672/"), description="RabbitMQ, 3.10 or newer"
+    )
+    database_password: SecretStr | None = Field(
+        default=None, description="Password of the database's user, instead of one in STOCKHOOK_DATABASE_URL"
     )
     database_url: Annotated[SecretStr, AfterValidator(_database_url)] = Field(
         default=SecretStr("postgresql://localhost:5432/stockhook"),
         description="Postgres, 15 or newer",
     )
-    management_url: Annotated[SecretStr, AfterValidator(_http_url)] | None = Field(
+    management_password: SecretStr | None = Field(
+        default=None, description="Password of its user, instead of one in STOCKHOOK_MANAGEMENT_URL"
+    )
+    management_url: Annotated[SecretStr, AfterValidator(_management_url)] | None = Field(
         default=None,
         description="RabbitMQ's management API, if `stockhook topology --check` is to see bindings: "
         "`http://user:password@host:15672`",
@@ -390,8 +409,8 @@ class Settings(BaseSettings):
     @property
     def ingest_url(self) -> str:
         """Where commands on the same machine find the ingest."""
-        host = "127.0.0.1" if self.ingest_host in ("0.0.0.0", "::") else self.ingest_host
-        return f"http://{host}:{self.ingest_port}"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.ingest_host, self.ingest_host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.ingest_port}"
 
     @property
     def sealer(self) -> MultiFernet | None:

@@ -11,11 +11,12 @@ from pydantic import SecretStr
 
 from schemas.events import Provider
 from worker.send import report
-from worker.send.client import Answer, BadUrl, Client
-from worker.send.command import Play, default_url, send
+from worker.send.client import Answer, Client
+from worker.send.command import Play, send
 from worker.send.sender import Tally
 from worker.send.webhook import Credentials, Webhook
 from worker.settings import BadSettings, Settings
+from worker.urls import BadUrl
 
 DELAYS = (timedelta(seconds=7),)
 
@@ -41,7 +42,7 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda: send(rate=0.1, seconds=1), "--rate times --seconds must be 1 event or more"),
         (lambda: send(rate=1, resend_after="7,x"), "--resend-after must be seconds"),
         (lambda: send(rate=1, resend_after="-7"), "--resend-after must be seconds"),
-        (lambda: send(rate=1, url="localhost:8080"), "is no URL of an ingest"),
+        (lambda: send(rate=1, url="localhost:8080"), "the URL of the ingest must start with http://"),
         (lambda: send(rate=1, output=Path("/dev/null/x")), "--output: cannot write /dev/null/x"),
     ],
 )
@@ -75,13 +76,13 @@ def test_a_url_that_is_none_is_refused(url: str) -> None:
     ("host", "url"),
     [
         ("0.0.0.0", "http://127.0.0.1:8081"),
-        ("::", "http://127.0.0.1:8081"),
+        ("::", "http://[::1]:8081"),
         ("::1", "http://[::1]:8081"),
         ("10.1.2.3", "http://10.1.2.3:8081"),
     ],
 )
 def test_an_ingest_that_listens_everywhere_is_reached_on_this_machine(host: str, url: str) -> None:
-    assert default_url(Settings(ingest_host=host, ingest_port=8081)) == url
+    assert Settings(ingest_host=host, ingest_port=8081).ingest_url == url
 
 
 def _credentials() -> Credentials:

@@ -57,7 +57,7 @@ def test_secrets_can_come_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         (
             "DATABASE_URL",
             "mysql://user:hunter2@host",
-            "STOCKHOOK_DATABASE_URL: must start with postgresql://",
+            "STOCKHOOK_DATABASE_URL: must start with postgresql:// or postgres://",
         ),
         (
             "SEALING_KEYS",

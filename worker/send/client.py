@@ -12,14 +12,11 @@ from urllib.parse import urlsplit
 import h11
 
 from worker.send.webhook import Webhook
+from worker.urls import BadUrl, checked
 
 
 class NoAnswer(Exception):
     """The ingest did not answer: whether it has the event is unknown. The text says what happened."""
-
-
-class BadUrl(Exception):
-    """No address of an ingest. The text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +70,15 @@ class Client:
     def __init__(self, url: str, timeout_seconds: float = 15.0) -> None:
         """Raises BadUrl."""
         try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as error:
-            raise BadUrl(f"{url!r} is no URL: {error}") from None
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise BadUrl(f"{url!r} is no URL of an ingest: it must look like http://127.0.0.1:8080")
+            url = checked(url, "http", "https")
+        except BadUrl as error:
+            raise BadUrl(f"the URL of the ingest {error}; it looks like http://127.0.0.1:8080") from None
+        parts = urlsplit(url)
+        assert parts.hostname is not None, "it was checked"
         self.url = url
         self._timeout = timeout_seconds
         self._host = parts.hostname
-        self._port = port or (443 if parts.scheme == "https" else 80)
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._authority = parts.netloc.rpartition("@")[2]
         self._prefix = parts.path.rstrip("/")
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None

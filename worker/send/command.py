@@ -17,11 +17,12 @@ from schemas.events import Provider
 from schemas.examples import Example
 from worker.invocation import FAILED, UNAVAILABLE, USAGE, Flag, fail
 from worker.send import marketplace, report
-from worker.send.client import Answer, BadUrl, Client, NoAnswer
+from worker.send.client import Answer, Client, NoAnswer
 from worker.send.sender import RESEND_AFTER, OnAccepted, Sender, Tally
 from worker.send.webhook import Credentials, Webhook
-from worker.settings import Settings, read_settings
+from worker.settings import read_settings
 from worker.terminal import say_json, show
+from worker.urls import BadUrl
 
 _AS_OVOKO = ",".join(f"{delay.total_seconds():g}" for delay in RESEND_AFTER)
 
@@ -119,7 +120,7 @@ def send(
         settings = read_settings()
         providers = (provider,) if provider else tuple(Provider)
         credentials = Credentials.of(settings, providers)
-        client = Client(url or default_url(settings))
+        client = Client(url or settings.ingest_url)
         with _recording(output) as on_accepted:
             if play is not None:
                 webhooks = play.webhooks(credentials, providers)
@@ -133,14 +134,6 @@ def send(
     except NoAnswer as error:
         fail(UNAVAILABLE, f"no answer from an ingest at {client.url} ({error})")
     sys.exit(0 if all_accepted else FAILED)
-
-
-def default_url(settings: Settings) -> str:
-    """Where an ingest with these settings listens, as seen from the same machine."""
-    host = settings.ingest_host
-    if host in ("0.0.0.0", "::"):
-        host = "127.0.0.1"
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.ingest_port}"
 
 
 def _check_modes(documented: bool, as_printed: bool, rate: float | None) -> None:

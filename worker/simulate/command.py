@@ -12,7 +12,6 @@ from cyclopts import App, Parameter
 
 from schemas.events import Provider
 from worker.invocation import FAILED, USAGE, begin, fail, failing_on
-from worker.send.client import BadUrl
 from worker.send.webhook import Credentials
 from worker.simulate import buyback, ovoko
 from worker.simulate.buyback import PLACES, TradeIn
@@ -25,6 +24,7 @@ from worker.simulate.server import HOST, PortTaken, serving
 from worker.simulate.simulation import Simulation
 from worker.simulate.stock import OrderStep, ReturnStep
 from worker.terminal import say
+from worker.urls import BadUrl
 
 simulate = App(name="simulate", help="Stand in for the marketplaces, to try an ingest and clients against.")
 

@@ -1,0 +1,227 @@
+"""A URL that no client could use is refused at the start, in a sentence that has no part of it."""
+
+import traceback
+from contextlib import suppress
+from urllib.parse import quote, unquote, urlsplit
+
+import httpx
+import pytest
+from asyncpg.connect_utils import _parse_connect_dsn_and_args
+from hypothesis import given
+from hypothesis import strategies as st
+from yarl import URL
+
+from worker.settings import BadSettings, read_settings
+from worker.urls import BadUrl, checked, encoded, hosts_of
+
+# A part of each password below; host and port may be parts of one that is not encoded.
+CANARY = "canary"
+
+URLS = {
+    "AMQP_URL": "amqp://us:{}@localhost:5672/v",
+    "DATABASE_URL": "postgresql://us:{}@localhost:5432/db",
+    "MANAGEMENT_URL": "http://us:{}@localhost:15672",
+}
+every_url = pytest.mark.parametrize("name", URLS)
+ENVIRONMENTS = ("production", "development")
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, name: str, value: str, environment: str = "production") -> str:
+    """The sentence about a setting; nothing of the value is in it, nor in what a traceback would show."""
+    monkeypatch.setenv(f"STOCKHOOK_{name}", value)
+    monkeypatch.setenv("STOCKHOOK_ENVIRONMENT", environment)
+    with pytest.raises(BadSettings) as raised:
+        read_settings()
+    shown = str(raised.value) + "".join(traceback.format_exception(raised.value))
+    assert CANARY not in shown
+    assert "\n" not in str(raised.value)
+    assert str(raised.value).startswith(f"STOCKHOOK_{name}: ")
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize(
+    "password", ["a/canary", "1/canary", "a?canary", "1?b=canary", "a#canary", "a@canary"]
+)
+@every_url
+def test_a_password_that_is_not_percent_encoded_says_so(
+    monkeypatch: pytest.MonkeyPatch, name: str, password: str, environment: str
+) -> None:
+    assert "percent-encode" in refusal(monkeypatch, name, URLS[name].format(password), environment)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("localhost:notaport", "must have a port from 1 to 65535"),
+        ("localhost:99999", "must have a port from 1 to 65535"),
+        ("localhost:0", "must have a port from 1 to 65535"),
+        ("localhost:\u0665", "must have a port from 1 to 65535"),
+        ("localhost:1:2", "a host or a port that cannot be read"),
+        (":5672", "must name a host"),
+        ("a..b", "neither a name nor an address"),
+        ("a" * 64, "neither a name nor an address"),
+        ("ho%00st", "neither a name nor an address"),
+        ("-host", "neither a name nor an address"),
+        ("xn--ü", "neither a name nor an address"),
+        ("a b", "has a blank or a control character"),
+        ("a\tb", "has a blank or a control character"),
+        ("[::1", "cannot be parsed"),
+        ("[::canary]", "cannot be parsed"),
+        ("a,,b", "host"),
+        ("a\u2100b", "cannot be parsed"),
+    ],
+)
+@every_url
+def test_a_bad_host_or_port_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, name: str, host: str, words: str, environment: str
+) -> None:
+    start = URLS[name].partition("@")[0].format("u7Kd0-canary-plenty")
+
+    assert words in refusal(monkeypatch, name, f"{start}@{host}/x", environment)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("OVOKO_API_URL", "https://api.example:99999/x", "must have a port"),
+        ("BUYBACK_API_URL", "https://a..b/x", "neither a name nor an address"),
+        ("BUYBACK_STS_URL", "https://api.example/a b", "a blank"),
+        ("OVOKO_API_URL", "https://", "must name a host"),
+        ("AMQP_URL", "amqp://us:p%FFcanary@localhost/", "no UTF-8"),
+        ("AMQP_URL", "amqp://us:p%00canary@localhost/", "%00"),
+        ("AMQP_URL", "amqp://localhost/?canary", "name=value"),
+        ("DATABASE_URL", "postgresql://localhost/db?port=canary", "must have a port"),
+        ("DATABASE_URL", "postgresql:///db?host=a,b,c&port=1,2", "one port, or one for each host"),
+        ("DATABASE_URL", "postgresql:///db?host=a..b", "neither a name nor an address"),
+        ("MANAGEMENT_URL", "http://localhost:15672/?a=b", "no more than scheme, user"),
+    ],
+)
+def test_other_parts_of_a_url_are_checked_as_well(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    assert words in refusal(monkeypatch, name, value)
+
+
+@every_url
+def test_a_password_can_have_a_setting_of_its_own(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    password = "p/a?s#s@w:o[r]d%41 ö"
+    monkeypatch.setenv(f"STOCKHOOK_{name}", URLS[name].replace(":{}", ""))
+    monkeypatch.setenv(f"STOCKHOOK_{name.replace('URL', 'PASSWORD')}", password)
+
+    url = getattr(read_settings(), name.lower()).get_secret_value()
+
+    assert url == URLS[name].format(quote(password, safe=""))
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql:///db", "postgresql://:secret@/db"),
+        (
+            "postgresql:///db?user=us&host=/run/postgresql",
+            "postgresql://:secret@/db?user=us&host=/run/postgresql",
+        ),
+        ("postgresql://us@one:1,two:2/db", "postgresql://us:secret@one:1,two:2/db"),
+    ],
+)
+def test_the_database_password_goes_with_sockets_and_several_hosts(
+    monkeypatch: pytest.MonkeyPatch, url: str, expected: str
+) -> None:
+    monkeypatch.setenv("STOCKHOOK_ENVIRONMENT", "development")
+    monkeypatch.setenv("STOCKHOOK_DATABASE_URL", url)
+    monkeypatch.setenv("STOCKHOOK_DATABASE_PASSWORD", "secret")
+
+    assert read_settings().database_url.get_secret_value() == expected
+
+
+@every_url
+def test_two_passwords_are_refused_by_the_names_of_both_settings(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    other = f"STOCKHOOK_{name.replace('URL', 'PASSWORD')}"
+    monkeypatch.setenv(other, "canary-2")
+
+    assert other in refusal(monkeypatch, name, URLS[name].format("canary-1"))
+
+
+def test_a_database_password_in_the_query_counts_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOCKHOOK_DATABASE_PASSWORD", "canary-2")
+    url = "postgresql://localhost/db?user=us&password=canary-1"
+
+    assert "STOCKHOOK_DATABASE_PASSWORD" in refusal(monkeypatch, "DATABASE_URL", url)
+
+
+@pytest.mark.parametrize("name", ["AMQP_URL", "MANAGEMENT_URL"])
+def test_a_password_without_its_user_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"STOCKHOOK_{name.replace('URL', 'PASSWORD')}", CANARY)
+
+    assert "must name the user" in refusal(monkeypatch, name, URLS[name].replace("us:{}@", ""))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://us:p%2Fw%3F%23%40@my_broker:5672/v%2Fh?name=x",
+        "amqp://us:pw@[::1]:5672/",
+        "amqp://us:pw@[fe80::1%25eth0]:5672/",
+        "amqp://us:p:w@localhost./",
+        "amqp://us:pö@localhost/",
+    ],
+)
+def test_what_a_client_can_use_stays_as_it_is(url: str) -> None:
+    assert checked(url, "amqp") == url
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("amqp://us:pw@bröker.example:5672/v\n", "amqp://us:pw@xn--brker-kua.example:5672/v"),
+        ("postgresql://u@straße.example,b/db", "postgresql://u@xn--strae-oqa.example,b/db"),
+        ("postgresql://u@%2Fvar%2Frun:5432/db", "postgresql://u@%2Fvar%2Frun:5432/db"),
+        ("postgresql://u@/db", "postgresql://u@/db"),
+    ],
+)
+def test_hosts_are_sent_to_the_resolver_in_ascii(url: str, expected: str) -> None:
+    assert checked(url, "amqp", "postgresql", several=True, socket=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (
+            "https://shop.example/hooks/böse nacht?q=ä b",
+            "https://shop.example/hooks/b%C3%B6se%20nacht?q=%C3%A4%20b",
+        ),
+        ("https://shop.example/50%/a%2Fb", "https://shop.example/50%25/a%2Fb"),
+        ("https://shop.example/a#b", "https://shop.example/a#b"),
+        ("no url", "no url"),
+    ],
+)
+def test_what_follows_the_host_is_percent_encoded_once(url: str, expected: str) -> None:
+    assert encoded(url) == expected
+    assert encoded(expected) == expected
+
+
+# What URLs are made of, and what breaks them.
+odd = st.text(st.sampled_from("ab1:@/?#[]%,=&.-_ \n\0öß\u0662\u2100\u202e\uff12"), max_size=14)
+DSN_ARGUMENTS = (
+    *("host", "port", "user", "password", "passfile", "database", "service", "servicefile", "direct_tls"),
+    *("server_settings", "target_session_attrs", "krbsrvname", "gsslib"),
+)
+
+
+@given(user=odd, password=odd, host=odd, rest=odd)
+def test_every_client_can_parse_whatever_is_accepted(user: str, password: str, host: str, rest: str) -> None:
+    written = f"{user}:{password}@{host}/{rest}"
+    with suppress(BadUrl):
+        url = checked(f"http://{written}", "http")
+        assert URL(url).raw_host == httpx.URL(url).raw_host.decode() == urlsplit(url).hostname
+    with suppress(BadUrl):
+        url = checked(f"postgresql://{written}", "postgresql", several=True, socket=True)
+        addresses, *_ = _parse_connect_dsn_and_args(
+            **{**dict.fromkeys(DSN_ARGUMENTS), "dsn": url, "ssl": False}
+        )
+        expected = [unquote(host) for host in hosts_of(url)]
+        assert expected == [""] or [address[0] for address in addresses] == expected
