@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager
 from time import monotonic
 
 import pytest
+from pydantic import SecretStr
 
+from worker.changes.subscriber import Subscriber
 from worker.changes.target import NotDelivered, Target
 
 Answering = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -62,8 +64,19 @@ async def of_itself(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     writer.write(b"HTTP/1.1 307 x\r\nlocation: /hooks\r\ncontent-length: 0\r\n\r\n")
 
 
+async def taken(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 204 x\r\n\r\n")
+
+
+def _target(url: str) -> str:
+    """As a subscriber in the settings has it."""
+    return Subscriber(name="shop", url=url, secret=SecretStr("whsec_" + "A" * 32)).url
+
+
 @asynccontextmanager
-async def answering(how: Answering) -> AsyncIterator[tuple[Target, list[bytes]]]:
+async def answering(
+    how: Answering, host: str = "127.0.0.1", path: str = "/hooks"
+) -> AsyncIterator[tuple[Target, list[bytes]]]:
     """A target that answers so, and what it was asked."""
     asked: list[bytes] = []
     tasks: list[asyncio.Task[None]] = []
@@ -82,10 +95,10 @@ async def answering(how: Answering) -> AsyncIterator[tuple[Target, list[bytes]]]
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.append(asyncio.ensure_future(serve(reader, writer)))
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, host, 0)
     port = server.sockets[0].getsockname()[1]
     target = Target.of(
-        f"http://127.0.0.1:{port}/hooks",
+        _target(f"http://{f'[{host}]' if ':' in host else host}:{port}{path}"),
         bytes(32),
         connections=1,
         allow_private=True,
@@ -134,6 +147,28 @@ async def test_of_an_answer_of_100_megabytes_the_status_counts_and_little_is_rea
 
     assert len(asked) == 2
     assert monotonic() - began < 2 * ANSWER_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "sent"),
+    [
+        ("::1", "/hooks", "POST /hooks HTTP/1.1\r\nhost: [::1]:"),
+        (
+            "127.0.0.1",
+            "/böse nacht/ö?q=ü",
+            "POST /b%C3%B6se%20nacht/%C3%B6?q=%C3%BC HTTP/1.1\r\nhost: 127.0.0.1:",
+        ),
+    ],
+)
+async def test_ipv6_addresses_and_international_paths_are_delivered_to(
+    host: str, path: str, sent: str
+) -> None:
+    async with answering(taken, host, path) as (target, asked):
+        await target.post("id.1", b"{}")
+
+    (request,) = asked
+    assert request.decode().startswith(sent)
+    assert request.lower().count(b"host:") == 1
 
 
 async def test_where_nobody_listens_it_says_so() -> None:

@@ -35,6 +35,12 @@ def test_a_message_is_signed_as_the_standard_shows() -> None:
         ({"name": "Shop 1"}, "0.name"),
         ({"url": "ftp://shop.example"}, "must start with https://"),
         ({"url": "https://user:secret-canary@shop.example"}, "neither user nor fragment"),
+        ({"url": "https://shop.example/#secret-canary"}, "neither user nor fragment"),
+        ({"url": "https://shop.example:99999/secret-canary"}, "0.url: must have a port from 1 to 65535"),
+        ({"url": "https://shop..example/secret-canary"}, "0.url: has a host that is neither"),
+        ({"url": "https://[shop]/secret-canary"}, "0.url: cannot be parsed"),
+        ({"url": "https://shop.example/\r\nsecret-canary"}, "0.url: has a blank or a control character"),
+        ({"url": "https:///secret-canary"}, "0.url: must name a host"),
         ({"secret": "secret-canary"}, "whsec_ and the base64"),
         ({"secret": "whsec_c2VjcmV0LWNhbmFyeQ=="}, "24 to 64 bytes"),
         ({"types": []}, "0.types"),
@@ -47,6 +53,24 @@ def test_what_is_wrong_is_named_without_its_value(change: dict[str, Any], words:
 
     assert words in str(refused.value)
     assert "canary" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://bücher.example/hooks", "https://xn--bcher-kva.example/hooks"),
+        (
+            "https://shop.example/neue bestände/ö?a=ü b",
+            "https://shop.example/neue%20best%C3%A4nde/%C3%B6?a=%C3%BC%20b",
+        ),
+        ("https://shop.example/a%20b?c=%C3%B6", "https://shop.example/a%20b?c=%C3%B6"),
+        ("https://[2a00::1]:8443/hooks", "https://[2a00::1]:8443/hooks"),
+    ],
+)
+def test_a_url_is_encoded_as_it_goes_over_the_wire(url: str, expected: str) -> None:
+    (subscriber,) = read_subscribers(json.dumps([{**SHOP, "url": url}]))
+
+    assert subscriber.url == expected
 
 
 def test_two_of_one_name_are_refused() -> None:

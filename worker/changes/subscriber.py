@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 
 from schemas.changes import PREFIX
+from worker.urls import checked, encoded
 
 # As Standard Webhooks has them: base64 of 24 to 64 bytes after this.
 SECRET_PREFIX = "whsec_"
@@ -27,12 +28,11 @@ def _key(secret: SecretStr) -> SecretStr:
 
 
 def _target(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must start with https://")
-    if parts.username is not None or parts.fragment:
+    """In the form that goes over the wire, whatever the form in which people write it."""
+    text = checked(encoded(url.partition("#")[0]), "https", "http")
+    if "#" in url or "@" in urlsplit(text).netloc:
         raise ValueError("must have neither user nor fragment")
-    return url
+    return text
 
 
 _Pattern = Annotated[str, Field(pattern=r"^[a-z_.*#]{1,100}$")]

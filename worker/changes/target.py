@@ -8,9 +8,10 @@ import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from time import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpcore
 
@@ -20,6 +21,45 @@ from worker.failure import describe, refused_certificate
 # An answer that takes longer is a failure.
 ANSWER_SECONDS = 10.0
 LONGEST_ANSWER = 65_536
+
+# IANA's registries of special-purpose addresses. (Python's own tables differ from version to version.)
+_NOT_PUBLIC_4 = tuple(
+    map(
+        IPv4Network,
+        (
+            "0.0.0.0/8",  # this network
+            "10.0.0.0/8",  # private
+            "100.64.0.0/10",  # shared by customers of a carrier
+            "127.0.0.0/8",  # loopback
+            "169.254.0.0/16",  # link-local: also the metadata of cloud machines
+            "172.16.0.0/12",  # private
+            "192.0.0.0/24",  # protocol assignments
+            "192.0.2.0/24",  # documentation
+            "192.88.99.0/24",  # relays of 6to4
+            "192.168.0.0/16",  # private
+            "198.18.0.0/15",  # benchmarks
+            "198.51.100.0/24",  # documentation
+            "203.0.113.0/24",  # documentation
+            "224.0.0.0/4",  # multicast
+            "240.0.0.0/4",  # reserved, and broadcast
+        ),
+    )
+)
+# Only this is given out as global unicast. Outside it are loopback, link-local, site-local (fec0::/10),
+# unique local and multicast addresses, and those that embed one of IPv4 (mapped, compatible, NAT64).
+_GLOBAL_6 = IPv6Network("2000::/3")
+_NOT_PUBLIC_6 = tuple(
+    map(
+        IPv6Network,
+        (
+            "2001::/23",  # protocol assignments, such as Teredo, which embeds two addresses of IPv4
+            "2001:db8::/32",  # documentation
+            "2002::/16",  # 6to4, which embeds an address of IPv4
+            "3ffe::/16",  # an experiment that has ended
+            "3fff::/20",  # documentation
+        ),
+    )
+)
 
 _TIMEOUTS = {"connect": 5.0, "read": ANSWER_SECONDS, "write": 5.0, "pool": ANSWER_SECONDS}
 
@@ -98,6 +138,8 @@ class Target:
     async def post(self, webhook_id: str, body: bytes) -> None:
         """Raises: NotDelivered. Redirects are not followed; of what it answers, the status counts."""
         headers = [
+            # The client's own has no brackets around an IPv6 address.
+            ("host", urlsplit(self.url).netloc),
             ("content-type", CONTENT_TYPE),
             ("user-agent", "stockhook"),
             *signed_headers(self.key, webhook_id, int(time()), body),
@@ -154,10 +196,11 @@ async def resolve(host: str, port: int) -> list[str]:
 
 
 def is_public(address: str) -> bool:
-    """Whether it is anybody's to reach: not private, loopback, link-local or the like."""
+    """Whether anybody may reach it: it is no private, loopback or link-local address, and leads to none."""
     found = ip_address(address)
-    found = getattr(found, "ipv4_mapped", None) or found
-    return found.is_global and not found.is_multicast
+    if isinstance(found, IPv4Address):
+        return not any(found in network for network in _NOT_PUBLIC_4)
+    return found in _GLOBAL_6 and not any(found in network for network in _NOT_PUBLIC_6)
 
 
 def signed_headers(key: bytes, webhook_id: str, timestamp: int, body: bytes) -> list[tuple[str, str]]:
