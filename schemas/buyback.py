@@ -7,7 +7,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, WithJsonSchema,
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from schemas.fields import Days, Flag, Instant, Key, Money, NullableKey, Text
+from schemas.fields import Days, Instant, Key, Money, NullableKey, Text
 
 
 class BuybackModel(BaseModel):
@@ -168,7 +168,7 @@ class ShipmentResult(Result):
 class PickupScheduledResult(ShipmentResult):
     initial_slot: Instant | None = None
     final_slot: Instant | None = None
-    is_reschedule: Flag | None = None
+    is_reschedule: bool | None = None
 
 
 class InspectionResult(Result):

@@ -1,7 +1,8 @@
 """From the bytes of a body to a typed event, and the names by which events are routed."""
 
+from decimal import Decimal
 from enum import StrEnum
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import jiter
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -15,6 +16,13 @@ class Provider(StrEnum):
 
 
 Payload = ovoko.OvokoEvent | buyback.BuybackEvent
+
+M = TypeVar("M", bound=BaseModel)
+
+# Far more than any id, amount or timestamp has, and few enough to convert a number at once:
+# int(Decimal("1e999999999")) does not end.
+MOST_DIGITS = 100
+_TOO_LARGE = 10**MOST_DIGITS
 
 _DISCRIMINATORS = {Provider.OVOKO: "event_type", Provider.BUYBACK: "type"}
 _UNIONS = {Provider.OVOKO: ovoko.Event, Provider.BUYBACK: buyback.Event}
@@ -59,13 +67,44 @@ def routing_key_of(model: type[BaseModel]) -> str:
 
 
 def read_json(body: bytes) -> Any:
-    """Parse a body, exactly: integers of any size, other numbers as Decimal.
+    """Parse foreign JSON, exactly: integers as int, other numbers as Decimal.
 
     Raises:
-        ValueError: No JSON (RFC 8259), a lone surrogate, over 200 levels deep, or an integer of over
-            4 300 digits.
+        ValueError: No JSON (RFC 8259), a lone surrogate, over 200 levels deep, or a number that takes over
+            100 digits to write out.
     """
-    return jiter.from_json(body, allow_inf_nan=False, float_mode="decimal")
+    document = jiter.from_json(body, allow_inf_nan=False, float_mode="decimal")
+    _check_numbers(document)
+    return document
+
+
+def _check_numbers(document: Any) -> None:
+    pending = [document]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+        elif isinstance(value, int):
+            if abs(value) >= _TOO_LARGE:
+                raise ValueError("an integer with too many digits")
+        elif isinstance(value, Decimal):
+            _, digits, exponent = value.as_tuple()
+            assert isinstance(exponent, int), "it is neither infinite nor NaN"
+            if len(digits) > MOST_DIGITS or abs(exponent) > MOST_DIGITS:
+                raise ValueError("a number with too many digits")
+
+
+def read_model(model: type[M], body: bytes) -> M:
+    """Validate foreign JSON in pydantic's JSON mode, in which a strict model takes strings for dates.
+
+    Raises:
+        ValidationError: Some member breaks a rule.
+        ValueError: As read_json.
+    """
+    read_json(body)
+    return model.model_validate_json(body)
 
 
 def unwrapped(document: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.fields import Flag, Instant, Key, Text
+from schemas.fields import Instant, Key, Text
 
 
 class OvokoModel(BaseModel):
@@ -115,7 +115,7 @@ class ReturnUpdated(ReturnEvent):
 class ObservedReturn(ReturnData):
     """`order_id` is ours where it is not listed any more."""
 
-    is_listed: Flag
+    is_listed: bool
     created_at: Instant | None = None
 
 

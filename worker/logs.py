@@ -1,5 +1,6 @@
 """One JSON object a line on standard error, or coloured text on a terminal."""
 
+import json
 import logging
 import sys
 from typing import Literal
@@ -53,7 +54,11 @@ def configure(log_format: Format, level: str, process: str) -> None:
 
 
 def _to_json(line: EventDict, **_: object) -> str:
-    return orjson.dumps(line, default=str).decode()
+    try:
+        return orjson.dumps(line, default=str).decode()
+    except TypeError:
+        # A lone surrogate, or an integer of more than 64 bits: a line must never be lost, or fail its caller.
+        return json.dumps(line, default=str)
 
 
 def _name_exception(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:

@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
+from schemas.events import read_json
 from worker.topology import Binding, Topology
 
 PREFIX = "stockhook."
@@ -49,10 +50,7 @@ class Management:
             queues = await _get(client, f"/api/queues/{self._vhost}")
             response = await client.get("/api/nodes")
             response.raise_for_status()
-            nodes = response.json()
-        return Snapshot(
-            queues, nodes if isinstance(nodes, list) else [], _ahead(response.headers.get("date"))
-        )
+            return Snapshot(queues, _list(response), _ahead(response.headers.get("date")))
 
     async def differences(self, expected: Topology) -> list[str]:
         """Bindings that are missing, and bindings, queues and exchanges of our name that are too many.
@@ -91,23 +89,29 @@ class Management:
 def _ahead(date: str | None) -> float | None:
     if date is None:
         return None
-    return (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
+    at = parsedate_to_datetime(date)
+    return ((at.replace(tzinfo=UTC) if at.tzinfo is None else at) - datetime.now(UTC)).total_seconds()
 
 
 async def _get(client: httpx.AsyncClient, path: str) -> list[dict[str, object]]:
     response = await client.get(path)
     response.raise_for_status()
-    found = response.json()
-    if not isinstance(found, list):
-        raise ValueError(f"{path}: not a list")
+    return _list(response)
+
+
+def _list(response: httpx.Response) -> list[dict[str, object]]:
+    """Raises: ValueError."""
+    found = read_json(response.content)
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise ValueError("not a list of objects")
     return found
 
 
 def _binding_differences(found: Iterable[dict[str, object]], expected: Iterable[Binding]) -> list[str]:
     live = {
-        Binding(str(one["source"]), str(one["destination"]), str(one["routing_key"]))
+        Binding(str(one.get("source")), str(one.get("destination")), str(one.get("routing_key")))
         for one in found
-        if str(one["source"]).startswith(PREFIX)
+        if str(one.get("source")).startswith(PREFIX)
     }
     wanted = set(expected)
     return [
@@ -121,5 +125,5 @@ def _words(binding: Binding) -> str:
 
 
 def _extra(kind: str, found: Iterable[dict[str, object]], expected: Iterable[str]) -> list[str]:
-    names = {str(one["name"]) for one in found if str(one["name"]).startswith(PREFIX)}
+    names = {str(one.get("name")) for one in found if str(one.get("name")).startswith(PREFIX)}
     return [f"{kind} {name} is not ours" for name in sorted(names - set(expected))]

@@ -338,6 +338,7 @@ class Settings(BaseSettings):
     spool_max_bytes: int = Field(
         default=1_073_741_824,
         ge=1_048_576,
+        le=2**60,
         description="Bytes of events in the spool at most; beyond, senders get 503",
     )
     keep_dead_letters: bool = Field(

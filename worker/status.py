@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from consumers.registry import FAMILIES
+from schemas.events import read_model
 from worker.broker import Broker
 from worker.changes.account import (
     Lane,
@@ -205,7 +206,7 @@ async def look_at_ingest(url: str) -> tuple[str, dict[str, Any] | None]:
     """In words how the ingest is, and what is in its spool; None where it does not say."""
     try:
         async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
-            told = _Ingest.model_validate_json((await client.get(f"{url}/readyz")).content)
+            told = read_model(_Ingest, (await client.get(f"{url}/readyz")).content)
     except (httpx.HTTPError, ValueError):
         return "does not answer", None
     publishing = "publishing" if told.publishing else "spooling: the broker is away, or confirms nothing"

@@ -47,7 +47,7 @@ _WORDS: tuple[tuple[object, str], ...] = (
     (fields.Instant, _INSTANT),
     (fields.Money, _MONEY),
     (fields.Days, "integer from 0 to 32767"),
-    (fields.Flag, "boolean"),
+    (bool, "boolean"),
     (fields.NullableKey, f"{_KEY}; the word `None` is null"),
 )
 _WRITTEN = re.compile(r"(?:INSERT INTO|UPDATE) ([a-z_]+)")

@@ -19,9 +19,11 @@ VALUES = [
     (b'"\\ud800"', None),
     (b"NaN", None),
     (b"-Infinity", None),
-    (b"1e999", True),
+    (b"1e999", None),
+    (b"1e99", True),
     (b"1" * 5000, None),
-    (b"1" * 300, False),
+    (b"1" * 300, None),
+    (b"1" * 99, True),
     (b"[" * 100_000, None),
     (b'"' + b"x" * 100_000 + b'"', False),
     (b"null", False),
@@ -82,7 +84,9 @@ async def test_a_known_type_that_breaks_its_schema_is_dead_at_once(
 
 
 @pytest.mark.parametrize("number", [b"1e999999999", b"-1e999999999", b"1e-999999999", b"1e99999"])
-async def test_numbers_of_endless_digits_break_the_schema_at_once(running: Stack, number: bytes) -> None:
+async def test_an_authentic_event_with_a_number_of_endless_digits_is_quarantined(
+    running: Stack, number: bytes
+) -> None:
     """Turned into an integer, or written out, one of these alone would keep a process busy for good."""
     token = BUYBACK_TOKEN.encode()
     reminder = (
@@ -100,15 +104,18 @@ async def test_numbers_of_endless_digits_break_the_schema_at_once(running: Stack
         b'{"type":"CollectionItemPickUpScheduledEvent","token":"%s","result":{"collectionId":"o",'
         b'"timestamp":%s,"isReschedule":%s,"initialSlot":%s}}'
     )
-    await running.post_buyback(reminder % (token, number))
-    await running.post_buyback(order % (token, item % number))
-    await running.post_buyback(scheduled % (token, number, number, number))
+    answers = [
+        await running.post_buyback(reminder % (token, number)),
+        await running.post_buyback(order % (token, item % number)),
+        await running.post_buyback(scheduled % (token, number, number, number)),
+        await running.post_ovoko(KNOWN % number),
+    ]
 
-    async def are_dead() -> bool:
-        dead = {"stockhook.reminders.dead": 1, "stockhook.buybacks.dead": 2}
-        return await running.depths() == dead
+    async def are_quarantined() -> bool:
+        return await running.depths() == {"stockhook.quarantine": 4}
 
-    await until(are_dead, "they are dead", 10)
+    assert [answer.status_code for answer in answers] == [200] * 4
+    await until(are_quarantined, "they are quarantined", 10)
 
 
 async def test_without_the_secret_nothing_is_stored(running: Stack) -> None:

@@ -131,7 +131,7 @@ def test_what_stands_around_the_rows_has_its_shape(body: bytes) -> None:
         ("", "list: missing"),
         (', "list": ["part-13"]', "0: model_type"),
         (', "list": [{"id": 13}]', "0.status: missing"),
-        (', "list": [{"id": 13, "status": 0, "price": 1e999999999}]', "0.price: number_out_of_range"),
+        (', "list": [{"id": 13, "status": []}]', "0.status: string_type"),
         (', "list": [{"id": "\\u0000secret", "status": 0}]', "0.id: string_pattern_mismatch"),
     ],
 )
@@ -162,7 +162,7 @@ def test_a_part_is_described_with_exact_money_and_empty_texts_as_nothing() -> No
     ]
 
 
-@pytest.mark.parametrize("price", ['"a lot"', "[1]", '"NaN"', "1e999999999", "true"])
+@pytest.mark.parametrize("price", ['"a lot"', "[1]", '"NaN"', "1e99", '"1e999999999"', "true"])
 def test_a_price_that_is_none_breaks_the_description(price: str) -> None:
     answer = read_answer(b'{"status_code": "R200", "list": [[{"id": 77, "price": %b}]]}' % price.encode())
 

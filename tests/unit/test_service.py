@@ -1,12 +1,15 @@
 """The ingest's answers, without a server and without a broker."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
 from cryptography.fernet import Fernet
+from hypothesis import given
+from hypothesis import strategies as st
 
 from worker import metrics
 from worker.channel import Message
@@ -101,12 +104,76 @@ async def test_our_own_fault_is_no_reason_to_forget_an_event() -> None:
     assert response.status == 500
 
 
-@pytest.mark.parametrize("secret", ["", "wrong", SECRET + "x", SECRET[:-1], "ü", "\udcff"])
+@pytest.mark.parametrize("secret", ["", "wrong", SECRET + "x", SECRET[:-1], "ü", "\udcff", chr(0xD800)])
 async def test_a_wrong_secret_is_refused_and_nothing_is_published(secret: str) -> None:
     stored = Stored()
     response = await answer(stored=stored, x_webhook_secret=secret)
 
     assert response.status == 401
+    assert stored.messages == []
+
+
+FOREIGN_TEXT = st.one_of(
+    st.text(st.characters(), max_size=20),
+    st.text(st.characters(min_codepoint=0xD7F0, max_codepoint=0xE010, categories=None), max_size=5),
+    st.sampled_from(["gzip", "br", "9" * 5000, "-1", "1_0", "²", "\ud800", "\udcff", "../..", "%00", "//"]),
+)
+TOKENS = st.one_of(
+    FOREIGN_TEXT,
+    st.integers(),
+    st.lists(FOREIGN_TEXT, max_size=2),
+    st.dictionaries(FOREIGN_TEXT, FOREIGN_TEXT, max_size=2),
+    st.none(),
+    st.booleans(),
+)
+FOREIGN_BODY = st.one_of(
+    st.binary(max_size=60),
+    st.builds(lambda token: json.dumps({"type": "x", "token": token}).encode(), TOKENS),
+    st.builds(
+        lambda token, end: b'{"token": %s, %s' % (json.dumps(token).encode(), end),
+        TOKENS,
+        st.binary(max_size=9),
+    ),
+    st.builds(lambda text: b'{"token": "%s"}' % text.encode(errors="surrogatepass"), FOREIGN_TEXT),
+    st.sampled_from(
+        [
+            b"",
+            b"[" * 2000,
+            b'{"token":' * 200,
+            b'{"token": 1e999999999}',
+            b'{"token": 1e99999999999999999999}',
+            b'{"token": ' + b"1" * 2000 + b"}",
+            b'{"token": "' + b"x" * 2000 + b'"}',
+            b'{"token": "x", ' + b'"a": {' * 250,
+            b"\xff\xfe{\x00",
+            gzip.compress(b'{"token": "x"}'),
+            gzip.compress(b"x" * 5000),
+        ]
+    ),
+)
+PATHS = ("/webhooks/ovoko", "/webhooks/buyback", "/webhooks", "/webhooks/x", "//webhooks/ovoko/")
+HEADER_NAMES = st.sampled_from(
+    ["x-webhook-secret", "content-length", "content-encoding", "content-type", "transfer-encoding"]
+)
+
+
+def test_a_request_without_a_secret_never_gets_a_5xx() -> None:
+    stored = Stored()
+    ingest = Ingest(settings(), stored)
+
+    @given(
+        method=st.one_of(st.sampled_from(["POST", "GET", "HEAD", "OPTIONS", "PUT"]), FOREIGN_TEXT),
+        path=st.one_of(st.sampled_from(PATHS), FOREIGN_TEXT.map("/webhooks/".__add__), FOREIGN_TEXT),
+        headers=st.dictionaries(HEADER_NAMES, FOREIGN_TEXT, max_size=3),
+        body=FOREIGN_BODY,
+    )
+    def check(method: str, path: str, headers: dict[str, str], body: bytes) -> None:
+        response = runner.run(ingest.handle(Request(method, path, headers, chunks(body))))
+
+        assert response.status < 500
+
+    with asyncio.Runner() as runner:
+        check()
     assert stored.messages == []
 
 
@@ -123,6 +190,9 @@ async def test_a_wrong_secret_is_refused_before_the_body_is_read() -> None:
         ({"content_encoding": "identity"}, 200),
         ({"content_length": "5000"}, 413),
         ({"content_length": "500"}, 400),
+        ({"content_length": "²"}, 400),
+        ({"content_length": "-1"}, 400),
+        ({"content_length": ""}, 400),
     ],
 )
 async def test_lengths_and_encodings_are_checked(headers: dict[str, str], status: int) -> None:

@@ -226,3 +226,15 @@ def test_an_api_on_this_machine_needs_no_encryption(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("STOCKHOOK_OVOKO_API_URL", url)
 
     assert read_settings().ovoko_api_url.get_secret_value() == url.rstrip("/")
+
+
+@pytest.mark.parametrize("value", ["1e999999999", "-1e-999999999", "inf", "nan", "9" * 4000, "9" * 50_000])
+def test_a_number_beyond_all_bounds_is_refused_in_every_setting_that_is_one(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    numbers = [name for name, field in Settings.model_fields.items() if field.annotation in (int, float)]
+    for name in (*numbers, "retry_delays"):
+        with monkeypatch.context() as patch:
+            patch.setenv(f"STOCKHOOK_{name.upper()}", value)
+            with pytest.raises(BadSettings, match=f"STOCKHOOK_{name.upper()}: "):
+                read_settings()

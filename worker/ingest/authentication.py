@@ -6,10 +6,22 @@ from collections.abc import Sequence
 from pydantic import SecretStr
 
 
-def position(presented: bytes, secrets: Sequence[SecretStr]) -> int | None:
+def position(presented: str, secrets: Sequence[SecretStr]) -> int | None:
     """Which of the secrets it is, from 0; None if it is none of them.
 
     Every one is compared, in a time that tells nothing of where they differ.
     """
-    matches = [hmac.compare_digest(presented, secret.get_secret_value().encode()) for secret in secrets]
+    given = _encoded(presented)
+    matches = [hmac.compare_digest(given, secret.get_secret_value().encode()) for secret in secrets]
     return matches.index(True) if any(matches) else None
+
+
+def _encoded(presented: str) -> bytes:
+    """The bytes that were sent: a server hands over those that are no UTF-8 as lone surrogates.
+
+    Other lone surrogates come from JSON, and are part of no secret.
+    """
+    try:
+        return presented.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return presented.encode(errors="surrogatepass")

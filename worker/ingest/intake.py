@@ -157,7 +157,7 @@ def _take_broken_buyback(
 
 
 def _position(token: object, tokens: Sequence[SecretStr]) -> int | None:
-    return position(token.encode(), tokens) if isinstance(token, str) else None
+    return position(token, tokens) if isinstance(token, str) else None
 
 
 def _without_secrets(body: bytes, tokens: Sequence[SecretStr]) -> bytes:

@@ -32,6 +32,9 @@ log = structlog.get_logger(__name__)
 # Ovoko sends again after 7 s whatever we say; this is for those who read it.
 RETRY_AFTER_SECONDS = 7
 
+# Characters of a foreign text in a line of the log.
+LONGEST_LOGGED = 200
+
 # So late it may be noticed that a body is.
 LOOK_SECONDS = 0.25
 
@@ -105,7 +108,7 @@ class Ingest:
         except Refused as refusal:
             response = refusal.response
         except Exception:
-            log.exception("request.failed", path=request.path)
+            log.exception("request.failed", path=_inert(request.path))
             response = Refused(500, "Our fault", "The event was not stored: send it again.").response
         if provider is not None:
             metrics.RECEIVED.labels(provider, str(response.status)).inc()
@@ -172,12 +175,14 @@ class Ingest:
             raise Refused(415, "Encoded body", "Send the body without Content-Encoding.")
         if provider is Provider.OVOKO:
             presented = headers.get(self.settings.ovoko_header.lower(), "")
-            secret = position(presented.encode(errors="surrogateescape"), self.settings.ovoko_secrets)
+            secret = position(presented, self.settings.ovoko_secrets)
             if secret is None:
                 raise _unauthorized()
             _count_secret(provider, secret)
         declared = headers.get("content-length", "0")
-        if not declared.isdecimal() or len(declared) > 18 or int(declared) > self.settings.body_limit:
+        if not (declared.isascii() and declared.isdecimal()):
+            raise Refused(400, "No length", "Content-Length must be a number of bytes.")
+        if len(declared) > 18 or int(declared) > self.settings.body_limit:
             raise self._too_large()
 
     async def _read(self, request: Request) -> bytes:
@@ -244,6 +249,11 @@ def why_off(provider: Provider, settings: Settings) -> str | None:
             return None
         case unreachable:
             assert_never(unreachable)
+
+
+def _inert(text: str) -> str:
+    """Foreign text, fit for any log."""
+    return ascii(text)[1:-1][:LONGEST_LOGGED]
 
 
 def _count_secret(provider: Provider, position: int) -> None:

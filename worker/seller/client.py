@@ -13,6 +13,7 @@ import httpx
 import jiter
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from schemas.events import read_json, read_model
 from worker.outbound import Answer, NoAccess, OddAnswer, Refused, Unavailable, call, http_client, repeated
 from worker.seller.refusal import refused_members, title
 from worker.seller.requests import (
@@ -192,6 +193,8 @@ async def selling(account: Account, within: timedelta = TIMEOUT) -> AsyncIterato
 def _document(body: bytes) -> dict[str, object] | list[object]:
     """Raises: OddAnswer."""
     try:
+        read_json(body)
+        # For people, and as JSON for programs: there a Decimal would become text.
         document = jiter.from_json(body, allow_inf_nan=False)
     except ValueError:
         raise OddAnswer("the answer is no JSON") from None
@@ -203,16 +206,16 @@ def _document(body: bytes) -> dict[str, object] | list[object]:
 def _read(model: type[P], body: bytes, prefix: str = "") -> P:
     """Raises: OddAnswer, which names members and rules, no values."""
     try:
-        return model.model_validate_json(body)
+        return read_model(model, body)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
-        words = "; ".join(_fault(fault["loc"], fault["type"], fault["msg"]) for fault in faults[:3])
+        words = "; ".join(_fault(fault["loc"], fault["msg"]) for fault in faults[:3])
         raise OddAnswer(f"{prefix}the answer is not as expected: {words}") from None
+    except ValueError:
+        raise OddAnswer(f"{prefix}the answer is not as expected: it is no JSON") from None
 
 
-def _fault(location: tuple[int | str, ...], kind: str, message: str) -> str:
-    if kind == "json_invalid":
-        return "it is no JSON"
+def _fault(location: tuple[int | str, ...], message: str) -> str:
     where = ".".join(map(str, location))
     return f"{where}: {message}" if where else message
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import SecretStr, ValidationError
 
+from schemas.events import read_model
 from worker.seller.requests import BankAccount, BillingAddress, PaymentDetails
 from worker.terminal import console
 
@@ -51,9 +52,11 @@ def _read(source: Path) -> bytes:
 def parsed_details(content: bytes) -> PaymentDetails:
     """Raises: BadDetails."""
     try:
-        return PaymentDetails.model_validate_json(content)
+        return read_model(PaymentDetails, content)
     except ValidationError as error:
         raise BadDetails(_words(error)) from None
+    except ValueError:
+        raise BadDetails("payment details: they are no JSON") from None
 
 
 def asked_details() -> PaymentDetails:
@@ -104,8 +107,6 @@ def _words(error: ValidationError) -> str:
 
 def _fault(kind: str, location: tuple[int | str, ...], message: str) -> str:
     where = ".".join(map(str, location))
-    if kind == "json_invalid":
-        return "they are no JSON"
     if kind == "extra_forbidden" and not _NAME.fullmatch(where):
         return "there is a member that is unknown"
     return f"{where}: {message}" if where else message

@@ -3,8 +3,7 @@
 import re
 from collections.abc import Iterator
 
-import jiter
-
+from schemas.events import read_json
 from worker.terminal import visible
 
 LONGEST_TITLE = 120
@@ -24,14 +23,14 @@ def refused_members(body: bytes, sent: bytes) -> list[str]:
     errors = _problem(body).get("errors")
     if not isinstance(errors, dict):
         return []
-    known = {name.lower() for name in _names(jiter.from_json(sent))}
+    known = {name.lower() for name in _names(read_json(sent))}
     named = [str(path) for path in errors]
     return [path for path in named if _is_of(known, path)][:MOST_MEMBERS]
 
 
 def _problem(body: bytes) -> dict[str, object]:
     try:
-        document = jiter.from_json(body)
+        document = read_json(body)
     except ValueError:
         return {}
     return document if isinstance(document, dict) else {}

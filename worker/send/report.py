@@ -8,6 +8,7 @@ from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from schemas.events import read_json
 from worker.ingest.body import without_member
 from worker.send.client import Answer
 from worker.send.sender import Tally
@@ -64,7 +65,7 @@ def accepted_line(webhook: Webhook, answer: Answer) -> bytes:
 def member(answer: Answer, name: str) -> str | None:
     """A string out of the answer's JSON, if it is there."""
     try:
-        document = orjson.loads(answer.body)
+        document = read_json(answer.body)
     except ValueError:
         return None
     value = document.get(name) if isinstance(document, dict) else None

@@ -1,0 +1,80 @@
+"""Numbers in foreign JSON: exact, and refused where it would take for ever to convert them."""
+
+import subprocess
+import sys
+from decimal import Decimal
+
+import pytest
+
+from schemas.events import read_json
+
+# Each reader of foreign JSON, with a document in which `%b` stands for a number.
+READERS = """
+import sys
+from worker.seller.details import parsed_details
+from worker.seller.client import _document, _read
+from worker.seller.refusal import title
+from worker.seller.requests import PickupCapabilities, ShipmentCapabilities
+from worker.seller.token import Granted
+from worker.changes.subscriber import read_subscribers
+from schemas.events import Provider, parse
+from schemas.ovoko_api import read_answer
+
+PART = b'{"event_type": "part.status.changed", "timestamp": %b, "event_data": {"part_id": %b, "status": %b}}'
+ORDER = b'{"type": "OrderCreatedEvent", "result": {"timestamp": %b, "id": "1", "order": {"id": %b}}}'
+DAYS = b'{"type": "OrderDropOffReminderEvent", "result": {"timestamp": 1, "daysAfterCreation": %b}}'
+NUMBERS = (b"1e999999999", b'"1e999999999"', b"-1e-999999999", b"1e99999999999999999999", b"9" * 250_000)
+READERS = {
+    "ovoko's answer": (read_answer, b'{"status_code": "R200", "pagination": {"total_count": %b}}'),
+    "webhook of a part": (lambda body: parse(Provider.OVOKO, body), PART),
+    "webhook of an order": (lambda body: parse(Provider.BUYBACK, body), ORDER),
+    "webhook with days": (lambda body: parse(Provider.BUYBACK, body), DAYS),
+    "token": (lambda body: _read(Granted, body), b'{"access_token": "x", "expires_in": %b}'),
+    "capabilities": (lambda body: _read(ShipmentCapabilities, body), b'{"pickUpAllowed": %b}'),
+    "slots": (lambda body: _read(PickupCapabilities, body), b'{"slots": [{"initialSlot": %b}]}'),
+    "other answer": (_document, b'{"a": %b}'),
+    "problem": (title, b'{"title": %b}'),
+    "payment details": (parsed_details, b'{"firstName": %b}'),
+    "subscribers": (lambda body: read_subscribers(body.decode()), b'[{"name": "a", "url": %b}]'),
+}
+for name, (read, document) in READERS.items():
+    for number in NUMBERS:
+        try:
+            read(document.replace(b"%b", number))
+        except Exception as error:
+            assert type(error).__name__.startswith(("Invalid", "Odd", "Bad", "ValueError")), (name, error)
+"""
+
+
+def test_no_number_in_foreign_json_stops_a_reader() -> None:
+    subprocess.run([sys.executable, "-c", READERS], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        b"1e101",
+        b"1e-101",
+        b"0e101",
+        b"-1E+999999999",
+        b"1e99999999999999999999",
+        b"1" * 101,
+        b"-" + b"1" * 101,
+        b"0." + b"1" * 101,
+    ],
+)
+def test_a_number_of_over_a_hundred_digits_is_refused_wherever_it_stands(number: bytes) -> None:
+    for document in (b"%b", b"[%b]", b'{"a": [{"b": %b}]}'):
+        with pytest.raises(ValueError, match=r"digits|number|InvalidOperation"):
+            read_json(document % number)
+
+
+def test_a_number_is_read_exactly() -> None:
+    document = read_json(b"[1e100, 0.1, 12345678901234567890.123456789, %b]" % (b"9" * 100))
+
+    assert document == [
+        Decimal("1e100"),
+        Decimal("0.1"),
+        Decimal("12345678901234567890.123456789"),
+        10**100 - 1,
+    ]
