@@ -7,6 +7,7 @@ import uvloop
 
 from consumers.registry import FAMILIES
 from worker import migrations
+from worker.actions.clients import check_proxies
 from worker.audit import PATIENCE_SECONDS, Audit, as_json, as_tables
 from worker.audit import audit as run_audit
 from worker.broker import Broker
@@ -48,7 +49,9 @@ def consume(*families: str) -> None:
     if unknown:
         fail(USAGE, f"no such family: {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
     obey_parent()
-    uvloop.run(run_consumers(begin("consume"), families or tuple(FAMILIES)))
+    settings = begin("consume")
+    check_proxies(settings)
+    uvloop.run(run_consumers(settings, families or tuple(FAMILIES)))
 
 
 def migrate() -> None:

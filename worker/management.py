@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx
 
 from schemas.events import read_json
+from worker.outbound import tls_context
 from worker.topology import Binding, Topology
 
 PREFIX = "stockhook."
@@ -72,7 +73,10 @@ class Management:
     async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
         """Raises: ManagementUnavailable."""
         try:
-            async with httpx.AsyncClient(base_url=self.url, timeout=10) as client:
+            # The environment's proxies are not for it: they would read its password.
+            async with httpx.AsyncClient(
+                base_url=self.url, timeout=10, trust_env=False, verify=tls_context()
+            ) as client:
                 yield client
         except httpx.HTTPStatusError as error:
             # Its text quotes the URL, password included.

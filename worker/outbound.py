@@ -1,6 +1,8 @@
 """Calls to a marketplace's API: a deadline each, a cap on what is read, no redirects, no compression."""
 
 import asyncio
+import os
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -8,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 import structlog
@@ -20,6 +23,8 @@ from tenacity import (
 )
 
 from worker.failure import refused_certificate
+from worker.proxies import proxy_for
+from worker.settings import BadSettings
 
 T = TypeVar("T")
 
@@ -80,14 +85,44 @@ class Answer:
 
 
 @asynccontextmanager
-async def http_client() -> AsyncIterator[httpx.AsyncClient]:
-    """For `call`, which bounds the time: httpx bounds that to each single read alone."""
+async def http_client(*urls: str) -> AsyncIterator[httpx.AsyncClient]:
+    """For `call`, which bounds the time: httpx bounds that to each single read alone.
+
+    What these URLs lead to is reached through the proxy that the environment names, everything else directly.
+
+    Raises:
+        BadSettings: A proxy or SSL_CERT_FILE cannot be used.
+    """
+    context = tls_context()
+    proxies = {url: proxy_for(url, os.environ) for url in urls}
     async with httpx.AsyncClient(
         headers={"accept-encoding": "identity", "accept": "application/json", "user-agent": "stockhook"},
         timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
         follow_redirects=False,
+        # httpx would take every proxy of the environment, and fails at those that it cannot parse.
+        trust_env=False,
+        verify=context,
+        mounts={
+            "{0.scheme}://{0.netloc}".format(urlsplit(url)): httpx.AsyncHTTPTransport(
+                verify=context, trust_env=False, proxy=proxy.url
+            )
+            for url, proxy in proxies.items()
+            if proxy is not None
+        },
     ) as client:
         yield client
+
+
+def tls_context() -> ssl.SSLContext:
+    """With the authorities of SSL_CERT_FILE or SSL_CERT_DIR, where one is set.
+
+    Raises:
+        BadSettings
+    """
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise BadSettings(f"SSL_CERT_FILE or SSL_CERT_DIR cannot be read: {error.strerror}") from None
 
 
 async def call(
@@ -130,6 +165,10 @@ async def fetch(
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         why = refused_certificate(error) or str(error) or type(error).__name__
         raise Unavailable(f"cannot connect ({why})") from error
+    except httpx.ProxyError as error:
+        status = str(error)[:3]
+        answer = f" with status {status}" if status.isdecimal() else ""
+        raise Unavailable(f"the proxy refuses to connect{answer}") from error
     except httpx.TransportError as error:
         raise Unavailable(f"the connection broke ({type(error).__name__})", is_unknown=changes) from error
     except TimeoutError:

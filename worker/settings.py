@@ -144,8 +144,17 @@ def _api_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
     return SecretStr(text.rstrip("/"))
 
 
+def _proxy(url: SecretStr) -> SecretStr:
+    text = checked(url.get_secret_value(), "http", "https")
+    if urlsplit(text).path not in ("", "/") or urlsplit(text).query:
+        raise ValueError("must be no more than scheme, user, password, host and port")
+    return SecretStr(text)
+
+
 def _subscribers(told: SecretStr, info: ValidationInfo) -> SecretStr:
     for subscriber in read_subscribers(told.get_secret_value()):
+        if "[" in urlsplit(subscriber.url).netloc and info.data.get("changes_proxy"):
+            raise ValueError(f"{subscriber.name}: the proxy needs a name, not an IPv6 address")
         if not subscriber.url.startswith("https://") and not info.data.get("changes_private_targets"):
             raise ValueError(f"{subscriber.name}: its url must start with https://")
     return told
@@ -355,6 +364,11 @@ class Settings(BaseSettings):
         description="Whether who is told of changes over HTTP may be at private, loopback or link-local "
         "addresses, and without TLS",
     )
+    changes_proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = Field(
+        default=None,
+        description="HTTP proxy for changes over HTTP, `http://user:password@host:3128`; it alone can refuse "
+        "private addresses then",
+    )
     changes_webhooks: Annotated[SecretStr, AfterValidator(_subscribers)] = Field(
         default=SecretStr("[]"),
         description="Who is told of changes over HTTP, as JSON: "
@@ -406,6 +420,13 @@ class Settings(BaseSettings):
     @property
     def webhook_names(self) -> tuple[str, ...]:
         return tuple(subscriber.name for subscriber in self.subscribers)
+
+    @property
+    def api_urls(self) -> tuple[str, ...]:
+        """Of the marketplaces' APIs that there are credentials for."""
+        buyback = (self.buyback_api_url, self.buyback_sts_url) if self.buyback_client_id else ()
+        ovoko = (self.ovoko_api_url,) if self.ovoko_username else ()
+        return tuple(url.get_secret_value() for url in (*ovoko, *buyback) if url is not None)
 
     @property
     def ingest_url(self) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from worker.changes.subscriber import read_subscribers
 from worker.changes.target import signed_headers
+from worker.settings import BadSettings, read_settings
 
 SHOP = {
     "name": "shop",
@@ -76,3 +77,11 @@ def test_a_url_is_encoded_as_it_goes_over_the_wire(url: str, expected: str) -> N
 def test_two_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="a name of its own"):
         read_subscribers(json.dumps([SHOP, SHOP]))
+
+
+def test_an_ipv6_address_cannot_be_reached_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOCKHOOK_CHANGES_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("STOCKHOOK_CHANGES_WEBHOOKS", json.dumps([{**SHOP, "url": "https://[2a00::1]/hooks"}]))
+
+    with pytest.raises(BadSettings, match=r"^STOCKHOOK_CHANGES_WEBHOOKS: shop: the proxy needs a name"):
+        read_settings()

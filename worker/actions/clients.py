@@ -1,14 +1,26 @@
 """The marketplaces' clients, made when an action first needs them."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from worker.ovoko_api.client import OvokoApi, open_ovoko
+from worker.proxies import proxy_for
 from worker.seller.account import account_of
 from worker.seller.client import Seller, selling
 from worker.settings import Settings
+
+
+def check_proxies(settings: Settings) -> None:
+    """That the APIs whose credentials are set can be reached as the environment says.
+
+    Raises:
+        BadSettings
+    """
+    for url in settings.api_urls:
+        proxy_for(url, os.environ)
 
 
 @dataclass(slots=True)

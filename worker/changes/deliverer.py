@@ -49,11 +49,13 @@ class Deliverer:
     async def run(self) -> None:
         """Deliver until we stop, whatever happens to broker and endpoint meanwhile."""
         metrics.begin_webhook(self.subscriber.name)
+        proxy = self.settings.changes_proxy
         target = Target.of(
             self.subscriber.url,
             self.subscriber.key,
             connections=PREFETCH,
             allow_private=self.settings.changes_private_targets,
+            proxy=None if proxy is None else proxy.get_secret_value(),
         )
         try:
             await keep_connected(self.subscriber.lane, partial(self._session, target), self.stopping)

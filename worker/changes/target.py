@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from time import time
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpcore
 
@@ -126,10 +126,15 @@ class Target:
         *,
         connections: int,
         allow_private: bool,
+        proxy: str | None = None,
         answer_seconds: float = ANSWER_SECONDS,
     ) -> "Target":
-        backend = None if allow_private else _PublicAddresses()
-        pool = httpcore.AsyncConnectionPool(max_connections=connections, network_backend=backend)
+        """Through a proxy, addresses are the proxy's to check: it alone knows where a name leads."""
+        if proxy is None:
+            backend = None if allow_private else _PublicAddresses()
+            pool = httpcore.AsyncConnectionPool(max_connections=connections, network_backend=backend)
+        else:
+            pool = _proxied(proxy, connections)
         return cls(url, key, answer_seconds, pool)
 
     async def close(self) -> None:
@@ -164,6 +169,8 @@ class Target:
         match error:
             case _Nowhere():
                 return str(error)
+            case httpcore.ProxyError():
+                return "the proxy refuses to connect to it"
             case httpcore.ConnectError() | httpcore.ConnectTimeout():
                 return refused_certificate(error) or "it cannot be connected to"
             case TimeoutError() | httpcore.TimeoutException():
@@ -173,6 +180,16 @@ class Target:
                 return "it broke off, or answers no HTTP"
             case _:
                 return describe(error)
+
+
+def _proxied(proxy: str, connections: int) -> httpcore.AsyncConnectionPool:
+    parts = urlsplit(proxy)
+    user, password = (unquote(part or "").encode() for part in (parts.username, parts.password))
+    return httpcore.AsyncHTTPProxy(
+        f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/",
+        (user, password) if user else None,
+        max_connections=connections,
+    )
 
 
 async def _read_to_keep(answer: httpcore.Response) -> None:

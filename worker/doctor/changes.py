@@ -27,7 +27,10 @@ async def check_changes(settings: Settings) -> AsyncIterator[Finding]:
             "set STOCKHOOK_CHANGES=true, or name none",
         )
     for subscriber in settings.subscribers:
-        yield await check_target(subscriber, allow_private=settings.changes_private_targets)
+        if settings.changes_proxy is None:
+            yield await check_target(subscriber, allow_private=settings.changes_private_targets)
+        else:
+            yield check_proxied(subscriber, settings.changes_proxy.get_secret_value())
     database = Database(settings.database_url.get_secret_value(), 1, "stockhook/doctor")
     broker = Broker(settings.amqp_url.get_secret_value(), "doctor")
     try:
@@ -39,6 +42,16 @@ async def check_changes(settings: Settings) -> AsyncIterator[Finding]:
         await database.close()
     for finding in check_feed(found, publishes=settings.changes):
         yield finding
+
+
+def check_proxied(subscriber: Subscriber, proxy: str) -> Finding:
+    """The proxy resolves the name, so only it can tell where that leads."""
+    target, through = (urlsplit(url).netloc.rpartition("@")[2] for url in (subscriber.url, proxy))
+    return ok(
+        "changes",
+        f"{subscriber.name} ({target}) is reached through the proxy {through}, which must refuse private "
+        "addresses itself",
+    )
 
 
 async def check_target(subscriber: Subscriber, *, allow_private: bool) -> Finding:

@@ -1,5 +1,6 @@
 """Checks of the settings alone."""
 
+import os
 from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
@@ -8,6 +9,7 @@ from worker.doctor.finding import Finding, error, ok, warning
 from worker.exposure import other_machines, weak_secrets
 from worker.ingest.service import why_off
 from worker.ovoko_api.client import account_of as account_of_ovoko
+from worker.proxies import proxy_for
 from worker.seller.account import account_of
 from worker.settings import BadSettings, Settings
 
@@ -15,6 +17,7 @@ MAKE_ONE = "make one with `openssl rand -hex 32`, and rotate"
 
 
 def check_configuration(settings: Settings) -> Iterator[Finding]:
+    yield from _check_proxies(settings)
     yield from _check_secrets(settings)
     yield from _check_exposure(settings)
     yield from _check_actions(settings)
@@ -25,6 +28,18 @@ def check_configuration(settings: Settings) -> Iterator[Finding]:
             f"a batch of {settings.batch_size} never fills with a prefetch of {settings.prefetch}",
             "raise STOCKHOOK_PREFETCH to twice STOCKHOOK_BATCH_SIZE",
         )
+
+
+def _check_proxies(settings: Settings) -> Iterator[Finding]:
+    for url in settings.api_urls:
+        host = urlsplit(url).netloc
+        try:
+            proxy = proxy_for(url, os.environ)
+        except BadSettings as fault:
+            yield error("proxy", f"{host} cannot be reached: {fault}", "correct the variable, or unset it")
+        else:
+            if proxy is not None:
+                yield ok("proxy", f"{host} is reached through {proxy.address} ({proxy.variable})")
 
 
 def _check_secrets(settings: Settings) -> Iterator[Finding]:

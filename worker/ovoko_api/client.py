@@ -156,7 +156,7 @@ async def open_ovoko(settings: Settings) -> AsyncIterator[OvokoApi]:
         BadSettings: A credential is missing.
     """
     account = account_of(settings)
-    async with http_client() as http:
+    async with http_client(account.api_url) as http:
         pace = Pace(settings.ovoko_calls_per_second)
         yield OvokoApi(account, http, pace, timedelta(seconds=settings.ovoko_timeout))
 

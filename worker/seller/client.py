@@ -186,7 +186,7 @@ class Seller:
 @asynccontextmanager
 async def selling(account: Account, within: timedelta = TIMEOUT) -> AsyncIterator[Seller]:
     """A seller with connections of its own, closed at the end; each call is over `within` this time."""
-    async with http_client() as http:
+    async with http_client(account.api_url, account.sts_url) as http:
         yield Seller(account, http, within)
 
 
