@@ -7,9 +7,10 @@ import asyncpg
 from worker.channel import BrokerUnavailable, TopologyMismatch
 from worker.database import DatabaseUnavailable, TransactionConflict
 from worker.failure import describe
-from worker.invocation import FAILED, MISCONFIGURED, UNAVAILABLE, fail
+from worker.ingest.spool import SpoolTaken
+from worker.invocation import FAILED, MISCONFIGURED, TEMPORARY, UNAVAILABLE, fail
+from worker.listening import CannotListen
 from worker.management import ManagementUnavailable
-from worker.ops import OpsPortTaken
 from worker.runtime import DatabaseBehind, EndedByItself
 from worker.settings import BadSettings
 
@@ -17,7 +18,7 @@ from worker.settings import BadSettings
 def end(error: Exception) -> NoReturn:
     """Raises: The error itself, where nobody expected it."""
     match error:
-        case BadSettings() | DatabaseBehind() | TopologyMismatch() | OpsPortTaken():
+        case BadSettings() | DatabaseBehind() | TopologyMismatch() | CannotListen():
             fail(MISCONFIGURED, str(error))
         case BrokerUnavailable():
             fail(UNAVAILABLE, f"cannot reach the broker ({error}): see STOCKHOOK_AMQP_URL")
@@ -29,5 +30,11 @@ def end(error: Exception) -> NoReturn:
             fail(FAILED, str(error))
         case ManagementUnavailable():
             fail(UNAVAILABLE, f"no answer from the management API ({error})")
+        case SpoolTaken():
+            fail(TEMPORARY, str(error))
+        case OSError():
+            # No fault of ours: a file, a disk, a network.
+            where = f" ({error.filename!r})" if error.filename else ""
+            fail(FAILED, f"the system refuses it: {error.strerror or error}{where}; {describe(error)}")
         case _:
             raise error

@@ -39,7 +39,7 @@ def _ask(host: str, port: int, path: str) -> tuple[int, str]:
         connection.request("GET", path)
         response = connection.getresponse()
         return response.status, response.read().decode()
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, UnicodeError, http.client.HTTPException) as error:
         return 0, f"no answer from {host}:{port} ({type(error).__name__})"
     finally:
         connection.close()

@@ -16,6 +16,7 @@ from worker.terminal import say, say_json
 FAILED = 1
 USAGE = 2
 UNAVAILABLE = 69
+TEMPORARY = 75
 MISCONFIGURED = 78
 
 Flag = Annotated[bool, Parameter(negative=())]

@@ -11,6 +11,8 @@ import orjson
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, disable_created_metrics, generate_latest
 
+from worker.listening import listening_on
+
 log = structlog.get_logger(__name__)
 
 # What a check returns is the reason why not; None is well.
@@ -20,10 +22,6 @@ Checks = Mapping[str, Check]
 _REQUEST_TIMEOUT_SECONDS = 5
 _CHECK_TIMEOUT_SECONDS = 2
 _JSON = "application/json"
-
-
-class OpsPortTaken(Exception):
-    """Another process listens on the ops port. The text says what to set."""
 
 
 # What else is worth telling on `/readyz`.
@@ -62,7 +60,7 @@ async def serve_ops(
     """Listen while the context lasts; `registry` is what this process exports beside what all do.
 
     Raises:
-        OpsPortTaken
+        CannotListen
     """
 
     # A second series for each counter and histogram, which nobody asks for.
@@ -76,12 +74,8 @@ async def serve_ops(
                 await writer.drain()
         writer.close()
 
-    try:
+    with listening_on(host, port, host_setting="STOCKHOOK_OPS_HOST", port_setting="STOCKHOOK_OPS_PORT"):
         server = await asyncio.start_server(on_connection, host, port)
-    except OSError as error:
-        raise OpsPortTaken(
-            f"cannot listen on {host}:{port} ({error.strerror}): set STOCKHOOK_OPS_PORT to a free port"
-        ) from error
     async with server:
         log.info("ops.listening", host=host, port=port)
         yield

@@ -330,7 +330,7 @@ def test_a_taken_port_is_a_sentence(simulated: Simulated) -> None:
         )
 
     assert done.returncode == 1
-    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert f"cannot listen on '127.0.0.1' port {port}" in done.stderr
 
 
 def test_the_help_names_each_fault(simulated: Simulated) -> None:

@@ -8,9 +8,10 @@ from time import monotonic
 import httpx
 import pytest
 
+from worker.listening import CannotListen
 from worker.simulate.faults import OVERSIZED_BYTES, WORDS, Kind
 from worker.simulate.marketplace import Request, Response, as_json
-from worker.simulate.server import PortTaken, serving
+from worker.simulate.server import serving
 from worker.simulate.simulation import Simulation
 
 
@@ -183,7 +184,7 @@ async def test_an_unknown_fault_is_refused_in_words() -> None:
 
 async def test_a_taken_port_is_a_sentence() -> None:
     async with serving(Simulation({})) as port:
-        with pytest.raises(PortTaken, match=f"cannot listen on 127.0.0.1:{port}"):
+        with pytest.raises(CannotListen, match=f"cannot listen on '127.0.0.1' port {port}"):
             async with serving(Simulation({}), port):
                 pass
 

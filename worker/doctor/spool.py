@@ -22,6 +22,14 @@ UNFIT = {
 
 
 def check_spool(path: Path, max_bytes: int) -> Iterator[Finding]:
+    try:
+        yield from _check_spool(path, max_bytes)
+    except OSError as failure:
+        remedy = "see STOCKHOOK_SPOOL_PATH, and the permissions of its folder"
+        yield error("spool", f"{path} cannot be looked at: {failure.strerror}", remedy)
+
+
+def _check_spool(path: Path, max_bytes: int) -> Iterator[Finding]:
     folder = _nearest_folder(path.absolute().parent)
     spot = path if path.exists() else folder
     if not os.access(spot, os.W_OK):

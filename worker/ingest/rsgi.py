@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 
 import structlog
+import uvloop
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
@@ -29,6 +30,7 @@ from worker.ingest.service import Disconnected, Ingest, Request, Response, why_o
 from worker.ingest.spool import Spool, SpoolBroken
 from worker.ingest.storage import Storage
 from worker.lifetime import hang_watch, stop_with_parent
+from worker.listening import listening_on
 from worker.logs import configure
 from worker.notify import telling_manager
 from worker.ops import serve_ops
@@ -147,6 +149,8 @@ def serve(settings: Settings) -> None:
 
     Raises:
         BadSettings: Neither endpoint can be served.
+        CannotListen
+        SpoolTaken
     """
     off = {provider: why_off(provider, settings) for provider in Provider}
     for provider, reason in off.items():
@@ -155,6 +159,7 @@ def serve(settings: Settings) -> None:
     if all(off.values()):
         raise BadSettings("no endpoint can be served: " + " ".join(filter(None, off.values())))
     _refuse_weak_secrets(settings)
+    uvloop.run(_refuse_what_is_taken(settings))
     Granian(
         target="worker.ingest.rsgi:create_application",
         factory=True,
@@ -172,6 +177,27 @@ def serve(settings: Settings) -> None:
         log_dictconfig=_LOGGING,
         workers_kill_timeout=int(settings.shutdown_grace) + 5,
     ).serve()
+
+
+async def _refuse_what_is_taken(settings: Settings) -> None:
+    """Before granian starts the process that serves, whose failures it shows as tracebacks.
+
+    Raises:
+        CannotListen
+        SpoolTaken
+    """
+    for name in ("ingest", "ops"):
+        host, port = getattr(settings, f"{name}_host"), getattr(settings, f"{name}_port")
+        settings_of = {
+            f"{what}_setting": f"{PREFIX}{name.upper()}_{what.upper()}" for what in ("host", "port")
+        }
+        with listening_on(host, port, **settings_of):
+            server = await asyncio.start_server(lambda _, writer: writer.close(), host, port)
+        server.close()
+        await server.wait_closed()
+    with suppress(SpoolBroken):
+        async with Spool(settings.spool_path, settings.spool_max_bytes):
+            pass
 
 
 def _refuse_weak_secrets(settings: Settings) -> None:

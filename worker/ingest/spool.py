@@ -236,7 +236,10 @@ class _Lock:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
             while not self._is_taken_now():
                 if monotonic() > deadline:
-                    raise SpoolTaken(f"another process uses the spool ({self._path} is locked)")
+                    raise SpoolTaken(
+                        f"another process uses the spool ({self._path} is locked): stop it, or set "
+                        "STOCKHOOK_SPOOL_PATH"
+                    )
                 await asyncio.sleep(0.05)
         except OSError as error:
             raise SpoolBroken(reason(error)) from error

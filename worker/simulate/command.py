@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 
 from schemas.events import Provider
 from worker.invocation import FAILED, USAGE, begin, fail, failing_on
+from worker.listening import CannotListen
 from worker.send.webhook import Credentials
 from worker.simulate import buyback, ovoko
 from worker.simulate.buyback import PLACES, TradeIn
@@ -20,7 +21,7 @@ from worker.simulate.marketplace import Marketplace, Tell, told_to_nobody
 from worker.simulate.messenger import Messenger, messenger
 from worker.simulate.order import Step
 from worker.simulate.ovoko import Ovoko
-from worker.simulate.server import HOST, PortTaken, serving
+from worker.simulate.server import HOST, serving
 from worker.simulate.simulation import Simulation
 from worker.simulate.stock import OrderStep, ReturnStep
 from worker.terminal import say
@@ -104,7 +105,7 @@ def marketplaces(
         lifetime = timedelta(seconds=token_seconds)
         return {"buyback": TradeIn(order, lifetime, tell=tell, places=places), "ovoko": Ovoko(tell=tell)}
 
-    with failing_on(PortTaken, code=FAILED), failing_on(BadUrl, code=USAGE):
+    with failing_on(CannotListen, code=FAILED), failing_on(BadUrl, code=USAGE):
         uvloop.run(_serve(simulated, sending, port))
 
 
@@ -113,7 +114,7 @@ async def _serve(
     sending: AbstractAsyncContextManager[Messenger | None],
     port: int,
 ) -> None:
-    """Raises: PortTaken, BadUrl."""
+    """Raises: CannotListen, BadUrl."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)

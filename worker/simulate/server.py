@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import h11
 
+from worker.listening import listening_on
 from worker.simulate.faults import NO_CONTENT, Cut, Flood, Sending, Trickle, Whole
 from worker.simulate.marketplace import Request, Response
 from worker.simulate.simulation import Simulation
@@ -20,10 +21,6 @@ HOST = "127.0.0.1"
 
 _READ_BYTES = 65_536
 _BODY_LIMIT = 1_048_576
-
-
-class PortTaken(Exception):
-    """Another process listens there. The text says where."""
 
 
 class _HungUp(Exception):
@@ -35,7 +32,7 @@ async def serving(simulation: Simulation, port: int = 0) -> AsyncIterator[int]:
     """Listen while the context lasts; the port, which the system chooses for 0.
 
     Raises:
-        PortTaken
+        CannotListen
     """
     open_connections: set[asyncio.Task[None]] = set()
 
@@ -48,10 +45,8 @@ async def serving(simulation: Simulation, port: int = 0) -> AsyncIterator[int]:
             await _Connection(reader, writer).serve(simulation)
         writer.close()
 
-    try:
+    with listening_on(HOST, port, host_setting="--port", port_setting="--port"):
         server = await asyncio.start_server(on_connection, HOST, port)
-    except OSError as error:
-        raise PortTaken(f"cannot listen on {HOST}:{port} ({error.strerror}): give --port") from error
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
