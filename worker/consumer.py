@@ -39,7 +39,7 @@ from worker.breaker import Breaker
 from worker.broker import Broker, keep_connected
 from worker.channel import BrokerUnavailable, Channel, Message, Unroutable
 from worker.crash import crash_point
-from worker.database import Database, DatabaseUnavailable
+from worker.database import Database, DatabaseUnavailable, blameless
 from worker.patience import LastedTooLong, Stopped, patiently, pause
 from worker.publisher import Publisher, publish_at_last
 from worker.settings import Settings
@@ -232,7 +232,9 @@ class Consumer:
             return item
         delivery = item.delivery
         suspect_id = identity_of(delivery)
-        tries = await self._patiently(lambda: suspects.note_try(self.database, self.family.name, suspect_id))
+        tries = await self._patiently(
+            lambda: blameless(suspects.note_try(self.database, self.family.name, suspect_id))
+        )
         if tries > suspects.TRIES:
             return Undecodable(delivery, f"ended its consumer {suspects.TRIES} times when handled alone")
         return decode(self.family, delivery)
@@ -318,7 +320,7 @@ class Consumer:
                 )
         await asyncio.gather(*(self._publish_when_possible(copy) for copy in copies if copy is not None))
         crash_point("retry_published")
-        await self._patiently(lambda: record_failures(self.family, self.database, items, copies))
+        await self._patiently(lambda: blameless(record_failures(self.family, self.database, items, copies)))
 
     async def _publish_when_possible(self, copy: Message) -> None:
         """Publish until confirmed; a copy too many is harmless, since the event log dedupes."""
@@ -332,8 +334,8 @@ class Consumer:
         await self._patiently(lambda: self._clear_suspect_once(delivery))
 
     async def _clear_suspect_once(self, delivery: Delivery) -> None:
-        async with self.database.connection() as connection:
-            await suspects.clear(connection, identity_of(delivery))
+        """Raises: DatabaseUnavailable."""
+        await blameless(suspects.clear(self.database, identity_of(delivery)))
 
     def _count(self, report: Report) -> None:
         """What is broken by itself says nothing about the rest."""

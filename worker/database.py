@@ -1,14 +1,26 @@
-"""The only pool of Postgres connections; driver errors become ours here."""
+"""The only pool of Postgres connections; driver errors become ours here.
 
-from collections.abc import AsyncIterator
+error                                          | sessions closed       | raised as
+the session is over, or no answer came         | it, and all idle ones | DatabaseUnavailable
+the server takes no writes                     | all                   | DatabaseUnavailable
+the server lacks disk, memory or the like      | none                  | DatabaseUnavailable
+a conflict                                     | none                  | TransactionConflict
+cancelled, or the driver was misused           | it                    | as it is
+anything else                                  | none                  | as it is
+"""
+
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from worker import metrics
 from worker.failure import describe, refused_certificate
+
+T = TypeVar("T")
 
 # Generic in the stubs alone.
 if TYPE_CHECKING:
@@ -22,6 +34,12 @@ else:
 STATEMENT_TIMEOUT_MS = 8_000
 LOCK_TIMEOUT_MS = 5_000
 
+# Of the whole way to a connection that can be used.
+ACQUIRE_SECONDS = 10.0
+
+# A standby's transactions are read-only too.
+TAKES_WRITES = "SELECT NOT current_setting('transaction_read_only')::boolean"
+
 
 class DatabaseUnavailable(Exception):
     """Postgres cannot be reached, refuses connections, or is starting, stopping or in recovery."""
@@ -31,41 +49,63 @@ class TransactionConflict(Exception):
     """Serialization failure, deadlock or lock timeout: the same again may well succeed."""
 
 
-_UNAVAILABLE = (
+class _TakesNoWrites(Exception):
+    """A session on a server that was made read-only, or is a standby."""
+
+
+# The session ends with it, whether or not the driver has noticed.
+_SESSION_IS_OVER = (
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    asyncpg.ReadOnlySQLTransactionError,
     asyncpg.DatabaseDroppedError,
-    # Disk, memory, connections: none of an event's making, and over once somebody has seen to it.
-    asyncpg.InsufficientResourcesError,
-    asyncpg.PostgresSystemError,
+    asyncpg.IdleSessionTimeoutError,
+    # The server has other statements under these names: a pooler gave the session to others meanwhile.
+    asyncpg.InvalidSQLStatementNameError,
+    asyncpg.DuplicatePreparedStatementError,
     OSError,
+    TimeoutError,
 )
+# What a failover leaves behind that keeps sessions: they go on, and can never write again.
+_READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, _TakesNoWrites)
+# None of an event's making, and over once somebody has seen to it.
+_LACKS_RESOURCES = (asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError)
 _CONFLICTS = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.LockNotAvailableError,
 )
+# FATAL and PANIC end a session, whatever their code.
+_ENDING_SEVERITIES = ("FATAL", "PANIC")
 
 
-@asynccontextmanager
-async def _ending_hung(connection: Connection) -> AsyncIterator[None]:
-    """A connection over which no answer came is ended: to clean it up would wait as long once more."""
+async def blameless(work: Awaitable[T]) -> T:
+    """Await what is written beside the events: whatever fails in it is no event's fault.
+
+    Raises:
+        DatabaseUnavailable
+    """
     try:
-        yield
-    except TimeoutError:
-        connection.terminate()
+        return await work
+    except DatabaseUnavailable:
         raise
+    except Exception as error:
+        reason = str(error) if isinstance(error, TransactionConflict) else describe(error)
+        raise DatabaseUnavailable(reason) from error
 
 
 class _Session(asyncpg.Connection[asyncpg.Record] if TYPE_CHECKING else asyncpg.Connection):  # type: ignore[misc]  # generic in the stubs alone
     """One that is handed on as it is: nobody here leaves locks, cursors or settings behind."""
 
+    is_idle = True
+
     def get_reset_query(self) -> str:
         return ""
+
+    def itself(self) -> "_Session":
+        """Asked of the pool's stand-in for a connection, which ends before the connection does."""
+        return self
 
 
 class Database:
@@ -78,6 +118,7 @@ class Database:
         self._application = application
         self._unhurried = unhurried
         self._pool: Pool | None = None
+        self._sessions: WeakSet[_Session] = WeakSet()
         self._waiting = 0
 
     def measure(self) -> None:
@@ -102,49 +143,83 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Raises: DatabaseUnavailable, TransactionConflict; other errors pass through."""
-        connection: Connection | None = None
-        try:
-            async with self._acquired() as connection, _ending_hung(connection):
-                yield connection
-        except _CONFLICTS as error:
-            raise TransactionConflict from error
-        except (*_UNAVAILABLE, TimeoutError) as error:
-            raise DatabaseUnavailable(refused_certificate(error) or describe(error)) from error
-        except asyncpg.PostgresError as error:
-            # Whatever is wrong before there is a connection (a password, a database) is no event's fault.
-            if connection is None:
-                raise DatabaseUnavailable(describe(error)) from error
-            raise
-        except asyncpg.InterfaceError as error:
-            # The driver says so of misuse too: only a connection that is gone means an outage.
-            if connection is None or connection.is_closed():
-                raise DatabaseUnavailable(describe(error)) from error
-            raise
-
-    @asynccontextmanager
-    async def _acquired(self) -> AsyncIterator[Connection]:
         pool = await self._open_pool()
-        acquiring = pool.acquire(timeout=10)
-        self._waiting += 1
-        try:
-            connection = await acquiring
-        finally:
-            self._waiting -= 1
+        connection = await self._acquire(pool)
+        session = _session_of(connection)
+        session.is_idle = False
         try:
             yield connection
+        except Exception as error:
+            self._raise_translated(error, session)
+            raise
+        except BaseException:
+            # Whether a statement is still under way is not known.
+            session.terminate()
+            raise
         finally:
-            await pool.release(connection)
+            session.is_idle = True
+            await _release(pool, connection, session)
+
+    async def _acquire(self, pool: Pool) -> Connection:
+        """Raises: DatabaseUnavailable, whatever is wrong: before there is a session, no event is to blame."""
+        self._waiting += 1
+        try:
+            return await pool.acquire(timeout=ACQUIRE_SECONDS)
+        except Exception as error:
+            raise DatabaseUnavailable(_reason(error)) from error
+        finally:
+            self._waiting -= 1
+
+    def _raise_translated(self, error: Exception, session: _Session) -> None:
+        """Raise what an error means, if that is anything else, and close what must not be used again."""
+        if isinstance(error, _READ_ONLY):
+            self._close_sessions(idle_alone=False)
+            raise DatabaseUnavailable(_reason(error)) from error
+        if session.is_closed() or _is_over(error):
+            session.terminate()
+            self._close_sessions(idle_alone=True)
+            raise DatabaseUnavailable(_reason(error)) from error
+        if isinstance(error, _CONFLICTS):
+            raise TransactionConflict(describe(error)) from error
+        if isinstance(error, _LACKS_RESOURCES):
+            raise DatabaseUnavailable(_reason(error)) from error
+        if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
+            session.terminate()
+
+    def _close_sessions(self, *, idle_alone: bool) -> None:
+        """Without a word to the server: what is lost answers nothing, and ends its sessions by itself."""
+        for session in list(self._sessions):
+            if session.is_idle or not idle_alone:
+                session.terminate()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """Commits on leaving; raises as `connection` does. A lost COMMIT has an unknown outcome."""
-        async with self.connection() as connection, connection.transaction(), _ending_hung(connection):
-            yield connection
+        async with self.connection() as connection:
+            session = _session_of(connection)
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                yield connection
+            except Exception as error:
+                # A session that is over would not answer, and is closed.
+                if not (session.is_closed() or _is_over(error)):
+                    await transaction.rollback()
+                raise
+            await transaction.commit()
 
     async def ping(self) -> None:
-        """Raises: DatabaseUnavailable."""
+        """See that it is there and takes writes.
+
+        Raises:
+            DatabaseUnavailable: Whatever is wrong.
+        """
+        await blameless(self._ping())
+
+    async def _ping(self) -> None:
         async with self.connection() as connection:
-            await connection.execute("SELECT 1")
+            if not await connection.fetchval(TAKES_WRITES):
+                raise _TakesNoWrites
 
     async def _open_pool(self) -> Pool:
         if self._pool is None:
@@ -155,6 +230,7 @@ class Database:
                 max_size=self._size,
                 timeout=5,
                 connection_class=_Session,
+                init=self._begin_session,
                 command_timeout=None if self._unhurried else STATEMENT_TIMEOUT_MS / 1000 + 2,
                 server_settings={
                     "application_name": self._application,
@@ -170,3 +246,39 @@ class Database:
             )
             self._pool = await pool
         return self._pool
+
+    async def _begin_session(self, session: Any) -> None:
+        self._sessions.add(session)
+
+
+def _session_of(connection: Connection) -> _Session:
+    session: _Session = connection.itself()  # type: ignore[attr-defined]  # what the pool made is one of ours
+    return session
+
+
+async def _release(pool: Pool, connection: Connection, session: _Session) -> None:
+    """What was done stands, whatever becomes of the connection."""
+    try:
+        await pool.release(connection)
+    except Exception:
+        session.terminate()
+
+
+def _is_over(error: Exception) -> bool:
+    severity = getattr(error, "severity_en", None)
+    return isinstance(error, _SESSION_IS_OVER) or severity in _ENDING_SEVERITIES
+
+
+def _reason(error: Exception) -> str:
+    """Why Postgres is unavailable, in words that quote no value."""
+    cause = _first(error)
+    if isinstance(cause, (*_READ_ONLY, asyncpg.TargetServerAttributeNotMatched)):
+        return "it takes no writes: it is read-only, or a standby"
+    return refused_certificate(cause) or describe(cause)
+
+
+def _first(error: BaseException) -> BaseException:
+    """What the driver said before it said that the connection is gone."""
+    while isinstance(error, asyncpg.InterfaceError) and error.__context__ is not None:
+        error = error.__context__
+    return error

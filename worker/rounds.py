@@ -9,7 +9,7 @@ from time import monotonic
 import structlog
 
 from worker.channel import BrokerUnavailable
-from worker.database import Database, DatabaseUnavailable, TransactionConflict
+from worker.database import Database, DatabaseUnavailable, blameless
 from worker.failure import describe
 from worker.patience import Stopped, patiently, pause
 
@@ -89,20 +89,17 @@ class Rounds:
         with suppress(Stopped):
             while not self.stopping.is_set():
                 await patiently(
-                    self._hear, (DatabaseUnavailable, TransactionConflict), self.stopping, longest_pause=2
+                    lambda: blameless(self._hear()), DatabaseUnavailable, self.stopping, longest_pause=2
                 )
 
     async def _hear(self) -> None:
         """Raises: DatabaseUnavailable, when the connection is lost."""
         async with self.database.connection() as connection:
             await connection.add_listener(self.channel, self._on_notification)
-            try:
-                while not self.stopping.is_set():
-                    await connection.execute("SELECT 1")
-                    await pause(LISTENER_CHECK_SECONDS, self.stopping)
-            finally:
-                if not connection.is_closed():
-                    await connection.remove_listener(self.channel, self._on_notification)
+            while not self.stopping.is_set():
+                await connection.execute("SELECT 1")
+                await pause(LISTENER_CHECK_SECONDS, self.stopping)
+            await connection.remove_listener(self.channel, self._on_notification)
 
     def _on_notification(self, *_: object) -> None:
         self._told.set()

@@ -8,7 +8,6 @@ that were in hand, so it cannot tell them apart.)
 
 from uuid import UUID
 
-from consumers.family import Connection
 from worker.database import Database
 
 # How often an event may end its consumer while it is handled alone.
@@ -40,6 +39,11 @@ async def note_try(database: Database, family: str, suspect_id: UUID) -> int:
         return int(await connection.fetchval(NOTE_TRY, suspect_id, family))
 
 
-async def clear(connection: Connection, suspect_id: UUID) -> None:
-    """It was handled and we are still here."""
-    await connection.execute(CLEAR, suspect_id)
+async def clear(database: Database, suspect_id: UUID) -> None:
+    """It was handled and we are still here.
+
+    Raises:
+        DatabaseUnavailable
+    """
+    async with database.connection() as connection:
+        await connection.execute(CLEAR, suspect_id)

@@ -4,6 +4,7 @@ import asyncio
 import json
 from time import monotonic
 
+import asyncpg
 import httpx
 import pytest
 
@@ -151,3 +152,24 @@ async def test_a_deleted_queue_is_declared_and_consumed_again(stack: Stack) -> N
     await until(is_there, "it is consumed again", RETURN_SECONDS)
     await stack.post_ovoko(event(0))
     await until(lambda: applied(stack, 1), "it is applied")
+
+
+async def test_a_table_that_is_locked_for_long_ends_no_process(stack: Stack) -> None:
+    """Where the copies of failed events went is written down after they were published."""
+    worker = await stack.started("run")
+    other = await asyncpg.connect(stack.environment["STOCKHOOK_DATABASE_URL"])
+    async with other.transaction():
+        await other.execute("LOCK TABLE streams IN SHARE MODE")
+        invalid = event(0).replace(b'"return_id"', b'"other_id"')
+        assert (await stack.post_ovoko(invalid)).status_code == 200
+        await until_paused(stack, worker.ops_port)
+    await other.close()
+    await stack.ready(worker)
+    await until(lambda: settled(stack), "it is settled")
+
+    assert await stack.depths() == {"stockhook.returns.dead": 1}
+
+
+async def settled(stack: Stack) -> bool:
+    rows = await stack.fetch("SELECT count(*) AS rows FROM streams WHERE NOT isempty(dead)")
+    return bool(rows[0]["rows"] == 1)

@@ -194,4 +194,20 @@ TABLE = (
         "            AND queued.attempts < 0\n",
         "tests/integration/test_actions_queue.py::test_a_backlog_of_one_kind_waits_in_the_table",
     ),
+    Mutant(
+        "a lost session is an event's fault",
+        "worker/database.py",
+        "        if session.is_closed() or _is_over(error):\n            session.terminate()\n",
+        "        if _is_over(error):\n            session.terminate()\n",
+        "tests/integration/test_database.py::"
+        "test_a_session_that_ends_in_a_transaction_means_unavailable_and_the_next_one_works[end_by_word]",
+    ),
+    Mutant(
+        "sessions to a read-only server are kept",
+        "worker/database.py",
+        "            self._close_sessions(idle_alone=False)\n",
+        "",
+        "tests/integration/test_database.py::"
+        "test_once_a_server_takes_no_writes_all_sessions_to_it_are_closed",
+    ),
 )

@@ -19,7 +19,7 @@ from worker.changes.subscriber import Subscriber
 from worker.changes.target import Gone, NotDelivered, Target
 from worker.channel import BrokerUnavailable, Channel, Message, Unroutable
 from worker.crash import crash_point
-from worker.database import Database, DatabaseUnavailable, TransactionConflict
+from worker.database import Database, DatabaseUnavailable, blameless
 from worker.patience import LastedTooLong, Stopped, patiently, pause
 from worker.publisher import Publisher, publish_at_last
 from worker.retry import Exhausted, Retry, after_failure
@@ -68,8 +68,7 @@ class Deliverer:
             await connection.execute(NOTE_WEBHOOK, self.subscriber.name)
 
     async def _session(self, target: Target) -> None:
-        unavailable = (DatabaseUnavailable, TransactionConflict)
-        await patiently(self._note, unavailable, self.stopping, longest_pause=2)
+        await patiently(lambda: blameless(self._note()), DatabaseUnavailable, self.stopping, longest_pause=2)
         arrived: asyncio.Queue[Delivery | None] = asyncio.Queue()
         async with self.broker.connection() as link:
             channel = await link.channel()

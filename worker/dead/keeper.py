@@ -13,7 +13,7 @@ import structlog
 from worker.broker import Broker, keep_connected
 from worker.channel import BrokerUnavailable, Channel, Message, Unroutable
 from worker.crash import crash_point
-from worker.database import Database, DatabaseUnavailable, TransactionConflict
+from worker.database import Database, DatabaseUnavailable, TransactionConflict, blameless
 from worker.dead import store
 from worker.dead.letter import QUARANTINE_LANE, Letter, bare_letter, read_letter
 from worker.expected import expected_topology
@@ -157,12 +157,7 @@ class Keeper:
 
     async def _keep_bare(self, arrived: _Arrived) -> None:
         """Raises: DatabaseUnavailable, whatever the reason: it is not the letter's."""
-        try:
-            await self._store([bare_letter(arrived.lane, arrived.delivery)])
-        except DatabaseUnavailable:
-            raise
-        except Exception as error:
-            raise DatabaseUnavailable(describe(error)) from error
+        await blameless(self._store([bare_letter(arrived.lane, arrived.delivery)]))
 
     async def _store(self, letters: Sequence[Letter]) -> None:
         """Raises: DatabaseUnavailable; what else is raised, the letters may be guilty of."""

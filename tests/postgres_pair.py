@@ -1,0 +1,142 @@
+"""A Postgres primary and its synchronous standby, to be failed over in tests."""
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from deploy.local import services
+from deploy.local.packages import DownloadFailed
+from deploy.local.ports import choose_ports
+from deploy.local.postgres import DATABASE, USER, PostgresNode, PostgresSettings, other_than_root, run_tool
+from deploy.local.process import Spawner
+from deploy.local.programs import PostgresPrograms, has_programs
+from tests.stack import until
+
+PASSWORD = "the-password-of-both-servers"
+
+IS_SYNCHRONOUS = "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum'))"
+
+NOTHING_WRITES = """
+SELECT current_setting('default_transaction_read_only')::boolean
+    AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_xid IS NOT NULL)
+"""
+
+
+@dataclass(slots=True)
+class PostgresPair:
+    """The standby confirms every commit, until one of the two is gone."""
+
+    primary: PostgresNode
+    standby: PostgresNode
+
+    @property
+    def url(self) -> str:
+        """Both hosts; a connection leads to the one that takes writes."""
+        hosts = ",".join(
+            urlsplit(node.url).netloc.rpartition("@")[2] for node in (self.primary, self.standby)
+        )
+        return f"postgresql://{USER}:{PASSWORD}@{hosts}/{DATABASE}?target_session_attrs=read-write"
+
+    def kill_primary(self) -> None:
+        """kill -9 of the postmaster alone: its backends notice by themselves, each when it next waits."""
+        (pid,) = self.primary.pids()
+        os.kill(pid, signal.SIGKILL)
+
+    async def make_primary_read_only(self) -> None:
+        """As some failovers do: open sessions go on, and none of them can write any more."""
+        await execute(
+            self.primary, "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"
+        )
+        await until(lambda: fetch_value(self.primary, NOTHING_WRITES), "nothing writes any more")
+
+    async def promote_standby(self) -> None:
+        """Returns once it takes writes."""
+        await execute(self.standby, "SELECT pg_promote(true, 60)")
+
+    async def wait_until_synchronous(self) -> None:
+        await until(lambda: fetch_value(self.primary, IS_SYNCHRONOUS), "the standby is synchronous")
+
+
+async def fetch_value(node: PostgresNode, query: str) -> object:
+    connection = await asyncpg.connect(node.url)
+    try:
+        return await connection.fetchval(query)
+    finally:
+        await connection.close()
+
+
+async def execute(node: PostgresNode, *statements: str) -> None:
+    connection = await asyncpg.connect(node.url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def postgres_programs() -> PostgresPrograms:
+    """Those of the tests' own Postgres; without pg_basebackup the test is skipped."""
+    try:
+        found = services.find_programs(print)
+    except DownloadFailed as failure:
+        pytest.skip(f"needs a Postgres of its own: {failure}")
+    if found is None or not has_programs(found.postgres.folder, "pg_basebackup"):
+        pytest.skip("needs a Postgres of its own, with pg_basebackup")
+    return found.postgres
+
+
+@asynccontextmanager
+async def postgres_pair(folder: Path) -> AsyncIterator[PostgresPair]:
+    """Both, running; their data is in this folder."""
+    programs = postgres_programs()
+    ports = choose_ports(["primary", "standby"], {})
+    spawner = Spawner()
+
+    def node(name: str) -> tuple[PostgresSettings, PostgresNode]:
+        state = folder / name
+        state.mkdir(mode=0o755)
+        settings = PostgresSettings(state / "postgres", state / "log", programs, ports[name], PASSWORD)
+        return settings, PostgresNode(settings, spawner=spawner, durable=False)
+
+    _, primary = node("primary")
+    of_standby, standby = node("standby")
+    pair = PostgresPair(primary, standby)
+    try:
+        primary.start()
+        copy_data(of_standby, primary.url)
+        standby.start()
+        await execute(primary, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
+        await pair.wait_until_synchronous()
+        yield pair
+    finally:
+        for one in (standby, primary):
+            one.kill()
+        spawner.close()
+
+
+def copy_data(standby: PostgresSettings, primary_url: str) -> None:
+    """Of a primary that runs; the copy follows it as soon as it is started."""
+    standby.folder.mkdir(mode=0o700)
+    identity = other_than_root([standby.folder, standby.programs.folder])
+    if identity is not None:
+        os.chown(standby.folder, identity.uid, identity.gid)
+    run_tool(
+        standby,
+        identity,
+        "pg_basebackup",
+        "--pgdata",
+        str(standby.data),
+        "--dbname",
+        primary_url,
+        "--wal-method=stream",
+        "--checkpoint=fast",
+        "--no-sync",
+        "--write-recovery-conf",
+    )
