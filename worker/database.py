@@ -4,7 +4,7 @@ error                                          | sessions closed       | raised 
 the session is over, or no answer came         | it, and all idle ones | DatabaseUnavailable
 the server takes no writes                     | all                   | DatabaseUnavailable
 the server lacks disk, memory or the like      | none                  | DatabaseUnavailable
-a conflict                                     | none                  | TransactionConflict
+a conflict, or a plan that the schema outdated | none                  | TransactionConflict
 cancelled, or the driver was misused           | it                    | as it is
 anything else                                  | none                  | as it is
 """
@@ -46,7 +46,7 @@ class DatabaseUnavailable(Exception):
 
 
 class TransactionConflict(Exception):
-    """Serialization failure, deadlock or lock timeout: the same again may well succeed."""
+    """The same again may well succeed: serialization failure, deadlock, lock timeout, outdated plan."""
 
 
 class _TakesNoWrites(Exception):
@@ -75,6 +75,9 @@ _CONFLICTS = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.LockNotAvailableError,
+    # The schema changed since a statement was prepared. The driver prepares it anew.
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.OutdatedSchemaCacheError,
 )
 # FATAL and PANIC end a session, whatever their code.
 _ENDING_SEVERITIES = ("FATAL", "PANIC")

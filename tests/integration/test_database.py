@@ -13,7 +13,7 @@ import pytest
 from deploy.local.services import Services
 from tests.stack import until
 from worker import database as module
-from worker.database import Connection, Database, DatabaseUnavailable
+from worker.database import Connection, Database, DatabaseUnavailable, TransactionConflict
 
 OWN_PID = "SELECT pg_backend_pid()"
 MARKED = "seen"
@@ -277,4 +277,22 @@ async def test_a_server_that_takes_no_writes_is_noticed_by_a_ping(fresh_database
         await other.close()
         await database.ping()
     finally:
+        await database.close()
+
+
+async def test_a_plan_that_the_schema_outdated_is_a_conflict_and_is_made_anew(fresh_database: str) -> None:
+    database = Database(fresh_database, 1, "test")
+    other = await asyncpg.connect(fresh_database)
+    try:
+        await other.execute("CREATE TABLE rows (a int)")
+        async with database.transaction() as connection:
+            await connection.fetch("SELECT * FROM rows")
+        await other.execute("ALTER TABLE rows ADD b int")
+        with pytest.raises(TransactionConflict, match="InvalidCachedStatementError"):
+            async with database.transaction() as connection:
+                await connection.fetch("SELECT * FROM rows")
+        async with database.transaction() as connection:
+            await connection.fetch("SELECT * FROM rows")
+    finally:
+        await other.close()
         await database.close()

@@ -210,4 +210,12 @@ TABLE = (
         "tests/integration/test_database.py::"
         "test_once_a_server_takes_no_writes_all_sessions_to_it_are_closed",
     ),
+    Mutant(
+        "an outdated plan spends an attempt",
+        "worker/database.py",
+        "    asyncpg.InvalidCachedStatementError,\n",
+        "",
+        "tests/integration/test_schema_changes.py::"
+        "test_columns_that_are_added_meanwhile_cost_no_attempt[buybacks]",
+    ),
 )

@@ -1,0 +1,51 @@
+"""Columns that are added while events are applied."""
+
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from consumers.registry import FAMILIES
+from schemas.envelope import Envelope
+from schemas.examples import documented
+from tests.unit.test_batch import NOW
+from worker.batch import Applied, Decoded, decode, handle
+from worker.database import Database
+from worker.migrations import migrate
+from worker.rebuild.tables import ROWS
+from worker.wire import Delivery
+
+
+def event_of(family: str) -> Decoded:
+    """A documented event of the family, under an id of its own."""
+    for example in documented():
+        envelope = Envelope(
+            provider=example.provider,
+            event_type=example.event_type,
+            event_id=uuid4(),
+            content_id=UUID(int=0),
+            received_at=NOW,
+        )
+        item = decode(FAMILIES[family], Delivery(1, "", envelope.to_headers(), example.body, False))
+        if isinstance(item, Decoded):
+            return item
+    raise AssertionError(f"no example is of the family {family}")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_columns_that_are_added_meanwhile_cost_no_attempt(fresh_database: str, family: str) -> None:
+    database = Database(fresh_database, 1, "test")
+    other = await asyncpg.connect(fresh_database)
+    try:
+        await migrate(database)
+        # A statement is kept by the driver once it was used.
+        await handle(FAMILIES[family], database, [event_of(family)])
+        await handle(FAMILIES[family], database, [event_of(family)])
+        for table in ROWS[family]:
+            await other.execute(f"ALTER TABLE {table.name} ADD added_meanwhile int")
+        report = await handle(FAMILIES[family], database, [event_of(family)])
+    finally:
+        await other.close()
+        await database.close()
+
+    assert report.outcomes == (Applied(),)
