@@ -1,6 +1,6 @@
 """The contract between an event family and the machinery that feeds it."""
 
-from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -10,6 +10,9 @@ from uuid import UUID
 from schemas.actions import Action
 from schemas.changes import Change, CommunicationState, State
 from schemas.events import Payload
+
+# Fields that a finding names.
+MOST_NAMED = 10
 
 P = TypeVar("P", bound=Payload)
 K = TypeVar("K", bound=Hashable)
@@ -168,6 +171,7 @@ async def project(
         withdrawn.update(decision.withdrawn)
         findings.difference_update(decision.withdrawn)
         findings.update(decision.findings)
+        findings.update(_odd_fields(event))
         communications += decision.communications
         if tells:
             changes += map(_falling_due, decision.communications)
@@ -184,6 +188,16 @@ async def project(
         tuple(changes),
         tuple(actions),
     )
+
+
+def _odd_fields(event: Event[P]) -> Iterator[Finding]:
+    """Of the event alone, so that it depends on no other one."""
+    payload = event.payload
+    odd = payload.odd_fields
+    if odd:
+        more = f" and {len(odd) - MOST_NAMED} more" if len(odd) > MOST_NAMED else ""
+        message = f"could not be read, and counts as absent: {', '.join(odd[:MOST_NAMED])}{more}"
+        yield Finding("odd_field", payload.entity_id, event.event_id, message)
 
 
 def _change(family: Family[P, K, S], event: Event[P], before: S | None, after: S) -> Change:

@@ -7,7 +7,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, WithJsonSchema,
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from schemas.fields import Days, Instant, Key, Money, NullableKey, Text
+from schemas.fields import Days, Id, Instant, Money, NullableKey, OptionalId, Text
+from schemas.tolerance import Tolerant
 
 
 class BuybackModel(BaseModel):
@@ -37,14 +38,14 @@ class Offer(BuybackModel):
 class Named(BuybackModel):
     """A category or a brand."""
 
-    id: Text | None = None
+    id: OptionalId = None
     name: Text | None = None
 
 
 class Item(BuybackModel):
     """An item as order snapshots show it."""
 
-    id: Key
+    id: Id
     status: NullableKey = None
     category: Named | None = None
     brand: Named | None = None
@@ -61,7 +62,7 @@ class Item(BuybackModel):
 class InspectedItem(BuybackModel):
     """An item as the two flat quality-check events show it."""
 
-    id: Key
+    id: Id
     status: NullableKey = None
     category_name: Text | None = None
     brand_name: Text | None = None
@@ -74,9 +75,9 @@ class InspectedItem(BuybackModel):
 class Shipment(BuybackModel):
     """`id` is absent or the nil UUID too often to tell shipments apart: `tracking_code` does."""
 
-    id: Text | None = None
+    id: OptionalId = None
     waybill_url: Text | None = None
-    tracking_code: Key | None = None
+    tracking_code: OptionalId = None
     carrier: Text | None = None
     merged_documents: Text | None = None
 
@@ -125,11 +126,11 @@ class Customer(BuybackModel):
 class Order(BuybackModel):
     """The snapshot of an order that most events carry."""
 
-    id: Key
+    id: Id
     status: NullableKey = None
-    external_order_id: Text | None = None
-    external_reference: Text | None = None
-    submission_external_reference: Text | None = None
+    external_order_id: OptionalId = None
+    external_reference: OptionalId = None
+    submission_external_reference: OptionalId = None
     country_of_origin: NullableKey = None
     payment_type: NullableKey = None
     customer_information: Customer | None = None
@@ -139,8 +140,8 @@ class Order(BuybackModel):
 
 class Result(BuybackModel):
     timestamp: Instant
-    collection_id: Key | None = None
-    item_id: Key | None = None
+    collection_id: OptionalId = None
+    item_id: OptionalId = None
     order: Order | None = None
 
     @property
@@ -158,7 +159,7 @@ class Result(BuybackModel):
 class CreatedResult(Result):
     """Here, and only here, `result.id` is the order's."""
 
-    collection_id: Key | None = Field(default=None, validation_alias=AliasChoices("collectionId", "id"))
+    collection_id: OptionalId = Field(default=None, validation_alias=AliasChoices("collectionId", "id"))
 
 
 class ShipmentResult(Result):
@@ -174,8 +175,8 @@ class PickupScheduledResult(ShipmentResult):
 class InspectionResult(Result):
     """Flat: the order's fields stand beside the items."""
 
-    external_reference: Text | None = None
-    submission_external_reference: Text | None = None
+    external_reference: OptionalId = None
+    submission_external_reference: OptionalId = None
     country_iso_code: NullableKey = None
     payment_type: NullableKey = None
     rejection_reasons: tuple[Text, ...] | None = None
@@ -190,11 +191,17 @@ class PickupReminderResult(Result):
     active_shipment_pickup: ActiveShipmentPickup | None = None
 
 
-class ReminderResult(ShipmentResult):
+class SchedulePickupReminderResult(ShipmentResult):
+    """The first reminder of an order and the second differ in their days alone."""
+
     days_after_creation: Days
 
 
-class BuybackEvent(BuybackModel):
+class DropOffReminderResult(ShipmentResult):
+    days_after_creation: Days | None = None
+
+
+class BuybackEvent(BuybackModel, Tolerant):
     result: Result
 
     @property
@@ -273,7 +280,7 @@ class SchedulePickupReminder(BuybackEvent):
     """The customer has not asked for a pickup yet: first (day 0) or second reminder."""
 
     type: Literal["OrderSchedulePickupReminderEvent"]
-    result: ReminderResult
+    result: SchedulePickupReminderResult
 
 
 class PickupReminder(BuybackEvent):
@@ -287,7 +294,7 @@ class DropOffReminder(BuybackEvent):
     """The parcel should have been dropped off a week ago."""
 
     type: Literal["OrderDropOffReminderEvent"]
-    result: ReminderResult
+    result: DropOffReminderResult
 
 
 Event = Annotated[

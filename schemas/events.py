@@ -8,6 +8,7 @@ import jiter
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from schemas import buyback, ovoko
+from schemas.tolerance import validated
 
 
 class Provider(StrEnum):
@@ -117,7 +118,7 @@ def unwrapped(document: Any) -> Any:
 
 
 def parse(provider: Provider, body: bytes) -> Payload:
-    """Read an event from the bytes that were received.
+    """Read an event from the bytes that were received. An odd optional field counts as absent.
 
     Raises:
         InvalidEvent: With every field that breaks a rule, and the rule.
@@ -127,9 +128,12 @@ def parse(provider: Provider, body: bytes) -> Payload:
     except ValueError:
         raise InvalidEvent("body: not JSON") from None
     try:
-        return _ADAPTERS[provider].validate_python(unwrapped(document))
+        # The first step of an error's place is the event type that the union was narrowed to.
+        payload, odd = validated(_ADAPTERS[provider].validate_python, unwrapped(document), tag_length=1)
     except ValidationError as error:
         raise InvalidEvent(_broken_rules(error)) from None
+    payload.note_odd_fields(odd)
+    return payload
 
 
 def _broken_rules(error: ValidationError) -> str:

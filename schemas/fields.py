@@ -16,6 +16,22 @@ def _written_out(amount: Decimal) -> Decimal:
     return Decimal(format(amount, "f"))
 
 
+def canonical_id(value: object) -> object:
+    """One spelling of an id, whether it came as a number or as text: 13, 13.0 and " 13 " are "13"."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, Decimal):
+        digits = format(value, "f")
+        return digits.rstrip("0").rstrip(".") if "." in digits else digits
+    return value
+
+
+def _blank_as_null(value: object) -> object:
+    return None if value == "" else value
+
+
 def _none_as_null(value: object) -> object:
     return None if value == "None" else value
 
@@ -25,6 +41,12 @@ Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 
 # Ids and statuses are index keys: 200 characters stay far below the 2 704 bytes of a B-tree entry.
 Key = Annotated[str, Field(pattern=r"^[^\x00]+$", max_length=200)]
+
+# An id is compared, as text, with the same id that came another time, perhaps as a number.
+Id = Annotated[Key, BeforeValidator(canonical_id)]
+
+# Ovoko has an empty text where it knows nothing.
+OptionalId = Annotated[Id | None, BeforeValidator(_blank_as_null), BeforeValidator(canonical_id)]
 
 # Naive instants are UTC (the trade-in platform says so); digits beyond microseconds are cut off.
 # The bounds keep every instant, whatever its offset, within what Python and Postgres can both say.

@@ -9,17 +9,20 @@ from decimal import Decimal
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
+from schemas.fields import canonical_id
+
 _NAMESPACE = uuid5(NAMESPACE_URL, "urn:stockhook:event")
 
 
 def event_id(provider: str, given: object, content_id: UUID) -> UUID:
     """The sender's id; where it is no UUID, one made from it; where there is none, the content's."""
-    if not isinstance(given, str) or not given:
+    text = canonical_id(given)
+    if not isinstance(text, str) or not text:
         return content_id
     try:
-        return UUID(given)
+        return UUID(text)
     except ValueError:
-        return uuid5(_NAMESPACE, f"{provider}\n{given}")
+        return uuid5(_NAMESPACE, f"{provider}\n{text}")
 
 
 def content_id(event_type: str, content: Any) -> UUID:

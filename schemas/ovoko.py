@@ -6,14 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.fields import Instant, Key, Text
+from schemas.fields import Id, Instant, Key, OptionalId
+from schemas.tolerance import Tolerant
 
 
 class OvokoModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
 
 
-class OvokoEvent(OvokoModel):
+class OvokoEvent(OvokoModel, Tolerant):
+    event_id: OptionalId = None
     timestamp: Instant
 
     @property
@@ -31,10 +33,10 @@ NOT_LISTED = "not_listed"
 
 
 class PartData(OvokoModel):
-    part_id: Key
+    part_id: Id
     status: Key
-    external_id: Text | None = None
-    id_bridge: Text | None = None
+    external_id: OptionalId = None
+    id_bridge: OptionalId = None
 
 
 class PartEvent(OvokoEvent):
@@ -64,7 +66,7 @@ class PartObserved(PartEvent):
 
 
 class OrderData(OvokoModel):
-    order_id: Key
+    order_id: Id
 
 
 class OrderEvent(OvokoEvent):
@@ -88,8 +90,8 @@ class OrderCancelled(OrderEvent):
 
 
 class ReturnData(OvokoModel):
-    return_id: Key
-    order_id: Key
+    return_id: Id
+    order_id: Id
 
 
 class ReturnEvent(OvokoEvent):

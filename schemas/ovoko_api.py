@@ -1,10 +1,12 @@
 """What Ovoko's API answers (source: Ovoko's API documentation, and PROVIDERS.md's extract of it)."""
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import (
     AliasChoices,
@@ -12,12 +14,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    TypeAdapter,
     ValidationError,
 )
 
 from schemas.events import read_json
-from schemas.fields import Amount, Key, Text
+from schemas.fields import Amount, Id, Key, OptionalId, Text
+from schemas.tolerance import Tolerant, validated
 
 SUCCESS = "R200"
 NOT_FOUND = "R404"
@@ -41,7 +43,7 @@ WORDS: Mapping[str, str] = MappingProxyType(
     {"0": "in stock", "1": "reserved", "2": "sold", "3": "returned", "4": "written off"}
 )
 
-Row = TypeVar("Row", bound="ApiModel")
+Row = TypeVar("Row", bound="Entity")
 
 
 class InvalidAnswer(Exception):
@@ -77,7 +79,7 @@ class ApiModel(BaseModel):
     )
 
 
-class Entity(ApiModel):
+class Entity(ApiModel, Tolerant):
     """What can be asked for by its id."""
 
     @property
@@ -86,7 +88,7 @@ class Entity(ApiModel):
 
 
 class PartEntity(Entity):
-    part_id: Key = Field(validation_alias=AliasChoices("id", "part_id"))
+    part_id: Id = Field(validation_alias=AliasChoices("id", "part_id"))
 
     @property
     def entity_id(self) -> str:
@@ -97,9 +99,9 @@ class ListedPart(PartEntity):
     """A part, out of the list or alone. `status` is a number as text, or a word as in the webhooks."""
 
     status: Key
-    external_id: Text | None = None
-    id_bridge: Text | None = None
-    price: Amount | None = None
+    external_id: OptionalId = None
+    id_bridge: OptionalId = None
+    price: Sum = None
     updated_at: Moment = None
 
     @property
@@ -133,7 +135,7 @@ class PartDescription(PartEntity):
 
 
 class ReturnedItem(ApiModel):
-    part_id: Annotated[Key | None, BeforeValidator(_empty_as_null)] = None
+    part_id: OptionalId = None
     name: Said = None
     return_reason: Said = None
     price: Sum = None
@@ -144,8 +146,8 @@ class ReturnedItem(ApiModel):
 class OrderReturn(Entity):
     """A return with its items. The customer is left where they are."""
 
-    return_id: Key = Field(validation_alias=AliasChoices("id", "return_id"))
-    order_id: Key
+    return_id: Id = Field(validation_alias=AliasChoices("id", "return_id"))
+    order_id: Id
     status: Key
     created_at: Moment = None
     currency: Said = None
@@ -192,25 +194,45 @@ def read_answer(body: bytes) -> Answer:
         raise InvalidAnswer("no JSON") from None
 
 
-def rows_of(answer: Answer, model: type[Row]) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class Rows(Generic[Row]):
+    """An answer's rows. `unreadable` names, of each other one, its place, from 0, and the rules it breaks."""
+
+    read: list[Row]
+    unreadable: tuple[str, ...] = ()
+
+    @property
+    def odd_fields(self) -> Counter[str]:
+        """Of the rows that were read: fields that were not, and in how many rows."""
+        return Counter(name for row in self.read for name in row.odd_fields)
+
+
+def rows_of(answer: Answer, model: type[Row]) -> Rows[Row]:
     """Its rows; Ovoko sends them in a list, or in a list within a list.
 
     Raises:
-        InvalidAnswer
+        InvalidAnswer: There is no list.
     """
     if answer.rows is None:
         raise InvalidAnswer("list: missing")
     flat = [row for outer in answer.rows for row in (outer if isinstance(outer, list) else [outer])]
-    try:
-        return TypeAdapter(list[model]).validate_python(flat)  # type: ignore[valid-type]  # the parameter
-    except ValidationError as error:
-        raise InvalidAnswer(_broken_rules(error)) from None
+    read: list[Row] = []
+    unreadable: list[str] = []
+    for place, document in enumerate(flat):
+        try:
+            row, odd = validated(model.model_validate, document)
+        except ValidationError as error:
+            unreadable.append(f"row {place}: {_broken_rules(error)}")
+        else:
+            row.note_odd_fields(odd)
+            read.append(row)
+    return Rows(read, tuple(unreadable))
 
 
 def _broken_rules(error: ValidationError) -> str:
     # pydantic's own messages can quote the input: only the place and the name of the rule are safe.
     details = error.errors(include_url=False, include_context=False, include_input=False)
     words = [
-        f"{'.'.join(str(step) for step in detail['loc']) or 'answer'}: {detail['type']}" for detail in details
+        f"{'.'.join(str(step) for step in detail['loc']) or 'it'}: {detail['type']}" for detail in details
     ]
     return "; ".join(words[:5]) + (f"; and {len(words) - 5} more" if len(words) > 5 else "")

@@ -76,6 +76,10 @@ class OddAnswer(CallFailed):
     """An answer that cannot be right: too large, a redirect, not JSON, of other types."""
 
 
+class UnreadableRow(OddAnswer):
+    """The answer is well but for the one row that it was asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A 2xx."""

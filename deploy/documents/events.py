@@ -35,15 +35,20 @@ taken for one: `stockhook reconcile --apply` publishes them.
 
 Every event that is applied is a row of `event_log`; what is odd about it becomes a row of `findings`.
 The tables named below are those that its documented example writes besides. No text may hold a NUL.
+Ids are compared in one form: 13, 13.0, `"13"` and `" 13 "` are the same id. A field that is not required and
+cannot be read counts as absent, and is a finding (`odd_field`).
 """
 
 _TEXT = "text"
 _KEY = "text of 1 to 200 characters"
+_ID = "id: text of 1 to 200 characters, or a number"
 _INSTANT = "instant (RFC 3339), 1970 to 9999; UTC where it has no offset"
 _MONEY = "number of at most 24 digits, 8 of them decimals"
 _WORDS: tuple[tuple[object, str], ...] = (
     (fields.Text, _TEXT),
     (fields.Key, _KEY),
+    (fields.Id, _ID),
+    (fields.OptionalId, f"{_ID}, or null"),
     (fields.Instant, _INSTANT),
     (fields.Money, _MONEY),
     (fields.Days, "integer from 0 to 32767"),

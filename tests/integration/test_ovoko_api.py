@@ -85,9 +85,9 @@ async def test_parts_come_page_by_page() -> None:
         have_parts(there.ovoko, 250)
         pages = [await there.api.parts(page, limit=100) for page in (1, 2, 3, 4)]
 
-    assert [len(page.parts) for page in pages] == [100, 100, 50, 0]
-    assert {page.total_count for page in pages} == {250}
-    assert len({part.part_id for page in pages for part in page.parts}) == 250
+    assert [len(rows.read) for rows, _ in pages] == [100, 100, 50, 0]
+    assert {total for _, total in pages} == {250}
+    assert len({part.part_id for rows, _ in pages for part in rows.read}) == 250
 
 
 async def test_more_parts_on_a_page_than_ovoko_gives_are_not_asked_for() -> None:

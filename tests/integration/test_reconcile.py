@@ -43,6 +43,13 @@ VALUES ('{0}', '{1}', {2}, {3}, 0, 1)
 """
 
 
+class OddPart(Part):
+    """A part as no marketplace should list it."""
+
+    status: Any
+    external_id: Any = None
+
+
 @dataclass(slots=True)
 class Moving:
     """An Ovoko to which something happens, once, right before or right after it was asked for a path."""
@@ -134,6 +141,9 @@ async def test_the_same_on_both_sides_is_no_drift(world: World) -> None:
         "pages": 3,
         "listed_twice": 0,
         "not_listed_at_least": 0,
+        "unreadable_rows": 0,
+        "unreadable": [],
+        "odd_fields": {},
         "here": 250,
         "looked_at_again": 0,
         "unchecked": 0,
@@ -319,6 +329,34 @@ async def test_since_leaves_out_what_is_older_on_both_sides(world: World) -> Non
         ("3", "different"),
     ]
     assert (found["here"], found["listed"], found["since"]) == (1, 1, "2026-03-01T00:00:00+00:00")
+
+
+async def test_rows_that_cannot_be_read_are_reported_and_do_not_end_a_reconciliation(world: World) -> None:
+    await world.has("in_warehouse", 11, 15)
+    world.lists(2, 11)
+    world.lists(0, 15)
+    for number, status in ((12, []), (13, {}), (14, None)):
+        world.ovoko.parts[number] = OddPart(id=number, status=status, updated_at=LONG_AGO)
+
+    code, found = await world.found("parts")
+
+    assert code == 1
+    assert [one["id"] for one in found["differences"]] == ["11"]
+    assert found["unreadable_rows"] == 3
+    assert found["unreadable"] == [f"page 1, row {place}: status: string_type" for place in (1, 2, 3)]
+    assert [one["id"] for one in found["unanswered"]] == ["12", "13", "14"]
+    assert (found["not_listed_at_least"], found["is_conclusive"]) == (0, False)
+
+
+async def test_an_odd_optional_field_of_a_listed_part_counts_as_absent_and_is_reported(world: World) -> None:
+    await world.has("in_warehouse", 11, 13)
+    for number, odd in ((11, False), (12, []), (13, "SKU")):
+        world.ovoko.parts[number] = OddPart(id=number, status=0, external_id=odd, updated_at=LONG_AGO)
+
+    code, found = await world.found("parts")
+
+    assert (code, found["listed"], found["drift"]) == (0, 3, 0)
+    assert found["odd_fields"] == {"external_id": 2}
 
 
 async def test_an_answer_that_is_missing_for_one_part_spoils_no_other(world: World) -> None:

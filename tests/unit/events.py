@@ -36,8 +36,8 @@ def part(
     status: str,
     second: float = 0,
     part_id: str = "13",
-    external_id: str | None = None,
-    id_bridge: str | None = None,
+    external_id: object = None,
+    id_bridge: object = None,
 ) -> Payload:
     data = {"part_id": part_id, "status": status, "external_id": external_id, "id_bridge": id_bridge}
     return _ovoko("part.status.changed", second, data)

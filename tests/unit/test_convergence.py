@@ -48,8 +48,8 @@ parts = st.builds(
     st.sampled_from(PART_STATUSES),
     SECONDS,
     st.sampled_from(["13", "14"]),
-    st.sampled_from([None, "a", "b"]),
-    st.sampled_from([None, "old"]),
+    st.sampled_from([None, "a", "b", False]),
+    st.sampled_from([None, "old", {}]),
 )
 orders = st.builds(
     events.order,
@@ -84,7 +84,7 @@ snapshots = st.builds(
     st.lists(items, max_size=2).map(tuple),
     st.fixed_dictionaries(
         {
-            "externalReference": st.sampled_from([None, "OC1", "OC2"]),
+            "externalReference": st.sampled_from([None, "OC1", "OC2", []]),
             "countryOfOrigin": st.sampled_from(["None", "PT", "ES"]),
             "customerInformation": st.sampled_from(
                 [
@@ -105,7 +105,7 @@ inspections = st.builds(
     st.sampled_from(["o1", "o2"]),
     itemId=st.sampled_from(["i1", "i2"]),
     rejectionReasons=st.sampled_from([None, ["Stained"]]),
-    paymentType=st.sampled_from([None, "Cash", "Credit"]),
+    paymentType=st.sampled_from([None, "Cash", "Credit", {}]),
     items=st.sampled_from([[], [{"id": "other", "status": "Finalized", "model": "M2"}]]),
 )
 reminders = st.one_of(
@@ -119,7 +119,7 @@ reminders = st.one_of(
         events.snapshot,
         st.just("OrderPickupReminderEvent"),
         SECONDS,
-        withinDays=st.sampled_from([None, 1]),
+        withinDays=st.sampled_from([None, 1, "x"]),
     ),
 )
 observed_parts = st.builds(

@@ -81,6 +81,20 @@ def test_an_event_without_an_id_gets_one_from_what_it_says() -> None:
     assert ovoko(without).event_id == ovoko(reordered).event_id != ovoko(other).event_id
 
 
+def test_an_id_is_the_same_as_a_number_and_as_text() -> None:
+    told = {ovoko({**SOLD, "event_id": spelled}).event_id for spelled in (5, 5.0, "5", " 5 ")}
+
+    assert len(told) == 1
+    assert ovoko({**SOLD, "event_id": f" {SOLD['event_id']} "}).event_id == ovoko(SOLD).event_id
+
+
+@pytest.mark.parametrize("odd", [None, "", " ", True, [], {}, ["5"]])
+def test_an_odd_event_id_counts_as_none(odd: object) -> None:
+    without = {name: value for name, value in SOLD.items() if name != "event_id"}
+
+    assert ovoko({**SOLD, "event_id": odd}).event_id == ovoko(without).event_id
+
+
 def test_an_id_that_is_no_uuid_becomes_one() -> None:
     assert ovoko({**SOLD, "event_id": "evt_1"}).event_id == ovoko({**SOLD, "event_id": "evt_1"}).event_id
     assert ovoko({**SOLD, "event_id": "evt_1"}).event_id != ovoko({**SOLD, "event_id": "evt_2"}).event_id

@@ -1,11 +1,14 @@
 """What Ovoko's API answers, read."""
 
+import json
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from schemas.ovoko_api import (
+    Entity,
     InvalidAnswer,
     ListedPart,
     OrderReturn,
@@ -25,14 +28,14 @@ RETURN = b"""
 
 
 def listed(document: bytes) -> ListedPart:
-    return rows_of(read_answer(b'{"status_code": "R200", "list": [[%b]]}' % document), ListedPart)[0]
+    return rows_of(read_answer(b'{"status_code": "R200", "list": [[%b]]}' % document), ListedPart).read[0]
 
 
 def test_a_return_is_read_out_of_its_two_lists_with_exact_money() -> None:
     answer = read_answer(RETURN)
 
     assert answer.is_success
-    assert rows_of(answer, OrderReturn) == [
+    assert rows_of(answer, OrderReturn).read == [
         OrderReturn(
             return_id="456",
             order_id="12345",
@@ -58,7 +61,7 @@ def test_a_return_is_read_out_of_its_two_lists_with_exact_money() -> None:
 def test_rows_are_found_in_one_list_too_and_under_either_name(members: str) -> None:
     answer = read_answer(b'{%b, "status_code": "R200"}' % members.encode())
 
-    assert [part.part_id for part in rows_of(answer, ListedPart)] == ["1"]
+    assert [part.part_id for part in rows_of(answer, ListedPart).read] == ["1"]
 
 
 @pytest.mark.parametrize(
@@ -126,22 +129,71 @@ def test_what_stands_around_the_rows_has_its_shape(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("members", "words"),
+    ("row", "words"),
     [
-        ("", "list: missing"),
-        (', "list": ["part-13"]', "0: model_type"),
-        (', "list": [{"id": 13}]', "0.status: missing"),
-        (', "list": [{"id": 13, "status": []}]', "0.status: string_type"),
-        (', "list": [{"id": "\\u0000secret", "status": 0}]', "0.id: string_pattern_mismatch"),
+        ('"part-13"', "row 1: it: model_type"),
+        ('{"id": 13}', "row 1: status: missing"),
+        ('{"id": 13, "status": []}', "row 1: status: string_type"),
+        ('{"id": "\\u0000secret", "status": 0}', "row 1: id: string_pattern_mismatch"),
+        ("null", "row 1: it: model_type"),
     ],
 )
-def test_a_broken_row_is_named_by_its_place_and_its_rule(members: str, words: str) -> None:
-    answer = read_answer(b'{"status_code": "R200"%b}' % members.encode())
+def test_a_row_that_cannot_be_read_is_named_and_the_others_are_read(row: str, words: str) -> None:
+    answer = read_answer(
+        b'{"status_code": "R200", "list": [{"id": 1, "status": 0}, %b, {"id": 2, "status": 0}]}'
+        % row.encode()
+    )
+    rows = rows_of(answer, ListedPart)
 
-    with pytest.raises(InvalidAnswer) as raised:
-        rows_of(answer, ListedPart)
+    assert [part.part_id for part in rows.read] == ["1", "2"]
+    assert rows.unreadable == (words,)
 
-    assert str(raised.value) == words
+
+def test_an_answer_without_a_list_is_refused() -> None:
+    with pytest.raises(InvalidAnswer, match="list: missing"):
+        rows_of(read_answer(b'{"status_code": "R200"}'), ListedPart)
+
+
+ODD = ("false", "[]", "{}", '"\\u0000"')
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize(
+    ("model", "required"),
+    [
+        (ListedPart, {"id": 13, "status": 0}),
+        (PartDescription, {"id": 13}),
+        (OrderReturn, {"id": 1, "order_id": 2, "status": "New"}),
+    ],
+)
+def test_an_odd_optional_field_of_a_row_counts_as_absent(
+    model: type[Entity], required: dict[str, Any], odd: str
+) -> None:
+    names = [name for name, field in model.model_fields.items() if not field.is_required()]
+    silent = [name for name in names if name in ("updated_at", "created_at")]
+    members = ", ".join(f'"{name}": {odd}' for name in names)
+    document = json.dumps(required)[:-1] + f", {members}}}"
+    rows = rows_of(read_answer(b'{"status_code": "R200", "list": [%b]}' % document.encode()), model)
+
+    assert rows.unreadable == ()
+    assert rows.read[0].model_dump() == model.model_validate(required).model_dump()
+    assert set(names) - set(silent) - {"order_return_items"} <= set(rows.odd_fields)
+
+
+def test_an_odd_field_of_an_item_costs_the_item_nothing_else() -> None:
+    answer = read_answer(RETURN.replace(b'"price": 275.11', b'"price": {}'))
+    rows = rows_of(answer, OrderReturn)
+    (item,) = rows.read[0].order_return_items
+
+    assert (item.part_id, item.name, item.price) == ("77", "Front door window", None)
+    assert rows.odd_fields == {"order_return_items.price": 1}
+
+
+@pytest.mark.parametrize("number", ["13", "13.0", '" 13 "', '"13"', "1.3e1", "1300e-2"])
+def test_an_id_is_the_same_as_a_number_and_as_text(number: str) -> None:
+    part = listed(b'{"id": %b, "status": 0, "external_id": %b}' % (number.encode(), number.encode()))
+
+    assert (part.part_id, part.external_id) == ("13", "13")
 
 
 def test_a_part_is_described_with_exact_money_and_empty_texts_as_nothing() -> None:
@@ -151,7 +203,7 @@ def test_a_part_is_described_with_exact_money_and_empty_texts_as_nothing() -> No
         b'"internal_notes": "bought from Doe", "status": 0}]]}'
     )
 
-    assert rows_of(answer, PartDescription) == [
+    assert rows_of(answer, PartDescription).read == [
         PartDescription(
             part_id="77",
             name="Front door",
@@ -163,8 +215,10 @@ def test_a_part_is_described_with_exact_money_and_empty_texts_as_nothing() -> No
 
 
 @pytest.mark.parametrize("price", ['"a lot"', "[1]", '"NaN"', "1e99", '"1e999999999"', "true"])
-def test_a_price_that_is_none_breaks_the_description(price: str) -> None:
-    answer = read_answer(b'{"status_code": "R200", "list": [[{"id": 77, "price": %b}]]}' % price.encode())
+def test_a_price_that_is_none_counts_as_absent(price: str) -> None:
+    answer = read_answer(
+        b'{"status_code": "R200", "list": [[{"id": 77, "name": "a", "price": %b}]]}' % price.encode()
+    )
+    rows = rows_of(answer, PartDescription)
 
-    with pytest.raises(InvalidAnswer, match="price"):
-        rows_of(answer, PartDescription)
+    assert [(row.name, row.price, row.odd_fields) for row in rows.read] == [("a", None, ("price",))]

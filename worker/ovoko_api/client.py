@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from urllib.parse import quote
 
 import httpx
+import structlog
 from pydantic import SecretStr
 
 from schemas.ovoko_api import (
@@ -19,15 +20,21 @@ from schemas.ovoko_api import (
     ListedPart,
     OrderReturn,
     PartDescription,
+    Rows,
     rows_of,
 )
-from worker.outbound import ATTEMPTS, OddAnswer, fetch, http_client, repeated
+from worker.outbound import ATTEMPTS, OddAnswer, UnreadableRow, fetch, http_client, repeated
 from worker.ovoko_api.answer import judged
 from worker.ovoko_api.pace import Pace
 from worker.settings import BadSettings, Settings
 
 LARGEST_ANSWER = 8 * 1024 * 1024
 """Bytes. A page of 100 parts with their photos' addresses comes to some hundred thousand."""
+
+# Odd fields in a line of the log.
+MOST_NAMED = 10
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 Row = TypeVar("Row", bound=Entity)
@@ -66,14 +73,6 @@ class Told(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class PartsPage:
-    """Some parts, and how many the marketplace counts in all."""
-
-    parts: list[ListedPart]
-    total_count: int
-
-
-@dataclass(frozen=True, slots=True)
 class OvokoApi:
     """Each method is one read. They raise outbound's Unavailable, Refused and OddAnswer.
 
@@ -93,8 +92,10 @@ class OvokoApi:
     async def part_description(self, part_id: str) -> Told[PartDescription]:
         return await self._one("/get/part", part_id, PartDescription)
 
-    async def parts(self, page: int, *, limit: int, date_from: date | None = None) -> PartsPage:
-        """A page of the list, from page 1; `limit` is 100 at most.
+    async def parts(
+        self, page: int, *, limit: int, date_from: date | None = None
+    ) -> tuple[Rows[ListedPart], int]:
+        """A page of the list, from page 1, and how many parts there are in all; `limit` is 100 at most.
 
         Whether `date_from` is about a part's creation or its last change is not documented.
         """
@@ -106,14 +107,14 @@ class OvokoApi:
         answer, _ = await self._ask("/v2/get/parts", query)
         if answer.pagination is None:
             raise OddAnswer("pagination: missing")
-        return PartsPage(_rows(answer, ListedPart), answer.pagination.total_count)
+        return _rows(answer, ListedPart), answer.pagination.total_count
 
     async def order_return(self, return_id: str) -> Told[OrderReturn]:
         return await self._one("/get/order_return", return_id, OrderReturn)
 
     async def order_returns(
         self, page: int, *, created_from: date | None = None, created_to: date | None = None
-    ) -> list[OrderReturn]:
+    ) -> Rows[OrderReturn]:
         """A page of the returns, from page 1; empty after the last. The documents name no size."""
         query: dict[str, str | int] = {"page": page}
         if created_from is not None:
@@ -121,14 +122,19 @@ class OvokoApi:
         if created_to is not None:
             query["date_to"] = created_to.isoformat()
         answer, _ = await self._ask("/get/order_returns", query)
-        return [] if answer.is_not_found else _rows(answer, OrderReturn)
+        return Rows([]) if answer.is_not_found else _rows(answer, OrderReturn)
 
     async def _one(self, path: str, entity_id: str, model: type[Row]) -> Told[Row]:
         answer, asked_at = await self._ask(f"{path}/{quote(entity_id, safe='')}", {})
-        rows = [] if answer.is_not_found else _rows(answer, model)
-        if len(rows) > 1:
-            raise OddAnswer(f"{len(rows)} rows where one was asked for")
-        row = rows[0] if rows else None
+        rows = Rows[Row]([]) if answer.is_not_found else _rows(answer, model)
+        count = len(rows.read) + len(rows.unreadable)
+        if count > 1:
+            raise OddAnswer(f"{count} rows where one was asked for")
+        if rows.unreadable:
+            raise UnreadableRow(rows.unreadable[0])
+        if rows.odd_fields:
+            log.warning("answer.odd_fields", call=path, fields=sorted(rows.odd_fields)[:MOST_NAMED])
+        row = rows.read[0] if rows.read else None
         if row is not None and row.entity_id != entity_id:
             raise OddAnswer(f"asked for {entity_id}, it answers about another one")
         return Told(row, asked_at)
@@ -172,7 +178,7 @@ def account_of(settings: Settings) -> Account:
     return Account(settings.ovoko_api_url.get_secret_value(), username, password, token)
 
 
-def _rows(answer: Answer, model: type[Row]) -> list[Row]:
+def _rows(answer: Answer, model: type[Row]) -> Rows[Row]:
     try:
         return rows_of(answer, model)
     except InvalidAnswer as error:

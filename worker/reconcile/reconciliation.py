@@ -5,20 +5,22 @@ another that was read before. So a page shows what is there, never what is missi
 all else that seems to differ, is asked for by its id before it is reported.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from worker.outbound import CallFailed, OddAnswer
+from worker.outbound import CallFailed, OddAnswer, UnreadableRow
 from worker.reconcile.difference import Difference
 from worker.reconcile.scratch import Scratch
-from worker.reconcile.subject import Subject
+from worker.reconcile.subject import Page, Subject
 
 MOST_PAGES = 100_000
 FRUITLESS_PAGES = 3
 UNANSWERED_RUN = 3
+MOST_REASONS = 100
 OUR_IDS = 1_000
 
 Here = TypeVar("Here")
@@ -30,18 +32,38 @@ Report = Callable[[str, int, int | None], None]
 
 @dataclass(slots=True)
 class Listing:
-    """What the marketplace's list came to: entities on its pages, and how often one came again."""
+    """What the marketplace's list came to: entities on its pages, and how often one came again.
+
+    `unreadable` rows say what, and whether something is missing, nobody knows: the first ones' reasons are
+    kept. `odd_fields` counts rows by a field that could not be read. Both are of the last reading.
+    """
 
     pages: int = 0
     entities: int = 0
     repeated: int = 0
     readings: int = 0
     total_count: int | None = None
+    unreadable: int = 0
+    reasons: list[str] = field(default_factory=list)
+    odd_fields: Counter[str] = field(default_factory=Counter)
 
     @property
     def slipped(self) -> int:
         """How many at least were on no page that was read."""
-        return max(0, (self.total_count or 0) - self.entities)
+        return max(0, (self.total_count or 0) - self.entities - self.unreadable)
+
+    def begin_reading(self) -> None:
+        self.readings += 1
+        self.unreadable = 0
+        self.reasons.clear()
+        self.odd_fields.clear()
+
+    def add_odd(self, number: int, page: Page[Any]) -> None:
+        """What could not be read of a page."""
+        room = MOST_REASONS - len(self.reasons)
+        self.reasons += [f"page {number}, {reason}" for reason in page.unreadable[:room]]
+        self.unreadable += len(page.unreadable)
+        self.odd_fields += page.odd_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +103,7 @@ class Reconciled(Generic[There]):
     @property
     def is_conclusive(self) -> bool:
         """Whether nothing else can differ, but what changed since."""
-        return not (self.unchecked or self.unanswered or self.listing.slipped)
+        return not (self.unchecked or self.unanswered or self.listing.slipped or self.listing.unreadable)
 
 
 async def reconcile(
@@ -125,7 +147,7 @@ async def _read_list(
 ) -> None:
     """Raises OddAnswer, where the list does not end or is not what it says."""
     fruitless = on_pages = 0
-    listing.readings += 1
+    listing.begin_reading()
     for number in range(1, MOST_PAGES + 1):
         page = await subject.page(number, since)
         ours = await subject.ours(list(page.entities))
@@ -137,13 +159,15 @@ async def _read_list(
             {entity_id: None if one is None else one.kind for entity_id, one in compared.items()}
         )
         fresh = len(compared) - known
-        on_pages += len(compared)
+        on_page = len(compared) + len(page.unreadable)
+        on_pages += on_page
+        listing.add_odd(number, page)
         listing.pages += 1
         listing.entities += fresh
         listing.repeated += known if listing.readings == 1 else 0
         listing.total_count = page.total_count
         report("list", min(on_pages, listing.entities), page.total_count)
-        if not compared or (page.total_count is not None and on_pages >= page.total_count):
+        if not on_page or (page.total_count is not None and on_pages >= page.total_count):
             break
         fruitless = 0 if fresh or listing.readings > 1 else fruitless + 1
         if fruitless and page.total_count is None:
@@ -177,13 +201,19 @@ class _SecondLook(Generic[There]):
     unanswered: dict[str, str] = field(default_factory=dict)
 
     async def look(self, subject: Subject[Here, There], scratch: Scratch, count: int, report: Report) -> None:
-        """Raises CallFailed, where several answers after another are missing."""
-        run = 0
+        """Raises CallFailed, where several answers after another are missing, or many rows cannot be read."""
+        run = unreadable = 0
         for done, entity_id in enumerate(scratch.doubts(count), start=1):
             report("second look", done, count)
             try:
                 told = await subject.one(entity_id)
                 run = 0
+            except UnreadableRow as error:
+                run, unreadable = 0, unreadable + 1
+                if unreadable >= MOST_REASONS:
+                    raise
+                self.unanswered[entity_id] = str(error)
+                continue
             except CallFailed as error:
                 run += 1
                 if run >= UNANSWERED_RUN:

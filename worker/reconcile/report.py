@@ -34,6 +34,9 @@ def as_json(
         "pages": listing.pages,
         "listed_twice": listing.repeated,
         "not_listed_at_least": listing.slipped,
+        "unreadable_rows": listing.unreadable,
+        "unreadable": listing.reasons,
+        "odd_fields": dict(sorted(listing.odd_fields.items())),
         "here": found.ours,
         "looked_at_again": found.doubts - found.unchecked,
         "unchecked": found.unchecked,
@@ -112,6 +115,12 @@ def _lines(found: AnyReconciled) -> Iterator[str]:
             f"{listing.slipped:,} or more slipped from page to page in two readings: "
             "whether they are missing here is not known"
         )
+    if listing.unreadable:
+        yield f"{listing.unreadable:,} rows of the list could not be read: whether these differ is not known"
+    for reason in listing.reasons[:SHOWN]:
+        yield _plain(reason)
+    for name, rows in sorted(listing.odd_fields.items()):
+        yield f"{name} could not be read in {rows:,} rows, and counts as absent there"
     for entity_id, reason in list(found.unanswered.items())[:SHOWN]:
         yield f"{_plain(entity_id)} could not be looked at again: {_plain(reason)}"
     if not found.differences and found.is_conclusive:

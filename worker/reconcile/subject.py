@@ -1,5 +1,6 @@
 """What can be reconciled: how its list, its single entities and our rows are read."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -7,7 +8,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from consumers.returns.decide import Return
-from schemas.ovoko_api import MOST_PARTS_ON_A_PAGE, ListedPart, OrderReturn
+from schemas.ovoko_api import MOST_PARTS_ON_A_PAGE, Entity, ListedPart, OrderReturn, Rows
 from worker.database import Database
 from worker.ovoko_api.client import OvokoApi, Told
 from worker.reconcile.difference import Difference, OurPart, compare_part, compare_return
@@ -46,14 +47,20 @@ LIMIT $3
 
 Here = TypeVar("Here")
 There = TypeVar("There")
+Listed = TypeVar("Listed", bound=Entity)
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[There]):
-    """Entities by their id, and how many the marketplace counts in all, where it says so."""
+    """Entities by their id, and how many the marketplace counts in all, where it says so.
+
+    `unreadable` says of each other row why it could not be read; `odd_fields` count rows, by the field.
+    """
 
     entities: dict[str, There]
     total_count: int | None
+    unreadable: tuple[str, ...]
+    odd_fields: Counter[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +83,8 @@ def parts(api: OvokoApi, database: Database) -> Subject[OurPart, ListedPart]:
     """Ovoko's parts, and the table `parts`."""
 
     async def page(number: int, since: datetime | None) -> Page[ListedPart]:
-        found = await api.parts(number, limit=MOST_PARTS_ON_A_PAGE, date_from=_day_before(since))
-        return Page({part.part_id: part for part in found.parts}, found.total_count)
+        found, total = await api.parts(number, limit=MOST_PARTS_ON_A_PAGE, date_from=_day_before(since))
+        return _page(found, total)
 
     return Subject(
         page=page,
@@ -93,8 +100,7 @@ def returns(api: OvokoApi, database: Database) -> Subject[Return, OrderReturn]:
     """Ovoko's returns, and the table `returns`."""
 
     async def page(number: int, since: datetime | None) -> Page[OrderReturn]:
-        found = await api.order_returns(number, created_from=_day_before(since))
-        return Page({each.return_id: each for each in found}, None)
+        return _page(await api.order_returns(number, created_from=_day_before(since)), None)
 
     return Subject(
         page=page,
@@ -104,6 +110,11 @@ def returns(api: OvokoApi, database: Database) -> Subject[Return, OrderReturn]:
         compare=compare_return,
         observed=return_observed,
     )
+
+
+def _page(found: Rows[Listed], total_count: int | None) -> Page[Listed]:
+    entities = {row.entity_id: row for row in found.read}
+    return Page(entities, total_count, found.unreadable, found.odd_fields)
 
 
 async def _read_rows(

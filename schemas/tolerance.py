@@ -1,0 +1,83 @@
+"""Validation that counts an odd optional field as absent, and says which."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, PrivateAttr, ValidationError
+
+T = TypeVar("T")
+
+# What breaks more rules than these is taken for something else.
+MOST_ODD = 100
+
+# From a value up to what holds it, and on: deeper than any model is nested.
+MOST_ROUNDS = 20
+
+Path = tuple[str | int, ...]
+
+
+class Tolerant(BaseModel):
+    """What was read of a document. Fields that could not be read are absent in it."""
+
+    _odd_fields: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def odd_fields(self) -> tuple[str, ...]:
+        """Their names, sorted, as paths without the indexes of arrays."""
+        return self._odd_fields
+
+    def note_odd_fields(self, names: tuple[str, ...]) -> None:
+        self._odd_fields = names
+
+
+def validated(validate: Callable[[Any], T], document: Any, tag_length: int = 0) -> tuple[T, tuple[str, ...]]:
+    """Validate a document, and name what was left out of it. The document is changed.
+
+    A value that breaks a rule is removed. If it is required, so is what contains it: an element of an array
+    or an optional object. `tag_length` is how many steps an error's place has before the path begins.
+
+    Raises:
+        ValidationError: With all broken rules; one of them is about something required.
+    """
+    odd: set[str] = set()
+    first: ValidationError | None = None
+    for _ in range(MOST_ROUNDS):
+        try:
+            return validate(document), tuple(sorted(odd))
+        except ValidationError as error:
+            first = first or error
+            if error.error_count() > MOST_ODD:
+                break
+            details = error.errors(include_url=False, include_context=False, include_input=False)
+            places = [detail["loc"][tag_length:] for detail in details]
+            paths = {_existing(document, place) for place in places}
+            if () in paths:
+                break
+            odd |= {".".join(step for step in place if isinstance(step, str)) for place in places}
+            # The last elements of an array first, and what is in something before that.
+            for path in sorted(paths, reverse=True):
+                _remove(document, path)
+    assert first is not None, "it is valid otherwise"
+    raise first
+
+
+def _existing(document: Any, place: Path) -> Path:
+    """As much of a path as there is in the document."""
+    path: Path = ()
+    for step in place:
+        try:
+            document = document[step]
+        except (KeyError, IndexError, TypeError):
+            break
+        path = (*path, step)
+    return path
+
+
+def _remove(document: Any, path: Path) -> None:
+    """An array of which nothing is left goes as well: an empty one would say that there is nothing."""
+    holder = document
+    for step in path[:-1]:
+        holder = holder[step]
+    del holder[path[-1]]
+    if holder == [] and len(path) > 1:
+        _remove(document, path[:-1])

@@ -1,0 +1,215 @@
+"""What is odd and not needed counts as absent, and is a finding."""
+
+import asyncio
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet, MultiFernet
+
+from consumers.family import MOST_NAMED
+from consumers.registry import FAMILIES
+from schemas.events import InvalidEvent, Payload, Provider, parse
+from schemas.examples import documented
+from schemas.tolerance import MOST_ODD
+from tests.unit import events
+from tests.unit.store import Store
+from worker.ingest.sealing import seal_payment_details
+
+SEALER = MultiFernet([Fernet(Fernet.generate_key())])
+
+Path = tuple[str | int, ...]
+
+# What the rules need, of all documented events; of an order one of its two ids is enough.
+NEEDED = {
+    "event_type",
+    "timestamp",
+    "event_data",
+    "event_data.part_id",
+    "event_data.status",
+    "event_data.order_id",
+    "event_data.return_id",
+    "type",
+    "result",
+    "result.timestamp",
+    "result.order",
+    "result.order.id",
+    "result.collectionId",
+    "result.daysAfterCreation",
+}
+
+
+def places(document: Any, path: Path = ()) -> Iterator[Path]:
+    """Every member and every element, however deep."""
+    steps = (
+        document if isinstance(document, dict) else range(len(document)) if isinstance(document, list) else ()
+    )
+    for step in steps:
+        yield (*path, step)
+        yield from places(document[step], (*path, step))
+
+
+def changed(document: Any, path: Path, *value: object) -> Any:
+    """With another value at this place; without one, with nothing."""
+    document = copy.deepcopy(document)
+    holder = document
+    for step in path[:-1]:
+        holder = holder[step]
+    if value:
+        holder[path[-1]] = value[0]
+    else:
+        del holder[path[-1]]
+        # An array whose only element is odd says nothing either.
+        if holder == []:
+            return changed(document, path[:-1])
+    return document
+
+
+def read(provider: Provider, document: object) -> Payload | None:
+    try:
+        return parse(provider, json.dumps(document).encode())
+    except InvalidEvent:
+        return None
+
+
+@pytest.mark.parametrize("example", documented(), ids=lambda example: example.name)
+def test_an_odd_value_anywhere_counts_as_absent_unless_a_rule_needs_it(example: Any) -> None:
+    provider, document = example.provider, json.loads(seal_payment_details(example.body, SEALER))
+    needed = set()
+    for path in places(document):
+        without = read(provider, changed(document, path))
+        if without is None:
+            needed.add(".".join(step for step in path if isinstance(step, str)))
+        for odd in (False, [], {}, ["\0"]):
+            payload = read(provider, changed(document, path, odd))
+            if payload is not None and not payload.odd_fields:
+                continue  # It is no field of ours, or not odd there.
+            assert (payload is None) == (without is None), path
+            if payload is not None and without is not None:
+                assert payload.model_dump() == without.model_dump(), path
+
+    assert needed <= NEEDED
+
+
+def noted(payload: Payload, family: str) -> set[tuple[str, str, str]]:
+    store = Store(FAMILIES[family])
+    asyncio.run(store.apply([events.claimed(payload, 1)]))
+    return {(found.kind, found.entity_id, found.words) for found in store.findings}
+
+
+@pytest.mark.parametrize("odd", [False, [], {}, "\0", "x" * 201])
+def test_a_sale_with_an_odd_merchants_id_is_applied_and_is_a_finding(odd: object) -> None:
+    document = {
+        "event_type": "part.status.changed",
+        "timestamp": "2026-03-01T12:00:00Z",
+        "event_data": {"part_id": "13", "status": "sold", "external_id": odd, "id_bridge": "old"},
+    }
+    payload = events.read(Provider.OVOKO, document)
+    message = "could not be read, and counts as absent: event_data.external_id"
+
+    assert noted(payload, "inventory") == {("odd_field", "13", message)}
+    assert payload.model_dump()["event_data"]["id_bridge"] == "old"
+
+
+def test_an_item_without_an_id_costs_the_order_nothing_else() -> None:
+    payload = events.snapshot("OrderCreatedEvent", items=({"id": []}, events.item("i2"), {"model": "x"}))  # type: ignore[arg-type]
+    store = Store(FAMILIES["buybacks"])
+    asyncio.run(store.apply([events.claimed(payload, 1)]))
+
+    assert set(store.rows["o1"].items) == {"i2"}
+    assert payload.odd_fields == ("result.order.items.id",)
+
+
+def test_a_finding_names_some_of_many_odd_fields() -> None:
+    names = ["status", "externalOrderId", "externalReference", "submissionExternalReference", "paymentType"]
+    names += ["countryOfOrigin", "customerInformation", "items", "shipments"]
+    order = {name: {} if name in ("items", "shipments") else [] for name in names}
+    payload = events.snapshot("OrderCreatedEvent", order=order, itemId={}, collectionId={}, shipment=[])
+    ((_, _, message),) = noted(payload, "buybacks")
+
+    assert len(payload.odd_fields) > MOST_NAMED
+    assert message.count("result.") == MOST_NAMED
+    assert message.endswith(f" and {len(payload.odd_fields) - MOST_NAMED} more")
+
+
+def test_a_body_that_is_odd_all_over_is_invalid() -> None:
+    """Nothing is gained by what is left of it."""
+    document = {
+        "type": "OrderCreatedEvent",
+        "result": {"timestamp": "2026-03-01T12:00:00Z", "order": {"id": "1", "items": [0] * (MOST_ODD + 1)}},
+    }
+
+    with pytest.raises(InvalidEvent, match=r"result\.order\.items\.0: model_type"):
+        events.read(Provider.BUYBACK, document)
+
+
+@pytest.mark.parametrize(
+    ("field", "event_type"),
+    [
+        ("part_id", "part.status.changed"),
+        ("external_id", "part.status.changed"),
+        ("id_bridge", "part.status.changed"),
+        ("order_id", "order.created"),
+        ("order_id", "order.return.created"),
+        ("return_id", "order.return.updated"),
+    ],
+)
+def test_an_id_of_ovokos_is_the_same_as_a_number_and_as_text(field: str, event_type: str) -> None:
+    ids = {"part_id": "1", "status": "sold", "order_id": "2", "return_id": "3"}
+    told = {
+        events.read(
+            Provider.OVOKO,
+            {"event_type": event_type, "timestamp": 1e9, "event_data": {**ids, field: spelled}},
+        ).model_dump()["event_data"][field]
+        for spelled in (13, 13.0, "13", " 13 ", "13\n", 1.3e1)
+    }
+
+    assert told == {"13"}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "collectionId",
+        "itemId",
+        "order.id",
+        "order.externalOrderId",
+        "order.externalReference",
+        "order.submissionExternalReference",
+        "order.items.id",
+        "order.shipments.trackingCode",
+        "order.shipments.id",
+        "shipment.trackingCode",
+    ],
+)
+def test_an_id_of_a_trade_in_is_the_same_as_a_number_and_as_text(place: str) -> None:
+    *holders, name = place.split(".")
+    told = set()
+    for spelled in (13, 13.0, "13", " 13 ", "13\n"):
+        document: dict[str, Any] = {"timestamp": 1e9, "collectionId": "1"}
+        holder = document
+        for step in holders:
+            inner: dict[str, Any] = {"id": "1"}
+            holder[step] = [inner] if step.endswith("s") else inner
+            holder = inner
+        holder[name] = spelled
+        told.add(
+            events.read(
+                Provider.BUYBACK, {"type": "CollectionItemReceivedEvent", "result": document}
+            ).model_dump_json()
+        )
+
+    assert len(told) == 1
+    assert '"13"' in told.pop()
+
+
+def test_a_number_that_is_no_integer_keeps_its_digits_as_an_id() -> None:
+    body = b'{"event_type": "order.created", "timestamp": 1e9, "event_data": {"order_id": %b}}'
+    told = {parse(Provider.OVOKO, body % number).entity_id for number in (b"13.50", b"13.5", b"1.35E+1")}
+
+    assert told == {"13.5"}
+    assert parse(Provider.OVOKO, body % b"12345678901234567890123456789012.0").entity_id == (
+        "12345678901234567890123456789012"
+    )
