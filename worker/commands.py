@@ -3,8 +3,6 @@
 import sys
 from typing import Any
 
-import uvloop
-
 from consumers.registry import FAMILIES
 from worker import migrations
 from worker.actions.clients import check_proxies
@@ -17,6 +15,7 @@ from worker.grants import grant_tables
 from worker.ingest import rsgi
 from worker.invocation import FAILED, USAGE, Json, begin, fail, open_database, print_json
 from worker.management import Management, vhost_of
+from worker.resolver import run_loop
 from worker.runtime import consume as run_consumers
 from worker.settings import Settings
 from worker.status import look, look_at_ingest
@@ -28,7 +27,7 @@ from worker.topology import Exchange, Queue
 def run() -> None:
     """Run the ingest and all families, until SIGTERM or Ctrl-C."""
     settings = begin("run")
-    sys.exit(uvloop.run(run_all(settings)))
+    sys.exit(run_loop(run_all(settings)))
 
 
 def ingest() -> None:
@@ -51,7 +50,7 @@ def consume(*families: str) -> None:
     obey_parent()
     settings = begin("consume")
     check_proxies(settings)
-    uvloop.run(run_consumers(settings, families or tuple(FAMILIES)))
+    run_loop(run_consumers(settings, families or tuple(FAMILIES)))
 
 
 def migrate() -> None:
@@ -65,7 +64,7 @@ def migrate() -> None:
                 await grant_tables(connection)
             return applied
 
-    applied = uvloop.run(apply())
+    applied = run_loop(apply())
     for migration in applied:
         say(f"applied {migration.name}")
     if not applied:
@@ -87,13 +86,13 @@ def topology(*, check: bool = False, definitions: bool = False, json: Json = Fal
         say_json(_definitions(settings), indent=True)
         return
     if not check:
-        uvloop.run(_declare(settings))
+        run_loop(_declare(settings))
         if json:
             print_json({"declared": True})
         else:
             say("declared")
         return
-    differences, note = uvloop.run(_compare(settings))
+    differences, note = run_loop(_compare(settings))
     if json:
         print_json({"differences": differences, "note": note})
     else:
@@ -118,7 +117,7 @@ def status(*, json: Json = False) -> None:
                 _broker(settings), database, settings.delays, settings.ingest_url, settings.webhook_names
             )
 
-    found = uvloop.run(ask())
+    found = run_loop(ask())
     if json:
         print_json(found.as_json())
     else:
@@ -152,7 +151,7 @@ def audit(*, json: Json = False, patience: float = PATIENCE_SECONDS) -> None:
                 webhooks=settings.webhook_names,
             )
 
-    found = uvloop.run(ask())
+    found = run_loop(ask())
     if json:
         print_json(as_json(found))
     else:

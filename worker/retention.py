@@ -8,13 +8,13 @@ from typing import Any
 
 import asyncpg
 import structlog
-import uvloop
 
 from worker.database import Connection, Database
 from worker.failure import describe
 from worker.invocation import FAILED, Flag, Json, begin, fail, failing_on, open_database, print_json
 from worker.locks import TRY_LOCK, UNLOCK, AdvisoryLock
 from worker.patience import pause
+from worker.resolver import run_loop
 from worker.settings import Settings
 from worker.terminal import say
 
@@ -223,7 +223,7 @@ def retain_command(*, dry_run: Flag = False, json: Json = False) -> None:
             return await retain(database, settings, datetime.now(UTC), dry_run=dry_run)
 
     with failing_on(LogBusy):
-        found = uvloop.run(work())
+        found = run_loop(work())
     if found is None:
         fail(FAILED, "another process is dropping what is past its days")
     if json:

@@ -195,9 +195,18 @@ async def _refuse_when_behind(database: Database, stopping: asyncio.Event) -> No
     def say(reason: str) -> None:
         log.warning("database.unavailable", reason=reason)
 
-    missing: list[Migration] = await patiently(
-        lambda: pending(database), DatabaseUnavailable, stopping, longest_pause=2, say=say
+    looking = asyncio.create_task(
+        patiently(lambda: pending(database), DatabaseUnavailable, stopping, longest_pause=2, say=say)
     )
+    asked_to_stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait([looking, asked_to_stop], return_when=asyncio.FIRST_COMPLETED)
+    asked_to_stop.cancel()
+    if not looking.done():
+        # Nothing is in flight yet: there is no answer to wait for.
+        looking.cancel()
+        await asyncio.wait([looking])
+        raise Stopped
+    missing: list[Migration] = looking.result()
     if missing:
         names = ", ".join(migration.name for migration in missing)
         raise DatabaseBehind(f"the database lacks {names}: type `stockhook migrate` first")

@@ -39,7 +39,7 @@ async def run_all(settings: Settings) -> int:
         await _wait(process, settings.shutdown_grace + 10)
     codes = [process.returncode or 0 for process in processes]
     log.info("run.stopped", ingest=codes[0], consumers=codes[1])
-    return next((code for code in (*by_itself, *codes) if code), 0 if stopping.is_set() else 1)
+    return next((_exit_code(code) for code in (*by_itself, *codes) if code), 0 if stopping.is_set() else 1)
 
 
 def obey_parent() -> None:
@@ -47,6 +47,11 @@ def obey_parent() -> None:
     parent = os.environ.get(PARENT)
     if parent:
         stop_with_parent(int(parent))
+
+
+def _exit_code(returncode: int) -> int:
+    """As a shell says it: 128 and the signal's number where a signal ended the process."""
+    return returncode if returncode >= 0 else 128 - returncode
 
 
 async def _spawn(arguments: Sequence[str], extra: Mapping[str, str]) -> asyncio.subprocess.Process:

@@ -37,6 +37,7 @@ from worker.frames import (
     read_outline,
     read_properties,
 )
+from worker.resolver import connect
 
 # The client library calls a connection dead over which it hears nothing, and the broker sends no
 # heartbeat over one that is busy: it is told as often that we do hear something.
@@ -286,7 +287,9 @@ class TappedTransport(TransportFactory):
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         context = await provider.get_context() if url.scheme == "amqps" else None
         try:
-            transport, _ = await loop.create_connection(lambda: protocol, url.host, url.port, ssl=context)
+            transport, _ = await connect(
+                loop.create_connection, lambda: protocol, url.host, url.port, ssl=context
+            )
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
         self._reader = reader

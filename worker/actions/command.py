@@ -5,7 +5,6 @@ from typing import Any, Literal
 from uuid import UUID
 
 import orjson
-import uvloop
 from cyclopts import App
 from rich.table import Column, Table
 
@@ -14,6 +13,7 @@ from worker.actions import table
 from worker.database import Connection
 from worker.dead.record import who
 from worker.invocation import FAILED, Json, begin, fail, failing_on, open_database, print_json
+from worker.resolver import run_loop
 from worker.terminal import say, visible
 
 actions = App(name="actions", help="What was asked of marketplaces, by events and by people.")
@@ -53,7 +53,7 @@ def list_(
         async with open_database(settings, "actions") as database, database.connection() as connection:
             return await table.select(connection, state, kind, subject, max(1, limit))
 
-    found = uvloop.run(look())
+    found = run_loop(look())
     if json:
         print_json(found)
     else:
@@ -69,7 +69,7 @@ def show(action_id: UUID, /, *, json: Json = False) -> None:
         async with open_database(settings, "actions") as database, database.connection() as connection:
             return await table.get(connection, action_id)
 
-    found = uvloop.run(look())
+    found = run_loop(look())
     if found is None:
         fail(FAILED, f"there is no action {action_id}")
     shown = _shown(found)
@@ -127,7 +127,7 @@ def _change(action_id: UUID, state: str, change: Callable[[Connection], Any], js
             )
 
     with failing_on(_NotPossible):
-        uvloop.run(run())
+        run_loop(run())
     if json:
         print_json({"action_id": action_id, "state": state})
     else:

@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Annotated, Any
 
 import orjson
-import uvloop
 from cyclopts import App, Parameter
 from rich.console import RenderableType
 
@@ -15,6 +14,7 @@ from schemas.changes import PREFIX
 from worker.broker import Broker
 from worker.changes.subscriber import lane_of
 from worker.invocation import FAILED, Flag, Json, begin, fail, print_json
+from worker.resolver import run_loop
 from worker.terminal import assembled, say, show
 from worker.topology import CHANGES, webhook_topology
 from worker.wire import Delivery
@@ -35,7 +35,7 @@ def tail(
     It makes a queue of its own for as long as it runs, which takes the permission to declare one.
     """
     settings = begin("changes")
-    uvloop.run(_tail(Broker(settings.amqp_url.get_secret_value(), "tail"), types, json))
+    run_loop(_tail(Broker(settings.amqp_url.get_secret_value(), "tail"), types, json))
 
 
 @changes.command
@@ -56,7 +56,7 @@ def forget(name: str, /, *, yes: Flag = False, json: Json = False) -> None:
     if name in settings.webhook_names:
         fail(FAILED, f"{name} is in STOCKHOOK_CHANGES_WEBHOOKS: take it out, and restart the consumers")
     broker = Broker(settings.amqp_url.get_secret_value(), "forget")
-    deleted, thrown_away = uvloop.run(_forget(broker, lane_of(name), settings.delays, yes))
+    deleted, thrown_away = run_loop(_forget(broker, lane_of(name), settings.delays, yes))
     if json:
         print_json({"deleted": deleted, "thrown_away": thrown_away})
     else:

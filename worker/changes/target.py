@@ -17,6 +17,7 @@ import httpcore
 
 from schemas.changes import CONTENT_TYPE
 from worker.failure import describe, refused_certificate
+from worker.resolver import look_up
 
 # An answer that takes longer is a failure.
 ANSWER_SECONDS = 10.0
@@ -207,8 +208,7 @@ async def resolve(host: str, port: int) -> list[str]:
     Raises:
         OSError: It leads nowhere.
     """
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = await look_up(host, port, type=socket.SOCK_STREAM)
     return [str(entry[4][0]) for entry in found]
 
 

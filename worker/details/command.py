@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import uuid4
 
-import uvloop
-
 from schemas.actions import (
     PART_DETAILS,
     RETURN_DETAILS,
@@ -18,6 +16,7 @@ from schemas.actions import (
 from worker.actions import table
 from worker.database import Database
 from worker.invocation import FAILED, Flag, Json, begin, failing_on, open_database, print_json
+from worker.resolver import run_loop
 from worker.terminal import say
 
 What = Literal["parts", "returns"]
@@ -114,7 +113,7 @@ def details(
             return await _ask(database, subject, ids, dry_run=dry_run)
 
     with failing_on(NotHere, code=FAILED):
-        asked = uvloop.run(work())
+        asked = run_loop(work())
     if json:
         print_json({"asked": asked.now, "asked_before": asked.before, "dry_run": dry_run})
         return

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import uvloop
 from rich.table import Table
 
 from worker.doctor import broker, database
@@ -15,6 +14,7 @@ from worker.doctor.configuration import check_configuration
 from worker.doctor.finding import Finding, Level
 from worker.doctor.spool import check_spool
 from worker.invocation import FAILED, UNAVAILABLE, Json, print_json
+from worker.resolver import run_loop
 from worker.settings import Settings, read_settings
 from worker.terminal import show, styled
 
@@ -29,7 +29,7 @@ def doctor(*, json: Json = False) -> None:
     settings = read_settings()
     # The client library logs the end of a connection with a traceback; here it is a finding.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL + 1)
-    found, is_reached = uvloop.run(examine(settings))
+    found, is_reached = run_loop(examine(settings))
     if json:
         print_json({"findings": [asdict(finding) for finding in found]})
     else:

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import uvloop
 from rich.console import Group, RenderableType
 from rich.table import Table
 
@@ -13,6 +12,7 @@ from consumers.family import Finding
 from schemas.events import InvalidEvent
 from worker.explain.explanation import Details, Explanation, Kind, NoSuchEntity, Step, explain_entity
 from worker.invocation import Json, begin, failing_on, open_database, print_json
+from worker.resolver import run_loop
 from worker.terminal import show, visible
 
 # Columns that repeat the event's own time and id.
@@ -51,7 +51,7 @@ def explain(
             return await explain_entity(database, kind, entity_id, at)
 
     with failing_on(NoSuchEntity, InvalidEvent):
-        found = uvloop.run(ask())
+        found = run_loop(ask())
     if json:
         print_json(_as_json(found))
     else:

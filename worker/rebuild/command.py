@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Literal
 
-import uvloop
 from rich.console import Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -15,6 +14,7 @@ from worker.invocation import FAILED, Flag, Json, begin, failing_on, open_databa
 from worker.rebuild.rebuilding import Rebuilt
 from worker.rebuild.rebuilding import rebuild as run_rebuild
 from worker.rebuild.shadow import RebuildFailed
+from worker.resolver import run_loop
 from worker.terminal import console, show, visible
 
 SHOWN = 100
@@ -50,7 +50,7 @@ def rebuild(
                 return await run_rebuild(database, family, swap=swap, restart=restart, report=report)
 
     with failing_on(RebuildFailed):
-        found = uvloop.run(work())
+        found = run_loop(work())
     if json:
         print_json(_as_json(found))
     else:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar, assert_never
 
-import uvloop
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from worker.database import Database
@@ -30,6 +29,7 @@ from worker.reconcile.reconciliation import Reconciled, Report
 from worker.reconcile.reconciliation import reconcile as run_reconcile
 from worker.reconcile.report import What, applied_in_words, as_json, as_tables
 from worker.reconcile.subject import Subject, parts, returns
+from worker.resolver import run_loop
 from worker.settings import Settings
 from worker.terminal import console, say, show
 
@@ -96,7 +96,7 @@ def reconcile(
         since = since.replace(tzinfo=UTC)
     run = _Run(settings, what, since, most, sends=apply and not dry_run, asks=asks, is_silent=json)
     try:
-        found, applied = uvloop.run(run.work())
+        found, applied = run_loop(run.work())
     except CallFailed as error:
         code = UNAVAILABLE if isinstance(error, Unavailable) else FAILED
         fail(code, f"Ovoko's API: {error}")

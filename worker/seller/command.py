@@ -8,7 +8,6 @@ from json import dumps
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-import uvloop
 from cyclopts import App, Parameter
 from pydantic import ValidationError
 from rich.table import Table
@@ -29,6 +28,7 @@ from worker.invocation import (
     print_json,
 )
 from worker.outbound import CallFailed, NoAccess, OddAnswer, Refused, Unavailable
+from worker.resolver import run_loop
 from worker.seller.account import account_of
 from worker.seller.client import BadOrderId, Seller, Taken, Told, check_order_id, selling
 from worker.seller.details import BadDetails, read_details
@@ -260,7 +260,7 @@ def _is_enqueued(
         async with open_database(settings, "buyback") as database:
             return await asking.ask(settings, database, kind, order_id, request(), later.key)
 
-    asked = uvloop.run(put())
+    asked = run_loop(put())
     if json:
         print_json({"order_id": order_id, "kind": kind, **asdict(asked)})
     elif asked.is_new:
@@ -315,7 +315,7 @@ def _ask(ask: Callable[[Seller], Awaitable[T]]) -> T:
         async with selling(account, timedelta(seconds=settings.buyback_timeout)) as seller:
             return await ask(seller)
 
-    return uvloop.run(run())
+    return run_loop(run())
 
 
 @contextmanager

@@ -10,12 +10,11 @@ from itertools import islice
 from pathlib import Path
 from time import perf_counter
 
-import uvloop
-
 from schemas import examples
 from schemas.events import Provider
 from schemas.examples import Example
 from worker.invocation import FAILED, UNAVAILABLE, USAGE, Flag, fail
+from worker.resolver import run_loop
 from worker.send import marketplace, report
 from worker.send.client import Answer, Client, NoAnswer
 from worker.send.sender import RESEND_AFTER, OnAccepted, Sender, Tally
@@ -128,7 +127,7 @@ def send(
             else:
                 chosen = _chosen_examples(providers, as_printed)
                 work = _send_documented(client, credentials, chosen, on_accepted, json)
-            all_accepted = uvloop.run(work)
+            all_accepted = run_loop(work)
     except (WrongUsage, BadUrl) as error:
         fail(USAGE, str(error))
     except NoAnswer as error:

@@ -7,12 +7,12 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import timedelta
 from typing import Annotated
 
-import uvloop
 from cyclopts import App, Parameter
 
 from schemas.events import Provider
 from worker.invocation import FAILED, USAGE, begin, fail, failing_on
 from worker.listening import CannotListen
+from worker.resolver import run_loop
 from worker.send.webhook import Credentials
 from worker.simulate import buyback, ovoko
 from worker.simulate.buyback import PLACES, TradeIn
@@ -106,7 +106,7 @@ def marketplaces(
         return {"buyback": TradeIn(order, lifetime, tell=tell, places=places), "ovoko": Ovoko(tell=tell)}
 
     with failing_on(CannotListen, code=FAILED), failing_on(BadUrl, code=USAGE):
-        uvloop.run(_serve(simulated, sending, port))
+        run_loop(_serve(simulated, sending, port))
 
 
 async def _serve(

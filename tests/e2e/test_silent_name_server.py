@@ -1,0 +1,99 @@
+"""A name server that does not answer holds up no process that is asked to stop."""
+
+import asyncio
+import secrets
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from tests import stack as stack_module
+from tests.stack import Stack, until
+
+# Its own resolv.conf ($1), which names one server: a socket that nobody reads.
+UNANSWERED = """
+set -eu
+mount --make-rprivate /
+mount --bind "$1" /etc/resolv.conf
+shift
+exec "$@"
+"""
+NOWHERE = "unanswered.stockhook.example"
+
+
+@pytest.fixture
+def silent(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The name server's socket; the stack's processes have no other one."""
+    address = ".".join(["127", *(str(1 + secrets.randbelow(253)) for _ in range(3))])
+    configuration = tmp_path / "resolv.conf"
+    # A lookup lasts for four minutes.
+    configuration.write_text(f"nameserver {address}\noptions timeout:30 attempts:4\n")
+    confine = ["unshare", "--mount", "sh", "-c", UNANSWERED, "sh", str(configuration)]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        try:
+            server.bind((address, 53))
+        except PermissionError:
+            pytest.skip("needs the right to be a name server, which this machine does not give")
+        if shutil.which("unshare") is None or subprocess.run([*confine, "true"], check=False).returncode:
+            pytest.skip("needs the right to mount, which this machine does not give")
+        server.setblocking(False)
+        start = subprocess.Popen
+        monkeypatch.setattr(
+            stack_module.subprocess, "Popen", lambda command, **rest: start([*confine, *command], **rest)
+        )
+        yield server
+
+
+async def asked(server: socket.socket, what: str, seconds: float = 30) -> None:
+    async def question() -> bool:
+        try:
+            return NOWHERE.partition(".")[0].encode() in server.recv(4096)
+        except BlockingIOError:
+            return False
+
+    await until(question, what, seconds)
+
+
+@pytest.mark.parametrize(
+    ("command", "nowhere"),
+    [
+        ("consume", ("STOCKHOOK_AMQP_URL", "STOCKHOOK_DATABASE_URL")),
+        ("consume", ("STOCKHOOK_AMQP_URL", "STOCKHOOK_MANAGEMENT_URL")),
+        ("ingest", ("STOCKHOOK_AMQP_URL",)),
+        ("run", ("STOCKHOOK_AMQP_URL", "STOCKHOOK_DATABASE_URL")),
+    ],
+    ids=["consume", "consume with its database", "ingest", "run"],
+)
+async def test_a_process_stops_in_time_while_no_name_server_answers(
+    stack: Stack, silent: socket.socket, command: str, nowhere: tuple[str, ...]
+) -> None:
+    urls = {
+        "STOCKHOOK_AMQP_URL": f"amqp://user:password@{NOWHERE}/stockhook",
+        "STOCKHOOK_DATABASE_URL": f"postgresql://user:password@{NOWHERE}/stockhook",
+        "STOCKHOOK_MANAGEMENT_URL": f"http://user:password@{NOWHERE}:15672",
+    }
+    grace = 20
+    process = stack.start(
+        command,
+        STOCKHOOK_ALLOW_PLAINTEXT="true",
+        STOCKHOOK_ENVIRONMENT="development",
+        STOCKHOOK_SHUTDOWN_GRACE=str(grace),
+        **{name: urls[name] for name in nowhere},
+    )
+    await asked(silent, f"{command} looks up a name")
+
+    async def is_up() -> bool:
+        return process.lines().count("ops.listening") == (2 if command == "run" else 1)
+
+    await until(is_up, "it has its signal handlers", 60)
+    began = monotonic()
+    code = await asyncio.to_thread(process.stop, 180)
+    seconds = monotonic() - began
+    print(f"{command} ended after {seconds:.1f} s")
+
+    assert code == 0
+    assert seconds < grace
