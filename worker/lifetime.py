@@ -8,11 +8,17 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from worker.stderr import drain
+
 _PR_SET_PDEATHSIG = 1
 
 # A loop that does not turn for so long hangs in code that cannot be cut off: the process ends, its
 # supervisor starts it again, and the event that did it is tried alone.
 HANG_SECONDS = 60
+
+# Before the process ends by itself it writes a traceback to standard error, which may take nothing: after
+# so many seconds more the kernel ends it.
+TRACEBACK_SECONDS = 5
 
 
 def stop_with_parent(parent: int) -> None:
@@ -31,11 +37,15 @@ def stop_with_parent(parent: int) -> None:
 
 @asynccontextmanager
 async def hang_watch() -> AsyncIterator[None]:
-    """While this lasts, the process ends (with a traceback, without values) if its loop hangs."""
+    """While this lasts, the process ends (with a traceback, without values) if its loop hangs.
+
+    The kernel's alarm ends it also where the traceback cannot be written.
+    """
 
     async def turn() -> None:
         while True:
             faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
+            signal.alarm(HANG_SECONDS + TRACEBACK_SECONDS)
             await asyncio.sleep(HANG_SECONDS / 10)
 
     turning = asyncio.create_task(turn())
@@ -44,6 +54,7 @@ async def hang_watch() -> AsyncIterator[None]:
     finally:
         turning.cancel()
         faulthandler.cancel_dump_traceback_later()
+        signal.alarm(0)
 
 
 def stop_on_signals() -> asyncio.Event:
@@ -52,6 +63,7 @@ def stop_on_signals() -> asyncio.Event:
 
     def stop(number: int) -> None:
         if stopping.is_set():
+            drain()
             os._exit(128 + number)
         stopping.set()
 

@@ -1,15 +1,17 @@
 """One JSON object a line on standard error, or coloured text on a terminal."""
 
-import json
 import logging
 import sys
 from typing import Literal
 
-import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from worker.failure import describe
+from worker.stderr import install
+from worker.terminal import json_text, visible
+
+log = structlog.get_logger(__name__)
 
 Format = Literal["auto", "json", "console"]
 
@@ -19,10 +21,9 @@ _QUOTING = ("aio_pika", "aiormq", "asyncio")
 
 def configure(log_format: Format, level: str, process: str) -> None:
     """Set up structlog, and send what libraries log by the standard library the same way."""
+    install(lambda lines: log.warning("log.lines_dropped", lines=lines, process=process))
     as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
-    render: Processor = (
-        structlog.processors.JSONRenderer(serializer=_to_json) if as_json else structlog.dev.ConsoleRenderer()
-    )
+    render: Processor = structlog.processors.JSONRenderer(serializer=_to_json) if as_json else _render_console
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -54,11 +55,16 @@ def configure(log_format: Format, level: str, process: str) -> None:
 
 
 def _to_json(line: EventDict, **_: object) -> str:
-    try:
-        return orjson.dumps(line, default=str).decode()
-    except TypeError:
-        # A lone surrogate, or an integer of more than 64 bits: a line must never be lost, or fail its caller.
-        return json.dumps(line, default=str)
+    return json_text(line)
+
+
+_console = structlog.dev.ConsoleRenderer()
+
+
+def _render_console(logger: WrappedLogger, method: str, line: EventDict) -> str:
+    """Foreign text among the values steers no terminal."""
+    shown = {name: visible(value) if isinstance(value, str) else value for name, value in line.items()}
+    return _console(logger, method, shown)
 
 
 def _name_exception(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:

@@ -23,6 +23,10 @@ BUILD.info(BUILD_LABELS)
 PUBLISHER_READY = Gauge(
     "stockhook_publisher_ready", "1 while this process has a connection over which the broker confirms"
 )
+LOG_LINES_DROPPED = Counter(
+    "stockhook_log_lines_dropped_total",
+    "Lines of the log that were dropped because standard error took no more",
+)
 
 RECEIVED = Counter(
     "stockhook_received_total",

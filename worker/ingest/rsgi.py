@@ -36,6 +36,7 @@ from worker.notify import telling_manager
 from worker.ops import serve_ops
 from worker.publisher import Publisher
 from worker.settings import PREFIX, BadSettings, Settings, read_settings
+from worker.stderr import drain
 from worker.topology import topology
 
 log = structlog.get_logger(__name__)
@@ -104,6 +105,7 @@ class Application:
             return
         error = None if task.cancelled() else task.exception()
         log.critical("ingest.ended", because=task.get_name(), reason=str(error))
+        drain()
         os._exit(FAILED)
 
     async def _open_spool(self) -> Spool | None:

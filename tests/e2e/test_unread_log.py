@@ -1,0 +1,74 @@
+"""Standard error is a pipe that nobody reads: events are received and applied all the same."""
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests import stack as stack_module
+from tests.stack import Stack, until
+
+EVENTS = 60
+
+
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What the stack's processes say goes into a small pipe each, which nobody reads."""
+    pipes: list[int] = []
+    start = subprocess.Popen
+
+    def begin(command: list[str], **options: object) -> object:
+        reading, writing = os.pipe()
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+        pipes.append(reading)
+        process = start(command, **{**options, "stdout": writing, "stderr": writing})
+        os.close(writing)
+        return process
+
+    monkeypatch.setattr(stack_module.subprocess, "Popen", begin)
+    yield
+    for reading in pipes:
+        os.close(reading)
+
+
+def changed(number: int) -> bytes:
+    document = {
+        "event_id": f"00000000-0000-4000-8000-{number:012}",
+        "event_type": "order.return.updated",
+        "timestamp": "2026-03-01T12:00:00+00:00",
+        "event_data": {"return_id": str(number), "order_id": "1"},
+    }
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize("commands", [("ingest", "consume"), ("run",)], ids=["apart", "run"])
+async def test_a_log_that_nobody_reads_stops_no_event(
+    stack: Stack, unread: None, commands: tuple[str, ...]
+) -> None:
+    processes = [stack.start(command, STOCKHOOK_LOG_LEVEL="debug") for command in commands]
+    for process in processes:
+        await stack.ready(process, 60)
+    headers = {"X-Webhook-Secret": stack.settings.ovoko_secrets[0].get_secret_value()}
+    async with httpx.AsyncClient(timeout=30) as client:
+        for number in range(EVENTS):
+            # Each is a line of the ingest's (it is quarantined), then a batch and its line.
+            for body in (b"no JSON %d" % number, changed(number)):
+                answer = await client.post(f"{stack.url}/webhooks/ovoko", content=body, headers=headers)
+                assert answer.status_code == 200
+
+    async def all_applied() -> bool:
+        return await stack.count("event_log") == EVENTS
+
+    await until(all_applied, "all events are applied", 60)
+    for process in processes:
+        assert (await stack.ops(process.ops_port, "/readyz")).status_code == 200
+        process.signal(signal.SIGTERM)
+    codes = [await asyncio.to_thread(process.wait, 40) for process in processes]
+
+    assert codes == [0] * len(commands)

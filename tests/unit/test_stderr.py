@@ -1,0 +1,157 @@
+"""Standard error that nobody reads holds up nothing."""
+
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from worker.stderr import QUEUE_BYTES, QueuedStream
+
+ROOT = Path(__file__).parents[2]
+SMALLEST_PIPE = 4096
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Its ends, for reading and for writing. Nobody reads it, so it is full soon."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, SMALLEST_PIPE)
+    yield reading, writing
+    os.close(reading)
+
+
+def read_until(reading: int, end: bytes) -> bytes:
+    data = b""
+    while end not in data:
+        piece = os.read(reading, 65_536)
+        assert piece, "it was closed"
+        data += piece
+    return data
+
+
+def test_what_finds_no_room_is_dropped_counted_and_told_once_there_is_room(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    told: list[int] = []
+    is_told = threading.Event()
+
+    def tell(lines: int) -> None:
+        told.append(lines)
+        stream.write("told\n")
+        is_told.set()
+
+    stream = QueuedStream(writing, tell)
+    line = "x" * 1023 + "\n"
+    written = 2 * QUEUE_BYTES // len(line)
+    for _ in range(written):
+        stream.write(line)
+    got = read_until(reading, b"told\n")
+
+    assert is_told.wait(10)
+    assert 0 < told[0] < written
+    assert got.count(b"x\n") + sum(told) == written
+
+
+def test_lines_come_in_their_order_and_whole(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    stream = QueuedStream(writing, lambda lines: None)
+    expected = "".join(f"line {number} \N{SNOWMAN}\n" for number in range(5_000))
+    for line in expected.splitlines(keepends=True):
+        stream.write(line)
+
+    assert read_until(reading, b"line 4999 \xe2\x98\x83\n").decode() == expected
+
+
+PROGRAM = """
+import sys
+from worker.logs import configure
+import structlog
+configure("json", "info", "test")
+log = structlog.get_logger()
+for number in range(5000):
+    log.info("line.written", number=number)
+print("went on", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("", 0), ("sys.exit('a last word')", 1), ("raise ValueError('a traceback')", 1)]
+)
+def test_a_program_ends_although_nobody_reads_its_log(pipe: tuple[int, int], end: str, code: int) -> None:
+    reading, writing = pipe
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM + end],
+        stdout=subprocess.PIPE,
+        stderr=writing,
+        timeout=60,
+        check=False,
+        cwd=ROOT,
+    )
+    os.close(writing)
+
+    assert (done.returncode, done.stdout) == (code, b"went on\n")
+    assert b'"number":0' in os.read(reading, SMALLEST_PIPE)
+
+
+def test_what_a_program_says_last_is_written_before_it_ends() -> None:
+    program = PROGRAM + "raise ValueError('a traceback')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, timeout=60, check=False, cwd=ROOT
+    )
+
+    lines = done.stderr.splitlines()
+    assert b'"number":0' in lines[0]
+    assert lines[-1] == b"ValueError: a traceback" or b"lines_dropped" in done.stderr
+
+
+def test_the_log_shows_foreign_text_and_steers_no_terminal() -> None:
+    said = "log.warning('it.said', words='\\x1b[2J\\u202e\\x9b', other='[/x]')"
+    for log_format in ("json", "console"):
+        program = PROGRAM.replace('"json"', repr(log_format)).replace("range(5000)", "range(0)") + said
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, timeout=60, check=False, cwd=ROOT
+        )
+        shown = done.stderr.decode()
+
+        assert "[/x]" in shown
+        assert "202e" in shown
+        assert not [one for one in ("\x1b[2J", "\u202e", "\x9b") if one in shown]
+
+
+HANGING = """
+import asyncio, os, time
+from worker import lifetime
+lifetime.HANG_SECONDS = lifetime.TRACEBACK_SECONDS = 1
+os.set_blocking(2, False)
+try:
+    while True:
+        os.write(2, b"x" * 512)
+except BlockingIOError:
+    os.set_blocking(2, True)
+async def hang():
+    async with lifetime.hang_watch():
+        await asyncio.sleep(0)
+        print("hangs", flush=True)
+        time.sleep(600)
+asyncio.run(hang())
+"""
+
+
+def test_a_process_that_hangs_ends_although_its_last_words_cannot_be_written(pipe: tuple[int, int]) -> None:
+    _, writing = pipe
+    done = subprocess.run(
+        [sys.executable, "-c", HANGING],
+        stdout=subprocess.PIPE,
+        stderr=writing,
+        timeout=60,
+        check=False,
+        cwd=ROOT,
+    )
+    os.close(writing)
+
+    assert done.stdout == b"hangs\n"
+    assert done.returncode != 0
