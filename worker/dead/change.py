@@ -1,17 +1,21 @@
 """How the body of a dead letter is changed: opened in an editor, checked, kept beside the original."""
 
+import os
+import signal
 import subprocess
-import tempfile
+import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from cryptography.fernet import MultiFernet
 
 from worker.database import Database
 from worker.dead import editing, store
+from worker.dead.plaintext import private_folder, signals_as_exits
 from worker.dead.record import who
 from worker.dead.refusal import Refused
 from worker.dead.store import Action, Kept, State
+
+EDITOR_ENDS_SECONDS = 2.0
 
 
 def see_that_it_waits(letter: Kept) -> None:
@@ -21,24 +25,46 @@ def see_that_it_waits(letter: Kept) -> None:
 
 
 def in_editor(command: Sequence[str], body: bytes) -> bytes:
-    """The file is ours alone, and gone when the editor is.
+    """The file is ours alone, and gone when the editor is, also where a signal ends us.
 
     Raises:
         Refused
+        SystemExit: A signal came.
     """
-    with tempfile.TemporaryDirectory(prefix="stockhook-") as folder:
-        file = Path(folder, "event.json")
+    # On a terminal these are typed for the editor.
+    for_editor = (signal.SIGINT, signal.SIGQUIT) if sys.stdin.isatty() else ()
+    with signals_as_exits(*for_editor), private_folder() as folder:
+        file = folder / "event.json"
         file.touch(mode=0o600)
         file.write_bytes(body)
         try:
-            code = subprocess.run([*command, str(file)], check=False).returncode
+            # What an editor keeps in temporary files is in the same folder.
+            process = subprocess.Popen([*command, str(file)], env={**os.environ, "TMPDIR": str(folder)})
         except OSError as error:
             raise Refused(f"cannot start {' '.join(command)}: {error.strerror}") from None
+        try:
+            code = process.wait()
+        except SystemExit:
+            _end(process)
+            raise
         if code:
             raise Refused(f"the editor ended with {code}: nothing was changed")
-        edited = file.read_bytes()
+        try:
+            edited = file.read_bytes()
+        except OSError as error:
+            raise Refused(f"the editor left no file ({error.strerror}): nothing was changed") from None
     # Editors end the last line.
     return edited if body.endswith(b"\n") else edited.removesuffix(b"\n")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Let it tidy up the terminal, if it does so at once."""
+    process.terminate()
+    try:
+        process.wait(EDITOR_ENDS_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 async def change(

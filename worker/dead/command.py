@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
 
-import uvloop
 from cyclopts import App
 
 from schemas.events import read_json
@@ -17,12 +16,14 @@ from worker.dead import editing, screen, store
 from worker.dead.change import change, in_editor, see_that_it_waits
 from worker.dead.filter import ANY, Filter
 from worker.dead.mending import fault, mend
+from worker.dead.plaintext import remove_leftovers
 from worker.dead.record import note_revealed, who
 from worker.dead.refusal import Refused, WrongUsage
 from worker.dead.replay_command import run_replay, tell_forecast
 from worker.dead.store import Action, Selection, State
 from worker.ingest.sealing import CannotUnseal
 from worker.invocation import USAGE, Flag, Json, begin, failing_on, open_database, print_json
+from worker.resolver import run_loop
 from worker.settings import Settings
 from worker.terminal import say
 
@@ -52,7 +53,7 @@ def list_(
     with _in_words():
         selection = filter.selection(None if state == "any" else (State(state),))
         settings = begin("dead")
-        uvloop.run(
+        run_loop(
             _list_groups(settings, selection, json) if group else _list(settings, selection, limit, json)
         )
 
@@ -86,7 +87,7 @@ def show(dead_letter_id: int, /, *, reveal: Flag = False, json: Json = False) ->
         Show the body as it is; who did so is logged, and noted beside the letter.
     """
     with _in_words():
-        uvloop.run(_show(begin("dead"), dead_letter_id, reveal, json))
+        run_loop(_show(begin("dead"), dead_letter_id, reveal, json))
 
 
 async def _show(settings: Settings, dead_letter_id: int, reveal: bool, json: bool) -> None:
@@ -122,7 +123,7 @@ def mend_(dead_letter_id: int, /, *, accept: Flag = False, json: Json = False) -
         Mend it; the body as it came is kept.
     """
     with _in_words():
-        uvloop.run(_mend(begin("dead"), dead_letter_id, accept, json))
+        run_loop(_mend(begin("dead"), dead_letter_id, accept, json))
 
 
 async def _mend(settings: Settings, dead_letter_id: int, accept: bool, json: bool) -> None:
@@ -163,8 +164,7 @@ def edit(dead_letter_id: int, /, *, reason: str | None = None) -> None:
         Why, for the record.
     """
     with _in_words():
-        settings = begin("dead")
-        uvloop.run(_edit(settings, dead_letter_id, _editor(), reason))
+        _edit(begin("dead"), dead_letter_id, _editor(), reason)
 
 
 def _editor() -> list[str]:
@@ -179,18 +179,29 @@ def _editor() -> list[str]:
     return command
 
 
-async def _edit(settings: Settings, dead_letter_id: int, editor: Sequence[str], reason: str | None) -> None:
+def _edit(settings: Settings, dead_letter_id: int, editor: Sequence[str], reason: str | None) -> None:
+    letter, body = run_loop(_to_edit(settings, dead_letter_id))
+    # Outside of an event loop, where a signal can end the wait for the editor.
+    edited = in_editor(editor, body)
+    if edited == body:
+        say("nothing was changed")
+        return
+    run_loop(_keep(settings, letter, edited, reason))
+    say("edited")
+
+
+async def _to_edit(settings: Settings, dead_letter_id: int) -> tuple[store.Kept, bytes]:
     async with open_database(settings, "dead") as database:
         letter = await store.get(database, dead_letter_id)
         see_that_it_waits(letter)
         body = editing.readable(letter, settings.sealer)
         await note_revealed(database, dead_letter_id, "to edit it")
-        edited = in_editor(editor, body)
-        if edited == body:
-            say("nothing was changed")
-            return
+        return letter, body
+
+
+async def _keep(settings: Settings, letter: store.Kept, edited: bytes, reason: str | None) -> None:
+    async with open_database(settings, "dead") as database:
         await change(database, letter, edited, settings.sealer, Action.EDITED, reason)
-    say("edited")
 
 
 @dead.command
@@ -205,7 +216,7 @@ def discard(*dead_letter_ids: int, reason: str, json: Json = False) -> None:
     with _in_words():
         if not dead_letter_ids or not reason.strip():
             raise WrongUsage("name the dead letters, and a reason")
-        uvloop.run(_discard(begin("dead"), dead_letter_ids, reason, json))
+        run_loop(_discard(begin("dead"), dead_letter_ids, reason, json))
 
 
 async def _discard(settings: Settings, ids: Sequence[int], reason: str, json: bool) -> None:
@@ -260,13 +271,14 @@ def replay_(
         )
         settings = begin("dead")
         if dry_run:
-            uvloop.run(tell_forecast(settings, selection, json))
+            run_loop(tell_forecast(settings, selection, json))
         else:
-            sys.exit(uvloop.run(run_replay(settings, selection, rate, why, json)))
+            sys.exit(run_loop(run_replay(settings, selection, rate, why, json)))
 
 
 @contextmanager
 def _in_words() -> Iterator[None]:
     """One sentence for what is expected to go wrong."""
+    remove_leftovers()
     with failing_on(WrongUsage, code=USAGE), failing_on(Refused, store.NoSuchLetter, CannotUnseal):
         yield

@@ -1,0 +1,118 @@
+"""Decrypted bodies in files: in memory where there is a file system for that, and gone whatever ends us.
+
+The kernel gives back a lock when its process ends, also by kill -9. So a folder of ours that nobody has
+locked is what a run left behind that could not tidy up: the next one removes it.
+"""
+
+import fcntl
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+PREFIX = "stockhook-plaintext-"
+
+# They end a process that does nothing about them.
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+
+_IN_MEMORY = frozenset({"tmpfs", "ramfs"})
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A folder that only we may look into. It is gone when the context ends, also by a signal."""
+    folder, lock = _made()
+    try:
+        yield folder
+    finally:
+        try:
+            shutil.rmtree(folder)
+        except BaseException:
+            # A signal came meanwhile; `signals_as_exits` ignores any further one.
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            os.close(lock)
+
+
+@contextmanager
+def signals_as_exits(*ignored: signal.Signals) -> Iterator[None]:
+    """While this lasts, a signal that ends the process raises SystemExit, so that contexts are left."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        for each in _ENDINGS:
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, _stay if number in ignored else leave) for number in _ENDINGS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stay(_number: int, _frame: FrameType | None) -> None:
+    """Not SIG_IGN, which a program that we start would inherit."""
+
+
+def remove_leftovers() -> None:
+    """Remove the folders of runs that were killed; those of others, and of runs that live, stay."""
+    for place in _places():
+        with suppress(OSError):
+            for entry in os.scandir(place):
+                if entry.name.startswith(PREFIX):
+                    _remove_if_left(Path(entry.path))
+
+
+def _remove_if_left(folder: Path) -> None:
+    with suppress(OSError):
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            if os.fstat(lock).st_uid != os.geteuid():
+                return
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # It follows no symbolic link.
+            shutil.rmtree(folder)
+        finally:
+            os.close(lock)
+
+
+def _made() -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_places()[0]))
+        with suppress(OSError):
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(lock), folder.stat()):
+                    return folder, lock
+            except OSError:
+                pass
+            # Somebody who removes leftovers came between.
+            os.close(lock)
+
+
+def _places() -> list[Path]:
+    """Where temporary files may be, those in memory first."""
+    given = (os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm", tempfile.gettempdir())
+    found = [Path(place) for place in given if place and os.access(place, os.W_OK | os.X_OK)]
+    return sorted(dict.fromkeys(found), key=lambda place: not _is_in_memory(place))
+
+
+def _is_in_memory(place: Path) -> bool:
+    """Whether the file system of a folder keeps its files in memory; where nobody can tell, it does not."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text()
+    except OSError:
+        return False
+    found = {}
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        found[before.split()[4]] = after.split()[0]
+    parents = (str(parent) for parent in (place.resolve(), *place.resolve().parents))
+    return next((found[parent] for parent in parents if parent in found), None) in _IN_MEMORY
