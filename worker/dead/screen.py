@@ -8,9 +8,10 @@ import orjson
 from cryptography.fernet import MultiFernet
 from rich.table import Table
 
-from schemas.events import read_json
+from schemas.events import Provider, read_json
 from worker.dead import editing
-from worker.dead.masking import masked, pretty
+from worker.dead.letter import is_of_webhook
+from worker.dead.masking import CHANGE, Shape, masked, pretty, shape_of
 from worker.dead.mending import Mend, fault, mend
 from worker.dead.store import Kept
 from worker.ingest.sealing import CannotUnseal
@@ -91,7 +92,7 @@ def shown_body(letter: Kept, sealer: MultiFernet | None, *, reveal: bool) -> tup
     except CannotUnseal as error:
         return f"<{len(letter.body)} bytes, sealed: {error}>", None
     proposal = mend(body)
-    words = _revealed(body, proposal) if reveal else _masked(body, proposal)
+    words = _revealed(body, proposal) if reveal else _masked(letter, body, proposal)
     return words, proposal
 
 
@@ -103,12 +104,18 @@ def _revealed(body: bytes, proposal: Mend | None) -> str:
         return text
 
 
-def _masked(body: bytes, proposal: Mend | None) -> str:
+def _masked(letter: Kept, body: bytes, proposal: Mend | None) -> str:
     try:
-        shown = masked(body if proposal is None else proposal.body)
+        shown = masked(body if proposal is None else proposal.body, _shape(letter))
     except ValueError:
         return f"<{len(body)} bytes, no JSON: {fault(body)}>"
     return f"(as it would be when mended)\n{shown}" if proposal else shown
+
+
+def _shape(letter: Kept) -> Shape:
+    if is_of_webhook(letter.lane):
+        return CHANGE
+    return shape_of(None if letter.provider is None else Provider(letter.provider))
 
 
 def _in_a_line(value: object) -> str:
