@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.ingest.body import top_level_string, with_replaced, without_member
+from worker.ingest.body import (
+    Replacement,
+    members,
+    string_values,
+    top_level_string,
+    with_replaced,
+    without_member,
+)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
@@ -73,13 +80,31 @@ def test_a_token_is_found_and_cut_in_broken_documents(broken: bytes) -> None:
 
 
 def test_values_are_replaced_at_any_depth() -> None:
-    body = b'{"a":[{"k": {"k":1} }],"k":"x","not":"k"}'
+    body = b'{"a":[{"k": {"k":1} }],"\\u006b":"x","not":"k"}'
+    values = [(each.value_start, each.end) for each in members(body) if each.name == "k"]
+    replaced = with_replaced(body, [Replacement(start, end, lambda value: b"0") for start, end in values])
 
-    assert with_replaced(body, "k", lambda value: b"0") == b'{"a":[{"k":0}],"k":0,"not":"k"}'
+    assert replaced == b'{"a":[{"k":0}],"\\u006b":0,"not":"k"}'
 
 
-def test_an_escaped_name_is_the_same_name() -> None:
-    assert with_replaced(b'{"\\u006b":1}', "k", lambda value: b"0") == b'{"\\u006b":0}'
+@given(document=documents, separators=spacings)
+def test_strings_that_are_values_are_found(
+    document: dict[str, Any], separators: tuple[str, str] | None
+) -> None:
+    def strings(value: Any) -> list[str]:
+        match value:
+            case dict():
+                return [text for inner in value.values() for text in strings(inner)]
+            case list():
+                return [text for inner in value for text in strings(inner)]
+            case str():
+                return [value]
+            case _:
+                return []
+
+    body = json.dumps(document, separators=separators).encode()
+
+    assert [json.loads(body[start:end]) for start, end in string_values(body)] == strings(document)
 
 
 def test_hostile_bodies_take_time_in_proportion_to_their_size() -> None:

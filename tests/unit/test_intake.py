@@ -239,3 +239,27 @@ def test_an_authentic_body_with_a_number_beyond_bounds_is_kept() -> None:
 
     assert taken.reason == "not JSON (sealed whole)"
     assert b"1e999999999" in SEALER.decrypt(taken.message.body)
+
+
+@pytest.mark.parametrize("change", [{}, {"type": "OrderTeleportedEvent"}, {"result": None}])
+def test_ids_are_of_what_was_received_not_of_its_ciphertext(change: dict[str, Any]) -> None:
+    document = {**PAID, "BankAccount ": IBAN, **change}
+    body = json.dumps(document).encode()
+    once, twice = buyback(body), buyback(body)
+    again = take_again(Provider.BUYBACK, once.message.body, NOW, SEALER)
+
+    assert once.message.body != twice.message.body
+    assert once.event_id == twice.event_id == again.event_id
+    assert once.content_id == twice.content_id == again.content_id
+    assert IBAN not in repr(once)
+
+
+def test_a_copy_of_the_token_in_an_event_leaves_its_id_the_same_when_it_is_taken_again() -> None:
+    escaped = "".join(f"\\u{ord(one):04x}" for one in TOKEN)
+    body = json.dumps(PAID).encode().replace(b'"result": {', b'"result": {"note": "%s", ' % escaped.encode())
+    taken = buyback(body)
+    again = take_again(Provider.BUYBACK, taken.message.body, NOW, SEALER)
+
+    assert escaped.encode() not in taken.message.body
+    assert json.loads(taken.message.body)["result"]["note"] == "***"
+    assert taken.event_id == again.event_id

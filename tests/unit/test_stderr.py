@@ -44,6 +44,7 @@ def test_what_finds_no_room_is_dropped_counted_and_told_once_there_is_room(pipe:
         stream.write("told\n")
         is_told.set()
 
+    os.write(writing, b"y" * SMALLEST_PIPE)
     stream = QueuedStream(writing, tell)
     line = "x" * 1023 + "\n"
     written = 2 * QUEUE_BYTES // len(line)

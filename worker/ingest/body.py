@@ -6,12 +6,15 @@ those that a broken document has before and after its fault.
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 # A string, closed or running to the end, or a structural character. Each byte is looked at once:
 # also an unterminated string is consumed whole.
 _LEXEME = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[{}\[\]:,]', re.DOTALL)
+
+_COLON = re.compile(rb"\s*:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,14 @@ class Member:
     start: int
     value_start: int
     end: int
+
+
+class Replacement(NamedTuple):
+    """A piece of a body, and what makes the new piece of it."""
+
+    start: int
+    end: int
+    replace: Callable[[bytes], bytes]
 
 
 @dataclass(slots=True)
@@ -96,15 +107,19 @@ def without_member(body: bytes, name: str) -> bytes:
     return body[: top[0].start] + b",".join(kept) + body[top[-1].end :]
 
 
-def with_replaced(body: bytes, name: str, replace: Callable[[bytes], bytes]) -> bytes:
-    """The body with each value of this name, at any depth, replaced; in one another, the outer one."""
-    if name.encode() not in body and b"\\" not in body:
-        return body
+def string_values(body: bytes) -> Iterator[tuple[int, int]]:
+    """Where strings begin and end that are values: of members, or in lists."""
+    for lexeme in _LEXEME.finditer(body):
+        if body[lexeme.start()] == ord('"') and not _COLON.match(body, lexeme.end()):
+            yield lexeme.span()
+
+
+def with_replaced(body: bytes, replacements: Iterable[Replacement]) -> bytes:
+    """The body with these pieces replaced; of pieces in one another, the outer one."""
     pieces: list[bytes] = []
     done = 0
-    for member in sorted(members(body), key=lambda member: member.start):
-        if member.name == name and member.start >= done:
-            value = body[member.value_start : member.end]
-            pieces += body[done : member.value_start], replace(value)
-            done = member.end
+    for each in sorted(replacements, key=lambda each: (each.start, -each.end)):
+        if each.start >= done:
+            pieces += body[done : each.start], each.replace(body[each.start : each.end])
+            done = each.end
     return b"".join((*pieces, body[done:]))

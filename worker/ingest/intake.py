@@ -19,10 +19,9 @@ from schemas.events import Provider, read_json, routing_key, unwrapped, webhook_
 from worker.channel import Message
 from worker.ingest.authentication import position
 from worker.ingest.body import top_level_string, without_member
+from worker.ingest.redaction import without_secrets
 from worker.ingest.sealing import seal_payment_details, unsealed
 from worker.topology import EVENTS, quarantine_key
-
-SHORTEST_SECRET = 8
 
 # By routing key. What we observe ourselves is not a marketplace's to say.
 _WEBHOOKS = frozenset(
@@ -104,8 +103,8 @@ def take_buyback(
     secret = _position(document.get("token"), tokens)
     if secret is None:
         return Unauthorized()
-    kept = _without_secrets(without_member(body, "token"), tokens)
-    taken = _route_buyback(document, seal_payment_details(kept, sealer), received_at)
+    plain = _without_tokens(body, tokens)
+    taken = _route_buyback(plain, seal_payment_details(plain, sealer), received_at)
     return replace(taken, secret=secret)
 
 
@@ -122,24 +121,27 @@ def take_again(
     if provider is Provider.OVOKO:
         return _take_ovoko(body, received_at, FAMILY_OF)
     try:
-        document = read_json(unsealed(body, sealer))
+        plain = unsealed(body, sealer)
+        read_json(plain)
     except ValueError:
         return _quarantined(Provider.BUYBACK, body, "not JSON", received_at)
-    return _route_buyback(document, body, received_at)
+    return _route_buyback(plain, body, received_at)
 
 
-def _route_buyback(document: object, kept: bytes, received_at: datetime) -> Accepted:
-    """`document` is the body before its bank details were sealed: sealing is not deterministic."""
-    match document:
+def _route_buyback(plain: bytes, kept: bytes, received_at: datetime) -> Accepted:
+    """`plain` is `kept` before its bank details were encrypted: ids are of that, since no two ciphertexts of
+    the same details are the same.
+    """
+    match read_json(plain):
         case {"type": str() as event_type, "result": dict() as result} if _is_known(event_type):
             event_id = identity.content_id(event_type, result)
             return _routed(Provider.BUYBACK, event_type, event_id, event_id, kept, received_at)
         case {"type": str() as event_type} if _is_known(event_type):
-            return _quarantined(Provider.BUYBACK, kept, "no result", received_at)
+            return _quarantined(Provider.BUYBACK, kept, "no result", received_at, plain)
         case {"type": str()}:
-            return _quarantined(Provider.BUYBACK, kept, "unknown event type", received_at)
+            return _quarantined(Provider.BUYBACK, kept, "unknown event type", received_at, plain)
         case _:
-            return _quarantined(Provider.BUYBACK, kept, "no event type", received_at)
+            return _quarantined(Provider.BUYBACK, kept, "no event type", received_at, plain)
 
 
 def _take_broken_buyback(
@@ -151,25 +153,19 @@ def _take_broken_buyback(
     secret = _position(token, tokens)
     if secret is None:
         return Unauthorized()
-    kept = _without_secrets(without_member(body, "token"), tokens)
+    plain = _without_tokens(body, tokens)
     reason = "not JSON (sealed whole)"
-    return replace(_quarantined(Provider.BUYBACK, sealer.encrypt(kept), reason, received_at), secret=secret)
+    taken = _quarantined(Provider.BUYBACK, sealer.encrypt(plain), reason, received_at, plain)
+    return replace(taken, secret=secret)
 
 
 def _position(token: object, tokens: Sequence[SecretStr]) -> int | None:
     return position(token, tokens) if isinstance(token, str) else None
 
 
-def _without_secrets(body: bytes, tokens: Sequence[SecretStr]) -> bytes:
-    """Should a token stand anywhere else in the body, it is not to stay there.
-
-    One that is so short that it may be part of a word is left: it would tear the body apart.
-    """
-    for token in tokens:
-        secret = token.get_secret_value().encode()
-        if len(secret) >= SHORTEST_SECRET:
-            body = body.replace(secret, b"***")
-    return body
+def _without_tokens(body: bytes, tokens: Sequence[SecretStr]) -> bytes:
+    """The body without the member, and without copies of a token that stand elsewhere."""
+    return without_secrets(without_member(body, "token"), [token.get_secret_value() for token in tokens])
 
 
 def _is_known(event_type: str) -> bool:
@@ -196,8 +192,11 @@ def _routed(
     return Accepted(event_id, content_id, message, FAMILY_OF[key])
 
 
-def _quarantined(provider: Provider, body: bytes, reason: str, received_at: datetime) -> Accepted:
-    content_id = identity.bytes_id(body)
+def _quarantined(
+    provider: Provider, body: bytes, reason: str, received_at: datetime, plain: bytes | None = None
+) -> Accepted:
+    """`plain` is the body before anything in it was encrypted, where something may be."""
+    content_id = identity.bytes_id(body if plain is None else plain)
     envelope = Envelope(
         provider=provider,
         event_type="",

@@ -1,37 +1,63 @@
 """Bank details are encrypted before anything else sees them."""
 
 import json
+import re
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
+from unicodedata import normalize
 
 from cryptography.fernet import InvalidToken, MultiFernet
 
 from schemas.events import read_json
-from worker.ingest.body import with_replaced
+from worker.ingest.body import Replacement, members, string_values, with_replaced
 
-SEALED_MEMBER = "customerPaymentDetails"
+# The members that hold bank details, wherever they stand, as `_plain_name` spells them.
+SEALED_MEMBERS = frozenset({"customerpaymentdetails", "bankaccount"})
+
+# How an encrypted string begins: one that holds JSON with bank details in it.
+SEALED_STRING = "stockhook-sealed:"
 
 # Of a shorter account number the last four characters would give away too much.
 _SHORTEST_TO_SHOW = 5
 
+# A body without any of these holds no bank details, and no string that would have to be encrypted.
+_MAY_HOLD = re.compile(rb"bank|payment|stockhook-sealed|[\\\x80-\xff]", re.IGNORECASE)
+
+_WHITE_SPACE = b" \t\n\r"
+
 
 def seal_payment_details(body: bytes, sealer: MultiFernet) -> bytes:
-    """Replace each `customerPaymentDetails` of a valid document by its ciphertext.
+    """A valid document with its bank details encrypted; all else stays byte for byte.
 
-    What is left is `{"sealed": <Fernet token>, "accountNumberEnding": <last 4 characters or null>}`;
-    a null stays null.
+    Encrypted are the values of members called `customerPaymentDetails` or `bankAccount`, at any depth, in any
+    case, with any white space, punctuation or escapes in the name; and strings that hold JSON with such a
+    member. In the place of a value stands `{"sealed": <Fernet token>, "accountNumberEnding": <last 4
+    characters or null>}`, in that of a string a string. A null stays null.
     """
 
     def seal(value: bytes) -> bytes:
-        details = value.strip()
+        details = value.strip(_WHITE_SPACE)
         if details == b"null":
             return value
         sealed = {
             "sealed": sealer.encrypt(details).decode(),
             "accountNumberEnding": _ending(read_json(details)),
         }
-        return json.dumps(sealed).encode()
+        return value.replace(details, json.dumps(sealed).encode())
 
-    return with_replaced(body, SEALED_MEMBER, seal)
+    def seal_string(value: bytes) -> bytes:
+        return f'"{SEALED_STRING}{sealer.encrypt(value).decode()}"'.encode()
+
+    if not _MAY_HOLD.search(body):
+        return body
+    return with_replaced(
+        body,
+        (
+            *(Replacement(start, end, seal) for start, end in _private_values(body)),
+            *(Replacement(start, end, seal_string) for start, end in _private_strings(body)),
+        ),
+    )
 
 
 class CannotUnseal(Exception):
@@ -39,20 +65,37 @@ class CannotUnseal(Exception):
 
 
 def unsealed(body: bytes, sealer: MultiFernet | None) -> bytes:
-    """The body before its bank details were sealed.
+    """The body before its bank details were encrypted, byte for byte.
 
     Raises:
         CannotUnseal
     """
 
     def open_(value: bytes) -> bytes:
-        match read_json(value.strip()):
+        stripped = value.strip(_WHITE_SPACE)
+        match read_json(stripped):
             case {"sealed": str() as token}:
-                return opened(token.encode(), sealer)
+                return value.replace(stripped, opened(token.encode(), sealer))
             case _:
                 return value
 
-    return with_replaced(body, SEALED_MEMBER, open_)
+    def open_string(value: bytes) -> bytes:
+        return opened(value[len(SEALED_STRING) + 1 : -1], sealer)
+
+    if not _MAY_HOLD.search(body):
+        return body
+    begins = f'"{SEALED_STRING}'.encode()
+    return with_replaced(
+        body,
+        (
+            *(Replacement(start, end, open_) for start, end in _private_values(body)),
+            *(
+                Replacement(start, end, open_string)
+                for start, end in string_values(body)
+                if body.startswith(begins, start)
+            ),
+        ),
+    )
 
 
 def opened(token: bytes, sealer: MultiFernet | None) -> bytes:
@@ -65,9 +108,53 @@ def opened(token: bytes, sealer: MultiFernet | None) -> bytes:
         raise CannotUnseal("none of STOCKHOOK_SEALING_KEYS opens what is sealed in it") from error
 
 
+def _private_values(body: bytes) -> Iterator[tuple[int, int]]:
+    for member in members(body):
+        if _plain_name(member.name) in SEALED_MEMBERS:
+            yield member.value_start, member.end
+
+
+def _private_strings(body: bytes) -> Iterator[tuple[int, int]]:
+    for start, end in string_values(body):
+        piece = body[start:end]
+        # JSON in a string has its quotes escaped.
+        if b"\\" not in piece and SEALED_STRING.encode() not in piece:
+            continue
+        text = json.loads(piece.decode())
+        if text.startswith(SEALED_STRING) or _holds_bank_details(text):
+            yield start, end
+
+
+def _holds_bank_details(text: str) -> bool:
+    """Whether JSON is in a text, and bank details in that; also in its strings in turn."""
+    # Escapes of a lone surrogate may be in it: this is only looked at.
+    body = text.encode(errors="surrogatepass")
+    if any(_private_values(body)):
+        return True
+    for start, end in string_values(body):
+        piece = body[start:end]
+        if b"\\" not in piece:
+            continue
+        try:
+            inner = json.loads(piece.decode(errors="surrogatepass"))
+        except ValueError:
+            continue
+        if _holds_bank_details(inner):
+            return True
+    return False
+
+
+@lru_cache(maxsize=4096)
+def _plain_name(name: str) -> str:
+    """A member's name without case, white space and punctuation."""
+    return re.sub(r"[\W_]+", "", normalize("NFKC", name)).casefold()
+
+
 def _ending(details: Any) -> str | None:
     match details:
         case {"bankAccount": {"accountNumber": str() as number}} if len(number) >= _SHORTEST_TO_SHOW:
+            return number[-4:]
+        case {"accountNumber": str() as number} if len(number) >= _SHORTEST_TO_SHOW:
             return number[-4:]
         case _:
             return None

@@ -1,0 +1,113 @@
+"""Bank details are encrypted wherever they stand, and come back byte for byte."""
+
+import json
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet, MultiFernet
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.ingest.sealing import SEALED_STRING, CannotUnseal, seal_payment_details, unsealed
+
+SEALER = MultiFernet([Fernet(Fernet.generate_key())])
+ACCOUNT = "PT50000201231234567890154"
+DETAILS = {"bankAccount": {"accountNumber": ACCOUNT}, "firstName": "Jane"}
+
+NAMES = [
+    "customerPaymentDetails",
+    "CustomerPaymentDetails",
+    "CUSTOMERPAYMENTDETAILS",
+    " customerPaymentDetails ",
+    "customerPaymentDetails\u00a0",
+    "customer_payment_details",
+    "customer-payment-details",
+    "customer payment details\t",
+    "bankAccount",
+    "BankAccount",
+    "bank_account",
+    "\uff42ank\u200bAccount",
+]
+names = st.sampled_from([*NAMES, "a", "token", SEALED_STRING])
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
+in_strings = st.builds(
+    lambda value, times: nested(value, times),
+    st.sampled_from([DETAILS, {"a": [{"BankAccount ": ACCOUNT}]}, [1], "a"]),
+    st.integers(1, 3),
+)
+documents = st.recursive(
+    st.none() | st.booleans() | st.integers() | texts | in_strings | st.just(f"{SEALED_STRING}gAAAA"),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(names | texts, children, max_size=3),
+    max_leaves=10,
+)
+spacings = st.sampled_from([None, (",", ":"), (" ,\n", "\t: ")])
+
+
+def nested(value: object, times: int) -> str:
+    text = json.dumps(value)
+    for _ in range(times - 1):
+        text = json.dumps(text)
+    return text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bank_details_are_found_however_their_member_is_spelled(name: str) -> None:
+    for ascii_only in (True, False):
+        document = {"a": [{name: DETAILS, "stays": 1.50}], name: ACCOUNT}
+        sealed = seal_payment_details(json.dumps(document, ensure_ascii=ascii_only).encode(), SEALER)
+
+        assert ACCOUNT.encode() not in sealed
+        assert b'"stays": 1.5' in sealed
+
+
+def test_escapes_in_the_name_hide_nothing() -> None:
+    escaped = "".join(f"\\u{ord(one):04X}" for one in "bankAccount")
+    sealed = seal_payment_details(f'{{"{escaped}": "{ACCOUNT}"}}'.encode(), SEALER)
+
+    assert ACCOUNT.encode() not in sealed
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_bank_details_in_json_in_a_string_are_encrypted_with_the_string(times: int) -> None:
+    for text in (nested(DETAILS, times), f"they wrote {nested(DETAILS, times)} to us"):
+        document = {"metadata": {"note": text, "list": [text]}, "stays": "[1]"}
+        sealed = seal_payment_details(json.dumps(document).encode(), SEALER)
+        found = json.loads(sealed)
+
+        assert ACCOUNT.encode() not in sealed
+        assert found["metadata"]["note"].startswith(SEALED_STRING)
+        assert found["stays"] == "[1]"
+
+
+@given(document=documents, separators=spacings, ascii_only=st.booleans())
+def test_what_is_encrypted_is_json_and_comes_back_byte_for_byte(
+    document: Any, separators: tuple[str, str] | None, ascii_only: bool
+) -> None:
+    body = json.dumps(document, separators=separators, ensure_ascii=ascii_only).encode()
+    sealed = seal_payment_details(body, SEALER)
+
+    json.loads(sealed)
+    assert ACCOUNT.encode() not in sealed
+    assert unsealed(sealed, SEALER) == body
+
+
+def test_the_last_characters_of_the_account_are_kept() -> None:
+    for value in (DETAILS, DETAILS["bankAccount"]):
+        sealed = json.loads(seal_payment_details(json.dumps({"bankAccount": value}).encode(), SEALER))
+
+        assert sealed["bankAccount"]["accountNumberEnding"] == ACCOUNT[-4:]
+
+
+def test_what_a_sender_calls_sealed_opens_nothing_and_ends_nothing() -> None:
+    body = json.dumps({"bankAccount": {"sealed": "gAAAA"}, "note": f"{SEALED_STRING}gAAAA"}).encode()
+    sealed = seal_payment_details(body, SEALER)
+
+    assert unsealed(sealed, SEALER) == body
+    with pytest.raises(CannotUnseal):
+        unsealed(body, SEALER)
+
+
+def test_a_document_without_bank_details_stays_byte_for_byte() -> None:
+    body = b'{ "result" : {"note":"by bank transfer","bank":1, "customerPaymentDetails": null}, "b":"[]" }'
+
+    assert seal_payment_details(body, SEALER) == body

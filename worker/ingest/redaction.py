@@ -1,0 +1,135 @@
+"""Copies of a secret are taken out of a body, without breaking its JSON.
+
+A copy is the secret itself, also with JSON escapes or percent-encoding (in one another, three levels deep),
+in base64 (of any alignment and alphabet), or in hexadecimal.
+"""
+
+import json
+import re
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import unquote
+
+from schemas.events import read_json
+
+REDACTED = "***"
+
+# A shorter secret may be part of a word: what holds it by chance would be torn apart.
+SHORTEST_SECRET = 8
+
+# How many encodings are undone of one text.
+_LEVELS = 3
+
+# A string, closed or running to the end, or what else is no punctuation.
+_PIECE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[^\s{}\[\]:,"]+', re.DOTALL)
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
+_SHORT_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+
+# A raw control character, which JSON does not allow: a string that was no JSON does not become any.
+_STILL_BROKEN = f'"{REDACTED}\x00"'.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class _Copies:
+    """How one secret looks, plain and encoded."""
+
+    plain: str
+    encoded: tuple[str, ...]
+    hexadecimal: str
+
+    def are_in(self, text: str) -> bool:
+        if self.plain in text or self.hexadecimal in text.lower():
+            return True
+        # base64 may be broken into lines.
+        compact = "".join(text.split())
+        return any(each in compact for each in self.encoded)
+
+
+def without_secrets(body: bytes, secrets: Sequence[str]) -> bytes:
+    """The body with `***` in the place of each copy of a secret; all else stays byte for byte.
+
+    A string with an encoded copy goes as a whole. The result is JSON if, and only if, the body is.
+    """
+    copies = [_copies(secret) for secret in secrets if len(secret) >= SHORTEST_SECRET]
+    if not copies:
+        return body
+    if b"\\" not in body and b"%" not in body:
+        text = body.decode(errors="replace")
+        if not any(each.are_in(text) for each in copies):
+            return body
+    return _PIECE.sub(lambda piece: _without(piece[0], copies), body)
+
+
+def _without(piece: bytes, copies: Sequence[_Copies]) -> bytes:
+    if not piece.startswith(b'"'):
+        return _without_in_number(piece, copies)
+    try:
+        text = json.loads(piece.decode())
+        text.encode()
+    except ValueError:
+        return _without_in_broken(piece, copies)
+    if not any(each.are_in(one) for one in _decoded(text) for each in copies):
+        return piece
+    for each in copies:
+        text = text.replace(each.plain, REDACTED)
+    if any(each.are_in(one) for one in _decoded(text) for each in copies):
+        text = REDACTED
+    return json.dumps(text).encode()
+
+
+def _without_in_number(piece: bytes, copies: Sequence[_Copies]) -> bytes:
+    found = [each.plain.encode() for each in copies if each.plain.encode() in piece]
+    if not found:
+        return piece
+    try:
+        read_json(piece)
+    except ValueError:
+        for secret in found:
+            piece = piece.replace(secret, REDACTED.encode())
+        return piece
+    return json.dumps(REDACTED).encode()
+
+
+def _without_in_broken(piece: bytes, copies: Sequence[_Copies]) -> bytes:
+    text = piece.decode(errors="replace")
+    is_held = any(each.are_in(one) for one in _decoded(text) for each in copies)
+    return _STILL_BROKEN if is_held else piece
+
+
+def _decoded(text: str) -> Iterator[str]:
+    """A text, and what becomes of it when its encodings are undone."""
+    found = {text}
+    latest = [text]
+    yield text
+    for _ in range(_LEVELS):
+        undone = [undo(each) for each in latest for undo, mark in _UNDOING if mark in each]
+        latest = [each for each in dict.fromkeys(undone) if each not in found]
+        found.update(latest)
+        yield from latest
+
+
+def _unescaped(text: str) -> str:
+    def character(escape: re.Match[str]) -> str:
+        code, short = escape.groups()
+        return chr(int(code, 16)) if code else _SHORT_ESCAPES.get(short, short)
+
+    return _ESCAPE.sub(character, text)
+
+
+_UNDOING = ((_unescaped, "\\"), (unquote, "%"))
+
+
+@lru_cache(maxsize=64)
+def _copies(secret: str) -> _Copies:
+    data = secret.encode()
+    encoded: dict[str, None] = {}
+    for encode in (b64encode, urlsafe_b64encode):
+        for before in range(3):
+            # Of the characters at both ends some bits are of what stands before and behind.
+            whole = encode(bytes(before) + data).decode().rstrip("=")
+            first = (before * 8 + 5) // 6
+            last = (before + len(data)) * 8 // 6
+            encoded[whole[first:last]] = None
+    return _Copies(secret, tuple(encoded), data.hex())
