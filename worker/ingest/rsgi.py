@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 
 import structlog
-import uvloop
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
@@ -35,6 +34,7 @@ from worker.logs import configure
 from worker.notify import telling_manager
 from worker.ops import serve_ops
 from worker.publisher import Publisher
+from worker.resolver import run_loop
 from worker.settings import PREFIX, BadSettings, Settings, read_settings
 from worker.stderr import drain
 from worker.topology import topology
@@ -161,7 +161,7 @@ def serve(settings: Settings) -> None:
     if all(off.values()):
         raise BadSettings("no endpoint can be served: " + " ".join(filter(None, off.values())))
     _refuse_weak_secrets(settings)
-    uvloop.run(_refuse_what_is_taken(settings))
+    run_loop(_refuse_what_is_taken(settings))
     Granian(
         target="worker.ingest.rsgi:create_application",
         factory=True,
