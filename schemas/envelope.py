@@ -2,16 +2,24 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from enum import StrEnum
 from typing import Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from schemas.events import Provider
+from schemas.events import OBSERVED_TYPES, Provider
 
 
 class InvalidEnvelope(Exception):
     """A message on one of our queues lacks our headers: it was not published by an ingest."""
+
+
+class Provenance(StrEnum):
+    """Where an event came from, recorded by us when we publish it and never read from its body."""
+
+    WEBHOOK = "webhook"
+    OBSERVATION = "observation"
 
 
 class Envelope(BaseModel):
@@ -37,6 +45,14 @@ class Envelope(BaseModel):
     first_failed_at: datetime | None = Field(default=None, alias="x-first-failed-at")
     last_failed_at: datetime | None = Field(default=None, alias="x-last-failed-at")
     reason: str | None = Field(default=None, alias="x-reason")
+    recorded_provenance: Provenance | None = Field(default=None, alias="x-provenance")
+
+    @property
+    def provenance(self) -> Provenance:
+        """Older releases did not record it; their ingest routed no type of an observation to a family."""
+        if self.recorded_provenance is not None:
+            return self.recorded_provenance
+        return Provenance.OBSERVATION if self.event_type in OBSERVED_TYPES else Provenance.WEBHOOK
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, object]) -> Self:

@@ -29,7 +29,7 @@ _DISCRIMINATORS = {Provider.OVOKO: "event_type", Provider.BUYBACK: "type"}
 _UNIONS = {Provider.OVOKO: ovoko.Event, Provider.BUYBACK: buyback.Event}
 
 # What we saw in a marketplace's lists: published by ourselves, and refused where a webhook says it.
-_OBSERVATIONS = get_args(ovoko.Observation)
+OBSERVATIONS = get_args(ovoko.Observation)
 _ADAPTERS: dict[Provider, TypeAdapter[Payload]] = {
     Provider.OVOKO: TypeAdapter(ovoko.Event),
     Provider.BUYBACK: TypeAdapter(buyback.Event),
@@ -49,7 +49,12 @@ def event_models(provider: Provider) -> dict[str, type[BaseModel]]:
 
 def webhook_models(provider: Provider) -> dict[str, type[BaseModel]]:
     """Each documented event type of a provider, as spelled on the wire, with its model."""
-    return {name: model for name, model in event_models(provider).items() if model not in _OBSERVATIONS}
+    return {name: model for name, model in event_models(provider).items() if model not in OBSERVATIONS}
+
+
+# As spelled on the wire. The prefix is ours in whole: no marketplace has a type that begins with it.
+RESERVED_PREFIX = "stockhook."
+OBSERVED_TYPES = frozenset(event_models(Provider.OVOKO).keys() - webhook_models(Provider.OVOKO).keys())
 
 
 def routing_key(provider: Provider, event_type: str) -> str:

@@ -16,8 +16,8 @@ from uuid import UUID
 from consumers.family import Effects, Event, WriteConflict, project
 from consumers.registry import AnyFamily
 from schemas import identity
-from schemas.envelope import HEADERS, Envelope, InvalidEnvelope
-from schemas.events import InvalidEvent, Payload, parse
+from schemas.envelope import HEADERS, Envelope, InvalidEnvelope, Provenance
+from schemas.events import OBSERVATIONS, InvalidEvent, Payload, parse
 from worker import event_log, places
 from worker.actions import table
 from worker.changes import outbox
@@ -120,6 +120,8 @@ def decode(family: AnyFamily, delivery: Delivery) -> Decoded | Undecodable:
         return Undecodable(delivery, str(error))
     if type(payload) not in family.payloads:
         return Undecodable(delivery, f"event: not one of the family {family.name}")
+    if isinstance(payload, OBSERVATIONS) and envelope.provenance is not Provenance.OBSERVATION:
+        return Undecodable(delivery, "event: an observation that a sender sent")
     return Decoded(delivery, Candidate(envelope, payload, delivery.body))
 
 

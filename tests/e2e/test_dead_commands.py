@@ -17,7 +17,7 @@ from tests.stack import BUYBACK_TOKEN, Stack, until
 from worker.channel import Message
 from worker.ingest.intake import take_again
 from worker.locks import TRY_LOCK, AdvisoryLock
-from worker.topology import RETURN
+from worker.topology import QUARANTINE, RETURN
 
 ACCOUNT = "GB33BUKB20201555555555"
 CANARIES = ("Canary", "canary@example.org", "5550199", "Canary Lane", ACCOUNT)
@@ -236,6 +236,62 @@ async def test_bank_details_are_sealed_again_when_a_letter_is_edited(keeping: St
     assert b"customerPaymentDetails" in changed["body"]
     assert order["payment_details_sealed"] is not None
     assert order["account_number_ending"] == ACCOUNT[-4:]
+
+
+OBSERVED = sold("13", 1).replace(b"part.status.changed", b"stockhook.observed.part")
+REFUSED = "reserved event type: no marketplace can send what only Stockhook publishes"
+
+
+async def test_an_observation_that_a_sender_sent_is_never_applied_by_a_replay(keeping: Stack) -> None:
+    """As it came, edited or repaired; nor one of an older release, whose messages do not say it."""
+    await keeping.post_ovoko(OBSERVED)
+    await keeping.post_ovoko(OBSERVED.replace(b"}}", b"},}"))
+    old = take_again(Provider.OVOKO, OBSERVED, datetime.now(UTC), None).message
+    headers = {name: value for name, value in old.headers.items() if name != "x-provenance"}
+    await put(keeping, Message(QUARANTINE, "", old.type, headers, OBSERVED))
+    rows = await kept(keeping, 3)
+    numbers = [str(row["dead_letter_id"]) for row in rows]
+    [broken] = [str(row["dead_letter_id"]) for row in rows if b",}" in row["body"]]  # type: ignore[operator]
+    mended = dead(keeping, "mend", broken, "--accept")
+    others = [number for number in numbers if number != broken]
+    edited = [dead(keeping, "edit", number, EDITOR=editor(keeping.folder, "13", "14")) for number in others]
+    forecast = told(keeping, "replay", *others, "--dry-run")
+    replayed = dead(keeping, "replay", *others)
+
+    assert {row["provenance"] for row in rows} == {"webhook"}
+    for refused in (mended, *edited):
+        assert refused.returncode == 1
+        assert refused.stderr.splitlines()[-1] == f"stockhook: nothing was changed: {REFUSED}"
+    assert {row["would_be"] for row in forecast} == {f"cannot be replayed: {REFUSED}"}
+    assert replayed.returncode == 1
+    assert replayed.stdout.count(f"was not replayed: {REFUSED}") == 2
+    assert await keeping.count("parts") == await keeping.count("event_log") == 0
+
+
+async def test_what_a_sender_sent_cannot_be_edited_into_an_observation(keeping: Stack) -> None:
+    """Nor is it applied where a release that allowed such an edit left one that waits."""
+    await keeping.post_ovoko(sold("13", 1).replace(b'"sold"', b"5"))
+    [row] = await kept(keeping, 1)
+    number = str(row["dead_letter_id"])
+    script = keeping.folder / "editor"
+    script.write_text(
+        """#!/bin/sh\nsed -i 's/"status": 5/"status": "sold"/; """
+        """s/part.status.changed/stockhook.observed.part/' "$1"\n"""
+    )
+    script.chmod(0o700)
+    edited = dead(keeping, "edit", number, EDITOR=str(script))
+    await keeping.execute(
+        "UPDATE dead_letters SET original_body = body, type = 'stockhook.observed.part', "
+        f"body = convert_to('{OBSERVED.decode()}', 'UTF8')"
+    )
+    replayed = dead(keeping, "replay", number)
+
+    assert row["lane"] == "inventory"
+    assert edited.returncode == 1
+    assert edited.stderr.splitlines()[-1] == f"stockhook: nothing was changed: {REFUSED}"
+    assert replayed.returncode == 1
+    assert REFUSED in replayed.stdout
+    assert await keeping.count("parts") == 0
 
 
 async def test_what_is_discarded_is_no_longer_waiting_but_still_there(keeping: Stack) -> None:

@@ -106,3 +106,39 @@ async def test_what_has_no_month_of_its_own_is_logged_all_the_same(fresh_databas
 
     assert held == 1
     assert months in (9 + 1, 10 + 1)
+
+
+async def test_where_older_dead_letters_came_from_is_derived_on_the_safe_side(fresh_database: str) -> None:
+    """Of an observation that a family got by a replay from the quarantine a sender is the origin."""
+    observed, hostile = '{"x-event-type":"stockhook.observed.part"}', '{"x-event-type":"c\\u0000d"}'
+    database = Database(fresh_database, 1, "test")
+    await migrate(database)
+    [migration] = [one for one in migrations() if one.name == "0019_provenance"]
+    async with database.connection() as connection:
+        await connection.execute(migration.down)
+        for number, (lane, provider, headers, replay_of) in enumerate(
+            (
+                ("inventory", "ovoko", observed, None),
+                ("inventory", "ovoko", '{"x-event-type":"part.status.changed"}', None),
+                ("quarantine", "ovoko", '{"x-event-type":""}', None),
+                ("inventory", "ovoko", observed, 3),
+                ("inventory", "ovoko", observed, 4),
+                ("quarantine", "ovoko", hostile, None),
+                ("webhook.shop", None, "{}", None),
+            ),
+            start=1,
+        ):
+            await connection.execute(
+                "INSERT INTO dead_letters (message_key, lane, event_id, provider, type, reason, fingerprint, "
+                "attempts, headers, body, replay_of) VALUES "
+                "(gen_random_uuid(), $1, gen_random_uuid(), $2, 'stockhook.observed.part', '', $3, 1, "
+                "$4::text::json, '', $5)",
+                *(lane, provider, str(number), headers, replay_of),
+            )
+        await connection.execute(migration.up)
+        rows = await connection.fetch("SELECT provenance FROM dead_letters ORDER BY dead_letter_id")
+    await database.close()
+
+    assert [row["provenance"] for row in rows] == [
+        *("observation", "webhook", "webhook", "webhook", "webhook", "webhook", None)
+    ]

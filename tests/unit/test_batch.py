@@ -47,6 +47,28 @@ def decoded(attempt: int = 1, **headers: object) -> Decoded:
     return item
 
 
+OBSERVED = BODY.replace(b"part.status.changed", b"stockhook.observed.part")
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_applied"),
+    [
+        ({"x-event-type": "stockhook.observed.part", "x-provenance": "observation"}, True),
+        ({"x-event-type": "stockhook.observed.part", "x-provenance": "webhook"}, False),
+        ({"x-event-type": "part.status.changed", "x-provenance": "webhook"}, False),
+        # Of an older release, which did not say.
+        ({"x-event-type": "stockhook.observed.part"}, True),
+        ({"x-event-type": "part.status.changed"}, False),
+    ],
+)
+def test_an_observation_is_applied_only_where_we_published_it(
+    headers: dict[str, object], is_applied: bool
+) -> None:
+    item = decode(FAMILIES["inventory"], delivery(body=OBSERVED, **headers))
+
+    assert isinstance(item, Decoded if is_applied else Undecodable)
+
+
 @pytest.mark.parametrize("outcome", [Applied(), Duplicate()])
 def test_what_is_applied_ends_here(outcome: Applied | Duplicate) -> None:
     assert copy_to_publish("inventory", decoded(), outcome, DELAYS, NOW) is None

@@ -46,6 +46,32 @@ def test_a_terminal_takes_no_orders_from_a_message() -> None:
     assert "\x1b" not in letter(event_type="\x1b[2J").type
 
 
+@pytest.mark.parametrize(
+    ("lane", "event_type", "recorded", "provenance"),
+    [
+        ("inventory", "part.status.changed", "webhook", "webhook"),
+        ("inventory", "stockhook.observed.part", "observation", "observation"),
+        ("inventory", "stockhook.observed.part", "webhook", "webhook"),
+        ("quarantine", "stockhook.observed.part", "observation", "observation"),
+        # Of an older release, which did not say.
+        ("inventory", "part.status.changed", None, "webhook"),
+        ("inventory", "stockhook.observed.part", None, "observation"),
+        ("quarantine", "stockhook.observed.part", None, "webhook"),
+        ("quarantine", "", None, "webhook"),
+    ],
+)
+def test_where_a_dead_letter_came_from_is_read_from_its_headers_and_not_from_its_body(
+    lane: str, event_type: str, recorded: str | None, provenance: str
+) -> None:
+    headers = {**HEADERS, "x-event-type": event_type}
+    if recorded is not None:
+        headers["x-provenance"] = recorded
+    body = BODY.replace(b"order.created", b"stockhook.observed.part")
+    read = read_letter(lane, Delivery(1, "", headers, body, False, "m.1"))
+
+    assert read.provenance == provenance
+
+
 def test_a_message_is_known_by_its_own_id_and_bytes() -> None:
     def key(message_id: str, body: bytes = BODY, *, redelivered: bool = False) -> object:
         return message_key("orders", Delivery(7, "", HEADERS, body, redelivered, message_id))

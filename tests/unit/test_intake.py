@@ -8,8 +8,10 @@ import pytest
 from cryptography.fernet import Fernet, MultiFernet
 from pydantic import SecretStr
 
+from schemas.envelope import Provenance
 from schemas.events import Provider, parse
 from worker.ingest.intake import (
+    RESERVED_TYPE,
     Accepted,
     Unauthorized,
     Unreadable,
@@ -126,7 +128,8 @@ def test_the_same_id_with_another_content_can_be_told() -> None:
         (b'{"event_type": 5}', "no event type"),
         (b'{"event": []}', "no event type"),
         (b'{"event_type": "part.moved"}', "unknown event type"),
-        (b'{"event_type": "stockhook.observed.part"}', "unknown event type"),
+        (b'{"event_type": "stockhook.observed.part"}', RESERVED_TYPE),
+        (b'{"event_type": "stockhook.anything"}', RESERVED_TYPE),
     ],
 )
 def test_what_is_authentic_but_odd_is_quarantined_as_it_came(body: bytes, reason: str) -> None:
@@ -147,11 +150,23 @@ def test_odd_values_do_not_keep_an_event_from_its_family(body: bytes) -> None:
 
 def test_what_was_observed_is_taken_from_us_alone() -> None:
     body = json.dumps({**SOLD, "event_type": "stockhook.observed.part"}).encode()
-    observed, replayed = take_observed(body, NOW), take_again(Provider.OVOKO, body, NOW, None)
+    observed = take_observed(body, NOW)
+    replayed = take_again(Provider.OVOKO, body, NOW, None, Provenance.OBSERVATION)
 
     assert observed == replayed
     assert (observed.family, observed.message.routing_key) == ("inventory", "ovoko.stockhook.observed.part")
-    assert take_ovoko(body, NOW).reason == "unknown event type"
+    assert take_ovoko(body, NOW).reason == RESERVED_TYPE
+    assert take_again(Provider.OVOKO, body, NOW, None).reason == RESERVED_TYPE
+
+
+def test_every_message_says_where_the_event_came_from_whatever_its_body_says() -> None:
+    claimed = {"x-provenance": "observation", "provenance": "observation"}
+
+    assert ovoko({**SOLD, **claimed}).message.headers["x-provenance"] == "webhook"
+    assert ovoko({"event_type": "stockhook.x", **claimed}).message.headers["x-provenance"] == "webhook"
+    assert buyback(json.dumps({**PAID, **claimed}).encode()).message.headers["x-provenance"] == "webhook"
+    observed = json.dumps({**SOLD, "event_type": "stockhook.observed.part"}).encode()
+    assert take_observed(observed, NOW).message.headers["x-provenance"] == "observation"
 
 
 def test_the_token_is_cut_out_and_bank_details_are_sealed() -> None:

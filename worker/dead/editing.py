@@ -7,7 +7,7 @@ from cryptography.fernet import MultiFernet
 from schemas.envelope import Envelope
 from schemas.events import InvalidEvent, Provider, parse
 from worker.dead.letter import QUARANTINE_LANE, entity_in
-from worker.dead.store import Kept
+from worker.dead.store import Kept, provenance_of
 from worker.ingest.body import without_member
 from worker.ingest.intake import take_again
 from worker.ingest.sealing import CannotUnseal, opened, seal_payment_details, unsealed
@@ -50,7 +50,7 @@ def checked(letter: Kept, body: bytes, sealer: MultiFernet | None) -> Fits | Bro
     provider = Provider(letter.provider)
     try:
         kept = _kept(provider, body, sealer)
-        again = take_again(provider, kept, letter.arrived_at, sealer)
+        again = take_again(provider, kept, letter.arrived_at, sealer, provenance_of(letter))
         if again.family is None:
             return Broken(again.reason or "no family takes it")
         if letter.lane not in (again.family, QUARANTINE_LANE):

@@ -11,7 +11,7 @@ from uuid import UUID
 import orjson
 
 from schemas import identity
-from schemas.envelope import Envelope, InvalidEnvelope
+from schemas.envelope import Envelope, InvalidEnvelope, Provenance
 from schemas.events import InvalidEvent, Provider, parse, read_json, unwrapped
 from worker.batch import REASON_LIMIT, event_id_of
 from worker.changes.subscriber import LANE_PREFIX
@@ -48,6 +48,7 @@ class Letter:
     headers: str
     body: bytes
     content_id: UUID | None = None
+    provenance: str | None = None
 
 
 def read_letter(lane: str, delivery: Delivery) -> Letter:
@@ -79,7 +80,15 @@ def read_letter(lane: str, delivery: Delivery) -> Letter:
         headers=_json(delivery.headers),
         body=delivery.body,
         content_id=envelope.content_id if envelope else None,
+        provenance=_provenance(lane, envelope) if envelope else None,
     )
+
+
+def _provenance(lane: str, envelope: Envelope) -> Provenance:
+    """A message of an older release in the quarantine is a sender's: only ingests put messages there."""
+    if envelope.recorded_provenance is None and lane == QUARANTINE_LANE:
+        return Provenance.WEBHOOK
+    return envelope.provenance
 
 
 def is_of_webhook(lane: str) -> bool:

@@ -26,7 +26,7 @@ from worker.dead.letter import QUARANTINE_LANE, is_of_webhook
 from worker.dead.store import Action, Kept, Selection
 from worker.event_log import LOGGED
 from worker.failure import describe
-from worker.ingest.intake import take_again
+from worker.ingest.intake import RESERVED_TYPE, take_again
 from worker.ingest.sealing import CannotUnseal
 from worker.locks import TRY_LOCK, UNLOCK, AdvisoryLock
 from worker.reading import Reading
@@ -83,14 +83,17 @@ def prepare(letter: Kept, sealer: MultiFernet | None) -> Ready | Unready:
         is_changed = letter.original_body is not None
         received_at = letter.received_at or letter.arrived_at
         again = (
-            take_again(Provider(letter.provider), letter.body, received_at, sealer)
+            take_again(
+                Provider(letter.provider), letter.body, received_at, sealer, store.provenance_of(letter)
+            )
             if is_changed or letter.lane == QUARANTINE_LANE
             else None
         )
     except (InvalidEnvelope, CannotUnseal) as error:
         return Unready(str(error))
     if again is not None and again.family is None:
-        return Unready(f"{again.reason}: no family takes it")
+        is_reserved = again.reason == RESERVED_TYPE
+        return Unready(RESERVED_TYPE if is_reserved else f"{again.reason}: no family takes it")
     if letter.lane == QUARANTINE_LANE:
         assert again is not None, "it is quarantined"
         assert again.family is not None, "see above"
@@ -104,6 +107,7 @@ def prepare(letter: Kept, sealer: MultiFernet | None) -> Ready | Unready:
             "attempt": 1,
             "event_type": event_type,
             "content_id": content_id,
+            "recorded_provenance": store.provenance_of(letter),
             "first_failed_at": None,
             "last_failed_at": None,
             "reason": None,

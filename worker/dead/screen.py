@@ -27,6 +27,7 @@ def as_json(letter: Kept) -> dict[str, Any]:
         "type": letter.type or None,
         "event_id": letter.event_id,
         "entity_id": letter.entity_id,
+        "provenance": letter.provenance,
         "reason": letter.reason,
         "exception": letter.exception,
         "fingerprint": letter.fingerprint,

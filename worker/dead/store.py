@@ -10,6 +10,7 @@ from uuid import UUID
 import orjson
 
 from consumers.family import Connection
+from schemas.envelope import Provenance
 from worker.database import Database
 from worker.dead.letter import Letter
 
@@ -18,9 +19,10 @@ from worker.dead.letter import Letter
 KEEP = """
 INSERT INTO dead_letters
     (message_key, lane, event_id, provider, type, entity_id, reason, exception, fingerprint, attempts,
-     received_at, first_failed_at, last_failed_at, headers, body, replay_of)
+     received_at, first_failed_at, last_failed_at, headers, body, provenance, replay_of)
 SELECT $1::uuid, $2::text, $3::uuid, $4::text, $5::text, $6::text, $7::text, $8::text, $9::text,
     $10::bigint, $11::timestamptz, $12::timestamptz, $13::timestamptz, $14::text::json, $15::bytea,
+    $17::text,
     (SELECT max(dead_letter_id)
      FROM dead_letters
      WHERE replayed_as = $3
@@ -47,7 +49,7 @@ SELECT_LETTERS = (
     """
 SELECT dead_letter_id, lane, state, event_id, provider, type, entity_id, reason, exception, fingerprint,
     attempts, received_at, first_failed_at, last_failed_at, arrived_at, headers, body, original_body,
-    replayed_as, replay_of
+    provenance, replayed_as, replay_of
 """
     + _OF_THE_SELECTION
     + """
@@ -197,6 +199,7 @@ class Kept:
     headers: Mapping[str, Any]
     body: bytes
     original_body: bytes | None
+    provenance: str | None
     replayed_as: UUID | None
     replay_of: int | None
 
@@ -208,6 +211,11 @@ class Kept:
                 for field in fields(cls)
             }
         )
+
+
+def provenance_of(letter: Kept) -> Provenance:
+    """Of a message whose headers could not be read nothing is known: it is taken for a sender's."""
+    return Provenance.WEBHOOK if letter.provenance is None else Provenance(letter.provenance)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Pure but for the randomness of sealing. Nothing here validates an event against 
 consumer's work, where a broken event can be set aside without an answer that a sender counts.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -14,8 +14,8 @@ from pydantic import SecretStr
 
 from consumers.registry import FAMILY_OF
 from schemas import identity
-from schemas.envelope import Envelope
-from schemas.events import Provider, read_json, routing_key, unwrapped, webhook_models
+from schemas.envelope import Envelope, Provenance
+from schemas.events import RESERVED_PREFIX, Provider, read_json, routing_key, unwrapped, webhook_models
 from worker.channel import Message
 from worker.ingest.authentication import position
 from worker.ingest.body import top_level_string, without_member
@@ -23,10 +23,13 @@ from worker.ingest.redaction import without_secrets
 from worker.ingest.sealing import seal_payment_details, unsealed
 from worker.topology import EVENTS, quarantine_key
 
-# By routing key. What we observe ourselves is not a marketplace's to say.
+RESERVED_TYPE = "reserved event type: no marketplace can send what only Stockhook publishes"
+
+# By routing key, which types are taken from whom. What we observe ourselves is not a marketplace's to say.
 _WEBHOOKS = frozenset(
     routing_key(provider, name) for provider in Provider for name in webhook_models(provider)
 )
+_KNOWN = {Provenance.WEBHOOK: _WEBHOOKS, Provenance.OBSERVATION: frozenset(FAMILY_OF)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +62,29 @@ Intake = Accepted | Unauthorized | Unreadable
 
 def take_ovoko(body: bytes, received_at: datetime) -> Accepted:
     """An authenticated body of Ovoko's, flat or wrapped."""
-    return _take_ovoko(body, received_at, _WEBHOOKS)
+    return _take_ovoko(body, received_at, Provenance.WEBHOOK)
 
 
 def take_observed(body: bytes, received_at: datetime) -> Accepted:
     """What was seen in Ovoko's lists. It has no id: the same sight, seen at the same time, gets the same."""
-    return _take_ovoko(body, received_at, FAMILY_OF)
+    return _take_ovoko(body, received_at, Provenance.OBSERVATION)
 
 
-def _take_ovoko(body: bytes, received_at: datetime, known: Collection[str]) -> Accepted:
+def _take_ovoko(body: bytes, received_at: datetime, provenance: Provenance) -> Accepted:
     try:
         document = unwrapped(read_json(body))
     except ValueError:
         return _quarantined(Provider.OVOKO, body, "not JSON", received_at)
     match document:
         case {"event_type": str() as event_type, **content} if (
-            routing_key(Provider.OVOKO, event_type) in known
+            routing_key(Provider.OVOKO, event_type) in _KNOWN[provenance]
         ):
             given = content.pop("event_id", None)
             content_id = identity.content_id(event_type, content)
             event_id = identity.event_id(Provider.OVOKO, given, content_id)
-            return _routed(Provider.OVOKO, event_type, event_id, content_id, body, received_at)
+            return _routed(Provider.OVOKO, event_type, event_id, content_id, body, received_at, provenance)
+        case {"event_type": str() as event_type} if event_type.startswith(RESERVED_PREFIX):
+            return _quarantined(Provider.OVOKO, body, RESERVED_TYPE, received_at)
         case {"event_type": str()}:
             return _quarantined(Provider.OVOKO, body, "unknown event type", received_at)
         case _:
@@ -109,7 +114,11 @@ def take_buyback(
 
 
 def take_again(
-    provider: Provider, body: bytes, received_at: datetime, sealer: MultiFernet | None
+    provider: Provider,
+    body: bytes,
+    received_at: datetime,
+    sealer: MultiFernet | None,
+    provenance: Provenance = Provenance.WEBHOOK,
 ) -> Accepted:
     """A body that was taken in before, as it is kept: without its token, bank details sealed.
 
@@ -119,7 +128,7 @@ def take_again(
         CannotUnseal
     """
     if provider is Provider.OVOKO:
-        return _take_ovoko(body, received_at, FAMILY_OF)
+        return _take_ovoko(body, received_at, provenance)
     try:
         plain = unsealed(body, sealer)
         read_json(plain)
@@ -179,6 +188,7 @@ def _routed(
     content_id: UUID,
     body: bytes,
     received_at: datetime,
+    provenance: Provenance = Provenance.WEBHOOK,
 ) -> Accepted:
     envelope = Envelope(
         provider=provider,
@@ -186,6 +196,7 @@ def _routed(
         event_id=event_id,
         content_id=content_id,
         received_at=received_at,
+        recorded_provenance=provenance,
     )
     key = routing_key(provider, event_type)
     message = Message(EVENTS, key, key, envelope.to_headers(), body)
@@ -204,6 +215,7 @@ def _quarantined(
         content_id=content_id,
         received_at=received_at,
         reason=reason,
+        recorded_provenance=Provenance.WEBHOOK,
     )
     key = quarantine_key(provider)
     message = Message(EVENTS, key, key, envelope.to_headers(), body)
