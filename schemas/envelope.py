@@ -15,6 +15,10 @@ class InvalidEnvelope(Exception):
     """A message on one of our queues lacks our headers: it was not published by an ingest."""
 
 
+# The reason of a message in the quarantine whose event is well-formed, and of a type that no family takes.
+UNHANDLED = "unhandled event type"
+
+
 class Provenance(StrEnum):
     """Where an event came from, recorded by us when we publish it and never read from its body."""
 

@@ -29,6 +29,7 @@ from worker.depths import queues
 from worker.failure import describe
 from worker.patience import pause
 from worker.topology import QUARANTINE, dead_queue, family_queue, retry_queue, step_name
+from worker.unhandled.store import COUNT as COUNT_UNHANDLED
 
 log = structlog.get_logger(__name__)
 
@@ -83,6 +84,7 @@ class Audit:
     accounts: tuple[Account, ...]
     waiting: dict[str, Waiting]
     quarantined: int
+    unhandled: int
     spooled: int | None
     missing: dict[str, tuple[tuple[int, int, int], ...]]
     feed: Feed
@@ -159,7 +161,8 @@ async def audit(
             await asyncio.sleep(0.5)
         async with database.connection() as connection:
             told = await feed(link, connection, webhooks, delays)
-    return Audit(known, waiting, ready[QUARANTINE], spooled, missing, told)
+            unhandled = await connection.fetchval(COUNT_UNHANDLED)
+    return Audit(known, waiting, ready[QUARANTINE], unhandled, spooled, missing, told)
 
 
 def _waiting(ready: Mapping[str, int], family: str, delays: Sequence[timedelta]) -> Waiting:
@@ -217,7 +220,11 @@ def as_tables(found: Audit) -> RenderableType:
         counts = [waiting.queue, *waiting.retry.values(), waiting.dead, lost]
         messages.add_row(family, *(f"{count:,}" for count in counts))
     spooled = "unknown (the ingest does not answer)" if found.spooled is None else f"{found.spooled:,}"
-    lines = [f"spooled: {spooled}", f"quarantined: {found.quarantined:,}"]
+    lines = [
+        f"spooled: {spooled}",
+        f"quarantined: {found.quarantined:,}",
+        f"unhandled: {found.unhandled:,} events of types that no family takes",
+    ]
     lines += [
         f"missing: {family}, stream {stream}, places {first} to {last}"
         for family, ranges in found.missing.items()

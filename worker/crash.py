@@ -25,6 +25,7 @@ POINTS = (
     "action_performed",
     "action_settled",
     "dead_letter_kept",
+    "unhandled_published",
     "replay_begun",
     "replay_published",
     "accepted",

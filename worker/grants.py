@@ -63,7 +63,7 @@ def broker_users() -> tuple[BrokerUser, ...]:
         ),
         BrokerUser(
             "stockhook_operator",
-            "`stockhook dead`, `reconcile --apply`: hands in what was set aside, or observed",
+            "`stockhook dead`, `unhandled`, `reconcile --apply`: hands in what was set aside, or observed",
             write=_one_of([EVENTS, RETURN, PROBE]),
         ),
         BrokerUser(
@@ -165,6 +165,8 @@ CONSUMER_TABLES: dict[str, tuple[str, ...]] = {
     "suspects": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "dead_letters": ("SELECT", "INSERT"),
     "dead_letter_audit": (),
+    # Consumers also delete what is past its days.
+    "unhandled_events": ("SELECT", "INSERT", "DELETE"),
     "actions": _PROJECTION,
     "changes": ("SELECT", "INSERT", "DELETE"),
     "change_lanes": ("SELECT", "UPDATE"),
@@ -189,11 +191,13 @@ ROLES = (
     ),
     DatabaseRole(
         OPERATOR,
-        "`stockhook dead`, `actions`, `reconcile`: reads, notes what became of dead letters, and who did it",
+        "`stockhook dead`, `unhandled`, `actions`, `reconcile`: reads, notes what became of dead letters, "
+        "and who did it",
         tables={
             **_ALL_READ,
             "dead_letters": ("SELECT", "UPDATE"),
             "dead_letter_audit": ("SELECT", "INSERT"),
+            "unhandled_events": ("SELECT", "DELETE"),
             "actions": _PROJECTION,
         },
     ),

@@ -15,7 +15,21 @@ CONSUMER = CollectorRegistry()
 
 # What the ingest answers to webhooks; each has its count from the start, since a counter that begins
 # with its first event has never increased.
-RESULTS = ("accepted", "quarantined", "400", "401", "404", "405", "408", "413", "415", "500", "503")
+RESULTS = (
+    "accepted",
+    "quarantined",
+    "unhandled",
+    "ignored",
+    "400",
+    "401",
+    "404",
+    "405",
+    "408",
+    "413",
+    "415",
+    "500",
+    "503",
+)
 
 BUILD_LABELS = {"version": version("stockhook"), "python": python_version()}
 BUILD = Info("stockhook_build", "Versions of Stockhook and of the Python that runs it")
@@ -30,7 +44,8 @@ LOG_LINES_DROPPED = Counter(
 
 RECEIVED = Counter(
     "stockhook_received_total",
-    "Webhook requests by answer: accepted, quarantined, or the HTTP status of a refusal",
+    "Webhook requests by answer: accepted, quarantined, unhandled (of a type that no family takes), ignored "
+    "(such a type of STOCKHOOK_IGNORED_TYPES, which is only counted), or the HTTP status of a refusal",
     ["provider", "result"],
     registry=INGEST,
 )
@@ -128,6 +143,13 @@ DEAD_LETTERS = Gauge(
     "stockhook_dead_letters",
     "Dead letters that wait in the table dead_letters; the lane is a family, quarantine, or webhook.<name>",
     ["lane"],
+    registry=CONSUMER,
+)
+UNHANDLED = Counter(
+    "stockhook_unhandled_total",
+    "Events of types that no family takes, moved into the table unhandled_events; what has no label of its "
+    "own is `other`",
+    ["provider", "type"],
     registry=CONSUMER,
 )
 CHANGES_PUBLISHED = Counter(

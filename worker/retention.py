@@ -80,6 +80,15 @@ ORDER BY dead_letter_id
 LIMIT $2
 """
 
+COUNT_OLD_UNHANDLED = "SELECT count(*) FROM unhandled_events WHERE kept_at < $1"
+
+DELETE_OLD_UNHANDLED = """
+DELETE FROM unhandled_events
+WHERE unhandled_event_id = ANY(
+    ARRAY(SELECT unhandled_event_id FROM unhandled_events WHERE kept_at < $1 LIMIT $2)
+)
+"""
+
 DELETE_LETTER_AUDIT = "DELETE FROM dead_letter_audit WHERE dead_letter_id = ANY($1::bigint[])"
 DELETE_LETTERS = "DELETE FROM dead_letters WHERE dead_letter_id = ANY($1::bigint[])"
 
@@ -104,6 +113,7 @@ class Retained:
     months: tuple[Month, ...]
     events_without_month: int
     dead_letters: int
+    unhandled_events: int
     dry_run: bool
 
 
@@ -121,7 +131,11 @@ async def retain(
             return None
         try:
             months: Sequence[Month] = ()
-            rest = letters = 0
+            rest = letters = unhandled = 0
+            # First what every consumer may delete: a role that owns no tables fails at the next.
+            if settings.unhandled_days:
+                before = now - timedelta(days=settings.unhandled_days)
+                unhandled = await _unhandled(connection, before, dry_run=dry_run)
             if settings.event_log_days:
                 before = now - timedelta(days=settings.event_log_days)
                 months = [Month(**row) for row in await connection.fetch(OLD_MONTHS, before)]
@@ -133,7 +147,7 @@ async def retain(
                 letters = await _letters(connection, before, dry_run=dry_run)
         finally:
             await connection.execute(UNLOCK, AdvisoryLock.RETENTION)
-    return Retained(tuple(months), rest, letters, dry_run)
+    return Retained(tuple(months), rest, letters, unhandled, dry_run)
 
 
 async def _drop_months(connection: Connection, months: Sequence[Month]) -> None:
@@ -170,6 +184,15 @@ async def _rest(connection: Connection, before: datetime, *, dry_run: bool) -> i
     return deleted
 
 
+async def _unhandled(connection: Connection, before: datetime, *, dry_run: bool) -> int:
+    if dry_run:
+        return int(await connection.fetchval(COUNT_OLD_UNHANDLED, before))
+    deleted = 0
+    while count := int((await connection.execute(DELETE_OLD_UNHANDLED, before, BATCH)).rsplit(" ", 1)[1]):
+        deleted += count
+    return deleted
+
+
 async def _letters(connection: Connection, before: datetime, *, dry_run: bool) -> int:
     if await connection.fetchval("SELECT to_regclass('dead_letters')") is None:
         return 0
@@ -192,12 +215,13 @@ async def retain_regularly(database: Database, settings: Settings, stopping: asy
             found = await retain(database, settings, datetime.now(UTC))
             if found is None:
                 log.info("retention.skipped", reason="another process is dropping what is past its days")
-            elif found.months or found.events_without_month or found.dead_letters:
+            elif any((found.months, found.events_without_month, found.dead_letters, found.unhandled_events)):
                 log.info(
                     "retention.dropped",
                     months=[month.name for month in found.months],
                     events_without_month=found.events_without_month,
                     dead_letters=found.dead_letters,
+                    unhandled_events=found.unhandled_events,
                 )
         except Exception as error:
             # Tomorrow will do.
@@ -206,9 +230,10 @@ async def retain_regularly(database: Database, settings: Settings, stopping: asy
 
 
 def retain_command(*, dry_run: Flag = False, json: Json = False) -> None:
-    """Drop months of the event log, and dead letters that were seen to, that are past their days.
+    """Drop months of the event log, dead letters that were seen to, and unhandled events, past their days.
 
-    STOCKHOOK_EVENT_LOG_DAYS and STOCKHOOK_DEAD_LETTER_DAYS say how many; 0 keeps for ever. Consumers do the
+    STOCKHOOK_EVENT_LOG_DAYS, STOCKHOOK_DEAD_LETTER_DAYS and STOCKHOOK_UNHANDLED_DAYS say how many; 0 keeps
+    for ever. Consumers do the
     same once a day, and go on meanwhile.
 
     Parameters
@@ -234,7 +259,12 @@ def retain_command(*, dry_run: Flag = False, json: Json = False) -> None:
         say(f"{verb}: {month.name}, {month.bytes:,} bytes")
     say(f"{verb}: {found.events_without_month:,} events without a month")
     say(f"{verb}: {found.dead_letters:,} dead letters")
-    for name, days in (("event log", settings.event_log_days), ("dead letters", settings.dead_letter_days)):
+    say(f"{verb}: {found.unhandled_events:,} unhandled events")
+    for name, days in (
+        ("event log", settings.event_log_days),
+        ("dead letters", settings.dead_letter_days),
+        ("unhandled events", settings.unhandled_days),
+    ):
         say(f"kept: {name}, {f'{days} days' if days else 'for ever'}")
 
 
@@ -243,4 +273,5 @@ def _as_json(found: Retained, settings: Settings) -> dict[str, Any]:
         **asdict(found),
         "event_log_days": settings.event_log_days,
         "dead_letter_days": settings.dead_letter_days,
+        "unhandled_days": settings.unhandled_days,
     }

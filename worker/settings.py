@@ -188,6 +188,15 @@ def _ascending(delays: tuple[int, ...]) -> tuple[int, ...]:
     return delays
 
 
+def _ignorable(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    if patterns:
+        # It knows every event type, which most commands need not load.
+        from worker import ignored
+
+        ignored.check(patterns)
+    return patterns
+
+
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
 Port = Annotated[int, BeforeValidator(_port)]
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
@@ -352,8 +361,8 @@ class Settings(BaseSettings):
     )
     keep_dead_letters: bool = Field(
         default=True,
-        description="Consumers move dead letters and the quarantine into the table `dead_letters`, "
-        "where `stockhook dead` finds them",
+        description="Consumers move dead letters and the quarantine into the tables `dead_letters` and "
+        "`unhandled_events`, where `stockhook dead` and `stockhook unhandled` find them",
     )
     changes: bool = Field(
         default=True,
@@ -376,6 +385,19 @@ class Settings(BaseSettings):
     )
     shutdown_grace: float = Field(
         default=6.0, gt=0, le=300, description="Seconds to finish what is in hand after SIGTERM"
+    )
+    ignored_types: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_ignorable)
+    ] = Field(
+        default=(),
+        description="Event types that no family takes and nobody wants: answered 200 and counted, kept "
+        "nowhere. Comma-separated, such as `ovoko.foo.*,buyback.Submission*`",
+    )
+    unhandled_days: int = Field(
+        default=90,
+        ge=0,
+        le=36_500,
+        description="Days that events of types that no family takes stay in `unhandled_events`; 0: for ever",
     )
     event_log_days: int = Field(
         default=0,

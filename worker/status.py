@@ -30,6 +30,7 @@ from worker.dead.store import WAITING_BY_LANE
 from worker.depths import queues_of
 from worker.failure import describe
 from worker.topology import ACTIONS, QUARANTINE, dead_queue, family_queue, retry_queue, step_name
+from worker.unhandled.store import count_by_type
 
 COUNT_ROWS = """
 SELECT 'event_log' AS name, count(*) AS rows FROM event_log
@@ -53,6 +54,8 @@ UNION ALL
 SELECT 'findings' AS name, count(*) AS rows FROM findings
 UNION ALL
 SELECT 'dead_letters' AS name, count(*) AS rows FROM dead_letters
+UNION ALL
+SELECT 'unhandled_events' AS name, count(*) AS rows FROM unhandled_events
 UNION ALL
 SELECT 'actions' AS name, count(*) AS rows FROM actions
 """
@@ -84,6 +87,21 @@ class FamilyStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class UnhandledStatus:
+    """Events of types that no family took when they came, how many types, and how many one takes now."""
+
+    events: int = 0
+    types: int = 0
+    replayable: int = 0
+
+    def as_text(self) -> str:
+        text = f"{self.events:,} events of {self.types:,} types"
+        if self.replayable:
+            text += f", {self.replayable:,} of types that are taken now (stockhook unhandled replay --all)"
+        return text
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     broker: str
     database: str
@@ -91,6 +109,7 @@ class Status:
     spool: dict[str, Any] | None
     quarantine: int | None
     quarantine_kept: int
+    unhandled: UnhandledStatus
     families: tuple[FamilyStatus, ...]
     changes: tuple[Lane, ...]
     webhooks: tuple[Webhook, ...]
@@ -129,6 +148,7 @@ class Status:
             f"ingest: {self.ingest}",
             f"spool: {_spool(self.spool)}",
             f"quarantine: {quarantine}, kept: {self.quarantine_kept:,}",
+            f"unhandled: {self.unhandled.as_text()}",
             queues,
             lanes_as_table(self.changes),
             *([webhooks_as_table(self.webhooks)] if self.webhooks else []),
@@ -144,6 +164,7 @@ class _Stored:
     last_logged: Mapping[str, datetime] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     kept: Mapping[str, int] = field(default_factory=dict)
+    unhandled: UnhandledStatus = UnhandledStatus()
     changes: tuple[Lane, ...] = ()
     webhooks: Sequence[str] = ()
 
@@ -179,6 +200,7 @@ async def look(
         spool,
         quarantine,
         stored.kept.get(QUARANTINE_LANE, 0),
+        stored.unhandled,
         tuple(families),
         stored.changes,
         subscribers,
@@ -244,11 +266,17 @@ async def _look_at_database(database: Database) -> _Stored:
         async with database.connection() as connection:
             rows = {row["name"]: row["rows"] for row in await connection.fetch(COUNT_ROWS)}
             kept = {row["lane"]: row["letters"] for row in await connection.fetch(WAITING_BY_LANE)}
+            types = await count_by_type(connection)
             return _Stored(
                 "reachable",
                 await _last_logged(connection),
                 rows,
                 kept,
+                UnhandledStatus(
+                    events=sum(one.events for one in types),
+                    types=len(types),
+                    replayable=sum(one.events for one in types if one.family is not None),
+                ),
                 await lanes(connection),
                 await known_webhooks(connection),
             )

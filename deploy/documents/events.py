@@ -28,8 +28,8 @@ _INTRODUCTION = """\
 
 <!-- made by `make docs` from schemas/, consumers/ and schemas/examples/ -->
 
-Every event type that is known, by provider. What is not listed here is answered 200 and kept in
-`stockhook.quarantine`; what breaks a rule below goes to `stockhook.<family>.dead` at once. Fields that
+Every event type that is known, by provider. A well-formed event of another type is answered 200 and
+kept in `unhandled_events`; what breaks a rule below goes to `stockhook.<family>.dead` at once. Fields that
 are not listed are ignored, and kept in `event_log.body`. A `stockhook.observed.*` is no webhook, and not
 taken for one: `stockhook reconcile --apply` publishes them.
 

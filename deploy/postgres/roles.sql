@@ -22,7 +22,7 @@ DO $$ BEGIN
     END IF;
 END $$;
 
--- `stockhook dead`, `actions`, `reconcile`: reads, notes what became of dead letters, and who did it
+-- `stockhook dead`, `unhandled`, `actions`, `reconcile`: reads, notes what became of dead letters, and who did it
 DO $$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'stockhook_operator') THEN
         CREATE ROLE stockhook_operator LOGIN;

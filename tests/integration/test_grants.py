@@ -275,12 +275,16 @@ async def test_the_whole_runs_with_these_users(
     await stack.post_ovoko(ORDER % 1)
     await stack.post_ovoko(b"not json")
     await stack.post_ovoko((ORDER % 2).replace(b'"2"', b"{}"))
+    await stack.post_ovoko((ORDER % 3).replace(b"order.created", b"order.painted"))
 
     async def is_settled() -> bool:
         lanes = [row["lane"] for row in await stack.fetch("SELECT lane FROM dead_letters ORDER BY lane")]
-        return await stack.count("orders") == 1 and lanes == ["orders", "quarantine"]
+        return await stack.count("orders") == await stack.count("unhandled_events") == 1 and lanes == [
+            "orders",
+            "quarantine",
+        ]
 
-    await until(is_settled, "one is applied, one dead, one quarantined")
+    await until(is_settled, "one is applied, one dead, one quarantined, one unhandled")
     monitor = users("monitor")
     status = stack.run("status", "--json", STOCKHOOK_AMQP_URL=monitor)
     audit = stack.run("audit", STOCKHOOK_AMQP_URL=monitor)
@@ -289,6 +293,7 @@ async def test_the_whole_runs_with_these_users(
     assert json.loads(status.stdout)["rows"]["orders"] == 1
     operator = {"STOCKHOOK_AMQP_URL": users("operator"), "STOCKHOOK_DATABASE_URL": roles("operator")}
     await _work_on_dead_letters(stack, operator)
+    await _replay_what_is_unhandled(stack, operator, roles("owner"))
     await _take_over_what_differs(stack, operator)
     for worker in (ingest, consumer):
         assert worker.stop() == 0
@@ -315,6 +320,24 @@ async def _work_on_dead_letters(stack: Stack, operator: dict[str, str]) -> None:
 
     assert [one.returncode for one in found] == [0] * 5, [one.stderr for one in found]
     assert await stack.count("orders") == 2
+
+
+async def _replay_what_is_unhandled(stack: Stack, operator: dict[str, str], owner: str) -> None:
+    """By a release that takes the type, which is simulated."""
+    connection = await asyncpg.connect(owner)
+    await connection.execute(
+        "UPDATE unhandled_events SET type = 'order.created', "
+        "body = convert_to(replace(convert_from(body, 'UTF8'), 'order.painted', 'order.created'), 'UTF8')"
+    )
+    await connection.close()
+    replayed = stack.run("unhandled", "replay", "--type", "order.created", **operator)
+
+    async def is_applied() -> bool:
+        return await stack.count("orders") == 3
+
+    assert replayed.returncode == 0, replayed.stderr
+    await until(is_applied, "it is applied")
+    assert await stack.count("unhandled_events") == 0
 
 
 async def _take_over_what_differs(stack: Stack, operator: dict[str, str]) -> None:

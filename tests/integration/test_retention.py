@@ -224,6 +224,23 @@ async def test_only_dead_letters_that_were_seen_to_go(stack: Stack) -> None:
     assert await stack.count("dead_letter_audit") == 3
 
 
+async def test_unhandled_events_go_after_days_of_their_own(stack: Stack) -> None:
+    for number, days in enumerate((200, 91, 89)):
+        await stack.execute(
+            "INSERT INTO unhandled_events (provider, type, event_id, content_id, received_at, kept_at, body) "
+            f"VALUES ('ovoko', 't{number}', '{uuid4()}', '{uuid4()}', '2001-02-03', "
+            f"now() - interval '{days} days', '')"
+        )
+    kept = json.loads(stack.run("retain", "--json", STOCKHOOK_UNHANDLED_DAYS="0").stdout)
+    longer = json.loads(stack.run("retain", "--json", "--dry-run", STOCKHOOK_UNHANDLED_DAYS="100").stdout)
+    by_default = stack.run("retain")
+    left = await stack.fetch("SELECT type FROM unhandled_events")
+
+    assert (kept["unhandled_events"], longer["unhandled_events"]) == (0, 1)
+    assert "dropped: 2 unhandled events" in by_default.stdout
+    assert left == [{"type": "t2"}]
+
+
 async def test_consumers_do_it_by_themselves_and_nothing_goes_by_default(stack: Stack) -> None:
     await apply(stack, "inventory", [item(Provider.OVOKO, part("sold", 5))])
     month = await age(stack, 150)

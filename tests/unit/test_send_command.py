@@ -9,7 +9,8 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
-from schemas.events import Provider
+from consumers.registry import FAMILY_OF
+from schemas.events import Provider, routing_key
 from worker.send import report
 from worker.send.client import Answer, Client
 from worker.send.command import Play, send
@@ -107,6 +108,19 @@ def test_a_play_can_be_of_one_marketplace_alone() -> None:
 
     assert {webhook.provider for webhook in sent} == {Provider.BUYBACK}
     assert len(sent) == 50
+
+
+@pytest.mark.parametrize("providers", [tuple(Provider), (Provider.OVOKO,), (Provider.BUYBACK,)])
+def test_a_share_of_a_play_is_of_types_that_no_family_takes(providers: tuple[Provider, ...]) -> None:
+    play = Play(rate=100, seconds=10, seed=7, duplicates=0, shuffle=False, resend_after=DELAYS, unhandled=0.3)
+
+    sent = list(play.webhooks(_credentials(), providers))
+    unhandled = [one for one in sent if routing_key(one.provider, one.event_type) not in FAMILY_OF]
+
+    assert 200 < len(unhandled) < 400
+    assert {one.provider for one in unhandled} == set(providers)
+    assert len({one.body for one in unhandled}) == len(unhandled)
+    assert sent == list(play.webhooks(_credentials(), providers))
 
 
 def test_what_was_accepted_is_recorded_without_its_token() -> None:

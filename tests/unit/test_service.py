@@ -104,6 +104,44 @@ async def test_our_own_fault_is_no_reason_to_forget_an_event() -> None:
     assert response.status == 500
 
 
+def received(provider: str, result: str) -> float:
+    labels = {"provider": provider, "result": result}
+    return metrics.INGEST.get_sample_value("stockhook_received_total", labels) or 0
+
+
+@pytest.mark.parametrize(
+    ("patterns", "result"),
+    [
+        ("", "unhandled"),
+        ("ovoko.offer.*", "unhandled"),
+        ("buyback.part.*", "unhandled"),
+        ("ovoko.part.price", "unhandled"),
+        ("ovoko.offer.*, ovoko.part.price.*", "ignored"),
+        ("ovoko.*.price.changed", "ignored"),
+        ("ovoko.part.price.changed", "ignored"),
+    ],
+)
+async def test_a_type_that_no_family_takes_is_stored_unless_it_is_ignored(patterns: str, result: str) -> None:
+    stored = Stored()
+    before = received("ovoko", result), received("ovoko", "quarantined")
+    body = BODY.replace(b"order.created", b"part.price.changed")
+    response = await answer(body, stored, configured=settings(ignored_types=patterns))
+
+    assert (response.status, json.loads(response.body)["status"]) == (200, "accepted")
+    assert len(stored.messages) == (0 if result == "ignored" else 1)
+    assert received("ovoko", result) == before[0] + 1
+    assert received("ovoko", "quarantined") == before[1]
+
+
+async def test_what_is_broken_is_never_ignored() -> None:
+    stored = Stored()
+    configured = settings(ignored_types="ovoko.part.price.*")
+    for body in (b"part.price.changed", b'{"event_type": 5}', BODY):
+        await answer(body, stored, configured=configured)
+
+    assert len(stored.messages) == 3
+
+
 @pytest.mark.parametrize("secret", ["", "wrong", SECRET + "x", SECRET[:-1], "ü", "\udcff", chr(0xD800)])
 async def test_a_wrong_secret_is_refused_and_nothing_is_published(secret: str) -> None:
     stored = Stored()

@@ -239,6 +239,17 @@ def test_an_order_comes_from_its_creation_to_its_payment() -> None:
     assert world.trade_in.orders["a"].as_json()["status"] == "Closed"
 
 
+def test_a_submission_is_told_by_webhooks_of_types_that_no_family_takes() -> None:
+    world = World()
+    response = world.buyback("POST", "/control/submissions")
+    types = [event.event_type for event in world.told]
+
+    assert response.status == 201
+    assert types == orjson.loads(response.body)["events"]
+    assert types == ["SubmissionCreatedEvent", "OfferCreatedEvent"]
+    assert not {f"buyback.{event_type}" for event_type in types} & FAMILY_OF.keys()
+
+
 def test_a_missed_pickup_frees_its_slot() -> None:
     world = World()
     for order_id in ORDERS:

@@ -1,4 +1,8 @@
-"""Moves dead letters and the quarantine from the broker into Postgres, where people can work on them."""
+"""Moves dead letters and the quarantine from the broker into Postgres, where people can work on them.
+
+In the quarantine lie two kinds: what is broken becomes a dead letter; a well-formed event of a type that no
+family takes goes to the unhandled events.
+"""
 
 import asyncio
 from collections import deque
@@ -10,6 +14,8 @@ from functools import partial
 import asyncpg
 import structlog
 
+from schemas.envelope import UNHANDLED
+from worker import metrics
 from worker.broker import Broker, keep_connected
 from worker.channel import BrokerUnavailable, Channel, Message, Unroutable
 from worker.crash import crash_point
@@ -22,6 +28,9 @@ from worker.patience import LastedTooLong, Stopped, patiently
 from worker.publisher import Publisher
 from worker.settings import Settings
 from worker.topology import QUARANTINE, RETURN, dead_queue
+from worker.unhandled import store as unhandled_store
+from worker.unhandled.labels import Labels
+from worker.unhandled.store import Arriving, read_arriving
 from worker.watch import LONGEST_HOLD_SECONDS, WATCHDOG_SECONDS, keep_watch
 from worker.wire import Delivery
 
@@ -42,6 +51,10 @@ class _Arrived:
     lane: str
     delivery: Delivery
 
+    @property
+    def is_unhandled(self) -> bool:
+        return self.lane == QUARANTINE_LANE and self.delivery.headers.get("x-reason") == UNHANDLED
+
 
 @dataclass(slots=True)
 class Keeper:
@@ -59,6 +72,7 @@ class Keeper:
     _arrived: deque[_Arrived] = field(default_factory=deque)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _lost: bool = False
+    _labels: Labels = field(default_factory=Labels)
 
     async def run(self) -> None:
         """Keep what comes until we stop, whatever happens to broker and database meanwhile."""
@@ -132,7 +146,11 @@ class Keeper:
                 return
             crash_point("dead_letter_kept")
             await channel.ack_up_to(batch[-1].delivery.tag)
-            log.info("dead_letters.kept", letters=len(batch))
+            unhandled = sum(arrived.is_unhandled for arrived in batch)
+            if unhandled < len(batch):
+                log.info("dead_letters.kept", letters=len(batch) - unhandled)
+            if unhandled:
+                log.debug("unhandled_events.kept", events=unhandled)
 
     async def _keep(self, batch: Sequence[_Arrived]) -> None:
         """Raises: DatabaseUnavailable."""
@@ -159,12 +177,23 @@ class Keeper:
         """Raises: DatabaseUnavailable, whatever the reason: it is not the letter's."""
         await blameless(self._store([bare_letter(arrived.lane, arrived.delivery)]))
 
-    async def _store(self, letters: Sequence[Letter]) -> None:
+    async def _store(self, letters: Sequence[Letter | Arriving]) -> None:
         """Raises: DatabaseUnavailable; what else is raised, the letters may be guilty of."""
+        unhandled = [letter for letter in letters if isinstance(letter, Arriving)]
         try:
-            await store.keep(self.database, letters)
+            async with self.database.transaction() as connection:
+                await store.keep(connection, (one for one in letters if isinstance(one, Letter)))
+                new_types = await unhandled_store.keep(connection, unhandled, self._labels.names)
         except _NOT_THE_LETTERS as error:
             raise DatabaseUnavailable(describe(error)) from error
+        self._count(unhandled, new_types)
+
+    def _count(self, unhandled: Sequence[Arriving], new_types: Sequence[str]) -> None:
+        """The first event of a type is a line; all are counted, under a bounded number of labels."""
+        for name in new_types:
+            log.warning("event_type.unhandled", type=name)
+        for event in unhandled:
+            metrics.UNHANDLED.labels(event.provider, self._labels.of(event.provider, event.type)).inc()
 
     async def _give_back(self, channel: Channel, batch: Sequence[_Arrived]) -> None:
         """To the end of their queues, as if they had just arrived."""
@@ -175,8 +204,9 @@ class Keeper:
         log.warning("dead_letters.gave_back", letters=len(held))
 
 
-def _letter(arrived: _Arrived) -> Letter:
-    return read_letter(arrived.lane, arrived.delivery)
+def _letter(arrived: _Arrived) -> Letter | Arriving:
+    unhandled = read_arriving(arrived.delivery) if arrived.is_unhandled else None
+    return unhandled or read_letter(arrived.lane, arrived.delivery)
 
 
 def _same_again(arrived: _Arrived) -> Message:

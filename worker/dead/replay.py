@@ -14,7 +14,7 @@ from cryptography.fernet import MultiFernet
 from consumers.family import Event
 from consumers.registry import FAMILIES
 from schemas.changes import CONTENT_TYPE
-from schemas.envelope import Envelope, InvalidEnvelope
+from schemas.envelope import UNHANDLED, Envelope, InvalidEnvelope
 from schemas.events import Provider
 from worker.batch import Undecodable, decode
 from worker.broker import Broker
@@ -34,6 +34,10 @@ from worker.topology import RETURN, family_queue
 from worker.wire import Delivery
 
 PUBLISH_SECONDS = 10.0
+
+# Where a letter of a type that no family takes goes: releases before the table `unhandled_events` made dead
+# letters of such events.
+UNHANDLED_LANE = "unhandled"
 
 # It stops by itself once so many came back, and these are more than those that were applied.
 STOPS_AFTER = 5
@@ -91,6 +95,8 @@ def prepare(letter: Kept, sealer: MultiFernet | None) -> Ready | Unready:
         )
     except (InvalidEnvelope, CannotUnseal) as error:
         return Unready(str(error))
+    if again is not None and again.unhandled is not None and letter.lane == QUARANTINE_LANE:
+        return Ready(again.message, UNHANDLED_LANE, again.event_id, again.content_id)
     if again is not None and again.family is None:
         is_reserved = again.reason == RESERVED_TYPE
         return Unready(RESERVED_TYPE if is_reserved else f"{again.reason}: no family takes it")
@@ -130,6 +136,8 @@ async def forecast(database: Database, ready: Ready) -> str:
     """In words what a replay would do against today's rows. Nothing is written."""
     if is_of_webhook(ready.lane):
         return "posted again"
+    if ready.lane == UNHANDLED_LANE:
+        return f"{UNHANDLED}: moved to the unhandled events"
     family = FAMILIES[ready.lane]
     message = ready.message
     decoded = decode(family, Delivery(0, message.type, message.headers, message.body, redelivered=False))
@@ -154,7 +162,8 @@ async def forecast(database: Database, ready: Ready) -> str:
 class Tally:
     """How far a replay is. `unready` are letters that were left, with the reason.
 
-    `handed_on` are changes that a webhook's queue took; whether the subscriber takes them is seen there.
+    `handed_on` are changes that a webhook's queue took, and whether the subscriber takes them is seen there;
+    and events of types that no family takes, which the archiver moves to the unhandled events.
     """
 
     total: int = 0
@@ -260,7 +269,7 @@ class Replay:
         async with self.database.transaction() as connection:
             await connection.execute(store.END_REPLAY, ids)
             await store.note(connection, ids, self.who, Action.REPLAYED, self.reason)
-        followed = [number for number in ids if not is_of_webhook(ready[number].lane)]
+        followed = [number for number in ids if ready[number].lane in FAMILIES]
         self._under_way.update(followed)
         self.tally.replayed += len(ids)
         self.tally.handed_on += len(ids) - len(followed)

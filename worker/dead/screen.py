@@ -52,7 +52,7 @@ def as_lines(letter: Kept) -> Iterator[str]:
 
 def action_as_line(action: Mapping[str, Any]) -> str:
     words = f": {action['reason']}" if action["reason"] else ""
-    return f"{action['action']:<16} {_short(action['at'])} by {action['who']}{words}"
+    return f"{action['action']:<16} {short(action['at'])} by {action['who']}{words}"
 
 
 def letters_as_table(letters: Sequence[Kept]) -> Table:
@@ -64,7 +64,7 @@ def letters_as_table(letters: Sequence[Kept]) -> Table:
             letter.type or "?",
             letter.entity_id or "",
             str(letter.attempts),
-            _short(letter.arrived_at),
+            short(letter.arrived_at),
             letter.fingerprint,
             letter.reason + (f" (came back from {letter.replay_of})" if letter.replay_of else ""),
         )
@@ -79,8 +79,8 @@ def groups_as_table(groups: Sequence[Mapping[str, Any]]) -> Table:
             f"{group['letters']:,}",
             group["lane"],
             ", ".join(group["types"]),
-            _short(group["first_at"]),
-            _short(group["last_at"]),
+            short(group["first_at"]),
+            short(group["last_at"]),
             group["reason"],
         )
     return table
@@ -129,5 +129,5 @@ def _in_a_line(value: object) -> str:
             return str(value)
 
 
-def _short(instant: datetime) -> str:
+def short(instant: datetime) -> str:
     return instant.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

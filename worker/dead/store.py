@@ -1,6 +1,6 @@
 """The tables `dead_letters` and `dead_letter_audit`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime
 from enum import StrEnum
@@ -237,11 +237,9 @@ class Selection:
         return astuple(self)
 
 
-async def keep(database: Database, letters: Sequence[Letter]) -> None:
-    """Raises: DatabaseUnavailable."""
-    async with database.transaction() as connection:
-        for letter in letters:
-            await connection.execute(KEEP, *astuple(letter))
+async def keep(connection: Connection, letters: Iterable[Letter]) -> None:
+    for letter in letters:
+        await connection.execute(KEEP, *astuple(letter))
 
 
 async def select(

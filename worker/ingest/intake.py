@@ -14,14 +14,25 @@ from pydantic import SecretStr
 
 from consumers.registry import FAMILY_OF
 from schemas import identity
-from schemas.envelope import Envelope, Provenance
-from schemas.events import RESERVED_PREFIX, Provider, read_json, routing_key, unwrapped, webhook_models
+from schemas.envelope import UNHANDLED, Envelope, Provenance
+from schemas.events import (
+    RESERVED_PREFIX,
+    Provider,
+    read_json,
+    routing_key,
+    unwrapped,
+    webhook_models,
+)
 from worker.channel import Message
 from worker.ingest.authentication import position
 from worker.ingest.body import top_level_string, without_member
 from worker.ingest.redaction import without_secrets
-from worker.ingest.sealing import seal_payment_details, unsealed
+from worker.ingest.sealing import CannotUnseal, opened, seal_payment_details, unsealed
+from worker.terminal import visible
 from worker.topology import EVENTS, quarantine_key
+
+# Characters of the name of a type that nobody knows: a header table has its limit.
+LONGEST_TYPE = 200
 
 RESERVED_TYPE = "reserved event type: no marketplace can send what only Stockhook publishes"
 
@@ -36,7 +47,8 @@ _KNOWN = {Provenance.WEBHOOK: _WEBHOOKS, Provenance.OBSERVATION: frozenset(FAMIL
 class Accepted:
     """To be stored: for a family, or for the quarantine, and then `reason` says why.
 
-    `secret` is the position of the one that it came with, if that was in the body.
+    `unhandled` is the routing key of a well-formed event of a type that no family takes. `secret` is the
+    position of the one that it came with, if that was in the body.
     """
 
     event_id: UUID
@@ -45,6 +57,7 @@ class Accepted:
     family: str | None
     reason: str | None = None
     secret: int | None = None
+    unhandled: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +98,11 @@ def _take_ovoko(body: bytes, received_at: datetime, provenance: Provenance) -> A
             return _routed(Provider.OVOKO, event_type, event_id, content_id, body, received_at, provenance)
         case {"event_type": str() as event_type} if event_type.startswith(RESERVED_PREFIX):
             return _quarantined(Provider.OVOKO, body, RESERVED_TYPE, received_at)
-        case {"event_type": str()}:
-            return _quarantined(Provider.OVOKO, body, "unknown event type", received_at)
+        case {"event_type": str() as event_type, **content} if event_type.strip():
+            given = content.pop("event_id", None)
+            content_id = identity.content_id(event_type, content)
+            event_id = identity.event_id(Provider.OVOKO, given, content_id)
+            return _unhandled(Provider.OVOKO, event_type, event_id, content_id, body, received_at)
         case _:
             return _quarantined(Provider.OVOKO, body, "no event type", received_at)
 
@@ -109,7 +125,7 @@ def take_buyback(
     if secret is None:
         return Unauthorized()
     plain = _without_tokens(body, tokens)
-    taken = _route_buyback(plain, seal_payment_details(plain, sealer), received_at)
+    taken = _route_buyback(plain, seal_payment_details(plain, sealer), received_at, sealer)
     return replace(taken, secret=secret)
 
 
@@ -134,12 +150,37 @@ def take_again(
         read_json(plain)
     except ValueError:
         return _quarantined(Provider.BUYBACK, body, "not JSON", received_at)
-    return _route_buyback(plain, body, received_at)
+    return _route_buyback(plain, body, received_at, sealer)
 
 
-def _route_buyback(plain: bytes, kept: bytes, received_at: datetime) -> Accepted:
+def take_unhandled(
+    provider: Provider, body: bytes, received_at: datetime, sealer: MultiFernet | None
+) -> Accepted:
+    """An unhandled event as it is kept, as if the marketplace sent it now.
+
+    Raises:
+        CannotUnseal
+    """
+    if provider is Provider.OVOKO:
+        return take_ovoko(body, received_at)
+    plain = opened(body, sealer)
+    assert sealer is not None, "it has opened the body"
+    try:
+        read_json(plain)
+    except ValueError:
+        return _quarantined(Provider.BUYBACK, body, "not JSON (sealed whole)", received_at, plain)
+    kept = seal_payment_details(plain, sealer)
+    return _route_buyback(plain, kept, received_at, sealer)
+
+
+def _route_buyback(plain: bytes, kept: bytes, received_at: datetime, sealer: MultiFernet | None) -> Accepted:
     """`plain` is `kept` before its bank details were encrypted: ids are of that, since no two ciphertexts of
     the same details are the same.
+
+    Nobody knows where personal data is in an event of an unknown type: it is encrypted whole.
+
+    Raises:
+        CannotUnseal: There is no key for that.
     """
     match read_json(plain):
         case {"type": str() as event_type, "result": dict() as result} if _is_known(event_type):
@@ -147,8 +188,16 @@ def _route_buyback(plain: bytes, kept: bytes, received_at: datetime) -> Accepted
             return _routed(Provider.BUYBACK, event_type, event_id, event_id, kept, received_at)
         case {"type": str() as event_type} if _is_known(event_type):
             return _quarantined(Provider.BUYBACK, kept, "no result", received_at, plain)
-        case {"type": str()}:
-            return _quarantined(Provider.BUYBACK, kept, "unknown event type", received_at, plain)
+        case {"type": str() as event_type, **content} if event_type.strip():
+            content_id = identity.content_id(event_type, content)
+            # The id that the event gets once a family takes its type. Which events are the same until then
+            # goes by all that they say.
+            told = content.get("result")
+            event_id = identity.content_id(event_type, told) if isinstance(told, dict) else content_id
+            if sealer is None:
+                raise CannotUnseal("set STOCKHOOK_SEALING_KEYS: it is to be encrypted whole")
+            encrypted = sealer.encrypt(plain)
+            return _unhandled(Provider.BUYBACK, event_type, event_id, content_id, encrypted, received_at)
         case _:
             return _quarantined(Provider.BUYBACK, kept, "no event type", received_at, plain)
 
@@ -201,6 +250,35 @@ def _routed(
     key = routing_key(provider, event_type)
     message = Message(EVENTS, key, key, envelope.to_headers(), body)
     return Accepted(event_id, content_id, message, FAMILY_OF[key])
+
+
+def shown_type(event_type: str) -> str:
+    """An event type that nobody knows as it can be stored, sent in a header and shown."""
+    return visible(event_type[:LONGEST_TYPE])[:LONGEST_TYPE]
+
+
+def _unhandled(
+    provider: Provider,
+    event_type: str,
+    event_id: UUID,
+    content_id: UUID,
+    body: bytes,
+    received_at: datetime,
+) -> Accepted:
+    """Through the quarantine, whose archiver tells it from what is broken by its reason."""
+    shown = shown_type(event_type)
+    envelope = Envelope(
+        provider=provider,
+        event_type=shown,
+        event_id=event_id,
+        content_id=content_id,
+        received_at=received_at,
+        reason=UNHANDLED,
+        recorded_provenance=Provenance.WEBHOOK,
+    )
+    key = quarantine_key(provider)
+    message = Message(EVENTS, key, key, envelope.to_headers(), body)
+    return Accepted(event_id, content_id, message, None, UNHANDLED, unhandled=routing_key(provider, shown))
 
 
 def _quarantined(

@@ -1,5 +1,6 @@
 """The HTTP side of the ingest, without a server: a request in, a response out."""
 
+import re
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ import structlog
 from cryptography.fernet import MultiFernet
 
 from schemas.events import Provider
-from worker import metrics
+from worker import ignored, metrics
 from worker.channel import Message
 from worker.deadlines import Deadlines
 from worker.ingest.authentication import position
@@ -92,11 +93,13 @@ class Ingest:
     storage: Stores
     _sealer: MultiFernet | None = field(init=False)
     _openapi: bytes = field(init=False)
+    _ignored: re.Pattern[str] = field(init=False)
     _deadlines: Deadlines = field(default_factory=lambda: Deadlines(LOOK_SECONDS))
 
     def __post_init__(self) -> None:
         self._sealer = self.settings.sealer
         self._openapi = openapi_document(self.settings.ovoko_header)
+        self._ignored = ignored.compiled(self.settings.ignored_types)
 
     async def handle(self, request: Request) -> Response:
         """Answer any request; what is refused is counted."""
@@ -135,9 +138,11 @@ class Ingest:
             case Accepted(event_id=event_id, reason=reason) as accepted:
                 if accepted.secret is not None:
                     _count_secret(provider, accepted.secret)
-                await self._store(accepted)
-                metrics.RECEIVED.labels(provider, "quarantined" if reason else "accepted").inc()
-                if reason:
+                result = self._result(accepted)
+                if result != "ignored":
+                    await self._store(accepted)
+                metrics.RECEIVED.labels(provider, result).inc()
+                if result == "quarantined":
                     log.warning("event.quarantined", provider=provider, event_id=event_id, reason=reason)
                 answer = {"status": "accepted", "event_id": str(event_id)}
                 return Response(200, orjson.dumps(answer))
@@ -151,6 +156,12 @@ class Ingest:
                 )
             case unreachable:
                 assert_never(unreachable)
+
+    def _result(self, accepted: Accepted) -> str:
+        if accepted.unhandled is not None:
+            is_ignored = self._ignored.fullmatch(accepted.unhandled) is not None
+            return "ignored" if is_ignored else "unhandled"
+        return "quarantined" if accepted.reason else "accepted"
 
     def _intake(self, provider: Provider, body: bytes, received_at: datetime) -> Intake:
         match provider:

@@ -18,6 +18,7 @@ from worker.resolver import run_loop
 from worker.send import marketplace, report
 from worker.send.client import Answer, Client, NoAnswer
 from worker.send.sender import RESEND_AFTER, OnAccepted, Sender, Tally
+from worker.send.unhandled import with_unhandled
 from worker.send.webhook import Credentials, Webhook
 from worker.settings import read_settings
 from worker.terminal import say_json, show
@@ -40,6 +41,7 @@ class Play:
     duplicates: float
     shuffle: bool
     resend_after: tuple[timedelta, ...]
+    unhandled: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises WrongUsage."""
@@ -47,6 +49,7 @@ class Play:
         _check("--seconds", self.seconds, 0 < self.seconds <= 86_400, "more than 0, at most 86400")
         _check("--seed", self.seed, self.seed >= 0, "0 or more")
         _check("--duplicates", self.duplicates, 0 <= self.duplicates <= 1, "between 0 and 1")
+        _check("--unhandled", self.unhandled, 0 <= self.unhandled < 1, "0 or more, less than 1")
         _check("--rate times --seconds", self.count, self.count > 0, "1 event or more")
 
     @property
@@ -56,8 +59,9 @@ class Play:
     def webhooks(self, credentials: Credentials, providers: tuple[Provider, ...]) -> Iterator[Webhook]:
         """As many as `count` says, re-sends among them."""
         events = (event for event in marketplace.events(self.seed) if event.provider in providers)
+        among = with_unhandled(events, share=self.unhandled, providers=providers, seed=self.seed)
         scrambled = marketplace.scrambled(
-            events, duplicates=self.duplicates, shuffle=self.shuffle, seed=self.seed
+            among, duplicates=self.duplicates, shuffle=self.shuffle, seed=self.seed
         )
         for event in islice(scrambled, self.count):
             yield credentials.webhook(event.provider, event.event_type, event.body)
@@ -71,6 +75,7 @@ def send(
     seconds: float = 10.0,
     seed: int = 1,
     duplicates: float = 0.0,
+    unhandled: float = 0.0,
     shuffle: Flag = False,
     resend_after: str = _AS_OVOKO,
     provider: Provider | None = None,
@@ -97,6 +102,8 @@ def send(
         With --rate: which marketplace; the same seed sends the same bytes.
     duplicates
         With --rate: the share of events that is sent twice, from 0 to 1.
+    unhandled
+        With --rate: the share of events of types that no family takes, such as submissions and offers.
     shuffle
         With --rate: send out of order, by up to 100 places.
     resend_after
@@ -115,7 +122,7 @@ def send(
     try:
         _check_modes(documented, as_printed, rate)
         delays = _delays(resend_after)
-        play = None if rate is None else Play(rate, seconds, seed, duplicates, shuffle, delays)
+        play = None if rate is None else Play(rate, seconds, seed, duplicates, shuffle, delays, unhandled)
         settings = read_settings()
         providers = (provider,) if provider else tuple(Provider)
         credentials = Credentials.of(settings, providers)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from email.parser import BytesParser
+from random import Random
 from secrets import token_urlsafe
 from typing import Annotated, Literal, TypeVar
 from uuid import uuid4
@@ -14,6 +15,7 @@ from pydantic import Field, ValidationError
 from schemas import examples
 from schemas.events import Provider, read_json
 from worker.seller.requests import DropoffRequest, PaymentDetails, PickupRequest, Sent, Slot
+from worker.send.unhandled import submission
 from worker.simulate.marketplace import NotNow, Request, Response, Tell, as_json, now, told_to_nobody
 from worker.simulate.order import (
     Happened,
@@ -65,6 +67,7 @@ class TradeIn:
     """Knows these orders, and those of the documents; it begins anew with every start.
 
     `/control/orders` tells of all (GET) or begins one (POST, perhaps with its `id` and `paymentType`);
+    POST `/control/submissions` is what it sends beside the events of orders.
     `/control/orders/ID` tells of one, and POST `/control/orders/ID/miss` has a step happen to it. A slot
     takes `places` orders.
     """
@@ -141,6 +144,10 @@ class TradeIn:
                 return as_json(200, [order.as_json() for order in self.orders.values()])
             case "POST", ["orders"]:
                 return self._create(_parsed(NewOrder, request) if request.body else NewOrder())
+            case "POST", ["submissions"]:
+                events = submission(Random(), self.clock())
+                self.tell(events)
+                return as_json(201, {"events": [event.event_type for event in events]})
             case "GET", ["orders", order_id]:
                 return as_json(200, self._known(order_id).as_json())
             case "POST", ["orders", order_id, step] if step in list(Step):

@@ -46,6 +46,8 @@ What happens over there is asked for too, a step at a time, with POST:
   `/buyback/control/orders/ID/STEP` has one of {", ".join(Step)} happen to it (`pass` and
   `fail` to its next item). What the API is asked for happens too: a pickup that is requested is scheduled,
   and its slot is taken until it is missed;
+* `/buyback/control/submissions` has a customer submit an item and get an offer: two webhooks of types that
+  no family takes, which the platform sends to the same address as those of orders;
 * `/ovoko/control/parts/13/STATUS` changes a part, or begins one; `/ovoko/control/orders`
   (`{{"part_ids": [13]}}`) is a customer's order, `/ovoko/control/orders/ID/STEP` ({", ".join(OrderStep)}) and
   `/ovoko/control/returns/ID/STEP` ({", ".join(ReturnStep)}) what becomes of it.

@@ -1,0 +1,302 @@
+"""Events of types that no family takes: kept apart from what is broken, and replayed once one takes them."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from schemas.events import Provider
+from schemas.identity import bytes_id
+from tests.e2e.test_dead_letters import KEEPING, kept, put
+from tests.e2e.test_ladder import sold
+from tests.integration.log import database_of
+from tests.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, until
+from worker.channel import Message
+from worker.ingest.intake import take_ovoko
+from worker.topology import QUARANTINE
+from worker.unhandled import store
+from worker.unhandled.store import Arriving
+
+MOVED = b'{"event_type":"part.moved","timestamp":"2026-03-01T12:00:00Z","event_data":{"part_id":"%d"}}'
+# Long enough ago to be told from the time at which a test runs.
+RECEIVED_AT = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
+
+
+def submission(number: int) -> bytes:
+    result = {"id": number, "customer": {"email": "jane.canary@example.org"}, "note": BUYBACK_TOKEN}
+    return json.dumps({"type": "SubmissionCreatedEvent", "token": BUYBACK_TOKEN, "result": result}).encode()
+
+
+def order(order_id: str, **changes: object) -> dict[str, Any]:
+    result = {
+        "timestamp": "2026-03-01T08:00:00Z",
+        "id": order_id,
+        "order": {"id": order_id, "items": [], "customerInformation": {"firstName": "Jane Canary"}},
+    }
+    return {"type": "OrderCreatedEvent", "result": {**result, **changes}}
+
+
+async def archived(stack: Stack, rows: int) -> list[dict[str, Any]]:
+    """The table once it has so many rows, the queues having none."""
+
+    async def there() -> bool:
+        return await stack.count("unhandled_events") == rows and not await stack.depths()
+
+    await until(there, f"{rows} unhandled events are kept", 40)
+    return await stack.fetch("SELECT * FROM unhandled_events ORDER BY unhandled_event_id")
+
+
+async def keep(stack: Stack, *events: tuple[Provider, str, bytes]) -> None:
+    """As a release that did not know these types kept them."""
+    sealer = stack.settings.sealer
+    assert sealer is not None, "the stack has keys"
+    rows = [
+        Arriving(
+            provider,
+            event_type,
+            bytes_id(body),
+            bytes_id(body),
+            RECEIVED_AT,
+            sealer.encrypt(body) if provider is Provider.BUYBACK else body,
+        )
+        for provider, event_type, body in events
+    ]
+    async with database_of(stack) as database, database.transaction() as connection:
+        await store.keep(connection, rows, ())
+
+
+def told(stack: Stack, *arguments: str) -> Any:
+    found = stack.run("unhandled", *arguments, "--json")
+    assert found.stdout, found.stderr
+    return json.loads(found.stdout)
+
+
+def lines(log: str, event: str) -> Sequence[dict[str, Any]]:
+    parsed = (json.loads(line) for line in log.splitlines() if line.startswith("{"))
+    return [line for line in parsed if line["event"] == event]
+
+
+async def test_a_day_of_submissions_is_counted_and_listed_and_no_dead_letter(stack: Stack) -> None:
+    worker = await stack.started("run", **KEEPING)
+    answers = [await stack.post_buyback(submission(number)) for number in range(30)]
+    answers += [await stack.post_ovoko(MOVED % number) for number in range(3)]
+    # Sent again, since the answer was lost.
+    answers += [await stack.post_buyback(submission(0)), await stack.post_ovoko(MOVED % 0)]
+    rows = await archived(stack, 33)
+    listed = told(stack, "list")
+    of_one = told(stack, "list", "--type", "part.moved", "--events", "--limit", "2")
+    nothing = told(stack, "list", "--marketplace", "ovoko", "--type", "SubmissionCreatedEvent")
+    status = json.loads(stack.run("status", "--json").stdout)
+    shown = stack.run("status", COLUMNS="200").stdout
+    audited = stack.run("audit", "--json")
+    as_text = stack.run("unhandled", "list", COLUMNS="200").stdout
+    number = str(rows[0]["unhandled_event_id"])
+    hidden, revealed = (stack.run("unhandled", "show", number, *options) for options in ((), ("--reveal",)))
+    findings = await stack.fetch("SELECT kind, family, entity_id, event_id FROM findings ORDER BY entity_id")
+    metrics = (await stack.ops(worker.ops_port, "/metrics")).text
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert {row["event_id"] for row in rows} == {UUID(answer.json()["event_id"]) for answer in answers}
+    everything = repr(rows) + hidden.stdout + as_text + worker.lines()
+    assert "canary@" not in everything
+    assert BUYBACK_TOKEN not in everything + revealed.stdout
+    assert "canary@" in revealed.stdout
+    assert "unhandled_event.revealed" in revealed.stderr
+    assert await stack.count("dead_letters") == 0
+    assert [(one["type"], one["events"], one["taken_by"]) for one in listed] == [
+        ("SubmissionCreatedEvent", 30, None),
+        ("part.moved", 3, None),
+    ]
+    assert all(one["first_at"] <= one["last_at"] for one in listed)
+    assert [one["type"] for one in of_one] == ["part.moved"] * 2
+    assert nothing == []
+    assert status["unhandled"] == {"events": 33, "types": 2, "replayable": 0}
+    assert "unhandled: 33 events of 2 types" in shown
+    assert "33 events of 2 types" in as_text
+    assert audited.returncode == 0
+    assert json.loads(audited.stdout)["unhandled"] == 33
+    assert findings == [
+        {"kind": "unhandled_event_type", "family": "any", "entity_id": name, "event_id": None}
+        for name in ("buyback.SubmissionCreatedEvent", "ovoko.part.moved")
+    ]
+    assert [line["type"] for line in lines(worker.lines(), "event_type.unhandled")] in (
+        ["buyback.SubmissionCreatedEvent", "ovoko.part.moved"],
+        ["ovoko.part.moved", "buyback.SubmissionCreatedEvent"],
+    )
+    assert not lines(worker.lines(), "event.quarantined")
+    assert 'stockhook_unhandled_total{provider="buyback",type="SubmissionCreatedEvent"} 31.0' in metrics
+
+
+async def test_dying_between_the_commit_and_the_ack_leaves_one_row_per_event(stack: Stack) -> None:
+    messages = [take_ovoko(MOVED % number, RECEIVED_AT).message for number in range(10)]
+    await put(stack, *messages)
+    dying = stack.start("consume", "orders", STOCKHOOK_CRASH_AT="dead_letter_kept", **KEEPING)
+    assert dying.wait(60) < 0
+    before = await stack.count("unhandled_events")
+    worker = await stack.started("consume", "orders", **KEEPING)
+    rows = await archived(stack, 10)
+
+    assert 0 < before <= 10
+    assert {row["body"] for row in rows} == {MOVED % number for number in range(10)}
+    assert not lines(worker.lines(), "event_type.unhandled")
+
+
+async def test_hostile_names_and_thousands_of_types_are_bounded_and_inert(stack: Stack) -> None:
+    worker = await stack.started("run", **KEEPING)
+    orders = "\x1b]0;a\x07\x9b2J\x7f\u202e\0[/b]"
+    names = [orders, "x" * 200_000, *(f"type.{number}" for number in range(100))]
+    for name in names:
+        body = json.dumps({"event_type": name, "event_data": {}}, ensure_ascii=False).encode()
+        assert (await stack.post_ovoko(body.replace(b"\0", b"\\u0000"))).status_code == 200
+    forged = {"x-reason": "unhandled event type", "x-event-type": "a", "x-provider": "ebay"}
+    await put(stack, Message(QUARANTINE, "", "", forged, b"{}"))
+    rows = await archived(stack, len(names))
+    await kept(stack, 1)
+    listed = stack.run("unhandled", "list", "--limit", "1000", COLUMNS="400")
+    metrics = (await stack.ops(worker.ops_port, "/metrics")).text
+    labels = [line for line in metrics.splitlines() if line.startswith("stockhook_unhandled_total{")]
+
+    assert max(len(row["type"]) for row in rows) == 200
+    assert len({row["type"] for row in rows}) == len(names)
+    assert listed.returncode == 0, listed.stderr
+    assert r"\x1b]0;a\x07\x9b2J\x7f\u202e\x00[/b]" in listed.stdout
+    for text in (listed.stdout, worker.lines()):
+        assert not [character for character in text if not character.isprintable() and character != "\n"]
+    assert len(labels) <= 51
+
+
+async def test_what_a_release_takes_is_replayed_as_if_it_were_sent_now(stack: Stack) -> None:
+    paid = order("o2", timestamp="2026-03-01T08:30:00Z")
+    customer = paid["result"]["order"]["customerInformation"]
+    customer["customerPaymentDetails"] = {"bankAccount": {"accountNumber": "GB33BUKB20201555555555"}}
+    created, moved = json.dumps(order("o1")).encode(), MOVED % 1
+    await keep(
+        stack,
+        (Provider.BUYBACK, "OrderCreatedEvent", created),
+        (Provider.BUYBACK, "OrderCreatedEvent", json.dumps(paid).encode()),
+        (Provider.BUYBACK, "OrderCreatedEvent", json.dumps(order("o3", timestamp="no")).encode()),
+        (Provider.OVOKO, "part.status.changed", sold("13", 1)),
+        (Provider.OVOKO, "part.moved", moved),
+    )
+    worker = await stack.started("run", **KEEPING)
+    refused = stack.run("unhandled", "replay", "--type", "part.moved")
+    wrong_place = stack.run("unhandled", "replay", "--type", "OrderCreatedEvent", "--marketplace", "ovoko")
+    unsaid = stack.run("unhandled", "replay")
+    listed = {one["type"]: one["taken_by"] for one in told(stack, "list")}
+    status = json.loads(stack.run("status", "--json").stdout)
+    forecast = told(stack, "replay", "--all", "--dry-run")
+    before = await stack.count("unhandled_events"), await stack.count("event_log")
+    of_one = told(stack, "replay", "--type", "part.status.changed")
+    rest = stack.run("unhandled", "replay", "--all", "--json")
+
+    async def applied() -> bool:
+        return await stack.count("event_log") == 3
+
+    await until(applied, "all are applied")
+    # What the marketplace sends once more is the same event.
+    answer = await stack.post_buyback(json.dumps({**order("o1"), "token": BUYBACK_TOKEN}).encode())
+
+    async def seen() -> bool:
+        return bool((await stack.fetch("SELECT sum(duplicates)::int AS seen FROM streams"))[0]["seen"])
+
+    await until(seen, "it is a duplicate")
+    logged = await stack.fetch("SELECT event_id::text, type, received_at, body FROM event_log")
+    [account] = await stack.fetch(
+        "SELECT account_number_ending AS ending FROM buyback_orders WHERE order_id = 'o2'"
+    )
+    left = await stack.fetch("SELECT type FROM unhandled_events ORDER BY type")
+
+    assert refused.returncode == wrong_place.returncode == 1
+    assert refused.stderr.startswith("stockhook: no family of this release takes part.moved: nothing was")
+    assert unsaid.returncode == 2
+    assert listed == {
+        "OrderCreatedEvent": "buybacks",
+        "part.status.changed": "inventory",
+        "part.moved": None,
+    }
+    assert status["unhandled"] == {"events": 5, "types": 3, "replayable": 4}
+    assert sorted((one["type"], one["would_be"].partition(":")[0], one["events"]) for one in forecast) == [
+        ("buyback.OrderCreatedEvent", "applied", 2),
+        ("buyback.OrderCreatedEvent", "stays", 1),
+        ("ovoko.part.status.changed", "applied", 1),
+    ]
+    assert before == (5, 0)
+    assert of_one == {"selected": 1, "replayed": 1, "left": []}
+    assert rest.returncode == 1
+    assert json.loads(rest.stdout)["replayed"] == 2
+    assert [one["events"] for one in json.loads(rest.stdout)["left"]] == [1]
+    assert "timestamp" in json.loads(rest.stdout)["left"][0]["reason"]
+    assert {row["received_at"] for row in logged} == {RECEIVED_AT}
+    assert answer.json()["event_id"] in {row["event_id"] for row in logged}
+    assert not [row for row in logged if b"GB33BUKB" in row["body"]]
+    assert account["ending"] == "5555"
+    assert [row["type"] for row in left] == ["OrderCreatedEvent", "part.moved"]
+    assert await stack.count("dead_letters") == 0
+    assert worker.stop() == 0
+
+
+async def test_a_replay_that_died_leaves_its_events_and_each_is_applied_once(stack: Stack) -> None:
+    await keep(
+        stack,
+        *((Provider.OVOKO, "part.status.changed", sold(f"part-{number}", number)) for number in range(30)),
+    )
+    arguments = ("unhandled", "replay", "--all", "--rate", "50")
+    died = stack.run(*arguments, STOCKHOOK_CRASH_AT="unhandled_published:2")
+    left = await stack.count("unhandled_events")
+    await stack.started("consume", "inventory")
+    resumed = stack.run(*arguments)
+
+    async def applied() -> bool:
+        return await stack.count("event_log") == 30 and not await stack.depths()
+
+    await until(applied, "all are applied")
+
+    assert died.returncode == -9
+    assert left == 20
+    assert resumed.stdout == "replayed 20 of 20 events\n"
+    assert await stack.count("parts") == 30
+    assert await stack.count("unhandled_events") == 0
+
+
+async def test_dead_letters_of_older_releases_whose_type_no_family_takes_can_be_moved(stack: Stack) -> None:
+    """Such a release did not tell them from what is broken."""
+    new = take_ovoko(MOVED % 1, RECEIVED_AT).message
+    headers = {**new.headers, "x-reason": "unknown event type", "x-event-type": ""}
+    await put(stack, Message(QUARANTINE, "", new.type, headers, new.body))
+    await stack.started("consume", "orders", **KEEPING)
+    [letter] = await kept(stack, 1)
+    forecast = stack.run("dead", "replay", "--all", "--dry-run").stdout
+    moved = stack.run("dead", "replay", "--lane", "quarantine", "--reason", "unknown event type")
+    rows = await archived(stack, 1)
+
+    assert letter["type"] == "part.moved"
+    assert "moved to the unhandled events" in forecast
+    assert moved.returncode == 0, moved.stderr
+    assert [(row["type"], row["received_at"]) for row in rows] == [("part.moved", RECEIVED_AT)]
+    assert await stack.fetch("SELECT state FROM dead_letters") == [{"state": "replayed"}]
+
+
+async def test_with_the_archiver_off_unhandled_events_wait_in_the_quarantine(stack: Stack) -> None:
+    await stack.started("run")
+    await stack.post_ovoko(MOVED % 1)
+
+    assert await stack.depths() == {"stockhook.quarantine": 1}
+    assert await stack.count("unhandled_events") == 0
+
+
+async def test_ignored_types_are_counted_and_kept_nowhere(stack: Stack) -> None:
+    worker = await stack.started("ingest", STOCKHOOK_IGNORED_TYPES="ovoko.part.mov*, buyback.Submission*")
+    answers = [await stack.post_buyback(submission(1)), await stack.post_ovoko(MOVED % 1)]
+    wrong = await stack.post_ovoko(MOVED % 1, OVOKO_SECRET + "x")
+    metrics = (await stack.ops(worker.ops_port, "/metrics")).text
+    refused = stack.run("status", STOCKHOOK_IGNORED_TYPES="buyback.Order*")
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert wrong.status_code == 401
+    assert await stack.depths() == {}
+    for provider in Provider:
+        assert f'stockhook_received_total{{provider="{provider}",result="ignored"}} 1.0' in metrics
+    assert refused.returncode == 78
+    [sentence] = refused.stderr.splitlines()
+    assert sentence.startswith("stockhook: STOCKHOOK_IGNORED_TYPES: must not match buyback.Order")

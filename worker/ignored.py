@@ -1,0 +1,28 @@
+"""Event types that are answered 200 and only counted: `STOCKHOOK_IGNORED_TYPES`."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from consumers.registry import FAMILY_OF
+from schemas.events import Provider
+
+_PATTERN = re.compile(rf"(?:{'|'.join(Provider)})\.[^\s,]+")
+
+
+def check(patterns: Iterable[str]) -> None:
+    """Raises: ValueError, for one that is no type of a marketplace, or that a family's type matches."""
+    for pattern in patterns:
+        if not _PATTERN.fullmatch(pattern):
+            raise ValueError(
+                "must be event types that begin with their marketplace, such as buyback.Submission*"
+            )
+        matches = compiled([pattern])
+        for taken, family in FAMILY_OF.items():
+            if matches.fullmatch(taken):
+                raise ValueError(f"must not match {taken}, which the family {family} takes")
+
+
+def compiled(patterns: Sequence[str]) -> re.Pattern[str]:
+    """What matches a whole routing key that one of the patterns names; `*` stands for any characters."""
+    alternatives = (re.escape(pattern).replace(r"\*", ".*") for pattern in patterns)
+    return re.compile("|".join(alternatives) if patterns else r"(?!)", re.DOTALL)
