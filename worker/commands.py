@@ -12,7 +12,7 @@ from worker.broker import Broker
 from worker.definitions import definitions as definitions_of
 from worker.expected import expected_topology
 from worker.grants import grant_tables
-from worker.ingest import rsgi
+from worker.ingest.process import serve
 from worker.invocation import FAILED, USAGE, Json, begin, fail, open_database, print_json
 from worker.management import Management, vhost_of
 from worker.resolver import run_loop
@@ -33,7 +33,7 @@ def run() -> None:
 def ingest() -> None:
     """Take webhooks in and publish them, until SIGTERM or Ctrl-C."""
     obey_parent()
-    rsgi.serve(begin("ingest"))
+    serve(begin("ingest"))
 
 
 def consume(*families: str) -> None:

@@ -30,6 +30,7 @@ RESULTS = (
     "500",
     "503",
 )
+HTTP_REFUSALS = ("400", "408", "431", "501", "505")
 
 BUILD_LABELS = {"version": version("stockhook"), "python": python_version()}
 BUILD = Info("stockhook_build", "Versions of Stockhook and of the Python that runs it")
@@ -53,6 +54,18 @@ SECRET_USED = Counter(
     "stockhook_secret_used_total",
     "Webhooks by the secret that they came with: the newest, which is the first, or an older one",
     ["provider", "position"],
+    registry=INGEST,
+)
+HTTP_REFUSED = Counter(
+    "stockhook_http_refused_total",
+    "Requests that the ingest's HTTP server refused by itself, for example because they are malformed",
+    ["status"],
+    registry=INGEST,
+)
+CONNECTIONS = Gauge("stockhook_http_connections", "Open connections of the ingest", registry=INGEST)
+CONNECTIONS_SHED = Counter(
+    "stockhook_http_connections_shed_total",
+    "Connections closed because there were too many, idle ones first",
     registry=INGEST,
 )
 PUBLISH_SECONDS = Histogram(
@@ -233,6 +246,8 @@ DATABASE_WAITING = Gauge(
 
 def begin_ingest(providers: Iterable[str]) -> None:
     """Have each count of these providers at 0."""
+    for status in HTTP_REFUSALS:
+        HTTP_REFUSED.labels(status)
     for provider in providers:
         for result in RESULTS:
             RECEIVED.labels(provider, result)

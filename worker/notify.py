@@ -28,10 +28,7 @@ class Manager:
 
     @classmethod
     def named_by(cls, environment: Mapping[str, str]) -> "Manager | None":
-        """None where no manager asked to be told.
-
-        WATCHDOG_PID is not looked at: the ingest's loop turns in a child of the process that systemd knows.
-        """
+        """None where no manager asked to be told."""
         address = environment.get(SOCKET, "")
         if not address.startswith(("/", "@")):
             return None

@@ -259,6 +259,13 @@ class Settings(BaseSettings):
     )
     ingest_host: str = Field(default="127.0.0.1", description="Address that the ingest listens on")
     ingest_port: Port = Field(default=8080, ge=1, le=65535, description="Port of the ingest")
+    ingest_idle_timeout: float = Field(
+        default=75.0,
+        gt=0,
+        le=86_400,
+        description="Seconds that the ingest keeps an idle connection open: more than the proxy in front of "
+        "it does (docs/design/http-server.md)",
+    )
     ops_host: str = Field(default="127.0.0.1", description="Address of `/metrics`, `/livez`, `/readyz`")
     ops_port: Port = Field(
         default=9090,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from worker import metrics
 from worker.channel import Message
-from worker.ingest.service import Disconnected, Ingest, Request, Response
+from worker.ingest.service import BodyIncomplete, Ingest, Request, Response
 from worker.ingest.storage import NotStored
 from worker.settings import Settings
 
@@ -65,7 +65,7 @@ async def stalled() -> AsyncIterator[bytes]:
 
 async def hung_up() -> AsyncIterator[bytes]:
     yield b"{"
-    raise Disconnected
+    raise BodyIncomplete
 
 
 async def answer(
@@ -227,7 +227,7 @@ async def test_a_wrong_secret_is_refused_before_the_body_is_read() -> None:
         ({"content_encoding": "gzip"}, 415),
         ({"content_encoding": "identity"}, 200),
         ({"content_length": "5000"}, 413),
-        ({"content_length": "500"}, 400),
+        ({"content_length": "500"}, 408),
         ({"content_length": "²"}, 400),
         ({"content_length": "-1"}, 400),
         ({"content_length": ""}, 400),
@@ -248,7 +248,7 @@ async def test_a_stalled_body_is_given_up() -> None:
 async def test_a_sender_that_hangs_up_has_sent_nothing() -> None:
     stored = Stored()
 
-    assert (await answer(hung_up(), stored)).status == 400
+    assert (await answer(hung_up(), stored)).status == 408
     assert stored.messages == []
 
 

@@ -52,7 +52,8 @@ class Stores(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`headers` has lower-case names; `body` yields what arrives."""
+    """`headers` has lower-case names, and all values of a name that came several times, joined by commas;
+    `body` yields what arrives, and raises BodyIncomplete."""
 
     method: str
     path: str
@@ -68,8 +69,8 @@ class Response:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Disconnected(Exception):
-    """The sender hung up before its body was whole."""
+class BodyIncomplete(Exception):
+    """The body ended early, or its chunks were malformed: what arrived of it is not an event."""
 
 
 class Refused(Exception):
@@ -207,8 +208,8 @@ class Ingest:
                     if size > self.settings.body_limit:
                         raise self._too_large()
                     chunks.append(chunk)
-        except Disconnected:
-            raise _cut_short() from None
+        except BodyIncomplete:
+            raise _incomplete() from None
         except TimeoutError:
             raise Refused(
                 408,
@@ -219,7 +220,7 @@ class Ingest:
         finally:
             self._deadlines.forget(timeout)
         if size < int(request.headers.get("content-length", "0")):
-            raise _cut_short()
+            raise _incomplete()
         return b"".join(chunks)
 
     def _too_large(self) -> Refused:
@@ -277,8 +278,10 @@ def _unauthorized() -> Refused:
     return Refused(401, "Unauthorized", "No active secret came with it.", (("www-authenticate", "Webhook"),))
 
 
-def _cut_short() -> Refused:
-    return Refused(400, "Body cut short", "Fewer bytes came than Content-Length says.")
+def _incomplete() -> Refused:
+    # 408 invites the sender to repeat the request, which 400 does not.
+    detail = "The body ended early, or its chunks are malformed: send it again."
+    return Refused(408, "Body incomplete", detail, (("connection", "close"),))
 
 
 def _not_allowed(allowed: str) -> Refused:

@@ -1,6 +1,6 @@
 """An HTTP server on loopback that answers for the marketplaces, and can do it badly.
 
-(granian, which serves the ingest, sends whole and well-formed answers only.)
+(The ingest's server sends whole and well-formed answers only.)
 """
 
 import asyncio
