@@ -4,9 +4,11 @@
 .dev/packages/rabbitmq/     the unpacked tree
 .dev/packages/postgresql/   the unpacked tree
 .dev/packages/prometheus/   the unpacked tree, when deploy/prometheus is checked
+.dev/packages/nginx/        the unpacked tree, when the ingest is tested behind it
 """
 
 import fcntl
+import os
 import re
 import shutil
 import subprocess
@@ -47,6 +49,8 @@ RABBITMQ = Bundle("RabbitMQ", "rabbitmq-server", re.compile(r"rabbitmq-server|er
 POSTGRES = Bundle("Postgres", "postgresql", re.compile(r"postgresql(-client)?-\d+"))
 # For its promtool alone.
 PROMETHEUS = Bundle("Prometheus", "prometheus", re.compile(r"prometheus"))
+# Older releases have the program in nginx-core.
+NGINX = Bundle("nginx", "nginx", re.compile(r"nginx(-core)?"))
 # Of what the host lacks only libraries are needed, and of these not what Perl, the JIT compiler and web
 # pages want.
 LIBRARY = re.compile(r"lib(?!llvm|z3|perl|js-|.*-perl$).*")
@@ -212,6 +216,24 @@ def promtool(packages: Path, announce: Callable[[str], None]) -> Path:
     if not found.exists():
         raise DownloadFailed(f"the package prometheus has no promtool (looked for {found})")
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Nginx:
+    program: Path
+    libraries: tuple[Path, ...] = ()
+
+
+def nginx(packages: Path, announce: Callable[[str], None]) -> Nginx:
+    """Installed, or downloaded; raises DownloadFailed."""
+    installed = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if installed is not None:
+        return Nginx(Path(installed))
+    root = downloaded(NGINX, packages, announce)
+    program = root / "usr/sbin/nginx"
+    if not program.exists():
+        raise DownloadFailed(f"the package nginx has no program (looked for {program})")
+    return Nginx(program, library_folders(root))
 
 
 def relocate_erlang(root: Path) -> None:

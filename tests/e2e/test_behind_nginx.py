@@ -1,0 +1,84 @@
+"""The ingest behind nginx with its default idle time, on a network that is not infinitely fast."""
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+
+from tests.chaos.proxy import FaultProxy, Way
+from tests.nginx import running_nginx
+from tests.stack import OVOKO_SECRET, Stack, free_port, until
+
+LATENCY = timedelta(milliseconds=5)
+CLIENTS = 60
+# A server that closes idle connections after five seconds, which is common, closes one of these while the
+# next request is on its way.
+FIRST_PAUSE_SECONDS = 4.95
+PAUSES_APART_SECONDS = 0.002
+
+# An upstream for each client, which so has a connection of its own.
+UPSTREAM = """
+    upstream client{number} {{
+        server 127.0.0.1:{port};
+        keepalive 1;
+    }}
+"""
+SERVER = """
+    server {{
+        listen 127.0.0.1:{port};
+        location ~ ^/([0-9]+)$ {{
+            proxy_pass http://client$1/webhooks/ovoko;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+        }}
+    }}
+"""
+
+ORDER = b'{"event_type":"order.created","timestamp":"2026-03-01T12:00:00Z","event_data":{"order_id":"%d"}}'
+
+
+async def test_requests_over_idle_connections_of_nginx_are_all_answered(stack: Stack, tmp_path: Path) -> None:
+    await stack.started("ingest")
+    port = free_port()
+    with FaultProxy("127.0.0.1", int(stack.environment["STOCKHOOK_INGEST_PORT"])) as network:
+        network.shape(Way(latency=LATENCY))
+        upstreams = [UPSTREAM.format(number=number, port=network.port) for number in range(CLIENTS)]
+        with running_nginx(tmp_path, "".join([*upstreams, SERVER.format(port=port)])):
+            async with httpx.AsyncClient(timeout=20, limits=httpx.Limits(max_connections=None)) as client:
+                statuses = await _post_with_pauses(client, port)
+        connections = network.counts["connections"]
+
+    assert statuses == Counter({200: 3 * CLIENTS})
+    assert connections == CLIENTS, "each was used again"
+    assert await stack.depths() == {"stockhook.orders": 3 * CLIENTS}
+
+
+async def _post_with_pauses(client: httpx.AsyncClient, port: int) -> Counter[int]:
+    async def post(number: int) -> int:
+        answer = await client.post(
+            f"http://127.0.0.1:{port}/{number % CLIENTS}",
+            content=ORDER % number,
+            headers={"X-Webhook-Secret": OVOKO_SECRET},
+        )
+        return answer.status_code
+
+    async def listens() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    async def one(number: int) -> list[int]:
+        statuses = [await post(number)]
+        for time in (1, 2):
+            await asyncio.sleep(FIRST_PAUSE_SECONDS + number * PAUSES_APART_SECONDS)
+            statuses.append(await post(number + time * CLIENTS))
+        return statuses
+
+    await until(listens, "nginx listens")
+    found = await asyncio.gather(*map(one, range(CLIENTS)))
+    return Counter(status for statuses in found for status in statuses)

@@ -1,0 +1,51 @@
+"""nginx, installed or unpacked from Debian's packages; a test is skipped where neither can be had."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from deploy.local.packages import DownloadFailed, nginx
+from deploy.local.programs import with_libraries
+from deploy.local.services import DEV
+
+# One process, no daemon; all that it writes is in its folder.
+_CONFIGURATION = """
+daemon off;
+master_process off;
+pid {folder}/pid;
+error_log {folder}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+{http}
+}}
+"""
+
+
+@contextmanager
+def running_nginx(folder: Path, http: str) -> Iterator[None]:
+    """While the context lasts; `http` is what stands in the configuration's block of that name."""
+    try:
+        found = nginx(DEV / "packages", print)
+    except DownloadFailed as error:
+        pytest.skip(f"needs nginx: {error}")
+    configuration = folder / "nginx.conf"
+    configuration.write_text(_CONFIGURATION.format(folder=folder, http=http))
+    process = subprocess.Popen(
+        [found.program, "-c", configuration, "-p", folder, "-e", folder / "error.log"],
+        env={**os.environ, **with_libraries(found.libraries)},
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
