@@ -1,14 +1,27 @@
 """What travels beside an event's body on the queue: the headers that are ours."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Self
+from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.events import OBSERVED_TYPES, Provider
+
+
+def _in_utc(instant: datetime) -> datetime:
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("no year has this instant in UTC") from None
+
+
+Instant = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+
+# As far as Postgres counts; the end of a range of places is one more.
+LARGEST = 2**63 - 2
 
 
 class InvalidEnvelope(Exception):
@@ -41,13 +54,13 @@ class Envelope(BaseModel):
     provider: Provider = Field(alias="x-provider")
     event_id: UUID = Field(alias="x-event-id")
     content_id: UUID = Field(alias="x-content-id")
-    received_at: datetime = Field(alias="x-received-at")
-    attempt: int = Field(default=1, ge=1, alias="x-attempt")
-    stream: int | None = Field(default=None, alias="x-stream")
-    place: int | None = Field(default=None, alias="x-place")
+    received_at: Instant = Field(alias="x-received-at")
+    attempt: int = Field(default=1, ge=1, le=LARGEST, alias="x-attempt")
+    stream: int | None = Field(default=None, ge=0, le=LARGEST, alias="x-stream")
+    place: int | None = Field(default=None, ge=0, le=LARGEST, alias="x-place")
     unused: str | None = Field(default=None, alias="x-unused")
-    first_failed_at: datetime | None = Field(default=None, alias="x-first-failed-at")
-    last_failed_at: datetime | None = Field(default=None, alias="x-last-failed-at")
+    first_failed_at: Instant | None = Field(default=None, alias="x-first-failed-at")
+    last_failed_at: Instant | None = Field(default=None, alias="x-last-failed-at")
     reason: str | None = Field(default=None, alias="x-reason")
     recorded_provenance: Provenance | None = Field(default=None, alias="x-provenance")
 

@@ -268,7 +268,7 @@ def attempt_of(item: Item) -> int:
     if isinstance(item, Decoded):
         return item.candidate.envelope.attempt
     told = item.delivery.headers.get("x-attempt")
-    return told if isinstance(told, int) else 1
+    return told if isinstance(told, int) and told > 0 else 1
 
 
 def same_again(family: str, delivery: Delivery) -> Message:

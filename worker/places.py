@@ -14,7 +14,7 @@ from itertools import islice
 from secrets import randbits
 
 from consumers.family import Connection
-from schemas.envelope import Envelope
+from schemas.envelope import LARGEST, Envelope
 
 # A repeat adds the same places again, which changes nothing; the two counts are of deliveries.
 RECORD_PLACES = """
@@ -135,8 +135,13 @@ async def record(connection: Connection, family: str, fates: Sequence[tuple[Enve
 def _read_unused(told: str) -> Iterator[tuple[int, int]]:
     for pair in told.split(","):
         stream, _, place = pair.partition(":")
-        if stream.isdecimal() and place.isdecimal():
+        if _is_number(stream) and _is_number(place):
             yield int(stream), int(place)
+
+
+def _is_number(told: str) -> bool:
+    """One that Postgres has, too."""
+    return told.isdecimal() and len(told) <= len(str(LARGEST)) and int(told) <= LARGEST
 
 
 def multirange(places: Iterable[int]) -> str:

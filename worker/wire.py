@@ -13,18 +13,22 @@ from uuid import uuid4
 
 import aio_pika
 from aio_pika.exceptions import ConnectionClosed
-from aiormq.abc import AbstractChannel, ExceptionType
+from aiormq.abc import AbstractChannel, ExceptionType, TimeoutType
 from aiormq.connection import SSLContextProvider, TransportFactory
 from aiormq.exceptions import AMQPConnectionError
+from pamqp.header import ContentHeader
 from yarl import URL
 
 from worker.deadlines import Deadlines
+from worker.failure import describe
 from worker.frames import (
     A_HEARTBEAT,
     ACK,
     BODY,
+    CLOSE,
     DELIVER,
     FRAME,
+    GET_OK,
     HEADER,
     JSON,
     METHOD,
@@ -32,7 +36,10 @@ from worker.frames import (
     OVERHEAD,
     RETURN,
     Properties,
+    bare_header_frame,
+    get_ok_frame,
     publish_frames,
+    read_close,
     read_confirm,
     read_outline,
     read_properties,
@@ -70,6 +77,10 @@ class Returned(Exception):
 
 class Refused(Exception):
     """The broker did not take it (`basic.nack`)."""
+
+
+class ClosedByBroker(Exception):
+    """The broker closed the connection while it was being opened. The text is its code and words."""
 
 
 class Lost(Exception):
@@ -150,13 +161,16 @@ class ChannelTap:
         for tag in list(self._unconfirmed):
             self._settle(tag, Lost())
 
-    def take(self, kind: int, data: bytes, position: int, size: int) -> bool:
-        """Take in a frame, if it is a message's or a confirm."""
+    def take(self, kind: int, data: bytes, position: int, size: int) -> bytes | None:
+        """Accept a frame, if it is a message's or a confirm; what the client library gets in its place.
+
+        None if it gets the frame as it is.
+        """
         if kind == METHOD:
             return self._take_method(data, position)
         content = self._content
         if content is None:
-            return False
+            return self._readable(data, position, size) if kind == HEADER else None
         if kind == HEADER:
             content.properties = read_properties(data, position, size)
             content.missing = content.properties.size
@@ -166,15 +180,24 @@ class ChannelTap:
         if content.missing <= 0 and content.properties is not None:
             self._content = None
             self._finish(content, content.properties)
-        return True
+        return b""
 
-    def _take_method(self, data: bytes, position: int) -> bool:
+    def _readable(self, data: bytes, position: int, size: int) -> bytes | None:
+        """The header of a message that the client library asked for, if it could not read this one."""
+        try:
+            ContentHeader().unmarshal(data[position : position + size])
+        except Exception:
+            # Its codec raises whatever comes of a value that it did not expect.
+            return bare_header_frame(self._number, read_properties(data, position, size).size)
+        return None
+
+    def _take_method(self, data: bytes, position: int) -> bytes | None:
         method = data[position : position + 4]
         if method == DELIVER:
             consumer_tag, tag, redelivered = read_outline(data, position)
             consumer = self._consumers.get(consumer_tag)
             if consumer is None:
-                return False
+                return None
             self._content = _Content(consumer, tag, redelivered)
         elif method == ACK:
             self._confirm(*read_confirm(data, position), None)
@@ -182,13 +205,15 @@ class ChannelTap:
             self._confirm(*read_confirm(data, position), Refused())
         elif method == RETURN:
             self._content = _Content(None, 0, False)
+        elif method == GET_OK:
+            return get_ok_frame(self._number, data, position)
         else:
-            return False
-        return True
+            return None
+        return b""
 
     def _finish(self, content: _Content, properties: Properties) -> None:
         if content.consumer is None:
-            self._settle(int(properties.message_id.rpartition(".")[2]), Returned())
+            self._returned(properties.message_id)
             return
         body = content.pieces[0] if len(content.pieces) == 1 else b"".join(content.pieces)
         content.consumer(
@@ -201,6 +226,14 @@ class ChannelTap:
                 properties.message_id,
             )
         )
+
+    def _returned(self, message_id: str) -> None:
+        """If it is not known which it is, it may be any: none counts as confirmed."""
+        prefix, _, number = message_id.rpartition(".")
+        if prefix == self._prefix and number.isdecimal():
+            self._settle(int(number), Returned())
+        else:
+            self.close()
 
     def _confirm(self, tag: int, is_multiple: bool, error: Exception | None) -> None:
         if not is_multiple:
@@ -230,6 +263,7 @@ class TappedReader(asyncio.StreamReader):
         self._taps: dict[int, ChannelTap] = {}
         self._begun = b""
         self._told_at = 0.0
+        self.closed_with: str | None = None
 
     def tap(self, channel: int, tap: ChannelTap) -> None:
         self._taps[channel] = tap
@@ -250,14 +284,27 @@ class TappedReader(asyncio.StreamReader):
             if end > length:
                 break
             tap = self._taps.get(channel)
-            if tap is not None and tap.take(kind, data, position + FRAME.size, size):
-                self._pass_on(data[passed:position])
-                passed = end
+            if tap is not None:
+                instead = tap.take(kind, data, position + FRAME.size, size)
+                if instead is not None:
+                    self._pass_on(data[passed:position])
+                    self._pass_on(instead)
+                    passed = end
+            elif kind == METHOD and data.startswith(CLOSE, position + FRAME.size):
+                self.closed_with = read_close(data, position + FRAME.size)
             position = end
         self._pass_on(data[passed:position])
         self._begun = data[position:]
         if passed:
             self._say_it_lives()
+
+    def set_exception(self, exc: BaseException) -> None:
+        """Called when the connection is lost; the client library knows the errors of sockets alone."""
+        if not isinstance(exc, OSError):
+            error = ConnectionError(describe(exc))
+            error.__cause__ = exc
+            exc = error
+        super().set_exception(exc)
 
     def _pass_on(self, data: bytes) -> None:
         if data:
@@ -305,6 +352,11 @@ class TappedTransport(TransportFactory):
         channel.closing.add_done_callback(lambda _: self._untap(channel.number, tap))
         return tap
 
+    @property
+    def closed_with(self) -> str | None:
+        """Code and words with which the broker closed the connection, if it did."""
+        return None if self._reader is None else self._reader.closed_with
+
     def abort(self) -> None:
         """Let go of the socket, whatever has not been sent yet."""
         if self._writer is not None:
@@ -323,6 +375,15 @@ class TappedConnection(aio_pika.Connection):
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # handed through as they come
         self.tapped = TappedTransport()
         self.kwargs["transport_factory"] = self.tapped
+
+    async def connect(self, timeout: TimeoutType = None) -> None:  # noqa: ASYNC109  # as the library has it
+        """Raises as the library does, and ClosedByBroker, where the library only finds a frame unexpected."""
+        try:
+            await super().connect(timeout)
+        except Exception as error:
+            if self.tapped.closed_with is None:
+                raise
+            raise ClosedByBroker(self.tapped.closed_with) from error
 
     async def close(self, exc: ExceptionType | None = ConnectionClosed) -> None:
         """Say goodbye for as long as it takes or `CLOSE_TIMEOUT_SECONDS`, and let go; never raises.

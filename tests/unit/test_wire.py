@@ -1,7 +1,10 @@
 """Messages past the client library, held against the client library's own codec."""
 
 import asyncio
+import struct
 from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +16,7 @@ from pamqp.body import ContentBody
 from pamqp.commands import Basic, Connection
 from pamqp.header import ContentHeader
 
-from worker.frames import Properties, publish_frames, read_properties
+from worker.frames import A_HEARTBEAT, LARGEST_PROPERTIES, Properties, publish_frames, read_properties
 from worker.wire import ChannelTap, Delivery, Lost, Refused, Returned, TappedReader
 
 CHANNEL = 3
@@ -28,7 +31,13 @@ anybodys_headers = st.dictionaries(
     | st.integers(min_value=-(2**31), max_value=2**31)
     | st.booleans()
     | st.none()
-    | st.lists(st.dictionaries(short_text, short_text, max_size=3), max_size=3),
+    | st.floats(allow_nan=False, width=32)
+    | st.decimals(min_value=0, max_value=10**6, places=2).map(lambda number: number.normalize() + 0)
+    | st.datetimes(datetime(1971, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)).map(
+        lambda instant: instant.replace(microsecond=0)
+    )
+    | st.lists(st.dictionaries(short_text, short_text, max_size=3), max_size=3)
+    | st.recursive(st.booleans(), lambda inner: st.dictionaries(short_text, inner, max_size=2), max_leaves=3),
     max_size=12,
 )
 
@@ -211,3 +220,155 @@ async def test_a_publish_that_waits_too_long_says_so_and_its_late_confirm_is_not
         await hasty
     reader.feed_data(from_broker(Basic.Ack(delivery_tag=2, multiple=True)))
     await patient
+
+
+def header_frame(flags: int, properties: bytes, body_size: int) -> bytes:
+    """A content header as no codec of ours would write it."""
+    payload = struct.pack(">HHQH", 60, 0, body_size, flags) + properties
+    return struct.pack(">BHI", 2, CHANNEL, len(payload)) + payload + b"\xce"
+
+
+def delivered_oddly(header: bytes, body: bytes, tag: int = 1) -> bytes:
+    method = Basic.Deliver(consumer_tag="orders.1", delivery_tag=tag, redelivered=False, routing_key="r")
+    return pamqp.frame.marshal(method, CHANNEL) + header + pamqp.frame.marshal(ContentBody(body), CHANNEL)
+
+
+def table(*fields: bytes) -> bytes:
+    content = b"".join(fields)
+    return struct.pack(">I", len(content)) + content
+
+
+def field(name: bytes, value: bytes) -> bytes:
+    return bytes((len(name),)) + name + value
+
+
+HEADERS, TIMESTAMP, TYPE, MESSAGE_ID = 1 << 13, 1 << 6, 1 << 5, 1 << 7
+OURS = field(b"x-attempt", b"l" + struct.pack(">q", 3))
+
+
+@given(
+    st.integers(min_value=0, max_value=0xFFFF),
+    st.binary(max_size=80)
+    | st.lists(
+        st.sampled_from(
+            [
+                b"F",
+                b"A",
+                b"S",
+                b"T",
+                b"D",
+                b"x",
+                b"l",
+                b"V",
+                b"\xff",
+                table(),
+                table(OURS),
+                b"\x00\x00\x00\x05",
+            ]
+        ),
+        max_size=30,
+    ).map(b"".join),
+    st.binary(min_size=1, max_size=50),
+    st.lists(st.integers(min_value=0), max_size=5),
+)
+def test_no_properties_whatever_bytes_they_are_keep_a_message_or_the_next_one_from_its_consumer(
+    flags: int, properties: bytes, body: bytes, cuts: list[int]
+) -> None:
+    async def play() -> None:
+        got: list[Delivery] = []
+        reader, _, _ = tapped(got.append)
+        data = delivered_oddly(header_frame(flags, properties, len(body)), body)
+        await read(reader, data + delivered(2, b"next", {"x-attempt": 1}), cuts)
+
+        assert [(delivery.tag, delivery.body) for delivery in got] == [(1, body), (2, b"next")]
+        assert got[1].headers == {"x-attempt": 1}
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize(
+    ("flags", "properties", "headers"),
+    [
+        (HEADERS | TIMESTAMP, table(OURS) + struct.pack(">Q", 1772355600000000), {"x-attempt": 3}),
+        (HEADERS | TIMESTAMP, table(OURS) + b"\xff" * 8, {"x-attempt": 3}),
+        (HEADERS | MESSAGE_ID | TYPE, table(OURS) + b"\x01\xff\x01\xff", {"x-attempt": 3}),
+        (
+            HEADERS,
+            table(OURS, field(b"t", b"T" + struct.pack(">Q", 2**63))),
+            {"x-attempt": 3, "t": "9223372036854775808"},
+        ),
+        (HEADERS, table(OURS, field(b"\xff", b"S\x00\x00\x00\x01\xff")), {"x-attempt": 3, "": "\ufffd"}),
+        (
+            HEADERS,
+            table(OURS, field(b"d", b"D\xff\xff\xff\xff\xff")),
+            {"x-attempt": 3, "d": Decimal("4294967295E-255")},
+        ),
+        (HEADERS, table(OURS, field(b"odd", b"?")), {}),
+        (HEADERS, table(OURS)[:-1], {}),
+        (
+            HEADERS,
+            table(
+                OURS, field(b"a", b"S" + struct.pack(">I", LARGEST_PROPERTIES)) + b"a" * LARGEST_PROPERTIES
+            ),
+            {},
+        ),
+        (HEADERS | 0b10, table(OURS), {}),
+    ],
+    ids=lambda value: None,
+)
+def test_what_can_be_read_beside_odd_properties_is_read_and_else_there_are_no_headers(
+    flags: int, properties: bytes, headers: dict[str, object]
+) -> None:
+    payload = header_frame(flags, properties, 5)[7:-1]
+
+    assert read_properties(payload, 0, len(payload)) == Properties(5, "", "", headers)
+
+
+def test_headers_nested_too_deeply_are_no_headers() -> None:
+    value = b"F" + table()
+    for _ in range(2000):
+        value = b"F" + table(field(b"", value))
+    payload = header_frame(HEADERS, table(OURS, field(b"deep", value)), 5)[7:-1]
+
+    assert read_properties(payload, 0, len(payload)).headers == {}
+
+
+@given(st.binary(max_size=255))
+def test_a_type_that_was_read_can_be_published_again(message_type: bytes) -> None:
+    payload = header_frame(TYPE, bytes((len(message_type),)) + message_type, 0)[7:-1]
+    read_type = read_properties(payload, 0, len(payload)).type
+
+    assert publish_frames(CHANNEL, "e", "r", Properties(0, "m", read_type, {}), b"", 1000)
+
+
+async def test_the_client_library_gets_what_it_asked_for_without_properties_that_it_cannot_read() -> None:
+    reader, _, _ = tapped(lambda _: None)
+    method = from_broker(
+        Basic.GetOk(delivery_tag=1, redelivered=True, exchange="e", routing_key="abc", message_count=0)
+    ).replace(b"abc", b"\xff\xfe\xfd")
+    header = header_frame(TIMESTAMP | TYPE, b"\xff" * 8 + b"\x01\xff", 2)
+    passed = await read(reader, method + header + from_broker(ContentBody(b"{}")), [])
+    ok, bare, body = frames_of(passed.replace(A_HEARTBEAT, b""))
+
+    assert (ok.delivery_tag, ok.redelivered) == (1, True)
+    assert (bare.body_size, bare.properties.headers, body.value) == (2, None, b"{}")
+
+
+async def test_a_return_that_cannot_be_read_leaves_no_publish_confirmed() -> None:
+    """The broker confirms what it returned, too: which of them it was is not known."""
+    reader, tap, _ = tapped(lambda _: None)
+    confirms = [publish(tap) for _ in range(2)]
+    returned = Basic.Return(reply_code=312, reply_text="NO_ROUTE", exchange="e", routing_key="r")
+    reader.feed_data(from_broker(returned) + header_frame(MESSAGE_ID, b"\x03a.x", 2))
+    reader.feed_data(from_broker(ContentBody(b"{}")) + from_broker(Basic.Ack(delivery_tag=2, multiple=True)))
+    outcomes = await asyncio.gather(*confirms, return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [Lost, Lost]
+
+
+async def test_whatever_ended_a_connection_the_client_library_finds_it_lost() -> None:
+    reader, _, _ = tapped(lambda _: None)
+    reader.set_exception(OverflowError("a bug"))
+
+    with pytest.raises(ConnectionError, match="OverflowError"):
+        await reader.readexactly(1)

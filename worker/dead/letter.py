@@ -227,4 +227,7 @@ def _attempts(headers: Mapping[str, object]) -> int:
 
 
 def _json(headers: Mapping[str, object]) -> str:
-    return orjson.dumps(dict(headers), default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    try:
+        return orjson.dumps(dict(headers), default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except orjson.JSONEncodeError:
+        return "{}"
