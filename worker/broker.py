@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from time import monotonic
 
 import aio_pika
 import structlog
@@ -14,7 +15,7 @@ from yarl import URL
 
 from worker.channel import BrokerUnavailable, Channel, QueueDepth, TopologyMismatch, missing, translating
 from worker.failure import describe
-from worker.patience import Stopped, patiently
+from worker.patience import Stopped, patiently, pause
 from worker.topology import Exchange, Queue
 from worker.wire import TappedConnection
 
@@ -25,6 +26,11 @@ CONNECT_TIMEOUT_SECONDS = 5
 
 # A queue without a leader answers nothing.
 DEPTH_TIMEOUT_SECONDS = 5
+
+# What ends sooner may end so each time: then the next one waits.
+SHORT_SESSION_SECONDS = 5.0
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -128,8 +134,15 @@ class Link:
         return (await self.depths([queue]))[queue]
 
 
-async def keep_connected(name: str, session: Callable[[], Awaitable[None]], stopping: asyncio.Event) -> None:
-    """Run a session until we stop: again at once when it ends, with growing pauses while it fails.
+async def keep_connected(
+    name: str,
+    session: Callable[[], Awaitable[None]],
+    stopping: asyncio.Event,
+    on_trouble: Callable[[str], None] | None = None,
+) -> None:
+    """Run a session until we stop: again when it ends, with growing pauses while it fails or ends early.
+
+    `on_trouble` is told why there is no session.
 
     Raises:
         TopologyMismatch: And whatever else is not BrokerUnavailable.
@@ -137,7 +150,24 @@ async def keep_connected(name: str, session: Callable[[], Awaitable[None]], stop
 
     def say(reason: str) -> None:
         log.warning("broker.unavailable", connection=name, reason=reason)
+        if on_trouble is not None:
+            on_trouble(reason)
 
+    next_pause = FIRST_PAUSE_SECONDS
     while not stopping.is_set():
+        began = monotonic()
         with suppress(Stopped):
-            await patiently(session, BrokerUnavailable, stopping, longest_pause=2, say=say)
+            await patiently(
+                session, BrokerUnavailable, stopping, longest_pause=LONGEST_PAUSE_SECONDS, say=say
+            )
+        lasted = monotonic() - began
+        if stopping.is_set():
+            return
+        if lasted >= SHORT_SESSION_SECONDS:
+            next_pause = FIRST_PAUSE_SECONDS
+            continue
+        log.warning("session.ended_early", connection=name, seconds=round(lasted, 2), pause=next_pause)
+        if on_trouble is not None:
+            on_trouble("its last session ended early")
+        await pause(next_pause, stopping)
+        next_pause = min(2 * next_pause, LONGEST_PAUSE_SECONDS)

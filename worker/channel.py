@@ -9,22 +9,22 @@ from uuid import uuid4
 from aiormq import Channel as UnderlyingChannel
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import (
-    AMQPError,
+    AMQPConnectionError,
     AuthenticationError,
     ChannelAccessRefused,
-    ChannelInvalidStateError,
+    ChannelClosed,
     ChannelLockedResource,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
+    ConnectionClosed,
     ConnectionNotAllowed,
-    ProbableAuthenticationError,
 )
 from pamqp.commands import Basic
 
 from worker.failure import describe, refused_certificate
 from worker.frames import JSON
 from worker.topology import PROBE, Binding, Exchange, Queue, Topology
-from worker.wire import ChannelTap, Delivery, Lost, Refused, Returned
+from worker.wire import ChannelTap, ClosedByBroker, Delivery, Returned
 
 # Far more than a terminal shows in the time of an ack.
 LISTEN_PREFETCH = 200
@@ -43,29 +43,77 @@ class TopologyMismatch(Exception):
 
 
 class BrokerRefused(BrokerUnavailable):
-    """The broker does not know us, or does not allow us something. The text says what."""
+    """The broker does not know us, or does not allow us something. `said` is what it answered."""
 
-
-_REFUSALS = (
-    AuthenticationError,
-    ProbableAuthenticationError,
-    ConnectionNotAllowed,
-    ChannelAccessRefused,
-)
-_FAILURES = (AMQPError, ChannelInvalidStateError, Lost, Refused, OSError, TimeoutError)
+    def __init__(self, said: str, remedy: str) -> None:
+        super().__init__(f"{said}: {remedy}")
+        self.said = said
+        self.remedy = remedy
 
 
 @contextmanager
 def translating() -> Iterator[None]:
-    """Raise what the client library raises as one of ours."""
+    """Raise what the client library raises as one of ours.
+
+    When its reader ends, the library raises whatever ended it, from whatever waits.
+    """
     try:
         yield
+    except (BrokerUnavailable, TopologyMismatch):
+        raise
     except Returned as error:
         raise Unroutable from error
-    except _REFUSALS as error:
-        raise BrokerRefused(str(error)) from error
-    except _FAILURES as error:
-        raise BrokerUnavailable(refused_certificate(error) or describe(error)) from error
+    except ClosedByBroker as error:
+        raise refused_connection(str(error)) from error
+    except AuthenticationError as error:
+        raise BrokerRefused(
+            "it does not offer the authentication mechanism PLAIN", "enable it (auth_mechanisms)"
+        ) from error
+    except (ConnectionNotAllowed, ChannelAccessRefused) as error:
+        remedy = "`stockhook grants rabbitmq` prints the permissions that each user needs"
+        raise BrokerRefused(inert(str(error)), remedy) from error
+    except (ConnectionClosed, ChannelClosed) as error:
+        raise BrokerUnavailable(inert(" ".join(map(str, error.args)))) from error
+    except TimeoutError as error:
+        raise BrokerUnavailable("no answer in time") from error
+    except Exception as error:
+        raise BrokerUnavailable(
+            refused_certificate(error) or _unreachable(error) or describe(error)
+        ) from error
+
+
+def refused_connection(said: str) -> BrokerUnavailable:
+    """What to raise when the broker closes a connection that is being opened, by its code and words."""
+    said = inert(said)
+    words = said.lower()
+    if "limit" in words:
+        return BrokerUnavailable(
+            f"{said}: close connections, or raise the limit (`rabbitmqctl set_vhost_limits`)"
+        )
+    if "vhost" in words and "down" in words:
+        return BrokerUnavailable(f"{said}: start it (`rabbitmqctl restart_vhost`)")
+    if said.startswith("403"):
+        return BrokerRefused(said, "correct user or password in STOCKHOOK_AMQP_URL, or create the user")
+    if "vhost" in words and "not found" in words:
+        remedy = "correct the virtual host at the end of STOCKHOOK_AMQP_URL, or create it"
+        return BrokerRefused(said, f"{remedy} (`rabbitmqctl add_vhost`)")
+    if "vhost" in words and "refused" in words:
+        remedy = "give the user permissions there: `stockhook grants rabbitmq` prints the commands"
+        return BrokerRefused(said, remedy)
+    if said.startswith("530"):
+        return BrokerRefused(said, "see the broker's log")
+    return BrokerUnavailable(f"{said}: see the broker's log")
+
+
+def inert(said: str) -> str:
+    """What a broker says, bounded, without control characters."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in said[:300])
+
+
+def _unreachable(error: Exception) -> str | None:
+    """Why there is no connection, in the system's words: `Connect call failed ('127.0.0.1', 5672)`."""
+    cause = error.__cause__ if isinstance(error, AMQPConnectionError) else error
+    return inert(cause.strerror or type(cause).__name__) if isinstance(cause, OSError) else None
 
 
 @contextmanager
@@ -111,8 +159,9 @@ class Channel:
             Unroutable
             BrokerUnavailable: Unknown outcome: publish again, under the same event id.
         """
+        confirm = self._publish(message, deadline, mandatory=True)
         with translating():
-            await self._publish(message, deadline, mandatory=True)
+            await confirm
 
     async def tell(self, messages: Sequence[Message], deadline: float) -> None:
         """Publish several to whoever is bound, which may be nobody, and wait for all confirms.
@@ -120,13 +169,14 @@ class Channel:
         Raises:
             BrokerUnavailable: Some may have arrived.
         """
+        confirms = [self._publish(message, deadline, mandatory=False) for message in messages]
         with translating():
-            await asyncio.gather(*(self._publish(message, deadline, mandatory=False) for message in messages))
+            await asyncio.gather(*confirms)
 
     def _publish(self, message: Message, deadline: float, *, mandatory: bool) -> asyncio.Future[None]:
-        """Its confirm. Raises: Lost."""
+        """Its confirm. Raises: BrokerUnavailable; ValueError, for what no frame can hold."""
         if self._channel.is_closed:
-            raise Lost
+            raise BrokerUnavailable("not connected")
         return self._tap.publish(
             message.exchange,
             message.routing_key,

@@ -40,6 +40,7 @@ from worker.broker import Broker, keep_connected
 from worker.channel import BrokerUnavailable, Channel, Message, Unroutable
 from worker.crash import crash_point
 from worker.database import Database, DatabaseUnavailable, blameless
+from worker.failure import describe
 from worker.patience import LastedTooLong, Stopped, patiently, pause
 from worker.publisher import Publisher, publish_at_last
 from worker.settings import Settings
@@ -82,13 +83,16 @@ class Consumer:
     async def run(self) -> None:
         """Consume until we stop, whatever happens to broker and database meanwhile."""
         self._measure()
-        await keep_connected(self.family.name, self._session, self.stopping)
+        await keep_connected(self.family.name, self._session, self.stopping, self._note_trouble)
 
     async def check(self) -> str | None:
         """What keeps this family from working, if anything does."""
         if self._breaker.is_open:
             return "everything fails: trying one event at a time"
         return self._trouble
+
+    def _note_trouble(self, reason: str) -> None:
+        self._trouble = f"not connected: {reason}"
 
     @property
     def is_behind(self) -> bool:
@@ -131,13 +135,15 @@ class Consumer:
 
     def _arrived(self, delivery: Delivery) -> Arrived:
         """Never raises: it is called by the event loop, where an error would be nobody's."""
-        if delivery.redelivered:
-            return Suspect(delivery)
+        return Suspect(delivery) if delivery.redelivered else self._decode(delivery)
+
+    def _decode(self, delivery: Delivery) -> Decoded | Undecodable:
+        """Never raises: what cannot even be read in the ways foreseen is no event, and ends no process."""
         try:
             return decode(self.family, delivery)
-        except Exception:
+        except Exception as error:
             log.exception("delivery.unreadable", family=self.family.name)
-            return Suspect(delivery)
+            return Undecodable(delivery, f"unreadable: {describe(error)}")
 
     async def _subscribe(self, channel: Channel, window: Window) -> bool:
         """Have deliveries put into the window; say whether one at a time."""
@@ -237,7 +243,7 @@ class Consumer:
         )
         if tries > suspects.TRIES:
             return Undecodable(delivery, f"ended its consumer {suspects.TRIES} times when handled alone")
-        return decode(self.family, delivery)
+        return self._decode(delivery)
 
     async def _handle_when_possible(self, items: Sequence[Item]) -> Report:
         """Raises BatchFailed, and as `_patiently` does."""
@@ -283,7 +289,7 @@ class Consumer:
         await channel.cancel_consumers()
         held = [*self._in_hand, *window.take_all()]
         copies = [same_again(self.family.name, item.delivery) for item in held]
-        await asyncio.gather(*map(self.publisher.publish, copies))
+        await asyncio.gather(*(publish_at_last(self.publisher, copy, self.stopping) for copy in copies))
         await channel.ack_up_to(held[-1].delivery.tag)
         log.warning("family.gave_back", family=self.family.name, deliveries=len(held))
 

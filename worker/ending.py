@@ -4,7 +4,7 @@ from typing import NoReturn
 
 import asyncpg
 
-from worker.channel import BrokerUnavailable, TopologyMismatch
+from worker.channel import BrokerRefused, BrokerUnavailable, TopologyMismatch
 from worker.database import DatabaseUnavailable, TransactionConflict
 from worker.failure import describe
 from worker.ingest.spool import SpoolTaken
@@ -20,6 +20,8 @@ def end(error: Exception) -> NoReturn:
     match error:
         case BadSettings() | DatabaseBehind() | TopologyMismatch() | CannotListen():
             fail(MISCONFIGURED, str(error))
+        case BrokerRefused():
+            fail(MISCONFIGURED, f"the broker refused: {error}")
         case BrokerUnavailable():
             fail(UNAVAILABLE, f"cannot reach the broker ({error}): see STOCKHOOK_AMQP_URL")
         case DatabaseUnavailable():

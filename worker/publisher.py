@@ -38,10 +38,11 @@ class Publisher:
     _doubted: asyncio.Event = field(default_factory=asyncio.Event)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _task: asyncio.Task[None] | None = None
+    _trouble: str = "no session yet"
 
     async def __aenter__(self) -> Self:
         metrics.PUBLISHER_READY.set_function(lambda: self.is_ready)
-        connecting = keep_connected("publisher", self._session, self._stopping)
+        connecting = keep_connected("publisher", self._session, self._stopping, self._note_trouble)
         self._task = asyncio.create_task(connecting, name="publisher")
         return self
 
@@ -58,7 +59,11 @@ class Publisher:
 
     async def check(self) -> str | None:
         """What keeps us from publishing, if anything does."""
-        return None if self.is_ready else "the broker is away, or confirms nothing"
+        return self.trouble
+
+    @property
+    def trouble(self) -> str | None:
+        return None if self.is_ready else f"not connected: {self._trouble}"
 
     async def wait_ready(self) -> None:
         """Return once connected, with the topology declared.
@@ -103,6 +108,9 @@ class Publisher:
                 self._doubted.set()
             raise
 
+    def _note_trouble(self, reason: str) -> None:
+        self._trouble = reason
+
     async def _session(self) -> None:
         async with self.broker.connection() as link:
             channel = await link.channel()
@@ -115,6 +123,7 @@ class Publisher:
             log.info("publisher.connected")
             try:
                 await keep_watch(channel, self._doubted, PROBE_SECONDS, channel.takes_messages)
+                self._trouble = "the broker is away, or confirms nothing"
                 log.warning("publisher.lost", unconfirmed=self._doubted.is_set())
             finally:
                 self._channel = None

@@ -113,6 +113,7 @@ async def test_every_process_answers_on_its_ops_port(stack: Stack) -> None:
         "status": "ready",
         "checks": {"intake": "ok"},
         "publishing": True,
+        "broker": "ok",
         "spool": {"events": 0, "bytes": 0, "oldest_seconds": None},
     }
     assert (await stack.ops(run.ops_port, "/livez")).json() == {"status": "alive"}

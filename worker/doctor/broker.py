@@ -184,6 +184,8 @@ async def reached(settings: Settings) -> tuple[list[Finding], bool]:
         async with asyncio.timeout(120):
             async for finding in check_broker(settings):
                 found.append(finding)
+    except BrokerRefused as refused:
+        return [*found, error("broker", f"it refused: {refused.said}", refused.remedy)], False
     except (BrokerUnavailable, TimeoutError) as unavailable:
         words = str(unavailable) or "no answer in time"
         return [*found, error("broker", f"cannot be reached ({words})", "see STOCKHOOK_AMQP_URL")], False

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 
 import structlog
@@ -65,8 +66,12 @@ async def _serve(settings: Settings) -> None:
         storage.measure()
         metrics.begin_ingest(Provider)
         checks = {"intake": storage.check}
+
+        def look() -> Mapping[str, object]:
+            return {**storage.look(), "broker": publisher.trouble or "ok"}
+
         await stack.enter_async_context(
-            serve_ops(settings.ops_host, settings.ops_port, checks, metrics.INGEST, storage.look)
+            serve_ops(settings.ops_host, settings.ops_port, checks, metrics.INGEST, look)
         )
         await stack.enter_async_context(hang_watch())
         with suppress(TimeoutError):
