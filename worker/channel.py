@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -384,7 +384,8 @@ class Channel:
             await self._channel.queue_purge(queue)
 
     async def close(self) -> None:
-        with translating():
+        """What is unacknowledged comes again, and counts as delivered once more."""
+        with suppress(BrokerUnavailable), translating():
             await self._channel.close()
 
 

@@ -289,7 +289,9 @@ class Consumer:
         await channel.cancel_consumers()
         held = [*self._in_hand, *window.take_all()]
         copies = [same_again(self.family.name, item.delivery) for item in held]
-        await asyncio.gather(*(publish_at_last(self.publisher, copy, self.stopping) for copy in copies))
+        await asyncio.gather(
+            *(publish_at_last(self.publisher, copy, self.stopping, channel) for copy in copies)
+        )
         await channel.ack_up_to(held[-1].delivery.tag)
         log.warning("family.gave_back", family=self.family.name, deliveries=len(held))
 
@@ -301,7 +303,7 @@ class Consumer:
             for item, outcome in zip(items, report.outcomes, strict=True)
         ]
         if any(copies):
-            await self._send_on(items, copies)
+            await self._send_on(channel, items, copies)
         for item in items:
             if item.delivery.redelivered:
                 await self._clear_suspect(item.delivery)
@@ -311,7 +313,9 @@ class Consumer:
         self._count(report)
         self._say(items, report, monotonic() - began)
 
-    async def _send_on(self, items: Sequence[Item], copies: Sequence[Message | None]) -> None:
+    async def _send_on(
+        self, channel: Channel, items: Sequence[Item], copies: Sequence[Message | None]
+    ) -> None:
         """Publish the copies, then record where they went."""
         for item, copy in zip(items, copies, strict=True):
             if copy is not None:
@@ -324,13 +328,15 @@ class Consumer:
                     to=copy.routing_key,
                     reason=copy.headers["x-reason"],
                 )
-        await asyncio.gather(*(self._publish_when_possible(copy) for copy in copies if copy is not None))
+        await asyncio.gather(
+            *(self._publish_when_possible(channel, copy) for copy in copies if copy is not None)
+        )
         crash_point("retry_published")
         await self._patiently(lambda: blameless(record_failures(self.family, self.database, items, copies)))
 
-    async def _publish_when_possible(self, copy: Message) -> None:
+    async def _publish_when_possible(self, channel: Channel, copy: Message) -> None:
         """Publish until confirmed; a copy too many is harmless, since the event log dedupes."""
-        await publish_at_last(self.publisher, copy, self.stopping)
+        await publish_at_last(self.publisher, copy, self.stopping, channel)
         if copy.routing_key == dead_queue(self.family.name):
             metrics.DEAD.labels(self.family.name).inc()
         else:

@@ -10,9 +10,9 @@ import structlog
 from worker import metrics
 from worker.broker import Broker, keep_connected
 from worker.channel import BrokerUnavailable, Channel, Message, Unroutable
-from worker.patience import patiently
+from worker.patience import LastedTooLong, patiently
 from worker.topology import Topology
-from worker.watch import LONGEST_HOLD_SECONDS, keep_watch
+from worker.watch import LONGEST_UNCONFIRMED_SECONDS, keep_watch
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +64,11 @@ class Publisher:
     @property
     def trouble(self) -> str | None:
         return None if self.is_ready else f"not connected: {self._trouble}"
+
+    async def must_be_ready(self) -> None:
+        """Raises: BrokerUnavailable."""
+        if not self.is_ready:
+            raise BrokerUnavailable("not connected")
 
     async def wait_ready(self) -> None:
         """Return once connected, with the topology declared.
@@ -130,19 +135,30 @@ class Publisher:
                 self._ready.clear()
 
 
-async def publish_at_last(publisher: Publisher, message: Message, stopping: asyncio.Event) -> None:
-    """Publish until it is confirmed, for as long as a delivery may be held meanwhile.
+async def publish_at_last(
+    publisher: Publisher, message: Message, stopping: asyncio.Event, holding: Channel
+) -> None:
+    """Publish until it is confirmed. `holding` has the delivery whose copy this is, unacknowledged meanwhile.
 
-    Where the outcome of an attempt was unknown there may be a copy too many.
+    To let go of it counts towards the broker's delivery limit. So that happens only before the broker's
+    consumer timeout, and then nothing is consumed until the broker confirms again: however long an outage
+    is, it counts once. Where the outcome of an attempt was unknown there may be a copy too many.
 
     Raises:
         Stopped
-        LastedTooLong
+        BrokerUnavailable: The delivery was let go of.
     """
-    await patiently(
-        lambda: publisher.publish(message),
-        (BrokerUnavailable, Unroutable),
-        stopping,
-        longest_pause=5,
-        at_most=LONGEST_HOLD_SECONDS,
-    )
+    try:
+        await patiently(
+            lambda: publisher.publish(message),
+            (BrokerUnavailable, Unroutable),
+            stopping,
+            longest_pause=5,
+            at_most=LONGEST_UNCONFIRMED_SECONDS,
+            say=lambda reason: log.warning("publish.repeated", to=message.routing_key, reason=reason),
+        )
+    except LastedTooLong as error:
+        log.warning("deliveries.let_go", to=message.routing_key)
+        await holding.close()
+        await patiently(publisher.must_be_ready, BrokerUnavailable, stopping, longest_pause=5)
+        raise BrokerUnavailable("it confirmed nothing for too long") from error

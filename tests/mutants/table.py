@@ -32,8 +32,8 @@ TABLE = (
     Mutant(
         "retry without confirm",
         "worker/publisher.py",
-        "        (BrokerUnavailable, Unroutable),\n        stopping,\n",
-        "        ZeroDivisionError,\n        stopping,\n",
+        "            (BrokerUnavailable, Unroutable),\n            stopping,\n",
+        "            ZeroDivisionError,\n            stopping,\n",
         "tests/unit/test_settling.py",
     ),
     Mutant(
@@ -217,5 +217,19 @@ TABLE = (
         "",
         "tests/integration/test_schema_changes.py::"
         "test_columns_that_are_added_meanwhile_cost_no_attempt[buybacks]",
+    ),
+    Mutant(
+        "properties that cannot be read end the connection",
+        "worker/frames.py",
+        "with suppress(ValueError, IndexError, struct_error):",
+        "with suppress(ZeroDivisionError):",
+        "tests/unit/test_wire.py",
+    ),
+    Mutant(
+        "what is held while the broker confirms nothing is let go",
+        "worker/publisher.py",
+        "at_most=LONGEST_UNCONFIRMED_SECONDS",
+        "at_most=0.0",
+        "tests/unit/test_holding.py",
     ),
 )

@@ -31,6 +31,7 @@ from worker.retry import Exhausted, Retry, after_failure
 from worker.settings import Settings
 from worker.topology import (
     ACTIONS,
+    QUARANTINE,
     RETURN,
     actions_topology,
     dead_queue,
@@ -52,6 +53,8 @@ PREFETCH = 8
 PERFORM_SECONDS = 300.0
 
 REASON_LIMIT = 1000
+
+NOBODYS = UUID(int=0)
 
 
 @dataclass(slots=True)
@@ -151,7 +154,7 @@ class Performer:
                 await asyncio.wait([before])
             try:
                 await work()
-            except (BrokerUnavailable, Unroutable, Stopped, LastedTooLong):
+            except (BrokerUnavailable, Unroutable, Stopped):
                 # What is not acknowledged comes again, over the next connection.
                 arrived.put_nowait(None)
 
@@ -176,21 +179,39 @@ class Performer:
 
     async def _see_to(self, clients: Clients, action_id: UUID, channel: Channel, delivery: Delivery) -> None:
         """Perform it if it is still to be done; the ack is the last thing that happens to the delivery."""
+        if _is_foreign(delivery):
+            await self._quarantine(channel, delivery)
+            return
         try:
             copy = await self._patiently(lambda: self._perform(clients, action_id, delivery))
         except LastedTooLong:
             # Merely letting go of it would count towards the broker's delivery limit.
-            copy = _same_again(delivery)
+            copy = _same_again(delivery, family_queue(ACTIONS))
             log.warning("action.given_back", action_id=str(action_id))
         if copy is not None:
-            await publish_at_last(self.publisher, copy, self.stopping)
+            await publish_at_last(self.publisher, copy, self.stopping, channel)
         crash_point("action_settled")
         await channel.ack(delivery.tag)
 
     async def _note_dead(self, action_id: UUID, channel: Channel, delivery: Delivery) -> None:
+        if _is_foreign(delivery):
+            await self._quarantine(channel, delivery)
+            return
         # One of ours says why, and was written down before it was published.
         if "x-reason" not in delivery.headers:
-            await self._patiently(lambda: self._give_up(action_id))
+            try:
+                await self._patiently(lambda: self._give_up(action_id))
+            except LastedTooLong:
+                copy = _same_again(delivery, dead_queue(ACTIONS))
+                await publish_at_last(self.publisher, copy, self.stopping, channel)
+        await channel.ack(delivery.tag)
+
+    async def _quarantine(self, channel: Channel, delivery: Delivery) -> None:
+        """Of what is no action the table knows nothing: people are to see it, with its bytes."""
+        reason = "not an action: its x-action-id is missing or cannot be read"
+        copy = Message(QUARANTINE, "", delivery.type, {"x-reason": reason}, delivery.body)
+        await publish_at_last(self.publisher, copy, self.stopping, channel)
+        log.error("action.unreadable", to=QUARANTINE)
         await channel.ack(delivery.tag)
 
     async def _give_up(self, action_id: UUID) -> None:
@@ -321,12 +342,12 @@ def next_step(
     return Retry(next(enough, delays[-1]), step.attempt)
 
 
-def _same_again(delivery: Delivery) -> Message:
+def _same_again(delivery: Delivery, queue: str) -> Message:
     headers: dict[str, str | int] = {
         "x-action-id": str(delivery.headers.get("x-action-id", "")),
         "x-attempt": _attempt_of(delivery),
     }
-    return Message(RETURN, family_queue(ACTIONS), delivery.type, headers, delivery.body)
+    return Message(RETURN, queue, delivery.type, headers, delivery.body)
 
 
 def _copy(delivery: Delivery, queue: str, attempt: int, reason: str) -> Message:
@@ -343,12 +364,16 @@ def _action_id(delivery: Delivery) -> UUID:
     try:
         return UUID(str(delivery.headers.get("x-action-id")))
     except ValueError:
-        return UUID(int=0)
+        return NOBODYS
+
+
+def _is_foreign(delivery: Delivery) -> bool:
+    return _action_id(delivery) == NOBODYS
 
 
 def _attempt_of(delivery: Delivery) -> int:
     told = delivery.headers.get("x-attempt")
-    return told if isinstance(told, int) else 1
+    return told if isinstance(told, int) and told > 0 else 1
 
 
 def _words(error: ValidationError | CannotUnseal) -> str:

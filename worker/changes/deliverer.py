@@ -1,6 +1,7 @@
 """Delivers changes to one subscriber over HTTP: its own queue, its own ladder, its own breaker."""
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from worker.changes.target import Gone, NotDelivered, Target
 from worker.channel import BrokerUnavailable, Channel, Message, Unroutable
 from worker.crash import crash_point
 from worker.database import Database, DatabaseUnavailable, blameless
-from worker.patience import LastedTooLong, Stopped, patiently, pause
+from worker.patience import Stopped, patiently, pause
 from worker.publisher import Publisher, publish_at_last
 from worker.retry import Exhausted, Retry, after_failure
 from worker.settings import Settings
@@ -32,6 +33,13 @@ log = structlog.get_logger(__name__)
 
 # At a time: a slow endpoint holds up no more than these, and nobody else's.
 PREFETCH = 10
+
+# What the relay numbers changes with: id of the batch, place in it.
+_CHANGE_ID = re.compile(r"[0-9a-f-]{36}\.[0-9]{1,10}")
+
+
+class NoChange(NotDelivered):
+    """A message that the relay did not publish: nothing is posted."""
 
 
 @dataclass(slots=True)
@@ -78,7 +86,7 @@ class Deliverer:
             channel.on_cancelled(partial(arrived.put_nowait, None))
             await channel.consume(family_queue(lane), lane, PREFETCH, arrived.put_nowait)
             watch = asyncio.create_task(self._end_when_lost(channel, arrived))
-            with suppress(Stopped, LastedTooLong, BrokerUnavailable, Unroutable):
+            with suppress(Stopped, BrokerUnavailable, Unroutable):
                 await self._work(channel, target, arrived)
             watch.cancel()
 
@@ -103,8 +111,8 @@ class Deliverer:
             await self._deliver_all(channel, target, batch)
 
     async def _deliver_all(self, channel: Channel, target: Target, batch: Sequence[Delivery]) -> None:
-        for wave in waves(batch, lambda delivery: delivery.headers.get("x-subject")):
-            posts = (self._deliver(target, delivery) for delivery in wave)
+        for wave in waves(batch, lambda delivery: str(delivery.headers.get("x-subject"))):
+            posts = (self._deliver(channel, target, delivery) for delivery in wave)
             # All are waited for: a post that went on would be overtaken by the next session's.
             for result in await asyncio.gather(*posts, return_exceptions=True):
                 if result is not None:
@@ -112,18 +120,22 @@ class Deliverer:
         crash_point("change_delivered")
         await channel.ack_up_to(batch[-1].tag)
 
-    async def _deliver(self, target: Target, delivery: Delivery) -> None:
-        """Have it taken, or copied to where it goes on. Raises: Stopped, LastedTooLong."""
+    async def _deliver(self, channel: Channel, target: Target, delivery: Delivery) -> None:
+        """Have it delivered, or copied to where it goes on; held until that is confirmed.
+
+        Raises as `publish_at_last` does.
+        """
         name = self.subscriber.name
         try:
-            await target.post(str(delivery.headers.get("x-change-id", "")), delivery.body)
+            await target.post(_change_id_of(delivery), delivery.body)
         except NotDelivered as failure:
-            self._breaker.failed()
+            if not isinstance(failure, NoChange):
+                self._breaker.failed()
             copy = self._copy(delivery, failure)
             is_dead = copy.routing_key == dead_queue(self.subscriber.lane)
             metrics.WEBHOOKS.labels(name, "dead" if is_dead else "failed").inc()
             log.warning("webhook.failed", subscriber=name, to=copy.routing_key, reason=str(failure))
-            await publish_at_last(self.publisher, copy, self.stopping)
+            await publish_at_last(self.publisher, copy, self.stopping, channel)
         else:
             self._breaker.succeeded()
             metrics.WEBHOOKS.labels(name, "delivered").inc()
@@ -132,7 +144,7 @@ class Deliverer:
         lane, now = self.subscriber.lane, datetime.now(UTC).isoformat()
         attempt = _attempt_of(delivery.headers)
         step = after_failure(attempt, self.settings.delays)
-        if isinstance(failure, Gone):
+        if isinstance(failure, Gone | NoChange):
             step = Exhausted()
         match step:
             case Retry(delay, next_attempt):
@@ -150,6 +162,14 @@ class Deliverer:
         return Message(RETURN, queue, delivery.type, headers, delivery.body, CONTENT_TYPE)
 
 
+def _change_id_of(delivery: Delivery) -> str:
+    """Raises: NoChange."""
+    told = delivery.headers.get("x-change-id")
+    if isinstance(told, str) and _CHANGE_ID.fullmatch(told):
+        return told
+    raise NoChange("not a change: its x-change-id is missing or cannot be read")
+
+
 def _attempt_of(headers: Mapping[str, object]) -> int:
     told = headers.get("x-attempt")
-    return told if isinstance(told, int) else 1
+    return told if isinstance(told, int) and told > 0 else 1

@@ -25,7 +25,7 @@ from worker.dead.letter import QUARANTINE_LANE, Letter, bare_letter, read_letter
 from worker.expected import expected_topology
 from worker.failure import describe
 from worker.patience import LastedTooLong, Stopped, patiently
-from worker.publisher import Publisher
+from worker.publisher import Publisher, publish_at_last
 from worker.settings import Settings
 from worker.topology import QUARANTINE, RETURN, dead_queue
 from worker.unhandled import store as unhandled_store
@@ -199,7 +199,10 @@ class Keeper:
         """To the end of their queues, as if they had just arrived."""
         await channel.cancel_consumers()
         held = [*batch, *self._arrived]
-        await asyncio.gather(*(self.publisher.publish(_same_again(arrived)) for arrived in held))
+        copies = [_same_again(arrived) for arrived in held]
+        await asyncio.gather(
+            *(publish_at_last(self.publisher, copy, self.stopping, channel) for copy in copies)
+        )
         await channel.ack_up_to(held[-1].delivery.tag)
         log.warning("dead_letters.gave_back", letters=len(held))
 

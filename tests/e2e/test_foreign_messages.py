@@ -1,0 +1,171 @@
+"""Messages that no process of ours published: whatever they hold, they stop nobody and are kept."""
+
+import json
+import struct
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote, urlsplit
+
+import httpx
+import pytest
+
+from tests.e2e.endpoint import endpoint
+from tests.e2e.test_webhooks import Tell, tell  # noqa: F401  # a fixture
+from tests.stack import Stack, until
+from tests.unit.test_wire import HEADERS, MESSAGE_ID, OURS, TIMESTAMP, TYPE, field, table
+from worker.frames import METHOD, _frame, _short
+from worker.management import vhost_of
+
+KEEPING = {"STOCKHOOK_KEEP_DEAD_LETTERS": "true"}
+QUEUES = (
+    "stockhook.inventory",
+    "stockhook.inventory.dead",
+    "stockhook.quarantine",
+    "stockhook.actions",
+    "stockhook.actions.dead",
+    "stockhook.webhook.shop",
+    "stockhook.webhook.shop.dead",
+)
+PART = b'{"event_type":"part.status.changed","timestamp":"2026-03-01T12:00:00Z","event_data":%s}'
+SOLD = PART % b'{"part_id":"13","status":"sold","previous_status":"in_warehouse"}'
+CONTENT_TYPE = 1 << 15
+
+
+def text(value: bytes) -> bytes:
+    return b"S" + struct.pack(">I", len(value)) + value
+
+
+def nested(depth: int) -> bytes:
+    value = b"F" + table()
+    for _ in range(depth):
+        value = b"F" + table(field(b"", value))
+    return value
+
+
+def odd_properties() -> Iterator[tuple[int, bytes]]:
+    yield TIMESTAMP, struct.pack(">Q", 1_772_355_600_000_000)
+    yield TIMESTAMP, b"\xff" * 8
+    yield TYPE, b"\xff" + b"\xff" * 255
+    yield CONTENT_TYPE | MESSAGE_ID, b"\x02\xff\xfe\x02\xff\xfe"
+    yield HEADERS, table(field(b"\xff\xfe", text(b"\xff")), field(b"t", b"T" + b"\xff" * 8))
+    yield HEADERS, table(OURS, field(b"deep", nested(400)))
+    yield HEADERS, table(field(b"x-event-id", text(b"\xff" * 100_000)))
+    for name in (b"x-event-id", b"x-action-id", b"x-change-id", b"x-subject", b"x-reason", b"x-attempt"):
+        yield HEADERS, table(field(name, nested(5)))
+    yield HEADERS, table(*(field(b"x-%d" % number + b"\xff" * 200, b"V") for number in range(90)))
+
+
+def ours(**odd: str) -> bytes:
+    """Headers as an ingest writes them, but for some."""
+    headers = {
+        "x-event-type": "part.status.changed",
+        "x-provider": "ovoko",
+        "x-event-id": "00000000-0000-4000-8000-000000000001",
+        "x-content-id": "00000000-0000-4000-8000-000000000002",
+        "x-received-at": "2026-03-01T12:00:00Z",
+        "x-stream": "1",
+        "x-place": "1",
+    } | {f"x-{name.replace('_', '-')}": value for name, value in odd.items()}
+    return table(*(field(name.encode(), text(value.encode())) for name, value in headers.items()))
+
+
+def odd_events() -> Iterator[tuple[int, bytes]]:
+    for odd in (
+        {"place": "9" * 40},
+        {"stream": "-9223372036854775809"},
+        {"received_at": "2026-03-01T12:00:00"},
+        {"received_at": "9999-12-31T23:59:59-23:59"},
+        {"first_failed_at": "0001-01-01T00:00:00+23:59"},
+        {"attempt": "9" * 5000},
+        {"event_id": "{00000000-0000-4000-8000-000000000001"},
+        {"received_at": "1e400"},
+    ):
+        yield HEADERS, ours(**odd)
+
+
+def raw_publish(channel: int, queue: str, flags: int, properties: bytes, body: bytes) -> bytes:
+    """A publish whose properties no codec has written."""
+    method = b"\x00\x3c\x00\x28\x00\x00" + _short("") + _short(queue) + b"\x00"
+    header = struct.pack(">HHQH", 60, 0, len(body), flags) + properties
+    return _frame(METHOD, channel, method) + _frame(2, channel, header) + _frame(3, channel, body)
+
+
+async def put(stack: Stack, messages: Iterable[tuple[str, int, bytes, bytes]]) -> None:
+    async with stack.broker.connection() as link:
+        channel = await link.channel()
+        tap = channel._tap
+        for queue, flags, properties, body in messages:
+            tap._write(raw_publish(tap._number, queue, flags, properties, body))
+        # An answer on the same channel: by then the broker has taken them all.
+        assert await channel.depth(QUEUES[0]) is not None
+
+
+async def test_no_message_stops_its_consumer_and_each_is_kept_with_its_bytes(
+    stack: Stack,
+    tell: Tell,  # noqa: F811
+) -> None:
+    async with endpoint() as shop:
+        tell(("shop", shop.url))
+        assert stack.run("topology").returncode == 0
+        messages = [
+            (queue, flags, properties, f"{queue} {number}".encode())
+            for queue in QUEUES
+            for number, (flags, properties) in enumerate(odd_properties())
+        ]
+        messages += [
+            ("stockhook.inventory", flags, properties, SOLD.replace(b"13", b"odd-%d" % number))
+            for number, (flags, properties) in enumerate(odd_events())
+        ]
+        expected = {body for *_, body in messages}
+        await put(stack, messages)
+        worker = await stack.started("run", **KEEPING)
+
+        async def kept() -> bool:
+            return await stack.count("dead_letters") == len(expected) and not await stack.depths()
+
+        await until(kept, "all are kept", 60)
+        assert (await stack.post_ovoko(SOLD)).status_code == 200
+        await until(lambda: _is_told(shop.requests), "an event is applied, and told of")
+
+    rows = await stack.fetch("SELECT body, lane FROM dead_letters")
+    assert {row["body"] for row in rows} == expected
+    assert {row["lane"] for row in rows} == {"inventory", "quarantine", "webhook.shop"}
+    assert worker.process.poll() is None
+    assert "Traceback" not in worker.lines()
+    assert "consumer.ended" not in worker.lines()
+    assert len(shop.requests) == 1
+    assert await stack.fetch("SELECT part_id FROM parts") == [{"part_id": "13"}]
+    assert stack.run("audit").returncode == 0
+
+
+async def _is_told(requests: list[object]) -> bool:
+    return bool(requests)
+
+
+async def test_what_the_management_api_publishes_stops_nobody(stack: Stack) -> None:
+    """Its form has a field for the timestamp; people enter milliseconds or microseconds."""
+    management = stack.environment.get("STOCKHOOK_MANAGEMENT_URL")
+    if management is None:
+        pytest.skip("needs the management API")
+    worker = await stack.started("run", **KEEPING)
+    vhost = quote(vhost_of(stack.environment["STOCKHOOK_AMQP_URL"]), safe="")
+    async with httpx.AsyncClient(base_url=management, trust_env=False) as client:
+        for queue in ("stockhook.inventory", "stockhook.quarantine", "stockhook.orders.dead"):
+            for timestamp in (1_772_355_600_000_000, -1):
+                answer = await client.post(
+                    f"/api/exchanges/{vhost}/amq.default/publish",
+                    json={
+                        "routing_key": queue,
+                        "properties": {"timestamp": timestamp},
+                        "payload": f"{queue} {timestamp}",
+                        "payload_encoding": "string",
+                    },
+                )
+                assert answer.json() == {"routed": True}, answer.text
+
+    async def kept() -> bool:
+        return await stack.count("dead_letters") == 6 and not await stack.depths()
+
+    await until(kept, "all are kept", 30)
+    assert worker.process.poll() is None
+    assert json.loads((await stack.ops(worker.ops_port, "/readyz")).text)["status"] == "ready"
+    assert urlsplit(management).password not in worker.lines()

@@ -1,0 +1,120 @@
+"""While the broker confirms nothing, whoever would publish a copy holds its delivery.
+
+To let go of it counts towards the broker's delivery limit: an outage does so once at most.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from consumers.registry import FAMILIES
+from tests.unit.test_settling import Journal, failed_delivery
+from worker.actions.performer import Performer
+from worker.broker import Broker
+from worker.changes.deliverer import Deliverer
+from worker.changes.subscriber import Subscriber
+from worker.changes.target import NotDelivered
+from worker.channel import BrokerUnavailable
+from worker.consumer import Consumer
+from worker.dead.keeper import Keeper, _Arrived
+from worker.settings import Settings
+from worker.window import Window
+from worker.wire import Delivery
+
+FAILURES = 3
+
+
+@dataclass
+class Channel(Journal):
+    """A broker that confirms nothing for a while still takes acks."""
+
+    unready: int = 0
+
+    async def close(self) -> None:
+        self.happened.append("closed")
+
+    async def must_be_ready(self) -> None:
+        self.happened.append("not ready" if self.unready else "ready")
+        if self.unready:
+            self.unready -= 1
+            raise BrokerUnavailable("not connected")
+
+    async def ack(self, tag: int) -> None:
+        await self.ack_up_to(tag)
+
+    async def cancel_consumers(self) -> None:
+        pass
+
+
+class FailingTarget:
+    async def post(self, *_: object) -> None:
+        raise NotDelivered("it answered 500")
+
+
+async def family(journal: Any) -> None:
+    consumer = Consumer(
+        FAMILIES["orders"], Settings(), Broker("", ""), journal, journal, asyncio.Event(), asyncio.Lock()
+    )
+    consumer._in_hand = [failed_delivery()]
+    await consumer._give_back(journal, Window(consumer._arrived))
+
+
+async def dead_letters(journal: Any) -> None:
+    keeper = Keeper(("orders",), Settings(), Broker("", ""), journal, journal, asyncio.Event())
+    await keeper._give_back(journal, [_Arrived("orders", failed_delivery().delivery)])
+
+
+async def webhook(journal: Any) -> None:
+    subscriber = Subscriber(
+        name="shop", url="https://shop.example/hooks", types=("#",), secret="whsec_" + "A" * 32
+    )
+    deliverer = Deliverer(subscriber, Settings(), Broker("", ""), journal, journal, asyncio.Event())
+    delivery = Delivery(
+        7, "stockhook.part.sold", {"x-change-id": f"{UUID(int=1)}.0", "x-subject": "part/1"}, b"{}", False
+    )
+    target: Any = FailingTarget()
+    await deliverer._deliver_all(journal, target, [delivery])
+
+
+async def actions(journal: Any) -> None:
+    performer = Performer(Settings(), Broker("", ""), journal, journal, asyncio.Event())
+    clients: Any = None
+    await performer._see_to(clients, UUID(int=0), journal, Delivery(7, "", {}, b"?", False))
+
+
+@pytest.mark.parametrize(
+    ("settle", "queue"),
+    [
+        (family, "stockhook.orders"),
+        (dead_letters, "stockhook.orders.dead"),
+        (webhook, "stockhook.webhook.shop.retry.7s"),
+        (actions, ""),
+    ],
+    ids=["family", "dead letters", "webhook", "actions"],
+)
+async def test_a_delivery_is_held_until_its_copy_is_confirmed(
+    settle: Callable[[Any], Awaitable[None]], queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However little time a delivery may be held for other reasons.
+    for module in ("publisher", "consumer", "dead.keeper", "actions.performer"):
+        monkeypatch.setattr(f"worker.{module}.LONGEST_HOLD_SECONDS", 0.0, raising=False)
+    journal = Channel(failures=FAILURES)
+    await settle(journal)
+
+    assert journal.happened == [*["not confirmed"] * FAILURES, f"confirmed {queue}", "ack 7"]
+
+
+@pytest.mark.parametrize("settle", [family, dead_letters, webhook, actions])
+async def test_what_is_let_go_of_before_the_consumer_timeout_waits_for_the_broker_to_confirm_again(
+    settle: Callable[[Any], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.publisher.LONGEST_UNCONFIRMED_SECONDS", 0.0)
+    journal = Channel(failures=1, unready=2)
+
+    with pytest.raises(BrokerUnavailable):
+        await settle(journal)
+    assert journal.happened == ["not confirmed", "closed", "not ready", "not ready", "ready"]
