@@ -50,6 +50,11 @@ RECEIVED = Counter(
     ["provider", "result"],
     registry=INGEST,
 )
+UNKNOWN_PATHS = Counter(
+    "stockhook_unknown_paths_total",
+    "Requests to a path under /webhooks that belongs to no marketplace: a sender may have a wrong address",
+    registry=INGEST,
+)
 SECRET_USED = Counter(
     "stockhook_secret_used_total",
     "Webhooks by the secret that they came with: the newest, which is the first, or an older one",

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from schemas import identity
-from tests.stack import Stack, until
+from tests.stack import BUYBACK_TOKEN, Stack, until
 from worker.channel import Message
 from worker.topology import QUARANTINE, RETURN
 
@@ -49,6 +49,20 @@ async def test_what_is_dead_or_quarantined_comes_to_the_table_with_all_that_is_k
     assert "Jane" not in str(dead["headers"]) + str(dead["reason"])
     assert (odd["lane"], odd["type"], odd["entity_id"]) == ("quarantine", "", "8")
     assert odd["reason"] == "no event type"
+
+
+async def test_a_body_that_says_nothing_is_one_dead_letter_however_often_it_comes(stack: Stack) -> None:
+    await stack.started("run", **KEEPING)
+    broken = b'{"type":"OrderCreatedEvent","token":"%s",' % BUYBACK_TOKEN.encode()
+    for _ in range(3):
+        for answer in (await stack.post_ovoko(b""), await stack.post_buyback(broken)):
+            assert answer.status_code == 200
+    # Behind them in the same queue.
+    await stack.post_ovoko(b"last")
+    rows = await kept(stack, 3)
+
+    assert [row["provider"] for row in rows].count("buyback") == 1
+    assert {bytes(row["body"]) for row in rows if row["provider"] == "ovoko"} == {b"", b"last"}
 
 
 async def test_one_kind_of_failure_has_one_fingerprint(stack: Stack) -> None:

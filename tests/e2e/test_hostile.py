@@ -160,7 +160,7 @@ async def test_requests_that_bend_http_are_refused(stack: Stack) -> None:
 
     declared = await exchange(stack, head("Content-Length: 50000000"))
     chunked = await exchange(stack, head("Transfer-Encoding: chunked"), chunk * 3 + b"0\r\n\r\n")
-    encoded = await exchange(stack, head("Content-Length: 2", "Content-Encoding: gzip"), b"{}")
+    encoded = await exchange(stack, head("Content-Length: 2", "Content-Encoding: gzip"), b"{,")
     stalled = await exchange(stack, head("Content-Length: 100"), b"{")
 
     assert [answer[9:12] for answer in (declared, chunked, encoded, stalled)] == [
@@ -169,6 +169,33 @@ async def test_requests_that_bend_http_are_refused(stack: Stack) -> None:
         b"415",
         b"408",
     ]
+
+
+async def test_an_address_can_be_looked_at_and_typed_with_a_slash_too_many(stack: Stack) -> None:
+    await stack.started("ingest")
+    async with httpx.AsyncClient(base_url=stack.url, trust_env=False) as client:
+        looks = [
+            await client.request(method, path)
+            for path in ("/webhooks/ovoko", "/webhooks/buyback/")
+            for method in ("GET", "HEAD", "OPTIONS")
+        ]
+        sent = [
+            await client.post(path, content=KNOWN % b'"1"', headers={"X-Webhook-Secret": OVOKO_SECRET})
+            for path in (
+                "/webhooks/ovoko/",
+                f"{stack.url}//webhooks//ovoko",
+                "/webhooks/ovoko?a=b",
+                "/webhooks/ovko",
+            )
+        ]
+
+    assert [(answer.status_code, answer.content) for answer in looks] == [
+        (200, b""),
+        (200, b""),
+        (204, b""),
+    ] * 2
+    assert [answer.status_code for answer in sent] == [200, 200, 200, 404]
+    assert (await stack.depths()) == {"stockhook.orders": 3}
 
 
 async def test_of_a_body_that_did_not_arrive_whole_nothing_is_stored(stack: Stack) -> None:

@@ -330,6 +330,13 @@ def test_a_broken_body_with_a_wrong_token_is_refused(body: bytes) -> None:
     assert take_buyback(body, NOW, TOKENS, SEALER) == Unauthorized()
 
 
+def test_a_broken_body_that_is_sent_again_has_the_same_id() -> None:
+    broken = json.dumps(PAID).encode().replace(b'"firstName": "A",', b'"firstName": "A"')
+
+    assert buyback(broken).event_id == buyback(broken).event_id
+    assert buyback(broken).event_id != buyback(broken + b" ").event_id
+
+
 def test_an_authentic_body_with_a_number_beyond_bounds_is_kept() -> None:
     body = json.dumps(PAID).encode().replace(b'"firstName": "A"', b'"firstName": "A", "x": 1e999999999')
     taken = buyback(body)

@@ -3,10 +3,12 @@
 import asyncio
 import gzip
 import json
+import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
+import structlog.testing
 from cryptography.fernet import Fernet
 from hypothesis import given
 from hypothesis import strategies as st
@@ -224,8 +226,6 @@ async def test_a_wrong_secret_is_refused_before_the_body_is_read() -> None:
     [
         ({"content_length": "2049"}, 413),
         ({"content_length": "9" * 5000}, 413),
-        ({"content_encoding": "gzip"}, 415),
-        ({"content_encoding": "identity"}, 200),
         ({"content_length": "5000"}, 413),
         ({"content_length": "500"}, 408),
         ({"content_length": "²"}, 400),
@@ -255,7 +255,12 @@ async def test_a_sender_that_hangs_up_has_sent_nothing() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/webhooks/ovoko", 405),
+        ("PUT", "/webhooks/ovoko", 405),
+        ("TRACE", "/webhooks/buyback", 405),
+        ("POST", "/webhooks/ovoko/", 200),
+        ("POST", "//webhooks//ovoko//", 200),
+        ("POST", "/webhooks/ovoko/x", 404),
+        ("POST", "/webhook/ovoko", 404),
         ("POST", "/livez", 405),
         ("GET", "/livez", 200),
         ("GET", "/readyz", 200),
@@ -268,9 +273,129 @@ async def test_paths_and_methods(method: str, path: str, status: int) -> None:
     response = await answer(method=method, path=path)
 
     assert response.status == status
+    if status == 405:
+        assert "allow" in dict(response.headers)
     if status >= 400:
         assert response.content_type == "application/problem+json"
         assert json.loads(response.body)["status"] == status
+
+
+@pytest.mark.parametrize("path", ["/webhooks/ovoko", "/webhooks/buyback", "/webhooks/ovoko/"])
+@pytest.mark.parametrize(("method", "status"), [("GET", 200), ("HEAD", 200), ("OPTIONS", 204)])
+async def test_a_console_may_look_at_an_address_without_a_secret(path: str, method: str, status: int) -> None:
+    stored = Stored()
+    response = await answer(stalled(), stored, method, path, x_webhook_secret="")
+
+    assert (response.status, response.body, stored.messages) == (status, b"", [])
+    assert dict(response.headers).get("allow") == (
+        "GET, HEAD, OPTIONS, POST" if method == "OPTIONS" else None
+    )
+
+
+async def test_webhooks_to_a_wrong_address_are_counted_and_now_and_then_logged() -> None:
+    def unknown() -> float:
+        return metrics.INGEST.get_sample_value("stockhook_unknown_paths_total") or 0
+
+    ingest, before = Ingest(settings(), Stored()), unknown()
+    with structlog.testing.capture_logs() as lines:
+        for path in ("/webhooks/ebay", "/webhooks", "/webhooks/ovoko/\x1b[2J\ud800", "/other", "/livez"):
+            await ingest.handle(Request("POST", path, {}, chunks()))
+
+    assert unknown() - before == 3
+    assert [(line["event"], line["path"]) for line in lines] == [("path.unknown", "/webhooks/ebay")]
+
+
+async def test_a_path_in_the_log_is_inert() -> None:
+    with structlog.testing.capture_logs() as lines:
+        await answer(path="/webhooks/\x1b[2J\ud800" + "x" * 5000)
+
+    (line,) = lines
+    assert line["path"].startswith("/webhooks/\\x1b[2J\\ud800xx")
+    assert len(line["path"]) == 200
+
+
+RAW = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+RAW_DEFLATED = RAW.compress(BODY) + RAW.flush()
+GZIPPED = gzip.compress(BODY)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("identity", BODY),
+        ("", BODY),
+        ("none", BODY),
+        ("utf-8", BODY),
+        ("UTF8", BODY),
+        ("aws-chunked", BODY),
+        ("br", BODY),
+        ("gzip", BODY),
+        ("deflate", BODY),
+        ("gzip", GZIPPED),
+        ("X-GZIP", GZIPPED),
+        (" gzip , identity", GZIPPED),
+        ("gzip", gzip.compress(BODY[:20]) + gzip.compress(BODY[20:])),
+        ("deflate", zlib.compress(BODY)),
+        ("deflate", RAW_DEFLATED),
+        ("deflate, gzip", gzip.compress(zlib.compress(BODY))),
+    ],
+)
+async def test_a_body_is_stored_as_it_was_before_its_encoding(encoding: str, body: bytes) -> None:
+    stored = Stored()
+    response = await answer(body, stored, content_encoding=encoding)
+
+    assert response.status == 200
+    assert [message.body for message in stored.messages] == [BODY]
+
+
+@pytest.mark.parametrize("encoding", ["identity", "", "none", "utf-8"])
+async def test_what_is_not_encoded_and_no_json_is_quarantined(encoding: str) -> None:
+    stored = Stored()
+
+    assert (await answer(b"not json", stored, content_encoding=encoding)).status == 200
+    assert [message.routing_key for message in stored.messages] == ["quarantine.ovoko"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [
+        ("br", b"not json", 415),
+        ("gzip", b"not json", 415),
+        ("gzip", b"", 415),
+        ("gzip", GZIPPED[:-1], 415),
+        ("gzip", GZIPPED + b"more", 415),
+        ("deflate", GZIPPED, 415),
+        ("gzip", gzip.compress(b"") * 20 + GZIPPED, 415),
+        ("gzip, gzip, gzip, gzip", gzip.compress(gzip.compress(gzip.compress(GZIPPED))), 415),
+        ("gzip", gzip.compress(b" " * 2049), 413),
+        ("gzip", gzip.compress(b" " * 10_000_000, 1)[:2000], 413),
+        ("gzip", gzip.compress(b" " * 2000) + gzip.compress(b" " * 2000), 413),
+        ("gzip, gzip", gzip.compress(gzip.compress(b" " * 100_000)), 413),
+    ],
+)
+async def test_what_cannot_be_decoded_within_the_limit_is_refused_and_counted(
+    encoding: str, body: bytes, status: int
+) -> None:
+    def refused() -> float:
+        labels = {"provider": "ovoko", "result": str(status)}
+        return metrics.INGEST.get_sample_value("stockhook_received_total", labels) or 0
+
+    stored, before = Stored(), refused()
+    response = await answer(body, stored, content_encoding=encoding)
+
+    assert response.status == status
+    assert refused() - before == 1
+    assert stored.messages == []
+
+
+@pytest.mark.parametrize(("token", "status"), [(TOKEN, 200), ("wrong", 401)])
+async def test_a_trade_in_body_is_authenticated_once_it_is_decoded(token: str, status: int) -> None:
+    stored = Stored()
+    body = b'{"type":"OrderCreatedEvent","token":"%s","result":{}}' % token.encode()
+    response = await answer(gzip.compress(body), stored, path="/webhooks/buyback", content_encoding="gzip")
+
+    assert response.status == status
+    assert len(stored.messages) == (status == 200)
 
 
 @pytest.mark.parametrize(

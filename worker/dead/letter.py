@@ -141,7 +141,13 @@ def bare_letter(lane: str, delivery: Delivery) -> Letter:
 
 
 def message_key(lane: str, delivery: Delivery) -> UUID:
-    """A message of ours has an id of its own; of one that has none, its bytes must do."""
+    """A message of ours has an id of its own; of one that has none, its bytes must do.
+
+    A body that says nothing, an empty one say, has its id from its bytes: sent again it is the same letter.
+    """
+    if lane == QUARANTINE_LANE and delivery.headers.get("x-event-type") == "":
+        provider, event_id = delivery.headers.get("x-provider"), delivery.headers.get("x-event-id")
+        return identity.bytes_id(f"{lane}\n{provider}\n{event_id}".encode(errors="replace"))
     told = f"{lane}\n{delivery.message_id}\n{delivery.headers.get('x-event-id')}\n"
     return identity.bytes_id(told.encode(errors="replace") + delivery.body)
 

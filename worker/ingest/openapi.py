@@ -32,11 +32,31 @@ _REFUSALS = {
     "400": "Not a webhook: not even its secret can be read",
     "401": "No active secret",
     "404": "The endpoint is off: it is not configured",
-    "405": "Not a POST",
+    "405": "A method that is not allowed",
     "408": "The body came too slowly",
     "413": "The body is too large",
-    "415": "The body is encoded",
+    "415": "The body is neither JSON nor what Content-Encoding says",
     "503": "Nothing can take the event in: send it again",
+}
+
+_OFF = {
+    "description": _REFUSALS["404"],
+    "content": {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}},
+}
+# What a console sends to see whether there is anything at an address.
+_CHECKS = {
+    "get": {"summary": "Served", "responses": {"200": {"description": "Empty"}, "404": _OFF}},
+    "head": {"summary": "Served", "responses": {"200": {"description": "Empty"}, "404": _OFF}},
+    "options": {
+        "summary": "Methods",
+        "responses": {
+            "204": {
+                "description": "Empty",
+                "headers": {"Allow": {"required": True, "schema": {"type": "string"}}},
+            },
+            "404": _OFF,
+        },
+    },
 }
 
 
@@ -59,8 +79,8 @@ def openapi_document(ovoko_header: str) -> bytes:
             "stored; what is authentic but odd is stored too, and set aside for people.",
         },
         "paths": {
-            "/webhooks/ovoko": {"post": _ovoko_operation(ovoko)},
-            "/webhooks/buyback": {"post": _buyback_operation(buyback)},
+            "/webhooks/ovoko": {"post": _ovoko_operation(ovoko), **_CHECKS},
+            "/webhooks/buyback": {"post": _buyback_operation(buyback), **_CHECKS},
             "/livez": {"get": _look("The process is alive", {"200": "Alive"})},
             "/readyz": {"get": _look("Events can be taken in", {"200": "Ready", "503": "Not ready"})},
             "/openapi.json": {"get": _look("This document", {"200": "OpenAPI 3.1"})},

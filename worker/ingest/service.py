@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Protocol, assert_never
 
 import orjson
@@ -15,6 +16,7 @@ from worker import ignored, metrics
 from worker.channel import Message
 from worker.deadlines import Deadlines
 from worker.ingest.authentication import position
+from worker.ingest.encoding import NotDecoded, TooLarge, decoded
 from worker.ingest.intake import (
     Accepted,
     Intake,
@@ -35,6 +37,13 @@ RETRY_AFTER_SECONDS = 7
 
 # Characters of a foreign text in a line of the log.
 LONGEST_LOGGED = 200
+
+# Anybody can send requests to a wrong path: so often one of them is logged.
+UNKNOWN_PATH_LOG_SECONDS = 60.0
+
+WEBHOOKS = "/webhooks"
+WEBHOOK_METHODS = "GET, HEAD, OPTIONS, POST"
+PLAIN_TEXT = "text/plain"
 
 # So late it may be noticed that a body is.
 LOOK_SECONDS = 0.25
@@ -89,6 +98,24 @@ class Refused(Exception):
 
 
 @dataclass(slots=True)
+class _UnknownPaths:
+    """Webhooks that were sent to a wrong address: each is counted, and now and then one is logged."""
+
+    _logged_at: float | None = None
+    _unlogged: int = 0
+
+    def note(self, request: Request) -> None:
+        metrics.UNKNOWN_PATHS.inc()
+        now = monotonic()
+        if self._logged_at is not None and now - self._logged_at < UNKNOWN_PATH_LOG_SECONDS:
+            self._unlogged += 1
+            return
+        path, method = _inert(request.path), _inert(request.method)
+        log.warning("path.unknown", path=path, method=method, unlogged_before=self._unlogged)
+        self._logged_at, self._unlogged = now, 0
+
+
+@dataclass(slots=True)
 class Ingest:
     settings: Settings
     storage: Stores
@@ -96,6 +123,7 @@ class Ingest:
     _openapi: bytes = field(init=False)
     _ignored: re.Pattern[str] = field(init=False)
     _deadlines: Deadlines = field(default_factory=lambda: Deadlines(LOOK_SECONDS))
+    _unknown_paths: _UnknownPaths = field(default_factory=_UnknownPaths)
 
     def __post_init__(self) -> None:
         self._sealer = self.settings.sealer
@@ -104,11 +132,12 @@ class Ingest:
 
     async def handle(self, request: Request) -> Response:
         """Answer any request; what is refused is counted."""
-        provider = _PROVIDERS.get(request.path)
+        path = _tidy(request.path)
+        provider = _PROVIDERS.get(path)
         try:
             if provider is None:
-                return await self._look(request)
-            return await self._take_in(provider, request)
+                return await self._look(request, path)
+            return await self._answer(provider, request)
         except Refused as refusal:
             response = refusal.response
         except Exception:
@@ -118,12 +147,14 @@ class Ingest:
             metrics.RECEIVED.labels(provider, str(response.status)).inc()
         return response
 
-    async def _look(self, request: Request) -> Response:
-        if request.path not in ("/livez", "/readyz", "/openapi.json"):
+    async def _look(self, request: Request, path: str) -> Response:
+        if path == WEBHOOKS or path.startswith(f"{WEBHOOKS}/"):
+            self._unknown_paths.note(request)
+        if path not in ("/livez", "/readyz", "/openapi.json"):
             raise Refused(404, "Not found", "Webhooks go to /webhooks/ovoko and /webhooks/buyback.")
         if request.method not in ("GET", "HEAD"):
             raise _not_allowed("GET, HEAD")
-        match request.path:
+        match path:
             case "/livez":
                 return Response(200, b'{"status": "alive"}')
             case "/readyz":
@@ -131,9 +162,24 @@ class Ingest:
             case _:
                 return Response(200, self._openapi)
 
+    async def _answer(self, provider: Provider, request: Request) -> Response:
+        """A webhook; or a console, which looks whether there is anything at the address."""
+        off = why_off(provider, self.settings)
+        if off is not None:
+            raise Refused(404, "Endpoint is off", off)
+        match request.method:
+            case "POST":
+                return await self._take_in(provider, request)
+            case "GET" | "HEAD":
+                return Response(200, b"", PLAIN_TEXT)
+            case "OPTIONS":
+                return Response(204, b"", PLAIN_TEXT, (("allow", WEBHOOK_METHODS),))
+            case _:
+                raise _not_allowed(WEBHOOK_METHODS)
+
     async def _take_in(self, provider: Provider, request: Request) -> Response:
         self._check_request(provider, request)
-        body = await self._read(request)
+        body = self._decoded(await self._read(request), request)
         intake = self._intake(provider, body, datetime.now(UTC))
         match intake:
             case Accepted(event_id=event_id, reason=reason) as accepted:
@@ -177,14 +223,7 @@ class Ingest:
 
     def _check_request(self, provider: Provider, request: Request) -> None:
         """Whatever can be said before the body is read."""
-        off = why_off(provider, self.settings)
-        if off is not None:
-            raise Refused(404, "Endpoint is off", off)
-        if request.method != "POST":
-            raise _not_allowed("POST")
         headers = request.headers
-        if headers.get("content-encoding", "identity").lower() != "identity":
-            raise Refused(415, "Encoded body", "Send the body without Content-Encoding.")
         if provider is Provider.OVOKO:
             presented = headers.get(self.settings.ovoko_header.lower(), "")
             secret = position(presented, self.settings.ovoko_secrets)
@@ -223,6 +262,19 @@ class Ingest:
             raise _incomplete()
         return b"".join(chunks)
 
+    def _decoded(self, body: bytes, request: Request) -> bytes:
+        try:
+            return decoded(body, request.headers.get("content-encoding", ""), self.settings.body_limit)
+        except TooLarge:
+            raise self._too_large() from None
+        except NotDecoded:
+            raise Refused(
+                415,
+                "Unknown encoding",
+                "The body is neither JSON nor what Content-Encoding says: send JSON, plain, gzip or deflate.",
+                (("accept-encoding", "gzip, deflate"),),
+            ) from None
+
     def _too_large(self) -> Refused:
         return Refused(
             413,
@@ -245,7 +297,12 @@ class Ingest:
             ) from error
 
 
-_PROVIDERS = {f"/webhooks/{provider}": provider for provider in Provider}
+_PROVIDERS = {f"{WEBHOOKS}/{provider}": provider for provider in Provider}
+
+
+def _tidy(path: str) -> str:
+    """Without a slash at the end, and without one after another: an address is easily typed so."""
+    return "/" + "/".join(filter(None, path.split("/")))
 
 
 def why_off(provider: Provider, settings: Settings) -> str | None:
