@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,11 @@ from typing import Any
 import pytest
 
 from worker import resolver
+from worker.changes.subscriber import Subscriber
+from worker.doctor import changes
 from worker.resolver import Loop, connect, look_up, run_loop
+
+SECRET = f"whsec_{b64encode(b'0123456789' * 4).decode()}"
 
 
 @pytest.fixture
@@ -55,6 +60,19 @@ async def test_lookups_without_an_answer_take_a_bounded_number_of_threads(hangin
         task.cancel()
 
     assert len(hanging) == resolver.MOST_LOOKUPS
+
+
+async def test_doctor_says_that_no_name_server_answers(
+    hanging: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "LOOKUP_SECONDS", 0.1)
+    subscriber = Subscriber.model_validate(
+        {"name": "shop", "url": "https://shop.example/hooks", "types": ["part.*"], "secret": SECRET}
+    )
+    found = await changes.check_target(subscriber, allow_private=False)
+
+    assert found.level == "error"
+    assert "no name server says where shop (shop.example) leads" in found.what
 
 
 async def test_a_name_that_leads_nowhere_is_an_os_error() -> None:

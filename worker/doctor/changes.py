@@ -1,5 +1,6 @@
 """Checks of the change feed: who is told over HTTP, where that leads, and what waits."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from urllib.parse import urlsplit
 
@@ -16,6 +17,9 @@ from worker.settings import Settings
 
 # Far more than publishing takes, unless consumers are behind.
 LONGEST_WAIT_SECONDS = 60.0
+
+# A deployment whose names take longer to look up delivers late.
+LOOKUP_SECONDS = 5
 
 
 async def check_changes(settings: Settings) -> AsyncIterator[Finding]:
@@ -60,7 +64,14 @@ async def check_target(subscriber: Subscriber, *, allow_private: bool) -> Findin
     assert parts.hostname is not None, "the settings ask for one"
     name = f"{subscriber.name} ({parts.hostname})"
     try:
-        addresses = await resolve(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        async with asyncio.timeout(LOOKUP_SECONDS):
+            addresses = await resolve(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+    except TimeoutError:
+        return error(
+            "changes",
+            f"no name server says where {name} leads within {LOOKUP_SECONDS} s",
+            "see this machine's /etc/resolv.conf",
+        )
     except OSError:
         return error("changes", f"{name} leads nowhere", "see its url in STOCKHOOK_CHANGES_WEBHOOKS")
     private = [address for address in addresses if not is_public(address)]
