@@ -1,8 +1,8 @@
 """The contract between an event family and the machinery that feeds it."""
 
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
@@ -13,6 +13,11 @@ from schemas.events import Payload
 
 # Fields that a finding names.
 MOST_NAMED = 10
+
+# How far the clock of a marketplace may be ahead of ours, unless a setting says otherwise.
+TOLERANCE = timedelta(hours=1)
+
+IMPLAUSIBLE_TIMESTAMP = "implausible_timestamp"
 
 P = TypeVar("P", bound=Payload)
 K = TypeVar("K", bound=Hashable)
@@ -27,6 +32,17 @@ class Connection(Protocol):
     async def execute(self, query: str, *args: object) -> str: ...
 
 
+class Past(Protocol):
+    """What is known of entities of one family: their events, and the findings about them."""
+
+    async def events(
+        self, connection: Connection, entities: Collection[str]
+    ) -> Sequence["Event[Any]"] | None:
+        """None where the log does not hold all of them any more."""
+
+    async def findings(self, connection: Connection, entities: Collection[str]) -> set["Finding"]: ...
+
+
 class WriteConflict(Exception):
     """Another transaction wrote the same row first: the batch must be repeated from its claim."""
 
@@ -36,13 +52,32 @@ class Event(Generic[P]):
     """An event that was claimed: it is in the event log for the first time.
 
     `event_id` is the sender's, and other events may have the same: `content_id` tells them apart. It is None
-    where the event was read from the log.
+    where the event was read from the log. `received_at` is the first reception, the earliest of all copies.
+    A timestamp that is later than it by more than `tolerance` is implausible.
     """
 
     event_id: UUID
     received_at: datetime
     payload: P
     content_id: UUID | None = None
+    tolerance: timedelta = TOLERANCE
+
+    @property
+    def is_plausible(self) -> bool:
+        return self.may_be(self.payload.occurred_at)
+
+    @property
+    def instant(self) -> datetime:
+        """When it happened: as the sender says, or when it was received where that is implausible."""
+        return self.bounded(self.payload.occurred_at)
+
+    def may_be(self, told: datetime) -> bool:
+        """Whether an instant that the event tells can lie in the past of its reception."""
+        return told - self.received_at <= self.tolerance
+
+    def bounded(self, told: datetime) -> datetime:
+        """An instant that the event tells; the reception, where it is implausible."""
+        return told if self.may_be(told) else self.received_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +88,17 @@ class Finding:
     entity_id: str
     event_id: UUID | None
     words: str
+
+
+def implausible(event: Event[Any], *others: datetime | None) -> tuple[Finding, ...]:
+    """A finding where the event's timestamp, or another instant that it tells, is implausible."""
+    if event.is_plausible and not others:
+        return ()
+    told = [at for at in (event.payload.occurred_at, *others) if at is not None and not event.may_be(at)]
+    if not told:
+        return ()
+    words = f"happened at {max(told).isoformat()}, which is later than it was received"
+    return (Finding(IMPLAUSIBLE_TIMESTAMP, event.payload.entity_id, event.event_id, words),)
 
 
 class CommunicationKind(StrEnum):
@@ -101,7 +147,8 @@ class Family(Generic[P, K, S]):
     loaded. `why` names the rule by which an event changed a state or did not, for people to read;
     subscribers are told `change_type`, such as `part.sold`, and what of a state is `visible` to them.
     `calls_for` names what an event wants done at a marketplace, from the state before it: pure, and with
-    keys that depend on neither the order nor the repeats of events.
+    keys that depend on neither the order nor the repeats of events. `rests_on_receptions` says whether the
+    first reception of a plausible event makes a difference to a state.
     """
 
     name: str
@@ -114,7 +161,8 @@ class Family(Generic[P, K, S]):
     change_type: Callable[[S | None, S], str]
     visible: Callable[[S], State]
     calls_for: Callable[[S | None, Event[P]], Sequence[Action]] = lambda _state, _event: ()
-    happened: Callable[[Event[P]], Any] = lambda event: (event.payload.occurred_at, event.event_id)
+    happened: Callable[[Event[P]], Any] = lambda event: (event.instant, event.event_id)
+    rests_on_receptions: Callable[[S], bool] = lambda _state: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,13 +248,74 @@ def _odd_fields(event: Event[P]) -> Iterator[Finding]:
         yield Finding("odd_field", payload.entity_id, event.event_id, message)
 
 
+async def correct(
+    family: Family[P, K, S],
+    connection: Connection,
+    corrected: Sequence[Event[P]],
+    past: Past,
+    *,
+    tells: bool = False,
+) -> Effects:
+    """Compute states anew where an earlier reception became known of an event that is applied.
+
+    `corrected` are these events, as received now. It is a rare case: nothing is computed where the reception
+    makes no difference, and nothing can be where the log no longer has all events.
+    """
+    states = dict(await family.load(connection, corrected))
+    by_key = {family.key(event.payload): event for event in corrected}
+    entities = {event.payload.entity_id for event in corrected if not event.is_plausible}
+    entities |= {
+        by_key[key].payload.entity_id for key, state in states.items() if family.rests_on_receptions(state)
+    }
+    # Read once the rows are locked: nobody else applies an event of these entities meanwhile.
+    logged = await past.events(connection, entities) if entities else None
+    if logged is None:
+        return Effects(0, frozenset(), frozenset(), ())
+
+    anew: dict[K, S] = {}
+    findings: set[Finding] = set()
+    communications: list[Communication] = []
+    for event in sorted(logged, key=family.happened):
+        key = family.key(event.payload)
+        decision = family.decide(anew.get(key), event)
+        anew[key] = decision.state
+        findings.difference_update(decision.withdrawn)
+        findings.update(decision.findings, _odd_fields(event))
+        communications += decision.communications
+
+    changes: list[Change] = []
+    changed: list[S] = []
+    for key, cause in sorted(by_key.items(), key=repr):
+        if cause.payload.entity_id not in entities:
+            continue
+        before = states.get(key)
+        after = _in_place_of(before, anew[key])
+        if after != before:
+            changed.append(after)
+            if tells:
+                changes.append(_change(family, cause, before, after))
+    if changed:
+        await family.save(connection, changed)
+    withdrawn = await past.findings(connection, entities) - findings
+    return Effects(0, frozenset(findings), frozenset(withdrawn), tuple(communications), tuple(changes))
+
+
+def _in_place_of(before: S | None, after: S) -> S:
+    """A state that was computed from nothing, as the one that follows a row."""
+    if before is None or not hasattr(before, "revision"):
+        return after
+    row: Any = after
+    state: S = replace(row, revision=before.revision)
+    return state
+
+
 def _change(family: Family[P, K, S], event: Event[P], before: S | None, after: S) -> Change:
     payload = event.payload
     return Change(
         type=family.change_type(before, after),
         subject=payload.entity_id,
         event_id=event.event_id,
-        occurred_at=payload.occurred_at,
+        occurred_at=event.instant,
         before=None if before is None else family.visible(before),
         after=family.visible(after),
     )

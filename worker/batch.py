@@ -13,7 +13,16 @@ from functools import partial
 from typing import assert_never
 from uuid import UUID
 
-from consumers.family import Effects, Event, WriteConflict, project
+from consumers.family import (
+    IMPLAUSIBLE_TIMESTAMP,
+    TOLERANCE,
+    Effects,
+    Event,
+    Finding,
+    WriteConflict,
+    correct,
+    project,
+)
 from consumers.registry import AnyFamily
 from schemas import identity
 from schemas.envelope import HEADERS, Envelope, InvalidEnvelope, Provenance
@@ -109,6 +118,7 @@ class Report:
     outcomes: tuple[Outcome, ...]
     stale: int = 0
     findings: int = 0
+    implausible: int = 0
 
 
 def decode(family: AnyFamily, delivery: Delivery) -> Decoded | Undecodable:
@@ -132,6 +142,7 @@ async def handle(
     *,
     tells: bool = False,
     asks: Collection[str] = (),
+    tolerance: timedelta = TOLERANCE,
 ) -> Report:
     """Apply a batch in one transaction; with `tells`, what it changes is written down to be published.
 
@@ -142,7 +153,7 @@ async def handle(
         DatabaseUnavailable: Nothing is known of the batch; handle it again, whole.
     """
     candidates = [item.candidate for item in batch if isinstance(item, Decoded)]
-    transact = partial(_transact, family, database, candidates, tells, asks)
+    transact = partial(_transact, family, database, candidates, tells, asks, tolerance)
     applied = await _apply(transact, len(candidates)) if candidates else Report(())
     outcomes = iter(applied.outcomes)
     return replace(
@@ -178,14 +189,22 @@ async def _transact(
     candidates: Sequence[Candidate],
     tells: bool,
     asks: Collection[str],
+    tolerance: timedelta,
 ) -> Report:
     """A handler that hangs is cut off; a database that hangs is noticed before, as unavailable."""
     async with asyncio.timeout(HANDLE_SECONDS), database.transaction() as connection:
         claimed = await event_log.claim(connection, family.name, candidates)
         crash_point("claimed")
-        events = [_event(candidates[position]) for position in sorted(claimed.positions)]
+        events = [_event(candidates[position], tolerance) for position in sorted(claimed.positions)]
         effects = await project(family, connection, events, tells=tells, asks=asks) if events else NO_EFFECTS
         await event_log.note(connection, family.name, effects)
+        corrections = NO_EFFECTS
+        if claimed.corrected:
+            # Once the new events are applied, since it is computed from all that the log holds.
+            earlier = [_event(candidates[position], tolerance) for position in sorted(claimed.corrected)]
+            past = event_log.LoggedPast(family.name, tolerance)
+            corrections = await correct(family, connection, earlier, past, tells=tells)
+            await event_log.note(connection, family.name, corrections)
         await event_log.note_reuse(connection, claimed.findings)
         await table.ask(connection, effects.actions)
         fates = [
@@ -194,14 +213,18 @@ async def _transact(
         ]
         await places.record(connection, family.name, fates)
         # The last: until the commit it keeps other writers of the family waiting.
-        await outbox.write(connection, family.name, effects.changes)
+        await outbox.write(connection, family.name, (*effects.changes, *corrections.changes))
         crash_point("saved")
     crash_point("committed")
     outcomes = (
         Applied() if position in claimed.positions else Duplicate() for position in range(len(candidates))
     )
-    findings = len(effects.findings) + len(claimed.findings)
-    return Report(tuple(outcomes), stale=effects.stale, findings=findings)
+    findings = (*effects.findings, *claimed.findings)
+    return Report(tuple(outcomes), effects.stale, len(findings), _implausible(findings))
+
+
+def _implausible(findings: Sequence[Finding]) -> int:
+    return sum(found.kind == IMPLAUSIBLE_TIMESTAMP for found in findings)
 
 
 async def record_failures(
@@ -231,9 +254,9 @@ def _envelope_of(item: Item) -> Envelope | None:
         return None
 
 
-def _event(candidate: Candidate) -> Event[Payload]:
+def _event(candidate: Candidate, tolerance: timedelta) -> Event[Payload]:
     envelope = candidate.envelope
-    return Event(envelope.event_id, envelope.received_at, candidate.payload, envelope.content_id)
+    return Event(envelope.event_id, envelope.received_at, candidate.payload, envelope.content_id, tolerance)
 
 
 def copy_to_publish(

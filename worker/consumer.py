@@ -249,7 +249,9 @@ class Consumer:
         """Raises BatchFailed, and as `_patiently` does."""
         tells, asks = self.settings.changes, called_for(self.settings)
         return await self._patiently(
-            lambda: handle(self.family, self.database, items, tells=tells, asks=asks)
+            lambda: handle(
+                self.family, self.database, items, tells=tells, asks=asks, tolerance=self.settings.tolerance
+            )
         )
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
@@ -371,6 +373,7 @@ class Consumer:
         metrics.DUPLICATES.labels(name).inc(kinds[Duplicate])
         metrics.STALE.labels(name).inc(report.stale)
         metrics.FINDINGS.labels(name).inc(report.findings)
+        metrics.IMPLAUSIBLE_TIMESTAMPS.labels(name).inc(report.implausible)
         metrics.BATCH_EVENTS.labels(name).observe(len(items))
         metrics.BATCH_SECONDS.labels(name).observe(seconds)
         if received:

@@ -1,16 +1,17 @@
 """The tables `event_log`, `event_ids`, `reused_event_ids`: what was applied, never to be applied again."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import structlog
 
-from consumers.family import Communication, Connection, Effects, Finding
+from consumers.family import Communication, Connection, Effects, Event, Finding
 from schemas.envelope import Envelope
-from schemas.events import Payload
+from schemas.events import Payload, Provider, parse
 from worker.database import Database
 from worker.failure import describe
 from worker.locks import LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass
@@ -22,9 +23,9 @@ log = structlog.get_logger(__name__)
 # transactions that claim the same events wait for each other in one direction.
 CLAIM = """
 WITH claimed AS (
-    INSERT INTO event_ids (event_id, content_id, provider)
-    SELECT event_id, content_id, $3
-    FROM unnest($1::uuid[], $2::uuid[]) AS told (event_id, content_id)
+    INSERT INTO event_ids (event_id, content_id, provider, received_at)
+    SELECT event_id, content_id, $3, received_at
+    FROM unnest($1::uuid[], $2::uuid[], $8::timestamptz[]) AS told (event_id, content_id, received_at)
     ON CONFLICT (event_id) DO NOTHING
     RETURNING event_id
 )
@@ -47,8 +48,8 @@ WITH told AS (
                 $9::bytea[], $10::smallint[])
         AS told (event_id, content_id, type, entity_id, occurred_at, received_at, body, attempt)
 ), claimed AS (
-    INSERT INTO reused_event_ids (event_id, provider, content_id)
-    SELECT event_id, $3, content_id
+    INSERT INTO reused_event_ids (event_id, provider, content_id, received_at)
+    SELECT event_id, $3, content_id, received_at
     FROM told
     WHERE NOT EXISTS (
         SELECT
@@ -70,10 +71,37 @@ RETURNING event_id, content_id
 """
 
 LOGGED_CONTENTS = """
-SELECT event_id, content_id
+SELECT event_id, content_id, received_at
 FROM event_ids
 WHERE event_id = ANY($1::uuid[])
 """
+
+REUSED_RECEPTIONS = """
+SELECT event_id, content_id, received_at
+FROM reused_event_ids
+WHERE event_id = ANY($1::uuid[]) AND provider = $2
+"""
+
+# The earliest reception stands; a replay finds it there and changes nothing. Consumers may change nothing
+# else of the log: the function acts as its owner.
+KEEP_EARLIER = """
+SELECT number
+FROM keep_earlier_receptions($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[], $5) AS number
+"""
+
+EVENTS_OF = """
+SELECT coalesce(reuse_of, event_id) AS event_id, provider, received_at, body
+FROM event_log
+WHERE entity_id = ANY($1::text[]) AND family = $2
+"""
+
+FINDINGS_OF = """
+SELECT kind, entity_id, event_id, words
+FROM findings
+WHERE family = $2 AND entity_id = ANY($1::text[])
+"""
+
+LOG_IS_CUT = "SELECT EXISTS (SELECT FROM event_log_dropped) AS is_cut"
 
 # Of these ids, those under which one marketplace sent several contents.
 REUSED = """
@@ -129,18 +157,25 @@ WHERE findings.family = $1
     AND findings.event_id = withdrawn.event_id
 """
 
-# A replay finds its own row there and changes nothing.
+# A replay finds its own row there and changes nothing. One that is due earlier than was known is so by an
+# earlier reception.
 CALL_FOR_COMMUNICATIONS = """
 INSERT INTO communications (event_id, kind, order_id, item_id, occurred_at)
 SELECT *
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
-ON CONFLICT (event_id, kind) DO NOTHING
+ON CONFLICT (event_id, kind) DO UPDATE
+SET occurred_at = excluded.occurred_at
+WHERE communications.occurred_at > excluded.occurred_at
 """
 
 # What a smallint holds.
 MOST_ATTEMPTS = 32_767
 
 ADD_MONTHS_EVERY_SECONDS = 24 * 3600.0
+
+
+# Of candidates, by the id and the content of each.
+Positions = dict[tuple[UUID, UUID], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,17 +189,22 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The candidates that are new, by position, and findings about ids that came with several contents."""
+    """The candidates that are new, by position, and findings about ids that came with several contents.
+
+    `corrected` are candidates that are in the log already, and were received earlier than it knew.
+    """
 
     positions: frozenset[int]
     findings: tuple[Finding, ...]
+    corrected: frozenset[int] = frozenset()
 
 
 async def claim(connection: Connection, family: str, candidates: Sequence[Candidate]) -> Claim:
     """Log the candidates that are new; the transaction that does so is the one that applies them.
 
     Two candidates are the same event if their ids and their contents are the same. An id that comes with
-    other content than it has in the log, or from another marketplace, is an event of its own.
+    other content than it has in the log, or from another marketplace, is an event of its own. Of several
+    copies the one that was received first counts.
     """
     firsts = {envelope.event_id: position for position, envelope in _backwards(candidates)}
     claimed = {
@@ -179,28 +219,25 @@ async def claim(connection: Connection, family: str, candidates: Sequence[Candid
         if event_id in claimed
     }
     unclaimed = list(firsts.keys() - claimed)
-    if unclaimed:
-        rows = await connection.fetch(LOGGED_CONTENTS, unclaimed)
-        contents |= {row["event_id"]: row["content_id"] for row in rows}
+    rows = await connection.fetch(LOGGED_CONTENTS, unclaimed) if unclaimed else []
+    contents |= {row["event_id"]: row["content_id"] for row in rows}
     new = {firsts[event_id] for event_id in claimed}
-    others = {
-        (envelope.event_id, envelope.content_id): position
-        for position, envelope in _backwards(candidates)
-        if contents[envelope.event_id] != envelope.content_id
-    }
-    if not others:
-        return Claim(frozenset(new), ())
-    reused = await _claim_reused(connection, family, candidates, others)
-    return Claim(frozenset(new | reused.positions), reused.findings)
+    repeated: Positions = {}
+    others: Positions = {}
+    for position, envelope in _backwards(candidates):
+        if contents[envelope.event_id] != envelope.content_id:
+            others[envelope.event_id, envelope.content_id] = position
+        elif envelope.event_id not in claimed:
+            repeated[envelope.event_id, envelope.content_id] = position
+    reused = await _claim_reused(connection, family, candidates, others) if others else Claim(frozenset(), ())
+    corrected = await _keep_earlier(connection, family, candidates, repeated, rows)
+    return Claim(frozenset(new | reused.positions), reused.findings, corrected | reused.corrected)
 
 
 async def _claim_reused(
-    connection: Connection,
-    family: str,
-    candidates: Sequence[Candidate],
-    others: dict[tuple[UUID, UUID], int],
+    connection: Connection, family: str, candidates: Sequence[Candidate], others: Positions
 ) -> Claim:
-    """Log the new ones of candidates, by id and content, whose ids are taken by other events."""
+    """Log the new ones of candidates whose ids are taken by other events."""
     for event_id in sorted({event_id for event_id, _ in others}):
         # Of two transactions that claim different contents under one id, the later one sees both.
         await connection.execute(LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass.EVENT_ID, str(event_id))
@@ -211,13 +248,50 @@ async def _claim_reused(
         await connection.fetch(REUSED, [event_id for event_id, _ in claimed], provider) if claimed else []
     )
     findings = tuple(_id_used_twice(row["event_id"]) for row in reused)
-    return Claim(frozenset(others[key] for key in claimed), findings)
+    repeated = {key: position for key, position in others.items() if key not in claimed}
+    known = (
+        await connection.fetch(REUSED_RECEPTIONS, [event_id for event_id, _ in repeated], provider)
+        if repeated
+        else []
+    )
+    corrected = await _keep_earlier(connection, family, candidates, repeated, known)
+    return Claim(frozenset(others[key] for key in claimed), findings, corrected)
+
+
+async def _keep_earlier(
+    connection: Connection,
+    family: str,
+    candidates: Sequence[Candidate],
+    repeated: Positions,
+    known: Iterable[Mapping[str, Any]],
+) -> frozenset[int]:
+    """Of candidates that were logged before, those that were received earlier than the log knew."""
+    receptions = {(row["event_id"], row["content_id"]): row["received_at"] for row in known}
+    earlier = [
+        position
+        for key, position in sorted(repeated.items())
+        if (logged_at := receptions.get(key)) is None or candidates[position].envelope.received_at < logged_at
+    ]
+    if not earlier:
+        return frozenset()
+    chosen = [candidates[position] for position in earlier]
+    rows = await connection.fetch(
+        KEEP_EARLIER,
+        [candidate.envelope.event_id for candidate in chosen],
+        [candidate.envelope.content_id for candidate in chosen],
+        [candidate.payload.entity_id for candidate in chosen],
+        [candidate.envelope.received_at for candidate in chosen],
+        family,
+    )
+    return frozenset(earlier[row["number"] - 1] for row in rows)
 
 
 def _backwards(candidates: Sequence[Candidate]) -> Iterator[tuple[int, Envelope]]:
-    """Of candidates that share a key, the first is the last to be put into a mapping, and stays there."""
-    for position in range(len(candidates) - 1, -1, -1):
-        yield position, candidates[position].envelope
+    """Of candidates that share a key, the first received is the last to be put into a mapping, and stays."""
+    envelopes = [candidate.envelope for candidate in candidates]
+    positions = range(len(candidates))
+    for position in sorted(positions, key=lambda one: (envelopes[one].received_at, one), reverse=True):
+        yield position, envelopes[position]
 
 
 async def _insert(
@@ -259,6 +333,34 @@ def _attempts(envelopes: Sequence[Envelope]) -> list[int]:
 def _id_used_twice(event_id: UUID) -> Finding:
     words = "sent with different contents; each was applied"
     return Finding("event_id_reused", str(event_id), event_id, words)
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedPast:
+    """What the tables hold of a family's entities."""
+
+    family: str
+    tolerance: timedelta
+
+    async def events(self, connection: Connection, entities: Collection[str]) -> Sequence[Event[Any]] | None:
+        """None where events were dropped from the log."""
+        [cut] = await connection.fetch(LOG_IS_CUT)
+        if cut["is_cut"]:
+            return None
+        rows = await connection.fetch(EVENTS_OF, sorted(entities), self.family)
+        return [
+            Event(
+                row["event_id"],
+                row["received_at"],
+                parse(Provider(row["provider"]), row["body"]),
+                tolerance=self.tolerance,
+            )
+            for row in rows
+        ]
+
+    async def findings(self, connection: Connection, entities: Collection[str]) -> set[Finding]:
+        rows = await connection.fetch(FINDINGS_OF, sorted(entities), self.family)
+        return {Finding(*row) for row in rows}
 
 
 async def note(connection: Connection, family: str, effects: Effects) -> None:

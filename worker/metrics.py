@@ -104,6 +104,12 @@ DUPLICATES = Counter(
 )
 STALE = Counter("stockhook_stale_total", "Applied events that changed no row", ["family"], registry=CONSUMER)
 FINDINGS = Counter("stockhook_findings_total", "Findings noted", ["family"], registry=CONSUMER)
+IMPLAUSIBLE_TIMESTAMPS = Counter(
+    "stockhook_implausible_timestamps_total",
+    "Applied events whose timestamp is later than their reception by more than STOCKHOOK_CLOCK_TOLERANCE",
+    ["family"],
+    registry=CONSUMER,
+)
 RETRIED = Counter(
     "stockhook_retried_total", "Events sent to a retry step", ["family", "step"], registry=CONSUMER
 )
@@ -268,7 +274,16 @@ def begin_webhook(subscriber: str) -> None:
 
 def begin_family(family: str, steps: Iterable[str]) -> None:
     """Have each count of this family at 0."""
-    for counter in (APPLIED, DUPLICATES, STALE, FINDINGS, DEAD, BATCH_EVENTS, BATCH_SECONDS):
+    for counter in (
+        APPLIED,
+        DUPLICATES,
+        STALE,
+        FINDINGS,
+        IMPLAUSIBLE_TIMESTAMPS,
+        DEAD,
+        BATCH_EVENTS,
+        BATCH_SECONDS,
+    ):
         counter.labels(family)
     for gauge in (EVENT_AGE_SECONDS, IN_HAND, PAUSED, BREAKER):
         gauge.labels(family)

@@ -25,6 +25,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from consumers.family import TOLERANCE
 from worker.changes.subscriber import Subscriber, read_subscribers
 from worker.exposure import (
     other_machines,
@@ -390,6 +391,13 @@ class Settings(BaseSettings):
         description="Who is told of changes over HTTP, as JSON: "
         '`[{"name": "shop", "url": "https://…", "types": ["part.*"], "secret": "whsec_…"}]`',
     )
+    clock_tolerance: float = Field(
+        default=TOLERANCE.total_seconds(),
+        gt=0,
+        le=100 * 366 * 86_400,
+        description="Seconds that a timestamp may be later than the reception of its event; beyond, it is "
+        "implausible and does not win. The same for all processes; after a change run `stockhook rebuild`",
+    )
     shutdown_grace: float = Field(
         default=6.0, gt=0, le=300, description="Seconds to finish what is in hand after SIGTERM"
     )
@@ -437,6 +445,10 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """A variable counts before a file of the same name. We read the files: theirs raises tracebacks."""
         return init_settings, env_settings, InitSettingsSource(settings_cls, _from_files())
+
+    @property
+    def tolerance(self) -> timedelta:
+        return timedelta(seconds=self.clock_tolerance)
 
     @property
     def delays(self) -> tuple[timedelta, ...]:

@@ -22,7 +22,7 @@ def calls_for(_: BuybackOrder | None, event: Event[Buyback]) -> tuple[Action, ..
             kind=REREQUEST_PICKUP,
             key=f"{REREQUEST_PICKUP}:{order_id}:{instant_of(missed_at)}",
             subject=order_id,
-            request=PickupAgain(order_id=order_id, missed_at=missed_at),
+            request=PickupAgain(order_id=order_id, missed_at=event.instant),
             event_id=event.event_id,
         ),
     )

@@ -8,7 +8,7 @@ from functools import reduce
 from consumers.buybacks import status
 from consumers.buybacks.record import Record, instant_of, stamp
 from consumers.buybacks.statement import Buyback, Statement, Told, state
-from consumers.family import Communication, CommunicationKind, Decision, Event, Finding
+from consumers.family import Communication, CommunicationKind, Decision, Event, Finding, implausible
 from schemas.buyback import (
     ItemFinalized,
     ItemReceived,
@@ -60,7 +60,7 @@ def decide(known: BuybackOrder | None, event: Event[Buyback]) -> Decision[Buybac
     payload = event.payload
     told = state(payload)
     known = known or BuybackOrder(payload.entity_id)
-    instant = instant_of(payload.occurred_at)
+    instant = instant_of(event.instant)
     statuses = _statuses(told)
     rank = max(map(status.rank, statuses), default=0)
     told_at = stamp(instant, rank, settled=type(payload) is not OrderCreated)
@@ -73,7 +73,7 @@ def decide(known: BuybackOrder | None, event: Event[Buyback]) -> Decision[Buybac
 
     after = BuybackOrder(
         known.order_id,
-        order=merged(known.order, {**told.order, "occurred_at": payload.occurred_at}),
+        order=merged(known.order, {**told.order, "occurred_at": event.instant}),
         items=merged_all(known.items, told.items),
         shipments=merged_all(known.shipments, told.shipments),
         revision=known.revision,
@@ -95,6 +95,7 @@ def _statuses(told: Statement) -> list[str]:
 
 def _findings(event: Event[Buyback], told: Statement, statuses: Collection[str]) -> Iterator[Finding]:
     order_id = event.payload.entity_id
+    yield from implausible(event)
     odd = sorted({said for said in statuses if not status.is_documented(said)})
     if odd:
         yield Finding("undocumented_status", order_id, event.event_id, f"status {', '.join(odd)}")
@@ -111,4 +112,4 @@ def _communications(event: Event[Buyback]) -> tuple[Communication, ...]:
     if kind is None:
         return ()
     item_id = payload.result.item_id
-    return (Communication(event.event_id, kind, payload.entity_id, item_id, payload.occurred_at),)
+    return (Communication(event.event_id, kind, payload.entity_id, item_id, event.instant),)

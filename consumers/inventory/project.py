@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from consumers.family import Connection, Event, Family, write
@@ -13,7 +14,7 @@ from schemas.events import InvalidEvent, Provider, parse
 from schemas.ovoko import PartEvent, PartObserved, PartStatusChanged
 
 LOAD_PARTS = """
-SELECT part_id, external_id, external_id_at, status, occurred_at, event_id, revision
+SELECT part_id, external_id, external_id_at, status, occurred_at, event_id, revision, has_implausible
 FROM parts
 WHERE part_id = ANY($1::text[])
 ORDER BY part_id
@@ -28,30 +29,32 @@ WHERE entity_id = ANY($1::text[]) AND family = 'inventory'
 
 SAVE_PARTS = """
 INSERT INTO parts AS part
-    (part_id, external_id, external_id_at, status, occurred_at, event_id, revision)
+    (part_id, external_id, external_id_at, status, occurred_at, event_id, revision, has_implausible)
 SELECT *
 FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[], $5::timestamptz[], $6::uuid[],
-            $7::bigint[])
+            $7::bigint[], $8::boolean[])
 ON CONFLICT (part_id) DO UPDATE
 SET external_id = excluded.external_id,
     external_id_at = excluded.external_id_at,
     status = excluded.status,
     occurred_at = excluded.occurred_at,
     event_id = excluded.event_id,
-    revision = excluded.revision
+    revision = excluded.revision,
+    has_implausible = excluded.has_implausible
 WHERE part.revision = excluded.revision - 1
 """
 
 
 async def load(connection: Connection, events: Sequence[Event[PartEvent]]) -> dict[str, Part]:
-    changes: defaultdict[str, list[Change]] = defaultdict(list)
+    new: defaultdict[str, list[Event[PartEvent]]] = defaultdict(list)
     for event in events:
-        changes[event.payload.entity_id].append(Change.of(event))
-    parts = {row["part_id"]: _part(row) for row in await connection.fetch(LOAD_PARTS, sorted(changes))}
-    overtaken = [part_id for part_id, part in parts.items() if needs_history(part, changes[part_id])]
+        new[event.payload.entity_id].append(event)
+    parts = {row["part_id"]: _part(row) for row in await connection.fetch(LOAD_PARTS, sorted(new))}
+    overtaken = [part_id for part_id, part in parts.items() if needs_history(part, new[part_id])]
     if overtaken:
-        for part_id, logged in (await _load_logged(connection, overtaken)).items():
-            parts[part_id] = with_history(parts[part_id], logged, changes[part_id])
+        logged_events = await _load_logged(connection, overtaken, events[0].tolerance)
+        for part_id, logged in logged_events.items():
+            parts[part_id] = with_history(parts[part_id], logged, new[part_id])
     return parts
 
 
@@ -62,10 +65,13 @@ def _part(row: Mapping[str, Any]) -> Part:
         external_id=row["external_id"],
         external_id_at=row["external_id_at"],
         revision=row["revision"],
+        has_implausible=row["has_implausible"],
     )
 
 
-async def _load_logged(connection: Connection, part_ids: list[str]) -> dict[str, list[Event[PartEvent]]]:
+async def _load_logged(
+    connection: Connection, part_ids: list[str], tolerance: timedelta
+) -> dict[str, list[Event[PartEvent]]]:
     logged: dict[str, list[Event[PartEvent]]] = {part_id: [] for part_id in part_ids}
     for row in await connection.fetch(LOAD_HISTORY, part_ids):
         try:
@@ -74,7 +80,8 @@ async def _load_logged(connection: Connection, part_ids: list[str]) -> dict[str,
             # An older release took it. It counted then, and is missing in the history now.
             continue
         assert isinstance(payload, PartEvent), "the log of this family holds no other event"
-        logged[payload.entity_id].append(Event(row["event_id"], row["received_at"], payload))
+        event = Event(row["event_id"], row["received_at"], payload, tolerance=tolerance)
+        logged[payload.entity_id].append(event)
     return logged
 
 
@@ -88,6 +95,7 @@ async def save(connection: Connection, parts: Collection[Part]) -> None:
             part.latest.occurred_at,
             part.latest.event_id,
             part.revision + 1,
+            part.has_implausible,
         )
         for part in parts
     ]
@@ -110,4 +118,5 @@ INVENTORY: Family[PartEvent, str, Part] = Family(
     visible=visible,
     calls_for=calls_for,
     happened=Change.of,
+    rests_on_receptions=lambda part: part.has_implausible,
 )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from consumers.family import Decision, Event
+from consumers.family import Decision, Event, implausible
 from schemas.ovoko import OrderCancelled, OrderCreated
 
 
@@ -18,14 +18,15 @@ class Order:
 
 
 def decide(order: Order | None, event: Event[OrderCreated | OrderCancelled]) -> Decision[Order]:
-    """Each of the two instants is the earliest that was told."""
+    """Each of the two instants is the earliest that was told; an implausible one is its reception."""
     payload = event.payload
     order = order or Order(payload.event_data.order_id)
     match payload:
         case OrderCreated():
-            return Decision(replace(order, created_at=_earliest(order.created_at, payload.timestamp)))
+            after = replace(order, created_at=_earliest(order.created_at, event.instant))
         case OrderCancelled():
-            return Decision(replace(order, cancelled_at=_earliest(order.cancelled_at, payload.timestamp)))
+            after = replace(order, cancelled_at=_earliest(order.cancelled_at, event.instant))
+    return Decision(after, findings=implausible(event))
 
 
 def _earliest(known: datetime | None, told: datetime) -> datetime:

@@ -14,6 +14,6 @@ def why(order: Order | None, event: Event[OrderCreated | OrderCancelled]) -> str
             known, what = order.cancelled_at if order else None, "cancellation"
     if known is None:
         return f"the first {what} that is known"
-    if event.payload.timestamp < known:
+    if event.instant < known:
         return f"the earliest {what} stands, and this one is earlier"
     return f"the earliest {what} stands, and an earlier one is known"

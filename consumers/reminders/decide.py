@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from consumers.family import Communication, CommunicationKind, Decision, Event
+from consumers.family import Communication, CommunicationKind, Decision, Event, implausible
 from schemas.buyback import DropOffReminder, PickupReminder, SchedulePickupReminder
 
 Reminding = SchedulePickupReminder | PickupReminder | DropOffReminder
@@ -39,14 +39,21 @@ def identify(payload: Reminding) -> Reminder:
 
 
 def decide(known: Reminder | None, event: Event[Reminding]) -> Decision[Reminder]:
-    """A reminder is what it is; of two that differ in their days alone the greater number stands."""
+    """A reminder is what it is; of two that differ in their days alone the greater number stands.
+
+    Its timestamp, also an implausible one, is part of its key: no reminder stands above another.
+    """
     known = known or identify(event.payload)
     days, kind = _days_and_communication(event.payload)
     told = [number for number in (known.days, days) if number is not None]
     communication = Communication(
-        event.event_id, kind, known.order_id, event.payload.result.item_id, known.occurred_at
+        event.event_id, kind, known.order_id, event.payload.result.item_id, event.instant
     )
-    return Decision(replace(known, days=max(told, default=None)), communications=(communication,))
+    return Decision(
+        replace(known, days=max(told, default=None)),
+        findings=implausible(event),
+        communications=(communication,),
+    )
 
 
 def _days_and_communication(payload: Reminding) -> tuple[int | None, CommunicationKind]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from consumers.family import Decision, Event, Finding
+from consumers.family import Decision, Event, Finding, implausible
 from schemas.ovoko import ObservedReturn, ReturnCreated, ReturnObserved, ReturnUpdated
 
 ReturnPayload = ReturnCreated | ReturnUpdated | ReturnObserved
@@ -49,25 +49,29 @@ def decide(known: Return | None, event: Event[ReturnPayload]) -> Decision[Return
     payload = event.payload
     data = payload.event_data
     known = known or Return(data.return_id, data.order_id)
-    findings = () if known.order_id == data.order_id else (_two_orders(data.return_id),)
+    created_at = data.created_at if isinstance(data, ObservedReturn) else None
+    findings = implausible(event, created_at)
+    if known.order_id != data.order_id:
+        findings += (_two_orders(data.return_id),)
     match payload:
         case ReturnCreated():
-            after = replace(known, opened_at=_earliest(known.opened_at, payload.timestamp))
+            after = replace(known, opened_at=_earliest(known.opened_at, event.instant))
         case ReturnUpdated():
-            updated_at = _latest(known.updated_at, payload.timestamp)
+            updated_at = _latest(known.updated_at, event.instant)
             after = replace(known, updated_at=updated_at, update_count=known.update_count + 1)
-        case ReturnObserved(event_data=ObservedReturn(is_listed=True, created_at=created_at)):
+        case ReturnObserved(event_data=ObservedReturn(is_listed=True)):
             # Where it does not say when, it was opened when it was seen at the latest.
-            opened_at = _earliest(known.opened_at, created_at or payload.timestamp)
-            after = replace(known, opened_at=opened_at, seen_at=_latest(known.seen_at, payload.timestamp))
+            opened_at = _earliest(known.opened_at, event.bounded(created_at or payload.timestamp))
+            after = replace(known, opened_at=opened_at, seen_at=_latest(known.seen_at, event.instant))
         case ReturnObserved():
-            after = replace(known, gone_at=_latest(known.gone_at, payload.timestamp))
-    return Decision(replace(after, order_id=_order_id(known, payload)), findings)
+            after = replace(known, gone_at=_latest(known.gone_at, event.instant))
+    return Decision(replace(after, order_id=_order_id(known, event)), findings)
 
 
-def _order_id(known: Return, payload: ReturnPayload) -> str:
+def _order_id(known: Return, event: Event[ReturnPayload]) -> str:
+    payload = event.payload
     is_seen = isinstance(payload, ReturnObserved) and payload.event_data.is_listed
-    told = (payload.timestamp if is_seen else _NEVER, payload.event_data.order_id)
+    told = (event.instant if is_seen else _NEVER, payload.event_data.order_id)
     return max((known.seen_at or _NEVER, known.order_id), told)[1]
 
 

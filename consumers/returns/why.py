@@ -7,7 +7,7 @@ from schemas.ovoko import ReturnCreated, ReturnObserved, ReturnUpdated
 
 def why(known: Return | None, event: Event[ReturnPayload]) -> str:
     """The rule by which `decide` takes an event or leaves it."""
-    instant = event.payload.timestamp
+    instant = event.instant
     match event.payload:
         case ReturnCreated():
             if known is None or known.opened_at is None:

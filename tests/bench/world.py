@@ -164,6 +164,8 @@ class World:
             f"{PREFIX}BUYBACK_TOKENS": BUYBACK_TOKEN,
             f"{PREFIX}SEALING_KEYS": self._sealing_key,
             f"{PREFIX}RETRY_DELAYS": self.delays,
+            # A long run sends more than a generated marketplace has had happen by today.
+            f"{PREFIX}CLOCK_TOLERANCE": str(100 * 365 * 86_400),
             f"{PREFIX}SPOOL_PATH": str(self.folder / "spool.sqlite3"),
             f"{PREFIX}LOG_FORMAT": "json",
         }

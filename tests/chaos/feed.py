@@ -14,7 +14,7 @@ from consumers.family import Event
 from consumers.registry import FAMILIES, FAMILY_OF, AnyFamily
 from schemas.changes import PREFIX, TYPES, cloud_events
 from schemas.events import parse, routing_key_of
-from tests.chaos.load import Taken
+from tests.chaos.load import CLOCK_TOLERANCE, Taken
 from tests.e2e.endpoint import Behaviour, Endpoint
 from worker.broker import Broker
 from worker.topology import CHANGES, Binding, Queue, Topology
@@ -209,7 +209,9 @@ async def projected(database_url: str, applied: Iterable[Taken]) -> dict[Entity,
     for taken in applied:
         payload = parse(taken.provider, taken.message_body)
         family = FAMILY_OF[routing_key_of(type(payload))]
-        by_family[family].append(Event(taken.identity.event_id, datetime.now(UTC), payload))
+        event_id = taken.identity.event_id
+        event = Event(event_id, datetime.now(UTC), payload, tolerance=CLOCK_TOLERANCE)
+        by_family[family].append(event)
     held: dict[Entity, Any] = {}
     connection = await asyncpg.connect(database_url)
     try:

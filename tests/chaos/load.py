@@ -20,6 +20,9 @@ from worker.send.webhook import Credentials, Webhook
 from worker.settings import Settings
 
 DUPLICATES = 0.1
+# A long run sends more than a generated marketplace has had happen by today.
+CLOCK_TOLERANCE = timedelta(days=36_500)
+
 # Shares of events that are followed by an odd one, or by another one under the same id.
 ODD = 0.01
 ID_USED_TWICE = 0.01

@@ -18,7 +18,7 @@ import asyncpg
 from consumers.family import Connection, Effects, Event, project
 from consumers.registry import FAMILIES, FAMILY_OF, AnyFamily
 from schemas.events import Provider, parse, routing_key_of
-from tests.chaos.load import Identity, Taken
+from tests.chaos.load import CLOCK_TOLERANCE, Identity, Taken
 
 Row = tuple[Any, ...]
 Tables = dict[str, dict[Row, Mapping[str, Any]]]
@@ -68,8 +68,10 @@ async def model(events: Iterable[Taken]) -> Tables:
     for taken in events:
         payload = parse(taken.provider, taken.message_body)
         family = FAMILY_OF[routing_key_of(type(payload))]
-        by_family[family].append(Event(taken.identity.event_id, datetime.now(UTC), payload))
-        contents[taken.provider, taken.identity.event_id].add(taken.identity.content_id)
+        event_id = taken.identity.event_id
+        event = Event(event_id, datetime.now(UTC), payload, tolerance=CLOCK_TOLERANCE)
+        by_family[family].append(event)
+        contents[taken.provider, event_id].add(taken.identity.content_id)
 
     written = Written()
     for name, family_events in by_family.items():

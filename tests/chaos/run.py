@@ -28,7 +28,7 @@ from tests.chaos import feed
 from tests.chaos.amqp_frames import AmqpWatch
 from tests.chaos.faults import RETRY_DELAYS, Strike, Target, plan
 from tests.chaos.killer import Killer, NotHealed, NotStruck
-from tests.chaos.load import RESEND_AFTER, Record, webhooks
+from tests.chaos.load import CLOCK_TOLERANCE, RESEND_AFTER, Record, webhooks
 from tests.chaos.postgres_messages import PostgresWatch
 from tests.chaos.processes import Supervised
 from tests.chaos.proxy import FaultProxy
@@ -205,6 +205,7 @@ def _environment(services: Services, folder: Path, webhook_port: int) -> dict[st
         f"{PREFIX}BUYBACK_TOKENS": "chaos-buyback-token",
         f"{PREFIX}SEALING_KEYS": Fernet.generate_key().decode(),
         f"{PREFIX}RETRY_DELAYS": RETRY_DELAYS,
+        f"{PREFIX}CLOCK_TOLERANCE": str(CLOCK_TOLERANCE.total_seconds()),
         # The verdict reads the quarantine's queue.
         f"{PREFIX}KEEP_DEAD_LETTERS": "false",
         f"{PREFIX}SPOOL_PATH": str(folder / f"{Target.SPOOL}-disk" / "spool.sqlite"),

@@ -75,8 +75,8 @@ TABLE = (
     Mutant(
         "an id is a key by itself",
         "worker/event_log.py",
-        "        if contents[envelope.event_id] != envelope.content_id\n",
-        "        if False\n",
+        "        if contents[envelope.event_id] != envelope.content_id:\n",
+        "        if False:\n",
         "tests/integration/test_event_ids.py::test_each_content_under_an_id_is_applied_once",
     ),
     Mutant(
@@ -148,9 +148,23 @@ TABLE = (
     Mutant(
         "the last to arrive wins",
         "consumers/inventory/decide.py",
-        "_latest(part.latest, change),",
-        "change,",
+        "        _latest(part.latest, change),\n",
+        "        change,\n",
         "tests/unit/test_convergence.py",
+    ),
+    Mutant(
+        "an implausible timestamp wins",
+        "consumers/inventory/decide.py",
+        "    plausible = [told for told in known if told.is_plausible]\n",
+        "    plausible = list(known)\n",
+        "tests/unit/test_receptions.py",
+    ),
+    Mutant(
+        "an earlier reception changes nothing",
+        "worker/batch.py",
+        "        if claimed.corrected:\n",
+        "        if False:\n",
+        "tests/integration/test_receptions.py::test_an_earlier_reception_corrects_log_and_part",
     ),
     Mutant(
         "a revision is not checked",

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
-from consumers.family import Event
+from consumers.family import TOLERANCE, Event
 from schemas.events import Payload, Provider, parse
 
 EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -23,9 +23,11 @@ def event_id(name: object) -> UUID:
     return uuid5(NAMESPACE, str(name))
 
 
-def claimed(payload: Payload, name: object) -> Event[Any]:
+def claimed(
+    payload: Payload, name: object, received: float = 0, tolerance: timedelta = TOLERANCE
+) -> Event[Any]:
     """An event that was claimed; the same name is the same event id."""
-    return Event(event_id(name), EPOCH, payload)
+    return Event(event_id(name), instant(received), payload, tolerance=tolerance)
 
 
 def read(provider: Provider, document: Document) -> Payload:

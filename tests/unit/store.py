@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from consumers.family import Communication, Connection, Effects, Event, Finding, project
-from consumers.inventory.decide import Change, Part, needs_history, with_history
+from consumers.family import Communication, Connection, Effects, Event, Finding, correct, project
+from consumers.inventory.decide import Part, needs_history, with_history
 from consumers.registry import AnyFamily
 from schemas.changes import Change as Told
 from worker.actions.registry import KINDS
@@ -29,26 +29,45 @@ class Store:
 
     family: AnyFamily
     rows: dict[Any, Any] = field(default_factory=dict)
-    log: list[Event[Any]] = field(default_factory=list)
+    log: dict[Any, Event[Any]] = field(default_factory=dict)
     findings: set[Finding] = field(default_factory=set)
-    communications: set[Communication] = field(default_factory=set)
+    due: dict[Any, Communication] = field(default_factory=dict)
     told: list[Told] = field(default_factory=list)
     asked: set[str] = field(default_factory=set)
 
     async def apply(self, batch: Sequence[Event[Any]]) -> None:
-        new: list[Event[Any]] = []
+        new: dict[Any, Event[Any]] = {}
+        corrected: dict[Any, Event[Any]] = {}
         for event in batch:
-            if event not in self.log and event not in new:
-                new.append(event)
-        if not new:
-            return
-        self.log += new
+            identity = (event.event_id, event.payload)
+            logged = self.log.get(identity)
+            # Of all copies the one that was received first counts.
+            if logged is None:
+                self.log[identity] = new[identity] = event
+            elif event.received_at < logged.received_at:
+                self.log[identity] = event
+                (new if identity in new else corrected)[identity] = event
         family = replace(self.family, load=self._load, save=self._save)
-        effects = await project(family, NoConnection(), new, tells=True, asks=KINDS)
+        if new:
+            effects = await project(family, NoConnection(), list(new.values()), tells=True, asks=KINDS)
+            self._take(effects)
+            self.asked |= {action.key for action in effects.actions}
+        if corrected:
+            self._take(
+                await correct(family, NoConnection(), list(corrected.values()), _Past(self), tells=True)
+            )
+
+    @property
+    def communications(self) -> set[Communication]:
+        return set(self.due.values())
+
+    def _take(self, effects: Effects) -> None:
         self._note(effects)
-        self.communications |= set(effects.communications)
+        for call in effects.communications:
+            known = self.due.get((call.event_id, call.kind))
+            if known is None or call.occurred_at < known.occurred_at:
+                self.due[call.event_id, call.kind] = call
         self.told += effects.changes
-        self.asked |= {action.key for action in effects.actions}
 
     def _note(self, effects: Effects) -> None:
         """As the table has them: a finding's words are no part of its key, and the greater stand."""
@@ -67,16 +86,16 @@ class Store:
         }
 
     def _with_history(self, part: Part, events: Sequence[Event[Any]]) -> Part:
-        new = {Change.of(event) for event in events if event.payload.entity_id == part.part_id}
+        new = [event for event in events if event.payload.entity_id == part.part_id]
         if not needs_history(part, new):
             return replace(part, history=None)
-        logged = [event for event in self.log if event.payload.entity_id == part.part_id]
+        logged = [event for event in self.log.values() if event.payload.entity_id == part.part_id]
         return with_history(part, logged, new)
 
     async def _save(self, _: Connection, states: Collection[Any]) -> None:
         for state in states:
             # As a database would: what is not a column is not there next time.
-            kept = replace(state, history=None, seen=frozenset()) if isinstance(state, Part) else state
+            kept = replace(state, history=None) if isinstance(state, Part) else state
             self.rows[self._key_of(state)] = kept
 
     def _key_of(self, state: Any) -> Any:
@@ -89,3 +108,16 @@ class Store:
                 return replace(state, days=None)
             case _:
                 return state.order_id
+
+
+@dataclass(frozen=True)
+class _Past:
+    """What the store holds, as the machinery reads it out of the tables."""
+
+    store: Store
+
+    async def events(self, _: Connection, entities: Collection[str]) -> list[Event[Any]]:
+        return [event for event in self.store.log.values() if event.payload.entity_id in entities]
+
+    async def findings(self, _: Connection, entities: Collection[str]) -> set[Finding]:
+        return {found for found in self.store.findings if found.entity_id in entities}

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from cryptography.fernet import MultiFernet
 
-from consumers.family import Event
+from consumers.family import TOLERANCE, Event
 from consumers.registry import FAMILIES
 from schemas.changes import CONTENT_TYPE
 from schemas.envelope import UNHANDLED, Envelope, InvalidEnvelope
@@ -132,7 +132,7 @@ def _posted_again(letter: Kept) -> Ready:
     return Ready(message, letter.lane, letter.event_id, None)
 
 
-async def forecast(database: Database, ready: Ready) -> str:
+async def forecast(database: Database, ready: Ready, tolerance: timedelta = TOLERANCE) -> str:
     """In words what a replay would do against today's rows. Nothing is written."""
     if is_of_webhook(ready.lane):
         return "posted again"
@@ -144,9 +144,9 @@ async def forecast(database: Database, ready: Ready) -> str:
     if isinstance(decoded, Undecodable):
         return f"invalid: {decoded.reason}"
     candidate = decoded.candidate
-    event = Event(candidate.envelope.event_id, candidate.envelope.received_at, candidate.payload)
+    envelope = candidate.envelope
+    event = Event(envelope.event_id, envelope.received_at, candidate.payload, tolerance=tolerance)
     async with database.connection() as connection:
-        envelope = candidate.envelope
         if await connection.fetch(LOGGED, [envelope.event_id], [envelope.content_id]):
             return "duplicate: it was applied already"
         try:

@@ -43,7 +43,7 @@ async def tell_forecast(settings: Settings, selection: Selection, json: bool) ->
 async def _would(database: Database, letter: Kept, settings: Settings) -> str:
     match replay.prepare(letter, settings.sealer):
         case replay.Ready() as ready:
-            return await replay.forecast(database, ready)
+            return await replay.forecast(database, ready, settings.tolerance)
         case replay.Unready(reason):
             return f"cannot be replayed: {reason}"
 

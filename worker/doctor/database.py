@@ -42,6 +42,13 @@ LIMIT 1
 """
 
 
+IMPLAUSIBLE = """
+SELECT count(*) AS events, max(noted_at) AS last_at
+FROM findings
+WHERE kind = 'implausible_timestamp' AND noted_at > now() - interval '7 days'
+"""
+
+
 async def check_database(database: Database, sealer: MultiFernet | None) -> AsyncIterator[Finding]:
     """Raises: DatabaseUnavailable."""
     async with database.connection() as connection:
@@ -110,6 +117,7 @@ async def _check_tables(connection: Connection, sealer: MultiFernet | None) -> A
             )
         sealed = await connection.fetchval(A_SEALED_ONE)
         is_ahead = await connection.fetchval(MONTH_AHEAD)
+        [implausible] = await connection.fetch(IMPLAUSIBLE)
     except asyncpg.InsufficientPrivilegeError as refusal:
         yield error(
             "permissions",
@@ -125,6 +133,16 @@ async def _check_tables(connection: Connection, sealer: MultiFernet | None) -> A
             "the next month has no partition",
             "start a consumer, which adds it; its log says event_log.months_failed if it cannot",
         )
+    if implausible["events"]:
+        yield warning(
+            "timestamps",
+            f"in 7 days, {implausible['events']:,} events had a timestamp later than their reception by more "
+            f"than STOCKHOOK_CLOCK_TOLERANCE, the last at {implausible['last_at']:%Y-%m-%d %H:%M} UTC",
+            "see the findings `implausible_timestamp` and `stockhook explain`; compare the clocks, ask the "
+            "marketplace, and run `stockhook reconcile`",
+        )
+    else:
+        yield ok("timestamps", "in 7 days no event had a timestamp later than its reception")
     if sealed is not None:
         yield _check_sealed(sealed, sealer)
 

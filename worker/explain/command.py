@@ -48,7 +48,7 @@ def explain(
 
     async def ask() -> Explanation:
         async with open_database(settings, "explain", 1) as database:
-            return await explain_entity(database, kind, entity_id, at)
+            return await explain_entity(database, kind, entity_id, at, settings.tolerance)
 
     with failing_on(NoSuchEntity, InvalidEvent):
         found = run_loop(ask())

@@ -7,12 +7,12 @@ differ from what a consumer does.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from operator import attrgetter
 from typing import Any, Literal, assert_never
 
-from consumers.family import Connection, Event, Finding
+from consumers.family import TOLERANCE, Connection, Event, Finding
 from consumers.inventory import details as of_part
 from consumers.registry import FAMILIES, AnyFamily
 from consumers.returns import details as of_return
@@ -49,7 +49,7 @@ _PRIVATE = re.compile(r"customer_|payment_details|account_number|_url")
 _KEPT_BACK = "(kept back)"
 
 # What is of no state's meaning: how often it was written, and what it was computed from.
-_MACHINERY = frozenset({"revision", "history", "seen", "stamps", "rank"})
+_MACHINERY = frozenset({"revision", "history", "has_implausible", "stamps", "rank"})
 
 
 class NoSuchEntity(Exception):
@@ -118,6 +118,8 @@ class _Replay:
         self.findings -= set(decision.withdrawn)
         self.findings |= set(decision.findings)
         why = self.family.why(before, event)
+        if not event.is_plausible and self.family.name != "inventory":
+            why = f"its timestamp is implausible, so its reception counts; {why}"
         if isinstance(event.payload, Observation):
             why = f"observed on the marketplace; {why}"
         changes = _changes(before, decision.state)
@@ -143,7 +145,11 @@ class _Replay:
 
 
 async def explain_entity(
-    database: Database, kind: Kind, entity_id: str, at: datetime | None = None
+    database: Database,
+    kind: Kind,
+    entity_id: str,
+    at: datetime | None = None,
+    tolerance: timedelta = TOLERANCE,
 ) -> Explanation:
     """Go through an entity's events as they were applied; `at` leaves out what happened later.
 
@@ -154,7 +160,7 @@ async def explain_entity(
     family = FAMILIES[FAMILY_OF_KIND[kind]]
     async with database.connection() as connection, connection.transaction(isolation="repeatable_read"):
         rows = await connection.fetch(EVENTS_OF_ENTITY, entity_id, family.name)
-        logged = [_logged(row) for row in rows]
+        logged = [_logged(row, tolerance) for row in rows]
         log_begins_at = await connection.fetchval(DROPPED)
         live = await family.load(Reading(connection), [one.event for one in logged]) if logged else {}
         details = await _details(Reading(connection), kind, entity_id)
@@ -201,19 +207,19 @@ def _told(
     if not logged:
         since = f", which begins at {log_begins_at:%Y-%m-%d}" if log_begins_at else ""
         raise NoSuchEntity(f"there is no {kind} {entity_id} in the event log{since}")
-    told = [one for one in logged if at is None or one.event.payload.occurred_at <= at]
+    told = [one for one in logged if at is None or one.event.instant <= at]
     if not told:
-        first = min(one.event.payload.occurred_at for one in logged)
+        first = min(one.event.instant for one in logged)
         raise NoSuchEntity(
             f"nothing had happened to {kind} {entity_id} by then: its first event is of {first.isoformat()}"
         )
     return told
 
 
-def _logged(row: Any) -> Logged:
+def _logged(row: Any, tolerance: timedelta) -> Logged:
     payload = parse(Provider(row["provider"]), row["body"])
     return Logged(
-        event=Event(row["event_id"], row["received_at"], payload),
+        event=Event(row["event_id"], row["received_at"], payload, tolerance=tolerance),
         is_reused=row["is_reused"],
         type=row["type"],
         applied_at=row["applied_at"],

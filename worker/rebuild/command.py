@@ -47,7 +47,14 @@ def rebuild(
     async def work() -> Rebuilt:
         async with open_database(settings, "rebuild", 1, unhurried=True) as database:
             with _progress(family) as report:
-                return await run_rebuild(database, family, swap=swap, restart=restart, report=report)
+                return await run_rebuild(
+                    database,
+                    family,
+                    swap=swap,
+                    restart=restart,
+                    report=report,
+                    tolerance=settings.tolerance,
+                )
 
     with failing_on(RebuildFailed):
         found = run_loop(work())

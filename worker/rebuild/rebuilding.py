@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from time import monotonic
 
 import asyncpg
 
+from consumers.family import TOLERANCE
 from worker.database import Connection, Database
 from worker.locks import TRY_LOCK_NAME, AdvisoryLockClass
 from worker.rebuild.comparison import Difference, differences, mend
@@ -50,6 +52,7 @@ async def rebuild(
     swap: bool,
     restart: bool,
     report: Callable[[int, int], None],
+    tolerance: timedelta = TOLERANCE,
 ) -> Rebuilt:
     """Build the family's projection beside the live one, compare, and have it take over if asked.
 
@@ -62,7 +65,7 @@ async def rebuild(
         await _lock_out_others(connection, family)
         await _refuse_cut_log(connection)
         await connection.execute("SET enable_seqscan = on")
-        shadow = await open_shadow(connection, family, restart=restart)
+        shadow = await open_shadow(connection, family, tolerance, restart=restart)
         resumed_from = shadow.events
         await shadow.advance(report)
         found = await _compared(shadow)
@@ -109,7 +112,12 @@ async def _compared(shadow: Shadow) -> list[Difference]:
     await transaction.start()
     try:
         await shadow.apply(shadow.done_to, EVERYTHING)
-        return await differences(shadow)
+        found = await differences(shadow)
+        doubtful = await shadow.apply_anew({difference.entity_id for difference in found})
+        if not doubtful:
+            return found
+        sure = [difference for difference in found if difference.entity_id not in doubtful]
+        return sure + await differences(shadow, doubtful)
     finally:
         await transaction.rollback()
 
@@ -127,6 +135,7 @@ async def _swap(shadow: Shadow, found: list[Difference]) -> tuple[list[Differenc
         recent = await shadow.apply(shadow.done_to, EVERYTHING)
         shadow.events += len(recent)
         entities = {*recent, *(difference.entity_id for difference in found)}
+        await shadow.apply_anew(entities)
         differing = await differences(shadow, entities) if entities else []
         await mend(shadow, differing)
         await drop(shadow)

@@ -2,8 +2,9 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -56,6 +57,22 @@ WHERE seq > $1 AND seq <= $2 AND family = $3
 ORDER BY seq
 """
 
+# Entities whose events may have been received earlier than when the shadow read them.
+DOUBTFUL = """
+SELECT DISTINCT entity_id
+FROM {live}.findings
+WHERE family = $1 AND kind = 'implausible_timestamp' AND entity_id = ANY($2::text[])
+"""
+
+FORGET = "DELETE FROM {shadow}.{table} WHERE {entity} = ANY($1::text[])"
+
+READ_EVENTS_OF = """
+SELECT seq, coalesce(reuse_of, event_id) AS event_id, provider, entity_id, received_at, body
+FROM {live}.event_log
+WHERE entity_id = ANY($1::text[]) AND family = $2
+ORDER BY seq
+"""
+
 LAST_SEQ = "SELECT last_value FROM {live}.event_log_seq"
 
 # Who writes to the log holds this lock from before it takes a number until it has committed.
@@ -92,6 +109,7 @@ class Shadow:
     live: str
     done_to: int
     events: int
+    tolerance: timedelta
 
     @property
     def schema(self) -> str:
@@ -129,10 +147,28 @@ class Shadow:
             await self._apply_batch(rows[start : start + BATCH])
         return [row["entity_id"] for row in rows]
 
+    async def apply_anew(self, entities: Collection[str]) -> list[str]:
+        """Apply all events again of those entities for which an earlier reception can make a difference.
+
+        A reception that was corrected behind the shadow's back is not among what is logged next.
+        """
+        found = await self.connection.fetch(self.named(DOUBTFUL), self.family, sorted(entities))
+        doubtful = [row["entity_id"] for row in found]
+        if doubtful:
+            for table in TABLES[self.family]:
+                forget = self.named(FORGET, table=table.name, entity=table.entity)
+                await self.connection.execute(forget, doubtful)
+            rows = await self.connection.fetch(self.named(READ_EVENTS_OF), doubtful, self.family)
+            for start in range(0, len(rows), BATCH):
+                await self._apply_batch(rows[start : start + BATCH])
+        return doubtful
+
     async def _apply_batch(self, rows: Sequence[Any]) -> None:
         last = str(rows[-1]["seq"])
         await self.connection.execute("SELECT set_config('stockhook.rebuilt_to', $1, true)", last)
-        effects = await project(FAMILIES[self.family], self.connection, [_event(row) for row in rows])
+        effects = await project(
+            FAMILIES[self.family], self.connection, [_event(row, self.tolerance) for row in rows]
+        )
         await event_log.note(self.connection, self.family, effects)
 
     async def _horizon(self) -> int:
@@ -155,23 +191,23 @@ class Shadow:
         return int(last)
 
 
-def _event(row: Any) -> Event[Any]:
+def _event(row: Any, tolerance: timedelta) -> Event[Any]:
     try:
         payload = parse(Provider(row["provider"]), row["body"])
     except InvalidEvent as error:
         raise RebuildFailed(f"event {row['event_id']} of the log is not valid any more: {error}") from error
-    return Event(row["event_id"], row["received_at"], payload)
+    return Event(row["event_id"], row["received_at"], payload, tolerance=tolerance)
 
 
-async def open_shadow(connection: Connection, family: str, *, restart: bool) -> Shadow:
-    """The family's shadow: the one that was left, if the same code made it, or else a new one.
+async def open_shadow(connection: Connection, family: str, tolerance: timedelta, *, restart: bool) -> Shadow:
+    """The family's shadow: the one that was left, if the same code and tolerance made it, or else a new one.
 
     From here on this connection's unqualified names mean the shadow's tables.
     """
     live = await connection.fetchval("SELECT current_schema()")
-    shadow = Shadow(connection, family, live, 0, 0)
+    shadow = Shadow(connection, family, live, 0, 0, tolerance)
     await connection.execute(f"SET search_path = {shadow.schema}, {live}")
-    code = fingerprint()
+    code = fingerprint(tolerance)
     left = None
     if await connection.fetchval("SELECT to_regclass($1)", f"{shadow.schema}.progress") is not None:
         left = await connection.fetchrow(shadow.named(READ_PROGRESS))
@@ -197,8 +233,9 @@ async def drop(shadow: Shadow) -> None:
     await shadow.connection.execute(shadow.named(DROP_SCHEMA))
 
 
-def fingerprint() -> str:
-    """Of the code that makes the rows: what other code began must not be gone on with."""
+def fingerprint(tolerance: timedelta) -> str:
+    """Of what makes the rows: a rebuild that was begun with anything else must not be resumed."""
     folders = [Path(package.__file__ or "").parent for package in (consumers, schemas)]
     sources = sorted(path for folder in folders for path in folder.rglob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    parts = [str(tolerance).encode(), *(path.read_bytes() for path in sources)]
+    return hashlib.sha256(b"".join(parts)).hexdigest()

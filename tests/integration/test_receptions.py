@@ -1,0 +1,137 @@
+"""Implausible timestamps and first receptions, in the real tables."""
+
+import json
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from consumers.registry import FAMILIES
+from schemas.events import Provider
+from tests.integration.log import RECEIVED_AT, apply, database_of, item
+from tests.stack import Stack
+from worker.batch import Decoded, handle
+
+FAR = "9999-12-30T00:00:00+00:00"
+NOW = RECEIVED_AT.isoformat()
+MISSED = "CollectionItemPickupMissedEvent"
+
+
+def received(one: Decoded, at: datetime) -> Decoded:
+    envelope = one.candidate.envelope.model_copy(update={"received_at": at})
+    return replace(one, candidate=replace(one.candidate, envelope=envelope))
+
+
+def part(status: str, timestamp: str, event_type: str = "part.status.changed") -> Decoded:
+    data = {"part_id": "13", "status": status}
+    return item(Provider.OVOKO, {"event_type": event_type, "timestamp": timestamp, "event_data": data})
+
+
+async def state(stack: Stack) -> tuple[str, bool]:
+    [row] = await stack.fetch("SELECT status, is_sellable FROM parts")
+    return row["status"], row["is_sellable"]
+
+
+def rebuilt(stack: Stack, family: str) -> Any:
+    return json.loads(stack.run("rebuild", family, "--json").stdout)["differences"]
+
+
+async def test_a_part_that_is_in_the_warehouse_in_9999_can_be_sold_today(stack: Stack) -> None:
+    async with database_of(stack) as database:
+        report = await handle(FAMILIES["inventory"], database, [part("in_warehouse", FAR)])
+    await apply(stack, "inventory", [part("sold", NOW)])
+    doctor = json.loads(stack.run("doctor", "--json").stdout)
+    explained = json.loads(stack.run("explain", "part", "13", "--json").stdout)
+
+    assert report.implausible == 1
+    assert await state(stack) == ("sold", False)
+    assert [row["kind"] for row in await stack.fetch("SELECT kind FROM findings")] == [
+        "implausible_timestamp"
+    ]
+    assert rebuilt(stack, "inventory") == []
+    assert explained["agrees_with_tables"] is True
+    [warned] = [found for found in doctor["findings"] if found["subject"] == "timestamps"]
+    assert (warned["level"], warned["what"][:18]) == ("warning", "in 7 days, 1 event")
+
+
+async def test_a_stuck_row_of_an_earlier_release_is_repaired_by_an_observation(stack: Stack) -> None:
+    await apply(stack, "inventory", [part("in_warehouse", FAR)])
+    await stack.execute(f"UPDATE parts SET occurred_at = '{FAR}', has_implausible = false")
+    await apply(stack, "inventory", [part("sold", NOW, "stockhook.observed.part")])
+
+    assert await state(stack) == ("sold", False)
+
+
+async def test_an_earlier_reception_corrects_log_and_part(stack: Stack) -> None:
+    """Also of an event whose id another event has."""
+    event_id = uuid4()
+    ahead = (RECEIVED_AT + timedelta(hours=3)).isoformat()
+    for other in (None, part("reserved", "2026-01-01T00:00:00+00:00")):
+        await stack.execute("TRUNCATE event_ids, reused_event_ids, event_log, parts, findings")
+        one = _under(event_id, part("in_warehouse", ahead))
+        late = received(one, RECEIVED_AT + timedelta(hours=3))
+        early = received(one, RECEIVED_AT - timedelta(minutes=1))
+        for event in (None if other is None else _under(event_id, other), late, part("sold", NOW)):
+            await apply(stack, "inventory", *([[event]] if event else []))
+        stood = await state(stack)
+        await apply(stack, "inventory", [early, late])
+        kinds = {row["kind"] for row in await stack.fetch("SELECT kind FROM findings WHERE family <> 'any'")}
+        log = await stack.fetch(
+            f"SELECT received_at FROM event_log WHERE occurred_at = '{ahead}' AND event_id = '{event_id}'"
+        )
+
+        assert stood == ("in_warehouse", True)
+        assert await state(stack) == ("sold", False)
+        assert kinds == {"implausible_timestamp"}
+        assert [row["received_at"] for row in log] == [early.candidate.envelope.received_at]
+        assert rebuilt(stack, "inventory") == []
+
+
+async def test_an_earlier_reception_corrects_a_trade_in_and_what_is_due(stack: Stack) -> None:
+    result = {"timestamp": "9999-12-30T00:00:00", "order": {"id": "o1", "status": "MissedPickUp"}}
+    missed = item(Provider.BUYBACK, {"type": MISSED, "result": result}, uuid4())
+    earlier = RECEIVED_AT - timedelta(hours=2)
+    await apply(stack, "buybacks", [missed], [received(missed, earlier)])
+    orders = await stack.fetch("SELECT occurred_at FROM buyback_orders")
+    due = await stack.fetch("SELECT occurred_at FROM communications")
+
+    assert [row["occurred_at"] for row in (*orders, *due)] == [earlier, earlier]
+    assert rebuilt(stack, "buybacks") == []
+
+
+async def test_a_rebuild_that_is_resumed_knows_of_an_earlier_reception(stack: Stack) -> None:
+    one = part("in_warehouse", (RECEIVED_AT + timedelta(hours=3)).isoformat())
+    other = {
+        "event_type": "part.status.changed",
+        "timestamp": NOW,
+        "event_data": {"part_id": "14", "status": "x"},
+    }
+    late = received(one, RECEIVED_AT + timedelta(hours=3))
+    await apply(stack, "inventory", [late], [part("sold", NOW)], [item(Provider.OVOKO, other)])
+    await stack.execute("UPDATE parts SET status = 'wrong' WHERE part_id = '14'")
+    before = rebuilt(stack, "inventory")
+    await apply(stack, "inventory", [received(one, RECEIVED_AT)])
+    after = json.loads(stack.run("rebuild", "inventory", "--swap", "--json").stdout)
+
+    assert [one["entity_id"] for one in before] == ["14"]
+    assert after["resumed_from"] == 3
+    assert [one["entity_id"] for one in after["differences"]] == ["14"]
+    assert await stack.fetch("SELECT status FROM parts ORDER BY part_id") == [
+        {"status": "sold"},
+        {"status": "x"},
+    ]
+
+
+async def test_without_all_events_nothing_is_computed_anew(stack: Stack) -> None:
+    one = part("in_warehouse", FAR)
+    await apply(stack, "inventory", [one])
+    await stack.execute("INSERT INTO event_log_dropped (name, applied_before) VALUES ('x', '2026-01-01')")
+    before = await stack.fetch("SELECT * FROM parts")
+    await apply(stack, "inventory", [received(one, RECEIVED_AT - timedelta(hours=1))])
+
+    assert await stack.fetch("SELECT * FROM parts") == before
+
+
+def _under(event_id: UUID, one: Decoded) -> Decoded:
+    envelope = one.candidate.envelope.model_copy(update={"event_id": event_id})
+    return replace(one, candidate=replace(one.candidate, envelope=envelope))
