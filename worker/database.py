@@ -9,16 +9,21 @@ cancelled, or the driver was misused           | it                    | as it i
 anything else                                  | none                  | as it is
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 import asyncpg
+import structlog
 from asyncpg.pool import PoolConnectionProxy
 
 from worker import metrics
+from worker.database_url import DatabaseUrl
 from worker.failure import describe, refused_certificate
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -34,11 +39,21 @@ else:
 STATEMENT_TIMEOUT_MS = 8_000
 LOCK_TIMEOUT_MS = 5_000
 
-# Of the whole way to a connection that can be used.
-ACQUIRE_SECONDS = 10.0
+# For a connection of the pool to be free, and ready; what connecting takes comes on top.
+ACQUIRE_SECONDS = 5.0
+
+# How often, and for how long, it is seen whether a pooler shares its sessions.
+PROBES = 5
+PROBE_SECONDS = 4.0
 
 # A standby's transactions are read-only too.
 TAKES_WRITES = "SELECT NOT current_setting('transaction_read_only')::boolean"
+
+
+POOL_BY_SESSION = (
+    "have it pool by session (in PgBouncer, pool_mode = session), or name Postgres itself in "
+    "STOCKHOOK_DATABASE_URL"
+)
 
 
 class DatabaseUnavailable(Exception):
@@ -47,6 +62,16 @@ class DatabaseUnavailable(Exception):
 
 class TransactionConflict(Exception):
     """The same again may well succeed: serialization failure, deadlock, lock timeout, outdated plan."""
+
+
+class SessionsNotKept(Exception):
+    """A pooler in between gives a session to others after each transaction."""
+
+    def __str__(self) -> str:
+        return (
+            "the pooler in front of Postgres shares its sessions between clients, which loses settings, "
+            f"locks and notifications: {POOL_BY_SESSION}"
+        )
 
 
 class _TakesNoWrites(Exception):
@@ -116,12 +141,14 @@ class Database:
 
     def __init__(self, url: str, size: int, application: str, *, unhurried: bool = False) -> None:
         """One that is `unhurried` gives no statement a limit: for long work that somebody watches."""
-        self._url = url
+        self._url = DatabaseUrl.read(url)
+        self._hosts = list(self._url.hosts)
         self._size = size
         self._application = application
         self._unhurried = unhurried
         self._pool: Pool | None = None
         self._sessions: WeakSet[_Session] = WeakSet()
+        self._keeps_sessions = False
         self._waiting = 0
 
     def measure(self) -> None:
@@ -137,6 +164,11 @@ class Database:
         metrics.DATABASE_CONNECTIONS.labels("in_use").set_function(in_use)
         metrics.DATABASE_WAITING.set_function(lambda: self._waiting)
         metrics.DATABASE_LIMIT.set(self._size)
+
+    def warn_of_ignored(self) -> None:
+        """Log which parameters of the URL count for nothing, and why."""
+        for name, reason in self._url.ignored.items():
+            log.warning("database_url.parameter_ignored", parameter=name, reason=reason)
 
     async def close(self) -> None:
         if self._pool is not None:
@@ -164,10 +196,18 @@ class Database:
             await _release(pool, connection, session)
 
     async def _acquire(self, pool: Pool) -> Connection:
-        """Raises: DatabaseUnavailable, whatever is wrong: before there is a session, no event is to blame."""
+        """A session is still nobody's when it fails to begin: whatever is wrong, no event is to blame.
+
+        Raises:
+            DatabaseUnavailable
+            SessionsNotKept
+        """
+        connect_seconds = self._url.connect_seconds * max(1, len(self._hosts))
         self._waiting += 1
         try:
-            return await pool.acquire(timeout=ACQUIRE_SECONDS)
+            return await pool.acquire(timeout=ACQUIRE_SECONDS + connect_seconds)
+        except (DatabaseUnavailable, SessionsNotKept):
+            raise
         except Exception as error:
             raise DatabaseUnavailable(_reason(error)) from error
         finally:
@@ -226,32 +266,113 @@ class Database:
 
     async def _open_pool(self) -> Pool:
         if self._pool is None:
-            statement_timeout = "0" if self._unhurried else str(STATEMENT_TIMEOUT_MS)
+            connect: Any = self._connect
             pool = asyncpg.create_pool(
-                self._url,
                 min_size=0,
                 max_size=self._size,
-                timeout=5,
+                connect=connect,
                 connection_class=_Session,
                 init=self._begin_session,
-                command_timeout=None if self._unhurried else STATEMENT_TIMEOUT_MS / 1000 + 2,
-                server_settings={
-                    "application_name": self._application,
-                    # A plan is kept: one that was made while a table was empty would go on reading the
-                    # whole of it when it is full. All that we run often goes by key.
-                    "enable_seqscan": "off",
-                    "statement_timeout": statement_timeout,
-                    # A process that was killed must not go on holding locks.
-                    "client_connection_check_interval": "1000",
-                    "lock_timeout": str(LOCK_TIMEOUT_MS),
-                    "idle_in_transaction_session_timeout": statement_timeout,
-                },
             )
             self._pool = await pool
         return self._pool
 
+    async def _connect(self, _dsn: None = None, **arguments: Any) -> Any:
+        """To the first host that will do. The one that did is tried first the next time.
+
+        Raises:
+            DatabaseUnavailable: None will.
+        """
+        if not self._hosts:
+            return await self._connect_to({}, arguments)
+        refusals: list[str] = []
+        for host, port in list(self._hosts):
+            try:
+                session = await self._connect_to({"host": host, "port": port}, arguments)
+            except Exception as error:
+                refusals.append(_reason(error) if len(self._hosts) == 1 else f"{host}: {_reason(error)}")
+                last = error
+                continue
+            self._hosts.remove((host, port))
+            self._hosts.insert(0, (host, port))
+            return session
+        raise DatabaseUnavailable("; ".join(refusals)) from last
+
+    async def _connect_to(self, where: dict[str, Any], arguments: dict[str, Any]) -> Any:
+        return await asyncpg.connect(
+            self._url.dsn,
+            **where,
+            timeout=self._url.connect_seconds,
+            command_timeout=None if self._unhurried else STATEMENT_TIMEOUT_MS / 1000 + 2,
+            # All that a pooler lets pass, and all that is worth seeing before the session begins.
+            server_settings={"application_name": self._application},
+            **arguments,
+        )
+
     async def _begin_session(self, session: Any) -> None:
+        """Settings are made by statements: PgBouncer refuses them as parameters of the connection."""
+        if not self._keeps_sessions:
+            await self._refuse_shared_sessions(session)
+            self._keeps_sessions = True
+        await session.execute(
+            "".join(f"SET {name} = {value};" for name, value in self.session_settings.items())
+        )
         self._sessions.add(session)
+
+    @property
+    def session_settings(self) -> dict[str, str]:
+        """What each session is asked for, as Postgres shows it."""
+        statement_timeout = "0" if self._unhurried else str(STATEMENT_TIMEOUT_MS)
+        return {
+            # A plan is kept: one that was made while a table was empty would go on reading the
+            # whole of it when it is full. All that we run often goes by key.
+            "enable_seqscan": "off",
+            "statement_timeout": statement_timeout,
+            # A process that was killed must not go on holding locks.
+            "client_connection_check_interval": "1000",
+            "lock_timeout": str(LOCK_TIMEOUT_MS),
+            "idle_in_transaction_session_timeout": statement_timeout,
+        }
+
+    async def _refuse_shared_sessions(self, session: Any) -> None:
+        """See whether a pooler gives two sessions the same backend in turn.
+
+        Raises:
+            SessionsNotKept
+        """
+        if await _backend(session) == session.get_server_pid():
+            return
+        # A pooler is in between: it makes up the process id that it tells at the start.
+        with suppress(TimeoutError, OSError):
+            async with asyncio.timeout(PROBE_SECONDS):
+                other = await self._connect(statement_cache_size=0)
+                try:
+                    if await _share_a_backend(session, other):
+                        raise SessionsNotKept
+                finally:
+                    other.terminate()
+
+
+async def _share_a_backend(session: Any, other: Any) -> bool:
+    """In a pool by session they never do; in one by transaction, whoever is next gets what is free."""
+    for _ in range(PROBES):
+        first = await _backend(session)
+        try:
+            await other.execute("BEGIN")
+            second = await _backend(other)
+            if first == second or await _backend(session) != first:
+                return True
+            await other.execute("ROLLBACK")
+        except asyncpg.PostgresError:
+            # By statement, there are no transactions.
+            return True
+    return False
+
+
+async def _backend(session: Any) -> int:
+    """Over an unnamed statement: a named one may be somebody else's there."""
+    statement = await session.prepare("SELECT pg_backend_pid()", name="")
+    return int(await statement.fetchval())
 
 
 def _session_of(connection: Connection) -> _Session:

@@ -5,7 +5,7 @@ from typing import NoReturn
 import asyncpg
 
 from worker.channel import BrokerRefused, BrokerUnavailable, TopologyMismatch
-from worker.database import DatabaseUnavailable, TransactionConflict
+from worker.database import DatabaseUnavailable, SessionsNotKept, TransactionConflict
 from worker.failure import describe
 from worker.ingest.spool import SpoolTaken
 from worker.invocation import FAILED, MISCONFIGURED, TEMPORARY, UNAVAILABLE, fail
@@ -18,7 +18,7 @@ from worker.settings import BadSettings
 def end(error: Exception) -> NoReturn:
     """Raises: The error itself, where nobody expected it."""
     match error:
-        case BadSettings() | DatabaseBehind() | TopologyMismatch() | CannotListen():
+        case BadSettings() | DatabaseBehind() | TopologyMismatch() | CannotListen() | SessionsNotKept():
             fail(MISCONFIGURED, str(error))
         case BrokerRefused():
             fail(MISCONFIGURED, f"the broker refused: {error}")

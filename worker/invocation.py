@@ -41,6 +41,7 @@ async def open_database(
     """A pool of the command's own, closed at its end; Postgres shows it as `stockhook/<command>`."""
     url = settings.database_url.get_secret_value()
     database = Database(url, size, f"stockhook/{command}", unhurried=unhurried)
+    database.warn_of_ignored()
     try:
         yield database
     finally:

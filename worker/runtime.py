@@ -83,6 +83,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
         )
         stack.push_async_callback(database.close)
         database.measure()
+        database.warn_of_ignored()
         publisher = await stack.enter_async_context(
             Publisher(
                 Broker(url, "consumer-publisher"),

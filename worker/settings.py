@@ -27,6 +27,7 @@ from pydantic_settings import (
 
 from consumers.family import TOLERANCE
 from worker.changes.subscriber import Subscriber, read_subscribers
+from worker.database_url import DatabaseUrl
 from worker.exposure import (
     other_machines,
     refuse_exposed_broker,
@@ -110,6 +111,7 @@ def _database_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
     text = with_query(text, {"sslmode": "verify-full", **files} if "sslrootcert" in files else files)
     if not _is_development(info):
         refuse_exposed_database(text, allow_plaintext=_allows_plaintext(info), environment=os.environ)
+    DatabaseUrl.read(text)
     return SecretStr(text)
 
 
@@ -243,7 +245,7 @@ class Settings(BaseSettings):
     )
     database_url: Annotated[SecretStr, AfterValidator(_database_url)] = Field(
         default=SecretStr("postgresql://localhost:5432/stockhook"),
-        description="Postgres, 15 or newer",
+        description="Postgres, 15 or newer; several hosts with `target_session_attrs=read-write`",
     )
     management_password: SecretStr | None = Field(
         default=None, description="Password of its user, instead of one in STOCKHOOK_MANAGEMENT_URL"

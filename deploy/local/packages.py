@@ -5,6 +5,7 @@
 .dev/packages/postgresql/   the unpacked tree
 .dev/packages/prometheus/   the unpacked tree, when deploy/prometheus is checked
 .dev/packages/nginx/        the unpacked tree, when the ingest is tested behind it
+.dev/packages/pgbouncer/    the unpacked tree, when tests need it
 """
 
 import fcntl
@@ -51,6 +52,8 @@ POSTGRES = Bundle("Postgres", "postgresql", re.compile(r"postgresql(-client)?-\d
 PROMETHEUS = Bundle("Prometheus", "prometheus", re.compile(r"prometheus"))
 # Older releases have the program in nginx-core.
 NGINX = Bundle("nginx", "nginx", re.compile(r"nginx(-core)?"))
+# For the tests of what stands behind it.
+PGBOUNCER = Bundle("PgBouncer", "pgbouncer", re.compile(r"pgbouncer"))
 # Of what the host lacks only libraries are needed, and of these not what Perl, the JIT compiler and web
 # pages want.
 LIBRARY = re.compile(r"lib(?!llvm|z3|perl|js-|.*-perl$).*")
@@ -234,6 +237,16 @@ def nginx(packages: Path, announce: Callable[[str], None]) -> Nginx:
     if not program.exists():
         raise DownloadFailed(f"the package nginx has no program (looked for {program})")
     return Nginx(program, library_folders(root))
+
+
+def pgbouncer(packages: Path, announce: Callable[[str], None]) -> tuple[Path, tuple[Path, ...]]:
+    """The program and the folders of its libraries: installed, or downloaded; raises DownloadFailed."""
+    # Debian's lies where the search path of others than root does not lead.
+    installed = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    if installed is not None:
+        return Path(installed), ()
+    root = downloaded(PGBOUNCER, packages, announce)
+    return root / "usr/sbin/pgbouncer", library_folders(root)
 
 
 def relocate_erlang(root: Path) -> None:

@@ -296,3 +296,20 @@ async def test_a_plan_that_the_schema_outdated_is_a_conflict_and_is_made_anew(fr
     finally:
         await other.close()
         await database.close()
+
+
+async def test_a_host_that_never_answers_does_not_keep_the_next_one_from_being_tried(
+    services: Services,
+) -> None:
+    parts = urlsplit(services.database_url)
+    credentials, _, host = parts.netloc.rpartition("@")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        first = f"127.0.0.1:{silent.getsockname()[1]}"
+        url = parts._replace(netloc=f"{credentials}@{first},{host}", query="connect_timeout=1").geturl()
+        database = Database(url, 1, "test")
+        try:
+            await database.ping()
+        finally:
+            await database.close()

@@ -11,7 +11,7 @@ from worker.changes.account import Feed, Lane, Webhook, feed, left_behind
 from worker.changes.subscriber import Subscriber, lane_of
 from worker.changes.target import is_public, resolve
 from worker.channel import BrokerUnavailable
-from worker.database import Database, DatabaseUnavailable
+from worker.database import Database, DatabaseUnavailable, SessionsNotKept
 from worker.doctor.finding import Finding, error, ok, warning
 from worker.settings import Settings
 
@@ -40,7 +40,7 @@ async def check_changes(settings: Settings) -> AsyncIterator[Finding]:
     try:
         async with broker.connection() as link, database.connection() as connection:
             found = await feed(link, connection, settings.webhook_names, settings.delays)
-    except (BrokerUnavailable, DatabaseUnavailable, asyncpg.PostgresError):
+    except (BrokerUnavailable, DatabaseUnavailable, SessionsNotKept, asyncpg.PostgresError):
         return
     finally:
         await database.close()

@@ -7,7 +7,8 @@ import asyncpg
 from cryptography.fernet import InvalidToken, MultiFernet
 
 from consumers.registry import FAMILIES
-from worker.database import Connection, Database, DatabaseUnavailable
+from worker.database import POOL_BY_SESSION, Connection, Database, DatabaseUnavailable, SessionsNotKept
+from worker.database_url import DatabaseUrl
 from worker.doctor.finding import Finding, clock_difference, error, ok, warning
 from worker.failure import describe
 from worker.migrations import pending
@@ -26,6 +27,7 @@ WHERE name IN ('server_version', 'server_version_num', 'fsync', 'synchronous_com
                'max_connections', 'superuser_reserved_connections', 'server_encoding', 'shared_buffers',
                'default_transaction_read_only')
 """
+SESSION_SETTINGS = "SELECT name, setting FROM pg_settings WHERE name = ANY($1::text[])"
 IN_RECOVERY = "SELECT pg_is_in_recovery()"
 NOW = "SELECT clock_timestamp()"
 
@@ -59,6 +61,7 @@ async def check_database(database: Database, sealer: MultiFernet | None) -> Asyn
             yield error("database", "it is a standby: nothing can be written", "name the primary")
         theirs = await connection.fetchval(NOW)
         yield clock_difference("the database's clock", (theirs - datetime.now(UTC)).total_seconds())
+    yield await check_session(database)
     missing = await pending(database)
     if missing:
         names = ", ".join(migration.name for migration in missing)
@@ -68,6 +71,32 @@ async def check_database(database: Database, sealer: MultiFernet | None) -> Asyn
     async with database.connection() as connection:
         async for finding in _check_tables(connection, sealer):
             yield finding
+
+
+async def check_session(database: Database) -> Finding:
+    """Whether a session has what it was asked for, and still has it in a later transaction.
+
+    Raises:
+        DatabaseUnavailable
+    """
+    asked = database.session_settings
+    async with database.connection() as connection:
+        rows = await connection.fetch(SESSION_SETTINGS, list(asked))
+    found = {row["name"]: row["setting"] for row in rows}
+    different = [
+        f"{name} is {found.get(name)}, not {value}"
+        for name, value in asked.items()
+        if found.get(name) != value
+    ]
+    if different:
+        what = f"it lost what it was asked for: {'; '.join(different)}"
+        return error("session", what, f"if a pooler is in between, {POOL_BY_SESSION}")
+    return ok("session", "it has the settings that were asked for")
+
+
+def check_url(url: DatabaseUrl) -> Iterator[Finding]:
+    for name, reason in url.ignored.items():
+        yield warning("database URL", f"{name} is ignored: {reason}", f"leave {name} out")
 
 
 def check_settings(found: dict[str, str]) -> Iterator[Finding]:
@@ -165,14 +194,17 @@ def _check_sealed(sealed: str, sealer: MultiFernet | None) -> Finding:
 
 async def reached(settings: Settings) -> tuple[list[Finding], bool]:
     """What could be found, and whether the database was reached."""
-    database = Database(settings.database_url.get_secret_value(), 1, "stockhook/doctor")
-    found: list[Finding] = []
+    url = settings.database_url.get_secret_value()
+    database = Database(url, 1, "stockhook/doctor")
+    found = list(check_url(DatabaseUrl.read(url)))
     try:
         async for finding in check_database(database, settings.sealer):
             found.append(finding)
     except DatabaseUnavailable as unavailable:
         remedy = "see STOCKHOOK_DATABASE_URL"
         return [*found, error("database", f"cannot be reached ({unavailable})", remedy)], False
+    except SessionsNotKept as refusal:
+        return [*found, error("session", str(refusal).partition(": ")[0], POOL_BY_SESSION)], True
     except asyncpg.PostgresError as failure:
         return [*found, error("database", f"does not answer this ({describe(failure)})", "see its log")], True
     finally:

@@ -1,0 +1,96 @@
+"""Which of libpq's parameters in a database URL are honoured, ignored, refused."""
+
+import pytest
+
+from worker.database_url import CONNECT_SECONDS, DatabaseUrl
+from worker.settings import BadSettings, read_settings
+
+URL = "postgresql://us:pw@db:5433/shop"
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("postgresql://us:pw@db/shop", (("db", None),)),
+        ("postgresql://us:pw@db:5433,[fd00::1]:5434/shop", (("db", 5433), ("fd00::1", 5434))),
+        ("postgresql://us@%2Fvar%2Frun/shop", (("/var/run", None),)),
+        ("postgresql:///shop?host=/var/run,db&port=5433", (("/var/run", 5433), ("db", 5433))),
+        ("postgresql:///shop?host=a,b&port=1,2", (("a", 1), ("b", 2))),
+        ("postgresql:///shop", ()),
+    ],
+)
+def test_the_hosts_are_tried_in_their_order(url: str, hosts: tuple[tuple[str, int | None], ...]) -> None:
+    assert DatabaseUrl.read(url).hosts == hosts
+
+
+def test_what_the_driver_knows_is_left_to_it() -> None:
+    query = "sslmode=require&target_session_attrs=read-write&options=-c%20search_path%3Dshop"
+
+    assert DatabaseUrl.read(f"{URL}?{query}").dsn == f"{URL}?{query}"
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        "keepalives=1",
+        "keepalives_idle=30",
+        "tcp_user_timeout=1000",
+        "application_name=shop",
+        "channel_binding=prefer",
+        "gssencmode=disable",
+        "client_encoding=UTF8",
+    ],
+)
+def test_what_nobody_misses_is_ignored(parameter: str) -> None:
+    read = DatabaseUrl.read(f"{URL}?{parameter}")
+
+    assert read.dsn == URL
+    assert list(read.ignored) == [parameter.partition("=")[0]]
+
+
+def test_channel_binding_is_not_missed_where_the_certificate_is_verified() -> None:
+    read = DatabaseUrl.read(f"{URL}?sslmode=verify-full&channel_binding=require")
+
+    assert "sslmode=verify-full" in read.dsn
+    assert "verified" in read.ignored["channel_binding"]
+
+
+@pytest.mark.parametrize(
+    ("query", "seconds"),
+    [("", CONNECT_SECONDS), ("?connect_timeout=10", 10), ("?connect_timeout=0", CONNECT_SECONDS)],
+)
+def test_the_time_to_connect_is_that_of_the_url(query: str, seconds: float) -> None:
+    read = DatabaseUrl.read(URL + query)
+
+    assert (read.connect_seconds, read.dsn) == (seconds, URL)
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("channel_binding=require", "cannot be honoured, channel_binding: use sslmode=verify-full"),
+        ("gssencmode=require", "cannot be honoured, gssencmode: use TLS"),
+        ("hostaddr=10.0.0.1", "cannot be honoured, hostaddr: put the address in the place of the host"),
+        ("service=shop", "cannot be honoured, service: put what the service file says into the URL"),
+        ("require_auth=scram-sha-256", "cannot be honoured, require_auth: leave it out"),
+        ("replication=database", "cannot be honoured, replication: leave it out"),
+        ("pgbouncer=true", "cannot be honoured, pgbouncer: leave it out"),
+        ("hunter2%20%2F=1", "has a parameter that cannot be honoured: leave it out"),
+        ("target_session_attrs=standby", "has a target_session_attrs that cannot be used: any or primary"),
+        ("sslmode=on", "has a sslmode that cannot be used: disable or allow"),
+        ("connect_timeout=soon", "has a connect_timeout that is no number of seconds"),
+        ("sslrootcert=/nowhere/hunter2.pem", "has a parameter sslrootcert that names no file"),
+        ("sslrootcert=system&sslmode=require", "has sslrootcert=system, which needs sslmode=verify-full"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, query: str, words: str
+) -> None:
+    monkeypatch.setenv("STOCKHOOK_DATABASE_URL", f"postgresql://us:pw@127.0.0.1/shop?{query}")
+
+    with pytest.raises(BadSettings) as raised:
+        read_settings()
+
+    assert str(raised.value).startswith("STOCKHOOK_DATABASE_URL: has ")
+    assert words in str(raised.value)
+    assert "hunter2" not in str(raised.value)
