@@ -176,7 +176,7 @@ async def _compare(settings: Settings) -> tuple[list[str], str | None]:
         found = [await link.difference(item) for item in items]
     differences = [difference for difference in found if difference is not None]
     if settings.management_url is None:
-        return differences, "bindings were not compared: set STOCKHOOK_MANAGEMENT_URL"
+        return differences, "bindings and policies cannot be seen: set STOCKHOOK_MANAGEMENT_URL"
     management = Management(settings.management_url.get_secret_value(), settings.amqp_url.get_secret_value())
     return [*differences, *await management.differences(expected)], None
 

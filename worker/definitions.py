@@ -2,18 +2,14 @@
 
 from typing import Any
 
-from worker.topology import Arguments, Topology
+from worker.topology import Arguments, Exchange, Topology
 
 
 def definitions(topology: Topology, vhost: str) -> dict[str, Any]:
     """What `load_definitions` and `rabbitmqctl import_definitions` read; without users and passwords."""
     return {
         "vhosts": [{"name": vhost}],
-        "exchanges": [
-            _durable(exchange.name, vhost, exchange.arguments)
-            | {"type": exchange.type, "internal": False, "auto_delete": False}
-            for exchange in topology.exchanges
-        ],
+        "exchanges": [exchange_definition(exchange, vhost) for exchange in topology.exchanges],
         "queues": [
             _durable(queue.name, vhost, queue.arguments) | {"auto_delete": False} for queue in topology.queues
         ],
@@ -28,6 +24,14 @@ def definitions(topology: Topology, vhost: str) -> dict[str, Any]:
             }
             for binding in topology.bindings
         ],
+    }
+
+
+def exchange_definition(exchange: Exchange, vhost: str) -> dict[str, Any]:
+    return _durable(exchange.name, vhost, exchange.arguments) | {
+        "type": exchange.type,
+        "internal": False,
+        "auto_delete": False,
     }
 
 

@@ -11,10 +11,23 @@ from typing import Any, Literal
 
 from consumers.registry import FAMILIES
 from schemas.events import Provider
+from worker import policies
 from worker.database import Connection
+from worker.definitions import exchange_definition
 from worker.invocation import Json
+from worker.policies import protecting_commands, unlimiting_command
 from worker.terminal import say, say_json
-from worker.topology import ACTIONS, CHANGES, EVENTS, PROBE, QUARANTINE, RETURN, dead_queue, family_queue
+from worker.topology import (
+    ACTIONS,
+    CHANGES,
+    EVENTS,
+    PROBE,
+    QUARANTINE,
+    RETURN,
+    dead_queue,
+    family_queue,
+    topology,
+)
 
 NOTHING = "^$"
 PREFIX = "^stockhook\\."
@@ -81,8 +94,9 @@ def _one_of(names: Iterable[str], *patterns: str) -> str:
 
 
 def broker_commands(users: Sequence[BrokerUser], vhost: str) -> list[str]:
-    """For a shell. `add_user` asks for the password, so that none is in a history."""
-    lines = [f"rabbitmqctl add_vhost '{vhost}'"]
+    """For a shell, in this order. `add_user` asks for the password, so that none is in a history."""
+    lines = ["# 1. Virtual host, users, permissions, and a policy that keeps others from our queues."]
+    lines += ["", f"rabbitmqctl add_vhost '{vhost}'"]
     for user in users:
         lines += [
             "",
@@ -92,22 +106,50 @@ def broker_commands(users: Sequence[BrokerUser], vhost: str) -> list[str]:
             f"rabbitmqctl set_permissions -p '{vhost}' {user.name} "
             f"'{user.configure}' '{user.write}' '{user.read}'",
         ]
-        if user.topics is not None:
-            lines.append(
-                f"rabbitmqctl set_topic_permissions -p '{vhost}' {user.name} {EVENTS} "
-                f"'{user.topics}' '{NOTHING}'"
-            )
+    topics = [
+        f"rabbitmqctl set_topic_permissions -p '{vhost}' {user.name} {EVENTS} '{user.topics}' '{NOTHING}'"
+        for user in users
+        if user.topics is not None
+    ]
     return [
         *lines,
         "",
+        "# Of the policies that match a queue only the one with the highest priority counts: with this one,",
+        "# a policy for all queues (message-ttl, max-length, expires) does not make ours lose events.",
+        *protecting_commands(vhost),
+        "",
+        "# Only RabbitMQ 4.0 and newer drop a dead letter that was delivered 20 times. There, without the #:",
+        f"# {unlimiting_command(vhost)}",
+        "",
         "# Every broker has it, with a password that everybody knows.",
         "rabbitmqctl delete_user guest",
+        "",
+        "# 2. Declare exchanges and queues: `stockhook topology`, as the user stockhook_topology.",
+        "",
+        "# 3. After that, before an ingest starts: RabbitMQ 4.3 refuses topic permissions for an exchange",
+        "#    that does not exist.",
+        *topics,
     ]
 
 
 def broker_definitions(users: Sequence[BrokerUser], vhost: str) -> dict[str, Any]:
-    """For `rabbitmqctl import_definitions`, when the users are there: it has none of their passwords."""
+    """For `rabbitmqctl import_definitions`, when the users are there: it has none of their passwords.
+
+    With the exchange of the topic permissions, without which RabbitMQ 4.3 refuses them.
+    """
+    (events,) = (exchange for exchange in topology(()).exchanges if exchange.name == EVENTS)
     return {
+        "exchanges": [exchange_definition(events, vhost)],
+        "policies": [
+            {
+                "vhost": vhost,
+                "name": policies.NAME,
+                "pattern": policies.OURS,
+                "apply-to": "queues",
+                "priority": policies.PRIORITY,
+                "definition": policies.HARMLESS,
+            }
+        ],
         "permissions": [
             {
                 "user": user.name,
@@ -289,7 +331,8 @@ def grants(
     Parameters
     ----------
     service
-        rabbitmq: commands for a shell; with --json, permissions for `rabbitmqctl import_definitions`.
+        rabbitmq: commands for a shell, some for after `stockhook topology`; with --json, permissions and
+        a policy for `rabbitmqctl import_definitions`.
         postgres: SQL for a superuser; what tables need, `stockhook migrate` grants.
     vhost
         RabbitMQ's virtual host.

@@ -11,6 +11,7 @@ import httpx
 
 from schemas.events import read_json
 from worker.outbound import tls_context
+from worker.policies import hazards
 from worker.topology import Binding, Topology
 
 PREFIX = "stockhook."
@@ -54,7 +55,7 @@ class Management:
             return Snapshot(queues, _list(response), _ahead(response.headers.get("date")))
 
     async def differences(self, expected: Topology) -> list[str]:
-        """Bindings that are missing, and bindings, queues and exchanges of our name that are too many.
+        """Bindings that are missing, what of our name is too many, and policies that would lose events.
 
         Raises:
             ManagementUnavailable
@@ -67,6 +68,10 @@ class Management:
             *_binding_differences(bindings, expected.bindings),
             *_extra("queue", queues, (queue.name for queue in expected.queues)),
             *_extra("exchange", exchanges, (exchange.name for exchange in expected.exchanges)),
+            *(
+                f"{hazard}: override it with {hazard.remedy}"
+                for hazard in hazards(queues, expected.queues, vhost_of(self.amqp_url))
+            ),
         ]
 
     @asynccontextmanager

@@ -8,7 +8,8 @@ from worker.channel import BrokerRefused, BrokerUnavailable
 from worker.doctor.finding import Finding, clock_difference, error, ok, warning
 from worker.doctor.versions import check_version
 from worker.expected import expected_topology
-from worker.management import Management, ManagementUnavailable, Snapshot
+from worker.management import Management, ManagementUnavailable, Snapshot, vhost_of
+from worker.policies import hazards, limited, unlimiting_command
 from worker.settings import Settings
 from worker.topology import Exchange, Queue, Topology
 
@@ -32,7 +33,8 @@ async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
             yield error("management", f"no answer ({unavailable})", "see STOCKHOOK_MANAGEMENT_URL")
     broker = Broker(settings.amqp_url.get_secret_value(), "doctor")
     async with broker.connection() as link:
-        for finding in check_version(link.version):
+        version = link.version
+        for finding in check_version(version):
             yield finding
         async for finding in _check_topology(link, expected, settings):
             yield finding
@@ -41,6 +43,9 @@ async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
     async with broker.connection() as link:
         async for finding in _check_publishing(link):
             yield finding
+    vhost = vhost_of(settings.amqp_url.get_secret_value())
+    for finding in check_policies(snapshot, expected.queues, vhost, version):
+        yield finding
     if snapshot is None:
         empty = [name for name, depth in depths.items() if depth is not None and not depth.ready]
         async for finding in _probe_leaders(broker, empty):
@@ -127,6 +132,31 @@ async def _probe_leaders(broker: Broker, empty: Sequence[str]) -> AsyncIterator[
             yield error("queues", f"{name} has no leader: it takes and gives nothing", LEADERLESS)
     if not without:
         yield ok("queues", f"{len(empty)} are empty, and answer")
+
+
+def check_policies(
+    snapshot: Snapshot | None, expected: Sequence[Queue], vhost: str, version: str
+) -> Iterator[Finding]:
+    """What policies would lose; they show in the management API alone."""
+    if snapshot is None:
+        yield warning(
+            "policies",
+            "a policy that expires or drops events cannot be seen without the management API",
+            "set STOCKHOOK_MANAGEMENT_URL to a user with the tag monitoring",
+        )
+        return
+    found = hazards(snapshot.queues, expected, vhost)
+    for hazard in found:
+        yield error("policies", str(hazard), hazard.remedy)
+    if version[:1].isdecimal() and int(version.partition(".")[0]) >= 4:
+        for name in limited(snapshot.queues, expected):
+            yield warning(
+                "policies",
+                f"{name}: the broker drops what was delivered 20 times",
+                unlimiting_command(vhost),
+            )
+    if not found:
+        yield ok("policies", "none expires or drops events")
 
 
 def _check_leaders(snapshot: Snapshot, expected: Sequence[Queue]) -> Iterator[Finding]:
