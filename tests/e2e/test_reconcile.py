@@ -177,6 +177,18 @@ async def test_what_differs_is_taken_over_and_then_nothing_differs(stack: Stack)
     assert rebuilt == [0, 0]
 
 
+async def test_a_part_that_a_timestamp_in_9999_makes_sellable_is_corrected(stack: Stack) -> None:
+    simulated = await exported(stack.start("simulate", "marketplaces", "--port", "0"))
+    await stack.started("run")
+    await send(stack, webhook(13, "in_warehouse", "9999-12-30T00:00:00+00:00"))
+    async with httpx.AsyncClient(base_url=simulated["STOCKHOOK_OVOKO_API_URL"]) as ovoko:
+        sold = [{"id": 13, "status": 2, "updated_at": HOUR_AGO}]
+        (await ovoko.post("/control/parts", json=sold)).raise_for_status()
+    done = stack.run("reconcile", "ovoko", "parts", "--apply", "--yes", "--json", **simulated)
+
+    assert (applied(done)["applied"], await statuses(stack)) == (1, {"13": "sold"})
+
+
 async def test_killed_once_it_has_sent_nothing_is_lost_and_it_can_be_run_again(stack: Stack) -> None:
     simulated = await exported(stack.start("simulate", "marketplaces", "--port", "0"))
     parts = [{"id": number, "status": 0, "updated_at": HOUR_AGO} for number in (11, 12, 13)]

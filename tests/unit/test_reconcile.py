@@ -107,6 +107,21 @@ def test_what_changed_on_either_side_just_now_may_still_be_under_way(
 
 
 @pytest.mark.parametrize(
+    ("status", "is_implausible", "may_be"),
+    [("in_warehouse", True, False), ("in_warehouse", False, True), ("sold", True, True)],
+)
+def test_a_part_that_a_wrong_timestamp_makes_sellable_is_corrected_at_once(
+    status: str, is_implausible: bool, may_be: bool
+) -> None:
+    found = compare_part(
+        OurPart("13", status, TEN, is_implausible), ListedPart(part_id="13", status="reserved")
+    )
+
+    assert found is not None
+    assert found.is_under_way(TEN) is may_be
+
+
+@pytest.mark.parametrize(
     ("listed", "status", "external_id"),
     [
         (ListedPart(part_id="13", status="2", id_bridge="shelf 4"), "sold", "shelf 4"),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from consumers.inventory.decide import WRITTEN_OFF
+from consumers.inventory.decide import IN_WAREHOUSE, WRITTEN_OFF
 from consumers.returns.decide import Return
 from schemas.ovoko import NOT_LISTED
 from schemas.ovoko_api import ListedPart, OrderReturn
@@ -49,9 +49,17 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class OurPart:
+    """`is_implausible`: its status comes from an implausible timestamp."""
+
     part_id: str
     status: str
     occurred_at: datetime
+    is_implausible: bool = False
+
+    @property
+    def told_at(self) -> datetime | None:
+        """When we were told; None where a wrong timestamp alone makes it sellable, which must not wait."""
+        return None if self.is_implausible and self.status == IN_WAREHOUSE else self.occurred_at
 
 
 def compare_part(here: OurPart | None, there: ListedPart | None) -> Difference | None:
@@ -60,7 +68,7 @@ def compare_part(here: OurPart | None, there: ListedPart | None) -> Difference |
         case None, ListedPart():
             return _only_there(there.part_id, there.status_in_words, there.updated_at)
         case OurPart(status=status), None if status not in (WRITTEN_OFF, NOT_LISTED):
-            return _only_here(here.part_id, "status", status, here.occurred_at)
+            return _only_here(here.part_id, "status", status, here.told_at)
         case OurPart(status=status), ListedPart() if not there.agrees_with(status):
             return Difference(
                 entity_id=here.part_id,
@@ -68,7 +76,7 @@ def compare_part(here: OurPart | None, there: ListedPart | None) -> Difference |
                 column="status",
                 here=status,
                 there=there.status_in_words,
-                here_at=here.occurred_at,
+                here_at=here.told_at,
                 there_at=there.updated_at,
             )
         case _:

@@ -15,7 +15,15 @@ from worker.reconcile.difference import Difference, OurPart, compare_part, compa
 from worker.reconcile.observation import part_observed, return_observed
 
 OUR_PARTS = """
-SELECT part_id, status, occurred_at
+SELECT part_id, status, occurred_at,
+    EXISTS (
+        SELECT
+        FROM findings
+        WHERE family = 'inventory'
+            AND entity_id = part_id
+            AND kind = 'implausible_timestamp'
+            AND findings.event_id = parts.event_id
+    ) AS is_implausible
 FROM parts
 WHERE part_id = ANY($1::text[])
 """
