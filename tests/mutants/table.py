@@ -246,4 +246,28 @@ TABLE = (
         "at_most=0.0",
         "tests/unit/test_holding.py",
     ),
+    Mutant(
+        "a body that ends early is whole",
+        "worker/ingest/http_server.py",
+        "            self._incoming.fail()\n",
+        "            self._incoming.complete()\n",
+        "tests/integration/test_http_server.py::"
+        "test_a_request_is_answered_as_its_bytes_deserve_and_stored_if_it_is_whole",
+    ),
+    Mutant(
+        "of a header that comes twice the last counts",
+        "worker/ingest/http_server.py",
+        'f"{headers[name]}, {value}" if name in headers else value',
+        "value",
+        "tests/integration/test_http_server.py::"
+        "test_a_request_is_answered_as_its_bytes_deserve_and_stored_if_it_is_whole",
+    ),
+    Mutant(
+        "idle connections end when half-sent headers do",
+        "worker/ingest/http_server.py",
+        "_is_reading_head:\n                self._watch(self._limits.idle_seconds)\n",
+        "_is_reading_head:\n                self._watch(self._limits.header_seconds)\n",
+        "tests/integration/test_http_server.py::"
+        "test_an_answered_connection_stays_idle_longer_than_a_head_may_take",
+    ),
 )
