@@ -48,7 +48,7 @@ class Running:
 async def running(server: str) -> AsyncIterator[Running]:
     port = free_port()
     command = [sys.executable, "-m", "tests.bench.servers.serve", server, str(port)]
-    found = Running(subprocess.Popen(command, stderr=subprocess.DEVNULL), port)
+    found = Running(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), port)
     try:
         async with asyncio.timeout(READY_SECONDS):
             while True:
