@@ -9,13 +9,11 @@ from uuid import UUID
 
 from schemas.actions import Action
 from schemas.changes import Change, CommunicationState, State
+from schemas.clock import TOLERANCE
 from schemas.events import Payload
 
 # Fields that a finding names.
 MOST_NAMED = 10
-
-# How far the clock of a marketplace may be ahead of ours, unless a setting says otherwise.
-TOLERANCE = timedelta(hours=1)
 
 IMPLAUSIBLE_TIMESTAMP = "implausible_timestamp"
 

@@ -15,7 +15,6 @@ from uuid import UUID
 
 from consumers.family import (
     IMPLAUSIBLE_TIMESTAMP,
-    TOLERANCE,
     Effects,
     Event,
     Finding,
@@ -25,6 +24,7 @@ from consumers.family import (
 )
 from consumers.registry import AnyFamily
 from schemas import identity
+from schemas.clock import TOLERANCE
 from schemas.envelope import HEADERS, Envelope, InvalidEnvelope, Provenance
 from schemas.events import OBSERVATIONS, InvalidEvent, Payload, parse
 from worker import event_log, places

@@ -25,7 +25,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from consumers.family import TOLERANCE
+from schemas.clock import TOLERANCE
 from worker.changes.subscriber import Subscriber, read_subscribers
 from worker.database_url import DatabaseUrl
 from worker.exposure import (

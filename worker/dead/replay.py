@@ -11,9 +11,10 @@ from uuid import UUID
 
 from cryptography.fernet import MultiFernet
 
-from consumers.family import TOLERANCE, Event
+from consumers.family import Event
 from consumers.registry import FAMILIES
 from schemas.changes import CONTENT_TYPE
+from schemas.clock import TOLERANCE
 from schemas.envelope import UNHANDLED, Envelope, InvalidEnvelope
 from schemas.events import Provider
 from worker.batch import Undecodable, decode

@@ -12,10 +12,11 @@ from enum import Enum
 from operator import attrgetter
 from typing import Any, Literal, assert_never
 
-from consumers.family import TOLERANCE, Connection, Event, Finding
+from consumers.family import Connection, Event, Finding
 from consumers.inventory import details as of_part
 from consumers.registry import FAMILIES, AnyFamily
 from consumers.returns import details as of_return
+from schemas.clock import TOLERANCE
 from schemas.events import Provider, parse
 from schemas.ovoko import Observation
 from worker.database import Database

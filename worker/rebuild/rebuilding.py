@@ -8,7 +8,7 @@ from time import monotonic
 
 import asyncpg
 
-from consumers.family import TOLERANCE
+from schemas.clock import TOLERANCE
 from worker.database import Connection, Database
 from worker.locks import TRY_LOCK_NAME, AdvisoryLockClass
 from worker.rebuild.comparison import Difference, differences, mend
