@@ -19,7 +19,7 @@ from time import monotonic
 import httpx
 
 from tests.bench.load import Prepared, play_at_once
-from tests.bench.processes import resident_bytes, with_descendants
+from tests.bench.processes import cpu_seconds, resident_bytes, with_descendants
 from tests.bench.servers.serve import SECRET, SERVERS
 from tests.bench.world import free_port
 from tests.http_shapes import EVENT, KINDS, head, send
@@ -148,13 +148,18 @@ async def measure(servers: list[str]) -> None:
             results[server] |= {"MiB at rest": round(resident_bytes(pids) / 2**20), "processes": len(pids)}
             results[server]["SIGTERM"] = await ending(found)
     rates: dict[str, list[float]] = {server: [] for server in servers}
+    costs: dict[str, list[float]] = {server: [] for server in servers}
     for _ in range(ROUNDS):
         for server in servers:
             async with running(server) as found:
                 await throughput(found.port, REQUESTS // 10)
+                pids = with_descendants([found.process.pid])
+                before = cpu_seconds(pids)
                 rates[server].append(await throughput(found.port, REQUESTS))
+                costs[server].append((cpu_seconds(pids) - before) / REQUESTS * 1_000_000)
     for server in servers:
         results[server]["requests/s"] = round(statistics.median(rates[server]))
+        results[server]["CPU microseconds per request"] = [round(cost) for cost in costs[server]]
         results[server]["requests/s of each round"] = [round(rate) for rate in rates[server]]
         print(json.dumps({"server": server, **results[server]}, indent=2))
 
