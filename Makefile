@@ -39,7 +39,12 @@ check: bootstrap  ## format, lint, types, import contracts, whether every test c
 	@$(PYTHON) -m ruff check --quiet .
 	@$(PYTHON) -m mypy
 	@.venv/bin/lint-imports
-	@$(PYTHON) -m pytest --collect-only -qq >/dev/null
+	@# The two processes of `make test` must find the same tests, whatever the order of their sets.
+	@for seed in 1 2; do \
+		PYTHONHASHSEED=$$seed $(PYTHON) -m pytest --collect-only -q >.dev/collected || { cat .dev/collected; exit 1; }; \
+		grep :: .dev/collected >.dev/collected.$$seed; \
+	done
+	@cmp .dev/collected.1 .dev/collected.2
 	@$(PYTHON) -m pytest -q tests/unit
 
 check-deploy: bootstrap  ## what lies in deploy/: container, compose, Kubernetes, systemd, RabbitMQ, Prometheus, Grafana

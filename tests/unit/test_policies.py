@@ -46,7 +46,7 @@ LAST = {name for name in EVERY if name.endswith((".dead", ".quarantine"))}
         (UNLIMITED, set()),
         ({"queue-leader-locator": "balanced", "max-length": "odd", "expires": True}, set()),
     ],
-    ids=str,
+    ids=lambda value: str(value if isinstance(value, dict) else sorted(value)),
 )
 def test_a_policy_is_named_for_the_queues_in_which_it_would_lose_events(
     effective: dict[str, Any], queues: set[str]
