@@ -126,7 +126,7 @@ class OvokoApi:
 
     async def _one(self, path: str, entity_id: str, model: type[Row]) -> Told[Row]:
         answer, asked_at = await self._ask(f"{path}/{quote(entity_id, safe='')}", {})
-        rows = Rows[Row]([]) if answer.is_not_found else _rows(answer, model)
+        rows: Rows[Row] = Rows([]) if answer.is_not_found else _rows(answer, model)
         count = len(rows.read) + len(rows.unreadable)
         if count > 1:
             raise OddAnswer(f"{count} rows where one was asked for")
