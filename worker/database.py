@@ -230,7 +230,7 @@ class Database:
             session.terminate()
 
     def _close_sessions(self, *, idle_alone: bool) -> None:
-        """Without a word to the server: what is lost answers nothing, and ends its sessions by itself."""
+        """Close without a message to the server: a lost server does not answer."""
         for session in list(self._sessions):
             if session.is_idle or not idle_alone:
                 session.terminate()
@@ -252,7 +252,7 @@ class Database:
             await transaction.commit()
 
     async def ping(self) -> None:
-        """See that it is there and takes writes.
+        """Check that the server answers and accepts writes.
 
         Raises:
             DatabaseUnavailable: Whatever is wrong.
@@ -278,7 +278,7 @@ class Database:
         return self._pool
 
     async def _connect(self, _dsn: None = None, **arguments: Any) -> Any:
-        """To the first host that will do. The one that did is tried first the next time.
+        """Connect to the first usable host, which is tried first the next time.
 
         Raises:
             DatabaseUnavailable: None will.
@@ -397,7 +397,7 @@ def _reason(error: Exception) -> str:
     """Why Postgres is unavailable, in words that quote no value."""
     cause = _first(error)
     if isinstance(cause, (*_READ_ONLY, asyncpg.TargetServerAttributeNotMatched)):
-        return "it takes no writes: it is read-only, or a standby"
+        return "it accepts no writes: it is read-only, or a standby"
     return refused_certificate(cause) or describe(cause)
 
 

@@ -1,4 +1,4 @@
-"""What of libpq's parameters in the database's URL is honoured, and how.
+"""Which of libpq's parameters in the database's URL are honoured, and how.
 
 Managed Postgres hands out URLs that were made for libpq. The driver knows some of its parameters and
 would send the others to the server as settings, which ends the connection.
@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 
 CONNECT_SECONDS = 5.0
 
-# The driver's own, and `options`, which the server itself reads.
+# Parameters that the driver reads, and `options`, which the server reads.
 HONOURED = frozenset(
     {
         "host",
@@ -42,7 +42,7 @@ HONOURED = frozenset(
 
 FILES = ("sslcert", "sslkey", "sslrootcert", "sslcrl")
 
-# The values that the driver takes.
+# The values that the driver accepts.
 VALUES: Mapping[str, tuple[str, ...]] = {
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
     "sslnegotiation": ("postgres", "direct"),
@@ -55,7 +55,7 @@ VALUES: Mapping[str, tuple[str, ...]] = {
 _DEADLINES = "every statement has a deadline of its own"
 _NAMED = "each process gives its own name"
 
-# Ignored, whatever the value, and why nobody misses it.
+# Ignored whatever the value, with the reason why that is harmless.
 HARMLESS: Mapping[str, str] = {
     "keepalives": _DEADLINES,
     "keepalives_idle": _DEADLINES,
@@ -70,7 +70,7 @@ HARMLESS: Mapping[str, str] = {
     "max_protocol_version": "the driver speaks version 3.0",
 }
 
-# Ignored with these values, which ask for nothing that the driver does not do anyway.
+# Ignored with these values, which request only what the driver does anyway.
 HARMLESS_VALUES: Mapping[str, tuple[str, ...]] = {
     "channel_binding": ("disable", "prefer"),
     "client_encoding": ("UTF8", "UTF-8", "utf8", "utf-8", "auto"),
@@ -82,19 +82,19 @@ HARMLESS_VALUES: Mapping[str, tuple[str, ...]] = {
     "sslcertmode": ("allow",),
 }
 
-# What to do about those that are refused.
+# The remedies for parameters that are refused.
 REMEDIES: Mapping[str, str] = {
     "channel_binding": "use sslmode=verify-full, which keeps a man in the middle out as well",
     "gssencmode": "use TLS",
-    "hostaddr": "put the address in the place of the host",
+    "hostaddr": "use the address as the host",
     "requiressl": "use sslmode=verify-full",
-    "service": "put what the service file says into the URL",
-    "servicefile": "put what the service file says into the URL",
-    "sslcertmode": "leave it out",
+    "service": "copy the service file's parameters into the URL",
+    "servicefile": "copy the service file's parameters into the URL",
+    "sslcertmode": "remove it",
     "sslcrldir": "use sslcrl",
     "target_session_attrs": "use read-write",
 }
-LEAVE_OUT = "leave it out; settings of the session go into options, as in options=-c%20search_path%3Dshop"
+LEAVE_OUT = "remove it; settings of the session go into options, as in options=-c%20search_path%3Dshop"
 
 _NAME = re.compile("[a-z_]{1,40}")
 
@@ -153,16 +153,16 @@ def _why_ignored(name: str, value: str, query: Mapping[str, str]) -> str | None:
 def _refuse_unsupported(name: str, value: str) -> None:
     """Raises: UnsupportedParameter."""
     if name not in HONOURED:
-        # What is no name may be a part of a password.
+        # Anything that is not a name may be part of a password.
         named = f", {name}" if _NAME.fullmatch(name) else ""
         remedy = REMEDIES.get(name, LEAVE_OUT)
         raise UnsupportedParameter(f"has a parameter that cannot be honoured{named}: {remedy}")
     if name in VALUES and value not in VALUES[name]:
         raise UnsupportedParameter(f"has a {name} that cannot be used: {' or '.join(VALUES[name])}")
     if name == "connect_timeout" and not (value.isascii() and value.isdecimal()):
-        raise UnsupportedParameter("has a connect_timeout that is no number of seconds")
+        raise UnsupportedParameter("has a connect_timeout that is not a number of seconds")
     if name in FILES and value != "system" and not Path(value).is_file():
-        raise UnsupportedParameter(f"has a parameter {name} that names no file")
+        raise UnsupportedParameter(f"has a parameter {name} whose file does not exist")
 
 
 def _system_bundle(query: Mapping[str, str]) -> str:
@@ -178,12 +178,12 @@ def _system_bundle(query: Mapping[str, str]) -> str:
 
 
 def _connect_seconds(query: Mapping[str, str]) -> float:
-    """For each host, as with libpq; there 0 means for ever, which nobody wants here."""
+    """Per host, as with libpq. 0 means no limit there, and the default here."""
     return float(min(int(query.get("connect_timeout", 0)), 60)) or CONNECT_SECONDS
 
 
 def _hosts(parts: SplitResult, query: Mapping[str, str]) -> list[tuple[str, int | None]]:
-    """Those before the path, or else those in the query; none where the driver is to find them."""
+    """The hosts before the path, or else those in the query; none if the driver has to find them."""
     listed = parts.netloc.rpartition("@")[2]
     ports = [_port(port) for port in query.get("port", "").split(",")]
     if listed:

@@ -37,6 +37,6 @@ def end(error: Exception) -> NoReturn:
         case OSError():
             # No fault of ours: a file, a disk, a network.
             where = f" ({error.filename!r})" if error.filename else ""
-            fail(FAILED, f"the system refuses it: {error.strerror or error}{where}; {describe(error)}")
+            fail(FAILED, f"the operating system refused: {error.strerror or error}{where}; {describe(error)}")
         case _:
             raise error

@@ -95,7 +95,7 @@ def _one_of(names: Iterable[str], *patterns: str) -> str:
 
 def broker_commands(users: Sequence[BrokerUser], vhost: str) -> list[str]:
     """For a shell, in this order. `add_user` asks for the password, so that none is in a history."""
-    lines = ["# 1. Virtual host, users, permissions, and a policy that keeps others from our queues."]
+    lines = ["# 1. Virtual host, users, permissions, and a policy that protects our queues."]
     lines += ["", f"rabbitmqctl add_vhost '{vhost}'"]
     for user in users:
         lines += [
@@ -114,11 +114,11 @@ def broker_commands(users: Sequence[BrokerUser], vhost: str) -> list[str]:
     return [
         *lines,
         "",
-        "# Of the policies that match a queue only the one with the highest priority counts: with this one,",
-        "# a policy for all queues (message-ttl, max-length, expires) does not make ours lose events.",
+        "# Only the matching policy with the highest priority applies to a queue. With this one, a policy",
+        "# for all queues (message-ttl, max-length, expires) cannot make ours lose events.",
         *protecting_commands(vhost),
         "",
-        "# Only RabbitMQ 4.0 and newer drop a dead letter that was delivered 20 times. There, without the #:",
+        "# RabbitMQ 4.0 and newer drop a dead letter after 20 deliveries. For these versions, remove the #:",
         f"# {unlimiting_command(vhost)}",
         "",
         "# Every broker has it, with a password that everybody knows.",
@@ -126,8 +126,8 @@ def broker_commands(users: Sequence[BrokerUser], vhost: str) -> list[str]:
         "",
         "# 2. Declare exchanges and queues: `stockhook topology`, as the user stockhook_topology.",
         "",
-        "# 3. After that, before an ingest starts: RabbitMQ 4.3 refuses topic permissions for an exchange",
-        "#    that does not exist.",
+        "# 3. After step 2 and before an ingest starts: RabbitMQ 4.3 refuses topic permissions for an",
+        "#    exchange that does not exist.",
         *topics,
     ]
 

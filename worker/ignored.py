@@ -10,7 +10,7 @@ _PATTERN = re.compile(rf"(?:{'|'.join(Provider)})\.[^\s,]+")
 
 
 def check(patterns: Iterable[str]) -> None:
-    """Raises: ValueError, for one that is no type of a marketplace, or that a family's type matches."""
+    """Raises: ValueError, if a pattern names no marketplace, or matches a type that a family takes."""
     for pattern in patterns:
         if not _PATTERN.fullmatch(pattern):
             raise ValueError(
@@ -23,6 +23,6 @@ def check(patterns: Iterable[str]) -> None:
 
 
 def compiled(patterns: Sequence[str]) -> re.Pattern[str]:
-    """What matches a whole routing key that one of the patterns names; `*` stands for any characters."""
+    """A regular expression for whole routing keys; `*` in a pattern stands for any characters."""
     alternatives = (re.escape(pattern).replace(r"\*", ".*") for pattern in patterns)
     return re.compile("|".join(alternatives) if patterns else r"(?!)", re.DOTALL)

@@ -40,7 +40,7 @@ PUBLISHER_READY = Gauge(
 )
 LOG_LINES_DROPPED = Counter(
     "stockhook_log_lines_dropped_total",
-    "Lines of the log that were dropped because standard error took no more",
+    "Log lines that were dropped because nobody read standard error",
 )
 
 RECEIVED = Counter(

@@ -1,7 +1,7 @@
 """What policies on the broker would do to our queues. Pure.
 
-Arguments of a queue win over policies, but for numbers: there the lower value wins. Of the policies that
-match a queue only the one with the highest priority counts, and one operator policy beside it.
+A queue's arguments take precedence over policies; of two numbers, the lower one applies. Only the matching
+policy with the highest priority applies to a queue, together with one operator policy.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,20 +16,21 @@ DEAD = r"^stockhook\.(quarantine|.+\.dead)$"
 NAME = "stockhook"
 PRIORITY = 1000
 
-# A definition must say something: this changes nothing of ours, and refuses where others would drop.
+# A definition must not be empty. This one changes nothing for our queues: they refuse and do not drop.
 HARMLESS: dict[str, str | int] = {"overflow": "reject-publish"}
 
-# An operator policy may say less on older versions. As long as a queue that is never full.
+# Older versions allow fewer keys in an operator policy. No queue ever has this length.
 NEVER_FULL = 1_000_000_000
 HARMLESS_OF_OPERATORS: dict[str, str | int] = {"max-length": NEVER_FULL}
 
-# RabbitMQ 4 drops what was delivered 20 times, where a queue says neither another limit nor a way on.
+# RabbitMQ 4 drops a message after 20 deliveries, unless its queue has another limit or a dead-letter
+# exchange.
 UNLIMITED: dict[str, str | int] = {**HARMLESS, "delivery-limit": -1}
 
 
 @dataclass(frozen=True, slots=True)
 class Hazard:
-    """Something in a policy by which `queues` would lose events. `source` names the policy, or both."""
+    """A setting of a policy that would make `queues` lose events. `source` names the policy, or both."""
 
     source: str
     what: str
@@ -43,7 +44,7 @@ class Hazard:
 
 
 def hazards(found: Iterable[Mapping[str, object]], expected: Iterable[Queue], vhost: str) -> list[Hazard]:
-    """Of queues as the management API gives them."""
+    """`found` are queues as the management API returns them."""
     live = {str(one.get("name")): one for one in found}
     grouped: dict[tuple[str, str, str], list[str]] = {}
     for queue in expected:
@@ -62,25 +63,25 @@ def _losses(arguments: Arguments, effective: Mapping[str, object]) -> Iterator[s
     own_ttl = arguments.get("x-message-ttl")
     ttl = _number(effective.get("message-ttl"))
     if ttl is not None and (not isinstance(own_ttl, int) or ttl < own_ttl):
-        yield f"message-ttl {ttl}: what waits for longer than {ttl} ms expires"
+        yield f"message-ttl {ttl}: messages that wait longer than {ttl} ms expire"
     expires = _number(effective.get("expires"))
     if expires is not None:
-        yield f"expires {expires}: a queue that nobody uses for {expires} ms is deleted with its events"
+        yield f"expires {expires}: a queue that is unused for {expires} ms is deleted with its events"
     overflow = arguments.get("x-overflow") or effective.get("overflow", "drop-head")
     for name in ("max-length", "max-length-bytes"):
         length = _number(effective.get(name))
         if length is not None and overflow == "drop-head" and length < NEVER_FULL:
-            yield f"{name} {length} with drop-head: a queue that is full drops its oldest events"
+            yield f"{name} {length} with drop-head: a full queue drops its oldest events"
     exchange = effective.get("dead-letter-exchange")
     if exchange is not None and not has_way_on:
-        yield f"dead-letter-exchange {exchange}: what leaves the queue goes there"
+        yield f"dead-letter-exchange {exchange}: messages that leave the queue go there"
     limit = _number(effective.get("delivery-limit"))
     if limit is not None and limit >= 0 and not has_way_on:
-        yield f"delivery-limit {limit}: what is delivered more often is dropped"
+        yield f"delivery-limit {limit}: messages that are delivered more often are dropped"
 
 
 def limited(found: Iterable[Mapping[str, object]], expected: Iterable[Queue]) -> list[str]:
-    """Queues to which the default delivery limit of RabbitMQ 4 applies, and that have no way on."""
+    """Queues with the default delivery limit of RabbitMQ 4 and without a dead-letter exchange."""
     live = {str(one.get("name")): one.get("effective_policy_definition") for one in found}
     names = []
     for queue in expected:
@@ -92,17 +93,17 @@ def limited(found: Iterable[Mapping[str, object]], expected: Iterable[Queue]) ->
 
 
 def protecting_commands(vhost: str) -> list[str]:
-    """For a shell: no policy with a lower priority applies to our queues then."""
+    """For a shell: with this policy, none with a lower priority applies to our queues."""
     return [_policy("set_policy", vhost, NAME, PRIORITY, OURS, HARMLESS)]
 
 
 def unlimiting_command(vhost: str) -> str:
-    """The same for RabbitMQ 4 or newer alone; older ones refuse it, and need it not."""
+    """The same for RabbitMQ 4 or newer; older versions refuse it and do not need it."""
     return _policy("set_policy", vhost, f"{NAME}-dead", PRIORITY + 1, DEAD, UNLIMITED)
 
 
 def _source(told: Mapping[str, object], vhost: str) -> tuple[str, str]:
-    """In words which policies apply, and the commands that put one of ours before them."""
+    """The names of the policies that apply, and the commands that override them."""
     sources, remedies = [], []
     if told.get("policy"):
         sources.append(f"policy {told['policy']}")

@@ -28,7 +28,7 @@ class Proxy:
 
 
 def proxy_for(url: str, environment: Mapping[str, str]) -> Proxy | None:
-    """The proxy that a URL is to be reached through; None where it is reached directly.
+    """The proxy for a URL; None if the URL is reached directly.
 
     Raises:
         BadSettings: It cannot be used. The text names the variable, and quotes no value.
@@ -51,7 +51,7 @@ def proxy_for(url: str, environment: Mapping[str, str]) -> Proxy | None:
 
 
 def _is_exempt(url: str, listed: str) -> bool:
-    """Whether a host, one of its domains or its network is listed. What cannot be read exempts nothing."""
+    """Whether a host, one of its domains or its network is listed. Unreadable entries exempt nothing."""
     (host,), port = hosts_of(url), urlsplit(url).port
     return any(_covers(entry.lower(), host.lower(), port) for entry in re.split(r"[\s,]+", listed) if entry)
 

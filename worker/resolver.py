@@ -1,6 +1,6 @@
-"""Name lookups that hold up neither the end of a process nor its event loop.
+"""Name lookups that delay neither the end of a process nor its event loop.
 
-A lookup (`getaddrinfo`) cannot be cancelled: while a name server does not answer, its thread stands for a
+A lookup (`getaddrinfo`) cannot be cancelled: while a name server does not answer, its thread is blocked for a
 minute or longer. The event loop's own lookups run in threads that Python (or libuv) joins before a process
 may end. Here they run in daemon threads, which nothing waits for.
 """
@@ -20,10 +20,10 @@ T = TypeVar("T")
 Answer = list[tuple[Any, ...]]
 Create = Callable[..., Coroutine[Any, Any, tuple[Any, Any]]]
 
-# A lookup that is older is not waited for again: a second one may find a name server that answers.
+# After this time another lookup of the same name is started: a name server may answer by then.
 SHARED_SECONDS = 10.0
 
-# Threads that may stand in lookups at the same time.
+# Threads that may be blocked in lookups at the same time.
 MOST_LOOKUPS = 32
 
 
@@ -34,7 +34,7 @@ class _Lookup:
 
 
 class _Lookups:
-    """Those under way, by what is looked up. Whoever looks up the same joins."""
+    """The lookups in flight, by question. A lookup of the same question waits for the same answer."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -100,7 +100,7 @@ async def look_up(
     """As `socket.getaddrinfo`.
 
     Raises:
-        OSError: It leads nowhere.
+        OSError: The name cannot be resolved.
     """
     return await _LOOKUPS.look_up(host, port, family, type, proto, flags)
 
@@ -109,7 +109,7 @@ async def connect(create: Create, protocol: Callable[[], Any], host: str, port: 
     """`create_connection` of a loop, to the first address of a host that can be connected to.
 
     Raises:
-        OSError: It leads nowhere, or none of its addresses can be connected to.
+        OSError: The name cannot be resolved, or no address accepts a connection.
     """
     if options.get("ssl") and options.get("server_hostname") is None:
         options["server_hostname"] = host
@@ -131,7 +131,7 @@ async def connect(create: Create, protocol: Callable[[], Any], host: str, port: 
 
 
 class Loop(uvloop.Loop):
-    """uvloop, but for its lookups."""
+    """uvloop with the lookups of this module."""
 
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
         return await look_up(host, port, **options)
@@ -161,5 +161,5 @@ def is_address(host: str) -> bool:
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on a loop of ours, to its end."""
+    """Run a coroutine to its end on such a loop."""
     return uvloop.run(main, loop_factory=Loop)

@@ -51,7 +51,7 @@ def _split(value: object) -> object:
 
 
 def _delays(value: object) -> object:
-    """`none` is no retry schedule. (What is empty is not set, and the default counts.)"""
+    """`none` means no retry schedule. (An empty value is not set, so the default applies.)"""
     if not isinstance(value, str):
         return value
     if value.strip().lower() == "none":
@@ -63,7 +63,7 @@ def _delays(value: object) -> object:
 
 
 def _port(value: object) -> object:
-    """A Service of Kubernetes sets variables of its own in every pod, such as STOCKHOOK_INGEST_PORT."""
+    """A Kubernetes Service sets variables such as STOCKHOOK_INGEST_PORT in every pod of its namespace."""
     if isinstance(value, str) and re.match(r"(tcp|udp|sctp)://", value):
         raise ValueError(
             "must be a number; Kubernetes sets this for a Service of the same name: "
@@ -118,7 +118,7 @@ def _database_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
 def _management_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
     text = checked(url.get_secret_value(), "http", "https")
     if urlsplit(text).query:
-        raise ValueError("must be no more than scheme, user, password, host, port and path")
+        raise ValueError("must consist of scheme, user, password, host, port and path alone")
     text = _with_password(text, info, "management_password")
     if not _is_development(info):
         refuse_exposed_page(text, allow_plaintext=_allows_plaintext(info))
@@ -132,7 +132,7 @@ def _with_password(url: str, info: ValidationInfo, setting: str, *, needs_user: 
         return url
     name = PREFIX + setting.upper()
     if needs_user and not urlsplit(url).username:
-        raise ValueError(f"must name the user to whom {name} belongs")
+        raise ValueError(f"must contain the user whose password is in {name}")
     return with_password(url, password.get_secret_value(), name)
 
 
@@ -150,14 +150,16 @@ def _api_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
 def _proxy(url: SecretStr) -> SecretStr:
     text = checked(url.get_secret_value(), "http", "https")
     if urlsplit(text).path not in ("", "/") or urlsplit(text).query:
-        raise ValueError("must be no more than scheme, user, password, host and port")
+        raise ValueError("must consist of scheme, user, password, host and port alone")
     return SecretStr(text)
 
 
 def _subscribers(told: SecretStr, info: ValidationInfo) -> SecretStr:
     for subscriber in read_subscribers(told.get_secret_value()):
         if "[" in urlsplit(subscriber.url).netloc and info.data.get("changes_proxy"):
-            raise ValueError(f"{subscriber.name}: the proxy needs a name, not an IPv6 address")
+            raise ValueError(
+                f"{subscriber.name}: must have a host name, not an IPv6 address, for STOCKHOOK_CHANGES_PROXY"
+            )
         if not subscriber.url.startswith("https://") and not info.data.get("changes_private_targets"):
             raise ValueError(f"{subscriber.name}: its url must start with https://")
     return told
@@ -248,7 +250,8 @@ class Settings(BaseSettings):
         description="Postgres, 15 or newer; several hosts with `target_session_attrs=read-write`",
     )
     management_password: SecretStr | None = Field(
-        default=None, description="Password of its user, instead of one in STOCKHOOK_MANAGEMENT_URL"
+        default=None,
+        description="Password of the management API's user, instead of one in STOCKHOOK_MANAGEMENT_URL",
     )
     management_url: Annotated[SecretStr, AfterValidator(_management_url)] | None = Field(
         default=None,
@@ -266,8 +269,8 @@ class Settings(BaseSettings):
         default=75.0,
         gt=0,
         le=86_400,
-        description="Seconds that the ingest keeps an idle connection open: more than the proxy in front of "
-        "it does (docs/design/http-server.md)",
+        description="Seconds before the ingest closes an idle connection; must be longer than the idle "
+        "timeout of the proxy in front of it (docs/design/http-server.md)",
     )
     ops_host: str = Field(default="127.0.0.1", description="Address of `/metrics`, `/livez`, `/readyz`")
     ops_port: Port = Field(
@@ -385,8 +388,8 @@ class Settings(BaseSettings):
     )
     changes_proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = Field(
         default=None,
-        description="HTTP proxy for changes over HTTP, `http://user:password@host:3128`; it alone can refuse "
-        "private addresses then",
+        description="HTTP proxy for changes over HTTP, `http://user:password@host:3128`; with it, only the "
+        "proxy can refuse private addresses",
     )
     changes_webhooks: Annotated[SecretStr, AfterValidator(_subscribers)] = Field(
         default=SecretStr("[]"),
@@ -397,8 +400,9 @@ class Settings(BaseSettings):
         default=TOLERANCE.total_seconds(),
         gt=0,
         le=100 * 366 * 86_400,
-        description="Seconds that a timestamp may be later than the reception of its event; beyond, it is "
-        "implausible and does not win. The same for all processes; after a change run `stockhook rebuild`",
+        description="Seconds that a timestamp may be later than the reception of its event; a later one is "
+        "implausible and does not win. Use the same value for all processes; after a change, run "
+        "`stockhook rebuild`",
     )
     shutdown_grace: float = Field(
         default=6.0, gt=0, le=300, description="Seconds to finish what is in hand after SIGTERM"
@@ -407,8 +411,8 @@ class Settings(BaseSettings):
         tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_ignorable)
     ] = Field(
         default=(),
-        description="Event types that no family takes and nobody wants: answered 200 and counted, kept "
-        "nowhere. Comma-separated, such as `ovoko.foo.*,buyback.Submission*`",
+        description="Event types to ignore: answered 200 and counted, but not stored. Comma-separated "
+        "patterns, such as `ovoko.foo.*,buyback.Submission*`; none may match a type that a family takes",
     )
     unhandled_days: int = Field(
         default=90,
@@ -445,7 +449,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """A variable counts before a file of the same name. We read the files: theirs raises tracebacks."""
+        """A variable takes precedence over a file. pydantic's own reader of files raises tracebacks."""
         return init_settings, env_settings, InitSettingsSource(settings_cls, _from_files())
 
     @property
@@ -466,7 +470,7 @@ class Settings(BaseSettings):
 
     @property
     def api_urls(self) -> tuple[str, ...]:
-        """Of the marketplaces' APIs that there are credentials for."""
+        """Those of the marketplaces' APIs for which credentials are set."""
         buyback = (self.buyback_api_url, self.buyback_sts_url) if self.buyback_client_id else ()
         ovoko = (self.ovoko_api_url,) if self.ovoko_username else ()
         return tuple(url.get_secret_value() for url in (*ovoko, *buyback) if url is not None)
@@ -484,7 +488,7 @@ class Settings(BaseSettings):
 
 
 def read_settings() -> Settings:
-    """Read the environment, and the folder that STOCKHOOK_SECRETS_DIR names. What is empty is not set.
+    """Read the environment, and the folder that STOCKHOOK_SECRETS_DIR names. An empty value is not set.
 
     Raises:
         BadSettings: A value breaks its rule, or a file cannot be read.
@@ -496,7 +500,7 @@ def read_settings() -> Settings:
 
 
 def _from_files() -> dict[str, str]:
-    """The settings that have a file in the secrets folder which is not empty.
+    """The settings that have a non-empty file in the secrets folder.
 
     Raises:
         BadSettings

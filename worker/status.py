@@ -97,7 +97,9 @@ class UnhandledStatus:
     def as_text(self) -> str:
         text = f"{self.events:,} events of {self.types:,} types"
         if self.replayable:
-            text += f", {self.replayable:,} of types that are taken now (stockhook unhandled replay --all)"
+            text += (
+                f", {self.replayable:,} of types that a family takes now (stockhook unhandled replay --all)"
+            )
         return text
 
 

@@ -1,6 +1,6 @@
-"""URLs that people write, checked when they are read: no client meets one that it cannot parse.
+"""URLs from settings, checked when they are read, so that no client gets one that it cannot parse.
 
-The text of an error never quotes the URL: what is read as a host or a port may be a part of a password.
+The text of an error never quotes the URL: what looks like a host or a port may be part of a password.
 """
 
 import re
@@ -57,7 +57,7 @@ def checked(text: str, *schemes: str, several: bool = False, socket: bool = Fals
 
 
 def encoded(text: str) -> str:
-    """A URL in which blanks, accents and the like are percent-encoded after its host."""
+    """The URL with blanks, accents and similar characters after its host percent-encoded."""
     found = re.fullmatch(r"([^/?#]*://[^/?#]*)([^\x00-\x1f\x7f-\x9f]*)", text.strip())
     if found is None:
         return text
@@ -80,13 +80,13 @@ def with_password(url: str, password: str, setting: str) -> str:
 
 
 def hosts_of(url: str) -> list[str]:
-    """The hosts of a URL that was checked, without ports and brackets, as they are written otherwise."""
+    """The hosts of a URL that was checked, without ports and brackets."""
     listed = urlsplit(url).netloc.rpartition("@")[2]
     return [host.strip("[]") for host, _ in map(_host_and_port, listed.split(","))]
 
 
 def check_hosts(hosts: Sequence[str], ports: Sequence[str]) -> None:
-    """Those that a database URL has in its query.
+    """Check the hosts and ports in the query of a database URL.
 
     Raises:
         BadUrl

@@ -254,7 +254,7 @@ async def test_once_a_server_takes_no_writes_all_sessions_to_it_are_closed(datab
 
     async def listen() -> None:
         async with database.connection() as listener:
-            with pytest.raises(DatabaseUnavailable, match="takes no writes"):
+            with pytest.raises(DatabaseUnavailable, match="accepts no writes"):
                 await write()
             await listener.execute("SELECT 1")
 
@@ -269,7 +269,7 @@ async def test_a_server_that_takes_no_writes_is_noticed_by_a_ping(fresh_database
         async with database.connection() as connection:
             await connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
             await connection.execute("SET default_transaction_read_only = on")
-        with pytest.raises(DatabaseUnavailable, match="takes no writes"):
+        with pytest.raises(DatabaseUnavailable, match="accepts no writes"):
             await database.ping()
         other = await asyncpg.connect(fresh_database)
         await other.execute("SET default_transaction_read_only = off")

@@ -95,7 +95,7 @@ def test_a_bad_host_or_port_is_refused_at_the_start(
         ("DATABASE_URL", "postgresql://localhost/db?port=canary", "must have a port"),
         ("DATABASE_URL", "postgresql:///db?host=a,b,c&port=1,2", "one port, or one for each host"),
         ("DATABASE_URL", "postgresql:///db?host=a..b", "neither a name nor an address"),
-        ("MANAGEMENT_URL", "http://localhost:15672/?a=b", "no more than scheme, user"),
+        ("MANAGEMENT_URL", "http://localhost:15672/?a=b", "must consist of scheme, user"),
     ],
 )
 def test_other_parts_of_a_url_are_checked_as_well(

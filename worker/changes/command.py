@@ -105,7 +105,10 @@ def _show(body: bytes, as_json: bool) -> None:
         event = orjson.loads(body)
         line = _line(event)
     except (ValueError, TypeError, KeyError, AttributeError):
-        say(f"stockhook: a message of {len(body):,} bytes is no change of ours", file=sys.stderr)
+        say(
+            f"stockhook: a message of {len(body):,} bytes is not a change of Stockhook's, and was skipped",
+            file=sys.stderr,
+        )
         return
     if as_json:
         print_json(event)

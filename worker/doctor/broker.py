@@ -137,11 +137,11 @@ async def _probe_leaders(broker: Broker, empty: Sequence[str]) -> AsyncIterator[
 def check_policies(
     snapshot: Snapshot | None, expected: Sequence[Queue], vhost: str, version: str
 ) -> Iterator[Finding]:
-    """What policies would lose; they show in the management API alone."""
+    """Policies that would make queues lose events; only the management API shows policies."""
     if snapshot is None:
         yield warning(
             "policies",
-            "a policy that expires or drops events cannot be seen without the management API",
+            "policies that expire or drop events cannot be seen without the management API",
             "set STOCKHOOK_MANAGEMENT_URL to a user with the tag monitoring",
         )
         return
@@ -152,11 +152,11 @@ def check_policies(
         for name in limited(snapshot.queues, expected):
             yield warning(
                 "policies",
-                f"{name}: the broker drops what was delivered 20 times",
+                f"{name}: the broker drops a message after 20 deliveries",
                 unlimiting_command(vhost),
             )
     if not found:
-        yield ok("policies", "none expires or drops events")
+        yield ok("policies", "no policy expires or drops events")
 
 
 def _check_leaders(snapshot: Snapshot, expected: Sequence[Queue]) -> Iterator[Finding]:

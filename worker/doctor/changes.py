@@ -69,8 +69,8 @@ async def check_target(subscriber: Subscriber, *, allow_private: bool) -> Findin
     except TimeoutError:
         return error(
             "changes",
-            f"no name server says where {name} leads within {LOOKUP_SECONDS} s",
-            "see this machine's /etc/resolv.conf",
+            f"the lookup of {name} took longer than {LOOKUP_SECONDS} s: no name server answers",
+            "check this machine's /etc/resolv.conf",
         )
     except OSError:
         return error("changes", f"{name} leads nowhere", "see its url in STOCKHOOK_CHANGES_WEBHOOKS")

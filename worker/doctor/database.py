@@ -74,7 +74,7 @@ async def check_database(database: Database, sealer: MultiFernet | None) -> Asyn
 
 
 async def check_session(database: Database) -> Finding:
-    """Whether a session has what it was asked for, and still has it in a later transaction.
+    """Whether a session has the requested settings, and still has them in a later transaction.
 
     Raises:
         DatabaseUnavailable
@@ -89,9 +89,9 @@ async def check_session(database: Database) -> Finding:
         if found.get(name) != value
     ]
     if different:
-        what = f"it lost what it was asked for: {'; '.join(different)}"
+        what = f"it does not have the requested settings: {'; '.join(different)}"
         return error("session", what, f"if a pooler is in between, {POOL_BY_SESSION}")
-    return ok("session", "it has the settings that were asked for")
+    return ok("session", "it has the requested settings")
 
 
 def check_url(url: DatabaseUrl) -> Iterator[Finding]:

@@ -52,7 +52,7 @@ _CLOSE = ("connection", "close")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`header_bytes` bounds the head of a request, and whatever else carries no part of a body."""
+    """`header_bytes` limits the head of a request, and all other bytes outside of a body."""
 
     idle_seconds: float
     header_seconds: float = 5.0
@@ -84,7 +84,7 @@ async def serving(
 
 @dataclass(slots=True)
 class _Connections:
-    """Those that are open, and what they share."""
+    """The open connections, and what they share."""
 
     handle: Handler
     limits: Limits
@@ -98,7 +98,7 @@ class _Connections:
     _gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, connection: "_Connection") -> None:
-        """Beyond the limit, the one that has waited longest makes room; where none waits, this one."""
+        """Beyond the limit, close the connection that has waited longest, or this one if none waits."""
         if len(self._open) >= self.limits.connections:
             waiting = self._waiting_strangers or self._waiting
             next(iter(waiting), connection).abort()
@@ -165,7 +165,7 @@ class _Body:
         self._wake()
 
     def fail(self) -> None:
-        """It ends early, or is malformed."""
+        """Note that the body ended early, or is malformed."""
         self._is_broken = True
         self._wake()
 
@@ -292,7 +292,7 @@ class _Connection(asyncio.Protocol):
         self._refusal = self._why_refused(version, headers)
         path = _path(self._target)
         if path is None:
-            self._refusal = self._refusal or _malformed("The request's target is no path and no URL.")
+            self._refusal = self._refusal or _malformed("The request's target is neither a path nor a URL.")
         if self._refusal is not None or path is None:
             return
         self._incoming = body = _Body(self)
@@ -324,7 +324,7 @@ class _Connection(asyncio.Protocol):
     # Requests
 
     def _feed(self, data: bytes) -> bytes:
-        """Parse; what is to be parsed once more, which is nothing in almost all cases."""
+        """Parse; returns bytes to parse again, almost always none."""
         self._overhead += len(data)
         again = b""
         fault = None
@@ -341,7 +341,7 @@ class _Connection(asyncio.Protocol):
         if self._is_over:
             return b""
         if self._refusal is None and fault is None and self._overhead > self._limits.header_bytes:
-            fault = "too many bytes that are no part of a body"
+            fault = "too many bytes outside of a body"
             if self._is_reading_head:
                 self._refusal = self._head_too_large()
         if self._refusal is not None:
@@ -355,9 +355,9 @@ class _Connection(asyncio.Protocol):
         return again
 
     def _break_off(self, fault: str) -> None:
-        """A malformed body is its handler's to answer, which waits for it."""
+        """The handler, which waits for the body, answers a malformed one."""
         if self._incoming is None:
-            self._refuse(_malformed(f"It is no HTTP/1.1: {fault}."))
+            self._refuse(_malformed(f"The request is not valid HTTP/1.1: {fault}."))
             return
         log.debug("body.malformed", fault=fault)
         self._fail_body()
@@ -373,7 +373,7 @@ class _Connection(asyncio.Protocol):
         gets the same request once more without the offer (Java's HTTP client offers h2c with each POST)."""
         method = self._parser.get_method()
         if method == b"CONNECT":
-            self._refusal = Refused(501, "Not implemented", "This is no proxy.", (_CLOSE,)).response
+            self._refusal = Refused(501, "Not implemented", "This server is not a proxy.", (_CLOSE,)).response
             return b""
         self._parser = httptools.HttpRequestParser(self)
         fields = [(name, value) for name, value in self._fields if name.lower() != b"upgrade"]
@@ -381,9 +381,9 @@ class _Connection(asyncio.Protocol):
         return head + b"".join(b"%s: %s\r\n" % field for field in fields) + b"\r\n" + rest
 
     def _why_refused(self, version: str, headers: dict[str, str]) -> Response | None:
-        """What the parser leaves to its caller."""
+        """Checks that the parser does not make."""
         if version not in ("1.0", "1.1"):
-            return Refused(505, "Version not supported", "HTTP/1.1 is.", (_CLOSE,)).response
+            return Refused(505, "Version not supported", "Use HTTP/1.1.", (_CLOSE,)).response
         size = len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._fields)
         if size > self._limits.header_bytes:
             return self._head_too_large()
@@ -391,12 +391,12 @@ class _Connection(asyncio.Protocol):
             return _malformed(f"More than {MOST_PIPELINED} requests came before the first was answered.")
         hosts = sum(name.lower() == b"host" for name, _ in self._fields)
         if hosts > 1 or (hosts == 0 and version == "1.1"):
-            return _malformed("It has no Host header, or several.")
+            return _malformed("The request must have exactly one Host header.")
         coding = headers.get("transfer-encoding")
         if coding is None:
             return None
         if version == "1.0":
-            return _malformed("HTTP/1.0 has no Transfer-Encoding.")
+            return _malformed("HTTP/1.0 does not allow Transfer-Encoding.")
         if coding.lower() != "chunked":
             detail = "Send the body with Content-Length, or chunked and not encoded further."
             return Refused(501, "Transfer coding not implemented", detail, (_CLOSE,)).response
@@ -407,7 +407,7 @@ class _Connection(asyncio.Protocol):
         return Refused(431, "Headers too large", detail, (_CLOSE,)).response
 
     def _refuse(self, response: Response) -> None:
-        """Answer without the handler, in its turn, and take nothing further."""
+        """Answer without the handler, in the order of requests, and accept nothing further."""
         metrics.HTTP_REFUSED.labels(str(response.status)).inc()
         self._fail_body()
         self._is_over = True
@@ -462,14 +462,14 @@ class _Connection(asyncio.Protocol):
         self._transport.write(_encode(response, method, closes=closes))
 
     def invite_body(self) -> None:
-        """RFC 9110, 10.1.1: who asked whether to send it is told so, once."""
+        """Answer `Expect: 100-continue` once (RFC 9110, 10.1.1)."""
         exchange = self._current
         if exchange is not None and exchange.expects_continue and self._transport is not None:
             exchange.expects_continue = False
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def regulate_reading(self) -> None:
-        """Who sends faster than we work waits, in the socket's buffers."""
+        """Stop reading the socket while a sender is faster than the handler."""
         if self._transport is None:
             return
         is_full = self._incoming is not None and self._incoming.size > BODY_BUFFER_BYTES
@@ -484,7 +484,7 @@ class _Connection(asyncio.Protocol):
     # Ends
 
     def drain(self) -> None:
-        """Nothing further is taken; an answer that is due is given."""
+        """Accept nothing further, and send the answers that are due."""
         is_idle = self._current is None and not self._queue and not self._is_reading_head
         if is_idle and not self._is_lingering and self._transport is not None:
             self._transport.close()

@@ -1,7 +1,7 @@
 """Events of types that no family takes, as marketplaces send them beside the others.
 
-The Buyback platform has one subscription per address: it gets submissions and offers too. Their payloads are
-documented nowhere; these are made up.
+The Buyback platform has one subscription per address, which also sends submissions and offers. Their payloads
+are not documented; these are invented.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,7 +32,7 @@ def submission(chance: Random, at: datetime) -> tuple[GeneratedEvent, ...]:
 
 
 def price_change(chance: Random, at: datetime) -> GeneratedEvent:
-    """Of a part at Ovoko."""
+    """The price of a part at Ovoko changes."""
     data = {"part_id": str(chance.randrange(10**6, 10**9)), "price": f"{chance.randrange(5, 900)}.00"}
     return used_parts.event(new_id(chance), "part.price.changed", at, data)
 
@@ -40,7 +40,7 @@ def price_change(chance: Random, at: datetime) -> GeneratedEvent:
 def with_unhandled(
     events: Iterable[GeneratedEvent], *, share: float, providers: Sequence[Provider], seed: int
 ) -> Iterator[GeneratedEvent]:
-    """The events, with others among them that are this share of all, from 0 to less than 1."""
+    """Mix unhandled events into the events; `share` is their part of all, from 0 to less than 1."""
     chance = Random(f"unhandled {seed}")
     for one in events:
         while happens(chance, share):

@@ -53,9 +53,9 @@ def list_(
     marketplace
         Only this marketplace.
     events
-        One line per event, the oldest first.
+        List single events, the oldest first.
     limit
-        So many lines at most.
+        Maximum number of lines.
     """
     selection = _selection(type, marketplace)
     settings = begin("unhandled")
@@ -77,7 +77,7 @@ async def _list_types(settings: Settings, selection: Selection, limit: int, json
     show_on_terminal(table)
     say(f"{_counted(sum(one.events for one in types), 'event')} of {_counted(len(types), 'type')}")
     if any(one.family for one in types):
-        say("to replay what a family takes now: stockhook unhandled replay --all")
+        say("to replay the events that a family takes now: stockhook unhandled replay --all")
 
 
 async def _list_events(settings: Settings, selection: Selection, limit: int, json: bool) -> None:
@@ -100,12 +100,12 @@ async def _list_events(settings: Settings, selection: Selection, limit: int, jso
 def show(unhandled_event_id: int, /, *, reveal: Flag = False, json: Json = False) -> None:
     """Show what is known of an unhandled event; its body only with --reveal.
 
-    Nobody knows where personal data is in an event of this type, so there is no view that leaves it out.
+    The body may contain personal data anywhere, since its type is not documented: there is no redacted view.
 
     Parameters
     ----------
     reveal
-        Show the body as it was received; who did so is logged.
+        Show the body as it was received. The log records who did so.
     """
     settings = begin("unhandled")
     with _in_words():
@@ -166,8 +166,9 @@ def replay_(
 ) -> None:
     """Send events of types that this release takes to their families, as if they came now.
 
-    They keep the time at which they were received, and have the event ids that they get today. Each is
-    removed once the broker has confirmed it; interrupted, the same command goes on. Exits 1 when any stays.
+    They keep their original reception time, and get the event ids that they would get now. Each is removed
+    once the broker has confirmed it; to continue after an interruption, repeat the command. Exits 1 if any
+    event stays.
 
     Parameters
     ----------
@@ -178,13 +179,13 @@ def replay_(
     all
         Events of all types that this release takes.
     dry_run
-        Say what they would do against today's rows; send nothing.
+        Show what the events would do against today's rows; send nothing.
     rate
-        So many a second at most.
+        Maximum number of events per second.
     """
     with _in_words():
         if bool(type) == all:
-            raise WrongUsage("which ones? Name a --type, or give --all")
+            raise WrongUsage("no events are selected: give --type or --all")
         if not 0 < rate <= 10_000:
             raise WrongUsage(f"--rate must be more than 0, at most 10000 (given: {rate:g})")
         selection = _selection(_taken(type, marketplace), marketplace)
@@ -205,8 +206,8 @@ def _taken(types: Sequence[str], marketplaces: Sequence[Provider]) -> tuple[str,
     unknown = sorted(visible(one)[:200] for one in set(types) - known)
     if unknown:
         raise Refused(
-            f"no family of this release takes {', '.join(unknown)}: nothing was replayed, "
-            "and `stockhook unhandled list` says which types one takes"
+            f"no family of this release takes {', '.join(unknown)}: nothing was replayed; "
+            "`stockhook unhandled list` shows which types a family takes"
         )
     return tuple(types) or tuple(sorted(known))
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
-# Per process; the rest shares one, so that no sender can make labels without end.
+# Per process. All other types share one label, so that no sender can create labels without limit.
 MOST_LABELS = 50
 OTHER = "other"
 
@@ -12,7 +12,7 @@ _TYPE = re.compile(r"[A-Za-z0-9][\w.:-]{0,79}", re.ASCII)
 
 @dataclass(slots=True)
 class Labels:
-    """`names` are the routing keys of the types that have one."""
+    """`names` are the routing keys of the types that have a label."""
 
     names: set[str] = field(default_factory=set)
 

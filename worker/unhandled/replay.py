@@ -36,7 +36,7 @@ class Tally:
 
 
 def prepare(event: Unhandled, sealer: MultiFernet | None) -> Ready | Unready:
-    """Routed as the ingest routes it today, with the reception that it had.
+    """Route an event as the ingest would now, with its original reception time.
 
     An event that breaks its schema stays as it is: it would be a dead letter at once.
     """
@@ -75,8 +75,8 @@ async def forecast(
 class Replay:
     """One run of `stockhook unhandled replay`.
 
-    An event is deleted once the broker has confirmed it. A run that dies in between leaves it, and the next
-    one publishes it again: the event log knows it by then. So two runs at once do no harm either.
+    An event is deleted once the broker has confirmed it. If a run dies in between, the next one publishes the
+    event again, as a duplicate that the event log recognizes. So two runs at once do no harm either.
     """
 
     broker: Broker
@@ -124,7 +124,7 @@ class Replay:
 
 
 async def _batches(database: Database, selection: Selection, size: int) -> AsyncIterator[list[Unhandled]]:
-    """What was there at first, the oldest first; no connection is held in between."""
+    """The events that exist at the start, the oldest first; no connection is held in between."""
     async with database.connection() as connection:
         _, until = await store.extent(connection, selection)
     after = 0

@@ -13,7 +13,7 @@ from schemas.events import Provider, routing_key
 from worker.ingest.intake import shown_type
 from worker.wire import Delivery
 
-# Far more than a marketplace has; beyond, types are kept without a finding and a log line of their own.
+# Far more than a marketplace has; further types get neither a finding nor a log line.
 MOST_TYPES_FOUND = 1_000
 
 # A message that is delivered twice, or an event that is sent twice, finds its row there.
@@ -23,7 +23,8 @@ VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (provider, event_id, content_id) DO NOTHING
 """
 
-# Of no family. It stays when the type's events are gone, so that each type is found once.
+# The finding belongs to no family. It stays when the type's events are deleted, so that each type is found
+# once.
 FIND_TYPE = """
 INSERT INTO findings (kind, family, entity_id, words)
 SELECT 'unhandled_event_type', 'any', $1, $2
@@ -34,7 +35,7 @@ RETURNING entity_id
 
 COUNT = "SELECT count(*) FROM unhandled_events"
 
-# What the statements below have in common: marketplaces and types, where null means any.
+# Shared by the statements below: marketplaces and types; null means any.
 _OF_THE_SELECTION = """
 FROM unhandled_events
 WHERE ($1::text[] IS NULL OR provider = ANY($1))
@@ -73,7 +74,7 @@ FROM unhandled_events
 WHERE unhandled_event_id = $1
 """
 
-# Deleted again after a crash it is not there any more, which is what is wanted.
+# Safe to repeat after a crash: a row that is already deleted stays deleted.
 DELETE_EVENTS = "DELETE FROM unhandled_events WHERE unhandled_event_id = ANY($1::bigint[])"
 
 _FINDING = "no family takes this event type: its events are kept as unhandled"
@@ -156,7 +157,7 @@ def family_of(provider: str, event_type: str) -> str | None:
 def read_arriving(delivery: Delivery) -> Arriving | None:
     """A message that the ingest marked as unhandled; None where its headers lack something.
 
-    They say all that is needed: the body is not looked into.
+    The headers contain all that is needed; the body is not read.
     """
     try:
         envelope = Envelope.from_headers(delivery.headers)
@@ -176,9 +177,9 @@ def read_arriving(delivery: Delivery) -> Arriving | None:
 
 
 async def keep(connection: Connection, events: Sequence[Arriving], found: Collection[str]) -> list[str]:
-    """Insert the events that are not there yet; the names of the types that were never seen before.
+    """Insert the events that are not there yet; returns the names of types that were never seen before.
 
-    Of the types `found` it is known that they were.
+    Types in `found` are known to have been seen.
     """
     for event in events:
         await connection.execute(KEEP, *astuple(event))
