@@ -171,7 +171,7 @@ async def test_requests_that_bend_http_are_refused(stack: Stack) -> None:
     ]
 
 
-async def test_an_address_can_be_looked_at_and_typed_with_a_slash_too_many(stack: Stack) -> None:
+async def test_an_endpoint_answers_checks_and_accepts_extra_slashes(stack: Stack) -> None:
     await stack.started("ingest")
     async with httpx.AsyncClient(base_url=stack.url, trust_env=False) as client:
         looks = [
@@ -198,7 +198,7 @@ async def test_an_address_can_be_looked_at_and_typed_with_a_slash_too_many(stack
     assert (await stack.depths()) == {"stockhook.orders": 3}
 
 
-async def test_of_a_body_that_did_not_arrive_whole_nothing_is_stored(stack: Stack) -> None:
+async def test_a_body_that_did_not_arrive_whole_is_never_stored(stack: Stack) -> None:
     worker = await stack.started("ingest")
     port = int(stack.environment["STOCKHOOK_INGEST_PORT"])
     odd = [shape for shape in shapes(OVOKO_SECRET) if not shape.is_event]

@@ -77,7 +77,7 @@ async def test_the_finding_depends_on_the_set_of_events_alone(stack: Stack) -> N
         assert alone not in found
 
 
-async def test_of_two_contents_at_once_the_later_one_notes_that_the_id_came_twice(stack: Stack) -> None:
+async def test_the_later_of_two_concurrent_contents_notes_that_the_id_was_used_twice(stack: Stack) -> None:
     event_id = uuid4()
     await apply(stack, "reminders", [reminder(event_id)])
     async with database_of(stack) as database, database.transaction() as connection:

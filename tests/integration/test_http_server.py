@@ -136,7 +136,7 @@ async def test_requests_sent_far_ahead_of_their_answers_are_bounded() -> None:
         assert len(running.stored.messages) == len(answers) - 1
 
 
-async def test_who_asks_whether_to_send_the_body_is_told_to_once_the_secret_is_right() -> None:
+async def test_a_sender_that_expects_100_continue_gets_it_once_the_secret_is_right() -> None:
     length = f"Content-Length: {len(EVENT)}"
     async with server() as running:
         async with client(running.port) as sender:
@@ -205,7 +205,7 @@ async def test_an_idle_connection_is_closed_after_its_time() -> None:
         assert await sender.is_closed()
 
 
-async def test_who_does_not_read_answers_is_given_up() -> None:
+async def test_a_connection_that_reads_no_answers_is_closed() -> None:
     async with server(Limits(idle_seconds=0.3)) as running, client(running.port) as sender:
         socket_of_sender: socket.socket = sender.writer.get_extra_info("socket")
         socket_of_sender.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -277,7 +277,7 @@ async def client_of_ending_server(
         yield entered, sender, idle, ending
 
 
-async def test_who_hangs_up_at_the_end_does_not_hold_it_up_nor_does_a_slow_sender() -> None:
+async def test_neither_a_closed_connection_nor_a_slow_sender_delays_the_end() -> None:
     async def never(request: Request) -> Response:
         async for _ in request.body:
             pass

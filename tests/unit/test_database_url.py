@@ -41,14 +41,14 @@ def test_what_the_driver_knows_is_left_to_it() -> None:
         "client_encoding=UTF8",
     ],
 )
-def test_what_nobody_misses_is_ignored(parameter: str) -> None:
+def test_harmless_parameters_are_ignored(parameter: str) -> None:
     read = DatabaseUrl.read(f"{URL}?{parameter}")
 
     assert read.dsn == URL
     assert list(read.ignored) == [parameter.partition("=")[0]]
 
 
-def test_channel_binding_is_not_missed_where_the_certificate_is_verified() -> None:
+def test_channel_binding_is_ignored_where_the_certificate_is_verified() -> None:
     read = DatabaseUrl.read(f"{URL}?sslmode=verify-full&channel_binding=require")
 
     assert "sslmode=verify-full" in read.dsn

@@ -109,7 +109,7 @@ async def test_a_delivery_is_held_until_its_copy_is_confirmed(
 
 
 @pytest.mark.parametrize("settle", [family, dead_letters, webhook, actions])
-async def test_what_is_let_go_of_before_the_consumer_timeout_waits_for_the_broker_to_confirm_again(
+async def test_a_delivery_released_before_the_consumer_timeout_waits_until_the_broker_confirms_again(
     settle: Callable[[Any], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.publisher.LONGEST_UNCONFIRMED_SECONDS", 0.0)

@@ -112,7 +112,7 @@ def test_every_documented_name_is_shown(example: examples.Example) -> None:
     assert names(shown) == names(json.loads(example.body))
 
 
-def test_of_a_documented_event_what_an_operator_needs_is_shown() -> None:
+def test_a_documented_event_shows_what_an_operator_needs() -> None:
     example = next(one for one in examples.documented() if one.name == "OrderCreatedEvent")
     shown = json.loads(masked(example.body, shape_of(example.provider)))
     body = json.loads(example.body)

@@ -54,7 +54,7 @@ def test_a_policy_is_named_for_the_queues_in_which_it_would_lose_events(
     assert affected(effective) == queues
 
 
-def test_what_a_management_api_tells_oddly_is_passed_over() -> None:
+def test_odd_answers_of_the_management_api_are_ignored() -> None:
     for odd in (None, [], "", 5):
         assert hazards(told(odd), QUEUES, "stockhook") == []
     assert hazards([{}, {"name": 5}], QUEUES, "stockhook") == []
@@ -72,7 +72,7 @@ def test_the_policy_is_named_with_the_command_that_overrides_it() -> None:
     assert "rabbitmqctl set_operator_policy -p 'shop' --priority 1000 " in both.remedy
 
 
-def test_dead_letters_are_not_to_be_dropped_by_the_delivery_limit_of_rabbitmq_4() -> None:
+def test_a_delivery_limit_of_rabbitmq_4_that_would_drop_dead_letters_is_named() -> None:
     def warned(version: str, effective: dict[str, str | int]) -> set[str]:
         snapshot = Snapshot(told(effective, policy="stockhook"), [], None)
         findings = list(check_policies(snapshot, QUEUES, "stockhook", version))

@@ -44,7 +44,7 @@ def told(status: str, second: float, received: float, **more: Any) -> Event[Any]
     return claimed(part(status, second, **more), f"{status} {second}", received)
 
 
-def test_an_implausible_in_warehouse_never_makes_a_part_sellable_against_saner_events() -> None:
+def test_an_implausible_in_warehouse_never_makes_a_part_sellable_against_plausible_events() -> None:
     far = told("in_warehouse", FAR, 10)
 
     assert status(far, told("sold", 11, 11)) == "sold"

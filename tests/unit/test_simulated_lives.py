@@ -239,7 +239,7 @@ def test_an_order_comes_from_its_creation_to_its_payment() -> None:
     assert world.trade_in.orders["a"].as_json()["status"] == "Closed"
 
 
-def test_a_submission_is_told_by_webhooks_of_types_that_no_family_takes() -> None:
+def test_a_submission_sends_webhooks_of_types_that_no_family_takes() -> None:
     world = World()
     response = world.buyback("POST", "/control/submissions")
     types = [event.event_type for event in world.told]

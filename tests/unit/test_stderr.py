@@ -34,7 +34,9 @@ def read_until(reading: int, end: bytes) -> bytes:
     return data
 
 
-def test_what_finds_no_room_is_dropped_counted_and_told_once_there_is_room(pipe: tuple[int, int]) -> None:
+def test_lines_that_find_no_room_are_dropped_counted_and_reported_once_there_is_room(
+    pipe: tuple[int, int],
+) -> None:
     reading, writing = pipe
     told: list[int] = []
     is_told = threading.Event()
