@@ -70,11 +70,11 @@ class Event(Generic[P]):
         return self.bounded(self.payload.occurred_at)
 
     def may_be(self, told: datetime) -> bool:
-        """Whether an instant that the event tells can lie in the past of its reception."""
+        """Whether an instant that the event states is plausible at its reception."""
         return told - self.received_at <= self.tolerance
 
     def bounded(self, told: datetime) -> datetime:
-        """An instant that the event tells; the reception, where it is implausible."""
+        """An instant that the event states, or the reception if it is implausible."""
         return told if self.may_be(told) else self.received_at
 
 
@@ -89,7 +89,7 @@ class Finding:
 
 
 def implausible(event: Event[Any], *others: datetime | None) -> tuple[Finding, ...]:
-    """A finding where the event's timestamp, or another instant that it tells, is implausible."""
+    """A finding if the event's timestamp, or another instant that it states, is implausible."""
     if event.is_plausible and not others:
         return ()
     told = [at for at in (event.payload.occurred_at, *others) if at is not None and not event.may_be(at)]

@@ -52,7 +52,7 @@ def webhook_models(provider: Provider) -> dict[str, type[BaseModel]]:
     return {name: model for name, model in event_models(provider).items() if model not in OBSERVATIONS}
 
 
-# As spelled on the wire. The prefix is ours in whole: no marketplace has a type that begins with it.
+# As spelled on the wire. The whole prefix is reserved: no marketplace has a type that begins with it.
 RESERVED_PREFIX = "stockhook."
 OBSERVED_TYPES = frozenset(event_models(Provider.OVOKO).keys() - webhook_models(Provider.OVOKO).keys())
 

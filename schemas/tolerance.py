@@ -7,7 +7,7 @@ from pydantic import BaseModel, PrivateAttr, ValidationError
 
 T = TypeVar("T")
 
-# What breaks more rules than these is taken for something else.
+# A document that breaks more rules than these counts as invalid.
 MOST_ODD = 100
 
 # From a value up to what holds it, and on: deeper than any model is nested.

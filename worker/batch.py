@@ -308,9 +308,9 @@ def event_id_of(delivery: Delivery) -> UUID:
 
 
 def identity_of(delivery: Delivery) -> UUID:
-    """An id for the event that a delivery holds, without a look into its body.
+    """An id for the event of a delivery, without parsing its body.
 
-    The event id alone would be shared by all events that come under it.
+    Several events may have the same event id, so the body counts as well.
     """
     return identity.bytes_id(event_id_of(delivery).bytes + delivery.body)
 

@@ -27,7 +27,7 @@ CONNECT_TIMEOUT_SECONDS = 5
 # A queue without a leader answers nothing.
 DEPTH_TIMEOUT_SECONDS = 5
 
-# What ends sooner may end so each time: then the next one waits.
+# A session that ends sooner may do so each time, so there is a pause before the next one.
 SHORT_SESSION_SECONDS = 5.0
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
@@ -140,9 +140,9 @@ async def keep_connected(
     stopping: asyncio.Event,
     on_trouble: Callable[[str], None] | None = None,
 ) -> None:
-    """Run a session until we stop: again when it ends, with growing pauses while it fails or ends early.
+    """Run sessions, one after another, until we stop; pauses grow while sessions fail or end early.
 
-    `on_trouble` is told why there is no session.
+    `on_trouble` receives the reason why there is no session.
 
     Raises:
         TopologyMismatch: And whatever else is not BrokerUnavailable.

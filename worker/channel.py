@@ -43,7 +43,7 @@ class TopologyMismatch(Exception):
 
 
 class BrokerRefused(BrokerUnavailable):
-    """The broker does not know us, or does not allow us something. `said` is what it answered."""
+    """The broker refused the user, the virtual host or a permission. `said` is its answer."""
 
     def __init__(self, said: str, remedy: str) -> None:
         super().__init__(f"{said}: {remedy}")
@@ -53,7 +53,7 @@ class BrokerRefused(BrokerUnavailable):
 
 @contextmanager
 def translating() -> Iterator[None]:
-    """Raise what the client library raises as one of ours.
+    """Translate the client library's errors into ours.
 
     When its reader ends, the library raises whatever ended it, from whatever waits.
     """
@@ -83,7 +83,7 @@ def translating() -> Iterator[None]:
 
 
 def refused_connection(said: str) -> BrokerUnavailable:
-    """What to raise when the broker closes a connection that is being opened, by its code and words."""
+    """The error for a connection that the broker closes while it is being opened, by its code and text."""
     said = inert(said)
     words = said.lower()
     if "limit" in words:
@@ -106,12 +106,12 @@ def refused_connection(said: str) -> BrokerUnavailable:
 
 
 def inert(said: str) -> str:
-    """What a broker says, bounded, without control characters."""
+    """A broker's text, bounded, without control characters."""
     return "".join(character if character.isprintable() else "\ufffd" for character in said[:300])
 
 
 def _unreachable(error: Exception) -> str | None:
-    """Why there is no connection, in the system's words: `Connect call failed ('127.0.0.1', 5672)`."""
+    """Why there is no connection, in the system's terms: `Connect call failed ('127.0.0.1', 5672)`."""
     cause = error.__cause__ if isinstance(error, AMQPConnectionError) else error
     return inert(cause.strerror or type(cause).__name__) if isinstance(cause, OSError) else None
 
@@ -174,7 +174,7 @@ class Channel:
             await asyncio.gather(*confirms)
 
     def _publish(self, message: Message, deadline: float, *, mandatory: bool) -> asyncio.Future[None]:
-        """Its confirm. Raises: BrokerUnavailable; ValueError, for what no frame can hold."""
+        """The broker's confirm. Raises: BrokerUnavailable; ValueError, if no frame can hold the message."""
         if self._channel.is_closed:
             raise BrokerUnavailable("not connected")
         return self._tap.publish(
@@ -384,7 +384,7 @@ class Channel:
             await self._channel.queue_purge(queue)
 
     async def close(self) -> None:
-        """What is unacknowledged comes again, and counts as delivered once more."""
+        """Unacknowledged deliveries come again, and count as delivered once more."""
         with suppress(BrokerUnavailable), translating():
             await self._channel.close()
 

@@ -138,7 +138,7 @@ class Consumer:
         return Suspect(delivery) if delivery.redelivered else self._decode(delivery)
 
     def _decode(self, delivery: Delivery) -> Decoded | Undecodable:
-        """Never raises: what cannot even be read in the ways foreseen is no event, and ends no process."""
+        """Never raises: a message that fails in an unforeseen way is no event, and ends no process."""
         try:
             return decode(self.family, delivery)
         except Exception as error:

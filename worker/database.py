@@ -39,10 +39,10 @@ else:
 STATEMENT_TIMEOUT_MS = 8_000
 LOCK_TIMEOUT_MS = 5_000
 
-# For a connection of the pool to be free, and ready; what connecting takes comes on top.
+# Until a connection of the pool is free and ready, without the time to connect.
 ACQUIRE_SECONDS = 5.0
 
-# How often, and for how long, it is seen whether a pooler shares its sessions.
+# How often, and for how long, we check whether a pooler shares its sessions.
 PROBES = 5
 PROBE_SECONDS = 4.0
 
@@ -61,7 +61,7 @@ class DatabaseUnavailable(Exception):
 
 
 class TransactionConflict(Exception):
-    """The same again may well succeed: serialization failure, deadlock, lock timeout, outdated plan."""
+    """A repetition may succeed: serialization failure, deadlock, lock timeout, outdated plan."""
 
 
 class SessionsNotKept(Exception):
@@ -75,7 +75,7 @@ class SessionsNotKept(Exception):
 
 
 class _TakesNoWrites(Exception):
-    """A session on a server that was made read-only, or is a standby."""
+    """The session's server was made read-only, or is a standby."""
 
 
 # The session ends with it, whether or not the driver has noticed.
@@ -92,9 +92,9 @@ _SESSION_IS_OVER = (
     OSError,
     TimeoutError,
 )
-# What a failover leaves behind that keeps sessions: they go on, and can never write again.
+# After a failover that keeps sessions open: they continue, and can never write again.
 _READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, _TakesNoWrites)
-# None of an event's making, and over once somebody has seen to it.
+# No event causes these, and they end once somebody has fixed the server.
 _LACKS_RESOURCES = (asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError)
 _CONFLICTS = (
     asyncpg.SerializationError,
@@ -109,7 +109,7 @@ _ENDING_SEVERITIES = ("FATAL", "PANIC")
 
 
 async def blameless(work: Awaitable[T]) -> T:
-    """Await what is written beside the events: whatever fails in it is no event's fault.
+    """Await a write that belongs to no event: a failure in it counts against none.
 
     Raises:
         DatabaseUnavailable
@@ -166,7 +166,7 @@ class Database:
         metrics.DATABASE_LIMIT.set(self._size)
 
     def warn_of_ignored(self) -> None:
-        """Log which parameters of the URL count for nothing, and why."""
+        """Log which parameters of the URL are ignored, and why."""
         for name, reason in self._url.ignored.items():
             log.warning("database_url.parameter_ignored", parameter=name, reason=reason)
 
@@ -196,7 +196,7 @@ class Database:
             await _release(pool, connection, session)
 
     async def _acquire(self, pool: Pool) -> Connection:
-        """A session is still nobody's when it fails to begin: whatever is wrong, no event is to blame.
+        """A failure to begin a session is caused by no event.
 
         Raises:
             DatabaseUnavailable
@@ -214,7 +214,7 @@ class Database:
             self._waiting -= 1
 
     def _raise_translated(self, error: Exception, session: _Session) -> None:
-        """Raise what an error means, if that is anything else, and close what must not be used again."""
+        """Translate an error of the driver, and close connections that must not be used again."""
         if isinstance(error, _READ_ONLY):
             self._close_sessions(idle_alone=False)
             raise DatabaseUnavailable(_reason(error)) from error
@@ -304,7 +304,7 @@ class Database:
             **where,
             timeout=self._url.connect_seconds,
             command_timeout=None if self._unhurried else STATEMENT_TIMEOUT_MS / 1000 + 2,
-            # All that a pooler lets pass, and all that is worth seeing before the session begins.
+            # The only parameters that a pooler accepts, and that matter before the session begins.
             server_settings={"application_name": self._application},
             **arguments,
         )
@@ -321,7 +321,7 @@ class Database:
 
     @property
     def session_settings(self) -> dict[str, str]:
-        """What each session is asked for, as Postgres shows it."""
+        """The settings requested for each session, as Postgres shows them."""
         statement_timeout = "0" if self._unhurried else str(STATEMENT_TIMEOUT_MS)
         return {
             # A plan is kept: one that was made while a table was empty would go on reading the
@@ -335,14 +335,14 @@ class Database:
         }
 
     async def _refuse_shared_sessions(self, session: Any) -> None:
-        """See whether a pooler gives two sessions the same backend in turn.
+        """Check whether a pooler gives two sessions the same backend in turn.
 
         Raises:
             SessionsNotKept
         """
         if await _backend(session) == session.get_server_pid():
             return
-        # A pooler is in between: it makes up the process id that it tells at the start.
+        # There is a pooler: it invents the process id that it reports at the start.
         with suppress(TimeoutError, OSError):
             async with asyncio.timeout(PROBE_SECONDS):
                 other = await self._connect(statement_cache_size=0)
@@ -354,7 +354,7 @@ class Database:
 
 
 async def _share_a_backend(session: Any, other: Any) -> bool:
-    """In a pool by session they never do; in one by transaction, whoever is next gets what is free."""
+    """A pool by session never shares a backend; a pool by transaction gives the next client a free one."""
     for _ in range(PROBES):
         first = await _backend(session)
         try:
@@ -370,7 +370,7 @@ async def _share_a_backend(session: Any, other: Any) -> bool:
 
 
 async def _backend(session: Any) -> int:
-    """Over an unnamed statement: a named one may be somebody else's there."""
+    """With an unnamed statement: a named one may belong to another client of the pooler."""
     statement = await session.prepare("SELECT pg_backend_pid()", name="")
     return int(await statement.fetchval())
 
@@ -381,7 +381,7 @@ def _session_of(connection: Connection) -> _Session:
 
 
 async def _release(pool: Pool, connection: Connection, session: _Session) -> None:
-    """What was done stands, whatever becomes of the connection."""
+    """Finished work stays finished, whatever happens to the connection."""
     try:
         await pool.release(connection)
     except Exception:
@@ -394,7 +394,7 @@ def _is_over(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Why Postgres is unavailable, in words that quote no value."""
+    """Why Postgres is unavailable, without quoting a value."""
     cause = _first(error)
     if isinstance(cause, (*_READ_ONLY, asyncpg.TargetServerAttributeNotMatched)):
         return "it accepts no writes: it is read-only, or a standby"
@@ -402,7 +402,7 @@ def _reason(error: Exception) -> str:
 
 
 def _first(error: BaseException) -> BaseException:
-    """What the driver said before it said that the connection is gone."""
+    """The driver's first error, before the one that the connection is closed."""
     while isinstance(error, asyncpg.InterfaceError) and error.__context__ is not None:
         error = error.__context__
     return error

@@ -35,7 +35,7 @@ def end(error: Exception) -> NoReturn:
         case SpoolTaken():
             fail(TEMPORARY, str(error))
         case OSError():
-            # No fault of ours: a file, a disk, a network.
+            # A file, a disk or a network failed, not the code.
             where = f" ({error.filename!r})" if error.filename else ""
             fail(FAILED, f"the operating system refused: {error.strerror or error}{where}; {describe(error)}")
         case _:

@@ -53,7 +53,7 @@ _DECIMAL_PARTS = Struct(">BI")
 # `x-death`, the broker's own, is an array of tables with an array in each.
 _DEEPEST = 8
 
-# Far more than our messages have. A copy of such headers, with what we add, still fits in a frame of 128 KiB.
+# Far more than our messages have. A copy of such headers, with our additions, fits in a frame of 128 KiB.
 LARGEST_PROPERTIES = 32_768
 
 _BASIC = 60
@@ -67,7 +67,7 @@ JSON = "application/json"
 # content_type, headers, delivery_mode, message_id, type, app_id: what our messages have, and no more.
 _OUR_PROPERTIES = 1 << 15 | 1 << 13 | 1 << 12 | 1 << 7 | 1 << 5 | 1 << 3
 
-# The properties of a message in their order, from the highest flag down: what the protocol knows.
+# The protocol's properties of a message in their order, from the highest flag down.
 _PROPERTIES = (
     "content_type", "content_encoding", "headers", "delivery_mode", "priority", "correlation_id", "reply_to",
     "expiration", "message_id", "timestamp", "type", "user_id", "app_id", "cluster_id",
@@ -260,7 +260,7 @@ def _read_array(data: bytes, position: int, depth: int) -> tuple[list[object], i
 
 
 def _extent(data: bytes, position: int, depth: int) -> tuple[int, int]:
-    """Where what is preceded by its length begins and ends."""
+    """Begin and end of a value that is preceded by its length."""
     (size,) = _LONG.unpack_from(data, position)
     begin = position + _LONG.size
     if begin + size > len(data) or depth > _DEEPEST:
@@ -300,7 +300,7 @@ def _read_value(data: bytes, position: int, depth: int) -> tuple[object, int]:
 
 
 def _instant(seconds: int) -> object:
-    """As text, where no calendar has it."""
+    """A timestamp; as text if it is out of range."""
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):

@@ -28,7 +28,7 @@ class Manager:
 
     @classmethod
     def named_by(cls, environment: Mapping[str, str]) -> "Manager | None":
-        """None where no manager asked to be told."""
+        """None if no service manager asked for notifications."""
         address = environment.get(SOCKET, "")
         if not address.startswith(("/", "@")):
             return None

@@ -77,7 +77,7 @@ class OddAnswer(CallFailed):
 
 
 class UnreadableRow(OddAnswer):
-    """The answer is well but for the one row that it was asked for."""
+    """The answer is valid except for the one requested row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ async def http_client(*urls: str) -> AsyncIterator[httpx.AsyncClient]:
         headers={"accept-encoding": "identity", "accept": "application/json", "user-agent": "stockhook"},
         timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
         follow_redirects=False,
-        # httpx would take every proxy of the environment, and fails at those that it cannot parse.
+        # httpx would use every proxy of the environment, and fails if it cannot parse one.
         trust_env=False,
         verify=context,
         mounts={

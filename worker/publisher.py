@@ -138,15 +138,15 @@ class Publisher:
 async def publish_at_last(
     publisher: Publisher, message: Message, stopping: asyncio.Event, holding: Channel
 ) -> None:
-    """Publish until it is confirmed. `holding` has the delivery whose copy this is, unacknowledged meanwhile.
+    """Publish until it is confirmed. `holding` has the original delivery, unacknowledged meanwhile.
 
-    To let go of it counts towards the broker's delivery limit. So that happens only before the broker's
-    consumer timeout, and then nothing is consumed until the broker confirms again: however long an outage
-    is, it counts once. Where the outcome of an attempt was unknown there may be a copy too many.
+    Releasing the delivery counts towards the broker's delivery limit. So it is released only just before the
+    broker's consumer timeout, and nothing is consumed until the broker confirms again: an outage counts once,
+    however long it is. If the outcome of an attempt was unknown, there may be one copy too many.
 
     Raises:
         Stopped
-        BrokerUnavailable: The delivery was let go of.
+        BrokerUnavailable: The delivery was released.
     """
     try:
         await patiently(

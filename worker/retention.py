@@ -132,7 +132,7 @@ async def retain(
         try:
             months: Sequence[Month] = ()
             rest = letters = unhandled = 0
-            # First what every consumer may delete: a role that owns no tables fails at the next.
+            # First the rows that every consumer may delete: a role that owns no tables fails after that.
             if settings.unhandled_days:
                 before = now - timedelta(days=settings.unhandled_days)
                 unhandled = await _unhandled(connection, before, dry_run=dry_run)

@@ -1,4 +1,4 @@
-"""Standard error that holds up nobody: what is written to it is queued, and a thread of its own writes it.
+"""Standard error that never blocks: output is queued, and a thread of its own writes it.
 
 Standard error may be a pipe that nobody reads: a write to it then never returns, and the event loop stands
 still with it. The stream that `install` puts in the place of `sys.stderr` only queues. The queue is bounded:
@@ -19,7 +19,7 @@ from worker import metrics
 # Bytes that may wait to be written.
 QUEUE_BYTES = 262_144
 
-# So long the end of a process waits for the queue to be written.
+# How long the end of a process waits until the queue is written.
 DRAIN_SECONDS = 1.0
 
 # What is written at once, at most, to get on where a slow reader makes room bit by bit.
@@ -111,7 +111,7 @@ class QueuedStream(io.TextIOBase):
                 # Whoever shares it has made it so.
                 select.select([], [self._descriptor], [])
             except OSError:
-                # Nobody can read it any more.
+                # The reader is gone.
                 return False
         return True
 
@@ -132,6 +132,6 @@ def install(on_dropped: Callable[[int], None]) -> None:
 
 
 def drain() -> None:
-    """Before a process ends: have what it said written, for so long as that may take."""
+    """Before a process ends: wait until its output is written, for a limited time."""
     if isinstance(sys.stderr, QueuedStream):
         sys.stderr.drain()

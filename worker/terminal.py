@@ -1,4 +1,4 @@
-"""What every command prints. Foreign text is shown, and steers no terminal.
+"""Printing for every command. Foreign text is shown as inert text, which cannot steer a terminal.
 
 `visible` is the only place that decides how foreign text looks. All output goes through this module: ruff
 refuses `print`, rich's `Console` and rich's `Text` elsewhere.

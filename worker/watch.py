@@ -9,8 +9,8 @@ from worker.channel import Channel
 # from it, and counts towards the delivery limit: in lasting trouble it is given back long before that.
 LONGEST_HOLD_SECONDS = 600.0
 
-# While the broker confirms no copy, what is held cannot be given back either. Below the least consumer
-# timeout that deploy/README.md asks for, 20 minutes.
+# While the broker confirms no copy, deliveries cannot be requeued either. Below the shortest consumer timeout
+# that deploy/README.md allows, 20 minutes.
 LONGEST_UNCONFIRMED_SECONDS = 1080.0
 
 # How often the broker is asked whether a subscription is there, and how long its answer may take.

@@ -80,7 +80,7 @@ class Refused(Exception):
 
 
 class ClosedByBroker(Exception):
-    """The broker closed the connection while it was being opened. The text is its code and words."""
+    """The broker closed the connection while it was being opened. The text is its code and message."""
 
 
 class Lost(Exception):
@@ -354,7 +354,7 @@ class TappedTransport(TransportFactory):
 
     @property
     def closed_with(self) -> str | None:
-        """Code and words with which the broker closed the connection, if it did."""
+        """The broker's code and text for closing the connection, if it did."""
         return None if self._reader is None else self._reader.closed_with
 
     def abort(self) -> None:

@@ -72,7 +72,7 @@ class Change(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What one event says of a part. `is_seen`: nobody told it, it was seen in a list."""
+    """What one event says about a part. `is_seen`: it was observed in a list, not sent."""
 
     change: Change
     received_at: datetime
@@ -213,7 +213,7 @@ def _after(part: Part | None, event: Event[PartEvent], told: Told, every: frozen
 
 
 def standing(known: Collection[Told]) -> Change:
-    """The change that a part's status comes from, of all that was told about it."""
+    """The change that determines a part's status, of all known ones."""
     final = [told.change for told in known if told.change.status == WRITTEN_OFF]
     if final:
         return max(final)

@@ -4,7 +4,7 @@ from consumers.family import Event
 from consumers.inventory.decide import IN_WAREHOUSE, WRITTEN_OFF, Change, Part, decide
 from schemas.ovoko import PartEvent
 
-NOT_AGAINST_SANER = "an implausible timestamp makes nothing sellable against a plausible one"
+NOT_AGAINST_PLAUSIBLE = "an implausible timestamp makes nothing sellable against a plausible one"
 STANDS_UNTIL_LATER = "an implausible timestamp: it stands until a plausible one is received later"
 AT_THE_SAME_INSTANT = "at the same instant the status that speaks more against selling wins"
 
@@ -17,7 +17,7 @@ def why(part: Part | None, event: Event[PartEvent]) -> str:
     after = decide(part, event).state
     rule = _of_status(part.latest, change)
     if not event.is_plausible and change.status != WRITTEN_OFF:
-        rule = NOT_AGAINST_SANER if change.status == IN_WAREHOUSE else STANDS_UNTIL_LATER
+        rule = NOT_AGAINST_PLAUSIBLE if change.status == IN_WAREHOUSE else STANDS_UNTIL_LATER
     elif part.has_implausible and WRITTEN_OFF not in (part.latest.status, change.status):
         rule = _beside_implausible(part.latest, change, after.latest)
     if after.latest == part.latest and after.external_id != part.external_id:

@@ -18,7 +18,7 @@ class Order:
 
 
 def decide(order: Order | None, event: Event[OrderCreated | OrderCancelled]) -> Decision[Order]:
-    """Each of the two instants is the earliest that was told; an implausible one is its reception."""
+    """Both timestamps are the earliest that events state; the reception replaces an implausible one."""
     payload = event.payload
     order = order or Order(payload.event_data.order_id)
     match payload:

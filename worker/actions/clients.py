@@ -14,7 +14,7 @@ from worker.settings import Settings
 
 
 def check_proxies(settings: Settings) -> None:
-    """That the APIs whose credentials are set can be reached as the environment says.
+    """Check that the environment's proxies for the APIs whose credentials are set can be used.
 
     Raises:
         BadSettings

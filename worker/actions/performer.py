@@ -207,7 +207,7 @@ class Performer:
         await channel.ack(delivery.tag)
 
     async def _quarantine(self, channel: Channel, delivery: Delivery) -> None:
-        """Of what is no action the table knows nothing: people are to see it, with its bytes."""
+        """A message that is not an action has no row in the table: keep it, with its bytes, for people."""
         reason = "not an action: its x-action-id is missing or cannot be read"
         copy = Message(QUARANTINE, "", delivery.type, {"x-reason": reason}, delivery.body)
         await publish_at_last(self.publisher, copy, self.stopping, channel)

@@ -100,7 +100,7 @@ async def _tail(broker: Broker, types: tuple[str, ...], as_json: bool) -> None:
 
 
 def _show(body: bytes, as_json: bool) -> None:
-    """Anybody with the permission to publish can publish anything: what is no change is skipped."""
+    """Anybody who may publish can publish anything: messages that are not changes are skipped."""
     try:
         event = orjson.loads(body)
         line = _line(event)

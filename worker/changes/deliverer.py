@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 # At a time: a slow endpoint holds up no more than these, and nobody else's.
 PREFETCH = 10
 
-# What the relay numbers changes with: id of the batch, place in it.
+# The relay's id of a change: the id of its batch, and its place in the batch.
 _CHANGE_ID = re.compile(r"[0-9a-f-]{36}\.[0-9]{1,10}")
 
 
@@ -121,7 +121,7 @@ class Deliverer:
         await channel.ack_up_to(batch[-1].tag)
 
     async def _deliver(self, channel: Channel, target: Target, delivery: Delivery) -> None:
-        """Have it delivered, or copied to where it goes on; held until that is confirmed.
+        """Deliver it, or publish a copy to its next queue; hold it until that is confirmed.
 
         Raises as `publish_at_last` does.
         """

@@ -28,7 +28,7 @@ def _key(secret: SecretStr) -> SecretStr:
 
 
 def _target(url: str) -> str:
-    """In the form that goes over the wire, whatever the form in which people write it."""
+    """The URL as it is sent, with international names and paths encoded."""
     text = checked(encoded(url.partition("#")[0]), "https", "http")
     if "#" in url or "@" in urlsplit(text).netloc:
         raise ValueError("must have neither user nor fragment")

@@ -130,7 +130,7 @@ class Target:
         proxy: str | None = None,
         answer_seconds: float = ANSWER_SECONDS,
     ) -> "Target":
-        """Through a proxy, addresses are the proxy's to check: it alone knows where a name leads."""
+        """Through a proxy, only the proxy can check addresses, since it resolves the name."""
         if proxy is None:
             backend = None if allow_private else _PublicAddresses()
             pool = httpcore.AsyncConnectionPool(max_connections=connections, network_backend=backend)
@@ -144,7 +144,7 @@ class Target:
     async def post(self, webhook_id: str, body: bytes) -> None:
         """Raises: NotDelivered. Redirects are not followed; of what it answers, the status counts."""
         headers = [
-            # The client's own has no brackets around an IPv6 address.
+            # httpcore's own Host header has no brackets around an IPv6 address.
             ("host", urlsplit(self.url).netloc),
             ("content-type", CONTENT_TYPE),
             ("user-agent", "stockhook"),
@@ -213,7 +213,7 @@ async def resolve(host: str, port: int) -> list[str]:
 
 
 def is_public(address: str) -> bool:
-    """Whether anybody may reach it: it is no private, loopback or link-local address, and leads to none."""
+    """Whether it is a public address: neither private, loopback nor link-local, nor embedding such a one."""
     found = ip_address(address)
     if isinstance(found, IPv4Address):
         return not any(found in network for network in _NOT_PUBLIC_4)

@@ -25,7 +25,7 @@ def see_that_it_waits(letter: Kept) -> None:
 
 
 def in_editor(command: Sequence[str], body: bytes) -> bytes:
-    """The file is ours alone, and gone when the editor is, also where a signal ends us.
+    """Only we can read the file. It is removed when the editor ends, also if a signal ends us.
 
     Raises:
         Refused
@@ -38,7 +38,7 @@ def in_editor(command: Sequence[str], body: bytes) -> bytes:
         file.touch(mode=0o600)
         file.write_bytes(body)
         try:
-            # What an editor keeps in temporary files is in the same folder.
+            # The editor's own temporary files are in the same folder.
             process = subprocess.Popen([*command, str(file)], env={**os.environ, "TMPDIR": str(folder)})
         except OSError as error:
             raise Refused(f"cannot start {' '.join(command)}: {error.strerror}") from None
@@ -58,7 +58,7 @@ def in_editor(command: Sequence[str], body: bytes) -> bytes:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Let it tidy up the terminal, if it does so at once."""
+    """Give the editor a moment to restore the terminal."""
     process.terminate()
     try:
         process.wait(EDITOR_ENDS_SECONDS)

@@ -189,7 +189,7 @@ class Keeper:
         self._count(unhandled, new_types)
 
     def _count(self, unhandled: Sequence[Arriving], new_types: Sequence[str]) -> None:
-        """The first event of a type is a line; all are counted, under a bounded number of labels."""
+        """Log the first event of each type; count all, under a bounded number of labels."""
         for name in new_types:
             log.warning("event_type.unhandled", type=name)
         for event in unhandled:

@@ -85,7 +85,7 @@ def read_letter(lane: str, delivery: Delivery) -> Letter:
 
 
 def _provenance(lane: str, envelope: Envelope) -> Provenance:
-    """A message of an older release in the quarantine is a sender's: only ingests put messages there."""
+    """An older release's message in the quarantine came from a sender: only the ingest published there."""
     if envelope.recorded_provenance is None and lane == QUARANTINE_LANE:
         return Provenance.WEBHOOK
     return envelope.provenance
@@ -141,7 +141,7 @@ def bare_letter(lane: str, delivery: Delivery) -> Letter:
 
 
 def message_key(lane: str, delivery: Delivery) -> UUID:
-    """A message of ours has an id of its own; of one that has none, its bytes must do.
+    """The id of a message, or one computed from its bytes if it has none.
 
     A body that says nothing, an empty one say, has its id from its bytes: sent again it is the same letter.
     """

@@ -1,4 +1,4 @@
-"""A body as it may be shown: its shape, and of its values those that are known to be harmless.
+"""A redacted body: its structure, and those of its values that are known to be harmless.
 
 A value is shown only at a place that the marketplace documents for such values, and only where it looks as
 it should. At any other place it may be somebody's name, address or account, whatever its member is called;
@@ -56,8 +56,8 @@ def _is_boolean(value: object) -> bool:
     return isinstance(value, bool)
 
 
-# The documented shape of a body: by the names of an object's members, `[…]` for a list, and for a value that
-# may be shown what it must look like. What is not here is not shown.
+# The documented shape of a body: an object's members by name, `[…]` for a list, and for a value that may be
+# shown a check of its form. Everything else is hidden.
 Shape = Mapping[str, "Shape"] | list["Shape"] | Callable[[object], bool]
 
 _OVOKO_EVENT: Mapping[str, Shape] = {
@@ -117,7 +117,7 @@ _BUYBACK: Shape = {
     },
 }
 
-# Of our own change feed; no customer's data is in it, but merchants' free text is.
+# Our own change feed, which contains merchants' free text, but no customer data.
 _STATE: Shape = {
     **dict.fromkeys(
         ("part_id", "external_id", "order_id", "return_id", "external_order_id", "item_id"), _is_id
@@ -209,12 +209,12 @@ _PRIVATE_NAMES = frozenset(
 
 
 def shape_of(provider: Provider | None) -> Shape:
-    """The documented shape of a marketplace's events; nothing is documented of what has none."""
+    """The documented shape of a marketplace's events; empty for events without documentation."""
     return {} if provider is None else _SHAPES[provider]
 
 
 def masked(body: bytes, shape: Shape) -> str:
-    """The body, pretty-printed; of its values those alone that the shape allows.
+    """The body, pretty-printed, with only the values that the shape allows.
 
     Raises:
         ValueError: It is no JSON.
@@ -254,7 +254,7 @@ def _mask(value: Any, shape: Shape) -> Any:
 
 
 def _shown_name(name: str, number: int) -> str:
-    """A documented name; any other may be somebody's, too."""
+    """A documented member name; any other could be personal data, too."""
     return name if name in _NAMES else f"<name {number}: {len(name)} characters>"
 
 

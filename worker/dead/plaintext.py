@@ -1,4 +1,4 @@
-"""Decrypted bodies in files: in memory where there is a file system for that, and gone whatever ends us.
+"""Decrypted bodies in files: in memory where there is a tmpfs, and removed however the process ends.
 
 The kernel gives back a lock when its process ends, also by kill -9. So a folder of ours that nobody has
 locked is what a run left behind that could not tidy up: the next one removes it.
@@ -16,7 +16,7 @@ from types import FrameType
 
 PREFIX = "stockhook-plaintext-"
 
-# They end a process that does nothing about them.
+# Signals that end a process by default.
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
 _IN_MEMORY = frozenset({"tmpfs", "ramfs"})
@@ -24,7 +24,7 @@ _IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """A folder that only we may look into. It is gone when the context ends, also by a signal."""
+    """A folder that only we can read. It is removed when the context ends, also by a signal."""
     folder, lock = _made()
     try:
         yield folder
@@ -61,7 +61,7 @@ def _stay(_number: int, _frame: FrameType | None) -> None:
 
 
 def remove_leftovers() -> None:
-    """Remove the folders of runs that were killed; those of others, and of runs that live, stay."""
+    """Remove the folders of killed runs; folders of other users and of live runs stay."""
     for place in _places():
         with suppress(OSError):
             for entry in os.scandir(place):
@@ -105,7 +105,7 @@ def _places() -> list[Path]:
 
 
 def _is_in_memory(place: Path) -> bool:
-    """Whether the file system of a folder keeps its files in memory; where nobody can tell, it does not."""
+    """Whether the file system of a folder keeps its files in memory; False if unknown."""
     try:
         mounts = Path("/proc/self/mountinfo").read_text()
     except OSError:

@@ -36,8 +36,8 @@ from worker.wire import Delivery
 
 PUBLISH_SECONDS = 10.0
 
-# Where a letter of a type that no family takes goes: releases before the table `unhandled_events` made dead
-# letters of such events.
+# Where a replay moves a dead letter of a type that no family takes. Releases before the table
+# `unhandled_events` made such dead letters.
 UNHANDLED_LANE = "unhandled"
 
 # It stops by itself once so many came back, and these are more than those that were applied.

@@ -214,7 +214,7 @@ class Kept:
 
 
 def provenance_of(letter: Kept) -> Provenance:
-    """Of a message whose headers could not be read nothing is known: it is taken for a sender's."""
+    """If a message's headers could not be read, it counts as sent by a marketplace."""
     return Provenance.WEBHOOK if letter.provenance is None else Provenance(letter.provenance)
 
 

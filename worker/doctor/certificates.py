@@ -1,4 +1,4 @@
-"""Checks of the CA files: what Python 3.13 and newer refuse in a certificate that older versions accept."""
+"""Checks of the CA files: faults that Python 3.13 and newer refuse and older versions accept."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -18,7 +18,7 @@ from worker.settings import Settings
 # Far more than publishing takes, unless consumers are behind.
 LONGEST_WAIT_SECONDS = 60.0
 
-# A deployment whose names take longer to look up delivers late.
+# A slower lookup delays every delivery.
 LOOKUP_SECONDS = 5
 
 
@@ -49,7 +49,7 @@ async def check_changes(settings: Settings) -> AsyncIterator[Finding]:
 
 
 def check_proxied(subscriber: Subscriber, proxy: str) -> Finding:
-    """The proxy resolves the name, so only it can tell where that leads."""
+    """Only the proxy can check the address, since it resolves the name."""
     target, through = (urlsplit(url).netloc.rpartition("@")[2] for url in (subscriber.url, proxy))
     return ok(
         "changes",

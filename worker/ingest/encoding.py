@@ -1,18 +1,18 @@
-"""A body as it was before its Content-Encoding, within the limit for bodies."""
+"""Undoes the Content-Encoding of a body, within the limit for bodies."""
 
 import zlib
 
 from schemas.events import read_json
 
-# Not encoded at all. The last are no codings; senders say so all the same.
+# Not encoded at all. The last ones are not codings, but senders use them.
 _PLAIN = frozenset({"", "identity", "none", "utf-8", "utf8"})
 
 _GZIP = 16 + zlib.MAX_WBITS
 _ZLIB = zlib.MAX_WBITS
-# What some senders call deflate lacks zlib's header.
+# Some senders' deflate lacks zlib's header.
 _RAW_DEFLATE = -zlib.MAX_WBITS
 
-# One after another, and in one another. No sender does either; each costs time.
+# Repeated and nested codings. No known sender uses either, and each costs time.
 MOST_MEMBERS = 16
 MOST_CODINGS = 3
 

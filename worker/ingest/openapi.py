@@ -43,7 +43,7 @@ _OFF = {
     "description": _REFUSALS["404"],
     "content": {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}},
 }
-# What a console sends to see whether there is anything at an address.
+# Requests that a console sends to check an address.
 _CHECKS = {
     "get": {"summary": "Served", "responses": {"200": {"description": "Empty"}, "404": _OFF}},
     "head": {"summary": "Served", "responses": {"200": {"description": "Empty"}, "404": _OFF}},

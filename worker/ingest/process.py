@@ -78,7 +78,7 @@ async def _serve(settings: Settings) -> None:
             await asyncio.wait_for(publisher.wait_ready(), FIRST_CONNECTION_SECONDS)
         draining = asyncio.create_task(storage.drain(stopping), name="drainer")
         stack.push_async_callback(_cancelled, draining)
-        # Before the two end, whyever we do.
+        # Before the two tasks end, for whatever reason.
         stack.callback(stopping.set)
         for task in (draining, asyncio.create_task(publisher.failed(), name="publisher")):
             task.add_done_callback(lambda task: _end_with(task, stopping))
@@ -103,7 +103,7 @@ async def _cancelled(task: "asyncio.Task[None]") -> None:
 
 
 def _end_with(task: "asyncio.Task[None]", stopping: asyncio.Event) -> None:
-    """Without publisher or drainer we would only fill the spool: the supervisor is to start us anew."""
+    """Without publisher or drainer we would only fill the spool: exit, so that the supervisor restarts us."""
     if stopping.is_set():
         return
     error = None if task.cancelled() else task.exception()
@@ -123,7 +123,7 @@ async def _open_spool(settings: Settings, stack: AsyncExitStack) -> Spool | None
 
 
 def _refuse_weak_secrets(settings: Settings) -> None:
-    """Whoever guesses one can invent orders."""
+    """Anybody who guesses a secret can invent orders."""
     if settings.environment == "development":
         return
     accepted = {"OVOKO_SECRETS": settings.ovoko_secrets, "BUYBACK_TOKENS": settings.buyback_tokens}

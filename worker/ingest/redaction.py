@@ -16,10 +16,10 @@ from schemas.events import read_json
 
 REDACTED = "***"
 
-# A shorter secret may be part of a word: what holds it by chance would be torn apart.
+# A shorter secret may be part of a word, which would be damaged.
 SHORTEST_SECRET = 8
 
-# How many encodings are undone of one text.
+# How many nested encodings of a text are undone.
 _LEVELS = 3
 
 # A string, closed or running to the end, or what else is no punctuation.
@@ -33,7 +33,7 @@ _STILL_BROKEN = f'"{REDACTED}\x00"'.encode()
 
 @dataclass(frozen=True, slots=True)
 class _Copies:
-    """How one secret looks, plain and encoded."""
+    """The forms of one secret, plain and encoded."""
 
     plain: str
     encoded: tuple[str, ...]
@@ -48,7 +48,7 @@ class _Copies:
 
 
 def without_secrets(body: bytes, secrets: Sequence[str]) -> bytes:
-    """The body with `***` in the place of each copy of a secret; all else stays byte for byte.
+    """The body with `***` in place of each copy of a secret; everything else stays byte for byte.
 
     A string with an encoded copy goes as a whole. The result is JSON if, and only if, the body is.
     """

@@ -38,7 +38,7 @@ RETRY_AFTER_SECONDS = 7
 # Characters of a foreign text in a line of the log.
 LONGEST_LOGGED = 200
 
-# Anybody can send requests to a wrong path: so often one of them is logged.
+# Anybody can send requests to a wrong path: one of them is logged per interval.
 UNKNOWN_PATH_LOG_SECONDS = 60.0
 
 WEBHOOKS = "/webhooks"
@@ -99,7 +99,7 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class _UnknownPaths:
-    """Webhooks that were sent to a wrong address: each is counted, and now and then one is logged."""
+    """Webhooks sent to a wrong address: all are counted, and one is logged per interval."""
 
     _logged_at: float | None = None
     _unlogged: int = 0
@@ -163,7 +163,7 @@ class Ingest:
                 return Response(200, self._openapi)
 
     async def _answer(self, provider: Provider, request: Request) -> Response:
-        """A webhook; or a console, which looks whether there is anything at the address."""
+        """A webhook, or a console's check of the address."""
         off = why_off(provider, self.settings)
         if off is not None:
             raise Refused(404, "Endpoint is off", off)
@@ -301,7 +301,7 @@ _PROVIDERS = {f"{WEBHOOKS}/{provider}": provider for provider in Provider}
 
 
 def _tidy(path: str) -> str:
-    """Without a slash at the end, and without one after another: an address is easily typed so."""
+    """The path without trailing and doubled slashes, which people easily type."""
     return "/" + "/".join(filter(None, path.split("/")))
 
 
@@ -321,7 +321,7 @@ def why_off(provider: Provider, settings: Settings) -> str | None:
 
 
 def _inert(text: str) -> str:
-    """Foreign text, fit for any log."""
+    """Foreign text that is safe in any log."""
     return ascii(text)[1:-1][:LONGEST_LOGGED]
 
 

@@ -128,7 +128,7 @@ def _lines(found: AnyReconciled) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Fit for a cell, whoever wrote it."""
+    """Foreign text that is safe in a table cell."""
     return visible(text)[:WIDEST_CELL]
 
 
