@@ -254,10 +254,10 @@ async def correct(
     *,
     tells: bool = False,
 ) -> Effects:
-    """Compute states anew where an earlier reception became known of an event that is applied.
+    """Recompute states after an earlier reception of an applied event became known.
 
-    `corrected` are these events, as received now. It is a rare case: nothing is computed where the reception
-    makes no difference, and nothing can be where the log no longer has all events.
+    `corrected` are these events, as received now. The case is rare. Nothing is computed if the reception
+    makes no difference, or if the log no longer has all events.
     """
     states = dict(await family.load(connection, corrected))
     by_key = {family.key(event.payload): event for event in corrected}

@@ -1,4 +1,4 @@
-"""The tables `event_log`, `event_ids`, `reused_event_ids`: what was applied, never to be applied again."""
+"""The tables `event_log`, `event_ids`, `reused_event_ids`: applied events, which are never applied again."""
 
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -103,7 +103,7 @@ WHERE family = $2 AND entity_id = ANY($1::text[])
 
 LOG_IS_CUT = "SELECT EXISTS (SELECT FROM event_log_dropped) AS is_cut"
 
-# Of these ids, those under which one marketplace sent several contents.
+# Those of these ids under which one marketplace sent several contents.
 REUSED = """
 SELECT event_id
 FROM (
@@ -157,8 +157,7 @@ WHERE findings.family = $1
     AND findings.event_id = withdrawn.event_id
 """
 
-# A replay finds its own row there and changes nothing. One that is due earlier than was known is so by an
-# earlier reception.
+# A replay finds its own row there and changes nothing. An earlier reception makes a row due earlier.
 CALL_FOR_COMMUNICATIONS = """
 INSERT INTO communications (event_id, kind, order_id, item_id, occurred_at)
 SELECT *
@@ -174,7 +173,7 @@ MOST_ATTEMPTS = 32_767
 ADD_MONTHS_EVERY_SECONDS = 24 * 3600.0
 
 
-# Of candidates, by the id and the content of each.
+# Candidates by their id and content.
 Positions = dict[tuple[UUID, UUID], int]
 
 
@@ -237,7 +236,7 @@ async def claim(connection: Connection, family: str, candidates: Sequence[Candid
 async def _claim_reused(
     connection: Connection, family: str, candidates: Sequence[Candidate], others: Positions
 ) -> Claim:
-    """Log the new ones of candidates whose ids are taken by other events."""
+    """Log the new events among candidates whose ids are taken by other events."""
     for event_id in sorted({event_id for event_id, _ in others}):
         # Of two transactions that claim different contents under one id, the later one sees both.
         await connection.execute(LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass.EVENT_ID, str(event_id))
@@ -265,7 +264,7 @@ async def _keep_earlier(
     repeated: Positions,
     known: Iterable[Mapping[str, Any]],
 ) -> frozenset[int]:
-    """Of candidates that were logged before, those that were received earlier than the log knew."""
+    """Candidates that are already logged, but were received earlier than the log knew."""
     receptions = {(row["event_id"], row["content_id"]): row["received_at"] for row in known}
     earlier = [
         position
@@ -287,7 +286,7 @@ async def _keep_earlier(
 
 
 def _backwards(candidates: Sequence[Candidate]) -> Iterator[tuple[int, Envelope]]:
-    """Of candidates that share a key, the first received is the last to be put into a mapping, and stays."""
+    """Sorted so that in a mapping the first received of candidates with the same key stays."""
     envelopes = [candidate.envelope for candidate in candidates]
     positions = range(len(candidates))
     for position in sorted(positions, key=lambda one: (envelopes[one].received_at, one), reverse=True):
@@ -343,7 +342,7 @@ class LoggedPast:
     tolerance: timedelta
 
     async def events(self, connection: Connection, entities: Collection[str]) -> Sequence[Event[Any]] | None:
-        """None where events were dropped from the log."""
+        """None if events were dropped from the log."""
         [cut] = await connection.fetch(LOG_IS_CUT)
         if cut["is_cut"]:
             return None

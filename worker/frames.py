@@ -143,7 +143,7 @@ def read_confirm(data: bytes, position: int) -> tuple[int, bool]:
 
 
 def read_close(data: bytes, position: int) -> str:
-    """Of the method frame by which the broker closes a connection: `530 NOT_ALLOWED - …`."""
+    """Code and text of the method frame that closes a connection: `530 NOT_ALLOWED - …`."""
     code = int.from_bytes(data[position + 4 : position + 6], "big")
     length = data[position + 6]
     return f"{code} {data[position + 7 : position + 7 + length].decode(errors='replace')}"
@@ -162,7 +162,7 @@ def bare_header_frame(channel: int, body_size: int) -> bytes:
 def read_properties(data: bytes, position: int, size: int) -> Properties:
     """Of a content header frame, whose payload of `size` bytes begins at `position`.
 
-    Never raises for what a message holds: one whose properties cannot be read has none.
+    Never raises because of a message: one whose properties cannot be read has none.
     """
     _, _, body_size, flags = _CONTENT_HEADER.unpack_from(data, position)
     if size <= LARGEST_PROPERTIES:
@@ -214,7 +214,7 @@ def _short(text: str) -> bytes:
 
 
 def _read_short(data: bytes, position: int) -> tuple[str, int]:
-    """Without what is not UTF-8: with replacements it could be too long to be written again."""
+    """Drops bytes that are not UTF-8: replacements could make the text too long to be written again."""
     end = position + 1 + data[position]
     return data[position + 1 : end].decode(errors="ignore"), end
 

@@ -171,8 +171,8 @@ DEAD_LETTERS = Gauge(
 )
 UNHANDLED = Counter(
     "stockhook_unhandled_total",
-    "Events of types that no family takes, moved into the table unhandled_events; what has no label of its "
-    "own is `other`",
+    "Events of types that no family takes, moved into the table unhandled_events; types without a "
+    "label of their own count as `other`",
     ["provider", "type"],
     registry=CONSUMER,
 )

@@ -187,7 +187,7 @@ class ChannelTap:
         try:
             ContentHeader().unmarshal(data[position : position + size])
         except Exception:
-            # Its codec raises whatever comes of a value that it did not expect.
+            # Its codec raises arbitrary errors for unexpected values.
             return bare_header_frame(self._number, read_properties(data, position, size).size)
         return None
 
@@ -228,7 +228,7 @@ class ChannelTap:
         )
 
     def _returned(self, message_id: str) -> None:
-        """If it is not known which it is, it may be any: none counts as confirmed."""
+        """An unreadable return may belong to any publish, so none of them counts as confirmed."""
         prefix, _, number = message_id.rpartition(".")
         if prefix == self._prefix and number.isdecimal():
             self._settle(int(number), Returned())
@@ -299,7 +299,7 @@ class TappedReader(asyncio.StreamReader):
             self._say_it_lives()
 
     def set_exception(self, exc: BaseException) -> None:
-        """Called when the connection is lost; the client library knows the errors of sockets alone."""
+        """Called when the connection is lost; the client library handles only errors of sockets."""
         if not isinstance(exc, OSError):
             error = ConnectionError(describe(exc))
             error.__cause__ = exc

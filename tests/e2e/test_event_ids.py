@@ -55,7 +55,7 @@ async def test_an_event_whose_id_was_made_from_another_id_and_its_content_keeps_
 
 
 async def test_ids_of_different_marketplaces_never_meet(stack: Stack) -> None:
-    """Whoever knows the Ovoko secret alone can compute the id of a buyback event."""
+    """Anybody who knows only the Ovoko secret can compute the id of a buyback event."""
     await stack.started("run")
     example = next(one for one in documented() if one.provider is Provider.BUYBACK)
     document = read_json(example.body)

@@ -1,4 +1,4 @@
-"""Messages that no process of ours published: whatever they hold, they stop nobody and are kept."""
+"""Messages that Stockhook did not publish: whatever they contain, they stop no process and are kept."""
 
 import json
 import struct

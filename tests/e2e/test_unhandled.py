@@ -19,7 +19,7 @@ from worker.unhandled import store
 from worker.unhandled.store import Arriving
 
 MOVED = b'{"event_type":"part.moved","timestamp":"2026-03-01T12:00:00Z","event_data":{"part_id":"%d"}}'
-# Long enough ago to be told from the time at which a test runs.
+# Long enough ago to differ from the time at which a test runs.
 RECEIVED_AT = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
 
 

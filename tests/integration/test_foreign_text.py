@@ -1,4 +1,4 @@
-"""No command obeys foreign text: of webhooks, APIs, the broker, the tables, or whoever listens on a port."""
+"""No command obeys foreign text: of webhooks, APIs, the broker, the tables, or another process on a port."""
 
 import asyncio
 import json

@@ -42,7 +42,7 @@ LIMITS = {"vhost full": ("visitor", "full"), "user full": ("busy", "busy")}
 
 @pytest.fixture
 def node(services: Services, tmp_path: Path) -> BrokerNode:
-    """With users and virtual hosts that stay: they are in nobody's way."""
+    """Its users and virtual hosts stay: they disturb no other test."""
     if services.rabbitmq is None:
         pytest.skip("needs a RabbitMQ of our own")
     anything = {"configure": ".*", "write": ".*", "read": ".*"}

@@ -1,4 +1,4 @@
-"""What the system refuses at the start of a process is one sentence and an exit code, of each command."""
+"""Every command reports what the operating system refuses at its start in one sentence, with an exit code."""
 
 import fcntl
 import os

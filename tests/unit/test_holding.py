@@ -1,4 +1,4 @@
-"""While the broker confirms nothing, whoever would publish a copy holds its delivery.
+"""While the broker confirms nothing, every process that would publish a copy holds its delivery.
 
 To let go of it counts towards the broker's delivery limit: an outage does so once at most.
 """

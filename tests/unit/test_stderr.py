@@ -1,4 +1,4 @@
-"""Standard error that nobody reads holds up nothing."""
+"""Standard error that nobody reads blocks nothing."""
 
 import fcntl
 import os

@@ -59,7 +59,7 @@ class AnotherRuns(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What is to be published for a letter, the lane that gets it, and as which event.
+    """The message to publish for a letter, its lane, and its event.
 
     A change that goes to a webhook has no content id.
     """

@@ -31,12 +31,12 @@ from worker.ingest.sealing import CannotUnseal, opened, seal_payment_details, un
 from worker.terminal import visible
 from worker.topology import EVENTS, quarantine_key
 
-# Characters of the name of a type that nobody knows: a header table has its limit.
+# Characters that are kept of an unknown type's name, since header tables are limited.
 LONGEST_TYPE = 200
 
 RESERVED_TYPE = "reserved event type: no marketplace can send what only Stockhook publishes"
 
-# By routing key, which types are taken from whom. What we observe ourselves is not a marketplace's to say.
+# The types that marketplaces may send, by routing key. Observations are ours alone to publish.
 _WEBHOOKS = frozenset(
     routing_key(provider, name) for provider in Provider for name in webhook_models(provider)
 )
@@ -156,7 +156,7 @@ def take_again(
 def take_unhandled(
     provider: Provider, body: bytes, received_at: datetime, sealer: MultiFernet | None
 ) -> Accepted:
-    """An unhandled event as it is kept, as if the marketplace sent it now.
+    """Route a stored unhandled event as if the marketplace sent it now.
 
     Raises:
         CannotUnseal
@@ -174,13 +174,13 @@ def take_unhandled(
 
 
 def _route_buyback(plain: bytes, kept: bytes, received_at: datetime, sealer: MultiFernet | None) -> Accepted:
-    """`plain` is `kept` before its bank details were encrypted: ids are of that, since no two ciphertexts of
+    """`plain` is `kept` before its bank details were encrypted; ids are made of it, as no two ciphertexts of
     the same details are the same.
 
-    Nobody knows where personal data is in an event of an unknown type: it is encrypted whole.
+    An event of an unknown type may contain personal data anywhere, so it is encrypted whole.
 
     Raises:
-        CannotUnseal: There is no key for that.
+        CannotUnseal: There is no key to encrypt with.
     """
     match read_json(plain):
         case {"type": str() as event_type, "result": dict() as result} if _is_known(event_type):
@@ -190,12 +190,14 @@ def _route_buyback(plain: bytes, kept: bytes, received_at: datetime, sealer: Mul
             return _quarantined(Provider.BUYBACK, kept, "no result", received_at, plain)
         case {"type": str() as event_type, **content} if event_type.strip():
             content_id = identity.content_id(event_type, content)
-            # The id that the event gets once a family takes its type. Which events are the same until then
-            # goes by all that they say.
+            # The id that the event gets once a family takes its type. Until then, the whole content
+            # decides which events are the same.
             told = content.get("result")
             event_id = identity.content_id(event_type, told) if isinstance(told, dict) else content_id
             if sealer is None:
-                raise CannotUnseal("set STOCKHOOK_SEALING_KEYS: it is to be encrypted whole")
+                raise CannotUnseal(
+                    "set STOCKHOOK_SEALING_KEYS: Buyback events of this type are encrypted whole"
+                )
             encrypted = sealer.encrypt(plain)
             return _unhandled(Provider.BUYBACK, event_type, event_id, content_id, encrypted, received_at)
         case _:
@@ -253,7 +255,7 @@ def _routed(
 
 
 def shown_type(event_type: str) -> str:
-    """An event type that nobody knows as it can be stored, sent in a header and shown."""
+    """An unknown event type in a form that can be stored, sent in a header and shown."""
     return visible(event_type[:LONGEST_TYPE])[:LONGEST_TYPE]
 
 
@@ -265,7 +267,7 @@ def _unhandled(
     body: bytes,
     received_at: datetime,
 ) -> Accepted:
-    """Through the quarantine, whose archiver tells it from what is broken by its reason."""
+    """Goes through the quarantine, whose archiver recognizes it by its reason."""
     shown = shown_type(event_type)
     envelope = Envelope(
         provider=provider,

@@ -1,4 +1,4 @@
-"""Copies of a secret are taken out of a body, without breaking its JSON.
+"""Removes copies of a secret from a body, without breaking its JSON.
 
 A copy is the secret itself, also with JSON escapes or percent-encoding (in one another, three levels deep),
 in base64 (of any alignment and alphabet), or in hexadecimal.
@@ -22,12 +22,12 @@ SHORTEST_SECRET = 8
 # How many nested encodings of a text are undone.
 _LEVELS = 3
 
-# A string, closed or running to the end, or what else is no punctuation.
+# A string, closed or running to the end, or anything else but punctuation.
 _PIECE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[^\s{}\[\]:,"]+', re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _SHORT_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
-# A raw control character, which JSON does not allow: a string that was no JSON does not become any.
+# A raw control character, which JSON does not allow: invalid JSON does not become valid.
 _STILL_BROKEN = f'"{REDACTED}\x00"'.encode()
 
 
@@ -99,7 +99,7 @@ def _without_in_broken(piece: bytes, copies: Sequence[_Copies]) -> bytes:
 
 
 def _decoded(text: str) -> Iterator[str]:
-    """A text, and what becomes of it when its encodings are undone."""
+    """A text, and its forms once encodings are undone."""
     found = {text}
     latest = [text]
     yield text
@@ -127,7 +127,7 @@ def _copies(secret: str) -> _Copies:
     encoded: dict[str, None] = {}
     for encode in (b64encode, urlsafe_b64encode):
         for before in range(3):
-            # Of the characters at both ends some bits are of what stands before and behind.
+            # The characters at both ends share bits with their neighbours.
             whole = encode(bytes(before) + data).decode().rstrip("=")
             first = (before * 8 + 5) // 6
             last = (before + len(data)) * 8 // 6

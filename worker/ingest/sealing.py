@@ -21,7 +21,7 @@ SEALED_STRING = "stockhook-sealed:"
 # Of a shorter account number the last four characters would give away too much.
 _SHORTEST_TO_SHOW = 5
 
-# A body without any of these holds no bank details, and no string that would have to be encrypted.
+# A body without any of these contains no bank details, and no string to encrypt.
 _MAY_HOLD = re.compile(rb"bank|payment|stockhook-sealed|[\\\x80-\xff]", re.IGNORECASE)
 
 _WHITE_SPACE = b" \t\n\r"
@@ -126,7 +126,7 @@ def _private_strings(body: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _holds_bank_details(text: str) -> bool:
-    """Whether JSON is in a text, and bank details in that; also in its strings in turn."""
+    """Whether a text is JSON with bank details in it, also in its strings recursively."""
     # Escapes of a lone surrogate may be in it: this is only looked at.
     body = text.encode(errors="surrogatepass")
     if any(_private_values(body)):

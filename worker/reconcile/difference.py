@@ -58,7 +58,7 @@ class OurPart:
 
     @property
     def told_at(self) -> datetime | None:
-        """When we were told; None where a wrong timestamp alone makes it sellable, which must not wait."""
+        """When the row changed; None if only a wrong timestamp makes it sellable, which must not wait."""
         return None if self.is_implausible and self.status == IN_WAREHOUSE else self.occurred_at
 
 
