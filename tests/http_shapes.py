@@ -48,6 +48,7 @@ def chunk(data: bytes) -> bytes:
 
 LAST_CHUNK = b"0\r\n\r\n"
 CHUNKED = "Transfer-Encoding: chunked"
+H2C_OFFER = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
 
 
 def _incomplete_bodies(secret: str) -> Iterator[Shape]:
@@ -95,6 +96,11 @@ def _ambiguous_lengths(secret: str) -> Iterator[Shape]:
     yield Shape("two codings", twice + chunks, not_done)
     yield Shape("coding, blank before colon", head(secret, "Transfer-Encoding : chunked") + chunks, refused)
     yield Shape("HTTP/1.0 with chunks", head(secret, CHUNKED, version="1.0") + chunks, refused)
+    offer = head(secret, *H2C_OFFER, CHUNKED, version="1.0")
+    yield Shape("HTTP/1.0 with chunks and offer of HTTP/2", offer + chunks, refused)
+    # The parser allows blanks there, and no tab.
+    tab = head(secret, f"{CHUNKED}\t")
+    yield Shape("coding, tab after value", tab + chunks, frozenset({400, 408, 501}))
     yield Shape("folded header", head(secret, "X-A: b", " c", length) + EVENT, refused)
     yield Shape("bare line feed in head", head(secret, f"X-A: b\n{length}") + EVENT, refused)
     yield Shape("bare carriage return in head", head(secret, f"X-A: b\r{length}") + EVENT, refused)
@@ -143,11 +149,15 @@ def _plain(secret: str) -> Iterator[Shape]:
     trailer = head(secret, CHUNKED, "Trailer: X-A") + chunk(EVENT) + b"0\r\nX-A: b\r\n\r\n"
     yield plain("chunks with extension and trailer", trailer.replace(b"\r\n{", b";a=b\r\n{"))
     yield plain("URL as target", head(secret, length, path="http://x/webhooks/ovoko?a=b") + EVENT)
-    upgrade = head(
-        secret, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk", length
-    )
-    yield plain("offer of HTTP/2", upgrade + EVENT)
+    yield plain("offer of HTTP/2", head(secret, *H2C_OFFER, length) + EVENT)
+    nameless = head(secret, *H2C_OFFER, length, version="1.0").replace(b"Host: x\r\n", b"")
+    yield plain("HTTP/1.0 without Host, offer of HTTP/2", nameless + EVENT)
     yield plain("empty lines before", b"\r\n\r\n" + head(secret, length) + EVENT)
+    for blanks in (" ", "\t", " \t "):
+        yield plain(f"secret, {blanks!r} after value", head(f"{secret}{blanks}", length) + EVENT)
+        yield plain(f"length, {blanks!r} after value", head(secret, f"{length}{blanks}") + EVENT)
+    blank = head(secret, f"{CHUNKED}  ") + chunk(EVENT) + LAST_CHUNK
+    yield plain("coding, blanks after value", blank)
 
 
 KINDS: dict[str, Callable[[str], Iterator[Shape]]] = {

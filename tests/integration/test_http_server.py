@@ -136,11 +136,12 @@ async def test_requests_sent_far_ahead_of_their_answers_are_bounded() -> None:
         assert len(running.stored.messages) == len(answers) - 1
 
 
-async def test_a_sender_that_expects_100_continue_gets_it_once_the_secret_is_right() -> None:
+@pytest.mark.parametrize("blanks", ["", " ", "\t", " \t "])
+async def test_a_sender_that_expects_100_continue_gets_it_once_the_secret_is_right(blanks: str) -> None:
     length = f"Content-Length: {len(EVENT)}"
     async with server() as running:
         async with client(running.port) as sender:
-            sender.writer.write(head(SECRET, length, "Expect: 100-continue"))
+            sender.writer.write(head(SECRET, length, f"Expect: 100-continue{blanks}"))
             invited = await sender.status()
             sender.writer.write(EVENT)
 

@@ -375,9 +375,10 @@ class _Connection(asyncio.Protocol):
         if method == b"CONNECT":
             self._refusal = Refused(501, "Not implemented", "This server is not a proxy.", (_CLOSE,)).response
             return b""
+        version = self._parser.get_http_version().encode("ascii")
         self._parser = httptools.HttpRequestParser(self)
         fields = [(name, value) for name, value in self._fields if name.lower() != b"upgrade"]
-        head = b"%s %s HTTP/1.1\r\n" % (method, self._target)
+        head = b"%s %s HTTP/%s\r\n" % (method, self._target, version)
         return head + b"".join(b"%s: %s\r\n" % field for field in fields) + b"\r\n" + rest
 
     def _why_refused(self, version: str, headers: dict[str, str]) -> Response | None:
@@ -523,7 +524,8 @@ def _headers(fields: list[tuple[bytes, bytes]]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for raw_name, raw_value in fields:
         name = raw_name.decode("ascii").lower()
-        value = raw_value.decode(errors="surrogateescape")
+        # The parser leaves the blanks after a value, which are not part of it (RFC 9110, 5.5).
+        value = raw_value.strip(b" \t").decode(errors="surrogateescape")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
 
