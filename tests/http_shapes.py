@@ -107,6 +107,21 @@ def _ambiguous_lengths(secret: str) -> Iterator[Shape]:
     yield Shape("zero byte in head", head(secret, "X-A: b\0c", length) + EVENT, refused)
 
 
+def _undeclared_bodies(secret: str) -> Iterator[Shape]:
+    """Such a request has no body (RFC 9112, 6.3), whatever its sender believes."""
+    refused = frozenset({411})
+    for version in ("1.1", "1.0"):
+        for name, lines in (("", ()), (", close", ("Connection: close",)), (", h2c", H2C_OFFER)):
+            bare = head(secret, *lines, version=version)
+            yield Shape(f"HTTP/{version}{name}, no length", bare, refused)
+            yield Shape(f"HTTP/{version}{name}, no length, bytes", bare + EVENT, refused)
+            yield Shape(
+                f"HTTP/{version}{name}, no length, half-closed", bare + EVENT, refused, Ending.HALF_CLOSES
+            )
+    whole = head(secret, f"Content-Length: {len(EVENT)}") + EVENT
+    yield Shape("no length, a whole request as body", head(secret) + whole, refused)
+
+
 def _odd_heads(secret: str) -> Iterator[Shape]:
     length = f"Content-Length: {len(EVENT)}"
     twice = head(secret, f"{SECRET_HEADER}: another", length)
@@ -163,6 +178,7 @@ def _plain(secret: str) -> Iterator[Shape]:
 KINDS: dict[str, Callable[[str], Iterator[Shape]]] = {
     "incomplete bodies": _incomplete_bodies,
     "ambiguous lengths": _ambiguous_lengths,
+    "undeclared bodies": _undeclared_bodies,
     "odd heads": _odd_heads,
     "plain requests": _plain,
 }

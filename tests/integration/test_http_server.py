@@ -112,6 +112,17 @@ async def test_a_malformed_request_is_answered_with_a_problem_and_the_connection
         assert await sender.is_closed()
 
 
+async def test_a_webhook_of_unknown_length_is_told_so_and_its_connection_ends() -> None:
+    async with server() as running, client(running.port) as sender:
+        sender.writer.write(head(SECRET))
+        answer = await sender.answer()
+
+        assert answer.startswith(b"HTTP/1.1 411 Length Required\r\n")
+        assert b"\r\nconnection: close\r\n" in answer
+        assert await sender.is_closed()
+    assert running.stored.messages == []
+
+
 async def test_many_requests_use_one_connection_and_are_answered_in_order() -> None:
     async with server() as running, client(running.port) as sender:
         wrong = head("wrong", "Content-Length: 2") + b"{}"

@@ -80,6 +80,8 @@ async def answer(
     **headers: str,
 ) -> Response:
     given = {"x-webhook-secret": SECRET, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    if "content-length" not in given:
+        given["transfer-encoding"] = "chunked"
     request = Request(method, path, given, chunks(body) if isinstance(body, bytes) else body)
     ingest = Ingest(configured or settings(), stored or Stored())
     return await ingest.handle(request)
@@ -236,6 +238,30 @@ async def test_a_wrong_secret_is_refused_before_the_body_is_read() -> None:
 )
 async def test_lengths_and_encodings_are_checked(headers: dict[str, str], status: int) -> None:
     assert (await answer(**headers)).status == status
+
+
+@pytest.mark.parametrize(
+    ("provider", "headers", "status"),
+    [
+        ("ovoko", {}, 401),
+        ("ovoko", {"x-webhook-secret": SECRET}, 411),
+        ("buyback", {}, 411),
+        ("ovoko", {"x-webhook-secret": SECRET, "content-length": "0"}, 200),
+        ("ovoko", {"x-webhook-secret": SECRET, "transfer-encoding": "chunked"}, 200),
+    ],
+)
+async def test_a_webhook_of_undeclared_length_is_refused_and_counted(
+    provider: str, headers: dict[str, str], status: int
+) -> None:
+    """It has no body by its headers: were it accepted, its event would be lost."""
+    stored, before = Stored(), received(provider, str(status))
+    ingest = Ingest(settings(), stored)
+    response = await ingest.handle(Request("POST", f"/webhooks/{provider}", headers, chunks()))
+
+    assert response.status == status
+    assert len(stored.messages) == (status == 200)
+    assert (("connection", "close") in response.headers) == (status == 411)
+    assert received(provider, str(status)) == before + (status != 200)
 
 
 async def test_a_body_over_the_cap_is_refused_while_it_arrives() -> None:

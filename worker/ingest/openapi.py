@@ -34,6 +34,7 @@ _REFUSALS = {
     "404": "The endpoint is off: it is not configured",
     "405": "A method that is not allowed",
     "408": "The body came too slowly",
+    "411": "Neither Content-Length nor Transfer-Encoding: whether there is a body is unknown",
     "413": "The body is too large",
     "415": "The body is neither JSON nor what Content-Encoding says",
     "503": "Nothing can take the event in: send it again",

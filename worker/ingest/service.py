@@ -230,6 +230,8 @@ class Ingest:
             if secret is None:
                 raise _unauthorized()
             _count_secret(provider, secret)
+        if "content-length" not in headers and "transfer-encoding" not in headers:
+            raise _length_required()
         declared = headers.get("content-length", "0")
         if not (declared.isascii() and declared.isdecimal()):
             raise Refused(400, "No length", "Content-Length must be a number of bytes.")
@@ -339,6 +341,12 @@ def _incomplete() -> Refused:
     # 408 invites the sender to repeat the request, which 400 does not.
     detail = "The body ended early, or its chunks are malformed: send it again."
     return Refused(408, "Body incomplete", detail, (("connection", "close"),))
+
+
+def _length_required() -> Refused:
+    # By its headers such a request has no body: what its sender sent as one would be lost.
+    detail = "Declare the body with Content-Length, or send it chunked."
+    return Refused(411, "Length required", detail, (("connection", "close"),))
 
 
 def _not_allowed(allowed: str) -> Refused:
