@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 import asyncpg
 import httpx
 
+from deploy.local.ports import choose_ports, is_free
 from schemas.events import Provider
 from worker.broker import Broker
 from worker.database import Database
@@ -41,22 +41,23 @@ TABLES = (
 )
 
 
+_GIVEN: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that no outgoing connection takes before its service listens, another one each time."""
+    port = choose_ports(["port"], {}, taken=_GIVEN)["port"]
+    _GIVEN.add(port)
+    return port
 
 
 def free_port_pair() -> int:
     """The first of two neighbours that are both free: `run` takes two ops ports."""
     while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            with suppress(OSError, OverflowError):
-                second.bind(("127.0.0.1", port + 1))
-                return port
+        first = free_port()
+        if first + 1 not in _GIVEN and is_free(first + 1):
+            _GIVEN.add(first + 1)
+            return first
 
 
 async def until(condition: Callable[[], Awaitable[Any]], what: str, seconds: float = 20) -> Any:

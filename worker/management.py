@@ -4,13 +4,12 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
 from schemas.events import read_json
-from worker.outbound import tls_context
+from worker.outbound import http_date, tls_context
 from worker.policies import hazards
 from worker.topology import Binding, Topology
 
@@ -96,10 +95,8 @@ class Management:
 
 
 def _ahead(date: str | None) -> float | None:
-    if date is None:
-        return None
-    at = parsedate_to_datetime(date)
-    return ((at.replace(tzinfo=UTC) if at.tzinfo is None else at) - datetime.now(UTC)).total_seconds()
+    at = http_date(date)
+    return None if at is None else (at - datetime.now(UTC)).total_seconds()
 
 
 async def _get(client: httpx.AsyncClient, path: str) -> list[dict[str, object]]:

@@ -234,12 +234,17 @@ def retry_after(text: str | None, now: datetime) -> timedelta | None:
         return None
     if text.isascii() and text.isdecimal():
         return timedelta(seconds=min(int(text[:9]), 86_400))
+    until = http_date(text)
+    return None if until is None else max(until - now, timedelta(0))
+
+
+def http_date(text: str | None) -> datetime | None:
+    """The date in a header; UTC where it names no zone (`-0000`), None where it cannot be read."""
     try:
-        until = parsedate_to_datetime(text)
-    except ValueError:
+        at = parsedate_to_datetime(text) if text is not None else None
+    except (ValueError, OverflowError):
         return None
-    until = until.replace(tzinfo=UTC) if until.tzinfo is None else until
-    return max(until - now, timedelta(0))
+    return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
 
 
 async def repeated(

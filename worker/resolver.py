@@ -50,11 +50,17 @@ class _Lookups:
             if lookup is None or monotonic() - lookup.begun_at > SHARED_SECONDS:
                 if self._running >= MOST_LOOKUPS:
                     raise socket.gaierror(socket.EAI_AGAIN, "no name server answers")
-                lookup = self._by_question[question] = _Lookup(monotonic())
-                self._running += 1
-                threading.Thread(
+                lookup = _Lookup(monotonic())
+                thread = threading.Thread(
                     target=self._run, args=(question, lookup), name="lookup", daemon=True
-                ).start()
+                )
+                try:
+                    thread.start()
+                except RuntimeError:
+                    raise socket.gaierror(socket.EAI_AGAIN, "cannot start a thread for the lookup") from None
+                # Counted once it runs; its end waits for the lock.
+                self._by_question[question] = lookup
+                self._running += 1
             lookup.waiting.append((loop, found))
         return await found
 

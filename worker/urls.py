@@ -49,9 +49,11 @@ def checked(text: str, *schemes: str, several: bool = False, socket: bool = Fals
     for part in (*credentials.partition(":")[::2], parts.path):
         _check_encoding(part)
     _check_query(parts.query)
-    hosts = listed.split(",") if several else [listed]
+    hosts = listed.split(",")
     if hosts != [""] or not socket:
         hosts = [_checked_host(host, socket=socket) for host in hosts]
+    if len(hosts) > 1 and not several:
+        raise BadUrl("names several hosts: name one, such as a name that leads to all nodes")
     start, _, rest = text.partition("://")
     return f"{start}://{credentials}{at}{','.join(hosts)}{rest[len(parts.netloc) :]}"
 

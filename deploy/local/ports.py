@@ -8,9 +8,30 @@ from contextlib import ExitStack
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
-# Below the range from which Linux takes the near ends of outgoing connections (32768 and up): a service that
-# is started again must find its port free.
-CANDIDATES = range(20_000, 32_768)
+LOWEST = 10_000
+# How many ports are tried.
+ATTEMPTS = 500
+# Where Linux has the range of ports that outgoing connections take: `lowest highest`.
+OF_CONNECTIONS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+USUAL_LOWEST_OF_CONNECTIONS = 32_768
+
+
+def candidates(setting: Path = OF_CONNECTIONS) -> range:
+    """Ports that no outgoing connection takes meanwhile: a service that is started again finds its port free.
+
+    If there are too few below the range of those, it is taken for the usual one.
+    """
+    try:
+        end = int(setting.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        end = USUAL_LOWEST_OF_CONNECTIONS
+    return range(LOWEST, end if end >= LOWEST + 2 * ATTEMPTS else USUAL_LOWEST_OF_CONNECTIONS)
+
+
+CANDIDATES = candidates()
+
+# Not the generator that tests seed: two processes would choose the same ports.
+_random = random.SystemRandom()
 
 
 class NoFreePort(Exception):
@@ -56,7 +77,7 @@ def choose_ports(
 
 def hold_port(preferred: int | None, refused: set[int]) -> tuple[int, socket.socket]:
     wishes = [] if preferred is None else [preferred]
-    for port in [*wishes, *random.sample(CANDIDATES, 500)]:
+    for port in [*wishes, *_random.sample(CANDIDATES, ATTEMPTS)]:
         if port in refused:
             continue
         try:
@@ -68,7 +89,7 @@ def hold_port(preferred: int | None, refused: set[int]) -> tuple[int, socket.soc
 
 def free_port_pair(preferred: int) -> int:
     """The first of two neighbouring free ports."""
-    for port in [preferred, *random.sample(CANDIDATES, 500)]:
+    for port in [preferred, *_random.sample(CANDIDATES, ATTEMPTS)]:
         if is_free(port) and is_free(port + 1):
             return port
     raise NoFreePort(f"no two neighbouring free ports between {CANDIDATES.start} and {CANDIDATES.stop}")

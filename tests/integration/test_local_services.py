@@ -17,7 +17,9 @@ import pytest
 
 from deploy.local.environment import write_env
 from deploy.local.ports import (
+    CANDIDATES,
     LOOPBACK,
+    candidates,
     choose_and_remember,
     choose_ports,
     free_port_pair,
@@ -39,6 +41,7 @@ from deploy.local.process import (
 from deploy.local.rabbitmq import ControlFailed, RabbitNode, speaks_amqp
 from deploy.local.secrets import remembered_secrets
 from deploy.local.services import CHECKOUT, AlreadyRunning, Services, is_running, local_services
+from tests import stack
 
 QUEUE = "kept"
 LISTENING = "0A"
@@ -332,6 +335,34 @@ def test_ports_are_all_different_and_the_preferred_ones_if_free(tmp_path: Path) 
     assert len(set(first.values())) == 3
     assert again == first
     assert not set(moved.values()) & {first["one"], first["two"]}
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("32768\t60999\n", range(10_000, 32_768)),
+        ("20000\t60999\n", range(10_000, 20_000)),
+        ("1024\t65535\n", range(10_000, 32_768)),
+        ("odd", range(10_000, 32_768)),
+        (None, range(10_000, 32_768)),
+    ],
+)
+def test_ports_are_below_the_range_that_outgoing_connections_take(
+    tmp_path: Path, setting: str | None, expected: range
+) -> None:
+    file = tmp_path / "ip_local_port_range"
+    if setting is not None:
+        file.write_text(setting)
+
+    assert candidates(file) == expected
+
+
+def test_the_ports_of_tests_are_outside_that_range_and_all_different() -> None:
+    pairs = [stack.free_port_pair() for _ in range(50)]
+    ports = [stack.free_port() for _ in range(50)] + [port for pair in pairs for port in (pair, pair + 1)]
+
+    assert len(set(ports)) == 150
+    assert all(port in CANDIDATES or port - 1 in CANDIDATES for port in ports)
 
 
 def test_a_pair_of_ports_is_free_as_a_pair() -> None:

@@ -1,5 +1,7 @@
 """Folders for decrypted bodies: ours alone, in memory, and gone."""
 
+import errno
+import fcntl
 import os
 import stat
 import tempfile
@@ -9,6 +11,7 @@ import pytest
 
 from worker.dead import plaintext
 from worker.dead.plaintext import PREFIX, private_folder, remove_leftovers
+from worker.dead.refusal import Refused
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +69,56 @@ def test_folders_of_other_users_and_other_names_stay(place: Path, monkeypatch: p
 
     assert others.exists()
     assert (place / "stockhook-spool").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_a_file_system_without_locks_is_one_sentence_and_keeps_no_folder(
+    place: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    attempts = 0
+
+    def refuse(*_: object) -> None:
+        nonlocal attempts
+        attempts += 1
+        assert attempts == 1, "it is repeated"
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(Refused, match=rf"{place}.*{os.strerror(number)}") as raised, private_folder():
+        raise AssertionError("there is no such folder")
+
+    assert "\n" not in str(raised.value)
+    assert list(place.iterdir()) == []
+
+
+def test_no_place_for_a_folder_is_one_sentence(place: Path) -> None:
+    place.rmdir()
+
+    with pytest.raises(Refused, match="No such file or directory"), private_folder():
+        raise AssertionError("there is no such folder")
+
+
+@pytest.mark.parametrize("is_locked", [False, True], ids=["removed", "locked and removed"])
+def test_a_folder_that_somebody_removes_meanwhile_is_made_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch, is_locked: bool
+) -> None:
+    lock, attempts = fcntl.flock, 0
+
+    def come_between(descriptor: int, operation: int) -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            next(place.iterdir()).rmdir()
+            if is_locked:
+                raise BlockingIOError(errno.EAGAIN, "locked")
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", come_between)
+    with private_folder() as folder:
+        assert list(place.iterdir()) == [folder]
+
+    assert attempts == 2
+    assert list(place.iterdir()) == []
 
 
 def test_memory_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:

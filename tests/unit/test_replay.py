@@ -1,15 +1,20 @@
 """A replayed dead letter is the same event, received when it was first received."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
 
-from schemas.envelope import Envelope
+from consumers.registry import FAMILIES
+from schemas.envelope import Envelope, Provenance
+from schemas.events import Provider
+from worker.batch import Decoded, Undecodable, decode
+from worker.channel import Message
 from worker.dead.letter import QUARANTINE_LANE, read_letter
-from worker.dead.replay import Ready, prepare
-from worker.dead.store import Kept
-from worker.ingest.intake import take_ovoko
+from worker.dead.replay import Ready, Unready, prepare
+from worker.dead.store import Kept, provenance_of
+from worker.ingest.intake import take_again, take_ovoko
 from worker.wire import Delivery
 
 RECEIVED_AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -19,12 +24,19 @@ BODY = (
 )
 
 
-@pytest.mark.parametrize("lane", ["inventory", QUARANTINE_LANE])
-@pytest.mark.parametrize("is_edited", [False, True])
-def test_a_replay_keeps_the_reception(lane: str, is_edited: bool) -> None:
-    message = take_ovoko(BODY, RECEIVED_AT).message
-    letter = read_letter(lane, Delivery(1, message.type, message.headers, BODY, redelivered=False))
-    kept = Kept(
+OBSERVED = BODY.replace(b"part.status.changed", b"stockhook.observed.part")
+
+
+def kept_as(
+    message: Message,
+    *,
+    lane: str = "inventory",
+    is_edited: bool = False,
+    provenance: str | None = None,
+    replay_of: int | None = None,
+) -> Kept:
+    letter = read_letter(lane, Delivery(1, message.type, message.headers, message.body, redelivered=False))
+    return Kept(
         dead_letter_id=1,
         lane=lane,
         state="waiting",
@@ -41,13 +53,66 @@ def test_a_replay_keeps_the_reception(lane: str, is_edited: bool) -> None:
         last_failed_at=None,
         arrived_at=datetime.now(UTC),
         headers=message.headers,
-        body=BODY,
+        body=message.body,
         original_body=b"{" if is_edited else None,
-        provenance=None,
+        provenance=provenance,
         replayed_as=None,
-        replay_of=None,
+        replay_of=replay_of,
     )
-    ready = prepare(kept, None)
+
+
+def without_provenance(message: Message) -> Message:
+    """As an older release publishes it."""
+    headers = {name: value for name, value in message.headers.items() if name != "x-provenance"}
+    return replace(message, headers=headers)
+
+
+@pytest.mark.parametrize("lane", ["inventory", QUARANTINE_LANE])
+@pytest.mark.parametrize("is_edited", [False, True])
+def test_a_replay_keeps_the_reception(lane: str, is_edited: bool) -> None:
+    letter = kept_as(take_ovoko(BODY, RECEIVED_AT).message, lane=lane, is_edited=is_edited)
+    ready = prepare(letter, None)
 
     assert isinstance(ready, Ready)
     assert Envelope.from_headers(ready.message.headers).received_at == RECEIVED_AT
+
+
+@pytest.mark.parametrize("is_recorded", [False, True], ids=["an older publisher", "a newer publisher"])
+@pytest.mark.parametrize("is_edited", [False, True], ids=["as it came", "edited"])
+def test_an_observation_that_an_archiver_of_an_older_release_stored_is_applied_by_a_replay(
+    is_recorded: bool, is_edited: bool
+) -> None:
+    """Such an archiver stores no provenance, also after the migration that filled the older rows."""
+    message = take_again(Provider.OVOKO, OBSERVED, RECEIVED_AT, None, Provenance.OBSERVATION).message
+    message = message if is_recorded else without_provenance(message)
+    ready = prepare(kept_as(message, is_edited=is_edited), None)
+
+    assert isinstance(ready, Ready)
+    assert isinstance(decoded(ready), Decoded)
+
+
+@pytest.mark.parametrize(
+    ("lane", "provenance", "replay_of"),
+    [("inventory", "webhook", None), (QUARANTINE_LANE, None, None), ("inventory", None, 7)],
+    ids=["recorded", "quarantined", "perhaps replayed from the quarantine"],
+)
+def test_what_a_sender_may_have_sent_is_not_applied_as_an_observation(
+    lane: str, provenance: str | None, replay_of: int | None
+) -> None:
+    message = take_again(Provider.OVOKO, OBSERVED, RECEIVED_AT, None, Provenance.OBSERVATION).message
+    message = without_provenance(message)
+    ready = prepare(kept_as(message, lane=lane, provenance=provenance, replay_of=replay_of), None)
+
+    assert isinstance(ready, Unready) or isinstance(decoded(ready), Undecodable)
+
+
+def test_a_letter_whose_headers_cannot_be_read_counts_as_sent_by_a_marketplace() -> None:
+    message = take_again(Provider.OVOKO, OBSERVED, RECEIVED_AT, None, Provenance.OBSERVATION).message
+
+    assert provenance_of(kept_as(replace(message, headers={"x-provenance": "observation"}))) == "webhook"
+
+
+def decoded(ready: Ready) -> Decoded | Undecodable:
+    message = ready.message
+    delivery = Delivery(1, message.type, message.headers, message.body, redelivered=False)
+    return decode(FAMILIES["inventory"], delivery)

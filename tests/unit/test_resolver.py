@@ -62,6 +62,23 @@ async def test_lookups_without_an_answer_take_a_bounded_number_of_threads(hangin
     assert len(hanging) == resolver.MOST_LOOKUPS
 
 
+async def test_a_thread_that_cannot_be_started_fails_the_lookup_and_keeps_no_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(resolver, "_LOOKUPS", resolver._Lookups())
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(threading.Thread, "start", refuse)
+        for _ in range(resolver.MOST_LOOKUPS + 1):
+            with pytest.raises(socket.gaierror, match="thread") as raised:
+                await asyncio.wait_for(look_up("127.0.0.1", 80), 10)
+            assert raised.value.errno == socket.EAI_AGAIN
+
+    assert await asyncio.wait_for(look_up("127.0.0.1", 80), 10)
+
+
 async def test_doctor_says_that_no_name_server_answers(
     hanging: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,18 @@ def test_a_bad_host_or_port_is_refused_at_the_start(
     assert words in refusal(monkeypatch, name, f"{start}@{host}/x", environment)
 
 
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize("name", ["AMQP_URL", "MANAGEMENT_URL"])
+@pytest.mark.parametrize("hosts", ["a:5672,b:5672", "a,b", "a,b,c:1", "[::1]:5672,[::2]:5672", "a:5672,b"])
+def test_several_hosts_where_one_is_used_are_refused_as_such(
+    monkeypatch: pytest.MonkeyPatch, hosts: str, name: str, environment: str
+) -> None:
+    start = URLS[name].partition("@")[0].format("u7Kd0-canary-plenty")
+    text = refusal(monkeypatch, name, f"{start}@{hosts}/v", environment)
+
+    assert text == f"STOCKHOOK_{name}: names several hosts: name one, such as a name that leads to all nodes"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
@@ -92,6 +104,7 @@ def test_a_bad_host_or_port_is_refused_at_the_start(
         ("AMQP_URL", "amqp://us:p%FFcanary@localhost/", "no UTF-8"),
         ("AMQP_URL", "amqp://us:p%00canary@localhost/", "%00"),
         ("AMQP_URL", "amqp://localhost/?canary", "name=value"),
+        ("AMQP_URL", "amqp://us:p,canary/x?y@localhost/", "percent-encode"),
         ("DATABASE_URL", "postgresql://localhost/db?port=canary", "must have a port"),
         ("DATABASE_URL", "postgresql:///db?host=a,b,c&port=1,2", "one port, or one for each host"),
         ("DATABASE_URL", "postgresql:///db?host=a..b", "neither a name nor an address"),
@@ -157,7 +170,7 @@ def test_a_database_password_in_the_query_counts_as_one(monkeypatch: pytest.Monk
 def test_a_password_without_its_user_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(f"STOCKHOOK_{name.replace('URL', 'PASSWORD')}", CANARY)
 
-    assert "must name the user" in refusal(monkeypatch, name, URLS[name].replace("us:{}@", ""))
+    assert "must contain the user" in refusal(monkeypatch, name, URLS[name].replace("us:{}@", ""))
 
 
 @pytest.mark.parametrize(

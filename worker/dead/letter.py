@@ -80,11 +80,11 @@ def read_letter(lane: str, delivery: Delivery) -> Letter:
         headers=_json(delivery.headers),
         body=delivery.body,
         content_id=envelope.content_id if envelope else None,
-        provenance=_provenance(lane, envelope) if envelope else None,
+        provenance=provenance_in(lane, envelope) if envelope else None,
     )
 
 
-def _provenance(lane: str, envelope: Envelope) -> Provenance:
+def provenance_in(lane: str, envelope: Envelope) -> Provenance:
     """An older release's message in the quarantine came from a sender: only the ingest published there."""
     if envelope.recorded_provenance is None and lane == QUARANTINE_LANE:
         return Provenance.WEBHOOK

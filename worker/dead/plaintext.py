@@ -14,7 +14,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from worker.dead.refusal import Refused
+
 PREFIX = "stockhook-plaintext-"
+
+REMEDY = "set XDG_RUNTIME_DIR to a folder in memory (tmpfs)"
 
 # Signals that end a process by default.
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
@@ -24,7 +28,11 @@ _IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """A folder that only we can read. It is removed when the context ends, also by a signal."""
+    """A folder that only we can read. It is removed when the context ends, also by a signal.
+
+    Raises:
+        Refused: There is no place for it.
+    """
     folder, lock = _made()
     try:
         yield folder
@@ -83,18 +91,41 @@ def _remove_if_left(folder: Path) -> None:
 
 
 def _made() -> tuple[Path, int]:
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_places()[0]))
-        with suppress(OSError):
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(lock), folder.stat()):
-                    return folder, lock
-            except OSError:
-                pass
-            # Somebody who removes leftovers came between.
+    """Raises: Refused."""
+    places = _places()
+    if not places:
+        raise Refused(f"there is no folder for temporary files that can be written to: {REMEDY}")
+    try:
+        while True:
+            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=places[0]))
+            if (lock := _locked(folder)) is not None:
+                return folder, lock
+    except OSError as error:
+        raise Refused(f"cannot make a private folder in {places[0]}: {error.strerror}; {REMEDY}") from None
+
+
+def _locked(folder: Path) -> int | None:
+    """The lock of a folder that was just made; None if somebody who removes leftovers came between.
+
+    Raises:
+        OSError: It cannot be locked, and is removed.
+    """
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), folder.stat()):
+                return lock
+        except BaseException:
             os.close(lock)
+            raise
+        os.close(lock)
+    except (BlockingIOError, FileNotFoundError):
+        return None
+    except OSError:
+        folder.rmdir()
+        raise
+    return None
 
 
 def _places() -> list[Path]:

@@ -10,9 +10,9 @@ from uuid import UUID
 import orjson
 
 from consumers.family import Connection
-from schemas.envelope import Provenance
+from schemas.envelope import Envelope, InvalidEnvelope, Provenance
 from worker.database import Database
-from worker.dead.letter import Letter
+from worker.dead.letter import Letter, provenance_in
 
 # What is delivered twice conflicts with its own key. What comes back from a replay points to what was
 # replayed: that was marked before it was published.
@@ -214,8 +214,21 @@ class Kept:
 
 
 def provenance_of(letter: Kept) -> Provenance:
-    """If a message's headers could not be read, it counts as sent by a marketplace."""
-    return Provenance.WEBHOOK if letter.provenance is None else Provenance(letter.provenance)
+    """Where the event of a letter came from.
+
+    An archiver of an older release, which may run during an upgrade, stores only the headers. If these cannot
+    be read, a marketplace counts as the origin. So it does if only the event's type says otherwise and the
+    letter came back from a replay: what was replayed may be from the quarantine.
+    """
+    if letter.provenance is not None:
+        return Provenance(letter.provenance)
+    try:
+        envelope = Envelope.from_headers(letter.headers)
+    except InvalidEnvelope:
+        return Provenance.WEBHOOK
+    if letter.replay_of is not None and envelope.recorded_provenance is None:
+        return Provenance.WEBHOOK
+    return provenance_in(letter.lane, envelope)
 
 
 @dataclass(frozen=True, slots=True)
