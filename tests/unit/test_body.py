@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from worker.ingest.body import (
     Replacement,
+    may_be_values,
     members,
     string_values,
     top_level_string,
@@ -110,3 +111,32 @@ def test_strings_that_are_values_are_found(
 def test_hostile_bodies_take_time_in_proportion_to_their_size() -> None:
     for hostile in (b'"' + b'\\"' * 130_000, b"{" * 260_000, b'{"' * 130_000, b"\\" * 260_000):
         assert without_member(hostile, "token") == hostile
+
+
+@given(
+    pieces=st.lists(
+        st.sampled_from(
+            [
+                b'"token":"a"', b'"token" x : "b"', b'"\\u0074o\\u006Ben":"\\u0063"', b'"a":"token"',
+                b'"token":', b'"d"', b"{", b"}", b"[", b"]", b",", b",", b":", b'"', b"\\", b" ",
+                b'"\\"token":"e"',
+            ]
+        ),
+        max_size=10,
+    )
+)  # fmt: skip
+def test_what_a_scan_finds_is_among_what_may_be_values(pieces: list[bytes]) -> None:
+    body = b"{" + b"".join(pieces)
+    found = top_level_string(body, "token")
+
+    assert found is None or found in {json.loads(each) for each in may_be_values(body, "token")}
+
+
+def test_possible_values_in_hostile_bodies_take_time_in_proportion_to_their_size() -> None:
+    for hostile in (
+        b'"token"' * 37_000,
+        b'"token":' * 32_000,
+        b'"token"' + b" " * 260_000,
+        b'"token":"\\' * 26_000,
+    ):
+        assert len(may_be_values(hostile, "token")) <= 1

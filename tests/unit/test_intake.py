@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from cryptography.fernet import Fernet, MultiFernet
@@ -10,6 +11,7 @@ from pydantic import SecretStr
 
 from schemas.envelope import UNHANDLED, Envelope, Provenance
 from schemas.events import Provider, parse
+from worker.ingest import intake
 from worker.ingest.intake import (
     RESERVED_TYPE,
     Accepted,
@@ -368,3 +370,33 @@ def test_a_copy_of_the_token_in_an_event_leaves_its_id_the_same_when_it_is_taken
     assert escaped.encode() not in taken.message.body
     assert json.loads(taken.message.body)["result"]["note"] == "***"
     assert taken.event_id == again.event_id
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        (b'{"",' + b'"",' * 1000, Unreadable()),
+        (b"[" + b"," * 1000, Unreadable()),
+        (b"{" * 1000, Unreadable()),
+        (b'{"token":' * 1000, Unreadable()),
+        (b'{"token":"wrong",' + b"{" * 1000, Unauthorized()),
+        (b'{"token":"\\u0041",' + b'"\\u0041",' * 1000, Unauthorized()),
+        (b'{"token":"\xff",' + b"," * 1000, Unauthorized()),
+        (b'{"token":"wrong",' * 1000, Unauthorized()),
+    ],
+)
+def test_a_broken_body_without_an_active_token_is_not_scanned(
+    body: bytes, answer: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = Mock(wraps=intake.top_level_string)
+    monkeypatch.setattr(intake, "top_level_string", scan)
+
+    assert take_buyback(body, NOW, TOKENS, SEALER) == answer
+    assert not scan.called
+
+
+def test_a_token_in_escapes_is_found_in_a_broken_body() -> None:
+    escaped = "".join(f"\\u{ord(one):04x}" for one in TOKEN)
+    taken = buyback(b'{"t\\u006Fken" : "%s", oops' % escaped.encode())
+
+    assert (taken.reason, taken.secret) == ("not JSON (sealed whole)", 1)

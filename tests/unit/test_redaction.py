@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 from urllib.parse import quote
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.events import read_json
+from worker.ingest import redaction
 from worker.ingest.redaction import SHORTEST_SECRET, without_secrets
 
 SECRET = 'tök/en+"4f5a-\\0123456789'
@@ -137,3 +139,23 @@ def test_hostile_bodies_take_time_in_proportion_to_their_size() -> None:
         b'["' + b"\\\\" * 120_000 + b'"]',
     ):
         assert without_secrets(hostile, ["abcdefgh"]) == hostile
+
+
+@pytest.mark.parametrize("item", ["\n", "%", "\\", '"', "%41\n", "long enough for a secret"])
+def test_a_string_that_can_hold_no_copy_is_not_decoded(item: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = json.dumps({"mark": "%", "many": [item] * 1000}).encode()
+    loads = Mock(wraps=json.loads)
+    monkeypatch.setattr(redaction.json, "loads", loads)
+
+    assert without_secrets(body, [SECRET]) == body
+    assert not loads.called
+
+
+@pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
+def test_a_copy_is_found_among_many_strings(encode: Callable[[str], str]) -> None:
+    many = ["\n", "%", "plain", "abcdefg"] * 10
+    body = json.dumps({"many": [*many, encode("abcdefgh"), *many]}).encode()
+    left = json.loads(without_secrets(body, ["abcdefgh", SECRET]))["many"]
+
+    assert (left[:40], left[41:]) == (many, many)
+    assert "***" in left[40]

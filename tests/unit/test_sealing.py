@@ -1,14 +1,23 @@
 """Bank details are encrypted wherever they stand, and come back byte for byte."""
 
 import json
+from itertools import zip_longest
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from cryptography.fernet import Fernet, MultiFernet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.ingest.sealing import SEALED_STRING, CannotUnseal, seal_payment_details, unsealed
+from worker.ingest import sealing
+from worker.ingest.sealing import (
+    SEALED_MEMBERS,
+    SEALED_STRING,
+    CannotUnseal,
+    seal_payment_details,
+    unsealed,
+)
 
 SEALER = MultiFernet([Fernet(Fernet.generate_key())])
 ACCOUNT = "PT50000201231234567890154"
@@ -111,3 +120,42 @@ def test_a_document_without_bank_details_stays_byte_for_byte() -> None:
     body = b'{ "result" : {"note":"by bank transfer","bank":1, "customerPaymentDetails": null}, "b":"[]" }'
 
     assert seal_payment_details(body, SEALER) == body
+
+
+@given(
+    letters=st.sampled_from(sorted(SEALED_MEMBERS)).flatmap(
+        lambda name: st.tuples(*(st.sampled_from([one, one.upper()]) for one in name))
+    ),
+    between=st.lists(st.text(st.sampled_from(" _-.,:;/'[]{}()@\x7f\t\u00a0\u200b"), max_size=2), max_size=30),
+    in_string=st.booleans(),
+    ascii_only=st.booleans(),
+)
+def test_no_white_space_or_punctuation_in_a_name_hides_bank_details(
+    letters: tuple[str, ...], between: list[str], in_string: bool, ascii_only: bool
+) -> None:
+    name = "".join(a + b for a, b in zip_longest(between[: len(letters) + 1], letters, fillvalue=""))
+    document: object = {name: ACCOUNT}
+    if in_string:
+        document = {"note": json.dumps(document)}
+    sealed = seal_payment_details(json.dumps(document, ensure_ascii=ascii_only).encode(), SEALER)
+
+    assert ACCOUNT.encode() not in sealed
+
+
+@pytest.mark.parametrize("item", ["\n", '"', '"\n', '"plain": "text"\n', '{"plain": 1}'])
+def test_a_string_that_can_hold_no_bank_details_is_not_scanned(
+    item: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = json.dumps({"mark": "\n", "many": [item] * 1000}).encode()
+    scan = Mock(wraps=sealing.members)
+    monkeypatch.setattr(sealing, "members", scan)
+
+    assert seal_payment_details(body, SEALER) == body
+    assert scan.call_count == 1
+
+
+def test_hostile_names_take_time_in_proportion_to_their_size() -> None:
+    for unit in (" _", "b", "b ", "b a n ", "customer payment detail "):
+        body = json.dumps({f"b{unit * (250_000 // len(unit))}": 1}).encode()
+
+        assert seal_payment_details(body, SEALER) == body

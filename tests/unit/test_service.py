@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import threading
 import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 
 from worker import metrics
 from worker.channel import Message
-from worker.ingest.service import BodyIncomplete, Ingest, Request, Response
+from worker.ingest import service
+from worker.ingest.service import LARGE_BODY, BodyIncomplete, Ingest, Request, Response
 from worker.ingest.storage import NotStored
 from worker.settings import Settings
 
@@ -461,3 +463,26 @@ async def test_which_secret_was_used_is_counted() -> None:
     after = [used("ovoko", "older"), used("ovoko", "newest"), used("buyback", "newest")]
 
     assert [now - then for now, then in zip(after, before, strict=True)] == [1, 0, 1]
+
+
+@pytest.mark.parametrize("provider", ["ovoko", "buyback"])
+async def test_other_requests_do_not_wait_for_the_work_on_a_large_body(
+    provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+    take = getattr(service, f"take_{provider}")
+
+    def noted(*arguments: object) -> object:
+        threads.append(threading.current_thread())
+        return take(*arguments)
+
+    monkeypatch.setattr(service, f"take_{provider}", noted)
+    for size in (10, LARGE_BODY):
+        body = json.dumps({"token": TOKEN, "x": "x" * size}).encode()
+        response = await answer(
+            body, path=f"/webhooks/{provider}", configured=settings(body_limit=2 * LARGE_BODY)
+        )
+        assert response.status == 200
+
+    assert threads[0] is threading.current_thread()
+    assert threads[1] is not threading.current_thread()

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 # A string, closed or running to the end, or a structural character. Each byte is looked at once:
@@ -17,8 +18,7 @@ _LEXEME = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[{}\[\]:,]', re.DOTAL
 _COLON = re.compile(rb"\s*:")
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """A name and its value in an object `depth` levels deep, with the white space around it."""
 
     name: str
@@ -43,11 +43,6 @@ class _Container:
     name: str | None = None
     value_start: int | None = None
 
-    def take(self, depth: int, end: int) -> Iterator[Member]:
-        if self.name is not None and self.value_start is not None:
-            yield Member(self.name, depth, self.member_start, self.value_start, end)
-        self.name = self.value_start = None
-
 
 def members(body: bytes) -> Iterator[Member]:
     """Every member of every object, inner ones before the one that holds them."""
@@ -68,13 +63,20 @@ def members(body: bytes) -> Iterator[Member]:
             if container.value_start is None:
                 container.value_start = lexeme.end()
         else:
-            yield from container.take(len(stack), position)
+            if container.name is not None and container.value_start is not None:
+                yield Member(
+                    container.name, len(stack), container.member_start, container.value_start, position
+                )
+            container.name = container.value_start = None
             container.member_start = lexeme.end()
             if mark != ord(","):
                 stack.pop()
     while stack:
-        yield from stack[-1].take(len(stack), len(body))
-        stack.pop()
+        container = stack.pop()
+        if container.name is not None and container.value_start is not None:
+            yield Member(
+                container.name, len(stack) + 1, container.member_start, container.value_start, len(body)
+            )
 
 
 def _name(quoted: bytes) -> str:
@@ -96,6 +98,26 @@ def top_level_string(body: bytes, name: str) -> str | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, str) else None
+
+
+def may_be_values(body: bytes, name: str) -> set[bytes]:
+    """Each string, in its quotes, that may be a value of this name, at any depth or in another string.
+
+    Faster than a scan of the members, and it finds what `top_level_string` finds, unless another string
+    stands between the name and its colon.
+    """
+    return set(_value_of(name).findall(body))
+
+
+@lru_cache(maxsize=8)
+def _value_of(name: str) -> re.Pattern[bytes]:
+    """A name of ASCII letters, each possibly escaped, its colon, and a string.
+
+    It only looks ahead: a match starts behind another's start, not behind its end.
+    """
+    spelled = "".join(f"(?:{letter}|\\\\u(?i:{ord(letter):04x}))" for letter in name)
+    value = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+    return re.compile(rf'(?="{spelled}"[^"{{}}\[\]:,]*+:[ \t\n\r]*+({value}))'.encode(), re.DOTALL)
 
 
 def without_member(body: bytes, name: str) -> bytes:

@@ -38,6 +38,8 @@ class _Copies:
     plain: str
     encoded: tuple[str, ...]
     hexadecimal: str
+    # Characters of the shortest; escapes and percent-encoding only add to them.
+    shortest: int
 
     def are_in(self, text: str) -> bool:
         if self.plain in text or self.hexadecimal in text.lower():
@@ -55,11 +57,19 @@ def without_secrets(body: bytes, secrets: Sequence[str]) -> bytes:
     copies = [_copies(secret) for secret in secrets if len(secret) >= SHORTEST_SECRET]
     if not copies:
         return body
-    if b"\\" not in body and b"%" not in body:
-        text = body.decode(errors="replace")
-        if not any(each.are_in(text) for each in copies):
-            return body
-    return _PIECE.sub(lambda piece: _without(piece[0], copies), body)
+    text = body.decode(errors="replace")
+    has_plain = any(each.are_in(text) for each in copies)
+    if not has_plain and b"\\" not in body and b"%" not in body:
+        return body
+    shortest = _shortest(copies)
+
+    def cut(match: re.Match[bytes]) -> bytes:
+        piece = match[0]
+        if len(piece) < shortest or not (has_plain or b"\\" in piece or b"%" in piece):
+            return piece
+        return _without(piece, copies)
+
+    return _PIECE.sub(cut, body)
 
 
 def _without(piece: bytes, copies: Sequence[_Copies]) -> bytes:
@@ -70,11 +80,11 @@ def _without(piece: bytes, copies: Sequence[_Copies]) -> bytes:
         text.encode()
     except ValueError:
         return _without_in_broken(piece, copies)
-    if not any(each.are_in(one) for one in _decoded(text) for each in copies):
+    if not _are_in(text, copies):
         return piece
     for each in copies:
         text = text.replace(each.plain, REDACTED)
-    if any(each.are_in(one) for one in _decoded(text) for each in copies):
+    if _are_in(text, copies):
         text = REDACTED
     return json.dumps(text).encode()
 
@@ -94,18 +104,26 @@ def _without_in_number(piece: bytes, copies: Sequence[_Copies]) -> bytes:
 
 def _without_in_broken(piece: bytes, copies: Sequence[_Copies]) -> bytes:
     text = piece.decode(errors="replace")
-    is_held = any(each.are_in(one) for one in _decoded(text) for each in copies)
+    is_held = _are_in(text, copies)
     return _STILL_BROKEN if is_held else piece
 
 
-def _decoded(text: str) -> Iterator[str]:
-    """A text, and its forms once encodings are undone."""
+def _are_in(text: str, copies: Sequence[_Copies]) -> bool:
+    return any(each.are_in(one) for one in _decoded(text, _shortest(copies)) for each in copies)
+
+
+def _shortest(copies: Sequence[_Copies]) -> int:
+    return min(each.shortest for each in copies)
+
+
+def _decoded(text: str, shortest: int) -> Iterator[str]:
+    """A text, and its forms once encodings are undone, unless they are too short."""
     found = {text}
     latest = [text]
     yield text
     for _ in range(_LEVELS):
         undone = [undo(each) for each in latest for undo, mark in _UNDOING if mark in each]
-        latest = [each for each in dict.fromkeys(undone) if each not in found]
+        latest = [each for each in dict.fromkeys(undone) if len(each) >= shortest and each not in found]
         found.update(latest)
         yield from latest
 
@@ -132,4 +150,5 @@ def _copies(secret: str) -> _Copies:
             first = (before * 8 + 5) // 6
             last = (before + len(data)) * 8 // 6
             encoded[whole[first:last]] = None
-    return _Copies(secret, tuple(encoded), data.hex())
+    shortest = min(map(len, (secret, *encoded)))
+    return _Copies(secret, tuple(encoded), data.hex(), shortest)

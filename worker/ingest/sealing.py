@@ -21,8 +21,16 @@ SEALED_STRING = "stockhook-sealed:"
 # Of a shorter account number the last four characters would give away too much.
 _SHORTEST_TO_SHOW = 5
 
-# A body without any of these contains no bank details, and no string to encrypt.
-_MAY_HOLD = re.compile(rb"bank|payment|stockhook-sealed|[\\\x80-\xff]", re.IGNORECASE)
+# A body without any of these contains no bank details, and no string to encrypt. An ASCII name without
+# escapes is spelled with these letters, and only white space and punctuation between them.
+_SPELLED = tuple(r"[\W_]*+".join(name) for name in sorted(SEALED_MEMBERS))
+_MAY_HOLD = re.compile(
+    "|".join((*_SPELLED, SEALED_STRING, r"[\\\x80-\xff]")).encode(),
+    re.IGNORECASE,
+)
+
+# A lower bound of the length of JSON with bank details: a character may stand for several letters.
+_SHORTEST_JSON = len('{"":1}')
 
 _WHITE_SPACE = b" \t\n\r"
 
@@ -118,7 +126,7 @@ def _private_strings(body: bytes) -> Iterator[tuple[int, int]]:
     for start, end in string_values(body):
         piece = body[start:end]
         # JSON in a string has its quotes escaped.
-        if b"\\" not in piece and SEALED_STRING.encode() not in piece:
+        if len(piece) < _SHORTEST_JSON or (b"\\" not in piece and SEALED_STRING.encode() not in piece):
             continue
         text = json.loads(piece.decode())
         if text.startswith(SEALED_STRING) or _holds_bank_details(text):
@@ -126,14 +134,18 @@ def _private_strings(body: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _holds_bank_details(text: str) -> bool:
-    """Whether a text is JSON with bank details in it, also in its strings recursively."""
+    """Whether a text contains JSON with bank details in it, also in its strings recursively."""
+    if len(text) < _SHORTEST_JSON or '"' not in text:
+        return False
     # Escapes of a lone surrogate may be in it: this is only looked at.
     body = text.encode(errors="surrogatepass")
+    if not _MAY_HOLD.search(body):
+        return False
     if any(_private_values(body)):
         return True
     for start, end in string_values(body):
         piece = body[start:end]
-        if b"\\" not in piece:
+        if len(piece) < _SHORTEST_JSON or b"\\" not in piece:
             continue
         try:
             inner = json.loads(piece.decode(errors="surrogatepass"))

@@ -1,5 +1,6 @@
 """The HTTP side of the ingest, without a server: a request in, a response out."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass, field
@@ -44,6 +45,9 @@ UNKNOWN_PATH_LOG_SECONDS = 60.0
 WEBHOOKS = "/webhooks"
 WEBHOOK_METHODS = "GET, HEAD, OPTIONS, POST"
 PLAIN_TEXT = "text/plain"
+
+# Bytes of a body beyond which a thread works on it, so that other requests do not wait for that.
+LARGE_BODY = 32 * 1024
 
 # So late it may be noticed that a body is.
 LOOK_SECONDS = 0.25
@@ -180,7 +184,11 @@ class Ingest:
     async def _take_in(self, provider: Provider, request: Request) -> Response:
         self._check_request(provider, request)
         body = self._decoded(await self._read(request), request)
-        intake = self._intake(provider, body, datetime.now(UTC))
+        received_at = datetime.now(UTC)
+        if len(body) > LARGE_BODY:
+            intake = await asyncio.to_thread(self._intake, provider, body, received_at)
+        else:
+            intake = self._intake(provider, body, received_at)
         match intake:
             case Accepted(event_id=event_id, reason=reason) as accepted:
                 if accepted.secret is not None:
