@@ -1,5 +1,6 @@
 """From the bytes of a body to a typed event, and the names by which events are routed."""
 
+from collections.abc import Callable
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, TypeVar, get_args
@@ -23,7 +24,7 @@ M = TypeVar("M", bound=BaseModel)
 # Far more than any id, amount or timestamp has, and few enough to convert a number at once:
 # int(Decimal("1e999999999")) does not end.
 MOST_DIGITS = 100
-_TOO_LARGE = 10**MOST_DIGITS
+_TOO_LARGE: int = 10**MOST_DIGITS
 
 _DISCRIMINATORS = {Provider.OVOKO: "event_type", Provider.BUYBACK: "type"}
 _UNIONS = {Provider.OVOKO: ovoko.Event, Provider.BUYBACK: buyback.Event}
@@ -79,12 +80,7 @@ def read_json(body: bytes) -> Any:
         ValueError: No JSON (RFC 8259), a lone surrogate, over 200 levels deep, or a number that takes over
             100 digits to write out.
     """
-    document = jiter.from_json(body, allow_inf_nan=False, float_mode="decimal")
-    _check_numbers(document)
-    return document
-
-
-def _check_numbers(document: Any) -> None:
+    document = _read(body)
     pending = [document]
     while pending:
         value = pending.pop()
@@ -92,14 +88,32 @@ def _check_numbers(document: Any) -> None:
             pending += value.values()
         elif isinstance(value, list):
             pending += value
-        elif isinstance(value, int):
-            if abs(value) >= _TOO_LARGE:
-                raise ValueError("an integer with too many digits")
-        elif isinstance(value, Decimal):
-            _, digits, exponent = value.as_tuple()
-            assert isinstance(exponent, int), "it is neither infinite nor NaN"
-            if len(digits) > MOST_DIGITS or abs(exponent) > MOST_DIGITS:
-                raise ValueError("a number with too many digits")
+        elif _is_too_long(value):
+            raise ValueError("a number with too many digits")
+    return document
+
+
+def _read(body: bytes) -> Any:
+    return jiter.from_json(body, allow_inf_nan=False, float_mode="decimal")
+
+
+def _is_too_long(value: object) -> bool:
+    if isinstance(value, int):
+        return abs(value) >= _TOO_LARGE
+    if isinstance(value, Decimal):
+        _, digits, exponent = value.as_tuple()
+        assert isinstance(exponent, int), "it is neither infinite nor NaN"
+        return len(digits) > MOST_DIGITS or abs(exponent) > MOST_DIGITS
+    return False
+
+
+def _with_long_numbers_as_text(value: Any) -> Any:
+    """A text is never converted to a number of so many digits, and as an id it is what it was logged as."""
+    if isinstance(value, dict):
+        return {name: _with_long_numbers_as_text(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_with_long_numbers_as_text(element) for element in value]
+    return str(value) if _is_too_long(value) else value
 
 
 def read_model(model: type[M], body: bytes) -> M:
@@ -128,8 +142,21 @@ def parse(provider: Provider, body: bytes) -> Payload:
     Raises:
         InvalidEvent: With every field that breaks a rule, and the rule.
     """
+    return _parse(provider, body, read_json)
+
+
+def parse_logged(provider: Provider, body: bytes) -> Payload:
+    """Read an event from the log: an earlier release applied it, perhaps with a number of too many digits.
+
+    Raises:
+        InvalidEvent: As parse.
+    """
+    return _parse(provider, body, lambda logged: _with_long_numbers_as_text(_read(logged)))
+
+
+def _parse(provider: Provider, body: bytes, read: Callable[[bytes], Any]) -> Payload:
     try:
-        document = read_json(body)
+        document = read(body)
     except ValueError:
         raise InvalidEvent("body: not JSON") from None
     try:

@@ -10,8 +10,9 @@ from uuid import UUID
 import structlog
 
 from consumers.family import Communication, Connection, Effects, Event, Finding
+from consumers.logged import read_logged
 from schemas.envelope import Envelope
-from schemas.events import Payload, Provider, parse
+from schemas.events import Payload
 from worker.database import Database
 from worker.failure import describe
 from worker.locks import LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass
@@ -342,20 +343,14 @@ class LoggedPast:
     tolerance: timedelta
 
     async def events(self, connection: Connection, entities: Collection[str]) -> Sequence[Event[Any]] | None:
-        """None if events were dropped from the log."""
+        """None if events were dropped from the log, or cannot be read any more."""
         [cut] = await connection.fetch(LOG_IS_CUT)
         if cut["is_cut"]:
             return None
         rows = await connection.fetch(EVENTS_OF, sorted(entities), self.family)
-        return [
-            Event(
-                row["event_id"],
-                row["received_at"],
-                parse(Provider(row["provider"]), row["body"]),
-                tolerance=self.tolerance,
-            )
-            for row in rows
-        ]
+        read = [read_logged(row, self.tolerance) for row in rows]
+        events = [event for event in read if event is not None]
+        return events if len(events) == len(read) else None
 
     async def findings(self, connection: Connection, entities: Collection[str]) -> set[Finding]:
         rows = await connection.fetch(FINDINGS_OF, sorted(entities), self.family)

@@ -207,7 +207,7 @@ def _after(part: Part | None, event: Event[PartEvent], told: Told, every: frozen
         external_id,
         external_id_at,
         part.revision,
-        part.has_implausible or not told.is_plausible,
+        part.has_implausible or any(not one.is_plausible for one in every),
         every,
     )
 

@@ -10,7 +10,7 @@ from consumers.inventory.actions import calls_for
 from consumers.inventory.changes import change_type, visible
 from consumers.inventory.decide import Change, Part, decide, needs_history, with_history
 from consumers.inventory.why import why
-from schemas.events import InvalidEvent, Provider, parse
+from consumers.logged import read_logged
 from schemas.ovoko import PartEvent, PartObserved, PartStatusChanged
 
 LOAD_PARTS = """
@@ -22,7 +22,7 @@ FOR UPDATE
 """
 
 LOAD_HISTORY = """
-SELECT coalesce(reuse_of, event_id) AS event_id, received_at, body
+SELECT coalesce(reuse_of, event_id) AS event_id, provider, entity_id, received_at, body
 FROM event_log
 WHERE entity_id = ANY($1::text[]) AND family = 'inventory'
 """
@@ -74,14 +74,10 @@ async def _load_logged(
 ) -> dict[str, list[Event[PartEvent]]]:
     logged: dict[str, list[Event[PartEvent]]] = {part_id: [] for part_id in part_ids}
     for row in await connection.fetch(LOAD_HISTORY, part_ids):
-        try:
-            payload = parse(Provider.OVOKO, row["body"])
-        except InvalidEvent:
-            # An older release took it. It counted then, and is missing in the history now.
-            continue
-        assert isinstance(payload, PartEvent), "the log of this family holds no other event"
-        event = Event(row["event_id"], row["received_at"], payload, tolerance=tolerance)
-        logged[payload.entity_id].append(event)
+        event = read_logged(row, tolerance)
+        if event is not None:
+            # Not by the payload: an earlier release logged ids in other spellings.
+            logged[row["entity_id"]].append(event)
     return logged
 
 

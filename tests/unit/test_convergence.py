@@ -273,3 +273,21 @@ def last_told(store: Store) -> set[Any]:
         assert change.before == last.get(key)
         last[key] = state
     return set(last.values())
+
+
+def test_a_row_of_an_older_release_becomes_what_is_computed_from_nothing() -> None:
+    """It knew no implausible timestamps."""
+    ahead = events.claimed(events.part("sold", 3_000_000), 1)
+    now = events.claimed(events.part("in_warehouse", 5), 2, received=5)
+
+    async def both(old: bool) -> Any:
+        store = Store(FAMILIES["inventory"])
+        await store.apply([ahead])
+        if old:
+            [part] = store.rows.values()
+            latest = part.latest._replace(occurred_at=ahead.payload.occurred_at)
+            store.rows["13"] = replace(part, latest=latest, has_implausible=False)
+        await store.apply([now])
+        return store.rows["13"], store.rows["13"].has_implausible
+
+    assert asyncio.run(both(old=True)) == asyncio.run(both(old=False))

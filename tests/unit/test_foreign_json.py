@@ -6,7 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from schemas.events import read_json
+from schemas.events import InvalidEvent, Provider, parse, parse_logged, read_json
+from schemas.ovoko import PartEvent
 
 # Each reader of foreign JSON, with a document in which `%b` stands for a number.
 READERS = """
@@ -17,18 +18,26 @@ from worker.seller.refusal import title
 from worker.seller.requests import PickupCapabilities, ShipmentCapabilities
 from worker.seller.token import Granted
 from worker.changes.subscriber import read_subscribers
-from schemas.events import Provider, parse
+from schemas.events import Provider, parse, parse_logged
 from schemas.ovoko_api import read_answer
 
 PART = b'{"event_type": "part.status.changed", "timestamp": %b, "event_data": {"part_id": %b, "status": %b}}'
 ORDER = b'{"type": "OrderCreatedEvent", "result": {"timestamp": %b, "id": "1", "order": {"id": %b}}}'
 DAYS = b'{"type": "OrderDropOffReminderEvent", "result": {"timestamp": 1, "daysAfterCreation": %b}}'
+PRICE = (
+    b'{"type": "CollectionItemInTransitEvent", "result": {"timestamp": true, "collectionId": "1", "order": '
+    b'{"id": "1", "items": [{"id": "1", "offers": [{"promotions": [{"percentage": %b}]}]}]}}}'
+)
 NUMBERS = (b"1e999999999", b'"1e999999999"', b"-1e-999999999", b"1e99999999999999999999", b"9" * 250_000)
 READERS = {
     "ovoko's answer": (read_answer, b'{"status_code": "R200", "pagination": {"total_count": %b}}'),
     "webhook of a part": (lambda body: parse(Provider.OVOKO, body), PART),
     "webhook of an order": (lambda body: parse(Provider.BUYBACK, body), ORDER),
     "webhook with days": (lambda body: parse(Provider.BUYBACK, body), DAYS),
+    "logged part": (lambda body: parse_logged(Provider.OVOKO, body), PART),
+    "logged order": (lambda body: parse_logged(Provider.BUYBACK, body), ORDER),
+    "logged days": (lambda body: parse_logged(Provider.BUYBACK, body), DAYS),
+    "logged price": (lambda body: parse_logged(Provider.BUYBACK, body), PRICE),
     "token": (lambda body: _read(Granted, body), b'{"access_token": "x", "expires_in": %b}'),
     "capabilities": (lambda body: _read(ShipmentCapabilities, body), b'{"pickUpAllowed": %b}'),
     "slots": (lambda body: _read(PickupCapabilities, body), b'{"slots": [{"initialSlot": %b}]}'),
@@ -78,3 +87,23 @@ def test_a_number_is_read_exactly() -> None:
         Decimal("12345678901234567890.123456789"),
         10**100 - 1,
     ]
+
+
+LOGGED = b"""{"event_type": "part.status.changed", "timestamp": "2026-03-01T12:00:00Z", "x": %b,
+    "event_data": {"part_id": %b, "status": "sold"}}"""
+
+
+@pytest.mark.parametrize("number", [b"1e200", b"-1E+999999999", b"0e-101", b"1" * 101, b"0." + b"1" * 101])
+def test_a_logged_event_is_read_whatever_number_stands_in_a_field_that_nobody_uses(number: bytes) -> None:
+    body = LOGGED % (number, b"13")
+    with pytest.raises(InvalidEvent):
+        parse(Provider.OVOKO, body)
+
+    assert parse_logged(Provider.OVOKO, body).entity_id == "13"
+
+
+def test_a_logged_event_keeps_an_id_of_many_digits_as_it_was_logged() -> None:
+    payload = parse_logged(Provider.OVOKO, LOGGED % (b"1e200", b"1e150"))
+
+    assert isinstance(payload, PartEvent)
+    assert payload.entity_id == "1E+150"

@@ -22,6 +22,8 @@ SEALER = MultiFernet([Fernet(Fernet.generate_key())])
 
 Path = tuple[str | int, ...]
 
+MOST_ITEMS = 1_000
+
 # What the rules need, of all documented events; of an order one of its two ids is enough.
 NEEDED = {
     "event_type",
@@ -132,6 +134,26 @@ def test_a_finding_names_some_of_many_odd_fields() -> None:
     assert len(payload.odd_fields) > MOST_NAMED
     assert message.count("result.") == MOST_NAMED
     assert message.endswith(f" and {len(payload.odd_fields) - MOST_NAMED} more")
+
+
+def test_an_order_of_many_items_with_odd_fields_is_applied() -> None:
+    items = tuple({**events.item(f"i{number}"), "status": [], "model": []} for number in range(MOST_ITEMS))
+    payload = events.snapshot("OrderCreatedEvent", items=items)
+    store = Store(FAMILIES["buybacks"])
+    asyncio.run(store.apply([events.claimed(payload, 1)]))
+
+    assert len(store.rows["o1"].items) == MOST_ITEMS
+    assert payload.odd_fields == ("result.order.items.model", "result.order.items.status")
+
+
+def test_what_is_not_odd_stays_where_much_beside_it_is_odd() -> None:
+    reasons: list[object] = [[], "Stained", {}, "Broken", 0, []]
+    items = ({"id": "i1", "rejectionReasons": reasons}, 0, {"model": "x"}, {"id": "i2", "offers": [0, []]})
+    payload = events.snapshot("OrderCreatedEvent", items=items)  # type: ignore[arg-type]
+    first, second = payload.model_dump()["result"]["order"]["items"]
+
+    assert (first["id"], first["rejection_reasons"]) == ("i1", ("Stained", "Broken", "0"))
+    assert (second["id"], second["offers"]) == ("i2", None)
 
 
 def test_a_body_that_is_odd_all_over_is_invalid() -> None:

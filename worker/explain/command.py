@@ -9,7 +9,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from consumers.family import Finding
-from schemas.events import InvalidEvent
 from worker.explain.explanation import Details, Explanation, Kind, NoSuchEntity, Step, explain_entity
 from worker.invocation import Json, begin, failing_on, open_database, print_json
 from worker.resolver import run_loop
@@ -50,7 +49,7 @@ def explain(
         async with open_database(settings, "explain", 1) as database:
             return await explain_entity(database, kind, entity_id, at, settings.tolerance)
 
-    with failing_on(NoSuchEntity, InvalidEvent):
+    with failing_on(NoSuchEntity):
         found = run_loop(ask())
     if json:
         print_json(_as_json(found))
@@ -69,6 +68,7 @@ def _as_json(found: Explanation) -> dict[str, Any]:
         "findings": [_finding_as_json(finding) for finding in found.findings],
         "agrees_with_tables": found.agrees,
         "log_begins_at": found.log_begins_at,
+        "unreadable_events": found.unreadable,
         "details": None if found.details is None else asdict(found.details),
     }
 
@@ -143,6 +143,8 @@ def _last_lines(found: Explanation) -> Iterator[str]:
         yield f"finding: {finding.kind}: {finding.words}"
     if found.log_begins_at is not None:
         yield f"what was applied before {found.log_begins_at:%Y-%m-%d} was dropped from the log"
+    if found.unreadable:
+        yield f"events of the log that cannot be read any more, and are missing above: {found.unreadable}"
     if found.agrees is False:
         yield "the tables say otherwise: see `stockhook rebuild`"
 

@@ -14,10 +14,10 @@ from typing import Any, Literal, assert_never
 
 from consumers.family import Connection, Event, Finding
 from consumers.inventory import details as of_part
+from consumers.logged import read_logged
 from consumers.registry import FAMILIES, AnyFamily
 from consumers.returns import details as of_return
 from schemas.clock import TOLERANCE
-from schemas.events import Provider, parse
 from schemas.ovoko import Observation
 from worker.database import Database
 from worker.reading import Reading
@@ -86,7 +86,8 @@ class Explanation:
     """Steps in the order of happening, and the states they led to.
 
     `agrees` says whether the tables hold the same states; None where it was asked for an earlier time, or
-    where events that were applied before `log_begins_at` were dropped from the log. `details` are what the
+    where events that were applied before `log_begins_at` were dropped from the log, or where one cannot be
+    read any more: `unreadable` are so many. `details` are what the
     marketplace told when it was asked.
     """
 
@@ -98,6 +99,7 @@ class Explanation:
     findings: tuple[Finding, ...]
     agrees: bool | None
     log_begins_at: datetime | None
+    unreadable: int
     details: Details | None
 
 
@@ -161,7 +163,8 @@ async def explain_entity(
     family = FAMILIES[FAMILY_OF_KIND[kind]]
     async with database.connection() as connection, connection.transaction(isolation="repeatable_read"):
         rows = await connection.fetch(EVENTS_OF_ENTITY, entity_id, family.name)
-        logged = [_logged(row, tolerance) for row in rows]
+        read = [_logged(row, tolerance) for row in rows]
+        logged = [one for one in read if one is not None]
         log_begins_at = await connection.fetchval(DROPPED)
         live = await family.load(Reading(connection), [one.event for one in logged]) if logged else {}
         details = await _details(Reading(connection), kind, entity_id)
@@ -171,7 +174,7 @@ async def explain_entity(
     applied = sorted(told, key=lambda one: (one.applied_at, family.happened(one.event)))
     steps = sorted((replay.step(one) for one in applied), key=lambda step: family.happened(step.logged.event))
     states = _plain_states(replay.states)
-    is_whole = at is None and log_begins_at is None
+    is_whole = at is None and log_begins_at is None and len(logged) == len(rows)
     return Explanation(
         kind=kind,
         entity_id=entity_id,
@@ -181,6 +184,7 @@ async def explain_entity(
         findings=tuple(sorted(replay.findings, key=attrgetter("kind", "words"))),
         agrees=states == _plain_states(live) if is_whole else None,
         log_begins_at=log_begins_at,
+        unreadable=len(rows) - len(logged),
         details=None if details is None or (at is not None and at < details.details_at) else details,
     )
 
@@ -217,10 +221,12 @@ def _told(
     return told
 
 
-def _logged(row: Any, tolerance: timedelta) -> Logged:
-    payload = parse(Provider(row["provider"]), row["body"])
+def _logged(row: Any, tolerance: timedelta) -> Logged | None:
+    event = read_logged(row, tolerance)
+    if event is None:
+        return None
     return Logged(
-        event=Event(row["event_id"], row["received_at"], payload, tolerance=tolerance),
+        event=event,
         is_reused=row["is_reused"],
         type=row["type"],
         applied_at=row["applied_at"],

@@ -12,8 +12,8 @@ from typing import Any
 import consumers
 import schemas
 from consumers.family import Event, project
+from consumers.logged import read_logged
 from consumers.registry import FAMILIES
-from schemas.events import InvalidEvent, Provider, parse
 from worker import event_log
 from worker.database import Connection
 from worker.rebuild.tables import TABLES
@@ -140,7 +140,7 @@ class Shadow:
         """Apply the family's visible events of these numbers; the entity that each is about.
 
         Raises:
-            RebuildFailed: The log holds an event that is not valid any more.
+            RebuildFailed: The log holds an event that cannot be read any more.
         """
         rows = await self.connection.fetch(self.named(READ_EVENTS), after, to, self.family)
         for start in range(0, len(rows), BATCH):
@@ -192,11 +192,13 @@ class Shadow:
 
 
 def _event(row: Any, tolerance: timedelta) -> Event[Any]:
-    try:
-        payload = parse(Provider(row["provider"]), row["body"])
-    except InvalidEvent as error:
-        raise RebuildFailed(f"event {row['event_id']} of the log is not valid any more: {error}") from error
-    return Event(row["event_id"], row["received_at"], payload, tolerance=tolerance)
+    event = read_logged(row, tolerance)
+    if event is None:
+        raise RebuildFailed(
+            f"event {row['event_id']} of the log (about {row['entity_id']}) cannot be read any more: "
+            "without it the rebuilt rows would not be complete"
+        )
+    return event
 
 
 async def open_shadow(connection: Connection, family: str, tolerance: timedelta, *, restart: bool) -> Shadow:

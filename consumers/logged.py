@@ -1,0 +1,20 @@
+"""How an event is read out of the event log: in one way, whoever asks."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from consumers.family import Event
+from schemas.events import InvalidEvent, Provider, parse_logged
+
+
+def read_logged(row: Mapping[str, Any], tolerance: timedelta) -> Event[Any] | None:
+    """The event of a row with `event_id`, `provider`, `received_at` and `body`.
+
+    None where an earlier release applied what cannot be read any more: it counts as dropped from the log.
+    """
+    try:
+        payload = parse_logged(Provider(row["provider"]), row["body"])
+    except InvalidEvent:
+        return None
+    return Event(row["event_id"], row["received_at"], payload, tolerance=tolerance)
