@@ -150,7 +150,7 @@ class _Run:
 
 
 def _says_yes(count: int, what: What) -> bool:
-    said = console(stderr=True).input(f"Take over {count:,} {what} as they are there? [y/N] ")
+    said = console(stderr=True).input(f"Take over {count:,} {what} as they are there? [y/N] ", markup=False)
     return said.strip().lower() in ("y", "yes")
 
 
