@@ -143,16 +143,16 @@ async def test_a_replay_is_applied_once_its_content_is(stack: Stack, is_logged: 
         if is_logged:
             await apply(stack, "inventory", [dead])
         # Another event under the same id fails, and its letter is not taken for the replayed one.
-        await store.keep(database, [read_letter("inventory", _dead(part("3", event_id)))])
         async with database.connection() as connection:
+            await store.keep(connection, [read_letter("inventory", _dead(part("3", event_id)))])
             rows = await connection.fetch(store.FOLLOW_REPLAY, [number], datetime.min.replace(tzinfo=UTC))
 
     assert [tuple(row) for row in rows] == ([(number, False)] if is_logged else [])
 
 
 async def _begin_replay(database: Database, dead: Decoded) -> int:
-    await store.keep(database, [read_letter("inventory", _dead(dead))])
     async with database.connection() as connection:
+        await store.keep(connection, [read_letter("inventory", _dead(dead))])
         [letter] = await store.select(connection, Selection())
         envelope = dead.candidate.envelope
         await connection.fetch(
