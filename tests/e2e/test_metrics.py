@@ -76,9 +76,9 @@ async def test_the_counts_are_those_of_what_was_sent(poisoned: Stack) -> None:  
     assert value(consumers, "stockhook_applied_total", family="orders") == 0
     results = {
         result: value(ingest, "stockhook_received_total", provider="ovoko", result=result)
-        for result in ("accepted", "quarantined", "401", "503")
+        for result in ("accepted", "quarantined", "unhandled", "401", "503")
     }
-    assert results == {"accepted": 27, "quarantined": 2, "401": 1, "503": 0}
+    assert results == {"accepted": 27, "quarantined": 1, "unhandled": 1, "401": 1, "503": 0}
     assert value(ingest, "stockhook_publish_seconds_count") == 29
     assert value(ingest, "stockhook_spool_open") == value(ingest, "stockhook_publisher_ready") == 1
 
@@ -163,5 +163,9 @@ async def test_no_process_tells_of_what_it_knows_nothing_of(stack: Stack) -> Non
     ingest = {name for name, _ in await scrape(stack, run.ops_port + 1)}
 
     shared = {name for name in consumers & ingest if name.startswith("stockhook_")}
-    assert shared == {"stockhook_build_info", "stockhook_publisher_ready"}
+    assert shared == {
+        "stockhook_build_info",
+        "stockhook_log_lines_dropped_total",
+        "stockhook_publisher_ready",
+    }
     assert not {name for name in consumers | ingest if name.endswith("_created")}

@@ -83,4 +83,4 @@ async def test_a_webhook_without_a_secret_to_send_it_with_is_a_sentence(stack: S
 
     assert (nobody.returncode, nowhere.returncode) == (78, 2)
     assert "STOCKHOOK_BUYBACK_TOKENS is not set" in nobody.stderr
-    assert "is no URL of an ingest" in nowhere.stderr
+    assert "the URL of the ingest must start with http:// or https://" in nowhere.stderr

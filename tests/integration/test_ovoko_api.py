@@ -103,8 +103,8 @@ async def test_returns_come_by_the_day_they_were_created() -> None:
         found = await there.api.order_returns(1, created_from=date(2026, 3, 2), created_to=date(2026, 3, 3))
         after = await there.api.order_returns(2)
 
-    assert [each.return_id for each in found] == ["2"]
-    assert after == []
+    assert [each.return_id for each in found.read] == ["2"]
+    assert after.read == []
 
 
 @pytest.mark.parametrize("kind", ["rate-limited", "error", "error-as-200", "unavailable", "hang-up", "cut"])
