@@ -31,7 +31,7 @@ RESULTS = (
     "500",
     "503",
 )
-HTTP_REFUSALS = ("400", "408", "431", "501", "505")
+HTTP_REFUSALS = ("400", "408", "431")
 
 BUILD_LABELS = {"version": version("stockhook"), "python": python_version()}
 BUILD = Info("stockhook_build", "Versions of Stockhook and of the Python that runs it")

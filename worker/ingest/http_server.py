@@ -373,7 +373,7 @@ class _Connection(asyncio.Protocol):
         gets the same request once more without the offer (Java's HTTP client offers h2c with each POST)."""
         method = self._parser.get_method()
         if method == b"CONNECT":
-            self._refusal = Refused(501, "Not implemented", "This server is not a proxy.", (_CLOSE,)).response
+            self._refusal = _malformed("This server is not a proxy.")
             return b""
         version = self._parser.get_http_version().encode("ascii")
         self._parser = httptools.HttpRequestParser(self)
@@ -384,7 +384,7 @@ class _Connection(asyncio.Protocol):
     def _why_refused(self, version: str, headers: dict[str, str]) -> Response | None:
         """Checks that the parser does not make."""
         if version not in ("1.0", "1.1"):
-            return Refused(505, "Version not supported", "Use HTTP/1.1.", (_CLOSE,)).response
+            return _malformed("Use HTTP/1.1.")
         size = len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._fields)
         if size > self._limits.header_bytes:
             return self._head_too_large()
@@ -400,7 +400,7 @@ class _Connection(asyncio.Protocol):
             return _malformed("HTTP/1.0 does not allow Transfer-Encoding.")
         if coding.lower() != "chunked":
             detail = "Send the body with Content-Length, or chunked and not encoded further."
-            return Refused(501, "Transfer coding not implemented", detail, (_CLOSE,)).response
+            return _malformed(detail)
         return None
 
     def _head_too_large(self) -> Response:
