@@ -270,13 +270,13 @@ async def correct(
     if logged is None:
         return Effects(0, frozenset(), frozenset(), ())
 
-    anew: dict[K, S] = {}
+    recomputed: dict[K, S] = {}
     findings: set[Finding] = set()
     communications: list[Communication] = []
     for event in sorted(logged, key=family.happened):
         key = family.key(event.payload)
-        decision = family.decide(anew.get(key), event)
-        anew[key] = decision.state
+        decision = family.decide(recomputed.get(key), event)
+        recomputed[key] = decision.state
         findings.difference_update(decision.withdrawn)
         findings.update(decision.findings, _odd_fields(event))
         communications += decision.communications
@@ -287,7 +287,7 @@ async def correct(
         if cause.payload.entity_id not in entities:
             continue
         before = states.get(key)
-        after = _in_place_of(before, anew[key])
+        after = _in_place_of(before, recomputed[key])
         if after != before:
             changed.append(after)
             if tells:

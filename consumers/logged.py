@@ -1,4 +1,4 @@
-"""How an event is read out of the event log: in one way, whoever asks."""
+"""Reads an event out of the event log: the one way for every caller."""
 
 from collections.abc import Mapping
 from datetime import timedelta

@@ -418,7 +418,7 @@ class Settings(BaseSettings):
         default=90,
         ge=0,
         le=36_500,
-        description="Days that events of types that no family takes stay in `unhandled_events`; 0: for ever",
+        description="Days that events of types that no family takes stay in `unhandled_events`; 0: no limit",
     )
     event_log_days: int = Field(
         default=0,
