@@ -70,8 +70,11 @@ async def serve_ops(
         with suppress(TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             async with asyncio.timeout(_REQUEST_TIMEOUT_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(await _response(head, checks, registry, look))
-                await writer.drain()
+                response = await _response(head, checks, registry, look)
+                # uvloop raises RuntimeError for a write to a client that is gone.
+                if not writer.is_closing():
+                    writer.write(response)
+                    await writer.drain()
         writer.close()
 
     with listening_on(host, port, host_setting="STOCKHOOK_OPS_HOST", port_setting="STOCKHOOK_OPS_PORT"):

@@ -149,9 +149,14 @@ class ChannelTap:
             content_type,
             mandatory=mandatory,
         )
-        self._write(frames)
-        self._published = tag
         confirm = asyncio.get_running_loop().create_future()
+        try:
+            self._write(frames)
+        except RuntimeError:
+            # uvloop raises it for a connection that is closed; the client library notices a little later.
+            confirm.set_exception(Lost())
+            return confirm
+        self._published = tag
         self._unconfirmed[tag] = confirm
         self._deadlines.watch(tag, deadline, lambda: self._settle(tag, TimeoutError()))
         return confirm

@@ -10,6 +10,7 @@ from typing import Any
 
 import pamqp.frame
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp.body import ContentBody
@@ -209,6 +210,31 @@ async def test_a_busy_stream_is_not_taken_for_a_dead_one() -> None:
     assert await read(reader, delivered(1, b"{}", {}), []) == pamqp.frame.marshal(
         pamqp.frame.heartbeat.Heartbeat(), 0
     )
+
+
+def test_a_publish_over_a_connection_that_just_closed_is_lost() -> None:
+    """The client library has not noticed yet: the event loop has, and raises."""
+
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+        transport, _ = await loop.create_connection(asyncio.Protocol, *server.sockets[0].getsockname())
+        tap = ChannelTap(CHANNEL, transport.write, 1000)
+        written = publish(tap)
+        transport.abort()
+        await asyncio.sleep(0.01)
+        with pytest.raises(RuntimeError):
+            transport.write(b"it raises")
+
+        with pytest.raises(Lost):
+            await publish(tap)
+
+        tap.close()
+        with pytest.raises(Lost):
+            await written
+        server.close()
+
+    uvloop.run(play())
 
 
 async def test_a_publish_that_waits_too_long_says_so_and_its_late_confirm_is_nothing() -> None:
