@@ -237,9 +237,9 @@ class Consumer:
         if not isinstance(item, Suspect):
             return item
         delivery = item.delivery
-        suspect_id = identity_of(delivery)
+        suspect_id, at = identity_of(delivery), datetime.now(UTC)
         tries = await self._patiently(
-            lambda: blameless(suspects.note_try(self.database, self.family.name, suspect_id))
+            lambda: blameless(suspects.note_try(self.database, self.family.name, suspect_id, at))
         )
         if tries > suspects.TRIES:
             return Undecodable(delivery, f"ended its consumer {suspects.TRIES} times when handled alone")

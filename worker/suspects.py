@@ -6,6 +6,7 @@ and again is the killer; no neighbour of it ever is. (A delivery limit of the br
 that were in hand, so it cannot tell them apart.)
 """
 
+from datetime import datetime
 from uuid import UUID
 
 from worker.database import Database
@@ -15,11 +16,11 @@ TRIES = 5
 
 # The column event_id holds an id made from the event id and the body: several events may share an event id.
 NOTE_TRY = """
-INSERT INTO suspects AS known (event_id, family, tries)
-VALUES ($1, $2, 1)
+INSERT INTO suspects AS known (event_id, family, tries, last_tried_at)
+VALUES ($1, $2, 1, $3)
 ON CONFLICT (event_id) DO UPDATE
-SET tries = known.tries + 1,
-    last_tried_at = now()
+SET tries = known.tries + CASE WHEN known.last_tried_at = $3 THEN 0 ELSE 1 END,
+    last_tried_at = $3
 RETURNING tries
 """
 
@@ -29,14 +30,16 @@ WHERE event_id = $1
 """
 
 
-async def note_try(database: Database, family: str, suspect_id: UUID) -> int:
+async def note_try(database: Database, family: str, suspect_id: UUID, at: datetime) -> int:
     """Commit that an event is about to be handled alone; how often that was so far, with this time.
+
+    `at` identifies the try: one that is noted again, because the answer to its commit was lost, counts once.
 
     Raises:
         DatabaseUnavailable
     """
     async with database.transaction() as connection:
-        return int(await connection.fetchval(NOTE_TRY, suspect_id, family))
+        return int(await connection.fetchval(NOTE_TRY, suspect_id, family, at))
 
 
 async def clear(database: Database, suspect_id: UUID) -> None:

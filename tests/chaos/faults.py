@@ -26,7 +26,6 @@ NETWORKS = (Target.INGEST_TO_BROKER, Target.CONSUMERS_TO_BROKER, Target.CONSUMER
 
 class Kind(StrEnum):
     KILLED = "kill -9"
-    WORKER_KILLED = "kill -9 of the worker alone"
     PAUSED = "SIGSTOP"
     SLOW = "slow"
     THROTTLED = "throttled"
@@ -51,7 +50,7 @@ class Kind(StrEnum):
 
 # These are over as soon as they have happened: what follows is the product's own recovery. (A service
 # that was killed is started again by us.)
-MOMENTARY = frozenset({Kind.KILLED, Kind.WORKER_KILLED, Kind.RESET, Kind.HALF_OPEN})
+MOMENTARY = frozenset({Kind.KILLED, Kind.RESET, Kind.HALF_OPEN})
 
 NETWORK_KINDS = (
     Kind.SLOW,
@@ -132,7 +131,6 @@ def deck(*, long: bool, disks: bool) -> list[tuple[Fault, ...]]:
         (Fault(Kind.CUT_BEFORE_CONFIRM, Target.CONSUMERS_TO_BROKER), _FAILING),
     ]
     others = [
-        (Fault(Kind.WORKER_KILLED, Target.INGEST),),
         (Fault(Kind.MEMORY_ALARM, Target.BROKER),),
         (Fault(Kind.DISK_ALARM, Target.BROKER),),
         (_FAILING,),

@@ -141,8 +141,6 @@ class Killer:
         match kind:
             case Kind.KILLED:
                 process.kill()
-            case Kind.WORKER_KILLED:
-                process.kill_worker()
             case Kind.PAUSED:
                 process.pause()
             case _:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from deploy.local.process import Command, Spawner, descendants
+from deploy.local.process import Command, Spawner
 
 # systemd's RestartSec, for a service that is to be back soon.
 RESTART_SECONDS = 0.5
@@ -39,12 +39,6 @@ class Supervised:
 
     def kill(self) -> None:
         self._signal_all(signal.SIGKILL)
-
-    def kill_worker(self) -> None:
-        """Kill -9 of its children alone."""
-        assert self._child is not None
-        for process in descendants(self._child.pid):
-            process.signal(signal.SIGKILL)
 
     def pause(self) -> None:
         self._signal_all(signal.SIGSTOP)

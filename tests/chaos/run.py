@@ -35,7 +35,7 @@ from tests.chaos.proxy import FaultProxy
 from tests.chaos.pulse import Instant, Pulse
 from tests.chaos.report import Report, Struck
 from tests.chaos.small_disk import NoSmallDisk, SmallDisk, small_disk
-from tests.chaos.verdict import audit, judge, run_command
+from tests.chaos.verdict import audit, judge, misbehaviour, run_command
 from tests.chaos.wire import Watch
 from tests.e2e.endpoint import endpoint
 from worker.broker import Broker
@@ -317,6 +317,7 @@ async def _play(world: World, options: Options, report: Report, say: Say) -> Non
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await _stop(world, report)
+        report.problems += misbehaviour(report.answers, report.ends)
         await subscribed.aclose()
 
 

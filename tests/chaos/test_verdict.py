@@ -11,7 +11,7 @@ from schemas.events import Provider
 from tests.chaos import feed
 from tests.chaos.load import Record, webhooks
 from tests.chaos.model import KEYS
-from tests.chaos.verdict import Verdict, judge
+from tests.chaos.verdict import Verdict, judge, misbehaviour
 from tests.stack import Stack, until
 from worker.channel import Message
 from worker.send.client import Client
@@ -20,6 +20,14 @@ from worker.send.webhook import Credentials
 from worker.topology import RETURN, dead_queue
 
 EVENTS = 800
+
+
+def test_answers_of_500_and_processes_that_end_by_themselves_are_problems() -> None:
+    assert misbehaviour({"200": 9, "503": 2, "no answer": 1}, {"ingest": {-9: 3}, "consumer 1": {}}) == []
+    assert misbehaviour({"200": 9, "500": 5}, {"ingest": {-9: 3}, "consumer 1": {1: 1, -9: 2}}) == [
+        "5 answers of 500",
+        "consumer 1 ended 1 times with exit code 1",
+    ]
 
 
 @dataclass(slots=True)

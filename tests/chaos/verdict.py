@@ -1,6 +1,7 @@
 """Once all is quiet: was anything lost, applied twice, set aside wrongly, or projected falsely?"""
 
 import json
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -23,6 +24,22 @@ from worker.topology import QUARANTINE, dead_queue
 
 LISTED = 5
 AUDIT_SECONDS = 60
+
+
+def misbehaviour(answers: Mapping[str, int], ends: Mapping[str, Mapping[int, int]]) -> list[str]:
+    """Answers that blame us, and processes that ended although nobody killed them.
+
+    `answers` are counted by status, `ends` by process and exit code.
+    """
+    return [
+        *([f"{answers['500']} answers of 500"] if answers.get("500") else []),
+        *(
+            f"{process} ended {times} times with exit code {code}"
+            for process, codes in ends.items()
+            for code, times in codes.items()
+            if code != -signal.SIGKILL
+        ),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

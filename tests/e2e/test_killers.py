@@ -2,9 +2,13 @@
 
 import json
 import signal
+from urllib.parse import urlsplit
 
 import pytest
 
+from tests.chaos.postgres_messages import PostgresWatch
+from tests.chaos.proxy import FaultProxy
+from tests.chaos.wire import Point
 from tests.stack import Stack, Worker, until
 from worker import suspects
 from worker.breaker import THRESHOLD
@@ -95,6 +99,36 @@ async def test_of_a_full_window_only_the_event_that_kills_its_consumer_dies(cure
     assert await stack.depths() == {}
     assert await stack.count("suspects") == 0
     await stack.execute(CURE)
+
+
+async def test_an_event_whose_consumer_gets_no_answers_to_its_commits_is_not_taken_for_a_killer(
+    stack: Stack,
+) -> None:
+    url = urlsplit(stack.environment["STOCKHOOK_DATABASE_URL"])
+    await stack.started("ingest")
+    await stack.post_ovoko(event(1))
+    async with stack.broker.connection() as link:
+        # What was delivered before comes as a suspect.
+        assert await (await link.channel()).answers("stockhook.returns", 5)
+
+    commits = set()
+
+    async def noted_often() -> bool:
+        commits.update(row["xmin"] for row in await stack.fetch("SELECT xmin::text FROM suspects"))
+        return len(commits) > suspects.TRIES + 1
+
+    with FaultProxy(url.hostname or "", url.port or 0, watch=PostgresWatch, seed=1) as proxy:
+        proxy.cut_randomly(Point.COMMITTED, 1.0)
+        stack.start("consume", "returns", STOCKHOOK_DATABASE_URL=proxy.via(url.geturl()))
+        await until(noted_often, "the try was noted more often than it may be", 30)
+        proxy.heal()
+
+        async def applied() -> bool:
+            return await stack.count("event_log") == 1
+
+        await until(applied, "the event is applied")
+    assert await stack.depths() == {}
+    assert await stack.count("suspects") == 0
 
 
 async def test_when_everything_fails_the_queue_does_not_march_into_the_ladder(cured: Stack) -> None:

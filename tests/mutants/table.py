@@ -139,6 +139,21 @@ TABLE = (
         "tests/e2e/test_killers.py::test_of_a_full_window_only_the_event_that_kills_its_consumer_dies",
     ),
     Mutant(
+        "a try whose commit got no answer counts again",
+        "worker/suspects.py",
+        "CASE WHEN known.last_tried_at = $3 THEN 0 ELSE 1 END",
+        "1",
+        "tests/e2e/test_killers.py::"
+        "test_an_event_whose_consumer_gets_no_answers_to_its_commits_is_not_taken_for_a_killer",
+    ),
+    Mutant(
+        "a write to a connection that just closed raises",
+        "worker/wire.py",
+        "        except RuntimeError:\n",
+        "        except ZeroDivisionError:\n",
+        "tests/unit/test_wire.py::test_a_publish_over_a_connection_that_just_closed_is_lost",
+    ),
+    Mutant(
         "the breaker never opens",
         "worker/breaker.py",
         "return self.failures >= THRESHOLD",
