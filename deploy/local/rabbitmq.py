@@ -22,7 +22,6 @@ PORT_NAMES = ("amqp", "distribution", "epmd", "management")
 START_SECONDS = 90
 STOP_SECONDS = 20
 CONTROL_SECONDS = 60
-LOOPBACK_DISTRIBUTION = "-kernel inet_dist_use_interface {127,0,0,1}"
 
 CONFIGURATION = """\
 listeners.tcp.1 = {address}:{port}
@@ -48,6 +47,10 @@ class RabbitSettings:
     further_lines: str = ""
     """Of rabbitmq.conf; of a key that is there twice the last one counts."""
     further_definitions: Mapping[str, object] = field(default_factory=dict)
+    node_name: str = NODE_NAME
+    """Its host part is the address of Erlang's distribution; AMQP and management stay on 127.0.0.1."""
+    cookie_folder: Path | None = None
+    """Holds the Erlang cookie. Nodes of one cluster share it; None stands for the node's own folder."""
 
     @property
     def url(self) -> str:
@@ -57,34 +60,50 @@ class RabbitSettings:
     def management_url(self) -> str:
         return f"http://{USER}:{self.password}@{LOOPBACK}:{self.ports['management']}"
 
+    @property
+    def address(self) -> str:
+        return self.node_name.rpartition("@")[2]
+
+
+def epmd_daemon(settings: RabbitSettings, *addresses: str, spawner: Spawner) -> Daemon:
+    """Started by us, not by a node, so that it ends with us: an epmd that a node starts outlives it.
+
+    It always listens on the loopback address; `addresses` are further ones.
+    """
+    folder = settings.folder
+    command = (
+        str(settings.programs.erlang / "epmd"),
+        "-address",
+        ",".join(addresses or [LOOPBACK]),
+        "-port",
+        str(settings.ports["epmd"]),
+    )
+    return Daemon(
+        "epmd",
+        Command(command, node_environment(settings)),
+        record=folder / "epmd.pid",
+        log=folder / "epmd.log",
+        spawner=spawner,
+    )
+
 
 class RabbitNode:
-    """The node and its epmd. What it holds is found again after kill and start."""
+    """The node and its epmd. What it holds is found again after kill and start.
 
-    def __init__(self, settings: RabbitSettings, *, spawner: Spawner, durable: bool) -> None:
+    An epmd that is passed is shared with other nodes: its owner stops it.
+    """
+
+    def __init__(
+        self, settings: RabbitSettings, *, spawner: Spawner, durable: bool, epmd: Daemon | None = None
+    ) -> None:
         self._settings = settings
         self._durable = durable
-        folder = settings.folder
-        environment = node_environment(settings)
-        epmd = (
-            str(settings.programs.erlang / "epmd"),
-            "-address",
-            LOOPBACK,
-            "-port",
-            str(settings.ports["epmd"]),
-        )
-        # Started here, not by the node, so that it ends with us: an epmd that a node starts outlives it.
-        self._epmd = Daemon(
-            "epmd",
-            Command(epmd, environment),
-            record=folder / "epmd.pid",
-            log=folder / "epmd.log",
-            spawner=spawner,
-        )
+        self._epmd = epmd_daemon(settings, spawner=spawner) if epmd is None else epmd
+        self._owns_epmd = epmd is None
         self._node = Daemon(
             "RabbitMQ",
-            Command((str(settings.programs.rabbitmq / "rabbitmq-server"),), environment),
-            record=folder / "node.pid",
+            Command((str(settings.programs.rabbitmq / "rabbitmq-server"),), node_environment(settings)),
+            record=settings.folder / "node.pid",
             log=settings.log,
             spawner=spawner,
         )
@@ -123,7 +142,8 @@ class RabbitNode:
         if self._durable:
             self._node.stop(STOP_SECONDS)
         self._node.kill()
-        self._epmd.kill()
+        if self._owns_epmd:
+            self._epmd.kill()
 
     def kill(self) -> None:
         """Kill -9."""
@@ -136,10 +156,10 @@ class RabbitNode:
     def resume(self) -> None:
         self._node.signal_tree(signal.SIGCONT)
 
-    def ctl(self, *arguments: str) -> str:
-        """What rabbitmqctl printed; raises ControlFailed."""
+    def ctl(self, *arguments: str, tool: str = "rabbitmqctl") -> str:
+        """What rabbitmqctl, or another tool of RabbitMQ, printed; raises ControlFailed."""
         done = subprocess.run(
-            [str(self._settings.programs.rabbitmq / "rabbitmqctl"), "--quiet", *arguments],
+            [str(self._settings.programs.rabbitmq / tool), "--quiet", *arguments],
             env=node_environment(self._settings),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -148,19 +168,18 @@ class RabbitNode:
             check=False,
         )
         if done.returncode != 0:
-            raise ControlFailed(
-                f"rabbitmqctl {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}"
-            )
+            raise ControlFailed(f"{tool} {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
 
 
 def node_environment(settings: RabbitSettings) -> dict[str, str]:
     folder, programs = settings.folder, settings.programs
+    distribution = distribution_options(settings.address)
     return with_libraries(programs.libraries) | {
-        "HOME": str(folder),  # the Erlang cookie goes there
+        "HOME": str(settings.cookie_folder or folder),  # the Erlang cookie goes there
         "PATH": f"{programs.erlang}:{programs.rabbitmq}:{os.defpath}",
         "LANG": "C.UTF-8",
-        "RABBITMQ_NODENAME": NODE_NAME,
+        "RABBITMQ_NODENAME": settings.node_name,
         "RABBITMQ_USE_LONGNAME": "true",
         "RABBITMQ_NODE_PORT": str(settings.ports["amqp"]),
         "RABBITMQ_NODE_IP_ADDRESS": LOOPBACK,
@@ -174,11 +193,17 @@ def node_environment(settings: RabbitSettings) -> dict[str, str]:
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
         "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
         "RABBITMQ_CONF_ENV_FILE": "/dev/null",
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"+S 2:2 +sbwt none {LOOPBACK_DISTRIBUTION}",
-        "RABBITMQ_CTL_ERL_ARGS": LOOPBACK_DISTRIBUTION,
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"+S 2:2 +sbwt none {distribution}",
+        "RABBITMQ_CTL_ERL_ARGS": distribution,
         # Makes the start script become the Erlang machine instead of waiting beside it.
         "RUNNING_UNDER_SYSTEMD": "true",
     }
+
+
+def distribution_options(address: str) -> str:
+    """Listen on this address, and connect from it: a packet filter then knows whose packet it is."""
+    numbers = "{" + address.replace(".", ",") + "}"
+    return f"-kernel inet_dist_use_interface {numbers} -kernel inet_dist_connect_options [{{ip,{numbers}}}]"
 
 
 def write_configuration(settings: RabbitSettings) -> None:

@@ -87,6 +87,7 @@ def test_its_settings_and_limits_are_in_force(booted: RabbitNode) -> None:
         '{disk_free_limit,"5GB"}',
         "{vm_memory_high_watermark,0.6}",
         "{channel_max,64}",
+        "{cluster_partition_handling,pause_minority}",
     ):
         assert words in found
     assert json.loads(limits["value"]) == {"max-connections": 500, "max-queues": 100}
