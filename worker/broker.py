@@ -3,9 +3,11 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from copy import copy
 from dataclasses import dataclass, field
+from random import Random
 from time import monotonic
 
 import aio_pika
@@ -13,8 +15,17 @@ import structlog
 from aiormq import Channel as UnderlyingChannel
 from yarl import URL
 
-from worker.channel import BrokerUnavailable, Channel, QueueDepth, TopologyMismatch, missing, translating
+from worker.channel import (
+    BrokerRefused,
+    BrokerUnavailable,
+    Channel,
+    QueueDepth,
+    TopologyMismatch,
+    missing,
+    translating,
+)
 from worker.failure import describe
+from worker.hosts import Host, all_reasons, hosts_of_url, shuffled
 from worker.patience import Stopped, patiently, pause
 from worker.topology import Exchange, Queue
 from worker.wire import TappedConnection
@@ -23,6 +34,9 @@ log = structlog.get_logger(__name__)
 
 HEARTBEAT_SECONDS = 5
 CONNECT_TIMEOUT_SECONDS = 5
+
+# The same while there is another host to try.
+HOST_TIMEOUT_SECONDS = 2
 
 # A queue without a leader answers nothing.
 DEPTH_TIMEOUT_SECONDS = 5
@@ -35,41 +49,94 @@ LONGEST_PAUSE_SECONDS = 2.0
 
 @dataclass(slots=True)
 class Broker:
-    """Where the broker is, and as whom we connect."""
+    """Where the broker is, and as whom we connect. A URL with several hosts leads to a cluster."""
 
     url: str
     role: str
-    _host: str = field(default_factory=socket.gethostname)
+    hosts: tuple[Host, ...] = field(init=False)
+    _machine: str = field(default_factory=socket.gethostname)
+    _rng: Random = field(default_factory=Random)
+
+    def __post_init__(self) -> None:
+        self.hosts = hosts_of_url(self.url)
+
+    def for_role(self, role: str) -> "Broker":
+        """The same broker for another role of this process, with all that is known of its hosts."""
+        other = copy(self)
+        other.role = role
+        return other
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator["Link"]:
+    async def connection(self, *, publishes: bool = False) -> AsyncIterator["Link"]:
         """A plain connection: when it breaks it stays broken.
+
+        The publishers and the consumers of a process get different hosts, where there are several. A host
+        that fails, as a connection is opened or later, is tried last for a while.
 
         Raises:
             BrokerUnavailable
-            BrokerRefused
+            BrokerRefused: By a host, and no other accepts us.
         """
-        name = f"stockhook/{self.role}@{self._host}:{os.getpid()}"
-        url = URL(self.url).update_query(heartbeat=HEARTBEAT_SECONDS)
+        failures: dict[str, BrokerUnavailable] = {}
+        hosts = shuffled(self.hosts, monotonic(), self._rng, publishes=publishes)
+        for host in hosts:
+            seconds = CONNECT_TIMEOUT_SECONDS if host is hosts[-1] else HOST_TIMEOUT_SECONDS
+            with host.in_use(publishes=publishes):
+                try:
+                    connection = await self._connect(host, seconds)
+                except BrokerUnavailable as error:
+                    failures[host.name] = error
+                    host.note_failure()
+                    if host is not hosts[-1]:
+                        log.warning("broker.host_failed", host=host.name, reason=str(error))
+                    continue
+                link = Link(connection, host.name)
+                try:
+                    yield link
+                finally:
+                    if link.is_lost:
+                        host.note_failure()
+                    await connection.close()
+                return
+        raise _failed(failures)
+
+    async def _connect(self, host: Host, seconds: float) -> TappedConnection:
+        name = f"stockhook/{self.role}@{self._machine}:{os.getpid()}"
         with translating():
             connection = await aio_pika.connect(
-                url,
+                URL(host.url).update_query(heartbeat=HEARTBEAT_SECONDS),
                 client_properties={"connection_name": name},
-                timeout=CONNECT_TIMEOUT_SECONDS,
+                timeout=seconds,
                 connection_class=TappedConnection,
             )
         assert isinstance(connection, TappedConnection), "as asked for"
-        try:
-            yield Link(connection)
-        finally:
-            await connection.close()
+        return connection
+
+
+def _failed(failures: Mapping[str, BrokerUnavailable]) -> BrokerUnavailable:
+    """One error for what all hosts said. A refusal is one: no other host accepted us either."""
+    refusals = [error for error in failures.values() if isinstance(error, BrokerRefused)]
+    reasons = all_reasons(
+        {
+            name: error.said if isinstance(error, BrokerRefused) else str(error)
+            for name, error in failures.items()
+        }
+    )
+    return BrokerRefused(reasons, refusals[0].remedy) if refusals else BrokerUnavailable(reasons)
 
 
 class Link:
-    """An open connection, from which channels are made."""
+    """An open connection to `host`, from which channels are made."""
 
-    def __init__(self, connection: TappedConnection) -> None:
+    def __init__(self, connection: TappedConnection, host: str) -> None:
+        self.host = host
         self._connection = connection
+        self._channels: list[Channel] = []
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the broker ended the connection, or left something without an answer."""
+        return self._connection.tapped.is_lost or any(channel.is_silent for channel in self._channels)
 
     async def channel(self) -> Channel:
         """Raises: BrokerUnavailable."""
@@ -79,7 +146,8 @@ class Link:
             underlay = await channel.get_underlay_channel()
         assert isinstance(underlay, UnderlyingChannel), "aio-pika is built on aiormq"
         frame_max = underlay.connection.connection_tune.frame_max
-        return Channel(underlay, self._connection.tapped.tap(underlay, frame_max))
+        self._channels.append(Channel(underlay, self._connection.tapped.tap(underlay, frame_max)))
+        return self._channels[-1]
 
     @property
     def version(self) -> str:

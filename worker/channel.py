@@ -1,7 +1,9 @@
 """One AMQP channel: declare, publish with confirms, consume; and what may go wrong with a broker."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from uuid import uuid4
@@ -111,9 +113,13 @@ def inert(said: str) -> str:
 
 
 def _unreachable(error: Exception) -> str | None:
-    """Why there is no connection, in the system's terms: `Connect call failed ('127.0.0.1', 5672)`."""
+    """Why there is no connection, in the system's terms: `Connection refused`."""
     cause = error.__cause__ if isinstance(error, AMQPConnectionError) else error
-    return inert(cause.strerror or type(cause).__name__) if isinstance(cause, OSError) else None
+    if not isinstance(cause, OSError):
+        return None
+    if cause.errno and not isinstance(cause, socket.gaierror):
+        return os.strerror(cause.errno)
+    return inert(cause.strerror or type(cause).__name__)
 
 
 @contextmanager
@@ -146,11 +152,12 @@ class QueueDepth:
 
 
 class Channel:
-    """One AMQP channel with publisher confirms."""
+    """One AMQP channel with publisher confirms. `is_silent` once the broker did not answer in time."""
 
     def __init__(self, channel: UnderlyingChannel, tap: ChannelTap) -> None:
         self._channel = channel
         self._tap = tap
+        self.is_silent = False
 
     async def publish(self, message: Message, deadline: float) -> None:
         """Publish persistently and wait for the confirm, `deadline` seconds at most.
@@ -159,9 +166,7 @@ class Channel:
             Unroutable
             BrokerUnavailable: Unknown outcome: publish again, under the same event id.
         """
-        confirm = self._publish(message, deadline, mandatory=True)
-        with translating():
-            await confirm
+        await self._confirmed(self._publish(message, deadline, mandatory=True))
 
     async def tell(self, messages: Sequence[Message], deadline: float) -> None:
         """Publish several to whoever is bound, which may be nobody, and wait for all confirms.
@@ -170,8 +175,15 @@ class Channel:
             BrokerUnavailable: Some may have arrived.
         """
         confirms = [self._publish(message, deadline, mandatory=False) for message in messages]
+        await self._confirmed(asyncio.gather(*confirms))
+
+    async def _confirmed(self, confirm: Awaitable[object]) -> None:
         with translating():
-            await asyncio.gather(*confirms)
+            try:
+                await confirm
+            except TimeoutError:
+                self.is_silent = True
+                raise
 
     def _publish(self, message: Message, deadline: float, *, mandatory: bool) -> asyncio.Future[None]:
         """The broker's confirm. Raises: BrokerUnavailable; ValueError, if no frame can hold the message."""
@@ -259,6 +271,7 @@ class Channel:
             async with asyncio.timeout(within):
                 found = await self.depth(queue)
         except (BrokerUnavailable, TimeoutError):
+            self.is_silent = True
             return False
         return found is not None and (found.consumers > 0 or not self._channel.consumers)
 

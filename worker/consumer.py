@@ -76,6 +76,7 @@ class Consumer:
     _window: Window = field(init=False)
     _in_hand: list[Arrived] = field(default_factory=list)
     _trouble: str | None = "connecting"
+    _host: str = ""
 
     def __post_init__(self) -> None:
         self._window = Window(self._arrived)
@@ -122,6 +123,7 @@ class Consumer:
 
         async with self.broker.connection() as link:
             channel = await link.channel()
+            self._host = link.host
             await channel.provide(self._topology, declares=self.settings.declare_topology)
             channel.on_cancelled(window.close)
             is_narrow = await self._subscribe(channel, window)
@@ -150,7 +152,13 @@ class Consumer:
         prefetch = 1 if self._is_careful else self.settings.prefetch
         await channel.consume(self._queue, self.family.name, prefetch, window.put)
         self._trouble = None
-        log.info("consumer.started", family=self.family.name, queue=self._queue, prefetch=prefetch)
+        log.info(
+            "consumer.started",
+            family=self.family.name,
+            queue=self._queue,
+            prefetch=prefetch,
+            host=self._host,
+        )
         return self._is_careful
 
     async def _work(self, channel: Channel, window: Window, is_narrow: bool) -> None:

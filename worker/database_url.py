@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode
+
+from worker.urls import split
 
 CONNECT_SECONDS = 5.0
 
@@ -121,7 +123,7 @@ class DatabaseUrl:
     @classmethod
     def read(cls, url: str) -> Self:
         """Raises: UnsupportedParameter."""
-        parts = urlsplit(url)
+        parts = split(url)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         ignored: dict[str, str] = {}
         for name, value in query.items():

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode
 
 from pydantic import SecretStr
 
-from worker.urls import hosts_of
+from worker.urls import hosts_of, split
 
 SHORTEST_SECRET = 12
 FEWEST_CHARACTERS = 5
@@ -61,7 +61,7 @@ def weak_secrets(secrets: Sequence[SecretStr]) -> Iterator[str]:
 
 def other_machines(url: str) -> list[str]:
     """The hosts of a URL that are not this machine. A database URL may name several, or a socket's folder."""
-    query = parse_qsl(urlsplit(url).query)
+    query = parse_qsl(split(url).query)
     listed = [host for name, value in query if name == "host" for host in value.split(",")]
     return [host for host in [*hosts_of(url), *listed] if not _is_here(host)]
 
@@ -78,7 +78,7 @@ def _is_here(host: str) -> bool:
 
 def refuse_exposed_broker(url: str, *, allow_plaintext: bool) -> None:
     """Raises: ValueError, for a URL that leads to another machine in clear, or as anybody."""
-    parts = urlsplit(url)
+    parts = split(url)
     hosts = other_machines(url)
     if not hosts:
         return
@@ -92,7 +92,7 @@ def refuse_exposed_broker(url: str, *, allow_plaintext: bool) -> None:
 
 def refuse_exposed_database(url: str, *, allow_plaintext: bool, environment: Mapping[str, str]) -> None:
     """Raises: ValueError, as above. Without a password in the URL, libpq's other ways may have one."""
-    parts = urlsplit(url)
+    parts = split(url)
     hosts = other_machines(url)
     if not hosts:
         return
@@ -108,7 +108,7 @@ def refuse_exposed_database(url: str, *, allow_plaintext: bool, environment: Map
 
 def refuse_exposed_page(url: str, *, allow_plaintext: bool) -> None:
     """Raises: ValueError, for a management API on another machine in clear, or as anybody."""
-    parts = urlsplit(url)
+    parts = split(url)
     hosts = other_machines(url)
     if not hosts:
         return
@@ -134,7 +134,7 @@ def _refuse_weak_password(parts: SplitResult) -> None:
 
 def with_query(url: str, added: Mapping[str, str]) -> str:
     """The URL with these parameters, where it does not have them already."""
-    names = {name for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)}
+    names = {name for name, _ in parse_qsl(split(url).query, keep_blank_values=True)}
     missing = {name: value for name, value in added.items() if name not in names}
     if not missing:
         return url

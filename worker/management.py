@@ -1,19 +1,26 @@
 """RabbitMQ's management API, where it is reachable: what AMQP itself cannot be asked."""
 
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from urllib.parse import quote, unquote, urlsplit
+from time import monotonic
+from typing import TypeVar
+from urllib.parse import quote, unquote
 
 import httpx
 
 from schemas.events import read_json
+from worker.hosts import Host, all_reasons, hosts_of_url, in_turn
 from worker.outbound import http_date, tls_context
 from worker.policies import hazards
 from worker.topology import Binding, Topology
+from worker.urls import split
+
+T = TypeVar("T")
 
 PREFIX = "stockhook."
+
+TIMEOUT = httpx.Timeout(10, connect=3)
 
 
 class ManagementUnavailable(Exception):
@@ -22,7 +29,7 @@ class ManagementUnavailable(Exception):
 
 def vhost_of(amqp_url: str) -> str:
     """A URL that names none means `/`."""
-    return unquote(urlsplit(amqp_url).path[1:]) or "/"
+    return unquote(split(amqp_url).path[1:]) or "/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +41,16 @@ class Snapshot:
     ahead_seconds: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Management:
-    """`url` carries user and password; `amqp_url` names the vhost."""
+    """`url` has user, password and one or several hosts; `amqp_url` names the vhost."""
 
     url: str
     amqp_url: str
+    hosts: tuple[Host, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.hosts = hosts_of_url(self.url)
 
     async def snapshot(self) -> Snapshot:
         """Queues and nodes.
@@ -47,11 +58,14 @@ class Management:
         Raises:
             ManagementUnavailable
         """
-        async with self._client() as client:
+
+        async def get(client: httpx.AsyncClient) -> Snapshot:
             queues = await _get(client, f"/api/queues/{self._vhost}")
             response = await client.get("/api/nodes")
             response.raise_for_status()
             return Snapshot(queues, _list(response), _ahead(response.headers.get("date")))
+
+        return await self._from_a_host(get)
 
     async def differences(self, expected: Topology) -> list[str]:
         """Bindings that are missing, what of our name is too many, and policies that would lose events.
@@ -59,10 +73,12 @@ class Management:
         Raises:
             ManagementUnavailable
         """
-        async with self._client() as client:
-            bindings = await _get(client, f"/api/bindings/{self._vhost}")
-            queues = await _get(client, f"/api/queues/{self._vhost}")
-            exchanges = await _get(client, f"/api/exchanges/{self._vhost}")
+
+        async def get(client: httpx.AsyncClient) -> list[list[dict[str, object]]]:
+            kinds = ("bindings", "queues", "exchanges")
+            return [await _get(client, f"/api/{kind}/{self._vhost}") for kind in kinds]
+
+        bindings, queues, exchanges = await self._from_a_host(get)
         return [
             *_binding_differences(bindings, expected.bindings),
             *_extra("queue", queues, (queue.name for queue in expected.queues)),
@@ -73,20 +89,27 @@ class Management:
             ),
         ]
 
-    @asynccontextmanager
-    async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
-        """Raises: ManagementUnavailable."""
-        try:
-            # The environment's proxies are not for it: they would read its password.
-            async with httpx.AsyncClient(
-                base_url=self.url, timeout=10, trust_env=False, verify=tls_context()
-            ) as client:
-                yield client
-        except httpx.HTTPStatusError as error:
-            # Its text quotes the URL, password included.
-            raise ManagementUnavailable(f"status {error.response.status_code}") from None
-        except (httpx.HTTPError, ValueError) as error:
-            raise ManagementUnavailable(type(error).__name__) from None
+    async def _from_a_host(self, get: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T:
+        """What the first host has to say that answers.
+
+        Raises:
+            ManagementUnavailable: None does.
+        """
+        failures: dict[str, str] = {}
+        for host in in_turn(self.hosts, monotonic()):
+            try:
+                # The environment's proxies are not for it: they would read its password.
+                async with httpx.AsyncClient(
+                    base_url=host.url, timeout=TIMEOUT, trust_env=False, verify=tls_context()
+                ) as client:
+                    return await get(client)
+            except httpx.HTTPStatusError as error:
+                # Its text quotes the URL, password included.
+                failures[host.name] = f"status {error.response.status_code}"
+            except (httpx.HTTPError, ValueError) as error:
+                failures[host.name] = type(error).__name__
+            host.note_failure()
+        raise ManagementUnavailable(all_reasons(failures))
 
     @property
     def _vhost(self) -> str:

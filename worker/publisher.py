@@ -117,7 +117,7 @@ class Publisher:
         self._trouble = reason
 
     async def _session(self) -> None:
-        async with self.broker.connection() as link:
+        async with self.broker.connection(publishes=True) as link:
             channel = await link.channel()
             await channel.provide(self.topology, declares=self.declares)
             if not await channel.takes_messages(PROBE_SECONDS):
@@ -125,7 +125,7 @@ class Publisher:
             self._doubted.clear()
             self._channel = channel
             self._ready.set()
-            log.info("publisher.connected")
+            log.info("publisher.connected", host=link.host)
             try:
                 await keep_watch(channel, self._doubted, PROBE_SECONDS, channel.takes_messages)
                 self._trouble = "the broker is away, or confirms nothing"

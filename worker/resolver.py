@@ -111,8 +111,18 @@ async def look_up(
     return await _LOOKUPS.look_up(host, port, family, type, proto, flags)
 
 
-async def connect(create: Create, protocol: Callable[[], Any], host: str, port: int, **options: Any) -> Any:
+async def connect(
+    create: Create,
+    protocol: Callable[[], Any],
+    host: str,
+    port: int,
+    *,
+    address_seconds: float | None = None,
+    **options: Any,
+) -> Any:
     """`create_connection` of a loop, to the first address of a host that can be connected to.
+
+    Each address but the last has `address_seconds`, where that is given.
 
     Raises:
         OSError: The name cannot be resolved, or no address accepts a connection.
@@ -130,8 +140,10 @@ async def connect(create: Create, protocol: Callable[[], Any], host: str, port: 
     *others, last = dict.fromkeys(entry[4][:2] for entry in found)
     for address in others:
         try:
-            return await create(protocol, *address, **options)
+            async with asyncio.timeout(address_seconds):
+                return await create(protocol, *address, **options)
         except OSError:
+            # TimeoutError is one as well.
             continue
     return await create(protocol, *last, **options)
 

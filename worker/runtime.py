@@ -76,7 +76,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
     """
     stopping = stop_on_signals()
     _collect_garbage_rarely()
-    url = settings.amqp_url.get_secret_value()
+    broker = Broker(settings.amqp_url.get_secret_value(), "consumer")
     async with AsyncExitStack() as stack:
         database = Database(
             settings.database_url.get_secret_value(), len(names) + CONNECTIONS, "stockhook/consumer"
@@ -86,13 +86,12 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
         database.warn_of_ignored()
         publisher = await stack.enter_async_context(
             Publisher(
-                Broker(url, "consumer-publisher"),
+                broker.for_role("consumer-publisher"),
                 topology(settings.delays, names),
                 COPY_TIMEOUT_SECONDS,
                 settings.declare_topology,
             )
         )
-        broker = Broker(url, "consumer")
         alone = asyncio.Lock()
         consumers = [
             Consumer(FAMILIES[name], settings, broker, database, publisher, stopping, alone) for name in names
@@ -108,7 +107,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
             await _refuse_when_behind(database, stopping)
             for work in (
                 measure_regularly(broker, database, settings.delays, stopping),
-                measure_queues_regularly(Broker(url, "consumer-gauges"), settings, stopping),
+                measure_queues_regularly(broker.for_role("consumer-gauges"), settings, stopping),
                 measure_tables_regularly(database, stopping),
                 add_months_regularly(database, stopping),
                 retain_regularly(database, settings, stopping),
@@ -124,7 +123,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
                 # The copies of failed events must not wait behind changes, nor changes behind them. Whoever
                 # is told over HTTP is bound before the first change is published.
                 feed = Publisher(
-                    Broker(url, "changes"),
+                    broker.for_role("changes"),
                     expected_topology(settings, names),
                     CHANGE_TIMEOUT_SECONDS,
                     settings.declare_topology,

@@ -35,7 +35,7 @@ from worker.exposure import (
     refuse_exposed_page,
     with_query,
 )
-from worker.urls import check_hosts, checked, with_password
+from worker.urls import check_hosts, checked, split, with_password
 
 PREFIX = "STOCKHOOK_"
 
@@ -84,11 +84,11 @@ def _readable(path: Path) -> Path:
 
 def _amqp_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
     """The client library takes its files from the URL."""
-    text = checked(url.get_secret_value(), "amqp", "amqps")
-    if "no_verify_ssl" in dict(parse_qsl(urlsplit(text).query)):
+    text = checked(url.get_secret_value(), "amqp", "amqps", several=True)
+    if "no_verify_ssl" in dict(parse_qsl(split(text).query)):
         raise ValueError("must not have no_verify_ssl: set STOCKHOOK_AMQP_CA_FILE")
     files = _files(info, cafile="amqp_ca_file", certfile="amqp_certificate_file", keyfile="amqp_key_file")
-    if files and urlsplit(text).scheme == "amqp":
+    if files and split(text).scheme == "amqp":
         raise ValueError("must start with amqps:// where a CA or a certificate is set")
     text = with_query(_with_password(text, info, "amqp_password"), files)
     if not _is_development(info):
@@ -99,7 +99,7 @@ def _amqp_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
 def _database_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
     """The driver takes its files from the URL. Where a CA is set, the host's name is verified as well."""
     text = checked(url.get_secret_value(), "postgresql", "postgres", several=True, socket=True)
-    query = dict(parse_qsl(urlsplit(text).query))
+    query = dict(parse_qsl(split(text).query))
     check_hosts(*(query[name].split(",") if name in query else [] for name in ("host", "port")))
     text = _with_password(text, info, "database_password", needs_user=False)
     files = _files(
@@ -116,8 +116,8 @@ def _database_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
 
 
 def _management_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
-    text = checked(url.get_secret_value(), "http", "https")
-    if urlsplit(text).query:
+    text = checked(url.get_secret_value(), "http", "https", several=True)
+    if split(text).query:
         raise ValueError("must consist of scheme, user, password, host, port and path alone")
     text = _with_password(text, info, "management_password")
     if not _is_development(info):
@@ -131,7 +131,7 @@ def _with_password(url: str, info: ValidationInfo, setting: str, *, needs_user: 
     if password is None:
         return url
     name = PREFIX + setting.upper()
-    if needs_user and not urlsplit(url).username:
+    if needs_user and not split(url).username:
         raise ValueError(f"must contain the user whose password is in {name}")
     return with_password(url, password.get_secret_value(), name)
 
@@ -240,7 +240,9 @@ class Settings(BaseSettings):
         default=None, description="Password of the broker's user, instead of one in STOCKHOOK_AMQP_URL"
     )
     amqp_url: Annotated[SecretStr, AfterValidator(_amqp_url)] = Field(
-        default=SecretStr("amqp://localhost:5672/"), description="RabbitMQ, 3.10 or newer"
+        default=SecretStr("amqp://localhost:5672/"),
+        description="RabbitMQ, 3.10 or newer; several hosts of a cluster: "
+        "`amqps://user:password@h1:5671,h2:5671,h3:5671/vhost`",
     )
     database_password: SecretStr | None = Field(
         default=None, description="Password of the database's user, instead of one in STOCKHOOK_DATABASE_URL"
@@ -256,7 +258,7 @@ class Settings(BaseSettings):
     management_url: Annotated[SecretStr, AfterValidator(_management_url)] | None = Field(
         default=None,
         description="RabbitMQ's management API, if `stockhook topology --check` is to see bindings: "
-        "`http://user:password@host:15672`",
+        "`http://user:password@host:15672`; several hosts are tried in turn",
     )
     declare_topology: bool = Field(
         default=True,

@@ -16,6 +16,7 @@ ENCODE = (
 
 _LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?", re.IGNORECASE)
+_SCHEME_AND_HOSTS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
 _HOST_AND_PORT = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([^:]*))?")
 
 
@@ -40,7 +41,7 @@ def checked(text: str, *schemes: str, several: bool = False, socket: bool = Fals
     if any(not character.isprintable() or character == " " for character in text):
         raise BadUrl("has a blank or a control character in it: percent-encode it (a blank is %20)")
     try:
-        parts = urlsplit(text)
+        parts = split(text)
     except ValueError:
         raise BadUrl(f"cannot be parsed: {ENCODE}") from None
     credentials, at, listed = parts.netloc.rpartition("@")
@@ -53,7 +54,7 @@ def checked(text: str, *schemes: str, several: bool = False, socket: bool = Fals
     if hosts != [""] or not socket:
         hosts = [_checked_host(host, socket=socket) for host in hosts]
     if len(hosts) > 1 and not several:
-        raise BadUrl("names several hosts: name one, such as a name that leads to all nodes")
+        raise BadUrl("names several hosts: name one")
     start, _, rest = text.partition("://")
     return f"{start}://{credentials}{at}{','.join(hosts)}{rest[len(parts.netloc) :]}"
 
@@ -73,7 +74,7 @@ def with_password(url: str, password: str, setting: str) -> str:
     Raises:
         BadUrl: It has one already.
     """
-    parts = urlsplit(url)
+    parts = split(url)
     if parts.password or any(name == "password" for name, _ in parse_qsl(parts.query)):
         raise BadUrl(f"has a password in it, and {setting} is set as well: keep one of the two")
     credentials, _, hosts = parts.netloc.rpartition("@")
@@ -83,8 +84,28 @@ def with_password(url: str, password: str, setting: str) -> str:
 
 def hosts_of(url: str) -> list[str]:
     """The hosts of a URL that was checked, without ports and brackets."""
-    listed = urlsplit(url).netloc.rpartition("@")[2]
-    return [host.strip("[]") for host, _ in map(_host_and_port, listed.split(","))]
+    return [host.strip("[]") for host, _ in hosts_and_ports(url)]
+
+
+def hosts_and_ports(url: str) -> list[tuple[str, str | None]]:
+    """The hosts of a URL that was checked, an IPv6 address in brackets, each with its port if it has one."""
+    return [_host_and_port(listed) for listed in split(url).netloc.rpartition("@")[2].split(",")]
+
+
+def split(url: str) -> SplitResult:
+    """As `urlsplit`, with several hosts: newer versions of Python refuse an IPv6 address among them.
+
+    Raises:
+        ValueError
+    """
+    found = _SCHEME_AND_HOSTS.fullmatch(url)
+    if found is None:
+        return urlsplit(url)
+    scheme, hosts, rest = found.groups()
+    credentials, at, listed = hosts.rpartition("@")
+    for host in listed.split(","):
+        urlsplit(f"{scheme}://{credentials}{at}{host}")
+    return urlsplit(f"{scheme}://{rest}")._replace(netloc=hosts)
 
 
 def check_hosts(hosts: Sequence[str], ports: Sequence[str]) -> None:

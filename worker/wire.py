@@ -56,6 +56,9 @@ LOOK_SECONDS = 0.1
 # More than any broker agrees to send in one frame: what claims to be longer is no AMQP.
 LONGEST_FRAME = 1 << 24
 
+# How long an address of a name may take to accept a connection before the next one is tried.
+ADDRESS_SECONDS = 1.0
+
 # So long we wait for the broker to answer our goodbye.
 CLOSE_TIMEOUT_SECONDS = 2.0
 
@@ -268,6 +271,7 @@ class TappedReader(asyncio.StreamReader):
         self._taps: dict[int, ChannelTap] = {}
         self._begun = b""
         self._told_at = 0.0
+        self.is_over = False
         self.closed_with: str | None = None
 
     def tap(self, channel: int, tap: ChannelTap) -> None:
@@ -303,8 +307,13 @@ class TappedReader(asyncio.StreamReader):
         if passed:
             self._say_it_lives()
 
+    def feed_eof(self) -> None:
+        self.is_over = True
+        super().feed_eof()
+
     def set_exception(self, exc: BaseException) -> None:
         """Called when the connection is lost; the client library handles only errors of sockets."""
+        self.is_over = True
         if not isinstance(exc, OSError):
             error = ConnectionError(describe(exc))
             error.__cause__ = exc
@@ -340,7 +349,12 @@ class TappedTransport(TransportFactory):
         context = await provider.get_context() if url.scheme == "amqps" else None
         try:
             transport, _ = await connect(
-                loop.create_connection, lambda: protocol, url.host, url.port, ssl=context
+                loop.create_connection,
+                lambda: protocol,
+                url.host,
+                url.port,
+                address_seconds=ADDRESS_SECONDS,
+                ssl=context,
             )
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
@@ -362,6 +376,12 @@ class TappedTransport(TransportFactory):
         """The broker's code and text for closing the connection, if it did."""
         return None if self._reader is None else self._reader.closed_with
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the broker ended the connection, or the network did."""
+        reader = self._reader
+        return reader is not None and (reader.is_over or reader.closed_with is not None)
+
     def abort(self) -> None:
         """Let go of the socket, whatever has not been sent yet."""
         if self._writer is not None:
@@ -382,13 +402,26 @@ class TappedConnection(aio_pika.Connection):
         self.kwargs["transport_factory"] = self.tapped
 
     async def connect(self, timeout: TimeoutType = None) -> None:  # noqa: ASYNC109  # as the library has it
-        """Raises as the library does, and ClosedByBroker, where the library only finds a frame unexpected."""
+        """Raises as the library does, and ClosedByBroker, where the library only finds a frame unexpected.
+
+        The library's own timeout lasts until a TLS peer has answered its goodbye, or for 30 s more.
+        """
+        opening = asyncio.ensure_future(super().connect())
+        # An error that comes after the timeout is nobody's.
+        opening.add_done_callback(lambda opened: opened.cancelled() or opened.exception())
         try:
-            await super().connect(timeout)
+            done, _ = await asyncio.wait([opening], timeout=timeout)
+            if not done:
+                raise TimeoutError
+            opening.result()
         except Exception as error:
             if self.tapped.closed_with is None:
                 raise
             raise ClosedByBroker(self.tapped.closed_with) from error
+        finally:
+            if not opening.done():
+                self.tapped.abort()
+                opening.cancel()
 
     async def close(self, exc: ExceptionType | None = ConnectionClosed) -> None:
         """Say goodbye for as long as it takes or `CLOSE_TIMEOUT_SECONDS`, and let go; never raises.

@@ -157,3 +157,22 @@ run_loop(main())
     )
 
     assert (done.returncode, done.stdout) == (0, b"given up\n"), done.stderr
+
+
+async def test_an_address_that_does_not_answer_leaves_time_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def two_addresses(*_: Any, **__: Any) -> list[tuple[Any, ...]]:
+        return [(0, 0, 0, "", (address, 5672)) for address in ("192.0.2.1", "192.0.2.2")]
+
+    async def create(_: Any, address: str, port: int) -> tuple[str, int]:
+        if address == "192.0.2.1":
+            await asyncio.Event().wait()
+        return address, port
+
+    monkeypatch.setattr(resolver, "look_up", two_addresses)
+
+    connected = await asyncio.wait_for(
+        connect(create, lambda: None, "cluster.example", 5672, address_seconds=0.01), 20
+    )
+    assert connected == ("192.0.2.2", 5672)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
+from worker.hosts import hosts_of_url
 from worker.settings import BadSettings, read_settings
 from worker.urls import BadUrl, checked, encoded, hosts_of
 
@@ -82,16 +83,43 @@ def test_a_bad_host_or_port_is_refused_at_the_start(
     assert words in refusal(monkeypatch, name, f"{start}@{host}/x", environment)
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-@pytest.mark.parametrize("name", ["AMQP_URL", "MANAGEMENT_URL"])
-@pytest.mark.parametrize("hosts", ["a:5672,b:5672", "a,b", "a,b,c:1", "[::1]:5672,[::2]:5672", "a:5672,b"])
+@pytest.mark.parametrize("hosts", ["a:5672,b:5672", "a,b", "a,b,c:1", "[::1]:5672,[::2]:5672", "a,[::1]"])
+@every_url
+def test_several_hosts_are_accepted(monkeypatch: pytest.MonkeyPatch, name: str, hosts: str) -> None:
+    url = URLS[name].partition("@")[0].format("p%2Fw,x") + f"@{hosts}/x"
+    monkeypatch.setenv(f"STOCKHOOK_{name}", url)
+    monkeypatch.setenv("STOCKHOOK_ENVIRONMENT", "development")
+
+    assert getattr(read_settings(), name.lower()).get_secret_value() == url
+
+
+@pytest.mark.parametrize("name", ["OVOKO_API_URL", "CHANGES_PROXY"])
+@pytest.mark.parametrize("hosts", ["a:5672,b:5672", "a,b", "[::1]:5672,[::2]:5672"])
 def test_several_hosts_where_one_is_used_are_refused_as_such(
-    monkeypatch: pytest.MonkeyPatch, hosts: str, name: str, environment: str
+    monkeypatch: pytest.MonkeyPatch, hosts: str, name: str
+) -> None:
+    assert refusal(monkeypatch, name, f"https://{hosts}") == (
+        f"STOCKHOOK_{name}: names several hosts: name one"
+    )
+
+
+@pytest.mark.parametrize("name", ["AMQP_URL", "MANAGEMENT_URL"])
+@pytest.mark.parametrize(
+    ("hosts", "words"),
+    [
+        ("localhost,b", "to b in clear"),
+        ("localhost,", "must name a host"),
+        ("localhost,a:0", "must have a port"),
+        ("localhost,[::canary]", "cannot be parsed"),
+        ("[::1],canary]", "cannot be parsed"),
+    ],
+)
+def test_each_of_several_hosts_is_checked(
+    monkeypatch: pytest.MonkeyPatch, name: str, hosts: str, words: str
 ) -> None:
     start = URLS[name].partition("@")[0].format("u7Kd0-canary-plenty")
-    text = refusal(monkeypatch, name, f"{start}@{hosts}/v", environment)
 
-    assert text == f"STOCKHOOK_{name}: names several hosts: name one, such as a name that leads to all nodes"
+    assert words in refusal(monkeypatch, name, f"{start}@{hosts}/v")
 
 
 @pytest.mark.parametrize(
@@ -231,6 +259,10 @@ def test_every_client_can_parse_whatever_is_accepted(user: str, password: str, h
     with suppress(BadUrl):
         url = checked(f"http://{written}", "http")
         assert URL(url).raw_host == httpx.URL(url).raw_host.decode() == urlsplit(url).hostname
+    with suppress(BadUrl):
+        url = checked(f"amqp://{written}", "amqp", several=True)
+        for one in hosts_of_url(url):
+            assert URL(one.url).raw_host == one.name.rpartition(":")[0].strip("[]").lower()
     with suppress(BadUrl):
         url = checked(f"postgresql://{written}", "postgresql", several=True, socket=True)
         addresses, *_ = _parse_connect_dsn_and_args(

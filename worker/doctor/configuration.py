@@ -12,6 +12,7 @@ from worker.ovoko_api.client import account_of as account_of_ovoko
 from worker.proxies import proxy_for
 from worker.seller.account import account_of
 from worker.settings import BadSettings, Settings
+from worker.urls import split
 
 MAKE_ONE = "make one with `openssl rand -hex 32`, and rotate"
 
@@ -103,9 +104,9 @@ def _check_exposure(settings: Settings) -> Iterator[Finding]:
         if not hosts:
             yield ok("encryption", f"the {service} is on this machine")
         elif service == "broker":
-            yield _encryption(service, "verified" if urlsplit(text).scheme == "amqps" else "none")
+            yield _encryption(service, "verified" if split(text).scheme == "amqps" else "none")
         else:
-            mode = parse_qs(urlsplit(text).query).get("sslmode", ["prefer"])[-1]
+            mode = parse_qs(split(text).query).get("sslmode", ["prefer"])[-1]
             verified = "verified" if mode == "verify-full" else "unverified"
             yield _encryption(
                 service, verified if mode in ("require", "verify-ca", "verify-full") else "none"

@@ -1,0 +1,341 @@
+"""A broker URL with several hosts: which of them a connection uses, and what becomes of the others."""
+
+import asyncio
+import json
+import re
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import TypeVar
+from urllib.parse import quote, urlsplit
+
+import pytest
+from pamqp import commands, frame
+from structlog.testing import capture_logs
+
+from deploy.local.services import Services
+from tests.authority import Authority, make_authority
+from tests.chaos.proxy import FaultProxy
+from tests.stack import Stack, free_port, until
+from worker.broker import Broker
+from worker.channel import BrokerRefused, BrokerUnavailable
+from worker.management import Management, ManagementUnavailable
+
+T = TypeVar("T")
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class InOrder(Random):
+    """No shuffling."""
+
+    def sample(self, population: Sequence[T], k: int, **_: object) -> list[T]:  # type: ignore[override]
+        return list(population)[:k]
+
+
+def broker(url: str) -> Broker:
+    return Broker(url, "test", _rng=InOrder())
+
+
+def at(stack: Stack, *hosts: str, user: str = "", vhost: str = "", scheme: str = "amqp") -> str:
+    """The URL of the stack's broker with these hosts in place of its own, where {} stands for its own."""
+    parts = urlsplit(stack.environment["STOCKHOOK_AMQP_URL"])
+    credentials, _, own = parts.netloc.rpartition("@")
+    listed = ",".join(hosts or ("{}",)).format(own)
+    return f"{scheme}://{user or credentials}@{listed}/{vhost or parts.path.removeprefix('/')}"
+
+
+@asynccontextmanager
+async def listener(serve: Serve, host: str = "127.0.0.1", **options: object) -> AsyncIterator[str]:
+    """A host that accepts connections and does with them what it wants."""
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        finally:
+            writer.transport.abort()
+
+    server = await asyncio.start_server(accept, host, 0, **options)  # type: ignore[arg-type]
+    name = f"[{host}]" if ":" in host else host
+    yield f"{name}:{server.sockets[0].getsockname()[1]}"
+    server.close()
+
+
+async def silence(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    while await reader.read(1024):
+        pass
+
+
+async def refuse_login(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """As a node does that was reset, and knows no user of ours."""
+    await reader.readexactly(8)
+    start = commands.Connection.Start(mechanisms="PLAIN", locales="en_US")
+    writer.write(frame.marshal(start, 0))
+    await reader.read(4096)
+    writer.write(frame.marshal(commands.Connection.Close(403, "ACCESS_REFUSED - Login was refused", 0, 0), 0))
+    await reader.read(4096)
+
+
+def relay_to(port: int) -> Serve:
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        onward_reader, onward = await asyncio.open_connection("127.0.0.1", port)
+
+        async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            while data := await source.read(65_536):
+                sink.write(data)
+            sink.close()
+
+        await asyncio.gather(copy(reader, onward), copy(onward_reader, writer))
+
+    return relay
+
+
+def port_of(stack: Stack) -> int:
+    port = urlsplit(stack.environment["STOCKHOOK_AMQP_URL"]).port
+    assert port is not None
+    return port
+
+
+async def used(of: Broker, *, publishes: bool = False) -> str:
+    async with of.connection(publishes=publishes) as link:
+        await link.channel()
+        return link.host
+
+
+@pytest.fixture
+def proxies(stack: Stack) -> Iterator[list[FaultProxy]]:
+    with ExitStack() as opened:
+        yield [opened.enter_context(FaultProxy("127.0.0.1", port_of(stack))) for _ in range(3)]
+
+
+async def test_hosts_that_do_not_answer_are_passed_over_and_tried_last_for_a_while(stack: Stack) -> None:
+    dead = f"127.0.0.1:{free_port()}"
+    accepted = 0
+
+    async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal accepted
+        accepted += 1
+        await silence(reader, writer)
+
+    async with listener(count) as silent:
+        several = broker(at(stack, dead, silent, "{}"))
+        with capture_logs() as lines:
+            hosts = [await used(several) for _ in range(3)]
+
+    assert hosts == [f"127.0.0.1:{port_of(stack)}"] * 3
+    assert [(line["event"], line["host"], line["reason"]) for line in lines] == [
+        ("broker.host_failed", dead, "Connection refused"),
+        ("broker.host_failed", silent, "no answer in time"),
+    ]
+    assert accepted == 1
+
+
+async def test_one_that_keeps_silent_after_the_tls_handshake_is_given_up(
+    stack: Stack, authority: Authority
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(authority.certificate, authority.key)
+
+    async def hold(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async with listener(hold, ssl=context) as silent:
+        url = at(stack, silent, silent.replace("127.0.0.1", "localhost"), scheme="amqps")
+        with pytest.raises(BrokerUnavailable) as unavailable:
+            async with asyncio.timeout(20):
+                await used(broker(f"{url}?cafile={authority.ca}"))
+
+    assert f"{silent}: no answer in time; localhost:" in str(unavailable.value)
+
+
+async def test_when_no_host_answers_each_is_named_with_its_reason(stack: Stack) -> None:
+    dead = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    url = at(stack, *dead, "nowhere.invalid")
+
+    with pytest.raises(BrokerUnavailable) as unavailable:
+        await used(broker(url))
+    ended = stack.run("topology", STOCKHOOK_AMQP_URL=url, STOCKHOOK_ENVIRONMENT="development")
+
+    assert str(unavailable.value).startswith(
+        f"{dead[0]}, {dead[1]}: Connection refused; nowhere.invalid:5672: "
+    )
+    (sentence,) = [line for line in ended.stderr.splitlines() if line.startswith("stockhook: ")]
+    assert ended.returncode == 69
+    assert sentence.startswith("stockhook: cannot reach the broker (")
+    assert all(f"{host}" in sentence for host in (*dead, "nowhere.invalid:5672"))
+
+
+async def test_a_host_that_refuses_us_is_passed_over_where_another_accepts(stack: Stack) -> None:
+    async with listener(refuse_login) as reset:
+        assert await used(broker(at(stack, reset, "{}"))) == f"127.0.0.1:{port_of(stack)}"
+
+
+async def test_a_refusal_stands_where_no_other_host_accepts(stack: Stack) -> None:
+    own = f"127.0.0.1:{port_of(stack)}"
+    other = f"localhost:{port_of(stack)}"
+    dead = f"127.0.0.1:{free_port()}"
+    with pytest.raises(BrokerRefused) as refused:
+        await used(broker(at(stack, dead, own, other, user="nobody:hunter2")))
+
+    assert f"{dead}: Connection refused; {own}, {other}: 403 ACCESS_REFUSED" in str(refused.value)
+    assert "correct user or password in STOCKHOOK_AMQP_URL" in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+async def test_an_ipv6_address_and_encoded_credentials_and_virtual_hosts(
+    stack: Stack, services: Services
+) -> None:
+    if services.rabbitmq is None:
+        pytest.skip("needs a RabbitMQ of our own")
+    user, password, vhost = "us:er@h,1", "p/w?#[,]", "v/h,ö"
+    services.rabbitmq.ctl("add_user", user, password)
+    services.rabbitmq.ctl("add_vhost", vhost)
+    services.rabbitmq.ctl("set_permissions", "-p", vhost, user, ".*", ".*", ".*")
+    credentials = f"{quote(user, safe='')}:{quote(password, safe='')}"
+    try:
+        async with listener(relay_to(port_of(stack)), "::1") as here:
+            dead = f"127.0.0.1:{free_port()}"
+            url = at(stack, dead, here, user=credentials, vhost=quote(vhost, safe=""))
+            ended = await asyncio.to_thread(stack.run, "topology", STOCKHOOK_AMQP_URL=url)
+            assert await used(broker(url)) == here
+    finally:
+        services.rabbitmq.ctl("delete_vhost", vhost)
+        services.rabbitmq.ctl("delete_user", user)
+
+    assert (ended.returncode, ended.stdout) == (0, "declared\n")
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return make_authority(tmp_path / "right")
+
+
+@pytest.fixture
+def amqps_port(services: Services, authority: Authority) -> Iterator[int]:
+    if services.rabbitmq is None:
+        pytest.skip("needs a RabbitMQ of our own")
+    port = free_port()
+    options = f'[{{certfile, "{authority.certificate}"}}, {{keyfile, "{authority.key}"}}]'
+    services.rabbitmq.ctl(
+        "eval",
+        "rabbit_networking:ensure_ssl(), "
+        f'rabbit_networking:start_ssl_listener({{"127.0.0.1", {port}}}, {options}, 2).',
+    )
+    yield port
+    services.rabbitmq.ctl("eval", f'rabbit_networking:stop_tcp_listener({{"127.0.0.1", {port}}}).')
+
+
+async def test_the_name_of_each_host_is_verified(stack: Stack, amqps_port: int, authority: Authority) -> None:
+    misnamed, named = f"localhost:{amqps_port}", f"127.0.0.1:{amqps_port}"
+    url = f"{at(stack, misnamed, named, scheme='amqps')}?cafile={authority.ca}"
+    with capture_logs() as lines:
+        host = await used(broker(url))
+
+    assert host == named
+    (line,) = lines
+    assert line["host"] == misnamed
+    assert "Hostname mismatch, certificate is not valid for 'localhost'" in line["reason"]
+
+
+async def test_the_publishers_and_the_consumers_of_a_process_use_different_hosts(
+    stack: Stack, proxies: list[FaultProxy]
+) -> None:
+    names = [f"127.0.0.1:{proxy.port}" for proxy in proxies]
+    several = Broker(at(stack, *names), "test")
+    async with AsyncExitStack() as opened:
+        publishers = {
+            (await opened.enter_async_context(several.for_role("p").connection(publishes=True))).host
+            for _ in range(2)
+        }
+        consumers = {(await opened.enter_async_context(several.connection())).host for _ in range(4)}
+
+        assert len(publishers) == 1
+        assert consumers == set(names) - publishers
+
+    assert {(host.publishing, host.consuming) for host in several.hosts} == {(0, 0)}
+
+
+async def test_a_host_whose_connection_was_lost_is_tried_last(
+    stack: Stack, proxies: list[FaultProxy]
+) -> None:
+    lost, other, _ = proxies
+    several = broker(at(stack, f"127.0.0.1:{lost.port}", f"127.0.0.1:{other.port}"))
+    async with several.connection() as link:
+        channel = await link.channel()
+        lost.reset()
+        await channel.wait_closed()
+
+    assert await used(several) == f"127.0.0.1:{other.port}"
+    assert await used(broker(several.url)) == f"127.0.0.1:{lost.port}"
+
+
+async def test_a_host_that_falls_silent_is_tried_last(stack: Stack, proxies: list[FaultProxy]) -> None:
+    silent, other, _ = proxies
+    several = broker(at(stack, f"127.0.0.1:{silent.port}", f"127.0.0.1:{other.port}"))
+    async with several.connection() as link:
+        channel = await link.channel()
+        silent.half_open()
+        assert not await channel.takes_messages(0.2)
+
+    assert await used(several) == f"127.0.0.1:{other.port}"
+
+
+async def test_the_management_api_is_asked_of_the_first_host_that_answers(stack: Stack) -> None:
+    url = stack.environment.get("STOCKHOOK_MANAGEMENT_URL")
+    if url is None:
+        pytest.skip("needs a RabbitMQ of our own")
+    dead = f"127.0.0.1:{free_port()}"
+    own = urlsplit(url).netloc.rpartition("@")[2]
+    management = Management(url.replace(own, f"{dead},{own}"), at(stack))
+    nobody = Management(url.replace(own, f"{dead},{own}/nowhere"), at(stack))
+
+    assert (await management.snapshot()).nodes
+    assert [host.failed_at is not None for host in management.hosts] == [True, False]
+    with pytest.raises(ManagementUnavailable) as unavailable:
+        await nobody.snapshot()
+    assert str(unavailable.value) == f"{dead}: ConnectError; {own}: status 404"
+
+
+def hosts_logged(lines: str, event: str) -> list[str]:
+    return [found["host"] for found in map(json.loads, lines.splitlines()) if found.get("event") == event]
+
+
+async def test_events_pass_while_hosts_come_and_go(stack: Stack, proxies: list[FaultProxy]) -> None:
+    names = {f"127.0.0.1:{proxy.port}": proxy for proxy in proxies}
+    stack.environment["STOCKHOOK_AMQP_URL"] = at(stack, *names)
+    running = stack.start("run")
+    await stack.ready(running, 60)
+    sent = 0
+
+    async def post() -> None:
+        nonlocal sent
+        body = {
+            "event_type": "order.created",
+            "timestamp": "2026-03-01T12:00:00Z",
+            "event_data": {"order_id": str(sent)},
+        }
+        assert (await stack.post_ovoko(json.dumps(body).encode())).status_code == 200
+        sent += 1
+
+    async def all_are_applied() -> bool:
+        return await stack.count("orders") == sent
+
+    for _ in range(2):
+        publishing = hosts_logged(running.lines(), "publisher.connected")
+        lost = names[publishing[-1]]
+        lost.refuse()
+        lost.reset()
+        for _ in range(20):
+            await post()
+
+        async def has_moved(before: int = len(publishing)) -> bool:
+            return len(hosts_logged(running.lines(), "publisher.connected")) > before
+
+        await until(has_moved, "a publisher is on another host", 60)
+        lost.heal()
+    await until(all_are_applied, "all events are applied", 60)
+
+    text = running.lines()
+    assert set(hosts_logged(text, "consumer.started")) <= set(names)
+    assert re.search(urlsplit(at(stack)).password or "x", text) is None
