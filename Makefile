@@ -7,7 +7,8 @@ ARGS ?=
 PYTEST_ARGS ?=
 # All tests, in two processes with services of their own: most of them wait most of the time.
 SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
-LOCK := uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml
+COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
+LOCK := $(COMPILE) pyproject.toml
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -76,9 +77,10 @@ mutants: bootstrap  ## plant known bugs in a copy, one by one: the tests must ca
 psql: bootstrap  ## a psql session with the database of `make run`
 	@if [ -f .dev/env ]; then . .dev/env; fi; exec $(PYTHON) -m deploy.local psql $(ARGS)
 
-lock:  ## the four requirements*.lock from pyproject.toml (needs uv)
+lock:  ## the five requirements*.lock from pyproject.toml (needs uv)
 	@$(LOCK) -o requirements.lock
-	@$(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock
+	@$(COMPILE) --group build -o requirements-build.lock
+	@$(LOCK) --extra dev -c requirements.lock -c requirements-build.lock -o requirements-dev.lock
 	@$(LOCK) --extra bench -c requirements.lock -o requirements-bench.lock
 	@$(LOCK) --extra deploy -c requirements.lock -o requirements-deploy.lock
 

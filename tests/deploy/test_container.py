@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -68,3 +69,22 @@ def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> 
     told = run(sys.executable, "-P", "-c", code, folder=tmp_path)
 
     assert (told.returncode, told.stdout.strip()) == (0, "0.1.0"), told.stderr
+
+
+def test_the_base_image_is_one_build_argument_without_a_digest() -> None:
+    """A digest that nobody looked up again would hold a build to an old base."""
+    assert re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE) == ["${PYTHON_IMAGE}"] * 2
+    assert "sha256:" not in DOCKERFILE
+
+
+def test_what_builds_the_wheel_is_locked() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    lock = (CHECKOUT / "requirements-build.lock").read_text()
+
+    assert project["dependency-groups"]["build"] == project["build-system"]["requires"]
+    assert re.search(r"^hatchling==[0-9.]+ \\\n +--hash=sha256:", lock, re.MULTILINE)
+    assert set(pins(lock)) <= set(pins((CHECKOUT / "requirements-dev.lock").read_text()))
+
+
+def pins(lock: str) -> list[str]:
+    return re.findall(r"^\S+==\S+", lock, re.MULTILINE)
