@@ -6,6 +6,8 @@
 .dev/packages/prometheus/   the unpacked tree, when deploy/prometheus is checked
 .dev/packages/nginx/        the unpacked tree, when the ingest is tested behind it
 .dev/packages/pgbouncer/    the unpacked tree, when tests need it
+.dev/packages/buildah/      the unpacked tree, when the image is built
+.dev/packages/debootstrap/  the unpacked tree, when the image is built
 """
 
 import fcntl
@@ -54,6 +56,9 @@ PROMETHEUS = Bundle("Prometheus", "prometheus", re.compile(r"prometheus"))
 NGINX = Bundle("nginx", "nginx", re.compile(r"nginx(-core)?"))
 # For the tests of what stands behind it.
 PGBOUNCER = Bundle("PgBouncer", "pgbouncer", re.compile(r"pgbouncer"))
+# For building the image without an engine, and for the base that it is built on.
+BUILDAH = Bundle("buildah", "buildah", re.compile(r"buildah"))
+DEBOOTSTRAP = Bundle("debootstrap", "debootstrap", re.compile(r"debootstrap"))
 # Of what the host lacks only libraries are needed, and of these not what Perl, the JIT compiler and web
 # pages want.
 LIBRARY = re.compile(r"lib(?!llvm|z3|perl|js-|.*-perl$).*")
@@ -247,6 +252,38 @@ def pgbouncer(packages: Path, announce: Callable[[str], None]) -> tuple[Path, tu
         return Path(installed), ()
     root = downloaded(PGBOUNCER, packages, announce)
     return root / "usr/sbin/pgbouncer", library_folders(root)
+
+
+def buildah(packages: Path, announce: Callable[[str], None]) -> tuple[Path, tuple[Path, ...]]:
+    """The program and the folders of its libraries: installed, or downloaded; raises DownloadFailed."""
+    installed = shutil.which("buildah")
+    if installed is not None:
+        return Path(installed), ()
+    root = downloaded(BUILDAH, packages, announce)
+    return root / "usr/bin/buildah", library_folders(root)
+
+
+def debootstrap(packages: Path, announce: Callable[[str], None]) -> tuple[Path, Path]:
+    """The script and the folder of its parts: installed, or downloaded; raises DownloadFailed."""
+    installed = shutil.which("debootstrap", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    if installed is not None:
+        return Path(installed), Path("/usr/share/debootstrap")
+    root = downloaded(DEBOOTSTRAP, packages, announce)
+    return root / "usr/sbin/debootstrap", root / "usr/share/debootstrap"
+
+
+def debian_mirror(packages: Path) -> str | None:
+    """The address of Debian's main archive in this machine's package sources."""
+    sources: list[Callable[[], Apt]] = [host_lists, lambda: private_lists(packages / "apt")]
+    for source in sources:
+        listed = source().run(
+            "indextargets", "--format", "$(ORIGIN) $(LABEL) $(REPO_URI)", "Created-By: Packages"
+        )
+        for line in listed.stdout.splitlines():
+            source_of, _, uri = line.rpartition(" ")
+            if source_of == "Debian Debian" and uri.startswith(("http:", "https:", "file:")):
+                return uri
+    return None
 
 
 def relocate_erlang(root: Path) -> None:
