@@ -87,9 +87,9 @@ class Broker:
                 except BrokerUnavailable as error:
                     failures[host.name] = error
                     host.note_failure()
-                    if host is not hosts[-1]:
-                        log.warning("broker.host_failed", host=host.name, reason=str(error))
                     continue
+                for name, failure in failures.items():
+                    log.warning("broker.host_failed", host=name, reason=str(failure))
                 link = Link(connection, host.name)
                 try:
                     yield link
@@ -99,6 +99,19 @@ class Broker:
                     await connection.close()
                 return
         raise _failed(failures)
+
+    async def failing_hosts(self) -> dict[str, BrokerUnavailable]:
+        """Why hosts accept no connection, by their names; each is tried."""
+        results = await asyncio.gather(*map(self._try, self.hosts))
+        return {host.name: failure for host, failure in zip(self.hosts, results, strict=True) if failure}
+
+    async def _try(self, host: Host) -> BrokerUnavailable | None:
+        try:
+            connection = await self._connect(host, CONNECT_TIMEOUT_SECONDS)
+        except BrokerUnavailable as failure:
+            return failure
+        await connection.close()
+        return None
 
     async def _connect(self, host: Host, seconds: float) -> TappedConnection:
         name = f"stockhook/{self.role}@{self._machine}:{os.getpid()}"

@@ -28,6 +28,9 @@ from worker.frames import JSON
 from worker.topology import PROBE, Binding, Exchange, Queue, Topology
 from worker.wire import ChannelTap, ClosedByBroker, Delivery, Returned
 
+# For the declarations of a session together. A node without a majority may answer none.
+PROVIDE_SECONDS = 30.0
+
 # Far more than a terminal shows in the time of an ack.
 LISTEN_PREFETCH = 200
 
@@ -364,8 +367,13 @@ class Channel:
                 raise TopologyMismatch(f"{missing(item)}: `stockhook topology` declares it")
 
     async def provide(self, topology: Topology, *, declares: bool) -> None:
-        """Declare it, or see that somebody else has. Raises as these do."""
-        await (self.declare if declares else self.look_for)(topology)
+        """Declare it, or see that somebody else has. Raises as these do, also when that takes too long."""
+        try:
+            async with asyncio.timeout(PROVIDE_SECONDS):
+                await (self.declare if declares else self.look_for)(topology)
+        except TimeoutError as error:
+            self.is_silent = True
+            raise BrokerUnavailable("no answer in time to a declaration") from error
 
     async def declare_one(self, item: Exchange | Queue | Binding) -> None:
         """Raises as `declare` does."""

@@ -1,5 +1,6 @@
 """RabbitMQ's management API, where it is reachable: what AMQP itself cannot be asked."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -89,6 +90,19 @@ class Management:
             ),
         ]
 
+    async def failing_hosts(self) -> dict[str, str]:
+        """Why hosts do not answer, or not to us, by their names; each is asked."""
+
+        async def get(client: httpx.AsyncClient) -> None:
+            (await client.get("/api/whoami")).raise_for_status()
+
+        failures = await asyncio.gather(*(_ask(host, get) for host in self.hosts))
+        return {
+            host.name: str(failure)
+            for host, failure in zip(self.hosts, failures, strict=True)
+            if isinstance(failure, ManagementUnavailable)
+        }
+
     async def _from_a_host(self, get: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T:
         """What the first host has to say that answers.
 
@@ -97,17 +111,10 @@ class Management:
         """
         failures: dict[str, str] = {}
         for host in in_turn(self.hosts, monotonic()):
-            try:
-                # The environment's proxies are not for it: they would read its password.
-                async with httpx.AsyncClient(
-                    base_url=host.url, timeout=TIMEOUT, trust_env=False, verify=tls_context()
-                ) as client:
-                    return await get(client)
-            except httpx.HTTPStatusError as error:
-                # Its text quotes the URL, password included.
-                failures[host.name] = f"status {error.response.status_code}"
-            except (httpx.HTTPError, ValueError) as error:
-                failures[host.name] = type(error).__name__
+            answer = await _ask(host, get)
+            if not isinstance(answer, ManagementUnavailable):
+                return answer
+            failures[host.name] = str(answer)
             host.note_failure()
         raise ManagementUnavailable(all_reasons(failures))
 
@@ -115,6 +122,21 @@ class Management:
     def _vhost(self) -> str:
         """As a part of a path."""
         return quote(vhost_of(self.amqp_url), safe="")
+
+
+async def _ask(host: Host, get: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T | ManagementUnavailable:
+    """What a host answers, or why it does not."""
+    try:
+        # The environment's proxies are not for it: they would read its password.
+        async with httpx.AsyncClient(
+            base_url=host.url, timeout=TIMEOUT, trust_env=False, verify=tls_context()
+        ) as client:
+            return await get(client)
+    except httpx.HTTPStatusError as error:
+        # Its text quotes the URL, password included.
+        return ManagementUnavailable(f"status {error.response.status_code}")
+    except (httpx.HTTPError, ValueError) as error:
+        return ManagementUnavailable(type(error).__name__)
 
 
 def _ahead(date: str | None) -> float | None:

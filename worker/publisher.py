@@ -125,11 +125,16 @@ class Publisher:
             self._doubted.clear()
             self._channel = channel
             self._ready.set()
-            log.info("publisher.connected", host=link.host)
+            log.info("publisher.connected", role=self.broker.role, host=link.host)
             try:
                 await keep_watch(channel, self._doubted, PROBE_SECONDS, channel.takes_messages)
                 self._trouble = "the broker is away, or confirms nothing"
-                log.warning("publisher.lost", unconfirmed=self._doubted.is_set())
+                log.warning(
+                    "publisher.lost",
+                    role=self.broker.role,
+                    host=link.host,
+                    unconfirmed=self._doubted.is_set(),
+                )
             finally:
                 self._channel = None
                 self._ready.clear()

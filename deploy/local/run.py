@@ -160,7 +160,8 @@ def dashboard_line(settings: Mapping[str, str]) -> str:
     if url is None:
         return ""
     found = urlsplit(url)
-    address = f"http://{found.hostname}:{found.port}/"
+    # Of a cluster, the first host will do.
+    address = f"http://{found.netloc.rpartition('@')[2].partition(',')[0]}/"
     return (
         f"  queues      {address} (RabbitMQ's dashboard: user {found.username}, password {found.password})\n"
     )

@@ -22,6 +22,7 @@ from tests.stack import Stack, free_port, until
 from worker.broker import Broker
 from worker.channel import BrokerRefused, BrokerUnavailable
 from worker.management import Management, ManagementUnavailable
+from worker.topology import topology
 
 T = TypeVar("T")
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -270,13 +271,21 @@ async def test_a_host_whose_connection_was_lost_is_tried_last(
     assert await used(broker(several.url)) == f"127.0.0.1:{lost.port}"
 
 
-async def test_a_host_that_falls_silent_is_tried_last(stack: Stack, proxies: list[FaultProxy]) -> None:
+@pytest.mark.parametrize("needed", ["a confirm", "a declaration"])
+async def test_a_host_that_falls_silent_is_tried_last(
+    stack: Stack, proxies: list[FaultProxy], monkeypatch: pytest.MonkeyPatch, needed: str
+) -> None:
+    monkeypatch.setattr("worker.channel.PROVIDE_SECONDS", 0.2)
     silent, other, _ = proxies
     several = broker(at(stack, f"127.0.0.1:{silent.port}", f"127.0.0.1:{other.port}"))
     async with several.connection() as link:
         channel = await link.channel()
         silent.half_open()
-        assert not await channel.takes_messages(0.2)
+        if needed == "a confirm":
+            assert not await channel.takes_messages(0.2)
+        else:
+            with pytest.raises(BrokerUnavailable, match="no answer in time to a declaration"):
+                await channel.provide(topology(stack.settings.delays), declares=True)
 
     assert await used(several) == f"127.0.0.1:{other.port}"
 

@@ -285,4 +285,18 @@ TABLE = (
         "tests/integration/test_http_server.py::"
         "test_an_answered_connection_stays_idle_longer_than_a_head_may_take",
     ),
+    Mutant(
+        "a host that failed is tried first again",
+        "worker/hosts.py",
+        "    return host.failed_at is not None and now - host.failed_at < FAILED_SECONDS\n",
+        "    return False\n",
+        "tests/unit/test_hosts.py",
+    ),
+    Mutant(
+        "a lost connection is no failure of its host",
+        "worker/broker.py",
+        "                    if link.is_lost:\n",
+        "                    if False:\n",
+        "tests/integration/test_broker_hosts.py::test_a_host_whose_connection_was_lost_is_tried_last",
+    ),
 )

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from worker.channel import BrokerRefused, BrokerUnavailable
+from worker.doctor.broker import check_hosts, check_members
 from worker.doctor.configuration import check_configuration
 from worker.doctor.database import check_settings
 from worker.doctor.finding import Finding, Level, clock_difference
@@ -125,3 +127,57 @@ def test_half_an_account_at_ovoko_asks_for_nothing() -> None:
     assert level is Level.WARNING
     assert "STOCKHOOK_OVOKO_USER_TOKEN is not set" in words
     assert "a password" not in words
+
+
+def test_hosts_that_do_not_answer_are_named_where_another_does() -> None:
+    silent = {"b:5672": BrokerUnavailable("no answer in time")}
+    refusing = {"c:5672": BrokerRefused("403 ACCESS_REFUSED", "correct the user")}
+
+    (missing, refused) = check_hosts("STOCKHOOK_AMQP_URL", 3, silent | refusing)
+    (well,) = check_hosts("STOCKHOOK_AMQP_URL", 3, {})
+
+    assert (missing.level, missing.what) == (Level.WARNING, "b:5672 does not answer (no answer in time)")
+    assert missing.remedy == "start it again, or remove it from STOCKHOOK_AMQP_URL"
+    assert refused.level is Level.ERROR
+    assert refused.what == "c:5672 refuses, and another host accepts: 403 ACCESS_REFUSED"
+    assert refused.remedy == "correct the user"
+    assert well == Finding(Level.OK, "hosts", "all 3 hosts of STOCKHOOK_AMQP_URL answer")
+    assert list(check_hosts("STOCKHOOK_AMQP_URL", 1, {})) == []
+    assert list(check_hosts("STOCKHOOK_AMQP_URL", 1, silent)) == []
+
+
+def members_of(*queues: tuple[str, str, str], nodes: str) -> list[str]:
+    """What is found of queues with these members, of which some are online; stopped nodes in capitals."""
+    found = check_members(
+        [
+            {"name": name, "members": [*members.lower()], "online": [*online]}
+            for name, members, online in queues
+        ],
+        [{"name": node.lower(), "running": node.islower()} for node in nodes],
+    )
+    return [f"{finding.level}: {finding.what}" for finding in found]
+
+
+def test_nodes_whose_queues_lack_members_are_named_with_the_queues() -> None:
+    assert members_of(("q1", "abc", "abc"), nodes="abc") == []
+    assert members_of(("q1", "abc", "ab"), ("q2", "abc", "b"), nodes="abC") == [
+        "warning: a: its members of 1 queues are offline: q2",
+        "warning: c: its members of 2 queues are offline: q1, q2",
+    ]
+
+
+def test_a_queue_of_a_cluster_has_three_members_or_as_many_as_nodes_run() -> None:
+    assert members_of(("q1", "ab", "ab"), nodes="ab") == []
+    assert members_of(("q1", "abc", "abc"), nodes="abcde") == []
+    assert members_of(("q1", "ab", "ab"), nodes="abC") == []
+    assert members_of(("q1", "ab", "ab"), ("q2", "", ""), nodes="abc") == [
+        "warning: c: 1 queues have no member there: q1"
+    ]
+
+
+def test_of_many_queues_some_are_named() -> None:
+    queues = [(f"q{number}", "abc", "ab") for number in range(7)]
+
+    assert members_of(*queues, nodes="abC") == [
+        "warning: c: its members of 7 queues are offline: q0, q1, q2, q3, q4 and 2 more"
+    ]

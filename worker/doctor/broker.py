@@ -1,7 +1,7 @@
 """Checks of the broker, over AMQP and, where it is to be had, its management API."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 from worker.broker import Broker, Link
 from worker.channel import BrokerRefused, BrokerUnavailable
@@ -15,6 +15,11 @@ from worker.topology import Exchange, Queue, Topology
 
 PROBE_SECONDS = 3.0
 LEAST_FREE_BYTES = 1_000_000_000
+
+# Of a quorum queue, where the cluster has as many nodes or more.
+MEMBERS = 3
+SHOWN_NAMES = 5
+
 DECLARE = "run `stockhook topology` as a user that may declare"
 LEADERLESS = "delete it and run `stockhook topology`; what it held is in no reach"
 
@@ -31,7 +36,22 @@ async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
             snapshot = await management.snapshot()
         except ManagementUnavailable as unavailable:
             yield error("management", f"no answer ({unavailable})", "see STOCKHOOK_MANAGEMENT_URL")
+        else:
+            for finding in check_hosts(
+                "STOCKHOOK_MANAGEMENT_URL", len(management.hosts), await management.failing_hosts()
+            ):
+                yield finding
     broker = Broker(settings.amqp_url.get_secret_value(), "doctor")
+    if len(broker.hosts) > 1:
+        failing = await broker.failing_hosts()
+        for finding in check_hosts("STOCKHOOK_AMQP_URL", len(broker.hosts), failing):
+            yield finding
+    elif snapshot is not None and len(snapshot.nodes) > 1:
+        yield warning(
+            "hosts",
+            f"the broker has {len(snapshot.nodes)} nodes, and STOCKHOOK_AMQP_URL names one host",
+            "name every node, comma-separated, unless that host is a load balancer for all of them",
+        )
     async with broker.connection() as link:
         version = link.version
         for finding in check_version(version):
@@ -55,6 +75,23 @@ async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
             yield finding
         if snapshot.ahead_seconds is not None:
             yield clock_difference("the broker's clock", snapshot.ahead_seconds)
+
+
+def check_hosts(setting: str, number: int, failing: Mapping[str, Exception | str]) -> Iterator[Finding]:
+    """The hosts of a URL that names several. If none answers, the error for all of them says so."""
+    if number == 1 or len(failing) == number:
+        return
+    for name, failure in failing.items():
+        if isinstance(failure, BrokerRefused):
+            yield error("hosts", f"{name} refuses, and another host accepts: {failure.said}", failure.remedy)
+        else:
+            yield warning(
+                "hosts",
+                f"{name} does not answer ({failure})",
+                f"start it again, or remove it from {setting}",
+            )
+    if not failing:
+        yield ok("hosts", f"all {number} hosts of {setting} answer")
 
 
 async def _check_topology(link: Link, expected: Topology, settings: Settings) -> AsyncIterator[Finding]:
@@ -167,17 +204,45 @@ def _check_leaders(snapshot: Snapshot, expected: Sequence[Queue]) -> Iterator[Fi
         yield error("queues", f"{name} has no leader: it takes and gives nothing", LEADERLESS)
     if ours and not without:
         yield ok("queues", f"{len(ours)} have a leader")
-    fewer = [
-        str(queue["name"])
-        for queue in ours
-        if len(_names(queue.get("online"))) < len(_names(queue.get("members")))
-    ]
-    if fewer:
-        yield warning("queues", f"{len(fewer)} lack members: {fewer[0]}, …", "see that all nodes are up")
+    yield from check_members(ours, snapshot.nodes)
 
 
-def _names(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
+def check_members(
+    queues: Sequence[dict[str, object]], nodes: Sequence[dict[str, object]]
+) -> Iterator[Finding]:
+    """Nodes on which a quorum queue's member is offline, or on which queues lack a member."""
+    running = {str(node.get("name")) for node in nodes if node.get("running")}
+    offline: dict[str, list[str]] = {}
+    absent: dict[str, list[str]] = {}
+    for queue in queues:
+        name = str(queue["name"])
+        members, online = _names(queue.get("members")), _names(queue.get("online"))
+        for node in members - online:
+            offline.setdefault(node, []).append(name)
+        if 0 < len(members) < min(MEMBERS, len(running)):
+            for node in running - members:
+                absent.setdefault(node, []).append(name)
+    for node, names in sorted(offline.items()):
+        yield warning(
+            "queues",
+            f"{node}: its members of {len(names)} queues are offline: {_listed(names)}",
+            "start the node, or see its log",
+        )
+    for node, names in sorted(absent.items()):
+        yield warning(
+            "queues",
+            f"{node}: {len(names)} queues have no member there: {_listed(names)}",
+            f"add members: `rabbitmq-queues grow {node} all`",
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:SHOWN_NAMES])
+    return shown if len(names) <= SHOWN_NAMES else f"{shown} and {len(names) - SHOWN_NAMES} more"
+
+
+def _names(value: object) -> set[str]:
+    return set(map(str, value)) if isinstance(value, list) else set()
 
 
 def _check_nodes(snapshot: Snapshot) -> Iterator[Finding]:

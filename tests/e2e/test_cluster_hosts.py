@@ -1,0 +1,169 @@
+"""A cluster of three nodes: connections leave a node that is killed, and doctor names it."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from consumers.registry import FAMILIES
+from deploy.local.rabbitmq import RabbitNode
+from tests.rabbit_cluster import RabbitCluster, rabbit_cluster, rabbit_programs
+from tests.stack import OVOKO_SECRET, Stack, Worker, until
+from worker.hosts import hosts_of_url
+
+WEBHOOKS_PER_SECOND = 100
+
+# As the documentation says.
+MOVED_SECONDS = 5.0
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitCluster]:
+    """Its nodes are started once: each test begins and ends with all of them running."""
+    with rabbit_cluster(tmp_path_factory.mktemp("cluster"), rabbit_programs()) as made:
+        yield made
+
+
+class Connections:
+    """The publishers and the consumers of `stockhook run`, as its log tells of them."""
+
+    def __init__(self, running: Worker) -> None:
+        self._running = running
+
+    def opened(self) -> list[tuple[str, str, datetime]]:
+        """Each time: whose connection it was, to which host, and when."""
+        lines = [json.loads(line) for line in self._running.lines().splitlines() if line.startswith("{")]
+        return [
+            (line.get("role") or line["family"], line["host"], datetime.fromisoformat(line["timestamp"]))
+            for line in lines
+            if line["event"] in ("publisher.connected", "consumer.started")
+        ]
+
+    def hosts(self) -> dict[str, str]:
+        """Where each was opened last."""
+        return {whose: host for whose, host, _ in self.opened()}
+
+    async def seconds_until_away_from(self, host: str, since: datetime) -> dict[str, float]:
+        """How long after `since` each connection to the host was replaced by one to another host."""
+        left = {whose for whose, at, _ in self.opened() if self.hosts()[whose] == host}
+        assert left, f"nothing was connected to {host}"
+
+        def moved() -> dict[str, float]:
+            later = [one for one in self.opened() if one[2] > since and one[1] != host and one[0] in left]
+            return {whose: (at - since).total_seconds() for whose, _, at in reversed(later)}
+
+        async def all_moved() -> bool:
+            return moved().keys() == left
+
+        await until(all_moved, f"{left} left {host}", 60)
+        return moved()
+
+
+async def send(stack: Stack, ending: asyncio.Event) -> int:
+    """Post orders at a rate; whatever is not answered 200 is sent again. How many were sent."""
+    headers = {"X-Webhook-Secret": OVOKO_SECRET}
+
+    async def post(client: httpx.AsyncClient, number: int) -> None:
+        body = {
+            "event_type": "order.created",
+            "timestamp": "2026-03-01T12:00:00Z",
+            "event_data": {"order_id": str(number)},
+        }
+        while True:
+            try:
+                answer = await client.post(f"{stack.url}/webhooks/ovoko", json=body, headers=headers)
+            except httpx.TransportError:
+                continue
+            if answer.status_code == 200:
+                return
+            await asyncio.sleep(1)
+
+    sent = 0
+    async with httpx.AsyncClient(timeout=30) as client, asyncio.TaskGroup() as posting:
+        while not ending.is_set():
+            posting.create_task(post(client, sent))
+            sent += 1
+            await asyncio.sleep(1 / WEBHOOKS_PER_SECOND)
+    return sent
+
+
+def host_of(node: RabbitNode) -> str:
+    return f"127.0.0.1:{node.settings.ports['amqp']}"
+
+
+def findings(stack: Stack, **overrides: str) -> dict[str, list[str]]:
+    found: list[dict[str, Any]] = json.loads(stack.run("doctor", "--json", **overrides).stdout)["findings"]
+    levels: dict[str, list[str]] = {}
+    for finding in found:
+        if finding["subject"] in ("hosts", "queues", "broker", "management"):
+            levels.setdefault(finding["level"], []).append(finding["what"])
+    return levels
+
+
+async def test_connections_leave_a_node_that_is_killed(stack: Stack, cluster: RabbitCluster) -> None:
+    stack.environment |= {
+        "STOCKHOOK_AMQP_URL": cluster.url,
+        "STOCKHOOK_MANAGEMENT_URL": cluster.management_url,
+    }
+    assert stack.run("topology").returncode == 0
+    cluster.wait_until_members_online()
+    running = stack.start("run")
+    await stack.ready(running, 60)
+    connections = Connections(running)
+    ending = asyncio.Event()
+    sending = asyncio.create_task(send(stack, ending))
+    for whose in ("ingest", "orders"):
+        host = connections.hosts()[whose]
+        node = next(node for node in cluster.nodes if host_of(node) == host)
+        killed_at = datetime.now(UTC)
+        node.kill()
+        took = await connections.seconds_until_away_from(host, killed_at)
+        print(f"killed the node of {whose}:", {name: round(seconds, 2) for name, seconds in took.items()})
+        assert max(took.values()) < MOVED_SECONDS
+        await asyncio.to_thread(cluster.start, [node])
+        await asyncio.to_thread(cluster.wait_until_members_online)
+    ending.set()
+    sent = await sending
+
+    async def all_are_applied() -> bool:
+        return await stack.count("orders") == sent
+
+    await until(all_are_applied, "all webhooks are applied", 60)
+    assert connections.hosts().keys() == {"ingest", "consumer-publisher", "changes", *FAMILIES}
+
+
+async def test_doctor_names_what_a_cluster_lacks(stack: Stack, cluster: RabbitCluster) -> None:
+    stack.environment |= {
+        "STOCKHOOK_AMQP_URL": cluster.url,
+        "STOCKHOOK_MANAGEMENT_URL": cluster.management_url,
+    }
+    assert stack.run("topology").returncode == 0
+    cluster.wait_until_members_online()
+    well = await asyncio.to_thread(findings, stack)
+    single = await asyncio.to_thread(findings, stack, STOCKHOOK_AMQP_URL=hosts_of_url(cluster.url)[0].url)
+    dead = cluster.nodes[1]
+    dead.kill()
+    management = f"127.0.0.1:{dead.settings.ports['management']}"
+
+    async def named() -> bool:
+        """The API shows members that are offline some seconds later."""
+        found = (await asyncio.to_thread(findings, stack)).get("warning", [])
+        return (
+            f"{host_of(dead)} does not answer (Connection refused)" in found
+            and f"{management} does not answer (ConnectError)" in found
+            and any(one.startswith(f"{dead.settings.node_name}: its members of ") for one in found)
+        )
+
+    await until(named, "the node and its queues are named", 60)
+    await asyncio.to_thread(cluster.start, [dead])
+    assert "all 3 hosts of STOCKHOOK_AMQP_URL answer" in well["ok"]
+    assert "all 3 hosts of STOCKHOOK_MANAGEMENT_URL answer" in well["ok"]
+    assert "warning" not in well
+    assert "error" not in well
+    assert single["warning"] == ["the broker has 3 nodes, and STOCKHOOK_AMQP_URL names one host"]
+    assert urlsplit(cluster.url).password not in json.dumps([well, single])
