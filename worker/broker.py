@@ -96,6 +96,8 @@ class Broker:
                 finally:
                     if link.is_lost:
                         host.note_failure()
+                        # A goodbye would be waited for.
+                        connection.tapped.abort()
                     await connection.close()
                 return
         raise _failed(failures)

@@ -16,7 +16,7 @@ from worker.watch import LONGEST_UNCONFIRMED_SECONDS, keep_watch
 
 log = structlog.get_logger(__name__)
 
-# How often a publisher asks the broker whether it still confirms, and how long the answer may take.
+# How long the broker's answer whether it still confirms may take.
 PROBE_SECONDS = 3.0
 
 

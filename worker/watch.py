@@ -13,22 +13,25 @@ LONGEST_HOLD_SECONDS = 600.0
 # that deploy/README.md allows, 20 minutes.
 LONGEST_UNCONFIRMED_SECONDS = 1080.0
 
-# How often the broker is asked whether a subscription is there, and how long its answer may take.
+# How long the broker's answer whether a subscription is there may take.
 WATCHDOG_SECONDS = 5.0
+
+# The pause between two questions, as a part of the time for an answer.
+PAUSE = 1 / 3
 
 
 async def keep_watch(
-    channel: Channel, ending: asyncio.Event, seconds: float, is_well: Callable[[float], Awaitable[bool]]
+    channel: Channel, ending: asyncio.Event, within: float, is_well: Callable[[float], Awaitable[bool]]
 ) -> None:
     """Return when the channel is closed, `ending` is set, or all is not well.
 
-    It is asked every so many seconds whether it is, and given as many to answer.
+    That is asked again and again; each answer may take `within` seconds.
     """
     ends = [asyncio.ensure_future(channel.wait_closed()), asyncio.ensure_future(ending.wait())]
     try:
         while True:
-            done, _ = await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if done or not await is_well(seconds):
+            done, _ = await asyncio.wait(ends, timeout=within * PAUSE, return_when=asyncio.FIRST_COMPLETED)
+            if done or not await is_well(within):
                 return
     finally:
         for end in ends:
