@@ -138,7 +138,10 @@ class DatabaseUrl:
             for name, value in query.items()
             if name in HONOURED and name not in ("host", "port", "connect_timeout")
         }
-        dsn = parts._replace(query=urlencode(for_driver, quote_via=quote)).geturl()
+        credentials, at, listed = parts.netloc.rpartition("@")
+        # The driver is given each host beside it. It could not parse an IPv6 address among several hosts.
+        netloc = f"{credentials}{at}{listed.partition(',')[0]}"
+        dsn = parts._replace(netloc=netloc, query=urlencode(for_driver, quote_via=quote)).geturl()
         return cls(dsn, tuple(_hosts(parts, query)), _connect_seconds(query), ignored)
 
 

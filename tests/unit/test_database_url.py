@@ -94,3 +94,10 @@ def test_what_cannot_be_honoured_is_refused_by_name(
     assert str(raised.value).startswith("STOCKHOOK_DATABASE_URL: has ")
     assert words in str(raised.value)
     assert "hunter2" not in str(raised.value)
+
+
+def test_the_driver_parses_one_host_and_is_given_each() -> None:
+    read = DatabaseUrl.read("postgresql://us:p%2Cw@one:1,[::1]:2,%2Frun/db?target_session_attrs=read-write")
+
+    assert read.dsn == "postgresql://us:p%2Cw@one:1/db?target_session_attrs=read-write"
+    assert read.hosts == (("one", 1), ("::1", 2), ("/run", None))
