@@ -3,7 +3,7 @@
 .dev/packages/apt/          private package lists, for hosts whose own are missing, stale or not ours to write
 .dev/packages/rabbitmq/     the unpacked tree
 .dev/packages/postgresql/   the unpacked tree
-.dev/packages/prometheus/   the unpacked tree, when deploy/prometheus is checked
+.dev/packages/prometheus/   the unpacked tree, when deploy/prometheus is checked; also promtool/
 .dev/packages/nginx/        the unpacked tree, when the ingest is tested behind it
 .dev/packages/pgbouncer/    the unpacked tree, when tests need it
 .dev/packages/buildah/      the unpacked tree, when the image is built
@@ -50,8 +50,9 @@ class Bundle:
 
 RABBITMQ = Bundle("RabbitMQ", "rabbitmq-server", re.compile(r"rabbitmq-server|erlang-.+"))
 POSTGRES = Bundle("Postgres", "postgresql", re.compile(r"postgresql(-client)?-\d+"))
-# For its promtool alone.
+# For its promtool alone; Debian testing has that in a package of its own.
 PROMETHEUS = Bundle("Prometheus", "prometheus", re.compile(r"prometheus"))
+PROMTOOL = Bundle("promtool", "promtool", re.compile(r"promtool"))
 # Older releases have the program in nginx-core.
 NGINX = Bundle("nginx", "nginx", re.compile(r"nginx(-core)?"))
 # For the tests of what stands behind it.
@@ -220,10 +221,11 @@ def promtool(packages: Path, announce: Callable[[str], None]) -> Path:
     installed = shutil.which("promtool")
     if installed is not None:
         return Path(installed)
-    found = downloaded(PROMETHEUS, packages, announce) / "usr/bin/promtool"
-    if not found.exists():
-        raise DownloadFailed(f"the package prometheus has no promtool (looked for {found})")
-    return found
+    for bundle in (PROMETHEUS, PROMTOOL):
+        found = downloaded(bundle, packages, announce) / "usr/bin/promtool"
+        if found.exists():
+            return found
+    raise DownloadFailed(f"the packages prometheus and promtool have no promtool (looked for {found})")
 
 
 @dataclass(frozen=True, slots=True)
