@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from deploy.local.rabbitmq import VHOST
 from deploy.local.services import Services
 from tests.conftest import services_with_queues
 from tests.integration.test_doctor import errors, examined
 from tests.stack import Stack, until
-from worker.topology import topology
 
 
 @pytest.fixture(scope="module")
@@ -17,18 +17,18 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         yield started
 
 
+STOP_MEMBER = """\
+{{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{vhost}">>, queue, <<"{name}">>)),
+ok = ra:stop_server(quorum_queues, amqqueue:get_pid(Queue)).
+"""
+"""Stops the only member of a quorum queue, and with it its leader."""
+
+
 async def test_a_queue_without_a_leader_is_found(stack: Stack, services: Services) -> None:
-    """On RabbitMQ 3.10 a queue whose broker is killed just after its declaration never gets one."""
     if services.rabbitmq is None:
         pytest.skip("needs a RabbitMQ of our own")
     name = "stockhook.returns.retry.2s"
-    await stack.delete_queue(name)
-    queue = next(queue for queue in topology(stack.settings.delays).queues if queue.name == name)
-    async with stack.broker.connection() as link:
-        channel = await link.channel()
-        await channel.declare_one(queue)
-        services.rabbitmq.kill()
-    services.rabbitmq.start()
+    services.rabbitmq.ctl("eval", STOP_MEMBER.format(vhost=VHOST, name=name))
 
     expected = [f"{name} has no leader: it takes and gives nothing"]
     assert await until(lambda: _leaderless(stack), "it is found", 60) == expected
