@@ -27,7 +27,7 @@ from worker.channel import (
 from worker.failure import describe
 from worker.hosts import Host, all_reasons, hosts_of_url, shuffled
 from worker.patience import Stopped, patiently, pause
-from worker.topology import Exchange, Queue
+from worker.topology import Exchange, Queue, Topology
 from worker.wire import TappedConnection
 
 log = structlog.get_logger(__name__)
@@ -37,6 +37,9 @@ CONNECT_TIMEOUT_SECONDS = 5
 
 # The same while there is another host to try.
 HOST_TIMEOUT_SECONDS = 2
+
+# For the declarations of a session together. A node without a majority may answer none.
+PROVIDE_SECONDS = 30.0
 
 # A queue without a leader answers nothing.
 DEPTH_TIMEOUT_SECONDS = 5
@@ -147,11 +150,13 @@ class Link:
         self.host = host
         self._connection = connection
         self._channels: list[Channel] = []
+        self._is_silent = False
 
     @property
     def is_lost(self) -> bool:
         """Whether the broker ended the connection, or left something without an answer."""
-        return self._connection.tapped.is_lost or any(channel.is_silent for channel in self._channels)
+        is_silent = self._is_silent or any(channel.is_silent for channel in self._channels)
+        return self._connection.tapped.is_lost or is_silent
 
     async def channel(self) -> Channel:
         """Raises: BrokerUnavailable."""
@@ -163,6 +168,41 @@ class Link:
         frame_max = underlay.connection.connection_tune.frame_max
         self._channels.append(Channel(underlay, self._connection.tapped.tap(underlay, frame_max)))
         return self._channels[-1]
+
+    async def channel_with(self, topology: Topology, *, declares: bool) -> Channel:
+        """A channel, and a topology that is declared here, or else is seen to be there.
+
+        Raises:
+            TopologyMismatch
+            BrokerUnavailable: Also when that takes too long.
+        """
+        try:
+            async with asyncio.timeout(PROVIDE_SECONDS):
+                channel = await self.channel()
+                if declares:
+                    await channel.declare(topology)
+                else:
+                    await self._look_for(topology)
+                return channel
+        except TimeoutError as error:
+            self._is_silent = True
+            raise BrokerUnavailable("no answer in time to a declaration") from error
+
+    async def _look_for(self, topology: Topology) -> None:
+        """See that exchanges and queues are there. Bindings cannot be seen, nor what this user has no
+        permission for.
+        """
+        items: list[Exchange | Queue] = [*topology.exchanges, *topology.queues]
+        channel: Channel | None = None
+        for item in items:
+            channel = channel or await self.channel()
+            try:
+                if not await channel.is_there(item):
+                    raise TopologyMismatch(f"{missing(item)}: `stockhook topology` declares it")
+            except BrokerRefused:
+                channel = None
+        if channel is not None:
+            await channel.close()
 
     @property
     def version(self) -> str:
@@ -178,7 +218,7 @@ class Link:
         to declare. Without, it is only seen whether it is there.
 
         Raises:
-            BrokerRefused: This user may not declare.
+            BrokerRefused: This user may not declare, or not see it.
         """
         channel = await self.channel()
         if not await channel.is_there(expected):

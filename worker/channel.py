@@ -28,9 +28,6 @@ from worker.frames import JSON
 from worker.topology import PROBE, Binding, Exchange, Queue, Topology
 from worker.wire import ChannelTap, ClosedByBroker, Delivery, Returned
 
-# For the declarations of a session together. A node without a majority may answer none.
-PROVIDE_SECONDS = 30.0
-
 # Far more than a terminal shows in the time of an ack.
 LISTEN_PREFETCH = 200
 
@@ -288,7 +285,11 @@ class Channel:
         return QueueDepth(found.message_count or 0, found.consumer_count or 0)
 
     async def is_there(self, item: Exchange | Queue) -> bool:
-        """Look, which takes no permission. Where it is not there, the channel is closed."""
+        """Look, by a passive declaration. Where it is not there, or cannot be seen, the channel is closed.
+
+        Raises:
+            BrokerRefused: RabbitMQ 4.2.6 and newer show only what this user has any permission for.
+        """
         if isinstance(item, Queue):
             return await self.depth(item.name) is not None
         with translating():
@@ -353,27 +354,6 @@ class Channel:
         with translating():
             for one in topology.unwanted:
                 await self._channel.queue_unbind(one.queue, one.exchange, one.routing_key)
-
-    async def look_for(self, topology: Topology) -> None:
-        """See that exchanges and queues are there, which takes no permission; bindings cannot be seen.
-
-        Raises:
-            TopologyMismatch
-            BrokerUnavailable
-        """
-        items: list[Exchange | Queue] = [*topology.exchanges, *topology.queues]
-        for item in items:
-            if not await self.is_there(item):
-                raise TopologyMismatch(f"{missing(item)}: `stockhook topology` declares it")
-
-    async def provide(self, topology: Topology, *, declares: bool) -> None:
-        """Declare it, or see that somebody else has. Raises as these do, also when that takes too long."""
-        try:
-            async with asyncio.timeout(PROVIDE_SECONDS):
-                await (self.declare if declares else self.look_for)(topology)
-        except TimeoutError as error:
-            self.is_silent = True
-            raise BrokerUnavailable("no answer in time to a declaration") from error
 
     async def declare_one(self, item: Exchange | Queue | Binding) -> None:
         """Raises as `declare` does."""

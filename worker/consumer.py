@@ -122,9 +122,8 @@ class Consumer:
         self._in_hand = []
 
         async with self.broker.connection() as link:
-            channel = await link.channel()
             self._host = link.host
-            await channel.provide(self._topology, declares=self.settings.declare_topology)
+            channel = await link.channel_with(self._topology, declares=self.settings.declare_topology)
             channel.on_cancelled(window.close)
             is_narrow = await self._subscribe(channel, window)
             watch = asyncio.create_task(self._close_on_end(channel, window))

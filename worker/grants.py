@@ -35,6 +35,12 @@ PREFIX = "^stockhook\\."
 # The queues of those who are told of changes over HTTP, and their dead letters; retry steps are not read.
 SUBSCRIBERS = r"stockhook\.webhook\.[a-z0-9-]+(\.dead)?"
 
+# RabbitMQ 4.2.7, 4.3.1 and newer show the depth of a queue only to users with a permission for it. To write
+# to a queue allows nothing else, without the permission to read an exchange that it could be bound to.
+LANES = rf"stockhook\.({'|'.join([*FAMILIES, ACTIONS])}|webhook\.[a-z0-9-]+)"
+RETRY_QUEUES = rf"{LANES}\.retry\.[0-9]+s"
+LANES_QUEUES = rf"{LANES}(\.retry\.[0-9]+s|\.dead)?"
+
 
 @dataclass(frozen=True, slots=True)
 class BrokerUser:
@@ -58,7 +64,9 @@ def broker_users() -> tuple[BrokerUser, ...]:
     return (
         BrokerUser(
             "stockhook_monitor",
-            "metrics, `stockhook doctor`: sees all, touches nothing",
+            "`stockhook status`, `audit`, `doctor`: sees how many messages wait, takes none",
+            # The quarantine's exchange has the name of its queue: it may publish there.
+            write=_one_of([QUARANTINE], LANES_QUEUES),
             tags=("monitoring",),
         ),
         BrokerUser(
@@ -71,7 +79,7 @@ def broker_users() -> tuple[BrokerUser, ...]:
         BrokerUser(
             "stockhook_consumer",
             "`stockhook consume`: takes from its queues, passes on to retry steps and dead letters",
-            write=_one_of([RETURN, QUARANTINE, PROBE, CHANGES]),
+            write=_one_of([RETURN, QUARANTINE, PROBE, CHANGES], RETRY_QUEUES),
             read=_one_of([*consumed, QUARANTINE, family_queue(ACTIONS), dead_queue(ACTIONS)], SUBSCRIBERS),
         ),
         BrokerUser(

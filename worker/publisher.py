@@ -118,8 +118,7 @@ class Publisher:
 
     async def _session(self) -> None:
         async with self.broker.connection(publishes=True) as link:
-            channel = await link.channel()
-            await channel.provide(self.topology, declares=self.declares)
+            channel = await link.channel_with(self.topology, declares=self.declares)
             if not await channel.takes_messages(PROBE_SECONDS):
                 raise BrokerUnavailable("it confirms nothing")
             self._doubted.clear()

@@ -275,7 +275,7 @@ async def test_a_host_whose_connection_was_lost_is_tried_last(
 async def test_a_host_that_falls_silent_is_tried_last(
     stack: Stack, proxies: list[FaultProxy], monkeypatch: pytest.MonkeyPatch, needed: str
 ) -> None:
-    monkeypatch.setattr("worker.channel.PROVIDE_SECONDS", 0.2)
+    monkeypatch.setattr("worker.broker.PROVIDE_SECONDS", 0.2)
     silent, other, _ = proxies
     several = broker(at(stack, f"127.0.0.1:{silent.port}", f"127.0.0.1:{other.port}"))
     async with several.connection() as link:
@@ -285,7 +285,7 @@ async def test_a_host_that_falls_silent_is_tried_last(
             assert not await channel.takes_messages(0.2)
         else:
             with pytest.raises(BrokerUnavailable, match="no answer in time to a declaration"):
-                await channel.provide(topology(stack.settings.delays), declares=True)
+                await link.channel_with(topology(stack.settings.delays), declares=True)
 
     assert await used(several) == f"127.0.0.1:{other.port}"
 

@@ -20,7 +20,7 @@ from worker.grants import ROLES, broker_commands, broker_definitions, broker_use
 from worker.simulate import ovoko
 from worker.simulate.server import serving
 from worker.simulate.simulation import Simulation
-from worker.topology import Exchange, Queue, topology
+from worker.topology import Binding, Exchange, Queue, topology
 
 PASSWORD = "only-for-these-tests"
 ORDER = b'{"event_type":"order.created","timestamp":"2026-03-01T12:00:00Z","event_data":{"order_id":"%d"}}'
@@ -87,6 +87,9 @@ OPERATIONS: dict[str, Callable[[Channel], Awaitable[object]]] = {
     ),
     "delete queue": lambda channel: channel.delete("stockhook.matrix"),
     "declare elsewhere": lambda channel: channel.declare_one(Exchange("other.matrix", "direct")),
+    "bind queue": lambda channel: channel.declare_one(
+        Binding("stockhook.return", "stockhook.orders.retry.1s", "stockhook.orders.retry.1s")
+    ),
     "publish event": _publish("stockhook.events", "ovoko.order.created"),
     "publish observation": _publish("stockhook.events", "ovoko.stockhook.observed.part"),
     "publish to quarantine": _publish("stockhook.events", "quarantine.ovoko"),
@@ -101,7 +104,7 @@ OPERATIONS: dict[str, Callable[[Channel], Awaitable[object]]] = {
     "get quarantined": _get("stockhook.quarantine"),
 }
 ALLOWED = {
-    "monitor": set(),
+    "monitor": {"publish quarantined"},
     "ingest": {"publish event", "publish to quarantine", "publish probe"},
     "consumer": {
         "publish probe",

@@ -107,8 +107,7 @@ class Performer:
     async def _session(self, clients: Clients) -> None:
         arrived: asyncio.Queue[Delivery | None] = asyncio.Queue()
         async with self.broker.connection() as link:
-            channel = await link.channel()
-            await channel.provide(
+            channel = await link.channel_with(
                 actions_topology(self.settings.delays), declares=self.settings.declare_topology
             )
             channel.on_cancelled(partial(arrived.put_nowait, None))

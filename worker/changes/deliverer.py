@@ -79,10 +79,9 @@ class Deliverer:
         await patiently(lambda: blameless(self._note()), DatabaseUnavailable, self.stopping, longest_pause=2)
         arrived: asyncio.Queue[Delivery | None] = asyncio.Queue()
         async with self.broker.connection() as link:
-            channel = await link.channel()
             delays, lane = self.settings.delays, self.subscriber.lane
             expected = webhook_topology(delays, lane, self.subscriber.routing_keys)
-            await channel.provide(expected, declares=self.settings.declare_topology)
+            channel = await link.channel_with(expected, declares=self.settings.declare_topology)
             channel.on_cancelled(partial(arrived.put_nowait, None))
             await channel.consume(family_queue(lane), lane, PREFETCH, arrived.put_nowait)
             watch = asyncio.create_task(self._end_when_lost(channel, arrived))

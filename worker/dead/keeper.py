@@ -89,9 +89,8 @@ class Keeper:
         self._changed.clear()
         self._lost = False
         async with self.broker.connection() as link:
-            channel = await link.channel()
             expected = expected_topology(self.settings, self.families)
-            await channel.provide(expected, declares=self.settings.declare_topology)
+            channel = await link.channel_with(expected, declares=self.settings.declare_topology)
             channel.on_cancelled(self._end)
             for queue, lane in self._queues.items():
                 await channel.consume(queue, f"dead.{lane}", PREFETCH, partial(self._put, lane))

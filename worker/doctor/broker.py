@@ -96,14 +96,18 @@ def check_hosts(setting: str, number: int, failing: Mapping[str, Exception | str
 
 async def _check_topology(link: Link, expected: Topology, settings: Settings) -> AsyncIterator[Finding]:
     items: list[Exchange | Queue] = [*expected.exchanges, *expected.queues]
-    differences = 0
+    differences = unseen = 0
     may_declare = True
     for item in items:
         try:
             difference = await link.difference(item, by_arguments=may_declare)
         except BrokerRefused:
             may_declare = False
-            difference = await link.difference(item, by_arguments=False)
+            try:
+                difference = await link.difference(item, by_arguments=False)
+            except BrokerRefused:
+                unseen += 1
+                continue
         if difference is not None:
             differences += 1
             is_missing = "is missing" in difference
@@ -113,7 +117,8 @@ async def _check_topology(link: Link, expected: Topology, settings: Settings) ->
         compared = (
             "with the arguments expected" if may_declare else "there; this user cannot compare arguments"
         )
-        yield ok("topology", f"{len(items)} exchanges and queues, {compared}")
+        hidden = f"; {unseen} more that this user cannot see" if unseen else ""
+        yield ok("topology", f"{len(items) - unseen} exchanges and queues, {compared}{hidden}")
     if not may_declare and settings.declare_topology:
         yield error(
             "permissions",

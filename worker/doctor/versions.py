@@ -51,6 +51,13 @@ LIMITS = (
         "use 3.13.3 or newer",
     ),
     Limit(
+        (4, 2, 6),
+        (4, 2, 7),
+        Level.WARNING,
+        "shows queues only to users that may configure them (#16085)",
+        "use 4.2.7 or newer",
+    ),
+    Limit(
         (4, 3, 0),
         (4, 3, 5),
         Level.WARNING,

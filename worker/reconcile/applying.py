@@ -74,8 +74,7 @@ async def apply(
 async def _publish(taken: Sequence[Accepted], settings: Settings, report: Report) -> None:
     broker = Broker(settings.amqp_url.get_secret_value(), "reconcile")
     async with broker.connection() as link:
-        channel = await link.channel()
-        await channel.provide(topology(settings.delays), declares=settings.declare_topology)
+        channel = await link.channel_with(topology(settings.delays), declares=settings.declare_topology)
         for first in range(0, len(taken), TOGETHER):
             some = taken[first : first + TOGETHER]
             await asyncio.gather(*(channel.publish(one.message, settings.publish_timeout) for one in some))
