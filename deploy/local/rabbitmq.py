@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -45,7 +46,7 @@ class RabbitSettings:
     ports: dict[str, int]
     password: str
     further_lines: str = ""
-    """Of rabbitmq.conf; of a key that is there twice the last one counts."""
+    """Of rabbitmq.conf; they replace our own lines about the same settings."""
     further_definitions: Mapping[str, object] = field(default_factory=dict)
     node_name: str = NODE_NAME
     """Its host part is the address of Erlang's distribution; AMQP and management stay on 127.0.0.1."""
@@ -215,14 +216,29 @@ def write_configuration(settings: RabbitSettings) -> None:
     definitions.write_text(json.dumps({**settings.further_definitions, **definitions_for(settings.password)}))
     (folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
     (folder / "rabbitmq.conf").write_text(
-        CONFIGURATION.format(
-            address=LOOPBACK,
-            port=settings.ports["amqp"],
-            management_port=settings.ports["management"],
-            definitions=definitions,
+        without_overridden(
+            CONFIGURATION.format(
+                address=LOOPBACK,
+                port=settings.ports["amqp"],
+                management_port=settings.ports["management"],
+                definitions=definitions,
+            ),
+            settings.further_lines,
         )
         + settings.further_lines
     )
+
+
+def without_overridden(configuration: str, further_lines: str) -> str:
+    """Without what the further lines set: RabbitMQ 4 prefers our absolute limit to their relative one."""
+    further = {setting_of(line) for line in further_lines.splitlines()}
+    return "".join(
+        line for line in configuration.splitlines(keepends=True) if setting_of(line) not in further
+    )
+
+
+def setting_of(line: str) -> str:
+    return re.sub(r"\.(absolute|relative)$", "", line.partition("=")[0].strip())
 
 
 def definitions_for(password: str) -> dict[str, object]:
