@@ -1,6 +1,6 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench chaos check-deploy docs mutants run test-long test test-ladder check format status send psql lock clean bootstrap
+.PHONY: help demo bench chaos check-deploy docs mutants run test-long test test-ladder test-versions test-newest check format status send psql lock clean bootstrap
 
 PYTHON := .venv/bin/python
 ARGS ?=
@@ -11,7 +11,7 @@ COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --py
 LOCK := $(COMPILE) pyproject.toml
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 run: bootstrap  ## RabbitMQ, Postgres and the whole product on this machine, until Ctrl-C
 	@exec $(PYTHON) -m deploy.local run
@@ -27,6 +27,12 @@ test-ladder: bootstrap  ## the true ladder by the clock: 7 s, 35 s, 175 s
 
 test-long: bootstrap  ## an hour's outage in the spool, a hundred graceful stops
 	@exec $(PYTHON) -m pytest -m long -s $(PYTEST_ARGS)
+
+test-versions: bootstrap  ## as root: every test on Debian 12, 13 and testing (ARGS="--suites trixie", ARGS=--help)
+	@exec $(PYTHON) -m tests.versions $(ARGS)
+
+test-newest: bootstrap  ## as root: the tests that RabbitMQ's and Postgres' versions matter to, on Debian testing
+	@exec $(PYTHON) -m tests.versions --suites forky --subset $(ARGS)
 
 chaos: bootstrap  ## random faults under load (SEED=7 MINUTES=10), then the audit and a model
 	@exec $(PYTHON) -m tests.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5) $(ARGS)

@@ -1,0 +1,51 @@
+"""The Debian releases whose versions are tested, and the tests that the short run takes."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A release, and the versions that it had when the tests were made for it."""
+
+    name: str
+    rabbitmq: str
+    postgres: str
+    python: str
+
+
+SUITES = (
+    Suite("bookworm", rabbitmq="3.10", postgres="15", python="3.11"),
+    Suite("trixie", rabbitmq="4.0", postgres="17", python="3.13"),
+    Suite("forky", rabbitmq="4.3", postgres="18", python="3.14"),
+)
+NEWEST = SUITES[-1]
+
+PACKAGES = (
+    "ca-certificates",
+    "git",
+    "iproute2",
+    "make",
+    "nginx",
+    "openssl",
+    "pgbouncer",
+    "postgresql",
+    "procps",
+    "python3",
+    "python3-venv",
+    "rabbitmq-server",
+    "strace",
+    "systemd",
+)
+"""What the tests use. Of another list, the systems are made anew."""
+
+SUBSET = (
+    "tests/integration/test_broker.py",
+    "tests/integration/test_topology.py",
+    "tests/integration/test_policies.py",
+    "tests/integration/test_grants.py",
+    "tests/integration/test_encryption.py",
+    "tests/integration/test_migrations.py",
+    "tests/e2e/test_path.py",
+    "tests/e2e/test_ladder.py",
+)
+"""Broker, topology, grants, TLS, migrations, the path of an event and the retry queues."""
