@@ -119,7 +119,9 @@ def tell_metrics(node: RabbitNode) -> str:
     port = free_port()
     settings = node.settings
     listener = f'[{{port, {port}}}, {{ip, "{LOOPBACK}"}}]'
-    node.ctl("eval", f"application:set_env(rabbitmq_prometheus, tcp_config, {listener}).")
+    # What is set before an application is loaded stays only where it is persistent.
+    setting = f"rabbitmq_prometheus, tcp_config, {listener}, [{{persistent, true}}]"
+    node.ctl("eval", f"application:set_env({setting}).")
     subprocess.run(
         [str(settings.programs.rabbitmq / "rabbitmq-plugins"), "enable", "rabbitmq_prometheus"],
         env=node_environment(settings),
