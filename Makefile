@@ -1,6 +1,6 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench chaos check-deploy docs mutants run test-long test test-ladder test-versions test-newest check format status send psql lock clean bootstrap
+.PHONY: help demo bench chaos check-deploy lint docs mutants run test-long test test-ladder test-versions test-newest check format status send psql lock clean bootstrap
 
 PYTHON := .venv/bin/python
 ARGS ?=
@@ -41,17 +41,19 @@ bench: bootstrap  ## measure the product beside what else one could take (ARGS="
 	@deploy/local/bootstrap bench
 	@exec $(PYTHON) -m tests.bench $(ARGS)
 
-check: bootstrap  ## format, lint, types, import contracts, whether every test can be read, unit tests
+lint: bootstrap  ## format, lint, types, import contracts, whether every test can be read
 	@$(PYTHON) -m ruff format --check --quiet .
 	@$(PYTHON) -m ruff check --quiet .
 	@$(PYTHON) -m mypy
 	@.venv/bin/lint-imports
-	@# The two processes of `make test` must find the same tests, whatever the order of their sets.
+	@# The processes of `make test` must find the same tests, whatever the order of their sets.
 	@for seed in 1 2; do \
 		PYTHONHASHSEED=$$seed $(PYTHON) -m pytest --collect-only -q >.dev/collected || { cat .dev/collected; exit 1; }; \
 		grep :: .dev/collected >.dev/collected.$$seed; \
 	done
 	@cmp .dev/collected.1 .dev/collected.2
+
+check: lint  ## `make lint` and the unit tests
 	@$(PYTHON) -m pytest -q tests/unit
 
 check-deploy: bootstrap  ## what lies in deploy/: image, compose, Kubernetes, systemd, RabbitMQ, Prometheus, Grafana
