@@ -422,6 +422,9 @@ class TappedConnection(aio_pika.Connection):
             if not opening.done():
                 self.tapped.abort()
                 opening.cancel()
+            if self.transport is None and not self._closed.done():
+                # There is nothing to close, or the library would begin to when it is forgotten.
+                self._closed.set_result(True)
 
     async def close(self, exc: ExceptionType | None = ConnectionClosed) -> None:
         """Say goodbye for as long as it takes or `CLOSE_TIMEOUT_SECONDS`, and let go; never raises.

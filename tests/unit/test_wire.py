@@ -1,8 +1,12 @@
 """Messages past the client library, held against the client library's own codec."""
 
 import asyncio
+import gc
+import logging
 import struct
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
@@ -16,9 +20,10 @@ from hypothesis import strategies as st
 from pamqp.body import ContentBody
 from pamqp.commands import Basic, Connection
 from pamqp.header import ContentHeader
+from yarl import URL
 
 from worker.frames import A_HEARTBEAT, LARGEST_PROPERTIES, Properties, publish_frames, read_properties
-from worker.wire import ChannelTap, Delivery, Lost, Refused, Returned, TappedReader
+from worker.wire import ChannelTap, Delivery, Lost, Refused, Returned, TappedConnection, TappedReader
 
 CHANNEL = 3
 
@@ -235,6 +240,29 @@ def test_a_publish_over_a_connection_that_just_closed_is_lost() -> None:
         server.close()
 
     uvloop.run(play())
+
+
+async def test_a_connection_that_could_not_be_opened_is_forgotten_in_silence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also outside of the event loop: the library began to close it, and warned on standard error."""
+    nobody_listens = URL("amqp://127.0.0.1:1/")
+    connections = [TappedConnection(nobody_listens)]
+    # What pytest keeps of log records, and pytest.raises of exceptions, would hold on to it.
+    for name in ("aio_pika", "aiormq"):
+        caplog.set_level(logging.CRITICAL + 1, name)
+    with suppress(ConnectionError):
+        await connections[0].connect(timeout=5)
+
+    def forget() -> None:
+        connections.clear()
+        gc.collect()
+
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        await asyncio.to_thread(forget)
+
+    assert [str(warning.message) for warning in given] == []
 
 
 async def test_a_publish_that_waits_too_long_says_so_and_its_late_confirm_is_nothing() -> None:
