@@ -25,6 +25,21 @@ from worker.topology import QUARANTINE, dead_queue
 LISTED = 5
 AUDIT_SECONDS = 60
 
+DEAD_LETTERS = """
+SELECT lane, state, type, reason, attempts, event_id
+FROM dead_letters
+WHERE lane <> 'quarantine' AND state <> 'replayed'
+"""
+
+KEPT_OF_QUARANTINE = """
+SELECT event_id
+FROM dead_letters
+WHERE lane = 'quarantine'
+UNION ALL
+SELECT event_id
+FROM unhandled_events
+"""
+
 
 def misbehaviour(answers: Mapping[str, int], ends: Mapping[str, Mapping[int, int]]) -> list[str]:
     """Answers that blame us, and processes that ended although nobody killed them.
@@ -74,7 +89,7 @@ async def judge(record: Record, requests: int, given_up: int, settings: Settings
 
     dead = await _dead(settings, database_url)
     problems += _listed("dead letters", dead)
-    quarantined = await _quarantined(settings)
+    quarantined = await _quarantined(settings, database_url)
     problems += _wrongly_quarantined(taken, quarantined)
     totals = Totals(
         sent=len(events),
@@ -120,7 +135,7 @@ def _listed(words: str, wrong: Any) -> list[str]:
 
 
 async def _dead(settings: Settings, database_url: str) -> list[str]:
-    """Reasons, from the queues and from the table if there is one."""
+    """Those that wait, in the queues and in the table."""
     found: list[str] = []
     async with Broker(settings.amqp_url.get_secret_value(), "chaos").connection() as link:
         channel = await link.channel()
@@ -130,17 +145,21 @@ async def _dead(settings: Settings, database_url: str) -> list[str]:
                 found.append(f"{family}: {ours}")
     connection = await asyncpg.connect(database_url)
     try:
-        if await connection.fetchval("SELECT to_regclass('dead_letters') IS NOT NULL"):
-            rows = await connection.fetch("SELECT * FROM dead_letters")
-            found += [f"table: {dict(row)}" for row in rows]
+        rows = await connection.fetch(DEAD_LETTERS)
+        found += [f"table: {dict(row)}" for row in rows]
     finally:
         await connection.close()
     return found
 
 
-async def _quarantined(settings: Settings) -> Counter[str]:
-    """Event ids, and how often each is there."""
+async def _quarantined(settings: Settings, database_url: str) -> Counter[str]:
+    """Event ids, and how often each is in the queue or was moved from there into tables."""
     found: Counter[str] = Counter()
+    connection = await asyncpg.connect(database_url)
+    try:
+        found.update(str(row["event_id"]) for row in await connection.fetch(KEPT_OF_QUARANTINE))
+    finally:
+        await connection.close()
     async with Broker(settings.amqp_url.get_secret_value(), "chaos").connection() as link:
         channel = await link.channel()
         while (delivery := await channel.get(QUARANTINE)) is not None:
