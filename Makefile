@@ -1,6 +1,6 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench chaos check-deploy lint docs mutants run test-long test test-ladder test-versions test-newest check format status send psql lock clean bootstrap
+.PHONY: help demo bench chaos check-deploy lint docs mutants run test-long test test-ladder test-upgrade test-versions test-newest check format status send psql lock clean bootstrap
 
 PYTHON := .venv/bin/python
 ARGS ?=
@@ -33,6 +33,9 @@ test-versions: bootstrap  ## as root: every test on Debian 12, 13 and testing (A
 
 test-newest: bootstrap  ## as root: the tests that RabbitMQ's and Postgres' versions matter to, on Debian testing
 	@exec $(PYTHON) -m tests.versions --suites forky --subset $(ARGS)
+
+test-upgrade: bootstrap  ## upgrade from the commit in tests/upgrade/from_commit and roll back, under load (RATE=100)
+	@RATE=$(or $(RATE),100) exec $(PYTHON) -m pytest -m upgrade -s $(PYTEST_ARGS)
 
 chaos: bootstrap  ## random faults under load (SEED=7 MINUTES=10), then the audit and a model
 	@exec $(PYTHON) -m tests.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5) $(ARGS)

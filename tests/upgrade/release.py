@@ -1,0 +1,116 @@
+"""Releases of the product on this machine: the recorded commit, this checkout, and changed copies of it."""
+
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from deploy.local.process import Command
+from deploy.local.services import CHECKOUT, DEV
+
+FROM_COMMIT = Path(__file__).with_name("from_commit")
+EXTRACTED = DEV / "upgrade"
+LOCK = "requirements.lock"
+# The archive is complete once it has been unpacked beside this.
+COMPLETE = ".complete"
+COMMAND_SECONDS = 120
+
+
+class NoHistory(Exception):
+    """The recorded commit is not in this clone. The text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The product's code in a folder, and the Python that runs it."""
+
+    name: str
+    folder: Path
+    python: str = sys.executable
+
+    def environment(self, environment: Mapping[str, str]) -> dict[str, str]:
+        return {**environment, "PYTHONPATH": str(self.folder)}
+
+    def command(self, environment: Mapping[str, str], *arguments: str) -> Command:
+        """`stockhook` with these arguments, of this release."""
+        return Command(
+            (self.python, "-m", "worker", *arguments), self.environment(environment), folder=self.folder
+        )
+
+    def run(
+        self, environment: Mapping[str, str], *arguments: str, seconds: float = COMMAND_SECONDS
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run `stockhook` to its end."""
+        return subprocess.run(
+            [self.python, "-m", "worker", *arguments],
+            env=self.environment(environment),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+
+    def runs_from(self) -> Path:
+        """The folder from which this release's Python imports the product."""
+        told = subprocess.run(
+            [self.python, "-c", "import worker; print(worker.__file__)"],
+            env=self.environment({}),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return Path(told.stdout.strip()).parents[1]
+
+
+def recorded_commit() -> str:
+    lines = [line.strip() for line in FROM_COMMIT.read_text().splitlines()]
+    (commit,) = [line for line in lines if line and not line.startswith("#")]
+    return commit
+
+
+def current() -> Release:
+    return Release("current", CHECKOUT)
+
+
+def recorded() -> Release:
+    """The recorded commit, taken out of git, with an environment of its own if its dependencies differ.
+
+    Raises:
+        NoHistory
+    """
+    commit = recorded_commit()
+    folder = extracted(commit)
+    if (folder / LOCK).read_bytes() == (CHECKOUT / LOCK).read_bytes():
+        return Release("recorded", folder)
+    # It returns at once when nothing has changed since.
+    subprocess.run([folder / "deploy/local/bootstrap"], check=True)
+    return Release("recorded", folder, str(folder / ".venv/bin/python"))
+
+
+def extracted(commit: str, into: Path = EXTRACTED) -> Path:
+    """The folder with the files of a commit; they are written once.
+
+    Raises:
+        NoHistory
+    """
+    folder = into / commit
+    if (folder / COMPLETE).exists():
+        return folder
+    git = ("git", "-C", str(CHECKOUT))
+    if subprocess.run((*git, "cat-file", "-e", f"{commit}^{{commit}}"), capture_output=True).returncode != 0:
+        raise NoHistory(
+            f"this clone has no commit {commit} (tests/upgrade/from_commit): run `git fetch --unshallow`"
+        )
+    archive = subprocess.run((*git, "archive", commit), capture_output=True, check=True).stdout
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with tarfile.open(fileobj=BytesIO(archive)) as files:
+        files.extractall(folder, filter="data")
+    (folder / COMPLETE).touch()
+    return folder

@@ -1,0 +1,585 @@
+"""An upgrade under load, a rollback and another upgrade, process by process, as deploy/README.md says."""
+
+import asyncio
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+
+import asyncpg
+import httpx
+
+from consumers.registry import FAMILIES
+from schemas.events import Provider
+from tests.chaos import feed
+from tests.chaos.load import RESEND_AFTER, Record
+from tests.chaos.pulse import Instant, Pulse
+from tests.chaos.report import Totals
+from tests.chaos.verdict import judge
+from tests.e2e.endpoint import Endpoint, endpoint
+from tests.rabbit_cluster import RabbitCluster
+from tests.upgrade import verdict
+from tests.upgrade.load import BREAK_WRITES, REPAIR_WRITES, SQLSTATE, examples_of_all, mixed
+from tests.upgrade.release import Release
+from tests.upgrade.world import CONSUMERS, INGESTS, Backend, World, world
+from worker.changes.subscriber import lane_of
+from worker.send.client import Client
+from worker.send.sender import Sender, Tally
+from worker.send.webhook import Credentials
+from worker.simulate.command import client_settings
+from worker.simulate.server import serving
+from worker.topology import ACTIONS, QUARANTINE, dead_queue, retry_queue
+
+# Webhooks a second. `RATE=30 make test-upgrade` is for machines that are too slow for it.
+RATE = float(os.environ.get("RATE", "100"))
+
+# These end a run that is stuck; how long each replacement takes, the report says.
+RECOVERY_SECONDS = 300.0
+WAIT_SECONDS = 120.0
+SENDER_SECONDS = 120.0
+QUIET_SECONDS = 240.0
+# The longest that a publish is under way before the ingest spools the event.
+CONFIRM_SECONDS = 1.0
+# So many events are in a spool when its ingest is replaced.
+SPOOLED = 20
+
+PAYMENT = {
+    "firstName": "Ana",
+    "lastName": "Silva",
+    "bankAccount": {
+        "accountNumber": "PT50000201231234567890154",
+        "financialInstitutionIdentifier": "BCOMPTPL",
+        "beneficiaryName": "Ana Silva",
+    },
+    "billingAddress": {"firstLine": "1", "zipCode": "1000", "city": "Lisbon", "country": "PT"},
+}
+
+TABLES = """
+SELECT relname::text AS name
+FROM pg_class
+WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
+"""
+
+# Rows that the upgrade does not meet, and why.
+NOT_FILLED = {
+    "event_log_before": "a table of an older release",
+    "event_log_dropped": "has a row once a month of the log was dropped",
+    "suspects": "has rows only while an event that may have killed its consumer is handled",
+    "chaos_changes": "the test's own",
+}
+
+
+class RunFailed(Exception):
+    """The run could not be carried through. The text says what was waited for, or what went wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What was there when a process was stopped, to be replaced."""
+
+    stage: str
+    process: str
+    queued: Mapping[str, int]
+    spooled: int | None
+    seconds: float
+    """From the stop until the new one was ready and events received since were applied."""
+
+
+@dataclass(slots=True)
+class Report:
+    problems: list[str] = field(default_factory=list)
+    handovers: list[Handover] = field(default_factory=list)
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds that each stage took."""
+    answers: dict[str, int] = field(default_factory=dict)
+    totals: Totals = field(default_factory=Totals)
+    filled: dict[str, int] = field(default_factory=dict)
+    """Rows of each table when the upgrade began."""
+    failed_attempts: int = 0
+    replayed: int = 0
+    actions: dict[str, int] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        return [
+            f"stages, seconds: { {name: round(seconds, 1) for name, seconds in self.stages.items()} }",
+            *(
+                f"{handover.stage}: {handover.process} replaced in {handover.seconds:.1f} s with "
+                f"{sum(handover.queued.values())} messages in {len(handover.queued)} queues"
+                + ("" if handover.spooled is None else f", {handover.spooled} events in its spool")
+                for handover in self.handovers
+            ),
+            f"answers: {self.answers}",
+            f"events: {self.totals}",
+            f"rows when the upgrade began: {self.filled}",
+            f"failed attempts that the test caused: {self.failed_attempts}; dead letters replayed: "
+            f"{self.replayed}; actions: {self.actions}",
+            *(f"PROBLEM: {problem}" for problem in self.problems),
+        ]
+
+
+def run(folder: Path, backend: Backend, old: Release, new: Release, *, rolls_back: bool = True) -> Report:
+    """Upgrade from `old` to `new`, back, and once more. All that it starts has ended when it returns."""
+    report = Report()
+    with world(folder, backend, old, new) as made:
+        upgrade = Upgrade(made, report, rolls_back)
+        asyncio.run(upgrade.run())
+    return report
+
+
+@dataclass(slots=True)
+class Upgrade:
+    world: World
+    report: Report
+    rolls_back: bool
+    rate: float = RATE
+    seed: int = 1
+    record: Record = field(default_factory=Record)
+    tally: Tally = field(default_factory=Tally)
+    is_over: bool = False
+    plants: bool = False
+    """Whether events that fail are sent among the others."""
+    pulse: Pulse = field(init=False)
+    _stage: str = ""
+    _waiting: dict[str, int] = field(default_factory=dict)
+    _stage_began: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.pulse = Pulse(self.world.backend.database_url, self.world.processes, self.record)  # type: ignore[arg-type]  # other names
+
+    async def run(self) -> None:
+        new = self.world.new
+        async with AsyncExitStack() as stack:
+            shop = await stack.enter_async_context(endpoint(port=self.world.webhook_port))
+            platform = await stack.enter_async_context(serving(self.world.simulation))
+            stack.push_async_callback(self._stop)
+            try:
+                await self._begin(shop, platform)
+                async with self._load():
+                    await self._build_up()
+                    self._enter("upgrade")
+                    await self._prepare(new)
+                    await self._replace_consumers(new)
+                    await self._replace_ingests(new, "ingest-1")
+                    await self._dead_letters_are_moved()
+                    if self.rolls_back:
+                        await self._roll_back()
+                    self._enter("end")
+                    await self._repair(shop)
+                    if (cluster := self.world.backend.cluster) is not None:
+                        await self._restart_one_by_one(cluster)
+                await self._settle()
+                await self._judge(shop)
+            except RunFailed as failure:
+                self.report.problems.append(str(failure))
+            self._enter("")
+            self.report.answers = dict(self.tally.answers)
+
+    # Stages.
+
+    async def _begin(self, shop: Endpoint, platform: int) -> None:
+        """The old release on empty services, with the documented events applied, and some that cannot be."""
+        self._enter("begin")
+        environment, old = self.world.environment, self.world.old
+        ours = client_settings(f"http://127.0.0.1:{platform}")
+        for name, value in ours.items():
+            if name.startswith("BUYBACK"):
+                environment[f"STOCKHOOK_{name}"] = value
+        ovoko = {name: value for name, value in ours.items() if name.startswith("OVOKO")}
+        shop.behaviour = _refusing(shop)
+        await self._prepare(old)
+        await feed.prepare(self.world.broker, self.world.backend.database_url)
+        for name in INGESTS:
+            self.world.put(name, old).start()
+        # Only now, so that not every part of the load has its details asked for.
+        for name in CONSUMERS:
+            self.world.put(name, old, **ovoko).start()
+        await self._all_ready()
+        async with self._client("ingest-1") as client:
+            sender = Sender(client, self.tally, RESEND_AFTER, self.record.on_accepted)
+            webhooks = examples_of_all(self._credentials())
+            await sender.play(self.record.recorded(webhooks, lambda: True), self.rate)
+        await self._until_rows("return_items", "dead_letters", "unhandled_events")
+        await self._until(self._are_actions_over, "Ovoko has told of the part and the return")
+        await self.world.execute(BREAK_WRITES)
+        for name in CONSUMERS:
+            process = self.world.processes[name]
+            self._note_end(name, await process.stop())
+            self.world.put(name, old, KEEP_DEAD_LETTERS="false").start()
+        await self._all_ready()
+
+    async def _build_up(self) -> None:
+        """Everything that an upgrade may meet, made by the old release under load."""
+        self._enter("build up")
+        old = self.world.old
+        self.world.platform_fails()
+        details = self.world.folder / "payment.json"
+        details.write_text(json.dumps(PAYMENT))
+        await self._command(
+            old, "buyback", "payment-details", "by-hand", "--file", str(details), "--enqueue", "--key", "hand"
+        )
+        (letter,) = await self.world.fetch("SELECT min(dead_letter_id) FROM dead_letters")
+        await self._command(old, "dead", "show", str(letter[0]), "--reveal")
+        await self._dead_letters_lie_in_queues()
+        async with self._changes_held():
+            self.report.filled = await self._rows()
+        empty = [name for name, rows in self.report.filled.items() if not rows and name not in NOT_FILLED]
+        if empty:
+            raise RunFailed(f"no row in {', '.join(empty)} when the upgrade began")
+
+    async def _roll_back(self) -> None:
+        """To the old release, and to the new one again."""
+        old, new = self.world.old, self.world.new
+        self._enter("restart")
+        # What the new release leaves in queues, the old one is to meet.
+        await self._replace_consumers(new, KEEP_DEAD_LETTERS="false")
+        await self._dead_letters_lie_in_queues()
+        self._enter("rollback")
+        await self._replace_ingests(old, "ingest-2")
+        await self._replace_consumers(old)
+        await self._dead_letters_are_moved()
+        self._enter("second upgrade")
+        await self._prepare(new)
+        await self._replace_consumers(new)
+        await self._replace_ingests(new, "ingest-1")
+
+    async def _restart_one_by_one(self, cluster: RabbitCluster) -> None:
+        """All nodes of the broker, then all processes, with nothing that fails by itself."""
+        self._enter("restart of all nodes")
+        await self._until(self._are_retry_queues_empty, "no message in a retry queue")
+        for node in cluster.nodes:
+            began = monotonic()
+            await asyncio.to_thread(cluster.stop, [node])
+            await asyncio.to_thread(cluster.start, [node])
+            await asyncio.to_thread(cluster.wait_until_members_online)
+            recovery = await self.pulse.recovery(Instant(), RECOVERY_SECONDS)
+            name = node.settings.node_name
+            self.report.handovers.append(Handover(self._stage, name, {}, None, monotonic() - began))
+            if not recovery.is_complete:
+                raise RunFailed(f"{self._stage}: after {name} was restarted: {recovery.unready}")
+            self._check_meanwhile()
+        self._enter("restart of all processes")
+        for name in (*CONSUMERS, *INGESTS):
+            await self._replace(name, self.world.new)
+
+    async def _prepare(self, release: Release) -> None:
+        """The first two steps of the guide."""
+        await self._command(release, "migrate")
+        await self._command(release, "topology")
+
+    async def _replace_consumers(self, release: Release, **overrides: str) -> None:
+        """One after the other, with changes that wait and messages in every retry queue."""
+        await self._until_retry_queues_are_met()
+        for name in CONSUMERS:
+            async with self._changes_held():
+                await self._replace(name, release, **overrides)
+
+    async def _replace_ingests(self, release: Release, away: str | None = None) -> None:
+        """One after the other; the ingest `away` has its events in its spool meanwhile."""
+        self.plants = False
+        await asyncio.sleep(CONFIRM_SECONDS)
+        for name in INGESTS:
+            proxies = self.world.proxies[name] if name == away else ()
+            for proxy in proxies:
+                await asyncio.to_thread(proxy.refuse)
+                await asyncio.to_thread(proxy.reset)
+            if proxies:
+                await self._until_spooled(name, SPOOLED)
+            await self._replace(name, release)
+            if proxies:
+                await self._until_spooled(name, 2 * SPOOLED)
+            for proxy in proxies:
+                await asyncio.to_thread(proxy.heal)
+            await self._until_spooled(name, 0)
+        self.plants = True
+
+    async def _repair(self, shop: Endpoint) -> None:
+        """What failed so far fails no more."""
+        self.plants = False
+        await self.world.execute(REPAIR_WRITES)
+        self.world.simulation.faults.clear()
+        shop.behaviour = lambda _: 204
+
+    async def _settle(self) -> None:
+        """Dead letters are replayed and failed actions done; then nothing waits any more."""
+        new = self.world.new
+        await self._quiet()
+        for reason in (SQLSTATE, "it answered 410"):
+            told = await self._command(new, "dead", "replay", "--reason", reason, "--rate", "500", "--json")
+            self.report.replayed += json.loads(told)["replayed"]
+        failed = await self.world.fetch("SELECT action_id FROM actions WHERE state = 'failed'")
+        for row in failed:
+            await self._command(new, "actions", "retry", str(row["action_id"]))
+        await self._quiet()
+        await self._until(self._are_actions_over, "all actions are done")
+
+    async def _judge(self, shop: Endpoint) -> None:
+        self._enter("verdict")
+        world, report = self.world, self.report
+        found = await judge(
+            self.record, self.tally.sent + self.tally.resent, self.tally.given_up, world.settings
+        )
+        posts = [json.loads(request.body) for request in shop.taken]
+        told = await feed.judge(world.backend.database_url, world.broker, posts, found.applied)
+        report.totals = found.totals
+        report.problems += found.problems + told.problems
+        report.problems += [f"{self.tally.given_up} webhooks given up"] if self.tally.given_up else []
+        report.problems += [
+            f"{times} answers of {status}"
+            for status, times in self.tally.answers.items()
+            if status[:1] == "5"
+        ]
+        rows = await world.fetch("SELECT state, count(*) AS actions FROM actions GROUP BY state")
+        report.actions = {row["state"]: row["actions"] for row in rows}
+        await self._judge_attempts()
+        for command in (("audit", "--json"), ("topology", "--check")):
+            done = await asyncio.to_thread(world.new.run, world.of(world.new), *command)
+            if done.returncode != 0:
+                report.problems.append(
+                    f"{command[0]} ended with {done.returncode}: {done.stdout}{done.stderr}"[:2000]
+                )
+
+    async def _judge_attempts(self) -> None:
+        lines = self._lines()
+        failed = verdict.attempts(lines)
+        self.report.failed_attempts = sum(len(found.numbers) for found in failed)
+        applied = await self.world.fetch("SELECT event_id, attempt FROM event_log WHERE content_id IS NULL")
+        replayed = await self.world.fetch("SELECT event_id FROM dead_letters WHERE state = 'replayed'")
+        self.report.problems += verdict.unexpected_failures(lines) + verdict.disorderly(failed)
+        self.report.problems += verdict.spent_attempts(
+            failed,
+            {str(row["event_id"]): row["attempt"] for row in applied},
+            frozenset(str(row["event_id"]) for row in replayed),
+        )
+
+    # Steps.
+
+    async def _replace(self, name: str, release: Release, **overrides: str) -> None:
+        """Stop a process, start the other release in its place, and wait until all goes on."""
+        queued = {queue: size for queue, size in (await self._queued()).items() if size}
+        spooled = await self.world.spooled(name) if name in INGESTS else None
+        began = monotonic()
+        process = self.world.processes[name]
+        self._note_end(name, await process.stop())
+        self.world.put(name, release, **overrides).start()
+        await self._until_ready(name)
+        recovery = await self.pulse.recovery(Instant(), RECOVERY_SECONDS)
+        self.report.handovers.append(Handover(self._stage, name, queued, spooled, monotonic() - began))
+        if not recovery.is_complete:
+            raise RunFailed(f"{self._stage}: after {name} was replaced: {recovery.unready}")
+        self._check_meanwhile()
+
+    def _check_meanwhile(self) -> None:
+        """End the run with the first failure that the test did not cause.
+
+        Raises:
+            RunFailed
+        """
+        lines = self._lines()
+        found = verdict.unexpected_failures(lines)
+        found += verdict.disorderly(verdict.attempts(lines))
+        found += [
+            f"{name} ended by itself with exit codes {dict(process.ends)}"
+            for name, process in self.world.processes.items()
+            if process.ends
+        ]
+        if found:
+            raise RunFailed(f"{self._stage}: {'; '.join(found)}")
+
+    def _note_end(self, name: str, code: int) -> None:
+        if code != 0:
+            raise RunFailed(f"{self._stage}: {name} ended with {code} on SIGTERM")
+
+    async def _command(self, release: Release, *arguments: str) -> str:
+        """What `stockhook` of this release printed.
+
+        Raises:
+            RunFailed: It did not exit with 0.
+        """
+        done = await asyncio.to_thread(release.run, self.world.of(release), *arguments)
+        if done.returncode != 0:
+            told = f"{done.stdout[-1000:]}{done.stderr[-1000:]}"
+            raise RunFailed(
+                f"{self._stage}: `stockhook {' '.join(arguments)}` of the {release.name} release ended with "
+                f"{done.returncode}: {told}"
+            )
+        return done.stdout
+
+    @asynccontextmanager
+    async def _changes_held(self) -> AsyncIterator[None]:
+        """Changes of parts wait in the outbox meanwhile: there are some as soon as it begins."""
+        connection = await asyncpg.connect(self.world.backend.database_url)
+        try:
+            async with connection.transaction():
+                await connection.execute("SELECT FROM change_lanes WHERE family = 'inventory' FOR UPDATE")
+                await self._until_rows("changes")
+                yield
+        finally:
+            await connection.close()
+
+    @asynccontextmanager
+    async def _load(self) -> AsyncIterator[None]:
+        """Webhooks at the rate, half of them to each ingest; ends when each was answered or given up."""
+        webhooks = self.record.recorded(
+            mixed(self.seed, self._credentials(), lambda: self.plants), lambda: not self.is_over
+        )
+        self.plants = True
+        async with AsyncExitStack() as clients:
+            tasks = [asyncio.create_task(self.pulse.watch())]
+            for name in INGESTS:
+                client = await clients.enter_async_context(self._client(name))
+                sender = Sender(client, self.tally, RESEND_AFTER, self.record.on_accepted)
+                tasks.append(asyncio.create_task(sender.play(webhooks, self.rate / len(INGESTS))))
+            try:
+                yield
+                self.is_over = True
+                _, pending = await asyncio.wait(tasks[1:], timeout=SENDER_SECONDS)
+                if pending:
+                    raise RunFailed("senders still wait for answers")
+                for task in tasks[1:]:
+                    task.result()
+            finally:
+                self.is_over = True
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _client(self, name: str) -> Client:
+        return Client(f"http://127.0.0.1:{self.world.ingest_ports[name]}", timeout_seconds=30)
+
+    def _credentials(self) -> Credentials:
+        return Credentials.of(self.world.settings, Provider)
+
+    async def _stop(self) -> None:
+        for process in self.world.processes.values():
+            await process.stop()
+
+    # Looking, and waiting.
+
+    def _enter(self, stage: str) -> None:
+        now = monotonic()
+        if self._stage:
+            self.report.stages[self._stage] = now - self._stage_began
+        self._stage, self._stage_began = stage, now
+        print(f"{time.strftime('%H:%M:%S')} {stage}", flush=True)
+
+    def _lines(self) -> list[verdict.Line]:
+        return verdict.lines_of((self.world.folder / "log").iterdir())
+
+    async def _queued(self) -> dict[str, int]:
+        return await asyncio.to_thread(self.world.queued)
+
+    async def _rows(self) -> dict[str, int]:
+        names = [row["name"] for row in await self.world.fetch(TABLES)]
+        return {name: (await self.world.fetch(f"SELECT count(*) FROM {name}"))[0][0] for name in names}
+
+    async def _until_rows(self, *tables: str) -> None:
+        async def have_rows() -> bool:
+            return all(
+                [(await self.world.fetch(f"SELECT EXISTS (SELECT FROM {table})"))[0][0] for table in tables]
+            )
+
+        await self._until(have_rows, f"rows in {', '.join(tables)}")
+
+    async def _until_spooled(self, name: str, events: int) -> None:
+        """So many are in its spool, or more; for 0, none."""
+
+        async def are_spooled() -> bool:
+            found = await self.world.spooled(name)
+            return found is not None and (found >= events if events else found == 0)
+
+        await self._until(are_spooled, f"{events} events in the spool of {name}")
+
+    async def _all_ready(self) -> None:
+        for name in self.world.processes:
+            await self._until_ready(name)
+
+    async def _until_ready(self, name: str) -> None:
+        process = self.world.processes[name]
+        async with httpx.AsyncClient(timeout=2) as client:
+            await self._until(lambda: process.is_ready(client), f"{name} is ready")
+
+    async def _until_retry_queues_are_met(self) -> None:
+        """Each had a message meanwhile."""
+        unseen = {
+            retry_queue(lane, delay)
+            for lane in (*FAMILIES, ACTIONS, lane_of(feed.WEBHOOK))
+            for delay in self.world.settings.delays
+        }
+
+        async def are_met() -> bool:
+            ready = await self.world.ready(unseen)
+            unseen.difference_update(name for name, messages in ready.items() if messages)
+            return not unseen
+
+        try:
+            await self._until(are_met, "a message in every retry queue")
+        except RunFailed as failure:
+            raise RunFailed(f"{failure}; none in {', '.join(sorted(unseen))}") from None
+
+    async def _are_retry_queues_empty(self) -> bool:
+        queues = [retry_queue(lane, delay) for lane in FAMILIES for delay in self.world.settings.delays]
+        return not any((await self.world.ready(queues)).values())
+
+    async def _dead_letters_lie_in_queues(self) -> None:
+        queues = (QUARANTINE, *map(dead_queue, (*FAMILIES, lane_of(feed.WEBHOOK))))
+
+        async def are_there() -> bool:
+            return all((await self.world.ready(queues)).values())
+
+        await self._until(are_there, "dead letters in every queue for them")
+
+    async def _dead_letters_are_moved(self) -> None:
+        """Few are left at a time: others come all the while."""
+
+        async def are_moved() -> bool:
+            return sum((await self.world.ready((QUARANTINE, *map(dead_queue, FAMILIES)))).values()) <= 2
+
+        await self._until(are_moved, "dead letters are moved into the table")
+
+    async def _are_actions_over(self) -> bool:
+        (row,) = await self.world.fetch("SELECT count(*) FROM actions WHERE state <> 'done'")
+        return row[0] == 0
+
+    async def _quiet(self) -> None:
+        """Nothing waits in a queue, the outbox or a spool."""
+
+        async def is_quiet() -> bool:
+            queued = Counter(await self._queued())
+            del queued[feed.QUEUE]
+            queued["spools"] = sum([await self.world.spooled(name) or 0 for name in INGESTS])
+            queued["changes"] = await feed.waiting(self.world.backend.database_url)
+            self._waiting = {place: size for place, size in queued.items() if size}
+            return not self._waiting
+
+        await self._until(is_quiet, "nothing waits any more", QUIET_SECONDS)
+
+    async def _until(
+        self, condition: Callable[[], Awaitable[bool]], what: str, seconds: float = WAIT_SECONDS
+    ) -> None:
+        end = monotonic() + seconds
+        while not await condition():
+            if monotonic() > end:
+                raise RunFailed(f"{self._stage}: not within {seconds:.0f} s: {what}")
+            await asyncio.sleep(0.1)
+
+
+def _refusing(shop: Endpoint) -> Callable[[int], int]:
+    """Of 20 changes one is accepted at its last attempt, of 50 one is answered 410 at first."""
+    seen: Counter[str] = Counter()
+
+    def behave(number: int) -> int:
+        webhook_id = shop.requests[number].headers["webhook-id"]
+        mark = sum(webhook_id.encode())
+        seen[webhook_id] += 1
+        if mark % 50 == 7 and seen[webhook_id] == 1:
+            return 410
+        if mark % 20 == 1 and seen[webhook_id] <= 3:
+            return 503
+        return 204
+
+    return behave

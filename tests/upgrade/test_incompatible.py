@@ -1,0 +1,72 @@
+"""`make test-upgrade` notices a release that cannot be upgraded to: changed copies of this checkout."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.mutants.__main__ import copy_checkout
+from tests.upgrade.release import Release
+from tests.upgrade.run import run
+from tests.upgrade.world import one_node
+
+pytestmark = pytest.mark.upgrade
+
+PRODUCT = ("worker", "consumers", "schemas")
+
+
+@dataclass(frozen=True, slots=True)
+class Incompatible:
+    """Each text becomes another in the product's modules; a problem that contains `found` is reported."""
+
+    name: str
+    texts: Mapping[str, str]
+    found: str
+    migration: str = ""
+
+
+CHANGES = (
+    Incompatible(
+        name="a column that the old release writes has another name",
+        texts={"update_count": "updates_seen"},
+        migration="ALTER TABLE returns RENAME COLUMN update_count TO updates_seen;",
+        found="UndefinedColumnError",
+    ),
+    Incompatible(
+        name="a header of the messages in the queues has another name",
+        texts={"x-attempt": "x-try"},
+        found="with attempts out of order",
+    ),
+    Incompatible(
+        name="the spool is another file",
+        texts={"settings.spool_path,": 'settings.spool_path.with_suffix(".new"),'},
+        found="answered 2xx and not in the event log",
+    ),
+)
+
+
+def changed_copy(folder: Path, change: Incompatible) -> Release:
+    copy_checkout(folder)
+    modules = [module for package in PRODUCT for module in (folder / package).rglob("*.py")]
+    for text, other in change.texts.items():
+        meant = [module for module in modules if text in module.read_text()]
+        assert meant, f"no module has {text}"
+        for module in meant:
+            module.write_text(module.read_text().replace(text, other))
+    if change.migration:
+        migration = f"-- migrate:up\n{change.migration}\n\n-- migrate:down\n"
+        (folder / "schemas/migrations/9999_incompatible.sql").write_text(migration)
+    return Release("changed", folder)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
+def test_an_incompatible_release_is_noticed(change: Incompatible, old: Release, tmp_path: Path) -> None:
+    copy = tmp_path / "changed"
+    copy.mkdir()
+    new = changed_copy(copy, change)
+    assert new.runs_from() == copy
+    with one_node(tmp_path) as backend:
+        report = run(tmp_path, backend, old, new, rolls_back=False)
+
+    assert any(change.found in problem for problem in report.problems), report.problems

@@ -1,0 +1,38 @@
+"""From the recorded commit to this checkout, back, and once more, under load: `make test-upgrade`."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.upgrade.release import Release, current
+from tests.upgrade.run import run
+from tests.upgrade.world import one_node, three_nodes
+
+pytestmark = pytest.mark.upgrade
+
+
+def test_each_release_runs_its_own_code(old: Release) -> None:
+    assert old.runs_from() == old.folder
+    assert current().runs_from() == current().folder
+    assert old.folder != current().folder
+
+
+def test_an_upgrade_and_its_rollback_lose_nothing(old: Release, tmp_path: Path) -> None:
+    with one_node(tmp_path) as backend:
+        report = run(tmp_path, backend, old, current())
+    print(*report.lines(), sep="\n")
+
+    assert report.problems == []
+    assert report.totals.lost == report.totals.applied_twice == 0
+
+
+def test_an_upgrade_on_a_cluster_and_a_restart_of_everything_lose_nothing(
+    old: Release, tmp_path: Path
+) -> None:
+    """An old release that understands one host only keeps to the first node."""
+    with three_nodes(tmp_path) as backend:
+        report = run(tmp_path, backend, old, current(), rolls_back=False)
+    print(*report.lines(), sep="\n")
+
+    assert report.problems == []
+    assert report.totals.lost == report.totals.applied_twice == 0

@@ -1,0 +1,101 @@
+"""What an upgrade may not do: spend attempts, fail deliveries, end processes. From log lines and tables."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.upgrade.load import SQLSTATE
+
+LISTED = 5
+
+# Why something failed that the test has fail: the trigger, the platform's 500, the endpoint's answers.
+ALLOWED_REASONS = {
+    "delivery.failed": (f"[{SQLSTATE}]",),
+    "action.retried": ("500",),
+    "action.failed": ("500",),
+    "webhook.failed": ("it answered 503", "it answered 410"),
+}
+
+# What a line of one delivery is about.
+SUBJECTS = {"delivery.failed": "event_id", "action.retried": "action_id", "action.failed": "action_id"}
+
+Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """The attempts at an event or action that failed, in their order."""
+
+    subject: str
+    numbers: tuple[int, ...]
+
+    @property
+    def is_orderly(self) -> bool:
+        """From 1 on, each one more than the one before, or the same one again.
+
+        (The same again: a process was gone before it had acknowledged the delivery.)
+        """
+        steps = zip((0, *self.numbers), self.numbers, strict=False)
+        return self.numbers[:1] == (1,) and all(later - earlier in (0, 1) for earlier, later in steps)
+
+
+def lines_of(logs: Iterable[Path]) -> list[Line]:
+    """All log lines, in the order of their time."""
+    return sorted((line for log in logs for line in _read(log)), key=lambda line: str(line["timestamp"]))
+
+
+def _read(log: Path) -> Iterator[Line]:
+    for text in log.read_text(errors="replace").splitlines():
+        try:
+            yield json.loads(text)
+        except ValueError:
+            # Libraries print warnings, and the last line may still be incomplete.
+            if text.startswith("Traceback"):
+                yield {"event": text, "level": "error", "timestamp": ""}
+
+
+def unexpected_failures(lines: Iterable[Line]) -> list[str]:
+    """Failures that the test did not cause, and errors."""
+    found = []
+    for line in lines:
+        event, reason = line["event"], str(line.get("reason"))
+        allowed = ALLOWED_REASONS.get(event)
+        if allowed is not None and not any(text in reason for text in allowed):
+            found.append(f"{line.get('process')}: {event}: {line.get('family', '')} {reason}")
+        elif line["level"] in ("error", "critical"):
+            found.append(f"{line.get('process')}: {event}: {reason}")
+    return listed("unexpected failures", found)
+
+
+def attempts(lines: Iterable[Line]) -> list[Attempts]:
+    numbers: defaultdict[str, list[int]] = defaultdict(list)
+    for line in lines:
+        if (name := SUBJECTS.get(line["event"])) is not None:
+            numbers[line[name]].append(line["attempt"])
+    return [Attempts(subject, tuple(found)) for subject, found in numbers.items()]
+
+
+def disorderly(failed: Iterable[Attempts]) -> list[str]:
+    found = [f"{one.subject} failed at attempts {one.numbers}" for one in failed if not one.is_orderly]
+    return listed("with attempts out of order", found)
+
+
+def spent_attempts(
+    failed: Iterable[Attempts], applied: Mapping[str, int], replayed: frozenset[str]
+) -> list[str]:
+    """`applied` is the attempt at which each event in the log was applied; replayed ones began anew."""
+    last = {found.subject: found.numbers[-1] for found in failed}
+    wrong = []
+    for event_id, attempt in applied.items():
+        expected = 1 if event_id in replayed else last.get(event_id, 0) + 1
+        if attempt != expected:
+            wrong.append(f"{event_id} at attempt {attempt} instead of {expected}")
+    return listed("applied at another attempt", wrong)
+
+
+def listed(words: str, wrong: Sequence[str]) -> list[str]:
+    """One line: how many, and some of them."""
+    return [f"{len(wrong)} {words}: {'; '.join(wrong[:LISTED])}"] if wrong else []
