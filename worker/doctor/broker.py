@@ -66,10 +66,14 @@ async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
     vhost = vhost_of(settings.amqp_url.get_secret_value())
     for finding in check_policies(snapshot, expected.queues, vhost, version):
         yield finding
-    if snapshot is None:
-        empty = [name for name, depth in depths.items() if depth is not None and not depth.ready]
-        async for finding in _probe_leaders(broker, empty):
-            yield finding
+    known = {} if snapshot is None else _leaders(snapshot, expected.queues)
+    empty = [
+        name
+        for name, depth in depths.items()
+        if depth is not None and not depth.ready and known.get(name, True)
+    ]
+    async for finding in _probe_leaders(broker, empty, leaders_are_known=snapshot is not None):
+        yield finding
     if snapshot is not None:
         for finding in (*_check_leaders(snapshot, expected.queues), *_check_nodes(snapshot)):
             yield finding
@@ -152,10 +156,13 @@ async def _check_publishing(link: Link) -> AsyncIterator[Finding]:
         )
 
 
-async def _probe_leaders(broker: Broker, empty: Sequence[str]) -> AsyncIterator[Finding]:
+async def _probe_leaders(
+    broker: Broker, empty: Sequence[str], *, leaders_are_known: bool
+) -> AsyncIterator[Finding]:
     """Ask empty queues for a message: a queue without a leader answers a passive declare, but not this.
 
-    It ends the connection, so each is asked over one of its own.
+    It ends the connection, so each is asked over one of its own. RabbitMQ 4's management API names a leader
+    as long as its node runs.
     """
     without = 0
     for name in empty:
@@ -163,6 +170,8 @@ async def _probe_leaders(broker: Broker, empty: Sequence[str]) -> AsyncIterator[
             async with broker.connection() as link:
                 answers = await (await link.channel()).answers(name, PROBE_SECONDS)
         except BrokerRefused:
+            if leaders_are_known:
+                return
             yield warning(
                 "queues",
                 f"this user cannot see whether {name} has a leader, and may not see it of others",
@@ -201,10 +210,18 @@ def check_policies(
         yield ok("policies", "no policy expires or drops events")
 
 
-def _check_leaders(snapshot: Snapshot, expected: Sequence[Queue]) -> Iterator[Finding]:
+def _leaders(snapshot: Snapshot, expected: Sequence[Queue]) -> dict[str, object]:
+    """The node of each queue's leader, by the management API."""
     names = {queue.name for queue in expected}
-    ours = [queue for queue in snapshot.queues if queue.get("name") in names]
-    without = [str(queue["name"]) for queue in ours if not queue.get("leader")]
+    return {
+        str(queue["name"]): queue.get("leader") for queue in snapshot.queues if queue.get("name") in names
+    }
+
+
+def _check_leaders(snapshot: Snapshot, expected: Sequence[Queue]) -> Iterator[Finding]:
+    leaders = _leaders(snapshot, expected)
+    ours = [queue for queue in snapshot.queues if queue.get("name") in leaders]
+    without = [name for name, leader in leaders.items() if not leader]
     for name in without:
         yield error("queues", f"{name} has no leader: it takes and gives nothing", LEADERLESS)
     if ours and not without:
