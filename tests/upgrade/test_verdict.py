@@ -58,6 +58,13 @@ def test_log_lines_of_several_processes_are_in_the_order_of_their_time(tmp_path:
     assert found == Attempts("e1", (1, 2, 3))
 
 
+def test_lines_that_are_written_while_the_logs_are_read_are_left_out(tmp_path: Path) -> None:
+    later = {**failed(1), "timestamp": "2999-03-01T12:00:00Z"}
+    (tmp_path / "a.log").write_text(json.dumps(later) + "\n")
+
+    assert verdict.lines_of(tmp_path.iterdir()) == []
+
+
 def test_an_event_is_applied_at_the_attempt_after_its_last_failure() -> None:
     failures = [Attempts("e1", (1, 2))]
 

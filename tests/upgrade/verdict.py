@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ ALLOWED_REASONS = {
     "delivery.failed": (f"[{SQLSTATE}]",),
     "action.retried": ("500",),
     "action.failed": ("500",),
-    "webhook.failed": ("it answered 503", "it answered 410"),
+    # The endpoint is the test's own, and slow on a busy machine.
+    "webhook.failed": ("it answered 503", "it answered 410", "no whole answer"),
 }
 
 # What a line of one delivery is about.
@@ -43,8 +45,13 @@ class Attempts:
 
 
 def lines_of(logs: Iterable[Path]) -> list[Line]:
-    """All log lines, in the order of their time."""
-    return sorted((line for log in logs for line in _read(log)), key=lambda line: str(line["timestamp"]))
+    """All log lines from before now, in the order of their time.
+
+    Later ones are left out: one file is read after the other, while processes write to all of them.
+    """
+    now = datetime.now(UTC).isoformat()
+    lines = [line for log in logs for line in _read(log) if str(line["timestamp"]) <= now]
+    return sorted(lines, key=lambda line: str(line["timestamp"]))
 
 
 def _read(log: Path) -> Iterator[Line]:
