@@ -136,7 +136,7 @@ class Consumer:
 
     def _arrived(self, delivery: Delivery) -> Arrived:
         """Never raises: it is called by the event loop, where an error would be nobody's."""
-        return Suspect(delivery) if delivery.redelivered else self._decode(delivery)
+        return Suspect(delivery) if suspects.is_suspect(delivery) else self._decode(delivery)
 
     def _decode(self, delivery: Delivery) -> Decoded | Undecodable:
         """Never raises: a message that fails in an unforeseen way is no event, and ends no process."""
@@ -314,7 +314,7 @@ class Consumer:
         if any(copies):
             await self._send_on(channel, items, copies)
         for item in items:
-            if item.delivery.redelivered:
+            if suspects.is_suspect(item.delivery):
                 await self._clear_suspect(item.delivery)
         await channel.ack_up_to(items[-1].delivery.tag)
         crash_point("acked")
