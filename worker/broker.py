@@ -22,6 +22,7 @@ from worker.channel import (
     QueueDepth,
     TopologyMismatch,
     missing,
+    only_own_cancellation,
     translating,
 )
 from worker.failure import describe
@@ -276,12 +277,16 @@ async def keep_connected(
         if on_trouble is not None:
             on_trouble(reason)
 
+    async def attempt() -> None:
+        with only_own_cancellation():
+            await session()
+
     next_pause = FIRST_PAUSE_SECONDS
     while not stopping.is_set():
         began = monotonic()
         with suppress(Stopped):
             await patiently(
-                session, BrokerUnavailable, stopping, longest_pause=LONGEST_PAUSE_SECONDS, say=say
+                attempt, BrokerUnavailable, stopping, longest_pause=LONGEST_PAUSE_SECONDS, say=say
             )
         lasted = monotonic() - began
         if stopping.is_set():

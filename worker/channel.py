@@ -54,13 +54,30 @@ class BrokerRefused(BrokerUnavailable):
 
 
 @contextmanager
+def only_own_cancellation() -> Iterator[None]:
+    """Raise BrokerUnavailable where the client library cancels what waits for it.
+
+    It does so when heartbeats are missed. To our tasks that looks as if somebody had asked them to end. A
+    cancellation of the task itself passes.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise BrokerUnavailable("the connection was lost") from error
+
+
+@contextmanager
 def translating() -> Iterator[None]:
     """Translate the client library's errors into ours.
 
     When its reader ends, the library raises whatever ended it, from whatever waits.
     """
     try:
-        yield
+        with only_own_cancellation():
+            yield
     except (BrokerUnavailable, TopologyMismatch):
         raise
     except Returned as error:

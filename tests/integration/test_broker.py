@@ -1,11 +1,13 @@
 """Publishing on the real broker: what is confirmed is in a queue, what is nowhere is an error."""
 
 import asyncio
+from urllib.parse import urlsplit
 
 import aio_pika
 import pytest
 
 from deploy.local.services import Services
+from tests.chaos.proxy import FaultProxy, Flow, Way
 from tests.stack import Stack, until
 from worker.broker import Broker
 from worker.channel import BrokerUnavailable, Message, Unroutable
@@ -114,3 +116,20 @@ async def _open_and_close(stack: Stack, is_open: asyncio.Event) -> None:
 async def _tick(times: int) -> None:
     for _ in range(times):
         await asyncio.sleep(0)
+
+
+async def test_missed_heartbeats_are_a_lost_connection_for_who_waits_and_no_cancellation(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client library cancels its reader then, and with it whatever waits for an answer."""
+    monkeypatch.setattr("worker.broker.HEARTBEAT_SECONDS", 1)
+    url = stack.environment["STOCKHOOK_AMQP_URL"]
+    parts = urlsplit(url)
+    assert parts.port is not None
+    with FaultProxy(parts.hostname or "", parts.port) as proxy:
+        async with Broker(proxy.via(url), "test").connection() as link:
+            channel = await link.channel()
+            proxy.shape(Way(Flow.HELD))
+
+            with pytest.raises(BrokerUnavailable):
+                await channel.depth("stockhook.orders")

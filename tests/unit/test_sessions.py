@@ -46,3 +46,37 @@ async def test_why_there_is_no_session_is_logged_and_said() -> None:
         await keep_connected("orders", session, stopping, troubles.append)
 
     assert troubles == ["530 NOT_ALLOWED - vhost nowhere not found"] == [line["reason"] for line in lines]
+
+
+async def test_a_session_that_the_client_library_cancels_is_followed_by_another() -> None:
+    stopping = asyncio.Event()
+    sessions = 0
+
+    async def session() -> None:
+        nonlocal sessions
+        sessions += 1
+        if sessions == 2:
+            stopping.set()
+            return
+        lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        lost.cancel()
+        await lost
+
+    await keep_connected("test", session, stopping)
+
+    assert sessions == 2
+
+
+async def test_a_task_that_is_cancelled_ends_its_session() -> None:
+    began = asyncio.Event()
+
+    async def session() -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(keep_connected("test", session, asyncio.Event()))
+    await began.wait()
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
