@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import subprocess
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -15,6 +16,7 @@ import asyncpg
 import httpx
 
 from consumers.registry import FAMILIES
+from deploy.local.rabbitmq import ControlFailed
 from schemas.events import Provider
 from tests.chaos import feed
 from tests.chaos.load import RESEND_AFTER, Record
@@ -33,7 +35,7 @@ from worker.send.sender import Sender, Tally
 from worker.send.webhook import Credentials
 from worker.simulate.command import client_settings
 from worker.simulate.server import serving
-from worker.topology import ACTIONS, QUARANTINE, dead_queue, retry_queue
+from worker.topology import ACTIONS, QUARANTINE, dead_queue, retry_queue, topology, webhook_topology
 
 # Webhooks a second. `RATE=30 make test-upgrade` is for machines that are too slow for it.
 RATE = float(os.environ.get("RATE", "100"))
@@ -85,6 +87,7 @@ class Handover:
     stage: str
     process: str
     queued: Mapping[str, int]
+    """Messages that no consumer held, of each queue with any."""
     spooled: int | None
     seconds: float
     """From the stop until the new one was ready and events received since were applied."""
@@ -360,7 +363,7 @@ class Upgrade:
 
     async def _replace(self, name: str, release: Release, **overrides: str) -> None:
         """Stop a process, start the other release in its place, and wait until all goes on."""
-        queued = {queue: size for queue, size in (await self._queued()).items() if size}
+        queued = {name: size for name, size in (await self.world.ready(self._queues())).items() if size}
         spooled = await self.world.spooled(name) if name in INGESTS else None
         began = monotonic()
         process = self.world.processes[name]
@@ -470,8 +473,10 @@ class Upgrade:
     def _lines(self) -> list[verdict.Line]:
         return verdict.lines_of((self.world.folder / "log").iterdir())
 
-    async def _queued(self) -> dict[str, int]:
-        return await asyncio.to_thread(self.world.queued)
+    def _queues(self) -> list[str]:
+        delays = self.world.settings.delays
+        queues = (*topology(delays).queues, *webhook_topology(delays, lane_of(feed.WEBHOOK), ()).queues)
+        return [queue.name for queue in queues]
 
     async def _rows(self) -> dict[str, int]:
         names = [row["name"] for row in await self.world.fetch(TABLES)]
@@ -549,14 +554,20 @@ class Upgrade:
         """Nothing waits in a queue, the outbox or a spool."""
 
         async def is_quiet() -> bool:
-            queued = Counter(await self._queued())
+            try:
+                queued = Counter(await asyncio.to_thread(self.world.queued))
+            except (ControlFailed, subprocess.TimeoutExpired):
+                return False
             del queued[feed.QUEUE]
             queued["spools"] = sum([await self.world.spooled(name) or 0 for name in INGESTS])
             queued["changes"] = await feed.waiting(self.world.backend.database_url)
             self._waiting = {place: size for place, size in queued.items() if size}
             return not self._waiting
 
-        await self._until(is_quiet, "nothing waits any more", QUIET_SECONDS)
+        try:
+            await self._until(is_quiet, "nothing waits any more", QUIET_SECONDS)
+        except RunFailed as failure:
+            raise RunFailed(f"{failure}; there is {self._waiting}") from None
 
     async def _until(
         self, condition: Callable[[], Awaitable[bool]], what: str, seconds: float = WAIT_SECONDS
