@@ -42,6 +42,8 @@ def users(services: Services, stack: Stack, tmp_path: Path) -> Callable[[str], s
     file = tmp_path / "users.json"
     file.write_text(json.dumps(made))
     services.rabbitmq.ctl("import_definitions", str(file))
+    # On a busy machine RabbitMQ 4.3 accepts no connection for seconds after topic permissions were set.
+    services.rabbitmq.wait_until_ready()
     return lambda role: _as(services.amqp_url, f"stockhook_{role}")
 
 
