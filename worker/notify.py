@@ -15,6 +15,7 @@ log = structlog.get_logger(__name__)
 
 SOCKET = "NOTIFY_SOCKET"
 WATCHDOG = "WATCHDOG_USEC"
+STOPPING = ("STOPPING=1", "STATUS=finishing what is in hand")
 # systemd looks at the status only when asked; the watchdog may want to hear from us more often.
 LONGEST_PAUSE_SECONDS = 5.0
 
@@ -59,20 +60,27 @@ async def telling_manager(checks: Checks, stopping: asyncio.Event) -> AsyncItera
         yield
         return
     manager.tell("READY=1")
-    telling = asyncio.create_task(_keep_telling(manager, checks, stopping), name="manager")
+    stop_told = asyncio.Event()
+    telling = asyncio.create_task(_keep_telling(manager, checks, stopping, stop_told), name="manager")
     try:
         yield
     finally:
         telling.cancel()
+        if stopping.is_set() and not stop_told.is_set():
+            # Who has nothing to finish may end before the task has its turn: so it was with Python 3.13.
+            manager.tell(*STOPPING)
 
 
-async def _keep_telling(manager: Manager, checks: Checks, stopping: asyncio.Event) -> None:
+async def _keep_telling(
+    manager: Manager, checks: Checks, stopping: asyncio.Event, stop_told: asyncio.Event
+) -> None:
     while not stopping.is_set():
         manager.tell("WATCHDOG=1")
         manager.tell(f"STATUS={await _status(checks)}")
         with suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), manager.pause)
-    manager.tell("STOPPING=1", "STATUS=finishing what is in hand")
+    manager.tell(*STOPPING)
+    stop_told.set()
     while True:
         manager.tell("WATCHDOG=1")
         await asyncio.sleep(manager.pause)
