@@ -548,7 +548,7 @@ class Upgrade:
 
     async def _are_actions_over(self) -> bool:
         (row,) = await self.world.fetch("SELECT count(*) FROM actions WHERE state <> 'done'")
-        return row[0] == 0
+        return int(row[0]) == 0
 
     async def _quiet(self) -> None:
         """Nothing waits in a queue, the outbox or a spool."""

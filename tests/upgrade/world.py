@@ -98,7 +98,7 @@ def three_nodes(folder: Path) -> Iterator[Backend]:
 class _AnyOrder(dict[str, Order]):
     """The trade-in platform knows every order that it is asked about."""
 
-    def get(self, order_id: str, _default: object = None) -> Order:  # type: ignore[override]  # there is always one
+    def get(self, order_id: str, _default: object = None) -> Order:
         return self.setdefault(order_id, known(order_id, datetime.now(UTC)))
 
 
