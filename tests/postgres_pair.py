@@ -1,6 +1,8 @@
 """A Postgres primary and its synchronous standby, to be failed over in tests."""
 
+import asyncio
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,11 +17,15 @@ from deploy.local import services
 from deploy.local.packages import DownloadFailed
 from deploy.local.ports import choose_ports
 from deploy.local.postgres import DATABASE, USER, PostgresNode, PostgresSettings, other_than_root, run_tool
-from deploy.local.process import Spawner
+from deploy.local.process import Process, Spawner, StartFailed, wait_until_gone
 from deploy.local.programs import PostgresPrograms, has_programs
 from tests.stack import until
 
 PASSWORD = "the-password-of-both-servers"
+
+RELOAD = "SELECT pg_reload_conf()"
+SHUT_DOWN_SECONDS = 20
+PAIR_SECONDS = 60
 
 IS_SYNCHRONOUS = "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum'))"
 
@@ -51,17 +57,46 @@ class PostgresPair:
 
     async def make_primary_read_only(self) -> None:
         """As some failovers do: open sessions go on, and none of them can write any more."""
-        await execute(
-            self.primary, "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"
+        await execute(self.primary, "ALTER SYSTEM SET default_transaction_read_only = on", RELOAD)
+        await until(
+            lambda: fetch_value(self.primary, NOTHING_WRITES), "nothing writes any more", PAIR_SECONDS
         )
-        await until(lambda: fetch_value(self.primary, NOTHING_WRITES), "nothing writes any more")
+
+    def shut_down_primary(self) -> None:
+        """Ask it to end as for a planned failover: the standby has received everything when it ends."""
+        found = [Process.of(pid) for pid in self.primary.pids()]
+        processes = [process for process in found if process is not None]
+        for process in processes:
+            process.signal(signal.SIGINT)
+        if not wait_until_gone(processes, SHUT_DOWN_SECONDS):
+            raise StartFailed(f"Postgres did not shut down within {SHUT_DOWN_SECONDS} s")
 
     async def promote_standby(self) -> None:
         """Returns once it takes writes."""
         await execute(self.standby, "SELECT pg_promote(true, 60)")
 
+    async def rebuild_old_primary(self) -> None:
+        """After a failover: as the standby of the promoted node, from a fresh copy of its data.
+
+        Returns once it confirms every commit; then the pair can fail over in the other direction.
+        """
+        old = self.primary
+        await asyncio.to_thread(old.kill)
+        shutil.rmtree(old.settings.folder)
+        await asyncio.to_thread(copy_data, old.settings, self.standby.url)
+        await asyncio.to_thread(old.start)
+        self.primary, self.standby = self.standby, old
+        await self.make_synchronous()
+
+    async def make_synchronous(self) -> None:
+        """Have the standby confirm every commit from now on."""
+        await execute(self.primary, "ALTER SYSTEM SET synchronous_standby_names = '*'", RELOAD)
+        await self.wait_until_synchronous()
+
     async def wait_until_synchronous(self) -> None:
-        await until(lambda: fetch_value(self.primary, IS_SYNCHRONOUS), "the standby is synchronous")
+        await until(
+            lambda: fetch_value(self.primary, IS_SYNCHRONOUS), "the standby is synchronous", PAIR_SECONDS
+        )
 
 
 async def fetch_value(node: PostgresNode, query: str) -> object:
@@ -93,9 +128,11 @@ def postgres_programs() -> PostgresPrograms:
 
 
 @asynccontextmanager
-async def postgres_pair(folder: Path) -> AsyncIterator[PostgresPair]:
-    """Both, running; their data is in this folder."""
-    programs = postgres_programs()
+async def postgres_pair(
+    folder: Path, programs: PostgresPrograms | None = None
+) -> AsyncIterator[PostgresPair]:
+    """Both, running; their data is in this folder. Without programs the test is skipped if it has none."""
+    programs = postgres_programs() if programs is None else programs
     ports = choose_ports(["primary", "standby"], {})
     spawner = Spawner()
 
@@ -112,8 +149,7 @@ async def postgres_pair(folder: Path) -> AsyncIterator[PostgresPair]:
         primary.start()
         copy_data(of_standby, primary.url)
         standby.start()
-        await execute(primary, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
-        await pair.wait_until_synchronous()
+        await pair.make_synchronous()
         yield pair
     finally:
         for one in (standby, primary):

@@ -8,6 +8,7 @@
 .dev/packages/pgbouncer/    the unpacked tree, when tests need it
 .dev/packages/buildah/      the unpacked tree, when the image is built
 .dev/packages/debootstrap/  the unpacked tree, when the image is built
+.dev/packages/nftables/     the unpacked tree, when tests cut the nodes of a cluster off from each other
 """
 
 import fcntl
@@ -60,6 +61,8 @@ PGBOUNCER = Bundle("PgBouncer", "pgbouncer", re.compile(r"pgbouncer"))
 # For building the image without an engine, and for the base that it is built on.
 BUILDAH = Bundle("buildah", "buildah", re.compile(r"buildah"))
 DEBOOTSTRAP = Bundle("debootstrap", "debootstrap", re.compile(r"debootstrap"))
+# For tests that partition a cluster.
+NFTABLES = Bundle("nftables", "nftables", re.compile(r"nftables|libnftables1"))
 # Of what the host lacks only libraries are needed, and of these not what Perl, the JIT compiler and web
 # pages want.
 LIBRARY = re.compile(r"lib(?!llvm|z3|perl|js-|.*-perl$).*")
@@ -286,6 +289,15 @@ def debian_mirror(packages: Path) -> str | None:
             if source_of == "Debian Debian" and uri.startswith(("http:", "https:", "file:")):
                 return uri
     return None
+
+
+def nft(packages: Path, announce: Callable[[str], None]) -> tuple[Path, tuple[Path, ...]]:
+    """The program and the folders of its libraries: installed, or downloaded; raises DownloadFailed."""
+    installed = shutil.which("nft", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    if installed is not None:
+        return Path(installed), ()
+    root = downloaded(NFTABLES, packages, announce)
+    return root / "usr/sbin/nft", library_folders(root)
 
 
 def relocate_erlang(root: Path) -> None:

@@ -83,6 +83,10 @@ class PostgresNode:
         )
 
     @property
+    def settings(self) -> PostgresSettings:
+        return self._settings
+
+    @property
     def url(self) -> str:
         return self._settings.url
 

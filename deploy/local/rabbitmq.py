@@ -131,8 +131,8 @@ class RabbitNode:
         self._epmd.wait_until_ready(lambda: accepts(self._settings.ports["epmd"]), START_SECONDS)
         self._node.start()
 
-    def wait_until_ready(self) -> None:
-        self._node.wait_until_ready(lambda: speaks_amqp(self._settings.ports["amqp"]), START_SECONDS)
+    def wait_until_ready(self, seconds: float = START_SECONDS) -> None:
+        self._node.wait_until_ready(lambda: speaks_amqp(self._settings.ports["amqp"]), seconds)
 
     def start(self) -> None:
         """Returns when it speaks AMQP; raises StartFailed. Does nothing to one that runs."""
