@@ -37,8 +37,8 @@ test-newest: bootstrap  ## as root: the tests that RabbitMQ's and Postgres' vers
 test-upgrade: bootstrap  ## upgrade from the commit in tests/upgrade/from_commit and roll back, under load (RATE=100)
 	@RATE=$(or $(RATE),100) exec $(PYTHON) -m pytest -m upgrade -s $(PYTEST_ARGS)
 
-chaos: bootstrap  ## random faults under load (SEED=7 MINUTES=10), then the audit and a model
-	@exec $(PYTHON) -m tests.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5) $(ARGS)
+chaos: bootstrap  ## random faults under load (SEED=7 MINUTES=10 CLUSTER=3), then the audit and a model
+	@exec $(PYTHON) -m tests.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5) --cluster $(or $(CLUSTER),1) $(ARGS)
 
 bench: bootstrap  ## measure the product beside what else one could take (ARGS="--only drain --rounds 5")
 	@deploy/local/bootstrap bench

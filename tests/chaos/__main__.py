@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter, run
 from rich.console import Console
@@ -19,6 +19,8 @@ from worker.settings import PREFIX
 
 UNAVAILABLE = 69
 INTERRUPTED = 130
+# Of the report in a file.
+COLUMNS = 140
 
 Flag = Annotated[bool, Parameter(negative=())]
 
@@ -28,6 +30,8 @@ def main(
     seed: int = 1,
     minutes: float = 5.0,
     rate: float = 50.0,
+    cluster: Literal[1, 3] = 1,
+    brief: Flag = False,
     json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
     keep: Flag = False,
 ) -> int:
@@ -41,6 +45,12 @@ def main(
         For how long; then it waits for quiet and compares.
     rate
         Events a second.
+    cluster
+        With 3: three broker nodes, and Postgres as a primary with a synchronous standby. They are killed,
+        stopped, paused, partitioned (as root), failed over and restarted one after another. Faults of the
+        network between them and our processes, failing writes and full disks belong to the run with 1.
+    brief
+        With --cluster 3: the main faults once each, instead of --minutes.
     json_
         Print JSON at the end; what happens meanwhile goes to standard error.
     keep
@@ -56,7 +66,7 @@ def main(
         progress.print(line, markup=False, soft_wrap=True)
 
     try:
-        report = run_chaos(Options(seed, minutes * 60, rate, keep), say)
+        report = run_chaos(Options(seed, minutes * 60, rate, keep, cluster, brief), say)
     except (Unavailable, StartFailed, DownloadFailed) as error:
         print(error, file=sys.stderr)
         return UNAVAILABLE
@@ -65,7 +75,10 @@ def main(
     if json_:
         print(json.dumps(report.as_json()))
     else:
-        Console(highlight=False).print(report.as_tables())
+        output = Console(highlight=False)
+        if not output.is_terminal:
+            output.width = COLUMNS
+        output.print(report.as_tables())
     return 1 if report.problems else 0
 
 

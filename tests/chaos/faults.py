@@ -18,9 +18,22 @@ class Target(StrEnum):
     CONSUMERS_TO_BROKER = "consumers → broker"
     CONSUMERS_TO_POSTGRES = "consumers → postgres"
 
+    # Of a cluster alone.
+    LEADER = "leader node"
+    """The node that leads the most queues."""
+    FOLLOWER = "follower node"
+    """The node that leads the fewest queues."""
+    TWO_NODES = "two nodes"
+    ALL_NODES = "all nodes"
+    PRIMARY = "primary"
+    STANDBY = "standby"
+    ALL_PROCESSES = "all processes"
+
 
 PROCESSES = (Target.INGEST, Target.FIRST_CONSUMER, Target.SECOND_CONSUMER)
-SERVICES = (Target.BROKER, Target.POSTGRES)
+NODES = frozenset({Target.LEADER, Target.FOLLOWER, Target.TWO_NODES, Target.ALL_NODES})
+PAIR = frozenset({Target.PRIMARY, Target.STANDBY})
+SERVICES = (Target.BROKER, Target.POSTGRES, *NODES, *PAIR)
 NETWORKS = (Target.INGEST_TO_BROKER, Target.CONSUMERS_TO_BROKER, Target.CONSUMERS_TO_POSTGRES)
 
 
@@ -47,10 +60,21 @@ class Kind(StrEnum):
     DISK_FULL = "disk full"
     WRITES_FAIL = "writes fail"
 
+    # Of a cluster alone.
+    STOPPED = "stopped"
+    CUT_OFF = "cut off, packets lost"
+    CUT_OFF_RESET = "cut off, connections reset"
+    CUT_OFF_FROM_ONE = "cut off from one other node"
+    KILLED_WHILE_LAGGING = "killed again while it catches up"
+    KILLED_AFTER_COMMIT = "kill -9 after COMMIT"
+    READ_ONLY = "read-only"
+    ROLLING_RESTART = "rolling restart"
+
 
 # These are over as soon as they have happened: what follows is the product's own recovery. (A service
 # that was killed is started again by us.)
-MOMENTARY = frozenset({Kind.KILLED, Kind.RESET, Kind.HALF_OPEN})
+MOMENTARY = frozenset({Kind.KILLED, Kind.RESET, Kind.HALF_OPEN, Kind.ROLLING_RESTART})
+PARTITIONS = (Kind.CUT_OFF, Kind.CUT_OFF_RESET, Kind.CUT_OFF_FROM_ONE)
 
 NETWORK_KINDS = (
     Kind.SLOW,
@@ -73,7 +97,13 @@ LONGEST_FAILURE = timedelta(seconds=3)
 # Longer than a heartbeat's patience; once in so many strikes.
 LONG = timedelta(seconds=25)
 ONE_IN_LONG = 12
+# About how long the members of a queue take to notice that their leader does not answer.
+ELECTION = timedelta(seconds=5)
 
+
+# Healing another fault would end half-open connections too soon; a rolling restart waits until all is well;
+# and while the broker is away nothing is committed.
+ALONE = (Kind.HALF_OPEN, Kind.ROLLING_RESTART, Kind.KILLED_AFTER_COMMIT)
 
 # How many strikes are joined by another one at the same time.
 PAIRED = 0.15
@@ -107,8 +137,16 @@ class Strike:
         return " + ".join(map(str, self.faults))
 
     @property
+    def is_survivable(self) -> bool:
+        """Whether the product is to recover while it lasts: the cluster goes on without what was struck."""
+        return all(fault in SURVIVABLE for fault in self.faults)
+
+    @property
     def is_momentary(self) -> bool:
-        return all(fault.kind in MOMENTARY and fault.target not in SERVICES for fault in self.faults)
+        return all(
+            fault.kind is Kind.ROLLING_RESTART or (fault.kind in MOMENTARY and fault.target not in SERVICES)
+            for fault in self.faults
+        )
 
 
 _KILLS = 4
@@ -145,12 +183,59 @@ def deck(*, long: bool, disks: bool) -> list[tuple[Fault, ...]]:
     ]
 
 
-def plan(seed: int, *, long: bool, disks: bool) -> Iterator[Strike]:
-    """Strikes without end. Every one of the deck comes before any comes again."""
+# The cluster goes on: most nodes run and reach each other, and clients of the others are disconnected.
+# Nodes notice after a minute (net_ticktime) that packets are lost: here the partition ends earlier.
+_NODE_LOST = [
+    Fault(kind, target)
+    for target in (Target.LEADER, Target.FOLLOWER)
+    for kind in (Kind.KILLED, Kind.STOPPED, Kind.PAUSED, Kind.CUT_OFF_RESET)
+]
+# The standby is promoted at once.
+_FAILOVERS = [
+    Fault(kind, Target.PRIMARY)
+    for kind in (Kind.KILLED, Kind.STOPPED, Kind.READ_ONLY, Kind.KILLED_AFTER_COMMIT)
+]
+SURVIVABLE = frozenset([*_NODE_LOST, *_FAILOVERS, *(Fault(Kind.KILLED, target) for target in PROCESSES)])
+
+
+def cluster_deck(*, partitions: bool) -> list[tuple[Fault, ...]]:
+    """Every strike at a cluster and a pair; `partitions` only where packets can be filtered."""
+    outages = [
+        Fault(Kind.KILLED_WHILE_LAGGING, Target.FOLLOWER),
+        *(
+            Fault(kind, target)
+            for target in (Target.TWO_NODES, Target.ALL_NODES)
+            for kind in (Kind.KILLED, Kind.STOPPED, Kind.PAUSED)
+        ),
+        Fault(Kind.CUT_OFF, Target.LEADER),
+        Fault(Kind.CUT_OFF, Target.FOLLOWER),
+        Fault(Kind.CUT_OFF_FROM_ONE, Target.LEADER),
+        Fault(Kind.CUT_OFF, Target.ALL_NODES),
+        Fault(Kind.CUT_OFF_RESET, Target.ALL_NODES),
+        # Without it nothing is committed.
+        Fault(Kind.KILLED, Target.STANDBY),
+        Fault(Kind.PAUSED, Target.STANDBY),
+        *(Fault(Kind.KILLED, target) for target in PROCESSES),
+        *(Fault(Kind.ROLLING_RESTART, target) for target in (Target.ALL_NODES, Target.ALL_PROCESSES)),
+    ]
+    faults = [*_NODE_LOST, *_FAILOVERS, *outages]
+    return [(fault,) for fault in faults if partitions or fault.kind not in PARTITIONS]
+
+
+def brief_cluster_deck(*, partitions: bool) -> list[tuple[Fault, ...]]:
+    """The main faults of a cluster, for a run in a test."""
+    faults = [Fault(Kind.KILLED, Target.LEADER), Fault(Kind.KILLED_AFTER_COMMIT, Target.PRIMARY)]
+    if partitions:
+        faults.append(Fault(Kind.CUT_OFF_RESET, Target.LEADER))
+    return [(fault,) for fault in faults]
+
+
+def plan(seed: int, whole: Sequence[tuple[Fault, ...]], *, long: bool) -> Iterator[Strike]:
+    """Strikes without end. Every one of the whole deck comes before any comes again."""
     chance = Random(seed)
     number = 0
     while True:
-        cards = deck(long=long, disks=disks)
+        cards = list(whole)
         chance.shuffle(cards)
         while cards:
             faults = cards.pop()
@@ -170,20 +255,23 @@ def plan(seed: int, *, long: bool, disks: bool) -> Iterator[Strike]:
 def _companion(cards: list[tuple[Fault, ...]], faults: Sequence[Fault]) -> tuple[Fault, ...]:
     """The next fault that strikes something else, taken off the deck.
 
-    Of one target faults come one by one: a database that is down cannot be made to fail. Half-open
-    connections come alone, because healing another fault would end them too soon.
+    Of one target faults come one by one: a database that is down cannot be made to fail.
     """
     if not _is_pairable(faults):
         return ()
-    taken = {fault.target for fault in faults}
+    taken = {_group(fault.target) for fault in faults}
     for place, card in enumerate(cards):
-        if _is_pairable(card) and card[0].target not in taken:
+        if _is_pairable(card) and _group(card[0].target) not in taken:
             return cards.pop(place)
     return ()
 
 
+def _group(target: Target) -> frozenset[Target]:
+    return next((group for group in (NODES, PAIR) if target in group), frozenset({target}))
+
+
 def _is_pairable(faults: Sequence[Fault]) -> bool:
-    return len(faults) == 1 and faults[0].kind is not Kind.HALF_OPEN
+    return len(faults) == 1 and faults[0].kind not in ALONE
 
 
 def _duration(chance: Random, faults: Sequence[Fault], *, long: bool) -> timedelta:
@@ -193,4 +281,6 @@ def _duration(chance: Random, faults: Sequence[Fault], *, long: bool) -> timedel
         return min(timedelta(seconds=seconds), LONGEST_FAILURE)
     if long and is_long:
         return LONG
+    if any(fault.target in (*NODES, *PAIR) for fault in faults):
+        return ELECTION + timedelta(seconds=seconds)
     return timedelta(seconds=seconds)

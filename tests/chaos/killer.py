@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import assert_never
+from typing import Protocol
 
 import asyncpg
 
@@ -52,6 +52,26 @@ class NotHealed(Exception):
     """A fault of ours could not be taken back: nothing that is measured afterwards means anything."""
 
 
+class Striker(Protocol):
+    """Carries out what the plan says."""
+
+    async def strike(self, fault: Fault, intensity: float) -> None:
+        """Raises NotStruck."""
+        ...
+
+    async def heal(self, fault: Fault) -> None:
+        """Return when it is gone; raises NotHealed."""
+        ...
+
+    async def settle(self) -> None:
+        """Return when nothing is left of earlier strikes; raises NotHealed."""
+        ...
+
+    async def heal_everything(self) -> None:
+        """Whatever was struck before; raises NotHealed."""
+        ...
+
+
 @dataclass(slots=True)
 class Killer:
     processes: Mapping[Target, Supervised]
@@ -67,12 +87,12 @@ class Killer:
             async with asyncio.timeout(STRIKE_SECONDS):
                 await self._strike(fault, intensity)
         except (TimeoutError, ControlFailed) as error:
-            raise NotStruck(f"{fault}: {error or 'not within its time'}") from error
+            raise NotStruck(f"{fault}: {str(error) or 'not within its time'}") from error
 
     async def _strike(self, fault: Fault, intensity: float) -> None:
         match fault.target:
             case Target.INGEST | Target.FIRST_CONSUMER | Target.SECOND_CONSUMER:
-                self._strike_process(self.processes[fault.target], fault.kind)
+                strike_process(self.processes[fault.target], fault.kind)
             case Target.BROKER | Target.POSTGRES if fault.kind in (Kind.KILLED, Kind.PAUSED):
                 node = self._node(fault.target)
                 await asyncio.to_thread(node.kill if fault.kind is Kind.KILLED else node.pause)
@@ -85,8 +105,8 @@ class Killer:
             case Target.INGEST_TO_BROKER | Target.CONSUMERS_TO_BROKER | Target.CONSUMERS_TO_POSTGRES:
                 proxy = self.proxies[fault.target]
                 await asyncio.to_thread(_disturb, proxy, fault.kind, intensity)
-            case unreachable:
-                assert_never(unreachable)
+            case _:
+                raise AssertionError(f"not of one node: {fault}")
 
     async def heal(self, fault: Fault) -> None:
         """Return when it is gone.
@@ -98,7 +118,7 @@ class Killer:
             async with asyncio.timeout(HEAL_SECONDS):
                 await self._heal(fault)
         except (TimeoutError, StartFailed, ControlFailed) as error:
-            raise NotHealed(f"{fault}: {error or 'not within its time'}") from error
+            raise NotHealed(f"{fault}: {str(error) or 'not within its time'}") from error
 
     async def _heal(self, fault: Fault) -> None:
         match fault.target:
@@ -116,8 +136,11 @@ class Killer:
                 await asyncio.to_thread(self.disks[fault.target].free)
             case Target.INGEST_TO_BROKER | Target.CONSUMERS_TO_BROKER | Target.CONSUMERS_TO_POSTGRES:
                 await asyncio.to_thread(self.proxies[fault.target].heal)
-            case unreachable:
-                assert_never(unreachable)
+            case _:
+                raise AssertionError(f"not of one node: {fault}")
+
+    async def settle(self) -> None:
+        """One node is whole once it runs."""
 
     async def heal_everything(self) -> None:
         """Whatever was struck before; raises NotHealed."""
@@ -137,15 +160,6 @@ class Killer:
     def _node(self, target: Target) -> Node:
         return self.broker if target is Target.BROKER else self.postgres
 
-    def _strike_process(self, process: Supervised, kind: Kind) -> None:
-        match kind:
-            case Kind.KILLED:
-                process.kill()
-            case Kind.PAUSED:
-                process.pause()
-            case _:
-                raise AssertionError(f"no fault of a process: {kind}")
-
     async def _alarm(self, kind: Kind) -> None:
         command = ("set_vm_memory_high_watermark", "0")
         if kind is Kind.DISK_ALARM:
@@ -163,6 +177,16 @@ class Killer:
                 finally:
                     connection.terminate()
             await asyncio.sleep(0.1)
+
+
+def strike_process(process: Supervised, kind: Kind) -> None:
+    match kind:
+        case Kind.KILLED:
+            process.kill()
+        case Kind.PAUSED:
+            process.pause()
+        case _:
+            raise AssertionError(f"no fault of a process: {kind}")
 
 
 def _disturb(proxy: FaultProxy, kind: Kind, intensity: float) -> None:

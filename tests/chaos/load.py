@@ -85,15 +85,19 @@ class Record:
     """What was sent and answered. The same event sent twice is one entry."""
 
     sent: dict[tuple[Provider, bytes], Sent] = field(default_factory=dict)
-    last_accepted: float = 0.0
+    last_accepted: float = field(default_factory=monotonic)
     accepted: int = 0
+    longest_silence: float = 0.0
+    """Seconds between two answers of 2xx, since it was set to zero."""
 
     def on_accepted(self, webhook: Webhook, answer: Answer) -> None:
         entry = self.sent[webhook.provider, webhook.body]
         entry.accepted += 1
         entry.answered_ids.add(str(json.loads(answer.body)["event_id"]))
         self.accepted += 1
-        self.last_accepted = monotonic()
+        now = monotonic()
+        self.longest_silence = max(self.longest_silence, now - self.last_accepted)
+        self.last_accepted = now
 
     def recorded(self, webhooks: Iterable[Webhook], goes_on: Callable[[], bool]) -> Iterator[Webhook]:
         """Each webhook, noted before it is sent, while it `goes_on`."""

@@ -30,6 +30,9 @@ class Supervised:
     ops_port: int
     ends: Counter[int] = field(default_factory=Counter)
     """How often it ended with each exit code."""
+    restarts: int = 0
+    """How often it ended with 0 because it was asked to."""
+    _is_asked: bool = False
     _child: "subprocess.Popen[bytes] | None" = None
     _task: "asyncio.Task[None] | None" = None
 
@@ -46,6 +49,15 @@ class Supervised:
     def resume(self) -> None:
         self._signal_all(signal.SIGCONT)
 
+    async def restart(self) -> None:
+        """Ask it to end; return when it is ready again."""
+        before = self.restarts
+        self._is_asked = True
+        self._signal(signal.SIGTERM)
+        async with httpx.AsyncClient(timeout=1) as client:
+            while self.restarts == before or not await self.is_ready(client):
+                await asyncio.sleep(LOOK_SECONDS)
+
     async def is_ready(self, client: httpx.AsyncClient) -> bool:
         try:
             answer = await client.get(f"http://127.0.0.1:{self.ops_port}/readyz")
@@ -59,8 +71,7 @@ class Supervised:
         assert self._task is not None
         self._task.cancel()
         self.resume()
-        with suppress(ProcessLookupError):
-            self._child.send_signal(signal.SIGTERM)
+        self._signal(signal.SIGTERM)
         try:
             code = await asyncio.to_thread(self._child.wait, STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -75,11 +86,20 @@ class Supervised:
             assert self._child is not None
             code = self._child.poll()
             if code is not None:
-                self.ends[code] += 1
+                if self._is_asked and code == 0:
+                    self.restarts += 1
+                else:
+                    self.ends[code] += 1
+                self._is_asked = False
                 self._signal_all(signal.SIGKILL)
                 await asyncio.sleep(RESTART_SECONDS)
                 self._child = self.spawner.spawn(self.command, self.log)
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._child is not None
+        with suppress(ProcessLookupError):
+            self._child.send_signal(number)
 
     def _signal_all(self, number: signal.Signals) -> None:
         """To its whole process group; it is the first in it."""

@@ -76,6 +76,9 @@ class Pulse:
     record: Record
     newest: dict[str, datetime] = field(default_factory=dict)
     """When the newest event that is applied was received, by family."""
+    longest_stall: float = 0.0
+    """Seconds in which nothing newer of one of the busy families was applied, since it was set to zero."""
+    _moved: dict[str, float] = field(default_factory=dict)
 
     async def watch(self) -> None:
         """Note when something was applied, for ever, whatever happens to the database."""
@@ -85,11 +88,23 @@ class Pulse:
                 try:
                     while True:
                         rows = await connection.fetch(NEWEST, BUSY_FAMILIES)
-                        self.newest |= {row["family"]: row["received_at"] for row in rows}
+                        self._note({row["family"]: row["received_at"] for row in rows})
                         await asyncio.sleep(LOOK_SECONDS)
                 finally:
                     connection.terminate()
             await asyncio.sleep(LOOK_SECONDS)
+
+    def begin(self) -> None:
+        """Measure the longest silence and the longest stall from now on."""
+        self.record.longest_silence = self.longest_stall = 0.0
+
+    def _note(self, newest: Mapping[str, datetime]) -> None:
+        now = monotonic()
+        for family, received_at in newest.items():
+            if self.newest.get(family) != received_at:
+                self.longest_stall = max(self.longest_stall, now - self._moved.get(family, now))
+                self._moved[family] = now
+        self.newest |= newest
 
     async def recovery(self, healed: Instant, deadline: float) -> Recovery:
         """Wait until all signs of life are there, `deadline` seconds after the healing at most."""

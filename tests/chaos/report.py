@@ -22,6 +22,10 @@ class Struck:
     strike: Strike
     at: float
     recovery: Recovery
+    silence: float
+    """The longest time without an answer of 2xx, from the strike until all recovered."""
+    stall: float
+    """The longest time in which nothing of a busy family was applied, likewise."""
 
     @property
     def row(self) -> str:
@@ -43,6 +47,7 @@ class Totals:
     applied: int = 0
     applied_twice: int = 0
     applied_unanswered: int = 0
+    attempts_spent: int = 0
     given_up: int = 0
     dead: int = 0
     quarantined: int = 0
@@ -89,22 +94,29 @@ class Report:
             "quiet_after_seconds": self.quiet_after,
             "faults": {
                 row: {
-                    "count": len(recoveries),
-                    **{sign: _summary(recoveries, sign) for sign in ("answered", "applied", "ready")},
+                    "count": len(several),
+                    "from": _start(several),
+                    **{sign: _summary(several, sign) for sign in ("answered", "applied", "ready")},
+                    "longest_silence": round(max(struck.silence for struck in several), 2),
+                    "longest_stall": round(max(struck.stall for struck in several), 2),
                 }
-                for row, recoveries in self._by_row().items()
+                for row, several in self._by_row().items()
             },
             "strikes": [_struck_as_json(struck) for struck in self.struck],
             "folder": self.folder,
         }
 
     def as_tables(self) -> RenderableType:
-        faults = Table("fault", "count", title="Seconds from healing to a sign of life: median / longest")
-        for sign in ("answered 200", "applied", "all ready"):
+        faults = Table("fault", "count", "from", title="Seconds to a sign of life: median / longest")
+        for sign in ("answered 200", "applied", "all ready", "longest without 200", "without applied"):
             faults.add_column(sign, justify="right")
-        for row, recoveries in self._by_row().items():
-            cells = (_cell(recoveries, sign) for sign in ("answered", "applied", "ready"))
-            faults.add_row(row, str(len(recoveries)), *cells)
+        for row, several in self._by_row().items():
+            cells = (_cell(several, sign) for sign in ("answered", "applied", "ready"))
+            longest = (
+                f"{max(seconds):.2f}"
+                for seconds in zip(*((struck.silence, struck.stall) for struck in several), strict=True)
+            )
+            faults.add_row(row, str(len(several)), _start(several), *cells, *longest)
         totals = Table("events", "")
         totals.columns[1].justify = "right"
         for name in Totals.__dataclass_fields__:
@@ -126,29 +138,31 @@ class Report:
             lines.append(f"logs: {self.folder}")
         return Group(faults, totals, *lines)
 
-    def _by_row(self) -> dict[str, list[Recovery]]:
-        rows: defaultdict[str, list[Recovery]] = defaultdict(list)
+    def _by_row(self) -> dict[str, list[Struck]]:
+        rows: defaultdict[str, list[Struck]] = defaultdict(list)
         for struck in sorted(self.struck, key=lambda struck: (struck.strike.is_paired, struck.row)):
-            rows[struck.row].append(struck.recovery)
+            rows[struck.row].append(struck)
         return rows
 
 
-def _seconds(recoveries: Sequence[Recovery], sign: str) -> list[float]:
-    """Of those that recovered."""
-    return [value for recovery in recoveries if (value := getattr(recovery, sign)) is not None]
+def _start(several: Sequence[Struck]) -> str:
+    """From when the recovery counts."""
+    starts = {"strike" if struck.strike.is_survivable else "healing" for struck in several}
+    return " or ".join(sorted(starts))
 
 
-def _summary(recoveries: Sequence[Recovery], sign: str) -> dict[str, float | int | None]:
-    seconds = _seconds(recoveries, sign)
+def _summary(several: Sequence[Struck], sign: str) -> dict[str, float | int | None]:
+    found = (getattr(struck.recovery, sign) for struck in several)
+    seconds = [value for value in found if value is not None]
     return {
         "median": round(median(seconds), 2) if seconds else None,
         "max": round(max(seconds), 2) if seconds else None,
-        "never": len(recoveries) - len(seconds),
+        "never": len(several) - len(seconds),
     }
 
 
-def _cell(recoveries: Sequence[Recovery], sign: str) -> str:
-    summary = _summary(recoveries, sign)
+def _cell(several: Sequence[Struck], sign: str) -> str:
+    summary = _summary(several, sign)
     if summary["median"] is None:
         return "never"
     never = f" ({summary['never']} never)" if summary["never"] else ""
@@ -165,6 +179,8 @@ def _struck_as_json(struck: Struck) -> dict[str, Any]:
         "answered": recovery.answered,
         "applied": recovery.applied,
         "ready": recovery.ready,
+        "longest_silence": round(struck.silence, 2),
+        "longest_stall": round(struck.stall, 2),
     }
 
 

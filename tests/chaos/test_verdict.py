@@ -11,13 +11,13 @@ from schemas.events import Provider
 from tests.chaos import feed
 from tests.chaos.load import Record, webhooks
 from tests.chaos.model import KEYS
-from tests.chaos.verdict import Verdict, judge, misbehaviour
+from tests.chaos.verdict import OBSERVED, Verdict, judge, misbehaviour, observe_attempts
 from tests.stack import Stack, until
 from worker.channel import Message
 from worker.send.client import Client
 from worker.send.sender import Sender, Tally
 from worker.send.webhook import Credentials
-from worker.topology import RETURN, dead_queue
+from worker.topology import RETURN, dead_queue, retry_queue
 
 EVENTS = 800
 
@@ -37,17 +37,21 @@ class Played:
     stack: Stack
     record: Record
 
-    async def verdict(self) -> Verdict:
-        return await judge(self.record, EVENTS, 0, self.stack.settings)
+    async def verdict(self, *, failures_injected: bool = True) -> Verdict:
+        return await judge(self.record, EVENTS, 0, self.stack.settings, failures_injected=failures_injected)
 
 
 @pytest.fixture
 async def played(stack: Stack) -> AsyncIterator[Played]:
     database_url = stack.environment["STOCKHOOK_DATABASE_URL"]
     await feed.prepare(stack.broker, database_url)
-    yield await _play(stack)
-    await stack.execute(feed.FORGET_COMMITTED)
-    await stack.delete_queue(feed.QUEUE)
+    await observe_attempts(stack.broker, stack.settings.delays)
+    try:
+        yield await _play(stack)
+    finally:
+        await stack.execute(feed.FORGET_COMMITTED)
+        await stack.delete_queue(feed.QUEUE)
+        await stack.delete_queue(OBSERVED)
 
 
 async def _play(stack: Stack) -> Played:
@@ -164,6 +168,26 @@ async def test_false_rows_and_effects_applied_twice_are_seen(played: Played) -> 
 
     assert verdict.totals.applied_twice > 0
     assert {problem.partition(":")[0] for problem in verdict.problems} == set(KEYS)
+
+
+async def test_an_attempt_that_was_spent_is_a_problem_where_no_failure_was_injected(played: Played) -> None:
+    settings = played.stack.settings
+    well = await played.verdict(failures_injected=False)
+    async with played.stack.broker.connection() as link:
+        channel = await link.channel()
+        queue = retry_queue("orders", settings.delays[0])
+        copy = Message(RETURN, queue, "ovoko.order.created", {"x-attempt": 2}, b"{}")
+        for _ in range(2):
+            await channel.publish(copy, 5)
+    injected = await played.verdict()
+    async with played.stack.broker.connection() as link:
+        await (await link.channel()).publish(copy, 5)
+    ill = await played.verdict(failures_injected=False)
+
+    assert (well.problems, well.totals.attempts_spent) == ([], 0)
+    assert (injected.problems, injected.totals.attempts_spent) == ([], 2)
+    assert ill.totals.attempts_spent == 1
+    assert "1 attempts spent by outages: ovoko.order.created" in ill.problems[0]
 
 
 async def test_a_dead_letter_and_a_stray_in_the_quarantine_are_seen(played: Played) -> None:

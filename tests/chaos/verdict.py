@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -20,10 +21,11 @@ from tests.chaos.report import Totals
 from worker.broker import Broker
 from worker.cli import app
 from worker.settings import Settings
-from worker.topology import QUARANTINE, dead_queue
+from worker.topology import QUARANTINE, RETURN, Binding, Queue, Topology, dead_queue, retry_queue
 
+OBSERVED = "chaos.attempts"
 LISTED = 5
-AUDIT_SECONDS = 60
+AUDIT_SECONDS = 180
 
 DEAD_LETTERS = """
 SELECT lane, state, type, reason, attempts, event_id
@@ -66,8 +68,25 @@ class Verdict:
     applied: tuple[Taken, ...]
 
 
-async def judge(record: Record, requests: int, given_up: int, settings: Settings) -> Verdict:
-    """`settings` lead to the services past the proxies."""
+async def observe_attempts(broker: Broker, delays: Sequence[timedelta]) -> None:
+    """Have a copy of every message that is published to a retry queue or as a dead letter kept."""
+    keys = [
+        key for family in FAMILIES for key in (dead_queue(family), *(retry_queue(family, d) for d in delays))
+    ]
+    async with broker.connection() as link:
+        channel = await link.channel()
+        queue = Queue(OBSERVED, {"x-queue-type": "quorum"})
+        bindings = tuple(Binding(RETURN, OBSERVED, key) for key in keys)
+        await channel.declare(Topology((), (queue,), bindings))
+
+
+async def judge(
+    record: Record, requests: int, given_up: int, settings: Settings, *, failures_injected: bool = True
+) -> Verdict:
+    """`settings` lead to the services past the proxies.
+
+    Where no failure was injected, an outage must have spent each attempt that was spent.
+    """
     database_url = settings.database_url.get_secret_value()
     taken = [(entry, take(entry.webhook, settings)) for entry in record.sent.values()]
     problems = _wrong_ids(taken)
@@ -87,6 +106,9 @@ async def judge(record: Record, requests: int, given_up: int, settings: Settings
     found = await stored(database_url, columns_of(expected))
     problems += differences(expected, found)
 
+    spent = await _attempts_spent(settings)
+    if not failures_injected:
+        problems += _listed("attempts spent by outages", spent)
     dead = await _dead(settings, database_url)
     problems += _listed("dead letters", dead)
     quarantined = await _quarantined(settings, database_url)
@@ -100,6 +122,7 @@ async def judge(record: Record, requests: int, given_up: int, settings: Settings
         applied=len(in_log),
         applied_twice=applied_twice(expected, found) + sum(times - 1 for times in in_log.values()),
         applied_unanswered=len(in_log.keys() - accepted),
+        attempts_spent=len(spent),
         given_up=given_up,
         dead=len(dead),
         quarantined=len(quarantined),
@@ -149,6 +172,19 @@ async def _dead(settings: Settings, database_url: str) -> list[str]:
         found += [f"table: {dict(row)}" for row in rows]
     finally:
         await connection.close()
+    return found
+
+
+async def _attempts_spent(settings: Settings) -> list[str]:
+    """What was published to retry queues and dead letters, with its headers."""
+    async with Broker(settings.amqp_url.get_secret_value(), "chaos").connection() as link:
+        if await link.depth(OBSERVED) is None:
+            return []
+        channel = await link.channel()
+        found = []
+        while (delivery := await channel.get(OBSERVED)) is not None:
+            ours = {name: delivery.headers.get(name) for name in HEADERS if name in delivery.headers}
+            found.append(f"{delivery.type}: {ours}")
     return found
 
 
