@@ -33,7 +33,8 @@ class Target(StrEnum):
 PROCESSES = (Target.INGEST, Target.FIRST_CONSUMER, Target.SECOND_CONSUMER)
 NODES = frozenset({Target.LEADER, Target.FOLLOWER, Target.TWO_NODES, Target.ALL_NODES})
 PAIR = frozenset({Target.PRIMARY, Target.STANDBY})
-SERVICES = (Target.BROKER, Target.POSTGRES, *NODES, *PAIR)
+SINGLE_SERVICES = (Target.BROKER, Target.POSTGRES)
+SERVICES = frozenset({*SINGLE_SERVICES, *NODES, *PAIR})
 NETWORKS = (Target.INGEST_TO_BROKER, Target.CONSUMERS_TO_BROKER, Target.CONSUMERS_TO_POSTGRES)
 
 
@@ -156,8 +157,8 @@ _FAILING = Fault(Kind.WRITES_FAIL, Target.POSTGRES)
 
 def deck(*, long: bool, disks: bool) -> list[tuple[Fault, ...]]:
     """Every strike there is, kills more than once; `disks` only where small disks can be had."""
-    kills = [(Fault(Kind.KILLED, target),) for target in (*PROCESSES, *SERVICES)] * _KILLS
-    pauses = [(Fault(Kind.PAUSED, target),) for target in (*PROCESSES, *SERVICES)]
+    kills = [(Fault(Kind.KILLED, target),) for target in (*PROCESSES, *SINGLE_SERVICES)] * _KILLS
+    pauses = [(Fault(Kind.PAUSED, target),) for target in (*PROCESSES, *SINGLE_SERVICES)]
     network = [(Fault(kind, target),) for target in NETWORKS for kind in NETWORK_KINDS]
     cuts = [
         (Fault(Kind.CUT_BEFORE_COMMIT, Target.CONSUMERS_TO_POSTGRES),),

@@ -114,3 +114,10 @@ def test_the_same_seed_sends_the_same_events_odd_ones_among_them() -> None:
     assert first == again != other
     assert len(set(first)) < len(first)
     assert 5 < types["odd"] < 60
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+def test_a_run_on_single_nodes_strikes_no_target_of_a_cluster(is_long: bool) -> None:
+    targets = {fault.target for strike in deck(long=is_long, disks=True) for fault in strike}
+
+    assert targets.isdisjoint(NODES | PAIR)
