@@ -13,8 +13,8 @@ from rich.console import Console
 from deploy.local.packages import DownloadFailed
 from deploy.local.process import StartFailed
 from deploy.local.services import Unavailable
-from tests.chaos.run import Options
 from tests.chaos.run import run as run_chaos
+from tests.chaos.world import Options
 from worker.settings import PREFIX
 
 UNAVAILABLE = 69

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from deploy.local.ports import LOOPBACK, choose_ports
 from deploy.local.postgres import DATABASE, USER
-from deploy.local.process import Spawner, StartFailed
+from deploy.local.process import Spawner
 from deploy.local.programs import has_programs
-from deploy.local.rabbitmq import ControlFailed, RabbitNode
+from deploy.local.rabbitmq import RabbitNode
 from deploy.local.services import NOTHING_TO_START, Unavailable, find_programs
 from tests.chaos.faults import Fault, Kind, Target, brief_cluster_deck, cluster_deck, plan
-from tests.chaos.killer import NotHealed, NotStruck, strike_process
+from tests.chaos.killer import FAILURES, NotHealed, NotStruck, carried_out, strike_process
 from tests.chaos.packet_filter import End, NoPacketFilter, PacketFilter
 from tests.chaos.postgres_messages import PostgresWatch
 from tests.chaos.processes import Supervised
@@ -40,7 +40,7 @@ LAGS_SECONDS = 4
 NAMES_SAVED_SECONDS = 1.0
 LOOK_SECONDS = 0.005
 
-FAILURES = (ControlFailed, NotFormed, StartFailed, AssertionError, OSError)
+CLUSTER_FAILURES = (*FAILURES, NotFormed, AssertionError, OSError)
 
 
 @asynccontextmanager
@@ -112,11 +112,8 @@ class ClusterKiller:
     async def strike(self, fault: Fault, intensity: float) -> None:
         """Raises NotStruck."""
         limit = ROLLING_SECONDS if fault.kind is Kind.ROLLING_RESTART else STRIKE_SECONDS
-        try:
-            async with asyncio.timeout(limit):
-                await self._strike(fault)
-        except (TimeoutError, *FAILURES) as error:
-            raise NotStruck(f"{fault}: {str(error) or 'not within its time'}") from error
+        async with carried_out(fault, limit, NotStruck, CLUSTER_FAILURES):
+            await self._strike(fault)
 
     async def _strike(self, fault: Fault) -> None:
         match fault.target:
@@ -218,11 +215,8 @@ class ClusterKiller:
         Raises:
             NotHealed
         """
-        try:
-            async with asyncio.timeout(HEAL_SECONDS):
-                await self._heal(fault)
-        except (TimeoutError, *FAILURES) as error:
-            raise NotHealed(f"{fault}: {str(error) or 'not within its time'}") from error
+        async with carried_out(fault, HEAL_SECONDS, NotHealed, CLUSTER_FAILURES):
+            await self._heal(fault)
 
     async def _heal(self, fault: Fault) -> None:
         match fault.target:
@@ -261,7 +255,7 @@ class ClusterKiller:
         try:
             await asyncio.to_thread(self.cluster.wait_until_members_online)
             await self.pair.wait_until_synchronous()
-        except FAILURES as error:
+        except CLUSTER_FAILURES as error:
             raise NotHealed(f"the cluster or the pair is not whole: {error}") from error
 
     async def heal_everything(self) -> None:

@@ -1,5 +1,6 @@
 """The change feed under fire: what was committed, what two subscribers were told, and whether it agrees."""
 
+import base64
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,15 @@ WAITING = "SELECT coalesce(sum(size), 0) FROM changes"
 # A CloudEvent as a subscriber reads it.
 Told = Mapping[str, Any]
 Entity = tuple[str, ...]
+
+
+def subscriber(webhook_port: int) -> dict[str, str]:
+    """An element of STOCKHOOK_CHANGES_WEBHOOKS: the endpoint of a run."""
+    return {
+        "name": WEBHOOK,
+        "url": f"http://127.0.0.1:{webhook_port}/hooks",
+        "secret": "whsec_" + base64.b64encode(bytes(32)).decode(),
+    }
 
 
 async def prepare(broker: Broker, database_url: str) -> None:

@@ -1,8 +1,8 @@
 """Carries out what the plan says: how each fault is brought about, and how it is healed."""
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -40,6 +40,8 @@ DROP TRIGGER IF EXISTS chaos ON orders;
 HEALTHY_MEMORY = ("set_vm_memory_high_watermark", "absolute", "1GB")
 HEALTHY_DISK = ("set_disk_free_limit", "200MB")
 
+FAILURES = (TimeoutError, ControlFailed, StartFailed)
+
 STRIKE_SECONDS = 20
 HEAL_SECONDS = 60
 
@@ -50,6 +52,21 @@ class NotStruck(Exception):
 
 class NotHealed(Exception):
     """A fault of ours could not be taken back: nothing that is measured afterwards means anything."""
+
+
+@asynccontextmanager
+async def carried_out(
+    fault: Fault,
+    seconds: float,
+    failed: type[NotStruck | NotHealed],
+    causes: tuple[type[Exception], ...] = FAILURES,
+) -> AsyncIterator[None]:
+    """Raises `failed` where it takes longer, or one of the causes ends it."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except causes as error:
+        raise failed(f"{fault}: {str(error) or 'not within its time'}") from error
 
 
 class Striker(Protocol):
@@ -83,11 +100,8 @@ class Killer:
 
     async def strike(self, fault: Fault, intensity: float) -> None:
         """Raises NotStruck."""
-        try:
-            async with asyncio.timeout(STRIKE_SECONDS):
-                await self._strike(fault, intensity)
-        except (TimeoutError, ControlFailed) as error:
-            raise NotStruck(f"{fault}: {str(error) or 'not within its time'}") from error
+        async with carried_out(fault, STRIKE_SECONDS, NotStruck):
+            await self._strike(fault, intensity)
 
     async def _strike(self, fault: Fault, intensity: float) -> None:
         match fault.target:
@@ -114,11 +128,8 @@ class Killer:
         Raises:
             NotHealed
         """
-        try:
-            async with asyncio.timeout(HEAL_SECONDS):
-                await self._heal(fault)
-        except (TimeoutError, StartFailed, ControlFailed) as error:
-            raise NotHealed(f"{fault}: {str(error) or 'not within its time'}") from error
+        async with carried_out(fault, HEAL_SECONDS, NotHealed):
+            await self._heal(fault)
 
     async def _heal(self, fault: Fault) -> None:
         match fault.target:

@@ -102,6 +102,14 @@ class FaultProxy:
         self._changed = asyncio.Event()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault proxy", daemon=True)
 
+    @classmethod
+    def before(cls, url: str, *, watch: Callable[[], Watch] = Unwatched, seed: int = 0) -> Self:
+        """A proxy in front of the one host of a URL that names its port."""
+        parts = urlsplit(url)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        return cls(parts.hostname, parts.port, watch=watch, seed=seed)
+
     def __enter__(self) -> Self:
         self._thread.start()
         self._run(self._listen())

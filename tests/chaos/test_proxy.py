@@ -8,7 +8,6 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from random import Random
 from time import monotonic
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import aio_pika
@@ -19,7 +18,7 @@ from deploy.local.services import Services
 from tests.chaos.amqp_frames import AmqpWatch, Frames, method_of
 from tests.chaos.postgres_messages import PostgresWatch
 from tests.chaos.proxy import CLEAR, FaultProxy, Flow, Way
-from tests.chaos.wire import Direction, Garbled, Point, Unwatched, Watch
+from tests.chaos.wire import Direction, Garbled, Point
 from tests.stack import until
 
 SLOW = timedelta(milliseconds=200)
@@ -257,13 +256,6 @@ def test_postgres_messages_are_whole_however_they_were_cut() -> None:
 Connect = Callable[[], "asyncio.Future[asyncpg.Connection[asyncpg.Record]]"]
 
 
-def before(url: str, watch: Callable[[], Watch] = Unwatched, seed: int = 0) -> FaultProxy:
-    parts = urlsplit(url)
-    assert parts.hostname is not None
-    assert parts.port is not None
-    return FaultProxy(parts.hostname, parts.port, watch=watch, seed=seed)
-
-
 async def insert(url: str, number: int) -> None:
     """In a transaction, as the product does it."""
     connection = await asyncpg.connect(url)
@@ -285,7 +277,7 @@ async def database(fresh_database: str) -> AsyncIterator["asyncpg.Connection[asy
 async def test_cut_before_commit_the_row_is_not_there(
     fresh_database: str, database: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
-    with before(fresh_database, PostgresWatch) as proxy:
+    with FaultProxy.before(fresh_database, watch=PostgresWatch) as proxy:
         proxy.cut(Point.COMMIT)
         with pytest.raises((asyncpg.PostgresConnectionError, OSError)):
             await insert(proxy.via(fresh_database), 1)
@@ -298,7 +290,7 @@ async def test_cut_before_commit_the_row_is_not_there(
 async def test_cut_after_commit_the_row_is_there_though_the_client_saw_an_error(
     fresh_database: str, database: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
-    with before(fresh_database, PostgresWatch) as proxy:
+    with FaultProxy.before(fresh_database, watch=PostgresWatch) as proxy:
         proxy.cut(Point.COMMITTED, nth=2)
         await insert(proxy.via(fresh_database), 1)
         with pytest.raises((asyncpg.PostgresConnectionError, OSError)):
@@ -311,7 +303,7 @@ async def test_cut_after_commit_the_row_is_there_though_the_client_saw_an_error(
 async def test_large_results_and_prepared_statements_pass_a_watched_proxy(
     fresh_database: str, database: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
-    with before(fresh_database, PostgresWatch) as proxy:
+    with FaultProxy.before(fresh_database, watch=PostgresWatch) as proxy:
         connection = await asyncpg.connect(proxy.via(fresh_database))
         rows = await connection.fetch("SELECT n, repeat('x', 2000) AS x FROM generate_series(1, $1) n", 2000)
         await connection.close()
@@ -359,7 +351,7 @@ async def bodies(url: str, queue: str, expected: int) -> list[bytes]:
 
 
 async def test_cut_before_a_publish_the_message_is_not_there(services: Services, queue: str) -> None:
-    with before(services.amqp_url, AmqpWatch) as proxy:
+    with FaultProxy.before(services.amqp_url, watch=AmqpWatch) as proxy:
         url = proxy.via(services.amqp_url)
         proxy.cut(Point.PUBLISH)
         with pytest.raises((aio_pika.exceptions.AMQPError, OSError)):
@@ -373,7 +365,7 @@ async def test_cut_before_a_publish_the_message_is_not_there(services: Services,
 async def test_cut_before_the_confirm_the_message_is_there_though_the_client_saw_an_error(
     services: Services, queue: str
 ) -> None:
-    with before(services.amqp_url, AmqpWatch) as proxy:
+    with FaultProxy.before(services.amqp_url, watch=AmqpWatch) as proxy:
         url = proxy.via(services.amqp_url)
         proxy.cut(Point.CONFIRM)
         with pytest.raises((aio_pika.exceptions.AMQPError, OSError)):
@@ -386,7 +378,7 @@ async def test_cut_before_the_confirm_the_message_is_there_though_the_client_saw
 
 async def test_a_large_message_passes_a_watched_proxy(services: Services, queue: str) -> None:
     body = Random(1).randbytes(1_000_000)
-    with before(services.amqp_url, AmqpWatch) as proxy:
+    with FaultProxy.before(services.amqp_url, watch=AmqpWatch) as proxy:
         await publish(proxy.via(services.amqp_url), queue, body)
 
         assert await bodies(proxy.via(services.amqp_url), queue, 1) == [body]
@@ -396,7 +388,7 @@ async def test_chance_cuts_are_the_same_for_the_same_seed(services: Services, qu
     runs = []
     for seed in (7, 7, 8):
         cut = []
-        with before(services.amqp_url, AmqpWatch, seed) as proxy:
+        with FaultProxy.before(services.amqp_url, watch=AmqpWatch, seed=seed) as proxy:
             proxy.cut_randomly(Point.PUBLISH, 0.5)
             for number in range(12):
                 try:

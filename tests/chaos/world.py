@@ -1,7 +1,6 @@
 """All that a run needs: services, proxies, disks, and the processes of the product."""
 
 import asyncio
-import base64
 import json
 import os
 import sys
@@ -116,7 +115,7 @@ async def world(folder: Path, options: Options, report: Report, say: Say) -> Asy
         if services.rabbitmq is None or services.postgres is None:
             raise Unavailable("chaos needs services of its own")
         proxies = {
-            target: stack.enter_context(_proxy(url, watch, options.seed + number))
+            target: stack.enter_context(FaultProxy.before(url, watch=watch, seed=options.seed + number))
             for number, (target, url, watch) in enumerate(_links(services))
         }
         spawner = Spawner()
@@ -171,20 +170,8 @@ def _links(services: Services) -> list[tuple[Target, str, Callable[[], Watch]]]:
     ]
 
 
-def _proxy(url: str, watch: Callable[[], Watch], seed: int) -> FaultProxy:
-    parts = urlsplit(url)
-    assert parts.hostname is not None
-    assert parts.port is not None
-    return FaultProxy(parts.hostname, parts.port, watch=watch, seed=seed)
-
-
 def environment(amqp_url: str, database_url: str, folder: Path, webhook_port: int) -> dict[str, str]:
     """Of the product, past the proxies."""
-    subscriber = {
-        "name": feed.WEBHOOK,
-        "url": f"http://127.0.0.1:{webhook_port}/hooks",
-        "secret": "whsec_" + base64.b64encode(bytes(32)).decode(),
-    }
     others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     return {
         **others,
@@ -201,7 +188,7 @@ def environment(amqp_url: str, database_url: str, folder: Path, webhook_port: in
         f"{PREFIX}SPOOL_PATH": str(folder / f"{Target.SPOOL}-disk" / "spool.sqlite"),
         f"{PREFIX}LOG_FORMAT": "json",
         f"{PREFIX}CHANGES_PRIVATE_TARGETS": "true",
-        f"{PREFIX}CHANGES_WEBHOOKS": json.dumps([subscriber]),
+        f"{PREFIX}CHANGES_WEBHOOKS": json.dumps([feed.subscriber(webhook_port)]),
     }
 
 

@@ -2,7 +2,6 @@
 
 import json
 import signal
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -147,7 +146,7 @@ async def test_of_a_full_window_only_the_event_that_kills_its_consumer_dies(cure
 async def test_an_event_whose_consumer_gets_no_answers_to_its_commits_is_not_taken_for_a_killer(
     stack: Stack,
 ) -> None:
-    url = urlsplit(stack.environment["STOCKHOOK_DATABASE_URL"])
+    url = stack.environment["STOCKHOOK_DATABASE_URL"]
     await stack.started("ingest")
     await stack.post_ovoko(event(1))
     for _ in range(suspects.LOSSES):
@@ -159,9 +158,9 @@ async def test_an_event_whose_consumer_gets_no_answers_to_its_commits_is_not_tak
         commits.update(row["xmin"] for row in await stack.fetch("SELECT xmin::text FROM suspects"))
         return len(commits) > suspects.TRIES + 1
 
-    with FaultProxy(url.hostname or "", url.port or 0, watch=PostgresWatch, seed=1) as proxy:
+    with FaultProxy.before(url, watch=PostgresWatch) as proxy:
         proxy.cut_randomly(Point.COMMITTED, 1.0)
-        stack.start("consume", "returns", STOCKHOOK_DATABASE_URL=proxy.via(url.geturl()))
+        stack.start("consume", "returns", STOCKHOOK_DATABASE_URL=proxy.via(url))
         await until(noted_often, "the try was noted more often than it may be", 30)
         proxy.heal()
 

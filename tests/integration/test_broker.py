@@ -1,7 +1,6 @@
 """Publishing on the real broker: what is confirmed is in a queue, what is nowhere is an error."""
 
 import asyncio
-from urllib.parse import urlsplit
 
 import aio_pika
 import pytest
@@ -124,9 +123,7 @@ async def test_missed_heartbeats_are_a_lost_connection_for_who_waits_and_no_canc
     """The client library cancels its reader then, and with it whatever waits for an answer."""
     monkeypatch.setattr("worker.broker.HEARTBEAT_SECONDS", 1)
     url = stack.environment["STOCKHOOK_AMQP_URL"]
-    parts = urlsplit(url)
-    assert parts.port is not None
-    with FaultProxy(parts.hostname or "", parts.port) as proxy:
+    with FaultProxy.before(url) as proxy:
         async with Broker(proxy.via(url), "test").connection() as link:
             channel = await link.channel()
             proxy.shape(Way(Flow.HELD))

@@ -6,7 +6,6 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from pathlib import Path
 from random import Random
 from typing import TypeVar
 from urllib.parse import quote, urlsplit
@@ -16,7 +15,7 @@ from pamqp import commands, frame
 from structlog.testing import capture_logs
 
 from deploy.local.services import Services
-from tests.authority import Authority, make_authority
+from tests.authority import Authority
 from tests.chaos.proxy import FaultProxy
 from tests.stack import Stack, free_port, until
 from worker.broker import Broker
@@ -205,26 +204,6 @@ async def test_an_ipv6_address_and_encoded_credentials_and_virtual_hosts(
         services.rabbitmq.ctl("delete_user", user)
 
     assert (ended.returncode, ended.stdout) == (0, "declared\n")
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return make_authority(tmp_path / "right")
-
-
-@pytest.fixture
-def amqps_port(services: Services, authority: Authority) -> Iterator[int]:
-    if services.rabbitmq is None:
-        pytest.skip("needs a RabbitMQ of our own")
-    port = free_port()
-    options = f'[{{certfile, "{authority.certificate}"}}, {{keyfile, "{authority.key}"}}]'
-    services.rabbitmq.ctl(
-        "eval",
-        "rabbit_networking:ensure_ssl(), "
-        f'rabbit_networking:start_ssl_listener({{"127.0.0.1", {port}}}, {options}, 2).',
-    )
-    yield port
-    services.rabbitmq.ctl("eval", f'rabbit_networking:stop_tcp_listener({{"127.0.0.1", {port}}}).')
 
 
 async def test_the_name_of_each_host_is_verified(stack: Stack, amqps_port: int, authority: Authority) -> None:

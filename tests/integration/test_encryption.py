@@ -1,7 +1,7 @@
 """TLS to broker and database: the right CA and host name connect, anything else is a clear sentence."""
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,33 +10,12 @@ import pytest
 
 from deploy.local.services import Services
 from tests.authority import Authority, make_authority
-from tests.stack import Stack, free_port, until
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return make_authority(tmp_path / "right")
+from tests.stack import Stack, until
 
 
 @pytest.fixture
 def stranger(tmp_path: Path) -> Authority:
     return make_authority(tmp_path / "wrong")
-
-
-@pytest.fixture
-def amqps_port(services: Services, authority: Authority) -> Iterator[int]:
-    """RabbitMQ's own TLS listener, beside its others."""
-    if services.rabbitmq is None:
-        pytest.skip("needs a RabbitMQ of our own")
-    port = free_port()
-    options = f'[{{certfile, "{authority.certificate}"}}, {{keyfile, "{authority.key}"}}]'
-    services.rabbitmq.ctl(
-        "eval",
-        "rabbit_networking:ensure_ssl(), "
-        f'rabbit_networking:start_ssl_listener({{"127.0.0.1", {port}}}, {options}, 2).',
-    )
-    yield port
-    services.rabbitmq.ctl("eval", f'rabbit_networking:stop_tcp_listener({{"127.0.0.1", {port}}}).')
 
 
 @pytest.fixture

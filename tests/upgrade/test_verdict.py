@@ -30,7 +30,7 @@ def test_attempts_in_their_order_are_orderly(numbers: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("numbers", [(2,), (1, 3), (1, 2, 1), (2, 1)])
-def test_attempts_that_begin_anew_or_skip_one_are_not(numbers: tuple[int, ...]) -> None:
+def test_attempts_that_start_again_or_skip_one_are_not(numbers: tuple[int, ...]) -> None:
     (problem,) = verdict.disorderly([Attempts("e1", numbers)])
 
     assert str(numbers) in problem

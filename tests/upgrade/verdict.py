@@ -93,7 +93,10 @@ def disorderly(failed: Iterable[Attempts]) -> list[str]:
 def spent_attempts(
     failed: Iterable[Attempts], applied: Mapping[str, int], replayed: frozenset[str]
 ) -> list[str]:
-    """`applied` is the attempt at which each event in the log was applied; replayed ones began anew."""
+    """Events that were applied at another attempt than the one after their last failure.
+
+    `applied` has the attempt of each event in the log. A replayed event starts at attempt 1 again.
+    """
     last = {found.subject: found.numbers[-1] for found in failed}
     wrong = []
     for event_id, attempt in applied.items():

@@ -1,6 +1,5 @@
-"""All that an upgrade runs on: broker, database, two ingests, two consumers, and whoever they talk to."""
+"""What an upgrade runs on: broker, database, two ingests, two consumers, a platform and an endpoint."""
 
-import base64
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -233,7 +232,9 @@ def world(folder: Path, backend: Backend, old: Release, new: Release) -> Iterato
     with ExitStack() as stack:
         spawner = Spawner()
         stack.callback(spawner.close)
-        proxies = {name: [stack.enter_context(_proxy(node)) for node in backend.nodes] for name in INGESTS}
+        proxies = {
+            name: [stack.enter_context(FaultProxy.before(node)) for node in backend.nodes] for name in INGESTS
+        }
         ports = choose_ports((*INGESTS, *CONSUMERS, "webhook", *(f"ops of {name}" for name in INGESTS)), {})
         environment = _environment(backend, ports["webhook"])
         yield World(
@@ -257,13 +258,6 @@ def world(folder: Path, backend: Backend, old: Release, new: Release) -> Iterato
         )
 
 
-def _proxy(url: str) -> FaultProxy:
-    parts = urlsplit(url)
-    assert parts.hostname is not None
-    assert parts.port is not None
-    return FaultProxy(parts.hostname, parts.port)
-
-
 def _understands_several_hosts(release: Release, environment: Mapping[str, str]) -> bool:
     url = "amqp://user:password@127.0.0.1:1,127.0.0.1:2/vhost"
     told = release.run({**environment, f"{PREFIX}AMQP_URL": url}, "topology", "--definitions")
@@ -271,11 +265,6 @@ def _understands_several_hosts(release: Release, environment: Mapping[str, str])
 
 
 def _environment(backend: Backend, webhook_port: int) -> dict[str, str]:
-    subscriber = {
-        "name": feed.WEBHOOK,
-        "url": f"http://127.0.0.1:{webhook_port}/hooks",
-        "secret": "whsec_" + base64.b64encode(bytes(32)).decode(),
-    }
     others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     return {
         **others,
@@ -290,5 +279,5 @@ def _environment(backend: Backend, webhook_port: int) -> dict[str, str]:
         f"{PREFIX}LOG_FORMAT": "json",
         f"{PREFIX}REREQUEST_PICKUP": "first_slot",
         f"{PREFIX}CHANGES_PRIVATE_TARGETS": "true",
-        f"{PREFIX}CHANGES_WEBHOOKS": json.dumps([subscriber]),
+        f"{PREFIX}CHANGES_WEBHOOKS": json.dumps([feed.subscriber(webhook_port)]),
     }
