@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 
 SOCKET = "NOTIFY_SOCKET"
 WATCHDOG = "WATCHDOG_USEC"
-STOPPING = ("STOPPING=1", "STATUS=finishing what is in hand")
+STOPPING = ("STOPPING=1", "STATUS=stopping: finishing in-flight deliveries")
 # systemd looks at the status only when asked; the watchdog may want to hear from us more often.
 LONGEST_PAUSE_SECONDS = 5.0
 

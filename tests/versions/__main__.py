@@ -66,7 +66,7 @@ def main(
     subset
         Only the tests of broker, topology, grants, retry queues, TLS, migrations and the path of an event.
     fresh
-        Make the systems anew, with the newest packages.
+        Remove the systems and make new ones, with the newest packages.
     mirror
         The address of a Debian archive, where apt's sources name none.
     """

@@ -36,7 +36,7 @@ PACKAGES = (
     "strace",
     "systemd",
 )
-"""What the tests use. Of another list, the systems are made anew."""
+"""The packages that the tests use. A system made with another list is replaced."""
 
 SUBSET = (
     "tests/integration/test_broker.py",

@@ -169,7 +169,7 @@ def new_asgi() -> Callable[[Any, Any, Any], Awaitable[None]]:
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
-            raise NotImplementedError  # the ASGI way to say that lifespan events are not supported
+            return  # lifespan events: nothing is opened or closed here
 
         async def chunks() -> AsyncIterator[bytes]:
             while True:
