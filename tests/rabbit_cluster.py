@@ -150,7 +150,7 @@ class RabbitCluster:
         """Until all nodes run in one cluster; raises NotFormed."""
 
         def is_formed() -> bool:
-            return sum(node["running"] for node in self._ask("nodes")) == len(self.nodes)
+            return sum(bool(node["running"]) for node in self._ask("nodes")) == len(self.nodes)
 
         _wait(is_formed, seconds, "all nodes run in one cluster")
 

@@ -15,21 +15,19 @@ import structlog
 from aiormq import Channel as UnderlyingChannel
 from yarl import URL
 
-from worker.channel import (
+from worker.amqp_connection import TappedConnection
+from worker.broker_errors import (
     BrokerRefused,
     BrokerUnavailable,
-    Channel,
-    QueueDepth,
     TopologyMismatch,
-    missing,
     only_own_cancellation,
     translating,
 )
+from worker.channel import Channel, QueueDepth, missing
 from worker.failure import describe
 from worker.hosts import Host, all_reasons, hosts_of_url, shuffled
 from worker.patience import Stopped, patiently, pause
 from worker.topology import Exchange, Queue, Topology
-from worker.wire import TappedConnection
 
 log = structlog.get_logger(__name__)
 

@@ -37,7 +37,8 @@ from worker.batch import (
 )
 from worker.breaker import Breaker
 from worker.broker import Broker, keep_connected
-from worker.channel import BrokerUnavailable, Channel, Message, Unroutable
+from worker.broker_errors import BrokerUnavailable, Unroutable
+from worker.channel import Channel, Message
 from worker.crash import crash_point
 from worker.database import Database, DatabaseUnavailable, blameless
 from worker.failure import describe

@@ -4,7 +4,7 @@ from typing import NoReturn
 
 import asyncpg
 
-from worker.channel import BrokerRefused, BrokerUnavailable, TopologyMismatch
+from worker.broker_errors import BrokerRefused, BrokerUnavailable, TopologyMismatch
 from worker.database import DatabaseUnavailable, SessionsNotKept, TransactionConflict
 from worker.failure import describe
 from worker.ingest.spool import SpoolTaken

@@ -9,7 +9,8 @@ import structlog
 
 from worker import metrics
 from worker.broker import Broker, keep_connected
-from worker.channel import BrokerUnavailable, Channel, Message, Unroutable
+from worker.broker_errors import BrokerUnavailable, Unroutable
+from worker.channel import Channel, Message
 from worker.patience import LastedTooLong, patiently
 from worker.topology import Topology
 from worker.watch import LONGEST_UNCONFIRMED_SECONDS, keep_watch

@@ -8,7 +8,7 @@ from time import monotonic
 
 import structlog
 
-from worker.channel import BrokerUnavailable
+from worker.broker_errors import BrokerUnavailable
 from worker.database import Database, DatabaseUnavailable, blameless
 from worker.failure import describe
 from worker.patience import Stopped, patiently, pause

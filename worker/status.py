@@ -14,6 +14,7 @@ from rich.table import Table
 from consumers.registry import FAMILIES
 from schemas.events import read_model
 from worker.broker import Broker
+from worker.broker_errors import BrokerUnavailable
 from worker.changes.account import (
     Lane,
     Webhook,
@@ -23,7 +24,7 @@ from worker.changes.account import (
     webhooks,
     webhooks_as_table,
 )
-from worker.channel import BrokerUnavailable, QueueDepth
+from worker.channel import QueueDepth
 from worker.database import Connection, Database, DatabaseUnavailable
 from worker.dead.letter import QUARANTINE_LANE
 from worker.dead.store import WAITING_BY_LANE

@@ -8,16 +8,10 @@ of a message on a tapped channel pass through to it untouched.
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, SupportsIndex
+from typing import NamedTuple, SupportsIndex
 from uuid import uuid4
 
-import aio_pika
-from aio_pika.exceptions import ConnectionClosed
-from aiormq.abc import AbstractChannel, ExceptionType, TimeoutType
-from aiormq.connection import SSLContextProvider, TransportFactory
-from aiormq.exceptions import AMQPConnectionError
 from pamqp.header import ContentHeader
-from yarl import URL
 
 from worker.deadlines import Deadlines
 from worker.failure import describe
@@ -44,7 +38,6 @@ from worker.frames import (
     read_outline,
     read_properties,
 )
-from worker.resolver import connect
 
 # The client library calls a connection dead over which it hears nothing, and the broker sends no
 # heartbeat over one that is busy: it is told as often that we do hear something.
@@ -55,12 +48,6 @@ LOOK_SECONDS = 0.1
 
 # More than any broker agrees to send in one frame: what claims to be longer is no AMQP.
 LONGEST_FRAME = 1 << 24
-
-# How long an address of a name may take to accept a connection before the next one is tried.
-ADDRESS_SECONDS = 1.0
-
-# So long we wait for the broker to answer our goodbye.
-CLOSE_TIMEOUT_SECONDS = 2.0
 
 
 class Delivery(NamedTuple):
@@ -80,10 +67,6 @@ class Returned(Exception):
 
 class Refused(Exception):
     """The broker did not take it (`basic.nack`)."""
-
-
-class ClosedByBroker(Exception):
-    """The broker closed the connection while it was being opened. The text is its code and message."""
 
 
 class Lost(Exception):
@@ -329,119 +312,3 @@ class TappedReader(asyncio.StreamReader):
         if now - self._told_at > HEARTBEAT_SECONDS:
             self._told_at = now
             super().feed_data(A_HEARTBEAT)
-
-
-class TappedTransport(TransportFactory):
-    """Opens the socket of one connection, for the client library and for us."""
-
-    def __init__(self) -> None:
-        self._reader: TappedReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
-
-    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Called by the client library, once; `url` is one that it has completed."""
-        provider: SSLContextProvider = kwargs["ssl_context_provider"]
-        assert url.host is not None, "the client library has looked at it"
-        assert url.port is not None, "the client library has filled it in"
-        loop = asyncio.get_running_loop()
-        reader = TappedReader(loop)
-        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-        context = await provider.get_context() if url.scheme == "amqps" else None
-        try:
-            transport, _ = await connect(
-                loop.create_connection,
-                lambda: protocol,
-                url.host,
-                url.port,
-                address_seconds=ADDRESS_SECONDS,
-                ssl=context,
-            )
-        except OSError as error:
-            raise AMQPConnectionError(*error.args) from error
-        self._reader = reader
-        self._writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        return reader, self._writer
-
-    def tap(self, channel: AbstractChannel, frame_max: int) -> ChannelTap:
-        """Take the messages of an open channel past the client library."""
-        assert self._reader is not None, "a channel is open over it"
-        assert self._writer is not None, "a channel is open over it"
-        tap = ChannelTap(channel.number, self._writer.write, frame_max)
-        self._reader.tap(channel.number, tap)
-        channel.closing.add_done_callback(lambda _: self._untap(channel.number, tap))
-        return tap
-
-    @property
-    def closed_with(self) -> str | None:
-        """The broker's code and text for closing the connection, if it did."""
-        return None if self._reader is None else self._reader.closed_with
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the broker ended the connection, or the network did."""
-        reader = self._reader
-        return reader is not None and (reader.is_over or reader.closed_with is not None)
-
-    def abort(self) -> None:
-        """Let go of the socket, whatever has not been sent yet."""
-        if self._writer is not None:
-            self._writer.transport.abort()
-
-    def _untap(self, number: int, tap: ChannelTap) -> None:
-        assert self._reader is not None, "it was tapped"
-        self._reader.untap(number)
-        tap.close()
-
-
-class TappedConnection(aio_pika.Connection):
-    """The client library's connection over a transport of ours."""
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # handed through as they come
-        self.tapped = TappedTransport()
-        self.kwargs["transport_factory"] = self.tapped
-
-    async def connect(self, timeout: TimeoutType = None) -> None:  # noqa: ASYNC109  # as the library has it
-        """Raises as the library does, and ClosedByBroker, where the library only finds a frame unexpected.
-
-        The library's own timeout lasts until a TLS peer has answered its goodbye, or for 30 s more.
-        """
-        opening = asyncio.ensure_future(super().connect())
-        # An error that comes after the timeout is nobody's.
-        opening.add_done_callback(lambda opened: opened.cancelled() or opened.exception())
-        try:
-            done, _ = await asyncio.wait([opening], timeout=timeout)
-            if not done:
-                raise TimeoutError
-            opening.result()
-        except Exception as error:
-            if self.tapped.closed_with is None:
-                raise
-            raise ClosedByBroker(self.tapped.closed_with) from error
-        finally:
-            if not opening.done():
-                self.tapped.abort()
-                opening.cancel()
-            if self.transport is None and not self._closed.done():
-                # There is nothing to close, or the library would begin to when it is forgotten.
-                self._closed.set_result(True)
-
-    async def close(self, exc: ExceptionType | None = ConnectionClosed) -> None:
-        """Say goodbye for as long as it takes or `CLOSE_TIMEOUT_SECONDS`, and let go; never raises.
-
-        The library's own close waits for ever for its callback where a cancellation, or a second one, kept
-        that from being called.
-        """
-        underlay, self.transport = self.transport, None
-        if underlay is None:
-            return
-        closing = asyncio.ensure_future(underlay.connection.close(exc))
-        try:
-            # What went wrong with a connection that was lost is told elsewhere.
-            await asyncio.wait([closing], timeout=CLOSE_TIMEOUT_SECONDS)
-        finally:
-            closing.cancel()
-            self.tapped.abort()
-            if not self._closed.done():
-                # Or the library begins to close it once more when it is forgotten.
-                self._closed.set_result(True)

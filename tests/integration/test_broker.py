@@ -9,7 +9,8 @@ from deploy.local.services import Services
 from tests.chaos.proxy import FaultProxy, Flow, Way
 from tests.stack import Stack, until
 from worker.broker import Broker
-from worker.channel import BrokerUnavailable, Message, Unroutable
+from worker.broker_errors import BrokerUnavailable, Unroutable
+from worker.channel import Message
 from worker.publisher import Publisher
 from worker.topology import EVENTS, RETURN, topology
 

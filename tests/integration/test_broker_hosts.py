@@ -19,7 +19,7 @@ from tests.authority import Authority
 from tests.chaos.proxy import FaultProxy
 from tests.stack import Stack, free_port, until
 from worker.broker import Broker
-from worker.channel import BrokerRefused, BrokerUnavailable
+from worker.broker_errors import BrokerRefused, BrokerUnavailable
 from worker.management import Management, ManagementUnavailable
 from worker.topology import topology
 

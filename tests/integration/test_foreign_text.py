@@ -14,7 +14,8 @@ import pytest
 from schemas.events import Provider
 from tests.integration.log import apply, item
 from tests.stack import Stack, free_port, until
-from worker.channel import Message, Unroutable
+from worker.broker_errors import Unroutable
+from worker.channel import Message
 from worker.topology import CHANGES
 
 MARKUP = "[/x] [bold]b[/bold] :warning:"

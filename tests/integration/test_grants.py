@@ -14,7 +14,8 @@ from deploy.local.rabbitmq import VHOST, password_hash
 from deploy.local.services import CHECKOUT, Services
 from tests.stack import Stack, until
 from worker.broker import Broker
-from worker.channel import BrokerRefused, BrokerUnavailable, Channel, Message, Unroutable
+from worker.broker_errors import BrokerRefused, BrokerUnavailable, Unroutable
+from worker.channel import Channel, Message
 from worker.definitions import definitions
 from worker.grants import ROLES, broker_commands, broker_definitions, broker_users, roles_sql
 from worker.simulate import ovoko

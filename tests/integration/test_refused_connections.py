@@ -12,7 +12,7 @@ from deploy.local.rabbitmq import password_hash
 from deploy.local.services import BrokerNode, Services
 from tests.stack import Stack, until
 from worker.broker import Broker
-from worker.channel import BrokerRefused, BrokerUnavailable
+from worker.broker_errors import BrokerRefused, BrokerUnavailable
 
 PASSWORD = "only-for-these-tests"
 REFUSALS = {

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.stack import until
-from worker.channel import BrokerUnavailable, Message
+from worker.broker_errors import BrokerUnavailable
+from worker.channel import Message
 from worker.ingest.spool import Spool
 from worker.ingest.storage import NotStored, Storage
 

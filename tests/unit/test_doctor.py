@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.channel import BrokerRefused, BrokerUnavailable
+from worker.broker_errors import BrokerRefused, BrokerUnavailable
 from worker.doctor.broker import check_hosts, check_members
 from worker.doctor.configuration import check_configuration
 from worker.doctor.database import check_settings

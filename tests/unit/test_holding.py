@@ -15,10 +15,10 @@ from consumers.registry import FAMILIES
 from tests.unit.test_settling import Journal, failed_delivery
 from worker.actions.performer import Performer
 from worker.broker import Broker
+from worker.broker_errors import BrokerUnavailable
 from worker.changes.deliverer import Deliverer
 from worker.changes.subscriber import Subscriber
 from worker.changes.target import NotDelivered
-from worker.channel import BrokerUnavailable
 from worker.consumer import Consumer
 from worker.dead.keeper import Keeper, _Arrived
 from worker.settings import Settings

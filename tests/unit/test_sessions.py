@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from worker.broker import keep_connected
-from worker.channel import BrokerUnavailable
+from worker.broker_errors import BrokerUnavailable
 
 
 async def test_sessions_that_end_at_once_are_paused_each_longer_and_logged(

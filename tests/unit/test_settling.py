@@ -11,7 +11,8 @@ from schemas.envelope import Envelope
 from schemas.events import Provider
 from worker.batch import Failed, Report, Undecodable
 from worker.broker import Broker
-from worker.channel import BrokerUnavailable, Message
+from worker.broker_errors import BrokerUnavailable
+from worker.channel import Message
 from worker.consumer import Consumer
 from worker.settings import Settings
 from worker.wire import Delivery

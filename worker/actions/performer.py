@@ -20,7 +20,8 @@ from worker.actions.kind import AnyKind, Denied, Done, Failed, InDoubt, NotNeede
 from worker.actions.registry import KINDS
 from worker.actions.table import BegunElsewhere, Taken
 from worker.broker import Broker, keep_connected
-from worker.channel import BrokerUnavailable, Channel, Message, Unroutable
+from worker.broker_errors import BrokerUnavailable, Unroutable
+from worker.channel import Channel, Message
 from worker.crash import crash_point
 from worker.database import Database, DatabaseUnavailable, TransactionConflict
 from worker.ingest.sealing import CannotUnseal

@@ -14,11 +14,12 @@ from schemas.changes import CONTENT_TYPE
 from worker import metrics
 from worker.breaker import Breaker
 from worker.broker import Broker, keep_connected
+from worker.broker_errors import BrokerUnavailable, Unroutable
 from worker.changes.account import NOTE_WEBHOOK
 from worker.changes.relay import waves
 from worker.changes.subscriber import Subscriber
 from worker.changes.target import Gone, NotDelivered, Target
-from worker.channel import BrokerUnavailable, Channel, Message, Unroutable
+from worker.channel import Channel, Message
 from worker.crash import crash_point
 from worker.database import Database, DatabaseUnavailable, blameless
 from worker.patience import Stopped, patiently, pause

@@ -17,7 +17,8 @@ import structlog
 from schemas.envelope import UNHANDLED
 from worker import metrics
 from worker.broker import Broker, keep_connected
-from worker.channel import BrokerUnavailable, Channel, Message, Unroutable
+from worker.broker_errors import BrokerUnavailable, Unroutable
+from worker.channel import Channel, Message
 from worker.crash import crash_point
 from worker.database import Database, DatabaseUnavailable, TransactionConflict, blameless
 from worker.dead import store

@@ -5,7 +5,7 @@ import sys
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from worker.broker import Broker
-from worker.channel import Unroutable
+from worker.broker_errors import Unroutable
 from worker.database import Database
 from worker.dead import replay, store
 from worker.dead.record import who

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 from worker.broker import Broker, Link
-from worker.channel import BrokerRefused, BrokerUnavailable
+from worker.broker_errors import BrokerRefused, BrokerUnavailable
 from worker.doctor.finding import Finding, clock_difference, error, ok, warning
 from worker.doctor.versions import check_version
 from worker.expected import expected_topology

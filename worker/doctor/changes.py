@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from worker.broker import Broker
+from worker.broker_errors import BrokerUnavailable
 from worker.changes.account import Feed, Lane, Webhook, feed, left_behind
 from worker.changes.subscriber import Subscriber, lane_of
 from worker.changes.target import is_public, resolve
-from worker.channel import BrokerUnavailable
 from worker.database import Database, DatabaseUnavailable, SessionsNotKept
 from worker.doctor.finding import Finding, error, ok, warning
 from worker.settings import Settings

@@ -11,7 +11,8 @@ from typing import Protocol
 import structlog
 
 from worker import metrics
-from worker.channel import BrokerUnavailable, Message, Unroutable
+from worker.broker_errors import BrokerUnavailable, Unroutable
+from worker.channel import Message
 from worker.crash import crash_point
 from worker.ingest.spool import Spool, SpoolBroken, Spooled, SpoolFull
 from worker.patience import Stopped, patiently

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from schemas.events import Provider, read_json
 from worker.broker import Broker
-from worker.channel import Unroutable
+from worker.broker_errors import Unroutable
 from worker.dead.masking import pretty
 from worker.dead.record import who
 from worker.dead.refusal import Refused, WrongUsage
