@@ -15,7 +15,7 @@ import pytest
 from cryptography.fernet import Fernet
 from hypothesis import settings as hypothesis_settings
 
-from deploy.local.services import Services, local_services
+from deploy.local.services import DEV, Services, local_services
 from tests.stack import (
     BUYBACK_TOKEN,
     BUYBACK_TOKEN_OLD,
@@ -53,6 +53,9 @@ def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
     os.environ.update(given)
+    # Tests start hundreds of processes; each would compile our modules anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(DEV / "pycache")
 
 
 @pytest.hookimpl(wrapper=True)
