@@ -13,9 +13,6 @@ from yarl import URL
 from worker.resolver import connect
 from worker.wire import ChannelTap, TappedReader
 
-# How long an address of a name may take to accept a connection before the next one is tried.
-ADDRESS_SECONDS = 1.0
-
 # So long we wait for the broker to answer our goodbye.
 CLOSE_TIMEOUT_SECONDS = 2.0
 
@@ -25,9 +22,10 @@ class ClosedByBroker(Exception):
 
 
 class TappedTransport(TransportFactory):
-    """Opens the socket of one connection, for the client library and for us."""
+    """Opens the socket of one connection, for the client library and for us; `within` so many seconds."""
 
     def __init__(self) -> None:
+        self.within: float | None = None
         self._reader: TappedReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
@@ -37,21 +35,26 @@ class TappedTransport(TransportFactory):
         assert url.host is not None, "the client library has looked at it"
         assert url.port is not None, "the client library has filled it in"
         loop = asyncio.get_running_loop()
-        reader = TappedReader(loop)
-        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         context = await provider.get_context() if url.scheme == "amqps" else None
+        # One for each address that is tried; the last one is connected.
+        readers: list[TappedReader] = []
+
+        def protocol_of_attempt() -> asyncio.StreamReaderProtocol:
+            readers.append(TappedReader(loop))
+            return asyncio.StreamReaderProtocol(readers[-1], loop=loop)
+
         try:
-            transport, _ = await connect(
+            transport, protocol = await connect(
                 loop.create_connection,
-                lambda: protocol,
+                protocol_of_attempt,
                 url.host,
                 url.port,
-                address_seconds=ADDRESS_SECONDS,
+                within=self.within,
                 ssl=context,
             )
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
-        self._reader = reader
+        self._reader = reader = readers[-1]
         self._writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         return reader, self._writer
 
@@ -99,25 +102,25 @@ class TappedConnection(aio_pika.Connection):
 
         The library's own timeout lasts until a TLS peer has answered its goodbye, or for 30 s more.
         """
+        self.tapped.within = timeout if isinstance(timeout, int | float) else None
         opening = asyncio.ensure_future(super().connect())
-        # An error that comes after the timeout is nobody's.
+        # Nothing waits for an error that comes after the timeout.
         opening.add_done_callback(lambda opened: opened.cancelled() or opened.exception())
         try:
             done, _ = await asyncio.wait([opening], timeout=timeout)
             if not done:
                 raise TimeoutError
             opening.result()
-        except Exception as error:
-            if self.tapped.closed_with is None:
-                raise
-            raise ClosedByBroker(self.tapped.closed_with) from error
-        finally:
-            if not opening.done():
-                self.tapped.abort()
-                opening.cancel()
-            if self.transport is None and not self._closed.done():
-                # There is nothing to close, or the library would begin to when it is forgotten.
+        except BaseException as error:
+            # A cancellation may come at the moment in which the connection is open.
+            opening.cancel()
+            self.tapped.abort()
+            if not self._closed.done():
+                # The library would otherwise begin to close it when it is forgotten.
                 self._closed.set_result(True)
+            if isinstance(error, Exception) and self.tapped.closed_with is not None:
+                raise ClosedByBroker(self.tapped.closed_with) from error
+            raise
 
     async def close(self, exc: ExceptionType | None = ConnectionClosed) -> None:
         """Say goodbye for as long as it takes or `CLOSE_TIMEOUT_SECONDS`, and let go; never raises.

@@ -24,7 +24,6 @@ from worker.broker_errors import (
     translating,
 )
 from worker.channel import Channel, QueueDepth, missing
-from worker.failure import describe
 from worker.hosts import Host, all_reasons, hosts_of_url, shuffled
 from worker.patience import Stopped, patiently, pause
 from worker.topology import Exchange, Queue, Topology
@@ -102,7 +101,7 @@ class Broker:
                         connection.tapped.abort()
                     await connection.close()
                 return
-        raise _failed(failures)
+        raise _failed(failures) from failures[hosts[-1].name]
 
     async def failing_hosts(self) -> dict[str, BrokerUnavailable]:
         """Why hosts accept no connection, by their names; each is tried."""
@@ -131,7 +130,7 @@ class Broker:
 
 
 def _failed(failures: Mapping[str, BrokerUnavailable]) -> BrokerUnavailable:
-    """One error for what all hosts said. A refusal is one: no other host accepted us either."""
+    """One error for what all hosts said: a BrokerRefused if any refused, since no other accepted us."""
     refusals = [error for error in failures.values() if isinstance(error, BrokerRefused)]
     reasons = all_reasons(
         {
@@ -148,14 +147,15 @@ class Link:
     def __init__(self, connection: TappedConnection, host: str) -> None:
         self.host = host
         self._connection = connection
-        self._channels: list[Channel] = []
         self._is_silent = False
 
     @property
     def is_lost(self) -> bool:
         """Whether the broker ended the connection, or left something without an answer."""
-        is_silent = self._is_silent or any(channel.is_silent for channel in self._channels)
-        return self._connection.tapped.is_lost or is_silent
+        return self._connection.tapped.is_lost or self._is_silent
+
+    def _note_silence(self) -> None:
+        self._is_silent = True
 
     async def channel(self) -> Channel:
         """Raises: BrokerUnavailable."""
@@ -165,8 +165,7 @@ class Link:
             underlay = await channel.get_underlay_channel()
         assert isinstance(underlay, UnderlyingChannel), "aio-pika is built on aiormq"
         frame_max = underlay.connection.connection_tune.frame_max
-        self._channels.append(Channel(underlay, self._connection.tapped.tap(underlay, frame_max)))
-        return self._channels[-1]
+        return Channel(underlay, self._connection.tapped.tap(underlay, frame_max), self._note_silence)
 
     async def channel_with(self, topology: Topology, *, declares: bool) -> Channel:
         """A channel, and a topology that is declared here, or else is seen to be there.
@@ -184,7 +183,7 @@ class Link:
                     await self._look_for(topology)
                 return channel
         except TimeoutError as error:
-            self._is_silent = True
+            self._note_silence()
             raise BrokerUnavailable("no answer in time to a declaration") from error
 
     async def _look_for(self, topology: Topology) -> None:
@@ -244,7 +243,8 @@ class Link:
                 async with asyncio.timeout(DEPTH_TIMEOUT_SECONDS):
                     found[queue] = await channel.depth(queue)
             except TimeoutError as error:
-                raise BrokerUnavailable(describe(error)) from error
+                # It may have no leader, which is no fault of this host.
+                raise BrokerUnavailable(f"queue {queue} does not answer") from error
             if found[queue] is None:
                 channel = None
         if channel is not None:

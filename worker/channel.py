@@ -12,10 +12,11 @@ from aiormq.exceptions import (
     ChannelLockedResource,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
+    ConnectionInternalError,
 )
 from pamqp.commands import Basic
 
-from worker.broker_errors import BrokerRefused, BrokerUnavailable, TopologyMismatch, Unroutable, translating
+from worker.broker_errors import BrokerUnavailable, TopologyMismatch, Unroutable, translating
 from worker.frames import JSON
 from worker.topology import PROBE, Binding, Exchange, Queue, Topology
 from worker.wire import ChannelTap, Delivery
@@ -54,12 +55,12 @@ class QueueDepth:
 
 
 class Channel:
-    """One AMQP channel with publisher confirms. `is_silent` once the broker did not answer in time."""
+    """One AMQP channel with publisher confirms. `note_silence` is called when no answer comes in time."""
 
-    def __init__(self, channel: UnderlyingChannel, tap: ChannelTap) -> None:
+    def __init__(self, channel: UnderlyingChannel, tap: ChannelTap, note_silence: Callable[[], None]) -> None:
         self._channel = channel
         self._tap = tap
-        self.is_silent = False
+        self._note_silence = note_silence
 
     async def publish(self, message: Message, deadline: float) -> None:
         """Publish persistently and wait for the confirm, `deadline` seconds at most.
@@ -84,7 +85,7 @@ class Channel:
             try:
                 await confirm
             except TimeoutError:
-                self.is_silent = True
+                self._note_silence()
                 raise
 
     def _publish(self, message: Message, deadline: float, *, mandatory: bool) -> asyncio.Future[None]:
@@ -173,7 +174,7 @@ class Channel:
             async with asyncio.timeout(within):
                 found = await self.depth(queue)
         except (BrokerUnavailable, TimeoutError):
-            self.is_silent = True
+            self._note_silence()
             return False
         return found is not None and (found.consumers > 0 or not self._channel.consumers)
 
@@ -208,6 +209,7 @@ class Channel:
 
         Raises:
             BrokerRefused: This user may not read it.
+            BrokerUnavailable: The connection was lost before it said anything.
         """
         try:
             with translating():
@@ -215,11 +217,15 @@ class Channel:
                     message = await self._channel.basic_get(queue)
                     if message.delivery_tag is not None:
                         await self._channel.basic_nack(message.delivery_tag, requeue=True)
-        except BrokerRefused:
-            raise
         except BrokerUnavailable as error:
-            # A queue with a single active consumer gives nobody else anything: so it says, by its leader.
-            return isinstance(error.__cause__, ChannelLockedResource)
+            match error.__cause__:
+                case ChannelLockedResource():
+                    # A queue with a single active consumer gives nobody else anything. Its leader says so.
+                    return True
+                case TimeoutError() | ConnectionInternalError():
+                    return False
+                case _:
+                    raise
         return True
 
     async def takes_messages(self, within: float) -> bool:

@@ -35,8 +35,8 @@ PREFIX = "^stockhook\\."
 # The queues of those who are told of changes over HTTP, and their dead letters; retry steps are not read.
 SUBSCRIBERS = r"stockhook\.webhook\.[a-z0-9-]+(\.dead)?"
 
-# RabbitMQ 4.2.7, 4.3.1 and newer show the depth of a queue only to users with a permission for it. To write
-# to a queue allows nothing else, without the permission to read an exchange that it could be bound to.
+# RabbitMQ 4.2.7, 4.3.1 and newer show the depth of a queue only to users with a permission for it. Permission
+# to write to a queue allows a user to bind it to the exchanges that the user may read, and nothing else.
 LANES = rf"stockhook\.({'|'.join([*FAMILIES, ACTIONS])}|webhook\.[a-z0-9-]+)"
 RETRY_QUEUES = rf"{LANES}\.retry\.[0-9]+s"
 LANES_QUEUES = rf"{LANES}(\.retry\.[0-9]+s|\.dead)?"

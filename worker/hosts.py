@@ -53,11 +53,6 @@ def hosts_of_url(url: str) -> tuple[Host, ...]:
     return tuple(Host(name, parts._replace(netloc=f"{credentials}{at}{name}").geturl()) for name in names)
 
 
-def in_turn(hosts: Sequence[Host], now: float) -> list[Host]:
-    """In their order, those that failed recently last."""
-    return sorted(hosts, key=lambda host: _failed_recently(host, now))
-
-
 def shuffled(hosts: Sequence[Host], now: float, rng: Random, *, publishes: bool) -> list[Host]:
     """The order in which to try them for a connection. Equal hosts are in random order.
 

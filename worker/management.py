@@ -4,14 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from time import monotonic
 from typing import TypeVar
 from urllib.parse import quote, unquote
 
 import httpx
 
 from schemas.events import read_json
-from worker.hosts import Host, all_reasons, hosts_of_url, in_turn
+from worker.hosts import Host, all_reasons, hosts_of_url
 from worker.outbound import http_date, tls_context
 from worker.policies import hazards
 from worker.topology import Binding, Topology
@@ -110,12 +109,11 @@ class Management:
             ManagementUnavailable: None does.
         """
         failures: dict[str, str] = {}
-        for host in in_turn(self.hosts, monotonic()):
+        for host in self.hosts:
             answer = await _ask(host, get)
             if not isinstance(answer, ManagementUnavailable):
                 return answer
             failures[host.name] = str(answer)
-            host.note_failure()
         raise ManagementUnavailable(all_reasons(failures))
 
     @property

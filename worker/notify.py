@@ -67,7 +67,7 @@ async def telling_manager(checks: Checks, stopping: asyncio.Event) -> AsyncItera
     finally:
         telling.cancel()
         if stopping.is_set() and not stop_told.is_set():
-            # Who has nothing to finish may end before the task has its turn: so it was with Python 3.13.
+            # A process with nothing to finish may end before this task runs, as it did with Python 3.13.
             manager.tell(*STOPPING)
 
 

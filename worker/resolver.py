@@ -23,6 +23,9 @@ Create = Callable[..., Coroutine[Any, Any, tuple[Any, Any]]]
 # After this time another lookup of the same name is started: a name server may answer by then.
 SHARED_SECONDS = 10.0
 
+# So long an address of a name may take to accept a connection, before the next one is tried.
+ADDRESS_SECONDS = 1.0
+
 # Threads that may be blocked in lookups at the same time.
 MOST_LOOKUPS = 32
 
@@ -117,12 +120,12 @@ async def connect(
     host: str,
     port: int,
     *,
-    address_seconds: float | None = None,
+    within: float | None = None,
     **options: Any,
 ) -> Any:
     """`create_connection` of a loop, to the first address of a host that can be connected to.
 
-    Each address but the last has `address_seconds`, where that is given.
+    Of `within` seconds, each address but the last has an equal share, `ADDRESS_SECONDS` at most.
 
     Raises:
         OSError: The name cannot be resolved, or no address accepts a connection.
@@ -138,9 +141,10 @@ async def connect(
         flags=options.pop("flags", 0),
     )
     *others, last = dict.fromkeys(entry[4][:2] for entry in found)
+    share = None if within is None else min(ADDRESS_SECONDS, within / (len(others) + 1))
     for address in others:
         try:
-            async with asyncio.timeout(address_seconds):
+            async with asyncio.timeout(share):
                 return await create(protocol, *address, **options)
         except OSError:
             # TimeoutError is one as well.

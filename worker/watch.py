@@ -17,7 +17,7 @@ LONGEST_UNCONFIRMED_SECONDS = 1080.0
 WATCHDOG_SECONDS = 5.0
 
 # The pause between two questions, as a part of the time for an answer.
-PAUSE = 1 / 3
+PAUSE_FRACTION = 1 / 3
 
 
 async def keep_watch(
@@ -30,7 +30,9 @@ async def keep_watch(
     ends = [asyncio.ensure_future(channel.wait_closed()), asyncio.ensure_future(ending.wait())]
     try:
         while True:
-            done, _ = await asyncio.wait(ends, timeout=within * PAUSE, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(
+                ends, timeout=within * PAUSE_FRACTION, return_when=asyncio.FIRST_COMPLETED
+            )
             if done or not await is_well(within):
                 return
     finally:

@@ -157,8 +157,8 @@ async def test_doctor_names_what_a_cluster_lacks(stack: Stack, cluster: RabbitCl
         """The API shows members that are offline some seconds later."""
         found = (await asyncio.to_thread(findings, stack)).get("warning", [])
         return (
-            f"{host_of(dead)} does not answer (Connection refused)" in found
-            and f"{management} does not answer (ConnectError)" in found
+            f"{host_of(dead)} cannot be used (Connection refused)" in found
+            and f"{management} cannot be used (ConnectError)" in found
             and any(one.startswith(f"{dead.settings.node_name}: its members of ") for one in found)
         )
 

@@ -131,3 +131,18 @@ async def test_missed_heartbeats_are_a_lost_connection_for_who_waits_and_no_canc
 
             with pytest.raises(BrokerUnavailable):
                 await channel.depth("stockhook.orders")
+
+
+async def test_a_connection_that_is_lost_says_nothing_about_the_leader_of_a_queue(stack: Stack) -> None:
+    url = stack.environment["STOCKHOOK_AMQP_URL"]
+    with FaultProxy.before(url) as proxy:
+        async with Broker(proxy.via(url), "test").connection() as link:
+            channel = await link.channel()
+            assert await channel.answers("stockhook.orders", 20)
+            proxy.shape(Way(Flow.HELD))
+            question = asyncio.create_task(channel.answers("stockhook.orders", 20))
+            await asyncio.sleep(0)
+            proxy.reset()
+
+            with pytest.raises(BrokerUnavailable):
+                await question

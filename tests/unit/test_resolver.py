@@ -159,20 +159,20 @@ run_loop(main())
     assert (done.returncode, done.stdout) == (0, b"given up\n"), done.stderr
 
 
-async def test_an_address_that_does_not_answer_leaves_time_for_the_next(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("number", [2, 9])
+async def test_addresses_that_do_not_answer_leave_time_for_the_last(
+    monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    async def two_addresses(*_: Any, **__: Any) -> list[tuple[Any, ...]]:
-        return [(0, 0, 0, "", (address, 5672)) for address in ("192.0.2.1", "192.0.2.2")]
+    async def addresses(*_: Any, **__: Any) -> list[tuple[Any, ...]]:
+        return [(0, 0, 0, "", (f"192.0.2.{last}", 5672)) for last in range(1, number + 1)]
 
     async def create(_: Any, address: str, port: int) -> tuple[str, int]:
-        if address == "192.0.2.1":
+        if address != f"192.0.2.{number}":
             await asyncio.Event().wait()
         return address, port
 
-    monkeypatch.setattr(resolver, "look_up", two_addresses)
+    monkeypatch.setattr(resolver, "look_up", addresses)
 
-    connected = await asyncio.wait_for(
-        connect(create, lambda: None, "cluster.example", 5672, address_seconds=0.01), 20
-    )
-    assert connected == ("192.0.2.2", 5672)
+    async with asyncio.timeout(1.0):
+        connected = await connect(create, lambda: None, "cluster.example", 5672, within=1.0)
+    assert connected == (f"192.0.2.{number}", 5672)

@@ -12,6 +12,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
+import aio_pika
 import pamqp.frame
 import pytest
 import uvloop
@@ -264,6 +265,29 @@ async def test_a_connection_that_could_not_be_opened_is_forgotten_in_silence(
         await asyncio.to_thread(forget)
 
     assert [str(warning.message) for warning in given] == []
+
+
+@pytest.mark.parametrize("ticks", range(6))
+async def test_an_opening_that_is_cancelled_as_it_succeeds_leaves_no_connection(
+    monkeypatch: pytest.MonkeyPatch, ticks: int
+) -> None:
+    async def open_at_once(connection: aio_pika.Connection, *_: object) -> None:
+        await asyncio.sleep(0)
+        connection.transport = object()  # type: ignore[assignment]  # an open one, for all that is looked at
+
+    monkeypatch.setattr(aio_pika.Connection, "connect", open_at_once)
+    connection, aborted = TappedConnection(URL("amqp://127.0.0.1:1/")), asyncio.Event()
+    monkeypatch.setattr(connection.tapped, "abort", aborted.set)
+    opening = asyncio.create_task(connection.connect(timeout=5))
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.wait([opening])
+    is_open = not opening.cancelled()
+    connection.transport = None
+
+    assert is_open != aborted.is_set() or ticks == 0
+    assert connection._closed.done() != is_open or ticks == 0
 
 
 async def test_a_publish_that_waits_too_long_says_so_and_its_late_confirm_is_nothing() -> None:

@@ -1,6 +1,7 @@
 """Checks of the broker, over AMQP and, where it is to be had, its management API."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 from worker.broker import Broker, Link
@@ -9,7 +10,7 @@ from worker.doctor.finding import Finding, clock_difference, error, ok, warning
 from worker.doctor.versions import check_version
 from worker.expected import expected_topology
 from worker.management import Management, ManagementUnavailable, Snapshot, vhost_of
-from worker.policies import hazards, limited, unlimiting_command
+from worker.policies import OURS, hazards, limited, unlimiting_command
 from worker.settings import Settings
 from worker.topology import Exchange, Queue, Topology
 
@@ -21,7 +22,13 @@ MEMBERS = 3
 SHOWN_NAMES = 5
 
 DECLARE = "run `stockhook topology` as a user that may declare"
-LEADERLESS = "delete it and run `stockhook topology`; what it held is in no reach"
+LEADERLESS_ALONE = (
+    "restart the broker; if that does not help, delete it (its messages are lost), then `stockhook topology`"
+)
+LEADERLESS_IN_CLUSTER = (
+    "start the nodes that hold its members, and reconnect them; only if their disks are lost for good, "
+    "delete it (its messages are lost) and run `stockhook topology`"
+)
 
 
 async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
@@ -37,14 +44,14 @@ async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
         except ManagementUnavailable as unavailable:
             yield error("management", f"no answer ({unavailable})", "see STOCKHOOK_MANAGEMENT_URL")
         else:
-            for finding in check_hosts(
-                "STOCKHOOK_MANAGEMENT_URL", len(management.hosts), await management.failing_hosts()
-            ):
-                yield finding
+            if len(management.hosts) > 1:
+                failing = await management.failing_hosts()
+                for finding in check_hosts("STOCKHOOK_MANAGEMENT_URL", len(management.hosts), failing):
+                    yield finding
     broker = Broker(settings.amqp_url.get_secret_value(), "doctor")
     if len(broker.hosts) > 1:
-        failing = await broker.failing_hosts()
-        for finding in check_hosts("STOCKHOOK_AMQP_URL", len(broker.hosts), failing):
+        refusing = await broker.failing_hosts()
+        for finding in check_hosts("STOCKHOOK_AMQP_URL", len(broker.hosts), refusing):
             yield finding
     elif snapshot is not None and len(snapshot.nodes) > 1:
         yield warning(
@@ -56,9 +63,10 @@ async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
         version = link.version
         for finding in check_version(version):
             yield finding
-        async for finding in _check_topology(link, expected, settings):
+        findings, visible = await check_topology(link, expected, settings)
+        for finding in findings:
             yield finding
-        depths = await link.depths(queue.name for queue in expected.queues)
+        depths = await link.depths(queue.name for queue in expected.queues if queue in visible)
     # While an alarm is on, nothing more is read from a connection that has published.
     async with broker.connection() as link:
         async for finding in _check_publishing(link):
@@ -72,10 +80,15 @@ async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
         for name, depth in depths.items()
         if depth is not None and not depth.ready and known.get(name, True)
     ]
-    async for finding in _probe_leaders(broker, empty, leaders_are_known=snapshot is not None):
+    nodes = max(len(broker.hosts), 0 if snapshot is None else len(snapshot.nodes))
+    leaderless = LEADERLESS_ALONE if nodes == 1 else LEADERLESS_IN_CLUSTER
+    async for finding in _probe_leaders(broker, empty, leaderless, leaders_are_known=snapshot is not None):
         yield finding
     if snapshot is not None:
-        for finding in (*_check_leaders(snapshot, expected.queues), *_check_nodes(snapshot)):
+        for finding in (
+            *_check_leaders(snapshot, expected.queues, leaderless, vhost),
+            *_check_nodes(snapshot),
+        ):
             yield finding
         if snapshot.ahead_seconds is not None:
             yield clock_difference("the broker's clock", snapshot.ahead_seconds)
@@ -83,7 +96,7 @@ async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
 
 def check_hosts(setting: str, number: int, failing: Mapping[str, Exception | str]) -> Iterator[Finding]:
     """The hosts of a URL that names several. If none answers, the error for all of them says so."""
-    if number == 1 or len(failing) == number:
+    if len(failing) == number:
         return
     for name, failure in failing.items():
         if isinstance(failure, BrokerRefused):
@@ -91,50 +104,63 @@ def check_hosts(setting: str, number: int, failing: Mapping[str, Exception | str
         else:
             yield warning(
                 "hosts",
-                f"{name} does not answer ({failure})",
-                f"start it again, or remove it from {setting}",
+                f"{name} cannot be used ({failure})",
+                f"start it, or correct or remove it in {setting}",
             )
     if not failing:
         yield ok("hosts", f"all {number} hosts of {setting} answer")
 
 
-async def _check_topology(link: Link, expected: Topology, settings: Settings) -> AsyncIterator[Finding]:
-    items: list[Exchange | Queue] = [*expected.exchanges, *expected.queues]
-    differences = unseen = 0
+async def check_topology(
+    link: Link, expected: Topology, settings: Settings
+) -> tuple[list[Finding], list[Exchange | Queue]]:
+    """What differs, and what this user can see: RabbitMQ 4.2.6 and newer do not show everything to all."""
+    findings: list[Finding] = []
+    visible: list[Exchange | Queue] = []
     may_declare = True
+    items: list[Exchange | Queue] = [*expected.exchanges, *expected.queues]
     for item in items:
         try:
-            difference = await link.difference(item, by_arguments=may_declare)
+            difference = await link.difference(item, by_arguments=False)
         except BrokerRefused:
-            may_declare = False
+            continue
+        visible.append(item)
+        if difference is None and may_declare:
             try:
-                difference = await link.difference(item, by_arguments=False)
+                difference = await link.difference(item)
             except BrokerRefused:
-                unseen += 1
-                continue
+                may_declare = False
         if difference is not None:
-            differences += 1
             is_missing = "is missing" in difference
             remedy = DECLARE if is_missing else "delete it while it is empty, then run `stockhook topology`"
-            yield error("topology", difference, remedy)
-    if not differences:
+            findings.append(error("topology", difference, remedy))
+    if not findings:
         compared = (
             "with the arguments expected" if may_declare else "there; this user cannot compare arguments"
         )
+        unseen = len(items) - len(visible)
         hidden = f"; {unseen} more that this user cannot see" if unseen else ""
-        yield ok("topology", f"{len(items) - unseen} exchanges and queues, {compared}{hidden}")
+        findings.append(ok("topology", f"{len(visible)} exchanges and queues, {compared}{hidden}"))
+    if not visible:
+        # Who may declare can see.
+        may_declare = False
     if not may_declare and settings.declare_topology:
-        yield error(
-            "permissions",
-            "this user may not declare, and STOCKHOOK_DECLARE_TOPOLOGY asks it to",
-            "set STOCKHOOK_DECLARE_TOPOLOGY=false, and run `stockhook topology` as one that may",
+        findings.append(
+            error(
+                "permissions",
+                "this user may not declare, and STOCKHOOK_DECLARE_TOPOLOGY asks it to",
+                "set STOCKHOOK_DECLARE_TOPOLOGY=false, and run `stockhook topology` as one that may",
+            )
         )
     elif may_declare and not settings.declare_topology:
-        yield warning(
-            "permissions",
-            "this user may declare, though it needs not",
-            "use the users that `stockhook grants rabbitmq` prints",
+        findings.append(
+            warning(
+                "permissions",
+                "this user may declare, though it needs not",
+                "use the users that `stockhook grants rabbitmq` prints",
+            )
         )
+    return findings, visible
 
 
 async def _check_publishing(link: Link) -> AsyncIterator[Finding]:
@@ -157,7 +183,7 @@ async def _check_publishing(link: Link) -> AsyncIterator[Finding]:
 
 
 async def _probe_leaders(
-    broker: Broker, empty: Sequence[str], *, leaders_are_known: bool
+    broker: Broker, empty: Sequence[str], remedy: str, *, leaders_are_known: bool
 ) -> AsyncIterator[Finding]:
     """Ask empty queues for a message: a queue without a leader answers a passive declare, but not this.
 
@@ -167,8 +193,7 @@ async def _probe_leaders(
     without = 0
     for name in empty:
         try:
-            async with broker.connection() as link:
-                answers = await (await link.channel()).answers(name, PROBE_SECONDS)
+            answers = await _answers(broker, name)
         except BrokerRefused:
             if leaders_are_known:
                 return
@@ -180,9 +205,25 @@ async def _probe_leaders(
             return
         if not answers:
             without += 1
-            yield error("queues", f"{name} has no leader: it takes and gives nothing", LEADERLESS)
+            yield error("queues", f"{name} has no leader: it takes and gives nothing", remedy)
     if not without:
         yield ok("queues", f"{len(empty)} are empty, and answer")
+
+
+async def _answers(broker: Broker, queue: str) -> bool:
+    """Ask again where the connection is lost meanwhile, which says nothing about the queue.
+
+    Raises:
+        BrokerUnavailable
+    """
+    try:
+        async with broker.connection() as link:
+            return await (await link.channel()).answers(queue, PROBE_SECONDS)
+    except BrokerRefused:
+        raise
+    except BrokerUnavailable:
+        async with broker.connection() as link:
+            return await (await link.channel()).answers(queue, PROBE_SECONDS)
 
 
 def check_policies(
@@ -218,43 +259,46 @@ def _leaders(snapshot: Snapshot, expected: Sequence[Queue]) -> dict[str, object]
     }
 
 
-def _check_leaders(snapshot: Snapshot, expected: Sequence[Queue]) -> Iterator[Finding]:
+def _check_leaders(
+    snapshot: Snapshot, expected: Sequence[Queue], remedy: str, vhost: str
+) -> Iterator[Finding]:
     leaders = _leaders(snapshot, expected)
     ours = [queue for queue in snapshot.queues if queue.get("name") in leaders]
     without = [name for name, leader in leaders.items() if not leader]
     for name in without:
-        yield error("queues", f"{name} has no leader: it takes and gives nothing", LEADERLESS)
+        yield error("queues", f"{name} has no leader: it takes and gives nothing", remedy)
     if ours and not without:
         yield ok("queues", f"{len(ours)} have a leader")
-    yield from check_members(ours, snapshot.nodes)
+    yield from check_members(ours, snapshot.nodes, vhost)
 
 
 def check_members(
-    queues: Sequence[dict[str, object]], nodes: Sequence[dict[str, object]]
+    queues: Sequence[dict[str, object]], nodes: Sequence[dict[str, object]], vhost: str
 ) -> Iterator[Finding]:
     """Nodes on which a quorum queue's member is offline, or on which queues lack a member."""
     running = {str(node.get("name")) for node in nodes if node.get("running")}
     offline: dict[str, list[str]] = {}
-    absent: dict[str, list[str]] = {}
+    absent: dict[tuple[str, ...], list[str]] = {}
     for queue in queues:
         name = str(queue["name"])
         members, online = _names(queue.get("members")), _names(queue.get("online"))
         for node in members - online:
             offline.setdefault(node, []).append(name)
         if 0 < len(members) < min(MEMBERS, len(running)):
-            for node in running - members:
-                absent.setdefault(node, []).append(name)
+            absent.setdefault(tuple(sorted(running - members)), []).append(name)
     for node, names in sorted(offline.items()):
         yield warning(
             "queues",
             f"{node}: its members of {len(names)} queues are offline: {_listed(names)}",
             "start the node, or see its log",
         )
-    for node, names in sorted(absent.items()):
+    for free, names in sorted(absent.items()):
+        node = free[0] if len(free) == 1 else "NODE"
         yield warning(
             "queues",
-            f"{node}: {len(names)} queues have no member there: {_listed(names)}",
-            f"add members: `rabbitmq-queues grow {node} all`",
+            f"{', '.join(free)}: {len(names)} queues have no member there: {_listed(names)}",
+            f"add members: `rabbitmq-queues grow {node} all --vhost-pattern '^{re.escape(vhost)}$' "
+            f"--queue-pattern '{OURS}'`",
         )
 
 
