@@ -76,7 +76,7 @@ send: bootstrap  ## play events at what `make run` started (ARGS="--documented")
 	@. .dev/env; exec .venv/bin/stockhook send $(ARGS)
 
 docs: bootstrap  ## what is generated: parts of README.md, deploy/rabbitmq/topology.json, deploy/{METRICS,EVENTS,CHANGES}.md
-	@$(PYTHON) -m worker.reference README.md
+	@$(PYTHON) -m worker.tools.reference README.md
 	@$(PYTHON) -m deploy.documents
 	@STOCKHOOK_AMQP_URL=amqp://localhost/stockhook .venv/bin/stockhook topology --definitions >deploy/rabbitmq/topology.json
 	@.venv/bin/stockhook grants rabbitmq --json >deploy/rabbitmq/permissions.json

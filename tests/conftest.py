@@ -25,8 +25,8 @@ from tests.stack import (
     delays,
     free_port,
 )
-from worker.broker import Broker
-from worker.topology import topology
+from worker.amqp.connection import Broker
+from worker.amqp.topology import topology
 
 PREFIX = "STOCKHOOK_"
 

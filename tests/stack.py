@@ -19,12 +19,12 @@ import httpx
 
 from deploy.local.ports import choose_ports, is_free
 from schemas.events import Provider
-from worker.broker import Broker
-from worker.database import Database
-from worker.migrations import migrate
-from worker.settings import Settings
-from worker.topology import topology
-from worker.wire import Delivery
+from worker.amqp.connection import Broker
+from worker.amqp.tap import Delivery
+from worker.amqp.topology import topology
+from worker.config.settings import Settings
+from worker.postgres.migrations import migrate
+from worker.postgres.pool import Database
 
 OVOKO_SECRET = "ovoko-secret-current-0123456789"
 OVOKO_SECRET_OLD = "ovoko-secret-old-0123456789"

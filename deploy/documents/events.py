@@ -19,9 +19,9 @@ from consumers.returns.decide import Return
 from schemas import buyback, fields
 from schemas.events import Payload, Provider, event_models, parse, routing_key
 from schemas.examples import documented
-from worker.ingest.sealing import seal_payment_details
-from worker.reconcile.difference import OurPart
-from worker.reconcile.observation import part_observed, return_observed
+from worker.intake.encryption import seal_payment_details
+from worker.tools.reconcile.difference import OurPart
+from worker.tools.reconcile.observation import part_observed, return_observed
 
 _INTRODUCTION = """\
 # Events

@@ -1,11 +1,11 @@
-"""The page of metrics, from worker/metrics.py."""
+"""The page of metrics, from worker/observability/metrics.py."""
 
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
-from worker import metrics
+from worker.observability import metrics
 
 _SUFFIXES = {
     "counter": ("_total",),
@@ -16,7 +16,7 @@ _SUFFIXES = {
 _INTRODUCTION = """\
 # Metrics
 
-<!-- made by `make docs` from worker/metrics.py -->
+<!-- made by `make docs` from worker/observability/metrics.py -->
 
 Each process exports these on its ops port under `/metrics`, beside the usual `process_*` and `python_*`.
 Counters are per process: sum them. Every consumer process measures the same queues: take the maximum of

@@ -27,7 +27,7 @@ from deploy.local.run import (
 from deploy.local.scenes import WIDTH, SceneFailed, Stage, play
 from deploy.local.secrets import remembered_secrets
 from deploy.local.services import CHECKOUT, DEMO, Announce, Services, fresh_log, local_services
-from worker.simulate.command import client_settings
+from worker.cli.simulate import client_settings
 
 __all__ = ["WIDTH", "run_demo", "show"]
 

@@ -15,7 +15,7 @@ from deploy.local.services import Unavailable
 from tests.bench.plan import Options
 from tests.bench.run import MEASURES, measure
 from tests.bench.show import Show
-from worker.settings import PREFIX
+from worker.config.settings import PREFIX
 
 FAILED = 1
 USAGE = 2

@@ -12,10 +12,10 @@ from tests.bench.broker import Stored, chunks
 from tests.bench.lineup import INGEST
 from tests.bench.load import Prepared, play_at_once, prepared
 from tests.bench.world import World, free_port
-from worker.send import marketplace
-from worker.send.life import GeneratedEvent
-from worker.send.webhook import Credentials
-from worker.topology import family_queue
+from worker.amqp.topology import family_queue
+from worker.simulator import generator as marketplace
+from worker.simulator.lifecycle import GeneratedEvent
+from worker.simulator.webhook import Credentials
 
 ALL_FAMILIES = tuple(FAMILIES)
 DUPLICATES = 0.1

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from deploy.local.services import DEV, Services
 from tests.bench.contestants.task import Task
-from worker.topology import family_queue
+from worker.amqp.topology import family_queue
 
 # Of the environment that `deploy/local/bootstrap bench` makes.
 OTHERS_PYTHON = DEV / "venv-bench/bin/python"

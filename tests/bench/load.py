@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from time import time
 from typing import cast
 
-from worker.send.webhook import Webhook
+from worker.simulator.webhook import Webhook
 
 CONNECTIONS = 64
 LONGEST_SECONDS = 900.0

@@ -31,11 +31,11 @@ from tests.bench.broker import BrokerLine, broker_line
 from tests.bench.contestants.applying import TABLES
 from tests.bench.lineup import Contestant
 from tests.bench.processes import Failed, Running, start, with_descendants
-from worker.broker import Broker
-from worker.database import Database
-from worker.migrations import migrate
-from worker.settings import PREFIX, Settings
-from worker.topology import RETURN, family_queue, topology
+from worker.amqp.connection import Broker
+from worker.amqp.topology import RETURN, family_queue, topology
+from worker.config.settings import PREFIX, Settings
+from worker.postgres.migrations import migrate
+from worker.postgres.pool import Database
 
 READY_SECONDS = 60.0
 OVOKO_SECRET = "bench-ovoko-secret"

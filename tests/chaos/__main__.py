@@ -15,7 +15,7 @@ from deploy.local.process import StartFailed
 from deploy.local.services import Unavailable
 from tests.chaos.run import run as run_chaos
 from tests.chaos.world import Options
-from worker.settings import PREFIX
+from worker.config.settings import PREFIX
 
 UNAVAILABLE = 69
 INTERRUPTED = 130

@@ -17,9 +17,14 @@ from schemas.changes import PREFIX, TYPES, cloud_events
 from schemas.events import parse, routing_key_of
 from tests.chaos.load import CLOCK_TOLERANCE, Taken
 from tests.e2e.endpoint import Behaviour, Endpoint
-from worker.broker import Broker
-from worker.topology import CHANGES, Binding, Queue, Topology
-from worker.wire import Delivery
+from worker.amqp.connection import Broker
+from worker.amqp.tap import Delivery
+from worker.amqp.topology import (
+    CHANGES,
+    Binding,
+    Queue,
+    Topology,
+)
 
 QUEUE = "chaos.changes"
 WEBHOOK = "chaos"

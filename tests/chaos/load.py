@@ -12,12 +12,12 @@ import orjson
 
 from schemas.envelope import Envelope
 from schemas.events import Provider
-from worker.ingest.intake import Accepted, take_buyback, take_ovoko
-from worker.send.client import Answer
-from worker.send.life import GeneratedEvent
-from worker.send.marketplace import events, scrambled
-from worker.send.webhook import Credentials, Webhook
-from worker.settings import Settings
+from worker.config.settings import Settings
+from worker.intake.intake import Accepted, take_buyback, take_ovoko
+from worker.simulator.generator import events, scrambled
+from worker.simulator.http_client import Answer
+from worker.simulator.lifecycle import GeneratedEvent
+from worker.simulator.webhook import Credentials, Webhook
 
 DUPLICATES = 0.1
 # A long run sends more than a generated marketplace has had happen by today.

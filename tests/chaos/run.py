@@ -29,11 +29,11 @@ from tests.chaos.verdict import OBSERVED, audit, judge, misbehaviour
 from tests.chaos.world import Options, RunFailed, Say, World, world
 from tests.e2e.endpoint import endpoint
 from tests.rabbit_cluster import RabbitCluster
-from worker.changes.subscriber import lane_of
-from worker.send.client import Client
-from worker.send.sender import Sender, Tally
-from worker.send.webhook import Credentials
-from worker.topology import QUARANTINE, dead_queue
+from worker.amqp.topology import QUARANTINE, dead_queue
+from worker.config.subscribers import lane_of
+from worker.simulator.http_client import Client
+from worker.simulator.rate_sender import Sender, Tally
+from worker.simulator.webhook import Credentials
 
 READY_SECONDS = 180.0
 SENDER_SECONDS = 240.0

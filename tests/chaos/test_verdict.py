@@ -13,11 +13,11 @@ from tests.chaos.load import Record, webhooks
 from tests.chaos.model import KEYS
 from tests.chaos.verdict import OBSERVED, Verdict, judge, misbehaviour, observe_attempts
 from tests.stack import Stack, until
-from worker.channel import Message
-from worker.send.client import Client
-from worker.send.sender import Sender, Tally
-from worker.send.webhook import Credentials
-from worker.topology import RETURN, dead_queue, retry_queue
+from worker.amqp.channel import Message
+from worker.amqp.topology import RETURN, dead_queue, retry_queue
+from worker.simulator.http_client import Client
+from worker.simulator.rate_sender import Sender, Tally
+from worker.simulator.webhook import Credentials
 
 EVENTS = 800
 

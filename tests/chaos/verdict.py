@@ -18,10 +18,18 @@ from schemas.envelope import HEADERS
 from tests.chaos.load import Record, Sent, Taken, take
 from tests.chaos.model import applied_twice, columns_of, differences, logged, model, stored
 from tests.chaos.report import Totals
-from worker.broker import Broker
-from worker.cli import app
-from worker.settings import Settings
-from worker.topology import QUARANTINE, RETURN, Binding, Queue, Topology, dead_queue, retry_queue
+from worker.amqp.connection import Broker
+from worker.amqp.topology import (
+    QUARANTINE,
+    RETURN,
+    Binding,
+    Queue,
+    Topology,
+    dead_queue,
+    retry_queue,
+)
+from worker.cli.app import app
+from worker.config.settings import Settings
 
 OBSERVED = "chaos.attempts"
 LISTED = 5

@@ -30,8 +30,8 @@ from tests.chaos.small_disk import NoSmallDisk, SmallDisk, small_disk
 from tests.chaos.verdict import observe_attempts, run_command
 from tests.chaos.wire import Watch
 from tests.rabbit_cluster import RabbitCluster
-from worker.broker import Broker
-from worker.settings import PREFIX, Settings
+from worker.amqp.connection import Broker
+from worker.config.settings import PREFIX, Settings
 
 RECOVERY_SECONDS = 60.0
 # Three nodes, all on this machine, start meanwhile.

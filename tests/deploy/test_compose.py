@@ -8,8 +8,8 @@ import pytest
 
 from deploy.local.services import CHECKOUT
 from tests.deploy.tools import DEPLOY, documents, run, tool
-from worker.cli import app
-from worker.settings import read_settings
+from worker.cli.app import app
+from worker.config.settings import read_settings
 
 COMPOSE = DEPLOY / "compose.yaml"
 ONE_SHOT = {"migrate", "topology"}

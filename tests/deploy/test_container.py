@@ -11,7 +11,7 @@ import pytest
 
 from deploy.local.services import CHECKOUT
 from tests.deploy.tools import DEPLOY, run, tool
-from worker.migrations import migrations
+from worker.postgres.migrations import migrations
 
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 # Sources and target of each COPY from the checkout.
@@ -64,7 +64,7 @@ def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> 
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'installed')!r}); import worker; "
         "assert 'installed' in worker.__file__, worker.__file__; "
-        "sys.argv = ['stockhook', '--version']; from worker.cli import main; main()"
+        "sys.argv = ['stockhook', '--version']; from worker.cli.app import main; main()"
     )
     told = run(sys.executable, "-P", "-c", code, folder=tmp_path)
 

@@ -7,7 +7,7 @@ import pytest
 
 from deploy.local.services import CHECKOUT
 from tests.deploy.tools import DEPLOY, tool
-from worker.settings import PREFIX, Settings
+from worker.config.settings import PREFIX, Settings
 
 NAME = re.compile(r"STOCKHOOK_[A-Z0-9_]*[A-Z0-9]")
 # No settings of the product: where its secrets lie, and what compose.yaml lets one choose.

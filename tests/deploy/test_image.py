@@ -132,7 +132,7 @@ def test_nothing_is_compiled_again_at_a_start(image: Image, tmp_path: Path) -> N
             "python",
             "-v",
             "-c",
-            "import worker.broker, worker.database, worker.settings",
+            "import worker.amqp.connection, worker.postgres.pool, worker.config.settings",
         ],
         env=image.environment,
         capture_output=True,

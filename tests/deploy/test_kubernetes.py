@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from consumers.registry import FAMILIES
 from tests.deploy.custom_resources import RabbitmqCluster, ScaledObject, read_custom_resource
 from tests.deploy.tools import DEPLOY, documents, tool
-from worker.cli import app
-from worker.settings import Settings
-from worker.topology import family_queue
+from worker.amqp.topology import family_queue
+from worker.cli.app import app
+from worker.config.settings import Settings
 
 KUBERNETES = DEPLOY / "kubernetes"
 CUSTOM = [

@@ -13,8 +13,8 @@ from deploy.local.process import Spawner
 from deploy.local.rabbitmq import PORT_NAMES, RabbitNode, RabbitSettings
 from deploy.local.services import CHECKOUT, find_programs_or_none
 from tests.stack import Stack, delays
-from worker.definitions import definitions
-from worker.topology import topology
+from worker.amqp.definitions import definitions
+from worker.amqp.topology import topology
 
 RABBITMQ = CHECKOUT / "deploy/rabbitmq"
 DELAYS = (7, 35, 175)

@@ -9,8 +9,8 @@ import yaml
 from deploy.local.services import CHECKOUT
 from tests.deploy.promql import known
 from tests.stack import Stack
-from worker.cli import app
-from worker.settings import PREFIX, Settings
+from worker.cli.app import app
+from worker.config.settings import PREFIX, Settings
 
 RUNBOOKS = CHECKOUT / "deploy/runbooks"
 PAGES = sorted(RUNBOOKS.glob("*.md"))

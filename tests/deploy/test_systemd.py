@@ -8,7 +8,7 @@ import pytest
 
 from consumers.registry import FAMILIES
 from tests.deploy.tools import DEPLOY, system_tool
-from worker.lifetime import HANG_SECONDS
+from worker.observability.signals import HANG_SECONDS
 
 SYSTEMD = DEPLOY / "systemd"
 SERVICES = sorted(SYSTEMD.glob("*.service"))

@@ -18,17 +18,17 @@ from tests.e2e.test_changes import has_died
 from tests.e2e.test_crash_points import ACTION_POINTS
 from tests.integration.test_seller_commands import CANARY, DETAILS
 from tests.stack import BUYBACK_TOKEN, Stack, until
-from worker.actions.performer import Performer
+from worker.actions.executor import Performer
 from worker.actions.relay import message
-from worker.database import Database
-from worker.publisher import Publisher
-from worker.seller.requests import Slot
-from worker.simulate.buyback import TradeIn
-from worker.simulate.command import client_settings
-from worker.simulate.faults import Fault, Kind
-from worker.simulate.server import serving
-from worker.simulate.simulation import Simulation
-from worker.topology import topology
+from worker.amqp.publisher import Publisher
+from worker.amqp.topology import topology
+from worker.cli.simulate import client_settings
+from worker.marketplaces.buyback.requests import Slot
+from worker.postgres.pool import Database
+from worker.simulator.buyback_api import TradeIn
+from worker.simulator.faults import Fault, Kind
+from worker.simulator.router import Simulation
+from worker.simulator.server import serving
 
 ORDER = "order-1"
 PICKUPS = "pickup-request"
@@ -231,7 +231,7 @@ async def test_one_that_is_held_for_too_long_goes_back_and_costs_no_attempt(
     platform: Platform, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert services.postgres is not None
-    monkeypatch.setattr("worker.actions.performer.LONGEST_HOLD_SECONDS", 1.0)
+    monkeypatch.setattr("worker.actions.executor.LONGEST_HOLD_SECONDS", 1.0)
     stack, stopping = platform.stack, asyncio.Event()
     asked = stack.run("buyback", "shipment-capabilities", ORDER, "--enqueue", "--json")
     action_id = UUID(json.loads(asked.stdout)["action_id"])

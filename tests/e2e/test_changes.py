@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.stack import Stack, Worker, until
-from worker.crash import POINTS
-from worker.topology import CHANGES
-from worker.wire import Delivery
+from worker.amqp.tap import Delivery
+from worker.amqp.topology import CHANGES
+from worker.observability.failpoints import POINTS
 
 BEGINNING = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STATUSES = ("in_warehouse", "reserved", "sold", "returned")

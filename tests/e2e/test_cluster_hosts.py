@@ -14,7 +14,7 @@ from consumers.registry import FAMILIES
 from deploy.local.rabbitmq import RabbitNode
 from tests.rabbit_cluster import RabbitCluster, rabbit_cluster, rabbit_programs
 from tests.stack import OVOKO_SECRET, Stack, Worker, until
-from worker.hosts import hosts_of_url
+from worker.amqp.hosts import hosts_of_url
 
 # Three nodes take half of a small machine: not part of `make test` until that is shorter.
 pytestmark = pytest.mark.long

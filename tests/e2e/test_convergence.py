@@ -9,9 +9,9 @@ import httpx
 
 from schemas.events import Provider
 from tests.stack import Stack, until
-from worker.send.life import GeneratedEvent
-from worker.send.marketplace import events
-from worker.send.webhook import Credentials
+from worker.simulator.generator import events
+from worker.simulator.lifecycle import GeneratedEvent
+from worker.simulator.webhook import Credentials
 
 EVENTS = 600
 

@@ -8,7 +8,7 @@ import pytest
 
 from deploy.local.services import Services
 from tests.stack import Stack, Worker, until
-from worker.crash import POINTS
+from worker.observability.failpoints import POINTS
 
 EVENTS = 12
 CONSUMER_POINTS = ("received", "claimed", "saved", "committed", "acked", "retry_published")

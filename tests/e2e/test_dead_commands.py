@@ -14,10 +14,10 @@ from schemas.events import Provider
 from tests.e2e.test_dead_letters import BROKEN, KEEPING, ODD, kept, put
 from tests.e2e.test_ladder import CURE, POISON, sold
 from tests.stack import BUYBACK_TOKEN, Stack, until
-from worker.channel import Message
-from worker.ingest.intake import take_again
-from worker.locks import TRY_LOCK, AdvisoryLock
-from worker.topology import QUARANTINE, RETURN
+from worker.amqp.channel import Message
+from worker.amqp.topology import QUARANTINE, RETURN
+from worker.intake.intake import take_again
+from worker.postgres.locks import TRY_LOCK, AdvisoryLock
 
 ACCOUNT = "GB33BUKB20201555555555"
 CANARIES = ("Canary", "canary@example.org", "5550199", "Canary Lane", ACCOUNT)

@@ -6,8 +6,8 @@ import pytest
 
 from schemas import identity
 from tests.stack import BUYBACK_TOKEN, Stack, until
-from worker.channel import Message
-from worker.topology import QUARANTINE, RETURN
+from worker.amqp.channel import Message
+from worker.amqp.topology import QUARANTINE, RETURN
 
 BROKEN = (
     b'{"event_type":"order.created","timestamp":"yesterday, by Jane Canary","event_data":{"order_id":"7"}}'

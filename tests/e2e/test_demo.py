@@ -12,8 +12,8 @@ from deploy.local.demo import show
 from deploy.local.scenes import SceneFailed, Stage
 from deploy.local.services import CHECKOUT, DEMO, Services, locked
 from tests.stack import Stack
-from worker.simulate.server import serving
-from worker.simulate.simulation import Simulation
+from worker.simulator.router import Simulation
+from worker.simulator.server import serving
 
 
 async def test_every_scene_is_played_and_what_is_told_is_in_the_tables(

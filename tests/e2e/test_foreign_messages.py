@@ -12,8 +12,8 @@ from tests.e2e.endpoint import endpoint
 from tests.e2e.test_webhooks import Tell, tell  # noqa: F401  # a fixture
 from tests.stack import Stack, until
 from tests.unit.test_wire import HEADERS, MESSAGE_ID, OURS, TIMESTAMP, TYPE, field, table
-from worker.frames import METHOD, _frame, _short
-from worker.management import vhost_of
+from worker.amqp.codec import METHOD, _frame, _short
+from worker.amqp.management import vhost_of
 
 KEEPING = {"STOCKHOOK_KEEP_DEAD_LETTERS": "true"}
 QUEUES = (

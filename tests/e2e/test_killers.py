@@ -9,9 +9,9 @@ from tests.chaos.postgres_messages import PostgresWatch
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.wire import Point
 from tests.stack import Stack, Worker, until
-from worker import suspects
-from worker.breaker import THRESHOLD
-from worker.wire import Delivery
+from worker.amqp.tap import Delivery
+from worker.pipeline.circuit_breaker import THRESHOLD
+from worker.postgres import poison as suspects
 
 CURE = """
 DROP TRIGGER IF EXISTS killer ON returns;

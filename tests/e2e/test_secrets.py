@@ -7,7 +7,7 @@ from cryptography.fernet import Fernet
 
 from schemas.examples import as_printed, documented
 from tests.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, until
-from worker.topology import topology
+from worker.amqp.topology import topology
 
 IBAN = "DE89370400440532013000"
 CUSTOMER = "canary-customer@example.com"

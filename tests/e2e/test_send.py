@@ -17,8 +17,8 @@ import pytest
 
 from schemas.events import Provider
 from tests.stack import Stack, free_port, until
-from worker.send.client import Answer, Client, NoAnswer
-from worker.send.webhook import Webhook
+from worker.simulator.http_client import Answer, Client, NoAnswer
+from worker.simulator.webhook import Webhook
 
 WEBHOOK = Webhook(Provider.OVOKO, "order.created", {"x-webhook-secret": "secret"}, b'{"a": 1}')
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"

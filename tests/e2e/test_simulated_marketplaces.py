@@ -9,8 +9,8 @@ from pydantic import SecretStr
 
 from tests.e2e.test_reconcile import exported
 from tests.stack import Stack, until
-from worker.seller.client import Account, selling
-from worker.seller.requests import PickupRequest
+from worker.marketplaces.buyback.client import Account, selling
+from worker.marketplaces.buyback.requests import PickupRequest
 
 
 def account(simulated: dict[str, str]) -> Account:

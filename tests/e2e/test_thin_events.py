@@ -13,11 +13,17 @@ import pytest
 from tests.e2e.test_changes import has_died
 from tests.stack import Stack, until
 from worker.actions.ovoko import UNKNOWN_THERE
-from worker.simulate.command import client_settings
-from worker.simulate.faults import Fault, Kind
-from worker.simulate.ovoko import PASSWORD, USER_TOKEN, OrderReturn, Ovoko, Part
-from worker.simulate.server import serving
-from worker.simulate.simulation import Simulation
+from worker.cli.simulate import client_settings
+from worker.simulator.faults import Fault, Kind
+from worker.simulator.ovoko_api import (
+    PASSWORD,
+    USER_TOKEN,
+    OrderReturn,
+    Ovoko,
+    Part,
+)
+from worker.simulator.router import Simulation
+from worker.simulator.server import serving
 
 HOUR_AGO = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
 DOOR = {

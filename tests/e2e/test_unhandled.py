@@ -12,11 +12,11 @@ from tests.e2e.test_dead_letters import KEEPING, kept, put
 from tests.e2e.test_ladder import sold
 from tests.integration.log import database_of
 from tests.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, until
-from worker.channel import Message
-from worker.ingest.intake import take_ovoko
-from worker.topology import QUARANTINE
-from worker.unhandled import store
-from worker.unhandled.store import Arriving
+from worker.amqp.channel import Message
+from worker.amqp.topology import QUARANTINE
+from worker.dead_letters import unhandled_store as store
+from worker.dead_letters.unhandled_store import Arriving
+from worker.intake.intake import take_ovoko
 
 MOVED = b'{"event_type":"part.moved","timestamp":"2026-03-01T12:00:00Z","event_data":{"part_id":"%d"}}'
 # Long enough ago to differ from the time at which a test runs.

@@ -15,12 +15,12 @@ from schemas.envelope import Envelope
 from schemas.events import Provider, parse, routing_key
 from schemas.identity import bytes_id
 from tests.stack import Stack
-from worker.batch import Decoded, handle
-from worker.database import Database
-from worker.event_log import Candidate
-from worker.ingest.sealing import seal_payment_details
-from worker.send import marketplace
-from worker.wire import Delivery
+from worker.amqp.tap import Delivery
+from worker.intake.encryption import seal_payment_details
+from worker.pipeline.batch import Decoded, handle
+from worker.postgres.event_log import Candidate
+from worker.postgres.pool import Database
+from worker.simulator import generator as marketplace
 
 RECEIVED_AT = datetime(2026, 3, 2, tzinfo=UTC)
 

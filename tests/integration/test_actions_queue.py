@@ -5,10 +5,10 @@ from typing import Any
 
 from tests.integration.log import database_of
 from tests.stack import Stack
-from worker.actions import table
 from worker.actions.registry import KINDS
 from worker.actions.relay import AT_ONCE
-from worker.database import Database
+from worker.outbox import actions as table
+from worker.postgres.pool import Database
 
 BACKLOG = """
 INSERT INTO actions (kind, key, subject, request, created_at)

@@ -8,11 +8,11 @@ import pytest
 from deploy.local.services import Services
 from tests.chaos.proxy import FaultProxy, Flow, Way
 from tests.stack import Stack, until
-from worker.broker import Broker
-from worker.broker_errors import BrokerUnavailable, Unroutable
-from worker.channel import Message
-from worker.publisher import Publisher
-from worker.topology import EVENTS, RETURN, topology
+from worker.amqp.channel import Message
+from worker.amqp.connection import Broker
+from worker.amqp.errors import BrokerUnavailable, Unroutable
+from worker.amqp.publisher import Publisher
+from worker.amqp.topology import EVENTS, RETURN, topology
 
 
 def message(exchange: str, routing_key: str, number: int = 0) -> Message:
@@ -122,7 +122,7 @@ async def test_missed_heartbeats_are_a_lost_connection_for_who_waits_and_no_canc
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client library cancels its reader then, and with it whatever waits for an answer."""
-    monkeypatch.setattr("worker.broker.HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr("worker.amqp.connection.HEARTBEAT_SECONDS", 1)
     url = stack.environment["STOCKHOOK_AMQP_URL"]
     with FaultProxy.before(url) as proxy:
         async with Broker(proxy.via(url), "test").connection() as link:

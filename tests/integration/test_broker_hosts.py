@@ -18,10 +18,10 @@ from deploy.local.services import Services
 from tests.authority import Authority
 from tests.chaos.proxy import FaultProxy
 from tests.stack import Stack, free_port, until
-from worker.broker import Broker
-from worker.broker_errors import BrokerRefused, BrokerUnavailable
-from worker.management import Management, ManagementUnavailable
-from worker.topology import topology
+from worker.amqp.connection import Broker
+from worker.amqp.errors import BrokerRefused, BrokerUnavailable
+from worker.amqp.management import Management, ManagementUnavailable
+from worker.amqp.topology import topology
 
 T = TypeVar("T")
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -254,7 +254,7 @@ async def test_a_host_whose_connection_was_lost_is_tried_last(
 async def test_a_host_that_falls_silent_is_tried_last(
     stack: Stack, proxies: list[FaultProxy], monkeypatch: pytest.MonkeyPatch, needed: str
 ) -> None:
-    monkeypatch.setattr("worker.broker.PROVIDE_SECONDS", 0.2)
+    monkeypatch.setattr("worker.amqp.connection.PROVIDE_SECONDS", 0.2)
     silent, other, _ = proxies
     several = broker(at(stack, f"127.0.0.1:{silent.port}", f"127.0.0.1:{other.port}"))
     async with several.connection() as link:

@@ -8,7 +8,7 @@ from consumers.family import Event, WriteConflict
 from consumers.registry import FAMILIES
 from tests.stack import Stack
 from tests.unit.events import claimed, returned
-from worker.database import Connection, Database
+from worker.postgres.pool import Connection, Database
 
 RETURNS = FAMILIES["returns"]
 

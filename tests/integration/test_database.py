@@ -12,8 +12,13 @@ import pytest
 
 from deploy.local.services import Services
 from tests.stack import until
-from worker import database as module
-from worker.database import Connection, Database, DatabaseUnavailable, TransactionConflict
+from worker.postgres import pool as module
+from worker.postgres.pool import (
+    Connection,
+    Database,
+    DatabaseUnavailable,
+    TransactionConflict,
+)
 
 OWN_PID = "SELECT pg_backend_pid()"
 MARKED = "seen"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.stack import Stack, Worker, until
-from worker.dead import plaintext
+from worker.dead_letters import plaintext
 
 INSERT_LETTER = """
 INSERT INTO dead_letters (message_key, lane, event_id, provider, type, reason, fingerprint, attempts,

@@ -3,10 +3,10 @@
 from schemas import identity
 from tests.integration.log import database_of
 from tests.stack import Stack
-from worker.dead import store
-from worker.dead.letter import read_letter
-from worker.dead.store import Selection
-from worker.wire import Delivery
+from worker.amqp.tap import Delivery
+from worker.dead_letters import store
+from worker.dead_letters.message import read_letter
+from worker.dead_letters.store import Selection
 
 
 async def test_a_letter_that_was_changed_since_it_was_read_is_not_replayed_as_it_was(stack: Stack) -> None:

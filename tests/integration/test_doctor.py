@@ -8,7 +8,7 @@ import pytest
 
 from deploy.local.services import Services
 from tests.stack import OVOKO_SECRET, Stack, free_port, until
-from worker.topology import Queue
+from worker.amqp.topology import Queue
 
 # The services of tests save nothing to disk in earnest.
 OF_TESTS = {"durability"}

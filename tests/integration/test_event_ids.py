@@ -12,14 +12,20 @@ from consumers.registry import FAMILIES
 from schemas.events import Provider
 from tests.integration.log import apply, database_of, item
 from tests.stack import Stack
-from worker import event_log
-from worker.batch import Applied, Decoded, Duplicate, Outcome, handle
-from worker.database import Database
-from worker.dead import store
-from worker.dead.letter import read_letter
-from worker.dead.store import Selection
-from worker.migrations import migrations
-from worker.wire import Delivery
+from worker.amqp.tap import Delivery
+from worker.dead_letters import store
+from worker.dead_letters.message import read_letter
+from worker.dead_letters.store import Selection
+from worker.pipeline.batch import (
+    Applied,
+    Decoded,
+    Duplicate,
+    Outcome,
+    handle,
+)
+from worker.postgres import event_log
+from worker.postgres.migrations import migrations
+from worker.postgres.pool import Database
 
 
 def part(part_id: str, event_id: UUID) -> Decoded:

@@ -14,9 +14,9 @@ import pytest
 from schemas.events import Provider
 from tests.integration.log import apply, item
 from tests.stack import Stack, free_port, until
-from worker.broker_errors import Unroutable
-from worker.channel import Message
-from worker.topology import CHANGES
+from worker.amqp.channel import Message
+from worker.amqp.errors import Unroutable
+from worker.amqp.topology import CHANGES
 
 MARKUP = "[/x] [bold]b[/bold] :warning:"
 HOSTILE = f"{MARKUP} \x1b[2J \x1b]8;;http://evil.example\x07a \x9b2J \x7f \r\n \u202e \u2066 \u200b"

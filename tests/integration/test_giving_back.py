@@ -8,18 +8,18 @@ from consumers.registry import FAMILIES
 from deploy.local.services import Services
 from tests.e2e.test_outages import event
 from tests.stack import Stack, until
-from worker.batch import same_again
-from worker.consumer import Consumer
-from worker.database import Database
-from worker.publisher import Publisher
-from worker.topology import topology
+from worker.amqp.publisher import Publisher
+from worker.amqp.topology import topology
+from worker.pipeline.batch import same_again
+from worker.pipeline.consumer import Consumer
+from worker.postgres.pool import Database
 
 
 async def test_what_is_held_for_too_long_goes_back_as_if_it_had_just_arrived(
     stack: Stack, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert services.postgres is not None
-    monkeypatch.setattr("worker.consumer.LONGEST_HOLD_SECONDS", 1.0)
+    monkeypatch.setattr("worker.pipeline.consumer.LONGEST_HOLD_SECONDS", 1.0)
     await stack.started("ingest")
     stopping = asyncio.Event()
     database = Database(stack.environment["STOCKHOOK_DATABASE_URL"], 2, "test")

@@ -13,15 +13,26 @@ import pytest
 from deploy.local.rabbitmq import VHOST, password_hash
 from deploy.local.services import CHECKOUT, Services
 from tests.stack import Stack, until
-from worker.broker import Broker
-from worker.broker_errors import BrokerRefused, BrokerUnavailable, Unroutable
-from worker.channel import Channel, Message
-from worker.definitions import definitions
-from worker.grants import ROLES, broker_commands, broker_definitions, broker_users, roles_sql
-from worker.simulate import ovoko
-from worker.simulate.server import serving
-from worker.simulate.simulation import Simulation
-from worker.topology import Binding, Exchange, Queue, topology
+from worker.amqp.channel import Channel, Message
+from worker.amqp.connection import Broker
+from worker.amqp.definitions import definitions
+from worker.amqp.errors import BrokerRefused, BrokerUnavailable, Unroutable
+from worker.amqp.topology import (
+    Binding,
+    Exchange,
+    Queue,
+    topology,
+)
+from worker.simulator import ovoko_api as ovoko
+from worker.simulator.router import Simulation
+from worker.simulator.server import serving
+from worker.tools.permissions import (
+    ROLES,
+    broker_commands,
+    broker_definitions,
+    broker_users,
+    roles_sql,
+)
 
 PASSWORD = "only-for-these-tests"
 ORDER = b'{"event_type":"order.created","timestamp":"2026-03-01T12:00:00Z","event_data":{"order_id":"%d"}}'

@@ -10,11 +10,11 @@ import pytest
 
 from tests.http_shapes import CHUNKED, EVENT, LAST_CHUNK, NO_ANSWER, Shape, chunk, head, send, shapes
 from tests.stack import until
-from worker.channel import Message
+from worker.amqp.channel import Message
+from worker.config.settings import Settings
 from worker.ingest.http_server import Limits, serving
 from worker.ingest.service import Ingest, Request, Response
-from worker.listening import CannotListen
-from worker.settings import Settings
+from worker.observability.listening import CannotListen
 
 SECRET = "ovoko-secret"
 

@@ -12,14 +12,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from schemas.events import Provider
-from worker.send.life import GeneratedEvent
-from worker.send.used_parts import event
-from worker.send.webhook import Credentials
-from worker.simulate.faults import Fault, Kind
-from worker.simulate.marketplace import Request, Response, now
-from worker.simulate.messenger import Messenger, messenger
-from worker.simulate.server import serving
-from worker.simulate.simulation import Simulation
+from worker.simulator.faults import Fault, Kind
+from worker.simulator.lifecycle import GeneratedEvent
+from worker.simulator.marketplace import Request, Response, now
+from worker.simulator.ovoko_events import event
+from worker.simulator.router import Simulation
+from worker.simulator.server import serving
+from worker.simulator.webhook import Credentials
+from worker.simulator.webhook_sender import Messenger, messenger
 
 CREDENTIALS = Credentials("X-Secret", {Provider.OVOKO: "ours", Provider.BUYBACK: "theirs"})
 SOON = timedelta(milliseconds=20)

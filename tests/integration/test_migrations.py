@@ -5,8 +5,8 @@ import asyncio
 import asyncpg
 
 from tests.stack import Stack
-from worker.database import Database
-from worker.migrations import migrate, migrations, pending
+from worker.postgres.migrations import migrate, migrations, pending
+from worker.postgres.pool import Database
 
 
 async def test_migrations_apply_in_order_and_once(fresh_database: str) -> None:

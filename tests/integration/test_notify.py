@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 
 from tests.stack import Stack, until
-from worker.notify import Manager, telling_manager
-from worker.ops import Checks
+from worker.observability.ops_server import Checks
+from worker.observability.systemd import Manager, telling_manager
 
 
 class Listener:

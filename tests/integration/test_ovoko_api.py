@@ -12,14 +12,26 @@ import pytest
 from pydantic import SecretStr
 
 from tests.stack import free_port
-from worker.outbound import NoAccess, OddAnswer, Refused, Unavailable
-from worker.ovoko_api.client import OvokoApi, open_ovoko
-from worker.ovoko_api.pace import Pace
-from worker.settings import BadSettings, Settings
-from worker.simulate.marketplace import Request, Response, as_json
-from worker.simulate.ovoko import PASSWORD, USER_TOKEN, USERNAME, OrderReturn, Ovoko, Part
-from worker.simulate.server import serving
-from worker.simulate.simulation import Simulation
+from worker.config.settings import BadSettings, Settings
+from worker.marketplaces.http import (
+    NoAccess,
+    OddAnswer,
+    Refused,
+    Unavailable,
+)
+from worker.marketplaces.ovoko.client import OvokoApi, open_ovoko
+from worker.marketplaces.rate_limiter import Pace
+from worker.simulator.marketplace import Request, Response, as_json
+from worker.simulator.ovoko_api import (
+    PASSWORD,
+    USER_TOKEN,
+    USERNAME,
+    OrderReturn,
+    Ovoko,
+    Part,
+)
+from worker.simulator.router import Simulation
+from worker.simulator.server import serving
 
 
 @dataclass(frozen=True, slots=True)

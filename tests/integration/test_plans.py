@@ -14,10 +14,12 @@ from consumers.orders import project as orders
 from consumers.reminders import project as reminders
 from consumers.returns import project as returns
 from tests.stack import Stack
-from worker import event_log, places, suspects
-from worker.actions import table
-from worker.changes import outbox
-from worker.database import Connection, Database
+from worker.outbox import actions as table
+from worker.outbox import changes as outbox
+from worker.postgres import event_log
+from worker.postgres import ledger as places
+from worker.postgres import poison as suspects
+from worker.postgres.pool import Connection, Database
 
 ROWS = 20_000
 
@@ -52,7 +54,7 @@ HOT = dict(
 )
 
 # A person's, who may want to see all.
-del HOT["worker.actions.table.LIST"]
+del HOT["worker.outbox.actions.LIST"]
 
 
 def scanned_whole(plan: Any) -> Iterator[str]:
@@ -76,8 +78,8 @@ async def plan(connection: Connection, statement: str) -> Any:
 def test_every_family_and_table_is_looked_at() -> None:
     assert len(HOT) >= 20
     assert {
-        "worker.event_log.CLAIM",
-        "worker.changes.outbox.TAKE",
+        "worker.postgres.event_log.CLAIM",
+        "worker.outbox.changes.TAKE",
         "consumers.inventory.project.LOAD_HISTORY",
     } <= HOT.keys()
 

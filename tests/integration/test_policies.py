@@ -10,7 +10,7 @@ import pytest
 from deploy.local.rabbitmq import VHOST
 from deploy.local.services import BrokerNode, Services
 from tests.stack import Stack, until
-from worker.policies import protecting_commands
+from worker.amqp.policies import protecting_commands
 
 HARMFUL = {
     "message-ttl": 86_400_000,

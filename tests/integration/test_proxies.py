@@ -11,17 +11,17 @@ from pydantic import SecretStr
 from tests.e2e.endpoint import endpoint
 from tests.http_proxy import http_proxy
 from tests.integration.test_ovoko_api import settings as ovoko_settings
-from worker.changes.target import NotDelivered, Target
-from worker.doctor.changes import check_changes
-from worker.doctor.configuration import check_configuration
-from worker.doctor.finding import Finding, Level
-from worker.management import Management, ManagementUnavailable
-from worker.outbound import Unavailable
-from worker.ovoko_api.client import open_ovoko
-from worker.settings import BadSettings, Settings
-from worker.simulate.ovoko import Ovoko, Part
-from worker.simulate.server import serving
-from worker.simulate.simulation import Simulation
+from worker.amqp.management import Management, ManagementUnavailable
+from worker.change_feed.endpoint import NotDelivered, Target
+from worker.config.settings import BadSettings, Settings
+from worker.marketplaces.http import Unavailable
+from worker.marketplaces.ovoko.client import open_ovoko
+from worker.simulator.ovoko_api import Ovoko, Part
+from worker.simulator.router import Simulation
+from worker.simulator.server import serving
+from worker.tools.doctor.changes import check_changes
+from worker.tools.doctor.check import Finding, Level
+from worker.tools.doctor.configuration import check_configuration
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 KEY = bytes(32)

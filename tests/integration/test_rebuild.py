@@ -13,9 +13,9 @@ from consumers.registry import FAMILIES
 from schemas.events import Provider
 from tests.integration.log import apply, database_of, generated, in_batches, item
 from tests.stack import Stack, until
-from worker import event_log
-from worker.batch import handle
-from worker.rebuild.tables import COMMUNICATIONS, TABLES
+from worker.pipeline.batch import handle
+from worker.postgres import event_log
+from worker.tools.rebuild.tables import COMMUNICATIONS, TABLES
 
 
 @pytest.fixture

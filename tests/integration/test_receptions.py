@@ -10,7 +10,7 @@ from consumers.registry import FAMILIES
 from schemas.events import Provider
 from tests.integration.log import RECEIVED_AT, apply, database_of, item
 from tests.stack import Stack
-from worker.batch import Decoded, handle
+from worker.pipeline.batch import Decoded, handle
 
 FAR = "9999-12-30T00:00:00+00:00"
 NOW = RECEIVED_AT.isoformat()

@@ -16,19 +16,26 @@ import orjson
 import pytest
 
 from tests.stack import Stack, free_port
-from worker.database import Database
-from worker.ovoko_api.client import Told, open_ovoko
-from worker.reconcile.applying import apply
-from worker.reconcile.difference import Difference
-from worker.reconcile.reconciliation import reconcile
-from worker.reconcile.subject import Page, Subject, parts
-from worker.settings import Settings
-from worker.simulate.faults import Fault
-from worker.simulate.faults import Kind as FaultKind
-from worker.simulate.marketplace import Request, Response, as_json
-from worker.simulate.ovoko import PASSWORD, USER_TOKEN, USERNAME, OrderReturn, Ovoko, Part
-from worker.simulate.server import serving
-from worker.simulate.simulation import Simulation
+from worker.config.settings import Settings
+from worker.marketplaces.ovoko.client import Told, open_ovoko
+from worker.postgres.pool import Database
+from worker.simulator.faults import Fault
+from worker.simulator.faults import Kind as FaultKind
+from worker.simulator.marketplace import Request, Response, as_json
+from worker.simulator.ovoko_api import (
+    PASSWORD,
+    USER_TOKEN,
+    USERNAME,
+    OrderReturn,
+    Ovoko,
+    Part,
+)
+from worker.simulator.router import Simulation
+from worker.simulator.server import serving
+from worker.tools.reconcile.applying import apply
+from worker.tools.reconcile.difference import Difference
+from worker.tools.reconcile.reconciliation import reconcile
+from worker.tools.reconcile.subject import Page, Subject, parts
 
 LONG_AGO = "2026-03-01T10:00:00Z"
 

@@ -11,8 +11,8 @@ import pytest
 from deploy.local.rabbitmq import password_hash
 from deploy.local.services import BrokerNode, Services
 from tests.stack import Stack, until
-from worker.broker import Broker
-from worker.broker_errors import BrokerRefused, BrokerUnavailable
+from worker.amqp.connection import Broker
+from worker.amqp.errors import BrokerRefused, BrokerUnavailable
 
 PASSWORD = "only-for-these-tests"
 REFUSALS = {

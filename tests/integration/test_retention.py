@@ -12,8 +12,8 @@ from consumers.registry import FAMILIES
 from schemas.events import Provider
 from tests.integration.log import apply, database_of, generated, in_batches, item
 from tests.stack import Stack, until
-from worker.batch import handle
-from worker.locks import TRY_LOCK, AdvisoryLock
+from worker.pipeline.batch import handle
+from worker.postgres.locks import TRY_LOCK, AdvisoryLock
 
 KEEP = {"STOCKHOOK_EVENT_LOG_DAYS": "60", "STOCKHOOK_DEAD_LETTER_DAYS": "30"}
 

@@ -9,11 +9,16 @@ from consumers.registry import FAMILIES
 from schemas.envelope import Envelope
 from schemas.examples import documented
 from tests.unit.test_batch import NOW
-from worker.batch import Applied, Decoded, decode, handle
-from worker.database import Database
-from worker.migrations import migrate
-from worker.rebuild.tables import ROWS
-from worker.wire import Delivery
+from worker.amqp.tap import Delivery
+from worker.pipeline.batch import (
+    Applied,
+    Decoded,
+    decode,
+    handle,
+)
+from worker.postgres.migrations import migrate
+from worker.postgres.pool import Database
+from worker.tools.rebuild.tables import ROWS
 
 
 def event_of(family: str) -> Decoded:

@@ -11,9 +11,13 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from worker.outbound import CallFailed, NoAccess, OddAnswer, Refused, Unavailable, http_client
-from worker.seller.client import Account, BadOrderId, Seller, Taken
-from worker.seller.requests import (
+from worker.marketplaces.buyback.client import (
+    Account,
+    BadOrderId,
+    Seller,
+    Taken,
+)
+from worker.marketplaces.buyback.requests import (
     BankAccount,
     BillingAddress,
     DropoffRequest,
@@ -21,11 +25,19 @@ from worker.seller.requests import (
     PickupRequest,
     Slot,
 )
-from worker.simulate import buyback
-from worker.simulate.buyback import TradeIn
-from worker.simulate.faults import Fault, Kind
-from worker.simulate.server import serving
-from worker.simulate.simulation import Simulation
+from worker.marketplaces.http import (
+    CallFailed,
+    NoAccess,
+    OddAnswer,
+    Refused,
+    Unavailable,
+    http_client,
+)
+from worker.simulator import buyback_api as buyback
+from worker.simulator.buyback_api import TradeIn
+from worker.simulator.faults import Fault, Kind
+from worker.simulator.router import Simulation
+from worker.simulator.server import serving
 
 ORDER = "a989e247-ea7d-4ca5-823f-4a2beca861be"
 CANARY = "PT50CANARY0002012312345678915"

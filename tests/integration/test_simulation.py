@@ -8,11 +8,11 @@ from time import monotonic
 import httpx
 import pytest
 
-from worker.listening import CannotListen
-from worker.simulate.faults import OVERSIZED_BYTES, WORDS, Kind
-from worker.simulate.marketplace import Request, Response, as_json
-from worker.simulate.server import serving
-from worker.simulate.simulation import Simulation
+from worker.observability.listening import CannotListen
+from worker.simulator.faults import OVERSIZED_BYTES, WORDS, Kind
+from worker.simulator.marketplace import Request, Response, as_json
+from worker.simulator.router import Simulation
+from worker.simulator.server import serving
 
 
 class Mirror:

@@ -19,10 +19,16 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-import worker.ingest.spool_file
-from worker.channel import Message
-from worker.ingest.spool import Spool, SpoolBroken, Spooled, SpoolFull, SpoolTaken
-from worker.ingest.spool_carving import PAGE
+import worker.ingest.spool.file
+from worker.amqp.channel import Message
+from worker.ingest.spool.carving import PAGE
+from worker.ingest.spool.spool import (
+    Spool,
+    SpoolBroken,
+    Spooled,
+    SpoolFull,
+    SpoolTaken,
+)
 
 ROOMY = 1 << 30
 NO_PATIENCE = timedelta(0)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.stack import until
-from worker.broker_errors import BrokerUnavailable
-from worker.channel import Message
-from worker.ingest.spool import Spool
-from worker.ingest.storage import NotStored, Storage
+from worker.amqp.channel import Message
+from worker.amqp.errors import BrokerUnavailable
+from worker.ingest.event_sink import NotStored, Storage
+from worker.ingest.spool.spool import Spool
 
 
 @dataclass

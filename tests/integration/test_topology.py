@@ -3,7 +3,7 @@
 import json
 
 from tests.stack import Stack
-from worker.topology import Queue, topology
+from worker.amqp.topology import Queue, topology
 
 
 async def test_declaring_is_idempotent_and_then_all_is_as_expected(stack: Stack) -> None:

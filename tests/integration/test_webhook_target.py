@@ -8,8 +8,8 @@ from time import monotonic
 import pytest
 from pydantic import SecretStr
 
-from worker.changes.subscriber import Subscriber
-from worker.changes.target import NotDelivered, Target
+from worker.change_feed.endpoint import NotDelivered, Target
+from worker.config.subscribers import Subscriber
 
 Answering = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

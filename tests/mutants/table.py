@@ -17,49 +17,49 @@ class Mutant:
 TABLE = (
     Mutant(
         "ack before commit",
-        "worker/consumer.py",
+        "worker/pipeline/consumer.py",
         'crash_point("received")\n',
         'crash_point("received")\n            await channel.ack_up_to(batch[-1].delivery.tag)\n',
         "tests/e2e/test_crash_points.py::test_a_consumer_dies_at[claimed]",
     ),
     Mutant(
         "ack before the copy is confirmed",
-        "worker/consumer.py",
+        "worker/pipeline/consumer.py",
         "        if any(copies):\n",
         "        await channel.ack_up_to(items[-1].delivery.tag)\n        if any(copies):\n",
         "tests/unit/test_settling.py",
     ),
     Mutant(
         "retry without confirm",
-        "worker/publisher.py",
+        "worker/amqp/publisher.py",
         "            (BrokerUnavailable, Unroutable),\n            stopping,\n",
         "            ZeroDivisionError,\n            stopping,\n",
         "tests/unit/test_settling.py",
     ),
     Mutant(
         "publish without mandatory",
-        "worker/frames.py",
+        "worker/amqp/codec.py",
         '_MANDATORY = b"\\x01"',
         '_MANDATORY = b"\\x00"',
         "tests/integration/test_broker.py::test_what_no_queue_takes_is_an_error_and_what_one_takes_is_there",
     ),
     Mutant(
         "one message id for all",
-        "worker/wire.py",
+        "worker/amqp/tap.py",
         'f"{self._prefix}.{tag}"',
         'f"{self._prefix}.1"',
         "tests/integration/test_broker.py::test_what_no_queue_takes_is_an_error_and_what_one_takes_is_there",
     ),
     Mutant(
         "not persistent",
-        "worker/frames.py",
+        "worker/amqp/codec.py",
         '_PERSISTENT = b"\\x02"',
         '_PERSISTENT = b"\\x01"',
         "tests/integration/test_broker.py::test_what_is_published_is_persistent",
     ),
     Mutant(
         "claim outside the transaction",
-        "worker/batch.py",
+        "worker/pipeline/batch.py",
         "        claimed = await event_log.claim(connection, family.name, candidates)\n",
         "        async with database.transaction() as other:\n"
         "            claimed = await event_log.claim(other, family.name, candidates)\n",
@@ -67,21 +67,21 @@ TABLE = (
     ),
     Mutant(
         "no dedupe",
-        "worker/event_log.py",
+        "worker/postgres/event_log.py",
         "    if len(claimed) == len(candidates):\n        return Claim(frozenset(firsts.values()), ())\n",
         "    return Claim(frozenset(range(len(candidates))), ())\n",
         "tests/e2e/test_crash_points.py::test_a_consumer_dies_at[committed]",
     ),
     Mutant(
         "an id is a key by itself",
-        "worker/event_log.py",
+        "worker/postgres/event_log.py",
         "        if contents[envelope.event_id] != envelope.content_id:\n",
         "        if False:\n",
         "tests/integration/test_event_ids.py::test_each_content_under_an_id_is_applied_once",
     ),
     Mutant(
         "a replay follows an id alone",
-        "worker/dead/store.py",
+        "worker/dead_letters/store.py",
         "            FROM event_ids\n"
         "            WHERE event_id = replayed.replayed_as AND content_id = replayed.replayed_content_id\n",
         "            FROM event_ids\n            WHERE event_id = replayed.replayed_as\n",
@@ -89,28 +89,28 @@ TABLE = (
     ),
     Mutant(
         "requeue in place",
-        "worker/batch.py",
+        "worker/pipeline/batch.py",
         "return _copy(item, retry_queue(family, delay), next_attempt, reason, now)",
         "return _copy(item, family_queue(family), next_attempt, reason, now)",
         "tests/unit/test_batch.py::test_a_failure_climbs_the_ladder",
     ),
     Mutant(
         "attempts are not counted",
-        "worker/batch.py",
+        "worker/pipeline/batch.py",
         '        "x-attempt": attempt,\n',
         '        "x-attempt": 1,\n',
         "tests/unit/test_batch.py::test_a_failure_climbs_the_ladder",
     ),
     Mutant(
         "an outage spends attempts",
-        "worker/batch.py",
+        "worker/pipeline/batch.py",
         "    except DatabaseUnavailable:\n        raise\n    except Exception as error:\n",
         "    except Exception as error:\n",
         "tests/e2e/test_outages.py::test_an_outage_of_postgres_longer_than_the_ladder_costs_no_attempt[kill]",
     ),
     Mutant(
         "spool deleted before its confirm",
-        "worker/ingest/storage.py",
+        "worker/ingest/event_sink.py",
         "        outcomes = await asyncio.gather(",
         "        await spool.remove([entry.number for entry in entries])\n"
         "        outcomes = await asyncio.gather(",
@@ -125,7 +125,7 @@ TABLE = (
     ),
     Mutant(
         "an unused place is not told",
-        "worker/ingest/storage.py",
+        "worker/ingest/event_sink.py",
         "                    self._stream.give_up(family, place)\n            except BaseException:",
         "                    self._stream.unused(family)\n            except BaseException:",
         "tests/integration/test_storage.py::"
@@ -133,14 +133,14 @@ TABLE = (
     ),
     Mutant(
         "suspects are tried for ever",
-        "worker/consumer.py",
+        "worker/pipeline/consumer.py",
         "if tries > suspects.TRIES:",
         "if tries > 1000:",
         "tests/e2e/test_killers.py::test_of_a_full_window_only_the_event_that_kills_its_consumer_dies",
     ),
     Mutant(
         "a try whose commit got no answer counts again",
-        "worker/suspects.py",
+        "worker/postgres/poison.py",
         "CASE WHEN known.last_tried_at = $3 THEN 0 ELSE 1 END",
         "1",
         "tests/e2e/test_killers.py::"
@@ -148,14 +148,14 @@ TABLE = (
     ),
     Mutant(
         "a write to a connection that just closed raises",
-        "worker/wire.py",
+        "worker/amqp/tap.py",
         "        except RuntimeError:\n",
         "        except ZeroDivisionError:\n",
         "tests/unit/test_wire.py::test_a_publish_over_a_connection_that_just_closed_is_lost",
     ),
     Mutant(
         "the breaker never opens",
-        "worker/breaker.py",
+        "worker/pipeline/circuit_breaker.py",
         "return self.failures >= THRESHOLD",
         "return self.failures >= 10 * THRESHOLD",
         "tests/e2e/test_killers.py::test_when_everything_fails_the_queue_does_not_march_into_the_ladder",
@@ -176,7 +176,7 @@ TABLE = (
     ),
     Mutant(
         "an earlier reception changes nothing",
-        "worker/batch.py",
+        "worker/pipeline/batch.py",
         "        if claimed.corrected:\n",
         "        if False:\n",
         "tests/integration/test_receptions.py::test_an_earlier_reception_corrects_log_and_part",
@@ -190,14 +190,14 @@ TABLE = (
     ),
     Mutant(
         "the token stays in the body",
-        "worker/ingest/intake.py",
+        "worker/intake/intake.py",
         "    plain = _without_tokens(body, tokens)\n    taken = _route",
         "    plain = body\n    taken = _route",
         "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_sealed",
     ),
     Mutant(
         "bank details are not sealed",
-        "worker/ingest/intake.py",
+        "worker/intake/intake.py",
         "seal_payment_details(plain, sealer), received_at",
         "plain, received_at",
         "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_sealed",
@@ -211,21 +211,21 @@ TABLE = (
     ),
     Mutant(
         "a rebuild wipes details",
-        "worker/rebuild/comparison.py",
+        "worker/tools/rebuild/comparison.py",
         "        if table.details:\n",
         "        if False:\n",
         "tests/integration/test_details.py::test_a_rebuild_leaves_details_as_they_are",
     ),
     Mutant(
         "one kind fills the queue of actions",
-        "worker/actions/table.py",
+        "worker/outbox/actions.py",
         "            AND queued.attempts = 0\n",
         "            AND queued.attempts < 0\n",
         "tests/integration/test_actions_queue.py::test_a_backlog_of_one_kind_waits_in_the_table",
     ),
     Mutant(
         "a lost session is an event's fault",
-        "worker/database.py",
+        "worker/postgres/pool.py",
         "        if session.is_closed() or _is_over(error):\n            session.terminate()\n",
         "        if _is_over(error):\n            session.terminate()\n",
         "tests/integration/test_database.py::"
@@ -233,7 +233,7 @@ TABLE = (
     ),
     Mutant(
         "sessions to a read-only server are kept",
-        "worker/database.py",
+        "worker/postgres/pool.py",
         "            self._close_sessions(idle_alone=False)\n",
         "",
         "tests/integration/test_database.py::"
@@ -241,7 +241,7 @@ TABLE = (
     ),
     Mutant(
         "an outdated plan spends an attempt",
-        "worker/database.py",
+        "worker/postgres/pool.py",
         "    asyncpg.InvalidCachedStatementError,\n",
         "",
         "tests/integration/test_schema_changes.py::"
@@ -249,14 +249,14 @@ TABLE = (
     ),
     Mutant(
         "properties that cannot be read end the connection",
-        "worker/frames.py",
+        "worker/amqp/codec.py",
         "with suppress(ValueError, IndexError, struct_error):",
         "with suppress(ZeroDivisionError):",
         "tests/unit/test_wire.py",
     ),
     Mutant(
         "what is held while the broker confirms nothing is let go",
-        "worker/publisher.py",
+        "worker/amqp/publisher.py",
         "at_most=LONGEST_UNCONFIRMED_SECONDS",
         "at_most=0.0",
         "tests/unit/test_holding.py",
@@ -287,14 +287,14 @@ TABLE = (
     ),
     Mutant(
         "a host that failed is tried first again",
-        "worker/hosts.py",
+        "worker/amqp/hosts.py",
         "    return host.failed_at is not None and now - host.failed_at < FAILED_SECONDS\n",
         "    return False\n",
         "tests/unit/test_hosts.py",
     ),
     Mutant(
         "a lost connection is no failure of its host",
-        "worker/broker.py",
+        "worker/amqp/connection.py",
         "                    if link.is_lost:\n",
         "                    if False:\n",
         "tests/integration/test_broker_hosts.py::test_a_host_whose_connection_was_lost_is_tried_last",

@@ -15,13 +15,23 @@ from schemas.buyback import PickupMissed
 from tests.unit import events
 from tests.unit.events import flat
 from worker.actions.buyback import first
-from worker.actions.kind import Denied, Failed, InDoubt, outcome_of
-from worker.actions.performer import next_step
+from worker.actions.executor import next_step
 from worker.actions.registry import KINDS, called_for
-from worker.outbound import NoAccess, OddAnswer, Refused, Unavailable
-from worker.retry import Exhausted, Retry
-from worker.seller.requests import Slot
-from worker.settings import BadSettings, Settings
+from worker.actions.types import (
+    Denied,
+    Failed,
+    InDoubt,
+    outcome_of,
+)
+from worker.config.settings import BadSettings, Settings
+from worker.marketplaces.buyback.requests import Slot
+from worker.marketplaces.http import (
+    NoAccess,
+    OddAnswer,
+    Refused,
+    Unavailable,
+)
+from worker.pipeline.retry_schedule import Exhausted, Retry
 
 DELAYS = tuple(timedelta(seconds=seconds) for seconds in (7, 35, 175))
 SOON = timedelta(seconds=3)

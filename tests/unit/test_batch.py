@@ -8,7 +8,8 @@ import pytest
 from consumers.registry import FAMILIES
 from schemas.envelope import Envelope
 from schemas.events import Provider
-from worker.batch import (
+from worker.amqp.tap import Delivery
+from worker.pipeline.batch import (
     REASON_LIMIT,
     Applied,
     Decoded,
@@ -19,7 +20,6 @@ from worker.batch import (
     copy_to_publish,
     decode,
 )
-from worker.wire import Delivery
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 DELAYS = [timedelta(seconds=seconds) for seconds in (7, 35, 175)]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.ingest.body import (
+from worker.intake.json_bytes import (
     Replacement,
     may_be_values,
     members,

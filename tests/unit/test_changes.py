@@ -17,7 +17,7 @@ from schemas.events import Payload, parse, routing_key_of
 from tests.unit import events
 from tests.unit.events import flat, item, order, part, returned, snapshot
 from tests.unit.store import Store
-from worker.changes.relay import waves
+from worker.change_feed.relay import waves
 
 
 def told(*payloads: Payload) -> list[Change]:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from worker.cli import app
+from worker.cli.app import app
 
 
 def stockhook(*arguments: str) -> str:
@@ -20,7 +20,7 @@ def test_the_list_of_commands_says_what_each_does() -> None:
 
 def test_a_health_check_loads_neither_the_broker_nor_the_families() -> None:
     code = (
-        "import sys; from worker.cli import app; app['health']; "
+        "import sys; from worker.cli.app import app; app['health']; "
         "print({'aio_pika', 'httptools', 'uvloop', 'consumers'} & sys.modules.keys())"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

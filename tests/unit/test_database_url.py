@@ -2,8 +2,8 @@
 
 import pytest
 
-from worker.database_url import CONNECT_SECONDS, DatabaseUrl
-from worker.settings import BadSettings, read_settings
+from worker.config.database_url import CONNECT_SECONDS, DatabaseUrl
+from worker.config.settings import BadSettings, read_settings
 
 URL = "postgresql://us:pw@db:5433/shop"
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from worker.dead.letter import Letter, message_key, read_letter
-from worker.wire import Delivery
+from worker.amqp.tap import Delivery
+from worker.dead_letters.message import Letter, message_key, read_letter
 
 HEADERS: dict[str, object] = {
     "x-event-type": "order.created",
@@ -11,7 +11,7 @@ HEADERS: dict[str, object] = {
     "x-event-id": "00000000-0000-4000-8000-000000000001",
     "x-content-id": "00000000-0000-4000-8000-000000000002",
     "x-received-at": "2026-03-01T12:00:00Z",
-    "x-reason": "exhausted: KeyError in worker/batch.py:handle #0a1b2c3d",
+    "x-reason": "exhausted: KeyError in worker/pipeline/batch.py:handle #0a1b2c3d",
     "x-attempt": 4,
 }
 BODY = b'{"event_type":"order.created","timestamp":"no","event_data":{"order_id":"7"}}'

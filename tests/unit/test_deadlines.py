@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from worker.deadlines import Deadlines
+from worker.amqp.timeouts import Deadlines
 
 LOOK_SECONDS = 0.05
 

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from worker.broker_errors import BrokerRefused, BrokerUnavailable
-from worker.doctor.broker import check_hosts, check_members, check_topology
-from worker.doctor.configuration import check_configuration
-from worker.doctor.database import check_settings
-from worker.doctor.finding import Finding, Level, clock_difference
-from worker.doctor.spool import check_spool, file_system
-from worker.doctor.versions import check_version
-from worker.expected import expected_topology
-from worker.settings import Settings
-from worker.topology import Exchange, Queue
+from worker.amqp.desired_topology import expected_topology
+from worker.amqp.errors import BrokerRefused, BrokerUnavailable
+from worker.amqp.topology import Exchange, Queue
+from worker.config.settings import Settings
+from worker.tools.doctor.broker import check_hosts, check_members, check_topology
+from worker.tools.doctor.check import Finding, Level, clock_difference
+from worker.tools.doctor.configuration import check_configuration
+from worker.tools.doctor.database import check_settings
+from worker.tools.doctor.spool import check_spool, file_system
+from worker.tools.doctor.versions import check_version
 
 SOUND = {
     "server_version": "15.4 (Debian)",

@@ -8,7 +8,7 @@ from prometheus_client import REGISTRY, generate_latest
 from deploy.documents.metrics import exported, series_names
 from deploy.documents.pages import PAGES
 from schemas.events import Provider, event_models
-from worker import metrics
+from worker.observability import metrics
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

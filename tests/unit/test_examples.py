@@ -7,7 +7,7 @@ from cryptography.fernet import Fernet, MultiFernet
 
 from schemas.events import InvalidEvent, Provider, parse, webhook_models
 from schemas.examples import Example, as_printed, documented
-from worker.ingest.sealing import seal_payment_details
+from worker.intake.encryption import seal_payment_details
 
 
 def _named(example: Example) -> str:

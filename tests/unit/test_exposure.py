@@ -7,8 +7,13 @@ from pydantic import SecretStr
 
 from schemas.events import Provider
 from schemas.examples import as_printed, documented
-from worker.exposure import PRINTED_TOKENS, other_machines, weak_secrets, weakness
-from worker.settings import BadSettings, Settings, read_settings
+from worker.config.security import (
+    PRINTED_TOKENS,
+    other_machines,
+    weak_secrets,
+    weakness,
+)
+from worker.config.settings import BadSettings, Settings, read_settings
 
 STRONG = "u7Kd0-plenty-of-it"
 

@@ -4,8 +4,8 @@ import ssl
 
 import asyncpg
 
-from worker.failure import describe, fingerprint, refused_certificate
-from worker.retry import after_failure
+from worker.observability.errors import describe, fingerprint, refused_certificate
+from worker.pipeline.retry_schedule import after_failure
 
 
 def raised() -> Exception:
@@ -17,7 +17,7 @@ def raised() -> Exception:
 
 
 def test_class_and_place_are_named() -> None:
-    assert describe(raised()) == "TypeError in worker/retry.py:after_failure"
+    assert describe(raised()) == "TypeError in worker/pipeline/retry_schedule.py:after_failure"
 
 
 def test_a_database_error_is_named_by_its_sqlstate_and_quotes_nothing() -> None:

@@ -12,12 +12,12 @@ from schemas.ovoko import PartEvent
 # Each reader of foreign JSON, with a document in which `%b` stands for a number.
 READERS = """
 import sys
-from worker.seller.details import parsed_details
-from worker.seller.client import _document, _read
-from worker.seller.refusal import title
-from worker.seller.requests import PickupCapabilities, ShipmentCapabilities
-from worker.seller.token import Granted
-from worker.changes.subscriber import read_subscribers
+from worker.cli.payment_details import parsed_details
+from worker.marketplaces.buyback.client import _document, _read
+from worker.marketplaces.buyback.errors import title
+from worker.marketplaces.buyback.requests import PickupCapabilities, ShipmentCapabilities
+from worker.marketplaces.oauth_token import Granted
+from worker.config.subscribers import read_subscribers
 from schemas.events import Provider, parse, parse_logged
 from schemas.ovoko_api import read_answer
 

@@ -13,17 +13,17 @@ import pytest
 
 from consumers.registry import FAMILIES
 from tests.unit.test_settling import Journal, failed_delivery
-from worker.actions.performer import Performer
-from worker.broker import Broker
-from worker.broker_errors import BrokerUnavailable
-from worker.changes.deliverer import Deliverer
-from worker.changes.subscriber import Subscriber
-from worker.changes.target import NotDelivered
-from worker.consumer import Consumer
-from worker.dead.keeper import Keeper, _Arrived
-from worker.settings import Settings
-from worker.window import Window
-from worker.wire import Delivery
+from worker.actions.executor import Performer
+from worker.amqp.connection import Broker
+from worker.amqp.errors import BrokerUnavailable
+from worker.amqp.tap import Delivery
+from worker.change_feed.endpoint import NotDelivered
+from worker.change_feed.webhook_dispatcher import Deliverer
+from worker.config.settings import Settings
+from worker.config.subscribers import Subscriber
+from worker.dead_letters.archiver import Keeper, _Arrived
+from worker.pipeline.buffer import Window
+from worker.pipeline.consumer import Consumer
 
 FAILURES = 3
 
@@ -112,7 +112,7 @@ async def test_a_delivery_is_held_until_its_copy_is_confirmed(
 async def test_a_delivery_released_before_the_consumer_timeout_waits_until_the_broker_confirms_again(
     settle: Callable[[Any], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.publisher.LONGEST_UNCONFIRMED_SECONDS", 0.0)
+    monkeypatch.setattr("worker.amqp.publisher.LONGEST_UNCONFIRMED_SECONDS", 0.0)
     journal = Channel(failures=1, unready=2)
 
     with pytest.raises(BrokerUnavailable):

@@ -5,7 +5,13 @@ from random import Random
 
 import pytest
 
-from worker.hosts import FAILED_SECONDS, Host, all_reasons, hosts_of_url, shuffled
+from worker.amqp.hosts import (
+    FAILED_SECONDS,
+    Host,
+    all_reasons,
+    hosts_of_url,
+    shuffled,
+)
 
 NOW = 1000.0
 

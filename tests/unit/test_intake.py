@@ -11,8 +11,9 @@ from pydantic import SecretStr
 
 from schemas.envelope import UNHANDLED, Envelope, Provenance
 from schemas.events import Provider, parse
-from worker.ingest import intake
-from worker.ingest.intake import (
+from worker.intake import intake
+from worker.intake.encryption import seal_payment_details
+from worker.intake.intake import (
     RESERVED_TYPE,
     Accepted,
     Unauthorized,
@@ -23,7 +24,6 @@ from worker.ingest.intake import (
     take_ovoko,
     take_unhandled,
 )
-from worker.ingest.sealing import seal_payment_details
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 TOKEN = "the-token-0123456789"

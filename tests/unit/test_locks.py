@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from worker.locks import AdvisoryLock, AdvisoryLockClass
+from worker.postgres.locks import AdvisoryLock, AdvisoryLockClass
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LITERAL_KEY = re.compile(r"pg_(?:try_)?advisory_\w*lock\(\s*(\d+)")

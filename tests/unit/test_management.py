@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from worker.management import _ahead
-from worker.outbound import retry_after
+from worker.amqp.management import _ahead
+from worker.marketplaces.http import retry_after
 
 UNREADABLE = [
     *("", "soon", "Sat,", "Sat, 28 Nov 99999 17:46:01 GMT", "Sat, 28 Nov 2026 17:46:01 +9999"),

@@ -6,7 +6,7 @@ import pytest
 
 from schemas import examples
 from schemas.events import Provider
-from worker.dead.masking import CHANGE, masked, shape_of
+from worker.dead_letters.redaction import CHANGE, masked, shape_of
 
 CANARIES = {
     "firstName": "Jane Canary",

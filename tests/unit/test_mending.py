@@ -5,7 +5,7 @@ import json
 import pytest
 
 from schemas import examples
-from worker.dead.mending import Mend, fault, mend
+from worker.dead_letters.json_repair import Mend, fault, mend
 
 
 @pytest.mark.parametrize("example", examples.as_printed(), ids=lambda example: str(example.name))

@@ -5,8 +5,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.breaker import THRESHOLD, Breaker
-from worker.places import Stream, multirange
+from worker.pipeline.circuit_breaker import THRESHOLD, Breaker
+from worker.postgres.ledger import Stream, multirange
 
 
 def test_places_are_counted_per_family_from_one() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from worker.dead import plaintext
-from worker.dead.plaintext import PREFIX, private_folder, remove_leftovers
-from worker.dead.refusal import Refused
+from worker.dead_letters import plaintext
+from worker.dead_letters.plaintext import PREFIX, private_folder, remove_leftovers
+from worker.dead_letters.refusal import Refused
 
 
 @pytest.fixture(autouse=True)

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from tests.stack import delays
-from worker.doctor.broker import check_policies
-from worker.doctor.finding import Level
-from worker.management import Snapshot
-from worker.policies import HARMLESS, UNLIMITED, hazards
-from worker.topology import topology
+from worker.amqp.management import Snapshot
+from worker.amqp.policies import HARMLESS, UNLIMITED, hazards
+from worker.amqp.topology import topology
+from worker.tools.doctor.broker import check_policies
+from worker.tools.doctor.check import Level
 
 QUEUES = topology(delays(7, 35), ["orders"]).queues
 RETRY = ("stockhook.orders.retry.7s", "stockhook.orders.retry.35s")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from worker.proxies import proxy_for
-from worker.settings import BadSettings
+from worker.config.proxies import proxy_for
+from worker.config.settings import BadSettings
 
 API = "https://api.example/v2"
 PROXY = "http://proxy.example:3128"

@@ -4,7 +4,7 @@ from ipaddress import IPv6Address, ip_address
 
 import pytest
 
-from worker.changes.target import is_public
+from worker.change_feed.endpoint import is_public
 
 # Of IPv4, so that an address that embeds it leads there too.
 PRIVATE_4 = (

@@ -8,8 +8,8 @@ from consumers.returns.decide import Return
 from schemas.events import Provider, parse
 from schemas.ovoko import ObservedReturn, PartData, PartObserved, ReturnObserved
 from schemas.ovoko_api import ListedPart, OrderReturn
-from worker.ingest.intake import take_observed
-from worker.reconcile.difference import (
+from worker.intake.intake import take_observed
+from worker.tools.reconcile.difference import (
     UNDER_WAY,
     Difference,
     Kind,
@@ -17,7 +17,7 @@ from worker.reconcile.difference import (
     compare_part,
     compare_return,
 )
-from worker.reconcile.observation import part_observed, return_observed
+from worker.tools.reconcile.observation import part_observed, return_observed
 
 NINE = datetime(2026, 3, 1, 9, tzinfo=UTC)
 TEN = datetime(2026, 3, 1, 10, tzinfo=UTC)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.events import read_json
-from worker.ingest import redaction
-from worker.ingest.redaction import SHORTEST_SECRET, without_secrets
+from worker.intake import redaction
+from worker.intake.redaction import SHORTEST_SECRET, without_secrets
 
 SECRET = 'tök/en+"4f5a-\\0123456789'
 DIGITS = "1234567890123"

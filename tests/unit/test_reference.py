@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from worker.reference import BEGIN, END, with_table
+from worker.tools.reference import BEGIN, END, with_table
 
 README = Path(__file__).parents[2] / "README.md"
 

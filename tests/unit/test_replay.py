@@ -9,13 +9,13 @@ import pytest
 from consumers.registry import FAMILIES
 from schemas.envelope import Envelope, Provenance
 from schemas.events import Provider
-from worker.batch import Decoded, Undecodable, decode
-from worker.channel import Message
-from worker.dead.letter import QUARANTINE_LANE, read_letter
-from worker.dead.replay import Ready, Unready, prepare
-from worker.dead.store import Kept, provenance_of
-from worker.ingest.intake import take_again, take_ovoko
-from worker.wire import Delivery
+from worker.amqp.channel import Message
+from worker.amqp.tap import Delivery
+from worker.dead_letters.message import QUARANTINE_LANE, read_letter
+from worker.dead_letters.replay import Ready, Unready, prepare
+from worker.dead_letters.store import Kept, provenance_of
+from worker.intake.intake import take_again, take_ovoko
+from worker.pipeline.batch import Decoded, Undecodable, decode
 
 RECEIVED_AT = datetime(2026, 3, 1, tzinfo=UTC)
 BODY = (

@@ -12,10 +12,15 @@ from typing import Any
 
 import pytest
 
-from worker import resolver
-from worker.changes.subscriber import Subscriber
-from worker.doctor import changes
-from worker.resolver import Loop, connect, look_up, run_loop
+from worker.config.subscribers import Subscriber
+from worker.observability import resolver
+from worker.observability.resolver import (
+    Loop,
+    connect,
+    look_up,
+    run_loop,
+)
+from worker.tools.doctor import changes
 
 SECRET = f"whsec_{b64encode(b'0123456789' * 4).decode()}"
 
@@ -139,7 +144,7 @@ def test_a_loop_of_ours_connects_and_listens_by_name() -> None:
 def test_a_program_ends_although_a_lookup_does_not() -> None:
     program = """
 import asyncio, socket, time
-from worker.resolver import run_loop
+from worker.observability.resolver import run_loop
 socket.getaddrinfo = lambda *question: time.sleep(3600)
 async def main():
     try:

@@ -10,8 +10,8 @@ from cryptography.fernet import Fernet, MultiFernet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.ingest import sealing
-from worker.ingest.sealing import (
+from worker.intake import encryption as sealing
+from worker.intake.encryption import (
     SEALED_MEMBERS,
     SEALED_STRING,
     CannotUnseal,

@@ -8,10 +8,15 @@ import pytest
 from pydantic import SecretStr, ValidationError
 from structlog.testing import capture_logs
 
-from worker.outbound import Unavailable, is_worth_repeating, repeated, retry_after
-from worker.seller.refusal import refused_members, title
-from worker.seller.requests import PickupCapabilities, ShipmentCapabilities, Slot
-from worker.seller.token import Granted, TokenKeeper
+from worker.marketplaces.buyback.errors import refused_members, title
+from worker.marketplaces.buyback.requests import PickupCapabilities, ShipmentCapabilities, Slot
+from worker.marketplaces.http import (
+    Unavailable,
+    is_worth_repeating,
+    repeated,
+    retry_after,
+)
+from worker.marketplaces.oauth_token import Granted, TokenKeeper
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

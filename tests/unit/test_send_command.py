@@ -11,13 +11,13 @@ from pydantic import SecretStr
 
 from consumers.registry import FAMILY_OF
 from schemas.events import Provider, routing_key
-from worker.send import report
-from worker.send.client import Answer, Client
-from worker.send.command import Play, send
-from worker.send.sender import Tally
-from worker.send.webhook import Credentials, Webhook
-from worker.settings import BadSettings, Settings
-from worker.urls import BadUrl
+from worker.cli import send_views as report
+from worker.cli.send import Play, send
+from worker.config.settings import BadSettings, Settings
+from worker.config.urls import BadUrl
+from worker.simulator.http_client import Answer, Client
+from worker.simulator.rate_sender import Tally
+from worker.simulator.webhook import Credentials, Webhook
 
 DELAYS = (timedelta(seconds=7),)
 

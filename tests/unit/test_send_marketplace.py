@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from schemas.events import Provider, parse, webhook_models
 from schemas.ovoko import PartStatusChanged
-from worker.ingest.sealing import seal_payment_details
-from worker.send.life import GeneratedEvent
-from worker.send.marketplace import WINDOW, events, scrambled
+from worker.intake.encryption import seal_payment_details
+from worker.simulator.generator import WINDOW, events, scrambled
+from worker.simulator.lifecycle import GeneratedEvent
 
 SEALER = MultiFernet([Fernet(Fernet.generate_key())])
 PLAYED = list(islice(events(7), 10_000))

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from schemas.events import Provider
-from worker.send.client import Answer, NoAnswer
-from worker.send.sender import RESEND_AFTER, Sender, Tally
-from worker.send.webhook import Webhook
+from worker.simulator.http_client import Answer, NoAnswer
+from worker.simulator.rate_sender import RESEND_AFTER, Sender, Tally
+from worker.simulator.webhook import Webhook
 
 AT_ONCE = (timedelta(0), timedelta(0), timedelta(0))
 FAST = 1_000_000.0

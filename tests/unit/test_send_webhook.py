@@ -6,10 +6,10 @@ from pydantic import SecretStr
 
 from schemas.events import Provider
 from schemas.examples import Example, as_printed, documented
-from worker.ingest.authentication import position
-from worker.ingest.body import top_level_string, without_member
-from worker.send.webhook import Credentials
-from worker.settings import BadSettings, Settings
+from worker.config.settings import BadSettings, Settings
+from worker.intake.authentication import position
+from worker.intake.json_bytes import top_level_string, without_member
+from worker.simulator.webhook import Credentials
 
 TOKEN = 'a "quoted" \\token'
 SETTINGS = Settings(

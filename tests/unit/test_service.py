@@ -15,12 +15,18 @@ from cryptography.fernet import Fernet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import metrics
-from worker.channel import Message
+from worker.amqp.channel import Message
+from worker.config.settings import Settings
 from worker.ingest import service
-from worker.ingest.service import LARGE_BODY, BodyIncomplete, Ingest, Request, Response
-from worker.ingest.storage import NotStored
-from worker.settings import Settings
+from worker.ingest.event_sink import NotStored
+from worker.ingest.service import (
+    LARGE_BODY,
+    BodyIncomplete,
+    Ingest,
+    Request,
+    Response,
+)
+from worker.observability import metrics
 
 SECRET = "ovoko-secret"
 TOKEN = "buyback-token"

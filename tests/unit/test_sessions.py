@@ -5,14 +5,14 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from worker.broker import keep_connected
-from worker.broker_errors import BrokerUnavailable
+from worker.amqp.connection import keep_connected
+from worker.amqp.errors import BrokerUnavailable
 
 
 async def test_sessions_that_end_at_once_are_paused_each_longer_and_logged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("worker.broker.FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("worker.amqp.connection.FIRST_PAUSE_SECONDS", 0.001)
     stopping = asyncio.Event()
     troubles: list[str] = []
     sessions = 0

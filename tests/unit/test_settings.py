@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from worker.settings import PREFIX, BadSettings, Settings, read_settings
+from worker.config.settings import (
+    PREFIX,
+    BadSettings,
+    Settings,
+    read_settings,
+)
 
 NAMES = tuple(Settings.model_fields)
 PORTS = tuple(name for name in NAMES if name.endswith("_port"))

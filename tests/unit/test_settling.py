@@ -9,13 +9,13 @@ from uuid import UUID
 from consumers.registry import FAMILIES
 from schemas.envelope import Envelope
 from schemas.events import Provider
-from worker.batch import Failed, Report, Undecodable
-from worker.broker import Broker
-from worker.broker_errors import BrokerUnavailable
-from worker.channel import Message
-from worker.consumer import Consumer
-from worker.settings import Settings
-from worker.wire import Delivery
+from worker.amqp.channel import Message
+from worker.amqp.connection import Broker
+from worker.amqp.errors import BrokerUnavailable
+from worker.amqp.tap import Delivery
+from worker.config.settings import Settings
+from worker.pipeline.batch import Failed, Report, Undecodable
+from worker.pipeline.consumer import Consumer
 
 
 @dataclass

@@ -20,13 +20,18 @@ from consumers.registry import FAMILIES, FAMILY_OF
 from schemas.events import parse, read_json, routing_key, unwrapped
 from schemas.identity import content_id, event_id
 from schemas.ovoko_api import ListedPart
-from worker.ingest.sealing import seal_payment_details
-from worker.send.life import GeneratedEvent
-from worker.simulate.buyback import SELLER_ID, TradeIn
-from worker.simulate.marketplace import Request, Response
-from worker.simulate.order import Step
-from worker.simulate.ovoko import PASSWORD, USER_TOKEN, USERNAME, Ovoko
-from worker.simulate.stock import OrderStep, ReturnStep
+from worker.intake.encryption import seal_payment_details
+from worker.simulator.buyback_api import SELLER_ID, TradeIn
+from worker.simulator.buyback_orders import Step
+from worker.simulator.lifecycle import GeneratedEvent
+from worker.simulator.marketplace import Request, Response
+from worker.simulator.ovoko_api import (
+    PASSWORD,
+    USER_TOKEN,
+    USERNAME,
+    Ovoko,
+)
+from worker.simulator.ovoko_stock import OrderStep, ReturnStep
 
 BEGINNING = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SEALER = MultiFernet([Fernet(Fernet.generate_key())])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.stderr import QUEUE_BYTES, QueuedStream
+from worker.observability.stderr import QUEUE_BYTES, QueuedStream
 
 ROOT = Path(__file__).parents[2]
 SMALLEST_PIPE = 4096
@@ -71,7 +71,7 @@ def test_lines_come_in_their_order_and_whole(pipe: tuple[int, int]) -> None:
 
 PROGRAM = """
 import sys
-from worker.logs import configure
+from worker.observability.logging import configure
 import structlog
 configure("json", "info", "test")
 log = structlog.get_logger()

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from worker.changes.subscriber import read_subscribers
-from worker.changes.target import signed_headers
-from worker.settings import BadSettings, read_settings
+from worker.change_feed.endpoint import signed_headers
+from worker.config.settings import BadSettings, read_settings
+from worker.config.subscribers import read_subscribers
 
 SHOP = {
     "name": "shop",

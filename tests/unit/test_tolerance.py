@@ -16,7 +16,7 @@ from schemas.examples import documented
 from schemas.tolerance import MOST_ODD
 from tests.unit import events
 from tests.unit.store import Store
-from worker.ingest.sealing import seal_payment_details
+from worker.intake.encryption import seal_payment_details
 
 SEALER = MultiFernet([Fernet(Fernet.generate_key())])
 

@@ -3,7 +3,12 @@
 from datetime import timedelta
 
 from schemas.events import Provider, event_models, routing_key
-from worker.topology import Binding, Exchange, Queue, topology
+from worker.amqp.topology import (
+    Binding,
+    Exchange,
+    Queue,
+    topology,
+)
 
 DELAYS = [timedelta(seconds=seconds) for seconds in (7, 35, 175)]
 FAMILIES = ("inventory", "orders", "returns", "buybacks", "reminders")

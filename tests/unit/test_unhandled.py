@@ -3,7 +3,7 @@
 import pytest
 
 from tests.unit.test_service import settings
-from worker.unhandled.labels import MOST_LABELS, OTHER, Labels
+from worker.dead_letters.unhandled_labels import MOST_LABELS, OTHER, Labels
 
 
 @pytest.mark.parametrize(

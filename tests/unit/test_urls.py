@@ -11,10 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from worker.database_url import DatabaseUrl, UnsupportedParameter
-from worker.hosts import hosts_of_url
-from worker.settings import BadSettings, read_settings
-from worker.urls import BadUrl, checked, encoded, hosts_of
+from worker.amqp.hosts import hosts_of_url
+from worker.config.database_url import DatabaseUrl, UnsupportedParameter
+from worker.config.settings import BadSettings, read_settings
+from worker.config.urls import (
+    BadUrl,
+    checked,
+    encoded,
+    hosts_of,
+)
 
 # A part of each password below; host and port may be parts of one that is not encoded.
 CANARY = "canary"

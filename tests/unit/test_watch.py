@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from worker.watch import keep_watch
+from worker.amqp.watchdog import keep_watch
 
 
 class OpenChannel:

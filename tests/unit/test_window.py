@@ -2,9 +2,9 @@
 
 import asyncio
 
-from worker.batch import Arrived, Suspect, Undecodable
-from worker.window import READ_AT_ONCE, Window
-from worker.wire import Delivery
+from worker.amqp.tap import Delivery
+from worker.pipeline.batch import Arrived, Suspect, Undecodable
+from worker.pipeline.buffer import READ_AT_ONCE, Window
 
 MANY = 3 * READ_AT_ONCE
 

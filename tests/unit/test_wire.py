@@ -23,9 +23,22 @@ from pamqp.commands import Basic, Connection
 from pamqp.header import ContentHeader
 from yarl import URL
 
-from worker.amqp_connection import TappedConnection
-from worker.frames import A_HEARTBEAT, LARGEST_PROPERTIES, Properties, publish_frames, read_properties
-from worker.wire import ChannelTap, Delivery, Lost, Refused, Returned, TappedReader
+from worker.amqp.codec import (
+    A_HEARTBEAT,
+    LARGEST_PROPERTIES,
+    Properties,
+    publish_frames,
+    read_properties,
+)
+from worker.amqp.tap import (
+    ChannelTap,
+    Delivery,
+    Lost,
+    Refused,
+    Returned,
+    TappedReader,
+)
+from worker.amqp.transport import TappedConnection
 
 CHANNEL = 3
 

@@ -11,7 +11,7 @@ from schemas import examples
 from schemas.events import Provider
 from schemas.examples import Example
 from tests.chaos.load import webhooks
-from worker.send.webhook import Credentials, Webhook
+from worker.simulator.webhook import Credentials, Webhook
 
 # An entity whose id begins so cannot be written while the trigger is there.
 FAILING = "failing-"

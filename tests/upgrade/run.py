@@ -29,13 +29,20 @@ from tests.upgrade import verdict
 from tests.upgrade.load import BREAK_WRITES, REPAIR_WRITES, SQLSTATE, examples_of_all, mixed
 from tests.upgrade.release import Release
 from tests.upgrade.world import CONSUMERS, INGESTS, Backend, World, world
-from worker.changes.subscriber import lane_of
-from worker.send.client import Client
-from worker.send.sender import Sender, Tally
-from worker.send.webhook import Credentials
-from worker.simulate.command import client_settings
-from worker.simulate.server import serving
-from worker.topology import ACTIONS, QUARANTINE, dead_queue, retry_queue, topology, webhook_topology
+from worker.amqp.topology import (
+    ACTIONS,
+    QUARANTINE,
+    dead_queue,
+    retry_queue,
+    topology,
+    webhook_topology,
+)
+from worker.cli.simulate import client_settings
+from worker.config.subscribers import lane_of
+from worker.simulator.http_client import Client
+from worker.simulator.rate_sender import Sender, Tally
+from worker.simulator.server import serving
+from worker.simulator.webhook import Credentials
 
 # Webhooks a second. `RATE=30 make test-upgrade` is for machines that are too slow for it.
 RATE = float(os.environ.get("RATE", "100"))

@@ -24,13 +24,13 @@ from tests.chaos.processes import Supervised
 from tests.chaos.proxy import FaultProxy
 from tests.rabbit_cluster import PASSWORD, RabbitCluster, rabbit_cluster
 from tests.upgrade.release import Release
-from worker.broker import Broker
-from worker.settings import PREFIX, Settings
-from worker.simulate.buyback import TradeIn
-from worker.simulate.faults import Fault, Kind
-from worker.simulate.order import Order, known
-from worker.simulate.ovoko import OrderReturn, Ovoko, Part
-from worker.simulate.simulation import Simulation
+from worker.amqp.connection import Broker
+from worker.config.settings import PREFIX, Settings
+from worker.simulator.buyback_api import TradeIn
+from worker.simulator.buyback_orders import Order, known
+from worker.simulator.faults import Fault, Kind
+from worker.simulator.ovoko_api import OrderReturn, Ovoko, Part
+from worker.simulator.router import Simulation
 
 INGESTS = ("ingest-1", "ingest-2")
 CONSUMERS = ("consumer-1", "consumer-2")

@@ -7,10 +7,22 @@ from functools import partial
 from consumers.buybacks.status import MISSED_PICKUP
 from consumers.family import Connection
 from schemas.actions import REREQUEST_PICKUP, ActionRequest, PickupAgain
-from worker.actions.kind import AnyKind, Attempt, Done, Kind, NotNeeded, Performed
-from worker.outbound import Unavailable
-from worker.seller.requests import DropoffRequest, PaymentDetails, PickupRequest, Slot
-from worker.settings import Settings
+from worker.actions.types import (
+    AnyKind,
+    Attempt,
+    Done,
+    Kind,
+    NotNeeded,
+    Performed,
+)
+from worker.config.settings import Settings
+from worker.marketplaces.buyback.requests import (
+    DropoffRequest,
+    PaymentDetails,
+    PickupRequest,
+    Slot,
+)
+from worker.marketplaces.http import Unavailable
 
 STATUS = """
 SELECT status

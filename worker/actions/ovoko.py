@@ -9,8 +9,8 @@ from consumers.returns import details as of_return
 from consumers.returns.details import ReturnDetails, ReturnItem
 from schemas.actions import PART_DETAILS, RETURN_DETAILS, PartWanted, ReturnWanted
 from schemas.ovoko_api import OrderReturn, PartDescription
-from worker.actions.kind import Attempt, Done, Kind
-from worker.settings import Settings
+from worker.actions.types import Attempt, Done, Kind
+from worker.config.settings import Settings
 
 # Ovoko has no such thing: it is no use to ask again.
 UNKNOWN_THERE = Done({"details": "Ovoko knows none of this id"})

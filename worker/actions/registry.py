@@ -1,8 +1,8 @@
 """All kinds of actions on one screen."""
 
 from worker.actions import buyback, ovoko
-from worker.actions.kind import AnyKind
-from worker.settings import Settings
+from worker.actions.types import AnyKind
+from worker.config.settings import Settings
 
 KINDS: dict[str, AnyKind] = {kind.name: kind for kind in (*buyback.KINDS, *ovoko.KINDS)}
 

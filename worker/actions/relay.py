@@ -6,14 +6,14 @@ from uuid import UUID
 
 import orjson
 
-from worker.actions import table
 from worker.actions.registry import KINDS
-from worker.channel import Message
-from worker.crash import crash_point
-from worker.database import Database
-from worker.publisher import Publisher
-from worker.rounds import Rounds
-from worker.topology import ACTIONS, RETURN, family_queue
+from worker.amqp.channel import Message
+from worker.amqp.publisher import Publisher
+from worker.amqp.topology import ACTIONS, RETURN, family_queue
+from worker.observability.failpoints import crash_point
+from worker.outbox import actions as table
+from worker.postgres.notify_poller import Rounds
+from worker.postgres.pool import Database
 
 # Of one kind in the queue at a time. It is first come, first served there, so that a kind of which there
 # are thousands, and few a second are allowed, must wait in the table and leave the queue to others.

@@ -28,11 +28,16 @@ from urllib.parse import unquote, urlsplit
 import httptools
 import structlog
 
-from worker import metrics
-from worker.deadlines import Deadlines
-from worker.ingest.service import BodyIncomplete, Refused, Request, Response
-from worker.listening import listening_on
-from worker.settings import PREFIX
+from worker.amqp.timeouts import Deadlines
+from worker.config.settings import PREFIX
+from worker.ingest.service import (
+    BodyIncomplete,
+    Refused,
+    Request,
+    Response,
+)
+from worker.observability import metrics
+from worker.observability.listening import listening_on
 
 log = structlog.get_logger(__name__)
 

@@ -13,12 +13,15 @@ import structlog
 from cryptography.fernet import MultiFernet
 
 from schemas.events import Provider
-from worker import ignored, metrics
-from worker.channel import Message
-from worker.deadlines import Deadlines
-from worker.ingest.authentication import position
-from worker.ingest.encoding import NotDecoded, TooLarge, decoded
-from worker.ingest.intake import (
+from worker.amqp.channel import Message
+from worker.amqp.timeouts import Deadlines
+from worker.config import ignored_types as ignored
+from worker.config.settings import Settings
+from worker.ingest.event_sink import NotStored
+from worker.ingest.openapi import openapi_document
+from worker.intake.authentication import position
+from worker.intake.content_encoding import NotDecoded, TooLarge, decoded
+from worker.intake.intake import (
     Accepted,
     Intake,
     Unauthorized,
@@ -26,10 +29,8 @@ from worker.ingest.intake import (
     take_buyback,
     take_ovoko,
 )
-from worker.ingest.openapi import openapi_document
-from worker.ingest.storage import NotStored
-from worker.ops import readiness
-from worker.settings import Settings
+from worker.observability import metrics
+from worker.observability.ops_server import readiness
 
 log = structlog.get_logger(__name__)
 

@@ -11,7 +11,7 @@ import aio_pika
 from aio_pika.abc import AbstractExchange
 
 from tests.bench.contestants.task import Task, run, stopped
-from worker.topology import EVENTS
+from worker.amqp.topology import EVENTS
 
 Prepared = tuple[str, dict[str, Any], bytes]
 

@@ -12,7 +12,7 @@ from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchang
 
 from schemas.events import Provider, routing_key, unwrapped
 from tests.bench.contestants.task import Task
-from worker.topology import EVENTS
+from worker.amqp.topology import EVENTS
 
 TASK = Task.read()
 EXCHANGE = RabbitExchange(EVENTS, type=ExchangeType.TOPIC, declare=False)

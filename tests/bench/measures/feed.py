@@ -11,9 +11,9 @@ from tests.bench.measures.latency import COMMITTED, FAMILIES, QUICK_SECONDS, SEC
 from tests.bench.plan import Bench
 from tests.bench.settled import accounted
 from tests.bench.world import OVOKO_SECRET, World, free_port
-from worker.broker import Broker
-from worker.topology import CHANGES
-from worker.wire import Delivery
+from worker.amqp.connection import Broker
+from worker.amqp.tap import Delivery
+from worker.amqp.topology import CHANGES
 
 RATE = 300
 

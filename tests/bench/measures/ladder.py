@@ -14,7 +14,7 @@ from pamqp.commands import Basic
 from tests.bench.lineup import STOCKHOOK
 from tests.bench.plan import Bench
 from tests.bench.world import World
-from worker.topology import RETURN, family_queue, retry_queue
+from worker.amqp.topology import RETURN, family_queue, retry_queue
 
 FAMILY = "inventory"
 CROWD, QUICK_CROWD = 5_000, 500

@@ -15,7 +15,7 @@ from tests.bench.plan import Bench
 from tests.bench.results import Ratio
 from tests.bench.settled import accounted, nothing_left
 from tests.bench.world import OVOKO_SECRET, World, free_port
-from worker.send.webhook import Credentials
+from worker.simulator.webhook import Credentials
 
 FAMILIES = ("inventory",)
 RATES = (100, 300, 1000)

@@ -9,8 +9,8 @@ import asyncpg
 
 from tests.bench.processes import Failed
 from tests.bench.world import World
-from worker.database import Database
-from worker.migrations import migrate
+from worker.postgres.migrations import migrate
+from worker.postgres.pool import Database
 
 EVENTS_PER_PART = 4
 

@@ -12,10 +12,15 @@ from typing import Any
 import uvloop
 
 from deploy.local.services import DEV
-from worker.channel import Message
+from worker.amqp.channel import Message
+from worker.config.settings import Settings
 from worker.ingest import http_server
-from worker.ingest.service import BodyIncomplete, Ingest, Request, Response
-from worker.settings import Settings
+from worker.ingest.service import (
+    BodyIncomplete,
+    Ingest,
+    Request,
+    Response,
+)
 
 # The other servers are in the environment of `make bench`, whose versions come after those of our own.
 sys.path += map(str, DEV.glob("venv-bench/lib/python*/site-packages"))

@@ -1,0 +1,57 @@
+"""An action that a person asks for, instead of an event."""
+
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+from schemas.actions import ActionRequest
+from worker.actions.registry import KINDS
+from worker.config.settings import PREFIX, BadSettings, Settings
+from worker.outbox import actions as table
+from worker.postgres.pool import Database
+
+
+class KeyTaken(Exception):
+    """Another action has this key. The text says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """`is_new`: else somebody had asked for it before, under the same key."""
+
+    action_id: UUID
+    key: str
+    state: str
+    is_new: bool
+
+
+async def ask(
+    settings: Settings, database: Database, kind: str, subject: str, request: ActionRequest, key: str | None
+) -> Asked:
+    """Put it into the table, private ones sealed; without a key, it is one of its own.
+
+    Raises:
+        BadSettings: It is private, and nothing is there to seal it with.
+        KeyTaken
+        DatabaseUnavailable
+    """
+    key = key or f"{kind}:{uuid4()}"
+    body = request.model_dump_json().encode()
+    is_private = KINDS[kind].is_private
+    if is_private:
+        body = _sealed(settings, body)
+    async with database.transaction() as connection:
+        action_id = await table.enqueue(connection, kind, key, subject, body, is_sealed=is_private)
+        if action_id is not None:
+            return Asked(action_id, key, "due", is_new=True)
+        known = await table.get_by_key(connection, key)
+    assert known is not None, "no action is ever deleted"
+    if (known["kind"], known["subject"]) != (kind, subject):
+        raise KeyTaken(f"the key {key} is that of {known['kind']} for {known['subject']}")
+    return Asked(known["action_id"], key, known["state"], is_new=False)
+
+
+def _sealed(settings: Settings, body: bytes) -> bytes:
+    sealer = settings.sealer
+    if sealer is None:
+        raise BadSettings(f"{PREFIX}SEALING_KEYS is not set: this is kept sealed, or not at all")
+    return sealer.encrypt(body)

@@ -1,0 +1,1 @@
+"""The connection to RabbitMQ: topology, publishing with confirms, consuming, the management API."""

@@ -1,0 +1,304 @@
+"""Connections to the broker."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from copy import copy
+from dataclasses import dataclass, field
+from random import Random
+from time import monotonic
+
+import aio_pika
+import structlog
+from aiormq import Channel as UnderlyingChannel
+from yarl import URL
+
+from worker.amqp.channel import Channel, QueueDepth, missing
+from worker.amqp.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
+    TopologyMismatch,
+    only_own_cancellation,
+    translating,
+)
+from worker.amqp.hosts import (
+    Host,
+    all_reasons,
+    hosts_of_url,
+    shuffled,
+)
+from worker.amqp.topology import Exchange, Queue, Topology
+from worker.amqp.transport import TappedConnection
+from worker.observability.backoff import Stopped, patiently, pause
+
+log = structlog.get_logger(__name__)
+
+HEARTBEAT_SECONDS = 5
+CONNECT_TIMEOUT_SECONDS = 5
+
+# The same while there is another host to try.
+HOST_TIMEOUT_SECONDS = 2
+
+# For the declarations of a session together. A node without a majority may answer none.
+PROVIDE_SECONDS = 30.0
+
+# A queue without a leader answers nothing.
+DEPTH_TIMEOUT_SECONDS = 5
+
+# A session that ends sooner may do so each time, so there is a pause before the next one.
+SHORT_SESSION_SECONDS = 5.0
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 2.0
+
+
+@dataclass(slots=True)
+class Broker:
+    """Where the broker is, and as whom we connect. A URL with several hosts leads to a cluster."""
+
+    url: str
+    role: str
+    hosts: tuple[Host, ...] = field(init=False)
+    _machine: str = field(default_factory=socket.gethostname)
+    _rng: Random = field(default_factory=Random)
+
+    def __post_init__(self) -> None:
+        self.hosts = hosts_of_url(self.url)
+
+    def for_role(self, role: str) -> "Broker":
+        """The same broker for another role of this process, with all that is known of its hosts."""
+        other = copy(self)
+        other.role = role
+        return other
+
+    @asynccontextmanager
+    async def connection(self, *, publishes: bool = False) -> AsyncIterator["Link"]:
+        """A plain connection: when it breaks it stays broken.
+
+        The publishers and the consumers of a process get different hosts, where there are several. A host
+        that fails, as a connection is opened or later, is tried last for a while.
+
+        Raises:
+            BrokerUnavailable
+            BrokerRefused: By a host, and no other accepts us.
+        """
+        failures: dict[str, BrokerUnavailable] = {}
+        hosts = shuffled(self.hosts, monotonic(), self._rng, publishes=publishes)
+        for host in hosts:
+            seconds = CONNECT_TIMEOUT_SECONDS if host is hosts[-1] else HOST_TIMEOUT_SECONDS
+            with host.in_use(publishes=publishes):
+                try:
+                    connection = await self._connect(host, seconds)
+                except BrokerUnavailable as error:
+                    failures[host.name] = error
+                    host.note_failure()
+                    continue
+                for name, failure in failures.items():
+                    log.warning("broker.host_failed", host=name, reason=str(failure))
+                link = Link(connection, host.name)
+                try:
+                    yield link
+                finally:
+                    if link.is_lost:
+                        host.note_failure()
+                        # A goodbye would be waited for.
+                        connection.tapped.abort()
+                    await connection.close()
+                return
+        raise _failed(failures) from failures[hosts[-1].name]
+
+    async def failing_hosts(self) -> dict[str, BrokerUnavailable]:
+        """Why hosts accept no connection, by their names; each is tried."""
+        results = await asyncio.gather(*map(self._try, self.hosts))
+        return {host.name: failure for host, failure in zip(self.hosts, results, strict=True) if failure}
+
+    async def _try(self, host: Host) -> BrokerUnavailable | None:
+        try:
+            connection = await self._connect(host, CONNECT_TIMEOUT_SECONDS)
+        except BrokerUnavailable as failure:
+            return failure
+        await connection.close()
+        return None
+
+    async def _connect(self, host: Host, seconds: float) -> TappedConnection:
+        name = f"stockhook/{self.role}@{self._machine}:{os.getpid()}"
+        with translating():
+            connection = await aio_pika.connect(
+                URL(host.url).update_query(heartbeat=HEARTBEAT_SECONDS),
+                client_properties={"connection_name": name},
+                timeout=seconds,
+                connection_class=TappedConnection,
+            )
+        assert isinstance(connection, TappedConnection), "as asked for"
+        return connection
+
+
+def _failed(failures: Mapping[str, BrokerUnavailable]) -> BrokerUnavailable:
+    """One error for what all hosts said: a BrokerRefused if any refused, since no other accepted us."""
+    refusals = [error for error in failures.values() if isinstance(error, BrokerRefused)]
+    reasons = all_reasons(
+        {
+            name: error.said if isinstance(error, BrokerRefused) else str(error)
+            for name, error in failures.items()
+        }
+    )
+    return BrokerRefused(reasons, refusals[0].remedy) if refusals else BrokerUnavailable(reasons)
+
+
+class Link:
+    """An open connection to `host`, from which channels are made."""
+
+    def __init__(self, connection: TappedConnection, host: str) -> None:
+        self.host = host
+        self._connection = connection
+        self._is_silent = False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the broker ended the connection, or left something without an answer."""
+        return self._connection.tapped.is_lost or self._is_silent
+
+    def _note_silence(self) -> None:
+        self._is_silent = True
+
+    async def channel(self) -> Channel:
+        """Raises: BrokerUnavailable."""
+        with translating():
+            channel = self._connection.channel(publisher_confirms=True, on_return_raises=True)
+            await channel.initialize()
+            underlay = await channel.get_underlay_channel()
+        assert isinstance(underlay, UnderlyingChannel), "aio-pika is built on aiormq"
+        frame_max = underlay.connection.connection_tune.frame_max
+        return Channel(underlay, self._connection.tapped.tap(underlay, frame_max), self._note_silence)
+
+    async def channel_with(self, topology: Topology, *, declares: bool) -> Channel:
+        """A channel, and a topology that is declared here, or else is seen to be there.
+
+        Raises:
+            TopologyMismatch
+            BrokerUnavailable: Also when that takes too long.
+        """
+        try:
+            async with asyncio.timeout(PROVIDE_SECONDS):
+                channel = await self.channel()
+                if declares:
+                    await channel.declare(topology)
+                else:
+                    await self._look_for(topology)
+                return channel
+        except TimeoutError as error:
+            self._note_silence()
+            raise BrokerUnavailable("no answer in time to a declaration") from error
+
+    async def _look_for(self, topology: Topology) -> None:
+        """See that exchanges and queues are there. Bindings cannot be seen, nor what this user has no
+        permission for.
+        """
+        items: list[Exchange | Queue] = [*topology.exchanges, *topology.queues]
+        channel: Channel | None = None
+        for item in items:
+            channel = channel or await self.channel()
+            try:
+                if not await channel.is_there(item):
+                    raise TopologyMismatch(f"{missing(item)}: `stockhook topology` declares it")
+            except BrokerRefused:
+                channel = None
+        if channel is not None:
+            await channel.close()
+
+    @property
+    def version(self) -> str:
+        """What the broker says of itself, such as `3.10.8`."""
+        assert self._connection.transport is not None, "it is open"
+        version = self._connection.transport.connection.server_properties.get("version", "")
+        return version.decode() if isinstance(version, bytes) else str(version)
+
+    async def difference(self, expected: Exchange | Queue, *, by_arguments: bool = True) -> str | None:
+        """How the broker's own differs from what is expected; nothing is created.
+
+        An ordinary declaration of what exists compares it, argument by argument; it takes the permission
+        to declare. Without, it is only seen whether it is there.
+
+        Raises:
+            BrokerRefused: This user may not declare, or not see it.
+        """
+        channel = await self.channel()
+        if not await channel.is_there(expected):
+            return missing(expected)
+        if by_arguments:
+            try:
+                await channel.declare_one(expected)
+            except TopologyMismatch as mismatch:
+                return str(mismatch)
+        await channel.close()
+        return None
+
+    async def depths(self, queues: Iterable[str]) -> dict[str, QueueDepth | None]:
+        """Of each queue, on one channel for as long as it lasts; None for one that is not there.
+
+        Raises:
+            BrokerUnavailable: Also where one has no leader, and answers nothing.
+        """
+        found: dict[str, QueueDepth | None] = {}
+        channel: Channel | None = None
+        for queue in queues:
+            channel = channel or await self.channel()
+            try:
+                async with asyncio.timeout(DEPTH_TIMEOUT_SECONDS):
+                    found[queue] = await channel.depth(queue)
+            except TimeoutError as error:
+                # It may have no leader, which is no fault of this host.
+                raise BrokerUnavailable(f"queue {queue} does not answer") from error
+            if found[queue] is None:
+                channel = None
+        if channel is not None:
+            await channel.close()
+        return found
+
+    async def depth(self, queue: str) -> QueueDepth | None:
+        """The same of one."""
+        return (await self.depths([queue]))[queue]
+
+
+async def keep_connected(
+    name: str,
+    session: Callable[[], Awaitable[None]],
+    stopping: asyncio.Event,
+    on_trouble: Callable[[str], None] | None = None,
+) -> None:
+    """Run sessions, one after another, until we stop; pauses grow while sessions fail or end early.
+
+    `on_trouble` receives the reason why there is no session.
+
+    Raises:
+        TopologyMismatch: And whatever else is not BrokerUnavailable.
+    """
+
+    def say(reason: str) -> None:
+        log.warning("broker.unavailable", connection=name, reason=reason)
+        if on_trouble is not None:
+            on_trouble(reason)
+
+    async def attempt() -> None:
+        with only_own_cancellation():
+            await session()
+
+    next_pause = FIRST_PAUSE_SECONDS
+    while not stopping.is_set():
+        began = monotonic()
+        with suppress(Stopped):
+            await patiently(
+                attempt, BrokerUnavailable, stopping, longest_pause=LONGEST_PAUSE_SECONDS, say=say
+            )
+        lasted = monotonic() - began
+        if stopping.is_set():
+            return
+        if lasted >= SHORT_SESSION_SECONDS:
+            next_pause = FIRST_PAUSE_SECONDS
+            continue
+        log.warning("session.ended_early", connection=name, seconds=round(lasted, 2), pause=next_pause)
+        if on_trouble is not None:
+            on_trouble("its last session ended early")
+        await pause(next_pause, stopping)
+        next_pause = min(2 * next_pause, LONGEST_PAUSE_SECONDS)

@@ -1,0 +1,169 @@
+"""The connection for publishing alone, kept up by a loop of its own."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+import structlog
+
+from worker.amqp.channel import Channel, Message
+from worker.amqp.connection import Broker, keep_connected
+from worker.amqp.errors import BrokerUnavailable, Unroutable
+from worker.amqp.topology import Topology
+from worker.amqp.watchdog import LONGEST_UNCONFIRMED_SECONDS, keep_watch
+from worker.observability import metrics
+from worker.observability.backoff import LastedTooLong, patiently
+
+log = structlog.get_logger(__name__)
+
+# How long the broker's answer whether it still confirms may take.
+PROBE_SECONDS = 3.0
+
+
+@dataclass(slots=True)
+class Publisher:
+    """A connection for publishing alone, kept up by a loop of its own.
+
+    Alarms of the broker stop publishers, so nothing is consumed over this connection. It is ready only
+    while the broker confirms; after a publish that was not confirmed in time it begins anew, so that
+    what waits in the old connection does not pile up.
+    """
+
+    broker: Broker
+    topology: Topology
+    deadline: float
+    declares: bool = True
+    _channel: Channel | None = None
+    _ready: asyncio.Event = field(default_factory=asyncio.Event)
+    _doubted: asyncio.Event = field(default_factory=asyncio.Event)
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _task: asyncio.Task[None] | None = None
+    _trouble: str = "no session yet"
+
+    async def __aenter__(self) -> Self:
+        metrics.PUBLISHER_READY.set_function(lambda: self.is_ready)
+        connecting = keep_connected("publisher", self._session, self._stopping, self._note_trouble)
+        self._task = asyncio.create_task(connecting, name="publisher")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None
+        # The client library can turn a cancellation into an error of its own: the event holds all the same.
+        self._stopping.set()
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    @property
+    def is_ready(self) -> bool:
+        return self._channel is not None and self._channel.is_open
+
+    async def check(self) -> str | None:
+        """What keeps us from publishing, if anything does."""
+        return self.trouble
+
+    @property
+    def trouble(self) -> str | None:
+        return None if self.is_ready else f"not connected: {self._trouble}"
+
+    async def must_be_ready(self) -> None:
+        """Raises: BrokerUnavailable."""
+        if not self.is_ready:
+            raise BrokerUnavailable("not connected")
+
+    async def wait_ready(self) -> None:
+        """Return once connected, with the topology declared.
+
+        Raises:
+            TopologyMismatch
+        """
+        assert self._task is not None
+        ready = asyncio.create_task(self._ready.wait())
+        try:
+            await asyncio.wait([ready, self._task], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+        if self._task.done():
+            self._task.result()
+
+    async def failed(self) -> None:
+        """Return never, unless the publisher has given up.
+
+        Raises:
+            TopologyMismatch
+        """
+        assert self._task is not None
+        await self._task
+
+    async def publish(self, message: Message) -> None:
+        """Raises as `Channel.publish` does; at once where there is no connection."""
+        await self._over(lambda channel: channel.publish(message, self.deadline))
+
+    async def tell(self, messages: Sequence[Message]) -> None:
+        """Raises as `Channel.tell` does; at once where there is no connection."""
+        await self._over(lambda channel: channel.tell(messages, self.deadline))
+
+    async def _over(self, publish: Callable[[Channel], Awaitable[None]]) -> None:
+        channel = self._channel
+        if channel is None or not channel.is_open:
+            raise BrokerUnavailable("not connected")
+        try:
+            await publish(channel)
+        except BrokerUnavailable:
+            if channel is self._channel:
+                self._doubted.set()
+            raise
+
+    def _note_trouble(self, reason: str) -> None:
+        self._trouble = reason
+
+    async def _session(self) -> None:
+        async with self.broker.connection(publishes=True) as link:
+            channel = await link.channel_with(self.topology, declares=self.declares)
+            if not await channel.takes_messages(PROBE_SECONDS):
+                raise BrokerUnavailable("it confirms nothing")
+            self._doubted.clear()
+            self._channel = channel
+            self._ready.set()
+            log.info("publisher.connected", role=self.broker.role, host=link.host)
+            try:
+                await keep_watch(channel, self._doubted, PROBE_SECONDS, channel.takes_messages)
+                self._trouble = "the broker is away, or confirms nothing"
+                log.warning(
+                    "publisher.lost",
+                    role=self.broker.role,
+                    host=link.host,
+                    unconfirmed=self._doubted.is_set(),
+                )
+            finally:
+                self._channel = None
+                self._ready.clear()
+
+
+async def publish_at_last(
+    publisher: Publisher, message: Message, stopping: asyncio.Event, holding: Channel
+) -> None:
+    """Publish until it is confirmed. `holding` has the original delivery, unacknowledged meanwhile.
+
+    Releasing the delivery counts towards the broker's delivery limit. So it is released only just before the
+    broker's consumer timeout, and nothing is consumed until the broker confirms again: an outage counts once,
+    however long it is. If the outcome of an attempt was unknown, there may be one copy too many.
+
+    Raises:
+        Stopped
+        BrokerUnavailable: The delivery was released.
+    """
+    try:
+        await patiently(
+            lambda: publisher.publish(message),
+            (BrokerUnavailable, Unroutable),
+            stopping,
+            longest_pause=5,
+            at_most=LONGEST_UNCONFIRMED_SECONDS,
+            say=lambda reason: log.warning("publish.repeated", to=message.routing_key, reason=reason),
+        )
+    except LastedTooLong as error:
+        log.warning("deliveries.let_go", to=message.routing_key)
+        await holding.close()
+        await patiently(publisher.must_be_ready, BrokerUnavailable, stopping, longest_pause=5)
+        raise BrokerUnavailable("it confirmed nothing for too long") from error

@@ -1,0 +1,191 @@
+"""Every exchange, queue and binding, as data; the names are promises to deployments."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal
+
+from consumers.registry import FAMILIES, FAMILY_OF
+from schemas.changes import PREFIX, TYPES
+
+EVENTS = "stockhook.events"
+RETURN = "stockhook.return"
+CHANGES = "stockhook.changes"
+QUARANTINE = "stockhook.quarantine"
+
+# What is asked of marketplaces has queues as a family has.
+ACTIONS = "actions"
+
+# Leads nowhere: what is published to it comes back, which shows that the broker takes messages.
+PROBE = "stockhook.probe"
+
+# The last resort against what kills its consumer (worker/postgres/poison.py comes before it). RabbitMQ 4 has
+# the same default, older ones have none.
+DELIVERY_LIMIT = 20
+
+Arguments = dict[str, str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    name: str
+    type: Literal["topic", "direct", "fanout"]
+    arguments: Arguments = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A durable quorum queue."""
+
+    name: str
+    arguments: Arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    exchange: str
+    queue: str
+    routing_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """`unwanted` are bindings that older settings may have left."""
+
+    exchanges: tuple[Exchange, ...]
+    queues: tuple[Queue, ...]
+    bindings: tuple[Binding, ...]
+    unwanted: tuple[Binding, ...] = ()
+
+
+def family_queue(family: str) -> str:
+    return f"stockhook.{family}"
+
+
+def step_name(delay: timedelta) -> str:
+    """How a step of the ladder is called: `7s`."""
+    return f"{int(delay.total_seconds())}s"
+
+
+def retry_queue(family: str, delay: timedelta) -> str:
+    """The name holds the delay: another delay is another queue."""
+    return f"stockhook.{family}.retry.{step_name(delay)}"
+
+
+def dead_queue(family: str) -> str:
+    return f"stockhook.{family}.dead"
+
+
+def quarantine_key(provider: str) -> str:
+    """Bound nowhere, so that the alternate exchange takes it to the quarantine."""
+    return f"quarantine.{provider}"
+
+
+def topology(delays: Sequence[timedelta], families: Iterable[str] = FAMILIES) -> Topology:
+    """All that Stockhook needs on a broker.
+
+    The queues of a family are bound to the return exchange by their own names: by it, retry steps
+    give back, and consumers publish retry copies and dead letters.
+    """
+    families = tuple(families)
+    actions = actions_topology(delays).queues
+    returning = [*(queue for family in families for queue in _family_queues(family, delays)), *actions]
+    quarantine = _queue(QUARANTINE, {})
+    return Topology(
+        exchanges=(
+            Exchange(EVENTS, "topic", {"alternate-exchange": QUARANTINE}),
+            Exchange(RETURN, "direct"),
+            Exchange(QUARANTINE, "fanout"),
+            Exchange(PROBE, "direct"),
+            Exchange(CHANGES, "topic"),
+        ),
+        queues=(*returning, quarantine),
+        bindings=(
+            *(
+                Binding(EVENTS, family_queue(family), routing_key)
+                for routing_key, family in FAMILY_OF.items()
+                if family in families
+            ),
+            *(Binding(RETURN, queue.name, queue.name) for queue in returning),
+            Binding(QUARANTINE, QUARANTINE, ""),
+        ),
+    )
+
+
+def actions_topology(delays: Sequence[timedelta]) -> Topology:
+    """What actions need: the queues of a family. One process performs at a time; others stand by."""
+    first, *others = _family_queues(ACTIONS, delays)
+    queues = (_with_single_active_consumer(first), *others)
+    return Topology(
+        exchanges=(Exchange(RETURN, "direct"),),
+        queues=queues,
+        bindings=tuple(Binding(RETURN, queue.name, queue.name) for queue in queues),
+    )
+
+
+def webhook_topology(delays: Sequence[timedelta], lane: str, routing_keys: Iterable[str]) -> Topology:
+    """What one subscriber to changes over HTTP needs: the queues of a family, by its lane's name.
+
+    However many processes deliver, one at a time does, so that changes keep their order. A broker does not
+    say what is bound, so whatever people usually ask for, and this one does not, is unwanted.
+    """
+    wanted = set(routing_keys)
+    first, *others = _family_queues(lane, delays)
+    queues = (_with_single_active_consumer(first), *others)
+    return Topology(
+        exchanges=(Exchange(CHANGES, "topic"), Exchange(RETURN, "direct")),
+        queues=queues,
+        bindings=(
+            *(Binding(CHANGES, first.name, routing_key) for routing_key in sorted(wanted)),
+            *(Binding(RETURN, queue.name, queue.name) for queue in queues),
+        ),
+        unwanted=tuple(
+            Binding(CHANGES, first.name, routing_key) for routing_key in sorted({*_usual_keys()} - wanted)
+        ),
+    )
+
+
+def _usual_keys() -> Iterator[str]:
+    """Each type, all of each kind, and everything."""
+    yield f"{PREFIX}#"
+    for types in TYPES.values():
+        kind = types[0].partition(".")[0]
+        yield from (f"{PREFIX}{name}" for name in (*types, f"{kind}.*", f"{kind}.#"))
+
+
+def _family_queues(family: str, delays: Sequence[timedelta]) -> list[Queue]:
+    return [
+        _queue(
+            family_queue(family),
+            {"x-delivery-limit": DELIVERY_LIMIT, **_dead_lettering_to(dead_queue(family))},
+        ),
+        *(
+            _queue(
+                retry_queue(family, delay),
+                {
+                    "x-message-ttl": int(delay.total_seconds() * 1000),
+                    **_dead_lettering_to(family_queue(family)),
+                },
+            )
+            for delay in delays
+        ),
+        _queue(dead_queue(family), {}),
+    ]
+
+
+def _with_single_active_consumer(queue: Queue) -> Queue:
+    return Queue(queue.name, {**queue.arguments, "x-single-active-consumer": True})
+
+
+def _queue(name: str, arguments: Arguments) -> Queue:
+    return Queue(name, {"x-queue-type": "quorum", **arguments})
+
+
+def _dead_lettering_to(queue: str) -> Arguments:
+    # Without reject-publish the broker silently falls back to at-most-once dead-lettering.
+    return {
+        "x-dead-letter-exchange": RETURN,
+        "x-dead-letter-routing-key": queue,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }

@@ -1,0 +1,230 @@
+"""Posts to merchants' endpoints: signed, bounded, and never to where only we should reach."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
+from time import time
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import httpcore
+
+from schemas.changes import CONTENT_TYPE
+from worker.observability.errors import describe, refused_certificate
+from worker.observability.resolver import look_up
+
+# An answer that takes longer is a failure.
+ANSWER_SECONDS = 10.0
+LONGEST_ANSWER = 65_536
+
+# IANA's registries of special-purpose addresses. (Python's own tables differ from version to version.)
+_NOT_PUBLIC_4 = tuple(
+    map(
+        IPv4Network,
+        (
+            "0.0.0.0/8",  # this network
+            "10.0.0.0/8",  # private
+            "100.64.0.0/10",  # shared by customers of a carrier
+            "127.0.0.0/8",  # loopback
+            "169.254.0.0/16",  # link-local: also the metadata of cloud machines
+            "172.16.0.0/12",  # private
+            "192.0.0.0/24",  # protocol assignments
+            "192.0.2.0/24",  # documentation
+            "192.88.99.0/24",  # relays of 6to4
+            "192.168.0.0/16",  # private
+            "198.18.0.0/15",  # benchmarks
+            "198.51.100.0/24",  # documentation
+            "203.0.113.0/24",  # documentation
+            "224.0.0.0/4",  # multicast
+            "240.0.0.0/4",  # reserved, and broadcast
+        ),
+    )
+)
+# Only this is given out as global unicast. Outside it are loopback, link-local, site-local (fec0::/10),
+# unique local and multicast addresses, and those that embed one of IPv4 (mapped, compatible, NAT64).
+_GLOBAL_6 = IPv6Network("2000::/3")
+_NOT_PUBLIC_6 = tuple(
+    map(
+        IPv6Network,
+        (
+            "2001::/23",  # protocol assignments, such as Teredo, which embeds two addresses of IPv4
+            "2001:db8::/32",  # documentation
+            "2002::/16",  # 6to4, which embeds an address of IPv4
+            "3ffe::/16",  # an experiment that has ended
+            "3fff::/20",  # documentation
+        ),
+    )
+)
+
+_TIMEOUTS = {"connect": 5.0, "read": ANSWER_SECONDS, "write": 5.0, "pool": ANSWER_SECONDS}
+
+
+class NotDelivered(Exception):
+    """The endpoint did not take it. The text says why, without anything that it sent."""
+
+
+class Gone(NotDelivered):
+    """The endpoint says that it will never take anything again (410)."""
+
+
+class _Nowhere(Exception):
+    """There is nothing to connect to, or nothing that we connect to. The text says which."""
+
+
+class _PublicAddresses(httpcore.AsyncNetworkBackend):
+    """Connects to an address that was looked at, not to a name that may lead elsewhere by then."""
+
+    def __init__(self) -> None:
+        self._backend = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109  # as httpcore calls it
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            addresses = await resolve(host, port)
+        except OSError as error:
+            raise _Nowhere("its name leads nowhere") from error
+        if not all(map(is_public, addresses)):
+            raise _Nowhere("it leads to a private address")
+        *others, last = addresses
+        for address in others:
+            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                return await self._backend.connect_tcp(address, port, timeout, local_address, socket_options)
+        return await self._backend.connect_tcp(last, port, timeout, local_address, socket_options)
+
+    async def connect_unix_socket(self, *_: object, **__: object) -> httpcore.AsyncNetworkStream:
+        raise _Nowhere("it is no address")
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+@dataclass(slots=True)
+class Target:
+    """One endpoint; its connections are kept."""
+
+    url: str
+    key: bytes
+    answer_seconds: float
+    _pool: httpcore.AsyncConnectionPool
+
+    @classmethod
+    def of(
+        cls,
+        url: str,
+        key: bytes,
+        *,
+        connections: int,
+        allow_private: bool,
+        proxy: str | None = None,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> "Target":
+        """Through a proxy, only the proxy can check addresses, since it resolves the name."""
+        if proxy is None:
+            backend = None if allow_private else _PublicAddresses()
+            pool = httpcore.AsyncConnectionPool(max_connections=connections, network_backend=backend)
+        else:
+            pool = _proxied(proxy, connections)
+        return cls(url, key, answer_seconds, pool)
+
+    async def close(self) -> None:
+        await self._pool.aclose()
+
+    async def post(self, webhook_id: str, body: bytes) -> None:
+        """Raises: NotDelivered. Redirects are not followed; of what it answers, the status counts."""
+        headers = [
+            # httpcore's own Host header has no brackets around an IPv6 address.
+            ("host", urlsplit(self.url).netloc),
+            ("content-type", CONTENT_TYPE),
+            ("user-agent", "stockhook"),
+            *signed_headers(self.key, webhook_id, int(time()), body),
+        ]
+        try:
+            async with (
+                asyncio.timeout(self.answer_seconds),
+                self._pool.stream(
+                    "POST", self.url, headers=headers, content=body, extensions={"timeout": _TIMEOUTS}
+                ) as answer,
+            ):
+                status = answer.status
+                await _read_to_keep(answer)
+        except Exception as error:
+            raise NotDelivered(self._words(error)) from error
+        if status == 410:
+            raise Gone("it answered 410")
+        if not 200 <= status < 300:
+            raise NotDelivered(f"it answered {status}")
+
+    def _words(self, error: Exception) -> str:
+        match error:
+            case _Nowhere():
+                return str(error)
+            case httpcore.ProxyError():
+                return "the proxy refuses to connect to it"
+            case httpcore.ConnectError() | httpcore.ConnectTimeout():
+                return refused_certificate(error) or "it cannot be connected to"
+            case TimeoutError() | httpcore.TimeoutException():
+                return f"no whole answer within {self.answer_seconds:g} s"
+            case httpcore.ProtocolError() | httpcore.NetworkError():
+                # Of a connection that ends without an answer the client says either.
+                return "it broke off, or answers no HTTP"
+            case _:
+                return describe(error)
+
+
+def _proxied(proxy: str, connections: int) -> httpcore.AsyncConnectionPool:
+    parts = urlsplit(proxy)
+    user, password = (unquote(part or "").encode() for part in (parts.username, parts.password))
+    return httpcore.AsyncHTTPProxy(
+        f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/",
+        (user, password) if user else None,
+        max_connections=connections,
+    )
+
+
+async def _read_to_keep(answer: httpcore.Response) -> None:
+    """A connection whose answer was read is used again; one that says too much is closed."""
+    size = 0
+    async for piece in answer.aiter_stream():
+        size += len(piece)
+        if size > LONGEST_ANSWER:
+            return
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """The addresses that a name leads to.
+
+    Raises:
+        OSError: It leads nowhere.
+    """
+    found = await look_up(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in found]
+
+
+def is_public(address: str) -> bool:
+    """Whether it is a public address: neither private, loopback nor link-local, nor embedding such a one."""
+    found = ip_address(address)
+    if isinstance(found, IPv4Address):
+        return not any(found in network for network in _NOT_PUBLIC_4)
+    return found in _GLOBAL_6 and not any(found in network for network in _NOT_PUBLIC_6)
+
+
+def signed_headers(key: bytes, webhook_id: str, timestamp: int, body: bytes) -> list[tuple[str, str]]:
+    """As Standard Webhooks 1.0 has them (source: standardwebhooks.com)."""
+    signature = hmac.digest(key, f"{webhook_id}.{timestamp}.".encode() + body, hashlib.sha256)
+    return [
+        ("webhook-id", webhook_id),
+        ("webhook-timestamp", str(timestamp)),
+        ("webhook-signature", f"v1,{base64.b64encode(signature).decode()}"),
+    ]

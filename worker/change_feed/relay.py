@@ -1,0 +1,95 @@
+"""Publishes the changes that wait in the outbox, in order per entity, and deletes what is confirmed."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import TypeVar
+
+import structlog
+
+from schemas.changes import CONTENT_TYPE, Published, cloud_events
+from worker.amqp.channel import Message
+from worker.amqp.publisher import Publisher
+from worker.amqp.topology import CHANGES
+from worker.observability import metrics
+from worker.observability.failpoints import crash_point
+from worker.outbox import changes as outbox
+from worker.postgres.notify_poller import Rounds
+from worker.postgres.pool import Database
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+# Rows of each family that one transaction publishes at most; a row has the changes of one batch.
+EACH_FAMILY = 2
+
+
+@dataclass(slots=True)
+class Relay:
+    """One of any number. A crash before the commit publishes the same changes again, under the same ids.
+
+    While the consumers of this process are behind, `gives_way` says so: then it takes a tenth of the time,
+    because an event that waits is worse than one of which others hear later.
+    """
+
+    database: Database
+    publisher: Publisher
+    stopping: asyncio.Event
+    gives_way: Callable[[], bool]
+
+    async def run(self) -> None:
+        """Publish until we stop, whatever happens to broker and database meanwhile."""
+        await Rounds(
+            "changes", outbox.CHANNEL, self._pass_on, self.database, self.stopping, self.gives_way
+        ).run()
+
+    async def _pass_on(self) -> int:
+        """Publish some; say how many.
+
+        Raises:
+            DatabaseUnavailable
+            BrokerUnavailable: Some may have been published.
+        """
+        async with self.database.transaction() as connection:
+            rows = await outbox.take(connection, EACH_FAMILY)
+            changes: list[Published] = []
+            published: Counter[str] = Counter()
+            for row in rows:
+                told = list(cloud_events(row["batch_id"], row["sequence"], row["changes"]))
+                changes += told
+                published[row["family"]] += len(told)
+            if rows:
+                crash_point("change_taken")
+            for wave in waves(changes, attrgetter("subject")):
+                await self.publisher.tell([_message(change) for change in wave])
+            if rows:
+                await outbox.count_published(connection, published)
+            crash_point("change_published")
+        for kind, number in Counter(change.type for change in changes).items():
+            metrics.CHANGES_PUBLISHED.labels(kind).inc(number)
+        if rows:
+            delay = datetime.now(UTC) - rows[0]["changed_at"]
+            metrics.CHANGE_DELAY_SECONDS.observe(delay.total_seconds())
+        return len(rows)
+
+
+def _message(change: Published) -> Message:
+    headers = {"x-change-id": change.change_id, "x-subject": change.subject}
+    return Message(CHANGES, change.type, change.type, headers, change.body, CONTENT_TYPE)
+
+
+def waves(items: Sequence[T], subject: Callable[[T], object]) -> Iterator[list[T]]:
+    """Of each subject one item at a time: the next is sent only once this one is confirmed."""
+    waiting = items
+    while waiting:
+        wave: dict[object, T] = {}
+        later = []
+        for item in waiting:
+            if wave.setdefault(subject(item), item) is not item:
+                later.append(item)
+        yield list(wave.values())
+        waiting = later

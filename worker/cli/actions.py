@@ -1,0 +1,174 @@
+"""`stockhook actions`: what was asked of marketplaces, and what came of it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+from uuid import UUID
+
+import orjson
+from cyclopts import App
+from rich.table import Column, Table
+
+from worker.cli import terminal
+from worker.cli.context import (
+    FAILED,
+    Json,
+    begin,
+    fail,
+    failing_on,
+    open_database,
+    print_json,
+)
+from worker.cli.terminal import say, visible
+from worker.dead_letters.audit_trail import who
+from worker.observability.resolver import run_loop
+from worker.outbox import actions as table
+from worker.postgres.pool import Connection
+
+actions = App(name="actions", help="What was asked of marketplaces, by events and by people.")
+
+ID_WIDTH = 36
+
+
+class _NotPossible(Exception):
+    """The text says why."""
+
+
+@actions.command(name="list")
+def list_(
+    *,
+    state: Literal["due", "doing", "done", "refused", "failed", "unknown"] | None = None,
+    kind: str | None = None,
+    subject: str | None = None,
+    limit: int = 100,
+    json: Json = False,
+) -> None:
+    """List actions, the newest first.
+
+    Parameters
+    ----------
+    state
+        Of this state: unknown ones may have been taken, and are repeated by nobody but you.
+    kind
+        Of this kind, such as buyback.rerequest_pickup.
+    subject
+        About this order, return or part.
+    limit
+        So many at most.
+    """
+    settings = begin("actions")
+
+    async def look() -> list[dict[str, Any]]:
+        async with open_database(settings, "actions") as database, database.connection() as connection:
+            return await table.select(connection, state, kind, subject, max(1, limit))
+
+    found = run_loop(look())
+    if json:
+        print_json(found)
+    else:
+        terminal.show(_as_table(found))
+
+
+@actions.command
+def show(action_id: UUID, /, *, json: Json = False) -> None:
+    """Show all that is known of an action; what is sealed stays so."""
+    settings = begin("actions")
+
+    async def look() -> dict[str, Any] | None:
+        async with open_database(settings, "actions") as database, database.connection() as connection:
+            return await table.get(connection, action_id)
+
+    found = run_loop(look())
+    if found is None:
+        fail(FAILED, f"there is no action {action_id}")
+    shown = _shown(found)
+    if json:
+        print_json(shown)
+    else:
+        for name, value in shown.items():
+            if value is not None:
+                say(f"{name:<14} {value if isinstance(value, str) else _in_a_line(value)}")
+
+
+@actions.command
+def retry(action_id: UUID, /, *, json: Json = False) -> None:
+    """Have an action done that was refused, failed, or is in doubt: in doubt it may then be done twice.
+
+    Exits 1 where it is done, or under way.
+    """
+
+    async def retried(connection: Connection) -> bool:
+        return await table.retry(connection, action_id, {"retried_by": who()})
+
+    _change(action_id, "due", retried, json)
+
+
+@actions.command
+def close(action_id: UUID, /, *, reason: str, json: Json = False) -> None:
+    """Have an action count as done: you know that it was, or that it is not needed.
+
+    Exits 1 where it is done, or under way.
+
+    Parameters
+    ----------
+    reason
+        How you know; it is kept as its outcome.
+    """
+
+    async def closed(connection: Connection) -> bool:
+        return await table.close(connection, action_id, {"closed_by": who(), "reason": reason})
+
+    _change(action_id, "done", closed, json)
+
+
+def _change(action_id: UUID, state: str, change: Callable[[Connection], Any], json: bool) -> None:
+    settings = begin("actions")
+
+    async def run() -> None:
+        async with open_database(settings, "actions") as database, database.transaction() as connection:
+            if await change(connection):
+                return
+            found = await table.get(connection, action_id)
+            raise _NotPossible(
+                f"there is no action {action_id}"
+                if found is None
+                else f"it is {found['state']}: nothing was changed"
+            )
+
+    with failing_on(_NotPossible):
+        run_loop(run())
+    if json:
+        print_json({"action_id": action_id, "state": state})
+    else:
+        say(f"{action_id} is {state}")
+
+
+def _shown(found: Mapping[str, Any]) -> dict[str, Any]:
+    request, is_sealed = found["request"], found["is_sealed"]
+    shown = {name: value for name, value in found.items() if name != "request"}
+    return {**shown, "request": None if is_sealed else orjson.loads(request)}
+
+
+def _as_table(found: Sequence[Mapping[str, Any]]) -> Table:
+    """In two columns, which fit a terminal of 80: an id that is cut short is no use to `show` and `retry`."""
+    shown = Table(
+        Column("action", min_width=ID_WIDTH, overflow="fold"), Column("what became of it", overflow="fold")
+    )
+    for row in found:
+        asked_for = f"{row['created_at']:%Y-%m-%d %H:%M:%S}"
+        became = f"{row['state']}, attempt {row['attempts']}, asked for {asked_for}"
+        shown.add_row(
+            f"{row['action_id']}\n{row['kind']}\n{visible(row['subject'])}",
+            "\n".join([became, *map(visible, _words(row["outcome"] or {}))]),
+            end_section=True,
+        )
+    return shown
+
+
+def _words(outcome: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in outcome.items():
+        text = value if isinstance(value, str) else _in_a_line(value)
+        yield text if name in ("reason", "not_needed") else f"{name.replace('_', ' ')}: {text}"
+
+
+def _in_a_line(value: object) -> str:
+    return str(value) if not isinstance(value, dict | list) else orjson.dumps(value, default=str).decode()

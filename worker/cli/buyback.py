@@ -1,0 +1,397 @@
+"""`stockhook buyback`: a seller's actions at the trade-in platform, for one order."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from json import dumps
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from cyclopts import App, Parameter
+from pydantic import ValidationError
+from rich.table import Table
+
+from schemas.actions import ActionRequest
+from worker.actions import buyback as kinds
+from worker.actions import enqueue as asking
+from worker.actions.enqueue import Asked, KeyTaken
+from worker.cli.context import (
+    FAILED,
+    UNAVAILABLE,
+    USAGE,
+    Json,
+    begin,
+    fail,
+    failing_on,
+    open_database,
+    print_json,
+)
+from worker.cli.payment_details import BadDetails, read_details
+from worker.cli.terminal import say, show
+from worker.config.settings import PREFIX, BadSettings, read_settings
+from worker.marketplaces.buyback.account import account_of
+from worker.marketplaces.buyback.client import (
+    BadOrderId,
+    Seller,
+    Taken,
+    Told,
+    check_order_id,
+    selling,
+)
+from worker.marketplaces.buyback.requests import (
+    MOST_SLOTS,
+    DropoffRequest,
+    PickupCapabilities,
+    PickupRequest,
+    Read,
+    ShipmentCapabilities,
+    Slot,
+)
+from worker.marketplaces.http import (
+    CallFailed,
+    NoAccess,
+    OddAnswer,
+    Refused,
+    Unavailable,
+)
+from worker.observability.resolver import run_loop
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Read)
+Document = Mapping[str, object] | Sequence[object]
+
+buyback = App(
+    name="buyback",
+    help="Act at the trade-in platform as its seller: how an order is sent, and whom to pay for it.",
+)
+
+SEVERAL = Parameter(negative_iterable=(), show_default=False)
+
+HINTS = {
+    403: "this client may not do that",
+    404: "is it an order of the seller that STOCKHOOK_BUYBACK_SELLER_ID names?",
+}
+
+
+class WrongUsage(Exception):
+    """The options do not fit together, or one cannot be read. The text says which."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Whether it is asked for now, or by a consumer process."""
+
+    enqueue: Annotated[bool, Parameter(negative=())] = False
+    "Have a consumer process ask for it, on the ladder: see `stockhook actions`."
+    key: str | None = None
+    "With --enqueue, an idempotency key: of one key there is one action, however often you ask."
+
+
+NOW = Later()
+
+
+@buyback.command(name="shipment-capabilities")
+def shipment_capabilities(order_id: str, /, *, later: Later = NOW, json: Json = False) -> None:
+    """Show whether an order can be picked up, and dropped off.
+
+    Parameters
+    ----------
+    order_id
+        Its id at the platform.
+    """
+    _tell(
+        order_id,
+        kinds.SHIPMENT_CAPABILITIES,
+        lambda seller: seller.shipment_capabilities(order_id),
+        _show_deliveries,
+        later=later,
+        json=json,
+    )
+
+
+@buyback.command(name="pickup-capabilities")
+def pickup_capabilities(order_id: str, /, *, later: Later = NOW, json: Json = False) -> None:
+    """Show when an order can be picked up.
+
+    Parameters
+    ----------
+    order_id
+        Its id at the platform.
+    """
+    _tell(
+        order_id,
+        kinds.PICKUP_CAPABILITIES,
+        lambda seller: seller.pickup_capabilities(order_id),
+        _show_slots,
+        later=later,
+        json=json,
+    )
+
+
+@buyback.command(name="pickup-request")
+def pickup_request(
+    order_id: str,
+    /,
+    *,
+    slot: Annotated[tuple[str, ...], SEVERAL] = (),
+    offered: Annotated[tuple[int, ...], SEVERAL] = (),
+    later: Later = NOW,
+    json: Json = False,
+) -> None:
+    """Have an order picked up at one of some slots; again after a missed pickup.
+
+    It is sent once. Where no answer comes it may have been taken all the same.
+
+    Parameters
+    ----------
+    order_id
+        Its id at the platform.
+    slot
+        Beginning and end, such as 2026-03-02T09:00Z/2026-03-02T12:00Z; may be given several times.
+    offered
+        The number of a slot in `pickup-capabilities`, which is asked first; may be given several times.
+    """
+    with _in_words():
+        given = tuple(map(_slot, slot))
+        if not 1 <= len(slot) + len(offered) <= MOST_SLOTS:
+            raise WrongUsage(
+                f"when? Give --slot, or --offered with a number of pickup-capabilities, {MOST_SLOTS} at most"
+            )
+        if later.enqueue and offered:
+            raise WrongUsage("--offered asks the platform now: with --enqueue give --slot")
+        if _is_enqueued(
+            later,
+            kinds.PICKUP_REQUEST,
+            order_id,
+            lambda: kinds.PickupOfOrder(order_id=order_id, pickup=PickupRequest(slots=given)),
+            json,
+        ):
+            return
+
+        async def ask(seller: Seller) -> tuple[Taken, PickupRequest]:
+            slots = given
+            if offered:
+                slots += _chosen(offered, (await seller.pickup_capabilities(order_id)).read.slots)
+            request = PickupRequest(slots=slots)
+            return await seller.request_pickup(order_id, request), request
+
+        taken, request = _ask(ask)
+    if json:
+        _print_taken(order_id, "pickup-request", taken, slots=request.model_dump(mode="json")["slots"])
+        return
+    say(f"a pickup of order {order_id} is requested for")
+    for each in request.slots:
+        say(f"  {each.initial_slot:%a %Y-%m-%d %H:%M} to {_end(each)} UTC")
+
+
+@buyback.command(name="dropoff-request")
+def dropoff_request(order_id: str, /, *, later: Later = NOW, json: Json = False) -> None:
+    """Have the shipping documents made for an order that the customer drops off at a courier's point.
+
+    It is sent once. Where no answer comes it may have been taken all the same.
+
+    Parameters
+    ----------
+    order_id
+        Its id at the platform.
+    """
+    with _in_words():
+        if _is_enqueued(
+            later, kinds.DROPOFF_REQUEST, order_id, lambda: kinds.OfOrder(order_id=order_id), json
+        ):
+            return
+        taken = _ask(lambda seller: seller.request_dropoff(order_id, DropoffRequest()))
+    if json:
+        _print_taken(order_id, "dropoff-request", taken)
+    else:
+        say(f"a drop-off of order {order_id} is requested")
+
+
+@buyback.command(name="payment-details")
+def payment_details(
+    order_id: str,
+    /,
+    *,
+    file: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
+    later: Later = NOW,
+    json: Json = False,
+) -> None:
+    """Say whom to pay for an order whose payment type is Cash.
+
+    Without --file they are read from standard input, or asked for where that is a terminal; as
+    arguments others on the machine could see them. They are shown and logged nowhere.
+
+    As JSON: firstName, lastName, bankAccount (accountNumber, financialInstitutionIdentifier,
+    beneficiaryName), billingAddress (firstLine, secondLine, zipCode, city, state, country); secondLine
+    and state may be left out, country is two letters.
+
+    Parameters
+    ----------
+    order_id
+        Its id at the platform.
+    file
+        A file with them as JSON; - is standard input.
+    """
+    with _in_words():
+        # Nobody is to type them for nothing.
+        check_order_id(order_id)
+        settings = read_settings()
+        if not later.enqueue:
+            account_of(settings)
+        elif settings.sealer is None:
+            raise BadSettings(f"{PREFIX}SEALING_KEYS is not set: what waits is sealed")
+        details = read_details(file)
+        if _is_enqueued(
+            later,
+            kinds.PAYMENT_DETAILS,
+            order_id,
+            lambda: kinds.PaymentOfOrder(order_id=order_id, details=details),
+            json,
+        ):
+            return
+        taken = _ask(lambda seller: seller.give_payment_details(order_id, details))
+    if json:
+        _print_taken(order_id, "payment-details", taken)
+    else:
+        say(f"the payment details of order {order_id} are given")
+
+
+def _is_enqueued(
+    later: Later, kind: str, order_id: str, request: Callable[[], ActionRequest], json: bool
+) -> bool:
+    """Put it into the table where that is asked for; whether it was."""
+    if not later.enqueue:
+        if later.key is not None:
+            raise WrongUsage("--key is for --enqueue: what is asked for now is asked for each time")
+        return False
+    check_order_id(order_id)
+    settings = begin("buyback")
+
+    async def put() -> Asked:
+        async with open_database(settings, "buyback") as database:
+            return await asking.ask(settings, database, kind, order_id, request(), later.key)
+
+    asked = run_loop(put())
+    if json:
+        print_json({"order_id": order_id, "kind": kind, **asdict(asked)})
+    elif asked.is_new:
+        say(f"{kind} of order {order_id} is asked for: stockhook actions show {asked.action_id}")
+    else:
+        say(f"it was asked for before, and is {asked.state}: stockhook actions show {asked.action_id}")
+    return True
+
+
+def _tell(
+    order_id: str,
+    kind: str,
+    ask: Callable[[Seller], Awaitable[Told[M]]],
+    show: Callable[[Told[M]], None],
+    *,
+    later: Later,
+    json: bool,
+) -> None:
+    """What the platform says of an order; or have it asked later."""
+    with _in_words():
+        if _is_enqueued(later, kind, order_id, lambda: kinds.OfOrder(order_id=order_id), json):
+            return
+        told = _ask(ask)
+    if json:
+        _print_document(order_id, told.document)
+    else:
+        show(told)
+
+
+def _show_deliveries(told: Told[ShipmentCapabilities]) -> None:
+    table = Table("delivery", "possible")
+    table.add_row("pickup", _yes_or_no(told.read.pickup_allowed))
+    table.add_row("drop-off", _yes_or_no(told.read.dropoff_allowed))
+    show(table)
+    _print_rest(told.document, known=("pickUpAllowed", "pickupAllowed", "dropOffAllowed", "dropoffAllowed"))
+
+
+def _show_slots(told: Told[PickupCapabilities]) -> None:
+    table = Table("slot", "from (UTC)", "to (UTC)")
+    for number, slot in enumerate(told.read.slots, start=1):
+        table.add_row(str(number), f"{slot.initial_slot:%a %Y-%m-%d %H:%M}", _end(slot))
+    show(table)
+    _print_rest(told.document, known=("slots",))
+
+
+def _ask(ask: Callable[[Seller], Awaitable[T]]) -> T:
+    """With the account of the settings."""
+    settings = begin("buyback")
+    account = account_of(settings)
+
+    async def run() -> T:
+        async with selling(account, timedelta(seconds=settings.buyback_timeout)) as seller:
+            return await ask(seller)
+
+    return run_loop(run())
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """One sentence for what is expected to go wrong."""
+    with failing_on(WrongUsage, BadOrderId, BadDetails, code=USAGE), failing_on(KeyTaken):
+        try:
+            yield
+        except Refused as error:
+            hint = None if isinstance(error, NoAccess) else HINTS.get(error.status)
+            fail(FAILED, f"the trade-in platform: {error}" + (f"; {hint}" if hint else ""))
+        except OddAnswer as error:
+            fail(FAILED, f"the trade-in platform: {error}{_doubt(error)}")
+        except Unavailable as error:
+            wait = error.retry_after
+            asked = "" if wait is None else f"; it asks to wait {wait.total_seconds():g} s"
+            fail(UNAVAILABLE, f"the trade-in platform: {error}{asked}{_doubt(error)}")
+
+
+def _doubt(error: CallFailed) -> str:
+    return "; the request may have been taken all the same" if error.is_unknown else ""
+
+
+def _slot(text: str) -> Slot:
+    """Raises: WrongUsage."""
+    begin_, _, end = text.partition("/")
+    try:
+        return Slot.model_validate({"initialSlot": begin_, "finalSlot": end})
+    except ValidationError as error:
+        rule = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise WrongUsage(
+            f"--slot must look like 2026-03-02T09:00Z/2026-03-02T12:00Z (given: {text!r}; {rule})"
+        ) from None
+
+
+def _chosen(numbers: Sequence[int], slots: Sequence[Slot]) -> tuple[Slot, ...]:
+    """Raises: WrongUsage."""
+    wrong = [number for number in numbers if not 1 <= number <= len(slots)]
+    if wrong:
+        raise WrongUsage(f"--offered {wrong[0]}: there are {len(slots)} slots, from 1")
+    return tuple(slots[number - 1] for number in numbers)
+
+
+def _print_document(order_id: str, document: Document) -> None:
+    print_json({"order_id": order_id, "answer": document})
+
+
+def _print_taken(order_id: str, request: str, taken: Taken, **more: object) -> None:
+    print_json({"order_id": order_id, "request": request, "status": taken.status, **more})
+
+
+def _print_rest(document: Document, known: Sequence[str]) -> None:
+    """What else the answer says, a line a member."""
+    members = document.items() if isinstance(document, Mapping) else enumerate(document, start=1)
+    for name, value in members:
+        if name not in known:
+            say(f"{name}: {value if isinstance(value, str) else dumps(value, ensure_ascii=False)}")
+
+
+def _yes_or_no(value: bool | None) -> str:
+    return {True: "yes", False: "no", None: "it does not say"}[value]
+
+
+def _end(slot: Slot) -> str:
+    is_same_day = slot.final_slot.date() == slot.initial_slot.date()
+    return f"{slot.final_slot:%H:%M}" if is_same_day else f"{slot.final_slot:%a %Y-%m-%d %H:%M}"

@@ -1,0 +1,146 @@
+"""`stockhook changes tail`: the change feed as it goes by."""
+
+import asyncio
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Annotated, Any
+
+import orjson
+from cyclopts import App, Parameter
+from rich.console import RenderableType
+
+from schemas.changes import PREFIX
+from worker.amqp.connection import Broker
+from worker.amqp.tap import Delivery
+from worker.amqp.topology import CHANGES, webhook_topology
+from worker.cli.context import (
+    FAILED,
+    Flag,
+    Json,
+    begin,
+    fail,
+    print_json,
+)
+from worker.cli.terminal import assembled, say, show
+from worker.config.subscribers import lane_of
+from worker.observability.resolver import run_loop
+
+changes = App(name="changes", help="The change feed: what became of parts, orders, returns and trade-ins.")
+
+# Characters of a value that are shown.
+_LONGEST_VALUE = 60
+
+
+@changes.command
+def tail(
+    *types: Annotated[str, Parameter(help="Such as part.sold, or 'order.*'; all by default.")],
+    json: Json = False,
+) -> None:
+    """Show changes as they are published, until Ctrl-C. Takes nothing away from other subscribers.
+
+    It makes a queue of its own for as long as it runs, which takes the permission to declare one.
+    """
+    settings = begin("changes")
+    run_loop(_tail(Broker(settings.amqp_url.get_secret_value(), "tail"), types, json))
+
+
+@changes.command
+def forget(name: str, /, *, yes: Flag = False, json: Json = False) -> None:
+    """Delete the queues of a subscriber that was taken out of STOCKHOOK_CHANGES_WEBHOOKS.
+
+    Exits 1 where it is still there, where somebody delivers from them, or where changes wait in them.
+    Dead letters in the table stay. It takes the permission to declare.
+
+    Parameters
+    ----------
+    name
+        As it was called in the settings.
+    yes
+        Throw away the changes that wait.
+    """
+    settings = begin("changes")
+    if name in settings.webhook_names:
+        fail(FAILED, f"{name} is in STOCKHOOK_CHANGES_WEBHOOKS: take it out, and restart the consumers")
+    broker = Broker(settings.amqp_url.get_secret_value(), "forget")
+    deleted, thrown_away = run_loop(_forget(broker, lane_of(name), settings.delays, yes))
+    if json:
+        print_json({"deleted": deleted, "thrown_away": thrown_away})
+    else:
+        say(f"deleted {len(deleted)} queues, with {thrown_away:,} changes")
+
+
+async def _forget(broker: Broker, lane: str, delays: Sequence[timedelta], yes: bool) -> tuple[list[str], int]:
+    """The queues that are gone, and how many messages went with them."""
+    queues = [queue.name for queue in webhook_topology(delays, lane, ()).queues]
+    async with broker.connection() as link:
+        depths = await link.depths(queues)
+        there = {name: depth for name, depth in depths.items() if depth is not None}
+        waiting = sum(depth.ready for depth in there.values())
+        if not there:
+            fail(FAILED, f"there is no queue {queues[0]}")
+        if any(depth.consumers for depth in there.values()):
+            fail(FAILED, "somebody delivers from it: restart the consumers with the settings of today")
+        if waiting and not yes:
+            fail(FAILED, f"{waiting:,} changes wait there: --yes throws them away")
+        channel = await link.channel()
+        for name in there:
+            await channel.delete(name)
+    return list(there), waiting
+
+
+async def _tail(broker: Broker, types: tuple[str, ...], as_json: bool) -> None:
+    keys = [name if name.startswith(PREFIX) else PREFIX + name for name in types] or [f"{PREFIX}#"]
+    arrived: asyncio.Queue[Delivery] = asyncio.Queue()
+    async with broker.connection() as link:
+        channel = await link.channel()
+        await channel.listen(CHANGES, keys, "tail", arrived.put_nowait)
+        closed = asyncio.create_task(channel.wait_closed())
+        while not closed.done():
+            getting = asyncio.create_task(arrived.get())
+            await asyncio.wait([getting, closed], return_when=asyncio.FIRST_COMPLETED)
+            if not getting.done():
+                break
+            delivery = getting.result()
+            _show(delivery.body, as_json)
+            await channel.ack_up_to(delivery.tag)
+
+
+def _show(body: bytes, as_json: bool) -> None:
+    """Anybody who may publish can publish anything: messages that are not changes are skipped."""
+    try:
+        event = orjson.loads(body)
+        line = _line(event)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        say(
+            f"stockhook: a message of {len(body):,} bytes is not a change of Stockhook's, and was skipped",
+            file=sys.stderr,
+        )
+        return
+    if as_json:
+        print_json(event)
+    else:
+        show(line, soft_wrap=True)
+
+
+def _line(event: Mapping[str, Any]) -> RenderableType:
+    data = event["data"]
+    return assembled(
+        (f"{event['time']}  ", "dim"),
+        (f"{event['type'].removeprefix(PREFIX):<28} ", "bold"),
+        (f"{event['subject']}  ", "cyan"),
+        ", ".join(_differences(data["before"] or {}, data["after"])),
+    )
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in after.items():
+        known = before.get(name)
+        if value == known or isinstance(value, list):
+            continue
+        yield f"{name}: {_short(value)}" if known is None else f"{name}: {_short(known)} → {_short(value)}"
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"

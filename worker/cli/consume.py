@@ -1,0 +1,25 @@
+"""`stockhook consume`."""
+
+from consumers.registry import FAMILIES
+from worker.cli.context import USAGE, begin, fail
+from worker.marketplaces.clients import check_proxies
+from worker.observability.resolver import run_loop
+from worker.processes.consumer_process import consume as run_consumers
+from worker.processes.supervisor import obey_parent
+
+
+def consume(*families: str) -> None:
+    """Apply the events of these families, until SIGTERM or Ctrl-C.
+
+    Parameters
+    ----------
+    families
+        inventory, orders, returns, buybacks, reminders; all when none is named.
+    """
+    unknown = [name for name in families if name not in FAMILIES]
+    if unknown:
+        fail(USAGE, f"no such family: {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+    obey_parent()
+    settings = begin("consume")
+    check_proxies(settings)
+    run_loop(run_consumers(settings, families or tuple(FAMILIES)))

@@ -1,0 +1,139 @@
+"""How dead letters look: on a terminal, and as JSON."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from cryptography.fernet import MultiFernet
+from rich.table import Table
+
+from schemas.events import Provider, read_json
+from worker.dead_letters import edit as editing
+from worker.dead_letters.json_repair import Mend, fault, mend
+from worker.dead_letters.message import is_of_webhook
+from worker.dead_letters.redaction import (
+    CHANGE,
+    Shape,
+    masked,
+    pretty,
+    shape_of,
+)
+from worker.dead_letters.store import Kept
+from worker.intake.encryption import CannotUnseal
+
+
+def as_json(letter: Kept) -> dict[str, Any]:
+    """All but the bodies."""
+    return {
+        "dead_letter_id": letter.dead_letter_id,
+        "state": letter.state,
+        "lane": letter.lane,
+        "provider": letter.provider,
+        "type": letter.type or None,
+        "event_id": letter.event_id,
+        "entity_id": letter.entity_id,
+        "provenance": letter.provenance,
+        "reason": letter.reason,
+        "exception": letter.exception,
+        "fingerprint": letter.fingerprint,
+        "attempts": letter.attempts,
+        "received_at": letter.received_at,
+        "first_failed_at": letter.first_failed_at,
+        "last_failed_at": letter.last_failed_at,
+        "arrived_at": letter.arrived_at,
+        "bytes": len(letter.body),
+        "is_changed": letter.original_body is not None,
+        "replayed_as": letter.replayed_as,
+        "replay_of": letter.replay_of,
+        "headers": dict(letter.headers),
+    }
+
+
+def as_lines(letter: Kept) -> Iterator[str]:
+    for name, value in as_json(letter).items():
+        if value is not None:
+            yield f"{name:<16} {_in_a_line(value)}"
+
+
+def action_as_line(action: Mapping[str, Any]) -> str:
+    words = f": {action['reason']}" if action["reason"] else ""
+    return f"{action['action']:<16} {short(action['at'])} by {action['who']}{words}"
+
+
+def letters_as_table(letters: Sequence[Kept]) -> Table:
+    table = Table("id", "lane", "type", "entity", "attempts", "arrived", "fingerprint", "reason")
+    for letter in letters:
+        table.add_row(
+            str(letter.dead_letter_id),
+            letter.lane,
+            letter.type or "?",
+            letter.entity_id or "",
+            str(letter.attempts),
+            short(letter.arrived_at),
+            letter.fingerprint,
+            letter.reason + (f" (came back from {letter.replay_of})" if letter.replay_of else ""),
+        )
+    return table
+
+
+def groups_as_table(groups: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table("fingerprint", "letters", "lane", "types", "first", "last", "reason")
+    for group in groups:
+        table.add_row(
+            group["fingerprint"],
+            f"{group['letters']:,}",
+            group["lane"],
+            ", ".join(group["types"]),
+            short(group["first_at"]),
+            short(group["last_at"]),
+            group["reason"],
+        )
+    return table
+
+
+def shown_body(letter: Kept, sealer: MultiFernet | None, *, reveal: bool) -> tuple[str, Mend | None]:
+    """The body in words, and the mend that would make JSON of it."""
+    try:
+        body = editing.readable(letter, sealer)
+    except CannotUnseal as error:
+        return f"<{len(letter.body)} bytes, sealed: {error}>", None
+    proposal = mend(body)
+    words = _revealed(body, proposal) if reveal else _masked(letter, body, proposal)
+    return words, proposal
+
+
+def _revealed(body: bytes, proposal: Mend | None) -> str:
+    text = body.decode(errors="backslashreplace")
+    try:
+        return pretty(read_json(body)) if proposal is None else text
+    except ValueError:
+        return text
+
+
+def _masked(letter: Kept, body: bytes, proposal: Mend | None) -> str:
+    try:
+        shown = masked(body if proposal is None else proposal.body, _shape(letter))
+    except ValueError:
+        return f"<{len(body)} bytes, no JSON: {fault(body)}>"
+    return f"(as it would be when mended)\n{shown}" if proposal else shown
+
+
+def _shape(letter: Kept) -> Shape:
+    if is_of_webhook(letter.lane):
+        return CHANGE
+    return shape_of(None if letter.provider is None else Provider(letter.provider))
+
+
+def _in_a_line(value: object) -> str:
+    match value:
+        case dict():
+            return orjson.dumps(value, default=str).decode()
+        case datetime():
+            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        case _:
+            return str(value)
+
+
+def short(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

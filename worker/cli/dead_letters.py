@@ -1,0 +1,294 @@
+"""`stockhook dead`: find dead letters, understand them, mend them, replay or discard them."""
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Literal
+
+from cyclopts import App
+
+from schemas.events import read_json
+from worker.cli import dead_letter_views as screen
+from worker.cli import terminal
+from worker.cli.context import (
+    USAGE,
+    Flag,
+    Json,
+    begin,
+    failing_on,
+    open_database,
+    print_json,
+)
+from worker.cli.replay import run_replay, tell_forecast
+from worker.cli.terminal import say
+from worker.config.settings import Settings
+from worker.dead_letters import edit as editing
+from worker.dead_letters import store
+from worker.dead_letters.audit_trail import note_revealed, who
+from worker.dead_letters.change import change, in_editor, see_that_it_waits
+from worker.dead_letters.json_repair import fault, mend
+from worker.dead_letters.plaintext import remove_leftovers
+from worker.dead_letters.query import ANY, Filter
+from worker.dead_letters.refusal import Refused, WrongUsage
+from worker.dead_letters.store import Action, Selection, State
+from worker.intake.encryption import CannotUnseal
+from worker.observability.resolver import run_loop
+
+dead = App(name="dead", help="Find dead letters, understand them, mend them, replay or discard them.")
+
+
+@dead.command(name="list")
+def list_(
+    filter: Filter = ANY,
+    *,
+    state: Literal["waiting", "replaying", "replayed", "discarded", "any"] = "waiting",
+    group: Flag = False,
+    limit: int = 100,
+    json: Json = False,
+) -> None:
+    """List dead letters, the oldest first; no customer data is shown.
+
+    Parameters
+    ----------
+    state
+        Waiting for somebody, by default.
+    group
+        One line for each kind of failure.
+    limit
+        So many at most.
+    """
+    with _in_words():
+        selection = filter.selection(None if state == "any" else (State(state),))
+        settings = begin("dead")
+        run_loop(
+            _list_groups(settings, selection, json) if group else _list(settings, selection, limit, json)
+        )
+
+
+async def _list(settings: Settings, selection: Selection, limit: int, json: bool) -> None:
+    async with open_database(settings, "dead") as database, database.connection() as connection:
+        letters = await store.select(connection, selection, limit=max(1, limit))
+        total = await store.count(connection, selection)
+    if json:
+        print_json([screen.as_json(letter) for letter in letters])
+        return
+    terminal.show(screen.letters_as_table(letters), f"{len(letters):,} of {total:,}")
+
+
+async def _list_groups(settings: Settings, selection: Selection, json: bool) -> None:
+    async with open_database(settings, "dead") as database, database.connection() as connection:
+        groups = [dict(row) for row in await connection.fetch(store.GROUP_LETTERS, *selection.arguments())]
+    if json:
+        print_json(groups)
+    else:
+        terminal.show(screen.groups_as_table(groups))
+
+
+@dead.command
+def show(dead_letter_id: int, /, *, reveal: Flag = False, json: Json = False) -> None:
+    """Show all that is known of a dead letter, its body without customer data.
+
+    Parameters
+    ----------
+    reveal
+        Show the body as it is; who did so is logged, and noted beside the letter.
+    """
+    with _in_words():
+        run_loop(_show(begin("dead"), dead_letter_id, reveal, json))
+
+
+async def _show(settings: Settings, dead_letter_id: int, reveal: bool, json: bool) -> None:
+    async with open_database(settings, "dead") as database:
+        letter = await store.get(database, dead_letter_id)
+        body, proposal = screen.shown_body(letter, settings.sealer, reveal=reveal)
+        if reveal:
+            await note_revealed(database, dead_letter_id, None)
+        async with database.connection() as connection:
+            history = [dict(action) for action in await connection.fetch(store.ACTIONS, dead_letter_id)]
+    if json:
+        mends = list(proposal.edits) if proposal else []
+        print_json({**screen.as_json(letter), "mend": mends, "history": history, "body": body})
+        return
+    for line in (*screen.as_lines(letter), *map(screen.action_as_line, history)):
+        say(line)
+    if proposal:
+        say(f"mend             {'; '.join(proposal.edits)}")
+        say(f"                 to accept it: stockhook dead mend {dead_letter_id} --accept")
+    say("body" if reveal else "body, without customer data (--reveal shows it)")
+    say(body, keep="\n\t")
+
+
+@dead.command(name="mend")
+def mend_(dead_letter_id: int, /, *, accept: Flag = False, json: Json = False) -> None:
+    """Propose the smallest mend of a body that is no JSON: a comma, a byte order mark.
+
+    Exits 1 where there is none.
+
+    Parameters
+    ----------
+    accept
+        Mend it; the body as it came is kept.
+    """
+    with _in_words():
+        run_loop(_mend(begin("dead"), dead_letter_id, accept, json))
+
+
+async def _mend(settings: Settings, dead_letter_id: int, accept: bool, json: bool) -> None:
+    async with open_database(settings, "dead") as database:
+        letter = await store.get(database, dead_letter_id)
+        body = editing.readable(letter, settings.sealer)
+        proposal = mend(body)
+        if proposal is None:
+            raise Refused(f"no mend of ours makes a difference: {_state_of(body)}")
+        if accept:
+            edits = "; ".join(proposal.edits)
+            await change(database, letter, proposal.body, settings.sealer, Action.MENDED, edits)
+    if json:
+        print_json({"dead_letter_id": dead_letter_id, "edits": proposal.edits, "accepted": accept})
+        return
+    for edit in proposal.edits:
+        say(edit)
+    say("mended" if accept else f"to accept it: stockhook dead mend {dead_letter_id} --accept")
+
+
+def _state_of(body: bytes) -> str:
+    try:
+        read_json(body)
+    except ValueError:
+        return fault(body)
+    return "it is JSON"
+
+
+@dead.command
+def edit(dead_letter_id: int, /, *, reason: str | None = None) -> None:
+    """Open the body in $VISUAL or $EDITOR, check it against its schema, keep it beside the original.
+
+    It is shown with its customer data, which is noted, as is the edit.
+
+    Parameters
+    ----------
+    reason
+        Why, for the record.
+    """
+    with _in_words():
+        _edit(begin("dead"), dead_letter_id, _editor(), reason)
+
+
+def _editor() -> list[str]:
+    """Raises: WrongUsage."""
+    told = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
+    try:
+        command = shlex.split(told)
+    except ValueError:
+        raise WrongUsage(f"EDITOR must be a command (given: {told!r})") from None
+    if not command:
+        raise WrongUsage("set EDITOR: it opens the body")
+    return command
+
+
+def _edit(settings: Settings, dead_letter_id: int, editor: Sequence[str], reason: str | None) -> None:
+    letter, body = run_loop(_to_edit(settings, dead_letter_id))
+    # Outside of an event loop, where a signal can end the wait for the editor.
+    edited = in_editor(editor, body)
+    if edited == body:
+        say("nothing was changed")
+        return
+    run_loop(_keep(settings, letter, edited, reason))
+    say("edited")
+
+
+async def _to_edit(settings: Settings, dead_letter_id: int) -> tuple[store.Kept, bytes]:
+    async with open_database(settings, "dead") as database:
+        letter = await store.get(database, dead_letter_id)
+        see_that_it_waits(letter)
+        body = editing.readable(letter, settings.sealer)
+        await note_revealed(database, dead_letter_id, "to edit it")
+        return letter, body
+
+
+async def _keep(settings: Settings, letter: store.Kept, edited: bytes, reason: str | None) -> None:
+    async with open_database(settings, "dead") as database:
+        await change(database, letter, edited, settings.sealer, Action.EDITED, reason)
+
+
+@dead.command
+def discard(*dead_letter_ids: int, reason: str, json: Json = False) -> None:
+    """Set dead letters aside for good; they stay in the table.
+
+    Parameters
+    ----------
+    reason
+        Why, for the record.
+    """
+    with _in_words():
+        if not dead_letter_ids or not reason.strip():
+            raise WrongUsage("name the dead letters, and a reason")
+        run_loop(_discard(begin("dead"), dead_letter_ids, reason, json))
+
+
+async def _discard(settings: Settings, ids: Sequence[int], reason: str, json: bool) -> None:
+    async with open_database(settings, "dead") as database, database.transaction() as connection:
+        rows = await connection.fetch(store.DISCARD, list(ids))
+        discarded = sorted(row["dead_letter_id"] for row in rows)
+        await store.note(connection, discarded, who(), Action.DISCARDED, reason)
+    left = sorted(set(ids) - set(discarded))
+    if json:
+        print_json({"discarded": discarded, "left": left})
+    else:
+        say(f"discarded {len(discarded):,}")
+    if left:
+        raise Refused(f"not waiting, or not there: {', '.join(map(str, left))}")
+
+
+@dead.command(name="replay")
+def replay_(
+    *dead_letter_ids: int,
+    filter: Filter = ANY,
+    all: Flag = False,
+    dry_run: Flag = False,
+    rate: float = 50.0,
+    why: str | None = None,
+    json: Json = False,
+) -> None:
+    """Send dead letters to their family again, as first attempts; what is applied already stays applied.
+
+    Begun and interrupted, the same command goes on where it was. It stops by itself when most of it
+    fails again. Exits 1 then, or when any came back or could not be sent.
+
+    Parameters
+    ----------
+    dead_letter_ids
+        These; or those of a filter.
+    all
+        All that wait.
+    dry_run
+        Say what each would do against today's rows; send nothing.
+    rate
+        So many a second at most.
+    why
+        Why, for the record.
+    """
+    with _in_words():
+        if not dead_letter_ids and filter.is_empty and not all:
+            raise WrongUsage("which ones? Name ids, or a filter such as --fingerprint, or --all")
+        if not 0 < rate <= 10_000:
+            raise WrongUsage(f"--rate must be more than 0, at most 10000 (given: {rate:g})")
+        selection = replace(
+            filter.selection((State.WAITING, State.REPLAYING)), ids=tuple(dead_letter_ids) or None
+        )
+        settings = begin("dead")
+        if dry_run:
+            run_loop(tell_forecast(settings, selection, json))
+        else:
+            sys.exit(run_loop(run_replay(settings, selection, rate, why, json)))
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """One sentence for what is expected to go wrong."""
+    remove_leftovers()
+    with failing_on(WrongUsage, code=USAGE), failing_on(Refused, store.NoSuchLetter, CannotUnseal):
+        yield

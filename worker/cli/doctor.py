@@ -1,0 +1,67 @@
+"""`stockhook doctor`: all checks, as a table or as JSON."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from rich.table import Table
+
+from worker.cli.context import (
+    FAILED,
+    UNAVAILABLE,
+    Json,
+    print_json,
+)
+from worker.cli.terminal import show, styled
+from worker.config.settings import Settings, read_settings
+from worker.observability.resolver import run_loop
+from worker.tools.doctor import broker, database
+from worker.tools.doctor.certificates import check_certificates
+from worker.tools.doctor.changes import check_changes
+from worker.tools.doctor.check import Finding, Level
+from worker.tools.doctor.configuration import check_configuration
+from worker.tools.doctor.spool import check_spool
+
+STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "bold red"}
+
+
+def doctor(*, json: Json = False) -> None:
+    """Look whether broker, database, settings and spool are as they should be, and say what to do.
+
+    Changes nothing. Exits 1 when something is wrong, 69 when neither broker nor database can be reached.
+    """
+    settings = read_settings()
+    # The client library logs the end of a connection with a traceback; here it is a finding.
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL + 1)
+    found, is_reached = run_loop(examine(settings))
+    if json:
+        print_json({"findings": [asdict(finding) for finding in found]})
+    else:
+        show(as_table(found))
+    if not is_reached:
+        sys.exit(UNAVAILABLE)
+    sys.exit(FAILED if any(finding.level is Level.ERROR for finding in found) else 0)
+
+
+async def examine(settings: Settings) -> tuple[list[Finding], bool]:
+    """Everything that was found, and whether broker or database could be reached."""
+    of_broker, broker_answers = await broker.reached(settings)
+    of_database, database_answers = await database.reached(settings)
+    found = [
+        *of_broker,
+        *of_database,
+        *check_configuration(settings),
+        *check_certificates(settings),
+        *[finding async for finding in check_changes(settings)],
+        *check_spool(settings.spool_path, settings.spool_max_bytes),
+    ]
+    return found, broker_answers or database_answers
+
+
+def as_table(found: Sequence[Finding]) -> Table:
+    table = Table("", "subject", "what", "remedy")
+    for finding in found:
+        style = STYLES[finding.level]
+        table.add_row(styled(finding.level, style), finding.subject, finding.what, finding.remedy)
+    return table

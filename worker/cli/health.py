@@ -1,0 +1,45 @@
+"""`stockhook health`: asks the process on this machine how it is, for a container's health check."""
+
+import http.client
+import sys
+
+from worker.cli.context import FAILED, Flag
+from worker.cli.terminal import say
+from worker.config.settings import read_settings
+
+TIMEOUT_SECONDS = 5
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+def health(
+    *,
+    ready: Flag = False,
+    port: int | None = None,
+) -> None:
+    """Ask /livez on the ops port; exit 0 when it is well, 1 when it is not or does not answer.
+
+    Parameters
+    ----------
+    ready
+        Ask /readyz instead, which also fails while broker or database are away.
+    port
+        Another port than STOCKHOOK_OPS_PORT: under `stockhook run` the ingest's is the next one.
+    """
+    settings = read_settings()
+    host = ANYWHERE.get(settings.ops_host, settings.ops_host)
+    status, body = _ask(host, port or settings.ops_port, "/readyz" if ready else "/livez")
+    say(body, file=sys.stdout if status == 200 else sys.stderr)
+    sys.exit(0 if status == 200 else FAILED)
+
+
+def _ask(host: str, port: int, path: str) -> tuple[int, str]:
+    """Status and body; status 0 and the reason where nothing answers."""
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    except (OSError, UnicodeError, http.client.HTTPException) as error:
+        return 0, f"no answer from {host}:{port} ({type(error).__name__})"
+    finally:
+        connection.close()

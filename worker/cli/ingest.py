@@ -1,0 +1,11 @@
+"""`stockhook ingest`."""
+
+from worker.cli.context import begin
+from worker.processes.ingest_process import serve
+from worker.processes.supervisor import obey_parent
+
+
+def ingest() -> None:
+    """Take webhooks in and publish them, until SIGTERM or Ctrl-C."""
+    obey_parent()
+    serve(begin("ingest"))

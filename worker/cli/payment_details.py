@@ -1,0 +1,112 @@
+"""Payment details as an operator gives them: in a file, on standard input, or to a prompt."""
+
+import re
+import sys
+from collections.abc import Callable
+from getpass import getpass
+from pathlib import Path
+
+from pydantic import SecretStr, ValidationError
+
+from schemas.events import read_model
+from worker.cli.terminal import console
+from worker.marketplaces.buyback.requests import BankAccount, BillingAddress, PaymentDetails
+
+LONGEST_BYTES = 65_536
+
+STANDARD_INPUT = Path("-")
+
+# An unknown member is named where it cannot be an account number.
+_NAME = re.compile(r"[A-Za-z.]{1,80}")
+
+
+class BadDetails(Exception):
+    """They cannot be sent. The text names members and rules, never a value."""
+
+
+def read_details(source: Path | None) -> PaymentDetails:
+    """From a file, or from standard input: as JSON, or asked for one by one where that is a terminal.
+
+    Raises:
+        BadDetails
+    """
+    if source is None and sys.stdin.isatty():
+        return asked_details()
+    return parsed_details(_read(source or STANDARD_INPUT))
+
+
+def _read(source: Path) -> bytes:
+    if source == STANDARD_INPUT:
+        content = sys.stdin.buffer.read(LONGEST_BYTES + 1)
+    else:
+        try:
+            with source.open("rb") as file:
+                content = file.read(LONGEST_BYTES + 1)
+        except OSError as error:
+            raise BadDetails(f"cannot read {source}: {error.strerror}") from None
+    if len(content) > LONGEST_BYTES:
+        raise BadDetails(f"payment details are at most {LONGEST_BYTES:,} bytes long")
+    return content
+
+
+def parsed_details(content: bytes) -> PaymentDetails:
+    """Raises: BadDetails."""
+    try:
+        return read_model(PaymentDetails, content)
+    except ValidationError as error:
+        raise BadDetails(_words(error)) from None
+    except ValueError:
+        raise BadDetails("payment details: they are no JSON") from None
+
+
+def asked_details() -> PaymentDetails:
+    """Asks on the terminal; the account number is not echoed.
+
+    Raises:
+        BadDetails
+    """
+    asking = console(stderr=True)
+
+    def ask(words: str, read: Callable[[str], str] = asking.input) -> SecretStr:
+        return SecretStr(read(f"{words}: ").strip())
+
+    def ask_optional(words: str) -> SecretStr | None:
+        given = ask(f"{words} (may be empty)")
+        return given if given.get_secret_value() else None
+
+    try:
+        return PaymentDetails(
+            first_name=ask("First name"),
+            last_name=ask("Last name"),
+            bank_account=BankAccount(
+                account_number=ask("Account number or IBAN, not shown", getpass),
+                financial_institution_identifier=ask("Routing number, SWIFT or BIC code"),
+                beneficiary_name=ask("Name of the beneficiary"),
+            ),
+            billing_address=BillingAddress(
+                first_line=ask("Address, first line"),
+                second_line=ask_optional("Address, second line"),
+                zip_code=ask("ZIP code"),
+                city=ask("City"),
+                state=ask_optional("State"),
+                country=ask("Country, two letters").get_secret_value().upper(),
+            ),
+        )
+    except ValidationError as error:
+        raise BadDetails(_words(error)) from None
+    except EOFError:
+        raise BadDetails("they were not given whole") from None
+
+
+def _words(error: ValidationError) -> str:
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    return "payment details: " + "; ".join(
+        _fault(fault["type"], fault["loc"], fault["msg"]) for fault in faults
+    )
+
+
+def _fault(kind: str, location: tuple[int | str, ...], message: str) -> str:
+    where = ".".join(map(str, location))
+    if kind == "extra_forbidden" and not _NAME.fullmatch(where):
+        return "there is a member that is unknown"
+    return f"{where}: {message}" if where else message

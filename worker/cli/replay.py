@@ -1,0 +1,117 @@
+"""`stockhook dead replay`: what it would do, how far it is, and what it came to."""
+
+import sys
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from worker.amqp.connection import Broker
+from worker.amqp.errors import Unroutable
+from worker.cli.context import FAILED, open_database, print_json
+from worker.cli.terminal import console, say
+from worker.config.settings import Settings
+from worker.dead_letters import replay, store
+from worker.dead_letters.audit_trail import who
+from worker.dead_letters.refusal import Refused
+from worker.dead_letters.store import Kept, Selection
+from worker.postgres.pool import Database
+
+
+async def tell_forecast(settings: Settings, selection: Selection, json: bool) -> None:
+    """What each would do against today's rows; nothing is sent."""
+    told: list[dict[str, object]] = []
+    after = 0
+    async with open_database(settings, "dead") as database:
+        while True:
+            async with database.connection() as connection:
+                letters = await store.select(connection, selection, after=after, limit=100)
+            if not letters:
+                break
+            after = letters[-1].dead_letter_id
+            for letter in letters:
+                words = await _would(database, letter, settings)
+                told.append(
+                    {"dead_letter_id": letter.dead_letter_id, "event_id": letter.event_id, "would_be": words}
+                )
+    if json:
+        print_json(told)
+        return
+    for row in told:
+        say(f"{row['dead_letter_id']:>8} {row['would_be']}")
+    say(f"{len(told):,} dead letters; nothing was sent")
+
+
+async def _would(database: Database, letter: Kept, settings: Settings) -> str:
+    match replay.prepare(letter, settings.sealer):
+        case replay.Ready() as ready:
+            return await replay.forecast(database, ready, settings.tolerance)
+        case replay.Unready(reason):
+            return f"cannot be replayed: {reason}"
+
+
+async def run_replay(
+    settings: Settings, selection: Selection, rate: float, why: str | None, json: bool
+) -> int:
+    """The exit code.
+
+    Raises:
+        Refused
+    """
+    bar = Progress(
+        TextColumn("{task.fields[words]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    async with open_database(settings, "dead", 3) as database:
+        broker = Broker(settings.amqp_url.get_secret_value(), "replay")
+        run = replay.Replay(
+            broker, database, settings.sealer, settings.delays, rate=rate, who=who(), reason=why
+        )
+        with bar:
+            task = bar.add_task("", words="")
+            run.on_progress = lambda tally: bar.update(
+                task, total=tally.total, completed=tally.replayed, words=_progress(tally)
+            )
+            try:
+                tally = await run.run(selection)
+            except replay.AnotherRuns:
+                raise Refused("another replay is running: wait for its end") from None
+            except Unroutable:
+                raise Refused("a queue is missing: `stockhook topology` declares it") from None
+    _tell(tally, json)
+    return FAILED if tally.stopped or tally.came_back or tally.unready else 0
+
+
+def _tell(tally: replay.Tally, json: bool) -> None:
+    if json:
+        print_json(
+            {
+                "selected": tally.total,
+                "replayed": tally.replayed,
+                "applied": tally.applied,
+                "handed_on": tally.handed_on,
+                "came_back": tally.came_back,
+                "under_way": tally.under_way,
+                "not_replayed": [
+                    {"dead_letter_id": number, "reason": reason} for number, reason in tally.unready
+                ],
+                "stopped": tally.stopped,
+            }
+        )
+    else:
+        say(f"{_progress(tally)}, of {tally.total:,}")
+        for number, reason in tally.unready:
+            say(f"{number} was not replayed: {reason}")
+    if tally.stopped:
+        say(f"stockhook: stopped: {tally.stopped}", file=sys.stderr)
+
+
+def _progress(tally: replay.Tally) -> str:
+    handed_on = f"handed on {tally.handed_on:,}, " if tally.handed_on else ""
+    return (
+        f"replayed {tally.replayed:,}: applied {tally.applied:,}, {handed_on}"
+        f"came back {tally.came_back:,}, under way {tally.under_way:,}"
+    )

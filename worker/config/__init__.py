@@ -1,0 +1,1 @@
+"""Settings from the environment, checked when they are read."""

@@ -1,0 +1,141 @@
+"""What is refused outside development: plaintext to other machines, well-known users, weak secrets."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_address
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode
+
+from pydantic import SecretStr
+
+from worker.config.urls import hosts_of, split
+
+SHORTEST_SECRET = 12
+FEWEST_CHARACTERS = 5
+
+# Users that every RabbitMQ has until somebody deletes them.
+DEFAULT_USERS = frozenset({"guest"})
+
+# How placeholders begin, without what is neither letter nor digit.
+PLACEHOLDERS = ("changeme", "replaceme", "password", "passw0rd", "yoursecret", "yourtoken", "secretsecret")
+
+# Tokens that the marketplace's documents print in their examples.
+PRINTED_TOKENS = frozenset(
+    {
+        "ffba2e99-4316-4860-a3a2-6d67ebb58d96",
+        "6972cce1-4afc-4408-ae78-15392b692f41",
+        "1180e49d-b894-4907-92bc-7b23545510d3",
+        "9226e1e1-ae8b-4d12-a461-84e95e196393",
+        "8f52b1f6-38a4-4e2f-b448-cb677aa15b42",
+        "6ac42187-469a-4985-bba6-4c1d506d3dc0",
+        "502bad4c-f70b-4cb8-ad45-d51522ae5ffa",
+    }
+)
+
+# What of libpq's sslmode never sends anything in clear.
+ENCRYPTING_MODES = frozenset({"require", "verify-ca", "verify-full"})
+
+
+def weakness(secret: str) -> str | None:
+    """What is wrong with a secret, in words that go on a sentence about it; None for a good one."""
+    letters = re.sub(r"[^a-z0-9]", "", secret.lower())
+    if not secret:
+        return "is empty"
+    if len(secret) < SHORTEST_SECRET:
+        return f"is shorter than {SHORTEST_SECRET} characters"
+    if len(set(secret)) < FEWEST_CHARACTERS:
+        return "repeats a few characters"
+    if letters.startswith(PLACEHOLDERS):
+        return "is a placeholder"
+    if secret.lower() in PRINTED_TOKENS:
+        return "is printed in the marketplace's documents"
+    return None
+
+
+def weak_secrets(secrets: Sequence[SecretStr]) -> Iterator[str]:
+    """Each weak one by its number from 1, never by its text."""
+    for number, secret in enumerate(secrets, start=1):
+        fault = weakness(secret.get_secret_value())
+        if fault is not None:
+            yield f"secret {number} {fault}"
+
+
+def other_machines(url: str) -> list[str]:
+    """The hosts of a URL that are not this machine. A database URL may name several, or a socket's folder."""
+    query = parse_qsl(split(url).query)
+    listed = [host for name, value in query if name == "host" for host in value.split(",")]
+    return [host for host in [*hosts_of(url), *listed] if not _is_here(host)]
+
+
+def _is_here(host: str) -> bool:
+    host = unquote(host)
+    if not host or host.startswith("/") or host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def refuse_exposed_broker(url: str, *, allow_plaintext: bool) -> None:
+    """Raises: ValueError, for a URL that leads to another machine in clear, or as anybody."""
+    parts = split(url)
+    hosts = other_machines(url)
+    if not hosts:
+        return
+    if parts.scheme != "amqps" and not allow_plaintext:
+        raise ValueError(_in_clear(hosts, "amqps://"))
+    if unquote(parts.username or "guest") in DEFAULT_USERS:
+        raise ValueError(f"must name a user of its own, not guest, at {hosts[0]}")
+    if "certfile" not in dict(parse_qsl(parts.query)):
+        _refuse_weak_password(parts)
+
+
+def refuse_exposed_database(url: str, *, allow_plaintext: bool, environment: Mapping[str, str]) -> None:
+    """Raises: ValueError, as above. Without a password in the URL, libpq's other ways may have one."""
+    parts = split(url)
+    hosts = other_machines(url)
+    if not hosts:
+        return
+    query = dict(parse_qsl(parts.query))
+    mode = query.get("sslmode", environment.get("PGSSLMODE") or "prefer")
+    if mode not in ENCRYPTING_MODES and not allow_plaintext:
+        raise ValueError(_in_clear(hosts, "sslmode=verify-full and STOCKHOOK_DATABASE_CA_FILE"))
+    given = {name for name, value in environment.items() if value}
+    elsewhere = {"sslcert", "passfile"} & query.keys() or {"PGPASSWORD", "PGPASSFILE"} & given
+    if not (elsewhere and parts.password is None):
+        _refuse_weak_password(parts)
+
+
+def refuse_exposed_page(url: str, *, allow_plaintext: bool) -> None:
+    """Raises: ValueError, for a management API on another machine in clear, or as anybody."""
+    parts = split(url)
+    hosts = other_machines(url)
+    if not hosts:
+        return
+    if parts.scheme != "https" and not allow_plaintext:
+        raise ValueError(_in_clear(hosts, "https://"))
+    if unquote(parts.username or "guest") in DEFAULT_USERS:
+        raise ValueError(f"must name a user of its own, not guest, at {hosts[0]}")
+    _refuse_weak_password(parts)
+
+
+def _in_clear(hosts: Sequence[str], remedy: str) -> str:
+    return (
+        f"would send passwords and events to {hosts[0]} in clear: use {remedy}, "
+        "or set STOCKHOOK_ALLOW_PLAINTEXT=true for a network that nobody else is on"
+    )
+
+
+def _refuse_weak_password(parts: SplitResult) -> None:
+    fault = weakness(unquote(parts.password or ""))
+    if fault is not None:
+        raise ValueError(f"the password {fault}: set a longer one, or STOCKHOOK_ENVIRONMENT=development")
+
+
+def with_query(url: str, added: Mapping[str, str]) -> str:
+    """The URL with these parameters, where it does not have them already."""
+    names = {name for name, _ in parse_qsl(split(url).query, keep_blank_values=True)}
+    missing = {name: value for name, value in added.items() if name not in names}
+    if not missing:
+        return url
+    return f"{url}{'&' if names else '?'}{urlencode(missing, safe='/', quote_via=quote)}"

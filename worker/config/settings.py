@@ -1,0 +1,549 @@
+"""The configuration: environment variables, or files of the same names in a secrets folder."""
+
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import parse_qsl, urlsplit
+
+from cryptography.fernet import Fernet, MultiFernet
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    IPvAnyAddress,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+)
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from schemas.clock import TOLERANCE
+from worker.config.database_url import DatabaseUrl
+from worker.config.security import (
+    other_machines,
+    refuse_exposed_broker,
+    refuse_exposed_database,
+    refuse_exposed_page,
+    with_query,
+)
+from worker.config.subscribers import Subscriber, read_subscribers
+from worker.config.urls import (
+    check_hosts,
+    checked,
+    split,
+    with_password,
+)
+
+PREFIX = "STOCKHOOK_"
+
+
+class BadSettings(Exception):
+    """The configuration cannot be used. The text says which key, which rule, and what was given."""
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _delays(value: object) -> object:
+    """`none` means no retry schedule. (An empty value is not set, so the default applies.)"""
+    if not isinstance(value, str):
+        return value
+    if value.strip().lower() == "none":
+        return ()
+    listed = _split(value)
+    if not listed:
+        raise ValueError("must be seconds, comma-separated, or none for no retry schedule")
+    return listed
+
+
+def _port(value: object) -> object:
+    """A Kubernetes Service sets variables such as STOCKHOOK_INGEST_PORT in every pod of its namespace."""
+    if isinstance(value, str) and re.match(r"(tcp|udp|sctp)://", value):
+        raise ValueError(
+            "must be a number; Kubernetes sets this for a Service of the same name: "
+            "set enableServiceLinks: false in the pod template"
+        )
+    return value
+
+
+def _readable(path: Path) -> Path:
+    try:
+        if not path.is_file():
+            raise ValueError("does not name a file")
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+
+
+def _amqp_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
+    """The client library takes its files from the URL."""
+    text = checked(url.get_secret_value(), "amqp", "amqps", several=True)
+    if "no_verify_ssl" in dict(parse_qsl(split(text).query)):
+        raise ValueError("must not have no_verify_ssl: set STOCKHOOK_AMQP_CA_FILE")
+    files = _files(info, cafile="amqp_ca_file", certfile="amqp_certificate_file", keyfile="amqp_key_file")
+    if files and split(text).scheme == "amqp":
+        raise ValueError("must start with amqps:// where a CA or a certificate is set")
+    text = with_query(_with_password(text, info, "amqp_password"), files)
+    if not _is_development(info):
+        refuse_exposed_broker(text, allow_plaintext=_allows_plaintext(info))
+    return SecretStr(text)
+
+
+def _database_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
+    """The driver takes its files from the URL. Where a CA is set, the host's name is verified as well."""
+    text = checked(url.get_secret_value(), "postgresql", "postgres", several=True, socket=True)
+    query = dict(parse_qsl(split(text).query))
+    check_hosts(*(query[name].split(",") if name in query else [] for name in ("host", "port")))
+    text = _with_password(text, info, "database_password", needs_user=False)
+    files = _files(
+        info,
+        sslrootcert="database_ca_file",
+        sslcert="database_certificate_file",
+        sslkey="database_key_file",
+    )
+    text = with_query(text, {"sslmode": "verify-full", **files} if "sslrootcert" in files else files)
+    if not _is_development(info):
+        refuse_exposed_database(text, allow_plaintext=_allows_plaintext(info), environment=os.environ)
+    DatabaseUrl.read(text)
+    return SecretStr(text)
+
+
+def _management_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
+    text = checked(url.get_secret_value(), "http", "https", several=True)
+    if split(text).query:
+        raise ValueError("must consist of scheme, user, password, host, port and path alone")
+    text = _with_password(text, info, "management_password")
+    if not _is_development(info):
+        refuse_exposed_page(text, allow_plaintext=_allows_plaintext(info))
+    return SecretStr(text)
+
+
+def _with_password(url: str, info: ValidationInfo, setting: str, *, needs_user: bool = True) -> str:
+    """The URL with the password of the setting, where that is set."""
+    password = info.data.get(setting)
+    if password is None:
+        return url
+    name = PREFIX + setting.upper()
+    if needs_user and not split(url).username:
+        raise ValueError(f"must contain the user whose password is in {name}")
+    return with_password(url, password.get_secret_value(), name)
+
+
+def _api_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
+    """Of a marketplace's API, to which credentials go. (Secret for who puts some into it, and is refused.)"""
+    text = checked(url.get_secret_value(), "https", "http")
+    parts = urlsplit(text)
+    if parts.username is not None or parts.query:
+        raise ValueError("must be no more than scheme, host, port and path")
+    if parts.scheme == "http" and other_machines(text) and not _allows_plaintext(info):
+        raise ValueError("must start with https://: it would send passwords to another machine in clear")
+    return SecretStr(text.rstrip("/"))
+
+
+def _proxy(url: SecretStr) -> SecretStr:
+    text = checked(url.get_secret_value(), "http", "https")
+    if urlsplit(text).path not in ("", "/") or urlsplit(text).query:
+        raise ValueError("must consist of scheme, user, password, host and port alone")
+    return SecretStr(text)
+
+
+def _subscribers(told: SecretStr, info: ValidationInfo) -> SecretStr:
+    for subscriber in read_subscribers(told.get_secret_value()):
+        if "[" in urlsplit(subscriber.url).netloc and info.data.get("changes_proxy"):
+            raise ValueError(
+                f"{subscriber.name}: must have a host name, not an IPv6 address, for STOCKHOOK_CHANGES_PROXY"
+            )
+        if not subscriber.url.startswith("https://") and not info.data.get("changes_private_targets"):
+            raise ValueError(f"{subscriber.name}: its url must start with https://")
+    return told
+
+
+def _is_development(info: ValidationInfo) -> bool:
+    return info.data.get("environment") == "development"
+
+
+def _allows_plaintext(info: ValidationInfo) -> bool:
+    return info.data.get("allow_plaintext") is True
+
+
+def _files(info: ValidationInfo, **settings: str) -> dict[str, str]:
+    """The files that are set, by the names that a URL has for them."""
+    given = {parameter: info.data.get(name) for parameter, name in settings.items()}
+    return {parameter: str(path) for parameter, path in given.items() if path is not None}
+
+
+def _fernet_key(key: SecretStr) -> SecretStr:
+    try:
+        Fernet(key.get_secret_value())
+    except ValueError:
+        raise ValueError("must be Fernet keys: 32 bytes in URL-safe base64") from None
+    return key
+
+
+def _ascending(delays: tuple[int, ...]) -> tuple[int, ...]:
+    if sorted(set(delays)) != list(delays):
+        raise ValueError("must ascend: each delay names a queue of its own")
+    return delays
+
+
+def _ignorable(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    if patterns:
+        # It knows every event type, which most commands need not load.
+        from worker.config import ignored_types as ignored
+
+        ignored.check(patterns)
+    return patterns
+
+
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
+Port = Annotated[int, BeforeValidator(_port)]
+ReadableFile = Annotated[Path, AfterValidator(_readable)]
+
+
+class Settings(BaseSettings):
+    """Read once at the start of a process."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
+
+    # The URLs are judged by what stands above them.
+    environment: Literal["production", "development"] = Field(
+        default="production",
+        description="`development` takes weak secrets, and talks to other machines in clear",
+    )
+    allow_plaintext: bool = Field(
+        default=False,
+        description="Whether broker and database may be on other machines without TLS",
+    )
+    amqp_ca_file: ReadableFile | None = Field(
+        default=None, description="CA that signed the broker's certificate, where the system does not know it"
+    )
+    amqp_certificate_file: ReadableFile | None = Field(
+        default=None, description="Certificate that we show the broker (PEM)"
+    )
+    amqp_key_file: ReadableFile | None = Field(default=None, description="Its private key")
+    database_ca_file: ReadableFile | None = Field(
+        default=None,
+        description="CA that signed the database's certificate; with it, `sslmode` is `verify-full`",
+    )
+    database_certificate_file: ReadableFile | None = Field(
+        default=None, description="Certificate that we show the database (PEM)"
+    )
+    database_key_file: ReadableFile | None = Field(default=None, description="Its private key")
+    amqp_password: SecretStr | None = Field(
+        default=None, description="Password of the broker's user, instead of one in STOCKHOOK_AMQP_URL"
+    )
+    amqp_url: Annotated[SecretStr, AfterValidator(_amqp_url)] = Field(
+        default=SecretStr("amqp://localhost:5672/"),
+        description="RabbitMQ, 3.10 or newer; several hosts of a cluster: "
+        "`amqps://user:password@h1:5671,h2:5671,h3:5671/vhost`",
+    )
+    database_password: SecretStr | None = Field(
+        default=None, description="Password of the database's user, instead of one in STOCKHOOK_DATABASE_URL"
+    )
+    database_url: Annotated[SecretStr, AfterValidator(_database_url)] = Field(
+        default=SecretStr("postgresql://localhost:5432/stockhook"),
+        description="Postgres, 15 or newer; several hosts with `target_session_attrs=read-write`",
+    )
+    management_password: SecretStr | None = Field(
+        default=None,
+        description="Password of the management API's user, instead of one in STOCKHOOK_MANAGEMENT_URL",
+    )
+    management_url: Annotated[SecretStr, AfterValidator(_management_url)] | None = Field(
+        default=None,
+        description="RabbitMQ's management API, if `stockhook topology --check` is to see bindings: "
+        "`http://user:password@host:15672`; several hosts are tried in turn",
+    )
+    declare_topology: bool = Field(
+        default=True,
+        description="Whether ingest and consumers declare exchanges and queues; without, they look whether "
+        "`stockhook topology` has",
+    )
+    ingest_host: str = Field(default="127.0.0.1", description="Address that the ingest listens on")
+    ingest_port: Port = Field(default=8080, ge=1, le=65535, description="Port of the ingest")
+    ingest_idle_timeout: float = Field(
+        default=75.0,
+        gt=0,
+        le=86_400,
+        description="Seconds before the ingest closes an idle connection; must be longer than the idle "
+        "timeout of the proxy in front of it (docs/design/http-server.md)",
+    )
+    ops_host: str = Field(default="127.0.0.1", description="Address of `/metrics`, `/livez`, `/readyz`")
+    ops_port: Port = Field(
+        default=9090,
+        ge=1,
+        le=65534,
+        description="Port of the same; under `stockhook run` the ingest takes the next one",
+    )
+    ovoko_header: str = Field(
+        default="X-Webhook-Secret",
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="HTTP header in which Ovoko sends the merchant's secret",
+    )
+    ovoko_secrets: Secrets = Field(
+        default=(),
+        description="Secrets accepted from Ovoko, comma-separated, the newest first: all are valid at once",
+    )
+    ovoko_api_url: Annotated[SecretStr, AfterValidator(_api_url)] = Field(
+        default=SecretStr("https://api.rrr.lt"), description="Where Ovoko's API is"
+    )
+    ovoko_username: str | None = Field(default=None, min_length=1, description="The user of Ovoko's API")
+    ovoko_password: SecretStr | None = Field(default=None, min_length=1, description="Its password")
+    ovoko_user_token: SecretStr | None = Field(
+        default=None, min_length=1, description="Its token, which Ovoko gives out"
+    )
+    ovoko_calls_per_second: float = Field(
+        default=4.0, gt=0, le=1000, description="Calls of Ovoko's API a second at most"
+    )
+    ovoko_timeout: float = Field(
+        default=30.0, gt=0, le=600, description="Seconds that a call of Ovoko's API may take"
+    )
+    buyback_tokens: Secrets = Field(
+        default=(),
+        description="Tokens accepted from Luxclusif Buyback, comma-separated, the newest first: all are "
+        "valid at once",
+    )
+    sealing_keys: Annotated[
+        tuple[Annotated[SecretStr, AfterValidator(_fernet_key)], ...],
+        NoDecode,
+        BeforeValidator(_split),
+    ] = Field(
+        default=(),
+        description="Fernet keys that seal bank details, comma-separated: the first encrypts, all decrypt",
+    )
+    buyback_api_url: Annotated[SecretStr, AfterValidator(_api_url)] | None = Field(
+        default=None, description="Luxclusif Buyback's API for sellers, for `stockhook buyback`"
+    )
+    buyback_sts_url: Annotated[SecretStr, AfterValidator(_api_url)] | None = Field(
+        default=None, description="Its token service: what stands before `/connect/token`"
+    )
+    buyback_client_id: str | None = Field(default=None, min_length=1, description="Client id there")
+    buyback_client_secret: SecretStr | None = Field(
+        default=None, min_length=1, description="Client secret there"
+    )
+    buyback_seller_id: str | None = Field(default=None, min_length=1, description="Our seller id there")
+    buyback_real_ip: IPvAnyAddress | None = Field(
+        default=None, description="Our own public address (`x-real-ip`), by which calls are limited there"
+    )
+    buyback_timeout: float = Field(
+        default=15.0, gt=0, le=300, description="Seconds that one call of theirs may take"
+    )
+    rerequest_pickup: Literal["first_slot", "off"] = Field(
+        default="off",
+        description="After a missed pickup, `first_slot` asks for another one at the first slot that is "
+        "offered; `off` leaves it to you",
+    )
+    retry_delays: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=86_400)], ...],
+        NoDecode,
+        BeforeValidator(_delays),
+        AfterValidator(_ascending),
+    ] = Field(
+        default=(7, 35, 175),
+        description="Seconds before each further attempt at an event, comma-separated; `none` for no retries",
+    )
+    prefetch: int = Field(
+        default=400, ge=1, le=2000, description="Deliveries a family holds unacknowledged at most"
+    )
+    batch_size: int = Field(default=200, ge=1, le=1000, description="Events in one transaction at most")
+    body_limit: int = Field(
+        default=262_144, ge=1024, le=8_388_608, description="Bytes of a webhook's body at most"
+    )
+    body_timeout: float = Field(
+        default=10.0, gt=0, le=60, description="Seconds in which a body must have arrived"
+    )
+    publish_timeout: float = Field(
+        default=0.5,
+        gt=0,
+        le=60,
+        description="Seconds that the ingest waits for the broker's confirm before it spools an event",
+    )
+    spool_path: Path = Field(
+        default=Path("stockhook-spool.sqlite3"),
+        description="File into which the ingest writes events while the broker is away",
+    )
+    spool_max_bytes: int = Field(
+        default=1_073_741_824,
+        ge=1_048_576,
+        le=2**60,
+        description="Bytes of events in the spool at most; beyond, senders get 503",
+    )
+    keep_dead_letters: bool = Field(
+        default=True,
+        description="Consumers move dead letters and the quarantine into the tables `dead_letters` and "
+        "`unhandled_events`, where `stockhook dead` and `stockhook unhandled` find them",
+    )
+    changes: bool = Field(
+        default=True,
+        description="Consumers publish each change of a projection to the exchange `stockhook.changes`",
+    )
+    changes_private_targets: bool = Field(
+        default=False,
+        description="Whether who is told of changes over HTTP may be at private, loopback or link-local "
+        "addresses, and without TLS",
+    )
+    changes_proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = Field(
+        default=None,
+        description="HTTP proxy for changes over HTTP, `http://user:password@host:3128`; with it, only the "
+        "proxy can refuse private addresses",
+    )
+    changes_webhooks: Annotated[SecretStr, AfterValidator(_subscribers)] = Field(
+        default=SecretStr("[]"),
+        description="Who is told of changes over HTTP, as JSON: "
+        '`[{"name": "shop", "url": "https://…", "types": ["part.*"], "secret": "whsec_…"}]`',
+    )
+    clock_tolerance: float = Field(
+        default=TOLERANCE.total_seconds(),
+        gt=0,
+        le=100 * 366 * 86_400,
+        description="Seconds that a timestamp may be later than the reception of its event; a later one is "
+        "implausible and does not win. Use the same value for all processes; after a change, run "
+        "`stockhook rebuild`",
+    )
+    shutdown_grace: float = Field(
+        default=6.0, gt=0, le=300, description="Seconds to finish what is in hand after SIGTERM"
+    )
+    ignored_types: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_ignorable)
+    ] = Field(
+        default=(),
+        description="Event types to ignore: answered 200 and counted, but not stored. Comma-separated "
+        "patterns, such as `ovoko.foo.*,buyback.Submission*`; none may match a type that a family takes",
+    )
+    unhandled_days: int = Field(
+        default=90,
+        ge=0,
+        le=36_500,
+        description="Days that events of types that no family takes stay in `unhandled_events`; 0: no limit",
+    )
+    event_log_days: int = Field(
+        default=0,
+        ge=0,
+        le=36_500,
+        description="Days that events stay in the event log, by whole months; 0: for ever. What is gone can "
+        "neither be explained nor rebuilt",
+    )
+    dead_letter_days: int = Field(
+        default=0,
+        ge=0,
+        le=36_500,
+        description="Days that dead letters stay once they were replayed or discarded; 0: for ever",
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="`json`, `console`, or by whether standard error is a terminal"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Lines below this level are left out"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """A variable takes precedence over a file. pydantic's own reader of files raises tracebacks."""
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _from_files())
+
+    @property
+    def tolerance(self) -> timedelta:
+        return timedelta(seconds=self.clock_tolerance)
+
+    @property
+    def delays(self) -> tuple[timedelta, ...]:
+        return tuple(timedelta(seconds=seconds) for seconds in self.retry_delays)
+
+    @property
+    def subscribers(self) -> tuple[Subscriber, ...]:
+        return read_subscribers(self.changes_webhooks.get_secret_value())
+
+    @property
+    def webhook_names(self) -> tuple[str, ...]:
+        return tuple(subscriber.name for subscriber in self.subscribers)
+
+    @property
+    def api_urls(self) -> tuple[str, ...]:
+        """Those of the marketplaces' APIs for which credentials are set."""
+        buyback = (self.buyback_api_url, self.buyback_sts_url) if self.buyback_client_id else ()
+        ovoko = (self.ovoko_api_url,) if self.ovoko_username else ()
+        return tuple(url.get_secret_value() for url in (*ovoko, *buyback) if url is not None)
+
+    @property
+    def ingest_url(self) -> str:
+        """Where commands on the same machine find the ingest."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.ingest_host, self.ingest_host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.ingest_port}"
+
+    @property
+    def sealer(self) -> MultiFernet | None:
+        keys = [Fernet(key.get_secret_value()) for key in self.sealing_keys]
+        return MultiFernet(keys) if keys else None
+
+
+def read_settings() -> Settings:
+    """Read the environment, and the folder that STOCKHOOK_SECRETS_DIR names. An empty value is not set.
+
+    Raises:
+        BadSettings: A value breaks its rule, or a file cannot be read.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise BadSettings("\n".join(_sentence(detail) for detail in error.errors())) from None
+
+
+def _from_files() -> dict[str, str]:
+    """The settings that have a non-empty file in the secrets folder.
+
+    Raises:
+        BadSettings
+    """
+    named = os.environ.get(f"{PREFIX}SECRETS_DIR")
+    if not named:
+        return {}
+    folder = Path(named).expanduser()
+    try:
+        if not folder.is_dir():
+            raise BadSettings(f"{PREFIX}SECRETS_DIR: no such folder: {named}")
+        files = {path.name.upper(): path for path in sorted(folder.iterdir())}
+    except OSError as error:
+        raise BadSettings(f"{PREFIX}SECRETS_DIR: cannot be read: {error.strerror} ({named})") from None
+    found = {name: files[key] for name in Settings.model_fields if (key := PREFIX + name.upper()) in files}
+    texts = {name: _text(name, path) for name, path in found.items()}
+    return {name: text for name, text in texts.items() if text}
+
+
+def _text(name: str, path: Path) -> str:
+    """Raises: BadSettings."""
+    try:
+        return _readable(path).read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        fault = "is not UTF-8"
+    except OSError as error:
+        fault = f"cannot be read: {error.strerror}"
+    except ValueError as error:
+        fault = str(error)
+    raise BadSettings(f"{PREFIX}{name.upper()}: {path} {fault}")
+
+
+def _sentence(detail: object) -> str:
+    assert isinstance(detail, dict)
+    name = str(detail["loc"][0])
+    rule = str(detail["msg"]).removeprefix("Value error, ")
+    secret = "SecretStr" in str(Settings.model_fields[name].annotation)
+    given = os.environ.get(PREFIX + name.upper()) or detail["input"]
+    return f"{PREFIX}{name.upper()}: {rule}" + ("" if secret else f" (given: {given!r:.200})")

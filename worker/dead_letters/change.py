@@ -1,0 +1,92 @@
+"""How the body of a dead letter is changed: opened in an editor, checked, kept beside the original."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from cryptography.fernet import MultiFernet
+
+from worker.dead_letters import edit as editing
+from worker.dead_letters import store
+from worker.dead_letters.audit_trail import who
+from worker.dead_letters.plaintext import private_folder, signals_as_exits
+from worker.dead_letters.refusal import Refused
+from worker.dead_letters.store import Action, Kept, State
+from worker.postgres.pool import Database
+
+EDITOR_ENDS_SECONDS = 2.0
+
+
+def see_that_it_waits(letter: Kept) -> None:
+    """Raises: Refused."""
+    if letter.state != State.WAITING:
+        raise Refused(f"it is {letter.state}, no longer waiting")
+
+
+def in_editor(command: Sequence[str], body: bytes) -> bytes:
+    """Only we can read the file. It is removed when the editor ends, also if a signal ends us.
+
+    Raises:
+        Refused
+        SystemExit: A signal came.
+    """
+    # On a terminal these are typed for the editor.
+    for_editor = (signal.SIGINT, signal.SIGQUIT) if sys.stdin.isatty() else ()
+    with signals_as_exits(*for_editor), private_folder() as folder:
+        file = folder / "event.json"
+        file.touch(mode=0o600)
+        file.write_bytes(body)
+        try:
+            # The editor's own temporary files are in the same folder.
+            process = subprocess.Popen([*command, str(file)], env={**os.environ, "TMPDIR": str(folder)})
+        except OSError as error:
+            raise Refused(f"cannot start {' '.join(command)}: {error.strerror}") from None
+        try:
+            code = process.wait()
+        except SystemExit:
+            _end(process)
+            raise
+        if code:
+            raise Refused(f"the editor ended with {code}: nothing was changed")
+        try:
+            edited = file.read_bytes()
+        except OSError as error:
+            raise Refused(f"the editor left no file ({error.strerror}): nothing was changed") from None
+    # Editors end the last line.
+    return edited if body.endswith(b"\n") else edited.removesuffix(b"\n")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Give the editor a moment to restore the terminal."""
+    process.terminate()
+    try:
+        process.wait(EDITOR_ENDS_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+async def change(
+    database: Database,
+    letter: Kept,
+    body: bytes,
+    sealer: MultiFernet | None,
+    action: Action,
+    reason: str | None,
+) -> None:
+    """Raises: Refused."""
+    see_that_it_waits(letter)
+    match editing.checked(letter, body, sealer):
+        case editing.Broken(why):
+            raise Refused(f"nothing was changed: {why}")
+        case editing.Fits() as fits:
+            pass
+    async with database.transaction() as connection:
+        changed = await connection.fetch(
+            store.CHANGE_BODY, letter.dead_letter_id, fits.body, letter.body, fits.type, fits.entity_id
+        )
+        if not changed:
+            raise Refused("somebody else changed it meanwhile")
+        await store.note(connection, [letter.dead_letter_id], who(), action, reason)

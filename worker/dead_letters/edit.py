@@ -1,0 +1,78 @@
+"""The body of a dead letter as a person reads and changes it, and as it is kept again. Pure."""
+
+from dataclasses import dataclass
+
+from cryptography.fernet import MultiFernet
+
+from schemas.envelope import Envelope
+from schemas.events import InvalidEvent, Provider, parse
+from worker.dead_letters.message import QUARANTINE_LANE, entity_in
+from worker.dead_letters.store import Kept, provenance_of
+from worker.intake.encryption import (
+    CannotUnseal,
+    opened,
+    seal_payment_details,
+    unsealed,
+)
+from worker.intake.intake import take_again
+from worker.intake.json_bytes import without_member
+
+# How every Fernet token begins: a trade-in body that was no JSON is one.
+_SEALED_WHOLE = b"gAAAA"
+
+
+@dataclass(frozen=True, slots=True)
+class Fits:
+    """A body as it is to be kept, without token and with its bank details sealed."""
+
+    body: bytes
+    type: str
+    entity_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """`reason` names fields and rules, never a value."""
+
+    reason: str
+
+
+def readable(letter: Kept, sealer: MultiFernet | None) -> bytes:
+    """The body as it was received, but for token and bank details; one sealed whole is opened.
+
+    Raises:
+        CannotUnseal
+    """
+    if letter.provider == Provider.BUYBACK and letter.body.startswith(_SEALED_WHOLE):
+        return opened(letter.body, sealer)
+    return letter.body
+
+
+def checked(letter: Kept, body: bytes, sealer: MultiFernet | None) -> Fits | Broken:
+    """Whether a changed body is an event that the letter's family takes."""
+    if letter.provider is None:
+        return Broken("its headers do not say which marketplace it is from")
+    provider = Provider(letter.provider)
+    try:
+        kept = _kept(provider, body, sealer)
+        again = take_again(provider, kept, letter.arrived_at, sealer, provenance_of(letter))
+        if again.family is None:
+            return Broken(again.reason or "no family takes it")
+        if letter.lane not in (again.family, QUARANTINE_LANE):
+            return Broken(f"it would be of the family {again.family}")
+        parse(provider, kept)
+    except (InvalidEvent, CannotUnseal) as error:
+        return Broken(str(error))
+    except ValueError:
+        return Broken("body: not JSON")
+    envelope = Envelope.from_headers(again.message.headers)
+    return Fits(kept, envelope.event_type, entity_in(provider, kept))
+
+
+def _kept(provider: Provider, body: bytes, sealer: MultiFernet | None) -> bytes:
+    if provider is not Provider.BUYBACK:
+        return body
+    plain = unsealed(without_member(body, "token"), sealer)
+    if sealer is None:
+        raise CannotUnseal("set STOCKHOOK_SEALING_KEYS: bank details are to be sealed")
+    return seal_payment_details(plain, sealer)

@@ -1,0 +1,239 @@
+"""What can be said of a dead letter from the message that it came as. Pure."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from schemas import identity
+from schemas.envelope import Envelope, InvalidEnvelope, Provenance
+from schemas.events import InvalidEvent, Provider, parse, read_json, unwrapped
+from worker.amqp.tap import Delivery
+from worker.cli.terminal import visible
+from worker.config.subscribers import LANE_PREFIX
+from worker.pipeline.batch import REASON_LIMIT, event_id_of
+
+QUARANTINE_LANE = "quarantine"
+
+# What an id or the name of a type looks like; anything else might be a person's.
+_NAME = re.compile(r"[A-Za-z0-9][\w.:-]{0,79}", re.ASCII)
+_FINGERPRINT = re.compile(r" #([0-9a-f]{8})$")
+_EXHAUSTED = re.compile(r"exhausted: (\w+)")
+
+_LARGEST = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter as it arrived. `message_key` is the same each time the same message is delivered."""
+
+    message_key: UUID
+    lane: str
+    event_id: UUID
+    provider: str | None
+    type: str
+    entity_id: str | None
+    reason: str
+    exception: str | None
+    fingerprint: str
+    attempts: int
+    received_at: datetime | None
+    first_failed_at: datetime | None
+    last_failed_at: datetime | None
+    headers: str
+    body: bytes
+    content_id: UUID | None = None
+    provenance: str | None = None
+
+
+def read_letter(lane: str, delivery: Delivery) -> Letter:
+    """Never raises for what a message holds.
+
+    The body of one that came again is not looked into: doing so may be what ended the process.
+    """
+    if is_of_webhook(lane):
+        return _read_change(lane, delivery)
+    envelope = _envelope(delivery.headers)
+    provider = envelope.provider.value if envelope else None
+    told_type, entity_id = (None, None) if delivery.redelivered else _look_into(provider, delivery.body)
+    event_type = (envelope.event_type if envelope else "") or told_type or ""
+    reason = _reason(delivery.headers)
+    return Letter(
+        message_key=message_key(lane, delivery),
+        lane=lane,
+        event_id=event_id_of(delivery),
+        provider=provider,
+        type=visible(event_type)[:200],
+        entity_id=entity_id,
+        reason=reason,
+        exception=found[1] if (found := _EXHAUSTED.match(reason)) else None,
+        fingerprint=fingerprint_of(reason, event_type),
+        attempts=_attempts(delivery.headers),
+        received_at=envelope.received_at if envelope else None,
+        first_failed_at=envelope.first_failed_at if envelope else None,
+        last_failed_at=envelope.last_failed_at if envelope else None,
+        headers=_json(delivery.headers),
+        body=delivery.body,
+        content_id=envelope.content_id if envelope else None,
+        provenance=provenance_in(lane, envelope) if envelope else None,
+    )
+
+
+def provenance_in(lane: str, envelope: Envelope) -> Provenance:
+    """An older release's message in the quarantine came from a sender: only the ingest published there."""
+    if envelope.recorded_provenance is None and lane == QUARANTINE_LANE:
+        return Provenance.WEBHOOK
+    return envelope.provenance
+
+
+def is_of_webhook(lane: str) -> bool:
+    """Whether what is dead is a change that a subscriber over HTTP did not take."""
+    return lane.startswith(LANE_PREFIX)
+
+
+def _read_change(lane: str, delivery: Delivery) -> Letter:
+    """The same change that comes back has the same event id here."""
+    headers, reason = delivery.headers, _reason(delivery.headers)
+    return Letter(
+        message_key=message_key(lane, delivery),
+        lane=lane,
+        event_id=identity.bytes_id(f"{lane}\n{headers.get('x-change-id')}".encode(errors="replace")),
+        provider=None,
+        type=visible(delivery.type)[:200],
+        entity_id=_name(headers.get("x-subject")),
+        reason=reason,
+        exception=None,
+        fingerprint=fingerprint_of(reason, ""),
+        attempts=_attempts(headers),
+        received_at=None,
+        first_failed_at=_instant(headers.get("x-first-failed-at")),
+        last_failed_at=_instant(headers.get("x-last-failed-at")),
+        headers=_json(headers),
+        body=delivery.body,
+    )
+
+
+def bare_letter(lane: str, delivery: Delivery) -> Letter:
+    """The least that can be said, of a message that the table took in no other form."""
+    reason = "the message could not be kept as it was: only its body is here"
+    return Letter(
+        message_key=message_key(lane, delivery),
+        lane=lane,
+        event_id=event_id_of(delivery),
+        provider=None,
+        type="",
+        entity_id=None,
+        reason=reason,
+        exception=None,
+        fingerprint=fingerprint_of(reason, ""),
+        attempts=1,
+        received_at=None,
+        first_failed_at=None,
+        last_failed_at=None,
+        headers="{}",
+        body=delivery.body,
+    )
+
+
+def message_key(lane: str, delivery: Delivery) -> UUID:
+    """The id of a message, or one computed from its bytes if it has none.
+
+    A body that says nothing, an empty one say, has its id from its bytes: sent again it is the same letter.
+    """
+    if lane == QUARANTINE_LANE and delivery.headers.get("x-event-type") == "":
+        provider, event_id = delivery.headers.get("x-provider"), delivery.headers.get("x-event-id")
+        return identity.bytes_id(f"{lane}\n{provider}\n{event_id}".encode(errors="replace"))
+    told = f"{lane}\n{delivery.message_id}\n{delivery.headers.get('x-event-id')}\n"
+    return identity.bytes_id(told.encode(errors="replace") + delivery.body)
+
+
+def fingerprint_of(reason: str, event_type: str) -> str:
+    """Of a failed handler the failure's own; else the same for one reason and type."""
+    if found := _FINGERPRINT.search(reason):
+        return found[1]
+    told = f"{event_type}\n{reason}".encode(errors="replace")
+    return hashlib.blake2b(told, digest_size=4).hexdigest()
+
+
+def entity_in(provider: str | None, body: bytes) -> str | None:
+    """What a body is about, also where it breaks its schema."""
+    return _look_into(provider, body)[1]
+
+
+def _envelope(headers: Mapping[str, object]) -> Envelope | None:
+    try:
+        return Envelope.from_headers(headers)
+    except InvalidEnvelope:
+        return None
+
+
+def _look_into(provider: str | None, body: bytes) -> tuple[str | None, str | None]:
+    if provider is None:
+        return None, None
+    try:
+        document = unwrapped(read_json(body))
+    except ValueError:
+        return None, None
+    if not isinstance(document, dict):
+        return None, None
+    event_type = _name(document.get("event_type" if provider == Provider.OVOKO else "type"))
+    try:
+        return event_type, _name(parse(Provider(provider), body).entity_id)
+    except InvalidEvent:
+        return event_type, next(filter(None, map(_name, _ids(document))), None)
+
+
+def _ids(document: Mapping[str, Any]) -> Iterator[object]:
+    """The places in which an id stands in events of all kinds."""
+    match document:
+        case {"event_data": dict() as data}:
+            yield from (data.get(name) for name in ("part_id", "return_id", "order_id"))
+        case {"result": dict() as result}:
+            order = result.get("order")
+            yield order.get("id") if isinstance(order, dict) else None
+            yield result.get("collectionId")
+            yield result.get("id")
+
+
+def _name(value: object) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST:
+        return str(value)
+    return value if isinstance(value, str) and _NAME.fullmatch(value) else None
+
+
+def _reason(headers: Mapping[str, object]) -> str:
+    """Ours; the broker's own, where it was the broker that gave a message up."""
+    deaths = headers.get("x-death")
+    if isinstance(deaths, list):
+        for death in deaths:
+            if isinstance(death, dict) and death.get("reason") == "delivery_limit":
+                return "delivered too often: its consumer ended each time (the broker's delivery limit)"
+    told = headers.get("x-reason")
+    if isinstance(told, str) and told:
+        return visible(told)[:REASON_LIMIT]
+    key = headers.get("x-event-type")
+    return "no family takes it" if key is not None else "not published by an ingest"
+
+
+def _instant(told: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(told) if isinstance(told, str) else None
+    except ValueError:
+        return None
+
+
+def _attempts(headers: Mapping[str, object]) -> int:
+    told = headers.get("x-attempt")
+    return min(told, _LARGEST) if isinstance(told, int) and told > 0 else 1
+
+
+def _json(headers: Mapping[str, object]) -> str:
+    try:
+        return orjson.dumps(dict(headers), default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except orjson.JSONEncodeError:
+        return "{}"

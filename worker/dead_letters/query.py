@@ -1,0 +1,76 @@
+"""Which dead letters a command means, as its options say it."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from consumers.registry import FAMILIES
+from worker.config.subscribers import LANE_PREFIX
+from worker.dead_letters.message import QUARANTINE_LANE, is_of_webhook
+from worker.dead_letters.refusal import WrongUsage
+from worker.dead_letters.store import Selection, State
+
+LANES = (*FAMILIES, QUARANTINE_LANE)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which dead letters."""
+
+    family: Annotated[str | None, Parameter(name=("--family", "--lane"))] = None
+    "Of this family, of the quarantine, or of a subscriber over HTTP: `webhook.shop`."
+    reason: Annotated[str | None, Parameter(name="--reason")] = None
+    "Those whose reason contains this."
+    fingerprint: str | None = None
+    "Those that failed in this way: the group that `dead list --group` shows."
+    type: str | None = None
+    "Of this event type, as the marketplace spells it."
+    entity: str | None = None
+    "About this part, order or return."
+    since: str | None = None
+    "That arrived at this time or later: ISO 8601, or `30m`, `12h`, `7d` ago."
+    until: str | None = None
+    "That arrived before this time."
+
+    def selection(self, states: tuple[State, ...] | None) -> Selection:
+        """Raises: WrongUsage."""
+        if self.family is not None and self.family not in LANES and not is_of_webhook(self.family):
+            raise WrongUsage(
+                f"no such family: {self.family}; there are {', '.join(LANES)}, and {LANE_PREFIX}<name>"
+            )
+        return Selection(
+            lane=self.family,
+            reason=self.reason,
+            fingerprint=self.fingerprint,
+            type=self.type,
+            entity=self.entity,
+            since=_instant("--since", self.since),
+            until=_instant("--until", self.until),
+            states=states,
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        return self == Filter()
+
+
+ANY = Filter()
+
+
+def _instant(option: str, told: str | None) -> datetime | None:
+    if told is None:
+        return None
+    try:
+        if ago := re.fullmatch(r"(\d{1,6})([mhd])", told):
+            unit = {"m": "minutes", "h": "hours", "d": "days"}[ago[2]]
+            return datetime.now(UTC) - timedelta(**{unit: int(ago[1])})
+        instant = datetime.fromisoformat(told)
+    except (ValueError, OverflowError):
+        raise WrongUsage(
+            f"{option} must be a time such as 2026-03-01T12:00:00Z, or 12h (given: {told!r})"
+        ) from None
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)

@@ -1,0 +1,283 @@
+"""The tables `dead_letters` and `dead_letter_audit`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Self
+from uuid import UUID
+
+import orjson
+
+from consumers.family import Connection
+from schemas.envelope import Envelope, InvalidEnvelope, Provenance
+from worker.dead_letters.message import Letter, provenance_in
+from worker.postgres.pool import Database
+
+# What is delivered twice conflicts with its own key. What comes back from a replay points to what was
+# replayed: that was marked before it was published.
+KEEP = """
+INSERT INTO dead_letters
+    (message_key, lane, event_id, provider, type, entity_id, reason, exception, fingerprint, attempts,
+     received_at, first_failed_at, last_failed_at, headers, body, provenance, replay_of)
+SELECT $1::uuid, $2::text, $3::uuid, $4::text, $5::text, $6::text, $7::text, $8::text, $9::text,
+    $10::bigint, $11::timestamptz, $12::timestamptz, $13::timestamptz, $14::text::json, $15::bytea,
+    $17::text,
+    (SELECT max(dead_letter_id)
+     FROM dead_letters
+     WHERE replayed_as = $3
+        AND (replayed_content_id IS NULL OR replayed_content_id = $16::uuid)
+        AND state IN ('replaying', 'replayed'))
+ON CONFLICT (message_key) DO NOTHING
+"""
+
+# What three statements have in common: the arguments of a Selection, in their order.
+_OF_THE_SELECTION = """
+FROM dead_letters
+WHERE ($1::bigint[] IS NULL OR dead_letter_id = ANY($1))
+    AND ($2::text IS NULL OR lane = $2)
+    AND ($3::text IS NULL OR position(lower($3) IN lower(reason)) > 0)
+    AND ($4::text IS NULL OR fingerprint = $4)
+    AND ($5::text IS NULL OR type = $5)
+    AND ($6::text IS NULL OR entity_id = $6)
+    AND ($7::timestamptz IS NULL OR arrived_at >= $7)
+    AND ($8::timestamptz IS NULL OR arrived_at < $8)
+    AND ($9::text[] IS NULL OR state = ANY($9))
+"""
+
+SELECT_LETTERS = (
+    """
+SELECT dead_letter_id, lane, state, event_id, provider, type, entity_id, reason, exception, fingerprint,
+    attempts, received_at, first_failed_at, last_failed_at, arrived_at, headers, body, original_body,
+    provenance, replayed_as, replay_of
+"""
+    + _OF_THE_SELECTION
+    + """
+    AND dead_letter_id > $10
+ORDER BY dead_letter_id
+LIMIT $11
+"""
+)
+
+COUNT_LETTERS = "SELECT count(*)" + _OF_THE_SELECTION
+
+GROUP_LETTERS = (
+    """
+SELECT fingerprint, lane, min(reason) AS reason, count(*) AS letters,
+    array_agg(DISTINCT type ORDER BY type) AS types, min(arrived_at) AS first_at, max(arrived_at) AS last_at
+"""
+    + _OF_THE_SELECTION
+    + """
+GROUP BY fingerprint, lane
+ORDER BY letters DESC, fingerprint, lane
+"""
+)
+
+WAITING_BY_LANE = """
+SELECT lane, count(*) AS letters
+FROM dead_letters
+WHERE state IN ('waiting', 'replaying')
+GROUP BY lane
+"""
+
+# Repeated after a crash it finds the letters in the state in which it left them. One that was changed or
+# discarded since it was read is left: it is not what was read that is to be published.
+BEGIN_REPLAY = """
+UPDATE dead_letters
+SET state = 'replaying', replayed_as = told.replayed_as, replayed_content_id = told.replayed_content_id
+FROM unnest($1::bigint[], $2::uuid[], $3::uuid[], $4::bytea[])
+    AS told (dead_letter_id, replayed_as, replayed_content_id, body)
+WHERE dead_letters.dead_letter_id = told.dead_letter_id
+    AND dead_letters.body = told.body
+    AND state IN ('waiting', 'replaying')
+RETURNING dead_letters.dead_letter_id
+"""
+
+END_REPLAY = """
+UPDATE dead_letters
+SET state = 'replayed'
+WHERE dead_letter_id = ANY($1::bigint[]) AND state = 'replaying'
+RETURNING dead_letter_id
+"""
+
+# Of what was replayed: what came back since the replay began, and what was applied. Letters of one event
+# share its fate: what comes back points to one of them.
+FOLLOW_REPLAY = """
+SELECT dead_letter_id, is_back
+FROM (
+    SELECT replayed.dead_letter_id,
+        EXISTS (
+            SELECT
+            FROM dead_letters AS twin
+            JOIN dead_letters AS came_back ON came_back.replay_of = twin.dead_letter_id
+            WHERE twin.replayed_as = replayed.replayed_as
+                AND twin.replayed_content_id IS NOT DISTINCT FROM replayed.replayed_content_id
+                AND came_back.arrived_at >= $2
+        ) AS is_back,
+        EXISTS (
+            SELECT
+            FROM event_ids
+            WHERE event_id = replayed.replayed_as AND content_id = replayed.replayed_content_id
+        ) OR EXISTS (
+            SELECT
+            FROM reused_event_ids
+            WHERE event_id = replayed.replayed_as AND content_id = replayed.replayed_content_id
+        ) AS is_applied
+    FROM dead_letters AS replayed
+    WHERE replayed.dead_letter_id = ANY($1::bigint[])
+) AS followed
+WHERE is_back OR is_applied
+"""
+
+DISCARD = """
+UPDATE dead_letters
+SET state = 'discarded'
+WHERE dead_letter_id = ANY($1::bigint[]) AND state = 'waiting'
+RETURNING dead_letter_id
+"""
+
+# Whoever changed it meanwhile changed another body than the one that was read.
+CHANGE_BODY = """
+UPDATE dead_letters
+SET body = $2, original_body = coalesce(original_body, body), type = $4, entity_id = $5
+WHERE dead_letter_id = $1 AND body = $3 AND state = 'waiting'
+RETURNING dead_letter_id
+"""
+
+NOTE_ACTION = """
+INSERT INTO dead_letter_audit (dead_letter_id, who, action, reason)
+SELECT *, $2, $3, $4
+FROM unnest($1::bigint[])
+"""
+
+ACTIONS = """
+SELECT at, who, action, reason
+FROM dead_letter_audit
+WHERE dead_letter_id = $1
+ORDER BY audit_id
+"""
+
+
+class NoSuchLetter(Exception):
+    """The text says which."""
+
+
+class State(StrEnum):
+    WAITING = "waiting"
+    REPLAYING = "replaying"
+    REPLAYED = "replayed"
+    DISCARDED = "discarded"
+
+
+class Action(StrEnum):
+    REVEALED = "revealed"
+    EDITED = "edited"
+    MENDED = "mended"
+    DISCARDED = "discarded"
+    REPLAYED = "replayed"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A row of `dead_letters`."""
+
+    dead_letter_id: int
+    lane: str
+    state: str
+    event_id: UUID
+    provider: str | None
+    type: str
+    entity_id: str | None
+    reason: str
+    exception: str | None
+    fingerprint: str
+    attempts: int
+    received_at: datetime | None
+    first_failed_at: datetime | None
+    last_failed_at: datetime | None
+    arrived_at: datetime
+    headers: Mapping[str, Any]
+    body: bytes
+    original_body: bytes | None
+    provenance: str | None
+    replayed_as: UUID | None
+    replay_of: int | None
+
+    @classmethod
+    def of(cls, row: Any) -> Self:
+        return cls(
+            **{
+                field.name: orjson.loads(row["headers"]) if field.name == "headers" else row[field.name]
+                for field in fields(cls)
+            }
+        )
+
+
+def provenance_of(letter: Kept) -> Provenance:
+    """Where the event of a letter came from.
+
+    An archiver of an older release, which may run during an upgrade, stores only the headers. If these cannot
+    be read, a marketplace counts as the origin. So it does if only the event's type says otherwise and the
+    letter came back from a replay: what was replayed may be from the quarantine.
+    """
+    if letter.provenance is not None:
+        return Provenance(letter.provenance)
+    try:
+        envelope = Envelope.from_headers(letter.headers)
+    except InvalidEnvelope:
+        return Provenance.WEBHOOK
+    if letter.replay_of is not None and envelope.recorded_provenance is None:
+        return Provenance.WEBHOOK
+    return provenance_in(letter.lane, envelope)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which dead letters are meant; None means any. `reason` is looked for within the reason."""
+
+    ids: tuple[int, ...] | None = None
+    lane: str | None = None
+    reason: str | None = None
+    fingerprint: str | None = None
+    type: str | None = None
+    entity: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    states: tuple[State, ...] | None = (State.WAITING,)
+
+    def arguments(self) -> tuple[object, ...]:
+        """In the order of the statements' parameters."""
+        return astuple(self)
+
+
+async def keep(connection: Connection, letters: Iterable[Letter]) -> None:
+    for letter in letters:
+        await connection.execute(KEEP, *astuple(letter))
+
+
+async def select(
+    connection: Connection, selection: Selection, *, after: int = 0, limit: int = 1000
+) -> list[Kept]:
+    """Those meant, the oldest first, from the one that follows `after`."""
+    rows = await connection.fetch(SELECT_LETTERS, *selection.arguments(), after, limit)
+    return [Kept.of(row) for row in rows]
+
+
+async def get(database: Database, dead_letter_id: int) -> Kept:
+    """Raises: NoSuchLetter."""
+    async with database.connection() as connection:
+        found = await select(connection, Selection(ids=(dead_letter_id,), states=None))
+    if not found:
+        raise NoSuchLetter(f"there is no dead letter {dead_letter_id}")
+    return found[0]
+
+
+async def count(connection: Connection, selection: Selection) -> int:
+    rows = await connection.fetch(COUNT_LETTERS, *selection.arguments())
+    return int(rows[0]["count"])
+
+
+async def note(
+    connection: Connection, ids: Sequence[int], who: str, action: Action, reason: str | None
+) -> None:
+    await connection.execute(NOTE_ACTION, list(ids), who, action.value, reason)

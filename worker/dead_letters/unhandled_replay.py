@@ -1,0 +1,137 @@
+"""Replays unhandled events of types that this release takes: as if the marketplace sent them now."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+
+from cryptography.fernet import MultiFernet
+
+from consumers.registry import FAMILIES
+from schemas.events import Provider
+from worker.amqp.channel import Channel
+from worker.amqp.connection import Broker
+from worker.amqp.tap import Delivery
+from worker.dead_letters import replay
+from worker.dead_letters import unhandled_store as store
+from worker.dead_letters.replay import PUBLISH_SECONDS, Ready, Unready
+from worker.dead_letters.unhandled_store import Selection, Unhandled
+from worker.intake.encryption import CannotUnseal
+from worker.intake.intake import take_unhandled
+from worker.observability.failpoints import crash_point
+from worker.pipeline.batch import Undecodable, decode
+from worker.postgres.pool import Database
+
+READ_TOGETHER = 100
+
+
+@dataclass(slots=True)
+class Tally:
+    """How far a replay is. `left` counts, by type and reason, events that stay where they are."""
+
+    total: int = 0
+    published: int = 0
+    left: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+def prepare(event: Unhandled, sealer: MultiFernet | None) -> Ready | Unready:
+    """Route an event as the ingest would now, with its original reception time.
+
+    An event that breaks its schema stays as it is: it would be a dead letter at once.
+    """
+    try:
+        taken = take_unhandled(Provider(event.provider), event.body, event.received_at, sealer)
+    except CannotUnseal as error:
+        return Unready(str(error))
+    if taken.family is None:
+        return Unready(taken.reason or "no family takes it")
+    message = taken.message
+    decoded = decode(
+        FAMILIES[taken.family], Delivery(0, message.type, message.headers, message.body, redelivered=False)
+    )
+    if isinstance(decoded, Undecodable):
+        return Unready(f"invalid: {decoded.reason}")
+    return Ready(message, taken.family, taken.event_id, taken.content_id)
+
+
+async def forecast(
+    database: Database, sealer: MultiFernet | None, selection: Selection
+) -> Counter[tuple[str, str]]:
+    """By type, and by what a replay would do against today's rows. Nothing is written or sent."""
+    found: Counter[tuple[str, str]] = Counter()
+    async for events in _batches(database, selection, READ_TOGETHER):
+        for event in events:
+            match prepare(event, sealer):
+                case Ready() as ready:
+                    would_be = await replay.forecast(database, ready)
+                case Unready(reason):
+                    would_be = f"stays: {reason}"
+            found[f"{event.provider}.{event.type}", would_be] += 1
+    return found
+
+
+@dataclass(slots=True)
+class Replay:
+    """One run of `stockhook unhandled replay`.
+
+    An event is deleted once the broker has confirmed it. If a run dies in between, the next one publishes the
+    event again, as a duplicate that the event log recognizes. So two runs at once do no harm either.
+    """
+
+    broker: Broker
+    database: Database
+    sealer: MultiFernet | None
+    rate: float
+    on_progress: Callable[[Tally], None] = lambda _: None
+    tally: Tally = field(default_factory=Tally)
+
+    async def run(self, selection: Selection) -> Tally:
+        """Replay what is selected and was there when we began.
+
+        Raises:
+            Unroutable: The family's queue is missing.
+            BrokerUnavailable
+            DatabaseUnavailable
+        """
+        async with self.database.connection() as connection:
+            self.tally.total, _ = await store.extent(connection, selection)
+        async with self.broker.connection() as link:
+            channel = await link.channel()
+            began = monotonic()
+            size = max(1, min(READ_TOGETHER, int(self.rate / 5)))
+            async for events in _batches(self.database, selection, size):
+                await self._publish(channel, events)
+                self.on_progress(self.tally)
+                await asyncio.sleep(max(0.0, began + self.tally.published / self.rate - monotonic()))
+        return self.tally
+
+    async def _publish(self, channel: Channel, events: Sequence[Unhandled]) -> None:
+        ready: dict[int, Ready] = {}
+        for event in events:
+            match prepare(event, self.sealer):
+                case Ready() as prepared:
+                    ready[event.unhandled_event_id] = prepared
+                case Unready(reason):
+                    self.tally.left[f"{event.provider}.{event.type}", reason] += 1
+        await asyncio.gather(
+            *(channel.publish(prepared.message, PUBLISH_SECONDS) for prepared in ready.values())
+        )
+        crash_point("unhandled_published")
+        async with self.database.transaction() as connection:
+            await store.delete(connection, ready)
+        self.tally.published += len(ready)
+
+
+async def _batches(database: Database, selection: Selection, size: int) -> AsyncIterator[list[Unhandled]]:
+    """The events that exist at the start, the oldest first; no connection is held in between."""
+    async with database.connection() as connection:
+        _, until = await store.extent(connection, selection)
+    after = 0
+    while True:
+        async with database.connection() as connection:
+            events = await store.select(connection, selection, after=after, until=until, limit=size)
+        if not events:
+            return
+        after = events[-1].unhandled_event_id
+        yield events

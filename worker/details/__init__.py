@@ -1,1 +1,0 @@
-"""Asking marketplaces again for what their events leave out."""

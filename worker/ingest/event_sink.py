@@ -1,0 +1,179 @@
+"""Where an accepted event goes: to the broker, or to the spool while the broker is away."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Protocol
+
+import structlog
+
+from worker.amqp.channel import Message
+from worker.amqp.errors import BrokerUnavailable, Unroutable
+from worker.ingest.spool.spool import (
+    Spool,
+    SpoolBroken,
+    Spooled,
+    SpoolFull,
+)
+from worker.observability import metrics
+from worker.observability.backoff import Stopped, patiently
+from worker.observability.failpoints import crash_point
+from worker.postgres.ledger import Stream
+
+log = structlog.get_logger(__name__)
+
+# So many spooled events are on their way to the broker at a time: few enough to leave room for live ones.
+DRAIN_TOGETHER = 32
+
+
+class Publishes(Protocol):
+    """What a publisher is to us."""
+
+    @property
+    def is_ready(self) -> bool: ...
+
+    async def publish(self, message: Message) -> None: ...
+
+    async def wait_ready(self) -> None: ...
+
+
+class NotStored(Exception):
+    """Neither broker nor spool took the event. The text says why."""
+
+
+@dataclass(slots=True)
+class Storage:
+    """Keeps what was accepted: once `store` returns, the event is confirmed or on disk.
+
+    Each event has a place in a stream (worker/postgres/ledger.py): this process's own when it is published at
+    once, the spool's when it is spooled. `spool` is None where it could not be opened.
+    """
+
+    publisher: Publishes
+    spool: Spool | None
+    _stream: Stream = field(default_factory=Stream)
+
+    async def store(self, message: Message, family: str | None) -> None:
+        """Raises: NotStored."""
+        crash_point("accepted")
+        unused: frozenset[str] = frozenset()
+        if self.publisher.is_ready:
+            # Between taking a place and handing the message over nothing may come in between.
+            placed, place, unused = self._place(message, family)
+            began = monotonic()
+            try:
+                await self.publisher.publish(placed)
+            except (BrokerUnavailable, Unroutable) as error:
+                log.warning("publish.failed", failure=type(error).__name__, reason=str(error))
+                if family is not None:
+                    self._stream.give_up(family, place)
+            except BaseException:
+                if family is not None:
+                    self._stream.give_up(family, place)
+                raise
+            else:
+                if family is not None:
+                    self._stream.told(family, unused)
+                metrics.PUBLISH_SECONDS.observe(monotonic() - began)
+                crash_point("published")
+                return
+        await self._spool(message, family)
+
+    def _place(self, message: Message, family: str | None) -> tuple[Message, int, frozenset[str]]:
+        if family is None:
+            return message, 0, frozenset()
+        place = self._stream.take(family)
+        unused = self._stream.unused(family)
+        headers = {**message.headers, "x-stream": self._stream.number, "x-place": place}
+        return replace(message, headers=_with_unused(headers, unused)), place, unused
+
+    async def _spool(self, message: Message, family: str | None) -> None:
+        """The spooled copy says which places were given out in vain, its own among them."""
+        if self.spool is None:
+            raise NotStored("the broker is away, and there is no spool")
+        unused = self._stream.unused(family) if family is not None else frozenset()
+        try:
+            await self.spool.put(replace(message, headers=_with_unused(message.headers, unused)), family)
+        except (SpoolFull, SpoolBroken) as error:
+            raise NotStored(f"the broker is away, and the spool: {error}") from error
+        if family is not None:
+            self._stream.told(family, unused)
+        metrics.SPOOLED.inc()
+        crash_point("spooled")
+
+    async def drain(self, stopping: asyncio.Event) -> None:
+        """Publish what is spooled, oldest first, whenever the broker is there."""
+        spool = self.spool
+        if spool is None:
+            await stopping.wait()
+            return
+        with suppress(Stopped):
+            while not stopping.is_set():
+                await spool.wait_not_empty()
+                await self.publisher.wait_ready()
+                # Whatever goes wrong with some, the drainer goes on: what is spooled is not forgotten.
+                await patiently(
+                    lambda: self._drain_some(spool), Exception, stopping, longest_pause=2, say=_say
+                )
+
+    async def _drain_some(self, spool: Spool) -> None:
+        """An entry is deleted only after its confirm; dying in between, it is published once more."""
+        entries = await spool.oldest(DRAIN_TOGETHER)
+        outcomes = await asyncio.gather(*map(self._publish, entries), return_exceptions=True)
+        confirmed = [
+            entry.number for entry, outcome in zip(entries, outcomes, strict=True) if outcome is None
+        ]
+        if confirmed:
+            crash_point("drained")
+            await spool.remove(confirmed)
+            metrics.DRAINED.inc(len(confirmed))
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
+        if not spool.depth:
+            log.info("spool.drained")
+
+    async def _publish(self, entry: Spooled) -> None:
+        await self.publisher.publish(entry.message)
+
+    async def check(self) -> str | None:
+        """What keeps events from being stored, if anything does."""
+        if self.publisher.is_ready or self.spool is not None:
+            return None
+        return "not connected to the broker, and without a spool"
+
+    def look(self) -> Mapping[str, object]:
+        """For `/readyz`: whether events go to the broker or to the spool, and what is in that."""
+        spool = self.spool
+        return {
+            "publishing": self.publisher.is_ready,
+            "spool": None
+            if spool is None
+            else {"events": spool.depth, "bytes": spool.size, "oldest_seconds": _age(spool.oldest_at)},
+        }
+
+    def measure(self) -> None:
+        """Have the gauges say what is in the spool, whenever they are read."""
+        spool = self.spool
+        metrics.SPOOL_OPEN.set(spool is not None)
+        if spool is not None:
+            metrics.SPOOL_LIMIT_BYTES.set(spool.max_bytes)
+            metrics.SPOOL_DISK_FREE_BYTES.set_function(lambda: spool.disk_free)
+            metrics.SPOOL_EVENTS.set_function(lambda: spool.depth)
+            metrics.SPOOL_BYTES.set_function(lambda: spool.size)
+            metrics.SPOOL_AGE_SECONDS.set_function(lambda: _age(spool.oldest_at) or 0.0)
+
+
+def _say(reason: str) -> None:
+    log.warning("drain.failed", reason=reason)
+
+
+def _with_unused(headers: Mapping[str, str | int], unused: frozenset[str]) -> dict[str, str | int]:
+    return {**headers, "x-unused": ",".join(sorted(unused))} if unused else dict(headers)
+
+
+def _age(instant: datetime | None) -> float | None:
+    return None if instant is None else (datetime.now(UTC) - instant).total_seconds()

@@ -1,0 +1,1 @@
+"""Events that the broker could not accept, on disk until it can."""

@@ -1,0 +1,245 @@
+"""The trade-in platform's API for sellers: five endpoints, and the token that they want."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from typing import Generic, TypeVar
+from urllib.parse import quote
+
+import httpx
+import jiter
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from schemas.events import read_json, read_model
+from worker.marketplaces.buyback.errors import refused_members, title
+from worker.marketplaces.buyback.requests import (
+    DropoffRequest,
+    PaymentDetails,
+    PickupCapabilities,
+    PickupRequest,
+    Read,
+    Sent,
+    ShipmentCapabilities,
+)
+from worker.marketplaces.http import (
+    Answer,
+    NoAccess,
+    OddAnswer,
+    Refused,
+    Unavailable,
+    call,
+    http_client,
+    repeated,
+)
+from worker.marketplaces.oauth_token import Granted, TokenKeeper
+
+M = TypeVar("M", bound=Read)
+P = TypeVar("P", bound=BaseModel)
+
+SCOPE = "buyback buyback.partner"
+TIMEOUT = timedelta(seconds=15)
+
+CREDENTIALS = "STOCKHOOK_BUYBACK_CLIENT_ID and its secret"
+NOT_THERE = (404, 405)
+
+# An id is one segment of a path, and never one that leads elsewhere.
+_ORDER_ID = re.compile(r"(?!\.+$)[A-Za-z0-9._~-]{1,200}")
+
+
+class BadOrderId(ValueError):
+    """No id that a path can hold. The text says so."""
+
+
+def check_order_id(order_id: str) -> None:
+    """Raises: BadOrderId."""
+    if not _ORDER_ID.fullmatch(order_id):
+        raise BadOrderId("an order's id is made of letters, digits, -, _, . and ~")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A seller at the platform. `real_ip` is our own address, by which the platform limits calls."""
+
+    api_url: str
+    sts_url: str
+    client_id: str
+    client_secret: SecretStr
+    seller_id: str
+    real_ip: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told(Generic[M]):
+    """What was read of an answer, and all of it: the documents name no schema, so nothing is dropped."""
+
+    read: M
+    document: dict[str, object] | list[object]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A request that the platform took, and how it answered."""
+
+    status: int
+
+
+@dataclass(slots=True)
+class Seller:
+    """Every call raises Unavailable, Refused or OddAnswer, and BadOrderId before anything is sent."""
+
+    account: Account
+    http: httpx.AsyncClient
+    within: timedelta = TIMEOUT
+    pause_seconds: float = 0.5
+    _tokens: TokenKeeper = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._tokens = TokenKeeper(self._fetch_token)
+
+    async def shipment_capabilities(self, order_id: str) -> Told[ShipmentCapabilities]:
+        """Whether an order may be picked up, and dropped off."""
+        return await self._get(order_id, "shipment-capabilities", ShipmentCapabilities)
+
+    async def pickup_capabilities(self, order_id: str) -> Told[PickupCapabilities]:
+        """When an order can be picked up."""
+        return await self._get(order_id, "pickup-capabilities", PickupCapabilities)
+
+    async def request_pickup(self, order_id: str, request: PickupRequest) -> Taken:
+        """Have an order picked up; again after a missed pickup."""
+        return await self._post(order_id, "pickup-request", request)
+
+    async def request_dropoff(self, order_id: str, request: DropoffRequest) -> Taken:
+        """Have the shipping documents made for an order that the customer drops off."""
+        return await self._post(order_id, "dropoff-request", request)
+
+    async def give_payment_details(self, order_id: str, details: PaymentDetails) -> Taken:
+        """Say whom to pay for an order whose payment type is Cash."""
+        return await self._post(order_id, "payment-details", details)
+
+    async def _get(self, order_id: str, endpoint: str, model: type[M]) -> Told[M]:
+        url = self._url(order_id, endpoint)
+        try:
+            answer = await repeated(partial(self._authorized, "GET", url), endpoint, self.pause_seconds)
+        except NoAccess:
+            raise
+        except Refused as error:
+            raise _told(error, title(error.body)) from None
+        document = _document(answer.body)
+        return Told(_read(model, answer.body) if isinstance(document, dict) else model(), document)
+
+    async def _post(self, order_id: str, endpoint: str, request: Sent) -> Taken:
+        """Never repeated: it may have been taken although no answer came."""
+        body = request.as_body()
+        try:
+            answer = await self._authorized("POST", self._url(order_id, endpoint), body)
+        except NoAccess:
+            raise
+        except Refused as error:
+            said = "" if isinstance(request, PaymentDetails) else title(error.body)
+            raise _told(error, said, *refused_members(error.body, body)) from None
+        return Taken(answer.status)
+
+    def _url(self, order_id: str, endpoint: str) -> str:
+        check_order_id(order_id)
+        seller_id = quote(self.account.seller_id, safe="")
+        return f"{self.account.api_url.rstrip('/')}/v2/sellers/{seller_id}/orders/{order_id}/{endpoint}"
+
+    async def _authorized(self, method: str, url: str, body: bytes | None = None) -> Answer:
+        """With the token that is kept. A refused one is replaced, once: a 401 says that nothing was done."""
+        token = await self._tokens.token()
+        try:
+            return await self._call(method, url, body, token)
+        except NoAccess:
+            token = await self._tokens.token(refused=token)
+        try:
+            return await self._call(method, url, body, token)
+        except NoAccess as error:
+            raise NoAccess(error.status, words=f"{error}; see {CREDENTIALS}") from None
+
+    async def _call(self, method: str, url: str, body: bytes | None, token: str) -> Answer:
+        headers = {"authorization": f"Bearer {token}", "x-real-ip": self.account.real_ip}
+        if body is not None:
+            headers["content-type"] = "application/json"
+        request = self.http.build_request(method, url, content=body, headers=headers)
+        return await call(self.http, request, self.within)
+
+    async def _fetch_token(self) -> Granted:
+        """The platform wants a multipart form (PROVIDERS.md)."""
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": self.account.client_id,
+            "client_secret": self.account.client_secret.get_secret_value(),
+            "scope": SCOPE,
+        }
+        request = self.http.build_request(
+            "POST",
+            f"{self.account.sts_url.rstrip('/')}/connect/token",
+            files={name: (None, value.encode()) for name, value in form.items()},
+            headers={"x-real-ip": self.account.real_ip},
+        )
+        try:
+            answer = await call(self.http, request, self.within)
+        except Unavailable as error:
+            # Whatever became of the token, nothing was asked for with it.
+            raise Unavailable(f"no access token: {error}", retry_after=error.retry_after) from error
+        except Refused as error:
+            raise NoAccess(error.status, words=_token_refusal(error)) from None
+        except OddAnswer as error:
+            raise OddAnswer(f"no access token: {error}") from error
+        return _read(Granted, answer.body, "no access token: ")
+
+
+@asynccontextmanager
+async def selling(account: Account, within: timedelta = TIMEOUT) -> AsyncIterator[Seller]:
+    """A seller with connections of its own, closed at the end; each call is over `within` this time."""
+    async with http_client(account.api_url, account.sts_url) as http:
+        yield Seller(account, http, within)
+
+
+def _document(body: bytes) -> dict[str, object] | list[object]:
+    """Raises: OddAnswer."""
+    try:
+        read_json(body)
+        # For people, and as JSON for programs: there a Decimal would become text.
+        document = jiter.from_json(body, allow_inf_nan=False)
+    except ValueError:
+        raise OddAnswer("the answer is no JSON") from None
+    if not isinstance(document, dict | list):
+        raise OddAnswer("the answer is neither a JSON object nor an array")
+    return document
+
+
+def _read(model: type[P], body: bytes, prefix: str = "") -> P:
+    """Raises: OddAnswer, which names members and rules, no values."""
+    try:
+        return read_model(model, body)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        words = "; ".join(_fault(fault["loc"], fault["msg"]) for fault in faults[:3])
+        raise OddAnswer(f"{prefix}the answer is not as expected: {words}") from None
+    except ValueError:
+        raise OddAnswer(f"{prefix}the answer is not as expected: it is no JSON") from None
+
+
+def _fault(location: tuple[int | str, ...], message: str) -> str:
+    where = ".".join(map(str, location))
+    return f"{where}: {message}" if where else message
+
+
+def _told(error: Refused, said: str, *members: str) -> Refused:
+    """With what of the answer can be shown."""
+    words = f"{error} ({said.rstrip('.')})" if said else str(error)
+    if members:
+        words += f"; see {', '.join(members)}"
+    return Refused(error.status, error.body, words)
+
+
+def _token_refusal(error: Refused) -> str:
+    """With the error code of RFC 6749, 5.2, where it is one."""
+    found = re.search(rb'"error"\s*:\s*"([a-z_]{1,40})"', error.body)
+    code = f" ({found[1].decode()})" if found else ""
+    what = "STOCKHOOK_BUYBACK_STS_URL" if error.status in NOT_THERE else CREDENTIALS
+    return f"no access token: refused with status {error.status}{code}; see {what}"

@@ -1,0 +1,297 @@
+"""Calls to a marketplace's API: a deadline each, a cap on what is read, no redirects, no compression."""
+
+import asyncio
+import os
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+import structlog
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
+
+from worker.config.proxies import proxy_for
+from worker.config.settings import BadSettings
+from worker.observability.errors import refused_certificate
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+ANSWER_LIMIT_BYTES = 1_048_576
+CONNECT_SECONDS = 5.0
+ATTEMPTS = 4
+LONGEST_RETRY_AFTER = timedelta(seconds=30)
+
+# Of a client's errors these go by with time; and these, and one of a server's, say that nothing was done.
+_LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+_NOTHING_DONE = (*_LATER, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+class CallFailed(Exception):
+    """A call came to nothing. The text says why, and quotes nothing that is private.
+
+    `is_unknown`: what was asked for may be done all the same.
+    """
+
+    def __init__(self, words: str, *, is_unknown: bool = False) -> None:
+        super().__init__(words)
+        self.is_unknown = is_unknown
+
+
+class Unavailable(CallFailed):
+    """No answer, or one that says: later."""
+
+    def __init__(self, words: str, *, retry_after: timedelta | None = None, is_unknown: bool = False) -> None:
+        super().__init__(words, is_unknown=is_unknown)
+        self.retry_after = retry_after
+
+
+class Refused(CallFailed):
+    """Answered 4xx: it was surely not done. `body` may quote what was sent, so it is not for logs."""
+
+    def __init__(self, status: int, body: bytes = b"", words: str | None = None) -> None:
+        super().__init__(words or f"refused with status {_named(status)}")
+        self.status = status
+        self.body = body
+
+
+class NoAccess(Refused):
+    """Our credentials were not taken: nothing was wrong with what was asked for."""
+
+
+class OddAnswer(CallFailed):
+    """An answer that cannot be right: too large, a redirect, not JSON, of other types."""
+
+
+class UnreadableRow(OddAnswer):
+    """The answer is valid except for the one requested row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A 2xx."""
+
+    status: int
+    body: bytes
+
+
+@asynccontextmanager
+async def http_client(*urls: str) -> AsyncIterator[httpx.AsyncClient]:
+    """For `call`, which bounds the time: httpx bounds that to each single read alone.
+
+    What these URLs lead to is reached through the proxy that the environment names, everything else directly.
+
+    Raises:
+        BadSettings: A proxy or SSL_CERT_FILE cannot be used.
+    """
+    context = tls_context()
+    proxies = {url: proxy_for(url, os.environ) for url in urls}
+    async with httpx.AsyncClient(
+        headers={"accept-encoding": "identity", "accept": "application/json", "user-agent": "stockhook"},
+        timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
+        follow_redirects=False,
+        # httpx would use every proxy of the environment, and fails if it cannot parse one.
+        trust_env=False,
+        verify=context,
+        mounts={
+            "{0.scheme}://{0.netloc}".format(urlsplit(url)): httpx.AsyncHTTPTransport(
+                verify=context, trust_env=False, proxy=proxy.url
+            )
+            for url, proxy in proxies.items()
+            if proxy is not None
+        },
+    ) as client:
+        yield client
+
+
+def tls_context() -> ssl.SSLContext:
+    """With the authorities of SSL_CERT_FILE or SSL_CERT_DIR, where one is set.
+
+    Raises:
+        BadSettings
+    """
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise BadSettings(f"SSL_CERT_FILE or SSL_CERT_DIR cannot be read: {error.strerror}") from None
+
+
+async def call(
+    client: httpx.AsyncClient,
+    request: httpx.Request,
+    within: timedelta,
+    limit: int = ANSWER_LIMIT_BYTES,
+) -> Answer:
+    """Send once, and read the whole answer `within` this time, `limit` bytes at most.
+
+    Raises:
+        Unavailable
+        Refused
+        OddAnswer
+    """
+    return _judged(*await fetch(client, request, within, limit))
+
+
+async def fetch(
+    client: httpx.AsyncClient,
+    request: httpx.Request,
+    within: timedelta,
+    limit: int = ANSWER_LIMIT_BYTES,
+) -> tuple[httpx.Response, bytes]:
+    """The same, whatever the status: for an API that says in the body what became of a request.
+
+    Raises:
+        Unavailable
+        OddAnswer
+    """
+    seconds = within.total_seconds()
+    changes = _changes(request)
+    try:
+        async with asyncio.timeout(seconds):
+            response = await client.send(request, stream=True)
+            try:
+                body = await _read(response, limit)
+            finally:
+                await response.aclose()
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        why = refused_certificate(error) or str(error) or type(error).__name__
+        raise Unavailable(f"cannot connect ({why})") from error
+    except httpx.ProxyError as error:
+        status = str(error)[:3]
+        answer = f" with status {status}" if status.isdecimal() else ""
+        raise Unavailable(f"the proxy refuses to connect{answer}") from error
+    except httpx.TransportError as error:
+        raise Unavailable(f"the connection broke ({type(error).__name__})", is_unknown=changes) from error
+    except TimeoutError:
+        raise Unavailable(f"no whole answer within {seconds:g} s", is_unknown=changes) from None
+    return response, body
+
+
+async def _read(response: httpx.Response, limit: int) -> bytes:
+    """Raises: OddAnswer. Of a compressed answer a few bytes can be gigabytes."""
+    changes = _changes(response.request)
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise OddAnswer("the answer is compressed, which nobody asked for", is_unknown=changes)
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > limit:
+            raise OddAnswer(f"the answer is larger than {limit:,} bytes", is_unknown=changes)
+    return bytes(body)
+
+
+def _judged(response: httpx.Response, body: bytes) -> Answer:
+    status = response.status_code
+    if response.is_success:
+        return Answer(status, body)
+    if is_worth_repeating(status):
+        raise Unavailable(
+            f"answered {_named(status)}",
+            retry_after=retry_after(response.headers.get("retry-after"), datetime.now(UTC)),
+            is_unknown=_changes(response.request) and status not in _NOTHING_DONE,
+        )
+    if status == HTTPStatus.UNAUTHORIZED:
+        raise NoAccess(status, body)
+    if response.is_client_error:
+        raise Refused(status, body)
+    words = f"answered with a redirect ({status}), which is not followed"
+    raise OddAnswer(words, is_unknown=_changes(response.request))
+
+
+def is_worth_repeating(status: int) -> bool:
+    """Too slow, too early, too many calls, or the server's own fault."""
+    return status in _LATER or 500 <= status < 600
+
+
+def _changes(request: httpx.Request) -> bool:
+    """Something over there, if it is done."""
+    return request.method != "GET"
+
+
+def _named(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def retry_after(text: str | None, now: datetime) -> timedelta | None:
+    """What a Retry-After header says, in seconds or as a date; None where it says nothing readable."""
+    if text is None:
+        return None
+    if text.isascii() and text.isdecimal():
+        return timedelta(seconds=min(int(text[:9]), 86_400))
+    until = http_date(text)
+    return None if until is None else max(until - now, timedelta(0))
+
+
+def http_date(text: str | None) -> datetime | None:
+    """The date in a header; UTC where it names no zone (`-0000`), None where it cannot be read."""
+    try:
+        at = parsedate_to_datetime(text) if text is not None else None
+    except (ValueError, OverflowError):
+        return None
+    return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
+
+
+async def repeated(
+    ask: Callable[[], Awaitable[T]], what: str, pause_seconds: float = 0.5, attempts: int = ATTEMPTS
+) -> T:
+    """Ask again while it is unavailable, so many times in all: for what may be repeated.
+
+    Pauses grow from `pause_seconds`, and are no shorter than Retry-After says; one of more than 30 s is not
+    waited for.
+
+    Raises:
+        Unavailable: The last one.
+        Refused
+        OddAnswer
+    """
+    growing = wait_exponential_jitter(multiplier=pause_seconds, max=8, jitter=pause_seconds)
+
+    def pause(state: RetryCallState) -> float:
+        told = _failure(state).retry_after
+        return max(growing(state), 0.0 if told is None else told.total_seconds())
+
+    def say(state: RetryCallState) -> None:
+        seconds = round(state.upcoming_sleep, 3)
+        log.warning("call.repeated", call=what, reason=str(_failure(state)), seconds=seconds)
+
+    async def attempt() -> T:
+        # tenacity would take a function that merely returns an awaitable for a synchronous one.
+        return await ask()
+
+    retrying = AsyncRetrying(
+        retry=retry_if_exception(_is_worth_waiting),
+        stop=stop_after_attempt(attempts),
+        wait=pause,
+        before_sleep=say,
+        reraise=True,
+    )
+    return await retrying(attempt)
+
+
+def _is_worth_waiting(error: BaseException) -> bool:
+    return isinstance(error, Unavailable) and (
+        error.retry_after is None or error.retry_after <= LONGEST_RETRY_AFTER
+    )
+
+
+def _failure(state: RetryCallState) -> Unavailable:
+    assert state.outcome is not None, "it is asked after an attempt"
+    error = state.outcome.exception()
+    assert isinstance(error, Unavailable), "nothing else is repeated"
+    return error

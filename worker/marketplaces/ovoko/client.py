@@ -1,0 +1,192 @@
+"""The reads of Ovoko's API that Stockhook makes, at a measured pace, repeated where that may help."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import Generic, TypeVar
+from urllib.parse import quote
+
+import httpx
+import structlog
+from pydantic import SecretStr
+
+from schemas.ovoko_api import (
+    MOST_PARTS_ON_A_PAGE,
+    Answer,
+    Entity,
+    InvalidAnswer,
+    ListedPart,
+    OrderReturn,
+    PartDescription,
+    Rows,
+    rows_of,
+)
+from worker.config.settings import BadSettings, Settings
+from worker.marketplaces.http import (
+    ATTEMPTS,
+    OddAnswer,
+    UnreadableRow,
+    fetch,
+    http_client,
+    repeated,
+)
+from worker.marketplaces.ovoko.response import judged
+from worker.marketplaces.rate_limiter import Pace
+
+LARGEST_ANSWER = 8 * 1024 * 1024
+"""Bytes. A page of 100 parts with their photos' addresses comes to some hundred thousand."""
+
+# Odd fields in a line of the log.
+MOST_NAMED = 10
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+Row = TypeVar("Row", bound=Entity)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A merchant at Ovoko: the three form fields that every call carries, and where it goes."""
+
+    api_url: str
+    username: str
+    password: SecretStr
+    user_token: SecretStr
+
+    def as_form(self) -> dict[str, str]:
+        return {
+            "username": self.username,
+            "password": self.password.get_secret_value(),
+            "user_token": self.user_token.get_secret_value(),
+        }
+
+    def is_in(self, text: str) -> bool:
+        """Whether one of its secrets is."""
+        return self.password.get_secret_value() in text or self.user_token.get_secret_value() in text
+
+
+@dataclass(frozen=True, slots=True)
+class Told(Generic[T]):
+    """A row as it was at `asked_at` or later: when the request was sent, by our clock.
+
+    None where Ovoko knows no such thing.
+    """
+
+    row: T | None
+    asked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OvokoApi:
+    """Each method is one read. They raise outbound's Unavailable, Refused and OddAnswer.
+
+    What is unavailable is asked for `attempts` times.
+    """
+
+    account: Account
+    http: httpx.AsyncClient
+    pace: Pace
+    within: timedelta
+    pause_seconds: float = 0.5
+    attempts: int = ATTEMPTS
+
+    async def part(self, part_id: str) -> Told[ListedPart]:
+        return await self._one("/get/part", part_id, ListedPart)
+
+    async def part_description(self, part_id: str) -> Told[PartDescription]:
+        return await self._one("/get/part", part_id, PartDescription)
+
+    async def parts(
+        self, page: int, *, limit: int, date_from: date | None = None
+    ) -> tuple[Rows[ListedPart], int]:
+        """A page of the list, from page 1, and how many parts there are in all; `limit` is 100 at most.
+
+        Whether `date_from` is about a part's creation or its last change is not documented.
+        """
+        if not 1 <= limit <= MOST_PARTS_ON_A_PAGE:
+            raise ValueError(f"limit must be between 1 and {MOST_PARTS_ON_A_PAGE}")
+        query: dict[str, str | int] = {"page": page, "limit": limit}
+        if date_from is not None:
+            query["date_from"] = date_from.isoformat()
+        answer, _ = await self._ask("/v2/get/parts", query)
+        if answer.pagination is None:
+            raise OddAnswer("pagination: missing")
+        return _rows(answer, ListedPart), answer.pagination.total_count
+
+    async def order_return(self, return_id: str) -> Told[OrderReturn]:
+        return await self._one("/get/order_return", return_id, OrderReturn)
+
+    async def order_returns(
+        self, page: int, *, created_from: date | None = None, created_to: date | None = None
+    ) -> Rows[OrderReturn]:
+        """A page of the returns, from page 1; empty after the last. The documents name no size."""
+        query: dict[str, str | int] = {"page": page}
+        if created_from is not None:
+            query["date_from"] = created_from.isoformat()
+        if created_to is not None:
+            query["date_to"] = created_to.isoformat()
+        answer, _ = await self._ask("/get/order_returns", query)
+        return Rows([]) if answer.is_not_found else _rows(answer, OrderReturn)
+
+    async def _one(self, path: str, entity_id: str, model: type[Row]) -> Told[Row]:
+        answer, asked_at = await self._ask(f"{path}/{quote(entity_id, safe='')}", {})
+        rows: Rows[Row] = Rows([]) if answer.is_not_found else _rows(answer, model)
+        count = len(rows.read) + len(rows.unreadable)
+        if count > 1:
+            raise OddAnswer(f"{count} rows where one was asked for")
+        if rows.unreadable:
+            raise UnreadableRow(rows.unreadable[0])
+        if rows.odd_fields:
+            log.warning("answer.odd_fields", call=path, fields=sorted(rows.odd_fields)[:MOST_NAMED])
+        row = rows.read[0] if rows.read else None
+        if row is not None and row.entity_id != entity_id:
+            raise OddAnswer(f"asked for {entity_id}, it answers about another one")
+        return Told(row, asked_at)
+
+    async def _ask(self, path: str, query: Mapping[str, str | int]) -> tuple[Answer, datetime]:
+        """A read changes nothing, so it may be repeated. (What writes must never go through here.)"""
+        ask = partial(self._ask_once, path, query)
+        return await repeated(ask, path, self.pause_seconds, self.attempts)
+
+    async def _ask_once(self, path: str, query: Mapping[str, str | int]) -> tuple[Answer, datetime]:
+        await self.pace.wait()
+        request = self.http.build_request(
+            "POST", f"{self.account.api_url}{path}", params=query, data=self.account.as_form()
+        )
+        asked_at = datetime.now(UTC)
+        response, body = await fetch(self.http, request, self.within, LARGEST_ANSWER)
+        return judged(response, body, self.account.is_in), asked_at
+
+
+@asynccontextmanager
+async def open_ovoko(settings: Settings) -> AsyncIterator[OvokoApi]:
+    """The API as the settings have it.
+
+    Raises:
+        BadSettings: A credential is missing.
+    """
+    account = account_of(settings)
+    async with http_client(account.api_url) as http:
+        pace = Pace(settings.ovoko_calls_per_second)
+        yield OvokoApi(account, http, pace, timedelta(seconds=settings.ovoko_timeout))
+
+
+def account_of(settings: Settings) -> Account:
+    """Raises: BadSettings, which names what is not set."""
+    username, password, token = settings.ovoko_username, settings.ovoko_password, settings.ovoko_user_token
+    given = {"USERNAME": username, "PASSWORD": password, "USER_TOKEN": token}
+    missing = [f"STOCKHOOK_OVOKO_{name}" for name, value in given.items() if value is None]
+    if username is None or password is None or token is None:
+        verb = "is" if len(missing) == 1 else "are"
+        raise BadSettings(f"{', '.join(missing)} {verb} not set: Ovoko's API asks for all three")
+    return Account(settings.ovoko_api_url.get_secret_value(), username, password, token)
+
+
+def _rows(answer: Answer, model: type[Row]) -> Rows[Row]:
+    try:
+        return rows_of(answer, model)
+    except InvalidAnswer as error:
+        raise OddAnswer(str(error)) from None

@@ -1,0 +1,1 @@
+"""Logs, metrics, the ops server, signals and backoff: what every process needs."""

@@ -1,0 +1,109 @@
+"""The ops port of every process: `/livez`, `/readyz`, `/metrics`, served by the loop that works.
+
+A loop that hangs does not answer, so a probe of this port sees it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+
+import orjson
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, disable_created_metrics, generate_latest
+
+from worker.observability.listening import listening_on
+
+log = structlog.get_logger(__name__)
+
+# What a check returns is the reason why not; None is well.
+Check = Callable[[], Awaitable[str | None]]
+Checks = Mapping[str, Check]
+
+_REQUEST_TIMEOUT_SECONDS = 5
+_CHECK_TIMEOUT_SECONDS = 2
+_JSON = "application/json"
+
+
+# What else is worth telling on `/readyz`.
+Look = Callable[[], Mapping[str, object]]
+
+
+async def readiness(checks: Checks, look: Look | None = None) -> tuple[int, bytes]:
+    """HTTP status and JSON body of `/readyz`: 200 when every check is well, else 503."""
+    found = await reasons(checks)
+    ready = not any(found.values())
+    body = {
+        "status": "ready" if ready else "not ready",
+        "checks": {name: reason or "ok" for name, reason in found.items()},
+        **(look() if look else {}),
+    }
+    return 200 if ready else 503, orjson.dumps(body)
+
+
+async def reasons(checks: Checks) -> dict[str, str | None]:
+    """Of each check why it is not well, or None."""
+    return {name: await _reason(check) for name, check in checks.items()}
+
+
+async def _reason(check: Check) -> str | None:
+    try:
+        async with asyncio.timeout(_CHECK_TIMEOUT_SECONDS):
+            return await check()
+    except TimeoutError:
+        return "no answer in time"
+
+
+@asynccontextmanager
+async def serve_ops(
+    host: str, port: int, checks: Checks, registry: CollectorRegistry, look: Look | None = None
+) -> AsyncIterator[None]:
+    """Listen while the context lasts; `registry` is what this process exports beside what all do.
+
+    Raises:
+        CannotListen
+    """
+
+    # A second series for each counter and histogram, which nobody asks for.
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # it lacks annotations
+
+    async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            async with asyncio.timeout(_REQUEST_TIMEOUT_SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
+                response = await _response(head, checks, registry, look)
+                # uvloop raises RuntimeError for a write to a client that is gone.
+                if not writer.is_closing():
+                    writer.write(response)
+                    await writer.drain()
+        writer.close()
+
+    with listening_on(host, port, host_setting="STOCKHOOK_OPS_HOST", port_setting="STOCKHOOK_OPS_PORT"):
+        server = await asyncio.start_server(on_connection, host, port)
+    async with server:
+        log.info("ops.listening", host=host, port=port)
+        yield
+
+
+async def _response(head: bytes, checks: Checks, registry: CollectorRegistry, look: Look | None) -> bytes:
+    method, _, rest = head.partition(b" ")
+    path = rest.partition(b" ")[0].partition(b"?")[0]
+    if method not in (b"GET", b"HEAD"):
+        return _encode(405, _JSON, b'{"status": "method not allowed"}')
+    match path:
+        case b"/livez":
+            return _encode(200, _JSON, b'{"status": "alive"}')
+        case b"/readyz":
+            status, body = await readiness(checks, look)
+            return _encode(status, _JSON, body)
+        case b"/metrics":
+            return _encode(200, CONTENT_TYPE_LATEST, generate_latest() + generate_latest(registry))
+        case _:
+            return _encode(404, _JSON, b'{"status": "try /livez, /readyz or /metrics"}')
+
+
+def _encode(status: int, content_type: str, body: bytes) -> bytes:
+    head = (
+        f"HTTP/1.1 {status} \r\ncontent-type: {content_type}\r\n"
+        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    )
+    return head.encode() + body

@@ -1,0 +1,285 @@
+"""The table `actions`: what was asked for, how far it is, and what came of it."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from consumers.family import Connection
+from schemas.actions import Action
+from worker.postgres.locks import LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass
+
+CHANNEL = "stockhook_actions"
+
+UNFINISHED = ("due", "doing", "refused", "failed", "unknown")
+
+# A replay finds its own row there and changes nothing. Sorted by key, so that two transactions that ask
+# for the same wait for each other in one direction.
+ASK = f"""
+WITH asked AS (
+    INSERT INTO actions (kind, key, subject, request, event_id, is_sealed)
+    SELECT *
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::uuid[], $6::boolean[])
+    ON CONFLICT (key) DO NOTHING
+    RETURNING action_id, state
+)
+SELECT action_id, pg_notify('{CHANNEL}', '')
+FROM asked
+"""
+
+# Of each kind so many as leave no more than $2 in the queue that nobody has taken yet; what the queue has
+# lost does not count for ever. One of a kind that
+# is not known here waits for who knows it.
+TO_PUBLISH = """
+SELECT due.action_id, due.kind
+FROM unnest($1::text[]) AS known (kind)
+CROSS JOIN LATERAL (
+    SELECT action_id, kind, created_at
+    FROM actions
+    WHERE actions.kind = known.kind AND published_at IS NULL AND state = 'due'
+    ORDER BY created_at
+    LIMIT greatest(0, $2 - (
+        SELECT count(*)
+        FROM actions AS queued
+        WHERE queued.kind = known.kind
+            AND queued.published_at > now() - interval '1 hour'
+            AND queued.state = 'due'
+            AND queued.attempts = 0
+    ))
+    FOR UPDATE SKIP LOCKED
+) AS due
+ORDER BY due.created_at
+"""
+
+PUBLISHED = """
+UPDATE actions
+SET published_at = now()
+WHERE action_id = ANY($1::uuid[])
+"""
+
+# One that is found under way was begun by a process that ended, or lost its connection: in the second
+# case what it says in the end stands.
+# Its place in the queue is free, so who publishes is told.
+TAKE = f"""
+WITH taken AS (
+    UPDATE actions
+    SET state = CASE state WHEN 'doing' THEN 'unknown' ELSE state END,
+        attempts = CASE state WHEN 'due' THEN $2 ELSE attempts END,
+        finished_at = CASE state WHEN 'doing' THEN now() END,
+        outcome = CASE state WHEN 'doing' THEN $3::json ELSE outcome END
+    WHERE action_id = $1 AND state IN ('due', 'doing')
+    RETURNING kind, subject, state, request, is_sealed
+)
+SELECT kind, subject, state, request, is_sealed, pg_notify('{CHANNEL}', '') AS told
+FROM taken
+"""
+
+BEGIN = """
+UPDATE actions
+SET state = 'doing', begun_at = now()
+WHERE action_id = $1 AND state = 'due'
+"""
+
+# Of those who had it in hand at once, the one that knows more says what came of it.
+FINISH = """
+UPDATE actions
+SET state = $2,
+    outcome = $3::json,
+    finished_at = now(),
+    request = CASE WHEN $2 = 'done' AND is_sealed THEN ''::bytea ELSE request END
+WHERE action_id = $1
+    AND (state IN ('due', 'doing') OR (state = 'unknown' AND $2 <> 'unknown'))
+"""
+
+PUT_OFF = """
+UPDATE actions
+SET state = 'due', outcome = $2::json
+WHERE action_id = $1 AND state IN ('due', 'doing')
+"""
+
+
+# What the broker gave up on by itself: nobody has it in hand, and no copy of it is on the ladder.
+GIVE_UP = """
+UPDATE actions
+SET state = CASE state WHEN 'doing' THEN 'unknown' ELSE 'failed' END, finished_at = now(),
+    outcome = $2::json
+WHERE action_id = $1 AND state IN ('due', 'doing')
+"""
+
+LIST = """
+SELECT action_id, kind, key, subject, state, attempts, event_id, created_at, published_at, begun_at,
+    finished_at, outcome
+FROM actions
+WHERE ($1::text IS NULL OR state = $1)
+    AND ($2::text IS NULL OR kind = $2)
+    AND ($3::text IS NULL OR subject = $3)
+ORDER BY created_at DESC, key
+LIMIT $4
+"""
+
+SHOW = """
+SELECT action_id, kind, key, subject, state, attempts, event_id, created_at, published_at, begun_at,
+    finished_at, outcome, request, is_sealed
+FROM actions
+WHERE action_id = $1
+"""
+
+BY_KEY = """
+SELECT action_id, kind, subject, state
+FROM actions
+WHERE key = $1
+"""
+
+# One that is under way may be so with nobody who says what becomes of it, but not for long.
+RETRY = f"""
+WITH retried AS (
+    UPDATE actions
+    SET state = 'due', published_at = NULL, finished_at = NULL, outcome = $2::json
+    WHERE action_id = $1
+        AND (state IN ('refused', 'failed', 'unknown')
+            OR (state = 'due' AND published_at IS NOT NULL)
+            OR (state = 'doing' AND begun_at < now() - interval '10 minutes'))
+    RETURNING action_id
+)
+SELECT action_id, pg_notify('{CHANNEL}', '')
+FROM retried
+"""
+
+CLOSE = """
+UPDATE actions
+SET state = 'done', finished_at = now(), outcome = $2::json,
+    request = CASE WHEN is_sealed THEN ''::bytea ELSE request END
+WHERE action_id = $1
+    AND (state IN ('due', 'refused', 'failed', 'unknown')
+        OR (state = 'doing' AND begun_at < now() - interval '10 minutes'))
+RETURNING action_id
+"""
+
+COUNTS = """
+SELECT state, kind, count(*) AS actions,
+    coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 AS oldest_seconds
+FROM actions
+WHERE state IN ('due', 'doing', 'refused', 'failed', 'unknown')
+GROUP BY state, kind
+"""
+
+ENDED_UNDER_WAY = "the process ended while the request was under way"
+
+
+class BegunElsewhere(Exception):
+    """Another process has the same action in hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """`state` is `due`, or `unknown` for one that was found under way."""
+
+    action_id: UUID
+    kind: str
+    subject: str
+    state: str
+    request: bytes
+    is_sealed: bool
+
+
+async def ask(connection: Connection, actions: Sequence[Action]) -> None:
+    """Ask for each whose key is new, in the transaction of the events that call for them."""
+    rows = [
+        (action.kind, action.key, action.subject, action.request.model_dump_json().encode(), action.event_id)
+        for action in sorted({action.key: action for action in actions}.values(), key=_key)
+    ]
+    if rows:
+        columns = map(list, zip(*rows, strict=True))
+        await connection.fetch(ASK, *columns, [False] * len(rows))
+
+
+def _key(action: Action) -> str:
+    return action.key
+
+
+async def enqueue(
+    connection: Connection, kind: str, key: str, subject: str, request: bytes, *, is_sealed: bool
+) -> UUID | None:
+    """Ask for one that no event called for; None where its key is taken."""
+    rows = await connection.fetch(ASK, [kind], [key], [subject], [request], [None], [is_sealed])
+    return rows[0]["action_id"] if rows else None
+
+
+async def to_publish(connection: Connection, kinds: Collection[str], at_once: int) -> list[Any]:
+    """Due ones that nobody else publishes, the oldest first; they are held until the commit."""
+    return await connection.fetch(TO_PUBLISH, list(kinds), at_once)
+
+
+async def note_published(connection: Connection, action_ids: Sequence[UUID]) -> None:
+    await connection.execute(PUBLISHED, action_ids)
+
+
+async def take(connection: Connection, action_id: UUID, attempt: int) -> Taken | None:
+    """One that is to be done, or is in doubt; None where there is nothing left to do."""
+    rows = await connection.fetch(TAKE, action_id, attempt, _json({"reason": ENDED_UNDER_WAY}))
+    if not rows:
+        return None
+    row = rows[0]
+    return Taken(action_id, row["kind"], row["subject"], row["state"], row["request"], row["is_sealed"])
+
+
+async def lock_subject(connection: Connection, subject: str) -> None:
+    # A transaction that begins an action of a subject sees every action that was begun before it.
+    await connection.execute(LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass.ACTIONS_OF_SUBJECT, subject)
+
+
+async def begin(connection: Connection, action_id: UUID) -> None:
+    """Raises: BegunElsewhere."""
+    if not (await connection.execute(BEGIN, action_id)).endswith(" 1"):
+        raise BegunElsewhere
+
+
+async def finish(connection: Connection, action_id: UUID, state: str, outcome: Mapping[str, object]) -> None:
+    await connection.execute(FINISH, action_id, state, _json(outcome))
+
+
+async def give_up(connection: Connection, action_id: UUID) -> None:
+    reason = "the broker gave up on it: it ended its consumer too often"
+    await connection.execute(GIVE_UP, action_id, _json({"reason": reason}))
+
+
+async def put_off(connection: Connection, action_id: UUID, outcome: Mapping[str, object]) -> None:
+    await connection.execute(PUT_OFF, action_id, _json(outcome))
+
+
+async def select(
+    connection: Connection, state: str | None, kind: str | None, subject: str | None, limit: int
+) -> list[dict[str, Any]]:
+    """The newest first."""
+    return [_readable(row) for row in await connection.fetch(LIST, state, kind, subject, limit)]
+
+
+async def get(connection: Connection, action_id: UUID) -> dict[str, Any] | None:
+    """With its request."""
+    rows = await connection.fetch(SHOW, action_id)
+    return _readable(rows[0]) if rows else None
+
+
+async def get_by_key(connection: Connection, key: str) -> dict[str, Any] | None:
+    rows = await connection.fetch(BY_KEY, key)
+    return dict(rows[0]) if rows else None
+
+
+async def retry(connection: Connection, action_id: UUID, outcome: Mapping[str, object]) -> bool:
+    """Have it done again; whether that is possible."""
+    return bool(await connection.fetch(RETRY, action_id, _json(outcome)))
+
+
+async def close(connection: Connection, action_id: UUID, outcome: Mapping[str, object]) -> bool:
+    """Have it count as done; whether that is possible."""
+    return bool(await connection.fetch(CLOSE, action_id, _json(outcome)))
+
+
+def _readable(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, "outcome": row["outcome"] and orjson.loads(row["outcome"])}
+
+
+def _json(outcome: Mapping[str, object]) -> str:
+    return orjson.dumps(outcome, default=str).decode()

@@ -1,0 +1,1 @@
+"""The way of a delivery: decode, apply in a transaction, acknowledge or retry."""

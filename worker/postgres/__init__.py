@@ -1,0 +1,1 @@
+"""Connections, locks, migrations and the tables that no family owns."""

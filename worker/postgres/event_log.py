@@ -1,0 +1,404 @@
+"""The tables `event_log`, `event_ids`, `reused_event_ids`: applied events, which are never applied again."""
+
+import asyncio
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from consumers.family import Communication, Connection, Effects, Event, Finding
+from consumers.logged import read_logged
+from schemas.envelope import Envelope
+from schemas.events import Payload
+from worker.observability.backoff import pause
+from worker.observability.errors import describe
+from worker.postgres.locks import LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass
+from worker.postgres.pool import Database
+
+log = structlog.get_logger(__name__)
+
+# A replay conflicts with its own id and changes nothing. Sorted by event id, so that two
+# transactions that claim the same events wait for each other in one direction.
+CLAIM = """
+WITH claimed AS (
+    INSERT INTO event_ids (event_id, content_id, provider, received_at)
+    SELECT event_id, content_id, $3, received_at
+    FROM unnest($1::uuid[], $2::uuid[], $8::timestamptz[]) AS told (event_id, content_id, received_at)
+    ON CONFLICT (event_id) DO NOTHING
+    RETURNING event_id
+)
+INSERT INTO event_log
+    (event_id, provider, family, type, entity_id, occurred_at, received_at, body, attempt)
+SELECT event_id, $3, $4, type, entity_id, occurred_at, received_at, body, coalesce(attempt, 1)
+FROM unnest($1::uuid[], $5::text[], $6::text[], $7::timestamptz[], $8::timestamptz[], $9::bytea[],
+            $10::smallint[])
+    AS told (event_id, type, entity_id, occurred_at, received_at, body, attempt)
+JOIN claimed USING (event_id)
+RETURNING event_id
+"""
+
+# The same for events whose id is taken by another event. A replay conflicts with its own id and content.
+# Consumers of an earlier release, which may still run, log such an event with reuse_of.
+CLAIM_REUSED = """
+WITH told AS (
+    SELECT *
+    FROM unnest($1::uuid[], $2::uuid[], $5::text[], $6::text[], $7::timestamptz[], $8::timestamptz[],
+                $9::bytea[], $10::smallint[])
+        AS told (event_id, content_id, type, entity_id, occurred_at, received_at, body, attempt)
+), claimed AS (
+    INSERT INTO reused_event_ids (event_id, provider, content_id, received_at)
+    SELECT event_id, $3, content_id, received_at
+    FROM told
+    WHERE NOT EXISTS (
+        SELECT
+        FROM event_log AS logged
+        JOIN event_ids ON event_ids.event_id = logged.event_id
+        WHERE logged.entity_id = told.entity_id
+            AND logged.reuse_of = told.event_id
+            AND event_ids.content_id = told.content_id
+    )
+    ON CONFLICT (event_id, provider, content_id) DO NOTHING
+    RETURNING event_id, content_id
+)
+INSERT INTO event_log
+    (event_id, content_id, provider, family, type, entity_id, occurred_at, received_at, body, attempt)
+SELECT event_id, content_id, $3, $4, type, entity_id, occurred_at, received_at, body, coalesce(attempt, 1)
+FROM told
+JOIN claimed USING (event_id, content_id)
+RETURNING event_id, content_id
+"""
+
+LOGGED_CONTENTS = """
+SELECT event_id, content_id, received_at
+FROM event_ids
+WHERE event_id = ANY($1::uuid[])
+"""
+
+REUSED_RECEPTIONS = """
+SELECT event_id, content_id, received_at
+FROM reused_event_ids
+WHERE event_id = ANY($1::uuid[]) AND provider = $2
+"""
+
+# The earliest reception stands; a replay finds it there and changes nothing. Consumers may change nothing
+# else of the log: the function acts as its owner.
+KEEP_EARLIER = """
+SELECT number
+FROM keep_earlier_receptions($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[], $5) AS number
+"""
+
+EVENTS_OF = """
+SELECT coalesce(reuse_of, event_id) AS event_id, provider, received_at, body
+FROM event_log
+WHERE entity_id = ANY($1::text[]) AND family = $2
+"""
+
+FINDINGS_OF = """
+SELECT kind, entity_id, event_id, words
+FROM findings
+WHERE family = $2 AND entity_id = ANY($1::text[])
+"""
+
+LOG_IS_CUT = "SELECT EXISTS (SELECT FROM event_log_dropped) AS is_cut"
+
+# Those of these ids under which one marketplace sent several contents.
+REUSED = """
+SELECT event_id
+FROM (
+    SELECT event_id, content_id
+    FROM reused_event_ids
+    WHERE event_id = ANY($1::uuid[]) AND provider = $2
+    UNION
+    SELECT event_id, content_id
+    FROM event_ids
+    WHERE event_id = ANY($1::uuid[]) AND coalesce(provider, $2) = $2
+) AS contents
+GROUP BY event_id
+HAVING count(*) > 1
+"""
+
+# Which of these events are in the log; the content says which marketplace it is from.
+LOGGED = """
+SELECT event_id, content_id
+FROM unnest($1::uuid[], $2::uuid[]) AS wanted (event_id, content_id)
+WHERE EXISTS (
+        SELECT
+        FROM event_ids AS known
+        WHERE known.event_id = wanted.event_id AND known.content_id = wanted.content_id
+    )
+    OR EXISTS (
+        SELECT
+        FROM reused_event_ids AS known
+        WHERE known.event_id = wanted.event_id AND known.content_id = wanted.content_id
+    )
+"""
+
+# The log's partitions, two months ahead: who made none for so long still has where to write.
+ADD_MONTHS = "SELECT add_event_log_months(now(), now() + interval '2 months')"
+
+# A replay finds its own row there and changes nothing.
+NOTE_FINDINGS = """
+INSERT INTO findings (kind, family, entity_id, event_id, words)
+SELECT *
+FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::text[])
+ON CONFLICT (family, entity_id, kind, event_id) DO UPDATE
+SET words = greatest(findings.words, excluded.words)
+WHERE findings.words < excluded.words
+"""
+
+WITHDRAW_FINDINGS = """
+DELETE FROM findings
+USING unnest($2::text[], $3::text[], $4::uuid[]) AS withdrawn (kind, entity_id, event_id)
+WHERE findings.family = $1
+    AND findings.entity_id = withdrawn.entity_id
+    AND findings.kind = withdrawn.kind
+    AND findings.event_id = withdrawn.event_id
+"""
+
+# A replay finds its own row there and changes nothing. An earlier reception makes a row due earlier.
+CALL_FOR_COMMUNICATIONS = """
+INSERT INTO communications (event_id, kind, order_id, item_id, occurred_at)
+SELECT *
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
+ON CONFLICT (event_id, kind) DO UPDATE
+SET occurred_at = excluded.occurred_at
+WHERE communications.occurred_at > excluded.occurred_at
+"""
+
+# What a smallint holds.
+MOST_ATTEMPTS = 32_767
+
+ADD_MONTHS_EVERY_SECONDS = 24 * 3600.0
+
+
+# Candidates by their id and content.
+Positions = dict[tuple[UUID, UUID], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A valid event that may or may not have been applied before."""
+
+    envelope: Envelope
+    payload: Payload
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The candidates that are new, by position, and findings about ids that came with several contents.
+
+    `corrected` are candidates that are in the log already, and were received earlier than it knew.
+    """
+
+    positions: frozenset[int]
+    findings: tuple[Finding, ...]
+    corrected: frozenset[int] = frozenset()
+
+
+async def claim(connection: Connection, family: str, candidates: Sequence[Candidate]) -> Claim:
+    """Log the candidates that are new; the transaction that does so is the one that applies them.
+
+    Two candidates are the same event if their ids and their contents are the same. An id that comes with
+    other content than it has in the log, or from another marketplace, is an event of its own. Of several
+    copies the one that was received first counts.
+    """
+    firsts = {envelope.event_id: position for position, envelope in _backwards(candidates)}
+    claimed = {
+        row["event_id"] for row in await _insert(connection, CLAIM, family, candidates, firsts.values())
+    }
+    if len(claimed) == len(candidates):
+        return Claim(frozenset(firsts.values()), ())
+
+    contents = {
+        event_id: candidates[position].envelope.content_id
+        for event_id, position in firsts.items()
+        if event_id in claimed
+    }
+    unclaimed = list(firsts.keys() - claimed)
+    rows = await connection.fetch(LOGGED_CONTENTS, unclaimed) if unclaimed else []
+    contents |= {row["event_id"]: row["content_id"] for row in rows}
+    new = {firsts[event_id] for event_id in claimed}
+    repeated: Positions = {}
+    others: Positions = {}
+    for position, envelope in _backwards(candidates):
+        if contents[envelope.event_id] != envelope.content_id:
+            others[envelope.event_id, envelope.content_id] = position
+        elif envelope.event_id not in claimed:
+            repeated[envelope.event_id, envelope.content_id] = position
+    reused = await _claim_reused(connection, family, candidates, others) if others else Claim(frozenset(), ())
+    corrected = await _keep_earlier(connection, family, candidates, repeated, rows)
+    return Claim(frozenset(new | reused.positions), reused.findings, corrected | reused.corrected)
+
+
+async def _claim_reused(
+    connection: Connection, family: str, candidates: Sequence[Candidate], others: Positions
+) -> Claim:
+    """Log the new events among candidates whose ids are taken by other events."""
+    for event_id in sorted({event_id for event_id, _ in others}):
+        # Of two transactions that claim different contents under one id, the later one sees both.
+        await connection.execute(LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass.EVENT_ID, str(event_id))
+    rows = await _insert(connection, CLAIM_REUSED, family, candidates, others.values())
+    claimed = {(row["event_id"], row["content_id"]) for row in rows}
+    provider = candidates[0].envelope.provider.value
+    reused = (
+        await connection.fetch(REUSED, [event_id for event_id, _ in claimed], provider) if claimed else []
+    )
+    findings = tuple(_id_used_twice(row["event_id"]) for row in reused)
+    repeated = {key: position for key, position in others.items() if key not in claimed}
+    known = (
+        await connection.fetch(REUSED_RECEPTIONS, [event_id for event_id, _ in repeated], provider)
+        if repeated
+        else []
+    )
+    corrected = await _keep_earlier(connection, family, candidates, repeated, known)
+    return Claim(frozenset(others[key] for key in claimed), findings, corrected)
+
+
+async def _keep_earlier(
+    connection: Connection,
+    family: str,
+    candidates: Sequence[Candidate],
+    repeated: Positions,
+    known: Iterable[Mapping[str, Any]],
+) -> frozenset[int]:
+    """Candidates that are already logged, but were received earlier than the log knew."""
+    receptions = {(row["event_id"], row["content_id"]): row["received_at"] for row in known}
+    earlier = [
+        position
+        for key, position in sorted(repeated.items())
+        if (logged_at := receptions.get(key)) is None or candidates[position].envelope.received_at < logged_at
+    ]
+    if not earlier:
+        return frozenset()
+    chosen = [candidates[position] for position in earlier]
+    rows = await connection.fetch(
+        KEEP_EARLIER,
+        [candidate.envelope.event_id for candidate in chosen],
+        [candidate.envelope.content_id for candidate in chosen],
+        [candidate.payload.entity_id for candidate in chosen],
+        [candidate.envelope.received_at for candidate in chosen],
+        family,
+    )
+    return frozenset(earlier[row["number"] - 1] for row in rows)
+
+
+def _backwards(candidates: Sequence[Candidate]) -> Iterator[tuple[int, Envelope]]:
+    """Sorted so that in a mapping the first received of candidates with the same key stays."""
+    envelopes = [candidate.envelope for candidate in candidates]
+    positions = range(len(candidates))
+    for position in sorted(positions, key=lambda one: (envelopes[one].received_at, one), reverse=True):
+        yield position, envelopes[position]
+
+
+async def _insert(
+    connection: Connection,
+    statement: str,
+    family: str,
+    candidates: Sequence[Candidate],
+    positions: Iterable[int],
+) -> list[Any]:
+    chosen = sorted((candidates[position] for position in positions), key=_by_id)
+    envelopes = [candidate.envelope for candidate in chosen]
+    payloads = [candidate.payload for candidate in chosen]
+    return await connection.fetch(
+        statement,
+        [envelope.event_id for envelope in envelopes],
+        [envelope.content_id for envelope in envelopes],
+        envelopes[0].provider.value,
+        family,
+        [envelope.event_type for envelope in envelopes],
+        [payload.entity_id for payload in payloads],
+        [payload.occurred_at for payload in payloads],
+        [envelope.received_at for envelope in envelopes],
+        [candidate.body for candidate in chosen],
+        _attempts(envelopes),
+    )
+
+
+def _by_id(candidate: Candidate) -> tuple[int, int]:
+    envelope = candidate.envelope
+    return envelope.event_id.int, envelope.content_id.int
+
+
+def _attempts(envelopes: Sequence[Envelope]) -> list[int]:
+    """The number of each, or nothing where each is the first, as nearly always."""
+    attempts = [min(envelope.attempt, MOST_ATTEMPTS) for envelope in envelopes]
+    return attempts if max(attempts) > 1 else []
+
+
+def _id_used_twice(event_id: UUID) -> Finding:
+    words = "sent with different contents; each was applied"
+    return Finding("event_id_reused", str(event_id), event_id, words)
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedPast:
+    """What the tables hold of a family's entities."""
+
+    family: str
+    tolerance: timedelta
+
+    async def events(self, connection: Connection, entities: Collection[str]) -> Sequence[Event[Any]] | None:
+        """None if events were dropped from the log, or cannot be read any more."""
+        [cut] = await connection.fetch(LOG_IS_CUT)
+        if cut["is_cut"]:
+            return None
+        rows = await connection.fetch(EVENTS_OF, sorted(entities), self.family)
+        read = [read_logged(row, self.tolerance) for row in rows]
+        events = [event for event in read if event is not None]
+        return events if len(events) == len(read) else None
+
+    async def findings(self, connection: Connection, entities: Collection[str]) -> set[Finding]:
+        rows = await connection.fetch(FINDINGS_OF, sorted(entities), self.family)
+        return {Finding(*row) for row in rows}
+
+
+async def note(connection: Connection, family: str, effects: Effects) -> None:
+    """Write what a batch gave rise to beside its rows."""
+    if effects.withdrawn:
+        rows = [(found.kind, found.entity_id, found.event_id) for found in effects.withdrawn]
+        await connection.execute(WITHDRAW_FINDINGS, family, *map(list, zip(*rows, strict=True)))
+    if effects.findings:
+        await _note_findings(connection, family, effects.findings)
+    if effects.communications:
+        await _call_for(connection, effects.communications)
+
+
+async def note_reuse(connection: Connection, findings: Sequence[Finding]) -> None:
+    """Note ids that were used twice: of no family, since the same id may come to several."""
+    if findings:
+        await _note_findings(connection, "any", findings)
+
+
+async def _note_findings(connection: Connection, family: str, findings: Iterable[Finding]) -> None:
+    # An id that was used twice can give one key two findings: the greater words stand.
+    words: dict[tuple[str, str, str, UUID | None], str] = {}
+    for found in findings:
+        key = (found.kind, family, found.entity_id, found.event_id)
+        words[key] = max(found.words, words.get(key, ""))
+    rows = sorted((*key, said) for key, said in words.items())
+    await connection.execute(NOTE_FINDINGS, *map(list, zip(*rows, strict=True)))
+
+
+async def _call_for(connection: Connection, communications: Sequence[Communication]) -> None:
+    rows = sorted(
+        (call.event_id, call.kind.value, call.order_id, call.item_id, call.occurred_at)
+        for call in communications
+    )
+    await connection.execute(CALL_FOR_COMMUNICATIONS, *map(list, zip(*rows, strict=True)))
+
+
+async def add_months_regularly(database: Database, stopping: asyncio.Event) -> None:
+    """See to it that the coming months have partitions, until we stop."""
+    while not stopping.is_set():
+        try:
+            async with database.connection() as connection:
+                await connection.execute(ADD_MONTHS)
+        except Exception as error:
+            # Tomorrow will do: the months are two ahead.
+            log.warning("event_log.months_failed", error=describe(error))
+        await pause(ADD_MONTHS_EVERY_SECONDS, stopping)

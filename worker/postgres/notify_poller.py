@@ -1,0 +1,105 @@
+"""Work that waits in a table: begun as soon as Postgres tells of it, and looked for now and then."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from time import monotonic
+
+import structlog
+
+from worker.amqp.errors import BrokerUnavailable
+from worker.observability.backoff import Stopped, patiently, pause
+from worker.observability.errors import describe
+from worker.postgres.pool import Database, DatabaseUnavailable, blameless
+
+log = structlog.get_logger(__name__)
+
+# Of the time that a round took, when it gives way.
+WAIT_SHARE = 9.0
+
+# Postgres tells of a commit at once; this is for what it told while the connection was lost.
+LOOK_EVERY_SECONDS = 2.0
+LISTENER_CHECK_SECONDS = 5.0
+
+
+class _Waiting(Exception):
+    """Work waits, whatever the reason; everything else goes on."""
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(slots=True)
+class Rounds:
+    """`work` does some of what waits and says how much; `channel` is the one of NOTIFY.
+
+    While `gives_way` says so it takes a tenth of the time.
+    """
+
+    name: str
+    channel: str
+    work: Callable[[], Awaitable[int]]
+    database: Database
+    stopping: asyncio.Event
+    gives_way: Callable[[], bool] = _never
+    _told: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        """Work until we stop, whatever happens to broker and database meanwhile."""
+        listening = asyncio.create_task(self._listen(), name=f"{self.name} listener")
+        stop = asyncio.create_task(self.stopping.wait())
+        stop.add_done_callback(self._on_notification)
+        try:
+            with suppress(Stopped):
+                while not self.stopping.is_set():
+                    await self._work_off()
+        finally:
+            listening.cancel()
+            stop.cancel()
+            await asyncio.wait([listening])
+
+    async def _work_off(self) -> None:
+        began = monotonic()
+        self._told.clear()
+        done = await patiently(
+            self._work_or_wait,
+            _Waiting,
+            self.stopping,
+            longest_pause=2,
+            say=lambda reason: log.warning(f"{self.name}.paused", reason=reason),
+        )
+        if done and self.gives_way():
+            await pause(WAIT_SHARE * (monotonic() - began), self.stopping)
+        elif not done and not self.stopping.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_SECONDS):
+                    await self._told.wait()
+
+    async def _work_or_wait(self) -> int:
+        try:
+            return await self.work()
+        except (DatabaseUnavailable, BrokerUnavailable) as error:
+            raise _Waiting(str(error)) from error
+        except Exception as error:
+            raise _Waiting(describe(error)) from error
+
+    async def _listen(self) -> None:
+        with suppress(Stopped):
+            while not self.stopping.is_set():
+                await patiently(
+                    lambda: blameless(self._hear()), DatabaseUnavailable, self.stopping, longest_pause=2
+                )
+
+    async def _hear(self) -> None:
+        """Raises: DatabaseUnavailable, when the connection is lost."""
+        async with self.database.connection() as connection:
+            await connection.add_listener(self.channel, self._on_notification)
+            while not self.stopping.is_set():
+                await connection.execute("SELECT 1")
+                await pause(LISTENER_CHECK_SECONDS, self.stopping)
+            await connection.remove_listener(self.channel, self._on_notification)
+
+    def _on_notification(self, *_: object) -> None:
+        self._told.set()

@@ -1,0 +1,408 @@
+"""The only pool of Postgres connections; driver errors become ours here.
+
+error                                          | sessions closed       | raised as
+the session is over, or no answer came         | it, and all idle ones | DatabaseUnavailable
+the server takes no writes                     | all                   | DatabaseUnavailable
+the server lacks disk, memory or the like      | none                  | DatabaseUnavailable
+a conflict, or a plan that the schema outdated | none                  | TransactionConflict
+cancelled, or the driver was misused           | it                    | as it is
+anything else                                  | none                  | as it is
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
+
+import asyncpg
+import structlog
+from asyncpg.pool import PoolConnectionProxy
+
+from worker.config.database_url import DatabaseUrl
+from worker.observability import metrics
+from worker.observability.errors import describe, refused_certificate
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+# Generic in the stubs alone.
+if TYPE_CHECKING:
+    Connection = PoolConnectionProxy[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+else:
+    Connection = PoolConnectionProxy
+    Pool = asyncpg.Pool
+
+# What a statement may take before Postgres gives it up, and how long it may wait for a lock.
+STATEMENT_TIMEOUT_MS = 8_000
+LOCK_TIMEOUT_MS = 5_000
+
+# Until a connection of the pool is free and ready, without the time to connect.
+ACQUIRE_SECONDS = 5.0
+
+# How often, and for how long, we check whether a pooler shares its sessions.
+PROBES = 5
+PROBE_SECONDS = 4.0
+
+# A standby's transactions are read-only too.
+TAKES_WRITES = "SELECT NOT current_setting('transaction_read_only')::boolean"
+
+
+POOL_BY_SESSION = (
+    "have it pool by session (in PgBouncer, pool_mode = session), or name Postgres itself in "
+    "STOCKHOOK_DATABASE_URL"
+)
+
+
+class DatabaseUnavailable(Exception):
+    """Postgres cannot be reached, refuses connections, or is starting, stopping or in recovery."""
+
+
+class TransactionConflict(Exception):
+    """A repetition may succeed: serialization failure, deadlock, lock timeout, outdated plan."""
+
+
+class SessionsNotKept(Exception):
+    """A pooler in between gives a session to others after each transaction."""
+
+    def __str__(self) -> str:
+        return (
+            "the pooler in front of Postgres shares its sessions between clients, which loses settings, "
+            f"locks and notifications: {POOL_BY_SESSION}"
+        )
+
+
+class _TakesNoWrites(Exception):
+    """The session's server was made read-only, or is a standby."""
+
+
+# The session ends with it, whether or not the driver has noticed.
+_SESSION_IS_OVER = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.DatabaseDroppedError,
+    asyncpg.IdleSessionTimeoutError,
+    # The server has other statements under these names: a pooler gave the session to others meanwhile.
+    asyncpg.InvalidSQLStatementNameError,
+    asyncpg.DuplicatePreparedStatementError,
+    OSError,
+    TimeoutError,
+)
+# After a failover that keeps sessions open: they continue, and can never write again.
+_READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, _TakesNoWrites)
+# No event causes these, and they end once somebody has fixed the server.
+_LACKS_RESOURCES = (asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError)
+_CONFLICTS = (
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    # The schema changed since a statement was prepared. The driver prepares it anew.
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.OutdatedSchemaCacheError,
+)
+# FATAL and PANIC end a session, whatever their code.
+_ENDING_SEVERITIES = ("FATAL", "PANIC")
+
+
+async def blameless(work: Awaitable[T]) -> T:
+    """Await a write that belongs to no event: a failure in it counts against none.
+
+    Raises:
+        DatabaseUnavailable
+    """
+    try:
+        return await work
+    except DatabaseUnavailable:
+        raise
+    except Exception as error:
+        reason = str(error) if isinstance(error, TransactionConflict) else describe(error)
+        raise DatabaseUnavailable(reason) from error
+
+
+class _Session(asyncpg.Connection[asyncpg.Record] if TYPE_CHECKING else asyncpg.Connection):  # type: ignore[misc]  # generic in the stubs alone
+    """One that is handed on as it is: nobody here leaves locks, cursors or settings behind."""
+
+    is_idle = True
+
+    def get_reset_query(self) -> str:
+        return ""
+
+    def itself(self) -> "_Session":
+        """Asked of the pool's stand-in for a connection, which ends before the connection does."""
+        return self
+
+
+class Database:
+    """A pool that needs no server to be made: it connects when it is used."""
+
+    def __init__(self, url: str, size: int, application: str, *, unhurried: bool = False) -> None:
+        """One that is `unhurried` gives no statement a limit: for long work that somebody watches."""
+        self._url = DatabaseUrl.read(url)
+        self._hosts = list(self._url.hosts)
+        self._size = size
+        self._application = application
+        self._unhurried = unhurried
+        self._pool: Pool | None = None
+        self._sessions: WeakSet[_Session] = WeakSet()
+        self._keeps_sessions = False
+        self._waiting = 0
+
+    def measure(self) -> None:
+        """Have the gauges say how the pool is, whenever they are read."""
+
+        def idle() -> int:
+            return 0 if self._pool is None else self._pool.get_idle_size()
+
+        def in_use() -> int:
+            return 0 if self._pool is None else self._pool.get_size() - self._pool.get_idle_size()
+
+        metrics.DATABASE_CONNECTIONS.labels("idle").set_function(idle)
+        metrics.DATABASE_CONNECTIONS.labels("in_use").set_function(in_use)
+        metrics.DATABASE_WAITING.set_function(lambda: self._waiting)
+        metrics.DATABASE_LIMIT.set(self._size)
+
+    def warn_of_ignored(self) -> None:
+        """Log which parameters of the URL are ignored, and why."""
+        for name, reason in self._url.ignored.items():
+            log.warning("database_url.parameter_ignored", parameter=name, reason=reason)
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool = None
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Raises: DatabaseUnavailable, TransactionConflict; other errors pass through."""
+        pool = await self._open_pool()
+        connection = await self._acquire(pool)
+        session = _session_of(connection)
+        session.is_idle = False
+        try:
+            yield connection
+        except Exception as error:
+            self._raise_translated(error, session)
+            raise
+        except BaseException:
+            # Whether a statement is still under way is not known.
+            session.terminate()
+            raise
+        finally:
+            session.is_idle = True
+            await _release(pool, connection, session)
+
+    async def _acquire(self, pool: Pool) -> Connection:
+        """A failure to begin a session is caused by no event.
+
+        Raises:
+            DatabaseUnavailable
+            SessionsNotKept
+        """
+        connect_seconds = self._url.connect_seconds * max(1, len(self._hosts))
+        self._waiting += 1
+        try:
+            return await pool.acquire(timeout=ACQUIRE_SECONDS + connect_seconds)
+        except (DatabaseUnavailable, SessionsNotKept):
+            raise
+        except Exception as error:
+            raise DatabaseUnavailable(_reason(error)) from error
+        finally:
+            self._waiting -= 1
+
+    def _raise_translated(self, error: Exception, session: _Session) -> None:
+        """Translate an error of the driver, and close connections that must not be used again."""
+        if isinstance(error, _READ_ONLY):
+            self._close_sessions(idle_alone=False)
+            raise DatabaseUnavailable(_reason(error)) from error
+        if session.is_closed() or _is_over(error):
+            session.terminate()
+            self._close_sessions(idle_alone=True)
+            raise DatabaseUnavailable(_reason(error)) from error
+        if isinstance(error, _CONFLICTS):
+            raise TransactionConflict(describe(error)) from error
+        if isinstance(error, _LACKS_RESOURCES):
+            raise DatabaseUnavailable(_reason(error)) from error
+        if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
+            session.terminate()
+
+    def _close_sessions(self, *, idle_alone: bool) -> None:
+        """Close without a message to the server: a lost server does not answer."""
+        for session in list(self._sessions):
+            if session.is_idle or not idle_alone:
+                session.terminate()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Commits on leaving; raises as `connection` does. A lost COMMIT has an unknown outcome."""
+        async with self.connection() as connection:
+            session = _session_of(connection)
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                yield connection
+            except Exception as error:
+                # A session that is over would not answer, and is closed.
+                if not (session.is_closed() or _is_over(error)):
+                    await transaction.rollback()
+                raise
+            await transaction.commit()
+
+    async def ping(self) -> None:
+        """Check that the server answers and accepts writes.
+
+        Raises:
+            DatabaseUnavailable: Whatever is wrong.
+        """
+        await blameless(self._ping())
+
+    async def _ping(self) -> None:
+        async with self.connection() as connection:
+            if not await connection.fetchval(TAKES_WRITES):
+                raise _TakesNoWrites
+
+    async def _open_pool(self) -> Pool:
+        if self._pool is None:
+            connect: Any = self._connect
+            pool = asyncpg.create_pool(
+                min_size=0,
+                max_size=self._size,
+                connect=connect,
+                connection_class=_Session,
+                init=self._begin_session,
+            )
+            self._pool = await pool
+        return self._pool
+
+    async def _connect(self, _dsn: None = None, **arguments: Any) -> Any:
+        """Connect to the first usable host, which is tried first the next time.
+
+        Raises:
+            DatabaseUnavailable: None will.
+        """
+        if not self._hosts:
+            return await self._connect_to({}, arguments)
+        refusals: list[str] = []
+        for host, port in list(self._hosts):
+            try:
+                session = await self._connect_to({"host": host, "port": port}, arguments)
+            except Exception as error:
+                refusals.append(_reason(error) if len(self._hosts) == 1 else f"{host}: {_reason(error)}")
+                last = error
+                continue
+            self._hosts.remove((host, port))
+            self._hosts.insert(0, (host, port))
+            return session
+        raise DatabaseUnavailable("; ".join(refusals)) from last
+
+    async def _connect_to(self, where: dict[str, Any], arguments: dict[str, Any]) -> Any:
+        return await asyncpg.connect(
+            self._url.dsn,
+            **where,
+            timeout=self._url.connect_seconds,
+            command_timeout=None if self._unhurried else STATEMENT_TIMEOUT_MS / 1000 + 2,
+            # The only parameters that a pooler accepts, and that matter before the session begins.
+            server_settings={"application_name": self._application},
+            **arguments,
+        )
+
+    async def _begin_session(self, session: Any) -> None:
+        """Settings are made by statements: PgBouncer refuses them as parameters of the connection."""
+        if not self._keeps_sessions:
+            await self._refuse_shared_sessions(session)
+            self._keeps_sessions = True
+        await session.execute(
+            "".join(f"SET {name} = {value};" for name, value in self.session_settings.items())
+        )
+        self._sessions.add(session)
+
+    @property
+    def session_settings(self) -> dict[str, str]:
+        """The settings requested for each session, as Postgres shows them."""
+        statement_timeout = "0" if self._unhurried else str(STATEMENT_TIMEOUT_MS)
+        return {
+            # A plan is kept: one that was made while a table was empty would go on reading the
+            # whole of it when it is full. All that we run often goes by key.
+            "enable_seqscan": "off",
+            "statement_timeout": statement_timeout,
+            # A process that was killed must not go on holding locks.
+            "client_connection_check_interval": "1000",
+            "lock_timeout": str(LOCK_TIMEOUT_MS),
+            "idle_in_transaction_session_timeout": statement_timeout,
+        }
+
+    async def _refuse_shared_sessions(self, session: Any) -> None:
+        """Check whether a pooler gives two sessions the same backend in turn.
+
+        Raises:
+            SessionsNotKept
+        """
+        if await _backend(session) == session.get_server_pid():
+            return
+        # There is a pooler: it invents the process id that it reports at the start.
+        with suppress(TimeoutError, OSError):
+            async with asyncio.timeout(PROBE_SECONDS):
+                other = await self._connect(statement_cache_size=0)
+                try:
+                    if await _share_a_backend(session, other):
+                        raise SessionsNotKept
+                finally:
+                    other.terminate()
+
+
+async def _share_a_backend(session: Any, other: Any) -> bool:
+    """A pool by session never shares a backend; a pool by transaction gives the next client a free one."""
+    for _ in range(PROBES):
+        first = await _backend(session)
+        try:
+            await other.execute("BEGIN")
+            second = await _backend(other)
+            if first == second or await _backend(session) != first:
+                return True
+            await other.execute("ROLLBACK")
+        except asyncpg.PostgresError:
+            # By statement, there are no transactions.
+            return True
+    return False
+
+
+async def _backend(session: Any) -> int:
+    """With an unnamed statement: a named one may belong to another client of the pooler."""
+    statement = await session.prepare("SELECT pg_backend_pid()", name="")
+    return int(await statement.fetchval())
+
+
+def _session_of(connection: Connection) -> _Session:
+    session: _Session = connection.itself()  # type: ignore[attr-defined]  # what the pool made is one of ours
+    return session
+
+
+async def _release(pool: Pool, connection: Connection, session: _Session) -> None:
+    """Finished work stays finished, whatever happens to the connection."""
+    try:
+        await pool.release(connection)
+    except Exception:
+        session.terminate()
+
+
+def _is_over(error: Exception) -> bool:
+    severity = getattr(error, "severity_en", None)
+    return isinstance(error, _SESSION_IS_OVER) or severity in _ENDING_SEVERITIES
+
+
+def _reason(error: Exception) -> str:
+    """Why Postgres is unavailable, without quoting a value."""
+    cause = _first(error)
+    if isinstance(cause, (*_READ_ONLY, asyncpg.TargetServerAttributeNotMatched)):
+        return "it accepts no writes: it is read-only, or a standby"
+    return refused_certificate(cause) or describe(cause)
+
+
+def _first(error: BaseException) -> BaseException:
+    """The driver's first error, before the one that the connection is closed."""
+    while isinstance(error, asyncpg.InterfaceError) and error.__context__ is not None:
+        error = error.__context__
+    return error

@@ -1,0 +1,212 @@
+"""The process that consumes: from its start to the last event in hand."""
+
+import asyncio
+import gc
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import Protocol
+
+import structlog
+
+from consumers.registry import FAMILIES
+from worker.actions.executor import Performer
+from worker.actions.relay import Relay as ActionRelay
+from worker.amqp.connection import Broker
+from worker.amqp.desired_topology import expected_topology
+from worker.amqp.publisher import Publisher
+from worker.amqp.topology import topology
+from worker.change_feed.relay import Relay
+from worker.change_feed.webhook_dispatcher import Deliverer
+from worker.config.settings import Settings
+from worker.dead_letters.archiver import Keeper
+from worker.observability import metrics
+from worker.observability.backoff import Stopped, patiently
+from worker.observability.ops_server import serve_ops
+from worker.observability.signals import hang_watch, stop_on_signals
+from worker.observability.systemd import telling_manager
+from worker.pipeline.consumer import Consumer
+from worker.postgres.event_log import add_months_regularly
+from worker.postgres.migrations import Migration, pending
+from worker.postgres.pool import Database, DatabaseUnavailable
+from worker.postgres.retention import retain_regularly
+from worker.processes.queue_metrics import measure_queues_regularly, measure_tables_regularly
+from worker.tools.audit import measure_regularly
+
+log = structlog.get_logger(__name__)
+
+# Beside one a family: the two relays and what they listen to, measurements, the dead letters' keeper, and
+# actions, which take one for moments.
+CONNECTIONS = 9
+
+# Beside one per family and one per subscriber over HTTP: retry copies, changes, measurements, dead letters,
+# actions, the audit.
+BROKER_CONNECTIONS = 6
+
+# A batch in which everything fails has a copy of each event confirmed at once.
+COPY_TIMEOUT_SECONDS = 10.0
+
+
+# Shorter than a transaction may be idle.
+CHANGE_TIMEOUT_SECONDS = 5.0
+
+# Objects allocated before the collector looks for cycles: some batches' worth, instead of 700.
+GARBAGE_THRESHOLD = 50_000
+
+
+class Worker(Protocol):
+    """Something that runs until we stop."""
+
+    async def run(self) -> None: ...
+
+
+class EndedByItself(Exception):
+    """Something that is to run for ever does not: the supervisor is to start us anew."""
+
+
+class DatabaseBehind(Exception):
+    """Migrations are missing. The text says what to type."""
+
+
+async def consume(settings: Settings, names: Sequence[str]) -> None:
+    """Consume these families until SIGTERM or SIGINT; then finish what is in hand.
+
+    Raises:
+        DatabaseBehind
+        TopologyMismatch
+    """
+    stopping = stop_on_signals()
+    _collect_garbage_rarely()
+    broker = Broker(settings.amqp_url.get_secret_value(), "consumer")
+    async with AsyncExitStack() as stack:
+        database = Database(
+            settings.database_url.get_secret_value(), len(names) + CONNECTIONS, "stockhook/consumer"
+        )
+        stack.push_async_callback(database.close)
+        database.measure()
+        database.warn_of_ignored()
+        publisher = await stack.enter_async_context(
+            Publisher(
+                broker.for_role("consumer-publisher"),
+                topology(settings.delays, names),
+                COPY_TIMEOUT_SECONDS,
+                settings.declare_topology,
+            )
+        )
+        alone = asyncio.Lock()
+        consumers = [
+            Consumer(FAMILIES[name], settings, broker, database, publisher, stopping, alone) for name in names
+        ]
+        checks = {consumer.family.name: consumer.check for consumer in consumers}
+        checks["publisher"] = publisher.check
+        await stack.enter_async_context(
+            serve_ops(settings.ops_host, settings.ops_port, checks, metrics.CONSUMER)
+        )
+        await stack.enter_async_context(hang_watch())
+        await stack.enter_async_context(telling_manager(checks, stopping))
+        with suppress(Stopped):
+            await _refuse_when_behind(database, stopping)
+            for work in (
+                measure_regularly(broker, database, settings.delays, stopping),
+                measure_queues_regularly(broker.for_role("consumer-gauges"), settings, stopping),
+                measure_tables_regularly(database, stopping),
+                add_months_regularly(database, stopping),
+                retain_regularly(database, settings, stopping),
+            ):
+                stack.callback(asyncio.create_task(work).cancel)
+            keepers = (
+                [Keeper(tuple(names), settings, broker, database, publisher, stopping)]
+                if settings.keep_dead_letters
+                else []
+            )
+            tellers: list[Relay | Deliverer] = []
+            if settings.changes:
+                # The copies of failed events must not wait behind changes, nor changes behind them. Whoever
+                # is told over HTTP is bound before the first change is published.
+                feed = Publisher(
+                    broker.for_role("changes"),
+                    expected_topology(settings, names),
+                    CHANGE_TIMEOUT_SECONDS,
+                    settings.declare_topology,
+                )
+                await stack.enter_async_context(feed)
+                tellers = _tellers(settings, database, feed, broker, publisher, consumers, stopping)
+            askers: list[Worker] = [
+                ActionRelay(database, publisher, stopping),
+                Performer(settings, broker, database, publisher, stopping),
+            ]
+            await _run(consumers, [*keepers, *tellers, *askers], publisher, stopping, settings.shutdown_grace)
+    log.info("consumers.stopped")
+
+
+def _tellers(
+    settings: Settings,
+    database: Database,
+    feed: Publisher,
+    broker: Broker,
+    publisher: Publisher,
+    consumers: Sequence[Consumer],
+    stopping: asyncio.Event,
+) -> list[Relay | Deliverer]:
+    """Who publishes changes, and who delivers them over HTTP."""
+
+    def are_behind() -> bool:
+        return any(consumer.is_behind for consumer in consumers)
+
+    return [
+        Relay(database, feed, stopping, gives_way=are_behind),
+        *(
+            Deliverer(subscriber, settings, broker, database, publisher, stopping)
+            for subscriber in settings.subscribers
+        ),
+    ]
+
+
+def _collect_garbage_rarely() -> None:
+    """What a batch allocates is gone with the batch: looking for cycles in it after each finds none."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD)
+
+
+async def _run(
+    consumers: Sequence[Consumer],
+    others: Sequence[Worker],
+    publisher: Publisher,
+    stopping: asyncio.Event,
+    grace: float,
+) -> None:
+    tasks = [asyncio.create_task(consumer.run(), name=consumer.family.name) for consumer in consumers]
+    tasks += [asyncio.create_task(other.run(), name=type(other).__name__) for other in others]
+    signs = [asyncio.create_task(stopping.wait()), asyncio.create_task(publisher.failed())]
+    await asyncio.wait([*tasks, *signs], return_when=asyncio.FIRST_COMPLETED)
+    was_asked = stopping.is_set()
+    stopping.set()
+    await asyncio.wait(tasks, timeout=grace)
+    for task in (*tasks, *signs):
+        task.cancel()
+    for result in await asyncio.gather(*tasks, *signs, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result
+    if not was_asked:
+        raise EndedByItself("a consumer ended without being asked to")
+
+
+async def _refuse_when_behind(database: Database, stopping: asyncio.Event) -> None:
+    def say(reason: str) -> None:
+        log.warning("database.unavailable", reason=reason)
+
+    looking = asyncio.create_task(
+        patiently(lambda: pending(database), DatabaseUnavailable, stopping, longest_pause=2, say=say)
+    )
+    asked_to_stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait([looking, asked_to_stop], return_when=asyncio.FIRST_COMPLETED)
+    asked_to_stop.cancel()
+    if not looking.done():
+        # Nothing is in flight yet: there is no answer to wait for.
+        looking.cancel()
+        await asyncio.wait([looking])
+        raise Stopped
+    missing: list[Migration] = looking.result()
+    if missing:
+        names = ", ".join(migration.name for migration in missing)
+        raise DatabaseBehind(f"the database lacks {names}: type `stockhook migrate` first")

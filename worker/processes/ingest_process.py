@@ -1,0 +1,134 @@
+"""The command that serves the ingest: one process, in which one loop serves and publishes."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, suppress
+
+import structlog
+
+from schemas.events import Provider
+from worker.amqp.connection import Broker
+from worker.amqp.publisher import Publisher
+from worker.amqp.topology import topology
+from worker.config.security import weak_secrets
+from worker.config.settings import PREFIX, BadSettings, Settings
+from worker.ingest import http_server
+from worker.ingest.event_sink import Storage
+from worker.ingest.service import Ingest, why_off
+from worker.ingest.spool.spool import Spool, SpoolBroken
+from worker.observability import metrics
+from worker.observability.ops_server import serve_ops
+from worker.observability.resolver import run_loop
+from worker.observability.signals import hang_watch, stop_on_signals
+from worker.observability.stderr import drain
+from worker.observability.systemd import telling_manager
+
+log = structlog.get_logger(__name__)
+
+# What is open then was not answered, so it is sent again.
+FAILED = 70
+
+# The publisher keeps trying in the background; the first requests need not wait for it.
+FIRST_CONNECTION_SECONDS = 5
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        BadSettings: Neither endpoint can be served.
+        CannotListen
+        SpoolTaken
+    """
+    off = {provider: why_off(provider, settings) for provider in Provider}
+    for provider, reason in off.items():
+        if reason is not None:
+            log.warning("endpoint.off", provider=provider, reason=reason)
+    if all(off.values()):
+        raise BadSettings("no endpoint can be served: " + " ".join(filter(None, off.values())))
+    _refuse_weak_secrets(settings)
+    run_loop(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    stopping = stop_on_signals()
+    async with AsyncExitStack() as stack:
+        publisher = await stack.enter_async_context(
+            Publisher(
+                Broker(settings.amqp_url.get_secret_value(), "ingest"),
+                topology(settings.delays),
+                settings.publish_timeout,
+                settings.declare_topology,
+            )
+        )
+        storage = Storage(publisher, await _open_spool(settings, stack))
+        storage.measure()
+        metrics.begin_ingest(Provider)
+        checks = {"intake": storage.check}
+
+        def look() -> Mapping[str, object]:
+            return {**storage.look(), "broker": publisher.trouble or "ok"}
+
+        await stack.enter_async_context(
+            serve_ops(settings.ops_host, settings.ops_port, checks, metrics.INGEST, look)
+        )
+        await stack.enter_async_context(hang_watch())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(publisher.wait_ready(), FIRST_CONNECTION_SECONDS)
+        draining = asyncio.create_task(storage.drain(stopping), name="drainer")
+        stack.push_async_callback(_cancelled, draining)
+        # Before the two tasks end, for whatever reason.
+        stack.callback(stopping.set)
+        for task in (draining, asyncio.create_task(publisher.failed(), name="publisher")):
+            task.add_done_callback(lambda task: _end_with(task, stopping))
+        await stack.enter_async_context(telling_manager(checks, stopping))
+        await stack.enter_async_context(
+            http_server.serving(
+                Ingest(settings, storage).handle,
+                settings.ingest_host,
+                settings.ingest_port,
+                http_server.Limits(settings.ingest_idle_timeout),
+                settings.shutdown_grace,
+            )
+        )
+        log.info("ingest.listening", host=settings.ingest_host, port=settings.ingest_port)
+        await stopping.wait()
+    log.info("ingest.stopped")
+
+
+async def _cancelled(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _end_with(task: "asyncio.Task[None]", stopping: asyncio.Event) -> None:
+    """Without publisher or drainer we would only fill the spool: exit, so that the supervisor restarts us."""
+    if stopping.is_set():
+        return
+    error = None if task.cancelled() else task.exception()
+    log.critical("ingest.ended", because=task.get_name(), reason=str(error))
+    drain()
+    os._exit(FAILED)
+
+
+async def _open_spool(settings: Settings, stack: AsyncExitStack) -> Spool | None:
+    """Without a spool we still serve: events are refused while the broker is away."""
+    spool = Spool(settings.spool_path, settings.spool_max_bytes)
+    try:
+        return await stack.enter_async_context(spool)
+    except SpoolBroken as error:
+        log.error("spool.broken", reason=str(error))
+        return None
+
+
+def _refuse_weak_secrets(settings: Settings) -> None:
+    """Anybody who guesses a secret can invent orders."""
+    if settings.environment == "development":
+        return
+    accepted = {"OVOKO_SECRETS": settings.ovoko_secrets, "BUYBACK_TOKENS": settings.buyback_tokens}
+    faults = [
+        f"{PREFIX}{name}: {fault}" for name, secrets in accepted.items() for fault in weak_secrets(secrets)
+    ]
+    if faults:
+        raise BadSettings("; ".join(faults) + f": set longer ones, or {PREFIX}ENVIRONMENT=development")

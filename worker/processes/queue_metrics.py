@@ -1,0 +1,136 @@
+"""Has the gauges say how many messages wait in each queue, how many consumers it has, and what is dead.
+
+Every consumer process measures all queues, whatever families it serves: one that stops takes nothing away.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from math import nan
+
+import structlog
+
+from consumers.registry import FAMILIES
+from worker.actions.registry import KINDS
+from worker.amqp.connection import Broker, Link
+from worker.amqp.topology import (
+    ACTIONS,
+    QUARANTINE,
+    dead_queue,
+    family_queue,
+    retry_queue,
+    step_name,
+)
+from worker.config.settings import Settings
+from worker.dead_letters.message import QUARANTINE_LANE
+from worker.dead_letters.store import WAITING_BY_LANE
+from worker.observability import metrics
+from worker.observability.backoff import pause
+from worker.observability.errors import describe
+from worker.outbox import actions as table
+from worker.outbox import changes as outbox
+from worker.postgres.pool import Connection, Database
+
+log = structlog.get_logger(__name__)
+
+MEASURE_EVERY_SECONDS = 10.0
+MEASURE_TIMEOUT_SECONDS = 20.0
+MEASURE_TABLES_EVERY_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A queue and the labels under which it is told; an empty one does not apply."""
+
+    queue: str
+    family: str
+    lane: str
+    step: str
+
+
+def queues(delays: Sequence[timedelta]) -> Iterator[Measured]:
+    """Every queue there is."""
+    for family in FAMILIES:
+        yield from queues_of(family, delays)
+    yield from queues_beside(ACTIONS, "action", delays)
+    yield Measured(QUARANTINE, "", "quarantine", "")
+
+
+def queues_of(family: str, delays: Sequence[timedelta]) -> Iterator[Measured]:
+    """A family's own."""
+    yield Measured(family_queue(family), family, "work", "")
+    for delay in delays:
+        yield Measured(retry_queue(family, delay), family, "retry", step_name(delay))
+    yield Measured(dead_queue(family), family, "dead", "")
+
+
+def queues_beside(name: str, lane: str, delays: Sequence[timedelta]) -> Iterator[Measured]:
+    """A subscriber's, and those of actions: that somebody outside takes nothing is no trouble of a family."""
+    yield Measured(family_queue(name), name, lane, "")
+    for delay in delays:
+        yield Measured(retry_queue(name, delay), name, f"{lane}_retry", step_name(delay))
+    yield Measured(dead_queue(name), name, "dead", "")
+
+
+async def measure_queues_regularly(broker: Broker, settings: Settings, stopping: asyncio.Event) -> None:
+    """Measure until we stop. While the broker is away the gauges say nothing, not what was true before."""
+    measured = list(queues(settings.delays))
+    for subscriber in settings.subscribers:
+        measured += queues_beside(subscriber.lane, "webhook", settings.delays)
+    while not stopping.is_set():
+        try:
+            async with asyncio.timeout(MEASURE_TIMEOUT_SECONDS), broker.connection() as link:
+                await _measure(link, measured)
+        except Exception as error:
+            # Whatever it was, the next time may do.
+            metrics.QUEUE_MESSAGES.clear()
+            metrics.QUEUE_CONSUMERS.clear()
+            log.warning("queues.unmeasured", error=describe(error))
+        await pause(MEASURE_EVERY_SECONDS, stopping)
+
+
+async def _measure(link: Link, measured: Sequence[Measured]) -> None:
+    depths = await link.depths([one.queue for one in measured])
+    for one in measured:
+        labels = (one.queue, one.family, one.lane, one.step)
+        depth = depths[one.queue]
+        if depth is None:
+            for gauge in (metrics.QUEUE_MESSAGES, metrics.QUEUE_CONSUMERS):
+                gauge.remove_by_labels({"queue": one.queue})
+            continue
+        metrics.QUEUE_MESSAGES.labels(*labels).set(depth.ready)
+        metrics.QUEUE_CONSUMERS.labels(*labels).set(depth.consumers)
+    metrics.QUEUES_MEASURED_AT.set_to_current_time()
+
+
+async def measure_tables_regularly(database: Database, stopping: asyncio.Event) -> None:
+    """Count what waits in tables until we stop. While that fails the gauges say nothing."""
+    while not stopping.is_set():
+        try:
+            async with database.connection() as connection:
+                waiting = {row["lane"]: row["letters"] for row in await connection.fetch(WAITING_BY_LANE)}
+                metrics.CHANGES_WAITING_SECONDS.set(await outbox.oldest(connection))
+                await _measure_actions(connection)
+            metrics.DEAD_LETTERS.clear()
+            for lane in {*FAMILIES, QUARANTINE_LANE, *waiting}:
+                metrics.DEAD_LETTERS.labels(lane).set(waiting.get(lane, 0))
+        except Exception as error:
+            # Whatever it was, the next time may do.
+            metrics.DEAD_LETTERS.clear()
+            metrics.CHANGES_WAITING_SECONDS.set(nan)
+            metrics.ACTIONS_WAITING.clear()
+            metrics.ACTIONS_WAITING_SECONDS.clear()
+            log.warning("tables.unmeasured", error=describe(error))
+        await pause(MEASURE_TABLES_EVERY_SECONDS, stopping)
+
+
+async def _measure_actions(connection: Connection) -> None:
+    """Each kind has its number from the start, so that a first one in doubt is an increase."""
+    waiting = {(row["kind"], row["state"]): row for row in await connection.fetch(table.COUNTS)}
+    for kind in {*KINDS, *(kind for kind, _ in waiting)}:
+        for state in table.UNFINISHED:
+            row = waiting.get((kind, state))
+            metrics.ACTIONS_WAITING.labels(kind, state).set(row["actions"] if row else 0)
+        due = waiting.get((kind, "due"))
+        metrics.ACTIONS_WAITING_SECONDS.labels(kind).set(due["oldest_seconds"] if due else 0)

@@ -1,1 +1,0 @@
-"""Playing events at an ingest."""

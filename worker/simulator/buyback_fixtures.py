@@ -1,0 +1,168 @@
+"""What a generated trade-in is about, made up: an order with its customer and items, and its shipments."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+
+from worker.simulator.lifecycle import drawn, happens, new_id
+
+Json = Mapping[str, object]
+
+PLACEHOLDER = "00000000-0000-0000-0000-000000000001"
+
+# Country, its name, city, time zone, dialling code, currency.
+_PLACES = (
+    ("PT", "Portugal", "Lisboa", "Europe/Lisbon", "351", "EUR"),
+    ("FR", "France", "Orléans", "Europe/Paris", "33", "EUR"),
+    ("PL", "Polska", "Łódź", "Europe/Warsaw", "48", "PLN"),
+    ("LT", "Lietuva", "Šiauliai", "Europe/Vilnius", "370", "EUR"),
+    ("US", "United States", "Tucson", "America/Phoenix", "1", "USD"),
+)
+_FIRST_NAMES = ("Ana", "Zoë", "Łukasz", "Marie-Claire", "Šarūnas", "James", "Conceição", "Noor")
+_LAST_NAMES = ("Silva", "O'Brien", "Wójcik", "Kazlauskas", "Lefèvre", "van der Berg", "Smith")
+_CATEGORIES = ("Bags", "Watches", "Shoes", "Jewelry")
+_BRANDS = ("Balenciaga", "Gucci", "Alexander McQueen", "Chloé", "Hermès", "Bottega Veneta")
+_MODELS = ("City", "Jackie 1961", "Skull Clutch", "Marcie", "Kelly 28", "Cassette")
+_CARRIERS = ("DHLExpress", "UPS", "FedEx", "InPost")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What stays the same from the first event to the last.
+
+    Each of `items` is complete but for its status; `flat_items` are the same as the quality check
+    shows them.
+    """
+
+    order_id: str
+    references: Json
+    country: str
+    payment_type: str
+    customer: Json
+    items: tuple[Json, ...]
+    flat_items: tuple[Json, ...]
+
+
+def new_order(chance: Random) -> Order:
+    country, name, city, timezone, dialling_code, currency = chance.choice(_PLACES)
+    reference = f"{chance.getrandbits(32):08X}"
+    customer = {
+        "firstName": chance.choice(_FIRST_NAMES),
+        "lastName": chance.choice(_LAST_NAMES),
+        "email": f"customer-{reference.lower()}@example.com",
+        "address": {
+            "firstLine": f"Example Street {chance.randrange(1, 200)}",
+            "secondLine": "",
+            "zipCode": f"{chance.randrange(10_000, 100_000)}",
+            "city": city,
+            "state": city,
+            "country": name,
+            "timezone": timezone,
+        },
+        "telephoneNumber": {
+            "countryCode": dialling_code,
+            "number": f"{chance.randrange(10**8, 10**9)}",
+        },
+        "externalUserId": f"U{reference}",
+    }
+    items = [_new_item(chance, currency) for _ in range(drawn(chance, ((1, 6), (2, 3), (3, 1))))]
+    return Order(
+        order_id=new_id(chance),
+        references={
+            "externalOrderId": f"EO-{reference}",
+            "externalReference": f"OC{reference}",
+            "submissionExternalReference": f"QC{reference}",
+        },
+        country=country,
+        payment_type=drawn(chance, (("Cash", 6), ("Credit", 4))),
+        customer=customer,
+        items=tuple(item for item, _ in items),
+        flat_items=tuple(flat for _, flat in items),
+    )
+
+
+def _new_item(chance: Random, currency: str) -> tuple[Json, Json]:
+    """As snapshots show it, and as the quality check does."""
+    item_id, category_id, brand_id = (new_id(chance) for _ in range(3))
+    category, brand = chance.choice(_CATEGORIES), chance.choice(_BRANDS)
+    model = chance.choice(_MODELS)
+    photo = f"https://images.example/{item_id}.jpeg"
+    base_amount, uplift, percentage = _prices(chance)
+    base = {"currencyIsoCode": currency, "amount": _amount(base_amount)}
+    total = {"currencyIsoCode": currency, "amount": _amount(base_amount + uplift)}
+    promotion = {
+        "id": PLACEHOLDER,
+        "name": "PlatformPartnerUplift",
+        "price": {"currencyIsoCode": currency, "amount": _amount(uplift)},
+        "percentage": percentage,
+    }
+    promotions = [promotion] if uplift else []
+    offer = {
+        "id": new_id(chance),
+        "basePrice": base,
+        "totalPrice": total,
+        "status": "WinningOffer",
+        "promotions": promotions,
+    }
+    item = {
+        "id": item_id,
+        "category": {"id": category_id, "name": category},
+        "brand": {"id": brand_id, "name": brand},
+        "model": model,
+        "description": f"{brand} {model}, hardly worn",
+        "attributes": [_attribute(chance, "Size", "M"), _attribute(chance, "Condition", "APlus")],
+        "offers": [offer],
+        "files": [
+            {
+                "type": "Photos",
+                "location": photo,
+                "metadata": {"name": "Front", "order": "0", "required": "True"},
+            }
+        ],
+        "returns": [],
+        "rejectionReasons": [],
+    }
+    flat = {
+        # Often another id than the one that the event names: it is the same item.
+        "id": new_id(chance) if happens(chance, 0.3) else item_id,
+        "model": model,
+        "brandId": brand_id,
+        "brandName": brand,
+        "categoryId": category_id,
+        "categoryName": category,
+        "mainPhotoUrl": photo,
+        "totalValue": total,
+        "customerPrice": base,
+        "promotionValue": _amount(uplift),
+        "promotions": promotions,
+    }
+    return item, flat
+
+
+def _prices(chance: Random) -> tuple[int, int, int | float]:
+    """Base price and uplift in hundredths, and the uplift in per cent: whole or not, as it comes."""
+    base = chance.randrange(40, 3000) * 100
+    if happens(chance, 0.4):
+        base += chance.randrange(100)
+    percentage = drawn(chance, ((0, 4), (5.0, 2), (10, 3), (12.5, 1)))
+    return base, round(base * percentage / 100), percentage
+
+
+def _amount(hundredths: int) -> int | float:
+    return hundredths / 100 if hundredths % 100 else hundredths // 100
+
+
+def _attribute(chance: Random, name: str, label: str) -> Json:
+    value = {"id": new_id(chance), "label": label}
+    return {"id": new_id(chance), "name": name, "values": [value]}
+
+
+def new_shipment(chance: Random) -> Json:
+    tracking_code = f"{chance.randrange(10**9, 10**10)}"
+    return {
+        "id": new_id(chance),
+        "waybillUrl": f"https://waybills.example/{tracking_code}.pdf",
+        "trackingCode": tracking_code,
+        "carrier": chance.choice(_CARRIERS),
+        "mergedDocuments": f"https://waybills.example/{tracking_code}-merged.pdf",
+    }

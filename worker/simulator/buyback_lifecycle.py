@@ -1,0 +1,185 @@
+"""Luxclusif Buyback's side of a generated marketplace: an order from its offer to its payment.
+
+The documents' quirks are played too: `"None"`, placeholder shipment ids, two shapes of the pickup
+reminder, item ids that no snapshot knows, several steps at one instant.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from random import Random
+
+from worker.simulator.buyback_events import Told, appointment, event
+from worker.simulator.buyback_fixtures import (
+    Json,
+    Order,
+    new_order,
+    new_shipment,
+)
+from worker.simulator.lifecycle import (
+    Life,
+    Step,
+    happens,
+    later,
+    new_id,
+)
+
+_HOUR = timedelta(hours=1)
+_DAY = timedelta(days=1)
+_NIL = "00000000-0000-0000-0000-000000000000"
+_REJECTIONS = ("NonSaleableModel", "NotAuthentic", "ConditionWorseThanDescribed", "StrongOdour")
+
+
+@dataclass(slots=True)
+class Story:
+    """An order as far as it has come.
+
+    `one_instant`, if given, is what all events from the pickup to the warehouse print as their time.
+    """
+
+    chance: Random
+    order: Order
+    at: datetime
+    statuses: list[str]
+    one_instant: datetime | None
+    shipment: Json = field(default_factory=dict)
+
+    def happens(self, probability: float) -> bool:
+        return happens(self.chance, probability)
+
+    def wait(self, mean: timedelta) -> None:
+        self.at += later(self.chance, mean)
+
+    @property
+    def told(self) -> Told:
+        return Told(self.order, self.statuses)
+
+    def step(self, event_type: str, result: Json, printed: datetime | None = None) -> Step:
+        """Send an event now; it says that it happened now, or at the instant `printed`."""
+        return Step(self.at, event(event_type, result, printed or self.at))
+
+
+def trade_in_life(chance: Random, at: datetime) -> Life:
+    """An order of one to three items, from the offer through the quality check to its payment."""
+    order = new_order(chance)
+    story = Story(
+        chance=chance,
+        order=order,
+        at=at,
+        statuses=["Created"] * len(order.items),
+        one_instant=at + _HOUR if happens(chance, 0.1) else None,
+    )
+    yield _created(story)
+    yield from _reminded_to_schedule(story)
+    yield from _dropped_off(story) if story.happens(0.25) else _picked_up(story)
+    yield from _moved(story, "CollectionItemInTransitEvent", "InTransit", "InTransit")
+    story.wait(2 * _DAY)
+    yield from _moved(story, "CollectionItemReceivedEvent", "Processing", "Received")
+    yield from _inspected(story)
+    if order.payment_type == "Cash" and "Finalized" in story.statuses:
+        story.wait(6 * _HOUR)
+        yield _payment_details_given(story)
+
+
+def _created(story: Story) -> Step:
+    # The documents print this event with a later time than what follows it.
+    printed = story.at + later(story.chance, 20 * _DAY) if story.happens(0.1) else story.at
+    return story.step("OrderCreatedEvent", story.told.created(), printed)
+
+
+def _reminded_to_schedule(story: Story) -> Life:
+    """The first reminder comes an hour after the order, the second some days after it."""
+    began = story.at
+    story.at += timedelta(minutes=20)
+    for days, probability in ((0, 0.4), (3, 0.5)):
+        if not story.happens(probability):
+            break
+        story.at = began + days * _DAY + _HOUR
+        yield story.step("OrderSchedulePickupReminderEvent", story.told.not_scheduled(days))
+    story.wait(8 * _HOUR)
+
+
+def _dropped_off(story: Story) -> Life:
+    story.shipment = new_shipment(story.chance)
+    story.statuses = ["DropOffPending"] * len(story.statuses)
+    result = story.told.dropped_off(story.shipment)
+    yield story.step("OrderDropOffPendingEvent", result)
+    if story.happens(0.35):
+        story.at += 7 * _DAY
+        yield story.step("OrderDropOffReminderEvent", {"daysAfterCreation": 7, **result})
+    story.wait(_DAY)
+
+
+def _picked_up(story: Story) -> Life:
+    """An appointment with the courier; where it is missed, a second one, which is kept."""
+    yield from _scheduled(story, is_reschedule=False)
+    if story.happens(0.2):
+        yield from _moved(story, "CollectionItemPickupMissedEvent", "MissedPickup", "MissedPickUp")
+        story.wait(10 * _HOUR)
+        yield from _scheduled(story, is_reschedule=True)
+
+
+def _scheduled(story: Story, is_reschedule: bool) -> Life:
+    """Book a slot, remind of it perhaps, and let the time pass until then."""
+    story.shipment = new_shipment(story.chance)
+    begins = (story.at + 3 * _DAY).replace(hour=9, minute=0, second=0, microsecond=0)
+    more = appointment(story.order.order_id, begins, begins + 6 * _HOUR, is_reschedule=is_reschedule)
+    event_type = "CollectionItemPickUpScheduledEvent"
+    yield from _moved(story, event_type, "PickupScheduled", "PickUpScheduled", more)
+    if story.happens(0.6):
+        story.at = begins - _DAY
+        yield _pickup_reminder(story, begins)
+    story.at = begins
+    story.wait(2 * _HOUR)
+
+
+def _pickup_reminder(story: Story, begins: datetime) -> Step:
+    """In one of its two documented shapes."""
+    if story.happens(0.5):
+        shipments: tuple[Json, ...] = ({**story.shipment, "id": _NIL},)
+        order = story.told.snapshot("PickupScheduled", shipments)
+        result: Json = {"id": new_id(story.chance), "withinDays": 1, "order": order}
+        return story.step("OrderPickupReminderEvent", result)
+    return story.step(
+        "OrderPickupReminderEvent", story.told.picked_up_soon(story.shipment, begins, begins + 6 * _HOUR)
+    )
+
+
+def _moved(
+    story: Story,
+    event_type: str,
+    order_status: str,
+    item_status: str,
+    more: Json | None = None,
+) -> Life:
+    """One event per item, each with the order as it is from then on."""
+    for index, item in enumerate(story.order.items):
+        story.statuses[index] = item_status
+        # As documented, the item that an event names need not be in its snapshot.
+        item_id = new_id(story.chance) if story.happens(0.03) else item["id"]
+        result = story.told.moved(item_id, order_status, story.shipment, more or {})
+        yield story.step(event_type, result, story.one_instant)
+        story.wait(timedelta(seconds=20))
+
+
+def _inspected(story: Story) -> Life:
+    """The quality check's flat events, one per item: it fails, or the customer can be paid."""
+    for index in range(len(story.order.items)):
+        story.wait(_DAY)
+        passes = not story.happens(0.15)
+        story.statuses[index] = "Finalized" if passes else "QualityCheckFail"
+        verdict: Json = (
+            {"paymentType": story.order.payment_type}
+            if passes
+            else {"rejectionReasons": [story.chance.choice(_REJECTIONS)]}
+        )
+        event_type = "CollectionItemFinalizedEvent" if passes else "CollectionItemQualityCheckFailedEvent"
+        yield story.step(event_type, story.told.inspected(index, verdict))
+
+
+def _payment_details_given(story: Story) -> Step:
+    shipments = ({"id": new_id(story.chance)}, story.shipment)
+    # Check digits 00 belong to no bank account.
+    account_number = f"{story.order.country}00{story.chance.randrange(10**17, 10**18)}"
+    identifier = f"{story.chance.randrange(10**8, 10**9)}"
+    result = story.told.to_be_paid(shipments, account_number, identifier)
+    return story.step("OrderCustomerPaymentDetailsCreatedEvent", result)

@@ -1,0 +1,227 @@
+"""Faults on demand: which request gets which, and what becomes of its response."""
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import ceil
+from typing import assert_never
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from worker.simulator.marketplace import Request, Response, as_json
+
+OVERSIZED_BYTES = 100_000_000
+NO_CONTENT = 204
+
+
+class Kind(StrEnum):
+    """The first six come instead of the marketplace's work, the others when it is done."""
+
+    UNAUTHORIZED = "unauthorized"
+    RATE_LIMITED = "rate-limited"
+    ERROR = "error"
+    ERROR_AS_200 = "error-as-200"
+    UNAVAILABLE = "unavailable"
+    REDIRECT = "redirect"
+    SLOW = "slow"
+    CUT = "cut"
+    HANG_UP = "hang-up"
+    TRICKLE = "trickle"
+    OVERSIZED = "oversized"
+    DECLARED = "declared"
+    COMPRESSED = "compressed"
+    WRONG_TYPES = "wrong-types"
+    NOT_JSON = "not-json"
+
+
+WORDS = {
+    Kind.UNAUTHORIZED: "401",
+    Kind.RATE_LIMITED: "429, with Retry-After",
+    Kind.ERROR: "500",
+    Kind.ERROR_AS_200: "200, with R500 in its body: as Ovoko fails",
+    Kind.UNAVAILABLE: "503, with Retry-After",
+    Kind.REDIRECT: "302 to the same place, for ever",
+    Kind.SLOW: "the answer comes late",
+    Kind.CUT: "the connection ends in the middle of the body",
+    Kind.HANG_UP: "the connection ends before the answer",
+    Kind.TRICKLE: "the body comes a byte at a time",
+    Kind.OVERSIZED: "a body of 100 MB, in chunks",
+    Kind.DECLARED: "a body of 100 MB, as its length says",
+    Kind.COMPRESSED: "a body that says it is compressed",
+    Kind.WRONG_TYPES: "JSON in which each value has another type",
+    Kind.NOT_JSON: "a page of HTML with status 200",
+}
+
+
+class Fault(BaseModel):
+    """`seconds`: how late a slow answer is (30), how far apart a trickle's bytes (1), Retry-After (1)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Kind
+    method: str = Field(default="", description="Only requests with this method")
+    path: str = Field(default="", description="Only requests whose path has this in it, as an order's id")
+    times: int | None = Field(default=None, ge=1, description="So many requests; without, all")
+    seconds: float | None = Field(default=None, ge=0, le=3600)
+
+    @property
+    def pause_seconds(self) -> float:
+        if self.seconds is not None:
+            return self.seconds
+        return 30.0 if self.kind is Kind.SLOW else 1.0
+
+
+# How a response is put on the wire.
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    response: Response
+    after_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The head and half of the body; without `response` nothing."""
+
+    response: Response | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trickle:
+    response: Response
+    seconds_apart: float
+
+
+@dataclass(frozen=True, slots=True)
+class Flood:
+    """A body of so many bytes."""
+
+    response: Response
+    size: int
+    is_declared: bool
+
+
+Sending = Whole | Cut | Trickle | Flood
+
+
+def instead(fault: Fault, path: str) -> Response | None:
+    """The response that comes without the marketplace having seen the request; None: it is to see it."""
+    retry_after = {"retry-after": str(ceil(fault.pause_seconds))}
+    match fault.kind:
+        case Kind.UNAUTHORIZED:
+            return as_json(401, {"error": "invalid_token"})
+        case Kind.RATE_LIMITED:
+            return Response(429, b"", retry_after)
+        case Kind.ERROR:
+            return as_json(500, {"title": "simulated error"})
+        case Kind.ERROR_AS_200:
+            return as_json(200, {"msg": "simulated error", "status_code": "R500"})
+        case Kind.UNAVAILABLE:
+            return Response(503, b"", retry_after)
+        case Kind.REDIRECT:
+            return Response(302, b"", {"location": path})
+        case _:
+            return None
+
+
+def sending(fault: Fault | None, response: Response) -> Sending:
+    """What becomes of a response."""
+    if fault is None:
+        return Whole(response)
+    match fault.kind:
+        case (
+            Kind.UNAUTHORIZED
+            | Kind.RATE_LIMITED
+            | Kind.ERROR
+            | Kind.ERROR_AS_200
+            | Kind.UNAVAILABLE
+            | Kind.REDIRECT
+        ):
+            return Whole(response)
+        case Kind.SLOW:
+            return Whole(response, fault.pause_seconds)
+        case Kind.CUT:
+            return Cut(_with_body(response))
+        case Kind.HANG_UP:
+            return Cut(None)
+        case Kind.TRICKLE:
+            return Trickle(response, fault.pause_seconds)
+        case Kind.OVERSIZED:
+            return Flood(_with_body(response), OVERSIZED_BYTES, is_declared=False)
+        case Kind.DECLARED:
+            return Flood(_with_body(response), OVERSIZED_BYTES, is_declared=True)
+        case Kind.COMPRESSED:
+            headers = {**response.headers, "content-encoding": "gzip"}
+            return Whole(Response(response.status, response.body, headers))
+        case Kind.WRONG_TYPES:
+            wrong = _with_body(response)
+            return Whole(Response(wrong.status, _with_wrong_types(wrong.body), wrong.headers))
+        case Kind.NOT_JSON:
+            return Whole(Response(200, b"<html><body>Welcome</body></html>", {"content-type": "text/html"}))
+        case unreachable:
+            assert_never(unreachable)
+
+
+def _with_body(response: Response) -> Response:
+    """What has none cannot be broken in it: an empty object instead, which a 204 may not have."""
+    if response.body:
+        return response
+    return as_json(200 if response.status == NO_CONTENT else response.status, {})
+
+
+def _with_wrong_types(body: bytes) -> bytes:
+    return orjson.dumps(_other_type(orjson.loads(body)))
+
+
+def _other_type(value: object) -> object:
+    match value:
+        case dict():
+            return {name: _other_type(member) for name, member in value.items()}
+        case list():
+            return {"items": value}
+        case str():
+            return [value]
+        case _:
+            return "seven"
+
+
+# Of two names that one begins with the other, the longer one is meant.
+_NAMES = "|".join(sorted(Kind, key=len, reverse=True))
+_IN_PATH = re.compile(rf"fault-({_NAMES})(?![a-z])")
+
+
+@dataclass(slots=True)
+class Faults:
+    """Those that were asked for, the newest first; and those that an id in the path asks for."""
+
+    asked: list[Fault] = field(default_factory=list)
+
+    def ask(self, fault: Fault) -> None:
+        self.asked.insert(0, fault)
+
+    def clear(self) -> None:
+        self.asked.clear()
+
+    def take(self, request: Request) -> Fault | None:
+        """The fault that this request gets; one that was asked for a number of times is used up."""
+        for place, fault in enumerate(self.asked):
+            if fault.method.upper() in ("", request.method) and fault.path in request.path:
+                self._use(place, fault)
+                return fault
+        return _fault_of_path(request.path)
+
+    def _use(self, place: int, fault: Fault) -> None:
+        if fault.times is None:
+            return
+        if fault.times == 1:
+            del self.asked[place]
+        else:
+            self.asked[place] = fault.model_copy(update={"times": fault.times - 1})
+
+
+def _fault_of_path(path: str) -> Fault | None:
+    """`fault-slow` in the path, or `fault-slow-2`: an order of this id always has it."""
+    found = _IN_PATH.search(path)
+    return None if found is None else Fault(kind=Kind(found[1]))

@@ -1,0 +1,75 @@
+"""A reproducible marketplace: the same seed plays the same events, byte for byte."""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from heapq import heappop, heappush
+from itertools import count
+from random import Random
+
+from worker.simulator.buyback_lifecycle import trade_in_life
+from worker.simulator.lifecycle import (
+    BEGINNING,
+    GeneratedEvent,
+    Life,
+    drawn,
+    later,
+)
+from worker.simulator.ovoko_events import numbers, order_life, part_life
+
+# Weights by which lives begin. Lives differ in length; of all events these make about 70 % changes
+# of parts, 10 % orders, 5 % returns, 15 % trade-in.
+_LIVES = (("part", 92), ("order", 35), ("trade-in", 7))
+_MEAN_BETWEEN_BIRTHS = timedelta(minutes=50)
+
+# By how many places an event is moved at most, or its re-send comes after it.
+WINDOW = 100
+
+
+def events(seed: int) -> Iterator[GeneratedEvent]:
+    """What happens on both marketplaces, without end, in the order of sending."""
+    chance = Random(seed)
+    part_ids, order_ids = numbers(chance), numbers(chance)
+    alive: list[tuple[datetime, int, GeneratedEvent, Life]] = []
+    born = BEGINNING
+    for number in count():
+        while alive and alive[0][0] <= born:
+            _, same_number, event, life = heappop(alive)
+            yield event
+            _await_next(alive, same_number, life)
+        match drawn(chance, _LIVES):
+            case "part":
+                _await_next(alive, number, part_life(chance, born, next(part_ids)))
+            case "order":
+                _await_next(alive, number, order_life(chance, born, next(order_ids)))
+            case _:
+                _await_next(alive, number, trade_in_life(chance, born))
+        born += later(chance, _MEAN_BETWEEN_BIRTHS)
+
+
+def _await_next(alive: list[tuple[datetime, int, GeneratedEvent, Life]], number: int, life: Life) -> None:
+    """Queue the next event of a life by its instant; at the same instant the older life's comes first."""
+    for step in life:
+        heappush(alive, (step.at, number, step.event, life))
+        return
+
+
+def scrambled(
+    events: Iterable[GeneratedEvent], *, duplicates: float, shuffle: bool, seed: int
+) -> Iterator[GeneratedEvent]:
+    """The events as an unreliable network delivers them.
+
+    Each is repeated with the probability `duplicates`, at most WINDOW events later; with `shuffle`
+    each is late by up to WINDOW events. None is left out.
+    """
+    chance = Random(seed)
+    under_way: list[tuple[float, int, GeneratedEvent]] = []
+    numbers = count()
+    for place, event in enumerate(events):
+        due = place + (chance.random() * WINDOW if shuffle else 0.0)
+        heappush(under_way, (due, next(numbers), event))
+        if chance.random() < duplicates:
+            heappush(under_way, (due + chance.random() * WINDOW, next(numbers), event))
+        while under_way and under_way[0][0] <= place:
+            yield heappop(under_way)[2]
+    while under_way:
+        yield heappop(under_way)[2]

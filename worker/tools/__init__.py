@@ -1,0 +1,1 @@
+"""Operator tools without their commands: audit, status, permissions, explain, rebuild, reconcile, doctor."""

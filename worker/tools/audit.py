@@ -1,0 +1,276 @@
+"""`stockhook audit`: each accepted event is accounted for, or missing, by its place.
+
+Below the highest place that is known of a stream and family, every place is applied (or a duplicate),
+waits in a retry step, is dead, or was given out in vain. What is left waits in the family's queue or in
+a consumer's hands; and if it does not, it is missing. Two things it cannot see: the last events of a
+stream, behind which no other of the family was applied yet; and a loss while as many others wait.
+
+Of the change feed it says that each change that was committed is confirmed by the broker, or waits to be;
+what a subscriber made of it, nobody here knows.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from time import monotonic
+from typing import Any
+
+import structlog
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from consumers.registry import FAMILIES
+from worker.amqp.connection import Broker
+from worker.amqp.topology import (
+    QUARANTINE,
+    dead_queue,
+    family_queue,
+    retry_queue,
+    step_name,
+)
+from worker.change_feed.backlog import (
+    Feed,
+    feed,
+    lanes_as_table,
+    webhooks_as_table,
+)
+from worker.dead_letters.unhandled_store import COUNT as COUNT_UNHANDLED
+from worker.observability import metrics
+from worker.observability.backoff import pause
+from worker.observability.errors import describe
+from worker.postgres.pool import Database
+from worker.processes.queue_metrics import queues
+
+log = structlog.get_logger(__name__)
+
+# What is in a consumer's hands is seen to in this time, unless something is wrong.
+PATIENCE_SECONDS = 10.0
+MEASURE_EVERY_SECONDS = 60.0
+
+# A row a stream and family, of a few ranges each: its cost does not grow with the number of events.
+ACCOUNTS = """
+SELECT stream, family, applied, duplicates,
+    upper(range_merge(known)) - 1 AS highest,
+    ARRAY(SELECT unnest(voided - seen)) AS unused,
+    ARRAY(SELECT unnest(retrying - seen - dead)) AS retrying,
+    ARRAY(SELECT unnest(dead - seen)) AS dead,
+    ARRAY(SELECT unnest(int8multirange(int8range(1, upper(range_merge(known)))) - known)) AS unaccounted
+FROM (SELECT *, seen + retrying + dead + voided AS known FROM streams) AS streams
+WHERE NOT isempty(known)
+ORDER BY family, stream
+"""
+
+# First and last place of each range.
+Ranges = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What became of one family's events of one stream. `unaccounted` places were seen by nobody."""
+
+    stream: int
+    family: str
+    accepted: int
+    applied: int
+    duplicates: int
+    dead: int
+    retrying: Ranges
+    unaccounted: Ranges
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Messages that wait for one family."""
+
+    queue: int
+    retry: dict[str, int]
+    dead: int
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """`missing` names, per family, the places that are nowhere: stream, first and last."""
+
+    accounts: tuple[Account, ...]
+    waiting: dict[str, Waiting]
+    quarantined: int
+    unhandled: int
+    spooled: int | None
+    missing: dict[str, tuple[tuple[int, int, int], ...]]
+    feed: Feed
+
+    @property
+    def is_well(self) -> bool:
+        return not self.missing and not self.feed.missing
+
+    @property
+    def missing_places(self) -> dict[str, int]:
+        return {
+            family: sum(last - first + 1 for _, first, last in ranges)
+            for family, ranges in self.missing.items()
+        }
+
+
+async def accounts(database: Database) -> tuple[Account, ...]:
+    """Raises: DatabaseUnavailable."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(ACCOUNTS)
+    return tuple(
+        Account(
+            stream=row["stream"],
+            family=row["family"],
+            accepted=row["highest"] - size(_ranges(row["unused"])),
+            applied=row["applied"],
+            duplicates=row["duplicates"],
+            dead=size(_ranges(row["dead"])),
+            retrying=_ranges(row["retrying"]),
+            unaccounted=_ranges(row["unaccounted"]),
+        )
+        for row in rows
+    )
+
+
+def size(ranges: Ranges) -> int:
+    """How many places there are in these ranges."""
+    return sum(last - first + 1 for first, last in ranges)
+
+
+def _ranges(found: Sequence[Any]) -> Ranges:
+    """From Postgres's int8range, whose upper bound is not in it."""
+    return tuple((int(part.lower), int(part.upper) - 1) for part in found)
+
+
+async def audit(
+    broker: Broker,
+    database: Database,
+    delays: Sequence[timedelta],
+    *,
+    spooled: int | None,
+    patience: float,
+    webhooks: Iterable[str] = (),
+) -> Audit:
+    """Look, and look again for `patience` seconds while something is neither waiting nor accounted for.
+
+    What is in a consumer's hands waits nowhere, but is accounted for a moment later. `webhooks` are the names
+    in the settings.
+
+    Raises:
+        BrokerUnavailable
+        DatabaseUnavailable
+    """
+    end = monotonic() + patience
+    async with broker.connection() as link:
+        while True:
+            depths = await link.depths([one.queue for one in queues(delays)])
+            ready = {queue: depth.ready if depth else 0 for queue, depth in depths.items()}
+            waiting = {family: _waiting(ready, family, delays) for family in FAMILIES}
+            known = await accounts(database)
+            missing = _missing(known, waiting)
+            if not missing or monotonic() > end:
+                break
+            await asyncio.sleep(0.5)
+        async with database.connection() as connection:
+            told = await feed(link, connection, webhooks, delays)
+            unhandled = await connection.fetchval(COUNT_UNHANDLED)
+    return Audit(known, waiting, ready[QUARANTINE], unhandled, spooled, missing, told)
+
+
+def _waiting(ready: Mapping[str, int], family: str, delays: Sequence[timedelta]) -> Waiting:
+    """By the messages that are ready in each queue."""
+    return Waiting(
+        queue=ready[family_queue(family)],
+        retry={step_name(delay): ready[retry_queue(family, delay)] for delay in delays},
+        dead=ready[dead_queue(family)],
+    )
+
+
+def _missing(
+    known: Sequence[Account], waiting: dict[str, Waiting]
+) -> dict[str, tuple[tuple[int, int, int], ...]]:
+    """By family: where more places are outstanding than messages wait, those that cannot be there."""
+    missing: dict[str, tuple[tuple[int, int, int], ...]] = {}
+    for family, there in waiting.items():
+        ours = [account for account in known if account.family == family]
+        unseen = sum(size(account.unaccounted) for account in ours)
+        retrying = sum(size(account.retrying) for account in ours)
+        waits = there.queue + sum(there.retry.values())
+        if unseen + retrying <= waits:
+            continue
+        # Without a single message left, what was to be retried is lost as well.
+        missing[family] = tuple(
+            (account.stream, first, last)
+            for account in ours
+            for first, last in sorted(account.unaccounted + (account.retrying if unseen <= waits else ()))
+        )
+    return missing
+
+
+def as_json(found: Audit) -> dict[str, Any]:
+    return {**asdict(found), "missing_places": found.missing_places, "feed": found.feed.as_json()}
+
+
+def as_tables(found: Audit) -> RenderableType:
+    """For a terminal."""
+    streams = Table("family", "stream", "accepted", "applied", "duplicate", "retrying", "dead", "unaccounted")
+    for column in streams.columns[2:]:
+        column.justify = "right"
+    for account in found.accounts:
+        numbers = (
+            account.accepted,
+            account.applied,
+            account.duplicates,
+            size(account.retrying),
+            account.dead,
+            size(account.unaccounted),
+        )
+        streams.add_row(account.family, str(account.stream), *(f"{number:,}" for number in numbers))
+    messages = Table("family", "in queue", *_steps(found), "dead", "missing")
+    for family, waiting in found.waiting.items():
+        lost = found.missing_places.get(family, 0)
+        counts = [waiting.queue, *waiting.retry.values(), waiting.dead, lost]
+        messages.add_row(family, *(f"{count:,}" for count in counts))
+    spooled = "unknown (the ingest does not answer)" if found.spooled is None else f"{found.spooled:,}"
+    lines = [
+        f"spooled: {spooled}",
+        f"quarantined: {found.quarantined:,}",
+        f"unhandled: {found.unhandled:,} events of types that no family takes",
+    ]
+    lines += [
+        f"missing: {family}, stream {stream}, places {first} to {last}"
+        for family, ranges in found.missing.items()
+        for stream, first, last in ranges
+    ]
+    told: list[RenderableType] = [lanes_as_table(found.feed.lanes)]
+    if found.feed.webhooks:
+        told.append(webhooks_as_table(found.feed.webhooks))
+    lines += [
+        f"missing: {lane.missing:,} changes of {lane.family} are neither published nor waiting"
+        for lane in found.feed.lanes
+        if lane.missing
+    ]
+    return Group(streams, messages, *told, *lines)
+
+
+def _steps(found: Audit) -> list[str]:
+    return list(next(iter(found.waiting.values())).retry) if found.waiting else []
+
+
+async def measure_regularly(
+    broker: Broker, database: Database, delays: Sequence[timedelta], stopping: asyncio.Event
+) -> None:
+    """Have the metric say what is missing, until we stop. What cannot be asked now is asked the next time."""
+    while True:
+        await pause(MEASURE_EVERY_SECONDS, stopping)
+        if stopping.is_set():
+            return
+        try:
+            found = await audit(broker, database, delays, spooled=None, patience=PATIENCE_SECONDS)
+            for family in FAMILIES:
+                metrics.MISSING.labels(family).set(found.missing_places.get(family, 0))
+            for lane in found.feed.lanes:
+                metrics.CHANGES_MISSING.labels(lane.family).set(lane.missing)
+            metrics.AUDITED_AT.set_to_current_time()
+        except Exception as error:
+            # Whatever it was, the next time may do; the time of the last one that did is a metric.
+            log.warning("audit.failed", error=describe(error))

@@ -1,0 +1,369 @@
+"""Checks of the broker, over AMQP and, where it is to be had, its management API."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+
+from worker.amqp.connection import Broker, Link
+from worker.amqp.desired_topology import expected_topology
+from worker.amqp.errors import BrokerRefused, BrokerUnavailable
+from worker.amqp.management import (
+    Management,
+    ManagementUnavailable,
+    Snapshot,
+    vhost_of,
+)
+from worker.amqp.policies import (
+    OURS,
+    hazards,
+    limited,
+    unlimiting_command,
+)
+from worker.amqp.topology import Exchange, Queue, Topology
+from worker.config.settings import Settings
+from worker.tools.doctor.check import (
+    Finding,
+    clock_difference,
+    error,
+    ok,
+    warning,
+)
+from worker.tools.doctor.versions import check_version
+
+PROBE_SECONDS = 3.0
+LEAST_FREE_BYTES = 1_000_000_000
+
+# Of a quorum queue, where the cluster has as many nodes or more.
+MEMBERS = 3
+SHOWN_NAMES = 5
+
+DECLARE = "run `stockhook topology` as a user that may declare"
+LEADERLESS_ALONE = (
+    "restart the broker; if that does not help, delete it (its messages are lost), then `stockhook topology`"
+)
+LEADERLESS_IN_CLUSTER = (
+    "start the nodes that hold its members, and reconnect them; only if their disks are lost for good, "
+    "delete it (its messages are lost) and run `stockhook topology`"
+)
+
+
+async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
+    """Raises: BrokerUnavailable."""
+    expected = expected_topology(settings)
+    snapshot: Snapshot | None = None
+    if settings.management_url is not None:
+        management = Management(
+            settings.management_url.get_secret_value(), settings.amqp_url.get_secret_value()
+        )
+        try:
+            snapshot = await management.snapshot()
+        except ManagementUnavailable as unavailable:
+            yield error("management", f"no answer ({unavailable})", "see STOCKHOOK_MANAGEMENT_URL")
+        else:
+            if len(management.hosts) > 1:
+                failing = await management.failing_hosts()
+                for finding in check_hosts("STOCKHOOK_MANAGEMENT_URL", len(management.hosts), failing):
+                    yield finding
+    broker = Broker(settings.amqp_url.get_secret_value(), "doctor")
+    if len(broker.hosts) > 1:
+        refusing = await broker.failing_hosts()
+        for finding in check_hosts("STOCKHOOK_AMQP_URL", len(broker.hosts), refusing):
+            yield finding
+    elif snapshot is not None and len(snapshot.nodes) > 1:
+        yield warning(
+            "hosts",
+            f"the broker has {len(snapshot.nodes)} nodes, and STOCKHOOK_AMQP_URL names one host",
+            "name every node, comma-separated, unless that host is a load balancer for all of them",
+        )
+    async with broker.connection() as link:
+        version = link.version
+        for finding in check_version(version):
+            yield finding
+        findings, visible = await check_topology(link, expected, settings)
+        for finding in findings:
+            yield finding
+        depths = await link.depths(queue.name for queue in expected.queues if queue in visible)
+    # While an alarm is on, nothing more is read from a connection that has published.
+    async with broker.connection() as link:
+        async for finding in _check_publishing(link):
+            yield finding
+    vhost = vhost_of(settings.amqp_url.get_secret_value())
+    for finding in check_policies(snapshot, expected.queues, vhost, version):
+        yield finding
+    known = {} if snapshot is None else _leaders(snapshot, expected.queues)
+    empty = [
+        name
+        for name, depth in depths.items()
+        if depth is not None and not depth.ready and known.get(name, True)
+    ]
+    nodes = max(len(broker.hosts), 0 if snapshot is None else len(snapshot.nodes))
+    leaderless = LEADERLESS_ALONE if nodes == 1 else LEADERLESS_IN_CLUSTER
+    async for finding in _probe_leaders(broker, empty, leaderless, leaders_are_known=snapshot is not None):
+        yield finding
+    if snapshot is not None:
+        for finding in (
+            *_check_leaders(snapshot, expected.queues, leaderless, vhost),
+            *_check_nodes(snapshot),
+        ):
+            yield finding
+        if snapshot.ahead_seconds is not None:
+            yield clock_difference("the broker's clock", snapshot.ahead_seconds)
+
+
+def check_hosts(setting: str, number: int, failing: Mapping[str, Exception | str]) -> Iterator[Finding]:
+    """The hosts of a URL that names several. If none answers, the error for all of them says so."""
+    if len(failing) == number:
+        return
+    for name, failure in failing.items():
+        if isinstance(failure, BrokerRefused):
+            yield error("hosts", f"{name} refuses, and another host accepts: {failure.said}", failure.remedy)
+        else:
+            yield warning(
+                "hosts",
+                f"{name} cannot be used ({failure})",
+                f"start it, or correct or remove it in {setting}",
+            )
+    if not failing:
+        yield ok("hosts", f"all {number} hosts of {setting} answer")
+
+
+async def check_topology(
+    link: Link, expected: Topology, settings: Settings
+) -> tuple[list[Finding], list[Exchange | Queue]]:
+    """What differs, and what this user can see: RabbitMQ 4.2.6 and newer do not show everything to all."""
+    findings: list[Finding] = []
+    visible: list[Exchange | Queue] = []
+    may_declare = True
+    items: list[Exchange | Queue] = [*expected.exchanges, *expected.queues]
+    for item in items:
+        try:
+            difference = await link.difference(item, by_arguments=False)
+        except BrokerRefused:
+            continue
+        visible.append(item)
+        if difference is None and may_declare:
+            try:
+                difference = await link.difference(item)
+            except BrokerRefused:
+                may_declare = False
+        if difference is not None:
+            is_missing = "is missing" in difference
+            remedy = DECLARE if is_missing else "delete it while it is empty, then run `stockhook topology`"
+            findings.append(error("topology", difference, remedy))
+    if not findings:
+        compared = (
+            "with the arguments expected" if may_declare else "there; this user cannot compare arguments"
+        )
+        unseen = len(items) - len(visible)
+        hidden = f"; {unseen} more that this user cannot see" if unseen else ""
+        findings.append(ok("topology", f"{len(visible)} exchanges and queues, {compared}{hidden}"))
+    if not visible:
+        # Who may declare can see.
+        may_declare = False
+    if not may_declare and settings.declare_topology:
+        findings.append(
+            error(
+                "permissions",
+                "this user may not declare, and STOCKHOOK_DECLARE_TOPOLOGY asks it to",
+                "set STOCKHOOK_DECLARE_TOPOLOGY=false, and run `stockhook topology` as one that may",
+            )
+        )
+    elif may_declare and not settings.declare_topology:
+        findings.append(
+            warning(
+                "permissions",
+                "this user may declare, though it needs not",
+                "use the users that `stockhook grants rabbitmq` prints",
+            )
+        )
+    return findings, visible
+
+
+async def _check_publishing(link: Link) -> AsyncIterator[Finding]:
+    channel = await link.channel()
+    # While an alarm is on, the first publish of a connection is still taken; no other is.
+    if await channel.takes_messages(PROBE_SECONDS) and await channel.takes_messages(PROBE_SECONDS):
+        yield ok("publishing", "the broker confirms")
+    elif channel.is_open:
+        yield error(
+            "publishing",
+            "the broker confirms nothing: an alarm is on, or it hangs",
+            "see `rabbitmq-diagnostics alarms`: memory or disk of the broker",
+        )
+    else:
+        yield warning(
+            "publishing",
+            "this user may not publish to stockhook.probe",
+            "well for a monitor; ingest and consumers need it: `stockhook grants rabbitmq`",
+        )
+
+
+async def _probe_leaders(
+    broker: Broker, empty: Sequence[str], remedy: str, *, leaders_are_known: bool
+) -> AsyncIterator[Finding]:
+    """Ask empty queues for a message: a queue without a leader answers a passive declare, but not this.
+
+    It ends the connection, so each is asked over one of its own. RabbitMQ 4's management API names a leader
+    as long as its node runs.
+    """
+    without = 0
+    for name in empty:
+        try:
+            answers = await _answers(broker, name)
+        except BrokerRefused:
+            if leaders_are_known:
+                return
+            yield warning(
+                "queues",
+                f"this user cannot see whether {name} has a leader, and may not see it of others",
+                "set STOCKHOOK_MANAGEMENT_URL to a user with the tag monitoring",
+            )
+            return
+        if not answers:
+            without += 1
+            yield error("queues", f"{name} has no leader: it takes and gives nothing", remedy)
+    if not without:
+        yield ok("queues", f"{len(empty)} are empty, and answer")
+
+
+async def _answers(broker: Broker, queue: str) -> bool:
+    """Ask again where the connection is lost meanwhile, which says nothing about the queue.
+
+    Raises:
+        BrokerUnavailable
+    """
+    try:
+        async with broker.connection() as link:
+            return await (await link.channel()).answers(queue, PROBE_SECONDS)
+    except BrokerRefused:
+        raise
+    except BrokerUnavailable:
+        async with broker.connection() as link:
+            return await (await link.channel()).answers(queue, PROBE_SECONDS)
+
+
+def check_policies(
+    snapshot: Snapshot | None, expected: Sequence[Queue], vhost: str, version: str
+) -> Iterator[Finding]:
+    """Policies that would make queues lose events; only the management API shows policies."""
+    if snapshot is None:
+        yield warning(
+            "policies",
+            "policies that expire or drop events cannot be seen without the management API",
+            "set STOCKHOOK_MANAGEMENT_URL to a user with the tag monitoring",
+        )
+        return
+    found = hazards(snapshot.queues, expected, vhost)
+    for hazard in found:
+        yield error("policies", str(hazard), hazard.remedy)
+    if version[:1].isdecimal() and int(version.partition(".")[0]) >= 4:
+        for name in limited(snapshot.queues, expected):
+            yield warning(
+                "policies",
+                f"{name}: the broker drops a message after 20 deliveries",
+                unlimiting_command(vhost),
+            )
+    if not found:
+        yield ok("policies", "no policy expires or drops events")
+
+
+def _leaders(snapshot: Snapshot, expected: Sequence[Queue]) -> dict[str, object]:
+    """The node of each queue's leader, by the management API."""
+    names = {queue.name for queue in expected}
+    return {
+        str(queue["name"]): queue.get("leader") for queue in snapshot.queues if queue.get("name") in names
+    }
+
+
+def _check_leaders(
+    snapshot: Snapshot, expected: Sequence[Queue], remedy: str, vhost: str
+) -> Iterator[Finding]:
+    leaders = _leaders(snapshot, expected)
+    ours = [queue for queue in snapshot.queues if queue.get("name") in leaders]
+    without = [name for name, leader in leaders.items() if not leader]
+    for name in without:
+        yield error("queues", f"{name} has no leader: it takes and gives nothing", remedy)
+    if ours and not without:
+        yield ok("queues", f"{len(ours)} have a leader")
+    yield from check_members(ours, snapshot.nodes, vhost)
+
+
+def check_members(
+    queues: Sequence[dict[str, object]], nodes: Sequence[dict[str, object]], vhost: str
+) -> Iterator[Finding]:
+    """Nodes on which a quorum queue's member is offline, or on which queues lack a member."""
+    running = {str(node.get("name")) for node in nodes if node.get("running")}
+    offline: dict[str, list[str]] = {}
+    absent: dict[tuple[str, ...], list[str]] = {}
+    for queue in queues:
+        name = str(queue["name"])
+        members, online = _names(queue.get("members")), _names(queue.get("online"))
+        for node in members - online:
+            offline.setdefault(node, []).append(name)
+        if 0 < len(members) < min(MEMBERS, len(running)):
+            absent.setdefault(tuple(sorted(running - members)), []).append(name)
+    for node, names in sorted(offline.items()):
+        yield warning(
+            "queues",
+            f"{node}: its members of {len(names)} queues are offline: {_listed(names)}",
+            "start the node, or see its log",
+        )
+    for free, names in sorted(absent.items()):
+        node = free[0] if len(free) == 1 else "NODE"
+        yield warning(
+            "queues",
+            f"{', '.join(free)}: {len(names)} queues have no member there: {_listed(names)}",
+            f"add members: `rabbitmq-queues grow {node} all --vhost-pattern '^{re.escape(vhost)}$' "
+            f"--queue-pattern '{OURS}'`",
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:SHOWN_NAMES])
+    return shown if len(names) <= SHOWN_NAMES else f"{shown} and {len(names) - SHOWN_NAMES} more"
+
+
+def _names(value: object) -> set[str]:
+    return set(map(str, value)) if isinstance(value, list) else set()
+
+
+def _check_nodes(snapshot: Snapshot) -> Iterator[Finding]:
+    for node in snapshot.nodes:
+        name = str(node.get("name"))
+        if node.get("mem_alarm"):
+            yield error(
+                "alarms", f"{name}: memory alarm: publishers are stopped", "give it memory, or drain queues"
+            )
+        if node.get("disk_free_alarm"):
+            yield error("alarms", f"{name}: disk alarm: publishers are stopped", "make room on its disk")
+        if node.get("partitions"):
+            yield error("alarms", f"{name}: network partition", "see `rabbitmq-diagnostics cluster_status`")
+        free, limit = _number(node.get("disk_free")), _number(node.get("disk_free_limit"))
+        if free is None or limit is None:
+            continue
+        words = f"{name}: {free / 1e9:.1f} GB free, alarm below {limit / 1e9:.2f} GB"
+        if limit < LEAST_FREE_BYTES:
+            yield warning("disk", words, "set disk_free_limit to some GB: at the default a disk fills up")
+        elif free < 2 * limit:
+            yield warning("disk", words, "make room")
+        else:
+            yield ok("disk", words)
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+async def reached(settings: Settings) -> tuple[list[Finding], bool]:
+    """What could be found, and whether the broker was reached."""
+    found: list[Finding] = []
+    try:
+        async with asyncio.timeout(120):
+            async for finding in check_broker(settings):
+                found.append(finding)
+    except BrokerRefused as refused:
+        return [*found, error("broker", f"it refused: {refused.said}", refused.remedy)], False
+    except (BrokerUnavailable, TimeoutError) as unavailable:
+        words = str(unavailable) or "no answer in time"
+        return [*found, error("broker", f"cannot be reached ({words})", "see STOCKHOOK_AMQP_URL")], False
+    return found, True

@@ -1,0 +1,136 @@
+"""Checks of the settings alone."""
+
+import os
+from collections.abc import Iterator
+from urllib.parse import parse_qs, urlsplit
+
+from schemas.events import Provider
+from worker.config.proxies import proxy_for
+from worker.config.security import other_machines, weak_secrets
+from worker.config.settings import BadSettings, Settings
+from worker.config.urls import split
+from worker.ingest.service import why_off
+from worker.marketplaces.buyback.account import account_of
+from worker.marketplaces.ovoko.client import account_of as account_of_ovoko
+from worker.tools.doctor.check import (
+    Finding,
+    error,
+    ok,
+    warning,
+)
+
+MAKE_ONE = "make one with `openssl rand -hex 32`, and rotate"
+
+
+def check_configuration(settings: Settings) -> Iterator[Finding]:
+    yield from _check_proxies(settings)
+    yield from _check_secrets(settings)
+    yield from _check_exposure(settings)
+    yield from _check_actions(settings)
+    yield from _check_details(settings)
+    if settings.batch_size > settings.prefetch:
+        yield warning(
+            "batches",
+            f"a batch of {settings.batch_size} never fills with a prefetch of {settings.prefetch}",
+            "raise STOCKHOOK_PREFETCH to twice STOCKHOOK_BATCH_SIZE",
+        )
+
+
+def _check_proxies(settings: Settings) -> Iterator[Finding]:
+    for url in settings.api_urls:
+        host = urlsplit(url).netloc
+        try:
+            proxy = proxy_for(url, os.environ)
+        except BadSettings as fault:
+            yield error("proxy", f"{host} cannot be reached: {fault}", "correct the variable, or unset it")
+        else:
+            if proxy is not None:
+                yield ok("proxy", f"{host} is reached through {proxy.address} ({proxy.variable})")
+
+
+def _check_secrets(settings: Settings) -> Iterator[Finding]:
+    for provider in Provider:
+        off = why_off(provider, settings)
+        if off is not None:
+            yield warning("secrets", f"/webhooks/{provider} is off: {off}", "set it, if you expect events")
+    accepted = {"OVOKO_SECRETS": settings.ovoko_secrets, "BUYBACK_TOKENS": settings.buyback_tokens}
+    for name, secrets in accepted.items():
+        faults = list(weak_secrets(secrets))
+        for fault in faults:
+            yield error("secrets", f"STOCKHOOK_{name}: {fault}", MAKE_ONE)
+        if secrets and not faults:
+            yield ok("secrets", f"STOCKHOOK_{name}: {len(secrets)} active")
+    if settings.sealing_keys:
+        yield ok("sealing keys", f"{len(settings.sealing_keys)} valid; the first seals")
+
+
+def _check_actions(settings: Settings) -> Iterator[Finding]:
+    if settings.rerequest_pickup == "off":
+        return
+    try:
+        account_of(settings)
+    except BadSettings as fault:
+        yield error(
+            "actions",
+            f"missed pickups are to be requested again, and cannot be: {fault}",
+            "set it for the consumers, or STOCKHOOK_REREQUEST_PICKUP=off",
+        )
+    else:
+        yield ok("actions", "missed pickups are requested again, at the first slot that is offered")
+
+
+def _check_details(settings: Settings) -> Iterator[Finding]:
+    if not (settings.ovoko_username or settings.ovoko_password or settings.ovoko_user_token):
+        return
+    try:
+        account_of_ovoko(settings)
+    except BadSettings as fault:
+        yield warning(
+            "details",
+            f"what Ovoko's events leave out is not asked for: {fault}",
+            "set all three for the consumers, or none",
+        )
+    else:
+        pace = f"{settings.ovoko_calls_per_second:g} calls a second at most"
+        yield ok("details", f"what Ovoko's events leave out is asked for, {pace}")
+
+
+def _check_exposure(settings: Settings) -> Iterator[Finding]:
+    if settings.environment == "development":
+        yield warning(
+            "environment",
+            "development: weak secrets and plaintext are taken",
+            "unset STOCKHOOK_ENVIRONMENT where the events are real",
+        )
+    urls = {"broker": settings.amqp_url, "database": settings.database_url}
+    for service, url in urls.items():
+        text = url.get_secret_value()
+        hosts = other_machines(text)
+        if not hosts:
+            yield ok("encryption", f"the {service} is on this machine")
+        elif service == "broker":
+            yield _encryption(service, "verified" if split(text).scheme == "amqps" else "none")
+        else:
+            mode = parse_qs(split(text).query).get("sslmode", ["prefer"])[-1]
+            verified = "verified" if mode == "verify-full" else "unverified"
+            yield _encryption(
+                service, verified if mode in ("require", "verify-ca", "verify-full") else "none"
+            )
+
+
+def _encryption(service: str, quality: str) -> Finding:
+    match quality:
+        case "verified":
+            return ok("encryption", f"the {service} is reached by TLS, certificate and host name verified")
+        case "unverified":
+            return warning(
+                "encryption",
+                f"the {service} is reached by TLS, but not verified: it may be anybody",
+                "set STOCKHOOK_DATABASE_CA_FILE, or sslmode=verify-full",
+            )
+        case _:
+            return warning(
+                "encryption",
+                f"the {service} is on another machine and reached in clear",
+                "use TLS, unless nobody else is on that network",
+            )

@@ -1,0 +1,224 @@
+"""Checks of the database: its version and settings, its tables, its clock."""
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+
+import asyncpg
+from cryptography.fernet import InvalidToken, MultiFernet
+
+from consumers.registry import FAMILIES
+from worker.config.database_url import DatabaseUrl
+from worker.config.settings import Settings
+from worker.observability.errors import describe
+from worker.postgres.migrations import pending
+from worker.postgres.pool import (
+    POOL_BY_SESSION,
+    Connection,
+    Database,
+    DatabaseUnavailable,
+    SessionsNotKept,
+)
+from worker.processes.consumer_process import CONNECTIONS
+from worker.tools.doctor.check import (
+    Finding,
+    clock_difference,
+    error,
+    ok,
+    warning,
+)
+
+OLDEST = 150_000
+
+# A connection a family, and some for all of them.
+POOL = len(FAMILIES) + CONNECTIONS
+
+READ_SETTINGS = """
+SELECT name, setting
+FROM pg_settings
+WHERE name IN ('server_version', 'server_version_num', 'fsync', 'synchronous_commit', 'full_page_writes',
+               'max_connections', 'superuser_reserved_connections', 'server_encoding', 'shared_buffers',
+               'default_transaction_read_only')
+"""
+SESSION_SETTINGS = "SELECT name, setting FROM pg_settings WHERE name = ANY($1::text[])"
+IN_RECOVERY = "SELECT pg_is_in_recovery()"
+NOW = "SELECT clock_timestamp()"
+
+STRAY_EVENTS = "SELECT EXISTS (SELECT FROM event_log_rest)"
+MONTH_AHEAD = """
+SELECT to_regclass('event_log_' || to_char((now() AT TIME ZONE 'UTC') + interval '1 month', 'YYYY_MM'))
+    IS NOT NULL
+"""
+A_SEALED_ONE = """
+SELECT payment_details_sealed
+FROM buyback_orders
+WHERE payment_details_sealed IS NOT NULL
+LIMIT 1
+"""
+
+
+IMPLAUSIBLE = """
+SELECT count(*) AS events, max(noted_at) AS last_at
+FROM findings
+WHERE kind = 'implausible_timestamp' AND noted_at > now() - interval '7 days'
+"""
+
+
+async def check_database(database: Database, sealer: MultiFernet | None) -> AsyncIterator[Finding]:
+    """Raises: DatabaseUnavailable."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(READ_SETTINGS)
+        for finding in check_settings({row["name"]: row["setting"] for row in rows}):
+            yield finding
+        if await connection.fetchval(IN_RECOVERY):
+            yield error("database", "it is a standby: nothing can be written", "name the primary")
+        theirs = await connection.fetchval(NOW)
+        yield clock_difference("the database's clock", (theirs - datetime.now(UTC)).total_seconds())
+    yield await check_session(database)
+    missing = await pending(database)
+    if missing:
+        names = ", ".join(migration.name for migration in missing)
+        yield error("migrations", f"missing: {names}", "run `stockhook migrate`")
+        return
+    yield ok("migrations", "none is missing")
+    async with database.connection() as connection:
+        async for finding in _check_tables(connection, sealer):
+            yield finding
+
+
+async def check_session(database: Database) -> Finding:
+    """Whether a session has the requested settings, and still has them in a later transaction.
+
+    Raises:
+        DatabaseUnavailable
+    """
+    asked = database.session_settings
+    async with database.connection() as connection:
+        rows = await connection.fetch(SESSION_SETTINGS, list(asked))
+    found = {row["name"]: row["setting"] for row in rows}
+    different = [
+        f"{name} is {found.get(name)}, not {value}"
+        for name, value in asked.items()
+        if found.get(name) != value
+    ]
+    if different:
+        what = f"it does not have the requested settings: {'; '.join(different)}"
+        return error("session", what, f"if a pooler is in between, {POOL_BY_SESSION}")
+    return ok("session", "it has the requested settings")
+
+
+def check_url(url: DatabaseUrl) -> Iterator[Finding]:
+    for name, reason in url.ignored.items():
+        yield warning("database URL", f"{name} is ignored: {reason}", f"leave {name} out")
+
+
+def check_settings(found: dict[str, str]) -> Iterator[Finding]:
+    version = found["server_version"].split()[0]
+    if int(found["server_version_num"]) < OLDEST:
+        yield error("database version", f"Postgres {version} is too old", "use 15 or newer")
+    else:
+        yield ok("database version", f"Postgres {version}")
+    unsafe = [name for name in ("fsync", "full_page_writes") if found[name] == "off"]
+    if found["synchronous_commit"] in ("off",):
+        unsafe.append("synchronous_commit")
+    for name in unsafe:
+        yield error(
+            "durability",
+            f"{name} is off: a crash loses what was acknowledged to the broker",
+            f"set {name} = on",
+        )
+    if not unsafe:
+        yield ok("durability", "fsync, full_page_writes and synchronous_commit are on")
+    if found["server_encoding"] != "UTF8":
+        yield error("encoding", f"the database is in {found['server_encoding']}", "create it with UTF8")
+    if found["default_transaction_read_only"] == "on":
+        yield error("database", "it is read-only for this user", "see default_transaction_read_only")
+    yield _check_connections(int(found["max_connections"]) - int(found["superuser_reserved_connections"]))
+    megabytes = int(found["shared_buffers"]) * 8 / 1024
+    hint = ", the default: a quarter of the memory is usual" if megabytes <= 128 else ""
+    yield ok("memory", f"shared_buffers is {megabytes:.0f} MB{hint}")
+
+
+def _check_connections(available: int) -> Finding:
+    words = f"{available} connections, of which a consumer of all families takes up to {POOL}"
+    remedy = "raise max_connections, or put a pooler in between that keeps sessions"
+    if available < POOL:
+        return error("connections", words, remedy)
+    if available < 2 * POOL:
+        return warning("connections", f"{words}: too few while one takes over from another", remedy)
+    return ok("connections", words)
+
+
+async def _check_tables(connection: Connection, sealer: MultiFernet | None) -> AsyncIterator[Finding]:
+    try:
+        if await connection.fetchval(STRAY_EVENTS):
+            yield warning(
+                "event log",
+                "event_log_rest holds events: a month had no partition when they came",
+                "move them into the partition of their month",
+            )
+        sealed = await connection.fetchval(A_SEALED_ONE)
+        is_ahead = await connection.fetchval(MONTH_AHEAD)
+        [implausible] = await connection.fetch(IMPLAUSIBLE)
+    except asyncpg.InsufficientPrivilegeError as refusal:
+        yield error(
+            "permissions",
+            f"this role may not read ({describe(refusal)})",
+            "run `stockhook migrate` as the owner",
+        )
+        return
+    if is_ahead:
+        yield ok("event log", "the next month has its partition")
+    else:
+        yield warning(
+            "event log",
+            "the next month has no partition",
+            "start a consumer, which adds it; its log says event_log.months_failed if it cannot",
+        )
+    if implausible["events"]:
+        yield warning(
+            "timestamps",
+            f"in 7 days, {implausible['events']:,} events had a timestamp later than their reception by more "
+            f"than STOCKHOOK_CLOCK_TOLERANCE, the last at {implausible['last_at']:%Y-%m-%d %H:%M} UTC",
+            "see the findings `implausible_timestamp` and `stockhook explain`; compare the clocks, ask the "
+            "marketplace, and run `stockhook reconcile`",
+        )
+    else:
+        yield ok("timestamps", "in 7 days no event had a timestamp later than its reception")
+    if sealed is not None:
+        yield _check_sealed(sealed, sealer)
+
+
+def _check_sealed(sealed: str, sealer: MultiFernet | None) -> Finding:
+    if sealer is None:
+        return warning(
+            "sealing keys", "bank details are sealed, and there is no key here", "see the ingest's"
+        )
+    try:
+        sealer.decrypt(sealed)
+    except InvalidToken:
+        return error(
+            "sealing keys",
+            "bank details in the database cannot be opened with any of them",
+            "put the older key behind the newest in STOCKHOOK_SEALING_KEYS",
+        )
+    return ok("sealing keys", "they open what is sealed in the database")
+
+
+async def reached(settings: Settings) -> tuple[list[Finding], bool]:
+    """What could be found, and whether the database was reached."""
+    url = settings.database_url.get_secret_value()
+    database = Database(url, 1, "stockhook/doctor")
+    found = list(check_url(DatabaseUrl.read(url)))
+    try:
+        async for finding in check_database(database, settings.sealer):
+            found.append(finding)
+    except DatabaseUnavailable as unavailable:
+        remedy = "see STOCKHOOK_DATABASE_URL"
+        return [*found, error("database", f"cannot be reached ({unavailable})", remedy)], False
+    except SessionsNotKept as refusal:
+        return [*found, error("session", str(refusal).partition(": ")[0], POOL_BY_SESSION)], True
+    except asyncpg.PostgresError as failure:
+        return [*found, error("database", f"does not answer this ({describe(failure)})", "see its log")], True
+    finally:
+        await database.close()
+    return found, True

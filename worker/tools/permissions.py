@@ -1,0 +1,366 @@
+"""Who may do what, as data: RabbitMQ users and Postgres roles with the least that each needs.
+
+Generated from the names of the topology, so that neither can go on without the other; what is missing
+here is missing in production, and `tests/integration/test_grants.py` tries each permission.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from consumers.registry import FAMILIES
+from schemas.events import Provider
+from worker.amqp import policies
+from worker.amqp.definitions import exchange_definition
+from worker.amqp.policies import protecting_commands, unlimiting_command
+from worker.amqp.topology import (
+    ACTIONS,
+    CHANGES,
+    EVENTS,
+    PROBE,
+    QUARANTINE,
+    RETURN,
+    dead_queue,
+    family_queue,
+    topology,
+)
+from worker.cli.context import Json
+from worker.cli.terminal import say, say_json
+from worker.postgres.pool import Connection
+
+NOTHING = "^$"
+PREFIX = "^stockhook\\."
+
+# The queues of those who are told of changes over HTTP, and their dead letters; retry steps are not read.
+SUBSCRIBERS = r"stockhook\.webhook\.[a-z0-9-]+(\.dead)?"
+
+# RabbitMQ 4.2.7, 4.3.1 and newer show the depth of a queue only to users with a permission for it. Permission
+# to write to a queue allows a user to bind it to the exchanges that the user may read, and nothing else.
+LANES = rf"stockhook\.({'|'.join([*FAMILIES, ACTIONS])}|webhook\.[a-z0-9-]+)"
+RETRY_QUEUES = rf"{LANES}\.retry\.[0-9]+s"
+LANES_QUEUES = rf"{LANES}(\.retry\.[0-9]+s|\.dead)?"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerUser:
+    """One RabbitMQ user; the three permissions are patterns over names of queues and exchanges.
+
+    `topics` is a pattern over the routing keys that it may publish to the topic exchange.
+    """
+
+    name: str
+    purpose: str
+    configure: str = NOTHING
+    write: str = NOTHING
+    read: str = NOTHING
+    topics: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+def broker_users() -> tuple[BrokerUser, ...]:
+    """Every user, from the one that may least."""
+    consumed = [queue for family in FAMILIES for queue in (family_queue(family), dead_queue(family))]
+    return (
+        BrokerUser(
+            "stockhook_monitor",
+            "`stockhook status`, `audit`, `doctor`: sees how many messages wait, takes none",
+            # The quarantine's exchange has the name of its queue: it may publish there.
+            write=_one_of([QUARANTINE], LANES_QUEUES),
+            tags=("monitoring",),
+        ),
+        BrokerUser(
+            "stockhook_ingest",
+            "`stockhook ingest`: hands events in",
+            write=_one_of([EVENTS, PROBE]),
+            # What was observed is not a webhook's to say.
+            topics=f"^({'|'.join(['quarantine', *Provider])})\\.(?!stockhook\\.)",
+        ),
+        BrokerUser(
+            "stockhook_consumer",
+            "`stockhook consume`: takes from its queues, passes on to retry steps and dead letters",
+            write=_one_of([RETURN, QUARANTINE, PROBE, CHANGES], RETRY_QUEUES),
+            read=_one_of([*consumed, QUARANTINE, family_queue(ACTIONS), dead_queue(ACTIONS)], SUBSCRIBERS),
+        ),
+        BrokerUser(
+            "stockhook_operator",
+            "`stockhook dead`, `unhandled`, `reconcile --apply`: hands in what was set aside, or observed",
+            write=_one_of([EVENTS, RETURN, PROBE]),
+        ),
+        BrokerUser(
+            "stockhook_topology",
+            "`stockhook topology`, once per release: declares (which takes all three permissions)",
+            configure=PREFIX,
+            write=PREFIX,
+            read=PREFIX,
+        ),
+    )
+
+
+def _one_of(names: Iterable[str], *patterns: str) -> str:
+    return "^(" + "|".join([*map(re.escape, names), *patterns]) + ")$"
+
+
+def broker_commands(users: Sequence[BrokerUser], vhost: str) -> list[str]:
+    """For a shell, in this order. `add_user` asks for the password, so that none is in a history."""
+    lines = ["# 1. Virtual host, users, permissions, and a policy that protects our queues."]
+    lines += ["", f"rabbitmqctl add_vhost '{vhost}'"]
+    for user in users:
+        lines += [
+            "",
+            f"# {user.name}: {user.purpose}",
+            f"rabbitmqctl add_user {user.name}",
+            f"rabbitmqctl set_user_tags {user.name} {' '.join(user.tags)}".rstrip(),
+            f"rabbitmqctl set_permissions -p '{vhost}' {user.name} "
+            f"'{user.configure}' '{user.write}' '{user.read}'",
+        ]
+    topics = [
+        f"rabbitmqctl set_topic_permissions -p '{vhost}' {user.name} {EVENTS} '{user.topics}' '{NOTHING}'"
+        for user in users
+        if user.topics is not None
+    ]
+    return [
+        *lines,
+        "",
+        "# Only the matching policy with the highest priority applies to a queue. With this one, a policy",
+        "# for all queues (message-ttl, max-length, expires) cannot make ours lose events.",
+        *protecting_commands(vhost),
+        "",
+        "# RabbitMQ 4.0 and newer drop a dead letter after 20 deliveries. For these versions, remove the #:",
+        f"# {unlimiting_command(vhost)}",
+        "",
+        "# Every broker has it, with a password that everybody knows.",
+        "rabbitmqctl delete_user guest",
+        "",
+        "# 2. Declare exchanges and queues: `stockhook topology`, as the user stockhook_topology.",
+        "",
+        "# 3. After step 2 and before an ingest starts: RabbitMQ 4.3 refuses topic permissions for an",
+        "#    exchange that does not exist.",
+        *topics,
+    ]
+
+
+def broker_definitions(users: Sequence[BrokerUser], vhost: str) -> dict[str, Any]:
+    """For `rabbitmqctl import_definitions`, when the users are there: it has none of their passwords.
+
+    With the exchange of the topic permissions, without which RabbitMQ 4.3 refuses them.
+    """
+    (events,) = (exchange for exchange in topology(()).exchanges if exchange.name == EVENTS)
+    return {
+        "exchanges": [exchange_definition(events, vhost)],
+        "policies": [
+            {
+                "vhost": vhost,
+                "name": policies.NAME,
+                "pattern": policies.OURS,
+                "apply-to": "queues",
+                "priority": policies.PRIORITY,
+                "definition": policies.HARMLESS,
+            }
+        ],
+        "permissions": [
+            {
+                "user": user.name,
+                "vhost": vhost,
+                "configure": user.configure,
+                "write": user.write,
+                "read": user.read,
+            }
+            for user in users
+        ],
+        "topic_permissions": [
+            {"user": user.name, "vhost": vhost, "exchange": EVENTS, "write": user.topics, "read": NOTHING}
+            for user in users
+            if user.topics is not None
+        ],
+    }
+
+
+OWNER = "stockhook_owner"
+CONSUMER = "stockhook_consumer"
+OPERATOR = "stockhook_operator"
+READER = "stockhook_reader"
+
+_PROJECTION = ("SELECT", "INSERT", "UPDATE")
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseRole:
+    """One Postgres role: what it may do with each table, sequence and function."""
+
+    name: str
+    purpose: str
+    tables: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    sequences: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+
+
+CONSUMER_TABLES: dict[str, tuple[str, ...]] = {
+    "schema_migrations": ("SELECT",),
+    "event_ids": ("SELECT", "INSERT"),
+    "reused_event_ids": ("SELECT", "INSERT"),
+    "event_log": ("SELECT", "INSERT"),
+    "event_log_dropped": ("SELECT",),
+    "parts": _PROJECTION,
+    "orders": _PROJECTION,
+    "returns": _PROJECTION,
+    "return_items": ("SELECT", "INSERT", "DELETE"),
+    "buyback_orders": _PROJECTION,
+    "buyback_items": _PROJECTION,
+    "buyback_shipments": _PROJECTION,
+    "reminders": _PROJECTION,
+    "communications": _PROJECTION,
+    "findings": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "streams": _PROJECTION,
+    "suspects": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "dead_letters": ("SELECT", "INSERT"),
+    "dead_letter_audit": (),
+    # Consumers also delete what is past its days.
+    "unhandled_events": ("SELECT", "INSERT", "DELETE"),
+    "actions": _PROJECTION,
+    "changes": ("SELECT", "INSERT", "DELETE"),
+    "change_lanes": ("SELECT", "UPDATE"),
+    "change_counts": _PROJECTION,
+    "webhooks": _PROJECTION,
+}
+_ALL_READ: dict[str, tuple[str, ...]] = dict.fromkeys(CONSUMER_TABLES, ("SELECT",))
+
+ROLES = (
+    DatabaseRole(OWNER, "`stockhook migrate`, `rebuild`, `retain`: owns the tables"),
+    DatabaseRole(
+        CONSUMER,
+        "`stockhook consume`: writes what events say, and can neither change nor take back the log",
+        tables=CONSUMER_TABLES,
+        sequences=("event_log_seq",),
+        functions=(
+            "add_event_log_months(timestamptz, timestamptz)",
+            "keep_earlier_receptions(uuid[], uuid[], text[], timestamptz[], text)",
+        ),
+    ),
+    DatabaseRole(
+        READER,
+        "`stockhook status`, `audit`, `doctor`: reads",
+        tables=_ALL_READ,
+    ),
+    DatabaseRole(
+        OPERATOR,
+        "`stockhook dead`, `unhandled`, `actions`, `reconcile`: reads, notes what became of dead letters, "
+        "and who did it",
+        tables={
+            **_ALL_READ,
+            "dead_letters": ("SELECT", "UPDATE"),
+            "dead_letter_audit": ("SELECT", "INSERT"),
+            "unhandled_events": ("SELECT", "DELETE"),
+            "actions": _PROJECTION,
+        },
+    ),
+)
+
+
+def roles_sql() -> str:
+    """For a superuser, once: makes the roles, and the owner of what is to come."""
+    lines = ["-- Made by `stockhook grants postgres`. Run it as a superuser in the database of Stockhook;"]
+    lines += ["-- then give each role a password (\\password), and run `stockhook migrate` as the owner."]
+    for role in ROLES:
+        lines += [
+            "",
+            f"-- {role.purpose}",
+            "DO $$ BEGIN",
+            f"    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role.name}') THEN",
+            f"        CREATE ROLE {role.name} LOGIN;",
+            "    END IF;",
+            "END $$;",
+        ]
+    names = ", ".join(role.name for role in ROLES)
+    lines += [
+        "",
+        "DO $$ BEGIN",
+        "    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());",
+        f"    EXECUTE format('GRANT CONNECT ON DATABASE %I TO {names}', current_database());",
+        # A rebuild has a schema of its own for as long as it takes.
+        f"    EXECUTE format('GRANT CREATE ON DATABASE %I TO {OWNER}', current_database());",
+        "END $$;",
+        "REVOKE ALL ON SCHEMA public FROM PUBLIC;",
+        f"GRANT USAGE ON SCHEMA public TO {names};",
+        f"GRANT CREATE ON SCHEMA public TO {OWNER};",
+        "",
+        "-- `stockhook migrate` grants the rest, table by table, each time it is run.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def table_grants() -> list[str]:
+    """What the owner grants, one statement each; to be run where the roles are there."""
+    statements = []
+    for role in ROLES[1:]:
+        statements.append(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {role.name}")
+        statements.append(f"REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {role.name}")
+        statements += [
+            f"GRANT {', '.join(privileges)} ON {table} TO {role.name}"
+            for table, privileges in role.tables.items()
+            if privileges
+        ]
+        statements += [f"GRANT USAGE ON SEQUENCE {sequence} TO {role.name}" for sequence in role.sequences]
+        for function in role.functions:
+            statements.append(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC")
+            statements.append(f"GRANT EXECUTE ON FUNCTION {function} TO {role.name}")
+    return statements
+
+
+KNOWN_ROLES = """
+SELECT count(*)
+FROM pg_roles
+WHERE rolname = ANY($1::text[])
+"""
+
+OWNED = "SELECT pg_get_userbyid(relowner) = current_user FROM pg_class WHERE oid = 'event_log'::regclass"
+
+
+async def grant_tables(connection: Connection) -> bool:
+    """Grant each role what it needs, if the roles are there and the tables are ours; whether it did."""
+    names = [role.name for role in ROLES]
+    if await connection.fetchval(KNOWN_ROLES, names) < len(names) or not await connection.fetchval(OWNED):
+        return False
+    async with connection.transaction():
+        for statement in table_grants():
+            await connection.execute(statement)
+    return True
+
+
+def grants(
+    service: Literal["rabbitmq", "postgres"],
+    *,
+    vhost: str = "stockhook",
+    json: Json = False,
+) -> None:
+    """Print what gives each process the least that it needs; nothing is changed.
+
+    Parameters
+    ----------
+    service
+        rabbitmq: commands for a shell, some for after `stockhook topology`; with --json, permissions and
+        a policy for `rabbitmqctl import_definitions`.
+        postgres: SQL for a superuser; what tables need, `stockhook migrate` grants.
+    vhost
+        RabbitMQ's virtual host.
+    """
+    if service == "rabbitmq" and json:
+        say_json(broker_definitions(broker_users(), vhost), indent=True)
+    elif service == "rabbitmq":
+        for command in broker_commands(broker_users(), vhost):
+            say(command)
+    elif json:
+        say_json([role_as_json(role) for role in ROLES], indent=True)
+    else:
+        say(roles_sql().removesuffix("\n"), keep="\n")
+
+
+def role_as_json(role: DatabaseRole) -> dict[str, Any]:
+    return {
+        "role": role.name,
+        "purpose": role.purpose,
+        "tables": role.tables,
+        "sequences": role.sequences,
+        "functions": role.functions,
+    }

@@ -1,0 +1,105 @@
+"""What differs goes through the ordinary pipeline, as events of what was seen, and is followed to the log."""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic
+from typing import TypeVar
+from uuid import UUID
+
+from worker.amqp.connection import Broker
+from worker.amqp.topology import topology
+from worker.config.settings import Settings
+from worker.intake.intake import Accepted, take_observed
+from worker.marketplaces.http import OddAnswer
+from worker.postgres.event_log import LOGGED
+from worker.postgres.pool import Database
+from worker.tools.reconcile.difference import Difference
+from worker.tools.reconcile.reconciliation import Found, Reconciled, Report
+from worker.tools.reconcile.subject import Subject
+
+TOGETHER = 100
+
+# While some are applied the rest is waited for; the ladder is not.
+PATIENCE_SECONDS = 20.0
+LOOK_EVERY_SECONDS = 0.2
+
+Here = TypeVar("Here")
+There = TypeVar("There")
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of what was seen. `differences` are those that stand although it was applied."""
+
+    sent: int
+    applied: int
+    differences: tuple[Difference, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        return self.applied == self.sent and not self.differences
+
+
+async def apply(
+    subject: Subject[Here, There],
+    reconciled: Reconciled[There],
+    settings: Settings,
+    database: Database,
+    report: Report,
+    *,
+    patience: float = PATIENCE_SECONDS,
+) -> Applied:
+    """Publish each observation and have it confirmed, wait until they are in the log, and compare again.
+
+    One that was sent before has the same event id, and is a duplicate.
+
+    Raises:
+        OddAnswer: All that we have would be gone.
+        BrokerUnavailable: Some may have been sent.
+        TopologyMismatch
+        DatabaseUnavailable
+    """
+    if not reconciled.listing.entities:
+        raise OddAnswer("it lists nothing at all, so nothing was taken over: is it this account?")
+    found, now = reconciled.drift, datetime.now(UTC)
+    taken = [take_observed(one.observation, now) for one in found]
+    await _publish(taken, settings, report)
+    events = {(one.event_id, one.content_id) for one in taken}
+    applied = await _follow(events, database, report, patience)
+    return Applied(len(events), applied, tuple(await _still_different(subject, found)))
+
+
+async def _publish(taken: Sequence[Accepted], settings: Settings, report: Report) -> None:
+    broker = Broker(settings.amqp_url.get_secret_value(), "reconcile")
+    async with broker.connection() as link:
+        channel = await link.channel_with(topology(settings.delays), declares=settings.declare_topology)
+        for first in range(0, len(taken), TOGETHER):
+            some = taken[first : first + TOGETHER]
+            await asyncio.gather(*(channel.publish(one.message, settings.publish_timeout) for one in some))
+            report("sent", first + len(some), len(taken))
+
+
+async def _follow(
+    events: Collection[tuple[UUID, UUID]], database: Database, report: Report, patience: float
+) -> int:
+    """How many, by id and content, are in the log, once all are or nothing more comes of the rest."""
+    waiting, moved_at = set(events), monotonic()
+    while True:
+        async with database.connection() as connection:
+            rows = await connection.fetch(LOGGED, *map(list, zip(*waiting, strict=True)))
+        applied = {(row["event_id"], row["content_id"]) for row in rows}
+        if applied:
+            waiting -= applied
+            moved_at = monotonic()
+        report("applied", len(events) - len(waiting), len(events))
+        if not waiting or monotonic() - moved_at > patience:
+            return len(events) - len(waiting)
+        await asyncio.sleep(LOOK_EVERY_SECONDS)
+
+
+async def _still_different(subject: Subject[Here, There], found: Sequence[Found[There]]) -> list[Difference]:
+    ours = await subject.ours([one.difference.entity_id for one in found])
+    compared = (subject.compare(ours.get(one.difference.entity_id), one.there) for one in found)
+    return [difference for difference in compared if difference is not None]

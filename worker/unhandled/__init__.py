@@ -1,1 +1,0 @@
-"""Events of types that no family takes: kept in Postgres, listed, replayed once a release takes them."""
