@@ -8,6 +8,7 @@ import orjson
 
 from worker.actions.registry import KINDS
 from worker.amqp.channel import Message
+from worker.amqp.errors import BrokerUnavailable
 from worker.amqp.publisher import Publisher
 from worker.amqp.topology import ACTIONS, RETURN, family_queue
 from worker.observability.failpoints import crash_point
@@ -30,7 +31,14 @@ class Relay:
 
     async def run(self) -> None:
         """Publish until we stop, whatever happens to broker and database meanwhile."""
-        await Rounds("actions", table.CHANNEL, self._publish_some, self.database, self.stopping).run()
+        await Rounds(
+            "actions",
+            table.CHANNEL,
+            self._publish_some,
+            self.database,
+            self.stopping,
+            unavailable=(BrokerUnavailable,),
+        ).run()
 
     async def _publish_some(self) -> int:
         """Say how many.

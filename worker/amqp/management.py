@@ -13,8 +13,8 @@ from schemas.events import read_json
 from worker.amqp.hosts import Host, all_reasons, hosts_of_url
 from worker.amqp.policies import hazards
 from worker.amqp.topology import Binding, Topology
+from worker.config.http import http_date, tls_context
 from worker.config.urls import split
-from worker.marketplaces.http import http_date, tls_context
 
 T = TypeVar("T")
 

@@ -5,8 +5,6 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
-from rich.table import Table
-
 from worker.amqp.connection import Link
 from worker.amqp.topology import (
     dead_queue,
@@ -15,7 +13,6 @@ from worker.amqp.topology import (
     step_name,
 )
 from worker.config.subscribers import lane_of
-from worker.dead_letters.store import WAITING_BY_LANE
 from worker.postgres.pool import Connection
 
 # One statement sees one state: a change is counted as committed with its row, and as published without.
@@ -136,16 +133,19 @@ async def webhooks(
 
 
 async def feed(
-    link: Link, connection: Connection, configured: Iterable[str], delays: Sequence[timedelta]
+    link: Link,
+    connection: Connection,
+    configured: Iterable[str],
+    kept: Mapping[str, int],
+    delays: Sequence[timedelta],
 ) -> Feed:
-    """Ask both.
+    """Ask broker and database. `kept` are dead letters in the table, by lane.
 
     Raises:
         BrokerUnavailable
         DatabaseUnavailable
     """
     known = await known_webhooks(connection)
-    kept = {row["lane"]: row["letters"] for row in await connection.fetch(WAITING_BY_LANE)}
     return Feed(await lanes(connection), await webhooks(link, known, configured, kept, delays))
 
 
@@ -166,34 +166,6 @@ async def _webhook(
         dead_kept=dead_kept,
         consumers=first.consumers if first else 0,
     )
-
-
-def lanes_as_table(found: Sequence[Lane]) -> Table:
-    table = Table("changes of", "committed", "published", "waiting", "missing", "oldest")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for lane in found:
-        counts = (lane.committed, lane.published, lane.waiting, lane.missing)
-        age = "" if lane.oldest_seconds is None else str(timedelta(seconds=round(lane.oldest_seconds)))
-        table.add_row(lane.family, *(f"{count:,}" for count in counts), age)
-    return table
-
-
-def webhooks_as_table(found: Sequence[Webhook]) -> Table:
-    steps = list(found[0].retry) if found else []
-    table = Table("webhook", "waiting", *steps, "dead", "kept", "consumers", "")
-    for column in table.columns[1:-1]:
-        column.justify = "right"
-    for webhook in found:
-        numbers = (webhook.queue, *webhook.retry.values(), webhook.dead)
-        table.add_row(
-            webhook.name,
-            *("missing" if number is None else f"{number:,}" for number in numbers),
-            f"{webhook.dead_kept:,}",
-            str(webhook.consumers),
-            left_behind(webhook.name) if webhook.is_left_behind else "",
-        )
-    return table
 
 
 def left_behind(name: str) -> str:

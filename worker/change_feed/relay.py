@@ -12,6 +12,7 @@ import structlog
 
 from schemas.changes import CONTENT_TYPE, Published, cloud_events
 from worker.amqp.channel import Message
+from worker.amqp.errors import BrokerUnavailable
 from worker.amqp.publisher import Publisher
 from worker.amqp.topology import CHANGES
 from worker.observability import metrics
@@ -44,7 +45,13 @@ class Relay:
     async def run(self) -> None:
         """Publish until we stop, whatever happens to broker and database meanwhile."""
         await Rounds(
-            "changes", outbox.CHANNEL, self._pass_on, self.database, self.stopping, self.gives_way
+            "changes",
+            outbox.CHANNEL,
+            self._pass_on,
+            self.database,
+            self.stopping,
+            self.gives_way,
+            (BrokerUnavailable,),
         ).run()
 
     async def _pass_on(self) -> int:

@@ -18,8 +18,9 @@ from worker.cli.context import (
     open_database,
     print_json,
 )
-from worker.cli.terminal import say, visible
+from worker.cli.terminal import say
 from worker.dead_letters.audit_trail import who
+from worker.observability.inert_text import visible
 from worker.observability.resolver import run_loop
 from worker.outbox import actions as table
 from worker.postgres.pool import Connection

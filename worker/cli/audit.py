@@ -2,7 +2,11 @@
 
 import sys
 
+from rich.console import Group, RenderableType
+from rich.table import Table
+
 from worker.amqp.connection import Broker
+from worker.cli.change_feed_views import lanes_as_table, webhooks_as_table
 from worker.cli.context import (
     FAILED,
     Json,
@@ -16,7 +20,7 @@ from worker.tools.audit import (
     PATIENCE_SECONDS,
     Audit,
     as_json,
-    as_tables,
+    size,
 )
 from worker.tools.audit import audit as run_audit
 from worker.tools.status import look_at_ingest
@@ -52,5 +56,50 @@ def audit(*, json: Json = False, patience: float = PATIENCE_SECONDS) -> None:
     if json:
         print_json(as_json(found))
     else:
-        show(as_tables(found))
+        show(_as_tables(found))
     sys.exit(0 if found.is_well else FAILED)
+
+
+def _as_tables(found: Audit) -> RenderableType:
+    streams = Table("family", "stream", "accepted", "applied", "duplicate", "retrying", "dead", "unaccounted")
+    for column in streams.columns[2:]:
+        column.justify = "right"
+    for account in found.accounts:
+        numbers = (
+            account.accepted,
+            account.applied,
+            account.duplicates,
+            size(account.retrying),
+            account.dead,
+            size(account.unaccounted),
+        )
+        streams.add_row(account.family, str(account.stream), *(f"{number:,}" for number in numbers))
+    messages = Table("family", "in queue", *_steps(found), "dead", "missing")
+    for family, waiting in found.waiting.items():
+        lost = found.missing_places.get(family, 0)
+        counts = [waiting.queue, *waiting.retry.values(), waiting.dead, lost]
+        messages.add_row(family, *(f"{count:,}" for count in counts))
+    spooled = "unknown (the ingest does not answer)" if found.spooled is None else f"{found.spooled:,}"
+    lines = [
+        f"spooled: {spooled}",
+        f"quarantined: {found.quarantined:,}",
+        f"unhandled: {found.unhandled:,} events of types that no family takes",
+    ]
+    lines += [
+        f"missing: {family}, stream {stream}, places {first} to {last}"
+        for family, ranges in found.missing.items()
+        for stream, first, last in ranges
+    ]
+    told: list[RenderableType] = [lanes_as_table(found.feed.lanes)]
+    if found.feed.webhooks:
+        told.append(webhooks_as_table(found.feed.webhooks))
+    lines += [
+        f"missing: {lane.missing:,} changes of {lane.family} are neither published nor waiting"
+        for lane in found.feed.lanes
+        if lane.missing
+    ]
+    return Group(streams, messages, *told, *lines)
+
+
+def _steps(found: Audit) -> list[str]:
+    return list(next(iter(found.waiting.values())).retry) if found.waiting else []

@@ -22,6 +22,7 @@ from worker.cli.context import (
     open_database,
     print_json,
 )
+from worker.cli.dead_letter_filter import ANY, Filter
 from worker.cli.replay import run_replay, tell_forecast
 from worker.cli.terminal import say
 from worker.config.settings import Settings
@@ -31,7 +32,6 @@ from worker.dead_letters.audit_trail import note_revealed, who
 from worker.dead_letters.change import change, in_editor, see_that_it_waits
 from worker.dead_letters.json_repair import fault, mend
 from worker.dead_letters.plaintext import remove_leftovers
-from worker.dead_letters.query import ANY, Filter
 from worker.dead_letters.refusal import Refused, WrongUsage
 from worker.dead_letters.store import Action, Selection, State
 from worker.intake.encryption import CannotUnseal

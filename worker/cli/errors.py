@@ -2,8 +2,6 @@
 
 from typing import NoReturn
 
-import asyncpg
-
 from worker.amqp.errors import BrokerRefused, BrokerUnavailable, TopologyMismatch
 from worker.amqp.management import ManagementUnavailable
 from worker.cli.context import (
@@ -17,6 +15,7 @@ from worker.config.settings import BadSettings
 from worker.ingest.spool.spool import SpoolTaken
 from worker.observability.errors import describe
 from worker.observability.listening import CannotListen
+from worker.postgres.errors import PostgresError
 from worker.postgres.pool import DatabaseUnavailable, SessionsNotKept, TransactionConflict
 from worker.processes.consumer_process import DatabaseBehind, EndedByItself
 
@@ -32,7 +31,7 @@ def end(error: Exception) -> NoReturn:
             fail(UNAVAILABLE, f"cannot reach the broker ({error}): see STOCKHOOK_AMQP_URL")
         case DatabaseUnavailable():
             fail(UNAVAILABLE, f"cannot reach the database ({error}): see STOCKHOOK_DATABASE_URL")
-        case asyncpg.PostgresError() | TransactionConflict():
+        case PostgresError() | TransactionConflict():
             fail(FAILED, f"it failed: {describe(error)}")
         case EndedByItself():
             fail(FAILED, str(error))

@@ -16,7 +16,8 @@ from worker.cli.context import (
     open_database,
     print_json,
 )
-from worker.cli.terminal import show, visible
+from worker.cli.terminal import show
+from worker.observability.inert_text import visible
 from worker.observability.resolver import run_loop
 from worker.tools.explain.explanation import (
     Details,

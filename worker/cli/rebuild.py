@@ -19,7 +19,8 @@ from worker.cli.context import (
     open_database,
     print_json,
 )
-from worker.cli.terminal import console, show, visible
+from worker.cli.terminal import console, show
+from worker.observability.inert_text import visible
 from worker.observability.resolver import run_loop
 from worker.tools.rebuild.rebuilding import Rebuilt
 from worker.tools.rebuild.rebuilding import rebuild as run_rebuild

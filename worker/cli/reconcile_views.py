@@ -7,7 +7,7 @@ from typing import Any, Literal
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from worker.cli.terminal import visible
+from worker.observability.inert_text import visible
 from worker.tools.reconcile.applying import Applied
 from worker.tools.reconcile.difference import Difference
 from worker.tools.reconcile.reconciliation import Reconciled

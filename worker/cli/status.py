@@ -1,9 +1,14 @@
 """`stockhook status`."""
 
 import sys
+from datetime import timedelta
 from typing import Any
 
+from rich.console import Group, RenderableType
+from rich.table import Table
+
 from worker.amqp.connection import Broker
+from worker.cli.change_feed_views import lanes_as_table, webhooks_as_table
 from worker.cli.context import (
     FAILED,
     Json,
@@ -13,7 +18,7 @@ from worker.cli.context import (
 )
 from worker.cli.terminal import show
 from worker.observability.resolver import run_loop
-from worker.tools.status import look
+from worker.tools.status import Status, look
 
 
 def status(*, json: Json = False) -> None:
@@ -23,7 +28,7 @@ def status(*, json: Json = False) -> None:
     """
     settings = begin("status")
 
-    async def ask() -> Any:
+    async def ask() -> Status:
         async with open_database(settings, "command") as database:
             return await look(
                 Broker(settings.amqp_url.get_secret_value(), "command"),
@@ -37,5 +42,51 @@ def status(*, json: Json = False) -> None:
     if json:
         print_json(found.as_json())
     else:
-        show(found.as_tables())
+        show(_as_tables(found))
     sys.exit(0 if found.is_well else FAILED)
+
+
+def _as_tables(status: Status) -> RenderableType:
+    steps = list(status.families[0].retry) if status.families else []
+    queues = Table("family", "waiting", *steps, "dead", "kept", "consumers", "oldest waiting")
+    for column in queues.columns[1:]:
+        column.justify = "right"
+    for family in status.families:
+        numbers = (family.queue, *family.retry.values(), family.dead)
+        queues.add_row(
+            family.family,
+            *("missing" if number is None else f"{number:,}" for number in numbers),
+            f"{family.dead_kept:,}",
+            str(family.consumers),
+            _age(family.oldest_waiting_seconds),
+        )
+    rows = Table("table", "rows")
+    rows.columns[1].justify = "right"
+    for name, count in status.rows.items():
+        rows.add_row(name, f"{count:,}")
+    quarantine = "missing" if status.quarantine is None else f"{status.quarantine:,}"
+    return Group(
+        f"broker: {status.broker}",
+        f"database: {status.database}",
+        f"ingest: {status.ingest}",
+        f"spool: {_spool(status.spool)}",
+        f"quarantine: {quarantine}, kept: {status.quarantine_kept:,}",
+        f"unhandled: {status.unhandled.as_text()}",
+        queues,
+        lanes_as_table(status.changes),
+        *([webhooks_as_table(status.webhooks)] if status.webhooks else []),
+        rows,
+    )
+
+
+def _spool(spool: dict[str, Any] | None) -> str:
+    if spool is None:
+        return "unknown"
+    if not spool["events"]:
+        return "empty"
+    oldest = timedelta(seconds=round(spool["oldest_seconds"] or 0))
+    return f"{spool['events']:,} events, {spool['bytes']:,} bytes, the oldest {oldest} old"
+
+
+def _age(seconds: float | None) -> str:
+    return "" if seconds is None else f"at most {timedelta(seconds=round(seconds))}"

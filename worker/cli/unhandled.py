@@ -24,7 +24,7 @@ from worker.cli.context import (
     print_json,
 )
 from worker.cli.dead_letter_views import short
-from worker.cli.terminal import console, say, visible
+from worker.cli.terminal import console, say
 from worker.cli.terminal import show as show_on_terminal
 from worker.config.settings import Settings
 from worker.dead_letters import unhandled_store as store
@@ -34,6 +34,7 @@ from worker.dead_letters.refusal import Refused, WrongUsage
 from worker.dead_letters.unhandled_replay import Replay, Tally, forecast
 from worker.dead_letters.unhandled_store import Selection, Unhandled
 from worker.intake.encryption import CannotUnseal, opened
+from worker.observability.inert_text import visible
 from worker.observability.resolver import run_loop
 
 log = structlog.get_logger(__name__)

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-import asyncpg
 import structlog
 
 from schemas.envelope import UNHANDLED
@@ -37,6 +36,7 @@ from worker.observability import metrics
 from worker.observability.backoff import LastedTooLong, Stopped, patiently
 from worker.observability.errors import describe
 from worker.observability.failpoints import crash_point
+from worker.postgres.errors import InternalServerError, OperatorInterventionError
 from worker.postgres.pool import (
     Database,
     DatabaseUnavailable,
@@ -53,7 +53,7 @@ PREFETCH = 25
 OF_THE_BROKER = ("x-death", "x-first-death-", "x-last-death-")
 
 # Busy, cut short, or broken underneath: the same letter may well be taken in a moment.
-_NOT_THE_LETTERS = (TransactionConflict, asyncpg.OperatorInterventionError, asyncpg.InternalServerError)
+_NOT_THE_LETTERS = (TransactionConflict, OperatorInterventionError, InternalServerError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from schemas import identity
 from schemas.envelope import Envelope, InvalidEnvelope, Provenance
 from schemas.events import InvalidEvent, Provider, parse, read_json, unwrapped
 from worker.amqp.tap import Delivery
-from worker.cli.terminal import visible
 from worker.config.subscribers import LANE_PREFIX
+from worker.observability.inert_text import visible
 from worker.pipeline.batch import REASON_LIMIT, event_id_of
 
 QUARANTINE_LANE = "quarantine"

@@ -250,6 +250,11 @@ class Selection:
         return astuple(self)
 
 
+async def waiting_by_lane(connection: Connection) -> dict[str, int]:
+    """How many dead letters wait in the table. A lane without any is missing."""
+    return {row["lane"]: row["letters"] for row in await connection.fetch(WAITING_BY_LANE)}
+
+
 async def keep(connection: Connection, letters: Iterable[Letter]) -> None:
     for letter in letters:
         await connection.execute(KEEP, *astuple(letter))

@@ -26,7 +26,6 @@ from schemas.events import (
 )
 from worker.amqp.channel import Message
 from worker.amqp.topology import EVENTS, quarantine_key
-from worker.cli.terminal import visible
 from worker.intake.authentication import position
 from worker.intake.encryption import (
     CannotUnseal,
@@ -36,6 +35,7 @@ from worker.intake.encryption import (
 )
 from worker.intake.json_bytes import may_be_values, top_level_string, without_member
 from worker.intake.redaction import without_secrets
+from worker.observability.inert_text import visible
 
 # Characters that are kept of an unknown type's name, since header tables are limited.
 LONGEST_TYPE = 200

@@ -2,12 +2,10 @@
 
 import asyncio
 import os
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -22,8 +20,8 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+from worker.config.http import http_date, tls_context
 from worker.config.proxies import proxy_for
-from worker.config.settings import BadSettings
 from worker.observability.errors import refused_certificate
 
 T = TypeVar("T")
@@ -115,18 +113,6 @@ async def http_client(*urls: str) -> AsyncIterator[httpx.AsyncClient]:
         },
     ) as client:
         yield client
-
-
-def tls_context() -> ssl.SSLContext:
-    """With the authorities of SSL_CERT_FILE or SSL_CERT_DIR, where one is set.
-
-    Raises:
-        BadSettings
-    """
-    try:
-        return httpx.create_ssl_context()
-    except OSError as error:
-        raise BadSettings(f"SSL_CERT_FILE or SSL_CERT_DIR cannot be read: {error.strerror}") from None
 
 
 async def call(
@@ -236,15 +222,6 @@ def retry_after(text: str | None, now: datetime) -> timedelta | None:
         return timedelta(seconds=min(int(text[:9]), 86_400))
     until = http_date(text)
     return None if until is None else max(until - now, timedelta(0))
-
-
-def http_date(text: str | None) -> datetime | None:
-    """The date in a header; UTC where it names no zone (`-0000`), None where it cannot be read."""
-    try:
-        at = parsedate_to_datetime(text) if text is not None else None
-    except (ValueError, OverflowError):
-        return None
-    return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
 
 
 async def repeated(

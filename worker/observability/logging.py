@@ -7,8 +7,8 @@ from typing import Literal
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from worker.cli.terminal import json_text, visible
 from worker.observability.errors import describe
+from worker.observability.inert_text import json_text, visible
 from worker.observability.stderr import install
 
 log = structlog.get_logger(__name__)

@@ -13,7 +13,6 @@ from typing import TypeVar, assert_never
 import structlog
 
 from consumers.registry import AnyFamily
-from worker.actions.registry import called_for
 from worker.amqp.channel import Channel, Message
 from worker.amqp.connection import Broker, keep_connected
 from worker.amqp.errors import BrokerUnavailable, Unroutable
@@ -59,6 +58,7 @@ from worker.pipeline.batch import (
 )
 from worker.pipeline.buffer import Window
 from worker.pipeline.circuit_breaker import Breaker
+from worker.pipeline.isolation import is_suspect
 from worker.postgres import poison as suspects
 from worker.postgres.pool import Database, DatabaseUnavailable, blameless
 
@@ -84,6 +84,7 @@ class Consumer:
     publisher: Publisher
     stopping: asyncio.Event
     alone: asyncio.Lock
+    enabled_actions: frozenset[str] = frozenset()
     _is_careful: bool = True
     _breaker: Breaker = field(default_factory=Breaker)
     _window: Window = field(init=False)
@@ -149,7 +150,7 @@ class Consumer:
 
     def _arrived(self, delivery: Delivery) -> Arrived:
         """Never raises: it is called by the event loop, where an error would be nobody's."""
-        return Suspect(delivery) if suspects.is_suspect(delivery) else self._decode(delivery)
+        return Suspect(delivery) if is_suspect(delivery) else self._decode(delivery)
 
     def _decode(self, delivery: Delivery) -> Decoded | Undecodable:
         """Never raises: a message that fails in an unforeseen way is no event, and ends no process."""
@@ -177,22 +178,22 @@ class Consumer:
         """Work until the window closes, or a suspect comes among others."""
         while batch := await window.take(self.settings.batch_size):
             crash_point("received")
-            is_suspect = isinstance(batch[0], Suspect)
-            if is_suspect and not is_narrow:
+            is_alone = isinstance(batch[0], Suspect)
+            if is_alone and not is_narrow:
                 self._is_careful = True
                 return
             self._in_hand = batch
-            ends_narrowness = is_narrow and not is_suspect
+            ends_narrowness = is_narrow and not is_alone
             if ends_narrowness:
                 # While this one is in hand nothing else is on its way to us: what is when a subscription
                 # ends comes again, as a suspect.
                 await channel.cancel_consumers()
             try:
-                await self._try_alone(channel, batch) if is_suspect else await self._work_off(channel, batch)
+                await self._try_alone(channel, batch) if is_alone else await self._work_off(channel, batch)
             except LastedTooLong:
                 await self._give_back(channel, window)
                 return
-            self._is_careful = self._breaker.is_open or is_suspect
+            self._is_careful = self._breaker.is_open or is_alone
             if ends_narrowness:
                 is_narrow = await self._subscribe(channel, window)
 
@@ -267,7 +268,7 @@ class Consumer:
 
     async def _handle_when_possible(self, items: Sequence[Item]) -> Report:
         """Raises BatchFailed, and as `_patiently` does."""
-        tells, asks = self.settings.changes, called_for(self.settings)
+        tells, asks = self.settings.changes, self.enabled_actions
         return await self._patiently(
             lambda: handle(
                 self.family, self.database, items, tells=tells, asks=asks, tolerance=self.settings.tolerance
@@ -327,7 +328,7 @@ class Consumer:
         if any(copies):
             await self._send_on(channel, items, copies)
         for item in items:
-            if suspects.is_suspect(item.delivery):
+            if is_suspect(item.delivery):
                 await self._clear_suspect(item.delivery)
         await channel.ack_up_to(items[-1].delivery.tag)
         crash_point("acked")

@@ -8,7 +8,6 @@ from time import monotonic
 
 import structlog
 
-from worker.amqp.errors import BrokerUnavailable
 from worker.observability.backoff import Stopped, patiently, pause
 from worker.observability.errors import describe
 from worker.postgres.pool import Database, DatabaseUnavailable, blameless
@@ -35,7 +34,8 @@ def _never() -> bool:
 class Rounds:
     """`work` does some of what waits and says how much; `channel` is the one of NOTIFY.
 
-    While `gives_way` says so it takes a tenth of the time.
+    While `gives_way` says so it takes a tenth of the time. What `work` raises of `unavailable` is expected to
+    pass, like a database that is away.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Rounds:
     database: Database
     stopping: asyncio.Event
     gives_way: Callable[[], bool] = _never
+    unavailable: tuple[type[Exception], ...] = ()
     _told: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -80,10 +81,9 @@ class Rounds:
     async def _work_or_wait(self) -> int:
         try:
             return await self.work()
-        except (DatabaseUnavailable, BrokerUnavailable) as error:
-            raise _Waiting(str(error)) from error
         except Exception as error:
-            raise _Waiting(describe(error)) from error
+            is_expected = isinstance(error, (DatabaseUnavailable, *self.unavailable))
+            raise _Waiting(str(error) if is_expected else describe(error)) from error
 
     async def _listen(self) -> None:
         with suppress(Stopped):

@@ -1,23 +1,14 @@
 """Events that may have killed their consumer.
 
-A delivery that was lost twice may have ended its consumer both times, with innocent neighbours. Each is
-therefore handled alone, and before that its try is committed here. An event that is found here again
-and again is the killer; no neighbour of it ever is. (A delivery limit of the broker's counts for all
-that were in hand, so it cannot tell them apart.)
-
-One loss is no reason for suspicion: a broker node that dies, a failover or a restart of a consumer returns
-whole windows of deliveries, and to handle each of them alone would take minutes.
+Each is handled alone (worker/pipeline/isolation.py), and before that its try is committed here. An event that
+is found here again and again is the killer; no neighbour of it ever is. A delivery limit of the broker's
+counts for all deliveries in flight, so it cannot tell them apart.
 """
 
 from datetime import datetime
 from uuid import UUID
 
-from worker.amqp.tap import Delivery
 from worker.postgres.pool import Database
-
-# Added by quorum queues: how often the message was delivered and came back because its consumer was lost.
-LOSSES_HEADER = "x-delivery-count"
-LOSSES = 2
 
 # How often an event may end its consumer while it is handled alone.
 TRIES = 5
@@ -36,11 +27,6 @@ CLEAR = """
 DELETE FROM suspects
 WHERE event_id = $1
 """
-
-
-def is_suspect(delivery: Delivery) -> bool:
-    losses = delivery.headers.get(LOSSES_HEADER)
-    return delivery.redelivered and isinstance(losses, int) and losses >= LOSSES
 
 
 async def note_try(database: Database, family: str, suspect_id: UUID, at: datetime) -> int:

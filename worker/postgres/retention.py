@@ -1,29 +1,16 @@
-"""`stockhook retain`: what is kept for so many days and no longer; also done daily by consumers."""
+"""Drops what is past its days: months of the event log, dead letters that were handled, unhandled events."""
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import asyncpg
 import structlog
 
-from worker.cli.context import (
-    FAILED,
-    Flag,
-    Json,
-    begin,
-    fail,
-    failing_on,
-    open_database,
-    print_json,
-)
-from worker.cli.terminal import say
 from worker.config.settings import Settings
 from worker.observability.backoff import pause
 from worker.observability.errors import describe
-from worker.observability.resolver import run_loop
 from worker.postgres.locks import TRY_LOCK, UNLOCK, AdvisoryLock
 from worker.postgres.pool import Connection, Database
 
@@ -236,51 +223,3 @@ async def retain_regularly(database: Database, settings: Settings, stopping: asy
             # Tomorrow will do.
             log.warning("retention.failed", error=describe(error))
         await pause(EVERY_SECONDS, stopping)
-
-
-def retain_command(*, dry_run: Flag = False, json: Json = False) -> None:
-    """Drop months of the event log, dead letters that were seen to, and unhandled events, past their days.
-
-    STOCKHOOK_EVENT_LOG_DAYS, STOCKHOOK_DEAD_LETTER_DAYS and STOCKHOOK_UNHANDLED_DAYS say how many; 0 keeps
-    for ever. Consumers do the
-    same once a day, and go on meanwhile.
-
-    Parameters
-    ----------
-    dry_run
-        Drop nothing; say what would go.
-    """
-    settings = begin("retain")
-
-    async def work() -> Retained | None:
-        async with open_database(settings, "retain", 1, unhurried=True) as database:
-            return await retain(database, settings, datetime.now(UTC), dry_run=dry_run)
-
-    with failing_on(LogBusy):
-        found = run_loop(work())
-    if found is None:
-        fail(FAILED, "another process is dropping what is past its days")
-    if json:
-        print_json(_as_json(found, settings))
-        return
-    verb = "would go" if dry_run else "dropped"
-    for month in found.months:
-        say(f"{verb}: {month.name}, {month.bytes:,} bytes")
-    say(f"{verb}: {found.events_without_month:,} events without a month")
-    say(f"{verb}: {found.dead_letters:,} dead letters")
-    say(f"{verb}: {found.unhandled_events:,} unhandled events")
-    for name, days in (
-        ("event log", settings.event_log_days),
-        ("dead letters", settings.dead_letter_days),
-        ("unhandled events", settings.unhandled_days),
-    ):
-        say(f"kept: {name}, {f'{days} days' if days else 'for ever'}")
-
-
-def _as_json(found: Retained, settings: Settings) -> dict[str, Any]:
-    return {
-        **asdict(found),
-        "event_log_days": settings.event_log_days,
-        "dead_letter_days": settings.dead_letter_days,
-        "unhandled_days": settings.unhandled_days,
-    }

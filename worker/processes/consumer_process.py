@@ -10,6 +10,7 @@ import structlog
 
 from consumers.registry import FAMILIES
 from worker.actions.executor import Performer
+from worker.actions.registry import called_for
 from worker.actions.relay import Relay as ActionRelay
 from worker.amqp.connection import Broker
 from worker.amqp.desired_topology import expected_topology
@@ -17,6 +18,7 @@ from worker.amqp.publisher import Publisher
 from worker.amqp.topology import topology
 from worker.change_feed.relay import Relay
 from worker.change_feed.webhook_dispatcher import Deliverer
+from worker.config.connections import CONNECTIONS
 from worker.config.settings import Settings
 from worker.dead_letters.archiver import Keeper
 from worker.observability import metrics
@@ -33,14 +35,6 @@ from worker.processes.queue_metrics import measure_queues_regularly, measure_tab
 from worker.tools.audit import measure_regularly
 
 log = structlog.get_logger(__name__)
-
-# Beside one a family: the two relays and what they listen to, measurements, the dead letters' keeper, and
-# actions, which take one for moments.
-CONNECTIONS = 9
-
-# Beside one per family and one per subscriber over HTTP: retry copies, changes, measurements, dead letters,
-# actions, the audit.
-BROKER_CONNECTIONS = 6
 
 # A batch in which everything fails has a copy of each event confirmed at once.
 COPY_TIMEOUT_SECONDS = 10.0
@@ -94,7 +88,10 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
         )
         alone = asyncio.Lock()
         consumers = [
-            Consumer(FAMILIES[name], settings, broker, database, publisher, stopping, alone) for name in names
+            Consumer(
+                FAMILIES[name], settings, broker, database, publisher, stopping, alone, called_for(settings)
+            )
+            for name in names
         ]
         checks = {consumer.family.name: consumer.check for consumer in consumers}
         checks["publisher"] = publisher.check

@@ -4,9 +4,7 @@ Every consumer process measures all queues, whatever families it serves: one tha
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Sequence
 from math import nan
 
 import structlog
@@ -14,17 +12,10 @@ import structlog
 from consumers.registry import FAMILIES
 from worker.actions.registry import KINDS
 from worker.amqp.connection import Broker, Link
-from worker.amqp.topology import (
-    ACTIONS,
-    QUARANTINE,
-    dead_queue,
-    family_queue,
-    retry_queue,
-    step_name,
-)
+from worker.amqp.queue_labels import QueueLabels, queues, queues_beside
 from worker.config.settings import Settings
 from worker.dead_letters.message import QUARANTINE_LANE
-from worker.dead_letters.store import WAITING_BY_LANE
+from worker.dead_letters.store import waiting_by_lane
 from worker.observability import metrics
 from worker.observability.backoff import pause
 from worker.observability.errors import describe
@@ -37,40 +28,6 @@ log = structlog.get_logger(__name__)
 MEASURE_EVERY_SECONDS = 10.0
 MEASURE_TIMEOUT_SECONDS = 20.0
 MEASURE_TABLES_EVERY_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A queue and the labels under which it is told; an empty one does not apply."""
-
-    queue: str
-    family: str
-    lane: str
-    step: str
-
-
-def queues(delays: Sequence[timedelta]) -> Iterator[Measured]:
-    """Every queue there is."""
-    for family in FAMILIES:
-        yield from queues_of(family, delays)
-    yield from queues_beside(ACTIONS, "action", delays)
-    yield Measured(QUARANTINE, "", "quarantine", "")
-
-
-def queues_of(family: str, delays: Sequence[timedelta]) -> Iterator[Measured]:
-    """A family's own."""
-    yield Measured(family_queue(family), family, "work", "")
-    for delay in delays:
-        yield Measured(retry_queue(family, delay), family, "retry", step_name(delay))
-    yield Measured(dead_queue(family), family, "dead", "")
-
-
-def queues_beside(name: str, lane: str, delays: Sequence[timedelta]) -> Iterator[Measured]:
-    """A subscriber's, and those of actions: that somebody outside takes nothing is no trouble of a family."""
-    yield Measured(family_queue(name), name, lane, "")
-    for delay in delays:
-        yield Measured(retry_queue(name, delay), name, f"{lane}_retry", step_name(delay))
-    yield Measured(dead_queue(name), name, "dead", "")
 
 
 async def measure_queues_regularly(broker: Broker, settings: Settings, stopping: asyncio.Event) -> None:
@@ -90,7 +47,7 @@ async def measure_queues_regularly(broker: Broker, settings: Settings, stopping:
         await pause(MEASURE_EVERY_SECONDS, stopping)
 
 
-async def _measure(link: Link, measured: Sequence[Measured]) -> None:
+async def _measure(link: Link, measured: Sequence[QueueLabels]) -> None:
     depths = await link.depths([one.queue for one in measured])
     for one in measured:
         labels = (one.queue, one.family, one.lane, one.step)
@@ -109,7 +66,7 @@ async def measure_tables_regularly(database: Database, stopping: asyncio.Event) 
     while not stopping.is_set():
         try:
             async with database.connection() as connection:
-                waiting = {row["lane"]: row["letters"] for row in await connection.fetch(WAITING_BY_LANE)}
+                waiting = await waiting_by_lane(connection)
                 metrics.CHANGES_WAITING_SECONDS.set(await outbox.oldest(connection))
                 await _measure_actions(connection)
             metrics.DEAD_LETTERS.clear()

@@ -17,11 +17,10 @@ from time import monotonic
 from typing import Any
 
 import structlog
-from rich.console import Group, RenderableType
-from rich.table import Table
 
 from consumers.registry import FAMILIES
 from worker.amqp.connection import Broker
+from worker.amqp.queue_labels import queues
 from worker.amqp.topology import (
     QUARANTINE,
     dead_queue,
@@ -32,15 +31,13 @@ from worker.amqp.topology import (
 from worker.change_feed.backlog import (
     Feed,
     feed,
-    lanes_as_table,
-    webhooks_as_table,
 )
+from worker.dead_letters.store import waiting_by_lane
 from worker.dead_letters.unhandled_store import COUNT as COUNT_UNHANDLED
 from worker.observability import metrics
 from worker.observability.backoff import pause
 from worker.observability.errors import describe
 from worker.postgres.pool import Database
-from worker.processes.queue_metrics import queues
 
 log = structlog.get_logger(__name__)
 
@@ -171,7 +168,8 @@ async def audit(
                 break
             await asyncio.sleep(0.5)
         async with database.connection() as connection:
-            told = await feed(link, connection, webhooks, delays)
+            kept = await waiting_by_lane(connection)
+            told = await feed(link, connection, webhooks, kept, delays)
             unhandled = await connection.fetchval(COUNT_UNHANDLED)
     return Audit(known, waiting, ready[QUARANTINE], unhandled, spooled, missing, told)
 
@@ -208,52 +206,6 @@ def _missing(
 
 def as_json(found: Audit) -> dict[str, Any]:
     return {**asdict(found), "missing_places": found.missing_places, "feed": found.feed.as_json()}
-
-
-def as_tables(found: Audit) -> RenderableType:
-    """For a terminal."""
-    streams = Table("family", "stream", "accepted", "applied", "duplicate", "retrying", "dead", "unaccounted")
-    for column in streams.columns[2:]:
-        column.justify = "right"
-    for account in found.accounts:
-        numbers = (
-            account.accepted,
-            account.applied,
-            account.duplicates,
-            size(account.retrying),
-            account.dead,
-            size(account.unaccounted),
-        )
-        streams.add_row(account.family, str(account.stream), *(f"{number:,}" for number in numbers))
-    messages = Table("family", "in queue", *_steps(found), "dead", "missing")
-    for family, waiting in found.waiting.items():
-        lost = found.missing_places.get(family, 0)
-        counts = [waiting.queue, *waiting.retry.values(), waiting.dead, lost]
-        messages.add_row(family, *(f"{count:,}" for count in counts))
-    spooled = "unknown (the ingest does not answer)" if found.spooled is None else f"{found.spooled:,}"
-    lines = [
-        f"spooled: {spooled}",
-        f"quarantined: {found.quarantined:,}",
-        f"unhandled: {found.unhandled:,} events of types that no family takes",
-    ]
-    lines += [
-        f"missing: {family}, stream {stream}, places {first} to {last}"
-        for family, ranges in found.missing.items()
-        for stream, first, last in ranges
-    ]
-    told: list[RenderableType] = [lanes_as_table(found.feed.lanes)]
-    if found.feed.webhooks:
-        told.append(webhooks_as_table(found.feed.webhooks))
-    lines += [
-        f"missing: {lane.missing:,} changes of {lane.family} are neither published nor waiting"
-        for lane in found.feed.lanes
-        if lane.missing
-    ]
-    return Group(streams, messages, *told, *lines)
-
-
-def _steps(found: Audit) -> list[str]:
-    return list(next(iter(found.waiting.values())).retry) if found.waiting else []
 
 
 async def measure_regularly(

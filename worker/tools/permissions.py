@@ -7,7 +7,7 @@ here is missing in production, and `tests/integration/test_grants.py` tries each
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from consumers.registry import FAMILIES
 from schemas.events import Provider
@@ -25,8 +25,6 @@ from worker.amqp.topology import (
     family_queue,
     topology,
 )
-from worker.cli.context import Json
-from worker.cli.terminal import say, say_json
 from worker.postgres.pool import Connection
 
 NOTHING = "^$"
@@ -326,34 +324,6 @@ async def grant_tables(connection: Connection) -> bool:
         for statement in table_grants():
             await connection.execute(statement)
     return True
-
-
-def grants(
-    service: Literal["rabbitmq", "postgres"],
-    *,
-    vhost: str = "stockhook",
-    json: Json = False,
-) -> None:
-    """Print what gives each process the least that it needs; nothing is changed.
-
-    Parameters
-    ----------
-    service
-        rabbitmq: commands for a shell, some for after `stockhook topology`; with --json, permissions and
-        a policy for `rabbitmqctl import_definitions`.
-        postgres: SQL for a superuser; what tables need, `stockhook migrate` grants.
-    vhost
-        RabbitMQ's virtual host.
-    """
-    if service == "rabbitmq" and json:
-        say_json(broker_definitions(broker_users(), vhost), indent=True)
-    elif service == "rabbitmq":
-        for command in broker_commands(broker_users(), vhost):
-            say(command)
-    elif json:
-        say_json([role_as_json(role) for role in ROLES], indent=True)
-    else:
-        say(roles_sql().removesuffix("\n"), keep="\n")
 
 
 def role_as_json(role: DatabaseRole) -> dict[str, Any]:

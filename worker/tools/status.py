@@ -5,17 +5,15 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-import asyncpg
 import httpx
 from pydantic import BaseModel, ConfigDict, Field
-from rich.console import Group, RenderableType
-from rich.table import Table
 
 from consumers.registry import FAMILIES
 from schemas.events import read_model
 from worker.amqp.channel import QueueDepth
 from worker.amqp.connection import Broker
 from worker.amqp.errors import BrokerUnavailable
+from worker.amqp.queue_labels import queues_of
 from worker.amqp.topology import (
     ACTIONS,
     QUARANTINE,
@@ -29,16 +27,14 @@ from worker.change_feed.backlog import (
     Webhook,
     known_webhooks,
     lanes,
-    lanes_as_table,
     webhooks,
-    webhooks_as_table,
 )
 from worker.dead_letters.message import QUARANTINE_LANE
-from worker.dead_letters.store import WAITING_BY_LANE
+from worker.dead_letters.store import waiting_by_lane
 from worker.dead_letters.unhandled_store import count_by_type
 from worker.observability.errors import describe
+from worker.postgres.errors import PostgresError, UndefinedTableError
 from worker.postgres.pool import Connection, Database, DatabaseUnavailable
-from worker.processes.queue_metrics import queues_of
 
 COUNT_ROWS = """
 SELECT 'event_log' AS name, count(*) AS rows FROM event_log
@@ -131,39 +127,6 @@ class Status:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
-
-    def as_tables(self) -> RenderableType:
-        """For a terminal."""
-        steps = list(self.families[0].retry) if self.families else []
-        queues = Table("family", "waiting", *steps, "dead", "kept", "consumers", "oldest waiting")
-        for column in queues.columns[1:]:
-            column.justify = "right"
-        for family in self.families:
-            numbers = (family.queue, *family.retry.values(), family.dead)
-            queues.add_row(
-                family.family,
-                *("missing" if number is None else f"{number:,}" for number in numbers),
-                f"{family.dead_kept:,}",
-                str(family.consumers),
-                _age(family.oldest_waiting_seconds),
-            )
-        rows = Table("table", "rows")
-        rows.columns[1].justify = "right"
-        for name, count in self.rows.items():
-            rows.add_row(name, f"{count:,}")
-        quarantine = "missing" if self.quarantine is None else f"{self.quarantine:,}"
-        return Group(
-            f"broker: {self.broker}",
-            f"database: {self.database}",
-            f"ingest: {self.ingest}",
-            f"spool: {_spool(self.spool)}",
-            f"quarantine: {quarantine}, kept: {self.quarantine_kept:,}",
-            f"unhandled: {self.unhandled.as_text()}",
-            queues,
-            lanes_as_table(self.changes),
-            *([webhooks_as_table(self.webhooks)] if self.webhooks else []),
-            rows,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +238,7 @@ async def _look_at_database(database: Database) -> _Stored:
     try:
         async with database.connection() as connection:
             rows = {row["name"]: row["rows"] for row in await connection.fetch(COUNT_ROWS)}
-            kept = {row["lane"]: row["letters"] for row in await connection.fetch(WAITING_BY_LANE)}
+            kept = await waiting_by_lane(connection)
             types = await count_by_type(connection)
             return _Stored(
                 "reachable",
@@ -292,9 +255,9 @@ async def _look_at_database(database: Database) -> _Stored:
             )
     except DatabaseUnavailable as error:
         return _Stored(f"unreachable ({error})")
-    except asyncpg.UndefinedTableError:
+    except UndefinedTableError:
         return _Stored("not migrated: type `stockhook migrate`")
-    except asyncpg.PostgresError as error:
+    except PostgresError as error:
         return _Stored(f"does not answer this ({describe(error)})")
 
 
@@ -305,16 +268,3 @@ async def _last_logged(connection: Connection) -> dict[str, datetime]:
         if received_at is not None:
             found[family] = received_at
     return found
-
-
-def _spool(spool: dict[str, Any] | None) -> str:
-    if spool is None:
-        return "unknown"
-    if not spool["events"]:
-        return "empty"
-    oldest = timedelta(seconds=round(spool["oldest_seconds"] or 0))
-    return f"{spool['events']:,} events, {spool['bytes']:,} bytes, the oldest {oldest} old"
-
-
-def _age(seconds: float | None) -> str:
-    return "" if seconds is None else f"at most {timedelta(seconds=round(seconds))}"

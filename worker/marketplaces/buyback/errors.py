@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from schemas.events import read_json
-from worker.cli.terminal import visible
+from worker.observability.inert_text import visible
 
 LONGEST_TITLE = 120
 MOST_MEMBERS = 10

@@ -7,7 +7,6 @@ from http import HTTPStatus
 import httpx
 
 from schemas.ovoko_api import Answer, InvalidAnswer, read_answer
-from worker.cli.terminal import visible
 from worker.marketplaces.http import (
     LONGEST_RETRY_AFTER,
     NoAccess,
@@ -17,6 +16,7 @@ from worker.marketplaces.http import (
     is_worth_repeating,
     retry_after,
 )
+from worker.observability.inert_text import visible
 
 LONGEST_MESSAGE = 120
 

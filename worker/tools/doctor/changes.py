@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from urllib.parse import urlsplit
 
-import asyncpg
-
 from worker.amqp.connection import Broker
 from worker.amqp.errors import BrokerUnavailable
 from worker.change_feed.backlog import (
@@ -18,6 +16,8 @@ from worker.change_feed.backlog import (
 from worker.change_feed.endpoint import is_public, resolve
 from worker.config.settings import Settings
 from worker.config.subscribers import Subscriber, lane_of
+from worker.dead_letters.store import waiting_by_lane
+from worker.postgres.errors import PostgresError
 from worker.postgres.pool import Database, DatabaseUnavailable, SessionsNotKept
 from worker.tools.doctor.check import (
     Finding,
@@ -50,8 +50,9 @@ async def check_changes(settings: Settings) -> AsyncIterator[Finding]:
     broker = Broker(settings.amqp_url.get_secret_value(), "doctor")
     try:
         async with broker.connection() as link, database.connection() as connection:
-            found = await feed(link, connection, settings.webhook_names, settings.delays)
-    except (BrokerUnavailable, DatabaseUnavailable, SessionsNotKept, asyncpg.PostgresError):
+            kept = await waiting_by_lane(connection)
+            found = await feed(link, connection, settings.webhook_names, kept, settings.delays)
+    except (BrokerUnavailable, DatabaseUnavailable, SessionsNotKept, PostgresError):
         return
     finally:
         await database.close()

@@ -3,13 +3,14 @@
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 
-import asyncpg
 from cryptography.fernet import InvalidToken, MultiFernet
 
 from consumers.registry import FAMILIES
+from worker.config.connections import CONNECTIONS
 from worker.config.database_url import DatabaseUrl
 from worker.config.settings import Settings
 from worker.observability.errors import describe
+from worker.postgres.errors import InsufficientPrivilegeError, PostgresError
 from worker.postgres.migrations import pending
 from worker.postgres.pool import (
     POOL_BY_SESSION,
@@ -18,7 +19,6 @@ from worker.postgres.pool import (
     DatabaseUnavailable,
     SessionsNotKept,
 )
-from worker.processes.consumer_process import CONNECTIONS
 from worker.tools.doctor.check import (
     Finding,
     clock_difference,
@@ -159,7 +159,7 @@ async def _check_tables(connection: Connection, sealer: MultiFernet | None) -> A
         sealed = await connection.fetchval(A_SEALED_ONE)
         is_ahead = await connection.fetchval(MONTH_AHEAD)
         [implausible] = await connection.fetch(IMPLAUSIBLE)
-    except asyncpg.InsufficientPrivilegeError as refusal:
+    except InsufficientPrivilegeError as refusal:
         yield error(
             "permissions",
             f"this role may not read ({describe(refusal)})",
@@ -217,7 +217,7 @@ async def reached(settings: Settings) -> tuple[list[Finding], bool]:
         return [*found, error("database", f"cannot be reached ({unavailable})", remedy)], False
     except SessionsNotKept as refusal:
         return [*found, error("session", str(refusal).partition(": ")[0], POOL_BY_SESSION)], True
-    except asyncpg.PostgresError as failure:
+    except PostgresError as failure:
         return [*found, error("database", f"does not answer this ({describe(failure)})", "see its log")], True
     finally:
         await database.close()

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from time import monotonic
 
-import asyncpg
-
 from schemas.clock import TOLERANCE
+from worker.postgres.errors import LockNotAvailableError
 from worker.postgres.locks import TRY_LOCK_NAME, AdvisoryLockClass
 from worker.postgres.pool import Connection, Database
 from worker.tools.rebuild.comparison import Difference, differences, mend
@@ -134,7 +133,7 @@ async def _swap(shadow: Shadow, found: list[Difference]) -> tuple[list[Differenc
         await shadow.connection.execute(LOCK_TIMEOUT)
         try:
             await shadow.connection.execute(LOCK_TABLES.format(tables=tables))
-        except asyncpg.LockNotAvailableError:
+        except LockNotAvailableError:
             raise RebuildFailed("the tables are locked by somebody else: try again later") from None
         began = monotonic()
         recent = await shadow.apply(shadow.done_to, EVERYTHING)

@@ -1,0 +1,60 @@
+"""`stockhook retain`: drop what is past its days; consumers do the same once a day."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from worker.cli.context import FAILED, Flag, Json, begin, fail, failing_on, open_database, print_json
+from worker.cli.terminal import say
+from worker.config.settings import Settings
+from worker.observability.resolver import run_loop
+from worker.postgres.retention import LogBusy, Retained
+from worker.postgres.retention import retain as drop_old
+
+
+def retain(*, dry_run: Flag = False, json: Json = False) -> None:
+    """Drop months of the event log, dead letters that were seen to, and unhandled events, past their days.
+
+    STOCKHOOK_EVENT_LOG_DAYS, STOCKHOOK_DEAD_LETTER_DAYS and STOCKHOOK_UNHANDLED_DAYS say how many; 0 keeps
+    for ever. Consumers do the
+    same once a day, and go on meanwhile.
+
+    Parameters
+    ----------
+    dry_run
+        Drop nothing; say what would go.
+    """
+    settings = begin("retain")
+
+    async def work() -> Retained | None:
+        async with open_database(settings, "retain", 1, unhurried=True) as database:
+            return await drop_old(database, settings, datetime.now(UTC), dry_run=dry_run)
+
+    with failing_on(LogBusy):
+        found = run_loop(work())
+    if found is None:
+        fail(FAILED, "another process is dropping what is past its days")
+    if json:
+        print_json(_as_json(found, settings))
+        return
+    verb = "would go" if dry_run else "dropped"
+    for month in found.months:
+        say(f"{verb}: {month.name}, {month.bytes:,} bytes")
+    say(f"{verb}: {found.events_without_month:,} events without a month")
+    say(f"{verb}: {found.dead_letters:,} dead letters")
+    say(f"{verb}: {found.unhandled_events:,} unhandled events")
+    for name, days in (
+        ("event log", settings.event_log_days),
+        ("dead letters", settings.dead_letter_days),
+        ("unhandled events", settings.unhandled_days),
+    ):
+        say(f"kept: {name}, {f'{days} days' if days else 'for ever'}")
+
+
+def _as_json(found: Retained, settings: Settings) -> dict[str, Any]:
+    return {
+        **asdict(found),
+        "event_log_days": settings.event_log_days,
+        "dead_letter_days": settings.dead_letter_days,
+        "unhandled_days": settings.unhandled_days,
+    }

@@ -1,0 +1,8 @@
+"""The driver's errors that other packages tell apart."""
+
+from asyncpg import InsufficientPrivilegeError as InsufficientPrivilegeError
+from asyncpg import InternalServerError as InternalServerError
+from asyncpg import LockNotAvailableError as LockNotAvailableError
+from asyncpg import OperatorInterventionError as OperatorInterventionError
+from asyncpg import PostgresError as PostgresError
+from asyncpg import UndefinedTableError as UndefinedTableError
