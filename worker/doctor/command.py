@@ -13,9 +13,9 @@ from worker.doctor.changes import check_changes
 from worker.doctor.configuration import check_configuration
 from worker.doctor.finding import Finding, Level
 from worker.doctor.spool import check_spool
-from worker.invocation import FAILED, UNAVAILABLE, Json, print_json
+from worker.invocation import FAILED, UNAVAILABLE, Json, begin, print_json
 from worker.resolver import run_loop
-from worker.settings import Settings, read_settings
+from worker.settings import Settings
 from worker.terminal import show, styled
 
 STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "bold red"}
@@ -26,7 +26,7 @@ def doctor(*, json: Json = False) -> None:
 
     Changes nothing. Exits 1 when something is wrong, 69 when neither broker nor database can be reached.
     """
-    settings = read_settings()
+    settings = begin("doctor")
     # The client library logs the end of a connection with a traceback; here it is a finding.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL + 1)
     found, is_reached = run_loop(examine(settings))
