@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryFile
 from time import monotonic
 from typing import Any
 
@@ -19,6 +20,7 @@ import httpx
 
 from deploy.local.ports import choose_ports, is_free
 from schemas.events import Provider
+from tests.forking import Forked, fork_server
 from worker.amqp.connection import Broker
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import topology
@@ -40,6 +42,9 @@ TABLES = (
     "suspects, dead_letters, dead_letter_audit, unhandled_events, changes, change_counts, webhooks, actions"
 )
 
+
+# Variables that count when the interpreter starts, or when a module is imported.
+READ_AT_START = ("PYTHON", "LC_", "LANG", "STOCKHOOK_CRASH_AT")
 
 _GIVEN: set[int] = set()
 
@@ -77,7 +82,7 @@ class Worker:
     """One process of the product."""
 
     command: str
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     log: Path
     ops_port: int
 
@@ -129,13 +134,17 @@ class Stack:
             **overrides,
         }
         with log.open("wb") as out:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "worker", *arguments],
-                env=environment,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
+            process: subprocess.Popen[bytes] | Forked
+            if self._may_fork(overrides):
+                process = fork_server().start(arguments, environment, out, out)
+            else:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "worker", *arguments],
+                    env=environment,
+                    stdout=out,
+                    stderr=out,
+                    start_new_session=True,
+                )
         worker = Worker(arguments[0], process, log, ops_port)
         self.workers.append(worker)
         return worker
@@ -170,14 +179,26 @@ class Stack:
             "STOCKHOOK_OPS_PORT": str(free_port_pair()),
             **overrides,
         }
-        return subprocess.run(
-            [sys.executable, "-m", "worker", *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
+        if not self._may_fork(overrides):
+            return subprocess.run(
+                [sys.executable, "-m", "worker", *arguments],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=180,
+                check=False,
+            )
+        with TemporaryFile() as output, TemporaryFile() as errors:
+            code = fork_server().start(arguments, environment, output, errors).wait(180)
+            texts = []
+            for file in (output, errors):
+                file.seek(0)
+                texts.append(file.read().decode())
+        return subprocess.CompletedProcess(arguments, code, *texts)
+
+    def _may_fork(self, overrides: Mapping[str, str]) -> bool:
+        """Whether nothing is read when the interpreter starts or a module is imported."""
+        return not any(name.startswith(READ_AT_START) for name in {**self.environment, **overrides})
 
     async def post_ovoko(self, body: bytes, secret: str = OVOKO_SECRET) -> httpx.Response:
         async with httpx.AsyncClient(timeout=20) as client:

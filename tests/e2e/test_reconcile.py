@@ -152,7 +152,7 @@ async def test_what_differs_is_taken_over_and_then_nothing_differs(stack: Stack)
         contradicted = reconcile("parts", "--apply", "--yes", "--json")
 
     explained = json.loads(stack.run("explain", "part", "12", "--json").stdout)
-    rebuilt = [stack.run("rebuild", family).returncode for family in ("inventory", "returns")]
+    rebuilt = [stack.run("rebuild", family) for family in ("inventory", "returns")]
     findings = await stack.fetch("SELECT kind, entity_id FROM findings WHERE family = 'inventory'")
 
     assert (nobody_answers.returncode, dry_run.returncode) == (2, 1)
@@ -174,7 +174,7 @@ async def test_what_differs_is_taken_over_and_then_nothing_differs(stack: Stack)
     assert contradicted.returncode == 1
     assert [one["id"] for one in applied(contradicted)["still_different"]] == ["11"]
     assert [(row["kind"], row["entity_id"]) for row in findings] == [("after_written_off", "11")]
-    assert rebuilt == [0, 0]
+    assert [done.returncode for done in rebuilt] == [0, 0], [done.stdout + done.stderr for done in rebuilt]
 
 
 async def test_a_part_that_a_timestamp_in_9999_makes_sellable_is_corrected(stack: Stack) -> None:

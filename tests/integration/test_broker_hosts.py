@@ -279,10 +279,19 @@ async def test_the_management_api_is_asked_of_the_first_host_that_answers(stack:
     nobody = Management(url.replace(own, f"{dead},{own}/nowhere"), at(stack))
 
     assert (await management.snapshot()).nodes
-    assert [host.failed_at is not None for host in management.hosts] == [True, False]
     with pytest.raises(ManagementUnavailable) as unavailable:
         await nobody.snapshot()
     assert str(unavailable.value) == f"{dead}: ConnectError; {own}: status 404"
+
+
+async def test_doctor_writes_json_alone_to_standard_output_where_hosts_do_not_answer(stack: Stack) -> None:
+    dead = [f"127.0.0.1:{free_port()}" for _ in range(3)]
+
+    done = stack.run("doctor", "--json", STOCKHOOK_AMQP_URL=at(stack, *dead, "{}"))
+
+    named = [finding["what"].split()[0] for finding in json.loads(done.stdout)["findings"]]
+    assert set(dead) <= set(named)
+    assert hosts_logged(done.stderr, "broker.host_failed")
 
 
 def hosts_logged(lines: str, event: str) -> list[str]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Group
 from rich.table import Table
 
-from worker.cli import terminal
+from worker.cli.app import terminal
 from worker.cli.terminal import say, show
 from worker.observability.inert_text import inert_json, json_text, visible
 

@@ -11,10 +11,11 @@ from worker.cli.context import (
     FAILED,
     UNAVAILABLE,
     Json,
+    begin,
     print_json,
 )
 from worker.cli.terminal import show, styled
-from worker.config.settings import Settings, read_settings
+from worker.config.settings import Settings
 from worker.observability.resolver import run_loop
 from worker.tools.doctor import broker, database
 from worker.tools.doctor.certificates import check_certificates
@@ -31,7 +32,7 @@ def doctor(*, json: Json = False) -> None:
 
     Changes nothing. Exits 1 when something is wrong, 69 when neither broker nor database can be reached.
     """
-    settings = read_settings()
+    settings = begin("doctor")
     # The client library logs the end of a connection with a traceback; here it is a finding.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL + 1)
     found, is_reached = run_loop(examine(settings))
