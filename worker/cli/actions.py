@@ -8,7 +8,7 @@ import orjson
 from cyclopts import App
 from rich.table import Column, Table
 
-from worker.cli.app import terminal
+from worker.cli import terminal
 from worker.cli.context import (
     FAILED,
     Json,
