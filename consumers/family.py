@@ -143,10 +143,10 @@ class Family(Generic[P, K, S]):
     state for any order, any repeats and any split into batches. `load` locks the rows it reads, in
     the order of their keys. `save` raises WriteConflict where a row is no longer the one that was
     loaded. `why` names the rule by which an event changed a state or did not, for people to read;
-    subscribers are told `change_type`, such as `part.sold`, and what of a state is `visible` to them.
-    `calls_for` names what an event wants done at a marketplace, from the state before it: pure, and with
-    keys that depend on neither the order nor the repeats of events. `rests_on_receptions` says whether the
-    first reception of a plausible event makes a difference to a state.
+    subscribers receive `change_type`, such as `part.sold`, and the `public_state`. `required_actions` names
+    what an event wants done at a marketplace, from the state before it: pure, and with keys that depend on
+    neither the order nor the repeats of events. `rests_on_receptions` says whether the first reception of a
+    plausible event makes a difference to a state.
     """
 
     name: str
@@ -157,9 +157,9 @@ class Family(Generic[P, K, S]):
     save: Callable[[Connection, Collection[S]], Awaitable[None]]
     why: Callable[[S | None, Event[P]], str]
     change_type: Callable[[S | None, S], str]
-    visible: Callable[[S], State]
-    calls_for: Callable[[S | None, Event[P]], Sequence[Action]] = lambda _state, _event: ()
-    happened: Callable[[Event[P]], Any] = lambda event: (event.instant, event.event_id)
+    public_state: Callable[[S], State]
+    required_actions: Callable[[S | None, Event[P]], Sequence[Action]] = lambda _state, _event: ()
+    order_key: Callable[[Event[P]], Any] = lambda event: (event.instant, event.event_id)
     rests_on_receptions: Callable[[S], bool] = lambda _state: False
 
 
@@ -192,7 +192,7 @@ async def project(
     With `tells`, each change of a row and each communication is also put into words for subscribers;
     actions of the kinds `asks` are asked for.
     """
-    ordered = sorted(events, key=family.happened)
+    ordered = sorted(events, key=family.order_key)
     states: dict[K, S] = dict(await family.load(connection, ordered))
     changed: set[K] = set()
     findings: set[Finding] = set()
@@ -222,7 +222,7 @@ async def project(
         if tells:
             changes += map(_falling_due, decision.communications)
         if asks:
-            actions += (action for action in family.calls_for(before, event) if action.kind in asks)
+            actions += (action for action in family.required_actions(before, event) if action.kind in asks)
 
     if changed:
         await family.save(connection, [states[key] for key in sorted(changed, key=repr)])
@@ -273,7 +273,7 @@ async def correct(
     recomputed: dict[K, S] = {}
     findings: set[Finding] = set()
     communications: list[Communication] = []
-    for event in sorted(logged, key=family.happened):
+    for event in sorted(logged, key=family.order_key):
         key = family.key(event.payload)
         decision = family.decide(recomputed.get(key), event)
         recomputed[key] = decision.state
@@ -314,8 +314,8 @@ def _change(family: Family[P, K, S], event: Event[P], before: S | None, after: S
         subject=payload.entity_id,
         event_id=event.event_id,
         occurred_at=event.instant,
-        before=None if before is None else family.visible(before),
-        after=family.visible(after),
+        before=None if before is None else family.public_state(before),
+        after=family.public_state(after),
     )
 
 

@@ -33,7 +33,7 @@ def content_id(event_type: str, content: Any) -> UUID:
     return uuid5(_NAMESPACE, f"{event_type}\n{canonical}")
 
 
-def bytes_id(body: bytes) -> UUID:
+def content_hash_id(body: bytes) -> UUID:
     """An id for a body that says nothing readable: UUIDv5 of its bytes."""
     return uuid5(_NAMESPACE, body.hex())
 

@@ -8,7 +8,7 @@ from schemas.actions import REREQUEST_PICKUP, Action, PickupAgain
 from schemas.buyback import PickupMissed
 
 
-def calls_for(_: BuybackOrder | None, event: Event[Buyback]) -> tuple[Action, ...]:
+def required_actions(_: BuybackOrder | None, event: Event[Buyback]) -> tuple[Action, ...]:
     """After a missed pickup the platform asks for a new pickup request (seeds/002).
 
     Each item of an order may tell of the same pickup: the order and the time make the key.

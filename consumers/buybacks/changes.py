@@ -20,7 +20,7 @@ def change_type(before: BuybackOrder | None, after: BuybackOrder) -> str:
     return f"buyback.{kind}"
 
 
-def visible(known: BuybackOrder) -> BuybackState:
+def public_state(known: BuybackOrder) -> BuybackState:
     values: Any = known.order.values
     currency, total = known.total
     return BuybackState(

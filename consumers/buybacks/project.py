@@ -6,8 +6,8 @@ from typing import Any, get_args
 
 import orjson
 
-from consumers.buybacks.actions import calls_for
-from consumers.buybacks.changes import change_type, visible
+from consumers.buybacks.actions import required_actions
+from consumers.buybacks.changes import change_type, public_state
 from consumers.buybacks.decide import BuybackOrder, decide
 from consumers.buybacks.record import Record
 from consumers.buybacks.statement import Buyback
@@ -227,6 +227,6 @@ BUYBACKS: Family[Buyback, str, BuybackOrder] = Family(
     save=save,
     why=why,
     change_type=change_type,
-    visible=visible,
-    calls_for=calls_for,
+    public_state=public_state,
+    required_actions=required_actions,
 )

@@ -6,7 +6,7 @@ from schemas.actions import PART_DETAILS, Action, PartWanted
 from schemas.ovoko import PartEvent
 
 
-def calls_for(part: Part | None, event: Event[PartEvent]) -> tuple[Action, ...]:
+def required_actions(part: Part | None, event: Event[PartEvent]) -> tuple[Action, ...]:
     """A part of which nothing was known is asked for once: whichever of its events came first."""
     if part is not None:
         return ()

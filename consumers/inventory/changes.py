@@ -13,5 +13,5 @@ def change_type(before: Part | None, after: Part) -> str:
     return f"part.{kind}"
 
 
-def visible(part: Part) -> PartState:
+def public_state(part: Part) -> PartState:
     return PartState(part.part_id, part.latest.status, part.latest.occurred_at, part.external_id)

@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 from consumers.family import Connection, Event, Family, write
-from consumers.inventory.actions import calls_for
-from consumers.inventory.changes import change_type, visible
+from consumers.inventory.actions import required_actions
+from consumers.inventory.changes import change_type, public_state
 from consumers.inventory.decide import Change, Part, decide, needs_history, with_history
 from consumers.inventory.why import why
 from consumers.logged import read_logged
@@ -111,8 +111,8 @@ INVENTORY: Family[PartEvent, str, Part] = Family(
     save=save,
     why=why,
     change_type=change_type,
-    visible=visible,
-    calls_for=calls_for,
-    happened=Change.of,
+    public_state=public_state,
+    required_actions=required_actions,
+    order_key=Change.of,
     rests_on_receptions=lambda part: part.has_implausible,
 )

@@ -16,5 +16,5 @@ def change_type(before: Order | None, after: Order) -> str:
     return f"order.{kind}"
 
 
-def visible(order: Order) -> OrderState:
+def public_state(order: Order) -> OrderState:
     return OrderState(order.order_id, order.created_at, order.cancelled_at)

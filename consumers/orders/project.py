@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from consumers.family import Connection, Event, Family, write
-from consumers.orders.changes import change_type, visible
+from consumers.orders.changes import change_type, public_state
 from consumers.orders.decide import Order, decide
 from consumers.orders.why import why
 from schemas.ovoko import OrderCancelled, OrderCreated
@@ -54,5 +54,5 @@ ORDERS: Family[OrderCreated | OrderCancelled, str, Order] = Family(
     save=save,
     why=why,
     change_type=change_type,
-    visible=visible,
+    public_state=public_state,
 )

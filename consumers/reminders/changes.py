@@ -8,5 +8,5 @@ def change_type(before: Reminder | None, after: Reminder) -> str:
     return f"reminder.{after.kind}"
 
 
-def visible(reminder: Reminder) -> ReminderState:
+def public_state(reminder: Reminder) -> ReminderState:
     return ReminderState(reminder.order_id, reminder.kind, reminder.occurred_at, reminder.days)

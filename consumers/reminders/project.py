@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from consumers.family import Connection, Event, Family, write
-from consumers.reminders.changes import change_type, visible
+from consumers.reminders.changes import change_type, public_state
 from consumers.reminders.decide import Reminder, ReminderKind, Reminding, decide, identify
 from consumers.reminders.why import why
 from schemas.buyback import DropOffReminder, PickupReminder, SchedulePickupReminder
@@ -54,5 +54,5 @@ REMINDERS: Family[Reminding, Reminder, Reminder] = Family(
     save=save,
     why=why,
     change_type=change_type,
-    visible=visible,
+    public_state=public_state,
 )

@@ -6,7 +6,7 @@ from schemas.actions import RETURN_DETAILS, Action, ReturnWanted
 from schemas.ovoko import ReturnObserved
 
 
-def calls_for(_: Return | None, event: Event[ReturnPayload]) -> tuple[Action, ...]:
+def required_actions(_: Return | None, event: Event[ReturnPayload]) -> tuple[Action, ...]:
     """Its events say that something is new, and not what. What is not listed any more has nothing to tell."""
     payload = event.payload
     if isinstance(payload, ReturnObserved) and not payload.event_data.is_listed:

@@ -11,7 +11,7 @@ def change_type(before: Return | None, after: Return) -> str:
     return f"return.{kind}"
 
 
-def visible(known: Return) -> ReturnState:
+def public_state(known: Return) -> ReturnState:
     return ReturnState(
         return_id=known.return_id,
         order_id=known.order_id,

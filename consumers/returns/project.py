@@ -3,8 +3,8 @@
 from collections.abc import Collection, Sequence
 
 from consumers.family import Connection, Event, Family, write
-from consumers.returns.actions import calls_for
-from consumers.returns.changes import change_type, visible
+from consumers.returns.actions import required_actions
+from consumers.returns.changes import change_type, public_state
 from consumers.returns.decide import Return, ReturnPayload, decide
 from consumers.returns.why import why
 from schemas.ovoko import ReturnCreated, ReturnObserved, ReturnUpdated
@@ -71,6 +71,6 @@ RETURNS: Family[ReturnPayload, str, Return] = Family(
     save=save,
     why=why,
     change_type=change_type,
-    visible=visible,
-    calls_for=calls_for,
+    public_state=public_state,
+    required_actions=required_actions,
 )

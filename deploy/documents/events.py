@@ -94,7 +94,9 @@ def _event(provider: Provider, event_type: str, model: type[BaseModel]) -> str:
         lines.append("- Names its order by `result.order.id` or by `result.collectionId`")
     if communications:
         lines.append(f"- Calls for a communication: {', '.join(f'`{kind}`' for kind in communications)}")
-    actions = {action.kind for payload in examples for action in family.calls_for(None, _claimed(payload))}
+    actions = {
+        action.kind for payload in examples for action in family.required_actions(None, _claimed(payload))
+    }
     if actions:
         listed = ", ".join(f"`{kind}`" for kind in sorted(actions))
         lines.append(f"- Calls for an action, where the settings say so: {listed}")

@@ -233,22 +233,22 @@ def brief_cluster_deck(*, partitions: bool) -> list[tuple[Fault, ...]]:
 
 def plan(seed: int, whole: Sequence[tuple[Fault, ...]], *, long: bool) -> Iterator[Strike]:
     """Strikes without end. Every one of the whole deck comes before any comes again."""
-    chance = Random(seed)
+    rng = Random(seed)
     number = 0
     while True:
         cards = list(whole)
-        chance.shuffle(cards)
+        rng.shuffle(cards)
         while cards:
             faults = cards.pop()
-            companion = _companion(cards, faults) if chance.random() < PAIRED else ()
+            companion = _companion(cards, faults) if rng.random() < PAIRED else ()
             faults += companion
             number += 1
             yield Strike(
                 number=number,
                 faults=faults,
-                lasts=_duration(chance, faults, long=long),
-                pause=timedelta(seconds=round(chance.uniform(0.2, 1.5), 2)),
-                intensity=round(chance.uniform(0.1, 1.0), 2),
+                lasts=_duration(rng, faults, long=long),
+                pause=timedelta(seconds=round(rng.uniform(0.2, 1.5), 2)),
+                intensity=round(rng.uniform(0.1, 1.0), 2),
                 is_paired=bool(companion),
             )
 
@@ -275,9 +275,9 @@ def _is_pairable(faults: Sequence[Fault]) -> bool:
     return len(faults) == 1 and faults[0].kind not in ALONE
 
 
-def _duration(chance: Random, faults: Sequence[Fault], *, long: bool) -> timedelta:
-    seconds = round(chance.uniform(1.0, 4.0), 1)
-    is_long = chance.randrange(ONE_IN_LONG) == 0
+def _duration(rng: Random, faults: Sequence[Fault], *, long: bool) -> timedelta:
+    seconds = round(rng.uniform(1.0, 4.0), 1)
+    is_long = rng.randrange(ONE_IN_LONG) == 0
     if any(fault.kind in (Kind.WRITES_FAIL, Kind.DISK_FULL) for fault in faults):
         return min(timedelta(seconds=seconds), LONGEST_FAILURE)
     if long and is_long:

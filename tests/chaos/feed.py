@@ -243,7 +243,7 @@ async def _held(family: AnyFamily, connection: Any, events: Sequence[Event[Any]]
         states = await family.load(connection, events)
     found = {}
     for key, state in states.items():
-        visible = family.visible(state)
+        visible = family.public_state(state)
         after = orjson.loads(orjson.dumps(visible, default=str, option=orjson.OPT_UTC_Z))
         told = {
             "type": PREFIX + TYPES[type(visible)][0],

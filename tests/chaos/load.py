@@ -33,13 +33,13 @@ RESEND_AFTER = tuple(timedelta(seconds=seconds) for seconds in (1, 2, 4, 8, 8))
 
 def generated(seed: int) -> Iterator[GeneratedEvent]:
     """A marketplace out of order, with repeats, ids used twice, and bodies that nobody can read."""
-    chance = Random(seed)
+    rng = Random(seed)
     for event in scrambled(events(seed), duplicates=DUPLICATES, shuffle=True, seed=seed):
         yield event
-        if event.provider is Provider.OVOKO and chance.random() < ID_USED_TWICE:
+        if event.provider is Provider.OVOKO and rng.random() < ID_USED_TWICE:
             yield _under_the_same_id(event)
-        if chance.random() < ODD:
-            yield _odd(chance, event)
+        if rng.random() < ODD:
+            yield _odd(rng, event)
 
 
 def _under_the_same_id(event: GeneratedEvent) -> GeneratedEvent:
@@ -50,10 +50,10 @@ def _under_the_same_id(event: GeneratedEvent) -> GeneratedEvent:
     return replace(event, occurred_at=occurred_at, body=orjson.dumps(document))
 
 
-def _odd(chance: Random, event: GeneratedEvent) -> GeneratedEvent:
+def _odd(rng: Random, event: GeneratedEvent) -> GeneratedEvent:
     """Authentic, but for the quarantine."""
-    mark = chance.getrandbits(64)
-    match chance.randrange(3):
+    mark = rng.getrandbits(64)
+    match rng.randrange(3):
         case 0:
             body, provider = b'{"event_id": "%d", ' % mark, Provider.OVOKO
         case 1:

@@ -59,8 +59,8 @@ class _Cuts:
     countdown: dict[Point, int] = field(default_factory=dict)
     odds: dict[Point, float] = field(default_factory=dict)
 
-    def strike(self, point: Point, chance: Random) -> bool:
-        if point in self.odds and chance.random() < self.odds[point]:
+    def strike(self, point: Point, rng: Random) -> bool:
+        if point in self.odds and rng.random() < self.odds[point]:
             return True
         if point not in self.countdown:
             return False

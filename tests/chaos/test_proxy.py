@@ -221,9 +221,9 @@ def test_where_nobody_is_behind_it_a_connection_is_reset() -> None:
 
 def test_frames_are_whole_however_they_were_cut() -> None:
     stream = b"AMQP\x00\x00\x09\x01" + b"".join(FRAMES)
-    chance = Random(1)
+    rng = Random(1)
     for _ in range(200):
-        cuts = sorted(chance.choices(range(len(stream) + 1), k=chance.randrange(12)))
+        cuts = sorted(rng.choices(range(len(stream) + 1), k=rng.randrange(12)))
         parts = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
         frames = Frames()
         found = [frame for part in parts for frame in frames.feed(part)]

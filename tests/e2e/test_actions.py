@@ -18,7 +18,7 @@ from tests.e2e.test_changes import has_died
 from tests.e2e.test_crash_points import ACTION_POINTS
 from tests.integration.test_seller_commands import CANARY, DETAILS
 from tests.stack import BUYBACK_TOKEN, Stack, until
-from worker.actions.executor import Performer
+from worker.actions.executor import Executor
 from worker.actions.relay import message
 from worker.amqp.publisher import Publisher
 from worker.amqp.topology import topology
@@ -238,7 +238,7 @@ async def test_one_that_is_held_for_too_long_goes_back_and_costs_no_attempt(
     database = Database(stack.environment["STOCKHOOK_DATABASE_URL"], 2, "test")
     async with Publisher(stack.broker, topology(stack.settings.delays), 10) as publisher:
         await publisher.wait_ready()
-        performer = Performer(stack.settings, stack.broker, database, publisher, stopping)
+        performer = Executor(stack.settings, stack.broker, database, publisher, stopping)
         services.postgres.kill()
         try:
             with capture_logs() as lines:

@@ -99,8 +99,8 @@ async def test_of_a_message_that_came_again_the_body_is_not_looked_into(stack: S
     headers = {
         "x-event-type": "",
         "x-provider": "ovoko",
-        "x-event-id": str(identity.bytes_id(ODD)),
-        "x-content-id": str(identity.bytes_id(ODD)),
+        "x-event-id": str(identity.content_hash_id(ODD)),
+        "x-content-id": str(identity.content_hash_id(ODD)),
         "x-received-at": "2026-03-01T12:00:00Z",
     }
     await put(stack, Message(QUARANTINE, "", "quarantine.ovoko", headers, ODD))

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from schemas.events import Provider
-from schemas.identity import bytes_id
+from schemas.identity import content_hash_id
 from tests.e2e.test_dead_letters import KEEPING, kept, put
 from tests.e2e.test_ladder import sold
 from tests.integration.log import database_of
@@ -55,8 +55,8 @@ async def keep(stack: Stack, *events: tuple[Provider, str, bytes]) -> None:
         Arriving(
             provider,
             event_type,
-            bytes_id(body),
-            bytes_id(body),
+            content_hash_id(body),
+            content_hash_id(body),
             RECEIVED_AT,
             sealer.encrypt(body) if provider is Provider.BUYBACK else body,
         )

@@ -13,7 +13,7 @@ from cryptography.fernet import Fernet, MultiFernet
 from consumers.registry import FAMILIES, FAMILY_OF
 from schemas.envelope import Envelope
 from schemas.events import Provider, parse, routing_key
-from schemas.identity import bytes_id
+from schemas.identity import content_hash_id
 from tests.stack import Stack
 from worker.amqp.tap import Delivery
 from worker.intake.encryption import seal_payment_details
@@ -47,7 +47,7 @@ def _item(
             "x-event-type": event_type,
             "x-provider": provider,
             "x-event-id": event_id or uuid4(),
-            "x-content-id": bytes_id(body),
+            "x-content-id": content_hash_id(body),
             "x-received-at": RECEIVED_AT,
             "x-attempt": attempt,
         }

@@ -261,7 +261,7 @@ async def test_a_host_that_falls_silent_is_tried_last(
         channel = await link.channel()
         silent.half_open()
         if needed == "a confirm":
-            assert not await channel.takes_messages(0.2)
+            assert not await channel.accepts_publishes(0.2)
         else:
             with pytest.raises(BrokerUnavailable, match="no answer in time to a declaration"):
                 await link.channel_with(topology(stack.settings.delays), declares=True)

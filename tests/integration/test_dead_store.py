@@ -16,7 +16,9 @@ async def test_a_letter_that_was_changed_since_it_was_read_is_not_replayed_as_it
         number = letter.dead_letter_id
         changed = await connection.fetch(store.CHANGE_BODY, number, b"changed", letter.body, "", None)
         begun = [
-            await connection.fetch(store.BEGIN_REPLAY, [number], [identity.bytes_id(body)], [None], [body])
+            await connection.fetch(
+                store.BEGIN_REPLAY, [number], [identity.content_hash_id(body)], [None], [body]
+            )
             for body in (b"read", b"changed")
         ]
 

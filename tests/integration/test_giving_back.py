@@ -10,7 +10,7 @@ from tests.e2e.test_outages import event
 from tests.stack import Stack, until
 from worker.amqp.publisher import Publisher
 from worker.amqp.topology import topology
-from worker.pipeline.batch import same_again
+from worker.pipeline.batch import requeue_copy
 from worker.pipeline.consumer import Consumer
 from worker.postgres.pool import Database
 
@@ -43,7 +43,7 @@ async def test_what_is_held_for_too_long_goes_back_as_if_it_had_just_arrived(
             await until(given_back, "all are back in the queue")
             found = await stack.get("stockhook.returns")
             assert found is not None
-            await publisher.publish(same_again("returns", found))
+            await publisher.publish(requeue_copy("returns", found))
         finally:
             await asyncio.to_thread(services.postgres.start)
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.stack import Stack, until
 from worker.observability.ops_server import Checks
-from worker.observability.systemd import Manager, telling_manager
+from worker.observability.systemd import Manager, notify_systemd
 
 
 class Listener:
@@ -62,7 +62,7 @@ async def test_a_manager_hears_ready_then_life_and_status_then_stopping(
     monkeypatch.setenv("NOTIFY_SOCKET", manager.name)
     monkeypatch.setenv("WATCHDOG_USEC", "150000")
     stopping = asyncio.Event()
-    async with telling_manager(checks("no connection\nyet"), stopping):
+    async with notify_systemd(checks("no connection\nyet"), stopping):
         await manager.hears("STATUS=orders: no connection yet")
         manager.heard.clear()
         await manager.hears("WATCHDOG=1")
@@ -74,7 +74,7 @@ async def test_a_manager_hears_ready_then_life_and_status_then_stopping(
 
 async def test_ready_comes_first(manager: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", manager.name)
-    async with telling_manager(checks(None), asyncio.Event()):
+    async with notify_systemd(checks(None), asyncio.Event()):
         await manager.hears("STATUS=ready")
 
     assert manager.heard == ["READY=1", "WATCHDOG=1", "STATUS=ready"]
@@ -100,7 +100,7 @@ async def test_a_manager_that_does_not_listen_stops_no_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
-    async with telling_manager(checks(None), asyncio.Event()):
+    async with notify_systemd(checks(None), asyncio.Event()):
         await asyncio.sleep(0)
 
 

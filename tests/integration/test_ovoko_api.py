@@ -14,10 +14,10 @@ from pydantic import SecretStr
 from tests.stack import free_port
 from worker.config.settings import BadSettings, Settings
 from worker.marketplaces.http import (
-    NoAccess,
-    OddAnswer,
     Refused,
+    Unauthorized,
     Unavailable,
+    UnexpectedResponse,
 )
 from worker.marketplaces.ovoko.client import OvokoApi, open_ovoko
 from worker.marketplaces.rate_limiter import Pace
@@ -168,7 +168,7 @@ async def test_an_odd_answer_is_asked_for_once_and_named(kind: str, words: str) 
     async with world() as there:
         have_parts(there.ovoko, 1)
         await there.ask(kind)
-        with pytest.raises(OddAnswer, match=words) as raised:
+        with pytest.raises(UnexpectedResponse, match=words) as raised:
             await there.api.part("1")
 
         assert len(await there.calls()) == 1
@@ -179,7 +179,7 @@ async def test_a_refusal_is_not_repeated() -> None:
     async with world() as there:
         account = replace(there.api.account, user_token=SecretStr("another-token"))
         stranger = replace(there.api, account=account)
-        with pytest.raises(NoAccess, match=r"R401 \(Wrong username") as raised:
+        with pytest.raises(Unauthorized, match=r"R401 \(Wrong username") as raised:
             await stranger.part("1")
 
         assert len(await there.calls()) == 1
@@ -218,7 +218,7 @@ async def test_calls_keep_their_pace() -> None:
 async def test_a_part_that_was_not_asked_for_is_an_error() -> None:
     async with world() as there:
         there.ovoko.parts[13] = Part(id=14, status=0)
-        with pytest.raises(OddAnswer, match="asked for 13, it answers about another one"):
+        with pytest.raises(UnexpectedResponse, match="asked for 13, it answers about another one"):
             await there.api.part("13")
 
 

@@ -20,7 +20,7 @@ from worker.simulator.ovoko_api import Ovoko, Part
 from worker.simulator.router import Simulation
 from worker.simulator.server import serving
 from worker.tools.doctor.changes import check_changes
-from worker.tools.doctor.check import Finding, Level
+from worker.tools.doctor.check import CheckResult, Level
 from worker.tools.doctor.configuration import check_configuration
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
@@ -143,7 +143,7 @@ async def test_doctor_says_that_a_proxy_has_to_check_addresses() -> None:
     found = [finding async for finding in check_changes(settings)]
 
     assert found == [
-        Finding(
+        CheckResult(
             Level.OK,
             "changes",
             "shop (shop.example) is reached through the proxy proxy.example:3128, which must refuse private "
@@ -155,13 +155,13 @@ async def test_doctor_says_that_a_proxy_has_to_check_addresses() -> None:
 def test_doctor_says_through_which_proxy_an_api_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ovoko_settings("https://api.example")
 
-    def of_proxies() -> list[Finding]:
+    def of_proxies() -> list[CheckResult]:
         return [finding for finding in check_configuration(settings) if finding.subject == "proxy"]
 
     assert of_proxies() == []
     monkeypatch.setenv("HTTPS_PROXY", "http://us:canary@proxy.example:3128")
     assert of_proxies() == [
-        Finding(Level.OK, "proxy", "api.example is reached through proxy.example:3128 (HTTPS_PROXY)")
+        CheckResult(Level.OK, "proxy", "api.example is reached through proxy.example:3128 (HTTPS_PROXY)")
     ]
     monkeypatch.setenv("HTTPS_PROXY", UNUSABLE)
     (finding,) = of_proxies()

@@ -27,10 +27,10 @@ from worker.marketplaces.buyback.requests import (
 )
 from worker.marketplaces.http import (
     CallFailed,
-    NoAccess,
-    OddAnswer,
     Refused,
+    Unauthorized,
     Unavailable,
+    UnexpectedResponse,
     http_client,
 )
 from worker.simulator import buyback_api as buyback
@@ -200,7 +200,7 @@ async def test_a_token_is_renewed_before_it_ends() -> None:
 
 async def test_a_401_that_stays_is_refused_after_one_more_token(platform: Platform) -> None:
     platform.fault(Kind.UNAUTHORIZED, path="/orders/")
-    with pytest.raises(NoAccess) as raised:
+    with pytest.raises(Unauthorized) as raised:
         await platform.seller.request_dropoff(ORDER, DropoffRequest())
 
     assert str(raised.value) == (
@@ -212,7 +212,7 @@ async def test_a_401_that_stays_is_refused_after_one_more_token(platform: Platfo
 
 async def test_wrong_credentials_are_a_sentence_without_them() -> None:
     async with open_platform(client_secret=SecretStr("canary-secret")) as platform:
-        with pytest.raises(NoAccess) as raised:
+        with pytest.raises(Unauthorized) as raised:
             await platform.seller.shipment_capabilities(ORDER)
 
     assert str(raised.value) == (
@@ -227,7 +227,7 @@ async def test_a_token_endpoint_that_is_not_there_is_looked_for_in_its_own_setti
             platform.account, sts_url=platform.account.sts_url.replace("/buyback", "/elsewhere")
         )
         lost = Seller(account, platform.seller.http)
-        with pytest.raises(NoAccess, match="refused with status 404; see STOCKHOOK_BUYBACK_STS_URL"):
+        with pytest.raises(Unauthorized, match="refused with status 404; see STOCKHOOK_BUYBACK_STS_URL"):
             await lost.shipment_capabilities(ORDER)
 
 
@@ -339,7 +339,7 @@ async def test_an_odd_answer_to_a_question_is_said_to_be_one(
     platform: Platform, kind: Kind, words: str
 ) -> None:
     platform.fault(kind, path="capabilities")
-    with pytest.raises(OddAnswer, match=words):
+    with pytest.raises(UnexpectedResponse, match=words):
         await platform.seller.shipment_capabilities(ORDER)
 
     assert platform.asked("capabilities") == 1
@@ -348,7 +348,7 @@ async def test_an_odd_answer_to_a_question_is_said_to_be_one(
 @pytest.mark.parametrize("kind", [Kind.OVERSIZED, Kind.COMPRESSED, Kind.REDIRECT])
 async def test_an_odd_answer_to_a_request_leaves_it_open(platform: Platform, kind: Kind) -> None:
     platform.fault(kind, path="dropoff-request")
-    with pytest.raises(OddAnswer) as raised:
+    with pytest.raises(UnexpectedResponse) as raised:
         await platform.seller.request_dropoff(ORDER, DropoffRequest())
 
     assert raised.value.is_unknown
@@ -375,7 +375,7 @@ async def test_a_request_that_cannot_be_beside_another_is_refused(platform: Plat
 )
 async def test_an_odd_token_is_said_to_be_one(platform: Platform, kind: Kind, words: str) -> None:
     platform.fault(kind, path="/connect/token")
-    with pytest.raises(OddAnswer, match=words) as raised:
+    with pytest.raises(UnexpectedResponse, match=words) as raised:
         await platform.seller.shipment_capabilities(ORDER)
 
     assert platform.asked("/orders/") == 0

@@ -374,8 +374,8 @@ async def test_flipped_bytes_in_the_file_cost_only_the_entries_on_their_page(tmp
         texts = {text_of(entry): entry.message for entry in await spool.oldest(1_000)}
     damaged = tmp_path / "damaged"
     # The first page is the most delicate, so it gets more than its share.
-    chance = random.Random(3)
-    places = [chance.randrange(path.stat().st_size) for _ in range(40)] + list(range(0, 110, 3))
+    rng = random.Random(3)
+    places = [rng.randrange(path.stat().st_size) for _ in range(40)] + list(range(0, 110, 3))
     set_aside_at = 0
     for at in places:
         shutil.copyfile(path, damaged)

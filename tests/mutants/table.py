@@ -18,8 +18,8 @@ TABLE = (
     Mutant(
         "ack before commit",
         "worker/pipeline/consumer.py",
-        'crash_point("received")\n',
-        'crash_point("received")\n            await channel.ack_up_to(batch[-1].delivery.tag)\n',
+        'failpoint("received")\n',
+        'failpoint("received")\n            await channel.ack_up_to(batch[-1].delivery.tag)\n',
         "tests/e2e/test_crash_points.py::test_a_consumer_dies_at[claimed]",
     ),
     Mutant(

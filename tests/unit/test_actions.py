@@ -6,10 +6,10 @@ from uuid import UUID
 
 import pytest
 
-from consumers.buybacks.actions import calls_for
-from consumers.inventory.actions import calls_for as of_part
+from consumers.buybacks.actions import required_actions
+from consumers.inventory.actions import required_actions as of_part
 from consumers.inventory.project import INVENTORY
-from consumers.returns.actions import calls_for as of_return
+from consumers.returns.actions import required_actions as of_return
 from schemas.actions import PartWanted, PickupAgain, ReturnWanted
 from schemas.buyback import PickupMissed
 from tests.unit import events
@@ -26,10 +26,10 @@ from worker.actions.types import (
 from worker.config.settings import BadSettings, Settings
 from worker.marketplaces.buyback.requests import Slot
 from worker.marketplaces.http import (
-    NoAccess,
-    OddAnswer,
     Refused,
+    Unauthorized,
     Unavailable,
+    UnexpectedResponse,
 )
 from worker.pipeline.retry_schedule import Exhausted, Retry
 
@@ -45,7 +45,7 @@ def missed(minute: int = 0, **more: object) -> PickupMissed:
 
 def test_a_missed_pickup_calls_for_another_one() -> None:
     payload = missed()
-    (action,) = calls_for(None, events.claimed(payload, 1))
+    (action,) = required_actions(None, events.claimed(payload, 1))
 
     assert action.kind == "buyback.rerequest_pickup"
     assert action.subject == payload.entity_id
@@ -54,15 +54,17 @@ def test_a_missed_pickup_calls_for_another_one() -> None:
 
 
 def test_events_of_one_missed_pickup_have_one_key() -> None:
-    (one,) = calls_for(None, events.claimed(missed(itemId="i1"), 1))
-    (other,) = calls_for(None, events.claimed(missed(itemId="i2"), 2))
-    (later,) = calls_for(None, events.claimed(missed(1), 3))
+    (one,) = required_actions(None, events.claimed(missed(itemId="i1"), 1))
+    (other,) = required_actions(None, events.claimed(missed(itemId="i2"), 2))
+    (later,) = required_actions(None, events.claimed(missed(1), 3))
 
     assert one.key == other.key != later.key
 
 
 def test_other_events_call_for_nothing() -> None:
-    assert calls_for(None, events.claimed(flat("CollectionItemReceivedEvent", 0, itemId="i1"), 1)) == ()
+    assert (
+        required_actions(None, events.claimed(flat("CollectionItemReceivedEvent", 0, itemId="i1"), 1)) == ()
+    )
 
 
 def test_a_part_is_asked_for_when_nothing_was_known_of_it() -> None:
@@ -131,11 +133,11 @@ def test_each_kind_has_the_name_of_its_marketplace() -> None:
     ("error", "begun", "not_begun"),
     [
         (Refused(409), Denied, Denied),
-        (NoAccess(401), Failed, Failed),
+        (Unauthorized(401), Failed, Failed),
         (Unavailable("429", retry_after=SOON), Failed, Failed),
         (Unavailable("no answer", is_unknown=True), InDoubt, Failed),
-        (OddAnswer("no JSON", is_unknown=True), InDoubt, Failed),
-        (OddAnswer("no access token"), Failed, Failed),
+        (UnexpectedResponse("no JSON", is_unknown=True), InDoubt, Failed),
+        (UnexpectedResponse("no access token"), Failed, Failed),
         (BadSettings("not set"), Failed, Failed),
         (ZeroDivisionError(), InDoubt, Failed),
     ],

@@ -16,7 +16,7 @@ from worker.pipeline.batch import (
     Duplicate,
     Failed,
     Invalid,
-    Undecodable,
+    InvalidDelivery,
     copy_to_publish,
     decode,
 )
@@ -66,7 +66,7 @@ def test_an_observation_is_applied_only_where_we_published_it(
 ) -> None:
     item = decode(FAMILIES["inventory"], delivery(body=OBSERVED, **headers))
 
-    assert isinstance(item, Decoded if is_applied else Undecodable)
+    assert isinstance(item, Decoded if is_applied else InvalidDelivery)
 
 
 @pytest.mark.parametrize("outcome", [Applied(), Duplicate()])
@@ -132,7 +132,7 @@ def test_a_reason_is_short_enough_for_a_header() -> None:
 )
 def test_a_broken_event_is_dead_at_once_and_its_reason_names_field_and_rule(body: bytes, reason: str) -> None:
     item = decode(FAMILIES["inventory"], delivery(body=body))
-    assert isinstance(item, Undecodable)
+    assert isinstance(item, InvalidDelivery)
     copy = copy_to_publish("inventory", item, Invalid(item.reason), DELAYS, NOW)
 
     assert item.reason == reason
@@ -144,12 +144,12 @@ def test_a_broken_event_is_dead_at_once_and_its_reason_names_field_and_rule(body
 def test_an_event_of_another_family_is_not_applied_by_this_one() -> None:
     item = decode(FAMILIES["orders"], delivery())
 
-    assert isinstance(item, Undecodable)
+    assert isinstance(item, InvalidDelivery)
     assert item.reason == "event: not one of the family orders"
 
 
 def test_a_message_without_our_headers_is_undecodable() -> None:
     item = decode(FAMILIES["inventory"], Delivery(1, "", {"x-event-id": "no uuid"}, BODY, False))
 
-    assert isinstance(item, Undecodable)
+    assert isinstance(item, InvalidDelivery)
     assert item.reason == "headers: x-event-type, x-provider, x-event-id, x-content-id, x-received-at"

@@ -196,7 +196,7 @@ def test_any_order_repeats_receptions_and_batches_give_the_same_state(
     assert otherwise.findings == one_by_one.findings
     assert otherwise.communications == one_by_one.communications
     assert otherwise.asked == one_by_one.asked
-    assert last_told(otherwise) == {FAMILIES[family].visible(row) for row in otherwise.rows.values()}
+    assert last_told(otherwise) == {FAMILIES[family].public_state(row) for row in otherwise.rows.values()}
 
 
 def _first_receptions(copies: Sequence[Event[Any]]) -> list[Event[Any]]:
@@ -237,7 +237,7 @@ def test_whoever_goes_by_id_and_sequence_ends_where_the_rows_are(family: str, da
     heard = data.draw(st.permutations([*told, *repeats]))
 
     held = {entity: state for entity, state in last_states(heard).items() if entity[0] != "communication"}
-    rows = [FAMILIES[family].visible(row) for row in store.rows.values()]
+    rows = [FAMILIES[family].public_state(row) for row in store.rows.values()]
     assert sorted(map(str, held.values())) == sorted(map(str, map(as_published, rows)))
 
 

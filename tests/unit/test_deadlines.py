@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from worker.amqp.timeouts import Deadlines
+from worker.amqp.timeouts import TimeoutGroup
 
 LOOK_SECONDS = 0.05
 
 
-async def wait(deadlines: Deadlines, seconds: float, work: float) -> str:
+async def wait(deadlines: TimeoutGroup, seconds: float, work: float) -> str:
     timeout = deadlines.timeout(seconds)
     try:
         async with timeout:
@@ -22,7 +22,7 @@ async def wait(deadlines: Deadlines, seconds: float, work: float) -> str:
 
 
 async def test_each_ends_by_its_own_deadline() -> None:
-    deadlines = Deadlines(LOOK_SECONDS)
+    deadlines = TimeoutGroup(LOOK_SECONDS)
     async with asyncio.timeout(0.2 + 4 * LOOK_SECONDS):
         outcomes = await asyncio.gather(
             wait(deadlines, 0.01, 60), wait(deadlines, 60, 0.01), wait(deadlines, 0.2, 60)
@@ -32,7 +32,7 @@ async def test_each_ends_by_its_own_deadline() -> None:
 
 
 async def test_it_looks_again_after_a_pause() -> None:
-    deadlines = Deadlines(LOOK_SECONDS)
+    deadlines = TimeoutGroup(LOOK_SECONDS)
 
     assert await wait(deadlines, 60, 0) == "done"
     await asyncio.sleep(2 * LOOK_SECONDS)
@@ -41,7 +41,7 @@ async def test_it_looks_again_after_a_pause() -> None:
 
 
 async def test_a_cancellation_from_outside_stays_one() -> None:
-    deadlines = Deadlines(LOOK_SECONDS)
+    deadlines = TimeoutGroup(LOOK_SECONDS)
     task = asyncio.create_task(wait(deadlines, 60, 60))
     await asyncio.sleep(0)
     task.cancel()

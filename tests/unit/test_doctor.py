@@ -9,7 +9,7 @@ from worker.amqp.errors import BrokerRefused, BrokerUnavailable
 from worker.amqp.topology import Exchange, Queue
 from worker.config.settings import Settings
 from worker.tools.doctor.broker import check_hosts, check_members, check_topology
-from worker.tools.doctor.check import Finding, Level, clock_difference
+from worker.tools.doctor.check import CheckResult, Level, clock_difference
 from worker.tools.doctor.configuration import check_configuration
 from worker.tools.doctor.database import check_settings
 from worker.tools.doctor.spool import check_spool, file_system
@@ -29,7 +29,7 @@ SOUND = {
 }
 
 
-def troubles(findings: list[Finding]) -> set[tuple[Level, str]]:
+def troubles(findings: list[CheckResult]) -> set[tuple[Level, str]]:
     return {(finding.level, finding.subject) for finding in findings if finding.level is not Level.OK}
 
 
@@ -143,7 +143,7 @@ def test_hosts_that_do_not_answer_are_named_where_another_does() -> None:
     assert refused.level is Level.ERROR
     assert refused.what == "c:5672 refuses, and another host accepts: 403 ACCESS_REFUSED"
     assert refused.remedy == "correct the user"
-    assert well == Finding(Level.OK, "hosts", "all 3 hosts of STOCKHOOK_AMQP_URL answer")
+    assert well == CheckResult(Level.OK, "hosts", "all 3 hosts of STOCKHOOK_AMQP_URL answer")
     assert list(check_hosts("STOCKHOOK_AMQP_URL", 2, silent | refusing)) == []
 
 

@@ -10,8 +10,8 @@ from schemas.examples import as_printed, documented
 from worker.config.security import (
     PRINTED_TOKENS,
     other_machines,
+    secret_weakness,
     weak_secrets,
-    weakness,
 )
 from worker.config.settings import BadSettings, Settings, read_settings
 
@@ -30,7 +30,7 @@ STRONG = "u7Kd0-plenty-of-it"
     ],
 )
 def test_what_is_wrong_with_a_secret(secret: str, fault: str | None) -> None:
-    assert weakness(secret) == fault
+    assert secret_weakness(secret) == fault
 
 
 def test_a_weak_secret_is_named_by_its_number_alone() -> None:

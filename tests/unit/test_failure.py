@@ -4,7 +4,7 @@ import ssl
 
 import asyncpg
 
-from worker.observability.errors import describe, fingerprint, refused_certificate
+from worker.observability.errors import fingerprint, refused_certificate, safe_summary
 from worker.pipeline.retry_schedule import after_failure
 
 
@@ -17,13 +17,13 @@ def raised() -> Exception:
 
 
 def test_class_and_place_are_named() -> None:
-    assert describe(raised()) == "TypeError in worker/pipeline/retry_schedule.py:after_failure"
+    assert safe_summary(raised()) == "TypeError in worker/pipeline/retry_schedule.py:after_failure"
 
 
 def test_a_database_error_is_named_by_its_sqlstate_and_quotes_nothing() -> None:
     error = asyncpg.UniqueViolationError("Key (email)=(customer@example.com) already exists")
 
-    assert describe(error) == "UniqueViolationError [23505]"
+    assert safe_summary(error) == "UniqueViolationError [23505]"
 
 
 def test_failures_of_one_kind_have_one_fingerprint() -> None:

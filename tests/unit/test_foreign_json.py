@@ -51,7 +51,7 @@ for name, (read, document) in READERS.items():
         try:
             read(document.replace(b"%b", number))
         except Exception as error:
-            assert type(error).__name__.startswith(("Invalid", "Odd", "Bad", "ValueError")), (name, error)
+            assert type(error).__name__.startswith(("Invalid", "Unexpected", "Bad", "ValueError")), (name, error)
 """
 
 

@@ -13,16 +13,16 @@ import pytest
 
 from consumers.registry import FAMILIES
 from tests.unit.test_settling import Journal, failed_delivery
-from worker.actions.executor import Performer
+from worker.actions.executor import Executor
 from worker.amqp.connection import Broker
 from worker.amqp.errors import BrokerUnavailable
 from worker.amqp.tap import Delivery
 from worker.change_feed.endpoint import NotDelivered
-from worker.change_feed.webhook_dispatcher import Deliverer
+from worker.change_feed.webhook_dispatcher import WebhookDispatcher
 from worker.config.settings import Settings
 from worker.config.subscribers import Subscriber
-from worker.dead_letters.archiver import Keeper, _Arrived
-from worker.pipeline.buffer import Window
+from worker.dead_letters.archiver import Archiver, _Arrived
+from worker.pipeline.buffer import PrefetchBuffer
 from worker.pipeline.consumer import Consumer
 
 FAILURES = 3
@@ -59,20 +59,20 @@ async def family(journal: Any) -> None:
     consumer = Consumer(
         FAMILIES["orders"], Settings(), Broker("", ""), journal, journal, asyncio.Event(), asyncio.Lock()
     )
-    consumer._in_hand = [failed_delivery()]
-    await consumer._give_back(journal, Window(consumer._arrived))
+    consumer._in_flight = [failed_delivery()]
+    await consumer._requeue(journal, PrefetchBuffer(consumer._arrived))
 
 
 async def dead_letters(journal: Any) -> None:
-    keeper = Keeper(("orders",), Settings(), Broker("", ""), journal, journal, asyncio.Event())
-    await keeper._give_back(journal, [_Arrived("orders", failed_delivery().delivery)])
+    keeper = Archiver(("orders",), Settings(), Broker("", ""), journal, journal, asyncio.Event())
+    await keeper._requeue(journal, [_Arrived("orders", failed_delivery().delivery)])
 
 
 async def webhook(journal: Any) -> None:
     subscriber = Subscriber(
         name="shop", url="https://shop.example/hooks", types=("#",), secret="whsec_" + "A" * 32
     )
-    deliverer = Deliverer(subscriber, Settings(), Broker("", ""), journal, journal, asyncio.Event())
+    deliverer = WebhookDispatcher(subscriber, Settings(), Broker("", ""), journal, journal, asyncio.Event())
     delivery = Delivery(
         7, "stockhook.part.sold", {"x-change-id": f"{UUID(int=1)}.0", "x-subject": "part/1"}, b"{}", False
     )
@@ -81,7 +81,7 @@ async def webhook(journal: Any) -> None:
 
 
 async def actions(journal: Any) -> None:
-    performer = Performer(Settings(), Broker("", ""), journal, journal, asyncio.Event())
+    performer = Executor(Settings(), Broker("", ""), journal, journal, asyncio.Event())
     clients: Any = None
     await performer._see_to(clients, UUID(int=0), journal, Delivery(7, "", {}, b"?", False))
 
@@ -100,7 +100,7 @@ async def test_a_delivery_is_held_until_its_copy_is_confirmed(
     settle: Callable[[Any], Awaitable[None]], queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # However little time a delivery may be held for other reasons.
-    for module in ("publisher", "consumer", "dead.keeper", "actions.performer"):
+    for module in ("amqp.publisher", "pipeline.consumer", "dead_letters.archiver", "actions.executor"):
         monkeypatch.setattr(f"worker.{module}.LONGEST_HOLD_SECONDS", 0.0, raising=False)
     journal = Channel(failures=FAILURES)
     await settle(journal)

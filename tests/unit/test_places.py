@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.pipeline.circuit_breaker import THRESHOLD, Breaker
+from worker.pipeline.circuit_breaker import THRESHOLD, CircuitBreaker
 from worker.postgres.ledger import Stream, multirange
 
 
@@ -42,7 +42,7 @@ def test_ranges_hold_the_places_and_nothing_else(places: set[int]) -> None:
 
 
 def test_a_breaker_opens_after_failures_in_a_row_and_pauses_grow() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for _ in range(THRESHOLD - 1):
         breaker.failed()
     assert not breaker.is_open

@@ -15,7 +15,7 @@ from worker.dead_letters.message import QUARANTINE_LANE, read_letter
 from worker.dead_letters.replay import Ready, Unready, prepare
 from worker.dead_letters.store import Kept, provenance_of
 from worker.intake.intake import take_again, take_ovoko
-from worker.pipeline.batch import Decoded, Undecodable, decode
+from worker.pipeline.batch import Decoded, InvalidDelivery, decode
 
 RECEIVED_AT = datetime(2026, 3, 1, tzinfo=UTC)
 BODY = (
@@ -103,7 +103,7 @@ def test_what_a_sender_may_have_sent_is_not_applied_as_an_observation(
     message = without_provenance(message)
     ready = prepare(kept_as(message, lane=lane, provenance=provenance, replay_of=replay_of), None)
 
-    assert isinstance(ready, Unready) or isinstance(decoded(ready), Undecodable)
+    assert isinstance(ready, Unready) or isinstance(decoded(ready), InvalidDelivery)
 
 
 def test_a_letter_whose_headers_cannot_be_read_counts_as_sent_by_a_marketplace() -> None:
@@ -112,7 +112,7 @@ def test_a_letter_whose_headers_cannot_be_read_counts_as_sent_by_a_marketplace()
     assert provenance_of(kept_as(replace(message, headers={"x-provenance": "observation"}))) == "webhook"
 
 
-def decoded(ready: Ready) -> Decoded | Undecodable:
+def decoded(ready: Ready) -> Decoded | InvalidDelivery:
     message = ready.message
     delivery = Delivery(1, message.type, message.headers, message.body, redelivered=False)
     return decode(FAMILIES["inventory"], delivery)

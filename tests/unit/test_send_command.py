@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from consumers.registry import FAMILY_OF
 from schemas.events import Provider, routing_key
-from worker.cli.app import send_views as report
+from worker.cli import send_views as report
 from worker.cli.send import Play, send
 from worker.config.settings import BadSettings, Settings
 from worker.config.urls import BadUrl

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from worker.amqp.connection import keep_connected
+from worker.amqp.connection import reconnect_forever
 from worker.amqp.errors import BrokerUnavailable
 
 
@@ -24,7 +24,7 @@ async def test_sessions_that_end_at_once_are_paused_each_longer_and_logged(
             stopping.set()
 
     with capture_logs() as lines:
-        await keep_connected("quarantine", session, stopping, troubles.append)
+        await reconnect_forever("quarantine", session, stopping, troubles.append)
 
     assert [(line["event"], line["connection"], line["pause"]) for line in lines] == [
         ("session.ended_early", "quarantine", pause) for pause in (0.001, 0.002, 0.004, 0.008)
@@ -43,7 +43,7 @@ async def test_why_there_is_no_session_is_logged_and_said() -> None:
         raise BrokerUnavailable("530 NOT_ALLOWED - vhost nowhere not found")
 
     with capture_logs() as lines:
-        await keep_connected("orders", session, stopping, troubles.append)
+        await reconnect_forever("orders", session, stopping, troubles.append)
 
     assert troubles == ["530 NOT_ALLOWED - vhost nowhere not found"] == [line["reason"] for line in lines]
 
@@ -62,7 +62,7 @@ async def test_a_session_that_the_client_library_cancels_is_followed_by_another(
         lost.cancel()
         await lost
 
-    await keep_connected("test", session, stopping)
+    await reconnect_forever("test", session, stopping)
 
     assert sessions == 2
 
@@ -74,7 +74,7 @@ async def test_a_task_that_is_cancelled_ends_its_session() -> None:
         began.set()
         await asyncio.Event().wait()
 
-    task = asyncio.create_task(keep_connected("test", session, asyncio.Event()))
+    task = asyncio.create_task(reconnect_forever("test", session, asyncio.Event()))
     await began.wait()
     task.cancel()
 

@@ -14,7 +14,7 @@ from worker.amqp.connection import Broker
 from worker.amqp.errors import BrokerUnavailable
 from worker.amqp.tap import Delivery
 from worker.config.settings import Settings
-from worker.pipeline.batch import Failed, Report, Undecodable
+from worker.pipeline.batch import Failed, InvalidDelivery, Report
 from worker.pipeline.consumer import Consumer
 
 
@@ -49,7 +49,7 @@ class Journal:
         return "INSERT 0 1"
 
 
-def failed_delivery() -> Undecodable:
+def failed_delivery() -> InvalidDelivery:
     now = datetime(2026, 3, 1, tzinfo=UTC)
     envelope = Envelope(
         provider=Provider.OVOKO,
@@ -61,7 +61,7 @@ def failed_delivery() -> Undecodable:
         place=1,
     )
     delivery = Delivery(7, "ovoko.order.created", envelope.to_headers(), b"{}", redelivered=False)
-    return Undecodable(delivery, "broken")
+    return InvalidDelivery(delivery, "broken")
 
 
 async def settle(journal: Journal) -> None:

@@ -127,8 +127,8 @@ def test_the_log_shows_foreign_text_and_steers_no_terminal() -> None:
 
 HANGING = """
 import asyncio, os, time
-from worker import lifetime
-lifetime.HANG_SECONDS = lifetime.TRACEBACK_SECONDS = 1
+from worker.observability import signals
+signals.HANG_SECONDS = signals.TRACEBACK_SECONDS = 1
 os.set_blocking(2, False)
 try:
     while True:
@@ -136,7 +136,7 @@ try:
 except BlockingIOError:
     os.set_blocking(2, True)
 async def hang():
-    async with lifetime.hang_watch():
+    async with signals.hang_watch():
         await asyncio.sleep(0)
         print("hangs", flush=True)
         time.sleep(600)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Group
 from rich.table import Table
 
-from worker.cli.app import terminal
+from worker.cli import terminal
 from worker.cli.terminal import say, show
 from worker.observability.inert_text import inert_json, json_text, visible
 
@@ -104,7 +104,7 @@ def test_tables_and_lines_show_hostile_text_and_do_not_obey_it(
 
 
 def test_what_the_encoding_of_the_output_lacks_is_no_failure() -> None:
-    program = "from worker.cli.terminal import prepare_streams, say; prepare_streams; say'é\\u202e'"
+    program = "from worker.cli.terminal import prepare_streams, say; prepare_streams(); say('é\\u202e')"
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},

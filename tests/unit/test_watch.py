@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from worker.amqp.watchdog import keep_watch
+from worker.amqp.watchdog import watch_channel
 
 
 class OpenChannel:
@@ -31,7 +31,7 @@ async def watched(answers: list[bool], *, is_closed: bool = False, is_ending: bo
                 ending.set()
         return answers[len(asked) - 1]
 
-    await asyncio.wait_for(keep_watch(channel, ending, 0.001, is_well), 5)
+    await asyncio.wait_for(watch_channel(channel, ending, 0.001, is_well), 5)
     return asked
 
 

@@ -3,18 +3,18 @@
 import asyncio
 
 from worker.amqp.tap import Delivery
-from worker.pipeline.batch import Arrived, Suspect, Undecodable
-from worker.pipeline.buffer import READ_AT_ONCE, Window
+from worker.pipeline.batch import Arrived, InvalidDelivery, Suspect
+from worker.pipeline.buffer import READ_AT_ONCE, PrefetchBuffer
 
 MANY = 3 * READ_AT_ONCE
 
 
 def read(delivery: Delivery) -> Arrived:
-    return Suspect(delivery) if delivery.redelivered else Undecodable(delivery, "not looked into")
+    return Suspect(delivery) if delivery.redelivered else InvalidDelivery(delivery, "not looked into")
 
 
-def filled(count: int, *, suspect: int | None = None) -> Window:
-    window = Window(read)
+def filled(count: int, *, suspect: int | None = None) -> PrefetchBuffer:
+    window = PrefetchBuffer(read)
     for tag in range(count):
         window.put(Delivery(tag, "", {}, b"", redelivered=tag == suspect))
     return window

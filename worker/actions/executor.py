@@ -25,9 +25,9 @@ from worker.actions.types import (
     outcome_of,
 )
 from worker.amqp.channel import Channel, Message
-from worker.amqp.connection import Broker, keep_connected
+from worker.amqp.connection import Broker, reconnect_forever
 from worker.amqp.errors import BrokerUnavailable, Unroutable
-from worker.amqp.publisher import Publisher, publish_at_last
+from worker.amqp.publisher import Publisher, publish_until_confirmed
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import (
     ACTIONS,
@@ -38,14 +38,14 @@ from worker.amqp.topology import (
     family_queue,
     retry_queue,
 )
-from worker.amqp.watchdog import LONGEST_HOLD_SECONDS, WATCHDOG_SECONDS, keep_watch
+from worker.amqp.watchdog import LONGEST_HOLD_SECONDS, WATCHDOG_SECONDS, watch_channel
 from worker.config.settings import Settings
 from worker.intake.encryption import CannotUnseal
 from worker.intake.encryption import opened as unsealed
 from worker.marketplaces.clients import Clients, opened
 from worker.observability import metrics
-from worker.observability.backoff import LastedTooLong, Stopped, patiently
-from worker.observability.failpoints import crash_point
+from worker.observability.backoff import DeadlineExceeded, ShutdownRequested, retry_until_available
+from worker.observability.failpoints import failpoint
 from worker.outbox import actions as table
 from worker.outbox.actions import BegunElsewhere, Taken
 from worker.pipeline.retry_schedule import Exhausted, Retry, after_failure
@@ -85,12 +85,12 @@ class Attempt:
                 return False
             await table.begin(connection, self.action_id)
         self.has_begun = True
-        crash_point("action_begun")
+        failpoint("action_begun")
         return True
 
 
 @dataclass(slots=True)
-class Performer:
+class Executor:
     """At least once for what may be repeated; at most once, or in doubt, for what may not.
 
     An outage of broker or database costs no attempt. When we stop, what has begun is waited for.
@@ -101,18 +101,18 @@ class Performer:
     database: Database
     publisher: Publisher
     stopping: asyncio.Event
-    _in_hand: dict[UUID, asyncio.Task[None]] = field(default_factory=dict)
+    _in_flight: dict[UUID, asyncio.Task[None]] = field(default_factory=dict)
     _attempts: dict[UUID, Attempt] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Perform until we stop, whatever happens to broker and database meanwhile."""
         async with opened(self.settings) as clients:
             try:
-                await keep_connected(ACTIONS, partial(self._session, clients), self.stopping)
+                await reconnect_forever(ACTIONS, partial(self._session, clients), self.stopping)
             finally:
-                for task in self._in_hand.values():
+                for task in self._in_flight.values():
                     task.cancel()
-                await asyncio.gather(*self._in_hand.values(), return_exceptions=True)
+                await asyncio.gather(*self._in_flight.values(), return_exceptions=True)
 
     async def _session(self, clients: Clients) -> None:
         arrived: asyncio.Queue[Delivery | None] = asyncio.Queue()
@@ -135,7 +135,7 @@ class Performer:
     async def _end_when_lost(self, channel: Channel, arrived: asyncio.Queue[Delivery | None]) -> None:
         try:
             is_subscribed = partial(channel.is_subscribed, family_queue(ACTIONS))
-            await keep_watch(channel, self.stopping, WATCHDOG_SECONDS, is_subscribed)
+            await watch_channel(channel, self.stopping, WATCHDOG_SECONDS, is_subscribed)
         finally:
             arrived.put_nowait(None)
 
@@ -155,7 +155,7 @@ class Performer:
     def _start(
         self, action_id: UUID, arrived: asyncio.Queue[Delivery | None], work: Callable[[], Awaitable[None]]
     ) -> None:
-        before = self._in_hand.get(action_id)
+        before = self._in_flight.get(action_id)
 
         async def in_turn() -> None:
             # The same delivered again, over another connection: by then the first has said what came of it.
@@ -163,28 +163,28 @@ class Performer:
                 await asyncio.wait([before])
             try:
                 await work()
-            except (BrokerUnavailable, Unroutable, Stopped):
+            except (BrokerUnavailable, Unroutable, ShutdownRequested):
                 # What is not acknowledged comes again, over the next connection.
                 arrived.put_nowait(None)
 
         def ended(task: asyncio.Task[None]) -> None:
-            if self._in_hand.get(action_id) is task:
-                del self._in_hand[action_id]
+            if self._in_flight.get(action_id) is task:
+                del self._in_flight[action_id]
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.error("action.unsettled", action_id=str(action_id), exc_info=error)
                 arrived.put_nowait(None)
 
         task = asyncio.create_task(in_turn(), name=f"action {action_id}")
-        self._in_hand[action_id] = task
+        self._in_flight[action_id] = task
         task.add_done_callback(ended)
 
     async def _finish_what_has_begun(self) -> None:
         """The rest comes again, to whoever performs next."""
-        for action_id, task in list(self._in_hand.items()):
+        for action_id, task in list(self._in_flight.items()):
             attempt = self._attempts.get(action_id)
             if attempt is None or not attempt.has_begun:
                 task.cancel()
-        await asyncio.gather(*self._in_hand.values(), return_exceptions=True)
+        await asyncio.gather(*self._in_flight.values(), return_exceptions=True)
 
     async def _see_to(self, clients: Clients, action_id: UUID, channel: Channel, delivery: Delivery) -> None:
         """Perform it if it is still to be done; the ack is the last thing that happens to the delivery."""
@@ -193,13 +193,13 @@ class Performer:
             return
         try:
             copy = await self._patiently(lambda: self._perform(clients, action_id, delivery))
-        except LastedTooLong:
+        except DeadlineExceeded:
             # Merely letting go of it would count towards the broker's delivery limit.
             copy = _same_again(delivery, family_queue(ACTIONS))
             log.warning("action.given_back", action_id=str(action_id))
         if copy is not None:
-            await publish_at_last(self.publisher, copy, self.stopping, channel)
-        crash_point("action_settled")
+            await publish_until_confirmed(self.publisher, copy, self.stopping, channel)
+        failpoint("action_settled")
         await channel.ack(delivery.tag)
 
     async def _note_dead(self, action_id: UUID, channel: Channel, delivery: Delivery) -> None:
@@ -210,16 +210,16 @@ class Performer:
         if "x-reason" not in delivery.headers:
             try:
                 await self._patiently(lambda: self._give_up(action_id))
-            except LastedTooLong:
+            except DeadlineExceeded:
                 copy = _same_again(delivery, dead_queue(ACTIONS))
-                await publish_at_last(self.publisher, copy, self.stopping, channel)
+                await publish_until_confirmed(self.publisher, copy, self.stopping, channel)
         await channel.ack(delivery.tag)
 
     async def _quarantine(self, channel: Channel, delivery: Delivery) -> None:
         """A message that is not an action has no row in the table: keep it, with its bytes, for people."""
         reason = "not an action: its x-action-id is missing or cannot be read"
         copy = Message(QUARANTINE, "", delivery.type, {"x-reason": reason}, delivery.body)
-        await publish_at_last(self.publisher, copy, self.stopping, channel)
+        await publish_until_confirmed(self.publisher, copy, self.stopping, channel)
         log.error("action.unreadable", to=QUARANTINE)
         await channel.ack(delivery.tag)
 
@@ -271,7 +271,7 @@ class Performer:
             raise
         except Exception as error:
             outcome = outcome_of(error, has_begun=attempt.has_begun)
-        crash_point("action_performed")
+        failpoint("action_performed")
         return outcome
 
     def _read(self, kind: AnyKind, taken: Taken) -> Any:
@@ -329,8 +329,8 @@ class Performer:
                 await table.finish(connection, action_id, state, told)
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Raises: Stopped, LastedTooLong."""
-        return await patiently(
+        """Raises: Stopped, DeadlineExceeded."""
+        return await retry_until_available(
             call,
             (DatabaseUnavailable, TransactionConflict, BegunElsewhere),
             self.stopping,

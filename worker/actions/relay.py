@@ -11,9 +11,9 @@ from worker.amqp.channel import Message
 from worker.amqp.errors import BrokerUnavailable
 from worker.amqp.publisher import Publisher
 from worker.amqp.topology import ACTIONS, RETURN, family_queue
-from worker.observability.failpoints import crash_point
+from worker.observability.failpoints import failpoint
 from worker.outbox import actions as table
-from worker.postgres.notify_poller import Rounds
+from worker.postgres.notify_poller import NotifyPoller
 from worker.postgres.pool import Database
 
 # Of one kind in the queue at a time. It is first come, first served there, so that a kind of which there
@@ -31,7 +31,7 @@ class Relay:
 
     async def run(self) -> None:
         """Publish until we stop, whatever happens to broker and database meanwhile."""
-        await Rounds(
+        await NotifyPoller(
             "actions",
             table.CHANNEL,
             self._publish_some,
@@ -55,7 +55,7 @@ class Relay:
             await asyncio.gather(
                 *(self.publisher.publish(message(row["action_id"], row["kind"])) for row in due)
             )
-            crash_point("action_published")
+            failpoint("action_published")
             await table.note_published(connection, [row["action_id"] for row in due])
         return len(due)
 

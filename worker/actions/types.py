@@ -13,11 +13,11 @@ from worker.marketplaces.buyback.client import BadOrderId
 from worker.marketplaces.clients import Clients
 from worker.marketplaces.http import (
     CallFailed,
-    NoAccess,
     Refused,
+    Unauthorized,
     Unavailable,
 )
-from worker.observability.errors import describe
+from worker.observability.errors import safe_summary
 from worker.postgres.pool import Database
 
 R = TypeVar("R", bound=BaseModel)
@@ -119,7 +119,7 @@ def outcome_of(error: Exception, *, has_begun: bool) -> Denied | InDoubt | Faile
     anything else, our bugs    | doubt   | failed
     """
     match error:
-        case NoAccess():
+        case Unauthorized():
             # Whoever mends them finds it on the ladder, or among the failed.
             return Failed(str(error))
         case Refused() | BadOrderId():
@@ -131,5 +131,5 @@ def outcome_of(error: Exception, *, has_begun: bool) -> Denied | InDoubt | Faile
         case BadSettings():
             return Failed(str(error))
         case _:
-            reason = describe(error)
+            reason = safe_summary(error)
             return InDoubt(reason) if has_begun else Failed(reason)

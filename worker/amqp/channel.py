@@ -239,7 +239,7 @@ class Channel:
                     raise
         return True
 
-    async def takes_messages(self, within: float) -> bool:
+    async def accepts_publishes(self, within: float) -> bool:
         """Whether the broker reads and confirms what we publish: it does not while an alarm is on.
 
         The message is routed nowhere, and comes back.

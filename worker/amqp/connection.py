@@ -31,7 +31,7 @@ from worker.amqp.hosts import (
 )
 from worker.amqp.topology import Exchange, Queue, Topology
 from worker.amqp.transport import TappedConnection
-from worker.observability.backoff import Stopped, patiently, pause
+from worker.observability.backoff import ShutdownRequested, retry_until_available, sleep_unless_stopping
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +73,7 @@ class Broker:
         return other
 
     @asynccontextmanager
-    async def connection(self, *, publishes: bool = False) -> AsyncIterator["Link"]:
+    async def connection(self, *, publishes: bool = False) -> AsyncIterator["BrokerConnection"]:
         """A plain connection: when it breaks it stays broken.
 
         The publishers and the consumers of a process get different hosts, where there are several. A host
@@ -96,7 +96,7 @@ class Broker:
                     continue
                 for name, failure in failures.items():
                     log.warning("broker.host_failed", host=name, reason=str(failure))
-                link = Link(connection, host.name)
+                link = BrokerConnection(connection, host.name)
                 try:
                     yield link
                 finally:
@@ -146,7 +146,7 @@ def _failed(failures: Mapping[str, BrokerUnavailable]) -> BrokerUnavailable:
     return BrokerRefused(reasons, refusals[0].remedy) if refusals else BrokerUnavailable(reasons)
 
 
-class Link:
+class BrokerConnection:
     """An open connection to `host`, from which channels are made."""
 
     def __init__(self, connection: TappedConnection, host: str) -> None:
@@ -261,7 +261,7 @@ class Link:
         return (await self.depths([queue]))[queue]
 
 
-async def keep_connected(
+async def reconnect_forever(
     name: str,
     session: Callable[[], Awaitable[None]],
     stopping: asyncio.Event,
@@ -287,8 +287,8 @@ async def keep_connected(
     next_pause = FIRST_PAUSE_SECONDS
     while not stopping.is_set():
         began = monotonic()
-        with suppress(Stopped):
-            await patiently(
+        with suppress(ShutdownRequested):
+            await retry_until_available(
                 attempt, BrokerUnavailable, stopping, longest_pause=LONGEST_PAUSE_SECONDS, say=say
             )
         lasted = monotonic() - began
@@ -300,5 +300,5 @@ async def keep_connected(
         log.warning("session.ended_early", connection=name, seconds=round(lasted, 2), pause=next_pause)
         if on_trouble is not None:
             on_trouble("its last session ended early")
-        await pause(next_pause, stopping)
+        await sleep_unless_stopping(next_pause, stopping)
         next_pause = min(2 * next_pause, LONGEST_PAUSE_SECONDS)

@@ -17,7 +17,7 @@ from aiormq.exceptions import (
 
 from worker.amqp.tap import Returned
 from worker.amqp.transport import ClosedByBroker
-from worker.observability.errors import describe, refused_certificate
+from worker.observability.errors import refused_certificate, safe_summary
 
 
 class BrokerUnavailable(Exception):
@@ -85,7 +85,7 @@ def translating() -> Iterator[None]:
         raise BrokerUnavailable("no answer in time") from error
     except Exception as error:
         raise BrokerUnavailable(
-            refused_certificate(error) or _unreachable(error) or describe(error)
+            refused_certificate(error) or _unreachable(error) or safe_summary(error)
         ) from error
 
 

@@ -8,12 +8,12 @@ from typing import Self
 import structlog
 
 from worker.amqp.channel import Channel, Message
-from worker.amqp.connection import Broker, keep_connected
+from worker.amqp.connection import Broker, reconnect_forever
 from worker.amqp.errors import BrokerUnavailable, Unroutable
 from worker.amqp.topology import Topology
-from worker.amqp.watchdog import LONGEST_UNCONFIRMED_SECONDS, keep_watch
+from worker.amqp.watchdog import LONGEST_UNCONFIRMED_SECONDS, watch_channel
 from worker.observability import metrics
-from worker.observability.backoff import LastedTooLong, patiently
+from worker.observability.backoff import DeadlineExceeded, retry_until_available
 
 log = structlog.get_logger(__name__)
 
@@ -36,14 +36,14 @@ class Publisher:
     declares: bool = True
     _channel: Channel | None = None
     _ready: asyncio.Event = field(default_factory=asyncio.Event)
-    _doubted: asyncio.Event = field(default_factory=asyncio.Event)
+    _confirm_timed_out: asyncio.Event = field(default_factory=asyncio.Event)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _task: asyncio.Task[None] | None = None
     _trouble: str = "no session yet"
 
     async def __aenter__(self) -> Self:
         metrics.PUBLISHER_READY.set_function(lambda: self.is_ready)
-        connecting = keep_connected("publisher", self._session, self._stopping, self._note_trouble)
+        connecting = reconnect_forever("publisher", self._session, self._stopping, self._note_trouble)
         self._task = asyncio.create_task(connecting, name="publisher")
         return self
 
@@ -111,7 +111,7 @@ class Publisher:
             await publish(channel)
         except BrokerUnavailable:
             if channel is self._channel:
-                self._doubted.set()
+                self._confirm_timed_out.set()
             raise
 
     def _note_trouble(self, reason: str) -> None:
@@ -120,27 +120,29 @@ class Publisher:
     async def _session(self) -> None:
         async with self.broker.connection(publishes=True) as link:
             channel = await link.channel_with(self.topology, declares=self.declares)
-            if not await channel.takes_messages(PROBE_SECONDS):
+            if not await channel.accepts_publishes(PROBE_SECONDS):
                 raise BrokerUnavailable("it confirms nothing")
-            self._doubted.clear()
+            self._confirm_timed_out.clear()
             self._channel = channel
             self._ready.set()
             log.info("publisher.connected", role=self.broker.role, host=link.host)
             try:
-                await keep_watch(channel, self._doubted, PROBE_SECONDS, channel.takes_messages)
+                await watch_channel(
+                    channel, self._confirm_timed_out, PROBE_SECONDS, channel.accepts_publishes
+                )
                 self._trouble = "the broker is away, or confirms nothing"
                 log.warning(
                     "publisher.lost",
                     role=self.broker.role,
                     host=link.host,
-                    unconfirmed=self._doubted.is_set(),
+                    unconfirmed=self._confirm_timed_out.is_set(),
                 )
             finally:
                 self._channel = None
                 self._ready.clear()
 
 
-async def publish_at_last(
+async def publish_until_confirmed(
     publisher: Publisher, message: Message, stopping: asyncio.Event, holding: Channel
 ) -> None:
     """Publish until it is confirmed. `holding` has the original delivery, unacknowledged meanwhile.
@@ -154,7 +156,7 @@ async def publish_at_last(
         BrokerUnavailable: The delivery was released.
     """
     try:
-        await patiently(
+        await retry_until_available(
             lambda: publisher.publish(message),
             (BrokerUnavailable, Unroutable),
             stopping,
@@ -162,8 +164,8 @@ async def publish_at_last(
             at_most=LONGEST_UNCONFIRMED_SECONDS,
             say=lambda reason: log.warning("publish.repeated", to=message.routing_key, reason=reason),
         )
-    except LastedTooLong as error:
+    except DeadlineExceeded as error:
         log.warning("deliveries.let_go", to=message.routing_key)
         await holding.close()
-        await patiently(publisher.must_be_ready, BrokerUnavailable, stopping, longest_pause=5)
+        await retry_until_available(publisher.must_be_ready, BrokerUnavailable, stopping, longest_pause=5)
         raise BrokerUnavailable("it confirmed nothing for too long") from error

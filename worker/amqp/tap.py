@@ -36,8 +36,8 @@ from worker.amqp.codec import (
     read_outline,
     read_properties,
 )
-from worker.amqp.timeouts import Deadlines
-from worker.observability.errors import describe
+from worker.amqp.timeouts import TimeoutGroup
+from worker.observability.errors import safe_summary
 
 # The client library calls a connection dead over which it hears nothing, and the broker sends no
 # heartbeat over one that is busy: it is told as often that we do hear something.
@@ -96,7 +96,7 @@ class ChannelTap:
         self._content: _Content | None = None
         self._published = 0
         self._unconfirmed: dict[int, asyncio.Future[None]] = {}
-        self._deadlines = Deadlines(LOOK_SECONDS)
+        self._deadlines = TimeoutGroup(LOOK_SECONDS)
         self._prefix = uuid4().hex
 
     def consume(self, consumer_tag: str, on_delivery: Callable[[Delivery], None]) -> None:
@@ -298,7 +298,7 @@ class TappedReader(asyncio.StreamReader):
         """Called when the connection is lost; the client library handles only errors of sockets."""
         self.is_over = True
         if not isinstance(exc, OSError):
-            error = ConnectionError(describe(exc))
+            error = ConnectionError(safe_summary(exc))
             error.__cause__ = exc
             exc = error
         super().set_exception(exc)

@@ -10,7 +10,7 @@ class _Watched(NamedTuple):
     expire: Callable[[], None]
 
 
-class Deadlines:
+class TimeoutGroup:
     """Each is noticed `look_every` seconds late at most."""
 
     def __init__(self, look_every: float) -> None:

@@ -20,7 +20,7 @@ WATCHDOG_SECONDS = 5.0
 PAUSE_FRACTION = 1 / 3
 
 
-async def keep_watch(
+async def watch_channel(
     channel: Channel, ending: asyncio.Event, within: float, is_well: Callable[[float], Awaitable[bool]]
 ) -> None:
     """Return when the channel is closed, `ending` is set, or all is not well.

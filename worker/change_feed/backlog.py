@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
-from worker.amqp.connection import Link
+from worker.amqp.connection import BrokerConnection
 from worker.amqp.topology import (
     dead_queue,
     family_queue,
@@ -113,7 +113,7 @@ async def known_webhooks(connection: Connection) -> list[str]:
 
 
 async def webhooks(
-    link: Link,
+    link: BrokerConnection,
     known: Iterable[str],
     configured: Iterable[str],
     kept: Mapping[str, int],
@@ -133,7 +133,7 @@ async def webhooks(
 
 
 async def feed(
-    link: Link,
+    link: BrokerConnection,
     connection: Connection,
     configured: Iterable[str],
     kept: Mapping[str, int],
@@ -150,7 +150,7 @@ async def feed(
 
 
 async def _webhook(
-    link: Link, name: str, dead_kept: int, delays: Sequence[timedelta], *, configured: bool
+    link: BrokerConnection, name: str, dead_kept: int, delays: Sequence[timedelta], *, configured: bool
 ) -> Webhook:
     lane = lane_of(name)
     steps = {step_name(delay): retry_queue(lane, delay) for delay in delays}

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import httpcore
 
 from schemas.changes import CONTENT_TYPE
-from worker.observability.errors import describe, refused_certificate
+from worker.observability.errors import refused_certificate, safe_summary
 from worker.observability.resolver import look_up
 
 # An answer that takes longer is a failure.
@@ -180,7 +180,7 @@ class Target:
                 # Of a connection that ends without an answer the client says either.
                 return "it broke off, or answers no HTTP"
             case _:
-                return describe(error)
+                return safe_summary(error)
 
 
 def _proxied(proxy: str, connections: int) -> httpcore.AsyncConnectionPool:

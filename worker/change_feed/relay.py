@@ -16,9 +16,9 @@ from worker.amqp.errors import BrokerUnavailable
 from worker.amqp.publisher import Publisher
 from worker.amqp.topology import CHANGES
 from worker.observability import metrics
-from worker.observability.failpoints import crash_point
+from worker.observability.failpoints import failpoint
 from worker.outbox import changes as outbox
-from worker.postgres.notify_poller import Rounds
+from worker.postgres.notify_poller import NotifyPoller
 from worker.postgres.pool import Database
 
 T = TypeVar("T")
@@ -33,24 +33,24 @@ EACH_FAMILY = 2
 class Relay:
     """One of any number. A crash before the commit publishes the same changes again, under the same ids.
 
-    While the consumers of this process are behind, `gives_way` says so: then it takes a tenth of the time,
-    because an event that waits is worse than one of which others hear later.
+    While the consumers of this process are behind, `should_throttle` says so: then it takes a tenth of the
+    time, because an event that waits is worse than a change that is published later.
     """
 
     database: Database
     publisher: Publisher
     stopping: asyncio.Event
-    gives_way: Callable[[], bool]
+    should_throttle: Callable[[], bool]
 
     async def run(self) -> None:
         """Publish until we stop, whatever happens to broker and database meanwhile."""
-        await Rounds(
+        await NotifyPoller(
             "changes",
             outbox.CHANNEL,
             self._pass_on,
             self.database,
             self.stopping,
-            self.gives_way,
+            self.should_throttle,
             (BrokerUnavailable,),
         ).run()
 
@@ -70,12 +70,12 @@ class Relay:
                 changes += told
                 published[row["family"]] += len(told)
             if rows:
-                crash_point("change_taken")
+                failpoint("change_taken")
             for wave in waves(changes, attrgetter("subject")):
                 await self.publisher.tell([_message(change) for change in wave])
             if rows:
                 await outbox.count_published(connection, published)
-            crash_point("change_published")
+            failpoint("change_published")
         for kind, number in Counter(change.type for change in changes).items():
             metrics.CHANGES_PUBLISHED.labels(kind).inc(number)
         if rows:

@@ -12,9 +12,9 @@ import structlog
 
 from schemas.changes import CONTENT_TYPE
 from worker.amqp.channel import Channel, Message
-from worker.amqp.connection import Broker, keep_connected
+from worker.amqp.connection import Broker, reconnect_forever
 from worker.amqp.errors import BrokerUnavailable, Unroutable
-from worker.amqp.publisher import Publisher, publish_at_last
+from worker.amqp.publisher import Publisher, publish_until_confirmed
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import (
     RETURN,
@@ -23,16 +23,16 @@ from worker.amqp.topology import (
     retry_queue,
     webhook_topology,
 )
-from worker.amqp.watchdog import WATCHDOG_SECONDS, keep_watch
+from worker.amqp.watchdog import WATCHDOG_SECONDS, watch_channel
 from worker.change_feed.backlog import NOTE_WEBHOOK
 from worker.change_feed.endpoint import Gone, NotDelivered, Target
 from worker.change_feed.relay import waves
 from worker.config.settings import Settings
 from worker.config.subscribers import Subscriber
 from worker.observability import metrics
-from worker.observability.backoff import Stopped, patiently, pause
-from worker.observability.failpoints import crash_point
-from worker.pipeline.circuit_breaker import Breaker
+from worker.observability.backoff import ShutdownRequested, retry_until_available, sleep_unless_stopping
+from worker.observability.failpoints import failpoint
+from worker.pipeline.circuit_breaker import CircuitBreaker
 from worker.pipeline.retry_schedule import Exhausted, Retry, after_failure
 from worker.postgres.pool import Database, DatabaseUnavailable, blameless
 
@@ -50,7 +50,7 @@ class NoChange(NotDelivered):
 
 
 @dataclass(slots=True)
-class Deliverer:
+class WebhookDispatcher:
     """At least once: a crash between an answer and the ack delivers again, under the same `webhook-id`."""
 
     subscriber: Subscriber
@@ -59,7 +59,7 @@ class Deliverer:
     database: Database
     publisher: Publisher
     stopping: asyncio.Event
-    _breaker: Breaker = field(default_factory=Breaker)
+    _breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
 
     async def run(self) -> None:
         """Deliver until we stop, whatever happens to broker and endpoint meanwhile."""
@@ -73,7 +73,7 @@ class Deliverer:
             proxy=None if proxy is None else proxy.get_secret_value(),
         )
         try:
-            await keep_connected(self.subscriber.lane, partial(self._session, target), self.stopping)
+            await reconnect_forever(self.subscriber.lane, partial(self._session, target), self.stopping)
         finally:
             await target.close()
 
@@ -83,7 +83,9 @@ class Deliverer:
             await connection.execute(NOTE_WEBHOOK, self.subscriber.name)
 
     async def _session(self, target: Target) -> None:
-        await patiently(lambda: blameless(self._note()), DatabaseUnavailable, self.stopping, longest_pause=2)
+        await retry_until_available(
+            lambda: blameless(self._note()), DatabaseUnavailable, self.stopping, longest_pause=2
+        )
         arrived: asyncio.Queue[Delivery | None] = asyncio.Queue()
         async with self.broker.connection() as link:
             delays, lane = self.settings.delays, self.subscriber.lane
@@ -92,14 +94,14 @@ class Deliverer:
             channel.on_cancelled(partial(arrived.put_nowait, None))
             await channel.consume(family_queue(lane), lane, PREFETCH, arrived.put_nowait)
             watch = asyncio.create_task(self._end_when_lost(channel, arrived))
-            with suppress(Stopped, BrokerUnavailable, Unroutable):
+            with suppress(ShutdownRequested, BrokerUnavailable, Unroutable):
                 await self._work(channel, target, arrived)
             watch.cancel()
 
     async def _end_when_lost(self, channel: Channel, arrived: asyncio.Queue[Delivery | None]) -> None:
         try:
             is_subscribed = partial(channel.is_subscribed, family_queue(self.subscriber.lane))
-            await keep_watch(channel, self.stopping, WATCHDOG_SECONDS, is_subscribed)
+            await watch_channel(channel, self.stopping, WATCHDOG_SECONDS, is_subscribed)
         finally:
             arrived.put_nowait(None)
 
@@ -111,7 +113,7 @@ class Deliverer:
                 if another is None:
                     return
                 batch.append(another)
-            await pause(self._breaker.pause_seconds, self.stopping)
+            await sleep_unless_stopping(self._breaker.pause_seconds, self.stopping)
             if self.stopping.is_set():
                 return
             await self._deliver_all(channel, target, batch)
@@ -123,13 +125,13 @@ class Deliverer:
             for result in await asyncio.gather(*posts, return_exceptions=True):
                 if result is not None:
                     raise result
-        crash_point("change_delivered")
+        failpoint("change_delivered")
         await channel.ack_up_to(batch[-1].tag)
 
     async def _deliver(self, channel: Channel, target: Target, delivery: Delivery) -> None:
         """Deliver it, or publish a copy to its next queue; hold it until that is confirmed.
 
-        Raises as `publish_at_last` does.
+        Raises as `publish_until_confirmed` does.
         """
         name = self.subscriber.name
         try:
@@ -141,7 +143,7 @@ class Deliverer:
             is_dead = copy.routing_key == dead_queue(self.subscriber.lane)
             metrics.WEBHOOKS.labels(name, "dead" if is_dead else "failed").inc()
             log.warning("webhook.failed", subscriber=name, to=copy.routing_key, reason=str(failure))
-            await publish_at_last(self.publisher, copy, self.stopping, channel)
+            await publish_until_confirmed(self.publisher, copy, self.stopping, channel)
         else:
             self._breaker.succeeded()
             metrics.WEBHOOKS.labels(name, "delivered").inc()

@@ -12,9 +12,9 @@ from worker.cli import terminal
 from worker.cli.context import (
     FAILED,
     Json,
-    begin,
+    exit_on,
     fail,
-    failing_on,
+    load_context,
     open_database,
     print_json,
 )
@@ -56,7 +56,7 @@ def list_(
     limit
         So many at most.
     """
-    settings = begin("actions")
+    settings = load_context("actions")
 
     async def look() -> list[dict[str, Any]]:
         async with open_database(settings, "actions") as database, database.connection() as connection:
@@ -72,7 +72,7 @@ def list_(
 @actions.command
 def show(action_id: UUID, /, *, json: Json = False) -> None:
     """Show all that is known of an action; what is sealed stays so."""
-    settings = begin("actions")
+    settings = load_context("actions")
 
     async def look() -> dict[str, Any] | None:
         async with open_database(settings, "actions") as database, database.connection() as connection:
@@ -122,7 +122,7 @@ def close(action_id: UUID, /, *, reason: str, json: Json = False) -> None:
 
 
 def _change(action_id: UUID, state: str, change: Callable[[Connection], Any], json: bool) -> None:
-    settings = begin("actions")
+    settings = load_context("actions")
 
     async def run() -> None:
         async with open_database(settings, "actions") as database, database.transaction() as connection:
@@ -135,7 +135,7 @@ def _change(action_id: UUID, state: str, change: Callable[[Connection], Any], js
                 else f"it is {found['state']}: nothing was changed"
             )
 
-    with failing_on(_NotPossible):
+    with exit_on(_NotPossible):
         run_loop(run())
     if json:
         print_json({"action_id": action_id, "state": state})

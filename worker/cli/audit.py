@@ -10,7 +10,7 @@ from worker.cli.change_feed_views import lanes_as_table, webhooks_as_table
 from worker.cli.context import (
     FAILED,
     Json,
-    begin,
+    load_context,
     open_database,
     print_json,
 )
@@ -37,7 +37,7 @@ def audit(*, json: Json = False, patience: float = PATIENCE_SECONDS) -> None:
     patience
         Seconds in which what is in a consumer's hands is to be settled.
     """
-    settings = begin("audit")
+    settings = load_context("audit")
 
     async def ask() -> Audit:
         _, spool = await look_at_ingest(settings.ingest_url)

@@ -21,9 +21,9 @@ from worker.cli.context import (
     UNAVAILABLE,
     USAGE,
     Json,
-    begin,
+    exit_on,
     fail,
-    failing_on,
+    load_context,
     open_database,
     print_json,
 )
@@ -50,10 +50,10 @@ from worker.marketplaces.buyback.requests import (
 )
 from worker.marketplaces.http import (
     CallFailed,
-    NoAccess,
-    OddAnswer,
     Refused,
+    Unauthorized,
     Unavailable,
+    UnexpectedResponse,
 )
 from worker.observability.resolver import run_loop
 
@@ -267,7 +267,7 @@ def _is_enqueued(
             raise WrongUsage("--key is for --enqueue: what is asked for now is asked for each time")
         return False
     check_order_id(order_id)
-    settings = begin("buyback")
+    settings = load_context("buyback")
 
     async def put() -> Asked:
         async with open_database(settings, "buyback") as database:
@@ -321,7 +321,7 @@ def _show_slots(told: Told[PickupCapabilities]) -> None:
 
 def _ask(ask: Callable[[Seller], Awaitable[T]]) -> T:
     """With the account of the settings."""
-    settings = begin("buyback")
+    settings = load_context("buyback")
     account = account_of(settings)
 
     async def run() -> T:
@@ -334,13 +334,13 @@ def _ask(ask: Callable[[Seller], Awaitable[T]]) -> T:
 @contextmanager
 def _in_words() -> Iterator[None]:
     """One sentence for what is expected to go wrong."""
-    with failing_on(WrongUsage, BadOrderId, BadDetails, code=USAGE), failing_on(KeyTaken):
+    with exit_on(WrongUsage, BadOrderId, BadDetails, code=USAGE), exit_on(KeyTaken):
         try:
             yield
         except Refused as error:
-            hint = None if isinstance(error, NoAccess) else HINTS.get(error.status)
+            hint = None if isinstance(error, Unauthorized) else HINTS.get(error.status)
             fail(FAILED, f"the trade-in platform: {error}" + (f"; {hint}" if hint else ""))
-        except OddAnswer as error:
+        except UnexpectedResponse as error:
             fail(FAILED, f"the trade-in platform: {error}{_doubt(error)}")
         except Unavailable as error:
             wait = error.retry_after

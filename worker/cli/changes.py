@@ -18,8 +18,8 @@ from worker.cli.context import (
     FAILED,
     Flag,
     Json,
-    begin,
     fail,
+    load_context,
     print_json,
 )
 from worker.cli.terminal import assembled, say, show
@@ -41,7 +41,7 @@ def tail(
 
     It makes a queue of its own for as long as it runs, which takes the permission to declare one.
     """
-    settings = begin("changes")
+    settings = load_context("changes")
     run_loop(_tail(Broker(settings.amqp_url.get_secret_value(), "tail"), types, json))
 
 
@@ -59,7 +59,7 @@ def forget(name: str, /, *, yes: Flag = False, json: Json = False) -> None:
     yes
         Throw away the changes that wait.
     """
-    settings = begin("changes")
+    settings = load_context("changes")
     if name in settings.webhook_names:
         fail(FAILED, f"{name} is in STOCKHOOK_CHANGES_WEBHOOKS: take it out, and restart the consumers")
     broker = Broker(settings.amqp_url.get_secret_value(), "forget")

@@ -1,7 +1,7 @@
 """`stockhook consume`."""
 
 from consumers.registry import FAMILIES
-from worker.cli.context import USAGE, begin, fail
+from worker.cli.context import USAGE, fail, load_context
 from worker.marketplaces.clients import check_proxies
 from worker.observability.resolver import run_loop
 from worker.processes.consumer_process import consume as run_consumers
@@ -20,6 +20,6 @@ def consume(*families: str) -> None:
     if unknown:
         fail(USAGE, f"no such family: {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
     obey_parent()
-    settings = begin("consume")
+    settings = load_context("consume")
     check_proxies(settings)
     run_loop(run_consumers(settings, families or tuple(FAMILIES)))

@@ -23,7 +23,7 @@ Flag = Annotated[bool, Parameter(negative=())]
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=())]
 
 
-def begin(process: str) -> Settings:
+def load_context(process: str) -> Settings:
     """Read the settings, and log as they say.
 
     Raises:
@@ -36,11 +36,11 @@ def begin(process: str) -> Settings:
 
 @asynccontextmanager
 async def open_database(
-    settings: Settings, command: str, size: int = 2, *, unhurried: bool = False
+    settings: Settings, command: str, size: int = 2, *, no_timeouts: bool = False
 ) -> AsyncIterator[Database]:
     """A pool of the command's own, closed at its end; Postgres shows it as `stockhook/<command>`."""
     url = settings.database_url.get_secret_value()
-    database = Database(url, size, f"stockhook/{command}", unhurried=unhurried)
+    database = Database(url, size, f"stockhook/{command}", no_timeouts=no_timeouts)
     database.warn_of_ignored()
     try:
         yield database
@@ -60,7 +60,7 @@ def fail(code: int, words: str) -> NoReturn:
 
 
 @contextmanager
-def failing_on(*failures: type[Exception], code: int = FAILED) -> Iterator[None]:
+def exit_on(*failures: type[Exception], code: int = FAILED) -> Iterator[None]:
     """End the command where one of these is raised: their text says why."""
     try:
         yield

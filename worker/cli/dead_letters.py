@@ -17,8 +17,8 @@ from worker.cli.context import (
     USAGE,
     Flag,
     Json,
-    begin,
-    failing_on,
+    exit_on,
+    load_context,
     open_database,
     print_json,
 )
@@ -62,7 +62,7 @@ def list_(
     """
     with _in_words():
         selection = filter.selection(None if state == "any" else (State(state),))
-        settings = begin("dead")
+        settings = load_context("dead")
         run_loop(
             _list_groups(settings, selection, json) if group else _list(settings, selection, limit, json)
         )
@@ -97,7 +97,7 @@ def show(dead_letter_id: int, /, *, reveal: Flag = False, json: Json = False) ->
         Show the body as it is; who did so is logged, and noted beside the letter.
     """
     with _in_words():
-        run_loop(_show(begin("dead"), dead_letter_id, reveal, json))
+        run_loop(_show(load_context("dead"), dead_letter_id, reveal, json))
 
 
 async def _show(settings: Settings, dead_letter_id: int, reveal: bool, json: bool) -> None:
@@ -133,7 +133,7 @@ def mend_(dead_letter_id: int, /, *, accept: Flag = False, json: Json = False) -
         Mend it; the body as it came is kept.
     """
     with _in_words():
-        run_loop(_mend(begin("dead"), dead_letter_id, accept, json))
+        run_loop(_mend(load_context("dead"), dead_letter_id, accept, json))
 
 
 async def _mend(settings: Settings, dead_letter_id: int, accept: bool, json: bool) -> None:
@@ -174,7 +174,7 @@ def edit(dead_letter_id: int, /, *, reason: str | None = None) -> None:
         Why, for the record.
     """
     with _in_words():
-        _edit(begin("dead"), dead_letter_id, _editor(), reason)
+        _edit(load_context("dead"), dead_letter_id, _editor(), reason)
 
 
 def _editor() -> list[str]:
@@ -226,7 +226,7 @@ def discard(*dead_letter_ids: int, reason: str, json: Json = False) -> None:
     with _in_words():
         if not dead_letter_ids or not reason.strip():
             raise WrongUsage("name the dead letters, and a reason")
-        run_loop(_discard(begin("dead"), dead_letter_ids, reason, json))
+        run_loop(_discard(load_context("dead"), dead_letter_ids, reason, json))
 
 
 async def _discard(settings: Settings, ids: Sequence[int], reason: str, json: bool) -> None:
@@ -279,7 +279,7 @@ def replay_(
         selection = replace(
             filter.selection((State.WAITING, State.REPLAYING)), ids=tuple(dead_letter_ids) or None
         )
-        settings = begin("dead")
+        settings = load_context("dead")
         if dry_run:
             run_loop(tell_forecast(settings, selection, json))
         else:
@@ -290,5 +290,5 @@ def replay_(
 def _in_words() -> Iterator[None]:
     """One sentence for what is expected to go wrong."""
     remove_leftovers()
-    with failing_on(WrongUsage, code=USAGE), failing_on(Refused, store.NoSuchLetter, CannotUnseal):
+    with exit_on(WrongUsage, code=USAGE), exit_on(Refused, store.NoSuchLetter, CannotUnseal):
         yield

@@ -11,7 +11,7 @@ from worker.cli.context import (
     FAILED,
     UNAVAILABLE,
     Json,
-    begin,
+    load_context,
     print_json,
 )
 from worker.cli.terminal import show, styled
@@ -20,7 +20,7 @@ from worker.observability.resolver import run_loop
 from worker.tools.doctor import broker, database
 from worker.tools.doctor.certificates import check_certificates
 from worker.tools.doctor.changes import check_changes
-from worker.tools.doctor.check import Finding, Level
+from worker.tools.doctor.check import CheckResult, Level
 from worker.tools.doctor.configuration import check_configuration
 from worker.tools.doctor.spool import check_spool
 
@@ -32,7 +32,7 @@ def doctor(*, json: Json = False) -> None:
 
     Changes nothing. Exits 1 when something is wrong, 69 when neither broker nor database can be reached.
     """
-    settings = begin("doctor")
+    settings = load_context("doctor")
     # The client library logs the end of a connection with a traceback; here it is a finding.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL + 1)
     found, is_reached = run_loop(examine(settings))
@@ -45,7 +45,7 @@ def doctor(*, json: Json = False) -> None:
     sys.exit(FAILED if any(finding.level is Level.ERROR for finding in found) else 0)
 
 
-async def examine(settings: Settings) -> tuple[list[Finding], bool]:
+async def examine(settings: Settings) -> tuple[list[CheckResult], bool]:
     """Everything that was found, and whether broker or database could be reached."""
     of_broker, broker_answers = await broker.reached(settings)
     of_database, database_answers = await database.reached(settings)
@@ -60,7 +60,7 @@ async def examine(settings: Settings) -> tuple[list[Finding], bool]:
     return found, broker_answers or database_answers
 
 
-def as_table(found: Sequence[Finding]) -> Table:
+def as_table(found: Sequence[CheckResult]) -> Table:
     table = Table("", "subject", "what", "remedy")
     for finding in found:
         style = STYLES[finding.level]

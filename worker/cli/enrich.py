@@ -17,8 +17,8 @@ from worker.cli.context import (
     FAILED,
     Flag,
     Json,
-    begin,
-    failing_on,
+    exit_on,
+    load_context,
     open_database,
     print_json,
 )
@@ -113,14 +113,14 @@ def details(
     dry_run
         Say how many would be asked for.
     """
-    settings = begin("details")
+    settings = load_context("details")
     subject = SUBJECTS[what]
 
     async def work() -> Asked:
-        async with open_database(settings, "details", 1, unhurried=True) as database:
+        async with open_database(settings, "details", 1, no_timeouts=True) as database:
             return await _ask(database, subject, ids, dry_run=dry_run)
 
-    with failing_on(NotHere, code=FAILED):
+    with exit_on(NotHere, code=FAILED):
         asked = run_loop(work())
     if json:
         print_json({"asked": asked.now, "asked_before": asked.before, "dry_run": dry_run})

@@ -13,17 +13,17 @@ from worker.cli.context import (
 )
 from worker.config.settings import BadSettings
 from worker.ingest.spool.spool import SpoolTaken
-from worker.observability.errors import describe
+from worker.observability.errors import safe_summary
 from worker.observability.listening import CannotListen
 from worker.postgres.errors import PostgresError
 from worker.postgres.pool import DatabaseUnavailable, SessionsNotKept, TransactionConflict
-from worker.processes.consumer_process import DatabaseBehind, EndedByItself
+from worker.processes.consumer_process import PendingMigrations, UnexpectedExit
 
 
 def end(error: Exception) -> NoReturn:
     """Raises: The error itself, where nobody expected it."""
     match error:
-        case BadSettings() | DatabaseBehind() | TopologyMismatch() | CannotListen() | SessionsNotKept():
+        case BadSettings() | PendingMigrations() | TopologyMismatch() | CannotListen() | SessionsNotKept():
             fail(MISCONFIGURED, str(error))
         case BrokerRefused():
             fail(MISCONFIGURED, f"the broker refused: {error}")
@@ -32,8 +32,8 @@ def end(error: Exception) -> NoReturn:
         case DatabaseUnavailable():
             fail(UNAVAILABLE, f"cannot reach the database ({error}): see STOCKHOOK_DATABASE_URL")
         case PostgresError() | TransactionConflict():
-            fail(FAILED, f"it failed: {describe(error)}")
-        case EndedByItself():
+            fail(FAILED, f"it failed: {safe_summary(error)}")
+        case UnexpectedExit():
             fail(FAILED, str(error))
         case ManagementUnavailable():
             fail(UNAVAILABLE, f"no answer from the management API ({error})")
@@ -42,6 +42,9 @@ def end(error: Exception) -> NoReturn:
         case OSError():
             # A file, a disk or a network failed, not the code.
             where = f" ({error.filename!r})" if error.filename else ""
-            fail(FAILED, f"the operating system refused: {error.strerror or error}{where}; {describe(error)}")
+            fail(
+                FAILED,
+                f"the operating system refused: {error.strerror or error}{where}; {safe_summary(error)}",
+            )
         case _:
             raise error

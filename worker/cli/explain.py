@@ -11,8 +11,8 @@ from rich.table import Table
 from consumers.family import Finding
 from worker.cli.context import (
     Json,
-    begin,
-    failing_on,
+    exit_on,
+    load_context,
     open_database,
     print_json,
 )
@@ -55,7 +55,7 @@ def explain(
     at
         Show the state then: leave out what happened later. Without an offset it is UTC.
     """
-    settings = begin("explain")
+    settings = load_context("explain")
     if at is not None and at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
 
@@ -63,7 +63,7 @@ def explain(
         async with open_database(settings, "explain", 1) as database:
             return await explain_entity(database, kind, entity_id, at, settings.tolerance)
 
-    with failing_on(NoSuchEntity):
+    with exit_on(NoSuchEntity):
         found = run_loop(ask())
     if json:
         print_json(_as_json(found))

@@ -1,6 +1,6 @@
 """`stockhook ingest`."""
 
-from worker.cli.context import begin
+from worker.cli.context import load_context
 from worker.processes.ingest_process import serve
 from worker.processes.supervisor import obey_parent
 
@@ -8,4 +8,4 @@ from worker.processes.supervisor import obey_parent
 def ingest() -> None:
     """Take webhooks in and publish them, until SIGTERM or Ctrl-C."""
     obey_parent()
-    serve(begin("ingest"))
+    serve(load_context("ingest"))

@@ -1,6 +1,6 @@
 """`stockhook migrate`."""
 
-from worker.cli.context import begin, open_database
+from worker.cli.context import load_context, open_database
 from worker.cli.terminal import say
 from worker.observability.resolver import run_loop
 from worker.postgres import migrations
@@ -9,7 +9,7 @@ from worker.tools.permissions import grant_tables
 
 def migrate() -> None:
     """Bring the database's tables up to date."""
-    settings = begin("migrate")
+    settings = load_context("migrate")
 
     async def apply() -> list[migrations.Migration]:
         async with open_database(settings, "command") as database:

@@ -14,8 +14,8 @@ from worker.cli.context import (
     FAILED,
     Flag,
     Json,
-    begin,
-    failing_on,
+    exit_on,
+    load_context,
     open_database,
     print_json,
 )
@@ -51,10 +51,10 @@ def rebuild(
     restart
         Begin anew, also where an earlier rebuild was broken off.
     """
-    settings = begin("rebuild")
+    settings = load_context("rebuild")
 
     async def work() -> Rebuilt:
-        async with open_database(settings, "rebuild", 1, unhurried=True) as database:
+        async with open_database(settings, "rebuild", 1, no_timeouts=True) as database:
             with _progress(family) as report:
                 return await run_rebuild(
                     database,
@@ -65,7 +65,7 @@ def rebuild(
                     tolerance=settings.tolerance,
                 )
 
-    with failing_on(RebuildFailed):
+    with exit_on(RebuildFailed):
         found = run_loop(work())
     if json:
         print_json(_as_json(found))

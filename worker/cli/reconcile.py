@@ -15,8 +15,8 @@ from worker.cli.context import (
     USAGE,
     Flag,
     Json,
-    begin,
     fail,
+    load_context,
     open_database,
     print_json,
 )
@@ -96,7 +96,7 @@ def reconcile(
         fail(
             USAGE, "--apply asks before it sends anything: where nobody can answer, give --yes (or --dry-run)"
         )
-    settings = begin("reconcile")
+    settings = load_context("reconcile")
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=UTC)
     run = _Run(settings, what, since, most, sends=apply and not dry_run, asks=asks, is_silent=json)
@@ -130,7 +130,7 @@ class _Run:
         settings = self.settings
         async with (
             open_ovoko(settings) as api,
-            open_database(settings, "reconcile", 1, unhurried=True) as database,
+            open_database(settings, "reconcile", 1, no_timeouts=True) as database,
         ):
             match self.what:
                 case "parts":

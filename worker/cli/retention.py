@@ -4,7 +4,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from worker.cli.context import FAILED, Flag, Json, begin, fail, failing_on, open_database, print_json
+from worker.cli.context import FAILED, Flag, Json, exit_on, fail, load_context, open_database, print_json
 from worker.cli.terminal import say
 from worker.config.settings import Settings
 from worker.observability.resolver import run_loop
@@ -24,13 +24,13 @@ def retain(*, dry_run: Flag = False, json: Json = False) -> None:
     dry_run
         Drop nothing; say what would go.
     """
-    settings = begin("retain")
+    settings = load_context("retain")
 
     async def work() -> Retained | None:
-        async with open_database(settings, "retain", 1, unhurried=True) as database:
+        async with open_database(settings, "retain", 1, no_timeouts=True) as database:
             return await drop_old(database, settings, datetime.now(UTC), dry_run=dry_run)
 
-    with failing_on(LogBusy):
+    with exit_on(LogBusy):
         found = run_loop(work())
     if found is None:
         fail(FAILED, "another process is dropping what is past its days")

@@ -2,12 +2,12 @@
 
 import sys
 
-from worker.cli.context import begin
+from worker.cli.context import load_context
 from worker.observability.resolver import run_loop
 from worker.processes.supervisor import run_all
 
 
 def run() -> None:
     """Run the ingest and all families, until SIGTERM or Ctrl-C."""
-    settings = begin("run")
+    settings = load_context("run")
     sys.exit(run_loop(run_all(settings)))

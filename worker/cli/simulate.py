@@ -13,9 +13,9 @@ from schemas.events import Provider
 from worker.cli.context import (
     FAILED,
     USAGE,
-    begin,
+    exit_on,
     fail,
-    failing_on,
+    load_context,
 )
 from worker.cli.terminal import say
 from worker.config.urls import BadUrl
@@ -105,7 +105,7 @@ def marketplaces(
         fail(USAGE, "--port must be at most 65535, --token-seconds at least 1")
     if not 0 <= delay <= 3600 or places < 1:
         fail(USAGE, "--delay must be between 0 and 3600, --places at least 1")
-    settings = begin("simulate")
+    settings = load_context("simulate")
     sending: AbstractAsyncContextManager[Messenger | None] = nullcontext()
     if send_to is not None:
         sending = messenger(send_to, Credentials.of(settings, Provider), timedelta(seconds=delay))
@@ -114,7 +114,7 @@ def marketplaces(
         lifetime = timedelta(seconds=token_seconds)
         return {"buyback": TradeIn(order, lifetime, tell=tell, places=places), "ovoko": Ovoko(tell=tell)}
 
-    with failing_on(CannotListen, code=FAILED), failing_on(BadUrl, code=USAGE):
+    with exit_on(CannotListen, code=FAILED), exit_on(BadUrl, code=USAGE):
         run_loop(_serve(simulated, sending, port))
 
 

@@ -12,7 +12,7 @@ from worker.cli.change_feed_views import lanes_as_table, webhooks_as_table
 from worker.cli.context import (
     FAILED,
     Json,
-    begin,
+    load_context,
     open_database,
     print_json,
 )
@@ -26,7 +26,7 @@ def status(*, json: Json = False) -> None:
 
     Exits 1 when broker or database cannot be reached.
     """
-    settings = begin("status")
+    settings = load_context("status")
 
     async def ask() -> Status:
         async with open_database(settings, "command") as database:

@@ -11,7 +11,7 @@ from worker.amqp.topology import Exchange, Queue
 from worker.cli.context import (
     FAILED,
     Json,
-    begin,
+    load_context,
     print_json,
 )
 from worker.cli.terminal import say, say_json
@@ -29,7 +29,7 @@ def topology(*, check: bool = False, definitions: bool = False, json: Json = Fal
     definitions
         Declare nothing and ask no broker; print it all as a RabbitMQ definitions file.
     """
-    settings = begin("topology")
+    settings = load_context("topology")
     if definitions:
         say_json(_definitions(settings), indent=True)
         return

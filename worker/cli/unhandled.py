@@ -18,8 +18,8 @@ from worker.cli.context import (
     USAGE,
     Flag,
     Json,
-    begin,
-    failing_on,
+    exit_on,
+    load_context,
     open_database,
     print_json,
 )
@@ -68,7 +68,7 @@ def list_(
         Maximum number of lines.
     """
     selection = _selection(type, marketplace)
-    settings = begin("unhandled")
+    settings = load_context("unhandled")
     with _in_words():
         run_loop((_list_events if events else _list_types)(settings, selection, max(1, limit), json))
 
@@ -117,7 +117,7 @@ def show(unhandled_event_id: int, /, *, reveal: Flag = False, json: Json = False
     reveal
         Show the body as it was received. The log records who did so.
     """
-    settings = begin("unhandled")
+    settings = load_context("unhandled")
     with _in_words():
         run_loop(_show(settings, unhandled_event_id, reveal, json))
 
@@ -199,7 +199,7 @@ def replay_(
         if not 0 < rate <= 10_000:
             raise WrongUsage(f"--rate must be more than 0, at most 10000 (given: {rate:g})")
         selection = _selection(_taken(type, marketplace), marketplace)
-        settings = begin("unhandled")
+        settings = load_context("unhandled")
         if dry_run:
             run_loop(_tell_forecast(settings, selection, json))
         else:
@@ -291,5 +291,5 @@ def _counted(number: int, noun: str) -> str:
 @contextmanager
 def _in_words() -> Iterator[None]:
     """One sentence for what is expected to go wrong."""
-    with failing_on(WrongUsage, code=USAGE), failing_on(Refused, CannotUnseal):
+    with exit_on(WrongUsage, code=USAGE), exit_on(Refused, CannotUnseal):
         yield

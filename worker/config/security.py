@@ -35,7 +35,7 @@ PRINTED_TOKENS = frozenset(
 ENCRYPTING_MODES = frozenset({"require", "verify-ca", "verify-full"})
 
 
-def weakness(secret: str) -> str | None:
+def secret_weakness(secret: str) -> str | None:
     """What is wrong with a secret, in words that go on a sentence about it; None for a good one."""
     letters = re.sub(r"[^a-z0-9]", "", secret.lower())
     if not secret:
@@ -54,7 +54,7 @@ def weakness(secret: str) -> str | None:
 def weak_secrets(secrets: Sequence[SecretStr]) -> Iterator[str]:
     """Each weak one by its number from 1, never by its text."""
     for number, secret in enumerate(secrets, start=1):
-        fault = weakness(secret.get_secret_value())
+        fault = secret_weakness(secret.get_secret_value())
         if fault is not None:
             yield f"secret {number} {fault}"
 
@@ -127,7 +127,7 @@ def _in_clear(hosts: Sequence[str], remedy: str) -> str:
 
 
 def _refuse_weak_password(parts: SplitResult) -> None:
-    fault = weakness(unquote(parts.password or ""))
+    fault = secret_weakness(unquote(parts.password or ""))
     if fault is not None:
         raise ValueError(f"the password {fault}: set a longer one, or STOCKHOOK_ENVIRONMENT=development")
 

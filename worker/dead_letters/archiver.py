@@ -15,13 +15,13 @@ import structlog
 
 from schemas.envelope import UNHANDLED
 from worker.amqp.channel import Channel, Message
-from worker.amqp.connection import Broker, keep_connected
+from worker.amqp.connection import Broker, reconnect_forever
 from worker.amqp.desired_topology import expected_topology
 from worker.amqp.errors import BrokerUnavailable, Unroutable
-from worker.amqp.publisher import Publisher, publish_at_last
+from worker.amqp.publisher import Publisher, publish_until_confirmed
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import QUARANTINE, RETURN, dead_queue
-from worker.amqp.watchdog import LONGEST_HOLD_SECONDS, WATCHDOG_SECONDS, keep_watch
+from worker.amqp.watchdog import LONGEST_HOLD_SECONDS, WATCHDOG_SECONDS, watch_channel
 from worker.config.settings import Settings
 from worker.dead_letters import store, unhandled_store
 from worker.dead_letters.message import (
@@ -33,9 +33,9 @@ from worker.dead_letters.message import (
 from worker.dead_letters.unhandled_labels import Labels
 from worker.dead_letters.unhandled_store import Arriving, read_arriving
 from worker.observability import metrics
-from worker.observability.backoff import LastedTooLong, Stopped, patiently
-from worker.observability.errors import describe
-from worker.observability.failpoints import crash_point
+from worker.observability.backoff import DeadlineExceeded, ShutdownRequested, retry_until_available
+from worker.observability.errors import safe_summary
+from worker.observability.failpoints import failpoint
 from worker.postgres.errors import InternalServerError, OperatorInterventionError
 from worker.postgres.pool import (
     Database,
@@ -67,7 +67,7 @@ class _Arrived:
 
 
 @dataclass(slots=True)
-class Keeper:
+class Archiver:
     """One connection that takes in several lanes; acked after the commit.
 
     A crash in between delivers the same messages again: their keys are in the table already.
@@ -86,7 +86,7 @@ class Keeper:
 
     async def run(self) -> None:
         """Keep what comes until we stop, whatever happens to broker and database meanwhile."""
-        await keep_connected("dead letters", self._session, self.stopping)
+        await reconnect_forever("dead letters", self._session, self.stopping)
 
     @property
     def _queues(self) -> dict[str, str]:
@@ -94,7 +94,7 @@ class Keeper:
         return {dead_queue(lane): lane for lane in lanes} | {QUARANTINE: QUARANTINE_LANE}
 
     async def _session(self) -> None:
-        await patiently(self.database.ping, DatabaseUnavailable, self.stopping, longest_pause=2)
+        await retry_until_available(self.database.ping, DatabaseUnavailable, self.stopping, longest_pause=2)
         self._arrived.clear()
         self._changed.clear()
         self._lost = False
@@ -106,7 +106,7 @@ class Keeper:
                 await channel.consume(queue, f"dead.{lane}", PREFETCH, partial(self._put, lane))
             watch = asyncio.create_task(self._end_when_lost(channel))
             # What cannot be acked, because the connection is lost or we stop, comes again.
-            with suppress(Stopped, BrokerUnavailable, Unroutable):
+            with suppress(ShutdownRequested, BrokerUnavailable, Unroutable):
                 await self._work(channel)
             watch.cancel()
 
@@ -121,7 +121,7 @@ class Keeper:
     async def _end_when_lost(self, channel: Channel) -> None:
         try:
             are_subscribed = partial(self._are_subscribed, channel)
-            await keep_watch(channel, self.stopping, WATCHDOG_SECONDS, are_subscribed)
+            await watch_channel(channel, self.stopping, WATCHDOG_SECONDS, are_subscribed)
         finally:
             self._end()
 
@@ -142,7 +142,7 @@ class Keeper:
                 continue
             batch = [self._arrived.popleft() for _ in range(min(PREFETCH, len(self._arrived)))]
             try:
-                await patiently(
+                await retry_until_available(
                     lambda batch=batch: self._keep(batch),  # type: ignore[misc]  # bound at once
                     DatabaseUnavailable,
                     self.stopping,
@@ -150,10 +150,10 @@ class Keeper:
                     at_most=LONGEST_HOLD_SECONDS,
                     say=lambda reason: log.warning("dead_letters.paused", reason=reason),
                 )
-            except LastedTooLong:
-                await self._give_back(channel, batch)
+            except DeadlineExceeded:
+                await self._requeue(channel, batch)
                 return
-            crash_point("dead_letter_kept")
+            failpoint("dead_letter_kept")
             await channel.ack_up_to(batch[-1].delivery.tag)
             unhandled = sum(arrived.is_unhandled for arrived in batch)
             if unhandled < len(batch):
@@ -169,7 +169,7 @@ class Keeper:
             raise
         except Exception as error:
             # Which of them the table does not take is not known: each by itself, the odd one bare.
-            log.warning("dead_letters.kept_singly", error=describe(error))
+            log.warning("dead_letters.kept_singly", error=safe_summary(error))
             for arrived in batch:
                 await self._keep_one(arrived)
 
@@ -179,7 +179,7 @@ class Keeper:
         except DatabaseUnavailable:
             raise
         except Exception as error:
-            log.error("dead_letter.kept_bare", lane=arrived.lane, error=describe(error))
+            log.error("dead_letter.kept_bare", lane=arrived.lane, error=safe_summary(error))
             await self._keep_bare(arrived)
 
     async def _keep_bare(self, arrived: _Arrived) -> None:
@@ -194,7 +194,7 @@ class Keeper:
                 await store.keep(connection, (one for one in letters if isinstance(one, Letter)))
                 new_types = await unhandled_store.keep(connection, unhandled, self._labels.names)
         except _NOT_THE_LETTERS as error:
-            raise DatabaseUnavailable(describe(error)) from error
+            raise DatabaseUnavailable(safe_summary(error)) from error
         self._count(unhandled, new_types)
 
     def _count(self, unhandled: Sequence[Arriving], new_types: Sequence[str]) -> None:
@@ -204,13 +204,13 @@ class Keeper:
         for event in unhandled:
             metrics.UNHANDLED.labels(event.provider, self._labels.of(event.provider, event.type)).inc()
 
-    async def _give_back(self, channel: Channel, batch: Sequence[_Arrived]) -> None:
+    async def _requeue(self, channel: Channel, batch: Sequence[_Arrived]) -> None:
         """To the end of their queues, as if they had just arrived."""
         await channel.cancel_consumers()
         held = [*batch, *self._arrived]
         copies = [_same_again(arrived) for arrived in held]
         await asyncio.gather(
-            *(publish_at_last(self.publisher, copy, self.stopping, channel) for copy in copies)
+            *(publish_until_confirmed(self.publisher, copy, self.stopping, channel) for copy in copies)
         )
         await channel.ack_up_to(held[-1].delivery.tag)
         log.warning("dead_letters.gave_back", letters=len(held))

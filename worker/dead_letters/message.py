@@ -60,7 +60,7 @@ def read_letter(lane: str, delivery: Delivery) -> Letter:
         return _read_change(lane, delivery)
     envelope = _envelope(delivery.headers)
     provider = envelope.provider.value if envelope else None
-    told_type, entity_id = (None, None) if delivery.redelivered else _look_into(provider, delivery.body)
+    told_type, entity_id = (None, None) if delivery.redelivered else _decode_suspect(provider, delivery.body)
     event_type = (envelope.event_type if envelope else "") or told_type or ""
     reason = _reason(delivery.headers)
     return Letter(
@@ -102,7 +102,7 @@ def _read_change(lane: str, delivery: Delivery) -> Letter:
     return Letter(
         message_key=message_key(lane, delivery),
         lane=lane,
-        event_id=identity.bytes_id(f"{lane}\n{headers.get('x-change-id')}".encode(errors="replace")),
+        event_id=identity.content_hash_id(f"{lane}\n{headers.get('x-change-id')}".encode(errors="replace")),
         provider=None,
         type=visible(delivery.type)[:200],
         entity_id=_name(headers.get("x-subject")),
@@ -147,9 +147,9 @@ def message_key(lane: str, delivery: Delivery) -> UUID:
     """
     if lane == QUARANTINE_LANE and delivery.headers.get("x-event-type") == "":
         provider, event_id = delivery.headers.get("x-provider"), delivery.headers.get("x-event-id")
-        return identity.bytes_id(f"{lane}\n{provider}\n{event_id}".encode(errors="replace"))
+        return identity.content_hash_id(f"{lane}\n{provider}\n{event_id}".encode(errors="replace"))
     told = f"{lane}\n{delivery.message_id}\n{delivery.headers.get('x-event-id')}\n"
-    return identity.bytes_id(told.encode(errors="replace") + delivery.body)
+    return identity.content_hash_id(told.encode(errors="replace") + delivery.body)
 
 
 def fingerprint_of(reason: str, event_type: str) -> str:
@@ -162,7 +162,7 @@ def fingerprint_of(reason: str, event_type: str) -> str:
 
 def entity_in(provider: str | None, body: bytes) -> str | None:
     """What a body is about, also where it breaks its schema."""
-    return _look_into(provider, body)[1]
+    return _decode_suspect(provider, body)[1]
 
 
 def _envelope(headers: Mapping[str, object]) -> Envelope | None:
@@ -172,7 +172,7 @@ def _envelope(headers: Mapping[str, object]) -> Envelope | None:
         return None
 
 
-def _look_into(provider: str | None, body: bytes) -> tuple[str | None, str | None]:
+def _decode_suspect(provider: str | None, body: bytes) -> tuple[str | None, str | None]:
     if provider is None:
         return None, None
     try:

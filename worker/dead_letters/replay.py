@@ -26,9 +26,9 @@ from worker.dead_letters.message import QUARANTINE_LANE, is_of_webhook
 from worker.dead_letters.store import Action, Kept, Selection
 from worker.intake.encryption import CannotUnseal
 from worker.intake.intake import RESERVED_TYPE, take_again
-from worker.observability.errors import describe
-from worker.observability.failpoints import crash_point
-from worker.pipeline.batch import Undecodable, decode
+from worker.observability.errors import safe_summary
+from worker.observability.failpoints import failpoint
+from worker.pipeline.batch import InvalidDelivery, decode
 from worker.postgres.event_log import LOGGED
 from worker.postgres.locks import TRY_LOCK, UNLOCK, AdvisoryLock
 from worker.postgres.pool import Database
@@ -142,7 +142,7 @@ async def forecast(database: Database, ready: Ready, tolerance: timedelta = TOLE
     family = FAMILIES[ready.lane]
     message = ready.message
     decoded = decode(family, Delivery(0, message.type, message.headers, message.body, redelivered=False))
-    if isinstance(decoded, Undecodable):
+    if isinstance(decoded, InvalidDelivery):
         return f"invalid: {decoded.reason}"
     candidate = decoded.candidate
     envelope = candidate.envelope
@@ -155,7 +155,7 @@ async def forecast(database: Database, ready: Ready, tolerance: timedelta = TOLE
             before = states.get(family.key(event.payload))
             decision = family.decide(before, event)
         except Exception as error:
-            return f"fails again: {describe(error)}"
+            return f"fails again: {safe_summary(error)}"
     return "older: it would be logged and change no row" if decision.state == before else "applied"
 
 
@@ -264,9 +264,9 @@ class Replay:
         ids = sorted(row["dead_letter_id"] for row in begun)
         left = sorted(ready.keys() - set(ids))
         self.tally.unready += [(number, "somebody else changed or discarded it meanwhile") for number in left]
-        crash_point("replay_begun")
+        failpoint("replay_begun")
         await asyncio.gather(*(channel.publish(ready[number].message, PUBLISH_SECONDS) for number in ids))
-        crash_point("replay_published")
+        failpoint("replay_published")
         async with self.database.transaction() as connection:
             await connection.execute(store.END_REPLAY, ids)
             await store.note(connection, ids, self.who, Action.REPLAYED, self.reason)

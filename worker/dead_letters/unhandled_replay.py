@@ -19,8 +19,8 @@ from worker.dead_letters.replay import PUBLISH_SECONDS, Ready, Unready
 from worker.dead_letters.unhandled_store import Selection, Unhandled
 from worker.intake.encryption import CannotUnseal
 from worker.intake.intake import take_unhandled
-from worker.observability.failpoints import crash_point
-from worker.pipeline.batch import Undecodable, decode
+from worker.observability.failpoints import failpoint
+from worker.pipeline.batch import InvalidDelivery, decode
 from worker.postgres.pool import Database
 
 READ_TOGETHER = 100
@@ -50,7 +50,7 @@ def prepare(event: Unhandled, sealer: MultiFernet | None) -> Ready | Unready:
     decoded = decode(
         FAMILIES[taken.family], Delivery(0, message.type, message.headers, message.body, redelivered=False)
     )
-    if isinstance(decoded, Undecodable):
+    if isinstance(decoded, InvalidDelivery):
         return Unready(f"invalid: {decoded.reason}")
     return Ready(message, taken.family, taken.event_id, taken.content_id)
 
@@ -117,7 +117,7 @@ class Replay:
         await asyncio.gather(
             *(channel.publish(prepared.message, PUBLISH_SECONDS) for prepared in ready.values())
         )
-        crash_point("unhandled_published")
+        failpoint("unhandled_published")
         async with self.database.transaction() as connection:
             await store.delete(connection, ready)
         self.tally.published += len(ready)

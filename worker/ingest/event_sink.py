@@ -19,8 +19,8 @@ from worker.ingest.spool.spool import (
     SpoolFull,
 )
 from worker.observability import metrics
-from worker.observability.backoff import Stopped, patiently
-from worker.observability.failpoints import crash_point
+from worker.observability.backoff import ShutdownRequested, retry_until_available
+from worker.observability.failpoints import failpoint
 from worker.postgres.ledger import Stream
 
 log = structlog.get_logger(__name__)
@@ -58,7 +58,7 @@ class Storage:
 
     async def store(self, message: Message, family: str | None) -> None:
         """Raises: NotStored."""
-        crash_point("accepted")
+        failpoint("accepted")
         unused: frozenset[str] = frozenset()
         if self.publisher.is_ready:
             # Between taking a place and handing the message over nothing may come in between.
@@ -78,7 +78,7 @@ class Storage:
                 if family is not None:
                     self._stream.told(family, unused)
                 metrics.PUBLISH_SECONDS.observe(monotonic() - began)
-                crash_point("published")
+                failpoint("published")
                 return
         await self._spool(message, family)
 
@@ -102,7 +102,7 @@ class Storage:
         if family is not None:
             self._stream.told(family, unused)
         metrics.SPOOLED.inc()
-        crash_point("spooled")
+        failpoint("spooled")
 
     async def drain(self, stopping: asyncio.Event) -> None:
         """Publish what is spooled, oldest first, whenever the broker is there."""
@@ -110,12 +110,12 @@ class Storage:
         if spool is None:
             await stopping.wait()
             return
-        with suppress(Stopped):
+        with suppress(ShutdownRequested):
             while not stopping.is_set():
                 await spool.wait_not_empty()
                 await self.publisher.wait_ready()
                 # Whatever goes wrong with some, the drainer goes on: what is spooled is not forgotten.
-                await patiently(
+                await retry_until_available(
                     lambda: self._drain_some(spool), Exception, stopping, longest_pause=2, say=_say
                 )
 
@@ -127,7 +127,7 @@ class Storage:
             entry.number for entry, outcome in zip(entries, outcomes, strict=True) if outcome is None
         ]
         if confirmed:
-            crash_point("drained")
+            failpoint("drained")
             await spool.remove(confirmed)
             metrics.DRAINED.inc(len(confirmed))
         for outcome in outcomes:

@@ -28,7 +28,7 @@ from urllib.parse import unquote, urlsplit
 import httptools
 import structlog
 
-from worker.amqp.timeouts import Deadlines
+from worker.amqp.timeouts import TimeoutGroup
 from worker.config.settings import PREFIX
 from worker.ingest.service import (
     BodyIncomplete,
@@ -93,7 +93,7 @@ class _Connections:
 
     handle: Handler
     limits: Limits
-    deadlines: Deadlines = field(default_factory=lambda: Deadlines(LOOK_SECONDS))
+    deadlines: TimeoutGroup = field(default_factory=lambda: TimeoutGroup(LOOK_SECONDS))
     answering: "set[asyncio.Task[None]]" = field(default_factory=set)
     is_draining: bool = False
     _open: "set[_Connection]" = field(default_factory=set)

@@ -14,7 +14,7 @@ from cryptography.fernet import MultiFernet
 
 from schemas.events import Provider
 from worker.amqp.channel import Message
-from worker.amqp.timeouts import Deadlines
+from worker.amqp.timeouts import TimeoutGroup
 from worker.config import ignored_types as ignored
 from worker.config.settings import Settings
 from worker.ingest.event_sink import NotStored
@@ -127,7 +127,7 @@ class Ingest:
     _sealer: MultiFernet | None = field(init=False)
     _openapi: bytes = field(init=False)
     _ignored: re.Pattern[str] = field(init=False)
-    _deadlines: Deadlines = field(default_factory=lambda: Deadlines(LOOK_SECONDS))
+    _deadlines: TimeoutGroup = field(default_factory=lambda: TimeoutGroup(LOOK_SECONDS))
     _unknown_paths: _UnknownPaths = field(default_factory=_UnknownPaths)
 
     def __post_init__(self) -> None:

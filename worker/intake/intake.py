@@ -306,7 +306,7 @@ def _quarantined(
     provider: Provider, body: bytes, reason: str, received_at: datetime, plain: bytes | None = None
 ) -> Accepted:
     """`plain` is the body before anything in it was encrypted, where something may be."""
-    content_id = identity.bytes_id(body if plain is None else plain)
+    content_id = identity.content_hash_id(body if plain is None else plain)
     envelope = Envelope(
         provider=provider,
         event_type="",

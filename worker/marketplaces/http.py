@@ -66,15 +66,15 @@ class Refused(CallFailed):
         self.body = body
 
 
-class NoAccess(Refused):
+class Unauthorized(Refused):
     """Our credentials were not taken: nothing was wrong with what was asked for."""
 
 
-class OddAnswer(CallFailed):
+class UnexpectedResponse(CallFailed):
     """An answer that cannot be right: too large, a redirect, not JSON, of other types."""
 
 
-class UnreadableRow(OddAnswer):
+class UnreadableRow(UnexpectedResponse):
     """The answer is valid except for the one requested row."""
 
 
@@ -126,7 +126,7 @@ async def call(
     Raises:
         Unavailable
         Refused
-        OddAnswer
+        UnexpectedResponse
     """
     return _judged(*await fetch(client, request, within, limit))
 
@@ -141,7 +141,7 @@ async def fetch(
 
     Raises:
         Unavailable
-        OddAnswer
+        UnexpectedResponse
     """
     seconds = within.total_seconds()
     changes = _changes(request)
@@ -167,15 +167,15 @@ async def fetch(
 
 
 async def _read(response: httpx.Response, limit: int) -> bytes:
-    """Raises: OddAnswer. Of a compressed answer a few bytes can be gigabytes."""
+    """Raises: UnexpectedResponse. Of a compressed answer a few bytes can be gigabytes."""
     changes = _changes(response.request)
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise OddAnswer("the answer is compressed, which nobody asked for", is_unknown=changes)
+        raise UnexpectedResponse("the answer is compressed, which nobody asked for", is_unknown=changes)
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > limit:
-            raise OddAnswer(f"the answer is larger than {limit:,} bytes", is_unknown=changes)
+            raise UnexpectedResponse(f"the answer is larger than {limit:,} bytes", is_unknown=changes)
     return bytes(body)
 
 
@@ -190,11 +190,11 @@ def _judged(response: httpx.Response, body: bytes) -> Answer:
             is_unknown=_changes(response.request) and status not in _NOTHING_DONE,
         )
     if status == HTTPStatus.UNAUTHORIZED:
-        raise NoAccess(status, body)
+        raise Unauthorized(status, body)
     if response.is_client_error:
         raise Refused(status, body)
     words = f"answered with a redirect ({status}), which is not followed"
-    raise OddAnswer(words, is_unknown=_changes(response.request))
+    raise UnexpectedResponse(words, is_unknown=_changes(response.request))
 
 
 def is_worth_repeating(status: int) -> bool:
@@ -235,7 +235,7 @@ async def repeated(
     Raises:
         Unavailable: The last one.
         Refused
-        OddAnswer
+        UnexpectedResponse
     """
     growing = wait_exponential_jitter(multiplier=pause_seconds, max=8, jitter=pause_seconds)
 

@@ -18,15 +18,15 @@ from tenacity import (
 T = TypeVar("T")
 
 
-class Stopped(Exception):
+class ShutdownRequested(Exception):
     """We were asked to stop while we waited."""
 
 
-class LastedTooLong(Exception):
+class DeadlineExceeded(Exception):
     """It did not come back in the time that was given to it."""
 
 
-async def patiently(
+async def retry_until_available(
     call: Callable[[], Awaitable[T]],
     errors: type[Exception] | tuple[type[Exception], ...],
     stopping: asyncio.Event,
@@ -39,7 +39,7 @@ async def patiently(
 
     Raises:
         Stopped
-        LastedTooLong
+        DeadlineExceeded
     """
 
     def before_sleep(state: RetryCallState) -> None:
@@ -47,7 +47,7 @@ async def patiently(
             say(str(state.outcome.exception()))
 
     async def again(seconds: float) -> None:
-        await pause(seconds, stopping)
+        await sleep_unless_stopping(seconds, stopping)
 
     async def attempt() -> T:
         # tenacity would take a function that merely returns an awaitable for a synchronous one.
@@ -65,11 +65,11 @@ async def patiently(
         return await retrying(attempt)
     except RetryError as error:
         if stopping.is_set():
-            raise Stopped from error
-        raise LastedTooLong from error
+            raise ShutdownRequested from error
+        raise DeadlineExceeded from error
 
 
-async def pause(seconds: float, stopping: asyncio.Event) -> None:
+async def sleep_unless_stopping(seconds: float, stopping: asyncio.Event) -> None:
     """Sleep, unless we stop."""
     with suppress(TimeoutError):
         await asyncio.wait_for(stopping.wait(), seconds)

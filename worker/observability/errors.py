@@ -10,11 +10,11 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 _OURS = ("worker", "consumers", "schemas")
 
 
-def describe(error: BaseException) -> str:
+def safe_summary(error: BaseException) -> str:
     """Class, SQLSTATE if any, and where in our code it was raised; no value, 200 characters at most."""
     sqlstate = getattr(error, "sqlstate", None)
     parts = [type(error).__name__, f"[{sqlstate}]" if sqlstate else "", _place(error)]
@@ -41,7 +41,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def fingerprint(error: BaseException) -> str:
     """Eight hex digits, the same for failures of one kind."""
-    return hashlib.blake2b(describe(error).encode(), digest_size=4).hexdigest()
+    return hashlib.blake2b(safe_summary(error).encode(), digest_size=4).hexdigest()
 
 
 def _place(error: BaseException) -> str:

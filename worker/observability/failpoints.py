@@ -46,7 +46,7 @@ def _countdowns() -> Iterator[tuple[str, int]]:
 _left = dict(_countdowns())
 
 
-def crash_point(point: str) -> None:
+def failpoint(point: str) -> None:
     """Die here, if that was asked for."""
     if point not in _left:
         return

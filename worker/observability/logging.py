@@ -7,7 +7,7 @@ from typing import Literal
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from worker.observability.errors import describe
+from worker.observability.errors import safe_summary
 from worker.observability.inert_text import json_text, visible
 from worker.observability.stderr import install
 
@@ -75,5 +75,5 @@ def _name_exception(_logger: WrappedLogger, _method: str, line: EventDict) -> Ev
     elif given is True:
         given = sys.exc_info()[1]
     if isinstance(given, BaseException):
-        line["error"] = describe(given)
+        line["error"] = safe_summary(given)
     return line

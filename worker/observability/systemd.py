@@ -49,7 +49,7 @@ class Manager:
 
 
 @asynccontextmanager
-async def telling_manager(checks: Checks, stopping: asyncio.Event) -> AsyncIterator[None]:
+async def notify_systemd(checks: Checks, stopping: asyncio.Event) -> AsyncIterator[None]:
     """READY=1 at once, WATCHDOG=1 and STATUS= while the loop turns, STOPPING=1 when `stopping` is set.
 
     Ready is a process that answers on its ports: one that waits for broker or database has started, and

@@ -35,8 +35,8 @@ from worker.amqp.topology import (
     family_queue,
     retry_queue,
 )
-from worker.observability.errors import describe, fingerprint
-from worker.observability.failpoints import crash_point
+from worker.observability.errors import fingerprint, safe_summary
+from worker.observability.failpoints import failpoint
 from worker.outbox import actions as table
 from worker.outbox import changes as outbox
 from worker.pipeline.retry_schedule import Exhausted, Retry, after_failure
@@ -68,7 +68,7 @@ class Decoded:
 
 
 @dataclass(frozen=True, slots=True)
-class Undecodable:
+class InvalidDelivery:
     """A delivery that breaks its schema. `reason` names field and rule, no value."""
 
     delivery: Delivery
@@ -82,7 +82,7 @@ class Suspect:
     delivery: Delivery
 
 
-Item = Decoded | Undecodable
+Item = Decoded | InvalidDelivery
 Arrived = Item | Suspect
 
 
@@ -127,17 +127,17 @@ class Report:
     implausible: int = 0
 
 
-def decode(family: AnyFamily, delivery: Delivery) -> Decoded | Undecodable:
+def decode(family: AnyFamily, delivery: Delivery) -> Decoded | InvalidDelivery:
     """Read headers and body; what the family does not know is undecodable."""
     try:
         envelope = Envelope.from_headers(delivery.headers)
         payload = parse(envelope.provider, delivery.body)
     except (InvalidEnvelope, InvalidEvent) as error:
-        return Undecodable(delivery, str(error))
+        return InvalidDelivery(delivery, str(error))
     if type(payload) not in family.payloads:
-        return Undecodable(delivery, f"event: not one of the family {family.name}")
+        return InvalidDelivery(delivery, f"event: not one of the family {family.name}")
     if isinstance(payload, OBSERVATIONS) and envelope.provenance is not Provenance.OBSERVATION:
-        return Undecodable(delivery, "event: an observation that a sender sent")
+        return InvalidDelivery(delivery, "event: an observation that a sender sent")
     return Decoded(delivery, Candidate(envelope, payload, delivery.body))
 
 
@@ -200,7 +200,7 @@ async def _transact(
     """A handler that hangs is cut off; a database that hangs is noticed before, as unavailable."""
     async with asyncio.timeout(HANDLE_SECONDS), database.transaction() as connection:
         claimed = await event_log.claim(connection, family.name, candidates)
-        crash_point("claimed")
+        failpoint("claimed")
         events = [_event(candidates[position], tolerance) for position in sorted(claimed.positions)]
         effects = await project(family, connection, events, tells=tells, asks=asks) if events else NO_EFFECTS
         await event_log.note(connection, family.name, effects)
@@ -220,8 +220,8 @@ async def _transact(
         await places.record(connection, family.name, fates)
         # The last: until the commit it keeps other writers of the family waiting.
         await outbox.write(connection, family.name, (*effects.changes, *corrections.changes))
-        crash_point("saved")
-    crash_point("committed")
+        failpoint("saved")
+    failpoint("committed")
     outcomes = (
         Applied() if position in claimed.positions else Duplicate() for position in range(len(candidates))
     )
@@ -280,7 +280,7 @@ def copy_to_publish(
         case Invalid(reason):
             return _copy(item, dead_queue(family), attempt, f"invalid: {reason}", now)
         case Failed(error):
-            reason = f"{describe(error)} #{fingerprint(error)}"
+            reason = f"{safe_summary(error)} #{fingerprint(error)}"
             match after_failure(attempt, delays):
                 case Retry(delay, next_attempt):
                     return _copy(item, retry_queue(family, delay), next_attempt, reason, now)
@@ -300,7 +300,7 @@ def attempt_of(item: Item) -> int:
     return told if isinstance(told, int) and told > 0 else 1
 
 
-def same_again(family: str, delivery: Delivery) -> Message:
+def requeue_copy(family: str, delivery: Delivery) -> Message:
     """A delivery to be put back at the end of its queue, as if it had just arrived."""
     return Message(RETURN, family_queue(family), delivery.type, _our_headers(delivery), delivery.body)
 
@@ -310,7 +310,7 @@ def event_id_of(delivery: Delivery) -> UUID:
     try:
         return UUID(str(delivery.headers.get("x-event-id")))
     except ValueError:
-        return identity.bytes_id(delivery.body)
+        return identity.content_hash_id(delivery.body)
 
 
 def identity_of(delivery: Delivery) -> UUID:
@@ -318,7 +318,7 @@ def identity_of(delivery: Delivery) -> UUID:
 
     Several events may have the same event id, so the body counts as well.
     """
-    return identity.bytes_id(event_id_of(delivery).bytes + delivery.body)
+    return identity.content_hash_id(event_id_of(delivery).bytes + delivery.body)
 
 
 def _copy(item: Item, queue: str, attempt: int, reason: str, now: datetime) -> Message:

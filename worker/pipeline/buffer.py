@@ -13,7 +13,7 @@ READ_AT_ONCE = 16
 
 
 @dataclass(slots=True)
-class Window:
+class PrefetchBuffer:
     """A queue that gives out batches, and each suspect alone.
 
     Deliveries come many at once, when the batch before is acked. They are read a few at a time, so that

@@ -8,7 +8,7 @@ LONGEST_PAUSE_SECONDS = 30.0
 
 
 @dataclass(slots=True)
-class Breaker:
+class CircuitBreaker:
     """Closed: batches as usual. Open: one event at a time, after growing pauses, until one succeeds."""
 
     failures: int = 0

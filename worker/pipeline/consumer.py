@@ -14,9 +14,9 @@ import structlog
 
 from consumers.registry import AnyFamily
 from worker.amqp.channel import Channel, Message
-from worker.amqp.connection import Broker, keep_connected
+from worker.amqp.connection import Broker, reconnect_forever
 from worker.amqp.errors import BrokerUnavailable, Unroutable
-from worker.amqp.publisher import Publisher, publish_at_last
+from worker.amqp.publisher import Publisher, publish_until_confirmed
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import (
     Topology,
@@ -25,17 +25,17 @@ from worker.amqp.topology import (
     step_name,
     topology,
 )
-from worker.amqp.watchdog import LONGEST_HOLD_SECONDS, WATCHDOG_SECONDS, keep_watch
+from worker.amqp.watchdog import LONGEST_HOLD_SECONDS, WATCHDOG_SECONDS, watch_channel
 from worker.config.settings import Settings
 from worker.observability import metrics
 from worker.observability.backoff import (
-    LastedTooLong,
-    Stopped,
-    patiently,
-    pause,
+    DeadlineExceeded,
+    ShutdownRequested,
+    retry_until_available,
+    sleep_unless_stopping,
 )
-from worker.observability.errors import describe
-from worker.observability.failpoints import crash_point
+from worker.observability.errors import safe_summary
+from worker.observability.failpoints import failpoint
 from worker.pipeline.batch import (
     Applied,
     Arrived,
@@ -44,20 +44,20 @@ from worker.pipeline.batch import (
     Duplicate,
     Failed,
     Invalid,
+    InvalidDelivery,
     Item,
     Report,
     Suspect,
-    Undecodable,
     attempt_of,
     copy_to_publish,
     decode,
     handle,
     identity_of,
     record_failures,
-    same_again,
+    requeue_copy,
 )
-from worker.pipeline.buffer import Window
-from worker.pipeline.circuit_breaker import Breaker
+from worker.pipeline.buffer import PrefetchBuffer
+from worker.pipeline.circuit_breaker import CircuitBreaker
 from worker.pipeline.isolation import is_suspect
 from worker.postgres import poison as suspects
 from worker.postgres.pool import Database, DatabaseUnavailable, blameless
@@ -85,20 +85,20 @@ class Consumer:
     stopping: asyncio.Event
     alone: asyncio.Lock
     enabled_actions: frozenset[str] = frozenset()
-    _is_careful: bool = True
-    _breaker: Breaker = field(default_factory=Breaker)
-    _window: Window = field(init=False)
-    _in_hand: list[Arrived] = field(default_factory=list)
+    _is_isolating: bool = True
+    _breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
+    _window: PrefetchBuffer = field(init=False)
+    _in_flight: list[Arrived] = field(default_factory=list)
     _trouble: str | None = "connecting"
     _host: str = ""
 
     def __post_init__(self) -> None:
-        self._window = Window(self._arrived)
+        self._window = PrefetchBuffer(self._arrived)
 
     async def run(self) -> None:
         """Consume until we stop, whatever happens to broker and database meanwhile."""
         self._measure()
-        await keep_connected(self.family.name, self._session, self.stopping, self._note_trouble)
+        await reconnect_forever(self.family.name, self._session, self.stopping, self._note_trouble)
 
     async def check(self) -> str | None:
         """What keeps this family from working, if anything does."""
@@ -119,7 +119,7 @@ class Consumer:
         name = self.family.name
         metrics.begin_family(name, map(step_name, self.settings.delays))
         metrics.BREAKER.labels(name).set_function(lambda: self._breaker.is_open)
-        metrics.IN_HAND.labels(name).set_function(lambda: len(self._window) + len(self._in_hand))
+        metrics.IN_HAND.labels(name).set_function(lambda: len(self._window) + len(self._in_flight))
 
     @property
     def _queue(self) -> str:
@@ -131,38 +131,38 @@ class Consumer:
 
     async def _session(self) -> None:
         """One subscription, from its beginning to its end."""
-        await patiently(self.database.ping, DatabaseUnavailable, self.stopping, longest_pause=2)
-        window = self._window = Window(self._arrived)
-        self._in_hand = []
+        await retry_until_available(self.database.ping, DatabaseUnavailable, self.stopping, longest_pause=2)
+        window = self._window = PrefetchBuffer(self._arrived)
+        self._in_flight = []
 
         async with self.broker.connection() as link:
             self._host = link.host
             channel = await link.channel_with(self._topology, declares=self.settings.declare_topology)
             channel.on_cancelled(window.close)
-            is_narrow = await self._subscribe(channel, window)
+            is_prefetch_one = await self._subscribe(channel, window)
             watch = asyncio.create_task(self._close_on_end(channel, window))
             # What cannot be settled, because the connection is lost or we stop, comes again.
-            with suppress(BrokerUnavailable, Unroutable, Stopped):
-                await self._work(channel, window, is_narrow)
+            with suppress(BrokerUnavailable, Unroutable, ShutdownRequested):
+                await self._work(channel, window, is_prefetch_one)
             watch.cancel()
             self._trouble = "connecting"
-            self._window, self._in_hand = Window(self._arrived), []
+            self._window, self._in_flight = PrefetchBuffer(self._arrived), []
 
     def _arrived(self, delivery: Delivery) -> Arrived:
         """Never raises: it is called by the event loop, where an error would be nobody's."""
         return Suspect(delivery) if is_suspect(delivery) else self._decode(delivery)
 
-    def _decode(self, delivery: Delivery) -> Decoded | Undecodable:
+    def _decode(self, delivery: Delivery) -> Decoded | InvalidDelivery:
         """Never raises: a message that fails in an unforeseen way is no event, and ends no process."""
         try:
             return decode(self.family, delivery)
         except Exception as error:
             log.exception("delivery.unreadable", family=self.family.name)
-            return Undecodable(delivery, f"unreadable: {describe(error)}")
+            return InvalidDelivery(delivery, f"unreadable: {safe_summary(error)}")
 
-    async def _subscribe(self, channel: Channel, window: Window) -> bool:
+    async def _subscribe(self, channel: Channel, window: PrefetchBuffer) -> bool:
         """Have deliveries put into the window; say whether one at a time."""
-        prefetch = 1 if self._is_careful else self.settings.prefetch
+        prefetch = 1 if self._is_isolating else self.settings.prefetch
         await channel.consume(self._queue, self.family.name, prefetch, window.put)
         self._trouble = None
         log.info(
@@ -172,47 +172,47 @@ class Consumer:
             prefetch=prefetch,
             host=self._host,
         )
-        return self._is_careful
+        return self._is_isolating
 
-    async def _work(self, channel: Channel, window: Window, is_narrow: bool) -> None:
+    async def _work(self, channel: Channel, window: PrefetchBuffer, is_prefetch_one: bool) -> None:
         """Work until the window closes, or a suspect comes among others."""
         while batch := await window.take(self.settings.batch_size):
-            crash_point("received")
+            failpoint("received")
             is_alone = isinstance(batch[0], Suspect)
-            if is_alone and not is_narrow:
-                self._is_careful = True
+            if is_alone and not is_prefetch_one:
+                self._is_isolating = True
                 return
-            self._in_hand = batch
-            ends_narrowness = is_narrow and not is_alone
+            self._in_flight = batch
+            ends_narrowness = is_prefetch_one and not is_alone
             if ends_narrowness:
                 # While this one is in hand nothing else is on its way to us: what is when a subscription
                 # ends comes again, as a suspect.
                 await channel.cancel_consumers()
             try:
                 await self._try_alone(channel, batch) if is_alone else await self._work_off(channel, batch)
-            except LastedTooLong:
-                await self._give_back(channel, window)
+            except DeadlineExceeded:
+                await self._requeue(channel, window)
                 return
-            self._is_careful = self._breaker.is_open or is_alone
+            self._is_isolating = self._breaker.is_open or is_alone
             if ends_narrowness:
-                is_narrow = await self._subscribe(channel, window)
+                is_prefetch_one = await self._subscribe(channel, window)
 
     async def _try_alone(self, channel: Channel, batch: Sequence[Arrived]) -> None:
         """One suspect of this process at a time, so that none is suspected for what another does."""
         async with self.alone:
             try:
                 await self._work_off(channel, batch)
-            except (BrokerUnavailable, LastedTooLong, Stopped):
+            except (BrokerUnavailable, DeadlineExceeded, ShutdownRequested):
                 # It ends here for other reasons than the event's.
                 with suppress(DatabaseUnavailable):
                     await self._clear_suspect_once(batch[0].delivery)
                 raise
 
-    async def _close_on_end(self, channel: Channel, window: Window) -> None:
+    async def _close_on_end(self, channel: Channel, window: PrefetchBuffer) -> None:
         """Close the window when we stop, or when the subscription is lost, be it silently."""
         is_subscribed = partial(channel.is_subscribed, self._queue)
         try:
-            await keep_watch(channel, self.stopping, WATCHDOG_SECONDS, is_subscribed)
+            await watch_channel(channel, self.stopping, WATCHDOG_SECONDS, is_subscribed)
             if not self.stopping.is_set():
                 log.warning("subscription.lost", family=self.family.name)
         finally:
@@ -223,7 +223,7 @@ class Consumer:
 
     async def _work_off(self, channel: Channel, batch: Sequence[Arrived]) -> None:
         """Apply a batch as one; where that fails, each half of it, down to the guilty."""
-        await self._apply(channel, [await self._look_into(item) for item in batch])
+        await self._apply(channel, [await self._decode_suspect(item) for item in batch])
 
     async def _apply(self, channel: Channel, items: Sequence[Item]) -> None:
         if self._breaker.is_open:
@@ -245,15 +245,15 @@ class Consumer:
         for item in items:
             if self._breaker.is_open:
                 log.warning("breaker.open", family=self.family.name, pause=self._breaker.pause_seconds)
-                await pause(self._breaker.pause_seconds, self.stopping)
+                await sleep_unless_stopping(self._breaker.pause_seconds, self.stopping)
                 if self.stopping.is_set():
-                    raise Stopped
+                    raise ShutdownRequested
                 if monotonic() - trouble_since > LONGEST_HOLD_SECONDS:
-                    raise LastedTooLong
+                    raise DeadlineExceeded
             began = monotonic()
             await self._settle(channel, [item], await self._handle_when_possible([item]), began)
 
-    async def _look_into(self, item: Arrived) -> Item:
+    async def _decode_suspect(self, item: Arrived) -> Item:
         """Before a suspect is even read, it is noted that it is being tried."""
         if not isinstance(item, Suspect):
             return item
@@ -263,7 +263,7 @@ class Consumer:
             lambda: blameless(suspects.note_try(self.database, self.family.name, suspect_id, at))
         )
         if tries > suspects.TRIES:
-            return Undecodable(delivery, f"ended its consumer {suspects.TRIES} times when handled alone")
+            return InvalidDelivery(delivery, f"ended its consumer {suspects.TRIES} times when handled alone")
         return self._decode(delivery)
 
     async def _handle_when_possible(self, items: Sequence[Item]) -> Report:
@@ -280,7 +280,7 @@ class Consumer:
 
         Raises:
             Stopped
-            LastedTooLong
+            DeadlineExceeded
         """
         try:
             return await call()
@@ -293,7 +293,7 @@ class Consumer:
             return await call()
 
         with metrics.PAUSED.labels(self.family.name).track_inprogress():
-            result = await patiently(
+            result = await retry_until_available(
                 again,
                 DatabaseUnavailable,
                 self.stopping,
@@ -304,16 +304,16 @@ class Consumer:
         log.info("family.resumed", family=self.family.name)
         return result
 
-    async def _give_back(self, channel: Channel, window: Window) -> None:
+    async def _requeue(self, channel: Channel, window: PrefetchBuffer) -> None:
         """Put what is in hand at the end of the queue, as if it had just arrived.
 
         Merely letting go of it would count towards the broker's delivery limit.
         """
         await channel.cancel_consumers()
-        held = [*self._in_hand, *window.take_all()]
-        copies = [same_again(self.family.name, item.delivery) for item in held]
+        held = [*self._in_flight, *window.take_all()]
+        copies = [requeue_copy(self.family.name, item.delivery) for item in held]
         await asyncio.gather(
-            *(publish_at_last(self.publisher, copy, self.stopping, channel) for copy in copies)
+            *(publish_until_confirmed(self.publisher, copy, self.stopping, channel) for copy in copies)
         )
         await channel.ack_up_to(held[-1].delivery.tag)
         log.warning("family.gave_back", family=self.family.name, deliveries=len(held))
@@ -326,17 +326,17 @@ class Consumer:
             for item, outcome in zip(items, report.outcomes, strict=True)
         ]
         if any(copies):
-            await self._send_on(channel, items, copies)
+            await self._publish_copies(channel, items, copies)
         for item in items:
             if is_suspect(item.delivery):
                 await self._clear_suspect(item.delivery)
         await channel.ack_up_to(items[-1].delivery.tag)
-        crash_point("acked")
-        del self._in_hand[: len(items)]
+        failpoint("acked")
+        del self._in_flight[: len(items)]
         self._count(report)
         self._say(items, report, monotonic() - began)
 
-    async def _send_on(
+    async def _publish_copies(
         self, channel: Channel, items: Sequence[Item], copies: Sequence[Message | None]
     ) -> None:
         """Publish the copies, then record where they went."""
@@ -354,12 +354,12 @@ class Consumer:
         await asyncio.gather(
             *(self._publish_when_possible(channel, copy) for copy in copies if copy is not None)
         )
-        crash_point("retry_published")
+        failpoint("retry_published")
         await self._patiently(lambda: blameless(record_failures(self.family, self.database, items, copies)))
 
     async def _publish_when_possible(self, channel: Channel, copy: Message) -> None:
         """Publish until confirmed; a copy too many is harmless, since the event log dedupes."""
-        await publish_at_last(self.publisher, copy, self.stopping, channel)
+        await publish_until_confirmed(self.publisher, copy, self.stopping, channel)
         if copy.routing_key == dead_queue(self.family.name):
             metrics.DEAD.labels(self.family.name).inc()
         else:

@@ -13,8 +13,8 @@ from consumers.family import Communication, Connection, Effects, Event, Finding
 from consumers.logged import read_logged
 from schemas.envelope import Envelope
 from schemas.events import Payload
-from worker.observability.backoff import pause
-from worker.observability.errors import describe
+from worker.observability.backoff import sleep_unless_stopping
+from worker.observability.errors import safe_summary
 from worker.postgres.locks import LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass
 from worker.postgres.pool import Database
 
@@ -400,5 +400,5 @@ async def add_months_regularly(database: Database, stopping: asyncio.Event) -> N
                 await connection.execute(ADD_MONTHS)
         except Exception as error:
             # Tomorrow will do: the months are two ahead.
-            log.warning("event_log.months_failed", error=describe(error))
-        await pause(ADD_MONTHS_EVERY_SECONDS, stopping)
+            log.warning("event_log.months_failed", error=safe_summary(error))
+        await sleep_unless_stopping(ADD_MONTHS_EVERY_SECONDS, stopping)

@@ -8,8 +8,8 @@ from time import monotonic
 
 import structlog
 
-from worker.observability.backoff import Stopped, patiently, pause
-from worker.observability.errors import describe
+from worker.observability.backoff import ShutdownRequested, retry_until_available, sleep_unless_stopping
+from worker.observability.errors import safe_summary
 from worker.postgres.pool import Database, DatabaseUnavailable, blameless
 
 log = structlog.get_logger(__name__)
@@ -31,11 +31,11 @@ def _never() -> bool:
 
 
 @dataclass(slots=True)
-class Rounds:
+class NotifyPoller:
     """`work` does some of what waits and says how much; `channel` is the one of NOTIFY.
 
-    While `gives_way` says so it takes a tenth of the time. What `work` raises of `unavailable` is expected to
-    pass, like a database that is away.
+    While `should_throttle` says so it takes a tenth of the time. What `work` raises of `unavailable` is
+    expected to pass, like a database that is away.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Rounds:
     work: Callable[[], Awaitable[int]]
     database: Database
     stopping: asyncio.Event
-    gives_way: Callable[[], bool] = _never
+    should_throttle: Callable[[], bool] = _never
     unavailable: tuple[type[Exception], ...] = ()
     _told: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -53,7 +53,7 @@ class Rounds:
         stop = asyncio.create_task(self.stopping.wait())
         stop.add_done_callback(self._on_notification)
         try:
-            with suppress(Stopped):
+            with suppress(ShutdownRequested):
                 while not self.stopping.is_set():
                     await self._work_off()
         finally:
@@ -64,15 +64,15 @@ class Rounds:
     async def _work_off(self) -> None:
         began = monotonic()
         self._told.clear()
-        done = await patiently(
+        done = await retry_until_available(
             self._work_or_wait,
             _Waiting,
             self.stopping,
             longest_pause=2,
             say=lambda reason: log.warning(f"{self.name}.paused", reason=reason),
         )
-        if done and self.gives_way():
-            await pause(WAIT_SHARE * (monotonic() - began), self.stopping)
+        if done and self.should_throttle():
+            await sleep_unless_stopping(WAIT_SHARE * (monotonic() - began), self.stopping)
         elif not done and not self.stopping.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_SECONDS):
@@ -83,12 +83,12 @@ class Rounds:
             return await self.work()
         except Exception as error:
             is_expected = isinstance(error, (DatabaseUnavailable, *self.unavailable))
-            raise _Waiting(str(error) if is_expected else describe(error)) from error
+            raise _Waiting(str(error) if is_expected else safe_summary(error)) from error
 
     async def _listen(self) -> None:
-        with suppress(Stopped):
+        with suppress(ShutdownRequested):
             while not self.stopping.is_set():
-                await patiently(
+                await retry_until_available(
                     lambda: blameless(self._hear()), DatabaseUnavailable, self.stopping, longest_pause=2
                 )
 
@@ -98,7 +98,7 @@ class Rounds:
             await connection.add_listener(self.channel, self._on_notification)
             while not self.stopping.is_set():
                 await connection.execute("SELECT 1")
-                await pause(LISTENER_CHECK_SECONDS, self.stopping)
+                await sleep_unless_stopping(LISTENER_CHECK_SECONDS, self.stopping)
             await connection.remove_listener(self.channel, self._on_notification)
 
     def _on_notification(self, *_: object) -> None:

@@ -21,7 +21,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from worker.config.database_url import DatabaseUrl
 from worker.observability import metrics
-from worker.observability.errors import describe, refused_certificate
+from worker.observability.errors import refused_certificate, safe_summary
 
 log = structlog.get_logger(__name__)
 
@@ -119,7 +119,7 @@ async def blameless(work: Awaitable[T]) -> T:
     except DatabaseUnavailable:
         raise
     except Exception as error:
-        reason = str(error) if isinstance(error, TransactionConflict) else describe(error)
+        reason = str(error) if isinstance(error, TransactionConflict) else safe_summary(error)
         raise DatabaseUnavailable(reason) from error
 
 
@@ -139,13 +139,13 @@ class _Session(asyncpg.Connection[asyncpg.Record] if TYPE_CHECKING else asyncpg.
 class Database:
     """A pool that needs no server to be made: it connects when it is used."""
 
-    def __init__(self, url: str, size: int, application: str, *, unhurried: bool = False) -> None:
-        """One that is `unhurried` gives no statement a limit: for long work that somebody watches."""
+    def __init__(self, url: str, size: int, application: str, *, no_timeouts: bool = False) -> None:
+        """One that is `no_timeouts` gives no statement a limit: for long work that somebody watches."""
         self._url = DatabaseUrl.read(url)
         self._hosts = list(self._url.hosts)
         self._size = size
         self._application = application
-        self._unhurried = unhurried
+        self._unhurried = no_timeouts
         self._pool: Pool | None = None
         self._sessions: WeakSet[_Session] = WeakSet()
         self._keeps_sessions = False
@@ -223,7 +223,7 @@ class Database:
             self._close_sessions(idle_alone=True)
             raise DatabaseUnavailable(_reason(error)) from error
         if isinstance(error, _CONFLICTS):
-            raise TransactionConflict(describe(error)) from error
+            raise TransactionConflict(safe_summary(error)) from error
         if isinstance(error, _LACKS_RESOURCES):
             raise DatabaseUnavailable(_reason(error)) from error
         if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
@@ -398,7 +398,7 @@ def _reason(error: Exception) -> str:
     cause = _first(error)
     if isinstance(cause, (*_READ_ONLY, asyncpg.TargetServerAttributeNotMatched)):
         return "it accepts no writes: it is read-only, or a standby"
-    return refused_certificate(cause) or describe(cause)
+    return refused_certificate(cause) or safe_summary(cause)
 
 
 def _first(error: BaseException) -> BaseException:

@@ -9,8 +9,8 @@ import asyncpg
 import structlog
 
 from worker.config.settings import Settings
-from worker.observability.backoff import pause
-from worker.observability.errors import describe
+from worker.observability.backoff import sleep_unless_stopping
+from worker.observability.errors import safe_summary
 from worker.postgres.locks import TRY_LOCK, UNLOCK, AdvisoryLock
 from worker.postgres.pool import Connection, Database
 
@@ -221,5 +221,5 @@ async def retain_regularly(database: Database, settings: Settings, stopping: asy
                 )
         except Exception as error:
             # Tomorrow will do.
-            log.warning("retention.failed", error=describe(error))
-        await pause(EVERY_SECONDS, stopping)
+            log.warning("retention.failed", error=safe_summary(error))
+        await sleep_unless_stopping(EVERY_SECONDS, stopping)

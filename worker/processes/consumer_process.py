@@ -9,7 +9,7 @@ from typing import Protocol
 import structlog
 
 from consumers.registry import FAMILIES
-from worker.actions.executor import Performer
+from worker.actions.executor import Executor
 from worker.actions.registry import called_for
 from worker.actions.relay import Relay as ActionRelay
 from worker.amqp.connection import Broker
@@ -17,15 +17,15 @@ from worker.amqp.desired_topology import expected_topology
 from worker.amqp.publisher import Publisher
 from worker.amqp.topology import topology
 from worker.change_feed.relay import Relay
-from worker.change_feed.webhook_dispatcher import Deliverer
+from worker.change_feed.webhook_dispatcher import WebhookDispatcher
 from worker.config.connections import CONNECTIONS
 from worker.config.settings import Settings
-from worker.dead_letters.archiver import Keeper
+from worker.dead_letters.archiver import Archiver
 from worker.observability import metrics
-from worker.observability.backoff import Stopped, patiently
+from worker.observability.backoff import ShutdownRequested, retry_until_available
 from worker.observability.ops_server import serve_ops
 from worker.observability.signals import hang_watch, stop_on_signals
-from worker.observability.systemd import telling_manager
+from worker.observability.systemd import notify_systemd
 from worker.pipeline.consumer import Consumer
 from worker.postgres.event_log import add_months_regularly
 from worker.postgres.migrations import Migration, pending
@@ -53,11 +53,11 @@ class Worker(Protocol):
     async def run(self) -> None: ...
 
 
-class EndedByItself(Exception):
+class UnexpectedExit(Exception):
     """Something that is to run for ever does not: the supervisor is to start us anew."""
 
 
-class DatabaseBehind(Exception):
+class PendingMigrations(Exception):
     """Migrations are missing. The text says what to type."""
 
 
@@ -65,7 +65,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
     """Consume these families until SIGTERM or SIGINT; then finish what is in hand.
 
     Raises:
-        DatabaseBehind
+        PendingMigrations
         TopologyMismatch
     """
     stopping = stop_on_signals()
@@ -99,8 +99,8 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
             serve_ops(settings.ops_host, settings.ops_port, checks, metrics.CONSUMER)
         )
         await stack.enter_async_context(hang_watch())
-        await stack.enter_async_context(telling_manager(checks, stopping))
-        with suppress(Stopped):
+        await stack.enter_async_context(notify_systemd(checks, stopping))
+        with suppress(ShutdownRequested):
             await _refuse_when_behind(database, stopping)
             for work in (
                 measure_regularly(broker, database, settings.delays, stopping),
@@ -111,11 +111,11 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
             ):
                 stack.callback(asyncio.create_task(work).cancel)
             keepers = (
-                [Keeper(tuple(names), settings, broker, database, publisher, stopping)]
+                [Archiver(tuple(names), settings, broker, database, publisher, stopping)]
                 if settings.keep_dead_letters
                 else []
             )
-            tellers: list[Relay | Deliverer] = []
+            feed_tasks: list[Relay | WebhookDispatcher] = []
             if settings.changes:
                 # The copies of failed events must not wait behind changes, nor changes behind them. Whoever
                 # is told over HTTP is bound before the first change is published.
@@ -126,12 +126,18 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
                     settings.declare_topology,
                 )
                 await stack.enter_async_context(feed)
-                tellers = _tellers(settings, database, feed, broker, publisher, consumers, stopping)
-            askers: list[Worker] = [
+                feed_tasks = _tellers(settings, database, feed, broker, publisher, consumers, stopping)
+            action_tasks: list[Worker] = [
                 ActionRelay(database, publisher, stopping),
-                Performer(settings, broker, database, publisher, stopping),
+                Executor(settings, broker, database, publisher, stopping),
             ]
-            await _run(consumers, [*keepers, *tellers, *askers], publisher, stopping, settings.shutdown_grace)
+            await _run(
+                consumers,
+                [*keepers, *feed_tasks, *action_tasks],
+                publisher,
+                stopping,
+                settings.shutdown_grace,
+            )
     log.info("consumers.stopped")
 
 
@@ -143,16 +149,16 @@ def _tellers(
     publisher: Publisher,
     consumers: Sequence[Consumer],
     stopping: asyncio.Event,
-) -> list[Relay | Deliverer]:
+) -> list[Relay | WebhookDispatcher]:
     """Who publishes changes, and who delivers them over HTTP."""
 
     def are_behind() -> bool:
         return any(consumer.is_behind for consumer in consumers)
 
     return [
-        Relay(database, feed, stopping, gives_way=are_behind),
+        Relay(database, feed, stopping, should_throttle=are_behind),
         *(
-            Deliverer(subscriber, settings, broker, database, publisher, stopping)
+            WebhookDispatcher(subscriber, settings, broker, database, publisher, stopping)
             for subscriber in settings.subscribers
         ),
     ]
@@ -185,7 +191,7 @@ async def _run(
         if isinstance(result, Exception):
             raise result
     if not was_asked:
-        raise EndedByItself("a consumer ended without being asked to")
+        raise UnexpectedExit("a consumer ended without being asked to")
 
 
 async def _refuse_when_behind(database: Database, stopping: asyncio.Event) -> None:
@@ -193,7 +199,9 @@ async def _refuse_when_behind(database: Database, stopping: asyncio.Event) -> No
         log.warning("database.unavailable", reason=reason)
 
     looking = asyncio.create_task(
-        patiently(lambda: pending(database), DatabaseUnavailable, stopping, longest_pause=2, say=say)
+        retry_until_available(
+            lambda: pending(database), DatabaseUnavailable, stopping, longest_pause=2, say=say
+        )
     )
     asked_to_stop = asyncio.create_task(stopping.wait())
     await asyncio.wait([looking, asked_to_stop], return_when=asyncio.FIRST_COMPLETED)
@@ -202,8 +210,8 @@ async def _refuse_when_behind(database: Database, stopping: asyncio.Event) -> No
         # Nothing is in flight yet: there is no answer to wait for.
         looking.cancel()
         await asyncio.wait([looking])
-        raise Stopped
+        raise ShutdownRequested
     missing: list[Migration] = looking.result()
     if missing:
         names = ", ".join(migration.name for migration in missing)
-        raise DatabaseBehind(f"the database lacks {names}: type `stockhook migrate` first")
+        raise PendingMigrations(f"the database lacks {names}: type `stockhook migrate` first")

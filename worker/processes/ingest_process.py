@@ -22,7 +22,7 @@ from worker.observability.ops_server import serve_ops
 from worker.observability.resolver import run_loop
 from worker.observability.signals import hang_watch, stop_on_signals
 from worker.observability.stderr import drain
-from worker.observability.systemd import telling_manager
+from worker.observability.systemd import notify_systemd
 
 log = structlog.get_logger(__name__)
 
@@ -82,7 +82,7 @@ async def _serve(settings: Settings) -> None:
         stack.callback(stopping.set)
         for task in (draining, asyncio.create_task(publisher.failed(), name="publisher")):
             task.add_done_callback(lambda task: _end_with(task, stopping))
-        await stack.enter_async_context(telling_manager(checks, stopping))
+        await stack.enter_async_context(notify_systemd(checks, stopping))
         await stack.enter_async_context(
             http_server.serving(
                 Ingest(settings, storage).handle,

@@ -11,14 +11,14 @@ import structlog
 
 from consumers.registry import FAMILIES
 from worker.actions.registry import KINDS
-from worker.amqp.connection import Broker, Link
+from worker.amqp.connection import Broker, BrokerConnection
 from worker.amqp.queue_labels import QueueLabels, queues, queues_beside
 from worker.config.settings import Settings
 from worker.dead_letters.message import QUARANTINE_LANE
 from worker.dead_letters.store import waiting_by_lane
 from worker.observability import metrics
-from worker.observability.backoff import pause
-from worker.observability.errors import describe
+from worker.observability.backoff import sleep_unless_stopping
+from worker.observability.errors import safe_summary
 from worker.outbox import actions as table
 from worker.outbox import changes as outbox
 from worker.postgres.pool import Connection, Database
@@ -43,11 +43,11 @@ async def measure_queues_regularly(broker: Broker, settings: Settings, stopping:
             # Whatever it was, the next time may do.
             metrics.QUEUE_MESSAGES.clear()
             metrics.QUEUE_CONSUMERS.clear()
-            log.warning("queues.unmeasured", error=describe(error))
-        await pause(MEASURE_EVERY_SECONDS, stopping)
+            log.warning("queues.unmeasured", error=safe_summary(error))
+        await sleep_unless_stopping(MEASURE_EVERY_SECONDS, stopping)
 
 
-async def _measure(link: Link, measured: Sequence[QueueLabels]) -> None:
+async def _measure(link: BrokerConnection, measured: Sequence[QueueLabels]) -> None:
     depths = await link.depths([one.queue for one in measured])
     for one in measured:
         labels = (one.queue, one.family, one.lane, one.step)
@@ -78,8 +78,8 @@ async def measure_tables_regularly(database: Database, stopping: asyncio.Event) 
             metrics.CHANGES_WAITING_SECONDS.set(nan)
             metrics.ACTIONS_WAITING.clear()
             metrics.ACTIONS_WAITING_SECONDS.clear()
-            log.warning("tables.unmeasured", error=describe(error))
-        await pause(MEASURE_TABLES_EVERY_SECONDS, stopping)
+            log.warning("tables.unmeasured", error=safe_summary(error))
+        await sleep_unless_stopping(MEASURE_TABLES_EVERY_SECONDS, stopping)
 
 
 async def _measure_actions(connection: Connection) -> None:

@@ -43,17 +43,17 @@ class Order:
     flat_items: tuple[Json, ...]
 
 
-def new_order(chance: Random) -> Order:
-    country, name, city, timezone, dialling_code, currency = chance.choice(_PLACES)
-    reference = f"{chance.getrandbits(32):08X}"
+def new_order(rng: Random) -> Order:
+    country, name, city, timezone, dialling_code, currency = rng.choice(_PLACES)
+    reference = f"{rng.getrandbits(32):08X}"
     customer = {
-        "firstName": chance.choice(_FIRST_NAMES),
-        "lastName": chance.choice(_LAST_NAMES),
+        "firstName": rng.choice(_FIRST_NAMES),
+        "lastName": rng.choice(_LAST_NAMES),
         "email": f"customer-{reference.lower()}@example.com",
         "address": {
-            "firstLine": f"Example Street {chance.randrange(1, 200)}",
+            "firstLine": f"Example Street {rng.randrange(1, 200)}",
             "secondLine": "",
-            "zipCode": f"{chance.randrange(10_000, 100_000)}",
+            "zipCode": f"{rng.randrange(10_000, 100_000)}",
             "city": city,
             "state": city,
             "country": name,
@@ -61,33 +61,33 @@ def new_order(chance: Random) -> Order:
         },
         "telephoneNumber": {
             "countryCode": dialling_code,
-            "number": f"{chance.randrange(10**8, 10**9)}",
+            "number": f"{rng.randrange(10**8, 10**9)}",
         },
         "externalUserId": f"U{reference}",
     }
-    items = [_new_item(chance, currency) for _ in range(drawn(chance, ((1, 6), (2, 3), (3, 1))))]
+    items = [_new_item(rng, currency) for _ in range(drawn(rng, ((1, 6), (2, 3), (3, 1))))]
     return Order(
-        order_id=new_id(chance),
+        order_id=new_id(rng),
         references={
             "externalOrderId": f"EO-{reference}",
             "externalReference": f"OC{reference}",
             "submissionExternalReference": f"QC{reference}",
         },
         country=country,
-        payment_type=drawn(chance, (("Cash", 6), ("Credit", 4))),
+        payment_type=drawn(rng, (("Cash", 6), ("Credit", 4))),
         customer=customer,
         items=tuple(item for item, _ in items),
         flat_items=tuple(flat for _, flat in items),
     )
 
 
-def _new_item(chance: Random, currency: str) -> tuple[Json, Json]:
+def _new_item(rng: Random, currency: str) -> tuple[Json, Json]:
     """As snapshots show it, and as the quality check does."""
-    item_id, category_id, brand_id = (new_id(chance) for _ in range(3))
-    category, brand = chance.choice(_CATEGORIES), chance.choice(_BRANDS)
-    model = chance.choice(_MODELS)
+    item_id, category_id, brand_id = (new_id(rng) for _ in range(3))
+    category, brand = rng.choice(_CATEGORIES), rng.choice(_BRANDS)
+    model = rng.choice(_MODELS)
     photo = f"https://images.example/{item_id}.jpeg"
-    base_amount, uplift, percentage = _prices(chance)
+    base_amount, uplift, percentage = _prices(rng)
     base = {"currencyIsoCode": currency, "amount": _amount(base_amount)}
     total = {"currencyIsoCode": currency, "amount": _amount(base_amount + uplift)}
     promotion = {
@@ -98,7 +98,7 @@ def _new_item(chance: Random, currency: str) -> tuple[Json, Json]:
     }
     promotions = [promotion] if uplift else []
     offer = {
-        "id": new_id(chance),
+        "id": new_id(rng),
         "basePrice": base,
         "totalPrice": total,
         "status": "WinningOffer",
@@ -110,7 +110,7 @@ def _new_item(chance: Random, currency: str) -> tuple[Json, Json]:
         "brand": {"id": brand_id, "name": brand},
         "model": model,
         "description": f"{brand} {model}, hardly worn",
-        "attributes": [_attribute(chance, "Size", "M"), _attribute(chance, "Condition", "APlus")],
+        "attributes": [_attribute(rng, "Size", "M"), _attribute(rng, "Condition", "APlus")],
         "offers": [offer],
         "files": [
             {
@@ -124,7 +124,7 @@ def _new_item(chance: Random, currency: str) -> tuple[Json, Json]:
     }
     flat = {
         # Often another id than the one that the event names: it is the same item.
-        "id": new_id(chance) if happens(chance, 0.3) else item_id,
+        "id": new_id(rng) if happens(rng, 0.3) else item_id,
         "model": model,
         "brandId": brand_id,
         "brandName": brand,
@@ -139,12 +139,12 @@ def _new_item(chance: Random, currency: str) -> tuple[Json, Json]:
     return item, flat
 
 
-def _prices(chance: Random) -> tuple[int, int, int | float]:
+def _prices(rng: Random) -> tuple[int, int, int | float]:
     """Base price and uplift in hundredths, and the uplift in per cent: whole or not, as it comes."""
-    base = chance.randrange(40, 3000) * 100
-    if happens(chance, 0.4):
-        base += chance.randrange(100)
-    percentage = drawn(chance, ((0, 4), (5.0, 2), (10, 3), (12.5, 1)))
+    base = rng.randrange(40, 3000) * 100
+    if happens(rng, 0.4):
+        base += rng.randrange(100)
+    percentage = drawn(rng, ((0, 4), (5.0, 2), (10, 3), (12.5, 1)))
     return base, round(base * percentage / 100), percentage
 
 
@@ -152,17 +152,17 @@ def _amount(hundredths: int) -> int | float:
     return hundredths / 100 if hundredths % 100 else hundredths // 100
 
 
-def _attribute(chance: Random, name: str, label: str) -> Json:
-    value = {"id": new_id(chance), "label": label}
-    return {"id": new_id(chance), "name": name, "values": [value]}
+def _attribute(rng: Random, name: str, label: str) -> Json:
+    value = {"id": new_id(rng), "label": label}
+    return {"id": new_id(rng), "name": name, "values": [value]}
 
 
-def new_shipment(chance: Random) -> Json:
-    tracking_code = f"{chance.randrange(10**9, 10**10)}"
+def new_shipment(rng: Random) -> Json:
+    tracking_code = f"{rng.randrange(10**9, 10**10)}"
     return {
-        "id": new_id(chance),
+        "id": new_id(rng),
         "waybillUrl": f"https://waybills.example/{tracking_code}.pdf",
         "trackingCode": tracking_code,
-        "carrier": chance.choice(_CARRIERS),
+        "carrier": rng.choice(_CARRIERS),
         "mergedDocuments": f"https://waybills.example/{tracking_code}-merged.pdf",
     }

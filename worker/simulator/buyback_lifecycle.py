@@ -36,7 +36,7 @@ class Story:
     `one_instant`, if given, is what all events from the pickup to the warehouse print as their time.
     """
 
-    chance: Random
+    rng: Random
     order: Order
     at: datetime
     statuses: list[str]
@@ -44,10 +44,10 @@ class Story:
     shipment: Json = field(default_factory=dict)
 
     def happens(self, probability: float) -> bool:
-        return happens(self.chance, probability)
+        return happens(self.rng, probability)
 
     def wait(self, mean: timedelta) -> None:
-        self.at += later(self.chance, mean)
+        self.at += later(self.rng, mean)
 
     @property
     def told(self) -> Told:
@@ -58,15 +58,15 @@ class Story:
         return Step(self.at, event(event_type, result, printed or self.at))
 
 
-def trade_in_life(chance: Random, at: datetime) -> Life:
+def trade_in_life(rng: Random, at: datetime) -> Life:
     """An order of one to three items, from the offer through the quality check to its payment."""
-    order = new_order(chance)
+    order = new_order(rng)
     story = Story(
-        chance=chance,
+        rng=rng,
         order=order,
         at=at,
         statuses=["Created"] * len(order.items),
-        one_instant=at + _HOUR if happens(chance, 0.1) else None,
+        one_instant=at + _HOUR if happens(rng, 0.1) else None,
     )
     yield _created(story)
     yield from _reminded_to_schedule(story)
@@ -82,7 +82,7 @@ def trade_in_life(chance: Random, at: datetime) -> Life:
 
 def _created(story: Story) -> Step:
     # The documents print this event with a later time than what follows it.
-    printed = story.at + later(story.chance, 20 * _DAY) if story.happens(0.1) else story.at
+    printed = story.at + later(story.rng, 20 * _DAY) if story.happens(0.1) else story.at
     return story.step("OrderCreatedEvent", story.told.created(), printed)
 
 
@@ -99,7 +99,7 @@ def _reminded_to_schedule(story: Story) -> Life:
 
 
 def _dropped_off(story: Story) -> Life:
-    story.shipment = new_shipment(story.chance)
+    story.shipment = new_shipment(story.rng)
     story.statuses = ["DropOffPending"] * len(story.statuses)
     result = story.told.dropped_off(story.shipment)
     yield story.step("OrderDropOffPendingEvent", result)
@@ -120,7 +120,7 @@ def _picked_up(story: Story) -> Life:
 
 def _scheduled(story: Story, is_reschedule: bool) -> Life:
     """Book a slot, remind of it perhaps, and let the time pass until then."""
-    story.shipment = new_shipment(story.chance)
+    story.shipment = new_shipment(story.rng)
     begins = (story.at + 3 * _DAY).replace(hour=9, minute=0, second=0, microsecond=0)
     more = appointment(story.order.order_id, begins, begins + 6 * _HOUR, is_reschedule=is_reschedule)
     event_type = "CollectionItemPickUpScheduledEvent"
@@ -137,7 +137,7 @@ def _pickup_reminder(story: Story, begins: datetime) -> Step:
     if story.happens(0.5):
         shipments: tuple[Json, ...] = ({**story.shipment, "id": _NIL},)
         order = story.told.snapshot("PickupScheduled", shipments)
-        result: Json = {"id": new_id(story.chance), "withinDays": 1, "order": order}
+        result: Json = {"id": new_id(story.rng), "withinDays": 1, "order": order}
         return story.step("OrderPickupReminderEvent", result)
     return story.step(
         "OrderPickupReminderEvent", story.told.picked_up_soon(story.shipment, begins, begins + 6 * _HOUR)
@@ -155,7 +155,7 @@ def _moved(
     for index, item in enumerate(story.order.items):
         story.statuses[index] = item_status
         # As documented, the item that an event names need not be in its snapshot.
-        item_id = new_id(story.chance) if story.happens(0.03) else item["id"]
+        item_id = new_id(story.rng) if story.happens(0.03) else item["id"]
         result = story.told.moved(item_id, order_status, story.shipment, more or {})
         yield story.step(event_type, result, story.one_instant)
         story.wait(timedelta(seconds=20))
@@ -170,16 +170,16 @@ def _inspected(story: Story) -> Life:
         verdict: Json = (
             {"paymentType": story.order.payment_type}
             if passes
-            else {"rejectionReasons": [story.chance.choice(_REJECTIONS)]}
+            else {"rejectionReasons": [story.rng.choice(_REJECTIONS)]}
         )
         event_type = "CollectionItemFinalizedEvent" if passes else "CollectionItemQualityCheckFailedEvent"
         yield story.step(event_type, story.told.inspected(index, verdict))
 
 
 def _payment_details_given(story: Story) -> Step:
-    shipments = ({"id": new_id(story.chance)}, story.shipment)
+    shipments = ({"id": new_id(story.rng)}, story.shipment)
     # Check digits 00 belong to no bank account.
-    account_number = f"{story.order.country}00{story.chance.randrange(10**17, 10**18)}"
-    identifier = f"{story.chance.randrange(10**8, 10**9)}"
+    account_number = f"{story.order.country}00{story.rng.randrange(10**17, 10**18)}"
+    identifier = f"{story.rng.randrange(10**8, 10**9)}"
     result = story.told.to_be_paid(shipments, account_number, identifier)
     return story.step("OrderCustomerPaymentDetailsCreatedEvent", result)

@@ -27,8 +27,8 @@ WINDOW = 100
 
 def events(seed: int) -> Iterator[GeneratedEvent]:
     """What happens on both marketplaces, without end, in the order of sending."""
-    chance = Random(seed)
-    part_ids, order_ids = numbers(chance), numbers(chance)
+    rng = Random(seed)
+    part_ids, order_ids = numbers(rng), numbers(rng)
     alive: list[tuple[datetime, int, GeneratedEvent, Life]] = []
     born = BEGINNING
     for number in count():
@@ -36,14 +36,14 @@ def events(seed: int) -> Iterator[GeneratedEvent]:
             _, same_number, event, life = heappop(alive)
             yield event
             _await_next(alive, same_number, life)
-        match drawn(chance, _LIVES):
+        match drawn(rng, _LIVES):
             case "part":
-                _await_next(alive, number, part_life(chance, born, next(part_ids)))
+                _await_next(alive, number, part_life(rng, born, next(part_ids)))
             case "order":
-                _await_next(alive, number, order_life(chance, born, next(order_ids)))
+                _await_next(alive, number, order_life(rng, born, next(order_ids)))
             case _:
-                _await_next(alive, number, trade_in_life(chance, born))
-        born += later(chance, _MEAN_BETWEEN_BIRTHS)
+                _await_next(alive, number, trade_in_life(rng, born))
+        born += later(rng, _MEAN_BETWEEN_BIRTHS)
 
 
 def _await_next(alive: list[tuple[datetime, int, GeneratedEvent, Life]], number: int, life: Life) -> None:
@@ -61,14 +61,14 @@ def scrambled(
     Each is repeated with the probability `duplicates`, at most WINDOW events later; with `shuffle`
     each is late by up to WINDOW events. None is left out.
     """
-    chance = Random(seed)
+    rng = Random(seed)
     under_way: list[tuple[float, int, GeneratedEvent]] = []
     numbers = count()
     for place, event in enumerate(events):
-        due = place + (chance.random() * WINDOW if shuffle else 0.0)
+        due = place + (rng.random() * WINDOW if shuffle else 0.0)
         heappush(under_way, (due, next(numbers), event))
-        if chance.random() < duplicates:
-            heappush(under_way, (due + chance.random() * WINDOW, next(numbers), event))
+        if rng.random() < duplicates:
+            heappush(under_way, (due + rng.random() * WINDOW, next(numbers), event))
         while under_way and under_way[0][0] <= place:
             yield heappop(under_way)[2]
     while under_way:

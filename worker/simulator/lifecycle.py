@@ -40,21 +40,21 @@ class Step:
 Life = Iterator[Step]
 
 
-def new_id(chance: Random) -> str:
+def new_id(rng: Random) -> str:
     """A UUID, version 4."""
-    return str(UUID(int=chance.getrandbits(128), version=4))
+    return str(UUID(int=rng.getrandbits(128), version=4))
 
 
-def happens(chance: Random, probability: float) -> bool:
-    return chance.random() < probability
+def happens(rng: Random, probability: float) -> bool:
+    return rng.random() < probability
 
 
-def drawn(chance: Random, weighted: tuple[tuple[T, float], ...]) -> T:
+def drawn(rng: Random, weighted: tuple[tuple[T, float], ...]) -> T:
     """One of the alternatives, each as likely as its weight says."""
     outcomes = [outcome for outcome, _ in weighted]
-    return chance.choices(outcomes, [weight for _, weight in weighted])[0]
+    return rng.choices(outcomes, [weight for _, weight in weighted])[0]
 
 
-def later(chance: Random, mean: timedelta) -> timedelta:
+def later(rng: Random, mean: timedelta) -> timedelta:
     """A random wait (exponential)."""
-    return timedelta(microseconds=int(chance.expovariate(1.0) * (mean / timedelta(microseconds=1))))
+    return timedelta(microseconds=int(rng.expovariate(1.0) * (mean / timedelta(microseconds=1))))

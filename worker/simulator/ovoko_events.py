@@ -57,43 +57,43 @@ _MEAN_STAY = timedelta(days=3)
 _SAME_SECOND = 0.06
 
 
-def part_life(chance: Random, at: datetime, part_id: int) -> Life:
+def part_life(rng: Random, at: datetime, part_id: int) -> Life:
     """A part from its listing through its sales and returns to where it stays."""
-    names = _merchants_names(chance, part_id)
+    names = _merchants_names(rng, part_id)
     status = "in_warehouse"
     while status != _ENDS:
         data = {"part_id": str(part_id), "status": status, **names}
-        yield Step(at, _event(chance, "part.status.changed", at, data))
-        if not happens(chance, _SAME_SECOND):
-            at += later(chance, _MEAN_STAY)
-        status = drawn(chance, _NEXT[status])
+        yield Step(at, _event(rng, "part.status.changed", at, data))
+        if not happens(rng, _SAME_SECOND):
+            at += later(rng, _MEAN_STAY)
+        status = drawn(rng, _NEXT[status])
 
 
-def order_life(chance: Random, at: datetime, order_id: int) -> Life:
+def order_life(rng: Random, at: datetime, order_id: int) -> Life:
     """An order; some are cancelled, of others something comes back."""
     data = {"order_id": str(order_id)}
-    yield Step(at, _event(chance, "order.created", at, data))
-    if happens(chance, 0.15):
-        at += later(chance, timedelta(hours=9))
-        yield Step(at, _event(chance, "order.cancelled", at, data))
-    elif happens(chance, 0.4):
-        at += later(chance, timedelta(days=5))
-        yield from _return_life(chance, at, order_id)
+    yield Step(at, _event(rng, "order.created", at, data))
+    if happens(rng, 0.15):
+        at += later(rng, timedelta(hours=9))
+        yield Step(at, _event(rng, "order.cancelled", at, data))
+    elif happens(rng, 0.4):
+        at += later(rng, timedelta(days=5))
+        yield from _return_life(rng, at, order_id)
 
 
-def _return_life(chance: Random, at: datetime, order_id: int) -> Life:
-    data = {"return_id": str(chance.randrange(10**6, 10**9)), "order_id": str(order_id)}
-    yield Step(at, _event(chance, "order.return.created", at, data))
-    while happens(chance, 0.45):
-        at += later(chance, timedelta(days=1))
-        yield Step(at, _event(chance, "order.return.updated", at, data))
+def _return_life(rng: Random, at: datetime, order_id: int) -> Life:
+    data = {"return_id": str(rng.randrange(10**6, 10**9)), "order_id": str(order_id)}
+    yield Step(at, _event(rng, "order.return.created", at, data))
+    while happens(rng, 0.45):
+        at += later(rng, timedelta(days=1))
+        yield Step(at, _event(rng, "order.return.updated", at, data))
 
 
-def _merchants_names(chance: Random, part_id: int) -> dict[str, str | None]:
+def _merchants_names(rng: Random, part_id: int) -> dict[str, str | None]:
     """The merchant's own id: under both names, under one of them, or not given."""
     name = f"SKU-{part_id:X}"
     return drawn(
-        chance,
+        rng,
         (
             ({"id_bridge": name, "external_id": name}, 45),
             ({"external_id": name}, 20),
@@ -103,8 +103,8 @@ def _merchants_names(chance: Random, part_id: int) -> dict[str, str | None]:
     )
 
 
-def _event(chance: Random, event_type: str, at: datetime, data: Mapping[str, str | None]) -> GeneratedEvent:
-    return event(new_id(chance), event_type, at, data, is_wrapped=happens(chance, 0.05))
+def _event(rng: Random, event_type: str, at: datetime, data: Mapping[str, str | None]) -> GeneratedEvent:
+    return event(new_id(rng), event_type, at, data, is_wrapped=happens(rng, 0.05))
 
 
 def event(
@@ -129,9 +129,9 @@ def _local_time(at: datetime) -> timezone:
     return timezone(timedelta(hours=3 if 4 <= at.month <= 10 else 2))
 
 
-def numbers(chance: Random) -> Iterator[int]:
+def numbers(rng: Random) -> Iterator[int]:
     """Ids as a marketplace counts them, from somewhere that another seed is not likely to touch."""
-    number = chance.randrange(10**8, 10**12)
+    number = rng.randrange(10**8, 10**12)
     while True:
-        number += chance.randrange(1, 40)
+        number += rng.randrange(1, 40)
         yield number

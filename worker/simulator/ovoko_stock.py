@@ -109,7 +109,7 @@ class Order:
 class Stock:
     """Each method but the rows' own raises NotThere and NotNow, and changes nothing then."""
 
-    chance: Random = field(default_factory=Random)
+    rng: Random = field(default_factory=Random)
     parts: dict[int, Part] = field(default_factory=dict)
     returns: dict[int, OrderReturn] = field(default_factory=dict)
     orders: dict[int, Order] = field(default_factory=dict)
@@ -229,26 +229,26 @@ class Stock:
             "id_bridge": part.external_id,
             "external_id": part.external_id,
         }
-        return event(new_id(self.chance), "part.status.changed", at, data)
+        return event(new_id(self.rng), "part.status.changed", at, data)
 
     def _told(self, event_type: str, now: datetime, **ids: int) -> GeneratedEvent:
         data = {name: str(number) for name, number in ids.items()}
-        return event(new_id(self.chance), event_type, now, data)
+        return event(new_id(self.rng), event_type, now, data)
 
 
 def _made_up(part_id: int) -> Part:
     """Always the same for an id."""
-    chance = Random(part_id)
+    rng = Random(part_id)
     return Part(
         id=part_id,
         status=int(IN_STOCK),
         external_id=f"SKU-{part_id:X}",
         **{
-            "name": chance.choice(_NAMES),
-            "price": f"{chance.randrange(15, 900)}.{chance.randrange(100):02d}",
+            "name": rng.choice(_NAMES),
+            "price": f"{rng.randrange(15, 900)}.{rng.randrange(100):02d}",
             "currency": CURRENCY,
-            "manufacturer_code": f"{chance.randrange(10**8, 10**9)}",
-            "visible_code": f"{chance.randrange(10**5, 10**6)}",
+            "manufacturer_code": f"{rng.randrange(10**8, 10**9)}",
+            "visible_code": f"{rng.randrange(10**5, 10**6)}",
             "other_code": "",
         },
     )

@@ -14,16 +14,16 @@ from worker.simulator.buyback_events import event
 from worker.simulator.lifecycle import GeneratedEvent, happens, new_id
 
 
-def submission(chance: Random, at: datetime) -> tuple[GeneratedEvent, ...]:
+def submission(rng: Random, at: datetime) -> tuple[GeneratedEvent, ...]:
     """A customer submits an item, and gets an offer for it."""
-    submission_id = new_id(chance)
-    item = {"id": new_id(chance), "brandName": "Example", "condition": "Good"}
+    submission_id = new_id(rng)
+    item = {"id": new_id(rng), "brandName": "Example", "condition": "Good"}
     customer = {"firstName": "Ada", "email": f"{submission_id}@example.com"}
     submitted = {"id": submission_id, "customer": customer, "items": [item]}
     offer = {
-        "id": new_id(chance),
+        "id": new_id(rng),
         "submissionId": submission_id,
-        "price": {"amount": chance.randrange(10, 2_000), "currencyIsoCode": "EUR"},
+        "price": {"amount": rng.randrange(10, 2_000), "currencyIsoCode": "EUR"},
     }
     return (
         event("SubmissionCreatedEvent", submitted, at),
@@ -31,21 +31,21 @@ def submission(chance: Random, at: datetime) -> tuple[GeneratedEvent, ...]:
     )
 
 
-def price_change(chance: Random, at: datetime) -> GeneratedEvent:
+def price_change(rng: Random, at: datetime) -> GeneratedEvent:
     """The price of a part at Ovoko changes."""
-    data = {"part_id": str(chance.randrange(10**6, 10**9)), "price": f"{chance.randrange(5, 900)}.00"}
-    return used_parts.event(new_id(chance), "part.price.changed", at, data)
+    data = {"part_id": str(rng.randrange(10**6, 10**9)), "price": f"{rng.randrange(5, 900)}.00"}
+    return used_parts.event(new_id(rng), "part.price.changed", at, data)
 
 
 def with_unhandled(
     events: Iterable[GeneratedEvent], *, share: float, providers: Sequence[Provider], seed: int
 ) -> Iterator[GeneratedEvent]:
     """Mix unhandled events into the events; `share` is their part of all, from 0 to less than 1."""
-    chance = Random(f"unhandled {seed}")
+    rng = Random(f"unhandled {seed}")
     for one in events:
-        while happens(chance, share):
-            if Provider.OVOKO in providers and (Provider.BUYBACK not in providers or happens(chance, 0.2)):
-                yield price_change(chance, one.occurred_at)
+        while happens(rng, share):
+            if Provider.OVOKO in providers and (Provider.BUYBACK not in providers or happens(rng, 0.2)):
+                yield price_change(rng, one.occurred_at)
             else:
-                yield chance.choice(submission(chance, one.occurred_at))
+                yield rng.choice(submission(rng, one.occurred_at))
         yield one

@@ -35,8 +35,8 @@ from worker.change_feed.backlog import (
 from worker.dead_letters.store import waiting_by_lane
 from worker.dead_letters.unhandled_store import COUNT as COUNT_UNHANDLED
 from worker.observability import metrics
-from worker.observability.backoff import pause
-from worker.observability.errors import describe
+from worker.observability.backoff import sleep_unless_stopping
+from worker.observability.errors import safe_summary
 from worker.postgres.pool import Database
 
 log = structlog.get_logger(__name__)
@@ -213,7 +213,7 @@ async def measure_regularly(
 ) -> None:
     """Have the metric say what is missing, until we stop. What cannot be asked now is asked the next time."""
     while True:
-        await pause(MEASURE_EVERY_SECONDS, stopping)
+        await sleep_unless_stopping(MEASURE_EVERY_SECONDS, stopping)
         if stopping.is_set():
             return
         try:
@@ -225,4 +225,4 @@ async def measure_regularly(
             metrics.AUDITED_AT.set_to_current_time()
         except Exception as error:
             # Whatever it was, the next time may do; the time of the last one that did is a metric.
-            log.warning("audit.failed", error=describe(error))
+            log.warning("audit.failed", error=safe_summary(error))

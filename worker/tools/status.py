@@ -32,7 +32,7 @@ from worker.change_feed.backlog import (
 from worker.dead_letters.message import QUARANTINE_LANE
 from worker.dead_letters.store import waiting_by_lane
 from worker.dead_letters.unhandled_store import count_by_type
-from worker.observability.errors import describe
+from worker.observability.errors import safe_summary
 from worker.postgres.errors import PostgresError, UndefinedTableError
 from worker.postgres.pool import Connection, Database, DatabaseUnavailable
 
@@ -258,7 +258,7 @@ async def _look_at_database(database: Database) -> _Stored:
     except UndefinedTableError:
         return _Stored("not migrated: type `stockhook migrate`")
     except PostgresError as error:
-        return _Stored(f"does not answer this ({describe(error)})")
+        return _Stored(f"does not answer this ({safe_summary(error)})")
 
 
 async def _last_logged(connection: Connection) -> dict[str, datetime]:

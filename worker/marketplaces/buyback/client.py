@@ -26,10 +26,10 @@ from worker.marketplaces.buyback.requests import (
 )
 from worker.marketplaces.http import (
     Answer,
-    NoAccess,
-    OddAnswer,
     Refused,
+    Unauthorized,
     Unavailable,
+    UnexpectedResponse,
     call,
     http_client,
     repeated,
@@ -88,7 +88,7 @@ class Taken:
 
 @dataclass(slots=True)
 class Seller:
-    """Every call raises Unavailable, Refused or OddAnswer, and BadOrderId before anything is sent."""
+    """Calls raise Unavailable, Refused or UnexpectedResponse, and BadOrderId before anything is sent."""
 
     account: Account
     http: httpx.AsyncClient
@@ -123,7 +123,7 @@ class Seller:
         url = self._url(order_id, endpoint)
         try:
             answer = await repeated(partial(self._authorized, "GET", url), endpoint, self.pause_seconds)
-        except NoAccess:
+        except Unauthorized:
             raise
         except Refused as error:
             raise _told(error, title(error.body)) from None
@@ -135,7 +135,7 @@ class Seller:
         body = request.as_body()
         try:
             answer = await self._authorized("POST", self._url(order_id, endpoint), body)
-        except NoAccess:
+        except Unauthorized:
             raise
         except Refused as error:
             said = "" if isinstance(request, PaymentDetails) else title(error.body)
@@ -152,12 +152,12 @@ class Seller:
         token = await self._tokens.token()
         try:
             return await self._call(method, url, body, token)
-        except NoAccess:
+        except Unauthorized:
             token = await self._tokens.token(refused=token)
         try:
             return await self._call(method, url, body, token)
-        except NoAccess as error:
-            raise NoAccess(error.status, words=f"{error}; see {CREDENTIALS}") from None
+        except Unauthorized as error:
+            raise Unauthorized(error.status, words=f"{error}; see {CREDENTIALS}") from None
 
     async def _call(self, method: str, url: str, body: bytes | None, token: str) -> Answer:
         headers = {"authorization": f"Bearer {token}", "x-real-ip": self.account.real_ip}
@@ -186,9 +186,9 @@ class Seller:
             # Whatever became of the token, nothing was asked for with it.
             raise Unavailable(f"no access token: {error}", retry_after=error.retry_after) from error
         except Refused as error:
-            raise NoAccess(error.status, words=_token_refusal(error)) from None
-        except OddAnswer as error:
-            raise OddAnswer(f"no access token: {error}") from error
+            raise Unauthorized(error.status, words=_token_refusal(error)) from None
+        except UnexpectedResponse as error:
+            raise UnexpectedResponse(f"no access token: {error}") from error
         return _read(Granted, answer.body, "no access token: ")
 
 
@@ -200,28 +200,28 @@ async def selling(account: Account, within: timedelta = TIMEOUT) -> AsyncIterato
 
 
 def _document(body: bytes) -> dict[str, object] | list[object]:
-    """Raises: OddAnswer."""
+    """Raises: UnexpectedResponse."""
     try:
         read_json(body)
         # For people, and as JSON for programs: there a Decimal would become text.
         document = jiter.from_json(body, allow_inf_nan=False)
     except ValueError:
-        raise OddAnswer("the answer is no JSON") from None
+        raise UnexpectedResponse("the answer is no JSON") from None
     if not isinstance(document, dict | list):
-        raise OddAnswer("the answer is neither a JSON object nor an array")
+        raise UnexpectedResponse("the answer is neither a JSON object nor an array")
     return document
 
 
 def _read(model: type[P], body: bytes, prefix: str = "") -> P:
-    """Raises: OddAnswer, which names members and rules, no values."""
+    """Raises: UnexpectedResponse, which names members and rules, no values."""
     try:
         return read_model(model, body)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         words = "; ".join(_fault(fault["loc"], fault["msg"]) for fault in faults[:3])
-        raise OddAnswer(f"{prefix}the answer is not as expected: {words}") from None
+        raise UnexpectedResponse(f"{prefix}the answer is not as expected: {words}") from None
     except ValueError:
-        raise OddAnswer(f"{prefix}the answer is not as expected: it is no JSON") from None
+        raise UnexpectedResponse(f"{prefix}the answer is not as expected: it is no JSON") from None
 
 
 def _fault(location: tuple[int | str, ...], message: str) -> str:

@@ -26,7 +26,7 @@ from schemas.ovoko_api import (
 from worker.config.settings import BadSettings, Settings
 from worker.marketplaces.http import (
     ATTEMPTS,
-    OddAnswer,
+    UnexpectedResponse,
     UnreadableRow,
     fetch,
     http_client,
@@ -81,7 +81,7 @@ class Told(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class OvokoApi:
-    """Each method is one read. They raise outbound's Unavailable, Refused and OddAnswer.
+    """Each method is one read. They raise outbound's Unavailable, Refused and UnexpectedResponse.
 
     What is unavailable is asked for `attempts` times.
     """
@@ -113,7 +113,7 @@ class OvokoApi:
             query["date_from"] = date_from.isoformat()
         answer, _ = await self._ask("/v2/get/parts", query)
         if answer.pagination is None:
-            raise OddAnswer("pagination: missing")
+            raise UnexpectedResponse("pagination: missing")
         return _rows(answer, ListedPart), answer.pagination.total_count
 
     async def order_return(self, return_id: str) -> Told[OrderReturn]:
@@ -136,14 +136,14 @@ class OvokoApi:
         rows: Rows[Row] = Rows([]) if answer.is_not_found else _rows(answer, model)
         count = len(rows.read) + len(rows.unreadable)
         if count > 1:
-            raise OddAnswer(f"{count} rows where one was asked for")
+            raise UnexpectedResponse(f"{count} rows where one was asked for")
         if rows.unreadable:
             raise UnreadableRow(rows.unreadable[0])
         if rows.odd_fields:
             log.warning("answer.odd_fields", call=path, fields=sorted(rows.odd_fields)[:MOST_NAMED])
         row = rows.read[0] if rows.read else None
         if row is not None and row.entity_id != entity_id:
-            raise OddAnswer(f"asked for {entity_id}, it answers about another one")
+            raise UnexpectedResponse(f"asked for {entity_id}, it answers about another one")
         return Told(row, asked_at)
 
     async def _ask(self, path: str, query: Mapping[str, str | int]) -> tuple[Answer, datetime]:
@@ -189,4 +189,4 @@ def _rows(answer: Answer, model: type[Row]) -> Rows[Row]:
     try:
         return rows_of(answer, model)
     except InvalidAnswer as error:
-        raise OddAnswer(str(error)) from None
+        raise UnexpectedResponse(str(error)) from None

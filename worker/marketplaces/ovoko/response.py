@@ -9,10 +9,10 @@ import httpx
 from schemas.ovoko_api import Answer, InvalidAnswer, read_answer
 from worker.marketplaces.http import (
     LONGEST_RETRY_AFTER,
-    NoAccess,
-    OddAnswer,
     Refused,
+    Unauthorized,
     Unavailable,
+    UnexpectedResponse,
     is_worth_repeating,
     retry_after,
 )
@@ -26,20 +26,20 @@ def judged(response: httpx.Response, body: bytes, is_secret: Callable[[str], boo
 
     Raises:
         Unavailable
-        NoAccess
+        Unauthorized
         Refused
-        OddAnswer
+        UnexpectedResponse
     """
     status = response.status_code
     if 300 <= status < 400:
-        raise OddAnswer(f"answered with a redirect ({status}), which is not followed")
+        raise UnexpectedResponse(f"answered with a redirect ({status}), which is not followed")
     try:
         answer = read_answer(body)
     except InvalidAnswer as error:
         words = f"HTTP {status}"
         if is_worth_repeating(status):
             raise _later(words, response) from None
-        raise OddAnswer(f"{words}, {error}") from None
+        raise UnexpectedResponse(f"{words}, {error}") from None
     if answer.is_success or answer.is_not_found:
         return answer
     words = _said(answer.status_code, is_secret)
@@ -48,7 +48,7 @@ def judged(response: httpx.Response, body: bytes, is_secret: Callable[[str], boo
     if is_worth_repeating(status) or is_worth_repeating(_number(answer.status_code)):
         raise _later(words, response)
     if _number(answer.status_code) == HTTPStatus.UNAUTHORIZED:
-        raise NoAccess(status, words=words)
+        raise Unauthorized(status, words=words)
     raise Refused(status, words=words)
 
 

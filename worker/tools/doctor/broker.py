@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
-from worker.amqp.connection import Broker, Link
+from worker.amqp.connection import Broker, BrokerConnection
 from worker.amqp.desired_topology import expected_topology
 from worker.amqp.errors import BrokerRefused, BrokerUnavailable
 from worker.amqp.management import (
@@ -22,7 +22,7 @@ from worker.amqp.policies import (
 from worker.amqp.topology import Exchange, Queue, Topology
 from worker.config.settings import Settings
 from worker.tools.doctor.check import (
-    Finding,
+    CheckResult,
     clock_difference,
     error,
     ok,
@@ -47,7 +47,7 @@ LEADERLESS_IN_CLUSTER = (
 )
 
 
-async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
+async def check_broker(settings: Settings) -> AsyncIterator[CheckResult]:
     """Raises: BrokerUnavailable."""
     expected = expected_topology(settings)
     snapshot: Snapshot | None = None
@@ -110,7 +110,7 @@ async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
             yield clock_difference("the broker's clock", snapshot.ahead_seconds)
 
 
-def check_hosts(setting: str, number: int, failing: Mapping[str, Exception | str]) -> Iterator[Finding]:
+def check_hosts(setting: str, number: int, failing: Mapping[str, Exception | str]) -> Iterator[CheckResult]:
     """The hosts of a URL that names several. If none answers, the error for all of them says so."""
     if len(failing) == number:
         return
@@ -128,10 +128,10 @@ def check_hosts(setting: str, number: int, failing: Mapping[str, Exception | str
 
 
 async def check_topology(
-    link: Link, expected: Topology, settings: Settings
-) -> tuple[list[Finding], list[Exchange | Queue]]:
+    link: BrokerConnection, expected: Topology, settings: Settings
+) -> tuple[list[CheckResult], list[Exchange | Queue]]:
     """What differs, and what this user can see: RabbitMQ 4.2.6 and newer do not show everything to all."""
-    findings: list[Finding] = []
+    findings: list[CheckResult] = []
     visible: list[Exchange | Queue] = []
     may_declare = True
     items: list[Exchange | Queue] = [*expected.exchanges, *expected.queues]
@@ -179,10 +179,10 @@ async def check_topology(
     return findings, visible
 
 
-async def _check_publishing(link: Link) -> AsyncIterator[Finding]:
+async def _check_publishing(link: BrokerConnection) -> AsyncIterator[CheckResult]:
     channel = await link.channel()
     # While an alarm is on, the first publish of a connection is still taken; no other is.
-    if await channel.takes_messages(PROBE_SECONDS) and await channel.takes_messages(PROBE_SECONDS):
+    if await channel.accepts_publishes(PROBE_SECONDS) and await channel.accepts_publishes(PROBE_SECONDS):
         yield ok("publishing", "the broker confirms")
     elif channel.is_open:
         yield error(
@@ -200,7 +200,7 @@ async def _check_publishing(link: Link) -> AsyncIterator[Finding]:
 
 async def _probe_leaders(
     broker: Broker, empty: Sequence[str], remedy: str, *, leaders_are_known: bool
-) -> AsyncIterator[Finding]:
+) -> AsyncIterator[CheckResult]:
     """Ask empty queues for a message: a queue without a leader answers a passive declare, but not this.
 
     It ends the connection, so each is asked over one of its own. RabbitMQ 4's management API names a leader
@@ -244,7 +244,7 @@ async def _answers(broker: Broker, queue: str) -> bool:
 
 def check_policies(
     snapshot: Snapshot | None, expected: Sequence[Queue], vhost: str, version: str
-) -> Iterator[Finding]:
+) -> Iterator[CheckResult]:
     """Policies that would make queues lose events; only the management API shows policies."""
     if snapshot is None:
         yield warning(
@@ -277,7 +277,7 @@ def _leaders(snapshot: Snapshot, expected: Sequence[Queue]) -> dict[str, object]
 
 def _check_leaders(
     snapshot: Snapshot, expected: Sequence[Queue], remedy: str, vhost: str
-) -> Iterator[Finding]:
+) -> Iterator[CheckResult]:
     leaders = _leaders(snapshot, expected)
     ours = [queue for queue in snapshot.queues if queue.get("name") in leaders]
     without = [name for name, leader in leaders.items() if not leader]
@@ -290,7 +290,7 @@ def _check_leaders(
 
 def check_members(
     queues: Sequence[dict[str, object]], nodes: Sequence[dict[str, object]], vhost: str
-) -> Iterator[Finding]:
+) -> Iterator[CheckResult]:
     """Nodes on which a quorum queue's member is offline, or on which queues lack a member."""
     running = {str(node.get("name")) for node in nodes if node.get("running")}
     offline: dict[str, list[str]] = {}
@@ -327,7 +327,7 @@ def _names(value: object) -> set[str]:
     return set(map(str, value)) if isinstance(value, list) else set()
 
 
-def _check_nodes(snapshot: Snapshot) -> Iterator[Finding]:
+def _check_nodes(snapshot: Snapshot) -> Iterator[CheckResult]:
     for node in snapshot.nodes:
         name = str(node.get("name"))
         if node.get("mem_alarm"):
@@ -354,9 +354,9 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-async def reached(settings: Settings) -> tuple[list[Finding], bool]:
+async def reached(settings: Settings) -> tuple[list[CheckResult], bool]:
     """What could be found, and whether the broker was reached."""
-    found: list[Finding] = []
+    found: list[CheckResult] = []
     try:
         async with asyncio.timeout(120):
             async for finding in check_broker(settings):

@@ -7,7 +7,7 @@ from cryptography import x509
 
 from worker.config.settings import Settings
 from worker.tools.doctor.check import (
-    Finding,
+    CheckResult,
     error,
     ok,
     warning,
@@ -16,7 +16,7 @@ from worker.tools.doctor.check import (
 REISSUE = "issue the CA certificate again with what is missing, or stay below Python 3.13"
 
 
-def check_certificates(settings: Settings) -> Iterator[Finding]:
+def check_certificates(settings: Settings) -> Iterator[CheckResult]:
     files = {
         "STOCKHOOK_AMQP_CA_FILE": settings.amqp_ca_file,
         "STOCKHOOK_DATABASE_CA_FILE": settings.database_ca_file,
@@ -26,7 +26,7 @@ def check_certificates(settings: Settings) -> Iterator[Finding]:
             yield from _check_file(name, path)
 
 
-def _check_file(name: str, path: Path) -> Iterator[Finding]:
+def _check_file(name: str, path: Path) -> Iterator[CheckResult]:
     try:
         certificates = x509.load_pem_x509_certificates(path.read_bytes())
     except (OSError, ValueError):

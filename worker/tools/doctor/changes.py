@@ -20,7 +20,7 @@ from worker.dead_letters.store import waiting_by_lane
 from worker.postgres.errors import PostgresError
 from worker.postgres.pool import Database, DatabaseUnavailable, SessionsNotKept
 from worker.tools.doctor.check import (
-    Finding,
+    CheckResult,
     error,
     ok,
     warning,
@@ -33,7 +33,7 @@ LONGEST_WAIT_SECONDS = 60.0
 LOOKUP_SECONDS = 5
 
 
-async def check_changes(settings: Settings) -> AsyncIterator[Finding]:
+async def check_changes(settings: Settings) -> AsyncIterator[CheckResult]:
     """What cannot be reached is left to the checks of broker and database."""
     if settings.subscribers and not settings.changes:
         yield warning(
@@ -60,7 +60,7 @@ async def check_changes(settings: Settings) -> AsyncIterator[Finding]:
         yield finding
 
 
-def check_proxied(subscriber: Subscriber, proxy: str) -> Finding:
+def check_proxied(subscriber: Subscriber, proxy: str) -> CheckResult:
     """Only the proxy can check the address, since it resolves the name."""
     target, through = (urlsplit(url).netloc.rpartition("@")[2] for url in (subscriber.url, proxy))
     return ok(
@@ -70,7 +70,7 @@ def check_proxied(subscriber: Subscriber, proxy: str) -> Finding:
     )
 
 
-async def check_target(subscriber: Subscriber, *, allow_private: bool) -> Finding:
+async def check_target(subscriber: Subscriber, *, allow_private: bool) -> CheckResult:
     """Nothing is sent there: an endpoint takes what it gets for a change."""
     parts = urlsplit(subscriber.url)
     assert parts.hostname is not None, "the settings ask for one"
@@ -98,13 +98,13 @@ async def check_target(subscriber: Subscriber, *, allow_private: bool) -> Findin
     return ok("changes", f"{name} leads to {addresses[0]}")
 
 
-def check_feed(found: Feed, *, publishes: bool) -> Iterator[Finding]:
+def check_feed(found: Feed, *, publishes: bool) -> Iterator[CheckResult]:
     yield from _check_lanes(found.lanes, publishes=publishes)
     for webhook in found.webhooks:
         yield from _check_webhook(webhook)
 
 
-def _check_lanes(lanes: Sequence[Lane], *, publishes: bool) -> Iterator[Finding]:
+def _check_lanes(lanes: Sequence[Lane], *, publishes: bool) -> Iterator[CheckResult]:
     for lane in lanes:
         if lane.missing:
             yield error(
@@ -123,7 +123,7 @@ def _check_lanes(lanes: Sequence[Lane], *, publishes: bool) -> Iterator[Finding]
         yield warning("changes", words, "STOCKHOOK_CHANGES is false here: does another process publish?")
 
 
-def _check_webhook(webhook: Webhook) -> Iterator[Finding]:
+def _check_webhook(webhook: Webhook) -> Iterator[CheckResult]:
     if webhook.is_left_behind:
         yield warning("changes", f"{webhook.queue:,} wait for {webhook.name}", left_behind(webhook.name))
         return

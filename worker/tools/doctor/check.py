@@ -11,7 +11,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """`what` and `remedy` are for people, and hold no secret."""
 
     level: Level
@@ -20,19 +20,19 @@ class Finding:
     remedy: str = ""
 
 
-def ok(subject: str, what: str) -> Finding:
-    return Finding(Level.OK, subject, what)
+def ok(subject: str, what: str) -> CheckResult:
+    return CheckResult(Level.OK, subject, what)
 
 
-def warning(subject: str, what: str, remedy: str) -> Finding:
-    return Finding(Level.WARNING, subject, what, remedy)
+def warning(subject: str, what: str, remedy: str) -> CheckResult:
+    return CheckResult(Level.WARNING, subject, what, remedy)
 
 
-def error(subject: str, what: str, remedy: str) -> Finding:
-    return Finding(Level.ERROR, subject, what, remedy)
+def error(subject: str, what: str, remedy: str) -> CheckResult:
+    return CheckResult(Level.ERROR, subject, what, remedy)
 
 
-def clock_difference(whose: str, seconds: float) -> Finding:
+def clock_difference(whose: str, seconds: float) -> CheckResult:
     """Times of receipt and application are compared across machines."""
     words = f"differs from ours by {abs(seconds):.1f} s"
     if abs(seconds) < 2:

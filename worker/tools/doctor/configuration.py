@@ -13,7 +13,7 @@ from worker.ingest.service import why_off
 from worker.marketplaces.buyback.account import account_of
 from worker.marketplaces.ovoko.client import account_of as account_of_ovoko
 from worker.tools.doctor.check import (
-    Finding,
+    CheckResult,
     error,
     ok,
     warning,
@@ -22,7 +22,7 @@ from worker.tools.doctor.check import (
 MAKE_ONE = "make one with `openssl rand -hex 32`, and rotate"
 
 
-def check_configuration(settings: Settings) -> Iterator[Finding]:
+def check_configuration(settings: Settings) -> Iterator[CheckResult]:
     yield from _check_proxies(settings)
     yield from _check_secrets(settings)
     yield from _check_exposure(settings)
@@ -36,7 +36,7 @@ def check_configuration(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _check_proxies(settings: Settings) -> Iterator[Finding]:
+def _check_proxies(settings: Settings) -> Iterator[CheckResult]:
     for url in settings.api_urls:
         host = urlsplit(url).netloc
         try:
@@ -48,7 +48,7 @@ def _check_proxies(settings: Settings) -> Iterator[Finding]:
                 yield ok("proxy", f"{host} is reached through {proxy.address} ({proxy.variable})")
 
 
-def _check_secrets(settings: Settings) -> Iterator[Finding]:
+def _check_secrets(settings: Settings) -> Iterator[CheckResult]:
     for provider in Provider:
         off = why_off(provider, settings)
         if off is not None:
@@ -64,7 +64,7 @@ def _check_secrets(settings: Settings) -> Iterator[Finding]:
         yield ok("sealing keys", f"{len(settings.sealing_keys)} valid; the first seals")
 
 
-def _check_actions(settings: Settings) -> Iterator[Finding]:
+def _check_actions(settings: Settings) -> Iterator[CheckResult]:
     if settings.rerequest_pickup == "off":
         return
     try:
@@ -79,7 +79,7 @@ def _check_actions(settings: Settings) -> Iterator[Finding]:
         yield ok("actions", "missed pickups are requested again, at the first slot that is offered")
 
 
-def _check_details(settings: Settings) -> Iterator[Finding]:
+def _check_details(settings: Settings) -> Iterator[CheckResult]:
     if not (settings.ovoko_username or settings.ovoko_password or settings.ovoko_user_token):
         return
     try:
@@ -95,7 +95,7 @@ def _check_details(settings: Settings) -> Iterator[Finding]:
         yield ok("details", f"what Ovoko's events leave out is asked for, {pace}")
 
 
-def _check_exposure(settings: Settings) -> Iterator[Finding]:
+def _check_exposure(settings: Settings) -> Iterator[CheckResult]:
     if settings.environment == "development":
         yield warning(
             "environment",
@@ -118,7 +118,7 @@ def _check_exposure(settings: Settings) -> Iterator[Finding]:
             )
 
 
-def _encryption(service: str, quality: str) -> Finding:
+def _encryption(service: str, quality: str) -> CheckResult:
     match quality:
         case "verified":
             return ok("encryption", f"the {service} is reached by TLS, certificate and host name verified")

@@ -9,7 +9,7 @@ from consumers.registry import FAMILIES
 from worker.config.connections import CONNECTIONS
 from worker.config.database_url import DatabaseUrl
 from worker.config.settings import Settings
-from worker.observability.errors import describe
+from worker.observability.errors import safe_summary
 from worker.postgres.errors import InsufficientPrivilegeError, PostgresError
 from worker.postgres.migrations import pending
 from worker.postgres.pool import (
@@ -20,7 +20,7 @@ from worker.postgres.pool import (
     SessionsNotKept,
 )
 from worker.tools.doctor.check import (
-    Finding,
+    CheckResult,
     clock_difference,
     error,
     ok,
@@ -63,7 +63,7 @@ WHERE kind = 'implausible_timestamp' AND noted_at > now() - interval '7 days'
 """
 
 
-async def check_database(database: Database, sealer: MultiFernet | None) -> AsyncIterator[Finding]:
+async def check_database(database: Database, sealer: MultiFernet | None) -> AsyncIterator[CheckResult]:
     """Raises: DatabaseUnavailable."""
     async with database.connection() as connection:
         rows = await connection.fetch(READ_SETTINGS)
@@ -85,7 +85,7 @@ async def check_database(database: Database, sealer: MultiFernet | None) -> Asyn
             yield finding
 
 
-async def check_session(database: Database) -> Finding:
+async def check_session(database: Database) -> CheckResult:
     """Whether a session has the requested settings, and still has them in a later transaction.
 
     Raises:
@@ -106,12 +106,12 @@ async def check_session(database: Database) -> Finding:
     return ok("session", "it has the requested settings")
 
 
-def check_url(url: DatabaseUrl) -> Iterator[Finding]:
+def check_url(url: DatabaseUrl) -> Iterator[CheckResult]:
     for name, reason in url.ignored.items():
         yield warning("database URL", f"{name} is ignored: {reason}", f"leave {name} out")
 
 
-def check_settings(found: dict[str, str]) -> Iterator[Finding]:
+def check_settings(found: dict[str, str]) -> Iterator[CheckResult]:
     version = found["server_version"].split()[0]
     if int(found["server_version_num"]) < OLDEST:
         yield error("database version", f"Postgres {version} is too old", "use 15 or newer")
@@ -138,7 +138,7 @@ def check_settings(found: dict[str, str]) -> Iterator[Finding]:
     yield ok("memory", f"shared_buffers is {megabytes:.0f} MB{hint}")
 
 
-def _check_connections(available: int) -> Finding:
+def _check_connections(available: int) -> CheckResult:
     words = f"{available} connections, of which a consumer of all families takes up to {POOL}"
     remedy = "raise max_connections, or put a pooler in between that keeps sessions"
     if available < POOL:
@@ -148,7 +148,7 @@ def _check_connections(available: int) -> Finding:
     return ok("connections", words)
 
 
-async def _check_tables(connection: Connection, sealer: MultiFernet | None) -> AsyncIterator[Finding]:
+async def _check_tables(connection: Connection, sealer: MultiFernet | None) -> AsyncIterator[CheckResult]:
     try:
         if await connection.fetchval(STRAY_EVENTS):
             yield warning(
@@ -162,7 +162,7 @@ async def _check_tables(connection: Connection, sealer: MultiFernet | None) -> A
     except InsufficientPrivilegeError as refusal:
         yield error(
             "permissions",
-            f"this role may not read ({describe(refusal)})",
+            f"this role may not read ({safe_summary(refusal)})",
             "run `stockhook migrate` as the owner",
         )
         return
@@ -188,7 +188,7 @@ async def _check_tables(connection: Connection, sealer: MultiFernet | None) -> A
         yield _check_sealed(sealed, sealer)
 
 
-def _check_sealed(sealed: str, sealer: MultiFernet | None) -> Finding:
+def _check_sealed(sealed: str, sealer: MultiFernet | None) -> CheckResult:
     if sealer is None:
         return warning(
             "sealing keys", "bank details are sealed, and there is no key here", "see the ingest's"
@@ -204,7 +204,7 @@ def _check_sealed(sealed: str, sealer: MultiFernet | None) -> Finding:
     return ok("sealing keys", "they open what is sealed in the database")
 
 
-async def reached(settings: Settings) -> tuple[list[Finding], bool]:
+async def reached(settings: Settings) -> tuple[list[CheckResult], bool]:
     """What could be found, and whether the database was reached."""
     url = settings.database_url.get_secret_value()
     database = Database(url, 1, "stockhook/doctor")
@@ -218,7 +218,10 @@ async def reached(settings: Settings) -> tuple[list[Finding], bool]:
     except SessionsNotKept as refusal:
         return [*found, error("session", str(refusal).partition(": ")[0], POOL_BY_SESSION)], True
     except PostgresError as failure:
-        return [*found, error("database", f"does not answer this ({describe(failure)})", "see its log")], True
+        return [
+            *found,
+            error("database", f"does not answer this ({safe_summary(failure)})", "see its log"),
+        ], True
     finally:
         await database.close()
     return found, True

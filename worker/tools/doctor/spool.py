@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from worker.tools.doctor.check import (
-    Finding,
+    CheckResult,
     error,
     ok,
     warning,
@@ -26,7 +26,7 @@ UNFIT = {
 }
 
 
-def check_spool(path: Path, max_bytes: int) -> Iterator[Finding]:
+def check_spool(path: Path, max_bytes: int) -> Iterator[CheckResult]:
     try:
         yield from _check_spool(path, max_bytes)
     except OSError as failure:
@@ -34,7 +34,7 @@ def check_spool(path: Path, max_bytes: int) -> Iterator[Finding]:
         yield error("spool", f"{path} cannot be looked at: {failure.strerror}", remedy)
 
 
-def _check_spool(path: Path, max_bytes: int) -> Iterator[Finding]:
+def _check_spool(path: Path, max_bytes: int) -> Iterator[CheckResult]:
     folder = _nearest_folder(path.absolute().parent)
     spot = path if path.exists() else folder
     if not os.access(spot, os.W_OK):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from worker.tools.doctor.check import (
-    Finding,
+    CheckResult,
     Level,
     ok,
     warning,
@@ -73,14 +73,14 @@ LIMITS = (
 )
 
 
-def check_version(text: str) -> Iterator[Finding]:
+def check_version(text: str) -> Iterator[CheckResult]:
     match = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
     if match is None:
         yield warning("broker version", f"{text!r} is no version that we know", "use RabbitMQ 3.10 or newer")
         return
     version = (int(match[1]), int(match[2]), int(match[3]))
     found = [
-        Finding(limit.level, "broker version", f"{text} {limit.what}", limit.remedy)
+        CheckResult(limit.level, "broker version", f"{text} {limit.what}", limit.remedy)
         for limit in LIMITS
         if limit.since <= version < limit.below
     ]

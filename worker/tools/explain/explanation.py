@@ -139,7 +139,7 @@ class _Replay:
         )
 
     def _effect(self, event: Event[Any], changes: Mapping[str, object]) -> Effect:
-        key, happened = self.family.key(event.payload), self.family.happened(event)
+        key, happened = self.family.key(event.payload), self.family.order_key(event)
         newest = self.newest.setdefault(key, happened)
         self.newest[key] = max(newest, happened)
         if changes:
@@ -171,8 +171,8 @@ async def explain_entity(
     told = _told(kind, entity_id, at, logged, log_begins_at)
     replay = _Replay(family)
     # Those of one transaction have one applied_at, and were decided on in the order of happening.
-    applied = sorted(told, key=lambda one: (one.applied_at, family.happened(one.event)))
-    steps = sorted((replay.step(one) for one in applied), key=lambda step: family.happened(step.logged.event))
+    applied = sorted(told, key=lambda one: (one.applied_at, family.order_key(one.event)))
+    steps = sorted((replay.step(one) for one in applied), key=lambda step: family.order_key(step.logged.event))
     states = _plain_states(replay.states)
     is_whole = at is None and log_begins_at is None and len(logged) == len(rows)
     return Explanation(

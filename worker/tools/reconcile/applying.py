@@ -12,7 +12,7 @@ from worker.amqp.connection import Broker
 from worker.amqp.topology import topology
 from worker.config.settings import Settings
 from worker.intake.intake import Accepted, take_observed
-from worker.marketplaces.http import OddAnswer
+from worker.marketplaces.http import UnexpectedResponse
 from worker.postgres.event_log import LOGGED
 from worker.postgres.pool import Database
 from worker.tools.reconcile.difference import Difference
@@ -56,13 +56,13 @@ async def apply(
     One that was sent before has the same event id, and is a duplicate.
 
     Raises:
-        OddAnswer: All that we have would be gone.
+        UnexpectedResponse: All that we have would be gone.
         BrokerUnavailable: Some may have been sent.
         TopologyMismatch
         DatabaseUnavailable
     """
     if not reconciled.listing.entities:
-        raise OddAnswer("it lists nothing at all, so nothing was taken over: is it this account?")
+        raise UnexpectedResponse("it lists nothing at all, so nothing was taken over: is it this account?")
     found, now = reconciled.drift, datetime.now(UTC)
     taken = [take_observed(one.observation, now) for one in found]
     await _publish(taken, settings, report)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
-from worker.marketplaces.http import CallFailed, OddAnswer, UnreadableRow
+from worker.marketplaces.http import CallFailed, UnexpectedResponse, UnreadableRow
 from worker.tools.reconcile.difference import Difference
 from worker.tools.reconcile.scratch import Scratch
 from worker.tools.reconcile.subject import Page, Subject
@@ -145,7 +145,7 @@ async def _read_list(
     listing: Listing,
     report: Report,
 ) -> None:
-    """Raises OddAnswer, where the list does not end or is not what it says."""
+    """Raises UnexpectedResponse, where the list does not end or is not what it says."""
     fruitless = on_pages = 0
     listing.begin_reading()
     for number in range(1, MOST_PAGES + 1):
@@ -174,11 +174,11 @@ async def _read_list(
             # A list that does not say how long it is ends so, too.
             break
         if fruitless >= FRUITLESS_PAGES:
-            raise OddAnswer(f"page {number} of the list shows nothing new, as those before it")
+            raise UnexpectedResponse(f"page {number} of the list shows nothing new, as those before it")
     else:
-        raise OddAnswer(f"the list does not end after {MOST_PAGES:,} pages")
+        raise UnexpectedResponse(f"the list does not end after {MOST_PAGES:,} pages")
     if listing.total_count and not on_pages:
-        raise OddAnswer(f"the list says that it holds {listing.total_count:,}, and shows none")
+        raise UnexpectedResponse(f"the list says that it holds {listing.total_count:,}, and shows none")
 
 
 async def _read_ours(
