@@ -36,6 +36,9 @@ WHERE family = ANY($1::text[])
 GROUP BY family
 """
 
+# An old primary answers questions after a failover, with what was there before it.
+IS_PRIMARY = "SELECT current_setting('transaction_read_only') = 'off'"
+
 
 @dataclass(frozen=True, slots=True)
 class Instant:
@@ -86,7 +89,7 @@ class Pulse:
             with suppress(*_LOST):
                 connection = await asyncpg.connect(self.database_url, timeout=5, command_timeout=5)
                 try:
-                    while True:
+                    while await connection.fetchval(IS_PRIMARY):
                         rows = await connection.fetch(NEWEST, BUSY_FAMILIES)
                         self._note({row["family"]: row["received_at"] for row in rows})
                         await asyncio.sleep(LOOK_SECONDS)
