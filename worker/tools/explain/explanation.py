@@ -172,7 +172,9 @@ async def explain_entity(
     replay = _Replay(family)
     # Those of one transaction have one applied_at, and were decided on in the order of happening.
     applied = sorted(told, key=lambda one: (one.applied_at, family.order_key(one.event)))
-    steps = sorted((replay.step(one) for one in applied), key=lambda step: family.order_key(step.logged.event))
+    steps = sorted(
+        (replay.step(one) for one in applied), key=lambda step: family.order_key(step.logged.event)
+    )
     states = _plain_states(replay.states)
     is_whole = at is None and log_begins_at is None and len(logged) == len(rows)
     return Explanation(
