@@ -113,6 +113,8 @@ class Stack:
     environment: dict[str, str]
     folder: Path
     workers: list[Worker] = field(default_factory=list)
+    forks: bool = True
+    """Whether its processes are forks; tests that change how a process is started turn it off."""
 
     @property
     def settings(self) -> Settings:
@@ -198,7 +200,9 @@ class Stack:
 
     def _may_fork(self, overrides: Mapping[str, str]) -> bool:
         """Whether nothing is read when the interpreter starts or a module is imported."""
-        return not any(name.startswith(READ_AT_START) for name in {**self.environment, **overrides})
+        return self.forks and not any(
+            name.startswith(READ_AT_START) for name in {**self.environment, **overrides}
+        )
 
     async def post_ovoko(self, body: bytes, secret: str = OVOKO_SECRET) -> httpx.Response:
         async with httpx.AsyncClient(timeout=20) as client:

@@ -35,6 +35,7 @@ def confined(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
         pytest.skip("needs the right to mount, which this machine does not give")
     written = subprocess.run([*confine, "touch", str(elsewhere)], check=False, capture_output=True)
     assert b"Read-only file system" in written.stderr
+    stack.forks = False
     start = subprocess.Popen
     monkeypatch.setattr(
         stack_module.subprocess, "Popen", lambda command, **rest: start([*confine, *command], **rest)

@@ -11,6 +11,7 @@ from tests.chaos.wire import Point
 from tests.stack import Stack, Worker, until
 from worker.amqp.tap import Delivery
 from worker.pipeline.circuit_breaker import THRESHOLD
+from worker.pipeline.isolation import LOSSES
 from worker.postgres import poison as suspects
 
 CURE = """
@@ -107,7 +108,7 @@ async def test_events_whose_deliveries_were_lost_twice_are_handled_one_by_one(st
     await stack.started("ingest")
     for number in range(10):
         await stack.post_ovoko(event(number))
-    for _ in range(suspects.LOSSES):
+    for _ in range(LOSSES):
         await lose_deliveries(stack, 10)
     worker = await stack.started("consume", "returns")
 
@@ -127,14 +128,14 @@ async def test_of_a_full_window_only_the_event_that_kills_its_consumer_dies(cure
     deaths = 0
     while await kill_whoever_handles_the_killer(stack, await stack.started("consume", "returns")):
         deaths += 1
-        assert deaths <= suspects.TRIES + suspects.LOSSES
+        assert deaths <= suspects.TRIES + LOSSES
 
     async def all_applied() -> bool:
         return await stack.count("event_log") == 39
 
     await until(all_applied, "its neighbours are applied")
     message = await stack.get("stockhook.returns.dead")
-    assert suspects.TRIES <= deaths <= suspects.TRIES + suspects.LOSSES
+    assert suspects.TRIES <= deaths <= suspects.TRIES + LOSSES
     assert message is not None
     assert message.headers["x-event-id"] == "00000000-0000-4000-8000-000000000020"
     assert "ended its consumer" in str(message.headers["x-reason"])
@@ -149,7 +150,7 @@ async def test_an_event_whose_consumer_gets_no_answers_to_its_commits_is_not_tak
     url = stack.environment["STOCKHOOK_DATABASE_URL"]
     await stack.started("ingest")
     await stack.post_ovoko(event(1))
-    for _ in range(suspects.LOSSES):
+    for _ in range(LOSSES):
         await lose_deliveries(stack, 1)
 
     commits = set()

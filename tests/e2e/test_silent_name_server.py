@@ -41,6 +41,7 @@ def silent(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         if shutil.which("unshare") is None or subprocess.run([*confine, "true"], check=False).returncode:
             pytest.skip("needs the right to mount, which this machine does not give")
         server.setblocking(False)
+        stack.forks = False
         start = subprocess.Popen
         monkeypatch.setattr(
             stack_module.subprocess, "Popen", lambda command, **rest: start([*confine, *command], **rest)

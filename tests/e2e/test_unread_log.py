@@ -18,9 +18,10 @@ EVENTS = 60
 
 
 @pytest.fixture
-def unread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def unread(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What the stack's processes say goes into a small pipe each, which nobody reads."""
     pipes: list[int] = []
+    stack.forks = False
     start = subprocess.Popen
 
     def begin(command: list[str], **options: object) -> object:

@@ -632,7 +632,7 @@ async def full(folder: str) -> None:
     ballast = Path(folder, "ballast")
     ballast.write_bytes(bytes(1 << 20))
     # As if somebody else took what the spool leaves free.
-    worker.ingest.spool_file.HEADROOM = 0
+    worker.ingest.spool.file.HEADROOM = 0
     await overflow(Path(folder), ballast.unlink)
 
 

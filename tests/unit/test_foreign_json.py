@@ -51,7 +51,8 @@ for name, (read, document) in READERS.items():
         try:
             read(document.replace(b"%b", number))
         except Exception as error:
-            assert type(error).__name__.startswith(("Invalid", "Unexpected", "Bad", "ValueError")), (name, error)
+            kinds = ("Invalid", "Unexpected", "Bad", "ValueError")
+            assert type(error).__name__.startswith(kinds), (name, error)
 """
 
 
