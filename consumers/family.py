@@ -261,7 +261,7 @@ async def correct(
     """
     states = dict(await family.load(connection, corrected))
     by_key = {family.key(event.payload): event for event in corrected}
-    entities = {event.payload.entity_id for event in corrected if not event.is_plausible}
+    entities = {event.payload.entity_id for event in corrected if _is_implausible(family, event)}
     entities |= {
         by_key[key].payload.entity_id for key, state in states.items() if family.rests_on_receptions(state)
     }
@@ -296,6 +296,12 @@ async def correct(
         await family.save(connection, changed)
     withdrawn = await past.findings(connection, entities) - findings
     return Effects(0, frozenset(findings), frozenset(withdrawn), tuple(communications), tuple(changes))
+
+
+def _is_implausible(family: Family[P, K, S], event: Event[P]) -> bool:
+    """Whether an instant that the event states is implausible: that of the event, or another one."""
+    findings = family.decide(None, event).findings
+    return not event.is_plausible or any(found.kind == IMPLAUSIBLE_TIMESTAMP for found in findings)
 
 
 def _in_place_of(before: S | None, after: S) -> S:

@@ -161,6 +161,18 @@ def apply(family: str, batches: Sequence[Sequence[Event[Any]]]) -> Store:
     return asyncio.run(run())
 
 
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_an_earlier_reception_that_makes_another_stated_instant_implausible_is_found(is_listed: bool) -> None:
+    """The state does not rest on the reception: the return was opened earlier."""
+    opened = events.claimed(events.returned("order.return.created", 0, "1", "10"), 1, 1, TOLERANCE)
+    seen = events.claimed(events.observed_return(0, "1", "10", is_listed, 2), 2, 1, TOLERANCE)
+    repeat = replace(seen, received_at=events.instant(0))
+
+    repeated = apply("returns", [[opened], [seen], [repeat]])
+
+    assert repeated.findings == apply("returns", [[opened], [repeat]]).findings != set()
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @given(data=st.data())
 def test_any_order_repeats_receptions_and_batches_give_the_same_state(
