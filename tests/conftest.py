@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -53,6 +54,9 @@ def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
     os.environ.update(given)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # A shell's background job ignores it, and so would every process that tests interrupt.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Tests start hundreds of processes; each would compile our modules anew.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPYCACHEPREFIX"] = str(DEV / "pycache")

@@ -18,6 +18,7 @@ from typing import Any
 import asyncpg
 import httpx
 
+from consumers.registry import FAMILIES
 from deploy.local.ports import choose_ports, is_free
 from schemas.events import Provider
 from tests.forking import Forked, fork_server
@@ -273,6 +274,9 @@ class Stack:
         await migrate(database)
         await database.close()
         await self.execute(f"TRUNCATE {TABLES}")
+        # A rebuild that found differences leaves its tables for the next one.
+        for family in FAMILIES:
+            await self.execute(f"DROP SCHEMA IF EXISTS rebuild_{family} CASCADE")
         async with self.broker.connection() as link:
             channel = await link.channel()
             await channel.declare(topology(self.settings.delays))
