@@ -329,7 +329,7 @@ def test_a_taken_port_is_a_sentence(simulated: Simulated) -> None:
             check=False,
         )
 
-    assert done.returncode == 1
+    assert done.returncode == 78
     assert f"cannot listen on '127.0.0.1' port {port}" in done.stderr
 
 

@@ -108,7 +108,7 @@ def test_an_ops_host_that_cannot_be_listened_on_is_a_sentence(environment: dict[
 
 
 def test_a_simulator_whose_port_is_taken_says_so(environment: dict[str, str], taken: str) -> None:
-    said = sentence(f"simulate marketplaces --port {taken}", environment, 1)
+    said = sentence(f"simulate marketplaces --port {taken}", environment, 78)
 
     assert said.endswith(f"port {taken} (Address already in use): set --port to a free port")
 

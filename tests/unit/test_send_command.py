@@ -15,6 +15,8 @@ from worker.cli import send_views as report
 from worker.cli.send import Play, send
 from worker.config.settings import BadSettings, Settings
 from worker.config.urls import BadUrl
+from worker.observability.errors import StockhookError
+from worker.observability.exit_codes import USAGE
 from worker.simulator.http_client import Answer, Client
 from worker.simulator.rate_sender import Tally
 from worker.simulator.webhook import Credentials, Webhook
@@ -47,17 +49,13 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda: send(rate=1, output=Path("/dev/null/x")), "--output: cannot write /dev/null/x"),
     ],
 )
-def test_wrong_usage_is_one_sentence_and_exit_code_two(
-    call: Callable[[], None], words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as exit_:
+def test_wrong_usage_is_one_sentence_and_exit_code_two(call: Callable[[], None], words: str) -> None:
+    with pytest.raises(StockhookError) as failure:
         call()
 
-    said = capsys.readouterr().err
-    assert exit_.value.code == 2
-    assert said.startswith("stockhook: ")
-    assert words in said
-    assert said.count("\n") == 1
+    assert failure.value.exit_code == USAGE
+    assert words in failure.value.sentence
+    assert "\n" not in failure.value.sentence
 
 
 def test_a_missing_secret_is_a_bad_setting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,12 @@ from uuid import UUID, uuid4
 from schemas.actions import ActionRequest
 from worker.actions.registry import KINDS
 from worker.config.settings import PREFIX, BadSettings, Settings
+from worker.observability.errors import StockhookError
 from worker.outbox import actions as table
 from worker.postgres.pool import Database
 
 
-class KeyTaken(Exception):
+class KeyTaken(StockhookError):
     """Another action has this key. The text says which."""
 
 

@@ -17,28 +17,43 @@ from aiormq.exceptions import (
 
 from worker.amqp.tap import Returned
 from worker.amqp.transport import ClosedByBroker
-from worker.observability.errors import refused_certificate, safe_summary
+from worker.observability.errors import StockhookError, refused_certificate, safe_summary
+from worker.observability.exit_codes import MISCONFIGURED, UNAVAILABLE
 
 
-class BrokerUnavailable(Exception):
+class BrokerUnavailable(StockhookError):
     """No connection, or no confirm in time. What was being published may have arrived or not."""
 
+    exit_code = UNAVAILABLE
 
-class Unroutable(Exception):
+    @property
+    def sentence(self) -> str:
+        return f"cannot reach the broker ({self}): see STOCKHOOK_AMQP_URL"
+
+
+class Unroutable(StockhookError):
     """The broker confirms that no queue took the message: it is nowhere."""
 
 
-class TopologyMismatch(Exception):
+class TopologyMismatch(StockhookError):
     """A queue or exchange has other arguments, or is missing and not ours to declare. The text says which."""
+
+    exit_code = MISCONFIGURED
 
 
 class BrokerRefused(BrokerUnavailable):
     """The broker refused the user, the virtual host or a permission. `said` is its answer."""
 
+    exit_code = MISCONFIGURED
+
     def __init__(self, said: str, remedy: str) -> None:
         super().__init__(f"{said}: {remedy}")
         self.said = said
         self.remedy = remedy
+
+    @property
+    def sentence(self) -> str:
+        return f"the broker refused: {self}"
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from worker.amqp.policies import hazards
 from worker.amqp.topology import Binding, Topology
 from worker.config.http import http_date, tls_context
 from worker.config.urls import split
+from worker.observability.errors import StockhookError
+from worker.observability.exit_codes import UNAVAILABLE
 
 T = TypeVar("T")
 
@@ -23,8 +25,14 @@ PREFIX = "stockhook."
 TIMEOUT = httpx.Timeout(10, connect=3)
 
 
-class ManagementUnavailable(Exception):
+class ManagementUnavailable(StockhookError):
     """The API does not answer, or not to us."""
+
+    exit_code = UNAVAILABLE
+
+    @property
+    def sentence(self) -> str:
+        return f"no answer from the management API ({self})"
 
 
 def vhost_of(amqp_url: str) -> str:

@@ -9,17 +9,11 @@ from cyclopts import App
 from rich.table import Column, Table
 
 from worker.cli import terminal
-from worker.cli.context import (
-    FAILED,
-    Json,
-    exit_on,
-    fail,
-    load_context,
-    open_database,
-    print_json,
-)
+from worker.cli.context import Json, fail, load_context, open_database, print_json
 from worker.cli.terminal import say
 from worker.dead_letters.audit_trail import who
+from worker.observability.errors import StockhookError
+from worker.observability.exit_codes import FAILED
 from worker.observability.inert_text import visible
 from worker.observability.resolver import run_loop
 from worker.outbox import actions as table
@@ -30,7 +24,7 @@ actions = App(name="actions", help="What was asked of marketplaces, by events an
 ID_WIDTH = 36
 
 
-class _NotPossible(Exception):
+class _NotPossible(StockhookError):
     """The text says why."""
 
 
@@ -135,8 +129,7 @@ def _change(action_id: UUID, state: str, change: Callable[[Connection], Any], js
                 else f"it is {found['state']}: nothing was changed"
             )
 
-    with exit_on(_NotPossible):
-        run_loop(run())
+    run_loop(run())
     if json:
         print_json({"action_id": action_id, "state": state})
     else:

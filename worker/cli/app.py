@@ -49,7 +49,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        # It knows the failures of everything, and so takes as long to load.
-        from worker.cli.errors import end
+        # It loads the Postgres driver, which `--help` does not need.
+        from worker.cli.errors import exit_with
 
-        end(error)
+        exit_with(error)

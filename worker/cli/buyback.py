@@ -15,24 +15,13 @@ from rich.table import Table
 from schemas.actions import ActionRequest
 from worker.actions import buyback as kinds
 from worker.actions import enqueue as asking
-from worker.actions.enqueue import Asked, KeyTaken
-from worker.cli.context import (
-    FAILED,
-    UNAVAILABLE,
-    USAGE,
-    Json,
-    exit_on,
-    fail,
-    load_context,
-    open_database,
-    print_json,
-)
-from worker.cli.payment_details import BadDetails, read_details
+from worker.actions.enqueue import Asked
+from worker.cli.context import Json, WrongUsage, fail, load_context, open_database, print_json
+from worker.cli.payment_details import read_details
 from worker.cli.terminal import say, show
 from worker.config.settings import PREFIX, BadSettings, read_settings
 from worker.marketplaces.buyback.account import account_of
 from worker.marketplaces.buyback.client import (
-    BadOrderId,
     Seller,
     Taken,
     Told,
@@ -55,6 +44,7 @@ from worker.marketplaces.http import (
     Unavailable,
     UnexpectedResponse,
 )
+from worker.observability.exit_codes import FAILED, UNAVAILABLE
 from worker.observability.resolver import run_loop
 
 T = TypeVar("T")
@@ -72,10 +62,6 @@ HINTS = {
     403: "this client may not do that",
     404: "is it an order of the seller that STOCKHOOK_BUYBACK_SELLER_ID names?",
 }
-
-
-class WrongUsage(Exception):
-    """The options do not fit together, or one cannot be read. The text says which."""
 
 
 @Parameter(name="*")
@@ -334,18 +320,17 @@ def _ask(ask: Callable[[Seller], Awaitable[T]]) -> T:
 @contextmanager
 def _in_words() -> Iterator[None]:
     """One sentence for what is expected to go wrong."""
-    with exit_on(WrongUsage, BadOrderId, BadDetails, code=USAGE), exit_on(KeyTaken):
-        try:
-            yield
-        except Refused as error:
-            hint = None if isinstance(error, Unauthorized) else HINTS.get(error.status)
-            fail(FAILED, f"the trade-in platform: {error}" + (f"; {hint}" if hint else ""))
-        except UnexpectedResponse as error:
-            fail(FAILED, f"the trade-in platform: {error}{_doubt(error)}")
-        except Unavailable as error:
-            wait = error.retry_after
-            asked = "" if wait is None else f"; it asks to wait {wait.total_seconds():g} s"
-            fail(UNAVAILABLE, f"the trade-in platform: {error}{asked}{_doubt(error)}")
+    try:
+        yield
+    except Refused as error:
+        hint = None if isinstance(error, Unauthorized) else HINTS.get(error.status)
+        fail(FAILED, f"the trade-in platform: {error}" + (f"; {hint}" if hint else ""))
+    except UnexpectedResponse as error:
+        fail(FAILED, f"the trade-in platform: {error}{_doubt(error)}")
+    except Unavailable as error:
+        wait = error.retry_after
+        asked = "" if wait is None else f"; it asks to wait {wait.total_seconds():g} s"
+        fail(UNAVAILABLE, f"the trade-in platform: {error}{asked}{_doubt(error)}")
 
 
 def _doubt(error: CallFailed) -> str:

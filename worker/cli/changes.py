@@ -14,16 +14,10 @@ from schemas.changes import PREFIX
 from worker.amqp.connection import Broker
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import CHANGES, webhook_topology
-from worker.cli.context import (
-    FAILED,
-    Flag,
-    Json,
-    fail,
-    load_context,
-    print_json,
-)
+from worker.cli.context import Flag, Json, fail, load_context, print_json
 from worker.cli.terminal import assembled, say, show
 from worker.config.subscribers import lane_of
+from worker.observability.exit_codes import FAILED
 from worker.observability.resolver import run_loop
 
 changes = App(name="changes", help="The change feed: what became of parts, orders, returns and trade-ins.")

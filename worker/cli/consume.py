@@ -1,8 +1,9 @@
 """`stockhook consume`."""
 
 from consumers.registry import FAMILIES
-from worker.cli.context import USAGE, fail, load_context
+from worker.cli.context import fail, load_context
 from worker.marketplaces.clients import check_proxies
+from worker.observability.exit_codes import USAGE
 from worker.observability.resolver import run_loop
 from worker.processes.consumer_process import consume as run_consumers
 from worker.processes.supervisor import obey_parent

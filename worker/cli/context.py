@@ -1,23 +1,18 @@
 """What every command shares: its settings and logs, a database while it lasts, JSON, how it ends."""
 
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, NoReturn
 
 from cyclopts import Parameter
 
 from worker.cli.terminal import say, say_json
 from worker.config.settings import Settings, read_settings
+from worker.observability.errors import StockhookError
+from worker.observability.exit_codes import USAGE
 from worker.observability.logging import configure
 from worker.postgres.pool import Database
-
-# Exit codes of sysexits.h where there is one.
-FAILED = 1
-USAGE = 2
-UNAVAILABLE = 69
-TEMPORARY = 75
-MISCONFIGURED = 78
 
 Flag = Annotated[bool, Parameter(negative=())]
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=())]
@@ -59,10 +54,7 @@ def fail(code: int, words: str) -> NoReturn:
     sys.exit(code)
 
 
-@contextmanager
-def exit_on(*failures: type[Exception], code: int = FAILED) -> Iterator[None]:
-    """End the command where one of these is raised: their text says why."""
-    try:
-        yield
-    except failures as error:
-        fail(code, str(error))
+class WrongUsage(StockhookError):
+    """The options do not fit together. The text says which."""
+
+    exit_code = USAGE

@@ -8,9 +8,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from consumers.registry import FAMILIES
+from worker.cli.context import WrongUsage
 from worker.config.subscribers import LANE_PREFIX
 from worker.dead_letters.message import QUARANTINE_LANE, is_of_webhook
-from worker.dead_letters.refusal import WrongUsage
 from worker.dead_letters.store import Selection, State
 
 LANES = (*FAMILIES, QUARANTINE_LANE)

@@ -3,8 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -13,15 +12,7 @@ from cyclopts import App
 from schemas.events import read_json
 from worker.cli import dead_letter_views as screen
 from worker.cli import terminal
-from worker.cli.context import (
-    USAGE,
-    Flag,
-    Json,
-    exit_on,
-    load_context,
-    open_database,
-    print_json,
-)
+from worker.cli.context import Flag, Json, WrongUsage, load_context, open_database, print_json
 from worker.cli.dead_letter_filter import ANY, Filter
 from worker.cli.replay import run_replay, tell_forecast
 from worker.cli.terminal import say
@@ -32,9 +23,8 @@ from worker.dead_letters.audit_trail import note_revealed, who
 from worker.dead_letters.change import change, in_editor, see_that_it_waits
 from worker.dead_letters.json_repair import fault, mend
 from worker.dead_letters.plaintext import remove_leftovers
-from worker.dead_letters.refusal import Refused, WrongUsage
+from worker.dead_letters.refusal import Refused
 from worker.dead_letters.store import Action, Selection, State
-from worker.intake.encryption import CannotUnseal
 from worker.observability.resolver import run_loop
 
 dead = App(name="dead", help="Find dead letters, understand them, mend them, replay or discard them.")
@@ -60,12 +50,10 @@ def list_(
     limit
         So many at most.
     """
-    with _in_words():
-        selection = filter.selection(None if state == "any" else (State(state),))
-        settings = load_context("dead")
-        run_loop(
-            _list_groups(settings, selection, json) if group else _list(settings, selection, limit, json)
-        )
+    remove_leftovers()
+    selection = filter.selection(None if state == "any" else (State(state),))
+    settings = load_context("dead")
+    run_loop(_list_groups(settings, selection, json) if group else _list(settings, selection, limit, json))
 
 
 async def _list(settings: Settings, selection: Selection, limit: int, json: bool) -> None:
@@ -96,8 +84,8 @@ def show(dead_letter_id: int, /, *, reveal: Flag = False, json: Json = False) ->
     reveal
         Show the body as it is; who did so is logged, and noted beside the letter.
     """
-    with _in_words():
-        run_loop(_show(load_context("dead"), dead_letter_id, reveal, json))
+    remove_leftovers()
+    run_loop(_show(load_context("dead"), dead_letter_id, reveal, json))
 
 
 async def _show(settings: Settings, dead_letter_id: int, reveal: bool, json: bool) -> None:
@@ -132,8 +120,8 @@ def mend_(dead_letter_id: int, /, *, accept: Flag = False, json: Json = False) -
     accept
         Mend it; the body as it came is kept.
     """
-    with _in_words():
-        run_loop(_mend(load_context("dead"), dead_letter_id, accept, json))
+    remove_leftovers()
+    run_loop(_mend(load_context("dead"), dead_letter_id, accept, json))
 
 
 async def _mend(settings: Settings, dead_letter_id: int, accept: bool, json: bool) -> None:
@@ -173,8 +161,8 @@ def edit(dead_letter_id: int, /, *, reason: str | None = None) -> None:
     reason
         Why, for the record.
     """
-    with _in_words():
-        _edit(load_context("dead"), dead_letter_id, _editor(), reason)
+    remove_leftovers()
+    _edit(load_context("dead"), dead_letter_id, _editor(), reason)
 
 
 def _editor() -> list[str]:
@@ -223,10 +211,10 @@ def discard(*dead_letter_ids: int, reason: str, json: Json = False) -> None:
     reason
         Why, for the record.
     """
-    with _in_words():
-        if not dead_letter_ids or not reason.strip():
-            raise WrongUsage("name the dead letters, and a reason")
-        run_loop(_discard(load_context("dead"), dead_letter_ids, reason, json))
+    remove_leftovers()
+    if not dead_letter_ids or not reason.strip():
+        raise WrongUsage("name the dead letters, and a reason")
+    run_loop(_discard(load_context("dead"), dead_letter_ids, reason, json))
 
 
 async def _discard(settings: Settings, ids: Sequence[int], reason: str, json: bool) -> None:
@@ -271,24 +259,16 @@ def replay_(
     why
         Why, for the record.
     """
-    with _in_words():
-        if not dead_letter_ids and filter.is_empty and not all:
-            raise WrongUsage("which ones? Name ids, or a filter such as --fingerprint, or --all")
-        if not 0 < rate <= 10_000:
-            raise WrongUsage(f"--rate must be more than 0, at most 10000 (given: {rate:g})")
-        selection = replace(
-            filter.selection((State.WAITING, State.REPLAYING)), ids=tuple(dead_letter_ids) or None
-        )
-        settings = load_context("dead")
-        if dry_run:
-            run_loop(tell_forecast(settings, selection, json))
-        else:
-            sys.exit(run_loop(run_replay(settings, selection, rate, why, json)))
-
-
-@contextmanager
-def _in_words() -> Iterator[None]:
-    """One sentence for what is expected to go wrong."""
     remove_leftovers()
-    with exit_on(WrongUsage, code=USAGE), exit_on(Refused, store.NoSuchLetter, CannotUnseal):
-        yield
+    if not dead_letter_ids and filter.is_empty and not all:
+        raise WrongUsage("which ones? Name ids, or a filter such as --fingerprint, or --all")
+    if not 0 < rate <= 10_000:
+        raise WrongUsage(f"--rate must be more than 0, at most 10000 (given: {rate:g})")
+    selection = replace(
+        filter.selection((State.WAITING, State.REPLAYING)), ids=tuple(dead_letter_ids) or None
+    )
+    settings = load_context("dead")
+    if dry_run:
+        run_loop(tell_forecast(settings, selection, json))
+    else:
+        sys.exit(run_loop(run_replay(settings, selection, rate, why, json)))

@@ -7,15 +7,10 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from worker.cli.context import (
-    FAILED,
-    UNAVAILABLE,
-    Json,
-    load_context,
-    print_json,
-)
+from worker.cli.context import Json, load_context, print_json
 from worker.cli.terminal import show, styled
 from worker.config.settings import Settings
+from worker.observability.exit_codes import FAILED, UNAVAILABLE
 from worker.observability.resolver import run_loop
 from worker.tools.doctor import broker, database
 from worker.tools.doctor.certificates import check_certificates

@@ -13,16 +13,9 @@ from schemas.actions import (
     PartWanted,
     ReturnWanted,
 )
-from worker.cli.context import (
-    FAILED,
-    Flag,
-    Json,
-    exit_on,
-    load_context,
-    open_database,
-    print_json,
-)
+from worker.cli.context import Flag, Json, load_context, open_database, print_json
 from worker.cli.terminal import say
+from worker.observability.errors import StockhookError
 from worker.observability.resolver import run_loop
 from worker.outbox import actions as table
 from worker.postgres.pool import Database
@@ -55,7 +48,7 @@ ORDER BY return_id
 AT_ONCE = 1_000
 
 
-class NotHere(Exception):
+class NotHere(StockhookError):
     """There is no row of it."""
 
 
@@ -120,8 +113,7 @@ def details(
         async with open_database(settings, "details", 1, no_timeouts=True) as database:
             return await _ask(database, subject, ids, dry_run=dry_run)
 
-    with exit_on(NotHere, code=FAILED):
-        asked = run_loop(work())
+    asked = run_loop(work())
     if json:
         print_json({"asked": asked.now, "asked_before": asked.before, "dry_run": dry_run})
         return

@@ -9,13 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from consumers.family import Finding
-from worker.cli.context import (
-    Json,
-    exit_on,
-    load_context,
-    open_database,
-    print_json,
-)
+from worker.cli.context import Json, load_context, open_database, print_json
 from worker.cli.terminal import show
 from worker.observability.inert_text import visible
 from worker.observability.resolver import run_loop
@@ -23,7 +17,6 @@ from worker.tools.explain.explanation import (
     Details,
     Explanation,
     Kind,
-    NoSuchEntity,
     Step,
     explain_entity,
 )
@@ -63,8 +56,7 @@ def explain(
         async with open_database(settings, "explain", 1) as database:
             return await explain_entity(database, kind, entity_id, at, settings.tolerance)
 
-    with exit_on(NoSuchEntity):
-        found = run_loop(ask())
+    found = run_loop(ask())
     if json:
         print_json(_as_json(found))
     else:

@@ -3,9 +3,10 @@
 import http.client
 import sys
 
-from worker.cli.context import FAILED, Flag
+from worker.cli.context import Flag
 from worker.cli.terminal import say
 from worker.config.settings import read_settings
+from worker.observability.exit_codes import FAILED
 
 TIMEOUT_SECONDS = 5
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}

@@ -11,6 +11,8 @@ from pydantic import SecretStr, ValidationError
 from schemas.events import read_model
 from worker.cli.terminal import console
 from worker.marketplaces.buyback.requests import BankAccount, BillingAddress, PaymentDetails
+from worker.observability.errors import StockhookError
+from worker.observability.exit_codes import USAGE
 
 LONGEST_BYTES = 65_536
 
@@ -20,8 +22,10 @@ STANDARD_INPUT = Path("-")
 _NAME = re.compile(r"[A-Za-z.]{1,80}")
 
 
-class BadDetails(Exception):
+class BadDetails(StockhookError):
     """They cannot be sent. The text names members and rules, never a value."""
+
+    exit_code = USAGE
 
 
 def read_details(source: Path | None) -> PaymentDetails:

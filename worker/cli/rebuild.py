@@ -10,21 +10,13 @@ from rich.console import Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from worker.cli.context import (
-    FAILED,
-    Flag,
-    Json,
-    exit_on,
-    load_context,
-    open_database,
-    print_json,
-)
+from worker.cli.context import Flag, Json, load_context, open_database, print_json
 from worker.cli.terminal import console, show
+from worker.observability.exit_codes import FAILED
 from worker.observability.inert_text import visible
 from worker.observability.resolver import run_loop
 from worker.tools.rebuild.rebuilding import Rebuilt
 from worker.tools.rebuild.rebuilding import rebuild as run_rebuild
-from worker.tools.rebuild.shadow import RebuildFailed
 
 SHOWN = 100
 
@@ -65,8 +57,7 @@ def rebuild(
                     tolerance=settings.tolerance,
                 )
 
-    with exit_on(RebuildFailed):
-        found = run_loop(work())
+    found = run_loop(work())
     if json:
         print_json(_as_json(found))
     else:

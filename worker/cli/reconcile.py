@@ -9,17 +9,7 @@ from typing import Any, Literal, TypeVar, assert_never
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from worker.cli.context import (
-    FAILED,
-    UNAVAILABLE,
-    USAGE,
-    Flag,
-    Json,
-    fail,
-    load_context,
-    open_database,
-    print_json,
-)
+from worker.cli.context import Flag, Json, fail, load_context, open_database, print_json
 from worker.cli.reconcile_views import (
     What,
     applied_in_words,
@@ -30,6 +20,7 @@ from worker.cli.terminal import console, say, show
 from worker.config.settings import Settings
 from worker.marketplaces.http import CallFailed, Unavailable
 from worker.marketplaces.ovoko.client import open_ovoko
+from worker.observability.exit_codes import FAILED, UNAVAILABLE, USAGE
 from worker.observability.resolver import run_loop
 from worker.postgres.pool import Database
 from worker.tools.reconcile.applying import Applied

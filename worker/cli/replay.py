@@ -6,13 +6,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from worker.amqp.connection import Broker
 from worker.amqp.errors import Unroutable
-from worker.cli.context import FAILED, open_database, print_json
+from worker.cli.context import open_database, print_json
 from worker.cli.terminal import console, say
 from worker.config.settings import Settings
 from worker.dead_letters import replay, store
 from worker.dead_letters.audit_trail import who
 from worker.dead_letters.refusal import Refused
 from worker.dead_letters.store import Kept, Selection
+from worker.observability.exit_codes import FAILED
 from worker.postgres.pool import Database
 
 

@@ -4,11 +4,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from worker.cli.context import FAILED, Flag, Json, exit_on, fail, load_context, open_database, print_json
+from worker.cli.context import Flag, Json, fail, load_context, open_database, print_json
 from worker.cli.terminal import say
 from worker.config.settings import Settings
+from worker.observability.exit_codes import FAILED
 from worker.observability.resolver import run_loop
-from worker.postgres.retention import LogBusy, Retained
+from worker.postgres.retention import Retained
 from worker.postgres.retention import retain as drop_old
 
 
@@ -30,8 +31,7 @@ def retain(*, dry_run: Flag = False, json: Json = False) -> None:
         async with open_database(settings, "retain", 1, no_timeouts=True) as database:
             return await drop_old(database, settings, datetime.now(UTC), dry_run=dry_run)
 
-    with exit_on(LogBusy):
-        found = run_loop(work())
+    found = run_loop(work())
     if found is None:
         fail(FAILED, "another process is dropping what is past its days")
     if json:

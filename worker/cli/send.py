@@ -14,16 +14,10 @@ from schemas import examples
 from schemas.events import Provider
 from schemas.examples import Example
 from worker.cli import send_views as report
-from worker.cli.context import (
-    FAILED,
-    UNAVAILABLE,
-    USAGE,
-    Flag,
-    fail,
-)
+from worker.cli.context import Flag, WrongUsage, fail
 from worker.cli.terminal import say_json, show
 from worker.config.settings import read_settings
-from worker.config.urls import BadUrl
+from worker.observability.exit_codes import FAILED, UNAVAILABLE
 from worker.observability.resolver import run_loop
 from worker.simulator import generator as marketplace
 from worker.simulator.http_client import Answer, Client, NoAnswer
@@ -37,10 +31,6 @@ from worker.simulator.unhandled_events import with_unhandled
 from worker.simulator.webhook import Credentials, Webhook
 
 _AS_OVOKO = ",".join(f"{delay.total_seconds():g}" for delay in RESEND_AFTER)
-
-
-class WrongUsage(Exception):
-    """The options do not fit together, or one is out of range. The text says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +137,6 @@ def send(
                 chosen = _chosen_examples(providers, as_printed)
                 work = _send_documented(client, credentials, chosen, on_accepted, json)
             all_accepted = run_loop(work)
-    except (WrongUsage, BadUrl) as error:
-        fail(USAGE, str(error))
     except NoAnswer as error:
         fail(UNAVAILABLE, f"no answer from an ingest at {client.url} ({error})")
     sys.exit(0 if all_accepted else FAILED)

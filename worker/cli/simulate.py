@@ -10,16 +10,9 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from schemas.events import Provider
-from worker.cli.context import (
-    FAILED,
-    USAGE,
-    exit_on,
-    fail,
-    load_context,
-)
+from worker.cli.context import fail, load_context
 from worker.cli.terminal import say
-from worker.config.urls import BadUrl
-from worker.observability.listening import CannotListen
+from worker.observability.exit_codes import USAGE
 from worker.observability.resolver import run_loop
 from worker.simulator import buyback_api as buyback
 from worker.simulator import ovoko_api as ovoko
@@ -114,8 +107,7 @@ def marketplaces(
         lifetime = timedelta(seconds=token_seconds)
         return {"buyback": TradeIn(order, lifetime, tell=tell, places=places), "ovoko": Ovoko(tell=tell)}
 
-    with exit_on(CannotListen, code=FAILED), exit_on(BadUrl, code=USAGE):
-        run_loop(_serve(simulated, sending, port))
+    run_loop(_serve(simulated, sending, port))
 
 
 async def _serve(

@@ -1,8 +1,7 @@
 """`stockhook unhandled`: see which event types no family takes, and replay those that one takes now."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import structlog
@@ -13,16 +12,7 @@ from rich.table import Table
 from schemas.events import Provider, read_json
 from worker.amqp.connection import Broker
 from worker.amqp.errors import Unroutable
-from worker.cli.context import (
-    FAILED,
-    USAGE,
-    Flag,
-    Json,
-    exit_on,
-    load_context,
-    open_database,
-    print_json,
-)
+from worker.cli.context import Flag, Json, WrongUsage, load_context, open_database, print_json
 from worker.cli.dead_letter_views import short
 from worker.cli.terminal import console, say
 from worker.cli.terminal import show as show_on_terminal
@@ -30,10 +20,11 @@ from worker.config.settings import Settings
 from worker.dead_letters import unhandled_store as store
 from worker.dead_letters.audit_trail import who
 from worker.dead_letters.redaction import pretty
-from worker.dead_letters.refusal import Refused, WrongUsage
+from worker.dead_letters.refusal import Refused
 from worker.dead_letters.unhandled_replay import Replay, Tally, forecast
 from worker.dead_letters.unhandled_store import Selection, Unhandled
-from worker.intake.encryption import CannotUnseal, opened
+from worker.intake.encryption import opened
+from worker.observability.exit_codes import FAILED
 from worker.observability.inert_text import visible
 from worker.observability.resolver import run_loop
 
@@ -69,8 +60,7 @@ def list_(
     """
     selection = _selection(type, marketplace)
     settings = load_context("unhandled")
-    with _in_words():
-        run_loop((_list_events if events else _list_types)(settings, selection, max(1, limit), json))
+    run_loop((_list_events if events else _list_types)(settings, selection, max(1, limit), json))
 
 
 async def _list_types(settings: Settings, selection: Selection, limit: int, json: bool) -> None:
@@ -118,8 +108,7 @@ def show(unhandled_event_id: int, /, *, reveal: Flag = False, json: Json = False
         Show the body as it was received. The log records who did so.
     """
     settings = load_context("unhandled")
-    with _in_words():
-        run_loop(_show(settings, unhandled_event_id, reveal, json))
+    run_loop(_show(settings, unhandled_event_id, reveal, json))
 
 
 async def _show(settings: Settings, unhandled_event_id: int, reveal: bool, json: bool) -> None:
@@ -193,17 +182,16 @@ def replay_(
     rate
         Maximum number of events per second.
     """
-    with _in_words():
-        if bool(type) == all:
-            raise WrongUsage("no events are selected: give --type or --all")
-        if not 0 < rate <= 10_000:
-            raise WrongUsage(f"--rate must be more than 0, at most 10000 (given: {rate:g})")
-        selection = _selection(_taken(type, marketplace), marketplace)
-        settings = load_context("unhandled")
-        if dry_run:
-            run_loop(_tell_forecast(settings, selection, json))
-        else:
-            sys.exit(run_loop(_replay(settings, selection, rate, json)))
+    if bool(type) == all:
+        raise WrongUsage("no events are selected: give --type or --all")
+    if not 0 < rate <= 10_000:
+        raise WrongUsage(f"--rate must be more than 0, at most 10000 (given: {rate:g})")
+    selection = _selection(_taken(type, marketplace), marketplace)
+    settings = load_context("unhandled")
+    if dry_run:
+        run_loop(_tell_forecast(settings, selection, json))
+    else:
+        sys.exit(run_loop(_replay(settings, selection, rate, json)))
 
 
 def _taken(types: Sequence[str], marketplaces: Sequence[Provider]) -> tuple[str, ...]:
@@ -286,10 +274,3 @@ def _selection(types: Sequence[str], marketplaces: Sequence[Provider]) -> Select
 
 def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-@contextmanager
-def _in_words() -> Iterator[None]:
-    """One sentence for what is expected to go wrong."""
-    with exit_on(WrongUsage, code=USAGE), exit_on(Refused, CannotUnseal):
-        yield

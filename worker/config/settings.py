@@ -41,12 +41,16 @@ from worker.config.urls import (
     split,
     with_password,
 )
+from worker.observability.errors import StockhookError
+from worker.observability.exit_codes import MISCONFIGURED
 
 PREFIX = "STOCKHOOK_"
 
 
-class BadSettings(Exception):
+class BadSettings(StockhookError):
     """The configuration cannot be used. The text says which key, which rule, and what was given."""
+
+    exit_code = MISCONFIGURED
 
 
 def _split(value: object) -> object:

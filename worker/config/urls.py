@@ -10,6 +10,9 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 import idna
 
+from worker.observability.errors import StockhookError
+from worker.observability.exit_codes import USAGE
+
 ENCODE = (
     "percent-encode what is special in user and password (/ is %2F, ? is %3F, # is %23, @ is %40, [ is %5B)"
 )
@@ -20,8 +23,10 @@ _SCHEME_AND_HOSTS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.
 _HOST_AND_PORT = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([^:]*))?")
 
 
-class BadUrl(ValueError):
+class BadUrl(StockhookError, ValueError):
     """A URL that cannot be used. The text says why, and continues a sentence about the URL."""
+
+    exit_code = USAGE
 
 
 def checked(text: str, *schemes: str, several: bool = False, socket: bool = False) -> str:

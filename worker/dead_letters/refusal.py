@@ -1,9 +1,7 @@
 """Why a command about dead letters ends without having done it."""
 
-
-class WrongUsage(Exception):
-    """The options do not fit together. The text says which."""
+from worker.observability.errors import StockhookError
 
 
-class Refused(Exception):
+class Refused(StockhookError):
     """It cannot be done to this letter. The text says why."""

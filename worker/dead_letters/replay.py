@@ -26,7 +26,7 @@ from worker.dead_letters.message import QUARANTINE_LANE, is_of_webhook
 from worker.dead_letters.store import Action, Kept, Selection
 from worker.intake.encryption import CannotUnseal
 from worker.intake.intake import RESERVED_TYPE, take_again
-from worker.observability.errors import safe_summary
+from worker.observability.errors import StockhookError, safe_summary
 from worker.observability.failpoints import failpoint
 from worker.pipeline.batch import InvalidDelivery, decode
 from worker.postgres.event_log import LOGGED
@@ -53,7 +53,7 @@ LOOK_EVERY_SECONDS = 0.25
 NOW = "SELECT now()"
 
 
-class AnotherRuns(Exception):
+class AnotherRuns(StockhookError):
     """Two replays at once would not know of each other's letters."""
 
 

@@ -12,6 +12,7 @@ import orjson
 from consumers.family import Connection
 from schemas.envelope import Envelope, InvalidEnvelope, Provenance
 from worker.dead_letters.message import Letter, provenance_in
+from worker.observability.errors import StockhookError
 from worker.postgres.pool import Database
 
 # What is delivered twice conflicts with its own key. What comes back from a replay points to what was
@@ -158,7 +159,7 @@ ORDER BY audit_id
 """
 
 
-class NoSuchLetter(Exception):
+class NoSuchLetter(StockhookError):
     """The text says which."""
 
 

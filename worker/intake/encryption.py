@@ -16,6 +16,7 @@ from worker.intake.json_bytes import (
     string_values,
     with_replaced,
 )
+from worker.observability.errors import StockhookError
 
 # The members that hold bank details, wherever they stand, as `_plain_name` spells them.
 SEALED_MEMBERS = frozenset({"customerpaymentdetails", "bankaccount"})
@@ -73,7 +74,7 @@ def seal_payment_details(body: bytes, sealer: MultiFernet) -> bytes:
     )
 
 
-class CannotUnseal(Exception):
+class CannotUnseal(StockhookError):
     """None of the sealing keys opens what is sealed."""
 
 

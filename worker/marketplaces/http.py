@@ -22,7 +22,7 @@ from tenacity import (
 
 from worker.config.http import http_date, tls_context
 from worker.config.proxies import proxy_for
-from worker.observability.errors import refused_certificate
+from worker.observability.errors import StockhookError, refused_certificate
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ _LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_
 _NOTHING_DONE = (*_LATER, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-class CallFailed(Exception):
+class CallFailed(StockhookError):
     """A call came to nothing. The text says why, and quotes nothing that is private.
 
     `is_unknown`: what was asked for may be done all the same.

@@ -9,9 +9,26 @@ import ssl
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
+
+from worker.observability.exit_codes import FAILED
 
 _ROOT = Path(__file__).resolve().parents[2]
 _OURS = ("worker", "consumers", "schemas")
+
+
+class StockhookError(Exception):
+    """What is expected to go wrong. A command that ends with one prints its sentence and exits with its code.
+
+    Its text names what happened and where, without a secret or a customer's data.
+    """
+
+    exit_code: ClassVar[int] = FAILED
+
+    @property
+    def sentence(self) -> str:
+        """What happened, where, and what to do next."""
+        return str(self)
 
 
 def safe_summary(error: BaseException) -> str:

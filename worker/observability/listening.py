@@ -6,9 +6,14 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from worker.observability.errors import StockhookError
+from worker.observability.exit_codes import MISCONFIGURED
 
-class CannotListen(Exception):
+
+class CannotListen(StockhookError):
     """The text names the address, the reason and the setting."""
+
+    exit_code = MISCONFIGURED
 
 
 @contextmanager

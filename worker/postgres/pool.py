@@ -21,7 +21,8 @@ from asyncpg.pool import PoolConnectionProxy
 
 from worker.config.database_url import DatabaseUrl
 from worker.observability import metrics
-from worker.observability.errors import refused_certificate, safe_summary
+from worker.observability.errors import StockhookError, refused_certificate, safe_summary
+from worker.observability.exit_codes import MISCONFIGURED, UNAVAILABLE
 
 log = structlog.get_logger(__name__)
 
@@ -56,16 +57,28 @@ POOL_BY_SESSION = (
 )
 
 
-class DatabaseUnavailable(Exception):
+class DatabaseUnavailable(StockhookError):
     """Postgres cannot be reached, refuses connections, or is starting, stopping or in recovery."""
 
+    exit_code = UNAVAILABLE
 
-class TransactionConflict(Exception):
+    @property
+    def sentence(self) -> str:
+        return f"cannot reach the database ({self}): see STOCKHOOK_DATABASE_URL"
+
+
+class TransactionConflict(StockhookError):
     """A repetition may succeed: serialization failure, deadlock, lock timeout, outdated plan."""
 
+    @property
+    def sentence(self) -> str:
+        return f"it failed: {safe_summary(self)}"
 
-class SessionsNotKept(Exception):
+
+class SessionsNotKept(StockhookError):
     """A pooler in between gives a session to others after each transaction."""
+
+    exit_code = MISCONFIGURED
 
     def __str__(self) -> str:
         return (

@@ -10,7 +10,7 @@ import structlog
 
 from worker.config.settings import Settings
 from worker.observability.backoff import sleep_unless_stopping
-from worker.observability.errors import safe_summary
+from worker.observability.errors import StockhookError, safe_summary
 from worker.postgres.locks import TRY_LOCK, UNLOCK, AdvisoryLock
 from worker.postgres.pool import Connection, Database
 
@@ -89,7 +89,7 @@ DELETE_LETTER_AUDIT = "DELETE FROM dead_letter_audit WHERE dead_letter_id = ANY(
 DELETE_LETTERS = "DELETE FROM dead_letters WHERE dead_letter_id = ANY($1::bigint[])"
 
 
-class LogBusy(Exception):
+class LogBusy(StockhookError):
     """The log's lock was not to be had in all our tries."""
 
 

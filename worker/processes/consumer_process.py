@@ -23,6 +23,8 @@ from worker.config.settings import Settings
 from worker.dead_letters.archiver import Archiver
 from worker.observability import metrics
 from worker.observability.backoff import ShutdownRequested, retry_until_available
+from worker.observability.errors import StockhookError
+from worker.observability.exit_codes import MISCONFIGURED
 from worker.observability.ops_server import serve_ops
 from worker.observability.signals import hang_watch, stop_on_signals
 from worker.observability.systemd import notify_systemd
@@ -53,12 +55,14 @@ class Worker(Protocol):
     async def run(self) -> None: ...
 
 
-class UnexpectedExit(Exception):
+class UnexpectedExit(StockhookError):
     """Something that is to run for ever does not: the supervisor is to start us anew."""
 
 
-class PendingMigrations(Exception):
+class PendingMigrations(StockhookError):
     """Migrations are missing. The text says what to type."""
+
+    exit_code = MISCONFIGURED
 
 
 async def consume(settings: Settings, names: Sequence[str]) -> None:

@@ -12,11 +12,15 @@ from urllib.parse import urlsplit
 import h11
 
 from worker.config.urls import BadUrl, checked
+from worker.observability.errors import StockhookError
+from worker.observability.exit_codes import UNAVAILABLE
 from worker.simulator.webhook import Webhook
 
 
-class NoAnswer(Exception):
+class NoAnswer(StockhookError):
     """The ingest did not answer: whether it has the event is unknown. The text says what happened."""
+
+    exit_code = UNAVAILABLE
 
 
 @dataclass(frozen=True, slots=True)

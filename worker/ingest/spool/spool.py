@@ -25,6 +25,8 @@ from worker.ingest.spool.file import (
     make_folder,
     reason,
 )
+from worker.observability.errors import StockhookError
+from worker.observability.exit_codes import TEMPORARY
 
 __all__ = ["Spool", "SpoolBroken", "SpoolFull", "SpoolTaken", "Spooled"]
 
@@ -42,8 +44,10 @@ class SpoolFull(Exception):
     """The entries have as many bytes as they may."""
 
 
-class SpoolTaken(Exception):
+class SpoolTaken(StockhookError):
     """Another process uses this spool."""
+
+    exit_code = TEMPORARY
 
 
 class Spool:

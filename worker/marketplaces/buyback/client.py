@@ -35,6 +35,8 @@ from worker.marketplaces.http import (
     repeated,
 )
 from worker.marketplaces.oauth_token import Granted, TokenKeeper
+from worker.observability.errors import StockhookError
+from worker.observability.exit_codes import USAGE
 
 M = TypeVar("M", bound=Read)
 P = TypeVar("P", bound=BaseModel)
@@ -49,8 +51,10 @@ NOT_THERE = (404, 405)
 _ORDER_ID = re.compile(r"(?!\.+$)[A-Za-z0-9._~-]{1,200}")
 
 
-class BadOrderId(ValueError):
+class BadOrderId(StockhookError, ValueError):
     """No id that a path can hold. The text says so."""
+
+    exit_code = USAGE
 
 
 def check_order_id(order_id: str) -> None:

@@ -19,6 +19,7 @@ from consumers.registry import FAMILIES, AnyFamily
 from consumers.returns import details as of_return
 from schemas.clock import TOLERANCE
 from schemas.ovoko import Observation
+from worker.observability.errors import StockhookError
 from worker.postgres.pool import Database
 from worker.postgres.read_only import Reading
 
@@ -53,7 +54,7 @@ _KEPT_BACK = "(kept back)"
 _MACHINERY = frozenset({"revision", "history", "has_implausible", "stamps", "rank"})
 
 
-class NoSuchEntity(Exception):
+class NoSuchEntity(StockhookError):
     """The log holds no event of it."""
 
 

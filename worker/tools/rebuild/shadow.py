@@ -14,6 +14,7 @@ import schemas
 from consumers.family import Event, project
 from consumers.logged import read_logged
 from consumers.registry import FAMILIES
+from worker.observability.errors import StockhookError
 from worker.postgres import event_log
 from worker.postgres.pool import Connection
 from worker.tools.rebuild.tables import TABLES
@@ -96,7 +97,7 @@ WHERE inhparent = to_regclass($1)
 """
 
 
-class RebuildFailed(Exception):
+class RebuildFailed(StockhookError):
     """It cannot be done. The text says why."""
 
 
