@@ -57,7 +57,7 @@ def pytest_configure() -> None:
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         # A shell's background job ignores it, and so would every process that tests interrupt.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Tests start hundreds of processes; each would compile our modules anew.
+    # Tests start hundreds of processes; each would compile our modules again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPYCACHEPREFIX"] = str(DEV / "pycache")
 

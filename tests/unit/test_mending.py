@@ -5,13 +5,13 @@ import json
 import pytest
 
 from schemas import examples
-from worker.dead_letters.json_repair import Mend, fault, mend
+from worker.dead_letters.json_repair import Repair, fault, repair
 
 
 @pytest.mark.parametrize("example", examples.as_printed(), ids=lambda example: str(example.name))
 def test_each_example_that_is_no_json_as_printed_is_mended(example: examples.Example) -> None:
     whole = next(other for other in examples.documented() if other.name == example.name)
-    mended = mend(example.body)
+    mended = repair(example.body)
 
     assert mended is not None
     assert json.loads(mended.body) == json.loads(whole.body)
@@ -30,10 +30,10 @@ def test_each_example_that_is_no_json_as_printed_is_mended(example: examples.Exa
     ],
 )
 def test_a_comma_or_a_byte_order_mark(body: bytes, edits: tuple[str, ...] | None, mended: bytes) -> None:
-    found = mend(body)
+    found = repair(body)
 
     assert found is not None
-    assert found == Mend(edits or found.edits, mended)
+    assert found == Repair(edits or found.edits, mended)
     assert len(found.edits) == len(edits or (1, 2))
 
 
@@ -53,7 +53,7 @@ def test_a_comma_or_a_byte_order_mark(body: bytes, edits: tuple[str, ...] | None
     ],
 )
 def test_where_more_is_wrong_or_nothing_nothing_is_mended(body: bytes) -> None:
-    assert mend(body) is None
+    assert repair(body) is None
 
 
 def test_the_fault_is_told_without_a_value() -> None:

@@ -125,8 +125,8 @@ class TappedConnection(aio_pika.Connection):
     async def close(self, exc: ExceptionType | None = ConnectionClosed) -> None:
         """Say goodbye for as long as it takes or `CLOSE_TIMEOUT_SECONDS`, and let go; never raises.
 
-        The library's own close waits for ever for its callback where a cancellation, or a second one, kept
-        that from being called.
+        The library's own close waits for a callback. After a cancellation, or a second one, that is never
+        called, and the close never ends.
         """
         underlay, self.transport = self.transport, None
         if underlay is None:

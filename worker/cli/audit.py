@@ -30,7 +30,7 @@ def audit(*, json: Json = False, patience: float = PATIENCE_SECONDS) -> None:
     Parameters
     ----------
     patience
-        Seconds in which what is in a consumer's hands is to be settled.
+        How many seconds consumers have to settle their in-flight deliveries.
     """
     settings = load_context("audit")
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from schemas.events import Provider, read_json
 from worker.dead_letters import edit as editing
-from worker.dead_letters.json_repair import Mend, fault, mend
+from worker.dead_letters.json_repair import Repair, fault, repair
 from worker.dead_letters.message import is_of_webhook
 from worker.dead_letters.redaction import (
     CHANGE,
@@ -92,18 +92,18 @@ def groups_as_table(groups: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def shown_body(letter: Kept, sealer: MultiFernet | None, *, reveal: bool) -> tuple[str, Mend | None]:
+def shown_body(letter: Kept, sealer: MultiFernet | None, *, reveal: bool) -> tuple[str, Repair | None]:
     """The body in words, and the mend that would make JSON of it."""
     try:
         body = editing.readable(letter, sealer)
     except CannotUnseal as error:
         return f"<{len(letter.body)} bytes, sealed: {error}>", None
-    proposal = mend(body)
+    proposal = repair(body)
     words = _revealed(body, proposal) if reveal else _masked(letter, body, proposal)
     return words, proposal
 
 
-def _revealed(body: bytes, proposal: Mend | None) -> str:
+def _revealed(body: bytes, proposal: Repair | None) -> str:
     text = body.decode(errors="backslashreplace")
     try:
         return pretty(read_json(body)) if proposal is None else text
@@ -111,7 +111,7 @@ def _revealed(body: bytes, proposal: Mend | None) -> str:
         return text
 
 
-def _masked(letter: Kept, body: bytes, proposal: Mend | None) -> str:
+def _masked(letter: Kept, body: bytes, proposal: Repair | None) -> str:
     try:
         shown = masked(body if proposal is None else proposal.body, _shape(letter))
     except ValueError:

@@ -21,7 +21,7 @@ from worker.dead_letters import edit as editing
 from worker.dead_letters import store
 from worker.dead_letters.audit_trail import note_revealed, who
 from worker.dead_letters.change import change, in_editor, see_that_it_waits
-from worker.dead_letters.json_repair import fault, mend
+from worker.dead_letters.json_repair import fault, repair
 from worker.dead_letters.plaintext import remove_leftovers
 from worker.dead_letters.refusal import Refused
 from worker.dead_letters.store import Action, Selection, State
@@ -128,7 +128,7 @@ async def _mend(settings: Settings, dead_letter_id: int, accept: bool, json: boo
     async with open_database(settings, "dead") as database:
         letter = await store.get(database, dead_letter_id)
         body = editing.readable(letter, settings.sealer)
-        proposal = mend(body)
+        proposal = repair(body)
         if proposal is None:
             raise Refused(f"no mend of ours makes a difference: {_state_of(body)}")
         if accept:

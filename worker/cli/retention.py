@@ -16,9 +16,8 @@ from worker.postgres.retention import retain as drop_old
 def retain(*, dry_run: Flag = False, json: Json = False) -> None:
     """Drop months of the event log, dead letters that were seen to, and unhandled events, past their days.
 
-    STOCKHOOK_EVENT_LOG_DAYS, STOCKHOOK_DEAD_LETTER_DAYS and STOCKHOOK_UNHANDLED_DAYS say how many; 0 keeps
-    for ever. Consumers do the
-    same once a day, and go on meanwhile.
+    STOCKHOOK_EVENT_LOG_DAYS, STOCKHOOK_DEAD_LETTER_DAYS and STOCKHOOK_UNHANDLED_DAYS say how many; 0 is no
+    limit. Consumers do the same once a day, and continue to work meanwhile.
 
     Parameters
     ----------
@@ -48,7 +47,7 @@ def retain(*, dry_run: Flag = False, json: Json = False) -> None:
         ("dead letters", settings.dead_letter_days),
         ("unhandled events", settings.unhandled_days),
     ):
-        say(f"kept: {name}, {f'{days} days' if days else 'for ever'}")
+        say(f"kept: {name}, {f'{days} days' if days else 'no limit'}")
 
 
 def _as_json(found: Retained, settings: Settings) -> dict[str, Any]:

@@ -13,14 +13,14 @@ _MOST_EDITS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Mend:
+class Repair:
     """`edits` say in words what was changed where; they quote nothing."""
 
     edits: tuple[str, ...]
     body: bytes
 
 
-def mend(body: bytes) -> Mend | None:
+def repair(body: bytes) -> Repair | None:
     """The mend that makes JSON of it; None if none of ours does, or none is needed."""
     try:
         text = body.decode()
@@ -32,7 +32,7 @@ def mend(body: bytes) -> Mend | None:
         edits.append("at the beginning: a byte order mark is taken out")
     for _ in range(_MOST_EDITS):
         if _is_json(text):
-            return Mend(tuple(edits), text.encode()) if edits else None
+            return Repair(tuple(edits), text.encode()) if edits else None
         step = _step(text)
         if step is None:
             return None

@@ -125,7 +125,7 @@ def _shown(column: str, value: str | None) -> str | None:
     return KEPT_BACK if value is not None and any(part in column for part in _PRIVATE) else value
 
 
-async def mend(shadow: Shadow, found: Collection[Difference]) -> None:
+async def repair_rows(shadow: Shadow, found: Collection[Difference]) -> None:
     """Put the shadow's rows in the place of those that differ, entity by entity."""
     for table in TABLES[shadow.family]:
         entities = sorted({one.entity_id for one in found if one.table == table.name})

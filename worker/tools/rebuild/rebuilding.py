@@ -10,7 +10,7 @@ from schemas.clock import TOLERANCE
 from worker.postgres.errors import LockNotAvailableError
 from worker.postgres.locks import TRY_LOCK_NAME, AdvisoryLockClass
 from worker.postgres.pool import Connection, Database
-from worker.tools.rebuild.comparison import Difference, differences, mend
+from worker.tools.rebuild.comparison import Difference, differences, repair_rows
 from worker.tools.rebuild.shadow import (
     RebuildFailed,
     Shadow,
@@ -141,6 +141,6 @@ async def _swap(shadow: Shadow, found: list[Difference]) -> tuple[list[Differenc
         entities = {*recent, *(difference.entity_id for difference in found)}
         await shadow.apply_anew(entities)
         differing = await differences(shadow, entities) if entities else []
-        await mend(shadow, differing)
+        await repair_rows(shadow, differing)
         await drop(shadow)
     return differing, monotonic() - began
