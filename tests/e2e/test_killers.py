@@ -54,23 +54,26 @@ async def cured(stack: Stack) -> Stack:
     return stack
 
 
-async def kill_whoever_handles_the_killer(stack: Stack, worker: Worker) -> bool:
-    """As the event itself would; whether there was anything to kill before the queue was empty.
+async def kill_while_it_handles_the_killer(stack: Stack, worker: Worker, killed: set[int]) -> bool:
+    """Kill the worker as the event itself would; return False if the event died first.
 
-    Postgres notices within a second that the process of an earlier death is gone.
+    `killed` holds the backends of earlier deaths. Postgres notices only after a second that the process
+    of such a backend is gone, and until then it looks like the backend of the new worker.
     """
 
     async def asleep_or_done() -> str | None:
         rows = await stack.fetch(
-            "SELECT 1 FROM pg_stat_activity WHERE application_name = 'stockhook/consumer' "
-            "AND wait_event = 'PgSleep' AND query_start < clock_timestamp() - interval '1.5 s'"
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'stockhook/consumer' "
+            "AND wait_event = 'PgSleep' AND pid <> ALL($1::int[])",
+            list(killed),
         )
         if rows:
+            killed.update(row["pid"] for row in rows)
             return "asleep"
         dead = (await stack.depths()).get("stockhook.returns.dead")
         return "done" if dead else None
 
-    if await until(asleep_or_done, "the killer is in hand, or dead", 30) == "done":
+    if await until(asleep_or_done, "the worker handles the killer, or the killer is dead", 30) == "done":
         return False
     worker.signal(signal.SIGKILL)
     worker.wait()
@@ -126,7 +129,8 @@ async def test_of_a_full_window_only_the_event_that_kills_its_consumer_dies(cure
     for number in range(40):
         await stack.post_ovoko(event(number, "killer" if number == 20 else None))
     deaths = 0
-    while await kill_whoever_handles_the_killer(stack, await stack.started("consume", "returns")):
+    killed: set[int] = set()
+    while await kill_while_it_handles_the_killer(stack, await stack.started("consume", "returns"), killed):
         deaths += 1
         assert deaths <= suspects.TRIES + LOSSES
 
