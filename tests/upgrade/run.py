@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from typing import TypeVar
 
 import asyncpg
 import httpx
@@ -52,6 +53,8 @@ RECOVERY_SECONDS = 300.0
 WAIT_SECONDS = 120.0
 SENDER_SECONDS = 120.0
 QUIET_SECONDS = 240.0
+# How often the logs are searched for failures while something is waited for.
+CHECK_SECONDS = 2.0
 # The longest that a publish is under way before the ingest spools the event.
 CONFIRM_SECONDS = 1.0
 # So many events are in a spool when its ingest is replaced.
@@ -81,6 +84,9 @@ NOT_FILLED = {
     "suspects": "has rows only while an event that may have killed its consumer is handled",
     "chaos_changes": "the test's own",
 }
+
+
+T = TypeVar("T")
 
 
 class RunFailed(Exception):
@@ -154,12 +160,14 @@ class Upgrade:
     plants: bool = False
     """Whether events that fail are sent among the others."""
     pulse: Pulse = field(init=False)
+    _logs: verdict.Logs = field(init=False)
     _stage: str = ""
     _waiting: dict[str, int] = field(default_factory=dict)
     _stage_began: float = 0.0
 
     def __post_init__(self) -> None:
         self.pulse = Pulse(self.world.backend.database_url, self.world.processes, self.record)  # type: ignore[arg-type]  # other names
+        self._logs = verdict.Logs(self.world.folder / "log")
 
     async def run(self) -> None:
         new = self.world.new
@@ -266,7 +274,7 @@ class Upgrade:
             await asyncio.to_thread(cluster.stop, [node])
             await asyncio.to_thread(cluster.start, [node])
             await asyncio.to_thread(cluster.wait_until_members_online)
-            recovery = await self.pulse.recovery(Instant(), RECOVERY_SECONDS)
+            recovery = await self._checked(self.pulse.recovery(Instant(), RECOVERY_SECONDS))
             name = node.settings.node_name
             self.report.handovers.append(Handover(self._stage, name, {}, None, monotonic() - began))
             if not recovery.is_complete:
@@ -377,11 +385,25 @@ class Upgrade:
         self._note_end(name, await process.stop())
         self.world.put(name, release, **overrides).start()
         await self._until_ready(name)
-        recovery = await self.pulse.recovery(Instant(), RECOVERY_SECONDS)
+        recovery = await self._checked(self.pulse.recovery(Instant(), RECOVERY_SECONDS))
         self.report.handovers.append(Handover(self._stage, name, queued, spooled, monotonic() - began))
         if not recovery.is_complete:
             raise RunFailed(f"{self._stage}: after {name} was replaced: {recovery.unready}")
         self._check_meanwhile()
+
+    async def _checked(self, work: Awaitable[T]) -> T:
+        """Await `work`; end the run at the first failure meanwhile that the test did not cause.
+
+        Raises:
+            RunFailed
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait([task], timeout=CHECK_SECONDS))[0]:
+                self._check_meanwhile()
+            return task.result()
+        finally:
+            task.cancel()
 
     def _check_meanwhile(self) -> None:
         """End the run with the first failure that the test did not cause.
@@ -478,7 +500,7 @@ class Upgrade:
         print(f"{time.strftime('%H:%M:%S')} {stage}", flush=True)
 
     def _lines(self) -> list[verdict.Line]:
-        return verdict.lines_of((self.world.folder / "log").iterdir())
+        return self._logs.lines()
 
     def _queues(self) -> list[str]:
         delays = self.world.settings.delays
@@ -579,11 +601,16 @@ class Upgrade:
     async def _until(
         self, condition: Callable[[], Awaitable[bool]], what: str, seconds: float = WAIT_SECONDS
     ) -> None:
-        end = monotonic() + seconds
-        while not await condition():
-            if monotonic() > end:
-                raise RunFailed(f"{self._stage}: not within {seconds:.0f} s: {what}")
-            await asyncio.sleep(0.1)
+        async def is_met() -> bool:
+            end = monotonic() + seconds
+            while not await condition():
+                if monotonic() > end:
+                    return False
+                await asyncio.sleep(0.1)
+            return True
+
+        if not await self._checked(is_met()):
+            raise RunFailed(f"{self._stage}: not within {seconds:.0f} s: {what}")
 
 
 def _refusing(shop: Endpoint) -> Callable[[int], int]:

@@ -53,16 +53,27 @@ def test_log_lines_of_several_processes_are_in_the_order_of_their_time(tmp_path:
     (tmp_path / "a.log").write_text(json.dumps(failed(2)) + "\n")
     (tmp_path / "b.log").write_text(json.dumps(failed(1)) + "\n" + json.dumps(failed(3)) + "\n")
 
-    (found,) = verdict.attempts(verdict.lines_of(tmp_path.iterdir()))
+    (found,) = verdict.attempts(verdict.Logs(tmp_path).lines())
 
     assert found == Attempts("e1", (1, 2, 3))
+
+
+def test_a_log_line_that_is_incomplete_is_read_once_it_is_complete(tmp_path: Path) -> None:
+    logs = verdict.Logs(tmp_path)
+    first, second = json.dumps(failed(1)), json.dumps(failed(2))
+    with (tmp_path / "a.log").open("w") as log:
+        log.write(first + "\n" + second[:20])
+        log.flush()
+        assert logs.lines() == [failed(1)]
+        log.write(second[20:] + "\n")
+    assert logs.lines() == [failed(1), failed(2)]
 
 
 def test_lines_that_are_written_while_the_logs_are_read_are_left_out(tmp_path: Path) -> None:
     later = {**failed(1), "timestamp": "2999-03-01T12:00:00Z"}
     (tmp_path / "a.log").write_text(json.dumps(later) + "\n")
 
-    assert verdict.lines_of(tmp_path.iterdir()) == []
+    assert verdict.Logs(tmp_path).lines() == []
 
 
 def test_an_event_is_applied_at_the_attempt_after_its_last_failure() -> None:

@@ -1,9 +1,10 @@
 """What an upgrade may not do: spend attempts, fail deliveries, end processes. From log lines and tables."""
 
 import json
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,24 +45,42 @@ class Attempts:
         return self.numbers[:1] == (1,) and all(later - earlier in (0, 1) for earlier, later in steps)
 
 
-def lines_of(logs: Iterable[Path]) -> list[Line]:
-    """All log lines from before now, in the order of their time.
+@dataclass(slots=True)
+class Logs:
+    """The log lines in a folder's files; each file is read once, as far as its last complete line."""
 
-    Later ones are left out: one file is read after the other, while processes write to all of them.
-    """
-    now = datetime.now(UTC).isoformat()
-    lines = [line for log in logs for line in _read(log) if str(line["timestamp"]) <= now]
-    return sorted(lines, key=lambda line: str(line["timestamp"]))
+    folder: Path
+    _offsets: dict[Path, int] = field(default_factory=dict)
+    _lines: list[Line] = field(default_factory=list)
+
+    def lines(self) -> list[Line]:
+        """Return all lines from before now, in the order of their time.
+
+        Later ones are left out: one file is read after the other, while processes write to all of them.
+        """
+        now = datetime.now(UTC).isoformat()
+        for log in self.folder.iterdir():
+            self._lines += self._read(log)
+        self._lines.sort(key=_timestamp)
+        return self._lines[: bisect_right(self._lines, now, key=_timestamp)]
+
+    def _read(self, log: Path) -> Iterator[Line]:
+        with log.open("rb") as file:
+            file.seek(self._offsets.get(log, 0))
+            read = file.read()
+        complete = read[: read.rfind(b"\n") + 1]
+        self._offsets[log] = self._offsets.get(log, 0) + len(complete)
+        for text in complete.decode(errors="replace").splitlines():
+            try:
+                yield json.loads(text)
+            except ValueError:
+                # Libraries print warnings.
+                if text.startswith("Traceback"):
+                    yield {"event": text, "level": "error", "timestamp": ""}
 
 
-def _read(log: Path) -> Iterator[Line]:
-    for text in log.read_text(errors="replace").splitlines():
-        try:
-            yield json.loads(text)
-        except ValueError:
-            # Libraries print warnings, and the last line may still be incomplete.
-            if text.startswith("Traceback"):
-                yield {"event": text, "level": "error", "timestamp": ""}
+def _timestamp(line: Line) -> str:
+    return str(line["timestamp"])
 
 
 def unexpected_failures(lines: Iterable[Line]) -> list[str]:
