@@ -61,8 +61,11 @@ class Written:
         return f"INSERT 0 {len(values)}"
 
 
-async def model(events: Iterable[Taken]) -> Tables:
-    """The tables after these events, each identity once."""
+async def model(events: Iterable[Taken], unhandled_types: Iterable[str]) -> Tables:
+    """Return the tables after these events, each identity once.
+
+    `unhandled_types` are the types of the events that are stored as unhandled: each has a finding.
+    """
     by_family: defaultdict[str, list[Event[Any]]] = defaultdict(list)
     contents: defaultdict[tuple[Provider, UUID], set[UUID]] = defaultdict(set)
     for taken in events:
@@ -82,6 +85,10 @@ async def model(events: Iterable[Taken]) -> Tables:
             written.rows["findings"].append(
                 {"kind": "event_id_reused", "family": "any", "entity_id": str(event_id), "event_id": event_id}
             )
+    written.rows["findings"] += [
+        {"kind": "unhandled_event_type", "family": "any", "entity_id": name, "event_id": None}
+        for name in unhandled_types
+    ]
     return {table: _keyed(table, written.rows[table]) for table in KEYS}
 
 
@@ -183,6 +190,16 @@ def applied_twice(expected: Tables, found: Tables) -> int:
         for key, row in expected["returns"].items()
         if key in found["returns"]
     )
+
+
+async def stored_unhandled_types(url: str) -> list[str]:
+    """Return the types of the stored unhandled events, as `provider.type`."""
+    connection = await asyncpg.connect(url)
+    try:
+        rows = await connection.fetch("SELECT DISTINCT provider || '.' || type AS name FROM unhandled_events")
+        return [row["name"] for row in rows]
+    finally:
+        await connection.close()
 
 
 async def logged(url: str) -> Counter[Identity]:

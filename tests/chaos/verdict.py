@@ -16,7 +16,15 @@ from consumers.registry import FAMILIES
 from deploy.local.services import CHECKOUT
 from schemas.envelope import HEADERS
 from tests.chaos.load import Record, Sent, Taken, take
-from tests.chaos.model import applied_twice, columns_of, differences, logged, model, stored
+from tests.chaos.model import (
+    applied_twice,
+    columns_of,
+    differences,
+    logged,
+    model,
+    stored,
+    stored_unhandled_types,
+)
 from tests.chaos.report import Totals
 from worker.amqp.connection import Broker
 from worker.amqp.topology import (
@@ -110,7 +118,7 @@ async def judge(
     )
 
     applied = tuple(events[identity] for identity in in_log if identity in events)
-    expected = await model(applied)
+    expected = await model(applied, await stored_unhandled_types(database_url))
     found = await stored(database_url, columns_of(expected))
     problems += differences(expected, found)
 
