@@ -2,9 +2,12 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests.e2e.test_dead_letters import KEEPING, kept
 from tests.stack import Stack, until
@@ -38,6 +41,7 @@ def run(stack: Stack, script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 async def test_the_walk_through_of_the_readme_ends_with_the_return_in_its_table(stack: Stack) -> None:
     stack.environment |= KEEPING
     await stack.started("run")

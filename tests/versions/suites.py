@@ -22,6 +22,7 @@ NEWEST = SUITES[-1]
 
 PACKAGES = (
     "ca-certificates",
+    "curl",
     "git",
     "iproute2",
     "make",
