@@ -39,7 +39,7 @@ from worker.amqp.topology import (
     webhook_topology,
 )
 from worker.cli.simulate import client_settings
-from worker.config.subscribers import lane_of
+from worker.config.subscribers import origin_of
 from worker.simulator.http_client import Client
 from worker.simulator.rate_sender import Sender, Tally
 from worker.simulator.server import serving
@@ -81,7 +81,7 @@ WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT re
 NOT_FILLED = {
     "event_log_before": "a table of an older release",
     "event_log_dropped": "has a row once a month of the log was dropped",
-    "suspects": "has rows only while an event that may have killed its consumer is handled",
+    "poison_candidates": "has rows only while an event that may have killed its consumer is handled",
     "chaos_changes": "the test's own",
 }
 
@@ -447,7 +447,7 @@ class Upgrade:
         connection = await asyncpg.connect(self.world.backend.database_url)
         try:
             async with connection.transaction():
-                await connection.execute("SELECT FROM change_lanes WHERE family = 'inventory' FOR UPDATE")
+                await connection.execute("SELECT FROM change_locks WHERE family = 'inventory' FOR UPDATE")
                 await self._until_rows("changes")
                 yield
         finally:
@@ -504,7 +504,7 @@ class Upgrade:
 
     def _queues(self) -> list[str]:
         delays = self.world.settings.delays
-        queues = (*topology(delays).queues, *webhook_topology(delays, lane_of(feed.WEBHOOK), ()).queues)
+        queues = (*topology(delays).queues, *webhook_topology(delays, origin_of(feed.WEBHOOK), ()).queues)
         return [queue.name for queue in queues]
 
     async def _rows(self) -> dict[str, int]:
@@ -540,8 +540,8 @@ class Upgrade:
     async def _until_retry_queues_are_met(self) -> None:
         """Each had a message meanwhile."""
         unseen = {
-            retry_queue(lane, delay)
-            for lane in (*FAMILIES, ACTIONS, lane_of(feed.WEBHOOK))
+            retry_queue(origin, delay)
+            for origin in (*FAMILIES, ACTIONS, origin_of(feed.WEBHOOK))
             for delay in self.world.settings.delays
         }
 
@@ -556,11 +556,11 @@ class Upgrade:
             raise RunFailed(f"{failure}; none in {', '.join(sorted(unseen))}") from None
 
     async def _are_retry_queues_empty(self) -> bool:
-        queues = [retry_queue(lane, delay) for lane in FAMILIES for delay in self.world.settings.delays]
+        queues = [retry_queue(origin, delay) for origin in FAMILIES for delay in self.world.settings.delays]
         return not any((await self.world.ready(queues)).values())
 
     async def _dead_letters_lie_in_queues(self) -> None:
-        queues = (QUARANTINE, *map(dead_queue, (*FAMILIES, lane_of(feed.WEBHOOK))))
+        queues = (QUARANTINE, *map(dead_queue, (*FAMILIES, origin_of(feed.WEBHOOK))))
 
         async def are_there() -> bool:
             return all((await self.world.ready(queues)).values())

@@ -137,9 +137,9 @@ def _change(action_id: UUID, state: str, change: Callable[[Connection], Any], js
 
 
 def _shown(found: Mapping[str, Any]) -> dict[str, Any]:
-    request, is_sealed = found["request"], found["is_sealed"]
+    request, is_encrypted = found["request"], found["is_encrypted"]
     shown = {name: value for name, value in found.items() if name != "request"}
-    return {**shown, "request": None if is_sealed else orjson.loads(request)}
+    return {**shown, "request": None if is_encrypted else orjson.loads(request)}
 
 
 def _as_table(found: Sequence[Mapping[str, Any]]) -> Table:
