@@ -34,7 +34,7 @@ test-versions: bootstrap  ## as root: every test on Debian 12, 13 and testing (A
 test-newest: bootstrap  ## as root: the tests that RabbitMQ's and Postgres' versions matter to, on Debian testing
 	@exec $(PYTHON) -m tests.versions --suites forky --subset $(ARGS)
 
-test-upgrade: bootstrap  ## upgrade from the commit in tests/upgrade/from_commit and roll back, under load (RATE=100)
+test-upgrade: bootstrap  ## upgrade from the commits that tests/upgrade records and roll back, under load (RATE=100)
 	@RATE=$(or $(RATE),100) exec $(PYTHON) -m pytest -m upgrade -s $(PYTEST_ARGS)
 
 chaos: bootstrap  ## random faults under load (SEED=7 MINUTES=10 CLUSTER=3), then the audit and a model
