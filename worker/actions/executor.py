@@ -91,7 +91,7 @@ class Attempt:
 
 @dataclass(slots=True)
 class Executor:
-    """At least once for what may be repeated; at most once, or in doubt, for what may not.
+    """At least once for what may be repeated; at most once, or with an unknown outcome, for what may not.
 
     An outage of broker or database costs no attempt. When we stop, what has begun is waited for.
     """

@@ -85,7 +85,7 @@ def topology(delays: Sequence[timedelta], families: Iterable[str] = FAMILIES) ->
     """All that Stockhook needs on a broker.
 
     The queues of a family are bound to the return exchange by their own names: by it, retry steps
-    give back, and consumers publish retry copies and dead letters.
+    requeue, and consumers publish retry copies and dead letters.
     """
     families = tuple(families)
     actions = actions_topology(delays).queues

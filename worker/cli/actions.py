@@ -86,7 +86,7 @@ def show(action_id: UUID, /, *, json: Json = False) -> None:
 
 @actions.command
 def retry(action_id: UUID, /, *, json: Json = False) -> None:
-    """Have an action done that was refused, failed, or is in doubt: in doubt it may then be done twice.
+    """Retry an action that was refused, failed, or has an unknown outcome; the last may then happen twice.
 
     Exits 1 where it is done, or under way.
     """

@@ -1,4 +1,4 @@
-"""Merchants' own HTTP endpoints that want to be told of changes, as the settings name them."""
+"""Merchants' own HTTP endpoints that receive changes, as the settings name them."""
 
 import base64
 import binascii
@@ -58,12 +58,12 @@ class Subscriber(BaseModel):
 
     @property
     def origin(self) -> str:
-        """By which its queues are called."""
+        """Its origin, which is part of the names of its queues."""
         return origin_of(self.name)
 
 
 def origin_of(name: str) -> str:
-    """By which the queues of a subscriber of this name are called."""
+    """The origin of a subscriber's dead letters, which is part of the names of its queues."""
     return f"{ORIGIN_PREFIX}{name}"
 
 

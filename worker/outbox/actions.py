@@ -82,7 +82,7 @@ SET state = 'doing', started_at = now()
 WHERE action_id = $1 AND state = 'due'
 """
 
-# Of those who had it in flight at once, the one that knows more says what came of it.
+# If two processes handled it at once, the more definite outcome stands.
 FINISH = """
 UPDATE actions
 SET state = $2,
@@ -100,7 +100,7 @@ WHERE action_id = $1 AND state IN ('due', 'doing')
 """
 
 
-# What the broker gave up on by itself: nobody has it in flight, and no copy of it is in a retry queue.
+# The broker dead-lettered it by itself: it is not in flight, and no copy of it is in a retry queue.
 GIVE_UP = """
 UPDATE actions
 SET state = CASE state WHEN 'doing' THEN 'unknown' ELSE 'failed' END, finished_at = now(),
@@ -169,7 +169,7 @@ ENDED_UNDER_WAY = "the process ended while the request was under way"
 
 
 class BegunElsewhere(Exception):
-    """Another process has the same action in hand."""
+    """Another process handles the same action."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ async def note_published(connection: Connection, action_ids: Sequence[UUID]) -> 
 
 
 async def take(connection: Connection, action_id: UUID, attempt: int) -> Taken | None:
-    """One that is to be done, or is in doubt; None where there is nothing left to do."""
+    """An action that is due, or whose outcome is unknown; None if nothing is left to do."""
     rows = await connection.fetch(TAKE, action_id, attempt, _json({"reason": ENDED_UNDER_WAY}))
     if not rows:
         return None

@@ -1,8 +1,8 @@
-"""Events that may have killed their consumer.
+"""Events that may have ended their consumer.
 
 Each is handled alone (worker/pipeline/isolation.py), and before that its try is committed here. An event that
-is found here again and again is the killer; no neighbour of it ever is. A delivery limit of the broker's
-counts for all deliveries in flight, so it cannot tell them apart.
+is found here again and again is the poison message; no other event in flight ever is. A delivery limit of the
+broker counts for all deliveries in flight, so it cannot tell them apart.
 """
 
 from datetime import datetime

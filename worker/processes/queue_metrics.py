@@ -83,7 +83,7 @@ async def measure_tables_regularly(database: Database, stopping: asyncio.Event) 
 
 
 async def _measure_actions(connection: Connection) -> None:
-    """Each kind has its number from the start, so that a first one in doubt is an increase."""
+    """Each kind has a value from the start, so that its first unknown outcome is an increase."""
     waiting = {(row["kind"], row["state"]): row for row in await connection.fetch(table.COUNTS)}
     for kind in {*KINDS, *(kind for kind, _ in waiting)}:
         for state in table.UNFINISHED:

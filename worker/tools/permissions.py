@@ -30,7 +30,7 @@ from worker.postgres.pool import Connection
 NOTHING = "^$"
 PREFIX = "^stockhook\\."
 
-# The queues of those who are told of changes over HTTP, and their dead letters; retry steps are not read.
+# The queues of subscribers of changes over HTTP, and their dead letters; retry queues are not read.
 SUBSCRIBERS = r"stockhook\.webhook\.[a-z0-9-]+(\.dead)?"
 
 # RabbitMQ 4.2.7, 4.3.1 and newer show the depth of a queue only to users with a permission for it. Permission
