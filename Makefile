@@ -1,6 +1,6 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench chaos check-deploy lint docs mutants run test-long test test-ladder test-upgrade test-versions test-newest check format status send psql lock clean bootstrap
+.PHONY: help demo bench chaos check-deploy lint docs mutants run test-long test test-retry-delays test-upgrade test-versions test-newest check format status send psql lock clean bootstrap
 
 PYTHON := .venv/bin/python
 ARGS ?=
@@ -22,8 +22,8 @@ demo: bootstrap  ## a trade-in to its payment, and a part that comes back, with 
 test: bootstrap  ## every test but the slow ones (PYTEST_ARGS="-k orders" for some)
 	@exec $(PYTHON) -m pytest $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))
 
-test-ladder: bootstrap  ## the true ladder by the clock: 7 s, 35 s, 175 s
-	@exec $(PYTHON) -m pytest -m ladder $(PYTEST_ARGS)
+test-retry-delays: bootstrap  ## the retry delays by the clock: 7 s, 35 s, 175 s
+	@exec $(PYTHON) -m pytest -m retry_delays $(PYTEST_ARGS)
 
 test-long: bootstrap  ## an hour's outage in the spool, a hundred graceful stops, short runs on a cluster
 	@exec $(PYTHON) -m pytest -m long -s $(PYTEST_ARGS)
@@ -34,7 +34,7 @@ test-versions: bootstrap  ## as root: every test on Debian 12, 13 and testing (A
 test-newest: bootstrap  ## as root: the tests that RabbitMQ's and Postgres' versions matter to, on Debian testing
 	@exec $(PYTHON) -m tests.versions --suites forky --subset $(ARGS)
 
-test-upgrade: bootstrap  ## upgrade from the commit in tests/upgrade/from_commit and roll back, under load (RATE=100)
+test-upgrade: bootstrap  ## upgrade from the commits that tests/upgrade records and roll back, under load (RATE=100)
 	@RATE=$(or $(RATE),100) exec $(PYTHON) -m pytest -m upgrade -s $(PYTEST_ARGS)
 
 chaos: bootstrap  ## random faults under load (SEED=7 MINUTES=10 CLUSTER=3), then the audit and a model
@@ -61,7 +61,7 @@ check: lint  ## `make lint` and the unit tests
 
 check-deploy: bootstrap  ## what lies in deploy/: image, compose, Kubernetes, systemd, RabbitMQ, Prometheus, Grafana
 	@deploy/local/bootstrap deploy
-	@exec $(PYTHON) -m pytest tests/deploy -m "not ladder and not long" $(PYTEST_ARGS)
+	@exec $(PYTHON) -m pytest tests/deploy -m "not retry_delays and not long" $(PYTEST_ARGS)
 
 format: bootstrap  ## put the code in its form
 	@$(PYTHON) -m ruff check --quiet --fix-only .

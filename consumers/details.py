@@ -9,10 +9,10 @@ import orjson
 
 
 class Details(Protocol):
-    """A frozen dataclass. `details_at` is when the question was sent: what it tells is no older."""
+    """A frozen dataclass. `enriched_at` is when the question was sent: what it tells is no older."""
 
     @property
-    def details_at(self) -> datetime: ...
+    def enriched_at(self) -> datetime: ...
 
 
 class Kept(StrEnum):
@@ -35,7 +35,7 @@ def newest(known: D | None, told: D) -> D:
 
 
 def _place(details: Details) -> tuple[datetime, bytes]:
-    return details.details_at, orjson.dumps(details, default=_written_out)
+    return details.enriched_at, orjson.dumps(details, default=_written_out)
 
 
 def _written_out(value: object) -> str:

@@ -85,7 +85,7 @@ class Finding:
     kind: str
     entity_id: str
     event_id: UUID | None
-    words: str
+    message: str
 
 
 def implausible(event: Event[Any], *others: datetime | None) -> tuple[Finding, ...]:
@@ -95,8 +95,8 @@ def implausible(event: Event[Any], *others: datetime | None) -> tuple[Finding, .
     told = [at for at in (event.payload.occurred_at, *others) if at is not None and not event.may_be(at)]
     if not told:
         return ()
-    words = f"happened at {max(told).isoformat()}, which is later than it was received"
-    return (Finding(IMPLAUSIBLE_TIMESTAMP, event.payload.entity_id, event.event_id, words),)
+    message = f"happened at {max(told).isoformat()}, which is later than it was received"
+    return (Finding(IMPLAUSIBLE_TIMESTAMP, event.payload.entity_id, event.event_id, message),)
 
 
 class CommunicationKind(StrEnum):

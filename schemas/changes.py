@@ -108,7 +108,7 @@ class CommunicationState:
 State = PartState | OrderState | ReturnState | BuybackState | ReminderState | CommunicationState
 
 
-# Every type there is, by what it tells of.
+# Every type, by its subject.
 TYPES: dict[type[State], tuple[str, ...]] = {
     PartState: (
         "part.in_warehouse",

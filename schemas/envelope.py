@@ -20,7 +20,7 @@ def _in_utc(instant: datetime) -> datetime:
 
 Instant = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
-# As far as Postgres counts; the end of a range of places is one more.
+# As far as Postgres counts; the end of a range of sequence numbers is one more.
 LARGEST = 2**63 - 2
 
 
@@ -42,10 +42,10 @@ class Provenance(StrEnum):
 class Envelope(BaseModel):
     """The headers of a message on a family queue.
 
-    `attempt` is the number of the attempt that this delivery is, from 1. `stream` and `place` are where
-    the ingest counted the event, `unused` names places that it gave out in vain (`stream:place,…`). The
-    broker adds headers of its own (`x-death`, `x-delivery-count`), hence `extra="ignore"`; none of them
-    is ever sent on.
+    `attempt` is the number of the attempt that this delivery is, from 1. `source` and
+    `sequence_number` are the ingest's count of the event; `voided` names numbers without an event
+    (`source:number,…`). The broker adds headers of its own (`x-death`, `x-delivery-count`), hence
+    `extra="ignore"`; none of them is ever sent on.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", validate_by_name=True)
@@ -56,9 +56,9 @@ class Envelope(BaseModel):
     content_id: UUID = Field(alias="x-content-id")
     received_at: Instant = Field(alias="x-received-at")
     attempt: int = Field(default=1, ge=1, le=LARGEST, alias="x-attempt")
-    stream: int | None = Field(default=None, ge=0, le=LARGEST, alias="x-stream")
-    place: int | None = Field(default=None, ge=0, le=LARGEST, alias="x-place")
-    unused: str | None = Field(default=None, alias="x-unused")
+    source: int | None = Field(default=None, ge=0, le=LARGEST, alias="x-stream")
+    sequence_number: int | None = Field(default=None, ge=0, le=LARGEST, alias="x-place")
+    voided: str | None = Field(default=None, alias="x-unused")
     first_failed_at: Instant | None = Field(default=None, alias="x-first-failed-at")
     last_failed_at: Instant | None = Field(default=None, alias="x-last-failed-at")
     reason: str | None = Field(default=None, alias="x-reason")

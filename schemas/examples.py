@@ -1,7 +1,7 @@
 """The example events that the two marketplaces print in their documents, byte for byte.
 
 Four are no JSON as printed (a comma too few or too many): `examples/printed` keeps those, and the
-folder of their provider holds each with that comma mended.
+folder of their provider holds each with that comma repaired.
 """
 
 from dataclasses import dataclass

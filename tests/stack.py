@@ -39,8 +39,9 @@ EXAMPLE_TOKEN = re.compile(rb'(?<="token":)\s*"[0-9a-f-]{36}"')
 
 TABLES = (
     "event_log, event_log_dropped, event_ids, reused_event_ids, parts, orders, returns, return_items, "
-    "buyback_orders, buyback_items, buyback_shipments, reminders, communications, findings, streams, "
-    "suspects, dead_letters, dead_letter_audit, unhandled_events, changes, change_counts, webhooks, actions"
+    "buyback_orders, buyback_items, buyback_shipments, reminders, communications, findings, "
+    "event_sequences, poison_candidates, dead_letters, dead_letter_audit, unhandled_events, changes, "
+    "change_counts, webhooks, actions"
 )
 
 

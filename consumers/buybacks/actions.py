@@ -11,7 +11,7 @@ from schemas.buyback import PickupMissed
 def required_actions(_: BuybackOrder | None, event: Event[Buyback]) -> tuple[Action, ...]:
     """After a missed pickup the platform asks for a new pickup request (seeds/002).
 
-    Each item of an order may tell of the same pickup: the order and the time make the key.
+    Each item of an order may report the same pickup: the order and the time make the key.
     """
     payload = event.payload
     if not isinstance(payload, PickupMissed):

@@ -100,8 +100,8 @@ def _findings(event: Event[Buyback], told: Statement, statuses: Collection[str])
     if odd:
         yield Finding("undocumented_status", order_id, event.event_id, f"status {', '.join(odd)}")
     if told.stray_item_id:
-        words = f"item {told.stray_item_id} is not in the event's own snapshot"
-        yield Finding("item_outside_snapshot", order_id, event.event_id, words)
+        message = f"item {told.stray_item_id} is not in the event's own snapshot"
+        yield Finding("item_outside_snapshot", order_id, event.event_id, message)
     if len({values["currency"] for values in told.items.values() if values.get("currency")}) > 1:
         yield Finding("mixed_currencies", order_id, event.event_id, "items in several currencies")
 

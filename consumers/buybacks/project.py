@@ -71,7 +71,7 @@ SAVE_ORDERS = """
 INSERT INTO buyback_orders AS stored
     (order_id, status, external_order_id, external_reference, submission_external_reference,
      country, payment_type, customer_name, customer_email, customer_telephone, customer_address,
-     occurred_at, payment_details_sealed, account_number_ending, currency, total_amount, stamps,
+     occurred_at, payment_details_encrypted, account_number_ending, currency, total_amount, stamps,
      revision)
 SELECT *
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
@@ -90,7 +90,7 @@ SET status = excluded.status,
     customer_telephone = excluded.customer_telephone,
     customer_address = excluded.customer_address,
     occurred_at = excluded.occurred_at,
-    payment_details_sealed = excluded.payment_details_sealed,
+    payment_details_encrypted = excluded.payment_details_encrypted,
     account_number_ending = excluded.account_number_ending,
     currency = excluded.currency,
     total_amount = excluded.total_amount,
@@ -197,7 +197,7 @@ def _order_record(row: Mapping[str, Any]) -> Record:
     record = _record(row, ORDER_COLUMNS)
     if "payment_details" not in record.stamps:
         return record
-    details = (row["payment_details_sealed"], row["account_number_ending"])
+    details = (row["payment_details_encrypted"], row["account_number_ending"])
     return Record({**record.values, "payment_details": details}, record.stamps)
 
 

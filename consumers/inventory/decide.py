@@ -254,8 +254,8 @@ def _odd_step(
     if is_written_off or before.status == WRITTEN_OFF:
         yield Finding(AFTER_WRITTEN_OFF, part_id, after.event_id, f"{after.status} after written_off")
     elif not is_seen and not _is_documented(before.status, after.status):
-        words = f"{before.status} became {after.status}"
-        yield Finding(UNDOCUMENTED_TRANSITION, part_id, after.event_id, words)
+        message = f"{before.status} became {after.status}"
+        yield Finding(UNDOCUMENTED_TRANSITION, part_id, after.event_id, message)
 
 
 def _is_documented(before: str, after: str) -> bool:

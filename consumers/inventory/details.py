@@ -8,7 +8,7 @@ from consumers.details import Kept, newest
 from consumers.family import Connection
 
 LOAD_DETAILS = """
-SELECT details_at, name, price, currency, manufacturer_code, visible_code, other_code
+SELECT enriched_at, name, price, currency, manufacturer_code, visible_code, other_code
 FROM parts
 WHERE part_id = $1
 FOR UPDATE
@@ -17,7 +17,7 @@ FOR UPDATE
 # Leaves the revision alone: an event that is being applied has nothing to do with these columns.
 SAVE_DETAILS = """
 UPDATE parts
-SET details_at = $2,
+SET enriched_at = $2,
     name = $3,
     price = $4,
     currency = $5,
@@ -30,9 +30,9 @@ WHERE part_id = $1
 
 @dataclass(frozen=True, slots=True)
 class PartDetails:
-    """As of `details_at`, when it was asked for. Amounts are in `currency`."""
+    """As of `enriched_at`, when it was asked for. Amounts are in `currency`."""
 
-    details_at: datetime
+    enriched_at: datetime
     name: str | None
     price: Decimal | None
     currency: str | None
@@ -44,7 +44,7 @@ class PartDetails:
 async def details_of(connection: Connection, part_id: str) -> PartDetails | None:
     """None where there are none yet."""
     rows = await connection.fetch(LOAD_DETAILS, part_id)
-    return PartDetails(**rows[0]) if rows and rows[0]["details_at"] else None
+    return PartDetails(**rows[0]) if rows and rows[0]["enriched_at"] else None
 
 
 async def keep_details(connection: Connection, part_id: str, told: PartDetails) -> Kept:
@@ -52,13 +52,13 @@ async def keep_details(connection: Connection, part_id: str, told: PartDetails) 
     rows = await connection.fetch(LOAD_DETAILS, part_id)
     if not rows:
         return Kept.NO_ROW
-    known = PartDetails(**rows[0]) if rows[0]["details_at"] else None
+    known = PartDetails(**rows[0]) if rows[0]["enriched_at"] else None
     if newest(known, told) == known:
         return Kept.KNOWN
     await connection.execute(
         SAVE_DETAILS,
         part_id,
-        told.details_at,
+        told.enriched_at,
         told.name,
         told.price,
         told.currency,

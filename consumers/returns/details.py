@@ -10,7 +10,7 @@ from consumers.details import Kept, newest
 from consumers.family import Connection
 
 LOAD_DETAILS = """
-SELECT details_at, ovoko_status, created_at, total_returnable_amount, currency
+SELECT enriched_at, ovoko_status, created_at, total_returnable_amount, currency
 FROM returns
 WHERE return_id = $1
 FOR UPDATE
@@ -26,7 +26,7 @@ ORDER BY position
 # Leaves the revision alone: an event that is being applied has nothing to do with these columns.
 SAVE_DETAILS = """
 UPDATE returns
-SET details_at = $2,
+SET enriched_at = $2,
     ovoko_status = $3,
     created_at = $4,
     total_returnable_amount = $5,
@@ -61,9 +61,9 @@ class ReturnItem:
 
 @dataclass(frozen=True, slots=True)
 class ReturnDetails:
-    """As of `details_at`, when it was asked for; `created_at` is Ovoko's. Of the customer nothing."""
+    """As of `enriched_at`, when it was asked for; `created_at` is Ovoko's. Of the customer nothing."""
 
-    details_at: datetime
+    enriched_at: datetime
     ovoko_status: str
     created_at: datetime | None
     total_returnable_amount: Decimal | None
@@ -88,7 +88,7 @@ async def keep_details(connection: Connection, return_id: str, told: ReturnDetai
     await connection.execute(
         SAVE_DETAILS,
         return_id,
-        told.details_at,
+        told.enriched_at,
         told.ovoko_status,
         told.created_at,
         told.total_returnable_amount,
@@ -101,7 +101,7 @@ async def keep_details(connection: Connection, return_id: str, told: ReturnDetai
 
 
 async def _known(connection: Connection, return_id: str, row: Mapping[str, Any]) -> ReturnDetails | None:
-    if row["details_at"] is None:
+    if row["enriched_at"] is None:
         return None
     items = await connection.fetch(LOAD_ITEMS, return_id)
     return ReturnDetails(**row, items=tuple(ReturnItem(**item) for item in items))

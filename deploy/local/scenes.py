@@ -172,7 +172,7 @@ async def missed_pickup(stage: Stage, order_id: str) -> None:
         "STOCKHOOK_REREQUEST_PICKUP=first_slot nobody has to think of it:"
     )
     await stage.over_there(f"buyback/control/orders/{order_id}/miss")
-    await stage.until("the customer is to be told of the missed collection", MISSED_IS_TOLD, order_id)
+    await stage.until("a communication about the missed collection is recorded", MISSED_IS_TOLD, order_id)
     await stage.until("a new pickup was asked for, by an action", ASKED_ONCE, order_id)
     await stage.until("it is scheduled, with a shipment of its own", RESCHEDULED, order_id)
     stage.command("actions", "list", "--subject", order_id)

@@ -50,7 +50,7 @@ def main(
     ----------
     only
         Some measures, comma-separated: drain, drain-buyback, drain-mixed, ingest, latency, feed, growth,
-        rebuild, memory, ladder, scaling.
+        rebuild, memory, retries, scaling.
     rounds
         How often each contestant has its turn in each measure: 3 by default.
     events
@@ -58,7 +58,7 @@ def main(
     quick
         Small numbers: whether it works at all.
     full
-        With the ladder's true steps, 7, 35 and 175 seconds.
+        With the retry delays of 7, 35 and 175 seconds.
     keep
         Keep the logs, also where nothing was wrong.
     json_

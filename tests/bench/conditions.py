@@ -44,4 +44,4 @@ def _rules(options: Options) -> Iterator[Condition]:
     yield "queues", "quorum queues, the same messages for all, as the product's ingest published them"
     yield "rates", "between a tenth and nine tenths of the backlog, by the queues' own counts"
     yield "latency", "from the answer's arrival to the commit by Postgres's clock (before it is flushed)"
-    yield "ladder", "true steps" if options.is_full else "steps of 1, 2 and 3 s; --full has 7, 35 and 175 s"
+    yield "retries", "7, 35 and 175 s" if options.is_full else "1, 2 and 3 s; --full has 7, 35 and 175 s"

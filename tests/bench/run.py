@@ -14,10 +14,10 @@ from tests.bench.measures.drain import drain_buyback, drain_mixed, drain_parts
 from tests.bench.measures.feed import feed
 from tests.bench.measures.growth import growth
 from tests.bench.measures.ingest import ingest
-from tests.bench.measures.ladder import ladder
 from tests.bench.measures.latency import latency
 from tests.bench.measures.memory import memory
 from tests.bench.measures.rebuild import rebuild
+from tests.bench.measures.retries import retries
 from tests.bench.measures.scaling import scaling
 from tests.bench.plan import Bench, Options
 from tests.bench.report import Report
@@ -27,8 +27,8 @@ from tests.bench.targets import TARGETS
 from tests.bench.usage import OtherWork
 from tests.bench.world import new_folder, services, world
 
-SHORT_LADDER = "1,2,3"
-TRUE_LADDER = "7,35,175"
+SHORT_DELAYS = "1,2,3"
+DELAYS = "7,35,175"
 
 MEASURES: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
     "drain": drain_parts,
@@ -40,7 +40,7 @@ MEASURES: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
     "growth": growth,
     "rebuild": rebuild,
     "memory": memory,
-    "ladder": ladder,
+    "retries": retries,
     "scaling": scaling,
 }
 
@@ -88,7 +88,7 @@ def measure(chosen: Sequence[str], options: Options, show: Show) -> Report:
 async def _measure(
     started: Services, folder: Path, chosen: Sequence[str], options: Options, show: Show, taken: Taken
 ) -> None:
-    async with world(started, folder, TRUE_LADDER if options.is_full else SHORT_LADDER) as made:
+    async with world(started, folder, DELAYS if options.is_full else SHORT_DELAYS) as made:
         taken.conditions += await conditions(made, options)
         bench = Bench(made, options, show, taken.results)
         for name in chosen:

@@ -24,7 +24,7 @@ async def accounted(world: World, table: str, expected: int, running: Running) -
 
 
 async def nothing_left(world: World) -> None:
-    """Once a consumer has stopped: what it had not acked, or sent to a ladder, is in a queue again.
+    """Once a consumer has stopped: what it had not acked, or retried, is in a queue again.
 
     Raises:
         Failed

@@ -24,7 +24,7 @@ TARGETS = (
         for waiting, seconds in (("1", 0.1), ("5,000", 0.5))
     ),
     *(
-        Target(f"scaling, {families}, sent to the ladder", Bound.AT_MOST, 0)
+        Target(f"scaling, {families}, retried", Bound.AT_MOST, 0)
         for families in ("one family", "all families")
     ),
 )

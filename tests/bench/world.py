@@ -46,14 +46,14 @@ BUYBACK_TOKEN = "bench-buyback-token"
 BROKER_MEMORY_SHARE = "0.6"
 
 # A queue of the harness's own: copies of all that goes into a retry step or to the dead letters.
-LADDERED = "bench.laddered"
+RETRIED = "bench.retried"
 
 # All but what migrations filled, whatever tables there are.
 OUR_TABLES = """
 SELECT quote_ident(relname)
 FROM pg_class
 WHERE relkind IN ('r', 'p') AND NOT relispartition
-    AND relnamespace = 'public'::regnamespace AND relname NOT IN ('schema_migrations', 'change_lanes')
+    AND relnamespace = 'public'::regnamespace AND relname NOT IN ('schema_migrations', 'change_locks')
 """
 
 
@@ -78,9 +78,9 @@ class World:
     def queues(self) -> list[str]:
         return [queue.name for queue in topology(self.settings.delays).queues]
 
-    async def laddered(self) -> int:
+    async def retried(self) -> int:
         """How many messages were sent to a retry step or to the dead letters since it was all emptied."""
-        return await self.line.ready([LADDERED])
+        return await self.line.ready([RETRIED])
 
     def broker_pids(self) -> list[int]:
         assert self.services.rabbitmq is not None
@@ -101,11 +101,11 @@ class World:
         families = {family_queue(family) for family in FAMILIES}
         bound = [binding for binding in topology(self.settings.delays).bindings if binding.exchange == RETURN]
         steps = [binding.routing_key for binding in bound if binding.queue not in families]
-        await self.line.listen_in(LADDERED, RETURN, steps)
+        await self.line.listen_in(RETRIED, RETURN, steps)
 
     async def empty(self) -> None:
         """Nothing in any queue or table, and nothing left for Postgres to tidy up meanwhile."""
-        await self.line.purge([*self.queues, LADDERED])
+        await self.line.purge([*self.queues, RETRIED])
         tables = [row[0] for row in await self.database.fetch(OUR_TABLES)]
         await self.database.execute(f"TRUNCATE {', '.join(tables)}")
         await self.settle()

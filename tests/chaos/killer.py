@@ -32,7 +32,7 @@ CREATE OR REPLACE TRIGGER chaos BEFORE INSERT OR UPDATE ON returns
 CREATE OR REPLACE TRIGGER chaos BEFORE INSERT OR UPDATE ON orders
     FOR EACH ROW EXECUTE FUNCTION chaos();
 """
-MEND_WRITES = """
+REPAIR_WRITES = """
 DROP TRIGGER IF EXISTS chaos ON returns;
 DROP TRIGGER IF EXISTS chaos ON orders;
 """
@@ -142,7 +142,7 @@ class Killer:
                 command = HEALTHY_DISK if fault.kind is Kind.DISK_ALARM else HEALTHY_MEMORY
                 await asyncio.to_thread(self.broker.ctl, *command)
             case Target.POSTGRES if fault.kind is Kind.WRITES_FAIL:
-                await self._execute(MEND_WRITES)
+                await self._execute(REPAIR_WRITES)
             case Target.POSTGRES | Target.SPOOL:
                 await asyncio.to_thread(self.disks[fault.target].free)
             case Target.INGEST_TO_BROKER | Target.CONSUMERS_TO_BROKER | Target.CONSUMERS_TO_POSTGRES:

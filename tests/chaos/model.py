@@ -39,7 +39,7 @@ KEYS = {
 }
 
 # Depends on how events were batched; or is encrypted, differently each time.
-NOT_COMPARED = {"revision", "payment_details_sealed"}
+NOT_COMPARED = {"revision", "payment_details_encrypted"}
 LISTED = 10
 
 

@@ -31,7 +31,7 @@ BUSY_FAMILIES = ("inventory", "orders", "buybacks")
 
 NEWEST = """
 SELECT family, max(last_received_at) AS received_at
-FROM streams
+FROM event_sequences
 WHERE family = ANY($1::text[])
 GROUP BY family
 """

@@ -30,7 +30,7 @@ from tests.chaos.world import Options, RunFailed, Say, World, world
 from tests.e2e.endpoint import endpoint
 from tests.rabbit_cluster import RabbitCluster
 from worker.amqp.topology import QUARANTINE, dead_queue
-from worker.config.subscribers import lane_of
+from worker.config.subscribers import origin_of
 from worker.simulator.http_client import Client
 from worker.simulator.rate_sender import Sender, Tally
 from worker.simulator.webhook import Credentials
@@ -238,7 +238,7 @@ def _queued(broker: BrokerNode | RabbitCluster) -> dict[str, int]:
     """Messages of each queue that is to become empty, also those that a consumer holds."""
     vhost = urlsplit(broker.url).path.removeprefix("/")
     listed = json.loads(broker.ctl("list_queues", "-p", vhost, "name", "messages", "--formatter", "json"))
-    stay = {QUARANTINE, feed.QUEUE, OBSERVED, *map(dead_queue, (*FAMILIES, lane_of(feed.WEBHOOK)))}
+    stay = {QUARANTINE, feed.QUEUE, OBSERVED, *map(dead_queue, (*FAMILIES, origin_of(feed.WEBHOOK)))}
     return {queue["name"]: queue["messages"] for queue in listed if queue["name"] not in stay}
 
 

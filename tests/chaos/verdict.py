@@ -44,15 +44,15 @@ LISTED = 5
 AUDIT_SECONDS = 180
 
 DEAD_LETTERS = """
-SELECT lane, state, type, reason, attempts, event_id
+SELECT origin, state, type, reason, attempts, event_id
 FROM dead_letters
-WHERE lane <> 'quarantine' AND state <> 'replayed'
+WHERE origin <> 'quarantine' AND state <> 'replayed'
 """
 
 KEPT_OF_QUARANTINE = """
 SELECT event_id
 FROM dead_letters
-WHERE lane = 'quarantine'
+WHERE origin = 'quarantine'
 UNION ALL
 SELECT event_id
 FROM unhandled_events

@@ -145,7 +145,7 @@ def test_each_process_has_a_user_that_the_grants_know() -> None:
 
 
 @every_server
-def test_a_pod_has_time_for_what_is_in_hand(workload: dict[str, Any]) -> None:
+def test_a_pod_has_time_for_in_flight_deliveries(workload: dict[str, Any]) -> None:
     grace = float(named("ConfigMap", "stockhook")["data"]["STOCKHOOK_SHUTDOWN_GRACE"])
     before = container_of(workload).get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
 

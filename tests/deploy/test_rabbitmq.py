@@ -70,11 +70,11 @@ def test_a_broker_that_boots_with_them_is_as_the_product_expects(booted: RabbitN
     check = product.run("topology", "--check")
     declared = product.run("topology")
     other = replace(product, environment={**product.environment, "STOCKHOOK_RETRY_DELAYS": "7,35"})
-    check_of_another_ladder = other.run("topology", "--check")
+    check_of_other_delays = other.run("topology", "--check")
 
     assert (check.returncode, check.stdout) == (0, "as expected\n"), check.stderr
     assert declared.returncode == 0, declared.stderr
-    assert "stockhook.orders.retry.175s is not ours" in check_of_another_ladder.stdout
+    assert "stockhook.orders.retry.175s is not ours" in check_of_other_delays.stdout
 
 
 def test_its_settings_and_limits_are_in_force(booted: RabbitNode) -> None:

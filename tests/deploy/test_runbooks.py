@@ -19,7 +19,7 @@ SECTIONS = [
     "What the customer notices",
     "First look",
     "Likely causes",
-    "Mend",
+    "Fix",
     "Whom to wake, and when",
 ]
 COMMAND = re.compile(r"(?:^|`)stockhook ([a-z]+)", re.MULTILINE)

@@ -67,7 +67,7 @@ def test_the_target_wants_every_family_and_each_has_a_port_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("name", ["stockhook-ingest.service", "stockhook-consumer@.service"])
-def test_a_unit_waits_for_what_is_in_hand_and_for_what_a_hung_loop_says(name: str) -> None:
+def test_a_unit_waits_for_in_flight_deliveries_and_for_what_a_hung_loop_says(name: str) -> None:
     unit = text(name)
 
     assert number("TimeoutStopSec", unit) >= number("STOCKHOOK_SHUTDOWN_GRACE", unit) + 20

@@ -186,11 +186,11 @@ async def test_what_becomes_of_answers_that_are_not_well(platform: Platform) -> 
 
 
 async def test_an_order_that_moved_on_needs_no_pickup(platform: Platform) -> None:
-    """The action waits on the ladder, while the platform books a pickup by itself."""
+    """The action waits in a retry queue, while the platform books a pickup by itself."""
     platform.fail(Kind.UNAVAILABLE, "pickup-capabilities", times=4, seconds=0)
     await platform.stack.started("run")
     await platform.miss()
-    await until(lambda: _was_tried(platform), "it is on the ladder")
+    await until(lambda: _was_tried(platform), "it is in a retry queue")
     await platform.stack.execute("UPDATE buyback_orders SET status = 'pickup_scheduled'")
     (row,) = await platform.settled("done")
 
@@ -278,7 +278,7 @@ async def test_what_people_ask_for_waits_sealed_and_is_done(platform: Platform, 
         ("buyback", "pickup-capabilities", ORDER, "--enqueue"),
     ):
         assert stack.run(*command).returncode == 0
-    waiting = await stack.fetch("SELECT * FROM actions WHERE is_sealed")
+    waiting = await stack.fetch("SELECT * FROM actions WHERE is_encrypted")
 
     assert unsealed.returncode == 78
     assert "STOCKHOOK_SEALING_KEYS" in unsealed.stderr
@@ -352,7 +352,7 @@ async def test_doctor_says_when_actions_cannot_be_done(platform: Platform) -> No
 
 
 async def test_dead_letters_are_taken_off_the_queue_since_the_table_has_them(platform: Platform) -> None:
-    """One of ours, whose ladder is climbed, and one that the broker gave up on, as it does by itself."""
+    """One whose last retry failed, and one that the broker dead-lettered by itself."""
     stack = platform.stack
     platform.fail(Kind.NOT_JSON, f"{ORDER}/pickup-capabilities")
     assert stack.run("buyback", "pickup-capabilities", ORDER, "--enqueue").returncode == 0

@@ -132,16 +132,16 @@ async def test_the_audit_accounts_for_each_change(stack: Stack) -> None:
     assert short.returncode == 1
     assert (orders["committed"], orders["published"], orders["waiting"], orders["missing"]) == (3, 0, 2, 1)
     assert "missing: 1 changes of orders are neither published nor waiting" in people.stdout
-    assert [lane["waiting"] for lane in status["changes"] if lane["family"] == "orders"] == [2]
+    assert [counts["waiting"] for counts in status["changes"] if counts["family"] == "orders"] == [2]
     assert "1 of orders were committed, and are neither published nor waiting" in doctor.stdout
 
 
 def _lanes(told: str) -> dict[str, dict[str, Any]]:
-    return {lane["family"]: lane for lane in json.loads(told)["feed"]["lanes"]}
+    return {counts["family"]: counts for counts in json.loads(told)["feed"]["families"]}
 
 
 async def _are_duplicates(stack: Stack, expected: int) -> bool:
-    rows = await stack.fetch("SELECT sum(duplicates) AS duplicates FROM streams")
+    rows = await stack.fetch("SELECT sum(duplicates) AS duplicates FROM event_sequences")
     return int(rows[0]["duplicates"] or 0) >= expected
 
 

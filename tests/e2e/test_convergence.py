@@ -29,7 +29,7 @@ PROJECTIONS = {
     "pickup_starts_at, pickup_ends_at, is_reschedule",
     "reminders": "order_id, kind, occurred_at, days",
     "communications": "event_id, kind, order_id, item_id, occurred_at",
-    "findings": "kind, family, entity_id, event_id, words",
+    "findings": "kind, family, entity_id, event_id, message",
 }
 
 

@@ -66,7 +66,7 @@ async def test_kill_9_in_mid_batch_loses_nothing_and_doubles_nothing(stack: Stac
     assert ingest.stop() == 0
 
 
-async def test_sigterm_finishes_what_is_in_hand_and_exits_0(stack: Stack) -> None:
+async def test_sigterm_finishes_in_flight_deliveries_and_exits_0(stack: Stack) -> None:
     await stack.execute(FAST + SLOW)
     run = await stack.started("run", STOCKHOOK_BATCH_SIZE="10")
     for number in range(40):

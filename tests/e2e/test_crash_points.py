@@ -23,7 +23,7 @@ ACTION_POINTS = ("action_published", "action_begun", "action_performed", "action
 # In test_unhandled.py.
 UNHANDLED_POINTS = ("unhandled_published",)
 
-# Fails for one return, until it is mended.
+# Fails for one return, until it is repaired.
 POISON = """
 CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

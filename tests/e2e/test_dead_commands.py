@@ -1,4 +1,4 @@
-"""`stockhook dead` against real dead letters: list, show, mend, edit, discard, replay."""
+"""`stockhook dead` against real dead letters: list, show, repair, edit, discard, replay."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ import pytest
 from schemas import examples
 from schemas.events import Provider
 from tests.e2e.test_dead_letters import BROKEN, KEEPING, ODD, kept, put
-from tests.e2e.test_ladder import CURE, POISON, sold
+from tests.e2e.test_retry_schedule import CURE, POISON, sold
 from tests.stack import BUYBACK_TOKEN, Stack, until
 from worker.amqp.channel import Message
 from worker.amqp.topology import QUARANTINE, RETURN
@@ -82,16 +82,16 @@ async def test_dead_letters_are_listed_by_filter_and_by_group(keeping: Stack) ->
     def entities(*arguments: str) -> set[str]:
         return {letter["entity_id"] for letter in told(keeping, "list", *arguments)}
 
-    assert [(group["letters"], group["lane"]) for group in groups] == [(2, "orders"), (1, "quarantine")]
+    assert [(group["letters"], group["origin"]) for group in groups] == [(2, "orders"), (1, "quarantine")]
     assert entities() == {"1", "2", "8"}
-    assert entities("--family", "quarantine") == {"8"}
+    assert entities("--origin", "quarantine") == {"8"}
     assert entities("--fingerprint", fingerprint) == entities("--type", "order.created") == {"1", "2"}
     assert entities("--reason", "NO event") == entities("--entity", "8") == {"8"}
     assert entities("--since", "1h") == {"1", "2", "8"}
     assert entities("--until", "1h") == entities("--state", "discarded") == set()
     assert "3 of 3" in dead(keeping, "list", COLUMNS="200").stdout
     assert "Jane" not in dead(keeping, "list", COLUMNS="200").stdout
-    assert dead(keeping, "list", "--family", "invoices").returncode == 2
+    assert dead(keeping, "list", "--origin", "invoices").returncode == 2
     assert dead(keeping, "list", "--since", "yesterday").returncode == 2
     assert dead(keeping, "list", "--since", "999999d").returncode == 2
     assert dead(keeping, "show", "999999999").returncode == 1
@@ -103,7 +103,7 @@ async def test_customer_data_is_shown_to_whom_reveals_it_alone_and_that_is_noted
     await kept(keeping, 2)
     letters = [str(letter["dead_letter_id"]) for letter in told(keeping, "list")]
     hidden = [dead(keeping, "show", *options, letter) for letter in letters for options in ((), ("--json",))]
-    hidden += [dead(keeping, "list"), dead(keeping, "mend", letters[1])]
+    hidden += [dead(keeping, "list"), dead(keeping, "repair", letters[1])]
     before = await keeping.count("dead_letter_audit")
     revealed = [dead(keeping, "show", letter, "--reveal") for letter in letters]
     noted = await keeping.fetch("SELECT action, who FROM dead_letter_audit")
@@ -136,27 +136,27 @@ async def test_a_terminal_takes_no_orders_from_a_body_that_is_revealed(keeping: 
     assert not [character for character in shown.stdout if not character.isprintable() and character != "\n"]
 
 
-async def test_what_does_not_look_like_an_id_is_not_listed_after_a_mend_either(keeping: Stack) -> None:
+async def test_what_does_not_look_like_an_id_is_not_listed_after_a_repair_either(keeping: Stack) -> None:
     body = BROKEN.replace(b'"7"', b'"Jane Canary\x7f"').replace(
         b"yesterday, by Jane Canary", b"2026-03-01T12:00:00Z"
     )
     await keeping.post_ovoko(body[:-1] + b",}")
     [row] = await kept(keeping, 1)
-    accepted = dead(keeping, "mend", str(row["dead_letter_id"]), "--accept")
+    accepted = dead(keeping, "repair", str(row["dead_letter_id"]), "--accept")
     [listed] = told(keeping, "list")
 
     assert accepted.returncode == 0, accepted.stderr
     assert (listed["type"], listed["entity_id"]) == ("order.created", None)
 
 
-async def test_each_example_broken_in_print_is_mended_replayed_and_then_known(keeping: Stack) -> None:
+async def test_each_example_broken_in_print_is_repaired_replayed_and_then_known(keeping: Stack) -> None:
     for example in examples.as_printed():
         await keeping.post(example.provider, example.body)
     await kept(keeping, 4)
     ids = [str(letter["dead_letter_id"]) for letter in told(keeping, "list")]
     early = told(keeping, "replay", "--all")
-    proposed = [dead(keeping, "mend", number) for number in ids]
-    accepted = [dead(keeping, "mend", number, "--accept") for number in ids]
+    proposed = [dead(keeping, "repair", number) for number in ids]
+    accepted = [dead(keeping, "repair", number, "--accept") for number in ids]
     forecast = told(keeping, "replay", "--all", "--dry-run")
     replayed = told(keeping, "replay", "--all")
     logged = await keeping.fetch("SELECT type, body FROM event_log")
@@ -167,12 +167,12 @@ async def test_each_example_broken_in_print_is_mended_replayed_and_then_known(ke
             await keeping.post(example.provider, example.body)
 
     async def all_seen() -> bool:
-        found = await keeping.fetch("SELECT sum(duplicates)::int AS seen FROM streams")
+        found = await keeping.fetch("SELECT sum(duplicates)::int AS seen FROM event_sequences")
         return bool(found[0]["seen"] == 4)
 
     assert (early["replayed"], len(early["not_replayed"])) == (0, 4)
     assert all("line" in found.stdout and found.returncode == 0 for found in proposed)
-    assert all(found.stdout.endswith("mended\n") for found in accepted)
+    assert all(found.stdout.endswith("repaired\n") for found in accepted)
     assert {row["would_be"] for row in forecast} <= {"applied", "older: it would be logged and change no row"}
     assert (replayed["replayed"], replayed["applied"], replayed["came_back"]) == (4, 4, 0)
     assert len(logged) == 4
@@ -198,7 +198,7 @@ async def test_an_edited_letter_is_checked_kept_beside_the_original_and_applied(
     [unchanged] = await keeping.fetch("SELECT body, original_body FROM dead_letters")
     right = editor(keeping.folder, "yesterday, by Jane Canary", "2026-03-01T12:00:00Z")
     edited = dead(keeping, "edit", number, "--reason", "as the shop said", EDITOR=right)
-    replayed = told(keeping, "replay", number, "--why", "mended")
+    replayed = told(keeping, "replay", number, "--why", "repaired")
     [after] = await keeping.fetch("SELECT state, original_body FROM dead_letters")
     orders = await keeping.fetch("SELECT order_id, status FROM orders")
     logged = await keeping.fetch("SELECT event_id::text FROM event_log")
@@ -217,7 +217,7 @@ async def test_an_edited_letter_is_checked_kept_beside_the_original_and_applied(
     assert orders == [{"order_id": "7", "status": "created"}]
     assert logged == [{"event_id": event_id}]
     actions = [(row["action"], row["reason"]) for row in shown["history"] if row["action"] != "revealed"]
-    assert actions == [("edited", "as the shop said"), ("replayed", "mended")]
+    assert actions == [("edited", "as the shop said"), ("replayed", "repaired")]
     assert [(account["dead"], account["applied"]) for account in audited["accounts"]] == [(0, 1)]
 
 
@@ -228,13 +228,15 @@ async def test_bank_details_are_sealed_again_when_a_letter_is_edited(keeping: St
     edited = dead(keeping, "edit", number, EDITOR=editor(keeping.folder, ", oops", "}"))
     replayed = told(keeping, "replay", number)
     [changed] = await keeping.fetch("SELECT body FROM dead_letters")
-    [order] = await keeping.fetch("SELECT payment_details_sealed, account_number_ending FROM buyback_orders")
+    [order] = await keeping.fetch(
+        "SELECT payment_details_encrypted, account_number_ending FROM buyback_orders"
+    )
 
     assert edited.returncode == 0, edited.stderr
     assert replayed["applied"] == 1
     assert ACCOUNT.encode() not in changed["body"]
     assert b"customerPaymentDetails" in changed["body"]
-    assert order["payment_details_sealed"] is not None
+    assert order["payment_details_encrypted"] is not None
     assert order["account_number_ending"] == ACCOUNT[-4:]
 
 
@@ -254,14 +256,14 @@ async def test_an_observation_that_a_sender_sent_is_never_applied_by_a_replay(ke
     rows = await kept(keeping, 3)
     numbers = [str(row["dead_letter_id"]) for row in rows]
     [broken] = [str(row["dead_letter_id"]) for row in rows if b",}" in row["body"]]  # type: ignore[operator]
-    mended = dead(keeping, "mend", broken, "--accept")
+    repaired = dead(keeping, "repair", broken, "--accept")
     others = [number for number in numbers if number != broken]
     edited = [dead(keeping, "edit", number, EDITOR=editor(keeping.folder, "13", "14")) for number in others]
     forecast = told(keeping, "replay", *others, "--dry-run")
     replayed = dead(keeping, "replay", *others)
 
     assert {row["provenance"] for row in rows} == {"webhook"}
-    for refused in (mended, *edited):
+    for refused in (repaired, *edited):
         assert refused.returncode == 1
         assert refused.stderr.splitlines()[-1] == f"stockhook: nothing was changed: {REFUSED}"
     assert {row["would_be"] for row in forecast} == {f"cannot be replayed: {REFUSED}"}
@@ -288,7 +290,7 @@ async def test_what_a_sender_sent_cannot_be_edited_into_an_observation(keeping: 
     )
     replayed = dead(keeping, "replay", number)
 
-    assert row["lane"] == "inventory"
+    assert row["origin"] == "inventory"
     assert edited.returncode == 1
     assert edited.stderr.splitlines()[-1] == f"stockhook: nothing was changed: {REFUSED}"
     assert replayed.returncode == 1
@@ -386,7 +388,7 @@ async def test_a_replay_that_died_goes_on_where_it_was_and_applies_each_once(
     died = dead(keeping, "replay", "--all", "--rate", "50", STOCKHOOK_CRASH_AT=f"{point}:2")
     states = await keeping.fetch("SELECT state, count(*)::int AS letters FROM dead_letters GROUP BY state")
     resumed = told(keeping, "replay", "--all")
-    applied = await keeping.fetch("SELECT sum(applied)::int AS applied FROM streams")
+    applied = await keeping.fetch("SELECT sum(applied)::int AS applied FROM event_sequences")
 
     assert died.returncode == -9
     assert {row["state"]: row["letters"] for row in states} == {
@@ -397,7 +399,7 @@ async def test_a_replay_that_died_goes_on_where_it_was_and_applies_each_once(
     assert (resumed["selected"], resumed["applied"], resumed["came_back"]) == (20, 20, 0)
     assert await keeping.count("event_log") == await keeping.count("parts") == 30
     assert applied[0]["applied"] in (None, 30)
-    assert told(keeping, "list", "--state", "any", "--family", "inventory")[0]["state"] == "replayed"
+    assert told(keeping, "list", "--state", "any", "--origin", "inventory")[0]["state"] == "replayed"
 
 
 async def test_an_event_that_is_dead_twice_comes_back_twice(keeping: Stack) -> None:
@@ -412,7 +414,7 @@ async def test_an_event_that_is_dead_twice_comes_back_twice(keeping: Stack) -> N
 
 
 async def test_what_came_back_before_does_not_count_against_a_replay_that_goes_on(poisoned: Stack) -> None:
-    """It died once all was published; that came back, and then its cause was mended."""
+    """It died once all was published; that came back, and then its cause was repaired."""
     await put(poisoned, dead_message(sold("poison", 1), 1))
     await kept(poisoned, 1)
     died = dead(poisoned, "replay", "--all", STOCKHOOK_CRASH_AT="replay_published")

@@ -38,16 +38,16 @@ async def test_what_is_dead_or_quarantined_comes_to_the_table_with_all_that_is_k
     await stack.started("run", **KEEPING)
     dead_id = (await stack.post_ovoko(BROKEN)).json()["event_id"]
     await stack.post_ovoko(ODD)
-    dead, odd = sorted(await kept(stack, 2), key=lambda row: str(row["lane"]))
+    dead, odd = sorted(await kept(stack, 2), key=lambda row: str(row["origin"]))
 
-    assert (dead["lane"], dead["state"], str(dead["event_id"])) == ("orders", "waiting", dead_id)
+    assert (dead["origin"], dead["state"], str(dead["event_id"])) == ("orders", "waiting", dead_id)
     assert (dead["provider"], dead["type"], dead["entity_id"]) == ("ovoko", "order.created", "7")
     assert str(dead["reason"]).startswith("invalid: ")
     assert dead["attempts"] == 1
     assert dead["body"] == BROKEN
     assert None not in (dead["first_failed_at"], dead["last_failed_at"], dead["received_at"])
     assert "Jane" not in str(dead["headers"]) + str(dead["reason"])
-    assert (odd["lane"], odd["type"], odd["entity_id"]) == ("quarantine", "", "8")
+    assert (odd["origin"], odd["type"], odd["entity_id"]) == ("quarantine", "", "8")
     assert odd["reason"] == "no event type"
 
 
@@ -72,7 +72,7 @@ async def test_one_kind_of_failure_has_one_fingerprint(stack: Stack) -> None:
     await stack.post_ovoko(ODD)
     rows = await kept(stack, 3)
 
-    assert len({row["fingerprint"] for row in rows if row["lane"] == "orders"}) == 1
+    assert len({row["fingerprint"] for row in rows if row["origin"] == "orders"}) == 1
     assert len({row["fingerprint"] for row in rows}) == 2
 
 
@@ -112,7 +112,7 @@ async def test_of_a_message_that_came_again_the_body_is_not_looked_into(stack: S
         async def arrived() -> bool:
             return bool(came)
 
-        await until(arrived, "somebody has it in hand, and then loses his connection")
+        await until(arrived, "somebody has it in flight, and then loses his connection")
     await stack.started("consume", "orders", **KEEPING)
     [row] = await kept(stack, 1)
 

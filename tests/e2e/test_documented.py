@@ -98,7 +98,7 @@ async def check_buyback_orders(stack: Stack) -> None:
     assert json.loads(life["customer_address"])["firstLine"] == "FirstLine1"
     assert life["occurred_at"] == instant("2022-10-10T14:29:10.840922+00:00")
     assert paid["account_number_ending"] == "ESTE"
-    sealed = Fernet(stack.environment["STOCKHOOK_SEALING_KEYS"]).decrypt(paid["payment_details_sealed"])
+    sealed = Fernet(stack.environment["STOCKHOOK_SEALING_KEYS"]).decrypt(paid["payment_details_encrypted"])
     assert json.loads(sealed)["bankAccount"]["accountNumber"] == "TESTE"
 
 

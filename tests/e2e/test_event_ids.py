@@ -42,12 +42,12 @@ async def test_an_event_whose_id_was_made_from_another_id_and_its_content_keeps_
 
     assert await applied(stack) == [("ovoko", "1"), ("ovoko", "2"), ("ovoko", "3")]
     assert await stack.count("parts") == 3
-    findings = await stack.fetch("SELECT kind, event_id, words FROM findings")
+    findings = await stack.fetch("SELECT kind, event_id, message FROM findings")
     assert findings == [
         {
             "kind": "event_id_reused",
             "event_id": USED,
-            "words": "sent with different contents; each was applied",
+            "message": "sent with different contents; each was applied",
         }
     ]
     audit = json.loads(stack.run("audit", "--json").stdout)
@@ -72,5 +72,7 @@ async def test_ids_of_different_marketplaces_never_meet(stack: Stack) -> None:
 
 
 async def _is_seen(stack: Stack, events: int) -> bool:
-    rows = await stack.fetch("SELECT coalesce(sum(applied + duplicates), 0)::int AS events FROM streams")
+    rows = await stack.fetch(
+        "SELECT coalesce(sum(applied + duplicates), 0)::int AS events FROM event_sequences"
+    )
     return bool(rows[0]["events"] == events)

@@ -126,9 +126,9 @@ async def test_no_message_stops_its_consumer_and_each_is_kept_with_its_bytes(
         assert (await stack.post_ovoko(SOLD)).status_code == 200
         await until(lambda: _is_told(shop.requests), "an event is applied, and told of")
 
-    rows = await stack.fetch("SELECT body, lane FROM dead_letters")
+    rows = await stack.fetch("SELECT body, origin FROM dead_letters")
     assert {row["body"] for row in rows} == expected
-    assert {row["lane"] for row in rows} == {"inventory", "quarantine", "webhook.shop"}
+    assert {row["origin"] for row in rows} == {"inventory", "quarantine", "webhook.shop"}
     assert worker.process.poll() is None
     assert "Traceback" not in worker.lines()
     assert "consumer.ended" not in worker.lines()

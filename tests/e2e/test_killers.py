@@ -104,7 +104,7 @@ async def test_events_whose_deliveries_were_lost_once_are_not_handled_one_by_one
 
     await until(all_applied, "all are applied")
     assert worker.lines().count("batch.settled") < 10
-    assert await stack.count("suspects") == 0
+    assert await stack.count("poison_candidates") == 0
 
 
 async def test_events_whose_deliveries_were_lost_twice_are_handled_one_by_one(stack: Stack) -> None:
@@ -116,7 +116,7 @@ async def test_events_whose_deliveries_were_lost_twice_are_handled_one_by_one(st
     worker = await stack.started("consume", "returns")
 
     async def all_cleared() -> bool:
-        return await stack.count("event_log") == 10 and await stack.count("suspects") == 0
+        return await stack.count("event_log") == 10 and await stack.count("poison_candidates") == 0
 
     await until(all_cleared, "all are applied and none is suspected any more")
     assert worker.lines().count("batch.settled") == 10
@@ -144,7 +144,7 @@ async def test_of_a_full_window_only_the_event_that_kills_its_consumer_dies(cure
     assert message.headers["x-event-id"] == "00000000-0000-4000-8000-000000000020"
     assert "ended its consumer" in str(message.headers["x-reason"])
     assert await stack.depths() == {}
-    assert await stack.count("suspects") == 0
+    assert await stack.count("poison_candidates") == 0
     await stack.execute(CURE)
 
 
@@ -160,7 +160,7 @@ async def test_an_event_whose_consumer_gets_no_answers_to_its_commits_is_not_tak
     commits = set()
 
     async def noted_often() -> bool:
-        commits.update(row["xmin"] for row in await stack.fetch("SELECT xmin::text FROM suspects"))
+        commits.update(row["xmin"] for row in await stack.fetch("SELECT xmin::text FROM poison_candidates"))
         return len(commits) > suspects.TRIES + 1
 
     with FaultProxy.before(url, watch=PostgresWatch) as proxy:
@@ -174,10 +174,10 @@ async def test_an_event_whose_consumer_gets_no_answers_to_its_commits_is_not_tak
 
         await until(applied, "the event is applied")
     assert await stack.depths() == {}
-    assert await stack.count("suspects") == 0
+    assert await stack.count("poison_candidates") == 0
 
 
-async def test_when_everything_fails_the_queue_does_not_march_into_the_ladder(cured: Stack) -> None:
+async def test_when_everything_fails_the_queue_stays_out_of_the_retry_queues(cured: Stack) -> None:
     stack = cured
     await stack.execute(BROKEN)
     await stack.started("ingest")
@@ -196,7 +196,7 @@ async def test_when_everything_fails_the_queue_does_not_march_into_the_ladder(cu
     async def all_applied() -> bool:
         return await stack.count("event_log") == 60
 
-    await until(all_applied, "all are applied once it is mended", 40)
+    await until(all_applied, "all are applied once it is repaired", 40)
     assert THRESHOLD <= failed <= THRESHOLD + 3
     assert await stack.depths() == {}
 
@@ -214,5 +214,5 @@ async def test_a_handler_that_hangs_is_cut_off_and_its_neighbours_are_applied(cu
         retrying = depths.get("stockhook.returns.retry.1s", 0) + depths.get("stockhook.returns.dead", 0)
         return await stack.count("event_log") == 9 and bool(retrying)
 
-    await until(is_isolated, "its neighbours are applied, it is on the ladder", 40)
+    await until(is_isolated, "its neighbours are applied, it is in a retry queue", 40)
     await stack.execute(CURE)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.services import Services
-from tests.e2e.test_ladder import poisoned, sold  # noqa: F401  # a fixture
+from tests.e2e.test_retry_schedule import poisoned, sold  # noqa: F401  # a fixture
 from tests.stack import Stack, until
 from worker.amqp.topology import topology
 
@@ -66,8 +66,8 @@ async def test_the_counts_are_those_of_what_was_sent(poisoned: Stack) -> None:  
     assert of_inventory("stockhook_applied_total") == 20
     assert of_inventory("stockhook_duplicates_total") == 5
     assert [of_inventory("stockhook_retried_total", step=step) for step in ("1s", "2s", "3s")] == [1, 1, 1]
-    assert of_inventory("stockhook_in_hand") == 0
-    assert of_inventory("stockhook_paused") == of_inventory("stockhook_breaker_open") == 0
+    assert of_inventory("stockhook_in_flight") == 0
+    assert of_inventory("stockhook_paused") == of_inventory("stockhook_circuit_open") == 0
     # Of what cannot be read nobody knows the age.
     assert of_inventory("stockhook_event_age_seconds_count") == (
         (of_inventory("stockhook_batch_events_count") or 0) - 1
@@ -93,7 +93,7 @@ async def test_the_queue_gauges_are_the_brokers_own_numbers(stack: Stack) -> Non
     names = [queue.name for queue in topology(stack.settings.delays).queues]
 
     def consumers(samples: Samples, family: str) -> float | None:
-        labels = {"queue": f"stockhook.{family}", "family": family, "lane": "work", "step": ""}
+        labels = {"queue": f"stockhook.{family}", "family": family, "role": "work", "step": ""}
         return value(samples, "stockhook_queue_consumers", **labels)
 
     async def measured() -> Samples | None:
@@ -148,13 +148,13 @@ async def test_the_gauge_of_dead_letters_counts_those_that_wait_in_the_table(sta
 
     async def counted() -> Samples | None:
         samples = await scrape(stack, again.ops_port)
-        is_there = value(samples, "stockhook_dead_letters", lane="quarantine") is not None
+        is_there = value(samples, "stockhook_dead_letters", origin="quarantine") is not None
         return samples if is_there else None
 
     samples = await until(counted, "dead letters are counted")
 
-    assert value(samples, "stockhook_dead_letters", lane="quarantine") == 1
-    assert value(samples, "stockhook_dead_letters", lane="orders") == 0
+    assert value(samples, "stockhook_dead_letters", origin="quarantine") == 1
+    assert value(samples, "stockhook_dead_letters", origin="orders") == 0
 
 
 async def test_no_process_tells_of_what_it_knows_nothing_of(stack: Stack) -> None:

@@ -88,10 +88,10 @@ async def test_while_the_broker_is_away_events_are_spooled_and_answered_within_a
 
 
 @pytest.mark.parametrize("way", ["kill", "pause"])
-async def test_an_outage_of_postgres_longer_than_the_ladder_costs_no_attempt(
+async def test_an_outage_of_postgres_longer_than_the_retry_schedule_costs_no_attempt(
     stack: Stack, services: Services, way: str
 ) -> None:
-    """The ladder of this stack is 1 + 2 + 3 seconds long."""
+    """The retry schedule of this stack is 1 + 2 + 3 seconds long."""
     node = services.postgres
     assert node is not None
     worker = await stack.started("run")
@@ -159,7 +159,7 @@ async def test_a_table_that_is_locked_for_long_ends_no_process(stack: Stack) -> 
     worker = await stack.started("run")
     other = await asyncpg.connect(stack.environment["STOCKHOOK_DATABASE_URL"])
     async with other.transaction():
-        await other.execute("LOCK TABLE streams IN SHARE MODE")
+        await other.execute("LOCK TABLE event_sequences IN SHARE MODE")
         invalid = event(0).replace(b'"return_id"', b'"other_id"')
         assert (await stack.post_ovoko(invalid)).status_code == 200
         await until_paused(stack, worker.ops_port)
@@ -171,5 +171,5 @@ async def test_a_table_that_is_locked_for_long_ends_no_process(stack: Stack) -> 
 
 
 async def settled(stack: Stack) -> bool:
-    rows = await stack.fetch("SELECT count(*) AS rows FROM streams WHERE NOT isempty(dead)")
+    rows = await stack.fetch("SELECT count(*) AS rows FROM event_sequences WHERE NOT isempty(dead)")
     return bool(rows[0]["rows"] == 1)

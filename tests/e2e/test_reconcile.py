@@ -15,7 +15,7 @@ import httpx
 
 from tests.stack import Stack, Worker, until
 
-# Fails for one part, until it is mended.
+# Fails for one part, until it is repaired.
 POISON = """
 CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -212,7 +212,7 @@ async def test_killed_once_it_has_sent_nothing_is_lost_and_it_can_be_run_again(s
         await stack.started("consume", "inventory", STOCKHOOK_KEEP_DEAD_LETTERS="true")
         await until(one_is_dead, "the one that cannot be applied is a dead letter")
         others = await statuses(stack)
-        [letter] = await stack.fetch("SELECT lane, provenance FROM dead_letters")
+        [letter] = await stack.fetch("SELECT origin, provenance FROM dead_letters")
     finally:
         await stack.execute(CURE)
     replayed = stack.run("dead", "replay", "--all")
@@ -223,7 +223,7 @@ async def test_killed_once_it_has_sent_nothing_is_lost_and_it_can_be_run_again(s
     assert asked.returncode == 1
     assert "Take over 3 parts as they are there? [y/N]" in asked.stderr
     assert "nothing was sent; 3 observations would be" in asked.stdout
-    assert letter == {"lane": "inventory", "provenance": "observation"}
+    assert letter == {"origin": "inventory", "provenance": "observation"}
     assert others == dict.fromkeys(("11", "13"), "in_warehouse")
     assert replayed.returncode == 0, replayed.stderr
     assert whole == dict.fromkeys(("11", "12", "13"), "in_warehouse")

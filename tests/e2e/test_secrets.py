@@ -79,10 +79,10 @@ async def test_secrets_and_bank_details_are_found_nowhere(stack: Stack) -> None:
 async def check_sealed(stack: Stack) -> None:
     """What is sealed can be opened with the key, and is what was sent."""
     (row,) = await stack.fetch(
-        "SELECT payment_details_sealed, account_number_ending FROM buyback_orders "
-        "WHERE payment_details_sealed IS NOT NULL"
+        "SELECT payment_details_encrypted, account_number_ending FROM buyback_orders "
+        "WHERE payment_details_encrypted IS NOT NULL"
     )
     key = Fernet(stack.environment["STOCKHOOK_SEALING_KEYS"])
 
-    assert IBAN in key.decrypt(row["payment_details_sealed"]).decode()
+    assert IBAN in key.decrypt(row["payment_details_encrypted"]).decode()
     assert row["account_number_ending"] == IBAN[-4:]

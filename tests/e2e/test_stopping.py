@@ -80,10 +80,10 @@ async def test_a_second_signal_ends_at_once_and_loses_nothing(stack: Stack) -> N
     worker = await stack.started("consume", "returns")
     await stack.post_ovoko(event(1))
 
-    async def in_hand() -> bool:
+    async def in_flight() -> bool:
         return bool(await stack.fetch("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
 
-    await until(in_hand, "it is in hand")
+    await until(in_flight, "it is in flight")
     worker.signal(signal.SIGTERM)
     await asyncio.sleep(0.2)
     worker.signal(signal.SIGTERM)

@@ -137,7 +137,7 @@ async def test_what_thin_events_leave_out_is_asked_for(marketplace: Marketplace)
     )
     items = await stack.fetch("SELECT part_id, return_reason, returnable_amount FROM return_items")
     marketplace.has_part(77, name="Front door", price="199.00")
-    stack.run("details", "ovoko", "parts", "77")
+    stack.run("enrich", "ovoko", "parts", "77")
     await marketplace.settled(4 + len(unknown))
     cheaper = await stack.fetch("SELECT price, currency FROM parts WHERE part_id = '77'")
     rebuilds = [stack.run("rebuild", family, "--swap") for family in ("inventory", "returns")]
@@ -147,7 +147,7 @@ async def test_what_thin_events_leave_out_is_asked_for(marketplace: Marketplace)
     assert {row["state"] for row in rows} == {"done"}
     outcomes = [row["outcome"] for row in rows]
     assert outcomes.count(UNKNOWN_THERE.said) == len(unknown)
-    assert [outcome["details"] for outcome in outcomes].count("saved") >= 2
+    assert [outcome["enrichment"] for outcome in outcomes].count("saved") >= 2
     finished = [row["finished_at"] for row in rows]
     # Twelve intervals of a tenth; a slow end of the first makes it look a little faster.
     assert max(finished) - min(finished) > timedelta(seconds=1)
@@ -164,7 +164,7 @@ async def test_what_thin_events_leave_out_is_asked_for(marketplace: Marketplace)
     ]
     # No event tells of another price: somebody had it asked for.
     assert [tuple(row.values()) for row in cheaper] == [(Decimal("199.00"), None)]
-    assert explained["details"]["price"] == "199.00"
+    assert explained["enrichment"]["price"] == "199.00"
     # A rebuild goes through the same events, and asks nobody.
     assert [rebuild.returncode for rebuild in rebuilds] == [0, 0]
     assert marketplace.calls() == await stack.count("actions") == 4 + len(unknown)
@@ -190,7 +190,9 @@ async def test_faults_of_the_api_delay_details_and_never_the_projection(marketpl
     await until(are_all_here, "the projection is up to date", 5)
     has_none_of_its_details = await stack.fetch("SELECT 1 FROM parts WHERE part_id = '201' AND name IS NULL")
     rows = {int(row["subject"]): row for row in await marketplace.settled(len(ids) + 1)}
-    named = await stack.fetch("SELECT part_id, name FROM parts WHERE details_at IS NOT NULL ORDER BY part_id")
+    named = await stack.fetch(
+        "SELECT part_id, name FROM parts WHERE enriched_at IS NOT NULL ORDER BY part_id"
+    )
 
     assert has_none_of_its_details
     assert [(rows[part_id]["state"], rows[part_id]["attempts"]) for part_id in ids] == [("done", 2)] * len(
@@ -216,16 +218,19 @@ async def test_the_newest_answer_stands_though_an_older_one_comes_later(marketpl
     marketplace.has_return(456, status="Accepted", order_return_items=[DOOR])
     await marketplace.tell_of_return(456, "updated", 1)
     older, newer = await marketplace.settled(2)
-    (row,) = await marketplace.stack.fetch("SELECT ovoko_status, details_at FROM returns")
+    (row,) = await marketplace.stack.fetch("SELECT ovoko_status, enriched_at FROM returns")
 
     assert older["finished_at"] > newer["finished_at"]
-    assert (older["outcome"]["details"], newer["outcome"]["details"]) == ("as new or newer is known", "saved")
+    assert (older["outcome"]["enrichment"], newer["outcome"]["enrichment"]) == (
+        "as new or newer is known",
+        "saved",
+    )
     assert row["ovoko_status"] == "Accepted"
-    assert row["details_at"].isoformat() == newer["outcome"]["details_at"]
+    assert row["enriched_at"].isoformat() == newer["outcome"]["enriched_at"]
     assert await marketplace.stack.count("return_items") == 1
 
 
-async def test_who_dies_with_an_answer_in_hand_asks_again(marketplace: Marketplace) -> None:
+async def test_a_consumer_that_dies_with_an_answer_requests_it_again(marketplace: Marketplace) -> None:
     marketplace.has_return(456, order_return_items=[DOOR, DOOR])
     await marketplace.stack.started("ingest")
     dying = marketplace.stack.start("consume", "returns", STOCKHOOK_CRASH_AT="action_performed:1")
@@ -236,6 +241,6 @@ async def test_who_dies_with_an_answer_in_hand_asks_again(marketplace: Marketpla
     (after,) = await marketplace.settled(1)
 
     assert (before["state"], after["state"]) == ("due", "done")
-    assert after["outcome"]["details"] == "saved"
+    assert after["outcome"]["enrichment"] == "saved"
     assert marketplace.calls("/order_return/456") == 2
     assert await marketplace.stack.count("return_items") == 2

@@ -9,7 +9,7 @@ from uuid import UUID
 from schemas.events import Provider
 from schemas.identity import content_hash_id
 from tests.e2e.test_dead_letters import KEEPING, kept, put
-from tests.e2e.test_ladder import sold
+from tests.e2e.test_retry_schedule import sold
 from tests.integration.log import database_of
 from tests.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, until
 from worker.amqp.channel import Message
@@ -198,7 +198,9 @@ async def test_what_a_release_takes_is_replayed_as_if_it_were_sent_now(stack: St
     answer = await stack.post_buyback(json.dumps({**order("o1"), "token": BUYBACK_TOKEN}).encode())
 
     async def seen() -> bool:
-        return bool((await stack.fetch("SELECT sum(duplicates)::int AS seen FROM streams"))[0]["seen"])
+        return bool(
+            (await stack.fetch("SELECT sum(duplicates)::int AS seen FROM event_sequences"))[0]["seen"]
+        )
 
     await until(seen, "it is a duplicate")
     logged = await stack.fetch("SELECT event_id::text, type, received_at, body FROM event_log")
@@ -267,7 +269,7 @@ async def test_dead_letters_of_older_releases_whose_type_no_family_takes_can_be_
     await stack.started("consume", "orders", **KEEPING)
     [letter] = await kept(stack, 1)
     forecast = stack.run("dead", "replay", "--all", "--dry-run").stdout
-    moved = stack.run("dead", "replay", "--lane", "quarantine", "--reason", "unknown event type")
+    moved = stack.run("dead", "replay", "--origin", "quarantine", "--reason", "unknown event type")
     rows = await archived(stack, 1)
 
     assert letter["type"] == "part.moved"

@@ -1,4 +1,4 @@
-"""The README's walk-through, as it stands there: an event is broken, found, mended, replayed, and right."""
+"""The README's walk-through, as it stands there: an event is broken, found, repaired, replayed, and right."""
 
 import os
 import re
@@ -46,15 +46,15 @@ async def test_the_walk_through_of_the_readme_ends_with_the_return_in_its_table(
     stack.environment |= KEEPING
     await stack.started("run")
     [commands] = COMMANDS.findall(README.read_text())
-    breaking, mending = commands.split(".venv/bin/stockhook dead list", 1)
+    breaking, repairing = commands.split(".venv/bin/stockhook dead list", 1)
     broken = run(stack, typed(breaking, ""))
     [letter] = await kept(stack, 1)
-    found = run(stack, typed(f".venv/bin/stockhook dead list{mending}", str(letter["dead_letter_id"])))
+    found = run(stack, typed(f".venv/bin/stockhook dead list{repairing}", str(letter["dead_letter_id"])))
 
     assert broken.returncode == 0, broken.stderr
     assert '"accepted"' in broken.stdout
     assert found.returncode == 0, found.stdout + found.stderr
-    for words in ("not JSON", "a comma is put in", "mended", f"{letter['dead_letter_id']} applied"):
+    for words in ("not JSON", "a comma is put in", "repaired", f"{letter['dead_letter_id']} applied"):
         assert words in found.stdout
     assert "replayed 1: applied 1, came back 0" in found.stdout
 

@@ -1,4 +1,4 @@
-"""Changes over HTTP: signed, retried by the ladder, and nobody held up by somebody else."""
+"""Changes over HTTP: signed, retried by the retry schedule, and nobody held up by somebody else."""
 
 import base64
 import hashlib
@@ -73,7 +73,7 @@ async def test_a_change_is_posted_signed(stack: Stack, tell: Tell) -> None:
     assert headers["content-type"] == "application/cloudevents+json"
 
 
-async def test_what_fails_comes_again_by_the_ladder_under_the_same_id(stack: Stack, tell: Tell) -> None:
+async def test_what_fails_is_retried_under_the_same_id(stack: Stack, tell: Tell) -> None:
     async with endpoint(failing_first(2)) as shop:
         tell(("shop", shop.url))
         await stack.started("run")
@@ -195,17 +195,17 @@ async def test_a_dead_one_is_kept_seen_and_replayed_under_its_id(stack: Stack, t
         await stack.started("run")
         await stack.post_ovoko(status_change(1, "13", "sold"))
         await until(lambda: _are_kept(stack, 1), "it is kept")
-        [letter] = json.loads(stack.run("dead", "list", "--lane", "webhook.shop", "--json").stdout)
+        [letter] = json.loads(stack.run("dead", "list", "--origin", "webhook.shop", "--json").stdout)
         forecast = json.loads(stack.run("dead", "replay", "--all", "--dry-run", "--json").stdout)
-        first = stack.run("dead", "replay", "--lane", "webhook.shop", "--json")
+        first = stack.run("dead", "replay", "--origin", "webhook.shop", "--json")
         await until(lambda: _are_kept(stack, 2), "it came back")
         [again] = json.loads(stack.run("dead", "list", "--json").stdout)
         status = json.loads(stack.run("status", "--json").stdout)["webhooks"]
-        stack.run("dead", "replay", "--lane", "webhook.shop")
+        stack.run("dead", "replay", "--origin", "webhook.shop")
         await until(has_got(shop, 3), "it is taken")
     shown = stack.run("dead", "show", str(letter["dead_letter_id"]))
 
-    assert (letter["lane"], letter["type"], letter["entity_id"]) == (
+    assert (letter["origin"], letter["type"], letter["entity_id"]) == (
         "webhook.shop",
         "stockhook.part.sold",
         "13",

@@ -13,7 +13,7 @@ from tests.stack import Stack, Worker, until
 from worker.dead_letters import plaintext
 
 INSERT_LETTER = """
-INSERT INTO dead_letters (message_key, lane, event_id, provider, type, reason, fingerprint, attempts,
+INSERT INTO dead_letters (message_key, origin, event_id, provider, type, reason, fingerprint, attempts,
     headers, body)
 VALUES (gen_random_uuid(), 'orders', gen_random_uuid(), 'ovoko', 'order.created', 'invalid', 'f', 1, '{}', $1)
 RETURNING dead_letter_id

@@ -22,7 +22,7 @@ LAMP = ReturnItem(None, "[/red]Lamp\x1b", None, None, Decimal("1E+2"), None)
 RETURN = ReturnDetails(NOON, "New", NOON - timedelta(days=2), Decimal("294.950"), "EUR", (DOOR, LAMP))
 PART = PartDetails(NOON, "Front door", Decimal("275.11"), "EUR", "5123", None, "A-1")
 
-PART_COLUMNS = "details_at, name, price, currency, manufacturer_code, visible_code, other_code"
+PART_COLUMNS = "enriched_at, name, price, currency, manufacturer_code, visible_code, other_code"
 
 
 def ovoko(event_type: str, minute: int, **data: object) -> Any:
@@ -65,16 +65,16 @@ async def test_any_order_of_answers_leaves_the_same_rows(stack: Stack) -> None:
     later = NOON + timedelta(seconds=1)
     answers = (
         RETURN,
-        replace(RETURN, details_at=later, items=(LAMP,)),
+        replace(RETURN, enriched_at=later, items=(LAMP,)),
         # At the same instant as the one before it.
-        replace(RETURN, details_at=later, ovoko_status="Accepted", items=(DOOR, DOOR, LAMP)),
-        replace(RETURN, details_at=NOON - timedelta(days=1), items=()),
+        replace(RETURN, enriched_at=later, ovoko_status="Accepted", items=(DOOR, DOOR, LAMP)),
+        replace(RETURN, enriched_at=NOON - timedelta(days=1), items=()),
     )
     left = set()
     async with database_of(stack) as database:
         for order in permutations(answers):
             async with database.transaction() as connection:
-                await connection.execute("UPDATE returns SET details_at = NULL")
+                await connection.execute("UPDATE returns SET enriched_at = NULL")
                 for told in (*order, order[0]):
                     await of_return.keep_details(connection, "456", told)
                 left.add(await of_return.details_of(connection, "456"))
@@ -82,7 +82,7 @@ async def test_any_order_of_answers_leaves_the_same_rows(stack: Stack) -> None:
     assert len(left) == 1
     (known,) = left
     assert known is not None
-    assert known.details_at == later
+    assert known.enriched_at == later
     assert known in answers
 
 
@@ -96,7 +96,7 @@ async def test_answers_and_events_leave_each_other_alone(stack: Stack) -> None:
 
     rows = await stack.fetch(f"SELECT status, {PART_COLUMNS} FROM parts")
     returns = await stack.fetch(
-        "SELECT update_count, details_at, ovoko_status, created_at, total_returnable_amount, currency "
+        "SELECT update_count, enriched_at, ovoko_status, created_at, total_returnable_amount, currency "
         "FROM returns"
     )
     items = await stack.fetch("SELECT * FROM return_items ORDER BY position")
@@ -130,13 +130,13 @@ async def test_a_rebuild_leaves_details_as_they_are(stack: Stack) -> None:
         "INSERT INTO return_items (return_id, position) VALUES ('surplus', 1)"
     )
 
-    mended = [rebuilt(stack, family, "--swap") for family in ("inventory", "returns")]
+    repaired = [rebuilt(stack, family, "--swap") for family in ("inventory", "returns")]
 
     rows = await stack.fetch(f"SELECT status, {PART_COLUMNS} FROM parts ORDER BY part_id")
     async with database_of(stack) as database, database.connection() as connection:
         known = await of_return.details_of(connection, "456")
     assert [one["differences"] for one in quiet] == [[], []]
-    assert [len(one["differences"]) for one in mended] == [2, 2]
+    assert [len(one["differences"]) for one in repaired] == [2, 2]
     assert [tuple(row.values())[:3] for row in rows] == [("sold", NOON, "Front door"), ("sold", None, None)]
     assert known == RETURN
     assert [row["order_id"] for row in await stack.fetch("SELECT order_id FROM returns")] == ["70"]
@@ -157,11 +157,11 @@ async def test_explain_shows_what_was_told_and_when(stack: Stack) -> None:
     table = stack.run("explain", "return", "456", COLUMNS="160").stdout
     of_the_part = stack.run("explain", "part", "77", COLUMNS="160").stdout
 
-    assert before["details"] is earlier["details"] is None
+    assert before["enrichment"] is earlier["enrichment"] is None
     assert told["agrees_with_tables"] is True
-    assert told["details"]["details_at"] == "2026-03-01T12:00:00+00:00"
-    assert told["details"]["total_returnable_amount"] == "294.950"
-    assert [one["name"] for one in told["details"]["items"]] == ["Front door", LAMP.name]
+    assert told["enrichment"]["enriched_at"] == "2026-03-01T12:00:00+00:00"
+    assert told["enrichment"]["total_returnable_amount"] == "294.950"
+    assert [one["name"] for one in told["enrichment"]["items"]] == ["Front door", LAMP.name]
     assert "[/red]Lamp" in table
     assert "\x1b" not in table
     assert "64.730000000000004" in table
@@ -173,20 +173,20 @@ async def test_a_person_has_a_marketplace_asked_for_what_is_missing(stack: Stack
     await apply(stack, "inventory", [part("sold", 1, part_id) for part_id in ("77", "78", "79")])
     await keep_part(stack, PART)
 
-    dry = stack.run("details", "ovoko", "parts", "--dry-run", "--json")
-    first = stack.run("details", "ovoko", "parts", "--json")
-    again = stack.run("details", "ovoko", "parts")
-    once_more = stack.run("details", "ovoko", "parts", "77", "78", "--json")
-    unknown = stack.run("details", "ovoko", "parts", "77", "99")
-    returns = stack.run("details", "ovoko", "returns", "--json")
+    dry = stack.run("enrich", "ovoko", "parts", "--dry-run", "--json")
+    first = stack.run("enrich", "ovoko", "parts", "--json")
+    again = stack.run("enrich", "ovoko", "parts")
+    once_more = stack.run("enrich", "ovoko", "parts", "77", "78", "--json")
+    unknown = stack.run("enrich", "ovoko", "parts", "77", "99")
+    returns = stack.run("enrich", "ovoko", "returns", "--json")
 
-    assert json.loads(dry.stdout) == {"asked": 2, "asked_before": 0, "dry_run": True}
-    assert json.loads(first.stdout) == {"asked": 2, "asked_before": 0, "dry_run": False}
-    assert again.stdout == "0 parts are asked for; 2 had been, and still are\n"
-    assert json.loads(once_more.stdout) == {"asked": 1, "asked_before": 1, "dry_run": False}
-    assert json.loads(returns.stdout) == {"asked": 0, "asked_before": 0, "dry_run": False}
+    assert json.loads(dry.stdout) == {"requested": 2, "requested_before": 0, "dry_run": True}
+    assert json.loads(first.stdout) == {"requested": 2, "requested_before": 0, "dry_run": False}
+    assert again.stdout == "0 parts were requested; 2 wait for an earlier request\n"
+    assert json.loads(once_more.stdout) == {"requested": 1, "requested_before": 1, "dry_run": False}
+    assert json.loads(returns.stdout) == {"requested": 0, "requested_before": 0, "dry_run": False}
     assert unknown.returncode == 1
-    assert unknown.stderr.endswith("stockhook: not here: 99; nothing was asked for\n")
+    assert unknown.stderr.endswith("stockhook: no row for 99; nothing was requested\n")
     rows = await stack.fetch("SELECT subject, state, request FROM actions ORDER BY subject")
     assert [(row["subject"], row["state"], row["request"]) for row in rows] == [
         (part_id, "due", f'{{"part_id":"{part_id}"}}'.encode()) for part_id in ("77", "78", "79")

@@ -101,7 +101,7 @@ async def test_events_outside_any_month_and_keys_that_open_nothing(stack: Stack)
         "now() + interval '9 years', '')"
     )
     await stack.execute(
-        "INSERT INTO buyback_orders (order_id, payment_details_sealed, stamps, revision) "
+        "INSERT INTO buyback_orders (order_id, payment_details_encrypted, stamps, revision) "
         "VALUES ('1', 'gAAAAAodd', '{}', 1)"
     )
     _, findings = examined(stack)

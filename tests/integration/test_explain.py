@@ -45,7 +45,7 @@ async def test_a_part_is_explained_in_the_order_of_happening(stack: Stack) -> No
 
     found = explained(stack, "part", "13")
     rows = await stack.fetch("SELECT status FROM parts")
-    noted = await stack.fetch("SELECT kind, words FROM findings WHERE family = 'inventory'")
+    noted = await stack.fetch("SELECT kind, message FROM findings WHERE family = 'inventory'")
 
     told = [(event["occurred_at"][14:16], event["effect"], event["why"]) for event in found["events"]]
     assert told == [
@@ -64,8 +64,8 @@ async def test_a_part_is_explained_in_the_order_of_happening(stack: Stack) -> No
     assert found["events"][1]["seconds_to_receive"] == 12 * 3600 - 5 * 60
     assert found["events"][1]["seconds_to_apply"] > 0
     assert found["states"][0]["status"] == rows[0]["status"] == "written_off"
-    assert sorted((one["kind"], one["words"]) for one in found["findings"]) == sorted(
-        (row["kind"], row["words"]) for row in noted
+    assert sorted((one["kind"], one["message"]) for one in found["findings"]) == sorted(
+        (row["kind"], row["message"]) for row in noted
     )
     assert {one["kind"] for one in found["findings"]} == {"after_written_off"}
     assert found["agrees_with_tables"] is True

@@ -23,7 +23,7 @@ HOSTILE = f"{MARKUP} \x1b[2J \x1b]8;;http://evil.example\x07a \x9b2J \x7f \r\n \
 ORDER = "a989e247-ea7d-4ca5-823f-4a2beca861be"
 
 INSERT_LETTER = """
-INSERT INTO dead_letters (message_key, lane, event_id, provider, type, entity_id, reason, fingerprint,
+INSERT INTO dead_letters (message_key, origin, event_id, provider, type, entity_id, reason, fingerprint,
     attempts, headers, body)
 VALUES (gen_random_uuid(), 'inventory', gen_random_uuid(), 'ovoko', $1, $1, $1, $1, 1, $2, $3)
 RETURNING dead_letter_id
@@ -213,9 +213,9 @@ async def test_what_apis_answer_is_shown_and_not_obeyed(wide: Stack) -> None:
 
 async def test_names_in_the_tables_are_shown_and_not_obeyed(wide: Stack) -> None:
     """Anybody with the consumers' role can write them."""
-    await wide.fetch("INSERT INTO change_lanes (family) VALUES ($1)", HOSTILE)
+    await wide.fetch("INSERT INTO change_locks (family) VALUES ($1)", HOSTILE)
     audited = wide.run("audit", STOCKHOOK_INGEST_PORT=str(free_port()))
-    await wide.fetch("DELETE FROM change_lanes WHERE family = $1", HOSTILE)
+    await wide.fetch("DELETE FROM change_locks WHERE family = $1", HOSTILE)
 
     check(audited)
     assert MARKUP in audited.stdout

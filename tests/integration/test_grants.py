@@ -333,8 +333,10 @@ async def test_the_whole_runs_with_these_users(
     await stack.post_ovoko((ORDER % 3).replace(b"order.created", b"order.painted"))
 
     async def is_settled() -> bool:
-        lanes = [row["lane"] for row in await stack.fetch("SELECT lane FROM dead_letters ORDER BY lane")]
-        return await stack.count("orders") == await stack.count("unhandled_events") == 1 and lanes == [
+        origins = [
+            row["origin"] for row in await stack.fetch("SELECT origin FROM dead_letters ORDER BY origin")
+        ]
+        return await stack.count("orders") == await stack.count("unhandled_events") == 1 and origins == [
             "orders",
             "quarantine",
         ]
@@ -361,7 +363,7 @@ async def _work_on_dead_letters(stack: Stack, operator: dict[str, str]) -> None:
     script.write_text("""#!/bin/sh\nsed -i 's/{}/"2"/' "$1"\n""")
     script.chmod(0o700)
     letters = json.loads(stack.run("dead", "list", "--json", **operator).stdout)
-    numbers = {letter["lane"]: str(letter["dead_letter_id"]) for letter in letters}
+    numbers = {letter["origin"]: str(letter["dead_letter_id"]) for letter in letters}
     found = [
         stack.run("dead", *arguments, EDITOR=str(script), **operator)
         for arguments in (

@@ -1,4 +1,4 @@
-"""Doctor on a broker that has lost the leader of a queue: one of its own, since nothing mends it there."""
+"""Doctor on a broker that has lost the leader of a queue: one of its own, since nothing repairs it there."""
 
 from collections.abc import Iterator
 

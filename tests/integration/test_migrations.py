@@ -113,8 +113,9 @@ async def test_where_older_dead_letters_came_from_is_derived_on_the_safe_side(fr
     observed, hostile = '{"x-event-type":"stockhook.observed.part"}', '{"x-event-type":"c\\u0000d"}'
     database = Database(fresh_database, 1, "test")
     await migrate(database)
-    [migration] = [one for one in migrations() if one.name == "0019_provenance"]
+    *_, migration, renames = [one for one in migrations() if one.version <= "0020"]
     async with database.connection() as connection:
+        await connection.execute(renames.down)
         await connection.execute(migration.down)
         for number, (lane, provider, headers, replay_of) in enumerate(
             (
@@ -142,3 +143,79 @@ async def test_where_older_dead_letters_came_from_is_derived_on_the_safe_side(fr
     assert [row["provenance"] for row in rows] == [
         *("observation", "webhook", "webhook", "webhook", "webhook", "webhook", None)
     ]
+
+
+async def test_the_renames_wait_until_no_consumer_has_a_session(stack: Stack, fresh_database: str) -> None:
+    consumer = Database(fresh_database, 1, "stockhook/consumer")
+    async with consumer.connection():
+        refused = stack.run("migrate", STOCKHOOK_DATABASE_URL=fresh_database)
+    await consumer.close()
+    applied = stack.run("migrate", STOCKHOOK_DATABASE_URL=fresh_database)
+
+    assert refused.returncode == 75
+    assert refused.stderr.startswith(
+        "stockhook: 0020_plain_names renames tables, and consumers have sessions"
+    )
+    assert applied.stdout.startswith("applied 0020_plain_names\n")
+
+
+async def test_the_renames_keep_every_row_but_those_of_poison_candidates(fresh_database: str) -> None:
+    connection = await asyncpg.connect(fresh_database)
+    for migration in migrations()[:19]:
+        await connection.execute(migration.up)
+    await connection.execute(
+        """
+        INSERT INTO streams (stream, family, seen) VALUES (7, 'orders', '{[1,4)}');
+        INSERT INTO suspects (event_id, family, tries) VALUES (gen_random_uuid(), 'orders', 1);
+        INSERT INTO change_counts VALUES ('orders', 'committed', 0, 3);
+        INSERT INTO findings (kind, family, entity_id, words) VALUES ('kind', 'orders', '1', 'text');
+        INSERT INTO dead_letters
+            (message_key, lane, event_id, type, reason, fingerprint, attempts, headers, body)
+        VALUES (gen_random_uuid(), 'orders', gen_random_uuid(), '', '', '', 1, '{}', '');
+        INSERT INTO dead_letter_audit (dead_letter_id, who, action) SELECT dead_letter_id, 'me', 'mended'
+        FROM dead_letters;
+        """
+    )
+    await connection.execute(migrations()[19].up)
+    found = [
+        await connection.fetchrow(statement)
+        for statement in (
+            "SELECT source, family, seen::text FROM event_sequences",
+            "SELECT count(*) FROM poison_candidates",
+            "SELECT family, state, changes FROM change_counts",
+            "SELECT message FROM findings",
+            "SELECT origin, action FROM dead_letters JOIN dead_letter_audit USING (dead_letter_id)",
+        )
+    ]
+    await connection.execute(migrations()[19].down)
+    action = await connection.fetchval("SELECT action FROM dead_letter_audit")
+    await connection.close()
+
+    assert [tuple(row.values()) for row in found] == [
+        (7, "orders", "{[1,4)}"),
+        (0,),
+        ("orders", "committed", 3),
+        ("text",),
+        ("orders", "repaired"),
+    ]
+    assert action == "mended"
+
+
+WITHOUT_COMMENT = """
+SELECT relname::text AS table, attname::text AS column
+FROM pg_class
+LEFT JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped
+WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
+    AND relname <> 'schema_migrations'
+    AND (obj_description(pg_class.oid, 'pg_class') IS NULL OR col_description(pg_class.oid, attnum) IS NULL)
+"""
+
+
+async def test_every_table_and_column_has_a_comment(fresh_database: str) -> None:
+    database = Database(fresh_database, 1, "test")
+    await migrate(database)
+    async with database.connection() as connection:
+        found = await connection.fetch(WITHOUT_COMMENT)
+    await database.close()
+
+    assert found == []

@@ -16,8 +16,7 @@ from consumers.returns import project as returns
 from tests.stack import Stack
 from worker.outbox import actions as table
 from worker.outbox import changes as outbox
-from worker.postgres import event_log
-from worker.postgres import ledger as places
+from worker.postgres import event_log, ledger
 from worker.postgres import poison as suspects
 from worker.postgres.pool import Connection, Database
 
@@ -32,7 +31,7 @@ INSERT INTO parts (part_id, status, occurred_at, event_id, revision)
 SELECT number::text, 'sold', now(), gen_random_uuid(), 1 FROM generate_series(1, {ROWS}) AS number;
 INSERT INTO orders (order_id, created_at, revision)
 SELECT number::text, now(), 1 FROM generate_series(1, {ROWS}) AS number;
-INSERT INTO findings (kind, family, entity_id, event_id, words)
+INSERT INTO findings (kind, family, entity_id, event_id, message)
 SELECT 'odd', 'inventory', number::text, gen_random_uuid(), '' FROM generate_series(1, {ROWS}) AS number;
 INSERT INTO changes (family, size, changes) SELECT 'inventory', 1, '' FROM generate_series(1, {ROWS});
 INSERT INTO actions (kind, key, subject, request, state, published_at)
@@ -50,7 +49,7 @@ def _statements(*modules: ModuleType) -> Iterator[tuple[str, str]]:
 
 
 HOT = dict(
-    _statements(event_log, places, suspects, outbox, table, inventory, orders, returns, reminders, buybacks)
+    _statements(event_log, ledger, suspects, outbox, table, inventory, orders, returns, reminders, buybacks)
 )
 
 # A person's, who may want to see all.

@@ -1,4 +1,4 @@
-"""A rebuilt projection is the live one, while consumers go on; what is not, is shown and mended."""
+"""A rebuilt projection is the live one, while consumers go on; what is not, is shown and repaired."""
 
 import asyncio
 import json
@@ -72,7 +72,7 @@ async def test_each_family_rebuilt_is_what_it_was(stack: Stack, family: str) -> 
     assert await schemas_left(stack) == []
 
 
-async def test_planted_rows_are_shown_and_mended(stack: Stack) -> None:
+async def test_planted_rows_are_shown_and_repaired(stack: Stack) -> None:
     await apply(
         stack,
         "inventory",
@@ -84,7 +84,7 @@ async def test_planted_rows_are_shown_and_mended(stack: Stack) -> None:
 
     code, found = rebuilt(stack, "inventory")
     shown = stack.run("rebuild", "inventory")
-    mended, mending = rebuilt(stack, "inventory", "--swap")
+    repaired, repairing = rebuilt(stack, "inventory", "--swap")
     again, after = rebuilt(stack, "inventory")
 
     told = [(one["table"], one["entity_id"], one["kind"]) for one in found["differences"]]
@@ -100,13 +100,13 @@ async def test_planted_rows_are_shown_and_mended(stack: Stack) -> None:
     }
     assert code == shown.returncode == 1
     assert "4 rows differ" in shown.stdout
-    assert (mended, mending["swapped"], len(mending["differences"])) == (0, True, 4)
+    assert (repaired, repairing["swapped"], len(repairing["differences"])) == (0, True, 4)
     assert (again, after["differences"]) == (0, [])
     assert await stack.fetch("SELECT part_id, status FROM parts ORDER BY part_id") == before
     assert await schemas_left(stack) == []
 
 
-async def test_mending_keeps_what_other_families_have_in_the_same_tables(stack: Stack) -> None:
+async def test_a_repair_keeps_what_other_families_have_in_the_same_tables(stack: Stack) -> None:
     await apply(stack, "buybacks", *in_batches(generated("buybacks", 200), 20))
     await apply(stack, "reminders", *in_batches(generated("reminders", 100), 20))
     calls = await stack.count("communications")
@@ -121,7 +121,7 @@ async def test_mending_keeps_what_other_families_have_in_the_same_tables(stack: 
 
 
 async def test_consumers_go_on_while_a_rebuild_is_killed_resumed_and_takes_over(stack: Stack) -> None:
-    """The planted row is mended, and no event that came meanwhile is lost or applied twice."""
+    """The planted row is repaired, and no event that came meanwhile is lost or applied twice."""
     backlog, meanwhile = generated("inventory", 12_000), generated("inventory", 4_000, seed=8)
     await apply(stack, "inventory", *in_batches(backlog, 200))
     await stack.execute("UPDATE parts SET status = 'odd', revision = revision + 1 WHERE part_id LIKE '%7%'")

@@ -105,13 +105,13 @@ async def test_a_part_whose_latest_change_is_gone_from_the_log_is_judged_by_it(s
 
     await apply(stack, "inventory", [item(Provider.OVOKO, part("sold", 6))])
 
-    found = await stack.fetch("SELECT kind, words FROM findings")
+    found = await stack.fetch("SELECT kind, message FROM findings")
     explained = json.loads(stack.run("explain", "part", "13", "--json").stdout)
     assert [event["changes"]["status"]["to"] for event in explained["events"]] == ["sold"]
     assert explained["log_begins_at"] is not None
     assert explained["agrees_with_tables"] is None
     assert "was dropped from the log" in " ".join(stack.run("explain", "part", "13").stdout.split())
-    assert found == [{"kind": "undocumented_transition", "words": "sold became reserved"}]
+    assert found == [{"kind": "undocumented_transition", "message": "sold became reserved"}]
     assert (await stack.fetch("SELECT status FROM parts")) == [{"status": "reserved"}]
 
 
@@ -205,7 +205,7 @@ async def test_only_dead_letters_that_were_seen_to_go(stack: Stack) -> None:
         [("waiting", 90), ("replaying", 90), ("replayed", 90), ("discarded", 90), ("discarded", 5)]
     ):
         await stack.execute(
-            "INSERT INTO dead_letters (message_key, lane, state, event_id, type, reason, fingerprint, "
+            "INSERT INTO dead_letters (message_key, origin, state, event_id, type, reason, fingerprint, "
             "attempts, arrived_at, headers, body) "
             f"VALUES ('{uuid4()}', 'orders', '{state}', '{uuid4()}', 'x', "
             f"'r{number}', 'f', 1, now() - interval '{days} days', '{{}}', '')"
@@ -227,7 +227,8 @@ async def test_only_dead_letters_that_were_seen_to_go(stack: Stack) -> None:
 async def test_unhandled_events_go_after_days_of_their_own(stack: Stack) -> None:
     for number, days in enumerate((200, 91, 89)):
         await stack.execute(
-            "INSERT INTO unhandled_events (provider, type, event_id, content_id, received_at, kept_at, body) "
+            "INSERT INTO unhandled_events "
+            "(provider, type, event_id, content_id, received_at, stored_at, body) "
             f"VALUES ('ovoko', 't{number}', '{uuid4()}', '{uuid4()}', '2001-02-03', "
             f"now() - interval '{days} days', '')"
         )

@@ -1,4 +1,4 @@
-"""The spool on a real disk: killed, cut short, damaged, full, taken, and never giving a place twice."""
+"""The spool on a real disk: killed, cut short, damaged, full, locked; no sequence number is used twice."""
 
 import asyncio
 import os
@@ -53,16 +53,16 @@ def text_of(entry: Spooled) -> str:
     return text
 
 
-def place_of(entry: Spooled) -> tuple[object, object]:
+def number_of(entry: Spooled) -> tuple[object, object]:
     return entry.message.headers["x-stream"], entry.message.headers["x-place"]
 
 
 async def filled(path: Path, texts: list[str], size: int = 0) -> int:
-    """A spool with these entries, closed; its stream."""
+    """A spool with these entries, closed; its source."""
     async with Spool(path, ROOMY) as spool:
         for text in texts:
             await spool.put(message(text, size), "orders")
-        return spool.stream
+        return spool.source
 
 
 async def held(path: Path) -> list[Spooled]:
@@ -119,7 +119,7 @@ def said(*arguments: str, mounting: bool = False) -> list[str]:
     return output.splitlines()
 
 
-async def test_entries_come_back_in_order_with_their_places(tmp_path: Path) -> None:
+async def test_entries_come_back_in_order_with_their_numbers(tmp_path: Path) -> None:
     began = datetime.now(UTC)
     async with Spool(tmp_path / "spool", ROOMY) as spool:
         await spool.put(message("one"), "orders")
@@ -128,25 +128,25 @@ async def test_entries_come_back_in_order_with_their_places(tmp_path: Path) -> N
 
         entries = await spool.oldest(10)
         assert [text_of(entry) for entry in entries] == ["one", "two", "three"]
-        assert [place_of(entry) for entry in entries] == [
-            (spool.stream, 1),
-            (spool.stream, 1),
-            (spool.stream, 2),
+        assert [number_of(entry) for entry in entries] == [
+            (spool.source, 1),
+            (spool.source, 1),
+            (spool.source, 2),
         ]
         assert entries[0].message == Message(
             "exchange",
             "key",
             "type",
-            {"x-event-id": "one", "x-attempt": 1, "x-stream": spool.stream, "x-place": 1},
+            {"x-event-id": "one", "x-attempt": 1, "x-stream": spool.source, "x-place": 1},
             b"one",
         )
-        assert 0 < spool.stream < 2**62
-        assert spool.places == {"orders": 2, "returns": 1}
+        assert 0 < spool.source < 2**62
+        assert spool.last_numbers == {"orders": 2, "returns": 1}
         assert spool.oldest_at == entries[0].spooled_at
         assert began <= entries[0].spooled_at <= datetime.now(UTC)
 
 
-async def test_what_goes_to_the_quarantine_has_no_place(tmp_path: Path) -> None:
+async def test_what_goes_to_the_quarantine_has_no_sequence_number(tmp_path: Path) -> None:
     stamped = Message("exchange", "key", "type", {"x-stream": 1, "x-place": 7, "x-other": "kept"}, b"body")
     async with Spool(tmp_path / "spool", ROOMY) as spool:
         await spool.put(stamped, None)
@@ -154,7 +154,7 @@ async def test_what_goes_to_the_quarantine_has_no_place(tmp_path: Path) -> None:
 
         quarantined, placed = await spool.oldest(10)
         assert quarantined.message.headers == {"x-other": "kept"}
-        assert placed.message.headers == {"x-other": "kept", "x-stream": spool.stream, "x-place": 1}
+        assert placed.message.headers == {"x-other": "kept", "x-stream": spool.source, "x-place": 1}
 
 
 async def test_removing_leaves_the_others_and_forgets_no_byte(tmp_path: Path) -> None:
@@ -179,14 +179,14 @@ async def test_reopening_goes_on_where_it_stopped(tmp_path: Path) -> None:
         await spool.put(message("one"), "orders")
         await spool.put(message("two"), "orders")
         await spool.remove([(await spool.oldest(1))[0].number])
-        before = (spool.depth, spool.size, spool.oldest_at, spool.stream, spool.places)
+        before = (spool.depth, spool.size, spool.oldest_at, spool.source, spool.last_numbers)
     async with Spool(path, ROOMY) as spool:
-        assert (spool.depth, spool.size, spool.oldest_at, spool.stream, spool.places) == before
+        assert (spool.depth, spool.size, spool.oldest_at, spool.source, spool.last_numbers) == before
 
         await spool.put(message("three"), "orders")
         entries = await spool.oldest(10)
         assert [text_of(entry) for entry in entries] == ["two", "three"]
-        assert [place_of(entry) for entry in entries] == [(spool.stream, 2), (spool.stream, 3)]
+        assert [number_of(entry) for entry in entries] == [(spool.source, 2), (spool.source, 3)]
 
 
 async def test_a_number_is_never_used_again(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ async def test_a_cancelled_caller_takes_nobody_with_it(tmp_path: Path) -> None:
         entries = await spool.oldest(100)
         assert [type(outcome).__name__ for outcome in done] == ["CancelledError", "NoneType"] * 10
         assert {str(number) for number in range(1, 20, 2)} <= {text_of(entry) for entry in entries}
-        assert [place_of(entry)[1] for entry in entries] == list(range(1, len(entries) + 1))
+        assert [number_of(entry)[1] for entry in entries] == list(range(1, len(entries) + 1))
 
 
 async def test_closing_finishes_what_was_asked_before(tmp_path: Path) -> None:
@@ -270,8 +270,8 @@ async def test_the_entries_have_no_more_bytes_than_allowed(tmp_path: Path) -> No
         entries = await spool.oldest(100)
         await spool.remove([entries[0].number])
         await spool.put(message("late", 1_000), "orders")
-        places = [place_of(entry)[1] for entry in await spool.oldest(100)]
-        assert places == list(range(2, 11))
+        numbers = [number_of(entry)[1] for entry in await spool.oldest(100)]
+        assert numbers == list(range(2, 11))
 
 
 async def test_files_grow_no_further_while_as_much_goes_out_as_comes_in(tmp_path: Path) -> None:
@@ -303,8 +303,8 @@ async def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
 
     assert answered <= texts.keys()
     assert max(texts.values()) == 1
-    assert {place_of(entry)[0] for entry in entries} == {place_of(entries[0])[0]}
-    assert [place_of(entry)[1] for entry in entries] == list(range(1, len(entries) + 1))
+    assert {number_of(entry)[0] for entry in entries} == {number_of(entries[0])[0]}
+    assert [number_of(entry)[1] for entry in entries] == list(range(1, len(entries) + 1))
     assert set_aside(path) == []
 
 
@@ -342,9 +342,9 @@ async def test_a_flipped_bit_in_the_wal_costs_one_entry_at_most(tmp_path: Path) 
         for text in sorted(texts, key=int):
             await spool.put(message(text, 9_000 if text.endswith("5") else 700), "orders")
         image = crashed(path, tmp_path / "crashed")
-        stream = spool.stream
+        source = spool.source
     length = Path(f"{image}-wal").stat().st_size
-    mended = 0
+    repaired = 0
     # The headers of the WAL and of its first page, and anything.
     places = [*range(0, 56, 4), *random.Random(2).sample(range(length), 30)]
     for number, at in enumerate(places):
@@ -354,16 +354,16 @@ async def test_a_flipped_bit_in_the_wal_costs_one_entry_at_most(tmp_path: Path) 
             entries = await spool.oldest(1_000)
             left = {text_of(entry) for entry in entries}
             aside = set_aside(damaged)
-            mended += len(aside)
+            repaired += len(aside)
 
             assert left <= texts
             assert len(left) == len(entries) == spool.depth
             assert len(left) >= 59
             # Counters that may be of earlier are not gone on with.
-            assert not aside or spool.stream != stream
+            assert not aside or spool.source != source
             assert all(Path(f"{one}-wal").exists() for one in aside)
 
-    assert mended > 30
+    assert repaired > 30
 
 
 async def test_flipped_bytes_in_the_file_cost_only_the_entries_on_their_page(tmp_path: Path) -> None:
@@ -396,7 +396,7 @@ async def test_flipped_bytes_in_the_file_cost_only_the_entries_on_their_page(tmp
 @pytest.mark.parametrize("pages", [1, 2, 3])
 async def test_zeroed_first_pages_cost_only_what_stood_on_them(tmp_path: Path, pages: int) -> None:
     path = tmp_path / "spool"
-    stream = await filled(path, [str(number) for number in range(500)], size=1_000)
+    source = await filled(path, [str(number) for number in range(500)], size=1_000)
     with path.open("r+b") as file:
         file.write(bytes(PAGE * pages))
     with capture_logs() as logged:
@@ -406,9 +406,9 @@ async def test_zeroed_first_pages_cost_only_what_stood_on_them(tmp_path: Path, p
             last = (await spool.oldest(1_000))[-1]
 
     assert len(entries) >= 490
-    assert {place_of(entry)[0] for entry in entries} == {stream}
-    assert spool.stream != stream
-    assert (text_of(last), place_of(last)) == ("next", (spool.stream, 1))
+    assert {number_of(entry)[0] for entry in entries} == {source}
+    assert spool.source != source
+    assert (text_of(last), number_of(last)) == ("next", (spool.source, 1))
     (aside,) = set_aside(path)
     assert logged == [
         {
@@ -423,7 +423,7 @@ async def test_zeroed_first_pages_cost_only_what_stood_on_them(tmp_path: Path, p
 
 async def test_an_entry_that_no_longer_fits_its_checksum_is_left_behind(tmp_path: Path) -> None:
     path = tmp_path / "spool"
-    stream = await filled(path, ["one", "secret", "three"])
+    source = await filled(path, ["one", "secret", "three"])
     flip(path, path.read_bytes().rindex(b"secret"))
     with capture_logs() as logged:
         async with Spool(path, ROOMY) as spool:
@@ -431,8 +431,8 @@ async def test_an_entry_that_no_longer_fits_its_checksum_is_left_behind(tmp_path
             await spool.put(message("four"), "orders")
 
             assert [text_of(entry) for entry in entries] == ["one", "three"]
-            assert [place_of(entry)[1] for entry in await spool.oldest(10)] == [1, 3, 4]
-            assert (spool.stream, spool.depth) == (stream, 3)
+            assert [number_of(entry)[1] for entry in await spool.oldest(10)] == [1, 3, 4]
+            assert (spool.source, spool.depth) == (source, 3)
     (aside,) = set_aside(path)
     assert stat.S_IMODE(aside.stat().st_mode) == stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [(line["entries_carried_over"], line["entries_lost"]) for line in logged] == [(2, 1)]
@@ -447,13 +447,13 @@ async def test_a_damaged_name_of_a_column_costs_nothing(tmp_path: Path) -> None:
     assert [text_of(entry) for entry in await held(path)] == ["one", "two"]
 
 
-async def test_a_file_that_gets_damaged_while_in_use_is_mended(tmp_path: Path) -> None:
+async def test_a_file_that_gets_damaged_while_in_use_is_repaired(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     # More than SQLite keeps in memory.
     texts = [str(number) for number in range(5_000)]
     async with Spool(path, ROOMY) as spool:
         await asyncio.gather(*(spool.put(message(text, 1_000), "orders") for text in texts))
-        stream = spool.stream
+        source = spool.source
     async with Spool(path, ROOMY) as spool:
         with path.open("r+b") as file:
             file.seek(PAGE * 20)
@@ -465,7 +465,7 @@ async def test_a_file_that_gets_damaged_while_in_use_is_mended(tmp_path: Path) -
 
         assert 4_700 <= len(entries) < 5_000
         assert {text_of(entry) for entry in entries} <= set(texts)
-        assert (spool.stream, spool.places["orders"]) == (stream, 5_001)
+        assert (spool.source, spool.last_numbers["orders"]) == (source, 5_001)
         assert spool.depth == len(entries)
 
 
@@ -492,7 +492,7 @@ async def test_an_emptied_file_beside_a_full_wal_loses_nothing_of_the_wal(tmp_pa
     assert [text_of(entry) for entry in await held(image)] == [str(number) for number in range(10)]
 
 
-async def test_mending_that_was_interrupted_is_finished(tmp_path: Path) -> None:
+async def test_a_repair_that_was_interrupted_is_finished(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     await filled(tmp_path / "other", ["carried over"])
     (tmp_path / "other").replace(f"{path}.mended")
@@ -506,7 +506,7 @@ async def test_mending_that_was_interrupted_is_finished(tmp_path: Path) -> None:
     assert Path(f"{aside}-wal").read_bytes() == b"damaged too"
 
 
-async def test_mending_again_replaces_what_an_earlier_attempt_left(tmp_path: Path) -> None:
+async def test_a_second_repair_replaces_what_an_earlier_attempt_left(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     path.write_bytes(b"damaged")
     Path(f"{path}.mending").write_bytes(b"of an earlier attempt")
@@ -523,7 +523,7 @@ async def test_a_file_that_was_moved_away_is_not_written_to(tmp_path: Path) -> N
         await spool.put(message("two"), "orders")
         await spool.remove([first.number])
 
-        assert spool.stream != place_of(first)[0]
+        assert spool.source != number_of(first)[0]
     assert [text_of(entry) for entry in await held(path)] == ["two"]
 
 
@@ -567,7 +567,7 @@ async def test_a_spool_is_taken_over_once_its_predecessor_is_gone(tmp_path: Path
     assert [text_of(entry) for entry in await successor] == ["one", "two"]
 
 
-async def test_a_rollback_takes_no_place(tmp_path: Path) -> None:
+async def test_a_rollback_uses_no_sequence_number(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     async with Spool(path, ROOMY) as spool:
         await spool.put(message("one"), "orders")
@@ -579,7 +579,7 @@ async def test_a_rollback_takes_no_place(tmp_path: Path) -> None:
         await spool.put(message("two"), "orders")
 
         assert [str(outcome) for outcome in refused] == ["SQLITE_BUSY"] * 5
-        assert [(text_of(entry), place_of(entry)[1]) for entry in await spool.oldest(9)] == [
+        assert [(text_of(entry), number_of(entry)[1]) for entry in await spool.oldest(9)] == [
             ("one", 1),
             ("two", 2),
         ]
@@ -688,7 +688,7 @@ async def overflow(folder: Path, make_space: Callable[[], object]) -> None:
         await state(spool, answered)
     entries = await held(path)
     as_answered = {text_of(entry) for entry in entries} >= set(answered) and not broken
-    gapless = [place_of(entry)[1] for entry in entries] == list(range(1, len(entries) + 1))
+    gapless = [number_of(entry)[1] for entry in entries] == list(range(1, len(entries) + 1))
     print("goes on" if as_answered and gapless and not set_aside(path) else "does not go on")
 
 

@@ -57,7 +57,7 @@ async def drained(storage: Storage, broker: Broker) -> None:
     await asyncio.wait([draining])
 
 
-async def test_an_event_goes_to_the_broker_with_its_place(spool: Spool) -> None:
+async def test_an_event_goes_to_the_broker_with_its_sequence_number(spool: Spool) -> None:
     broker = Broker()
     storage = Storage(broker, spool)
     for number in range(3):
@@ -68,7 +68,7 @@ async def test_an_event_goes_to_the_broker_with_its_place(spool: Spool) -> None:
     assert spool.depth == 0
 
 
-async def test_what_the_broker_does_not_confirm_is_spooled_and_its_place_is_said_to_be_unused(
+async def test_what_the_broker_does_not_confirm_is_spooled_and_its_number_is_voided(
     spool: Spool,
 ) -> None:
     broker = Broker(fails=True)
@@ -79,7 +79,7 @@ async def test_what_the_broker_does_not_confirm_is_spooled_and_its_place_is_said
     await drained(storage, broker)
     live, late = broker.published
 
-    assert late.headers["x-stream"] == spool.stream
+    assert late.headers["x-stream"] == spool.source
     assert (live.headers["x-place"], late.headers["x-place"]) == (2, 1)
     assert late.headers["x-unused"] == f"{live.headers['x-stream']}:1"
     assert "x-unused" not in live.headers
@@ -105,7 +105,7 @@ async def test_an_entry_stays_in_the_spool_until_it_is_confirmed(spool: Spool) -
     assert [sent.headers["x-number"] for sent in broker.published] == [0, 1, 2, 3, 4]
 
 
-async def test_without_broker_and_spool_an_event_is_not_stored_and_its_place_is_told_later() -> None:
+async def test_without_broker_and_spool_an_event_is_not_stored_and_a_later_message_voids_its_number() -> None:
     broker = Broker(fails=True)
     storage = Storage(broker, None)
     with pytest.raises(NotStored):
@@ -126,7 +126,7 @@ async def test_a_full_spool_refuses(tmp_path: Path) -> None:
             await storage.store(Message("e", "k", "t", {}, b"x" * 200), "orders")
 
 
-async def test_an_event_for_the_quarantine_has_no_place(spool: Spool) -> None:
+async def test_an_event_for_the_quarantine_has_no_sequence_number(spool: Spool) -> None:
     broker = Broker()
     await Storage(broker, spool).store(message(0), None)
 

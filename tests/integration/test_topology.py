@@ -53,7 +53,7 @@ async def test_a_check_names_bindings_that_are_missing_and_queues_that_are_too_m
     await stack.delete_queue("stockhook.returns")
     async with stack.broker.connection() as link:
         channel = await link.channel()
-        # Anew, without its bindings; and a step of a ladder that is no longer climbed.
+        # Anew, without its bindings; and a step of a retry schedule that is no longer climbed.
         await channel.declare_one(
             next(
                 queue for queue in topology(stack.settings.delays).queues if queue.name == "stockhook.returns"

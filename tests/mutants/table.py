@@ -92,21 +92,21 @@ TABLE = (
         "worker/pipeline/batch.py",
         "return _copy(item, retry_queue(family, delay), next_attempt, reason, now)",
         "return _copy(item, family_queue(family), next_attempt, reason, now)",
-        "tests/unit/test_batch.py::test_a_failure_climbs_the_ladder",
+        "tests/unit/test_batch.py::test_a_failure_goes_to_the_next_retry_queue",
     ),
     Mutant(
         "attempts are not counted",
         "worker/pipeline/batch.py",
         '        "x-attempt": attempt,\n',
         '        "x-attempt": 1,\n',
-        "tests/unit/test_batch.py::test_a_failure_climbs_the_ladder",
+        "tests/unit/test_batch.py::test_a_failure_goes_to_the_next_retry_queue",
     ),
     Mutant(
         "an outage spends attempts",
         "worker/pipeline/batch.py",
         "    except DatabaseUnavailable:\n        raise\n    except Exception as error:\n",
         "    except Exception as error:\n",
-        "tests/e2e/test_outages.py::test_an_outage_of_postgres_longer_than_the_ladder_costs_no_attempt[kill]",
+        "tests/e2e/test_outages.py::test_an_outage_of_postgres_longer_than_the_retry_schedule_costs_no_attempt[kill]",
     ),
     Mutant(
         "spool deleted before its confirm",
@@ -124,12 +124,12 @@ TABLE = (
         "tests/unit/test_service.py::test_what_cannot_be_stored_is_left_with_the_sender",
     ),
     Mutant(
-        "an unused place is not told",
+        "a message does not name a voided sequence number",
         "worker/ingest/event_sink.py",
-        "                    self._stream.give_up(family, place)\n            except BaseException:",
-        "                    self._stream.unused(family)\n            except BaseException:",
+        "                    self._sequence.void(family, number)\n            except BaseException:",
+        "                    self._sequence.voids(family)\n            except BaseException:",
         "tests/integration/test_storage.py::"
-        "test_what_the_broker_does_not_confirm_is_spooled_and_its_place_is_said_to_be_unused",
+        "test_what_the_broker_does_not_confirm_is_spooled_and_its_number_is_voided",
     ),
     Mutant(
         "suspects are tried for ever",
@@ -158,7 +158,7 @@ TABLE = (
         "worker/pipeline/circuit_breaker.py",
         "return self.failures >= THRESHOLD",
         "return self.failures >= 10 * THRESHOLD",
-        "tests/e2e/test_killers.py::test_when_everything_fails_the_queue_does_not_march_into_the_ladder",
+        "tests/e2e/test_killers.py::test_when_everything_fails_the_queue_stays_out_of_the_retry_queues",
     ),
     Mutant(
         "the last to arrive wins",

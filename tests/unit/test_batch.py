@@ -83,7 +83,7 @@ def test_what_is_applied_ends_here(outcome: Applied | Duplicate) -> None:
         (4, "stockhook.inventory.dead", 4),
     ],
 )
-def test_a_failure_climbs_the_ladder(attempt: int, queue: str, next_attempt: int) -> None:
+def test_a_failure_goes_to_the_next_retry_queue(attempt: int, queue: str, next_attempt: int) -> None:
     copy = copy_to_publish("inventory", decoded(attempt), Failed(ValueError("x")), DELAYS, NOW)
 
     assert copy is not None

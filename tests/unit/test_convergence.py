@@ -225,7 +225,7 @@ def _name(payload: Payload, number: int) -> object:
 
 
 def test_of_two_findings_under_an_id_that_was_used_twice_one_outlives_the_other() -> None:
-    """What slips in between mends the first step to `reserved`, and not the second."""
+    """What slips in between repairs the first step to `reserved`, and not the second."""
     told = [
         events.claimed(events.part("returned"), 1),
         events.claimed(events.part("reserved", 2), 2),
@@ -234,7 +234,9 @@ def test_of_two_findings_under_an_id_that_was_used_twice_one_outlives_the_other(
         events.claimed(events.part("in_warehouse", 1), 4),
     ]
     for batches in ([[event] for event in told], [told], [told[:4], told[4:]], [told[::-1]]):
-        assert [finding.words for finding in apply("inventory", batches).findings] == ["sold became reserved"]
+        assert [finding.message for finding in apply("inventory", batches).findings] == [
+            "sold became reserved"
+        ]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

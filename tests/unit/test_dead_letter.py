@@ -47,7 +47,7 @@ def test_a_terminal_takes_no_orders_from_a_message() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lane", "event_type", "recorded", "provenance"),
+    ("origin", "event_type", "recorded", "provenance"),
     [
         ("inventory", "part.status.changed", "webhook", "webhook"),
         ("inventory", "stockhook.observed.part", "observation", "observation"),
@@ -61,21 +61,21 @@ def test_a_terminal_takes_no_orders_from_a_message() -> None:
     ],
 )
 def test_where_a_dead_letter_came_from_is_read_from_its_headers_and_not_from_its_body(
-    lane: str, event_type: str, recorded: str | None, provenance: str
+    origin: str, event_type: str, recorded: str | None, provenance: str
 ) -> None:
     headers = {**HEADERS, "x-event-type": event_type}
     if recorded is not None:
         headers["x-provenance"] = recorded
     body = BODY.replace(b"order.created", b"stockhook.observed.part")
-    read = read_letter(lane, Delivery(1, "", headers, body, False, "m.1"))
+    read = read_letter(origin, Delivery(1, "", headers, body, False, "m.1"))
 
     assert read.provenance == provenance
 
 
 def test_a_quarantined_body_that_is_sent_again_is_the_same_letter() -> None:
-    def key(body: bytes, event_id: str, message_id: str, lane: str = "quarantine") -> object:
+    def key(body: bytes, event_id: str, message_id: str, origin: str = "quarantine") -> object:
         headers = {**HEADERS, "x-event-type": "", "x-event-id": event_id}
-        return message_key(lane, Delivery(1, "quarantine.ovoko", headers, body, False, message_id))
+        return message_key(origin, Delivery(1, "quarantine.ovoko", headers, body, False, message_id))
 
     # Encrypted, the same body has other bytes each time.
     assert key(b"", "1", "m.1") == key(b"", "1", "m.2") == key(b"gAAAA", "1", "m.3")

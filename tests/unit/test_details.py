@@ -47,10 +47,10 @@ def test_any_order_and_repetition_of_answers_leaves_the_same(
 
     assert left == left_of(answers)
     assert left is not None
-    assert left.details_at == max(answer.details_at for answer in answers)
+    assert left.enriched_at == max(answer.enriched_at for answer in answers)
 
 
 @given(parts, parts)
 def test_what_is_newer_replaces_what_is_known_as_a_whole(one: PartDetails, other: PartDetails) -> None:
-    if one.details_at != other.details_at:
-        assert newest(one, other) == (one if one.details_at > other.details_at else other)
+    if one.enriched_at != other.enriched_at:
+        assert newest(one, other) == (one if one.enriched_at > other.enriched_at else other)

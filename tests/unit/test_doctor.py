@@ -119,7 +119,7 @@ def test_half_an_account_at_ovoko_asks_for_nothing() -> None:
 
     def details(**given: str) -> list[tuple[Level, str]]:
         found = check_configuration(Settings(**given))  # type: ignore[arg-type]  # as the environment has them
-        return [(finding.level, finding.what) for finding in found if finding.subject == "details"]
+        return [(finding.level, finding.what) for finding in found if finding.subject == "enrichment"]
 
     assert details() == []
     assert details(**account, ovoko_user_token="a token") == [

@@ -46,16 +46,16 @@ def test_four_examples_are_no_json_as_printed(example: Example) -> None:
 
 
 @pytest.mark.parametrize("printed", as_printed(), ids=_named)
-def test_mending_moved_exactly_one_comma(printed: Example) -> None:
-    mended = next(
+def test_the_repair_moved_exactly_one_comma(printed: Example) -> None:
+    repaired = next(
         example
         for example in documented()
         if (example.provider, example.name) == (printed.provider, printed.name)
     )
 
-    longer, shorter = sorted((mended.body, printed.body), key=len, reverse=True)
+    longer, shorter = sorted((repaired.body, printed.body), key=len, reverse=True)
     without_one_comma = {
         longer[:position] + longer[position + 1 :] for position, byte in enumerate(longer) if byte == ord(",")
     }
     assert shorter in without_one_comma
-    assert replace(mended, body=printed.body) == printed
+    assert replace(repaired, body=printed.body) == printed

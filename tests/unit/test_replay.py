@@ -11,7 +11,7 @@ from schemas.envelope import Envelope, Provenance
 from schemas.events import Provider
 from worker.amqp.channel import Message
 from worker.amqp.tap import Delivery
-from worker.dead_letters.message import QUARANTINE_LANE, read_letter
+from worker.dead_letters.message import QUARANTINE_ORIGIN, read_letter
 from worker.dead_letters.replay import Ready, Unready, prepare
 from worker.dead_letters.store import Kept, provenance_of
 from worker.intake.intake import take_again, take_ovoko
@@ -30,15 +30,15 @@ OBSERVED = BODY.replace(b"part.status.changed", b"stockhook.observed.part")
 def kept_as(
     message: Message,
     *,
-    lane: str = "inventory",
+    origin: str = "inventory",
     is_edited: bool = False,
     provenance: str | None = None,
     replay_of: int | None = None,
 ) -> Kept:
-    letter = read_letter(lane, Delivery(1, message.type, message.headers, message.body, redelivered=False))
+    letter = read_letter(origin, Delivery(1, message.type, message.headers, message.body, redelivered=False))
     return Kept(
         dead_letter_id=1,
-        lane=lane,
+        origin=origin,
         state="waiting",
         event_id=uuid4(),
         provider=letter.provider,
@@ -67,10 +67,10 @@ def without_provenance(message: Message) -> Message:
     return replace(message, headers=headers)
 
 
-@pytest.mark.parametrize("lane", ["inventory", QUARANTINE_LANE])
+@pytest.mark.parametrize("origin", ["inventory", QUARANTINE_ORIGIN])
 @pytest.mark.parametrize("is_edited", [False, True])
-def test_a_replay_keeps_the_reception(lane: str, is_edited: bool) -> None:
-    letter = kept_as(take_ovoko(BODY, RECEIVED_AT).message, lane=lane, is_edited=is_edited)
+def test_a_replay_keeps_the_reception(origin: str, is_edited: bool) -> None:
+    letter = kept_as(take_ovoko(BODY, RECEIVED_AT).message, origin=origin, is_edited=is_edited)
     ready = prepare(letter, None)
 
     assert isinstance(ready, Ready)
@@ -92,16 +92,16 @@ def test_an_observation_that_an_archiver_of_an_older_release_stored_is_applied_b
 
 
 @pytest.mark.parametrize(
-    ("lane", "provenance", "replay_of"),
-    [("inventory", "webhook", None), (QUARANTINE_LANE, None, None), ("inventory", None, 7)],
+    ("origin", "provenance", "replay_of"),
+    [("inventory", "webhook", None), (QUARANTINE_ORIGIN, None, None), ("inventory", None, 7)],
     ids=["recorded", "quarantined", "perhaps replayed from the quarantine"],
 )
 def test_what_a_sender_may_have_sent_is_not_applied_as_an_observation(
-    lane: str, provenance: str | None, replay_of: int | None
+    origin: str, provenance: str | None, replay_of: int | None
 ) -> None:
     message = take_again(Provider.OVOKO, OBSERVED, RECEIVED_AT, None, Provenance.OBSERVATION).message
     message = without_provenance(message)
-    ready = prepare(kept_as(message, lane=lane, provenance=provenance, replay_of=replay_of), None)
+    ready = prepare(kept_as(message, origin=origin, provenance=provenance, replay_of=replay_of), None)
 
     assert isinstance(ready, Unready) or isinstance(decoded(ready), InvalidDelivery)
 

@@ -43,7 +43,7 @@ def test_a_retry_after_that_says_nothing_is_none(text: str | None) -> None:
 @pytest.mark.parametrize(
     ("status", "expected"), [(408, True), (425, True), (429, True), (500, True), (404, False), (302, False)]
 )
-def test_what_time_may_mend_is_worth_repeating(status: int, expected: bool) -> None:
+def test_what_time_may_repair_is_worth_repeating(status: int, expected: bool) -> None:
     assert is_worth_repeating(status) is expected
 
 

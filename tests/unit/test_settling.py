@@ -57,8 +57,8 @@ def failed_delivery() -> InvalidDelivery:
         event_id=UUID(int=1),
         content_id=UUID(int=1),
         received_at=now,
-        stream=1,
-        place=1,
+        source=1,
+        sequence_number=1,
     )
     delivery = Delivery(7, "ovoko.order.created", envelope.to_headers(), b"{}", redelivered=False)
     return InvalidDelivery(delivery, "broken")

@@ -98,7 +98,7 @@ def test_an_odd_value_anywhere_counts_as_absent_unless_a_rule_needs_it(example: 
 def noted(payload: Payload, family: str) -> set[tuple[str, str, str]]:
     store = Store(FAMILIES[family])
     asyncio.run(store.apply([events.claimed(payload, 1)]))
-    return {(found.kind, found.entity_id, found.words) for found in store.findings}
+    return {(found.kind, found.entity_id, found.message) for found in store.findings}
 
 
 @pytest.mark.parametrize("odd", [False, [], {}, "\0", "x" * 201])

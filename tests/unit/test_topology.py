@@ -51,7 +51,7 @@ def test_a_retry_step_gives_back_to_its_one_family_at_least_once() -> None:
     )
 
 
-def test_what_kills_its_consumer_goes_to_the_dead_letters_never_to_the_ladder() -> None:
+def test_what_kills_its_consumer_goes_to_the_dead_letters_never_to_a_retry_queue() -> None:
     queues = {queue.name: queue for queue in topology(DELAYS).queues}
     arguments = queues["stockhook.orders"].arguments
 

@@ -2,18 +2,30 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 
-from tests.upgrade.release import NoHistory, Release, recorded
+from tests.upgrade.release import FROM_COMMIT, ROLLBACK_COMMIT, NoHistory, Release, recorded
 
 
 @pytest.fixture(scope="session")
 def old() -> Release:
-    """The recorded commit; where the clone does not have it, the test is skipped."""
+    """The release from which users upgrade."""
+    return _recorded(FROM_COMMIT)
+
+
+@pytest.fixture(scope="session")
+def rollback() -> Release:
+    """The oldest release to which users can go back."""
+    return _recorded(ROLLBACK_COMMIT)
+
+
+def _recorded(file: Path) -> Release:
+    """If the clone lacks the recorded commit, the test is skipped."""
     try:
-        return recorded()
+        return recorded(file)
     except NoHistory as why:
         pytest.skip(str(why))
 

@@ -1,4 +1,4 @@
-"""Releases of the product on this machine: the recorded commit, this checkout, and changed copies of it."""
+"""Releases of the product on this machine: recorded commits, this checkout, and changed copies of it."""
 
 import shutil
 import subprocess
@@ -13,6 +13,7 @@ from deploy.local.process import Command
 from deploy.local.services import CHECKOUT, DEV
 
 FROM_COMMIT = Path(__file__).with_name("from_commit")
+ROLLBACK_COMMIT = Path(__file__).with_name("rollback_commit")
 EXTRACTED = DEV / "upgrade"
 LOCK = "requirements.lock"
 # The archive is complete once it has been unpacked beside this.
@@ -31,6 +32,9 @@ class Release:
     name: str
     folder: Path
     python: str = sys.executable
+
+    def has_migration(self, name: str) -> bool:
+        return (self.folder / f"schemas/migrations/{name}.sql").exists()
 
     def environment(self, environment: Mapping[str, str]) -> dict[str, str]:
         return {**environment, "PYTHONPATH": str(self.folder)}
@@ -68,8 +72,8 @@ class Release:
         return Path(told.stdout.strip()).parents[1]
 
 
-def recorded_commit() -> str:
-    lines = [line.strip() for line in FROM_COMMIT.read_text().splitlines()]
+def recorded_commit(file: Path) -> str:
+    lines = [line.strip() for line in file.read_text().splitlines()]
     (commit,) = [line for line in lines if line and not line.startswith("#")]
     return commit
 
@@ -78,14 +82,13 @@ def current() -> Release:
     return Release("current", CHECKOUT)
 
 
-def recorded() -> Release:
-    """The recorded commit, taken out of git, with an environment of its own if its dependencies differ.
+def recorded(file: Path) -> Release:
+    """The commit in this file, extracted from git, with an environment of its own if its dependencies differ.
 
     Raises:
         NoHistory
     """
-    commit = recorded_commit()
-    folder = extracted(commit)
+    folder = extracted(recorded_commit(file))
     if (folder / LOCK).read_bytes() == (CHECKOUT / LOCK).read_bytes():
         return Release("recorded", folder)
     # It returns at once when nothing has changed since.
@@ -105,7 +108,7 @@ def extracted(commit: str, into: Path = EXTRACTED) -> Path:
     git = ("git", "-C", str(CHECKOUT))
     if subprocess.run((*git, "cat-file", "-e", f"{commit}^{{commit}}"), capture_output=True).returncode != 0:
         raise NoHistory(
-            f"this clone has no commit {commit} (tests/upgrade/from_commit): run `git fetch --unshallow`"
+            f"this clone has no commit {commit}, which tests/upgrade records: run `git fetch --unshallow`"
         )
     archive = subprocess.run((*git, "archive", commit), capture_output=True, check=True).stdout
     shutil.rmtree(folder, ignore_errors=True)

@@ -39,7 +39,7 @@ from worker.amqp.topology import (
     webhook_topology,
 )
 from worker.cli.simulate import client_settings
-from worker.config.subscribers import lane_of
+from worker.config.subscribers import origin_of
 from worker.simulator.http_client import Client
 from worker.simulator.rate_sender import Sender, Tally
 from worker.simulator.server import serving
@@ -77,11 +77,17 @@ FROM pg_class
 WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
 """
 
+CHANGE_LOCKS = "SELECT coalesce(to_regclass('change_locks'), to_regclass('change_lanes'))::text"
+
+# The migration that renames tables: an upgrade from a release without it stops all consumers meanwhile.
+STOPS_CONSUMERS = "0020_plain_names"
+
 # Rows that the upgrade does not meet, and why.
 NOT_FILLED = {
     "event_log_before": "a table of an older release",
     "event_log_dropped": "has a row once a month of the log was dropped",
-    "suspects": "has rows only while an event that may have killed its consumer is handled",
+    "suspects": "poison_candidates before the migration that renames tables",
+    "poison_candidates": "has rows only while an event that may have killed its consumer is handled",
     "chaos_changes": "the test's own",
 }
 
@@ -180,8 +186,11 @@ class Upgrade:
                 async with self._load():
                     await self._build_up()
                     self._enter("upgrade")
-                    await self._prepare(new)
-                    await self._replace_consumers(new)
+                    if self.world.old.has_migration(STOPS_CONSUMERS):
+                        await self._prepare(new)
+                        await self._replace_consumers(new)
+                    else:
+                        await self._replace_stopped_consumers(new)
                     await self._replace_ingests(new, "ingest-1")
                     await self._dead_letters_are_moved()
                     if self.rolls_back:
@@ -296,6 +305,19 @@ class Upgrade:
             async with self._changes_held():
                 await self._replace(name, release, **overrides)
 
+    async def _replace_stopped_consumers(self, release: Release) -> None:
+        """All at once: stop every consumer, migrate, start the others. The ingests stay up."""
+        await self._until_retry_queues_are_met()
+        async with self._changes_held():
+            queued = await self._queued()
+            began = monotonic()
+            for name in CONSUMERS:
+                self._note_end(name, await self.world.processes[name].stop())
+        await self._prepare(release)
+        for name in CONSUMERS:
+            self.world.put(name, release).start()
+        await self._recovers("all consumers", queued, None, began)
+
     async def _replace_ingests(self, release: Release, away: str | None = None) -> None:
         """One after the other; the ingest `away` has its events in its spool meanwhile."""
         self.plants = False
@@ -378,18 +400,32 @@ class Upgrade:
 
     async def _replace(self, name: str, release: Release, **overrides: str) -> None:
         """Stop a process, start the other release in its place, and wait until all goes on."""
-        queued = {name: size for name, size in (await self.world.ready(self._queues())).items() if size}
+        queued = await self._queued()
         spooled = await self.world.spooled(name) if name in INGESTS else None
         began = monotonic()
         process = self.world.processes[name]
         self._note_end(name, await process.stop())
         self.world.put(name, release, **overrides).start()
-        await self._until_ready(name)
+        await self._recovers(name, queued, spooled, began)
+
+    async def _recovers(
+        self, process: str, queued: Mapping[str, int], spooled: int | None, began: float
+    ) -> None:
+        """Wait until all processes are ready and new events are applied, and report the handover.
+
+        Raises:
+            RunFailed
+        """
+        await self._all_ready()
         recovery = await self._checked(self.pulse.recovery(Instant(), RECOVERY_SECONDS))
-        self.report.handovers.append(Handover(self._stage, name, queued, spooled, monotonic() - began))
+        self.report.handovers.append(Handover(self._stage, process, queued, spooled, monotonic() - began))
         if not recovery.is_complete:
-            raise RunFailed(f"{self._stage}: after {name} was replaced: {recovery.unready}")
+            raise RunFailed(f"{self._stage}: after {process} was replaced: {recovery.unready}")
         self._check_meanwhile()
+
+    async def _queued(self) -> dict[str, int]:
+        """Messages that no consumer holds, of each queue with any."""
+        return {name: size for name, size in (await self.world.ready(self._queues())).items() if size}
 
     async def _checked(self, work: Awaitable[T]) -> T:
         """Await `work`; end the run at the first failure meanwhile that the test did not cause.
@@ -447,7 +483,9 @@ class Upgrade:
         connection = await asyncpg.connect(self.world.backend.database_url)
         try:
             async with connection.transaction():
-                await connection.execute("SELECT FROM change_lanes WHERE family = 'inventory' FOR UPDATE")
+                # Before the migration that renames tables it has another name.
+                table = await connection.fetchval(CHANGE_LOCKS)
+                await connection.execute(f"SELECT FROM {table} WHERE family = 'inventory' FOR UPDATE")
                 await self._until_rows("changes")
                 yield
         finally:
@@ -504,7 +542,7 @@ class Upgrade:
 
     def _queues(self) -> list[str]:
         delays = self.world.settings.delays
-        queues = (*topology(delays).queues, *webhook_topology(delays, lane_of(feed.WEBHOOK), ()).queues)
+        queues = (*topology(delays).queues, *webhook_topology(delays, origin_of(feed.WEBHOOK), ()).queues)
         return [queue.name for queue in queues]
 
     async def _rows(self) -> dict[str, int]:
@@ -540,8 +578,8 @@ class Upgrade:
     async def _until_retry_queues_are_met(self) -> None:
         """Each had a message meanwhile."""
         unseen = {
-            retry_queue(lane, delay)
-            for lane in (*FAMILIES, ACTIONS, lane_of(feed.WEBHOOK))
+            retry_queue(origin, delay)
+            for origin in (*FAMILIES, ACTIONS, origin_of(feed.WEBHOOK))
             for delay in self.world.settings.delays
         }
 
@@ -556,11 +594,11 @@ class Upgrade:
             raise RunFailed(f"{failure}; none in {', '.join(sorted(unseen))}") from None
 
     async def _are_retry_queues_empty(self) -> bool:
-        queues = [retry_queue(lane, delay) for lane in FAMILIES for delay in self.world.settings.delays]
+        queues = [retry_queue(origin, delay) for origin in FAMILIES for delay in self.world.settings.delays]
         return not any((await self.world.ready(queues)).values())
 
     async def _dead_letters_lie_in_queues(self) -> None:
-        queues = (QUARANTINE, *map(dead_queue, (*FAMILIES, lane_of(feed.WEBHOOK))))
+        queues = (QUARANTINE, *map(dead_queue, (*FAMILIES, origin_of(feed.WEBHOOK))))
 
         async def are_there() -> bool:
             return all((await self.world.ready(queues)).values())

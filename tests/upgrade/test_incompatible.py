@@ -61,12 +61,13 @@ def changed_copy(folder: Path, change: Incompatible) -> Release:
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
-def test_an_incompatible_release_is_noticed(change: Incompatible, old: Release, tmp_path: Path) -> None:
+def test_an_incompatible_release_is_noticed(change: Incompatible, rollback: Release, tmp_path: Path) -> None:
+    """Only an upgrade that replaces consumers one by one has both releases on the new schema."""
     copy = tmp_path / "changed"
     copy.mkdir()
     new = changed_copy(copy, change)
     assert new.runs_from() == copy
     with one_node(tmp_path) as backend:
-        report = run(tmp_path, backend, old, new, rolls_back=False)
+        report = run(tmp_path, backend, rollback, new, rolls_back=False)
 
     assert any(change.found in problem for problem in report.problems), report.problems

@@ -47,6 +47,6 @@ SUBSET = (
     "tests/integration/test_encryption.py",
     "tests/integration/test_migrations.py",
     "tests/e2e/test_path.py",
-    "tests/e2e/test_ladder.py",
+    "tests/e2e/test_retry_schedule.py",
 )
 """Broker, topology, grants, TLS, migrations, the path of an event and the retry queues."""

@@ -1,1 +1,1 @@
-"""What is asked of marketplaces: each request once for its key, by a ladder, with its outcome on record."""
+"""What is asked of marketplaces: each request once for its key, with retries, with its outcome on record."""

@@ -38,7 +38,7 @@ FROM actions
 WHERE subject = $1
     AND kind = ANY($2::text[])
     AND state IN ('doing', 'done', 'unknown')
-    AND begun_at > $3::timestamptz - interval '10 minutes'
+    AND started_at > $3::timestamptz - interval '10 minutes'
 LIMIT 1
 """
 

@@ -41,7 +41,7 @@ async def ask(
     if is_private:
         body = _sealed(settings, body)
     async with database.transaction() as connection:
-        action_id = await table.enqueue(connection, kind, key, subject, body, is_sealed=is_private)
+        action_id = await table.enqueue(connection, kind, key, subject, body, is_encrypted=is_private)
         if action_id is not None:
             return Asked(action_id, key, "due", is_new=True)
         known = await table.get_by_key(connection, key)

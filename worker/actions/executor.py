@@ -91,7 +91,7 @@ class Attempt:
 
 @dataclass(slots=True)
 class Executor:
-    """At least once for what may be repeated; at most once, or in doubt, for what may not.
+    """At least once for what may be repeated; at most once, or with an unknown outcome, for what may not.
 
     An outage of broker or database costs no attempt. When we stop, what has begun is waited for.
     """
@@ -276,7 +276,7 @@ class Executor:
 
     def _read(self, kind: AnyKind, taken: Taken) -> Any:
         """Raises: ValidationError, CannotUnseal."""
-        body = unsealed(taken.request, self.settings.sealer) if taken.is_sealed else taken.request
+        body = unsealed(taken.request, self.settings.sealer) if taken.is_encrypted else taken.request
         return kind.request.model_validate_json(body)
 
     async def _settle(
@@ -343,7 +343,7 @@ class Executor:
 def next_step(
     attempt: int, delays: tuple[timedelta, ...], retry_after: timedelta | None
 ) -> Retry | Exhausted:
-    """The ladder's next step; a longer one where that is asked for and there is one, else the longest."""
+    """The next retry delay; a longer one where that is asked for and there is one, else the longest."""
     step = after_failure(attempt, delays)
     if retry_after is None or isinstance(step, Exhausted):
         return step

@@ -13,7 +13,7 @@ from worker.actions.types import Attempt, Done, Kind
 from worker.config.settings import Settings
 
 # Ovoko has no such thing: it is no use to ask again.
-UNKNOWN_THERE = Done({"details": "Ovoko knows none of this id"})
+UNKNOWN_THERE = Done({"enrichment": "Ovoko has none with this id"})
 
 
 async def _part_details(attempt: Attempt[PartWanted]) -> Done:
@@ -38,7 +38,7 @@ async def _return_details(attempt: Attempt[ReturnWanted]) -> Done:
 
 def part_details(part: PartDescription, asked_at: datetime) -> PartDetails:
     return PartDetails(
-        details_at=asked_at,
+        enriched_at=asked_at,
         name=part.name,
         price=part.price,
         currency=part.currency,
@@ -50,7 +50,7 @@ def part_details(part: PartDescription, asked_at: datetime) -> PartDetails:
 
 def return_details(row: OrderReturn, asked_at: datetime) -> ReturnDetails:
     return ReturnDetails(
-        details_at=asked_at,
+        enriched_at=asked_at,
         ovoko_status=row.status,
         created_at=row.created_at,
         total_returnable_amount=row.total_returnable_amount,
@@ -60,7 +60,7 @@ def return_details(row: OrderReturn, asked_at: datetime) -> ReturnDetails:
 
 
 def _done(kept: Kept, asked_at: datetime) -> Done:
-    return Done({"details": kept.value, "details_at": asked_at.isoformat()})
+    return Done({"enrichment": kept.value, "enriched_at": asked_at.isoformat()})
 
 
 def _has_credentials(settings: Settings) -> bool:

@@ -54,7 +54,7 @@ class InDoubt:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """It was surely not taken, or may be repeated: up the ladder, after `retry_after` at the soonest."""
+    """It was surely not taken, or may be repeated: retried after `retry_after` at the soonest."""
 
     reason: str
     retry_after: timedelta | None = None
@@ -120,7 +120,7 @@ def outcome_of(error: Exception, *, has_begun: bool) -> Denied | InDoubt | Faile
     """
     match error:
         case Unauthorized():
-            # Whoever mends them finds it on the ladder, or among the failed.
+            # Whoever repairs them finds it in a retry queue, or among the failed.
             return Failed(str(error))
         case Refused() | BadOrderId():
             return Denied(str(error))

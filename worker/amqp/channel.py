@@ -59,7 +59,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """Messages that wait, without those in a consumer's hands, and how many consumers there are."""
+    """Messages that wait, without those in flight, and how many consumers there are."""
 
     ready: int
     consumers: int
@@ -149,7 +149,7 @@ class Channel:
         await self.consume(declared.queue, tag, prefetch, on_delivery)
 
     async def cancel_consumers(self) -> None:
-        """Have nothing more delivered; what was delivered stays in hand."""
+        """Have nothing more delivered; what was delivered stays in flight."""
         with translating():
             for tag in list(self._channel.consumers):
                 await self._channel.basic_cancel(tag)

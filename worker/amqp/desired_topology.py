@@ -11,7 +11,7 @@ def expected_topology(settings: Settings, families: Iterable[str] = FAMILIES) ->
     """These families' and the subscribers'."""
     ours = topology(settings.delays, families)
     others = [
-        webhook_topology(settings.delays, subscriber.lane, subscriber.routing_keys)
+        webhook_topology(settings.delays, subscriber.origin, subscriber.routing_keys)
         for subscriber in settings.subscribers
     ]
     return Topology(

@@ -14,7 +14,7 @@ class QueueLabels:
 
     queue: str
     family: str
-    lane: str
+    role: str
     step: str
 
 
@@ -34,9 +34,9 @@ def queues_of(family: str, delays: Sequence[timedelta]) -> Iterator[QueueLabels]
     yield QueueLabels(dead_queue(family), family, "dead", "")
 
 
-def queues_beside(name: str, lane: str, delays: Sequence[timedelta]) -> Iterator[QueueLabels]:
+def queues_beside(name: str, role: str, delays: Sequence[timedelta]) -> Iterator[QueueLabels]:
     """A subscriber's, and those of actions: that somebody outside takes nothing is no trouble of a family."""
-    yield QueueLabels(family_queue(name), name, lane, "")
+    yield QueueLabels(family_queue(name), name, role, "")
     for delay in delays:
-        yield QueueLabels(retry_queue(name, delay), name, f"{lane}_retry", step_name(delay))
+        yield QueueLabels(retry_queue(name, delay), name, f"{role}_retry", step_name(delay))
     yield QueueLabels(dead_queue(name), name, "dead", "")

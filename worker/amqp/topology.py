@@ -63,7 +63,7 @@ def family_queue(family: str) -> str:
 
 
 def step_name(delay: timedelta) -> str:
-    """How a step of the ladder is called: `7s`."""
+    """The name of a retry delay: `7s`."""
     return f"{int(delay.total_seconds())}s"
 
 
@@ -85,7 +85,7 @@ def topology(delays: Sequence[timedelta], families: Iterable[str] = FAMILIES) ->
     """All that Stockhook needs on a broker.
 
     The queues of a family are bound to the return exchange by their own names: by it, retry steps
-    give back, and consumers publish retry copies and dead letters.
+    requeue, and consumers publish retry copies and dead letters.
     """
     families = tuple(families)
     actions = actions_topology(delays).queues
@@ -123,14 +123,14 @@ def actions_topology(delays: Sequence[timedelta]) -> Topology:
     )
 
 
-def webhook_topology(delays: Sequence[timedelta], lane: str, routing_keys: Iterable[str]) -> Topology:
-    """What one subscriber to changes over HTTP needs: the queues of a family, by its lane's name.
+def webhook_topology(delays: Sequence[timedelta], origin: str, routing_keys: Iterable[str]) -> Topology:
+    """What one subscriber to changes over HTTP needs: the queues of a family, by its origin's name.
 
     However many processes deliver, one at a time does, so that changes keep their order. A broker does not
     say what is bound, so whatever people usually ask for, and this one does not, is unwanted.
     """
     wanted = set(routing_keys)
-    first, *others = _family_queues(lane, delays)
+    first, *others = _family_queues(origin, delays)
     queues = (_with_single_active_consumer(first), *others)
     return Topology(
         exchanges=(Exchange(CHANGES, "topic"), Exchange(RETURN, "direct")),

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from worker.amqp.channel import Channel
 
 # What a consumer holds for longer than the broker's consumer timeout (30 minutes by default) is taken
-# from it, and counts towards the delivery limit: in lasting trouble it is given back long before that.
+# from it, and counts towards the delivery limit: in lasting trouble it is requeued long before that.
 LONGEST_HOLD_SECONDS = 600.0
 
 # While the broker confirms no copy, deliveries cannot be requeued either. Below the shortest consumer timeout

@@ -12,24 +12,24 @@ from worker.amqp.topology import (
     retry_queue,
     step_name,
 )
-from worker.config.subscribers import lane_of
+from worker.config.subscribers import origin_of
 from worker.postgres.pool import Connection
 
 # One statement sees one state: a change is counted as committed with its row, and as published without.
-LANES = """
+CHANGE_COUNTS = """
 SELECT family, coalesce(waiting.changes, 0) AS waiting, waiting.seconds,
     coalesce(counted.committed, 0) AS committed, coalesce(counted.published, 0) AS published
-FROM change_lanes AS lane
+FROM change_locks AS locks
 CROSS JOIN LATERAL (
     SELECT sum(size)::bigint AS changes, extract(epoch FROM now() - min(changed_at))::float8 AS seconds
     FROM changes
-    WHERE changes.family = lane.family
+    WHERE changes.family = locks.family
 ) AS waiting
 CROSS JOIN LATERAL (
-    SELECT (sum(changes) FILTER (WHERE fate = 'committed'))::bigint AS committed,
-        (sum(changes) FILTER (WHERE fate = 'published'))::bigint AS published
+    SELECT (sum(changes) FILTER (WHERE state = 'committed'))::bigint AS committed,
+        (sum(changes) FILTER (WHERE state = 'published'))::bigint AS published
     FROM change_counts
-    WHERE change_counts.family = lane.family
+    WHERE change_counts.family = locks.family
 ) AS counted
 ORDER BY family
 """
@@ -46,7 +46,7 @@ KNOWN_WEBHOOKS = "SELECT name FROM webhooks ORDER BY name"
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class ChangeCounts:
     """The changes of one family, since they are counted. `oldest_seconds` is None where none waits."""
 
     family: str
@@ -85,25 +85,25 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Lanes and webhooks together, as `stockhook audit` shows them."""
+    """Change counts and webhooks together, as `stockhook audit` shows them."""
 
-    lanes: tuple[Lane, ...]
+    families: tuple[ChangeCounts, ...]
     webhooks: tuple[Webhook, ...]
 
     @property
     def missing(self) -> int:
-        return sum(lane.missing for lane in self.lanes)
+        return sum(counts.missing for counts in self.families)
 
     def as_json(self) -> dict[str, Any]:
-        lanes = [{**asdict(lane), "missing": lane.missing} for lane in self.lanes]
-        return {"lanes": lanes, "webhooks": [asdict(webhook) for webhook in self.webhooks]}
+        families = [{**asdict(counts), "missing": counts.missing} for counts in self.families]
+        return {"families": families, "webhooks": [asdict(webhook) for webhook in self.webhooks]}
 
 
-async def lanes(connection: Connection) -> tuple[Lane, ...]:
+async def change_counts(connection: Connection) -> tuple[ChangeCounts, ...]:
     """Of each family."""
     return tuple(
-        Lane(row["family"], row["committed"], row["published"], row["waiting"], row["seconds"])
-        for row in await connection.fetch(LANES)
+        ChangeCounts(row["family"], row["committed"], row["published"], row["waiting"], row["seconds"])
+        for row in await connection.fetch(CHANGE_COUNTS)
     )
 
 
@@ -119,14 +119,14 @@ async def webhooks(
     kept: Mapping[str, int],
     delays: Sequence[timedelta],
 ) -> tuple[Webhook, ...]:
-    """Those of these names that are in the settings, or have queues. `kept` are dead letters by lane.
+    """Those of these names that are in the settings, or have queues. `kept` are dead letters by origin.
 
     Raises:
         BrokerUnavailable
     """
     expected = set(configured)
     found = [
-        await _webhook(link, name, kept.get(lane_of(name), 0), delays, configured=name in expected)
+        await _webhook(link, name, kept.get(origin_of(name), 0), delays, configured=name in expected)
         for name in sorted({*known, *expected})
     ]
     return tuple(webhook for webhook in found if webhook.configured or webhook.queue is not None)
@@ -139,30 +139,30 @@ async def feed(
     kept: Mapping[str, int],
     delays: Sequence[timedelta],
 ) -> Feed:
-    """Ask broker and database. `kept` are dead letters in the table, by lane.
+    """Ask broker and database. `kept` are dead letters in the table, by origin.
 
     Raises:
         BrokerUnavailable
         DatabaseUnavailable
     """
     known = await known_webhooks(connection)
-    return Feed(await lanes(connection), await webhooks(link, known, configured, kept, delays))
+    return Feed(await change_counts(connection), await webhooks(link, known, configured, kept, delays))
 
 
 async def _webhook(
     link: BrokerConnection, name: str, dead_kept: int, delays: Sequence[timedelta], *, configured: bool
 ) -> Webhook:
-    lane = lane_of(name)
-    steps = {step_name(delay): retry_queue(lane, delay) for delay in delays}
-    depths = await link.depths([family_queue(lane), *steps.values(), dead_queue(lane)])
+    origin = origin_of(name)
+    steps = {step_name(delay): retry_queue(origin, delay) for delay in delays}
+    depths = await link.depths([family_queue(origin), *steps.values(), dead_queue(origin)])
     ready = {queue: None if depth is None else depth.ready for queue, depth in depths.items()}
-    first = depths[family_queue(lane)]
+    first = depths[family_queue(origin)]
     return Webhook(
         name=name,
         configured=configured,
-        queue=ready[family_queue(lane)],
+        queue=ready[family_queue(origin)],
         retry={step: ready[queue] for step, queue in steps.items()},
-        dead=ready[dead_queue(lane)],
+        dead=ready[dead_queue(origin)],
         dead_kept=dead_kept,
         consumers=first.consumers if first else 0,
     )

@@ -1,4 +1,4 @@
-"""Delivers changes to one subscriber over HTTP: its own queue, its own ladder, its own breaker."""
+"""Delivers changes to one subscriber over HTTP: its own queue, its own retry queues and circuit breaker."""
 
 import asyncio
 import re
@@ -73,7 +73,7 @@ class WebhookDispatcher:
             proxy=None if proxy is None else proxy.get_secret_value(),
         )
         try:
-            await reconnect_forever(self.subscriber.lane, partial(self._session, target), self.stopping)
+            await reconnect_forever(self.subscriber.origin, partial(self._session, target), self.stopping)
         finally:
             await target.close()
 
@@ -88,11 +88,11 @@ class WebhookDispatcher:
         )
         arrived: asyncio.Queue[Delivery | None] = asyncio.Queue()
         async with self.broker.connection() as link:
-            delays, lane = self.settings.delays, self.subscriber.lane
-            expected = webhook_topology(delays, lane, self.subscriber.routing_keys)
+            delays, origin = self.settings.delays, self.subscriber.origin
+            expected = webhook_topology(delays, origin, self.subscriber.routing_keys)
             channel = await link.channel_with(expected, declares=self.settings.declare_topology)
             channel.on_cancelled(partial(arrived.put_nowait, None))
-            await channel.consume(family_queue(lane), lane, PREFETCH, arrived.put_nowait)
+            await channel.consume(family_queue(origin), origin, PREFETCH, arrived.put_nowait)
             watch = asyncio.create_task(self._end_when_lost(channel, arrived))
             with suppress(ShutdownRequested, BrokerUnavailable, Unroutable):
                 await self._work(channel, target, arrived)
@@ -100,7 +100,7 @@ class WebhookDispatcher:
 
     async def _end_when_lost(self, channel: Channel, arrived: asyncio.Queue[Delivery | None]) -> None:
         try:
-            is_subscribed = partial(channel.is_subscribed, family_queue(self.subscriber.lane))
+            is_subscribed = partial(channel.is_subscribed, family_queue(self.subscriber.origin))
             await watch_channel(channel, self.stopping, WATCHDOG_SECONDS, is_subscribed)
         finally:
             arrived.put_nowait(None)
@@ -140,7 +140,7 @@ class WebhookDispatcher:
             if not isinstance(failure, NoChange):
                 self._breaker.failed()
             copy = self._copy(delivery, failure)
-            is_dead = copy.routing_key == dead_queue(self.subscriber.lane)
+            is_dead = copy.routing_key == dead_queue(self.subscriber.origin)
             metrics.WEBHOOKS.labels(name, "dead" if is_dead else "failed").inc()
             log.warning("webhook.failed", subscriber=name, to=copy.routing_key, reason=str(failure))
             await publish_until_confirmed(self.publisher, copy, self.stopping, channel)
@@ -149,16 +149,16 @@ class WebhookDispatcher:
             metrics.WEBHOOKS.labels(name, "delivered").inc()
 
     def _copy(self, delivery: Delivery, failure: NotDelivered) -> Message:
-        lane, now = self.subscriber.lane, datetime.now(UTC).isoformat()
+        origin, now = self.subscriber.origin, datetime.now(UTC).isoformat()
         attempt = _attempt_of(delivery.headers)
         step = after_failure(attempt, self.settings.delays)
         if isinstance(failure, Gone | NoChange):
             step = Exhausted()
         match step:
             case Retry(delay, next_attempt):
-                queue, attempt = retry_queue(lane, delay), next_attempt
+                queue, attempt = retry_queue(origin, delay), next_attempt
             case Exhausted():
-                queue = dead_queue(lane)
+                queue = dead_queue(origin)
         headers: dict[str, str | int] = {
             "x-change-id": str(delivery.headers.get("x-change-id", "")),
             "x-subject": str(delivery.headers.get("x-subject", "")),

@@ -86,7 +86,7 @@ def show(action_id: UUID, /, *, json: Json = False) -> None:
 
 @actions.command
 def retry(action_id: UUID, /, *, json: Json = False) -> None:
-    """Have an action done that was refused, failed, or is in doubt: in doubt it may then be done twice.
+    """Retry an action that was refused, failed, or has an unknown outcome; the last may then happen twice.
 
     Exits 1 where it is done, or under way.
     """
@@ -137,9 +137,9 @@ def _change(action_id: UUID, state: str, change: Callable[[Connection], Any], js
 
 
 def _shown(found: Mapping[str, Any]) -> dict[str, Any]:
-    request, is_sealed = found["request"], found["is_sealed"]
+    request, is_encrypted = found["request"], found["is_encrypted"]
     shown = {name: value for name, value in found.items() if name != "request"}
-    return {**shown, "request": None if is_sealed else orjson.loads(request)}
+    return {**shown, "request": None if is_encrypted else orjson.loads(request)}
 
 
 def _as_table(found: Sequence[Mapping[str, Any]]) -> Table:

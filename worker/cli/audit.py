@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from worker.amqp.connection import Broker
-from worker.cli.change_feed_views import lanes_as_table, webhooks_as_table
+from worker.cli.change_feed_views import change_counts_as_table, webhooks_as_table
 from worker.cli.context import Json, load_context, open_database, print_json
 from worker.cli.terminal import show
 from worker.observability.exit_codes import FAILED
@@ -25,7 +25,7 @@ def audit(*, json: Json = False, patience: float = PATIENCE_SECONDS) -> None:
     """Account for each accepted event: applied, duplicate, waiting, dead, or missing.
 
     And for each change that was committed: published, waiting, or missing. Exits 1 when any is missing;
-    of events it names stream and place.
+    of events it names source and sequence numbers.
 
     Parameters
     ----------
@@ -56,8 +56,10 @@ def audit(*, json: Json = False, patience: float = PATIENCE_SECONDS) -> None:
 
 
 def _as_tables(found: Audit) -> RenderableType:
-    streams = Table("family", "stream", "accepted", "applied", "duplicate", "retrying", "dead", "unaccounted")
-    for column in streams.columns[2:]:
+    sequences = Table(
+        "family", "source", "accepted", "applied", "duplicate", "retrying", "dead", "unaccounted"
+    )
+    for column in sequences.columns[2:]:
         column.justify = "right"
     for account in found.accounts:
         numbers = (
@@ -68,10 +70,10 @@ def _as_tables(found: Audit) -> RenderableType:
             account.dead,
             size(account.unaccounted),
         )
-        streams.add_row(account.family, str(account.stream), *(f"{number:,}" for number in numbers))
+        sequences.add_row(account.family, str(account.source), *(f"{number:,}" for number in numbers))
     messages = Table("family", "in queue", *_steps(found), "dead", "missing")
     for family, waiting in found.waiting.items():
-        lost = found.missing_places.get(family, 0)
+        lost = found.missing_events.get(family, 0)
         counts = [waiting.queue, *waiting.retry.values(), waiting.dead, lost]
         messages.add_row(family, *(f"{count:,}" for count in counts))
     spooled = "unknown (the ingest does not answer)" if found.spooled is None else f"{found.spooled:,}"
@@ -81,19 +83,19 @@ def _as_tables(found: Audit) -> RenderableType:
         f"unhandled: {found.unhandled:,} events of types that no family takes",
     ]
     lines += [
-        f"missing: {family}, stream {stream}, places {first} to {last}"
+        f"missing: {family}, source {source}, sequence numbers {first} to {last}"
         for family, ranges in found.missing.items()
-        for stream, first, last in ranges
+        for source, first, last in ranges
     ]
-    told: list[RenderableType] = [lanes_as_table(found.feed.lanes)]
+    told: list[RenderableType] = [change_counts_as_table(found.feed.families)]
     if found.feed.webhooks:
         told.append(webhooks_as_table(found.feed.webhooks))
     lines += [
-        f"missing: {lane.missing:,} changes of {lane.family} are neither published nor waiting"
-        for lane in found.feed.lanes
-        if lane.missing
+        f"missing: {counts.missing:,} changes of {counts.family} are neither published nor waiting"
+        for counts in found.feed.families
+        if counts.missing
     ]
-    return Group(streams, messages, *told, *lines)
+    return Group(sequences, messages, *told, *lines)
 
 
 def _steps(found: Audit) -> list[str]:

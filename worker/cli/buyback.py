@@ -70,7 +70,7 @@ class Later:
     """Whether it is asked for now, or by a consumer process."""
 
     enqueue: Annotated[bool, Parameter(negative=())] = False
-    "Have a consumer process ask for it, on the ladder: see `stockhook actions`."
+    "Have a consumer process ask for it, in a retry queue: see `stockhook actions`."
     key: str | None = None
     "With --enqueue, an idempotency key: of one key there is one action, however often you ask."
 

@@ -5,17 +5,17 @@ from datetime import timedelta
 
 from rich.table import Table
 
-from worker.change_feed.backlog import Lane, Webhook, left_behind
+from worker.change_feed.backlog import ChangeCounts, Webhook, left_behind
 
 
-def lanes_as_table(found: Sequence[Lane]) -> Table:
+def change_counts_as_table(found: Sequence[ChangeCounts]) -> Table:
     table = Table("changes of", "committed", "published", "waiting", "missing", "oldest")
     for column in table.columns[1:]:
         column.justify = "right"
-    for lane in found:
-        counts = (lane.committed, lane.published, lane.waiting, lane.missing)
-        age = "" if lane.oldest_seconds is None else str(timedelta(seconds=round(lane.oldest_seconds)))
-        table.add_row(lane.family, *(f"{count:,}" for count in counts), age)
+    for counts in found:
+        numbers = (counts.committed, counts.published, counts.waiting, counts.missing)
+        age = "" if counts.oldest_seconds is None else str(timedelta(seconds=round(counts.oldest_seconds)))
+        table.add_row(counts.family, *(f"{number:,}" for number in numbers), age)
     return table
 
 

@@ -16,7 +16,7 @@ from worker.amqp.tap import Delivery
 from worker.amqp.topology import CHANGES, webhook_topology
 from worker.cli.context import Flag, Json, fail, load_context, print_json
 from worker.cli.terminal import assembled, say, show
-from worker.config.subscribers import lane_of
+from worker.config.subscribers import origin_of
 from worker.observability.exit_codes import FAILED
 from worker.observability.resolver import run_loop
 
@@ -57,16 +57,18 @@ def forget(name: str, /, *, yes: Flag = False, json: Json = False) -> None:
     if name in settings.webhook_names:
         fail(FAILED, f"{name} is in STOCKHOOK_CHANGES_WEBHOOKS: take it out, and restart the consumers")
     broker = Broker(settings.amqp_url.get_secret_value(), "forget")
-    deleted, thrown_away = run_loop(_forget(broker, lane_of(name), settings.delays, yes))
+    deleted, thrown_away = run_loop(_forget(broker, origin_of(name), settings.delays, yes))
     if json:
         print_json({"deleted": deleted, "thrown_away": thrown_away})
     else:
         say(f"deleted {len(deleted)} queues, with {thrown_away:,} changes")
 
 
-async def _forget(broker: Broker, lane: str, delays: Sequence[timedelta], yes: bool) -> tuple[list[str], int]:
+async def _forget(
+    broker: Broker, origin: str, delays: Sequence[timedelta], yes: bool
+) -> tuple[list[str], int]:
     """The queues that are gone, and how many messages went with them."""
-    queues = [queue.name for queue in webhook_topology(delays, lane, ()).queues]
+    queues = [queue.name for queue in webhook_topology(delays, origin, ()).queues]
     async with broker.connection() as link:
         depths = await link.depths(queues)
         there = {name: depth for name, depth in depths.items() if depth is not None}

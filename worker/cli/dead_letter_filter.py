@@ -9,11 +9,11 @@ from cyclopts import Parameter
 
 from consumers.registry import FAMILIES
 from worker.cli.context import WrongUsage
-from worker.config.subscribers import LANE_PREFIX
-from worker.dead_letters.message import QUARANTINE_LANE, is_of_webhook
+from worker.config.subscribers import ORIGIN_PREFIX
+from worker.dead_letters.message import QUARANTINE_ORIGIN, is_of_webhook
 from worker.dead_letters.store import Selection, State
 
-LANES = (*FAMILIES, QUARANTINE_LANE)
+ORIGINS = (*FAMILIES, QUARANTINE_ORIGIN)
 
 
 @Parameter(name="*")
@@ -21,8 +21,8 @@ LANES = (*FAMILIES, QUARANTINE_LANE)
 class Filter:
     """Which dead letters."""
 
-    family: Annotated[str | None, Parameter(name=("--family", "--lane"))] = None
-    "Of this family, of the quarantine, or of a subscriber over HTTP: `webhook.shop`."
+    origin: str | None = None
+    "Of this family, of the quarantine, or of a subscriber of the change feed: `webhook.shop`."
     reason: Annotated[str | None, Parameter(name="--reason")] = None
     "Those whose reason contains this."
     fingerprint: str | None = None
@@ -38,12 +38,11 @@ class Filter:
 
     def selection(self, states: tuple[State, ...] | None) -> Selection:
         """Raises: WrongUsage."""
-        if self.family is not None and self.family not in LANES and not is_of_webhook(self.family):
-            raise WrongUsage(
-                f"no such family: {self.family}; there are {', '.join(LANES)}, and {LANE_PREFIX}<name>"
-            )
+        if self.origin is not None and self.origin not in ORIGINS and not is_of_webhook(self.origin):
+            known = ", ".join((*ORIGINS, f"{ORIGIN_PREFIX}NAME"))
+            raise WrongUsage(f"--origin must be one of {known} (given: {self.origin!r})")
         return Selection(
-            lane=self.family,
+            origin=self.origin,
             reason=self.reason,
             fingerprint=self.fingerprint,
             type=self.type,

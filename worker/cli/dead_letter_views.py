@@ -28,7 +28,7 @@ def as_json(letter: Kept) -> dict[str, Any]:
     return {
         "dead_letter_id": letter.dead_letter_id,
         "state": letter.state,
-        "lane": letter.lane,
+        "origin": letter.origin,
         "provider": letter.provider,
         "type": letter.type or None,
         "event_id": letter.event_id,
@@ -62,11 +62,11 @@ def action_as_line(action: Mapping[str, Any]) -> str:
 
 
 def letters_as_table(letters: Sequence[Kept]) -> Table:
-    table = Table("id", "lane", "type", "entity", "attempts", "arrived", "fingerprint", "reason")
+    table = Table("id", "origin", "type", "entity", "attempts", "arrived", "fingerprint", "reason")
     for letter in letters:
         table.add_row(
             str(letter.dead_letter_id),
-            letter.lane,
+            letter.origin,
             letter.type or "?",
             letter.entity_id or "",
             str(letter.attempts),
@@ -78,12 +78,12 @@ def letters_as_table(letters: Sequence[Kept]) -> Table:
 
 
 def groups_as_table(groups: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("fingerprint", "letters", "lane", "types", "first", "last", "reason")
+    table = Table("fingerprint", "letters", "origin", "types", "first", "last", "reason")
     for group in groups:
         table.add_row(
             group["fingerprint"],
             f"{group['letters']:,}",
-            group["lane"],
+            group["origin"],
             ", ".join(group["types"]),
             short(group["first_at"]),
             short(group["last_at"]),
@@ -93,7 +93,7 @@ def groups_as_table(groups: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def shown_body(letter: Kept, sealer: MultiFernet | None, *, reveal: bool) -> tuple[str, Repair | None]:
-    """The body in words, and the mend that would make JSON of it."""
+    """The body in words, and the repair that would make JSON of it."""
     try:
         body = editing.readable(letter, sealer)
     except CannotUnseal as error:
@@ -116,11 +116,11 @@ def _masked(letter: Kept, body: bytes, proposal: Repair | None) -> str:
         shown = masked(body if proposal is None else proposal.body, _shape(letter))
     except ValueError:
         return f"<{len(body)} bytes, no JSON: {fault(body)}>"
-    return f"(as it would be when mended)\n{shown}" if proposal else shown
+    return f"(as it would be when repaired)\n{shown}" if proposal else shown
 
 
 def _shape(letter: Kept) -> Shape:
-    if is_of_webhook(letter.lane):
+    if is_of_webhook(letter.origin):
         return CHANGE
     return shape_of(None if letter.provider is None else Provider(letter.provider))
 

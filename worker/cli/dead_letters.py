@@ -1,4 +1,4 @@
-"""`stockhook dead`: find dead letters, understand them, mend them, replay or discard them."""
+"""`stockhook dead`: find, inspect, repair, replay and discard dead letters."""
 
 import os
 import shlex
@@ -27,7 +27,7 @@ from worker.dead_letters.refusal import Refused
 from worker.dead_letters.store import Action, Selection, State
 from worker.observability.resolver import run_loop
 
-dead = App(name="dead", help="Find dead letters, understand them, mend them, replay or discard them.")
+dead = App(name="dead", help="Find, inspect, repair, replay and discard dead letters.")
 
 
 @dead.command(name="list")
@@ -97,49 +97,49 @@ async def _show(settings: Settings, dead_letter_id: int, reveal: bool, json: boo
         async with database.connection() as connection:
             history = [dict(action) for action in await connection.fetch(store.ACTIONS, dead_letter_id)]
     if json:
-        mends = list(proposal.edits) if proposal else []
-        print_json({**screen.as_json(letter), "mend": mends, "history": history, "body": body})
+        repairs = list(proposal.edits) if proposal else []
+        print_json({**screen.as_json(letter), "repair": repairs, "history": history, "body": body})
         return
     for line in (*screen.as_lines(letter), *map(screen.action_as_line, history)):
         say(line)
     if proposal:
-        say(f"mend             {'; '.join(proposal.edits)}")
-        say(f"                 to accept it: stockhook dead mend {dead_letter_id} --accept")
+        say(f"repair           {'; '.join(proposal.edits)}")
+        say(f"                 to accept it: stockhook dead repair {dead_letter_id} --accept")
     say("body" if reveal else "body, without customer data (--reveal shows it)")
     say(body, keep="\n\t")
 
 
-@dead.command(name="mend")
-def mend_(dead_letter_id: int, /, *, accept: Flag = False, json: Json = False) -> None:
-    """Propose the smallest mend of a body that is no JSON: a comma, a byte order mark.
+@dead.command(name="repair")
+def repair_(dead_letter_id: int, /, *, accept: Flag = False, json: Json = False) -> None:
+    """Propose the smallest repair of a body that is not JSON: a comma, a byte order mark.
 
-    Exits 1 where there is none.
+    Exits 1 if there is none.
 
     Parameters
     ----------
     accept
-        Mend it; the body as it came is kept.
+        Apply the repair; the original body is stored, too.
     """
     remove_leftovers()
-    run_loop(_mend(load_context("dead"), dead_letter_id, accept, json))
+    run_loop(_repair(load_context("dead"), dead_letter_id, accept, json))
 
 
-async def _mend(settings: Settings, dead_letter_id: int, accept: bool, json: bool) -> None:
+async def _repair(settings: Settings, dead_letter_id: int, accept: bool, json: bool) -> None:
     async with open_database(settings, "dead") as database:
         letter = await store.get(database, dead_letter_id)
         body = editing.readable(letter, settings.sealer)
         proposal = repair(body)
         if proposal is None:
-            raise Refused(f"no mend of ours makes a difference: {_state_of(body)}")
+            raise Refused(f"no repair is known for this body: {_state_of(body)}")
         if accept:
             edits = "; ".join(proposal.edits)
-            await change(database, letter, proposal.body, settings.sealer, Action.MENDED, edits)
+            await change(database, letter, proposal.body, settings.sealer, Action.REPAIRED, edits)
     if json:
         print_json({"dead_letter_id": dead_letter_id, "edits": proposal.edits, "accepted": accept})
         return
     for edit in proposal.edits:
         say(edit)
-    say("mended" if accept else f"to accept it: stockhook dead mend {dead_letter_id} --accept")
+    say("repaired" if accept else f"to accept it: stockhook dead repair {dead_letter_id} --accept")
 
 
 def _state_of(body: bytes) -> str:

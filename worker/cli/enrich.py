@@ -1,4 +1,4 @@
-"""`stockhook details`: have a marketplace asked, or asked again, for what its events leave out."""
+"""`stockhook enrich`: request from a marketplace's API what its events leave out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from worker.postgres.pool import Database
 
 What = Literal["parts", "returns"]
 
-# Without ids, what has no details yet.
+# Without ids, what was never enriched.
 PARTS = """
 SELECT part_id AS entity_id, EXISTS (
     SELECT
@@ -30,7 +30,7 @@ SELECT part_id AS entity_id, EXISTS (
     WHERE kind = 'ovoko.part_details' AND subject = part_id AND state IN ('due', 'doing')
 ) AS is_due
 FROM parts
-WHERE part_id = ANY($1::text[]) OR ($1 IS NULL AND details_at IS NULL)
+WHERE part_id = ANY($1::text[]) OR ($1 IS NULL AND enriched_at IS NULL)
 ORDER BY part_id
 """
 
@@ -41,27 +41,27 @@ SELECT return_id AS entity_id, EXISTS (
     WHERE kind = 'ovoko.return_details' AND subject = return_id AND state IN ('due', 'doing')
 ) AS is_due
 FROM returns
-WHERE return_id = ANY($1::text[]) OR ($1 IS NULL AND details_at IS NULL)
+WHERE return_id = ANY($1::text[]) OR ($1 IS NULL AND enriched_at IS NULL)
 ORDER BY return_id
 """
 
 AT_ONCE = 1_000
 
 
-class NotHere(StockhookError):
-    """There is no row of it."""
+class NotFound(StockhookError):
+    """No row has one of the ids."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What can be asked for, and how."""
+    """What can be requested, and how."""
 
     kind: str
     rows: str
     request: Callable[[str], ActionRequest]
 
     def action(self, entity_id: str) -> Action:
-        """One of its own, whatever an event has asked for before."""
+        """A new action, whatever an event requested before."""
         key = f"{self.kind}:{entity_id}:{uuid4()}"
         return Action(self.kind, key, entity_id, self.request(entity_id), event_id=None)
 
@@ -73,14 +73,14 @@ SUBJECTS: dict[What, Subject] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """How many are asked for now, and how many had been and are still to be answered."""
+class Requested:
+    """How many were requested now, and how many had been before and are not answered yet."""
 
     now: int
     before: int
 
 
-def details(
+def enrich(
     marketplace: Literal["ovoko"],
     what: What,
     /,
@@ -88,50 +88,50 @@ def details(
     dry_run: Flag = False,
     json: Json = False,
 ) -> None:
-    """Have a marketplace asked for what its events leave out.
+    """Request from a marketplace's API what its events leave out.
 
-    Events ask by themselves once the consumers have the credentials of its API. This is for what came
-    before that, and for what has changed there since: a price, for example, of which no event tells.
+    Events cause these requests once the consumers have credentials for the API. Use this command for events
+    that came before, and for values that changed since, such as a price, which no event contains.
 
-    It only asks; consumers call the marketplace, at the pace of STOCKHOOK_OVOKO_CALLS_PER_SECOND.
+    It only writes actions; consumers call the API, at most STOCKHOOK_OVOKO_CALLS_PER_SECOND times per second.
 
     Parameters
     ----------
     marketplace
-        Whom to ask.
+        The marketplace.
     what
-        parts: name, price and codes. returns: sums and items.
+        parts: name, price and codes. returns: amounts and items.
     ids
-        These, whatever is known of them; without, all that have no details. Exits 1 where one is not here.
+        Request these; without ids, all that were never enriched. Exits 1 if an id has no row.
     dry_run
-        Say how many would be asked for.
+        Only print how many would be requested.
     """
-    settings = load_context("details")
+    settings = load_context("enrich")
     subject = SUBJECTS[what]
 
-    async def work() -> Asked:
-        async with open_database(settings, "details", 1, no_timeouts=True) as database:
-            return await _ask(database, subject, ids, dry_run=dry_run)
+    async def work() -> Requested:
+        async with open_database(settings, "enrich", 1, no_timeouts=True) as database:
+            return await _request(database, subject, ids, dry_run=dry_run)
 
-    asked = run_loop(work())
+    requested = run_loop(work())
     if json:
-        print_json({"asked": asked.now, "asked_before": asked.before, "dry_run": dry_run})
+        print_json({"requested": requested.now, "requested_before": requested.before, "dry_run": dry_run})
         return
-    verb = "would be" if dry_run else "are"
-    say(f"{asked.now} {what} {verb} asked for; {asked.before} had been, and still are")
-    if asked.now and not dry_run:
-        say(f"what becomes of them: `stockhook actions list --kind {subject.kind}`")
+    verb = "would be" if dry_run else "were"
+    say(f"{requested.now} {what} {verb} requested; {requested.before} wait for an earlier request")
+    if requested.now and not dry_run:
+        say(f"to follow them: `stockhook actions list --kind {subject.kind}`")
 
 
-async def _ask(database: Database, subject: Subject, ids: tuple[str, ...], *, dry_run: bool) -> Asked:
-    """Raises: NotHere, DatabaseUnavailable."""
+async def _request(database: Database, subject: Subject, ids: tuple[str, ...], *, dry_run: bool) -> Requested:
+    """Raises: NotFound, DatabaseUnavailable."""
     async with database.transaction() as connection:
         rows = await connection.fetch(subject.rows, list(ids) or None)
         missing = [entity_id for entity_id in ids if entity_id not in {row["entity_id"] for row in rows}]
         if missing:
-            raise NotHere(f"not here: {', '.join(missing)}; nothing was asked for")
+            raise NotFound(f"no row for {', '.join(missing)}; nothing was requested")
         wanted = [row["entity_id"] for row in rows if not row["is_due"]]
         for start in range(0, 0 if dry_run else len(wanted), AT_ONCE):
             some = wanted[start : start + AT_ONCE]
             await table.ask(connection, [subject.action(entity_id) for entity_id in some])
-    return Asked(len(wanted), len(rows) - len(wanted))
+    return Requested(len(wanted), len(rows) - len(wanted))

@@ -75,7 +75,7 @@ def _as_json(found: Explanation) -> dict[str, Any]:
         "agrees_with_tables": found.agrees,
         "log_begins_at": found.log_begins_at,
         "unreadable_events": found.unreadable,
-        "details": None if found.details is None else asdict(found.details),
+        "enrichment": None if found.details is None else asdict(found.details),
     }
 
 
@@ -102,7 +102,7 @@ def _step_as_json(step: Step) -> dict[str, Any]:
 
 
 def _finding_as_json(finding: Finding) -> dict[str, Any]:
-    return {"kind": finding.kind, "event_id": finding.event_id, "words": finding.words}
+    return {"kind": finding.kind, "event_id": finding.event_id, "message": finding.message}
 
 
 def _as_tables(found: Explanation) -> RenderableType:
@@ -146,7 +146,7 @@ def _details(details: Details) -> Table:
 def _last_lines(found: Explanation) -> Iterator[str]:
     yield "happened: by the sender's clock (UTC)"
     for finding in found.findings:
-        yield f"finding: {finding.kind}: {finding.words}"
+        yield f"finding: {finding.kind}: {finding.message}"
     if found.log_begins_at is not None:
         yield f"what was applied before {found.log_begins_at:%Y-%m-%d} was dropped from the log"
     if found.unreadable:
@@ -171,9 +171,9 @@ def _said(step: Step) -> Iterator[str]:
             continue
         yield f"{path}: {new}" if old is None else f"{path}: {old} -> {new}"
     for finding in step.findings:
-        yield f"finding: {finding.kind}: {finding.words}"
+        yield f"finding: {finding.kind}: {finding.message}"
     for finding in step.withdrawn:
-        yield f"finding withdrawn: {finding.kind}: {finding.words}"
+        yield f"finding withdrawn: {finding.kind}: {finding.message}"
     for kind in step.communications:
         yield f"calls for {kind}"
 

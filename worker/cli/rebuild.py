@@ -106,9 +106,9 @@ def _as_tables(found: Rebuilt) -> RenderableType:
     if len(found.differences) > SHOWN:
         lines.append(f"the first {SHOWN} are shown; --json has all")
     if found.swapped:
-        lines.append(f"mended; the family's consumers were kept waiting for {found.locked_seconds:.2f} s")
+        lines.append(f"repaired; the family's consumers were kept waiting for {found.locked_seconds:.2f} s")
     elif found.differences:
-        lines.append("to mend them: the same with --swap")
+        lines.append("to repair them: the same with --swap")
     return Group(rows, *lines) if found.differences else Group(*lines)
 
 

@@ -55,7 +55,7 @@ What happens over there is asked for too, a step at a time, with POST:
 With --send-to each of these is told by webhooks, and the APIs answer with that same state. A step that is not
 documented is refused with 409.
 
-Ovoko has no parts and no returns at first. What no webhook tells of: POST a JSON list of them to
+Ovoko has no parts and no returns at first. For what no webhook reports: POST a JSON list of them to
 `/ovoko/control/parts` or `/ovoko/control/returns`
 (`[{{"id": 13, "status": 2, "updated_at": "2026-03-01T10:00:00Z"}}]`), which adds or replaces; DELETE forgets
 all, or one (`/ovoko/control/parts/13`).
@@ -90,7 +90,7 @@ def marketplaces(
         An ingest to send webhooks to, such as http://127.0.0.1:8080, with the secrets of the settings;
         again after 7 s, 35 s and 175 s where it does not take them.
     delay
-        How many seconds later a webhook comes than what it tells of.
+        How many seconds a webhook comes after the event.
     places
         How many orders the courier takes in a slot.
     """

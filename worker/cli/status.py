@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from worker.amqp.connection import Broker
-from worker.cli.change_feed_views import lanes_as_table, webhooks_as_table
+from worker.cli.change_feed_views import change_counts_as_table, webhooks_as_table
 from worker.cli.context import Json, load_context, open_database, print_json
 from worker.cli.terminal import show
 from worker.observability.exit_codes import FAILED
@@ -68,7 +68,7 @@ def _as_tables(status: Status) -> RenderableType:
         f"quarantine: {quarantine}, kept: {status.quarantine_kept:,}",
         f"unhandled: {status.unhandled.as_text()}",
         queues,
-        lanes_as_table(status.changes),
+        change_counts_as_table(status.changes),
         *([webhooks_as_table(status.webhooks)] if status.webhooks else []),
         rows,
     )

@@ -394,7 +394,7 @@ class Settings(BaseSettings):
     )
     changes_private_targets: bool = Field(
         default=False,
-        description="Whether who is told of changes over HTTP may be at private, loopback or link-local "
+        description="Whether subscribers of changes over HTTP may be at private, loopback or link-local "
         "addresses, and without TLS",
     )
     changes_proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = Field(
@@ -404,7 +404,7 @@ class Settings(BaseSettings):
     )
     changes_webhooks: Annotated[SecretStr, AfterValidator(_subscribers)] = Field(
         default=SecretStr("[]"),
-        description="Who is told of changes over HTTP, as JSON: "
+        description="Subscribers of changes over HTTP, as JSON: "
         '`[{"name": "shop", "url": "https://…", "types": ["part.*"], "secret": "whsec_…"}]`',
     )
     clock_tolerance: float = Field(
@@ -416,7 +416,7 @@ class Settings(BaseSettings):
         "`stockhook rebuild`",
     )
     shutdown_grace: float = Field(
-        default=6.0, gt=0, le=300, description="Seconds to finish what is in hand after SIGTERM"
+        default=6.0, gt=0, le=300, description="Seconds to finish in-flight deliveries after SIGTERM"
     )
     ignored_types: Annotated[
         tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_ignorable)

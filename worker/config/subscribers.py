@@ -1,4 +1,4 @@
-"""Merchants' own HTTP endpoints that want to be told of changes, as the settings name them."""
+"""Merchants' own HTTP endpoints that receive changes, as the settings name them."""
 
 import base64
 import binascii
@@ -13,7 +13,7 @@ from worker.config.urls import checked, encoded
 # As Standard Webhooks has them: base64 of 24 to 64 bytes after this.
 SECRET_PREFIX = "whsec_"
 
-LANE_PREFIX = "webhook."
+ORIGIN_PREFIX = "webhook."
 
 
 def _key(secret: SecretStr) -> SecretStr:
@@ -57,14 +57,14 @@ class Subscriber(BaseModel):
         return tuple(PREFIX + name for name in self.types)
 
     @property
-    def lane(self) -> str:
-        """By which its queues are called."""
-        return lane_of(self.name)
+    def origin(self) -> str:
+        """Its origin, which is part of the names of its queues."""
+        return origin_of(self.name)
 
 
-def lane_of(name: str) -> str:
-    """By which the queues of a subscriber of this name are called."""
-    return f"{LANE_PREFIX}{name}"
+def origin_of(name: str) -> str:
+    """The origin of a subscriber's dead letters, which is part of the names of its queues."""
+    return f"{ORIGIN_PREFIX}{name}"
 
 
 _SUBSCRIBERS = TypeAdapter(tuple[Subscriber, ...])

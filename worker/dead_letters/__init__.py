@@ -1,1 +1,1 @@
-"""Dead letters: kept in Postgres, shown, mended, replayed."""
+"""Dead letters: kept in Postgres, shown, repaired, replayed."""

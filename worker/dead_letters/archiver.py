@@ -25,7 +25,7 @@ from worker.amqp.watchdog import LONGEST_HOLD_SECONDS, WATCHDOG_SECONDS, watch_c
 from worker.config.settings import Settings
 from worker.dead_letters import store, unhandled_store
 from worker.dead_letters.message import (
-    QUARANTINE_LANE,
+    QUARANTINE_ORIGIN,
     Letter,
     bare_letter,
     read_letter,
@@ -58,17 +58,17 @@ _NOT_THE_LETTERS = (TransactionConflict, OperatorInterventionError, InternalServ
 
 @dataclass(frozen=True, slots=True)
 class _Arrived:
-    lane: str
+    origin: str
     delivery: Delivery
 
     @property
     def is_unhandled(self) -> bool:
-        return self.lane == QUARANTINE_LANE and self.delivery.headers.get("x-reason") == UNHANDLED
+        return self.origin == QUARANTINE_ORIGIN and self.delivery.headers.get("x-reason") == UNHANDLED
 
 
 @dataclass(slots=True)
 class Archiver:
-    """One connection that takes in several lanes; acked after the commit.
+    """One connection that takes in several origins; acked after the commit.
 
     A crash in between delivers the same messages again: their keys are in the table already.
     """
@@ -90,8 +90,8 @@ class Archiver:
 
     @property
     def _queues(self) -> dict[str, str]:
-        lanes = (*self.families, *(subscriber.lane for subscriber in self.settings.subscribers))
-        return {dead_queue(lane): lane for lane in lanes} | {QUARANTINE: QUARANTINE_LANE}
+        origins = (*self.families, *(subscriber.origin for subscriber in self.settings.subscribers))
+        return {dead_queue(origin): origin for origin in origins} | {QUARANTINE: QUARANTINE_ORIGIN}
 
     async def _session(self) -> None:
         await retry_until_available(self.database.ping, DatabaseUnavailable, self.stopping, longest_pause=2)
@@ -102,16 +102,16 @@ class Archiver:
             expected = expected_topology(self.settings, self.families)
             channel = await link.channel_with(expected, declares=self.settings.declare_topology)
             channel.on_cancelled(self._end)
-            for queue, lane in self._queues.items():
-                await channel.consume(queue, f"dead.{lane}", PREFETCH, partial(self._put, lane))
+            for queue, origin in self._queues.items():
+                await channel.consume(queue, f"dead.{origin}", PREFETCH, partial(self._put, origin))
             watch = asyncio.create_task(self._end_when_lost(channel))
             # What cannot be acked, because the connection is lost or we stop, comes again.
             with suppress(ShutdownRequested, BrokerUnavailable, Unroutable):
                 await self._work(channel)
             watch.cancel()
 
-    def _put(self, lane: str, delivery: Delivery) -> None:
-        self._arrived.append(_Arrived(lane, delivery))
+    def _put(self, origin: str, delivery: Delivery) -> None:
+        self._arrived.append(_Arrived(origin, delivery))
         self._changed.set()
 
     def _end(self) -> None:
@@ -179,12 +179,12 @@ class Archiver:
         except DatabaseUnavailable:
             raise
         except Exception as error:
-            log.error("dead_letter.kept_bare", lane=arrived.lane, error=safe_summary(error))
+            log.error("dead_letter.kept_bare", origin=arrived.origin, error=safe_summary(error))
             await self._keep_bare(arrived)
 
     async def _keep_bare(self, arrived: _Arrived) -> None:
         """Raises: DatabaseUnavailable, whatever the reason: it is not the letter's."""
-        await blameless(self._store([bare_letter(arrived.lane, arrived.delivery)]))
+        await blameless(self._store([bare_letter(arrived.origin, arrived.delivery)]))
 
     async def _store(self, letters: Sequence[Letter | Arriving]) -> None:
         """Raises: DatabaseUnavailable; what else is raised, the letters may be guilty of."""
@@ -218,19 +218,19 @@ class Archiver:
 
 def _letter(arrived: _Arrived) -> Letter | Arriving:
     unhandled = read_arriving(arrived.delivery) if arrived.is_unhandled else None
-    return unhandled or read_letter(arrived.lane, arrived.delivery)
+    return unhandled or read_letter(arrived.origin, arrived.delivery)
 
 
 def _same_again(arrived: _Arrived) -> Message:
     """With the reason spelled out, which may be the broker's and would be lost with its headers."""
     delivery = arrived.delivery
-    reason = read_letter(arrived.lane, delivery).reason
+    reason = read_letter(arrived.origin, delivery).reason
     headers = {
         name: value
         for name, value in delivery.headers.items()
         if isinstance(value, str | int) and not name.startswith(OF_THE_BROKER)
     }
     headers["x-reason"] = reason
-    if arrived.lane == QUARANTINE_LANE:
+    if arrived.origin == QUARANTINE_ORIGIN:
         return Message(QUARANTINE, "", delivery.type, headers, delivery.body)
-    return Message(RETURN, dead_queue(arrived.lane), delivery.type, headers, delivery.body)
+    return Message(RETURN, dead_queue(arrived.origin), delivery.type, headers, delivery.body)

@@ -6,7 +6,7 @@ from cryptography.fernet import MultiFernet
 
 from schemas.envelope import Envelope
 from schemas.events import InvalidEvent, Provider, parse
-from worker.dead_letters.message import QUARANTINE_LANE, entity_in
+from worker.dead_letters.message import QUARANTINE_ORIGIN, entity_in
 from worker.dead_letters.store import Kept, provenance_of
 from worker.intake.encryption import (
     CannotUnseal,
@@ -58,7 +58,7 @@ def checked(letter: Kept, body: bytes, sealer: MultiFernet | None) -> Fits | Bro
         again = take_again(provider, kept, letter.arrived_at, sealer, provenance_of(letter))
         if again.family is None:
             return Broken(again.reason or "no family takes it")
-        if letter.lane not in (again.family, QUARANTINE_LANE):
+        if letter.origin not in (again.family, QUARANTINE_ORIGIN):
             return Broken(f"it would be of the family {again.family}")
         parse(provider, kept)
     except (InvalidEvent, CannotUnseal) as error:

@@ -1,6 +1,6 @@
-"""The smallest mend of a body that is no JSON: a comma too few or too many, a byte order mark.
+"""The smallest repair of a body that is no JSON: a comma too few or too many, a byte order mark.
 
-Nothing else is mended: where more is wrong, nobody but a person can say what was meant.
+Nothing else is repaired: where more is wrong, nobody but a person can say what was meant.
 """
 
 import json
@@ -21,7 +21,7 @@ class Repair:
 
 
 def repair(body: bytes) -> Repair | None:
-    """The mend that makes JSON of it; None if none of ours does, or none is needed."""
+    """The repair that makes JSON of it; None if none of ours does, or none is needed."""
     try:
         text = body.decode()
     except UnicodeDecodeError:

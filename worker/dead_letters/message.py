@@ -14,11 +14,11 @@ from schemas import identity
 from schemas.envelope import Envelope, InvalidEnvelope, Provenance
 from schemas.events import InvalidEvent, Provider, parse, read_json, unwrapped
 from worker.amqp.tap import Delivery
-from worker.config.subscribers import LANE_PREFIX
+from worker.config.subscribers import ORIGIN_PREFIX
 from worker.observability.inert_text import visible
 from worker.pipeline.batch import REASON_LIMIT, event_id_of
 
-QUARANTINE_LANE = "quarantine"
+QUARANTINE_ORIGIN = "quarantine"
 
 # What an id or the name of a type looks like; anything else might be a person's.
 _NAME = re.compile(r"[A-Za-z0-9][\w.:-]{0,79}", re.ASCII)
@@ -33,7 +33,7 @@ class Letter:
     """A dead letter as it arrived. `message_key` is the same each time the same message is delivered."""
 
     message_key: UUID
-    lane: str
+    origin: str
     event_id: UUID
     provider: str | None
     type: str
@@ -51,21 +51,21 @@ class Letter:
     provenance: str | None = None
 
 
-def read_letter(lane: str, delivery: Delivery) -> Letter:
+def read_letter(origin: str, delivery: Delivery) -> Letter:
     """Never raises for what a message holds.
 
     The body of one that came again is not looked into: doing so may be what ended the process.
     """
-    if is_of_webhook(lane):
-        return _read_change(lane, delivery)
+    if is_of_webhook(origin):
+        return _read_change(origin, delivery)
     envelope = _envelope(delivery.headers)
     provider = envelope.provider.value if envelope else None
     told_type, entity_id = (None, None) if delivery.redelivered else _decode_suspect(provider, delivery.body)
     event_type = (envelope.event_type if envelope else "") or told_type or ""
     reason = _reason(delivery.headers)
     return Letter(
-        message_key=message_key(lane, delivery),
-        lane=lane,
+        message_key=message_key(origin, delivery),
+        origin=origin,
         event_id=event_id_of(delivery),
         provider=provider,
         type=visible(event_type)[:200],
@@ -80,29 +80,29 @@ def read_letter(lane: str, delivery: Delivery) -> Letter:
         headers=_json(delivery.headers),
         body=delivery.body,
         content_id=envelope.content_id if envelope else None,
-        provenance=provenance_in(lane, envelope) if envelope else None,
+        provenance=provenance_in(origin, envelope) if envelope else None,
     )
 
 
-def provenance_in(lane: str, envelope: Envelope) -> Provenance:
+def provenance_in(origin: str, envelope: Envelope) -> Provenance:
     """An older release's message in the quarantine came from a sender: only the ingest published there."""
-    if envelope.recorded_provenance is None and lane == QUARANTINE_LANE:
+    if envelope.recorded_provenance is None and origin == QUARANTINE_ORIGIN:
         return Provenance.WEBHOOK
     return envelope.provenance
 
 
-def is_of_webhook(lane: str) -> bool:
+def is_of_webhook(origin: str) -> bool:
     """Whether what is dead is a change that a subscriber over HTTP did not take."""
-    return lane.startswith(LANE_PREFIX)
+    return origin.startswith(ORIGIN_PREFIX)
 
 
-def _read_change(lane: str, delivery: Delivery) -> Letter:
+def _read_change(origin: str, delivery: Delivery) -> Letter:
     """The same change that comes back has the same event id here."""
     headers, reason = delivery.headers, _reason(delivery.headers)
     return Letter(
-        message_key=message_key(lane, delivery),
-        lane=lane,
-        event_id=identity.content_hash_id(f"{lane}\n{headers.get('x-change-id')}".encode(errors="replace")),
+        message_key=message_key(origin, delivery),
+        origin=origin,
+        event_id=identity.content_hash_id(f"{origin}\n{headers.get('x-change-id')}".encode(errors="replace")),
         provider=None,
         type=visible(delivery.type)[:200],
         entity_id=_name(headers.get("x-subject")),
@@ -118,12 +118,12 @@ def _read_change(lane: str, delivery: Delivery) -> Letter:
     )
 
 
-def bare_letter(lane: str, delivery: Delivery) -> Letter:
+def bare_letter(origin: str, delivery: Delivery) -> Letter:
     """The least that can be said, of a message that the table took in no other form."""
     reason = "the message could not be kept as it was: only its body is here"
     return Letter(
-        message_key=message_key(lane, delivery),
-        lane=lane,
+        message_key=message_key(origin, delivery),
+        origin=origin,
         event_id=event_id_of(delivery),
         provider=None,
         type="",
@@ -140,15 +140,15 @@ def bare_letter(lane: str, delivery: Delivery) -> Letter:
     )
 
 
-def message_key(lane: str, delivery: Delivery) -> UUID:
+def message_key(origin: str, delivery: Delivery) -> UUID:
     """The id of a message, or one computed from its bytes if it has none.
 
     A body that says nothing, an empty one say, has its id from its bytes: sent again it is the same letter.
     """
-    if lane == QUARANTINE_LANE and delivery.headers.get("x-event-type") == "":
+    if origin == QUARANTINE_ORIGIN and delivery.headers.get("x-event-type") == "":
         provider, event_id = delivery.headers.get("x-provider"), delivery.headers.get("x-event-id")
-        return identity.content_hash_id(f"{lane}\n{provider}\n{event_id}".encode(errors="replace"))
-    told = f"{lane}\n{delivery.message_id}\n{delivery.headers.get('x-event-id')}\n"
+        return identity.content_hash_id(f"{origin}\n{provider}\n{event_id}".encode(errors="replace"))
+    told = f"{origin}\n{delivery.message_id}\n{delivery.headers.get('x-event-id')}\n"
     return identity.content_hash_id(told.encode(errors="replace") + delivery.body)
 
 

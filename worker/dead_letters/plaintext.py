@@ -1,6 +1,6 @@
 """Decrypted bodies in files: in memory where there is a tmpfs, and removed however the process ends.
 
-The kernel gives back a lock when its process ends, also by kill -9. So a folder of ours that nobody has
+The kernel releases a lock when its process ends, also by kill -9. So a folder of ours that nobody has
 locked is what a run left behind that could not tidy up: the next one removes it.
 """
 

@@ -22,7 +22,7 @@ from worker.amqp.connection import Broker
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import RETURN, family_queue
 from worker.dead_letters import store
-from worker.dead_letters.message import QUARANTINE_LANE, is_of_webhook
+from worker.dead_letters.message import QUARANTINE_ORIGIN, is_of_webhook
 from worker.dead_letters.store import Action, Kept, Selection
 from worker.intake.encryption import CannotUnseal
 from worker.intake.intake import RESERVED_TYPE, take_again
@@ -38,7 +38,7 @@ PUBLISH_SECONDS = 10.0
 
 # Where a replay moves a dead letter of a type that no family takes. Releases before the table
 # `unhandled_events` made such dead letters.
-UNHANDLED_LANE = "unhandled"
+UNHANDLED_ORIGIN = "unhandled"
 
 # It stops by itself once so many came back, and these are more than those that were applied.
 STOPS_AFTER = 5
@@ -46,7 +46,7 @@ STOPS_AFTER = 5
 # So many replayed letters may be under way, neither applied nor back: a mistake stays as small.
 UNDER_WAY_AT_MOST = 200
 
-# What is left over the time that the ladder takes before nothing more is waited for.
+# What is left over the time that the retry schedule takes before nothing more is waited for.
 PATIENCE = timedelta(seconds=60)
 LOOK_EVERY_SECONDS = 0.25
 
@@ -59,13 +59,13 @@ class AnotherRuns(StockhookError):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The message to publish for a letter, its lane, and its event.
+    """The message to publish for a letter, its origin, and its event.
 
     A change that goes to a webhook has no content id.
     """
 
     message: Message
-    lane: str
+    origin: str
     event_id: UUID
     content_id: UUID | None
 
@@ -79,7 +79,7 @@ class Unready:
 
 def prepare(letter: Kept, sealer: MultiFernet | None) -> Ready | Unready:
     """As a fresh first attempt. What is quarantined is routed as the ingest routes it today."""
-    if is_of_webhook(letter.lane):
+    if is_of_webhook(letter.origin):
         return _posted_again(letter)
     if letter.provider is None:
         return Unready("its headers do not say which marketplace it is from")
@@ -91,21 +91,21 @@ def prepare(letter: Kept, sealer: MultiFernet | None) -> Ready | Unready:
             take_again(
                 Provider(letter.provider), letter.body, received_at, sealer, store.provenance_of(letter)
             )
-            if is_changed or letter.lane == QUARANTINE_LANE
+            if is_changed or letter.origin == QUARANTINE_ORIGIN
             else None
         )
     except (InvalidEnvelope, CannotUnseal) as error:
         return Unready(str(error))
-    if again is not None and again.unhandled is not None and letter.lane == QUARANTINE_LANE:
-        return Ready(again.message, UNHANDLED_LANE, again.event_id, again.content_id)
+    if again is not None and again.unhandled is not None and letter.origin == QUARANTINE_ORIGIN:
+        return Ready(again.message, UNHANDLED_ORIGIN, again.event_id, again.content_id)
     if again is not None and again.family is None:
         is_reserved = again.reason == RESERVED_TYPE
         return Unready(RESERVED_TYPE if is_reserved else f"{again.reason}: no family takes it")
-    if letter.lane == QUARANTINE_LANE:
+    if letter.origin == QUARANTINE_ORIGIN:
         assert again is not None, "it is quarantined"
         assert again.family is not None, "see above"
         return Ready(again.message, again.family, again.event_id, again.content_id)
-    if again is not None and again.family != letter.lane:
+    if again is not None and again.family != letter.origin:
         return Unready(f"as it was edited it is of the family {again.family}")
     content_id = again.content_id if again else envelope.content_id
     event_type = Envelope.from_headers(again.message.headers).event_type if again else envelope.event_type
@@ -120,26 +120,26 @@ def prepare(letter: Kept, sealer: MultiFernet | None) -> Ready | Unready:
             "reason": None,
         }
     )
-    queue = family_queue(letter.lane)
+    queue = family_queue(letter.origin)
     message = Message(RETURN, queue, f"{letter.provider}.{event_type}", fresh.to_headers(), letter.body)
-    return Ready(message, letter.lane, envelope.event_id, content_id)
+    return Ready(message, letter.origin, envelope.event_id, content_id)
 
 
 def _posted_again(letter: Kept) -> Ready:
     """Under the same `webhook-id`, which is how a subscriber knows a change that it has."""
     headers = {name: str(letter.headers.get(name, "")) for name in ("x-change-id", "x-subject")}
-    queue = family_queue(letter.lane)
+    queue = family_queue(letter.origin)
     message = Message(RETURN, queue, letter.type, headers, letter.body, CONTENT_TYPE)
-    return Ready(message, letter.lane, letter.event_id, None)
+    return Ready(message, letter.origin, letter.event_id, None)
 
 
 async def forecast(database: Database, ready: Ready, tolerance: timedelta = TOLERANCE) -> str:
     """In words what a replay would do against today's rows. Nothing is written."""
-    if is_of_webhook(ready.lane):
+    if is_of_webhook(ready.origin):
         return "posted again"
-    if ready.lane == UNHANDLED_LANE:
+    if ready.origin == UNHANDLED_ORIGIN:
         return f"{UNHANDLED}: moved to the unhandled events"
-    family = FAMILIES[ready.lane]
+    family = FAMILIES[ready.origin]
     message = ready.message
     decoded = decode(family, Delivery(0, message.type, message.headers, message.body, redelivered=False))
     if isinstance(decoded, InvalidDelivery):
@@ -270,7 +270,7 @@ class Replay:
         async with self.database.transaction() as connection:
             await connection.execute(store.END_REPLAY, ids)
             await store.note(connection, ids, self.who, Action.REPLAYED, self.reason)
-        followed = [number for number in ids if ready[number].lane in FAMILIES]
+        followed = [number for number in ids if ready[number].origin in FAMILIES]
         self._under_way.update(followed)
         self.tally.replayed += len(ids)
         self.tally.handed_on += len(ids) - len(followed)

@@ -19,7 +19,7 @@ from worker.postgres.pool import Database
 # replayed: that was marked before it was published.
 KEEP = """
 INSERT INTO dead_letters
-    (message_key, lane, event_id, provider, type, entity_id, reason, exception, fingerprint, attempts,
+    (message_key, origin, event_id, provider, type, entity_id, reason, exception, fingerprint, attempts,
      received_at, first_failed_at, last_failed_at, headers, body, provenance, replay_of)
 SELECT $1::uuid, $2::text, $3::uuid, $4::text, $5::text, $6::text, $7::text, $8::text, $9::text,
     $10::bigint, $11::timestamptz, $12::timestamptz, $13::timestamptz, $14::text::json, $15::bytea,
@@ -36,7 +36,7 @@ ON CONFLICT (message_key) DO NOTHING
 _OF_THE_SELECTION = """
 FROM dead_letters
 WHERE ($1::bigint[] IS NULL OR dead_letter_id = ANY($1))
-    AND ($2::text IS NULL OR lane = $2)
+    AND ($2::text IS NULL OR origin = $2)
     AND ($3::text IS NULL OR position(lower($3) IN lower(reason)) > 0)
     AND ($4::text IS NULL OR fingerprint = $4)
     AND ($5::text IS NULL OR type = $5)
@@ -48,7 +48,7 @@ WHERE ($1::bigint[] IS NULL OR dead_letter_id = ANY($1))
 
 SELECT_LETTERS = (
     """
-SELECT dead_letter_id, lane, state, event_id, provider, type, entity_id, reason, exception, fingerprint,
+SELECT dead_letter_id, origin, state, event_id, provider, type, entity_id, reason, exception, fingerprint,
     attempts, received_at, first_failed_at, last_failed_at, arrived_at, headers, body, original_body,
     provenance, replayed_as, replay_of
 """
@@ -64,21 +64,21 @@ COUNT_LETTERS = "SELECT count(*)" + _OF_THE_SELECTION
 
 GROUP_LETTERS = (
     """
-SELECT fingerprint, lane, min(reason) AS reason, count(*) AS letters,
+SELECT fingerprint, origin, min(reason) AS reason, count(*) AS letters,
     array_agg(DISTINCT type ORDER BY type) AS types, min(arrived_at) AS first_at, max(arrived_at) AS last_at
 """
     + _OF_THE_SELECTION
     + """
-GROUP BY fingerprint, lane
-ORDER BY letters DESC, fingerprint, lane
+GROUP BY fingerprint, origin
+ORDER BY letters DESC, fingerprint, origin
 """
 )
 
-WAITING_BY_LANE = """
-SELECT lane, count(*) AS letters
+WAITING_BY_ORIGIN = """
+SELECT origin, count(*) AS letters
 FROM dead_letters
 WHERE state IN ('waiting', 'replaying')
-GROUP BY lane
+GROUP BY origin
 """
 
 # Repeated after a crash it finds the letters in the state in which it left them. One that was changed or
@@ -173,7 +173,7 @@ class State(StrEnum):
 class Action(StrEnum):
     REVEALED = "revealed"
     EDITED = "edited"
-    MENDED = "mended"
+    REPAIRED = "repaired"
     DISCARDED = "discarded"
     REPLAYED = "replayed"
 
@@ -183,7 +183,7 @@ class Kept:
     """A row of `dead_letters`."""
 
     dead_letter_id: int
-    lane: str
+    origin: str
     state: str
     event_id: UUID
     provider: str | None
@@ -229,7 +229,7 @@ def provenance_of(letter: Kept) -> Provenance:
         return Provenance.WEBHOOK
     if letter.replay_of is not None and envelope.recorded_provenance is None:
         return Provenance.WEBHOOK
-    return provenance_in(letter.lane, envelope)
+    return provenance_in(letter.origin, envelope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +237,7 @@ class Selection:
     """Which dead letters are meant; None means any. `reason` is looked for within the reason."""
 
     ids: tuple[int, ...] | None = None
-    lane: str | None = None
+    origin: str | None = None
     reason: str | None = None
     fingerprint: str | None = None
     type: str | None = None
@@ -251,9 +251,9 @@ class Selection:
         return astuple(self)
 
 
-async def waiting_by_lane(connection: Connection) -> dict[str, int]:
-    """How many dead letters wait in the table. A lane without any is missing."""
-    return {row["lane"]: row["letters"] for row in await connection.fetch(WAITING_BY_LANE)}
+async def waiting_by_origin(connection: Connection) -> dict[str, int]:
+    """How many dead letters wait in the table. An origin without any is left out."""
+    return {row["origin"]: row["letters"] for row in await connection.fetch(WAITING_BY_ORIGIN)}
 
 
 async def keep(connection: Connection, letters: Iterable[Letter]) -> None:

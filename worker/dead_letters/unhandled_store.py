@@ -26,7 +26,7 @@ ON CONFLICT (provider, event_id, content_id) DO NOTHING
 # The finding belongs to no family. It stays when the type's events are deleted, so that each type is found
 # once.
 FIND_TYPE = """
-INSERT INTO findings (kind, family, entity_id, words)
+INSERT INTO findings (kind, family, entity_id, message)
 SELECT 'unhandled_event_type', 'any', $1, $2
 WHERE $3 > (SELECT count(*) FROM findings WHERE kind = 'unhandled_event_type' AND family = 'any')
 ON CONFLICT (family, entity_id, kind, event_id) DO NOTHING

@@ -21,7 +21,7 @@ from worker.ingest.spool.spool import (
 from worker.observability import metrics
 from worker.observability.backoff import ShutdownRequested, retry_until_available
 from worker.observability.failpoints import failpoint
-from worker.postgres.ledger import Stream
+from worker.postgres.ledger import EventSequence
 
 log = structlog.get_logger(__name__)
 
@@ -48,59 +48,59 @@ class NotStored(Exception):
 class Storage:
     """Keeps what was accepted: once `store` returns, the event is confirmed or on disk.
 
-    Each event has a place in a stream (worker/postgres/ledger.py): this process's own when it is published at
-    once, the spool's when it is spooled. `spool` is None where it could not be opened.
+    Each event has a sequence number (worker/postgres/ledger.py): one of this process when it is published at
+    once, one of the spool when it is spooled. `spool` is None where it could not be opened.
     """
 
     publisher: Publishes
     spool: Spool | None
-    _stream: Stream = field(default_factory=Stream)
+    _sequence: EventSequence = field(default_factory=EventSequence)
 
     async def store(self, message: Message, family: str | None) -> None:
         """Raises: NotStored."""
         failpoint("accepted")
-        unused: frozenset[str] = frozenset()
+        voids: frozenset[str] = frozenset()
         if self.publisher.is_ready:
-            # Between taking a place and handing the message over nothing may come in between.
-            placed, place, unused = self._place(message, family)
+            # No other step may come between numbering the message and handing it to the publisher.
+            numbered, number, voids = self._number(message, family)
             began = monotonic()
             try:
-                await self.publisher.publish(placed)
+                await self.publisher.publish(numbered)
             except (BrokerUnavailable, Unroutable) as error:
                 log.warning("publish.failed", failure=type(error).__name__, reason=str(error))
                 if family is not None:
-                    self._stream.give_up(family, place)
+                    self._sequence.void(family, number)
             except BaseException:
                 if family is not None:
-                    self._stream.give_up(family, place)
+                    self._sequence.void(family, number)
                 raise
             else:
                 if family is not None:
-                    self._stream.told(family, unused)
+                    self._sequence.acknowledge_voids(family, voids)
                 metrics.PUBLISH_SECONDS.observe(monotonic() - began)
                 failpoint("published")
                 return
         await self._spool(message, family)
 
-    def _place(self, message: Message, family: str | None) -> tuple[Message, int, frozenset[str]]:
+    def _number(self, message: Message, family: str | None) -> tuple[Message, int, frozenset[str]]:
         if family is None:
             return message, 0, frozenset()
-        place = self._stream.take(family)
-        unused = self._stream.unused(family)
-        headers = {**message.headers, "x-stream": self._stream.number, "x-place": place}
-        return replace(message, headers=_with_unused(headers, unused)), place, unused
+        number = self._sequence.next(family)
+        voids = self._sequence.voids(family)
+        headers = {**message.headers, "x-stream": self._sequence.source, "x-place": number}
+        return replace(message, headers=_with_voids(headers, voids)), number, voids
 
     async def _spool(self, message: Message, family: str | None) -> None:
-        """The spooled copy says which places were given out in vain, its own among them."""
+        """The spooled copy names the voided numbers, its own earlier one among them."""
         if self.spool is None:
             raise NotStored("the broker is away, and there is no spool")
-        unused = self._stream.unused(family) if family is not None else frozenset()
+        voids = self._sequence.voids(family) if family is not None else frozenset()
         try:
-            await self.spool.put(replace(message, headers=_with_unused(message.headers, unused)), family)
+            await self.spool.put(replace(message, headers=_with_voids(message.headers, voids)), family)
         except (SpoolFull, SpoolBroken) as error:
             raise NotStored(f"the broker is away, and the spool: {error}") from error
         if family is not None:
-            self._stream.told(family, unused)
+            self._sequence.acknowledge_voids(family, voids)
         metrics.SPOOLED.inc()
         failpoint("spooled")
 
@@ -171,8 +171,8 @@ def _say(reason: str) -> None:
     log.warning("drain.failed", reason=reason)
 
 
-def _with_unused(headers: Mapping[str, str | int], unused: frozenset[str]) -> dict[str, str | int]:
-    return {**headers, "x-unused": ",".join(sorted(unused))} if unused else dict(headers)
+def _with_voids(headers: Mapping[str, str | int], voids: frozenset[str]) -> dict[str, str | int]:
+    return {**headers, "x-unused": ",".join(sorted(voids))} if voids else dict(headers)
 
 
 def _age(instant: datetime | None) -> float | None:

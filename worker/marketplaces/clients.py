@@ -41,7 +41,7 @@ class Clients:
         return self._seller
 
     async def ovoko(self) -> OvokoApi:
-        """Each call is made once, since who performs climbs a ladder of his own.
+        """Each call is made once, since the executor has retries of its own.
 
         Raises: BadSettings, which names what is not set.
         """

@@ -136,27 +136,27 @@ EVENT_AGE_SECONDS = Histogram(
     buckets=(0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
     registry=CONSUMER,
 )
-IN_HAND = Gauge(
-    "stockhook_in_hand", "Deliveries that a family has and has not settled", ["family"], registry=CONSUMER
+IN_FLIGHT = Gauge(
+    "stockhook_in_flight", "Deliveries that a family has and has not settled", ["family"], registry=CONSUMER
 )
 PAUSED = Gauge("stockhook_paused", "1 while a family waits for the database", ["family"], registry=CONSUMER)
-BREAKER = Gauge(
-    "stockhook_breaker_open",
+CIRCUIT_OPEN = Gauge(
+    "stockhook_circuit_open",
     "1 while a family tries one event at a time since everything fails",
     ["family"],
     registry=CONSUMER,
 )
 QUEUE_MESSAGES = Gauge(
     "stockhook_queue_messages",
-    "Messages ready in a queue, as last measured; the lane is work, retry, dead or quarantine; of actions "
+    "Messages ready in a queue, as last measured; the role is work, retry, dead or quarantine; of actions "
     "action, action_retry or dead; of a subscriber to changes webhook, webhook_retry or dead",
-    ["queue", "family", "lane", "step"],
+    ["queue", "family", "role", "step"],
     registry=CONSUMER,
 )
 QUEUE_CONSUMERS = Gauge(
     "stockhook_queue_consumers",
     "Consumers of a queue, of all processes, as last measured",
-    ["queue", "family", "lane", "step"],
+    ["queue", "family", "role", "step"],
     registry=CONSUMER,
 )
 QUEUES_MEASURED_AT = Gauge(
@@ -166,8 +166,8 @@ QUEUES_MEASURED_AT = Gauge(
 )
 DEAD_LETTERS = Gauge(
     "stockhook_dead_letters",
-    "Dead letters that wait in the table dead_letters; the lane is a family, quarantine, or webhook.<name>",
-    ["lane"],
+    "Dead letters that wait in the table dead_letters; the origin is a family, quarantine, or webhook.<name>",
+    ["origin"],
     registry=CONSUMER,
 )
 UNHANDLED = Counter(
@@ -208,7 +208,7 @@ WEBHOOKS = Counter(
 )
 ACTIONS = Counter(
     "stockhook_actions_total",
-    "Attempts at actions: done, not_needed, retried, refused (4xx), failed (the ladder is climbed), or "
+    "Attempts at actions: done, not_needed, retried, refused (4xx), failed (the last retry failed), or "
     "unknown (it may have been taken, and is not repeated)",
     ["kind", "result"],
     registry=CONSUMER,
@@ -221,7 +221,7 @@ ACTIONS_WAITING = Gauge(
 )
 ACTIONS_WAITING_SECONDS = Gauge(
     "stockhook_actions_waiting_seconds",
-    "Age of the oldest action that is due, on the ladder or before it; 0 when there is none",
+    "Age of the oldest action that is due, in a retry queue or before it; 0 when there is none",
     ["kind"],
     registry=CONSUMER,
 )
@@ -286,7 +286,7 @@ def begin_family(family: str, steps: Iterable[str]) -> None:
         BATCH_SECONDS,
     ):
         counter.labels(family)
-    for gauge in (EVENT_AGE_SECONDS, IN_HAND, PAUSED, BREAKER):
+    for gauge in (EVENT_AGE_SECONDS, IN_FLIGHT, PAUSED, CIRCUIT_OPEN):
         gauge.labels(family)
     for step in steps:
         RETRIED.labels(family, step)

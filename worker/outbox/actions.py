@@ -19,7 +19,7 @@ UNFINISHED = ("due", "doing", "refused", "failed", "unknown")
 # for the same wait for each other in one direction.
 ASK = f"""
 WITH asked AS (
-    INSERT INTO actions (kind, key, subject, request, event_id, is_sealed)
+    INSERT INTO actions (kind, key, subject, request, event_id, is_encrypted)
     SELECT *
     FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::uuid[], $6::boolean[])
     ON CONFLICT (key) DO NOTHING
@@ -70,25 +70,25 @@ WITH taken AS (
         finished_at = CASE state WHEN 'doing' THEN now() END,
         outcome = CASE state WHEN 'doing' THEN $3::json ELSE outcome END
     WHERE action_id = $1 AND state IN ('due', 'doing')
-    RETURNING kind, subject, state, request, is_sealed
+    RETURNING kind, subject, state, request, is_encrypted
 )
-SELECT kind, subject, state, request, is_sealed, pg_notify('{CHANNEL}', '') AS told
+SELECT kind, subject, state, request, is_encrypted, pg_notify('{CHANNEL}', '') AS told
 FROM taken
 """
 
 BEGIN = """
 UPDATE actions
-SET state = 'doing', begun_at = now()
+SET state = 'doing', started_at = now()
 WHERE action_id = $1 AND state = 'due'
 """
 
-# Of those who had it in hand at once, the one that knows more says what came of it.
+# If two processes handled it at once, the more definite outcome stands.
 FINISH = """
 UPDATE actions
 SET state = $2,
     outcome = $3::json,
     finished_at = now(),
-    request = CASE WHEN $2 = 'done' AND is_sealed THEN ''::bytea ELSE request END
+    request = CASE WHEN $2 = 'done' AND is_encrypted THEN ''::bytea ELSE request END
 WHERE action_id = $1
     AND (state IN ('due', 'doing') OR (state = 'unknown' AND $2 <> 'unknown'))
 """
@@ -100,7 +100,7 @@ WHERE action_id = $1 AND state IN ('due', 'doing')
 """
 
 
-# What the broker gave up on by itself: nobody has it in hand, and no copy of it is on the ladder.
+# The broker dead-lettered it by itself: it is not in flight, and no copy of it is in a retry queue.
 GIVE_UP = """
 UPDATE actions
 SET state = CASE state WHEN 'doing' THEN 'unknown' ELSE 'failed' END, finished_at = now(),
@@ -109,7 +109,7 @@ WHERE action_id = $1 AND state IN ('due', 'doing')
 """
 
 LIST = """
-SELECT action_id, kind, key, subject, state, attempts, event_id, created_at, published_at, begun_at,
+SELECT action_id, kind, key, subject, state, attempts, event_id, created_at, published_at, started_at,
     finished_at, outcome
 FROM actions
 WHERE ($1::text IS NULL OR state = $1)
@@ -120,8 +120,8 @@ LIMIT $4
 """
 
 SHOW = """
-SELECT action_id, kind, key, subject, state, attempts, event_id, created_at, published_at, begun_at,
-    finished_at, outcome, request, is_sealed
+SELECT action_id, kind, key, subject, state, attempts, event_id, created_at, published_at, started_at,
+    finished_at, outcome, request, is_encrypted
 FROM actions
 WHERE action_id = $1
 """
@@ -140,7 +140,7 @@ WITH retried AS (
     WHERE action_id = $1
         AND (state IN ('refused', 'failed', 'unknown')
             OR (state = 'due' AND published_at IS NOT NULL)
-            OR (state = 'doing' AND begun_at < now() - interval '10 minutes'))
+            OR (state = 'doing' AND started_at < now() - interval '10 minutes'))
     RETURNING action_id
 )
 SELECT action_id, pg_notify('{CHANNEL}', '')
@@ -150,10 +150,10 @@ FROM retried
 CLOSE = """
 UPDATE actions
 SET state = 'done', finished_at = now(), outcome = $2::json,
-    request = CASE WHEN is_sealed THEN ''::bytea ELSE request END
+    request = CASE WHEN is_encrypted THEN ''::bytea ELSE request END
 WHERE action_id = $1
     AND (state IN ('due', 'refused', 'failed', 'unknown')
-        OR (state = 'doing' AND begun_at < now() - interval '10 minutes'))
+        OR (state = 'doing' AND started_at < now() - interval '10 minutes'))
 RETURNING action_id
 """
 
@@ -169,7 +169,7 @@ ENDED_UNDER_WAY = "the process ended while the request was under way"
 
 
 class BegunElsewhere(Exception):
-    """Another process has the same action in hand."""
+    """Another process handles the same action."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class Taken:
     subject: str
     state: str
     request: bytes
-    is_sealed: bool
+    is_encrypted: bool
 
 
 async def ask(connection: Connection, actions: Sequence[Action]) -> None:
@@ -200,10 +200,10 @@ def _key(action: Action) -> str:
 
 
 async def enqueue(
-    connection: Connection, kind: str, key: str, subject: str, request: bytes, *, is_sealed: bool
+    connection: Connection, kind: str, key: str, subject: str, request: bytes, *, is_encrypted: bool
 ) -> UUID | None:
     """Ask for one that no event called for; None where its key is taken."""
-    rows = await connection.fetch(ASK, [kind], [key], [subject], [request], [None], [is_sealed])
+    rows = await connection.fetch(ASK, [kind], [key], [subject], [request], [None], [is_encrypted])
     return rows[0]["action_id"] if rows else None
 
 
@@ -217,12 +217,12 @@ async def note_published(connection: Connection, action_ids: Sequence[UUID]) -> 
 
 
 async def take(connection: Connection, action_id: UUID, attempt: int) -> Taken | None:
-    """One that is to be done, or is in doubt; None where there is nothing left to do."""
+    """An action that is due, or whose outcome is unknown; None if nothing is left to do."""
     rows = await connection.fetch(TAKE, action_id, attempt, _json({"reason": ENDED_UNDER_WAY}))
     if not rows:
         return None
     row = rows[0]
-    return Taken(action_id, row["kind"], row["subject"], row["state"], row["request"], row["is_sealed"])
+    return Taken(action_id, row["kind"], row["subject"], row["state"], row["request"], row["is_encrypted"])
 
 
 async def lock_subject(connection: Connection, subject: str) -> None:

@@ -15,19 +15,19 @@ CHANNEL = "stockhook_changes"
 WRITE = f"""
 WITH written AS (INSERT INTO changes (family, size, changes) VALUES ($1, $2, $3)),
 counted AS (
-    INSERT INTO change_counts AS known (family, fate, slot, changes)
+    INSERT INTO change_counts AS known (family, state, slot, changes)
     VALUES ($1, 'committed', pg_backend_pid() % 32, $2)
-    ON CONFLICT (family, fate, slot) DO UPDATE
+    ON CONFLICT (family, state, slot) DO UPDATE
     SET changes = known.changes + excluded.changes
 )
 SELECT pg_notify('{CHANNEL}', '')
 """
 
 # Families that others publish are left to them.
-LOCK_LANES = """
+LOCK_FAMILIES = """
 SELECT family
-FROM change_lanes
-WHERE EXISTS (SELECT FROM changes WHERE changes.family = change_lanes.family)
+FROM change_locks
+WHERE EXISTS (SELECT FROM changes WHERE changes.family = change_locks.family)
 ORDER BY family
 FOR UPDATE SKIP LOCKED
 """
@@ -55,20 +55,20 @@ RETURNING changes.family, changes.sequence, batch_id, changed_at, changes
 
 # In the transaction that deletes them: whoever publishes them again has not counted them.
 COUNT_PUBLISHED = """
-INSERT INTO change_counts AS known (family, fate, slot, changes)
+INSERT INTO change_counts AS known (family, state, slot, changes)
 SELECT family, 'published', 0, published
 FROM unnest($1::text[], $2::bigint[]) AS told (family, published)
-ON CONFLICT (family, fate, slot) DO UPDATE
+ON CONFLICT (family, state, slot) DO UPDATE
 SET changes = known.changes + excluded.changes
 """
 
 OLDEST = """
 SELECT coalesce(extract(epoch FROM now() - min(first.changed_at)), 0)::float8 AS seconds
-FROM change_lanes
+FROM change_locks
 CROSS JOIN LATERAL (
     SELECT changed_at
     FROM changes
-    WHERE changes.family = change_lanes.family
+    WHERE changes.family = change_locks.family
     ORDER BY sequence
     LIMIT 1
 ) AS first
@@ -91,12 +91,12 @@ async def take(connection: Connection, limit: int) -> list[Any]:
 
     They are deleted by the commit, so publish them before it.
     """
-    lanes = [row["family"] for row in await connection.fetch(LOCK_LANES)]
-    if not lanes:
+    families = [row["family"] for row in await connection.fetch(LOCK_FAMILIES)]
+    if not families:
         return []
     await connection.execute(BE_PATIENT)
-    # What was committed before the lanes were free is seen only by a statement that begins after.
-    return sorted(await connection.fetch(TAKE, lanes, limit), key=itemgetter("sequence"))
+    # What was committed before the locks were free is seen only by a statement that begins after.
+    return sorted(await connection.fetch(TAKE, families, limit), key=itemgetter("sequence"))
 
 
 async def count_published(connection: Connection, published: Mapping[str, int]) -> None:

@@ -40,10 +40,9 @@ from worker.observability.failpoints import failpoint
 from worker.outbox import actions as table
 from worker.outbox import changes as outbox
 from worker.pipeline.retry_schedule import Exhausted, Retry, after_failure
-from worker.postgres import event_log
-from worker.postgres import ledger as places
+from worker.postgres import event_log, ledger
 from worker.postgres.event_log import Candidate
-from worker.postgres.ledger import Fate
+from worker.postgres.ledger import Disposition
 from worker.postgres.pool import Database, DatabaseUnavailable, TransactionConflict
 
 # A header table over 128 KiB makes the broker close the connection; this stays far below.
@@ -102,7 +101,7 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class Invalid:
-    """Waiting cannot mend it."""
+    """Waiting cannot repair it."""
 
     reason: str
 
@@ -213,11 +212,14 @@ async def _transact(
             await event_log.note(connection, family.name, corrections)
         await event_log.note_reuse(connection, claimed.findings)
         await table.ask(connection, effects.actions)
-        fates = [
-            (candidate.envelope, Fate.APPLIED if position in claimed.positions else Fate.DUPLICATE)
+        dispositions = [
+            (
+                candidate.envelope,
+                Disposition.APPLIED if position in claimed.positions else Disposition.DUPLICATE,
+            )
             for position, candidate in enumerate(candidates)
         ]
-        await places.record(connection, family.name, fates)
+        await ledger.record(connection, family.name, dispositions)
         # The last: until the commit it keeps other writers of the family waiting.
         await outbox.write(connection, family.name, (*effects.changes, *corrections.changes))
         failpoint("saved")
@@ -242,13 +244,13 @@ async def record_failures(
         DatabaseUnavailable
     """
     dead = dead_queue(family.name)
-    fates = [
-        (envelope, Fate.DEAD if copy.routing_key == dead else Fate.RETRYING)
+    dispositions = [
+        (envelope, Disposition.DEAD if copy.routing_key == dead else Disposition.RETRYING)
         for item, copy in zip(batch, copies, strict=True)
         if copy is not None and (envelope := _envelope_of(item)) is not None
     ]
     async with database.transaction() as connection:
-        await places.record(connection, family.name, fates)
+        await ledger.record(connection, family.name, dispositions)
 
 
 def _envelope_of(item: Item) -> Envelope | None:

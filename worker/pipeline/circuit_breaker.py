@@ -1,4 +1,4 @@
-"""Keeps a family from marching its whole queue into the ladder when everything fails for one cause."""
+"""Keeps a family from sending its whole queue to the retry queues when everything fails for one cause."""
 
 from dataclasses import dataclass
 

@@ -73,7 +73,7 @@ class Consumer:
 
     In trouble (the database is away, the breaker is open) it holds what it has and probes. It is careful,
     and holds one delivery at a time, while deliveries come again: should one of them be what killed its
-    consumer, no other is in hand then. `alone` is held by the one family of a process that tries such a
+    consumer, no other is in flight then. `alone` is held by the one family of a process that tries such a
     suspect.
     """
 
@@ -118,8 +118,8 @@ class Consumer:
         """Have the gauges say how we are, whenever they are read."""
         name = self.family.name
         metrics.begin_family(name, map(step_name, self.settings.delays))
-        metrics.BREAKER.labels(name).set_function(lambda: self._breaker.is_open)
-        metrics.IN_HAND.labels(name).set_function(lambda: len(self._window) + len(self._in_flight))
+        metrics.CIRCUIT_OPEN.labels(name).set_function(lambda: self._breaker.is_open)
+        metrics.IN_FLIGHT.labels(name).set_function(lambda: len(self._window) + len(self._in_flight))
 
     @property
     def _queue(self) -> str:
@@ -185,7 +185,7 @@ class Consumer:
             self._in_flight = batch
             ends_narrowness = is_prefetch_one and not is_alone
             if ends_narrowness:
-                # While this one is in hand nothing else is on its way to us: what is when a subscription
+                # While this one is in flight nothing else is on its way to us: what is when a subscription
                 # ends comes again, as a suspect.
                 await channel.cancel_consumers()
             try:
@@ -305,7 +305,7 @@ class Consumer:
         return result
 
     async def _requeue(self, channel: Channel, window: PrefetchBuffer) -> None:
-        """Put what is in hand at the end of the queue, as if it had just arrived.
+        """Put what is in flight at the end of the queue, as if it had just arrived.
 
         Merely letting go of it would count towards the broker's delivery limit.
         """

@@ -1,4 +1,4 @@
-"""The ladder: what becomes of an event after a failed attempt."""
+"""The retry schedule: what becomes of an event after a failed attempt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Exhausted:
-    """Every step was climbed: to the dead letters."""
+    """All retries failed: to the dead letters."""
 
 
 def after_failure(attempt: int, delays: Sequence[timedelta]) -> Retry | Exhausted:

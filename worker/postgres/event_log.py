@@ -97,7 +97,7 @@ WHERE entity_id = ANY($1::text[]) AND family = $2
 """
 
 FINDINGS_OF = """
-SELECT kind, entity_id, event_id, words
+SELECT kind, entity_id, event_id, message
 FROM findings
 WHERE family = $2 AND entity_id = ANY($1::text[])
 """
@@ -141,12 +141,12 @@ ADD_MONTHS = "SELECT add_event_log_months(now(), now() + interval '2 months')"
 
 # A replay finds its own row there and changes nothing.
 NOTE_FINDINGS = """
-INSERT INTO findings (kind, family, entity_id, event_id, words)
+INSERT INTO findings (kind, family, entity_id, event_id, message)
 SELECT *
 FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::text[])
 ON CONFLICT (family, entity_id, kind, event_id) DO UPDATE
-SET words = greatest(findings.words, excluded.words)
-WHERE findings.words < excluded.words
+SET message = greatest(findings.message, excluded.message)
+WHERE findings.message < excluded.message
 """
 
 WITHDRAW_FINDINGS = """
@@ -331,8 +331,8 @@ def _attempts(envelopes: Sequence[Envelope]) -> list[int]:
 
 
 def _id_used_twice(event_id: UUID) -> Finding:
-    words = "sent with different contents; each was applied"
-    return Finding("event_id_reused", str(event_id), event_id, words)
+    message = "sent with different contents; each was applied"
+    return Finding("event_id_reused", str(event_id), event_id, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,12 +375,12 @@ async def note_reuse(connection: Connection, findings: Sequence[Finding]) -> Non
 
 
 async def _note_findings(connection: Connection, family: str, findings: Iterable[Finding]) -> None:
-    # An id that was used twice can give one key two findings: the greater words stand.
-    words: dict[tuple[str, str, str, UUID | None], str] = {}
+    # An id that was used twice can give one key two findings: the greater message stands.
+    messages: dict[tuple[str, str, str, UUID | None], str] = {}
     for found in findings:
         key = (found.kind, family, found.entity_id, found.event_id)
-        words[key] = max(found.words, words.get(key, ""))
-    rows = sorted((*key, said) for key, said in words.items())
+        messages[key] = max(found.message, messages.get(key, ""))
+    rows = sorted((*key, message) for key, message in messages.items())
     await connection.execute(NOTE_FINDINGS, *map(list, zip(*rows, strict=True)))
 
 

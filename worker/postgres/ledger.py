@@ -1,8 +1,8 @@
-"""The proof that nothing fell through: each accepted event has a place in a stream without gaps.
+"""Proof that no accepted event is lost: each has a sequence number, and the numbers have no gaps.
 
-A stream is one ingest process, or one spool file. Its places are counted per family from 1. Consumers
-record what became of each place in the transaction of its effect; a place below the highest one known
-that nobody accounts for is an event that was answered 2xx and is nowhere.
+A source is one ingest process or one spool file. It numbers its events per family, from 1. Consumers record
+the disposition of each number in the transaction of its effect. A number below the highest known one without
+a disposition is an event that was answered 2xx and cannot be found.
 """
 
 from collections import defaultdict
@@ -16,63 +16,63 @@ from secrets import randbits
 from consumers.family import Connection
 from schemas.envelope import LARGEST, Envelope
 
-# A repeat adds the same places again, which changes nothing; the two counts are of deliveries.
-RECORD_PLACES = """
-INSERT INTO streams AS known
-    (stream, family, seen, retrying, dead, voided, applied, duplicates, last_received_at)
-SELECT stream, $2, seen::int8multirange, retrying::int8multirange, dead::int8multirange,
+# A repeat adds the same numbers again, which changes nothing; the two counts are of deliveries.
+RECORD_NUMBERS = """
+INSERT INTO event_sequences AS recorded
+    (source, family, seen, retrying, dead, voided, applied, duplicates, last_received_at)
+SELECT source, $2, seen::int8multirange, retrying::int8multirange, dead::int8multirange,
        voided::int8multirange, applied, duplicates, last_received_at
 FROM unnest($1::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
             $9::timestamptz[])
-    AS told (stream, seen, retrying, dead, voided, applied, duplicates, last_received_at)
-ORDER BY stream
-ON CONFLICT (stream, family) DO UPDATE
-SET seen = known.seen + excluded.seen,
-    retrying = known.retrying + excluded.retrying - excluded.seen - excluded.dead,
-    dead = known.dead + excluded.dead - excluded.seen,
-    voided = known.voided + excluded.voided,
-    applied = known.applied + excluded.applied,
-    duplicates = known.duplicates + excluded.duplicates,
-    last_received_at = greatest(known.last_received_at, excluded.last_received_at)
+    AS batch (source, seen, retrying, dead, voided, applied, duplicates, last_received_at)
+ORDER BY source
+ON CONFLICT (source, family) DO UPDATE
+SET seen = recorded.seen + excluded.seen,
+    retrying = recorded.retrying + excluded.retrying - excluded.seen - excluded.dead,
+    dead = recorded.dead + excluded.dead - excluded.seen,
+    voided = recorded.voided + excluded.voided,
+    applied = recorded.applied + excluded.applied,
+    duplicates = recorded.duplicates + excluded.duplicates,
+    last_received_at = greatest(recorded.last_received_at, excluded.last_received_at)
 """
 
 
-# Some 30 characters each: far below the 128 KiB of a header table.
-TOLD_TOGETHER = 200
+# Each takes some 30 characters: this many stay far below the 128 KiB of a header table.
+VOIDS_PER_MESSAGE = 200
 
 
 @dataclass(slots=True)
-class Stream:
-    """Gives out places, in the order in which events are handed to the broker's connection.
+class EventSequence:
+    """Numbers the events of one source, in the order in which they are handed to the broker's connection.
 
-    The broker takes what comes over a connection in that order, so when a process dies, the places
-    that never arrived are the last ones.
+    The broker receives the messages of a connection in that order, so when a process dies, the numbers that
+    never arrived are the last ones.
     """
 
-    number: int = field(default_factory=lambda: randbits(62) + 1)
+    source: int = field(default_factory=lambda: randbits(62) + 1)
     _last: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
-    _unused: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    _voids: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
-    def take(self, family: str) -> int:
-        """The next place, from 1. Publish at once: nothing may come in between."""
+    def next(self, family: str) -> int:
+        """The family's next number, from 1. Publish the event at once, before any other step."""
         self._last[family] += 1
         return self._last[family]
 
-    def give_up(self, family: str, place: int) -> None:
-        """No event will be found at this place; the next message of the family is to say so."""
-        self._unused[family].add(f"{self.number}:{place}")
+    def void(self, family: str, number: int) -> None:
+        """Record that no event has this number; a later message of the family says so."""
+        self._voids[family].add(f"{self.source}:{number}")
 
-    def unused(self, family: str) -> frozenset[str]:
-        """Some of the places given up and not told yet: as many as fit well into a header."""
-        return frozenset(islice(self._unused[family], TOLD_TOGETHER))
+    def voids(self, family: str) -> frozenset[str]:
+        """Voided numbers that no message has delivered yet, as many as fit into a header."""
+        return frozenset(islice(self._voids[family], VOIDS_PER_MESSAGE))
 
-    def told(self, family: str, unused: Iterable[str]) -> None:
-        """A message that says which places are unused has arrived."""
-        self._unused[family] -= set(unused)
+    def acknowledge_voids(self, family: str, voids: Iterable[str]) -> None:
+        """Forget voided numbers that a confirmed or spooled message names."""
+        self._voids[family] -= set(voids)
 
 
-class Fate(Enum):
-    """What became of a delivery, as far as its place goes."""
+class Disposition(Enum):
+    """The outcome of a delivery, as far as its sequence number is concerned."""
 
     APPLIED = "applied"
     DUPLICATE = "duplicate"
@@ -90,37 +90,39 @@ class _Row:
     duplicates: int = 0
     last_received_at: datetime | None = None
 
-    def add(self, place: int, fate: Fate, received_at: datetime) -> None:
-        match fate:
-            case Fate.APPLIED:
-                self.seen.add(place)
+    def add(self, number: int, disposition: Disposition, received_at: datetime) -> None:
+        match disposition:
+            case Disposition.APPLIED:
+                self.seen.add(number)
                 self.applied += 1
-            case Fate.DUPLICATE:
-                self.seen.add(place)
+            case Disposition.DUPLICATE:
+                self.seen.add(number)
                 self.duplicates += 1
-            case Fate.RETRYING:
-                self.retrying.add(place)
-            case Fate.DEAD:
-                self.dead.add(place)
+            case Disposition.RETRYING:
+                self.retrying.add(number)
+            case Disposition.DEAD:
+                self.dead.add(number)
         self.last_received_at = max(received_at, self.last_received_at or received_at)
 
 
-async def record(connection: Connection, family: str, fates: Sequence[tuple[Envelope, Fate]]) -> None:
-    """Record what became of these deliveries; those without a place are passed over."""
+async def record(
+    connection: Connection, family: str, dispositions: Sequence[tuple[Envelope, Disposition]]
+) -> None:
+    """Record the dispositions of deliveries; those without a sequence number are skipped."""
     rows: defaultdict[int, _Row] = defaultdict(_Row)
-    for envelope, fate in fates:
-        if envelope.stream is not None and envelope.place is not None:
-            rows[envelope.stream].add(envelope.place, fate, envelope.received_at)
-        if envelope.unused is not None:
-            for stream, place in _read_unused(envelope.unused):
-                rows[stream].voided.add(place)
+    for envelope, disposition in dispositions:
+        if envelope.source is not None and envelope.sequence_number is not None:
+            rows[envelope.source].add(envelope.sequence_number, disposition, envelope.received_at)
+        if envelope.voided is not None:
+            for source, number in _read_voids(envelope.voided):
+                rows[source].voided.add(number)
     if not rows:
         return
-    streams = sorted(rows)
-    ordered = [rows[stream] for stream in streams]
+    sources = sorted(rows)
+    ordered = [rows[source] for source in sources]
     await connection.execute(
-        RECORD_PLACES,
-        streams,
+        RECORD_NUMBERS,
+        sources,
         family,
         [multirange(row.seen) for row in ordered],
         [multirange(row.retrying) for row in ordered],
@@ -132,24 +134,24 @@ async def record(connection: Connection, family: str, fates: Sequence[tuple[Enve
     )
 
 
-def _read_unused(told: str) -> Iterator[tuple[int, int]]:
-    for pair in told.split(","):
-        stream, _, place = pair.partition(":")
-        if _is_number(stream) and _is_number(place):
-            yield int(stream), int(place)
+def _read_voids(header: str) -> Iterator[tuple[int, int]]:
+    for pair in header.split(","):
+        source, _, number = pair.partition(":")
+        if _is_number(source) and _is_number(number):
+            yield int(source), int(number)
 
 
-def _is_number(told: str) -> bool:
-    """One that Postgres has, too."""
-    return told.isdecimal() and len(told) <= len(str(LARGEST)) and int(told) <= LARGEST
+def _is_number(text: str) -> bool:
+    """Whether Postgres can store it, too."""
+    return text.isdecimal() and len(text) <= len(str(LARGEST)) and int(text) <= LARGEST
 
 
-def multirange(places: Iterable[int]) -> str:
+def multirange(numbers: Iterable[int]) -> str:
     """As Postgres reads it: `{[1,4),[7,8)}` for 1, 2, 3 and 7."""
     ranges: list[list[int]] = []
-    for place in sorted(places):
-        if ranges and ranges[-1][1] == place:
-            ranges[-1][1] = place + 1
+    for number in sorted(numbers):
+        if ranges and ranges[-1][1] == number:
+            ranges[-1][1] = number + 1
         else:
-            ranges.append([place, place + 1])
+            ranges.append([number, number + 1])
     return "{" + ",".join(f"[{begin},{end})" for begin, end in ranges) + "}"

@@ -7,6 +7,8 @@ from pathlib import Path
 import asyncpg
 
 import schemas
+from worker.observability.errors import StockhookError
+from worker.observability.exit_codes import TEMPORARY
 from worker.postgres.locks import LOCK, UNLOCK, AdvisoryLock
 from worker.postgres.pool import Connection, Database
 
@@ -14,8 +16,6 @@ FOLDER = Path(schemas.__file__).parent / "migrations"
 
 # An index on a big table takes its time, and so does another deployment that migrates.
 LONGEST_SECONDS = 24 * 3600
-
-# Any number of its own: two deployments that migrate at once take turns.
 
 # dbmate's own table: either tool can go on where the other stopped.
 CREATE_TABLE = """
@@ -31,6 +31,12 @@ RECORD = "INSERT INTO schema_migrations (version) VALUES ($1)"
 _SECTIONS = re.compile(
     r"^--\s*migrate:up(?P<options>[^\n]*)\n(?P<up>.*?)^--\s*migrate:down[^\n]*\n(?P<down>.*)", re.M | re.S
 )
+
+
+class MigrationRefused(StockhookError):
+    """A migration found sessions of processes that must be stopped first. The text names them."""
+
+    exit_code = TEMPORARY
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,7 @@ async def migrate(database: Database) -> list[Migration]:
 
     Raises:
         DatabaseUnavailable
+        MigrationRefused: Those before it are applied.
     """
     async with database.connection() as connection:
         await connection.execute("SET statement_timeout = 0")
@@ -88,6 +95,8 @@ async def migrate(database: Database) -> list[Migration]:
             missing = [migration for migration in migrations() if migration.version not in applied]
             for migration in missing:
                 await _apply(connection, migration)
+        except asyncpg.ObjectInUseError as error:
+            raise MigrationRefused(str(error)) from error
         finally:
             await connection.execute(UNLOCK, AdvisoryLock.MIGRATIONS)
             await connection.execute("RESET statement_timeout")

@@ -1,4 +1,4 @@
-"""Work that waits in a table: begun as soon as Postgres tells of it, and looked for now and then."""
+"""Work that waits in a table: begun when Postgres notifies, and looked for now and then."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,10 +14,10 @@ from worker.postgres.pool import Database, DatabaseUnavailable, blameless
 
 log = structlog.get_logger(__name__)
 
-# Of the time that a round took, when it gives way.
+# Of the time that a round took, when it is throttled.
 WAIT_SHARE = 9.0
 
-# Postgres tells of a commit at once; this is for what it told while the connection was lost.
+# Postgres notifies at once; this is for notifications that were lost with the connection.
 LOOK_EVERY_SECONDS = 2.0
 LISTENER_CHECK_SECONDS = 5.0
 

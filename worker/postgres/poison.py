@@ -1,8 +1,8 @@
-"""Events that may have killed their consumer.
+"""Events that may have ended their consumer.
 
 Each is handled alone (worker/pipeline/isolation.py), and before that its try is committed here. An event that
-is found here again and again is the killer; no neighbour of it ever is. A delivery limit of the broker's
-counts for all deliveries in flight, so it cannot tell them apart.
+is found here again and again is the poison message; no other event in flight ever is. A delivery limit of the
+broker counts for all deliveries in flight, so it cannot tell them apart.
 """
 
 from datetime import datetime
@@ -13,19 +13,19 @@ from worker.postgres.pool import Database
 # How often an event may end its consumer while it is handled alone.
 TRIES = 5
 
-# The column event_id holds an id made from the event id and the body: several events may share an event id.
+# The candidate id is made from the event id and the body: several events may share an event id.
 NOTE_TRY = """
-INSERT INTO suspects AS known (event_id, family, tries, last_tried_at)
+INSERT INTO poison_candidates AS known (candidate_id, family, tries, last_tried_at)
 VALUES ($1, $2, 1, $3)
-ON CONFLICT (event_id) DO UPDATE
+ON CONFLICT (candidate_id) DO UPDATE
 SET tries = known.tries + CASE WHEN known.last_tried_at = $3 THEN 0 ELSE 1 END,
     last_tried_at = $3
 RETURNING tries
 """
 
 CLEAR = """
-DELETE FROM suspects
-WHERE event_id = $1
+DELETE FROM poison_candidates
+WHERE candidate_id = $1
 """
 
 

@@ -76,12 +76,12 @@ ORDER BY dead_letter_id
 LIMIT $2
 """
 
-COUNT_OLD_UNHANDLED = "SELECT count(*) FROM unhandled_events WHERE kept_at < $1"
+COUNT_OLD_UNHANDLED = "SELECT count(*) FROM unhandled_events WHERE stored_at < $1"
 
 DELETE_OLD_UNHANDLED = """
 DELETE FROM unhandled_events
 WHERE unhandled_event_id = ANY(
-    ARRAY(SELECT unhandled_event_id FROM unhandled_events WHERE kept_at < $1 LIMIT $2)
+    ARRAY(SELECT unhandled_event_id FROM unhandled_events WHERE stored_at < $1 LIMIT $2)
 )
 """
 

@@ -1,4 +1,4 @@
-"""The process that consumes: from its start to the last event in hand."""
+"""The process that consumes: from its start to the last in-flight event."""
 
 import asyncio
 import gc
@@ -66,7 +66,7 @@ class PendingMigrations(StockhookError):
 
 
 async def consume(settings: Settings, names: Sequence[str]) -> None:
-    """Consume these families until SIGTERM or SIGINT; then finish what is in hand.
+    """Consume these families until SIGTERM or SIGINT; then finish in-flight deliveries.
 
     Raises:
         PendingMigrations

@@ -14,8 +14,8 @@ from worker.actions.registry import KINDS
 from worker.amqp.connection import Broker, BrokerConnection
 from worker.amqp.queue_labels import QueueLabels, queues, queues_beside
 from worker.config.settings import Settings
-from worker.dead_letters.message import QUARANTINE_LANE
-from worker.dead_letters.store import waiting_by_lane
+from worker.dead_letters.message import QUARANTINE_ORIGIN
+from worker.dead_letters.store import waiting_by_origin
 from worker.observability import metrics
 from worker.observability.backoff import sleep_unless_stopping
 from worker.observability.errors import safe_summary
@@ -34,7 +34,7 @@ async def measure_queues_regularly(broker: Broker, settings: Settings, stopping:
     """Measure until we stop. While the broker is away the gauges say nothing, not what was true before."""
     measured = list(queues(settings.delays))
     for subscriber in settings.subscribers:
-        measured += queues_beside(subscriber.lane, "webhook", settings.delays)
+        measured += queues_beside(subscriber.origin, "webhook", settings.delays)
     while not stopping.is_set():
         try:
             async with asyncio.timeout(MEASURE_TIMEOUT_SECONDS), broker.connection() as link:
@@ -50,7 +50,7 @@ async def measure_queues_regularly(broker: Broker, settings: Settings, stopping:
 async def _measure(link: BrokerConnection, measured: Sequence[QueueLabels]) -> None:
     depths = await link.depths([one.queue for one in measured])
     for one in measured:
-        labels = (one.queue, one.family, one.lane, one.step)
+        labels = (one.queue, one.family, one.role, one.step)
         depth = depths[one.queue]
         if depth is None:
             for gauge in (metrics.QUEUE_MESSAGES, metrics.QUEUE_CONSUMERS):
@@ -66,12 +66,12 @@ async def measure_tables_regularly(database: Database, stopping: asyncio.Event) 
     while not stopping.is_set():
         try:
             async with database.connection() as connection:
-                waiting = await waiting_by_lane(connection)
+                waiting = await waiting_by_origin(connection)
                 metrics.CHANGES_WAITING_SECONDS.set(await outbox.oldest(connection))
                 await _measure_actions(connection)
             metrics.DEAD_LETTERS.clear()
-            for lane in {*FAMILIES, QUARANTINE_LANE, *waiting}:
-                metrics.DEAD_LETTERS.labels(lane).set(waiting.get(lane, 0))
+            for origin in {*FAMILIES, QUARANTINE_ORIGIN, *waiting}:
+                metrics.DEAD_LETTERS.labels(origin).set(waiting.get(origin, 0))
         except Exception as error:
             # Whatever it was, the next time may do.
             metrics.DEAD_LETTERS.clear()
@@ -83,7 +83,7 @@ async def measure_tables_regularly(database: Database, stopping: asyncio.Event) 
 
 
 async def _measure_actions(connection: Connection) -> None:
-    """Each kind has its number from the start, so that a first one in doubt is an increase."""
+    """Each kind has a value from the start, so that its first unknown outcome is an increase."""
     waiting = {(row["kind"], row["state"]): row for row in await connection.fetch(table.COUNTS)}
     for kind in {*KINDS, *(kind for kind, _ in waiting)}:
         for state in table.UNFINISHED:

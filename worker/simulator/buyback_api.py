@@ -80,9 +80,9 @@ class _NotSo(Exception):
 class TradeIn:
     """Knows these orders, and those of the documents; it begins anew with every start.
 
-    `/control/orders` tells of all (GET) or begins one (POST, perhaps with its `id` and `paymentType`);
+    `/control/orders` lists all (GET) or begins one (POST, perhaps with its `id` and `paymentType`);
     POST `/control/submissions` is what it sends beside the events of orders.
-    `/control/orders/ID` tells of one, and POST `/control/orders/ID/miss` has a step happen to it. A slot
+    `/control/orders/ID` shows one, and POST `/control/orders/ID/miss` has a step happen to it. A slot
     takes `places` orders.
     """
 

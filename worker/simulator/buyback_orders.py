@@ -1,4 +1,4 @@
-"""An order at the simulated trade-in platform: what may happen to it next, and which webhooks tell of it."""
+"""An order at the simulated buyback platform: what may happen to it next, and which webhooks report it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -88,7 +88,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """An order from now on, and the webhooks that tell of it."""
+    """An order from now on, and the webhooks that report it."""
 
     order: Order
     webhooks: tuple[GeneratedEvent, ...] = ()
@@ -170,7 +170,7 @@ def dropoff_requested(order: Order, now: datetime) -> Happened:
 
 
 def payment_details_given(order: Order, now: datetime) -> Happened:
-    """Whom to pay may be said at any time; the platform tells of it when there is something to pay."""
+    """Whom to pay may be said at any time; the platform reports it when there is something to pay."""
     given = replace(order, has_payment_details=True)
     return _paid(given, _later(order, now)) if given.is_to_be_paid else Happened(given)
 

@@ -49,7 +49,7 @@ class Ovoko:
     """Answers with HTTP 200 whatever happens, as Ovoko does: `status_code` tells.
 
     `/control/parts` and `/control/returns` take a JSON list (POST: add or replace) or forget all
-    (DELETE); `/control/parts/13` forgets one. No webhook tells of these. What webhooks tell of is asked for
+    (DELETE); `/control/parts/13` forgets one. No webhook reports these. What webhooks report is asked for
     step by step: POST `/control/parts/13/sold`, `/control/orders`, `/control/orders/ID/ship`,
     `/control/returns/ID/receive`.
     """

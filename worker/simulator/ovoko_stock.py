@@ -1,4 +1,4 @@
-"""A merchant's stock at the simulated Ovoko: what may happen to it next, and which webhooks tell of it."""
+"""A merchant's stock at the simulated Ovoko: what may happen to it next, and which webhooks report it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ _NAMES = ("Headlight, left", "Gearbox", "Wing mirror, right", "Alternator", "Ste
 
 
 class Part(BaseModel):
-    """As Ovoko tells of it; `updated_at` (RFC 3339) also says where it stands: the newest is first."""
+    """As Ovoko reports it; `updated_at` (RFC 3339) also says where it stands: the newest is first."""
 
     model_config = ConfigDict(extra="allow")
 

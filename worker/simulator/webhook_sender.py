@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Messenger:
-    """Each webhook comes `delay` after what it tells of, whatever became of those before it.
+    """Each webhook comes `delay` after its event, whatever became of those before it.
 
     (Which may be a little later than it was asked for: in whole seconds only one thing happens to a part.)
     """

@@ -1,12 +1,12 @@
-"""`stockhook audit`: each accepted event is accounted for, or missing, by its place.
+"""`stockhook audit`: each accepted event is accounted for, or missing, by its sequence number.
 
-Below the highest place that is known of a stream and family, every place is applied (or a duplicate),
-waits in a retry step, is dead, or was given out in vain. What is left waits in the family's queue or in
-a consumer's hands; and if it does not, it is missing. Two things it cannot see: the last events of a
-stream, behind which no other of the family was applied yet; and a loss while as many others wait.
+Below the highest number that is known of a source and family, every number is applied (or a duplicate),
+waits in a retry queue, is dead, or is void. The others wait in the family's queue or are in flight; those
+that do not are missing. Two cases stay invisible: the last events of a source, if no later event of the
+family was applied yet; and a loss while as many other events wait.
 
-Of the change feed it says that each change that was committed is confirmed by the broker, or waits to be;
-what a subscriber made of it, nobody here knows.
+For the change feed it checks that each committed change is confirmed by the broker, or waits to be
+published. It cannot know what a subscriber did with it.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from worker.change_feed.backlog import (
     Feed,
     feed,
 )
-from worker.dead_letters.store import waiting_by_lane
+from worker.dead_letters.store import waiting_by_origin
 from worker.dead_letters.unhandled_store import COUNT as COUNT_UNHANDLED
 from worker.observability import metrics
 from worker.observability.backoff import sleep_unless_stopping
@@ -41,32 +41,32 @@ from worker.postgres.pool import Database
 
 log = structlog.get_logger(__name__)
 
-# What is in a consumer's hands is seen to in this time, unless something is wrong.
+# In-flight deliveries are settled within this time, unless something is wrong.
 PATIENCE_SECONDS = 10.0
 MEASURE_EVERY_SECONDS = 60.0
 
-# A row a stream and family, of a few ranges each: its cost does not grow with the number of events.
+# One row per source and family, of a few ranges each: its cost does not grow with the number of events.
 ACCOUNTS = """
-SELECT stream, family, applied, duplicates,
+SELECT source, family, applied, duplicates,
     upper(range_merge(known)) - 1 AS highest,
-    ARRAY(SELECT unnest(voided - seen)) AS unused,
+    ARRAY(SELECT unnest(voided - seen)) AS voided,
     ARRAY(SELECT unnest(retrying - seen - dead)) AS retrying,
     ARRAY(SELECT unnest(dead - seen)) AS dead,
     ARRAY(SELECT unnest(int8multirange(int8range(1, upper(range_merge(known)))) - known)) AS unaccounted
-FROM (SELECT *, seen + retrying + dead + voided AS known FROM streams) AS streams
+FROM (SELECT *, seen + retrying + dead + voided AS known FROM event_sequences) AS sequences
 WHERE NOT isempty(known)
-ORDER BY family, stream
+ORDER BY family, source
 """
 
-# First and last place of each range.
+# First and last sequence number of each range.
 Ranges = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What became of one family's events of one stream. `unaccounted` places were seen by nobody."""
+    """The dispositions of one family's events of one source; no consumer has seen `unaccounted` numbers."""
 
-    stream: int
+    source: int
     family: str
     accepted: int
     applied: int
@@ -87,7 +87,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """`missing` names, per family, the places that are nowhere: stream, first and last."""
+    """`missing` names, per family, the numbers that cannot be found: source, first and last."""
 
     accounts: tuple[Account, ...]
     waiting: dict[str, Waiting]
@@ -102,7 +102,7 @@ class Audit:
         return not self.missing and not self.feed.missing
 
     @property
-    def missing_places(self) -> dict[str, int]:
+    def missing_events(self) -> dict[str, int]:
         return {
             family: sum(last - first + 1 for _, first, last in ranges)
             for family, ranges in self.missing.items()
@@ -115,9 +115,9 @@ async def accounts(database: Database) -> tuple[Account, ...]:
         rows = await connection.fetch(ACCOUNTS)
     return tuple(
         Account(
-            stream=row["stream"],
+            source=row["source"],
             family=row["family"],
-            accepted=row["highest"] - size(_ranges(row["unused"])),
+            accepted=row["highest"] - size(_ranges(row["voided"])),
             applied=row["applied"],
             duplicates=row["duplicates"],
             dead=size(_ranges(row["dead"])),
@@ -129,7 +129,7 @@ async def accounts(database: Database) -> tuple[Account, ...]:
 
 
 def size(ranges: Ranges) -> int:
-    """How many places there are in these ranges."""
+    """How many sequence numbers there are in these ranges."""
     return sum(last - first + 1 for first, last in ranges)
 
 
@@ -149,8 +149,8 @@ async def audit(
 ) -> Audit:
     """Look, and look again for `patience` seconds while something is neither waiting nor accounted for.
 
-    What is in a consumer's hands waits nowhere, but is accounted for a moment later. `webhooks` are the names
-    in the settings.
+    In-flight deliveries wait in no queue, but are accounted for a moment later. `webhooks` are the names in
+    the settings.
 
     Raises:
         BrokerUnavailable
@@ -168,7 +168,7 @@ async def audit(
                 break
             await asyncio.sleep(0.5)
         async with database.connection() as connection:
-            kept = await waiting_by_lane(connection)
+            kept = await waiting_by_origin(connection)
             told = await feed(link, connection, webhooks, kept, delays)
             unhandled = await connection.fetchval(COUNT_UNHANDLED)
     return Audit(known, waiting, ready[QUARANTINE], unhandled, spooled, missing, told)
@@ -186,7 +186,7 @@ def _waiting(ready: Mapping[str, int], family: str, delays: Sequence[timedelta])
 def _missing(
     known: Sequence[Account], waiting: dict[str, Waiting]
 ) -> dict[str, tuple[tuple[int, int, int], ...]]:
-    """By family: where more places are outstanding than messages wait, those that cannot be there."""
+    """By family: where more numbers are outstanding than messages wait, those that cannot be there."""
     missing: dict[str, tuple[tuple[int, int, int], ...]] = {}
     for family, there in waiting.items():
         ours = [account for account in known if account.family == family]
@@ -197,7 +197,7 @@ def _missing(
             continue
         # Without a single message left, what was to be retried is lost as well.
         missing[family] = tuple(
-            (account.stream, first, last)
+            (account.source, first, last)
             for account in ours
             for first, last in sorted(account.unaccounted + (account.retrying if unseen <= waits else ()))
         )
@@ -205,7 +205,7 @@ def _missing(
 
 
 def as_json(found: Audit) -> dict[str, Any]:
-    return {**asdict(found), "missing_places": found.missing_places, "feed": found.feed.as_json()}
+    return {**asdict(found), "missing_events": found.missing_events, "feed": found.feed.as_json()}
 
 
 async def measure_regularly(
@@ -219,9 +219,9 @@ async def measure_regularly(
         try:
             found = await audit(broker, database, delays, spooled=None, patience=PATIENCE_SECONDS)
             for family in FAMILIES:
-                metrics.MISSING.labels(family).set(found.missing_places.get(family, 0))
-            for lane in found.feed.lanes:
-                metrics.CHANGES_MISSING.labels(lane.family).set(lane.missing)
+                metrics.MISSING.labels(family).set(found.missing_events.get(family, 0))
+            for counts in found.feed.families:
+                metrics.CHANGES_MISSING.labels(counts.family).set(counts.missing)
             metrics.AUDITED_AT.set_to_current_time()
         except Exception as error:
             # Whatever it was, the next time may do; the time of the last one that did is a metric.

@@ -30,14 +30,14 @@ from worker.postgres.pool import Connection
 NOTHING = "^$"
 PREFIX = "^stockhook\\."
 
-# The queues of those who are told of changes over HTTP, and their dead letters; retry steps are not read.
+# The queues of subscribers of changes over HTTP, and their dead letters; retry queues are not read.
 SUBSCRIBERS = r"stockhook\.webhook\.[a-z0-9-]+(\.dead)?"
 
 # RabbitMQ 4.2.7, 4.3.1 and newer show the depth of a queue only to users with a permission for it. Permission
 # to write to a queue allows a user to bind it to the exchanges that the user may read, and nothing else.
-LANES = rf"stockhook\.({'|'.join([*FAMILIES, ACTIONS])}|webhook\.[a-z0-9-]+)"
-RETRY_QUEUES = rf"{LANES}\.retry\.[0-9]+s"
-LANES_QUEUES = rf"{LANES}(\.retry\.[0-9]+s|\.dead)?"
+WORK_QUEUES = rf"stockhook\.({'|'.join([*FAMILIES, ACTIONS])}|webhook\.[a-z0-9-]+)"
+RETRY_QUEUES = rf"{WORK_QUEUES}\.retry\.[0-9]+s"
+PROCESSED_QUEUES = rf"{WORK_QUEUES}(\.retry\.[0-9]+s|\.dead)?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def broker_users() -> tuple[BrokerUser, ...]:
             "stockhook_monitor",
             "`stockhook status`, `audit`, `doctor`: sees how many messages wait, takes none",
             # The quarantine's exchange has the name of its queue: it may publish there.
-            write=_one_of([QUARANTINE], LANES_QUEUES),
+            write=_one_of([QUARANTINE], PROCESSED_QUEUES),
             tags=("monitoring",),
         ),
         BrokerUser(
@@ -209,15 +209,15 @@ CONSUMER_TABLES: dict[str, tuple[str, ...]] = {
     "reminders": _PROJECTION,
     "communications": _PROJECTION,
     "findings": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-    "streams": _PROJECTION,
-    "suspects": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "event_sequences": _PROJECTION,
+    "poison_candidates": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "dead_letters": ("SELECT", "INSERT"),
     "dead_letter_audit": (),
     # Consumers also delete what is past its days.
     "unhandled_events": ("SELECT", "INSERT", "DELETE"),
     "actions": _PROJECTION,
     "changes": ("SELECT", "INSERT", "DELETE"),
-    "change_lanes": ("SELECT", "UPDATE"),
+    "change_locks": ("SELECT", "UPDATE"),
     "change_counts": _PROJECTION,
     "webhooks": _PROJECTION,
 }

@@ -1,4 +1,4 @@
-"""What `stockhook status` shows: broker, database, queues with their ladders, rows."""
+"""What `stockhook status` shows: broker, database, queues with their retry queues, rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,14 +23,14 @@ from worker.amqp.topology import (
     step_name,
 )
 from worker.change_feed.backlog import (
-    Lane,
+    ChangeCounts,
     Webhook,
+    change_counts,
     known_webhooks,
-    lanes,
     webhooks,
 )
-from worker.dead_letters.message import QUARANTINE_LANE
-from worker.dead_letters.store import waiting_by_lane
+from worker.dead_letters.message import QUARANTINE_ORIGIN
+from worker.dead_letters.store import waiting_by_origin
 from worker.dead_letters.unhandled_store import count_by_type
 from worker.observability.errors import safe_summary
 from worker.postgres.errors import PostgresError, UndefinedTableError
@@ -66,7 +66,7 @@ SELECT 'actions' AS name, count(*) AS rows FROM actions
 
 LAST_LOGGED = """
 SELECT max(last_received_at) AS received_at
-FROM streams
+FROM event_sequences
 WHERE family = $1
 """
 
@@ -117,7 +117,7 @@ class Status:
     quarantine_kept: int
     unhandled: UnhandledStatus
     families: tuple[FamilyStatus, ...]
-    changes: tuple[Lane, ...]
+    changes: tuple[ChangeCounts, ...]
     webhooks: tuple[Webhook, ...]
     rows: dict[str, int]
 
@@ -131,14 +131,14 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """By family when its last event was logged; rows by table; dead letters that wait by lane."""
+    """By family when its last event was logged; rows by table; dead letters that wait by origin."""
 
     words: str
     last_logged: Mapping[str, datetime] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     kept: Mapping[str, int] = field(default_factory=dict)
     unhandled: UnhandledStatus = UnhandledStatus()
-    changes: tuple[Lane, ...] = ()
+    changes: tuple[ChangeCounts, ...] = ()
     webhooks: Sequence[str] = ()
 
 
@@ -172,7 +172,7 @@ async def look(
         ingest_words,
         spool,
         quarantine,
-        stored.kept.get(QUARANTINE_LANE, 0),
+        stored.kept.get(QUARANTINE_ORIGIN, 0),
         stored.unhandled,
         tuple(families),
         stored.changes,
@@ -238,7 +238,7 @@ async def _look_at_database(database: Database) -> _Stored:
     try:
         async with database.connection() as connection:
             rows = {row["name"]: row["rows"] for row in await connection.fetch(COUNT_ROWS)}
-            kept = await waiting_by_lane(connection)
+            kept = await waiting_by_origin(connection)
             types = await count_by_type(connection)
             return _Stored(
                 "reachable",
@@ -250,7 +250,7 @@ async def _look_at_database(database: Database) -> _Stored:
                     types=len(types),
                     replayable=sum(one.events for one in types if one.family is not None),
                 ),
-                await lanes(connection),
+                await change_counts(connection),
                 await known_webhooks(connection),
             )
     except DatabaseUnavailable as error:

@@ -142,7 +142,7 @@ async def _all_there(world: World, queues: list[str], look: Callable[[], None]) 
 async def _add_more(bench: Bench, measure: str, consumers: Consumers, shares: dict[str, float]) -> None:
     """What explains the rate: conflicts, and who was busy."""
     counts = {
-        "sent to the ladder": await bench.world.laddered(),
+        "retried": await bench.world.retried(),
         **(await bench.world.database.fetchrow(CONFLICTS) or {}),
     }
     for name, count in counts.items():

@@ -1,7 +1,7 @@
-"""What lies in the spool's file: entries with their places, the file's state, and the statements for both.
+"""The content of the spool's file: entries with their sequence numbers, the file's state, and its statements.
 
-Every entry carries a checksum, and so does the state: what a damaged file gives instead is told from what
-was written. What changes them is to run in a transaction of the caller's, and returns the state after it.
+Every entry carries a checksum, and so does the state, so that damaged content is recognized. Functions that
+change them run in the caller's transaction and return the state after it.
 """
 
 import sqlite3
@@ -14,8 +14,8 @@ import orjson
 
 from worker.amqp.channel import Message
 
-STREAM_HEADER = "x-stream"
-PLACE_HEADER = "x-place"
+SOURCE_HEADER = "x-stream"
+NUMBER_HEADER = "x-place"
 
 # As sqlite3 gives them: None, int, float, str or bytes.
 Values = Sequence[object]
@@ -27,7 +27,7 @@ class Damaged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """An entry; `message` carries its place in the spool's stream in its headers, if it has one."""
+    """An entry; `message` carries its source and sequence number in its headers, if it has them."""
 
     number: int
     message: Message
@@ -36,7 +36,7 @@ class Spooled:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An entry that has no number yet, nor a place."""
+    """An entry that has neither a number in the file nor a sequence number yet."""
 
     spooled_at: str
     family: str | None
@@ -49,7 +49,7 @@ class Draft:
 
 
 def draft_of(message: Message, family: str | None) -> Draft:
-    own = {STREAM_HEADER, PLACE_HEADER}
+    own = {SOURCE_HEADER, NUMBER_HEADER}
     headers = orjson.dumps({name: value for name, value in message.headers.items() if name not in own})
     return Draft(
         spooled_at=datetime.now(UTC).isoformat(),
@@ -84,15 +84,16 @@ def _checksum(fields: Values, body: bytes = b"") -> bytes:
 class State:
     """What the file knows of itself, changed in the same transaction as its entries."""
 
-    stream: int
+    source: int
     last_number: int = 0
     depth: int = 0
     size: int = 0
-    places: Mapping[str, int] = field(default_factory=dict)
+    last_numbers: Mapping[str, int] = field(default_factory=dict)
+    """The last sequence number, per family."""
 
     def values(self) -> Values:
-        places = orjson.dumps(self.places).decode()
-        fields = (self.stream, self.last_number, self.depth, self.size, places)
+        last_numbers = orjson.dumps(self.last_numbers).decode()
+        fields = (self.source, self.last_number, self.depth, self.size, last_numbers)
         return (*fields, _checksum(fields))
 
 
@@ -103,6 +104,7 @@ def has_tables(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute(IS_MADE).fetchone() != (0,))
 
 
+# `stream` is the source and `place` the sequence number: files of earlier releases have these columns.
 CREATE_ENTRIES = """
 CREATE TABLE entries (
     number INTEGER PRIMARY KEY,
@@ -122,7 +124,7 @@ CREATE TABLE entries (
 # How many columns the table of entries has.
 COLUMNS = 11
 
-# One row.
+# One row; `places` is State.last_numbers.
 CREATE_STATE = """
 CREATE TABLE state (
     stream INTEGER NOT NULL,
@@ -151,8 +153,8 @@ def read_state(connection: sqlite3.Connection) -> State:
     values = connection.execute(READ_STATE).fetchone()
     if values is None or not _is_intact(values[:-1], values[-1]):
         raise Damaged
-    stream, last_number, depth, size, places, _ = values
-    return State(stream, last_number, depth, size, orjson.loads(places))
+    source, last_number, depth, size, last_numbers, _ = values
+    return State(source, last_number, depth, size, orjson.loads(last_numbers))
 
 
 OLDEST = "SELECT * FROM entries ORDER BY number LIMIT ?"
@@ -169,8 +171,8 @@ def read_oldest(connection: sqlite3.Connection, limit: int) -> list[Spooled]:
 def _spooled(
     entry: tuple[int, str, int | None, str, int | None, str, str, str, str, bytes, bytes],
 ) -> Spooled:
-    number, spooled_at, stream, _, place, exchange, routing_key, kind, headers, _, body = entry
-    stamps = {} if place is None else {STREAM_HEADER: stream, PLACE_HEADER: place}
+    number, spooled_at, source, _, sequence_number, exchange, routing_key, kind, headers, _, body = entry
+    stamps = {} if sequence_number is None else {SOURCE_HEADER: source, NUMBER_HEADER: sequence_number}
     message = Message(exchange, routing_key, kind, orjson.loads(headers) | stamps, body)
     return Spooled(number, message, datetime.fromisoformat(spooled_at))
 
@@ -196,27 +198,27 @@ INSERT = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def insert(connection: sqlite3.Connection, drafts: Sequence[Draft], state: State) -> State:
-    state, entries = _placed(drafts, state)
+    state, entries = _numbered(drafts, state)
     connection.executemany(INSERT, entries)
     connection.execute(UPDATE_STATE, state.values())
     return state
 
 
-def _placed(drafts: Sequence[Draft], state: State) -> tuple[State, list[Values]]:
+def _numbered(drafts: Sequence[Draft], state: State) -> tuple[State, list[Values]]:
     """The entries of these drafts, numbered on from a state, and the state after them."""
-    places = dict(state.places)
+    last_numbers = dict(state.last_numbers)
     entries: list[Values] = []
     for number, draft in enumerate(drafts, start=state.last_number + 1):
-        stream, place = None, None
+        source, sequence_number = None, None
         if draft.family is not None:
-            stream = state.stream
-            place = places[draft.family] = places.get(draft.family, 0) + 1
+            source = state.source
+            sequence_number = last_numbers[draft.family] = last_numbers.get(draft.family, 0) + 1
         target = (draft.exchange, draft.routing_key, draft.type, draft.headers)
-        fields = (number, draft.spooled_at, stream, draft.family, place, *target)
+        fields = (number, draft.spooled_at, source, draft.family, sequence_number, *target)
         entries.append((*fields, _checksum(fields, draft.body), draft.body))
     depth = state.depth + len(drafts)
     size = state.size + sum(draft.size for draft in drafts)
-    return State(state.stream, state.last_number + len(drafts), depth, size, places), entries
+    return State(state.source, state.last_number + len(drafts), depth, size, last_numbers), entries
 
 
 REMOVE = """

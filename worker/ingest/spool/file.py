@@ -1,4 +1,4 @@
-"""The SQLite file behind the spool: how it is opened, kept watch over, and mended.
+"""The SQLite file behind the spool: how it is opened, kept watch over, and repaired.
 
 A file that turns out to be damaged, at opening or later, is replaced: the entries that any of its pages
 still holds are carried over into a new one, and it stays beside it under `<path>.damaged-<UTC time>`.
@@ -137,7 +137,7 @@ class SpoolFile:
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
         self._is_known = False
-        self.state = State(stream=0)
+        self.state = State(source=0)
         self.oldest_at: datetime | None = None
         self.commits = 0
 
@@ -213,7 +213,7 @@ class SpoolFile:
                 connection.executescript(SHRINK)
 
     def _guarded(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do it, if need be once more after the file was mended.
+        """Do it, if need be once more after the file was repaired.
 
         After a failure the file is opened anew, which reads what it really holds: whether a commit that
         failed is in it only the file knows.
@@ -223,11 +223,11 @@ class SpoolFile:
                 with _noticing_damage(_DAMAGE):
                     return work(self._opened())
             except Damaged:
-                self._mend()
+                self._repair()
                 return work(self._opened())
         except Damaged as error:
             self.close()
-            raise SpoolBroken("damaged again while it was mended") from error
+            raise SpoolBroken("damaged again while it was repaired") from error
         except (sqlite3.Error, OSError) as error:
             # A full disk fails the writes that come before a commit: there it is certain, and frequent.
             if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
@@ -255,7 +255,7 @@ class SpoolFile:
 
     def _open(self) -> sqlite3.Connection:
         self._is_known = False
-        if self._mended.exists():
+        if self._repaired.exists():
             self._swap()
         self._make_file()
         # SQLite would take less than a page for an empty file.
@@ -293,7 +293,7 @@ class SpoolFile:
         self.oldest_at = spool_entries.read_oldest_at(connection)
 
     def _begun_anew(self) -> State:
-        """Another stream, so that no place is given twice; old numbers may still be in somebody's hands."""
+        """Another source, so that no sequence number is used twice; messages may still carry the old ones."""
         return State(secrets.randbelow(2**62 - 1) + 1, self.state.last_number)
 
     def _check(self, connection: sqlite3.Connection) -> None:
@@ -301,10 +301,10 @@ class SpoolFile:
             raise Damaged
 
     @property
-    def _mended(self) -> Path:
+    def _repaired(self) -> Path:
         return Path(f"{self._path}.mended")
 
-    def _mend(self) -> None:
+    def _repair(self) -> None:
         """Carry over what can be read into a new file, and put that in the place of the damaged one."""
         known = self.state if self._is_known else None
         self.close()
@@ -312,11 +312,11 @@ class SpoolFile:
         unfinished.unlink(missing_ok=True)
         unfinished.touch(mode=0o600)
         with closing(_connection(unfinished)) as connection:
-            # Where the counters cannot be trusted, another stream begins.
+            # Where the counters cannot be trusted, another source begins.
             state = self._carry_over(connection, known or self._begun_anew())
         _sync(unfinished)
         # From here on a crash cannot undo it: the next opening finishes the swap.
-        unfinished.replace(self._mended)
+        unfinished.replace(self._repaired)
         _sync(self._path.parent)
         aside = self._swap()
         lost = "unknown" if known is None else max(0, known.depth - state.depth)
@@ -330,14 +330,14 @@ class SpoolFile:
             return spool_entries.carry_over(connection, carved(self._path), state)
 
     def _swap(self) -> Path:
-        """Put the mended file in the damaged one's place; after a crash in the middle this goes on."""
-        made_at = datetime.fromtimestamp(self._mended.stat().st_mtime, UTC)
+        """Put the repaired file in the damaged one's place; after a crash in the middle this goes on."""
+        made_at = datetime.fromtimestamp(self._repaired.stat().st_mtime, UTC)
         aside = Path(f"{self._path}.damaged-{made_at:%Y%m%dT%H%M%S.%fZ}")
         for part in PARTS:
             # The WAL especially must not stay: SQLite would play it into the new file.
             with suppress(FileNotFoundError):
                 os.replace(f"{self._path}{part}", f"{aside}{part}")
         Path(f"{self._path}-shm").unlink(missing_ok=True)
-        self._mended.replace(self._path)
+        self._repaired.replace(self._path)
         _sync(self._path.parent)
         return aside

@@ -53,9 +53,9 @@ class SpoolTaken(StockhookError):
 class Spool:
     """Entries in the order of their arrival, on disk.
 
-    The spool is a stream of its own: a random number, made with the file. Within it each family's entries
-    have places from 1 on without a gap, also across restarts. A file whose counters were lost goes on as
-    another stream, so that no place is ever given twice.
+    The spool is a source of its own: a random number, made with the file. It numbers each family's entries
+    from 1 without gaps, also across restarts. A file whose counters were lost goes on as another source, so
+    that no sequence number is ever used twice.
     """
 
     def __init__(self, path: Path, max_bytes: int, patience: timedelta = TAKEN_PATIENCE) -> None:
@@ -117,13 +117,13 @@ class Spool:
         return self._file.oldest_at
 
     @property
-    def stream(self) -> int:
-        return self._file.state.stream
+    def source(self) -> int:
+        return self._file.state.source
 
     @property
-    def places(self) -> Mapping[str, int]:
-        """The last place given in the stream, per family."""
-        return self._file.state.places
+    def last_numbers(self) -> Mapping[str, int]:
+        """The last sequence number, per family."""
+        return self._file.state.last_numbers
 
     @property
     def commits(self) -> int:
@@ -131,7 +131,7 @@ class Spool:
         return self._file.commits
 
     async def put(self, message: Message, family: str | None) -> None:
-        """Return once it is on disk; without a family it gets no place.
+        """Return once it is on disk; without a family it gets no sequence number.
 
         Cancelled, or failed with SpoolBroken, it may have been written or not.
 

@@ -7,16 +7,16 @@ from urllib.parse import urlsplit
 from worker.amqp.connection import Broker
 from worker.amqp.errors import BrokerUnavailable
 from worker.change_feed.backlog import (
+    ChangeCounts,
     Feed,
-    Lane,
     Webhook,
     feed,
     left_behind,
 )
 from worker.change_feed.endpoint import is_public, resolve
 from worker.config.settings import Settings
-from worker.config.subscribers import Subscriber, lane_of
-from worker.dead_letters.store import waiting_by_lane
+from worker.config.subscribers import Subscriber, origin_of
+from worker.dead_letters.store import waiting_by_origin
 from worker.postgres.errors import PostgresError
 from worker.postgres.pool import Database, DatabaseUnavailable, SessionsNotKept
 from worker.tools.doctor.check import (
@@ -50,7 +50,7 @@ async def check_changes(settings: Settings) -> AsyncIterator[CheckResult]:
     broker = Broker(settings.amqp_url.get_secret_value(), "doctor")
     try:
         async with broker.connection() as link, database.connection() as connection:
-            kept = await waiting_by_lane(connection)
+            kept = await waiting_by_origin(connection)
             found = await feed(link, connection, settings.webhook_names, kept, settings.delays)
     except (BrokerUnavailable, DatabaseUnavailable, SessionsNotKept, PostgresError):
         return
@@ -99,21 +99,22 @@ async def check_target(subscriber: Subscriber, *, allow_private: bool) -> CheckR
 
 
 def check_feed(found: Feed, *, publishes: bool) -> Iterator[CheckResult]:
-    yield from _check_lanes(found.lanes, publishes=publishes)
+    yield from _check_counts(found.families, publishes=publishes)
     for webhook in found.webhooks:
         yield from _check_webhook(webhook)
 
 
-def _check_lanes(lanes: Sequence[Lane], *, publishes: bool) -> Iterator[CheckResult]:
-    for lane in lanes:
-        if lane.missing:
+def _check_counts(families: Sequence[ChangeCounts], *, publishes: bool) -> Iterator[CheckResult]:
+    for counts in families:
+        if counts.missing:
             yield error(
                 "changes",
-                f"{lane.missing:,} of {lane.family} were committed, and are neither published nor waiting",
+                f"{counts.missing:,} of {counts.family} were committed, and are neither published "
+                "nor waiting",
                 "see `stockhook audit`, and deploy/runbooks/StockhookChangesMissing.md",
             )
-    waiting = sum(lane.waiting for lane in lanes)
-    oldest = max((lane.oldest_seconds or 0.0 for lane in lanes), default=0.0)
+    waiting = sum(counts.waiting for counts in families)
+    oldest = max((counts.oldest_seconds or 0.0 for counts in families), default=0.0)
     words = f"{waiting:,} wait to be published, the oldest for {oldest:.0f} s"
     if oldest <= LONGEST_WAIT_SECONDS:
         yield ok("changes", words)
@@ -132,7 +133,7 @@ def _check_webhook(webhook: Webhook) -> Iterator[CheckResult]:
         yield warning(
             "changes",
             f"{dead:,} that {webhook.name} never took are dead",
-            f"see `stockhook dead list --lane {lane_of(webhook.name)}`",
+            f"see `stockhook dead list --origin {origin_of(webhook.name)}`",
         )
     if webhook.queue and not webhook.consumers:
         yield warning(

@@ -86,13 +86,13 @@ def _check_details(settings: Settings) -> Iterator[CheckResult]:
         account_of_ovoko(settings)
     except BadSettings as fault:
         yield warning(
-            "details",
+            "enrichment",
             f"what Ovoko's events leave out is not asked for: {fault}",
             "set all three for the consumers, or none",
         )
     else:
         pace = f"{settings.ovoko_calls_per_second:g} calls a second at most"
-        yield ok("details", f"what Ovoko's events leave out is asked for, {pace}")
+        yield ok("enrichment", f"what Ovoko's events leave out is asked for, {pace}")
 
 
 def _check_exposure(settings: Settings) -> Iterator[CheckResult]:

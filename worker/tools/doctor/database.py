@@ -49,9 +49,9 @@ SELECT to_regclass('event_log_' || to_char((now() AT TIME ZONE 'UTC') + interval
     IS NOT NULL
 """
 A_SEALED_ONE = """
-SELECT payment_details_sealed
+SELECT payment_details_encrypted
 FROM buyback_orders
-WHERE payment_details_sealed IS NOT NULL
+WHERE payment_details_encrypted IS NOT NULL
 LIMIT 1
 """
 

@@ -184,11 +184,11 @@ async def explain_entity(
         at=at,
         steps=tuple(steps),
         states=tuple(_without_private(state) for state in states),
-        findings=tuple(sorted(replay.findings, key=attrgetter("kind", "words"))),
+        findings=tuple(sorted(replay.findings, key=attrgetter("kind", "message"))),
         agrees=states == _plain_states(live) if is_whole else None,
         log_begins_at=log_begins_at,
         unreadable=len(rows) - len(logged),
-        details=None if details is None or (at is not None and at < details.details_at) else details,
+        details=None if details is None or (at is not None and at < details.enriched_at) else details,
     )
 
 

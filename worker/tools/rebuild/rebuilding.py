@@ -127,7 +127,7 @@ async def _compared(shadow: Shadow) -> list[Difference]:
 
 
 async def _swap(shadow: Shadow, found: list[Difference]) -> tuple[list[Difference], float]:
-    """Look again at what differed, and at what came since, with the family's writers kept out; mend it."""
+    """Look again at what differed, and at what came since, with the family's writers kept out; repair it."""
     tables = ", ".join(f"{shadow.live}.{table.name}" for table in ROWS[shadow.family])
     async with shadow.connection.transaction():
         await shadow.connection.execute(LOCK_TIMEOUT)

@@ -21,7 +21,7 @@ from worker.tools.reconcile.subject import Subject
 
 TOGETHER = 100
 
-# While some are applied the rest is waited for; the ladder is not.
+# While some are applied the rest is waited for; the retry schedule is not.
 PATIENCE_SECONDS = 20.0
 LOOK_EVERY_SECONDS = 0.2
 

@@ -1,4 +1,4 @@
-"""The smallest mend of a body, and where there is none."""
+"""The smallest repair of a body, and where there is none."""
 
 import json
 
@@ -9,16 +9,16 @@ from worker.dead_letters.json_repair import Repair, fault, repair
 
 
 @pytest.mark.parametrize("example", examples.as_printed(), ids=lambda example: str(example.name))
-def test_each_example_that_is_no_json_as_printed_is_mended(example: examples.Example) -> None:
+def test_each_example_that_is_no_json_as_printed_is_repaired(example: examples.Example) -> None:
     whole = next(other for other in examples.documented() if other.name == example.name)
-    mended = repair(example.body)
+    repaired = repair(example.body)
 
-    assert mended is not None
-    assert json.loads(mended.body) == json.loads(whole.body)
+    assert repaired is not None
+    assert json.loads(repaired.body) == json.loads(whole.body)
 
 
 @pytest.mark.parametrize(
-    ("body", "edits", "mended"),
+    ("body", "edits", "repaired"),
     [
         (b'\xef\xbb\xbf{"a":1}', ("at the beginning: a byte order mark is taken out",), b'{"a":1}'),
         (b'{"a":1,}', ("line 1, column 7: a comma is taken out",), b'{"a":1}'),
@@ -29,11 +29,11 @@ def test_each_example_that_is_no_json_as_printed_is_mended(example: examples.Exa
         (b'{"a":1},', ("line 1, column 8: a comma is taken out",), b'{"a":1}'),
     ],
 )
-def test_a_comma_or_a_byte_order_mark(body: bytes, edits: tuple[str, ...] | None, mended: bytes) -> None:
+def test_a_comma_or_a_byte_order_mark(body: bytes, edits: tuple[str, ...] | None, repaired: bytes) -> None:
     found = repair(body)
 
     assert found is not None
-    assert found == Repair(edits or found.edits, mended)
+    assert found == Repair(edits or found.edits, repaired)
     assert len(found.edits) == len(edits or (1, 2))
 
 
@@ -52,7 +52,7 @@ def test_a_comma_or_a_byte_order_mark(body: bytes, edits: tuple[str, ...] | None
         b"[1 2]",
     ],
 )
-def test_where_more_is_wrong_or_nothing_nothing_is_mended(body: bytes) -> None:
+def test_where_more_is_wrong_or_nothing_nothing_is_repaired(body: bytes) -> None:
     assert repair(body) is None
 
 

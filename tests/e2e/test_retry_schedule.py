@@ -1,4 +1,4 @@
-"""Events that fail climb the ladder; their neighbours do not notice."""
+"""Events that fail are retried; their neighbours do not notice."""
 
 import json
 from datetime import datetime, timedelta
@@ -47,7 +47,7 @@ async def poisoned(stack: Stack) -> Any:
     yield stack
     stack.close()
     await stack.execute(CURE)
-    # What still climbs the true ladder would come down in the middle of another test.
+    # What still climbs the true retry schedule would come down in the middle of another test.
     usual = topology(delays(1, 2, 3)).queues
     for queue in topology(stack.settings.delays).queues:
         if queue not in usual:
@@ -96,7 +96,7 @@ async def test_a_dead_letter_says_why(poisoned: Stack) -> None:
     assert "customer@example.com" not in repr(message.headers)
 
 
-async def test_an_event_that_is_mended_in_time_is_applied_by_a_retry(poisoned: Stack) -> None:
+async def test_an_event_that_is_repaired_in_time_is_applied_by_a_retry(poisoned: Stack) -> None:
     await poisoned.started("run")
     await poisoned.post_ovoko(sold("poison", 1))
 
@@ -138,8 +138,8 @@ async def test_the_true_first_step_takes_seven_seconds(poisoned: Stack) -> None:
     check_lateness(await climb(poisoned, 1, 20), (7,))
 
 
-@pytest.mark.ladder
-async def test_the_true_ladder_by_the_clock(poisoned: Stack) -> None:
+@pytest.mark.retry_delays
+async def test_the_retry_delays_by_the_clock(poisoned: Stack) -> None:
     poisoned.environment["STOCKHOOK_RETRY_DELAYS"] = "7,35,175"
 
     check_lateness(await climb(poisoned, 3, 240), (7, 35, 175))

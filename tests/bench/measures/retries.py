@@ -27,7 +27,7 @@ PATIENCE_SECONDS = 60.0
 BODY = b"x" * 300
 
 
-async def ladder(bench: Bench) -> None:
+async def retries(bench: Bench) -> None:
     quick, delays = bench.options.is_quick, bench.world.settings.delays
     crowd = QUICK_CROWD if quick else CROWD
     for delay in delays[:1] if quick else delays:
