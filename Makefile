@@ -57,7 +57,7 @@ lint: bootstrap  ## format, lint, types, import contracts, whether every test ca
 	@cmp .dev/collected.1 .dev/collected.2
 
 check: lint  ## `make lint` and the unit tests
-	@$(PYTHON) -m pytest -q tests/unit
+	@$(PYTHON) -m pytest -q tests/unit tests/harness/test_mutants.py tests/harness/test_bench.py
 
 check-deploy: bootstrap  ## what lies in deploy/: image, compose, Kubernetes, systemd, RabbitMQ, Prometheus, Grafana
 	@deploy/local/bootstrap deploy

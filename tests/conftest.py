@@ -17,7 +17,7 @@ from cryptography.fernet import Fernet
 from hypothesis import settings as hypothesis_settings
 
 from deploy.local.services import DEV, Services, local_services
-from tests.stack import (
+from tests.support.stack import (
     BUYBACK_TOKEN,
     BUYBACK_TOKEN_OLD,
     OVOKO_SECRET,

@@ -16,7 +16,7 @@ from consumers.registry import FAMILIES, FAMILY_OF, AnyFamily
 from schemas.changes import PREFIX, TYPES, cloud_events
 from schemas.events import parse, routing_key_of
 from tests.chaos.load import CLOCK_TOLERANCE, Taken
-from tests.e2e.endpoint import Behaviour, Endpoint
+from tests.support.endpoint import Behaviour, Endpoint
 from worker.amqp.connection import Broker
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import (

@@ -13,10 +13,10 @@ from deploy.local.process import StartFailed
 from deploy.local.rabbitmq import ControlFailed
 from deploy.local.services import BrokerNode, Node
 from tests.chaos.faults import Fault, Kind, Target
-from tests.chaos.processes import Supervised
-from tests.chaos.proxy import FaultProxy, Flow, Way
 from tests.chaos.small_disk import SmallDisk
-from tests.chaos.wire import Direction, Point
+from tests.support.fault_proxy import FaultProxy, Flow, Way
+from tests.support.protocol_watch import Direction, Point
+from tests.support.supervised import Supervised
 
 # The slowest that a link gets, and the latency that it then has.
 SLOWEST = timedelta(milliseconds=400)

@@ -17,7 +17,7 @@ from schemas import examples
 from tests.e2e.test_changes import has_died
 from tests.e2e.test_crash_points import ACTION_POINTS
 from tests.integration.test_seller_commands import CANARY, DETAILS
-from tests.stack import BUYBACK_TOKEN, Stack, until
+from tests.support.stack import BUYBACK_TOKEN, Stack, until
 from worker.actions.executor import Executor
 from worker.actions.relay import message
 from worker.amqp.publisher import Publisher

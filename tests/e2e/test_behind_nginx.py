@@ -7,9 +7,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.chaos.proxy import FaultProxy, Way
-from tests.nginx import running_nginx
-from tests.stack import OVOKO_SECRET, Stack, free_port, until
+from tests.support.fault_proxy import FaultProxy, Way
+from tests.support.nginx import running_nginx
+from tests.support.stack import OVOKO_SECRET, Stack, free_port, until
 
 LATENCY = timedelta(milliseconds=5)
 CLIENTS = 60

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.stack import Stack, Worker, until
+from tests.support.stack import Stack, Worker, until
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import CHANGES
 from worker.observability.failpoints import POINTS

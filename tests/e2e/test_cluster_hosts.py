@@ -12,8 +12,8 @@ import pytest
 
 from consumers.registry import FAMILIES
 from deploy.local.rabbitmq import RabbitNode
-from tests.rabbit_cluster import RabbitCluster, rabbit_cluster, rabbit_programs
-from tests.stack import OVOKO_SECRET, Stack, Worker, until
+from tests.support.rabbit_cluster import RabbitCluster, rabbit_cluster, rabbit_programs
+from tests.support.stack import OVOKO_SECRET, Stack, Worker, until
 from worker.amqp.hosts import hosts_of_url
 
 # Three nodes take half of a small machine: not part of `make test` until that is shorter.

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 
 # Holds each transaction open long enough to be killed in it.
 SLOW = """

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from deploy.local.services import Services
-from tests.stack import Stack, Worker, until
+from tests.support.stack import Stack, Worker, until
 from worker.observability.failpoints import POINTS
 
 EVENTS = 12

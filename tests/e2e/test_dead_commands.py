@@ -13,7 +13,7 @@ from schemas import examples
 from schemas.events import Provider
 from tests.e2e.test_dead_letters import BROKEN, KEEPING, ODD, kept, put
 from tests.e2e.test_ladder import CURE, POISON, sold
-from tests.stack import BUYBACK_TOKEN, Stack, until
+from tests.support.stack import BUYBACK_TOKEN, Stack, until
 from worker.amqp.channel import Message
 from worker.amqp.topology import QUARANTINE, RETURN
 from worker.intake.intake import take_again

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from schemas import identity
-from tests.stack import BUYBACK_TOKEN, Stack, until
+from tests.support.stack import BUYBACK_TOKEN, Stack, until
 from worker.amqp.channel import Message
 from worker.amqp.topology import QUARANTINE, RETURN
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from cryptography.fernet import Fernet
 
 from schemas.examples import as_printed, documented
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 
 
 def instant(text: str) -> datetime:

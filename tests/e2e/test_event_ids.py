@@ -6,7 +6,7 @@ from uuid import UUID, uuid5
 from schemas.events import Provider, read_json
 from schemas.examples import documented
 from schemas.identity import content_id
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 
 USED = UUID("101aa6a1-ed22-42f0-84ca-1f8a028a2d28")
 

@@ -7,8 +7,8 @@ from time import monotonic
 import httpx
 import pytest
 
-from tests.http_shapes import send, shapes
-from tests.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, free_port, until
+from tests.support.http_shapes import send, shapes
+from tests.support.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, free_port, until
 
 KNOWN = b'{"event_type":"order.created","timestamp":"2026-03-01T12:00:00Z","event_data":{"order_id":%s}}'
 TRADE_IN = b'{"type":"OrderCreatedEvent","token":"%s","result":%s}'

@@ -5,10 +5,10 @@ import signal
 
 import pytest
 
-from tests.chaos.postgres_messages import PostgresWatch
-from tests.chaos.proxy import FaultProxy
-from tests.chaos.wire import Point
-from tests.stack import Stack, Worker, until
+from tests.support.fault_proxy import FaultProxy
+from tests.support.postgres_messages import PostgresWatch
+from tests.support.protocol_watch import Point
+from tests.support.stack import Stack, Worker, until
 from worker.amqp.tap import Delivery
 from worker.pipeline.circuit_breaker import THRESHOLD
 from worker.pipeline.isolation import LOSSES

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.stack import Stack, delays, until
+from tests.support.stack import Stack, delays, until
 from worker.amqp.topology import topology
 
 # Its text quotes a customer, as Postgres's own texts do.

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.services import Services
 from tests.e2e.test_ladder import poisoned, sold  # noqa: F401  # a fixture
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 from worker.amqp.topology import topology
 
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from deploy.local.services import Services
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 
 RETURN_SECONDS = 15
 

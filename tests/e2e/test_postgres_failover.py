@@ -10,8 +10,8 @@ from typing import Self
 import httpx
 import pytest
 
-from tests.postgres_pair import PostgresPair, fetch_value, postgres_pair
-from tests.stack import OVOKO_SECRET, Stack, Worker, until
+from tests.support.postgres_pair import PostgresPair, fetch_value, postgres_pair
+from tests.support.stack import OVOKO_SECRET, Stack, Worker, until
 
 EVENTS_PER_SECOND = 80
 GOES_ON_SECONDS = 5

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import httpx
 
-from tests.stack import Stack, Worker, until
+from tests.support.stack import Stack, Worker, until
 
 # Fails for one part, until it is mended.
 POISON = """

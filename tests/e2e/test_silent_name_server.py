@@ -11,8 +11,8 @@ from time import monotonic
 
 import pytest
 
-from tests import stack as stack_module
-from tests.stack import Stack, until
+from tests.support import stack as stack_module
+from tests.support.stack import Stack, until
 
 # Its own resolv.conf ($1), which names one server: a socket that nobody reads.
 UNANSWERED = """

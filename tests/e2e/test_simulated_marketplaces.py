@@ -8,7 +8,7 @@ import httpx
 from pydantic import SecretStr
 
 from tests.e2e.test_reconcile import exported
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 from worker.marketplaces.buyback.client import Account, selling
 from worker.marketplaces.buyback.requests import PickupRequest
 

@@ -9,7 +9,7 @@ from time import perf_counter
 
 import httpx
 
-from tests.stack import OVOKO_SECRET, Stack
+from tests.support.stack import OVOKO_SECRET, Stack
 
 SLOW = 200
 ORDINARY = 200

@@ -7,7 +7,7 @@ from itertools import count
 
 import httpx
 
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 
 STOPS = 8
 

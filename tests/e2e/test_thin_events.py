@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from tests.e2e.test_changes import has_died
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 from worker.actions.ovoko import UNKNOWN_THERE
 from worker.cli.simulate import client_settings
 from worker.simulator.faults import Fault, Kind

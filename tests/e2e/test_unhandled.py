@@ -10,8 +10,8 @@ from schemas.events import Provider
 from schemas.identity import content_hash_id
 from tests.e2e.test_dead_letters import KEEPING, kept, put
 from tests.e2e.test_ladder import sold
-from tests.integration.log import database_of
-from tests.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, until
+from tests.support.applied_events import database_of
+from tests.support.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, until
 from worker.amqp.channel import Message
 from worker.amqp.topology import QUARANTINE
 from worker.dead_letters import unhandled_store as store

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests import stack as stack_module
-from tests.stack import Stack, until
+from tests.support import stack as stack_module
+from tests.support.stack import Stack, until
 
 EVENTS = 60
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.endpoint import Endpoint, Request, endpoint, failing_first
 from tests.e2e.test_changes import has_died, lives, post_all, status_change
-from tests.stack import Stack, until
+from tests.support.endpoint import Endpoint, Request, endpoint, failing_first
+from tests.support.stack import Stack, until
 
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()

@@ -15,9 +15,9 @@ from pamqp import commands, frame
 from structlog.testing import capture_logs
 
 from deploy.local.services import Services
-from tests.authority import Authority
-from tests.chaos.proxy import FaultProxy
-from tests.stack import Stack, free_port, until
+from tests.support.authority import Authority
+from tests.support.fault_proxy import FaultProxy
+from tests.support.stack import Stack, free_port, until
 from worker.amqp.connection import Broker
 from worker.amqp.errors import BrokerRefused, BrokerUnavailable
 from worker.amqp.management import Management, ManagementUnavailable

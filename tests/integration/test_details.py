@@ -13,8 +13,8 @@ from consumers.inventory.details import PartDetails
 from consumers.returns import details as of_return
 from consumers.returns.details import ReturnDetails, ReturnItem
 from schemas.events import Provider
-from tests.integration.log import apply, database_of, item
-from tests.stack import Stack
+from tests.support.applied_events import apply, database_of, item
+from tests.support.stack import Stack
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DOOR = ReturnItem("77", "Front door", "Not suitable", Decimal("275.11"), Decimal("64.730000000000004"), "EUR")

@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 
 from deploy.local.services import Services
-from tests.authority import Authority, make_authority
-from tests.stack import Stack, until
+from tests.support.authority import Authority, make_authority
+from tests.support.stack import Stack, until
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 
 from consumers.registry import FAMILIES
 from schemas.events import Provider
-from tests.integration.log import apply, database_of, item
-from tests.stack import Stack
+from tests.support.applied_events import apply, database_of, item
+from tests.support.stack import Stack
 from worker.amqp.tap import Delivery
 from worker.dead_letters import store
 from worker.dead_letters.message import read_letter

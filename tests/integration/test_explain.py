@@ -5,8 +5,8 @@ from typing import Any
 from uuid import uuid4
 
 from schemas.events import Provider
-from tests.integration.log import apply, item
-from tests.stack import Stack
+from tests.support.applied_events import apply, item
+from tests.support.stack import Stack
 
 
 def ovoko(event_type: str, minute: int, **data: object) -> Any:

@@ -12,8 +12,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from schemas.events import Provider
-from tests.integration.log import apply, item
-from tests.stack import Stack, free_port, until
+from tests.support.applied_events import apply, item
+from tests.support.stack import Stack, free_port, until
 from worker.amqp.channel import Message
 from worker.amqp.errors import Unroutable
 from worker.amqp.topology import CHANGES

@@ -7,7 +7,7 @@ import pytest
 from consumers.registry import FAMILIES
 from deploy.local.services import Services
 from tests.e2e.test_outages import event
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 from worker.amqp.publisher import Publisher
 from worker.amqp.topology import topology
 from worker.pipeline.batch import requeue_copy

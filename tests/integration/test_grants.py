@@ -12,7 +12,7 @@ import pytest
 
 from deploy.local.rabbitmq import VHOST, password_hash
 from deploy.local.services import CHECKOUT, Services
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 from worker.amqp.channel import Channel, Message
 from worker.amqp.connection import Broker
 from worker.amqp.definitions import definitions

@@ -14,7 +14,7 @@ from deploy.local.postgres import other_than_root
 from deploy.local.process import Command, Daemon, Spawner
 from deploy.local.programs import with_libraries
 from deploy.local.services import PACKAGES, Services
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 
 CONFIGURATION = """
 [databases]

@@ -11,8 +11,8 @@ import pytest
 from consumers.family import CommunicationKind, Event, project
 from consumers.registry import FAMILIES
 from schemas.events import Provider
-from tests.integration.log import apply, database_of, generated, in_batches, item
-from tests.stack import Stack, until
+from tests.support.applied_events import apply, database_of, generated, in_batches, item
+from tests.support.stack import Stack, until
 from worker.pipeline.batch import handle
 from worker.postgres import event_log
 from worker.tools.rebuild.tables import COMMUNICATIONS, TABLES

@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 
 from consumers.registry import FAMILIES
 from schemas.events import Provider
-from tests.integration.log import RECEIVED_AT, apply, database_of, item
-from tests.stack import Stack
+from tests.support.applied_events import RECEIVED_AT, apply, database_of, item
+from tests.support.stack import Stack
 from worker.pipeline.batch import Decoded, handle
 
 FAR = "9999-12-30T00:00:00+00:00"

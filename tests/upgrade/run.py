@@ -23,8 +23,8 @@ from tests.chaos.load import RESEND_AFTER, Record
 from tests.chaos.pulse import Instant, Pulse
 from tests.chaos.report import Totals
 from tests.chaos.verdict import judge
-from tests.e2e.endpoint import Endpoint, endpoint
-from tests.rabbit_cluster import RabbitCluster
+from tests.support.endpoint import Endpoint, endpoint
+from tests.support.rabbit_cluster import RabbitCluster
 from tests.upgrade import verdict
 from tests.upgrade.load import BREAK_WRITES, REPAIR_WRITES, SQLSTATE, examples_of_all, mixed
 from tests.upgrade.release import Release

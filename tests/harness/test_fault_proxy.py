@@ -15,11 +15,11 @@ import asyncpg
 import pytest
 
 from deploy.local.services import Services
-from tests.chaos.amqp_frames import AmqpWatch, Frames, method_of
-from tests.chaos.postgres_messages import PostgresWatch
-from tests.chaos.proxy import CLEAR, FaultProxy, Flow, Way
-from tests.chaos.wire import Direction, Garbled, Point
-from tests.stack import until
+from tests.support.amqp_frames import AmqpWatch, Frames, method_of
+from tests.support.fault_proxy import CLEAR, FaultProxy, Flow, Way
+from tests.support.postgres_messages import PostgresWatch
+from tests.support.protocol_watch import Direction, Garbled, Point
+from tests.support.stack import until
 
 SLOW = timedelta(milliseconds=200)
 NO_ANSWER_SECONDS = 0.3

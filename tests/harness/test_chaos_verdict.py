@@ -12,7 +12,7 @@ from tests.chaos import feed
 from tests.chaos.load import Record, webhooks
 from tests.chaos.model import KEYS
 from tests.chaos.verdict import OBSERVED, Verdict, judge, misbehaviour, observe_attempts
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 from worker.amqp.channel import Message
 from worker.amqp.topology import RETURN, dead_queue, retry_queue
 from worker.simulator.http_client import Client

@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from deploy.local.ports import LOOPBACK, choose_ports
-from tests.chaos.wire import Direction, Garbled, Piece, Point, Unwatched, Watch
+from tests.support.protocol_watch import Direction, Garbled, Piece, Point, Unwatched, Watch
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from consumers.registry import FAMILIES, FAMILY_OF
 from schemas.envelope import Envelope
 from schemas.events import Provider, parse, routing_key
 from schemas.identity import content_hash_id
-from tests.stack import Stack
+from tests.support.stack import Stack
 from worker.amqp.tap import Delivery
 from worker.intake.encryption import seal_payment_details
 from worker.pipeline.batch import Decoded, handle
