@@ -4,33 +4,26 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
 import pytest
 
+from tests.support.events import body, part_changed
 from tests.support.stack import Stack, Worker, until
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import CHANGES
 from worker.observability.failpoints import POINTS
 
-BEGINNING = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STATUSES = ("in_warehouse", "reserved", "sold", "returned")
 
 
 def status_change(number: int, part_id: str, status: str) -> bytes:
-    document = {
-        "event_id": f"00000000-0000-4000-8000-{number:012}",
-        "event_type": "part.status.changed",
-        "timestamp": (BEGINNING + timedelta(seconds=number)).isoformat(),
-        "event_data": {"part_id": part_id, "status": status, "external_id": None, "id_bridge": None},
-    }
-    return json.dumps(document).encode()
+    return body(part_changed(part_id, status, number, number))
 
 
 def lives(parts: int, steps: int) -> list[bytes]:
-    """So many parts, each with so many changes, told in the order of happening."""
+    """So many parts, each with so many changes, in the order in which they happened."""
     return [
         status_change(step * parts + part, f"p{part}", STATUSES[step % len(STATUSES)])
         for step in range(steps)

@@ -12,6 +12,7 @@ import pytest
 
 from consumers.registry import FAMILIES
 from deploy.local.rabbitmq import RabbitNode
+from tests.support.events import order_created
 from tests.support.rabbit_cluster import RabbitCluster, rabbit_cluster, rabbit_programs
 from tests.support.stack import OVOKO_SECRET, Stack, Worker, until
 from worker.amqp.hosts import hosts_of_url
@@ -72,14 +73,10 @@ async def send(stack: Stack, ending: asyncio.Event) -> int:
     headers = {"X-Webhook-Secret": OVOKO_SECRET}
 
     async def post(client: httpx.AsyncClient, number: int) -> None:
-        body = {
-            "event_type": "order.created",
-            "timestamp": "2026-03-01T12:00:00Z",
-            "event_data": {"order_id": str(number)},
-        }
+        order = order_created(number)
         while True:
             try:
-                answer = await client.post(f"{stack.url}/webhooks/ovoko", json=body, headers=headers)
+                answer = await client.post(f"{stack.url}/webhooks/ovoko", json=order, headers=headers)
             except httpx.TransportError:
                 continue
             if answer.status_code == 200:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from schemas import identity
+from tests.support.fault_sql import fail_writes
 from tests.support.stack import BUYBACK_TOKEN, Stack, until
 from worker.amqp.channel import Message
 from worker.amqp.topology import QUARANTINE, RETURN
@@ -140,23 +141,10 @@ async def test_a_letter_is_kept_whole_when_the_database_was_merely_busy_or_ill(
     stack: Stack, sqlstate: str
 ) -> None:
     """A lock, a deadlock, a disk that is slow or broken: none of it is the letter's fault."""
-    await stack.execute(f"""
-        CREATE SEQUENCE tries;
-        CREATE FUNCTION busy() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN
-            IF nextval('tries') <= 2 THEN
-                RAISE EXCEPTION 'busy' USING ERRCODE = '{sqlstate}';
-            END IF;
-            RETURN NEW;
-        END $$;
-        CREATE TRIGGER busy BEFORE INSERT ON dead_letters FOR EACH ROW EXECUTE FUNCTION busy();
-    """)
-    try:
-        await stack.started("run", **KEEPING)
-        await stack.post_ovoko(ODD)
-        [row] = await kept(stack, 1)
-    finally:
-        await stack.execute("DROP TRIGGER busy ON dead_letters; DROP FUNCTION busy; DROP SEQUENCE tries")
+    await stack.execute(fail_writes("dead_letters", sqlstate=sqlstate, times=2))
+    await stack.started("run", **KEEPING)
+    await stack.post_ovoko(ODD)
+    [row] = await kept(stack, 1)
 
     assert (row["reason"], row["entity_id"]) == ("no event type", "8")
 

@@ -1,11 +1,10 @@
 """Events that kill or hang their consumer, or fail for a cause that is not theirs."""
 
-import json
 import signal
 
-import pytest
-
+from tests.support.events import body, numbered_id, return_updated
 from tests.support.fault_proxy import FaultProxy
+from tests.support.fault_sql import REMOVE_FAULT, delay_writes, fail_writes
 from tests.support.postgres_messages import PostgresWatch
 from tests.support.protocol_watch import Point
 from tests.support.stack import Stack, Worker, until
@@ -14,44 +13,7 @@ from worker.pipeline.circuit_breaker import THRESHOLD
 from worker.pipeline.isolation import LOSSES
 from worker.postgres import poison as suspects
 
-CURE = """
-DROP TRIGGER IF EXISTS killer ON returns;
-DROP FUNCTION IF EXISTS killer;
-"""
-# Tells the test which backend handles the killer, and gives it the time to kill that one's process.
-KILLER = """
-CREATE FUNCTION killer() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pg_sleep(5);
-    RETURN NEW;
-END $$;
-CREATE TRIGGER killer BEFORE INSERT OR UPDATE ON returns
-    FOR EACH ROW WHEN (NEW.return_id = 'killer') EXECUTE FUNCTION killer();
-"""
-BROKEN = """
-CREATE FUNCTION killer() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION 'a column is missing, say';
-END $$;
-CREATE TRIGGER killer BEFORE INSERT OR UPDATE ON returns
-    FOR EACH ROW EXECUTE FUNCTION killer();
-"""
-
-
-def event(number: int, return_id: str | None = None) -> bytes:
-    document = {
-        "event_id": f"00000000-0000-4000-8000-{number:012}",
-        "event_type": "order.return.updated",
-        "timestamp": "2026-03-01T12:00:00+00:00",
-        "event_data": {"return_id": return_id or str(number), "order_id": "1"},
-    }
-    return json.dumps(document).encode()
-
-
-@pytest.fixture
-async def cured(stack: Stack) -> Stack:
-    await stack.execute(CURE)
-    return stack
+KILLER_ROW = "NEW.return_id = 'killer'"
 
 
 async def kill_while_it_handles_the_killer(stack: Stack, worker: Worker, killed: set[int]) -> bool:
@@ -95,7 +57,7 @@ async def lose_deliveries(stack: Stack, number: int) -> None:
 async def test_events_whose_deliveries_were_lost_once_are_not_handled_one_by_one(stack: Stack) -> None:
     await stack.started("ingest")
     for number in range(60):
-        await stack.post_ovoko(event(number))
+        await stack.post_ovoko(body(return_updated(number)))
     await lose_deliveries(stack, 60)
     worker = await stack.started("consume", "returns")
 
@@ -110,7 +72,7 @@ async def test_events_whose_deliveries_were_lost_once_are_not_handled_one_by_one
 async def test_events_whose_deliveries_were_lost_twice_are_handled_one_by_one(stack: Stack) -> None:
     await stack.started("ingest")
     for number in range(10):
-        await stack.post_ovoko(event(number))
+        await stack.post_ovoko(body(return_updated(number)))
     for _ in range(LOSSES):
         await lose_deliveries(stack, 10)
     worker = await stack.started("consume", "returns")
@@ -122,12 +84,12 @@ async def test_events_whose_deliveries_were_lost_twice_are_handled_one_by_one(st
     assert worker.lines().count("batch.settled") == 10
 
 
-async def test_of_a_full_window_only_the_event_that_kills_its_consumer_dies(cured: Stack) -> None:
-    stack = cured
-    await stack.execute(KILLER)
+async def test_of_a_full_window_only_the_event_that_kills_its_consumer_dies(stack: Stack) -> None:
+    # Long enough to find the backend that handles it and to kill its process.
+    await stack.execute(delay_writes("returns", 5, row=KILLER_ROW))
     await stack.started("ingest")
     for number in range(40):
-        await stack.post_ovoko(event(number, "killer" if number == 20 else None))
+        await stack.post_ovoko(body(return_updated(number, "killer" if number == 20 else None)))
     deaths = 0
     killed: set[int] = set()
     while await kill_while_it_handles_the_killer(stack, await stack.started("consume", "returns"), killed):
@@ -141,11 +103,11 @@ async def test_of_a_full_window_only_the_event_that_kills_its_consumer_dies(cure
     message = await stack.get("stockhook.returns.dead")
     assert suspects.TRIES <= deaths <= suspects.TRIES + LOSSES
     assert message is not None
-    assert message.headers["x-event-id"] == "00000000-0000-4000-8000-000000000020"
+    assert message.headers["x-event-id"] == numbered_id(20)
     assert "ended its consumer" in str(message.headers["x-reason"])
     assert await stack.depths() == {}
     assert await stack.count("suspects") == 0
-    await stack.execute(CURE)
+    await stack.execute(REMOVE_FAULT)
 
 
 async def test_an_event_whose_consumer_gets_no_answers_to_its_commits_is_not_taken_for_a_killer(
@@ -153,7 +115,7 @@ async def test_an_event_whose_consumer_gets_no_answers_to_its_commits_is_not_tak
 ) -> None:
     url = stack.environment["STOCKHOOK_DATABASE_URL"]
     await stack.started("ingest")
-    await stack.post_ovoko(event(1))
+    await stack.post_ovoko(body(return_updated(1)))
     for _ in range(LOSSES):
         await lose_deliveries(stack, 1)
 
@@ -177,12 +139,11 @@ async def test_an_event_whose_consumer_gets_no_answers_to_its_commits_is_not_tak
     assert await stack.count("suspects") == 0
 
 
-async def test_when_everything_fails_the_queue_does_not_march_into_the_ladder(cured: Stack) -> None:
-    stack = cured
-    await stack.execute(BROKEN)
+async def test_when_everything_fails_the_queue_does_not_march_into_the_ladder(stack: Stack) -> None:
+    await stack.execute(fail_writes("returns"))
     await stack.started("ingest")
     for number in range(60):
-        await stack.post_ovoko(event(number))
+        await stack.post_ovoko(body(return_updated(number)))
     worker = await stack.started("consume", "returns")
 
     async def is_open() -> bool:
@@ -191,7 +152,7 @@ async def test_when_everything_fails_the_queue_does_not_march_into_the_ladder(cu
 
     await until(is_open, "the breaker is open")
     failed = worker.lines().count("delivery.failed")
-    await stack.execute(CURE)
+    await stack.execute(REMOVE_FAULT)
 
     async def all_applied() -> bool:
         return await stack.count("event_log") == 60
@@ -201,13 +162,12 @@ async def test_when_everything_fails_the_queue_does_not_march_into_the_ladder(cu
     assert await stack.depths() == {}
 
 
-async def test_a_handler_that_hangs_is_cut_off_and_its_neighbours_are_applied(cured: Stack) -> None:
+async def test_a_handler_that_hangs_is_cut_off_and_its_neighbours_are_applied(stack: Stack) -> None:
     """Postgres gives up a statement after 8 s, far below the broker's consumer timeout."""
-    stack = cured
-    await stack.execute(KILLER.replace("pg_sleep(5)", "pg_sleep(3600)"))
+    await stack.execute(delay_writes("returns", 3600, row=KILLER_ROW))
     await stack.started("run", STOCKHOOK_RETRY_DELAYS="1")
     for number in range(10):
-        await stack.post_ovoko(event(number, "killer" if number == 5 else None))
+        await stack.post_ovoko(body(return_updated(number, "killer" if number == 5 else None)))
 
     async def is_isolated() -> bool:
         depths = await stack.depths()
@@ -215,4 +175,4 @@ async def test_a_handler_that_hangs_is_cut_off_and_its_neighbours_are_applied(cu
         return await stack.count("event_log") == 9 and bool(retrying)
 
     await until(is_isolated, "its neighbours are applied, it is on the ladder", 40)
-    await stack.execute(CURE)
+    await stack.execute(REMOVE_FAULT)

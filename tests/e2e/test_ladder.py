@@ -7,32 +7,14 @@ from typing import Any
 
 import pytest
 
+from tests.support.events import body, numbered_id, part_changed
+from tests.support.fault_sql import REMOVE_FAULT, fail_rows
 from tests.support.stack import Stack, delays, until
 from worker.amqp.topology import topology
 
-# Its text quotes a customer, as Postgres's own texts do.
-POISON = """
-CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION 'poison: part % of customer@example.com', NEW.part_id;
-END $$;
-CREATE TRIGGER poison BEFORE INSERT OR UPDATE ON parts
-    FOR EACH ROW WHEN (NEW.part_id = 'poison') EXECUTE FUNCTION poison();
-"""
-CURE = """
-DROP TRIGGER IF EXISTS poison ON parts;
-DROP FUNCTION IF EXISTS poison;
-"""
-
-
-def sold(part_id: str, number: int) -> bytes:
-    document = {
-        "event_id": f"00000000-0000-4000-8000-{number:012}",
-        "event_type": "part.status.changed",
-        "timestamp": "2026-03-01T12:00:00+00:00",
-        "event_data": {"part_id": part_id, "status": "sold"},
-    }
-    return json.dumps(document).encode()
+# Its message quotes a customer, as Postgres's own messages do.
+POISON = fail_rows({"parts": "NEW.part_id = 'poison'"}, message="poison: a part of customer@example.com")
+POISON_BODY = body(part_changed("poison", number=1))
 
 
 def failures(log: str) -> list[dict[str, Any]]:
@@ -43,10 +25,10 @@ def failures(log: str) -> list[dict[str, Any]]:
 
 @pytest.fixture
 async def poisoned(stack: Stack) -> Any:
-    await stack.execute(CURE + POISON)
+    await stack.execute(POISON)
     yield stack
     stack.close()
-    await stack.execute(CURE)
+    await stack.execute(REMOVE_FAULT)
     # What still climbs the true ladder would come down in the middle of another test.
     usual = topology(delays(1, 2, 3)).queues
     for queue in topology(stack.settings.delays).queues:
@@ -60,7 +42,7 @@ async def test_a_poison_event_climbs_to_the_dead_letters_and_its_neighbours_are_
     await poisoned.started("ingest")
     for number in range(30):
         part_id = "poison" if number == 15 else f"part-{number}"
-        await poisoned.post_ovoko(sold(part_id, number))
+        await poisoned.post_ovoko(body(part_changed(part_id, number=number)))
     # Started late, so that all of them are in one batch.
     consumer = await poisoned.started("consume", "inventory")
 
@@ -79,32 +61,32 @@ async def test_a_poison_event_climbs_to_the_dead_letters_and_its_neighbours_are_
         "stockhook.inventory.dead",
     ]
     assert [line["attempt"] for line in failed] == [1, 2, 3, 4]
-    assert {line["event_id"] for line in failed} == {"00000000-0000-4000-8000-000000000015"}
+    assert {line["event_id"] for line in failed} == {numbered_id(15)}
     assert "customer@example.com" not in consumer.lines()
     assert "RaiseError [P0001]" in failed[0]["reason"]
 
 
 async def test_a_dead_letter_says_why(poisoned: Stack) -> None:
     await poisoned.started("run", STOCKHOOK_RETRY_DELAYS="1")
-    await poisoned.post_ovoko(sold("poison", 1))
+    await poisoned.post_ovoko(POISON_BODY)
     message = await until(lambda: poisoned.get("stockhook.inventory.dead"), "there is a dead letter", 20)
 
-    assert message.body == sold("poison", 1)
+    assert message.body == POISON_BODY
     assert message.headers["x-attempt"] == 2
     assert str(message.headers["x-reason"]).startswith("exhausted: RaiseError [P0001] in consumers/")
-    assert message.headers["x-event-id"] == "00000000-0000-4000-8000-000000000001"
+    assert message.headers["x-event-id"] == numbered_id(1)
     assert "customer@example.com" not in repr(message.headers)
 
 
 async def test_an_event_that_is_mended_in_time_is_applied_by_a_retry(poisoned: Stack) -> None:
     await poisoned.started("run")
-    await poisoned.post_ovoko(sold("poison", 1))
+    await poisoned.post_ovoko(POISON_BODY)
 
     async def waits() -> bool:
         return "stockhook.inventory.retry.1s" in await poisoned.depths()
 
     await until(waits, "it waits in the first step")
-    await poisoned.execute(CURE)
+    await poisoned.execute(REMOVE_FAULT)
     await until(lambda: poisoned.count("parts"), "it is applied")
 
     assert await poisoned.count("event_log") == 1
@@ -115,7 +97,7 @@ async def climb(stack: Stack, steps: int, seconds: float) -> list[timedelta]:
     """The time from each failed attempt of a poison event to the next."""
     await stack.empty()
     consumer = await stack.started("run")
-    await stack.post_ovoko(sold("poison", 1))
+    await stack.post_ovoko(POISON_BODY)
 
     async def has_failed() -> bool:
         return len(failures(consumer.lines())) > steps

@@ -9,19 +9,10 @@ import httpx
 import pytest
 
 from deploy.local.services import Services
+from tests.support.events import body, return_updated
 from tests.support.stack import Stack, until
 
 RETURN_SECONDS = 15
-
-
-def event(number: int) -> bytes:
-    document = {
-        "event_id": f"00000000-0000-4000-8000-{number:012}",
-        "event_type": "order.return.updated",
-        "timestamp": "2026-03-01T12:00:00+00:00",
-        "event_data": {"return_id": str(number % 5), "order_id": "1"},
-    }
-    return json.dumps(document).encode()
 
 
 async def applied(stack: Stack, number: int) -> bool:
@@ -48,7 +39,7 @@ async def test_while_the_broker_is_away_events_are_spooled_and_answered_within_a
     node = services.rabbitmq
     assert node is not None
     await stack.started("run")
-    await stack.post_ovoko(event(0))
+    await stack.post_ovoko(body(return_updated(0)))
     match way:
         case "kill":
             node.kill()
@@ -63,7 +54,7 @@ async def test_while_the_broker_is_away_events_are_spooled_and_answered_within_a
                 began = monotonic()
                 answer = await client.post(
                     f"{stack.url}/webhooks/ovoko",
-                    content=event(number),
+                    content=body(return_updated(number, number % 5)),
                     headers={"X-Webhook-Secret": stack.settings.ovoko_secrets[0].get_secret_value()},
                 )
                 slowest = max(slowest, monotonic() - began)
@@ -95,12 +86,12 @@ async def test_an_outage_of_postgres_longer_than_the_ladder_costs_no_attempt(
     node = services.postgres
     assert node is not None
     worker = await stack.started("run")
-    await stack.post_ovoko(event(0))
+    await stack.post_ovoko(body(return_updated(0)))
     await until(lambda: applied(stack, 1), "the first is applied")
     node.kill() if way == "kill" else node.pause()
     try:
         for number in range(1, 30):
-            assert (await stack.post_ovoko(event(number))).status_code == 200
+            assert (await stack.post_ovoko(body(return_updated(number, number % 5)))).status_code == 200
         await until_paused(stack, worker.ops_port)
         await asyncio.sleep(8)
         depths = await stack.depths()
@@ -130,7 +121,7 @@ async def test_a_spool_outlives_its_ingest(stack: Stack, services: Services) -> 
     node.kill()
     try:
         for number in range(20):
-            assert (await stack.post_ovoko(event(number))).status_code == 200
+            assert (await stack.post_ovoko(body(return_updated(number, number % 5)))).status_code == 200
         ingest.kill()
     finally:
         await asyncio.to_thread(node.start)
@@ -150,7 +141,7 @@ async def test_a_deleted_queue_is_declared_and_consumed_again(stack: Stack) -> N
         return depth is not None and depth.consumers == 1
 
     await until(is_there, "it is consumed again", RETURN_SECONDS)
-    await stack.post_ovoko(event(0))
+    await stack.post_ovoko(body(return_updated(0)))
     await until(lambda: applied(stack, 1), "it is applied")
 
 
@@ -160,7 +151,7 @@ async def test_a_table_that_is_locked_for_long_ends_no_process(stack: Stack) -> 
     other = await asyncpg.connect(stack.environment["STOCKHOOK_DATABASE_URL"])
     async with other.transaction():
         await other.execute("LOCK TABLE streams IN SHARE MODE")
-        invalid = event(0).replace(b'"return_id"', b'"other_id"')
+        invalid = body(return_updated(0)).replace(b'"return_id"', b'"other_id"')
         assert (await stack.post_ovoko(invalid)).status_code == 200
         await until_paused(stack, worker.ops_port)
     await other.close()

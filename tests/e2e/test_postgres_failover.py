@@ -1,7 +1,6 @@
 """Failovers of Postgres under load: nothing is lost, no attempt is spent, no process ends."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from itertools import count
 from time import monotonic
@@ -10,6 +9,7 @@ from typing import Self
 import httpx
 import pytest
 
+from tests.support.events import body, order_created, part_changed, return_updated
 from tests.support.postgres_pair import PostgresPair, fetch_value, postgres_pair
 from tests.support.stack import OVOKO_SECRET, Stack, Worker, until
 
@@ -34,19 +34,13 @@ async def stack_on_pair(stack: Stack, pair: PostgresPair) -> Stack:
 
 def event(number: int) -> bytes:
     """Of three families in turn."""
-    documents: list[tuple[str, dict[str, object]]] = [
-        ("part.status.changed", {"part_id": number % 50, "status": STATUSES[number % 3]}),
-        ("order.created", {"order_id": str(number)}),
-        ("order.return.updated", {"return_id": str(number % 50), "order_id": "1"}),
-    ]
-    event_type, data = documents[number % 3]
-    document = {
-        "event_id": f"00000000-0000-4000-8000-{number:012}",
-        "event_type": event_type,
-        "timestamp": "2026-03-01T12:00:00+00:00",
-        "event_data": data,
-    }
-    return json.dumps(document).encode()
+    match number % 3:
+        case 0:
+            return body(part_changed(number % 50, STATUSES[number % 3], number=number))
+        case 1:
+            return body(order_created(number, number))
+        case _:
+            return body(return_updated(number, number % 50))
 
 
 class Load:

@@ -7,19 +7,11 @@ from itertools import count
 
 import httpx
 
+from tests.support.events import body, return_updated
+from tests.support.fault_sql import REMOVE_FAULT, delay_writes
 from tests.support.stack import Stack, until
 
 STOPS = 8
-
-
-def event(number: int) -> bytes:
-    document = {
-        "event_id": f"00000000-0000-4000-8000-{number:012}",
-        "event_type": "order.return.updated",
-        "timestamp": "2026-03-01T12:00:00+00:00",
-        "event_data": {"return_id": str(number % 50), "order_id": "1"},
-    }
-    return json.dumps(document).encode()
 
 
 async def test_graceful_stops_under_load_repeat_nothing_that_was_finished(stack: Stack) -> None:
@@ -37,7 +29,9 @@ async def stop_under_load(stack: Stack, stops: int) -> None:
         async with httpx.AsyncClient(timeout=20) as client:
             while not stopping.is_set():
                 answer = await client.post(
-                    f"{stack.url}/webhooks/ovoko", content=event(next(numbers)), headers=headers
+                    f"{stack.url}/webhooks/ovoko",
+                    content=body(return_updated(number := next(numbers), number % 50)),
+                    headers=headers,
                 )
                 assert answer.status_code == 200
 
@@ -69,31 +63,25 @@ async def stop_under_load(stack: Stack, stops: int) -> None:
 
 
 async def test_a_second_signal_ends_at_once_and_loses_nothing(stack: Stack) -> None:
-    await stack.execute(
-        """
-        CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN PERFORM pg_sleep(3); RETURN NULL; END $$;
-        CREATE TRIGGER slow AFTER INSERT OR UPDATE ON returns FOR EACH STATEMENT EXECUTE FUNCTION slow();
-        """
-    )
+    await stack.execute(delay_writes("returns", seconds=3))
     await stack.started("ingest")
     worker = await stack.started("consume", "returns")
-    await stack.post_ovoko(event(1))
+    await stack.post_ovoko(body(return_updated(1)))
 
-    async def in_hand() -> bool:
+    async def is_in_flight() -> bool:
         return bool(await stack.fetch("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
 
-    await until(in_hand, "it is in hand")
+    await until(is_in_flight, "the event is being applied")
     worker.signal(signal.SIGTERM)
     await asyncio.sleep(0.2)
     worker.signal(signal.SIGTERM)
     code = await asyncio.to_thread(worker.wait, 2)
-    await stack.execute("DROP TRIGGER slow ON returns; DROP FUNCTION slow")
+    await stack.execute(REMOVE_FAULT)
     await stack.started("consume", "returns")
 
     async def applied() -> bool:
         return await stack.count("returns") == 1
 
-    await until(applied, "it is applied")
+    await until(applied, "the event is applied")
     assert code == 128 + signal.SIGTERM
     assert (await stack.fetch("SELECT update_count FROM returns"))[0]["update_count"] == 1

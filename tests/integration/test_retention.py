@@ -9,21 +9,17 @@ from uuid import uuid4
 import asyncpg
 
 from consumers.registry import FAMILIES
-from schemas.events import Provider
 from tests.support.applied_events import apply, database_of, generated, in_batches, item
+from tests.support.events import part_changed
 from tests.support.stack import Stack, until
-from worker.pipeline.batch import handle
+from worker.pipeline.batch import Decoded, handle
 from worker.postgres.locks import TRY_LOCK, AdvisoryLock
 
 KEEP = {"STOCKHOOK_EVENT_LOG_DAYS": "60", "STOCKHOOK_DEAD_LETTER_DAYS": "30"}
 
 
-def part(status: str, minute: int) -> Any:
-    return {
-        "event_type": "part.status.changed",
-        "timestamp": f"2026-03-01T12:{minute:02}:00+00:00",
-        "event_data": {"part_id": "13", "status": status},
-    }
+def part(status: str, second: int) -> Decoded:
+    return item(part_changed(13, status, second))
 
 
 async def age(stack: Stack, days: int) -> str:
@@ -49,7 +45,7 @@ async def partitions(stack: Stack) -> set[str]:
 
 
 async def test_what_was_applied_stays_applied_when_its_month_is_gone(stack: Stack) -> None:
-    first = item(Provider.OVOKO, part("sold", 5))
+    first = part("sold", 5)
     await apply(stack, "inventory", [first])
     month = await age(stack, 150)
     before = await partitions(stack)
@@ -77,8 +73,8 @@ async def test_a_part_whose_history_is_gone_keeps_its_status(stack: Stack) -> No
     await apply(
         stack,
         "inventory",
-        [item(Provider.OVOKO, part("reserved", 4))],
-        [item(Provider.OVOKO, part("sold", 8))],
+        [part("reserved", 4)],
+        [part("sold", 8)],
     )
     await age(stack, 150)
     retained(stack)
@@ -86,9 +82,12 @@ async def test_a_part_whose_history_is_gone_keeps_its_status(stack: Stack) -> No
     await apply(
         stack,
         "inventory",
-        [item(Provider.OVOKO, part("in_warehouse", 6))],
-        [item(Provider.OVOKO, part("written_off", 2)), item(Provider.OVOKO, part("returned", 1))],
-        [item(Provider.OVOKO, part("sold", 9))],
+        [part("in_warehouse", 6)],
+        [
+            part("written_off", 2),
+            part("returned", 1),
+        ],
+        [part("sold", 9)],
     )
 
     rows = await stack.fetch("SELECT status, occurred_at FROM parts")
@@ -99,11 +98,11 @@ async def test_a_part_whose_history_is_gone_keeps_its_status(stack: Stack) -> No
 
 
 async def test_a_part_whose_latest_change_is_gone_from_the_log_is_judged_by_it(stack: Stack) -> None:
-    await apply(stack, "inventory", [item(Provider.OVOKO, part("reserved", 8))])
+    await apply(stack, "inventory", [part("reserved", 8)])
     await age(stack, 150)
     retained(stack)
 
-    await apply(stack, "inventory", [item(Provider.OVOKO, part("sold", 6))])
+    await apply(stack, "inventory", [part("sold", 6)])
 
     found = await stack.fetch("SELECT kind, words FROM findings")
     explained = json.loads(stack.run("explain", "part", "13", "--json").stdout)
@@ -149,7 +148,7 @@ async def test_consumers_write_on_while_months_go(stack: Stack) -> None:
 
 async def test_who_reads_the_log_for_long_is_not_waited_for_by_writers(stack: Stack) -> None:
     """The lock is asked for again and again, a moment each; it is never queued for."""
-    await apply(stack, "inventory", [item(Provider.OVOKO, part("sold", 5))])
+    await apply(stack, "inventory", [part("sold", 5)])
     month = await age(stack, 150)
     async with database_of(stack) as database:
         async with database.transaction() as reading:
@@ -166,7 +165,11 @@ async def test_who_reads_the_log_for_long_is_not_waited_for_by_writers(stack: St
 
             await until(has_asked, "it waits for the lock")
             began = asyncio.get_running_loop().time()
-            await handle(FAMILIES["inventory"], database, [item(Provider.OVOKO, part("reserved", 9))])
+            await handle(
+                FAMILIES["inventory"],
+                database,
+                [part("reserved", 9)],
+            )
             took = asyncio.get_running_loop().time() - began
         found = await running
 
@@ -191,7 +194,7 @@ async def test_what_was_broken_off_is_finished_and_an_archive_is_left_alone(stac
 
 
 async def test_events_without_a_month_go_by_themselves(stack: Stack) -> None:
-    await apply(stack, "inventory", [item(Provider.OVOKO, part("sold", 5))])
+    await apply(stack, "inventory", [part("sold", 5)])
     await stack.execute("UPDATE event_log SET applied_at = '2001-02-03'")
 
     assert await stack.count("event_log_rest") == 1
@@ -242,7 +245,7 @@ async def test_unhandled_events_go_after_days_of_their_own(stack: Stack) -> None
 
 
 async def test_consumers_do_it_by_themselves_and_nothing_goes_by_default(stack: Stack) -> None:
-    await apply(stack, "inventory", [item(Provider.OVOKO, part("sold", 5))])
+    await apply(stack, "inventory", [part("sold", 5)])
     month = await age(stack, 150)
     by_default = json.loads(stack.run("retain", "--json").stdout)
     await stack.started("consume", "inventory", **KEEP)
@@ -256,7 +259,7 @@ async def test_consumers_do_it_by_themselves_and_nothing_goes_by_default(stack: 
 
 
 async def test_retention_works_while_dead_letters_are_replayed(stack: Stack) -> None:
-    await apply(stack, "inventory", [item(Provider.OVOKO, part("sold", 5))])
+    await apply(stack, "inventory", [part("sold", 5)])
     month = await age(stack, 150)
     replay = await asyncpg.connect(stack.environment["STOCKHOOK_DATABASE_URL"])
     assert await replay.fetchval(TRY_LOCK, AdvisoryLock.REPLAY)

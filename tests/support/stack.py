@@ -21,6 +21,7 @@ import httpx
 from consumers.registry import FAMILIES
 from deploy.local.ports import choose_ports, is_free
 from schemas.events import Provider
+from tests.support.fault_sql import REMOVE_FAULT
 from tests.support.forking import Forked, fork_server
 from worker.amqp.connection import Broker
 from worker.amqp.tap import Delivery
@@ -273,6 +274,7 @@ class Stack:
         database = Database(self.environment["STOCKHOOK_DATABASE_URL"], 1, "test")
         await migrate(database)
         await database.close()
+        await self.execute(REMOVE_FAULT)
         await self.execute(f"TRUNCATE {TABLES}")
         # A rebuild that found differences leaves its tables for the next one.
         for family in FAMILIES:

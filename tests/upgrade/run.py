@@ -24,9 +24,10 @@ from tests.chaos.pulse import Instant, Pulse
 from tests.chaos.report import Totals
 from tests.chaos.verdict import judge
 from tests.support.endpoint import Endpoint, endpoint
+from tests.support.fault_sql import REMOVE_FAULT
 from tests.support.rabbit_cluster import RabbitCluster
 from tests.upgrade import verdict
-from tests.upgrade.load import BREAK_WRITES, REPAIR_WRITES, SQLSTATE, examples_of_all, mixed
+from tests.upgrade.load import BREAK_WRITES, SQLSTATE, examples_of_all, mixed
 from tests.upgrade.release import Release
 from tests.upgrade.world import CONSUMERS, INGESTS, Backend, World, world
 from worker.amqp.topology import (
@@ -310,7 +311,7 @@ class Upgrade:
     async def _repair(self, shop: Endpoint) -> None:
         """What failed so far fails no more."""
         self.plants = False
-        await self.world.execute(REPAIR_WRITES)
+        await self.world.execute(REMOVE_FAULT)
         self.world.simulation.faults.clear()
         shop.behaviour = lambda _: 204
 
