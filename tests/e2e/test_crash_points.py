@@ -8,7 +8,7 @@ import pytest
 from deploy.local.services import Services
 from tests.support.events import body, return_updated
 from tests.support.fault_sql import REMOVE_FAULT, fail_rows
-from tests.support.stack import Stack, Worker, until
+from tests.support.stack import Stack, Worker, http_client, until
 from worker.observability.failpoints import POINTS
 
 EVENTS = 12
@@ -75,7 +75,7 @@ async def test_a_consumer_dies_at(stack: Stack, point: str) -> None:
 
 async def send_all(stack: Stack) -> None:
     """As a marketplace does: what is not answered 2xx is sent again, to whoever answers by then."""
-    async with httpx.AsyncClient(timeout=5) as client:
+    async with http_client(5) as client:
         secret = stack.settings.ovoko_secrets[0].get_secret_value()
         for number in range(EVENTS):
 

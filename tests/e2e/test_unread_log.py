@@ -7,12 +7,11 @@ import signal
 import subprocess
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
 from tests.support import stack as stack_module
 from tests.support.events import body, return_updated
-from tests.support.stack import Stack, until
+from tests.support.stack import Stack, http_client, until
 
 EVENTS = 60
 
@@ -46,7 +45,7 @@ async def test_a_log_that_nobody_reads_stops_no_event(
     for process in processes:
         await stack.ready(process, 60)
     headers = {"X-Webhook-Secret": stack.settings.ovoko_secrets[0].get_secret_value()}
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with http_client(30) as client:
         for number in range(EVENTS):
             # Each is a line of the ingest's (it is quarantined), then a batch and its line.
             for sent in (b"no JSON %d" % number, body(return_updated(number))):

@@ -120,7 +120,7 @@ async def test_a_slow_subscriber_delays_no_other(stack: Stack, tell: Tell) -> No
         tell(("slow", slow.url), ("quick", quick.url))
         await stack.started("run")
         await post_all(stack, bodies)
-        await until(has_got(quick, len(bodies)), "the quick one has all", 8)
+        await until(has_got(quick, len(bodies)), "the quick subscriber has all changes")
         assert len(slow.requests) < len(bodies)
 
 

@@ -151,7 +151,6 @@ async def test_consumers_go_on_while_a_rebuild_is_killed_resumed_and_takes_over(
     assert was_busy
     assert (code, found["swapped"], found["resumed_from"] > 0) == (0, True, True)
     assert len(found["differences"]) > 0
-    assert found["locked_seconds"] < 2
     assert applied == len(meanwhile)
     assert (again, after["differences"]) == (0, [])
     assert after["events"] == await stack.count("event_log")

@@ -118,17 +118,13 @@ async def test_consumers_write_on_while_months_go(stack: Stack) -> None:
     old, new = generated("inventory", 400), generated("inventory", 1_000, seed=8)
     await apply(stack, "inventory", *in_batches(old, 100))
     month = await age(stack, 150)
-    slowest = 0.0
     is_over = asyncio.Event()
 
     async def consume() -> int:
-        nonlocal slowest
         applied = 0
         async with database_of(stack) as database:
             for batch in in_batches(new, 5):
-                began = asyncio.get_running_loop().time()
                 report = await handle(FAMILIES["inventory"], database, batch)
-                slowest = max(slowest, asyncio.get_running_loop().time() - began)
                 applied += sum(type(outcome).__name__ == "Applied" for outcome in report.outcomes)
                 if not is_over.is_set():
                     await asyncio.sleep(0.03)
@@ -143,11 +139,10 @@ async def test_consumers_write_on_while_months_go(stack: Stack) -> None:
     assert was_busy
     assert [one["name"] for one in found["months"]] == [month]
     assert await stack.count("event_log") == len(new)
-    assert slowest < 2
 
 
-async def test_who_reads_the_log_for_long_is_not_waited_for_by_writers(stack: Stack) -> None:
-    """The lock is asked for again and again, a moment each; it is never queued for."""
+async def test_writers_do_not_wait_while_retention_waits_for_a_long_read(stack: Stack) -> None:
+    """Retention tries for the lock again and again, for a moment each time."""
     await apply(stack, "inventory", [part("sold", 5)])
     month = await age(stack, 150)
     async with database_of(stack) as database:
@@ -163,17 +158,13 @@ async def test_who_reads_the_log_for_long_is_not_waited_for_by_writers(stack: St
                     )
                 )
 
-            await until(has_asked, "it waits for the lock")
-            began = asyncio.get_running_loop().time()
-            await handle(
-                FAMILIES["inventory"],
-                database,
-                [part("reserved", 9)],
-            )
-            took = asyncio.get_running_loop().time() - began
+            await until(has_asked, "retention waits for the lock")
+            # Behind a lock that waits for the reader, this would not end.
+            async with asyncio.timeout(30):
+                await handle(FAMILIES["inventory"], database, [part("reserved", 9)])
+            assert not running.done()
         found = await running
 
-    assert took < 1
     assert [one["name"] for one in found["months"]] == [month]
 
 
