@@ -6,8 +6,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -17,9 +17,11 @@ from typing import Any
 
 import asyncpg
 import httpx
+from cryptography.fernet import Fernet
 
 from consumers.registry import FAMILIES
 from deploy.local.ports import choose_ports, is_free
+from deploy.local.services import Services
 from schemas.events import Provider
 from tests.support.fault_sql import REMOVE_FAULT
 from tests.support.forking import Forked, fork_server
@@ -299,5 +301,42 @@ class Stack:
             worker.kill()
 
 
+async def printed_settings(simulate: Worker) -> dict[str, str]:
+    """The settings that `stockhook simulate marketplaces` prints once it has started."""
+
+    async def has_started() -> bool:
+        return "STOCKHOOK_OVOKO_USER_TOKEN" in simulate.lines()
+
+    await until(has_started, "the simulated marketplaces print their settings")
+    return dict(re.findall(r"^export (\S+)=(\S+)$", simulate.lines(), flags=re.MULTILINE))
+
+
 def delays(*seconds: int) -> list[timedelta]:
     return [timedelta(seconds=second) for second in seconds]
+
+
+@asynccontextmanager
+async def empty_stack(services: Services, folder: Path) -> AsyncIterator[Stack]:
+    """A stack on these services, which it finds empty. Its processes end with the context."""
+    stack = Stack(
+        environment={
+            "STOCKHOOK_AMQP_URL": services.amqp_url,
+            "STOCKHOOK_DATABASE_URL": services.database_url,
+            "STOCKHOOK_INGEST_PORT": str(free_port()),
+            "STOCKHOOK_OVOKO_SECRETS": f"{OVOKO_SECRET},{OVOKO_SECRET_OLD}",
+            "STOCKHOOK_BUYBACK_TOKENS": f"{BUYBACK_TOKEN},{BUYBACK_TOKEN_OLD}",
+            "STOCKHOOK_SEALING_KEYS": Fernet.generate_key().decode(),
+            "STOCKHOOK_RETRY_DELAYS": "1,2,3",
+            # Most tests look for dead letters where the broker has them.
+            "STOCKHOOK_KEEP_DEAD_LETTERS": "false",
+            "STOCKHOOK_SPOOL_PATH": str(folder / "spool.sqlite3"),
+        },
+        folder=folder,
+    )
+    if services.management_url is not None:
+        stack.environment["STOCKHOOK_MANAGEMENT_URL"] = services.management_url
+    await stack.empty()
+    try:
+        yield stack
+    finally:
+        stack.close()
