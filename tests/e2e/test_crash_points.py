@@ -1,4 +1,4 @@
-"""Each labelled step is died at once: whatever the step, nothing is lost and nothing is doubled."""
+"""A process dies once at each failpoint: no event is lost, and none is applied twice."""
 
 import asyncio
 
@@ -25,7 +25,7 @@ ACTION_POINTS = ("action_published", "action_begun", "action_performed", "action
 UNHANDLED_POINTS = ("unhandled_published",)
 
 
-def test_every_point_is_died_at() -> None:
+def test_every_failpoint_has_a_test() -> None:
     assert {
         *CONSUMER_POINTS,
         *INGEST_POINTS,
@@ -45,7 +45,7 @@ async def check_each_was_applied_once(stack: Stack) -> None:
     async def all_applied() -> bool:
         return await stack.count("returns") == EVENTS and not await stack.depths()
 
-    await until(all_applied, "all are applied", 30)
+    await until(all_applied, "all events are applied", 30)
     rows = await stack.fetch("SELECT return_id, update_count FROM returns")
     check = stack.run("audit", "--json")
 
@@ -65,7 +65,7 @@ async def test_a_consumer_dies_at(stack: Stack, point: str) -> None:
         await stack.post_ovoko(body(return_updated(number)))
     # Some batches end before the one in which it dies.
     dying = stack.start("consume", "returns", STOCKHOOK_CRASH_AT=f"{point}:1", STOCKHOOK_BATCH_SIZE="5")
-    await until(lambda: has_died(dying), f"it dies at {point}")
+    await until(lambda: has_died(dying), f"the consumer dies at {point}")
     await stack.execute(REMOVE_FAULT)
     await stack.started("consume", "returns")
 
@@ -74,7 +74,7 @@ async def test_a_consumer_dies_at(stack: Stack, point: str) -> None:
 
 
 async def send_all(stack: Stack) -> None:
-    """As a marketplace does: what is not answered 2xx is sent again, to whoever answers by then."""
+    """As a marketplace does: an event is sent again until it is answered 2xx."""
     async with http_client(5) as client:
         secret = stack.settings.ovoko_secrets[0].get_secret_value()
         for number in range(EVENTS):
@@ -94,7 +94,7 @@ async def send_all(stack: Stack) -> None:
 
 
 async def restart_when_dead(stack: Stack, dying: Worker) -> Worker:
-    await until(lambda: has_died(dying), "it dies", 30)
+    await until(lambda: has_died(dying), "the ingest dies", 30)
     return await stack.started("ingest")
 
 

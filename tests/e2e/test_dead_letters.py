@@ -113,7 +113,7 @@ async def test_of_a_message_that_came_again_the_body_is_not_looked_into(stack: S
         async def arrived() -> bool:
             return bool(came)
 
-        await until(arrived, "somebody has it in hand, and then loses his connection")
+        await until(arrived, "the message is in flight to a consumer, which then loses its connection")
     await stack.started("consume", "orders", **KEEPING)
     [row] = await kept(stack, 1)
 
@@ -140,7 +140,7 @@ async def test_strange_messages_are_kept_too(stack: Stack) -> None:
 async def test_a_letter_is_kept_whole_when_the_database_was_merely_busy_or_ill(
     stack: Stack, sqlstate: str
 ) -> None:
-    """A lock, a deadlock, a disk that is slow or broken: none of it is the letter's fault."""
+    """A lock, a deadlock, a disk that is slow or broken: the dead letter is not the cause."""
     await stack.execute(fail_writes("dead_letters", sqlstate=sqlstate, times=2))
     await stack.started("run", **KEEPING)
     await stack.post_ovoko(ODD)
@@ -158,7 +158,7 @@ async def test_while_the_table_takes_nothing_dead_letters_wait(stack: Stack) -> 
     await stack.execute("ALTER TABLE dead_letters RENAME TO dead_letters_away")
     try:
         await stack.post_ovoko(ODD)
-        await until(paused, "it says that it waits")
+        await until(paused, "the log says that the archiver waits")
     finally:
         await stack.execute("ALTER TABLE dead_letters_away RENAME TO dead_letters")
 

@@ -1,4 +1,4 @@
-"""A name server that does not answer holds up no process that is asked to stop."""
+"""While a name server does not answer, processes still stop when they are asked to."""
 
 import asyncio
 import secrets

@@ -1,4 +1,4 @@
-"""The product under test as real processes, and ways to look at what it did."""
+"""The product under test as real processes, and ways to see what it did."""
 
 import asyncio
 import os
@@ -54,7 +54,7 @@ _GIVEN: set[int] = set()
 
 
 def free_port() -> int:
-    """A port that no outgoing connection takes before its service listens, another one each time."""
+    """Another port each time, and one that no outgoing connection takes before its service listens."""
     port = choose_ports(["port"], {}, taken=_GIVEN)["port"]
     _GIVEN.add(port)
     return port
@@ -75,7 +75,11 @@ def http_client(seconds: float = 20) -> httpx.AsyncClient:
 
 
 async def until(condition: Callable[[], Awaitable[Any]], what: str, seconds: float = 20) -> Any:
-    """Wait for a condition; its true value, or a failure that says what was waited for."""
+    """The condition's value once it is true.
+
+    Raises:
+        AssertionError: It was not true within so many seconds; the message has `what`.
+    """
     end = monotonic() + seconds
     while True:
         value = await condition()
@@ -117,7 +121,7 @@ class Worker:
 
 @dataclass(slots=True)
 class Stack:
-    """Services that were found empty, the environment of the product, and its processes."""
+    """Empty services, the environment of the product, and its processes."""
 
     environment: dict[str, str]
     folder: Path
@@ -161,7 +165,7 @@ class Stack:
         return worker
 
     async def started(self, *arguments: str, **overrides: str) -> Worker:
-        """The same, ready."""
+        """Start it, and wait until it is ready."""
         worker = self.start(*arguments, **overrides)
         await self.ready(worker)
         return worker
@@ -172,7 +176,7 @@ class Stack:
             urls.append(f"{self.url}/readyz")
 
         async def is_ready() -> bool:
-            assert worker.process.poll() is None, f"it ended:\n{worker.lines()[-3000:]}"
+            assert worker.process.poll() is None, f"{worker.command} ended:\n{worker.lines()[-3000:]}"
             try:
                 async with http_client() as client:
                     answers = [await client.get(url) for url in urls]
@@ -180,7 +184,7 @@ class Stack:
                 return False
             return all(answer.status_code == 200 for answer in answers)
 
-        await until(is_ready, f"ready: {worker.log.name}", seconds)
+        await until(is_ready, f"{worker.log.name} is ready", seconds)
 
     def run(self, *arguments: str, **overrides: str) -> subprocess.CompletedProcess[str]:
         """Run `stockhook` to its end."""
@@ -224,7 +228,7 @@ class Stack:
             return await client.post(f"{self.url}/webhooks/buyback", content=body)
 
     async def post(self, provider: Provider, body: bytes) -> httpx.Response:
-        """With the secret that is right; a token in an example's body is replaced by it."""
+        """With the right secret; it replaces the token in an example's body."""
         if provider is Provider.OVOKO:
             return await self.post_ovoko(body)
         return await self.post_buyback(EXAMPLE_TOKEN.sub(f'"{BUYBACK_TOKEN}"'.encode(), body, count=1))
@@ -252,7 +256,7 @@ class Stack:
         return int(rows[0]["rows"])
 
     async def depths(self) -> Mapping[str, int]:
-        """Messages that wait, of each queue that has any."""
+        """The number of ready messages of each queue that has any."""
         async with self.broker.connection() as link:
             depths = await link.depths(queue.name for queue in topology(self.settings.delays).queues)
         return {name: depth.ready for name, depth in depths.items() if depth is not None and depth.ready}
@@ -267,7 +271,7 @@ class Stack:
             await channel.delete(queue)
 
     async def get(self, queue: str) -> Delivery | None:
-        """Take one message off a queue."""
+        """One message, removed from the queue."""
         async with self.broker.connection() as link:
             channel = await link.channel()
             return await channel.get(queue)

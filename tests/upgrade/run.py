@@ -215,7 +215,7 @@ class Upgrade:
             webhooks = examples_of_all(self._credentials())
             await sender.play(self.record.recorded(webhooks, lambda: True), self.rate)
         await self._until_rows("return_items", "dead_letters", "unhandled_events")
-        await self._until(self._are_actions_over, "Ovoko has told of the part and the return")
+        await self._until(self._are_actions_over, "Ovoko answered about the part and the return")
         await self.world.execute(BREAK_WRITES)
         for name in CONSUMERS:
             process = self.world.processes[name]
