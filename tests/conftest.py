@@ -53,6 +53,12 @@ def pytest_configure() -> None:
     os.environ["PYTHONPYCACHEPREFIX"] = str(DEV / "pycache")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Several processes share the small files of unit tests at the end: none waits for the last long file."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.nodeid.startswith("tests/unit/"))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """With a failure, show what the product's processes said last."""

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from tests.support.events import body, numbered_id, part_changed
+from tests.support.events import numbered_id, sold
 from tests.support.fault_sql import REMOVE_FAULT, fail_rows
 from tests.support.stack import Stack, delays, until
 from worker.amqp.topology import topology
 
 # Its message quotes a customer, as Postgres's own messages do.
 POISON = fail_rows({"parts": "NEW.part_id = 'poison'"}, message="poison: a part of customer@example.com")
-POISON_BODY = body(part_changed("poison", number=1))
+POISON_BODY = sold("poison", 1)
 
 
 def failures(log: str) -> list[dict[str, Any]]:
@@ -42,7 +42,7 @@ async def test_a_poison_message_becomes_a_dead_letter_and_its_neighbours_are_app
     await poisoned.started("ingest")
     for number in range(30):
         part_id = "poison" if number == 15 else f"part-{number}"
-        await poisoned.post_ovoko(body(part_changed(part_id, number=number)))
+        await poisoned.post_ovoko(sold(part_id, number))
     # Started late, so that all of them are in one batch.
     consumer = await poisoned.started("consume", "inventory")
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.services import Services
-from tests.e2e.test_ladder import poisoned, sold  # noqa: F401  # a fixture
+from tests.e2e.test_ladder import poisoned  # noqa: F401  # a fixture
+from tests.support.events import sold
 from tests.support.stack import Stack, until
 from worker.amqp.topology import topology
 

@@ -9,8 +9,8 @@ from uuid import UUID
 from schemas.events import Provider
 from schemas.identity import content_hash_id
 from tests.e2e.test_dead_letters import KEEPING, kept, put
-from tests.e2e.test_ladder import sold
 from tests.support.applied_events import database_of
+from tests.support.events import sold
 from tests.support.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, until
 from worker.amqp.channel import Message
 from worker.amqp.topology import QUARANTINE

@@ -53,6 +53,10 @@ def part_changed(
     return ovoko("part.status.changed", at, number, part_id=str(part_id), status=status)
 
 
+def sold(part_id: object, number: int) -> bytes:
+    return body(part_changed(part_id, number=number))
+
+
 def order_created(order_id: object, number: int | None = None) -> dict[str, Any]:
     return ovoko("order.created", number=number, order_id=str(order_id))
 
