@@ -103,7 +103,7 @@ async def _simulated(stack: Stack) -> AsyncIterator[Platform]:
 
 
 async def test_a_missed_pickup_is_requested_again_once(platform: Platform) -> None:
-    await platform.stack.started("run", STOCKHOOK_CHANGES="false")
+    await platform.stack.started_apart(STOCKHOOK_CHANGES="false")
     # Of two items, and one of them twice.
     for item in ("i1", "i2", "i1"):
         await platform.miss(item=item)
@@ -139,7 +139,7 @@ async def test_a_consumer_that_dies_sends_a_request_at_most_once(platform: Platf
 
 
 async def test_without_the_setting_a_missed_pickup_is_only_a_communication(platform: Platform) -> None:
-    await platform.stack.started("run", STOCKHOOK_REREQUEST_PICKUP="off")
+    await platform.stack.started_apart(STOCKHOOK_REREQUEST_PICKUP="off")
     await platform.miss()
     await until(lambda: _is_called_for(platform), "the communication is due")
 
@@ -172,7 +172,7 @@ async def failed(services: Services, tmp_path_factory: pytest.TempPathFactory) -
         platform.fail(Kind.ERROR, "order-4/pickup-request", times=1)
         platform.fail(Kind.HANG_UP, "order-5/pickup-request", times=1)
         platform.fail(Kind.NOT_JSON, "order-6/pickup-capabilities")
-        await stack.started("run")
+        await stack.started_apart()
         for number in range(2, 7):
             await platform.miss(f"order-{number}")
         rows = await platform.settled("refused", "done", "unknown", "unknown", "failed", seconds=60)
@@ -222,7 +222,7 @@ def test_the_dead_letter_of_an_action_has_the_reason_and_no_order(failed: Failed
 async def test_an_order_that_moved_on_needs_no_pickup(platform: Platform) -> None:
     """The action waits for its retry, while the platform books a pickup by itself."""
     platform.fail(Kind.UNAVAILABLE, "pickup-capabilities", times=4, seconds=0)
-    await platform.stack.started("run")
+    await platform.stack.started_apart()
     await platform.miss()
     await until(lambda: _was_tried(platform), "the first attempt has failed")
     await platform.stack.execute("UPDATE buyback_orders SET status = 'pickup_scheduled'")
@@ -241,7 +241,7 @@ async def test_an_outage_costs_no_attempt(platform: Platform, services: Services
     node = services.rabbitmq
     assert node is not None
     platform.fail(Kind.SLOW, "pickup-request", times=1, seconds=2)
-    await platform.stack.started("run")
+    await platform.stack.started_apart()
     await platform.miss()
     await until(lambda: _is_requested(platform), "the platform has the request")
     node.kill()

@@ -82,7 +82,7 @@ async def has_died(worker: Worker) -> bool:
 
 
 async def test_each_change_is_told_once_and_in_order(stack: Stack) -> None:
-    await stack.started("run")
+    await stack.started_apart()
     bodies = lives(parts=5, steps=8)
     async with subscribed(stack) as subscriber:
         await post_all(stack, bodies)
@@ -175,7 +175,7 @@ async def test_several_publish_side_by_side(stack: Stack) -> None:
 
 
 async def test_it_can_be_off(stack: Stack) -> None:
-    await stack.started("run", STOCKHOOK_CHANGES="false")
+    await stack.started_apart(STOCKHOOK_CHANGES="false")
     await stack.post_ovoko(status_change(1, "13", "sold"))
     await until(lambda: _has_part(stack), "it is applied")
 
@@ -187,7 +187,7 @@ async def _has_part(stack: Stack) -> bool:
 
 
 async def test_a_subscriber_chooses_types_and_nobody_has_to_subscribe(stack: Stack) -> None:
-    await stack.started("run")
+    await stack.started_apart()
     await stack.post_ovoko(status_change(1, "13", "reserved"))
     await until(lambda: _outbox_is_empty(stack), "it went to nobody")
     async with subscribed(stack, ["stockhook.part.sold"]) as subscriber:
@@ -203,7 +203,7 @@ async def _outbox_is_empty(stack: Stack) -> bool:
 
 
 async def test_the_command_shows_changes_as_they_come(stack: Stack) -> None:
-    await stack.started("run")
+    await stack.started_apart()
     tail = stack.start("changes", "tail", "--json", "part.*")
     numbers = count(1)
 

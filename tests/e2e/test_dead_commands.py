@@ -61,7 +61,7 @@ def editor(folder: Path, old: str, new: str) -> str:
 @pytest.fixture
 async def keeping(stack: Stack) -> Stack:
     stack.environment |= KEEPING
-    await stack.started("run")
+    await stack.started_apart()
     return stack
 
 

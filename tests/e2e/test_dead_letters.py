@@ -36,7 +36,7 @@ async def put(stack: Stack, *messages: Message) -> None:
 
 
 async def test_what_is_dead_or_quarantined_comes_to_the_table_with_all_that_is_known(stack: Stack) -> None:
-    await stack.started("run", **KEEPING)
+    await stack.started_apart(**KEEPING)
     dead_id = (await stack.post_ovoko(BROKEN)).json()["event_id"]
     await stack.post_ovoko(ODD)
     dead, odd = sorted(await kept(stack, 2), key=lambda row: str(row["lane"]))
@@ -53,7 +53,7 @@ async def test_what_is_dead_or_quarantined_comes_to_the_table_with_all_that_is_k
 
 
 async def test_a_body_that_says_nothing_is_one_dead_letter_however_often_it_comes(stack: Stack) -> None:
-    await stack.started("run", **KEEPING)
+    await stack.started_apart(**KEEPING)
     broken = b'{"type":"OrderCreatedEvent","token":"%s",' % BUYBACK_TOKEN.encode()
     for _ in range(3):
         for answer in (await stack.post_ovoko(b""), await stack.post_buyback(broken)):
@@ -67,7 +67,7 @@ async def test_a_body_that_says_nothing_is_one_dead_letter_however_often_it_come
 
 
 async def test_one_kind_of_failure_has_one_fingerprint(stack: Stack) -> None:
-    await stack.started("run", **KEEPING)
+    await stack.started_apart(**KEEPING)
     for number in (b"1", b"2"):
         await stack.post_ovoko(BROKEN.replace(b'"7"', b'"%s"' % number))
     await stack.post_ovoko(ODD)
@@ -142,7 +142,7 @@ async def test_a_letter_is_kept_whole_when_the_database_was_merely_busy_or_ill(
 ) -> None:
     """A lock, a deadlock, a disk that is slow or broken: the dead letter is not the cause."""
     await stack.execute(fail_writes("dead_letters", sqlstate=sqlstate, times=2))
-    await stack.started("run", **KEEPING)
+    await stack.started_apart(**KEEPING)
     await stack.post_ovoko(ODD)
     [row] = await kept(stack, 1)
 
@@ -166,7 +166,7 @@ async def test_while_the_table_takes_nothing_dead_letters_wait(stack: Stack) -> 
 
 
 async def test_switched_off_they_stay_on_the_broker(stack: Stack) -> None:
-    await stack.started("run")
+    await stack.started_apart()
     await stack.post_ovoko(ODD)
 
     assert await stack.depths() == {"stockhook.quarantine": 1}
@@ -174,7 +174,7 @@ async def test_switched_off_they_stay_on_the_broker(stack: Stack) -> None:
 
 
 async def test_status_counts_what_waits_in_the_table_and_the_audit_stays_right(stack: Stack) -> None:
-    await stack.started("run", **KEEPING)
+    await stack.started_apart(**KEEPING)
     await stack.post_ovoko(BROKEN)
     await stack.post_ovoko(ODD)
     await kept(stack, 2)

@@ -26,7 +26,7 @@ PRINTED_AT = instant("2023-01-12T14:17:20+02:00")
 async def applied(services: Services, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """A running system, once it has applied every documented event."""
     async with empty_stack(services, tmp_path_factory.mktemp("documented")) as stack:
-        await stack.started("run")
+        await stack.started_apart()
         answers = [await stack.post(example.provider, example.body) for example in documented()]
         assert [answer.status_code for answer in answers] == [200] * 18
 

@@ -24,7 +24,7 @@ async def applied(stack: Stack) -> list[tuple[str, str]]:
 async def test_an_event_whose_id_was_made_from_another_id_and_its_content_keeps_nothing_out(
     stack: Stack,
 ) -> None:
-    await stack.started("run")
+    await stack.started_apart()
     content = {
         key: value for key, value in json.loads(part(USED, "2")).items() if not key.startswith("event_t")
     }
@@ -51,7 +51,7 @@ async def test_an_event_whose_id_was_made_from_another_id_and_its_content_keeps_
 
 async def test_ids_of_different_marketplaces_never_meet(stack: Stack) -> None:
     """Anybody who knows only the Ovoko secret can compute the id of a buyback event."""
-    await stack.started("run")
+    await stack.started_apart()
     example = next(one for one in documented() if one.provider is Provider.BUYBACK)
     document = read_json(example.body)
     event_id = content_id(document["type"], document["result"])

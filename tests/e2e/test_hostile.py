@@ -34,7 +34,7 @@ VALUES = [
 
 @pytest.fixture
 async def running(stack: Stack) -> Stack:
-    await stack.started("run")
+    await stack.started_apart()
     return stack
 
 

@@ -168,7 +168,7 @@ async def test_while_everything_fails_the_queue_is_not_moved_to_the_retry_queues
 async def test_a_statement_that_hangs_is_ended_and_the_other_events_are_applied(stack: Stack) -> None:
     """Postgres cancels a statement after 8 s, far below the broker's consumer timeout."""
     await stack.execute(delay_writes("returns", 3600, row=POISON_ROW))
-    await stack.started("run", STOCKHOOK_RETRY_DELAYS="1")
+    await stack.started_apart(STOCKHOOK_RETRY_DELAYS="1")
     for number in range(10):
         await stack.post_ovoko(body(return_updated(number, "poison" if number == 5 else None)))
 

@@ -67,7 +67,7 @@ async def test_a_poison_message_becomes_a_dead_letter_and_its_neighbours_are_app
 
 
 async def test_a_dead_letter_says_why(poisoned: Stack) -> None:
-    await poisoned.started("run", STOCKHOOK_RETRY_DELAYS="1")
+    await poisoned.started_apart(STOCKHOOK_RETRY_DELAYS="1")
     await poisoned.post_ovoko(POISON_BODY)
     message = await until(lambda: poisoned.get("stockhook.inventory.dead"), "there is a dead letter", 20)
 
@@ -79,7 +79,7 @@ async def test_a_dead_letter_says_why(poisoned: Stack) -> None:
 
 
 async def test_an_event_whose_cause_of_failure_ends_is_applied_by_a_retry(poisoned: Stack) -> None:
-    await poisoned.started("run")
+    await poisoned.started_apart()
     await poisoned.post_ovoko(POISON_BODY)
 
     async def waits() -> bool:

@@ -18,7 +18,7 @@ LEFT_OUT = (
 
 
 async def test_schemathesis_finds_nothing(stack: Stack) -> None:
-    await stack.started("run")
+    await stack.started_apart()
     run = subprocess.run(
         [
             sys.executable,

@@ -34,7 +34,7 @@ async def test_while_the_broker_is_away_events_are_accepted_and_spooled(
 ) -> None:
     node = services.rabbitmq
     assert node is not None
-    await stack.started("run")
+    await stack.started_apart()
     await stack.post_ovoko(body(return_updated(0)))
     match way:
         case "kill":
@@ -107,14 +107,14 @@ async def test_a_spool_outlives_its_ingest(stack: Stack, services: Services) -> 
         ingest.kill()
     finally:
         await asyncio.to_thread(node.start)
-    await stack.started("run")
+    await stack.started_apart()
     await until(lambda: applied(stack, 20), "all events are applied", 30)
 
     await check_each_was_applied_once(stack, 20)
 
 
 async def test_a_deleted_queue_is_declared_and_consumed_again(stack: Stack) -> None:
-    await stack.started("run")
+    await stack.started_apart()
     await stack.delete_queue("stockhook.returns")
 
     async def is_there() -> bool:

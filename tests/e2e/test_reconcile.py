@@ -91,7 +91,7 @@ def applied(done: Done) -> Any:
 
 
 async def test_a_missed_webhook_is_reported(marketplace: Marketplace) -> None:
-    await marketplace.stack.started("run")
+    await marketplace.stack.started_apart()
     await marketplace.lists("parts", part(11, IN_WAREHOUSE), part(12, IN_WAREHOUSE))
     await marketplace.send(webhook(11, "in_warehouse"), webhook(12, "in_warehouse"))
     before = marketplace.reconcile("parts")
@@ -129,7 +129,7 @@ async def after_apply(services: Services, tmp_path_factory: pytest.TempPathFacto
     async with empty_stack(services, tmp_path_factory.mktemp("reconcile")) as stack:
         marketplace = Marketplace(stack)
         await marketplace.start()
-        await stack.started("run")
+        await stack.started_apart()
         return await _apply(marketplace)
 
 
@@ -226,7 +226,7 @@ def test_a_rebuild_ends_in_the_same_rows(after_apply: Applied) -> None:
 
 
 async def test_a_part_that_a_timestamp_in_9999_makes_sellable_is_corrected(marketplace: Marketplace) -> None:
-    await marketplace.stack.started("run")
+    await marketplace.stack.started_apart()
     await marketplace.send(webhook(13, "in_warehouse", "9999-12-30T00:00:00+00:00"))
     await marketplace.lists("parts", part(13, SOLD))
     done = marketplace.reconcile("parts", "--apply", "--yes", "--json")

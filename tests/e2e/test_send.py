@@ -274,7 +274,7 @@ async def test_documented_events_are_all_accepted_by_the_product_and_those_as_pr
 async def test_a_played_marketplace_reaches_the_event_log_each_event_once(
     stack: Stack, tmp_path: Path
 ) -> None:
-    await stack.started("run")
+    await stack.started_apart()
     accepted = tmp_path / "accepted.jsonl"
     play = ("--rate", "200", "--seconds", "3", "--seed", "7", "--duplicates", "0.1", "--shuffle")
 

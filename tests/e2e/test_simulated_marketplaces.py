@@ -41,7 +41,7 @@ async def became(stack: Stack, order_id: str, status: str) -> None:
 
 async def test_what_is_asked_of_a_marketplace_comes_back_as_webhooks(stack: Stack) -> None:
     """A pickup that is accepted is scheduled; parts are here what they are there."""
-    await stack.started("run")
+    await stack.started_apart()
     sending = ("--port", "0", "--send-to", stack.url, "--delay", "0.05")
     simulated = await printed_settings(stack.start("simulate", "marketplaces", *sending))
     buyback = f"{simulated['STOCKHOOK_BUYBACK_API_URL']}/control/orders"

@@ -157,7 +157,7 @@ async def _enrich(marketplace: Marketplace) -> Enriched:
         order_return_items=[DOOR, {**DOOR, "part_id": None}],
         customer={"first_name": "Canary", "address": "Canary 1"},
     )
-    await stack.started("run", STOCKHOOK_OVOKO_CALLS_PER_SECOND="10")
+    await stack.started_apart(STOCKHOOK_OVOKO_CALLS_PER_SECOND="10")
     for status in ("in_warehouse", "reserved", "sold"):
         await marketplace.send_part(77, status)
     for part_id in UNKNOWN_IDS:
@@ -257,7 +257,7 @@ async def test_faults_of_the_api_delay_details_and_never_the_projection(marketpl
         marketplace.fail(kind, f"/part/{part_id}", times=1)
     marketplace.has_part(201)
     marketplace.fail(Kind.WRONG_TYPES, "/part/201")
-    await stack.started("run")
+    await stack.started_apart()
     for part_id in (*ids, 201):
         await marketplace.send_part(part_id, "sold")
 
@@ -283,7 +283,7 @@ async def test_faults_of_the_api_delay_details_and_never_the_projection(marketpl
 async def test_the_newest_answer_stands_though_an_older_one_comes_later(marketplace: Marketplace) -> None:
     marketplace.has_return(456, status="New", order_return_items=[DOOR, DOOR])
     marketplace.fail(Kind.SLOW, "/order_return/456", times=1, seconds=2)
-    await marketplace.stack.started("run", STOCKHOOK_OVOKO_TIMEOUT="10")
+    await marketplace.stack.started_apart(STOCKHOOK_OVOKO_TIMEOUT="10")
     await marketplace.send_return(456)
 
     async def is_requested() -> bool:

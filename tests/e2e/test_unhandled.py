@@ -278,7 +278,7 @@ async def test_dead_letters_of_older_releases_whose_type_no_family_takes_can_be_
 
 
 async def test_with_the_archiver_off_unhandled_events_wait_in_the_quarantine(stack: Stack) -> None:
-    await stack.started("run")
+    await stack.started_apart()
     await stack.post_ovoko(MOVED % 1)
 
     assert await stack.depths() == {"stockhook.quarantine": 1}

@@ -170,6 +170,12 @@ class Stack:
         await self.ready(worker)
         return worker
 
+    async def started_apart(self, **overrides: str) -> None:
+        """Start the ingest and the consumers, as forks: they start faster than the two processes of `run`."""
+        workers = [self.start(command, **overrides) for command in ("ingest", "consume")]
+        for worker in workers:
+            await self.ready(worker)
+
     async def ready(self, worker: Worker, seconds: float = 20) -> None:
         urls = [f"http://127.0.0.1:{worker.ops_port}/readyz"]
         if worker.command in ("run", "ingest"):
