@@ -96,6 +96,7 @@ async def test_an_event_whose_cause_of_failure_ends_is_applied_by_a_retry(poison
 async def waits_between_attempts(stack: Stack, retries: int, seconds: float) -> list[timedelta]:
     """The time from each failed attempt of a poison message to the next."""
     await stack.empty()
+    await stack.execute(POISON)
     consumer = await stack.started("run")
     await stack.post_ovoko(POISON_BODY)
 

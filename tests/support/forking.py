@@ -101,6 +101,8 @@ class ForkServer:
             answer = json.loads(packet)
             with self._changed:
                 if "started" in answer:
+                    # Another process had the same id before.
+                    self._codes.pop(answer["started"], None)
                     self._started.append(answer["started"])
                 else:
                     self._codes[answer["ended"]] = answer["code"]
