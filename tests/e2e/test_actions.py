@@ -241,7 +241,7 @@ async def test_an_outage_costs_no_attempt(platform: Platform, services: Services
     node = services.rabbitmq
     assert node is not None
     platform.fail(Kind.SLOW, "pickup-request", times=1, seconds=2)
-    await platform.stack.started_apart()
+    await platform.stack.started("run")
     await platform.miss()
     await until(lambda: _is_requested(platform), "the platform has the request")
     node.kill()
