@@ -57,7 +57,7 @@ lint: bootstrap  ## format, lint, types, import contracts, whether every test ca
 	@cmp .dev/collected.1 .dev/collected.2
 
 check: lint  ## `make lint` and the unit tests
-	@$(PYTHON) -m pytest -q tests/unit
+	@$(PYTHON) -m pytest -q tests/unit tests/harness/test_mutants.py tests/harness/test_bench.py
 
 check-deploy: bootstrap  ## what lies in deploy/: image, compose, Kubernetes, systemd, RabbitMQ, Prometheus, Grafana
 	@deploy/local/bootstrap deploy
@@ -75,7 +75,7 @@ send: bootstrap  ## play events at what `make run` started (ARGS="--documented")
 	@test -f .dev/env || { echo "nothing runs here yet: start it with \`make run\`" >&2; exit 1; }
 	@. .dev/env; exec .venv/bin/stockhook send $(ARGS)
 
-docs: bootstrap  ## what is generated: parts of README.md, deploy/rabbitmq/topology.json, deploy/{METRICS,EVENTS,CHANGES}.md
+docs: bootstrap  ## what is generated: parts of README.md, deploy/rabbitmq/topology.json, deploy/{METRICS,EVENTS,CHANGES}.md, Kubernetes consumers
 	@$(PYTHON) -m worker.tools.reference README.md
 	@$(PYTHON) -m deploy.documents
 	@STOCKHOOK_AMQP_URL=amqp://localhost/stockhook .venv/bin/stockhook topology --definitions >deploy/rabbitmq/topology.json

@@ -13,19 +13,10 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from cryptography.fernet import Fernet
 from hypothesis import settings as hypothesis_settings
 
 from deploy.local.services import DEV, Services, local_services
-from tests.stack import (
-    BUYBACK_TOKEN,
-    BUYBACK_TOKEN_OLD,
-    OVOKO_SECRET,
-    OVOKO_SECRET_OLD,
-    Stack,
-    delays,
-    free_port,
-)
+from tests.support.stack import Stack, delays, empty_stack
 from worker.amqp.connection import Broker
 from worker.amqp.topology import topology
 
@@ -62,13 +53,19 @@ def pytest_configure() -> None:
     os.environ["PYTHONPYCACHEPREFIX"] = str(DEV / "pycache")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Several processes share the small files of unit tests at the end: none waits for the last long file."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.nodeid.startswith("tests/unit/"))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """With a failure, show what the product's processes said last."""
     report = yield
-    stack = getattr(item, "funcargs", {}).get("stack")
-    if report.failed and isinstance(stack, Stack):
-        for worker in stack.workers:
+    stacks = [value for value in getattr(item, "funcargs", {}).values() if isinstance(value, Stack)]
+    if report.failed and stacks:
+        for worker in stacks[0].workers:
             report.sections.append((f"end of {worker.log.name}", worker.lines()[-SHOWN_OF_LOG:]))
     return report
 
@@ -121,23 +118,5 @@ async def fresh_database(services: Services) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def stack(services: Services, tmp_path: Path) -> AsyncIterator[Stack]:
-    made = Stack(
-        environment={
-            f"{PREFIX}AMQP_URL": services.amqp_url,
-            f"{PREFIX}DATABASE_URL": services.database_url,
-            f"{PREFIX}INGEST_PORT": str(free_port()),
-            f"{PREFIX}OVOKO_SECRETS": f"{OVOKO_SECRET},{OVOKO_SECRET_OLD}",
-            f"{PREFIX}BUYBACK_TOKENS": f"{BUYBACK_TOKEN},{BUYBACK_TOKEN_OLD}",
-            f"{PREFIX}SEALING_KEYS": Fernet.generate_key().decode(),
-            f"{PREFIX}RETRY_DELAYS": "1,2,3",
-            # Most tests look for dead letters where the broker has them.
-            f"{PREFIX}KEEP_DEAD_LETTERS": "false",
-            f"{PREFIX}SPOOL_PATH": str(tmp_path / "spool.sqlite3"),
-        },
-        folder=tmp_path,
-    )
-    if services.management_url is not None:
-        made.environment[f"{PREFIX}MANAGEMENT_URL"] = services.management_url
-    await made.empty()
-    yield made
-    made.close()
+    async with empty_stack(services, tmp_path) as made:
+        yield made

@@ -1,1 +1,1 @@
-"""Pages that are made from the code: `make docs` writes them, a test compares them."""
+"""Files that are generated from the code: `make docs` writes them, a test compares them."""

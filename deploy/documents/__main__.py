@@ -1,4 +1,4 @@
-"""`python -m deploy.documents`: write the pages."""
+"""`python -m deploy.documents`: write the files."""
 
 from deploy.documents.pages import PAGES
 

@@ -21,14 +21,14 @@ from deploy.local.services import NOTHING_TO_START, Unavailable, find_programs
 from tests.chaos.faults import Fault, Kind, Target, brief_cluster_deck, cluster_deck, plan
 from tests.chaos.killer import FAILURES, NotHealed, NotStruck, carried_out, strike_process
 from tests.chaos.packet_filter import End, NoPacketFilter, PacketFilter
-from tests.chaos.postgres_messages import PostgresWatch
-from tests.chaos.processes import Supervised
-from tests.chaos.proxy import FaultProxy
 from tests.chaos.report import Report
-from tests.chaos.wire import Point
 from tests.chaos.world import Options, Say, World, environment, prepare, supervised
-from tests.postgres_pair import PASSWORD, PostgresPair, postgres_pair
-from tests.rabbit_cluster import NotFormed, RabbitCluster, rabbit_cluster
+from tests.support.fault_proxy import FaultProxy
+from tests.support.postgres_messages import PostgresWatch
+from tests.support.postgres_pair import PASSWORD, PostgresPair, postgres_pair
+from tests.support.protocol_watch import Point
+from tests.support.rabbit_cluster import NotFormed, RabbitCluster, rabbit_cluster
+from tests.support.supervised import Supervised
 
 STRIKE_SECONDS = 900
 HEAL_SECONDS = 900

@@ -1,4 +1,4 @@
-"""The change feed under fire: what was committed, what two subscribers were told, and whether it agrees."""
+"""The change feed during faults: what was committed, what two subscribers received, and whether it agrees."""
 
 import base64
 from collections import defaultdict
@@ -16,7 +16,7 @@ from consumers.registry import FAMILIES, FAMILY_OF, AnyFamily
 from schemas.changes import PREFIX, TYPES, cloud_events
 from schemas.events import parse, routing_key_of
 from tests.chaos.load import CLOCK_TOLERANCE, Taken
-from tests.e2e.endpoint import Behaviour, Endpoint
+from tests.support.endpoint import Behaviour, Endpoint
 from worker.amqp.connection import Broker
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import (
@@ -81,7 +81,7 @@ async def prepare(broker: Broker, database_url: str) -> None:
 
 
 def refusing_now_and_then(endpoint: Endpoint) -> Behaviour:
-    """Each change is taken at the second attempt at the latest."""
+    """Each change is accepted at the second attempt at the latest."""
     refused: set[str] = set()
 
     def behave(number: int) -> int:
@@ -159,20 +159,20 @@ async def judge(
     return FeedVerdict(len(expected), len(got), len(posts), problems)
 
 
-def faults(expected: Sequence[Told], told: Sequence[Told], *, in_order: bool) -> list[str]:
-    """What was committed and not told, told and not committed, told otherwise, or out of order."""
+def faults(expected: Sequence[Told], received: Sequence[Told], *, in_order: bool) -> list[str]:
+    """Changes that were committed and not received, received and not committed, altered, or out of order."""
     known = {change["id"]: change for change in expected}
     first: dict[str, Told] = {}
-    for change in told:
+    for change in received:
         first.setdefault(change["id"], change)
-    lines = _listed("committed and not told", known.keys() - first.keys())
-    lines += _listed("told and not committed", first.keys() - known.keys())
+    lines = _listed("committed and not received", known.keys() - first.keys())
+    lines += _listed("received and not committed", first.keys() - known.keys())
     lines += _listed(
-        "told otherwise than committed",
-        {change["id"] for change in told if known.get(change["id"], change) != change},
+        "received otherwise than committed",
+        {change["id"] for change in received if known.get(change["id"], change) != change},
     )
     if in_order:
-        lines += _listed("told after a later one of the same entity", _overtaken(first.values()))
+        lines += _listed("received after a later one of the same entity", _overtaken(first.values()))
     return lines
 
 
@@ -187,10 +187,10 @@ def _overtaken(changes: Iterable[Told]) -> list[str]:
     return found
 
 
-def last_states(told: Iterable[Told]) -> dict[Entity, Any]:
+def last_states(changes: Iterable[Told]) -> dict[Entity, Any]:
     """What a subscriber holds that takes each change once, and goes by `sequence`."""
     newest: dict[Entity, Told] = {}
-    for change in told:
+    for change in changes:
         entity = _entity(change)
         if entity not in newest or change["sequence"] > newest[entity]["sequence"]:
             newest[entity] = change

@@ -13,29 +13,17 @@ from deploy.local.process import StartFailed
 from deploy.local.rabbitmq import ControlFailed
 from deploy.local.services import BrokerNode, Node
 from tests.chaos.faults import Fault, Kind, Target
-from tests.chaos.processes import Supervised
-from tests.chaos.proxy import FaultProxy, Flow, Way
 from tests.chaos.small_disk import SmallDisk
-from tests.chaos.wire import Direction, Point
+from tests.support.fault_proxy import FaultProxy, Flow, Way
+from tests.support.fault_sql import REMOVE_FAULT, fail_writes
+from tests.support.protocol_watch import Direction, Point
+from tests.support.supervised import Supervised
 
 # The slowest that a link gets, and the latency that it then has.
 SLOWEST = timedelta(milliseconds=400)
 SLOWEST_BYTES_PER_SECOND = 10_000
 
-BREAK_WRITES = """
-CREATE OR REPLACE FUNCTION chaos() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION 'the run lets writes fail';
-END $$;
-CREATE OR REPLACE TRIGGER chaos BEFORE INSERT OR UPDATE ON returns
-    FOR EACH ROW EXECUTE FUNCTION chaos();
-CREATE OR REPLACE TRIGGER chaos BEFORE INSERT OR UPDATE ON orders
-    FOR EACH ROW EXECUTE FUNCTION chaos();
-"""
-REPAIR_WRITES = """
-DROP TRIGGER IF EXISTS chaos ON returns;
-DROP TRIGGER IF EXISTS chaos ON orders;
-"""
+BREAK_WRITES = REMOVE_FAULT + fail_writes("returns", "orders")
 
 HEALTHY_MEMORY = ("set_vm_memory_high_watermark", "absolute", "1GB")
 HEALTHY_DISK = ("set_disk_free_limit", "200MB")
@@ -142,7 +130,7 @@ class Killer:
                 command = HEALTHY_DISK if fault.kind is Kind.DISK_ALARM else HEALTHY_MEMORY
                 await asyncio.to_thread(self.broker.ctl, *command)
             case Target.POSTGRES if fault.kind is Kind.WRITES_FAIL:
-                await self._execute(REPAIR_WRITES)
+                await self._execute(REMOVE_FAULT)
             case Target.POSTGRES | Target.SPOOL:
                 await asyncio.to_thread(self.disks[fault.target].free)
             case Target.INGEST_TO_BROKER | Target.CONSUMERS_TO_BROKER | Target.CONSUMERS_TO_POSTGRES:

@@ -12,7 +12,7 @@ import httpx
 
 from tests.chaos.faults import Target
 from tests.chaos.load import Record
-from tests.chaos.processes import Supervised
+from tests.support.supervised import Supervised
 
 LOOK_SECONDS = 0.05
 

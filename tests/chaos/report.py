@@ -132,7 +132,7 @@ class Report:
             *(f"PROBLEM: {problem}" for problem in self.problems),
             "FAILED"
             if self.problems
-            else "nothing lost, nothing applied twice, nothing dead, all told in order",
+            else "nothing lost, nothing applied twice, no dead letter, all changes received in order",
         ]
         if self.folder is not None:
             lines.append(f"logs: {self.folder}")

@@ -27,8 +27,8 @@ from tests.chaos.pulse import Instant, Pulse, Recovery
 from tests.chaos.report import Report, Struck
 from tests.chaos.verdict import OBSERVED, audit, judge, misbehaviour
 from tests.chaos.world import Options, RunFailed, Say, World, world
-from tests.e2e.endpoint import endpoint
-from tests.rabbit_cluster import RabbitCluster
+from tests.support.endpoint import endpoint
+from tests.support.rabbit_cluster import RabbitCluster
 from worker.amqp.topology import QUARANTINE, dead_queue
 from worker.config.subscribers import origin_of
 from worker.simulator.http_client import Client

@@ -18,18 +18,18 @@ from deploy.local.ports import choose_ports
 from deploy.local.process import Command, Spawner
 from deploy.local.services import CHECKOUT, BrokerNode, Services, Unavailable, services_of_ours
 from tests.chaos import feed
-from tests.chaos.amqp_frames import AmqpWatch
 from tests.chaos.faults import RETRY_DELAYS, Strike, Target, deck, plan
 from tests.chaos.killer import Killer, Striker
 from tests.chaos.load import CLOCK_TOLERANCE
-from tests.chaos.postgres_messages import PostgresWatch
-from tests.chaos.processes import Supervised
-from tests.chaos.proxy import FaultProxy
 from tests.chaos.report import Report
 from tests.chaos.small_disk import NoSmallDisk, SmallDisk, small_disk
 from tests.chaos.verdict import observe_attempts, run_command
-from tests.chaos.wire import Watch
-from tests.rabbit_cluster import RabbitCluster
+from tests.support.amqp_frames import AmqpWatch
+from tests.support.fault_proxy import FaultProxy
+from tests.support.postgres_messages import PostgresWatch
+from tests.support.protocol_watch import Watch
+from tests.support.rabbit_cluster import RabbitCluster
+from tests.support.supervised import Supervised
 from worker.amqp.connection import Broker
 from worker.config.settings import PREFIX, Settings
 

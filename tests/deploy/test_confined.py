@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import stack as stack_module
-from tests.stack import Stack, until
+from tests.support import stack as stack_module
+from tests.support.stack import Stack, until
 from tests.unit.test_service import BODY
 
 # The whole tree read-only, but for the spool's folder ($1) and a place for temporary files ($2).

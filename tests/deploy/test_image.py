@@ -21,7 +21,7 @@ from deploy.local.packages import apt_is_here, debian_mirror
 from deploy.local.services import CHECKOUT, PACKAGES
 from tests.deploy.image import Image, Layer, base_name, built, wheels
 from tests.deploy.tools import DEPLOY, documents
-from tests.stack import Stack, Worker, free_port_pair, until
+from tests.support.stack import Stack, Worker, free_port_pair, until
 from tests.unit.test_service import BODY
 
 pytestmark = pytest.mark.image

@@ -188,16 +188,6 @@ def test_a_spool_outlives_its_pod() -> None:
     assert "STOCKHOOK_SPOOL_PATH=/var/lib/stockhook/" in (DEPLOY / "Dockerfile").read_text()
 
 
-def test_each_family_has_a_deployment_and_they_are_alike_but_for_its_name() -> None:
-    def of_orders(family: str) -> Any:
-        deployment = named("Deployment", f"stockhook-consumer-{family}")
-        return json.loads(json.dumps(deployment).replace(family, "orders"))
-
-    assert len(of_kind("Deployment")) == len(FAMILIES)
-    for family in FAMILIES:
-        assert of_orders(family) == named("Deployment", "stockhook-consumer-orders")
-
-
 def test_families_scale_by_their_own_queue_and_never_by_a_retry_step() -> None:
     found = [read_custom_resource.validate_python(resource) for resource in CUSTOM_RESOURCES]
     scaled = {

@@ -17,7 +17,7 @@ from deploy.local.rabbitmq import VHOST, RabbitNode, node_environment
 from deploy.local.services import CHECKOUT, PACKAGES
 from tests.deploy.promql import KNOWN_OF_OTHERS, NEWER_THAN_3_10, asked_for, known
 from tests.deploy.test_rabbitmq import booted  # noqa: F401  # a fixture
-from tests.stack import Stack, delays, free_port, until
+from tests.support.stack import Stack, delays, free_port, until
 from worker.amqp.channel import Message
 from worker.amqp.connection import Broker
 from worker.amqp.topology import RETURN, topology

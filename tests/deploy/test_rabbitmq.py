@@ -12,7 +12,7 @@ from deploy.local.ports import choose_and_remember
 from deploy.local.process import Spawner
 from deploy.local.rabbitmq import PORT_NAMES, RabbitNode, RabbitSettings
 from deploy.local.services import CHECKOUT, find_programs_or_none
-from tests.stack import Stack, delays
+from tests.support.stack import Stack, delays
 from worker.amqp.definitions import definitions
 from worker.amqp.topology import topology
 

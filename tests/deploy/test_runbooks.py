@@ -8,7 +8,7 @@ import yaml
 
 from deploy.local.services import CHECKOUT
 from tests.deploy.promql import known
-from tests.stack import Stack
+from tests.support.stack import Stack
 from worker.cli.app import app
 from worker.config.settings import PREFIX, Settings
 

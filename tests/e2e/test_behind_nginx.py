@@ -7,9 +7,10 @@ from pathlib import Path
 
 import httpx
 
-from tests.chaos.proxy import FaultProxy, Way
-from tests.nginx import running_nginx
-from tests.stack import OVOKO_SECRET, Stack, free_port, until
+from tests.support.events import body, order_created
+from tests.support.fault_proxy import FaultProxy, Way
+from tests.support.nginx import running_nginx
+from tests.support.stack import OVOKO_SECRET, Stack, free_port, until
 
 LATENCY = timedelta(milliseconds=5)
 CLIENTS = 60
@@ -36,8 +37,6 @@ SERVER = """
     }}
 """
 
-ORDER = b'{"event_type":"order.created","timestamp":"2026-03-01T12:00:00Z","event_data":{"order_id":"%d"}}'
-
 
 async def test_requests_over_idle_connections_of_nginx_are_all_answered(stack: Stack, tmp_path: Path) -> None:
     await stack.started("ingest")
@@ -59,7 +58,7 @@ async def _post_with_pauses(client: httpx.AsyncClient, port: int) -> Counter[int
     async def post(number: int) -> int:
         answer = await client.post(
             f"http://127.0.0.1:{port}/{number % CLIENTS}",
-            content=ORDER % number,
+            content=body(order_created(number)),
             headers={"X-Webhook-Secret": OVOKO_SECRET},
         )
         return answer.status_code

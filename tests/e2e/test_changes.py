@@ -4,33 +4,26 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
 import pytest
 
-from tests.stack import Stack, Worker, until
+from tests.support.events import body, part_changed
+from tests.support.stack import Stack, Worker, until
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import CHANGES
 from worker.observability.failpoints import POINTS
 
-BEGINNING = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STATUSES = ("in_warehouse", "reserved", "sold", "returned")
 
 
 def status_change(number: int, part_id: str, status: str) -> bytes:
-    document = {
-        "event_id": f"00000000-0000-4000-8000-{number:012}",
-        "event_type": "part.status.changed",
-        "timestamp": (BEGINNING + timedelta(seconds=number)).isoformat(),
-        "event_data": {"part_id": part_id, "status": status, "external_id": None, "id_bridge": None},
-    }
-    return json.dumps(document).encode()
+    return body(part_changed(part_id, status, number, number))
 
 
 def lives(parts: int, steps: int) -> list[bytes]:
-    """So many parts, each with so many changes, told in the order of happening."""
+    """So many parts, each with so many changes, in the order in which they happened."""
     return [
         status_change(step * parts + part, f"p{part}", STATUSES[step % len(STATUSES)])
         for step in range(steps)
@@ -89,7 +82,7 @@ async def has_died(worker: Worker) -> bool:
 
 
 async def test_each_change_is_told_once_and_in_order(stack: Stack) -> None:
-    await stack.started("run")
+    await stack.started_apart()
     bodies = lives(parts=5, steps=8)
     async with subscribed(stack) as subscriber:
         await post_all(stack, bodies)
@@ -182,7 +175,7 @@ async def test_several_publish_side_by_side(stack: Stack) -> None:
 
 
 async def test_it_can_be_off(stack: Stack) -> None:
-    await stack.started("run", STOCKHOOK_CHANGES="false")
+    await stack.started_apart(STOCKHOOK_CHANGES="false")
     await stack.post_ovoko(status_change(1, "13", "sold"))
     await until(lambda: _has_part(stack), "it is applied")
 
@@ -194,7 +187,7 @@ async def _has_part(stack: Stack) -> bool:
 
 
 async def test_a_subscriber_chooses_types_and_nobody_has_to_subscribe(stack: Stack) -> None:
-    await stack.started("run")
+    await stack.started_apart()
     await stack.post_ovoko(status_change(1, "13", "reserved"))
     await until(lambda: _outbox_is_empty(stack), "it went to nobody")
     async with subscribed(stack, ["stockhook.part.sold"]) as subscriber:
@@ -210,7 +203,7 @@ async def _outbox_is_empty(stack: Stack) -> bool:
 
 
 async def test_the_command_shows_changes_as_they_come(stack: Stack) -> None:
-    await stack.started("run")
+    await stack.started_apart()
     tail = stack.start("changes", "tail", "--json", "part.*")
     numbers = count(1)
 

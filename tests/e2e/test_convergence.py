@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from schemas.events import Provider
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 from worker.simulator.generator import events
 from worker.simulator.lifecycle import GeneratedEvent
 from worker.simulator.webhook import Credentials

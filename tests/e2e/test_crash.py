@@ -1,43 +1,20 @@
-"""kill -9 in the middle of a batch: nothing is lost, nothing is applied twice."""
+"""A consumer that is killed during a batch, or stopped: each event is applied once."""
 
-import json
+from tests.support.events import body, return_updated
+from tests.support.fault_sql import REMOVE_FAULT, delay_writes
+from tests.support.stack import Stack, until
 
-from tests.stack import Stack, until
-
-# Holds each transaction open long enough to be killed in it.
-SLOW = """
-CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pg_sleep(0.2);
-    RETURN NULL;
-END $$;
-CREATE TRIGGER slow AFTER INSERT OR UPDATE ON returns
-    FOR EACH STATEMENT EXECUTE FUNCTION slow();
-"""
-FAST = """
-DROP TRIGGER IF EXISTS slow ON returns;
-DROP FUNCTION IF EXISTS slow;
-"""
-
+# Each transaction stays open long enough to be killed in it.
+SLOW_RETURNS = delay_writes("returns", seconds=0.2)
 EVENTS = 300
 
 
-def updated(number: int) -> bytes:
-    document = {
-        "event_id": f"00000000-0000-4000-8000-{number:012}",
-        "event_type": "order.return.updated",
-        "timestamp": "2026-03-01T12:00:00+00:00",
-        "event_data": {"return_id": str(number % 7), "order_id": "1"},
-    }
-    return json.dumps(document).encode()
-
-
-async def test_kill_9_in_mid_batch_loses_nothing_and_doubles_nothing(stack: Stack) -> None:
+async def test_kill_9_during_a_batch_loses_no_event_and_applies_none_twice(stack: Stack) -> None:
     """`update_count` counts events, so an effect applied twice or never shows in it."""
-    await stack.execute(FAST + SLOW)
+    await stack.execute(SLOW_RETURNS)
     ingest = await stack.started("ingest")
     for number in range(EVENTS):
-        await stack.post_ovoko(updated(number))
+        await stack.post_ovoko(body(return_updated(number, number % 7)))
 
     async def in_a_batch() -> bool:
         rows = await stack.fetch(
@@ -50,13 +27,13 @@ async def test_kill_9_in_mid_batch_loses_nothing_and_doubles_nothing(stack: Stac
         consumer = await stack.started("consume", STOCKHOOK_BATCH_SIZE="10")
         await until(in_a_batch, "a transaction is open")
         consumer.kill()
-    await stack.execute(FAST)
+    await stack.execute(REMOVE_FAULT)
     await stack.started("consume")
 
     async def all_applied() -> bool:
         return await stack.count("event_log") == EVENTS
 
-    await until(all_applied, "all are applied")
+    await until(all_applied, "all events are applied")
     rows = await stack.fetch("SELECT return_id, update_count FROM returns")
 
     assert {row["return_id"]: row["update_count"] for row in rows} == {
@@ -66,15 +43,15 @@ async def test_kill_9_in_mid_batch_loses_nothing_and_doubles_nothing(stack: Stac
     assert ingest.stop() == 0
 
 
-async def test_sigterm_finishes_in_flight_deliveries_and_exits_0(stack: Stack) -> None:
-    await stack.execute(FAST + SLOW)
+async def test_sigterm_finishes_deliveries_in_flight_and_exits_0(stack: Stack) -> None:
+    await stack.execute(SLOW_RETURNS)
     run = await stack.started("run", STOCKHOOK_BATCH_SIZE="10")
     for number in range(40):
-        await stack.post_ovoko(updated(number))
+        await stack.post_ovoko(body(return_updated(number, number % 7)))
 
     assert run.stop() == 0
     applied = await stack.count("event_log")
-    await stack.execute(FAST)
+    await stack.execute(REMOVE_FAULT)
     waiting = (await stack.depths()).get("stockhook.returns", 0)
     assert applied + waiting == 40
     assert applied > 0

@@ -1,13 +1,14 @@
-"""Each labelled step is died at once: whatever the step, nothing is lost and nothing is doubled."""
+"""A process dies once at each failpoint: no event is lost, and none is applied twice."""
 
 import asyncio
-import json
 
 import httpx
 import pytest
 
 from deploy.local.services import Services
-from tests.stack import Stack, Worker, until
+from tests.support.events import body, return_updated
+from tests.support.fault_sql import REMOVE_FAULT, fail_rows
+from tests.support.stack import Stack, Worker, http_client, until
 from worker.observability.failpoints import POINTS
 
 EVENTS = 12
@@ -23,32 +24,8 @@ ACTION_POINTS = ("action_published", "action_begun", "action_performed", "action
 # In test_unhandled.py.
 UNHANDLED_POINTS = ("unhandled_published",)
 
-# Fails for one return, until it is repaired.
-POISON = """
-CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION 'poison';
-END $$;
-CREATE TRIGGER poison BEFORE INSERT OR UPDATE ON returns
-    FOR EACH ROW WHEN (NEW.return_id = '3') EXECUTE FUNCTION poison();
-"""
-CURE = """
-DROP TRIGGER IF EXISTS poison ON returns;
-DROP FUNCTION IF EXISTS poison;
-"""
 
-
-def event(number: int) -> bytes:
-    document = {
-        "event_id": f"00000000-0000-4000-8000-{number:012}",
-        "event_type": "order.return.updated",
-        "timestamp": "2026-03-01T12:00:00+00:00",
-        "event_data": {"return_id": str(number), "order_id": "1"},
-    }
-    return json.dumps(document).encode()
-
-
-def test_every_point_is_died_at() -> None:
+def test_every_failpoint_has_a_test() -> None:
     assert {
         *CONSUMER_POINTS,
         *INGEST_POINTS,
@@ -68,7 +45,7 @@ async def check_each_was_applied_once(stack: Stack) -> None:
     async def all_applied() -> bool:
         return await stack.count("returns") == EVENTS and not await stack.depths()
 
-    await until(all_applied, "all are applied", 30)
+    await until(all_applied, "all events are applied", 30)
     rows = await stack.fetch("SELECT return_id, update_count FROM returns")
     check = stack.run("audit", "--json")
 
@@ -81,16 +58,15 @@ async def check_each_was_applied_once(stack: Stack) -> None:
 
 @pytest.mark.parametrize("point", CONSUMER_POINTS)
 async def test_a_consumer_dies_at(stack: Stack, point: str) -> None:
-    await stack.execute(CURE)
     if point == "retry_published":
-        await stack.execute(POISON)
+        await stack.execute(fail_rows({"returns": "NEW.return_id = '3'"}))
     await stack.started("ingest")
     for number in range(EVENTS):
-        await stack.post_ovoko(event(number))
+        await stack.post_ovoko(body(return_updated(number)))
     # Some batches end before the one in which it dies.
     dying = stack.start("consume", "returns", STOCKHOOK_CRASH_AT=f"{point}:1", STOCKHOOK_BATCH_SIZE="5")
-    await until(lambda: has_died(dying), f"it dies at {point}")
-    await stack.execute(CURE)
+    await until(lambda: has_died(dying), f"the consumer dies at {point}")
+    await stack.execute(REMOVE_FAULT)
     await stack.started("consume", "returns")
 
     assert dying.process.returncode == -9
@@ -98,8 +74,8 @@ async def test_a_consumer_dies_at(stack: Stack, point: str) -> None:
 
 
 async def send_all(stack: Stack) -> None:
-    """As a marketplace does: what is not answered 2xx is sent again, to whoever answers by then."""
-    async with httpx.AsyncClient(timeout=5) as client:
+    """As a marketplace does: an event is sent again until it is answered 2xx."""
+    async with http_client(5) as client:
         secret = stack.settings.ovoko_secrets[0].get_secret_value()
         for number in range(EVENTS):
 
@@ -107,7 +83,7 @@ async def send_all(stack: Stack) -> None:
                 try:
                     answer = await client.post(
                         f"{stack.url}/webhooks/ovoko",
-                        content=event(number),
+                        content=body(return_updated(number)),
                         headers={"X-Webhook-Secret": secret},
                     )
                 except httpx.TransportError:
@@ -118,7 +94,7 @@ async def send_all(stack: Stack) -> None:
 
 
 async def restart_when_dead(stack: Stack, dying: Worker) -> Worker:
-    await until(lambda: has_died(dying), "it dies", 30)
+    await until(lambda: has_died(dying), "the ingest dies", 30)
     return await stack.started("ingest")
 
 

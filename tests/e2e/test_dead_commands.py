@@ -12,8 +12,10 @@ import pytest
 from schemas import examples
 from schemas.events import Provider
 from tests.e2e.test_dead_letters import BROKEN, KEEPING, ODD, kept, put
-from tests.e2e.test_retry_schedule import CURE, POISON, sold
-from tests.stack import BUYBACK_TOKEN, Stack, until
+from tests.e2e.test_retry_schedule import POISON
+from tests.support.events import sold
+from tests.support.fault_sql import REMOVE_FAULT
+from tests.support.stack import BUYBACK_TOKEN, Stack, until
 from worker.amqp.channel import Message
 from worker.amqp.topology import QUARANTINE, RETURN
 from worker.intake.intake import take_again
@@ -59,16 +61,16 @@ def editor(folder: Path, old: str, new: str) -> str:
 @pytest.fixture
 async def keeping(stack: Stack) -> Stack:
     stack.environment |= KEEPING
-    await stack.started("run")
+    await stack.started_apart()
     return stack
 
 
 @pytest.fixture
 async def poisoned(keeping: Stack) -> Any:
-    await keeping.execute(CURE + POISON)
+    await keeping.execute(POISON)
     yield keeping
     keeping.close()
-    await keeping.execute(CURE)
+    await keeping.execute(REMOVE_FAULT)
 
 
 async def test_dead_letters_are_listed_by_filter_and_by_group(keeping: Stack) -> None:
@@ -322,7 +324,7 @@ async def test_what_failed_for_good_is_applied_once_its_cause_is_gone(poisoned: 
     [row] = await kept(poisoned, 1, seconds=40)
     number = str(row["dead_letter_id"])
     [would_fail] = told(poisoned, "replay", number, "--dry-run")
-    await poisoned.execute(CURE)
+    await poisoned.execute(REMOVE_FAULT)
     replayed = told(poisoned, "replay", "--fingerprint", str(row["fingerprint"]))
     parts = await poisoned.fetch("SELECT part_id, status FROM parts")
 
@@ -419,7 +421,7 @@ async def test_what_came_back_before_does_not_count_against_a_replay_that_goes_o
     await kept(poisoned, 1)
     died = dead(poisoned, "replay", "--all", STOCKHOOK_CRASH_AT="replay_published")
     await kept(poisoned, 2, seconds=40)
-    await poisoned.execute(CURE)
+    await poisoned.execute(REMOVE_FAULT)
     resumed = told(poisoned, "replay", "--all")
 
     assert died.returncode == -9

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from schemas import identity
-from tests.stack import BUYBACK_TOKEN, Stack, until
+from tests.support.fault_sql import fail_writes
+from tests.support.stack import BUYBACK_TOKEN, Stack, until
 from worker.amqp.channel import Message
 from worker.amqp.topology import QUARANTINE, RETURN
 
@@ -35,7 +36,7 @@ async def put(stack: Stack, *messages: Message) -> None:
 
 
 async def test_what_is_dead_or_quarantined_comes_to_the_table_with_all_that_is_known(stack: Stack) -> None:
-    await stack.started("run", **KEEPING)
+    await stack.started_apart(**KEEPING)
     dead_id = (await stack.post_ovoko(BROKEN)).json()["event_id"]
     await stack.post_ovoko(ODD)
     dead, odd = sorted(await kept(stack, 2), key=lambda row: str(row["origin"]))
@@ -52,7 +53,7 @@ async def test_what_is_dead_or_quarantined_comes_to_the_table_with_all_that_is_k
 
 
 async def test_a_body_that_says_nothing_is_one_dead_letter_however_often_it_comes(stack: Stack) -> None:
-    await stack.started("run", **KEEPING)
+    await stack.started_apart(**KEEPING)
     broken = b'{"type":"OrderCreatedEvent","token":"%s",' % BUYBACK_TOKEN.encode()
     for _ in range(3):
         for answer in (await stack.post_ovoko(b""), await stack.post_buyback(broken)):
@@ -66,7 +67,7 @@ async def test_a_body_that_says_nothing_is_one_dead_letter_however_often_it_come
 
 
 async def test_one_kind_of_failure_has_one_fingerprint(stack: Stack) -> None:
-    await stack.started("run", **KEEPING)
+    await stack.started_apart(**KEEPING)
     for number in (b"1", b"2"):
         await stack.post_ovoko(BROKEN.replace(b'"7"', b'"%s"' % number))
     await stack.post_ovoko(ODD)
@@ -112,7 +113,7 @@ async def test_of_a_message_that_came_again_the_body_is_not_looked_into(stack: S
         async def arrived() -> bool:
             return bool(came)
 
-        await until(arrived, "somebody has it in flight, and then loses his connection")
+        await until(arrived, "the message is in flight to a consumer, which then loses its connection")
     await stack.started("consume", "orders", **KEEPING)
     [row] = await kept(stack, 1)
 
@@ -139,24 +140,11 @@ async def test_strange_messages_are_kept_too(stack: Stack) -> None:
 async def test_a_letter_is_kept_whole_when_the_database_was_merely_busy_or_ill(
     stack: Stack, sqlstate: str
 ) -> None:
-    """A lock, a deadlock, a disk that is slow or broken: none of it is the letter's fault."""
-    await stack.execute(f"""
-        CREATE SEQUENCE tries;
-        CREATE FUNCTION busy() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN
-            IF nextval('tries') <= 2 THEN
-                RAISE EXCEPTION 'busy' USING ERRCODE = '{sqlstate}';
-            END IF;
-            RETURN NEW;
-        END $$;
-        CREATE TRIGGER busy BEFORE INSERT ON dead_letters FOR EACH ROW EXECUTE FUNCTION busy();
-    """)
-    try:
-        await stack.started("run", **KEEPING)
-        await stack.post_ovoko(ODD)
-        [row] = await kept(stack, 1)
-    finally:
-        await stack.execute("DROP TRIGGER busy ON dead_letters; DROP FUNCTION busy; DROP SEQUENCE tries")
+    """A lock, a deadlock, a disk that is slow or broken: the dead letter is not the cause."""
+    await stack.execute(fail_writes("dead_letters", sqlstate=sqlstate, times=2))
+    await stack.started_apart(**KEEPING)
+    await stack.post_ovoko(ODD)
+    [row] = await kept(stack, 1)
 
     assert (row["reason"], row["entity_id"]) == ("no event type", "8")
 
@@ -170,7 +158,7 @@ async def test_while_the_table_takes_nothing_dead_letters_wait(stack: Stack) -> 
     await stack.execute("ALTER TABLE dead_letters RENAME TO dead_letters_away")
     try:
         await stack.post_ovoko(ODD)
-        await until(paused, "it says that it waits")
+        await until(paused, "the log says that the archiver waits")
     finally:
         await stack.execute("ALTER TABLE dead_letters_away RENAME TO dead_letters")
 
@@ -178,7 +166,7 @@ async def test_while_the_table_takes_nothing_dead_letters_wait(stack: Stack) -> 
 
 
 async def test_switched_off_they_stay_on_the_broker(stack: Stack) -> None:
-    await stack.started("run")
+    await stack.started_apart()
     await stack.post_ovoko(ODD)
 
     assert await stack.depths() == {"stockhook.quarantine": 1}
@@ -186,7 +174,7 @@ async def test_switched_off_they_stay_on_the_broker(stack: Stack) -> None:
 
 
 async def test_status_counts_what_waits_in_the_table_and_the_audit_stays_right(stack: Stack) -> None:
-    await stack.started("run", **KEEPING)
+    await stack.started_apart(**KEEPING)
     await stack.post_ovoko(BROKEN)
     await stack.post_ovoko(ODD)
     await kept(stack, 2)

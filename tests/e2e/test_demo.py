@@ -11,7 +11,7 @@ from rich.console import Console
 from deploy.local.demo import show
 from deploy.local.scenes import SceneFailed, Stage
 from deploy.local.services import CHECKOUT, DEMO, Services, locked
-from tests.stack import Stack
+from tests.support.stack import Stack
 from worker.simulator.router import Simulation
 from worker.simulator.server import serving
 

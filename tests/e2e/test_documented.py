@@ -1,46 +1,44 @@
-"""Each event that the marketplaces document, through the real stack to its rows."""
+"""Each event that the marketplaces document, from the webhook to its rows."""
 
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import pytest
+import pytest_asyncio
 from cryptography.fernet import Fernet
 
+from deploy.local.services import Services
 from schemas.examples import as_printed, documented
-from tests.stack import Stack, until
+from tests.support.stack import Stack, empty_stack, until
+from worker.amqp.topology import QUARANTINE
 
 
 def instant(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-async def test_each_documented_event_comes_to_its_rows(stack: Stack) -> None:
-    await stack.started("run")
-    answers = [await stack.post(example.provider, example.body) for example in documented()]
-
-    async def all_applied() -> bool:
-        return await stack.count("event_log") == len(answers)
-
-    assert [answer.status_code for answer in answers] == [200] * 18
-    await until(all_applied, "all are in the log")
-    await check_ovoko(stack)
-    await check_buyback_orders(stack)
-    await check_buyback_items(stack)
-    await check_shipments(stack)
-    await check_reminders(stack)
-    await check_communications(stack)
-    await check_findings(stack)
-    await check_log(stack)
-    assert await stack.depths() == {}
+PRINTED_AT = instant("2023-01-12T14:17:20+02:00")
 
 
-async def check_ovoko(stack: Stack) -> None:
-    at = instant("2023-01-12T14:17:20+02:00")
-    parts = await stack.fetch("SELECT part_id, external_id, status, is_sellable, occurred_at FROM parts")
-    orders = await stack.fetch("SELECT order_id, status, created_at, cancelled_at FROM orders")
-    returns = await stack.fetch(
-        "SELECT return_id, order_id, opened_at, updated_at, update_count FROM returns"
-    )
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def applied(services: Services, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """A running system, once it has applied every documented event."""
+    async with empty_stack(services, tmp_path_factory.mktemp("documented")) as stack:
+        await stack.started_apart()
+        answers = [await stack.post(example.provider, example.body) for example in documented()]
+        assert [answer.status_code for answer in answers] == [200] * 18
+
+        async def all_applied() -> bool:
+            return await stack.count("event_log") == len(answers)
+
+        await until(all_applied, "all documented events are applied")
+        yield stack
+
+
+async def test_a_sold_part(applied: Stack) -> None:
+    parts = await applied.fetch("SELECT part_id, external_id, status, is_sellable, occurred_at FROM parts")
 
     assert parts == [
         {
@@ -48,25 +46,43 @@ async def check_ovoko(stack: Stack) -> None:
             "external_id": "12345",
             "status": "sold",
             "is_sellable": False,
-            "occurred_at": at,
+            "occurred_at": PRINTED_AT,
         }
     ]
-    assert orders == [{"order_id": "4555", "status": "cancelled", "created_at": at, "cancelled_at": at}]
-    assert returns == [
-        {"return_id": "4555", "order_id": "4555", "opened_at": at, "updated_at": at, "update_count": 1}
+
+
+async def test_an_order_that_was_created_and_cancelled(applied: Stack) -> None:
+    orders = await applied.fetch("SELECT order_id, status, created_at, cancelled_at FROM orders")
+
+    assert orders == [
+        {"order_id": "4555", "status": "cancelled", "created_at": PRINTED_AT, "cancelled_at": PRINTED_AT}
     ]
 
 
-async def check_buyback_orders(stack: Stack) -> None:
-    rows = await stack.fetch(
+async def test_a_return_that_was_created_and_updated(applied: Stack) -> None:
+    returns = await applied.fetch(
+        "SELECT return_id, order_id, opened_at, updated_at, update_count FROM returns"
+    )
+
+    assert returns == [
+        {
+            "return_id": "4555",
+            "order_id": "4555",
+            "opened_at": PRINTED_AT,
+            "updated_at": PRINTED_AT,
+            "update_count": 1,
+        }
+    ]
+
+
+async def test_the_rows_of_buyback_orders(applied: Stack) -> None:
+    rows = await applied.fetch(
         """
         SELECT order_id, status, external_reference, country, payment_type, currency, total_amount
         FROM buyback_orders
         ORDER BY order_id
         """
     )
-    (life,) = await stack.fetch("SELECT * FROM buyback_orders WHERE order_id LIKE 'a989e247%'")
-    (paid,) = await stack.fetch("SELECT * FROM buyback_orders WHERE order_id LIKE '30656b1b%'")
 
     assert [tuple(row.values()) for row in rows] == [
         (
@@ -90,21 +106,31 @@ async def check_buyback_orders(stack: Stack) -> None:
         ),
         ("e9bb1080-9333-4fd3-b7e1-0701edf5002c", None, "OC123456", "PT", "Credit", "EUR", Decimal(1150)),
     ]
-    assert life["submission_external_reference"] == "QC123456"
-    assert life["external_order_id"] == "ExternalOrderId1"
-    assert life["customer_name"] == "FirstName1 LastName1"
-    assert life["customer_email"] == "customer@trade-in.com"
-    assert life["customer_telephone"] == "+351 910456789"
-    assert json.loads(life["customer_address"])["firstLine"] == "FirstLine1"
-    assert life["occurred_at"] == instant("2022-10-10T14:29:10.840922+00:00")
+
+
+async def test_a_buyback_order_has_its_customer(applied: Stack) -> None:
+    (order,) = await applied.fetch("SELECT * FROM buyback_orders WHERE order_id LIKE 'a989e247%'")
+
+    assert order["submission_external_reference"] == "QC123456"
+    assert order["external_order_id"] == "ExternalOrderId1"
+    assert order["customer_name"] == "FirstName1 LastName1"
+    assert order["customer_email"] == "customer@trade-in.com"
+    assert order["customer_telephone"] == "+351 910456789"
+    assert json.loads(order["customer_address"])["firstLine"] == "FirstLine1"
+    assert order["occurred_at"] == instant("2022-10-10T14:29:10.840922+00:00")
+
+
+async def test_payment_details_are_encrypted(applied: Stack) -> None:
+    (paid,) = await applied.fetch("SELECT * FROM buyback_orders WHERE order_id LIKE '30656b1b%'")
+
     assert paid["account_number_ending"] == "ESTE"
-    sealed = Fernet(stack.environment["STOCKHOOK_SEALING_KEYS"]).decrypt(paid["payment_details_encrypted"])
+    sealed = Fernet(applied.environment["STOCKHOOK_SEALING_KEYS"]).decrypt(paid["payment_details_encrypted"])
     assert json.loads(sealed)["bankAccount"]["accountNumber"] == "TESTE"
 
 
-async def check_buyback_items(stack: Stack) -> None:
+async def test_the_rows_of_buyback_items(applied: Stack) -> None:
     """The failed quality check is printed with an earlier time than what the item went through before."""
-    rows = await stack.fetch(
+    rows = await applied.fetch(
         """
         SELECT left(order_id, 8) AS order_key, left(item_id, 8) AS item_key, status, model, brand,
             category, base_amount, total_amount, currency, rejection_reasons
@@ -165,8 +191,8 @@ async def check_buyback_items(stack: Stack) -> None:
     ]
 
 
-async def check_shipments(stack: Stack) -> None:
-    rows = await stack.fetch(
+async def test_the_rows_of_shipments(applied: Stack) -> None:
+    rows = await applied.fetch(
         """
         SELECT left(order_id, 8) AS order_key, tracking_code, carrier, waybill_url, pickup_starts_at,
             is_reschedule
@@ -190,8 +216,8 @@ async def check_shipments(stack: Stack) -> None:
     ]
 
 
-async def check_reminders(stack: Stack) -> None:
-    rows = await stack.fetch(
+async def test_the_rows_of_reminders(applied: Stack) -> None:
+    rows = await applied.fetch(
         "SELECT left(order_id, 8) AS order_key, kind, occurred_at, days FROM reminders "
         "ORDER BY order_id, kind"
     )
@@ -204,8 +230,8 @@ async def check_reminders(stack: Stack) -> None:
     ]
 
 
-async def check_communications(stack: Stack) -> None:
-    rows = await stack.fetch(
+async def test_the_messages_to_customers_that_are_due(applied: Stack) -> None:
+    rows = await applied.fetch(
         "SELECT left(order_id, 8) AS order_key, kind, left(item_id, 8) AS item_key FROM communications "
         "ORDER BY order_id, kind"
     )
@@ -223,17 +249,15 @@ async def check_communications(stack: Stack) -> None:
     ]
 
 
-async def check_findings(stack: Stack) -> None:
+async def test_the_findings(applied: Stack) -> None:
     """The documents print one event id five times, and name items that their snapshots do not show."""
-    rows = await stack.fetch("SELECT kind, count(*) FROM findings GROUP BY kind ORDER BY kind")
+    rows = await applied.fetch("SELECT kind, count(*) FROM findings GROUP BY kind ORDER BY kind")
 
     assert [tuple(row.values()) for row in rows] == [("event_id_reused", 1), ("item_outside_snapshot", 4)]
 
 
-async def check_log(stack: Stack) -> None:
-    rows = await stack.fetch("SELECT family, count(*) FROM event_log GROUP BY family ORDER BY family")
-    (sold,) = await stack.fetch("SELECT * FROM event_log WHERE family = 'inventory'")
-    example = documented()[0]
+async def test_each_event_is_logged_by_its_family(applied: Stack) -> None:
+    rows = await applied.fetch("SELECT family, count(*) FROM event_log GROUP BY family ORDER BY family")
 
     assert [tuple(row.values()) for row in rows] == [
         ("buybacks", 9),
@@ -242,14 +266,24 @@ async def check_log(stack: Stack) -> None:
         ("reminders", 4),
         ("returns", 2),
     ]
-    assert sold["body"] == example.body
+
+
+async def test_an_event_is_logged_with_its_bytes(applied: Stack) -> None:
+    (sold,) = await applied.fetch("SELECT * FROM event_log WHERE family = 'inventory'")
+
+    assert sold["body"] == documented()[0].body
     assert (sold["provider"], sold["type"], sold["entity_id"]) == ("ovoko", "part.status.changed", "13")
     assert sold["received_at"] <= sold["applied_at"]
 
 
-async def test_each_broken_example_is_accepted_and_set_aside(stack: Stack) -> None:
-    await stack.started("ingest")
-    answers = [await stack.post(example.provider, example.body) for example in as_printed()]
+async def test_no_event_waits_and_none_is_a_dead_letter(applied: Stack) -> None:
+    depths = await applied.depths()
+
+    assert not [queue for queue in depths if queue != QUARANTINE]
+
+
+async def test_examples_that_are_no_json_are_accepted_and_quarantined(applied: Stack) -> None:
+    answers = [await applied.post(example.provider, example.body) for example in as_printed()]
 
     assert [answer.status_code for answer in answers] == [200] * 4
-    assert await stack.depths() == {"stockhook.quarantine": 4}
+    assert (await applied.depths())[QUARANTINE] == 4

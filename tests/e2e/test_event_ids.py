@@ -6,19 +6,14 @@ from uuid import UUID, uuid5
 from schemas.events import Provider, read_json
 from schemas.examples import documented
 from schemas.identity import content_id
-from tests.stack import Stack, until
+from tests.support.events import body, part_changed
+from tests.support.stack import Stack, until
 
 USED = UUID("101aa6a1-ed22-42f0-84ca-1f8a028a2d28")
 
 
 def part(event_id: UUID, part_id: str) -> bytes:
-    document = {
-        "event_id": str(event_id),
-        "event_type": "part.status.changed",
-        "timestamp": "2026-03-01T12:00:00+00:00",
-        "event_data": {"part_id": part_id, "status": "sold"},
-    }
-    return json.dumps(document).encode()
+    return body({**part_changed(part_id), "event_id": str(event_id)})
 
 
 async def applied(stack: Stack) -> list[tuple[str, str]]:
@@ -29,14 +24,14 @@ async def applied(stack: Stack) -> list[tuple[str, str]]:
 async def test_an_event_whose_id_was_made_from_another_id_and_its_content_keeps_nothing_out(
     stack: Stack,
 ) -> None:
-    await stack.started("run")
+    await stack.started_apart()
     content = {
         key: value for key, value in json.loads(part(USED, "2")).items() if not key.startswith("event_t")
     }
     del content["event_id"]
     second_key = uuid5(USED, content_id("part.status.changed", content).hex)
-    for number, body in enumerate((part(USED, "1"), part(second_key, "3"), part(USED, "2")), start=1):
-        answer = await stack.post_ovoko(body)
+    for number, sent in enumerate((part(USED, "1"), part(second_key, "3"), part(USED, "2")), start=1):
+        answer = await stack.post_ovoko(sent)
         assert answer.status_code == 200
         await until(lambda number=number: _is_seen(stack, number), f"event {number} was handled")
 
@@ -56,7 +51,7 @@ async def test_an_event_whose_id_was_made_from_another_id_and_its_content_keeps_
 
 async def test_ids_of_different_marketplaces_never_meet(stack: Stack) -> None:
     """Anybody who knows only the Ovoko secret can compute the id of a buyback event."""
-    await stack.started("run")
+    await stack.started_apart()
     example = next(one for one in documented() if one.provider is Provider.BUYBACK)
     document = read_json(example.body)
     event_id = content_id(document["type"], document["result"])

@@ -1,63 +1,25 @@
-"""Events that kill or hang their consumer, or fail for a cause that is not theirs."""
+"""Poison messages: events that end or hang their consumer, beside events that fail for another cause."""
 
-import json
 import signal
 
-import pytest
-
-from tests.chaos.postgres_messages import PostgresWatch
-from tests.chaos.proxy import FaultProxy
-from tests.chaos.wire import Point
-from tests.stack import Stack, Worker, until
+from tests.support.events import body, numbered_id, return_updated
+from tests.support.fault_proxy import FaultProxy
+from tests.support.fault_sql import REMOVE_FAULT, delay_writes, fail_writes
+from tests.support.postgres_messages import PostgresWatch
+from tests.support.protocol_watch import Point
+from tests.support.stack import Stack, Worker, until
 from worker.amqp.tap import Delivery
 from worker.pipeline.circuit_breaker import THRESHOLD
 from worker.pipeline.isolation import LOSSES
 from worker.postgres import poison as suspects
 
-CURE = """
-DROP TRIGGER IF EXISTS killer ON returns;
-DROP FUNCTION IF EXISTS killer;
-"""
-# Tells the test which backend handles the killer, and gives it the time to kill that one's process.
-KILLER = """
-CREATE FUNCTION killer() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pg_sleep(5);
-    RETURN NEW;
-END $$;
-CREATE TRIGGER killer BEFORE INSERT OR UPDATE ON returns
-    FOR EACH ROW WHEN (NEW.return_id = 'killer') EXECUTE FUNCTION killer();
-"""
-BROKEN = """
-CREATE FUNCTION killer() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION 'a column is missing, say';
-END $$;
-CREATE TRIGGER killer BEFORE INSERT OR UPDATE ON returns
-    FOR EACH ROW EXECUTE FUNCTION killer();
-"""
+POISON_ROW = "NEW.return_id = 'poison'"
 
 
-def event(number: int, return_id: str | None = None) -> bytes:
-    document = {
-        "event_id": f"00000000-0000-4000-8000-{number:012}",
-        "event_type": "order.return.updated",
-        "timestamp": "2026-03-01T12:00:00+00:00",
-        "event_data": {"return_id": return_id or str(number), "order_id": "1"},
-    }
-    return json.dumps(document).encode()
+async def kill_while_it_handles_the_poison(stack: Stack, worker: Worker, killed: set[int]) -> bool:
+    """Kill the worker as the event itself would; return False if the event is a dead letter before.
 
-
-@pytest.fixture
-async def cured(stack: Stack) -> Stack:
-    await stack.execute(CURE)
-    return stack
-
-
-async def kill_while_it_handles_the_killer(stack: Stack, worker: Worker, killed: set[int]) -> bool:
-    """Kill the worker as the event itself would; return False if the event died first.
-
-    `killed` holds the backends of earlier deaths. Postgres notices only after a second that the process
+    `killed` holds the backends of earlier kills. Postgres notices only after a second that the process
     of such a backend is gone, and until then it looks like the backend of the new worker.
     """
 
@@ -73,7 +35,10 @@ async def kill_while_it_handles_the_killer(stack: Stack, worker: Worker, killed:
         dead = (await stack.depths()).get("stockhook.returns.dead")
         return "done" if dead else None
 
-    if await until(asleep_or_done, "the worker handles the killer, or the killer is dead", 30) == "done":
+    if (
+        await until(asleep_or_done, "the worker handles the poison message, or it is a dead letter", 30)
+        == "done"
+    ):
         return False
     worker.signal(signal.SIGKILL)
     worker.wait()
@@ -81,7 +46,7 @@ async def kill_while_it_handles_the_killer(stack: Stack, worker: Worker, killed:
 
 
 async def lose_deliveries(stack: Stack, number: int) -> None:
-    """As a consumer does whose broker node dies: the messages come again."""
+    """As a consumer does whose broker node is killed: the messages are delivered again."""
     arrived: list[Delivery] = []
 
     async def all_arrived() -> bool:
@@ -89,28 +54,28 @@ async def lose_deliveries(stack: Stack, number: int) -> None:
 
     async with stack.broker.connection() as link:
         await (await link.channel()).consume("stockhook.returns", "test", number, arrived.append)
-        await until(all_arrived, "all are delivered")
+        await until(all_arrived, "all messages are delivered")
 
 
-async def test_events_whose_deliveries_were_lost_once_are_not_handled_one_by_one(stack: Stack) -> None:
+async def test_events_whose_deliveries_were_lost_once_are_not_isolated(stack: Stack) -> None:
     await stack.started("ingest")
     for number in range(60):
-        await stack.post_ovoko(event(number))
+        await stack.post_ovoko(body(return_updated(number)))
     await lose_deliveries(stack, 60)
     worker = await stack.started("consume", "returns")
 
     async def all_applied() -> bool:
         return await stack.count("event_log") == 60
 
-    await until(all_applied, "all are applied")
+    await until(all_applied, "all events are applied")
     assert worker.lines().count("batch.settled") < 10
     assert await stack.count("poison_candidates") == 0
 
 
-async def test_events_whose_deliveries_were_lost_twice_are_handled_one_by_one(stack: Stack) -> None:
+async def test_events_whose_deliveries_were_lost_twice_are_isolated(stack: Stack) -> None:
     await stack.started("ingest")
     for number in range(10):
-        await stack.post_ovoko(event(number))
+        await stack.post_ovoko(body(return_updated(number)))
     for _ in range(LOSSES):
         await lose_deliveries(stack, 10)
     worker = await stack.started("consume", "returns")
@@ -118,42 +83,42 @@ async def test_events_whose_deliveries_were_lost_twice_are_handled_one_by_one(st
     async def all_cleared() -> bool:
         return await stack.count("event_log") == 10 and await stack.count("poison_candidates") == 0
 
-    await until(all_cleared, "all are applied and none is suspected any more")
+    await until(all_cleared, "all events are applied and none is isolated any more")
     assert worker.lines().count("batch.settled") == 10
 
 
-async def test_of_a_full_window_only_the_event_that_kills_its_consumer_dies(cured: Stack) -> None:
-    stack = cured
-    await stack.execute(KILLER)
+async def test_of_a_full_buffer_only_the_event_that_ends_its_consumer_is_a_dead_letter(stack: Stack) -> None:
+    # Long enough to find the backend that handles it and to kill its process.
+    await stack.execute(delay_writes("returns", 5, row=POISON_ROW))
     await stack.started("ingest")
     for number in range(40):
-        await stack.post_ovoko(event(number, "killer" if number == 20 else None))
+        await stack.post_ovoko(body(return_updated(number, "poison" if number == 20 else None)))
     deaths = 0
     killed: set[int] = set()
-    while await kill_while_it_handles_the_killer(stack, await stack.started("consume", "returns"), killed):
+    while await kill_while_it_handles_the_poison(stack, await stack.started("consume", "returns"), killed):
         deaths += 1
         assert deaths <= suspects.TRIES + LOSSES
 
     async def all_applied() -> bool:
         return await stack.count("event_log") == 39
 
-    await until(all_applied, "its neighbours are applied")
+    await until(all_applied, "the other events are applied")
     message = await stack.get("stockhook.returns.dead")
     assert suspects.TRIES <= deaths <= suspects.TRIES + LOSSES
     assert message is not None
-    assert message.headers["x-event-id"] == "00000000-0000-4000-8000-000000000020"
+    assert message.headers["x-event-id"] == numbered_id(20)
     assert "ended its consumer" in str(message.headers["x-reason"])
     assert await stack.depths() == {}
     assert await stack.count("poison_candidates") == 0
-    await stack.execute(CURE)
+    await stack.execute(REMOVE_FAULT)
 
 
-async def test_an_event_whose_consumer_gets_no_answers_to_its_commits_is_not_taken_for_a_killer(
+async def test_lost_answers_to_commits_make_no_event_a_poison_message(
     stack: Stack,
 ) -> None:
     url = stack.environment["STOCKHOOK_DATABASE_URL"]
     await stack.started("ingest")
-    await stack.post_ovoko(event(1))
+    await stack.post_ovoko(body(return_updated(1)))
     for _ in range(LOSSES):
         await lose_deliveries(stack, 1)
 
@@ -166,7 +131,7 @@ async def test_an_event_whose_consumer_gets_no_answers_to_its_commits_is_not_tak
     with FaultProxy.before(url, watch=PostgresWatch) as proxy:
         proxy.cut_randomly(Point.COMMITTED, 1.0)
         stack.start("consume", "returns", STOCKHOOK_DATABASE_URL=proxy.via(url))
-        await until(noted_often, "the try was noted more often than it may be", 30)
+        await until(noted_often, "more attempts were recorded than a poison message has", 30)
         proxy.heal()
 
         async def applied() -> bool:
@@ -177,42 +142,40 @@ async def test_an_event_whose_consumer_gets_no_answers_to_its_commits_is_not_tak
     assert await stack.count("poison_candidates") == 0
 
 
-async def test_when_everything_fails_the_queue_stays_out_of_the_retry_queues(cured: Stack) -> None:
-    stack = cured
-    await stack.execute(BROKEN)
+async def test_while_everything_fails_the_queue_is_not_moved_to_the_retry_queues(stack: Stack) -> None:
+    await stack.execute(fail_writes("returns"))
     await stack.started("ingest")
     for number in range(60):
-        await stack.post_ovoko(event(number))
+        await stack.post_ovoko(body(return_updated(number)))
     worker = await stack.started("consume", "returns")
 
     async def is_open() -> bool:
         answer = await stack.ops(worker.ops_port, "/readyz")
         return "one event at a time" in str(answer.json()["checks"]["returns"])
 
-    await until(is_open, "the breaker is open")
+    await until(is_open, "the circuit breaker is open")
     failed = worker.lines().count("delivery.failed")
-    await stack.execute(CURE)
+    await stack.execute(REMOVE_FAULT)
 
     async def all_applied() -> bool:
         return await stack.count("event_log") == 60
 
-    await until(all_applied, "all are applied once it is repaired", 40)
+    await until(all_applied, "all events are applied once the cause is removed", 40)
     assert THRESHOLD <= failed <= THRESHOLD + 3
     assert await stack.depths() == {}
 
 
-async def test_a_handler_that_hangs_is_cut_off_and_its_neighbours_are_applied(cured: Stack) -> None:
-    """Postgres gives up a statement after 8 s, far below the broker's consumer timeout."""
-    stack = cured
-    await stack.execute(KILLER.replace("pg_sleep(5)", "pg_sleep(3600)"))
-    await stack.started("run", STOCKHOOK_RETRY_DELAYS="1")
+async def test_a_statement_that_hangs_is_ended_and_the_other_events_are_applied(stack: Stack) -> None:
+    """Postgres cancels a statement after 8 s, far below the broker's consumer timeout."""
+    await stack.execute(delay_writes("returns", 3600, row=POISON_ROW))
+    await stack.started_apart(STOCKHOOK_RETRY_DELAYS="1")
     for number in range(10):
-        await stack.post_ovoko(event(number, "killer" if number == 5 else None))
+        await stack.post_ovoko(body(return_updated(number, "poison" if number == 5 else None)))
 
     async def is_isolated() -> bool:
         depths = await stack.depths()
         retrying = depths.get("stockhook.returns.retry.1s", 0) + depths.get("stockhook.returns.dead", 0)
         return await stack.count("event_log") == 9 and bool(retrying)
 
-    await until(is_isolated, "its neighbours are applied, it is in a retry queue", 40)
-    await stack.execute(CURE)
+    await until(is_isolated, "the other events are applied, and it waits for a retry", 40)
+    await stack.execute(REMOVE_FAULT)

@@ -10,7 +10,7 @@ import pytest
 
 from deploy.local.services import Services
 from tests.e2e.test_stopping import stop_under_load
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 
 pytestmark = pytest.mark.long
 

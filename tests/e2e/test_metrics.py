@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.services import Services
-from tests.e2e.test_retry_schedule import poisoned, sold  # noqa: F401  # a fixture
-from tests.stack import Stack, until
+from tests.e2e.test_retry_schedule import poisoned  # noqa: F401  # a fixture
+from tests.support.events import sold
+from tests.support.stack import Stack, until
 from worker.amqp.topology import topology
 
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack
+from tests.support.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack
 
 # Left out, for a reason:
 LEFT_OUT = (
@@ -18,7 +18,7 @@ LEFT_OUT = (
 
 
 async def test_schemathesis_finds_nothing(stack: Stack) -> None:
-    await stack.started("run")
+    await stack.started_apart()
     run = subprocess.run(
         [
             sys.executable,
@@ -39,7 +39,7 @@ async def test_schemathesis_finds_nothing(stack: Stack) -> None:
         ],
         env={
             **os.environ,
-            "SCHEMATHESIS_HOOKS": "tests.e2e.schemathesis_hooks",
+            "SCHEMATHESIS_HOOKS": "tests.support.schemathesis_hooks",
             "SCHEMATHESIS_BUYBACK_TOKEN": BUYBACK_TOKEN,
             "PYTHONPATH": str(Path(__file__).parents[2]),
         },

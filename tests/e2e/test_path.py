@@ -2,7 +2,7 @@
 
 import json
 
-from tests.stack import OVOKO_SECRET_OLD, Stack, until
+from tests.support.stack import OVOKO_SECRET_OLD, Stack, until
 
 SOLD = {
     "event_id": "101aa6a1-ed22-42f0-84ca-1f8a028a2d28",

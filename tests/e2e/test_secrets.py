@@ -6,7 +6,7 @@ from pathlib import Path
 from cryptography.fernet import Fernet
 
 from schemas.examples import as_printed, documented
-from tests.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, until
+from tests.support.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, until
 from worker.amqp.topology import topology
 
 IBAN = "DE89370400440532013000"

@@ -7,8 +7,7 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from tests.e2e.test_reconcile import exported
-from tests.stack import Stack, until
+from tests.support.stack import Stack, printed_settings, until
 from worker.marketplaces.buyback.client import Account, selling
 from worker.marketplaces.buyback.requests import PickupRequest
 
@@ -42,9 +41,9 @@ async def became(stack: Stack, order_id: str, status: str) -> None:
 
 async def test_what_is_asked_of_a_marketplace_comes_back_as_webhooks(stack: Stack) -> None:
     """A pickup that is accepted is scheduled; parts are here what they are there."""
-    await stack.started("run")
+    await stack.started_apart()
     sending = ("--port", "0", "--send-to", stack.url, "--delay", "0.05")
-    simulated = await exported(stack.start("simulate", "marketplaces", *sending))
+    simulated = await printed_settings(stack.start("simulate", "marketplaces", *sending))
     buyback = f"{simulated['STOCKHOOK_BUYBACK_API_URL']}/control/orders"
     ovoko = f"{simulated['STOCKHOOK_OVOKO_API_URL']}/control"
 

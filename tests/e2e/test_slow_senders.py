@@ -9,11 +9,11 @@ from time import perf_counter
 
 import httpx
 
-from tests.stack import OVOKO_SECRET, Stack
+from tests.support.events import order_created
+from tests.support.stack import OVOKO_SECRET, Stack
 
 SLOW = 200
 ORDINARY = 200
-ORDER = b'{"event_type":"order.created","timestamp":"2026-03-01T12:00:00Z","event_data":{"order_id":"%s-%d"}}'
 
 HEAD = (
     "POST /webhooks/ovoko HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n"
@@ -70,7 +70,8 @@ async def ordinary(stack: Stack, name: str, statuses: list[int]) -> list[float]:
     async with httpx.AsyncClient(timeout=20, headers={"X-Webhook-Secret": OVOKO_SECRET}) as client:
         for number in range(ORDINARY):
             began = perf_counter()
-            answer = await client.post(f"{stack.url}/webhooks/ovoko", content=ORDER % (name.encode(), number))
+            order = order_created(f"{name}-{number}")
+            answer = await client.post(f"{stack.url}/webhooks/ovoko", json=order)
             taken.append((perf_counter() - began) * 1000)
             statuses.append(answer.status_code)
             await asyncio.sleep(0.02)

@@ -5,21 +5,11 @@ import json
 import signal
 from itertools import count
 
-import httpx
-
-from tests.stack import Stack, until
+from tests.support.events import body, return_updated
+from tests.support.fault_sql import REMOVE_FAULT, delay_writes
+from tests.support.stack import Stack, http_client, until
 
 STOPS = 8
-
-
-def event(number: int) -> bytes:
-    document = {
-        "event_id": f"00000000-0000-4000-8000-{number:012}",
-        "event_type": "order.return.updated",
-        "timestamp": "2026-03-01T12:00:00+00:00",
-        "event_data": {"return_id": str(number % 50), "order_id": "1"},
-    }
-    return json.dumps(document).encode()
 
 
 async def test_graceful_stops_under_load_repeat_nothing_that_was_finished(stack: Stack) -> None:
@@ -34,10 +24,12 @@ async def stop_under_load(stack: Stack, stops: int) -> None:
 
     async def send() -> None:
         headers = {"X-Webhook-Secret": stack.settings.ovoko_secrets[0].get_secret_value()}
-        async with httpx.AsyncClient(timeout=20) as client:
+        async with http_client(20) as client:
             while not stopping.is_set():
                 answer = await client.post(
-                    f"{stack.url}/webhooks/ovoko", content=event(next(numbers)), headers=headers
+                    f"{stack.url}/webhooks/ovoko",
+                    content=body(return_updated(number := next(numbers), number % 50)),
+                    headers=headers,
                 )
                 assert answer.status_code == 200
 
@@ -50,8 +42,8 @@ async def stop_under_load(stack: Stack, stops: int) -> None:
         async def works(before: int = before) -> bool:
             return await stack.count("event_log") > before
 
-        await until(works, "it works")
-        codes.append(await asyncio.to_thread(worker.stop, 10))
+        await until(works, "it applies events")
+        codes.append(await asyncio.to_thread(worker.stop))
     stopping.set()
     await asyncio.gather(*senders)
     await stack.started("consume", "returns")
@@ -60,7 +52,7 @@ async def stop_under_load(stack: Stack, stops: int) -> None:
     async def all_applied() -> bool:
         return await stack.count("event_log") == total
 
-    await until(all_applied, "all are applied", 30)
+    await until(all_applied, "all events are applied", 30)
     check = json.loads(stack.run("audit", "--json").stdout)
     print(f"{stops} graceful stops, {total:,} events, {check['accounts'][0]['duplicates']} repeated")
     assert codes == [0] * stops
@@ -69,31 +61,26 @@ async def stop_under_load(stack: Stack, stops: int) -> None:
 
 
 async def test_a_second_signal_ends_at_once_and_loses_nothing(stack: Stack) -> None:
-    await stack.execute(
-        """
-        CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN PERFORM pg_sleep(3); RETURN NULL; END $$;
-        CREATE TRIGGER slow AFTER INSERT OR UPDATE ON returns FOR EACH STATEMENT EXECUTE FUNCTION slow();
-        """
-    )
+    await stack.execute(delay_writes("returns", seconds=3))
     await stack.started("ingest")
     worker = await stack.started("consume", "returns")
-    await stack.post_ovoko(event(1))
+    await stack.post_ovoko(body(return_updated(1)))
 
-    async def in_flight() -> bool:
+    async def is_in_flight() -> bool:
         return bool(await stack.fetch("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
 
-    await until(in_flight, "it is in flight")
+    await until(is_in_flight, "the event is being applied")
     worker.signal(signal.SIGTERM)
     await asyncio.sleep(0.2)
     worker.signal(signal.SIGTERM)
-    code = await asyncio.to_thread(worker.wait, 2)
-    await stack.execute("DROP TRIGGER slow ON returns; DROP FUNCTION slow")
+    # It would be 0 if the first signal had ended the process, once the event was applied.
+    code = await asyncio.to_thread(worker.wait)
+    await stack.execute(REMOVE_FAULT)
     await stack.started("consume", "returns")
 
     async def applied() -> bool:
         return await stack.count("returns") == 1
 
-    await until(applied, "it is applied")
+    await until(applied, "the event is applied")
     assert code == 128 + signal.SIGTERM
     assert (await stack.fetch("SELECT update_count FROM returns"))[0]["update_count"] == 1

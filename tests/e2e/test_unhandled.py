@@ -9,9 +9,9 @@ from uuid import UUID
 from schemas.events import Provider
 from schemas.identity import content_hash_id
 from tests.e2e.test_dead_letters import KEEPING, kept, put
-from tests.e2e.test_retry_schedule import sold
-from tests.integration.log import database_of
-from tests.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, until
+from tests.support.applied_events import database_of
+from tests.support.events import sold
+from tests.support.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, until
 from worker.amqp.channel import Message
 from worker.amqp.topology import QUARANTINE
 from worker.dead_letters import unhandled_store as store
@@ -280,7 +280,7 @@ async def test_dead_letters_of_older_releases_whose_type_no_family_takes_can_be_
 
 
 async def test_with_the_archiver_off_unhandled_events_wait_in_the_quarantine(stack: Stack) -> None:
-    await stack.started("run")
+    await stack.started_apart()
     await stack.post_ovoko(MOVED % 1)
 
     assert await stack.depths() == {"stockhook.quarantine": 1}

@@ -2,17 +2,16 @@
 
 import asyncio
 import fcntl
-import json
 import os
 import signal
 import subprocess
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
-from tests import stack as stack_module
-from tests.stack import Stack, until
+from tests.support import stack as stack_module
+from tests.support.events import body, return_updated
+from tests.support.stack import Stack, http_client, until
 
 EVENTS = 60
 
@@ -38,16 +37,6 @@ def unread(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         os.close(reading)
 
 
-def changed(number: int) -> bytes:
-    document = {
-        "event_id": f"00000000-0000-4000-8000-{number:012}",
-        "event_type": "order.return.updated",
-        "timestamp": "2026-03-01T12:00:00+00:00",
-        "event_data": {"return_id": str(number), "order_id": "1"},
-    }
-    return json.dumps(document).encode()
-
-
 @pytest.mark.parametrize("commands", [("ingest", "consume"), ("run",)], ids=["apart", "run"])
 async def test_a_log_that_nobody_reads_stops_no_event(
     stack: Stack, unread: None, commands: tuple[str, ...]
@@ -56,11 +45,11 @@ async def test_a_log_that_nobody_reads_stops_no_event(
     for process in processes:
         await stack.ready(process, 60)
     headers = {"X-Webhook-Secret": stack.settings.ovoko_secrets[0].get_secret_value()}
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with http_client(30) as client:
         for number in range(EVENTS):
             # Each is a line of the ingest's (it is quarantined), then a batch and its line.
-            for body in (b"no JSON %d" % number, changed(number)):
-                answer = await client.post(f"{stack.url}/webhooks/ovoko", content=body, headers=headers)
+            for sent in (b"no JSON %d" % number, body(return_updated(number))):
+                answer = await client.post(f"{stack.url}/webhooks/ovoko", content=sent, headers=headers)
                 assert answer.status_code == 200
 
     async def all_applied() -> bool:

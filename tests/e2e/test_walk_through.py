@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_dead_letters import KEEPING, kept
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 
 README = Path(__file__).parents[2] / "README.md"
 COMMANDS = re.compile(r"<!-- walk-through.*?-->\n```sh\n(.*?)```\n<!-- end of walk-through -->", re.DOTALL)

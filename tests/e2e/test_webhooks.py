@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.endpoint import Endpoint, Request, endpoint, failing_first
 from tests.e2e.test_changes import has_died, lives, post_all, status_change
-from tests.stack import Stack, until
+from tests.support.endpoint import Endpoint, Request, endpoint, failing_first
+from tests.support.stack import Stack, until
 
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
@@ -76,7 +76,7 @@ async def test_a_change_is_posted_signed(stack: Stack, tell: Tell) -> None:
 async def test_what_fails_is_retried_under_the_same_id(stack: Stack, tell: Tell) -> None:
     async with endpoint(failing_first(2)) as shop:
         tell(("shop", shop.url))
-        await stack.started("run")
+        await stack.started_apart()
         await stack.post_ovoko(status_change(1, "13", "sold"))
         await until(has_got(shop, 3), "it is taken at the third attempt")
 
@@ -98,7 +98,7 @@ async def test_what_is_never_taken_is_a_dead_letter(
 ) -> None:
     async with endpoint(lambda _: status) as shop:
         tell(("shop", shop.url))
-        await stack.started("run")
+        await stack.started_apart()
         await stack.post_ovoko(status_change(1, "13", "sold"))
         await until(lambda: _is_dead(stack), "it is dead", 30)
     letter = await stack.get("stockhook.webhook.shop.dead")
@@ -118,16 +118,16 @@ async def test_a_slow_subscriber_delays_no_other(stack: Stack, tell: Tell) -> No
     bodies = lives(parts=5, steps=6)
     async with endpoint(lambda _: None) as slow, endpoint() as quick:
         tell(("slow", slow.url), ("quick", quick.url))
-        await stack.started("run")
+        await stack.started_apart()
         await post_all(stack, bodies)
-        await until(has_got(quick, len(bodies)), "the quick one has all", 8)
+        await until(has_got(quick, len(bodies)), "the quick subscriber has all changes")
         assert len(slow.requests) < len(bodies)
 
 
 async def test_a_private_address_is_not_called_unless_allowed(stack: Stack, tell: Tell) -> None:
     async with endpoint() as inside:
         tell(("shop", inside.url.replace("http://127.0.0.1", "https://localhost")), private=False)
-        await stack.started("run")
+        await stack.started_apart()
         await stack.post_ovoko(status_change(1, "13", "sold"))
         await until(lambda: _is_dead(stack), "it is dead", 30)
     letter = await stack.get("stockhook.webhook.shop.dead")
@@ -149,7 +149,7 @@ async def test_who_is_taken_out_of_the_settings_leaves_queues_that_are_seen_and_
         refused = stack.run("changes", "forget", "shop")
         assert worker.stop() == 0
     stack.environment[SUBSCRIBED] = "[]"
-    await stack.started("run")
+    await stack.started_apart()
     await stack.post_ovoko(status_change(2, "13", "returned"))
 
     async def is_left_behind() -> bool:
@@ -179,7 +179,7 @@ async def test_what_is_no_longer_asked_for_is_unbound(stack: Stack, tell: Tell) 
         worker = await stack.started("run")
         assert worker.stop() == 0
         stack.environment[SUBSCRIBED] = stack.environment[SUBSCRIBED].replace("part.*", "part.returned")
-        await stack.started("run")
+        await stack.started_apart()
         await stack.post_ovoko(status_change(1, "13", "sold"))
         await stack.post_ovoko(status_change(2, "13", "returned"))
         await until(has_got(shop, 1), "it is told")
@@ -192,7 +192,7 @@ async def test_a_dead_one_is_kept_seen_and_replayed_under_its_id(stack: Stack, t
     answers = [410, 410, 204]
     async with endpoint(lambda number: answers[number]) as shop:
         tell(("shop", shop.url))
-        await stack.started("run")
+        await stack.started_apart()
         await stack.post_ovoko(status_change(1, "13", "sold"))
         await until(lambda: _are_kept(stack, 1), "it is kept")
         [letter] = json.loads(stack.run("dead", "list", "--origin", "webhook.shop", "--json").stdout)

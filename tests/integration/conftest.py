@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from deploy.local.services import Services
-from tests.authority import Authority, make_authority
-from tests.stack import free_port
+from tests.support.authority import Authority, make_authority
+from tests.support.stack import free_port
 
 
 @pytest.fixture

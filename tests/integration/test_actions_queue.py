@@ -3,8 +3,8 @@
 from collections import Counter
 from typing import Any
 
-from tests.integration.log import database_of
-from tests.stack import Stack
+from tests.support.applied_events import database_of
+from tests.support.stack import Stack
 from worker.actions.registry import KINDS
 from worker.actions.relay import AT_ONCE
 from worker.outbox import actions as table

@@ -6,8 +6,8 @@ import aio_pika
 import pytest
 
 from deploy.local.services import Services
-from tests.chaos.proxy import FaultProxy, Flow, Way
-from tests.stack import Stack, until
+from tests.support.fault_proxy import FaultProxy, Flow, Way
+from tests.support.stack import Stack, until
 from worker.amqp.channel import Message
 from worker.amqp.connection import Broker
 from worker.amqp.errors import BrokerUnavailable, Unroutable

@@ -15,9 +15,10 @@ from pamqp import commands, frame
 from structlog.testing import capture_logs
 
 from deploy.local.services import Services
-from tests.authority import Authority
-from tests.chaos.proxy import FaultProxy
-from tests.stack import Stack, free_port, until
+from tests.support.authority import Authority
+from tests.support.events import body, order_created
+from tests.support.fault_proxy import FaultProxy
+from tests.support.stack import Stack, free_port, until
 from worker.amqp.connection import Broker
 from worker.amqp.errors import BrokerRefused, BrokerUnavailable
 from worker.amqp.management import Management, ManagementUnavailable
@@ -307,12 +308,7 @@ async def test_events_pass_while_hosts_come_and_go(stack: Stack, proxies: list[F
 
     async def post() -> None:
         nonlocal sent
-        body = {
-            "event_type": "order.created",
-            "timestamp": "2026-03-01T12:00:00Z",
-            "event_data": {"order_id": str(sent)},
-        }
-        assert (await stack.post_ovoko(json.dumps(body).encode())).status_code == 200
+        assert (await stack.post_ovoko(body(order_created(sent)))).status_code == 200
         sent += 1
 
     async def all_are_applied() -> bool:

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.stack import Stack, free_port
+from tests.support.stack import Stack, free_port
 from tests.unit.test_service import BODY
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from consumers.family import Event, WriteConflict
 from consumers.registry import FAMILIES
-from tests.stack import Stack
-from tests.unit.events import claimed, returned
+from tests.support.events import claimed, returned
+from tests.support.stack import Stack
 from worker.postgres.pool import Connection, Database
 
 RETURNS = FAMILIES["returns"]

@@ -7,7 +7,7 @@ import pytest
 
 from consumers.registry import FAMILIES
 from deploy.local.services import Services
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 from worker.config.connections import BROKER_CONNECTIONS, CONNECTIONS
 
 SIZING = Path(__file__).parents[2] / "deploy" / "README.md"

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from deploy.local.services import Services
-from tests.stack import until
+from tests.support.stack import until
 from worker.postgres import pool as module
 from worker.postgres.pool import (
     Connection,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import Stack, Worker, until
+from tests.support.stack import Stack, Worker, until
 from worker.dead_letters import plaintext
 
 INSERT_LETTER = """

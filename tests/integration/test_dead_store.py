@@ -1,8 +1,8 @@
 """What two people do to one dead letter at once."""
 
 from schemas import identity
-from tests.integration.log import database_of
-from tests.stack import Stack
+from tests.support.applied_events import database_of
+from tests.support.stack import Stack
 from worker.amqp.tap import Delivery
 from worker.dead_letters import store
 from worker.dead_letters.message import read_letter

@@ -12,9 +12,10 @@ from consumers.inventory import details as of_part
 from consumers.inventory.details import PartDetails
 from consumers.returns import details as of_return
 from consumers.returns.details import ReturnDetails, ReturnItem
-from schemas.events import Provider
-from tests.integration.log import apply, database_of, item
-from tests.stack import Stack
+from tests.support.applied_events import apply, database_of, item
+from tests.support.events import ovoko
+from tests.support.stack import Stack
+from worker.pipeline.batch import Decoded
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DOOR = ReturnItem("77", "Front door", "Not suitable", Decimal("275.11"), Decimal("64.730000000000004"), "EUR")
@@ -25,23 +26,17 @@ PART = PartDetails(NOON, "Front door", Decimal("275.11"), "EUR", "5123", None, "
 PART_COLUMNS = "enriched_at, name, price, currency, manufacturer_code, visible_code, other_code"
 
 
-def ovoko(event_type: str, minute: int, **data: object) -> Any:
-    return item(
-        Provider.OVOKO,
-        {
-            "event_type": event_type,
-            "timestamp": f"2026-03-01T11:{minute:02}:00+00:00",
-            "event_data": data,
-        },
-    )
+def event(event_type: str, minute: int, **data: object) -> Decoded:
+    """In the hour before NOON."""
+    return item(ovoko(event_type, 60 * (minute - 60), **data))
 
 
-def part(status: str, minute: int, part_id: str = "77") -> Any:
-    return ovoko("part.status.changed", minute, part_id=part_id, status=status)
+def part(status: str, minute: int, part_id: str = "77") -> Decoded:
+    return event("part.status.changed", minute, part_id=part_id, status=status)
 
 
-def opened(minute: int) -> Any:
-    return ovoko("order.return.created", minute, return_id="456", order_id="70")
+def opened(minute: int) -> Decoded:
+    return event("order.return.created", minute, return_id="456", order_id="70")
 
 
 async def keep_part(stack: Stack, told: PartDetails, part_id: str = "77") -> Kept:
@@ -92,7 +87,7 @@ async def test_answers_and_events_leave_each_other_alone(stack: Stack) -> None:
 
     kept = [await keep_part(stack, PART), await keep_part(stack, PART), await keep_return(stack, RETURN)]
     await apply(stack, "inventory", [part("returned", 5)], [part("reserved", 0)])
-    await apply(stack, "returns", [ovoko("order.return.updated", 5, return_id="456", order_id="70")])
+    await apply(stack, "returns", [event("order.return.updated", 5, return_id="456", order_id="70")])
 
     rows = await stack.fetch(f"SELECT status, {PART_COLUMNS} FROM parts")
     returns = await stack.fetch(

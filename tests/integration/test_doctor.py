@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from deploy.local.services import Services
-from tests.stack import OVOKO_SECRET, Stack, free_port, until
+from tests.support.stack import OVOKO_SECRET, Stack, free_port, until
 from worker.amqp.topology import Queue
 
 # The services of tests save nothing to disk in earnest.

@@ -9,8 +9,9 @@ import asyncpg
 import pytest
 
 from deploy.local.services import Services
-from tests.authority import Authority, make_authority
-from tests.stack import Stack, until
+from tests.support.authority import Authority, make_authority
+from tests.support.events import body, order_created
+from tests.support.stack import Stack, until
 
 
 @pytest.fixture
@@ -85,9 +86,7 @@ async def test_events_pass_over_tls(
         "STOCKHOOK_DATABASE_CA_FILE": str(authority.ca),
     }
     await stack.started("run")
-    await stack.post_ovoko(
-        b'{"event_type":"order.created","timestamp":"2026-03-01T12:00:00Z","event_data":{"order_id":"1"}}'
-    )
+    await stack.post_ovoko(body(order_created(1)))
 
     async def is_there() -> bool:
         return await stack.count("orders") == 1

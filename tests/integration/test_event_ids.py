@@ -9,9 +9,9 @@ import asyncpg
 import pytest
 
 from consumers.registry import FAMILIES
-from schemas.events import Provider
-from tests.integration.log import apply, database_of, item
-from tests.stack import Stack
+from tests.support.applied_events import apply, database_of, item
+from tests.support.events import buyback, part_changed
+from tests.support.stack import Stack
 from worker.amqp.tap import Delivery
 from worker.dead_letters import store
 from worker.dead_letters.message import read_letter
@@ -29,17 +29,12 @@ from worker.postgres.pool import Database
 
 
 def part(part_id: str, event_id: UUID) -> Decoded:
-    document = {
-        "event_type": "part.status.changed",
-        "timestamp": "2026-03-01T12:00:00+00:00",
-        "event_data": {"part_id": part_id, "status": "sold"},
-    }
-    return item(Provider.OVOKO, document, event_id)
+    return item(part_changed(part_id), event_id)
 
 
 def reminder(event_id: UUID) -> Decoded:
-    result = {"timestamp": "2026-03-01T12:00:00", "daysAfterCreation": 1, "order": {"id": "o1"}}
-    return item(Provider.BUYBACK, {"type": "OrderSchedulePickupReminderEvent", "result": result}, event_id)
+    reminded = buyback("OrderSchedulePickupReminderEvent", daysAfterCreation=1, order={"id": "o1"})
+    return item(reminded, event_id)
 
 
 async def outcomes(stack: Stack, *batch: Decoded) -> list[type[Outcome]]:

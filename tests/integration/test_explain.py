@@ -4,25 +4,15 @@ import json
 from typing import Any
 from uuid import uuid4
 
-from schemas.events import Provider
-from tests.integration.log import apply, item
-from tests.stack import Stack
+from tests.support.applied_events import apply, item
+from tests.support.events import buyback, ovoko, part_changed
+from tests.support.stack import Stack
 
-
-def ovoko(event_type: str, minute: int, **data: object) -> Any:
-    return {
-        "event_type": event_type,
-        "timestamp": f"2026-03-01T12:{minute:02}:00+00:00",
-        "event_data": data,
-    }
+MINUTE = 60
 
 
 def part(status: str, minute: int) -> Any:
-    return ovoko("part.status.changed", minute, part_id="13", status=status)
-
-
-def trade_in(event_type: str, minute: int, **result: object) -> Any:
-    return {"type": event_type, "result": {"timestamp": f"2026-03-01T12:{minute:02}:00Z", **result}}
+    return part_changed(13, status, minute * MINUTE)
 
 
 def explained(stack: Stack, *arguments: str) -> Any:
@@ -36,11 +26,11 @@ async def test_a_part_is_explained_in_the_order_of_happening(stack: Stack) -> No
     await apply(
         stack,
         "inventory",
-        [item(Provider.OVOKO, part("sold", 5), sold, attempt=3)],
-        [item(Provider.OVOKO, part("reserved", 1), late)],
-        [item(Provider.OVOKO, part("in_warehouse", 9), sold)],
-        [item(Provider.OVOKO, part("written_off", 7))],
-        [item(Provider.OVOKO, part("returned", 30))],
+        [item(part("sold", 5), sold, attempt=3)],
+        [item(part("reserved", 1), late)],
+        [item(part("in_warehouse", 9), sold)],
+        [item(part("written_off", 7))],
+        [item(part("returned", 30))],
     )
 
     found = explained(stack, "part", "13")
@@ -75,8 +65,8 @@ async def test_an_earlier_state_is_told_by_the_order_of_happening(stack: Stack) 
     await apply(
         stack,
         "inventory",
-        [item(Provider.OVOKO, part("sold", 5))],
-        [item(Provider.OVOKO, part("in_warehouse", 1))],
+        [item(part("sold", 5))],
+        [item(part("in_warehouse", 1))],
     )
 
     then = explained(stack, "part", "13", "--at", "2026-03-01T12:04:00")
@@ -88,7 +78,7 @@ async def test_an_earlier_state_is_told_by_the_order_of_happening(stack: Stack) 
 
 
 async def test_a_row_that_somebody_changed_is_told_from_what_its_events_say(stack: Stack) -> None:
-    await apply(stack, "inventory", [item(Provider.OVOKO, part("sold", 5))])
+    await apply(stack, "inventory", [item(part("sold", 5))])
     await stack.execute("UPDATE parts SET status = 'in_warehouse'")
 
     found = explained(stack, "part", "13")
@@ -105,21 +95,24 @@ async def test_what_was_observed_is_explained_as_such(stack: Stack) -> None:
     await apply(
         stack,
         "inventory",
-        [item(Provider.OVOKO, part("sold", 5))],
-        [item(Provider.OVOKO, ovoko(kind, 9, part_id="13", status="in_warehouse", external_id="shelf 4"))],
-        [item(Provider.OVOKO, part("reserved", 12))],
-        [item(Provider.OVOKO, ovoko(kind, 11, part_id="13", status="not_listed"))],
+        [item(part("sold", 5))],
+        [
+            item(
+                ovoko(kind, 9 * MINUTE, part_id="13", status="in_warehouse", external_id="shelf 4"),
+            )
+        ],
+        [item(part("reserved", 12))],
+        [item(ovoko(kind, 11 * MINUTE, part_id="13", status="not_listed"))],
         # Comes late, and brings the history in.
-        [item(Provider.OVOKO, part("reserved", 1))],
+        [item(part("reserved", 1))],
     )
     await apply(
         stack,
         "returns",
-        [item(Provider.OVOKO, ovoko("order.return.created", 4, return_id="9", order_id="7"))],
+        [item(ovoko("order.return.created", 4 * MINUTE, return_id="9", order_id="7"))],
         [
             item(
-                Provider.OVOKO,
-                ovoko("stockhook.observed.return", 6, return_id="9", order_id="7", is_listed=False),
+                ovoko("stockhook.observed.return", 6 * MINUTE, return_id="9", order_id="7", is_listed=False),
             )
         ],
     )
@@ -146,7 +139,7 @@ async def test_orders_and_returns_are_explained(stack: Stack) -> None:
     await apply(
         stack,
         "orders",
-        *([item(Provider.OVOKO, ovoko(*told, order_id="7"))] for told in (created, cancelled)),
+        *([item(ovoko(*told, order_id="7"))] for told in (created, cancelled)),
     )
     opened, updated, before = (
         ("order.return.created", 4),
@@ -156,10 +149,7 @@ async def test_orders_and_returns_are_explained(stack: Stack) -> None:
     await apply(
         stack,
         "returns",
-        *(
-            [item(Provider.OVOKO, ovoko(*told, return_id="9", order_id="7"))]
-            for told in (opened, updated, before)
-        ),
+        *([item(ovoko(*told, return_id="9", order_id="7"))] for told in (opened, updated, before)),
     )
 
     order = explained(stack, "order", "7")
@@ -188,16 +178,15 @@ async def test_trade_ins_and_their_reminders_are_explained_without_private_data(
     await apply(
         stack,
         "buybacks",
-        [item(Provider.BUYBACK, trade_in("CollectionItemReceivedEvent", 5, order=order, itemId="i1"))],
-        [item(Provider.BUYBACK, trade_in("OrderCreatedEvent", 9, id="o1", order=order))],
+        [item(buyback("CollectionItemReceivedEvent", 5 * MINUTE, order=order, itemId="i1"))],
+        [item(buyback("OrderCreatedEvent", 9 * MINUTE, id="o1", order=order))],
     )
     await apply(
         stack,
         "reminders",
         [
             item(
-                Provider.BUYBACK,
-                trade_in("OrderDropOffReminderEvent", 20, collectionId="o1", daysAfterCreation=7),
+                buyback("OrderDropOffReminderEvent", 20 * MINUTE, collectionId="o1", daysAfterCreation=7),
             )
         ],
     )
@@ -217,7 +206,7 @@ async def test_trade_ins_and_their_reminders_are_explained_without_private_data(
 
 
 async def test_what_there_is_not_is_one_sentence_and_exit_1(stack: Stack) -> None:
-    await apply(stack, "inventory", [item(Provider.OVOKO, part("sold", 5))])
+    await apply(stack, "inventory", [item(part("sold", 5))])
 
     unknown = stack.run("explain", "part", "14")
     other = stack.run("explain", "order", "13")

@@ -11,9 +11,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from schemas.events import Provider
-from tests.integration.log import apply, item
-from tests.stack import Stack, free_port, until
+from tests.support.applied_events import apply, item
+from tests.support.events import ovoko
+from tests.support.stack import Stack, free_port, until
 from worker.amqp.channel import Message
 from worker.amqp.errors import Unroutable
 from worker.amqp.topology import CHANGES
@@ -35,9 +35,8 @@ RETURNING action_id
 """
 
 
-def part(status: str, part_id: str, at: str) -> object:
-    data = {"part_id": part_id, "status": status, "external_id": HOSTILE, "id_bridge": None}
-    return {"event_type": "part.status.changed", "timestamp": at, "event_data": data}
+def part(status: str, at: float = 0) -> object:
+    return ovoko("part.status.changed", at, part_id=HOSTILE, status=status, external_id=HOSTILE)
 
 
 def check(done: CompletedProcess[str], *codes: int, is_json: bool = False) -> None:
@@ -80,8 +79,8 @@ def wide(stack: Stack) -> Stack:
 
 
 async def test_what_a_part_became_is_shown_and_not_obeyed(wide: Stack) -> None:
-    await apply(wide, "inventory", [item(Provider.OVOKO, part(HOSTILE, HOSTILE, "2026-03-01T12:00:00Z"))])
-    await apply(wide, "inventory", [item(Provider.OVOKO, part("sold", HOSTILE, "2026-03-01T13:00:00Z"))])
+    await apply(wide, "inventory", [item(part(HOSTILE))])
+    await apply(wide, "inventory", [item(part("sold", 3600))])
     explained = wide.run("explain", "part", HOSTILE)
     await wide.execute("UPDATE parts SET status = 'reserved' || status")
     rebuilt = wide.run("rebuild", "inventory")

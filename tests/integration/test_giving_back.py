@@ -6,8 +6,8 @@ import pytest
 
 from consumers.registry import FAMILIES
 from deploy.local.services import Services
-from tests.e2e.test_outages import event
-from tests.stack import Stack, until
+from tests.support.events import body, return_updated
+from tests.support.stack import Stack, until
 from worker.amqp.publisher import Publisher
 from worker.amqp.topology import topology
 from worker.pipeline.batch import requeue_copy
@@ -39,7 +39,7 @@ async def test_what_is_held_for_too_long_goes_back_as_if_it_had_just_arrived(
         services.postgres.kill()
         try:
             for number in range(5):
-                await stack.post_ovoko(event(number))
+                await stack.post_ovoko(body(return_updated(number, number % 5)))
             await until(given_back, "all are back in the queue")
             found = await stack.get("stockhook.returns")
             assert found is not None

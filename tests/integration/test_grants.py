@@ -12,7 +12,8 @@ import pytest
 
 from deploy.local.rabbitmq import VHOST, password_hash
 from deploy.local.services import CHECKOUT, Services
-from tests.stack import Stack, until
+from tests.support.events import body, order_created, ovoko
+from tests.support.stack import Stack, until
 from worker.amqp.channel import Channel, Message
 from worker.amqp.connection import Broker
 from worker.amqp.definitions import definitions
@@ -23,7 +24,7 @@ from worker.amqp.topology import (
     Queue,
     topology,
 )
-from worker.simulator import ovoko_api as ovoko
+from worker.simulator import ovoko_api
 from worker.simulator.router import Simulation
 from worker.simulator.server import serving
 from worker.tools.permissions import (
@@ -35,7 +36,6 @@ from worker.tools.permissions import (
 )
 
 PASSWORD = "only-for-these-tests"
-ORDER = b'{"event_type":"order.created","timestamp":"2026-03-01T12:00:00Z","event_data":{"order_id":"%d"}}'
 
 
 @pytest.fixture
@@ -327,10 +327,10 @@ async def test_the_whole_runs_with_these_users(
         "consume", STOCKHOOK_AMQP_URL=users("consumer"), STOCKHOOK_DATABASE_URL=roles("consumer")
     )
     ingest = await stack.started("ingest", STOCKHOOK_AMQP_URL=users("ingest"))
-    await stack.post_ovoko(ORDER % 1)
+    await stack.post_ovoko(body(order_created(1)))
     await stack.post_ovoko(b"not json")
-    await stack.post_ovoko((ORDER % 2).replace(b'"2"', b"{}"))
-    await stack.post_ovoko((ORDER % 3).replace(b"order.created", b"order.painted"))
+    await stack.post_ovoko(body(ovoko("order.created", order_id={})))
+    await stack.post_ovoko(body(ovoko("order.painted", order_id="3")))
 
     async def is_settled() -> bool:
         origins = [
@@ -398,13 +398,13 @@ async def _replay_what_is_unhandled(stack: Stack, operator: dict[str, str], owne
 
 
 async def _take_over_what_differs(stack: Stack, operator: dict[str, str]) -> None:
-    marketplace = ovoko.Ovoko(parts={13: ovoko.Part(id=13, status=0)})
+    marketplace = ovoko_api.Ovoko(parts={13: ovoko_api.Part(id=13, status=0)})
     async with serving(Simulation({"ovoko": marketplace})) as port:
         credentials = {
             "STOCKHOOK_OVOKO_API_URL": f"http://127.0.0.1:{port}/ovoko",
-            "STOCKHOOK_OVOKO_USERNAME": ovoko.USERNAME,
-            "STOCKHOOK_OVOKO_PASSWORD": ovoko.PASSWORD,
-            "STOCKHOOK_OVOKO_USER_TOKEN": ovoko.USER_TOKEN,
+            "STOCKHOOK_OVOKO_USERNAME": ovoko_api.USERNAME,
+            "STOCKHOOK_OVOKO_PASSWORD": ovoko_api.PASSWORD,
+            "STOCKHOOK_OVOKO_USER_TOKEN": ovoko_api.USER_TOKEN,
         }
         arguments = ("reconcile", "ovoko", "parts", "--apply", "--yes")
         # The server is on this loop.

@@ -1,6 +1,6 @@
 """`stockhook health`, as a container's health check asks it."""
 
-from tests.stack import Stack, free_port
+from tests.support.stack import Stack, free_port
 
 
 async def test_it_is_well_when_the_process_answers(stack: Stack) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.http_shapes import CHUNKED, EVENT, LAST_CHUNK, NO_ANSWER, Shape, chunk, head, send, shapes
-from tests.stack import until
+from tests.support.http_shapes import CHUNKED, EVENT, LAST_CHUNK, NO_ANSWER, Shape, chunk, head, send, shapes
+from tests.support.stack import until
 from worker.amqp.channel import Message
 from worker.config.settings import Settings
 from worker.ingest.http_server import Limits, serving

@@ -8,7 +8,7 @@ from deploy.local.rabbitmq import VHOST
 from deploy.local.services import Services
 from tests.conftest import services_with_queues
 from tests.integration.test_doctor import errors, examined
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ from deploy.local.process import (
 from deploy.local.rabbitmq import ControlFailed, RabbitNode, speaks_amqp
 from deploy.local.secrets import remembered_secrets
 from deploy.local.services import CHECKOUT, AlreadyRunning, Services, is_running, local_services
-from tests import stack
+from tests.support import stack
 
 QUEUE = "kept"
 LISTENING = "0A"

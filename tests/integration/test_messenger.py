@@ -54,7 +54,7 @@ async def sending(ingest: Ingest, *faults: Fault) -> AsyncIterator[Messenger]:
 
 
 async def until(count: int, ingest: Ingest) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(ingest.came) < count:
             await asyncio.sleep(0.005)
 
@@ -71,7 +71,7 @@ async def test_what_is_not_taken_is_sent_again_and_holds_nothing_up() -> None:
 async def test_what_is_never_taken_is_given_up_aloud() -> None:
     ingest = Ingest()
     with capture_logs() as lines:
-        async with sending(ingest, Fault(kind=Kind.ERROR)) as told, asyncio.timeout(5):
+        async with sending(ingest, Fault(kind=Kind.ERROR)) as told, asyncio.timeout(30):
             told.tell([sold("11")])
             while not any(line["event"] == "webhook.given_up" for line in lines):
                 await asyncio.sleep(0.005)
@@ -95,7 +95,7 @@ async def test_a_webhook_comes_no_earlier_than_what_it_tells_of() -> None:
 @pytest.mark.parametrize("wait", [0.0, 0.05])
 async def test_what_is_under_way_when_it_ends_is_dropped(wait: float) -> None:
     ingest = Ingest()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         async with sending(ingest, Fault(kind=Kind.SLOW, seconds=60)) as told:
             told.tell([sold("11")])
             await asyncio.sleep(wait)

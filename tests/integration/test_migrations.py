@@ -4,7 +4,7 @@ import asyncio
 
 import asyncpg
 
-from tests.stack import Stack
+from tests.support.stack import Stack
 from worker.postgres.migrations import migrate, migrations, pending
 from worker.postgres.pool import Database
 

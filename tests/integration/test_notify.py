@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 from worker.observability.ops_server import Checks
 from worker.observability.systemd import Manager, notify_systemd
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from tests.stack import free_port
+from tests.support.stack import free_port
 from worker.config.settings import BadSettings, Settings
 from worker.marketplaces.http import (
     Refused,

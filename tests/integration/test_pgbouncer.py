@@ -14,7 +14,8 @@ from deploy.local.postgres import other_than_root
 from deploy.local.process import Command, Daemon, Spawner
 from deploy.local.programs import with_libraries
 from deploy.local.services import PACKAGES, Services
-from tests.stack import Stack, until
+from tests.support.events import body, order_created
+from tests.support.stack import Stack, until
 
 CONFIGURATION = """
 [databases]
@@ -83,12 +84,7 @@ async def test_a_pooler_by_session_works_with_its_defaults(stack: Stack, pooled:
     examined = stack.run("doctor", "--json")
     worker = stack.start("run")
     await stack.ready(worker, 60)
-    event = {
-        "event_type": "order.created",
-        "timestamp": "2026-03-01T12:00:00+00:00",
-        "event_data": {"order_id": "1"},
-    }
-    await stack.post_ovoko(json.dumps(event).encode())
+    await stack.post_ovoko(body(order_created(1)))
 
     async def is_applied() -> bool:
         return await stack.count("orders") == 1

@@ -13,7 +13,7 @@ from consumers.inventory import project as inventory
 from consumers.orders import project as orders
 from consumers.reminders import project as reminders
 from consumers.returns import project as returns
-from tests.stack import Stack
+from tests.support.stack import Stack
 from worker.outbox import actions as table
 from worker.outbox import changes as outbox
 from worker.postgres import event_log, ledger

@@ -9,7 +9,7 @@ import pytest
 
 from deploy.local.rabbitmq import VHOST
 from deploy.local.services import BrokerNode, Services
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 from worker.amqp.policies import protecting_commands
 
 HARMFUL = {

@@ -8,9 +8,9 @@ from base64 import b64encode
 import pytest
 from pydantic import SecretStr
 
-from tests.e2e.endpoint import endpoint
-from tests.http_proxy import http_proxy
 from tests.integration.test_ovoko_api import settings as ovoko_settings
+from tests.support.endpoint import endpoint
+from tests.support.http_proxy import http_proxy
 from worker.amqp.management import Management, ManagementUnavailable
 from worker.change_feed.endpoint import NotDelivered, Target
 from worker.config.settings import BadSettings, Settings

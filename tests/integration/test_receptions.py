@@ -7,9 +7,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from consumers.registry import FAMILIES
-from schemas.events import Provider
-from tests.integration.log import RECEIVED_AT, apply, database_of, item
-from tests.stack import Stack
+from tests.support.applied_events import RECEIVED_AT, apply, database_of, item
+from tests.support.events import buyback, ovoko, part_changed
+from tests.support.stack import Stack
 from worker.pipeline.batch import Decoded, handle
 
 FAR = "9999-12-30T00:00:00+00:00"
@@ -30,8 +30,7 @@ def received(one: Decoded, at: datetime) -> Decoded:
 
 
 def part(status: str, timestamp: str, event_type: str = "part.status.changed") -> Decoded:
-    data = {"part_id": "13", "status": status}
-    return item(Provider.OVOKO, {"event_type": event_type, "timestamp": timestamp, "event_data": data})
+    return item(ovoko(event_type, timestamp, part_id="13", status=status))
 
 
 async def state(stack: Stack) -> tuple[str, bool]:
@@ -95,8 +94,8 @@ async def test_an_earlier_reception_corrects_log_and_part(stack: Stack) -> None:
 
 
 async def test_an_earlier_reception_corrects_a_trade_in_and_what_is_due(stack: Stack) -> None:
-    result = {"timestamp": "9999-12-30T00:00:00", "order": {"id": "o1", "status": "MissedPickUp"}}
-    missed = item(Provider.BUYBACK, {"type": MISSED, "result": result}, uuid4())
+    order = {"id": "o1", "status": "MissedPickUp"}
+    missed = item(buyback(MISSED, "9999-12-30T00:00:00", order=order), uuid4())
     earlier = RECEIVED_AT - timedelta(hours=2)
     await apply(stack, "buybacks", [missed], [received(missed, earlier)])
     orders = await stack.fetch("SELECT occurred_at FROM buyback_orders")
@@ -108,13 +107,9 @@ async def test_an_earlier_reception_corrects_a_trade_in_and_what_is_due(stack: S
 
 async def test_a_rebuild_that_is_resumed_knows_of_an_earlier_reception(stack: Stack) -> None:
     one = part("in_warehouse", (RECEIVED_AT + timedelta(hours=3)).isoformat())
-    other = {
-        "event_type": "part.status.changed",
-        "timestamp": NOW,
-        "event_data": {"part_id": "14", "status": "x"},
-    }
+    other = part_changed(14, "x", NOW)
     late = received(one, RECEIVED_AT + timedelta(hours=3))
-    await apply(stack, "inventory", [late], [part("sold", NOW)], [item(Provider.OVOKO, other)])
+    await apply(stack, "inventory", [late], [part("sold", NOW)], [item(other)])
     await stack.execute("UPDATE parts SET status = 'wrong' WHERE part_id = '14'")
     before = rebuilt(stack, "inventory")
     await apply(stack, "inventory", [received(one, RECEIVED_AT)])
@@ -186,12 +181,11 @@ async def test_an_event_of_the_log_that_cannot_be_read_counts_as_dropped(stack: 
 
 async def test_the_history_of_a_part_includes_what_was_logged_under_another_spelling(stack: Stack) -> None:
     """A number with a fraction was logged as it was written; as a text it still is."""
-    spelled = {"part_id": "13.0", "status": "sold"}
-    document = {"event_type": "part.status.changed", "timestamp": NOW, "event_data": spelled}
-    older = {**document, "timestamp": "2026-02-01T00:00:00Z", "event_data": {**spelled, "status": "returned"}}
-    await apply(stack, "inventory", [item(Provider.OVOKO, document)])
+    document = part_changed("13.0", "sold", NOW)
+    older = part_changed("13.0", "returned", "2026-02-01T00:00:00Z")
+    await apply(stack, "inventory", [item(document)])
     await stack.execute(LOG_A_NUMBER)
-    await apply(stack, "inventory", [item(Provider.OVOKO, older)])
+    await apply(stack, "inventory", [item(older)])
 
     assert await stack.count("event_log") == 2
     assert await state(stack) == ("sold", False)

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.stack import Stack, free_port
+from tests.support.stack import Stack, free_port
 from worker.config.settings import Settings
 from worker.marketplaces.ovoko.client import Told, open_ovoko
 from worker.postgres.pool import Database

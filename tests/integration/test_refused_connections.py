@@ -10,7 +10,7 @@ import pytest
 
 from deploy.local.rabbitmq import password_hash
 from deploy.local.services import BrokerNode, Services
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 from worker.amqp.connection import Broker
 from worker.amqp.errors import BrokerRefused, BrokerUnavailable
 

@@ -80,7 +80,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulated]:
     settings = dict(line.strip().removeprefix("export ").split("=", 1) for line in lines)
     yield Simulated(process, settings, log)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     process.stdout.close()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import free_port, free_port_pair
+from tests.support.stack import free_port, free_port_pair
 
 SECRET = "a-secret-canary-0123456789"
 # TEST-NET-1: no machine has it.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import until
+from tests.support.stack import until
 from worker.amqp.channel import Message
 from worker.amqp.errors import BrokerUnavailable
 from worker.ingest.event_sink import NotStored, Storage

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.stack import Stack
+from tests.support.stack import Stack
 from worker.amqp.topology import Queue, topology
 
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from time import monotonic
 
 import pytest
 from pydantic import SecretStr
@@ -16,13 +15,6 @@ Answering = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Non
 ANSWER_SECONDS = 0.5
 MEGABYTE = b"x" * 1_048_576
 CANARY = b"customer-canary"
-
-
-async def of_100_megabytes(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 104857600\r\n\r\n")
-    for _number in range(100):
-        writer.write(MEGABYTE)
-        await writer.drain()
 
 
 async def of_endless_pieces(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -128,7 +120,6 @@ async def answering(
 )
 async def test_a_hostile_answer_is_a_failure_in_plain_words(how: Answering, words: str) -> None:
     async with answering(how) as (target, asked):
-        began = monotonic()
         for _ in range(2):
             # The second would find whatever the first left on the only connection.
             with pytest.raises(NotDelivered) as failure:
@@ -136,17 +127,26 @@ async def test_a_hostile_answer_is_a_failure_in_plain_words(how: Answering, word
             assert str(failure.value) == words
 
     assert len(asked) == 2
-    assert monotonic() - began < 5 * ANSWER_SECONDS
 
 
 async def test_of_an_answer_of_100_megabytes_the_status_counts_and_little_is_read() -> None:
+    megabytes_sent = []
+
+    async def of_100_megabytes(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 104857600\r\n\r\n")
+        megabytes_sent.append(0)
+        for _number in range(100):
+            writer.write(MEGABYTE)
+            await writer.drain()
+            megabytes_sent[-1] += 1
+
     async with answering(of_100_megabytes) as (target, asked):
-        began = monotonic()
         for _ in range(2):
             await target.post("id.1", b"{}")
 
     assert len(asked) == 2
-    assert monotonic() - began < 2 * ANSWER_SECONDS
+    # Buffers of the operating system take some megabytes that nobody reads.
+    assert max(megabytes_sent) < 50
 
 
 @pytest.mark.parametrize(

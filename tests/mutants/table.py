@@ -136,15 +136,14 @@ TABLE = (
         "worker/pipeline/consumer.py",
         "if tries > suspects.TRIES:",
         "if tries > 1000:",
-        "tests/e2e/test_killers.py::test_of_a_full_window_only_the_event_that_kills_its_consumer_dies",
+        "tests/e2e/test_killers.py::test_of_a_full_buffer_only_the_event_that_ends_its_consumer_is_a_dead_letter",
     ),
     Mutant(
         "a try whose commit got no answer counts again",
         "worker/postgres/poison.py",
         "CASE WHEN known.last_tried_at = $3 THEN 0 ELSE 1 END",
         "1",
-        "tests/e2e/test_killers.py::"
-        "test_an_event_whose_consumer_gets_no_answers_to_its_commits_is_not_taken_for_a_killer",
+        "tests/e2e/test_killers.py::test_lost_answers_to_commits_make_no_event_a_poison_message",
     ),
     Mutant(
         "a write to a connection that just closed raises",
@@ -158,7 +157,7 @@ TABLE = (
         "worker/pipeline/circuit_breaker.py",
         "return self.failures >= THRESHOLD",
         "return self.failures >= 10 * THRESHOLD",
-        "tests/e2e/test_killers.py::test_when_everything_fails_the_queue_stays_out_of_the_retry_queues",
+        "tests/e2e/test_killers.py::test_while_everything_fails_the_queue_is_not_moved_to_the_retry_queues",
     ),
     Mutant(
         "the last to arrive wins",

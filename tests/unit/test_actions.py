@@ -12,8 +12,8 @@ from consumers.inventory.project import INVENTORY
 from consumers.returns.actions import required_actions as of_return
 from schemas.actions import PartWanted, PickupAgain, ReturnWanted
 from schemas.buyback import PickupMissed
-from tests.unit import events
-from tests.unit.events import flat
+from tests.support import events
+from tests.support.events import flat
 from worker.actions.buyback import first
 from worker.actions.executor import next_step
 from worker.actions.registry import KINDS, called_for

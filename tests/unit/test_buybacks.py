@@ -11,8 +11,8 @@ from consumers.buybacks.decide import BuybackOrder
 from consumers.family import CommunicationKind, Finding
 from consumers.registry import FAMILIES
 from schemas.events import Payload
-from tests.unit.events import claimed, event_id, flat, instant, item, snapshot
-from tests.unit.store import Store
+from tests.support.events import claimed, event_id, flat, instant, item, snapshot
+from tests.support.memory_store import Store
 
 CREATED = "OrderCreatedEvent"
 SCHEDULED = "CollectionItemPickUpScheduledEvent"

@@ -7,7 +7,7 @@ import pytest
 from cryptography import x509
 from pydantic import SecretStr
 
-from tests.authority import CONSTRAINTS, KEY_USAGE, Authority, make_authority
+from tests.support.authority import CONSTRAINTS, KEY_USAGE, Authority, make_authority
 from worker.config.settings import Settings
 from worker.tools.doctor.certificates import check_certificates, strict_faults
 from worker.tools.doctor.check import Level

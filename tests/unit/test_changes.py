@@ -14,9 +14,9 @@ from consumers.registry import FAMILIES, FAMILY_OF
 from schemas import examples
 from schemas.changes import CONTENT_TYPE, Change, cloud_events, encode
 from schemas.events import Payload, parse, routing_key_of
-from tests.unit import events
-from tests.unit.events import flat, item, order, part, returned, snapshot
-from tests.unit.store import Store
+from tests.support import events
+from tests.support.events import flat, item, order, part, returned, snapshot
+from tests.support.memory_store import Store
 from worker.change_feed.relay import waves
 
 

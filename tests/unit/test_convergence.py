@@ -18,8 +18,8 @@ from schemas.changes import TYPES, CommunicationState, ReminderState, State, clo
 from schemas.events import Payload
 from schemas.ovoko import Observation
 from tests.chaos.feed import last_states
-from tests.unit import events
-from tests.unit.store import Store
+from tests.support import events
+from tests.support.memory_store import Store
 
 SECONDS = st.integers(0, 4)
 # Seconds of receptions: what happens after the tolerance is implausible.

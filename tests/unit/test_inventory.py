@@ -8,8 +8,8 @@ import pytest
 from consumers.family import Event, Finding
 from consumers.registry import FAMILIES
 from schemas.events import Payload
-from tests.unit.events import claimed, event_id, instant, observed, part
-from tests.unit.store import Store
+from tests.support.events import claimed, event_id, instant, observed, part
+from tests.support.memory_store import Store
 
 
 def after(*payloads: Payload) -> Store:

@@ -11,8 +11,8 @@ from consumers.registry import FAMILIES
 from consumers.reminders.decide import Reminder, ReminderKind
 from consumers.returns.decide import Return
 from schemas.events import Payload
-from tests.unit.events import claimed, instant, observed_return, order, returned, snapshot
-from tests.unit.store import Store
+from tests.support.events import claimed, instant, observed_return, order, returned, snapshot
+from tests.support.memory_store import Store
 
 
 def after(family: str, *payloads: Payload) -> Store:

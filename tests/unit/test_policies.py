@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.stack import delays
+from tests.support.stack import delays
 from worker.amqp.management import Snapshot
 from worker.amqp.policies import HARMLESS, UNLIMITED, hazards
 from worker.amqp.topology import topology

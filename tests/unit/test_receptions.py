@@ -9,7 +9,7 @@ import pytest
 from consumers.family import Event, Finding
 from consumers.inventory.why import why
 from consumers.registry import FAMILIES
-from tests.unit.events import (
+from tests.support.events import (
     claimed,
     event_id,
     instant,
@@ -20,7 +20,7 @@ from tests.unit.events import (
     returned,
     snapshot,
 )
-from tests.unit.store import Store
+from tests.support.memory_store import Store
 
 FAR = 10**9
 HOUR = 3600

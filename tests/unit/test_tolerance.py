@@ -14,8 +14,8 @@ from consumers.registry import FAMILIES
 from schemas.events import InvalidEvent, Payload, Provider, parse
 from schemas.examples import documented
 from schemas.tolerance import MOST_ODD
-from tests.unit import events
-from tests.unit.store import Store
+from tests.support import events
+from tests.support.memory_store import Store
 from worker.intake.encryption import seal_payment_details
 
 SEALER = MultiFernet([Fernet(Fernet.generate_key())])

@@ -31,7 +31,7 @@ async def watched(answers: list[bool], *, is_closed: bool = False, is_ending: bo
                 ending.set()
         return answers[len(asked) - 1]
 
-    await asyncio.wait_for(watch_channel(channel, ending, 0.001, is_well), 5)
+    await asyncio.wait_for(watch_channel(channel, ending, 0.001, is_well), 30)
     return asked
 
 

@@ -11,6 +11,7 @@ from schemas import examples
 from schemas.events import Provider
 from schemas.examples import Example
 from tests.chaos.load import webhooks
+from tests.support.fault_sql import fail_rows
 from worker.simulator.webhook import Credentials, Webhook
 
 # An entity whose id begins so cannot be written while the trigger is there.
@@ -21,7 +22,7 @@ SQLSTATE = "UP001"
 # Every so many webhooks, one of these follows.
 EVERY = 20
 
-# The column by which each family's table knows an entity.
+# Each family's table, and the column by which it knows an entity.
 KEY_COLUMNS = {
     "parts": "part_id",
     "orders": "order_id",
@@ -29,23 +30,8 @@ KEY_COLUMNS = {
     "buyback_orders": "order_id",
     "reminders": "order_id",
 }
-
-BREAK_WRITES = "\n".join(
-    [
-        "CREATE FUNCTION fail_write() RETURNS trigger LANGUAGE plpgsql AS "
-        f"$$ BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '{SQLSTATE}'; END $$;",
-        *(
-            f"CREATE TRIGGER fail_write BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW "
-            f"WHEN (NEW.{column} LIKE '{FAILING}%') EXECUTE FUNCTION fail_write();"
-            for table, column in KEY_COLUMNS.items()
-        ),
-    ]
-)
-REPAIR_WRITES = "\n".join(
-    [
-        *(f"DROP TRIGGER IF EXISTS fail_write ON {table};" for table in KEY_COLUMNS),
-        "DROP FUNCTION IF EXISTS fail_write;",
-    ]
+BREAK_WRITES = fail_rows(
+    {table: f"NEW.{column} LIKE '{FAILING}%'" for table, column in KEY_COLUMNS.items()}, sqlstate=SQLSTATE
 )
 
 _EXAMPLES = {example.name: example for example in examples.documented()}

@@ -24,10 +24,11 @@ from tests.chaos.load import RESEND_AFTER, Record
 from tests.chaos.pulse import Instant, Pulse
 from tests.chaos.report import Totals
 from tests.chaos.verdict import judge
-from tests.e2e.endpoint import Endpoint, endpoint
-from tests.rabbit_cluster import RabbitCluster
+from tests.support.endpoint import Endpoint, endpoint
+from tests.support.fault_sql import REMOVE_FAULT
+from tests.support.rabbit_cluster import RabbitCluster
 from tests.upgrade import verdict
-from tests.upgrade.load import BREAK_WRITES, REPAIR_WRITES, SQLSTATE, examples_of_all, mixed
+from tests.upgrade.load import BREAK_WRITES, SQLSTATE, examples_of_all, mixed
 from tests.upgrade.release import Release
 from tests.upgrade.world import CONSUMERS, INGESTS, Backend, World, world
 from worker.amqp.topology import (
@@ -231,7 +232,7 @@ class Upgrade:
             webhooks = examples_of_all(self._credentials())
             await sender.play(self.record.recorded(webhooks, lambda: True), self.rate)
         await self._until_rows("return_items", "dead_letters", "unhandled_events")
-        await self._until(self._are_actions_over, "Ovoko has told of the part and the return")
+        await self._until(self._are_actions_over, "Ovoko answered about the part and the return")
         await self.world.execute(BREAK_WRITES)
         for name in CONSUMERS:
             process = self.world.processes[name]
@@ -340,7 +341,7 @@ class Upgrade:
     async def _repair(self, shop: Endpoint) -> None:
         """What failed so far fails no more."""
         self.plants = False
-        await self.world.execute(REPAIR_WRITES)
+        await self.world.execute(REMOVE_FAULT)
         self.world.simulation.faults.clear()
         shop.behaviour = lambda _: 204
 

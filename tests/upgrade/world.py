@@ -20,9 +20,9 @@ from deploy.local.process import Spawner
 from deploy.local.services import NOTHING_TO_START, Unavailable, find_programs, services_of_ours
 from tests.chaos import feed
 from tests.chaos.load import CLOCK_TOLERANCE
-from tests.chaos.processes import Supervised
-from tests.chaos.proxy import FaultProxy
-from tests.rabbit_cluster import PASSWORD, RabbitCluster, rabbit_cluster
+from tests.support.fault_proxy import FaultProxy
+from tests.support.rabbit_cluster import PASSWORD, RabbitCluster, rabbit_cluster
+from tests.support.supervised import Supervised
 from tests.upgrade.release import Release
 from worker.amqp.connection import Broker
 from worker.config.settings import PREFIX, Settings

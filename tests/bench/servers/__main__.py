@@ -22,7 +22,7 @@ from tests.bench.load import Prepared, play_at_once
 from tests.bench.processes import cpu_seconds, resident_bytes, with_descendants
 from tests.bench.servers.serve import SECRET, SERVERS
 from tests.bench.world import free_port
-from tests.http_shapes import EVENT, KINDS, head, send
+from tests.support.http_shapes import EVENT, KINDS, head, send
 
 READY_SECONDS = 60.0
 # Longer than each deadline that a server was given.

@@ -70,11 +70,11 @@ class Store:
         self.told += effects.changes
 
     def _note(self, effects: Effects) -> None:
-        """As the table has them: a finding's message are no part of its key, and the greater stand."""
+        """As the table has them: a finding's words are no part of its key, and the greater stand."""
         gone = {_key(found) for found in effects.withdrawn}
         rows = {_key(found): found for found in self.findings if _key(found) not in gone}
         for found in effects.findings:
-            rows[_key(found)] = max(found, rows.get(_key(found), found), key=lambda one: one.message)
+            rows[_key(found)] = max(found, rows.get(_key(found), found), key=lambda one: one.words)
         self.findings = set(rows.values())
 
     async def _load(self, _: Connection, events: Sequence[Event[Any]]) -> Mapping[Any, Any]:

@@ -1,4 +1,4 @@
-"""A merchant's HTTP endpoint: keeps what it is sent, answers as it is told."""
+"""A merchant's HTTP endpoint: it keeps the requests that it receives, and answers as a test says."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

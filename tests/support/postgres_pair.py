@@ -19,7 +19,7 @@ from deploy.local.ports import choose_ports
 from deploy.local.postgres import DATABASE, USER, PostgresNode, PostgresSettings, other_than_root, run_tool
 from deploy.local.process import Process, Spawner, StartFailed, wait_until_gone
 from deploy.local.programs import PostgresPrograms, has_programs
-from tests.stack import until
+from tests.support.stack import until
 
 PASSWORD = "the-password-of-both-servers"
 

@@ -1,11 +1,9 @@
 """Events that are applied as a consumer applies them, without a broker."""
 
-import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
 from uuid import UUID, uuid4
 
 from cryptography.fernet import Fernet, MultiFernet
@@ -14,7 +12,8 @@ from consumers.registry import FAMILIES, FAMILY_OF
 from schemas.envelope import Envelope
 from schemas.events import Provider, parse, routing_key
 from schemas.identity import content_hash_id
-from tests.stack import Stack
+from tests.support.events import Document, body
+from tests.support.stack import Stack
 from worker.amqp.tap import Delivery
 from worker.intake.encryption import seal_payment_details
 from worker.pipeline.batch import Decoded, handle
@@ -34,9 +33,10 @@ async def database_of(stack: Stack) -> AsyncIterator[Database]:
         await database.close()
 
 
-def item(provider: Provider, document: Any, event_id: UUID | None = None, attempt: int = 1) -> Decoded:
-    document_type = document["event_type" if provider is Provider.OVOKO else "type"]
-    return _item(provider, document_type, json.dumps(document).encode(), event_id, attempt)
+def item(document: Document, event_id: UUID | None = None, attempt: int = 1) -> Decoded:
+    if "event_type" in document:
+        return _item(Provider.OVOKO, document["event_type"], body(document), event_id, attempt)
+    return _item(Provider.BUYBACK, document["type"], body(document), event_id, attempt)
 
 
 def _item(

@@ -56,13 +56,13 @@ class Forked:
 
 
 class ForkServer:
-    """The other process, which `python -m tests.fork_server` is."""
+    """The other process, which `python -m tests.support.fork_server` is."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.fork_server", str(theirs.fileno())],
+                [sys.executable, "-m", "tests.support.fork_server", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,

@@ -1,4 +1,4 @@
-"""Gives generated trade-in bodies the right token, so that more than the refusal is tried."""
+"""Gives generated buyback bodies the right token, so that not every one is refused."""
 
 import os
 from typing import Any

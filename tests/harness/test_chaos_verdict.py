@@ -12,7 +12,7 @@ from tests.chaos import feed
 from tests.chaos.load import Record, webhooks
 from tests.chaos.model import KEYS
 from tests.chaos.verdict import OBSERVED, Verdict, judge, misbehaviour, observe_attempts
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 from worker.amqp.channel import Message
 from worker.amqp.topology import RETURN, dead_queue, retry_queue
 from worker.simulator.http_client import Client
@@ -99,9 +99,9 @@ async def test_what_the_feed_told_is_compared_with_what_was_committed_and_with_t
     assert well.problems == []
     assert well.published >= well.committed == well.posted > 500
     assert f"webhook: 1 held otherwise than in the tables: ('part', '{part['part_id']}')" in ill.problems
-    assert f"webhook: 1 committed and not told: {dropped['id']}" in ill.problems
+    assert f"webhook: 1 committed and not received: {dropped['id']}" in ill.problems
     # It was emptied the first time.
-    assert f"queue: {len(posts)} committed and not told" in ill.problems[0]
+    assert f"queue: {len(posts)} committed and not received" in ill.problems[0]
 
 
 def change(number: int, subject: str = "13", after: str = "sold") -> feed.Told:
@@ -115,23 +115,23 @@ def change(number: int, subject: str = "13", after: str = "sold") -> feed.Told:
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("received", "expected"),
     [
         ([1, 2, 3, 1, 2], []),
-        ([1, 3], ["1 committed and not told: id.2"]),
-        ([1, 2, 3, 4], ["1 told and not committed: id.4"]),
-        ([2, 1, 3], ["1 told after a later one of the same entity: id.1"]),
+        ([1, 3], ["1 committed and not received: id.2"]),
+        ([1, 2, 3, 4], ["1 received and not committed: id.4"]),
+        ([2, 1, 3], ["1 received after a later one of the same entity: id.1"]),
     ],
 )
-def test_each_fault_of_what_was_told_is_seen(told: list[int], expected: list[str]) -> None:
+def test_each_fault_of_received_changes_is_found(received: list[int], expected: list[str]) -> None:
     committed = [change(number) for number in (1, 2, 3)]
 
-    assert feed.faults(committed, [change(number) for number in told], in_order=True) == expected
+    assert feed.faults(committed, [change(number) for number in received], in_order=True) == expected
 
 
 def test_a_change_that_was_told_otherwise_is_seen() -> None:
     assert feed.faults([change(1)], [change(1, after="reserved")], in_order=True) == [
-        "1 told otherwise than committed: id.1"
+        "1 received otherwise than committed: id.1"
     ]
 
 

@@ -7,7 +7,7 @@ request for encryption is answered with a single byte, which has neither.
 import struct
 from dataclasses import dataclass
 
-from tests.chaos.wire import Direction, Garbled, Piece, Point
+from tests.support.protocol_watch import Direction, Garbled, Piece, Point
 
 _LENGTH = struct.Struct("!I")
 _FIRST = struct.Struct("!II")

@@ -31,7 +31,7 @@ class Supervised:
     ends: Counter[int] = field(default_factory=Counter)
     """How often it ended with each exit code."""
     restarts: int = 0
-    """How often it ended with 0 because it was asked to."""
+    """How often it ended with 0 after a request to end."""
     _is_asked: bool = False
     _child: "subprocess.Popen[bytes] | None" = None
     _task: "asyncio.Task[None] | None" = None

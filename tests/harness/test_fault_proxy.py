@@ -15,11 +15,11 @@ import asyncpg
 import pytest
 
 from deploy.local.services import Services
-from tests.chaos.amqp_frames import AmqpWatch, Frames, method_of
-from tests.chaos.postgres_messages import PostgresWatch
-from tests.chaos.proxy import CLEAR, FaultProxy, Flow, Way
-from tests.chaos.wire import Direction, Garbled, Point
-from tests.stack import until
+from tests.support.amqp_frames import AmqpWatch, Frames, method_of
+from tests.support.fault_proxy import CLEAR, FaultProxy, Flow, Way
+from tests.support.postgres_messages import PostgresWatch
+from tests.support.protocol_watch import Direction, Garbled, Point
+from tests.support.stack import until
 
 SLOW = timedelta(milliseconds=200)
 NO_ANSWER_SECONDS = 0.3
@@ -118,17 +118,18 @@ def test_bytes_pass_unchanged_both_ways_and_so_does_the_end(client: socket.socke
 
 
 @pytest.mark.parametrize("direction", list(Direction))
-def test_latency_delays_and_ends(proxy: FaultProxy, client: socket.socket, direction: Direction) -> None:
+def test_latency_ends_when_it_is_healed(
+    proxy: FaultProxy, client: socket.socket, direction: Direction
+) -> None:
     proxy.shape(Way(latency=SLOW, jitter=SLOW), direction)
     began = monotonic()
     exchange(client, b"slow")
-    slow = monotonic() - began
-    proxy.heal()
-    began = monotonic()
-    exchange(client, b"fast")
 
-    assert slow >= SLOW.total_seconds()
-    assert monotonic() - began < SLOW.total_seconds()
+    assert monotonic() - began >= SLOW.total_seconds()
+
+    proxy.shape(Way(latency=timedelta(hours=1)), direction)
+    proxy.heal()
+    exchange(client, b"fast")
 
 
 def test_a_throttled_direction_takes_its_time(proxy: FaultProxy, client: socket.socket) -> None:

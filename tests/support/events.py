@@ -1,4 +1,10 @@
-"""Events as the marketplaces would send them, with only what a test is about spelled out."""
+"""Events as the marketplaces send them: a test spells out only what it is about.
+
+`ovoko`, `buyback` and the functions named after an event build a document, which `body` makes the body of a
+webhook. The others (`part`, `order`, `returned`, `snapshot` …) build what the product reads from a document.
+
+A time is a number of seconds after `EPOCH`, or the text that the document has.
+"""
 
 import json
 from collections.abc import Mapping
@@ -19,6 +25,52 @@ def instant(second: float) -> datetime:
     return EPOCH + timedelta(seconds=second)
 
 
+def numbered_id(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012}"
+
+
+def ovoko(event_type: str, at: float | str = 0, number: int | None = None, **data: object) -> dict[str, Any]:
+    """With a number, the event has an id."""
+    named = {} if number is None else {"event_id": numbered_id(number)}
+    return {**named, "event_type": event_type, "timestamp": _timestamp(at), "event_data": data}
+
+
+def buyback(event_type: str, at: float | str = 0, **result: object) -> dict[str, Any]:
+    return {"type": event_type, "result": {"timestamp": _timestamp(at), **result}}
+
+
+def _timestamp(at: float | str) -> str:
+    return at if isinstance(at, str) else instant(at).isoformat()
+
+
+def body(document: Document) -> bytes:
+    return json.dumps(document).encode()
+
+
+def part_changed(
+    part_id: object, status: str = "sold", at: float | str = 0, number: int | None = None
+) -> dict[str, Any]:
+    return ovoko("part.status.changed", at, number, part_id=str(part_id), status=status)
+
+
+def sold(part_id: object, number: int) -> bytes:
+    return body(part_changed(part_id, number=number))
+
+
+def order_created(order_id: object, number: int | None = None) -> dict[str, Any]:
+    return ovoko("order.created", number=number, order_id=str(order_id))
+
+
+def return_updated(number: int, return_id: object = None) -> dict[str, Any]:
+    """A table of returns counts its events: one that is applied twice, or never, shows in the count."""
+    return ovoko(
+        "order.return.updated",
+        number=number,
+        return_id=str(number if return_id is None else return_id),
+        order_id="1",
+    )
+
+
 def event_id(name: object) -> UUID:
     return uuid5(NAMESPACE, str(name))
 
@@ -31,7 +83,7 @@ def claimed(
 
 
 def read(provider: Provider, document: Document) -> Payload:
-    return parse(provider, json.dumps(document).encode())
+    return parse(provider, body(document))
 
 
 def part(
@@ -42,21 +94,21 @@ def part(
     id_bridge: object = None,
 ) -> Payload:
     data = {"part_id": part_id, "status": status, "external_id": external_id, "id_bridge": id_bridge}
-    return _ovoko("part.status.changed", second, data)
+    return _read_ovoko("part.status.changed", second, **data)
 
 
 def order(event_type: str, second: float = 0, order_id: str = "4555") -> Payload:
-    return _ovoko(event_type, second, {"order_id": order_id})
+    return _read_ovoko(event_type, second, order_id=order_id)
 
 
 def returned(event_type: str, second: float = 0, return_id: str = "77", order_id: str = "4555") -> Payload:
-    return _ovoko(event_type, second, {"return_id": return_id, "order_id": order_id})
+    return _read_ovoko(event_type, second, return_id=return_id, order_id=order_id)
 
 
 def observed(status: str, second: float = 0, part_id: str = "13", external_id: str | None = None) -> Payload:
     """A part as it was seen in the marketplace's list."""
     data = {"part_id": part_id, "status": status, "external_id": external_id}
-    return _ovoko("stockhook.observed.part", second, data)
+    return _read_ovoko("stockhook.observed.part", second, **data)
 
 
 def observed_return(
@@ -73,17 +125,11 @@ def observed_return(
         "is_listed": is_listed,
         "created_at": None if created is None else instant(created).isoformat(),
     }
-    return _ovoko("stockhook.observed.return", second, data)
+    return _read_ovoko("stockhook.observed.return", second, **data)
 
 
-def _ovoko(event_type: str, second: float, data: Document) -> Payload:
-    document = {
-        "event_id": "x",
-        "event_type": event_type,
-        "timestamp": instant(second).isoformat(),
-        "event_data": data,
-    }
-    return read(Provider.OVOKO, document)
+def _read_ovoko(event_type: str, second: float, **data: object) -> Payload:
+    return read(Provider.OVOKO, ovoko(event_type, second, **data))
 
 
 def item(
@@ -115,19 +161,11 @@ def snapshot(
     order: Document | None = None,
     **result: Any,
 ) -> Payload:
-    """A trade-in event with the snapshot of its order."""
-    told = {"id": order_id, "status": status, "items": list(items), **(order or {})}
-    document = {
-        "type": event_type,
-        "result": {"timestamp": instant(second).isoformat(), "order": told, **result},
-    }
-    return read(Provider.BUYBACK, document)
+    """A buyback event with the snapshot of its order."""
+    shown = {"id": order_id, "status": status, "items": list(items), **(order or {})}
+    return read(Provider.BUYBACK, buyback(event_type, second, order=shown, **result))
 
 
 def flat(event_type: str, second: float = 0, order_id: str = "o1", **result: Any) -> Payload:
-    """A trade-in event without a snapshot."""
-    document = {
-        "type": event_type,
-        "result": {"timestamp": instant(second).isoformat(), "collectionId": order_id, **result},
-    }
-    return read(Provider.BUYBACK, document)
+    """A buyback event without a snapshot."""
+    return read(Provider.BUYBACK, buyback(event_type, second, collectionId=order_id, **result))

@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 
-from tests.forking import ForkServer
+from tests.support.forking import ForkServer
 
 
 def test_a_process_whose_id_was_used_before_has_not_ended() -> None:

@@ -7,7 +7,7 @@ begins with the numbers of its class and its method (2 bytes each).
 import struct
 from dataclasses import dataclass, field
 
-from tests.chaos.wire import Direction, Garbled, Piece, Point
+from tests.support.protocol_watch import Direction, Garbled, Piece, Point
 
 PROTOCOL_HEADER = b"AMQP"
 PROTOCOL_HEADER_BYTES = 8

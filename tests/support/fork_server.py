@@ -1,9 +1,9 @@
 """A process that has imported all of `stockhook`, and forks a copy of itself for each one that tests start.
 
-`python -m tests.fork_server N` serves the Unix socket that it inherits as descriptor N. `tests.forking` is
-the other side. A request is a JSON object (arguments, environment, working directory) with two descriptors,
-standard output and standard error. Answers are JSON objects too: the process id of what was started, and
-later how it ended. Each is one packet.
+`python -m tests.support.fork_server N` serves the Unix socket that it inherits as descriptor N.
+`tests.support.forking` is the other side. A request is a JSON object (arguments, environment, working
+directory) with two descriptors, standard output and standard error. Answers are JSON objects too: the process
+id of what was started, and later how it ended. Each is one packet.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The product under test as real processes, and ways to look at what it did."""
+"""The product under test as real processes, and ways to see what it did."""
 
 import asyncio
 import os
@@ -6,8 +6,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -17,11 +17,14 @@ from typing import Any
 
 import asyncpg
 import httpx
+from cryptography.fernet import Fernet
 
 from consumers.registry import FAMILIES
 from deploy.local.ports import choose_ports, is_free
+from deploy.local.services import Services
 from schemas.events import Provider
-from tests.forking import Forked, fork_server
+from tests.support.fault_sql import REMOVE_FAULT
+from tests.support.forking import Forked, fork_server
 from worker.amqp.connection import Broker
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import topology
@@ -43,7 +46,23 @@ TABLES = (
     "event_sequences, poison_candidates, dead_letters, dead_letter_audit, unhandled_events, changes, "
     "change_counts, webhooks, actions"
 )
-
+# To truncate a table takes longer than to see that it is empty, as most are.
+TRUNCATE_FILLED = f"""
+DO $$
+DECLARE
+    name text;
+    is_filled boolean;
+BEGIN
+    FOREACH name IN ARRAY string_to_array('{TABLES}', ', ') LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM %I)', name) INTO is_filled;
+        IF is_filled THEN
+            EXECUTE format('TRUNCATE %I CASCADE', name);
+        END IF;
+    END LOOP;
+END $$;
+"""
+# A rebuild that found differences leaves its tables for the next one.
+DROP_REBUILDS = "".join(f"DROP SCHEMA IF EXISTS rebuild_{family} CASCADE;" for family in FAMILIES)
 
 # Variables that count when the interpreter starts, or when a module is imported.
 READ_AT_START = ("PYTHON", "LC_", "LANG", "STOCKHOOK_CRASH_AT")
@@ -52,7 +71,7 @@ _GIVEN: set[int] = set()
 
 
 def free_port() -> int:
-    """A port that no outgoing connection takes before its service listens, another one each time."""
+    """Another port each time, and one that no outgoing connection takes before its service listens."""
     port = choose_ports(["port"], {}, taken=_GIVEN)["port"]
     _GIVEN.add(port)
     return port
@@ -67,16 +86,27 @@ def free_port_pair() -> int:
             return first
 
 
+def http_client(seconds: float = 20) -> httpx.AsyncClient:
+    """For plain HTTP: to load the certificate authorities would take 65 ms of CPU time per client."""
+    return httpx.AsyncClient(timeout=seconds, verify=False)
+
+
 async def until(condition: Callable[[], Awaitable[Any]], what: str, seconds: float = 20) -> Any:
-    """Wait for a condition; its true value, or a failure that says what was waited for."""
+    """The condition's value once it is true.
+
+    Raises:
+        AssertionError: It was not true within so many seconds; the message has `what`.
+    """
     end = monotonic() + seconds
     while True:
+        began = monotonic()
         value = await condition()
         if value:
             return value
         if monotonic() > end:
             raise AssertionError(f"not within {seconds} s: {what}")
-        await asyncio.sleep(0.05)
+        # A condition that takes long leaves as much time to the processes that it waits for.
+        await asyncio.sleep(max(0.05, monotonic() - began))
 
 
 @dataclass(slots=True)
@@ -110,7 +140,7 @@ class Worker:
 
 @dataclass(slots=True)
 class Stack:
-    """Services that were found empty, the environment of the product, and its processes."""
+    """Empty services, the environment of the product, and its processes."""
 
     environment: dict[str, str]
     folder: Path
@@ -154,10 +184,16 @@ class Stack:
         return worker
 
     async def started(self, *arguments: str, **overrides: str) -> Worker:
-        """The same, ready."""
+        """Start it, and wait until it is ready."""
         worker = self.start(*arguments, **overrides)
         await self.ready(worker)
         return worker
+
+    async def started_apart(self, **overrides: str) -> None:
+        """Start the ingest and the consumers, as forks: they start faster than the two processes of `run`."""
+        workers = [self.start(command, **overrides) for command in ("ingest", "consume")]
+        for worker in workers:
+            await self.ready(worker)
 
     async def ready(self, worker: Worker, seconds: float = 20) -> None:
         urls = [f"http://127.0.0.1:{worker.ops_port}/readyz"]
@@ -165,15 +201,15 @@ class Stack:
             urls.append(f"{self.url}/readyz")
 
         async def is_ready() -> bool:
-            assert worker.process.poll() is None, f"it ended:\n{worker.lines()[-3000:]}"
+            assert worker.process.poll() is None, f"{worker.command} ended:\n{worker.lines()[-3000:]}"
             try:
-                async with httpx.AsyncClient() as client:
+                async with http_client() as client:
                     answers = [await client.get(url) for url in urls]
             except httpx.TransportError:
                 return False
             return all(answer.status_code == 200 for answer in answers)
 
-        await until(is_ready, f"ready: {worker.log.name}", seconds)
+        await until(is_ready, f"{worker.log.name} is ready", seconds)
 
     def run(self, *arguments: str, **overrides: str) -> subprocess.CompletedProcess[str]:
         """Run `stockhook` to its end."""
@@ -207,23 +243,23 @@ class Stack:
         )
 
     async def post_ovoko(self, body: bytes, secret: str = OVOKO_SECRET) -> httpx.Response:
-        async with httpx.AsyncClient(timeout=20) as client:
+        async with http_client() as client:
             return await client.post(
                 f"{self.url}/webhooks/ovoko", content=body, headers={"X-Webhook-Secret": secret}
             )
 
     async def post_buyback(self, body: bytes) -> httpx.Response:
-        async with httpx.AsyncClient(timeout=20) as client:
+        async with http_client() as client:
             return await client.post(f"{self.url}/webhooks/buyback", content=body)
 
     async def post(self, provider: Provider, body: bytes) -> httpx.Response:
-        """With the secret that is right; a token in an example's body is replaced by it."""
+        """With the right secret; it replaces the token in an example's body."""
         if provider is Provider.OVOKO:
             return await self.post_ovoko(body)
         return await self.post_buyback(EXAMPLE_TOKEN.sub(f'"{BUYBACK_TOKEN}"'.encode(), body, count=1))
 
     async def look(self, path: str) -> httpx.Response:
-        async with httpx.AsyncClient(timeout=20) as client:
+        async with http_client() as client:
             return await client.get(f"{self.url}{path}")
 
     async def fetch(self, query: str, *args: object) -> list[dict[str, Any]]:
@@ -245,13 +281,13 @@ class Stack:
         return int(rows[0]["rows"])
 
     async def depths(self) -> Mapping[str, int]:
-        """Messages that wait, of each queue that has any."""
+        """The number of ready messages of each queue that has any."""
         async with self.broker.connection() as link:
             depths = await link.depths(queue.name for queue in topology(self.settings.delays).queues)
         return {name: depth.ready for name, depth in depths.items() if depth is not None and depth.ready}
 
     async def ops(self, port: int, path: str) -> httpx.Response:
-        async with httpx.AsyncClient(timeout=20) as client:
+        async with http_client() as client:
             return await client.get(f"http://127.0.0.1:{port}{path}")
 
     async def delete_queue(self, queue: str) -> None:
@@ -260,7 +296,7 @@ class Stack:
             await channel.delete(queue)
 
     async def get(self, queue: str) -> Delivery | None:
-        """Take one message off a queue."""
+        """One message, removed from the queue."""
         async with self.broker.connection() as link:
             channel = await link.channel()
             return await channel.get(queue)
@@ -274,15 +310,14 @@ class Stack:
         database = Database(self.environment["STOCKHOOK_DATABASE_URL"], 1, "test")
         await migrate(database)
         await database.close()
-        await self.execute(f"TRUNCATE {TABLES}")
-        # A rebuild that found differences leaves its tables for the next one.
-        for family in FAMILIES:
-            await self.execute(f"DROP SCHEMA IF EXISTS rebuild_{family} CASCADE")
+        await self.execute(REMOVE_FAULT + DROP_REBUILDS + TRUNCATE_FILLED)
         async with self.broker.connection() as link:
             channel = await link.channel()
             await channel.declare(topology(self.settings.delays))
-            for queue in topology(self.settings.delays).queues:
-                await channel.purge(queue.name)
+            depths = await link.depths(queue.name for queue in topology(self.settings.delays).queues)
+            for name, depth in depths.items():
+                if depth is not None and depth.ready:
+                    await channel.purge(name)
 
     def close(self) -> None:
         for worker in self.workers:
@@ -293,5 +328,42 @@ class Stack:
             worker.kill()
 
 
+async def printed_settings(simulate: Worker) -> dict[str, str]:
+    """The settings that `stockhook simulate marketplaces` prints once it has started."""
+
+    async def has_started() -> bool:
+        return "STOCKHOOK_OVOKO_USER_TOKEN" in simulate.lines()
+
+    await until(has_started, "the simulated marketplaces print their settings")
+    return dict(re.findall(r"^export (\S+)=(\S+)$", simulate.lines(), flags=re.MULTILINE))
+
+
 def delays(*seconds: int) -> list[timedelta]:
     return [timedelta(seconds=second) for second in seconds]
+
+
+@asynccontextmanager
+async def empty_stack(services: Services, folder: Path) -> AsyncIterator[Stack]:
+    """A stack on these services, which it finds empty. Its processes end with the context."""
+    stack = Stack(
+        environment={
+            "STOCKHOOK_AMQP_URL": services.amqp_url,
+            "STOCKHOOK_DATABASE_URL": services.database_url,
+            "STOCKHOOK_INGEST_PORT": str(free_port()),
+            "STOCKHOOK_OVOKO_SECRETS": f"{OVOKO_SECRET},{OVOKO_SECRET_OLD}",
+            "STOCKHOOK_BUYBACK_TOKENS": f"{BUYBACK_TOKEN},{BUYBACK_TOKEN_OLD}",
+            "STOCKHOOK_SEALING_KEYS": Fernet.generate_key().decode(),
+            "STOCKHOOK_RETRY_DELAYS": "1,2,3",
+            # Most tests look for dead letters where the broker has them.
+            "STOCKHOOK_KEEP_DEAD_LETTERS": "false",
+            "STOCKHOOK_SPOOL_PATH": str(folder / "spool.sqlite3"),
+        },
+        folder=folder,
+    )
+    if services.management_url is not None:
+        stack.environment["STOCKHOOK_MANAGEMENT_URL"] = services.management_url
+    await stack.empty()
+    try:
+        yield stack
+    finally:
+        stack.close()

@@ -120,7 +120,7 @@ class RabbitCluster:
         failure = ControlFailed("the cluster has no node")
         for node in self.nodes:
             try:
-                answer = httpx.get(f"{node.management_url}/api/{path}", timeout=ANSWER_SECONDS)
+                answer = httpx.get(f"{node.management_url}/api/{path}", timeout=ANSWER_SECONDS, verify=False)
                 answer.raise_for_status()
             except httpx.HTTPError as error:
                 failure = ControlFailed(f"management of {node.settings.node_name}: {error!r}")

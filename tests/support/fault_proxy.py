@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from deploy.local.ports import LOOPBACK, choose_ports
-from tests.chaos.wire import Direction, Garbled, Piece, Point, Unwatched, Watch
+from tests.support.protocol_watch import Direction, Garbled, Piece, Point, Unwatched, Watch
 
 T = TypeVar("T")
 
@@ -158,7 +158,7 @@ class FaultProxy:
         self._run(change())
 
     def half_open(self) -> None:
-        """Close the server's side of every connection; the client is told nothing, and never answered."""
+        """Close the server's side of every connection; the client gets neither a reset nor an answer."""
 
         async def change() -> None:
             for connection in self._connections:
