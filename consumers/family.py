@@ -179,18 +179,18 @@ class Effects:
     actions: tuple[Action, ...] = ()
 
 
-async def project(
+async def apply_events(
     family: Family[P, K, S],
     connection: Connection,
     events: Sequence[Event[P]],
     *,
-    tells: bool = False,
-    asks: Collection[str] = (),
+    record_changes: bool = False,
+    enabled_actions: Collection[str] = (),
 ) -> Effects:
-    """Load the rows concerned, decide event by event, save each changed row once.
+    """Load the rows of these events, decide event by event, and save each changed row once.
 
-    With `tells`, each change of a row and each communication is also put into words for subscribers;
-    actions of the kinds `asks` are asked for.
+    `record_changes` also returns each changed row and each communication as a change for subscribers. Only
+    actions whose kind is in `enabled_actions` are returned.
     """
     ordered = sorted(events, key=family.order_key)
     states: dict[K, S] = dict(await family.load(connection, ordered))
@@ -210,7 +210,7 @@ async def project(
             stale += 1
         else:
             changed.add(key)
-            if tells:
+            if record_changes:
                 changes.append(_change(family, event, before, decision.state))
         states[key] = decision.state
         withdrawn.difference_update(decision.findings)
@@ -219,10 +219,11 @@ async def project(
         findings.update(decision.findings)
         findings.update(_odd_fields(event))
         communications += decision.communications
-        if tells:
+        if record_changes:
             changes += map(_falling_due, decision.communications)
-        if asks:
-            actions += (action for action in family.required_actions(before, event) if action.kind in asks)
+        if enabled_actions:
+            required = family.required_actions(before, event)
+            actions += (action for action in required if action.kind in enabled_actions)
 
     if changed:
         await family.save(connection, [states[key] for key in sorted(changed, key=repr)])
@@ -252,7 +253,7 @@ async def correct(
     corrected: Sequence[Event[P]],
     past: Past,
     *,
-    tells: bool = False,
+    record_changes: bool = False,
 ) -> Effects:
     """Recompute states after an earlier reception of an applied event became known.
 
@@ -290,7 +291,7 @@ async def correct(
         after = _in_place_of(before, recomputed[key])
         if after != before:
             changed.append(after)
-            if tells:
+            if record_changes:
                 changes.append(_change(family, cause, before, after))
     if changed:
         await family.save(connection, changed)

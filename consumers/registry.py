@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from consumers.buybacks.project import BUYBACKS
+from consumers.buybacks.store import BUYBACKS
 from consumers.family import Family
-from consumers.inventory.project import INVENTORY
-from consumers.orders.project import ORDERS
-from consumers.reminders.project import REMINDERS
-from consumers.returns.project import RETURNS
+from consumers.inventory.store import INVENTORY
+from consumers.orders.store import ORDERS
+from consumers.reminders.store import REMINDERS
+from consumers.returns.store import RETURNS
 from schemas.events import routing_key_of
 
 # Each family has payload, key and state types of its own; here they only stand side by side.

@@ -1,8 +1,8 @@
 """What a trade-in's events call for at the platform."""
 
 from consumers.buybacks.decide import BuybackOrder
-from consumers.buybacks.record import instant_of
-from consumers.buybacks.statement import Buyback
+from consumers.buybacks.lww import instant_of
+from consumers.buybacks.normalize import Buyback
 from consumers.family import Event
 from schemas.actions import REREQUEST_PICKUP, Action, PickupAgain
 from schemas.buyback import PickupMissed

@@ -5,7 +5,7 @@ from typing import Any
 
 from consumers.buybacks import status
 from consumers.buybacks.decide import BuybackOrder
-from consumers.buybacks.record import Record
+from consumers.buybacks.lww import Record
 from schemas.changes import BuybackItemState, BuybackShipmentState, BuybackState
 
 _ITEM_FIELDS = tuple(field.name for field in fields(BuybackItemState))[1:]

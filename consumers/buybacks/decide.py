@@ -6,8 +6,8 @@ from decimal import Context, Decimal
 from functools import reduce
 
 from consumers.buybacks import status
-from consumers.buybacks.record import Record, instant_of, stamp
-from consumers.buybacks.statement import Buyback, Statement, Told, state
+from consumers.buybacks.lww import Record, instant_of, stamp
+from consumers.buybacks.normalize import Buyback, Statement, Told, state
 from consumers.family import Communication, CommunicationKind, Decision, Event, Finding, implausible
 from schemas.buyback import (
     ItemFinalized,

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from consumers.buybacks.decide import BuybackOrder, decide
-from consumers.buybacks.record import Record
-from consumers.buybacks.statement import Buyback
+from consumers.buybacks.lww import Record
+from consumers.buybacks.normalize import Buyback
 from consumers.family import Event
 
 # A stamp begins with one digit (settled or not), then the instant, then the rank.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from consumers.family import CommunicationKind, Event, project
+from consumers.family import CommunicationKind, Event, apply_events
 from consumers.registry import FAMILIES
 from schemas.events import Provider
 from tests.integration.log import apply, database_of, generated, in_batches, item
@@ -187,7 +187,7 @@ async def test_an_event_that_commits_late_is_waited_for(stack: Stack) -> None:
             assert not running.done()
             envelope, payload = slow.candidate.envelope, slow.candidate.payload
             event = Event(envelope.event_id, envelope.received_at, payload)
-            await project(FAMILIES["inventory"], connection, [event])
+            await apply_events(FAMILIES["inventory"], connection, [event])
         code, found = await running
 
     assert (code, found["differences"], found["events"]) == (0, [], 3)

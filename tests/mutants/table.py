@@ -183,7 +183,7 @@ TABLE = (
     ),
     Mutant(
         "a revision is not checked",
-        "consumers/returns/project.py",
+        "consumers/returns/store.py",
         "WHERE stored.revision = excluded.revision - 1\n",
         "",
         "tests/integration/test_conflicts.py",

@@ -11,7 +11,7 @@ from typing import Any
 
 import consumers
 import schemas
-from consumers.family import Event, project
+from consumers.family import Event, apply_events
 from consumers.logged import read_logged
 from consumers.registry import FAMILIES
 from worker.observability.errors import StockhookError
@@ -167,7 +167,7 @@ class Shadow:
     async def _apply_batch(self, rows: Sequence[Any]) -> None:
         last = str(rows[-1]["seq"])
         await self.connection.execute("SELECT set_config('stockhook.rebuilt_to', $1, true)", last)
-        effects = await project(
+        effects = await apply_events(
             FAMILIES[self.family], self.connection, [_event(row, self.tolerance) for row in rows]
         )
         await event_log.note(self.connection, self.family, effects)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from consumers.buybacks.record import Value
+from consumers.buybacks.lww import Value
 from consumers.buybacks.status import in_one_spelling
 from schemas import buyback
 from schemas.buyback import (

@@ -9,8 +9,8 @@ import orjson
 from consumers.buybacks.actions import required_actions
 from consumers.buybacks.changes import change_type, public_state
 from consumers.buybacks.decide import BuybackOrder, decide
-from consumers.buybacks.record import Record
-from consumers.buybacks.statement import Buyback
+from consumers.buybacks.lww import Record
+from consumers.buybacks.normalize import Buyback
 from consumers.buybacks.why import why
 from consumers.family import Connection, Event, Family, write
 
