@@ -1,4 +1,4 @@
-"""All families on one screen."""
+"""All families. Each is defined in its own store.py."""
 
 from typing import Any
 
@@ -8,16 +8,18 @@ from consumers.inventory.store import INVENTORY
 from consumers.orders.store import ORDERS
 from consumers.reminders.store import REMINDERS
 from consumers.returns.store import RETURNS
-from schemas.events import routing_key_of
 
-# Each family has payload, key and state types of its own; here they only stand side by side.
+# Each family has its own payload, key and state types.
 AnyFamily = Family[Any, Any, Any]
 
 FAMILIES: dict[str, AnyFamily] = {
     family.name: family for family in (INVENTORY, ORDERS, RETURNS, BUYBACKS, REMINDERS)
 }
 
-# The one family that each event type goes to, by routing key.
+# The one family that handles each event type, by routing key.
 FAMILY_OF: dict[str, str] = {
-    routing_key_of(payload): family.name for family in FAMILIES.values() for payload in family.payloads
+    event_type: family.name for family in FAMILIES.values() for event_type in family.event_types
 }
+
+# By what a family's events are about, such as `part`.
+FAMILY_OF_ENTITY: dict[str, AnyFamily] = {family.entity: family for family in FAMILIES.values()}

@@ -1,4 +1,4 @@
-"""What a trade-in's events call for at the platform."""
+"""Requests to the buyback platform that an order's events require."""
 
 from consumers.buybacks.decide import BuybackOrder
 from consumers.buybacks.lww import instant_of
@@ -9,9 +9,9 @@ from schemas.buyback import PickupMissed
 
 
 def required_actions(_: BuybackOrder | None, event: Event[Buyback]) -> tuple[Action, ...]:
-    """After a missed pickup the platform asks for a new pickup request (seeds/002).
+    """After a missed pickup the platform expects a new pickup request (seeds/002).
 
-    Each item of an order may tell of the same pickup: the order and the time make the key.
+    Each item of an order may report the same missed pickup: the key consists of the order and the time.
     """
     payload = event.payload
     if not isinstance(payload, PickupMissed):

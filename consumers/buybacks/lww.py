@@ -1,46 +1,75 @@
-"""A row whose columns are merged one by one: for each, the newest value that any event told."""
+"""Last writer wins, column by column: each column has the newest value that an event stated."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from consumers.buybacks.rules import Rule
+
 Value = str | bool | Decimal | datetime | tuple[str, ...] | tuple[str, str | None]
+
+# What one event states: values by column. None means that the event does not state the column.
+Columns = Mapping[str, Value | None]
+
+# A stamp is one digit (settled or not), a space, the instant, a space, and the rank in two digits.
+_BEFORE_RANK = -2
 
 
 def instant_of(occurred_at: datetime) -> str:
-    """As text that compares as the instants do."""
+    """Text that compares as the instants do."""
     return occurred_at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def stamp(instant: str, rank: int, *, settled: bool) -> str:
     """How new a value is; stamps compare as strings.
 
-    What is not `settled` yields to everything that is. At the same instant the higher `rank`
-    (0 to 99) is the newer one.
+    A value that is not `settled` yields to every settled one. At the same instant the higher `rank`
+    (0 to 99) is newer.
     """
     return f"{settled:d} {instant} {rank:02}"
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Values by column, and for each the stamp of the event that told it. Nulls are not kept."""
+    """Values by column, and for each the stamp of the event that stated it. Nulls are not stored."""
 
     values: Mapping[str, Value] = field(default_factory=dict)
     stamps: Mapping[str, str] = field(default_factory=dict)
 
-    def merged(self, told: Mapping[str, Value | None], told_at: str, status_at: str) -> "Record":
-        """Take each value that is newer; with equal stamps the greater text, so that order is moot.
+    def merged(
+        self, columns: Columns, event_stamp: str, status_stamp: str
+    ) -> tuple["Record", frozenset[Rule]]:
+        """Take each value that is newer, and say by which rules values were taken or left.
 
-        The column `status` has a stamp of its own.
+        With equal stamps the greater text wins, so that the order of events makes no difference. The column
+        `status` has a stamp of its own.
         """
         values, stamps = dict(self.values), dict(self.stamps)
-        for column, value in told.items():
+        rules: set[Rule] = set()
+        for column, value in columns.items():
             if value is None:
                 continue
-            at = status_at if column == "status" else told_at
-            known = stamps.get(column, "")
-            if known < at or (known == at and str(value) > str(values[column])):
+            new = status_stamp if column == "status" else event_stamp
+            known = stamps.get(column)
+            if known is None:
+                rules.add(Rule.NEW_COLUMN)
+            elif known != new:
+                rules.add(_rule(known, new))
+            elif value == values[column]:
+                rules.add(Rule.REPEATED)
+            else:
+                rules.add(Rule.GREATER_TEXT)
+            if known is None or known < new or (known == new and str(value) > str(values[column])):
                 values[column] = value
-                stamps[column] = at
-        return Record(values, stamps)
+                stamps[column] = new
+        return Record(values, stamps), frozenset(rules)
+
+
+def _rule(known: str, new: str) -> Rule:
+    """The rule by which two different stamps compare."""
+    if known[0] != new[0]:
+        return Rule.CREATED_YIELDS
+    if known[:_BEFORE_RANK] == new[:_BEFORE_RANK]:
+        return Rule.FURTHER_ALONG
+    return Rule.NEWEST if known < new else Rule.OLDER

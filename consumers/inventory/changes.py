@@ -1,11 +1,11 @@
-"""What subscribers are told of a part."""
+"""What subscribers receive about a part."""
 
 from consumers.inventory.decide import SOLD, Part, is_documented
 from schemas.changes import PartState
 
 
 def change_type(before: Part | None, after: Part) -> str:
-    """Sold is sold, wherever: the state says where."""
+    """One type for all kinds of sale: the state has the exact status."""
     status = after.latest.status
     if before is not None and before.latest.status == status:
         return "part.updated"

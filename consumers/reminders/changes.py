@@ -1,4 +1,4 @@
-"""What subscribers are told of a reminder."""
+"""What subscribers receive about a reminder."""
 
 from consumers.reminders.decide import Reminder
 from schemas.changes import ReminderState

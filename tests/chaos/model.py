@@ -86,7 +86,9 @@ async def model(events: Iterable[Taken]) -> Tables:
 
 
 def _from_nothing(family: AnyFamily) -> AnyFamily:
-    async def load(_connection: Connection, _events: Sequence[Event[Any]]) -> Mapping[Any, Any]:
+    async def load(
+        _connection: Connection, _events: Sequence[Event[Any]], *, lock: bool
+    ) -> Mapping[Any, Any]:
         return {}
 
     return replace(family, load=load)

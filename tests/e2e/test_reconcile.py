@@ -167,9 +167,9 @@ async def test_what_differs_is_taken_over_and_then_nothing_differs(stack: Stack)
     assert (returns.returncode, returns_again.returncode) == (0, 0), returns.stderr + returns_again.stdout
     assert applied(returns) == {"sent": 4, "applied": 4, "still_different": []}
     assert [(step["type"], step["why"]) for step in explained["events"]] == [
-        ("part.status.changed", "the first status that is known"),
-        ("stockhook.observed.part", "observed on the marketplace; newest wins"),
-        ("part.status.changed", "newest wins"),
+        ("part.status.changed", "first status of the part"),
+        ("stockhook.observed.part", "observed on the marketplace; the newest status wins"),
+        ("part.status.changed", "the newest status wins"),
     ]
     assert contradicted.returncode == 1
     assert [one["id"] for one in applied(contradicted)["still_different"]] == ["11"]

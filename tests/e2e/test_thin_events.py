@@ -219,7 +219,10 @@ async def test_the_newest_answer_stands_though_an_older_one_comes_later(marketpl
     (row,) = await marketplace.stack.fetch("SELECT ovoko_status, details_at FROM returns")
 
     assert older["finished_at"] > newer["finished_at"]
-    assert (older["outcome"]["details"], newer["outcome"]["details"]) == ("as new or newer is known", "saved")
+    assert (older["outcome"]["details"], newer["outcome"]["details"]) == (
+        "equal or newer details are stored",
+        "saved",
+    )
     assert row["ovoko_status"] == "Accepted"
     assert row["details_at"].isoformat() == newer["outcome"]["details_at"]
     assert await marketplace.stack.count("return_items") == 1

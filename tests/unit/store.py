@@ -81,7 +81,7 @@ class Store:
             rows[_key(found)] = max(found, rows.get(_key(found), found), key=lambda one: one.words)
         self.findings = set(rows.values())
 
-    async def _load(self, _: Connection, events: Sequence[Event[Any]]) -> Mapping[Any, Any]:
+    async def _load(self, _: Connection, events: Sequence[Event[Any]], *, lock: bool) -> Mapping[Any, Any]:
         keys = {self.family.key(event.payload) for event in events}
         rows = {key: self.rows[key] for key in keys if key in self.rows}
         return {
