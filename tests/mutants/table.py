@@ -212,7 +212,7 @@ TABLE = (
     Mutant(
         "a rebuild wipes details",
         "worker/tools/rebuild/comparison.py",
-        "        if table.details:\n",
+        "        if table.detail_columns:\n",
         "        if False:\n",
         "tests/integration/test_details.py::test_a_rebuild_leaves_details_as_they_are",
     ),
