@@ -9,9 +9,9 @@ from schemas.buyback import PickupMissed
 
 
 def required_actions(_: BuybackOrder | None, event: Event[Buyback]) -> tuple[Action, ...]:
-    """After a missed pickup the platform expects a new pickup request (seeds/002).
+    """After a missed pickup the platform asks for a new pickup request (docs/providers.md).
 
-    Each item of an order may report the same missed pickup: the key consists of the order and the time.
+    Each item of an order may report the same pickup: the order and the time make the key.
     """
     payload = event.payload
     if not isinstance(payload, PickupMissed):

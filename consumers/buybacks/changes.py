@@ -1,4 +1,4 @@
-"""What subscribers receive about a buyback order."""
+"""The changes of a buyback order that are published to subscribers."""
 
 from dataclasses import fields
 from typing import Any

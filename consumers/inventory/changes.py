@@ -1,4 +1,4 @@
-"""What subscribers receive about a part."""
+"""The changes of a part that are published to subscribers."""
 
 from consumers.inventory.decide import SOLD, Part, is_documented
 from schemas.changes import PartState

@@ -1,4 +1,4 @@
-"""What subscribers receive about an order."""
+"""The changes of an order that are published to subscribers."""
 
 from consumers.orders.decide import Order
 from schemas.changes import OrderState

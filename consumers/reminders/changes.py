@@ -1,4 +1,4 @@
-"""What subscribers receive about a reminder."""
+"""The changes of a reminder that are published to subscribers."""
 
 from consumers.reminders.decide import Reminder
 from schemas.changes import ReminderState

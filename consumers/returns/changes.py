@@ -1,4 +1,4 @@
-"""What subscribers receive about a return."""
+"""The changes of a return that are published to subscribers."""
 
 from consumers.returns.decide import Return
 from schemas.changes import ReturnState

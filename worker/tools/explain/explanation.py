@@ -16,7 +16,7 @@ from consumers.family import Event, Finding
 from consumers.logged import read_logged
 from consumers.registry import AnyFamily
 from schemas.clock import TOLERANCE
-from schemas.ovoko import Observation
+from schemas.events import OBSERVATIONS
 from worker.observability.errors import StockhookError
 from worker.postgres.pool import Database
 from worker.tools.private_values import redacted
@@ -127,7 +127,7 @@ def _circumstances(logged: Logged) -> Iterator[str]:
     """What is special about an event, whatever its family does with it."""
     if logged.is_reused:
         yield "its id was used before with other contents, so it counts as an event of its own"
-    if isinstance(logged.event.payload, Observation):
+    if isinstance(logged.event.payload, OBSERVATIONS):
         yield "observed on the marketplace"
     if not logged.event.is_plausible:
         yield "its timestamp is implausible, so the time of its reception counts"
