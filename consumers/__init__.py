@@ -1,1 +1,1 @@
-"""The domain: one folder per event family, and the contract they share with the machinery."""
+"""The domain: one folder per event family, and what a family states about itself."""

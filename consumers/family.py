@@ -1,4 +1,4 @@
-"""The contract between an event family and the machinery that feeds it."""
+"""What an event family states about itself, and how a batch of its events is applied."""
 
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,12 +7,13 @@ from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
+from consumers.details import Details
 from schemas.actions import Action
 from schemas.changes import Change, CommunicationState, State
 from schemas.clock import TOLERANCE
-from schemas.events import Payload
+from schemas.events import Payload, routing_key_of
 
-# Fields that a finding names.
+# A finding names at most this many fields.
 MOST_NAMED = 10
 
 IMPLAUSIBLE_TIMESTAMP = "implausible_timestamp"
@@ -20,10 +21,11 @@ IMPLAUSIBLE_TIMESTAMP = "implausible_timestamp"
 P = TypeVar("P", bound=Payload)
 K = TypeVar("K", bound=Hashable)
 S = TypeVar("S")
+S_co = TypeVar("S_co", covariant=True)
 
 
 class Connection(Protocol):
-    """What a projection needs of a database connection, inside the batch's transaction."""
+    """The methods of a database connection that a family uses, inside the batch's transaction."""
 
     async def fetch(self, query: str, *args: object) -> list[Any]: ...
 
@@ -31,27 +33,27 @@ class Connection(Protocol):
 
 
 class Past(Protocol):
-    """What is known of entities of one family: their events, and the findings about them."""
+    """The stored events and findings of one family's entities."""
 
     async def events(
         self, connection: Connection, entities: Collection[str]
     ) -> Sequence["Event[Any]"] | None:
-        """None where the log does not hold all of them any more."""
+        """None if the log no longer holds all of them."""
 
     async def findings(self, connection: Connection, entities: Collection[str]) -> set["Finding"]: ...
 
 
 class WriteConflict(Exception):
-    """Another transaction wrote the same row first: the batch must be repeated from its claim."""
+    """Another transaction wrote the same row first: repeat the batch from its claim."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event(Generic[P]):
     """An event that was claimed: it is in the event log for the first time.
 
-    `event_id` is the sender's, and other events may have the same: `content_id` tells them apart. It is None
-    where the event was read from the log. `received_at` is the first reception, the earliest of all copies.
-    A timestamp that is later than it by more than `tolerance` is implausible.
+    `event_id` comes from the sender, and several events may have the same one: `content_id` distinguishes
+    them. It is None if the event was read from the log. `received_at` is the first reception, the earliest of
+    all copies. A timestamp that is later than `received_at` by more than `tolerance` is implausible.
     """
 
     event_id: UUID
@@ -62,25 +64,25 @@ class Event(Generic[P]):
 
     @property
     def is_plausible(self) -> bool:
-        return self.may_be(self.payload.occurred_at)
+        return self.accepts(self.payload.occurred_at)
 
     @property
     def instant(self) -> datetime:
-        """When it happened: as the sender says, or when it was received where that is implausible."""
+        """When the event happened: its timestamp, or the reception if the timestamp is implausible."""
         return self.bounded(self.payload.occurred_at)
 
-    def may_be(self, told: datetime) -> bool:
+    def accepts(self, instant: datetime) -> bool:
         """Whether an instant that the event states is plausible at its reception."""
-        return told - self.received_at <= self.tolerance
+        return instant - self.received_at <= self.tolerance
 
-    def bounded(self, told: datetime) -> datetime:
-        """An instant that the event states, or the reception if it is implausible."""
-        return told if self.may_be(told) else self.received_at
+    def bounded(self, instant: datetime) -> datetime:
+        """An instant that the event states, or the reception if that instant is implausible."""
+        return instant if self.accepts(instant) else self.received_at
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something odd but true. `event_id` is None when it is about the entity as a whole."""
+    """Something unusual about valid events. `event_id` is None if it concerns the entity as a whole."""
 
     kind: str
     entity_id: str
@@ -92,10 +94,11 @@ def implausible(event: Event[Any], *others: datetime | None) -> tuple[Finding, .
     """A finding if the event's timestamp, or another instant that it states, is implausible."""
     if event.is_plausible and not others:
         return ()
-    told = [at for at in (event.payload.occurred_at, *others) if at is not None and not event.may_be(at)]
-    if not told:
+    stated = (event.payload.occurred_at, *others)
+    refused = [instant for instant in stated if instant is not None and not event.accepts(instant)]
+    if not refused:
         return ()
-    message = f"happened at {max(told).isoformat()}, which is later than it was received"
+    message = f"the timestamp {max(refused).isoformat()} is later than the reception"
     return (Finding(IMPLAUSIBLE_TIMESTAMP, event.payload.entity_id, event.event_id, message),)
 
 
@@ -113,7 +116,7 @@ class CommunicationKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Communication:
-    """A message to a customer that an event calls for."""
+    """A message to a customer that an event requires."""
 
     event_id: UUID
     kind: CommunicationKind
@@ -124,51 +127,98 @@ class Communication:
 
 @dataclass(frozen=True, slots=True)
 class Decision(Generic[S]):
-    """The state after an event, and what else the event gives rise to.
+    """The state after an event, the rules that led to it, and what else follows from the event.
 
-    `withdrawn` are findings of earlier events that no longer hold now that this event is known.
+    Each family lists its rules in an enum, whose values are the sentences that people read. Several rules
+    apply if an event writes several columns. `withdrawn` are findings of earlier events that no longer hold
+    now that this event is known.
     """
 
     state: S
+    rules: tuple[StrEnum, ...]
     findings: tuple[Finding, ...] = ()
     withdrawn: tuple[Finding, ...] = ()
     communications: tuple[Communication, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Family(Generic[P, K, S]):
-    """One event family: which events it takes, and how they become rows.
+class Table:
+    """A table whose rows belong to one family.
 
-    `happened` sorts events in the order of happening. `decide` is pure, and gives the same final
-    state for any order, any repeats and any split into batches. `load` locks the rows it reads, in
-    the order of their keys. `save` raises WriteConflict where a row is no longer the one that was
-    loaded. `why` names the rule by which an event changed a state or did not, for people to read;
-    subscribers receive `change_type`, such as `part.sold`, and the `public_state`. `required_actions` names
-    what an event wants done at a marketplace, from the state before it: pure, and with keys that depend on
-    neither the order nor the repeats of events. `rests_on_receptions` says whether the first reception of a
-    plausible event makes a difference to a state.
+    `key` identifies a row. The column `entity` holds the `entity_id` of the event log. A marketplace's API
+    fills `detail_columns` and `detail_tables` (which have the column `entity` too): no event writes them, and
+    a rebuild does not change them. The values of `encrypted` columns are Fernet tokens.
     """
 
     name: str
+    key: tuple[str, ...]
+    entity: str
+    detail_columns: tuple[str, ...] = ()
+    detail_tables: tuple[str, ...] = ()
+    encrypted: tuple[str, ...] = ()
+
+
+class Load(Protocol[P, K, S_co]):
+    """Read the rows of the entities of these events, by key.
+
+    With `lock`, the rows are locked until the transaction ends, in the order of their keys.
+    """
+
+    async def __call__(
+        self, connection: Connection, events: Sequence[Event[P]], *, lock: bool
+    ) -> Mapping[K, S_co]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Family(Generic[P, K, S]):
+    """One event family: which events it handles, and how they become rows.
+
+    - `entity`: what the events are about, in the singular, for people and for the command line.
+    - `payloads`: the models of its event types.
+    - `tables`: its own tables. Each batch locks rows of the first one before it writes to any other.
+    - `communications`: the kinds that its events can require. Each kind belongs to one family.
+    - `private`: columns and state values with personal data or with URLs that grant access. Tools show that
+      they changed, and not their values.
+    - `key`: which row an event is about.
+    - `load`, `save`: read and write rows. `save` raises WriteConflict if a row has changed since `load`.
+    - `decide`: pure. Leads to the same final state for any order, any repeats and any split into batches.
+    - `order_key`: sorts events in the order in which they happened.
+    - `change_type`, `public_state`: what subscribers receive, such as `part.sold` and the state.
+    - `required_actions`: requests to a marketplace that an event requires, given the state before it. Pure;
+      their keys depend neither on the order nor on repeats of events.
+    - `rests_on_receptions`: whether the first reception of a plausible event can change this state.
+    - `load_details`: what the marketplace's API answered about an entity.
+    """
+
+    name: str
+    entity: str
     payloads: tuple[type[P], ...]
+    tables: tuple[Table, ...]
     key: Callable[[P], K]
-    load: Callable[[Connection, Sequence[Event[P]]], Awaitable[Mapping[K, S]]]
+    load: Load[P, K, S]
     decide: Callable[[S | None, Event[P]], Decision[S]]
     save: Callable[[Connection, Collection[S]], Awaitable[None]]
-    why: Callable[[S | None, Event[P]], str]
     change_type: Callable[[S | None, S], str]
     public_state: Callable[[S], State]
     required_actions: Callable[[S | None, Event[P]], Sequence[Action]] = lambda _state, _event: ()
     order_key: Callable[[Event[P]], Any] = lambda event: (event.instant, event.event_id)
     rests_on_receptions: Callable[[S], bool] = lambda _state: False
+    load_details: Callable[[Connection, str], Awaitable[Details | None]] | None = None
+    communications: tuple[CommunicationKind, ...] = ()
+    private: frozenset[str] = frozenset()
+
+    @property
+    def event_types(self) -> tuple[str, ...]:
+        """The routing keys of its events, such as `ovoko.order.created`."""
+        return tuple(map(routing_key_of, self.payloads))
 
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """What a batch of claimed events came to. `stale` events changed no row.
+    """What a batch of claimed events led to. `stale` events changed no row.
 
-    `changes` are in order; there are none where nobody is to be told. `actions` may have been asked for
-    before.
+    `changes` are in order, and empty unless they were requested. Some of `actions` may have been required by
+    an earlier event.
     """
 
     stale: int
@@ -179,21 +229,21 @@ class Effects:
     actions: tuple[Action, ...] = ()
 
 
-async def project(
+async def apply_events(
     family: Family[P, K, S],
     connection: Connection,
     events: Sequence[Event[P]],
     *,
-    tells: bool = False,
-    asks: Collection[str] = (),
+    record_changes: bool = False,
+    enabled_actions: Collection[str] = (),
 ) -> Effects:
-    """Load the rows concerned, decide event by event, save each changed row once.
+    """Load the rows of these events, decide event by event, and save each changed row once.
 
-    With `tells`, each change of a row and each communication is also put into words for subscribers;
-    actions of the kinds `asks` are asked for.
+    `record_changes` also returns each changed row and each communication as a change for subscribers. Only
+    actions whose kind is in `enabled_actions` are returned.
     """
     ordered = sorted(events, key=family.order_key)
-    states: dict[K, S] = dict(await family.load(connection, ordered))
+    states: dict[K, S] = dict(await family.load(connection, ordered, lock=True))
     changed: set[K] = set()
     findings: set[Finding] = set()
     withdrawn: set[Finding] = set()
@@ -210,7 +260,7 @@ async def project(
             stale += 1
         else:
             changed.add(key)
-            if tells:
+            if record_changes:
                 changes.append(_change(family, event, before, decision.state))
         states[key] = decision.state
         withdrawn.difference_update(decision.findings)
@@ -219,10 +269,11 @@ async def project(
         findings.update(decision.findings)
         findings.update(_odd_fields(event))
         communications += decision.communications
-        if tells:
-            changes += map(_falling_due, decision.communications)
-        if asks:
-            actions += (action for action in family.required_actions(before, event) if action.kind in asks)
+        if record_changes:
+            changes += map(_communication_change, decision.communications)
+        if enabled_actions:
+            required = family.required_actions(before, event)
+            actions += (action for action in required if action.kind in enabled_actions)
 
     if changed:
         await family.save(connection, [states[key] for key in sorted(changed, key=repr)])
@@ -237,12 +288,12 @@ async def project(
 
 
 def _odd_fields(event: Event[P]) -> Iterator[Finding]:
-    """Of the event alone, so that it depends on no other one."""
+    """A finding about fields that could not be read; it depends on no other event."""
     payload = event.payload
     odd = payload.odd_fields
     if odd:
         more = f" and {len(odd) - MOST_NAMED} more" if len(odd) > MOST_NAMED else ""
-        message = f"could not be read, and counts as absent: {', '.join(odd[:MOST_NAMED])}{more}"
+        message = f"treated as absent, because it could not be read: {', '.join(odd[:MOST_NAMED])}{more}"
         yield Finding("odd_field", payload.entity_id, event.event_id, message)
 
 
@@ -252,20 +303,20 @@ async def correct(
     corrected: Sequence[Event[P]],
     past: Past,
     *,
-    tells: bool = False,
+    record_changes: bool = False,
 ) -> Effects:
-    """Recompute states after an earlier reception of an applied event became known.
+    """Recompute states after an earlier reception of an applied event became known. This is rare.
 
-    `corrected` are these events, as received now. The case is rare. Nothing is computed if the reception
-    makes no difference, or if the log no longer has all events.
+    `corrected` are these events with their earlier reception. Nothing is computed if the reception makes no
+    difference, or if the log no longer has all events.
     """
-    states = dict(await family.load(connection, corrected))
+    states = dict(await family.load(connection, corrected, lock=True))
     by_key = {family.key(event.payload): event for event in corrected}
     entities = {event.payload.entity_id for event in corrected if _is_implausible(family, event)}
     entities |= {
         by_key[key].payload.entity_id for key, state in states.items() if family.rests_on_receptions(state)
     }
-    # Read once the rows are locked: nobody else applies an event of these entities meanwhile.
+    # Read after the rows are locked: until the commit, no other transaction applies events of these entities.
     logged = await past.events(connection, entities) if entities else None
     if logged is None:
         return Effects(0, frozenset(), frozenset(), ())
@@ -287,10 +338,10 @@ async def correct(
         if cause.payload.entity_id not in entities:
             continue
         before = states.get(key)
-        after = _in_place_of(before, recomputed[key])
+        after = _with_revision_of(before, recomputed[key])
         if after != before:
             changed.append(after)
-            if tells:
+            if record_changes:
                 changes.append(_change(family, cause, before, after))
     if changed:
         await family.save(connection, changed)
@@ -299,13 +350,13 @@ async def correct(
 
 
 def _is_implausible(family: Family[P, K, S], event: Event[P]) -> bool:
-    """Whether an instant that the event states is implausible: that of the event, or another one."""
+    """Whether the event's timestamp, or another instant that it states, is implausible."""
     findings = family.decide(None, event).findings
-    return not event.is_plausible or any(found.kind == IMPLAUSIBLE_TIMESTAMP for found in findings)
+    return not event.is_plausible or any(finding.kind == IMPLAUSIBLE_TIMESTAMP for finding in findings)
 
 
-def _in_place_of(before: S | None, after: S) -> S:
-    """A state that was computed from nothing, as the one that follows a row."""
+def _with_revision_of(before: S | None, after: S) -> S:
+    """A state that was computed from the log, with the revision of the row that it replaces."""
     if before is None or not hasattr(before, "revision"):
         return after
     row: Any = after
@@ -325,16 +376,18 @@ def _change(family: Family[P, K, S], event: Event[P], before: S | None, after: S
     )
 
 
-def _falling_due(call: Communication) -> Change:
-    state = CommunicationState(call.order_id, call.kind, call.item_id, call.occurred_at)
-    return Change(f"communication.{call.kind}", call.order_id, call.event_id, call.occurred_at, None, state)
+def _communication_change(communication: Communication) -> Change:
+    kind, order_id = communication.kind, communication.order_id
+    occurred_at = communication.occurred_at
+    state = CommunicationState(order_id, kind, communication.item_id, occurred_at)
+    return Change(f"communication.{kind}", order_id, communication.event_id, occurred_at, None, state)
 
 
 async def write(connection: Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
-    """Run a whole-table write (`unnest` of one array a column) that must touch every row given.
+    """Run a statement that writes rows from `unnest` of one array per column. It must write every row.
 
     Raises:
-        WriteConflict: Some row had moved on since it was loaded.
+        WriteConflict: A row has changed since it was loaded.
     """
     status = await connection.execute(statement, *map(list, zip(*rows, strict=True)))
     if int(status.rsplit(" ", 1)[1]) != len(rows):

@@ -1,4 +1,4 @@
-"""Reads an event out of the event log: the one way for every caller."""
+"""Reads an event from the event log."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -11,7 +11,7 @@ from schemas.events import InvalidEvent, Provider, parse_logged
 def read_logged(row: Mapping[str, Any], tolerance: timedelta) -> Event[Any] | None:
     """The event of a row with `event_id`, `provider`, `received_at` and `body`.
 
-    None where an earlier release applied what cannot be read any more: it counts as dropped from the log.
+    None if an earlier release applied an event that this one cannot read: it counts as dropped from the log.
     """
     try:
         payload = parse_logged(Provider(row["provider"]), row["body"])

@@ -1,23 +1,25 @@
-"""All families on one screen."""
+"""All families. Each is defined in its own store.py."""
 
 from typing import Any
 
-from consumers.buybacks.project import BUYBACKS
+from consumers.buybacks.store import BUYBACKS
 from consumers.family import Family
-from consumers.inventory.project import INVENTORY
-from consumers.orders.project import ORDERS
-from consumers.reminders.project import REMINDERS
-from consumers.returns.project import RETURNS
-from schemas.events import routing_key_of
+from consumers.inventory.store import INVENTORY
+from consumers.orders.store import ORDERS
+from consumers.reminders.store import REMINDERS
+from consumers.returns.store import RETURNS
 
-# Each family has payload, key and state types of its own; here they only stand side by side.
+# Each family has its own payload, key and state types.
 AnyFamily = Family[Any, Any, Any]
 
 FAMILIES: dict[str, AnyFamily] = {
     family.name: family for family in (INVENTORY, ORDERS, RETURNS, BUYBACKS, REMINDERS)
 }
 
-# The one family that each event type goes to, by routing key.
+# The one family that handles each event type, by routing key.
 FAMILY_OF: dict[str, str] = {
-    routing_key_of(payload): family.name for family in FAMILIES.values() for payload in family.payloads
+    event_type: family.name for family in FAMILIES.values() for event_type in family.event_types
 }
+
+# By what a family's events are about, such as `part`.
+FAMILY_OF_ENTITY: dict[str, AnyFamily] = {family.entity: family for family in FAMILIES.values()}

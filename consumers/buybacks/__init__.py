@@ -1,1 +1,1 @@
-"""Trade-in orders with their items and shipments."""
+"""Buyback orders with their items and shipments."""

@@ -1,15 +1,15 @@
-"""What a trade-in's events call for at the platform."""
+"""Requests to the buyback platform that an order's events require."""
 
 from consumers.buybacks.decide import BuybackOrder
-from consumers.buybacks.record import instant_of
-from consumers.buybacks.statement import Buyback
+from consumers.buybacks.lww import instant_of
+from consumers.buybacks.normalize import Buyback
 from consumers.family import Event
 from schemas.actions import REREQUEST_PICKUP, Action, PickupAgain
 from schemas.buyback import PickupMissed
 
 
 def required_actions(_: BuybackOrder | None, event: Event[Buyback]) -> tuple[Action, ...]:
-    """After a missed pickup the platform asks for a new pickup request (seeds/002).
+    """After a missed pickup the platform asks for a new pickup request (docs/providers.md).
 
     Each item of an order may report the same pickup: the order and the time make the key.
     """

@@ -1,4 +1,4 @@
-"""A trade-in order with its items and shipments, from any of its events in any order."""
+"""Decides the state of a buyback order, its items and its shipments, from its events in any order."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -6,8 +6,9 @@ from decimal import Context, Decimal
 from functools import reduce
 
 from consumers.buybacks import status
-from consumers.buybacks.record import Record, instant_of, stamp
-from consumers.buybacks.statement import Buyback, Statement, Told, state
+from consumers.buybacks.lww import Columns, Record, instant_of, stamp
+from consumers.buybacks.normalize import Buyback, NormalizedEvent, normalize
+from consumers.buybacks.rules import Rule
 from consumers.family import Communication, CommunicationKind, Decision, Event, Finding, implausible
 from schemas.buyback import (
     ItemFinalized,
@@ -18,8 +19,8 @@ from schemas.buyback import (
     QualityCheckFailed,
 )
 
-# Source: seeds/002, "Use this event to trigger the … communication".
-_CALLS_FOR: dict[type[Buyback], CommunicationKind] = {
+# Source: docs/providers.md, "Use this event to trigger the … communication".
+COMMUNICATION_OF: dict[type[Buyback], CommunicationKind] = {
     PickupMissed: CommunicationKind.MISSED_COLLECTION,
     ItemReceived: CommunicationKind.ITEM_RECEIVED,
     QualityCheckFailed: CommunicationKind.QUALITY_CHECK_FAILED,
@@ -27,7 +28,7 @@ _CALLS_FOR: dict[type[Buyback], CommunicationKind] = {
     PaymentDetailsCreated: CommunicationKind.PAYMENT_DETAILS_RECEIVED,
 }
 
-NOTHING = Record()
+EMPTY = Record()
 
 # Amounts have up to 24 digits: sums of them must not be rounded to the default 28.
 _EXACT = Context(prec=60)
@@ -45,7 +46,7 @@ class BuybackOrder:
 
     @property
     def total(self) -> tuple[str | None, Decimal | None]:
-        """Currency and sum of the items' totals; nothing where they differ in currency."""
+        """The currency and the sum of the items' totals, unless their currencies differ."""
         priced = [item.values for item in self.items.values() if "total_amount" in item.values]
         currencies = {values.get("currency") for values in priced}
         if len(currencies) != 1:
@@ -56,59 +57,80 @@ class BuybackOrder:
 
 
 def decide(known: BuybackOrder | None, event: Event[Buyback]) -> Decision[BuybackOrder]:
-    """Column by column the newest value stands; what came with `created` yields to all else."""
+    """Column by column the newest value stands; the created event yields to every other event."""
     payload = event.payload
-    told = state(payload)
-    known = known or BuybackOrder(payload.entity_id)
+    stated = normalize(payload)
+    before = known or BuybackOrder(payload.entity_id)
     instant = instant_of(event.instant)
-    statuses = _statuses(told)
+    statuses = _statuses(stated)
     rank = max(map(status.rank, statuses), default=0)
-    told_at = stamp(instant, rank, settled=type(payload) is not OrderCreated)
+    event_stamp = stamp(instant, rank, settled=type(payload) is not OrderCreated)
+    rules: set[Rule] = set()
 
-    def merged(record: Record, said: Told) -> Record:
-        return record.merged(said, told_at, _status_at(instant, said))
-
-    def merged_all(records: Mapping[str, Record], said: Mapping[str, Told]) -> Mapping[str, Record]:
-        return {**records, **{key: merged(records.get(key, NOTHING), one) for key, one in said.items()}}
+    def merged(record: Record | None, columns: Columns, first: Rule) -> Record:
+        before = EMPTY if record is None else record
+        after, merge_rules = before.merged(columns, event_stamp, _status_stamp(instant, columns))
+        rules.update({first} if record is None else merge_rules)
+        return after
 
     after = BuybackOrder(
-        known.order_id,
-        order=merged(known.order, {**told.order, "occurred_at": event.instant}),
-        items=merged_all(known.items, told.items),
-        shipments=merged_all(known.shipments, told.shipments),
-        revision=known.revision,
+        before.order_id,
+        order=merged(before.order, {**stated.order, "occurred_at": event.instant}, Rule.FIRST),
+        items={
+            **before.items,
+            **{
+                item_id: merged(before.items.get(item_id), columns, Rule.NEW_ITEM)
+                for item_id, columns in stated.items.items()
+            },
+        },
+        shipments={
+            **before.shipments,
+            **{
+                tracking_code: merged(before.shipments.get(tracking_code), columns, Rule.NEW_SHIPMENT)
+                for tracking_code, columns in stated.shipments.items()
+            },
+        },
+        revision=before.revision,
     )
-    findings = tuple(_findings(event, told, statuses))
-    return Decision(after, findings=findings, communications=_communications(event))
+    findings = tuple(_findings(event, stated, statuses))
+    return Decision(
+        after,
+        (Rule.FIRST,) if known is None else tuple(rule for rule in Rule if rule in rules),
+        findings=findings,
+        communications=_communications(event),
+    )
 
 
-def _status_at(instant: str, told: Told) -> str:
-    """Where a status is told: `created` yields whatever event prints it."""
-    said = told.get("status")
-    return stamp(instant, status.rank(said), settled=said != status.CREATED) if isinstance(said, str) else ""
+def _status_stamp(instant: str, columns: Columns) -> str:
+    """The stamp of a status: the status `created` yields to every other one, whatever event prints it."""
+    value = columns.get("status")
+    if not isinstance(value, str):
+        return ""
+    return stamp(instant, status.rank(value), settled=value != status.CREATED)
 
 
-def _statuses(told: Statement) -> list[str]:
-    said = (values.get("status") for values in (told.order, *told.items.values()))
-    return [one for one in said if isinstance(one, str)]
+def _statuses(stated: NormalizedEvent) -> list[str]:
+    values = (columns.get("status") for columns in (stated.order, *stated.items.values()))
+    return [value for value in values if isinstance(value, str)]
 
 
-def _findings(event: Event[Buyback], told: Statement, statuses: Collection[str]) -> Iterator[Finding]:
+def _findings(event: Event[Buyback], stated: NormalizedEvent, statuses: Collection[str]) -> Iterator[Finding]:
     order_id = event.payload.entity_id
     yield from implausible(event)
-    odd = sorted({said for said in statuses if not status.is_documented(said)})
-    if odd:
-        yield Finding("undocumented_status", order_id, event.event_id, f"status {', '.join(odd)}")
-    if told.stray_item_id:
-        message = f"item {told.stray_item_id} is not in the event's own snapshot"
+    undocumented = sorted({value for value in statuses if not status.is_documented(value)})
+    if undocumented:
+        yield Finding("undocumented_status", order_id, event.event_id, f"status {', '.join(undocumented)}")
+    if stated.stray_item_id:
+        message = f"item {stated.stray_item_id} is missing in the event's own snapshot"
         yield Finding("item_outside_snapshot", order_id, event.event_id, message)
-    if len({values["currency"] for values in told.items.values() if values.get("currency")}) > 1:
-        yield Finding("mixed_currencies", order_id, event.event_id, "items in several currencies")
+    currencies = {columns["currency"] for columns in stated.items.values() if columns.get("currency")}
+    if len(currencies) > 1:
+        yield Finding("mixed_currencies", order_id, event.event_id, "items have different currencies")
 
 
 def _communications(event: Event[Buyback]) -> tuple[Communication, ...]:
     payload = event.payload
-    kind = _CALLS_FOR.get(type(payload))
+    kind = COMMUNICATION_OF.get(type(payload))
     if kind is None:
         return ()
     item_id = payload.result.item_id

@@ -1,9 +1,9 @@
-"""The statuses of trade-in orders and their items, in one spelling and in the order of a life."""
+"""The statuses of buyback orders and their items, in one spelling and in the order of their life cycle."""
 
 CREATED = "created"
 MISSED_PICKUP = "missed_pickup"
 
-# Source: seeds/002 and PROVIDERS.md. At the same instant, the later in this list is further along.
+# Source: docs/providers.md. At the same instant, the later in this list is further along.
 LIFE = (
     CREATED,
     "pickup_scheduled",
@@ -17,8 +17,8 @@ LIFE = (
     "closed",
 )
 
-# The platform writes PickupScheduled on an order and PickUpScheduled on its item, and so on:
-# letters tell them apart, upper and lower case do not.
+# The platform writes PickupScheduled on an order and PickUpScheduled on its item, and so on: compare without
+# case and underscores.
 _BY_LETTERS = {status.replace("_", ""): status for status in LIFE}
 _BY_LETTERS["qualitycheckfail"] = "quality_check_failed"
 
@@ -26,7 +26,7 @@ _RANKS = {status: rank for rank, status in enumerate(LIFE, start=1)}
 
 
 def in_one_spelling(status: str) -> str:
-    """The documented status in snake case; one that is not documented as it came."""
+    """A documented status in snake case; any other status unchanged."""
     return _BY_LETTERS.get(status.casefold(), status)
 
 
@@ -35,5 +35,5 @@ def is_documented(status: str) -> bool:
 
 
 def rank(status: str | None) -> int:
-    """How far along its life a status is, from 1; 0 for none and for one that is not documented."""
+    """The position in the life cycle, from 1; 0 for no status and for an undocumented one."""
     return _RANKS.get(status, 0) if status else 0

@@ -1,4 +1,4 @@
-"""What a part's events call for at Ovoko."""
+"""Requests to Ovoko that a part's events require."""
 
 from consumers.family import Event
 from consumers.inventory.decide import Part
@@ -7,7 +7,7 @@ from schemas.ovoko import PartEvent
 
 
 def required_actions(part: Part | None, event: Event[PartEvent]) -> tuple[Action, ...]:
-    """A part of which nothing was known is asked for once: whichever of its events came first."""
+    """The first event of a part, whichever it is, requests the part's details once."""
     if part is not None:
         return ()
     part_id = event.payload.entity_id

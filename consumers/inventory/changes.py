@@ -5,7 +5,7 @@ from schemas.changes import PartState
 
 
 def change_type(before: Part | None, after: Part) -> str:
-    """Sold is sold, wherever: the state says where."""
+    """One type for all kinds of sale: the state has the exact status."""
     status = after.latest.status
     if before is not None and before.latest.status == status:
         return "part.updated"

@@ -1,8 +1,9 @@
-"""What a part's status is, and what was odd about the way it got there."""
+"""Decides a part's status, and reports unusual sequences of statuses."""
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from itertools import pairwise
 from typing import NamedTuple
 from uuid import UUID
@@ -14,8 +15,8 @@ IN_WAREHOUSE = "in_warehouse"
 WRITTEN_OFF = "written_off"
 SOLD = frozenset({"sold", "sold_in_ebay", "sold_in_allegro"})
 
-# The more a status speaks against selling, the higher: at the same instant the higher one wins,
-# because overselling is the loss that merchants fear. An undocumented status ranks with `sold`.
+# A higher rank speaks more against selling. At the same instant the higher rank wins, because overselling is
+# the loss that merchants fear. An undocumented status ranks with `sold`.
 _RANKS = {
     IN_WAREHOUSE: 0,
     "returned": 1,
@@ -29,8 +30,8 @@ _RANKS = {
 }
 _ANY = frozenset(_RANKS)
 
-# Source: seeds/001, "Available statuses". Nothing may follow written_off. What is listed again may be
-# anything by now.
+# Source: docs/providers.md, "Available statuses". No status may follow written_off. A part that is
+# listed again may have any status.
 _MAY_BECOME = {
     IN_WAREHOUSE: _ANY,
     "unknown_stock_status": _ANY,
@@ -51,10 +52,25 @@ UNDOCUMENTED_STATUS = "undocumented_status"
 SEQUENCE_FINDINGS = (AFTER_WRITTEN_OFF, UNDOCUMENTED_TRANSITION)
 
 
-class Change(NamedTuple):
-    """One status that a part was given. Sorts in the order of happening.
+class Rule(StrEnum):
+    FIRST = "first status of the part"
+    NEWEST = "the newest status wins"
+    OLDER = "the newest status wins, and a newer one is known"
+    REPEATED = "repeats the known status"
+    LESS_SELLABLE = "at the same instant the status that speaks more against selling wins"
+    GREATER_ID = "at the same instant and with the same rank, the greater event id wins"
+    WRITTEN_OFF_FINAL = "written_off is final"
+    WRITTEN_OFF_OVERRULES = "written_off is final, and replaces a newer status"
+    IMPLAUSIBLE_NEVER_SELLS = "an implausible timestamp never makes a part sellable against a plausible one"
+    IMPLAUSIBLE_STANDS = "an implausible timestamp: its status stands until a plausible one is received later"
+    PLAUSIBLE_OVERRULES = "a plausible status overrules the implausible one"
+    EXTERNAL_ID = "the newest event that names the merchant's own id sets it"
 
-    `occurred_at` is the first reception where the sender's timestamp is implausible.
+
+class StatusChange(NamedTuple):
+    """One status that a part was given. Sorts in the order in which changes happened.
+
+    `occurred_at` is the first reception if the sender's timestamp is implausible.
     """
 
     occurred_at: datetime
@@ -63,46 +79,48 @@ class Change(NamedTuple):
     status: str
 
     @classmethod
-    def of(cls, event: Event[PartEvent]) -> "Change":
+    def of(cls, event: Event[PartEvent]) -> "StatusChange":
         return cls.of_status(event.payload.event_data.status, event.instant, event.event_id)
 
     @classmethod
-    def of_status(cls, status: str, occurred_at: datetime, event_id: UUID) -> "Change":
+    def of_status(cls, status: str, occurred_at: datetime, event_id: UUID) -> "StatusChange":
         return cls(occurred_at, _RANKS.get(status, _RANKS["sold"]), event_id, status)
 
 
-class Told(NamedTuple):
-    """What one event says about a part. `is_seen`: it was observed in a list, not sent."""
+class StatusReport(NamedTuple):
+    """What one event says about a part. `is_observed`: read from the marketplace's list, not sent."""
 
-    change: Change
+    change: StatusChange
     received_at: datetime
     is_plausible: bool
-    is_seen: bool
+    is_observed: bool
     external_id: str | None
 
     @classmethod
-    def of(cls, event: Event[PartEvent]) -> "Told":
+    def of(cls, event: Event[PartEvent]) -> "StatusReport":
         payload = event.payload
-        is_seen = isinstance(payload, PartObserved)
-        return cls(Change.of(event), event.received_at, event.is_plausible, is_seen, payload.merchants_id)
+        is_observed = isinstance(payload, PartObserved)
+        return cls(
+            StatusChange.of(event), event.received_at, event.is_plausible, is_observed, payload.merchants_id
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """A part's row. `latest` is the change that its status comes from.
 
-    `has_implausible` says whether any of its events has an implausible timestamp. `history` is what all its
-    events told, or None where nothing that is still to come is older than `latest`, and nothing of it is
-    implausible: then what came before `latest` makes no difference.
+    `has_implausible` says whether any of its events has an implausible timestamp. `history` holds the reports
+    of all its events. It is None if no event to come is older than `latest` and none is implausible: then
+    what came before `latest` makes no difference.
     """
 
     part_id: str
-    latest: Change
+    latest: StatusChange
     external_id: str | None
     external_id_at: datetime | None
     revision: int = 0
     has_implausible: bool = False
-    history: frozenset[Told] | None = field(default=None, compare=False)
+    history: frozenset[StatusReport] | None = field(default=None, compare=False)
 
 
 def is_documented(status: str) -> bool:
@@ -110,45 +128,53 @@ def is_documented(status: str) -> bool:
 
 
 def needs_history(part: Part, new: Iterable[Event[PartEvent]]) -> bool:
-    """Whether what is new slips in between what was known of the part, or something of it is implausible."""
+    """Whether a new event happened before the known status, or an event of the part is implausible."""
     return part.has_implausible or any(
-        not event.is_plausible or Change.of(event) < part.latest for event in new
+        not event.is_plausible or StatusChange.of(event) < part.latest for event in new
     )
 
 
 def with_history(part: Part, logged: Iterable[Event[PartEvent]], new: Collection[Event[PartEvent]]) -> Part:
-    """The part with what had happened before, out of the log, which holds what is new too."""
-    every = [Told.of(event) for event in logged]
-    earlier = frozenset(every).difference(map(Told.of, new))
+    """The part with its earlier reports. The log holds the new events too."""
+    every = [StatusReport.of(event) for event in logged]
+    earlier = frozenset(every).difference(map(StatusReport.of, new))
     latest = part.latest
-    if all((told.change.event_id, told.change.status) != (latest.event_id, latest.status) for told in every):
-        # What the log does not hold any more is missing here, but never the latest change of all. That of an
-        # earlier release may be from an implausible timestamp.
-        is_plausible = all(event.may_be(latest.occurred_at) for event in new)
+    if all(
+        (report.change.event_id, report.change.status) != (latest.event_id, latest.status) for report in every
+    ):
+        # Months that were dropped from the log are missing here, but the latest change is always known. An
+        # earlier release may have taken it from an implausible timestamp.
+        is_plausible = all(event.accepts(latest.occurred_at) for event in new)
         received_at = latest.occurred_at if is_plausible else _NEVER
-        earlier |= {Told(latest, received_at, is_plausible, is_seen=False, external_id=None)}
+        earlier |= {StatusReport(latest, received_at, is_plausible, is_observed=False, external_id=None)}
     return replace(part, history=earlier)
 
 
 def decide(part: Part | None, event: Event[PartEvent]) -> Decision[Part]:
     """The newest plausible change wins, whatever the order of arrival; written_off is final.
 
-    An implausible timestamp makes nothing sellable against a plausible one; what it says against selling
-    stands from its reception until a plausible event that was received later.
+    An implausible timestamp never makes a part sellable against a plausible one. If it makes a part
+    unsellable, that stands until a plausible event is received later.
     """
-    told = Told.of(event)
-    if part is not None and part.history is None and told.is_plausible:
-        return _decide_newest(part, event, told)
-    known = _known(part)
-    every = known | {told}
+    report = StatusReport.of(event)
+    if part is not None and part.history is None and report.is_plausible:
+        return _decide_by_latest(part, event, report)
+    known = _known_reports(part)
+    every = known | {report}
     part_id = event.payload.entity_id
-    odd_before = list(sequence_findings(part_id, known))
-    odd_after = list(sequence_findings(part_id, every))
-    withdrawn = tuple(odd for odd in odd_before if odd not in odd_after)
+    findings_before = list(sequence_findings(part_id, known))
+    findings_after = list(sequence_findings(part_id, every))
+    withdrawn = tuple(finding for finding in findings_before if finding not in findings_after)
+    after, rules = _after(part, event, report, known)
     return Decision(
-        _after(part, event, told, every),
+        after,
+        rules,
         findings=(
-            *(odd for odd in odd_after if odd not in odd_before or _key(odd) in map(_key, withdrawn)),
+            *(
+                finding
+                for finding in findings_after
+                if finding not in findings_before or _key(finding) in map(_key, withdrawn)
+            ),
             *_status_findings(event),
             *implausible(event),
         ),
@@ -156,125 +182,156 @@ def decide(part: Part | None, event: Event[PartEvent]) -> Decision[Part]:
     )
 
 
-def _decide_newest(part: Part, event: Event[PartEvent], told: Told) -> Decision[Part]:
-    """The same, in less time, where nothing before the latest change makes a difference."""
-    change = told.change
+def _decide_by_latest(part: Part, event: Event[PartEvent], report: StatusReport) -> Decision[Part]:
+    """The same decision in less time, if nothing before the latest change makes a difference."""
+    change = report.change
     before, after = (part.latest, change) if part.latest <= change else (change, part.latest)
-    is_seen = told.is_seen and after == change
-    findings = () if before == after else tuple(_odd_step(part.part_id, before, after, is_seen, False))
-    external_id, external_id_at = _newer_external_id(part, told)
-    state = Part(
-        part.part_id,
-        _latest(part.latest, change),
-        external_id,
-        external_id_at,
-        part.revision,
-        part.has_implausible,
-    )
-    return Decision(state, findings + _status_findings(event))
+    is_observed = report.is_observed and after == change
+    findings: tuple[Finding, ...] = ()
+    if before != after:
+        findings = tuple(_step_findings(part.part_id, before, after, is_observed, False))
+    external_id, external_id_at = _newer_external_id(part, report)
+    latest, rule = _latest(part.latest, change)
+    state = Part(part.part_id, latest, external_id, external_id_at, part.revision, part.has_implausible)
+    rules = (rule,) if external_id == part.external_id else (rule, Rule.EXTERNAL_ID)
+    return Decision(state, rules, findings + _status_findings(event))
 
 
-def _known(part: Part | None) -> frozenset[Told]:
+def _known_reports(part: Part | None) -> frozenset[StatusReport]:
     if part is None:
         return frozenset()
     if part.history is not None:
         return part.history
-    # What is implausible comes with the history: nothing but the latest change was asked for.
+    # The history is loaded if any event is implausible: the latest change is a plausible one.
     latest = part.latest
-    return frozenset({Told(latest, latest.occurred_at, is_plausible=True, is_seen=False, external_id=None)})
+    return frozenset(
+        {StatusReport(latest, latest.occurred_at, is_plausible=True, is_observed=False, external_id=None)}
+    )
 
 
 def _key(finding: Finding) -> tuple[str, UUID | None]:
-    """Under an id that was used twice lie two findings: with the one goes the other, which is noted anew."""
+    """Two findings may share an id that was used twice: if one is withdrawn, the other is noted again."""
     return (finding.kind, finding.event_id)
 
 
-def _after(part: Part | None, event: Event[PartEvent], told: Told, every: frozenset[Told]) -> Part:
+def _after(
+    part: Part | None, event: Event[PartEvent], report: StatusReport, known: frozenset[StatusReport]
+) -> tuple[Part, tuple[Rule, ...]]:
+    every = known | {report}
     if part is None:
-        external_id_at = None if told.external_id is None else event.instant
-        return Part(
+        external_id_at = None if report.external_id is None else event.instant
+        first = Part(
             event.payload.entity_id,
-            told.change,
-            told.external_id,
+            report.change,
+            report.external_id,
             external_id_at,
-            has_implausible=not told.is_plausible,
+            has_implausible=not report.is_plausible,
             history=every,
         )
+        return first, (Rule.FIRST,)
+    latest, rule = standing(every)
     external_id, external_id_at = _external_id(part, event, every)
-    return Part(
+    after = Part(
         part.part_id,
-        standing(every),
+        latest,
         external_id,
         external_id_at,
         part.revision,
         part.has_implausible or any(not one.is_plausible for one in every),
         every,
     )
+    match rule:
+        case Rule.NEWEST:
+            rule = _rule_of_order(known, report)
+        case Rule.WRITTEN_OFF_FINAL if report.change == latest:
+            _, rule = _latest(part.latest, latest)
+    return after, (rule,) if external_id == part.external_id else (rule, Rule.EXTERNAL_ID)
 
 
-def standing(known: Collection[Told]) -> Change:
-    """The change that determines a part's status, of all known ones."""
-    final = [told.change for told in known if told.change.status == WRITTEN_OFF]
+def standing(reports: Collection[StatusReport]) -> tuple[StatusChange, Rule]:
+    """The change that determines a part's status, out of all known reports, and the rule."""
+    final = [report.change for report in reports if report.change.status == WRITTEN_OFF]
     if final:
-        return max(final)
-    plausible = [told for told in known if told.is_plausible]
-    warnings = [told for told in known if not told.is_plausible and told.change.status != IN_WAREHOUSE]
+        return max(final), Rule.WRITTEN_OFF_FINAL
+    plausible = [report for report in reports if report.is_plausible]
+    warnings = [
+        report for report in reports if not report.is_plausible and report.change.status != IN_WAREHOUSE
+    ]
     if not warnings:
-        return max(told.change for told in plausible or known)
-    warned_at, warning = max((told.received_at, told.change) for told in warnings)
-    since = [told.change for told in plausible if told.received_at > warned_at]
+        return max(report.change for report in plausible or reports), Rule.NEWEST
+    warned_at, warning = max((report.received_at, report.change) for report in warnings)
+    since = [report.change for report in plausible if report.received_at > warned_at]
     if not since:
-        return warning
-    newest = max(told.change for told in plausible)
-    return max(since) if newest.status == IN_WAREHOUSE else newest
+        return warning, Rule.IMPLAUSIBLE_STANDS
+    newest = max(report.change for report in plausible)
+    return (max(since) if newest.status == IN_WAREHOUSE else newest), Rule.PLAUSIBLE_OVERRULES
 
 
-def sequence_findings(part_id: str, known: Iterable[Told]) -> Iterator[Finding]:
-    """What is odd about a part's changes, in the order of happening.
+def _rule_of_order(known: Collection[StatusReport], report: StatusReport) -> Rule:
+    """How a report compares with the known ones, if the newest plausible change wins."""
+    if not report.is_plausible and any(one.is_plausible for one in known):
+        return Rule.IMPLAUSIBLE_NEVER_SELLS
+    comparable = [one.change for one in known if one.is_plausible is report.is_plausible]
+    if not comparable:
+        return Rule.PLAUSIBLE_OVERRULES if known else Rule.FIRST
+    _, rule = _latest(max(comparable), report.change)
+    return rule
 
-    What is implausible and sellable changed nothing. What lay between a change that was seen and the one
-    before it is not known.
+
+def sequence_findings(part_id: str, reports: Iterable[StatusReport]) -> Iterator[Finding]:
+    """Unusual steps between a part's changes, in the order in which they happened.
+
+    A report that is implausible and sellable changed nothing, so it is left out. What happened between an
+    observed change and the one before it is not known.
     """
-    by_change: dict[Change, bool] = {}
-    for told in known:
-        if told.is_plausible or told.change.status != IN_WAREHOUSE:
-            by_change[told.change] = told.is_seen and by_change.get(told.change, True)
+    is_observed: dict[StatusChange, bool] = {}
+    for report in reports:
+        if report.is_plausible or report.change.status != IN_WAREHOUSE:
+            is_observed[report.change] = report.is_observed and is_observed.get(report.change, True)
     is_written_off = False
-    for before, after in pairwise(sorted(by_change)):
-        yield from _odd_step(part_id, before, after, by_change[after], is_written_off)
+    for before, after in pairwise(sorted(is_observed)):
+        yield from _step_findings(part_id, before, after, is_observed[after], is_written_off)
         is_written_off = is_written_off or before.status == WRITTEN_OFF
 
 
-def _odd_step(
-    part_id: str, before: Change, after: Change, is_seen: bool, is_written_off: bool
+def _step_findings(
+    part_id: str, before: StatusChange, after: StatusChange, is_observed: bool, is_written_off: bool
 ) -> Iterator[Finding]:
     if after.status in (WRITTEN_OFF, NOT_LISTED):
-        # Whatever it was, it may be written off, or be missing in a list that was asked for it.
+        # A part can be written off, or disappear from the marketplace's list, in any status.
         return
     if is_written_off or before.status == WRITTEN_OFF:
         yield Finding(AFTER_WRITTEN_OFF, part_id, after.event_id, f"{after.status} after written_off")
-    elif not is_seen and not _is_documented(before.status, after.status):
+    elif not is_observed and not _is_documented_step(before.status, after.status):
         message = f"{before.status} became {after.status}"
         yield Finding(UNDOCUMENTED_TRANSITION, part_id, after.event_id, message)
 
 
-def _is_documented(before: str, after: str) -> bool:
-    # An undocumented status is a finding of its own; the steps to and from it say no more.
+def _is_documented_step(before: str, after: str) -> bool:
+    # An undocumented status is a finding of its own; steps to and from it are not reported again.
     if before == after or before not in _RANKS or after not in _RANKS:
         return True
     return after in _MAY_BECOME[before]
 
 
-def _latest(known: Change, told: Change) -> Change:
-    if (known.status == WRITTEN_OFF) is not (told.status == WRITTEN_OFF):
-        return known if known.status == WRITTEN_OFF else told
-    return max(known, told)
+def _latest(known: StatusChange, new: StatusChange) -> tuple[StatusChange, Rule]:
+    if (known.status == WRITTEN_OFF) is not (new.status == WRITTEN_OFF):
+        if known.status == WRITTEN_OFF:
+            return known, Rule.WRITTEN_OFF_FINAL
+        return new, Rule.WRITTEN_OFF_OVERRULES if new < known else Rule.WRITTEN_OFF_FINAL
+    if new.occurred_at > known.occurred_at:
+        return new, Rule.NEWEST
+    if new.occurred_at < known.occurred_at:
+        return known, Rule.OLDER
+    if new == known:
+        return known, Rule.REPEATED
+    return max(known, new), Rule.GREATER_ID if new.rank == known.rank else Rule.LESS_SELLABLE
 
 
-def _newer_external_id(part: Part, told: Told) -> tuple[str | None, datetime | None]:
-    """The newest event that names the merchant's own id; at the same instant the greater id."""
+def _newer_external_id(part: Part, report: StatusReport) -> tuple[str | None, datetime | None]:
+    """The merchant's own id from the newest event that names one; at the same instant the greater id."""
     known, known_at = part.external_id, part.external_id_at
-    named, named_at = told.external_id, told.change.occurred_at
+    named, named_at = report.external_id, report.change.occurred_at
     if named is None:
         return known, known_at
     if known is None or known_at is None or (known_at, known) < (named_at, named):
@@ -283,17 +340,17 @@ def _newer_external_id(part: Part, told: Told) -> tuple[str | None, datetime | N
 
 
 def _external_id(
-    part: Part, event: Event[PartEvent], every: Iterable[Told]
+    part: Part, event: Event[PartEvent], every: Iterable[StatusReport]
 ) -> tuple[str | None, datetime | None]:
-    """The same of all that was told.
+    """The merchant's own id from all reports.
 
-    What an earlier release took from an implausible timestamp is not believed.
+    The id of the row counts as well, unless an earlier release took it from an implausible timestamp.
     """
     named = [(one.change.occurred_at, one.external_id) for one in every if one.external_id is not None]
     if (
         part.external_id is not None
         and part.external_id_at is not None
-        and (not named or event.may_be(part.external_id_at))
+        and (not named or event.accepts(part.external_id_at))
     ):
         named.append((part.external_id_at, part.external_id))
     named_at, external_id = max(named, default=(None, None))

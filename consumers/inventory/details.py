@@ -1,20 +1,21 @@
-"""What Ovoko's API tells about a part, in columns of `parts` that no event writes."""
+"""A part's details from Ovoko's API, in columns of `parts` that no event writes."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from consumers.details import Kept, newest
+from consumers.details import SaveResult, newest
 from consumers.family import Connection
 
 LOAD_DETAILS = """
 SELECT enriched_at, name, price, currency, manufacturer_code, visible_code, other_code
 FROM parts
 WHERE part_id = $1
-FOR UPDATE
 """
 
-# Leaves the revision alone: an event that is being applied has nothing to do with these columns.
+LOCK_DETAILS = LOAD_DETAILS + "FOR UPDATE"
+
+# Does not change the revision: events that are being applied do not depend on these columns.
 SAVE_DETAILS = """
 UPDATE parts
 SET enriched_at = $2,
@@ -30,7 +31,7 @@ WHERE part_id = $1
 
 @dataclass(frozen=True, slots=True)
 class PartDetails:
-    """As of `enriched_at`, when it was asked for. Amounts are in `currency`."""
+    """As of `enriched_at`, when the request was sent. Amounts are in `currency`."""
 
     enriched_at: datetime
     name: str | None
@@ -41,29 +42,29 @@ class PartDetails:
     other_code: str | None
 
 
-async def details_of(connection: Connection, part_id: str) -> PartDetails | None:
-    """None where there are none yet."""
+async def load_details(connection: Connection, part_id: str) -> PartDetails | None:
+    """None if there is no row, or no answer yet."""
     rows = await connection.fetch(LOAD_DETAILS, part_id)
     return PartDetails(**rows[0]) if rows and rows[0]["enriched_at"] else None
 
 
-async def keep_details(connection: Connection, part_id: str, told: PartDetails) -> Kept:
-    """In a transaction: which row it is, and what is known, must hold until the commit."""
-    rows = await connection.fetch(LOAD_DETAILS, part_id)
+async def save_details(connection: Connection, part_id: str, details: PartDetails) -> SaveResult:
+    """Save details unless newer ones are stored. Run it in a transaction: it locks the row."""
+    rows = await connection.fetch(LOCK_DETAILS, part_id)
     if not rows:
-        return Kept.NO_ROW
-    known = PartDetails(**rows[0]) if rows[0]["enriched_at"] else None
-    if newest(known, told) == known:
-        return Kept.KNOWN
+        return SaveResult.NO_ROW
+    stored = PartDetails(**rows[0]) if rows[0]["enriched_at"] else None
+    if newest(stored, details) == stored:
+        return SaveResult.KNOWN
     await connection.execute(
         SAVE_DETAILS,
         part_id,
-        told.enriched_at,
-        told.name,
-        told.price,
-        told.currency,
-        told.manufacturer_code,
-        told.visible_code,
-        told.other_code,
+        details.enriched_at,
+        details.name,
+        details.price,
+        details.currency,
+        details.manufacturer_code,
+        details.visible_code,
+        details.other_code,
     )
-    return Kept.SAVED
+    return SaveResult.SAVED

@@ -5,11 +5,11 @@ from schemas.changes import OrderState
 
 
 def change_type(before: Order | None, after: Order) -> str:
-    """A cancellation counts whenever it becomes known; a creation that comes after it is only an update."""
-    known = before or Order(after.order_id)
-    if known.cancelled_at is None and after.cancelled_at is not None:
+    """A cancellation is reported whenever it arrives; a creation that arrives after it is only an update."""
+    before = before or Order(after.order_id)
+    if before.cancelled_at is None and after.cancelled_at is not None:
         kind = "cancelled"
-    elif known.created_at is None and after.created_at is not None and after.cancelled_at is None:
+    elif before.created_at is None and after.created_at is not None and after.cancelled_at is None:
         kind = "created"
     else:
         kind = "updated"

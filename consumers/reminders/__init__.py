@@ -1,1 +1,1 @@
-"""Reminders that the trade-in platform wants sent to a customer."""
+"""Reminders that the buyback platform wants sent to a customer."""

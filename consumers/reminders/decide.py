@@ -1,4 +1,4 @@
-"""Which reminder the platform asks for, and the communication it calls for."""
+"""Decides which reminder the platform requests, and the communication that it requires."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -7,7 +7,13 @@ from enum import StrEnum
 from consumers.family import Communication, CommunicationKind, Decision, Event, implausible
 from schemas.buyback import DropOffReminder, PickupReminder, SchedulePickupReminder
 
-Reminding = SchedulePickupReminder | PickupReminder | DropOffReminder
+ReminderPayload = SchedulePickupReminder | PickupReminder | DropOffReminder
+
+
+class Rule(StrEnum):
+    NEW = "first event of this reminder"
+    MORE_DAYS = "the greater number of days wins, and this one is greater"
+    NOT_MORE_DAYS = "the greater number of days wins, and an equal or greater one is known"
 
 
 class ReminderKind(StrEnum):
@@ -26,8 +32,8 @@ class Reminder:
     days: int | None = None
 
 
-def identify(payload: Reminding) -> Reminder:
-    """The reminder that an event is about, without its days: its key."""
+def identify(payload: ReminderPayload) -> Reminder:
+    """The key of a reminder: the reminder without its days."""
     match payload:
         case SchedulePickupReminder():
             kind = ReminderKind.SCHEDULE_PICKUP
@@ -38,28 +44,25 @@ def identify(payload: Reminding) -> Reminder:
     return Reminder(payload.entity_id, kind, payload.occurred_at)
 
 
-def decide(known: Reminder | None, event: Event[Reminding]) -> Decision[Reminder]:
-    """A reminder is what it is; of two that differ in their days alone the greater number stands.
+def decide(known: Reminder | None, event: Event[ReminderPayload]) -> Decision[Reminder]:
+    """Of two reminders that differ only in their days, the one with the greater number stands.
 
-    Its timestamp, also an implausible one, is part of its key: no reminder stands above another.
+    The timestamp, even an implausible one, is part of the key: no reminder replaces another one.
     """
-    known = known or identify(event.payload)
+    before = known or identify(event.payload)
     days, kind = _days_and_communication(event.payload)
-    told = [number for number in (known.days, days) if number is not None]
+    after = replace(before, days=max((one for one in (before.days, days) if one is not None), default=None))
+    rule = Rule.NEW if known is None else Rule.NOT_MORE_DAYS if after == known else Rule.MORE_DAYS
     communication = Communication(
-        event.event_id, kind, known.order_id, event.payload.result.item_id, event.instant
+        event.event_id, kind, after.order_id, event.payload.result.item_id, event.instant
     )
-    return Decision(
-        replace(known, days=max(told, default=None)),
-        findings=implausible(event),
-        communications=(communication,),
-    )
+    return Decision(after, (rule,), findings=implausible(event), communications=(communication,))
 
 
-def _days_and_communication(payload: Reminding) -> tuple[int | None, CommunicationKind]:
+def _days_and_communication(payload: ReminderPayload) -> tuple[int | None, CommunicationKind]:
     match payload:
         case SchedulePickupReminder(result=result):
-            # Day 0 is the first reminder, one hour after the order (source: seeds/002).
+            # Day 0 is the first reminder, one hour after the order (source: docs/providers.md).
             is_first = result.days_after_creation == 0
             return result.days_after_creation, (
                 CommunicationKind.SCHEDULE_PICKUP_FIRST

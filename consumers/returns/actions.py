@@ -1,4 +1,4 @@
-"""What a return's events call for at Ovoko."""
+"""Requests to Ovoko that a return's events require."""
 
 from consumers.family import Event
 from consumers.returns.decide import Return, ReturnPayload
@@ -7,7 +7,7 @@ from schemas.ovoko import ReturnObserved
 
 
 def required_actions(_: Return | None, event: Event[ReturnPayload]) -> tuple[Action, ...]:
-    """Its events say that something is new, and not what. What is not listed any more has nothing to tell."""
+    """Events say that a return changed, not how. A return that is no longer listed has no details."""
     payload = event.payload
     if isinstance(payload, ReturnObserved) and not payload.event_data.is_listed:
         return ()
@@ -15,7 +15,7 @@ def required_actions(_: Return | None, event: Event[ReturnPayload]) -> tuple[Act
     return (
         Action(
             kind=RETURN_DETAILS,
-            # An id is no key by itself: the same return may have two events under one.
+            # An event id alone is no key: two events of one return may share it.
             key=f"{RETURN_DETAILS}:{return_id}:{event.event_id}:{event.content_id}",
             subject=return_id,
             request=ReturnWanted(return_id=return_id),

@@ -5,18 +5,18 @@ from schemas.changes import ReturnState
 
 
 def change_type(before: Return | None, after: Return) -> str:
-    """Opened when its opening becomes known, which may be after an update of it."""
+    """`return.opened` is sent when the creation arrives, which may be after an update."""
     is_opened = after.opened_at is not None and (before is None or before.opened_at is None)
     kind = "opened" if is_opened else "updated"
     return f"return.{kind}"
 
 
-def public_state(known: Return) -> ReturnState:
+def public_state(row: Return) -> ReturnState:
     return ReturnState(
-        return_id=known.return_id,
-        order_id=known.order_id,
-        opened_at=known.opened_at,
-        updated_at=known.updated_at,
-        update_count=known.update_count,
-        is_listed=not known.is_gone,
+        return_id=row.return_id,
+        order_id=row.order_id,
+        opened_at=row.opened_at,
+        updated_at=row.updated_at,
+        update_count=row.update_count,
+        is_listed=not row.is_gone,
     )

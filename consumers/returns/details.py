@@ -1,4 +1,4 @@
-"""What Ovoko's API tells about a return, in columns of `returns` that no event writes, and its items."""
+"""A return's details from Ovoko's API: columns of `returns` that no event writes, and `return_items`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -6,15 +6,16 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from consumers.details import Kept, newest
+from consumers.details import SaveResult, newest
 from consumers.family import Connection
 
 LOAD_DETAILS = """
 SELECT enriched_at, ovoko_status, created_at, total_returnable_amount, currency
 FROM returns
 WHERE return_id = $1
-FOR UPDATE
 """
+
+LOCK_DETAILS = LOAD_DETAILS + "FOR UPDATE"
 
 LOAD_ITEMS = """
 SELECT part_id, name, return_reason, price, returnable_amount, currency
@@ -23,7 +24,7 @@ WHERE return_id = $1
 ORDER BY position
 """
 
-# Leaves the revision alone: an event that is being applied has nothing to do with these columns.
+# Does not change the revision: events that are being applied do not depend on these columns.
 SAVE_DETAILS = """
 UPDATE returns
 SET enriched_at = $2,
@@ -34,22 +35,22 @@ SET enriched_at = $2,
 WHERE return_id = $1
 """
 
-FORGET_ITEMS = "DELETE FROM return_items WHERE return_id = $1"
+DELETE_ITEMS = "DELETE FROM return_items WHERE return_id = $1"
 
-# Who runs it holds the return's row, and has just forgotten the items that were known.
+# The caller has locked the return's row and deleted its stored items.
 SAVE_ITEMS = """
 INSERT INTO return_items
     (return_id, position, part_id, name, return_reason, price, returnable_amount, currency)
 SELECT $1, position, part_id, name, return_reason, price, returnable_amount, currency
 FROM unnest($2::text[], $3::text[], $4::text[], $5::numeric[], $6::numeric[], $7::text[])
     WITH ORDINALITY
-    AS told (part_id, name, return_reason, price, returnable_amount, currency, position)
+    AS item (part_id, name, return_reason, price, returnable_amount, currency, position)
 """
 
 
 @dataclass(frozen=True, slots=True)
 class ReturnItem:
-    """One thing that comes back. Amounts are in `currency`."""
+    """One returned thing. Amounts are in `currency`."""
 
     part_id: str | None
     name: str | None
@@ -61,7 +62,7 @@ class ReturnItem:
 
 @dataclass(frozen=True, slots=True)
 class ReturnDetails:
-    """As of `enriched_at`, when it was asked for; `created_at` is Ovoko's. Of the customer nothing."""
+    """As of `enriched_at`, when the request was sent. Holds no data about the customer."""
 
     enriched_at: datetime
     ovoko_status: str
@@ -71,36 +72,36 @@ class ReturnDetails:
     items: tuple[ReturnItem, ...]
 
 
-async def details_of(connection: Connection, return_id: str) -> ReturnDetails | None:
-    """None where there are none yet."""
+async def load_details(connection: Connection, return_id: str) -> ReturnDetails | None:
+    """None if there is no row, or no answer yet."""
     rows = await connection.fetch(LOAD_DETAILS, return_id)
-    return await _known(connection, return_id, rows[0]) if rows else None
+    return await _details(connection, return_id, rows[0]) if rows else None
 
 
-async def keep_details(connection: Connection, return_id: str, told: ReturnDetails) -> Kept:
-    """In a transaction: which row it is, and what is known, must hold until the commit."""
-    rows = await connection.fetch(LOAD_DETAILS, return_id)
+async def save_details(connection: Connection, return_id: str, details: ReturnDetails) -> SaveResult:
+    """Save details unless newer ones are stored. Run it in a transaction: it locks the row."""
+    rows = await connection.fetch(LOCK_DETAILS, return_id)
     if not rows:
-        return Kept.NO_ROW
-    known = await _known(connection, return_id, rows[0])
-    if newest(known, told) == known:
-        return Kept.KNOWN
+        return SaveResult.NO_ROW
+    stored = await _details(connection, return_id, rows[0])
+    if newest(stored, details) == stored:
+        return SaveResult.KNOWN
     await connection.execute(
         SAVE_DETAILS,
         return_id,
-        told.enriched_at,
-        told.ovoko_status,
-        told.created_at,
-        told.total_returnable_amount,
-        told.currency,
+        details.enriched_at,
+        details.ovoko_status,
+        details.created_at,
+        details.total_returnable_amount,
+        details.currency,
     )
-    await connection.execute(FORGET_ITEMS, return_id)
-    columns = [[getattr(item, field.name) for item in told.items] for field in fields(ReturnItem)]
+    await connection.execute(DELETE_ITEMS, return_id)
+    columns = [[getattr(item, field.name) for item in details.items] for field in fields(ReturnItem)]
     await connection.execute(SAVE_ITEMS, return_id, *columns)
-    return Kept.SAVED
+    return SaveResult.SAVED
 
 
-async def _known(connection: Connection, return_id: str, row: Mapping[str, Any]) -> ReturnDetails | None:
+async def _details(connection: Connection, return_id: str, row: Mapping[str, Any]) -> ReturnDetails | None:
     if row["enriched_at"] is None:
         return None
     items = await connection.fetch(LOAD_ITEMS, return_id)

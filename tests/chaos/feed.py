@@ -240,7 +240,7 @@ async def projected(database_url: str, applied: Iterable[Taken]) -> dict[Entity,
 async def _held(family: AnyFamily, connection: Any, events: Sequence[Event[Any]]) -> dict[Entity, Any]:
     subjects = {family.key(event.payload): event.payload.entity_id for event in events}
     async with connection.transaction():
-        states = await family.load(connection, events)
+        states = await family.load(connection, events, lock=True)
     found = {}
     for key, state in states.items():
         visible = family.public_state(state)

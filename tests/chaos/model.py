@@ -15,7 +15,7 @@ from uuid import UUID
 
 import asyncpg
 
-from consumers.family import Connection, Effects, Event, project
+from consumers.family import Connection, Effects, Event, apply_events
 from consumers.registry import FAMILIES, FAMILY_OF, AnyFamily
 from schemas.events import Provider, parse, routing_key_of
 from tests.chaos.load import CLOCK_TOLERANCE, Identity, Taken
@@ -78,7 +78,7 @@ async def model(events: Iterable[Taken], unhandled_types: Iterable[str]) -> Tabl
 
     written = Written()
     for name, family_events in by_family.items():
-        effects = await project(_from_nothing(FAMILIES[name]), written, family_events)
+        effects = await apply_events(_from_nothing(FAMILIES[name]), written, family_events)
         _note(written, name, effects)
     for (_, event_id), different in contents.items():
         if len(different) > 1:
@@ -93,7 +93,9 @@ async def model(events: Iterable[Taken], unhandled_types: Iterable[str]) -> Tabl
 
 
 def _from_nothing(family: AnyFamily) -> AnyFamily:
-    async def load(_connection: Connection, _events: Sequence[Event[Any]]) -> Mapping[Any, Any]:
+    async def load(
+        _connection: Connection, _events: Sequence[Event[Any]], *, lock: bool
+    ) -> Mapping[Any, Any]:
         return {}
 
     return replace(family, load=load)

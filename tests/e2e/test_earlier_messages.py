@@ -3,7 +3,7 @@
 import sqlite3
 from pathlib import Path
 
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 from worker.amqp.channel import Message
 from worker.ingest.spool.spool import Spool
 

@@ -207,9 +207,9 @@ def test_after_apply_nothing_differs(after_apply: Applied) -> None:
 
 def test_a_newer_event_wins_over_an_observation(after_apply: Applied) -> None:
     assert [(step["type"], step["why"]) for step in after_apply.explained["events"]] == [
-        ("part.status.changed", "the first status that is known"),
-        ("stockhook.observed.part", "observed on the marketplace; newest wins"),
-        ("part.status.changed", "newest wins"),
+        ("part.status.changed", "first status of the part"),
+        ("stockhook.observed.part", "observed on the marketplace; the newest status wins"),
+        ("part.status.changed", "the newest status wins"),
     ]
 
 

@@ -299,7 +299,7 @@ async def test_the_newest_answer_stands_though_an_older_one_comes_later(marketpl
 
     assert older["finished_at"] > newer["finished_at"]
     assert (older["outcome"]["enrichment"], newer["outcome"]["enrichment"]) == (
-        "as new or newer is known",
+        "equal or newer details are stored",
         "saved",
     )
     assert row["ovoko_status"] == "Accepted"

@@ -14,7 +14,7 @@ RETURNS = FAMILIES["returns"]
 
 
 async def apply(connection: Connection, event: Event[object]) -> None:
-    loaded = await RETURNS.load(connection, [event])
+    loaded = await RETURNS.load(connection, [event], lock=True)
     await RETURNS.save(connection, [RETURNS.decide(loaded.get("77"), event).state])
 
 
@@ -24,7 +24,7 @@ async def test_what_was_computed_from_a_row_that_has_moved_on_is_not_written(sta
     early, late = (claimed(returned("order.return.updated", second), second) for second in (1, 2))
     try:
         async with database.transaction() as slow:
-            loaded = await RETURNS.load(slow, [late])
+            loaded = await RETURNS.load(slow, [late], lock=True)
             async with database.transaction() as quick:
                 await apply(quick, early)
             with pytest.raises(WriteConflict):

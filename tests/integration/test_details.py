@@ -7,7 +7,7 @@ from decimal import Decimal
 from itertools import permutations
 from typing import Any
 
-from consumers.details import Kept
+from consumers.details import SaveResult
 from consumers.inventory import details as of_part
 from consumers.inventory.details import PartDetails
 from consumers.returns import details as of_return
@@ -39,14 +39,14 @@ def opened(minute: int) -> Decoded:
     return event("order.return.created", minute, return_id="456", order_id="70")
 
 
-async def keep_part(stack: Stack, told: PartDetails, part_id: str = "77") -> Kept:
+async def keep_part(stack: Stack, told: PartDetails, part_id: str = "77") -> SaveResult:
     async with database_of(stack) as database, database.transaction() as connection:
-        return await of_part.keep_details(connection, part_id, told)
+        return await of_part.save_details(connection, part_id, told)
 
 
-async def keep_return(stack: Stack, told: ReturnDetails, return_id: str = "456") -> Kept:
+async def keep_return(stack: Stack, told: ReturnDetails, return_id: str = "456") -> SaveResult:
     async with database_of(stack) as database, database.transaction() as connection:
-        return await of_return.keep_details(connection, return_id, told)
+        return await of_return.save_details(connection, return_id, told)
 
 
 def rebuilt(stack: Stack, family: str, *arguments: str) -> Any:
@@ -71,8 +71,8 @@ async def test_any_order_of_answers_leaves_the_same_rows(stack: Stack) -> None:
             async with database.transaction() as connection:
                 await connection.execute("UPDATE returns SET enriched_at = NULL")
                 for told in (*order, order[0]):
-                    await of_return.keep_details(connection, "456", told)
-                left.add(await of_return.details_of(connection, "456"))
+                    await of_return.save_details(connection, "456", told)
+                left.add(await of_return.load_details(connection, "456"))
 
     assert len(left) == 1
     (known,) = left
@@ -95,7 +95,7 @@ async def test_answers_and_events_leave_each_other_alone(stack: Stack) -> None:
         "FROM returns"
     )
     items = await stack.fetch("SELECT * FROM return_items ORDER BY position")
-    assert kept == [Kept.SAVED, Kept.KNOWN, Kept.SAVED]
+    assert kept == [SaveResult.SAVED, SaveResult.KNOWN, SaveResult.SAVED]
     assert [tuple(row.values()) for row in rows] == [
         ("returned", NOON, "Front door", Decimal("275.11"), "EUR", "5123", None, "A-1")
     ]
@@ -107,8 +107,8 @@ async def test_answers_and_events_leave_each_other_alone(stack: Stack) -> None:
 
 
 async def test_an_answer_about_what_is_not_here_is_kept_nowhere(stack: Stack) -> None:
-    assert await keep_part(stack, PART) is Kept.NO_ROW
-    assert await keep_return(stack, RETURN) is Kept.NO_ROW
+    assert await keep_part(stack, PART) is SaveResult.NO_ROW
+    assert await keep_return(stack, RETURN) is SaveResult.NO_ROW
     assert await stack.count("parts") == await stack.count("return_items") == 0
 
 
@@ -129,7 +129,7 @@ async def test_a_rebuild_leaves_details_as_they_are(stack: Stack) -> None:
 
     rows = await stack.fetch(f"SELECT status, {PART_COLUMNS} FROM parts ORDER BY part_id")
     async with database_of(stack) as database, database.connection() as connection:
-        known = await of_return.details_of(connection, "456")
+        known = await of_return.load_details(connection, "456")
     assert [one["differences"] for one in quiet] == [[], []]
     assert [len(one["differences"]) for one in repaired] == [2, 2]
     assert [tuple(row.values())[:3] for row in rows] == [("sold", NOON, "Front door"), ("sold", None, None)]

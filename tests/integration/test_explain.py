@@ -39,13 +39,14 @@ async def test_a_part_is_explained_in_the_order_of_happening(stack: Stack) -> No
 
     told = [(event["occurred_at"][14:16], event["effect"], event["why"]) for event in found["events"]]
     assert told == [
-        ("01", "older than the state", "newest wins, and a newer one is known"),
-        ("05", "applied", "the first status that is known"),
-        ("07", "applied", "written_off is final, also over what happened later"),
+        ("01", "older than the state", "the newest status wins, and a newer one is known"),
+        ("05", "applied", "first status of the part"),
+        ("07", "applied", "written_off is final, and replaces a newer status"),
         (
             "09",
             "applied",
-            "its id was used before with other contents, so it counts as an event of its own; newest wins",
+            "its id was used before with other contents, so it counts as an event of its own; "
+            "the newest status wins",
         ),
         ("30", "changed nothing", "written_off is final"),
     ]
@@ -85,7 +86,7 @@ async def test_a_row_that_somebody_changed_is_told_from_what_its_events_say(stac
     shown = stack.run("explain", "part", "13")
 
     assert found["agrees_with_tables"] is False
-    assert "the tables say otherwise" in shown.stdout
+    assert "the tables hold a different state" in shown.stdout
     # Whole on a terminal of 80 columns: it is there to be copied.
     assert found["events"][0]["event_id"] in shown.stdout
 
@@ -121,14 +122,23 @@ async def test_what_was_observed_is_explained_as_such(stack: Stack) -> None:
     rebuilt = [stack.run("rebuild", family) for family in ("inventory", "returns")]
 
     assert [(event["type"], event["effect"], event["why"]) for event in found["events"][2:4]] == [
-        (kind, "applied", "observed on the marketplace; newest wins"),
-        (kind, "older than the state", "observed on the marketplace; newest wins, and a newer one is known"),
+        (
+            kind,
+            "applied",
+            "observed on the marketplace; the newest status wins; "
+            "the newest event that names the merchant's own id sets it",
+        ),
+        (
+            kind,
+            "older than the state",
+            "observed on the marketplace; the newest status wins, and a newer one is known",
+        ),
     ]
     assert (found["states"][0]["status"], found["states"][0]["external_id"]) == ("reserved", "shelf 4")
     assert found["findings"] == []
     assert [event["why"] for event in returned["events"]] == [
-        "the first creation that is known",
-        "observed on the marketplace; it is not listed any more",
+        "first creation of the return",
+        "observed on the marketplace; the marketplace no longer lists the return",
     ]
     assert found["agrees_with_tables"] is returned["agrees_with_tables"] is True
     assert [done.returncode for done in rebuilt] == [0, 0], rebuilt[0].stderr + rebuilt[1].stderr
@@ -156,13 +166,13 @@ async def test_orders_and_returns_are_explained(stack: Stack) -> None:
     returned = explained(stack, "return", "9")
 
     assert [event["why"] for event in order["events"]] == [
-        "the first cancellation that is known",
-        "the first creation that is known",
+        "first cancellation of the order",
+        "first creation of the order",
     ]
     assert [event["why"] for event in returned["events"]] == [
-        "the first creation that is known",
-        "each update counts, but a newer one says when",
-        "the first update that is known",
+        "first creation of the return",
+        "each update is counted, and an equal or newer one set the time",
+        "first update of the return",
     ]
     assert returned["states"][0]["update_count"] == 2
     assert order["agrees_with_tables"] is returned["agrees_with_tables"] is True
@@ -196,10 +206,10 @@ async def test_trade_ins_and_their_reminders_are_explained_without_private_data(
     shown = stack.run("explain", "buyback", "o1")
 
     assert [event["effect"] for event in found["events"]] == ["applied", "changed nothing"]
-    assert found["events"][1]["why"] == "created yields to all else"
+    assert found["events"][1]["why"] == "per column: the created event yields to every other event"
     assert found["events"][0]["communications"] == ["item_received"]
     assert found["states"][0]["order.status"] == "processing"
-    assert found["states"][0]["order.customer_name"] == "(kept back)"
+    assert found["states"][0]["order.customer_name"] == "(redacted)"
     assert "anary" not in json.dumps(found) + shown.stdout
     assert reminded["states"][0]["days"] == 7
     assert found["agrees_with_tables"] is reminded["agrees_with_tables"] is True

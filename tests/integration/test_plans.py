@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 import pytest
 
-from consumers.buybacks import project as buybacks
-from consumers.inventory import project as inventory
-from consumers.orders import project as orders
-from consumers.reminders import project as reminders
-from consumers.returns import project as returns
+from consumers.buybacks import store as buybacks
+from consumers.inventory import store as inventory
+from consumers.orders import store as orders
+from consumers.reminders import store as reminders
+from consumers.returns import store as returns
 from tests.support.stack import Stack
 from worker.outbox import actions as table
 from worker.outbox import changes as outbox
@@ -79,7 +79,7 @@ def test_every_family_and_table_is_looked_at() -> None:
     assert {
         "worker.postgres.event_log.CLAIM",
         "worker.outbox.changes.TAKE",
-        "consumers.inventory.project.LOAD_HISTORY",
+        "consumers.inventory.store.LOAD_HISTORY",
     } <= HOT.keys()
 
 

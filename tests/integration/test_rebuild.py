@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from consumers.family import CommunicationKind, Event, project
+from consumers.family import CommunicationKind, Event, apply_events
 from consumers.registry import FAMILIES
 from tests.support.applied_events import apply, database_of, generated, in_batches, item
 from tests.support.events import part_changed
 from tests.support.stack import Stack, until
 from worker.pipeline.batch import handle
 from worker.postgres import event_log
-from worker.tools.rebuild.tables import COMMUNICATIONS, TABLES
 
 
 @pytest.fixture
@@ -46,10 +45,9 @@ async def schemas_left(stack: Stack) -> list[str]:
 
 
 def test_each_communication_belongs_to_one_family() -> None:
-    kinds = [kind for kinds in COMMUNICATIONS.values() for kind in kinds]
+    kinds = [kind for family in FAMILIES.values() for kind in family.communications]
 
     assert sorted(kinds) == sorted(CommunicationKind)
-    assert TABLES.keys() == FAMILIES.keys()
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
@@ -60,7 +58,7 @@ async def test_each_family_rebuilt_is_what_it_was(stack: Stack, family: str) -> 
 
     assert found["differences"] == []
     assert (code, found["events"]) == (0, await stack.count("event_log"))
-    assert await stack.count(TABLES[family][0].name) > 5
+    assert await stack.count(FAMILIES[family].tables[0].name) > 5
     assert await schemas_left(stack) == []
 
 
@@ -178,7 +176,7 @@ async def test_an_event_that_commits_late_is_waited_for(stack: Stack) -> None:
             assert not running.done()
             envelope, payload = slow.candidate.envelope, slow.candidate.payload
             event = Event(envelope.event_id, envelope.received_at, payload)
-            await project(FAMILIES["inventory"], connection, [event])
+            await apply_events(FAMILIES["inventory"], connection, [event])
         code, found = await running
 
     assert (code, found["differences"], found["events"]) == (0, [], 3)

@@ -18,7 +18,6 @@ from worker.pipeline.batch import (
 )
 from worker.postgres.migrations import migrate
 from worker.postgres.pool import Database
-from worker.tools.rebuild.tables import ROWS
 
 
 def event_of(family: str) -> Decoded:
@@ -46,7 +45,7 @@ async def test_columns_that_are_added_meanwhile_cost_no_attempt(fresh_database: 
         # A statement is kept by the driver once it was used.
         await handle(FAMILIES[family], database, [event_of(family)])
         await handle(FAMILIES[family], database, [event_of(family)])
-        for table in ROWS[family]:
+        for table in FAMILIES[family].tables:
             await other.execute(f"ALTER TABLE {table.name} ADD added_meanwhile int")
         report = await handle(FAMILIES[family], database, [event_of(family)])
     finally:

@@ -162,15 +162,15 @@ TABLE = (
     Mutant(
         "the last to arrive wins",
         "consumers/inventory/decide.py",
-        "        _latest(part.latest, change),\n",
-        "        change,\n",
+        "    latest, rule = _latest(part.latest, change)\n",
+        "    latest, rule = change, Rule.NEWEST\n",
         "tests/unit/test_convergence.py",
     ),
     Mutant(
         "an implausible timestamp wins",
         "consumers/inventory/decide.py",
-        "    plausible = [told for told in known if told.is_plausible]\n",
-        "    plausible = list(known)\n",
+        "    plausible = [report for report in reports if report.is_plausible]\n",
+        "    plausible = list(reports)\n",
         "tests/unit/test_receptions.py",
     ),
     Mutant(
@@ -182,7 +182,7 @@ TABLE = (
     ),
     Mutant(
         "a revision is not checked",
-        "consumers/returns/project.py",
+        "consumers/returns/store.py",
         "WHERE stored.revision = excluded.revision - 1\n",
         "",
         "tests/integration/test_conflicts.py",
@@ -204,14 +204,14 @@ TABLE = (
     Mutant(
         "the last answer to arrive wins",
         "consumers/details.py",
-        "max(known, told, key=_place)",
-        "told",
+        "max(stored, answer, key=_order_key)",
+        "answer",
         "tests/unit/test_details.py",
     ),
     Mutant(
         "a rebuild wipes details",
         "worker/tools/rebuild/comparison.py",
-        "        if table.details:\n",
+        "        if table.detail_columns:\n",
         "        if False:\n",
         "tests/integration/test_details.py::test_a_rebuild_leaves_details_as_they_are",
     ),

@@ -1,10 +1,10 @@
-"""A family's rows, findings and communications in memory: the real `project`, no database."""
+"""A family's rows, findings and communications in memory: the real `apply_events`, no database."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from consumers.family import Communication, Connection, Effects, Event, Finding, correct, project
+from consumers.family import Communication, Connection, Effects, Event, Finding, apply_events, correct
 from consumers.inventory.decide import Part, needs_history, with_history
 from consumers.registry import AnyFamily
 from schemas.changes import Change as Told
@@ -49,12 +49,16 @@ class Store:
                 (new if identity in new else corrected)[identity] = event
         family = replace(self.family, load=self._load, save=self._save)
         if new:
-            effects = await project(family, NoConnection(), list(new.values()), tells=True, asks=KINDS)
+            effects = await apply_events(
+                family, NoConnection(), list(new.values()), record_changes=True, enabled_actions=KINDS
+            )
             self._take(effects)
             self.asked |= {action.key for action in effects.actions}
         if corrected:
             self._take(
-                await correct(family, NoConnection(), list(corrected.values()), _Past(self), tells=True)
+                await correct(
+                    family, NoConnection(), list(corrected.values()), _Past(self), record_changes=True
+                )
             )
 
     @property
@@ -77,7 +81,7 @@ class Store:
             rows[_key(found)] = max(found, rows.get(_key(found), found), key=lambda one: one.words)
         self.findings = set(rows.values())
 
-    async def _load(self, _: Connection, events: Sequence[Event[Any]]) -> Mapping[Any, Any]:
+    async def _load(self, _: Connection, events: Sequence[Event[Any]], *, lock: bool) -> Mapping[Any, Any]:
         keys = {self.family.key(event.payload) for event in events}
         rows = {key: self.rows[key] for key in keys if key in self.rows}
         return {

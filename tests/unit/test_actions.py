@@ -8,7 +8,7 @@ import pytest
 
 from consumers.buybacks.actions import required_actions
 from consumers.inventory.actions import required_actions as of_part
-from consumers.inventory.project import INVENTORY
+from consumers.inventory.store import INVENTORY
 from consumers.returns.actions import required_actions as of_return
 from schemas.actions import PartWanted, PickupAgain, ReturnWanted
 from schemas.buyback import PickupMissed

@@ -133,7 +133,9 @@ def test_amounts_in_several_currencies_are_not_summed_but_flagged() -> None:
     store = after(snapshot(CREATED, 1, items=(item("i1"), item("i2", currency="USD"))))
 
     assert order(store).total == (None, None)
-    assert store.findings == {Finding("mixed_currencies", "o1", event_id(0), "items in several currencies")}
+    assert store.findings == {
+        Finding("mixed_currencies", "o1", event_id(0), "items have different currencies")
+    }
 
 
 def test_an_item_outside_the_snapshot_is_a_finding_and_no_row() -> None:
@@ -141,7 +143,9 @@ def test_an_item_outside_the_snapshot_is_a_finding_and_no_row() -> None:
 
     assert set(order(store).items) == {"i1"}
     assert store.findings == {
-        Finding("item_outside_snapshot", "o1", event_id(0), "item other is not in the event's own snapshot")
+        Finding(
+            "item_outside_snapshot", "o1", event_id(0), "item other is missing in the event's own snapshot"
+        )
     }
 
 

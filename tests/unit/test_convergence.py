@@ -11,12 +11,13 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from consumers.family import Event
 from consumers.registry import FAMILIES
+from schemas.buyback import InspectionResult
 from schemas.changes import TYPES, CommunicationState, ReminderState, State, cloud_events, encode
-from schemas.events import Payload
-from schemas.ovoko import Observation
+from schemas.events import OBSERVATIONS, Payload, routing_key_of
 from tests.chaos.feed import last_states
 from tests.support import events
 from tests.support.memory_store import Store
@@ -37,16 +38,14 @@ PART_STATUSES = (
     "lent",
 )
 BUYBACK_STATUSES = (None, "None", "Created", "PickupScheduled", "MissedPickUp", "InTransit", "Closed", "Lost")
-SNAPSHOTS = (
-    "OrderCreatedEvent",
-    "CollectionItemPickUpScheduledEvent",
-    "CollectionItemPickupMissedEvent",
-    "OrderDropOffPendingEvent",
-    "CollectionItemInTransitEvent",
-    "CollectionItemReceivedEvent",
-    "OrderCustomerPaymentDetailsCreatedEvent",
-)
-FLAT = ("CollectionItemQualityCheckFailedEvent", "CollectionItemFinalizedEvent")
+RETURNS = FAMILIES["returns"].payloads
+BUYBACKS = FAMILIES["buybacks"].payloads
+INSPECTIONS = [model for model in BUYBACKS if model.model_fields["result"].annotation is InspectionResult]
+
+
+def wire_type(model: type[BaseModel]) -> str:
+    return routing_key_of(model).partition(".")[2]
+
 
 parts = st.builds(
     events.part,
@@ -58,13 +57,13 @@ parts = st.builds(
 )
 orders = st.builds(
     events.order,
-    st.sampled_from(["order.created", "order.cancelled"]),
+    st.sampled_from([wire_type(model) for model in FAMILIES["orders"].payloads]),
     SECONDS,
     st.sampled_from(["1", "2"]),
 )
 returns = st.builds(
     events.returned,
-    st.sampled_from(["order.return.created", "order.return.updated"]),
+    st.sampled_from([wire_type(model) for model in RETURNS if model not in OBSERVATIONS]),
     SECONDS,
     st.sampled_from(["1", "2"]),
     st.sampled_from(["10", "11"]),
@@ -82,7 +81,7 @@ shipments = st.fixed_dictionaries(
 )
 snapshots = st.builds(
     events.snapshot,
-    st.sampled_from(SNAPSHOTS),
+    st.sampled_from([wire_type(model) for model in BUYBACKS if model not in INSPECTIONS]),
     SECONDS,
     st.sampled_from(["o1", "o2"]),
     st.sampled_from(BUYBACK_STATUSES),
@@ -105,7 +104,7 @@ snapshots = st.builds(
 )
 inspections = st.builds(
     events.flat,
-    st.sampled_from(FLAT),
+    st.sampled_from([wire_type(model) for model in INSPECTIONS]),
     SECONDS,
     st.sampled_from(["o1", "o2"]),
     itemId=st.sampled_from(["i1", "i2"]),
@@ -221,7 +220,7 @@ def _first_receptions(copies: Sequence[Event[Any]]) -> list[Event[Any]]:
 
 def _name(payload: Payload, number: int) -> object:
     """No webhook has the id of an observation, which we make ourselves."""
-    return f"observed {number}" if isinstance(payload, Observation) else number
+    return f"observed {number}" if isinstance(payload, OBSERVATIONS) else number
 
 
 def test_of_two_findings_under_an_id_that_was_used_twice_one_outlives_the_other() -> None:

@@ -46,7 +46,7 @@ def test_a_return_counts_its_updates_once() -> None:
 
 def test_a_return_of_two_orders_is_flagged_and_the_same_from_either_side() -> None:
     one, other = (returned("order.return.created", 1, order_id=order_id) for order_id in ("10", "11"))
-    flag = Finding("return_of_two_orders", "77", None, "its events name different orders")
+    flag = Finding("return_of_two_orders", "77", None, "events of the return name different orders")
 
     for store in (after("returns", one, other), after("returns", other, one)):
         assert store.rows["77"].order_id == "11"

@@ -109,7 +109,7 @@ def test_a_sale_with_an_odd_merchants_id_is_applied_and_is_a_finding(odd: object
         "event_data": {"part_id": "13", "status": "sold", "external_id": odd, "id_bridge": "old"},
     }
     payload = events.read(Provider.OVOKO, document)
-    message = "could not be read, and counts as absent: event_data.external_id"
+    message = "treated as absent, because it could not be read: event_data.external_id"
 
     assert noted(payload, "inventory") == {("odd_field", "13", message)}
     assert payload.model_dump()["event_data"]["id_bridge"] == "old"

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from consumers.details import Kept
+from consumers.details import SaveResult
 from consumers.inventory import details as of_part
 from consumers.inventory.details import PartDetails
 from consumers.returns import details as of_return
@@ -23,7 +23,7 @@ async def _part_details(attempt: Attempt[PartWanted]) -> Done:
         return UNKNOWN_THERE
     details = part_details(told.row, told.asked_at)
     async with attempt.database.transaction() as connection:
-        return _done(await of_part.keep_details(connection, part_id, details), told.asked_at)
+        return _done(await of_part.save_details(connection, part_id, details), told.asked_at)
 
 
 async def _return_details(attempt: Attempt[ReturnWanted]) -> Done:
@@ -33,7 +33,7 @@ async def _return_details(attempt: Attempt[ReturnWanted]) -> Done:
         return UNKNOWN_THERE
     details = return_details(told.row, told.asked_at)
     async with attempt.database.transaction() as connection:
-        return _done(await of_return.keep_details(connection, return_id, details), told.asked_at)
+        return _done(await of_return.save_details(connection, return_id, details), told.asked_at)
 
 
 def part_details(part: PartDescription, asked_at: datetime) -> PartDetails:
@@ -59,8 +59,8 @@ def return_details(row: OrderReturn, asked_at: datetime) -> ReturnDetails:
     )
 
 
-def _done(kept: Kept, asked_at: datetime) -> Done:
-    return Done({"enrichment": kept.value, "enriched_at": asked_at.isoformat()})
+def _done(result: SaveResult, asked_at: datetime) -> Done:
+    return Done({"enrichment": result.value, "enriched_at": asked_at.isoformat()})
 
 
 def _has_credentials(settings: Settings) -> bool:

@@ -1,5 +1,9 @@
 """`stockhook consume`."""
 
+from typing import Annotated
+
+from cyclopts import Parameter
+
 from consumers.registry import FAMILIES
 from worker.cli.context import fail, load_context
 from worker.marketplaces.clients import check_proxies
@@ -8,18 +12,14 @@ from worker.observability.resolver import run_loop
 from worker.processes.consumer_process import consume as run_consumers
 from worker.processes.supervisor import obey_parent
 
+_FAMILIES = f"Any of {', '.join(FAMILIES)}; all of them if none is given."
 
-def consume(*families: str) -> None:
-    """Apply the events of these families, until SIGTERM or Ctrl-C.
 
-    Parameters
-    ----------
-    families
-        inventory, orders, returns, buybacks, reminders; all when none is named.
-    """
+def consume(*families: Annotated[str, Parameter(help=_FAMILIES)]) -> None:
+    """Apply the events of these families, until SIGTERM or Ctrl-C."""
     unknown = [name for name in families if name not in FAMILIES]
     if unknown:
-        fail(USAGE, f"no such family: {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+        fail(USAGE, f"no such family: {', '.join(unknown)}; known families are {', '.join(FAMILIES)}")
     obey_parent()
     settings = load_context("consume")
     check_proxies(settings)

@@ -8,74 +8,69 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from consumers.details import Details
 from consumers.family import Finding
+from consumers.registry import FAMILY_OF_ENTITY
 from worker.cli.context import Json, load_context, open_database, print_json
+from worker.cli.families import Entity
 from worker.cli.terminal import show
 from worker.observability.inert_text import visible
 from worker.observability.resolver import run_loop
-from worker.tools.explain.explanation import (
-    Details,
-    Explanation,
-    Kind,
-    Step,
-    explain_entity,
-)
+from worker.tools.explain.explanation import Explanation, Step, explain_entity
 
 # Columns that repeat the event's own time and id.
-OF_THE_EVENT = frozenset({"occurred_at", "event_id", "external_id_at"})
+EVENT_COLUMNS = frozenset({"occurred_at", "event_id", "external_id_at"})
 
 
 def explain(
-    kind: Kind,
+    entity: Entity,
     entity_id: str,
     /,
     *,
     at: datetime | None = None,
     json: Json = False,
 ) -> None:
-    """Show what made an entity what it is: each of its events, what it did, and by which rule.
+    """Show how an entity came to its state: each of its events, what it changed, and by which rule.
 
-    Events come in the order of happening; what each did is as of when it came. Exits 1 when the log holds
-    no event of it.
+    Events are listed in the order in which they happened, each with the changes that it made when it was
+    applied. Exits 1 if the log holds no event of the entity.
 
     Parameters
     ----------
-    kind
-        part, order and return are Ovoko's; buyback is an order of the trade-in platform, and reminder
-        stands for the reminders of one.
     entity_id
-        Its id at the marketplace.
+        Its id on the marketplace; for reminders, the id of their order.
     at
-        Show the state then: leave out what happened later. Without an offset it is UTC.
+        Show the state at this time: omit what happened later. Without an offset it is UTC.
     """
     settings = load_context("explain")
     if at is not None and at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
 
-    async def ask() -> Explanation:
+    async def work() -> Explanation:
         async with open_database(settings, "explain", 1) as database:
-            return await explain_entity(database, kind, entity_id, at, settings.tolerance)
+            family = FAMILY_OF_ENTITY[entity]
+            return await explain_entity(database, family, entity_id, at, settings.tolerance)
 
-    found = run_loop(ask())
+    explanation = run_loop(work())
     if json:
-        print_json(_as_json(found))
+        print_json(_as_json(explanation))
     else:
-        show(_as_tables(found))
+        show(_as_tables(explanation))
 
 
-def _as_json(found: Explanation) -> dict[str, Any]:
+def _as_json(explanation: Explanation) -> dict[str, Any]:
     """Durations are seconds."""
     return {
-        "kind": found.kind,
-        "entity_id": found.entity_id,
-        "at": found.at,
-        "events": [_step_as_json(step) for step in found.steps],
-        "states": list(found.states),
-        "findings": [_finding_as_json(finding) for finding in found.findings],
-        "agrees_with_tables": found.agrees,
-        "log_begins_at": found.log_begins_at,
-        "unreadable_events": found.unreadable,
-        "enrichment": None if found.details is None else asdict(found.details),
+        "kind": explanation.entity,
+        "entity_id": explanation.entity_id,
+        "at": explanation.at,
+        "events": [_step_as_json(step) for step in explanation.steps],
+        "states": list(explanation.states),
+        "findings": [_finding_as_json(finding) for finding in explanation.findings],
+        "agrees_with_tables": explanation.agrees,
+        "log_begins_at": explanation.log_begins_at,
+        "unreadable_events": explanation.unreadable,
+        "enrichment": None if explanation.details is None else asdict(explanation.details),
     }
 
 
@@ -105,27 +100,28 @@ def _finding_as_json(finding: Finding) -> dict[str, Any]:
     return {"kind": finding.kind, "event_id": finding.event_id, "message": finding.message}
 
 
-def _as_tables(found: Explanation) -> RenderableType:
+def _as_tables(explanation: Explanation) -> RenderableType:
     """For a terminal."""
     # Two columns: of more, a terminal of 80 shows a few letters each.
-    events = Table("happened", "what, and what it did")
-    for step in found.steps:
+    events = Table("happened", "event, and what it did")
+    for step in explanation.steps:
         events.add_row(
-            f"{step.logged.event.payload.occurred_at:%Y-%m-%d %H:%M:%S}", "\n".join(map(visible, _told(step)))
+            f"{step.logged.event.payload.occurred_at:%Y-%m-%d %H:%M:%S}",
+            "\n".join(map(visible, _step_lines(step))),
         )
         events.add_section()
-    moment = "now" if found.at is None else f"at {found.at.isoformat()}"
+    moment = "now" if explanation.at is None else f"at {explanation.at.isoformat()}"
     states = Table("column", f"state {moment}")
-    for state in found.states:
+    for state in explanation.states:
         for path, value in state.items():
             states.add_row(visible(path), visible(value))
         states.add_section()
-    details = [] if found.details is None else [_details(found.details)]
-    return Group(events, states, *details, *map(visible, _last_lines(found)))
+    details = [] if explanation.details is None else [_details(explanation.details)]
+    return Group(events, states, *details, *map(visible, _last_lines(explanation)))
 
 
 def _details(details: Details) -> Table:
-    table = Table("column", "what Ovoko's API told")
+    table = Table("column", "answer of the marketplace's API")
     for name, value in asdict(details).items():
         match value:
             case None:
@@ -133,9 +129,9 @@ def _details(details: Details) -> Table:
             case tuple():
                 for item in value:
                     table.add_section()
-                    for column, told in item.items():
-                        if told is not None:
-                            table.add_row(f"item.{column}", visible(told))
+                    for column, column_value in item.items():
+                        if column_value is not None:
+                            table.add_row(f"item.{column}", visible(column_value))
             case datetime():
                 table.add_row(name, f"{value:%Y-%m-%d %H:%M:%S}")
             case _:
@@ -143,31 +139,31 @@ def _details(details: Details) -> Table:
     return table
 
 
-def _last_lines(found: Explanation) -> Iterator[str]:
-    yield "happened: by the sender's clock (UTC)"
-    for finding in found.findings:
+def _last_lines(explanation: Explanation) -> Iterator[str]:
+    yield "times in the column happened are those of the sender's clock, in UTC"
+    for finding in explanation.findings:
         yield f"finding: {finding.kind}: {finding.message}"
-    if found.log_begins_at is not None:
-        yield f"what was applied before {found.log_begins_at:%Y-%m-%d} was dropped from the log"
-    if found.unreadable:
-        yield f"events of the log that cannot be read any more, and are missing above: {found.unreadable}"
-    if found.agrees is False:
-        yield "the tables say otherwise: see `stockhook rebuild`"
+    if explanation.log_begins_at is not None:
+        yield f"events applied before {explanation.log_begins_at:%Y-%m-%d} were dropped from the log"
+    if explanation.unreadable:
+        yield f"events that this release cannot read, and that are missing above: {explanation.unreadable}"
+    if explanation.agrees is False:
+        yield "the tables hold a different state: see `stockhook rebuild`"
 
 
-def _told(step: Step) -> Iterator[str]:
+def _step_lines(step: Step) -> Iterator[str]:
     logged = step.logged
     yield f"{logged.type}  {logged.event.event_id}"
     yield f"{step.effect}: {step.why}"
-    yield from _said(step)
-    received = _leg(logged.event.received_at - logged.event.payload.occurred_at)
-    applied = _leg(logged.applied_at - logged.event.received_at)
+    yield from _effect_lines(step)
+    received = _duration(logged.event.received_at - logged.event.payload.occurred_at)
+    applied = _duration(logged.applied_at - logged.event.received_at)
     yield f"received after {received}, applied {applied} later, attempt {logged.attempt}"
 
 
-def _said(step: Step) -> Iterator[str]:
+def _effect_lines(step: Step) -> Iterator[str]:
     for path, (old, new) in step.changes.items():
-        if path.rpartition(".")[2] in OF_THE_EVENT:
+        if path.rpartition(".")[2] in EVENT_COLUMNS:
             continue
         yield f"{path}: {new}" if old is None else f"{path}: {old} -> {new}"
     for finding in step.findings:
@@ -175,9 +171,9 @@ def _said(step: Step) -> Iterator[str]:
     for finding in step.withdrawn:
         yield f"finding withdrawn: {finding.kind}: {finding.message}"
     for kind in step.communications:
-        yield f"calls for {kind}"
+        yield f"requires the communication {kind}"
 
 
-def _leg(duration: timedelta) -> str:
+def _duration(duration: timedelta) -> str:
     seconds = duration.total_seconds()
     return f"{seconds:.3f} s" if abs(seconds) < 60 else str(duration).partition(".")[0]

@@ -1,16 +1,17 @@
-"""`stockhook rebuild`: build a family's projection anew, compare, and have it take over."""
+"""`stockhook rebuild`: rebuild a family's rows from the event log, compare them, and repair differences."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from worker.cli.context import Flag, Json, load_context, open_database, print_json
+from worker.cli.families import FamilyName
 from worker.cli.terminal import console, show
 from worker.observability.exit_codes import FAILED
 from worker.observability.inert_text import visible
@@ -22,26 +23,26 @@ SHOWN = 100
 
 
 def rebuild(
-    family: Literal["inventory", "orders", "returns", "buybacks", "reminders"],
+    family: FamilyName,
     /,
     *,
     swap: Flag = False,
     restart: Flag = False,
     json: Json = False,
 ) -> None:
-    """Build a family's rows, findings and communications from the event log, beside the live ones.
+    """Rebuild a family's rows, findings and communications from the event log, beside the live ones.
 
-    Consumers go on meanwhile. Exits 1 when the live tables differ from what was rebuilt, unless with --swap.
-    What was broken off is gone on with the next time.
+    Consumers keep running. Exits 1 if the live tables differ from the rebuilt ones, unless --swap is given.
+    An interrupted rebuild resumes where it stopped.
 
     Parameters
     ----------
     family
-        Whose projection it is.
+        Whose rows to rebuild.
     swap
-        Put what was rebuilt in the place of rows that differ. The family's consumers wait for a moment.
+        Replace live rows that differ by the rebuilt ones. The family's consumers wait for a moment.
     restart
-        Begin anew, also where an earlier rebuild was broken off.
+        Start from the beginning, also if an interrupted rebuild could be resumed.
     """
     settings = load_context("rebuild")
 
@@ -57,12 +58,12 @@ def rebuild(
                     tolerance=settings.tolerance,
                 )
 
-    found = run_loop(work())
+    rebuilt = run_loop(work())
     if json:
-        print_json(_as_json(found))
+        print_json(_as_json(rebuilt))
     else:
-        show(_as_tables(found))
-    sys.exit(FAILED if found.differences and not found.swapped else 0)
+        show(_as_tables(rebuilt))
+    sys.exit(FAILED if rebuilt.differences and not rebuilt.swapped else 0)
 
 
 @contextmanager
@@ -74,9 +75,9 @@ def _progress(family: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _as_json(found: Rebuilt) -> dict[str, Any]:
+def _as_json(rebuilt: Rebuilt) -> dict[str, Any]:
     return {
-        **asdict(found),
+        **asdict(rebuilt),
         "differences": [
             {
                 **asdict(one),
@@ -84,32 +85,32 @@ def _as_json(found: Rebuilt) -> dict[str, Any]:
                     name: {"live": pair[0], "rebuilt": pair[1]} for name, pair in one.columns.items()
                 },
             }
-            for one in found.differences
+            for one in rebuilt.differences
         ],
     }
 
 
-def _as_tables(found: Rebuilt) -> RenderableType:
+def _as_tables(rebuilt: Rebuilt) -> RenderableType:
     """For a terminal."""
     rows = Table("table", "row", "", "column", "live", "rebuilt")
-    for one in found.differences[:SHOWN]:
+    for one in rebuilt.differences[:SHOWN]:
         row = visible(", ".join(f"{name} {value}" for name, value in one.key.items()))
         named = [*one.columns.items()] if one.kind == "different" else []
         rows.add_row(one.table, row, one.kind, *_cells(named[0]) if named else ())
         for pair in named[1:]:
             rows.add_row("", "", "", *_cells(pair))
     lines = [
-        f"{found.events:,} events in {found.seconds:.1f} s"
-        + (f", {found.resumed_from:,} of them before" if found.resumed_from else ""),
-        f"{len(found.differences):,} rows differ" if found.differences else "the live tables hold the same",
+        f"{rebuilt.events:,} events in {rebuilt.seconds:.1f} s"
+        + (f", {rebuilt.resumed_from:,} of them in an interrupted run" if rebuilt.resumed_from else ""),
+        f"{len(rebuilt.differences):,} rows differ" if rebuilt.differences else "no rows differ",
     ]
-    if len(found.differences) > SHOWN:
-        lines.append(f"the first {SHOWN} are shown; --json has all")
-    if found.swapped:
-        lines.append(f"repaired; the family's consumers were kept waiting for {found.locked_seconds:.2f} s")
-    elif found.differences:
-        lines.append("to repair them: the same with --swap")
-    return Group(rows, *lines) if found.differences else Group(*lines)
+    if len(rebuilt.differences) > SHOWN:
+        lines.append(f"the first {SHOWN} are shown; --json lists all")
+    if rebuilt.swapped:
+        lines.append(f"repaired; the family's consumers waited for {rebuilt.locked_seconds:.2f} s")
+    elif rebuilt.differences:
+        lines.append("to repair them, run the same command with --swap")
+    return Group(rows, *lines) if rebuilt.differences else Group(*lines)
 
 
 def _cells(column: tuple[str, tuple[str | None, str | None]]) -> tuple[str, str, str]:

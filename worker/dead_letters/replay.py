@@ -32,7 +32,6 @@ from worker.pipeline.batch import InvalidDelivery, decode
 from worker.postgres.event_log import LOGGED
 from worker.postgres.locks import TRY_LOCK, UNLOCK, AdvisoryLock
 from worker.postgres.pool import Database
-from worker.postgres.read_only import Reading
 
 PUBLISH_SECONDS = 10.0
 
@@ -151,7 +150,7 @@ async def forecast(database: Database, ready: Ready, tolerance: timedelta = TOLE
         if await connection.fetch(LOGGED, [envelope.event_id], [envelope.content_id]):
             return "duplicate: it was applied already"
         try:
-            states = await family.load(Reading(connection), [event])
+            states = await family.load(connection, [event], lock=False)
             before = states.get(family.key(event.payload))
             decision = family.decide(before, event)
         except Exception as error:

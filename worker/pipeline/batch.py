@@ -19,8 +19,8 @@ from consumers.family import (
     Event,
     Finding,
     WriteConflict,
+    apply_events,
     correct,
-    project,
 )
 from consumers.registry import AnyFamily
 from schemas import identity
@@ -201,14 +201,18 @@ async def _transact(
         claimed = await event_log.claim(connection, family.name, candidates)
         failpoint("claimed")
         events = [_event(candidates[position], tolerance) for position in sorted(claimed.positions)]
-        effects = await project(family, connection, events, tells=tells, asks=asks) if events else NO_EFFECTS
+        effects = NO_EFFECTS
+        if events:
+            effects = await apply_events(
+                family, connection, events, record_changes=tells, enabled_actions=asks
+            )
         await event_log.note(connection, family.name, effects)
         corrections = NO_EFFECTS
         if claimed.corrected:
             # Once the new events are applied, since it is computed from all that the log holds.
             earlier = [_event(candidates[position], tolerance) for position in sorted(claimed.corrected)]
             past = event_log.LoggedPast(family.name, tolerance)
-            corrections = await correct(family, connection, earlier, past, tells=tells)
+            corrections = await correct(family, connection, earlier, past, record_changes=tells)
             await event_log.note(connection, family.name, corrections)
         await event_log.note_reuse(connection, claimed.findings)
         await table.ask(connection, effects.actions)

@@ -180,6 +180,7 @@ OPERATOR = "stockhook_operator"
 READER = "stockhook_reader"
 
 _PROJECTION = ("SELECT", "INSERT", "UPDATE")
+_FAMILY_TABLES = [table for family in FAMILIES.values() for table in family.tables]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,14 +200,8 @@ CONSUMER_TABLES: dict[str, tuple[str, ...]] = {
     "reused_event_ids": ("SELECT", "INSERT"),
     "event_log": ("SELECT", "INSERT"),
     "event_log_dropped": ("SELECT",),
-    "parts": _PROJECTION,
-    "orders": _PROJECTION,
-    "returns": _PROJECTION,
-    "return_items": ("SELECT", "INSERT", "DELETE"),
-    "buyback_orders": _PROJECTION,
-    "buyback_items": _PROJECTION,
-    "buyback_shipments": _PROJECTION,
-    "reminders": _PROJECTION,
+    **{table.name: _PROJECTION for table in _FAMILY_TABLES},
+    **{name: ("SELECT", "INSERT", "DELETE") for table in _FAMILY_TABLES for name in table.detail_tables},
     "communications": _PROJECTION,
     "findings": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "event_sequences": _PROJECTION,

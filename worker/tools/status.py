@@ -36,33 +36,19 @@ from worker.observability.errors import safe_summary
 from worker.postgres.errors import PostgresError, UndefinedTableError
 from worker.postgres.pool import Connection, Database, DatabaseUnavailable
 
-COUNT_ROWS = """
-SELECT 'event_log' AS name, count(*) AS rows FROM event_log
-UNION ALL
-SELECT 'parts' AS name, count(*) AS rows FROM parts
-UNION ALL
-SELECT 'orders' AS name, count(*) AS rows FROM orders
-UNION ALL
-SELECT 'returns' AS name, count(*) AS rows FROM returns
-UNION ALL
-SELECT 'buyback_orders' AS name, count(*) AS rows FROM buyback_orders
-UNION ALL
-SELECT 'buyback_items' AS name, count(*) AS rows FROM buyback_items
-UNION ALL
-SELECT 'buyback_shipments' AS name, count(*) AS rows FROM buyback_shipments
-UNION ALL
-SELECT 'reminders' AS name, count(*) AS rows FROM reminders
-UNION ALL
-SELECT 'communications' AS name, count(*) AS rows FROM communications
-UNION ALL
-SELECT 'findings' AS name, count(*) AS rows FROM findings
-UNION ALL
-SELECT 'dead_letters' AS name, count(*) AS rows FROM dead_letters
-UNION ALL
-SELECT 'unhandled_events' AS name, count(*) AS rows FROM unhandled_events
-UNION ALL
-SELECT 'actions' AS name, count(*) AS rows FROM actions
-"""
+COUNTED_TABLES = (
+    "event_log",
+    *(table.name for family in FAMILIES.values() for table in family.tables),
+    "communications",
+    "findings",
+    "dead_letters",
+    "unhandled_events",
+    "actions",
+)
+
+COUNT_ROWS = "\nUNION ALL\n".join(
+    f"SELECT '{table}' AS name, count(*) AS rows FROM {table}" for table in COUNTED_TABLES
+)
 
 LAST_LOGGED = """
 SELECT max(last_received_at) AS received_at

@@ -29,7 +29,7 @@ from worker.tools.doctor.check import (
 
 OLDEST = 150_000
 
-# A connection a family, and some for all of them.
+# One connection per family, and some for all of them.
 POOL = len(FAMILIES) + CONNECTIONS
 
 READ_SETTINGS = """
@@ -48,13 +48,13 @@ MONTH_AHEAD = """
 SELECT to_regclass('event_log_' || to_char((now() AT TIME ZONE 'UTC') + interval '1 month', 'YYYY_MM'))
     IS NOT NULL
 """
-A_SEALED_ONE = """
-SELECT payment_details_encrypted
-FROM buyback_orders
-WHERE payment_details_encrypted IS NOT NULL
-LIMIT 1
-"""
-
+# One encrypted value of each column that has any.
+ENCRYPTED_VALUES = "\nUNION ALL\n".join(
+    f"(SELECT {column} AS token FROM {table.name} WHERE {column} IS NOT NULL LIMIT 1)"
+    for family in FAMILIES.values()
+    for table in family.tables
+    for column in table.encrypted
+)
 
 IMPLAUSIBLE = """
 SELECT count(*) AS events, max(noted_at) AS last_at
@@ -156,7 +156,7 @@ async def _check_tables(connection: Connection, sealer: MultiFernet | None) -> A
                 "event_log_rest holds events: a month had no partition when they came",
                 "move them into the partition of their month",
             )
-        sealed = await connection.fetchval(A_SEALED_ONE)
+        encrypted = [row["token"] for row in await connection.fetch(ENCRYPTED_VALUES)]
         is_ahead = await connection.fetchval(MONTH_AHEAD)
         [implausible] = await connection.fetch(IMPLAUSIBLE)
     except InsufficientPrivilegeError as refusal:
@@ -184,17 +184,18 @@ async def _check_tables(connection: Connection, sealer: MultiFernet | None) -> A
         )
     else:
         yield ok("timestamps", "in 7 days no event had a timestamp later than its reception")
-    if sealed is not None:
-        yield _check_sealed(sealed, sealer)
+    if encrypted:
+        yield _check_sealed(encrypted, sealer)
 
 
-def _check_sealed(sealed: str, sealer: MultiFernet | None) -> CheckResult:
+def _check_sealed(encrypted: list[str], sealer: MultiFernet | None) -> CheckResult:
     if sealer is None:
         return warning(
             "sealing keys", "bank details are sealed, and there is no key here", "see the ingest's"
         )
     try:
-        sealer.decrypt(sealed)
+        for token in encrypted:
+            sealer.decrypt(token)
     except InvalidToken:
         return error(
             "sealing keys",

@@ -1,1 +1,1 @@
-"""`stockhook explain`: what made an entity what it is, event by event."""
+"""How an entity came to its state, event by event: `stockhook explain`."""

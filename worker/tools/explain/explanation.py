@@ -1,40 +1,27 @@
-"""What made a part, an order, a return or a trade-in what it is, event by event.
+"""How an entity came to its state, event by event.
 
 The events come from the log and go through the family's own `decide`, so that the explanation cannot
 differ from what a consumer does.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from operator import attrgetter
-from typing import Any, Literal, assert_never
+from typing import Any, Literal
 
-from consumers.family import Connection, Event, Finding
-from consumers.inventory import details as of_part
+from consumers.details import Details
+from consumers.family import Event, Finding
 from consumers.logged import read_logged
-from consumers.registry import FAMILIES, AnyFamily
-from consumers.returns import details as of_return
+from consumers.registry import AnyFamily
 from schemas.clock import TOLERANCE
-from schemas.ovoko import Observation
+from schemas.events import OBSERVATIONS
 from worker.observability.errors import StockhookError
 from worker.postgres.pool import Database
-from worker.postgres.read_only import Reading
-
-Details = of_part.PartDetails | of_return.ReturnDetails
+from worker.tools.private_values import redacted
 
 Effect = Literal["applied", "older than the state", "changed nothing"]
-Kind = Literal["part", "order", "return", "buyback", "reminder"]
-
-FAMILY_OF_KIND: dict[Kind, str] = {
-    "part": "inventory",
-    "order": "orders",
-    "return": "returns",
-    "buyback": "buybacks",
-    "reminder": "reminders",
-}
 
 EVENTS_OF_ENTITY = """
 SELECT coalesce(reuse_of, event_id) AS event_id, provider, type, received_at, applied_at, attempt, body,
@@ -46,21 +33,17 @@ ORDER BY seq
 
 DROPPED = "SELECT max(applied_before) FROM event_log_dropped"
 
-# Columns of private people and of addresses that let one in: that they changed is shown, not to what.
-_PRIVATE = re.compile(r"customer_|payment_details|account_number|_url")
-_KEPT_BACK = "(kept back)"
-
-# What is of no state's meaning: how often it was written, and what it was computed from.
-_MACHINERY = frozenset({"revision", "history", "has_implausible", "stamps", "rank"})
+# Fields of a state that have no meaning of their own: how often it was written, and how it was computed.
+_INTERNAL = frozenset({"revision", "history", "has_implausible", "stamps", "rank"})
 
 
 class NoSuchEntity(StockhookError):
-    """The log holds no event of it."""
+    """The log holds no event of the entity."""
 
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """An event as the log has it. `is_reused`: another event had its id."""
+    """An event in the log. `is_reused`: another event had its id before."""
 
     event: Event[Any]
     is_reused: bool
@@ -71,7 +54,7 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one event did when it came; `why` names the rule."""
+    """What one event did when it was applied; `why` names the rules that `decide` applied."""
 
     logged: Logged
     effect: Effect
@@ -84,15 +67,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Steps in the order of happening, and the states they led to.
+    """Steps in the order in which the events happened, and the states that they led to.
 
-    `agrees` says whether the tables hold the same states; None where it was asked for an earlier time, or
-    where events that were applied before `log_begins_at` were dropped from the log, or where one cannot be
-    read any more: `unreadable` are so many. `details` are what the
-    marketplace told when it was asked.
+    `agrees` says whether the tables hold the same states. It is None if the explanation ends at an earlier
+    time, if events that were applied before `log_begins_at` were dropped from the log, or if `unreadable`
+    events cannot be read by this release. `details` are the newest answer of the marketplace's API.
     """
 
-    kind: Kind
+    entity: str
     entity_id: str
     at: datetime | None
     steps: tuple[Step, ...]
@@ -106,7 +88,7 @@ class Explanation:
 
 @dataclass(slots=True)
 class _Replay:
-    """An entity's states while its events are gone through in the order in which they were applied."""
+    """An entity's states while its events are replayed in the order in which they were applied."""
 
     family: AnyFamily
     states: dict[Any, Any] = field(default_factory=dict)
@@ -121,69 +103,74 @@ class _Replay:
         self.states[key] = decision.state
         self.findings -= set(decision.withdrawn)
         self.findings |= set(decision.findings)
-        why = self.family.why(before, event)
-        if not event.is_plausible and self.family.name != "inventory":
-            why = f"its timestamp is implausible, so its reception counts; {why}"
-        if isinstance(event.payload, Observation):
-            why = f"observed on the marketplace; {why}"
-        changes = _changes(before, decision.state)
-        if logged.is_reused:
-            why = f"its id was used before with other contents, so it counts as an event of its own; {why}"
+        changes = _changes(self.family, before, decision.state)
         return Step(
             logged=logged,
             effect=self._effect(event, changes),
-            why=why,
+            why="; ".join([*_circumstances(logged), *decision.rules]),
             changes=changes,
             findings=decision.findings,
             withdrawn=decision.withdrawn,
-            communications=tuple(call.kind.value for call in decision.communications),
+            communications=tuple(communication.kind.value for communication in decision.communications),
         )
 
     def _effect(self, event: Event[Any], changes: Mapping[str, object]) -> Effect:
-        key, happened = self.family.key(event.payload), self.family.order_key(event)
-        newest = self.newest.setdefault(key, happened)
-        self.newest[key] = max(newest, happened)
+        key, order_key = self.family.key(event.payload), self.family.order_key(event)
+        newest = self.newest.setdefault(key, order_key)
+        self.newest[key] = max(newest, order_key)
         if changes:
             return "applied"
-        return "older than the state" if happened < newest else "changed nothing"
+        return "older than the state" if order_key < newest else "changed nothing"
+
+
+def _circumstances(logged: Logged) -> Iterator[str]:
+    """What is special about an event, whatever its family does with it."""
+    if logged.is_reused:
+        yield "its id was used before with other contents, so it counts as an event of its own"
+    if isinstance(logged.event.payload, OBSERVATIONS):
+        yield "observed on the marketplace"
+    if not logged.event.is_plausible:
+        yield "its timestamp is implausible, so the time of its reception counts"
 
 
 async def explain_entity(
     database: Database,
-    kind: Kind,
+    family: AnyFamily,
     entity_id: str,
     at: datetime | None = None,
     tolerance: timedelta = TOLERANCE,
 ) -> Explanation:
-    """Go through an entity's events as they were applied; `at` leaves out what happened later.
+    """Replay an entity's events in the order in which they were applied; `at` omits what happened later.
 
     Raises:
         NoSuchEntity
         DatabaseUnavailable
     """
-    family = FAMILIES[FAMILY_OF_KIND[kind]]
     async with database.connection() as connection, connection.transaction(isolation="repeatable_read"):
         rows = await connection.fetch(EVENTS_OF_ENTITY, entity_id, family.name)
         read = [_logged(row, tolerance) for row in rows]
         logged = [one for one in read if one is not None]
         log_begins_at = await connection.fetchval(DROPPED)
-        live = await family.load(Reading(connection), [one.event for one in logged]) if logged else {}
-        details = await _details(Reading(connection), kind, entity_id)
-    told = _told(kind, entity_id, at, logged, log_begins_at)
+        events = [one.event for one in logged]
+        live = await family.load(connection, events, lock=False) if events else {}
+        details = await family.load_details(connection, entity_id) if family.load_details else None
+    happened = _happened_by(at, logged, family.entity, entity_id, log_begins_at)
     replay = _Replay(family)
-    # Those of one transaction have one applied_at, and were decided on in the order of happening.
-    applied = sorted(told, key=lambda one: (one.applied_at, family.order_key(one.event)))
+    # Events of one transaction have the same applied_at, and were applied in the order of happening.
+    applied = sorted(happened, key=lambda one: (one.applied_at, family.order_key(one.event)))
     steps = sorted(
         (replay.step(one) for one in applied), key=lambda step: family.order_key(step.logged.event)
     )
     states = _plain_states(replay.states)
     is_whole = at is None and log_begins_at is None and len(logged) == len(rows)
     return Explanation(
-        kind=kind,
+        entity=family.entity,
         entity_id=entity_id,
         at=at,
         steps=tuple(steps),
-        states=tuple(_without_private(state) for state in states),
+        states=tuple(
+            {path: _shown(family, path, value) for path, value in state.items()} for state in states
+        ),
         findings=tuple(sorted(replay.findings, key=attrgetter("kind", "message"))),
         agrees=states == _plain_states(live) if is_whole else None,
         log_begins_at=log_begins_at,
@@ -192,36 +179,28 @@ async def explain_entity(
     )
 
 
-async def _details(connection: Connection, kind: Kind, entity_id: str) -> Details | None:
-    match kind:
-        case "part":
-            return await of_part.details_of(connection, entity_id)
-        case "return":
-            return await of_return.details_of(connection, entity_id)
-        case "order" | "buyback" | "reminder":
-            return None
-        case unreachable:
-            assert_never(unreachable)
-
-
-def _told(
-    kind: Kind, entity_id: str, at: datetime | None, logged: Sequence[Logged], log_begins_at: datetime | None
+def _happened_by(
+    at: datetime | None,
+    logged: Sequence[Logged],
+    entity: str,
+    entity_id: str,
+    log_begins_at: datetime | None,
 ) -> list[Logged]:
-    """Those that had happened by then.
+    """The events that had happened by then; all of them if no time is given.
 
     Raises:
         NoSuchEntity
     """
     if not logged:
         since = f", which begins at {log_begins_at:%Y-%m-%d}" if log_begins_at else ""
-        raise NoSuchEntity(f"there is no {kind} {entity_id} in the event log{since}")
-    told = [one for one in logged if at is None or one.event.instant <= at]
-    if not told:
+        raise NoSuchEntity(f"there is no {entity} {entity_id} in the event log{since}")
+    happened = [one for one in logged if at is None or one.event.instant <= at]
+    if not happened:
         first = min(one.event.instant for one in logged)
         raise NoSuchEntity(
-            f"nothing had happened to {kind} {entity_id} by then: its first event is of {first.isoformat()}"
+            f"nothing had happened to {entity} {entity_id} by then: its first event is of {first.isoformat()}"
         )
-    return told
+    return happened
 
 
 def _logged(row: Any, tolerance: timedelta) -> Logged | None:
@@ -242,7 +221,7 @@ def _plain_states(states: Mapping[Any, Any]) -> list[dict[str, object]]:
 
 
 def _plain(value: object, path: str = "") -> Iterator[tuple[str, object]]:
-    """A state's values by their path: of nested records and mappings too."""
+    """The values of a state by their path, with those of nested records and mappings."""
     if is_dataclass(value) and not isinstance(value, type):
         pairs = [(one.name, getattr(value, one.name)) for one in fields(value)]
     elif isinstance(value, tuple) and hasattr(value, "_asdict"):
@@ -254,20 +233,19 @@ def _plain(value: object, path: str = "") -> Iterator[tuple[str, object]]:
             yield path, value.value if isinstance(value, Enum) else value
         return
     for name, inner in pairs:
-        if name in _MACHINERY:
+        if name in _INTERNAL:
             continue
         yield from _plain(inner, path if name in ("values", "latest") else f"{path}.{name}".lstrip("."))
 
 
-def _changes(before: object, after: object) -> dict[str, tuple[object, object]]:
-    known, told = dict(_plain(before)) if before is not None else {}, dict(_plain(after))
-    changed = {path: (known.get(path), value) for path, value in told.items() if known.get(path) != value}
-    return {path: (_shown(path, old), _shown(path, new)) for path, (old, new) in changed.items()}
+def _changes(family: AnyFamily, before: object, after: object) -> dict[str, tuple[object, object]]:
+    old = dict(_plain(before)) if before is not None else {}
+    return {
+        path: (_shown(family, path, old.get(path)), _shown(family, path, value))
+        for path, value in _plain(after)
+        if old.get(path) != value
+    }
 
 
-def _without_private(state: Mapping[str, object]) -> dict[str, object]:
-    return {path: _shown(path, value) for path, value in state.items()}
-
-
-def _shown(path: str, value: object) -> object:
-    return _KEPT_BACK if value is not None and _PRIVATE.search(path) else value
+def _shown(family: AnyFamily, path: str, value: object) -> object:
+    return redacted(family, path.rpartition(".")[2], value)

@@ -1,1 +1,1 @@
-"""A family's projection built anew from the event log, beside the live one, and compared with it."""
+"""Rebuilds a family's rows from the event log, beside the live ones, and compares them."""

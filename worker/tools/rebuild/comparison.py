@@ -1,11 +1,14 @@
-"""Where the live tables of a family differ from their shadow, and putting that right."""
+"""Finds the rows of a family's live tables that differ from the rebuilt ones, and repairs them."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from consumers.family import Table
+from consumers.registry import FAMILIES, AnyFamily
+from worker.tools.private_values import redacted
 from worker.tools.rebuild.shadow import Shadow
-from worker.tools.rebuild.tables import TABLES, UNCOMPARED, Table
+from worker.tools.rebuild.tables import ROWS, UNCOMPARED
 
 COLUMNS = """
 SELECT attname AS name, attgenerated <> '' AS is_generated
@@ -14,7 +17,7 @@ WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped
 ORDER BY attnum
 """
 
-# As text: json knows no equality. What both have falls out, however often it is there.
+# Compared as text, because json has no equality. EXCEPT removes rows that both sides have, and repeats.
 DIFFERENCES = """
 (
     SELECT 'live' AS side, {columns}
@@ -37,7 +40,7 @@ UNION ALL
 )
 """
 
-# The marketplace told them, not the log: what is live stands.
+# Details come from the marketplace's API, not from the log: the live ones stay.
 CARRY_DETAILS_OVER = """
 UPDATE {shadow}.{table} AS rebuilt
 SET {assignments}
@@ -45,11 +48,11 @@ FROM {live}.{table} AS live
 WHERE live.{entity} = rebuilt.{entity} AND live.{entity} = ANY($1::text[])
 """
 
-# Of an entity that there is not, as the log says.
-FORGET_BESIDE = """
-DELETE FROM {live}.{beside}
+# Details of entities that do not exist according to the log.
+DELETE_ORPHANED_DETAILS = """
+DELETE FROM {live}.{detail_table}
 WHERE {entity} = ANY($1::text[])
-    AND NOT EXISTS (SELECT FROM {live}.{table} AS kept WHERE kept.{entity} = {beside}.{entity})
+    AND NOT EXISTS (SELECT FROM {live}.{table} AS stored WHERE stored.{entity} = {detail_table}.{entity})
 """
 
 DELETE_ROWS = "DELETE FROM {live}.{table} WHERE {only} AND {entity} = ANY($1::text[])"
@@ -61,13 +64,10 @@ FROM {shadow}.{table}
 WHERE {entity} = ANY($1::text[])
 """
 
-_PRIVATE = ("customer_", "payment_details", "account_number", "_url")
-KEPT_BACK = "(kept back)"
-
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A row that is not what the log says. `columns` holds what is live and what was rebuilt."""
+    """A row that differs from the event log. `columns` holds the live and the rebuilt values."""
 
     table: str
     entity_id: str
@@ -77,22 +77,24 @@ class Difference:
 
 
 async def differences(shadow: Shadow, entities: Collection[str] | None = None) -> list[Difference]:
-    """Of all rows, or of those of some entities. Both sides must be as of the same events."""
-    found: list[Difference] = []
-    for table in TABLES[shadow.family]:
-        uncompared = UNCOMPARED.union(table.details)
+    """Compare all rows, or those of some entities. Both sides must hold the effects of the same events."""
+    different: list[Difference] = []
+    family = FAMILIES[shadow.family]
+    for rows_of_family in ROWS[shadow.family]:
+        table = rows_of_family.table
+        uncompared = UNCOMPARED.union(table.detail_columns)
         columns = [name for name, _ in await _columns(shadow, table) if name not in uncompared]
         statement = shadow.named(
             DIFFERENCES,
             table=table.name,
-            only=table.only,
+            only=rows_of_family.only,
             entity=table.entity,
             all="true" if entities is None else "false",
             columns=", ".join(f"{name}::text" for name in columns),
         )
         rows = await shadow.connection.fetch(statement, sorted(entities or ()))
-        found += _paired(table, columns, rows)
-    return found
+        different += _paired(family, table, columns, rows)
+    return different
 
 
 async def _columns(shadow: Shadow, table: Table) -> list[tuple[str, bool]]:
@@ -100,35 +102,35 @@ async def _columns(shadow: Shadow, table: Table) -> list[tuple[str, bool]]:
     return [(row["name"], row["is_generated"]) for row in rows]
 
 
-def _paired(table: Table, columns: list[str], rows: list[Any]) -> Iterator[Difference]:
+def _paired(family: AnyFamily, table: Table, columns: list[str], rows: list[Any]) -> Iterator[Difference]:
     sides: dict[tuple[str | None, ...], dict[str, Any]] = {}
     for row in rows:
         key = tuple(row[name] for name in table.key)
         sides.setdefault(key, {})[row["side"]] = row
-    for key, found in sorted(sides.items(), key=repr):
-        live, rebuilt = found.get("live"), found.get("rebuilt")
+    for key, pair in sorted(sides.items(), key=repr):
+        live, rebuilt = pair.get("live"), pair.get("rebuilt")
         names = [name for name in columns if live is None or rebuilt is None or live[name] != rebuilt[name]]
         yield Difference(
             table=table.name,
-            entity_id=next(iter(found.values()))[table.entity],
+            entity_id=next(iter(pair.values()))[table.entity],
             key=dict(zip(table.key, key, strict=True)),
             kind="missing" if live is None else "surplus" if rebuilt is None else "different",
             columns={
-                name: (_shown(name, live and live[name]), _shown(name, rebuilt and rebuilt[name]))
+                name: (
+                    redacted(family, name, live and live[name]),
+                    redacted(family, name, rebuilt and rebuilt[name]),
+                )
                 for name in names
                 if name not in table.key
             },
         )
 
 
-def _shown(column: str, value: str | None) -> str | None:
-    return KEPT_BACK if value is not None and any(part in column for part in _PRIVATE) else value
-
-
-async def repair_rows(shadow: Shadow, found: Collection[Difference]) -> None:
-    """Put the shadow's rows in the place of those that differ, entity by entity."""
-    for table in TABLES[shadow.family]:
-        entities = sorted({one.entity_id for one in found if one.table == table.name})
+async def repair_rows(shadow: Shadow, different: Collection[Difference]) -> None:
+    """Replace the rows of each entity that has a different row by the rebuilt ones."""
+    for rows_of_family in ROWS[shadow.family]:
+        table = rows_of_family.table
+        entities = sorted({one.entity_id for one in different if one.table == table.name})
         if not entities:
             continue
         columns = [
@@ -136,14 +138,15 @@ async def repair_rows(shadow: Shadow, found: Collection[Difference]) -> None:
             for name, is_generated in await _columns(shadow, table)
             if not is_generated and name != "finding_id"
         ]
-        names = {"table": table.name, "entity": table.entity, "only": table.only}
-        if table.details:
-            assignments = ", ".join(f"{name} = live.{name}" for name in table.details)
+        names = {"table": table.name, "entity": table.entity, "only": rows_of_family.only}
+        if table.detail_columns:
+            assignments = ", ".join(f"{name} = live.{name}" for name in table.detail_columns)
             carry_over = shadow.named(CARRY_DETAILS_OVER, assignments=assignments, **names)
             await shadow.connection.execute(carry_over, entities)
         await shadow.connection.execute(shadow.named(DELETE_ROWS, **names), entities)
         await shadow.connection.execute(
             shadow.named(INSERT_ROWS, columns=", ".join(columns), **names), entities
         )
-        for beside in table.beside:
-            await shadow.connection.execute(shadow.named(FORGET_BESIDE, beside=beside, **names), entities)
+        for detail_table in table.detail_tables:
+            delete = shadow.named(DELETE_ORPHANED_DETAILS, detail_table=detail_table, **names)
+            await shadow.connection.execute(delete, entities)

@@ -1,4 +1,4 @@
-"""A rebuild from its beginning to the comparison, or to the take-over."""
+"""A rebuild from its start to the comparison, or to the repair of the live rows."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from time import monotonic
 
+from consumers.registry import FAMILIES
 from schemas.clock import TOLERANCE
 from worker.postgres.errors import LockNotAvailableError
 from worker.postgres.locks import TRY_LOCK_NAME, AdvisoryLockClass
@@ -17,20 +18,18 @@ from worker.tools.rebuild.shadow import (
     drop,
     open_shadow,
 )
-from worker.tools.rebuild.tables import ROWS
 
-# More than there ever are: everything that is visible.
+# Greater than every sequence number: all visible events.
 EVERYTHING = 2**63 - 1
 
-# One rebuild of a family at a time.
-
+# One rebuild of a family at a time. Postgres needs a moment to notice that another one was killed.
 OTHER_ENDS_SECONDS = 5.0
 
-# The seconds that consumers may be kept waiting for; they themselves give up later.
+# Consumers wait for at most this long; their own timeouts are longer.
 LOCK_TIMEOUT = "SET LOCAL lock_timeout = '3s'"
 
-# Keeps writers out and lets readers in. A batch of the family locks rows of the first table before it
-# writes anything but the log, so who has this lock has the family's findings and communications too.
+# Blocks writers, not readers. A batch of the family locks rows of the first table before it writes anything
+# but the log, so this lock also covers the family's findings and communications.
 LOCK_TABLES = "LOCK TABLE {tables} IN EXCLUSIVE MODE"
 
 DROPPED = "SELECT max(applied_before) FROM event_log_dropped"
@@ -38,7 +37,7 @@ DROPPED = "SELECT max(applied_before) FROM event_log_dropped"
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What a rebuild came to. `resumed_from` events had been applied by one that was broken off."""
+    """The result of a rebuild. An interrupted rebuild had already applied `resumed_from` events."""
 
     family: str
     events: int
@@ -58,7 +57,7 @@ async def rebuild(
     report: Callable[[int, int], None],
     tolerance: timedelta = TOLERANCE,
 ) -> Rebuilt:
-    """Build the family's projection beside the live one, compare, and have it take over if asked.
+    """Rebuild the family's rows beside the live ones and compare them; with `swap`, replace rows that differ.
 
     Raises:
         RebuildFailed
@@ -72,29 +71,28 @@ async def rebuild(
         shadow = await open_shadow(connection, family, tolerance, restart=restart)
         resumed_from = shadow.events
         await shadow.advance(report)
-        found = await _compared(shadow)
+        different = await _compared(shadow)
         locked = None
         if swap:
-            found, locked = await _swap(shadow, found)
-        elif not found:
+            different, locked = await _swap(shadow, different)
+        elif not different:
             await drop(shadow)
     return Rebuilt(
         family=family,
         events=shadow.events,
         resumed_from=resumed_from,
         seconds=monotonic() - began,
-        differences=tuple(found),
+        differences=tuple(different),
         swapped=swap,
         locked_seconds=locked,
     )
 
 
 async def _lock_out_others(connection: Connection, family: str) -> None:
-    """Postgres takes a moment to notice that a rebuild was killed."""
     end = monotonic() + OTHER_ENDS_SECONDS
     while not await connection.fetchval(TRY_LOCK_NAME, AdvisoryLockClass.REBUILD, family):
         if monotonic() > end:
-            raise RebuildFailed(f"{family} is being rebuilt already")
+            raise RebuildFailed(f"another rebuild of {family} is running")
         await asyncio.sleep(0.1)
 
 
@@ -102,44 +100,45 @@ async def _refuse_cut_log(connection: Connection) -> None:
     before = await connection.fetchval(DROPPED)
     if before is not None:
         raise RebuildFailed(
-            f"events that were applied before {before:%Y-%m-%d} were dropped from the log: what they said "
-            "cannot be rebuilt from what is left"
+            f"events that were applied before {before:%Y-%m-%d} were dropped from event_log: "
+            "rows that depend on them cannot be rebuilt"
         )
 
 
 async def _compared(shadow: Shadow) -> list[Difference]:
-    """Compare as of one snapshot: in it, the live tables hold the effects of the log's events, no more.
+    """Compare in one snapshot, in which the live tables hold exactly the effects of the log's events.
 
-    What was logged meanwhile is applied for the comparison and taken back: numbers come in late.
+    Events that were logged meanwhile are applied for the comparison and rolled back, because transactions
+    with smaller sequence numbers may commit later.
     """
     transaction = shadow.connection.transaction(isolation="repeatable_read")
     await transaction.start()
     try:
         await shadow.apply(shadow.done_to, EVERYTHING)
-        found = await differences(shadow)
-        doubtful = await shadow.apply_anew({difference.entity_id for difference in found})
+        different = await differences(shadow)
+        doubtful = await shadow.reapply({difference.entity_id for difference in different})
         if not doubtful:
-            return found
-        sure = [difference for difference in found if difference.entity_id not in doubtful]
+            return different
+        sure = [difference for difference in different if difference.entity_id not in doubtful]
         return sure + await differences(shadow, doubtful)
     finally:
         await transaction.rollback()
 
 
-async def _swap(shadow: Shadow, found: list[Difference]) -> tuple[list[Difference], float]:
-    """Look again at what differed, and at what came since, with the family's writers kept out; repair it."""
-    tables = ", ".join(f"{shadow.live}.{table.name}" for table in ROWS[shadow.family])
+async def _swap(shadow: Shadow, different: list[Difference]) -> tuple[list[Difference], float]:
+    """Block the family's writers, compare again what differed and what was logged since, and repair it."""
+    tables = ", ".join(f"{shadow.live}.{table.name}" for table in FAMILIES[shadow.family].tables)
     async with shadow.connection.transaction():
         await shadow.connection.execute(LOCK_TIMEOUT)
         try:
             await shadow.connection.execute(LOCK_TABLES.format(tables=tables))
         except LockNotAvailableError:
-            raise RebuildFailed("the tables are locked by somebody else: try again later") from None
+            raise RebuildFailed(f"another session has locked {tables}: try again later") from None
         began = monotonic()
         recent = await shadow.apply(shadow.done_to, EVERYTHING)
         shadow.events += len(recent)
-        entities = {*recent, *(difference.entity_id for difference in found)}
-        await shadow.apply_anew(entities)
+        entities = {*recent, *(difference.entity_id for difference in different)}
+        await shadow.reapply(entities)
         differing = await differences(shadow, entities) if entities else []
         await repair_rows(shadow, differing)
         await drop(shadow)

@@ -1,4 +1,4 @@
-"""The shadow of a family's tables: a schema of its own that the log's events are applied to."""
+"""The shadow of a family's tables: a schema of its own, to which the events of the log are applied."""
 
 import asyncio
 import hashlib
@@ -11,28 +11,29 @@ from typing import Any
 
 import consumers
 import schemas
-from consumers.family import Event, project
+from consumers.family import Event, apply_events
 from consumers.logged import read_logged
 from consumers.registry import FAMILIES
 from worker.observability.errors import StockhookError
 from worker.postgres import event_log
 from worker.postgres.pool import Connection
-from worker.tools.rebuild.tables import TABLES
+from worker.tools.rebuild.tables import ROWS
 
-# Sequence numbers in one transaction, of all families; events in one batch.
+# Sequence numbers per transaction, of all families; events per batch.
 WINDOW = 5_000
 BATCH = 1_000
 
-# Nobody of ours writes to the log for so long.
+# None of our transactions writes to the log for longer.
 LONGEST_WRITE_SECONDS = 60.0
 
-# Names of schemas and tables cannot be parameters; these come from our own lists and from the catalog.
+# Names of schemas and tables cannot be parameters; these come from `Family.tables` and from the catalog.
 CREATE_SCHEMA = "CREATE SCHEMA {shadow}"
 
-# Not written to the WAL: after a crash of Postgres these are empty, the progress too, and it begins anew.
+# Not written to the WAL: after a crash of Postgres the tables and the progress are empty, and the rebuild
+# starts again.
 CREATE_TABLE = "CREATE UNLOGGED TABLE {shadow}.{table} (LIKE {live}.{table} INCLUDING ALL)"
 
-# A batch may know of an event only what was logged up to its own last one, as when it was live.
+# A batch sees only events up to its own last one, as it did when they were applied live.
 CREATE_LOG = """
 CREATE VIEW {shadow}.event_log AS
 SELECT *
@@ -65,7 +66,7 @@ FROM {live}.findings
 WHERE family = $1 AND kind = 'implausible_timestamp' AND entity_id = ANY($2::text[])
 """
 
-FORGET = "DELETE FROM {shadow}.{table} WHERE {entity} = ANY($1::text[])"
+DELETE_ENTITIES = "DELETE FROM {shadow}.{table} WHERE {entity} = ANY($1::text[])"
 
 READ_EVENTS_OF = """
 SELECT seq, coalesce(reuse_of, event_id) AS event_id, provider, entity_id, received_at, body
@@ -76,7 +77,7 @@ ORDER BY seq
 
 LAST_SEQ = "SELECT last_value FROM {live}.event_log_seq"
 
-# Who writes to the log holds this lock from before it takes a number until it has committed.
+# A writer to the log holds this lock from before it takes a number until its commit.
 WRITERS = """
 SELECT DISTINCT virtualtransaction
 FROM pg_locks
@@ -98,12 +99,12 @@ WHERE inhparent = to_regclass($1)
 
 
 class RebuildFailed(StockhookError):
-    """It cannot be done. The text says why."""
+    """The rebuild cannot continue. The text says why."""
 
 
 @dataclass(slots=True)
 class Shadow:
-    """`done_to`: every event logged up to this number is in the shadow; none behind it is."""
+    """`done_to`: the shadow holds every event that was logged up to this number, and no later one."""
 
     connection: Connection
     family: str
@@ -120,7 +121,7 @@ class Shadow:
         return statement.format(shadow=self.schema, live=self.live, **names)
 
     async def advance(self, report: Callable[[int, int], None]) -> None:
-        """Apply what has been logged, a transaction a window, until little is left."""
+        """Apply logged events, one transaction per window, until less than one window is left."""
         while True:
             horizon = await self._horizon()
             report(self.done_to, horizon)
@@ -138,7 +139,7 @@ class Shadow:
         self.done_to, self.events = seq, done
 
     async def apply(self, after: int, to: int) -> list[str]:
-        """Apply the family's visible events of these numbers; the entity that each is about.
+        """Apply the family's visible events with these numbers; return the entity id of each.
 
         Raises:
             RebuildFailed: The log holds an event that cannot be read any more.
@@ -148,17 +149,18 @@ class Shadow:
             await self._apply_batch(rows[start : start + BATCH])
         return [row["entity_id"] for row in rows]
 
-    async def apply_anew(self, entities: Collection[str]) -> list[str]:
-        """Apply all events again of those entities for which an earlier reception can make a difference.
+    async def reapply(self, entities: Collection[str]) -> list[str]:
+        """Apply all events of those entities again for which an earlier reception can make a difference.
 
-        A reception that was corrected behind the shadow's back is not among what is logged next.
+        A reception that was corrected after the shadow read its event is not logged again.
         """
-        found = await self.connection.fetch(self.named(DOUBTFUL), self.family, sorted(entities))
-        doubtful = [row["entity_id"] for row in found]
+        rows = await self.connection.fetch(self.named(DOUBTFUL), self.family, sorted(entities))
+        doubtful = [row["entity_id"] for row in rows]
         if doubtful:
-            for table in TABLES[self.family]:
-                forget = self.named(FORGET, table=table.name, entity=table.entity)
-                await self.connection.execute(forget, doubtful)
+            for rows_of_family in ROWS[self.family]:
+                table = rows_of_family.table
+                delete = self.named(DELETE_ENTITIES, table=table.name, entity=table.entity)
+                await self.connection.execute(delete, doubtful)
             rows = await self.connection.fetch(self.named(READ_EVENTS_OF), doubtful, self.family)
             for start in range(0, len(rows), BATCH):
                 await self._apply_batch(rows[start : start + BATCH])
@@ -167,16 +169,16 @@ class Shadow:
     async def _apply_batch(self, rows: Sequence[Any]) -> None:
         last = str(rows[-1]["seq"])
         await self.connection.execute("SELECT set_config('stockhook.rebuilt_to', $1, true)", last)
-        effects = await project(
+        effects = await apply_events(
             FAMILIES[self.family], self.connection, [_event(row, self.tolerance) for row in rows]
         )
         await event_log.note(self.connection, self.family, effects)
 
     async def _horizon(self) -> int:
-        """A number up to which no more events will be logged: who may yet do so is waited for.
+        """A number up to which no more events will be logged. Waits for transactions that may do so.
 
         Raises:
-            RebuildFailed: Somebody keeps a transaction open.
+            RebuildFailed: A transaction that writes to the log stays open.
         """
         last = await self.connection.fetchval(self.named(LAST_SEQ))
         log = f"{self.live}.event_log"
@@ -196,16 +198,16 @@ def _event(row: Any, tolerance: timedelta) -> Event[Any]:
     event = read_logged(row, tolerance)
     if event is None:
         raise RebuildFailed(
-            f"event {row['event_id']} of the log (about {row['entity_id']}) cannot be read any more: "
-            "without it the rebuilt rows would not be complete"
+            f"event {row['event_id']} in event_log (entity {row['entity_id']}) cannot be read by this "
+            "release: without it the rebuilt rows would be incomplete"
         )
     return event
 
 
 async def open_shadow(connection: Connection, family: str, tolerance: timedelta, *, restart: bool) -> Shadow:
-    """The family's shadow: the one that was left, if the same code and tolerance made it, or else a new one.
+    """The shadow of an interrupted rebuild, if the same code and tolerance made it, or else a new one.
 
-    From here on this connection's unqualified names mean the shadow's tables.
+    From now on, unqualified names on this connection mean the shadow's tables.
     """
     live = await connection.fetchval("SELECT current_schema()")
     shadow = Shadow(connection, family, live, 0, 0, tolerance)
@@ -226,8 +228,8 @@ async def _create(shadow: Shadow, code: str) -> None:
     async with shadow.connection.transaction():
         await drop(shadow)
         await shadow.connection.execute(shadow.named(CREATE_SCHEMA))
-        for table in TABLES[shadow.family]:
-            await shadow.connection.execute(shadow.named(CREATE_TABLE, table=table.name))
+        for rows in ROWS[shadow.family]:
+            await shadow.connection.execute(shadow.named(CREATE_TABLE, table=rows.table.name))
         await shadow.connection.execute(shadow.named(CREATE_LOG))
         await shadow.connection.execute(shadow.named(CREATE_PROGRESS).replace("$1", f"'{code}'"))
 
@@ -237,7 +239,7 @@ async def drop(shadow: Shadow) -> None:
 
 
 def fingerprint(tolerance: timedelta) -> str:
-    """Of what makes the rows: a rebuild that was begun with anything else must not be resumed."""
+    """A hash of the code and the tolerance that lead to the rows: only the same ones may resume a rebuild."""
     folders = [Path(package.__file__ or "").parent for package in (consumers, schemas)]
     sources = sorted(path for folder in folders for path in folder.rglob("*.py"))
     parts = [str(tolerance).encode(), *(path.read_bytes() for path in sources)]

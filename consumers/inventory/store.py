@@ -1,15 +1,16 @@
-"""The table `parts`, and a part's earlier changes from the event log."""
+"""The table `parts`, and a part's earlier events from the event log."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
 from datetime import timedelta
 from typing import Any
 
-from consumers.family import Connection, Event, Family, write
+from consumers.family import Connection, Event, Family, Table, write
 from consumers.inventory.actions import required_actions
 from consumers.inventory.changes import change_type, public_state
-from consumers.inventory.decide import Change, Part, decide, needs_history, with_history
-from consumers.inventory.why import why
+from consumers.inventory.decide import Part, StatusChange, decide, needs_history, with_history
+from consumers.inventory.details import PartDetails, load_details
 from consumers.logged import read_logged
 from schemas.ovoko import PartEvent, PartObserved, PartStatusChanged
 
@@ -18,8 +19,9 @@ SELECT part_id, external_id, external_id_at, status, occurred_at, event_id, revi
 FROM parts
 WHERE part_id = ANY($1::text[])
 ORDER BY part_id
-FOR UPDATE
 """
+
+LOCK_PARTS = LOAD_PARTS + "FOR UPDATE"
 
 LOAD_HISTORY = """
 SELECT coalesce(reuse_of, event_id) AS event_id, provider, entity_id, received_at, body
@@ -45,14 +47,15 @@ WHERE part.revision = excluded.revision - 1
 """
 
 
-async def load(connection: Connection, events: Sequence[Event[PartEvent]]) -> dict[str, Part]:
+async def load(connection: Connection, events: Sequence[Event[PartEvent]], *, lock: bool) -> dict[str, Part]:
     new: defaultdict[str, list[Event[PartEvent]]] = defaultdict(list)
     for event in events:
         new[event.payload.entity_id].append(event)
-    parts = {row["part_id"]: _part(row) for row in await connection.fetch(LOAD_PARTS, sorted(new))}
-    overtaken = [part_id for part_id, part in parts.items() if needs_history(part, new[part_id])]
-    if overtaken:
-        logged_events = await _load_logged(connection, overtaken, events[0].tolerance)
+    rows = await connection.fetch(LOCK_PARTS if lock else LOAD_PARTS, sorted(new))
+    parts = {row["part_id"]: _part(row) for row in rows}
+    incomplete = [part_id for part_id, part in parts.items() if needs_history(part, new[part_id])]
+    if incomplete:
+        logged_events = await _load_logged(connection, incomplete, events[0].tolerance)
         for part_id, logged in logged_events.items():
             parts[part_id] = with_history(parts[part_id], logged, new[part_id])
     return parts
@@ -61,7 +64,7 @@ async def load(connection: Connection, events: Sequence[Event[PartEvent]]) -> di
 def _part(row: Mapping[str, Any]) -> Part:
     return Part(
         part_id=row["part_id"],
-        latest=Change.of_status(row["status"], row["occurred_at"], row["event_id"]),
+        latest=StatusChange.of_status(row["status"], row["occurred_at"], row["event_id"]),
         external_id=row["external_id"],
         external_id_at=row["external_id_at"],
         revision=row["revision"],
@@ -76,7 +79,7 @@ async def _load_logged(
     for row in await connection.fetch(LOAD_HISTORY, part_ids):
         event = read_logged(row, tolerance)
         if event is not None:
-            # Not by the payload: an earlier release logged ids in other spellings.
+            # By the column, not by the payload: an earlier release logged ids in other spellings.
             logged[row["entity_id"]].append(event)
     return logged
 
@@ -104,15 +107,24 @@ def key(payload: PartEvent) -> str:
 
 INVENTORY: Family[PartEvent, str, Part] = Family(
     name="inventory",
+    entity="part",
     payloads=(PartStatusChanged, PartObserved),
+    tables=(
+        Table(
+            "parts",
+            key=("part_id",),
+            entity="part_id",
+            detail_columns=tuple(field.name for field in fields(PartDetails)),
+        ),
+    ),
     key=key,
     load=load,
     decide=decide,
     save=save,
-    why=why,
     change_type=change_type,
     public_state=public_state,
     required_actions=required_actions,
-    order_key=Change.of,
+    order_key=StatusChange.of,
     rests_on_receptions=lambda part: part.has_implausible,
+    load_details=load_details,
 )

@@ -1,20 +1,20 @@
 """The table `orders`."""
 
 from collections.abc import Collection, Sequence
+from typing import get_args
 
-from consumers.family import Connection, Event, Family, write
+from consumers.family import Connection, Event, Family, Table, write
 from consumers.orders.changes import change_type, public_state
-from consumers.orders.decide import Order, decide
-from consumers.orders.why import why
-from schemas.ovoko import OrderCancelled, OrderCreated
+from consumers.orders.decide import Order, OrderPayload, decide
 
 LOAD_ORDERS = """
 SELECT order_id, created_at, cancelled_at, revision
 FROM orders
 WHERE order_id = ANY($1::text[])
 ORDER BY order_id
-FOR UPDATE
 """
+
+LOCK_ORDERS = LOAD_ORDERS + "FOR UPDATE"
 
 SAVE_ORDERS = """
 INSERT INTO orders AS stored (order_id, created_at, cancelled_at, revision)
@@ -29,10 +29,10 @@ WHERE stored.revision = excluded.revision - 1
 
 
 async def load(
-    connection: Connection, events: Sequence[Event[OrderCreated | OrderCancelled]]
+    connection: Connection, events: Sequence[Event[OrderPayload]], *, lock: bool
 ) -> dict[str, Order]:
     order_ids = sorted({event.payload.entity_id for event in events})
-    rows = await connection.fetch(LOAD_ORDERS, order_ids)
+    rows = await connection.fetch(LOCK_ORDERS if lock else LOAD_ORDERS, order_ids)
     return {row["order_id"]: Order(**row) for row in rows}
 
 
@@ -41,18 +41,19 @@ async def save(connection: Connection, orders: Collection[Order]) -> None:
     await write(connection, SAVE_ORDERS, rows)
 
 
-def key(payload: OrderCreated | OrderCancelled) -> str:
+def key(payload: OrderPayload) -> str:
     return payload.entity_id
 
 
-ORDERS: Family[OrderCreated | OrderCancelled, str, Order] = Family(
+ORDERS: Family[OrderPayload, str, Order] = Family(
     name="orders",
-    payloads=(OrderCreated, OrderCancelled),
+    entity="order",
+    payloads=get_args(OrderPayload),
+    tables=(Table("orders", key=("order_id",), entity="order_id"),),
     key=key,
     load=load,
     decide=decide,
     save=save,
-    why=why,
     change_type=change_type,
     public_state=public_state,
 )

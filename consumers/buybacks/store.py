@@ -8,11 +8,10 @@ import orjson
 
 from consumers.buybacks.actions import required_actions
 from consumers.buybacks.changes import change_type, public_state
-from consumers.buybacks.decide import BuybackOrder, decide
-from consumers.buybacks.record import Record
-from consumers.buybacks.statement import Buyback
-from consumers.buybacks.why import why
-from consumers.family import Connection, Event, Family, write
+from consumers.buybacks.decide import COMMUNICATION_OF, BuybackOrder, decide
+from consumers.buybacks.lww import Record
+from consumers.buybacks.normalize import Buyback
+from consumers.family import Connection, Event, Family, Table, write
 
 ORDER_COLUMNS = (
     "status",
@@ -46,14 +45,30 @@ SHIPMENT_COLUMNS = (
     "is_reschedule",
 )
 
-# The order's row is the lock of its items and shipments too.
+PRIVATE = frozenset(
+    {
+        "customer_name",
+        "customer_email",
+        "customer_telephone",
+        "customer_address",
+        "payment_details",
+        "payment_details_encrypted",
+        "account_number_ending",
+        # Whoever has these URLs can read the documents of a shipment.
+        "waybill_url",
+        "merged_documents_url",
+    }
+)
+
 LOAD_ORDERS = """
 SELECT *
 FROM buyback_orders
 WHERE order_id = ANY($1::text[])
 ORDER BY order_id
-FOR UPDATE
 """
+
+# The order's row is also the lock of its items and shipments.
+LOCK_ORDERS = LOAD_ORDERS + "FOR UPDATE"
 
 LOAD_ITEMS = """
 SELECT *
@@ -99,7 +114,7 @@ SET status = excluded.status,
 WHERE stored.revision = excluded.revision - 1
 """
 
-# An array of arrays cannot be unnested a row at a time, so the reasons travel as JSON.
+# `unnest` flattens an array of arrays, so the reasons are passed as JSON.
 SAVE_ITEMS = """
 INSERT INTO buyback_items
     (order_id, item_id, status, model, brand, category, base_amount, total_amount, currency,
@@ -108,7 +123,7 @@ SELECT order_id, item_id, status, model, brand, category, base_amount, total_amo
        ARRAY(SELECT json_array_elements_text(reasons)), stamps
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::numeric[],
             $8::numeric[], $9::text[], $10::json[], $11::json[])
-    AS told (order_id, item_id, status, model, brand, category, base_amount, total_amount, currency,
+    AS item (order_id, item_id, status, model, brand, category, base_amount, total_amount, currency,
              reasons, stamps)
 ON CONFLICT (order_id, item_id) DO UPDATE
 SET status = excluded.status,
@@ -140,9 +155,11 @@ SET carrier = excluded.carrier,
 """
 
 
-async def load(connection: Connection, events: Sequence[Event[Buyback]]) -> dict[str, BuybackOrder]:
+async def load(
+    connection: Connection, events: Sequence[Event[Buyback]], *, lock: bool
+) -> dict[str, BuybackOrder]:
     order_ids = sorted({event.payload.entity_id for event in events})
-    orders = await connection.fetch(LOAD_ORDERS, order_ids)
+    orders = await connection.fetch(LOCK_ORDERS if lock else LOAD_ORDERS, order_ids)
     if not orders:
         return {}
     items: defaultdict[str, dict[str, Record]] = defaultdict(dict)
@@ -220,13 +237,22 @@ def _item_row(order_id: str, item_id: str, item: Record) -> tuple[object, ...]:
 
 BUYBACKS: Family[Buyback, str, BuybackOrder] = Family(
     name="buybacks",
+    entity="buyback",
     payloads=get_args(Buyback),
+    tables=(
+        Table(
+            "buyback_orders", key=("order_id",), entity="order_id", encrypted=("payment_details_encrypted",)
+        ),
+        Table("buyback_items", key=("order_id", "item_id"), entity="order_id"),
+        Table("buyback_shipments", key=("order_id", "tracking_code"), entity="order_id"),
+    ),
     key=key,
     load=load,
     decide=decide,
     save=save,
-    why=why,
     change_type=change_type,
     public_state=public_state,
     required_actions=required_actions,
+    communications=tuple(COMMUNICATION_OF.values()),
+    private=PRIVATE,
 )

@@ -1,21 +1,23 @@
 """The table `returns`."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import fields
+from typing import get_args
 
-from consumers.family import Connection, Event, Family, write
+from consumers.family import Connection, Event, Family, Table, write
 from consumers.returns.actions import required_actions
 from consumers.returns.changes import change_type, public_state
 from consumers.returns.decide import Return, ReturnPayload, decide
-from consumers.returns.why import why
-from schemas.ovoko import ReturnCreated, ReturnObserved, ReturnUpdated
+from consumers.returns.details import ReturnDetails, load_details
 
 LOAD_RETURNS = """
 SELECT return_id, order_id, opened_at, updated_at, update_count, revision, seen_at, gone_at
 FROM returns
 WHERE return_id = ANY($1::text[])
 ORDER BY return_id
-FOR UPDATE
 """
+
+LOCK_RETURNS = LOAD_RETURNS + "FOR UPDATE"
 
 SAVE_RETURNS = """
 INSERT INTO returns AS stored
@@ -35,25 +37,27 @@ WHERE stored.revision = excluded.revision - 1
 """
 
 
-async def load(connection: Connection, events: Sequence[Event[ReturnPayload]]) -> dict[str, Return]:
+async def load(
+    connection: Connection, events: Sequence[Event[ReturnPayload]], *, lock: bool
+) -> dict[str, Return]:
     return_ids = sorted({event.payload.entity_id for event in events})
-    rows = await connection.fetch(LOAD_RETURNS, return_ids)
+    rows = await connection.fetch(LOCK_RETURNS if lock else LOAD_RETURNS, return_ids)
     return {row["return_id"]: Return(**row) for row in rows}
 
 
 async def save(connection: Connection, returns: Collection[Return]) -> None:
     rows = [
         (
-            known.return_id,
-            known.order_id,
-            known.opened_at,
-            known.updated_at,
-            known.update_count,
-            known.revision + 1,
-            known.seen_at,
-            known.gone_at,
+            row.return_id,
+            row.order_id,
+            row.opened_at,
+            row.updated_at,
+            row.update_count,
+            row.revision + 1,
+            row.seen_at,
+            row.gone_at,
         )
-        for known in returns
+        for row in returns
     ]
     await write(connection, SAVE_RETURNS, rows)
 
@@ -64,13 +68,23 @@ def key(payload: ReturnPayload) -> str:
 
 RETURNS: Family[ReturnPayload, str, Return] = Family(
     name="returns",
-    payloads=(ReturnCreated, ReturnUpdated, ReturnObserved),
+    entity="return",
+    payloads=get_args(ReturnPayload),
+    tables=(
+        Table(
+            "returns",
+            key=("return_id",),
+            entity="return_id",
+            detail_columns=tuple(field.name for field in fields(ReturnDetails) if field.name != "items"),
+            detail_tables=("return_items",),
+        ),
+    ),
     key=key,
     load=load,
     decide=decide,
     save=save,
-    why=why,
     change_type=change_type,
     public_state=public_state,
     required_actions=required_actions,
+    load_details=load_details,
 )

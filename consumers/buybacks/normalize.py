@@ -1,9 +1,9 @@
-"""What one event says of an order, its items and its shipments: its payload in our columns."""
+"""Normalizes an event's payload into the columns of an order, its items and its shipments."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from consumers.buybacks.record import Value
+from consumers.buybacks.lww import Columns, Value
 from consumers.buybacks.status import in_one_spelling
 from schemas import buyback
 from schemas.buyback import (
@@ -38,10 +38,9 @@ Buyback = (
     | ItemFinalized
     | PaymentDetailsCreated
 )
-Told = Mapping[str, Value | None]
 
-# What an event means for the order, and for the item it names, where no status is printed.
-# An inspection is about its item alone.
+# The status of the order and of the item that an event names, if the event prints no status. The event of an
+# inspection concerns only its item.
 _IMPLIED: dict[type[Buyback], tuple[str | None, str | None]] = {
     OrderCreated: ("created", "created"),
     PickupScheduled: ("pickup_scheduled", "pickup_scheduled"),
@@ -56,37 +55,36 @@ _IMPLIED: dict[type[Buyback], tuple[str | None, str | None]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
-    """Columns by table; items by their id, shipments by their tracking code.
+class NormalizedEvent:
+    """Columns of the order, of items by id, and of shipments by tracking code.
 
-    `stray_item_id` is an item that the event names but its own snapshot does not show.
+    `stray_item_id` is an item that the event names and that is missing in the event's own snapshot.
     """
 
-    order: Told
-    items: Mapping[str, Told]
-    shipments: Mapping[str, Told]
+    order: Columns
+    items: Mapping[str, Columns]
+    shipments: Mapping[str, Columns]
     stray_item_id: str | None = None
 
 
-def state(payload: Buyback) -> Statement:
-    """Put an event's payload into our columns."""
+def normalize(payload: Buyback) -> NormalizedEvent:
     order_status, item_status = _IMPLIED[type(payload)]
     result = payload.result
     if isinstance(result, InspectionResult):
-        return Statement(_inspected_order(result), _inspected_items(result, item_status), {})
+        return NormalizedEvent(_inspected_order(result), _inspected_items(result, item_status), {})
     shipments = _shipments(result)
     if result.order is None:
-        named: dict[str, Told] = {result.item_id: {"status": item_status}} if result.item_id else {}
-        return Statement({"status": order_status}, named, shipments)
+        item: dict[str, Columns] = {result.item_id: {"status": item_status}} if result.item_id else {}
+        return NormalizedEvent({"status": order_status}, item, shipments)
     items = {
         item.id: _item(item, item_status if result.item_id in (None, item.id) else None)
         for item in result.order.items or ()
     }
     stray = result.item_id if result.item_id not in items else None
-    return Statement(_order(result.order, order_status), items, shipments, stray_item_id=stray)
+    return NormalizedEvent(_order(result.order, order_status), items, shipments, stray_item_id=stray)
 
 
-def _order(order: buyback.Order, implied: str | None) -> Told:
+def _order(order: buyback.Order, implied: str | None) -> Columns:
     return {
         "status": in_one_spelling(order.status) if order.status else implied,
         "external_order_id": order.external_order_id,
@@ -98,7 +96,7 @@ def _order(order: buyback.Order, implied: str | None) -> Told:
     }
 
 
-def _inspected_order(result: InspectionResult) -> Told:
+def _inspected_order(result: InspectionResult) -> Columns:
     return {
         "external_reference": result.external_reference,
         "submission_external_reference": result.submission_external_reference,
@@ -108,7 +106,7 @@ def _inspected_order(result: InspectionResult) -> Told:
     }
 
 
-def _customer(customer: Customer | None) -> Told:
+def _customer(customer: Customer | None) -> Columns:
     if customer is None:
         return {}
     names = [name for name in (customer.first_name, customer.last_name) if name]
@@ -118,7 +116,7 @@ def _customer(customer: Customer | None) -> Told:
         "customer_email": customer.email,
         "customer_telephone": _telephone(customer.telephone_number),
         "customer_address": _address(customer.address),
-        # One value: the four characters must never stand beside another account's sealed details.
+        # One value: the last four characters and the encrypted details must be of the same account.
         "payment_details": (details.sealed, details.account_number_ending) if details else None,
     }
 
@@ -135,7 +133,7 @@ def _address(address: Address | None) -> str | None:
     return None if fields == "{}" else fields
 
 
-def _item(item: Item, implied: str | None) -> Told:
+def _item(item: Item, implied: str | None) -> Columns:
     offer = item.winning_offer
     base = offer.base_price if offer else None
     total = offer.total_price if offer else None
@@ -149,8 +147,8 @@ def _item(item: Item, implied: str | None) -> Told:
     }
 
 
-def _inspected_items(result: InspectionResult, implied: str | None) -> dict[str, Told]:
-    """`itemId` names the item; a single entry that has another id describes the same item."""
+def _inspected_items(result: InspectionResult, implied: str | None) -> dict[str, Columns]:
+    """Items by id. `itemId` names the item; a single entry with another id describes that item too."""
     entries = {entry.id: entry for entry in result.items or ()}
     if result.item_id is None:
         return {item_id: _inspected_item(entry, None) for item_id, entry in entries.items()}
@@ -164,7 +162,7 @@ def _inspected_items(result: InspectionResult, implied: str | None) -> dict[str,
     return {**items, result.item_id: {**described, "rejection_reasons": result.rejection_reasons}}
 
 
-def _inspected_item(item: InspectedItem, implied: str | None) -> Told:
+def _inspected_item(item: InspectedItem, implied: str | None) -> Columns:
     return {
         "status": in_one_spelling(item.status) if item.status else implied,
         "model": item.model,
@@ -174,19 +172,19 @@ def _inspected_item(item: InspectedItem, implied: str | None) -> Told:
     }
 
 
-def _amounts(base: buyback.Price | None, total: buyback.Price | None) -> Told:
+def _amounts(base: buyback.Price | None, total: buyback.Price | None) -> Columns:
     return {
         "base_amount": base.amount if base else None,
         "total_amount": total.amount if total else None,
-        # Told with the total alone, so that the two are always of one event.
+        # Columns with the total alone, so that the two are always of one event.
         "currency": total.currency_iso_code if total else None,
     }
 
 
-def _shipments(result: buyback.Result) -> dict[str, Told]:
-    """By tracking code; the event's own shipment last, since it says most."""
+def _shipments(result: buyback.Result) -> dict[str, Columns]:
+    """Shipments by tracking code; the event's own shipment last, because it has the most columns."""
     listed = result.order.shipments or () if result.order else ()
-    shipments: dict[str, Told] = {
+    shipments: dict[str, Columns] = {
         shipment.tracking_code: _shipment(shipment) for shipment in listed if shipment.tracking_code
     }
     own = result.shipment if isinstance(result, ShipmentResult) else None
