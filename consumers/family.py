@@ -10,7 +10,7 @@ from uuid import UUID
 from schemas.actions import Action
 from schemas.changes import Change, CommunicationState, State
 from schemas.clock import TOLERANCE
-from schemas.events import Payload
+from schemas.event_schema import Payload
 
 # Fields that a finding names.
 MOST_NAMED = 10

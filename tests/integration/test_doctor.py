@@ -84,7 +84,7 @@ async def test_what_is_missing_or_odd_is_an_error_with_a_remedy(stack: Stack) ->
     assert "x-max-length" in found
     assert "STOCKHOOK_OVOKO_SECRETS: secret 1 is shorter than 12 characters" in found
     assert "hunter2" not in json.dumps(findings)
-    assert any("/webhooks/buyback is off" in finding["what"] for finding in findings)
+    assert any("/webhooks/buyback is disabled" in finding["what"] for finding in findings)
 
 
 async def test_a_database_without_tables(stack: Stack, fresh_database: str) -> None:
@@ -108,7 +108,7 @@ async def test_events_outside_any_month_and_keys_that_open_nothing(stack: Stack)
     said = {finding["what"] for finding in findings if finding["level"] != "ok"}
 
     assert "event_log_rest holds events: a month had no partition when they came" in said
-    assert "bank details in the database cannot be opened with any of them" in said
+    assert "private data in the database cannot be decrypted with any of them" in said
 
 
 def subscribers(**urls: str) -> str:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from consumers.family import Event
 from consumers.registry import FAMILIES
 from schemas.changes import TYPES, CommunicationState, ReminderState, State, cloud_events, encode
-from schemas.events import Payload
-from schemas.ovoko import Observation
+from schemas.event_schema import Payload
+from schemas.events import OBSERVATIONS
 from tests.chaos.feed import last_states
 from tests.unit import events
 from tests.unit.store import Store
@@ -221,7 +221,7 @@ def _first_receptions(copies: Sequence[Event[Any]]) -> list[Event[Any]]:
 
 def _name(payload: Payload, number: int) -> object:
     """No webhook has the id of an observation, which we make ourselves."""
-    return f"observed {number}" if isinstance(payload, Observation) else number
+    return f"observed {number}" if isinstance(payload, OBSERVATIONS) else number
 
 
 def test_of_two_findings_under_an_id_that_was_used_twice_one_outlives_the_other() -> None:

@@ -18,7 +18,7 @@ from consumers.logged import read_logged
 from consumers.registry import FAMILIES, AnyFamily
 from consumers.returns import details as of_return
 from schemas.clock import TOLERANCE
-from schemas.ovoko import Observation
+from schemas.events import OBSERVATIONS
 from worker.observability.errors import StockhookError
 from worker.postgres.pool import Database
 from worker.postgres.read_only import Reading
@@ -124,7 +124,7 @@ class _Replay:
         why = self.family.why(before, event)
         if not event.is_plausible and self.family.name != "inventory":
             why = f"its timestamp is implausible, so its reception counts; {why}"
-        if isinstance(event.payload, Observation):
+        if isinstance(event.payload, OBSERVATIONS):
             why = f"observed on the marketplace; {why}"
         changes = _changes(before, decision.state)
         if logged.is_reused:
