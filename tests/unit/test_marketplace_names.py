@@ -47,6 +47,7 @@ FAMILIES = (
     "worker/cli/consume.py",
     "worker/cli/explain.py",
     "worker/cli/rebuild.py",
+    "worker/tools/doctor/database.py",
     "worker/tools/explain/explanation.py",
     "worker/tools/permissions.py",
     "worker/tools/rebuild/tables.py",

@@ -37,13 +37,11 @@ class PrivateMembers:
     """Members of a body whose values are encrypted before they leave the ingest.
 
     `names` are in lower case, without white space and punctuation: other spellings count as the same name.
-    `excerpt` makes, of a parsed value, the members that stay readable beside its ciphertext. `one_encrypted`
-    is an SQL query of one stored ciphertext, by which `stockhook doctor` checks the keys.
+    `excerpt` makes, of a parsed value, the members that stay readable beside its ciphertext.
     """
 
     names: frozenset[str]
     excerpt: Callable[[Any], Mapping[str, object]]
-    one_encrypted: str
 
 
 @dataclass(frozen=True, slots=True)

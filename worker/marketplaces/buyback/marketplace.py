@@ -110,13 +110,6 @@ _HIDDEN_NAMES = frozenset(
 # Of a shorter account number the last four characters would give away too much.
 _SHORTEST_TO_SHOW = 5
 
-ONE_ENCRYPTED = """
-SELECT payment_details_sealed
-FROM buyback_orders
-WHERE payment_details_sealed IS NOT NULL
-LIMIT 1
-"""
-
 
 def _account_number_ending(details: Any) -> Mapping[str, object]:
     """The last four characters of the account number, by which a customer recognizes it."""
@@ -132,7 +125,6 @@ def _account_number_ending(details: Any) -> Mapping[str, object]:
 BANK_DETAILS = PrivateMembers(
     names=frozenset({"customerpaymentdetails", "bankaccount"}),
     excerpt=_account_number_ending,
-    one_encrypted=ONE_ENCRYPTED,
 )
 
 

@@ -16,7 +16,6 @@ from worker.config.check import (
 from worker.config.connections import CONNECTIONS
 from worker.config.database_url import DatabaseUrl
 from worker.config.settings import Settings
-from worker.marketplaces.registry import MARKETPLACES
 from worker.observability.errors import safe_summary
 from worker.postgres.errors import InsufficientPrivilegeError, PostgresError
 from worker.postgres.migrations import pending
@@ -49,13 +48,13 @@ MONTH_AHEAD = """
 SELECT to_regclass('event_log_' || to_char((now() AT TIME ZONE 'UTC') + interval '1 month', 'YYYY_MM'))
     IS NOT NULL
 """
+A_SEALED_ONE = """
+SELECT payment_details_sealed
+FROM buyback_orders
+WHERE payment_details_sealed IS NOT NULL
+LIMIT 1
+"""
 
-# One value that is encrypted in the database, of each marketplace that has such values.
-ENCRYPTED = [
-    marketplace.private.one_encrypted
-    for marketplace in MARKETPLACES.values()
-    if marketplace.private is not None
-]
 
 IMPLAUSIBLE = """
 SELECT count(*) AS events, max(noted_at) AS last_at
@@ -157,7 +156,7 @@ async def _check_tables(connection: Connection, sealer: MultiFernet | None) -> A
                 "event_log_rest holds events: a month had no partition when they came",
                 "move them into the partition of their month",
             )
-        encrypted = [await connection.fetchval(query) for query in ENCRYPTED]
+        sealed = await connection.fetchval(A_SEALED_ONE)
         is_ahead = await connection.fetchval(MONTH_AHEAD)
         [implausible] = await connection.fetch(IMPLAUSIBLE)
     except InsufficientPrivilegeError as refusal:
@@ -185,24 +184,24 @@ async def _check_tables(connection: Connection, sealer: MultiFernet | None) -> A
         )
     else:
         yield ok("timestamps", "in 7 days no event had a timestamp later than its reception")
-    for one in filter(None, encrypted):
-        yield _check_encrypted(one, sealer)
+    if sealed is not None:
+        yield _check_sealed(sealed, sealer)
 
 
-def _check_encrypted(encrypted: str, sealer: MultiFernet | None) -> CheckResult:
+def _check_sealed(sealed: str, sealer: MultiFernet | None) -> CheckResult:
     if sealer is None:
         return warning(
-            "sealing keys", "private data is encrypted, and there is no key here", "see the ingest's"
+            "sealing keys", "bank details are sealed, and there is no key here", "see the ingest's"
         )
     try:
-        sealer.decrypt(encrypted)
+        sealer.decrypt(sealed)
     except InvalidToken:
         return error(
             "sealing keys",
-            "private data in the database cannot be decrypted with any of them",
+            "bank details in the database cannot be opened with any of them",
             "put the older key behind the newest in STOCKHOOK_SEALING_KEYS",
         )
-    return ok("sealing keys", "they decrypt what is encrypted in the database")
+    return ok("sealing keys", "they open what is sealed in the database")
 
 
 async def reached(settings: Settings) -> tuple[list[CheckResult], bool]:
