@@ -20,7 +20,7 @@ import httpx
 
 from consumers.registry import FAMILIES
 from deploy.local.ports import choose_ports, is_free
-from schemas.events import Provider
+from schemas.registry import Provider
 from tests.forking import Forked, fork_server
 from worker.amqp.connection import Broker
 from worker.amqp.tap import Delivery

@@ -3,9 +3,10 @@
 import json
 from uuid import UUID, uuid5
 
-from schemas.events import Provider, read_json
+from schemas.events import read_json
 from schemas.examples import documented
 from schemas.identity import content_id
+from schemas.registry import Provider
 from tests.stack import Stack, until
 
 USED = UUID("101aa6a1-ed22-42f0-84ca-1f8a028a2d28")

@@ -12,7 +12,7 @@ from consumers.inventory import details as of_part
 from consumers.inventory.details import PartDetails
 from consumers.returns import details as of_return
 from consumers.returns.details import ReturnDetails, ReturnItem
-from schemas.events import Provider
+from schemas.registry import Provider
 from tests.integration.log import apply, database_of, item
 from tests.stack import Stack
 

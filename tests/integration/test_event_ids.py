@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from consumers.registry import FAMILIES
-from schemas.events import Provider
+from schemas.registry import Provider
 from tests.integration.log import apply, database_of, item
 from tests.stack import Stack
 from worker.amqp.tap import Delivery

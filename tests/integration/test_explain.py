@@ -4,7 +4,7 @@ import json
 from typing import Any
 from uuid import uuid4
 
-from schemas.events import Provider
+from schemas.registry import Provider
 from tests.integration.log import apply, item
 from tests.stack import Stack
 

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from schemas.events import Provider
+from schemas.registry import Provider
 from tests.integration.log import apply, item
 from tests.stack import Stack, free_port, until
 from worker.amqp.channel import Message

@@ -10,7 +10,7 @@ import pytest
 
 from consumers.family import CommunicationKind, Event, project
 from consumers.registry import FAMILIES
-from schemas.events import Provider
+from schemas.registry import Provider
 from tests.integration.log import apply, database_of, generated, in_batches, item
 from tests.stack import Stack, until
 from worker.pipeline.batch import handle

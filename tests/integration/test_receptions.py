@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from consumers.registry import FAMILIES
-from schemas.events import Provider
+from schemas.registry import Provider
 from tests.integration.log import RECEIVED_AT, apply, database_of, item
 from tests.stack import Stack
 from worker.pipeline.batch import Decoded, handle

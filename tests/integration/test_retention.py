@@ -9,7 +9,7 @@ from uuid import uuid4
 import asyncpg
 
 from consumers.registry import FAMILIES
-from schemas.events import Provider
+from schemas.registry import Provider
 from tests.integration.log import apply, database_of, generated, in_batches, item
 from tests.stack import Stack, until
 from worker.pipeline.batch import handle

@@ -7,7 +7,7 @@ import pytest
 
 from consumers.family import Event, Finding
 from consumers.registry import FAMILIES
-from schemas.events import Payload
+from schemas.event_schema import Payload
 from tests.unit.events import claimed, event_id, instant, observed, part
 from tests.unit.store import Store
 
