@@ -11,7 +11,8 @@ from consumers.details import Details
 from schemas.actions import Action
 from schemas.changes import Change, CommunicationState, State
 from schemas.clock import TOLERANCE
-from schemas.events import Payload, routing_key_of
+from schemas.event_schema import Payload
+from schemas.events import routing_key_of
 
 # A finding names at most this many fields.
 MOST_NAMED = 10
@@ -209,7 +210,7 @@ class Family(Generic[P, K, S]):
 
     @property
     def event_types(self) -> tuple[str, ...]:
-        """The routing keys of its events, such as `ovoko.order.created`."""
+        """The routing keys of its events: `<provider>.<event type>`."""
         return tuple(map(routing_key_of, self.payloads))
 
 

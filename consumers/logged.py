@@ -5,7 +5,8 @@ from datetime import timedelta
 from typing import Any
 
 from consumers.family import Event
-from schemas.events import InvalidEvent, Provider, parse_logged
+from schemas.events import InvalidEvent, parse_logged
+from schemas.registry import Provider
 
 
 def read_logged(row: Mapping[str, Any], tolerance: timedelta) -> Event[Any] | None:

@@ -1,14 +1,16 @@
 """The trade-in platform's twelve webhook events (source: seeds/002; its traps: PROVIDERS.md)."""
 
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
+from schemas import identity
+from schemas.event_schema import EventIds, EventSchema, NotIdentified, Payload
 from schemas.fields import Days, Id, Instant, Money, NullableKey, OptionalId, Text
-from schemas.tolerance import Tolerant
 
 
 class BuybackModel(BaseModel):
@@ -201,7 +203,7 @@ class DropOffReminderResult(ShipmentResult):
     days_after_creation: Days | None = None
 
 
-class BuybackEvent(BuybackModel, Tolerant):
+class BuybackEvent(BuybackModel, Payload):
     result: Result
 
     @property
@@ -297,18 +299,70 @@ class DropOffReminder(BuybackEvent):
     result: DropOffReminderResult
 
 
-Event = Annotated[
-    OrderCreated
-    | PickupScheduled
-    | PickupMissed
-    | DropOffPending
-    | ItemInTransit
-    | ItemReceived
-    | QualityCheckFailed
-    | ItemFinalized
-    | PaymentDetailsCreated
-    | SchedulePickupReminder
-    | PickupReminder
-    | DropOffReminder,
-    Field(discriminator="type"),
-]
+def _identify(event_type: str, event: Mapping[str, Any]) -> EventIds:
+    """Buyback gives its events no id: what the event says is its id."""
+    result = event.get("result")
+    if not isinstance(result, dict):
+        raise NotIdentified("no result")
+    content_id = identity.content_id(event_type, result)
+    return EventIds(content_id, content_id)
+
+
+def _identify_unhandled(event_type: str, event: Mapping[str, Any]) -> EventIds:
+    """The event id is the one that the event gets once a family takes its type.
+
+    Until then, the whole content decides which events are the same.
+    """
+    content_id = identity.content_id(event_type, event)
+    try:
+        return EventIds(_identify(event_type, event).event_id, content_id)
+    except NotIdentified:
+        return EventIds(content_id, content_id)
+
+
+def _possible_entity_ids(event: Mapping[str, Any]) -> Iterator[object]:
+    result = event.get("result")
+    if isinstance(result, dict):
+        order = result.get("order")
+        yield order.get("id") if isinstance(order, dict) else None
+        yield result.get("collectionId")
+        yield result.get("id")
+
+
+SCHEMA = EventSchema(
+    type_member="type",
+    webhooks=(
+        OrderCreated,
+        PickupScheduled,
+        PickupMissed,
+        DropOffPending,
+        ItemInTransit,
+        ItemReceived,
+        QualityCheckFailed,
+        ItemFinalized,
+        PaymentDetailsCreated,
+        SchedulePickupReminder,
+        PickupReminder,
+        DropOffReminder,
+    ),
+    identify=_identify,
+    identify_unhandled=_identify_unhandled,
+    possible_entity_ids=_possible_entity_ids,
+    # In the order of the documents.
+    examples=(
+        "OrderCreatedEvent",
+        "CollectionItemPickUpScheduledEvent",
+        "OrderPickupReminderEvent.1",
+        "CollectionItemPickupMissedEvent",
+        "CollectionItemInTransitEvent",
+        "CollectionItemReceivedEvent",
+        "CollectionItemQualityCheckFailedEvent",
+        "CollectionItemFinalizedEvent",
+        "OrderCustomerPaymentDetailsCreatedEvent",
+        "OrderDropOffPendingEvent",
+        "OrderSchedulePickupReminderEvent",
+        "OrderPickupReminderEvent.2",
+        "OrderDropOffReminderEvent",
+    ),
+    broken_examples=("CollectionItemFinalizedEvent", "OrderCustomerPaymentDetailsCreatedEvent"),
+)

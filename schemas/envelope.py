@@ -8,7 +8,8 @@ from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from schemas.events import OBSERVED_TYPES, Provider
+from schemas.events import OBSERVED_TYPES
+from schemas.registry import Provider
 
 
 def _in_utc(instant: datetime) -> datetime:

@@ -2,22 +2,14 @@
 
 from collections.abc import Callable
 from decimal import Decimal
-from enum import StrEnum
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import jiter
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from schemas import buyback, ovoko
+from schemas.event_schema import Payload
+from schemas.registry import SCHEMAS, Provider
 from schemas.tolerance import validated
-
-
-class Provider(StrEnum):
-    OVOKO = "ovoko"
-    BUYBACK = "buyback"
-
-
-Payload = ovoko.OvokoEvent | buyback.BuybackEvent
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -26,36 +18,33 @@ M = TypeVar("M", bound=BaseModel)
 MOST_DIGITS = 100
 _TOO_LARGE: int = 10**MOST_DIGITS
 
-_DISCRIMINATORS = {Provider.OVOKO: "event_type", Provider.BUYBACK: "type"}
-_UNIONS = {Provider.OVOKO: ovoko.Event, Provider.BUYBACK: buyback.Event}
+_MODELS = {
+    provider: schema.by_type(schema.webhooks + schema.observations) for provider, schema in SCHEMAS.items()
+}
 
 # What we saw in a marketplace's lists: published by ourselves, and refused where a webhook says it.
-OBSERVATIONS = get_args(ovoko.Observation)
-_ADAPTERS: dict[Provider, TypeAdapter[Payload]] = {
-    Provider.OVOKO: TypeAdapter(ovoko.Event),
-    Provider.BUYBACK: TypeAdapter(buyback.Event),
-}
+OBSERVATIONS = tuple(model for schema in SCHEMAS.values() for model in schema.observations)
+
+# As spelled on the wire. The whole prefix is reserved: no marketplace has a type that begins with it.
+RESERVED_PREFIX = "stockhook."
+OBSERVED_TYPES = frozenset(
+    event_type for schema in SCHEMAS.values() for event_type in schema.by_type(schema.observations)
+)
 
 
 class InvalidEvent(Exception):
     """The body is no JSON or breaks its schema. Its text names fields and rules, never a value."""
 
 
-def event_models(provider: Provider) -> dict[str, type[BaseModel]]:
+def event_models(provider: Provider) -> dict[str, type[Payload]]:
     """Each event type about a provider's things, with its model: what it sends, and what we saw there."""
-    union, _ = get_args(_UNIONS[provider])
-    discriminator = _DISCRIMINATORS[provider]
-    return {get_args(model.model_fields[discriminator].annotation)[0]: model for model in get_args(union)}
+    return _MODELS[provider]
 
 
-def webhook_models(provider: Provider) -> dict[str, type[BaseModel]]:
+def webhook_models(provider: Provider) -> dict[str, type[Payload]]:
     """Each documented event type of a provider, as spelled on the wire, with its model."""
-    return {name: model for name, model in event_models(provider).items() if model not in OBSERVATIONS}
-
-
-# As spelled on the wire. The whole prefix is reserved: no marketplace has a type that begins with it.
-RESERVED_PREFIX = "stockhook."
-OBSERVED_TYPES = frozenset(event_models(Provider.OVOKO).keys() - webhook_models(Provider.OVOKO).keys())
+    schema = SCHEMAS[provider]
+    return schema.by_type(schema.webhooks)
 
 
 def routing_key(provider: Provider, event_type: str) -> str:
@@ -63,7 +52,7 @@ def routing_key(provider: Provider, event_type: str) -> str:
     return f"{provider}.{event_type}"
 
 
-def routing_key_of(model: type[BaseModel]) -> str:
+def routing_key_of(model: type[Payload]) -> str:
     """The routing key of the one event type that this model describes."""
     return next(
         routing_key(provider, event_type)
@@ -127,15 +116,6 @@ def read_model(model: type[M], body: bytes) -> M:
     return model.model_validate_json(body)
 
 
-def unwrapped(document: Any) -> Any:
-    """Ovoko sends events flat, and wrapped as `{"event": {…}}`."""
-    match document:
-        case {"event": dict() as event} if "event_type" not in document:
-            return event
-        case _:
-            return document
-
-
 def parse(provider: Provider, body: bytes) -> Payload:
     """Read an event from the bytes that were received. An odd optional field counts as absent.
 
@@ -155,13 +135,17 @@ def parse_logged(provider: Provider, body: bytes) -> Payload:
 
 
 def _parse(provider: Provider, body: bytes, read: Callable[[bytes], Any]) -> Payload:
+    schema = SCHEMAS[provider]
     try:
-        document = read(body)
+        event = schema.unwrap(read(body))
     except ValueError:
         raise InvalidEvent("body: not JSON") from None
+    event_type = event.get(schema.type_member) if isinstance(event, dict) else None
+    model = _MODELS[provider].get(event_type) if isinstance(event_type, str) else None
+    if model is None:
+        raise InvalidEvent("event: unknown type")
     try:
-        # The first step of an error's place is the event type that the union was narrowed to.
-        payload, odd = validated(_ADAPTERS[provider].validate_python, unwrapped(document), tag_length=1)
+        payload, odd = validated(model.model_validate, event)
     except ValidationError as error:
         raise InvalidEvent(_broken_rules(error)) from None
     payload.note_odd_fields(odd)
@@ -170,9 +154,8 @@ def _parse(provider: Provider, body: bytes, read: Callable[[bytes], Any]) -> Pay
 
 def _broken_rules(error: ValidationError) -> str:
     # pydantic's own messages can quote the input: only the place and the name of the rule are safe.
-    # The first step of each place is the event type that the union was narrowed to.
     details = error.errors(include_url=False, include_context=False, include_input=False)
     return "; ".join(
-        f"{'.'.join(str(step) for step in detail['loc'][1:]) or 'event'}: {detail['type']}"
+        f"{'.'.join(str(step) for step in detail['loc']) or 'event'}: {detail['type']}"
         for detail in details[:20]
     )

@@ -45,7 +45,7 @@ Key = Annotated[str, Field(pattern=r"^[^\x00]+$", max_length=200)]
 # An id is compared, as text, with the same id that came another time, perhaps as a number.
 Id = Annotated[Key, BeforeValidator(canonical_id)]
 
-# Ovoko has an empty text where it knows nothing.
+# Some senders have an empty text where they know nothing.
 OptionalId = Annotated[Id | None, BeforeValidator(_blank_as_null), BeforeValidator(canonical_id)]
 
 # Naive instants are UTC (the trade-in platform says so); digits beyond microseconds are cut off.

@@ -1,31 +1,27 @@
 """Ovoko's five webhook events (source: seeds/001), and what was seen in its lists."""
 
-from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
+from schemas import identity
+from schemas.event_schema import EventIds, EventSchema, Payload
 from schemas.fields import Id, Instant, Key, OptionalId
-from schemas.tolerance import Tolerant
 
 
 class OvokoModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
 
 
-class OvokoEvent(OvokoModel, Tolerant):
+class OvokoEvent(OvokoModel, Payload):
     event_id: OptionalId = None
     timestamp: Instant
 
     @property
     def occurred_at(self) -> datetime:
         return self.timestamp
-
-    @property
-    @abstractmethod
-    def entity_id(self) -> str:
-        """The id of what the event is about."""
 
 
 # The status of a part that the marketplace does not list any more: no webhook says so.
@@ -129,5 +125,44 @@ class ReturnObserved(ReturnEvent):
 
 
 Observation = PartObserved | ReturnObserved
-Webhook = PartStatusChanged | OrderCreated | OrderCancelled | ReturnCreated | ReturnUpdated
-Event = Annotated[Webhook | Observation, Field(discriminator="event_type")]
+
+
+def unwrapped(document: Any) -> Any:
+    """Ovoko sends events flat, and wrapped as `{"event": {…}}`."""
+    match document:
+        case {"event": dict() as event} if "event_type" not in document:
+            return event
+        case _:
+            return document
+
+
+def _identify(event_type: str, event: Mapping[str, Any]) -> EventIds:
+    """By the id that Ovoko gives it, if it gives one."""
+    content = {name: value for name, value in event.items() if name != "event_id"}
+    content_id = identity.content_id(event_type, content)
+    return EventIds(identity.event_id("ovoko", event.get("event_id"), content_id), content_id)
+
+
+def _possible_entity_ids(event: Mapping[str, Any]) -> Iterator[object]:
+    data = event.get("event_data")
+    if isinstance(data, dict):
+        yield from (data.get(name) for name in ("part_id", "return_id", "order_id"))
+
+
+SCHEMA = EventSchema(
+    type_member="event_type",
+    webhooks=(PartStatusChanged, OrderCreated, OrderCancelled, ReturnCreated, ReturnUpdated),
+    observations=get_args(Observation),
+    unwrap=unwrapped,
+    identify=_identify,
+    possible_entity_ids=_possible_entity_ids,
+    # In the order of the documents.
+    examples=(
+        "part.status.changed",
+        "order.created",
+        "order.cancelled",
+        "order.return.created",
+        "order.return.updated",
+    ),
+    broken_examples=("order.return.created", "order.return.updated"),
+)

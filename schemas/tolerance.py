@@ -34,11 +34,11 @@ class Tolerant(BaseModel):
         self._odd_fields = names
 
 
-def validated(validate: Callable[[Any], T], document: Any, tag_length: int = 0) -> tuple[T, tuple[str, ...]]:
+def validated(validate: Callable[[Any], T], document: Any) -> tuple[T, tuple[str, ...]]:
     """Validate a document, and name what was left out of it. The document is changed.
 
     A value that breaks a rule is removed. If it is required, so is what contains it: an element of an array
-    or an optional object. `tag_length` is how many steps an error's place has before the path begins.
+    or an optional object.
 
     Raises:
         ValidationError: With all broken rules; one of them is about something required.
@@ -53,7 +53,7 @@ def validated(validate: Callable[[Any], T], document: Any, tag_length: int = 0) 
             if error.error_count() > MOST_ODD:
                 break
             details = error.errors(include_url=False, include_context=False, include_input=False)
-            places = [detail["loc"][tag_length:] for detail in details]
+            places = [detail["loc"] for detail in details]
             paths = {_existing(document, place) for place in places}
             if () in paths:
                 break

@@ -17,11 +17,12 @@ from consumers.family import Event
 from consumers.registry import FAMILIES, FAMILY_OF, AnyFamily
 from consumers.returns.decide import Return
 from schemas import buyback, fields
-from schemas.events import Payload, Provider, event_models, parse, routing_key
+from schemas.event_schema import Payload
+from schemas.events import event_models, parse, routing_key
 from schemas.examples import documented
-from worker.intake.encryption import seal_payment_details
-from worker.tools.reconcile.difference import OurPart
-from worker.tools.reconcile.observation import part_observed, return_observed
+from schemas.registry import Provider
+from worker.intake.intake import body_to_keep
+from worker.tools.reconcile.ovoko import OurPart, part_observed, return_observed
 
 _INTRODUCTION = """\
 # Events
@@ -112,7 +113,7 @@ def _examples(provider: Provider, event_type: str) -> Iterator[Payload]:
             yield payload
     for example in documented():
         if (example.provider, example.event_type) == (provider, event_type):
-            payload = parse(provider, seal_payment_details(example.body, _SEALER))
+            payload = parse(provider, body_to_keep(provider, example.body, _SEALER))
             yield payload
             result: Any = getattr(payload, "result", None)
             for days in (0, 7) if hasattr(result, "days_after_creation") else ():

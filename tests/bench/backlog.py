@@ -7,7 +7,8 @@ from itertools import islice
 from operator import itemgetter
 
 from consumers.registry import FAMILIES, FAMILY_OF
-from schemas.events import Provider, routing_key
+from schemas.events import routing_key
+from schemas.registry import Provider
 from tests.bench.broker import Stored, chunks
 from tests.bench.lineup import INGEST
 from tests.bench.load import Prepared, play_at_once, prepared

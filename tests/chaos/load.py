@@ -11,9 +11,10 @@ from uuid import UUID
 import orjson
 
 from schemas.envelope import Envelope
-from schemas.events import Provider
+from schemas.registry import Provider
 from worker.config.settings import Settings
-from worker.intake.intake import Accepted, take_buyback, take_ovoko
+from worker.intake.intake import Accepted, accept
+from worker.marketplaces.registry import MARKETPLACES
 from worker.simulator.generator import events, scrambled
 from worker.simulator.http_client import Answer
 from worker.simulator.lifecycle import GeneratedEvent
@@ -125,14 +126,9 @@ class Taken:
 
 def take(webhook: Webhook, settings: Settings) -> Taken:
     now = datetime.now(UTC)
-    match webhook.provider:
-        case Provider.OVOKO:
-            intake = take_ovoko(webhook.body, now)
-        case Provider.BUYBACK:
-            assert settings.sealer is not None, "the run has a key"
-            found = take_buyback(webhook.body, now, settings.buyback_tokens, settings.sealer)
-            assert isinstance(found, Accepted), "what is generated is authentic"
-            intake = found
+    secrets = MARKETPLACES[webhook.provider].secrets(settings)
+    intake = accept(webhook.provider, webhook.body, now, secrets, settings.sealer)
+    assert isinstance(intake, Accepted), "what is generated is authentic"
     envelope = Envelope.from_headers(intake.message.headers)
     identity = Identity(envelope.event_id, envelope.content_id)
     return Taken(identity, intake.message.body, webhook.provider, intake.reason is not None)

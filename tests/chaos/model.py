@@ -17,7 +17,8 @@ import asyncpg
 
 from consumers.family import Connection, Effects, Event, apply_events
 from consumers.registry import FAMILIES, FAMILY_OF, AnyFamily
-from schemas.events import Provider, parse, routing_key_of
+from schemas.events import parse, routing_key_of
+from schemas.registry import Provider
 from tests.chaos.load import CLOCK_TOLERANCE, Identity, Taken
 
 Row = tuple[Any, ...]

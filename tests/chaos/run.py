@@ -17,7 +17,7 @@ import httpx
 
 from consumers.registry import FAMILIES
 from deploy.local.services import BrokerNode
-from schemas.events import Provider
+from schemas.registry import Provider
 from tests.chaos import feed
 from tests.chaos.cluster import cluster_world
 from tests.chaos.faults import Strike, Target

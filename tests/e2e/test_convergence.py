@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from schemas.events import Provider
+from schemas.registry import Provider
 from tests.support.stack import Stack, until
 from worker.simulator.generator import events
 from worker.simulator.lifecycle import GeneratedEvent

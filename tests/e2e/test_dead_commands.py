@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from schemas import examples
-from schemas.events import Provider
+from schemas.registry import Provider
 from tests.e2e.test_dead_letters import BROKEN, KEEPING, ODD, kept, put
 from tests.e2e.test_retry_schedule import POISON
 from tests.support.events import sold
@@ -18,7 +18,7 @@ from tests.support.fault_sql import REMOVE_FAULT
 from tests.support.stack import BUYBACK_TOKEN, Stack, until
 from worker.amqp.channel import Message
 from worker.amqp.topology import QUARANTINE, RETURN
-from worker.intake.intake import take_again
+from worker.intake.intake import accept_again
 from worker.postgres.locks import TRY_LOCK, AdvisoryLock
 
 ACCOUNT = "GB33BUKB20201555555555"
@@ -252,7 +252,7 @@ async def test_an_observation_that_a_sender_sent_is_never_applied_by_a_replay(ke
     await keeping.post_ovoko(OBSERVED.replace(b"}}", b"},}"))
     # With an id of its own: the same event in the quarantine is the same letter.
     older = OBSERVED.replace(b"-000000000001", b"-000000000002")
-    old = take_again(Provider.OVOKO, older, datetime.now(UTC), None).message
+    old = accept_again(Provider.OVOKO, older, datetime.now(UTC), None).message
     headers = {name: value for name, value in old.headers.items() if name != "x-provenance"}
     await put(keeping, Message(QUARANTINE, "", old.type, headers, older))
     rows = await kept(keeping, 3)
@@ -361,7 +361,7 @@ async def test_a_dry_run_tells_older_from_duplicate_from_invalid_and_writes_noth
 
 def dead_message(body: bytes, number: int) -> Message:
     """As a family's consumer sends it to its dead letters."""
-    taken = take_again(Provider.OVOKO, body, datetime.now(UTC), None)
+    taken = accept_again(Provider.OVOKO, body, datetime.now(UTC), None)
     headers = {**taken.message.headers, "x-attempt": 4, "x-reason": f"exhausted: Test #0000000{number}"}
     return Message(RETURN, "stockhook.inventory.dead", taken.message.type, headers, body)
 

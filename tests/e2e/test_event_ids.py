@@ -3,9 +3,10 @@
 import json
 from uuid import UUID, uuid5
 
-from schemas.events import Provider, read_json
+from schemas.events import read_json
 from schemas.examples import documented
 from schemas.identity import content_id
+from schemas.registry import Provider
 from tests.support.events import body, part_changed
 from tests.support.stack import Stack, until
 

@@ -15,7 +15,7 @@ from time import monotonic
 
 import pytest
 
-from schemas.events import Provider
+from schemas.registry import Provider
 from tests.support.stack import Stack, free_port, until
 from worker.simulator.http_client import Answer, Client, NoAnswer
 from worker.simulator.webhook import Webhook

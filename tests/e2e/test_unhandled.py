@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from schemas.events import Provider
 from schemas.identity import content_hash_id
+from schemas.registry import Provider
 from tests.e2e.test_dead_letters import KEEPING, kept, put
 from tests.support.applied_events import database_of
 from tests.support.events import sold
@@ -16,7 +16,7 @@ from worker.amqp.channel import Message
 from worker.amqp.topology import QUARANTINE
 from worker.dead_letters import unhandled_store as store
 from worker.dead_letters.unhandled_store import Arriving
-from worker.intake.intake import take_ovoko
+from worker.intake.intake import accept
 
 MOVED = b'{"event_type":"part.moved","timestamp":"2026-03-01T12:00:00Z","event_data":{"part_id":"%d"}}'
 # Long enough ago to differ from the time at which a test runs.
@@ -129,7 +129,7 @@ async def test_a_day_of_submissions_is_counted_and_listed_and_no_dead_letter(sta
 
 
 async def test_dying_between_the_commit_and_the_ack_leaves_one_row_per_event(stack: Stack) -> None:
-    messages = [take_ovoko(MOVED % number, RECEIVED_AT).message for number in range(10)]
+    messages = [accept(Provider.OVOKO, MOVED % number, RECEIVED_AT).message for number in range(10)]
     await put(stack, *messages)
     dying = stack.start("consume", "orders", STOCKHOOK_CRASH_AT="dead_letter_kept", **KEEPING)
     assert dying.wait(60) < 0
@@ -263,7 +263,7 @@ async def test_a_replay_that_died_leaves_its_events_and_each_is_applied_once(sta
 
 async def test_dead_letters_of_older_releases_whose_type_no_family_takes_can_be_moved(stack: Stack) -> None:
     """Such a release did not tell them from what is broken."""
-    new = take_ovoko(MOVED % 1, RECEIVED_AT).message
+    new = accept(Provider.OVOKO, MOVED % 1, RECEIVED_AT).message
     headers = {**new.headers, "x-reason": "unknown event type", "x-event-type": ""}
     await put(stack, Message(QUARANTINE, "", new.type, headers, new.body))
     await stack.started("consume", "orders", **KEEPING)

@@ -7,7 +7,7 @@ from itertools import islice
 
 import pytest
 
-from schemas.events import Provider
+from schemas.registry import Provider
 from tests.chaos import feed
 from tests.chaos.load import Record, webhooks
 from tests.chaos.model import KEYS

@@ -84,7 +84,7 @@ async def test_what_is_missing_or_odd_is_an_error_with_a_remedy(stack: Stack) ->
     assert "x-max-length" in found
     assert "STOCKHOOK_OVOKO_SECRETS: secret 1 is shorter than 12 characters" in found
     assert "hunter2" not in json.dumps(findings)
-    assert any("/webhooks/buyback is off" in finding["what"] for finding in findings)
+    assert any("/webhooks/buyback is disabled" in finding["what"] for finding in findings)
 
 
 async def test_a_database_without_tables(stack: Stack, fresh_database: str) -> None:

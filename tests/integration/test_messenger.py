@@ -11,7 +11,7 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from schemas.events import Provider
+from schemas.registry import Provider
 from worker.simulator.faults import Fault, Kind
 from worker.simulator.lifecycle import GeneratedEvent
 from worker.simulator.marketplace import Request, Response, now
@@ -21,7 +21,7 @@ from worker.simulator.server import serving
 from worker.simulator.webhook import Credentials
 from worker.simulator.webhook_sender import Messenger, messenger
 
-CREDENTIALS = Credentials("X-Secret", {Provider.OVOKO: "ours", Provider.BUYBACK: "theirs"})
+CREDENTIALS = Credentials({Provider.OVOKO: "X-Secret"}, {Provider.OVOKO: "ours", Provider.BUYBACK: "theirs"})
 SOON = timedelta(milliseconds=20)
 
 

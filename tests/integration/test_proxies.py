@@ -13,6 +13,7 @@ from tests.support.endpoint import endpoint
 from tests.support.http_proxy import http_proxy
 from worker.amqp.management import Management, ManagementUnavailable
 from worker.change_feed.endpoint import NotDelivered, Target
+from worker.config.check import CheckResult, Level
 from worker.config.settings import BadSettings, Settings
 from worker.marketplaces.http import Unavailable
 from worker.marketplaces.ovoko.client import open_ovoko
@@ -20,7 +21,6 @@ from worker.simulator.ovoko_api import Ovoko, Part
 from worker.simulator.router import Simulation
 from worker.simulator.server import serving
 from worker.tools.doctor.changes import check_changes
-from worker.tools.doctor.check import CheckResult, Level
 from worker.tools.doctor.configuration import check_configuration
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")

@@ -15,9 +15,11 @@ from typing import Any
 import orjson
 import pytest
 
+from schemas.registry import Provider
 from tests.support.stack import Stack, free_port
 from worker.config.settings import Settings
-from worker.marketplaces.ovoko.client import Told, open_ovoko
+from worker.marketplaces.http import Told
+from worker.marketplaces.ovoko.client import open_ovoko
 from worker.postgres.pool import Database
 from worker.simulator.faults import Fault
 from worker.simulator.faults import Kind as FaultKind
@@ -34,8 +36,9 @@ from worker.simulator.router import Simulation
 from worker.simulator.server import serving
 from worker.tools.reconcile.applying import apply
 from worker.tools.reconcile.difference import Difference
+from worker.tools.reconcile.ovoko import parts
 from worker.tools.reconcile.reconciliation import reconcile
-from worker.tools.reconcile.subject import Page, Subject, parts
+from worker.tools.reconcile.subject import Page, Subject
 
 LONG_AGO = "2026-03-01T10:00:00Z"
 
@@ -510,7 +513,9 @@ class Many:
 
 async def test_memory_does_not_grow_with_what_is_compared() -> None:
     many = Many([f"{number:08}" for number in range(40_000)])
-    subject = Subject(many.page, many.one, many.ours, many.our_ids, many.compare, many.observed)
+    subject = Subject(
+        Provider.OVOKO, many.page, many.one, many.ours, many.our_ids, many.compare, many.observed
+    )
     tracemalloc.start()
     try:
         found = await reconcile(subject, since=None, most=1000, report=unreported)

@@ -190,15 +190,15 @@ TABLE = (
     Mutant(
         "the token stays in the body",
         "worker/intake/intake.py",
-        "    plain = _without_tokens(body, tokens)\n    taken = _route",
-        "    plain = body\n    taken = _route",
+        "    plain = _without_secrets(body, member, secrets)\n    kept",
+        "    plain = body\n    kept",
         "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_sealed",
     ),
     Mutant(
         "bank details are not sealed",
         "worker/intake/intake.py",
-        "seal_payment_details(plain, sealer), received_at",
-        "plain, received_at",
+        "    return encrypt_members(plain, marketplace.private, _required(sealer))\n",
+        "    return plain\n",
         "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_sealed",
     ),
     Mutant(

@@ -10,12 +10,13 @@ from cryptography.fernet import Fernet, MultiFernet
 
 from consumers.registry import FAMILIES, FAMILY_OF
 from schemas.envelope import Envelope
-from schemas.events import Provider, parse, routing_key
+from schemas.events import parse, routing_key
 from schemas.identity import content_hash_id
+from schemas.registry import Provider
 from tests.support.events import Document, body
 from tests.support.stack import Stack
 from worker.amqp.tap import Delivery
-from worker.intake.encryption import seal_payment_details
+from worker.intake.intake import body_to_keep
 from worker.pipeline.batch import Decoded, handle
 from worker.postgres.event_log import Candidate
 from worker.postgres.pool import Database
@@ -62,7 +63,7 @@ def generated(family: str, count: int, seed: int = 7) -> list[Decoded]:
     ours = (event for event in events if FAMILY_OF[routing_key(event.provider, event.event_type)] == family)
     sealer = MultiFernet([Fernet(Fernet.generate_key())])
     return [
-        _item(event.provider, event.event_type, seal_payment_details(event.body, sealer))
+        _item(event.provider, event.event_type, body_to_keep(event.provider, event.body, sealer))
         for event in islice(ours, count)
     ]
 

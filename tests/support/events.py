@@ -13,7 +13,9 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from consumers.family import TOLERANCE, Event
-from schemas.events import Payload, Provider, parse
+from schemas.event_schema import Payload
+from schemas.events import parse
+from schemas.registry import Provider
 
 EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NAMESPACE = UUID("6f0b2f9e-0000-4000-8000-000000000000")

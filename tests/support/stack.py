@@ -22,7 +22,7 @@ from cryptography.fernet import Fernet
 from consumers.registry import FAMILIES
 from deploy.local.ports import choose_ports, is_free
 from deploy.local.services import Services
-from schemas.events import Provider
+from schemas.registry import Provider
 from tests.support.fault_sql import REMOVE_FAULT
 from tests.support.forking import Forked, fork_server
 from worker.amqp.connection import Broker

@@ -7,7 +7,7 @@ import pytest
 
 from consumers.registry import FAMILIES
 from schemas.envelope import Envelope
-from schemas.events import Provider
+from schemas.registry import Provider
 from worker.amqp.tap import Delivery
 from worker.pipeline.batch import (
     REASON_LIMIT,

@@ -10,7 +10,7 @@ from consumers.buybacks import status
 from consumers.buybacks.decide import BuybackOrder
 from consumers.family import CommunicationKind, Finding
 from consumers.registry import FAMILIES
-from schemas.events import Payload
+from schemas.event_schema import Payload
 from tests.support.events import claimed, event_id, flat, instant, item, snapshot
 from tests.support.memory_store import Store
 

@@ -8,9 +8,9 @@ from cryptography import x509
 from pydantic import SecretStr
 
 from tests.support.authority import CONSTRAINTS, KEY_USAGE, Authority, make_authority
+from worker.config.check import Level
 from worker.config.settings import Settings
 from worker.tools.doctor.certificates import check_certificates, strict_faults
-from worker.tools.doctor.check import Level
 
 NOT_CRITICAL = (CONSTRAINTS[0], False)
 

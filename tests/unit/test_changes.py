@@ -13,7 +13,8 @@ from cloudevents.core.v1.event import CloudEvent
 from consumers.registry import FAMILIES, FAMILY_OF
 from schemas import examples
 from schemas.changes import CONTENT_TYPE, Change, cloud_events, encode
-from schemas.events import Payload, parse, routing_key_of
+from schemas.event_schema import Payload
+from schemas.events import parse, routing_key_of
 from tests.support import events
 from tests.support.events import flat, item, order, part, returned, snapshot
 from tests.support.memory_store import Store

@@ -17,7 +17,8 @@ from consumers.family import Event
 from consumers.registry import FAMILIES
 from schemas.buyback import InspectionResult
 from schemas.changes import TYPES, CommunicationState, ReminderState, State, cloud_events, encode
-from schemas.events import OBSERVATIONS, Payload, routing_key_of
+from schemas.event_schema import Payload
+from schemas.events import OBSERVATIONS, routing_key_of
 from tests.chaos.feed import last_states
 from tests.support import events
 from tests.support.memory_store import Store

@@ -7,9 +7,9 @@ import pytest
 from worker.amqp.desired_topology import expected_topology
 from worker.amqp.errors import BrokerRefused, BrokerUnavailable
 from worker.amqp.topology import Exchange, Queue
+from worker.config.check import CheckResult, Level, clock_difference
 from worker.config.settings import Settings
 from worker.tools.doctor.broker import check_hosts, check_members, check_topology
-from worker.tools.doctor.check import CheckResult, Level, clock_difference
 from worker.tools.doctor.configuration import check_configuration
 from worker.tools.doctor.database import check_settings
 from worker.tools.doctor.spool import check_spool, file_system

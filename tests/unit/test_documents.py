@@ -7,7 +7,8 @@ from prometheus_client import REGISTRY, generate_latest
 
 from deploy.documents.metrics import exported, series_names
 from deploy.documents.pages import PAGES
-from schemas.events import Provider, event_models
+from schemas.events import event_models
+from schemas.registry import Provider
 from worker.observability import metrics
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from schemas.events import Provider
 from schemas.examples import as_printed, documented
+from schemas.registry import Provider
 from worker.config.security import (
     PRINTED_TOKENS,
     other_machines,

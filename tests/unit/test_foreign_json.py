@@ -6,8 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from schemas.events import InvalidEvent, Provider, parse, parse_logged, read_json
+from schemas.events import InvalidEvent, parse, parse_logged, read_json
 from schemas.ovoko import PartEvent
+from schemas.registry import Provider
 
 # Each reader of foreign JSON, with a document in which `%b` stands for a number.
 READERS = """
@@ -18,7 +19,8 @@ from worker.marketplaces.buyback.errors import title
 from worker.marketplaces.buyback.requests import PickupCapabilities, ShipmentCapabilities
 from worker.marketplaces.oauth_token import Granted
 from worker.config.subscribers import read_subscribers
-from schemas.events import Provider, parse, parse_logged
+from schemas.events import parse, parse_logged
+from schemas.registry import Provider
 from schemas.ovoko_api import read_answer
 
 PART = b'{"event_type": "part.status.changed", "timestamp": %b, "event_data": {"part_id": %b, "status": %b}}'

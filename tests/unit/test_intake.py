@@ -10,20 +10,21 @@ from cryptography.fernet import Fernet, MultiFernet
 from pydantic import SecretStr
 
 from schemas.envelope import UNHANDLED, Envelope, Provenance
-from schemas.events import Provider, parse
+from schemas.events import parse
+from schemas.registry import Provider
 from worker.intake import intake
-from worker.intake.encryption import seal_payment_details
+from worker.intake.encryption import encrypt_members
 from worker.intake.intake import (
     RESERVED_TYPE,
     Accepted,
     Unauthorized,
     Unreadable,
-    take_again,
-    take_buyback,
-    take_observed,
-    take_ovoko,
-    take_unhandled,
+    accept,
+    accept_again,
+    accept_observed,
+    accept_unhandled,
 )
+from worker.marketplaces.buyback.marketplace import BANK_DETAILS
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 TOKEN = "the-token-0123456789"
@@ -54,11 +55,13 @@ PAID: dict[str, Any] = {
 
 
 def ovoko(document: object) -> Accepted:
-    return take_ovoko(json.dumps(document).encode(), NOW)
+    accepted = accept(Provider.OVOKO, json.dumps(document).encode(), NOW)
+    assert isinstance(accepted, Accepted)
+    return accepted
 
 
 def buyback(body: bytes) -> Accepted:
-    taken = take_buyback(body, NOW, TOKENS, SEALER)
+    taken = accept(Provider.BUYBACK, body, NOW, TOKENS, SEALER)
     assert isinstance(taken, Accepted)
     return taken
 
@@ -137,7 +140,7 @@ def test_the_same_id_with_another_content_can_be_told() -> None:
     ],
 )
 def test_what_is_authentic_but_odd_is_quarantined_as_it_came(body: bytes, reason: str) -> None:
-    taken = take_ovoko(body, NOW)
+    taken = accept(Provider.OVOKO, body, NOW)
 
     assert (taken.reason, taken.message.body) == (reason, body)
     assert taken.message.routing_key == "quarantine.ovoko"
@@ -149,18 +152,18 @@ def test_what_is_authentic_but_odd_is_quarantined_as_it_came(body: bytes, reason
     [b'{"event_type": "order.created", "x": 1e99}', b'{"event_type": "order.created", "x": "\\u0000"}'],
 )
 def test_odd_values_do_not_keep_an_event_from_its_family(body: bytes) -> None:
-    assert take_ovoko(body, NOW).reason is None
+    assert accept(Provider.OVOKO, body, NOW).reason is None
 
 
 def test_what_was_observed_is_taken_from_us_alone() -> None:
     body = json.dumps({**SOLD, "event_type": "stockhook.observed.part"}).encode()
-    observed = take_observed(body, NOW)
-    replayed = take_again(Provider.OVOKO, body, NOW, None, Provenance.OBSERVATION)
+    observed = accept_observed(Provider.OVOKO, body, NOW)
+    replayed = accept_again(Provider.OVOKO, body, NOW, None, Provenance.OBSERVATION)
 
     assert observed == replayed
     assert (observed.family, observed.message.routing_key) == ("inventory", "ovoko.stockhook.observed.part")
-    assert take_ovoko(body, NOW).reason == RESERVED_TYPE
-    assert take_again(Provider.OVOKO, body, NOW, None).reason == RESERVED_TYPE
+    assert accept(Provider.OVOKO, body, NOW).reason == RESERVED_TYPE
+    assert accept_again(Provider.OVOKO, body, NOW, None).reason == RESERVED_TYPE
 
 
 def test_every_message_says_where_the_event_came_from_whatever_its_body_says() -> None:
@@ -170,7 +173,7 @@ def test_every_message_says_where_the_event_came_from_whatever_its_body_says() -
     assert ovoko({"event_type": "stockhook.x", **claimed}).message.headers["x-provenance"] == "webhook"
     assert buyback(json.dumps({**PAID, **claimed}).encode()).message.headers["x-provenance"] == "webhook"
     observed = json.dumps({**SOLD, "event_type": "stockhook.observed.part"}).encode()
-    assert take_observed(observed, NOW).message.headers["x-provenance"] == "observation"
+    assert accept_observed(Provider.OVOKO, observed, NOW).message.headers["x-provenance"] == "observation"
 
 
 def test_the_token_is_cut_out_and_bank_details_are_sealed() -> None:
@@ -276,9 +279,9 @@ def test_an_unhandled_event_is_replayed_as_if_it_were_sent_now() -> None:
     """But for the time at which it was received."""
     sold, paid = json.dumps(SOLD).encode(), json.dumps(PAID).encode()
     kept = SEALER.encrypt(paid.replace(f', "token": "{TOKEN}"'.encode(), b""))
-    replayed = take_unhandled(Provider.BUYBACK, kept, NOW, SEALER)
+    replayed = accept_unhandled(Provider.BUYBACK, kept, NOW, SEALER)
 
-    assert take_unhandled(Provider.OVOKO, sold, NOW, None) == take_ovoko(sold, NOW)
+    assert accept_unhandled(Provider.OVOKO, sold, NOW, None) == accept(Provider.OVOKO, sold, NOW)
     assert (replayed.event_id, replayed.family) == (buyback(paid).event_id, "buybacks")
     assert replayed.message.headers == buyback(paid).message.headers
     assert IBAN.encode() not in replayed.message.body
@@ -289,15 +292,15 @@ def test_an_unhandled_event_of_a_type_that_still_no_family_takes_stays_unhandled
     body = json.dumps({"type": "OfferCreatedEvent", "token": TOKEN, "result": {}}).encode()
     kept = buyback(body).message.body
 
-    assert take_unhandled(Provider.BUYBACK, kept, NOW, SEALER).unhandled == "buyback.OfferCreatedEvent"
+    assert accept_unhandled(Provider.BUYBACK, kept, NOW, SEALER).unhandled == "buyback.OfferCreatedEvent"
 
 
 def test_a_letter_of_an_older_release_becomes_an_unhandled_event_encrypted_whole() -> None:
     """Such a release kept it as it keeps known types: with bank details alone encrypted."""
-    older = seal_payment_details(
-        json.dumps({**PAID, "type": "OfferCreatedEvent", "token": ""}).encode(), SEALER
+    older = encrypt_members(
+        json.dumps({**PAID, "type": "OfferCreatedEvent", "token": ""}).encode(), BANK_DETAILS, SEALER
     )
-    taken = take_again(Provider.BUYBACK, older, NOW, SEALER)
+    taken = accept_again(Provider.BUYBACK, older, NOW, SEALER)
 
     assert taken.unhandled == "buyback.OfferCreatedEvent"
     assert IBAN.encode() in SEALER.decrypt(taken.message.body)
@@ -316,12 +319,12 @@ def test_a_broken_body_with_a_token_is_kept_sealed_whole() -> None:
 def test_a_body_without_an_active_token_is_refused(token: object) -> None:
     body = json.dumps({**PAID, "token": token}).encode()
 
-    assert take_buyback(body, NOW, TOKENS, SEALER) == Unauthorized()
+    assert accept(Provider.BUYBACK, body, NOW, TOKENS, SEALER) == Unauthorized()
 
 
 @pytest.mark.parametrize("body", [b"", b"not json", b"{", b"\xff\xfe{\x00", b"[" * 100_000, b'"text"', b"5"])
 def test_a_body_in_which_no_token_can_be_read_is_unreadable(body: bytes) -> None:
-    assert take_buyback(body, NOW, TOKENS, SEALER) == Unreadable()
+    assert accept(Provider.BUYBACK, body, NOW, TOKENS, SEALER) == Unreadable()
 
 
 @pytest.mark.parametrize(
@@ -329,7 +332,7 @@ def test_a_body_in_which_no_token_can_be_read_is_unreadable(body: bytes) -> None
     [b'{"token": "wrong", oops', b'{"token": "\\ud800", oops', b'{"token": "wrong", "x": 1e999999999}'],
 )
 def test_a_broken_body_with_a_wrong_token_is_refused(body: bytes) -> None:
-    assert take_buyback(body, NOW, TOKENS, SEALER) == Unauthorized()
+    assert accept(Provider.BUYBACK, body, NOW, TOKENS, SEALER) == Unauthorized()
 
 
 def test_a_broken_body_that_is_sent_again_has_the_same_id() -> None:
@@ -352,8 +355,8 @@ def test_ids_are_of_what_was_received_not_of_its_ciphertext(change: dict[str, An
     document = {**PAID, "BankAccount ": IBAN, **change}
     body = json.dumps(document).encode()
     once, twice = buyback(body), buyback(body)
-    take_kept = take_again if once.unhandled is None else take_unhandled
-    again = take_kept(Provider.BUYBACK, once.message.body, NOW, SEALER)
+    accept_kept = accept_again if once.unhandled is None else accept_unhandled
+    again = accept_kept(Provider.BUYBACK, once.message.body, NOW, SEALER)
 
     assert once.message.body != twice.message.body
     assert once.event_id == twice.event_id == again.event_id
@@ -365,7 +368,7 @@ def test_a_copy_of_the_token_in_an_event_leaves_its_id_the_same_when_it_is_taken
     escaped = "".join(f"\\u{ord(one):04x}" for one in TOKEN)
     body = json.dumps(PAID).encode().replace(b'"result": {', b'"result": {"note": "%s", ' % escaped.encode())
     taken = buyback(body)
-    again = take_again(Provider.BUYBACK, taken.message.body, NOW, SEALER)
+    again = accept_again(Provider.BUYBACK, taken.message.body, NOW, SEALER)
 
     assert escaped.encode() not in taken.message.body
     assert json.loads(taken.message.body)["result"]["note"] == "***"
@@ -391,7 +394,7 @@ def test_a_broken_body_without_an_active_token_is_not_scanned(
     scan = Mock(wraps=intake.top_level_string)
     monkeypatch.setattr(intake, "top_level_string", scan)
 
-    assert take_buyback(body, NOW, TOKENS, SEALER) == answer
+    assert accept(Provider.BUYBACK, body, NOW, TOKENS, SEALER) == answer
     assert not scan.called
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from consumers.family import Event, Finding
 from consumers.registry import FAMILIES
-from schemas.events import Payload
+from schemas.event_schema import Payload
 from tests.support.events import claimed, event_id, instant, observed, part
 from tests.support.memory_store import Store
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from schemas import examples
-from schemas.events import Provider
+from schemas.registry import Provider
 from worker.dead_letters.redaction import CHANGE, masked, shape_of
 
 CANARIES = {

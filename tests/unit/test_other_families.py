@@ -10,7 +10,7 @@ from consumers.orders.decide import Order
 from consumers.registry import FAMILIES
 from consumers.reminders.decide import Reminder, ReminderKind
 from consumers.returns.decide import Return
-from schemas.events import Payload
+from schemas.event_schema import Payload
 from tests.support.events import claimed, instant, observed_return, order, returned, snapshot
 from tests.support.memory_store import Store
 

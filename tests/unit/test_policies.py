@@ -8,8 +8,8 @@ from tests.support.stack import delays
 from worker.amqp.management import Snapshot
 from worker.amqp.policies import HARMLESS, UNLIMITED, hazards
 from worker.amqp.topology import topology
+from worker.config.check import Level
 from worker.tools.doctor.broker import check_policies
-from worker.tools.doctor.check import Level
 
 QUEUES = topology(delays(7, 35), ["orders"]).queues
 RETRY = ("stockhook.orders.retry.7s", "stockhook.orders.retry.35s")

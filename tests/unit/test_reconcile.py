@@ -5,19 +5,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from consumers.returns.decide import Return
-from schemas.events import Provider, parse
+from schemas.events import parse
 from schemas.ovoko import ObservedReturn, PartData, PartObserved, ReturnObserved
 from schemas.ovoko_api import ListedPart, OrderReturn
-from worker.intake.intake import take_observed
-from worker.tools.reconcile.difference import (
-    UNDER_WAY,
-    Difference,
-    Kind,
-    OurPart,
-    compare_part,
-    compare_return,
-)
-from worker.tools.reconcile.observation import part_observed, return_observed
+from schemas.registry import Provider
+from worker.intake.intake import accept_observed
+from worker.tools.reconcile.difference import UNDER_WAY, Difference, Kind
+from worker.tools.reconcile.ovoko import OurPart, compare_part, compare_return, part_observed, return_observed
 
 NINE = datetime(2026, 3, 1, 9, tzinfo=UTC)
 TEN = datetime(2026, 3, 1, 10, tzinfo=UTC)
@@ -162,7 +156,7 @@ def test_a_return_is_observed_under_the_order_that_the_marketplace_names(
 
 def test_the_same_sight_is_one_event_and_the_same_seen_later_another() -> None:
     first, again, later = (
-        take_observed(part_observed(None, there("2"), asked_at), NINE)
+        accept_observed(Provider.OVOKO, part_observed(None, there("2"), asked_at), NINE)
         for asked_at in (TEN, TEN + timedelta(milliseconds=900), TEN + timedelta(seconds=1))
     )
 

@@ -8,13 +8,13 @@ import pytest
 
 from consumers.registry import FAMILIES
 from schemas.envelope import Envelope, Provenance
-from schemas.events import Provider
+from schemas.registry import Provider
 from worker.amqp.channel import Message
 from worker.amqp.tap import Delivery
 from worker.dead_letters.message import QUARANTINE_ORIGIN, read_letter
 from worker.dead_letters.replay import Ready, Unready, prepare
 from worker.dead_letters.store import Kept, provenance_of
-from worker.intake.intake import take_again, take_ovoko
+from worker.intake.intake import accept, accept_again
 from worker.pipeline.batch import Decoded, InvalidDelivery, decode
 
 RECEIVED_AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -70,7 +70,7 @@ def without_provenance(message: Message) -> Message:
 @pytest.mark.parametrize("origin", ["inventory", QUARANTINE_ORIGIN])
 @pytest.mark.parametrize("is_edited", [False, True])
 def test_a_replay_keeps_the_reception(origin: str, is_edited: bool) -> None:
-    letter = kept_as(take_ovoko(BODY, RECEIVED_AT).message, origin=origin, is_edited=is_edited)
+    letter = kept_as(accept(Provider.OVOKO, BODY, RECEIVED_AT).message, origin=origin, is_edited=is_edited)
     ready = prepare(letter, None)
 
     assert isinstance(ready, Ready)
@@ -83,7 +83,7 @@ def test_an_observation_that_an_archiver_of_an_older_release_stored_is_applied_b
     is_recorded: bool, is_edited: bool
 ) -> None:
     """Such an archiver stores no provenance, also after the migration that filled the older rows."""
-    message = take_again(Provider.OVOKO, OBSERVED, RECEIVED_AT, None, Provenance.OBSERVATION).message
+    message = accept_again(Provider.OVOKO, OBSERVED, RECEIVED_AT, None, Provenance.OBSERVATION).message
     message = message if is_recorded else without_provenance(message)
     ready = prepare(kept_as(message, is_edited=is_edited), None)
 
@@ -99,7 +99,7 @@ def test_an_observation_that_an_archiver_of_an_older_release_stored_is_applied_b
 def test_what_a_sender_may_have_sent_is_not_applied_as_an_observation(
     origin: str, provenance: str | None, replay_of: int | None
 ) -> None:
-    message = take_again(Provider.OVOKO, OBSERVED, RECEIVED_AT, None, Provenance.OBSERVATION).message
+    message = accept_again(Provider.OVOKO, OBSERVED, RECEIVED_AT, None, Provenance.OBSERVATION).message
     message = without_provenance(message)
     ready = prepare(kept_as(message, origin=origin, provenance=provenance, replay_of=replay_of), None)
 
@@ -107,7 +107,7 @@ def test_what_a_sender_may_have_sent_is_not_applied_as_an_observation(
 
 
 def test_a_letter_whose_headers_cannot_be_read_counts_as_sent_by_a_marketplace() -> None:
-    message = take_again(Provider.OVOKO, OBSERVED, RECEIVED_AT, None, Provenance.OBSERVATION).message
+    message = accept_again(Provider.OVOKO, OBSERVED, RECEIVED_AT, None, Provenance.OBSERVATION).message
 
     assert provenance_of(kept_as(replace(message, headers={"x-provenance": "observation"}))) == "webhook"
 

@@ -8,7 +8,7 @@ import pytest
 
 from consumers.family import Decision, Event
 from consumers.registry import FAMILIES
-from schemas.events import Payload
+from schemas.event_schema import Payload
 from tests.support.events import (
     claimed,
     flat,

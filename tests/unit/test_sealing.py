@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from worker.intake import encryption as sealing
 from worker.intake.encryption import (
-    SEALED_MEMBERS,
     SEALED_STRING,
     CannotUnseal,
-    seal_payment_details,
-    unsealed,
+    decrypt_members,
+    encrypt_members,
 )
+from worker.marketplaces.buyback.marketplace import BANK_DETAILS
 
 SEALER = MultiFernet([Fernet(Fernet.generate_key())])
 ACCOUNT = "PT50000201231234567890154"
@@ -52,6 +52,14 @@ documents = st.recursive(
 spacings = st.sampled_from([None, (",", ":"), (" ,\n", "\t: ")])
 
 
+def seal(body: bytes) -> bytes:
+    return encrypt_members(body, BANK_DETAILS, SEALER)
+
+
+def unseal(body: bytes) -> bytes:
+    return decrypt_members(body, BANK_DETAILS, SEALER)
+
+
 def nested(value: object, times: int) -> str:
     text = json.dumps(value)
     for _ in range(times - 1):
@@ -63,7 +71,7 @@ def nested(value: object, times: int) -> str:
 def test_bank_details_are_found_however_their_member_is_spelled(name: str) -> None:
     for ascii_only in (True, False):
         document = {"a": [{name: DETAILS, "stays": 1.50}], name: ACCOUNT}
-        sealed = seal_payment_details(json.dumps(document, ensure_ascii=ascii_only).encode(), SEALER)
+        sealed = seal(json.dumps(document, ensure_ascii=ascii_only).encode())
 
         assert ACCOUNT.encode() not in sealed
         assert b'"stays": 1.5' in sealed
@@ -71,7 +79,7 @@ def test_bank_details_are_found_however_their_member_is_spelled(name: str) -> No
 
 def test_escapes_in_the_name_hide_nothing() -> None:
     escaped = "".join(f"\\u{ord(one):04X}" for one in "bankAccount")
-    sealed = seal_payment_details(f'{{"{escaped}": "{ACCOUNT}"}}'.encode(), SEALER)
+    sealed = seal(f'{{"{escaped}": "{ACCOUNT}"}}'.encode())
 
     assert ACCOUNT.encode() not in sealed
 
@@ -80,7 +88,7 @@ def test_escapes_in_the_name_hide_nothing() -> None:
 def test_bank_details_in_json_in_a_string_are_encrypted_with_the_string(times: int) -> None:
     for text in (nested(DETAILS, times), f"they wrote {nested(DETAILS, times)} to us"):
         document = {"metadata": {"note": text, "list": [text]}, "stays": "[1]"}
-        sealed = seal_payment_details(json.dumps(document).encode(), SEALER)
+        sealed = seal(json.dumps(document).encode())
         found = json.loads(sealed)
 
         assert ACCOUNT.encode() not in sealed
@@ -93,37 +101,37 @@ def test_what_is_encrypted_is_json_and_comes_back_byte_for_byte(
     document: Any, separators: tuple[str, str] | None, ascii_only: bool
 ) -> None:
     body = json.dumps(document, separators=separators, ensure_ascii=ascii_only).encode()
-    sealed = seal_payment_details(body, SEALER)
+    sealed = seal(body)
 
     json.loads(sealed)
     assert ACCOUNT.encode() not in sealed
-    assert unsealed(sealed, SEALER) == body
+    assert unseal(sealed) == body
 
 
 def test_the_last_characters_of_the_account_are_kept() -> None:
     for value in (DETAILS, DETAILS["bankAccount"]):
-        sealed = json.loads(seal_payment_details(json.dumps({"bankAccount": value}).encode(), SEALER))
+        sealed = json.loads(seal(json.dumps({"bankAccount": value}).encode()))
 
         assert sealed["bankAccount"]["accountNumberEnding"] == ACCOUNT[-4:]
 
 
 def test_what_a_sender_calls_sealed_opens_nothing_and_ends_nothing() -> None:
     body = json.dumps({"bankAccount": {"sealed": "gAAAA"}, "note": f"{SEALED_STRING}gAAAA"}).encode()
-    sealed = seal_payment_details(body, SEALER)
+    sealed = seal(body)
 
-    assert unsealed(sealed, SEALER) == body
+    assert unseal(sealed) == body
     with pytest.raises(CannotUnseal):
-        unsealed(body, SEALER)
+        unseal(body)
 
 
 def test_a_document_without_bank_details_stays_byte_for_byte() -> None:
     body = b'{ "result" : {"note":"by bank transfer","bank":1, "customerPaymentDetails": null}, "b":"[]" }'
 
-    assert seal_payment_details(body, SEALER) == body
+    assert seal(body) == body
 
 
 @given(
-    letters=st.sampled_from(sorted(SEALED_MEMBERS)).flatmap(
+    letters=st.sampled_from(sorted(BANK_DETAILS.names)).flatmap(
         lambda name: st.tuples(*(st.sampled_from([one, one.upper()]) for one in name))
     ),
     between=st.lists(st.text(st.sampled_from(" _-.,:;/'[]{}()@\x7f\t\u00a0\u200b"), max_size=2), max_size=30),
@@ -137,7 +145,7 @@ def test_no_white_space_or_punctuation_in_a_name_hides_bank_details(
     document: object = {name: ACCOUNT}
     if in_string:
         document = {"note": json.dumps(document)}
-    sealed = seal_payment_details(json.dumps(document, ensure_ascii=ascii_only).encode(), SEALER)
+    sealed = seal(json.dumps(document, ensure_ascii=ascii_only).encode())
 
     assert ACCOUNT.encode() not in sealed
 
@@ -150,7 +158,7 @@ def test_a_string_that_can_hold_no_bank_details_is_not_scanned(
     scan = Mock(wraps=sealing.members)
     monkeypatch.setattr(sealing, "members", scan)
 
-    assert seal_payment_details(body, SEALER) == body
+    assert seal(body) == body
     assert scan.call_count == 1
 
 
@@ -158,4 +166,4 @@ def test_hostile_names_take_time_in_proportion_to_their_size() -> None:
     for unit in (" _", "b", "b ", "b a n ", "customer payment detail "):
         body = json.dumps({f"b{unit * (250_000 // len(unit))}": 1}).encode()
 
-        assert seal_payment_details(body, SEALER) == body
+        assert seal(body) == body

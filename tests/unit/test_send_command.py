@@ -10,7 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from consumers.registry import FAMILY_OF
-from schemas.events import Provider, routing_key
+from schemas.events import routing_key
+from schemas.registry import Provider
 from worker.cli import send_views as report
 from worker.cli.send import Play, send
 from worker.config.settings import BadSettings, Settings

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from schemas.events import Provider
+from schemas.registry import Provider
 from worker.simulator.http_client import Answer, NoAnswer
 from worker.simulator.rate_sender import RESEND_AFTER, Sender, Tally
 from worker.simulator.webhook import Webhook

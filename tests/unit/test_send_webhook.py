@@ -4,8 +4,8 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
-from schemas.events import Provider
 from schemas.examples import Example, as_printed, documented
+from schemas.registry import Provider
 from worker.config.settings import BadSettings, Settings
 from worker.intake.authentication import position
 from worker.intake.json_bytes import top_level_string, without_member

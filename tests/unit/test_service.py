@@ -476,13 +476,13 @@ async def test_other_requests_do_not_wait_for_the_work_on_a_large_body(
     provider: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[threading.Thread] = []
-    take = getattr(service, f"take_{provider}")
+    accept = service.accept
 
     def noted(*arguments: object) -> object:
         threads.append(threading.current_thread())
-        return take(*arguments)
+        return accept(*arguments)
 
-    monkeypatch.setattr(service, f"take_{provider}", noted)
+    monkeypatch.setattr(service, "accept", noted)
     for size in (10, LARGE_BODY):
         body = json.dumps({"token": TOKEN, "x": "x" * size}).encode()
         response = await answer(

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from consumers.registry import FAMILIES
 from schemas.envelope import Envelope
-from schemas.events import Provider
+from schemas.registry import Provider
 from worker.amqp.channel import Message
 from worker.amqp.connection import Broker
 from worker.amqp.errors import BrokerUnavailable

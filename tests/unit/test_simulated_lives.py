@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from consumers.buybacks.status import in_one_spelling
 from consumers.family import Event, Finding
 from consumers.registry import FAMILIES, FAMILY_OF
-from schemas.events import parse, read_json, routing_key, unwrapped
+from schemas.events import parse, read_json, routing_key
 from schemas.identity import content_id, event_id
+from schemas.ovoko import unwrapped
 from schemas.ovoko_api import ListedPart
-from worker.intake.encryption import seal_payment_details
+from worker.intake.intake import body_to_keep
 from worker.simulator.buyback_api import SELLER_ID, TradeIn
 from worker.simulator.buyback_orders import Step
 from worker.simulator.lifecycle import GeneratedEvent
@@ -108,7 +109,7 @@ class World:
 
     def project(self) -> None:
         for event in self.told:
-            body = seal_payment_details(event.body, SEALER)
+            body = body_to_keep(event.provider, event.body, SEALER)
             payload = parse(event.provider, body)
             document = unwrapped(read_json(body))
             known_as = event_id(

@@ -2,7 +2,8 @@
 
 from datetime import timedelta
 
-from schemas.events import Provider, event_models, routing_key
+from schemas.events import event_models, routing_key
+from schemas.registry import Provider
 from worker.amqp.topology import (
     Binding,
     Exchange,

@@ -8,8 +8,8 @@ from uuid import uuid4
 import orjson
 
 from schemas import examples
-from schemas.events import Provider
 from schemas.examples import Example
+from schemas.registry import Provider
 from tests.chaos.load import webhooks
 from tests.support.fault_sql import fail_rows
 from worker.simulator.webhook import Credentials, Webhook

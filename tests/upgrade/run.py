@@ -18,7 +18,7 @@ import httpx
 
 from consumers.registry import FAMILIES
 from deploy.local.rabbitmq import ControlFailed
-from schemas.events import Provider
+from schemas.registry import Provider
 from tests.chaos import feed
 from tests.chaos.load import RESEND_AFTER, Record
 from tests.chaos.pulse import Instant, Pulse

@@ -16,6 +16,7 @@ from worker.actions.types import (
     Performed,
 )
 from worker.config.settings import Settings
+from worker.marketplaces.buyback.client import open_seller
 from worker.marketplaces.buyback.requests import (
     DropoffRequest,
     PaymentDetails,
@@ -70,27 +71,27 @@ class PaymentOfOrder(OfOrder):
 
 
 async def _shipment_capabilities(attempt: Attempt[OfOrder]) -> Performed:
-    seller = await attempt.clients.seller()
+    seller = await attempt.clients.get(open_seller)
     told = await seller.shipment_capabilities(attempt.request.order_id)
     return Done(told.read.model_dump(mode="json"))
 
 
 async def _pickup_capabilities(attempt: Attempt[OfOrder]) -> Performed:
-    seller = await attempt.clients.seller()
+    seller = await attempt.clients.get(open_seller)
     told = await seller.pickup_capabilities(attempt.request.order_id)
     return Done(told.read.model_dump(mode="json"))
 
 
 async def _request_pickup(attempt: Attempt[PickupOfOrder]) -> Performed:
     asked = attempt.request
-    seller = await attempt.clients.seller()
+    seller = await attempt.clients.get(open_seller)
     await attempt.begin()
     taken = await seller.request_pickup(asked.order_id, asked.pickup)
     return Done({"status": taken.status})
 
 
 async def _request_dropoff(attempt: Attempt[OfOrder]) -> Performed:
-    seller = await attempt.clients.seller()
+    seller = await attempt.clients.get(open_seller)
     await attempt.begin()
     taken = await seller.request_dropoff(attempt.request.order_id, DropoffRequest())
     return Done({"status": taken.status})
@@ -99,7 +100,7 @@ async def _request_dropoff(attempt: Attempt[OfOrder]) -> Performed:
 async def _give_payment_details(attempt: Attempt[PaymentOfOrder]) -> Performed:
     """May be repeated: the same details stand in the end."""
     asked = attempt.request
-    seller = await attempt.clients.seller()
+    seller = await attempt.clients.get(open_seller)
     taken = await seller.give_payment_details(asked.order_id, asked.details)
     return Done({"status": taken.status})
 
@@ -111,7 +112,7 @@ async def _rerequest_pickup(attempt: Attempt[PickupAgain]) -> Performed:
         status = await connection.fetchval(STATUS, asked.order_id)
     if status != MISSED_PICKUP:
         return NotNeeded(f"the order's status is {status} by now")
-    seller = await attempt.clients.seller()
+    seller = await attempt.clients.get(open_seller)
     slots = (await seller.pickup_capabilities(asked.order_id)).read.slots
     slot = first(slots, datetime.now(UTC))
     if slot is None:

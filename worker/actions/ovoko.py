@@ -11,6 +11,7 @@ from schemas.actions import PART_DETAILS, RETURN_DETAILS, PartWanted, ReturnWant
 from schemas.ovoko_api import OrderReturn, PartDescription
 from worker.actions.types import Attempt, Done, Kind
 from worker.config.settings import Settings
+from worker.marketplaces.ovoko.client import open_ovoko_for_actions
 
 # Ovoko has no such thing: it is no use to ask again.
 UNKNOWN_THERE = Done({"enrichment": "Ovoko has none with this id"})
@@ -18,7 +19,7 @@ UNKNOWN_THERE = Done({"enrichment": "Ovoko has none with this id"})
 
 async def _part_details(attempt: Attempt[PartWanted]) -> Done:
     part_id = attempt.request.part_id
-    told = await (await attempt.clients.ovoko()).part_description(part_id)
+    told = await (await attempt.clients.get(open_ovoko_for_actions)).part_description(part_id)
     if told.row is None:
         return UNKNOWN_THERE
     details = part_details(told.row, told.asked_at)
@@ -28,7 +29,7 @@ async def _part_details(attempt: Attempt[PartWanted]) -> Done:
 
 async def _return_details(attempt: Attempt[ReturnWanted]) -> Done:
     return_id = attempt.request.return_id
-    told = await (await attempt.clients.ovoko()).order_return(return_id)
+    told = await (await attempt.clients.get(open_ovoko_for_actions)).order_return(return_id)
     if told.row is None:
         return UNKNOWN_THERE
     details = return_details(told.row, told.asked_at)

@@ -9,10 +9,10 @@ from pydantic import BaseModel
 
 from consumers.family import Connection
 from worker.config.settings import BadSettings, Settings
-from worker.marketplaces.buyback.client import BadOrderId
 from worker.marketplaces.clients import Clients
 from worker.marketplaces.http import (
     CallFailed,
+    InvalidRequest,
     Refused,
     Unauthorized,
     Unavailable,
@@ -122,7 +122,7 @@ def outcome_of(error: Exception, *, has_begun: bool) -> Denied | InDoubt | Faile
         case Unauthorized():
             # Whoever repairs them finds it in a retry queue, or among the failed.
             return Failed(str(error))
-        case Refused() | BadOrderId():
+        case Refused() | InvalidRequest():
             return Denied(str(error))
         case CallFailed(is_unknown=is_unknown) if not (has_begun and is_unknown):
             return Failed(str(error), error.retry_after if isinstance(error, Unavailable) else None)

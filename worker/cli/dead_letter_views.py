@@ -8,19 +8,20 @@ import orjson
 from cryptography.fernet import MultiFernet
 from rich.table import Table
 
-from schemas.events import Provider, read_json
+from schemas.events import read_json
+from schemas.registry import Provider
 from worker.dead_letters import edit as editing
 from worker.dead_letters.json_repair import Repair, fault, repair
 from worker.dead_letters.message import is_of_webhook
 from worker.dead_letters.redaction import (
     CHANGE,
-    Shape,
     masked,
     pretty,
     shape_of,
 )
 from worker.dead_letters.store import Kept
 from worker.intake.encryption import CannotUnseal
+from worker.marketplaces.shape import Shape
 
 
 def as_json(letter: Kept) -> dict[str, Any]:

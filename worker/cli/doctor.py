@@ -9,13 +9,13 @@ from rich.table import Table
 
 from worker.cli.context import Json, load_context, print_json
 from worker.cli.terminal import show, styled
+from worker.config.check import CheckResult, Level
 from worker.config.settings import Settings
 from worker.observability.exit_codes import FAILED, UNAVAILABLE
 from worker.observability.resolver import run_loop
 from worker.tools.doctor import broker, database
 from worker.tools.doctor.certificates import check_certificates
 from worker.tools.doctor.changes import check_changes
-from worker.tools.doctor.check import CheckResult, Level
 from worker.tools.doctor.configuration import check_configuration
 from worker.tools.doctor.spool import check_spool
 

@@ -25,9 +25,10 @@ from worker.observability.resolver import run_loop
 from worker.postgres.pool import Database
 from worker.tools.reconcile.applying import Applied
 from worker.tools.reconcile.applying import apply as apply_found
+from worker.tools.reconcile.ovoko import parts, returns
 from worker.tools.reconcile.reconciliation import Reconciled, Report
 from worker.tools.reconcile.reconciliation import reconcile as run_reconcile
-from worker.tools.reconcile.subject import Subject, parts, returns
+from worker.tools.reconcile.subject import Subject
 
 Here = TypeVar("Here")
 There = TypeVar("There")

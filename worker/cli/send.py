@@ -11,8 +11,8 @@ from pathlib import Path
 from time import perf_counter
 
 from schemas import examples
-from schemas.events import Provider
 from schemas.examples import Example
+from schemas.registry import Provider
 from worker.cli import send_views as report
 from worker.cli.context import Flag, WrongUsage, fail
 from worker.cli.terminal import say_json, show
@@ -126,7 +126,7 @@ def send(
         delays = _delays(resend_after)
         play = None if rate is None else Play(rate, seconds, seed, duplicates, shuffle, delays, unhandled)
         settings = read_settings()
-        providers = (provider,) if provider else tuple(Provider)
+        providers = _chosen_providers(provider, is_played=play is not None)
         credentials = Credentials.of(settings, providers)
         client = Client(url or settings.ingest_url)
         with _recording(output) as on_accepted:
@@ -149,6 +149,16 @@ def _check_modes(documented: bool, as_printed: bool, rate: float | None) -> None
         raise WrongUsage("nothing to send: give --documented, or --rate with --seconds and --seed")
     if as_printed and not documented:
         raise WrongUsage("--as-printed goes with --documented")
+
+
+def _chosen_providers(provider: Provider | None, *, is_played: bool) -> tuple[Provider, ...]:
+    """Raises: WrongUsage."""
+    available = marketplace.PROVIDERS if is_played else tuple(Provider)
+    if provider is None:
+        return available
+    if provider not in available:
+        raise WrongUsage(f"--rate plays {' and '.join(available)} alone (given: --provider {provider})")
+    return (provider,)
 
 
 def _check(option: str, given: float, holds: bool, rule: str) -> None:

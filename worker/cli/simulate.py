@@ -9,7 +9,6 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from schemas.events import Provider
 from worker.cli.context import fail, load_context
 from worker.cli.terminal import say
 from worker.observability.exit_codes import USAGE
@@ -19,6 +18,7 @@ from worker.simulator import ovoko_api as ovoko
 from worker.simulator.buyback_api import PLACES, TradeIn
 from worker.simulator.buyback_orders import Step
 from worker.simulator.faults import WORDS
+from worker.simulator.generator import PROVIDERS
 from worker.simulator.marketplace import Marketplace, Tell, told_to_nobody
 from worker.simulator.ovoko_api import Ovoko
 from worker.simulator.ovoko_stock import OrderStep, ReturnStep
@@ -101,7 +101,7 @@ def marketplaces(
     settings = load_context("simulate")
     sending: AbstractAsyncContextManager[Messenger | None] = nullcontext()
     if send_to is not None:
-        sending = messenger(send_to, Credentials.of(settings, Provider), timedelta(seconds=delay))
+        sending = messenger(send_to, Credentials.of(settings, PROVIDERS), timedelta(seconds=delay))
 
     def simulated(tell: Tell) -> Mapping[str, Marketplace]:
         lifetime = timedelta(seconds=token_seconds)

@@ -9,7 +9,8 @@ from cyclopts import App, Parameter
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from schemas.events import Provider, read_json
+from schemas.events import read_json
+from schemas.registry import Provider
 from worker.amqp.connection import Broker
 from worker.amqp.errors import Unroutable
 from worker.cli.context import Flag, Json, WrongUsage, load_context, open_database, print_json
@@ -23,7 +24,7 @@ from worker.dead_letters.redaction import pretty
 from worker.dead_letters.refusal import Refused
 from worker.dead_letters.unhandled_replay import Replay, Tally, forecast
 from worker.dead_letters.unhandled_store import Selection, Unhandled
-from worker.intake.encryption import opened
+from worker.intake.intake import unhandled_body
 from worker.observability.exit_codes import FAILED
 from worker.observability.inert_text import visible
 from worker.observability.resolver import run_loop
@@ -132,8 +133,7 @@ async def _show(settings: Settings, unhandled_event_id: int, reveal: bool, json:
 
 def _readable(event: Unhandled, settings: Settings) -> str:
     """Raises: CannotUnseal."""
-    is_encrypted = event.provider == Provider.BUYBACK
-    body = opened(event.body, settings.sealer) if is_encrypted else event.body
+    body = unhandled_body(Provider(event.provider), event.body, settings.sealer)
     try:
         return pretty(read_json(body))
     except ValueError:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from consumers.registry import FAMILY_OF
-from schemas.events import Provider
+from schemas.registry import Provider
 
 _PATTERN = re.compile(rf"(?:{'|'.join(Provider)})\.[^\s,]+")
 
@@ -14,7 +14,8 @@ def check(patterns: Iterable[str]) -> None:
     for pattern in patterns:
         if not _PATTERN.fullmatch(pattern):
             raise ValueError(
-                "must be event types that begin with their marketplace, such as buyback.Submission*"
+                f"must be event types that begin with their marketplace ({', '.join(Provider)}) and a dot; "
+                "* stands for any characters"
             )
         matches = compiled([pattern])
         for taken, family in FAMILY_OF.items():

@@ -480,13 +480,6 @@ class Settings(BaseSettings):
         return tuple(subscriber.name for subscriber in self.subscribers)
 
     @property
-    def api_urls(self) -> tuple[str, ...]:
-        """Those of the marketplaces' APIs for which credentials are set."""
-        buyback = (self.buyback_api_url, self.buyback_sts_url) if self.buyback_client_id else ()
-        ovoko = (self.ovoko_api_url,) if self.ovoko_username else ()
-        return tuple(url.get_secret_value() for url in (*ovoko, *buyback) if url is not None)
-
-    @property
     def ingest_url(self) -> str:
         """Where commands on the same machine find the ingest."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.ingest_host, self.ingest_host)

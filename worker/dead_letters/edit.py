@@ -5,20 +5,13 @@ from dataclasses import dataclass
 from cryptography.fernet import MultiFernet
 
 from schemas.envelope import Envelope
-from schemas.events import InvalidEvent, Provider, parse
+from schemas.events import InvalidEvent, parse
+from schemas.registry import Provider
 from worker.dead_letters.message import QUARANTINE_ORIGIN, entity_in
 from worker.dead_letters.store import Kept, provenance_of
-from worker.intake.encryption import (
-    CannotUnseal,
-    opened,
-    seal_payment_details,
-    unsealed,
-)
-from worker.intake.intake import take_again
-from worker.intake.json_bytes import without_member
-
-# How every Fernet token begins: a trade-in body that was no JSON is one.
-_SEALED_WHOLE = b"gAAAA"
+from worker.intake.encryption import CannotUnseal, is_encrypted_whole, opened
+from worker.intake.intake import accept_again, body_to_keep
+from worker.marketplaces.registry import MARKETPLACES
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +36,8 @@ def readable(letter: Kept, sealer: MultiFernet | None) -> bytes:
     Raises:
         CannotUnseal
     """
-    if letter.provider == Provider.BUYBACK and letter.body.startswith(_SEALED_WHOLE):
+    has_private_data = letter.provider is not None and MARKETPLACES[Provider(letter.provider)].private
+    if has_private_data and is_encrypted_whole(letter.body):
         return opened(letter.body, sealer)
     return letter.body
 
@@ -54,8 +48,8 @@ def checked(letter: Kept, body: bytes, sealer: MultiFernet | None) -> Fits | Bro
         return Broken("its headers do not say which marketplace it is from")
     provider = Provider(letter.provider)
     try:
-        kept = _kept(provider, body, sealer)
-        again = take_again(provider, kept, letter.arrived_at, sealer, provenance_of(letter))
+        kept = body_to_keep(provider, body, sealer)
+        again = accept_again(provider, kept, letter.arrived_at, sealer, provenance_of(letter))
         if again.family is None:
             return Broken(again.reason or "no family takes it")
         if letter.origin not in (again.family, QUARANTINE_ORIGIN):
@@ -67,12 +61,3 @@ def checked(letter: Kept, body: bytes, sealer: MultiFernet | None) -> Fits | Bro
         return Broken("body: not JSON")
     envelope = Envelope.from_headers(again.message.headers)
     return Fits(kept, envelope.event_type, entity_in(provider, kept))
-
-
-def _kept(provider: Provider, body: bytes, sealer: MultiFernet | None) -> bytes:
-    if provider is not Provider.BUYBACK:
-        return body
-    plain = unsealed(without_member(body, "token"), sealer)
-    if sealer is None:
-        raise CannotUnseal("set STOCKHOOK_SEALING_KEYS: bank details are to be sealed")
-    return seal_payment_details(plain, sealer)

@@ -2,17 +2,17 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import orjson
 
 from schemas import identity
 from schemas.envelope import Envelope, InvalidEnvelope, Provenance
-from schemas.events import InvalidEvent, Provider, parse, read_json, unwrapped
+from schemas.events import InvalidEvent, parse, read_json
+from schemas.registry import SCHEMAS, Provider
 from worker.amqp.tap import Delivery
 from worker.config.subscribers import ORIGIN_PREFIX
 from worker.observability.inert_text import visible
@@ -175,29 +175,18 @@ def _envelope(headers: Mapping[str, object]) -> Envelope | None:
 def _decode_suspect(provider: str | None, body: bytes) -> tuple[str | None, str | None]:
     if provider is None:
         return None, None
+    schema = SCHEMAS[Provider(provider)]
     try:
-        document = unwrapped(read_json(body))
+        document = schema.unwrap(read_json(body))
     except ValueError:
         return None, None
     if not isinstance(document, dict):
         return None, None
-    event_type = _name(document.get("event_type" if provider == Provider.OVOKO else "type"))
+    event_type = _name(document.get(schema.type_member))
     try:
         return event_type, _name(parse(Provider(provider), body).entity_id)
     except InvalidEvent:
-        return event_type, next(filter(None, map(_name, _ids(document))), None)
-
-
-def _ids(document: Mapping[str, Any]) -> Iterator[object]:
-    """The places in which an id stands in events of all kinds."""
-    match document:
-        case {"event_data": dict() as data}:
-            yield from (data.get(name) for name in ("part_id", "return_id", "order_id"))
-        case {"result": dict() as result}:
-            order = result.get("order")
-            yield order.get("id") if isinstance(order, dict) else None
-            yield result.get("collectionId")
-            yield result.get("id")
+        return event_type, next(filter(None, map(_name, schema.possible_entity_ids(document))), None)
 
 
 def _name(value: object) -> str | None:

@@ -16,7 +16,7 @@ from consumers.registry import FAMILIES
 from schemas.changes import CONTENT_TYPE
 from schemas.clock import TOLERANCE
 from schemas.envelope import UNHANDLED, Envelope, InvalidEnvelope
-from schemas.events import Provider
+from schemas.registry import Provider
 from worker.amqp.channel import Channel, Message
 from worker.amqp.connection import Broker
 from worker.amqp.tap import Delivery
@@ -25,7 +25,7 @@ from worker.dead_letters import store
 from worker.dead_letters.message import QUARANTINE_ORIGIN, is_of_webhook
 from worker.dead_letters.store import Action, Kept, Selection
 from worker.intake.encryption import CannotUnseal
-from worker.intake.intake import RESERVED_TYPE, take_again
+from worker.intake.intake import RESERVED_TYPE, accept_again
 from worker.observability.errors import StockhookError, safe_summary
 from worker.observability.failpoints import failpoint
 from worker.pipeline.batch import InvalidDelivery, decode
@@ -87,7 +87,7 @@ def prepare(letter: Kept, sealer: MultiFernet | None) -> Ready | Unready:
         is_changed = letter.original_body is not None
         received_at = letter.received_at or letter.arrived_at
         again = (
-            take_again(
+            accept_again(
                 Provider(letter.provider), letter.body, received_at, sealer, store.provenance_of(letter)
             )
             if is_changed or letter.origin == QUARANTINE_ORIGIN

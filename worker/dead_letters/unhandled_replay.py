@@ -9,7 +9,7 @@ from time import monotonic
 from cryptography.fernet import MultiFernet
 
 from consumers.registry import FAMILIES
-from schemas.events import Provider
+from schemas.registry import Provider
 from worker.amqp.channel import Channel
 from worker.amqp.connection import Broker
 from worker.amqp.tap import Delivery
@@ -18,7 +18,7 @@ from worker.dead_letters import unhandled_store as store
 from worker.dead_letters.replay import PUBLISH_SECONDS, Ready, Unready
 from worker.dead_letters.unhandled_store import Selection, Unhandled
 from worker.intake.encryption import CannotUnseal
-from worker.intake.intake import take_unhandled
+from worker.intake.intake import accept_unhandled
 from worker.observability.failpoints import failpoint
 from worker.pipeline.batch import InvalidDelivery, decode
 from worker.postgres.pool import Database
@@ -41,18 +41,18 @@ def prepare(event: Unhandled, sealer: MultiFernet | None) -> Ready | Unready:
     An event that breaks its schema stays as it is: it would be a dead letter at once.
     """
     try:
-        taken = take_unhandled(Provider(event.provider), event.body, event.received_at, sealer)
+        accepted = accept_unhandled(Provider(event.provider), event.body, event.received_at, sealer)
     except CannotUnseal as error:
         return Unready(str(error))
-    if taken.family is None:
-        return Unready(taken.reason or "no family takes it")
-    message = taken.message
+    if accepted.family is None:
+        return Unready(accepted.reason or "no family takes it")
+    message = accepted.message
     decoded = decode(
-        FAMILIES[taken.family], Delivery(0, message.type, message.headers, message.body, redelivered=False)
+        FAMILIES[accepted.family], Delivery(0, message.type, message.headers, message.body, redelivered=False)
     )
     if isinstance(decoded, InvalidDelivery):
         return Unready(f"invalid: {decoded.reason}")
-    return Ready(message, taken.family, taken.event_id, taken.content_id)
+    return Ready(message, accepted.family, accepted.event_id, accepted.content_id)
 
 
 async def forecast(

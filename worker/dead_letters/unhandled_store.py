@@ -9,7 +9,8 @@ from uuid import UUID
 from consumers.family import Connection
 from consumers.registry import FAMILY_OF
 from schemas.envelope import Envelope, InvalidEnvelope
-from schemas.events import Provider, routing_key
+from schemas.events import routing_key
+from schemas.registry import Provider
 from worker.amqp.tap import Delivery
 from worker.intake.intake import shown_type
 

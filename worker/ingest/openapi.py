@@ -1,13 +1,15 @@
 """The OpenAPI 3.1 document of the ingest, made from the models."""
 
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from schemas.events import Provider, webhook_models
+from worker.config.settings import Settings
+from worker.marketplaces.contract import JsonSchema, Marketplace, SecretHeader, SecretMember
+from worker.marketplaces.registry import MARKETPLACES
 
 _REF = "#/components/schemas/{model}"
 _PROBLEM = {
@@ -31,23 +33,23 @@ _ACCEPTED = {
 _REFUSALS = {
     "400": "Not a webhook: not even its secret can be read",
     "401": "No active secret",
-    "404": "The endpoint is off: it is not configured",
+    "404": "The endpoint is disabled: it is not configured",
     "405": "A method that is not allowed",
     "408": "The body came too slowly",
     "411": "Neither Content-Length nor Transfer-Encoding: whether there is a body is unknown",
     "413": "The body is too large",
     "415": "The body is neither JSON nor what Content-Encoding says",
-    "503": "Nothing can take the event in: send it again",
+    "503": "The event cannot be stored: send it again",
 }
 
-_OFF = {
+_DISABLED = {
     "description": _REFUSALS["404"],
     "content": {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}},
 }
 # Requests that a console sends to check an address.
 _CHECKS = {
-    "get": {"summary": "Served", "responses": {"200": {"description": "Empty"}, "404": _OFF}},
-    "head": {"summary": "Served", "responses": {"200": {"description": "Empty"}, "404": _OFF}},
+    "get": {"summary": "Served", "responses": {"200": {"description": "Empty"}, "404": _DISABLED}},
+    "head": {"summary": "Served", "responses": {"200": {"description": "Empty"}, "404": _DISABLED}},
     "options": {
         "summary": "Methods",
         "responses": {
@@ -55,62 +57,61 @@ _CHECKS = {
                 "description": "Empty",
                 "headers": {"Allow": {"required": True, "schema": {"type": "string"}}},
             },
-            "404": _OFF,
+            "404": _DISABLED,
         },
     },
 }
 
 
-def openapi_document(ovoko_header: str) -> bytes:
-    """As JSON. `ovoko_header` is the header that carries Ovoko's secret."""
+def openapi_document(settings: Settings) -> bytes:
+    """As JSON. The settings name the headers that carry secrets."""
     models: list[tuple[type[BaseModel], Literal["validation"]]] = [
-        (model, "validation") for provider in Provider for model in webhook_models(provider).values()
+        (model, "validation")
+        for marketplace in MARKETPLACES.values()
+        for model in marketplace.schema.webhooks
     ]
     references, definitions = models_json_schema(models, ref_template=_REF)
-    ovoko, buyback = (
-        {"oneOf": [references[model, "validation"] for model in webhook_models(provider).values()]}
-        for provider in Provider
-    )
+    paths = {}
+    security_schemes = {}
+    for name, marketplace in MARKETPLACES.items():
+        event = {"oneOf": [references[model, "validation"] for model in marketplace.schema.webhooks]}
+        paths[marketplace.path] = {"post": _operation(marketplace, event), **_CHECKS}
+        if isinstance(marketplace.authentication, SecretHeader):
+            header = marketplace.authentication.name(settings)
+            security_schemes[name.value] = {"type": "apiKey", "in": "header", "name": header}
     document = {
         "openapi": "3.1.0",
         "info": {
             "title": "Stockhook ingest",
             "version": version("stockhook"),
-            "description": "Takes marketplaces' webhooks in. An answer of 200 means that the event is "
+            "description": "Receives marketplaces' webhooks. An answer of 200 means that the event is "
             "stored; what is authentic but odd is stored too, and set aside for people.",
         },
         "paths": {
-            "/webhooks/ovoko": {"post": _ovoko_operation(ovoko), **_CHECKS},
-            "/webhooks/buyback": {"post": _buyback_operation(buyback), **_CHECKS},
+            **paths,
             "/livez": {"get": _look("The process is alive", {"200": "Alive"})},
-            "/readyz": {"get": _look("Events can be taken in", {"200": "Ready", "503": "Not ready"})},
+            "/readyz": {"get": _look("Events can be received", {"200": "Ready", "503": "Not ready"})},
             "/openapi.json": {"get": _look("This document", {"200": "OpenAPI 3.1"})},
         },
         "components": {
             "schemas": {**definitions["$defs"], "Accepted": _ACCEPTED, "Problem": _PROBLEM},
-            "securitySchemes": {
-                "ovoko": {"type": "apiKey", "in": "header", "name": ovoko_header},
-            },
+            "securitySchemes": security_schemes,
         },
     }
     return orjson.dumps(document)
 
 
-def _ovoko_operation(flat: dict[str, Any]) -> dict[str, Any]:
-    wrapped = {"type": "object", "required": ["event"], "properties": {"event": flat}}
-    return {
-        **_webhook("Ovoko's events, flat or wrapped", {"anyOf": [flat, wrapped]}),
-        "security": [{"ovoko": []}],
-    }
-
-
-def _buyback_operation(event: dict[str, Any]) -> dict[str, Any]:
-    with_token = {
-        "type": "object",
-        "required": ["token"],
-        "properties": {"token": {"type": "string", "description": "The subscription's secret"}},
-    }
-    return _webhook("Luxclusif Buyback's events", {"allOf": [with_token, event]})
+def _operation(marketplace: Marketplace, event: JsonSchema) -> JsonSchema:
+    body = marketplace.body_schema(event)
+    match marketplace.authentication:
+        case SecretHeader():
+            return {**_webhook(marketplace.summary, body), "security": [{marketplace.name.value: []}]}
+        case SecretMember(name=member):
+            secret = {"type": "string", "description": "The subscription's secret"}
+            with_secret = {"type": "object", "required": [member], "properties": {member: secret}}
+            return _webhook(marketplace.summary, {"allOf": [with_secret, body]})
+        case unreachable:
+            assert_never(unreachable)
 
 
 def _webhook(summary: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import orjson
 import structlog
 from cryptography.fernet import MultiFernet
 
-from schemas.events import Provider
 from worker.amqp.channel import Message
 from worker.amqp.timeouts import TimeoutGroup
 from worker.config import ignored_types as ignored
@@ -21,20 +20,15 @@ from worker.ingest.event_sink import NotStored
 from worker.ingest.openapi import openapi_document
 from worker.intake.authentication import position
 from worker.intake.content_encoding import NotDecoded, TooLarge, decoded
-from worker.intake.intake import (
-    Accepted,
-    Intake,
-    Unauthorized,
-    Unreadable,
-    take_buyback,
-    take_ovoko,
-)
+from worker.intake.intake import Accepted, Intake, Unauthorized, Unreadable, accept
+from worker.marketplaces.contract import Marketplace, SecretHeader
+from worker.marketplaces.registry import MARKETPLACES
 from worker.observability import metrics
 from worker.observability.ops_server import readiness
 
 log = structlog.get_logger(__name__)
 
-# Ovoko sends again after 7 s whatever we say; this is for those who read it.
+# Some senders have a retry schedule of their own; this is for those that read the header.
 RETRY_AFTER_SECONDS = 7
 
 # Characters of a foreign text in a line of the log.
@@ -132,31 +126,31 @@ class Ingest:
 
     def __post_init__(self) -> None:
         self._sealer = self.settings.sealer
-        self._openapi = openapi_document(self.settings.ovoko_header)
+        self._openapi = openapi_document(self.settings)
         self._ignored = ignored.compiled(self.settings.ignored_types)
 
     async def handle(self, request: Request) -> Response:
         """Answer any request; what is refused is counted."""
         path = _tidy(request.path)
-        provider = _PROVIDERS.get(path)
+        marketplace = _MARKETPLACE_OF_PATH.get(path)
         try:
-            if provider is None:
+            if marketplace is None:
                 return await self._look(request, path)
-            return await self._answer(provider, request)
+            return await self._answer(marketplace, request)
         except Refused as refusal:
             response = refusal.response
         except Exception:
             log.exception("request.failed", path=_inert(request.path))
             response = Refused(500, "Our fault", "The event was not stored: send it again.").response
-        if provider is not None:
-            metrics.RECEIVED.labels(provider, str(response.status)).inc()
+        if marketplace is not None:
+            metrics.RECEIVED.labels(marketplace.name, str(response.status)).inc()
         return response
 
     async def _look(self, request: Request, path: str) -> Response:
         if path == WEBHOOKS or path.startswith(f"{WEBHOOKS}/"):
             self._unknown_paths.note(request)
         if path not in ("/livez", "/readyz", "/openapi.json"):
-            raise Refused(404, "Not found", "Webhooks go to /webhooks/ovoko and /webhooks/buyback.")
+            raise Refused(404, "Not found", f"Webhooks go to {' and '.join(_MARKETPLACE_OF_PATH)}.")
         if request.method not in ("GET", "HEAD"):
             raise _not_allowed("GET, HEAD")
         match path:
@@ -167,14 +161,14 @@ class Ingest:
             case _:
                 return Response(200, self._openapi)
 
-    async def _answer(self, provider: Provider, request: Request) -> Response:
+    async def _answer(self, marketplace: Marketplace, request: Request) -> Response:
         """A webhook, or a console's check of the address."""
-        off = why_off(provider, self.settings)
-        if off is not None:
-            raise Refused(404, "Endpoint is off", off)
+        reason = marketplace.disabled_reason(self.settings)
+        if reason is not None:
+            raise Refused(404, "Endpoint is disabled", reason)
         match request.method:
             case "POST":
-                return await self._take_in(provider, request)
+                return await self._receive(marketplace, request)
             case "GET" | "HEAD":
                 return Response(200, b"", PLAIN_TEXT)
             case "OPTIONS":
@@ -182,24 +176,26 @@ class Ingest:
             case _:
                 raise _not_allowed(WEBHOOK_METHODS)
 
-    async def _take_in(self, provider: Provider, request: Request) -> Response:
-        self._check_request(provider, request)
+    async def _receive(self, marketplace: Marketplace, request: Request) -> Response:
+        self._check_request(marketplace, request)
         body = self._decoded(await self._read(request), request)
         received_at = datetime.now(UTC)
         if len(body) > LARGE_BODY:
-            intake = await asyncio.to_thread(self._intake, provider, body, received_at)
+            intake = await asyncio.to_thread(self._intake, marketplace, body, received_at)
         else:
-            intake = self._intake(provider, body, received_at)
+            intake = self._intake(marketplace, body, received_at)
         match intake:
             case Accepted(event_id=event_id, reason=reason) as accepted:
                 if accepted.secret is not None:
-                    _count_secret(provider, accepted.secret)
+                    _count_secret(marketplace, accepted.secret)
                 result = self._result(accepted)
                 if result != "ignored":
                     await self._store(accepted)
-                metrics.RECEIVED.labels(provider, result).inc()
+                metrics.RECEIVED.labels(marketplace.name, result).inc()
                 if result == "quarantined":
-                    log.warning("event.quarantined", provider=provider, event_id=event_id, reason=reason)
+                    log.warning(
+                        "event.quarantined", provider=marketplace.name, event_id=event_id, reason=reason
+                    )
                 answer = {"status": "accepted", "event_id": str(event_id)}
                 return Response(200, orjson.dumps(answer))
             case Unauthorized():
@@ -208,7 +204,7 @@ class Ingest:
                 raise Refused(
                     400,
                     "Not a webhook",
-                    "The body is no JSON object, and no token can be read in it.",
+                    "The body is no JSON object, and no secret can be read in it.",
                 )
             case unreachable:
                 assert_never(unreachable)
@@ -219,26 +215,19 @@ class Ingest:
             return "ignored" if is_ignored else "unhandled"
         return "quarantined" if accepted.reason else "accepted"
 
-    def _intake(self, provider: Provider, body: bytes, received_at: datetime) -> Intake:
-        match provider:
-            case Provider.OVOKO:
-                return take_ovoko(body, received_at)
-            case Provider.BUYBACK:
-                assert self._sealer is not None, "an endpoint without keys is off"
-                tokens = self.settings.buyback_tokens
-                return take_buyback(body, received_at, tokens, self._sealer)
-            case unreachable:
-                assert_never(unreachable)
+    def _intake(self, marketplace: Marketplace, body: bytes, received_at: datetime) -> Intake:
+        secrets = marketplace.secrets(self.settings)
+        return accept(marketplace.name, body, received_at, secrets, self._sealer)
 
-    def _check_request(self, provider: Provider, request: Request) -> None:
+    def _check_request(self, marketplace: Marketplace, request: Request) -> None:
         """Whatever can be said before the body is read."""
         headers = request.headers
-        if provider is Provider.OVOKO:
-            presented = headers.get(self.settings.ovoko_header.lower(), "")
-            secret = position(presented, self.settings.ovoko_secrets)
+        if isinstance(marketplace.authentication, SecretHeader):
+            presented = headers.get(marketplace.authentication.name(self.settings).lower(), "")
+            secret = position(presented, marketplace.secrets(self.settings))
             if secret is None:
                 raise _unauthorized()
-            _count_secret(provider, secret)
+            _count_secret(marketplace, secret)
         if "content-length" not in headers and "transfer-encoding" not in headers:
             raise _length_required()
         declared = headers.get("content-length", "0")
@@ -308,7 +297,7 @@ class Ingest:
             ) from error
 
 
-_PROVIDERS = {f"{WEBHOOKS}/{provider}": provider for provider in Provider}
+_MARKETPLACE_OF_PATH = {marketplace.path: marketplace for marketplace in MARKETPLACES.values()}
 
 
 def _tidy(path: str) -> str:
@@ -316,33 +305,18 @@ def _tidy(path: str) -> str:
     return "/" + "/".join(filter(None, path.split("/")))
 
 
-def why_off(provider: Provider, settings: Settings) -> str | None:
-    """What a provider's endpoint lacks; None if it can be served."""
-    match provider:
-        case Provider.OVOKO:
-            return None if settings.ovoko_secrets else "STOCKHOOK_OVOKO_SECRETS is not set."
-        case Provider.BUYBACK:
-            if not settings.buyback_tokens:
-                return "STOCKHOOK_BUYBACK_TOKENS is not set."
-            if not settings.sealing_keys:
-                return "STOCKHOOK_SEALING_KEYS is not set: bank details could not be sealed."
-            return None
-        case unreachable:
-            assert_never(unreachable)
-
-
 def _inert(text: str) -> str:
     """Foreign text that is safe in any log."""
     return ascii(text)[1:-1][:LONGEST_LOGGED]
 
 
-def _count_secret(provider: Provider, position: int) -> None:
+def _count_secret(marketplace: Marketplace, position: int) -> None:
     """The newest comes first: when the others are used no more, they can go."""
-    metrics.SECRET_USED.labels(provider, "older" if position else "newest").inc()
+    metrics.SECRET_USED.labels(marketplace.name, "older" if position else "newest").inc()
 
 
 def _unauthorized() -> Refused:
-    # RFC 9110 asks for a challenge; the scheme is named after what both marketplaces do.
+    # RFC 9110 asks for a challenge; the scheme is named after what all marketplaces do.
     return Refused(401, "Unauthorized", "No active secret came with it.", (("www-authenticate", "Webhook"),))
 
 

@@ -1,10 +1,9 @@
-"""Bank details are encrypted before anything else sees them."""
+"""Private members of a body are encrypted before anything else sees them."""
 
 import json
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
 from unicodedata import normalize
 
 from cryptography.fernet import InvalidToken, MultiFernet
@@ -16,76 +15,64 @@ from worker.intake.json_bytes import (
     string_values,
     with_replaced,
 )
+from worker.marketplaces.contract import PrivateMembers
 from worker.observability.errors import StockhookError
 
-# The members that hold bank details, wherever they stand, as `_plain_name` spells them.
-SEALED_MEMBERS = frozenset({"customerpaymentdetails", "bankaccount"})
-
-# How an encrypted string begins: one that holds JSON with bank details in it.
+# How an encrypted string begins: one that holds JSON with private members in it.
 SEALED_STRING = "stockhook-sealed:"
 
-# Of a shorter account number the last four characters would give away too much.
-_SHORTEST_TO_SHOW = 5
+# How every Fernet token begins: a body that was encrypted whole is one.
+_ENCRYPTED_WHOLE = b"gAAAA"
 
-# A body without any of these contains no bank details, and no string to encrypt. An ASCII name without
-# escapes is spelled with these letters, and only white space and punctuation between them.
-_SPELLED = tuple(r"[\W_]*+".join(name) for name in sorted(SEALED_MEMBERS))
-_MAY_HOLD = re.compile(
-    "|".join((*_SPELLED, SEALED_STRING, r"[\\\x80-\xff]")).encode(),
-    re.IGNORECASE,
-)
-
-# A lower bound of the length of JSON with bank details: a character may stand for several letters.
+# A lower bound of the length of JSON with a private member: a character may stand for several letters.
 _SHORTEST_JSON = len('{"":1}')
 
 _WHITE_SPACE = b" \t\n\r"
-
-
-def seal_payment_details(body: bytes, sealer: MultiFernet) -> bytes:
-    """A valid document with its bank details encrypted; all else stays byte for byte.
-
-    Encrypted are the values of members called `customerPaymentDetails` or `bankAccount`, at any depth, in any
-    case, with any white space, punctuation or escapes in the name; and strings that hold JSON with such a
-    member. In the place of a value stands `{"sealed": <Fernet token>, "accountNumberEnding": <last 4
-    characters or null>}`, in that of a string a string. A null stays null.
-    """
-
-    def seal(value: bytes) -> bytes:
-        details = value.strip(_WHITE_SPACE)
-        if details == b"null":
-            return value
-        sealed = {
-            "sealed": sealer.encrypt(details).decode(),
-            "accountNumberEnding": _ending(read_json(details)),
-        }
-        return value.replace(details, json.dumps(sealed).encode())
-
-    def seal_string(value: bytes) -> bytes:
-        return f'"{SEALED_STRING}{sealer.encrypt(value).decode()}"'.encode()
-
-    if not _MAY_HOLD.search(body):
-        return body
-    return with_replaced(
-        body,
-        (
-            *(Replacement(start, end, seal) for start, end in _private_values(body)),
-            *(Replacement(start, end, seal_string) for start, end in _private_strings(body)),
-        ),
-    )
 
 
 class CannotUnseal(StockhookError):
     """None of the sealing keys opens what is sealed."""
 
 
-def unsealed(body: bytes, sealer: MultiFernet | None) -> bytes:
-    """The body before its bank details were encrypted, byte for byte.
+def encrypt_members(body: bytes, private: PrivateMembers, sealer: MultiFernet) -> bytes:
+    """A valid document with its private members encrypted; all else stays byte for byte.
+
+    Encrypted are the values of members of these names, at any depth, in any case, with any white space,
+    punctuation or escapes in the name; and strings that hold JSON with such a member. In the place of a
+    value stands `{"sealed": <Fernet token>, …}` with its excerpt, in that of a string a string. A null stays
+    null.
+    """
+
+    def encrypt(value: bytes) -> bytes:
+        plain = value.strip(_WHITE_SPACE)
+        if plain == b"null":
+            return value
+        encrypted = {"sealed": sealer.encrypt(plain).decode(), **private.excerpt(read_json(plain))}
+        return value.replace(plain, json.dumps(encrypted).encode())
+
+    def encrypt_string(value: bytes) -> bytes:
+        return f'"{SEALED_STRING}{sealer.encrypt(value).decode()}"'.encode()
+
+    names = private.names
+    if not _may_hold(names).search(body):
+        return body
+    return with_replaced(
+        body,
+        (
+            *(Replacement(start, end, encrypt) for start, end in _private_values(body, names)),
+            *(Replacement(start, end, encrypt_string) for start, end in _private_strings(body, names)),
+        ),
+    )
+
+
+def decrypt_members(body: bytes, private: PrivateMembers, sealer: MultiFernet | None) -> bytes:
+    """The body before its private members were encrypted, byte for byte.
 
     Raises:
         CannotUnseal
     """
 
-    def open_(value: bytes) -> bytes:
+    def decrypt(value: bytes) -> bytes:
         stripped = value.strip(_WHITE_SPACE)
         match read_json(stripped):
             case {"sealed": str() as token}:
@@ -93,23 +80,28 @@ def unsealed(body: bytes, sealer: MultiFernet | None) -> bytes:
             case _:
                 return value
 
-    def open_string(value: bytes) -> bytes:
+    def decrypt_string(value: bytes) -> bytes:
         return opened(value[len(SEALED_STRING) + 1 : -1], sealer)
 
-    if not _MAY_HOLD.search(body):
+    names = private.names
+    if not _may_hold(names).search(body):
         return body
     begins = f'"{SEALED_STRING}'.encode()
     return with_replaced(
         body,
         (
-            *(Replacement(start, end, open_) for start, end in _private_values(body)),
+            *(Replacement(start, end, decrypt) for start, end in _private_values(body, names)),
             *(
-                Replacement(start, end, open_string)
+                Replacement(start, end, decrypt_string)
                 for start, end in string_values(body)
                 if body.startswith(begins, start)
             ),
         ),
     )
+
+
+def is_encrypted_whole(body: bytes) -> bool:
+    return body.startswith(_ENCRYPTED_WHOLE)
 
 
 def opened(token: bytes, sealer: MultiFernet | None) -> bytes:
@@ -122,32 +114,43 @@ def opened(token: bytes, sealer: MultiFernet | None) -> bytes:
         raise CannotUnseal("none of STOCKHOOK_SEALING_KEYS opens what is sealed in it") from error
 
 
-def _private_values(body: bytes) -> Iterator[tuple[int, int]]:
+@lru_cache(maxsize=16)
+def _may_hold(names: frozenset[str]) -> re.Pattern[bytes]:
+    """What a body with such a member, or with an encrypted string, contains.
+
+    An ASCII name without escapes is spelled with these letters, and only white space and punctuation between
+    them.
+    """
+    spelled = (r"[\W_]*+".join(name) for name in sorted(names))
+    return re.compile("|".join((*spelled, SEALED_STRING, r"[\\\x80-\xff]")).encode(), re.IGNORECASE)
+
+
+def _private_values(body: bytes, names: frozenset[str]) -> Iterator[tuple[int, int]]:
     for member in members(body):
-        if _plain_name(member.name) in SEALED_MEMBERS:
+        if _plain_name(member.name) in names:
             yield member.value_start, member.end
 
 
-def _private_strings(body: bytes) -> Iterator[tuple[int, int]]:
+def _private_strings(body: bytes, names: frozenset[str]) -> Iterator[tuple[int, int]]:
     for start, end in string_values(body):
         piece = body[start:end]
         # JSON in a string has its quotes escaped.
         if len(piece) < _SHORTEST_JSON or (b"\\" not in piece and SEALED_STRING.encode() not in piece):
             continue
         text = json.loads(piece.decode())
-        if text.startswith(SEALED_STRING) or _holds_bank_details(text):
+        if text.startswith(SEALED_STRING) or _holds_private_members(text, names):
             yield start, end
 
 
-def _holds_bank_details(text: str) -> bool:
-    """Whether a text contains JSON with bank details in it, also in its strings recursively."""
+def _holds_private_members(text: str, names: frozenset[str]) -> bool:
+    """Whether a text contains JSON with such a member, also in its strings recursively."""
     if len(text) < _SHORTEST_JSON or '"' not in text:
         return False
     # Escapes of a lone surrogate may be in it: this is only looked at.
     body = text.encode(errors="surrogatepass")
-    if not _MAY_HOLD.search(body):
+    if not _may_hold(names).search(body):
         return False
-    if any(_private_values(body)):
+    if any(_private_values(body, names)):
         return True
     for start, end in string_values(body):
         piece = body[start:end]
@@ -157,7 +160,7 @@ def _holds_bank_details(text: str) -> bool:
             inner = json.loads(piece.decode(errors="surrogatepass"))
         except ValueError:
             continue
-        if _holds_bank_details(inner):
+        if _holds_private_members(inner, names):
             return True
     return False
 
@@ -166,13 +169,3 @@ def _holds_bank_details(text: str) -> bool:
 def _plain_name(name: str) -> str:
     """A member's name without case, white space and punctuation."""
     return re.sub(r"[\W_]+", "", normalize("NFKC", name)).casefold()
-
-
-def _ending(details: Any) -> str | None:
-    match details:
-        case {"bankAccount": {"accountNumber": str() as number}} if len(number) >= _SHORTEST_TO_SHOW:
-            return number[-4:]
-        case {"accountNumber": str() as number} if len(number) >= _SHORTEST_TO_SHOW:
-            return number[-4:]
-        case _:
-            return None

@@ -1,6 +1,6 @@
-"""From a webhook's body to the message that is published: authenticate, cut, seal, name, route.
+"""From a webhook's body to the message that is published: authenticate, cut, encrypt, name, route.
 
-Pure but for the randomness of sealing. Nothing here validates an event against its model: that is the
+Pure but for the randomness of encryption. Nothing here validates an event against its model: that is the
 consumer's work, where a broken event can be set aside without an answer that a sender counts.
 """
 
@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any, assert_never
 from uuid import UUID
 
 from cryptography.fernet import MultiFernet
@@ -16,31 +17,26 @@ from pydantic import SecretStr
 from consumers.registry import FAMILY_OF
 from schemas import identity
 from schemas.envelope import UNHANDLED, Envelope, Provenance
-from schemas.events import (
-    RESERVED_PREFIX,
-    Provider,
-    read_json,
-    routing_key,
-    unwrapped,
-    webhook_models,
-)
+from schemas.event_schema import EventIds, NotIdentified
+from schemas.events import RESERVED_PREFIX, read_json, routing_key, webhook_models
+from schemas.registry import Provider
 from worker.amqp.channel import Message
 from worker.amqp.topology import EVENTS, quarantine_key
 from worker.intake.authentication import position
-from worker.intake.encryption import (
-    CannotUnseal,
-    opened,
-    seal_payment_details,
-    unsealed,
-)
+from worker.intake.encryption import CannotUnseal, decrypt_members, encrypt_members, opened
 from worker.intake.json_bytes import may_be_values, top_level_string, without_member
 from worker.intake.redaction import without_secrets
+from worker.marketplaces.contract import Marketplace, SecretHeader, SecretMember
+from worker.marketplaces.registry import MARKETPLACES
 from worker.observability.inert_text import visible
 
 # Characters that are kept of an unknown type's name, since header tables are limited.
 LONGEST_TYPE = 200
 
 RESERVED_TYPE = "reserved event type: no marketplace can send what only Stockhook publishes"
+NOT_JSON = "not JSON"
+ENCRYPTED_WHOLE = "not JSON (sealed whole)"
+NO_TYPE = "no event type"
 
 # The types that marketplaces may send, by routing key. Observations are ours alone to publish.
 _WEBHOOKS = frozenset(
@@ -73,93 +69,65 @@ class Unauthorized:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """No JSON, and no token to be seen in it."""
+    """No JSON, and no secret to be seen in it."""
 
 
 Intake = Accepted | Unauthorized | Unreadable
 
 
-def take_ovoko(body: bytes, received_at: datetime) -> Accepted:
-    """An authenticated body of Ovoko's, flat or wrapped."""
-    return _take_ovoko(body, received_at, Provenance.WEBHOOK)
-
-
-def take_observed(body: bytes, received_at: datetime) -> Accepted:
-    """What was seen in Ovoko's lists. It has no id: the same sight, seen at the same time, gets the same."""
-    return _take_ovoko(body, received_at, Provenance.OBSERVATION)
-
-
-def _take_ovoko(body: bytes, received_at: datetime, provenance: Provenance) -> Accepted:
-    try:
-        document = unwrapped(read_json(body))
-    except ValueError:
-        return _quarantined(Provider.OVOKO, body, "not JSON", received_at)
-    match document:
-        case {"event_type": str() as event_type, **content} if (
-            routing_key(Provider.OVOKO, event_type) in _KNOWN[provenance]
-        ):
-            given = content.pop("event_id", None)
-            content_id = identity.content_id(event_type, content)
-            event_id = identity.event_id(Provider.OVOKO, given, content_id)
-            return _routed(Provider.OVOKO, event_type, event_id, content_id, body, received_at, provenance)
-        case {"event_type": str() as event_type} if event_type.startswith(RESERVED_PREFIX):
-            return _quarantined(Provider.OVOKO, body, RESERVED_TYPE, received_at)
-        case {"event_type": str() as event_type, **content} if event_type.strip():
-            given = content.pop("event_id", None)
-            content_id = identity.content_id(event_type, content)
-            event_id = identity.event_id(Provider.OVOKO, given, content_id)
-            return _unhandled(Provider.OVOKO, event_type, event_id, content_id, body, received_at)
-        case _:
-            return _quarantined(Provider.OVOKO, body, "no event type", received_at)
-
-
-def take_buyback(
-    body: bytes, received_at: datetime, tokens: Sequence[SecretStr], sealer: MultiFernet
+def accept(
+    provider: Provider,
+    body: bytes,
+    received_at: datetime,
+    secrets: Sequence[SecretStr] = (),
+    sealer: MultiFernet | None = None,
 ) -> Intake:
-    """A body of the trade-in platform's, which authenticates itself by its token.
+    """A webhook's body. One of the `secrets` must be in it, unless the marketplace has it in a header.
 
-    Where the body is broken but its token can be read, it is authentic: it is kept, sealed whole,
-    because nobody can tell where in it bank details are.
+    A marketplace with private members needs a sealer.
     """
-    try:
-        document = read_json(body)
-    except ValueError:
-        return _take_broken_buyback(body, received_at, tokens, sealer)
-    if not isinstance(document, dict):
-        return Unreadable()
-    secret = _position(document.get("token"), tokens)
-    if secret is None:
-        return Unauthorized()
-    plain = _without_tokens(body, tokens)
-    taken = _route_buyback(plain, seal_payment_details(plain, sealer), received_at, sealer)
-    return replace(taken, secret=secret)
+    marketplace = MARKETPLACES[provider]
+    match marketplace.authentication:
+        case SecretHeader():
+            return _accept_authentic(marketplace, body, received_at, sealer, Provenance.WEBHOOK)
+        case SecretMember(name=member):
+            return _accept_with_secret(marketplace, member, body, received_at, secrets, sealer)
+        case unreachable:
+            assert_never(unreachable)
 
 
-def take_again(
+def accept_observed(provider: Provider, body: bytes, received_at: datetime) -> Accepted:
+    """What was seen in a marketplace's lists. It has no id: the same sight, seen at the same time, gets the
+    same."""
+    return _accept_authentic(MARKETPLACES[provider], body, received_at, None, Provenance.OBSERVATION)
+
+
+def accept_again(
     provider: Provider,
     body: bytes,
     received_at: datetime,
     sealer: MultiFernet | None,
     provenance: Provenance = Provenance.WEBHOOK,
 ) -> Accepted:
-    """A body that was taken in before, as it is kept: without its token, bank details sealed.
+    """A body that was accepted before, as it is kept: without its secret, private members encrypted.
 
     The ids are those that the same event gets when the marketplace sends it.
 
     Raises:
         CannotUnseal
     """
-    if provider is Provider.OVOKO:
-        return _take_ovoko(body, received_at, provenance)
+    marketplace = MARKETPLACES[provider]
     try:
-        plain = unsealed(body, sealer)
-        read_json(plain)
+        plain = body
+        if marketplace.private is not None:
+            plain = decrypt_members(body, marketplace.private, sealer)
+        document = read_json(plain)
     except ValueError:
-        return _quarantined(Provider.BUYBACK, body, "not JSON", received_at)
-    return _route_buyback(plain, body, received_at, sealer)
+        return _quarantined(provider, body, NOT_JSON, received_at, body)
+    return _route(marketplace, document, plain, body, received_at, sealer, provenance)
 
 
-def take_unhandled(
+def accept_unhandled(
     provider: Provider, body: bytes, received_at: datetime, sealer: MultiFernet | None
 ) -> Accepted:
     """Route a stored unhandled event as if the marketplace sent it now.
@@ -167,68 +135,169 @@ def take_unhandled(
     Raises:
         CannotUnseal
     """
-    if provider is Provider.OVOKO:
-        return take_ovoko(body, received_at)
-    plain = opened(body, sealer)
-    assert sealer is not None, "it has opened the body"
+    marketplace = MARKETPLACES[provider]
+    plain = unhandled_body(provider, body, sealer)
     try:
-        read_json(plain)
+        document = read_json(plain)
     except ValueError:
-        return _quarantined(Provider.BUYBACK, body, "not JSON (sealed whole)", received_at, plain)
-    kept = seal_payment_details(plain, sealer)
-    return _route_buyback(plain, kept, received_at, sealer)
+        reason = NOT_JSON if marketplace.private is None else ENCRYPTED_WHOLE
+        return _quarantined(provider, body, reason, received_at, plain)
+    kept = _with_members_encrypted(marketplace, plain, sealer)
+    return _route(marketplace, document, plain, kept, received_at, sealer, Provenance.WEBHOOK)
 
 
-def _route_buyback(plain: bytes, kept: bytes, received_at: datetime, sealer: MultiFernet | None) -> Accepted:
-    """`plain` is `kept` before its bank details were encrypted; ids are made of it, as no two ciphertexts of
-    the same details are the same.
+def unhandled_body(provider: Provider, body: bytes, sealer: MultiFernet | None) -> bytes:
+    """A stored unhandled event as it was received, but for its secret.
 
-    An event of an unknown type may contain personal data anywhere, so it is encrypted whole.
+    Raises:
+        CannotUnseal
+    """
+    return body if MARKETPLACES[provider].private is None else opened(body, sealer)
+
+
+def body_to_keep(provider: Provider, body: bytes, sealer: MultiFernet | None) -> bytes:
+    """A body that a person changed as it is kept: without its secret, private members encrypted.
+
+    Raises:
+        CannotUnseal
+        ValueError: It is no JSON.
+    """
+    marketplace = MARKETPLACES[provider]
+    if isinstance(marketplace.authentication, SecretMember):
+        body = without_member(body, marketplace.authentication.name)
+    if marketplace.private is None:
+        return body
+    plain = decrypt_members(body, marketplace.private, sealer)
+    return _with_members_encrypted(marketplace, plain, sealer)
+
+
+def _accept_authentic(
+    marketplace: Marketplace,
+    body: bytes,
+    received_at: datetime,
+    sealer: MultiFernet | None,
+    provenance: Provenance,
+) -> Accepted:
+    try:
+        document = read_json(body)
+    except ValueError:
+        return _broken(marketplace, body, received_at, sealer)
+    kept = _with_members_encrypted(marketplace, body, sealer)
+    return _route(marketplace, document, body, kept, received_at, sealer, provenance)
+
+
+def _accept_with_secret(
+    marketplace: Marketplace,
+    member: str,
+    body: bytes,
+    received_at: datetime,
+    secrets: Sequence[SecretStr],
+    sealer: MultiFernet | None,
+) -> Intake:
+    """A body that authenticates itself by the secret in it.
+
+    Where the body is broken but its secret can be read, it is authentic: it is kept.
+    """
+    try:
+        document = read_json(body)
+    except ValueError:
+        return _accept_broken(marketplace, member, body, received_at, secrets, sealer)
+    if not isinstance(document, dict):
+        return Unreadable()
+    secret = _position(document.get(member), secrets)
+    if secret is None:
+        return Unauthorized()
+    plain = _without_secrets(body, member, secrets)
+    kept = _with_members_encrypted(marketplace, plain, sealer)
+    document = read_json(plain)
+    taken = _route(marketplace, document, plain, kept, received_at, sealer, Provenance.WEBHOOK)
+    return replace(taken, secret=secret)
+
+
+def _accept_broken(
+    marketplace: Marketplace,
+    member: str,
+    body: bytes,
+    received_at: datetime,
+    secrets: Sequence[SecretStr],
+    sealer: MultiFernet | None,
+) -> Intake:
+    possible = may_be_values(body, member)
+    if not possible:
+        return Unreadable()
+    # Anybody can send such a body: it is scanned only if an active secret is in it.
+    if all(_position(_string(each), secrets) is None for each in possible):
+        return Unauthorized()
+    presented = top_level_string(body, member)
+    if presented is None:
+        return Unreadable()
+    secret = _position(presented, secrets)
+    if secret is None:
+        return Unauthorized()
+    plain = _without_secrets(body, member, secrets)
+    return replace(_broken(marketplace, plain, received_at, sealer), secret=secret)
+
+
+def _broken(
+    marketplace: Marketplace, plain: bytes, received_at: datetime, sealer: MultiFernet | None
+) -> Accepted:
+    """An authentic body that is no JSON. Nobody can tell where in it private data is."""
+    if marketplace.private is None:
+        return _quarantined(marketplace.name, plain, NOT_JSON, received_at, plain)
+    kept = _required(sealer).encrypt(plain)
+    return _quarantined(marketplace.name, kept, ENCRYPTED_WHOLE, received_at, plain)
+
+
+def _route(
+    marketplace: Marketplace,
+    document: Any,
+    plain: bytes,
+    kept: bytes,
+    received_at: datetime,
+    sealer: MultiFernet | None,
+    provenance: Provenance,
+) -> Accepted:
+    """`document` is what `plain` says, and `plain` is `kept` before its private members were encrypted: ids
+    are made of it, as no two ciphertexts of the same value are the same.
+
+    An event of an unknown type may contain private data anywhere: where there may be any, it is encrypted
+    whole.
 
     Raises:
         CannotUnseal: There is no key to encrypt with.
     """
-    match read_json(plain):
-        case {"type": str() as event_type, "result": dict() as result} if _is_known(event_type):
-            event_id = identity.content_id(event_type, result)
-            return _routed(Provider.BUYBACK, event_type, event_id, event_id, kept, received_at)
-        case {"type": str() as event_type} if _is_known(event_type):
-            return _quarantined(Provider.BUYBACK, kept, "no result", received_at, plain)
-        case {"type": str() as event_type, **content} if event_type.strip():
-            content_id = identity.content_id(event_type, content)
-            # The id that the event gets once a family takes its type. Until then, the whole content
-            # decides which events are the same.
-            told = content.get("result")
-            event_id = identity.content_id(event_type, told) if isinstance(told, dict) else content_id
-            if sealer is None:
-                raise CannotUnseal(
-                    "set STOCKHOOK_SEALING_KEYS: Buyback events of this type are encrypted whole"
-                )
-            encrypted = sealer.encrypt(plain)
-            return _unhandled(Provider.BUYBACK, event_type, event_id, content_id, encrypted, received_at)
-        case _:
-            return _quarantined(Provider.BUYBACK, kept, "no event type", received_at, plain)
+    provider, schema = marketplace.name, marketplace.schema
+    event = schema.unwrap(document)
+    event_type = event.get(schema.type_member) if isinstance(event, dict) else None
+    if not isinstance(event_type, str) or not event_type.strip():
+        return _quarantined(provider, kept, NO_TYPE, received_at, plain)
+    content = {name: value for name, value in event.items() if name != schema.type_member}
+    if routing_key(provider, event_type) in _KNOWN[provenance]:
+        try:
+            ids = schema.identify(event_type, content)
+        except NotIdentified as error:
+            return _quarantined(provider, kept, str(error), received_at, plain)
+        return _routed(provider, event_type, ids, kept, received_at, provenance)
+    if schema.observations and event_type.startswith(RESERVED_PREFIX):
+        return _quarantined(provider, kept, RESERVED_TYPE, received_at, plain)
+    ids = (schema.identify_unhandled or schema.identify)(event_type, content)
+    if marketplace.private is not None:
+        kept = _required(sealer).encrypt(plain)
+    return _unhandled(provider, event_type, ids, kept, received_at)
 
 
-def _take_broken_buyback(
-    body: bytes, received_at: datetime, tokens: Sequence[SecretStr], sealer: MultiFernet
-) -> Intake:
-    possible = may_be_values(body, "token")
-    if not possible:
-        return Unreadable()
-    # Anybody can send such a body: it is scanned only if an active token is in it.
-    if all(_position(_string(each), tokens) is None for each in possible):
-        return Unauthorized()
-    token = top_level_string(body, "token")
-    if token is None:
-        return Unreadable()
-    secret = _position(token, tokens)
-    if secret is None:
-        return Unauthorized()
-    plain = _without_tokens(body, tokens)
-    reason = "not JSON (sealed whole)"
-    taken = _quarantined(Provider.BUYBACK, sealer.encrypt(plain), reason, received_at, plain)
-    return replace(taken, secret=secret)
+def _with_members_encrypted(marketplace: Marketplace, plain: bytes, sealer: MultiFernet | None) -> bytes:
+    """Raises: CannotUnseal."""
+    if marketplace.private is None:
+        return plain
+    return encrypt_members(plain, marketplace.private, _required(sealer))
+
+
+def _required(sealer: MultiFernet | None) -> MultiFernet:
+    """Raises: CannotUnseal."""
+    if sealer is None:
+        raise CannotUnseal("set STOCKHOOK_SEALING_KEYS: private data is encrypted")
+    return sealer
 
 
 def _string(quoted: bytes) -> str | None:
@@ -238,39 +307,34 @@ def _string(quoted: bytes) -> str | None:
         return None
 
 
-def _position(token: object, tokens: Sequence[SecretStr]) -> int | None:
-    return position(token, tokens) if isinstance(token, str) else None
+def _position(presented: object, secrets: Sequence[SecretStr]) -> int | None:
+    return position(presented, secrets) if isinstance(presented, str) else None
 
 
-def _without_tokens(body: bytes, tokens: Sequence[SecretStr]) -> bytes:
-    """The body without the member, and without copies of a token that stand elsewhere."""
-    return without_secrets(without_member(body, "token"), [token.get_secret_value() for token in tokens])
-
-
-def _is_known(event_type: str) -> bool:
-    return routing_key(Provider.BUYBACK, event_type) in _WEBHOOKS
+def _without_secrets(body: bytes, member: str, secrets: Sequence[SecretStr]) -> bytes:
+    """The body without the member, and without copies of a secret that stand elsewhere."""
+    return without_secrets(without_member(body, member), [secret.get_secret_value() for secret in secrets])
 
 
 def _routed(
     provider: Provider,
     event_type: str,
-    event_id: UUID,
-    content_id: UUID,
+    ids: EventIds,
     body: bytes,
     received_at: datetime,
-    provenance: Provenance = Provenance.WEBHOOK,
+    provenance: Provenance,
 ) -> Accepted:
     envelope = Envelope(
         provider=provider,
         event_type=event_type,
-        event_id=event_id,
-        content_id=content_id,
+        event_id=ids.event_id,
+        content_id=ids.content_id,
         received_at=received_at,
         recorded_provenance=provenance,
     )
     key = routing_key(provider, event_type)
     message = Message(EVENTS, key, key, envelope.to_headers(), body)
-    return Accepted(event_id, content_id, message, FAMILY_OF[key])
+    return Accepted(ids.event_id, ids.content_id, message, FAMILY_OF[key])
 
 
 def shown_type(event_type: str) -> str:
@@ -279,34 +343,31 @@ def shown_type(event_type: str) -> str:
 
 
 def _unhandled(
-    provider: Provider,
-    event_type: str,
-    event_id: UUID,
-    content_id: UUID,
-    body: bytes,
-    received_at: datetime,
+    provider: Provider, event_type: str, ids: EventIds, body: bytes, received_at: datetime
 ) -> Accepted:
     """Goes through the quarantine, whose archiver recognizes it by its reason."""
     shown = shown_type(event_type)
     envelope = Envelope(
         provider=provider,
         event_type=shown,
-        event_id=event_id,
-        content_id=content_id,
+        event_id=ids.event_id,
+        content_id=ids.content_id,
         received_at=received_at,
         reason=UNHANDLED,
         recorded_provenance=Provenance.WEBHOOK,
     )
     key = quarantine_key(provider)
     message = Message(EVENTS, key, key, envelope.to_headers(), body)
-    return Accepted(event_id, content_id, message, None, UNHANDLED, unhandled=routing_key(provider, shown))
+    return Accepted(
+        ids.event_id, ids.content_id, message, None, UNHANDLED, unhandled=routing_key(provider, shown)
+    )
 
 
 def _quarantined(
-    provider: Provider, body: bytes, reason: str, received_at: datetime, plain: bytes | None = None
+    provider: Provider, body: bytes, reason: str, received_at: datetime, plain: bytes
 ) -> Accepted:
-    """`plain` is the body before anything in it was encrypted, where something may be."""
-    content_id = identity.content_hash_id(body if plain is None else plain)
+    """`plain` is the body before anything in it was encrypted."""
+    content_id = identity.content_hash_id(plain)
     envelope = Envelope(
         provider=provider,
         event_type="",

@@ -1,16 +1,19 @@
-"""The marketplaces' clients, made when an action first needs them."""
+"""The marketplaces' API clients, opened when an action first needs them."""
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from worker.config.proxies import proxy_for
 from worker.config.settings import Settings
-from worker.marketplaces.buyback.account import account_of
-from worker.marketplaces.buyback.client import Seller, selling
-from worker.marketplaces.ovoko.client import OvokoApi, open_ovoko
+from worker.marketplaces.registry import api_urls
+
+C = TypeVar("C")
+
+# How a client is opened: such a function raises BadSettings, which names what is not set.
+OpenClient = Callable[[Settings], AbstractAsyncContextManager[C]]
 
 
 def check_proxies(settings: Settings) -> None:
@@ -19,7 +22,7 @@ def check_proxies(settings: Settings) -> None:
     Raises:
         BadSettings
     """
-    for url in settings.api_urls:
+    for url in api_urls(settings):
         proxy_for(url, os.environ)
 
 
@@ -29,26 +32,19 @@ class Clients:
 
     settings: Settings
     _stack: AsyncExitStack
-    _seller: Seller | None = None
-    _ovoko: OvokoApi | None = None
+    _opened: dict[OpenClient[Any], Any] = field(default_factory=dict)
 
-    async def seller(self) -> Seller:
-        """Raises: BadSettings, which names what is not set."""
-        if self._seller is None:
-            account = account_of(self.settings)
-            within = timedelta(seconds=self.settings.buyback_timeout)
-            self._seller = await self._stack.enter_async_context(selling(account, within))
-        return self._seller
+    async def get(self, open_client: OpenClient[C]) -> C:
+        """The client that this function opens.
 
-    async def ovoko(self) -> OvokoApi:
-        """Each call is made once, since the executor has retries of its own.
-
-        Raises: BadSettings, which names what is not set.
+        Raises:
+            BadSettings
         """
-        if self._ovoko is None:
-            api = await self._stack.enter_async_context(open_ovoko(self.settings))
-            self._ovoko = replace(api, attempts=1)
-        return self._ovoko
+        if open_client not in self._opened:
+            client = await self._stack.enter_async_context(open_client(self.settings))
+            self._opened[open_client] = client
+        opened: C = self._opened[open_client]
+        return opened
 
 
 @asynccontextmanager

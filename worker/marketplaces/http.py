@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -23,6 +23,7 @@ from tenacity import (
 from worker.config.http import http_date, tls_context
 from worker.config.proxies import proxy_for
 from worker.observability.errors import StockhookError, refused_certificate
+from worker.observability.exit_codes import USAGE
 
 T = TypeVar("T")
 
@@ -36,6 +37,12 @@ LONGEST_RETRY_AFTER = timedelta(seconds=30)
 # Of a client's errors these go by with time; and these, and one of a server's, say that nothing was done.
 _LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 _NOTHING_DONE = (*_LATER, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+class InvalidRequest(StockhookError):
+    """What was asked for cannot be sent: nothing was. The text says why."""
+
+    exit_code = USAGE
 
 
 class CallFailed(StockhookError):
@@ -84,6 +91,17 @@ class Answer:
 
     status: int
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Told(Generic[T]):
+    """A row as it was at `asked_at` or later: when the request was sent, by our clock.
+
+    None where the marketplace has no such row.
+    """
+
+    row: T | None
+    asked_at: datetime
 
 
 @asynccontextmanager

@@ -26,7 +26,8 @@ from consumers.registry import AnyFamily
 from schemas import identity
 from schemas.clock import TOLERANCE
 from schemas.envelope import HEADERS, Envelope, InvalidEnvelope, Provenance
-from schemas.events import OBSERVATIONS, InvalidEvent, Payload, parse
+from schemas.event_schema import Payload
+from schemas.events import OBSERVATIONS, InvalidEvent, parse
 from worker.amqp.channel import Message
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import (

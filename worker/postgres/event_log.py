@@ -12,7 +12,7 @@ import structlog
 from consumers.family import Communication, Connection, Effects, Event, Finding
 from consumers.logged import read_logged
 from schemas.envelope import Envelope
-from schemas.events import Payload
+from schemas.event_schema import Payload
 from worker.observability.backoff import sleep_unless_stopping
 from worker.observability.errors import safe_summary
 from worker.postgres.locks import LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass

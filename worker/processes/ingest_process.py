@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack, suppress
 
 import structlog
 
-from schemas.events import Provider
 from worker.amqp.connection import Broker
 from worker.amqp.publisher import Publisher
 from worker.amqp.topology import topology
@@ -15,8 +14,9 @@ from worker.config.security import weak_secrets
 from worker.config.settings import PREFIX, BadSettings, Settings
 from worker.ingest import http_server
 from worker.ingest.event_sink import Storage
-from worker.ingest.service import Ingest, why_off
+from worker.ingest.service import Ingest
 from worker.ingest.spool.spool import Spool, SpoolBroken
+from worker.marketplaces.registry import MARKETPLACES
 from worker.observability import metrics
 from worker.observability.ops_server import serve_ops
 from worker.observability.resolver import run_loop
@@ -37,16 +37,16 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        BadSettings: Neither endpoint can be served.
+        BadSettings: No endpoint can be served, or a secret is weak.
         CannotListen
         SpoolTaken
     """
-    off = {provider: why_off(provider, settings) for provider in Provider}
-    for provider, reason in off.items():
+    reasons = {name: marketplace.disabled_reason(settings) for name, marketplace in MARKETPLACES.items()}
+    for name, reason in reasons.items():
         if reason is not None:
-            log.warning("endpoint.off", provider=provider, reason=reason)
-    if all(off.values()):
-        raise BadSettings("no endpoint can be served: " + " ".join(filter(None, off.values())))
+            log.warning("endpoint.disabled", provider=name, reason=reason)
+    if all(reasons.values()):
+        raise BadSettings("no endpoint can be served: " + " ".join(filter(None, reasons.values())))
     _refuse_weak_secrets(settings)
     run_loop(_serve(settings))
 
@@ -64,7 +64,7 @@ async def _serve(settings: Settings) -> None:
         )
         storage = Storage(publisher, await _open_spool(settings, stack))
         storage.measure()
-        metrics.begin_ingest(Provider)
+        metrics.begin_ingest(MARKETPLACES)
         checks = {"intake": storage.check}
 
         def look() -> Mapping[str, object]:
@@ -126,9 +126,10 @@ def _refuse_weak_secrets(settings: Settings) -> None:
     """Anybody who guesses a secret can invent orders."""
     if settings.environment == "development":
         return
-    accepted = {"OVOKO_SECRETS": settings.ovoko_secrets, "BUYBACK_TOKENS": settings.buyback_tokens}
     faults = [
-        f"{PREFIX}{name}: {fault}" for name, secrets in accepted.items() for fault in weak_secrets(secrets)
+        f"{marketplace.secrets_variable}: {fault}"
+        for marketplace in MARKETPLACES.values()
+        for fault in weak_secrets(marketplace.secrets(settings))
     ]
     if faults:
         raise BadSettings("; ".join(faults) + f": set longer ones, or {PREFIX}ENVIRONMENT=development")

@@ -13,7 +13,8 @@ from uuid import uuid4
 from pydantic import Field, ValidationError
 
 from schemas import examples
-from schemas.events import Provider, read_json
+from schemas.events import read_json
+from schemas.registry import Provider
 from worker.marketplaces.buyback.requests import (
     DropoffRequest,
     PaymentDetails,

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import orjson
 
-from schemas.events import Provider
+from schemas.registry import Provider
 from worker.simulator.buyback_fixtures import PLACEHOLDER, Json, Order
 from worker.simulator.lifecycle import GeneratedEvent
 

@@ -6,6 +6,7 @@ from heapq import heappop, heappush
 from itertools import count
 from random import Random
 
+from schemas.registry import Provider
 from worker.simulator.buyback_lifecycle import trade_in_life
 from worker.simulator.lifecycle import (
     BEGINNING,
@@ -15,6 +16,9 @@ from worker.simulator.lifecycle import (
     later,
 )
 from worker.simulator.ovoko_events import numbers, order_life, part_life
+
+# The marketplaces that are played.
+PROVIDERS = (Provider.OVOKO, Provider.BUYBACK)
 
 # Weights by which lives begin. Lives differ in length; of all events these make about 70 % changes
 # of parts, 10 % orders, 5 % returns, 15 % trade-in.
@@ -26,7 +30,7 @@ WINDOW = 100
 
 
 def events(seed: int) -> Iterator[GeneratedEvent]:
-    """What happens on both marketplaces, without end, in the order of sending."""
+    """What happens on these marketplaces, without end, in the order of sending."""
     rng = Random(seed)
     part_ids, order_ids = numbers(rng), numbers(rng)
     alive: list[tuple[datetime, int, GeneratedEvent, Life]] = []

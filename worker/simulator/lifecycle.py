@@ -7,7 +7,7 @@ from random import Random
 from typing import TypeVar
 from uuid import UUID
 
-from schemas.events import Provider
+from schemas.registry import Provider
 
 T = TypeVar("T")
 

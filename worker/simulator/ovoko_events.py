@@ -6,7 +6,7 @@ from random import Random
 
 import orjson
 
-from schemas.events import Provider
+from schemas.registry import Provider
 from worker.simulator.lifecycle import (
     GeneratedEvent,
     Life,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from random import Random
 
-from schemas.events import Provider
+from schemas.registry import Provider
 from worker.simulator import ovoko_events as used_parts
 from worker.simulator.buyback_events import event
 from worker.simulator.lifecycle import GeneratedEvent, happens, new_id

@@ -7,11 +7,10 @@ from typing import Self, assert_never
 
 import orjson
 
-from schemas.events import Provider
+from schemas.registry import Provider
 from worker.config.settings import BadSettings, Settings
-
-# The first member of this name: in every event `token` stands before `result`.
-_TOKEN = re.compile(rb'("token"\s*:\s*)"[^"]*"')
+from worker.marketplaces.contract import Marketplace, SecretHeader, SecretMember
+from worker.marketplaces.registry import MARKETPLACES
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +29,12 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """By which an ingest knows the marketplaces: the first of each one's secrets."""
+    """By which an ingest knows the marketplaces: the first of each one's secrets.
 
-    ovoko_header: str
+    `headers` names the header that has it, unless it is in the body.
+    """
+
+    headers: Mapping[Provider, str]
     secrets: Mapping[Provider, str] = field(repr=False)
 
     @classmethod
@@ -42,34 +44,39 @@ class Credentials:
         Raises:
             BadSettings: One of them has no secret.
         """
-        return cls(settings.ovoko_header, {provider: _secret(provider, settings) for provider in providers})
+        marketplaces = [MARKETPLACES[provider] for provider in providers]
+        headers = {
+            marketplace.name: marketplace.authentication.name(settings)
+            for marketplace in marketplaces
+            if isinstance(marketplace.authentication, SecretHeader)
+        }
+        return cls(
+            headers, {marketplace.name: _secret(marketplace, settings) for marketplace in marketplaces}
+        )
 
     def webhook(self, provider: Provider, event_type: str, body: bytes) -> Webhook:
         """The authenticated request for an event.
 
-        A Buyback body's token is replaced as text, so that one that is no JSON can be sent as well.
+        A secret in the body is replaced as text, so that a body that is no JSON can be sent as well.
         """
         headers = {"content-type": "application/json"}
-        match provider:
-            case Provider.OVOKO:
-                headers[self.ovoko_header] = self.secrets[provider]
-            case Provider.BUYBACK:
-                token = orjson.dumps(self.secrets[provider])
-                body = _TOKEN.sub(lambda member: member[1] + token, body, count=1)
+        secret = self.secrets[provider]
+        match MARKETPLACES[provider].authentication:
+            case SecretHeader():
+                headers[self.headers[provider]] = secret
+            case SecretMember(name=name):
+                quoted = orjson.dumps(secret)
+                # The first member of this name: it stands before what the event says.
+                member = rb'("%s"\s*:\s*)"[^"]*"' % name.encode()
+                body = re.sub(member, lambda found: found[1] + quoted, body, count=1)
             case unreachable:
                 assert_never(unreachable)
         return Webhook(provider, event_type, headers, body)
 
 
-def _secret(provider: Provider, settings: Settings) -> str:
-    match provider:
-        case Provider.OVOKO:
-            name, secrets = "STOCKHOOK_OVOKO_SECRETS", settings.ovoko_secrets
-        case Provider.BUYBACK:
-            name, secrets = "STOCKHOOK_BUYBACK_TOKENS", settings.buyback_tokens
-        case unreachable:
-            assert_never(unreachable)
+def _secret(marketplace: Marketplace, settings: Settings) -> str:
+    secrets = marketplace.secrets(settings)
     if not secrets:
-        (other,) = (candidate for candidate in Provider if candidate is not provider)
-        raise BadSettings(f"{name} is not set: set it, or give --provider {other}")
+        others = " or ".join(other for other in MARKETPLACES if other is not marketplace.name)
+        raise BadSettings(f"{marketplace.secrets_variable} is not set: set it, or give --provider {others}")
     return secrets[0].get_secret_value()

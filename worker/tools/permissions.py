@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from consumers.registry import FAMILIES
-from schemas.events import Provider
+from schemas.registry import Provider
 from worker.amqp import policies
 from worker.amqp.definitions import exchange_definition
 from worker.amqp.policies import protecting_commands, unlimiting_command

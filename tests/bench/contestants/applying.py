@@ -8,8 +8,10 @@ from uuid import UUID
 import asyncpg
 
 from consumers.registry import FAMILY_OF
-from schemas.events import Payload, Provider, parse
+from schemas.event_schema import Payload
+from schemas.events import parse
 from schemas.ovoko import PartStatusChanged
+from schemas.registry import Provider
 
 TABLES = """
 CREATE TABLE bench_inbox (

@@ -10,7 +10,9 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchange
 
-from schemas.events import Provider, routing_key, unwrapped
+from schemas.events import routing_key
+from schemas.ovoko import unwrapped
+from schemas.registry import Provider
 from tests.bench.contestants.task import Task
 from worker.amqp.topology import EVENTS
 

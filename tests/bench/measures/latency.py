@@ -6,7 +6,8 @@ from itertools import islice
 
 import orjson
 
-from schemas.events import Provider, unwrapped
+from schemas.ovoko import unwrapped
+from schemas.registry import Provider
 from tests.bench.backlog import SEED, events_of
 from tests.bench.figures import percentile
 from tests.bench.lineup import FASTAPI, FASTSTREAM, INGEST, STOCKHOOK, Contestant

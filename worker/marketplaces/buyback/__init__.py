@@ -1,1 +1,1 @@
-"""What a seller asks of the trade-in platform: how an order may be sent, to have it sent, whom to pay."""
+"""Luxclusif Buyback: its entry in the registry, and the client of its API for sellers."""

@@ -1,7 +1,22 @@
 """The account at the trade-in platform that the settings name."""
 
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
 from worker.config.settings import PREFIX, BadSettings, Settings
-from worker.marketplaces.buyback.client import Account
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A seller at the platform. `real_ip` is our own address, by which the platform limits calls."""
+
+    api_url: str
+    sts_url: str
+    client_id: str
+    client_secret: SecretStr
+    seller_id: str
+    real_ip: str
 
 
 def account_of(settings: Settings) -> Account:

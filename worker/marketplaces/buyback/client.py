@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -11,9 +11,11 @@ from urllib.parse import quote
 
 import httpx
 import jiter
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from schemas.events import read_json, read_model
+from worker.config.settings import Settings
+from worker.marketplaces.buyback.account import Account, account_of
 from worker.marketplaces.buyback.errors import refused_members, title
 from worker.marketplaces.buyback.requests import (
     DropoffRequest,
@@ -26,6 +28,7 @@ from worker.marketplaces.buyback.requests import (
 )
 from worker.marketplaces.http import (
     Answer,
+    InvalidRequest,
     Refused,
     Unauthorized,
     Unavailable,
@@ -35,8 +38,6 @@ from worker.marketplaces.http import (
     repeated,
 )
 from worker.marketplaces.oauth_token import Granted, TokenKeeper
-from worker.observability.errors import StockhookError
-from worker.observability.exit_codes import USAGE
 
 M = TypeVar("M", bound=Read)
 P = TypeVar("P", bound=BaseModel)
@@ -51,28 +52,14 @@ NOT_THERE = (404, 405)
 _ORDER_ID = re.compile(r"(?!\.+$)[A-Za-z0-9._~-]{1,200}")
 
 
-class BadOrderId(StockhookError, ValueError):
+class BadOrderId(InvalidRequest, ValueError):
     """No id that a path can hold. The text says so."""
-
-    exit_code = USAGE
 
 
 def check_order_id(order_id: str) -> None:
     """Raises: BadOrderId."""
     if not _ORDER_ID.fullmatch(order_id):
         raise BadOrderId("an order's id is made of letters, digits, -, _, . and ~")
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A seller at the platform. `real_ip` is our own address, by which the platform limits calls."""
-
-    api_url: str
-    sts_url: str
-    client_id: str
-    client_secret: SecretStr
-    seller_id: str
-    real_ip: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +188,11 @@ async def selling(account: Account, within: timedelta = TIMEOUT) -> AsyncIterato
     """A seller with connections of its own, closed at the end; each call is over `within` this time."""
     async with http_client(account.api_url, account.sts_url) as http:
         yield Seller(account, http, within)
+
+
+def open_seller(settings: Settings) -> AbstractAsyncContextManager[Seller]:
+    """Raises: BadSettings, which names what is not set."""
+    return selling(account_of(settings), timedelta(seconds=settings.buyback_timeout))
 
 
 def _document(body: bytes) -> dict[str, object] | list[object]:

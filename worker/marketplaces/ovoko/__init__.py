@@ -1,1 +1,1 @@
-"""Ovoko's API, as a client."""
+"""Ovoko: its entry in the registry, and the client of its API."""

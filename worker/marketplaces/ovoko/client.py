@@ -2,15 +2,14 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
-from typing import Generic, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
 import httpx
 import structlog
-from pydantic import SecretStr
 
 from schemas.ovoko_api import (
     MOST_PARTS_ON_A_PAGE,
@@ -23,15 +22,17 @@ from schemas.ovoko_api import (
     Rows,
     rows_of,
 )
-from worker.config.settings import BadSettings, Settings
+from worker.config.settings import Settings
 from worker.marketplaces.http import (
     ATTEMPTS,
+    Told,
     UnexpectedResponse,
     UnreadableRow,
     fetch,
     http_client,
     repeated,
 )
+from worker.marketplaces.ovoko.account import Account, account_of
 from worker.marketplaces.ovoko.response import judged
 from worker.marketplaces.rate_limiter import Pace
 
@@ -43,40 +44,7 @@ MOST_NAMED = 10
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
 Row = TypeVar("Row", bound=Entity)
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A merchant at Ovoko: the three form fields that every call carries, and where it goes."""
-
-    api_url: str
-    username: str
-    password: SecretStr
-    user_token: SecretStr
-
-    def as_form(self) -> dict[str, str]:
-        return {
-            "username": self.username,
-            "password": self.password.get_secret_value(),
-            "user_token": self.user_token.get_secret_value(),
-        }
-
-    def is_in(self, text: str) -> bool:
-        """Whether one of its secrets is."""
-        return self.password.get_secret_value() in text or self.user_token.get_secret_value() in text
-
-
-@dataclass(frozen=True, slots=True)
-class Told(Generic[T]):
-    """A row as it was at `asked_at` or later: when the request was sent, by our clock.
-
-    None where Ovoko knows no such thing.
-    """
-
-    row: T | None
-    asked_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,15 +142,15 @@ async def open_ovoko(settings: Settings) -> AsyncIterator[OvokoApi]:
         yield OvokoApi(account, http, pace, timedelta(seconds=settings.ovoko_timeout))
 
 
-def account_of(settings: Settings) -> Account:
-    """Raises: BadSettings, which names what is not set."""
-    username, password, token = settings.ovoko_username, settings.ovoko_password, settings.ovoko_user_token
-    given = {"USERNAME": username, "PASSWORD": password, "USER_TOKEN": token}
-    missing = [f"STOCKHOOK_OVOKO_{name}" for name, value in given.items() if value is None]
-    if username is None or password is None or token is None:
-        verb = "is" if len(missing) == 1 else "are"
-        raise BadSettings(f"{', '.join(missing)} {verb} not set: Ovoko's API asks for all three")
-    return Account(settings.ovoko_api_url.get_secret_value(), username, password, token)
+@asynccontextmanager
+async def open_ovoko_for_actions(settings: Settings) -> AsyncIterator[OvokoApi]:
+    """The API, whose calls are made once: actions have retry delays of their own.
+
+    Raises:
+        BadSettings: A credential is missing.
+    """
+    async with open_ovoko(settings) as api:
+        yield replace(api, attempts=1)
 
 
 def _rows(answer: Answer, model: type[Row]) -> Rows[Row]:

@@ -20,14 +20,14 @@ from worker.amqp.policies import (
     unlimiting_command,
 )
 from worker.amqp.topology import Exchange, Queue, Topology
-from worker.config.settings import Settings
-from worker.tools.doctor.check import (
+from worker.config.check import (
     CheckResult,
     clock_difference,
     error,
     ok,
     warning,
 )
+from worker.config.settings import Settings
 from worker.tools.doctor.versions import check_version
 
 PROBE_SECONDS = 3.0

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from cryptography import x509
 
-from worker.config.settings import Settings
-from worker.tools.doctor.check import (
+from worker.config.check import (
     CheckResult,
     error,
     ok,
     warning,
 )
+from worker.config.settings import Settings
 
 REISSUE = "issue the CA certificate again with what is missing, or stay below Python 3.13"
 

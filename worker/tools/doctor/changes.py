@@ -14,17 +14,17 @@ from worker.change_feed.backlog import (
     left_behind,
 )
 from worker.change_feed.endpoint import is_public, resolve
-from worker.config.settings import Settings
-from worker.config.subscribers import Subscriber, origin_of
-from worker.dead_letters.store import waiting_by_origin
-from worker.postgres.errors import PostgresError
-from worker.postgres.pool import Database, DatabaseUnavailable, SessionsNotKept
-from worker.tools.doctor.check import (
+from worker.config.check import (
     CheckResult,
     error,
     ok,
     warning,
 )
+from worker.config.settings import Settings
+from worker.config.subscribers import Subscriber, origin_of
+from worker.dead_letters.store import waiting_by_origin
+from worker.postgres.errors import PostgresError
+from worker.postgres.pool import Database, DatabaseUnavailable, SessionsNotKept
 
 # Far more than publishing takes, unless consumers are behind.
 LONGEST_WAIT_SECONDS = 60.0

@@ -4,20 +4,17 @@ import os
 from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
-from schemas.events import Provider
-from worker.config.proxies import proxy_for
-from worker.config.security import other_machines, weak_secrets
-from worker.config.settings import BadSettings, Settings
-from worker.config.urls import split
-from worker.ingest.service import why_off
-from worker.marketplaces.buyback.account import account_of
-from worker.marketplaces.ovoko.client import account_of as account_of_ovoko
-from worker.tools.doctor.check import (
+from worker.config.check import (
     CheckResult,
     error,
     ok,
     warning,
 )
+from worker.config.proxies import proxy_for
+from worker.config.security import other_machines, weak_secrets
+from worker.config.settings import BadSettings, Settings
+from worker.config.urls import split
+from worker.marketplaces.registry import MARKETPLACES, api_urls
 
 MAKE_ONE = "make one with `openssl rand -hex 32`, and rotate"
 
@@ -26,8 +23,8 @@ def check_configuration(settings: Settings) -> Iterator[CheckResult]:
     yield from _check_proxies(settings)
     yield from _check_secrets(settings)
     yield from _check_exposure(settings)
-    yield from _check_actions(settings)
-    yield from _check_details(settings)
+    for marketplace in MARKETPLACES.values():
+        yield from marketplace.check_settings(settings)
     if settings.batch_size > settings.prefetch:
         yield warning(
             "batches",
@@ -37,7 +34,7 @@ def check_configuration(settings: Settings) -> Iterator[CheckResult]:
 
 
 def _check_proxies(settings: Settings) -> Iterator[CheckResult]:
-    for url in settings.api_urls:
+    for url in api_urls(settings):
         host = urlsplit(url).netloc
         try:
             proxy = proxy_for(url, os.environ)
@@ -49,50 +46,19 @@ def _check_proxies(settings: Settings) -> Iterator[CheckResult]:
 
 
 def _check_secrets(settings: Settings) -> Iterator[CheckResult]:
-    for provider in Provider:
-        off = why_off(provider, settings)
-        if off is not None:
-            yield warning("secrets", f"/webhooks/{provider} is off: {off}", "set it, if you expect events")
-    accepted = {"OVOKO_SECRETS": settings.ovoko_secrets, "BUYBACK_TOKENS": settings.buyback_tokens}
-    for name, secrets in accepted.items():
+    for marketplace in MARKETPLACES.values():
+        reason = marketplace.disabled_reason(settings)
+        if reason is not None:
+            what = f"{marketplace.path} is disabled: {reason}"
+            yield warning("secrets", what, "set it, if you expect events")
+        name, secrets = marketplace.secrets_variable, marketplace.secrets(settings)
         faults = list(weak_secrets(secrets))
         for fault in faults:
-            yield error("secrets", f"STOCKHOOK_{name}: {fault}", MAKE_ONE)
+            yield error("secrets", f"{name}: {fault}", MAKE_ONE)
         if secrets and not faults:
-            yield ok("secrets", f"STOCKHOOK_{name}: {len(secrets)} active")
+            yield ok("secrets", f"{name}: {len(secrets)} active")
     if settings.sealing_keys:
         yield ok("sealing keys", f"{len(settings.sealing_keys)} valid; the first seals")
-
-
-def _check_actions(settings: Settings) -> Iterator[CheckResult]:
-    if settings.rerequest_pickup == "off":
-        return
-    try:
-        account_of(settings)
-    except BadSettings as fault:
-        yield error(
-            "actions",
-            f"missed pickups are to be requested again, and cannot be: {fault}",
-            "set it for the consumers, or STOCKHOOK_REREQUEST_PICKUP=off",
-        )
-    else:
-        yield ok("actions", "missed pickups are requested again, at the first slot that is offered")
-
-
-def _check_details(settings: Settings) -> Iterator[CheckResult]:
-    if not (settings.ovoko_username or settings.ovoko_password or settings.ovoko_user_token):
-        return
-    try:
-        account_of_ovoko(settings)
-    except BadSettings as fault:
-        yield warning(
-            "enrichment",
-            f"what Ovoko's events leave out is not asked for: {fault}",
-            "set all three for the consumers, or none",
-        )
-    else:
-        pace = f"{settings.ovoko_calls_per_second:g} calls a second at most"
-        yield ok("enrichment", f"what Ovoko's events leave out is asked for, {pace}")
 
 
 def _check_exposure(settings: Settings) -> Iterator[CheckResult]:

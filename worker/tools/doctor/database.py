@@ -6,6 +6,13 @@ from datetime import UTC, datetime
 from cryptography.fernet import InvalidToken, MultiFernet
 
 from consumers.registry import FAMILIES
+from worker.config.check import (
+    CheckResult,
+    clock_difference,
+    error,
+    ok,
+    warning,
+)
 from worker.config.connections import CONNECTIONS
 from worker.config.database_url import DatabaseUrl
 from worker.config.settings import Settings
@@ -18,13 +25,6 @@ from worker.postgres.pool import (
     Database,
     DatabaseUnavailable,
     SessionsNotKept,
-)
-from worker.tools.doctor.check import (
-    CheckResult,
-    clock_difference,
-    error,
-    ok,
-    warning,
 )
 
 OLDEST = 150_000

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from worker.tools.doctor.check import (
+from worker.config.check import (
     CheckResult,
     error,
     ok,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from worker.tools.doctor.check import (
+from worker.config.check import (
     CheckResult,
     Level,
     ok,

@@ -11,7 +11,7 @@ from uuid import UUID
 from worker.amqp.connection import Broker
 from worker.amqp.topology import topology
 from worker.config.settings import Settings
-from worker.intake.intake import Accepted, take_observed
+from worker.intake.intake import Accepted, accept_observed
 from worker.marketplaces.http import UnexpectedResponse
 from worker.postgres.event_log import LOGGED
 from worker.postgres.pool import Database
@@ -64,21 +64,21 @@ async def apply(
     if not reconciled.listing.entities:
         raise UnexpectedResponse("it lists nothing at all, so nothing was taken over: is it this account?")
     found, now = reconciled.drift, datetime.now(UTC)
-    taken = [take_observed(one.observation, now) for one in found]
-    await _publish(taken, settings, report)
-    events = {(one.event_id, one.content_id) for one in taken}
+    accepted = [accept_observed(subject.marketplace, one.observation, now) for one in found]
+    await _publish(accepted, settings, report)
+    events = {(one.event_id, one.content_id) for one in accepted}
     applied = await _follow(events, database, report, patience)
     return Applied(len(events), applied, tuple(await _still_different(subject, found)))
 
 
-async def _publish(taken: Sequence[Accepted], settings: Settings, report: Report) -> None:
+async def _publish(accepted: Sequence[Accepted], settings: Settings, report: Report) -> None:
     broker = Broker(settings.amqp_url.get_secret_value(), "reconcile")
     async with broker.connection() as link:
         channel = await link.channel_with(topology(settings.delays), declares=settings.declare_topology)
-        for first in range(0, len(taken), TOGETHER):
-            some = taken[first : first + TOGETHER]
+        for first in range(0, len(accepted), TOGETHER):
+            some = accepted[first : first + TOGETHER]
             await asyncio.gather(*(channel.publish(one.message, settings.publish_timeout) for one in some))
-            report("sent", first + len(some), len(taken))
+            report("sent", first + len(some), len(accepted))
 
 
 async def _follow(

@@ -1,4 +1,4 @@
-"""What a check found."""
+"""What a check of the configuration or of a service found."""
 
 from dataclasses import dataclass
 from enum import StrEnum

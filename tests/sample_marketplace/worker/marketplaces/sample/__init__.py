@@ -1,0 +1,1 @@
+"""Sample: its entry in the registry."""

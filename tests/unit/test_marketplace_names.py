@@ -1,0 +1,63 @@
+"""Only what is particular to a marketplace, and the lists of all, name one."""
+
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+
+from schemas.registry import Provider
+
+CHECKOUT = Path(__file__).parents[2]
+
+NAMES = re.compile("|".join(Provider), re.IGNORECASE)
+
+# What is particular to one.
+OWN = (
+    "schemas/ovoko*.py",
+    "schemas/buyback.py",
+    "schemas/actions.py",
+    "consumers/*/*.py",
+    "worker/marketplaces/ovoko/*.py",
+    "worker/marketplaces/buyback/*.py",
+    "worker/actions/ovoko.py",
+    "worker/actions/buyback.py",
+    "worker/tools/reconcile/ovoko.py",
+    "worker/simulator/*.py",
+    "worker/cli/actions.py",
+    "worker/cli/buyback.py",
+    "worker/cli/enrich.py",
+    "worker/cli/payment_details.py",
+    "worker/cli/reconcile.py",
+    "worker/cli/send.py",
+    "worker/cli/simulate.py",
+)
+
+# Lists of all marketplaces, kinds of actions, settings, states, commands.
+REGISTRIES = (
+    "schemas/registry.py",
+    "schemas/changes.py",
+    "consumers/registry.py",
+    "worker/marketplaces/registry.py",
+    "worker/actions/registry.py",
+    "worker/config/settings.py",
+    "worker/cli/app.py",
+)
+
+
+def naming() -> list[str]:
+    """The modules that name a marketplace."""
+    modules = (
+        path for package in ("schemas", "consumers", "worker") for path in CHECKOUT.glob(f"{package}/**/*.py")
+    )
+    return [str(path.relative_to(CHECKOUT)) for path in modules if NAMES.search(path.read_text())]
+
+
+def test_generic_modules_name_no_marketplace() -> None:
+    exceptions = (*OWN, *REGISTRIES)
+
+    assert [name for name in naming() if not any(fnmatch(name, each) for each in exceptions)] == []
+
+
+def test_each_exception_is_needed() -> None:
+    names = naming()
+
+    assert [each for each in (*OWN, *REGISTRIES) if not any(fnmatch(one, each) for one in names)] == []
