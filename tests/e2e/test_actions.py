@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from structlog.testing import capture_logs
 
 from deploy.local.services import Services
 from schemas import examples
@@ -18,13 +17,9 @@ from tests.e2e.test_changes import has_died
 from tests.e2e.test_crash_points import ACTION_POINTS
 from tests.integration.test_seller_commands import CANARY, DETAILS
 from tests.stack import BUYBACK_TOKEN, Stack, until
-from worker.actions.executor import Executor
 from worker.actions.relay import message
-from worker.amqp.publisher import Publisher
-from worker.amqp.topology import topology
 from worker.cli.simulate import client_settings
 from worker.marketplaces.buyback.requests import Slot
-from worker.postgres.pool import Database
 from worker.simulator.buyback_api import TradeIn
 from worker.simulator.faults import Fault, Kind
 from worker.simulator.router import Simulation
@@ -225,38 +220,6 @@ async def _is_asked(platform: Platform) -> bool:
 
 async def _is_quiet(stack: Stack) -> bool:
     return not await stack.depths()
-
-
-async def test_one_that_is_held_for_too_long_goes_back_and_costs_no_attempt(
-    platform: Platform, services: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert services.postgres is not None
-    monkeypatch.setattr("worker.actions.executor.LONGEST_HOLD_SECONDS", 1.0)
-    stack, stopping = platform.stack, asyncio.Event()
-    asked = stack.run("buyback", "shipment-capabilities", ORDER, "--enqueue", "--json")
-    action_id = UUID(json.loads(asked.stdout)["action_id"])
-    database = Database(stack.environment["STOCKHOOK_DATABASE_URL"], 2, "test")
-    async with Publisher(stack.broker, topology(stack.settings.delays), 10) as publisher:
-        await publisher.wait_ready()
-        performer = Executor(stack.settings, stack.broker, database, publisher, stopping)
-        services.postgres.kill()
-        try:
-            with capture_logs() as lines:
-                running = asyncio.create_task(performer.run())
-                await publisher.publish(message(action_id, "buyback.shipment_capabilities"))
-
-                async def is_given_back() -> bool:
-                    return any(line["event"] == "action.given_back" for line in lines)
-
-                await until(is_given_back, "it is given back")
-        finally:
-            await asyncio.to_thread(services.postgres.start)
-        (row,) = await platform.settled("done")
-        stopping.set()
-        await running
-    await database.close()
-
-    assert row["attempts"] == 1
 
 
 async def test_what_people_ask_for_waits_sealed_and_is_done(platform: Platform, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from consumers.registry import FAMILIES
 from schemas.events import Provider
 from tests.integration.log import apply, database_of, generated, in_batches, item
 from tests.stack import Stack, until
-from worker.pipeline.batch import handle
+from worker.pipeline.transaction import apply_batch
 from worker.postgres.locks import TRY_LOCK, AdvisoryLock
 
 KEEP = {"STOCKHOOK_EVENT_LOG_DAYS": "60", "STOCKHOOK_DEAD_LETTER_DAYS": "30"}
@@ -58,7 +58,7 @@ async def test_what_was_applied_stays_applied_when_its_month_is_gone(stack: Stac
     untouched = await stack.count("event_log")
     found = retained(stack)
     async with database_of(stack) as database:
-        again = await handle(FAMILIES["inventory"], database, [first])
+        again = await apply_batch(FAMILIES["inventory"], database, [first])
 
     assert [one["name"] for one in tried["months"]] == [one["name"] for one in found["months"]] == [month]
     assert untouched == 1
@@ -128,7 +128,7 @@ async def test_consumers_write_on_while_months_go(stack: Stack) -> None:
         async with database_of(stack) as database:
             for batch in in_batches(new, 5):
                 began = asyncio.get_running_loop().time()
-                report = await handle(FAMILIES["inventory"], database, batch)
+                report = await apply_batch(FAMILIES["inventory"], database, batch)
                 slowest = max(slowest, asyncio.get_running_loop().time() - began)
                 applied += sum(type(outcome).__name__ == "Applied" for outcome in report.outcomes)
                 if not is_over.is_set():
@@ -166,7 +166,7 @@ async def test_who_reads_the_log_for_long_is_not_waited_for_by_writers(stack: St
 
             await until(has_asked, "it waits for the lock")
             began = asyncio.get_running_loop().time()
-            await handle(FAMILIES["inventory"], database, [item(Provider.OVOKO, part("reserved", 9))])
+            await apply_batch(FAMILIES["inventory"], database, [item(Provider.OVOKO, part("reserved", 9))])
             took = asyncio.get_running_loop().time() - began
         found = await running
 

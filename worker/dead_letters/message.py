@@ -16,7 +16,8 @@ from schemas.events import InvalidEvent, Provider, parse, read_json, unwrapped
 from worker.amqp.tap import Delivery
 from worker.config.subscribers import LANE_PREFIX
 from worker.observability.inert_text import visible
-from worker.pipeline.batch import REASON_LIMIT, event_id_of
+from worker.pipeline.decode import event_id_of
+from worker.pipeline.disposition import REASON_LIMIT
 
 QUARANTINE_LANE = "quarantine"
 
