@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -41,7 +42,7 @@ from worker.postgres.pool import Database
 
 HOLD_SECONDS = 0.1
 MESSAGES = 3
-SHOP = Subscriber(name="shop", url="http://127.0.0.1/", types=("part.*",), secret=SECRET)  # type: ignore[arg-type]  # as read from JSON
+SHOP = Subscriber(name="shop", url="http://127.0.0.1/", types=("part.*",), secret=SECRET)
 
 # The server answers and accepts writes, so each session subscribes, and this table takes none.
 DISK_FULL = """
@@ -69,7 +70,7 @@ class Parts:
 class Waiting:
     """A consumer during an outage of what it waits for, and the messages that arrive meanwhile."""
 
-    subscription: Subscription[Delivery]
+    subscription: Subscription[Any]
     run: Callable[[], Awaitable[None]]
     messages: list[Message]
     recover: Callable[[], Awaitable[None]]
@@ -123,7 +124,7 @@ async def family(parts: Parts) -> AsyncIterator[Waiting]:
 
     async with disk_full(stack, "event_log") as free:
         messages = [returned(number) for number in range(MESSAGES)]
-        yield Waiting(consumer.subscription, consumer.run, messages, free, are_settled)  # type: ignore[arg-type]  # of other items
+        yield Waiting(consumer.subscription, consumer.run, messages, free, are_settled)
 
 
 @asynccontextmanager

@@ -264,8 +264,8 @@ TABLE = (
     Mutant(
         "deliveries are released at the hold limit",
         "worker/amqp/subscription.py",
-        "                if session.has_reached_hold_limit:\n",
-        "                if False:\n",
+        "            if session.has_reached_hold_limit:\n",
+        "            if False:\n",
         "tests/integration/test_hold_limit.py::test_an_outage_beyond_the_hold_limit_costs_no_delivery",
     ),
     Mutant(

@@ -131,18 +131,25 @@ class Subscription(Generic[T]):
             channel = await connection.channel_with(self.topology, declares=self.declares_topology)
             session = self.session = self.new_session(channel, connection.host)
             channel.on_cancelled(session.end)
-            watch = asyncio.create_task(session.watch())
             try:
                 await session.subscribe()
-                with suppress(*SESSION_ENDS):
-                    await handler(session)
-                if session.has_reached_hold_limit:
-                    with suppress(*SESSION_ENDS):
-                        await session.requeue_held()
+                await self._handle(session, handler)
             finally:
-                watch.cancel()
                 self.session = None
                 self.unready_reason = "connecting"
+
+    async def _handle(
+        self, session: "Session[T]", handler: Callable[["Session[T]"], Awaitable[None]]
+    ) -> None:
+        watch = asyncio.create_task(session.watch())
+        try:
+            with suppress(*SESSION_ENDS):
+                await handler(session)
+            if session.has_reached_hold_limit:
+                with suppress(*SESSION_ENDS):
+                    await session.requeue_held()
+        finally:
+            watch.cancel()
 
 
 @dataclass(slots=True)

@@ -100,7 +100,8 @@ class WebhookDispatcher:
 
     async def _work(self, target: Target, session: Session[Delivery]) -> None:
         while batch := await session.receive(1 if self._breaker.is_open else PREFETCH):
-            await session.pause(self._breaker.pause_seconds)
+            if self._breaker.is_open:
+                await session.pause(self._breaker.pause_seconds)
             await self._deliver_all(session, target, batch)
 
     async def _deliver_all(
