@@ -11,7 +11,6 @@ from uuid import UUID
 
 import pytest
 import pytest_asyncio
-from structlog.testing import capture_logs
 
 from deploy.local.services import Services
 from schemas import examples
@@ -19,14 +18,10 @@ from tests.e2e.test_changes import has_died
 from tests.e2e.test_crash_points import ACTION_POINTS
 from tests.integration.test_seller_commands import CANARY, DETAILS
 from tests.support.stack import BUYBACK_TOKEN, Stack, empty_stack, until
-from worker.actions.executor import Executor
 from worker.actions.relay import message
-from worker.amqp.publisher import Publisher
 from worker.amqp.tap import Delivery
-from worker.amqp.topology import topology
 from worker.cli.simulate import client_settings
 from worker.marketplaces.buyback.requests import Slot
-from worker.postgres.pool import Database
 from worker.simulator.buyback_api import TradeIn
 from worker.simulator.faults import Fault, Kind
 from worker.simulator.router import Simulation
@@ -259,38 +254,6 @@ async def _is_requested(platform: Platform) -> bool:
 
 async def _is_quiet(stack: Stack) -> bool:
     return not await stack.depths()
-
-
-async def test_an_action_that_is_held_for_too_long_is_requeued_and_costs_no_attempt(
-    platform: Platform, services: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert services.postgres is not None
-    monkeypatch.setattr("worker.actions.executor.LONGEST_HOLD_SECONDS", 1.0)
-    stack, stopping = platform.stack, asyncio.Event()
-    asked = stack.run("buyback", "shipment-capabilities", ORDER, "--enqueue", "--json")
-    action_id = UUID(json.loads(asked.stdout)["action_id"])
-    database = Database(stack.environment["STOCKHOOK_DATABASE_URL"], 2, "test")
-    async with Publisher(stack.broker, topology(stack.settings.delays), 10) as publisher:
-        await publisher.wait_ready()
-        performer = Executor(stack.settings, stack.broker, database, publisher, stopping)
-        services.postgres.kill()
-        try:
-            with capture_logs() as lines:
-                running = asyncio.create_task(performer.run())
-                await publisher.publish(message(action_id, "buyback.shipment_capabilities"))
-
-                async def is_given_back() -> bool:
-                    return any(line["event"] == "action.given_back" for line in lines)
-
-                await until(is_given_back, "the delivery is requeued")
-        finally:
-            await asyncio.to_thread(services.postgres.start)
-        (row,) = await platform.settled("done")
-        stopping.set()
-        await running
-    await database.close()
-
-    assert row["attempts"] == 1
 
 
 async def test_payment_details_are_encrypted_while_they_wait(platform: Platform, tmp_path: Path) -> None:

@@ -42,7 +42,11 @@ class Connections:
         """Each time: whose connection it was, to which host, and when."""
         lines = [json.loads(line) for line in self._running.lines().splitlines() if line.startswith("{")]
         return [
-            (line.get("role") or line["family"], line["host"], datetime.fromisoformat(line["timestamp"]))
+            (
+                line.get("role") or line["subscription"],
+                line["host"],
+                datetime.fromisoformat(line["timestamp"]),
+            )
             for line in lines
             if line["event"] in ("publisher.connected", "consumer.started")
         ]
@@ -132,7 +136,7 @@ async def test_connections_leave_a_node_that_is_killed(stack: Stack, cluster: Ra
         return await stack.count("orders") == sent
 
     await until(all_are_applied, "all webhooks are applied", 60)
-    assert connections.hosts().keys() == {"ingest", "consumer-publisher", "changes", *FAMILIES}
+    assert connections.hosts().keys() == {"ingest", "consumer-publisher", "changes", "actions", *FAMILIES}
 
 
 async def test_doctor_names_what_a_cluster_lacks(stack: Stack, cluster: RabbitCluster) -> None:

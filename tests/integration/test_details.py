@@ -15,7 +15,7 @@ from consumers.returns.details import ReturnDetails, ReturnItem
 from tests.support.applied_events import apply, database_of, item
 from tests.support.events import ovoko
 from tests.support.stack import Stack
-from worker.pipeline.batch import Decoded
+from worker.pipeline.decode import Decoded
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DOOR = ReturnItem("77", "Front door", "Not suitable", Decimal("275.11"), Decimal("64.730000000000004"), "EUR")

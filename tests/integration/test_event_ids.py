@@ -16,13 +16,9 @@ from worker.amqp.tap import Delivery
 from worker.dead_letters import store
 from worker.dead_letters.message import read_letter
 from worker.dead_letters.store import Selection
-from worker.pipeline.batch import (
-    Applied,
-    Decoded,
-    Duplicate,
-    Outcome,
-    handle,
-)
+from worker.pipeline.decode import Decoded
+from worker.pipeline.outcome import Applied, Duplicate, Outcome
+from worker.pipeline.transaction import apply_batch
 from worker.postgres import event_log
 from worker.postgres.migrations import migrations
 from worker.postgres.pool import Database
@@ -39,7 +35,7 @@ def reminder(event_id: UUID) -> Decoded:
 
 async def outcomes(stack: Stack, *batch: Decoded) -> list[type[Outcome]]:
     async with database_of(stack) as database:
-        report = await handle(FAMILIES["inventory"], database, batch)
+        report = await apply_batch(FAMILIES["inventory"], database, batch)
     return [type(outcome) for outcome in report.outcomes]
 
 

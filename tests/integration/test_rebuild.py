@@ -13,7 +13,7 @@ from consumers.registry import FAMILIES
 from tests.support.applied_events import apply, database_of, generated, in_batches, item
 from tests.support.events import part_changed
 from tests.support.stack import Stack, until
-from worker.pipeline.batch import handle
+from worker.pipeline.transaction import apply_batch
 from worker.postgres import event_log
 
 
@@ -122,7 +122,7 @@ async def test_consumers_go_on_while_a_rebuild_is_killed_resumed_and_takes_over(
         applied = 0
         async with database_of(stack) as database:
             for batch in in_batches(meanwhile, 10):
-                report = await handle(FAMILIES["inventory"], database, batch)
+                report = await apply_batch(FAMILIES["inventory"], database, batch)
                 applied += sum(type(outcome).__name__ == "Applied" for outcome in report.outcomes)
                 if not is_over.is_set():
                     await asyncio.sleep(0.02)

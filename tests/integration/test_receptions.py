@@ -10,7 +10,8 @@ from consumers.registry import FAMILIES
 from tests.support.applied_events import RECEIVED_AT, apply, database_of, item
 from tests.support.events import buyback, ovoko, part_changed
 from tests.support.stack import Stack
-from worker.pipeline.batch import Decoded, handle
+from worker.pipeline.decode import Decoded
+from worker.pipeline.transaction import apply_batch
 
 FAR = "9999-12-30T00:00:00+00:00"
 NOW = RECEIVED_AT.isoformat()
@@ -44,7 +45,7 @@ def rebuilt(stack: Stack, family: str) -> Any:
 
 async def test_a_part_that_is_in_the_warehouse_in_9999_can_be_sold_today(stack: Stack) -> None:
     async with database_of(stack) as database:
-        report = await handle(FAMILIES["inventory"], database, [part("in_warehouse", FAR)])
+        report = await apply_batch(FAMILIES["inventory"], database, [part("in_warehouse", FAR)])
     await apply(stack, "inventory", [part("sold", NOW)])
     doctor = json.loads(stack.run("doctor", "--json").stdout)
     explained = json.loads(stack.run("explain", "part", "13", "--json").stdout)

@@ -12,7 +12,8 @@ from consumers.registry import FAMILIES
 from tests.support.applied_events import apply, database_of, generated, in_batches, item
 from tests.support.events import part_changed
 from tests.support.stack import Stack, until
-from worker.pipeline.batch import Decoded, handle
+from worker.pipeline.decode import Decoded
+from worker.pipeline.transaction import apply_batch
 from worker.postgres.locks import TRY_LOCK, AdvisoryLock
 
 KEEP = {"STOCKHOOK_EVENT_LOG_DAYS": "60", "STOCKHOOK_DEAD_LETTER_DAYS": "30"}
@@ -54,7 +55,7 @@ async def test_what_was_applied_stays_applied_when_its_month_is_gone(stack: Stac
     untouched = await stack.count("event_log")
     found = retained(stack)
     async with database_of(stack) as database:
-        again = await handle(FAMILIES["inventory"], database, [first])
+        again = await apply_batch(FAMILIES["inventory"], database, [first])
 
     assert [one["name"] for one in tried["months"]] == [one["name"] for one in found["months"]] == [month]
     assert untouched == 1
@@ -121,7 +122,7 @@ async def test_consumers_write_on_while_months_go(stack: Stack) -> None:
         applied = 0
         async with database_of(stack) as database:
             for batch in in_batches(new, 5):
-                report = await handle(FAMILIES["inventory"], database, batch)
+                report = await apply_batch(FAMILIES["inventory"], database, batch)
                 applied += sum(type(outcome).__name__ == "Applied" for outcome in report.outcomes)
                 if not is_over.is_set():
                     await asyncio.sleep(0.03)
@@ -158,7 +159,7 @@ async def test_writers_do_not_wait_while_retention_waits_for_a_long_read(stack: 
             await until(has_asked, "retention waits for the lock")
             # Behind a lock that waits for the reader, this would not end.
             async with asyncio.timeout(30):
-                await handle(FAMILIES["inventory"], database, [part("reserved", 9)])
+                await apply_batch(FAMILIES["inventory"], database, [part("reserved", 9)])
             assert not running.done()
         found = await running
 

@@ -10,12 +10,9 @@ from schemas.envelope import Envelope
 from schemas.examples import documented
 from tests.unit.test_batch import NOW
 from worker.amqp.tap import Delivery
-from worker.pipeline.batch import (
-    Applied,
-    Decoded,
-    decode,
-    handle,
-)
+from worker.pipeline.decode import Decoded, decode
+from worker.pipeline.outcome import Applied
+from worker.pipeline.transaction import apply_batch
 from worker.postgres.migrations import migrate
 from worker.postgres.pool import Database
 
@@ -43,11 +40,11 @@ async def test_columns_that_are_added_meanwhile_cost_no_attempt(fresh_database: 
     try:
         await migrate(database)
         # A statement is kept by the driver once it was used.
-        await handle(FAMILIES[family], database, [event_of(family)])
-        await handle(FAMILIES[family], database, [event_of(family)])
+        await apply_batch(FAMILIES[family], database, [event_of(family)])
+        await apply_batch(FAMILIES[family], database, [event_of(family)])
         for table in FAMILIES[family].tables:
             await other.execute(f"ALTER TABLE {table.name} ADD added_meanwhile int")
-        report = await handle(FAMILIES[family], database, [event_of(family)])
+        report = await apply_batch(FAMILIES[family], database, [event_of(family)])
     finally:
         await other.close()
         await database.close()

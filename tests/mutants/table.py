@@ -19,14 +19,14 @@ TABLE = (
         "ack before commit",
         "worker/pipeline/consumer.py",
         'failpoint("received")\n',
-        'failpoint("received")\n            await channel.ack_up_to(batch[-1].delivery.tag)\n',
+        'failpoint("received")\n            await session.ack_up_to(batch[-1].delivery)\n',
         "tests/e2e/test_crash_points.py::test_a_consumer_dies_at[claimed]",
     ),
     Mutant(
         "ack before the copy is confirmed",
         "worker/pipeline/consumer.py",
         "        if any(copies):\n",
-        "        await channel.ack_up_to(items[-1].delivery.tag)\n        if any(copies):\n",
+        "        await session.ack_up_to(items[-1].delivery)\n        if any(copies):\n",
         "tests/unit/test_settling.py",
     ),
     Mutant(
@@ -59,7 +59,7 @@ TABLE = (
     ),
     Mutant(
         "claim outside the transaction",
-        "worker/pipeline/batch.py",
+        "worker/pipeline/transaction.py",
         "        claimed = await event_log.claim(connection, family.name, candidates)\n",
         "        async with database.transaction() as other:\n"
         "            claimed = await event_log.claim(other, family.name, candidates)\n",
@@ -89,21 +89,21 @@ TABLE = (
     ),
     Mutant(
         "requeue in place",
-        "worker/pipeline/batch.py",
-        "return _copy(item, retry_queue(family, delay), next_attempt, reason, now)",
-        "return _copy(item, family_queue(family), next_attempt, reason, now)",
+        "worker/pipeline/disposition.py",
+        "return _copy(delivery, retry_queue(family, delay), next_attempt, reason, now)",
+        'return _copy(delivery, f"stockhook.{family}", next_attempt, reason, now)',
         "tests/unit/test_batch.py::test_a_failure_goes_to_the_next_retry_queue",
     ),
     Mutant(
         "attempts are not counted",
-        "worker/pipeline/batch.py",
+        "worker/pipeline/disposition.py",
         '        "x-attempt": attempt,\n',
         '        "x-attempt": 1,\n',
         "tests/unit/test_batch.py::test_a_failure_goes_to_the_next_retry_queue",
     ),
     Mutant(
         "an outage spends attempts",
-        "worker/pipeline/batch.py",
+        "worker/pipeline/transaction.py",
         "    except DatabaseUnavailable:\n        raise\n    except Exception as error:\n",
         "    except Exception as error:\n",
         "tests/e2e/test_outages.py::test_an_outage_of_postgres_longer_than_the_retry_schedule_costs_no_attempt[kill]",
@@ -132,10 +132,10 @@ TABLE = (
         "test_what_the_broker_does_not_confirm_is_spooled_and_its_number_is_voided",
     ),
     Mutant(
-        "suspects are tried for ever",
-        "worker/pipeline/consumer.py",
-        "if tries > suspects.TRIES:",
-        "if tries > 1000:",
+        "poison messages are tried for ever",
+        "worker/pipeline/isolation.py",
+        "return tries <= poison.TRIES",
+        "return tries <= 1000",
         "tests/e2e/test_killers.py::test_of_a_full_buffer_only_the_event_that_ends_its_consumer_is_a_dead_letter",
     ),
     Mutant(
@@ -175,7 +175,7 @@ TABLE = (
     ),
     Mutant(
         "an earlier reception changes nothing",
-        "worker/pipeline/batch.py",
+        "worker/pipeline/transaction.py",
         "        if claimed.corrected:\n",
         "        if False:\n",
         "tests/integration/test_receptions.py::test_an_earlier_reception_corrects_log_and_part",
@@ -259,6 +259,13 @@ TABLE = (
         "at_most=LONGEST_UNCONFIRMED_SECONDS",
         "at_most=0.0",
         "tests/unit/test_holding.py",
+    ),
+    Mutant(
+        "deliveries are released at the hold limit",
+        "worker/amqp/subscription.py",
+        "            if session.has_reached_hold_limit:\n",
+        "            if False:\n",
+        "tests/integration/test_hold_limit.py::test_an_outage_beyond_the_hold_limit_costs_no_delivery",
     ),
     Mutant(
         "a body that ends early is whole",

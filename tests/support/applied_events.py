@@ -17,7 +17,8 @@ from tests.support.events import Document, body
 from tests.support.stack import Stack
 from worker.amqp.tap import Delivery
 from worker.intake.intake import body_to_keep
-from worker.pipeline.batch import Decoded, handle
+from worker.pipeline.decode import Decoded
+from worker.pipeline.transaction import apply_batch
 from worker.postgres.event_log import Candidate
 from worker.postgres.pool import Database
 from worker.simulator import generator as marketplace
@@ -71,7 +72,7 @@ def generated(family: str, count: int, seed: int = 7) -> list[Decoded]:
 async def apply(stack: Stack, family: str, *batches: Sequence[Decoded]) -> None:
     async with database_of(stack) as database:
         for batch in batches:
-            await handle(FAMILIES[family], database, batch)
+            await apply_batch(FAMILIES[family], database, batch)
 
 
 def in_batches(items: Sequence[Decoded], size: int) -> list[Sequence[Decoded]]:

@@ -15,7 +15,7 @@ from schemas.buyback import PickupMissed
 from tests.support import events
 from tests.support.events import flat
 from worker.actions.buyback import first
-from worker.actions.executor import next_step
+from worker.actions.disposition import next_attempt
 from worker.actions.registry import KINDS, called_for
 from worker.actions.types import (
     Denied,
@@ -161,7 +161,7 @@ def test_only_what_cannot_have_been_taken_is_repeated(error: Exception, begun: t
 def test_a_marketplace_is_given_the_time_it_asks_for(
     attempt: int, retry_after: timedelta | None, expected: Retry | Exhausted
 ) -> None:
-    assert next_step(attempt, DELAYS, retry_after) == expected
+    assert next_attempt(attempt, DELAYS, retry_after) == expected
 
 
 def test_the_first_slot_is_the_earliest_still_to_come() -> None:

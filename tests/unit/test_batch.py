@@ -9,17 +9,9 @@ from consumers.registry import FAMILIES
 from schemas.envelope import Envelope
 from schemas.registry import Provider
 from worker.amqp.tap import Delivery
-from worker.pipeline.batch import (
-    REASON_LIMIT,
-    Applied,
-    Decoded,
-    Duplicate,
-    Failed,
-    Invalid,
-    InvalidDelivery,
-    copy_to_publish,
-    decode,
-)
+from worker.pipeline.decode import Decoded, InvalidDelivery, decode
+from worker.pipeline.disposition import REASON_LIMIT, disposition_of
+from worker.pipeline.outcome import Applied, Duplicate, Failed, Invalid
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 DELAYS = [timedelta(seconds=seconds) for seconds in (7, 35, 175)]
@@ -71,7 +63,7 @@ def test_an_observation_is_applied_only_where_we_published_it(
 
 @pytest.mark.parametrize("outcome", [Applied(), Duplicate()])
 def test_what_is_applied_ends_here(outcome: Applied | Duplicate) -> None:
-    assert copy_to_publish("inventory", decoded(), outcome, DELAYS, NOW) is None
+    assert disposition_of("inventory", decoded(), outcome, DELAYS, NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -84,7 +76,7 @@ def test_what_is_applied_ends_here(outcome: Applied | Duplicate) -> None:
     ],
 )
 def test_a_failure_goes_to_the_next_retry_queue(attempt: int, queue: str, next_attempt: int) -> None:
-    copy = copy_to_publish("inventory", decoded(attempt), Failed(ValueError("x")), DELAYS, NOW)
+    copy = disposition_of("inventory", decoded(attempt), Failed(ValueError("x")), DELAYS, NOW)
 
     assert copy is not None
     assert (copy.exchange, copy.routing_key) == ("stockhook.return", queue)
@@ -93,7 +85,7 @@ def test_a_failure_goes_to_the_next_retry_queue(attempt: int, queue: str, next_a
 
 
 def test_the_reason_of_a_failure_quotes_nothing() -> None:
-    copy = copy_to_publish("inventory", decoded(4), Failed(ValueError("secret")), DELAYS, NOW)
+    copy = disposition_of("inventory", decoded(4), Failed(ValueError("secret")), DELAYS, NOW)
 
     assert copy is not None
     assert str(copy.headers["x-reason"]).startswith("exhausted: ValueError")
@@ -103,7 +95,7 @@ def test_the_reason_of_a_failure_quotes_nothing() -> None:
 def test_the_first_failure_is_remembered_and_what_the_broker_added_is_not() -> None:
     earlier = (NOW - timedelta(seconds=9)).isoformat()
     added = {"x-first-failed-at": earlier, "x-death": [{"count": 1}], "x-delivery-count": 3}
-    copy = copy_to_publish("inventory", decoded(2, **added), Failed(ValueError()), DELAYS, NOW)
+    copy = disposition_of("inventory", decoded(2, **added), Failed(ValueError()), DELAYS, NOW)
 
     assert copy is not None
     assert copy.headers["x-first-failed-at"] == earlier
@@ -112,7 +104,7 @@ def test_the_first_failure_is_remembered_and_what_the_broker_added_is_not() -> N
 
 
 def test_a_reason_is_short_enough_for_a_header() -> None:
-    copy = copy_to_publish("inventory", decoded(), Invalid("x" * 100_000), DELAYS, NOW)
+    copy = disposition_of("inventory", decoded(), Invalid("x" * 100_000), DELAYS, NOW)
 
     assert copy is not None
     assert len(str(copy.headers["x-reason"])) == REASON_LIMIT
@@ -133,7 +125,7 @@ def test_a_reason_is_short_enough_for_a_header() -> None:
 def test_a_broken_event_is_dead_at_once_and_its_reason_names_field_and_rule(body: bytes, reason: str) -> None:
     item = decode(FAMILIES["inventory"], delivery(body=body))
     assert isinstance(item, InvalidDelivery)
-    copy = copy_to_publish("inventory", item, Invalid(item.reason), DELAYS, NOW)
+    copy = disposition_of("inventory", item, Invalid(item.reason), DELAYS, NOW)
 
     assert item.reason == reason
     assert copy is not None

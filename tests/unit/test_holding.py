@@ -16,13 +16,13 @@ from tests.unit.test_settling import Journal, failed_delivery
 from worker.actions.executor import Executor
 from worker.amqp.connection import Broker
 from worker.amqp.errors import BrokerUnavailable
+from worker.amqp.subscription import Subscription
 from worker.amqp.tap import Delivery
 from worker.change_feed.endpoint import NotDelivered
 from worker.change_feed.webhook_dispatcher import WebhookDispatcher
 from worker.config.settings import Settings
 from worker.config.subscribers import Subscriber
-from worker.dead_letters.archiver import Archiver, _Arrived
-from worker.pipeline.buffer import PrefetchBuffer
+from worker.dead_letters.archiver import Archiver
 from worker.pipeline.consumer import Consumer
 
 FAILURES = 3
@@ -33,6 +33,7 @@ class Channel(Journal):
     """A broker that confirms nothing for a while still takes acks."""
 
     unready: int = 0
+    is_open: bool = True
 
     async def close(self) -> None:
         self.happened.append("closed")
@@ -55,35 +56,42 @@ class FailingTarget:
         raise NotDelivered("it answered 500")
 
 
+async def requeue(subscription: Subscription[Any], journal: Any, queue: str) -> None:
+    session = subscription.new_session(journal, "")
+    session._put(failed_delivery().delivery._replace(queue=queue))
+    await session.requeue_held()
+
+
 async def family(journal: Any) -> None:
     consumer = Consumer(
         FAMILIES["orders"], Settings(), Broker("", ""), journal, journal, asyncio.Event(), asyncio.Lock()
     )
-    consumer._in_flight = [failed_delivery()]
-    await consumer._requeue(journal, PrefetchBuffer(consumer._arrived))
+    await requeue(consumer.subscription, journal, "stockhook.orders")
 
 
 async def dead_letters(journal: Any) -> None:
-    keeper = Archiver(("orders",), Settings(), Broker("", ""), journal, journal, asyncio.Event())
-    await keeper._requeue(journal, [_Arrived("orders", failed_delivery().delivery)])
+    archiver = Archiver(("orders",), Settings(), Broker("", ""), journal, journal, asyncio.Event())
+    await requeue(archiver.subscription, journal, "stockhook.orders.dead")
 
 
 async def webhook(journal: Any) -> None:
     subscriber = Subscriber(
         name="shop", url="https://shop.example/hooks", types=("#",), secret="whsec_" + "A" * 32
     )
-    deliverer = WebhookDispatcher(subscriber, Settings(), Broker("", ""), journal, journal, asyncio.Event())
+    dispatcher = WebhookDispatcher(subscriber, Settings(), Broker("", ""), journal, journal, asyncio.Event())
     delivery = Delivery(
         7, "stockhook.part.sold", {"x-change-id": f"{UUID(int=1)}.0", "x-subject": "part/1"}, b"{}", False
     )
     target: Any = FailingTarget()
-    await deliverer._deliver_all(journal, target, [delivery])
+    session = dispatcher.subscription.new_session(journal, "")
+    await dispatcher._deliver_all(session, target, [delivery])
 
 
 async def actions(journal: Any) -> None:
-    performer = Executor(Settings(), Broker("", ""), journal, journal, asyncio.Event())
+    executor = Executor(Settings(), Broker("", ""), journal, journal, asyncio.Event())
     clients: Any = None
-    await performer._see_to(clients, UUID(int=0), journal, Delivery(7, "", {}, b"?", False))
+    session = executor.subscription.new_session(journal, "")
+    await executor._settle(clients, session, None, Delivery(7, "", {}, b"?", False))
 
 
 @pytest.mark.parametrize(
@@ -100,8 +108,7 @@ async def test_a_delivery_is_held_until_its_copy_is_confirmed(
     settle: Callable[[Any], Awaitable[None]], queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # However little time a delivery may be held for other reasons.
-    for module in ("amqp.publisher", "pipeline.consumer", "dead_letters.archiver", "actions.executor"):
-        monkeypatch.setattr(f"worker.{module}.LONGEST_HOLD_SECONDS", 0.0, raising=False)
+    monkeypatch.setattr("worker.amqp.subscription.LONGEST_HOLD_SECONDS", 0.0)
     journal = Channel(failures=FAILURES)
     await settle(journal)
 

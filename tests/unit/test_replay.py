@@ -15,7 +15,7 @@ from worker.dead_letters.message import QUARANTINE_ORIGIN, read_letter
 from worker.dead_letters.replay import Ready, Unready, prepare
 from worker.dead_letters.store import Kept, provenance_of
 from worker.intake.intake import accept, accept_again
-from worker.pipeline.batch import Decoded, InvalidDelivery, decode
+from worker.pipeline.decode import Decoded, InvalidDelivery, decode
 
 RECEIVED_AT = datetime(2026, 3, 1, tzinfo=UTC)
 BODY = (

@@ -14,8 +14,9 @@ from worker.amqp.connection import Broker
 from worker.amqp.errors import BrokerUnavailable
 from worker.amqp.tap import Delivery
 from worker.config.settings import Settings
-from worker.pipeline.batch import Failed, InvalidDelivery, Report
 from worker.pipeline.consumer import Consumer
+from worker.pipeline.decode import InvalidDelivery
+from worker.pipeline.outcome import Failed, Report
 
 
 @dataclass
@@ -48,6 +49,9 @@ class Journal:
     async def execute(self, *_: object) -> str:
         return "INSERT 0 1"
 
+    async def ping(self) -> None:
+        pass
+
 
 def failed_delivery() -> InvalidDelivery:
     now = datetime(2026, 3, 1, tzinfo=UTC)
@@ -70,7 +74,8 @@ async def settle(journal: Journal) -> None:
         FAMILIES["orders"], Settings(), Broker("", ""), parts, parts, asyncio.Event(), asyncio.Lock()
     )
     report = Report((Failed(ValueError()),))
-    await consumer._settle(parts, [failed_delivery()], report, 0.0)
+    session = consumer.subscription.new_session(parts, "")
+    await consumer._settle(session, [failed_delivery()], report, 0.0)
 
 
 async def test_the_ack_follows_the_confirm_of_the_copy_and_its_record() -> None:

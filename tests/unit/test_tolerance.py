@@ -16,8 +16,8 @@ from schemas.events import InvalidEvent, parse
 from schemas.examples import documented
 from schemas.registry import Provider
 from schemas.tolerance import MOST_ODD
+from tests.support import events
 from tests.support.memory_store import Store
-from tests.unit import events
 from worker.intake.intake import body_to_keep
 
 SEALER = MultiFernet([Fernet(Fernet.generate_key())])

@@ -158,7 +158,7 @@ def tapped(on_delivery: Callable[[Delivery], None]) -> tuple[TappedReader, Chann
     written: list[bytes] = []
     reader = TappedReader(asyncio.get_running_loop())
     tap = ChannelTap(CHANNEL, written.append, 131_072)
-    tap.consume("orders.1", on_delivery)
+    tap.consume("orders.1", "stockhook.orders", on_delivery)
     reader.tap(CHANNEL, tap)
     return reader, tap, written
 

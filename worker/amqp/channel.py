@@ -123,7 +123,7 @@ class Channel:
     ) -> None:
         """Have each message of a queue handed to `on_delivery`, `prefetch` unacknowledged at most."""
         consumer_tag = f"{tag}.{uuid4().hex[:8]}"
-        self._tap.consume(consumer_tag, on_delivery)
+        self._tap.consume(consumer_tag, queue, on_delivery)
         with translating():
             await self._channel.basic_qos(prefetch_count=prefetch)
             await self._channel.basic_consume(queue, _delivered_past_the_tap, consumer_tag=consumer_tag)
@@ -291,7 +291,7 @@ class Channel:
         """Take one message off a queue for good; None if nothing waits."""
         with translating():
             message = await self._channel.basic_get(queue, no_ack=True)
-        return None if isinstance(message.delivery, Basic.GetEmpty) else _delivery(message)
+        return None if isinstance(message.delivery, Basic.GetEmpty) else _delivery(message, queue)
 
     async def delete(self, queue: str) -> None:
         """Delete a queue with all that it holds."""
@@ -318,7 +318,7 @@ async def _delivered_past_the_tap(_message: DeliveredMessage) -> None:
     raise AssertionError("the tap takes the deliveries of every consumer of ours")
 
 
-def _delivery(message: DeliveredMessage) -> Delivery:
+def _delivery(message: DeliveredMessage, queue: str) -> Delivery:
     properties = message.header.properties
     return Delivery(
         tag=message.delivery_tag or 0,
@@ -327,4 +327,5 @@ def _delivery(message: DeliveredMessage) -> Delivery:
         body=message.body,
         redelivered=bool(message.redelivered),
         message_id=properties.message_id or "",
+        queue=queue,
     )

@@ -11,14 +11,18 @@ from worker.amqp.channel import Channel, Message
 from worker.amqp.connection import Broker, reconnect_forever
 from worker.amqp.errors import BrokerUnavailable, Unroutable
 from worker.amqp.topology import Topology
-from worker.amqp.watchdog import LONGEST_UNCONFIRMED_SECONDS, watch_channel
+from worker.amqp.watchdog import watch_channel
 from worker.observability import metrics
 from worker.observability.backoff import DeadlineExceeded, retry_until_available
 
 log = structlog.get_logger(__name__)
 
-# How long the broker's answer whether it still confirms may take.
+# The time in which the broker must answer whether it still confirms.
 PROBE_SECONDS = 3.0
+
+# While the broker confirms no copy, deliveries cannot be requeued either. Below the shortest consumer timeout
+# that deploy/README.md allows, 20 minutes.
+LONGEST_UNCONFIRMED_SECONDS = 1080.0
 
 
 @dataclass(slots=True)
@@ -152,7 +156,7 @@ async def publish_until_confirmed(
     however long it is. If the outcome of an attempt was unknown, there may be one copy too many.
 
     Raises:
-        Stopped
+        ShutdownRequested
         BrokerUnavailable: The delivery was released.
     """
     try:
@@ -165,7 +169,7 @@ async def publish_until_confirmed(
             say=lambda reason: log.warning("publish.repeated", to=message.routing_key, reason=reason),
         )
     except DeadlineExceeded as error:
-        log.warning("deliveries.let_go", to=message.routing_key)
+        log.warning("deliveries.released", to=message.routing_key)
         await holding.close()
         await retry_until_available(publisher.must_be_ready, BrokerUnavailable, stopping, longest_pause=5)
         raise BrokerUnavailable("it confirmed nothing for too long") from error

@@ -59,6 +59,7 @@ class Delivery(NamedTuple):
     body: bytes
     redelivered: bool
     message_id: str = ""
+    queue: str = ""
 
 
 class Returned(Exception):
@@ -73,11 +74,16 @@ class Lost(Exception):
     """The channel closed before the broker said what became of it."""
 
 
+class _Consumer(NamedTuple):
+    queue: str
+    on_delivery: Callable[[Delivery], None]
+
+
 @dataclass(slots=True)
 class _Content:
     """A message whose frames are arriving. `consumer` is None for one that the broker returns."""
 
-    consumer: Callable[[Delivery], None] | None
+    consumer: _Consumer | None
     tag: int
     redelivered: bool
     properties: Properties | None = None
@@ -92,16 +98,16 @@ class ChannelTap:
         self._number = number
         self._write = write
         self._frame_max = frame_max
-        self._consumers: dict[str, Callable[[Delivery], None]] = {}
+        self._consumers: dict[str, _Consumer] = {}
         self._content: _Content | None = None
         self._published = 0
         self._unconfirmed: dict[int, asyncio.Future[None]] = {}
         self._deadlines = TimeoutGroup(LOOK_SECONDS)
         self._prefix = uuid4().hex
 
-    def consume(self, consumer_tag: str, on_delivery: Callable[[Delivery], None]) -> None:
+    def consume(self, consumer_tag: str, queue: str, on_delivery: Callable[[Delivery], None]) -> None:
         """Hand over what is delivered under this tag: to be called before the broker is asked."""
-        self._consumers[consumer_tag] = on_delivery
+        self._consumers[consumer_tag] = _Consumer(queue, on_delivery)
 
     def publish(
         self,
@@ -207,7 +213,7 @@ class ChannelTap:
             self._returned(properties.message_id)
             return
         body = content.pieces[0] if len(content.pieces) == 1 else b"".join(content.pieces)
-        content.consumer(
+        content.consumer.on_delivery(
             Delivery(
                 content.tag,
                 properties.type,
@@ -215,6 +221,7 @@ class ChannelTap:
                 body,
                 content.redelivered,
                 properties.message_id,
+                content.consumer.queue,
             )
         )
 

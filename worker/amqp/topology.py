@@ -76,6 +76,11 @@ def dead_queue(family: str) -> str:
     return f"stockhook.{family}.dead"
 
 
+def route_to(queue: str) -> tuple[str, str]:
+    """The exchange and the routing key that lead to this queue alone."""
+    return (QUARANTINE, "") if queue == QUARANTINE else (RETURN, queue)
+
+
 def quarantine_key(provider: str) -> str:
     """Bound nowhere, so that the alternate exchange takes it to the quarantine."""
     return f"quarantine.{provider}"

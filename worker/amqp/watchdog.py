@@ -1,31 +1,20 @@
-"""Keeps watch over a channel, because a connection can be dead without knowing it."""
+"""Watches a channel: a connection can be dead without any sign of it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 from worker.amqp.channel import Channel
 
-# What a consumer holds for longer than the broker's consumer timeout (30 minutes by default) is taken
-# from it, and counts towards the delivery limit: in lasting trouble it is requeued long before that.
-LONGEST_HOLD_SECONDS = 600.0
-
-# While the broker confirms no copy, deliveries cannot be requeued either. Below the shortest consumer timeout
-# that deploy/README.md allows, 20 minutes.
-LONGEST_UNCONFIRMED_SECONDS = 1080.0
-
-# How long the broker's answer whether a subscription is there may take.
-WATCHDOG_SECONDS = 5.0
-
-# The pause between two questions, as a part of the time for an answer.
+# The pause between two checks, as a fraction of the time that one may take.
 PAUSE_FRACTION = 1 / 3
 
 
 async def watch_channel(
-    channel: Channel, ending: asyncio.Event, within: float, is_well: Callable[[float], Awaitable[bool]]
+    channel: Channel, ending: asyncio.Event, within: float, is_healthy: Callable[[float], Awaitable[bool]]
 ) -> None:
-    """Return when the channel is closed, `ending` is set, or all is not well.
+    """Return when the channel is closed, when `ending` is set, or when `is_healthy` returns False.
 
-    That is asked again and again; each answer may take `within` seconds.
+    `is_healthy` is called again and again; each call may take `within` seconds.
     """
     ends = [asyncio.ensure_future(channel.wait_closed()), asyncio.ensure_future(ending.wait())]
     try:
@@ -33,7 +22,7 @@ async def watch_channel(
             done, _ = await asyncio.wait(
                 ends, timeout=within * PAUSE_FRACTION, return_when=asyncio.FIRST_COMPLETED
             )
-            if done or not await is_well(within):
+            if done or not await is_healthy(within):
                 return
     finally:
         for end in ends:

@@ -1,9 +1,8 @@
-"""Delivers changes to one subscriber over HTTP: its own queue, its own retry queues and circuit breaker."""
+"""Delivers changes to one subscriber over HTTP, with a queue, retries and a circuit breaker of its own."""
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -11,10 +10,10 @@ from functools import partial
 import structlog
 
 from schemas.changes import CONTENT_TYPE
-from worker.amqp.channel import Channel, Message
-from worker.amqp.connection import Broker, reconnect_forever
-from worker.amqp.errors import BrokerUnavailable, Unroutable
-from worker.amqp.publisher import Publisher, publish_until_confirmed
+from worker.amqp.channel import Message
+from worker.amqp.connection import Broker
+from worker.amqp.publisher import Publisher
+from worker.amqp.subscription import Session, Subscription, requeue_copy
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import (
     RETURN,
@@ -23,35 +22,34 @@ from worker.amqp.topology import (
     retry_queue,
     webhook_topology,
 )
-from worker.amqp.watchdog import WATCHDOG_SECONDS, watch_channel
 from worker.change_feed.backlog import NOTE_WEBHOOK
 from worker.change_feed.endpoint import Gone, NotDelivered, Target
 from worker.change_feed.relay import waves
 from worker.config.settings import Settings
 from worker.config.subscribers import Subscriber
 from worker.observability import metrics
-from worker.observability.backoff import ShutdownRequested, retry_until_available, sleep_unless_stopping
 from worker.observability.failpoints import failpoint
 from worker.pipeline.circuit_breaker import CircuitBreaker
+from worker.pipeline.decode import attempt_in
 from worker.pipeline.retry_schedule import Exhausted, Retry, after_failure
 from worker.postgres.pool import Database, DatabaseUnavailable, blameless
 
 log = structlog.get_logger(__name__)
 
-# At a time: a slow endpoint holds up no more than these, and nobody else's.
+# Deliveries in flight. A slow endpoint delays no other subscriber.
 PREFETCH = 10
 
-# The relay's id of a change: the id of its batch, and its place in the batch.
+# The relay's id of a change: the id of its batch, and its position in the batch.
 _CHANGE_ID = re.compile(r"[0-9a-f-]{36}\.[0-9]{1,10}")
 
 
-class NoChange(NotDelivered):
-    """A message that the relay did not publish: nothing is posted."""
+class NotAChange(NotDelivered):
+    """A message that the relay did not publish is not posted."""
 
 
 @dataclass(slots=True)
 class WebhookDispatcher:
-    """At least once: a crash between an answer and the ack delivers again, under the same `webhook-id`."""
+    """At least once: a crash between a response and the ack delivers again, under the same `webhook-id`."""
 
     subscriber: Subscriber
     settings: Settings
@@ -59,10 +57,28 @@ class WebhookDispatcher:
     database: Database
     publisher: Publisher
     stopping: asyncio.Event
+    subscription: Subscription[Delivery] = field(init=False)
     _breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
 
+    def __post_init__(self) -> None:
+        origin = self.subscriber.origin
+        self.subscription = Subscription(
+            origin,
+            [family_queue(origin)],
+            webhook_topology(self.settings.delays, origin, self.subscriber.routing_keys),
+            self.settings.declare_topology,
+            self.broker,
+            self.publisher,
+            self.stopping,
+            prerequisite=lambda: blameless(self._note_subscriber()),
+            outages=(DatabaseUnavailable,),
+            read=lambda delivery: delivery,
+            prefetch=lambda: PREFETCH,
+            copy_to_requeue=partial(requeue_copy, content_type=CONTENT_TYPE),
+        )
+
     async def run(self) -> None:
-        """Deliver until we stop, whatever happens to broker and endpoint meanwhile."""
+        """Deliver until shutdown, however often broker and endpoint are unavailable."""
         metrics.begin_webhook(self.subscriber.name)
         proxy = self.settings.changes_proxy
         target = Target.of(
@@ -73,86 +89,58 @@ class WebhookDispatcher:
             proxy=None if proxy is None else proxy.get_secret_value(),
         )
         try:
-            await reconnect_forever(self.subscriber.origin, partial(self._session, target), self.stopping)
+            await self.subscription.run(partial(self._work, target))
         finally:
             await target.close()
 
-    async def _note(self) -> None:
-        """So that it is known of, should it be taken out of the settings."""
+    async def _note_subscriber(self) -> None:
+        """Record the name, so that its queues are found after it is removed from the settings."""
         async with self.database.transaction() as connection:
             await connection.execute(NOTE_WEBHOOK, self.subscriber.name)
 
-    async def _session(self, target: Target) -> None:
-        await retry_until_available(
-            lambda: blameless(self._note()), DatabaseUnavailable, self.stopping, longest_pause=2
-        )
-        arrived: asyncio.Queue[Delivery | None] = asyncio.Queue()
-        async with self.broker.connection() as link:
-            delays, origin = self.settings.delays, self.subscriber.origin
-            expected = webhook_topology(delays, origin, self.subscriber.routing_keys)
-            channel = await link.channel_with(expected, declares=self.settings.declare_topology)
-            channel.on_cancelled(partial(arrived.put_nowait, None))
-            await channel.consume(family_queue(origin), origin, PREFETCH, arrived.put_nowait)
-            watch = asyncio.create_task(self._end_when_lost(channel, arrived))
-            with suppress(ShutdownRequested, BrokerUnavailable, Unroutable):
-                await self._work(channel, target, arrived)
-            watch.cancel()
+    async def _work(self, target: Target, session: Session[Delivery]) -> None:
+        while batch := await session.receive(1 if self._breaker.is_open else PREFETCH):
+            if self._breaker.is_open:
+                await session.pause(self._breaker.pause_seconds)
+            await self._deliver_all(session, target, batch)
 
-    async def _end_when_lost(self, channel: Channel, arrived: asyncio.Queue[Delivery | None]) -> None:
-        try:
-            is_subscribed = partial(channel.is_subscribed, family_queue(self.subscriber.origin))
-            await watch_channel(channel, self.stopping, WATCHDOG_SECONDS, is_subscribed)
-        finally:
-            arrived.put_nowait(None)
-
-    async def _work(self, channel: Channel, target: Target, arrived: asyncio.Queue[Delivery | None]) -> None:
-        while (delivery := await arrived.get()) is not None:
-            batch = [delivery]
-            while not self._breaker.is_open and len(batch) < PREFETCH and not arrived.empty():
-                another = arrived.get_nowait()
-                if another is None:
-                    return
-                batch.append(another)
-            await sleep_unless_stopping(self._breaker.pause_seconds, self.stopping)
-            if self.stopping.is_set():
-                return
-            await self._deliver_all(channel, target, batch)
-
-    async def _deliver_all(self, channel: Channel, target: Target, batch: Sequence[Delivery]) -> None:
+    async def _deliver_all(
+        self, session: Session[Delivery], target: Target, batch: Sequence[Delivery]
+    ) -> None:
         for wave in waves(batch, lambda delivery: str(delivery.headers.get("x-subject"))):
-            posts = (self._deliver(channel, target, delivery) for delivery in wave)
-            # All are waited for: a post that went on would be overtaken by the next session's.
+            posts = (self._deliver(session, target, delivery) for delivery in wave)
+            # Wait for all of them: the next session could overtake a post that is still under way.
             for result in await asyncio.gather(*posts, return_exceptions=True):
                 if result is not None:
                     raise result
         failpoint("change_delivered")
-        await channel.ack_up_to(batch[-1].tag)
+        await session.ack_up_to(batch[-1])
 
-    async def _deliver(self, channel: Channel, target: Target, delivery: Delivery) -> None:
-        """Deliver it, or publish a copy to its next queue; hold it until that is confirmed.
+    async def _deliver(self, session: Session[Delivery], target: Target, delivery: Delivery) -> None:
+        """Post a change, or publish a copy to its next queue and wait for the confirm.
 
-        Raises as `publish_until_confirmed` does.
+        Raises as `Session.publish` does.
         """
         name = self.subscriber.name
         try:
             await target.post(_change_id_of(delivery), delivery.body)
         except NotDelivered as failure:
-            if not isinstance(failure, NoChange):
+            if not isinstance(failure, NotAChange):
                 self._breaker.failed()
             copy = self._copy(delivery, failure)
             is_dead = copy.routing_key == dead_queue(self.subscriber.origin)
             metrics.WEBHOOKS.labels(name, "dead" if is_dead else "failed").inc()
             log.warning("webhook.failed", subscriber=name, to=copy.routing_key, reason=str(failure))
-            await publish_until_confirmed(self.publisher, copy, self.stopping, channel)
+            await session.publish(copy)
         else:
             self._breaker.succeeded()
             metrics.WEBHOOKS.labels(name, "delivered").inc()
 
     def _copy(self, delivery: Delivery, failure: NotDelivered) -> Message:
         origin, now = self.subscriber.origin, datetime.now(UTC).isoformat()
-        attempt = _attempt_of(delivery.headers)
+        attempt = attempt_in(delivery)
         step = after_failure(attempt, self.settings.delays)
-        if isinstance(failure, Gone | NoChange):
+        if isinstance(failure, Gone | NotAChange):
             step = Exhausted()
         match step:
             case Retry(delay, next_attempt):
@@ -171,13 +159,8 @@ class WebhookDispatcher:
 
 
 def _change_id_of(delivery: Delivery) -> str:
-    """Raises: NoChange."""
-    told = delivery.headers.get("x-change-id")
-    if isinstance(told, str) and _CHANGE_ID.fullmatch(told):
-        return told
-    raise NoChange("not a change: its x-change-id is missing or cannot be read")
-
-
-def _attempt_of(headers: Mapping[str, object]) -> int:
-    told = headers.get("x-attempt")
-    return told if isinstance(told, int) and told > 0 else 1
+    """Raises: NotAChange."""
+    change_id = delivery.headers.get("x-change-id")
+    if isinstance(change_id, str) and _CHANGE_ID.fullmatch(change_id):
+        return change_id
+    raise NotAChange("not a change: its x-change-id is missing or cannot be read")

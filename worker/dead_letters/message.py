@@ -16,7 +16,8 @@ from schemas.registry import SCHEMAS, Provider
 from worker.amqp.tap import Delivery
 from worker.config.subscribers import ORIGIN_PREFIX
 from worker.observability.inert_text import visible
-from worker.pipeline.batch import REASON_LIMIT, event_id_of
+from worker.pipeline.decode import event_id_of
+from worker.pipeline.disposition import REASON_LIMIT
 
 QUARANTINE_ORIGIN = "quarantine"
 

@@ -28,7 +28,7 @@ from worker.intake.encryption import CannotUnseal
 from worker.intake.intake import RESERVED_TYPE, accept_again
 from worker.observability.errors import StockhookError, safe_summary
 from worker.observability.failpoints import failpoint
-from worker.pipeline.batch import InvalidDelivery, decode
+from worker.pipeline.decode import InvalidDelivery, decode
 from worker.postgres.event_log import LOGGED
 from worker.postgres.locks import TRY_LOCK, UNLOCK, AdvisoryLock
 from worker.postgres.pool import Database

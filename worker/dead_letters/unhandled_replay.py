@@ -20,7 +20,7 @@ from worker.dead_letters.unhandled_store import Selection, Unhandled
 from worker.intake.encryption import CannotUnseal
 from worker.intake.intake import accept_unhandled
 from worker.observability.failpoints import failpoint
-from worker.pipeline.batch import InvalidDelivery, decode
+from worker.pipeline.decode import InvalidDelivery, decode
 from worker.postgres.pool import Database
 
 READ_TOGETHER = 100

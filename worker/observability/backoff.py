@@ -38,7 +38,7 @@ async def retry_until_available(
     """Call again after these errors until it succeeds; pauses and `at_most` are in seconds.
 
     Raises:
-        Stopped
+        ShutdownRequested
         DeadlineExceeded
     """
 

@@ -1,15 +1,15 @@
-"""Keeps a family from sending its whole queue to the retry queues when everything fails for one cause."""
+"""Stops a queue from moving whole into its retry queues when everything fails for one cause."""
 
 from dataclasses import dataclass
 
-# So many failures in a row, of different events, are no longer the events' fault.
+# After as many failures in a row, of different messages, the cause is not in the messages.
 THRESHOLD = 10
 LONGEST_PAUSE_SECONDS = 30.0
 
 
 @dataclass(slots=True)
 class CircuitBreaker:
-    """Closed: batches as usual. Open: one event at a time, after growing pauses, until one succeeds."""
+    """Closed: batches as usual. Open: one message at a time, after growing pauses, until one succeeds."""
 
     failures: int = 0
 

@@ -1,19 +1,74 @@
-"""Which deliveries may have killed their consumer, and are therefore handled alone.
+"""Isolation mode: a message that may end its consumer is handled while nothing else is in flight.
 
-A delivery that was lost twice may have ended its consumer both times, with innocent neighbours. Before it is
-handled alone, its try is committed (worker/postgres/poison.py).
+A delivery that was lost twice may have ended its consumer both times, together with its neighbours. It is
+handled alone, and only after this try is committed (worker/postgres/poison.py).
 
-One loss is no reason for suspicion: a broker node that dies, a failover or a restart of a consumer returns
-whole windows of deliveries, and to handle each of them alone would take minutes.
+One loss is not enough: a broker node that dies, a failover or a restart of a consumer returns all deliveries
+in flight, and to handle each of them alone would take minutes.
 """
 
-from worker.amqp.tap import Delivery
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
 
-# Added by quorum queues: how often the message was delivered and came back because its consumer was lost.
+from worker.amqp.errors import BrokerUnavailable
+from worker.amqp.tap import Delivery
+from worker.observability.backoff import DeadlineExceeded, ShutdownRequested
+from worker.pipeline.decode import identity_of
+from worker.postgres import poison
+from worker.postgres.pool import Database, DatabaseUnavailable, blameless
+
+# Added by quorum queues: how often the message was delivered and returned because its consumer was lost.
 LOSSES_HEADER = "x-delivery-count"
 LOSSES = 2
 
 
-def is_suspect(delivery: Delivery) -> bool:
+def is_possibly_poisonous(delivery: Delivery) -> bool:
     losses = delivery.headers.get(LOSSES_HEADER)
     return delivery.redelivered and isinstance(losses, int) and losses >= LOSSES
+
+
+@dataclass(slots=True)
+class Isolation:
+    """Isolation mode of one family. All families of a process share the `lock`."""
+
+    family: str
+    database: Database
+    lock: asyncio.Lock
+    is_active: bool = True
+
+    @asynccontextmanager
+    async def handling(self, delivery: Delivery) -> AsyncIterator[None]:
+        """While it lasts, no other family of the process handles a possibly poisonous message.
+
+        Two at a time would both be blamed for what one of them does.
+        """
+        async with self.lock:
+            try:
+                yield
+            except (BrokerUnavailable, DeadlineExceeded, ShutdownRequested):
+                # This try ended for other reasons than the event's.
+                with suppress(DatabaseUnavailable):
+                    await self.clear(delivery)
+                raise
+
+    async def note_try(self, delivery: Delivery, at: datetime) -> bool:
+        """Commit that a message is about to be handled; False if it ended its consumer too often before.
+
+        `at` identifies the try: it counts once however often this is called with it.
+
+        Raises:
+            DatabaseUnavailable
+        """
+        tries = await blameless(poison.note_try(self.database, self.family, identity_of(delivery), at))
+        return tries <= poison.TRIES
+
+    async def clear(self, delivery: Delivery) -> None:
+        """Forget the tries of a message: it was handled, and its consumer still runs.
+
+        Raises:
+            DatabaseUnavailable
+        """
+        await blameless(poison.clear(self.database, identity_of(delivery)))

@@ -1,4 +1,4 @@
-"""The retry schedule: what becomes of an event after a failed attempt."""
+"""The retry schedule: what follows a failed attempt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from datetime import timedelta
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Wait in the retry step of this delay; the next attempt has this number."""
+    """Wait in the retry queue of this delay; `attempt` is the number of the next attempt."""
 
     delay: timedelta
     attempt: int
@@ -15,7 +15,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Exhausted:
-    """All retries failed: to the dead letters."""
+    """Every delay was used: the message becomes a dead letter."""
 
 
 def after_failure(attempt: int, delays: Sequence[timedelta]) -> Retry | Exhausted:

@@ -1,8 +1,8 @@
-"""Events that may have ended their consumer.
+"""Poison messages: messages that may have ended their consumer.
 
-Each is handled alone (worker/pipeline/isolation.py), and before that its try is committed here. An event that
-is found here again and again is the poison message; no other event in flight ever is. A delivery limit of the
-broker counts for all deliveries in flight, so it cannot tell them apart.
+Each is handled alone (worker/pipeline/isolation.py), after this try is committed here. A message with TRIES
+tries ended its consumer each time, since nothing else was in flight. The broker's delivery limit cannot tell
+that: it counts for every delivery that was in flight.
 """
 
 from datetime import datetime
@@ -10,7 +10,7 @@ from uuid import UUID
 
 from worker.postgres.pool import Database
 
-# How often an event may end its consumer while it is handled alone.
+# How often a message may end its consumer while it is handled alone.
 TRIES = 5
 
 # The candidate id is made from the event id and the body: several events may share an event id.
@@ -30,9 +30,9 @@ WHERE candidate_id = $1
 
 
 async def note_try(database: Database, family: str, suspect_id: UUID, at: datetime) -> int:
-    """Commit that an event is about to be handled alone; how often that was so far, with this time.
+    """Commit that a message is about to be handled alone, and return the number of its tries with this one.
 
-    `at` identifies the try: one that is noted again, because the answer to its commit was lost, counts once.
+    `at` identifies the try: if it is noted again, because the answer to its commit was lost, it counts once.
 
     Raises:
         DatabaseUnavailable
@@ -42,7 +42,7 @@ async def note_try(database: Database, family: str, suspect_id: UUID, at: dateti
 
 
 async def clear(database: Database, suspect_id: UUID) -> None:
-    """It was handled and we are still here.
+    """Delete the tries of a message whose consumer still runs after it was handled.
 
     Raises:
         DatabaseUnavailable

@@ -90,10 +90,17 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
                 settings.declare_topology,
             )
         )
-        alone = asyncio.Lock()
+        isolation_lock = asyncio.Lock()
         consumers = [
             Consumer(
-                FAMILIES[name], settings, broker, database, publisher, stopping, alone, called_for(settings)
+                FAMILIES[name],
+                settings,
+                broker,
+                database,
+                publisher,
+                stopping,
+                isolation_lock,
+                called_for(settings),
             )
             for name in names
         ]

@@ -1,28 +1,32 @@
-"""What was delivered to a consumer and not yet taken."""
+"""Deliveries that arrived and are not being worked on yet."""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from worker.amqp.tap import Delivery
-from worker.pipeline.batch import Arrived, Suspect
 
-# So many are read before the event loop looks whether the database has answered.
+T = TypeVar("T")
+
+# The number of deliveries that are read before other tasks of the event loop run.
 READ_AT_ONCE = 16
 
 
 @dataclass(slots=True)
-class PrefetchBuffer:
-    """A queue that gives out batches, and each suspect alone.
+class PrefetchBuffer(Generic[T]):
+    """A queue of deliveries, as `read` returns them, that is emptied in batches.
 
-    Deliveries come many at once, when the batch before is acked. They are read a few at a time, so that
-    the database gets its next statement meanwhile and reading fills the time in which it works.
+    Many deliveries arrive at once, after each ack. They are read a few at a time, so that the database gets
+    its next statement first, and the rest is read while it works. `is_batch_of_one` selects items that share
+    a batch with no other.
     """
 
-    read: Callable[[Delivery], Arrived]
+    read: Callable[[Delivery], T]
+    is_batch_of_one: Callable[[T], bool]
     _unread: deque[Delivery] = field(default_factory=deque)
-    _items: deque[Arrived] = field(default_factory=deque)
+    _items: deque[T] = field(default_factory=deque)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _closed: bool = False
 
@@ -42,29 +46,20 @@ class PrefetchBuffer:
             asyncio.get_running_loop().call_soon(self._read_some)
 
     def close(self) -> None:
-        """Give out nothing more."""
+        """Make `take` return nothing from now on."""
         self._closed = True
         self._changed.set()
 
-    async def take(self, limit: int) -> list[Arrived]:
-        """What has arrived, `limit` at most; waits for the first; empty once closed."""
+    async def take(self, limit: int) -> list[T]:
+        """Wait for an item and return up to `limit` items; an empty list once the buffer is closed."""
         while not self._items and not self._closed:
             self._changed.clear()
             await self._changed.wait()
         if self._closed:
             return []
         batch = [self._items.popleft()]
-        while len(batch) < limit and self._items and _may_join(batch[0], self._items[0]):
+        if self.is_batch_of_one(batch[0]):
+            return batch
+        while len(batch) < limit and self._items and not self.is_batch_of_one(self._items[0]):
             batch.append(self._items.popleft())
         return batch
-
-    def take_all(self) -> list[Arrived]:
-        """Whatever is left, also once closed."""
-        items = [*self._items, *map(self.read, self._unread)]
-        self._items.clear()
-        self._unread.clear()
-        return items
-
-
-def _may_join(first: Arrived, other: Arrived) -> bool:
-    return not isinstance(first, Suspect) and not isinstance(other, Suspect)

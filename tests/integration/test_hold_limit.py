@@ -1,0 +1,314 @@
+"""An outage that is longer than the hold limit costs no attempt and no delivery of the broker's limit."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from structlog.testing import capture_logs
+
+from consumers.registry import FAMILIES
+from deploy.local.services import Services
+from schemas.actions import ActionRequest
+from schemas.changes import CONTENT_TYPE
+from schemas.envelope import Envelope
+from schemas.registry import Provider
+from tests.e2e.test_webhooks import SECRET
+from tests.support.applied_events import database_of
+from tests.support.endpoint import endpoint
+from tests.support.events import body, return_updated
+from tests.support.stack import Stack, until
+from worker.actions.executor import Executor
+from worker.actions.registry import KINDS
+from worker.actions.relay import message as action_message
+from worker.actions.types import Done, Kind
+from worker.amqp.buffer import PrefetchBuffer
+from worker.amqp.channel import Message
+from worker.amqp.publisher import Publisher
+from worker.amqp.subscription import LONGEST_HOLD_SECONDS, Subscription
+from worker.amqp.tap import Delivery
+from worker.amqp.topology import DELIVERY_LIMIT, RETURN, topology
+from worker.change_feed.webhook_dispatcher import WebhookDispatcher
+from worker.config.subscribers import Subscriber
+from worker.dead_letters.archiver import Archiver
+from worker.outbox import actions as table
+from worker.pipeline.circuit_breaker import THRESHOLD
+from worker.pipeline.consumer import Consumer
+from worker.postgres.pool import Database
+
+HOLD_SECONDS = 0.1
+MESSAGES = 3
+SHOP = Subscriber(name="shop", url="http://127.0.0.1/", types=("part.*",), secret=SECRET)
+
+# The server answers and accepts writes, so each session subscribes, and this table takes none.
+DISK_FULL = """
+CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'no space left' USING ERRCODE = '53100';
+END $$;
+CREATE TRIGGER disk_full BEFORE INSERT OR UPDATE ON {table}
+    FOR EACH STATEMENT EXECUTE FUNCTION disk_full();
+"""
+DISK_FREE = "DROP TRIGGER IF EXISTS disk_full ON {table}; DROP FUNCTION IF EXISTS disk_full"
+
+
+@dataclass
+class Parts:
+    """What each consumer of the broker is made of."""
+
+    stack: Stack
+    database: Database
+    publisher: Publisher
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass
+class Waiting:
+    """A consumer during an outage of what it waits for, and the messages that arrive meanwhile."""
+
+    subscription: Subscription[Any]
+    run: Callable[[], Awaitable[None]]
+    messages: list[Message]
+    recover: Callable[[], Awaitable[None]]
+    are_settled: Callable[[], Awaitable[bool]]
+
+
+def returned(number: int, queue: str = "stockhook.returns", **headers: str) -> Message:
+    envelope = Envelope(
+        provider=Provider.OVOKO,
+        event_type="order.return.updated",
+        event_id=UUID(int=number),
+        content_id=UUID(int=number),
+        received_at=datetime(2026, 3, 1, 12, tzinfo=UTC),
+    )
+    return Message(
+        RETURN,
+        queue,
+        "ovoko.order.return.updated",
+        {**envelope.to_headers(), **headers},
+        body(return_updated(number)),
+    )
+
+
+@asynccontextmanager
+async def disk_full(stack: Stack, table_name: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Writes to a table fail. The function that it yields ends that."""
+
+    async def free() -> None:
+        await stack.execute(DISK_FREE.format(table=table_name))
+
+    await stack.execute(DISK_FULL.format(table=table_name))
+    try:
+        yield free
+    finally:
+        await free()
+
+
+@asynccontextmanager
+async def family(parts: Parts) -> AsyncIterator[Waiting]:
+    stack = parts.stack
+    consumer = Consumer(
+        FAMILIES["returns"],
+        stack.settings,
+        stack.broker,
+        parts.database,
+        parts.publisher,
+        parts.stopping,
+        asyncio.Lock(),
+    )
+    consumer._isolation.is_active = False
+
+    async def are_settled() -> bool:
+        rows = await stack.fetch("SELECT attempt FROM event_log")
+        return [row["attempt"] for row in rows] == [1] * MESSAGES
+
+    async with disk_full(stack, "event_log") as free:
+        messages = [returned(number) for number in range(MESSAGES)]
+        yield Waiting(consumer.subscription, consumer.run, messages, free, are_settled)
+
+
+@asynccontextmanager
+async def actions(parts: Parts) -> AsyncIterator[Waiting]:
+    stack = parts.stack
+    executor = Executor(stack.settings, stack.broker, parts.database, parts.publisher, parts.stopping)
+    messages = []
+    async with parts.database.transaction() as connection:
+        for number in range(MESSAGES):
+            action_id = await table.enqueue(
+                connection, "test", f"key {number}", "subject", b"{}", is_encrypted=False
+            )
+            assert action_id is not None
+            messages.append(action_message(action_id, "test"))
+
+    async def are_settled() -> bool:
+        rows = await stack.fetch("SELECT state, attempts FROM actions")
+        return [(row["state"], row["attempts"]) for row in rows] == [("done", 1)] * MESSAGES
+
+    async with disk_full(stack, "actions") as free:
+        yield Waiting(executor.subscription, executor.run, messages, free, are_settled)
+
+
+@asynccontextmanager
+async def dead_letters(parts: Parts) -> AsyncIterator[Waiting]:
+    stack = parts.stack
+    archiver = Archiver(
+        ("returns",), stack.settings, stack.broker, parts.database, parts.publisher, parts.stopping
+    )
+    reasons = {"x-reason": "exhausted: it failed"}
+    messages = [returned(number, "stockhook.returns.dead", **reasons) for number in range(MESSAGES)]
+
+    async def are_settled() -> bool:
+        rows = await stack.fetch("SELECT origin, reason, attempts FROM dead_letters")
+        return [tuple(row.values()) for row in rows] == [("returns", reasons["x-reason"], 1)] * MESSAGES
+
+    async with disk_full(stack, "dead_letters") as free:
+        yield Waiting(archiver.subscription, archiver.run, messages, free, are_settled)
+
+
+@asynccontextmanager
+async def webhook(parts: Parts) -> AsyncIterator[Waiting]:
+    """The endpoint failed so often that the circuit breaker is open."""
+    stack = parts.stack
+    stack.environment["STOCKHOOK_CHANGES_PRIVATE_TARGETS"] = "true"
+    monkeypatch = pytest.MonkeyPatch()
+    async with endpoint(lambda _: 500) as shop:
+        dispatcher = WebhookDispatcher(
+            SHOP.model_copy(update={"url": shop.url}),
+            stack.settings,
+            stack.broker,
+            parts.database,
+            parts.publisher,
+            parts.stopping,
+        )
+        dispatcher._breaker.failures = THRESHOLD
+        monkeypatch.setattr("worker.pipeline.circuit_breaker.LONGEST_PAUSE_SECONDS", 1.5 * HOLD_SECONDS)
+
+        async def recover() -> None:
+            shop.behaviour = lambda _: 204
+            # The breaker closes after a probe, before which it pauses.
+            monkeypatch.setattr("worker.amqp.subscription.LONGEST_HOLD_SECONDS", LONGEST_HOLD_SECONDS)
+
+        async def are_settled() -> bool:
+            return len(shop.taken) == MESSAGES
+
+        messages = [
+            Message(
+                RETURN,
+                "stockhook.webhook.shop",
+                "stockhook.part.sold",
+                {"x-change-id": f"{UUID(int=1)}.{number}", "x-subject": f"part/{number}"},
+                b"{}",
+                CONTENT_TYPE,
+            )
+            for number in range(MESSAGES)
+        ]
+        try:
+            yield Waiting(dispatcher.subscription, dispatcher.run, messages, recover, are_settled)
+        finally:
+            monkeypatch.undo()
+            for step in ("", ".retry.1s", ".retry.2s", ".retry.3s", ".dead"):
+                await stack.delete_queue(f"stockhook.webhook.shop{step}")
+
+
+async def done(_attempt: object) -> Done:
+    return Done({})
+
+
+@contextmanager
+def recorded_deliveries(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Delivery]]:
+    deliveries: list[Delivery] = []
+    put = PrefetchBuffer.put
+
+    def record_and_put(buffer: PrefetchBuffer[Delivery], delivery: Delivery) -> None:
+        deliveries.append(delivery)
+        put(buffer, delivery)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PrefetchBuffer, "put", record_and_put)
+        yield deliveries
+
+
+@pytest.fixture
+async def parts(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Parts]:
+    monkeypatch.setattr("worker.amqp.subscription.LONGEST_HOLD_SECONDS", HOLD_SECONDS)
+    # Between sessions.
+    monkeypatch.setattr("worker.amqp.connection.LONGEST_PAUSE_SECONDS", HOLD_SECONDS)
+    monkeypatch.setitem(KINDS, "test", Kind("test", ActionRequest, done))
+    async with (
+        database_of(stack) as database,
+        Publisher(stack.broker, topology(stack.settings.delays), 10) as publisher,
+    ):
+        await publisher.wait_ready()
+        yield Parts(stack, database, publisher)
+
+
+@pytest.mark.parametrize("waiting", [family, actions, dead_letters, webhook])
+async def test_an_outage_beyond_the_hold_limit_costs_no_delivery(
+    parts: Parts,
+    monkeypatch: pytest.MonkeyPatch,
+    waiting: Callable[[Parts], AbstractAsyncContextManager[Waiting]],
+) -> None:
+    with recorded_deliveries(monkeypatch) as deliveries, capture_logs() as lines:
+        async with waiting(parts) as consumer:
+            running = asyncio.ensure_future(consumer.run())
+
+            async def subscribed() -> bool:
+                return consumer.subscription.unready_reason is None
+
+            async def requeued_often() -> bool:
+                return sum(line["event"] == "deliveries.requeued" for line in lines) > DELIVERY_LIMIT
+
+            await until(subscribed, "it is subscribed")
+            for message in consumer.messages:
+                await parts.publisher.publish(message)
+            await until(requeued_often, "its deliveries are requeued more often than they may be lost", 60)
+            await consumer.recover()
+            await until(consumer.are_settled, "each message is settled")
+            parts.stopping.set()
+            await running
+
+    assert len(deliveries) > DELIVERY_LIMIT
+    assert {delivery.headers.get("x-delivery-count", 0) for delivery in deliveries} == {0}
+    assert {delivery.headers.get("x-attempt", 1) for delivery in deliveries} == {1}
+
+
+async def test_while_postgres_is_away_nothing_is_held_beyond_the_hold_limit(
+    parts: Parts, services: Services
+) -> None:
+    stack = parts.stack
+    assert services.postgres is not None
+    consumer = Consumer(
+        FAMILIES["returns"],
+        stack.settings,
+        stack.broker,
+        parts.database,
+        parts.publisher,
+        parts.stopping,
+        asyncio.Lock(),
+    )
+    running = asyncio.create_task(consumer.run())
+
+    async def subscribed() -> bool:
+        return await consumer.check() is None
+
+    async def are_requeued() -> bool:
+        return (await stack.depths()).get("stockhook.returns") == MESSAGES
+
+    async def are_applied() -> bool:
+        return await stack.count("event_log") == MESSAGES
+
+    await until(subscribed, "it is subscribed")
+    services.postgres.kill()
+    try:
+        for number in range(MESSAGES):
+            await parts.publisher.publish(returned(number))
+        await until(are_requeued, "all are back in the queue")
+    finally:
+        await asyncio.to_thread(services.postgres.start)
+    await until(are_applied, "they are applied")
+    parts.stopping.set()
+    await running

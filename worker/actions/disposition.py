@@ -1,0 +1,72 @@
+"""What is recorded and published for an attempt at an action, by its outcome."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import assert_never
+
+from worker.actions.types import Denied, Done, Failed, InDoubt, NotNeeded, Outcome
+from worker.amqp.channel import Message
+from worker.amqp.tap import Delivery
+from worker.amqp.topology import ACTIONS, RETURN, dead_queue, retry_queue
+from worker.pipeline.decode import attempt_in
+from worker.pipeline.disposition import REASON_LIMIT
+from worker.pipeline.retry_schedule import Exhausted, Retry, after_failure
+
+
+@dataclass(frozen=True, slots=True)
+class Disposition:
+    """`result` is a label of the metric, `state` and `details` go into the table, `copy` is published."""
+
+    result: str
+    state: str
+    details: Mapping[str, object]
+    copy: Message | None = None
+
+
+def disposition_of(delivery: Delivery, outcome: Outcome, delays: Sequence[timedelta]) -> Disposition:
+    match outcome:
+        case Done(said):
+            return Disposition("done", "done", dict(said))
+        case NotNeeded(why):
+            return Disposition("not_needed", "done", {"not_needed": why})
+        case Denied(reason):
+            return Disposition("refused", "refused", {"reason": reason})
+        case InDoubt(reason):
+            return Disposition("unknown", "unknown", {"reason": reason})
+        case Failed(reason, retry_after):
+            attempt = attempt_in(delivery)
+            match next_attempt(attempt, delays, retry_after):
+                case Retry(delay, number):
+                    copy = _copy(delivery, retry_queue(ACTIONS, delay), number, reason)
+                    return Disposition("retried", "due", {"reason": reason}, copy)
+                case Exhausted():
+                    copy = _copy(delivery, dead_queue(ACTIONS), attempt, reason)
+                    return Disposition("failed", "failed", {"reason": reason}, copy)
+                case unreachable:
+                    assert_never(unreachable)
+        case unreachable:
+            assert_never(unreachable)
+
+
+def next_attempt(
+    attempt: int, delays: Sequence[timedelta], retry_after: timedelta | None
+) -> Retry | Exhausted:
+    """As the retry schedule says; if the marketplace asks for a longer delay, the first that is long enough.
+
+    If none is, the longest.
+    """
+    step = after_failure(attempt, delays)
+    if retry_after is None or isinstance(step, Exhausted):
+        return step
+    long_enough = (delay for delay in delays if delay >= max(step.delay, retry_after))
+    return Retry(next(long_enough, delays[-1]), step.attempt)
+
+
+def _copy(delivery: Delivery, queue: str, attempt: int, reason: str) -> Message:
+    headers: dict[str, str | int] = {
+        "x-action-id": str(delivery.headers.get("x-action-id", "")),
+        "x-attempt": attempt,
+        "x-reason": reason[:REASON_LIMIT],
+    }
+    return Message(RETURN, queue, delivery.type, headers, delivery.body)

@@ -1,0 +1,191 @@
+"""One batch from claim to commit.
+
+decode -> claim -> load -> decide -> save -> commit -> publish copies -> ack
+          +---------- one transaction ----------+
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+
+from consumers.family import (
+    IMPLAUSIBLE_TIMESTAMP,
+    Connection,
+    Effects,
+    Event,
+    WriteConflict,
+    apply_events,
+    correct,
+)
+from consumers.registry import AnyFamily
+from schemas.clock import TOLERANCE
+from schemas.event_schema import Payload
+from worker.amqp.channel import Message
+from worker.amqp.topology import dead_queue
+from worker.observability.failpoints import failpoint
+from worker.outbox import actions as action_outbox
+from worker.outbox import changes as change_outbox
+from worker.pipeline.decode import Decoded, Item, envelope_of
+from worker.pipeline.outcome import Applied, BatchFailed, Duplicate, Failed, Invalid, Report
+from worker.postgres import event_log, ledger
+from worker.postgres.event_log import Candidate, Claim
+from worker.postgres.ledger import Disposition
+from worker.postgres.pool import Database, DatabaseUnavailable, TransactionConflict
+
+NO_EFFECTS = Effects(0, frozenset(), frozenset(), ())
+
+# Far above what a batch takes, far below the broker's consumer timeout. A database that hangs is noticed
+# earlier, as unavailable.
+TRANSACTION_SECONDS = 30.0
+
+# How often a transaction is repeated at once after a conflict with another one.
+CONFLICT_REPEATS = 5
+
+
+async def apply_batch(
+    family: AnyFamily,
+    database: Database,
+    batch: Sequence[Item],
+    *,
+    record_changes: bool = False,
+    enabled_actions: Collection[str] = (),
+    tolerance: timedelta = TOLERANCE,
+) -> Report:
+    """Apply a batch in one transaction.
+
+    With `record_changes`, the same transaction writes its changes to the outbox; actions that its events
+    require are enqueued if their kinds are in `enabled_actions`.
+
+    Raises:
+        BatchFailed: A batch of several events failed: apply fewer at a time. A single event is reported as
+            Failed.
+        DatabaseUnavailable: Whether the batch was committed is not known: apply it again, whole.
+    """
+    candidates = [item.candidate for item in batch if isinstance(item, Decoded)]
+    transact = partial(
+        _transact, family, database, candidates, record_changes, frozenset(enabled_actions), tolerance
+    )
+    applied = await _apply(transact, len(candidates)) if candidates else Report(())
+    outcomes = iter(applied.outcomes)
+    return replace(
+        applied,
+        outcomes=tuple(
+            next(outcomes) if isinstance(item, Decoded) else Invalid(item.reason) for item in batch
+        ),
+    )
+
+
+async def _apply(transact: Callable[[], Awaitable[Report]], events: int) -> Report:
+    try:
+        return await _retry_conflicts(transact)
+    except DatabaseUnavailable:
+        raise
+    except Exception as error:
+        if events > 1:
+            raise BatchFailed from error
+        return Report((Failed(error),))
+
+
+async def _retry_conflicts(transact: Callable[[], Awaitable[Report]]) -> Report:
+    """Repeat at once: a conflict is over once the other transaction has committed."""
+    for _ in range(CONFLICT_REPEATS):
+        with suppress(TransactionConflict, WriteConflict):
+            return await transact()
+    return await transact()
+
+
+async def _transact(
+    family: AnyFamily,
+    database: Database,
+    candidates: Sequence[Candidate],
+    record_changes: bool,
+    enabled_actions: frozenset[str],
+    tolerance: timedelta,
+) -> Report:
+    async with asyncio.timeout(TRANSACTION_SECONDS), database.transaction() as connection:
+        claimed = await event_log.claim(connection, family.name, candidates)
+        failpoint("claimed")
+        events = [_event(candidates[position], tolerance) for position in sorted(claimed.positions)]
+        effects = NO_EFFECTS
+        if events:
+            effects = await apply_events(
+                family,
+                connection,
+                events,
+                record_changes=record_changes,
+                enabled_actions=enabled_actions,
+            )
+        await event_log.note(connection, family.name, effects)
+        corrections = NO_EFFECTS
+        if claimed.corrected:
+            corrections = await _correct(family, connection, candidates, claimed, record_changes, tolerance)
+        await event_log.note_reuse(connection, claimed.findings)
+        await action_outbox.ask(connection, effects.actions)
+        await _record_claim(family, connection, candidates, claimed)
+        # Last, because until the commit it makes other writers of the family wait.
+        await change_outbox.write(connection, family.name, (*effects.changes, *corrections.changes))
+        failpoint("saved")
+    failpoint("committed")
+    return _report(len(candidates), claimed, effects)
+
+
+async def _correct(
+    family: AnyFamily,
+    connection: Connection,
+    candidates: Sequence[Candidate],
+    claimed: Claim,
+    record_changes: bool,
+    tolerance: timedelta,
+) -> Effects:
+    """Recompute states whose events were received earlier than the log knew.
+
+    The new events are applied before, because this is computed from everything in the log.
+    """
+    earlier = [_event(candidates[position], tolerance) for position in sorted(claimed.corrected)]
+    past = event_log.LoggedPast(family.name, tolerance)
+    corrections = await correct(family, connection, earlier, past, record_changes=record_changes)
+    await event_log.note(connection, family.name, corrections)
+    return corrections
+
+
+async def _record_claim(
+    family: AnyFamily, connection: Connection, candidates: Sequence[Candidate], claimed: Claim
+) -> None:
+    dispositions = [
+        (candidate.envelope, Disposition.APPLIED if position in claimed.positions else Disposition.DUPLICATE)
+        for position, candidate in enumerate(candidates)
+    ]
+    await ledger.record(connection, family.name, dispositions)
+
+
+def _report(events: int, claimed: Claim, effects: Effects) -> Report:
+    outcomes = (Applied() if position in claimed.positions else Duplicate() for position in range(events))
+    findings = (*effects.findings, *claimed.findings)
+    implausible = sum(finding.kind == IMPLAUSIBLE_TIMESTAMP for finding in findings)
+    return Report(tuple(outcomes), effects.stale, len(findings), implausible)
+
+
+def _event(candidate: Candidate, tolerance: timedelta) -> Event[Payload]:
+    envelope = candidate.envelope
+    return Event(envelope.event_id, envelope.received_at, candidate.payload, envelope.content_id, tolerance)
+
+
+async def record_copies(
+    family: AnyFamily, database: Database, batch: Sequence[Item], copies: Sequence[Message | None]
+) -> None:
+    """Record, once they are confirmed, which deliveries of a batch wait for a retry and which are dead.
+
+    Raises:
+        DatabaseUnavailable
+    """
+    dead = dead_queue(family.name)
+    dispositions = [
+        (envelope, Disposition.DEAD if copy.routing_key == dead else Disposition.RETRYING)
+        for item, copy in zip(batch, copies, strict=True)
+        if copy is not None and (envelope := envelope_of(item)) is not None
+    ]
+    async with database.transaction() as connection:
+        await ledger.record(connection, family.name, dispositions)
