@@ -74,11 +74,11 @@ class Store:
         self.told += effects.changes
 
     def _note(self, effects: Effects) -> None:
-        """As the table has them: a finding's words are no part of its key, and the greater stand."""
+        """As the table has them: a finding's message is no part of its key, and the greatest stands."""
         gone = {_key(found) for found in effects.withdrawn}
         rows = {_key(found): found for found in self.findings if _key(found) not in gone}
         for found in effects.findings:
-            rows[_key(found)] = max(found, rows.get(_key(found), found), key=lambda one: one.words)
+            rows[_key(found)] = max(found, rows.get(_key(found), found), key=lambda one: one.message)
         self.findings = set(rows.values())
 
     async def _load(self, _: Connection, events: Sequence[Event[Any]], *, lock: bool) -> Mapping[Any, Any]:
