@@ -1,1 +1,1 @@
-"""Pages that are made from the code: `make docs` writes them, a test compares them."""
+"""What of the reference pages is made from the code: `make docs` writes it, tests compare it."""
