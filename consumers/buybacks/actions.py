@@ -9,7 +9,7 @@ from schemas.buyback import PickupMissed
 
 
 def required_actions(_: BuybackOrder | None, event: Event[Buyback]) -> tuple[Action, ...]:
-    """After a missed pickup the platform asks for a new pickup request (seeds/002).
+    """After a missed pickup the platform asks for a new pickup request (docs/providers.md).
 
     Each item of an order may tell of the same pickup: the order and the time make the key.
     """

@@ -18,7 +18,7 @@ from schemas.buyback import (
     QualityCheckFailed,
 )
 
-# Source: seeds/002, "Use this event to trigger the … communication".
+# Source: docs/providers.md, "Use this event to trigger the … communication".
 _CALLS_FOR: dict[type[Buyback], CommunicationKind] = {
     PickupMissed: CommunicationKind.MISSED_COLLECTION,
     ItemReceived: CommunicationKind.ITEM_RECEIVED,

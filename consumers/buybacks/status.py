@@ -3,7 +3,7 @@
 CREATED = "created"
 MISSED_PICKUP = "missed_pickup"
 
-# Source: seeds/002 and PROVIDERS.md. At the same instant, the later in this list is further along.
+# Source: docs/providers.md. At the same instant, the later in this list is further along.
 LIFE = (
     CREATED,
     "pickup_scheduled",

@@ -59,7 +59,7 @@ def decide(known: Reminder | None, event: Event[Reminding]) -> Decision[Reminder
 def _days_and_communication(payload: Reminding) -> tuple[int | None, CommunicationKind]:
     match payload:
         case SchedulePickupReminder(result=result):
-            # Day 0 is the first reminder, one hour after the order (source: seeds/002).
+            # Day 0 is the first reminder, one hour after the order (source: docs/providers.md).
             is_first = result.days_after_creation == 0
             return result.days_after_creation, (
                 CommunicationKind.SCHEDULE_PICKUP_FIRST

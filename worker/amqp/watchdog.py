@@ -10,7 +10,7 @@ from worker.amqp.channel import Channel
 LONGEST_HOLD_SECONDS = 600.0
 
 # While the broker confirms no copy, deliveries cannot be requeued either. Below the shortest consumer timeout
-# that deploy/README.md allows, 20 minutes.
+# that docs/reference/versions.md allows, 20 minutes.
 LONGEST_UNCONFIRMED_SECONDS = 1080.0
 
 # How long the broker's answer whether a subscription is there may take.
