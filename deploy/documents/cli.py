@@ -1,14 +1,20 @@
 """The reference of the commands, from worker/cli/."""
 
+import re
+
 from worker.cli.app import app
+
+# cyclopts adds how Python was started (`python -m …`) to the usage of some commands.
+_STARTED_AS = re.compile(r"^(stockhook(?: [a-z-]+)*) -m [\w.]+", re.MULTILINE)
 
 
 def cli_reference() -> str:
     """Every command with its arguments, as its --help says."""
-    # A part of the page: the title is the page's.
-    text = app.generate_docs(output_format="markdown", recursive=True, heading_level=1)
+    text = app.generate_docs(output_format="markdown", recursive=True)
+    # A part of the page: the title and the list of commands are the page's own.
     _, _, commands = text.partition("## stockhook run\n")
-    return "\n".join(line.rstrip() for line in f"## stockhook run\n{commands}".splitlines()) + "\n"
+    commands = _STARTED_AS.sub(r"\1", f"## stockhook run\n{commands}")
+    return "\n".join(line.rstrip() for line in commands.splitlines()) + "\n"
 
 
 def cli_summary() -> str:
