@@ -1,0 +1,191 @@
+"""The commands of the README, the quickstart and the guides, as they stand there, on the real stack.
+
+The blocks of a page run as one script, in a folder that looks like a checkout in which `make run` is up.
+Blocks that say what they need (`<!-- needs: … -->`) are left out; those for another terminal
+(`<!-- background -->`) run until the end of the test.
+"""
+
+import asyncio
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.docs.markdown import CHECKOUT, WITH_COMMANDS, Block, blocks, name_of
+from tests.stack import Stack, free_port, until
+
+# What a page's commands print, where its end is worth more than exit codes of 0.
+PRINTED = {
+    "README.md": ('"accepted"', "part.status.changed"),
+    "docs/quickstart.md": ('"accepted"', "part.status.changed", '"ready"'),
+    "docs/guides/dead-letters.md": (
+        "not JSON",
+        "1 applied",
+        "replayed 1: applied 1, came back 0",
+        "order.return.created",
+    ),
+    "docs/guides/reconcile-and-enrichment.md": ("77", "observed on the marketplace"),
+    "docs/guides/seller-actions.md": ("is requested", "OrderCreatedEvent", "monday"),
+}
+
+# The simulated marketplaces' port in the guides; a test chooses a free one.
+DOCUMENTED_PORT = "8090"
+
+# What the guides' commands need a moment for (an event is still in flight) is tried again, as a person would.
+STOCKHOOK = """#!/bin/bash
+export PYTHONPATH={checkout}
+case "$1" in
+    simulate|changes) exec {python} -m worker "$@" ;;
+esac
+for _ in $(seq 20); do
+    {python} -m worker "$@"
+    code=$?
+    [ $code -eq 0 ] && exit 0
+    sleep 0.5
+done
+exit $code
+"""
+PYTHON = """#!/bin/bash
+exec {python} "$@"
+"""
+
+
+def runs(block: Block) -> bool:
+    return block.language == "sh" and not block.marker.startswith("needs:")
+
+
+def blocks_of(page: Path) -> list[Block]:
+    return blocks(page.read_text())
+
+
+RUNNABLE = [page for page in WITH_COMMANDS if any(map(runs, blocks_of(page)))]
+
+
+def script(page: Path) -> str:
+    """The page's commands; a background block writes into a file of its own."""
+    parts = ["set -euo pipefail"]
+    for number, block in enumerate(filter(runs, blocks_of(page))):
+        if block.marker == "background":
+            parts.append(f"(\n{block.text}) >background-{number}.log 2>&1 &")
+        else:
+            parts.append(block.text)
+    return "\n".join(parts)
+
+
+def checkout_like(folder: Path, page: Path, environment: dict[str, str]) -> None:
+    """A folder in which the commands find what a checkout has, and the settings of the stack."""
+    for path in CHECKOUT.iterdir():
+        if not path.name.startswith("."):
+            (folder / path.name).symlink_to(path)
+    (folder / ".venv/bin").mkdir(parents=True)
+    (folder / ".dev").mkdir()
+    exports = (f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
+    (folder / ".dev/env").write_text("".join(exports))
+    for name, text in (("stockhook", STOCKHOOK), ("python", PYTHON)):
+        program = folder / ".venv/bin" / name
+        program.write_text(text.format(checkout=CHECKOUT, python=sys.executable))
+        program.chmod(0o755)
+    for block in blocks_of(page):
+        if block.marker.startswith("file: "):
+            (folder / block.marker.removeprefix("file: ")).write_text(block.text)
+
+
+class Typed:
+    """The script of a page as a process; it and its background blocks end with `close`."""
+
+    def __init__(self, page: Path, folder: Path) -> None:
+        self.output = folder / "output"
+        text = script(page).replace(DOCUMENTED_PORT, str(free_port()))
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                ["bash", "-c", text],
+                cwd=folder,
+                env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    async def exit_code(self) -> int:
+        return await asyncio.to_thread(self.process.wait, 180)
+
+    def close(self) -> None:
+        try:
+            os.killpg(self.process.pid, signal.SIGTERM)
+        except ProcessLookupError:
+            return
+
+
+@pytest.mark.parametrize("page", RUNNABLE, ids=name_of)
+async def test_the_commands_of_a_page_work(stack: Stack, tmp_path: Path, page: Path) -> None:
+    stack.environment["STOCKHOOK_KEEP_DEAD_LETTERS"] = "true"
+    # With it, `topology --check` would see queues that other tests left.
+    stack.environment.pop("STOCKHOOK_MANAGEMENT_URL", None)
+    # The guide's first dead letter has the number 1.
+    await stack.execute("TRUNCATE dead_letters, dead_letter_audit RESTART IDENTITY")
+    await stack.started("run")
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    checkout_like(folder, page, stack.environment)
+    typed = Typed(page, folder)
+    try:
+        code = await typed.exit_code()
+        if name_of(page) == "docs/guides/change-feed.md":
+            await shows_changes(stack, folder)
+    finally:
+        typed.close()
+    output = typed.output.read_text()
+
+    assert code == 0, output[-5000:]
+    for text in PRINTED.get(name_of(page), ()):
+        assert text in output
+
+
+async def shows_changes(stack: Stack, folder: Path) -> None:
+    """Both subscribers of the guide show a change that comes after they were bound."""
+    logs = sorted(folder.glob("background-*.log"))
+    numbers = count(1)
+
+    async def both_show_one() -> bool:
+        await sell_or_return(stack, next(numbers))
+        return all("part.sold" in log.read_text() for log in logs)
+
+    try:
+        assert len(logs) == 2
+        await until(both_show_one, f"a change is shown: {[log.read_text() for log in logs]}", 30)
+    finally:
+        await stack.delete_queue("shop.parts")
+
+
+async def sell_or_return(stack: Stack, number: int) -> None:
+    at = datetime(2026, 3, 1, 12, tzinfo=UTC) + timedelta(seconds=number)
+    document = {
+        "event_id": f"00000000-0000-4000-8000-{number:012}",
+        "event_type": "part.status.changed",
+        "timestamp": at.isoformat(),
+        "event_data": {"part_id": "13", "status": ("returned", "sold")[number % 2], "external_id": None},
+    }
+    await stack.post_ovoko(json.dumps(document).encode())
+
+
+async def test_the_statements_of_the_pages_run(stack: Stack) -> None:
+    statements = [
+        statement
+        for page in WITH_COMMANDS
+        for block in blocks_of(page)
+        if block.language == "sql"
+        for statement in re.split(r";\s*\n", block.text.strip().rstrip(";"))
+    ]
+
+    assert statements
+    for statement in statements:
+        await stack.fetch(statement)
