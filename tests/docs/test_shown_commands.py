@@ -20,7 +20,7 @@ from worker.change_feed.endpoint import signed_headers
 from worker.cli.app import app
 from worker.config.settings import PREFIX, Settings
 
-MARKER = re.compile(r"needs: .+|background|file: [a-z]+\.py")
+MARKER = re.compile(r"needs: .+|background|file: [a-z]+\.(py|mjs)")
 TARGET = re.compile(r"^([a-z-]+):", re.MULTILINE)
 VARIABLE = re.compile(rf"\b{PREFIX}([A-Z_]+)\b")
 ENDS_COMMAND = {"&&", "||", "|", ";", ">"}

@@ -6,21 +6,26 @@ Blocks that say what they need (`<!-- needs: … -->`) are left out; those for a
 """
 
 import asyncio
+import base64
 import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.docs.markdown import CHECKOUT, WITH_COMMANDS, Block, blocks, name_of
 from tests.stack import Stack, free_port, until
+from worker.change_feed.endpoint import signed_headers
 
 # What a page's commands print, where its end is worth more than exit codes of 0.
 PRINTED = {
@@ -36,8 +41,8 @@ PRINTED = {
     "docs/guides/seller-actions.md": ("is requested", "OrderCreatedEvent", "monday"),
 }
 
-# The simulated marketplaces' port in the guides; a test chooses a free one.
-DOCUMENTED_PORT = "8090"
+# Ports in the guides; a test chooses free ones.
+DOCUMENTED_PORTS = ("8090", "8099")
 
 # What the guides' commands need a moment for (an event is still in flight) is tried again, as a person would.
 STOCKHOOK = """#!/bin/bash
@@ -80,7 +85,7 @@ def script(page: Path) -> str:
     return "\n".join(parts)
 
 
-def checkout_like(folder: Path, page: Path, environment: dict[str, str]) -> None:
+def checkout_like(folder: Path, page: Path, environment: dict[str, str], ports: dict[str, str]) -> None:
     """A folder in which the commands find what a checkout has, and the settings of the stack."""
     for path in CHECKOUT.iterdir():
         if not path.name.startswith("."):
@@ -95,15 +100,20 @@ def checkout_like(folder: Path, page: Path, environment: dict[str, str]) -> None
         program.chmod(0o755)
     for block in blocks_of(page):
         if block.marker.startswith("file: "):
-            (folder / block.marker.removeprefix("file: ")).write_text(block.text)
+            (folder / block.marker.removeprefix("file: ")).write_text(with_ports(block.text, ports))
+
+
+def with_ports(text: str, ports: dict[str, str]) -> str:
+    for documented, port in ports.items():
+        text = text.replace(documented, port)
+    return text
 
 
 class Typed:
     """The script of a page as a process; it and its background blocks end with `close`."""
 
-    def __init__(self, page: Path, folder: Path) -> None:
+    def __init__(self, text: str, folder: Path) -> None:
         self.output = folder / "output"
-        text = script(page).replace(DOCUMENTED_PORT, str(free_port()))
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 ["bash", "-c", text],
@@ -125,6 +135,7 @@ class Typed:
             return
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the pages use curl")
 @pytest.mark.parametrize("page", RUNNABLE, ids=name_of)
 async def test_the_commands_of_a_page_work(stack: Stack, tmp_path: Path, page: Path) -> None:
     stack.environment["STOCKHOOK_KEEP_DEAD_LETTERS"] = "true"
@@ -135,8 +146,9 @@ async def test_the_commands_of_a_page_work(stack: Stack, tmp_path: Path, page: P
     await stack.started("run")
     folder = tmp_path / "checkout"
     folder.mkdir()
-    checkout_like(folder, page, stack.environment)
-    typed = Typed(page, folder)
+    ports = {documented: str(free_port()) for documented in DOCUMENTED_PORTS}
+    checkout_like(folder, page, stack.environment, ports)
+    typed = Typed(with_ports(script(page), ports), folder)
     try:
         code = await typed.exit_code()
         if name_of(page) == "docs/guides/change-feed.md":
@@ -151,17 +163,17 @@ async def test_the_commands_of_a_page_work(stack: Stack, tmp_path: Path, page: P
 
 
 async def shows_changes(stack: Stack, folder: Path) -> None:
-    """Both subscribers of the guide show a change that comes after they were bound."""
+    """Each subscriber of the guide shows a change: the endpoint that of curl, the others one of ours."""
     logs = sorted(folder.glob("background-*.log"))
     numbers = count(1)
 
-    async def both_show_one() -> bool:
+    async def all_show_one() -> bool:
         await sell_or_return(stack, next(numbers))
         return all("part.sold" in log.read_text() for log in logs)
 
     try:
-        assert len(logs) == 2
-        await until(both_show_one, f"a change is shown: {[log.read_text() for log in logs]}", 30)
+        assert len(logs) == 3
+        await until(all_show_one, f"a change is shown: {[log.read_text() for log in logs]}", 30)
     finally:
         await stack.delete_queue("shop.parts")
 
@@ -175,6 +187,39 @@ async def sell_or_return(stack: Stack, number: int) -> None:
         "event_data": {"part_id": "13", "status": ("returned", "sold")[number % 2], "external_id": None},
     }
     await stack.post_ovoko(json.dumps(document).encode())
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+async def test_the_endpoint_in_node_accepts_what_stockhook_signs_and_nothing_else(tmp_path: Path) -> None:
+    guide = CHECKOUT / "docs/guides/change-feed.md"
+    (source,) = (block.text for block in blocks_of(guide) if block.marker == "file: endpoint.mjs")
+    port, key = str(free_port()), bytes(range(32))
+    (tmp_path / "endpoint.mjs").write_text(source.replace("8099", port))
+    secret = f"whsec_{base64.b64encode(key).decode()}"
+    body = b'{"type": "stockhook.part.sold", "subject": "13"}'
+    signed = dict(signed_headers(key, "id", int(time.time()), body))
+    late = dict(signed_headers(key, "id", int(time.time()) - 3600, body))
+    process = subprocess.Popen(
+        ["node", "endpoint.mjs"], cwd=tmp_path, env={**os.environ, "ENDPOINT_SECRET": secret}
+    )
+
+    async def answer(headers: dict[str, str], sent: bytes) -> int:
+        async with httpx.AsyncClient() as client:
+            return (await client.post(f"http://127.0.0.1:{port}/", headers=headers, content=sent)).status_code
+
+    async def listens() -> bool:
+        try:
+            return await answer(signed, body) == 204
+        except httpx.TransportError:
+            return False
+
+    try:
+        await until(listens, "it accepts a signed change")
+        assert await answer(signed, body + b" ") == 401
+        assert await answer(late, body) == 401
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
 async def test_the_statements_of_the_pages_run(stack: Stack) -> None:
