@@ -39,7 +39,7 @@ def shell_lines(path: Path) -> Iterator[str]:
 
 def commands(text: str) -> Iterator[list[str]]:
     """Each `stockhook …` in a line of a script or in a code span, as its words after that."""
-    for match in re.finditer(r"(?:^|[\s(])(?:\.venv/bin/)?stockhook (.+)", text):
+    for match in re.finditer(r"(?:^|[;&|(])\s*(?:\.venv/bin/)?stockhook ([a-z-].*)", text):
         try:
             words = shlex.split(match[1])
         except ValueError:
