@@ -38,7 +38,7 @@ PRINTED = {
         "order.return.created",
     ),
     "docs/guides/reconcile-and-enrichment.md": ("77", "observed on the marketplace"),
-    "docs/guides/seller-actions.md": ("is requested", "OrderCreatedEvent", "monday"),
+    "docs/guides/seller-actions.md": ("is requested", "OrderCreatedEvent", "dropoff_request"),
 }
 
 # Ports in the guides; a test chooses free ones.
