@@ -56,8 +56,8 @@ lint: bootstrap  ## format, lint, types, import contracts, whether every test ca
 	done
 	@cmp .dev/collected.1 .dev/collected.2
 
-check: lint  ## `make lint` and the unit tests
-	@$(PYTHON) -m pytest -q tests/unit tests/harness/test_mutants.py tests/harness/test_bench.py
+check: lint  ## `make lint`, the unit tests and those of the documents
+	@$(PYTHON) -m pytest -q tests/unit tests/docs tests/harness/test_mutants.py tests/harness/test_bench.py
 
 check-deploy: bootstrap  ## what lies in deploy/: image, compose, Kubernetes, systemd, RabbitMQ, Prometheus, Grafana
 	@deploy/local/bootstrap deploy
@@ -75,8 +75,7 @@ send: bootstrap  ## play events at what `make run` started (ARGS="--documented")
 	@test -f .dev/env || { echo "nothing runs here yet: start it with \`make run\`" >&2; exit 1; }
 	@. .dev/env; exec .venv/bin/stockhook send $(ARGS)
 
-docs: bootstrap  ## what is generated: parts of README.md, deploy/rabbitmq/topology.json, deploy/{METRICS,EVENTS,CHANGES}.md, Kubernetes consumers
-	@$(PYTHON) -m worker.tools.reference README.md
+docs: bootstrap  ## write what is generated: docs/reference/, deploy/kubernetes consumers, deploy/rabbitmq/*.json, deploy/postgres/roles.sql
 	@$(PYTHON) -m deploy.documents
 	@STOCKHOOK_AMQP_URL=amqp://localhost/stockhook .venv/bin/stockhook topology --definitions >deploy/rabbitmq/topology.json
 	@.venv/bin/stockhook grants rabbitmq --json >deploy/rabbitmq/permissions.json

@@ -1,4 +1,4 @@
-"""The trade-in platform's twelve webhook events (source: seeds/002; its traps: PROVIDERS.md)."""
+"""The trade-in platform's twelve webhook events (sources and traps: docs/providers.md)."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Ovoko's five webhook events (source: seeds/001), and what was seen in its lists."""
+"""Ovoko's five webhook events (source: docs/providers.md), and what was seen in its lists."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What Ovoko's API answers (source: Ovoko's API documentation, and PROVIDERS.md's extract of it)."""
+"""What Ovoko's API answers (source: docs/providers.md)."""
 
 from abc import abstractmethod
 from collections import Counter

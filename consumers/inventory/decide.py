@@ -30,8 +30,8 @@ _RANKS = {
 }
 _ANY = frozenset(_RANKS)
 
-# Source: docs/providers.md, "Available statuses". No status may follow written_off. A part that is
-# listed again may have any status.
+# Source: docs/providers.md, "Available statuses". Nothing may follow written_off. What is listed again may be
+# anything by now.
 _MAY_BECOME = {
     IN_WAREHOUSE: _ANY,
     "unknown_stock_status": _ANY,

@@ -1,1 +1,1 @@
-"""Files that are generated from the code: `make docs` writes them, a test compares them."""
+"""What is generated from the code, files and parts of pages: `make docs` writes it, tests compare it."""

@@ -1,7 +1,15 @@
-"""`python -m deploy.documents`: write the files."""
+"""`python -m deploy.documents`: write the generated files and the generated parts of the pages."""
 
-from deploy.documents.pages import PAGES
+import os
+
+from deploy.documents.pages import FILES, PARTS, pages, with_parts
+from worker.config.settings import PREFIX
 
 if __name__ == "__main__":
-    for path, page in PAGES.items():
-        path.write_text(page())
+    # The pages show the defaults, whatever is set here.
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        del os.environ[name]
+    for path, text in FILES.items():
+        path.write_text(text())
+    for path in pages():
+        path.write_text(with_parts(path.read_text(), PARTS))

@@ -24,22 +24,6 @@ from schemas.registry import Provider
 from worker.intake.intake import body_to_keep
 from worker.tools.reconcile.ovoko import OurPart, part_observed, return_observed
 
-_INTRODUCTION = """\
-# Events
-
-<!-- made by `make docs` from schemas/, consumers/ and schemas/examples/ -->
-
-Every event type that is known, by provider. A well-formed event of another type is answered 200 and
-kept in `unhandled_events`; what breaks a rule below goes to `stockhook.<family>.dead` at once. Fields that
-are not listed are ignored, and kept in `event_log.body`. A `stockhook.observed.*` is no webhook, and not
-taken for one: `stockhook reconcile --apply` publishes them.
-
-Every event that is applied is a row of `event_log`; what is odd about it becomes a row of `findings`.
-The tables named below are those that its documented example writes besides. No text may hold a NUL.
-Ids are compared in one form: 13, 13.0, `"13"` and `" 13 "` are the same id. A field that is not required and
-cannot be read counts as absent, and is a finding (`odd_field`).
-"""
-
 _TEXT = "text"
 _KEY = "text of 1 to 200 characters"
 _ID = "id: text of 1 to 200 characters, or a number"
@@ -68,13 +52,14 @@ _OBSERVED = [
 ]
 
 
-def events_page() -> str:
-    return _INTRODUCTION + "".join(_provider(provider) for provider in Provider)
+def events_reference() -> str:
+    """A section for each event type, by marketplace."""
+    return "\n".join(_provider(provider) for provider in Provider)
 
 
 def _provider(provider: Provider) -> str:
     models = event_models(provider).items()
-    return f"\n## {provider}\n" + "".join(_event(provider, name, model) for name, model in models)
+    return f"## {provider}\n" + "".join(_event(provider, name, model) for name, model in models)
 
 
 def _event(provider: Provider, event_type: str, model: type[BaseModel]) -> str:

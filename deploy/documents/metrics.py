@@ -1,4 +1,4 @@
-"""The page of metrics, from worker/observability/metrics.py."""
+"""The table of metrics, from worker/observability/metrics.py."""
 
 from collections.abc import Iterator
 
@@ -13,18 +13,7 @@ _SUFFIXES = {
     "info": ("_info",),
     "gauge": ("",),
 }
-_INTRODUCTION = """\
-# Metrics
-
-<!-- made by `make docs` from worker/observability/metrics.py -->
-
-Each process exports these on its ops port under `/metrics`, beside the usual `process_*` and `python_*`.
-Counters are per process: sum them. Every consumer process measures the same queues: take the maximum of
-`stockhook_queue_*` by `queue`. While the broker is away there are no such series.
-
-| metric | type | labels | process | meaning |
-| --- | --- | --- | --- | --- |
-"""
+_HEAD = "| metric | type | labels | process | meaning |\n| --- | --- | --- | --- | --- |\n"
 
 
 def exported() -> Iterator[tuple[MetricWrapperBase, str]]:
@@ -44,8 +33,8 @@ def series_names(metric: MetricWrapperBase) -> tuple[str, ...]:
     return tuple(f"{metric._name}{suffix}" for suffix in _SUFFIXES[str(metric._type)])
 
 
-def metrics_page() -> str:
-    return _INTRODUCTION + "".join(_row(metric, process) for metric, process in exported())
+def metrics_table() -> str:
+    return _HEAD + "".join(_row(metric, process) for metric, process in exported())
 
 
 def _row(metric: MetricWrapperBase, process: str) -> str:

@@ -1,19 +1,65 @@
-"""What makes each generated file."""
+"""Which files, and which parts of which pages, are generated from the code.
 
-from collections.abc import Callable
+A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; the rest of the page is
+written by hand.
+"""
+
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from deploy.documents.changes import changes_page
-from deploy.documents.events import events_page
+from deploy.documents.changes import changes_reference
+from deploy.documents.cli import cli_reference, cli_summary
+from deploy.documents.configuration import configuration_table
+from deploy.documents.events import events_reference
+from deploy.documents.http_api import http_requests_table
 from deploy.documents.kubernetes import consumers, scaled_objects
-from deploy.documents.metrics import metrics_page
+from deploy.documents.metrics import metrics_table
+from deploy.documents.queues import bindings_table, exchanges_table, queues_table
+from deploy.documents.tables import tables_reference
 
-_FOLDER = Path(__file__).parents[1]
+_CHECKOUT = Path(__file__).parents[2]
+REFERENCE = _CHECKOUT / "docs/reference"
 
-PAGES: dict[Path, Callable[[], str]] = {
-    _FOLDER / "METRICS.md": metrics_page,
-    _FOLDER / "EVENTS.md": events_page,
-    _FOLDER / "CHANGES.md": changes_page,
-    _FOLDER / "kubernetes" / "40-consumers.yaml": consumers,
-    _FOLDER / "kubernetes" / "60-keda.yaml": scaled_objects,
+TABLES = "tables"
+"""The part that needs a database."""
+
+PARTS: Mapping[str, Callable[[], str]] = {
+    "bindings": bindings_table,
+    "changes": changes_reference,
+    "cli": cli_reference,
+    "cli-summary": cli_summary,
+    "configuration": configuration_table,
+    "events": events_reference,
+    "exchanges": exchanges_table,
+    "http-requests": http_requests_table,
+    "metrics": metrics_table,
+    "queues": queues_table,
+    TABLES: tables_reference,
 }
+
+FILES: Mapping[Path, Callable[[], str]] = {
+    _CHECKOUT / "deploy/kubernetes/40-consumers.yaml": consumers,
+    _CHECKOUT / "deploy/kubernetes/60-keda.yaml": scaled_objects,
+}
+
+_PART = re.compile(r"<!-- generated: ([a-z-]+) -->\n(.*?)<!-- end -->\n", re.DOTALL)
+
+
+def pages() -> list[Path]:
+    return sorted(REFERENCE.glob("*.md"))
+
+
+def parts_of(text: str) -> dict[str, str]:
+    """The generated parts of a page, as they stand in it, by name."""
+    return dict(_PART.findall(text))
+
+
+def with_parts(text: str, parts: Mapping[str, Callable[[], str]]) -> str:
+    """The page with these parts made anew; the others stay as they are."""
+
+    def made(match: re.Match[str]) -> str:
+        name, old = match.groups()
+        return f"<!-- generated: {name} -->\n{parts[name]() if name in parts else old}<!-- end -->\n"
+
+    return _PART.sub(made, text)

@@ -10,7 +10,7 @@ from deploy.local.services import Services
 from tests.support.stack import Stack, until
 from worker.config.connections import BROKER_CONNECTIONS, CONNECTIONS
 
-SIZING = Path(__file__).parents[2] / "deploy" / "README.md"
+SIZING = Path(__file__).parents[2] / "docs/guides/sizing.md"
 
 OPEN_TO_DATABASE = "SELECT pid FROM pg_stat_activity WHERE application_name = 'stockhook/consumer'"
 
@@ -18,7 +18,7 @@ OPEN_TO_DATABASE = "SELECT pid FROM pg_stat_activity WHERE application_name = 's
 def documented(what: str) -> int:
     text = " ".join(SIZING.read_text().split())
     sentence = re.search(rf"\(families \+ (\d+)\) connections to {what}", text)
-    assert sentence, f"deploy/README.md does not say how many connections lead to {what}"
+    assert sentence, f"docs/guides/sizing.md does not say how many connections lead to {what}"
     return int(sentence[1])
 
 

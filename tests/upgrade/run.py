@@ -1,4 +1,4 @@
-"""An upgrade under load, a rollback and another upgrade, process by process, as deploy/README.md says."""
+"""An upgrade under load, a rollback and another upgrade, process by process (docs/guides/upgrades.md)."""
 
 import asyncio
 import json

@@ -7,7 +7,7 @@ from cyclopts import App
 
 app = App(
     name="stockhook",
-    help="Takes marketplace webhooks in, never loses one, and keeps stock and orders in Postgres true.",
+    help="Receives marketplace webhooks, never loses one, and keeps stock and orders in Postgres correct.",
     version=lambda: version("stockhook"),
     version_flags=["--version"],
 )

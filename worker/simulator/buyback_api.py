@@ -1,4 +1,4 @@
-"""The trade-in platform, simulated: its token endpoint, and the five endpoints for sellers (seeds/002)."""
+"""The trade-in platform, simulated: its token endpoint and five endpoints for sellers (docs/providers.md)."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable

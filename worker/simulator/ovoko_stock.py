@@ -27,7 +27,7 @@ _NUMBERS = {
     "unknown_stock_status": IN_STOCK,
 }
 
-# Source: seeds/001, "Available statuses": from the numbers that the API has for them.
+# Source: docs/providers.md, "Available statuses": from the numbers that the API has for them.
 _MAY_BECOME = {
     IN_STOCK: set(_NUMBERS),
     RESERVED: {"in_warehouse", "sold", "sold_in_ebay", "sold_in_allegro", "written_off"},
@@ -177,7 +177,7 @@ class Stock:
         ]
 
     def _returned(self, order: Order, now: datetime) -> GeneratedEvent:
-        """The first opens the return, each further part updates it (seeds/001)."""
+        """The first opens the return, each further part updates it (docs/providers.md)."""
         left = [part_id for part_id in order.part_ids if part_id not in order.returned]
         return_id = order.return_id or 5_000 + order.order_id
         known = self.returns.get(return_id)

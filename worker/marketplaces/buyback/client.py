@@ -158,7 +158,7 @@ class Seller:
         return await call(self.http, request, self.within)
 
     async def _fetch_token(self) -> Granted:
-        """The platform wants a multipart form (PROVIDERS.md)."""
+        """The platform wants a multipart form (docs/providers.md)."""
         form = {
             "grant_type": "client_credentials",
             "client_id": self.account.client_id,

@@ -1,6 +1,6 @@
 """What a seller sends to the trade-in platform, and what of its answers is read.
 
-The documents (seeds/002) name the endpoints but no bodies. These are built of the words that the
+The documents (docs/providers.md) name the endpoints but no bodies. These are built of the words that the
 platform's webhooks have for the same things: `initialSlot` and `finalSlot` of a scheduled pickup, and the
 payment details object. Unknown members of answers are kept; what is read is optional, but has its type.
 """
@@ -89,7 +89,7 @@ class BillingAddress(Sent):
 
 
 class PaymentDetails(Sent):
-    """Whom to pay for an order, and where to (seeds/002, Customer Payment Details Object)."""
+    """Whom to pay for an order, and where to (docs/providers.md, Customer Payment Details Object)."""
 
     first_name: Private
     last_name: Private

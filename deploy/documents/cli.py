@@ -1,0 +1,28 @@
+"""The reference of the commands, from worker/cli/."""
+
+import re
+
+from worker.cli.app import app
+
+# cyclopts adds how Python was started (`python -m …`) to the usage of some commands.
+_STARTED_AS = re.compile(r"^(stockhook(?: [a-z-]+)*) -m [\w.]+", re.MULTILINE)
+
+
+def cli_reference() -> str:
+    """Every command with its arguments, as its --help says."""
+    text = app.generate_docs(output_format="markdown", recursive=True)
+    # A part of the page: the title and the list of commands are the page's own.
+    _, _, commands = text.partition("## stockhook run\n")
+    commands = _STARTED_AS.sub(r"\1", f"## stockhook run\n{commands}")
+    return "\n".join(line.rstrip() for line in commands.splitlines()) + "\n"
+
+
+def cli_summary() -> str:
+    """One row per command, with a link to its section."""
+    rows = []
+    for name in app:
+        if name.startswith("-"):
+            continue
+        summary = app[name].help.strip().partition("\n")[0]
+        rows.append(f"| [`stockhook {name}`](#stockhook-{name}) | {summary} |")
+    return "\n".join(["| command | what it does |", "| --- | --- |", *rows, ""])

@@ -1,0 +1,78 @@
+"""Links lead somewhere, and what the code and the documents cite exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.docs.markdown import CHECKOUT, DOCUMENTS, anchors, code_spans, links, name_of
+
+EXTERNAL = CHECKOUT / "tests/docs/external_links.txt"
+"""Every link that leaves the repository. Nothing fetches them: look at a new one before you add it."""
+
+ROOTS = ("worker", "consumers", "schemas", "tests", "deploy", "docs")
+CODE = ("*.py", "*.sql", "*.toml", "*.yml", "*.yaml", "Dockerfile", "Makefile", "bootstrap")
+CITED = re.compile(r"(?<![\w./*-])[A-Za-z0-9_][\w./-]*\.md\b(?!\w)")
+PATH = re.compile(rf"(?:{'|'.join(ROOTS)})/[\w./-]+")
+TEST = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_each_link_inside_the_repository_resolves_with_its_anchor(path: Path) -> None:
+    broken = []
+    for link in links(path.read_text()):
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text())):
+            broken.append(link)
+
+    assert not broken
+
+
+def test_each_external_link_is_listed() -> None:
+    found = {link for path in DOCUMENTS for link in links(path.read_text()) if "://" in link}
+
+    assert sorted(found) == EXTERNAL.read_text().splitlines()
+
+
+def test_each_document_that_the_code_cites_exists() -> None:
+    missing = []
+    for pattern in CODE:
+        for path in CHECKOUT.rglob(pattern):
+            inside = path.relative_to(CHECKOUT)
+            if any(part.startswith(".") for part in inside.parts) or inside.parts[0] == "tests":
+                continue
+            for cited in CITED.findall(path.read_text()):
+                if not any((folder / cited).exists() for folder in (CHECKOUT, path.parent)):
+                    missing.append(f"{inside}: {cited}")
+
+    assert not missing
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_each_file_that_a_document_names_exists(path: Path) -> None:
+    if path.name == "CHANGELOG.md":
+        pytest.skip("it names files of earlier commits")
+    named = {span.partition("::")[0].rstrip("/") for span in code_spans(path.read_text()) if PATH.match(span)}
+    made = {name for name in named if name.startswith("deploy/secrets") or set(name) & set(" <{*…")}
+    missing = {name for name in named - made if not _exists(path, name)}
+
+    assert not missing
+
+
+def _exists(document: Path, name: str) -> bool:
+    return any((folder / name).exists() for folder in (CHECKOUT, document.parent))
+
+
+def test_each_test_that_a_document_cites_exists() -> None:
+    cited = {test for path in DOCUMENTS for test in TEST.findall(path.read_text())}
+    missing = [
+        f"{file}::{name}"
+        for file, name in sorted(cited)
+        if not re.search(rf"^(async )?def {name}\(", (CHECKOUT / file).read_text(), re.MULTILINE)
+    ]
+
+    assert cited
+    assert not missing
