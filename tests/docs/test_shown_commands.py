@@ -24,7 +24,8 @@ MARKER = re.compile(r"needs: .+|background|file: [a-z]+\.(py|mjs)")
 TARGET = re.compile(r"^([a-z-]+):", re.MULTILINE)
 VARIABLE = re.compile(rf"\b{PREFIX}([A-Z_]+)\b")
 ENDS_COMMAND = {"&&", "||", "|", ";", ">"}
-NO_SETTINGS = {"secrets_dir", "ingest_address", "test"}
+# The last belongs to the marketplace that a guide adds as its example.
+NO_SETTINGS = {"secrets_dir", "ingest_address", "test", "sample_secrets"}
 """Read before the settings, by Compose, and by the tests."""
 
 # A block that needs a folder of the deployment names files in it.
