@@ -20,8 +20,11 @@ log = structlog.get_logger(__name__)
 # The time in which the broker must answer whether it still confirms.
 PROBE_SECONDS = 3.0
 
+# A cancellation that had no effect within this time is repeated.
+CANCEL_AGAIN_SECONDS = 1.0
+
 # While the broker confirms no copy, deliveries cannot be requeued either. Below the shortest consumer timeout
-# that deploy/README.md allows, 20 minutes.
+# that docs/reference/versions.md allows, 20 minutes.
 LONGEST_UNCONFIRMED_SECONDS = 1080.0
 
 
@@ -53,10 +56,11 @@ class Publisher:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
-        # The client library can turn a cancellation into an error of its own: the event holds all the same.
+        # The client library can turn a cancellation into an error of its own, or lose it while it connects.
         self._stopping.set()
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        while not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=CANCEL_AGAIN_SECONDS)
 
     @property
     def is_ready(self) -> bool:
@@ -97,7 +101,7 @@ class Publisher:
             TopologyMismatch
         """
         assert self._task is not None
-        await self._task
+        await asyncio.shield(self._task)
 
     async def publish(self, message: Message) -> None:
         """Raises as `Channel.publish` does; at once where there is no connection."""
