@@ -13,7 +13,7 @@ from consumers.inventory import store as inventory
 from consumers.orders import store as orders
 from consumers.reminders import store as reminders
 from consumers.returns import store as returns
-from tests.support.stack import Stack
+from tests.support.stack import TABLES, Stack
 from worker.outbox import actions as table
 from worker.outbox import changes as outbox
 from worker.postgres import event_log, ledger
@@ -85,6 +85,8 @@ def test_every_family_and_table_is_looked_at() -> None:
 
 @pytest.mark.parametrize("filled", [False, True], ids=["empty", "filled"])
 async def test_no_statement_of_a_batch_reads_a_whole_table(stack: Stack, filled: bool) -> None:
+    # As in a new database: once autovacuum has seen an empty table, the planner expects it to stay empty.
+    await stack.execute(f"TRUNCATE {TABLES} CASCADE")
     if filled:
         await stack.execute(FILL)
     database = Database(stack.environment["STOCKHOOK_DATABASE_URL"], 1, "test")

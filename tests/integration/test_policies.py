@@ -41,13 +41,21 @@ def node(services: Services) -> Iterator[BrokerNode]:
 async def test_policies_that_would_lose_events_are_named_until_they_are_overridden(
     stack: Stack, node: BrokerNode
 ) -> None:
+    printed = ""
+
     async def named() -> CompletedProcess[str] | None:
+        nonlocal printed
         check = stack.run("topology", "--check")
+        printed = check.stdout
         lines = [line for line in check.stdout.splitlines() if SOURCE in line]
         # The broker gives policies to its queues one after the other.
         return check if len(lines) == len(HARMFUL) == len(check.stdout.splitlines()) - 1 else None
 
-    check = await until(named, "each queue has both policies", 60)
+    try:
+        check = await until(named, "each queue has both policies", 60)
+    except AssertionError as error:
+        error.add_note(printed)
+        raise
     doctor = json.loads(stack.run("doctor", "--json").stdout)["findings"]
     found = [finding for finding in doctor if finding["subject"] == "policies"]
 
