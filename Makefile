@@ -25,7 +25,7 @@ test: bootstrap  ## every test but the slow ones (PYTEST_ARGS="-k orders" for so
 test-retry-delays: bootstrap  ## the retry delays by the clock: 7 s, 35 s, 175 s
 	@exec $(PYTHON) -m pytest -m retry_delays $(PYTEST_ARGS)
 
-test-long: bootstrap  ## an hour's outage in the spool, a hundred graceful stops, short runs on a cluster
+test-long: bootstrap  ## an hour's outage in the spool, a hundred graceful stops, a cluster's nodes killed
 	@exec $(PYTHON) -m pytest -m long -s $(PYTEST_ARGS)
 
 test-versions: bootstrap  ## as root: every test on Debian 12, 13 and testing (ARGS="--suites trixie", ARGS=--help)
