@@ -126,7 +126,7 @@ async def published(broker: Broker) -> list[Told]:
         channel = await link.channel()
         await channel.consume(QUEUE, "chaos", DRAINED_AT_ONCE, arrived.append)
         end, acked = monotonic() + DRAIN_SECONDS, 0
-        while len(arrived) < depth.ready and monotonic() < end:
+        while acked < depth.ready and monotonic() < end:
             # An answer comes after all that was sent before it.
             await channel.depth(QUEUE)
             if len(arrived) > acked:

@@ -107,7 +107,7 @@ async def test_a_part_whose_latest_change_is_gone_from_the_log_is_judged_by_it(s
     assert [event["changes"]["status"]["to"] for event in explained["events"]] == ["sold"]
     assert explained["log_begins_at"] is not None
     assert explained["agrees_with_tables"] is None
-    assert "was dropped from the log" in " ".join(stack.run("explain", "part", "13").stdout.split())
+    assert "were dropped from the log" in " ".join(stack.run("explain", "part", "13").stdout.split())
     assert found == [{"kind": "undocumented_transition", "message": "sold became reserved"}]
     assert (await stack.fetch("SELECT status FROM parts")) == [{"status": "reserved"}]
 
