@@ -19,7 +19,7 @@ from worker.amqp.connection import Broker
 from worker.amqp.publisher import Publisher
 from worker.amqp.subscription import SESSION_ENDS, Session, Subscription
 from worker.amqp.tap import Delivery
-from worker.amqp.topology import ACTIONS, QUARANTINE, actions_topology, dead_queue, family_queue
+from worker.amqp.topology import ACTIONS, QUARANTINE, actions_topology, dead_queue, main_queue
 from worker.config.settings import Settings
 from worker.marketplaces.clients import Clients, opened
 from worker.observability import metrics
@@ -57,7 +57,7 @@ class Executor:
     _attempts: dict[UUID, Attempt] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        queues = [family_queue(ACTIONS)]
+        queues = [main_queue(ACTIONS)]
         if self.settings.keep_dead_letters:
             queues.append(dead_queue(ACTIONS))
         self.subscription = Subscription(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from consumers.registry import FAMILIES
-from worker.amqp.topology import ACTIONS, QUARANTINE, dead_queue, family_queue, retry_queue, step_name
+from worker.amqp.topology import ACTIONS, QUARANTINE, dead_queue, main_queue, retry_queue, step_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ def queues(delays: Sequence[timedelta]) -> Iterator[QueueLabels]:
 
 def queues_of(family: str, delays: Sequence[timedelta]) -> Iterator[QueueLabels]:
     """A family's own."""
-    yield QueueLabels(family_queue(family), family, "work", "")
+    yield QueueLabels(main_queue(family), family, "work", "")
     for delay in delays:
         yield QueueLabels(retry_queue(family, delay), family, "retry", step_name(delay))
     yield QueueLabels(dead_queue(family), family, "dead", "")
@@ -36,7 +36,7 @@ def queues_of(family: str, delays: Sequence[timedelta]) -> Iterator[QueueLabels]
 
 def queues_beside(name: str, role: str, delays: Sequence[timedelta]) -> Iterator[QueueLabels]:
     """A subscriber's, and those of actions: that somebody outside takes nothing is no trouble of a family."""
-    yield QueueLabels(family_queue(name), name, role, "")
+    yield QueueLabels(main_queue(name), name, role, "")
     for delay in delays:
         yield QueueLabels(retry_queue(name, delay), name, f"{role}_retry", step_name(delay))
     yield QueueLabels(dead_queue(name), name, "dead", "")

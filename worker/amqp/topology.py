@@ -58,8 +58,8 @@ class Topology:
     unwanted: tuple[Binding, ...] = ()
 
 
-def family_queue(family: str) -> str:
-    return f"stockhook.{family}"
+def main_queue(origin: str) -> str:
+    return f"stockhook.{origin}"
 
 
 def step_name(delay: timedelta) -> str:
@@ -107,7 +107,7 @@ def topology(delays: Sequence[timedelta], families: Iterable[str] = FAMILIES) ->
         queues=(*returning, quarantine),
         bindings=(
             *(
-                Binding(EVENTS, family_queue(family), routing_key)
+                Binding(EVENTS, main_queue(family), routing_key)
                 for routing_key, family in FAMILY_OF.items()
                 if family in families
             ),
@@ -161,7 +161,7 @@ def _usual_keys() -> Iterator[str]:
 def _family_queues(family: str, delays: Sequence[timedelta]) -> list[Queue]:
     return [
         _queue(
-            family_queue(family),
+            main_queue(family),
             {"x-delivery-limit": DELIVERY_LIMIT, **_dead_lettering_to(dead_queue(family))},
         ),
         *(
@@ -169,7 +169,7 @@ def _family_queues(family: str, delays: Sequence[timedelta]) -> list[Queue]:
                 retry_queue(family, delay),
                 {
                     "x-message-ttl": int(delay.total_seconds() * 1000),
-                    **_dead_lettering_to(family_queue(family)),
+                    **_dead_lettering_to(main_queue(family)),
                 },
             )
             for delay in delays

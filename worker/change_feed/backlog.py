@@ -8,7 +8,7 @@ from typing import Any
 from worker.amqp.connection import BrokerConnection
 from worker.amqp.topology import (
     dead_queue,
-    family_queue,
+    main_queue,
     retry_queue,
     step_name,
 )
@@ -154,13 +154,13 @@ async def _webhook(
 ) -> Webhook:
     origin = origin_of(name)
     steps = {step_name(delay): retry_queue(origin, delay) for delay in delays}
-    depths = await link.depths([family_queue(origin), *steps.values(), dead_queue(origin)])
+    depths = await link.depths([main_queue(origin), *steps.values(), dead_queue(origin)])
     ready = {queue: None if depth is None else depth.ready for queue, depth in depths.items()}
-    first = depths[family_queue(origin)]
+    first = depths[main_queue(origin)]
     return Webhook(
         name=name,
         configured=configured,
-        queue=ready[family_queue(origin)],
+        queue=ready[main_queue(origin)],
         retry={step: ready[queue] for step, queue in steps.items()},
         dead=ready[dead_queue(origin)],
         dead_kept=dead_kept,

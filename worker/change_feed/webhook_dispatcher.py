@@ -18,7 +18,7 @@ from worker.amqp.tap import Delivery
 from worker.amqp.topology import (
     RETURN,
     dead_queue,
-    family_queue,
+    main_queue,
     retry_queue,
     webhook_topology,
 )
@@ -64,7 +64,7 @@ class WebhookDispatcher:
         origin = self.subscriber.origin
         self.subscription = Subscription(
             origin,
-            [family_queue(origin)],
+            [main_queue(origin)],
             webhook_topology(self.settings.delays, origin, self.subscriber.routing_keys),
             self.settings.declare_topology,
             self.broker,

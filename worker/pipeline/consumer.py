@@ -17,7 +17,7 @@ from worker.amqp.connection import Broker
 from worker.amqp.publisher import Publisher
 from worker.amqp.subscription import Session, Subscription
 from worker.amqp.tap import Delivery
-from worker.amqp.topology import dead_queue, family_queue, step_name, topology
+from worker.amqp.topology import dead_queue, main_queue, step_name, topology
 from worker.config.settings import Settings
 from worker.observability import metrics
 from worker.observability.failpoints import failpoint
@@ -69,7 +69,7 @@ class Consumer:
         self._isolation = Isolation(self.family.name, self.database, self.isolation_lock)
         self.subscription = Subscription(
             self.family.name,
-            [family_queue(self.family.name)],
+            [main_queue(self.family.name)],
             topology(self.settings.delays, [self.family.name]),
             self.settings.declare_topology,
             self.broker,

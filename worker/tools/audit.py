@@ -24,7 +24,7 @@ from worker.amqp.queue_labels import queues
 from worker.amqp.topology import (
     QUARANTINE,
     dead_queue,
-    family_queue,
+    main_queue,
     retry_queue,
     step_name,
 )
@@ -177,7 +177,7 @@ async def audit(
 def _waiting(ready: Mapping[str, int], family: str, delays: Sequence[timedelta]) -> Waiting:
     """By the messages that are ready in each queue."""
     return Waiting(
-        queue=ready[family_queue(family)],
+        queue=ready[main_queue(family)],
         retry={step_name(delay): ready[retry_queue(family, delay)] for delay in delays},
         dead=ready[dead_queue(family)],
     )

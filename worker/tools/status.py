@@ -18,7 +18,7 @@ from worker.amqp.topology import (
     ACTIONS,
     QUARANTINE,
     dead_queue,
-    family_queue,
+    main_queue,
     retry_queue,
     step_name,
 )
@@ -202,7 +202,7 @@ def _family_status(
     last_logged: datetime | None,
     dead_kept: int,
 ) -> FamilyStatus:
-    queue = depths[family_queue(family)]
+    queue = depths[main_queue(family)]
     waits = queue is not None and queue.ready > 0
     age = (datetime.now(UTC) - last_logged).total_seconds() if waits and last_logged else None
     return FamilyStatus(

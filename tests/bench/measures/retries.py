@@ -14,7 +14,7 @@ from pamqp.commands import Basic
 from tests.bench.lineup import STOCKHOOK
 from tests.bench.plan import Bench
 from tests.bench.world import World
-from worker.amqp.topology import RETURN, family_queue, retry_queue
+from worker.amqp.topology import RETURN, main_queue, retry_queue
 
 FAMILY = "inventory"
 CROWD, QUICK_CROWD = 5_000, 500
@@ -51,7 +51,7 @@ async def latest(world: World, delay: timedelta, count: int) -> float:
             back.set()
 
     async with _channel(world) as receiving, _channel(world) as sending:
-        await receiving.basic_consume(family_queue(FAMILY), receive, no_ack=True)
+        await receiving.basic_consume(main_queue(FAMILY), receive, no_ack=True)
         queue = retry_queue(FAMILY, delay)
         left = iter(range(count))
         await asyncio.gather(*(_send(sending, queue, left, sent) for _ in range(TOGETHER)))
