@@ -12,6 +12,7 @@ from worker.amqp.topology import (
     retry_queue,
     step_name,
 )
+from worker.config.settings import Settings
 from worker.config.subscribers import origin_of
 from worker.postgres.pool import Connection
 
@@ -113,31 +114,25 @@ async def known_webhooks(connection: Connection) -> list[str]:
 
 
 async def webhooks(
-    link: BrokerConnection,
-    known: Iterable[str],
-    configured: Iterable[str],
-    kept: Mapping[str, int],
-    delays: Sequence[timedelta],
+    link: BrokerConnection, settings: Settings, known: Iterable[str], kept: Mapping[str, int]
 ) -> tuple[Webhook, ...]:
-    """Those of these names that are in the settings, or have queues. `kept` are dead letters by origin.
+    """Those in the settings, and the known ones that have queues. `kept` are dead letters by origin.
 
     Raises:
         BrokerUnavailable
     """
-    expected = set(configured)
+    configured = set(settings.webhook_names)
     found = [
-        await _webhook(link, name, kept.get(origin_of(name), 0), delays, configured=name in expected)
-        for name in sorted({*known, *expected})
+        await _webhook(
+            link, name, kept.get(origin_of(name), 0), settings.delays, configured=name in configured
+        )
+        for name in sorted({*known, *configured})
     ]
     return tuple(webhook for webhook in found if webhook.configured or webhook.queue is not None)
 
 
 async def feed(
-    link: BrokerConnection,
-    connection: Connection,
-    configured: Iterable[str],
-    kept: Mapping[str, int],
-    delays: Sequence[timedelta],
+    link: BrokerConnection, connection: Connection, settings: Settings, kept: Mapping[str, int]
 ) -> Feed:
     """Ask broker and database. `kept` are dead letters in the table, by origin.
 
@@ -146,7 +141,7 @@ async def feed(
         DatabaseUnavailable
     """
     known = await known_webhooks(connection)
-    return Feed(await change_counts(connection), await webhooks(link, known, configured, kept, delays))
+    return Feed(await change_counts(connection), await webhooks(link, settings, known, kept))
 
 
 async def _webhook(

@@ -10,7 +10,7 @@ published. It cannot know what a subscriber did with it.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from time import monotonic
@@ -32,6 +32,7 @@ from worker.change_feed.backlog import (
     Feed,
     feed,
 )
+from worker.config.settings import Settings
 from worker.dead_letters.store import waiting_by_origin
 from worker.dead_letters.unhandled_store import COUNT as COUNT_UNHANDLED
 from worker.observability import metrics
@@ -139,18 +140,11 @@ def _ranges(found: Sequence[Any]) -> Ranges:
 
 
 async def audit(
-    broker: Broker,
-    database: Database,
-    delays: Sequence[timedelta],
-    *,
-    spooled: int | None,
-    patience: float,
-    webhooks: Iterable[str] = (),
+    broker: Broker, database: Database, settings: Settings, *, spooled: int | None, patience: float
 ) -> Audit:
     """Look, and look again for `patience` seconds while something is neither waiting nor accounted for.
 
-    In-flight deliveries wait in no queue, but are accounted for a moment later. `webhooks` are the names in
-    the settings.
+    In-flight deliveries wait in no queue, but are accounted for a moment later.
 
     Raises:
         BrokerUnavailable
@@ -159,9 +153,9 @@ async def audit(
     end = monotonic() + patience
     async with broker.connection() as link:
         while True:
-            depths = await link.depths([one.queue for one in queues(delays)])
+            depths = await link.depths([one.queue for one in queues(settings.delays)])
             ready = {queue: depth.ready if depth else 0 for queue, depth in depths.items()}
-            waiting = {family: _waiting(ready, family, delays) for family in FAMILIES}
+            waiting = {family: _waiting(ready, family, settings.delays) for family in FAMILIES}
             known = await accounts(database)
             missing = _missing(known, waiting)
             if not missing or monotonic() > end:
@@ -169,7 +163,7 @@ async def audit(
             await asyncio.sleep(0.5)
         async with database.connection() as connection:
             kept = await waiting_by_origin(connection)
-            told = await feed(link, connection, webhooks, kept, delays)
+            told = await feed(link, connection, settings, kept)
             unhandled = await connection.fetchval(COUNT_UNHANDLED)
     return Audit(known, waiting, ready[QUARANTINE], unhandled, spooled, missing, told)
 
@@ -209,7 +203,7 @@ def as_json(found: Audit) -> dict[str, Any]:
 
 
 async def measure_regularly(
-    broker: Broker, database: Database, delays: Sequence[timedelta], stopping: asyncio.Event
+    broker: Broker, database: Database, settings: Settings, stopping: asyncio.Event
 ) -> None:
     """Have the metric say what is missing, until we stop. What cannot be asked now is asked the next time."""
     while True:
@@ -217,7 +211,7 @@ async def measure_regularly(
         if stopping.is_set():
             return
         try:
-            found = await audit(broker, database, delays, spooled=None, patience=PATIENCE_SECONDS)
+            found = await audit(broker, database, settings, spooled=None, patience=PATIENCE_SECONDS)
             for family in FAMILIES:
                 metrics.MISSING.labels(family).set(found.missing_events.get(family, 0))
             for counts in found.feed.families:

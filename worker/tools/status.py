@@ -29,6 +29,7 @@ from worker.change_feed.backlog import (
     known_webhooks,
     webhooks,
 )
+from worker.config.settings import Settings
 from worker.dead_letters.message import QUARANTINE_ORIGIN
 from worker.dead_letters.store import waiting_by_origin
 from worker.dead_letters.unhandled_store import count_by_type
@@ -128,13 +129,7 @@ class _Stored:
     webhooks: Sequence[str] = ()
 
 
-async def look(
-    broker: Broker,
-    database: Database,
-    delays: Sequence[timedelta],
-    ingest_url: str,
-    webhook_names: Sequence[str],
-) -> Status:
+async def look(broker: Broker, database: Database, settings: Settings) -> Status:
     """Ask the broker and the database; what cannot be reached is said, not raised."""
     stored = await _look_at_database(database)
     subscribers: tuple[Webhook, ...] = ()
@@ -144,14 +139,14 @@ async def look(
     try:
         async with broker.connection() as link:
             for family in (*FAMILIES, ACTIONS):
-                depths = await link.depths([one.queue for one in queues_of(family, delays)])
+                depths = await link.depths([one.queue for one in queues_of(family, settings.delays)])
                 last_logged, dead_kept = stored.last_logged.get(family), stored.kept.get(family, 0)
-                families.append(_family_status(family, depths, delays, last_logged, dead_kept))
+                families.append(_family_status(family, depths, settings.delays, last_logged, dead_kept))
             quarantine = _ready(await link.depth(QUARANTINE))
-            subscribers = await webhooks(link, stored.webhooks, webhook_names, stored.kept, delays)
+            subscribers = await webhooks(link, settings, stored.webhooks, stored.kept)
     except BrokerUnavailable as error:
         broker_words = f"unreachable ({error})"
-    ingest_words, spool = await look_at_ingest(ingest_url)
+    ingest_words, spool = await look_at_ingest(settings.ingest_url)
     return Status(
         broker_words,
         stored.words,
