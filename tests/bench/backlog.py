@@ -13,7 +13,7 @@ from tests.bench.broker import Stored, chunks
 from tests.bench.lineup import INGEST
 from tests.bench.load import Prepared, play_at_once, prepared
 from tests.bench.world import World, free_port
-from worker.amqp.topology import main_queue
+from worker.amqp.queue_set import main_queue
 from worker.simulator import generator as marketplace
 from worker.simulator.lifecycle import GeneratedEvent
 from worker.simulator.webhook import Credentials

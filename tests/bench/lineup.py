@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from deploy.local.services import DEV, Services
 from tests.bench.contestants.task import Task
-from worker.amqp.topology import main_queue
+from worker.amqp.queue_set import main_queue
 
 # Of the environment that `deploy/local/bootstrap bench` makes.
 OTHERS_PYTHON = DEV / "venv-bench/bin/python"

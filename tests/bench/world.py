@@ -32,7 +32,8 @@ from tests.bench.contestants.applying import TABLES
 from tests.bench.lineup import Contestant
 from tests.bench.processes import Failed, Running, start, with_descendants
 from worker.amqp.connection import Broker
-from worker.amqp.topology import RETURN, main_queue, topology
+from worker.amqp.queue_set import main_queue
+from worker.amqp.topology import RETURN, topology
 from worker.config.settings import PREFIX, Settings
 from worker.postgres.migrations import migrate
 from worker.postgres.pool import Database

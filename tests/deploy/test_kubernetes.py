@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from consumers.registry import FAMILIES
 from tests.deploy.custom_resources import RabbitmqCluster, ScaledObject, read_custom_resource
 from tests.deploy.tools import DEPLOY, documents, tool
-from worker.amqp.topology import main_queue
+from worker.amqp.queue_set import main_queue
 from worker.cli.app import app
 from worker.config.settings import Settings
 

@@ -10,7 +10,8 @@ from worker.actions.registry import KINDS
 from worker.amqp.channel import Message
 from worker.amqp.errors import BrokerUnavailable
 from worker.amqp.publisher import Publisher
-from worker.amqp.topology import ACTIONS, RETURN, main_queue
+from worker.amqp.queue_set import main_queue
+from worker.amqp.topology import ACTIONS, RETURN
 from worker.observability.failpoints import failpoint
 from worker.outbox import actions as table
 from worker.postgres.notify_poller import NotifyPoller

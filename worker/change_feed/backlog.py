@@ -1,17 +1,11 @@
 """What the change feed owes: changes that are not published yet, and what waits for each webhook."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from typing import Any
 
 from worker.amqp.connection import BrokerConnection
-from worker.amqp.topology import (
-    dead_queue,
-    main_queue,
-    retry_queue,
-    step_name,
-)
+from worker.amqp.queue_set import QueueSet
 from worker.config.settings import Settings
 from worker.config.subscribers import origin_of
 from worker.postgres.pool import Connection
@@ -124,7 +118,11 @@ async def webhooks(
     configured = set(settings.webhook_names)
     found = [
         await _webhook(
-            link, name, kept.get(origin_of(name), 0), settings.delays, configured=name in configured
+            link,
+            name,
+            QueueSet.of(origin_of(name), settings.delays),
+            kept.get(origin_of(name), 0),
+            configured=name in configured,
         )
         for name in sorted({*known, *configured})
     ]
@@ -145,21 +143,19 @@ async def feed(
 
 
 async def _webhook(
-    link: BrokerConnection, name: str, dead_kept: int, delays: Sequence[timedelta], *, configured: bool
+    link: BrokerConnection, name: str, queues: QueueSet, dead_kept: int, *, configured: bool
 ) -> Webhook:
-    origin = origin_of(name)
-    steps = {step_name(delay): retry_queue(origin, delay) for delay in delays}
-    depths = await link.depths([main_queue(origin), *steps.values(), dead_queue(origin)])
+    depths = await link.depths(queues.names)
     ready = {queue: None if depth is None else depth.ready for queue, depth in depths.items()}
-    first = depths[main_queue(origin)]
+    main = depths[queues.main]
     return Webhook(
         name=name,
         configured=configured,
-        queue=ready[main_queue(origin)],
-        retry={step: ready[queue] for step, queue in steps.items()},
-        dead=ready[dead_queue(origin)],
+        queue=ready[queues.main],
+        retry={retry.step: ready[retry.name] for retry in queues.retries},
+        dead=ready[queues.dead],
         dead_kept=dead_kept,
-        consumers=first.consumers if first else 0,
+        consumers=main.consumers if main else 0,
     )
 
 

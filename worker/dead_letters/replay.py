@@ -19,8 +19,9 @@ from schemas.envelope import UNHANDLED, Envelope, InvalidEnvelope
 from schemas.registry import Provider
 from worker.amqp.channel import Channel, Message
 from worker.amqp.connection import Broker
+from worker.amqp.queue_set import main_queue
 from worker.amqp.tap import Delivery
-from worker.amqp.topology import RETURN, main_queue
+from worker.amqp.topology import RETURN
 from worker.dead_letters import store
 from worker.dead_letters.message import QUARANTINE_ORIGIN, is_of_webhook
 from worker.dead_letters.store import Action, Kept, Selection

@@ -12,7 +12,6 @@ published. It cannot know what a subscriber did with it.
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from time import monotonic
 from typing import Any
 
@@ -20,14 +19,8 @@ import structlog
 
 from consumers.registry import FAMILIES
 from worker.amqp.connection import Broker
-from worker.amqp.queue_labels import queues
-from worker.amqp.topology import (
-    QUARANTINE,
-    dead_queue,
-    main_queue,
-    retry_queue,
-    step_name,
-)
+from worker.amqp.queue_set import QueueSet
+from worker.amqp.topology import QUARANTINE
 from worker.change_feed.backlog import (
     Feed,
     feed,
@@ -151,11 +144,13 @@ async def audit(
         DatabaseUnavailable
     """
     end = monotonic() + patience
+    sets = [QueueSet.of(family, settings.delays) for family in FAMILIES]
+    names = [QUARANTINE, *(name for queues in sets for name in queues.names)]
     async with broker.connection() as link:
         while True:
-            depths = await link.depths([one.queue for one in queues(settings.delays)])
+            depths = await link.depths(names)
             ready = {queue: depth.ready if depth else 0 for queue, depth in depths.items()}
-            waiting = {family: _waiting(ready, family, settings.delays) for family in FAMILIES}
+            waiting = {queues.origin: _waiting(ready, queues) for queues in sets}
             known = await accounts(database)
             missing = _missing(known, waiting)
             if not missing or monotonic() > end:
@@ -168,12 +163,12 @@ async def audit(
     return Audit(known, waiting, ready[QUARANTINE], unhandled, spooled, missing, told)
 
 
-def _waiting(ready: Mapping[str, int], family: str, delays: Sequence[timedelta]) -> Waiting:
+def _waiting(ready: Mapping[str, int], queues: QueueSet) -> Waiting:
     """By the messages that are ready in each queue."""
     return Waiting(
-        queue=ready[main_queue(family)],
-        retry={step_name(delay): ready[retry_queue(family, delay)] for delay in delays},
-        dead=ready[dead_queue(family)],
+        queue=ready[queues.main],
+        retry={retry.step: ready[retry.name] for retry in queues.retries},
+        dead=ready[queues.dead],
     )
 
 

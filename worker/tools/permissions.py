@@ -14,6 +14,7 @@ from schemas.registry import Provider
 from worker.amqp import policies
 from worker.amqp.definitions import exchange_definition
 from worker.amqp.policies import protecting_commands, unlimiting_command
+from worker.amqp.queue_set import dead_queue, main_queue
 from worker.amqp.topology import (
     ACTIONS,
     CHANGES,
@@ -21,8 +22,6 @@ from worker.amqp.topology import (
     PROBE,
     QUARANTINE,
     RETURN,
-    dead_queue,
-    main_queue,
     topology,
 )
 from worker.postgres.pool import Connection

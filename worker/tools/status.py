@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import httpx
@@ -13,15 +13,8 @@ from schemas.events import read_model
 from worker.amqp.channel import QueueDepth
 from worker.amqp.connection import Broker
 from worker.amqp.errors import BrokerUnavailable
-from worker.amqp.queue_labels import queues_of
-from worker.amqp.topology import (
-    ACTIONS,
-    QUARANTINE,
-    dead_queue,
-    main_queue,
-    retry_queue,
-    step_name,
-)
+from worker.amqp.queue_set import QueueSet
+from worker.amqp.topology import ACTIONS, QUARANTINE
 from worker.change_feed.backlog import (
     ChangeCounts,
     Webhook,
@@ -139,9 +132,10 @@ async def look(broker: Broker, database: Database, settings: Settings) -> Status
     try:
         async with broker.connection() as link:
             for family in (*FAMILIES, ACTIONS):
-                depths = await link.depths([one.queue for one in queues_of(family, settings.delays)])
+                queues = QueueSet.of(family, settings.delays)
+                depths = await link.depths(queues.names)
                 last_logged, dead_kept = stored.last_logged.get(family), stored.kept.get(family, 0)
-                families.append(_family_status(family, depths, settings.delays, last_logged, dead_kept))
+                families.append(_family_status(queues, depths, last_logged, dead_kept))
             quarantine = _ready(await link.depth(QUARANTINE))
             subscribers = await webhooks(link, settings, stored.webhooks, stored.kept)
     except BrokerUnavailable as error:
@@ -191,21 +185,20 @@ async def look_at_ingest(url: str) -> tuple[str, dict[str, Any] | None]:
 
 
 def _family_status(
-    family: str,
+    queues: QueueSet,
     depths: Mapping[str, QueueDepth | None],
-    delays: Sequence[timedelta],
     last_logged: datetime | None,
     dead_kept: int,
 ) -> FamilyStatus:
-    queue = depths[main_queue(family)]
+    queue = depths[queues.main]
     waits = queue is not None and queue.ready > 0
     age = (datetime.now(UTC) - last_logged).total_seconds() if waits and last_logged else None
     return FamilyStatus(
-        family=family,
+        family=queues.origin,
         queue=_ready(queue),
         consumers=queue.consumers if queue else 0,
-        retry={step_name(delay): _ready(depths[retry_queue(family, delay)]) for delay in delays},
-        dead=_ready(depths[dead_queue(family)]),
+        retry={retry.step: _ready(depths[retry.name]) for retry in queues.retries},
+        dead=_ready(depths[queues.dead]),
         dead_kept=dead_kept,
         oldest_waiting_seconds=age,
     )

@@ -12,7 +12,7 @@ from tests.bench.load import Prepared, play_at_once
 from tests.bench.plan import Bench
 from tests.bench.processes import Failed
 from tests.bench.world import OVOKO_SECRET, World, free_port
-from worker.amqp.topology import main_queue
+from worker.amqp.queue_set import main_queue
 
 FAMILIES = ("inventory",)
 QUEUES = [main_queue(family) for family in FAMILIES]
