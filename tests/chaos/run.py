@@ -29,7 +29,8 @@ from tests.chaos.verdict import OBSERVED, audit, judge, misbehaviour
 from tests.chaos.world import Options, RunFailed, Say, World, world
 from tests.support.endpoint import endpoint
 from tests.support.rabbit_cluster import RabbitCluster
-from worker.amqp.topology import QUARANTINE, dead_queue
+from worker.amqp.queue_set import dead_queue
+from worker.amqp.topology import QUARANTINE
 from worker.config.subscribers import origin_of
 from worker.simulator.http_client import Client
 from worker.simulator.rate_sender import Sender, Tally

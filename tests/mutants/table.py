@@ -90,8 +90,8 @@ TABLE = (
     Mutant(
         "requeue in place",
         "worker/pipeline/disposition.py",
-        "return _copy(delivery, retry_queue(family, delay), next_attempt, reason, now)",
-        'return _copy(delivery, f"stockhook.{family}", next_attempt, reason, now)',
+        "return _copy(delivery, queue.name, next_attempt, reason, now)",
+        "return _copy(delivery, queues.main, next_attempt, reason, now)",
         "tests/unit/test_batch.py::test_a_failure_goes_to_the_next_retry_queue",
     ),
     Mutant(

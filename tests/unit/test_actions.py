@@ -23,6 +23,7 @@ from worker.actions.types import (
     InDoubt,
     outcome_of,
 )
+from worker.amqp.queue_set import QueueSet
 from worker.config.settings import BadSettings, Settings
 from worker.marketplaces.buyback.requests import Slot
 from worker.marketplaces.http import (
@@ -33,7 +34,7 @@ from worker.marketplaces.http import (
 )
 from worker.pipeline.retry_schedule import Exhausted, Retry
 
-DELAYS = tuple(timedelta(seconds=seconds) for seconds in (7, 35, 175))
+RETRIES = QueueSet.of("actions", [timedelta(seconds=seconds) for seconds in (7, 35, 175)]).retries
 SOON = timedelta(seconds=3)
 
 
@@ -150,18 +151,18 @@ def test_only_what_cannot_have_been_taken_is_repeated(error: Exception, begun: t
 @pytest.mark.parametrize(
     ("attempt", "retry_after", "expected"),
     [
-        (1, None, Retry(DELAYS[0], 2)),
-        (1, SOON, Retry(DELAYS[0], 2)),
-        (1, timedelta(seconds=30), Retry(DELAYS[1], 2)),
-        (2, SOON, Retry(DELAYS[1], 3)),
-        (3, timedelta(hours=1), Retry(DELAYS[2], 4)),
+        (1, None, Retry(RETRIES[0], 2)),
+        (1, SOON, Retry(RETRIES[0], 2)),
+        (1, timedelta(seconds=30), Retry(RETRIES[1], 2)),
+        (2, SOON, Retry(RETRIES[1], 3)),
+        (3, timedelta(hours=1), Retry(RETRIES[2], 4)),
         (4, SOON, Exhausted()),
     ],
 )
 def test_a_marketplace_is_given_the_time_it_asks_for(
     attempt: int, retry_after: timedelta | None, expected: Retry | Exhausted
 ) -> None:
-    assert next_attempt(attempt, DELAYS, retry_after) == expected
+    assert next_attempt(attempt, RETRIES, retry_after) == expected
 
 
 def test_the_first_slot_is_the_earliest_still_to_come() -> None:

@@ -17,9 +17,10 @@ from worker.actions.types import Failed, InDoubt, Outcome
 from worker.amqp.channel import Message
 from worker.amqp.connection import Broker
 from worker.amqp.publisher import Publisher
+from worker.amqp.queue_set import QueueSet
 from worker.amqp.subscription import SESSION_ENDS, Session, Subscription
 from worker.amqp.tap import Delivery
-from worker.amqp.topology import ACTIONS, QUARANTINE, actions_topology, dead_queue, family_queue
+from worker.amqp.topology import ACTIONS, QUARANTINE, actions_topology
 from worker.config.settings import Settings
 from worker.marketplaces.clients import Clients, opened
 from worker.observability import metrics
@@ -53,17 +54,19 @@ class Executor:
     publisher: Publisher
     stopping: asyncio.Event
     subscription: Subscription[Delivery] = field(init=False)
+    _queues: QueueSet = field(init=False)
     _tasks: dict[UUID | None, asyncio.Task[None]] = field(default_factory=dict)
     _attempts: dict[UUID, Attempt] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        queues = [family_queue(ACTIONS)]
+        self._queues = QueueSet.of(ACTIONS, self.settings.delays)
+        consumed = [self._queues.main]
         if self.settings.keep_dead_letters:
-            queues.append(dead_queue(ACTIONS))
+            consumed.append(self._queues.dead)
         self.subscription = Subscription(
             ACTIONS,
-            queues,
-            actions_topology(self.settings.delays),
+            consumed,
+            actions_topology(self._queues),
             self.settings.declare_topology,
             self.broker,
             self.publisher,
@@ -136,7 +139,7 @@ class Executor:
         if action_id is None:
             log.error("action.unreadable", to=QUARANTINE)
             copy: Message | None = _quarantined(delivery)
-        elif delivery.queue == dead_queue(ACTIONS):
+        elif delivery.queue == self._queues.dead:
             copy = None
             await self._note_dead(session, action_id, delivery)
         else:
@@ -177,7 +180,7 @@ class Executor:
         try:
             outcome = await self._outcome(clients, taken)
             seconds = monotonic() - began
-            disposition = disposition_of(delivery, outcome, self.settings.delays)
+            disposition = disposition_of(self._queues, delivery, outcome)
             await self._until_available(session, lambda: self._record(action_id, disposition))
         finally:
             self._attempts.pop(action_id, None)

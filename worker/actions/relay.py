@@ -10,7 +10,8 @@ from worker.actions.registry import KINDS
 from worker.amqp.channel import Message
 from worker.amqp.errors import BrokerUnavailable
 from worker.amqp.publisher import Publisher
-from worker.amqp.topology import ACTIONS, RETURN, family_queue
+from worker.amqp.queue_set import main_queue
+from worker.amqp.topology import ACTIONS, RETURN
 from worker.observability.failpoints import failpoint
 from worker.outbox import actions as table
 from worker.postgres.notify_poller import NotifyPoller
@@ -64,4 +65,4 @@ def message(action_id: UUID, kind: str) -> Message:
     """It names the action and says nothing of what is asked for, which stays in the table."""
     headers: dict[str, str | int] = {"x-action-id": str(action_id), "x-attempt": 1}
     body = orjson.dumps({"action_id": str(action_id), "kind": kind})
-    return Message(RETURN, family_queue(ACTIONS), kind, headers, body)
+    return Message(RETURN, main_queue(ACTIONS), kind, headers, body)

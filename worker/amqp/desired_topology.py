@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from consumers.registry import FAMILIES
+from worker.amqp.queue_set import QueueSet
 from worker.amqp.topology import Topology, topology, webhook_topology
 from worker.config.settings import Settings
 
@@ -11,7 +12,7 @@ def expected_topology(settings: Settings, families: Iterable[str] = FAMILIES) ->
     """These families' and the subscribers'."""
     ours = topology(settings.delays, families)
     others = [
-        webhook_topology(settings.delays, subscriber.origin, subscriber.routing_keys)
+        webhook_topology(QueueSet.of(subscriber.origin, settings.delays), subscriber.routing_keys)
         for subscriber in settings.subscribers
     ]
     return Topology(

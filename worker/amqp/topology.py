@@ -7,6 +7,7 @@ from typing import Literal
 
 from consumers.registry import FAMILIES, FAMILY_OF
 from schemas.changes import PREFIX, TYPES
+from worker.amqp.queue_set import QueueSet
 
 EVENTS = "stockhook.events"
 RETURN = "stockhook.return"
@@ -58,24 +59,6 @@ class Topology:
     unwanted: tuple[Binding, ...] = ()
 
 
-def family_queue(family: str) -> str:
-    return f"stockhook.{family}"
-
-
-def step_name(delay: timedelta) -> str:
-    """The name of a retry delay: `7s`."""
-    return f"{int(delay.total_seconds())}s"
-
-
-def retry_queue(family: str, delay: timedelta) -> str:
-    """The name holds the delay: another delay is another queue."""
-    return f"stockhook.{family}.retry.{step_name(delay)}"
-
-
-def dead_queue(family: str) -> str:
-    return f"stockhook.{family}.dead"
-
-
 def route_to(queue: str) -> tuple[str, str]:
     """The exchange and the routing key that lead to this queue alone."""
     return (QUARANTINE, "") if queue == QUARANTINE else (RETURN, queue)
@@ -92,9 +75,9 @@ def topology(delays: Sequence[timedelta], families: Iterable[str] = FAMILIES) ->
     The queues of a family are bound to the return exchange by their own names: by it, retry steps
     requeue, and consumers publish retry copies and dead letters.
     """
-    families = tuple(families)
-    actions = actions_topology(delays).queues
-    returning = [*(queue for family in families for queue in _family_queues(family, delays)), *actions]
+    sets = {family: QueueSet.of(family, delays) for family in families}
+    actions = actions_topology(QueueSet.of(ACTIONS, delays)).queues
+    returning = [*(queue for names in sets.values() for queue in _queues(names)), *actions]
     quarantine = _queue(QUARANTINE, {})
     return Topology(
         exchanges=(
@@ -107,9 +90,9 @@ def topology(delays: Sequence[timedelta], families: Iterable[str] = FAMILIES) ->
         queues=(*returning, quarantine),
         bindings=(
             *(
-                Binding(EVENTS, family_queue(family), routing_key)
+                Binding(EVENTS, sets[family].main, routing_key)
                 for routing_key, family in FAMILY_OF.items()
-                if family in families
+                if family in sets
             ),
             *(Binding(RETURN, queue.name, queue.name) for queue in returning),
             Binding(QUARANTINE, QUARANTINE, ""),
@@ -117,9 +100,9 @@ def topology(delays: Sequence[timedelta], families: Iterable[str] = FAMILIES) ->
     )
 
 
-def actions_topology(delays: Sequence[timedelta]) -> Topology:
+def actions_topology(names: QueueSet) -> Topology:
     """What actions need: the queues of a family. One process performs at a time; others stand by."""
-    first, *others = _family_queues(ACTIONS, delays)
+    first, *others = _queues(names)
     queues = (_with_single_active_consumer(first), *others)
     return Topology(
         exchanges=(Exchange(RETURN, "direct"),),
@@ -128,14 +111,14 @@ def actions_topology(delays: Sequence[timedelta]) -> Topology:
     )
 
 
-def webhook_topology(delays: Sequence[timedelta], origin: str, routing_keys: Iterable[str]) -> Topology:
+def webhook_topology(names: QueueSet, routing_keys: Iterable[str]) -> Topology:
     """What one subscriber to changes over HTTP needs: the queues of a family, by its origin's name.
 
     However many processes deliver, one at a time does, so that changes keep their order. A broker does not
     say what is bound, so whatever people usually ask for, and this one does not, is unwanted.
     """
     wanted = set(routing_keys)
-    first, *others = _family_queues(origin, delays)
+    first, *others = _queues(names)
     queues = (_with_single_active_consumer(first), *others)
     return Topology(
         exchanges=(Exchange(CHANGES, "topic"), Exchange(RETURN, "direct")),
@@ -158,23 +141,20 @@ def _usual_keys() -> Iterator[str]:
         yield from (f"{PREFIX}{name}" for name in (*types, f"{kind}.*", f"{kind}.#"))
 
 
-def _family_queues(family: str, delays: Sequence[timedelta]) -> list[Queue]:
+def _queues(names: QueueSet) -> list[Queue]:
     return [
-        _queue(
-            family_queue(family),
-            {"x-delivery-limit": DELIVERY_LIMIT, **_dead_lettering_to(dead_queue(family))},
-        ),
+        _queue(names.main, {"x-delivery-limit": DELIVERY_LIMIT, **_dead_lettering_to(names.dead)}),
         *(
             _queue(
-                retry_queue(family, delay),
+                retry.name,
                 {
-                    "x-message-ttl": int(delay.total_seconds() * 1000),
-                    **_dead_lettering_to(family_queue(family)),
+                    "x-message-ttl": int(retry.delay.total_seconds() * 1000),
+                    **_dead_lettering_to(names.main),
                 },
             )
-            for delay in delays
+            for retry in names.retries
         ),
-        _queue(dead_queue(family), {}),
+        _queue(names.dead, {}),
     ]
 
 

@@ -1,17 +1,12 @@
 """What the change feed owes: changes that are not published yet, and what waits for each webhook."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from typing import Any
 
 from worker.amqp.connection import BrokerConnection
-from worker.amqp.topology import (
-    dead_queue,
-    family_queue,
-    retry_queue,
-    step_name,
-)
+from worker.amqp.queue_set import QueueSet
+from worker.config.settings import Settings
 from worker.config.subscribers import origin_of
 from worker.postgres.pool import Connection
 
@@ -113,31 +108,29 @@ async def known_webhooks(connection: Connection) -> list[str]:
 
 
 async def webhooks(
-    link: BrokerConnection,
-    known: Iterable[str],
-    configured: Iterable[str],
-    kept: Mapping[str, int],
-    delays: Sequence[timedelta],
+    link: BrokerConnection, settings: Settings, known: Iterable[str], kept: Mapping[str, int]
 ) -> tuple[Webhook, ...]:
-    """Those of these names that are in the settings, or have queues. `kept` are dead letters by origin.
+    """Those in the settings, and the known ones that have queues. `kept` are dead letters by origin.
 
     Raises:
         BrokerUnavailable
     """
-    expected = set(configured)
+    configured = set(settings.webhook_names)
     found = [
-        await _webhook(link, name, kept.get(origin_of(name), 0), delays, configured=name in expected)
-        for name in sorted({*known, *expected})
+        await _webhook(
+            link,
+            name,
+            QueueSet.of(origin_of(name), settings.delays),
+            kept.get(origin_of(name), 0),
+            configured=name in configured,
+        )
+        for name in sorted({*known, *configured})
     ]
     return tuple(webhook for webhook in found if webhook.configured or webhook.queue is not None)
 
 
 async def feed(
-    link: BrokerConnection,
-    connection: Connection,
-    configured: Iterable[str],
-    kept: Mapping[str, int],
-    delays: Sequence[timedelta],
+    link: BrokerConnection, connection: Connection, settings: Settings, kept: Mapping[str, int]
 ) -> Feed:
     """Ask broker and database. `kept` are dead letters in the table, by origin.
 
@@ -146,25 +139,23 @@ async def feed(
         DatabaseUnavailable
     """
     known = await known_webhooks(connection)
-    return Feed(await change_counts(connection), await webhooks(link, known, configured, kept, delays))
+    return Feed(await change_counts(connection), await webhooks(link, settings, known, kept))
 
 
 async def _webhook(
-    link: BrokerConnection, name: str, dead_kept: int, delays: Sequence[timedelta], *, configured: bool
+    link: BrokerConnection, name: str, queues: QueueSet, dead_kept: int, *, configured: bool
 ) -> Webhook:
-    origin = origin_of(name)
-    steps = {step_name(delay): retry_queue(origin, delay) for delay in delays}
-    depths = await link.depths([family_queue(origin), *steps.values(), dead_queue(origin)])
+    depths = await link.depths(queues.names)
     ready = {queue: None if depth is None else depth.ready for queue, depth in depths.items()}
-    first = depths[family_queue(origin)]
+    main = depths[queues.main]
     return Webhook(
         name=name,
         configured=configured,
-        queue=ready[family_queue(origin)],
-        retry={step: ready[queue] for step, queue in steps.items()},
-        dead=ready[dead_queue(origin)],
+        queue=ready[queues.main],
+        retry={retry.step: ready[retry.name] for retry in queues.retries},
+        dead=ready[queues.dead],
         dead_kept=dead_kept,
-        consumers=first.consumers if first else 0,
+        consumers=main.consumers if main else 0,
     )
 
 

@@ -13,15 +13,10 @@ from schemas.changes import CONTENT_TYPE
 from worker.amqp.channel import Message
 from worker.amqp.connection import Broker
 from worker.amqp.publisher import Publisher
+from worker.amqp.queue_set import QueueSet
 from worker.amqp.subscription import Session, Subscription, requeue_copy
 from worker.amqp.tap import Delivery
-from worker.amqp.topology import (
-    RETURN,
-    dead_queue,
-    family_queue,
-    retry_queue,
-    webhook_topology,
-)
+from worker.amqp.topology import RETURN, webhook_topology
 from worker.change_feed.backlog import NOTE_WEBHOOK
 from worker.change_feed.endpoint import Gone, NotDelivered, Target
 from worker.change_feed.relay import waves
@@ -58,14 +53,15 @@ class WebhookDispatcher:
     publisher: Publisher
     stopping: asyncio.Event
     subscription: Subscription[Delivery] = field(init=False)
+    _queues: QueueSet = field(init=False)
     _breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
 
     def __post_init__(self) -> None:
-        origin = self.subscriber.origin
+        self._queues = QueueSet.of(self.subscriber.origin, self.settings.delays)
         self.subscription = Subscription(
-            origin,
-            [family_queue(origin)],
-            webhook_topology(self.settings.delays, origin, self.subscriber.routing_keys),
+            self.subscriber.origin,
+            [self._queues.main],
+            webhook_topology(self._queues, self.subscriber.routing_keys),
             self.settings.declare_topology,
             self.broker,
             self.publisher,
@@ -128,7 +124,7 @@ class WebhookDispatcher:
             if not isinstance(failure, NotAChange):
                 self._breaker.failed()
             copy = self._copy(delivery, failure)
-            is_dead = copy.routing_key == dead_queue(self.subscriber.origin)
+            is_dead = copy.routing_key == self._queues.dead
             metrics.WEBHOOKS.labels(name, "dead" if is_dead else "failed").inc()
             log.warning("webhook.failed", subscriber=name, to=copy.routing_key, reason=str(failure))
             await session.publish(copy)
@@ -137,16 +133,16 @@ class WebhookDispatcher:
             metrics.WEBHOOKS.labels(name, "delivered").inc()
 
     def _copy(self, delivery: Delivery, failure: NotDelivered) -> Message:
-        origin, now = self.subscriber.origin, datetime.now(UTC).isoformat()
+        now = datetime.now(UTC).isoformat()
         attempt = attempt_in(delivery)
-        step = after_failure(attempt, self.settings.delays)
+        step = after_failure(attempt, self._queues.retries)
         if isinstance(failure, Gone | NotAChange):
             step = Exhausted()
         match step:
-            case Retry(delay, next_attempt):
-                queue, attempt = retry_queue(origin, delay), next_attempt
+            case Retry(retry, next_attempt):
+                queue, attempt = retry.name, next_attempt
             case Exhausted():
-                queue = dead_queue(origin)
+                queue = self._queues.dead
         headers: dict[str, str | int] = {
             "x-change-id": str(delivery.headers.get("x-change-id", "")),
             "x-subject": str(delivery.headers.get("x-subject", "")),

@@ -41,10 +41,9 @@ def audit(*, json: Json = False, patience: float = PATIENCE_SECONDS) -> None:
             return await run_audit(
                 Broker(settings.amqp_url.get_secret_value(), "command"),
                 database,
-                settings.delays,
+                settings,
                 spooled=spooled,
                 patience=patience,
-                webhooks=settings.webhook_names,
             )
 
     found = run_loop(ask())

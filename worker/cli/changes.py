@@ -2,8 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import orjson
@@ -12,8 +11,9 @@ from rich.console import RenderableType
 
 from schemas.changes import PREFIX
 from worker.amqp.connection import Broker
+from worker.amqp.queue_set import QueueSet
 from worker.amqp.tap import Delivery
-from worker.amqp.topology import CHANGES, webhook_topology
+from worker.amqp.topology import CHANGES
 from worker.cli.context import Flag, Json, fail, load_context, print_json
 from worker.cli.terminal import assembled, say, show
 from worker.config.subscribers import origin_of
@@ -57,24 +57,21 @@ def forget(name: str, /, *, yes: Flag = False, json: Json = False) -> None:
     if name in settings.webhook_names:
         fail(FAILED, f"{name} is in STOCKHOOK_CHANGES_WEBHOOKS: take it out, and restart the consumers")
     broker = Broker(settings.amqp_url.get_secret_value(), "forget")
-    deleted, thrown_away = run_loop(_forget(broker, origin_of(name), settings.delays, yes))
+    deleted, thrown_away = run_loop(_forget(broker, QueueSet.of(origin_of(name), settings.delays), yes))
     if json:
         print_json({"deleted": deleted, "thrown_away": thrown_away})
     else:
         say(f"deleted {len(deleted)} queues, with {thrown_away:,} changes")
 
 
-async def _forget(
-    broker: Broker, origin: str, delays: Sequence[timedelta], yes: bool
-) -> tuple[list[str], int]:
+async def _forget(broker: Broker, queues: QueueSet, yes: bool) -> tuple[list[str], int]:
     """The queues that are gone, and how many messages went with them."""
-    queues = [queue.name for queue in webhook_topology(delays, origin, ()).queues]
     async with broker.connection() as link:
-        depths = await link.depths(queues)
+        depths = await link.depths(queues.names)
         there = {name: depth for name, depth in depths.items() if depth is not None}
         waiting = sum(depth.ready for depth in there.values())
         if not there:
-            fail(FAILED, f"there is no queue {queues[0]}")
+            fail(FAILED, f"there is no queue {queues.main}")
         if any(depth.consumers for depth in there.values()):
             fail(FAILED, "somebody delivers from it: restart the consumers with the settings of today")
         if waiting and not yes:

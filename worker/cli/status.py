@@ -25,13 +25,7 @@ def status(*, json: Json = False) -> None:
 
     async def ask() -> Status:
         async with open_database(settings, "command") as database:
-            return await look(
-                Broker(settings.amqp_url.get_secret_value(), "command"),
-                database,
-                settings.delays,
-                settings.ingest_url,
-                settings.webhook_names,
-            )
+            return await look(Broker(settings.amqp_url.get_secret_value(), "command"), database, settings)
 
     found = run_loop(ask())
     if json:

@@ -15,9 +15,10 @@ from worker.amqp.channel import Message
 from worker.amqp.connection import Broker
 from worker.amqp.desired_topology import expected_topology
 from worker.amqp.publisher import Publisher
+from worker.amqp.queue_set import dead_queue
 from worker.amqp.subscription import Session, Subscription, requeue_copy
 from worker.amqp.tap import Delivery
-from worker.amqp.topology import QUARANTINE, dead_queue
+from worker.amqp.topology import QUARANTINE
 from worker.config.settings import Settings
 from worker.dead_letters import store, unhandled_store
 from worker.dead_letters.message import (

@@ -19,8 +19,9 @@ from schemas.envelope import UNHANDLED, Envelope, InvalidEnvelope
 from schemas.registry import Provider
 from worker.amqp.channel import Channel, Message
 from worker.amqp.connection import Broker
+from worker.amqp.queue_set import main_queue
 from worker.amqp.tap import Delivery
-from worker.amqp.topology import RETURN, family_queue
+from worker.amqp.topology import RETURN
 from worker.dead_letters import store
 from worker.dead_letters.message import QUARANTINE_ORIGIN, is_of_webhook
 from worker.dead_letters.store import Action, Kept, Selection
@@ -119,7 +120,7 @@ def prepare(letter: Kept, sealer: MultiFernet | None) -> Ready | Unready:
             "reason": None,
         }
     )
-    queue = family_queue(letter.origin)
+    queue = main_queue(letter.origin)
     message = Message(RETURN, queue, f"{letter.provider}.{event_type}", fresh.to_headers(), letter.body)
     return Ready(message, letter.origin, envelope.event_id, content_id)
 
@@ -127,7 +128,7 @@ def prepare(letter: Kept, sealer: MultiFernet | None) -> Ready | Unready:
 def _posted_again(letter: Kept) -> Ready:
     """Under the same `webhook-id`, which is how a subscriber knows a change that it has."""
     headers = {name: str(letter.headers.get(name, "")) for name in ("x-change-id", "x-subject")}
-    queue = family_queue(letter.origin)
+    queue = main_queue(letter.origin)
     message = Message(RETURN, queue, letter.type, headers, letter.body, CONTENT_TYPE)
     return Ready(message, letter.origin, letter.event_id, None)
 

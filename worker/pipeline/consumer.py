@@ -15,9 +15,10 @@ from consumers.registry import AnyFamily
 from worker.amqp.channel import Message
 from worker.amqp.connection import Broker
 from worker.amqp.publisher import Publisher
+from worker.amqp.queue_set import QueueSet
 from worker.amqp.subscription import Session, Subscription
 from worker.amqp.tap import Delivery
-from worker.amqp.topology import dead_queue, family_queue, step_name, topology
+from worker.amqp.topology import topology
 from worker.config.settings import Settings
 from worker.observability import metrics
 from worker.observability.failpoints import failpoint
@@ -61,15 +62,17 @@ class Consumer:
     isolation_lock: asyncio.Lock
     enabled_actions: frozenset[str] = frozenset()
     subscription: Subscription[Received] = field(init=False)
+    _queues: QueueSet = field(init=False)
     _isolation: Isolation = field(init=False)
     _breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
     _waits_for_database: bool = False
 
     def __post_init__(self) -> None:
+        self._queues = QueueSet.of(self.family.name, self.settings.delays)
         self._isolation = Isolation(self.family.name, self.database, self.isolation_lock)
         self.subscription = Subscription(
             self.family.name,
-            [family_queue(self.family.name)],
+            [self._queues.main],
             topology(self.settings.delays, [self.family.name]),
             self.settings.declare_topology,
             self.broker,
@@ -90,7 +93,7 @@ class Consumer:
     async def run(self) -> None:
         """Consume until shutdown, however often broker and database are unavailable."""
         name = self.family.name
-        metrics.begin_family(name, map(step_name, self.settings.delays))
+        metrics.begin_family(name, (retry.step for retry in self._queues.retries))
         metrics.CIRCUIT_OPEN.labels(name).set_function(lambda: self._breaker.is_open)
         metrics.IN_FLIGHT.labels(name).set_function(lambda: self.subscription.in_flight)
         await self.subscription.run(self._work)
@@ -210,9 +213,9 @@ class Consumer:
         self, session: Session[Received], items: Sequence[Item], report: Report, began: float
     ) -> None:
         """Publish and record the copies, then acknowledge: the ack is the last step."""
-        now, delays = datetime.now(UTC), self.settings.delays
+        now = datetime.now(UTC)
         copies = [
-            disposition_of(self.family.name, item, outcome, delays, now)
+            disposition_of(self._queues, item, outcome, now)
             for item, outcome in zip(items, report.outcomes, strict=True)
         ]
         if any(copies):
@@ -232,11 +235,10 @@ class Consumer:
 
         The event log recognizes a copy that was published twice.
         """
-        name = self.family.name
         failed = [(item, copy) for item, copy in zip(items, copies, strict=True) if copy is not None]
         for item, copy in failed:
-            _log_failure(name, item, copy)
-        await asyncio.gather(*(_publish_copy(session, name, copy) for _, copy in failed))
+            _log_failure(self.family.name, item, copy)
+        await asyncio.gather(*(_publish_copy(session, self._queues, copy) for _, copy in failed))
         failpoint("retry_published")
         await self._until_available(
             session, lambda: blameless(record_copies(self.family, self.database, items, copies))
@@ -269,12 +271,13 @@ def _log_failure(family: str, item: Item, copy: Message) -> None:
     )
 
 
-async def _publish_copy(session: Session[Received], family: str, copy: Message) -> None:
+async def _publish_copy(session: Session[Received], queues: QueueSet, copy: Message) -> None:
     await session.publish(copy)
-    if copy.routing_key == dead_queue(family):
-        metrics.DEAD.labels(family).inc()
+    if copy.routing_key == queues.dead:
+        metrics.DEAD.labels(queues.origin).inc()
     else:
-        metrics.RETRIED.labels(family, copy.routing_key.rsplit(".", 1)[1]).inc()
+        step = next(retry.step for retry in queues.retries if retry.name == copy.routing_key)
+        metrics.RETRIED.labels(queues.origin, step).inc()
 
 
 def _log_batch(family: str, items: Sequence[Item], report: Report, seconds: float) -> None:

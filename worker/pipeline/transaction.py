@@ -24,7 +24,7 @@ from consumers.registry import AnyFamily
 from schemas.clock import TOLERANCE
 from schemas.event_schema import Payload
 from worker.amqp.channel import Message
-from worker.amqp.topology import dead_queue
+from worker.amqp.queue_set import dead_queue
 from worker.observability.failpoints import failpoint
 from worker.outbox import actions as action_outbox
 from worker.outbox import changes as change_outbox

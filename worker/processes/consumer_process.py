@@ -114,7 +114,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
         with suppress(ShutdownRequested):
             await _refuse_when_behind(database, stopping)
             for work in (
-                measure_regularly(broker, database, settings.delays, stopping),
+                measure_regularly(broker, database, settings, stopping),
                 measure_queues_regularly(broker.for_role("consumer-gauges"), settings, stopping),
                 measure_tables_regularly(database, stopping),
                 add_months_regularly(database, stopping),

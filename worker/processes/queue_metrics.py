@@ -4,7 +4,8 @@ Every consumer process measures all queues, whatever families it serves: one tha
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import nan
 
 import structlog
@@ -12,7 +13,8 @@ import structlog
 from consumers.registry import FAMILIES
 from worker.actions.registry import KINDS
 from worker.amqp.connection import Broker, BrokerConnection
-from worker.amqp.queue_labels import QueueLabels, queues, queues_beside
+from worker.amqp.queue_set import QueueSet
+from worker.amqp.topology import ACTIONS, QUARANTINE
 from worker.config.settings import Settings
 from worker.dead_letters.message import QUARANTINE_ORIGIN
 from worker.dead_letters.store import waiting_by_origin
@@ -30,11 +32,38 @@ MEASURE_TIMEOUT_SECONDS = 20.0
 MEASURE_TABLES_EVERY_SECONDS = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class QueueLabels:
+    """A queue, and the labels of its gauges; an empty one does not apply."""
+
+    queue: str
+    family: str
+    role: str
+    step: str
+
+
+def measured_queues(settings: Settings) -> Iterator[QueueLabels]:
+    """Actions and subscribers have roles of their own: alerts on a family's do not see their backlog."""
+    delays = settings.delays
+    for family in FAMILIES:
+        yield from _labels(QueueSet.of(family, delays), "work", "retry")
+    yield from _labels(QueueSet.of(ACTIONS, delays), "action", "action_retry")
+    yield QueueLabels(QUARANTINE, "", "quarantine", "")
+    for subscriber in settings.subscribers:
+        yield from _labels(QueueSet.of(subscriber.origin, delays), "webhook", "webhook_retry")
+
+
+def _labels(queues: QueueSet, main: str, retry: str) -> Iterator[QueueLabels]:
+    """`main` and `retry` are the roles of these queues."""
+    yield QueueLabels(queues.main, queues.origin, main, "")
+    for queue in queues.retries:
+        yield QueueLabels(queue.name, queues.origin, retry, queue.step)
+    yield QueueLabels(queues.dead, queues.origin, "dead", "")
+
+
 async def measure_queues_regularly(broker: Broker, settings: Settings, stopping: asyncio.Event) -> None:
     """Measure until we stop. While the broker is away the gauges say nothing, not what was true before."""
-    measured = list(queues(settings.delays))
-    for subscriber in settings.subscribers:
-        measured += queues_beside(subscriber.origin, "webhook", settings.delays)
+    measured = list(measured_queues(settings))
     while not stopping.is_set():
         try:
             async with asyncio.timeout(MEASURE_TIMEOUT_SECONDS), broker.connection() as link:

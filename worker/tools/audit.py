@@ -10,9 +10,8 @@ published. It cannot know what a subscriber did with it.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from time import monotonic
 from typing import Any
 
@@ -20,18 +19,13 @@ import structlog
 
 from consumers.registry import FAMILIES
 from worker.amqp.connection import Broker
-from worker.amqp.queue_labels import queues
-from worker.amqp.topology import (
-    QUARANTINE,
-    dead_queue,
-    family_queue,
-    retry_queue,
-    step_name,
-)
+from worker.amqp.queue_set import QueueSet
+from worker.amqp.topology import QUARANTINE
 from worker.change_feed.backlog import (
     Feed,
     feed,
 )
+from worker.config.settings import Settings
 from worker.dead_letters.store import waiting_by_origin
 from worker.dead_letters.unhandled_store import COUNT as COUNT_UNHANDLED
 from worker.observability import metrics
@@ -139,29 +133,24 @@ def _ranges(found: Sequence[Any]) -> Ranges:
 
 
 async def audit(
-    broker: Broker,
-    database: Database,
-    delays: Sequence[timedelta],
-    *,
-    spooled: int | None,
-    patience: float,
-    webhooks: Iterable[str] = (),
+    broker: Broker, database: Database, settings: Settings, *, spooled: int | None, patience: float
 ) -> Audit:
     """Look, and look again for `patience` seconds while something is neither waiting nor accounted for.
 
-    In-flight deliveries wait in no queue, but are accounted for a moment later. `webhooks` are the names in
-    the settings.
+    In-flight deliveries wait in no queue, but are accounted for a moment later.
 
     Raises:
         BrokerUnavailable
         DatabaseUnavailable
     """
     end = monotonic() + patience
+    sets = [QueueSet.of(family, settings.delays) for family in FAMILIES]
+    names = [QUARANTINE, *(name for queues in sets for name in queues.names)]
     async with broker.connection() as link:
         while True:
-            depths = await link.depths([one.queue for one in queues(delays)])
+            depths = await link.depths(names)
             ready = {queue: depth.ready if depth else 0 for queue, depth in depths.items()}
-            waiting = {family: _waiting(ready, family, delays) for family in FAMILIES}
+            waiting = {queues.origin: _waiting(ready, queues) for queues in sets}
             known = await accounts(database)
             missing = _missing(known, waiting)
             if not missing or monotonic() > end:
@@ -169,17 +158,17 @@ async def audit(
             await asyncio.sleep(0.5)
         async with database.connection() as connection:
             kept = await waiting_by_origin(connection)
-            told = await feed(link, connection, webhooks, kept, delays)
+            told = await feed(link, connection, settings, kept)
             unhandled = await connection.fetchval(COUNT_UNHANDLED)
     return Audit(known, waiting, ready[QUARANTINE], unhandled, spooled, missing, told)
 
 
-def _waiting(ready: Mapping[str, int], family: str, delays: Sequence[timedelta]) -> Waiting:
+def _waiting(ready: Mapping[str, int], queues: QueueSet) -> Waiting:
     """By the messages that are ready in each queue."""
     return Waiting(
-        queue=ready[family_queue(family)],
-        retry={step_name(delay): ready[retry_queue(family, delay)] for delay in delays},
-        dead=ready[dead_queue(family)],
+        queue=ready[queues.main],
+        retry={retry.step: ready[retry.name] for retry in queues.retries},
+        dead=ready[queues.dead],
     )
 
 
@@ -209,7 +198,7 @@ def as_json(found: Audit) -> dict[str, Any]:
 
 
 async def measure_regularly(
-    broker: Broker, database: Database, delays: Sequence[timedelta], stopping: asyncio.Event
+    broker: Broker, database: Database, settings: Settings, stopping: asyncio.Event
 ) -> None:
     """Have the metric say what is missing, until we stop. What cannot be asked now is asked the next time."""
     while True:
@@ -217,7 +206,7 @@ async def measure_regularly(
         if stopping.is_set():
             return
         try:
-            found = await audit(broker, database, delays, spooled=None, patience=PATIENCE_SECONDS)
+            found = await audit(broker, database, settings, spooled=None, patience=PATIENCE_SECONDS)
             for family in FAMILIES:
                 metrics.MISSING.labels(family).set(found.missing_events.get(family, 0))
             for counts in found.feed.families:

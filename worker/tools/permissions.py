@@ -14,6 +14,7 @@ from schemas.registry import Provider
 from worker.amqp import policies
 from worker.amqp.definitions import exchange_definition
 from worker.amqp.policies import protecting_commands, unlimiting_command
+from worker.amqp.queue_set import dead_queue, main_queue
 from worker.amqp.topology import (
     ACTIONS,
     CHANGES,
@@ -21,8 +22,6 @@ from worker.amqp.topology import (
     PROBE,
     QUARANTINE,
     RETURN,
-    dead_queue,
-    family_queue,
     topology,
 )
 from worker.postgres.pool import Connection
@@ -58,7 +57,7 @@ class BrokerUser:
 
 def broker_users() -> tuple[BrokerUser, ...]:
     """Every user, from the one that may least."""
-    consumed = [queue for family in FAMILIES for queue in (family_queue(family), dead_queue(family))]
+    consumed = [queue for family in FAMILIES for queue in (main_queue(family), dead_queue(family))]
     return (
         BrokerUser(
             "stockhook_monitor",
@@ -78,7 +77,7 @@ def broker_users() -> tuple[BrokerUser, ...]:
             "stockhook_consumer",
             "`stockhook consume`: takes from its queues, passes on to retry steps and dead letters",
             write=_one_of([RETURN, QUARANTINE, PROBE, CHANGES], RETRY_QUEUES),
-            read=_one_of([*consumed, QUARANTINE, family_queue(ACTIONS), dead_queue(ACTIONS)], SUBSCRIBERS),
+            read=_one_of([*consumed, QUARANTINE, main_queue(ACTIONS), dead_queue(ACTIONS)], SUBSCRIBERS),
         ),
         BrokerUser(
             "stockhook_operator",

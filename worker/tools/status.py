@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import httpx
@@ -13,15 +13,8 @@ from schemas.events import read_model
 from worker.amqp.channel import QueueDepth
 from worker.amqp.connection import Broker
 from worker.amqp.errors import BrokerUnavailable
-from worker.amqp.queue_labels import queues_of
-from worker.amqp.topology import (
-    ACTIONS,
-    QUARANTINE,
-    dead_queue,
-    family_queue,
-    retry_queue,
-    step_name,
-)
+from worker.amqp.queue_set import QueueSet
+from worker.amqp.topology import ACTIONS, QUARANTINE
 from worker.change_feed.backlog import (
     ChangeCounts,
     Webhook,
@@ -29,6 +22,7 @@ from worker.change_feed.backlog import (
     known_webhooks,
     webhooks,
 )
+from worker.config.settings import Settings
 from worker.dead_letters.message import QUARANTINE_ORIGIN
 from worker.dead_letters.store import waiting_by_origin
 from worker.dead_letters.unhandled_store import count_by_type
@@ -128,13 +122,7 @@ class _Stored:
     webhooks: Sequence[str] = ()
 
 
-async def look(
-    broker: Broker,
-    database: Database,
-    delays: Sequence[timedelta],
-    ingest_url: str,
-    webhook_names: Sequence[str],
-) -> Status:
+async def look(broker: Broker, database: Database, settings: Settings) -> Status:
     """Ask the broker and the database; what cannot be reached is said, not raised."""
     stored = await _look_at_database(database)
     subscribers: tuple[Webhook, ...] = ()
@@ -144,14 +132,15 @@ async def look(
     try:
         async with broker.connection() as link:
             for family in (*FAMILIES, ACTIONS):
-                depths = await link.depths([one.queue for one in queues_of(family, delays)])
+                queues = QueueSet.of(family, settings.delays)
+                depths = await link.depths(queues.names)
                 last_logged, dead_kept = stored.last_logged.get(family), stored.kept.get(family, 0)
-                families.append(_family_status(family, depths, delays, last_logged, dead_kept))
+                families.append(_family_status(queues, depths, last_logged, dead_kept))
             quarantine = _ready(await link.depth(QUARANTINE))
-            subscribers = await webhooks(link, stored.webhooks, webhook_names, stored.kept, delays)
+            subscribers = await webhooks(link, settings, stored.webhooks, stored.kept)
     except BrokerUnavailable as error:
         broker_words = f"unreachable ({error})"
-    ingest_words, spool = await look_at_ingest(ingest_url)
+    ingest_words, spool = await look_at_ingest(settings.ingest_url)
     return Status(
         broker_words,
         stored.words,
@@ -196,21 +185,20 @@ async def look_at_ingest(url: str) -> tuple[str, dict[str, Any] | None]:
 
 
 def _family_status(
-    family: str,
+    queues: QueueSet,
     depths: Mapping[str, QueueDepth | None],
-    delays: Sequence[timedelta],
     last_logged: datetime | None,
     dead_kept: int,
 ) -> FamilyStatus:
-    queue = depths[family_queue(family)]
+    queue = depths[queues.main]
     waits = queue is not None and queue.ready > 0
     age = (datetime.now(UTC) - last_logged).total_seconds() if waits and last_logged else None
     return FamilyStatus(
-        family=family,
+        family=queues.origin,
         queue=_ready(queue),
         consumers=queue.consumers if queue else 0,
-        retry={step_name(delay): _ready(depths[retry_queue(family, delay)]) for delay in delays},
-        dead=_ready(depths[dead_queue(family)]),
+        retry={retry.step: _ready(depths[retry.name]) for retry in queues.retries},
+        dead=_ready(depths[queues.dead]),
         dead_kept=dead_kept,
         oldest_waiting_seconds=age,
     )

@@ -51,7 +51,7 @@ async def check_changes(settings: Settings) -> AsyncIterator[CheckResult]:
     try:
         async with broker.connection() as link, database.connection() as connection:
             kept = await waiting_by_origin(connection)
-            found = await feed(link, connection, settings.webhook_names, kept, settings.delays)
+            found = await feed(link, connection, settings, kept)
     except (BrokerUnavailable, DatabaseUnavailable, SessionsNotKept, PostgresError):
         return
     finally:
