@@ -104,8 +104,8 @@ class TelephoneNumber(BuybackModel):
     number: Text | None = None
 
 
-class SealedPaymentDetails(BuybackModel):
-    """What the ingest leaves of `customerPaymentDetails`: a Fernet token, and four characters to show."""
+class EncryptedPaymentDetails(BuybackModel):
+    """`customerPaymentDetails` after the ingest: a Fernet token, and four characters that may be shown."""
 
     sealed: Text
     account_number_ending: Text | None = None
@@ -120,8 +120,8 @@ class Customer(BuybackModel):
     address: Address | None = None
     telephone_number: TelephoneNumber | None = None
     customer_payment_details: Annotated[
-        SealedPaymentDetails | None,
-        WithJsonSchema({"type": ["object", "null"], "description": "Sealed as soon as it is received"}),
+        EncryptedPaymentDetails | None,
+        WithJsonSchema({"type": ["object", "null"], "description": "Encrypted as soon as it is received"}),
     ] = None
 
 
@@ -272,7 +272,7 @@ class ItemFinalized(BuybackEvent):
 
 
 class PaymentDetailsCreated(BuybackEvent):
-    """The customer gave a bank account (sealed by the ingest)."""
+    """The customer gave a bank account, which the ingest encrypts."""
 
     type: Literal["OrderCustomerPaymentDetailsCreatedEvent"]
     result: Result

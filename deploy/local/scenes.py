@@ -191,7 +191,9 @@ async def payment(stage: Stage, order_id: str) -> None:
     )
     stage.command("buyback", "payment-details", order_id, "--file", "-", stdin=json.dumps(DETAILS))
     await stage.until("the order is closed", TRADE_IN_IS, order_id, "closed")
-    await stage.until("the bank account is known, and sealed: four characters can be shown", PAID, order_id)
+    await stage.until(
+        "the bank account is known, and encrypted: four characters can be shown", PAID, order_id
+    )
     stage.say("\nEach event that came, what it did, and by which rule:")
     stage.command("explain", "buyback", order_id)
 

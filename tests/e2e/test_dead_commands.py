@@ -223,7 +223,7 @@ async def test_an_edited_letter_is_checked_kept_beside_the_original_and_applied(
     assert [(account["dead"], account["applied"]) for account in audited["accounts"]] == [(0, 1)]
 
 
-async def test_bank_details_are_sealed_again_when_a_letter_is_edited(keeping: Stack) -> None:
+async def test_bank_details_are_encrypted_again_when_a_letter_is_edited(keeping: Stack) -> None:
     await keeping.post_buyback(trade_in()[:-1] + b", oops")
     [row] = await kept(keeping, 1)
     number = str(row["dead_letter_id"])

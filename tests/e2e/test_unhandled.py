@@ -49,8 +49,8 @@ async def archived(stack: Stack, rows: int) -> list[dict[str, Any]]:
 
 async def keep(stack: Stack, *events: tuple[Provider, str, bytes]) -> None:
     """As a release that did not know these types kept them."""
-    sealer = stack.settings.sealer
-    assert sealer is not None, "the stack has keys"
+    encryptor = stack.settings.encryptor
+    assert encryptor is not None, "the stack has keys"
     rows = [
         Arriving(
             provider,
@@ -58,7 +58,7 @@ async def keep(stack: Stack, *events: tuple[Provider, str, bytes]) -> None:
             content_hash_id(body),
             content_hash_id(body),
             RECEIVED_AT,
-            sealer.encrypt(body) if provider is Provider.BUYBACK else body,
+            encryptor.encrypt(body) if provider is Provider.BUYBACK else body,
         )
         for provider, event_type, body in events
     ]

@@ -192,14 +192,14 @@ TABLE = (
         "worker/intake/intake.py",
         "    plain = _without_secrets(body, member, secrets)\n    kept",
         "    plain = body\n    kept",
-        "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_sealed",
+        "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_encrypted",
     ),
     Mutant(
-        "bank details are not sealed",
+        "bank details are not encrypted",
         "worker/intake/intake.py",
-        "    return encrypt_members(plain, marketplace.private, _required(sealer))\n",
+        "    return encrypt_members(plain, marketplace.private, _required(encryptor))\n",
         "    return plain\n",
-        "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_sealed",
+        "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_encrypted",
     ),
     Mutant(
         "the last answer to arrive wins",

@@ -21,7 +21,7 @@ from schemas.events import parse, read_json, routing_key
 from schemas.identity import content_id, event_id
 from schemas.ovoko import unwrapped
 from schemas.ovoko_api import ListedPart
-from worker.intake.intake import body_to_keep
+from worker.intake.intake import body_to_store
 from worker.simulator.buyback_api import SELLER_ID, TradeIn
 from worker.simulator.buyback_orders import Step
 from worker.simulator.lifecycle import GeneratedEvent
@@ -35,7 +35,7 @@ from worker.simulator.ovoko_api import (
 from worker.simulator.ovoko_stock import OrderStep, ReturnStep
 
 BEGINNING = datetime(2026, 3, 1, 12, tzinfo=UTC)
-SEALER = MultiFernet([Fernet(Fernet.generate_key())])
+ENCRYPTOR = MultiFernet([Fernet(Fernet.generate_key())])
 ORDERS = ("a", "b")
 PARTS = (11, 12)
 DETAILS = {
@@ -109,7 +109,7 @@ class World:
 
     def project(self) -> None:
         for event in self.told:
-            body = body_to_keep(event.provider, event.body, SEALER)
+            body = body_to_store(event.provider, event.body, ENCRYPTOR)
             payload = parse(event.provider, body)
             document = unwrapped(read_json(body))
             known_as = event_id(

@@ -18,9 +18,9 @@ from schemas.registry import Provider
 from schemas.tolerance import MOST_ODD
 from tests.support import events
 from tests.support.memory_store import Store
-from worker.intake.intake import body_to_keep
+from worker.intake.intake import body_to_store
 
-SEALER = MultiFernet([Fernet(Fernet.generate_key())])
+ENCRYPTOR = MultiFernet([Fernet(Fernet.generate_key())])
 
 Path = tuple[str | int, ...]
 
@@ -80,7 +80,10 @@ def read(provider: Provider, document: object) -> Payload | None:
 
 @pytest.mark.parametrize("example", documented(), ids=lambda example: example.name)
 def test_an_odd_value_anywhere_counts_as_absent_unless_a_rule_needs_it(example: Any) -> None:
-    provider, document = example.provider, json.loads(body_to_keep(example.provider, example.body, SEALER))
+    provider, document = (
+        example.provider,
+        json.loads(body_to_store(example.provider, example.body, ENCRYPTOR)),
+    )
     needed = set()
     for path in places(document):
         without = read(provider, changed(document, path))

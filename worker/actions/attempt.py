@@ -11,8 +11,7 @@ from pydantic import ValidationError
 
 from consumers.family import Connection
 from worker.actions.types import AnyKind, Outcome, outcome_of
-from worker.intake.encryption import CannotUnseal
-from worker.intake.encryption import opened as decrypted
+from worker.intake.encryption import CannotDecrypt, decrypted
 from worker.marketplaces.clients import Clients
 from worker.observability.failpoints import failpoint
 from worker.outbox import actions as table
@@ -49,16 +48,16 @@ class Attempt:
         return True
 
 
-def read_request(kind: AnyKind, taken: Taken, sealer: MultiFernet | None) -> Any:
+def read_request(kind: AnyKind, taken: Taken, encryptor: MultiFernet | None) -> Any:
     """The request of an action, as its kind defines it.
 
     Raises:
         UnreadableRequest
     """
     try:
-        body = decrypted(taken.request, sealer) if taken.is_encrypted else taken.request
+        body = decrypted(taken.request, encryptor) if taken.is_encrypted else taken.request
         return kind.request.model_validate_json(body)
-    except CannotUnseal as error:
+    except CannotDecrypt as error:
         raise UnreadableRequest(str(error)) from error
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False, include_input=False)

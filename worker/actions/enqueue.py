@@ -28,10 +28,10 @@ class Asked:
 async def ask(
     settings: Settings, database: Database, kind: str, subject: str, request: ActionRequest, key: str | None
 ) -> Asked:
-    """Put it into the table, private ones sealed; without a key, it is one of its own.
+    """Write an action to the table, a private request encrypted. Without a key it gets a new one.
 
     Raises:
-        BadSettings: It is private, and nothing is there to seal it with.
+        BadSettings: The request is private, and no encryption key is set.
         KeyTaken
         DatabaseUnavailable
     """
@@ -39,7 +39,7 @@ async def ask(
     body = request.model_dump_json().encode()
     is_private = KINDS[kind].is_private
     if is_private:
-        body = _sealed(settings, body)
+        body = _encrypted(settings, body)
     async with database.transaction() as connection:
         action_id = await table.enqueue(connection, kind, key, subject, body, is_encrypted=is_private)
         if action_id is not None:
@@ -51,8 +51,8 @@ async def ask(
     return Asked(known["action_id"], key, known["state"], is_new=False)
 
 
-def _sealed(settings: Settings, body: bytes) -> bytes:
-    sealer = settings.sealer
-    if sealer is None:
-        raise BadSettings(f"{PREFIX}SEALING_KEYS is not set: this is kept sealed, or not at all")
-    return sealer.encrypt(body)
+def _encrypted(settings: Settings, body: bytes) -> bytes:
+    encryptor = settings.encryptor
+    if encryptor is None:
+        raise BadSettings(f"{PREFIX}SEALING_KEYS is not set: this request is stored encrypted only")
+    return encryptor.encrypt(body)

@@ -192,7 +192,7 @@ class Executor:
         if kind is None:
             return Failed(f"this version knows no actions of the kind {taken.kind}")
         try:
-            request = read_request(kind, taken, self.settings.sealer)
+            request = read_request(kind, taken, self.settings.encryptor)
         except UnreadableRequest as error:
             return Failed(str(error))
         attempt = Attempt(taken.action_id, taken.subject, request, clients, self.database)

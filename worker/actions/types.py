@@ -94,7 +94,7 @@ class Attempt(Protocol[R_co]):
 class Kind(Generic[R]):
     """`perform` asks the marketplace once; what it raises is judged by `outcome_of`.
 
-    Events call for it where `is_called_for` says so of the settings. A private request is sealed.
+    Events call for it where `is_called_for` says so of the settings. A private request is stored encrypted.
     """
 
     name: str

@@ -65,7 +65,7 @@ def list_(
 
 @actions.command
 def show(action_id: UUID, /, *, json: Json = False) -> None:
-    """Show all that is known of an action; what is sealed stays so."""
+    """Show all that is known about an action. An encrypted request is not shown."""
     settings = load_context("actions")
 
     async def look() -> dict[str, Any] | None:

@@ -226,8 +226,10 @@ def payment_details(
         settings = read_settings()
         if not later.enqueue:
             account_of(settings)
-        elif settings.sealer is None:
-            raise BadSettings(f"{PREFIX}SEALING_KEYS is not set: what waits is sealed")
+        elif settings.encryptor is None:
+            raise BadSettings(
+                f"{PREFIX}SEALING_KEYS is not set: payment details are encrypted while they wait"
+            )
         details = read_details(file)
         if _is_enqueued(
             later,

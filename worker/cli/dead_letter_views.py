@@ -20,7 +20,7 @@ from worker.dead_letters.redaction import (
     shape_of,
 )
 from worker.dead_letters.store import Kept
-from worker.intake.encryption import CannotUnseal
+from worker.intake.encryption import CannotDecrypt
 from worker.marketplaces.shape import Shape
 
 
@@ -93,12 +93,12 @@ def groups_as_table(groups: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def shown_body(letter: Kept, sealer: MultiFernet | None, *, reveal: bool) -> tuple[str, Repair | None]:
+def shown_body(letter: Kept, encryptor: MultiFernet | None, *, reveal: bool) -> tuple[str, Repair | None]:
     """The body in words, and the repair that would make JSON of it."""
     try:
-        body = editing.readable(letter, sealer)
-    except CannotUnseal as error:
-        return f"<{len(letter.body)} bytes, sealed: {error}>", None
+        body = editing.readable(letter, encryptor)
+    except CannotDecrypt as error:
+        return f"<{len(letter.body)} bytes, encrypted: {error}>", None
     proposal = repair(body)
     words = _revealed(body, proposal) if reveal else _masked(letter, body, proposal)
     return words, proposal

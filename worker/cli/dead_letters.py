@@ -91,7 +91,7 @@ def show(dead_letter_id: int, /, *, reveal: Flag = False, json: Json = False) ->
 async def _show(settings: Settings, dead_letter_id: int, reveal: bool, json: bool) -> None:
     async with open_database(settings, "dead") as database:
         letter = await store.get(database, dead_letter_id)
-        body, proposal = screen.shown_body(letter, settings.sealer, reveal=reveal)
+        body, proposal = screen.shown_body(letter, settings.encryptor, reveal=reveal)
         if reveal:
             await note_revealed(database, dead_letter_id, None)
         async with database.connection() as connection:
@@ -127,13 +127,13 @@ def repair_(dead_letter_id: int, /, *, accept: Flag = False, json: Json = False)
 async def _repair(settings: Settings, dead_letter_id: int, accept: bool, json: bool) -> None:
     async with open_database(settings, "dead") as database:
         letter = await store.get(database, dead_letter_id)
-        body = editing.readable(letter, settings.sealer)
+        body = editing.readable(letter, settings.encryptor)
         proposal = repair(body)
         if proposal is None:
             raise Refused(f"no repair is known for this body: {_state_of(body)}")
         if accept:
             edits = "; ".join(proposal.edits)
-            await change(database, letter, proposal.body, settings.sealer, Action.REPAIRED, edits)
+            await change(database, letter, proposal.body, settings.encryptor, Action.REPAIRED, edits)
     if json:
         print_json({"dead_letter_id": dead_letter_id, "edits": proposal.edits, "accepted": accept})
         return
@@ -192,14 +192,14 @@ async def _to_edit(settings: Settings, dead_letter_id: int) -> tuple[store.Kept,
     async with open_database(settings, "dead") as database:
         letter = await store.get(database, dead_letter_id)
         see_that_it_waits(letter)
-        body = editing.readable(letter, settings.sealer)
+        body = editing.readable(letter, settings.encryptor)
         await note_revealed(database, dead_letter_id, "to edit it")
         return letter, body
 
 
 async def _keep(settings: Settings, letter: store.Kept, edited: bytes, reason: str | None) -> None:
     async with open_database(settings, "dead") as database:
-        await change(database, letter, edited, settings.sealer, Action.EDITED, reason)
+        await change(database, letter, edited, settings.encryptor, Action.EDITED, reason)
 
 
 @dead.command

@@ -42,7 +42,7 @@ async def tell_forecast(settings: Settings, selection: Selection, json: bool) ->
 
 
 async def _would(database: Database, letter: Kept, settings: Settings) -> str:
-    match replay.prepare(letter, settings.sealer):
+    match replay.prepare(letter, settings.encryptor):
         case replay.Ready() as ready:
             return await replay.forecast(database, ready, settings.tolerance)
         case replay.Unready(reason):
@@ -69,7 +69,7 @@ async def run_replay(
     async with open_database(settings, "dead", 3) as database:
         broker = Broker(settings.amqp_url.get_secret_value(), "replay")
         run = replay.Replay(
-            broker, database, settings.sealer, settings.delays, rate=rate, who=who(), reason=why
+            broker, database, settings.encryptor, settings.delays, rate=rate, who=who(), reason=why
         )
         with bar:
             task = bar.add_task("", words="")

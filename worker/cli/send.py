@@ -117,7 +117,7 @@ def send(
         The ingest; by default where STOCKHOOK_INGEST_HOST and STOCKHOOK_INGEST_PORT say it is.
     output
         Write a JSON line for each event that was answered 2xx: event id, provider, type, and the
-        SHA-256 of the body as it is kept (without its token; bank details not yet sealed).
+        SHA-256 of the body as it is stored (without its token; bank details not encrypted yet).
     json
         Print JSON: an object for each documented event, or one that sums up.
     """

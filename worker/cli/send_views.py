@@ -47,9 +47,9 @@ class AnsweredExample:
 
 
 def accepted_line(webhook: Webhook, answer: Answer) -> bytes:
-    """For --output; the hash is that of the body as the ingest keeps it: without the token.
+    """For --output; the hash is that of the body as the ingest stores it: without the token.
 
-    (Where it seals bank details, what it keeps has another hash.)
+    (If it encrypts bank details, the stored body has another hash.)
     """
     return orjson.dumps(
         {

@@ -132,8 +132,8 @@ async def _show(settings: Settings, unhandled_event_id: int, reveal: bool, json:
 
 
 def _readable(event: Unhandled, settings: Settings) -> str:
-    """Raises: CannotUnseal."""
-    body = unhandled_body(Provider(event.provider), event.body, settings.sealer)
+    """Raises: CannotDecrypt."""
+    body = unhandled_body(Provider(event.provider), event.body, settings.encryptor)
     try:
         return pretty(read_json(body))
     except ValueError:
@@ -212,7 +212,7 @@ def _taken(types: Sequence[str], marketplaces: Sequence[Provider]) -> tuple[str,
 
 async def _tell_forecast(settings: Settings, selection: Selection, json: bool) -> None:
     async with open_database(settings, "unhandled") as database:
-        found = await forecast(database, settings.sealer, selection)
+        found = await forecast(database, settings.encryptor, selection)
     if json:
         print_json(
             [
@@ -243,7 +243,7 @@ async def _replay(settings: Settings, selection: Selection, rate: float, json: b
     )
     async with open_database(settings, "unhandled") as database:
         broker = Broker(settings.amqp_url.get_secret_value(), "replay")
-        run = Replay(broker, database, settings.sealer, rate)
+        run = Replay(broker, database, settings.encryptor, rate)
         with bar:
             task = bar.add_task("")
             run.on_progress = lambda tally: bar.update(task, total=tally.total, completed=tally.published)

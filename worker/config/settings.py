@@ -324,7 +324,7 @@ class Settings(BaseSettings):
         BeforeValidator(_split),
     ] = Field(
         default=(),
-        description="Fernet keys that seal bank details, comma-separated: the first encrypts, all decrypt",
+        description="Fernet keys that encrypt bank details, comma-separated: the first encrypts, all decrypt",
     )
     buyback_api_url: Annotated[SecretStr, AfterValidator(_api_url)] | None = Field(
         default=None, description="Luxclusif Buyback's API for sellers, for `stockhook buyback`"
@@ -486,7 +486,7 @@ class Settings(BaseSettings):
         return f"http://{f'[{host}]' if ':' in host else host}:{self.ingest_port}"
 
     @property
-    def sealer(self) -> MultiFernet | None:
+    def encryptor(self) -> MultiFernet | None:
         keys = [Fernet(key.get_secret_value()) for key in self.sealing_keys]
         return MultiFernet(keys) if keys else None
 

@@ -72,13 +72,13 @@ async def change(
     database: Database,
     letter: Kept,
     body: bytes,
-    sealer: MultiFernet | None,
+    encryptor: MultiFernet | None,
     action: Action,
     reason: str | None,
 ) -> None:
     """Raises: Refused."""
     see_that_it_waits(letter)
-    match editing.checked(letter, body, sealer):
+    match editing.checked(letter, body, encryptor):
         case editing.Broken(why):
             raise Refused(f"nothing was changed: {why}")
         case editing.Fits() as fits:

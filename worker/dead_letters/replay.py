@@ -24,7 +24,7 @@ from worker.amqp.topology import RETURN, family_queue
 from worker.dead_letters import store
 from worker.dead_letters.message import QUARANTINE_ORIGIN, is_of_webhook
 from worker.dead_letters.store import Action, Kept, Selection
-from worker.intake.encryption import CannotUnseal
+from worker.intake.encryption import CannotDecrypt
 from worker.intake.intake import RESERVED_TYPE, accept_again
 from worker.observability.errors import StockhookError, safe_summary
 from worker.observability.failpoints import failpoint
@@ -76,7 +76,7 @@ class Unready:
     reason: str
 
 
-def prepare(letter: Kept, sealer: MultiFernet | None) -> Ready | Unready:
+def prepare(letter: Kept, encryptor: MultiFernet | None) -> Ready | Unready:
     """As a fresh first attempt. What is quarantined is routed as the ingest routes it today."""
     if is_of_webhook(letter.origin):
         return _posted_again(letter)
@@ -88,12 +88,12 @@ def prepare(letter: Kept, sealer: MultiFernet | None) -> Ready | Unready:
         received_at = letter.received_at or letter.arrived_at
         again = (
             accept_again(
-                Provider(letter.provider), letter.body, received_at, sealer, store.provenance_of(letter)
+                Provider(letter.provider), letter.body, received_at, encryptor, store.provenance_of(letter)
             )
             if is_changed or letter.origin == QUARANTINE_ORIGIN
             else None
         )
-    except (InvalidEnvelope, CannotUnseal) as error:
+    except (InvalidEnvelope, CannotDecrypt) as error:
         return Unready(str(error))
     if again is not None and again.unhandled is not None and letter.origin == QUARANTINE_ORIGIN:
         return Ready(again.message, UNHANDLED_ORIGIN, again.event_id, again.content_id)
@@ -185,7 +185,7 @@ class Replay:
 
     broker: Broker
     database: Database
-    sealer: MultiFernet | None
+    encryptor: MultiFernet | None
     delays: Sequence[timedelta]
     rate: float
     who: str
@@ -248,7 +248,7 @@ class Replay:
     async def _publish(self, channel: Channel, letters: Sequence[Kept]) -> None:
         ready: dict[int, Ready] = {}
         for letter in letters:
-            match prepare(letter, self.sealer):
+            match prepare(letter, self.encryptor):
                 case Ready() as prepared:
                     ready[letter.dead_letter_id] = prepared
                 case Unready(reason):

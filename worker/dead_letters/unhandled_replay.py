@@ -17,7 +17,7 @@ from worker.dead_letters import replay
 from worker.dead_letters import unhandled_store as store
 from worker.dead_letters.replay import PUBLISH_SECONDS, Ready, Unready
 from worker.dead_letters.unhandled_store import Selection, Unhandled
-from worker.intake.encryption import CannotUnseal
+from worker.intake.encryption import CannotDecrypt
 from worker.intake.intake import accept_unhandled
 from worker.observability.failpoints import failpoint
 from worker.pipeline.decode import InvalidDelivery, decode
@@ -35,14 +35,14 @@ class Tally:
     left: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
-def prepare(event: Unhandled, sealer: MultiFernet | None) -> Ready | Unready:
+def prepare(event: Unhandled, encryptor: MultiFernet | None) -> Ready | Unready:
     """Route an event as the ingest would now, with its original reception time.
 
     An event that breaks its schema stays as it is: it would be a dead letter at once.
     """
     try:
-        accepted = accept_unhandled(Provider(event.provider), event.body, event.received_at, sealer)
-    except CannotUnseal as error:
+        accepted = accept_unhandled(Provider(event.provider), event.body, event.received_at, encryptor)
+    except CannotDecrypt as error:
         return Unready(str(error))
     if accepted.family is None:
         return Unready(accepted.reason or "no family takes it")
@@ -56,13 +56,13 @@ def prepare(event: Unhandled, sealer: MultiFernet | None) -> Ready | Unready:
 
 
 async def forecast(
-    database: Database, sealer: MultiFernet | None, selection: Selection
+    database: Database, encryptor: MultiFernet | None, selection: Selection
 ) -> Counter[tuple[str, str]]:
     """By type, and by what a replay would do against today's rows. Nothing is written or sent."""
     found: Counter[tuple[str, str]] = Counter()
     async for events in _batches(database, selection, READ_TOGETHER):
         for event in events:
-            match prepare(event, sealer):
+            match prepare(event, encryptor):
                 case Ready() as ready:
                     would_be = await replay.forecast(database, ready)
                 case Unready(reason):
@@ -81,7 +81,7 @@ class Replay:
 
     broker: Broker
     database: Database
-    sealer: MultiFernet | None
+    encryptor: MultiFernet | None
     rate: float
     on_progress: Callable[[Tally], None] = lambda _: None
     tally: Tally = field(default_factory=Tally)
@@ -109,7 +109,7 @@ class Replay:
     async def _publish(self, channel: Channel, events: Sequence[Unhandled]) -> None:
         ready: dict[int, Ready] = {}
         for event in events:
-            match prepare(event, self.sealer):
+            match prepare(event, self.encryptor):
                 case Ready() as prepared:
                     ready[event.unhandled_event_id] = prepared
                 case Unready(reason):

@@ -118,14 +118,14 @@ class _UnknownPaths:
 class Ingest:
     settings: Settings
     storage: Stores
-    _sealer: MultiFernet | None = field(init=False)
+    _encryptor: MultiFernet | None = field(init=False)
     _openapi: bytes = field(init=False)
     _ignored: re.Pattern[str] = field(init=False)
     _deadlines: TimeoutGroup = field(default_factory=lambda: TimeoutGroup(LOOK_SECONDS))
     _unknown_paths: _UnknownPaths = field(default_factory=_UnknownPaths)
 
     def __post_init__(self) -> None:
-        self._sealer = self.settings.sealer
+        self._encryptor = self.settings.encryptor
         self._openapi = openapi_document(self.settings)
         self._ignored = ignored.compiled(self.settings.ignored_types)
 
@@ -217,7 +217,7 @@ class Ingest:
 
     def _intake(self, marketplace: Marketplace, body: bytes, received_at: datetime) -> Intake:
         secrets = marketplace.secrets(self.settings)
-        return accept(marketplace.name, body, received_at, secrets, self._sealer)
+        return accept(marketplace.name, body, received_at, secrets, self._encryptor)
 
     def _check_request(self, marketplace: Marketplace, request: Request) -> None:
         """Whatever can be said before the body is read."""

@@ -92,7 +92,7 @@ class Told:
         }
 
     def to_be_paid(self, shipments: Sequence[Json], account_number: str, identifier: str) -> Json:
-        """With the customer's bank account; whoever takes this in is to seal it."""
+        """With the customer's bank account, which the receiver must encrypt."""
         order, customer = self.snapshot("Closed", shipments), self.order.customer
         details = {
             "firstName": customer["firstName"],

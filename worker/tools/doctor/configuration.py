@@ -58,7 +58,7 @@ def _check_secrets(settings: Settings) -> Iterator[CheckResult]:
         if secrets and not faults:
             yield ok("secrets", f"{name}: {len(secrets)} active")
     if settings.sealing_keys:
-        yield ok("sealing keys", f"{len(settings.sealing_keys)} valid; the first seals")
+        yield ok("sealing keys", f"{len(settings.sealing_keys)} valid; the first one encrypts")
 
 
 def _check_exposure(settings: Settings) -> Iterator[CheckResult]:

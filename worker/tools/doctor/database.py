@@ -63,7 +63,7 @@ WHERE kind = 'implausible_timestamp' AND noted_at > now() - interval '7 days'
 """
 
 
-async def check_database(database: Database, sealer: MultiFernet | None) -> AsyncIterator[CheckResult]:
+async def check_database(database: Database, encryptor: MultiFernet | None) -> AsyncIterator[CheckResult]:
     """Raises: DatabaseUnavailable."""
     async with database.connection() as connection:
         rows = await connection.fetch(READ_SETTINGS)
@@ -81,7 +81,7 @@ async def check_database(database: Database, sealer: MultiFernet | None) -> Asyn
         return
     yield ok("migrations", "none is missing")
     async with database.connection() as connection:
-        async for finding in _check_tables(connection, sealer):
+        async for finding in _check_tables(connection, encryptor):
             yield finding
 
 
@@ -148,7 +148,7 @@ def _check_connections(available: int) -> CheckResult:
     return ok("connections", words)
 
 
-async def _check_tables(connection: Connection, sealer: MultiFernet | None) -> AsyncIterator[CheckResult]:
+async def _check_tables(connection: Connection, encryptor: MultiFernet | None) -> AsyncIterator[CheckResult]:
     try:
         if await connection.fetchval(STRAY_EVENTS):
             yield warning(
@@ -185,24 +185,24 @@ async def _check_tables(connection: Connection, sealer: MultiFernet | None) -> A
     else:
         yield ok("timestamps", "in 7 days no event had a timestamp later than its reception")
     if encrypted:
-        yield _check_sealed(encrypted, sealer)
+        yield _check_encrypted(encrypted, encryptor)
 
 
-def _check_sealed(encrypted: list[str], sealer: MultiFernet | None) -> CheckResult:
-    if sealer is None:
+def _check_encrypted(encrypted: list[str], encryptor: MultiFernet | None) -> CheckResult:
+    if encryptor is None:
         return warning(
-            "sealing keys", "bank details are sealed, and there is no key here", "see the ingest's"
+            "sealing keys", "bank details are encrypted, and no key is set here", "use the ingest's keys"
         )
     try:
         for token in encrypted:
-            sealer.decrypt(token)
+            encryptor.decrypt(token)
     except InvalidToken:
         return error(
             "sealing keys",
-            "bank details in the database cannot be opened with any of them",
+            "none of the keys decrypts the bank details in the database",
             "put the older key behind the newest in STOCKHOOK_SEALING_KEYS",
         )
-    return ok("sealing keys", "they open what is sealed in the database")
+    return ok("sealing keys", "they decrypt the bank details in the database")
 
 
 async def reached(settings: Settings) -> tuple[list[CheckResult], bool]:
@@ -211,7 +211,7 @@ async def reached(settings: Settings) -> tuple[list[CheckResult], bool]:
     database = Database(url, 1, "stockhook/doctor")
     found = list(check_url(DatabaseUrl.read(url)))
     try:
-        async for finding in check_database(database, settings.sealer):
+        async for finding in check_database(database, settings.encryptor):
             found.append(finding)
     except DatabaseUnavailable as unavailable:
         remedy = "see STOCKHOOK_DATABASE_URL"
