@@ -124,7 +124,7 @@ async def test_payment_details_are_encrypted(applied: Stack) -> None:
     (paid,) = await applied.fetch("SELECT * FROM buyback_orders WHERE order_id LIKE '30656b1b%'")
 
     assert paid["account_number_ending"] == "ESTE"
-    decrypted = Fernet(applied.environment["STOCKHOOK_SEALING_KEYS"]).decrypt(
+    details = Fernet(applied.environment["STOCKHOOK_SEALING_KEYS"]).decrypt(
         paid["payment_details_encrypted"]
     )
     assert json.loads(decrypted)["bankAccount"]["accountNumber"] == "TESTE"
