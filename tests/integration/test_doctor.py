@@ -65,7 +65,7 @@ async def test_what_is_missing_or_odd_is_an_error_with_a_remedy(stack: Stack) ->
     await stack.delete_queue("stockhook.orders.dead")
     async with stack.broker.connection() as link:
         channel = await link.channel()
-        await channel.declare_one(
+        await channel.declare_item(
             Queue("stockhook.orders.dead", {"x-queue-type": "quorum", "x-max-length": 5})
         )
     try:

@@ -153,7 +153,7 @@ TABLE = (
         "tests/unit/test_wire.py::test_a_publish_over_a_connection_that_just_closed_is_lost",
     ),
     Mutant(
-        "the breaker never opens",
+        "the circuit breaker never opens",
         "worker/pipeline/circuit_breaker.py",
         "return self.failures >= THRESHOLD",
         "return self.failures >= 10 * THRESHOLD",
@@ -301,7 +301,7 @@ TABLE = (
     Mutant(
         "a lost connection is no failure of its host",
         "worker/amqp/connection.py",
-        "                    if link.is_lost:\n",
+        "                    if connection.is_lost:\n",
         "                    if False:\n",
         "tests/integration/test_broker_hosts.py::test_a_host_whose_connection_was_lost_is_tried_last",
     ),

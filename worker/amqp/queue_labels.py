@@ -1,4 +1,4 @@
-"""Every queue, with the labels under which metrics count it."""
+"""Every queue, with its labels in metrics."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from worker.amqp.topology import ACTIONS, QUARANTINE, dead_queue, family_queue, 
 
 @dataclass(frozen=True, slots=True)
 class QueueLabels:
-    """A queue and the labels under which it is told; an empty one does not apply."""
+    """A queue and its labels in metrics. An empty label does not apply."""
 
     queue: str
     family: str
@@ -19,7 +19,7 @@ class QueueLabels:
 
 
 def queues(delays: Sequence[timedelta]) -> Iterator[QueueLabels]:
-    """Every queue there is."""
+    """Every queue except those of subscribers."""
     for family in FAMILIES:
         yield from queues_of(family, delays)
     yield from queues_beside(ACTIONS, "action", delays)
@@ -27,7 +27,7 @@ def queues(delays: Sequence[timedelta]) -> Iterator[QueueLabels]:
 
 
 def queues_of(family: str, delays: Sequence[timedelta]) -> Iterator[QueueLabels]:
-    """A family's own."""
+    """The queues of a family."""
     yield QueueLabels(family_queue(family), family, "work", "")
     for delay in delays:
         yield QueueLabels(retry_queue(family, delay), family, "retry", step_name(delay))
@@ -35,7 +35,7 @@ def queues_of(family: str, delays: Sequence[timedelta]) -> Iterator[QueueLabels]
 
 
 def queues_beside(name: str, role: str, delays: Sequence[timedelta]) -> Iterator[QueueLabels]:
-    """A subscriber's, and those of actions: that somebody outside takes nothing is no trouble of a family."""
+    """The queues of a subscriber, or of actions. Failures outside do not count as failures of a family."""
     yield QueueLabels(family_queue(name), name, role, "")
     for delay in delays:
         yield QueueLabels(retry_queue(name, delay), name, f"{role}_retry", step_name(delay))

@@ -113,48 +113,53 @@ async def known_webhooks(connection: Connection) -> list[str]:
 
 
 async def webhooks(
-    link: BrokerConnection,
-    known: Iterable[str],
+    connection: BrokerConnection,
+    recorded: Iterable[str],
     configured: Iterable[str],
-    kept: Mapping[str, int],
+    dead_letters: Mapping[str, int],
     delays: Sequence[timedelta],
 ) -> tuple[Webhook, ...]:
-    """Those of these names that are in the settings, or have queues. `kept` are dead letters by origin.
+    """Those of these names that are in the settings, or have queues. `dead_letters` are counts by origin.
 
     Raises:
         BrokerUnavailable
     """
     expected = set(configured)
-    found = [
-        await _webhook(link, name, kept.get(origin_of(name), 0), delays, configured=name in expected)
-        for name in sorted({*known, *expected})
+    all_webhooks = [
+        await _webhook(
+            connection, name, dead_letters.get(origin_of(name), 0), delays, configured=name in expected
+        )
+        for name in sorted({*recorded, *expected})
     ]
-    return tuple(webhook for webhook in found if webhook.configured or webhook.queue is not None)
+    return tuple(webhook for webhook in all_webhooks if webhook.configured or webhook.queue is not None)
 
 
 async def feed(
-    link: BrokerConnection,
+    broker_connection: BrokerConnection,
     connection: Connection,
     configured: Iterable[str],
-    kept: Mapping[str, int],
+    dead_letters: Mapping[str, int],
     delays: Sequence[timedelta],
 ) -> Feed:
-    """Ask broker and database. `kept` are dead letters in the table, by origin.
+    """Ask broker and database. `dead_letters` are counts from the table, by origin.
 
     Raises:
         BrokerUnavailable
         DatabaseUnavailable
     """
-    known = await known_webhooks(connection)
-    return Feed(await change_counts(connection), await webhooks(link, known, configured, kept, delays))
+    recorded = await known_webhooks(connection)
+    return Feed(
+        await change_counts(connection),
+        await webhooks(broker_connection, recorded, configured, dead_letters, delays),
+    )
 
 
 async def _webhook(
-    link: BrokerConnection, name: str, dead_kept: int, delays: Sequence[timedelta], *, configured: bool
+    connection: BrokerConnection, name: str, dead_kept: int, delays: Sequence[timedelta], *, configured: bool
 ) -> Webhook:
     origin = origin_of(name)
     steps = {step_name(delay): retry_queue(origin, delay) for delay in delays}
-    depths = await link.depths([family_queue(origin), *steps.values(), dead_queue(origin)])
+    depths = await connection.depths([family_queue(origin), *steps.values(), dead_queue(origin)])
     ready = {queue: None if depth is None else depth.ready for queue, depth in depths.items()}
     first = depths[family_queue(origin)]
     return Webhook(

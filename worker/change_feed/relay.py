@@ -72,7 +72,7 @@ class Relay:
             if rows:
                 failpoint("change_taken")
             for wave in waves(changes, attrgetter("subject")):
-                await self.publisher.tell([_message(change) for change in wave])
+                await self.publisher.publish_many([_message(change) for change in wave])
             if rows:
                 await outbox.count_published(connection, published)
             failpoint("change_published")

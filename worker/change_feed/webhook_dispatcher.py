@@ -58,7 +58,7 @@ class WebhookDispatcher:
     publisher: Publisher
     stopping: asyncio.Event
     subscription: Subscription[Delivery] = field(init=False)
-    _breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
+    _circuit_breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
 
     def __post_init__(self) -> None:
         origin = self.subscriber.origin
@@ -99,9 +99,9 @@ class WebhookDispatcher:
             await connection.execute(NOTE_WEBHOOK, self.subscriber.name)
 
     async def _work(self, target: Target, session: Session[Delivery]) -> None:
-        while batch := await session.receive(1 if self._breaker.is_open else PREFETCH):
-            if self._breaker.is_open:
-                await session.pause(self._breaker.pause_seconds)
+        while batch := await session.receive(1 if self._circuit_breaker.is_open else PREFETCH):
+            if self._circuit_breaker.is_open:
+                await session.pause(self._circuit_breaker.pause_seconds)
             await self._deliver_all(session, target, batch)
 
     async def _deliver_all(
@@ -126,14 +126,14 @@ class WebhookDispatcher:
             await target.post(_change_id_of(delivery), delivery.body)
         except NotDelivered as failure:
             if not isinstance(failure, NotAChange):
-                self._breaker.failed()
+                self._circuit_breaker.failed()
             copy = self._copy(delivery, failure)
             is_dead = copy.routing_key == dead_queue(self.subscriber.origin)
             metrics.WEBHOOKS.labels(name, "dead" if is_dead else "failed").inc()
             log.warning("webhook.failed", subscriber=name, to=copy.routing_key, reason=str(failure))
             await session.publish(copy)
         else:
-            self._breaker.succeeded()
+            self._circuit_breaker.succeeded()
             metrics.WEBHOOKS.labels(name, "delivered").inc()
 
     def _copy(self, delivery: Delivery, failure: NotDelivered) -> Message:

@@ -69,8 +69,8 @@ async def _forget(
 ) -> tuple[list[str], int]:
     """The queues that are gone, and how many messages went with them."""
     queues = [queue.name for queue in webhook_topology(delays, origin, ()).queues]
-    async with broker.connection() as link:
-        depths = await link.depths(queues)
+    async with broker.connection() as connection:
+        depths = await connection.depths(queues)
         there = {name: depth for name, depth in depths.items() if depth is not None}
         waiting = sum(depth.ready for depth in there.values())
         if not there:
@@ -79,7 +79,7 @@ async def _forget(
             fail(FAILED, "somebody delivers from it: restart the consumers with the settings of today")
         if waiting and not yes:
             fail(FAILED, f"{waiting:,} changes wait there: --yes throws them away")
-        channel = await link.channel()
+        channel = await connection.channel()
         for name in there:
             await channel.delete(name)
     return list(there), waiting
@@ -88,9 +88,9 @@ async def _forget(
 async def _tail(broker: Broker, types: tuple[str, ...], as_json: bool) -> None:
     keys = [name if name.startswith(PREFIX) else PREFIX + name for name in types] or [f"{PREFIX}#"]
     arrived: asyncio.Queue[Delivery] = asyncio.Queue()
-    async with broker.connection() as link:
-        channel = await link.channel()
-        await channel.listen(CHANGES, keys, "tail", arrived.put_nowait)
+    async with broker.connection() as connection:
+        channel = await connection.channel()
+        await channel.subscribe_exclusive(CHANGES, keys, "tail", arrived.put_nowait)
         closed = asyncio.create_task(channel.wait_closed())
         while not closed.done():
             getting = asyncio.create_task(arrived.get())

@@ -53,16 +53,16 @@ def _definitions(settings: Settings) -> dict[str, Any]:
 
 
 async def _declare(settings: Settings) -> None:
-    async with _broker(settings).connection() as link:
-        channel = await link.channel()
-        await channel.declare(expected_topology(settings))
+    async with _broker(settings).connection() as connection:
+        channel = await connection.channel()
+        await channel.ensure_topology(expected_topology(settings))
 
 
 async def _compare(settings: Settings) -> tuple[list[str], str | None]:
     expected = expected_topology(settings)
     items: list[Exchange | Queue] = [*expected.exchanges, *expected.queues]
-    async with _broker(settings).connection() as link:
-        found = [await link.difference(item) for item in items]
+    async with _broker(settings).connection() as connection:
+        found = [await connection.difference(item) for item in items]
     differences = [difference for difference in found if difference is not None]
     if settings.management_url is None:
         return differences, "bindings and policies cannot be seen: set STOCKHOOK_MANAGEMENT_URL"

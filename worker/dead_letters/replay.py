@@ -208,8 +208,8 @@ class Replay:
             BrokerUnavailable
             DatabaseUnavailable
         """
-        async with self._alone() as began_at, self.broker.connection() as link:
-            channel = await link.channel()
+        async with self._alone() as began_at, self.broker.connection() as connection:
+            channel = await connection.channel()
             self._began_at = began_at
             until = min(selection.until, began_at) if selection.until else began_at
             await self._publish_all(channel, replace(selection, until=until))

@@ -96,8 +96,8 @@ class Replay:
         """
         async with self.database.connection() as connection:
             self.tally.total, _ = await store.extent(connection, selection)
-        async with self.broker.connection() as link:
-            channel = await link.channel()
+        async with self.broker.connection() as broker_connection:
+            channel = await broker_connection.channel()
             began = monotonic()
             size = max(1, min(READ_TOGETHER, int(self.rate / 5)))
             async for events in _batches(self.database, selection, size):

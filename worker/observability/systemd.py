@@ -45,7 +45,7 @@ class Manager:
             try:
                 notices.sendto("\n".join(lines).encode(), address)
             except OSError as error:
-                log.warning("manager.deaf", reason=error.strerror)
+                log.warning("systemd.unreachable", reason=error.strerror)
 
 
 @asynccontextmanager

@@ -62,7 +62,7 @@ class Consumer:
     enabled_actions: frozenset[str] = frozenset()
     subscription: Subscription[Received] = field(init=False)
     _isolation: Isolation = field(init=False)
-    _breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
+    _circuit_breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
     _waits_for_database: bool = False
 
     def __post_init__(self) -> None:
@@ -91,13 +91,13 @@ class Consumer:
         """Consume until shutdown, however often broker and database are unavailable."""
         name = self.family.name
         metrics.begin_family(name, map(step_name, self.settings.delays))
-        metrics.CIRCUIT_OPEN.labels(name).set_function(lambda: self._breaker.is_open)
+        metrics.CIRCUIT_OPEN.labels(name).set_function(lambda: self._circuit_breaker.is_open)
         metrics.IN_FLIGHT.labels(name).set_function(lambda: self.subscription.in_flight)
         await self.subscription.run(self._work)
 
     async def check(self) -> str | None:
         """Why this family is not ready; None if it is."""
-        if self._breaker.is_open:
+        if self._circuit_breaker.is_open:
             return "everything fails: trying one event at a time"
         return "waiting for the database" if self._waits_for_database else self.subscription.unready_reason
 
@@ -126,7 +126,7 @@ class Consumer:
                     await self._process_batch(session, batch)
             else:
                 await self._process_batch(session, batch)
-            self._isolation.is_active = self._breaker.is_open or possibly_poisonous
+            self._isolation.is_active = self._circuit_breaker.is_open or possibly_poisonous
             if leaves_isolation:
                 prefetches_one = self._isolation.is_active
                 await session.subscribe()
@@ -147,7 +147,7 @@ class Consumer:
 
     async def _apply(self, session: Session[Received], items: Sequence[Item]) -> None:
         """Apply the items in one transaction; if that fails, each half, down to the event that fails."""
-        if self._breaker.is_open:
+        if self._circuit_breaker.is_open:
             await self._apply_singly(session, items)
             return
         began = monotonic()
@@ -162,9 +162,9 @@ class Consumer:
 
     async def _apply_singly(self, session: Session[Received], items: Sequence[Item]) -> None:
         for item in items:
-            if self._breaker.is_open:
-                pause = self._breaker.pause_seconds
-                log.warning("breaker.open", family=self.family.name, pause=pause)
+            if self._circuit_breaker.is_open:
+                pause = self._circuit_breaker.pause_seconds
+                log.warning("circuit_breaker.opened", family=self.family.name, pause=pause)
                 await session.pause(pause)
             began = monotonic()
             await self._settle(session, [item], await self._apply_when_available(session, [item]), began)
@@ -222,7 +222,7 @@ class Consumer:
                 await self._until_available(session, partial(self._isolation.clear, delivery))
         await session.ack_up_to(items[-1].delivery)
         failpoint("acked")
-        _count_outcomes(self._breaker, report)
+        _count_outcomes(self._circuit_breaker, report)
         _log_batch(self.family.name, items, report, monotonic() - began)
 
     async def _publish_copies(
@@ -243,14 +243,14 @@ class Consumer:
         )
 
 
-def _count_outcomes(breaker: CircuitBreaker, report: Report) -> None:
+def _count_outcomes(circuit_breaker: CircuitBreaker, report: Report) -> None:
     """An invalid delivery says nothing about the others."""
     for outcome in report.outcomes:
         match outcome:
             case Applied() | Duplicate():
-                breaker.succeeded()
+                circuit_breaker.succeeded()
             case Failed():
-                breaker.failed()
+                circuit_breaker.failed()
             case Invalid():
                 pass
             case unreachable:

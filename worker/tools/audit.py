@@ -157,9 +157,9 @@ async def audit(
         DatabaseUnavailable
     """
     end = monotonic() + patience
-    async with broker.connection() as link:
+    async with broker.connection() as broker_connection:
         while True:
-            depths = await link.depths([one.queue for one in queues(delays)])
+            depths = await broker_connection.depths([one.queue for one in queues(delays)])
             ready = {queue: depth.ready if depth else 0 for queue, depth in depths.items()}
             waiting = {family: _waiting(ready, family, delays) for family in FAMILIES}
             known = await accounts(database)
@@ -169,7 +169,7 @@ async def audit(
             await asyncio.sleep(0.5)
         async with database.connection() as connection:
             kept = await waiting_by_origin(connection)
-            told = await feed(link, connection, webhooks, kept, delays)
+            told = await feed(broker_connection, connection, webhooks, kept, delays)
             unhandled = await connection.fetchval(COUNT_UNHANDLED)
     return Audit(known, waiting, ready[QUARANTINE], unhandled, spooled, missing, told)
 

@@ -142,13 +142,13 @@ async def look(
     quarantine: int | None = None
     broker_words = "reachable"
     try:
-        async with broker.connection() as link:
+        async with broker.connection() as connection:
             for family in (*FAMILIES, ACTIONS):
-                depths = await link.depths([one.queue for one in queues_of(family, delays)])
+                depths = await connection.depths([one.queue for one in queues_of(family, delays)])
                 last_logged, dead_kept = stored.last_logged.get(family), stored.kept.get(family, 0)
                 families.append(_family_status(family, depths, delays, last_logged, dead_kept))
-            quarantine = _ready(await link.depth(QUARANTINE))
-            subscribers = await webhooks(link, stored.webhooks, webhook_names, stored.kept, delays)
+            quarantine = _ready(await connection.depth(QUARANTINE))
+            subscribers = await webhooks(connection, stored.webhooks, webhook_names, stored.kept, delays)
     except BrokerUnavailable as error:
         broker_words = f"unreachable ({error})"
     ingest_words, spool = await look_at_ingest(ingest_url)

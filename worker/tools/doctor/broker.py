@@ -75,17 +75,17 @@ async def check_broker(settings: Settings) -> AsyncIterator[CheckResult]:
             f"the broker has {len(snapshot.nodes)} nodes, and STOCKHOOK_AMQP_URL names one host",
             "name every node, comma-separated, unless that host is a load balancer for all of them",
         )
-    async with broker.connection() as link:
-        version = link.version
+    async with broker.connection() as connection:
+        version = connection.version
         for finding in check_version(version):
             yield finding
-        findings, visible = await check_topology(link, expected, settings)
+        findings, visible = await check_topology(connection, expected, settings)
         for finding in findings:
             yield finding
-        depths = await link.depths(queue.name for queue in expected.queues if queue in visible)
+        depths = await connection.depths(queue.name for queue in expected.queues if queue in visible)
     # While an alarm is on, nothing more is read from a connection that has published.
-    async with broker.connection() as link:
-        async for finding in _check_publishing(link):
+    async with broker.connection() as connection:
+        async for finding in _check_publishing(connection):
             yield finding
     vhost = vhost_of(settings.amqp_url.get_secret_value())
     for finding in check_policies(snapshot, expected.queues, vhost, version):
@@ -116,7 +116,9 @@ def check_hosts(setting: str, number: int, failing: Mapping[str, Exception | str
         return
     for name, failure in failing.items():
         if isinstance(failure, BrokerRefused):
-            yield error("hosts", f"{name} refuses, and another host accepts: {failure.said}", failure.remedy)
+            yield error(
+                "hosts", f"{name} refuses, and another host accepts: {failure.answer}", failure.remedy
+            )
         else:
             yield warning(
                 "hosts",
@@ -128,7 +130,7 @@ def check_hosts(setting: str, number: int, failing: Mapping[str, Exception | str
 
 
 async def check_topology(
-    link: BrokerConnection, expected: Topology, settings: Settings
+    connection: BrokerConnection, expected: Topology, settings: Settings
 ) -> tuple[list[CheckResult], list[Exchange | Queue]]:
     """What differs, and what this user can see: RabbitMQ 4.2.6 and newer do not show everything to all."""
     findings: list[CheckResult] = []
@@ -137,13 +139,13 @@ async def check_topology(
     items: list[Exchange | Queue] = [*expected.exchanges, *expected.queues]
     for item in items:
         try:
-            difference = await link.difference(item, by_arguments=False)
+            difference = await connection.difference(item, by_arguments=False)
         except BrokerRefused:
             continue
         visible.append(item)
         if difference is None and may_declare:
             try:
-                difference = await link.difference(item)
+                difference = await connection.difference(item)
             except BrokerRefused:
                 may_declare = False
         if difference is not None:
@@ -179,8 +181,8 @@ async def check_topology(
     return findings, visible
 
 
-async def _check_publishing(link: BrokerConnection) -> AsyncIterator[CheckResult]:
-    channel = await link.channel()
+async def _check_publishing(connection: BrokerConnection) -> AsyncIterator[CheckResult]:
+    channel = await connection.channel()
     # While an alarm is on, the first publish of a connection is still taken; no other is.
     if await channel.accepts_publishes(PROBE_SECONDS) and await channel.accepts_publishes(PROBE_SECONDS):
         yield ok("publishing", "the broker confirms")
@@ -233,13 +235,13 @@ async def _answers(broker: Broker, queue: str) -> bool:
         BrokerUnavailable
     """
     try:
-        async with broker.connection() as link:
-            return await (await link.channel()).answers(queue, PROBE_SECONDS)
+        async with broker.connection() as connection:
+            return await (await connection.channel()).answers(queue, PROBE_SECONDS)
     except BrokerRefused:
         raise
     except BrokerUnavailable:
-        async with broker.connection() as link:
-            return await (await link.channel()).answers(queue, PROBE_SECONDS)
+        async with broker.connection() as connection:
+            return await (await connection.channel()).answers(queue, PROBE_SECONDS)
 
 
 def check_policies(
@@ -362,7 +364,7 @@ async def reached(settings: Settings) -> tuple[list[CheckResult], bool]:
             async for finding in check_broker(settings):
                 found.append(finding)
     except BrokerRefused as refused:
-        return [*found, error("broker", f"it refused: {refused.said}", refused.remedy)], False
+        return [*found, error("broker", f"it refused: {refused.answer}", refused.remedy)], False
     except (BrokerUnavailable, TimeoutError) as unavailable:
         words = str(unavailable) or "no answer in time"
         return [*found, error("broker", f"cannot be reached ({words})", "see STOCKHOOK_AMQP_URL")], False

@@ -49,9 +49,9 @@ async def check_changes(settings: Settings) -> AsyncIterator[CheckResult]:
     database = Database(settings.database_url.get_secret_value(), 1, "stockhook/doctor")
     broker = Broker(settings.amqp_url.get_secret_value(), "doctor")
     try:
-        async with broker.connection() as link, database.connection() as connection:
+        async with broker.connection() as broker_connection, database.connection() as connection:
             kept = await waiting_by_origin(connection)
-            found = await feed(link, connection, settings.webhook_names, kept, settings.delays)
+            found = await feed(broker_connection, connection, settings.webhook_names, kept, settings.delays)
     except (BrokerUnavailable, DatabaseUnavailable, SessionsNotKept, PostgresError):
         return
     finally:

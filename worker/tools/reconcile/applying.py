@@ -73,8 +73,8 @@ async def apply(
 
 async def _publish(accepted: Sequence[Accepted], settings: Settings, report: Report) -> None:
     broker = Broker(settings.amqp_url.get_secret_value(), "reconcile")
-    async with broker.connection() as link:
-        channel = await link.channel_with(topology(settings.delays), declares=settings.declare_topology)
+    async with broker.connection() as connection:
+        channel = await connection.channel_with(topology(settings.delays), declares=settings.declare_topology)
         for first in range(0, len(accepted), TOGETHER):
             some = accepted[first : first + TOGETHER]
             await asyncio.gather(*(channel.publish(one.message, settings.publish_timeout) for one in some))
