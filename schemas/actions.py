@@ -12,20 +12,20 @@ class ActionRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class PickupAgain(ActionRequest):
+class RepeatPickupRequest(ActionRequest):
     """Another pickup of a trade-in order, for the one that was missed at this time."""
 
     order_id: str
     missed_at: AwareDatetime
 
 
-class PartWanted(ActionRequest):
+class PartDetailsRequest(ActionRequest):
     """What Ovoko knows of a part."""
 
     part_id: str
 
 
-class ReturnWanted(ActionRequest):
+class ReturnDetailsRequest(ActionRequest):
     """What Ovoko knows of a return, now that an event has come of it."""
 
     return_id: str

@@ -145,10 +145,10 @@ def _parse(provider: Provider, body: bytes, read: Callable[[bytes], Any]) -> Pay
     if model is None:
         raise InvalidEvent("event: unknown type")
     try:
-        payload, odd = validated(model.model_validate, event)
+        payload, unreadable = validated(model.model_validate, event)
     except ValidationError as error:
         raise InvalidEvent(_broken_rules(error)) from None
-    payload.note_odd_fields(odd)
+    payload.note_unreadable_fields(unreadable)
     return payload
 
 

@@ -52,7 +52,7 @@ class Platform:
         assert answer.status_code == 200
 
     def fail(self, kind: Kind, path: str = PICKUPS, **more: Any) -> None:
-        self.simulation.faults.ask(Fault(kind=kind, path=path, **more))
+        self.simulation.faults.add(Fault(kind=kind, path=path, **more))
 
     def received(self, endpoint: str = PICKUPS) -> int:
         """Requests that the platform received, however it answered."""
@@ -125,11 +125,11 @@ async def test_a_consumer_that_dies_sends_a_request_at_most_once(platform: Platf
     await platform.miss()
     await until(lambda: has_died(dying), f"the consumer dies at {point}")
     await platform.stack.started("consume", "buybacks")
-    is_unknown = point in ("action_begun", "action_performed")
-    (row,) = await platform.settled("unknown" if is_unknown else "done")
+    outcome_unknown = point in ("action_started", "action_performed")
+    (row,) = await platform.settled("unknown" if outcome_unknown else "done")
 
-    assert platform.pickups() == (0 if point == "action_begun" else 1)
-    if is_unknown:
+    assert platform.pickups() == (0 if point == "action_started" else 1)
+    if outcome_unknown:
         assert row["outcome"] == {"reason": "the process ended while the request was under way"}
 
 

@@ -380,7 +380,7 @@ async def test_a_replay_stops_by_itself_when_most_of_it_fails_again(keeping: Sta
     assert len(came_back) >= 5
 
 
-@pytest.mark.parametrize("point", ["replay_begun", "replay_published"])
+@pytest.mark.parametrize("point", ["replay_started", "replay_published"])
 async def test_a_replay_that_died_goes_on_where_it_was_and_applies_each_once(
     keeping: Stack, point: str
 ) -> None:

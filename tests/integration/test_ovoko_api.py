@@ -86,7 +86,7 @@ async def test_a_part_or_a_return_is_asked_for_by_its_id() -> None:
         missing = [(await there.api.part("14")).row, (await there.api.order_return("8")).row]
 
     assert part is not None
-    assert (part.part_id, part.status_in_words, part.merchants_id) == ("13", "2 (sold)", "SKU-1")
+    assert (part.part_id, part.status_text, part.merchants_id) == ("13", "2 (sold)", "SKU-1")
     assert order_return is not None
     assert (order_return.return_id, order_return.order_id, order_return.status) == ("7", "70", "New")
     assert missing == [None, None]

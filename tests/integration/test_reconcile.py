@@ -18,7 +18,7 @@ import pytest
 from schemas.registry import Provider
 from tests.support.stack import Stack, free_port
 from worker.config.settings import Settings
-from worker.marketplaces.http import Told
+from worker.marketplaces.http import FetchedRow
 from worker.marketplaces.ovoko.client import open_ovoko
 from worker.postgres.pool import Database
 from worker.simulator.faults import Fault
@@ -373,7 +373,7 @@ async def test_an_odd_optional_field_of_a_listed_part_counts_as_absent_and_is_re
 async def test_an_answer_that_is_missing_for_one_part_spoils_no_other(world: World) -> None:
     await world.has("in_warehouse", 11, 12)
     world.lists(2, 11, 12)
-    world.simulation.faults.ask(Fault(kind=FaultKind.ERROR, path="/get/part/11"))
+    world.simulation.faults.add(Fault(kind=FaultKind.ERROR, path="/get/part/11"))
 
     code, found = await world.found("parts")
 
@@ -386,7 +386,7 @@ async def test_an_answer_that_is_missing_for_one_part_spoils_no_other(world: Wor
 async def test_several_missing_answers_end_it(world: World) -> None:
     await world.has("in_warehouse", 11, 15)
     world.lists(2, 11, 15)
-    world.simulation.faults.ask(Fault(kind=FaultKind.WRONG_TYPES, path="/get/part/"))
+    world.simulation.faults.add(Fault(kind=FaultKind.WRONG_TYPES, path="/get/part/"))
 
     done = await world.reconcile("parts")
 
@@ -494,7 +494,7 @@ class Many:
         page = self.ids[(number - 1) * 100 : number * 100]
         return Page(dict.fromkeys(page, ""), len(self.ids), (), Counter())
 
-    async def one(self, entity_id: str) -> Told[str]:
+    async def one(self, entity_id: str) -> FetchedRow[str]:
         raise AssertionError("nothing differs")
 
     async def ours(self, entity_ids: list[str]) -> dict[str, str]:
@@ -507,7 +507,7 @@ class Many:
     def compare(self, here: str | None, there: str | None) -> Difference | None:
         return None
 
-    def observed(self, here: str | None, there: str | None, asked_at: datetime) -> bytes:
+    def observed(self, here: str | None, there: str | None, requested_at: datetime) -> bytes:
         raise AssertionError("nothing differs")
 
 

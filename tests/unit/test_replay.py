@@ -13,7 +13,7 @@ from worker.amqp.channel import Message
 from worker.amqp.tap import Delivery
 from worker.dead_letters.message import QUARANTINE_ORIGIN, read_letter
 from worker.dead_letters.replay import Ready, Unready, prepare
-from worker.dead_letters.store import Kept, provenance_of
+from worker.dead_letters.store import StoredLetter, provenance_of
 from worker.intake.intake import accept, accept_again
 from worker.pipeline.decode import Decoded, InvalidDelivery, decode
 
@@ -34,9 +34,9 @@ def kept_as(
     is_edited: bool = False,
     provenance: str | None = None,
     replay_of: int | None = None,
-) -> Kept:
+) -> StoredLetter:
     letter = read_letter(origin, Delivery(1, message.type, message.headers, message.body, redelivered=False))
-    return Kept(
+    return StoredLetter(
         dead_letter_id=1,
         origin=origin,
         state="waiting",

@@ -69,9 +69,9 @@ class World:
     findings: set[Finding] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.trade_in = TradeIn((), clock=self.clock, tell=self.told.extend, places=1)
+        self.trade_in = TradeIn((), clock=self.clock, send_events=self.told.extend, places=1)
         self.trade_in.tokens["token"] = datetime.max.replace(tzinfo=UTC)
-        self.ovoko = Ovoko(clock=self.clock, tell=self.told.extend)
+        self.ovoko = Ovoko(clock=self.clock, send_events=self.told.extend)
 
     def clock(self) -> datetime:
         return self.at

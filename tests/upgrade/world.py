@@ -27,7 +27,7 @@ from tests.upgrade.release import Release
 from worker.amqp.connection import Broker
 from worker.config.settings import PREFIX, Settings
 from worker.simulator.buyback_api import TradeIn
-from worker.simulator.buyback_orders import Order, known
+from worker.simulator.buyback_orders import Order
 from worker.simulator.faults import Fault, Kind
 from worker.simulator.ovoko_api import OrderReturn, Ovoko, Part
 from worker.simulator.router import Simulation
@@ -98,7 +98,7 @@ class _AnyOrder(dict[str, Order]):
     """The trade-in platform knows every order that it is asked about."""
 
     def get(self, order_id: str, _default: object = None) -> Order:
-        return self.setdefault(order_id, known(order_id, datetime.now(UTC)))
+        return self.setdefault(order_id, order_of(order_id, datetime.now(UTC)))
 
 
 def simulated_marketplaces() -> Simulation:
@@ -216,7 +216,7 @@ class World:
     def platform_fails(self) -> None:
         """What is asked of the trade-in platform may be asked again later."""
         for endpoint in ("pickup-capabilities", "payment-details"):
-            self.simulation.faults.ask(Fault(kind=Kind.ERROR, path=endpoint))
+            self.simulation.faults.add(Fault(kind=Kind.ERROR, path=endpoint))
 
 
 def _with_hosts(url: str, hosts: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import assert_never
 
-from worker.actions.types import Denied, Done, Failed, InDoubt, NotNeeded, Outcome
+from worker.actions.types import Denied, Done, Failed, NotNeeded, Outcome, OutcomeUnknown
 from worker.amqp.channel import Message
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import ACTIONS, RETURN, dead_queue, retry_queue
@@ -26,13 +26,13 @@ class Disposition:
 
 def disposition_of(delivery: Delivery, outcome: Outcome, delays: Sequence[timedelta]) -> Disposition:
     match outcome:
-        case Done(said):
-            return Disposition("done", "done", dict(said))
-        case NotNeeded(why):
-            return Disposition("not_needed", "done", {"not_needed": why})
+        case Done(details):
+            return Disposition("done", "done", dict(details))
+        case NotNeeded(reason):
+            return Disposition("not_needed", "done", {"not_needed": reason})
         case Denied(reason):
             return Disposition("refused", "refused", {"reason": reason})
-        case InDoubt(reason):
+        case OutcomeUnknown(reason):
             return Disposition("unknown", "unknown", {"reason": reason})
         case Failed(reason, retry_after):
             attempt = attempt_in(delivery)

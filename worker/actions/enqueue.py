@@ -16,7 +16,7 @@ class KeyTaken(StockhookError):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Enqueued:
     """`is_new`: else somebody had asked for it before, under the same key."""
 
     action_id: UUID
@@ -25,9 +25,9 @@ class Asked:
     is_new: bool
 
 
-async def ask(
+async def enqueue(
     settings: Settings, database: Database, kind: str, subject: str, request: ActionRequest, key: str | None
-) -> Asked:
+) -> Enqueued:
     """Write an action to the table, a private request encrypted. Without a key it gets a new one.
 
     Raises:
@@ -43,12 +43,12 @@ async def ask(
     async with database.transaction() as connection:
         action_id = await table.enqueue(connection, kind, key, subject, body, is_encrypted=is_private)
         if action_id is not None:
-            return Asked(action_id, key, "due", is_new=True)
-        known = await table.get_by_key(connection, key)
-    assert known is not None, "no action is ever deleted"
-    if (known["kind"], known["subject"]) != (kind, subject):
-        raise KeyTaken(f"the key {key} is that of {known['kind']} for {known['subject']}")
-    return Asked(known["action_id"], key, known["state"], is_new=False)
+            return Enqueued(action_id, key, "due", is_new=True)
+        existing = await table.get_by_key(connection, key)
+    assert existing is not None, "no action is ever deleted"
+    if (existing["kind"], existing["subject"]) != (kind, subject):
+        raise KeyTaken(f"the key {key} is that of {existing['kind']} for {existing['subject']}")
+    return Enqueued(existing["action_id"], key, existing["state"], is_new=False)
 
 
 def _encrypted(settings: Settings, body: bytes) -> bytes:

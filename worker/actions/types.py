@@ -28,14 +28,14 @@ R_co = TypeVar("R_co", bound=BaseModel, covariant=True)
 class Done:
     """`said` goes into the table: nothing about a customer."""
 
-    said: Mapping[str, object]
+    details: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
 class NotNeeded:
     """What it was called for is no longer so."""
 
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Denied:
 
 
 @dataclass(frozen=True, slots=True)
-class InDoubt:
+class OutcomeUnknown:
     """It may have been taken, and must not be repeated."""
 
     reason: str
@@ -61,7 +61,7 @@ class Failed:
 
 
 Performed = Done | NotNeeded | Denied
-Outcome = Performed | InDoubt | Failed
+Outcome = Performed | OutcomeUnknown | Failed
 
 
 class Attempt(Protocol[R_co]):
@@ -76,7 +76,7 @@ class Attempt(Protocol[R_co]):
     @property
     def database(self) -> Database: ...
 
-    async def begin(self, is_needed: Callable[[Connection], Awaitable[bool]] | None = None) -> bool:
+    async def mark_started(self, is_needed: Callable[[Connection], Awaitable[bool]] | None = None) -> bool:
         """To be awaited right before a request that must not be repeated.
 
         From then on the action counts as under way: whoever finds it so after a crash marks it as
@@ -84,7 +84,7 @@ class Attempt(Protocol[R_co]):
         action of the subject; where it says no, nothing is begun and the answer is False.
 
         Raises:
-            BegunElsewhere
+            StartedElsewhere
             DatabaseUnavailable
         """
         ...
@@ -94,13 +94,13 @@ class Attempt(Protocol[R_co]):
 class Kind(Generic[R]):
     """`perform` asks the marketplace once; what it raises is judged by `outcome_of`.
 
-    Events call for it where `is_called_for` says so of the settings. A private request is stored encrypted.
+    Events call for it where `is_enabled` says so of the settings. A private request is stored encrypted.
     """
 
     name: str
     request: type[R]
     perform: Callable[[Attempt[R]], Awaitable[Performed]]
-    is_called_for: Callable[[Settings], bool] = lambda _settings: False
+    is_enabled: Callable[[Settings], bool] = lambda _settings: False
     is_private: bool = False
 
 
@@ -108,8 +108,8 @@ class Kind(Generic[R]):
 AnyKind = Kind[Any]
 
 
-def outcome_of(error: Exception, *, has_begun: bool) -> Denied | InDoubt | Failed:
-    """What an attempt came to that ended with this error; `has_begun` as `Attempt.begin` has it.
+def outcome_of(error: Exception, *, has_started: bool) -> Denied | OutcomeUnknown | Failed:
+    """What an attempt came to that ended with this error; `has_started` as `Attempt.mark_started` has it.
 
     error                      | begun   | not begun
     our credentials not taken  | failed  | failed
@@ -124,12 +124,12 @@ def outcome_of(error: Exception, *, has_begun: bool) -> Denied | InDoubt | Faile
             return Failed(str(error))
         case Refused() | InvalidRequest():
             return Denied(str(error))
-        case CallFailed(is_unknown=is_unknown) if not (has_begun and is_unknown):
+        case CallFailed(outcome_unknown=outcome_unknown) if not (has_started and outcome_unknown):
             return Failed(str(error), error.retry_after if isinstance(error, Unavailable) else None)
         case CallFailed():
-            return InDoubt(str(error))
+            return OutcomeUnknown(str(error))
         case BadSettings():
             return Failed(str(error))
         case _:
             reason = safe_summary(error)
-            return InDoubt(reason) if has_begun else Failed(reason)
+            return OutcomeUnknown(reason) if has_started else Failed(reason)

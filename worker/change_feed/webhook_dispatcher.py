@@ -79,7 +79,7 @@ class WebhookDispatcher:
 
     async def run(self) -> None:
         """Deliver until shutdown, however often broker and endpoint are unavailable."""
-        metrics.begin_webhook(self.subscriber.name)
+        metrics.initialize_webhook(self.subscriber.name)
         proxy = self.settings.changes_proxy
         target = Target.of(
             self.subscriber.url,

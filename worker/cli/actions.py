@@ -52,15 +52,15 @@ def list_(
     """
     settings = load_context("actions")
 
-    async def look() -> list[dict[str, Any]]:
+    async def read() -> list[dict[str, Any]]:
         async with open_database(settings, "actions") as database, database.connection() as connection:
             return await table.select(connection, state, kind, subject, max(1, limit))
 
-    found = run_loop(look())
+    rows = run_loop(read())
     if json:
-        print_json(found)
+        print_json(rows)
     else:
-        terminal.show(_as_table(found))
+        terminal.show(_as_table(rows))
 
 
 @actions.command
@@ -68,20 +68,20 @@ def show(action_id: UUID, /, *, json: Json = False) -> None:
     """Show all that is known about an action. An encrypted request is not shown."""
     settings = load_context("actions")
 
-    async def look() -> dict[str, Any] | None:
+    async def read() -> dict[str, Any] | None:
         async with open_database(settings, "actions") as database, database.connection() as connection:
             return await table.get(connection, action_id)
 
-    found = run_loop(look())
-    if found is None:
+    action = run_loop(read())
+    if action is None:
         fail(FAILED, f"there is no action {action_id}")
-    shown = _shown(found)
+    shown = _shown(action)
     if json:
         print_json(shown)
     else:
         for name, value in shown.items():
             if value is not None:
-                say(f"{name:<14} {value if isinstance(value, str) else _in_a_line(value)}")
+                say(f"{name:<14} {value if isinstance(value, str) else _on_one_line(value)}")
 
 
 @actions.command
@@ -122,11 +122,11 @@ def _change(action_id: UUID, state: str, change: Callable[[Connection], Any], js
         async with open_database(settings, "actions") as database, database.transaction() as connection:
             if await change(connection):
                 return
-            found = await table.get(connection, action_id)
+            action = await table.get(connection, action_id)
             raise _NotPossible(
                 f"there is no action {action_id}"
-                if found is None
-                else f"it is {found['state']}: nothing was changed"
+                if action is None
+                else f"it is {action['state']}: nothing was changed"
             )
 
     run_loop(run())
@@ -136,33 +136,33 @@ def _change(action_id: UUID, state: str, change: Callable[[Connection], Any], js
         say(f"{action_id} is {state}")
 
 
-def _shown(found: Mapping[str, Any]) -> dict[str, Any]:
-    request, is_encrypted = found["request"], found["is_encrypted"]
-    shown = {name: value for name, value in found.items() if name != "request"}
+def _shown(action: Mapping[str, Any]) -> dict[str, Any]:
+    request, is_encrypted = action["request"], action["is_encrypted"]
+    shown = {name: value for name, value in action.items() if name != "request"}
     return {**shown, "request": None if is_encrypted else orjson.loads(request)}
 
 
-def _as_table(found: Sequence[Mapping[str, Any]]) -> Table:
+def _as_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """In two columns, which fit a terminal of 80: an id that is cut short is no use to `show` and `retry`."""
     shown = Table(
         Column("action", min_width=ID_WIDTH, overflow="fold"), Column("what became of it", overflow="fold")
     )
-    for row in found:
-        asked_for = f"{row['created_at']:%Y-%m-%d %H:%M:%S}"
-        became = f"{row['state']}, attempt {row['attempts']}, asked for {asked_for}"
+    for row in rows:
+        requested_at = f"{row['created_at']:%Y-%m-%d %H:%M:%S}"
+        became = f"{row['state']}, attempt {row['attempts']}, asked for {requested_at}"
         shown.add_row(
             f"{row['action_id']}\n{row['kind']}\n{visible(row['subject'])}",
-            "\n".join([became, *map(visible, _words(row["outcome"] or {}))]),
+            "\n".join([became, *map(visible, _outcome_lines(row["outcome"] or {}))]),
             end_section=True,
         )
     return shown
 
 
-def _words(outcome: Mapping[str, Any]) -> Iterator[str]:
+def _outcome_lines(outcome: Mapping[str, Any]) -> Iterator[str]:
     for name, value in outcome.items():
-        text = value if isinstance(value, str) else _in_a_line(value)
+        text = value if isinstance(value, str) else _on_one_line(value)
         yield text if name in ("reason", "not_needed") else f"{name.replace('_', ' ')}: {text}"
 
 
-def _in_a_line(value: object) -> str:
+def _on_one_line(value: object) -> str:
     return str(value) if not isinstance(value, dict | list) else orjson.dumps(value, default=str).decode()

@@ -71,18 +71,18 @@ async def _forget(
     queues = [queue.name for queue in webhook_topology(delays, origin, ()).queues]
     async with broker.connection() as connection:
         depths = await connection.depths(queues)
-        there = {name: depth for name, depth in depths.items() if depth is not None}
-        waiting = sum(depth.ready for depth in there.values())
-        if not there:
+        existing = {name: depth for name, depth in depths.items() if depth is not None}
+        waiting = sum(depth.ready for depth in existing.values())
+        if not existing:
             fail(FAILED, f"there is no queue {queues[0]}")
-        if any(depth.consumers for depth in there.values()):
+        if any(depth.consumers for depth in existing.values()):
             fail(FAILED, "somebody delivers from it: restart the consumers with the settings of today")
         if waiting and not yes:
             fail(FAILED, f"{waiting:,} changes wait there: --yes throws them away")
         channel = await connection.channel()
-        for name in there:
+        for name in existing:
             await channel.delete(name)
-    return list(there), waiting
+    return list(existing), waiting
 
 
 async def _tail(broker: Broker, types: tuple[str, ...], as_json: bool) -> None:
@@ -131,10 +131,10 @@ def _line(event: Mapping[str, Any]) -> RenderableType:
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     for name, value in after.items():
-        known = before.get(name)
-        if value == known or isinstance(value, list):
+        old = before.get(name)
+        if value == old or isinstance(value, list):
             continue
-        yield f"{name}: {_short(value)}" if known is None else f"{name}: {_short(known)} → {_short(value)}"
+        yield f"{name}: {_short(value)}" if old is None else f"{name}: {_short(old)} → {_short(value)}"
 
 
 def _short(value: object) -> str:

@@ -48,9 +48,9 @@ def print_json(value: object) -> None:
     say_json(value)
 
 
-def fail(code: int, words: str) -> NoReturn:
+def fail(code: int, sentence: str) -> NoReturn:
     """One sentence on standard error, and the exit code."""
-    say(f"stockhook: {words}", file=sys.stderr)
+    say(f"stockhook: {sentence}", file=sys.stderr)
     sys.exit(code)
 
 

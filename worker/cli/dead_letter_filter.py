@@ -39,8 +39,8 @@ class Filter:
     def selection(self, states: tuple[State, ...] | None) -> Selection:
         """Raises: WrongUsage."""
         if self.origin is not None and self.origin not in ORIGINS and not is_of_webhook(self.origin):
-            known = ", ".join((*ORIGINS, f"{ORIGIN_PREFIX}NAME"))
-            raise WrongUsage(f"--origin must be one of {known} (given: {self.origin!r})")
+            origins = ", ".join((*ORIGINS, f"{ORIGIN_PREFIX}NAME"))
+            raise WrongUsage(f"--origin must be one of {origins} (given: {self.origin!r})")
         return Selection(
             origin=self.origin,
             reason=self.reason,
@@ -60,16 +60,16 @@ class Filter:
 ANY = Filter()
 
 
-def _instant(option: str, told: str | None) -> datetime | None:
-    if told is None:
+def _instant(option: str, text: str | None) -> datetime | None:
+    if text is None:
         return None
     try:
-        if ago := re.fullmatch(r"(\d{1,6})([mhd])", told):
+        if ago := re.fullmatch(r"(\d{1,6})([mhd])", text):
             unit = {"m": "minutes", "h": "hours", "d": "days"}[ago[2]]
             return datetime.now(UTC) - timedelta(**{unit: int(ago[1])})
-        instant = datetime.fromisoformat(told)
+        instant = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         raise WrongUsage(
-            f"{option} must be a time such as 2026-03-01T12:00:00Z, or 12h (given: {told!r})"
+            f"{option} must be a time such as 2026-03-01T12:00:00Z, or 12h (given: {text!r})"
         ) from None
     return instant if instant.tzinfo else instant.replace(tzinfo=UTC)

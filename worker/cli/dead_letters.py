@@ -14,7 +14,7 @@ from worker.cli import dead_letter_views as screen
 from worker.cli import terminal
 from worker.cli.context import Flag, Json, WrongUsage, load_context, open_database, print_json
 from worker.cli.dead_letter_filter import ANY, Filter
-from worker.cli.replay import run_replay, tell_forecast
+from worker.cli.replay import print_dry_run, run_replay
 from worker.cli.terminal import say
 from worker.config.settings import Settings
 from worker.dead_letters import edit as editing
@@ -167,11 +167,11 @@ def edit(dead_letter_id: int, /, *, reason: str | None = None) -> None:
 
 def _editor() -> list[str]:
     """Raises: WrongUsage."""
-    told = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
+    setting = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
     try:
-        command = shlex.split(told)
+        command = shlex.split(setting)
     except ValueError:
-        raise WrongUsage(f"EDITOR must be a command (given: {told!r})") from None
+        raise WrongUsage(f"EDITOR must be a command (given: {setting!r})") from None
     if not command:
         raise WrongUsage("set EDITOR: it opens the body")
     return command
@@ -184,11 +184,11 @@ def _edit(settings: Settings, dead_letter_id: int, editor: Sequence[str], reason
     if edited == body:
         say("nothing was changed")
         return
-    run_loop(_keep(settings, letter, edited, reason))
+    run_loop(_save_edit(settings, letter, edited, reason))
     say("edited")
 
 
-async def _to_edit(settings: Settings, dead_letter_id: int) -> tuple[store.Kept, bytes]:
+async def _to_edit(settings: Settings, dead_letter_id: int) -> tuple[store.StoredLetter, bytes]:
     async with open_database(settings, "dead") as database:
         letter = await store.get(database, dead_letter_id)
         see_that_it_waits(letter)
@@ -197,7 +197,9 @@ async def _to_edit(settings: Settings, dead_letter_id: int) -> tuple[store.Kept,
         return letter, body
 
 
-async def _keep(settings: Settings, letter: store.Kept, edited: bytes, reason: str | None) -> None:
+async def _save_edit(
+    settings: Settings, letter: store.StoredLetter, edited: bytes, reason: str | None
+) -> None:
     async with open_database(settings, "dead") as database:
         await change(database, letter, edited, settings.encryptor, Action.EDITED, reason)
 
@@ -269,6 +271,6 @@ def replay_(
     )
     settings = load_context("dead")
     if dry_run:
-        run_loop(tell_forecast(settings, selection, json))
+        run_loop(print_dry_run(settings, selection, json))
     else:
         sys.exit(run_loop(run_replay(settings, selection, rate, why, json)))

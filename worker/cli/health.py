@@ -28,12 +28,12 @@ def health(
     """
     settings = read_settings()
     host = ANYWHERE.get(settings.ops_host, settings.ops_host)
-    status, body = _ask(host, port or settings.ops_port, "/readyz" if ready else "/livez")
+    status, body = _get(host, port or settings.ops_port, "/readyz" if ready else "/livez")
     say(body, file=sys.stdout if status == 200 else sys.stderr)
     sys.exit(0 if status == 200 else FAILED)
 
 
-def _ask(host: str, port: int, path: str) -> tuple[int, str]:
+def _get(host: str, port: int, path: str) -> tuple[int, str]:
     """Status and body; status 0 and the reason where nothing answers."""
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
     try:

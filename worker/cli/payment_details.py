@@ -35,7 +35,7 @@ def read_details(source: Path | None) -> PaymentDetails:
         BadDetails
     """
     if source is None and sys.stdin.isatty():
-        return asked_details()
+        return prompt_for_details()
     return parsed_details(_read(source or STANDARD_INPUT))
 
 
@@ -58,51 +58,51 @@ def parsed_details(content: bytes) -> PaymentDetails:
     try:
         return read_model(PaymentDetails, content)
     except ValidationError as error:
-        raise BadDetails(_words(error)) from None
+        raise BadDetails(_faults_text(error)) from None
     except ValueError:
         raise BadDetails("payment details: they are no JSON") from None
 
 
-def asked_details() -> PaymentDetails:
+def prompt_for_details() -> PaymentDetails:
     """Asks on the terminal; the account number is not echoed.
 
     Raises:
         BadDetails
     """
-    asking = console(stderr=True)
+    prompts = console(stderr=True)
 
-    def ask(words: str, read: Callable[[str], str] = asking.input) -> SecretStr:
-        return SecretStr(read(f"{words}: ").strip())
+    def prompt(label: str, read: Callable[[str], str] = prompts.input) -> SecretStr:
+        return SecretStr(read(f"{label}: ").strip())
 
-    def ask_optional(words: str) -> SecretStr | None:
-        given = ask(f"{words} (may be empty)")
-        return given if given.get_secret_value() else None
+    def prompt_optional(label: str) -> SecretStr | None:
+        value = prompt(f"{label} (may be empty)")
+        return value if value.get_secret_value() else None
 
     try:
         return PaymentDetails(
-            first_name=ask("First name"),
-            last_name=ask("Last name"),
+            first_name=prompt("First name"),
+            last_name=prompt("Last name"),
             bank_account=BankAccount(
-                account_number=ask("Account number or IBAN, not shown", getpass),
-                financial_institution_identifier=ask("Routing number, SWIFT or BIC code"),
-                beneficiary_name=ask("Name of the beneficiary"),
+                account_number=prompt("Account number or IBAN, not shown", getpass),
+                financial_institution_identifier=prompt("Routing number, SWIFT or BIC code"),
+                beneficiary_name=prompt("Name of the beneficiary"),
             ),
             billing_address=BillingAddress(
-                first_line=ask("Address, first line"),
-                second_line=ask_optional("Address, second line"),
-                zip_code=ask("ZIP code"),
-                city=ask("City"),
-                state=ask_optional("State"),
-                country=ask("Country, two letters").get_secret_value().upper(),
+                first_line=prompt("Address, first line"),
+                second_line=prompt_optional("Address, second line"),
+                zip_code=prompt("ZIP code"),
+                city=prompt("City"),
+                state=prompt_optional("State"),
+                country=prompt("Country, two letters").get_secret_value().upper(),
             ),
         )
     except ValidationError as error:
-        raise BadDetails(_words(error)) from None
+        raise BadDetails(_faults_text(error)) from None
     except EOFError:
         raise BadDetails("they were not given whole") from None
 
 
-def _words(error: ValidationError) -> str:
+def _faults_text(error: ValidationError) -> str:
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     return "payment details: " + "; ".join(
         _fault(fault["type"], fault["loc"], fault["msg"]) for fault in faults

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from worker.cli.context import Flag, Json, fail, load_context, open_database, print_json
 from worker.cli.reconcile_views import (
     What,
-    applied_in_words,
+    applied_as_text,
     as_json,
     as_tables,
 )
@@ -24,7 +24,7 @@ from worker.observability.exit_codes import FAILED, UNAVAILABLE, USAGE
 from worker.observability.resolver import run_loop
 from worker.postgres.pool import Database
 from worker.tools.reconcile.applying import Applied
-from worker.tools.reconcile.applying import apply as apply_found
+from worker.tools.reconcile.applying import apply as apply_drift
 from worker.tools.reconcile.ovoko import parts, returns
 from worker.tools.reconcile.reconciliation import Reconciled, Report
 from worker.tools.reconcile.reconciliation import reconcile as run_reconcile
@@ -83,28 +83,30 @@ def reconcile(
     """
     if most < 1:
         fail(USAGE, f"--most must be 1 or more (given: {most})")
-    asks = apply and not dry_run and not yes
-    if asks and (json or not sys.stdin.isatty()):
+    asks_first = apply and not dry_run and not yes
+    if asks_first and (json or not sys.stdin.isatty()):
         fail(
             USAGE, "--apply asks before it sends anything: where nobody can answer, give --yes (or --dry-run)"
         )
     settings = load_context("reconcile")
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=UTC)
-    run = _Run(settings, what, since, most, sends=apply and not dry_run, asks=asks, is_silent=json)
+    run = _Run(
+        settings, what, since, most, sends=apply and not dry_run, asks_first=asks_first, is_silent=json
+    )
     try:
-        found, applied = run_loop(run.work())
+        result, applied = run_loop(run.work())
     except CallFailed as error:
         code = UNAVAILABLE if isinstance(error, Unavailable) else FAILED
         fail(code, f"Ovoko's API: {error}")
     if json:
-        print_json(as_json(found, applied, marketplace, what, since))
+        print_json(as_json(result, applied, marketplace, what, since))
     elif applied is not None:
-        show(applied_in_words(applied))
-    elif apply and found.drift:
-        say(f"nothing was sent; {len(found.drift):,} observations would be")
-    is_settled = not found.drift if applied is None else applied.is_whole
-    sys.exit(0 if is_settled and found.is_conclusive else FAILED)
+        show(applied_as_text(applied))
+    elif apply and result.drift:
+        say(f"nothing was sent; {len(result.drift):,} observations would be")
+    is_settled = not result.drift if applied is None else applied.is_whole
+    sys.exit(0 if is_settled and result.is_conclusive else FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class _Run:
     since: datetime | None
     most: int
     sends: bool
-    asks: bool
+    asks_first: bool
     is_silent: bool
 
     async def work(self) -> tuple[Reconciled[Any], Applied | None]:
@@ -136,19 +138,19 @@ class _Run:
         self, subject: Subject[Here, There], database: Database
     ) -> tuple[Reconciled[There], Applied | None]:
         with _progress("list", "our rows", "second look") as report:
-            found = await run_reconcile(subject, since=self.since, most=self.most, report=report)
+            result = await run_reconcile(subject, since=self.since, most=self.most, report=report)
         if not self.is_silent:
-            show(as_tables(found, self.what))
-        count = len(found.drift)
-        if not count or not self.sends or (self.asks and not _says_yes(count, self.what)):
-            return found, None
+            show(as_tables(result, self.what))
+        count = len(result.drift)
+        if not count or not self.sends or (self.asks_first and not _is_confirmed(count, self.what)):
+            return result, None
         with _progress("sent", "applied") as report:
-            return found, await apply_found(subject, found, self.settings, database, report)
+            return result, await apply_drift(subject, result, self.settings, database, report)
 
 
-def _says_yes(count: int, what: What) -> bool:
-    said = console(stderr=True).input(f"Take over {count:,} {what} as they are there? [y/N] ", markup=False)
-    return said.strip().lower() in ("y", "yes")
+def _is_confirmed(count: int, what: What) -> bool:
+    reply = console(stderr=True).input(f"Take over {count:,} {what} as they are there? [y/N] ", markup=False)
+    return reply.strip().lower() in ("y", "yes")
 
 
 @contextmanager

@@ -268,7 +268,7 @@ async def _shown(tally: Tally, count: int) -> AsyncIterator[None]:
         async def show() -> None:
             while True:
                 settled = tally.accepted + tally.given_up
-                bar.update(task, completed=settled, words=report.progress_words(tally))
+                bar.update(task, completed=settled, words=report.progress_text(tally))
                 bar.refresh()
                 await asyncio.sleep(0.1)
 

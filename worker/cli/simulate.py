@@ -17,9 +17,9 @@ from worker.simulator import buyback_api as buyback
 from worker.simulator import ovoko_api as ovoko
 from worker.simulator.buyback_api import PLACES, TradeIn
 from worker.simulator.buyback_orders import Step
-from worker.simulator.faults import WORDS
+from worker.simulator.faults import DESCRIPTIONS
 from worker.simulator.generator import PROVIDERS
-from worker.simulator.marketplace import Marketplace, Tell, told_to_nobody
+from worker.simulator.marketplace import Marketplace, SendEvents, discard_events
 from worker.simulator.ovoko_api import Ovoko
 from worker.simulator.ovoko_stock import OrderStep, ReturnStep
 from worker.simulator.router import Simulation
@@ -62,7 +62,7 @@ all, or one (`/ovoko/control/parts/13`).
 
 The kinds of faults:
 
-{chr(10).join(f"* `{kind}`: {words}" for kind, words in WORDS.items())}
+{chr(10).join(f"* `{kind}`: {words}" for kind, words in DESCRIPTIONS.items())}
 """
 
 
@@ -103,15 +103,18 @@ def marketplaces(
     if send_to is not None:
         sending = messenger(send_to, Credentials.of(settings, PROVIDERS), timedelta(seconds=delay))
 
-    def simulated(tell: Tell) -> Mapping[str, Marketplace]:
+    def simulated(send_events: SendEvents) -> Mapping[str, Marketplace]:
         lifetime = timedelta(seconds=token_seconds)
-        return {"buyback": TradeIn(order, lifetime, tell=tell, places=places), "ovoko": Ovoko(tell=tell)}
+        return {
+            "buyback": TradeIn(order, lifetime, send_events=send_events, places=places),
+            "ovoko": Ovoko(send_events=send_events),
+        }
 
     run_loop(_serve(simulated, sending, port))
 
 
 async def _serve(
-    simulated: Callable[[Tell], Mapping[str, Marketplace]],
+    simulated: Callable[[SendEvents], Mapping[str, Marketplace]],
     sending: AbstractAsyncContextManager[Messenger | None],
     port: int,
 ) -> None:
@@ -120,13 +123,13 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with sending as messages:
-        tell = told_to_nobody if messages is None else messages.tell
-        await _until(stopping, Simulation(simulated(tell)), port)
+        send_events = discard_events if messages is None else messages.send_events
+        await _until(stopping, Simulation(simulated(send_events)), port)
 
 
 async def _until(stopping: asyncio.Event, simulation: Simulation, port: int) -> None:
-    async with serving(simulation, port) as taken:
-        for name, value in client_settings(f"http://{HOST}:{taken}").items():
+    async with serving(simulation, port) as bound_port:
+        for name, value in client_settings(f"http://{HOST}:{bound_port}").items():
             say(f"export STOCKHOOK_{name}={value}")
         await stopping.wait()
 

@@ -13,7 +13,7 @@ from worker.cli.context import Json, load_context, open_database, print_json
 from worker.cli.terminal import show
 from worker.observability.exit_codes import FAILED
 from worker.observability.resolver import run_loop
-from worker.tools.status import Status, look
+from worker.tools.status import Status, query_status
 
 
 def status(*, json: Json = False) -> None:
@@ -23,9 +23,9 @@ def status(*, json: Json = False) -> None:
     """
     settings = load_context("status")
 
-    async def ask() -> Status:
+    async def run() -> Status:
         async with open_database(settings, "command") as database:
-            return await look(
+            return await query_status(
                 Broker(settings.amqp_url.get_secret_value(), "command"),
                 database,
                 settings.delays,
@@ -33,12 +33,12 @@ def status(*, json: Json = False) -> None:
                 settings.webhook_names,
             )
 
-    found = run_loop(ask())
+    result = run_loop(run())
     if json:
-        print_json(found.as_json())
+        print_json(result.as_json())
     else:
-        show(_as_tables(found))
-    sys.exit(0 if found.is_well else FAILED)
+        show(_as_tables(result))
+    sys.exit(0 if result.is_well else FAILED)
 
 
 def _as_tables(status: Status) -> RenderableType:

@@ -62,8 +62,8 @@ async def _compare(settings: Settings) -> tuple[list[str], str | None]:
     expected = expected_topology(settings)
     items: list[Exchange | Queue] = [*expected.exchanges, *expected.queues]
     async with _broker(settings).connection() as connection:
-        found = [await connection.difference(item) for item in items]
-    differences = [difference for difference in found if difference is not None]
+        differences_by_item = [await connection.difference(item) for item in items]
+    differences = [difference for difference in differences_by_item if difference is not None]
     if settings.management_url is None:
         return differences, "bindings and policies cannot be seen: set STOCKHOOK_MANAGEMENT_URL"
     management = Management(settings.management_url.get_secret_value(), settings.amqp_url.get_secret_value())

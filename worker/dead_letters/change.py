@@ -13,13 +13,13 @@ from worker.dead_letters import store
 from worker.dead_letters.audit_trail import who
 from worker.dead_letters.plaintext import private_folder, signals_as_exits
 from worker.dead_letters.refusal import Refused
-from worker.dead_letters.store import Action, Kept, State
+from worker.dead_letters.store import Action, State, StoredLetter
 from worker.postgres.pool import Database
 
 EDITOR_ENDS_SECONDS = 2.0
 
 
-def see_that_it_waits(letter: Kept) -> None:
+def see_that_it_waits(letter: StoredLetter) -> None:
     """Raises: Refused."""
     if letter.state != State.WAITING:
         raise Refused(f"it is {letter.state}, no longer waiting")
@@ -70,7 +70,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 async def change(
     database: Database,
-    letter: Kept,
+    letter: StoredLetter,
     body: bytes,
     encryptor: MultiFernet | None,
     action: Action,

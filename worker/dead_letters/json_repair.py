@@ -36,8 +36,8 @@ def repair(body: bytes) -> Repair | None:
         step = _step(text)
         if step is None:
             return None
-        text, words = step
-        edits.append(words)
+        text, edit = step
+        edits.append(edit)
     return None
 
 

@@ -23,7 +23,7 @@ from worker.amqp.tap import Delivery
 from worker.amqp.topology import RETURN, family_queue
 from worker.dead_letters import store
 from worker.dead_letters.message import QUARANTINE_ORIGIN, is_of_webhook
-from worker.dead_letters.store import Action, Kept, Selection
+from worker.dead_letters.store import Action, Selection, StoredLetter
 from worker.intake.encryption import CannotDecrypt
 from worker.intake.intake import RESERVED_TYPE, accept_again
 from worker.observability.errors import StockhookError, safe_summary
@@ -46,8 +46,8 @@ STOPS_AFTER = 5
 UNDER_WAY_AT_MOST = 200
 
 # What is left over the time that the retry schedule takes before nothing more is waited for.
-PATIENCE = timedelta(seconds=60)
-LOOK_EVERY_SECONDS = 0.25
+TIMEOUT_MARGIN = timedelta(seconds=60)
+POLL_SECONDS = 0.25
 
 NOW = "SELECT now()"
 
@@ -76,7 +76,7 @@ class Unready:
     reason: str
 
 
-def prepare(letter: Kept, encryptor: MultiFernet | None) -> Ready | Unready:
+def prepare(letter: StoredLetter, encryptor: MultiFernet | None) -> Ready | Unready:
     """As a fresh first attempt. What is quarantined is routed as the ingest routes it today."""
     if is_of_webhook(letter.origin):
         return _posted_again(letter)
@@ -124,7 +124,7 @@ def prepare(letter: Kept, encryptor: MultiFernet | None) -> Ready | Unready:
     return Ready(message, letter.origin, envelope.event_id, content_id)
 
 
-def _posted_again(letter: Kept) -> Ready:
+def _posted_again(letter: StoredLetter) -> Ready:
     """Under the same `webhook-id`, which is how a subscriber knows a change that it has."""
     headers = {name: str(letter.headers.get(name, "")) for name in ("x-change-id", "x-subject")}
     queue = family_queue(letter.origin)
@@ -132,7 +132,7 @@ def _posted_again(letter: Kept) -> Ready:
     return Ready(message, letter.origin, letter.event_id, None)
 
 
-async def forecast(database: Database, ready: Ready, tolerance: timedelta = TOLERANCE) -> str:
+async def dry_run(database: Database, ready: Ready, tolerance: timedelta = TOLERANCE) -> str:
     """In words what a replay would do against today's rows. Nothing is written."""
     if is_of_webhook(ready.origin):
         return "posted again"
@@ -193,7 +193,7 @@ class Replay:
     tally: Tally = field(default_factory=Tally)
     on_progress: Callable[[Tally], None] = lambda _: None
     _under_way: set[int] = field(default_factory=set)
-    _began_at: datetime | None = None
+    _started_at: datetime | None = None
     _decided_at: float = 0.0
 
     async def run(self, selection: Selection) -> Tally:
@@ -208,23 +208,23 @@ class Replay:
             BrokerUnavailable
             DatabaseUnavailable
         """
-        async with self._alone() as began_at, self.broker.connection() as connection:
+        async with self._exclusive() as started_at, self.broker.connection() as connection:
             channel = await connection.channel()
-            self._began_at = began_at
-            until = min(selection.until, began_at) if selection.until else began_at
+            self._started_at = started_at
+            until = min(selection.until, started_at) if selection.until else started_at
             await self._publish_all(channel, replace(selection, until=until))
             await self._follow_until(lambda: not self._under_way)
         return self.tally
 
     @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[datetime]:
+    async def _exclusive(self) -> AsyncIterator[datetime]:
         """Yields the database's time. The lock goes with its connection, however we end."""
         async with self.database.connection() as connection:
             if not await connection.fetchval(TRY_LOCK, AdvisoryLock.REPLAY):
                 raise AnotherRuns
             try:
-                began_at: datetime = await connection.fetchval(NOW)
-                yield began_at
+                started_at: datetime = await connection.fetchval(NOW)
+                yield started_at
             finally:
                 await connection.execute(UNLOCK, AdvisoryLock.REPLAY)
 
@@ -245,7 +245,7 @@ class Replay:
             if len(self._under_way) >= UNDER_WAY_AT_MOST:
                 await self._follow_until(lambda: len(self._under_way) < UNDER_WAY_AT_MOST)
 
-    async def _publish(self, channel: Channel, letters: Sequence[Kept]) -> None:
+    async def _publish(self, channel: Channel, letters: Sequence[StoredLetter]) -> None:
         ready: dict[int, Ready] = {}
         for letter in letters:
             match prepare(letter, self.encryptor):
@@ -259,15 +259,15 @@ class Replay:
             event_ids = [prepared.event_id for prepared in ready.values()]
             content_ids = [prepared.content_id for prepared in ready.values()]
             bodies = [letter.body for letter in letters if letter.dead_letter_id in ready]
-            begun = await connection.fetch(store.BEGIN_REPLAY, list(ready), event_ids, content_ids, bodies)
-        ids = sorted(row["dead_letter_id"] for row in begun)
+            marked = await connection.fetch(store.MARK_REPLAYING, list(ready), event_ids, content_ids, bodies)
+        ids = sorted(row["dead_letter_id"] for row in marked)
         left = sorted(ready.keys() - set(ids))
         self.tally.unready += [(number, "somebody else changed or discarded it meanwhile") for number in left]
-        failpoint("replay_begun")
+        failpoint("replay_started")
         await asyncio.gather(*(channel.publish(ready[number].message, PUBLISH_SECONDS) for number in ids))
         failpoint("replay_published")
         async with self.database.transaction() as connection:
-            await connection.execute(store.END_REPLAY, ids)
+            await connection.execute(store.MARK_REPLAYED, ids)
             await store.note(connection, ids, self.who, Action.REPLAYED, self.reason)
         followed = [number for number in ids if ready[number].origin in FAMILIES]
         self._under_way.update(followed)
@@ -278,7 +278,7 @@ class Replay:
     async def _follow(self) -> None:
         """See what became of what is under way; stop where most of it fails again."""
         async with self.database.connection() as connection:
-            rows = await connection.fetch(store.FOLLOW_REPLAY, list(self._under_way), self._began_at)
+            rows = await connection.fetch(store.FOLLOW_REPLAY, list(self._under_way), self._started_at)
         for row in rows:
             self._under_way.discard(row["dead_letter_id"])
             self._decided_at = monotonic()
@@ -291,14 +291,12 @@ class Replay:
             self.tally.stopped = "most of it fails again"
 
     async def _follow_until(self, is_enough: Callable[[], bool]) -> None:
-        patience = (sum(self.delays, timedelta()) + PATIENCE).total_seconds()
+        timeout = (sum(self.delays, timedelta()) + TIMEOUT_MARGIN).total_seconds()
         while True:
             await self._follow()
             if is_enough() or self.tally.stopped is not None:
                 return
-            if monotonic() - self._decided_at > patience:
-                self.tally.stopped = (
-                    f"nothing came of what is under way for {patience:.0f} s: is it consumed?"
-                )
+            if monotonic() - self._decided_at > timeout:
+                self.tally.stopped = f"nothing came of what is under way for {timeout:.0f} s: is it consumed?"
                 return
-            await asyncio.sleep(LOOK_EVERY_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)

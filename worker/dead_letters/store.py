@@ -17,7 +17,7 @@ from worker.postgres.pool import Database
 
 # What is delivered twice conflicts with its own key. What comes back from a replay points to what was
 # replayed: that was marked before it was published.
-KEEP = """
+INSERT_LETTER = """
 INSERT INTO dead_letters
     (message_key, origin, event_id, provider, type, entity_id, reason, exception, fingerprint, attempts,
      received_at, first_failed_at, last_failed_at, headers, body, provenance, replay_of)
@@ -83,18 +83,18 @@ GROUP BY origin
 
 # Repeated after a crash it finds the letters in the state in which it left them. One that was changed or
 # discarded since it was read is left: it is not what was read that is to be published.
-BEGIN_REPLAY = """
+MARK_REPLAYING = """
 UPDATE dead_letters
-SET state = 'replaying', replayed_as = told.replayed_as, replayed_content_id = told.replayed_content_id
+SET state = 'replaying', replayed_as = replay.replayed_as, replayed_content_id = replay.replayed_content_id
 FROM unnest($1::bigint[], $2::uuid[], $3::uuid[], $4::bytea[])
-    AS told (dead_letter_id, replayed_as, replayed_content_id, body)
-WHERE dead_letters.dead_letter_id = told.dead_letter_id
-    AND dead_letters.body = told.body
+    AS replay (dead_letter_id, replayed_as, replayed_content_id, body)
+WHERE dead_letters.dead_letter_id = replay.dead_letter_id
+    AND dead_letters.body = replay.body
     AND state IN ('waiting', 'replaying')
 RETURNING dead_letters.dead_letter_id
 """
 
-END_REPLAY = """
+MARK_REPLAYED = """
 UPDATE dead_letters
 SET state = 'replayed'
 WHERE dead_letter_id = ANY($1::bigint[]) AND state = 'replaying'
@@ -179,7 +179,7 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredLetter:
     """A row of `dead_letters`."""
 
     dead_letter_id: int
@@ -214,7 +214,7 @@ class Kept:
         )
 
 
-def provenance_of(letter: Kept) -> Provenance:
+def provenance_of(letter: StoredLetter) -> Provenance:
     """Where the event of a letter came from.
 
     An archiver of an older release, which may run during an upgrade, stores only the headers. If these cannot
@@ -256,26 +256,26 @@ async def waiting_by_origin(connection: Connection) -> dict[str, int]:
     return {row["origin"]: row["letters"] for row in await connection.fetch(WAITING_BY_ORIGIN)}
 
 
-async def keep(connection: Connection, letters: Iterable[Letter]) -> None:
+async def insert(connection: Connection, letters: Iterable[Letter]) -> None:
     for letter in letters:
-        await connection.execute(KEEP, *astuple(letter))
+        await connection.execute(INSERT_LETTER, *astuple(letter))
 
 
 async def select(
     connection: Connection, selection: Selection, *, after: int = 0, limit: int = 1000
-) -> list[Kept]:
+) -> list[StoredLetter]:
     """Those meant, the oldest first, from the one that follows `after`."""
     rows = await connection.fetch(SELECT_LETTERS, *selection.arguments(), after, limit)
-    return [Kept.of(row) for row in rows]
+    return [StoredLetter.of(row) for row in rows]
 
 
-async def get(database: Database, dead_letter_id: int) -> Kept:
+async def get(database: Database, dead_letter_id: int) -> StoredLetter:
     """Raises: NoSuchLetter."""
     async with database.connection() as connection:
-        found = await select(connection, Selection(ids=(dead_letter_id,), states=None))
-    if not found:
+        letters = await select(connection, Selection(ids=(dead_letter_id,), states=None))
+    if not letters:
         raise NoSuchLetter(f"there is no dead letter {dead_letter_id}")
-    return found[0]
+    return letters[0]
 
 
 async def count(connection: Connection, selection: Selection) -> int:

@@ -55,20 +55,20 @@ def prepare(event: Unhandled, encryptor: MultiFernet | None) -> Ready | Unready:
     return Ready(message, accepted.family, accepted.event_id, accepted.content_id)
 
 
-async def forecast(
+async def dry_run_counts(
     database: Database, encryptor: MultiFernet | None, selection: Selection
 ) -> Counter[tuple[str, str]]:
     """By type, and by what a replay would do against today's rows. Nothing is written or sent."""
-    found: Counter[tuple[str, str]] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     async for events in _batches(database, selection, READ_TOGETHER):
         for event in events:
             match prepare(event, encryptor):
                 case Ready() as ready:
-                    would_be = await replay.forecast(database, ready)
+                    would_be = await replay.dry_run(database, ready)
                 case Unready(reason):
                     would_be = f"stays: {reason}"
-            found[f"{event.provider}.{event.type}", would_be] += 1
-    return found
+            counts[f"{event.provider}.{event.type}", would_be] += 1
+    return counts
 
 
 @dataclass(slots=True)

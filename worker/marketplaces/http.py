@@ -48,27 +48,29 @@ class InvalidRequest(StockhookError):
 class CallFailed(StockhookError):
     """A call came to nothing. The text says why, and quotes nothing that is private.
 
-    `is_unknown`: what was asked for may be done all the same.
+    `outcome_unknown`: what was asked for may be done all the same.
     """
 
-    def __init__(self, words: str, *, is_unknown: bool = False) -> None:
-        super().__init__(words)
-        self.is_unknown = is_unknown
+    def __init__(self, text: str, *, outcome_unknown: bool = False) -> None:
+        super().__init__(text)
+        self.outcome_unknown = outcome_unknown
 
 
 class Unavailable(CallFailed):
     """No answer, or one that says: later."""
 
-    def __init__(self, words: str, *, retry_after: timedelta | None = None, is_unknown: bool = False) -> None:
-        super().__init__(words, is_unknown=is_unknown)
+    def __init__(
+        self, text: str, *, retry_after: timedelta | None = None, outcome_unknown: bool = False
+    ) -> None:
+        super().__init__(text, outcome_unknown=outcome_unknown)
         self.retry_after = retry_after
 
 
 class Refused(CallFailed):
     """Answered 4xx: it was surely not done. `body` may quote what was sent, so it is not for logs."""
 
-    def __init__(self, status: int, body: bytes = b"", words: str | None = None) -> None:
-        super().__init__(words or f"refused with status {_named(status)}")
+    def __init__(self, status: int, body: bytes = b"", text: str | None = None) -> None:
+        super().__init__(text or f"refused with status {_named(status)}")
         self.status = status
         self.body = body
 
@@ -94,14 +96,14 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Told(Generic[T]):
+class FetchedRow(Generic[T]):
     """A row as it was at `asked_at` or later: when the request was sent, by our clock.
 
     None where the marketplace has no such row.
     """
 
     row: T | None
-    asked_at: datetime
+    requested_at: datetime
 
 
 @asynccontextmanager
@@ -178,9 +180,11 @@ async def fetch(
         answer = f" with status {status}" if status.isdecimal() else ""
         raise Unavailable(f"the proxy refuses to connect{answer}") from error
     except httpx.TransportError as error:
-        raise Unavailable(f"the connection broke ({type(error).__name__})", is_unknown=changes) from error
+        raise Unavailable(
+            f"the connection broke ({type(error).__name__})", outcome_unknown=changes
+        ) from error
     except TimeoutError:
-        raise Unavailable(f"no whole answer within {seconds:g} s", is_unknown=changes) from None
+        raise Unavailable(f"no whole answer within {seconds:g} s", outcome_unknown=changes) from None
     return response, body
 
 
@@ -188,12 +192,12 @@ async def _read(response: httpx.Response, limit: int) -> bytes:
     """Raises: UnexpectedResponse. Of a compressed answer a few bytes can be gigabytes."""
     changes = _changes(response.request)
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise UnexpectedResponse("the answer is compressed, which nobody asked for", is_unknown=changes)
+        raise UnexpectedResponse("the answer is compressed, which nobody asked for", outcome_unknown=changes)
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > limit:
-            raise UnexpectedResponse(f"the answer is larger than {limit:,} bytes", is_unknown=changes)
+            raise UnexpectedResponse(f"the answer is larger than {limit:,} bytes", outcome_unknown=changes)
     return bytes(body)
 
 
@@ -205,14 +209,14 @@ def _judged(response: httpx.Response, body: bytes) -> Answer:
         raise Unavailable(
             f"answered {_named(status)}",
             retry_after=retry_after(response.headers.get("retry-after"), datetime.now(UTC)),
-            is_unknown=_changes(response.request) and status not in _NOTHING_DONE,
+            outcome_unknown=_changes(response.request) and status not in _NOTHING_DONE,
         )
     if status == HTTPStatus.UNAUTHORIZED:
         raise Unauthorized(status, body)
     if response.is_client_error:
         raise Refused(status, body)
-    words = f"answered with a redirect ({status}), which is not followed"
-    raise UnexpectedResponse(words, is_unknown=_changes(response.request))
+    text = f"answered with a redirect ({status}), which is not followed"
+    raise UnexpectedResponse(text, outcome_unknown=_changes(response.request))
 
 
 def is_worth_repeating(status: int) -> bool:
@@ -243,7 +247,7 @@ def retry_after(text: str | None, now: datetime) -> timedelta | None:
 
 
 async def repeated(
-    ask: Callable[[], Awaitable[T]], what: str, pause_seconds: float = 0.5, attempts: int = ATTEMPTS
+    request_once: Callable[[], Awaitable[T]], what: str, pause_seconds: float = 0.5, attempts: int = ATTEMPTS
 ) -> T:
     """Ask again while it is unavailable, so many times in all: for what may be repeated.
 
@@ -258,22 +262,24 @@ async def repeated(
     growing = wait_exponential_jitter(multiplier=pause_seconds, max=8, jitter=pause_seconds)
 
     def pause(state: RetryCallState) -> float:
-        told = _failure(state).retry_after
-        return max(growing(state), 0.0 if told is None else told.total_seconds())
+        failure_retry_after = _failure(state).retry_after
+        return max(
+            growing(state), 0.0 if failure_retry_after is None else failure_retry_after.total_seconds()
+        )
 
-    def say(state: RetryCallState) -> None:
+    def log_repetition(state: RetryCallState) -> None:
         seconds = round(state.upcoming_sleep, 3)
         log.warning("call.repeated", call=what, reason=str(_failure(state)), seconds=seconds)
 
     async def attempt() -> T:
         # tenacity would take a function that merely returns an awaitable for a synchronous one.
-        return await ask()
+        return await request_once()
 
     retrying = AsyncRetrying(
         retry=retry_if_exception(_is_worth_waiting),
         stop=stop_after_attempt(attempts),
         wait=pause,
-        before_sleep=say,
+        before_sleep=log_repetition,
         reraise=True,
     )
     return await retrying(attempt)

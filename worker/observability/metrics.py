@@ -256,7 +256,7 @@ DATABASE_WAITING = Gauge(
 )
 
 
-def begin_ingest(providers: Iterable[str]) -> None:
+def initialize_ingest(providers: Iterable[str]) -> None:
     """Have each count of these providers at 0."""
     for status in HTTP_REFUSALS:
         HTTP_REFUSED.labels(status)
@@ -267,13 +267,13 @@ def begin_ingest(providers: Iterable[str]) -> None:
             SECRET_USED.labels(provider, position)
 
 
-def begin_webhook(subscriber: str) -> None:
+def initialize_webhook(subscriber: str) -> None:
     """Have each count of this subscriber at 0."""
     for result in ("delivered", "failed", "dead"):
         WEBHOOKS.labels(subscriber, result)
 
 
-def begin_family(family: str, steps: Iterable[str]) -> None:
+def initialize_family(family: str, steps: Iterable[str]) -> None:
     """Have each count of this family at 0."""
     for counter in (
         APPLIED,

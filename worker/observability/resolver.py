@@ -32,7 +32,7 @@ MOST_LOOKUPS = 32
 
 @dataclass(slots=True)
 class _Lookup:
-    begun_at: float
+    started_at: float
     waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[Answer]]] = field(default_factory=list)
 
 
@@ -50,7 +50,7 @@ class _Lookups:
         found: asyncio.Future[Answer] = loop.create_future()
         with self._lock:
             lookup = self._by_question.get(question)
-            if lookup is None or monotonic() - lookup.begun_at > SHARED_SECONDS:
+            if lookup is None or monotonic() - lookup.started_at > SHARED_SECONDS:
                 if self._running >= MOST_LOOKUPS:
                     raise socket.gaierror(socket.EAI_AGAIN, "no name server answers")
                 lookup = _Lookup(monotonic())

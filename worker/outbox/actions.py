@@ -17,7 +17,7 @@ UNFINISHED = ("due", "doing", "refused", "failed", "unknown")
 
 # A replay finds its own row there and changes nothing. Sorted by key, so that two transactions that ask
 # for the same wait for each other in one direction.
-ASK = f"""
+ENQUEUE = f"""
 WITH asked AS (
     INSERT INTO actions (kind, key, subject, request, event_id, is_encrypted)
     SELECT *
@@ -62,7 +62,7 @@ WHERE action_id = ANY($1::uuid[])
 # One that is found under way was begun by a process that ended, or lost its connection: in the second
 # case what it says in the end stands.
 # Its place in the queue is free, so who publishes is told.
-TAKE = f"""
+CLAIM = f"""
 WITH taken AS (
     UPDATE actions
     SET state = CASE state WHEN 'doing' THEN 'unknown' ELSE state END,
@@ -76,7 +76,7 @@ SELECT kind, subject, state, request, is_encrypted, pg_notify('{CHANNEL}', '') A
 FROM taken
 """
 
-BEGIN = """
+START = """
 UPDATE actions
 SET state = 'doing', started_at = now()
 WHERE action_id = $1 AND state = 'due'
@@ -93,7 +93,7 @@ WHERE action_id = $1
     AND (state IN ('due', 'doing') OR (state = 'unknown' AND $2 <> 'unknown'))
 """
 
-PUT_OFF = """
+POSTPONE = """
 UPDATE actions
 SET state = 'due', outcome = $2::json
 WHERE action_id = $1 AND state IN ('due', 'doing')
@@ -168,12 +168,12 @@ GROUP BY state, kind
 ENDED_UNDER_WAY = "the process ended while the request was under way"
 
 
-class BegunElsewhere(Exception):
+class StartedElsewhere(Exception):
     """Another process handles the same action."""
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class ClaimedAction:
     """`state` is `due`, or `unknown` for one that was found under way."""
 
     action_id: UUID
@@ -184,7 +184,7 @@ class Taken:
     is_encrypted: bool
 
 
-async def ask(connection: Connection, actions: Sequence[Action]) -> None:
+async def enqueue_all(connection: Connection, actions: Sequence[Action]) -> None:
     """Ask for each whose key is new, in the transaction of the events that call for them."""
     rows = [
         (action.kind, action.key, action.subject, action.request.model_dump_json().encode(), action.event_id)
@@ -192,7 +192,7 @@ async def ask(connection: Connection, actions: Sequence[Action]) -> None:
     ]
     if rows:
         columns = map(list, zip(*rows, strict=True))
-        await connection.fetch(ASK, *columns, [False] * len(rows))
+        await connection.fetch(ENQUEUE, *columns, [False] * len(rows))
 
 
 def _key(action: Action) -> str:
@@ -203,7 +203,7 @@ async def enqueue(
     connection: Connection, kind: str, key: str, subject: str, request: bytes, *, is_encrypted: bool
 ) -> UUID | None:
     """Ask for one that no event called for; None where its key is taken."""
-    rows = await connection.fetch(ASK, [kind], [key], [subject], [request], [None], [is_encrypted])
+    rows = await connection.fetch(ENQUEUE, [kind], [key], [subject], [request], [None], [is_encrypted])
     return rows[0]["action_id"] if rows else None
 
 
@@ -216,13 +216,15 @@ async def note_published(connection: Connection, action_ids: Sequence[UUID]) -> 
     await connection.execute(PUBLISHED, action_ids)
 
 
-async def take(connection: Connection, action_id: UUID, attempt: int) -> Taken | None:
+async def claim(connection: Connection, action_id: UUID, attempt: int) -> ClaimedAction | None:
     """An action that is due, or whose outcome is unknown; None if nothing is left to do."""
-    rows = await connection.fetch(TAKE, action_id, attempt, _json({"reason": ENDED_UNDER_WAY}))
+    rows = await connection.fetch(CLAIM, action_id, attempt, _json({"reason": ENDED_UNDER_WAY}))
     if not rows:
         return None
     row = rows[0]
-    return Taken(action_id, row["kind"], row["subject"], row["state"], row["request"], row["is_encrypted"])
+    return ClaimedAction(
+        action_id, row["kind"], row["subject"], row["state"], row["request"], row["is_encrypted"]
+    )
 
 
 async def lock_subject(connection: Connection, subject: str) -> None:
@@ -230,10 +232,10 @@ async def lock_subject(connection: Connection, subject: str) -> None:
     await connection.execute(LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass.ACTIONS_OF_SUBJECT, subject)
 
 
-async def begin(connection: Connection, action_id: UUID) -> None:
-    """Raises: BegunElsewhere."""
-    if not (await connection.execute(BEGIN, action_id)).endswith(" 1"):
-        raise BegunElsewhere
+async def mark_started(connection: Connection, action_id: UUID) -> None:
+    """Raises: StartedElsewhere."""
+    if not (await connection.execute(START, action_id)).endswith(" 1"):
+        raise StartedElsewhere
 
 
 async def finish(connection: Connection, action_id: UUID, state: str, outcome: Mapping[str, object]) -> None:
@@ -245,8 +247,8 @@ async def give_up(connection: Connection, action_id: UUID) -> None:
     await connection.execute(GIVE_UP, action_id, _json({"reason": reason}))
 
 
-async def put_off(connection: Connection, action_id: UUID, outcome: Mapping[str, object]) -> None:
-    await connection.execute(PUT_OFF, action_id, _json(outcome))
+async def postpone(connection: Connection, action_id: UUID, outcome: Mapping[str, object]) -> None:
+    await connection.execute(POSTPONE, action_id, _json(outcome))
 
 
 async def select(

@@ -90,7 +90,7 @@ class Consumer:
     async def run(self) -> None:
         """Consume until shutdown, however often broker and database are unavailable."""
         name = self.family.name
-        metrics.begin_family(name, map(step_name, self.settings.delays))
+        metrics.initialize_family(name, map(step_name, self.settings.delays))
         metrics.CIRCUIT_OPEN.labels(name).set_function(lambda: self._circuit_breaker.is_open)
         metrics.IN_FLIGHT.labels(name).set_function(lambda: self.subscription.in_flight)
         await self.subscription.run(self._work)

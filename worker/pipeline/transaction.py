@@ -123,7 +123,7 @@ async def _transact(
         if claimed.corrected:
             corrections = await _correct(family, connection, candidates, claimed, record_changes, tolerance)
         await event_log.note_reuse(connection, claimed.findings)
-        await action_outbox.ask(connection, effects.actions)
+        await action_outbox.enqueue_all(connection, effects.actions)
         await _record_claim(family, connection, candidates, claimed)
         # Last, because until the commit it makes other writers of the family wait.
         await change_outbox.write(connection, family.name, (*effects.changes, *corrections.changes))

@@ -75,7 +75,7 @@ class TransactionConflict(StockhookError):
         return f"it failed: {safe_summary(self)}"
 
 
-class SessionsNotKept(StockhookError):
+class SessionsShared(StockhookError):
     """A pooler in between gives a session to others after each transaction."""
 
     exit_code = MISCONFIGURED
@@ -213,13 +213,13 @@ class Database:
 
         Raises:
             DatabaseUnavailable
-            SessionsNotKept
+            SessionsShared
         """
         connect_seconds = self._url.connect_seconds * max(1, len(self._hosts))
         self._waiting += 1
         try:
             return await pool.acquire(timeout=ACQUIRE_SECONDS + connect_seconds)
-        except (DatabaseUnavailable, SessionsNotKept):
+        except (DatabaseUnavailable, SessionsShared):
             raise
         except Exception as error:
             raise DatabaseUnavailable(_reason(error)) from error
@@ -351,7 +351,7 @@ class Database:
         """Check whether a pooler gives two sessions the same backend in turn.
 
         Raises:
-            SessionsNotKept
+            SessionsShared
         """
         if await _backend(session) == session.get_server_pid():
             return
@@ -361,7 +361,7 @@ class Database:
                 other = await self._connect(statement_cache_size=0)
                 try:
                     if await _share_a_backend(session, other):
-                        raise SessionsNotKept
+                        raise SessionsShared
                 finally:
                     other.terminate()
 

@@ -10,7 +10,7 @@ import structlog
 
 from consumers.registry import FAMILIES
 from worker.actions.executor import Executor
-from worker.actions.registry import called_for
+from worker.actions.registry import enabled_kinds
 from worker.actions.relay import Relay as ActionRelay
 from worker.amqp.connection import Broker
 from worker.amqp.desired_topology import expected_topology
@@ -100,7 +100,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
                 publisher,
                 stopping,
                 isolation_lock,
-                called_for(settings),
+                enabled_kinds(settings),
             )
             for name in names
         ]

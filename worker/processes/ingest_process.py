@@ -64,7 +64,7 @@ async def _serve(settings: Settings) -> None:
         )
         storage = Storage(publisher, await _open_spool(settings, stack))
         storage.measure()
-        metrics.begin_ingest(MARKETPLACES)
+        metrics.initialize_ingest(MARKETPLACES)
         checks = {"intake": storage.check}
 
         def look() -> Mapping[str, object]:

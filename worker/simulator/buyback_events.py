@@ -12,7 +12,7 @@ from worker.simulator.lifecycle import GeneratedEvent
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class EventResults:
     """An order as events show it: with the status of each of its items."""
 
     order: Order

@@ -14,10 +14,10 @@ from worker.simulator.marketplace import (
     NotThere,
     Request,
     Response,
-    Tell,
+    SendEvents,
     as_json,
+    discard_events,
     now,
-    told_to_nobody,
 )
 from worker.simulator.ovoko_stock import (
     OrderReturn,
@@ -57,7 +57,7 @@ class Ovoko:
     parts: dict[int, Part] = field(default_factory=dict)
     returns: dict[int, OrderReturn] = field(default_factory=dict)
     clock: Callable[[], datetime] = now
-    tell: Tell = told_to_nobody
+    send_events: SendEvents = discard_events
     stock: Stock = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,8 +94,8 @@ class Ovoko:
         except NotNow as error:
             return as_json(409, {"title": str(error)})
         except ValidationError as error:
-            return as_json(400, {"title": "part_ids are asked for", "errors": _words(error)})
-        self.tell(events)
+            return as_json(400, {"title": "part_ids are asked for", "errors": _faults(error)})
+        self.send_events(events)
         return as_json(200, document)
 
     def _step(self, request: Request) -> tuple[object, list[GeneratedEvent]]:
@@ -169,13 +169,13 @@ def _set(
             case _:
                 return as_json(404, {"title": "GET, POST a list, DELETE all, or DELETE one by its id"})
     except ValidationError as error:
-        return as_json(400, {"title": f"no {model.__name__}", "errors": _words(error)})
+        return as_json(400, {"title": f"no {model.__name__}", "errors": _faults(error)})
     except (ValueError, TypeError):
         return as_json(400, {"title": "a JSON list, or an id, is asked for"})
     return Response(204)
 
 
-def _words(error: ValidationError) -> list[str]:
+def _faults(error: ValidationError) -> list[str]:
     return [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
 
 

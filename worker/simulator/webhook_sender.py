@@ -30,7 +30,7 @@ class Messenger:
     delay: timedelta
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def tell(self, events: Sequence[GeneratedEvent]) -> None:
+    def send_events(self, events: Sequence[GeneratedEvent]) -> None:
         for event in events:
             webhook = self.credentials.webhook(event.provider, event.event_type, event.body)
             task = asyncio.create_task(self._deliver(webhook, event.occurred_at))

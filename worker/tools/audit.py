@@ -133,9 +133,9 @@ def size(ranges: Ranges) -> int:
     return sum(last - first + 1 for first, last in ranges)
 
 
-def _ranges(found: Sequence[Any]) -> Ranges:
+def _ranges(rows: Sequence[Any]) -> Ranges:
     """From Postgres's int8range, whose upper bound is not in it."""
-    return tuple((int(part.lower), int(part.upper) - 1) for part in found)
+    return tuple((int(part.lower), int(part.upper) - 1) for part in rows)
 
 
 async def audit(
@@ -162,16 +162,16 @@ async def audit(
             depths = await broker_connection.depths([one.queue for one in queues(delays)])
             ready = {queue: depth.ready if depth else 0 for queue, depth in depths.items()}
             waiting = {family: _waiting(ready, family, delays) for family in FAMILIES}
-            known = await accounts(database)
-            missing = _missing(known, waiting)
+            account_list = await accounts(database)
+            missing = _missing(account_list, waiting)
             if not missing or monotonic() > end:
                 break
             await asyncio.sleep(0.5)
         async with database.connection() as connection:
-            kept = await waiting_by_origin(connection)
-            told = await feed(broker_connection, connection, webhooks, kept, delays)
+            dead_letters = await waiting_by_origin(connection)
+            feed_state = await feed(broker_connection, connection, webhooks, dead_letters, delays)
             unhandled = await connection.fetchval(COUNT_UNHANDLED)
-    return Audit(known, waiting, ready[QUARANTINE], unhandled, spooled, missing, told)
+    return Audit(account_list, waiting, ready[QUARANTINE], unhandled, spooled, missing, feed_state)
 
 
 def _waiting(ready: Mapping[str, int], family: str, delays: Sequence[timedelta]) -> Waiting:
@@ -184,15 +184,15 @@ def _waiting(ready: Mapping[str, int], family: str, delays: Sequence[timedelta])
 
 
 def _missing(
-    known: Sequence[Account], waiting: dict[str, Waiting]
+    known_accounts: Sequence[Account], waiting: dict[str, Waiting]
 ) -> dict[str, tuple[tuple[int, int, int], ...]]:
     """By family: where more numbers are outstanding than messages wait, those that cannot be there."""
     missing: dict[str, tuple[tuple[int, int, int], ...]] = {}
-    for family, there in waiting.items():
-        ours = [account for account in known if account.family == family]
+    for family, messages in waiting.items():
+        ours = [account for account in known_accounts if account.family == family]
         unseen = sum(size(account.unaccounted) for account in ours)
         retrying = sum(size(account.retrying) for account in ours)
-        waits = there.queue + sum(there.retry.values())
+        waits = messages.queue + sum(messages.retry.values())
         if unseen + retrying <= waits:
             continue
         # Without a single message left, what was to be retried is lost as well.
@@ -204,8 +204,8 @@ def _missing(
     return missing
 
 
-def as_json(found: Audit) -> dict[str, Any]:
-    return {**asdict(found), "missing_events": found.missing_events, "feed": found.feed.as_json()}
+def as_json(result: Audit) -> dict[str, Any]:
+    return {**asdict(result), "missing_events": result.missing_events, "feed": result.feed.as_json()}
 
 
 async def measure_regularly(
@@ -217,10 +217,10 @@ async def measure_regularly(
         if stopping.is_set():
             return
         try:
-            found = await audit(broker, database, delays, spooled=None, patience=PATIENCE_SECONDS)
+            result = await audit(broker, database, delays, spooled=None, patience=PATIENCE_SECONDS)
             for family in FAMILIES:
-                metrics.MISSING.labels(family).set(found.missing_events.get(family, 0))
-            for counts in found.feed.families:
+                metrics.MISSING.labels(family).set(result.missing_events.get(family, 0))
+            for counts in result.feed.families:
                 metrics.CHANGES_MISSING.labels(counts.family).set(counts.missing)
             metrics.AUDITED_AT.set_to_current_time()
         except Exception as error:

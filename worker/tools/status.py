@@ -119,16 +119,16 @@ class Status:
 class _Stored:
     """By family when its last event was logged; rows by table; dead letters that wait by origin."""
 
-    words: str
+    database_text: str
     last_logged: Mapping[str, datetime] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
-    kept: Mapping[str, int] = field(default_factory=dict)
+    dead_letters: Mapping[str, int] = field(default_factory=dict)
     unhandled: UnhandledStatus = UnhandledStatus()
     changes: tuple[ChangeCounts, ...] = ()
     webhooks: Sequence[str] = ()
 
 
-async def look(
+async def query_status(
     broker: Broker,
     database: Database,
     delays: Sequence[timedelta],
@@ -136,29 +136,31 @@ async def look(
     webhook_names: Sequence[str],
 ) -> Status:
     """Ask the broker and the database; what cannot be reached is said, not raised."""
-    stored = await _look_at_database(database)
+    stored = await _query_database(database)
     subscribers: tuple[Webhook, ...] = ()
     families: list[FamilyStatus] = []
     quarantine: int | None = None
-    broker_words = "reachable"
+    broker_text = "reachable"
     try:
         async with broker.connection() as connection:
             for family in (*FAMILIES, ACTIONS):
                 depths = await connection.depths([one.queue for one in queues_of(family, delays)])
-                last_logged, dead_kept = stored.last_logged.get(family), stored.kept.get(family, 0)
+                last_logged, dead_kept = stored.last_logged.get(family), stored.dead_letters.get(family, 0)
                 families.append(_family_status(family, depths, delays, last_logged, dead_kept))
             quarantine = _ready(await connection.depth(QUARANTINE))
-            subscribers = await webhooks(connection, stored.webhooks, webhook_names, stored.kept, delays)
+            subscribers = await webhooks(
+                connection, stored.webhooks, webhook_names, stored.dead_letters, delays
+            )
     except BrokerUnavailable as error:
-        broker_words = f"unreachable ({error})"
-    ingest_words, spool = await look_at_ingest(ingest_url)
+        broker_text = f"unreachable ({error})"
+    ingest_text, spool = await query_ingest(ingest_url)
     return Status(
-        broker_words,
-        stored.words,
-        ingest_words,
+        broker_text,
+        stored.database_text,
+        ingest_text,
         spool,
         quarantine,
-        stored.kept.get(QUARANTINE_ORIGIN, 0),
+        stored.dead_letters.get(QUARANTINE_ORIGIN, 0),
         stored.unhandled,
         tuple(families),
         stored.changes,
@@ -183,16 +185,16 @@ class _Ingest(BaseModel):
     spool: _Spool | None
 
 
-async def look_at_ingest(url: str) -> tuple[str, dict[str, Any] | None]:
+async def query_ingest(url: str) -> tuple[str, dict[str, Any] | None]:
     """In words how the ingest is, and what is in its spool; None where it does not say."""
     try:
         async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
-            told = read_model(_Ingest, (await client.get(f"{url}/readyz")).content)
+            answer = read_model(_Ingest, (await client.get(f"{url}/readyz")).content)
     except (httpx.HTTPError, ValueError):
         return "does not answer", None
-    publishing = "publishing" if told.publishing else "spooling: the broker is away, or confirms nothing"
-    spool = None if told.spool is None else told.spool.model_dump()
-    return publishing if told.status == "ready" else told.status, spool
+    publishing = "publishing" if answer.publishing else "spooling: the broker is away, or confirms nothing"
+    spool = None if answer.spool is None else answer.spool.model_dump()
+    return publishing if answer.status == "ready" else answer.status, spool
 
 
 def _family_status(
@@ -220,17 +222,17 @@ def _ready(depth: QueueDepth | None) -> int | None:
     return None if depth is None else depth.ready
 
 
-async def _look_at_database(database: Database) -> _Stored:
+async def _query_database(database: Database) -> _Stored:
     try:
         async with database.connection() as connection:
             rows = {row["name"]: row["rows"] for row in await connection.fetch(COUNT_ROWS)}
-            kept = await waiting_by_origin(connection)
+            dead_letters = await waiting_by_origin(connection)
             types = await count_by_type(connection)
             return _Stored(
                 "reachable",
                 await _last_logged(connection),
                 rows,
-                kept,
+                dead_letters,
                 UnhandledStatus(
                     events=sum(one.events for one in types),
                     types=len(types),
@@ -248,9 +250,9 @@ async def _look_at_database(database: Database) -> _Stored:
 
 
 async def _last_logged(connection: Connection) -> dict[str, datetime]:
-    found: dict[str, datetime] = {}
+    instants: dict[str, datetime] = {}
     for family in FAMILIES:
         received_at = await connection.fetchval(LAST_LOGGED, family)
         if received_at is not None:
-            found[family] = received_at
-    return found
+            instants[family] = received_at
+    return instants

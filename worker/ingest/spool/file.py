@@ -287,12 +287,12 @@ class SpoolFile:
         _choose(connection, USE_WAL, SYNC_EACH_COMMIT, CHECKPOINT_EARLY, KEEP_WAL_SMALL, ERASE_REMOVED)
         if not spool_entries.has_tables(connection):
             with _transaction(connection):
-                spool_entries.create_tables(connection, self._begun_anew())
+                spool_entries.create_tables(connection, self._new_state())
         self.state = spool_entries.read_state(connection)
         self._is_known = True
         self.oldest_at = spool_entries.read_oldest_at(connection)
 
-    def _begun_anew(self) -> State:
+    def _new_state(self) -> State:
         """Another source, so that no sequence number is used twice; messages may still carry the old ones."""
         return State(secrets.randbelow(2**62 - 1) + 1, self.state.last_number)
 
@@ -313,7 +313,7 @@ class SpoolFile:
         unfinished.touch(mode=0o600)
         with closing(_connection(unfinished)) as connection:
             # Where the counters cannot be trusted, another source begins.
-            state = self._carry_over(connection, known or self._begun_anew())
+            state = self._carry_over(connection, known or self._new_state())
         _sync(unfinished)
         # From here on a crash cannot undo it: the next opening finishes the swap.
         unfinished.replace(self._repaired)

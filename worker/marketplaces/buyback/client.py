@@ -63,7 +63,7 @@ def check_order_id(order_id: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Told(Generic[M]):
+class ParsedAnswer(Generic[M]):
     """What was read of an answer, and all of it: the documents name no schema, so nothing is dropped."""
 
     read: M
@@ -71,7 +71,7 @@ class Told(Generic[M]):
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class AcceptedRequest:
     """A request that the platform took, and how it answered."""
 
     status: int
@@ -90,38 +90,38 @@ class Seller:
     def __post_init__(self) -> None:
         self._tokens = TokenKeeper(self._fetch_token)
 
-    async def shipment_capabilities(self, order_id: str) -> Told[ShipmentCapabilities]:
+    async def shipment_capabilities(self, order_id: str) -> ParsedAnswer[ShipmentCapabilities]:
         """Whether an order may be picked up, and dropped off."""
         return await self._get(order_id, "shipment-capabilities", ShipmentCapabilities)
 
-    async def pickup_capabilities(self, order_id: str) -> Told[PickupCapabilities]:
+    async def pickup_capabilities(self, order_id: str) -> ParsedAnswer[PickupCapabilities]:
         """When an order can be picked up."""
         return await self._get(order_id, "pickup-capabilities", PickupCapabilities)
 
-    async def request_pickup(self, order_id: str, request: PickupRequest) -> Taken:
+    async def request_pickup(self, order_id: str, request: PickupRequest) -> AcceptedRequest:
         """Have an order picked up; again after a missed pickup."""
         return await self._post(order_id, "pickup-request", request)
 
-    async def request_dropoff(self, order_id: str, request: DropoffRequest) -> Taken:
+    async def request_dropoff(self, order_id: str, request: DropoffRequest) -> AcceptedRequest:
         """Have the shipping documents made for an order that the customer drops off."""
         return await self._post(order_id, "dropoff-request", request)
 
-    async def give_payment_details(self, order_id: str, details: PaymentDetails) -> Taken:
+    async def send_payment_details(self, order_id: str, details: PaymentDetails) -> AcceptedRequest:
         """Say whom to pay for an order whose payment type is Cash."""
         return await self._post(order_id, "payment-details", details)
 
-    async def _get(self, order_id: str, endpoint: str, model: type[M]) -> Told[M]:
+    async def _get(self, order_id: str, endpoint: str, model: type[M]) -> ParsedAnswer[M]:
         url = self._url(order_id, endpoint)
         try:
             answer = await repeated(partial(self._authorized, "GET", url), endpoint, self.pause_seconds)
         except Unauthorized:
             raise
         except Refused as error:
-            raise _told(error, title(error.body)) from None
+            raise _with_answer(error, title(error.body)) from None
         document = _document(answer.body)
-        return Told(_read(model, answer.body) if isinstance(document, dict) else model(), document)
+        return ParsedAnswer(_read(model, answer.body) if isinstance(document, dict) else model(), document)
 
-    async def _post(self, order_id: str, endpoint: str, request: Sent) -> Taken:
+    async def _post(self, order_id: str, endpoint: str, request: Sent) -> AcceptedRequest:
         """Never repeated: it may have been taken although no answer came."""
         body = request.as_body()
         try:
@@ -129,9 +129,9 @@ class Seller:
         except Unauthorized:
             raise
         except Refused as error:
-            said = "" if isinstance(request, PaymentDetails) else title(error.body)
-            raise _told(error, said, *refused_members(error.body, body)) from None
-        return Taken(answer.status)
+            shown_title = "" if isinstance(request, PaymentDetails) else title(error.body)
+            raise _with_answer(error, shown_title, *refused_members(error.body, body)) from None
+        return AcceptedRequest(answer.status)
 
     def _url(self, order_id: str, endpoint: str) -> str:
         check_order_id(order_id)
@@ -148,7 +148,7 @@ class Seller:
         try:
             return await self._call(method, url, body, token)
         except Unauthorized as error:
-            raise Unauthorized(error.status, words=f"{error}; see {CREDENTIALS}") from None
+            raise Unauthorized(error.status, text=f"{error}; see {CREDENTIALS}") from None
 
     async def _call(self, method: str, url: str, body: bytes | None, token: str) -> Answer:
         headers = {"authorization": f"Bearer {token}", "x-real-ip": self.account.real_ip}
@@ -177,7 +177,7 @@ class Seller:
             # Whatever became of the token, nothing was asked for with it.
             raise Unavailable(f"no access token: {error}", retry_after=error.retry_after) from error
         except Refused as error:
-            raise Unauthorized(error.status, words=_token_refusal(error)) from None
+            raise Unauthorized(error.status, text=_token_refusal(error)) from None
         except UnexpectedResponse as error:
             raise UnexpectedResponse(f"no access token: {error}") from error
         return _read(Granted, answer.body, "no access token: ")
@@ -225,9 +225,9 @@ def _fault(location: tuple[int | str, ...], message: str) -> str:
     return f"{where}: {message}" if where else message
 
 
-def _told(error: Refused, said: str, *members: str) -> Refused:
+def _with_answer(error: Refused, shown_title: str, *members: str) -> Refused:
     """With what of the answer can be shown."""
-    words = f"{error} ({said.rstrip('.')})" if said else str(error)
+    words = f"{error} ({shown_title.rstrip('.')})" if shown_title else str(error)
     if members:
         words += f"; see {', '.join(members)}"
     return Refused(error.status, error.body, words)

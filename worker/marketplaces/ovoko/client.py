@@ -25,7 +25,7 @@ from schemas.ovoko_api import (
 from worker.config.settings import Settings
 from worker.marketplaces.http import (
     ATTEMPTS,
-    Told,
+    FetchedRow,
     UnexpectedResponse,
     UnreadableRow,
     fetch,
@@ -61,10 +61,10 @@ class OvokoApi:
     pause_seconds: float = 0.5
     attempts: int = ATTEMPTS
 
-    async def part(self, part_id: str) -> Told[ListedPart]:
+    async def part(self, part_id: str) -> FetchedRow[ListedPart]:
         return await self._one("/get/part", part_id, ListedPart)
 
-    async def part_description(self, part_id: str) -> Told[PartDescription]:
+    async def part_description(self, part_id: str) -> FetchedRow[PartDescription]:
         return await self._one("/get/part", part_id, PartDescription)
 
     async def parts(
@@ -79,12 +79,12 @@ class OvokoApi:
         query: dict[str, str | int] = {"page": page, "limit": limit}
         if date_from is not None:
             query["date_from"] = date_from.isoformat()
-        answer, _ = await self._ask("/v2/get/parts", query)
+        answer, _ = await self._request("/v2/get/parts", query)
         if answer.pagination is None:
             raise UnexpectedResponse("pagination: missing")
         return _rows(answer, ListedPart), answer.pagination.total_count
 
-    async def order_return(self, return_id: str) -> Told[OrderReturn]:
+    async def order_return(self, return_id: str) -> FetchedRow[OrderReturn]:
         return await self._one("/get/order_return", return_id, OrderReturn)
 
     async def order_returns(
@@ -96,37 +96,39 @@ class OvokoApi:
             query["date_from"] = created_from.isoformat()
         if created_to is not None:
             query["date_to"] = created_to.isoformat()
-        answer, _ = await self._ask("/get/order_returns", query)
+        answer, _ = await self._request("/get/order_returns", query)
         return Rows([]) if answer.is_not_found else _rows(answer, OrderReturn)
 
-    async def _one(self, path: str, entity_id: str, model: type[Row]) -> Told[Row]:
-        answer, asked_at = await self._ask(f"{path}/{quote(entity_id, safe='')}", {})
+    async def _one(self, path: str, entity_id: str, model: type[Row]) -> FetchedRow[Row]:
+        answer, requested_at = await self._request(f"{path}/{quote(entity_id, safe='')}", {})
         rows: Rows[Row] = Rows([]) if answer.is_not_found else _rows(answer, model)
         count = len(rows.read) + len(rows.unreadable)
         if count > 1:
             raise UnexpectedResponse(f"{count} rows where one was asked for")
         if rows.unreadable:
             raise UnreadableRow(rows.unreadable[0])
-        if rows.odd_fields:
-            log.warning("answer.odd_fields", call=path, fields=sorted(rows.odd_fields)[:MOST_NAMED])
+        if rows.unreadable_fields:
+            log.warning(
+                "answer.unreadable_fields", call=path, fields=sorted(rows.unreadable_fields)[:MOST_NAMED]
+            )
         row = rows.read[0] if rows.read else None
         if row is not None and row.entity_id != entity_id:
             raise UnexpectedResponse(f"asked for {entity_id}, it answers about another one")
-        return Told(row, asked_at)
+        return FetchedRow(row, requested_at)
 
-    async def _ask(self, path: str, query: Mapping[str, str | int]) -> tuple[Answer, datetime]:
+    async def _request(self, path: str, query: Mapping[str, str | int]) -> tuple[Answer, datetime]:
         """A read changes nothing, so it may be repeated. (What writes must never go through here.)"""
-        ask = partial(self._ask_once, path, query)
-        return await repeated(ask, path, self.pause_seconds, self.attempts)
+        request_once = partial(self._request_once, path, query)
+        return await repeated(request_once, path, self.pause_seconds, self.attempts)
 
-    async def _ask_once(self, path: str, query: Mapping[str, str | int]) -> tuple[Answer, datetime]:
+    async def _request_once(self, path: str, query: Mapping[str, str | int]) -> tuple[Answer, datetime]:
         await self.pace.wait()
         request = self.http.build_request(
             "POST", f"{self.account.api_url}{path}", params=query, data=self.account.as_form()
         )
-        asked_at = datetime.now(UTC)
+        requested_at = datetime.now(UTC)
         response, body = await fetch(self.http, request, self.within, LARGEST_ANSWER)
-        return judged(response, body, self.account.is_in), asked_at
+        return judged(response, body, self.account.is_in), requested_at
 
 
 @asynccontextmanager

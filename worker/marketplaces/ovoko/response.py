@@ -48,8 +48,8 @@ def judged(response: httpx.Response, body: bytes, is_secret: Callable[[str], boo
     if is_worth_repeating(status) or is_worth_repeating(_number(answer.status_code)):
         raise _later(words, response)
     if _number(answer.status_code) == HTTPStatus.UNAUTHORIZED:
-        raise Unauthorized(status, words=words)
-    raise Refused(status, words=words)
+        raise Unauthorized(status, text=words)
+    raise Refused(status, text=words)
 
 
 def _number(status_code: str) -> int:

@@ -90,11 +90,11 @@ async def check_broker(settings: Settings) -> AsyncIterator[CheckResult]:
     vhost = vhost_of(settings.amqp_url.get_secret_value())
     for finding in check_policies(snapshot, expected.queues, vhost, version):
         yield finding
-    known = {} if snapshot is None else _leaders(snapshot, expected.queues)
+    leaders = {} if snapshot is None else _leaders(snapshot, expected.queues)
     empty = [
         name
         for name, depth in depths.items()
-        if depth is not None and not depth.ready and known.get(name, True)
+        if depth is not None and not depth.ready and leaders.get(name, True)
     ]
     nodes = max(len(broker.hosts), 0 if snapshot is None else len(snapshot.nodes))
     leaderless = LEADERLESS_ALONE if nodes == 1 else LEADERLESS_IN_CLUSTER
@@ -255,8 +255,8 @@ def check_policies(
             "set STOCKHOOK_MANAGEMENT_URL to a user with the tag monitoring",
         )
         return
-    found = hazards(snapshot.queues, expected, vhost)
-    for hazard in found:
+    found_hazards = hazards(snapshot.queues, expected, vhost)
+    for hazard in found_hazards:
         yield error("policies", str(hazard), hazard.remedy)
     if version[:1].isdecimal() and int(version.partition(".")[0]) >= 4:
         for name in limited(snapshot.queues, expected):
@@ -265,7 +265,7 @@ def check_policies(
                 f"{name}: the broker drops a message after 20 deliveries",
                 unlimiting_command(vhost),
             )
-    if not found:
+    if not found_hazards:
         yield ok("policies", "no policy expires or drops events")
 
 
@@ -343,29 +343,29 @@ def _check_nodes(snapshot: Snapshot) -> Iterator[CheckResult]:
         free, limit = _number(node.get("disk_free")), _number(node.get("disk_free_limit"))
         if free is None or limit is None:
             continue
-        words = f"{name}: {free / 1e9:.1f} GB free, alarm below {limit / 1e9:.2f} GB"
+        space = f"{name}: {free / 1e9:.1f} GB free, alarm below {limit / 1e9:.2f} GB"
         if limit < LEAST_FREE_BYTES:
-            yield warning("disk", words, "set disk_free_limit to some GB: at the default a disk fills up")
+            yield warning("disk", space, "set disk_free_limit to some GB: at the default a disk fills up")
         elif free < 2 * limit:
-            yield warning("disk", words, "make room")
+            yield warning("disk", space, "make room")
         else:
-            yield ok("disk", words)
+            yield ok("disk", space)
 
 
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-async def reached(settings: Settings) -> tuple[list[CheckResult], bool]:
+async def check_reachable(settings: Settings) -> tuple[list[CheckResult], bool]:
     """What could be found, and whether the broker was reached."""
-    found: list[CheckResult] = []
+    results: list[CheckResult] = []
     try:
         async with asyncio.timeout(120):
             async for finding in check_broker(settings):
-                found.append(finding)
+                results.append(finding)
     except BrokerRefused as refused:
-        return [*found, error("broker", f"it refused: {refused.answer}", refused.remedy)], False
+        return [*results, error("broker", f"it refused: {refused.answer}", refused.remedy)], False
     except (BrokerUnavailable, TimeoutError) as unavailable:
-        words = str(unavailable) or "no answer in time"
-        return [*found, error("broker", f"cannot be reached ({words})", "see STOCKHOOK_AMQP_URL")], False
-    return found, True
+        reason = str(unavailable) or "no answer in time"
+        return [*results, error("broker", f"cannot be reached ({reason})", "see STOCKHOOK_AMQP_URL")], False
+    return results, True

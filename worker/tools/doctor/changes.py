@@ -24,7 +24,7 @@ from worker.config.settings import Settings
 from worker.config.subscribers import Subscriber, origin_of
 from worker.dead_letters.store import waiting_by_origin
 from worker.postgres.errors import PostgresError
-from worker.postgres.pool import Database, DatabaseUnavailable, SessionsNotKept
+from worker.postgres.pool import Database, DatabaseUnavailable, SessionsShared
 
 # Far more than publishing takes, unless consumers are behind.
 LONGEST_WAIT_SECONDS = 60.0
@@ -50,13 +50,15 @@ async def check_changes(settings: Settings) -> AsyncIterator[CheckResult]:
     broker = Broker(settings.amqp_url.get_secret_value(), "doctor")
     try:
         async with broker.connection() as broker_connection, database.connection() as connection:
-            kept = await waiting_by_origin(connection)
-            found = await feed(broker_connection, connection, settings.webhook_names, kept, settings.delays)
-    except (BrokerUnavailable, DatabaseUnavailable, SessionsNotKept, PostgresError):
+            dead_letters = await waiting_by_origin(connection)
+            state = await feed(
+                broker_connection, connection, settings.webhook_names, dead_letters, settings.delays
+            )
+    except (BrokerUnavailable, DatabaseUnavailable, SessionsShared, PostgresError):
         return
     finally:
         await database.close()
-    for finding in check_feed(found, publishes=settings.changes):
+    for finding in check_feed(state, publishes=settings.changes):
         yield finding
 
 
@@ -98,9 +100,9 @@ async def check_target(subscriber: Subscriber, *, allow_private: bool) -> CheckR
     return ok("changes", f"{name} leads to {addresses[0]}")
 
 
-def check_feed(found: Feed, *, publishes: bool) -> Iterator[CheckResult]:
-    yield from _check_counts(found.families, publishes=publishes)
-    for webhook in found.webhooks:
+def check_feed(state: Feed, *, publishes: bool) -> Iterator[CheckResult]:
+    yield from _check_counts(state.families, publishes=publishes)
+    for webhook in state.webhooks:
         yield from _check_webhook(webhook)
 
 
@@ -115,13 +117,15 @@ def _check_counts(families: Sequence[ChangeCounts], *, publishes: bool) -> Itera
             )
     waiting = sum(counts.waiting for counts in families)
     oldest = max((counts.oldest_seconds or 0.0 for counts in families), default=0.0)
-    words = f"{waiting:,} wait to be published, the oldest for {oldest:.0f} s"
+    waiting_text = f"{waiting:,} wait to be published, the oldest for {oldest:.0f} s"
     if oldest <= LONGEST_WAIT_SECONDS:
-        yield ok("changes", words)
+        yield ok("changes", waiting_text)
     elif publishes:
-        yield warning("changes", words, "see deploy/runbooks/StockhookChangesWaiting.md")
+        yield warning("changes", waiting_text, "see deploy/runbooks/StockhookChangesWaiting.md")
     else:
-        yield warning("changes", words, "STOCKHOOK_CHANGES is false here: does another process publish?")
+        yield warning(
+            "changes", waiting_text, "STOCKHOOK_CHANGES is false here: does another process publish?"
+        )
 
 
 def _check_webhook(webhook: Webhook) -> Iterator[CheckResult]:

@@ -24,7 +24,7 @@ from worker.postgres.pool import (
     Connection,
     Database,
     DatabaseUnavailable,
-    SessionsNotKept,
+    SessionsShared,
 )
 
 OLDEST = 150_000
@@ -91,14 +91,14 @@ async def check_session(database: Database) -> CheckResult:
     Raises:
         DatabaseUnavailable
     """
-    asked = database.session_settings
+    requested = database.session_settings
     async with database.connection() as connection:
-        rows = await connection.fetch(SESSION_SETTINGS, list(asked))
-    found = {row["name"]: row["setting"] for row in rows}
+        rows = await connection.fetch(SESSION_SETTINGS, list(requested))
+    actual = {row["name"]: row["setting"] for row in rows}
     different = [
-        f"{name} is {found.get(name)}, not {value}"
-        for name, value in asked.items()
-        if found.get(name) != value
+        f"{name} is {actual.get(name)}, not {value}"
+        for name, value in requested.items()
+        if actual.get(name) != value
     ]
     if different:
         what = f"it does not have the requested settings: {'; '.join(different)}"
@@ -111,14 +111,14 @@ def check_url(url: DatabaseUrl) -> Iterator[CheckResult]:
         yield warning("database URL", f"{name} is ignored: {reason}", f"leave {name} out")
 
 
-def check_settings(found: dict[str, str]) -> Iterator[CheckResult]:
-    version = found["server_version"].split()[0]
-    if int(found["server_version_num"]) < OLDEST:
+def check_settings(settings: dict[str, str]) -> Iterator[CheckResult]:
+    version = settings["server_version"].split()[0]
+    if int(settings["server_version_num"]) < OLDEST:
         yield error("database version", f"Postgres {version} is too old", "use 15 or newer")
     else:
         yield ok("database version", f"Postgres {version}")
-    unsafe = [name for name in ("fsync", "full_page_writes") if found[name] == "off"]
-    if found["synchronous_commit"] in ("off",):
+    unsafe = [name for name in ("fsync", "full_page_writes") if settings[name] == "off"]
+    if settings["synchronous_commit"] in ("off",):
         unsafe.append("synchronous_commit")
     for name in unsafe:
         yield error(
@@ -128,24 +128,26 @@ def check_settings(found: dict[str, str]) -> Iterator[CheckResult]:
         )
     if not unsafe:
         yield ok("durability", "fsync, full_page_writes and synchronous_commit are on")
-    if found["server_encoding"] != "UTF8":
-        yield error("encoding", f"the database is in {found['server_encoding']}", "create it with UTF8")
-    if found["default_transaction_read_only"] == "on":
+    if settings["server_encoding"] != "UTF8":
+        yield error("encoding", f"the database is in {settings['server_encoding']}", "create it with UTF8")
+    if settings["default_transaction_read_only"] == "on":
         yield error("database", "it is read-only for this user", "see default_transaction_read_only")
-    yield _check_connections(int(found["max_connections"]) - int(found["superuser_reserved_connections"]))
-    megabytes = int(found["shared_buffers"]) * 8 / 1024
+    yield _check_connections(
+        int(settings["max_connections"]) - int(settings["superuser_reserved_connections"])
+    )
+    megabytes = int(settings["shared_buffers"]) * 8 / 1024
     hint = ", the default: a quarter of the memory is usual" if megabytes <= 128 else ""
     yield ok("memory", f"shared_buffers is {megabytes:.0f} MB{hint}")
 
 
 def _check_connections(available: int) -> CheckResult:
-    words = f"{available} connections, of which a consumer of all families takes up to {POOL}"
+    available_text = f"{available} connections, of which a consumer of all families takes up to {POOL}"
     remedy = "raise max_connections, or put a pooler in between that keeps sessions"
     if available < POOL:
-        return error("connections", words, remedy)
+        return error("connections", available_text, remedy)
     if available < 2 * POOL:
-        return warning("connections", f"{words}: too few while one takes over from another", remedy)
-    return ok("connections", words)
+        return warning("connections", f"{available_text}: too few while one takes over from another", remedy)
+    return ok("connections", available_text)
 
 
 async def _check_tables(connection: Connection, encryptor: MultiFernet | None) -> AsyncIterator[CheckResult]:
@@ -205,24 +207,24 @@ def _check_encrypted(encrypted: list[str], encryptor: MultiFernet | None) -> Che
     return ok("sealing keys", "they decrypt the bank details in the database")
 
 
-async def reached(settings: Settings) -> tuple[list[CheckResult], bool]:
+async def check_reachable(settings: Settings) -> tuple[list[CheckResult], bool]:
     """What could be found, and whether the database was reached."""
     url = settings.database_url.get_secret_value()
     database = Database(url, 1, "stockhook/doctor")
-    found = list(check_url(DatabaseUrl.read(url)))
+    results = list(check_url(DatabaseUrl.read(url)))
     try:
         async for finding in check_database(database, settings.encryptor):
-            found.append(finding)
+            results.append(finding)
     except DatabaseUnavailable as unavailable:
         remedy = "see STOCKHOOK_DATABASE_URL"
-        return [*found, error("database", f"cannot be reached ({unavailable})", remedy)], False
-    except SessionsNotKept as refusal:
-        return [*found, error("session", str(refusal).partition(": ")[0], POOL_BY_SESSION)], True
+        return [*results, error("database", f"cannot be reached ({unavailable})", remedy)], False
+    except SessionsShared as refusal:
+        return [*results, error("session", str(refusal).partition(": ")[0], POOL_BY_SESSION)], True
     except PostgresError as failure:
         return [
-            *found,
+            *results,
             error("database", f"does not answer this ({safe_summary(failure)})", "see its log"),
         ], True
     finally:
         await database.close()
-    return found, True
+    return results, True

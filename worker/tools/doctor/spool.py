@@ -44,13 +44,13 @@ def _check_spool(path: Path, max_bytes: int) -> Iterator[CheckResult]:
     else:
         yield ok("spool", f"{path} can be written")
     free = shutil.disk_usage(folder).free
-    words = f"{free / 1e9:.1f} GB free, and the spool may take {max_bytes / 1e9:.1f} GB"
+    space = f"{free / 1e9:.1f} GB free, and the spool may take {max_bytes / 1e9:.1f} GB"
     if free < max_bytes // 10:
-        yield error("spool", words, "make room: a full disk turns webhooks away while the broker is away")
+        yield error("spool", space, "make room: a full disk turns webhooks away while the broker is away")
     elif free < max_bytes:
-        yield warning("spool", words, "make room, or lower STOCKHOOK_SPOOL_MAX_BYTES")
+        yield warning("spool", space, "make room, or lower STOCKHOOK_SPOOL_MAX_BYTES")
     else:
-        yield ok("spool", words)
+        yield ok("spool", space)
     kind = file_system(folder, MOUNTS.read_text() if MOUNTS.exists() else "")
     if kind in UNFIT:
         yield warning("spool", f"{folder} is on {kind}, which {UNFIT[kind]}", "use a volume on a disk")
@@ -66,11 +66,11 @@ def _nearest_folder(folder: Path) -> Path:
 
 def file_system(folder: Path, mountinfo: str) -> str | None:
     """Of the mount that the folder lies on: the longest that is above it, and of these the last one."""
-    found: tuple[int, str] | None = None
+    longest: tuple[int, str] | None = None
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
         mounted = Path(before.split()[4].replace("\\040", " "))
         length = len(mounted.parts)
-        if folder.resolve().is_relative_to(mounted) and (found is None or length >= found[0]):
-            found = (length, after.split()[0])
-    return found[1] if found else None
+        if folder.resolve().is_relative_to(mounted) and (longest is None or length >= longest[0]):
+            longest = (length, after.split()[0])
+    return longest[1] if longest else None

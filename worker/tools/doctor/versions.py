@@ -79,9 +79,9 @@ def check_version(text: str) -> Iterator[CheckResult]:
         yield warning("broker version", f"{text!r} is no version that we know", "use RabbitMQ 3.10 or newer")
         return
     version = (int(match[1]), int(match[2]), int(match[3]))
-    found = [
+    limits = [
         CheckResult(limit.level, "broker version", f"{text} {limit.what}", limit.remedy)
         for limit in LIMITS
         if limit.since <= version < limit.below
     ]
-    yield from found or [ok("broker version", text)]
+    yield from limits or [ok("broker version", text)]

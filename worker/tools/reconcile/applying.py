@@ -16,7 +16,7 @@ from worker.marketplaces.http import UnexpectedResponse
 from worker.postgres.event_log import LOGGED
 from worker.postgres.pool import Database
 from worker.tools.reconcile.difference import Difference
-from worker.tools.reconcile.reconciliation import Found, Reconciled, Report
+from worker.tools.reconcile.reconciliation import ConfirmedDifference, Reconciled, Report
 from worker.tools.reconcile.subject import Subject
 
 TOGETHER = 100
@@ -63,12 +63,12 @@ async def apply(
     """
     if not reconciled.listing.entities:
         raise UnexpectedResponse("it lists nothing at all, so nothing was taken over: is it this account?")
-    found, now = reconciled.drift, datetime.now(UTC)
-    accepted = [accept_observed(subject.marketplace, one.observation, now) for one in found]
+    drift, now = reconciled.drift, datetime.now(UTC)
+    accepted = [accept_observed(subject.marketplace, one.observation, now) for one in drift]
     await _publish(accepted, settings, report)
     events = {(one.event_id, one.content_id) for one in accepted}
     applied = await _follow(events, database, report, patience)
-    return Applied(len(events), applied, tuple(await _still_different(subject, found)))
+    return Applied(len(events), applied, tuple(await _still_different(subject, drift)))
 
 
 async def _publish(accepted: Sequence[Accepted], settings: Settings, report: Report) -> None:
@@ -99,7 +99,9 @@ async def _follow(
         await asyncio.sleep(LOOK_EVERY_SECONDS)
 
 
-async def _still_different(subject: Subject[Here, There], found: Sequence[Found[There]]) -> list[Difference]:
-    ours = await subject.ours([one.difference.entity_id for one in found])
-    compared = (subject.compare(ours.get(one.difference.entity_id), one.there) for one in found)
+async def _still_different(
+    subject: Subject[Here, There], drift: Sequence[ConfirmedDifference[There]]
+) -> list[Difference]:
+    ours = await subject.ours([one.difference.entity_id for one in drift])
+    compared = (subject.compare(ours.get(one.difference.entity_id), one.there) for one in drift)
     return [difference for difference in compared if difference is not None]

@@ -45,29 +45,29 @@ class Listing:
     total_count: int | None = None
     unreadable: int = 0
     reasons: list[str] = field(default_factory=list)
-    odd_fields: Counter[str] = field(default_factory=Counter)
+    unreadable_fields: Counter[str] = field(default_factory=Counter)
 
     @property
     def slipped(self) -> int:
         """How many at least were on no page that was read."""
         return max(0, (self.total_count or 0) - self.entities - self.unreadable)
 
-    def begin_reading(self) -> None:
+    def start_reading(self) -> None:
         self.readings += 1
         self.unreadable = 0
         self.reasons.clear()
-        self.odd_fields.clear()
+        self.unreadable_fields.clear()
 
-    def add_odd(self, number: int, page: Page[Any]) -> None:
+    def add_unreadable(self, number: int, page: Page[Any]) -> None:
         """What could not be read of a page."""
         room = MOST_REASONS - len(self.reasons)
         self.reasons += [f"page {number}, {reason}" for reason in page.unreadable[:room]]
         self.unreadable += len(page.unreadable)
-        self.odd_fields += page.odd_fields
+        self.unreadable_fields += page.unreadable_fields
 
 
 @dataclass(frozen=True, slots=True)
-class Found(Generic[There]):
+class ConfirmedDifference(Generic[There]):
     """A difference that stood when it was looked at again; `observation` is what was seen, as an event."""
 
     difference: Difference
@@ -87,18 +87,18 @@ class Reconciled(Generic[There]):
     ours: int
     doubts: int
     unchecked: int
-    found: tuple[Found[There], ...]
+    confirmed: tuple[ConfirmedDifference[There], ...]
     unanswered: dict[str, str]
     ended_at: datetime
     seconds: float
 
     @property
     def differences(self) -> list[Difference]:
-        return [one.difference for one in self.found]
+        return [one.difference for one in self.confirmed]
 
     @property
-    def drift(self) -> list[Found[There]]:
-        return [one for one in self.found if not one.difference.is_under_way(self.ended_at)]
+    def drift(self) -> list[ConfirmedDifference[There]]:
+        return [one for one in self.confirmed if not one.difference.is_under_way(self.ended_at)]
 
     @property
     def is_conclusive(self) -> bool:
@@ -123,7 +123,7 @@ async def reconcile(
             # Once more: of the few that slipped, hardly one does so twice.
             await _read_list(subject, since, scratch, listing, report)
         ours = await _read_ours(subject, since, scratch, report)
-        second = _SecondLook[There]()
+        second = _SecondCheck[There]()
         doubts = scratch.count_doubts()
         await second.look(subject, scratch, min(doubts, most), report)
     return Reconciled(
@@ -131,7 +131,7 @@ async def reconcile(
         ours,
         doubts,
         max(0, doubts - most),
-        tuple(sorted(second.found, key=lambda one: (one.difference.kind.rank, one.difference.entity_id))),
+        tuple(sorted(second.confirmed, key=lambda one: (one.difference.kind.rank, one.difference.entity_id))),
         second.unanswered,
         datetime.now(UTC),
         monotonic() - began,
@@ -147,7 +147,7 @@ async def _read_list(
 ) -> None:
     """Raises UnexpectedResponse, where the list does not end or is not what it says."""
     fruitless = on_pages = 0
-    listing.begin_reading()
+    listing.start_reading()
     for number in range(1, MOST_PAGES + 1):
         page = await subject.page(number, since)
         ours = await subject.ours(list(page.entities))
@@ -155,16 +155,16 @@ async def _read_list(
             entity_id: subject.compare(ours.get(entity_id), there)
             for entity_id, there in page.entities.items()
         }
-        known = scratch.note_listed(
+        listed_before = scratch.note_listed(
             {entity_id: None if one is None else one.kind for entity_id, one in compared.items()}
         )
-        fresh = len(compared) - known
+        fresh = len(compared) - listed_before
         on_page = len(compared) + len(page.unreadable)
         on_pages += on_page
-        listing.add_odd(number, page)
+        listing.add_unreadable(number, page)
         listing.pages += 1
         listing.entities += fresh
-        listing.repeated += known if listing.readings == 1 else 0
+        listing.repeated += listed_before if listing.readings == 1 else 0
         listing.total_count = page.total_count
         report("list", min(on_pages, listing.entities), page.total_count)
         if not on_page or (page.total_count is not None and on_pages >= page.total_count):
@@ -194,10 +194,10 @@ async def _read_ours(
 
 
 @dataclass(slots=True)
-class _SecondLook(Generic[There]):
+class _SecondCheck(Generic[There]):
     """What still differs when the marketplace, and then our table, is asked for one entity alone."""
 
-    found: list[Found[There]] = field(default_factory=list)
+    confirmed: list[ConfirmedDifference[There]] = field(default_factory=list)
     unanswered: dict[str, str] = field(default_factory=dict)
 
     async def look(self, subject: Subject[Here, There], scratch: Scratch, count: int, report: Report) -> None:
@@ -206,7 +206,7 @@ class _SecondLook(Generic[There]):
         for done, entity_id in enumerate(scratch.doubts(count), start=1):
             report("second look", done, count)
             try:
-                told = await subject.one(entity_id)
+                fetched = await subject.one(entity_id)
                 run = 0
             except UnreadableRow as error:
                 run, unreadable = 0, unreadable + 1
@@ -222,7 +222,7 @@ class _SecondLook(Generic[There]):
                 continue
             # Ours last: an event that came meanwhile has settled it.
             here = (await subject.ours([entity_id])).get(entity_id)
-            difference = subject.compare(here, told.row)
+            difference = subject.compare(here, fetched.row)
             if difference is not None:
-                observation = subject.observed(here, told.row, told.asked_at)
-                self.found.append(Found(difference, told.row, observation))
+                observation = subject.observed(here, fetched.row, fetched.requested_at)
+                self.confirmed.append(ConfirmedDifference(difference, fetched.row, observation))

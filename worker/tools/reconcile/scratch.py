@@ -16,7 +16,7 @@ CREATE TABLE entity (
 ) WITHOUT ROWID
 """
 
-COUNT_KNOWN = """
+COUNT_LISTED = """
 SELECT count(*)
 FROM entity
 WHERE is_listed AND entity_id IN (SELECT value FROM json_each(?))
@@ -67,11 +67,11 @@ class Scratch:
 
         What is listed again counts as it is now.
         """
-        (known,) = self._connection.execute(COUNT_KNOWN, (orjson.dumps(list(doubts)).decode(),)).fetchone()
+        (count,) = self._connection.execute(COUNT_LISTED, (orjson.dumps(list(doubts)).decode(),)).fetchone()
         self._connection.executemany(
             NOTE, ((entity_id, kind and kind.rank) for entity_id, kind in doubts.items())
         )
-        return int(known)
+        return int(count)
 
     def doubt_unlisted(self, entity_ids: Collection[str]) -> None:
         """Of entities that we have: those that no page showed."""

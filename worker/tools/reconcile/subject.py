@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from schemas.registry import Provider
-from worker.marketplaces.http import Told
+from worker.marketplaces.http import FetchedRow
 from worker.tools.reconcile.difference import Difference
 
 Here = TypeVar("Here")
@@ -24,7 +24,7 @@ class Page(Generic[There]):
     entities: dict[str, There]
     total_count: int | None
     unreadable: tuple[str, ...]
-    odd_fields: Counter[str]
+    unreadable_fields: Counter[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Subject(Generic[Here, There]):
 
     marketplace: Provider
     page: Callable[[int, datetime | None], Awaitable[Page[There]]]
-    one: Callable[[str], Awaitable[Told[There]]]
+    one: Callable[[str], Awaitable[FetchedRow[There]]]
     ours: Callable[[list[str]], Awaitable[dict[str, Here]]]
     our_ids: Callable[[str, datetime | None, int], Awaitable[list[str]]]
     compare: Callable[[Here | None, There | None], Difference | None]
