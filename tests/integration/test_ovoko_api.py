@@ -20,7 +20,7 @@ from worker.marketplaces.http import (
     UnexpectedResponse,
 )
 from worker.marketplaces.ovoko.client import OvokoApi, open_ovoko
-from worker.marketplaces.rate_limiter import Pace
+from worker.marketplaces.rate_limiter import RateLimiter
 from worker.simulator.marketplace import Request, Response, as_json
 from worker.simulator.ovoko_api import (
     PASSWORD,
@@ -207,7 +207,7 @@ async def test_nobody_waits_for_an_hour() -> None:
 async def test_calls_keep_their_pace() -> None:
     async with world() as there:
         have_parts(there.ovoko, 1)
-        measured = replace(there.api, pace=Pace(20))
+        measured = replace(there.api, rate_limiter=RateLimiter(20))
         began = monotonic()
         for _ in range(11):
             await measured.part("1")

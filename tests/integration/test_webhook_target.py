@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from pydantic import SecretStr
 
-from worker.change_feed.endpoint import NotDelivered, Target
+from worker.change_feed.endpoint import Endpoint, NotDelivered
 from worker.config.subscribers import Subscriber
 
 Answering = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -68,7 +68,7 @@ def _target(url: str) -> str:
 @asynccontextmanager
 async def answering(
     how: Answering, host: str = "127.0.0.1", path: str = "/hooks"
-) -> AsyncIterator[tuple[Target, list[bytes]]]:
+) -> AsyncIterator[tuple[Endpoint, list[bytes]]]:
     """A target that answers so, and what it was asked."""
     asked: list[bytes] = []
     tasks: list[asyncio.Task[None]] = []
@@ -89,7 +89,7 @@ async def answering(
 
     server = await asyncio.start_server(accept, host, 0)
     port = server.sockets[0].getsockname()[1]
-    target = Target.of(
+    target = Endpoint.of(
         _target(f"http://{f'[{host}]' if ':' in host else host}:{port}{path}"),
         bytes(32),
         connections=1,
@@ -189,7 +189,7 @@ async def test_where_nobody_listens_it_says_so() -> None:
     ],
 )
 async def test_where_only_we_should_reach_is_not_called(host: str, words: str) -> None:
-    target = Target.of(f"https://{host}/hooks", bytes(32), connections=1, allow_private=False)
+    target = Endpoint.of(f"https://{host}/hooks", bytes(32), connections=1, allow_private=False)
     try:
         with pytest.raises(NotDelivered, match=words):
             await target.post("id.1", b"{}")

@@ -141,7 +141,7 @@ TABLE = (
     Mutant(
         "a try whose commit got no answer counts again",
         "worker/postgres/poison.py",
-        "CASE WHEN known.last_tried_at = $3 THEN 0 ELSE 1 END",
+        "CASE WHEN stored.last_tried_at = $3 THEN 0 ELSE 1 END",
         "1",
         "tests/e2e/test_killers.py::test_lost_answers_to_commits_make_no_event_a_poison_message",
     ),
@@ -190,8 +190,8 @@ TABLE = (
     Mutant(
         "the token stays in the body",
         "worker/intake/intake.py",
-        "    plain = _without_secrets(body, member, secrets)\n    kept",
-        "    plain = body\n    kept",
+        "    plain = _without_secrets(body, member, secrets)\n    stored",
+        "    plain = body\n    stored",
         "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_encrypted",
     ),
     Mutant(
@@ -233,7 +233,7 @@ TABLE = (
     Mutant(
         "sessions to a read-only server are kept",
         "worker/postgres/pool.py",
-        "            self._close_sessions(idle_alone=False)\n",
+        "            self._close_sessions(idle_only=False)\n",
         "",
         "tests/integration/test_database.py::"
         "test_once_a_server_takes_no_writes_all_sessions_to_it_are_closed",

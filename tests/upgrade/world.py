@@ -27,7 +27,7 @@ from tests.upgrade.release import Release
 from worker.amqp.connection import Broker
 from worker.config.settings import PREFIX, Settings
 from worker.simulator.buyback_api import TradeIn
-from worker.simulator.buyback_orders import Order
+from worker.simulator.buyback_orders import Order, order_of
 from worker.simulator.faults import Fault, Kind
 from worker.simulator.ovoko_api import OrderReturn, Ovoko, Part
 from worker.simulator.router import Simulation

@@ -21,7 +21,7 @@ from worker.amqp.subscription import SESSION_ENDS, Session, Subscription
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import ACTIONS, QUARANTINE, actions_topology, dead_queue, family_queue
 from worker.config.settings import Settings
-from worker.marketplaces.clients import Clients, opened
+from worker.marketplaces.clients import Clients, open_clients
 from worker.observability import metrics
 from worker.observability.failpoints import failpoint
 from worker.outbox import actions as table
@@ -76,7 +76,7 @@ class Executor:
 
     async def run(self) -> None:
         """Perform actions until shutdown, however often broker and database are unavailable."""
-        async with opened(self.settings) as clients:
+        async with open_clients(self.settings) as clients:
             try:
                 await self.subscription.run(partial(self._work, clients))
             finally:

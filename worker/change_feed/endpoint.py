@@ -73,7 +73,7 @@ class Gone(NotDelivered):
     """The endpoint says that it will never take anything again (410)."""
 
 
-class _Nowhere(Exception):
+class _NoTarget(Exception):
     """There is nothing to connect to, or nothing that we connect to. The text says which."""
 
 
@@ -94,9 +94,9 @@ class _PublicAddresses(httpcore.AsyncNetworkBackend):
         try:
             addresses = await resolve(host, port)
         except OSError as error:
-            raise _Nowhere("its name leads nowhere") from error
+            raise _NoTarget("its name leads nowhere") from error
         if not all(map(is_public, addresses)):
-            raise _Nowhere("it leads to a private address")
+            raise _NoTarget("it leads to a private address")
         *others, last = addresses
         for address in others:
             with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
@@ -104,14 +104,14 @@ class _PublicAddresses(httpcore.AsyncNetworkBackend):
         return await self._backend.connect_tcp(last, port, timeout, local_address, socket_options)
 
     async def connect_unix_socket(self, *_: object, **__: object) -> httpcore.AsyncNetworkStream:
-        raise _Nowhere("it is no address")
+        raise _NoTarget("it is no address")
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
 @dataclass(slots=True)
-class Target:
+class Endpoint:
     """One endpoint; its connections are kept."""
 
     url: str
@@ -129,7 +129,7 @@ class Target:
         allow_private: bool,
         proxy: str | None = None,
         answer_seconds: float = ANSWER_SECONDS,
-    ) -> "Target":
+    ) -> "Endpoint":
         """Through a proxy, only the proxy can check addresses, since it resolves the name."""
         if proxy is None:
             backend = None if allow_private else _PublicAddresses()
@@ -158,17 +158,17 @@ class Target:
                 ) as answer,
             ):
                 status = answer.status
-                await _read_to_keep(answer)
+                await _read_for_reuse(answer)
         except Exception as error:
-            raise NotDelivered(self._words(error)) from error
+            raise NotDelivered(self._failure_text(error)) from error
         if status == 410:
             raise Gone("it answered 410")
         if not 200 <= status < 300:
             raise NotDelivered(f"it answered {status}")
 
-    def _words(self, error: Exception) -> str:
+    def _failure_text(self, error: Exception) -> str:
         match error:
-            case _Nowhere():
+            case _NoTarget():
                 return str(error)
             case httpcore.ProxyError():
                 return "the proxy refuses to connect to it"
@@ -193,7 +193,7 @@ def _proxied(proxy: str, connections: int) -> httpcore.AsyncConnectionPool:
     )
 
 
-async def _read_to_keep(answer: httpcore.Response) -> None:
+async def _read_for_reuse(answer: httpcore.Response) -> None:
     """A connection whose answer was read is used again; one that says too much is closed."""
     size = 0
     async for piece in answer.aiter_stream():
@@ -208,16 +208,16 @@ async def resolve(host: str, port: int) -> list[str]:
     Raises:
         OSError: It leads nowhere.
     """
-    found = await look_up(host, port, type=socket.SOCK_STREAM)
-    return [str(entry[4][0]) for entry in found]
+    entries = await look_up(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in entries]
 
 
 def is_public(address: str) -> bool:
     """Whether it is a public address: neither private, loopback nor link-local, nor embedding such a one."""
-    found = ip_address(address)
-    if isinstance(found, IPv4Address):
-        return not any(found in network for network in _NOT_PUBLIC_4)
-    return found in _GLOBAL_6 and not any(found in network for network in _NOT_PUBLIC_6)
+    parsed = ip_address(address)
+    if isinstance(parsed, IPv4Address):
+        return not any(parsed in network for network in _NOT_PUBLIC_4)
+    return parsed in _GLOBAL_6 and not any(parsed in network for network in _NOT_PUBLIC_6)
 
 
 def signed_headers(key: bytes, webhook_id: str, timestamp: int, body: bytes) -> list[tuple[str, str]]:

@@ -47,14 +47,14 @@ class Relay:
         await NotifyPoller(
             "changes",
             outbox.CHANNEL,
-            self._pass_on,
+            self._publish_some,
             self.database,
             self.stopping,
             self.should_throttle,
             (BrokerUnavailable,),
         ).run()
 
-    async def _pass_on(self) -> int:
+    async def _publish_some(self) -> int:
         """Publish some; say how many.
 
         Raises:
@@ -62,13 +62,13 @@ class Relay:
             BrokerUnavailable: Some may have been published.
         """
         async with self.database.transaction() as connection:
-            rows = await outbox.take(connection, EACH_FAMILY)
+            rows = await outbox.claim(connection, EACH_FAMILY)
             changes: list[Published] = []
             published: Counter[str] = Counter()
             for row in rows:
-                told = list(cloud_events(row["batch_id"], row["sequence"], row["changes"]))
-                changes += told
-                published[row["family"]] += len(told)
+                events = list(cloud_events(row["batch_id"], row["sequence"], row["changes"]))
+                changes += events
+                published[row["family"]] += len(events)
             if rows:
                 failpoint("change_taken")
             for wave in waves(changes, attrgetter("subject")):

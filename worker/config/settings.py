@@ -163,15 +163,15 @@ def _proxy(url: SecretStr) -> SecretStr:
     return SecretStr(text)
 
 
-def _subscribers(told: SecretStr, info: ValidationInfo) -> SecretStr:
-    for subscriber in read_subscribers(told.get_secret_value()):
+def _subscribers(webhooks: SecretStr, info: ValidationInfo) -> SecretStr:
+    for subscriber in read_subscribers(webhooks.get_secret_value()):
         if "[" in urlsplit(subscriber.url).netloc and info.data.get("changes_proxy"):
             raise ValueError(
                 f"{subscriber.name}: must have a host name, not an IPv6 address, for STOCKHOOK_CHANGES_PROXY"
             )
         if not subscriber.url.startswith("https://") and not info.data.get("changes_private_targets"):
             raise ValueError(f"{subscriber.name}: its url must start with https://")
-    return told
+    return webhooks
 
 
 def _is_development(info: ValidationInfo) -> bool:
@@ -519,8 +519,8 @@ def _from_files() -> dict[str, str]:
         files = {path.name.upper(): path for path in sorted(folder.iterdir())}
     except OSError as error:
         raise BadSettings(f"{PREFIX}SECRETS_DIR: cannot be read: {error.strerror} ({named})") from None
-    found = {name: files[key] for name in Settings.model_fields if (key := PREFIX + name.upper()) in files}
-    texts = {name: _text(name, path) for name, path in found.items()}
+    paths = {name: files[key] for name in Settings.model_fields if (key := PREFIX + name.upper()) in files}
+    texts = {name: _text(name, path) for name, path in paths.items()}
     return {name: text for name, text in texts.items() if text}
 
 

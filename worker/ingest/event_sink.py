@@ -145,7 +145,7 @@ class Storage:
             return None
         return "not connected to the broker, and without a spool"
 
-    def look(self) -> Mapping[str, object]:
+    def details(self) -> Mapping[str, object]:
         """For `/readyz`: whether events go to the broker or to the spool, and what is in that."""
         spool = self.spool
         return {

@@ -45,7 +45,7 @@ PLAIN_TEXT = "text/plain"
 LARGE_BODY = 32 * 1024
 
 # So late it may be noticed that a body is.
-LOOK_SECONDS = 0.25
+CHECK_SECONDS = 0.25
 
 
 class Stores(Protocol):
@@ -55,7 +55,7 @@ class Stores(Protocol):
 
     async def check(self) -> str | None: ...
 
-    def look(self) -> Mapping[str, object]: ...
+    def details(self) -> Mapping[str, object]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Ingest:
     _encryptor: MultiFernet | None = field(init=False)
     _openapi: bytes = field(init=False)
     _ignored: re.Pattern[str] = field(init=False)
-    _deadlines: TimeoutGroup = field(default_factory=lambda: TimeoutGroup(LOOK_SECONDS))
+    _deadlines: TimeoutGroup = field(default_factory=lambda: TimeoutGroup(CHECK_SECONDS))
     _unknown_paths: _UnknownPaths = field(default_factory=_UnknownPaths)
 
     def __post_init__(self) -> None:
@@ -135,7 +135,7 @@ class Ingest:
         marketplace = _MARKETPLACE_OF_PATH.get(path)
         try:
             if marketplace is None:
-                return await self._look(request, path)
+                return await self._serve_other(request, path)
             return await self._answer(marketplace, request)
         except Refused as refusal:
             response = refusal.response
@@ -146,7 +146,7 @@ class Ingest:
             metrics.RECEIVED.labels(marketplace.name, str(response.status)).inc()
         return response
 
-    async def _look(self, request: Request, path: str) -> Response:
+    async def _serve_other(self, request: Request, path: str) -> Response:
         if path == WEBHOOKS or path.startswith(f"{WEBHOOKS}/"):
             self._unknown_paths.note(request)
         if path not in ("/livez", "/readyz", "/openapi.json"):
@@ -157,7 +157,7 @@ class Ingest:
             case "/livez":
                 return Response(200, b'{"status": "alive"}')
             case "/readyz":
-                return Response(*await readiness({"intake": self.storage.check}, self.storage.look))
+                return Response(*await readiness({"intake": self.storage.check}, self.storage.details))
             case _:
                 return Response(200, self._openapi)
 

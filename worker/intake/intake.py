@@ -42,7 +42,7 @@ NO_TYPE = "no event type"
 _WEBHOOKS = frozenset(
     routing_key(provider, name) for provider in Provider for name in webhook_models(provider)
 )
-_KNOWN = {Provenance.WEBHOOK: _WEBHOOKS, Provenance.OBSERVATION: frozenset(FAMILY_OF)}
+_ROUTED_TYPES = {Provenance.WEBHOOK: _WEBHOOKS, Provenance.OBSERVATION: frozenset(FAMILY_OF)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +142,8 @@ def accept_unhandled(
     except ValueError:
         reason = NOT_JSON if marketplace.private is None else ENCRYPTED_WHOLE
         return _quarantined(provider, body, reason, received_at, plain)
-    kept = _with_members_encrypted(marketplace, plain, encryptor)
-    return _route(marketplace, document, plain, kept, received_at, encryptor, Provenance.WEBHOOK)
+    stored = _with_members_encrypted(marketplace, plain, encryptor)
+    return _route(marketplace, document, plain, stored, received_at, encryptor, Provenance.WEBHOOK)
 
 
 def unhandled_body(provider: Provider, body: bytes, encryptor: MultiFernet | None) -> bytes:
@@ -182,8 +182,8 @@ def _accept_authentic(
         document = read_json(body)
     except ValueError:
         return _broken(marketplace, body, received_at, encryptor)
-    kept = _with_members_encrypted(marketplace, body, encryptor)
-    return _route(marketplace, document, body, kept, received_at, encryptor, provenance)
+    stored = _with_members_encrypted(marketplace, body, encryptor)
+    return _route(marketplace, document, body, stored, received_at, encryptor, provenance)
 
 
 def _accept_with_secret(
@@ -208,10 +208,10 @@ def _accept_with_secret(
     if secret is None:
         return Unauthorized()
     plain = _without_secrets(body, member, secrets)
-    kept = _with_members_encrypted(marketplace, plain, encryptor)
+    stored = _with_members_encrypted(marketplace, plain, encryptor)
     document = read_json(plain)
-    taken = _route(marketplace, document, plain, kept, received_at, encryptor, Provenance.WEBHOOK)
-    return replace(taken, secret=secret)
+    routed = _route(marketplace, document, plain, stored, received_at, encryptor, Provenance.WEBHOOK)
+    return replace(routed, secret=secret)
 
 
 def _accept_broken(
@@ -244,20 +244,20 @@ def _broken(
     """An authentic body that is no JSON. Nobody can tell where in it private data is."""
     if marketplace.private is None:
         return _quarantined(marketplace.name, plain, NOT_JSON, received_at, plain)
-    kept = _required(encryptor).encrypt(plain)
-    return _quarantined(marketplace.name, kept, ENCRYPTED_WHOLE, received_at, plain)
+    stored = _required(encryptor).encrypt(plain)
+    return _quarantined(marketplace.name, stored, ENCRYPTED_WHOLE, received_at, plain)
 
 
 def _route(
     marketplace: Marketplace,
     document: Any,
     plain: bytes,
-    kept: bytes,
+    stored: bytes,
     received_at: datetime,
     encryptor: MultiFernet | None,
     provenance: Provenance,
 ) -> Accepted:
-    """`document` is what `plain` says, and `plain` is `kept` before its private members were encrypted: ids
+    """`document` is what `plain` says, and `plain` is `stored` before its private members were encrypted: ids
     are made of it, as no two ciphertexts of the same value are the same.
 
     An event of an unknown type may contain private data anywhere: where there may be any, it is encrypted
@@ -270,20 +270,20 @@ def _route(
     event = schema.unwrap(document)
     event_type = event.get(schema.type_member) if isinstance(event, dict) else None
     if not isinstance(event_type, str) or not event_type.strip():
-        return _quarantined(provider, kept, NO_TYPE, received_at, plain)
+        return _quarantined(provider, stored, NO_TYPE, received_at, plain)
     content = {name: value for name, value in event.items() if name != schema.type_member}
-    if routing_key(provider, event_type) in _KNOWN[provenance]:
+    if routing_key(provider, event_type) in _ROUTED_TYPES[provenance]:
         try:
             ids = schema.identify(event_type, content)
         except NotIdentified as error:
-            return _quarantined(provider, kept, str(error), received_at, plain)
-        return _routed(provider, event_type, ids, kept, received_at, provenance)
+            return _quarantined(provider, stored, str(error), received_at, plain)
+        return _routed(provider, event_type, ids, stored, received_at, provenance)
     if schema.observations and event_type.startswith(RESERVED_PREFIX):
-        return _quarantined(provider, kept, RESERVED_TYPE, received_at, plain)
+        return _quarantined(provider, stored, RESERVED_TYPE, received_at, plain)
     ids = (schema.identify_unhandled or schema.identify)(event_type, content)
     if marketplace.private is not None:
-        kept = _required(encryptor).encrypt(plain)
-    return _unhandled(provider, event_type, ids, kept, received_at)
+        stored = _required(encryptor).encrypt(plain)
+    return _unhandled(provider, event_type, ids, stored, received_at)
 
 
 def _with_members_encrypted(marketplace: Marketplace, plain: bytes, encryptor: MultiFernet | None) -> bytes:

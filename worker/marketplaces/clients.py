@@ -48,7 +48,7 @@ class Clients:
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Clients]:
+async def open_clients(settings: Settings) -> AsyncIterator[Clients]:
     """Their connections are closed at the end."""
     async with AsyncExitStack() as stack:
         yield Clients(settings, stack)

@@ -40,12 +40,12 @@ class Granted(BaseModel):
 
 
 @dataclass(slots=True)
-class TokenKeeper:
+class TokenCache:
     """`fetch` is under way once at a time, however many ask; `clock` gives seconds."""
 
     fetch: Callable[[], Awaitable[Granted]]
     clock: Callable[[], float] = monotonic
-    _kept: str | None = field(default=None, repr=False)
+    _token: str | None = field(default=None, repr=False)
     _renew_at: float = 0.0
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -56,8 +56,8 @@ class TokenKeeper:
             CallFailed: As `fetch` does.
         """
         async with self._lock:
-            if self._kept is None or self._kept == refused or self.clock() >= self._renew_at:
+            if self._token is None or self._token == refused or self.clock() >= self._renew_at:
                 granted = await self.fetch()
-                self._kept = granted.access_token.get_secret_value()
+                self._token = granted.access_token.get_secret_value()
                 self._renew_at = self.clock() + granted.lifetime.total_seconds()
-            return self._kept
+            return self._token

@@ -4,7 +4,7 @@ import asyncio
 from time import monotonic
 
 
-class Pace:
+class RateLimiter:
     """Lets callers through one by one, evenly. Time that nobody used is not saved up."""
 
     def __init__(self, per_second: float) -> None:

@@ -36,7 +36,7 @@ class Manager:
         patience = int(environment.get(WATCHDOG) or 0) / 1_000_000
         return cls(address, min(patience / 3, LONGEST_PAUSE_SECONDS) if patience else LONGEST_PAUSE_SECONDS)
 
-    def tell(self, *lines: str) -> None:
+    def notify(self, *lines: str) -> None:
         """Send at once or not at all: a manager that does not listen is no reason to stop working."""
         # A leading @ stands for the zero byte of Linux's abstract namespace.
         address = f"\0{self.address[1:]}" if self.address.startswith("@") else self.address
@@ -59,34 +59,36 @@ async def notify_systemd(checks: Checks, stopping: asyncio.Event) -> AsyncIterat
     if manager is None:
         yield
         return
-    manager.tell("READY=1")
-    stop_told = asyncio.Event()
-    telling = asyncio.create_task(_keep_telling(manager, checks, stopping, stop_told), name="manager")
+    manager.notify("READY=1")
+    stop_reported = asyncio.Event()
+    reporting = asyncio.create_task(
+        _report_regularly(manager, checks, stopping, stop_reported), name="manager"
+    )
     try:
         yield
     finally:
-        telling.cancel()
-        if stopping.is_set() and not stop_told.is_set():
+        reporting.cancel()
+        if stopping.is_set() and not stop_reported.is_set():
             # A process with nothing to finish may end before this task runs, as it did with Python 3.13.
-            manager.tell(*STOPPING)
+            manager.notify(*STOPPING)
 
 
-async def _keep_telling(
-    manager: Manager, checks: Checks, stopping: asyncio.Event, stop_told: asyncio.Event
+async def _report_regularly(
+    manager: Manager, checks: Checks, stopping: asyncio.Event, stop_reported: asyncio.Event
 ) -> None:
     while not stopping.is_set():
-        manager.tell("WATCHDOG=1")
-        manager.tell(f"STATUS={await _status(checks)}")
+        manager.notify("WATCHDOG=1")
+        manager.notify(f"STATUS={await _status(checks)}")
         with suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), manager.pause)
-    manager.tell(*STOPPING)
-    stop_told.set()
+    manager.notify(*STOPPING)
+    stop_reported.set()
     while True:
-        manager.tell("WATCHDOG=1")
+        manager.notify("WATCHDOG=1")
         await asyncio.sleep(manager.pause)
 
 
 async def _status(checks: Checks) -> str:
-    odd = {name: reason for name, reason in (await reasons(checks)).items() if reason is not None}
-    words = "; ".join(f"{name}: {reason}" for name, reason in odd.items()) or "ready"
-    return " ".join(words.split())  # a line break would end the notice's line
+    problems = {name: reason for name, reason in (await reasons(checks)).items() if reason is not None}
+    status = "; ".join(f"{name}: {reason}" for name, reason in problems.items()) or "ready"
+    return " ".join(status.split())  # a line break would end the notice's line

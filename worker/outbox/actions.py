@@ -18,7 +18,7 @@ UNFINISHED = ("due", "doing", "refused", "failed", "unknown")
 # A replay finds its own row there and changes nothing. Sorted by key, so that two transactions that ask
 # for the same wait for each other in one direction.
 ENQUEUE = f"""
-WITH asked AS (
+WITH enqueued AS (
     INSERT INTO actions (kind, key, subject, request, event_id, is_encrypted)
     SELECT *
     FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::uuid[], $6::boolean[])
@@ -26,7 +26,7 @@ WITH asked AS (
     RETURNING action_id, state
 )
 SELECT action_id, pg_notify('{CHANNEL}', '')
-FROM asked
+FROM enqueued
 """
 
 # Of each kind so many as leave no more than $2 in the queue that nobody has taken yet; what the queue has
@@ -34,16 +34,16 @@ FROM asked
 # is not known here waits for who knows it.
 TO_PUBLISH = """
 SELECT due.action_id, due.kind
-FROM unnest($1::text[]) AS known (kind)
+FROM unnest($1::text[]) AS supported (kind)
 CROSS JOIN LATERAL (
     SELECT action_id, kind, created_at
     FROM actions
-    WHERE actions.kind = known.kind AND published_at IS NULL AND state = 'due'
+    WHERE actions.kind = supported.kind AND published_at IS NULL AND state = 'due'
     ORDER BY created_at
     LIMIT greatest(0, $2 - (
         SELECT count(*)
         FROM actions AS queued
-        WHERE queued.kind = known.kind
+        WHERE queued.kind = supported.kind
             AND queued.published_at > now() - interval '1 hour'
             AND queued.state = 'due'
             AND queued.attempts = 0
@@ -63,7 +63,7 @@ WHERE action_id = ANY($1::uuid[])
 # case what it says in the end stands.
 # Its place in the queue is free, so who publishes is told.
 CLAIM = f"""
-WITH taken AS (
+WITH claimed AS (
     UPDATE actions
     SET state = CASE state WHEN 'doing' THEN 'unknown' ELSE state END,
         attempts = CASE state WHEN 'due' THEN $2 ELSE attempts END,
@@ -72,8 +72,8 @@ WITH taken AS (
     WHERE action_id = $1 AND state IN ('due', 'doing')
     RETURNING kind, subject, state, request, is_encrypted
 )
-SELECT kind, subject, state, request, is_encrypted, pg_notify('{CHANNEL}', '') AS told
-FROM taken
+SELECT kind, subject, state, request, is_encrypted, pg_notify('{CHANNEL}', '') AS notified
+FROM claimed
 """
 
 START = """

@@ -15,10 +15,10 @@ CHANNEL = "stockhook_changes"
 WRITE = f"""
 WITH written AS (INSERT INTO changes (family, size, changes) VALUES ($1, $2, $3)),
 counted AS (
-    INSERT INTO change_counts AS known (family, state, slot, changes)
+    INSERT INTO change_counts AS stored (family, state, slot, changes)
     VALUES ($1, 'committed', pg_backend_pid() % 32, $2)
     ON CONFLICT (family, state, slot) DO UPDATE
-    SET changes = known.changes + excluded.changes
+    SET changes = stored.changes + excluded.changes
 )
 SELECT pg_notify('{CHANNEL}', '')
 """
@@ -33,18 +33,18 @@ FOR UPDATE SKIP LOCKED
 """
 
 # Each change of an entity waits for the confirm of the one before, which may take its time.
-BE_PATIENT = "SET LOCAL idle_in_transaction_session_timeout = '60s'"
+ALLOW_LONG_IDLE = "SET LOCAL idle_in_transaction_session_timeout = '60s'"
 
 # Gone with the commit, which comes when they are published.
-TAKE = """
+CLAIM = """
 DELETE FROM changes
 USING (
     SELECT first.family, first.sequence
-    FROM unnest($1::text[]) AS held (family)
+    FROM unnest($1::text[]) AS locked (family)
     CROSS JOIN LATERAL (
         SELECT family, sequence
         FROM changes
-        WHERE changes.family = held.family
+        WHERE changes.family = locked.family
         ORDER BY sequence
         LIMIT $2
     ) AS first
@@ -55,11 +55,11 @@ RETURNING changes.family, changes.sequence, batch_id, changed_at, changes
 
 # In the transaction that deletes them: whoever publishes them again has not counted them.
 COUNT_PUBLISHED = """
-INSERT INTO change_counts AS known (family, state, slot, changes)
+INSERT INTO change_counts AS stored (family, state, slot, changes)
 SELECT family, 'published', 0, published
-FROM unnest($1::text[], $2::bigint[]) AS told (family, published)
+FROM unnest($1::text[], $2::bigint[]) AS batch (family, published)
 ON CONFLICT (family, state, slot) DO UPDATE
-SET changes = known.changes + excluded.changes
+SET changes = stored.changes + excluded.changes
 """
 
 OLDEST = """
@@ -86,7 +86,7 @@ async def oldest(connection: Connection) -> float:
     return float(row["seconds"])
 
 
-async def take(connection: Connection, limit: int) -> list[Any]:
+async def claim(connection: Connection, limit: int) -> list[Any]:
     """The first rows of each family that nobody else holds, `limit` of each at most; in their order.
 
     They are deleted by the commit, so publish them before it.
@@ -94,9 +94,9 @@ async def take(connection: Connection, limit: int) -> list[Any]:
     families = [row["family"] for row in await connection.fetch(LOCK_FAMILIES)]
     if not families:
         return []
-    await connection.execute(BE_PATIENT)
+    await connection.execute(ALLOW_LONG_IDLE)
     # What was committed before the locks were free is seen only by a statement that begins after.
-    return sorted(await connection.fetch(TAKE, families, limit), key=itemgetter("sequence"))
+    return sorted(await connection.fetch(CLAIM, families, limit), key=itemgetter("sequence"))
 
 
 async def count_published(connection: Connection, published: Mapping[str, int]) -> None:

@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 WAIT_SHARE = 9.0
 
 # Postgres notifies at once; this is for notifications that were lost with the connection.
-LOOK_EVERY_SECONDS = 2.0
+POLL_SECONDS = 2.0
 LISTENER_CHECK_SECONDS = 5.0
 
 
@@ -45,7 +45,7 @@ class NotifyPoller:
     stopping: asyncio.Event
     should_throttle: Callable[[], bool] = _never
     unavailable: tuple[type[Exception], ...] = ()
-    _told: asyncio.Event = field(default_factory=asyncio.Event)
+    _notified: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         """Work until we stop, whatever happens to broker and database meanwhile."""
@@ -55,15 +55,15 @@ class NotifyPoller:
         try:
             with suppress(ShutdownRequested):
                 while not self.stopping.is_set():
-                    await self._work_off()
+                    await self._run_once()
         finally:
             listening.cancel()
             stop.cancel()
             await asyncio.wait([listening])
 
-    async def _work_off(self) -> None:
+    async def _run_once(self) -> None:
         began = monotonic()
-        self._told.clear()
+        self._notified.clear()
         done = await retry_until_available(
             self._work_or_wait,
             _Waiting,
@@ -75,8 +75,8 @@ class NotifyPoller:
             await sleep_unless_stopping(WAIT_SHARE * (monotonic() - began), self.stopping)
         elif not done and not self.stopping.is_set():
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY_SECONDS):
-                    await self._told.wait()
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._notified.wait()
 
     async def _work_or_wait(self) -> int:
         try:
@@ -89,10 +89,13 @@ class NotifyPoller:
         with suppress(ShutdownRequested):
             while not self.stopping.is_set():
                 await retry_until_available(
-                    lambda: blameless(self._hear()), DatabaseUnavailable, self.stopping, longest_pause=2
+                    lambda: blameless(self._receive_notifications()),
+                    DatabaseUnavailable,
+                    self.stopping,
+                    longest_pause=2,
                 )
 
-    async def _hear(self) -> None:
+    async def _receive_notifications(self) -> None:
         """Raises: DatabaseUnavailable, when the connection is lost."""
         async with self.database.connection() as connection:
             await connection.add_listener(self.channel, self._on_notification)
@@ -102,4 +105,4 @@ class NotifyPoller:
             await connection.remove_listener(self.channel, self._on_notification)
 
     def _on_notification(self, *_: object) -> None:
-        self._told.set()
+        self._notified.set()

@@ -15,10 +15,10 @@ TRIES = 5
 
 # The candidate id is made from the event id and the body: several events may share an event id.
 NOTE_TRY = """
-INSERT INTO poison_candidates AS known (candidate_id, family, tries, last_tried_at)
+INSERT INTO poison_candidates AS stored (candidate_id, family, tries, last_tried_at)
 VALUES ($1, $2, 1, $3)
 ON CONFLICT (candidate_id) DO UPDATE
-SET tries = known.tries + CASE WHEN known.last_tried_at = $3 THEN 0 ELSE 1 END,
+SET tries = stored.tries + CASE WHEN stored.last_tried_at = $3 THEN 0 ELSE 1 END,
     last_tried_at = $3
 RETURNING tries
 """
@@ -29,7 +29,7 @@ WHERE candidate_id = $1
 """
 
 
-async def note_try(database: Database, family: str, suspect_id: UUID, at: datetime) -> int:
+async def note_try(database: Database, family: str, candidate_id: UUID, at: datetime) -> int:
     """Commit that a message is about to be handled alone, and return the number of its tries with this one.
 
     `at` identifies the try: if it is noted again, because the answer to its commit was lost, it counts once.
@@ -38,14 +38,14 @@ async def note_try(database: Database, family: str, suspect_id: UUID, at: dateti
         DatabaseUnavailable
     """
     async with database.transaction() as connection:
-        return int(await connection.fetchval(NOTE_TRY, suspect_id, family, at))
+        return int(await connection.fetchval(NOTE_TRY, candidate_id, family, at))
 
 
-async def clear(database: Database, suspect_id: UUID) -> None:
+async def clear(database: Database, candidate_id: UUID) -> None:
     """Delete the tries of a message whose consumer still runs after it was handled.
 
     Raises:
         DatabaseUnavailable
     """
     async with database.connection() as connection:
-        await connection.execute(CLEAR, suspect_id)
+        await connection.execute(CLEAR, candidate_id)

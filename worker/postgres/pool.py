@@ -48,7 +48,7 @@ PROBES = 5
 PROBE_SECONDS = 4.0
 
 # A standby's transactions are read-only too.
-TAKES_WRITES = "SELECT NOT current_setting('transaction_read_only')::boolean"
+ACCEPTS_WRITES = "SELECT NOT current_setting('transaction_read_only')::boolean"
 
 
 POOL_BY_SESSION = (
@@ -87,7 +87,7 @@ class SessionsShared(StockhookError):
         )
 
 
-class _TakesNoWrites(Exception):
+class _AcceptsNoWrites(Exception):
     """The session's server was made read-only, or is a standby."""
 
 
@@ -106,7 +106,7 @@ _SESSION_IS_OVER = (
     TimeoutError,
 )
 # After a failover that keeps sessions open: they continue, and can never write again.
-_READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, _TakesNoWrites)
+_READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, _AcceptsNoWrites)
 # No event causes these, and they end once somebody has fixed the server.
 _LACKS_RESOURCES = (asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError)
 _CONFLICTS = (
@@ -158,10 +158,10 @@ class Database:
         self._hosts = list(self._url.hosts)
         self._size = size
         self._application = application
-        self._unhurried = no_timeouts
+        self._no_timeouts = no_timeouts
         self._pool: Pool | None = None
         self._sessions: WeakSet[_Session] = WeakSet()
-        self._keeps_sessions = False
+        self._sessions_checked = False
         self._waiting = 0
 
     def measure(self) -> None:
@@ -229,11 +229,11 @@ class Database:
     def _raise_translated(self, error: Exception, session: _Session) -> None:
         """Translate an error of the driver, and close connections that must not be used again."""
         if isinstance(error, _READ_ONLY):
-            self._close_sessions(idle_alone=False)
+            self._close_sessions(idle_only=False)
             raise DatabaseUnavailable(_reason(error)) from error
         if session.is_closed() or _is_over(error):
             session.terminate()
-            self._close_sessions(idle_alone=True)
+            self._close_sessions(idle_only=True)
             raise DatabaseUnavailable(_reason(error)) from error
         if isinstance(error, _CONFLICTS):
             raise TransactionConflict(safe_summary(error)) from error
@@ -242,10 +242,10 @@ class Database:
         if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
             session.terminate()
 
-    def _close_sessions(self, *, idle_alone: bool) -> None:
+    def _close_sessions(self, *, idle_only: bool) -> None:
         """Close without a message to the server: a lost server does not answer."""
         for session in list(self._sessions):
-            if session.is_idle or not idle_alone:
+            if session.is_idle or not idle_only:
                 session.terminate()
 
     @asynccontextmanager
@@ -274,8 +274,8 @@ class Database:
 
     async def _ping(self) -> None:
         async with self.connection() as connection:
-            if not await connection.fetchval(TAKES_WRITES):
-                raise _TakesNoWrites
+            if not await connection.fetchval(ACCEPTS_WRITES):
+                raise _AcceptsNoWrites
 
     async def _open_pool(self) -> Pool:
         if self._pool is None:
@@ -316,7 +316,7 @@ class Database:
             self._url.dsn,
             **where,
             timeout=self._url.connect_seconds,
-            command_timeout=None if self._unhurried else STATEMENT_TIMEOUT_MS / 1000 + 2,
+            command_timeout=None if self._no_timeouts else STATEMENT_TIMEOUT_MS / 1000 + 2,
             # The only parameters that a pooler accepts, and that matter before the session begins.
             server_settings={"application_name": self._application},
             **arguments,
@@ -324,9 +324,9 @@ class Database:
 
     async def _begin_session(self, session: Any) -> None:
         """Settings are made by statements: PgBouncer refuses them as parameters of the connection."""
-        if not self._keeps_sessions:
+        if not self._sessions_checked:
             await self._refuse_shared_sessions(session)
-            self._keeps_sessions = True
+            self._sessions_checked = True
         await session.execute(
             "".join(f"SET {name} = {value};" for name, value in self.session_settings.items())
         )
@@ -335,7 +335,7 @@ class Database:
     @property
     def session_settings(self) -> dict[str, str]:
         """The settings requested for each session, as Postgres shows them."""
-        statement_timeout = "0" if self._unhurried else str(STATEMENT_TIMEOUT_MS)
+        statement_timeout = "0" if self._no_timeouts else str(STATEMENT_TIMEOUT_MS)
         return {
             # A plan is kept: one that was made while a table was empty would go on reading the
             # whole of it when it is full. All that we run often goes by key.

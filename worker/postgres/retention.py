@@ -208,16 +208,23 @@ async def retain_regularly(database: Database, settings: Settings, stopping: asy
     """Drop what is past its days once a day, until we stop."""
     while not stopping.is_set():
         try:
-            found = await retain(database, settings, datetime.now(UTC))
-            if found is None:
+            retained = await retain(database, settings, datetime.now(UTC))
+            if retained is None:
                 log.info("retention.skipped", reason="another process is dropping what is past its days")
-            elif any((found.months, found.events_without_month, found.dead_letters, found.unhandled_events)):
+            elif any(
+                (
+                    retained.months,
+                    retained.events_without_month,
+                    retained.dead_letters,
+                    retained.unhandled_events,
+                )
+            ):
                 log.info(
                     "retention.dropped",
-                    months=[month.name for month in found.months],
-                    events_without_month=found.events_without_month,
-                    dead_letters=found.dead_letters,
-                    unhandled_events=found.unhandled_events,
+                    months=[month.name for month in retained.months],
+                    events_without_month=retained.events_without_month,
+                    dead_letters=retained.dead_letters,
+                    unhandled_events=retained.unhandled_events,
                 )
         except Exception as error:
             # Tomorrow will do.

@@ -121,7 +121,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
                 retain_regularly(database, settings, stopping),
             ):
                 stack.callback(asyncio.create_task(work).cancel)
-            keepers = (
+            archivers = (
                 [Archiver(tuple(names), settings, broker, database, publisher, stopping)]
                 if settings.keep_dead_letters
                 else []
@@ -137,14 +137,14 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
                     settings.declare_topology,
                 )
                 await stack.enter_async_context(feed)
-                feed_tasks = _tellers(settings, database, feed, broker, publisher, consumers, stopping)
+                feed_tasks = _feed_tasks(settings, database, feed, broker, publisher, consumers, stopping)
             action_tasks: list[Worker] = [
                 ActionRelay(database, publisher, stopping),
                 Executor(settings, broker, database, publisher, stopping),
             ]
             await _run(
                 consumers,
-                [*keepers, *feed_tasks, *action_tasks],
+                [*archivers, *feed_tasks, *action_tasks],
                 publisher,
                 stopping,
                 settings.shutdown_grace,
@@ -152,7 +152,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
     log.info("consumers.stopped")
 
 
-def _tellers(
+def _feed_tasks(
     settings: Settings,
     database: Database,
     feed: Publisher,
@@ -193,7 +193,7 @@ async def _run(
     tasks += [asyncio.create_task(other.run(), name=type(other).__name__) for other in others]
     signs = [asyncio.create_task(stopping.wait()), asyncio.create_task(publisher.failed())]
     await asyncio.wait([*tasks, *signs], return_when=asyncio.FIRST_COMPLETED)
-    was_asked = stopping.is_set()
+    stop_was_requested = stopping.is_set()
     stopping.set()
     await asyncio.wait(tasks, timeout=grace)
     for task in (*tasks, *signs):
@@ -201,7 +201,7 @@ async def _run(
     for result in await asyncio.gather(*tasks, *signs, return_exceptions=True):
         if isinstance(result, Exception):
             raise result
-    if not was_asked:
+    if not stop_was_requested:
         raise UnexpectedExit("a consumer ended without being asked to")
 
 
@@ -214,9 +214,9 @@ async def _refuse_when_behind(database: Database, stopping: asyncio.Event) -> No
             lambda: pending(database), DatabaseUnavailable, stopping, longest_pause=2, say=say
         )
     )
-    asked_to_stop = asyncio.create_task(stopping.wait())
-    await asyncio.wait([looking, asked_to_stop], return_when=asyncio.FIRST_COMPLETED)
-    asked_to_stop.cancel()
+    stop_requested = asyncio.create_task(stopping.wait())
+    await asyncio.wait([looking, stop_requested], return_when=asyncio.FIRST_COMPLETED)
+    stop_requested.cancel()
     if not looking.done():
         # Nothing is in flight yet: there is no answer to wait for.
         looking.cancel()

@@ -136,7 +136,7 @@ class SpoolFile:
         self._path = path
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
-        self._is_known = False
+        self._is_state_known = False
         self.state = State(source=0)
         self.oldest_at: datetime | None = None
         self.commits = 0
@@ -254,7 +254,7 @@ class SpoolFile:
             return False
 
     def _open(self) -> sqlite3.Connection:
-        self._is_known = False
+        self._is_state_known = False
         if self._repaired.exists():
             self._swap()
         self._make_file()
@@ -289,7 +289,7 @@ class SpoolFile:
             with _transaction(connection):
                 spool_entries.create_tables(connection, self._new_state())
         self.state = spool_entries.read_state(connection)
-        self._is_known = True
+        self._is_state_known = True
         self.oldest_at = spool_entries.read_oldest_at(connection)
 
     def _new_state(self) -> State:
@@ -306,20 +306,20 @@ class SpoolFile:
 
     def _repair(self) -> None:
         """Carry over what can be read into a new file, and put that in the place of the damaged one."""
-        known = self.state if self._is_known else None
+        state_before = self.state if self._is_state_known else None
         self.close()
         unfinished = Path(f"{self._path}.mending")
         unfinished.unlink(missing_ok=True)
         unfinished.touch(mode=0o600)
         with closing(_connection(unfinished)) as connection:
             # Where the counters cannot be trusted, another source begins.
-            state = self._carry_over(connection, known or self._new_state())
+            state = self._carry_over(connection, state_before or self._new_state())
         _sync(unfinished)
         # From here on a crash cannot undo it: the next opening finishes the swap.
         unfinished.replace(self._repaired)
         _sync(self._path.parent)
         aside = self._swap()
-        lost = "unknown" if known is None else max(0, known.depth - state.depth)
+        lost = "unknown" if state_before is None else max(0, state_before.depth - state.depth)
         log.error("spool.damaged", kept_as=str(aside), entries_carried_over=state.depth, entries_lost=lost)
 
     def _carry_over(self, connection: sqlite3.Connection, state: State) -> State:

@@ -37,7 +37,7 @@ from worker.marketplaces.http import (
     http_client,
     repeated,
 )
-from worker.marketplaces.oauth_token import Granted, TokenKeeper
+from worker.marketplaces.oauth_token import Granted, TokenCache
 
 M = TypeVar("M", bound=Read)
 P = TypeVar("P", bound=BaseModel)
@@ -85,10 +85,10 @@ class Seller:
     http: httpx.AsyncClient
     within: timedelta = TIMEOUT
     pause_seconds: float = 0.5
-    _tokens: TokenKeeper = field(init=False)
+    _tokens: TokenCache = field(init=False)
 
     def __post_init__(self) -> None:
-        self._tokens = TokenKeeper(self._fetch_token)
+        self._tokens = TokenCache(self._fetch_token)
 
     async def shipment_capabilities(self, order_id: str) -> ParsedAnswer[ShipmentCapabilities]:
         """Whether an order may be picked up, and dropped off."""
@@ -214,8 +214,8 @@ def _read(model: type[P], body: bytes, prefix: str = "") -> P:
         return read_model(model, body)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
-        words = "; ".join(_fault(fault["loc"], fault["msg"]) for fault in faults[:3])
-        raise UnexpectedResponse(f"{prefix}the answer is not as expected: {words}") from None
+        text = "; ".join(_fault(fault["loc"], fault["msg"]) for fault in faults[:3])
+        raise UnexpectedResponse(f"{prefix}the answer is not as expected: {text}") from None
     except ValueError:
         raise UnexpectedResponse(f"{prefix}the answer is not as expected: it is no JSON") from None
 
@@ -227,15 +227,15 @@ def _fault(location: tuple[int | str, ...], message: str) -> str:
 
 def _with_answer(error: Refused, shown_title: str, *members: str) -> Refused:
     """With what of the answer can be shown."""
-    words = f"{error} ({shown_title.rstrip('.')})" if shown_title else str(error)
+    text = f"{error} ({shown_title.rstrip('.')})" if shown_title else str(error)
     if members:
-        words += f"; see {', '.join(members)}"
-    return Refused(error.status, error.body, words)
+        text += f"; see {', '.join(members)}"
+    return Refused(error.status, error.body, text)
 
 
 def _token_refusal(error: Refused) -> str:
     """With the error code of RFC 6749, 5.2, where it is one."""
-    found = re.search(rb'"error"\s*:\s*"([a-z_]{1,40})"', error.body)
-    code = f" ({found[1].decode()})" if found else ""
+    match = re.search(rb'"error"\s*:\s*"([a-z_]{1,40})"', error.body)
+    code = f" ({match[1].decode()})" if match else ""
     what = "STOCKHOOK_BUYBACK_STS_URL" if error.status in NOT_THERE else CREDENTIALS
     return f"no access token: refused with status {error.status}{code}; see {what}"

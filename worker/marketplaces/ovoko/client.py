@@ -34,7 +34,7 @@ from worker.marketplaces.http import (
 )
 from worker.marketplaces.ovoko.account import Account, account_of
 from worker.marketplaces.ovoko.response import judged
-from worker.marketplaces.rate_limiter import Pace
+from worker.marketplaces.rate_limiter import RateLimiter
 
 LARGEST_ANSWER = 8 * 1024 * 1024
 """Bytes. A page of 100 parts with their photos' addresses comes to some hundred thousand."""
@@ -56,7 +56,7 @@ class OvokoApi:
 
     account: Account
     http: httpx.AsyncClient
-    pace: Pace
+    rate_limiter: RateLimiter
     within: timedelta
     pause_seconds: float = 0.5
     attempts: int = ATTEMPTS
@@ -122,7 +122,7 @@ class OvokoApi:
         return await repeated(request_once, path, self.pause_seconds, self.attempts)
 
     async def _request_once(self, path: str, query: Mapping[str, str | int]) -> tuple[Answer, datetime]:
-        await self.pace.wait()
+        await self.rate_limiter.wait()
         request = self.http.build_request(
             "POST", f"{self.account.api_url}{path}", params=query, data=self.account.as_form()
         )
@@ -140,8 +140,8 @@ async def open_ovoko(settings: Settings) -> AsyncIterator[OvokoApi]:
     """
     account = account_of(settings)
     async with http_client(account.api_url) as http:
-        pace = Pace(settings.ovoko_calls_per_second)
-        yield OvokoApi(account, http, pace, timedelta(seconds=settings.ovoko_timeout))
+        rate_limiter = RateLimiter(settings.ovoko_calls_per_second)
+        yield OvokoApi(account, http, rate_limiter, timedelta(seconds=settings.ovoko_timeout))
 
 
 @asynccontextmanager
