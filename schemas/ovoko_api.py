@@ -68,7 +68,7 @@ def _empty_as_null(value: object) -> object:
     return None if value == "" else value
 
 
-# Ovoko has an empty text where it knows nothing.
+# Ovoko sends an empty text for an unknown value.
 OptionalText = Annotated[Text | None, BeforeValidator(_empty_as_null)]
 Sum = Annotated[Amount | None, BeforeValidator(_empty_as_null)]
 
@@ -80,7 +80,7 @@ class ApiModel(BaseModel):
 
 
 class Entity(ApiModel, Tolerant):
-    """What can be asked for by its id."""
+    """An entity that can be requested by its id."""
 
     @property
     @abstractmethod
@@ -115,7 +115,7 @@ class ListedPart(PartEntity):
 
     @property
     def webhook_status(self) -> str:
-        """In a webhook's word, of those that its number may stand for the plainest."""
+        """The status in the webhooks' spelling; the most general one for a number with several meanings."""
         return WEBHOOK_STATUSES.get(self.status, self.status)
 
     def agrees_with(self, status: str) -> bool:
@@ -124,7 +124,7 @@ class ListedPart(PartEntity):
 
 
 class PartDescription(PartEntity):
-    """What of a part alone is kept. Its photos, its car and the seller's own notes stay where they are."""
+    """The details of a part that are stored. Photos, the car and the seller's notes are not read."""
 
     name: OptionalText = None
     price: Sum = None
@@ -144,7 +144,7 @@ class ReturnedItem(ApiModel):
 
 
 class OrderReturn(Entity):
-    """A return with its items. The customer is left where they are."""
+    """A return with its items. Customer data is not read."""
 
     return_id: Id = Field(validation_alias=AliasChoices("id", "return_id"))
     order_id: Id

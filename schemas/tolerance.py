@@ -1,4 +1,4 @@
-"""Validation that counts an odd optional field as absent, and says which."""
+"""Validation that treats an unreadable optional field as absent, and names it."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ Tree = dict[str | int, "Tree | None"]
 
 
 class Tolerant(BaseModel):
-    """What was read of a document. Fields that could not be read are absent in it."""
+    """A document as it was read. Fields that could not be read are absent."""
 
     _unreadable_fields: tuple[str, ...] = PrivateAttr(default=())
 
@@ -35,7 +35,7 @@ class Tolerant(BaseModel):
 
 
 def validated(validate: Callable[[Any], T], document: Any) -> tuple[T, tuple[str, ...]]:
-    """Validate a document, and name what was left out of it. The document is changed.
+    """Validate a document, and return the names of the fields that were left out. The document is changed.
 
     A value that breaks a rule is removed. If it is required, so is what contains it: an element of an array
     or an optional object.
@@ -91,7 +91,7 @@ def _as_tree(paths: Iterable[Path]) -> Tree:
 
 
 def _remove(holder: Any, tree: Tree) -> None:
-    """An array of which nothing is left goes as well: an empty one would say that there is nothing.
+    """An array that becomes empty is removed as well, because an empty array has a meaning.
 
     Each array is gone through once: to remove its elements one by one takes too long where they are many.
     """

@@ -223,7 +223,7 @@ async def test_an_order_that_moved_on_needs_no_pickup(platform: Platform) -> Non
     await platform.stack.execute("UPDATE buyback_orders SET status = 'pickup_scheduled'")
     (row,) = await platform.settled("done")
 
-    assert row["outcome"] == {"not_needed": "the order's status is pickup_scheduled by now"}
+    assert row["outcome"] == {"not_needed": "the order's status is now pickup_scheduled"}
     assert platform.received() == 0
 
 
@@ -428,7 +428,7 @@ async def test_the_archiver_removes_dead_letters_of_actions_which_the_table_has(
 
     assert rows == {
         ORDER: "the answer is no JSON",
-        "order-2": "the broker gave up on it: it ended its consumer too often",
+        "order-2": "the broker dead-lettered the action: it was delivered too often",
     }
     assert platform.received("order-2/dropoff-request") == 0
 

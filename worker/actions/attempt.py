@@ -1,4 +1,4 @@
-"""One attempt at an action: read its request, call the marketplace, judge the result."""
+"""One attempt at an action: read its request, call the marketplace, classify the result."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,12 +18,12 @@ from worker.outbox import actions as table
 from worker.outbox.actions import ClaimedAction, StartedElsewhere
 from worker.postgres.pool import Database, DatabaseUnavailable, TransactionConflict
 
-# Far above what an attempt takes: every call has a deadline of its own, and is repeated a few times at most.
+# Far longer than an attempt takes: every call has its own deadline and few repetitions.
 ATTEMPT_SECONDS = 300.0
 
 
 class UnreadableRequest(Exception):
-    """A request cannot be decrypted, or breaks its schema. The text names fields, and no value."""
+    """A request cannot be decrypted, or breaks its schema. The text names fields, not values."""
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ def read_request(kind: AnyKind, claimed: ClaimedAction, encryptor: MultiFernet |
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False, include_input=False)
         fields = "; ".join(".".join(map(str, each["loc"])) for each in errors)
-        raise UnreadableRequest(f"its request is unreadable: {fields}") from None
+        raise UnreadableRequest(f"the request cannot be read: {fields}") from None
 
 
 async def perform(kind: AnyKind, attempt: Attempt) -> Outcome:

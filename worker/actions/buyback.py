@@ -1,4 +1,4 @@
-"""What can be asked of the trade-in platform: its five endpoints for sellers, and a pickup once more."""
+"""Actions at the buyback platform: its five endpoints for sellers, and the repeated pickup request."""
 
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -31,8 +31,8 @@ FROM buyback_orders
 WHERE order_id = $1
 """
 
-# What may have been asked for since the pickup was missed, whoever had it asked for. Their clock need not
-# agree with ours, and nothing that was just asked for is missed within minutes.
+# Requests that may have been sent since the pickup was missed, by an event or by a person. The margin of 10
+# minutes covers a difference between the clocks: no pickup is missed within minutes of its request.
 REQUESTED_SINCE = """
 SELECT action_id
 FROM actions
@@ -53,19 +53,19 @@ PICKUPS = (REREQUEST_PICKUP, PICKUP_REQUEST)
 
 
 class OfOrder(ActionRequest):
-    """One that says no more than the order."""
+    """A request that contains only the order."""
 
     order_id: str
 
 
 class PickupOfOrder(OfOrder):
-    """A pickup at one of these slots."""
+    """A pickup in one of these slots."""
 
     pickup: PickupRequest
 
 
 class PaymentOfOrder(OfOrder):
-    """Whom to pay for an order."""
+    """The payment details for an order."""
 
     details: PaymentDetails
 
@@ -98,7 +98,7 @@ async def _request_dropoff(attempt: Attempt[OfOrder]) -> Performed:
 
 
 async def _send_payment_details(attempt: Attempt[PaymentOfOrder]) -> Performed:
-    """May be repeated: the same details stand in the end."""
+    """May be repeated: the result is the same."""
     request = attempt.request
     seller = await attempt.clients.get(open_seller)
     accepted = await seller.send_payment_details(request.order_id, request.details)
@@ -106,17 +106,17 @@ async def _send_payment_details(attempt: Attempt[PaymentOfOrder]) -> Performed:
 
 
 async def _rerequest_pickup(attempt: Attempt[RepeatPickupRequest]) -> Performed:
-    """At the first slot that is offered, unless the order has moved on or somebody was faster."""
+    """Request the first offered slot, unless the order's status changed or a pickup was requested since."""
     missed = attempt.request
     async with attempt.database.connection() as connection:
         status = await connection.fetchval(STATUS, missed.order_id)
     if status != MISSED_PICKUP:
-        return NotNeeded(f"the order's status is {status} by now")
+        return NotNeeded(f"the order's status is now {status}")
     seller = await attempt.clients.get(open_seller)
     slots = (await seller.pickup_capabilities(missed.order_id)).read.slots
     slot = first(slots, datetime.now(UTC))
     if slot is None:
-        raise Unavailable("no slot is offered for a pickup")
+        raise Unavailable("the platform offers no slot for a pickup")
     request = PickupRequest(slots=(slot,))
     if not await attempt.mark_started(partial(_none_requested_since, missed)):
         return NotNeeded("a pickup was requested since the one that was missed")
@@ -125,7 +125,7 @@ async def _rerequest_pickup(attempt: Attempt[RepeatPickupRequest]) -> Performed:
 
 
 def first(slots: Collection[Slot], now: datetime) -> Slot | None:
-    """The earliest that is still to come, in whatever order they are offered."""
+    """The earliest future slot, in any order of the offer."""
     coming = [slot for slot in slots if slot.initial_slot > now]
     return min(coming, key=lambda slot: (slot.initial_slot, slot.final_slot), default=None)
 

@@ -1,4 +1,4 @@
-"""What is recorded and published for an attempt at an action, by its outcome."""
+"""The record and the message that follow from the outcome of an attempt."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from worker.pipeline.retry_schedule import Exhausted, Retry, after_failure
 
 @dataclass(frozen=True, slots=True)
 class Disposition:
-    """`result` is a label of the metric, `state` and `details` go into the table, `copy` is published."""
+    """`result` is a label of the metric, `state` and `details` are stored, `copy` is published."""
 
     result: str
     state: str
@@ -52,9 +52,9 @@ def disposition_of(delivery: Delivery, outcome: Outcome, delays: Sequence[timede
 def next_attempt(
     attempt: int, delays: Sequence[timedelta], retry_after: timedelta | None
 ) -> Retry | Exhausted:
-    """As the retry schedule says; if the marketplace asks for a longer delay, the first that is long enough.
+    """The next delay of the retry schedule. If the marketplace requests a longer one: the first long enough.
 
-    If none is, the longest.
+    If none is long enough, the longest.
     """
     step = after_failure(attempt, delays)
     if retry_after is None or isinstance(step, Exhausted):

@@ -1,4 +1,4 @@
-"""An action that a person asks for, instead of an event."""
+"""Enqueues an action that a person requests."""
 
 from dataclasses import dataclass
 from uuid import UUID, uuid4
@@ -12,12 +12,12 @@ from worker.postgres.pool import Database
 
 
 class KeyTaken(StockhookError):
-    """Another action has this key. The text says which."""
+    """Another action has this key. The text names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """`is_new`: else somebody had asked for it before, under the same key."""
+    """`is_new` is False if the action was requested before, with the same key."""
 
     action_id: UUID
     key: str

@@ -1,4 +1,4 @@
-"""Performs the actions in their queue, and settles each delivery by what came of it."""
+"""Performs the actions in their queue, and settles each delivery according to the outcome."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -161,7 +161,7 @@ class Executor:
     async def _perform(
         self, clients: Clients, session: Session[Delivery], action_id: UUID, delivery: Delivery
     ) -> Message | None:
-        """Perform an action that is not done, record what came of it, and return the copy to publish.
+        """Perform an action that is not done, record the outcome, and return the copy to publish.
 
         Raises:
             DatabaseUnavailable, TransactionConflict, StartedElsewhere: Before the action began; try again.
@@ -190,7 +190,7 @@ class Executor:
             return OutcomeUnknown(table.ENDED_UNDER_WAY)
         kind = KINDS.get(claimed.kind)
         if kind is None:
-            return Failed(f"this version knows no actions of the kind {claimed.kind}")
+            return Failed(f"this version does not support actions of the kind {claimed.kind}")
         try:
             request = read_request(kind, claimed, self.settings.encryptor)
         except UnreadableRequest as error:

@@ -1,4 +1,4 @@
-"""What is asked of Ovoko: what its thin events leave out. A read may be repeated, so nothing is begun."""
+"""Enrichment from Ovoko's API. A read may be repeated, so it is never marked as started."""
 
 from datetime import datetime
 
@@ -13,7 +13,7 @@ from worker.actions.types import Attempt, Done, Kind
 from worker.config.settings import Settings
 from worker.marketplaces.ovoko.client import open_ovoko_for_actions
 
-# Ovoko has no such thing: it is no use to ask again.
+# Ovoko has no such entity, so a retry is useless.
 NOT_FOUND_THERE = Done({"enrichment": "Ovoko has none with this id"})
 
 

@@ -1,4 +1,4 @@
-"""All kinds of actions on one screen."""
+"""All kinds of actions."""
 
 from worker.actions import buyback, ovoko
 from worker.actions.types import AnyKind
@@ -8,5 +8,5 @@ KINDS: dict[str, AnyKind] = {kind.name: kind for kind in (*buyback.KINDS, *ovoko
 
 
 def enabled_kinds(settings: Settings) -> frozenset[str]:
-    """The kinds that events may ask for."""
+    """The kinds that events may enqueue."""
     return frozenset(name for name, kind in KINDS.items() if kind.is_enabled(settings))

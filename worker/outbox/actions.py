@@ -1,4 +1,4 @@
-"""The table `actions`: what was asked for, how far it is, and what came of it."""
+"""The table `actions`: requests to marketplaces, their state, and their outcome."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ CHANNEL = "stockhook_actions"
 
 UNFINISHED = ("due", "doing", "refused", "failed", "unknown")
 
-# A replay finds its own row there and changes nothing. Sorted by key, so that two transactions that ask
-# for the same wait for each other in one direction.
+# A replay finds its own row there and changes nothing. Sorted by key, so that two transactions that
+# enqueue the same actions wait for each other in one direction.
 ENQUEUE = f"""
 WITH enqueued AS (
     INSERT INTO actions (kind, key, subject, request, event_id, is_encrypted)
@@ -29,9 +29,8 @@ SELECT action_id, pg_notify('{CHANNEL}', '')
 FROM enqueued
 """
 
-# Of each kind so many as leave no more than $2 in the queue that nobody has taken yet; what the queue has
-# lost does not count for ever. One of a kind that
-# is not known here waits for who knows it.
+# At most $2 actions per kind are in the queue and not claimed. An action that the queue lost counts for one
+# hour. Actions of other kinds wait for a process that supports them.
 TO_PUBLISH = """
 SELECT due.action_id, due.kind
 FROM unnest($1::text[]) AS supported (kind)
@@ -59,9 +58,8 @@ SET published_at = now()
 WHERE action_id = ANY($1::uuid[])
 """
 
-# One that is found under way was begun by a process that ended, or lost its connection: in the second
-# case what it says in the end stands.
-# Its place in the queue is free, so who publishes is told.
+# An action that is under way was started by a process that ended, or that lost its connection: in the second
+# case the outcome that this process records later stands. The queue has room again, so the relay is notified.
 CLAIM = f"""
 WITH claimed AS (
     UPDATE actions
@@ -132,7 +130,7 @@ FROM actions
 WHERE key = $1
 """
 
-# One that is under way may be so with nobody who says what becomes of it, but not for long.
+# An action under way may have lost its process. No process takes longer than 10 minutes.
 RETRY = f"""
 WITH retried AS (
     UPDATE actions
@@ -174,7 +172,7 @@ class StartedElsewhere(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ClaimedAction:
-    """`state` is `due`, or `unknown` for one that was found under way."""
+    """`state` is `due`, or `unknown` if the action was under way."""
 
     action_id: UUID
     kind: str
@@ -185,7 +183,7 @@ class ClaimedAction:
 
 
 async def enqueue_all(connection: Connection, actions: Sequence[Action]) -> None:
-    """Ask for each whose key is new, in the transaction of the events that call for them."""
+    """Enqueue each action whose key is new, in the transaction of the events that require them."""
     rows = [
         (action.kind, action.key, action.subject, action.request.model_dump_json().encode(), action.event_id)
         for action in sorted({action.key: action for action in actions}.values(), key=_key)
@@ -202,13 +200,13 @@ def _key(action: Action) -> str:
 async def enqueue(
     connection: Connection, kind: str, key: str, subject: str, request: bytes, *, is_encrypted: bool
 ) -> UUID | None:
-    """Ask for one that no event called for; None where its key is taken."""
+    """Enqueue an action that no event requires; None if its key exists."""
     rows = await connection.fetch(ENQUEUE, [kind], [key], [subject], [request], [None], [is_encrypted])
     return rows[0]["action_id"] if rows else None
 
 
 async def to_publish(connection: Connection, kinds: Collection[str], at_once: int) -> list[Any]:
-    """Due ones that nobody else publishes, the oldest first; they are held until the commit."""
+    """Lock and return due actions that no other relay publishes, the oldest first."""
     return await connection.fetch(TO_PUBLISH, list(kinds), at_once)
 
 
@@ -217,7 +215,7 @@ async def note_published(connection: Connection, action_ids: Sequence[UUID]) -> 
 
 
 async def claim(connection: Connection, action_id: UUID, attempt: int) -> ClaimedAction | None:
-    """An action that is due, or whose outcome is unknown; None if nothing is left to do."""
+    """Claim an action that is due or under way; None if it is done, refused or failed."""
     rows = await connection.fetch(CLAIM, action_id, attempt, _json({"reason": ENDED_UNDER_WAY}))
     if not rows:
         return None
@@ -243,7 +241,7 @@ async def finish(connection: Connection, action_id: UUID, state: str, outcome: M
 
 
 async def give_up(connection: Connection, action_id: UUID) -> None:
-    reason = "the broker gave up on it: it ended its consumer too often"
+    reason = "the broker dead-lettered the action: it was delivered too often"
     await connection.execute(GIVE_UP, action_id, _json({"reason": reason}))
 
 
@@ -259,7 +257,7 @@ async def select(
 
 
 async def get(connection: Connection, action_id: UUID) -> dict[str, Any] | None:
-    """With its request."""
+    """The action with its request."""
     rows = await connection.fetch(SHOW, action_id)
     return _readable(rows[0]) if rows else None
 
@@ -270,12 +268,12 @@ async def get_by_key(connection: Connection, key: str) -> dict[str, Any] | None:
 
 
 async def retry(connection: Connection, action_id: UUID, outcome: Mapping[str, object]) -> bool:
-    """Have it done again; whether that is possible."""
+    """Make an action due again; False if its state does not allow it."""
     return bool(await connection.fetch(RETRY, action_id, _json(outcome)))
 
 
 async def close(connection: Connection, action_id: UUID, outcome: Mapping[str, object]) -> bool:
-    """Have it count as done; whether that is possible."""
+    """Mark an action as done; False if its state does not allow it."""
     return bool(await connection.fetch(CLOSE, action_id, _json(outcome)))
 
 
