@@ -112,9 +112,9 @@ async def answering(
         (of_endless_pieces, "it answered 500"),
         (of_drops, "no whole answer within 0.5 s"),
         (of_a_body_in_drops, "no whole answer within 0.5 s"),
-        (of_endless_headers, "it broke off, or answers no HTTP"),
-        (of_nonsense, "it broke off, or answers no HTTP"),
-        (of_a_broken_connection, "it broke off, or answers no HTTP"),
+        (of_endless_headers, "the connection broke, or the answer is not HTTP"),
+        (of_nonsense, "the connection broke, or the answer is not HTTP"),
+        (of_a_broken_connection, "the connection broke, or the answer is not HTTP"),
         (of_itself, "it answered 307"),
     ],
 )
@@ -174,18 +174,18 @@ async def test_ipv6_addresses_and_international_paths_are_delivered_to(
 async def test_where_nobody_listens_it_says_so() -> None:
     async with answering(of_itself) as (target, _):
         pass
-    with pytest.raises(NotDelivered, match="it cannot be connected to"):
+    with pytest.raises(NotDelivered, match="cannot connect to it"):
         await target.post("id.1", b"{}")
 
 
 @pytest.mark.parametrize(
     ("host", "words"),
     [
-        ("localhost", "it leads to a private address"),
-        ("169.254.169.254", "it leads to a private address"),
-        ("[::ffff:10.0.0.1]", "it leads to a private address"),
-        ("0x7f000001", "it leads to a private address"),
-        ("nowhere.invalid", "its name leads nowhere"),
+        ("localhost", "its host has a private address"),
+        ("169.254.169.254", "its host has a private address"),
+        ("[::ffff:10.0.0.1]", "its host has a private address"),
+        ("0x7f000001", "its host has a private address"),
+        ("nowhere.invalid", "its host name cannot be resolved"),
     ],
 )
 async def test_where_only_we_should_reach_is_not_called(host: str, words: str) -> None:

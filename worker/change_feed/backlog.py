@@ -1,4 +1,4 @@
-"""What the change feed owes: changes that are not published yet, and what waits for each webhook."""
+"""The backlog of the change feed: unpublished changes, and what waits for each webhook."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ from worker.amqp.topology import (
 from worker.config.subscribers import origin_of
 from worker.postgres.pool import Connection
 
-# One statement sees one state: a change is counted as committed with its row, and as published without.
+# One statement, so that one snapshot has both counts: a change has a row until it counts as published.
 CHANGE_COUNTS = """
 SELECT family, coalesce(waiting.changes, 0) AS waiting, waiting.seconds,
     coalesce(counted.committed, 0) AS committed, coalesce(counted.published, 0) AS published
@@ -34,7 +34,7 @@ CROSS JOIN LATERAL (
 ORDER BY family
 """
 
-# A repeat changes the time alone.
+# A repeat changes only the time.
 NOTE_WEBHOOK = """
 INSERT INTO webhooks (name)
 VALUES ($1)
@@ -47,7 +47,7 @@ KNOWN_WEBHOOKS = "SELECT name FROM webhooks ORDER BY name"
 
 @dataclass(frozen=True, slots=True)
 class ChangeCounts:
-    """The changes of one family, since they are counted. `oldest_seconds` is None where none waits."""
+    """Counts of one family's changes. `oldest_seconds` is None if none waits."""
 
     family: str
     committed: int
@@ -57,16 +57,16 @@ class ChangeCounts:
 
     @property
     def missing(self) -> int:
-        """Committed, and neither confirmed by the broker nor waiting to be."""
+        """Changes that were committed, and are neither confirmed by the broker nor waiting."""
         return max(0, self.committed - self.published - self.waiting)
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """What waits for a subscriber over HTTP, by place. None: the queue does not exist.
+    """Numbers of messages that wait for a subscriber over HTTP. None: the queue does not exist.
 
-    One that is not `configured` was once: nobody delivers to it, and its queue fills. `dead_kept` are
-    dead letters that wait in the table.
+    A subscriber that is not `configured` was configured earlier: its queue fills. `dead_kept` is the number
+    of dead letters in the table.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Webhook:
 
     @property
     def is_left_behind(self) -> bool:
-        """Whether it fills for nobody."""
+        """Whether the queue fills although the subscriber is not configured."""
         return not self.configured and self.queue is not None
 
 
@@ -100,7 +100,7 @@ class Feed:
 
 
 async def change_counts(connection: Connection) -> tuple[ChangeCounts, ...]:
-    """Of each family."""
+    """The counts of each family."""
     return tuple(
         ChangeCounts(row["family"], row["committed"], row["published"], row["waiting"], row["seconds"])
         for row in await connection.fetch(CHANGE_COUNTS)
@@ -108,7 +108,7 @@ async def change_counts(connection: Connection) -> tuple[ChangeCounts, ...]:
 
 
 async def known_webhooks(connection: Connection) -> list[str]:
-    """The names of all that were ever delivered to."""
+    """The names of all subscribers so far."""
     return [row["name"] for row in await connection.fetch(KNOWN_WEBHOOKS)]
 
 
@@ -119,7 +119,9 @@ async def webhooks(
     dead_letters: Mapping[str, int],
     delays: Sequence[timedelta],
 ) -> tuple[Webhook, ...]:
-    """Those of these names that are in the settings, or have queues. `dead_letters` are counts by origin.
+    """The webhooks with these names that are in the settings, or have queues.
+
+    `dead_letters` are counts by origin.
 
     Raises:
         BrokerUnavailable
@@ -141,7 +143,7 @@ async def feed(
     dead_letters: Mapping[str, int],
     delays: Sequence[timedelta],
 ) -> Feed:
-    """Ask broker and database. `dead_letters` are counts from the table, by origin.
+    """Query broker and database. `dead_letters` are counts from the table, by origin.
 
     Raises:
         BrokerUnavailable
@@ -174,5 +176,8 @@ async def _webhook(
 
 
 def left_behind(name: str) -> str:
-    """What is to be said of a queue that nobody delivers from."""
-    return f"no longer in STOCKHOOK_CHANGES_WEBHOOKS, and fills: `stockhook changes forget {name}`"
+    """The message for a queue whose subscriber is not configured."""
+    return (
+        "it is no longer in STOCKHOOK_CHANGES_WEBHOOKS, and its queue fills: "
+        f"`stockhook changes forget {name}`"
+    )

@@ -1,4 +1,4 @@
-"""Posts to merchants' endpoints: signed, bounded, and never to where only we should reach."""
+"""Posts to merchants' endpoints: signed, with limits, and only to public addresses."""
 
 import asyncio
 import base64
@@ -19,7 +19,7 @@ from schemas.changes import CONTENT_TYPE
 from worker.observability.errors import refused_certificate, safe_summary
 from worker.observability.resolver import look_up
 
-# An answer that takes longer is a failure.
+# A slower answer is a failure.
 ANSWER_SECONDS = 10.0
 LONGEST_ANSWER = 65_536
 
@@ -66,19 +66,19 @@ _TIMEOUTS = {"connect": 5.0, "read": ANSWER_SECONDS, "write": 5.0, "pool": ANSWE
 
 
 class NotDelivered(Exception):
-    """The endpoint did not take it. The text says why, without anything that it sent."""
+    """The endpoint did not accept the post. The text says why, and quotes nothing from the answer."""
 
 
 class Gone(NotDelivered):
-    """The endpoint says that it will never take anything again (410)."""
+    """The endpoint answered 410: it will not accept posts again."""
 
 
 class _NoTarget(Exception):
-    """There is nothing to connect to, or nothing that we connect to. The text says which."""
+    """The host has no address, or one that we do not connect to. The text says which."""
 
 
 class _PublicAddresses(httpcore.AsyncNetworkBackend):
-    """Connects to an address that was looked at, not to a name that may lead elsewhere by then."""
+    """Connects to the checked address itself: its name could resolve to another one in the meantime."""
 
     def __init__(self) -> None:
         self._backend = httpcore.AnyIOBackend()
@@ -94,9 +94,9 @@ class _PublicAddresses(httpcore.AsyncNetworkBackend):
         try:
             addresses = await resolve(host, port)
         except OSError as error:
-            raise _NoTarget("its name leads nowhere") from error
+            raise _NoTarget("its host name cannot be resolved") from error
         if not all(map(is_public, addresses)):
-            raise _NoTarget("it leads to a private address")
+            raise _NoTarget("its host has a private address")
         *others, last = addresses
         for address in others:
             with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
@@ -104,7 +104,7 @@ class _PublicAddresses(httpcore.AsyncNetworkBackend):
         return await self._backend.connect_tcp(last, port, timeout, local_address, socket_options)
 
     async def connect_unix_socket(self, *_: object, **__: object) -> httpcore.AsyncNetworkStream:
-        raise _NoTarget("it is no address")
+        raise _NoTarget("Unix sockets are not supported")
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -112,7 +112,7 @@ class _PublicAddresses(httpcore.AsyncNetworkBackend):
 
 @dataclass(slots=True)
 class Endpoint:
-    """One endpoint; its connections are kept."""
+    """One endpoint, with a pool of connections."""
 
     url: str
     key: bytes
@@ -130,7 +130,7 @@ class Endpoint:
         proxy: str | None = None,
         answer_seconds: float = ANSWER_SECONDS,
     ) -> "Endpoint":
-        """Through a proxy, only the proxy can check addresses, since it resolves the name."""
+        """With a proxy, only the proxy can check addresses, since it resolves the name."""
         if proxy is None:
             backend = None if allow_private else _PublicAddresses()
             pool = httpcore.AsyncConnectionPool(max_connections=connections, network_backend=backend)
@@ -142,7 +142,7 @@ class Endpoint:
         await self._pool.aclose()
 
     async def post(self, webhook_id: str, body: bytes) -> None:
-        """Raises: NotDelivered. Redirects are not followed; of what it answers, the status counts."""
+        """Raises: NotDelivered. Redirects are not followed; only the status of the answer counts."""
         headers = [
             # httpcore's own Host header has no brackets around an IPv6 address.
             ("host", urlsplit(self.url).netloc),
@@ -173,12 +173,12 @@ class Endpoint:
             case httpcore.ProxyError():
                 return "the proxy refuses to connect to it"
             case httpcore.ConnectError() | httpcore.ConnectTimeout():
-                return refused_certificate(error) or "it cannot be connected to"
+                return refused_certificate(error) or "cannot connect to it"
             case TimeoutError() | httpcore.TimeoutException():
                 return f"no whole answer within {self.answer_seconds:g} s"
             case httpcore.ProtocolError() | httpcore.NetworkError():
-                # Of a connection that ends without an answer the client says either.
-                return "it broke off, or answers no HTTP"
+                # The client raises either if a connection ends without an answer.
+                return "the connection broke, or the answer is not HTTP"
             case _:
                 return safe_summary(error)
 
@@ -194,7 +194,7 @@ def _proxied(proxy: str, connections: int) -> httpcore.AsyncConnectionPool:
 
 
 async def _read_for_reuse(answer: httpcore.Response) -> None:
-    """A connection whose answer was read is used again; one that says too much is closed."""
+    """Read an answer, so that its connection can be reused. After an answer that is too long it is closed."""
     size = 0
     async for piece in answer.aiter_stream():
         size += len(piece)
@@ -203,17 +203,17 @@ async def _read_for_reuse(answer: httpcore.Response) -> None:
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """The addresses that a name leads to.
+    """The addresses of a host name.
 
     Raises:
-        OSError: It leads nowhere.
+        OSError: The name cannot be resolved.
     """
     entries = await look_up(host, port, type=socket.SOCK_STREAM)
     return [str(entry[4][0]) for entry in entries]
 
 
 def is_public(address: str) -> bool:
-    """Whether it is a public address: neither private, loopback nor link-local, nor embedding such a one."""
+    """Whether an address is public: not private, loopback or link-local, nor embedding one."""
     parsed = ip_address(address)
     if isinstance(parsed, IPv4Address):
         return not any(parsed in network for network in _NOT_PUBLIC_4)
@@ -221,7 +221,7 @@ def is_public(address: str) -> bool:
 
 
 def signed_headers(key: bytes, webhook_id: str, timestamp: int, body: bytes) -> list[tuple[str, str]]:
-    """As Standard Webhooks 1.0 has them (source: standardwebhooks.com)."""
+    """The headers of Standard Webhooks 1.0 (source: standardwebhooks.com)."""
     signature = hmac.digest(key, f"{webhook_id}.{timestamp}.".encode() + body, hashlib.sha256)
     return [
         ("webhook-id", webhook_id),

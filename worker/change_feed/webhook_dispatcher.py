@@ -1,4 +1,4 @@
-"""Delivers changes to one subscriber over HTTP, with a queue, retries and a circuit breaker of its own."""
+"""Delivers changes to one subscriber over HTTP, with its own queue, retries and circuit breaker."""
 
 import asyncio
 import re

@@ -118,8 +118,8 @@ class Consumer:
                 return
             leaves_isolation = prefetches_one and not possibly_poisonous
             if leaves_isolation:
-                # Whatever is in flight when a session ends comes again, and counts as lost once more. So
-                # nothing is delivered while this batch is processed.
+                # A delivery in flight when a session ends is delivered again, and counts as lost. So nothing
+                # is delivered while this batch is processed.
                 await session.stop_deliveries()
             if possibly_poisonous:
                 async with self._isolation.handling(batch[0].delivery):
@@ -143,7 +143,7 @@ class Consumer:
         delivery, at = suspect.delivery, datetime.now(UTC)
         if await self._until_available(session, lambda: self._isolation.note_try(delivery, at)):
             return decode_any(self.family, delivery)
-        return InvalidDelivery(delivery, f"ended its consumer {poison.TRIES} times when handled alone")
+        return InvalidDelivery(delivery, f"ended its consumer {poison.TRIES} times in isolation")
 
     async def _apply(self, session: Session[Received], items: Sequence[Item]) -> None:
         """Apply the items in one transaction; if that fails, each half, down to the event that fails."""
@@ -244,7 +244,7 @@ class Consumer:
 
 
 def _count_outcomes(circuit_breaker: CircuitBreaker, report: Report) -> None:
-    """An invalid delivery says nothing about the others."""
+    """An invalid delivery changes nothing: its cause is the message."""
     for outcome in report.outcomes:
         match outcome:
             case Applied() | Duplicate():

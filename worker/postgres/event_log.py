@@ -83,8 +83,8 @@ FROM reused_event_ids
 WHERE event_id = ANY($1::uuid[]) AND provider = $2
 """
 
-# The earliest reception stands; a replay finds it there and changes nothing. Consumers may change nothing
-# else of the log: the function acts as its owner.
+# The earliest reception is stored; a replay changes nothing. Consumers may not update the log otherwise: the
+# function runs as its owner.
 STORE_EARLIER = """
 SELECT number
 FROM keep_earlier_receptions($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[], $5) AS number
@@ -104,7 +104,7 @@ WHERE family = $2 AND entity_id = ANY($1::text[])
 
 LOG_IS_CUT = "SELECT EXISTS (SELECT FROM event_log_dropped) AS is_cut"
 
-# Those of these ids under which one marketplace sent several contents.
+# The ids with which one marketplace sent several contents.
 REUSED = """
 SELECT event_id
 FROM (
@@ -120,7 +120,7 @@ GROUP BY event_id
 HAVING count(*) > 1
 """
 
-# Which of these events are in the log; the content says which marketplace it is from.
+# The events that are in the log. The content id depends on the marketplace.
 LOGGED = """
 SELECT event_id, content_id
 FROM unnest($1::uuid[], $2::uuid[]) AS wanted (event_id, content_id)
@@ -136,7 +136,7 @@ WHERE EXISTS (
     )
 """
 
-# The log's partitions, two months ahead: who made none for so long still has where to write.
+# The partitions of the log for two months, so that writes succeed if this does not run for weeks.
 ADD_MONTHS = "SELECT add_event_log_months(now(), now() + interval '2 months')"
 
 # A replay finds its own row there and changes nothing.
@@ -168,7 +168,7 @@ SET occurred_at = excluded.occurred_at
 WHERE communications.occurred_at > excluded.occurred_at
 """
 
-# What a smallint holds.
+# The maximum of a smallint.
 MOST_ATTEMPTS = 32_767
 
 ADD_MONTHS_EVERY_SECONDS = 24 * 3600.0
@@ -189,9 +189,9 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The candidates that are new, by position, and findings about ids that came with several contents.
+    """The positions of new candidates, and findings about ids with several contents.
 
-    `corrected` are candidates that are in the log already, and were received earlier than it knew.
+    `corrected` are candidates that are in the log with a later reception.
     """
 
     positions: frozenset[int]
@@ -200,11 +200,11 @@ class Claim:
 
 
 async def claim(connection: Connection, family: str, candidates: Sequence[Candidate]) -> Claim:
-    """Log the candidates that are new; the transaction that does so is the one that applies them.
+    """Log the new candidates, in the transaction that applies them.
 
-    Two candidates are the same event if their ids and their contents are the same. An id that comes with
-    other content than it has in the log, or from another marketplace, is an event of its own. Of several
-    copies the one that was received first counts.
+    Two candidates are the same event if their ids and their contents are the same. An id with
+    other content than in the log, or from another marketplace, is another event. Of several copies, the one
+    that was received first counts.
     """
     firsts = {envelope.event_id: position for position, envelope in _backwards(candidates)}
     claimed = {
@@ -265,7 +265,7 @@ async def _store_earlier(
     repeated: Positions,
     logged: Iterable[Mapping[str, Any]],
 ) -> frozenset[int]:
-    """Candidates that are already logged, but were received earlier than the log knew."""
+    """Store earlier receptions of logged candidates, and return the positions of these candidates."""
     logged_receptions = {(row["event_id"], row["content_id"]): row["received_at"] for row in logged}
     earlier = [
         position
@@ -288,7 +288,7 @@ async def _store_earlier(
 
 
 def _backwards(candidates: Sequence[Candidate]) -> Iterator[tuple[int, Envelope]]:
-    """Sorted so that in a mapping the first received of candidates with the same key stays."""
+    """In reverse order of reception: in a mapping, the first received of several candidates remains."""
     envelopes = [candidate.envelope for candidate in candidates]
     positions = range(len(candidates))
     for position in sorted(positions, key=lambda one: (envelopes[one].received_at, one), reverse=True):
@@ -326,7 +326,7 @@ def _by_id(candidate: Candidate) -> tuple[int, int]:
 
 
 def _attempts(envelopes: Sequence[Envelope]) -> list[int]:
-    """The number of each, or nothing where each is the first, as nearly always."""
+    """The number of each attempt; an empty list if all are first attempts, as nearly always."""
     attempts = [min(envelope.attempt, MOST_ATTEMPTS) for envelope in envelopes]
     return attempts if max(attempts) > 1 else []
 
@@ -338,13 +338,13 @@ def _id_used_twice(event_id: UUID) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class LoggedPast:
-    """What the tables hold of a family's entities."""
+    """The stored events and findings of a family's entities."""
 
     family: str
     tolerance: timedelta
 
     async def events(self, connection: Connection, entities: Collection[str]) -> Sequence[Event[Any]] | None:
-        """None if events were dropped from the log, or cannot be read any more."""
+        """None if events were dropped from the log, or cannot be read."""
         [cut] = await connection.fetch(LOG_IS_CUT)
         if cut["is_cut"]:
             return None
@@ -359,7 +359,7 @@ class LoggedPast:
 
 
 async def note(connection: Connection, family: str, effects: Effects) -> None:
-    """Write what a batch gave rise to beside its rows."""
+    """Write the findings and communications of a batch."""
     if effects.withdrawn:
         rows = [(finding.kind, finding.entity_id, finding.event_id) for finding in effects.withdrawn]
         await connection.execute(WITHDRAW_FINDINGS, family, *map(list, zip(*rows, strict=True)))
@@ -370,7 +370,7 @@ async def note(connection: Connection, family: str, effects: Effects) -> None:
 
 
 async def note_reuse(connection: Connection, findings: Sequence[Finding]) -> None:
-    """Note ids that were used twice: of no family, since the same id may come to several."""
+    """Note ids that were used twice. They belong to no family, since several may receive the same id."""
     if findings:
         await _note_findings(connection, "any", findings)
 
@@ -400,12 +400,12 @@ async def _require_communications(connection: Connection, communications: Sequen
 
 
 async def add_months_regularly(database: Database, stopping: asyncio.Event) -> None:
-    """See to it that the coming months have partitions, until we stop."""
+    """Add the partitions of the coming months, until shutdown."""
     while not stopping.is_set():
         try:
             async with database.connection() as connection:
                 await connection.execute(ADD_MONTHS)
         except Exception as error:
-            # Tomorrow will do: the months are two ahead.
+            # The next attempt is tomorrow, and two months are left.
             log.warning("event_log.months_failed", error=safe_summary(error))
         await sleep_unless_stopping(ADD_MONTHS_EVERY_SECONDS, stopping)

@@ -1,4 +1,4 @@
-"""Work that waits in a table: begun when Postgres notifies, and looked for now and then."""
+"""Runs work that waits in a table: when Postgres notifies, and at intervals."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,16 +14,16 @@ from worker.postgres.pool import Database, DatabaseUnavailable, blameless
 
 log = structlog.get_logger(__name__)
 
-# Of the time that a round took, when it is throttled.
+# The pause of a throttled poller, as a multiple of the time that its last run took.
 WAIT_SHARE = 9.0
 
-# Postgres notifies at once; this is for notifications that were lost with the connection.
+# For notifications that were lost with the connection.
 POLL_SECONDS = 2.0
 LISTENER_CHECK_SECONDS = 5.0
 
 
 class _Waiting(Exception):
-    """Work waits, whatever the reason; everything else goes on."""
+    """The work has to wait. The text says why."""
 
 
 def _never() -> bool:
@@ -32,10 +32,10 @@ def _never() -> bool:
 
 @dataclass(slots=True)
 class NotifyPoller:
-    """`work` does some of what waits and says how much; `channel` is the one of NOTIFY.
+    """`work` does a part of the work and returns how much; `channel` is the channel of NOTIFY.
 
-    While `should_throttle` says so it takes a tenth of the time. What `work` raises of `unavailable` is
-    expected to pass, like a database that is away.
+    While `should_throttle` returns True, it uses a tenth of the time. Errors of the types in `unavailable`
+    are temporary, as is an unavailable database.
     """
 
     name: str
@@ -48,7 +48,7 @@ class NotifyPoller:
     _notified: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
-        """Work until we stop, whatever happens to broker and database meanwhile."""
+        """Run until shutdown, however often broker and database are unavailable."""
         listening = asyncio.create_task(self._listen(), name=f"{self.name} listener")
         stop = asyncio.create_task(self.stopping.wait())
         stop.add_done_callback(self._on_notification)

@@ -1,8 +1,8 @@
 """Poison messages: messages that may have ended their consumer.
 
-Each is handled alone (worker/pipeline/isolation.py), after this try is committed here. A message with TRIES
-tries ended its consumer each time, since nothing else was in flight. The broker's delivery limit cannot tell
-that: it counts for every delivery that was in flight.
+Each is handled in isolation (worker/pipeline/isolation.py), after this try is committed here. A message with
+TRIES tries ended its consumer each time, since nothing else was in flight. The broker's delivery limit
+cannot tell that: it counts for every delivery that was in flight.
 """
 
 from datetime import datetime
@@ -10,7 +10,7 @@ from uuid import UUID
 
 from worker.postgres.pool import Database
 
-# How often a message may end its consumer while it is handled alone.
+# How often a message may end its consumer in isolation.
 TRIES = 5
 
 # The candidate id is made from the event id and the body: several events may share an event id.
@@ -30,7 +30,7 @@ WHERE candidate_id = $1
 
 
 async def note_try(database: Database, family: str, candidate_id: UUID, at: datetime) -> int:
-    """Commit that a message is about to be handled alone, and return the number of its tries with this one.
+    """Commit that a message is about to be handled in isolation, and return the number of its tries.
 
     `at` identifies the try: if it is noted again, because the answer to its commit was lost, it counts once.
 

@@ -1,8 +1,8 @@
-"""The only pool of Postgres connections; driver errors become ours here.
+"""The only pool of Postgres connections. It translates the driver's errors.
 
 error                                          | sessions closed       | raised as
 the session is over, or no answer came         | it, and all idle ones | DatabaseUnavailable
-the server takes no writes                     | all                   | DatabaseUnavailable
+the server accepts no writes                   | all                   | DatabaseUnavailable
 the server lacks disk, memory or the like      | none                  | DatabaseUnavailable
 a conflict, or a plan that the schema outdated | none                  | TransactionConflict
 cancelled, or the driver was misused           | it                    | as it is
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-# Generic in the stubs alone.
+# Generic only in the stubs.
 if TYPE_CHECKING:
     Connection = PoolConnectionProxy[asyncpg.Record]
     Pool = asyncpg.Pool[asyncpg.Record]
@@ -36,7 +36,7 @@ else:
     Connection = PoolConnectionProxy
     Pool = asyncpg.Pool
 
-# What a statement may take before Postgres gives it up, and how long it may wait for a lock.
+# How long a statement may take, and how long it may wait for a lock.
 STATEMENT_TIMEOUT_MS = 8_000
 LOCK_TIMEOUT_MS = 5_000
 
@@ -76,7 +76,7 @@ class TransactionConflict(StockhookError):
 
 
 class SessionsShared(StockhookError):
-    """A pooler in between gives a session to others after each transaction."""
+    """A pooler in front of Postgres shares its sessions between clients."""
 
     exit_code = MISCONFIGURED
 
@@ -137,7 +137,7 @@ async def blameless(work: Awaitable[T]) -> T:
 
 
 class _Session(asyncpg.Connection[asyncpg.Record] if TYPE_CHECKING else asyncpg.Connection):  # type: ignore[misc]  # generic in the stubs alone
-    """One that is handed on as it is: nobody here leaves locks, cursors or settings behind."""
+    """A session without a reset query: no code here leaves locks, cursors or settings behind."""
 
     is_idle = True
 
@@ -145,15 +145,15 @@ class _Session(asyncpg.Connection[asyncpg.Record] if TYPE_CHECKING else asyncpg.
         return ""
 
     def itself(self) -> "_Session":
-        """Asked of the pool's stand-in for a connection, which ends before the connection does."""
+        """The session itself: the pool's proxy for it is released earlier."""
         return self
 
 
 class Database:
-    """A pool that needs no server to be made: it connects when it is used."""
+    """A pool that connects when it is first used."""
 
     def __init__(self, url: str, size: int, application: str, *, no_timeouts: bool = False) -> None:
-        """One that is `no_timeouts` gives no statement a limit: for long work that somebody watches."""
+        """With `no_timeouts`, statements have no time limit: for long work that a person watches."""
         self._url = DatabaseUrl.read(url)
         self._hosts = list(self._url.hosts)
         self._size = size
@@ -165,7 +165,7 @@ class Database:
         self._waiting = 0
 
     def measure(self) -> None:
-        """Have the gauges say how the pool is, whenever they are read."""
+        """Register the gauges of the pool."""
 
         def idle() -> int:
             return 0 if self._pool is None else self._pool.get_idle_size()
@@ -209,7 +209,7 @@ class Database:
             await _release(pool, connection, session)
 
     async def _acquire(self, pool: Pool) -> Connection:
-        """A failure to begin a session is caused by no event.
+        """A failure to start a session is never caused by an event.
 
         Raises:
             DatabaseUnavailable
@@ -294,7 +294,7 @@ class Database:
         """Connect to the first usable host, which is tried first the next time.
 
         Raises:
-            DatabaseUnavailable: None will.
+            DatabaseUnavailable: No host can be used.
         """
         if not self._hosts:
             return await self._connect_to({}, arguments)
@@ -317,7 +317,7 @@ class Database:
             **where,
             timeout=self._url.connect_seconds,
             command_timeout=None if self._no_timeouts else STATEMENT_TIMEOUT_MS / 1000 + 2,
-            # The only parameters that a pooler accepts, and that matter before the session begins.
+            # The only parameter that poolers accept, and that matters before the session starts.
             server_settings={"application_name": self._application},
             **arguments,
         )
@@ -337,11 +337,11 @@ class Database:
         """The settings requested for each session, as Postgres shows them."""
         statement_timeout = "0" if self._no_timeouts else str(STATEMENT_TIMEOUT_MS)
         return {
-            # A plan is kept: one that was made while a table was empty would go on reading the
-            # whole of it when it is full. All that we run often goes by key.
+            # Plans are cached: a plan that was made for an empty table would scan the whole table
+            # later. All frequent statements use keys.
             "enable_seqscan": "off",
             "statement_timeout": statement_timeout,
-            # A process that was killed must not go on holding locks.
+            # A killed process must not hold its locks.
             "client_connection_check_interval": "1000",
             "lock_timeout": str(LOCK_TIMEOUT_MS),
             "idle_in_transaction_session_timeout": statement_timeout,
