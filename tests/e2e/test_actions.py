@@ -22,7 +22,7 @@ from worker.actions.relay import message
 from worker.amqp.tap import Delivery
 from worker.cli.simulate import client_settings
 from worker.marketplaces.buyback.requests import Slot
-from worker.simulator.buyback_api import TradeIn
+from worker.simulator.buyback_api import SimulatedBuyback
 from worker.simulator.faults import Fault, Kind
 from worker.simulator.router import Simulation
 from worker.simulator.server import serving
@@ -38,7 +38,7 @@ class Platform:
 
     stack: Stack
     simulation: Simulation
-    trade_in: TradeIn
+    trade_in: SimulatedBuyback
 
     async def miss(self, order_id: str = ORDER, minute: int = 0, item: str = "i1") -> None:
         """Send the webhook of a missed pickup."""
@@ -87,7 +87,7 @@ async def platform(stack: Stack) -> AsyncIterator[Platform]:
 
 @asynccontextmanager
 async def _simulated(stack: Stack) -> AsyncIterator[Platform]:
-    trade_in = TradeIn([ORDER, *(f"order-{number}" for number in range(2, 9))])
+    trade_in = SimulatedBuyback([ORDER, *(f"order-{number}" for number in range(2, 9))])
     simulation = Simulation({"buyback": trade_in})
     async with serving(simulation) as port:
         ours = client_settings(f"http://127.0.0.1:{port}")

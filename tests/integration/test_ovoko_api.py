@@ -200,7 +200,7 @@ async def test_retry_after_is_waited_for() -> None:
 async def test_nobody_waits_for_an_hour() -> None:
     async with world() as there:
         await there.ask("unavailable", seconds=3600)
-        with pytest.raises(Unavailable, match="asks to wait for 3600 s"):
+        with pytest.raises(Unavailable, match="requests a delay of 3600 s"):
             await there.api.part("1")
 
 
@@ -218,7 +218,7 @@ async def test_calls_keep_their_pace() -> None:
 async def test_a_part_that_was_not_asked_for_is_an_error() -> None:
     async with world() as there:
         there.ovoko.parts[13] = Part(id=14, status=0)
-        with pytest.raises(UnexpectedResponse, match="asked for 13, it answers about another one"):
+        with pytest.raises(UnexpectedResponse, match="13 was requested, and the answer is about another one"):
             await there.api.part("13")
 
 

@@ -1,4 +1,4 @@
-"""A seller's calls against the simulated trade-in platform, over real HTTP, with its faults."""
+"""A seller's calls against the simulated buyback platform, over real HTTP, with its faults."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ from worker.marketplaces.http import (
     http_client,
 )
 from worker.simulator import buyback_api as buyback
-from worker.simulator.buyback_api import TradeIn
+from worker.simulator.buyback_api import SimulatedBuyback
 from worker.simulator.faults import Fault, Kind
 from worker.simulator.router import Simulation
 from worker.simulator.server import serving
@@ -71,7 +71,7 @@ class Clock:
 @dataclass
 class Platform:
     simulation: Simulation
-    trade_in: TradeIn
+    trade_in: SimulatedBuyback
     clock: Clock
     account: Account
     seller: Seller = field(init=False)
@@ -87,7 +87,7 @@ class Platform:
 @asynccontextmanager
 async def open_platform(**changes: str | SecretStr) -> AsyncIterator[Platform]:
     clock = Clock()
-    trade_in = TradeIn(clock=clock)
+    trade_in = SimulatedBuyback(clock=clock)
     simulation = Simulation({"buyback": trade_in})
     async with serving(simulation) as port, http_client() as http:
         url = f"http://127.0.0.1:{port}/buyback"
@@ -327,7 +327,7 @@ async def test_nobody_there_is_said_after_four_times() -> None:
     [
         (Kind.OVERSIZED, "the answer is larger than 1,048,576 bytes"),
         (Kind.DECLARED, "the answer is larger than 1,048,576 bytes"),
-        (Kind.COMPRESSED, "the answer is compressed, which nobody asked for"),
+        (Kind.COMPRESSED, "the answer is compressed, which was not requested"),
         (Kind.REDIRECT, r"answered with a redirect \(302\), which is not followed"),
         (Kind.NOT_JSON, "the answer is no JSON"),
         (Kind.WRONG_TYPES, "pickUpAllowed: Input should be a valid boolean"),

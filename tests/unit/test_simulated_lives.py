@@ -22,7 +22,7 @@ from schemas.identity import content_id, event_id
 from schemas.ovoko import unwrapped
 from schemas.ovoko_api import ListedPart
 from worker.intake.intake import body_to_store
-from worker.simulator.buyback_api import SELLER_ID, TradeIn
+from worker.simulator.buyback_api import SELLER_ID, SimulatedBuyback
 from worker.simulator.buyback_orders import Step
 from worker.simulator.lifecycle import GeneratedEvent
 from worker.simulator.marketplace import Request, Response
@@ -69,7 +69,7 @@ class World:
     findings: set[Finding] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.trade_in = TradeIn((), clock=self.clock, send_events=self.told.extend, places=1)
+        self.trade_in = SimulatedBuyback((), clock=self.clock, send_events=self.told.extend, places=1)
         self.trade_in.tokens["token"] = datetime.max.replace(tzinfo=UTC)
         self.ovoko = Ovoko(clock=self.clock, send_events=self.told.extend)
 
@@ -93,7 +93,12 @@ class World:
         return found
 
     def _ask(
-        self, marketplace: TradeIn | Ovoko, method: str, path: str, body: bytes, headers: Mapping[str, str]
+        self,
+        marketplace: SimulatedBuyback | Ovoko,
+        method: str,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
     ) -> Response:
         """What is refused is told to nobody."""
         before = len(self.told)

@@ -1,4 +1,4 @@
-"""`stockhook actions`: what was asked of marketplaces, and what came of it."""
+"""`stockhook actions`: requests to marketplaces, and their outcomes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from worker.observability.resolver import run_loop
 from worker.outbox import actions as table
 from worker.postgres.pool import Connection
 
-actions = App(name="actions", help="What was asked of marketplaces, by events and by people.")
+actions = App(name="actions", help="Requests to marketplaces, by events and by people.")
 
 ID_WIDTH = 36
 
@@ -42,13 +42,13 @@ def list_(
     Parameters
     ----------
     state
-        Of this state: unknown ones may have been taken, and are repeated by nobody but you.
+        Only this state. An unknown action may have been accepted; only you can repeat it.
     kind
-        Of this kind, such as buyback.rerequest_pickup.
+        Only this kind, such as buyback.rerequest_pickup.
     subject
-        About this order, return or part.
+        Only actions about this order, return or part.
     limit
-        So many at most.
+        Maximum number of actions.
     """
     settings = load_context("actions")
 
@@ -86,9 +86,9 @@ def show(action_id: UUID, /, *, json: Json = False) -> None:
 
 @actions.command
 def retry(action_id: UUID, /, *, json: Json = False) -> None:
-    """Retry an action that was refused, failed, or has an unknown outcome; the last may then happen twice.
+    """Retry an action that was refused, failed, or has an unknown outcome. The last kind may happen twice.
 
-    Exits 1 where it is done, or under way.
+    Exits 1 if it is done or under way.
     """
 
     async def retried(connection: Connection) -> bool:
@@ -99,14 +99,14 @@ def retry(action_id: UUID, /, *, json: Json = False) -> None:
 
 @actions.command
 def close(action_id: UUID, /, *, reason: str, json: Json = False) -> None:
-    """Have an action count as done: you know that it was, or that it is not needed.
+    """Mark an action as done, because you know that it was done or is not needed.
 
-    Exits 1 where it is done, or under way.
+    Exits 1 if it is done or under way.
 
     Parameters
     ----------
     reason
-        How you know; it is kept as its outcome.
+        How you know. It is stored as the outcome.
     """
 
     async def closed(connection: Connection) -> bool:
@@ -143,13 +143,11 @@ def _shown(action: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """In two columns, which fit a terminal of 80: an id that is cut short is no use to `show` and `retry`."""
-    shown = Table(
-        Column("action", min_width=ID_WIDTH, overflow="fold"), Column("what became of it", overflow="fold")
-    )
+    """Two columns, which fit a terminal of 80 characters with whole ids for `show` and `retry`."""
+    shown = Table(Column("action", min_width=ID_WIDTH, overflow="fold"), Column("outcome", overflow="fold"))
     for row in rows:
         requested_at = f"{row['created_at']:%Y-%m-%d %H:%M:%S}"
-        became = f"{row['state']}, attempt {row['attempts']}, asked for {requested_at}"
+        became = f"{row['state']}, attempt {row['attempts']}, requested {requested_at}"
         shown.add_row(
             f"{row['action_id']}\n{row['kind']}\n{visible(row['subject'])}",
             "\n".join([became, *map(visible, _outcome_lines(row["outcome"] or {}))]),

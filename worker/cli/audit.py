@@ -24,8 +24,8 @@ from worker.tools.status import query_ingest
 def audit(*, json: Json = False, patience: float = PATIENCE_SECONDS) -> None:
     """Account for each accepted event: applied, duplicate, waiting, dead, or missing.
 
-    And for each change that was committed: published, waiting, or missing. Exits 1 when any is missing;
-    of events it names source and sequence numbers.
+    Also account for each committed change: published, waiting, or missing. Exits 1 if any is missing. Missing
+    events are named by source and sequence number.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""`stockhook buyback`: a seller's actions at the trade-in platform, for one order."""
+"""`stockhook buyback`: a seller's requests to the buyback platform, for one order."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,7 +52,7 @@ Document = Mapping[str, object] | Sequence[object]
 
 buyback = App(
     name="buyback",
-    help="Act at the trade-in platform as its seller: how an order is sent, and whom to pay for it.",
+    help="Call the buyback platform as its seller: how an order is sent, and whom to pay for it.",
 )
 
 SEVERAL = Parameter(negative_iterable=(), show_default=False)
@@ -66,12 +66,12 @@ HINTS = {
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True)
 class Later:
-    """Whether it is asked for now, or by a consumer process."""
+    """Whether the request is sent now, or by a consumer process."""
 
     enqueue: Annotated[bool, Parameter(negative=())] = False
-    "Have a consumer process ask for it, in a retry queue: see `stockhook actions`."
+    "Have a consumer process send the request, with retries: see `stockhook actions`."
     key: str | None = None
-    "With --enqueue, an idempotency key: of one key there is one action, however often you ask."
+    "With --enqueue, an idempotency key: there is one action per key, however often you run the command."
 
 
 NOW = Later()
@@ -125,27 +125,27 @@ def pickup_request(
     later: Later = NOW,
     json: Json = False,
 ) -> None:
-    """Have an order picked up at one of some slots; again after a missed pickup.
+    """Request a pickup of an order in one of several slots, also again after a missed pickup.
 
-    It is sent once. Where no answer comes it may have been taken all the same.
+    It is sent once. Without an answer, it may have been accepted.
 
     Parameters
     ----------
     order_id
         Its id at the platform.
     slot
-        Beginning and end, such as 2026-03-02T09:00Z/2026-03-02T12:00Z; may be given several times.
+        Start and end, such as 2026-03-02T09:00Z/2026-03-02T12:00Z; may be given several times.
     offered
-        The number of a slot in `pickup-capabilities`, which is asked first; may be given several times.
+        The number of a slot in `pickup-capabilities`, which is called first; may be given several times.
     """
     with _errors_as_sentences():
         given = tuple(map(_slot, slot))
         if not 1 <= len(slot) + len(offered) <= MOST_SLOTS:
             raise WrongUsage(
-                f"when? Give --slot, or --offered with a number of pickup-capabilities, {MOST_SLOTS} at most"
+                f"give --slot, or --offered with a number of pickup-capabilities, at most {MOST_SLOTS} in all"
             )
         if later.enqueue and offered:
-            raise WrongUsage("--offered asks the platform now: with --enqueue give --slot")
+            raise WrongUsage("--offered calls the platform now: with --enqueue, give --slot")
         if _is_enqueued(
             later,
             kinds.PICKUP_REQUEST,
@@ -173,9 +173,9 @@ def pickup_request(
 
 @buyback.command(name="dropoff-request")
 def dropoff_request(order_id: str, /, *, later: Later = NOW, json: Json = False) -> None:
-    """Have the shipping documents made for an order that the customer drops off at a courier's point.
+    """Request the shipping documents for an order that the customer drops off at a courier's point.
 
-    It is sent once. Where no answer comes it may have been taken all the same.
+    It is sent once. Without an answer, it may have been accepted.
 
     Parameters
     ----------
@@ -203,10 +203,10 @@ def payment_details(
     later: Later = NOW,
     json: Json = False,
 ) -> None:
-    """Say whom to pay for an order whose payment type is Cash.
+    """Send the payment details of an order whose payment type is Cash.
 
-    Without --file they are read from standard input, or asked for where that is a terminal; as
-    arguments others on the machine could see them. They are shown and logged nowhere.
+    Without --file they are read from standard input, or prompted for if that is a terminal: as arguments,
+    others on the machine could see them. They are neither shown nor logged.
 
     As JSON: firstName, lastName, bankAccount (accountNumber, financialInstitutionIdentifier,
     beneficiaryName), billingAddress (firstLine, secondLine, zipCode, city, state, country); secondLine
@@ -220,7 +220,7 @@ def payment_details(
         A file with them as JSON; - is standard input.
     """
     with _errors_as_sentences():
-        # Nobody is to type them for nothing.
+        # Before the details are typed.
         check_order_id(order_id)
         settings = read_settings()
         if not later.enqueue:
@@ -248,10 +248,10 @@ def payment_details(
 def _is_enqueued(
     later: Later, kind: str, order_id: str, request: Callable[[], ActionRequest], json: bool
 ) -> bool:
-    """Put it into the table where that is asked for; whether it was."""
+    """Enqueue the request if --enqueue is given, and return whether it was."""
     if not later.enqueue:
         if later.key is not None:
-            raise WrongUsage("--key is for --enqueue: what is asked for now is asked for each time")
+            raise WrongUsage("--key needs --enqueue: without it, each run sends a request")
         return False
     check_order_id(order_id)
     settings = load_context("buyback")
@@ -264,9 +264,9 @@ def _is_enqueued(
     if json:
         print_json({"order_id": order_id, "kind": kind, **asdict(enqueued)})
     elif enqueued.is_new:
-        say(f"{kind} of order {order_id} is asked for: stockhook actions show {enqueued.action_id}")
+        say(f"{kind} of order {order_id} is enqueued: stockhook actions show {enqueued.action_id}")
     else:
-        say(f"it was asked for before, and is {enqueued.state}: stockhook actions show {enqueued.action_id}")
+        say(f"it was enqueued before, and is {enqueued.state}: stockhook actions show {enqueued.action_id}")
     return True
 
 
@@ -279,7 +279,7 @@ def _run_query(
     later: Later,
     json: bool,
 ) -> None:
-    """What the platform says of an order; or have it asked later."""
+    """Print what the platform answers about an order, or enqueue the request."""
     with _errors_as_sentences():
         if _is_enqueued(later, kind, order_id, lambda: kinds.OfOrder(order_id=order_id), json):
             return
@@ -310,7 +310,7 @@ def _show_slots(answer: ParsedAnswer[PickupCapabilities]) -> None:
 
 
 def _call_now(call: Callable[[Seller], Awaitable[T]]) -> T:
-    """With the account of the settings."""
+    """Call the platform with the account of the settings."""
     settings = load_context("buyback")
     account = account_of(settings)
 
@@ -323,22 +323,22 @@ def _call_now(call: Callable[[Seller], Awaitable[T]]) -> T:
 
 @contextmanager
 def _errors_as_sentences() -> Iterator[None]:
-    """One sentence for what is expected to go wrong."""
+    """Print one sentence for an expected error."""
     try:
         yield
     except Refused as error:
         hint = None if isinstance(error, Unauthorized) else HINTS.get(error.status)
-        fail(FAILED, f"the trade-in platform: {error}" + (f"; {hint}" if hint else ""))
+        fail(FAILED, f"the buyback platform: {error}" + (f"; {hint}" if hint else ""))
     except UnexpectedResponse as error:
-        fail(FAILED, f"the trade-in platform: {error}{_unknown_outcome_text(error)}")
+        fail(FAILED, f"the buyback platform: {error}{_unknown_outcome_text(error)}")
     except Unavailable as error:
         wait = error.retry_after
         delay = "" if wait is None else f"; it requests a delay of {wait.total_seconds():g} s"
-        fail(UNAVAILABLE, f"the trade-in platform: {error}{delay}{_unknown_outcome_text(error)}")
+        fail(UNAVAILABLE, f"the buyback platform: {error}{delay}{_unknown_outcome_text(error)}")
 
 
 def _unknown_outcome_text(error: CallFailed) -> str:
-    return "; the request may have been taken all the same" if error.outcome_unknown else ""
+    return "; the request may have been accepted" if error.outcome_unknown else ""
 
 
 def _slot(text: str) -> Slot:
@@ -370,7 +370,7 @@ def _print_accepted(order_id: str, request: str, accepted: AcceptedRequest, **mo
 
 
 def _print_rest(document: Document, printed_members: Sequence[str]) -> None:
-    """What else the answer says, a line a member."""
+    """Print the other members of the answer, one per line."""
     members = document.items() if isinstance(document, Mapping) else enumerate(document, start=1)
     for name, value in members:
         if name not in printed_members:
@@ -378,7 +378,7 @@ def _print_rest(document: Document, printed_members: Sequence[str]) -> None:
 
 
 def _yes_or_no(value: bool | None) -> str:
-    return {True: "yes", False: "no", None: "it does not say"}[value]
+    return {True: "yes", False: "no", None: "not stated"}[value]
 
 
 def _end(slot: Slot) -> str:

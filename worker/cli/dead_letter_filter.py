@@ -1,4 +1,4 @@
-"""Which dead letters a command means, as its options say it."""
+"""The options that select dead letters."""
 
 import re
 from dataclasses import dataclass
@@ -22,19 +22,19 @@ class Filter:
     """Which dead letters."""
 
     origin: str | None = None
-    "Of this family, of the quarantine, or of a subscriber of the change feed: `webhook.shop`."
+    "Only of this family, of the quarantine, or of a subscriber of the change feed: `webhook.shop`."
     reason: Annotated[str | None, Parameter(name="--reason")] = None
-    "Those whose reason contains this."
+    "Only those whose reason contains this text."
     fingerprint: str | None = None
-    "Those that failed in this way: the group that `dead list --group` shows."
+    "Only those of this group, as `dead list --group` shows it."
     type: str | None = None
-    "Of this event type, as the marketplace spells it."
+    "Only this event type, as the marketplace spells it."
     entity: str | None = None
-    "About this part, order or return."
+    "Only about this part, order or return."
     since: str | None = None
-    "That arrived at this time or later: ISO 8601, or `30m`, `12h`, `7d` ago."
+    "Only those that arrived at this time or later: ISO 8601, or `30m`, `12h`, `7d` ago."
     until: str | None = None
-    "That arrived before this time."
+    "Only those that arrived before this time."
 
     def selection(self, states: tuple[State, ...] | None) -> Selection:
         """Raises: WrongUsage."""

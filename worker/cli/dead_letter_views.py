@@ -1,4 +1,4 @@
-"""How dead letters look: on a terminal, and as JSON."""
+"""The output of dead letters: on a terminal, and as JSON."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from worker.marketplaces.shape import Shape
 
 
 def as_json(letter: StoredLetter) -> dict[str, Any]:
-    """All but the bodies."""
+    """A letter without its body."""
     return {
         "dead_letter_id": letter.dead_letter_id,
         "state": letter.state,
@@ -96,7 +96,7 @@ def groups_as_table(groups: Sequence[Mapping[str, Any]]) -> Table:
 def shown_body(
     letter: StoredLetter, encryptor: MultiFernet | None, *, reveal: bool
 ) -> tuple[str, Repair | None]:
-    """The body in words, and the repair that would make JSON of it."""
+    """The body as text, and the repair that makes it JSON."""
     try:
         body = editing.readable(letter, encryptor)
     except CannotDecrypt as error:
@@ -119,7 +119,7 @@ def _masked(letter: StoredLetter, body: bytes, proposal: Repair | None) -> str:
         shown = masked(body if proposal is None else proposal.body, _shape(letter))
     except ValueError:
         return f"<{len(body)} bytes, no JSON: {fault(body)}>"
-    return f"(as it would be when repaired)\n{shown}" if proposal else shown
+    return f"(with the proposed repair)\n{shown}" if proposal else shown
 
 
 def _shape(letter: StoredLetter) -> Shape:

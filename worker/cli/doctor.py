@@ -23,12 +23,12 @@ STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "bold red"}
 
 
 def doctor(*, json: Json = False) -> None:
-    """Look whether broker, database, settings and spool are as they should be, and say what to do.
+    """Check broker, database, settings and spool, and show what to do.
 
-    Changes nothing. Exits 1 when something is wrong, 69 when neither broker nor database can be reached.
+    Changes nothing. Exits 1 if something is wrong, 69 if neither broker nor database can be reached.
     """
     settings = load_context("doctor")
-    # The client library logs the end of a connection with a traceback; here it is a finding.
+    # The client library logs the end of a connection with a traceback; here it is a result.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL + 1)
     results, is_reached = run_loop(examine(settings))
     if json:
@@ -41,7 +41,7 @@ def doctor(*, json: Json = False) -> None:
 
 
 async def examine(settings: Settings) -> tuple[list[CheckResult], bool]:
-    """Everything that was found, and whether broker or database could be reached."""
+    """The results of all checks, and whether broker or database could be reached."""
     of_broker, broker_answers = await broker.check_reachable(settings)
     of_database, database_answers = await database.check_reachable(settings)
     results = [

@@ -1,4 +1,4 @@
-"""Payment details as an operator gives them: in a file, on standard input, or to a prompt."""
+"""Payment details from an operator: in a file, on standard input, or at a prompt."""
 
 import re
 import sys
@@ -18,18 +18,18 @@ LONGEST_BYTES = 65_536
 
 STANDARD_INPUT = Path("-")
 
-# An unknown member is named where it cannot be an account number.
+# An unknown member is named only if it cannot be an account number.
 _NAME = re.compile(r"[A-Za-z.]{1,80}")
 
 
 class BadDetails(StockhookError):
-    """They cannot be sent. The text names members and rules, never a value."""
+    """The details cannot be sent. The text names members and rules, never a value."""
 
     exit_code = USAGE
 
 
 def read_details(source: Path | None) -> PaymentDetails:
-    """From a file, or from standard input: as JSON, or asked for one by one where that is a terminal.
+    """Read JSON from a file or standard input, or prompt for each value if that is a terminal.
 
     Raises:
         BadDetails
@@ -60,11 +60,11 @@ def parsed_details(content: bytes) -> PaymentDetails:
     except ValidationError as error:
         raise BadDetails(_faults_text(error)) from None
     except ValueError:
-        raise BadDetails("payment details: they are no JSON") from None
+        raise BadDetails("payment details: not JSON") from None
 
 
 def prompt_for_details() -> PaymentDetails:
-    """Asks on the terminal; the account number is not echoed.
+    """Prompt on the terminal. The account number is not echoed.
 
     Raises:
         BadDetails
@@ -99,7 +99,7 @@ def prompt_for_details() -> PaymentDetails:
     except ValidationError as error:
         raise BadDetails(_faults_text(error)) from None
     except EOFError:
-        raise BadDetails("they were not given whole") from None
+        raise BadDetails("the input ended before all payment details were given") from None
 
 
 def _faults_text(error: ValidationError) -> str:
@@ -112,5 +112,5 @@ def _faults_text(error: ValidationError) -> str:
 def _fault(kind: str, location: tuple[int | str, ...], message: str) -> str:
     where = ".".join(map(str, location))
     if kind == "extra_forbidden" and not _NAME.fullmatch(where):
-        return "there is a member that is unknown"
+        return "there is an unknown member"
     return f"{where}: {message}" if where else message

@@ -1,4 +1,4 @@
-"""`stockhook dead replay`: what it would do, how far it is, and what it came to."""
+"""`stockhook dead replay`: its dry run, its progress, and its result."""
 
 import sys
 
@@ -18,7 +18,7 @@ from worker.postgres.pool import Database
 
 
 async def print_dry_run(settings: Settings, selection: Selection, json: bool) -> None:
-    """What each would do against today's rows; nothing is sent."""
+    """Print what each letter would do against today's rows. Nothing is sent."""
     rows: list[dict[str, object]] = []
     after = 0
     async with open_database(settings, "dead") as database:
@@ -83,7 +83,7 @@ async def run_replay(
             try:
                 tally = await run.run(selection)
             except replay.AnotherRuns:
-                raise Refused("another replay is running: wait for its end") from None
+                raise Refused("another replay is running: wait until it ends") from None
             except Unroutable:
                 raise Refused("a queue is missing: `stockhook topology` declares it") from None
     _print_tally(tally, json)

@@ -1,4 +1,4 @@
-"""`stockhook retain`: drop what is past its days; consumers do the same once a day."""
+"""`stockhook retain`: delete data that is past its days; consumers do the same once a day."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,15 +14,15 @@ from worker.postgres.retention import retain as drop_old
 
 
 def retain(*, dry_run: Flag = False, json: Json = False) -> None:
-    """Drop months of the event log, dead letters that were seen to, and unhandled events, past their days.
+    """Delete months of the event log, handled dead letters and unhandled events that are past their days.
 
-    STOCKHOOK_EVENT_LOG_DAYS, STOCKHOOK_DEAD_LETTER_DAYS and STOCKHOOK_UNHANDLED_DAYS say how many; 0 is no
+    STOCKHOOK_EVENT_LOG_DAYS, STOCKHOOK_DEAD_LETTER_DAYS and STOCKHOOK_UNHANDLED_DAYS are the days; 0 is no
     limit. Consumers do the same once a day, and continue to work meanwhile.
 
     Parameters
     ----------
     dry_run
-        Drop nothing; say what would go.
+        Delete nothing; show what would be deleted.
     """
     settings = load_context("retain")
 

@@ -19,7 +19,7 @@ from worker.tools.status import Status, query_status
 def status(*, json: Json = False) -> None:
     """Show broker, database, queues with their retry steps, and rows.
 
-    Exits 1 when broker or database cannot be reached.
+    Exits 1 if broker or database cannot be reached.
     """
     settings = load_context("status")
 

@@ -21,9 +21,9 @@ def topology(*, check: bool = False, definitions: bool = False, json: Json = Fal
     Parameters
     ----------
     check
-        Declare nothing; compare the live broker with what is expected, exit 1 where it differs.
+        Declare nothing; compare the broker with the expected topology, and exit 1 if it differs.
     definitions
-        Declare nothing and ask no broker; print it all as a RabbitMQ definitions file.
+        Declare nothing and do not connect; print the topology as a RabbitMQ definitions file.
     """
     settings = load_context("topology")
     if definitions:

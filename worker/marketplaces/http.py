@@ -1,4 +1,4 @@
-"""Calls to a marketplace's API: a deadline each, a cap on what is read, no redirects, no compression."""
+"""Calls to a marketplace's API: with a deadline and a size limit, without redirects and compression."""
 
 import asyncio
 import os
@@ -34,21 +34,21 @@ CONNECT_SECONDS = 5.0
 ATTEMPTS = 4
 LONGEST_RETRY_AFTER = timedelta(seconds=30)
 
-# Of a client's errors these go by with time; and these, and one of a server's, say that nothing was done.
+# Client errors that are temporary; with these, and with 503, nothing was done.
 _LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 _NOTHING_DONE = (*_LATER, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 class InvalidRequest(StockhookError):
-    """What was asked for cannot be sent: nothing was. The text says why."""
+    """A request that cannot be sent. The text says why."""
 
     exit_code = USAGE
 
 
 class CallFailed(StockhookError):
-    """A call came to nothing. The text says why, and quotes nothing that is private.
+    """A call failed. The text says why, and quotes nothing private.
 
-    `outcome_unknown`: what was asked for may be done all the same.
+    `outcome_unknown`: the request may have been executed.
     """
 
     def __init__(self, text: str, *, outcome_unknown: bool = False) -> None:
@@ -57,7 +57,7 @@ class CallFailed(StockhookError):
 
 
 class Unavailable(CallFailed):
-    """No answer, or one that says: later."""
+    """No answer, or one that asks to try later."""
 
     def __init__(
         self, text: str, *, retry_after: timedelta | None = None, outcome_unknown: bool = False
@@ -67,7 +67,7 @@ class Unavailable(CallFailed):
 
 
 class Refused(CallFailed):
-    """Answered 4xx: it was surely not done. `body` may quote what was sent, so it is not for logs."""
+    """An answer 4xx: the request was not executed. `body` may quote the request, so never log it."""
 
     def __init__(self, status: int, body: bytes = b"", text: str | None = None) -> None:
         super().__init__(text or f"refused with status {_named(status)}")
@@ -76,11 +76,11 @@ class Refused(CallFailed):
 
 
 class Unauthorized(Refused):
-    """Our credentials were not taken: nothing was wrong with what was asked for."""
+    """Our credentials were refused; the request itself may be valid."""
 
 
 class UnexpectedResponse(CallFailed):
-    """An answer that cannot be right: too large, a redirect, not JSON, of other types."""
+    """An invalid answer: too large, a redirect, not JSON, or with other types."""
 
 
 class UnreadableRow(UnexpectedResponse):
@@ -89,7 +89,7 @@ class UnreadableRow(UnexpectedResponse):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A 2xx."""
+    """A 2xx answer."""
 
     status: int
     body: bytes
@@ -108,9 +108,9 @@ class FetchedRow(Generic[T]):
 
 @asynccontextmanager
 async def http_client(*urls: str) -> AsyncIterator[httpx.AsyncClient]:
-    """For `call`, which bounds the time: httpx bounds that to each single read alone.
+    """A client for `call`, which limits the total time: httpx limits only each read.
 
-    What these URLs lead to is reached through the proxy that the environment names, everything else directly.
+    The hosts of these URLs are reached through the environment's proxy, all others directly.
 
     Raises:
         BadSettings: A proxy or SSL_CERT_FILE cannot be used.
@@ -157,7 +157,7 @@ async def fetch(
     within: timedelta,
     limit: int = ANSWER_LIMIT_BYTES,
 ) -> tuple[httpx.Response, bytes]:
-    """The same, whatever the status: for an API that says in the body what became of a request.
+    """Like `call`, for any status: some APIs report the result in the body.
 
     Raises:
         Unavailable
@@ -192,7 +192,7 @@ async def _read(response: httpx.Response, limit: int) -> bytes:
     """Raises: UnexpectedResponse. Of a compressed answer a few bytes can be gigabytes."""
     changes = _changes(response.request)
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise UnexpectedResponse("the answer is compressed, which nobody asked for", outcome_unknown=changes)
+        raise UnexpectedResponse("the answer is compressed, which was not requested", outcome_unknown=changes)
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
@@ -225,7 +225,7 @@ def is_worth_repeating(status: int) -> bool:
 
 
 def _changes(request: httpx.Request) -> bool:
-    """Something over there, if it is done."""
+    """Whether the request changes something on the server."""
     return request.method != "GET"
 
 
@@ -237,7 +237,7 @@ def _named(status: int) -> str:
 
 
 def retry_after(text: str | None, now: datetime) -> timedelta | None:
-    """What a Retry-After header says, in seconds or as a date; None where it says nothing readable."""
+    """The value of a Retry-After header, in seconds or as a date; None if it cannot be read."""
     if text is None:
         return None
     if text.isascii() and text.isdecimal():
@@ -249,10 +249,10 @@ def retry_after(text: str | None, now: datetime) -> timedelta | None:
 async def repeated(
     request_once: Callable[[], Awaitable[T]], what: str, pause_seconds: float = 0.5, attempts: int = ATTEMPTS
 ) -> T:
-    """Ask again while it is unavailable, so many times in all: for what may be repeated.
+    """Repeat a call while it is unavailable, up to `attempts` calls. For calls that may be repeated.
 
-    Pauses grow from `pause_seconds`, and are no shorter than Retry-After says; one of more than 30 s is not
-    waited for.
+    Pauses grow from `pause_seconds`, and are at least as long as Retry-After. If that is more than 30 s, the
+    call is not repeated.
 
     Raises:
         Unavailable: The last one.
@@ -292,7 +292,7 @@ def _is_worth_waiting(error: BaseException) -> bool:
 
 
 def _failure(state: RetryCallState) -> Unavailable:
-    assert state.outcome is not None, "it is asked after an attempt"
+    assert state.outcome is not None, "tenacity calls it after an attempt"
     error = state.outcome.exception()
     assert isinstance(error, Unavailable), "nothing else is repeated"
     return error

@@ -1,4 +1,4 @@
-"""The trade-in platform, simulated: its token endpoint and five endpoints for sellers (docs/providers.md)."""
+"""The buyback platform, simulated: its token endpoint and five endpoints for sellers (docs/providers.md)."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -78,7 +78,7 @@ class _Refusal(Exception):
 
 
 @dataclass(slots=True)
-class TradeIn:
+class SimulatedBuyback:
     """Knows these orders, and those of the documents; it begins anew with every start.
 
     `/control/orders` lists all (GET) or begins one (POST, perhaps with its `id` and `paymentType`);

@@ -1,4 +1,4 @@
-"""The trade-in platform's webhooks about an order, each in the shape that the documents print."""
+"""The buyback platform's webhooks about an order, each in the shape that the documents print."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -58,7 +58,7 @@ class Story:
         return Step(self.at, event(event_type, result, printed or self.at))
 
 
-def trade_in_life(rng: Random, at: datetime) -> Life:
+def buyback_life(rng: Random, at: datetime) -> Life:
     """An order of one to three items, from the offer through the quality check to its payment."""
     order = new_order(rng)
     story = Story(

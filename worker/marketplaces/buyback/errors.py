@@ -1,4 +1,4 @@
-"""What of a refusal can be shown: it may quote what was sent, bank details among it."""
+"""The parts of a refusal that may be shown: it may quote the request, with bank details."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ MOST_MEMBERS = 10
 
 
 def title(body: bytes) -> str:
-    """Of a problem document (RFC 9457), fit for a line; empty where there is none."""
+    """The title of a problem document (RFC 9457) on one line; empty if there is none."""
     text = _problem(body).get("title")
     if not isinstance(text, str):
         return ""

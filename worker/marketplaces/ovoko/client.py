@@ -1,4 +1,4 @@
-"""The reads of Ovoko's API that Stockhook makes, at a measured pace, repeated where that may help."""
+"""Reads from Ovoko's API, with a rate limit and retries."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -39,7 +39,7 @@ from worker.marketplaces.rate_limiter import RateLimiter
 LARGEST_ANSWER = 8 * 1024 * 1024
 """Bytes. A page of 100 parts with their photos' addresses comes to some hundred thousand."""
 
-# Odd fields in a line of the log.
+# The maximum number of unreadable fields in a log line.
 MOST_NAMED = 10
 
 log = structlog.get_logger(__name__)
@@ -49,9 +49,9 @@ Row = TypeVar("Row", bound=Entity)
 
 @dataclass(frozen=True, slots=True)
 class OvokoApi:
-    """Each method is one read. They raise outbound's Unavailable, Refused and UnexpectedResponse.
+    """Each method is one read, and raises Unavailable, Refused or UnexpectedResponse.
 
-    What is unavailable is asked for `attempts` times.
+    A call is tried `attempts` times while the API is unavailable.
     """
 
     account: Account
@@ -104,7 +104,7 @@ class OvokoApi:
         rows: Rows[Row] = Rows([]) if answer.is_not_found else _rows(answer, model)
         count = len(rows.read) + len(rows.unreadable)
         if count > 1:
-            raise UnexpectedResponse(f"{count} rows where one was asked for")
+            raise UnexpectedResponse(f"{count} rows where one was requested")
         if rows.unreadable:
             raise UnreadableRow(rows.unreadable[0])
         if rows.unreadable_fields:
@@ -113,11 +113,11 @@ class OvokoApi:
             )
         row = rows.read[0] if rows.read else None
         if row is not None and row.entity_id != entity_id:
-            raise UnexpectedResponse(f"asked for {entity_id}, it answers about another one")
+            raise UnexpectedResponse(f"{entity_id} was requested, and the answer is about another one")
         return FetchedRow(row, requested_at)
 
     async def _request(self, path: str, query: Mapping[str, str | int]) -> tuple[Answer, datetime]:
-        """A read changes nothing, so it may be repeated. (What writes must never go through here.)"""
+        """A read may be repeated. Never send a write through this method."""
         request_once = partial(self._request_once, path, query)
         return await repeated(request_once, path, self.pause_seconds, self.attempts)
 
@@ -133,7 +133,7 @@ class OvokoApi:
 
 @asynccontextmanager
 async def open_ovoko(settings: Settings) -> AsyncIterator[OvokoApi]:
-    """The API as the settings have it.
+    """The API with the account of the settings.
 
     Raises:
         BadSettings: A credential is missing.
@@ -146,7 +146,7 @@ async def open_ovoko(settings: Settings) -> AsyncIterator[OvokoApi]:
 
 @asynccontextmanager
 async def open_ovoko_for_actions(settings: Settings) -> AsyncIterator[OvokoApi]:
-    """The API, whose calls are made once: actions have retry delays of their own.
+    """The API without repetitions: actions have their own retry delays.
 
     Raises:
         BadSettings: A credential is missing.

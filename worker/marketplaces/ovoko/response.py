@@ -1,4 +1,4 @@
-"""What an answer of Ovoko's API means: `status_code` in its body decides, whatever the HTTP status."""
+"""The meaning of an answer of Ovoko's API: `status_code` in its body decides, not the HTTP status."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ LONGEST_MESSAGE = 120
 
 
 def judged(response: httpx.Response, body: bytes, is_secret: Callable[[str], bool]) -> Answer:
-    """A success, or the word that there is no such thing; `is_secret` says of a text whether to keep it back.
+    """A successful answer, or one for a missing entity. `is_secret` returns whether a text must not be shown.
 
     Raises:
         Unavailable
@@ -61,12 +61,12 @@ def _number(status_code: str) -> int:
 def _later(text: str, response: httpx.Response) -> Unavailable:
     wait = retry_after(response.headers.get("retry-after"), datetime.now(UTC))
     if wait is not None and wait > LONGEST_RETRY_AFTER:
-        text = f"{text}, and asks to wait for {wait.total_seconds():.0f} s"
+        text = f"{text}, and requests a delay of {wait.total_seconds():.0f} s"
     return Unavailable(text, retry_after=wait)
 
 
 def _shown_text(text: object, is_secret: Callable[[str], bool]) -> str:
-    """What the other side wrote, fit for a line: printable, short, and without our secrets."""
+    """A text of the answer that can be shown: printable, short, and without our secrets."""
     if not isinstance(text, str):
         return ""
     if is_secret(text):
