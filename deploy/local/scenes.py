@@ -154,7 +154,7 @@ async def trade_in(stage: Stage) -> str:
     """An order, and a pickup for it; the order's id."""
     stage.scene("1. A trade-in begins")
     stage.say(
-        "A customer of the trade-in platform accepts an offer. Its webhook (OrderCreatedEvent) comes in:"
+        "A customer of the buyback platform accepts an offer. Its webhook (OrderCreatedEvent) comes in:"
     )
     order_id = str((await stage.over_there("buyback/control/orders", {"paymentType": "Cash"}))["id"])
     await stage.until(f"order {order_id} is created", TRADE_IN_IS, order_id, "created")

@@ -425,7 +425,7 @@ async def test_nothing_is_taken_over_from_a_list_that_shows_nothing(world: World
     assert "only here" in done.stdout
     assert (
         done.stderr
-        == "stockhook: Ovoko's API: it lists nothing at all, so nothing was taken over: is it this account?\n"
+        == "stockhook: Ovoko's API: the list is empty, so nothing was applied: check the account\n"
     )
     assert await world.stack.depths() == {}
 

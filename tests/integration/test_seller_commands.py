@@ -271,7 +271,7 @@ def test_wrong_credentials_are_refused_without_them(simulated: Simulated) -> Non
         (
             ("dropoff-request", "fault-rate-limited"),
             69,
-            "answered 429 Too Many Requests; it asks to wait 1 s",
+            "answered 429 Too Many Requests; it requests a delay of 1 s",
         ),
         (("dropoff-request", "fault-slow"), 69, "no whole answer within 2 s"),
         (("shipment-capabilities", "fault-error"), 69, "answered 500 Internal Server Error\n"),
@@ -312,7 +312,7 @@ def test_what_is_not_set_is_named(simulated: Simulated) -> None:
     assert done.returncode == 78
     assert done.stderr == (
         "stockhook: STOCKHOOK_BUYBACK_REAL_IP, STOCKHOOK_BUYBACK_CLIENT_SECRET are not set: "
-        "the buyback platform asks for all of them\n"
+        "the buyback platform requires all of them\n"
     )
 
 

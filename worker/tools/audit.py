@@ -1,8 +1,8 @@
-"""`stockhook audit`: each accepted event is accounted for, or missing, by its sequence number.
+"""`stockhook audit`: accounts for each accepted event by its sequence number, or reports it as missing.
 
-Below the highest number that is known of a source and family, every number is applied (or a duplicate),
-waits in a retry queue, is dead, or is void. The others wait in the family's queue or are in flight; those
-that do not are missing. Two cases stay invisible: the last events of a source, if no later event of the
+Below the highest known number of a source and family, every number is applied (or a duplicate), waits in a
+retry queue, is dead, or is void. The others wait in the family's queue or are in flight; if they do not, they
+are missing. Two cases stay invisible: the last events of a source, if no later event of the
 family was applied yet; and a loss while as many other events wait.
 
 For the change feed it checks that each committed change is confirmed by the broker, or waits to be
@@ -147,7 +147,7 @@ async def audit(
     patience: float,
     webhooks: Iterable[str] = (),
 ) -> Audit:
-    """Look, and look again for `patience` seconds while something is neither waiting nor accounted for.
+    """Audit, and repeat it for up to `patience` seconds while events seem to be missing.
 
     In-flight deliveries wait in no queue, but are accounted for a moment later. `webhooks` are the names in
     the settings.
@@ -175,7 +175,7 @@ async def audit(
 
 
 def _waiting(ready: Mapping[str, int], family: str, delays: Sequence[timedelta]) -> Waiting:
-    """By the messages that are ready in each queue."""
+    """The waiting messages of a family, from the ready messages of each queue."""
     return Waiting(
         queue=ready[family_queue(family)],
         retry={step_name(delay): ready[retry_queue(family, delay)] for delay in delays},
@@ -186,7 +186,7 @@ def _waiting(ready: Mapping[str, int], family: str, delays: Sequence[timedelta])
 def _missing(
     known_accounts: Sequence[Account], waiting: dict[str, Waiting]
 ) -> dict[str, tuple[tuple[int, int, int], ...]]:
-    """By family: where more numbers are outstanding than messages wait, those that cannot be there."""
+    """By family, the numbers that cannot be found, if more are outstanding than messages wait."""
     missing: dict[str, tuple[tuple[int, int, int], ...]] = {}
     for family, messages in waiting.items():
         ours = [account for account in known_accounts if account.family == family]
@@ -195,7 +195,7 @@ def _missing(
         waits = messages.queue + sum(messages.retry.values())
         if unseen + retrying <= waits:
             continue
-        # Without a single message left, what was to be retried is lost as well.
+        # If no message is left, the events that wait for a retry are lost as well.
         missing[family] = tuple(
             (account.source, first, last)
             for account in ours
@@ -211,7 +211,7 @@ def as_json(result: Audit) -> dict[str, Any]:
 async def measure_regularly(
     broker: Broker, database: Database, delays: Sequence[timedelta], stopping: asyncio.Event
 ) -> None:
-    """Have the metric say what is missing, until we stop. What cannot be asked now is asked the next time."""
+    """Update the metrics of missing events, until shutdown. A failed audit is repeated the next time."""
     while True:
         await sleep_unless_stopping(MEASURE_EVERY_SECONDS, stopping)
         if stopping.is_set():
@@ -224,5 +224,5 @@ async def measure_regularly(
                 metrics.CHANGES_MISSING.labels(counts.family).set(counts.missing)
             metrics.AUDITED_AT.set_to_current_time()
         except Exception as error:
-            # Whatever it was, the next time may do; the time of the last one that did is a metric.
+            # The next audit may succeed. The time of the last successful one is a metric.
             log.warning("audit.failed", error=safe_summary(error))

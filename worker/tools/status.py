@@ -59,12 +59,11 @@ WHERE family = $1
 
 @dataclass(frozen=True, slots=True)
 class FamilyStatus:
-    """Messages that wait, by place. None: the queue does not exist.
+    """Numbers of waiting messages. None: the queue does not exist.
 
-    `dead_kept` are those of its dead letters that wait in the table, no longer on the broker.
-
-    `oldest_waiting_seconds` is the age that the oldest event in the family queue has at most. A queue
-    gives out what came first, so whatever waits was received after the last event that was logged.
+    `dead_kept` is the number of its dead letters in the table. `oldest_waiting_seconds` is the maximum age
+    of the oldest event in the family queue: queues are first in, first out, so waiting events were received
+    after the last logged one.
     """
 
     family: str
@@ -78,7 +77,7 @@ class FamilyStatus:
 
 @dataclass(frozen=True, slots=True)
 class UnhandledStatus:
-    """Events of types that no family took when they came, how many types, and how many one takes now."""
+    """Counts of unhandled events, of their types, and of those that a family handles now."""
 
     events: int = 0
     types: int = 0
@@ -117,7 +116,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """By family when its last event was logged; rows by table; dead letters that wait by origin."""
+    """The last logged event by family; rows by table; waiting dead letters by origin."""
 
     database_text: str
     last_logged: Mapping[str, datetime] = field(default_factory=dict)
@@ -135,7 +134,7 @@ async def query_status(
     ingest_url: str,
     webhook_names: Sequence[str],
 ) -> Status:
-    """Ask the broker and the database; what cannot be reached is said, not raised."""
+    """Query broker and database. What cannot be reached is reported, and nothing is raised."""
     stored = await _query_database(database)
     subscribers: tuple[Webhook, ...] = ()
     families: list[FamilyStatus] = []
@@ -178,7 +177,7 @@ class _Spool(BaseModel):
 
 
 class _Ingest(BaseModel):
-    """What `/readyz` of the ingest says, or whatever else listens on its port."""
+    """The answer of the ingest's `/readyz`, or of another server on its port."""
 
     status: str
     publishing: bool
@@ -186,13 +185,15 @@ class _Ingest(BaseModel):
 
 
 async def query_ingest(url: str) -> tuple[str, dict[str, Any] | None]:
-    """In words how the ingest is, and what is in its spool; None where it does not say."""
+    """The state of the ingest as text, and its spool; None if it does not answer."""
     try:
         async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
             answer = read_model(_Ingest, (await client.get(f"{url}/readyz")).content)
     except (httpx.HTTPError, ValueError):
         return "does not answer", None
-    publishing = "publishing" if answer.publishing else "spooling: the broker is away, or confirms nothing"
+    publishing = (
+        "publishing" if answer.publishing else "spooling: the broker is unavailable, or confirms nothing"
+    )
     spool = None if answer.spool is None else answer.spool.model_dump()
     return publishing if answer.status == "ready" else answer.status, spool
 
@@ -244,9 +245,9 @@ async def _query_database(database: Database) -> _Stored:
     except DatabaseUnavailable as error:
         return _Stored(f"unreachable ({error})")
     except UndefinedTableError:
-        return _Stored("not migrated: type `stockhook migrate`")
+        return _Stored("not migrated: run `stockhook migrate`")
     except PostgresError as error:
-        return _Stored(f"does not answer this ({safe_summary(error)})")
+        return _Stored(f"failed ({safe_summary(error)})")
 
 
 async def _last_logged(connection: Connection) -> dict[str, datetime]:

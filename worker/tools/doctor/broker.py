@@ -1,4 +1,4 @@
-"""Checks of the broker, over AMQP and, where it is to be had, its management API."""
+"""Checks of the broker, over AMQP and, if it is configured, its management API."""
 
 import asyncio
 import re
@@ -33,7 +33,7 @@ from worker.tools.doctor.versions import check_version
 PROBE_SECONDS = 3.0
 LEAST_FREE_BYTES = 1_000_000_000
 
-# Of a quorum queue, where the cluster has as many nodes or more.
+# Of a quorum queue, if the cluster has at least as many nodes.
 MEMBERS = 3
 SHOWN_NAMES = 5
 
@@ -83,7 +83,7 @@ async def check_broker(settings: Settings) -> AsyncIterator[CheckResult]:
         for finding in findings:
             yield finding
         depths = await connection.depths(queue.name for queue in expected.queues if queue in visible)
-    # While an alarm is on, nothing more is read from a connection that has published.
+    # While an alarm is on, the broker reads nothing more from a connection that has published.
     async with broker.connection() as connection:
         async for finding in _check_publishing(connection):
             yield finding
@@ -132,7 +132,7 @@ def check_hosts(setting: str, number: int, failing: Mapping[str, Exception | str
 async def check_topology(
     connection: BrokerConnection, expected: Topology, settings: Settings
 ) -> tuple[list[CheckResult], list[Exchange | Queue]]:
-    """What differs, and what this user can see: RabbitMQ 4.2.6 and newer do not show everything to all."""
+    """The differences, and the items that this user can see: RabbitMQ 4.2.6 and newer hide some."""
     findings: list[CheckResult] = []
     visible: list[Exchange | Queue] = []
     may_declare = True
@@ -160,13 +160,13 @@ async def check_topology(
         hidden = f"; {unseen} more that this user cannot see" if unseen else ""
         findings.append(ok("topology", f"{len(visible)} exchanges and queues, {compared}{hidden}"))
     if not visible:
-        # Who may declare can see.
+        # A user that may declare can see all items.
         may_declare = False
     if not may_declare and settings.declare_topology:
         findings.append(
             error(
                 "permissions",
-                "this user may not declare, and STOCKHOOK_DECLARE_TOPOLOGY asks it to",
+                "this user may not declare, and STOCKHOOK_DECLARE_TOPOLOGY requires it",
                 "set STOCKHOOK_DECLARE_TOPOLOGY=false, and run `stockhook topology` as one that may",
             )
         )
@@ -174,7 +174,7 @@ async def check_topology(
         findings.append(
             warning(
                 "permissions",
-                "this user may declare, though it needs not",
+                "this user may declare, and does not need to",
                 "use the users that `stockhook grants rabbitmq` prints",
             )
         )
@@ -183,7 +183,7 @@ async def check_topology(
 
 async def _check_publishing(connection: BrokerConnection) -> AsyncIterator[CheckResult]:
     channel = await connection.channel()
-    # While an alarm is on, the first publish of a connection is still taken; no other is.
+    # While an alarm is on, only the first publish of a connection is accepted.
     if await channel.accepts_publishes(PROBE_SECONDS) and await channel.accepts_publishes(PROBE_SECONDS):
         yield ok("publishing", "the broker confirms")
     elif channel.is_open:
@@ -196,16 +196,16 @@ async def _check_publishing(connection: BrokerConnection) -> AsyncIterator[Check
         yield warning(
             "publishing",
             "this user may not publish to stockhook.probe",
-            "well for a monitor; ingest and consumers need it: `stockhook grants rabbitmq`",
+            "correct for a monitor; ingest and consumers need it: `stockhook grants rabbitmq`",
         )
 
 
 async def _probe_leaders(
     broker: Broker, empty: Sequence[str], remedy: str, *, leaders_are_known: bool
 ) -> AsyncIterator[CheckResult]:
-    """Ask empty queues for a message: a queue without a leader answers a passive declare, but not this.
+    """Get a message from each empty queue: without a leader, a queue answers only passive declarations.
 
-    It ends the connection, so each is asked over one of its own. RabbitMQ 4's management API names a leader
+    The failure ends the connection, so each queue has its own. RabbitMQ 4's management API names a leader
     as long as its node runs.
     """
     without = 0
@@ -217,19 +217,19 @@ async def _probe_leaders(
                 return
             yield warning(
                 "queues",
-                f"this user cannot see whether {name} has a leader, and may not see it of others",
+                f"this user cannot see whether {name} and other queues have a leader",
                 "set STOCKHOOK_MANAGEMENT_URL to a user with the tag monitoring",
             )
             return
         if not answers:
             without += 1
-            yield error("queues", f"{name} has no leader: it takes and gives nothing", remedy)
+            yield error("queues", f"{name} has no leader: it neither accepts nor delivers messages", remedy)
     if not without:
-        yield ok("queues", f"{len(empty)} are empty, and answer")
+        yield ok("queues", f"{len(empty)} are empty and answer")
 
 
 async def _answers(broker: Broker, queue: str) -> bool:
-    """Ask again where the connection is lost meanwhile, which says nothing about the queue.
+    """Whether a queue answers. Repeated once if the connection is lost, which is not the queue's fault.
 
     Raises:
         BrokerUnavailable
@@ -270,7 +270,7 @@ def check_policies(
 
 
 def _leaders(snapshot: Snapshot, expected: Sequence[Queue]) -> dict[str, object]:
-    """The node of each queue's leader, by the management API."""
+    """The node of each queue's leader, according to the management API."""
     names = {queue.name for queue in expected}
     return {
         str(queue["name"]): queue.get("leader") for queue in snapshot.queues if queue.get("name") in names
@@ -284,7 +284,7 @@ def _check_leaders(
     ours = [queue for queue in snapshot.queues if queue.get("name") in leaders]
     without = [name for name, leader in leaders.items() if not leader]
     for name in without:
-        yield error("queues", f"{name} has no leader: it takes and gives nothing", remedy)
+        yield error("queues", f"{name} has no leader: it neither accepts nor delivers messages", remedy)
     if ours and not without:
         yield ok("queues", f"{len(ours)} have a leader")
     yield from check_members(ours, snapshot.nodes, vhost)
@@ -357,7 +357,7 @@ def _number(value: object) -> float | None:
 
 
 async def check_reachable(settings: Settings) -> tuple[list[CheckResult], bool]:
-    """What could be found, and whether the broker was reached."""
+    """The results, and whether the broker was reached."""
     results: list[CheckResult] = []
     try:
         async with asyncio.timeout(120):

@@ -70,7 +70,7 @@ async def check_database(database: Database, encryptor: MultiFernet | None) -> A
         for finding in check_settings({row["name"]: row["setting"] for row in rows}):
             yield finding
         if await connection.fetchval(IN_RECOVERY):
-            yield error("database", "it is a standby: nothing can be written", "name the primary")
+            yield error("database", "it is a standby: nothing can be written", "use the primary's address")
         theirs = await connection.fetchval(NOW)
         yield clock_difference("the database's clock", (theirs - datetime.now(UTC)).total_seconds())
     yield await check_session(database)
@@ -79,7 +79,7 @@ async def check_database(database: Database, encryptor: MultiFernet | None) -> A
         names = ", ".join(migration.name for migration in missing)
         yield error("migrations", f"missing: {names}", "run `stockhook migrate`")
         return
-    yield ok("migrations", "none is missing")
+    yield ok("migrations", "all are applied")
     async with database.connection() as connection:
         async for finding in _check_tables(connection, encryptor):
             yield finding
@@ -141,12 +141,14 @@ def check_settings(settings: dict[str, str]) -> Iterator[CheckResult]:
 
 
 def _check_connections(available: int) -> CheckResult:
-    available_text = f"{available} connections, of which a consumer of all families takes up to {POOL}"
-    remedy = "raise max_connections, or put a pooler in between that keeps sessions"
+    available_text = f"{available} connections, of which a consumer of all families uses up to {POOL}"
+    remedy = "raise max_connections, or use a pooler that pools by session"
     if available < POOL:
         return error("connections", available_text, remedy)
     if available < 2 * POOL:
-        return warning("connections", f"{available_text}: too few while one takes over from another", remedy)
+        return warning(
+            "connections", f"{available_text}: too few while a new consumer replaces the old one", remedy
+        )
     return ok("connections", available_text)
 
 
@@ -155,7 +157,7 @@ async def _check_tables(connection: Connection, encryptor: MultiFernet | None) -
         if await connection.fetchval(STRAY_EVENTS):
             yield warning(
                 "event log",
-                "event_log_rest holds events: a month had no partition when they came",
+                "event_log_rest contains events: their month had no partition when they were applied",
                 "move them into the partition of their month",
             )
         encrypted = [row["token"] for row in await connection.fetch(ENCRYPTED_VALUES)]
@@ -181,8 +183,8 @@ async def _check_tables(connection: Connection, encryptor: MultiFernet | None) -
             "timestamps",
             f"in 7 days, {implausible['events']:,} events had a timestamp later than their reception by more "
             f"than STOCKHOOK_CLOCK_TOLERANCE, the last at {implausible['last_at']:%Y-%m-%d %H:%M} UTC",
-            "see the findings `implausible_timestamp` and `stockhook explain`; compare the clocks, ask the "
-            "marketplace, and run `stockhook reconcile`",
+            "see the findings `implausible_timestamp` and `stockhook explain`; compare the clocks, contact "
+            "the marketplace, and run `stockhook reconcile`",
         )
     else:
         yield ok("timestamps", "in 7 days no event had a timestamp later than its reception")
@@ -202,13 +204,13 @@ def _check_encrypted(encrypted: list[str], encryptor: MultiFernet | None) -> Che
         return error(
             "sealing keys",
             "none of the keys decrypts the bank details in the database",
-            "put the older key behind the newest in STOCKHOOK_SEALING_KEYS",
+            "add the older key after the newest one in STOCKHOOK_SEALING_KEYS",
         )
     return ok("sealing keys", "they decrypt the bank details in the database")
 
 
 async def check_reachable(settings: Settings) -> tuple[list[CheckResult], bool]:
-    """What could be found, and whether the database was reached."""
+    """The results, and whether the database was reached."""
     url = settings.database_url.get_secret_value()
     database = Database(url, 1, "stockhook/doctor")
     results = list(check_url(DatabaseUrl.read(url)))
@@ -223,7 +225,7 @@ async def check_reachable(settings: Settings) -> tuple[list[CheckResult], bool]:
     except PostgresError as failure:
         return [
             *results,
-            error("database", f"does not answer this ({safe_summary(failure)})", "see its log"),
+            error("database", f"failed ({safe_summary(failure)})", "see its log"),
         ], True
     finally:
         await database.close()

@@ -1,4 +1,4 @@
-"""Ovoko's parts and returns, as what can be reconciled: its lists, our rows, and what is seen of them."""
+"""Ovoko's parts and returns for a reconciliation: its lists, our rows, and the observations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from worker.postgres.pool import Database
 from worker.tools.reconcile.difference import Difference, Kind
 from worker.tools.reconcile.subject import Page, Subject
 
-# What happens while we ask must win over what we see. Ovoko's clock has whole seconds, and may differ a
-# little from ours.
+# Events that happen during the request must win over the observation. Ovoko's clock has whole seconds, and
+# may differ slightly from ours.
 MARGIN = timedelta(seconds=2)
 
 OUR_PARTS = """
@@ -36,7 +36,7 @@ FROM parts
 WHERE part_id = ANY($1::text[])
 """
 
-# Those that the marketplace should list.
+# The parts that the marketplace should list.
 NEXT_PARTS = """
 SELECT part_id
 FROM parts
@@ -76,12 +76,12 @@ class OurPart:
 
     @property
     def changed_at(self) -> datetime | None:
-        """When the row changed; None if only a wrong timestamp makes it sellable, which must not wait."""
+        """When the row changed; None if an implausible timestamp makes it sellable: do not wait."""
         return None if self.is_implausible and self.status == IN_WAREHOUSE else self.occurred_at
 
 
 def compare_part(here: OurPart | None, there: ListedPart | None) -> Difference | None:
-    """Status for status; what is written off may be missing there."""
+    """Compare the statuses. A part that is written off may be missing there."""
     match here, there:
         case None, ListedPart():
             return _only_there(there.part_id, there.status_text, there.updated_at)
@@ -102,7 +102,7 @@ def compare_part(here: OurPart | None, there: ListedPart | None) -> Difference |
 
 
 def compare_return(here: Return | None, there: OrderReturn | None) -> Difference | None:
-    """A return's order, whether its opening came, whether it is there. (We have no status to compare.)"""
+    """Compare the order, whether the creation is known, and whether the return is listed."""
     match here, there:
         case None, OrderReturn():
             return _only_there(there.return_id, there.status, there.created_at)
@@ -137,14 +137,14 @@ def _text(at: datetime | None) -> str | None:
 
 
 def seen_at(requested_at: datetime) -> datetime:
-    """From when on an event is newer than what we see; `asked_at` is by our clock."""
+    """The instant of an observation: later events win over it. `requested_at` is by our clock."""
     return (requested_at - MARGIN).replace(microsecond=0)
 
 
 def part_observed(here: OurPart | None, there: ListedPart | None, requested_at: datetime) -> bytes:
-    """Of a part that is somewhere."""
+    """The observation of a part that exists here or there."""
     entity = there or here
-    assert entity is not None, "it is somewhere"
+    assert entity is not None, "one of both exists"
     return _body(
         "stockhook.observed.part",
         requested_at,
@@ -157,9 +157,9 @@ def part_observed(here: OurPart | None, there: ListedPart | None, requested_at: 
 
 
 def return_observed(here: Return | None, there: OrderReturn | None, requested_at: datetime) -> bytes:
-    """Of a return that is somewhere; its order is the marketplace's where that knows it."""
+    """The observation of a return that exists here or there; the marketplace's order id counts."""
     entity = there or here
-    assert entity is not None, "it is somewhere"
+    assert entity is not None, "one of both exists"
     return _body(
         "stockhook.observed.return",
         requested_at,
@@ -222,7 +222,7 @@ def _page(rows: Rows[Listed], total_count: int | None) -> Page[Listed]:
 async def _read_rows(
     database: Database, statement: str, row: Callable[..., Here], entity_ids: list[str]
 ) -> dict[str, Here]:
-    """By their id, which is the first column."""
+    """Rows by their id, which is the first column."""
     async with database.connection() as connection:
         return {record[0]: row(**record) for record in await connection.fetch(statement, entity_ids)}
 
@@ -235,5 +235,5 @@ async def _read_ids(
 
 
 def _day_before(since: datetime | None) -> date | None:
-    """The list is asked for by day, and whose midnight counts is not documented."""
+    """The list is requested by day, and the time zone is not documented."""
     return None if since is None else (since - timedelta(days=1)).date()
