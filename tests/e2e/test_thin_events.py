@@ -17,7 +17,7 @@ from tests.e2e.test_changes import has_died
 from tests.support import events
 from tests.support.events import body
 from tests.support.stack import Stack, empty_stack, until
-from worker.actions.ovoko import NOT_FOUND_THERE
+from worker.actions.ovoko import NO_SUCH_ENTITY
 from worker.cli.simulate import client_settings
 from worker.simulator.faults import Fault, Kind
 from worker.simulator.ovoko_api import (
@@ -204,7 +204,7 @@ def test_a_part_that_ovoko_does_not_know_is_requested_once(enriched: Enriched) -
     outcomes = [action["outcome"] for action in enriched.actions]
 
     assert {action["state"] for action in enriched.actions} == {"done"}
-    assert outcomes.count(NOT_FOUND_THERE.details) == len(UNKNOWN_IDS)
+    assert outcomes.count(NO_SUCH_ENTITY.details) == len(UNKNOWN_IDS)
     assert enriched.calls["part/80"] == 1
 
 

@@ -142,7 +142,8 @@ async def test_where_subscribers_to_changes_lead_and_what_waits_is_said(stack: S
     }
     assert levels == {
         "inside (localhost) has the address 127.0.0.1, which is not public: nothing is posted there": "error",
-        "outside (203.0.113.7) has the address 203.0.113.7, which is not public: nothing is posted there": "error",
+        "outside (203.0.113.7) has the address 203.0.113.7, which is not public: "
+        "nothing is posted there": "error",
         "nowhere (nowhere.invalid) cannot be resolved": "error",
         "shop (9.9.9.9) has the address 9.9.9.9": "ok",
         "3 wait to be published": "warning",

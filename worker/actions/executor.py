@@ -43,7 +43,7 @@ class Executor:
     """Performs several actions concurrently and acknowledges each delivery by itself.
 
     An action that may be repeated is performed at least once; another one at most once, or its outcome is
-    unknown. An outage of broker or database costs no attempt. At shutdown, actions that have begun are
+    unknown. An outage of broker or database costs no attempt. At shutdown, actions that have started are
     finished.
     """
 
@@ -119,7 +119,7 @@ class Executor:
         task.add_done_callback(forget)
 
     async def _finish_started(self) -> None:
-        """Cancel what has not begun: its deliveries go to the executor that runs next."""
+        """Cancel actions that have not started: their deliveries go to the executor that runs next."""
         for action_id, task in list(self._tasks.items()):
             attempt = None if action_id is None else self._attempts.get(action_id)
             if attempt is None or not attempt.has_started:

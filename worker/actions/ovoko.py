@@ -14,14 +14,14 @@ from worker.config.settings import Settings
 from worker.marketplaces.ovoko.client import open_ovoko_for_actions
 
 # Ovoko has no such entity, so a retry is useless.
-NOT_FOUND_THERE = Done({"enrichment": "Ovoko has none with this id"})
+NO_SUCH_ENTITY = Done({"enrichment": "Ovoko has none with this id"})
 
 
 async def _part_details(attempt: Attempt[PartDetailsRequest]) -> Done:
     part_id = attempt.request.part_id
     fetched = await (await attempt.clients.get(open_ovoko_for_actions)).part_description(part_id)
     if fetched.row is None:
-        return NOT_FOUND_THERE
+        return NO_SUCH_ENTITY
     details = part_details(fetched.row, fetched.requested_at)
     async with attempt.database.transaction() as connection:
         return _done(await of_part.save_details(connection, part_id, details), fetched.requested_at)
@@ -31,7 +31,7 @@ async def _return_details(attempt: Attempt[ReturnDetailsRequest]) -> Done:
     return_id = attempt.request.return_id
     fetched = await (await attempt.clients.get(open_ovoko_for_actions)).order_return(return_id)
     if fetched.row is None:
-        return NOT_FOUND_THERE
+        return NO_SUCH_ENTITY
     details = return_details(fetched.row, fetched.requested_at)
     async with attempt.database.transaction() as connection:
         return _done(await of_return.save_details(connection, return_id, details), fetched.requested_at)

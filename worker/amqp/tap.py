@@ -106,7 +106,7 @@ class ChannelTap:
         self._prefix = uuid4().hex
 
     def consume(self, consumer_tag: str, queue: str, on_delivery: Callable[[Delivery], None]) -> None:
-        """Pass the deliveries with this tag to a callback. Call it before the broker is asked to consume."""
+        """Pass the deliveries with this tag to a callback. Call it before the consume."""
         self._consumers[consumer_tag] = _Consumer(queue, on_delivery)
 
     def publish(
@@ -180,7 +180,7 @@ class ChannelTap:
         return b""
 
     def _readable(self, data: bytes, position: int, size: int) -> bytes | None:
-        """The header of a message that the client library asked for, if it could not read this one."""
+        """The header of a message that the client library requested, if it could not read this one."""
         try:
             ContentHeader().unmarshal(data[position : position + size])
         except Exception:

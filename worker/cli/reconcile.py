@@ -1,4 +1,4 @@
-"""`stockhook reconcile`: compare a marketplace's own list with our tables, and take over what differs."""
+"""`stockhook reconcile`: compare a marketplace's list with our tables, and apply the differences."""
 
 import sys
 from collections.abc import Iterator
@@ -46,21 +46,22 @@ def reconcile(
     yes: Flag = False,
     json: Json = False,
 ) -> None:
-    """Compare what a marketplace lists with our tables, and take over what differs where asked to.
+    """Compare a marketplace's list with our tables, and apply the differences if requested.
 
-    Pages are read from a list that moves meanwhile. So what seems to differ is asked for once more, alone,
-    before it is reported. Without --apply nothing is changed, here or there.
+    The list changes while its pages are read, so each possible difference is requested again by its id before
+    it is reported. Without --apply nothing is changed, here or there.
 
-    With --apply, each difference goes through the ordinary pipeline as an event of what was seen
-    (stockhook.observed.…): it is logged, and explained, and an event that is newer wins over it. What is
-    written off stays so. It can be repeated at any time. What changed just now, here or there, is left
-    out: one of both may be behind.
+    With --apply, each difference goes through the ordinary pipeline as an observed event
+    (stockhook.observed.…): it is logged and explained, and a newer event wins over it. A written-off part
+    stays written off. Repeat the command at any time. Recent changes, here or there, are left out: one side
+    may be behind the other.
 
-    Exits 0 when nothing differs, or when all that differed was taken over; 1 when something differs, or not
-    all could be compared or taken over; 69 when marketplace, broker or database cannot be reached; 78 when a
-    setting is missing.
+    Exits 0 if nothing differs, or if all differences were applied; 1 if something differs, or not all could
+    be compared or applied; 69 if marketplace, broker or database cannot be reached; 78 if a setting is
+    missing.
 
-    A part has a row here once an event of it came: after the first start, expect many that are only there.
+    A part has a row here once an event of it was received: after the first start, expect many that exist only
+    there.
 
     Parameters
     ----------
@@ -70,24 +71,22 @@ def reconcile(
         parts: by their status. returns: by their order, and whether their opening came.
     since
         Only what the marketplace lists from the day before on, and our rows whose newest event is from then
-        on; what of these is not listed is asked for by its id. Without an offset it is UTC.
+        on; those that are not listed are requested by their id. Without an offset it is UTC.
     most
-        Look again at so many at most, those of other status first; a call each, at the pace of
-        STOCKHOOK_OVOKO_CALLS_PER_SECOND. So it also bounds what --apply sends.
+        Maximum number of possible differences to check again, those in the status first; each takes one call,
+        limited by STOCKHOOK_OVOKO_CALLS_PER_SECOND. So it also limits what --apply sends.
     apply
-        Take over what differs, once you have seen it and said yes.
+        Apply the differences, after they are shown and confirmed.
     dry_run
-        With --apply: only say what would be taken over.
+        With --apply: only show what would be applied.
     yes
-        With --apply: do not ask.
+        With --apply: do not prompt.
     """
     if most < 1:
         fail(USAGE, f"--most must be 1 or more (given: {most})")
     asks_first = apply and not dry_run and not yes
     if asks_first and (json or not sys.stdin.isatty()):
-        fail(
-            USAGE, "--apply asks before it sends anything: where nobody can answer, give --yes (or --dry-run)"
-        )
+        fail(USAGE, "--apply prompts before it sends anything: without a terminal, give --yes (or --dry-run)")
     settings = load_context("reconcile")
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=UTC)
@@ -149,7 +148,9 @@ class _Run:
 
 
 def _is_confirmed(count: int, what: What) -> bool:
-    reply = console(stderr=True).input(f"Take over {count:,} {what} as they are there? [y/N] ", markup=False)
+    reply = console(stderr=True).input(
+        f"Apply {count:,} {what} as the marketplace lists them? [y/N] ", markup=False
+    )
     return reply.strip().lower() in ("y", "yes")
 
 

@@ -1,4 +1,4 @@
-"""What a reconciliation found and came to: as tables, or as JSON."""
+"""The output of a reconciliation: as tables, or as JSON."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -90,7 +90,7 @@ def applied_as_text(applied: Applied) -> RenderableType:
         here = "nothing" if one.here is None else _inert(one.here)
         lines.append(f"{_inert(one.entity_id)} still differs, here {one.column} is {here}")
     if applied.differences and applied.applied == applied.sent:
-        lines.append("something newer is known of these, or they are written off: see `stockhook explain`")
+        lines.append("a newer event is known for these, or they are written off: see `stockhook explain`")
     return Group(*lines)
 
 
@@ -99,20 +99,20 @@ def _lines(result: AnyReconciled) -> Iterator[str]:
     counted = "" if listing.total_count is None else f" of {listing.total_count:,}"
     yield (
         f"{listing.entities:,}{counted} listed there, on {listing.pages:,} pages; "
-        f"{result.ours:,} rows here; {result.doubts:,} looked different, {len(result.differences):,} are"
+        f"{result.ours:,} rows here; {result.doubts:,} seemed different, {len(result.differences):,} differ"
     )
     if len(result.differences) > SHOWN:
         yield f"the first {SHOWN} are shown; --json has all"
     under_way = len(result.differences) - len(result.drift)
     if under_way:
-        yield f"{under_way:,} changed just now, here or there: one may still be behind the other"
+        yield f"{under_way:,} changed recently, here or there: one side may be behind the other"
     if result.unchecked:
-        yield f"{result.unchecked:,} more looked different and were not looked at again: give --most"
+        yield f"{result.unchecked:,} more seemed different and were not checked again: raise --most"
     if listing.repeated:
-        yield f"the list moved while it was read: {listing.repeated:,} were on two pages"
+        yield f"the list changed while it was read: {listing.repeated:,} were on two pages"
     if listing.slipped:
         yield (
-            f"{listing.slipped:,} or more slipped from page to page in two readings: "
+            f"{listing.slipped:,} or more were on no page in two readings: "
             "whether they are missing here is not known"
         )
     if listing.unreadable:
@@ -122,9 +122,9 @@ def _lines(result: AnyReconciled) -> Iterator[str]:
     for name, rows in sorted(listing.unreadable_fields.items()):
         yield f"{name} could not be read in {rows:,} rows, and counts as absent there"
     for entity_id, reason in list(result.unanswered.items())[:SHOWN]:
-        yield f"{_inert(entity_id)} could not be looked at again: {_inert(reason)}"
+        yield f"{_inert(entity_id)} could not be checked again: {_inert(reason)}"
     if not result.differences and result.is_conclusive:
-        yield "both say the same"
+        yield "no differences"
 
 
 def _inert(text: str) -> str:

@@ -62,7 +62,7 @@ async def run_replay(
         Refused
     """
     bar = Progress(
-        TextColumn("{task.fields[words]}"),
+        TextColumn("{task.fields[status]}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -76,9 +76,9 @@ async def run_replay(
             broker, database, settings.encryptor, settings.delays, rate=rate, who=who(), reason=why
         )
         with bar:
-            task = bar.add_task("", words="")
+            task = bar.add_task("", status="")
             run.on_progress = lambda tally: bar.update(
-                task, total=tally.total, completed=tally.replayed, words=_progress(tally)
+                task, total=tally.total, completed=tally.replayed, status=_progress(tally)
             )
             try:
                 tally = await run.run(selection)

@@ -76,7 +76,7 @@ def progress() -> Progress:
     """A bar on a terminal, nothing elsewhere. It is full when each event is accepted or given up."""
     bars = console(stderr=True)
     return Progress(
-        TextColumn("{task.fields[words]}"),
+        TextColumn("{task.fields[status]}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -224,7 +224,7 @@ class Settings(BaseSettings):
     # The URLs are judged by what stands above them.
     environment: Literal["production", "development"] = Field(
         default="production",
-        description="`development` takes weak secrets, and talks to other machines in clear",
+        description="`development` accepts weak secrets, and plaintext connections to other machines",
     )
     allow_plaintext: bool = Field(
         default=False,
@@ -266,13 +266,13 @@ class Settings(BaseSettings):
     )
     management_url: Annotated[SecretStr, AfterValidator(_management_url)] | None = Field(
         default=None,
-        description="RabbitMQ's management API, if `stockhook topology --check` is to see bindings: "
+        description="RabbitMQ's management API, for `stockhook topology --check` to compare bindings: "
         "`http://user:password@host:15672`; several hosts are tried in turn",
     )
     declare_topology: bool = Field(
         default=True,
-        description="Whether ingest and consumers declare exchanges and queues; without, they look whether "
-        "`stockhook topology` has",
+        description="Whether ingest and consumers declare exchanges and queues; if not, they verify that "
+        "`stockhook topology` did",
     )
     ingest_host: str = Field(default="127.0.0.1", description="Address that the ingest listens on")
     ingest_port: Port = Field(default=8080, ge=1, le=65535, description="Port of the ingest")
@@ -305,10 +305,10 @@ class Settings(BaseSettings):
     ovoko_username: str | None = Field(default=None, min_length=1, description="The user of Ovoko's API")
     ovoko_password: SecretStr | None = Field(default=None, min_length=1, description="Its password")
     ovoko_user_token: SecretStr | None = Field(
-        default=None, min_length=1, description="Its token, which Ovoko gives out"
+        default=None, min_length=1, description="Its token, from Ovoko"
     )
     ovoko_calls_per_second: float = Field(
-        default=4.0, gt=0, le=1000, description="Calls of Ovoko's API a second at most"
+        default=4.0, gt=0, le=1000, description="Maximum number of calls of Ovoko's API per second"
     )
     ovoko_timeout: float = Field(
         default=30.0, gt=0, le=600, description="Seconds that a call of Ovoko's API may take"
@@ -345,7 +345,7 @@ class Settings(BaseSettings):
     )
     rerequest_pickup: Literal["first_slot", "off"] = Field(
         default="off",
-        description="After a missed pickup, `first_slot` asks for another one at the first slot that is "
+        description="After a missed pickup, `first_slot` requests another one in the first slot that is "
         "offered; `off` leaves it to you",
     )
     retry_delays: Annotated[
@@ -435,8 +435,8 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=36_500,
-        description="Days that events stay in the event log, by whole months; 0: for ever. What is gone can "
-        "neither be explained nor rebuilt",
+        description="Days that events stay in the event log, by whole months; 0: for ever. Events that "
+        "were dropped can neither be explained nor rebuilt",
     )
     dead_letter_days: int = Field(
         default=0,
@@ -448,7 +448,7 @@ class Settings(BaseSettings):
         default="auto", description="`json`, `console`, or by whether standard error is a terminal"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Lines below this level are left out"
+        default="info", description="Lines below this level are omitted"
     )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""How the body of a dead letter is changed: opened in an editor, checked, kept beside the original."""
+"""Changes the body of a dead letter: in an editor, with a check, stored beside the original."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def in_editor(command: Sequence[str], body: bytes) -> bytes:
         Refused
         SystemExit: A signal came.
     """
-    # On a terminal these are typed for the editor.
+    # On a terminal these signals are meant for the editor.
     for_editor = (signal.SIGINT, signal.SIGQUIT) if sys.stdin.isatty() else ()
     with signals_as_exits(*for_editor), private_folder() as folder:
         file = folder / "event.json"
@@ -88,5 +88,5 @@ async def change(
             store.CHANGE_BODY, letter.dead_letter_id, fits.body, letter.body, fits.type, fits.entity_id
         )
         if not changed:
-            raise Refused("somebody else changed it meanwhile")
+            raise Refused("it was changed in the meantime")
         await store.note(connection, [letter.dead_letter_id], who(), action, reason)

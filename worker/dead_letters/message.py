@@ -1,4 +1,4 @@
-"""What can be said of a dead letter from the message that it came as. Pure."""
+"""Reads a dead letter from its message. Pure."""
 
 import hashlib
 import re
@@ -55,7 +55,7 @@ class Letter:
 def read_letter(origin: str, delivery: Delivery) -> Letter:
     """Never raises for what a message holds.
 
-    The body of one that came again is not looked into: doing so may be what ended the process.
+    The body of a redelivered message is not parsed: parsing may have ended the process.
     """
     if is_of_webhook(origin):
         return _read_change(origin, delivery)
@@ -93,7 +93,7 @@ def provenance_in(origin: str, envelope: Envelope) -> Provenance:
 
 
 def is_of_webhook(origin: str) -> bool:
-    """Whether what is dead is a change that a subscriber over HTTP did not take."""
+    """Whether a letter is a change that a subscriber over HTTP did not accept."""
     return origin.startswith(ORIGIN_PREFIX)
 
 
@@ -120,8 +120,8 @@ def _read_change(origin: str, delivery: Delivery) -> Letter:
 
 
 def minimal_letter(origin: str, delivery: Delivery) -> Letter:
-    """The least that can be said, of a message that the table took in no other form."""
-    reason = "the message could not be kept as it was: only its body is here"
+    """A letter with only the body, for a message that the table accepts in no other form."""
+    reason = "the message could not be stored as it was: only its body is here"
     return Letter(
         message_key=message_key(origin, delivery),
         origin=origin,
@@ -154,7 +154,7 @@ def message_key(origin: str, delivery: Delivery) -> UUID:
 
 
 def fingerprint_of(reason: str, event_type: str) -> str:
-    """Of a failed handler the failure's own; else the same for one reason and type."""
+    """The fingerprint of the failure, or else a hash of reason and type."""
     if match := _FINGERPRINT.search(reason):
         return match[1]
     text = f"{event_type}\n{reason}".encode(errors="replace")
@@ -162,7 +162,7 @@ def fingerprint_of(reason: str, event_type: str) -> str:
 
 
 def entity_in(provider: str | None, body: bytes) -> str | None:
-    """What a body is about, also where it breaks its schema."""
+    """The entity id in a body, also if the body breaks its schema."""
     return _read_body(provider, body)[1]
 
 
@@ -197,7 +197,7 @@ def _name(value: object) -> str | None:
 
 
 def _reason(headers: Mapping[str, object]) -> str:
-    """Ours; the broker's own, where it was the broker that gave a message up."""
+    """Our reason, or the broker's if the broker dead-lettered the message."""
     deaths = headers.get("x-death")
     if isinstance(deaths, list):
         for death in deaths:

@@ -1,7 +1,7 @@
 """Decrypted bodies in files: in memory where there is a tmpfs, and removed however the process ends.
 
-The kernel releases a lock when its process ends, also by kill -9. So a folder of ours that nobody has
-locked is what a run left behind that could not tidy up: the next one removes it.
+The kernel releases a lock when its process ends, also by kill -9. So a folder of ours without a lock was left
+by a killed run, and the next run removes it.
 """
 
 import fcntl
@@ -105,7 +105,7 @@ def _made() -> tuple[Path, int]:
 
 
 def _locked(folder: Path) -> int | None:
-    """The lock of a folder that was just made; None if somebody who removes leftovers came between.
+    """The lock of a folder that was just made; None if another run removed it first.
 
     Raises:
         OSError: It cannot be locked, and is removed.

@@ -1,4 +1,4 @@
-"""Replays dead letters: as fresh attempts of the same events, at a measured pace, once each."""
+"""Replays dead letters: each once, as a first attempt of its event, with a rate limit."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -39,13 +39,13 @@ PUBLISH_SECONDS = 10.0
 # `unhandled_events` made such dead letters.
 UNHANDLED_ORIGIN = "unhandled"
 
-# It stops by itself once so many came back, and these are more than those that were applied.
+# A replay stops once this many came back, if these are more than the applied ones.
 STOPS_AFTER = 5
 
-# So many replayed letters may be under way, neither applied nor back: a mistake stays as small.
+# The maximum number of replayed letters that are neither applied nor back: it limits the damage of a mistake.
 UNDER_WAY_AT_MOST = 200
 
-# What is left over the time that the retry schedule takes before nothing more is waited for.
+# The margin over the duration of the retry schedule after which waiting ends.
 TIMEOUT_MARGIN = timedelta(seconds=60)
 POLL_SECONDS = 0.25
 
@@ -53,7 +53,7 @@ NOW = "SELECT now()"
 
 
 class AnotherRuns(StockhookError):
-    """Two replays at once would not know of each other's letters."""
+    """Another replay is running; two would not see each other's letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +71,13 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Unready:
-    """It cannot be replayed as it is."""
+    """The letter cannot be replayed as it is."""
 
     reason: str
 
 
 def prepare(letter: StoredLetter, encryptor: MultiFernet | None) -> Ready | Unready:
-    """As a fresh first attempt. What is quarantined is routed as the ingest routes it today."""
+    """The message for a first attempt. A quarantined letter is routed as the ingest routes it today."""
     if is_of_webhook(letter.origin):
         return _posted_again(letter)
     if letter.provider is None:
@@ -125,7 +125,7 @@ def prepare(letter: StoredLetter, encryptor: MultiFernet | None) -> Ready | Unre
 
 
 def _posted_again(letter: StoredLetter) -> Ready:
-    """Under the same `webhook-id`, which is how a subscriber knows a change that it has."""
+    """A change with the same `webhook-id`, by which a subscriber recognizes it."""
     headers = {name: str(letter.headers.get(name, "")) for name in ("x-change-id", "x-subject")}
     queue = family_queue(letter.origin)
     message = Message(RETURN, queue, letter.type, headers, letter.body, CONTENT_TYPE)
@@ -133,7 +133,7 @@ def _posted_again(letter: StoredLetter) -> Ready:
 
 
 async def dry_run(database: Database, ready: Ready, tolerance: timedelta = TOLERANCE) -> str:
-    """In words what a replay would do against today's rows. Nothing is written."""
+    """What a replay would do against today's rows, as text. Nothing is written."""
     if is_of_webhook(ready.origin):
         return "posted again"
     if ready.origin == UNHANDLED_ORIGIN:
@@ -160,10 +160,10 @@ async def dry_run(database: Database, ready: Ready, tolerance: timedelta = TOLER
 
 @dataclass(slots=True)
 class Tally:
-    """How far a replay is. `unready` are letters that were left, with the reason.
+    """The progress of a replay. `unready` are letters that were not replayed, with the reason.
 
-    `handed_on` are changes that a webhook's queue took, and whether the subscriber takes them is seen there;
-    and events of types that no family takes, which the archiver moves to the unhandled events.
+    `handed_on` counts changes that were published to a webhook's queue, and events of types that no family
+    takes, which the archiver moves to the unhandled events.
     """
 
     total: int = 0
@@ -197,10 +197,10 @@ class Replay:
     _decided_at: float = 0.0
 
     async def run(self, selection: Selection) -> Tally:
-        """Replay what is selected and was there when we began; follow it until it is decided.
+        """Replay the selected letters that exist at the start, and follow them to their outcome.
 
-        A letter is marked before it is published, and again once that is confirmed: what was only
-        begun by a run that died is published again by the next, and the event log knows it.
+        A letter is marked before it is published, and again after the confirm. If a run dies in between, the
+        next run publishes the letter again, and the event log recognizes it.
 
         Raises:
             AnotherRuns
@@ -218,7 +218,7 @@ class Replay:
 
     @asynccontextmanager
     async def _exclusive(self) -> AsyncIterator[datetime]:
-        """Yields the database's time. The lock goes with its connection, however we end."""
+        """Hold the lock of replays; yields the database's time. The lock ends with its connection."""
         async with self.database.connection() as connection:
             if not await connection.fetchval(TRY_LOCK, AdvisoryLock.REPLAY):
                 raise AnotherRuns
@@ -262,7 +262,7 @@ class Replay:
             marked = await connection.fetch(store.MARK_REPLAYING, list(ready), event_ids, content_ids, bodies)
         ids = sorted(row["dead_letter_id"] for row in marked)
         left = sorted(ready.keys() - set(ids))
-        self.tally.unready += [(number, "somebody else changed or discarded it meanwhile") for number in left]
+        self.tally.unready += [(number, "it was changed or discarded in the meantime") for number in left]
         failpoint("replay_started")
         await asyncio.gather(*(channel.publish(ready[number].message, PUBLISH_SECONDS) for number in ids))
         failpoint("replay_published")
@@ -276,7 +276,7 @@ class Replay:
         self._decided_at = monotonic()
 
     async def _follow(self) -> None:
-        """See what became of what is under way; stop where most of it fails again."""
+        """Update the tally of letters under way; stop if most of them fail again."""
         async with self.database.connection() as connection:
             rows = await connection.fetch(store.FOLLOW_REPLAY, list(self._under_way), self._started_at)
         for row in rows:
@@ -288,7 +288,7 @@ class Replay:
                 self.tally.applied += 1
         self.on_progress(self.tally)
         if self.tally.came_back >= max(STOPS_AFTER, self.tally.applied + 1):
-            self.tally.stopped = "most of it fails again"
+            self.tally.stopped = "most letters fail again"
 
     async def _follow_until(self, is_enough: Callable[[], bool]) -> None:
         timeout = (sum(self.delays, timedelta()) + TIMEOUT_MARGIN).total_seconds()
@@ -297,6 +297,9 @@ class Replay:
             if is_enough() or self.tally.stopped is not None:
                 return
             if monotonic() - self._decided_at > timeout:
-                self.tally.stopped = f"nothing came of what is under way for {timeout:.0f} s: is it consumed?"
+                self.tally.stopped = (
+                    f"the letters under way have had no outcome for {timeout:.0f} s: "
+                    "check that the consumers run"
+                )
                 return
             await asyncio.sleep(POLL_SECONDS)

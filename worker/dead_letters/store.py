@@ -81,8 +81,7 @@ WHERE state IN ('waiting', 'replaying')
 GROUP BY origin
 """
 
-# Repeated after a crash it finds the letters in the state in which it left them. One that was changed or
-# discarded since it was read is left: it is not what was read that is to be published.
+# Safe to repeat after a crash. A letter that was changed or discarded since it was read is not marked.
 MARK_REPLAYING = """
 UPDATE dead_letters
 SET state = 'replaying', replayed_as = replay.replayed_as, replayed_content_id = replay.replayed_content_id
@@ -101,8 +100,8 @@ WHERE dead_letter_id = ANY($1::bigint[]) AND state = 'replaying'
 RETURNING dead_letter_id
 """
 
-# Of what was replayed: what came back since the replay began, and what was applied. Letters of one event
-# share its fate: what comes back points to one of them.
+# The replayed letters that came back since the replay started, and those that were applied. Letters of one
+# event share the outcome: a letter that comes back refers to one of them.
 FOLLOW_REPLAY = """
 SELECT dead_letter_id, is_back
 FROM (
@@ -137,7 +136,7 @@ WHERE dead_letter_id = ANY($1::bigint[]) AND state = 'waiting'
 RETURNING dead_letter_id
 """
 
-# Whoever changed it meanwhile changed another body than the one that was read.
+# Changes nothing if the body is not the one that was read.
 CHANGE_BODY = """
 UPDATE dead_letters
 SET body = $2, original_body = coalesce(original_body, body), type = $4, entity_id = $5
@@ -234,7 +233,7 @@ def provenance_of(letter: StoredLetter) -> Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which dead letters are meant; None means any. `reason` is looked for within the reason."""
+    """Selects dead letters; None means any. `reason` is a part of the reason."""
 
     ids: tuple[int, ...] | None = None
     origin: str | None = None

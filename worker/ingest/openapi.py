@@ -85,7 +85,7 @@ def openapi_document(settings: Settings) -> bytes:
             "title": "Stockhook ingest",
             "version": version("stockhook"),
             "description": "Receives marketplaces' webhooks. An answer of 200 means that the event is "
-            "stored; what is authentic but odd is stored too, and set aside for people.",
+            "stored; an authentic but malformed one is stored too, in the quarantine.",
         },
         "paths": {
             **paths,

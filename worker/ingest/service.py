@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 # Some senders have a retry schedule of their own; this is for those that read the header.
 RETRY_AFTER_SECONDS = 7
 
-# Characters of a foreign text in a line of the log.
+# The maximum length of a foreign text in a log line.
 LONGEST_LOGGED = 200
 
 # Anybody can send requests to a wrong path: one of them is logged per interval.
@@ -291,7 +291,7 @@ class Ingest:
             log.warning("event.refused", reason=str(error))
             raise Refused(
                 503,
-                "Cannot take events in",
+                "Cannot store events",
                 "The event was not stored: send it again.",
                 (("retry-after", str(RETRY_AFTER_SECONDS)),),
             ) from error
@@ -316,7 +316,7 @@ def _count_secret(marketplace: Marketplace, position: int) -> None:
 
 
 def _unauthorized() -> Refused:
-    # RFC 9110 asks for a challenge; the scheme is named after what all marketplaces do.
+    # RFC 9110 requires a challenge; the scheme is named after what all marketplaces do.
     return Refused(401, "Unauthorized", "No active secret came with it.", (("www-authenticate", "Webhook"),))
 
 

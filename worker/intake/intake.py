@@ -47,7 +47,7 @@ _ROUTED_TYPES = {Provenance.WEBHOOK: _WEBHOOKS, Provenance.OBSERVATION: frozense
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """To be stored: for a family, or for the quarantine, and then `reason` says why.
+    """A message for a family, or for the quarantine for this `reason`.
 
     `unhandled` is the routing key of a well-formed event of a type that no family takes. `secret` is the
     position of the one that it came with, if that was in the body.
@@ -69,7 +69,7 @@ class Unauthorized:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """No JSON, and no secret to be seen in it."""
+    """Neither JSON nor a readable secret."""
 
 
 Intake = Accepted | Unauthorized | Unreadable
@@ -241,7 +241,7 @@ def _accept_broken(
 def _broken(
     marketplace: Marketplace, plain: bytes, received_at: datetime, encryptor: MultiFernet | None
 ) -> Accepted:
-    """An authentic body that is no JSON. Nobody can tell where in it private data is."""
+    """An authentic body that is not JSON. Where it contains private data is not known."""
     if marketplace.private is None:
         return _quarantined(marketplace.name, plain, NOT_JSON, received_at, plain)
     stored = _required(encryptor).encrypt(plain)

@@ -1,4 +1,4 @@
-"""Surgery on the bytes of a JSON body, so that what is kept is what was received.
+"""Edits of the bytes of a JSON body, so that everything else is stored as it was received.
 
 The scan is lexical: it finds the same members in a valid document as a parser does, and still finds
 those that a broken document has before and after its fault.

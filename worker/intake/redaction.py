@@ -90,13 +90,13 @@ def _without(piece: bytes, copies: Sequence[_Copies]) -> bytes:
 
 
 def _without_in_number(piece: bytes, copies: Sequence[_Copies]) -> bytes:
-    secrets_found = [each.plain.encode() for each in copies if each.plain.encode() in piece]
-    if not secrets_found:
+    contained = [each.plain.encode() for each in copies if each.plain.encode() in piece]
+    if not contained:
         return piece
     try:
         read_json(piece)
     except ValueError:
-        for secret in secrets_found:
+        for secret in contained:
             piece = piece.replace(secret, REDACTED.encode())
         return piece
     return json.dumps(REDACTED).encode()

@@ -15,7 +15,7 @@ from worker.observability.listening import listening_on
 
 log = structlog.get_logger(__name__)
 
-# What a check returns is the reason why not; None is well.
+# A check returns the reason why the process is not ready, or None.
 Check = Callable[[], Awaitable[str | None]]
 Checks = Mapping[str, Check]
 
@@ -24,7 +24,7 @@ _CHECK_TIMEOUT_SECONDS = 2
 _JSON = "application/json"
 
 
-# What else is worth telling on `/readyz`.
+# Further members of the body of `/readyz`.
 Details = Callable[[], Mapping[str, object]]
 
 
@@ -41,7 +41,7 @@ async def readiness(checks: Checks, details: Details | None = None) -> tuple[int
 
 
 async def reasons(checks: Checks) -> dict[str, str | None]:
-    """Of each check why it is not well, or None."""
+    """The reason of each check that fails, or None."""
     return {name: await _reason(check) for name, check in checks.items()}
 
 
@@ -63,7 +63,7 @@ async def serve_ops(
         CannotListen
     """
 
-    # A second series for each counter and histogram, which nobody asks for.
+    # A second series for each counter and histogram, which is not needed.
     disable_created_metrics()  # type: ignore[no-untyped-call]  # it lacks annotations
 
     async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -81,7 +81,7 @@ class _Lookups:
             try:
                 loop.call_soon_threadsafe(_settle, answered, answer)
             except RuntimeError:
-                # That loop is closed: nobody waits there.
+                # That loop is closed, so nothing waits.
                 continue
 
 

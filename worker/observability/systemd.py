@@ -1,4 +1,4 @@
-"""What a service manager is told: ready, alive, how it goes, stopping (sd_notify(3); nothing without one)."""
+"""Notifications to a service manager: ready, alive, status, stopping (sd_notify(3))."""
 
 import asyncio
 import os
@@ -16,20 +16,20 @@ log = structlog.get_logger(__name__)
 SOCKET = "NOTIFY_SOCKET"
 WATCHDOG = "WATCHDOG_USEC"
 STOPPING = ("STOPPING=1", "STATUS=stopping: finishing in-flight deliveries")
-# systemd looks at the status only when asked; the watchdog may want to hear from us more often.
+# systemd shows the status on request; the watchdog may require more frequent notifications.
 LONGEST_PAUSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Manager:
-    """Where a manager listens, and how often it wants to hear from us."""
+    """The socket of a service manager, and the interval of notifications."""
 
     address: str
     pause: float
 
     @classmethod
     def named_by(cls, environment: Mapping[str, str]) -> "Manager | None":
-        """None if no service manager asked for notifications."""
+        """None if no service manager requested notifications."""
         address = environment.get(SOCKET, "")
         if not address.startswith(("/", "@")):
             return None
@@ -37,7 +37,7 @@ class Manager:
         return cls(address, min(patience / 3, LONGEST_PAUSE_SECONDS) if patience else LONGEST_PAUSE_SECONDS)
 
     def notify(self, *lines: str) -> None:
-        """Send at once or not at all: a manager that does not listen is no reason to stop working."""
+        """Send without waiting. A manager that does not read is no reason to stop."""
         # A leading @ stands for the zero byte of Linux's abstract namespace.
         address = f"\0{self.address[1:]}" if self.address.startswith("@") else self.address
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notices:
@@ -52,8 +52,7 @@ class Manager:
 async def notify_systemd(checks: Checks, stopping: asyncio.Event) -> AsyncIterator[None]:
     """READY=1 at once, WATCHDOG=1 and STATUS= while the loop turns, STOPPING=1 when `stopping` is set.
 
-    Ready is a process that answers on its ports: one that waits for broker or database has started, and
-    says in its status what it waits for.
+    A process is ready once it answers on its ports. If it waits for broker or database, its status says so.
     """
     manager = Manager.named_by(os.environ)
     if manager is None:

@@ -226,7 +226,7 @@ async def claim(connection: Connection, action_id: UUID, attempt: int) -> Claime
 
 
 async def lock_subject(connection: Connection, subject: str) -> None:
-    # A transaction that begins an action of a subject sees every action that was begun before it.
+    # A transaction that starts an action of a subject sees every action that was started before.
     await connection.execute(LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass.ACTIONS_OF_SUBJECT, subject)
 
 

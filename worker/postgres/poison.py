@@ -2,7 +2,7 @@
 
 Each is handled in isolation (worker/pipeline/isolation.py), after this try is committed here. A message with
 TRIES tries ended its consumer each time, since nothing else was in flight. The broker's delivery limit
-cannot tell that: it counts for every delivery that was in flight.
+cannot show that: it counts for every delivery that was in flight.
 """
 
 from datetime import datetime

@@ -107,7 +107,7 @@ _SESSION_IS_OVER = (
 )
 # After a failover that keeps sessions open: they continue, and can never write again.
 _READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, _AcceptsNoWrites)
-# No event causes these, and they end once somebody has fixed the server.
+# No event causes these, and they last until the server is repaired.
 _LACKS_RESOURCES = (asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError)
 _CONFLICTS = (
     asyncpg.SerializationError,

@@ -50,17 +50,17 @@ GARBAGE_THRESHOLD = 50_000
 
 
 class Worker(Protocol):
-    """Something that runs until we stop."""
+    """A task that runs until shutdown."""
 
     async def run(self) -> None: ...
 
 
 class UnexpectedExit(StockhookError):
-    """Something that is to run for ever does not: the supervisor is to start us anew."""
+    """A task that runs until shutdown ended early. The supervisor restarts the process."""
 
 
 class PendingMigrations(StockhookError):
-    """Migrations are missing. The text says what to type."""
+    """Migrations are missing. The text names the command."""
 
     exit_code = MISCONFIGURED
 
@@ -128,8 +128,8 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
             )
             feed_tasks: list[Relay | WebhookDispatcher] = []
             if settings.changes:
-                # The copies of failed events must not wait behind changes, nor changes behind them. Whoever
-                # is told over HTTP is bound before the first change is published.
+                # Copies of failed events and changes must not delay each other. The queues of subscribers
+                # over HTTP are bound before the first change is published.
                 feed = Publisher(
                     broker.for_role("changes"),
                     expected_topology(settings, names),
@@ -161,7 +161,7 @@ def _feed_tasks(
     consumers: Sequence[Consumer],
     stopping: asyncio.Event,
 ) -> list[Relay | WebhookDispatcher]:
-    """Who publishes changes, and who delivers them over HTTP."""
+    """The tasks that publish changes, and those that deliver them over HTTP."""
 
     def are_behind() -> bool:
         return any(consumer.is_behind for consumer in consumers)
@@ -202,7 +202,7 @@ async def _run(
         if isinstance(result, Exception):
             raise result
     if not stop_was_requested:
-        raise UnexpectedExit("a consumer ended without being asked to")
+        raise UnexpectedExit("a consumer ended without a stop request")
 
 
 async def _refuse_when_behind(database: Database, stopping: asyncio.Event) -> None:
@@ -225,4 +225,4 @@ async def _refuse_when_behind(database: Database, stopping: asyncio.Event) -> No
     missing: list[Migration] = looking.result()
     if missing:
         names = ", ".join(migration.name for migration in missing)
-        raise PendingMigrations(f"the database lacks {names}: type `stockhook migrate` first")
+        raise PendingMigrations(f"the database lacks {names}: run `stockhook migrate` first")

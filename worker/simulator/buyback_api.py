@@ -58,7 +58,7 @@ WINDOWS = ((9, 12), (12, 15))
 
 PLACES = 100
 
-# An order of such an id is always known, so that it can ask for its fault.
+# An order with such an id always exists, so that it can have its fault.
 FAULTY = "fault-"
 
 
@@ -229,7 +229,7 @@ class SimulatedBuyback:
         return [slot for slot in slots if booked[slot] < self.places]
 
     def _pickup(self, order: Order, request: PickupRequest) -> Response:
-        """The courier takes the first of the slots that were asked for."""
+        """Book the first of the requested slots."""
         if not set(request.slots) <= set(self.offered(order)):
             raise _invalid({"slots": ["One of them is not offered."]})
         booked = min(request.slots, key=lambda slot: slot.initial_slot)
@@ -267,8 +267,8 @@ def _parsed(model: type[S], request: Request) -> S:
         errors: dict[str, list[str]] = {}
         for fault in error.errors():
             # The value too, as frameworks do: a client is to keep it to itself.
-            words = f"The value '{fault['input']}' is not valid: {fault['msg']}"
-            errors.setdefault(".".join(map(str, fault["loc"])), []).append(words)
+            text = f"The value '{fault['input']}' is not valid: {fault['msg']}"
+            errors.setdefault(".".join(map(str, fault["loc"])), []).append(text)
         raise _invalid(errors) from None
 
 

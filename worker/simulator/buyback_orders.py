@@ -13,7 +13,7 @@ from worker.simulator.buyback_fixtures import Order as Subject
 from worker.simulator.lifecycle import GeneratedEvent
 from worker.simulator.marketplace import NotNow
 
-# No two steps of an order at one instant: the newest tells its status.
+# No two steps of an order have the same instant: the newest one determines its status.
 TICK = timedelta(milliseconds=1)
 
 PICKUP, DROP_OFF = "pickup", "dropoff"
@@ -22,7 +22,7 @@ PICKED_UP_FROM = ("Created", "PickupScheduled", "MissedPickup")
 
 
 class Step(StrEnum):
-    """What happens to an order over there, without being asked for."""
+    """What happens to an order at the platform, without a request."""
 
     REMIND = "remind"
     MISS = "miss"
@@ -34,7 +34,7 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """`slots` were asked for, `slot` is booked. Of payment details nothing is kept but that they came."""
+    """`slots` were requested, `slot` is booked. Payment details are not stored, only that they were sent."""
 
     subject: Subject
     statuses: tuple[str, ...]
@@ -212,7 +212,7 @@ def _reminder(order: Order, at: datetime) -> GeneratedEvent:
 
 
 def _inspected(order: Order, *, passes: bool, at: datetime) -> Happened:
-    """The next item. With the last one the customer's bank account is told, if it is known by then."""
+    """The next item. With the last one, the bank account is reported, if it is known."""
     place = order.statuses.index("Received")
     status = "Finalized" if passes else "QualityCheckFail"
     statuses = (*order.statuses[:place], status, *order.statuses[place + 1 :])

@@ -194,7 +194,7 @@ _IN_PATH = re.compile(rf"fault-({_NAMES})(?![a-z])")
 
 @dataclass(slots=True)
 class Faults:
-    """Those that were asked for, the newest first; and those that an id in the path asks for."""
+    """The pending faults, the newest first, and the faults that an id in the path names."""
 
     pending: list[Fault] = field(default_factory=list)
 
@@ -205,7 +205,7 @@ class Faults:
         self.pending.clear()
 
     def take(self, request: Request) -> Fault | None:
-        """The fault that this request gets; one that was asked for a number of times is used up."""
+        """The fault of this request. A fault with a number of times is used up."""
         for place, fault in enumerate(self.pending):
             if fault.method.upper() in ("", request.method) and fault.path in request.path:
                 self._use(place, fault)

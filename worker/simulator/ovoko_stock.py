@@ -14,8 +14,8 @@ from worker.simulator.lifecycle import GeneratedEvent, new_id
 from worker.simulator.marketplace import NotNow, NotThere
 from worker.simulator.ovoko_events import event
 
-# Of two changes of a part in one second, which Ovoko's clock cannot tell apart, the less sellable one
-# stands. So they come a second apart.
+# Ovoko's clock has whole seconds: of two changes of a part in one second, the less sellable one wins. So
+# they are a second apart.
 TICK = timedelta(seconds=1)
 
 CURRENCY = "EUR"
@@ -23,7 +23,7 @@ IN_STOCK, RESERVED, SOLD, RETURNED, WRITTEN_OFF = "01234"
 
 # One status has no number of its own.
 _NUMBERS = {
-    **{word: number for number, words in STATUSES.items() for word in words},
+    **{word: number for number, statuses in STATUSES.items() for word in statuses},
     "unknown_stock_status": IN_STOCK,
 }
 
@@ -115,7 +115,7 @@ class Stock:
     orders: dict[int, Order] = field(default_factory=dict)
 
     def change(self, part_id: int, status: str, now: datetime) -> list[GeneratedEvent]:
-        """Give a part a status that it may have next; one that nobody knew is new."""
+        """Change the status of a part, or create the part."""
         if status not in _NUMBERS:
             raise NotThere(f"no such status: {status}; there are {', '.join(sorted(_NUMBERS))}")
         if part_id not in self.parts:

@@ -23,14 +23,14 @@ from worker.simulator.marketplace import (
 
 log = structlog.get_logger(__name__)
 
-_REQUESTS_KEPT = 1_000
+_MOST_REQUESTS = 1_000
 
 
 @dataclass(slots=True)
 class Simulation:
     """A marketplace is served below its name: what is `/buyback/v2/…` here is `/v2/…` to it.
 
-    What was answered is told without headers and bodies: they hold secrets and bank details.
+    Answered requests are listed without headers and bodies, which contain secrets and bank details.
     """
 
     marketplaces: Mapping[str, Marketplace]
@@ -61,7 +61,7 @@ class Simulation:
         }
         log.info("request.answered", **entry)
         self.answered.append(entry)
-        del self.answered[:-_REQUESTS_KEPT]
+        del self.answered[:-_MOST_REQUESTS]
 
     def _control(self, request: Request, what: str) -> Response:
         match request.method, what:

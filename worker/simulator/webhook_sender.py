@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 class Messenger:
     """Each webhook comes `delay` after its event, whatever became of those before it.
 
-    (Which may be a little later than it was asked for: in whole seconds only one thing happens to a part.)
+    (The event may be a little later than its request: a part has at most one event per second.)
     """
 
     sender: Sender

@@ -42,7 +42,7 @@ def is_wal_damaged(path: Path) -> bool:
         return True
     for at in range(WAL_HEADER, len(wal) - FRAME + 1, FRAME):
         if wal[at + 8 : at + 16] != wal[16:24]:
-            intact = False  # left over from before the WAL was begun anew, or damaged
+            intact = False  # left over from before the WAL was restarted, or damaged
             continue
         if intact:
             sums = _sums(wal[at : at + 8] + wal[at + FRAME_HEADER : at + FRAME], wal, sums)

@@ -32,10 +32,10 @@ __all__ = ["Spool", "SpoolBroken", "SpoolFull", "SpoolTaken", "Spooled"]
 
 T = TypeVar("T")
 
-# The predecessor may still be finishing its requests.
+# The previous process may still finish its requests.
 LOCK_TIMEOUT = timedelta(seconds=8)
 
-# What one transaction takes at most, so that the WAL stays small and the first of many does not wait long.
+# The limits of one transaction, so that the WAL stays small and the first entry does not wait long.
 GROUP_ENTRIES = 256
 GROUP_BYTES = 1024 * 1024
 
@@ -87,7 +87,7 @@ class Spool:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Finish what was asked before, and close."""
+        """Finish the pending writes, and close."""
         self._is_open = False
         while self._writing is not None:
             await asyncio.wait([self._writing])
@@ -181,7 +181,7 @@ class Spool:
         try:
             self._file.insert([waiting.draft for waiting in group])
         except Exception as failure:
-            # Whatever it is, those who wait for their entries have to hear of it.
+            # The callers that wait for their entries receive the error.
             return group, failure
         return group, None
 
@@ -223,7 +223,7 @@ class _Waiting:
 
     def answer(self, failure: Exception | None) -> None:
         if self.written.done():
-            return  # whoever asked has been cancelled
+            return  # the caller was cancelled
         if failure is None:
             self.written.set_result(None)
         else:

@@ -255,8 +255,8 @@ def check_policies(
             "set STOCKHOOK_MANAGEMENT_URL to a user with the tag monitoring",
         )
         return
-    found_hazards = hazards(snapshot.queues, expected, vhost)
-    for hazard in found_hazards:
+    policy_hazards = hazards(snapshot.queues, expected, vhost)
+    for hazard in policy_hazards:
         yield error("policies", str(hazard), hazard.remedy)
     if version[:1].isdecimal() and int(version.partition(".")[0]) >= 4:
         for name in limited(snapshot.queues, expected):
@@ -265,7 +265,7 @@ def check_policies(
                 f"{name}: the broker drops a message after 20 deliveries",
                 unlimiting_command(vhost),
             )
-    if not found_hazards:
+    if not policy_hazards:
         yield ok("policies", "no policy expires or drops events")
 
 
