@@ -1,4 +1,4 @@
-"""What travels beside an event's body on the queue: the headers that are ours."""
+"""The headers of an event's message that Stockhook sets."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime

@@ -26,14 +26,14 @@ class Payload(Tolerant):
 
 @dataclass(frozen=True, slots=True)
 class EventIds:
-    """How an event is told from others: see `schemas.identity`."""
+    """The ids that distinguish an event: see `schemas.identity`."""
 
     event_id: UUID
     content_id: UUID
 
 
 class NotIdentified(ValueError):
-    """The body lacks what makes the ids of its event. The text names the member."""
+    """The body lacks a member that the ids are made of. The text names the member."""
 
 
 # The type of an event, and its body without the member that names the type.

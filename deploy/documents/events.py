@@ -21,7 +21,7 @@ from schemas.event_schema import Payload
 from schemas.events import event_models, parse, routing_key
 from schemas.examples import documented
 from schemas.registry import Provider
-from worker.intake.intake import body_to_keep
+from worker.intake.intake import body_to_store
 from worker.tools.reconcile.ovoko import OurPart, part_observed, return_observed
 
 _TEXT = "text"
@@ -41,7 +41,7 @@ _WORDS: tuple[tuple[object, str], ...] = (
     (fields.NullableKey, f"{_KEY}; the word `None` is null"),
 )
 _WRITTEN = re.compile(r"(?:INSERT INTO|UPDATE) ([a-z_]+)")
-_SEALER = MultiFernet([Fernet(Fernet.generate_key())])
+_ENCRYPTOR = MultiFernet([Fernet(Fernet.generate_key())])
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _OBSERVED = [
     parse(Provider.OVOKO, body)
@@ -98,7 +98,7 @@ def _examples(provider: Provider, event_type: str) -> Iterator[Payload]:
             yield payload
     for example in documented():
         if (example.provider, example.event_type) == (provider, event_type):
-            payload = parse(provider, body_to_keep(provider, example.body, _SEALER))
+            payload = parse(provider, body_to_store(provider, example.body, _ENCRYPTOR))
             yield payload
             result: Any = getattr(payload, "result", None)
             for days in (0, 7) if hasattr(result, "days_after_creation") else ():

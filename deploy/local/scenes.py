@@ -154,7 +154,7 @@ async def trade_in(stage: Stage) -> str:
     """An order, and a pickup for it; the order's id."""
     stage.scene("1. A trade-in begins")
     stage.say(
-        "A customer of the trade-in platform accepts an offer. Its webhook (OrderCreatedEvent) comes in:"
+        "A customer of the buyback platform accepts an offer. Its webhook (OrderCreatedEvent) comes in:"
     )
     order_id = str((await stage.over_there("buyback/control/orders", {"paymentType": "Cash"}))["id"])
     await stage.until(f"order {order_id} is created", TRADE_IN_IS, order_id, "created")
@@ -191,7 +191,9 @@ async def payment(stage: Stage, order_id: str) -> None:
     )
     stage.command("buyback", "payment-details", order_id, "--file", "-", stdin=json.dumps(DETAILS))
     await stage.until("the order is closed", TRADE_IN_IS, order_id, "closed")
-    await stage.until("the bank account is known, and sealed: four characters can be shown", PAID, order_id)
+    await stage.until(
+        "the bank account is known, and encrypted: four characters can be shown", PAID, order_id
+    )
     stage.say("\nEach event that came, what it did, and by which rule:")
     stage.command("explain", "buyback", order_id)
 

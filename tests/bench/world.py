@@ -98,7 +98,7 @@ class World:
         await database.close()
         await self.database.execute(TABLES)
         async with Broker(self.services.amqp_url, "bench").connection() as link:
-            await (await link.channel()).declare(topology(self.settings.delays))
+            await (await link.channel()).ensure_topology(topology(self.settings.delays))
         families = {main_queue(family) for family in FAMILIES}
         bound = [binding for binding in topology(self.settings.delays).bindings if binding.exchange == RETURN]
         steps = [binding.routing_key for binding in bound if binding.queue not in families]

@@ -77,7 +77,7 @@ async def prepare(broker: Broker, database_url: str) -> None:
     async with broker.connection() as link:
         channel = await link.channel()
         queue = Queue(QUEUE, {"x-queue-type": "quorum"})
-        await channel.declare(Topology((), (queue,), (Binding(CHANGES, QUEUE, "#"),)))
+        await channel.ensure_topology(Topology((), (queue,), (Binding(CHANGES, QUEUE, "#"),)))
 
 
 def refusing_now_and_then(endpoint: Endpoint) -> Behaviour:

@@ -91,7 +91,7 @@ async def observe_attempts(broker: Broker, delays: Sequence[timedelta]) -> None:
         channel = await link.channel()
         queue = Queue(OBSERVED, {"x-queue-type": "quorum"})
         bindings = tuple(Binding(RETURN, OBSERVED, key) for key in keys)
-        await channel.declare(Topology((), (queue,), bindings))
+        await channel.ensure_topology(Topology((), (queue,), bindings))
 
 
 async def judge(

@@ -120,7 +120,7 @@ async def test_each_process_tells_its_manager_from_start_to_stop(
 
     assert code == 0
     assert "STOPPING=1" in heard
-    assert "manager.deaf" not in worker.lines()
+    assert "systemd.unreachable" not in worker.lines()
 
 
 async def test_run_keeps_its_two_processes_from_telling_the_same_manager(

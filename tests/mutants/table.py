@@ -141,7 +141,7 @@ TABLE = (
     Mutant(
         "a try whose commit got no answer counts again",
         "worker/postgres/poison.py",
-        "CASE WHEN known.last_tried_at = $3 THEN 0 ELSE 1 END",
+        "CASE WHEN stored.last_tried_at = $3 THEN 0 ELSE 1 END",
         "1",
         "tests/e2e/test_killers.py::test_lost_answers_to_commits_make_no_event_a_poison_message",
     ),
@@ -153,7 +153,7 @@ TABLE = (
         "tests/unit/test_wire.py::test_a_publish_over_a_connection_that_just_closed_is_lost",
     ),
     Mutant(
-        "the breaker never opens",
+        "the circuit breaker never opens",
         "worker/pipeline/circuit_breaker.py",
         "return self.failures >= THRESHOLD",
         "return self.failures >= 10 * THRESHOLD",
@@ -190,16 +190,16 @@ TABLE = (
     Mutant(
         "the token stays in the body",
         "worker/intake/intake.py",
-        "    plain = _without_secrets(body, member, secrets)\n    kept",
-        "    plain = body\n    kept",
-        "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_sealed",
+        "    plain = _without_secrets(body, member, secrets)\n    stored",
+        "    plain = body\n    stored",
+        "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_encrypted",
     ),
     Mutant(
-        "bank details are not sealed",
+        "bank details are not encrypted",
         "worker/intake/intake.py",
-        "    return encrypt_members(plain, marketplace.private, _required(sealer))\n",
+        "    return encrypt_members(plain, marketplace.private, _required(encryptor))\n",
         "    return plain\n",
-        "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_sealed",
+        "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_encrypted",
     ),
     Mutant(
         "the last answer to arrive wins",
@@ -233,7 +233,7 @@ TABLE = (
     Mutant(
         "sessions to a read-only server are kept",
         "worker/postgres/pool.py",
-        "            self._close_sessions(idle_alone=False)\n",
+        "            self._close_sessions(idle_only=False)\n",
         "",
         "tests/integration/test_database.py::"
         "test_once_a_server_takes_no_writes_all_sessions_to_it_are_closed",
@@ -301,7 +301,7 @@ TABLE = (
     Mutant(
         "a lost connection is no failure of its host",
         "worker/amqp/connection.py",
-        "                    if link.is_lost:\n",
+        "                    if connection.is_lost:\n",
         "                    if False:\n",
         "tests/integration/test_broker_hosts.py::test_a_host_whose_connection_was_lost_is_tried_last",
     ),

@@ -18,11 +18,11 @@ from deploy.local.services import CHECKOUT
 from schemas.events import parse, webhook_models
 from schemas.ovoko import PartStatusChanged
 from schemas.registry import Provider
-from worker.intake.intake import body_to_keep
+from worker.intake.intake import body_to_store
 from worker.simulator.generator import WINDOW, events, scrambled
 from worker.simulator.lifecycle import GeneratedEvent
 
-SEALER = MultiFernet([Fernet(Fernet.generate_key())])
+ENCRYPTOR = MultiFernet([Fernet(Fernet.generate_key())])
 PLAYED = list(islice(events(7), 10_000))
 
 
@@ -56,7 +56,7 @@ def test_another_seed_plays_another_marketplace() -> None:
 @given(st.integers(min_value=0, max_value=2**63))
 def test_every_event_fits_its_schema_and_happens_when_it_says(seed: int) -> None:
     for event in islice(events(seed), 100):
-        parsed = parse(event.provider, body_to_keep(event.provider, event.body, SEALER))
+        parsed = parse(event.provider, body_to_store(event.provider, event.body, ENCRYPTOR))
 
         assert type(parsed) is webhook_models(event.provider)[event.event_type]
         assert parsed.occurred_at == event.occurred_at

@@ -48,7 +48,7 @@ class Stored:
     async def check(self) -> str | None:
         return None
 
-    def look(self) -> dict[str, object]:
+    def details(self) -> dict[str, object]:
         return {"publishing": True, "spool": None}
 
 

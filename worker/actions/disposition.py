@@ -1,11 +1,11 @@
-"""What is recorded and published for an attempt at an action, by its outcome."""
+"""The record and the message that follow from the outcome of an attempt."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import assert_never
 
-from worker.actions.types import Denied, Done, Failed, InDoubt, NotNeeded, Outcome
+from worker.actions.types import Denied, Done, Failed, NotNeeded, Outcome, OutcomeUnknown
 from worker.amqp.channel import Message
 from worker.amqp.queue_set import QueueSet, RetryQueue
 from worker.amqp.tap import Delivery
@@ -17,7 +17,7 @@ from worker.pipeline.retry_schedule import Exhausted, Retry, after_failure
 
 @dataclass(frozen=True, slots=True)
 class Disposition:
-    """`result` is a label of the metric, `state` and `details` go into the table, `copy` is published."""
+    """`result` is a label of the metric, `state` and `details` are stored, `copy` is published."""
 
     result: str
     state: str
@@ -27,13 +27,13 @@ class Disposition:
 
 def disposition_of(queues: QueueSet, delivery: Delivery, outcome: Outcome) -> Disposition:
     match outcome:
-        case Done(said):
-            return Disposition("done", "done", dict(said))
-        case NotNeeded(why):
-            return Disposition("not_needed", "done", {"not_needed": why})
+        case Done(details):
+            return Disposition("done", "done", dict(details))
+        case NotNeeded(reason):
+            return Disposition("not_needed", "done", {"not_needed": reason})
         case Denied(reason):
             return Disposition("refused", "refused", {"reason": reason})
-        case InDoubt(reason):
+        case OutcomeUnknown(reason):
             return Disposition("unknown", "unknown", {"reason": reason})
         case Failed(reason, retry_after):
             attempt = attempt_in(delivery)
@@ -53,9 +53,9 @@ def disposition_of(queues: QueueSet, delivery: Delivery, outcome: Outcome) -> Di
 def next_attempt(
     attempt: int, retries: Sequence[RetryQueue], retry_after: timedelta | None
 ) -> Retry | Exhausted:
-    """As the retry schedule says; if the marketplace asks for a longer delay, the first that is long enough.
+    """The next delay of the retry schedule. If the marketplace requests a longer one: the first long enough.
 
-    If none is, the longest.
+    If none is long enough, the longest.
     """
     step = after_failure(attempt, retries)
     if retry_after is None or isinstance(step, Exhausted):

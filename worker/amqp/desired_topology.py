@@ -1,4 +1,4 @@
-"""All that a deployment needs on its broker, by its settings."""
+"""Everything that a deployment needs on its broker, according to its settings."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from worker.config.settings import Settings
 
 
 def expected_topology(settings: Settings, families: Iterable[str] = FAMILIES) -> Topology:
-    """These families' and the subscribers'."""
+    """The topology of these families and of the subscribers."""
     ours = topology(settings.delays, families)
     others = [
         webhook_topology(QueueSet.of(subscriber.origin, settings.delays), subscriber.routing_keys)

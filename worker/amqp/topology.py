@@ -1,4 +1,4 @@
-"""Every exchange, queue and binding, as data; the names are promises to deployments."""
+"""Every exchange, queue and binding, as data. Deployments rely on the names."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,14 +14,14 @@ RETURN = "stockhook.return"
 CHANGES = "stockhook.changes"
 QUARANTINE = "stockhook.quarantine"
 
-# What is asked of marketplaces has queues as a family has.
+# Requests to marketplaces have the queues of a family.
 ACTIONS = "actions"
 
-# Leads nowhere: what is published to it comes back, which shows that the broker takes messages.
+# Has no bindings: a message to it is returned, which shows that the broker accepts messages.
 PROBE = "stockhook.probe"
 
-# The last resort against what kills its consumer (worker/postgres/poison.py comes before it). RabbitMQ 4 has
-# the same default, older ones have none.
+# The last resort against poison messages, after worker/postgres/poison.py. It is also the default of
+# RabbitMQ 4; older versions have none.
 DELIVERY_LIMIT = 20
 
 Arguments = dict[str, str | int]
@@ -60,20 +60,20 @@ class Topology:
 
 
 def route_to(queue: str) -> tuple[str, str]:
-    """The exchange and the routing key that lead to this queue alone."""
+    """The exchange and the routing key that lead only to this queue."""
     return (QUARANTINE, "") if queue == QUARANTINE else (RETURN, queue)
 
 
 def quarantine_key(provider: str) -> str:
-    """Bound nowhere, so that the alternate exchange takes it to the quarantine."""
+    """A key without a binding, so that the alternate exchange routes the message to the quarantine."""
     return f"quarantine.{provider}"
 
 
 def topology(delays: Sequence[timedelta], families: Iterable[str] = FAMILIES) -> Topology:
-    """All that Stockhook needs on a broker.
+    """Everything that Stockhook needs on a broker, without subscribers.
 
-    The queues of a family are bound to the return exchange by their own names: by it, retry steps
-    requeue, and consumers publish retry copies and dead letters.
+    The queues of a family are bound to the return exchange by their names. Retry queues use it to requeue,
+    and consumers use it to publish retry copies and dead letters.
     """
     sets = {family: QueueSet.of(family, delays) for family in families}
     actions = actions_topology(QueueSet.of(ACTIONS, delays)).queues
@@ -101,7 +101,7 @@ def topology(delays: Sequence[timedelta], families: Iterable[str] = FAMILIES) ->
 
 
 def actions_topology(names: QueueSet) -> Topology:
-    """What actions need: the queues of a family. One process performs at a time; others stand by."""
+    """The topology of actions: the queues of a family. One process performs them; the others stand by."""
     first, *others = _queues(names)
     queues = (_with_single_active_consumer(first), *others)
     return Topology(
@@ -112,10 +112,10 @@ def actions_topology(names: QueueSet) -> Topology:
 
 
 def webhook_topology(names: QueueSet, routing_keys: Iterable[str]) -> Topology:
-    """What one subscriber to changes over HTTP needs: the queues of a family, by its origin's name.
+    """The topology of one subscriber over HTTP: the queues of a family, named after its origin.
 
-    However many processes deliver, one at a time does, so that changes keep their order. A broker does not
-    say what is bound, so whatever people usually ask for, and this one does not, is unwanted.
+    One process at a time delivers, so that changes keep their order. A broker does not list bindings over
+    AMQP, so all common patterns that this subscriber does not use are unwanted.
     """
     wanted = set(routing_keys)
     first, *others = _queues(names)
@@ -134,7 +134,7 @@ def webhook_topology(names: QueueSet, routing_keys: Iterable[str]) -> Topology:
 
 
 def _usual_keys() -> Iterator[str]:
-    """Each type, all of each kind, and everything."""
+    """The common patterns: each type, all types of each kind, and everything."""
     yield f"{PREFIX}#"
     for types in TYPES.values():
         kind = types[0].partition(".")[0]

@@ -1,4 +1,4 @@
-"""What the change feed owes: changes that are not published yet, and what waits for each webhook."""
+"""The backlog of the change feed: unpublished changes, and what waits for each webhook."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from worker.config.settings import Settings
 from worker.config.subscribers import origin_of
 from worker.postgres.pool import Connection
 
-# One statement sees one state: a change is counted as committed with its row, and as published without.
+# One statement, so that one snapshot has both counts: a change has a row until it counts as published.
 CHANGE_COUNTS = """
 SELECT family, coalesce(waiting.changes, 0) AS waiting, waiting.seconds,
     coalesce(counted.committed, 0) AS committed, coalesce(counted.published, 0) AS published
@@ -29,7 +29,7 @@ CROSS JOIN LATERAL (
 ORDER BY family
 """
 
-# A repeat changes the time alone.
+# A repeat changes only the time.
 NOTE_WEBHOOK = """
 INSERT INTO webhooks (name)
 VALUES ($1)
@@ -42,7 +42,7 @@ KNOWN_WEBHOOKS = "SELECT name FROM webhooks ORDER BY name"
 
 @dataclass(frozen=True, slots=True)
 class ChangeCounts:
-    """The changes of one family, since they are counted. `oldest_seconds` is None where none waits."""
+    """Counts of one family's changes. `oldest_seconds` is None if none waits."""
 
     family: str
     committed: int
@@ -52,16 +52,16 @@ class ChangeCounts:
 
     @property
     def missing(self) -> int:
-        """Committed, and neither confirmed by the broker nor waiting to be."""
+        """Changes that were committed, and are neither confirmed by the broker nor waiting."""
         return max(0, self.committed - self.published - self.waiting)
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """What waits for a subscriber over HTTP, by place. None: the queue does not exist.
+    """Numbers of messages that wait for a subscriber over HTTP. None: the queue does not exist.
 
-    One that is not `configured` was once: nobody delivers to it, and its queue fills. `dead_kept` are
-    dead letters that wait in the table.
+    A subscriber that is not `configured` was configured earlier: its queue fills. `dead_kept` is the number
+    of dead letters in the table.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Webhook:
 
     @property
     def is_left_behind(self) -> bool:
-        """Whether it fills for nobody."""
+        """Whether the queue fills although the subscriber is not configured."""
         return not self.configured and self.queue is not None
 
 
@@ -95,7 +95,7 @@ class Feed:
 
 
 async def change_counts(connection: Connection) -> tuple[ChangeCounts, ...]:
-    """Of each family."""
+    """The counts of each family."""
     return tuple(
         ChangeCounts(row["family"], row["committed"], row["published"], row["waiting"], row["seconds"])
         for row in await connection.fetch(CHANGE_COUNTS)
@@ -103,49 +103,56 @@ async def change_counts(connection: Connection) -> tuple[ChangeCounts, ...]:
 
 
 async def known_webhooks(connection: Connection) -> list[str]:
-    """The names of all that were ever delivered to."""
+    """The names of all subscribers so far."""
     return [row["name"] for row in await connection.fetch(KNOWN_WEBHOOKS)]
 
 
 async def webhooks(
-    link: BrokerConnection, settings: Settings, known: Iterable[str], kept: Mapping[str, int]
+    connection: BrokerConnection, settings: Settings, recorded: Iterable[str], dead_letters: Mapping[str, int]
 ) -> tuple[Webhook, ...]:
-    """Those in the settings, and the known ones that have queues. `kept` are dead letters by origin.
+    """The webhooks with these names that are in the settings, or have queues.
+
+    `dead_letters` are counts by origin.
 
     Raises:
         BrokerUnavailable
     """
     configured = set(settings.webhook_names)
-    found = [
+    all_webhooks = [
         await _webhook(
-            link,
+            connection,
             name,
             QueueSet.of(origin_of(name), settings.delays),
-            kept.get(origin_of(name), 0),
+            dead_letters.get(origin_of(name), 0),
             configured=name in configured,
         )
-        for name in sorted({*known, *configured})
+        for name in sorted({*recorded, *configured})
     ]
-    return tuple(webhook for webhook in found if webhook.configured or webhook.queue is not None)
+    return tuple(webhook for webhook in all_webhooks if webhook.configured or webhook.queue is not None)
 
 
 async def feed(
-    link: BrokerConnection, connection: Connection, settings: Settings, kept: Mapping[str, int]
+    broker_connection: BrokerConnection,
+    connection: Connection,
+    settings: Settings,
+    dead_letters: Mapping[str, int],
 ) -> Feed:
-    """Ask broker and database. `kept` are dead letters in the table, by origin.
+    """Query broker and database. `dead_letters` are counts from the table, by origin.
 
     Raises:
         BrokerUnavailable
         DatabaseUnavailable
     """
-    known = await known_webhooks(connection)
-    return Feed(await change_counts(connection), await webhooks(link, settings, known, kept))
+    recorded = await known_webhooks(connection)
+    return Feed(
+        await change_counts(connection), await webhooks(broker_connection, settings, recorded, dead_letters)
+    )
 
 
 async def _webhook(
-    link: BrokerConnection, name: str, queues: QueueSet, dead_kept: int, *, configured: bool
+    connection: BrokerConnection, name: str, queues: QueueSet, dead_kept: int, *, configured: bool
 ) -> Webhook:
-    depths = await link.depths(queues.names)
+    depths = await connection.depths(queues.names)
     ready = {queue: None if depth is None else depth.ready for queue, depth in depths.items()}
     main = depths[queues.main]
     return Webhook(
@@ -160,5 +167,8 @@ async def _webhook(
 
 
 def left_behind(name: str) -> str:
-    """What is to be said of a queue that nobody delivers from."""
-    return f"no longer in STOCKHOOK_CHANGES_WEBHOOKS, and fills: `stockhook changes forget {name}`"
+    """The message for a queue whose subscriber is not configured."""
+    return (
+        "it is no longer in STOCKHOOK_CHANGES_WEBHOOKS, and its queue fills: "
+        f"`stockhook changes forget {name}`"
+    )

@@ -11,7 +11,7 @@ app = App(
     version=lambda: version("stockhook"),
     version_flags=["--version"],
 )
-# Imported when they are called: a health check every few seconds must not load what an ingest needs.
+# Imported when called: a health check every few seconds must not load what an ingest needs.
 app.command("worker.cli.run:run", name="run")
 app.command("worker.cli.ingest:ingest", name="ingest")
 app.command("worker.cli.consume:consume", name="consume")
@@ -39,7 +39,7 @@ app.command("worker.cli.simulate:simulate", name="simulate")
 def main() -> None:
     """Entry point; every expected failure is one sentence and an exit code."""
     if not sys.argv[1:] or sys.argv[1] in app.help_flags:
-        # The list of commands says what each does.
+        # The list of commands shows what each one does.
         app.resolved_commands()
     from worker.cli.terminal import prepare_streams
 

@@ -1,4 +1,4 @@
-"""`stockhook changes tail`: the change feed as it goes by."""
+"""`stockhook changes`: shows the change feed, and deletes a former subscriber's queues."""
 
 import asyncio
 import sys
@@ -20,7 +20,7 @@ from worker.config.subscribers import origin_of
 from worker.observability.exit_codes import FAILED
 from worker.observability.resolver import run_loop
 
-changes = App(name="changes", help="The change feed: what became of parts, orders, returns and trade-ins.")
+changes = App(name="changes", help="The change feed: changes of parts, orders, returns and buyback orders.")
 
 # Characters of a value that are shown.
 _LONGEST_VALUE = 60
@@ -31,9 +31,9 @@ def tail(
     *types: Annotated[str, Parameter(help="Such as part.sold, or 'order.*'; all by default.")],
     json: Json = False,
 ) -> None:
-    """Show changes as they are published, until Ctrl-C. Takes nothing away from other subscribers.
+    """Show changes as they are published, until Ctrl-C. Other subscribers receive them too.
 
-    It makes a queue of its own for as long as it runs, which takes the permission to declare one.
+    The command declares its own queue while it runs, and needs the permission to do so.
     """
     settings = load_context("changes")
     run_loop(_tail(Broker(settings.amqp_url.get_secret_value(), "tail"), types, json))
@@ -41,21 +41,21 @@ def tail(
 
 @changes.command
 def forget(name: str, /, *, yes: Flag = False, json: Json = False) -> None:
-    """Delete the queues of a subscriber that was taken out of STOCKHOOK_CHANGES_WEBHOOKS.
+    """Delete the queues of a subscriber that was removed from STOCKHOOK_CHANGES_WEBHOOKS.
 
-    Exits 1 where it is still there, where somebody delivers from them, or where changes wait in them.
-    Dead letters in the table stay. It takes the permission to declare.
+    Exits 1 if it is still in the settings, if a process delivers from its queues, or if changes wait in them.
+    Dead letters in the table stay. The command needs the permission to declare.
 
     Parameters
     ----------
     name
-        As it was called in the settings.
+        The subscriber's name in the settings.
     yes
-        Throw away the changes that wait.
+        Delete the changes that wait.
     """
     settings = load_context("changes")
     if name in settings.webhook_names:
-        fail(FAILED, f"{name} is in STOCKHOOK_CHANGES_WEBHOOKS: take it out, and restart the consumers")
+        fail(FAILED, f"{name} is in STOCKHOOK_CHANGES_WEBHOOKS: remove it, and restart the consumers")
     broker = Broker(settings.amqp_url.get_secret_value(), "forget")
     deleted, thrown_away = run_loop(_forget(broker, QueueSet.of(origin_of(name), settings.delays), yes))
     if json:
@@ -65,29 +65,29 @@ def forget(name: str, /, *, yes: Flag = False, json: Json = False) -> None:
 
 
 async def _forget(broker: Broker, queues: QueueSet, yes: bool) -> tuple[list[str], int]:
-    """The queues that are gone, and how many messages went with them."""
-    async with broker.connection() as link:
-        depths = await link.depths(queues.names)
-        there = {name: depth for name, depth in depths.items() if depth is not None}
-        waiting = sum(depth.ready for depth in there.values())
-        if not there:
+    """The deleted queues, and the number of messages in them."""
+    async with broker.connection() as connection:
+        depths = await connection.depths(queues.names)
+        existing = {name: depth for name, depth in depths.items() if depth is not None}
+        waiting = sum(depth.ready for depth in existing.values())
+        if not existing:
             fail(FAILED, f"there is no queue {queues.main}")
-        if any(depth.consumers for depth in there.values()):
-            fail(FAILED, "somebody delivers from it: restart the consumers with the settings of today")
+        if any(depth.consumers for depth in existing.values()):
+            fail(FAILED, "a process delivers from it: restart the consumers with the current settings")
         if waiting and not yes:
-            fail(FAILED, f"{waiting:,} changes wait there: --yes throws them away")
-        channel = await link.channel()
-        for name in there:
+            fail(FAILED, f"{waiting:,} changes wait there: --yes deletes them")
+        channel = await connection.channel()
+        for name in existing:
             await channel.delete(name)
-    return list(there), waiting
+    return list(existing), waiting
 
 
 async def _tail(broker: Broker, types: tuple[str, ...], as_json: bool) -> None:
     keys = [name if name.startswith(PREFIX) else PREFIX + name for name in types] or [f"{PREFIX}#"]
     arrived: asyncio.Queue[Delivery] = asyncio.Queue()
-    async with broker.connection() as link:
-        channel = await link.channel()
-        await channel.listen(CHANGES, keys, "tail", arrived.put_nowait)
+    async with broker.connection() as connection:
+        channel = await connection.channel()
+        await channel.subscribe_exclusive(CHANGES, keys, "tail", arrived.put_nowait)
         closed = asyncio.create_task(channel.wait_closed())
         while not closed.done():
             getting = asyncio.create_task(arrived.get())
@@ -100,13 +100,13 @@ async def _tail(broker: Broker, types: tuple[str, ...], as_json: bool) -> None:
 
 
 def _show(body: bytes, as_json: bool) -> None:
-    """Anybody who may publish can publish anything: messages that are not changes are skipped."""
+    """Show a change. Every publisher can send anything, so messages that are not changes are skipped."""
     try:
         event = orjson.loads(body)
         line = _line(event)
     except (ValueError, TypeError, KeyError, AttributeError):
         say(
-            f"stockhook: a message of {len(body):,} bytes is not a change of Stockhook's, and was skipped",
+            f"stockhook: a message of {len(body):,} bytes is not a change, and was skipped",
             file=sys.stderr,
         )
         return
@@ -128,10 +128,10 @@ def _line(event: Mapping[str, Any]) -> RenderableType:
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     for name, value in after.items():
-        known = before.get(name)
-        if value == known or isinstance(value, list):
+        old = before.get(name)
+        if value == old or isinstance(value, list):
             continue
-        yield f"{name}: {_short(value)}" if known is None else f"{name}: {_short(known)} → {_short(value)}"
+        yield f"{name}: {_short(value)}" if old is None else f"{name}: {_short(old)} → {_short(value)}"
 
 
 def _short(value: object) -> str:

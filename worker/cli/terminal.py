@@ -29,7 +29,7 @@ def show(*renderables: RenderableType, soft_wrap: bool = False) -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A rich console that takes no string for markup, for an emoji code or for orders to a terminal."""
+    """A rich console that interprets no string as markup, as an emoji code or as a control sequence."""
     return _InertConsole(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
@@ -45,9 +45,9 @@ def assembled(*parts: str | tuple[object, str]) -> Text:
 
 
 def prepare_streams() -> None:
-    """Let standard output write a character that its encoding lacks as an escape, not as a failure."""
+    """Write characters that the encoding of standard output lacks as escapes."""
     for stream in (sys.stdout, sys.stderr):
-        # Not there where something else stands in for the stream, as in tests.
+        # Missing if the stream is replaced, as in tests.
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")

@@ -12,7 +12,7 @@ from worker.config.urls import hosts_of, split
 SHORTEST_SECRET = 12
 FEWEST_CHARACTERS = 5
 
-# Users that every RabbitMQ has until somebody deletes them.
+# Users that every RabbitMQ has by default.
 DEFAULT_USERS = frozenset({"guest"})
 
 # How placeholders begin, without what is neither letter nor digit.
@@ -122,7 +122,7 @@ def refuse_exposed_page(url: str, *, allow_plaintext: bool) -> None:
 def _in_clear(hosts: Sequence[str], remedy: str) -> str:
     return (
         f"would send passwords and events to {hosts[0]} in clear: use {remedy}, "
-        "or set STOCKHOOK_ALLOW_PLAINTEXT=true for a network that nobody else is on"
+        "or set STOCKHOOK_ALLOW_PLAINTEXT=true for a private network"
     )
 
 

@@ -163,15 +163,15 @@ def _proxy(url: SecretStr) -> SecretStr:
     return SecretStr(text)
 
 
-def _subscribers(told: SecretStr, info: ValidationInfo) -> SecretStr:
-    for subscriber in read_subscribers(told.get_secret_value()):
+def _subscribers(webhooks: SecretStr, info: ValidationInfo) -> SecretStr:
+    for subscriber in read_subscribers(webhooks.get_secret_value()):
         if "[" in urlsplit(subscriber.url).netloc and info.data.get("changes_proxy"):
             raise ValueError(
                 f"{subscriber.name}: must have a host name, not an IPv6 address, for STOCKHOOK_CHANGES_PROXY"
             )
         if not subscriber.url.startswith("https://") and not info.data.get("changes_private_targets"):
             raise ValueError(f"{subscriber.name}: its url must start with https://")
-    return told
+    return webhooks
 
 
 def _is_development(info: ValidationInfo) -> bool:
@@ -224,7 +224,7 @@ class Settings(BaseSettings):
     # The URLs are judged by what stands above them.
     environment: Literal["production", "development"] = Field(
         default="production",
-        description="`development` takes weak secrets, and talks to other machines in clear",
+        description="`development` accepts weak secrets, and plaintext connections to other machines",
     )
     allow_plaintext: bool = Field(
         default=False,
@@ -266,13 +266,13 @@ class Settings(BaseSettings):
     )
     management_url: Annotated[SecretStr, AfterValidator(_management_url)] | None = Field(
         default=None,
-        description="RabbitMQ's management API, if `stockhook topology --check` is to see bindings: "
+        description="RabbitMQ's management API, for `stockhook topology --check` to compare bindings: "
         "`http://user:password@host:15672`; several hosts are tried in turn",
     )
     declare_topology: bool = Field(
         default=True,
-        description="Whether ingest and consumers declare exchanges and queues; without, they look whether "
-        "`stockhook topology` has",
+        description="Whether ingest and consumers declare exchanges and queues; if not, they verify that "
+        "`stockhook topology` did",
     )
     ingest_host: str = Field(default="127.0.0.1", description="Address that the ingest listens on")
     ingest_port: Port = Field(default=8080, ge=1, le=65535, description="Port of the ingest")
@@ -305,10 +305,10 @@ class Settings(BaseSettings):
     ovoko_username: str | None = Field(default=None, min_length=1, description="The user of Ovoko's API")
     ovoko_password: SecretStr | None = Field(default=None, min_length=1, description="Its password")
     ovoko_user_token: SecretStr | None = Field(
-        default=None, min_length=1, description="Its token, which Ovoko gives out"
+        default=None, min_length=1, description="Its token, from Ovoko"
     )
     ovoko_calls_per_second: float = Field(
-        default=4.0, gt=0, le=1000, description="Calls of Ovoko's API a second at most"
+        default=4.0, gt=0, le=1000, description="Maximum number of calls of Ovoko's API per second"
     )
     ovoko_timeout: float = Field(
         default=30.0, gt=0, le=600, description="Seconds that a call of Ovoko's API may take"
@@ -324,7 +324,7 @@ class Settings(BaseSettings):
         BeforeValidator(_split),
     ] = Field(
         default=(),
-        description="Fernet keys that seal bank details, comma-separated: the first encrypts, all decrypt",
+        description="Fernet keys that encrypt bank details, comma-separated: the first encrypts, all decrypt",
     )
     buyback_api_url: Annotated[SecretStr, AfterValidator(_api_url)] | None = Field(
         default=None, description="Luxclusif Buyback's API for sellers, for `stockhook buyback`"
@@ -345,7 +345,7 @@ class Settings(BaseSettings):
     )
     rerequest_pickup: Literal["first_slot", "off"] = Field(
         default="off",
-        description="After a missed pickup, `first_slot` asks for another one at the first slot that is "
+        description="After a missed pickup, `first_slot` requests another one in the first slot that is "
         "offered; `off` leaves it to you",
     )
     retry_delays: Annotated[
@@ -435,8 +435,8 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=36_500,
-        description="Days that events stay in the event log, by whole months; 0: for ever. What is gone can "
-        "neither be explained nor rebuilt",
+        description="Days that events stay in the event log, by whole months; 0: for ever. Events that "
+        "were dropped can neither be explained nor rebuilt",
     )
     dead_letter_days: int = Field(
         default=0,
@@ -448,7 +448,7 @@ class Settings(BaseSettings):
         default="auto", description="`json`, `console`, or by whether standard error is a terminal"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Lines below this level are left out"
+        default="info", description="Lines below this level are omitted"
     )
 
     @classmethod
@@ -486,7 +486,7 @@ class Settings(BaseSettings):
         return f"http://{f'[{host}]' if ':' in host else host}:{self.ingest_port}"
 
     @property
-    def sealer(self) -> MultiFernet | None:
+    def encryptor(self) -> MultiFernet | None:
         keys = [Fernet(key.get_secret_value()) for key in self.sealing_keys]
         return MultiFernet(keys) if keys else None
 
@@ -519,8 +519,8 @@ def _from_files() -> dict[str, str]:
         files = {path.name.upper(): path for path in sorted(folder.iterdir())}
     except OSError as error:
         raise BadSettings(f"{PREFIX}SECRETS_DIR: cannot be read: {error.strerror} ({named})") from None
-    found = {name: files[key] for name in Settings.model_fields if (key := PREFIX + name.upper()) in files}
-    texts = {name: _text(name, path) for name, path in found.items()}
+    paths = {name: files[key] for name in Settings.model_fields if (key := PREFIX + name.upper()) in files}
+    texts = {name: _text(name, path) for name, path in paths.items()}
     return {name: text for name, text in texts.items() if text}
 
 

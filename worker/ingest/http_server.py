@@ -44,7 +44,7 @@ log = structlog.get_logger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
 
 # A deadline is noticed so late at most.
-LOOK_SECONDS = 0.25
+CHECK_SECONDS = 0.25
 LINGER_SECONDS = 2.0
 # Beyond, the socket is not read until the handler has taken some.
 BODY_BUFFER_BYTES = 65_536
@@ -93,14 +93,14 @@ class _Connections:
 
     handle: Handler
     limits: Limits
-    deadlines: TimeoutGroup = field(default_factory=lambda: TimeoutGroup(LOOK_SECONDS))
+    deadlines: TimeoutGroup = field(default_factory=lambda: TimeoutGroup(CHECK_SECONDS))
     answering: "set[asyncio.Task[None]]" = field(default_factory=set)
     is_draining: bool = False
     _open: "set[_Connection]" = field(default_factory=set)
     # In the order in which they began to wait. Strangers have had no request accepted yet.
     _waiting_strangers: "dict[_Connection, None]" = field(default_factory=dict)
     _waiting: "dict[_Connection, None]" = field(default_factory=dict)
-    _gone: asyncio.Event = field(default_factory=asyncio.Event)
+    _all_closed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, connection: "_Connection") -> None:
         """Beyond the limit, close the connection that has waited longest, or this one if none waits."""
@@ -117,7 +117,7 @@ class _Connections:
         self.deadlines.forget(connection)
         metrics.CONNECTIONS.set(len(self._open))
         if not self._open:
-            self._gone.set()
+            self._all_closed.set()
 
     def is_waiting(self, connection: "_Connection", *, stranger: bool) -> None:
         (self._waiting_strangers if stranger else self._waiting)[connection] = None
@@ -129,14 +129,14 @@ class _Connections:
     async def drain(self, seconds: float) -> None:
         """Close those that are idle, let the others finish, and abort what takes longer."""
         self.is_draining = True
-        self._gone.clear()
+        self._all_closed.clear()
         for connection in list(self._open):
             connection.drain()
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         if self._open:
             try:
-                await asyncio.wait_for(self._gone.wait(), seconds)
+                await asyncio.wait_for(self._all_closed.wait(), seconds)
             except TimeoutError:
                 log.warning("connections.aborted", connections=len(self._open))
                 for connection in list(self._open):
@@ -224,7 +224,7 @@ class _Connection(asyncio.Protocol):
         self._is_reading_head = False
         self._has_new_head = False
         self._has_eof = False
-        self._is_known = False
+        self._has_accepted_request = False
         self._is_paused = False
         self._can_write = True
         # No further request is taken from it.
@@ -443,7 +443,7 @@ class _Connection(asyncio.Protocol):
         self._current = None
         if self._transport is None:
             return
-        self._is_known |= response.status < HTTPStatus.BAD_REQUEST
+        self._has_accepted_request |= response.status < HTTPStatus.BAD_REQUEST
         is_whole = exchange.body.is_complete
         closes = (
             not (exchange.keep_alive and is_whole)
@@ -459,7 +459,7 @@ class _Connection(asyncio.Protocol):
         self.regulate_reading()
         self._next()
         if self._current is None and not self._is_over:
-            self._connections.is_waiting(self, stranger=not self._is_known)
+            self._connections.is_waiting(self, stranger=not self._has_accepted_request)
             if not self._is_reading_head:
                 self._watch(self._limits.idle_seconds)
 

@@ -85,13 +85,13 @@ def openapi_document(settings: Settings) -> bytes:
             "title": "Stockhook ingest",
             "version": version("stockhook"),
             "description": "Receives marketplaces' webhooks. An answer of 200 means that the event is "
-            "stored; what is authentic but odd is stored too, and set aside for people.",
+            "stored; an authentic but malformed one is stored too, in the quarantine.",
         },
         "paths": {
             **paths,
-            "/livez": {"get": _look("The process is alive", {"200": "Alive"})},
-            "/readyz": {"get": _look("Events can be received", {"200": "Ready", "503": "Not ready"})},
-            "/openapi.json": {"get": _look("This document", {"200": "OpenAPI 3.1"})},
+            "/livez": {"get": _operation_of("The process is alive", {"200": "Alive"})},
+            "/readyz": {"get": _operation_of("Events can be received", {"200": "Ready", "503": "Not ready"})},
+            "/openapi.json": {"get": _operation_of("This document", {"200": "OpenAPI 3.1"})},
         },
         "components": {
             "schemas": {**definitions["$defs"], "Accepted": _ACCEPTED, "Problem": _PROBLEM},
@@ -121,25 +121,26 @@ def _webhook(summary: str, body: dict[str, Any]) -> dict[str, Any]:
         "responses": {
             "200": _response("Stored", "application/json", "Accepted"),
             **{
-                status: _response(words, "application/problem+json", "Problem")
-                for status, words in _REFUSALS.items()
+                status: _response(description, "application/problem+json", "Problem")
+                for status, description in _REFUSALS.items()
             },
         },
     }
 
 
-def _look(summary: str, answers: dict[str, str]) -> dict[str, Any]:
+def _operation_of(summary: str, answers: dict[str, str]) -> dict[str, Any]:
     content = {"application/json": {"schema": {"type": "object"}}}
     return {
         "summary": summary,
         "responses": {
-            status: {"description": words, "content": content} for status, words in answers.items()
+            status: {"description": description, "content": content}
+            for status, description in answers.items()
         },
     }
 
 
-def _response(words: str, content_type: str, schema: str) -> dict[str, Any]:
+def _response(description: str, content_type: str, schema: str) -> dict[str, Any]:
     return {
-        "description": words,
+        "description": description,
         "content": {content_type: {"schema": {"$ref": _REF.format(model=schema)}}},
     }

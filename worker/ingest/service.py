@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 # Some senders have a retry schedule of their own; this is for those that read the header.
 RETRY_AFTER_SECONDS = 7
 
-# Characters of a foreign text in a line of the log.
+# The maximum length of a foreign text in a log line.
 LONGEST_LOGGED = 200
 
 # Anybody can send requests to a wrong path: one of them is logged per interval.
@@ -45,7 +45,7 @@ PLAIN_TEXT = "text/plain"
 LARGE_BODY = 32 * 1024
 
 # So late it may be noticed that a body is.
-LOOK_SECONDS = 0.25
+CHECK_SECONDS = 0.25
 
 
 class Stores(Protocol):
@@ -55,7 +55,7 @@ class Stores(Protocol):
 
     async def check(self) -> str | None: ...
 
-    def look(self) -> Mapping[str, object]: ...
+    def details(self) -> Mapping[str, object]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +118,14 @@ class _UnknownPaths:
 class Ingest:
     settings: Settings
     storage: Stores
-    _sealer: MultiFernet | None = field(init=False)
+    _encryptor: MultiFernet | None = field(init=False)
     _openapi: bytes = field(init=False)
     _ignored: re.Pattern[str] = field(init=False)
-    _deadlines: TimeoutGroup = field(default_factory=lambda: TimeoutGroup(LOOK_SECONDS))
+    _deadlines: TimeoutGroup = field(default_factory=lambda: TimeoutGroup(CHECK_SECONDS))
     _unknown_paths: _UnknownPaths = field(default_factory=_UnknownPaths)
 
     def __post_init__(self) -> None:
-        self._sealer = self.settings.sealer
+        self._encryptor = self.settings.encryptor
         self._openapi = openapi_document(self.settings)
         self._ignored = ignored.compiled(self.settings.ignored_types)
 
@@ -135,7 +135,7 @@ class Ingest:
         marketplace = _MARKETPLACE_OF_PATH.get(path)
         try:
             if marketplace is None:
-                return await self._look(request, path)
+                return await self._serve_other(request, path)
             return await self._answer(marketplace, request)
         except Refused as refusal:
             response = refusal.response
@@ -146,7 +146,7 @@ class Ingest:
             metrics.RECEIVED.labels(marketplace.name, str(response.status)).inc()
         return response
 
-    async def _look(self, request: Request, path: str) -> Response:
+    async def _serve_other(self, request: Request, path: str) -> Response:
         if path == WEBHOOKS or path.startswith(f"{WEBHOOKS}/"):
             self._unknown_paths.note(request)
         if path not in ("/livez", "/readyz", "/openapi.json"):
@@ -157,7 +157,7 @@ class Ingest:
             case "/livez":
                 return Response(200, b'{"status": "alive"}')
             case "/readyz":
-                return Response(*await readiness({"intake": self.storage.check}, self.storage.look))
+                return Response(*await readiness({"intake": self.storage.check}, self.storage.details))
             case _:
                 return Response(200, self._openapi)
 
@@ -217,7 +217,7 @@ class Ingest:
 
     def _intake(self, marketplace: Marketplace, body: bytes, received_at: datetime) -> Intake:
         secrets = marketplace.secrets(self.settings)
-        return accept(marketplace.name, body, received_at, secrets, self._sealer)
+        return accept(marketplace.name, body, received_at, secrets, self._encryptor)
 
     def _check_request(self, marketplace: Marketplace, request: Request) -> None:
         """Whatever can be said before the body is read."""
@@ -291,7 +291,7 @@ class Ingest:
             log.warning("event.refused", reason=str(error))
             raise Refused(
                 503,
-                "Cannot take events in",
+                "Cannot store events",
                 "The event was not stored: send it again.",
                 (("retry-after", str(RETRY_AFTER_SECONDS)),),
             ) from error
@@ -316,7 +316,7 @@ def _count_secret(marketplace: Marketplace, position: int) -> None:
 
 
 def _unauthorized() -> Refused:
-    # RFC 9110 asks for a challenge; the scheme is named after what all marketplaces do.
+    # RFC 9110 requires a challenge; the scheme is named after what all marketplaces do.
     return Refused(401, "Unauthorized", "No active secret came with it.", (("www-authenticate", "Webhook"),))
 
 

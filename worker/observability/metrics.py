@@ -1,7 +1,7 @@
 """Every Prometheus metric that a process exports.
 
-What has no `registry` is exported by every process, the rest by the one that it is about: a gauge that a
-process knows nothing of would say 0 there, and be believed.
+Metrics without a `registry` are exported by every process, the others only by the process that they are
+about: in any other process a gauge would be 0, which is wrong.
 """
 
 from collections.abc import Iterable
@@ -41,7 +41,7 @@ PUBLISHER_READY = Gauge(
 )
 LOG_LINES_DROPPED = Counter(
     "stockhook_log_lines_dropped_total",
-    "Log lines that were dropped because nobody read standard error",
+    "Log lines that were dropped because standard error was not read",
 )
 
 RECEIVED = Counter(
@@ -124,7 +124,7 @@ BATCH_EVENTS = Histogram(
 )
 BATCH_SECONDS = Histogram(
     "stockhook_batch_seconds",
-    "Time from taking a batch to its ack",
+    "Time from the start of a batch to its ack",
     ["family"],
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
     registry=CONSUMER,
@@ -137,12 +137,12 @@ EVENT_AGE_SECONDS = Histogram(
     registry=CONSUMER,
 )
 IN_FLIGHT = Gauge(
-    "stockhook_in_flight", "Deliveries that a family has and has not settled", ["family"], registry=CONSUMER
+    "stockhook_in_flight", "Deliveries of a family that are not settled yet", ["family"], registry=CONSUMER
 )
 PAUSED = Gauge("stockhook_paused", "1 while a family waits for the database", ["family"], registry=CONSUMER)
 CIRCUIT_OPEN = Gauge(
     "stockhook_circuit_open",
-    "1 while a family tries one event at a time since everything fails",
+    "1 while a family tries one event at a time because everything fails",
     ["family"],
     registry=CONSUMER,
 )
@@ -190,7 +190,7 @@ CHANGES_WAITING_SECONDS = Gauge(
 )
 CHANGES_MISSING = Gauge(
     "stockhook_changes_missing",
-    "Changes that were committed, and are neither published nor waiting to be",
+    "Committed changes that are neither published nor waiting",
     ["family"],
     registry=CONSUMER,
 )
@@ -209,7 +209,7 @@ WEBHOOKS = Counter(
 ACTIONS = Counter(
     "stockhook_actions_total",
     "Attempts at actions: done, not_needed, retried, refused (4xx), failed (the last retry failed), or "
-    "unknown (it may have been taken, and is not repeated)",
+    "unknown (the request may have been accepted, and is not repeated)",
     ["kind", "result"],
     registry=CONSUMER,
 )
@@ -232,9 +232,7 @@ ACTION_SECONDS = Histogram(
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
     registry=CONSUMER,
 )
-MISSING = Gauge(
-    "stockhook_missing", "Accepted events that are nowhere to be found", ["family"], registry=CONSUMER
-)
+MISSING = Gauge("stockhook_missing", "Accepted events that cannot be found", ["family"], registry=CONSUMER)
 AUDITED_AT = Gauge(
     "stockhook_audited_timestamp_seconds", "When missing events were last looked for", registry=CONSUMER
 )
@@ -256,8 +254,8 @@ DATABASE_WAITING = Gauge(
 )
 
 
-def begin_ingest(providers: Iterable[str]) -> None:
-    """Have each count of these providers at 0."""
+def initialize_ingest(providers: Iterable[str]) -> None:
+    """Set all counters of these providers to 0."""
     for status in HTTP_REFUSALS:
         HTTP_REFUSED.labels(status)
     for provider in providers:
@@ -267,14 +265,14 @@ def begin_ingest(providers: Iterable[str]) -> None:
             SECRET_USED.labels(provider, position)
 
 
-def begin_webhook(subscriber: str) -> None:
-    """Have each count of this subscriber at 0."""
+def initialize_webhook(subscriber: str) -> None:
+    """Set all counters of this subscriber to 0."""
     for result in ("delivered", "failed", "dead"):
         WEBHOOKS.labels(subscriber, result)
 
 
-def begin_family(family: str, steps: Iterable[str]) -> None:
-    """Have each count of this family at 0."""
+def initialize_family(family: str, steps: Iterable[str]) -> None:
+    """Set all counters of this family to 0."""
     for counter in (
         APPLIED,
         DUPLICATES,

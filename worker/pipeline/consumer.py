@@ -64,7 +64,7 @@ class Consumer:
     subscription: Subscription[Received] = field(init=False)
     _queues: QueueSet = field(init=False)
     _isolation: Isolation = field(init=False)
-    _breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
+    _circuit_breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
     _waits_for_database: bool = False
 
     def __post_init__(self) -> None:
@@ -93,14 +93,14 @@ class Consumer:
     async def run(self) -> None:
         """Consume until shutdown, however often broker and database are unavailable."""
         name = self.family.name
-        metrics.begin_family(name, (retry.step for retry in self._queues.retries))
-        metrics.CIRCUIT_OPEN.labels(name).set_function(lambda: self._breaker.is_open)
+        metrics.initialize_family(name, (retry.step for retry in self._queues.retries))
+        metrics.CIRCUIT_OPEN.labels(name).set_function(lambda: self._circuit_breaker.is_open)
         metrics.IN_FLIGHT.labels(name).set_function(lambda: self.subscription.in_flight)
         await self.subscription.run(self._work)
 
     async def check(self) -> str | None:
         """Why this family is not ready; None if it is."""
-        if self._breaker.is_open:
+        if self._circuit_breaker.is_open:
             return "everything fails: trying one event at a time"
         return "waiting for the database" if self._waits_for_database else self.subscription.unready_reason
 
@@ -121,15 +121,15 @@ class Consumer:
                 return
             leaves_isolation = prefetches_one and not possibly_poisonous
             if leaves_isolation:
-                # Whatever is in flight when a session ends comes again, and counts as lost once more. So
-                # nothing is delivered while this batch is processed.
+                # A delivery in flight when a session ends is delivered again, and counts as lost. So nothing
+                # is delivered while this batch is processed.
                 await session.stop_deliveries()
             if possibly_poisonous:
                 async with self._isolation.handling(batch[0].delivery):
                     await self._process_batch(session, batch)
             else:
                 await self._process_batch(session, batch)
-            self._isolation.is_active = self._breaker.is_open or possibly_poisonous
+            self._isolation.is_active = self._circuit_breaker.is_open or possibly_poisonous
             if leaves_isolation:
                 prefetches_one = self._isolation.is_active
                 await session.subscribe()
@@ -146,11 +146,11 @@ class Consumer:
         delivery, at = suspect.delivery, datetime.now(UTC)
         if await self._until_available(session, lambda: self._isolation.note_try(delivery, at)):
             return decode_any(self.family, delivery)
-        return InvalidDelivery(delivery, f"ended its consumer {poison.TRIES} times when handled alone")
+        return InvalidDelivery(delivery, f"ended its consumer {poison.TRIES} times in isolation")
 
     async def _apply(self, session: Session[Received], items: Sequence[Item]) -> None:
         """Apply the items in one transaction; if that fails, each half, down to the event that fails."""
-        if self._breaker.is_open:
+        if self._circuit_breaker.is_open:
             await self._apply_singly(session, items)
             return
         began = monotonic()
@@ -165,9 +165,9 @@ class Consumer:
 
     async def _apply_singly(self, session: Session[Received], items: Sequence[Item]) -> None:
         for item in items:
-            if self._breaker.is_open:
-                pause = self._breaker.pause_seconds
-                log.warning("breaker.open", family=self.family.name, pause=pause)
+            if self._circuit_breaker.is_open:
+                pause = self._circuit_breaker.pause_seconds
+                log.warning("circuit_breaker.opened", family=self.family.name, pause=pause)
                 await session.pause(pause)
             began = monotonic()
             await self._settle(session, [item], await self._apply_when_available(session, [item]), began)
@@ -225,7 +225,7 @@ class Consumer:
                 await self._until_available(session, partial(self._isolation.clear, delivery))
         await session.ack_up_to(items[-1].delivery)
         failpoint("acked")
-        _count_outcomes(self._breaker, report)
+        _count_outcomes(self._circuit_breaker, report)
         _log_batch(self.family.name, items, report, monotonic() - began)
 
     async def _publish_copies(
@@ -245,14 +245,14 @@ class Consumer:
         )
 
 
-def _count_outcomes(breaker: CircuitBreaker, report: Report) -> None:
-    """An invalid delivery says nothing about the others."""
+def _count_outcomes(circuit_breaker: CircuitBreaker, report: Report) -> None:
+    """An invalid delivery changes nothing: its cause is the message."""
     for outcome in report.outcomes:
         match outcome:
             case Applied() | Duplicate():
-                breaker.succeeded()
+                circuit_breaker.succeeded()
             case Failed():
-                breaker.failed()
+                circuit_breaker.failed()
             case Invalid():
                 pass
             case unreachable:

@@ -64,14 +64,14 @@ async def _serve(settings: Settings) -> None:
         )
         storage = Storage(publisher, await _open_spool(settings, stack))
         storage.measure()
-        metrics.begin_ingest(MARKETPLACES)
+        metrics.initialize_ingest(MARKETPLACES)
         checks = {"intake": storage.check}
 
-        def look() -> Mapping[str, object]:
-            return {**storage.look(), "broker": publisher.trouble or "ok"}
+        def details() -> Mapping[str, object]:
+            return {**storage.details(), "broker": publisher.trouble or "ok"}
 
         await stack.enter_async_context(
-            serve_ops(settings.ops_host, settings.ops_port, checks, metrics.INGEST, look)
+            serve_ops(settings.ops_host, settings.ops_port, checks, metrics.INGEST, details)
         )
         await stack.enter_async_context(hang_watch())
         with suppress(TimeoutError):

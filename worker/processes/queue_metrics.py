@@ -66,18 +66,18 @@ async def measure_queues_regularly(broker: Broker, settings: Settings, stopping:
     measured = list(measured_queues(settings))
     while not stopping.is_set():
         try:
-            async with asyncio.timeout(MEASURE_TIMEOUT_SECONDS), broker.connection() as link:
-                await _measure(link, measured)
+            async with asyncio.timeout(MEASURE_TIMEOUT_SECONDS), broker.connection() as connection:
+                await _measure(connection, measured)
         except Exception as error:
             # Whatever it was, the next time may do.
             metrics.QUEUE_MESSAGES.clear()
             metrics.QUEUE_CONSUMERS.clear()
-            log.warning("queues.unmeasured", error=safe_summary(error))
+            log.warning("queue_metrics.failed", error=safe_summary(error))
         await sleep_unless_stopping(MEASURE_EVERY_SECONDS, stopping)
 
 
-async def _measure(link: BrokerConnection, measured: Sequence[QueueLabels]) -> None:
-    depths = await link.depths([one.queue for one in measured])
+async def _measure(connection: BrokerConnection, measured: Sequence[QueueLabels]) -> None:
+    depths = await connection.depths([one.queue for one in measured])
     for one in measured:
         labels = (one.queue, one.family, one.role, one.step)
         depth = depths[one.queue]
@@ -107,7 +107,7 @@ async def measure_tables_regularly(database: Database, stopping: asyncio.Event) 
             metrics.CHANGES_WAITING_SECONDS.set(nan)
             metrics.ACTIONS_WAITING.clear()
             metrics.ACTIONS_WAITING_SECONDS.clear()
-            log.warning("tables.unmeasured", error=safe_summary(error))
+            log.warning("table_metrics.failed", error=safe_summary(error))
         await sleep_unless_stopping(MEASURE_TABLES_EVERY_SECONDS, stopping)
 
 
