@@ -11,7 +11,7 @@ COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --py
 LOCK := $(COMPILE) pyproject.toml
 
 help:  ## this list of targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
 
 run: bootstrap  ## RabbitMQ, Postgres and the whole product on this machine, until Ctrl-C
 	@exec $(PYTHON) -m deploy.local run

@@ -126,7 +126,7 @@ class Spawner:
     """Starts processes that end with this program, even if it gets kill -9.
 
     Linux sends the parent death signal when the *thread* that started the child ends. So one thread, which
-    lives as long as this object, starts them all, whichever thread asks for it.
+    lives as long as this object, starts them all, whichever thread calls it.
     """
 
     def __init__(self) -> None:
