@@ -9,9 +9,9 @@ _STARTED_AS = re.compile(r"^(stockhook(?: [a-z-]+)*) -m [\w.]+", re.MULTILINE)
 
 
 def cli_reference() -> str:
-    """Every command with its arguments, as its --help says."""
+    """Every command with its arguments, from its --help."""
     text = app.generate_docs(output_format="markdown", recursive=True)
-    # A part of the page: the title and the list of commands are the page's own.
+    # The title and the list of commands are not part of the generated text.
     _, _, commands = text.partition("## stockhook run\n")
     commands = _STARTED_AS.sub(r"\1", f"## stockhook run\n{commands}")
     return "\n".join(line.rstrip() for line in commands.splitlines()) + "\n"

@@ -16,7 +16,7 @@ def exchanges_table() -> str:
 
 
 def queues_table() -> str:
-    """With the default retry delays; one row stands for the same queue of every family or subscriber."""
+    """With the default retry delays; one row describes the same queue of every family or subscriber."""
     delays = Settings().delays
     one_family = topology(delays, ["FAMILY"]).queues
     queues = (*one_family, *webhook_topology(QueueSet.of("webhook.NAME", delays), ()).queues)

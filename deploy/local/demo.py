@@ -1,4 +1,4 @@
-"""`make demo`: both marketplaces, simulated, and the product between them, in a few scenes."""
+"""`make demo`: the product with both marketplaces simulated, in a few scenes."""
 
 import asyncio
 import os
@@ -31,12 +31,12 @@ from worker.cli.simulate import client_settings
 
 __all__ = ["WIDTH", "run_demo", "show"]
 
-# Webhooks come soon, so that nobody waits for them.
+# Webhooks are sent soon, so that the demo is short.
 WEBHOOK_DELAY = "0.2"
 
 
 def run_demo(console: Console) -> int:
-    """With services, ports and data of its own, whatever else runs here; the exit code.
+    """Runs with separate services, ports and data, and returns the exit code.
 
     Raises: As `local_services` and `show`.
     """
@@ -54,12 +54,14 @@ def run_demo(console: Console) -> int:
         console.print(f"\nthe demo failed: {failure}", style="red", markup=False, highlight=False)
         console.print(f"the logs are in {(DEMO / 'log').relative_to(CHECKOUT)}/", highlight=False)
         return 1
-    console.print("\nAll of it is stopped, and its data gone. To play on: `make run`.", highlight=False)
+    console.print(
+        "\nEverything is stopped, and the data is deleted. To continue: `make run`.", highlight=False
+    )
     return 0
 
 
 def forget_settings() -> None:
-    """A demo writes and deletes: it must not meet the database of whoever tries it."""
+    """A demo writes and deletes, so it must not use the caller's database."""
     for name in [name for name in os.environ if name.startswith("STOCKHOOK_")]:
         del os.environ[name]
 
@@ -68,7 +70,7 @@ def show(services: Services, state: Path, console: Console, announce: Announce) 
     """Start the product and the marketplaces, play all scenes, and stop both.
 
     Raises:
-        SceneFailed: What was to happen did not.
+        SceneFailed: An expected effect did not happen.
         StartFailed
     """
     port = choose_ports(["marketplaces"], {})["marketplaces"]
@@ -92,7 +94,7 @@ def show(services: Services, state: Path, console: Console, announce: Announce) 
 
 @contextmanager
 def empty_folder(folder: Path) -> Iterator[None]:
-    """What a demo that was stopped left in it would be told in the next one."""
+    """Events that an interrupted demo left here would appear in the next one."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     yield
@@ -101,7 +103,7 @@ def empty_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def running_marketplaces(settings: Mapping[str, str], port: int, state: Path) -> Iterator[None]:
-    """Ready: it answers."""
+    """Ready once it answers."""
     record = state / "marketplaces.pid"
     sweep(record, STOP_SECONDS)
     sending = ("--port", str(port), "--send-to", ingest_url(settings), "--delay", WEBHOOK_DELAY)
