@@ -48,7 +48,7 @@ Id = Annotated[Key, BeforeValidator(canonical_id)]
 # Some senders send an empty text for an unknown value.
 OptionalId = Annotated[Id | None, BeforeValidator(_blank_as_null), BeforeValidator(canonical_id)]
 
-# Naive instants are UTC (as the buyback platform documents); digits beyond microseconds are cut off.
+# Naive instants are UTC (as one marketplace documents); digits beyond microseconds are cut off.
 # The bounds keep every instant, whatever its offset, within what Python and Postgres can both say.
 Instant = Annotated[
     datetime,
@@ -67,5 +67,5 @@ Amount = Annotated[Decimal, Field(max_digits=60, allow_inf_nan=False)]
 
 Days = Annotated[int, Field(ge=0, le=32_767)]
 
-# The buyback platform sends the word None for null.
+# One marketplace sends the word None for null.
 NullableKey = Annotated[Key | None, BeforeValidator(_none_as_null)]

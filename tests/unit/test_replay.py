@@ -27,7 +27,7 @@ BODY = (
 OBSERVED = BODY.replace(b"part.status.changed", b"stockhook.observed.part")
 
 
-def moved_to(
+def stored_as(
     message: Message,
     *,
     origin: str = "inventory",
@@ -70,7 +70,7 @@ def without_provenance(message: Message) -> Message:
 @pytest.mark.parametrize("origin", ["inventory", QUARANTINE_ORIGIN])
 @pytest.mark.parametrize("is_edited", [False, True])
 def test_a_replay_keeps_the_reception(origin: str, is_edited: bool) -> None:
-    letter = moved_to(accept(Provider.OVOKO, BODY, RECEIVED_AT).message, origin=origin, is_edited=is_edited)
+    letter = stored_as(accept(Provider.OVOKO, BODY, RECEIVED_AT).message, origin=origin, is_edited=is_edited)
     ready = prepare(letter, None)
 
     assert isinstance(ready, Ready)
@@ -85,7 +85,7 @@ def test_an_observation_that_an_archiver_of_an_older_release_stored_is_applied_b
     """Such an archiver stores no provenance, also after the migration that filled the older rows."""
     message = accept_again(Provider.OVOKO, OBSERVED, RECEIVED_AT, None, Provenance.OBSERVATION).message
     message = message if is_recorded else without_provenance(message)
-    ready = prepare(moved_to(message, is_edited=is_edited), None)
+    ready = prepare(stored_as(message, is_edited=is_edited), None)
 
     assert isinstance(ready, Ready)
     assert isinstance(decoded(ready), Decoded)
@@ -101,7 +101,7 @@ def test_what_a_sender_may_have_sent_is_not_applied_as_an_observation(
 ) -> None:
     message = accept_again(Provider.OVOKO, OBSERVED, RECEIVED_AT, None, Provenance.OBSERVATION).message
     message = without_provenance(message)
-    ready = prepare(moved_to(message, origin=origin, provenance=provenance, replay_of=replay_of), None)
+    ready = prepare(stored_as(message, origin=origin, provenance=provenance, replay_of=replay_of), None)
 
     assert isinstance(ready, Unready) or isinstance(decoded(ready), InvalidDelivery)
 
@@ -109,7 +109,7 @@ def test_what_a_sender_may_have_sent_is_not_applied_as_an_observation(
 def test_a_letter_whose_headers_cannot_be_read_counts_as_sent_by_a_marketplace() -> None:
     message = accept_again(Provider.OVOKO, OBSERVED, RECEIVED_AT, None, Provenance.OBSERVATION).message
 
-    assert provenance_of(moved_to(replace(message, headers={"x-provenance": "observation"}))) == "webhook"
+    assert provenance_of(stored_as(replace(message, headers={"x-provenance": "observation"}))) == "webhook"
 
 
 def decoded(ready: Ready) -> Decoded | InvalidDelivery:

@@ -20,7 +20,7 @@ from worker.config.subscribers import origin_of
 from worker.observability.exit_codes import FAILED
 from worker.observability.resolver import run_loop
 
-changes = App(name="changes", help="The change feed: changes of parts, orders, returns and buyback orders.")
+changes = App(name="changes", help="The change feed: what subscribers receive when stock or orders change.")
 
 # Characters of a value that are shown.
 _LONGEST_VALUE = 60

@@ -1,4 +1,4 @@
-"""The access token of the buyback platform: fetched once, cached, and renewed before it expires."""
+"""The access token of a marketplace: fetched once, cached, and renewed before it expires."""
 
 import asyncio
 import re
