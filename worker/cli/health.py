@@ -17,7 +17,7 @@ def health(
     ready: Flag = False,
     port: int | None = None,
 ) -> None:
-    """Request /livez from the ops port. Exits 0 if the process is healthy, 1 if it is not or does not answer.
+    """Request /livez from the ops port; exit code 0 if the process is healthy, otherwise 1.
 
     Parameters
     ----------
