@@ -20,7 +20,7 @@ TABLE = (
         "worker/pipeline/consumer.py",
         'failpoint("received")\n',
         'failpoint("received")\n            await session.ack_up_to(batch[-1].delivery)\n',
-        "tests/e2e/test_crash_points.py::test_a_consumer_dies_at[claimed]",
+        "tests/e2e/test_failpoints.py::test_a_consumer_dies_at[claimed]",
     ),
     Mutant(
         "ack before the copy is confirmed",
@@ -63,14 +63,14 @@ TABLE = (
         "        claimed = await event_log.claim(connection, family.name, candidates)\n",
         "        async with database.transaction() as other:\n"
         "            claimed = await event_log.claim(other, family.name, candidates)\n",
-        "tests/e2e/test_crash_points.py::test_a_consumer_dies_at[claimed]",
+        "tests/e2e/test_failpoints.py::test_a_consumer_dies_at[claimed]",
     ),
     Mutant(
         "no dedupe",
         "worker/postgres/event_log.py",
         "    if len(claimed) == len(candidates):\n        return Claim(frozenset(firsts.values()), ())\n",
         "    return Claim(frozenset(range(len(candidates))), ())\n",
-        "tests/e2e/test_crash_points.py::test_a_consumer_dies_at[committed]",
+        "tests/e2e/test_failpoints.py::test_a_consumer_dies_at[committed]",
     ),
     Mutant(
         "an id is a key by itself",
@@ -136,14 +136,14 @@ TABLE = (
         "worker/pipeline/isolation.py",
         "return tries <= poison.TRIES",
         "return tries <= 1000",
-        "tests/e2e/test_killers.py::test_of_a_full_buffer_only_the_event_that_ends_its_consumer_is_a_dead_letter",
+        "tests/e2e/test_poison_messages.py::test_of_a_full_buffer_only_the_event_that_ends_its_consumer_is_a_dead_letter",
     ),
     Mutant(
         "a try whose commit got no answer counts again",
         "worker/postgres/poison.py",
         "CASE WHEN stored.last_tried_at = $3 THEN 0 ELSE 1 END",
         "1",
-        "tests/e2e/test_killers.py::test_lost_answers_to_commits_make_no_event_a_poison_message",
+        "tests/e2e/test_poison_messages.py::test_lost_answers_to_commits_make_no_event_a_poison_message",
     ),
     Mutant(
         "a write to a connection that just closed raises",
@@ -157,7 +157,7 @@ TABLE = (
         "worker/pipeline/circuit_breaker.py",
         "return self.failures >= THRESHOLD",
         "return self.failures >= 10 * THRESHOLD",
-        "tests/e2e/test_killers.py::test_while_everything_fails_the_queue_is_not_moved_to_the_retry_queues",
+        "tests/e2e/test_poison_messages.py::test_while_everything_fails_the_queue_is_not_moved_to_the_retry_queues",
     ),
     Mutant(
         "the last to arrive wins",
