@@ -78,7 +78,7 @@ def test_every_family_and_table_is_looked_at() -> None:
     assert len(HOT) >= 20
     assert {
         "worker.postgres.event_log.CLAIM",
-        "worker.outbox.changes.TAKE",
+        "worker.outbox.changes.CLAIM",
         "consumers.inventory.store.LOAD_HISTORY",
     } <= HOT.keys()
 

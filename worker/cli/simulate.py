@@ -62,7 +62,7 @@ all, or one (`/ovoko/control/parts/13`).
 
 The kinds of faults:
 
-{chr(10).join(f"* `{kind}`: {words}" for kind, words in DESCRIPTIONS.items())}
+{chr(10).join(f"* `{kind}`: {description}" for kind, description in DESCRIPTIONS.items())}
 """
 
 

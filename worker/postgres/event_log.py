@@ -120,20 +120,15 @@ GROUP BY event_id
 HAVING count(*) > 1
 """
 
-# The events that are in the log. The content id depends on the marketplace.
+# One row if the event is in the log. The content id depends on the marketplace.
 LOGGED = """
-SELECT event_id, content_id
-FROM unnest($1::uuid[], $2::uuid[]) AS wanted (event_id, content_id)
-WHERE EXISTS (
-        SELECT
-        FROM event_ids AS logged
-        WHERE logged.event_id = wanted.event_id AND logged.content_id = wanted.content_id
-    )
-    OR EXISTS (
-        SELECT
-        FROM reused_event_ids AS logged
-        WHERE logged.event_id = wanted.event_id AND logged.content_id = wanted.content_id
-    )
+SELECT 1
+FROM event_ids
+WHERE event_id = $1 AND content_id = $2
+UNION ALL
+SELECT 1
+FROM reused_event_ids
+WHERE event_id = $1 AND content_id = $2
 """
 
 # The partitions of the log for two months, so that writes succeed if this does not run for weeks.
