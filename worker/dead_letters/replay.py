@@ -148,7 +148,7 @@ async def dry_run(database: Database, ready: Ready, tolerance: timedelta = TOLER
     envelope = candidate.envelope
     event = Event(envelope.event_id, envelope.received_at, candidate.payload, tolerance=tolerance)
     async with database.connection() as connection:
-        if await connection.fetch(LOGGED, envelope.event_id, envelope.content_id):
+        if await connection.fetch(LOGGED, [envelope.event_id], [envelope.content_id]):
             return "duplicate: it was applied already"
         try:
             states = await family.load(connection, [event], lock=False)

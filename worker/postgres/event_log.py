@@ -120,15 +120,16 @@ GROUP BY event_id
 HAVING count(*) > 1
 """
 
-# One row if the event is in the log. The content id depends on the marketplace.
+# The events with these ids and one of these contents that are in the log. The content id depends on the
+# marketplace.
 LOGGED = """
-SELECT 1
+SELECT event_id, content_id
 FROM event_ids
-WHERE event_id = $1 AND content_id = $2
+WHERE event_id = ANY($1::uuid[]) AND content_id = ANY($2::uuid[])
 UNION ALL
-SELECT 1
+SELECT event_id, content_id
 FROM reused_event_ids
-WHERE event_id = $1 AND content_id = $2
+WHERE event_id = ANY($1::uuid[]) AND content_id = ANY($2::uuid[])
 """
 
 # The partitions of the log for two months, so that writes succeed if this does not run for weeks.

@@ -89,7 +89,7 @@ async def _follow(
     while True:
         async with database.connection() as connection:
             rows = await connection.fetch(LOGGED, *map(list, zip(*waiting, strict=True)))
-        applied = {(row["event_id"], row["content_id"]) for row in rows}
+        applied = waiting & {(row["event_id"], row["content_id"]) for row in rows}
         if applied:
             waiting -= applied
             moved_at = monotonic()
