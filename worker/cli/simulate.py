@@ -31,34 +31,35 @@ simulate = App(name="simulate", help="Stand in for the marketplaces, to try an i
 
 HELP = f"""Serve the APIs of both marketplaces on 127.0.0.1, and send their webhooks, until SIGTERM or Ctrl-C.
 
-It prints the settings under which `stockhook` speaks to it. The state is in memory, and is new after each
-start. The buyback platform knows the orders of the documents' events, those of --order, and any whose id
-begins with `fault-`.
+It prints the settings that `stockhook` needs to call these APIs. The state is in memory; each start begins
+with a new one. The buyback platform knows the orders of the documented events, those of --order, and all
+whose id begins with `fault-`.
 
-Faults are set at `/control/faults`: POST one as JSON, GET the pending ones, DELETE all. A fault has a
-`kind`, and may have a `method`, a `path` (what is to be in the path, such as an order's id), `times`
-(without, for ever) and `seconds` (how late, how far apart, Retry-After). An order `fault-slow`, or
-`fault-slow-2`, always has its fault. `/control/requests` lists the answered requests.
+Set faults at `/control/faults`: POST one as JSON, GET the pending ones, DELETE all. A fault has a `kind`,
+and may have a `method`, a `path` (a part of the request's path, such as an order's id), `times` (default:
+until it is removed) and `seconds` (the delay, the interval, or Retry-After). Requests about an order
+`fault-slow` or `fault-slow-2` always get this fault. `/control/requests` lists the answered requests.
 
-POST also makes something happen, one step at a time:
+These POST requests make the marketplaces do something:
 
-* `/buyback/control/orders` begins an order (`{{"paymentType": "Cash"}}`), and
-  `/buyback/control/orders/ID/STEP` has one of {", ".join(Step)} happen to it (`pass` and
-  `fail` to its next item). Requests to the API have effects too: a requested pickup is scheduled,
-  and its slot is booked until it is missed;
-* `/buyback/control/submissions` has a customer submit an item and get an offer: two webhooks of types that
-  no family takes, which the platform sends to the same address as those of orders;
-* `/ovoko/control/parts/13/STATUS` changes a part, or begins one; `/ovoko/control/orders`
-  (`{{"part_ids": [13]}}`) is a customer's order, `/ovoko/control/orders/ID/STEP` ({", ".join(OrderStep)}) and
-  `/ovoko/control/returns/ID/STEP` ({", ".join(ReturnStep)}) what becomes of it.
+* `/buyback/control/orders` creates an order (`{{"paymentType": "Cash"}}`).
+  `/buyback/control/orders/ID/STEP` plays a step of it: {", ".join(Step)} (`pass` and `fail` apply to its
+  next item). API requests have effects too: a requested pickup is scheduled, and its slot is booked until
+  the pickup is missed;
+* `/buyback/control/submissions`: a customer submits an item and gets an offer. The platform sends two
+  webhooks of types that no family handles, to the same address as those of orders;
+* `/ovoko/control/parts/13/STATUS` changes a part, or adds it. `/ovoko/control/orders`
+  (`{{"part_ids": [13]}}`) creates a customer's order, `/ovoko/control/orders/ID/STEP` plays a step of the
+  order ({", ".join(OrderStep)}), and `/ovoko/control/returns/ID/STEP` one of a return
+  ({", ".join(ReturnStep)}).
 
-With --send-to, webhooks report each step, and the APIs answer with the same state. An undocumented step is
-refused with 409.
+With --send-to, webhooks report each step, and the APIs answer with the same state. An undocumented step gets
+409.
 
-Ovoko has no parts and no returns at first. For what no webhook reports: POST a JSON list of them to
+Ovoko has no parts and no returns at first. To add or replace some without a webhook, POST a JSON list to
 `/ovoko/control/parts` or `/ovoko/control/returns`
-(`[{{"id": 13, "status": 2, "updated_at": "2026-03-01T10:00:00Z"}}]`), which adds or replaces; DELETE forgets
-all, or one (`/ovoko/control/parts/13`).
+(`[{{"id": 13, "status": 2, "updated_at": "2026-03-01T10:00:00Z"}}]`). DELETE removes all, or one
+(`/ovoko/control/parts/13`).
 
 The kinds of faults:
 

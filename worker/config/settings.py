@@ -435,14 +435,14 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=36_500,
-        description="Days that events stay in the event log, by whole months; 0: for ever. Events that "
-        "were dropped can neither be explained nor rebuilt",
+        description="Days for which events stay in the event log; whole months are dropped. 0: no limit. "
+        "Dropped events can be neither explained nor rebuilt",
     )
     dead_letter_days: int = Field(
         default=0,
         ge=0,
         le=36_500,
-        description="Days that dead letters stay once they were replayed or discarded; 0: for ever",
+        description="Days for which dead letters stay after their replay or discard; 0: no limit",
     )
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="`json`, `console`, or by whether standard error is a terminal"

@@ -41,7 +41,7 @@ DESCRIPTIONS = {
     Kind.ERROR: "500",
     Kind.ERROR_AS_200: "200, with R500 in its body: as Ovoko fails",
     Kind.UNAVAILABLE: "503, with Retry-After",
-    Kind.REDIRECT: "302 to the same place, for ever",
+    Kind.REDIRECT: "302 to the same address, at each request",
     Kind.SLOW: "the answer comes late",
     Kind.CUT: "the connection ends in the middle of the body",
     Kind.HANG_UP: "the connection ends before the answer",
