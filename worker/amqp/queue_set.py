@@ -1,6 +1,6 @@
 """The names of the queues of one origin: a family, the actions, or a subscriber to changes over HTTP.
 
-They are promises to deployments.
+Deployments rely on them.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def main_queue(origin: str) -> str:
 
 
 def _retry_queue(origin: str, delay: timedelta) -> RetryQueue:
-    """The name holds the delay: another delay is another queue."""
+    """The name contains the delay, so each delay has its own queue."""
     step = f"{int(delay.total_seconds())}s"
     return RetryQueue(f"{main_queue(origin)}.retry.{step}", step, delay)
 
