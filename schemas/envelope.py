@@ -29,7 +29,7 @@ class InvalidEnvelope(Exception):
     """A message on one of our queues lacks our headers: it was not published by an ingest."""
 
 
-# The reason of a message in the quarantine whose event is well-formed, and of a type that no family takes.
+# The reason of a message in the quarantine whose event is well-formed, and of a type that no family handles.
 UNHANDLED = "unhandled event type"
 
 

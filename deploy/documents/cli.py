@@ -2,7 +2,7 @@
 
 import re
 
-from worker.cli.app import app
+from worker.cli.app import COMMANDS, app
 
 # cyclopts adds how Python was started (`python -m …`) to the usage of some commands.
 _STARTED_AS = re.compile(r"^(stockhook(?: [a-z-]+)*) -m [\w.]+", re.MULTILINE)
@@ -20,9 +20,7 @@ def cli_reference() -> str:
 def cli_summary() -> str:
     """One row per command, with a link to its section."""
     rows = []
-    for name in app:
-        if name.startswith("-"):
-            continue
-        summary = app[name].help.strip().partition("\n")[0]
+    for target, summary in COMMANDS.items():
+        name = target.partition(":")[2]
         rows.append(f"| [`stockhook {name}`](#stockhook-{name}) | {summary} |")
     return "\n".join(["| command | what it does |", "| --- | --- |", *rows, ""])

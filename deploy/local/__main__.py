@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run_psql(arguments: list[str]) -> int:
-    """Replaces this process with psql: the one of the Postgres that runs the services, or any other."""
+    """Replaces this process with psql, connected to STOCKHOOK_DATABASE_URL."""
     url = os.environ.get("STOCKHOOK_DATABASE_URL")
     if not url:
         raise Unavailable("nothing is running here yet: start it with `make run`")

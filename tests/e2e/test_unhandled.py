@@ -1,4 +1,4 @@
-"""Events of types that no family takes: kept apart from what is broken, and replayed once one takes them."""
+"""Events of types that no family handles: stored apart from broken events, and replayed once one does."""
 
 import json
 from collections.abc import Sequence

@@ -230,7 +230,7 @@ async def test_unhandled_events_go_after_days_of_their_own(stack: Stack) -> None
     left = await stack.fetch("SELECT type FROM unhandled_events")
 
     assert (kept["unhandled_events"], longer["unhandled_events"]) == (0, 1)
-    assert "dropped: 2 unhandled events" in by_default.stdout
+    assert "deleted: 2 unhandled events" in by_default.stdout
     assert left == [{"type": "t2"}]
 
 
@@ -273,4 +273,4 @@ async def test_retention_that_another_process_does_is_logged_as_skipped(stack: S
     await until(is_skipped, "retention says that it was skipped")
     await other.close()
     assert refused.returncode == 1
-    assert "another process is dropping" in refused.stderr
+    assert "another process is deleting" in refused.stderr

@@ -164,7 +164,7 @@ def test_payment_details_come_from_a_file_or_standard_input(simulated: Simulated
     }
     assert (from_stdin.returncode, from_stdin.stdout) == (
         0,
-        "the payment details of order order-6 are given\n",
+        "the payment details of order order-6 were sent\n",
     )
     shown = "".join((from_file.stdout, from_file.stderr, from_stdin.stdout, from_stdin.stderr))
     assert "CANARY" not in shown + simulated.log.read_text()
@@ -239,7 +239,7 @@ def test_on_a_terminal_payment_details_are_asked_for(simulated: Simulated) -> No
     os.close(ours)
 
     assert process.returncode == 0
-    assert out == b"the payment details of order order-8 are given\n"
+    assert out == b"the payment details of order order-8 were sent\n"
     assert "Lisboa" in seen
     assert "CANARY" not in seen
 

@@ -27,6 +27,10 @@ def test_a_summary_is_the_first_paragraph_of_its_docstring(target: str, summary:
     assert summary == " ".join(documented.partition("\n\n")[0].split())
 
 
+def test_help_before_a_command_is_the_help_of_the_command() -> None:
+    assert stockhook("--help", "audit") == stockhook("audit", "--help")
+
+
 def test_the_list_of_commands_loads_none() -> None:
     code = (
         "import atexit, sys; from worker.cli.app import main; sys.argv = ['stockhook', '--help']; "

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from worker.intake import encryption
 from worker.intake.encryption import (
     ENCRYPTED_STRING,
-    CannotDecrypt,
+    NoUsableKey,
     decrypt_members,
     encrypt_members,
 )
@@ -120,7 +120,7 @@ def test_what_a_sender_calls_sealed_is_not_decrypted_and_ends_nothing() -> None:
     encrypted = encrypt(body)
 
     assert decrypt(encrypted) == body
-    with pytest.raises(CannotDecrypt):
+    with pytest.raises(NoUsableKey):
         decrypt(body)
 
 

@@ -75,7 +75,6 @@ BANNED_NAMES = {
 # JSON keys, members of stored bodies and arguments of libraries keep their names.
 ALLOWED_NAMES = {
     "dead_kept",
-    "is_not_found",
     "quarantine_kept",
 }
 # A dot before the word is the suffix of a file that the spool leaves: `.mended`.

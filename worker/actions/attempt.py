@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from consumers.family import Connection
 from worker.actions.types import AnyKind, Outcome, outcome_of
-from worker.intake.encryption import CannotDecrypt, decrypted
+from worker.intake.encryption import NoUsableKey, decrypted
 from worker.marketplaces.clients import Clients
 from worker.observability.failpoints import failpoint
 from worker.outbox import actions as table
@@ -57,7 +57,7 @@ def read_request(kind: AnyKind, claimed: ClaimedAction, encryptor: MultiFernet |
     try:
         body = decrypted(claimed.request, encryptor) if claimed.is_encrypted else claimed.request
         return kind.request.model_validate_json(body)
-    except CannotDecrypt as error:
+    except NoUsableKey as error:
         raise UnreadableRequest(str(error)) from error
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False, include_input=False)

@@ -125,7 +125,7 @@ async def _rerequest_pickup(attempt: Attempt[RepeatPickupRequest]) -> Performed:
 
 
 def first(slots: Collection[Slot], now: datetime) -> Slot | None:
-    """The earliest future slot, in any order of the offer."""
+    """The earliest future slot; the order of the slots does not matter."""
     coming = [slot for slot in slots if slot.initial_slot > now]
     return min(coming, key=lambda slot: (slot.initial_slot, slot.final_slot), default=None)
 

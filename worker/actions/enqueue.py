@@ -28,7 +28,7 @@ class Enqueued:
 async def enqueue(
     settings: Settings, database: Database, kind: str, subject: str, request: ActionRequest, key: str | None
 ) -> Enqueued:
-    """Write an action to the table, a private request encrypted. Without a key it gets a new one.
+    """Write an action to the table; a private request is encrypted. Without a key, a random one is used.
 
     Raises:
         BadSettings: The request is private, and no encryption key is set.
@@ -54,5 +54,7 @@ async def enqueue(
 def _encrypted(settings: Settings, body: bytes) -> bytes:
     encryptor = settings.encryptor
     if encryptor is None:
-        raise BadSettings(f"{PREFIX}SEALING_KEYS is not set: this request is stored encrypted only")
+        raise BadSettings(
+            f"{PREFIX}SEALING_KEYS is not set: set it, because this request must be stored encrypted"
+        )
     return encryptor.encrypt(body)

@@ -30,7 +30,7 @@ class TimeoutGroup:
         self._watched.pop(name, None)
 
     def timeout(self, seconds: float) -> asyncio.Timeout:
-        """A context that raises TimeoutError. Enter it immediately, and `forget` it afterwards."""
+        """A context that raises TimeoutError after these seconds. Enter it at once; then `forget` it."""
         timeout = asyncio.timeout(None)
         self.watch(timeout, seconds, lambda: timeout.reschedule(0))
         return timeout

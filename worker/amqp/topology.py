@@ -77,7 +77,7 @@ def topology(delays: Sequence[timedelta], families: Iterable[str] = FAMILIES) ->
     """
     sets = {family: QueueSet.of(family, delays) for family in families}
     actions = actions_topology(QueueSet.of(ACTIONS, delays)).queues
-    returning = [*(queue for names in sets.values() for queue in _queues(names)), *actions]
+    returning = [*(queue for queue_set in sets.values() for queue in _queues(queue_set)), *actions]
     quarantine = _queue(QUARANTINE, {})
     return Topology(
         exchanges=(
@@ -100,9 +100,9 @@ def topology(delays: Sequence[timedelta], families: Iterable[str] = FAMILIES) ->
     )
 
 
-def actions_topology(names: QueueSet) -> Topology:
+def actions_topology(queue_set: QueueSet) -> Topology:
     """The topology of actions: the queues of a family. One process performs them; the others stand by."""
-    first, *others = _queues(names)
+    first, *others = _queues(queue_set)
     queues = (_with_single_active_consumer(first), *others)
     return Topology(
         exchanges=(Exchange(RETURN, "direct"),),
@@ -111,14 +111,14 @@ def actions_topology(names: QueueSet) -> Topology:
     )
 
 
-def webhook_topology(names: QueueSet, routing_keys: Iterable[str]) -> Topology:
+def webhook_topology(queue_set: QueueSet, routing_keys: Iterable[str]) -> Topology:
     """The topology of one subscriber over HTTP: the queues of a family, named after its origin.
 
     One process at a time delivers, so that changes keep their order. A broker does not list bindings over
     AMQP, so all common patterns that this subscriber does not use are unwanted.
     """
     wanted = set(routing_keys)
-    first, *others = _queues(names)
+    first, *others = _queues(queue_set)
     queues = (_with_single_active_consumer(first), *others)
     return Topology(
         exchanges=(Exchange(CHANGES, "topic"), Exchange(RETURN, "direct")),
@@ -141,20 +141,20 @@ def _usual_keys() -> Iterator[str]:
         yield from (f"{PREFIX}{name}" for name in (*types, f"{kind}.*", f"{kind}.#"))
 
 
-def _queues(names: QueueSet) -> list[Queue]:
+def _queues(queue_set: QueueSet) -> list[Queue]:
     return [
-        _queue(names.main, {"x-delivery-limit": DELIVERY_LIMIT, **_dead_lettering_to(names.dead)}),
+        _queue(queue_set.main, {"x-delivery-limit": DELIVERY_LIMIT, **_dead_lettering_to(queue_set.dead)}),
         *(
             _queue(
                 retry.name,
                 {
                     "x-message-ttl": int(retry.delay.total_seconds() * 1000),
-                    **_dead_lettering_to(names.main),
+                    **_dead_lettering_to(queue_set.main),
                 },
             )
-            for retry in names.retries
+            for retry in queue_set.retries
         ),
-        _queue(names.dead, {}),
+        _queue(queue_set.dead, {}),
     ]
 
 

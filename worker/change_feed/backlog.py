@@ -108,7 +108,10 @@ async def known_webhooks(connection: Connection) -> list[str]:
 
 
 async def webhooks(
-    connection: BrokerConnection, settings: Settings, recorded: Iterable[str], dead_letters: Mapping[str, int]
+    broker_connection: BrokerConnection,
+    settings: Settings,
+    recorded: Iterable[str],
+    dead_letters: Mapping[str, int],
 ) -> tuple[Webhook, ...]:
     """The webhooks with these names that are in the settings, or have queues.
 
@@ -120,7 +123,7 @@ async def webhooks(
     configured = set(settings.webhook_names)
     all_webhooks = [
         await _webhook(
-            connection,
+            broker_connection,
             name,
             QueueSet.of(origin_of(name), settings.delays),
             dead_letters.get(origin_of(name), 0),
@@ -150,9 +153,9 @@ async def feed(
 
 
 async def _webhook(
-    connection: BrokerConnection, name: str, queues: QueueSet, dead_kept: int, *, configured: bool
+    broker_connection: BrokerConnection, name: str, queues: QueueSet, dead_kept: int, *, configured: bool
 ) -> Webhook:
-    depths = await connection.depths(queues.names)
+    depths = await broker_connection.depths(queues.names)
     ready = {queue: None if depth is None else depth.ready for queue, depth in depths.items()}
     main = depths[queues.main]
     return Webhook(

@@ -10,7 +10,7 @@ from rich.table import Column, Table
 
 from worker.cli import terminal
 from worker.cli.context import Json, fail, load_context, open_database, print_json
-from worker.cli.terminal import say
+from worker.cli.terminal import on_one_line, say
 from worker.dead_letters.audit_trail import who
 from worker.observability.errors import StockhookError
 from worker.observability.exit_codes import FAILED
@@ -81,12 +81,13 @@ def show(action_id: UUID, /, *, json: Json = False) -> None:
     else:
         for name, value in shown.items():
             if value is not None:
-                say(f"{name:<14} {value if isinstance(value, str) else _on_one_line(value)}")
+                say(f"{name:<14} {on_one_line(value)}")
 
 
 @actions.command
 def retry(action_id: UUID, /, *, json: Json = False) -> None:
-    """Retry an action that was refused, failed, or has an unknown outcome. The last kind may happen twice.
+    """Retry an action that was refused, failed, or has an unknown outcome. An action with
+    an unknown outcome may then be executed twice.
 
     Exits 1 if it is done or under way.
     """
@@ -147,10 +148,10 @@ def _as_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     shown = Table(Column("action", min_width=ID_WIDTH, overflow="fold"), Column("outcome", overflow="fold"))
     for row in rows:
         requested_at = f"{row['created_at']:%Y-%m-%d %H:%M:%S}"
-        became = f"{row['state']}, attempt {row['attempts']}, requested {requested_at}"
+        summary = f"{row['state']}, attempt {row['attempts']}, requested {requested_at}"
         shown.add_row(
             f"{row['action_id']}\n{row['kind']}\n{visible(row['subject'])}",
-            "\n".join([became, *map(visible, _outcome_lines(row["outcome"] or {}))]),
+            "\n".join([summary, *map(visible, _outcome_lines(row["outcome"] or {}))]),
             end_section=True,
         )
     return shown
@@ -158,9 +159,5 @@ def _as_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _outcome_lines(outcome: Mapping[str, Any]) -> Iterator[str]:
     for name, value in outcome.items():
-        text = value if isinstance(value, str) else _on_one_line(value)
+        text = on_one_line(value)
         yield text if name in ("reason", "not_needed") else f"{name.replace('_', ' ')}: {text}"
-
-
-def _on_one_line(value: object) -> str:
-    return str(value) if not isinstance(value, dict | list) else orjson.dumps(value, default=str).decode()

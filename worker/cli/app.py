@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 from cyclopts import App
 
-# Where each command lives in this package, and the first paragraph of its docstring. A command is imported
+# Where each command lives in this package, and the first paragraph of its help. A command is imported
 # when it is called: a health check every few seconds must not load what an ingest needs. The list of commands
 # loads none of them.
 COMMANDS = {
@@ -14,11 +14,11 @@ COMMANDS = {
     "consume:consume": "Apply the events of these families, until SIGTERM or Ctrl-C.",
     "migrate:migrate": "Bring the database's tables up to date.",
     "topology:topology": "Declare exchanges, queues and bindings; safe to repeat.",
-    "status:status": "Show broker, database, queues with their retry steps, and rows.",
+    "status:status": "Show broker, database, queues with their retry queues, and rows.",
     "audit:audit": "Account for each accepted event: applied, duplicate, waiting, dead, or missing.",
-    "send:send": "Play the documented events, or a generated marketplace, at an ingest.",
+    "send:send": "Send the documented events, or those of a generated marketplace, to an ingest.",
     "dead_letters:dead": "Find, inspect, repair, replay and discard dead letters.",
-    "unhandled:unhandled": "See which event types no family takes, and replay their events.",
+    "unhandled:unhandled": "See which event types no family handles, and replay their events.",
     "health:health": "Request /livez from the ops port; exit code 0 if the process is healthy, otherwise 1.",
     "permissions:grants": (
         "Print the commands that grant each process the minimum of permissions. Changes nothing."
@@ -27,7 +27,7 @@ COMMANDS = {
     "actions:actions": "Requests to marketplaces, by events and by people.",
     "changes:changes": "The change feed: what subscribers receive when stock or orders change.",
     "explain:explain": (
-        "Show how an entity came to its state: each of its events, what it changed, and by which rule."
+        "Show the history of an entity: each of its events, its effect, and the rule that applied."
     ),
     "rebuild:rebuild": (
         "Rebuild a family's rows, findings and communications from the event log, beside the live ones."
@@ -35,20 +35,20 @@ COMMANDS = {
     "reconcile:reconcile": (
         "Compare a marketplace's list with our tables, and apply the differences if requested."
     ),
-    "enrich:enrich": "Request from a marketplace's API what its events leave out.",
+    "enrich:enrich": "Request the details that a marketplace's events lack from its API.",
     "retention:retain": (
         "Delete months of the event log, handled dead letters and unhandled events that are past their days."
     ),
     "buyback:buyback": (
         "Call the buyback platform as its seller: how an order is sent, and whom to pay for it."
     ),
-    "simulate:simulate": "Stand in for the marketplaces, to try an ingest and clients against.",
+    "simulate:simulate": "Simulate the marketplaces' APIs and webhooks, to test an ingest and clients.",
 }
 
 
 def command_line(*, listing: bool = False) -> App:
-    """The commands. With `listing` each has only its summary, and the list of commands can be printed."""
-    made = App(
+    """The command line. With `listing`, commands have only summaries, so that listing them imports none."""
+    commands = App(
         name="stockhook",
         help=(
             "Receives marketplace webhooks, never loses one, and keeps stock and orders in Postgres correct."
@@ -58,8 +58,8 @@ def command_line(*, listing: bool = False) -> App:
     )
     for target, summary in COMMANDS.items():
         name = target.partition(":")[2]
-        made.command(f"worker.cli.{target}", name=name, **({"help": summary} if listing else {}))
-    return made
+        commands.command(f"worker.cli.{target}", name=name, **({"help": summary} if listing else {}))
+    return commands
 
 
 app = command_line()
@@ -70,7 +70,7 @@ def main() -> None:
     from worker.cli.terminal import prepare_streams
 
     prepare_streams()
-    lists_commands = not sys.argv[1:] or sys.argv[1] in app.help_flags
+    lists_commands = sys.argv[1:] in ([], *([flag] for flag in app.help_flags))
     try:
         command_line(listing=True)() if lists_commands else app()
     except KeyboardInterrupt:

@@ -79,7 +79,7 @@ def _as_tables(result: Audit) -> RenderableType:
     lines = [
         f"spooled: {spooled}",
         f"quarantined: {result.quarantined:,}",
-        f"unhandled: {result.unhandled:,} events of types that no family takes",
+        f"unhandled: {result.unhandled:,} events of types that no family handles",
     ]
     lines += [
         f"missing: {family}, source {source}, sequence numbers {first} to {last}"

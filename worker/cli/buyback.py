@@ -242,7 +242,7 @@ def payment_details(
     if json:
         _print_accepted(order_id, "payment-details", accepted)
     else:
-        say(f"the payment details of order {order_id} are given")
+        say(f"the payment details of order {order_id} were sent")
 
 
 def _is_enqueued(

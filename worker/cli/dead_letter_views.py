@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 from cryptography.fernet import MultiFernet
 from rich.table import Table
 
 from schemas.events import read_json
 from schemas.registry import Provider
+from worker.cli.terminal import on_one_line
 from worker.dead_letters import edit as editing
 from worker.dead_letters.json_repair import Repair, fault, repair
 from worker.dead_letters.message import is_of_webhook
@@ -20,7 +20,7 @@ from worker.dead_letters.redaction import (
     shape_of,
 )
 from worker.dead_letters.store import StoredLetter
-from worker.intake.encryption import CannotDecrypt
+from worker.intake.encryption import NoUsableKey
 from worker.marketplaces.shape import Shape
 
 
@@ -54,7 +54,7 @@ def as_json(letter: StoredLetter) -> dict[str, Any]:
 def as_lines(letter: StoredLetter) -> Iterator[str]:
     for name, value in as_json(letter).items():
         if value is not None:
-            yield f"{name:<16} {_on_one_line(value)}"
+            yield f"{name:<16} {on_one_line(value)}"
 
 
 def action_as_line(action: Mapping[str, Any]) -> str:
@@ -99,7 +99,7 @@ def shown_body(
     """The body as text, and the repair that makes it JSON."""
     try:
         body = editing.readable(letter, encryptor)
-    except CannotDecrypt as error:
+    except NoUsableKey as error:
         return f"<{len(letter.body)} bytes, encrypted: {error}>", None
     proposal = repair(body)
     text = _revealed(body, proposal) if reveal else _masked(letter, body, proposal)
@@ -126,16 +126,6 @@ def _shape(letter: StoredLetter) -> Shape:
     if is_of_webhook(letter.origin):
         return CHANGE
     return shape_of(None if letter.provider is None else Provider(letter.provider))
-
-
-def _on_one_line(value: object) -> str:
-    match value:
-        case dict():
-            return orjson.dumps(value, default=str).decode()
-        case datetime():
-            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-        case _:
-            return str(value)
 
 
 def short(instant: datetime) -> str:

@@ -20,7 +20,7 @@ from worker.config.settings import Settings
 from worker.dead_letters import edit as editing
 from worker.dead_letters import store
 from worker.dead_letters.audit_trail import note_revealed, who
-from worker.dead_letters.change import change, in_editor, see_that_it_waits
+from worker.dead_letters.change import change, in_editor, require_waiting
 from worker.dead_letters.json_repair import fault, repair
 from worker.dead_letters.plaintext import remove_leftovers
 from worker.dead_letters.refusal import Refused
@@ -191,7 +191,7 @@ def _edit(settings: Settings, dead_letter_id: int, editor: Sequence[str], reason
 async def _to_edit(settings: Settings, dead_letter_id: int) -> tuple[store.StoredLetter, bytes]:
     async with open_database(settings, "dead") as database:
         letter = await store.get(database, dead_letter_id)
-        see_that_it_waits(letter)
+        require_waiting(letter)
         body = editing.readable(letter, settings.encryptor)
         await note_revealed(database, dead_letter_id, "to edit it")
         return letter, body

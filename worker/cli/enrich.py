@@ -88,7 +88,7 @@ def enrich(
     dry_run: Flag = False,
     json: Json = False,
 ) -> None:
-    """Request from a marketplace's API what its events leave out.
+    """Request the details that a marketplace's events lack from its API.
 
     Events cause these requests once the consumers have credentials for the API. Use this command for events
     that came before, and for values that changed since, such as a price, which no event contains.

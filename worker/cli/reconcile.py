@@ -53,8 +53,8 @@ def reconcile(
 
     With --apply, each difference goes through the ordinary pipeline as an observed event
     (stockhook.observed.…): it is logged and explained, and a newer event wins over it. A written-off part
-    stays written off. Repeat the command at any time. Recent changes, here or there, are left out: one side
-    may be behind the other.
+    stays written off. The command can be repeated at any time. Recent changes, here or there, are left out:
+    one side may be behind the other.
 
     Exits 0 if nothing differs, or if all differences were applied; 1 if something differs, or not all could
     be compared or applied; 69 if marketplace, broker or database cannot be reached; 78 if a setting is
@@ -66,15 +66,15 @@ def reconcile(
     Parameters
     ----------
     marketplace
-        Whose list it is. It needs the credentials of its API.
+        The marketplace. The credentials of its API must be set.
     what
-        parts: by their status. returns: by their order, and whether their opening came.
+        parts: compared by status. returns: compared by order, and by whether their creation is known here.
     since
         Only what the marketplace lists from the day before on, and our rows whose newest event is from then
         on; those that are not listed are requested by their id. Without an offset it is UTC.
     most
-        Maximum number of possible differences to check again, those in the status first; each takes one call,
-        limited by STOCKHOOK_OVOKO_CALLS_PER_SECOND. So it also limits what --apply sends.
+        Maximum number of possible differences to check again, differences in status first. Each check is one
+        call, limited by STOCKHOOK_OVOKO_CALLS_PER_SECOND. So it also limits what --apply sends.
     apply
         Apply the differences, after they are shown and confirmed.
     dry_run
@@ -136,7 +136,7 @@ class _Run:
     async def _of(
         self, subject: Subject[Here, There], database: Database
     ) -> tuple[Reconciled[There], Applied | None]:
-        with _progress("list", "our rows", "second look") as report:
+        with _progress("list", "our rows", "second check") as report:
             result = await run_reconcile(subject, since=self.since, most=self.most, report=report)
         if not self.is_silent:
             show(as_tables(result, self.what))

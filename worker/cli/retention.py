@@ -16,8 +16,8 @@ from worker.postgres.retention import retain as drop_old
 def retain(*, dry_run: Flag = False, json: Json = False) -> None:
     """Delete months of the event log, handled dead letters and unhandled events that are past their days.
 
-    STOCKHOOK_EVENT_LOG_DAYS, STOCKHOOK_DEAD_LETTER_DAYS and STOCKHOOK_UNHANDLED_DAYS are the days; 0 is no
-    limit. Consumers do the same once a day, and continue to work meanwhile.
+    STOCKHOOK_EVENT_LOG_DAYS, STOCKHOOK_DEAD_LETTER_DAYS and STOCKHOOK_UNHANDLED_DAYS set the numbers of days;
+    0 means no limit. Consumers do the same once a day, and continue to work meanwhile.
 
     Parameters
     ----------
@@ -32,11 +32,11 @@ def retain(*, dry_run: Flag = False, json: Json = False) -> None:
 
     retained = run_loop(work())
     if retained is None:
-        fail(FAILED, "another process is dropping what is past its days")
+        fail(FAILED, "another process is deleting old data")
     if json:
         print_json(_as_json(retained, settings))
         return
-    verb = "would go" if dry_run else "dropped"
+    verb = "would be deleted" if dry_run else "deleted"
     for month in retained.months:
         say(f"{verb}: {month.name}, {month.bytes:,} bytes")
     say(f"{verb}: {retained.events_without_month:,} events without a month")

@@ -85,7 +85,7 @@ def send(
     output: Path | None = None,
     json: Flag = False,
 ) -> None:
-    """Play the documented events, or a generated marketplace, at an ingest.
+    """Send the documented events, or those of a generated marketplace, to an ingest.
 
     Secrets and address are those of the ingest's settings. Exits 0 if each event was answered 2xx in
     the end, 1 otherwise.
@@ -105,7 +105,7 @@ def send(
     duplicates
         With --rate: the share of events that is sent twice, from 0 to 1.
     unhandled
-        With --rate: the share of events of types that no family takes, such as submissions and offers.
+        With --rate: the share of events of types that no family handles, such as submissions and offers.
     shuffle
         With --rate: send out of order, by up to 100 places.
     resend_after

@@ -27,7 +27,9 @@ from worker.simulator.server import HOST, serving
 from worker.simulator.webhook import Credentials
 from worker.simulator.webhook_sender import Messenger, messenger
 
-simulate = App(name="simulate", help="Stand in for the marketplaces, to try an ingest and clients against.")
+simulate = App(
+    name="simulate", help="Simulate the marketplaces' APIs and webhooks, to test an ingest and clients."
+)
 
 HELP = f"""Serve the APIs of both marketplaces on 127.0.0.1, and send their webhooks, until SIGTERM or Ctrl-C.
 

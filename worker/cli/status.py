@@ -17,7 +17,7 @@ from worker.tools.status import Status, query_status
 
 
 def status(*, json: Json = False) -> None:
-    """Show broker, database, queues with their retry steps, and rows.
+    """Show broker, database, queues with their retry queues, and rows.
 
     Exits 1 if broker or database cannot be reached.
     """

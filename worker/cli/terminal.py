@@ -4,8 +4,10 @@ All output goes through this module: ruff refuses `print`, rich's `Console` and 
 """
 
 import sys
+from datetime import UTC, datetime
 from typing import IO, Any
 
+import orjson
 from rich.console import Console, RenderableType
 from rich.style import StyleType
 from rich.text import Text
@@ -56,3 +58,14 @@ def prepare_streams() -> None:
 class _InertConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(visible(text, keep="\n"), **options)
+
+
+def on_one_line(value: object) -> str:
+    """A value as text; a document as JSON, an instant in UTC."""
+    match value:
+        case dict() | list():
+            return orjson.dumps(value, default=str).decode()
+        case datetime():
+            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        case _:
+            return str(value)

@@ -1,4 +1,4 @@
-"""`stockhook unhandled`: see which event types no family takes, and replay those that one takes now."""
+"""`stockhook unhandled`: see which event types no family handles, and replay those that one takes now."""
 
 import sys
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from worker.observability.resolver import run_loop
 
 log = structlog.get_logger(__name__)
 
-unhandled = App(name="unhandled", help="See which event types no family takes, and replay their events.")
+unhandled = App(name="unhandled", help="See which event types no family handles, and replay their events.")
 
 Types = Annotated[tuple[str, ...], Parameter(name="--type", negative_iterable=(), show_default=False)]
 Marketplaces = Annotated[tuple[Provider, ...], Parameter(name="--marketplace", negative_iterable=())]
@@ -132,7 +132,7 @@ async def _show(settings: Settings, unhandled_event_id: int, reveal: bool, json:
 
 
 def _readable(event: Unhandled, settings: Settings) -> str:
-    """Raises: CannotDecrypt."""
+    """Raises: NoUsableKey."""
     body = unhandled_body(Provider(event.provider), event.body, settings.encryptor)
     try:
         return pretty(read_json(body))

@@ -375,7 +375,7 @@ class Settings(BaseSettings):
     )
     spool_path: Path = Field(
         default=Path("stockhook-spool.sqlite3"),
-        description="File into which the ingest writes events while the broker is away",
+        description="File into which the ingest writes events while the broker is unavailable",
     )
     spool_max_bytes: int = Field(
         default=1_073_741_824,
@@ -429,7 +429,7 @@ class Settings(BaseSettings):
         default=90,
         ge=0,
         le=36_500,
-        description="Days that events of types that no family takes stay in `unhandled_events`; 0: no limit",
+        description="Days for which events of unhandled types stay in `unhandled_events`; 0: no limit",
     )
     event_log_days: int = Field(
         default=0,

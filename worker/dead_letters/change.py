@@ -19,7 +19,7 @@ from worker.postgres.pool import Database
 EDITOR_ENDS_SECONDS = 2.0
 
 
-def see_that_it_waits(letter: StoredLetter) -> None:
+def require_waiting(letter: StoredLetter) -> None:
     """Raises: Refused."""
     if letter.state != State.WAITING:
         raise Refused(f"it is {letter.state}, no longer waiting")
@@ -77,7 +77,7 @@ async def change(
     reason: str | None,
 ) -> None:
     """Raises: Refused."""
-    see_that_it_waits(letter)
+    require_waiting(letter)
     match editing.checked(letter, body, encryptor):
         case editing.Broken(why):
             raise Refused(f"nothing was changed: {why}")

@@ -9,7 +9,7 @@ from schemas.events import InvalidEvent, parse
 from schemas.registry import Provider
 from worker.dead_letters.message import QUARANTINE_ORIGIN, entity_in
 from worker.dead_letters.store import StoredLetter, provenance_of
-from worker.intake.encryption import CannotDecrypt, decrypted, is_encrypted_whole
+from worker.intake.encryption import NoUsableKey, decrypted, is_encrypted_whole
 from worker.intake.intake import accept_again, body_to_store
 from worker.marketplaces.registry import MARKETPLACES
 
@@ -34,7 +34,7 @@ def readable(letter: StoredLetter, encryptor: MultiFernet | None) -> bytes:
     """The body as it was received, except for token and bank details; decrypted if it is encrypted whole.
 
     Raises:
-        CannotDecrypt
+        NoUsableKey
     """
     has_private_data = letter.provider is not None and MARKETPLACES[Provider(letter.provider)].private
     if has_private_data and is_encrypted_whole(letter.body):
@@ -51,11 +51,11 @@ def checked(letter: StoredLetter, body: bytes, encryptor: MultiFernet | None) ->
         stored_body = body_to_store(provider, body, encryptor)
         again = accept_again(provider, stored_body, letter.arrived_at, encryptor, provenance_of(letter))
         if again.family is None:
-            return Broken(again.reason or "no family takes it")
+            return Broken(again.reason or "no family handles it")
         if letter.origin not in (again.family, QUARANTINE_ORIGIN):
             return Broken(f"it would be of the family {again.family}")
         parse(provider, stored_body)
-    except (InvalidEvent, CannotDecrypt) as error:
+    except (InvalidEvent, NoUsableKey) as error:
         return Broken(str(error))
     except ValueError:
         return Broken("body: not JSON")

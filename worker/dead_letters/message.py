@@ -207,7 +207,7 @@ def _reason(headers: Mapping[str, object]) -> str:
     if isinstance(reason, str) and reason:
         return visible(reason)[:REASON_LIMIT]
     key = headers.get("x-event-type")
-    return "no family takes it" if key is not None else "not published by an ingest"
+    return "no family handles it" if key is not None else "not published by an ingest"
 
 
 def _instant(text: object) -> datetime | None:

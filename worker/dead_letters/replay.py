@@ -25,18 +25,18 @@ from worker.amqp.topology import RETURN
 from worker.dead_letters import store
 from worker.dead_letters.message import QUARANTINE_ORIGIN, is_of_webhook
 from worker.dead_letters.store import Action, Selection, StoredLetter
-from worker.intake.encryption import CannotDecrypt
+from worker.intake.encryption import NoUsableKey
 from worker.intake.intake import RESERVED_TYPE, accept_again
 from worker.observability.errors import StockhookError, safe_summary
 from worker.observability.failpoints import failpoint
 from worker.pipeline.decode import InvalidDelivery, decode
-from worker.postgres.event_log import LOGGED
+from worker.postgres.event_log import logged
 from worker.postgres.locks import TRY_LOCK, UNLOCK, AdvisoryLock
 from worker.postgres.pool import Database
 
 PUBLISH_SECONDS = 10.0
 
-# Where a replay moves a dead letter of a type that no family takes. Releases before the table
+# Where a replay moves a dead letter of a type that no family handles. Releases before the table
 # `unhandled_events` made such dead letters.
 UNHANDLED_ORIGIN = "unhandled"
 
@@ -94,13 +94,13 @@ def prepare(letter: StoredLetter, encryptor: MultiFernet | None) -> Ready | Unre
             if is_changed or letter.origin == QUARANTINE_ORIGIN
             else None
         )
-    except (InvalidEnvelope, CannotDecrypt) as error:
+    except (InvalidEnvelope, NoUsableKey) as error:
         return Unready(str(error))
     if again is not None and again.unhandled is not None and letter.origin == QUARANTINE_ORIGIN:
         return Ready(again.message, UNHANDLED_ORIGIN, again.event_id, again.content_id)
     if again is not None and again.family is None:
         is_reserved = again.reason == RESERVED_TYPE
-        return Unready(RESERVED_TYPE if is_reserved else f"{again.reason}: no family takes it")
+        return Unready(RESERVED_TYPE if is_reserved else f"{again.reason}: no family handles it")
     if letter.origin == QUARANTINE_ORIGIN:
         assert again is not None, "it is quarantined"
         assert again.family is not None, "see above"
@@ -148,7 +148,7 @@ async def dry_run(database: Database, ready: Ready, tolerance: timedelta = TOLER
     envelope = candidate.envelope
     event = Event(envelope.event_id, envelope.received_at, candidate.payload, tolerance=tolerance)
     async with database.connection() as connection:
-        if await connection.fetch(LOGGED, [envelope.event_id], [envelope.content_id]):
+        if await logged(connection, [(envelope.event_id, envelope.content_id)]):
             return "duplicate: it was applied already"
         try:
             states = await family.load(connection, [event], lock=False)
@@ -161,7 +161,9 @@ async def dry_run(database: Database, ready: Ready, tolerance: timedelta = TOLER
 
 @dataclass(slots=True)
 class Tally:
-    """The progress of a replay. `unready` are letters that were not replayed, with the reason.
+    """The progress of a replay. Whether subscribers get a replayed change is not followed.
+
+    `unready` are letters that were not replayed, with the reason.
 
     `handed_on` counts changes that were published to a webhook's queue, and events of types that no family
     takes, which the archiver moves to the unhandled events.

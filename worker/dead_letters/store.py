@@ -233,7 +233,7 @@ def provenance_of(letter: StoredLetter) -> Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Selects dead letters; None means any. `reason` is a part of the reason."""
+    """Criteria for dead letters; None matches all. `reason` matches a part of the reason."""
 
     ids: tuple[int, ...] | None = None
     origin: str | None = None

@@ -17,7 +17,7 @@ from worker.dead_letters import replay
 from worker.dead_letters import unhandled_store as store
 from worker.dead_letters.replay import PUBLISH_SECONDS, Ready, Unready
 from worker.dead_letters.unhandled_store import Selection, Unhandled
-from worker.intake.encryption import CannotDecrypt
+from worker.intake.encryption import NoUsableKey
 from worker.intake.intake import accept_unhandled
 from worker.observability.failpoints import failpoint
 from worker.pipeline.decode import InvalidDelivery, decode
@@ -42,10 +42,10 @@ def prepare(event: Unhandled, encryptor: MultiFernet | None) -> Ready | Unready:
     """
     try:
         accepted = accept_unhandled(Provider(event.provider), event.body, event.received_at, encryptor)
-    except CannotDecrypt as error:
+    except NoUsableKey as error:
         return Unready(str(error))
     if accepted.family is None:
-        return Unready(accepted.reason or "no family takes it")
+        return Unready(accepted.reason or "no family handles it")
     message = accepted.message
     decoded = decode(
         FAMILIES[accepted.family], Delivery(0, message.type, message.headers, message.body, redelivered=False)

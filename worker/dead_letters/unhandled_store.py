@@ -78,7 +78,7 @@ WHERE unhandled_event_id = $1
 # Safe to repeat after a crash: a row that is already deleted stays deleted.
 DELETE_EVENTS = "DELETE FROM unhandled_events WHERE unhandled_event_id = ANY($1::bigint[])"
 
-_FINDING = "no family takes this event type: its events are kept as unhandled"
+_FINDING = "no family handles this event type: its events are kept as unhandled"
 
 
 @dataclass(frozen=True, slots=True)

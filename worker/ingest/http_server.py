@@ -43,7 +43,7 @@ log = structlog.get_logger(__name__)
 
 Handler = Callable[[Request], Awaitable[Response]]
 
-# A deadline is noticed so late at most.
+# A deadline is noticed at most this late.
 CHECK_SECONDS = 0.25
 LINGER_SECONDS = 2.0
 # Beyond, the socket is not read until the handler has taken some.

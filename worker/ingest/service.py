@@ -44,7 +44,7 @@ PLAIN_TEXT = "text/plain"
 # Bytes of a body beyond which a thread works on it, so that other requests do not wait for that.
 LARGE_BODY = 32 * 1024
 
-# So late it may be noticed that a body is.
+# A deadline is noticed at most this late.
 CHECK_SECONDS = 0.25
 
 
@@ -317,7 +317,9 @@ def _count_secret(marketplace: Marketplace, position: int) -> None:
 
 def _unauthorized() -> Refused:
     # RFC 9110 requires a challenge; the scheme is named after what all marketplaces do.
-    return Refused(401, "Unauthorized", "No active secret came with it.", (("www-authenticate", "Webhook"),))
+    return Refused(
+        401, "Unauthorized", "The request has no active secret.", (("www-authenticate", "Webhook"),)
+    )
 
 
 def _incomplete() -> Refused:

@@ -30,8 +30,8 @@ _SHORTEST_JSON = len('{"":1}')
 _WHITE_SPACE = b" \t\n\r"
 
 
-class CannotDecrypt(StockhookError):
-    """There is no key, or no key that decrypts the value."""
+class NoUsableKey(StockhookError):
+    """No key is set, or none of the keys decrypts the value."""
 
 
 def encrypt_members(body: bytes, private: PrivateMembers, encryptor: MultiFernet) -> bytes:
@@ -69,7 +69,7 @@ def decrypt_members(body: bytes, private: PrivateMembers, encryptor: MultiFernet
     """The body before its private members were encrypted, byte for byte.
 
     Raises:
-        CannotDecrypt
+        NoUsableKey
     """
 
     def decrypt(value: bytes) -> bytes:
@@ -105,13 +105,13 @@ def is_encrypted_whole(body: bytes) -> bool:
 
 
 def decrypted(token: bytes, encryptor: MultiFernet | None) -> bytes:
-    """Raises: CannotDecrypt."""
+    """Raises: NoUsableKey."""
     if encryptor is None:
-        raise CannotDecrypt("it is encrypted: set STOCKHOOK_SEALING_KEYS")
+        raise NoUsableKey("it is encrypted: set STOCKHOOK_SEALING_KEYS")
     try:
         return encryptor.decrypt(token)
     except InvalidToken as error:
-        raise CannotDecrypt("none of STOCKHOOK_SEALING_KEYS decrypts it") from error
+        raise NoUsableKey("none of STOCKHOOK_SEALING_KEYS decrypts it") from error
 
 
 @lru_cache(maxsize=16)

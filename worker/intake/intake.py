@@ -23,7 +23,7 @@ from schemas.registry import Provider
 from worker.amqp.channel import Message
 from worker.amqp.topology import EVENTS, quarantine_key
 from worker.intake.authentication import position
-from worker.intake.encryption import CannotDecrypt, decrypt_members, decrypted, encrypt_members
+from worker.intake.encryption import NoUsableKey, decrypt_members, decrypted, encrypt_members
 from worker.intake.json_bytes import may_be_values, top_level_string, without_member
 from worker.intake.redaction import without_secrets
 from worker.marketplaces.contract import Marketplace, SecretHeader, SecretMember
@@ -49,8 +49,8 @@ _ROUTED_TYPES = {Provenance.WEBHOOK: _WEBHOOKS, Provenance.OBSERVATION: frozense
 class Accepted:
     """A message for a family, or for the quarantine for this `reason`.
 
-    `unhandled` is the routing key of a well-formed event of a type that no family takes. `secret` is the
-    position of the one that it came with, if that was in the body.
+    `unhandled` is the routing key of a well-formed event of a type that no family handles. `secret` is the
+    position of the secret that the request had, if that was in the body.
     """
 
     event_id: UUID
@@ -64,7 +64,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Unauthorized:
-    """No active secret came with it."""
+    """The request has no active secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def accept_again(
     The ids are those that the same event gets when the marketplace sends it.
 
     Raises:
-        CannotDecrypt
+        NoUsableKey
     """
     marketplace = MARKETPLACES[provider]
     try:
@@ -133,7 +133,7 @@ def accept_unhandled(
     """Route a stored unhandled event as if the marketplace sent it now.
 
     Raises:
-        CannotDecrypt
+        NoUsableKey
     """
     marketplace = MARKETPLACES[provider]
     plain = unhandled_body(provider, body, encryptor)
@@ -150,7 +150,7 @@ def unhandled_body(provider: Provider, body: bytes, encryptor: MultiFernet | Non
     """A stored unhandled event as it was received, but for its secret.
 
     Raises:
-        CannotDecrypt
+        NoUsableKey
     """
     return body if MARKETPLACES[provider].private is None else decrypted(body, encryptor)
 
@@ -159,7 +159,7 @@ def body_to_store(provider: Provider, body: bytes, encryptor: MultiFernet | None
     """A body that a person changed, as it is stored: without its secret, private members encrypted.
 
     Raises:
-        CannotDecrypt
+        NoUsableKey
         ValueError: It is no JSON.
     """
     marketplace = MARKETPLACES[provider]
@@ -264,7 +264,7 @@ def _route(
     whole.
 
     Raises:
-        CannotDecrypt: There is no key to encrypt with.
+        NoUsableKey: There is no key to encrypt with.
     """
     provider, schema = marketplace.name, marketplace.schema
     event = schema.unwrap(document)
@@ -287,16 +287,16 @@ def _route(
 
 
 def _with_members_encrypted(marketplace: Marketplace, plain: bytes, encryptor: MultiFernet | None) -> bytes:
-    """Raises: CannotDecrypt."""
+    """Raises: NoUsableKey."""
     if marketplace.private is None:
         return plain
     return encrypt_members(plain, marketplace.private, _required(encryptor))
 
 
 def _required(encryptor: MultiFernet | None) -> MultiFernet:
-    """Raises: CannotDecrypt."""
+    """Raises: NoUsableKey."""
     if encryptor is None:
-        raise CannotDecrypt("private data is encrypted: set STOCKHOOK_SEALING_KEYS")
+        raise NoUsableKey("private data is encrypted: set STOCKHOOK_SEALING_KEYS")
     return encryptor
 
 

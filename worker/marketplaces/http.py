@@ -97,9 +97,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class FetchedRow(Generic[T]):
-    """A row as it was at `asked_at` or later: when the request was sent, by our clock.
+    """A row as it was at `requested_at` or later: when the request was sent, by our clock.
 
-    None where the marketplace has no such row.
+    None if the marketplace has no such row.
     """
 
     row: T | None

@@ -46,8 +46,8 @@ LOG_LINES_DROPPED = Counter(
 
 RECEIVED = Counter(
     "stockhook_received_total",
-    "Webhook requests by answer: accepted, quarantined, unhandled (of a type that no family takes), ignored "
-    "(such a type of STOCKHOOK_IGNORED_TYPES, which is only counted), or the HTTP status of a refusal",
+    "Webhook requests by answer: accepted, quarantined, unhandled (of a type that no family handles), "
+    "ignored (such a type of STOCKHOOK_IGNORED_TYPES, only counted), or the HTTP status of a refusal",
     ["provider", "result"],
     registry=INGEST,
 )
@@ -58,7 +58,7 @@ UNKNOWN_PATHS = Counter(
 )
 SECRET_USED = Counter(
     "stockhook_secret_used_total",
-    "Webhooks by the secret that they came with: the newest, which is the first, or an older one",
+    "Webhooks by secret: `newest` is the first one in the setting, `older` any other",
     ["provider", "position"],
     registry=INGEST,
 )
@@ -112,7 +112,7 @@ IMPLAUSIBLE_TIMESTAMPS = Counter(
     registry=CONSUMER,
 )
 RETRIED = Counter(
-    "stockhook_retried_total", "Events sent to a retry step", ["family", "step"], registry=CONSUMER
+    "stockhook_retried_total", "Events sent to a retry queue", ["family", "step"], registry=CONSUMER
 )
 DEAD = Counter("stockhook_dead_total", "Events sent to the dead letters", ["family"], registry=CONSUMER)
 BATCH_EVENTS = Histogram(
@@ -172,7 +172,7 @@ DEAD_LETTERS = Gauge(
 )
 UNHANDLED = Counter(
     "stockhook_unhandled_total",
-    "Events of types that no family takes, moved into the table unhandled_events; types without a "
+    "Events of types that no family handles, moved into the table unhandled_events; types without a "
     "label of their own count as `other`",
     ["provider", "type"],
     registry=CONSUMER,
@@ -202,7 +202,7 @@ CHANGE_DELAY_SECONDS = Histogram(
 )
 WEBHOOKS = Counter(
     "stockhook_webhooks_total",
-    "Posts to subscribers of the change feed: delivered, failed (to a retry step), or dead",
+    "Posts to subscribers of the change feed: delivered, failed (to a retry queue), or dead",
     ["subscriber", "result"],
     registry=CONSUMER,
 )
@@ -234,7 +234,7 @@ ACTION_SECONDS = Histogram(
 )
 MISSING = Gauge("stockhook_missing", "Accepted events that cannot be found", ["family"], registry=CONSUMER)
 AUDITED_AT = Gauge(
-    "stockhook_audited_timestamp_seconds", "When missing events were last looked for", registry=CONSUMER
+    "stockhook_audited_timestamp_seconds", "Time of the last successful audit", registry=CONSUMER
 )
 DATABASE_CONNECTIONS = Gauge(
     "stockhook_database_connections",

@@ -130,7 +130,8 @@ FROM actions
 WHERE key = $1
 """
 
-# An action under way may have lost its process. No process takes longer than 10 minutes.
+# An attempt takes at most 5 minutes (ATTEMPT_SECONDS). After 10, its process has ended or lost its
+# connection.
 RETRY = f"""
 WITH retried AS (
     UPDATE actions
@@ -215,7 +216,7 @@ async def note_published(connection: Connection, action_ids: Sequence[UUID]) -> 
 
 
 async def claim(connection: Connection, action_id: UUID, attempt: int) -> ClaimedAction | None:
-    """Claim an action that is due or under way; None if it is done, refused or failed."""
+    """Claim an action that is due or under way; None if it has an outcome, also an unknown one."""
     rows = await connection.fetch(CLAIM, action_id, attempt, _json({"reason": ENDED_UNDER_WAY}))
     if not rows:
         return None

@@ -167,7 +167,7 @@ class Consumer:
         for item in items:
             if self._circuit_breaker.is_open:
                 pause = self._circuit_breaker.pause_seconds
-                log.warning("circuit_breaker.opened", family=self.family.name, pause=pause)
+                log.warning("circuit_breaker.paused", family=self.family.name, pause=pause)
                 await session.pause(pause)
             began = monotonic()
             await self._settle(session, [item], await self._apply_when_available(session, [item]), began)

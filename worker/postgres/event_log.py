@@ -120,8 +120,7 @@ GROUP BY event_id
 HAVING count(*) > 1
 """
 
-# The events with these ids and one of these contents that are in the log. The content id depends on the
-# marketplace.
+# Matches ids and contents independently, so that every planner uses the keys: see `logged`.
 LOGGED = """
 SELECT event_id, content_id
 FROM event_ids
@@ -405,3 +404,12 @@ async def add_months_regularly(database: Database, stopping: asyncio.Event) -> N
             # The next attempt is tomorrow, and two months are left.
             log.warning("event_log.months_failed", error=safe_summary(error))
         await sleep_unless_stopping(ADD_MONTHS_EVERY_SECONDS, stopping)
+
+
+async def logged(connection: Connection, events: Collection[tuple[UUID, UUID]]) -> set[tuple[UUID, UUID]]:
+    """Those of these events that are in the log, by event id and content id.
+
+    The content id depends on the marketplace.
+    """
+    rows = await connection.fetch(LOGGED, *map(list, zip(*events, strict=True)))
+    return set(events) & {(row["event_id"], row["content_id"]) for row in rows}

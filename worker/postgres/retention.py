@@ -210,7 +210,7 @@ async def retain_regularly(database: Database, settings: Settings, stopping: asy
         try:
             retained = await retain(database, settings, datetime.now(UTC))
             if retained is None:
-                log.info("retention.skipped", reason="another process is dropping what is past its days")
+                log.info("retention.skipped", reason="another process is deleting old data")
             elif any(
                 (
                     retained.months,

@@ -113,7 +113,7 @@ def _end_with(task: "asyncio.Task[None]", stopping: asyncio.Event) -> None:
 
 
 async def _open_spool(settings: Settings, stack: AsyncExitStack) -> Spool | None:
-    """Without a spool we still serve: events are refused while the broker is away."""
+    """Without a spool the ingest still serves; it refuses events while the broker is unavailable."""
     spool = Spool(settings.spool_path, settings.spool_max_bytes)
     try:
         return await stack.enter_async_context(spool)

@@ -1,6 +1,6 @@
-"""Has the gauges say how many messages wait in each queue, how many consumers it has, and what is dead.
+"""Sets the gauges: waiting messages and consumers per queue, dead letters, actions.
 
-Every consumer process measures all queues, whatever families it serves: one that stops takes nothing away.
+Every consumer process measures all queues, so the gauges do not depend on one process.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class QueueLabels:
 
 
 def measured_queues(settings: Settings) -> Iterator[QueueLabels]:
-    """Actions and subscribers have roles of their own: alerts on a family's do not see their backlog."""
+    """Actions and subscribers have separate roles, so that alerts on families ignore them."""
     delays = settings.delays
     for family in FAMILIES:
         yield from _labels(QueueSet.of(family, delays), "work", "retry")
@@ -62,14 +62,14 @@ def _labels(queues: QueueSet, main: str, retry: str) -> Iterator[QueueLabels]:
 
 
 async def measure_queues_regularly(broker: Broker, settings: Settings, stopping: asyncio.Event) -> None:
-    """Measure until we stop. While the broker is away the gauges say nothing, not what was true before."""
+    """Measure until shutdown. While the broker is unavailable the gauges have no value, not an old one."""
     measured = list(measured_queues(settings))
     while not stopping.is_set():
         try:
             async with asyncio.timeout(MEASURE_TIMEOUT_SECONDS), broker.connection() as connection:
                 await _measure(connection, measured)
         except Exception as error:
-            # Whatever it was, the next time may do.
+            # The next measurement may succeed.
             metrics.QUEUE_MESSAGES.clear()
             metrics.QUEUE_CONSUMERS.clear()
             log.warning("queue_metrics.failed", error=safe_summary(error))
@@ -91,7 +91,7 @@ async def _measure(connection: BrokerConnection, measured: Sequence[QueueLabels]
 
 
 async def measure_tables_regularly(database: Database, stopping: asyncio.Event) -> None:
-    """Count what waits in tables until we stop. While that fails the gauges say nothing."""
+    """Measure tables until shutdown. After a failure the gauges have no value."""
     while not stopping.is_set():
         try:
             async with database.connection() as connection:
@@ -102,7 +102,7 @@ async def measure_tables_regularly(database: Database, stopping: asyncio.Event) 
             for origin in {*FAMILIES, QUARANTINE_ORIGIN, *waiting}:
                 metrics.DEAD_LETTERS.labels(origin).set(waiting.get(origin, 0))
         except Exception as error:
-            # Whatever it was, the next time may do.
+            # The next measurement may succeed.
             metrics.DEAD_LETTERS.clear()
             metrics.CHANGES_WAITING_SECONDS.set(nan)
             metrics.ACTIONS_WAITING.clear()

@@ -79,7 +79,7 @@ class _Refusal(Exception):
 
 @dataclass(slots=True)
 class SimulatedBuyback:
-    """Knows these orders, and those of the documents; it begins anew with every start.
+    """Knows these orders, and those of the documents; its state is new after each start.
 
     `/control/orders` lists all (GET) or begins one (POST, perhaps with its `id` and `paymentType`);
     POST `/control/submissions` is what it sends beside the events of orders.

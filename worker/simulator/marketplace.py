@@ -52,7 +52,7 @@ def as_json(status: int, document: object) -> Response:
 
 
 def discard_events(_: Sequence[GeneratedEvent]) -> None:
-    """Where no webhooks are wanted."""
+    """Sends nothing."""
 
 
 def now() -> datetime:

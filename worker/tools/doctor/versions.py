@@ -31,7 +31,7 @@ LIMITS = (
         (0, 0, 0),
         (3, 10, 0),
         Level.ERROR,
-        "has no at-least-once dead-lettering: a retry step can lose events",
+        "has no at-least-once dead-lettering: a retry queue can lose events",
         "use 3.10 or newer",
     ),
     Limit(

@@ -13,7 +13,7 @@ from worker.amqp.topology import topology
 from worker.config.settings import Settings
 from worker.intake.intake import Accepted, accept_observed
 from worker.marketplaces.http import UnexpectedResponse
-from worker.postgres.event_log import LOGGED
+from worker.postgres.event_log import logged
 from worker.postgres.pool import Database
 from worker.tools.reconcile.difference import Difference
 from worker.tools.reconcile.reconciliation import ConfirmedDifference, Reconciled, Report
@@ -88,8 +88,7 @@ async def _follow(
     waiting, moved_at = set(events), monotonic()
     while True:
         async with database.connection() as connection:
-            rows = await connection.fetch(LOGGED, *map(list, zip(*waiting, strict=True)))
-        applied = waiting & {(row["event_id"], row["content_id"]) for row in rows}
+            applied = await logged(connection, waiting)
         if applied:
             waiting -= applied
             moved_at = monotonic()

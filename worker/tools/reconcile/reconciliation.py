@@ -125,7 +125,7 @@ async def reconcile(
         ours = await _read_ours(subject, since, scratch, report)
         second = _SecondCheck[There]()
         doubts = scratch.count_doubts()
-        await second.look(subject, scratch, min(doubts, most), report)
+        await second.run(subject, scratch, min(doubts, most), report)
     return Reconciled(
         listing,
         ours,
@@ -200,23 +200,23 @@ class _SecondCheck(Generic[There]):
     confirmed: list[ConfirmedDifference[There]] = field(default_factory=list)
     unanswered: dict[str, str] = field(default_factory=dict)
 
-    async def look(self, subject: Subject[Here, There], scratch: Scratch, count: int, report: Report) -> None:
+    async def run(self, subject: Subject[Here, There], scratch: Scratch, count: int, report: Report) -> None:
         """Raises: CallFailed, if several consecutive answers are missing, or many rows cannot be read."""
-        run = unreadable = 0
+        missing = unreadable = 0
         for done, entity_id in enumerate(scratch.doubts(count), start=1):
-            report("second look", done, count)
+            report("second check", done, count)
             try:
                 fetched = await subject.one(entity_id)
-                run = 0
+                missing = 0
             except UnreadableRow as error:
-                run, unreadable = 0, unreadable + 1
+                missing, unreadable = 0, unreadable + 1
                 if unreadable >= MOST_REASONS:
                     raise
                 self.unanswered[entity_id] = str(error)
                 continue
             except CallFailed as error:
-                run += 1
-                if run >= UNANSWERED_RUN:
+                missing += 1
+                if missing >= UNANSWERED_RUN:
                     raise
                 self.unanswered[entity_id] = str(error)
                 continue
