@@ -51,7 +51,7 @@ RATE = float(os.environ.get("RATE", "100"))
 RECOVERY_SECONDS = 300.0
 WAIT_SECONDS = 120.0
 SENDER_SECONDS = 120.0
-QUIET_SECONDS = 240.0
+QUIET_SECONDS = 600.0
 # How often the logs are searched for failures while something is waited for.
 CHECK_SECONDS = 2.0
 # The longest that a publish is under way before the ingest spools the event.
