@@ -1,0 +1,218 @@
+"""The proxies of deploy/gateways, with the files that are shipped, in front of the ingest."""
+
+import asyncio
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from tests.support.events import body, numbered_id, order_created, part_changed
+from tests.support.gateways import PROXIES, running_gateway
+from tests.support.raw_http import ConnectionEnded, Sender, recording
+from tests.support.stack import OVOKO_SECRET, Stack, free_port, until
+
+OVOKO = "/webhooks/ovoko"
+SECRET = {"X-Webhook-Secret": OVOKO_SECRET, "Content-Type": "application/json"}
+
+# What each calls the time after which it ends an idle connection to an ingest.
+IDLE = {
+    "nginx": {"keepalive_timeout 60s": "keepalive_timeout 1s"},
+    "haproxy": {"timeout http-keep-alive 60s": "timeout http-keep-alive 1s"},
+    "envoy": {"idle_timeout: 60s": "idle_timeout: 1s"},
+    "traefik": {"idleConnTimeout: 60s": "idleConnTimeout: 1s"},
+}
+
+SENDERS = 12
+# Each kill is tried with so many.
+EVENTS = {"nginx": 5000, "haproxy": 5000, "envoy": 1000, "traefik": 1000}
+
+
+def padded(size: int) -> bytes:
+    """An event of exactly so many bytes."""
+    event = body(order_created(1, number=1))
+    return event[:-1] + b" " * (size - len(event)) + event[-1:]
+
+
+@pytest.mark.parametrize("name", PROXIES)
+async def test_events_arrive_over_tls_and_too_large_bodies_are_refused(
+    stack: Stack, tmp_path: Path, name: str
+) -> None:
+    await stack.started("ingest")
+    port = int(stack.environment["STOCKHOOK_INGEST_PORT"])
+    limit = stack.settings.body_limit
+    async with running_gateway(name, tmp_path / "gateway", [port]) as gateway:
+        async with Sender(gateway.port, gateway.tls()) as sender:
+            first = await sender.post(OVOKO, body(order_created(2, number=2)), SECRET)
+            largest = await sender.post(OVOKO, padded(limit), SECRET)
+            packed = gzip.compress(body(order_created(3, number=3)))
+            inflated = await sender.post(OVOKO, packed, {**SECRET, "Content-Encoding": "gzip"})
+            wrong = await sender.post(OVOKO, body(order_created(4)), {"X-Webhook-Secret": "wrong"})
+            connections = sender.connections
+            hidden = [await sender.post(path, b"", {}) for path in ("/readyz", "/openapi.json", "/")]
+        async with Sender(gateway.port, gateway.tls()) as sender:
+            too_large = await sender.post(OVOKO, padded(limit + 1), SECRET)
+        async with Sender(gateway.port, gateway.tls()) as sender:
+            far_too_large = await sender.post(OVOKO, padded(3 * limit), SECRET)
+
+    assert [first.status, largest.status, inflated.status] == [200, 200, 200]
+    assert json.loads(first.body)["event_id"] == numbered_id(2)
+    assert (wrong.status, json.loads(wrong.body)["title"]) == (401, "Unauthorized")
+    assert connections == 1, "a connection is kept for the next request"
+    assert [answer.status for answer in hidden] == [404, 404, 404]
+    assert (too_large.status, json.loads(too_large.body)["title"]) == (413, "Body too large")
+    assert far_too_large.status == 413
+    assert await stack.depths() == {"stockhook.orders": 3}
+
+
+@pytest.mark.parametrize("name", PROXIES)
+async def test_what_a_sender_claims_about_itself_does_not_pass_as_the_proxys_word(
+    tmp_path: Path, name: str
+) -> None:
+    event = body(part_changed(1, number=1))
+    forged = {
+        **SECRET,
+        "X-Forwarded-For": "192.0.2.66",
+        "X-Request-Id": "forged",
+        "X_Forwarded_For": "192.0.2.67",
+    }
+    async with (
+        recording() as ingest,
+        running_gateway(name, tmp_path / "gateway", [ingest.port]) as gateway,
+        Sender(gateway.port, gateway.tls()) as sender,
+    ):
+        await sender.post(OVOKO, event, {**SECRET, "X-Hookdeck-Signature": "YQ=="})
+        await sender.post(f"{OVOKO}?a=%20b", event, forged)
+    plain, other = ingest.requests
+
+    assert (plain.target, plain.body) == (OVOKO.encode(), event)
+    assert plain.values("x-webhook-secret") == [OVOKO_SECRET]
+    assert plain.values("x-hookdeck-signature") == ["YQ=="]
+    (address,) = plain.values("x-forwarded-for")
+    # For a sender on the loopback interface, Envoy writes the machine's own address.
+    assert address == "127.0.0.1" or name == "envoy"
+    assert plain.values("host") == ["stockhook.example"]
+    assert other.target == f"{OVOKO}?a=%20b".encode()
+    assert ",".join(other.values("x-forwarded-for")).split(",")[-1].strip() == address
+    assert other.values("x_forwarded_for") == []
+    assert "forged" not in other.values("x-request-id")
+
+
+@pytest.mark.parametrize("name", PROXIES)
+async def test_a_request_that_was_sent_is_not_repeated_and_a_refused_connection_is(
+    tmp_path: Path, name: str
+) -> None:
+    event = body(part_changed(1, number=1))
+    async with (
+        recording(hangs_up=True) as first,
+        recording(hangs_up=True) as second,
+        running_gateway(name, tmp_path / "hangs-up", [first.port, second.port]) as gateway,
+        Sender(gateway.port, gateway.tls()) as sender,
+    ):
+        status = await post_status(sender, event)
+    async with (
+        recording() as living,
+        running_gateway(name, tmp_path / "refused", [free_port(), living.port]) as gateway,
+        Sender(gateway.port, gateway.tls()) as sender,
+    ):
+        statuses = [await post_status(sender, event) for _ in range(4)]
+
+    assert status in (0, 502, 503), "the sender must send it again"
+    assert len(first.requests) + len(second.requests) == 1
+    assert statuses == [200] * 4
+    assert len(living.requests) == 4
+
+
+async def post_status(sender: Sender, event: bytes) -> int:
+    """0 where no answer came."""
+    try:
+        return (await sender.post(OVOKO, event, SECRET)).status
+    except ConnectionEnded:
+        return 0
+
+
+@pytest.mark.parametrize("name", PROXIES)
+async def test_a_connection_that_is_idle_ends_at_the_proxy_first(tmp_path: Path, name: str) -> None:
+    async with (
+        recording() as ingest,
+        running_gateway(name, tmp_path / "gateway", [ingest.port], IDLE[name]) as gateway,
+        Sender(gateway.port, gateway.tls()) as sender,
+    ):
+        for number in range(6):
+            await sender.post(OVOKO, body(part_changed(number, number=number)), SECRET)
+
+        async def has_ended() -> bool:
+            return used <= ingest.ended
+
+        used = {request.connection for request in ingest.requests}
+        await until(has_ended, "the proxy ends its idle connections", 10)
+
+    assert len(used) <= 2, "each of what the proxy takes for two ingests has one connection"
+
+
+@pytest.mark.parametrize("name", PROXIES)
+async def test_a_body_that_was_cut_off_is_not_passed_on(tmp_path: Path, name: str) -> None:
+    event = body(part_changed(1, number=1))
+    async with recording() as ingest, running_gateway(name, tmp_path / "gateway", [ingest.port]) as gateway:
+        half = (
+            f"POST {OVOKO} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(event) + 1}\r\n\r\n".encode() + event
+        )
+        _, writer = await asyncio.open_connection("127.0.0.1", gateway.port, ssl=gateway.tls())
+        writer.write(half)
+        await writer.drain()
+        async with Sender(gateway.port, gateway.tls()) as sender:
+            await sender.post(OVOKO, event, SECRET)
+        begun_for_half = ingest.begun - len(ingest.requests)
+        writer.close()
+        async with Sender(gateway.port, gateway.tls()) as sender:
+            await sender.post(OVOKO, event, SECRET)
+
+    assert begun_for_half == 0
+    assert [request.body for request in ingest.requests] == [event, event]
+
+
+@pytest.mark.parametrize("name", EVENTS)
+async def test_one_of_two_ingests_may_be_killed_under_load(stack: Stack, tmp_path: Path, name: str) -> None:
+    other = {
+        "STOCKHOOK_INGEST_PORT": str(free_port()),
+        "STOCKHOOK_SPOOL_PATH": str(tmp_path / "other.sqlite3"),
+    }
+    killed, _ = [stack.start("ingest", **other), stack.start("ingest")]
+    for worker in stack.workers:
+        await stack.ready(worker)
+    ports = [int(other["STOCKHOOK_INGEST_PORT"]), int(stack.environment["STOCKHOOK_INGEST_PORT"])]
+    async with running_gateway(name, tmp_path / "gateway", ports) as gateway:
+        numbers = iter(range(EVENTS[name]))
+        statuses: Counter[int] = Counter()
+
+        async def send_some() -> None:
+            async with Sender(gateway.port, gateway.tls()) as sender:
+                for number in numbers:
+                    event = body(part_changed(number, number=number))
+                    status = 0
+                    while status != 200:
+                        status = await post_status(sender, event)
+                        statuses[status] += 1
+                    if statuses[200] == EVENTS[name] // 3:
+                        killed.kill()
+
+        await asyncio.gather(*(send_some() for _ in range(SENDERS)))
+
+    await stack.started("consume")
+
+    async def is_applied() -> bool:
+        return await stack.count("parts") == EVENTS[name]
+
+    await until(is_applied, "each event is applied", 60)
+    logged = await stack.fetch("SELECT event_id FROM event_log")
+    print(f"\n{name}: {dict(statuses)}")
+
+    assert statuses[200] == EVENTS[name]
+    assert set(statuses) <= {0, 200, 502, 503}
+    assert statuses.total() - statuses[200] <= SENDERS, "only what was in flight was sent again"
+    assert {row["event_id"] for row in logged} == {
+        UUID(numbered_id(number)) for number in range(EVENTS[name])
+    }
+    assert len(logged) == EVENTS[name]
