@@ -27,7 +27,7 @@ IDLE = {
 
 SENDERS = 12
 # Each kill is tried with so many.
-EVENTS = {"nginx": 5000, "haproxy": 5000, "envoy": 1000, "traefik": 1000}
+EVENTS = {"nginx": 5000, "haproxy": 5000, "envoy": 500, "traefik": 500}
 
 
 def padded(size: int) -> bytes:

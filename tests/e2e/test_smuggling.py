@@ -18,8 +18,12 @@ from tests.support.stack import OVOKO_SECRET, OVOKO_SECRET_OLD, Stack
 
 ATTACKERS = 24
 VICTIMS = 4
-# Long enough for an answer; an attack that leaves its request incomplete gets none.
-LISTENS_SECONDS = 0.4
+# An attack that leaves its request incomplete gets no answer; one that hides a request may get two.
+FIRST_ANSWER_SECONDS = 1.0
+FURTHER_ANSWER_SECONDS = 0.1
+PAUSE_SECONDS = 0.02
+# The others are attacked with whole hidden requests alone, which saves time.
+ALL_KINDS = ("nginx", "haproxy")
 
 
 @pytest.mark.parametrize("name", PROXIES)
@@ -29,7 +33,11 @@ async def test_no_hidden_request_reaches_the_ingest_and_no_answer_goes_to_anothe
     await stack.started("ingest")
     tap = Tap(int(stack.environment["STOCKHOOK_INGEST_PORT"]))
     secrets = (OVOKO_SECRET_OLD, OVOKO_SECRET)
-    todo = [*attacks(*secrets), *http2_attacks(*secrets)]
+    todo = [
+        attack
+        for attack in (*attacks(*secrets), *http2_attacks(*secrets))
+        if name in ALL_KINDS or attack.name.endswith("request")
+    ]
     async with listening(tap.serve) as port, running_gateway(name, tmp_path / "gateway", [port]) as gateway:
         attacked = asyncio.Event()
         victims = [asyncio.create_task(_send(gateway, number, attacked)) for number in range(VICTIMS)]
@@ -49,15 +57,18 @@ async def test_no_hidden_request_reaches_the_ingest_and_no_answer_goes_to_anothe
 
 async def _attack(gateway: Gateway, waiting: Iterator[Attack]) -> Counter[str]:
     answered: Counter[str] = Counter()
+    tls = {protocol: gateway.tls(protocol) for protocol in ("h2", "http/1.1")}
     for attack in waiting:
         protocol = "h2" if attack.name.startswith("HTTP/2") else "http/1.1"
-        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, ssl=gateway.tls(protocol))
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, ssl=tls[protocol])
         answer = b""
         with suppress(OSError, TimeoutError):
             writer.write(attack.wire)
-            async with asyncio.timeout(LISTENS_SECONDS):
-                while data := await reader.read(65_536):
-                    answer += data
+            async with asyncio.timeout(FIRST_ANSWER_SECONDS):
+                answer = await reader.read(65_536)
+            async with asyncio.timeout(FURTHER_ANSWER_SECONDS):
+                while await reader.read(65_536):
+                    pass
         writer.close()
         answered[answer[9:12].decode("latin-1") if answer.startswith(b"HTTP") else protocol] += 1
     return answered
@@ -70,6 +81,7 @@ async def _send(gateway: Gateway, victim: int, attacked: asyncio.Event) -> int:
             for turn in range(10):
                 number = victim * 1_000_000 + round_ * 10 + turn
                 secret = "wrong" if turn % 3 == 2 else OVOKO_SECRET
+                await asyncio.sleep(PAUSE_SECONDS)
                 event = body(order_created(number, number=number))
                 answer = await sender.post(OVOKO, event, {"X-Webhook-Secret": secret})
                 expected = 401 if secret == "wrong" else 200
