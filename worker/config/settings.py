@@ -405,7 +405,8 @@ class Settings(BaseSettings):
     changes_webhooks: Annotated[SecretStr, AfterValidator(_subscribers)] = Field(
         default=SecretStr("[]"),
         description="Subscribers of changes over HTTP, as JSON: "
-        '`[{"name": "shop", "url": "https://…", "types": ["part.*"], "secret": "whsec_…"}]`',
+        '`[{"name": "shop", "url": "https://…", "types": ["part.*"], "secret": "whsec_…"}]`; `secret` is '
+        "`whsec_…` (shared), `whsk_…` (ed25519), or a list, the newest first: each signs",
     )
     clock_tolerance: float = Field(
         default=TOLERANCE.total_seconds(),
