@@ -51,21 +51,31 @@ class SigningKey:
             raise BadKey(_FORM) from None
         match key.kind:
             case "private":
-                return cls("v1a", _public_text(text, key), key)
+                return cls("v1a", _checked(text, key), key)
             case "shared" if _FEWEST_BYTES <= len(key.data) <= _MOST_BYTES:
                 return cls("v1", None, key)
             case _:
                 raise BadKey(_FORM)
 
 
-def _public_text(text: str, key: GatewayKey) -> str:
+def _checked(text: str, key: GatewayKey) -> str:
     """The public key of a private one.
 
     Raises:
         BadKey: Another one stands behind it.
     """
-    public = Ed25519PrivateKey.from_private_bytes(key.data).public_key().public_bytes_raw()
+    public = public_text(key)
     behind = base64.b64decode(text.removeprefix(PRIVATE_PREFIX))[ED25519_KEY_BYTES:]
-    if behind not in (b"", public):
+    if behind and PUBLIC_PREFIX + encoded(behind) != public:
         raise BadKey("the last 32 bytes after whsk_ are not the public key of the first 32")
-    return PUBLIC_PREFIX + base64.b64encode(public).decode()
+    return public
+
+
+def public_text(private: GatewayKey) -> str:
+    """The public key of a private one, as it is published."""
+    public = Ed25519PrivateKey.from_private_bytes(private.data).public_key()
+    return PUBLIC_PREFIX + encoded(public.public_bytes_raw())
+
+
+def encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
