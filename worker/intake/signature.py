@@ -26,10 +26,16 @@ _ID = re.compile(rf"[!-~]{{1,{LONGEST_ID}}}", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9_]{1,20}", re.ASCII)
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+", re.ASCII)
 
-# What a body consists of outside and inside of strings, and the white space between. Each byte is looked at
-# once: whoever sends a body has not been authenticated yet.
-_PIECE = re.compile(rb'((?:[^ \t\n\r"]++|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z))++)|[ \t\n\r]++', re.DOTALL)
-_STRUCTURAL = b"{}[]:,"
+# A part of a JSON body without insignificant white space: such stands beside a structural character, or at an
+# end. Each byte is looked at once or twice: whoever sends a body has not been authenticated yet.
+_SIGNIFICANT = re.compile(
+    rb"""(?:
+        [^ \t\n\r"]++
+        | "[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)
+        | (?<=[^{}\[\]:,\ \t\n\r]) [ \t\n\r]++ (?=[^{}\[\]:,])
+    )++""",
+    re.DOTALL | re.VERBOSE,
+)
 
 _HASHES = {"hmac-sha256": "sha256", "hmac-sha512": "sha512"}
 _DIGEST_BYTES = {"hmac-sha256": 32, "hmac-sha512": 64, "ed25519": 64}
@@ -272,16 +278,7 @@ def compact(body: bytes) -> bytes:
 
     White space that no JSON has, such as that within a number, stays.
     """
-    end = len(body)
-
-    def is_insignificant(start: int, stop: int) -> bool:
-        return start == 0 or stop == end or body[start - 1] in _STRUCTURAL or body[stop] in _STRUCTURAL
-
-    return b"".join(
-        piece[0]
-        for piece in _PIECE.finditer(body)
-        if piece[1] is not None or not is_insignificant(*piece.span())
-    )
+    return b"".join(_SIGNIFICANT.findall(body))
 
 
 def sign(
