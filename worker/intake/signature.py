@@ -45,6 +45,7 @@ class Rule(StrEnum):
     """Why a signature was refused."""
 
     MISSING = "missing"
+    INCOMPLETE = "incomplete"
     DOUBLED = "doubled"
     TOO_LONG = "too long"
     TOO_MANY = "too many entries"
@@ -86,6 +87,12 @@ class _Claim:
     timestamp: bytes
 
 
+def check_headers(scheme: SignatureScheme, headers: Mapping[str, str], now: datetime) -> Refused | None:
+    """What can be said before the body arrived."""
+    claims = _claims(scheme, headers, now)
+    return claims if isinstance(claims, Refused) else None
+
+
 def verify(
     scheme: SignatureScheme,
     keys: Sequence[GatewayKey],
@@ -97,6 +104,16 @@ def verify(
 
     `headers` has lower-case names, and joins what came several times by a comma and a space.
     """
+    claims = _claims(scheme, headers, now)
+    if isinstance(claims, Refused):
+        return claims
+    position = _matching(scheme, keys, claims, body)
+    if position is None and scheme.compact_json:
+        position = _matching(scheme, keys, claims, compact(body))
+    return Refused(Rule.WRONG, scheme.header[0]) if position is None else Verified(position)
+
+
+def _claims(scheme: SignatureScheme, headers: Mapping[str, str], now: datetime) -> Sequence[_Claim] | Refused:
     claims = []
     for place, name in enumerate(scheme.header):
         value = headers.get(name)
@@ -110,10 +127,7 @@ def verify(
         return Refused(Rule.MISSING, scheme.header[0])
     if sum(len(claim.entries) for claim in claims) > MOST_ENTRIES:
         return Refused(Rule.TOO_MANY, scheme.header[0])
-    position = _matching(scheme, keys, claims, body)
-    if position is None and scheme.compact_json:
-        position = _matching(scheme, keys, claims, compact(body))
-    return Refused(Rule.WRONG, scheme.header[0]) if position is None else Verified(position)
+    return claims
 
 
 def _matching(
@@ -218,7 +232,7 @@ def _other(names: Sequence[str], place: int, headers: Mapping[str, str]) -> str 
     name = _name_of(names, place)
     value = headers.get(name)
     if not value:
-        raise _Broken(Rule.MISSING, name)
+        raise _Broken(Rule.INCOMPLETE, name)
     return _checked(name, value)
 
 
