@@ -21,6 +21,10 @@ from pydantic import (
 
 CUSTOM = "custom"
 
+# Whose secret a request must have: the gateway's and the marketplace's, the gateway's alone, or, while
+# deployments switch over, the marketplace's, and the gateway's if it came.
+Requirement = Literal["both", "gateway", "optional"]
+
 SHARED_PREFIX = "whsec_"
 PUBLIC_PREFIX = "whpk_"
 PRIVATE_PREFIX = "whsk_"
@@ -302,3 +306,16 @@ def read_keys(
             raise ValueError(f"secret {number} is a private key, which belongs to the gateway: set its whpk_")
         keys.append(key)
     return tuple(keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The gateway in front of the ingest, as the settings describe it."""
+
+    scheme: SignatureScheme
+    require: Requirement
+    keys: tuple[GatewayKey, ...] = field(repr=False)
+
+    def keys_for(self, marketplace: str) -> tuple[GatewayKey, ...]:
+        """Those that are valid for a marketplace, the newest first."""
+        return tuple(key for key in self.keys if key.marketplace in (None, marketplace))

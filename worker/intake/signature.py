@@ -26,10 +26,16 @@ _ID = re.compile(rf"[!-~]{{1,{LONGEST_ID}}}", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9_]{1,20}", re.ASCII)
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+", re.ASCII)
 
-# What a body consists of outside and inside of strings, and the white space between. Each byte is looked at
-# once: whoever sends a body has not been authenticated yet.
-_PIECE = re.compile(rb'((?:[^ \t\n\r"]++|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z))++)|[ \t\n\r]++', re.DOTALL)
-_STRUCTURAL = b"{}[]:,"
+# A part of a JSON body without insignificant white space: such stands beside a structural character, or at an
+# end. Each byte is looked at once or twice: whoever sends a body has not been authenticated yet.
+_SIGNIFICANT = re.compile(
+    rb"""(?:
+        [^ \t\n\r"]++
+        | "[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)
+        | (?<=[^{}\[\]:,\ \t\n\r]) [ \t\n\r]++ (?=[^{}\[\]:,])
+    )++""",
+    re.DOTALL | re.VERBOSE,
+)
 
 _HASHES = {"hmac-sha256": "sha256", "hmac-sha512": "sha512"}
 _DIGEST_BYTES = {"hmac-sha256": 32, "hmac-sha512": 64, "ed25519": 64}
@@ -39,6 +45,7 @@ class Rule(StrEnum):
     """Why a signature was refused."""
 
     MISSING = "missing"
+    INCOMPLETE = "incomplete"
     DOUBLED = "doubled"
     TOO_LONG = "too long"
     TOO_MANY = "too many entries"
@@ -80,6 +87,12 @@ class _Claim:
     timestamp: bytes
 
 
+def check_headers(scheme: SignatureScheme, headers: Mapping[str, str], now: datetime) -> Refused | None:
+    """What can be said before the body arrived."""
+    claims = _claims(scheme, headers, now)
+    return claims if isinstance(claims, Refused) else None
+
+
 def verify(
     scheme: SignatureScheme,
     keys: Sequence[GatewayKey],
@@ -91,6 +104,16 @@ def verify(
 
     `headers` has lower-case names, and joins what came several times by a comma and a space.
     """
+    claims = _claims(scheme, headers, now)
+    if isinstance(claims, Refused):
+        return claims
+    position = _matching(scheme, keys, claims, body)
+    if position is None and scheme.compact_json:
+        position = _matching(scheme, keys, claims, compact(body))
+    return Refused(Rule.WRONG, scheme.header[0]) if position is None else Verified(position)
+
+
+def _claims(scheme: SignatureScheme, headers: Mapping[str, str], now: datetime) -> Sequence[_Claim] | Refused:
     claims = []
     for place, name in enumerate(scheme.header):
         value = headers.get(name)
@@ -104,10 +127,7 @@ def verify(
         return Refused(Rule.MISSING, scheme.header[0])
     if sum(len(claim.entries) for claim in claims) > MOST_ENTRIES:
         return Refused(Rule.TOO_MANY, scheme.header[0])
-    position = _matching(scheme, keys, claims, body)
-    if position is None and scheme.compact_json:
-        position = _matching(scheme, keys, claims, compact(body))
-    return Refused(Rule.WRONG, scheme.header[0]) if position is None else Verified(position)
+    return claims
 
 
 def _matching(
@@ -212,7 +232,7 @@ def _other(names: Sequence[str], place: int, headers: Mapping[str, str]) -> str 
     name = _name_of(names, place)
     value = headers.get(name)
     if not value:
-        raise _Broken(Rule.MISSING, name)
+        raise _Broken(Rule.INCOMPLETE, name)
     return _checked(name, value)
 
 
@@ -272,16 +292,7 @@ def compact(body: bytes) -> bytes:
 
     White space that no JSON has, such as that within a number, stays.
     """
-    end = len(body)
-
-    def is_insignificant(start: int, stop: int) -> bool:
-        return start == 0 or stop == end or body[start - 1] in _STRUCTURAL or body[stop] in _STRUCTURAL
-
-    return b"".join(
-        piece[0]
-        for piece in _PIECE.finditer(body)
-        if piece[1] is not None or not is_insignificant(*piece.span())
-    )
+    return b"".join(_SIGNIFICANT.findall(body))
 
 
 def sign(
