@@ -6,7 +6,6 @@ Blocks that say what they need (`<!-- needs: … -->`) are left out; those for a
 """
 
 import asyncio
-import base64
 import json
 import os
 import re
@@ -15,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -24,8 +22,10 @@ import httpx
 import pytest
 
 from tests.docs.markdown import CHECKOUT, WITH_COMMANDS, Block, blocks, name_of
+from tests.support.signing import OTHER_SECRET, PRIVATE_KEY, SECRET
 from tests.support.stack import Stack, free_port, until
 from worker.change_feed.endpoint import signed_headers
+from worker.config.signing_keys import SigningKey
 
 # What a page's commands print, where its end is worth more than exit codes of 0.
 PRINTED = {
@@ -193,14 +193,14 @@ async def sell_or_return(stack: Stack, number: int) -> None:
 async def test_the_endpoint_in_node_accepts_what_stockhook_signs_and_nothing_else(tmp_path: Path) -> None:
     guide = CHECKOUT / "docs/guides/change-feed.md"
     (source,) = (block.text for block in blocks_of(guide) if block.marker == "file: endpoint.mjs")
-    port, key = str(free_port()), bytes(range(32))
+    port = str(free_port())
     (tmp_path / "endpoint.mjs").write_text(source.replace("8099", port))
-    secret = f"whsec_{base64.b64encode(key).decode()}"
+    keys = [SigningKey.read(text) for text in (PRIVATE_KEY, OTHER_SECRET, SECRET)]
     body = b'{"type": "stockhook.part.sold", "subject": "13"}'
-    signed = dict(signed_headers(key, "id", int(time.time()), body))
-    late = dict(signed_headers(key, "id", int(time.time()) - 3600, body))
+    signed = signed_headers(keys, "id", datetime.now(UTC), body)
+    late = signed_headers(keys, "id", datetime.now(UTC) - timedelta(hours=1), body)
     process = subprocess.Popen(
-        ["node", "endpoint.mjs"], cwd=tmp_path, env={**os.environ, "ENDPOINT_SECRET": secret}
+        ["node", "endpoint.mjs"], cwd=tmp_path, env={**os.environ, "ENDPOINT_SECRET": SECRET}
     )
 
     async def answer(headers: dict[str, str], sent: bytes) -> int:

@@ -478,9 +478,9 @@ async def test_other_requests_do_not_wait_for_the_work_on_a_large_body(
     threads: list[threading.Thread] = []
     accept = service.accept
 
-    def noted(*arguments: object) -> object:
+    def noted(*arguments: object, **options: object) -> object:
         threads.append(threading.current_thread())
-        return accept(*arguments)
+        return accept(*arguments, **options)
 
     monkeypatch.setattr(service, "accept", noted)
     for size in (10, LARGE_BODY):

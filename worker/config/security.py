@@ -7,10 +7,14 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode
 
 from pydantic import SecretStr
 
+from worker.config.gateway import GatewayKey
 from worker.config.urls import hosts_of, split
 
 SHORTEST_SECRET = 12
 FEWEST_CHARACTERS = 5
+
+# Of the key of a signature, in bytes.
+SHORTEST_KEY = 16
 
 # Users that every RabbitMQ has until somebody deletes them.
 DEFAULT_USERS = frozenset({"guest"})
@@ -57,6 +61,25 @@ def weak_secrets(secrets: Sequence[SecretStr]) -> Iterator[str]:
         fault = secret_weakness(secret.get_secret_value())
         if fault is not None:
             yield f"secret {number} {fault}"
+
+
+def weak_gateway_keys(keys: Sequence[GatewayKey]) -> Iterator[str]:
+    """Each weak one by its number from 1. Public keys are no secrets."""
+    for number, key in enumerate(keys, start=1):
+        fault = _key_weakness(key.data) if key.kind == "shared" else None
+        if fault is not None:
+            yield f"secret {number} {fault}"
+
+
+def _key_weakness(data: bytes) -> str | None:
+    text = data.decode("ascii", errors="replace")
+    if text.isascii() and text.isprintable():
+        return secret_weakness(text)
+    if len(data) < SHORTEST_KEY:
+        return f"is shorter than {SHORTEST_KEY} bytes"
+    if len(set(data)) < FEWEST_CHARACTERS:
+        return "repeats a few bytes"
+    return None
 
 
 def other_machines(url: str) -> list[str]:

@@ -3,6 +3,7 @@
 import os
 import re
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlsplit
@@ -27,6 +28,15 @@ from pydantic_settings import (
 
 from schemas.clock import TOLERANCE
 from worker.config.database_url import DatabaseUrl
+from worker.config.gateway import (
+    CUSTOM,
+    PRESETS,
+    Gateway,
+    GatewayKey,
+    Requirement,
+    read_keys,
+    read_scheme,
+)
 from worker.config.security import (
     other_machines,
     refuse_exposed_broker,
@@ -172,6 +182,45 @@ def _subscribers(told: SecretStr, info: ValidationInfo) -> SecretStr:
         if not subscriber.url.startswith("https://") and not info.data.get("changes_private_targets"):
             raise ValueError(f"{subscriber.name}: its url must start with https://")
     return told
+
+
+def _gateway(name: str | None) -> str | None:
+    if name is not None and name != CUSTOM and name not in PRESETS:
+        raise ValueError(f"must be one of {', '.join(PRESETS)} or {CUSTOM}")
+    return name
+
+
+def _gateway_signature(overrides: str | None, info: ValidationInfo) -> str | None:
+    name = info.data.get("gateway")
+    if name is not None:
+        if name == CUSTOM and overrides is None:
+            raise ValueError("is required with STOCKHOOK_GATEWAY=custom")
+        read_scheme(name, overrides)
+    return overrides
+
+
+def _gateway_secrets(secrets: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
+    name = info.data.get("gateway")
+    # Whoever has only the secrets, from a folder that processes share, verifies nothing.
+    if name is not None and "gateway_signature" in info.data:
+        read_keys(read_scheme(name, info.data["gateway_signature"]), secrets, _marketplace_names())
+    return secrets
+
+
+def _known_marketplaces(names: tuple[str, ...]) -> tuple[str, ...]:
+    if names:
+        known = _marketplace_names()
+        for name in names:
+            if name not in known:
+                raise ValueError(f"must be of {', '.join(known)}, comma-separated")
+    return names
+
+
+def _marketplace_names() -> tuple[str, ...]:
+    # It knows every event type, which most commands need not load.
+    from schemas.registry import Provider
+
+    return tuple(Provider)
 
 
 def _is_development(info: ValidationInfo) -> bool:
@@ -326,6 +375,39 @@ class Settings(BaseSettings):
         default=(),
         description="Fernet keys that seal bank details, comma-separated: the first encrypts, all decrypt",
     )
+    gateway: Annotated[str | None, AfterValidator(_gateway)] = Field(
+        default=None,
+        description=f"Webhook gateway in front of the ingest, whose signatures are verified: "
+        f"{', '.join(f'`{name}`' for name in (*PRESETS, CUSTOM))}",
+    )
+    gateway_signature: Annotated[str | None, AfterValidator(_gateway_signature)] = Field(
+        default=None,
+        validate_default=True,
+        description="Signature scheme of `custom`, or single members that replace those of the preset, as "
+        'JSON: `{"header": "x-acme-signature"}` (docs/reference/http-api.md)',
+    )
+    gateway_secrets: Annotated[Secrets, AfterValidator(_gateway_secrets)] = Field(
+        default=(),
+        description="Secrets and public keys of the gateway, comma-separated, the newest first: all are "
+        "valid at once. One for a single marketplace has its name before it: `ovoko=whsec_…`",
+    )
+    gateway_marketplaces: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_known_marketplaces)
+    ] = Field(
+        default=(),
+        description="Marketplaces whose webhooks come through the gateway, comma-separated; by default all",
+    )
+    gateway_require: Requirement = Field(
+        default="both",
+        description="`both`: the gateway's signature and the marketplace's own secret; `gateway`: the "
+        "signature alone; `optional`: the marketplace's own secret, and no wrong signature",
+    )
+    gateway_tolerance: int = Field(
+        default=300,
+        ge=1,
+        le=86_400,
+        description="Seconds that the timestamp of a signature may differ from the ingest's clock",
+    )
     buyback_api_url: Annotated[SecretStr, AfterValidator(_api_url)] | None = Field(
         default=None, description="Luxclusif Buyback's API for sellers, for `stockhook buyback`"
     )
@@ -405,7 +487,8 @@ class Settings(BaseSettings):
     changes_webhooks: Annotated[SecretStr, AfterValidator(_subscribers)] = Field(
         default=SecretStr("[]"),
         description="Subscribers of changes over HTTP, as JSON: "
-        '`[{"name": "shop", "url": "https://…", "types": ["part.*"], "secret": "whsec_…"}]`',
+        '`[{"name": "shop", "url": "https://…", "types": ["part.*"], "secret": "whsec_…"}]`; `secret` is '
+        "`whsec_…` (shared), `whsk_…` (ed25519), or a list, the newest first: each signs",
     )
     clock_tolerance: float = Field(
         default=TOLERANCE.total_seconds(),
@@ -484,6 +567,24 @@ class Settings(BaseSettings):
         """Where commands on the same machine find the ingest."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.ingest_host, self.ingest_host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.ingest_port}"
+
+    @cached_property
+    def _gateway_in_front(self) -> Gateway | None:
+        if self.gateway is None:
+            return None
+        scheme = read_scheme(self.gateway, self.gateway_signature, self.gateway_tolerance)
+        keys = read_keys(scheme, self.gateway_secrets, _marketplace_names())
+        return Gateway(scheme, self.gateway_require, keys)
+
+    def gateway_of(self, marketplace: str) -> Gateway | None:
+        """The gateway through which the webhooks of a marketplace come; None if they come directly."""
+        if self.gateway_marketplaces and marketplace not in self.gateway_marketplaces:
+            return None
+        return self._gateway_in_front
+
+    @property
+    def gateway_keys(self) -> tuple[GatewayKey, ...]:
+        return () if self._gateway_in_front is None else self._gateway_in_front.keys
 
     @property
     def sealer(self) -> MultiFernet | None:

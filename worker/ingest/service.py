@@ -3,8 +3,9 @@
 import asyncio
 import re
 from collections.abc import AsyncIterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic
 from typing import Protocol, assert_never
 
@@ -15,12 +16,16 @@ from cryptography.fernet import MultiFernet
 from worker.amqp.channel import Message
 from worker.amqp.timeouts import TimeoutGroup
 from worker.config import ignored_types as ignored
+from worker.config.gateway import Gateway
 from worker.config.settings import Settings
 from worker.ingest.event_sink import NotStored
 from worker.ingest.openapi import openapi_document
+from worker.intake import signature
 from worker.intake.authentication import position
 from worker.intake.content_encoding import NotDecoded, TooLarge, decoded
+from worker.intake.gateway import authenticate, evidence_headers, is_signature_due
 from worker.intake.intake import Accepted, Intake, Unauthorized, Unreadable, accept
+from worker.intake.signature import Verified
 from worker.marketplaces.contract import Marketplace, SecretHeader
 from worker.marketplaces.registry import MARKETPLACES
 from worker.observability import metrics
@@ -46,6 +51,9 @@ LARGE_BODY = 32 * 1024
 
 # So late it may be noticed that a body is.
 LOOK_SECONDS = 0.25
+
+# Standard Webhooks: the sender need not repeat this message, since it would get the same answer.
+ABORT_MESSAGE = ("webhook-delivery", "abort-message")
 
 
 class Stores(Protocol):
@@ -177,15 +185,20 @@ class Ingest:
                 raise _not_allowed(WEBHOOK_METHODS)
 
     async def _receive(self, marketplace: Marketplace, request: Request) -> Response:
-        self._check_request(marketplace, request)
-        body = self._decoded(await self._read(request), request)
+        gateway = self.settings.gateway_of(marketplace.name)
+        self._check_request(marketplace, gateway, request)
+        raw = await self._read(request)
+        if gateway is not None:
+            await self._check_signature(marketplace, gateway, request.headers, raw)
+        body = self._decoded(raw, request)
         received_at = datetime.now(UTC)
         if len(body) > LARGE_BODY:
-            intake = await asyncio.to_thread(self._intake, marketplace, body, received_at)
+            intake = await asyncio.to_thread(self._intake, marketplace, gateway, body, received_at)
         else:
-            intake = self._intake(marketplace, body, received_at)
+            intake = self._intake(marketplace, gateway, body, received_at)
         match intake:
             case Accepted(event_id=event_id, reason=reason) as accepted:
+                accepted = _with_evidence(accepted, evidence_headers(gateway, request.headers))
                 if accepted.secret is not None:
                     _count_secret(marketplace, accepted.secret)
                 result = self._result(accepted)
@@ -205,6 +218,7 @@ class Ingest:
                     400,
                     "Not a webhook",
                     "The body is no JSON object, and no secret can be read in it.",
+                    (ABORT_MESSAGE,),
                 )
             case unreachable:
                 assert_never(unreachable)
@@ -215,14 +229,27 @@ class Ingest:
             return "ignored" if is_ignored else "unhandled"
         return "quarantined" if accepted.reason else "accepted"
 
-    def _intake(self, marketplace: Marketplace, body: bytes, received_at: datetime) -> Intake:
+    def _intake(
+        self, marketplace: Marketplace, gateway: Gateway | None, body: bytes, received_at: datetime
+    ) -> Intake:
         secrets = marketplace.secrets(self.settings)
-        return accept(marketplace.name, body, received_at, secrets, self._sealer)
+        return accept(
+            marketplace.name,
+            body,
+            received_at,
+            secrets,
+            self._sealer,
+            is_authentic=_replaces_secret(gateway),
+        )
 
-    def _check_request(self, marketplace: Marketplace, request: Request) -> None:
+    def _check_request(self, marketplace: Marketplace, gateway: Gateway | None, request: Request) -> None:
         """Whatever can be said before the body is read."""
         headers = request.headers
-        if isinstance(marketplace.authentication, SecretHeader):
+        if gateway is not None and is_signature_due(gateway, headers):
+            refused = signature.check_headers(gateway.scheme, headers, datetime.now(UTC))
+            if refused is not None:
+                raise _refused_signature(marketplace, refused)
+        if isinstance(marketplace.authentication, SecretHeader) and not _replaces_secret(gateway):
             presented = headers.get(marketplace.authentication.name(self.settings).lower(), "")
             secret = position(presented, marketplace.secrets(self.settings))
             if secret is None:
@@ -235,6 +262,30 @@ class Ingest:
             raise Refused(400, "No length", "Content-Length must be a number of bytes.")
         if len(declared) > 18 or int(declared) > self.settings.body_limit:
             raise self._too_large()
+
+    async def _check_signature(
+        self, marketplace: Marketplace, gateway: Gateway, headers: Mapping[str, str], body: bytes
+    ) -> None:
+        """Of a body as it was received, before anything in it is parsed. Raises: Refused."""
+        if not is_signature_due(gateway, headers):
+            metrics.GATEWAY_SIGNATURES.labels(marketplace.name, "absent").inc()
+            return
+        verify = partial(
+            authenticate,
+            gateway.scheme,
+            gateway.keys_for(marketplace.name),
+            headers,
+            body,
+            self.settings.body_limit,
+            datetime.now(UTC),
+        )
+        is_large = len(body) > LARGE_BODY or "content-encoding" in headers
+        outcome = await asyncio.to_thread(verify) if is_large else verify()
+        if not isinstance(outcome, Verified):
+            raise _refused_signature(marketplace, outcome)
+        metrics.GATEWAY_SIGNATURES.labels(marketplace.name, "valid").inc()
+        age = "older" if outcome.position else "newest"
+        metrics.GATEWAY_SECRET_USED.labels(marketplace.name, age).inc()
 
     async def _read(self, request: Request) -> bytes:
         chunks: list[bytes] = []
@@ -280,7 +331,7 @@ class Ingest:
             413,
             "Body too large",
             f"A body may have {self.settings.body_limit} bytes at most.",
-            (("connection", "close"),),
+            (("connection", "close"), ABORT_MESSAGE),
         )
 
     async def _store(self, accepted: Accepted) -> None:
@@ -300,6 +351,10 @@ class Ingest:
 _MARKETPLACE_OF_PATH = {marketplace.path: marketplace for marketplace in MARKETPLACES.values()}
 
 
+# RFC 9110 asks for a challenge; the scheme is named after what all marketplaces do.
+_CHALLENGE = ("www-authenticate", "Webhook")
+
+
 def _tidy(path: str) -> str:
     """The path without trailing and doubled slashes, which people easily type."""
     return "/" + "/".join(filter(None, path.split("/")))
@@ -316,8 +371,26 @@ def _count_secret(marketplace: Marketplace, position: int) -> None:
 
 
 def _unauthorized() -> Refused:
-    # RFC 9110 asks for a challenge; the scheme is named after what all marketplaces do.
-    return Refused(401, "Unauthorized", "No active secret came with it.", (("www-authenticate", "Webhook"),))
+    return Refused(401, "Unauthorized", "No active secret came with it.", (_CHALLENGE,))
+
+
+def _with_evidence(accepted: Accepted, evidence: Mapping[str, str]) -> Accepted:
+    if not evidence:
+        return accepted
+    message = accepted.message
+    return replace(accepted, message=replace(message, headers={**message.headers, **evidence}))
+
+
+def _replaces_secret(gateway: Gateway | None) -> bool:
+    """Whether the gateway answers for the sender, so that the marketplace's own secret need not come."""
+    return gateway is not None and gateway.require == "gateway"
+
+
+def _refused_signature(marketplace: Marketplace, refused: signature.Refused) -> Refused:
+    """The answer names the rule and the header, never its value."""
+    metrics.GATEWAY_SIGNATURES.labels(marketplace.name, refused.rule).inc()
+    detail = f"The gateway's signature is {refused.rule} (header {refused.header})."
+    return Refused(401, "Unauthorized", detail, (_CHALLENGE,))
 
 
 def _incomplete() -> Refused:

@@ -62,6 +62,19 @@ SECRET_USED = Counter(
     ["provider", "position"],
     registry=INGEST,
 )
+GATEWAY_SIGNATURES = Counter(
+    "stockhook_gateway_signatures_total",
+    "Webhooks by the gateway's signature: valid, absent (while STOCKHOOK_GATEWAY_REQUIRE=optional), or the "
+    "rule for which it was refused",
+    ["provider", "result"],
+    registry=INGEST,
+)
+GATEWAY_SECRET_USED = Counter(
+    "stockhook_gateway_secret_used_total",
+    "Webhooks by the gateway's secret that signed them: the newest, which is the first, or an older one",
+    ["provider", "position"],
+    registry=INGEST,
+)
 HTTP_REFUSED = Counter(
     "stockhook_http_refused_total",
     "Requests that the ingest's HTTP server refused by itself, for example because they are malformed",
@@ -265,6 +278,14 @@ def begin_ingest(providers: Iterable[str]) -> None:
             RECEIVED.labels(provider, result)
         for position in ("newest", "older"):
             SECRET_USED.labels(provider, position)
+
+
+def begin_gateway(provider: str, results: Iterable[str]) -> None:
+    """Have each count of this provider's gateway at 0."""
+    for result in results:
+        GATEWAY_SIGNATURES.labels(provider, result)
+    for position in ("newest", "older"):
+        GATEWAY_SECRET_USED.labels(provider, position)
 
 
 def begin_webhook(subscriber: str) -> None:

@@ -10,12 +10,13 @@ import structlog
 from worker.amqp.connection import Broker
 from worker.amqp.publisher import Publisher
 from worker.amqp.topology import topology
-from worker.config.security import weak_secrets
+from worker.config.security import weak_gateway_keys, weak_secrets
 from worker.config.settings import PREFIX, BadSettings, Settings
 from worker.ingest import http_server
 from worker.ingest.event_sink import Storage
 from worker.ingest.service import Ingest
 from worker.ingest.spool.spool import Spool, SpoolBroken
+from worker.intake.signature import Rule
 from worker.marketplaces.registry import MARKETPLACES
 from worker.observability import metrics
 from worker.observability.ops_server import serve_ops
@@ -41,6 +42,8 @@ def serve(settings: Settings) -> None:
         CannotListen
         SpoolTaken
     """
+    if settings.gateway is None and settings.gateway_require == "gateway":
+        raise BadSettings(f"{PREFIX}GATEWAY_REQUIRE is gateway: set {PREFIX}GATEWAY, or another value")
     reasons = {name: marketplace.disabled_reason(settings) for name, marketplace in MARKETPLACES.items()}
     for name, reason in reasons.items():
         if reason is not None:
@@ -65,6 +68,9 @@ async def _serve(settings: Settings) -> None:
         storage = Storage(publisher, await _open_spool(settings, stack))
         storage.measure()
         metrics.begin_ingest(MARKETPLACES)
+        for name in MARKETPLACES:
+            if settings.gateway_of(name) is not None:
+                metrics.begin_gateway(name, ("valid", "absent", *Rule))
         checks = {"intake": storage.check}
 
         def look() -> Mapping[str, object]:
@@ -131,5 +137,6 @@ def _refuse_weak_secrets(settings: Settings) -> None:
         for marketplace in MARKETPLACES.values()
         for fault in weak_secrets(marketplace.secrets(settings))
     ]
+    faults += [f"{PREFIX}GATEWAY_SECRETS: {fault}" for fault in weak_gateway_keys(settings.gateway_keys)]
     if faults:
         raise BadSettings("; ".join(faults) + f": set longer ones, or {PREFIX}ENVIRONMENT=development")

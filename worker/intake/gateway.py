@@ -1,0 +1,54 @@
+"""What the ingest takes from a request of a gateway: the signature, and the ids that it has there. Pure."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from schemas.envelope import LONGEST_EVIDENCE, REQUEST_ID_HEADER, evidence_header
+from worker.config.gateway import Gateway, GatewayKey, SignatureScheme
+from worker.intake.content_encoding import inflated
+from worker.intake.signature import Refused, Rule, Verified, verify
+
+
+def is_signature_due(gateway: Gateway, headers: Mapping[str, str]) -> bool:
+    """Whether a request must have a valid signature: while one is optional, only if there is any."""
+    return gateway.require != "optional" or any(headers.get(name) for name in gateway.scheme.header)
+
+
+def authenticate(
+    scheme: SignatureScheme,
+    keys: Sequence[GatewayKey],
+    headers: Mapping[str, str],
+    body: bytes,
+    limit: int,
+    now: datetime,
+) -> Verified | Refused:
+    """Verify the body as it was received and, if something on the way compressed it, as it was signed.
+
+    `limit` is that for bodies: no more is inflated.
+    """
+    outcome = verify(scheme, keys, headers, body, now)
+    if isinstance(outcome, Verified) or outcome.rule is not Rule.WRONG:
+        return outcome
+    plain = inflated(body, headers.get("content-encoding", ""), limit)
+    return outcome if plain is None else verify(scheme, keys, headers, plain, now)
+
+
+def evidence_headers(gateway: Gateway | None, headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers of a message with the ids that a request has at its gateway and its proxy.
+
+    They are not signed, and are kept for people alone: nothing is decided by them.
+    """
+    found = {
+        evidence_header(name): value
+        for name, candidates in (gateway.scheme.evidence.items() if gateway is not None else ())
+        if (value := next(filter(None, map(headers.get, candidates)), None)) is not None
+    }
+    request_id = headers.get(REQUEST_ID_HEADER)
+    if request_id:
+        found[REQUEST_ID_HEADER] = request_id
+    return {name: _inert(value) for name, value in found.items()}
+
+
+def _inert(value: str) -> str:
+    """In visible ASCII, and cut to a length that queues and tables can bear."""
+    return ascii(value[:LONGEST_EVIDENCE])[1:-1][:LONGEST_EVIDENCE]
