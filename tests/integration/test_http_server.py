@@ -12,7 +12,8 @@ from tests.support.http_shapes import CHUNKED, EVENT, LAST_CHUNK, NO_ANSWER, Sha
 from tests.support.stack import until
 from worker.amqp.channel import Message
 from worker.config.settings import Settings
-from worker.ingest.http_server import Limits, serving
+from worker.ingest.http_connection import Limits
+from worker.ingest.http_server import serving
 from worker.ingest.service import Ingest, Request, Response
 from worker.observability.listening import CannotListen
 

@@ -12,8 +12,9 @@ from worker.amqp.publisher import Publisher
 from worker.amqp.topology import topology
 from worker.config.security import weak_secrets
 from worker.config.settings import PREFIX, BadSettings, Settings
-from worker.ingest import http_server
 from worker.ingest.event_sink import Storage
+from worker.ingest.http_connection import Limits
+from worker.ingest.http_server import serving
 from worker.ingest.service import Ingest
 from worker.ingest.spool.spool import Spool, SpoolBroken
 from worker.marketplaces.registry import MARKETPLACES
@@ -84,11 +85,11 @@ async def _serve(settings: Settings) -> None:
             task.add_done_callback(lambda task: _end_with(task, stopping))
         await stack.enter_async_context(notify_systemd(checks, stopping))
         await stack.enter_async_context(
-            http_server.serving(
+            serving(
                 Ingest(settings, storage).handle,
                 settings.ingest_host,
                 settings.ingest_port,
-                http_server.Limits(settings.ingest_idle_timeout),
+                Limits(settings.ingest_idle_timeout),
                 settings.shutdown_grace,
             )
         )
