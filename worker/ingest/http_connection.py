@@ -13,17 +13,19 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import cast
 
 import httptools
 import structlog
 
 from worker.amqp.timeouts import TimeoutGroup
+from worker.ingest.connection_limits import ConnectionLimits, Kind, OpenConnections, Reason
 from worker.ingest.http_body import RequestBody
 from worker.ingest.http_messages import CLOSE, encode, malformed
 from worker.ingest.http_parser import Head, Malformed, RequestParser
-from worker.ingest.service import Refused, Request, Response
+from worker.ingest.log_limit import LogLimit
+from worker.ingest.service import REFUSAL_LOG_SECONDS, Refused, Request, Response
+from worker.ingest.trusted_proxies import Address, TrustedProxies, network_key, read_address
 from worker.observability import metrics
 
 log = structlog.get_logger(__name__)
@@ -34,78 +36,49 @@ Handler = Callable[[Request], Awaitable[Response]]
 LOOK_SECONDS = 0.25
 LINGER_SECONDS = 2.0
 # Beyond, the socket is not read until the handler has taken some.
-BODY_BUFFER_BYTES = 65_536
+BODY_BUFFER_BYTES = 16_384
 # Requests that one connection may send before the first is answered.
 MOST_PIPELINED = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`header_bytes` limits the head of a request, and all other bytes outside of a body."""
+    """`header_bytes` limits the head of a request, and all other bytes outside of a body.
+
+    Strangers, as connection_limits.py calls them, may be idle for `stranger_idle_seconds`, and have
+    `header_seconds` from the beginning of the connection to the end of their first head.
+    """
 
     idle_seconds: float
     header_seconds: float = 5.0
     header_bytes: int = 16_384
-    connections: int = 512
+    stranger_idle_seconds: float = 5.0
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
 
 
 @dataclass(slots=True)
-class Connections:
-    """The open connections, and what they share."""
+class Shared:
+    """What the connections of a server share."""
 
     handle: Handler
     limits: Limits
+    proxies: TrustedProxies
+    open: OpenConnections = field(init=False)
     deadlines: TimeoutGroup = field(default_factory=lambda: TimeoutGroup(LOOK_SECONDS))
     answering: "set[asyncio.Task[None]]" = field(default_factory=set)
     is_draining: bool = False
-    _open: "set[Connection]" = field(default_factory=set)
-    # In the order in which they began to wait. Strangers have had no request accepted yet.
-    _waiting_strangers: "dict[Connection, None]" = field(default_factory=dict)
-    _waiting: "dict[Connection, None]" = field(default_factory=dict)
-    _gone: asyncio.Event = field(default_factory=asyncio.Event)
+    all_closed: asyncio.Event = field(default_factory=asyncio.Event)
+    refusals: LogLimit = field(default_factory=lambda: LogLimit(REFUSAL_LOG_SECONDS))
 
-    def add(self, connection: "Connection") -> None:
-        """Beyond the limit, close the connection that has waited longest, or this one if none waits."""
-        if len(self._open) >= self.limits.connections:
-            waiting = self._waiting_strangers or self._waiting
-            next(iter(waiting), connection).abort()
-            metrics.CONNECTIONS_SHED.inc()
-        self._open.add(connection)
-        metrics.CONNECTIONS.set(len(self._open))
+    def __post_init__(self) -> None:
+        self.open = OpenConnections(self.limits.connections, self.note_refused)
 
-    def remove(self, connection: "Connection") -> None:
-        self._open.discard(connection)
-        self.is_busy(connection)
-        self.deadlines.forget(connection)
-        metrics.CONNECTIONS.set(len(self._open))
-        if not self._open:
-            self._gone.set()
-
-    def is_waiting(self, connection: "Connection", *, stranger: bool) -> None:
-        (self._waiting_strangers if stranger else self._waiting)[connection] = None
-
-    def is_busy(self, connection: "Connection") -> None:
-        self._waiting_strangers.pop(connection, None)
-        self._waiting.pop(connection, None)
-
-    async def drain(self, seconds: float) -> None:
-        """Close those that are idle, let the others finish, and abort what takes longer."""
-        self.is_draining = True
-        self._gone.clear()
-        for connection in list(self._open):
-            connection.drain()
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        if self._open:
-            try:
-                await asyncio.wait_for(self._gone.wait(), seconds)
-            except TimeoutError:
-                log.warning("connections.aborted", connections=len(self._open))
-                for connection in list(self._open):
-                    connection.abort()
-        # Of senders that hung up: their events may be on the way to the broker.
-        if self.answering:
-            await asyncio.wait(self.answering, timeout=max(end - loop.time(), 0))
+    def note_refused(self, reason: Reason, address: str) -> None:
+        """A connection was closed, or not let in."""
+        metrics.CONNECTIONS_REFUSED.labels(reason).inc()
+        unlogged = self.refusals.unlogged(reason)
+        if unlogged is not None:
+            log.warning("connection.refused", reason=reason, address=address, unlogged_before=unlogged)
 
 
 @dataclass(slots=True)
@@ -119,16 +92,16 @@ class _Exchange:
 class Connection(asyncio.Protocol):
     """The callbacks of asyncio, those of the parser, and the order of requests and answers."""
 
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
-        self._limits = connections.limits
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._limits = shared.limits
         self._transport: asyncio.Transport | None = None
+        self._peer: Address | None = None
         self._parser = RequestParser(self, self._limits.header_bytes)
         self._queue: deque[_Exchange | Response] = deque()
         self._current: _Exchange | None = None
         self._incoming: RequestBody | None = None
         self._has_eof = False
-        self._is_known = False
         self._is_paused = False
         self._can_write = True
         # No further request is taken from it.
@@ -138,18 +111,44 @@ class Connection(asyncio.Protocol):
     # asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self.is_admitted(transport):
+            self.begin(transport)
+
+    def is_admitted(self, transport: asyncio.BaseTransport) -> bool:
+        """Whether the connection may stay; otherwise it is closed, with nothing said."""
         # uvloop's transports are of no asyncio class.
         self._transport = cast(asyncio.Transport, transport)
-        self._connections.is_waiting(self, stranger=True)
-        self._watch(self._limits.header_seconds)
-        self._connections.add(self)
+        peer = transport.get_extra_info("peername")
+        self._peer = read_address(peer[0]) if peer else None
+        is_trusted = self._shared.proxies.include(self._peer)
+        is_admitted = self._shared.open.admit(self, self.address, is_trusted=is_trusted)
+        if not is_admitted:
+            self._transport.abort()
+        return is_admitted
+
+    def begin(self, transport: asyncio.BaseTransport) -> None:
+        """Receive requests from it."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._shared.open.is_idle(self)
+        self._watch(self._limits.header_seconds if self._is_stranger else self._limits.idle_seconds)
+
+    @property
+    def address(self) -> str:
+        """What counts as its address."""
+        return network_key(self._peer)
+
+    def authenticate(self) -> None:
+        self._shared.open.authenticate(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
         self._is_over = True
         self._queue.clear()
         self._fail_body()
-        self._connections.remove(self)
+        self._shared.deadlines.forget(self)
+        self._shared.open.remove(self)
+        if not len(self._shared.open):
+            self._shared.all_closed.set()
         self._parser.close()
 
     def eof_received(self) -> bool:
@@ -160,11 +159,12 @@ class Connection(asyncio.Protocol):
                 self._refuse(malformed("The request ended within its headers."))
             self._fail_body()
             self._end_requests()
-        return bool(self._current or self._queue)
+        is_answering = self._current is not None or bool(self._queue)
+        return is_answering and self._transport is not None and self._transport.can_write_eof()
 
     def pause_writing(self) -> None:
         self._can_write = False
-        self._watch(self._limits.idle_seconds)
+        self._watch(self._idle_seconds)
 
     def resume_writing(self) -> None:
         self._can_write = True
@@ -176,9 +176,11 @@ class Connection(asyncio.Protocol):
         if len(self._queue) >= MOST_PIPELINED:
             return malformed(f"More than {MOST_PIPELINED} requests came before the first was answered.")
         self._incoming = body = RequestBody(self)
-        request = Request(head.method, head.path, head.headers, body)
+        client = self._shared.proxies.client(self._peer, head.headers)
+        headers = self._shared.proxies.believed(self._peer, head.headers)
+        request = Request(head.method, head.path, headers, body, client, self.authenticate)
         if self._can_write:
-            self._connections.deadlines.forget(self)
+            self._shared.deadlines.forget(self)
         self._queue.append(_Exchange(request, body, head.keep_alive, head.expects_continue))
         self._next()
         return None
@@ -215,7 +217,9 @@ class Connection(asyncio.Protocol):
             case Response():
                 self._refuse(fault)
             case None if self._parser.is_reading_head and self._parser.heads_begun != heads_begun:
-                self._watch(self._limits.header_seconds)
+                # The first head of a stranger is due when the connection has been open for so long.
+                if self._parser.heads_begun > 1 or not self._is_stranger:
+                    self._watch(self._limits.header_seconds)
         self.regulate_reading()
 
     def _break_off(self, malformed_bytes: Malformed) -> None:
@@ -253,40 +257,39 @@ class Connection(asyncio.Protocol):
         todo = self._queue.popleft()
         if isinstance(todo, Response):
             self._write(todo, "GET", closes=True)
-            self._linger()
+            self._linger(is_sender_done=False)
             return
         self._current = todo
-        self._connections.is_busy(self)
+        self._shared.open.is_busy(self)
         if not self._parser.is_reading_head:
-            self._connections.deadlines.forget(self)
+            self._shared.deadlines.forget(self)
         task = asyncio.get_running_loop().create_task(self._answer(todo))
-        self._connections.answering.add(task)
-        task.add_done_callback(self._connections.answering.discard)
+        self._shared.answering.add(task)
+        task.add_done_callback(self._shared.answering.discard)
 
     async def _answer(self, exchange: _Exchange) -> None:
-        response = await self._connections.handle(exchange.request)
+        response = await self._shared.handle(exchange.request)
         self._current = None
         if self._transport is None:
             return
-        self._is_known |= response.status < HTTPStatus.BAD_REQUEST
         is_whole = exchange.body.is_complete
         closes = (
             not (exchange.keep_alive and is_whole)
             or CLOSE in response.headers
             or (self._is_over and not self._queue)
-            or self._connections.is_draining
+            or self._shared.is_draining
         )
         self._write(response, exchange.request.method, closes=closes)
         if closes:
             self._queue.clear()
-            self._linger()
+            self._linger(is_sender_done=is_whole)
             return
         self.regulate_reading()
         self._next()
         if self._current is None and not self._is_over:
-            self._connections.is_waiting(self, stranger=not self._is_known)
+            self._shared.open.is_idle(self)
             if not self._parser.is_reading_head:
-                self._watch(self._limits.idle_seconds)
+                self._watch(self._idle_seconds)
 
     def _write(self, response: Response, method: str, *, closes: bool) -> None:
         assert self._transport is not None, "who is gone is not answered"
@@ -320,25 +323,45 @@ class Connection(asyncio.Protocol):
         if is_idle and not self._is_lingering and self._transport is not None:
             self._transport.close()
 
+    def is_unfinished(self) -> bool:
+        """Whether no request that arrived whole is still to be answered."""
+        return self._current is None or not self._current.body.is_complete
+
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
 
-    def _linger(self) -> None:
-        """The last answer was written: end our half, and the other when the sender ends its own."""
+    def _linger(self, *, is_sender_done: bool) -> None:
+        """The last answer was written: end our half, and the other when the sender ends its own.
+
+        TLS has no halves: there, we wait for the sender to read the answer and to close.
+        """
         assert self._transport is not None, "who is gone is not answered"
         self._is_over = self._is_lingering = True
         self._fail_body()
         self.regulate_reading()
-        self._connections.is_waiting(self, stranger=True)
+        self._shared.open.is_idle(self)
         self._watch(LINGER_SECONDS)
-        if self._has_eof or not self._transport.can_write_eof():
-            self._transport.close()
-        else:
+        if self._transport.can_write_eof() and not self._has_eof:
             self._transport.write_eof()
+        elif self._has_eof or is_sender_done:
+            self._transport.close()
+
+    @property
+    def _is_stranger(self) -> bool:
+        return self._shared.open.kind(self) is Kind.STRANGER
+
+    @property
+    def _idle_seconds(self) -> float:
+        limits = self._limits
+        return (
+            min(limits.idle_seconds, limits.stranger_idle_seconds)
+            if self._is_stranger
+            else limits.idle_seconds
+        )
 
     def _watch(self, seconds: float) -> None:
-        self._connections.deadlines.watch(self, seconds, self._expire)
+        self._shared.deadlines.watch(self, seconds, self._expire)
 
     def _expire(self) -> None:
         if self._parser.is_reading_head and self._can_write and not self._is_lingering:
