@@ -269,7 +269,7 @@ TABLE = (
     ),
     Mutant(
         "a body that ends early is whole",
-        "worker/ingest/http_server.py",
+        "worker/ingest/http_connection.py",
         "            self._incoming.fail()\n",
         "            self._incoming.complete()\n",
         "tests/integration/test_http_server.py::"
@@ -277,7 +277,7 @@ TABLE = (
     ),
     Mutant(
         "of a header that comes twice the last counts",
-        "worker/ingest/http_server.py",
+        "worker/ingest/http_messages.py",
         'f"{headers[name]}, {value}" if name in headers else value',
         "value",
         "tests/integration/test_http_server.py::"
@@ -285,9 +285,9 @@ TABLE = (
     ),
     Mutant(
         "idle connections end when half-sent headers do",
-        "worker/ingest/http_server.py",
-        "_is_reading_head:\n                self._watch(self._limits.idle_seconds)\n",
-        "_is_reading_head:\n                self._watch(self._limits.header_seconds)\n",
+        "worker/ingest/http_connection.py",
+        "is_reading_head:\n                self._watch(self._limits.idle_seconds)\n",
+        "is_reading_head:\n                self._watch(self._limits.header_seconds)\n",
         "tests/integration/test_http_server.py::"
         "test_an_answered_connection_stays_idle_longer_than_a_head_may_take",
     ),

@@ -25,6 +25,13 @@ class TimeoutGroup:
         if self._looking is None:
             self._looking = loop.call_later(self._look_every, self._look, loop)
 
+    def postpone(self, name: Hashable, seconds: float) -> None:
+        """Have it expire so many seconds from now, if it is watched."""
+        watched = self._watched.get(name)
+        if watched is not None:
+            until = asyncio.get_running_loop().time() + seconds
+            self._watched[name] = watched._replace(until=until)
+
     def forget(self, name: Hashable) -> None:
         """It was met; a name that is not watched is nothing."""
         self._watched.pop(name, None)

@@ -29,7 +29,7 @@ def status(*, json: Json = False) -> None:
                 Broker(settings.amqp_url.get_secret_value(), "command"),
                 database,
                 settings.delays,
-                settings.ingest_url,
+                settings.ingest_readiness_urls,
                 settings.webhook_names,
             )
 

@@ -86,10 +86,11 @@ def other_machines(url: str) -> list[str]:
     """The hosts of a URL that are not this machine. A database URL may name several, or a socket's folder."""
     query = parse_qsl(split(url).query)
     listed = [host for name, value in query if name == "host" for host in value.split(",")]
-    return [host for host in [*hosts_of(url), *listed] if not _is_here(host)]
+    return [host for host in [*hosts_of(url), *listed] if not is_this_machine(host)]
 
 
-def _is_here(host: str) -> bool:
+def is_this_machine(host: str) -> bool:
+    """An address on which nobody else listens, or can be heard; also a socket's folder."""
     host = unquote(host)
     if not host or host.startswith("/") or host == "localhost":
         return True

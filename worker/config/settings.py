@@ -4,6 +4,7 @@ import os
 import re
 from datetime import timedelta
 from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlsplit
@@ -99,6 +100,40 @@ def _readable(path: Path) -> Path:
             return path
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
+
+
+def _networks(value: object) -> object:
+    listed = _split(value)
+    if not isinstance(listed, tuple):
+        return value
+    return tuple(_network(text) if isinstance(text, str) else text for text in listed)
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        network = ip_network(text)
+    except ValueError:
+        raise ValueError(
+            f"must be networks, comma-separated, such as 10.0.0.0/8,fd00::/8, which {text!r:.60} is not"
+        ) from None
+    if network.prefixlen == 0:
+        raise ValueError(f"must not contain every address, as {text} does: anybody could name any client")
+    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
+        raise ValueError(f"must have IPv4 networks in their own form, not as {text}")
+    return network
+
+
+def _key_of_certificate(key: Path | None, info: ValidationInfo) -> Path | None:
+    certificate = info.data.get("ingest_certificate_file")
+    if certificate is not None and key is None:
+        raise ValueError("is required with STOCKHOOK_INGEST_CERTIFICATE_FILE")
+    return _beside_certificate(key, info)
+
+
+def _beside_certificate(path: Path | None, info: ValidationInfo) -> Path | None:
+    if path is not None and info.data.get("ingest_certificate_file") is None:
+        raise ValueError("needs STOCKHOOK_INGEST_CERTIFICATE_FILE")
+    return path
 
 
 def _amqp_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
@@ -331,6 +366,44 @@ class Settings(BaseSettings):
         le=86_400,
         description="Seconds before the ingest closes an idle connection; must be longer than the idle "
         "timeout of the proxy in front of it (docs/design/http-server.md)",
+    )
+    ingest_connections: int = Field(
+        default=1024,
+        ge=16,
+        le=65_536,
+        description="Connections that the ingest has open at most; half of them are for trusted proxies and "
+        "for senders that have authenticated",
+    )
+    ingest_connections_per_address: int = Field(
+        default=128,
+        ge=1,
+        le=65_536,
+        description="Connections at most from one address (IPv6: from one /64 network) whose senders have "
+        "not authenticated; does not apply to trusted proxies",
+    )
+    ingest_path_prefix: str = Field(
+        default="",
+        pattern=r"^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*$",
+        description="Path before `/webhooks`, such as `/stockhook`, where a proxy passes it on",
+    )
+    ingest_certificate_file: Path | None = Field(
+        default=None,
+        description="Certificate that the ingest shows, with its chain (PEM): with it, the ingest speaks "
+        "TLS. A changed file is loaded within seconds, and on SIGHUP",
+    )
+    ingest_key_file: Annotated[Path | None, AfterValidator(_key_of_certificate)] = Field(
+        default=None, validate_default=True, description="Its private key (PEM)"
+    )
+    ingest_client_ca_file: Annotated[Path | None, AfterValidator(_beside_certificate)] = Field(
+        default=None,
+        description="CA of the client certificates that the ingest then requires of every sender (mTLS)",
+    )
+    trusted_proxies: Annotated[
+        tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)
+    ] = Field(
+        default=(),
+        description="Addresses and networks of proxies in front of the ingest, comma-separated: only their "
+        "`X-Forwarded-For` and `X-Request-Id` are believed",
     )
     ops_host: str = Field(default="127.0.0.1", description="Address of `/metrics`, `/livez`, `/readyz`")
     ops_port: Port = Field(
@@ -565,8 +638,19 @@ class Settings(BaseSettings):
     @property
     def ingest_url(self) -> str:
         """Where commands on the same machine find the ingest."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.ingest_host, self.ingest_host)
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.ingest_port}"
+        scheme = "http" if self.ingest_certificate_file is None else "https"
+        return f"{scheme}://{_here(self.ingest_host)}:{self.ingest_port}{self.ingest_path_prefix}"
+
+    @property
+    def ingest_readiness_urls(self) -> tuple[str, ...]:
+        """Where commands on the same machine ask how the ingest is; one of them answers for it.
+
+        Where it requires client certificates, its ops port is asked: under `stockhook run` the second.
+        """
+        if self.ingest_client_ca_file is None:
+            return (f"{self.ingest_url}/readyz",)
+        ports = (self.ops_port, self.ops_port + 1)
+        return tuple(f"http://{_here(self.ops_host)}:{port}/readyz" for port in ports)
 
     @cached_property
     def _gateway_in_front(self) -> Gateway | None:
@@ -590,6 +674,12 @@ class Settings(BaseSettings):
     def sealer(self) -> MultiFernet | None:
         keys = [Fernet(key.get_secret_value()) for key in self.sealing_keys]
         return MultiFernet(keys) if keys else None
+
+
+def _here(host: str) -> str:
+    """An address that a process listens on, as others on the same machine write it in a URL."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
 
 
 def read_settings() -> Settings:

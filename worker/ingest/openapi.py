@@ -38,11 +38,11 @@ _REFUSALS = {
     "401": "No active secret, or a signature of the gateway that is missing or refused",
     "404": "The endpoint is disabled: it is not configured",
     "405": "A method that is not allowed",
-    "408": "The body came too slowly",
+    "408": "The body did not arrive whole, or came too slowly",
     "411": "Neither Content-Length nor Transfer-Encoding: whether there is a body is unknown",
     "413": "The body is too large",
     "415": "The body is neither JSON nor what Content-Encoding says",
-    "503": "The event cannot be stored: send it again",
+    "503": "The event cannot be stored, or too many bodies arrive: send it again",
 }
 
 _DISABLED = {
@@ -98,6 +98,8 @@ def openapi_document(settings: Settings) -> bytes:
             "description": "Receives marketplaces' webhooks. An answer of 200 means that the event is "
             "stored; what is authentic but odd is stored too, and set aside for people.",
         },
+        # Where the paths begin.
+        "servers": [{"url": settings.ingest_path_prefix or "/"}],
         "paths": {
             **paths,
             "/livez": {"get": _look("The process is alive", {"200": "Alive"})},

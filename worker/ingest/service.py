@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -18,7 +18,9 @@ from worker.amqp.timeouts import TimeoutGroup
 from worker.config import ignored_types as ignored
 from worker.config.gateway import Gateway
 from worker.config.settings import Settings
+from worker.ingest.body_memory import BodyMemory, Held, NoRoom
 from worker.ingest.event_sink import NotStored
+from worker.ingest.log_limit import LogLimit
 from worker.ingest.openapi import openapi_document
 from worker.intake import signature
 from worker.intake.authentication import position
@@ -39,10 +41,20 @@ RETRY_AFTER_SECONDS = 7
 # Characters of a foreign text in a line of the log.
 LONGEST_LOGGED = 200
 
-# Anybody can send requests to a wrong path: one of them is logged per interval.
+# Anybody can send requests to a wrong path, or without a secret: one of each kind is logged per interval.
 UNKNOWN_PATH_LOG_SECONDS = 60.0
+REFUSAL_LOG_SECONDS = 10.0
+
+# A body whose sender has not shown a secret in the headers must go on arriving, and end soon:
+# after the first seconds at so many bytes a second, and within so many seconds in all.
+UNAUTHENTICATED_FIRST_SECONDS = 3.0
+UNAUTHENTICATED_BYTES_PER_SECOND = 1024
+UNAUTHENTICATED_SECONDS = 5.0
 
 WEBHOOKS = "/webhooks"
+PROBES = ("/livez", "/readyz", "/openapi.json")
+# No path: of a request that lacks the prefix.
+OUTSIDE = ""
 WEBHOOK_METHODS = "GET, HEAD, OPTIONS, POST"
 PLAIN_TEXT = "text/plain"
 
@@ -66,15 +78,24 @@ class Stores(Protocol):
     def look(self) -> Mapping[str, object]: ...
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """`headers` has lower-case names, and all values of a name that came several times, joined by commas;
-    `body` yields what arrives, and raises BodyIncomplete."""
+    those that only a trusted proxy may send are from one. `body` yields what arrives, and raises
+    BodyIncomplete. `client` is the address of the sender, for logs. `authenticated` is called once the
+    request has shown a valid secret.
+    """
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: AsyncIterable[bytes]
+    client: str = "unknown"
+    authenticated: Callable[[], None] = _nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,36 +111,24 @@ class BodyIncomplete(Exception):
 
 
 class Refused(Exception):
-    """A request that is answered with a problem document (RFC 9457)."""
+    """A request that is answered with a problem document (RFC 9457). It counts as `result`, or the status."""
 
     def __init__(
-        self, status: int, title: str, detail: str, headers: tuple[tuple[str, str], ...] = ()
+        self,
+        status: int,
+        title: str,
+        detail: str,
+        headers: tuple[tuple[str, str], ...] = (),
+        result: str | None = None,
     ) -> None:
         super().__init__(title)
+        self.result = result or str(status)
         self.response = Response(
             status=status,
             body=orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}),
             content_type="application/problem+json",
             headers=headers,
         )
-
-
-@dataclass(slots=True)
-class _UnknownPaths:
-    """Webhooks sent to a wrong address: all are counted, and one is logged per interval."""
-
-    _logged_at: float | None = None
-    _unlogged: int = 0
-
-    def note(self, request: Request) -> None:
-        metrics.UNKNOWN_PATHS.inc()
-        now = monotonic()
-        if self._logged_at is not None and now - self._logged_at < UNKNOWN_PATH_LOG_SECONDS:
-            self._unlogged += 1
-            return
-        path, method = _inert(request.path), _inert(request.method)
-        log.warning("path.unknown", path=path, method=method, unlogged_before=self._unlogged)
-        self._logged_at, self._unlogged = now, 0
 
 
 @dataclass(slots=True)
@@ -130,35 +139,74 @@ class Ingest:
     _openapi: bytes = field(init=False)
     _ignored: re.Pattern[str] = field(init=False)
     _deadlines: TimeoutGroup = field(default_factory=lambda: TimeoutGroup(LOOK_SECONDS))
-    _unknown_paths: _UnknownPaths = field(default_factory=_UnknownPaths)
+    _bodies: BodyMemory = field(init=False)
+    _unknown_paths: LogLimit = field(default_factory=lambda: LogLimit(UNKNOWN_PATH_LOG_SECONDS))
+    _refusals: LogLimit = field(default_factory=lambda: LogLimit(REFUSAL_LOG_SECONDS))
 
     def __post_init__(self) -> None:
         self._sealer = self.settings.sealer
         self._openapi = openapi_document(self.settings)
         self._ignored = ignored.compiled(self.settings.ignored_types)
+        self._bodies = BodyMemory.for_bodies_of(self.settings.body_limit)
 
     async def handle(self, request: Request) -> Response:
         """Answer any request; what is refused is counted."""
-        path = _tidy(request.path)
+        path = self._without_prefix(_tidy(request.path))
         marketplace = _MARKETPLACE_OF_PATH.get(path)
         try:
             if marketplace is None:
                 return await self._look(request, path)
             return await self._answer(marketplace, request)
-        except Refused as refusal:
-            response = refusal.response
+        except Refused as error:
+            refusal = error
         except Exception:
             log.exception("request.failed", path=_inert(request.path))
-            response = Refused(500, "Our fault", "The event was not stored: send it again.").response
+            refusal = Refused(500, "Our fault", "The event was not stored: send it again.")
         if marketplace is not None:
-            metrics.RECEIVED.labels(marketplace.name, str(response.status)).inc()
-        return response
+            metrics.RECEIVED.labels(marketplace.name, refusal.result).inc()
+            self._log_refusal(marketplace, request, refusal)
+        return refusal.response
+
+    def _without_prefix(self, path: str) -> str:
+        """Probes are answered with and without it."""
+        prefix = self.settings.ingest_path_prefix
+        if not prefix or path in PROBES:
+            return path
+        inside = path.removeprefix(prefix)
+        return inside if inside != path and inside.startswith("/") else OUTSIDE
+
+    def _log_refusal(self, marketplace: Marketplace, request: Request, refusal: Refused) -> None:
+        unlogged = self._refusals.unlogged(f"{marketplace.name} {refusal.result}")
+        if unlogged is not None:
+            log.warning(
+                "request.refused",
+                provider=marketplace.name,
+                result=refusal.result,
+                reason=str(refusal),
+                **_sender(request),
+                unlogged_before=unlogged,
+            )
+
+    def _note_unknown_path(self, request: Request) -> None:
+        """Webhooks sent to a wrong address."""
+        metrics.UNKNOWN_PATHS.inc()
+        unlogged = self._unknown_paths.unlogged()
+        if unlogged is not None:
+            log.warning(
+                "path.unknown",
+                path=_inert(request.path),
+                method=_inert(request.method),
+                **_sender(request),
+                unlogged_before=unlogged,
+            )
 
     async def _look(self, request: Request, path: str) -> Response:
-        if path == WEBHOOKS or path.startswith(f"{WEBHOOKS}/"):
-            self._unknown_paths.note(request)
-        if path not in ("/livez", "/readyz", "/openapi.json"):
-            raise Refused(404, "Not found", f"Webhooks go to {' and '.join(_MARKETPLACE_OF_PATH)}.")
+        if path not in PROBES:
+            if f"{WEBHOOKS}/" in f"{_tidy(request.path)}/":
+                self._note_unknown_path(request)
+            prefix = self.settings.ingest_path_prefix
+            addresses = " and ".join(f"{prefix}{known}" for known in _MARKETPLACE_OF_PATH)
+            raise Refused(404, "Not found", f"Webhooks go to {addresses}.")
         if request.method not in ("GET", "HEAD"):
             raise _not_allowed("GET, HEAD")
         match path:
@@ -186,11 +234,23 @@ class Ingest:
 
     async def _receive(self, marketplace: Marketplace, request: Request) -> Response:
         gateway = self.settings.gateway_of(marketplace.name)
-        self._check_request(marketplace, gateway, request)
-        raw = await self._read(request)
-        if gateway is not None:
-            await self._check_signature(marketplace, gateway, request.headers, raw)
-        body = self._decoded(raw, request)
+        is_authenticated = self._check_request(marketplace, gateway, request)
+        if is_authenticated:
+            request.authenticated()
+        with self._bodies.holding() as held:
+            try:
+                raw = await self._read(request, held, is_authenticated)
+                if gateway is not None:
+                    await self._check_signature(marketplace, gateway, request.headers, raw)
+                body = self._decoded(raw, request)
+                self._bodies.resize(held, len(body))
+            except NoRoom:
+                raise _no_room() from None
+            return await self._receive_body(marketplace, gateway, request, body)
+
+    async def _receive_body(
+        self, marketplace: Marketplace, gateway: Gateway | None, request: Request, body: bytes
+    ) -> Response:
         received_at = datetime.now(UTC)
         if len(body) > LARGE_BODY:
             intake = await asyncio.to_thread(self._intake, marketplace, gateway, body, received_at)
@@ -198,6 +258,7 @@ class Ingest:
             intake = self._intake(marketplace, gateway, body, received_at)
         match intake:
             case Accepted(event_id=event_id, reason=reason) as accepted:
+                request.authenticated()
                 accepted = _with_evidence(accepted, evidence_headers(gateway, request.headers))
                 if accepted.secret is not None:
                     _count_secret(marketplace, accepted.secret)
@@ -242,8 +303,8 @@ class Ingest:
             is_authentic=_replaces_secret(gateway),
         )
 
-    def _check_request(self, marketplace: Marketplace, gateway: Gateway | None, request: Request) -> None:
-        """Whatever can be said before the body is read."""
+    def _check_request(self, marketplace: Marketplace, gateway: Gateway | None, request: Request) -> bool:
+        """Whatever can be said before the body is read: also whether the sender is authenticated by then."""
         headers = request.headers
         if gateway is not None and is_signature_due(gateway, headers):
             refused = signature.check_headers(gateway.scheme, headers, datetime.now(UTC))
@@ -262,6 +323,7 @@ class Ingest:
             raise Refused(400, "No length", "Content-Length must be a number of bytes.")
         if len(declared) > 18 or int(declared) > self.settings.body_limit:
             raise self._too_large()
+        return isinstance(marketplace.authentication, SecretHeader) and not _replaces_secret(gateway)
 
     async def _check_signature(
         self, marketplace: Marketplace, gateway: Gateway, headers: Mapping[str, str], body: bytes
@@ -287,31 +349,53 @@ class Ingest:
         age = "older" if outcome.position else "newest"
         metrics.GATEWAY_SECRET_USED.labels(marketplace.name, age).inc()
 
-    async def _read(self, request: Request) -> bytes:
+    async def _read(self, request: Request, held: Held, is_authenticated: bool) -> bytes:
+        """Raises: NoRoom."""
         chunks: list[bytes] = []
-        size = 0
-        timeout = self._deadlines.timeout(self.settings.body_timeout)
+        began = monotonic()
+        timeout = self._deadlines.timeout(self._body_seconds(0, is_authenticated))
+        if not is_authenticated:
+            held.break_off = partial(timeout.reschedule, 0)
         try:
             async with timeout:
                 async for chunk in request.body:
-                    size += len(chunk)
+                    size = held.size + len(chunk)
                     if size > self.settings.body_limit:
                         raise self._too_large()
+                    self._bodies.resize(held, size)
                     chunks.append(chunk)
+                    left = self._body_seconds(size, is_authenticated) - (monotonic() - began)
+                    self._deadlines.postpone(timeout, left)
         except BodyIncomplete:
             raise _incomplete() from None
         except TimeoutError:
-            raise Refused(
-                408,
-                "Body too slow",
-                f"The body must arrive within {self.settings.body_timeout:g} seconds.",
-                (("connection", "close"),),
-            ) from None
+            if held.was_broken_off:
+                raise NoRoom from None
+            raise self._too_slow(is_authenticated) from None
         finally:
+            held.break_off = None
             self._deadlines.forget(timeout)
-        if size < int(request.headers.get("content-length", "0")):
+        if held.was_broken_off:
+            raise NoRoom
+        if held.size < int(request.headers.get("content-length", "0")):
             raise _incomplete()
         return b"".join(chunks)
+
+    def _body_seconds(self, size: int, is_authenticated: bool) -> float:
+        """In which so many bytes of a body, or all of it, must have arrived."""
+        if is_authenticated:
+            return self.settings.body_timeout
+        at_that_rate = UNAUTHENTICATED_FIRST_SECONDS + size / UNAUTHENTICATED_BYTES_PER_SECOND
+        return min(self.settings.body_timeout, UNAUTHENTICATED_SECONDS, at_that_rate)
+
+    def _too_slow(self, is_authenticated: bool) -> Refused:
+        seconds = self.settings.body_timeout
+        rate = ""
+        if not is_authenticated:
+            seconds = min(seconds, UNAUTHENTICATED_SECONDS)
+            rate = f", and at {UNAUTHENTICATED_BYTES_PER_SECOND} bytes a second or faster"
+        detail = f"The body must arrive within {seconds:g} seconds{rate}."
+        return Refused(408, "Body too slow", detail, (("connection", "close"),))
 
     def _decoded(self, body: bytes, request: Request) -> bytes:
         try:
@@ -365,6 +449,12 @@ def _inert(text: str) -> str:
     return ascii(text)[1:-1][:LONGEST_LOGGED]
 
 
+def _sender(request: Request) -> dict[str, str]:
+    """Who sent it, for the log."""
+    request_id = request.headers.get("x-request-id")
+    return {"client": request.client, **({"request_id": _inert(request_id)} if request_id else {})}
+
+
 def _count_secret(marketplace: Marketplace, position: int) -> None:
     """The newest comes first: when the others are used no more, they can go."""
     metrics.SECRET_USED.labels(marketplace.name, "older" if position else "newest").inc()
@@ -397,6 +487,12 @@ def _incomplete() -> Refused:
     # 408 invites the sender to repeat the request, which 400 does not.
     detail = "The body ended early, or its chunks are malformed: send it again."
     return Refused(408, "Body incomplete", detail, (("connection", "close"),))
+
+
+def _no_room() -> Refused:
+    detail = "Too many bodies arrive at the same time: send it again."
+    headers = (("retry-after", str(RETRY_AFTER_SECONDS)), ("connection", "close"))
+    return Refused(503, "Too busy", detail, headers, result="busy")
 
 
 def _length_required() -> Refused:

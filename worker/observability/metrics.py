@@ -30,8 +30,11 @@ RESULTS = (
     "415",
     "500",
     "503",
+    "busy",
 )
 HTTP_REFUSALS = ("400", "408", "431")
+CONNECTION_KINDS = ("trusted", "authenticated", "stranger")
+CONNECTION_REFUSALS = ("address", "strangers", "total", "handshake")
 
 BUILD_LABELS = {"version": version("stockhook"), "python": python_version()}
 BUILD = Info("stockhook_build", "Versions of Stockhook and of the Python that runs it")
@@ -47,7 +50,8 @@ LOG_LINES_DROPPED = Counter(
 RECEIVED = Counter(
     "stockhook_received_total",
     "Webhook requests by answer: accepted, quarantined, unhandled (of a type that no family takes), ignored "
-    "(such a type of STOCKHOOK_IGNORED_TYPES, which is only counted), or the HTTP status of a refusal",
+    "(such a type of STOCKHOOK_IGNORED_TYPES, which is only counted), busy (503: too many bodies in memory), "
+    "or the HTTP status of any other refusal",
     ["provider", "result"],
     registry=INGEST,
 )
@@ -81,10 +85,34 @@ HTTP_REFUSED = Counter(
     ["status"],
     registry=INGEST,
 )
-CONNECTIONS = Gauge("stockhook_http_connections", "Open connections of the ingest", registry=INGEST)
-CONNECTIONS_SHED = Counter(
-    "stockhook_http_connections_shed_total",
-    "Connections closed because there were too many, idle ones first",
+CONNECTIONS = Gauge(
+    "stockhook_http_connections",
+    "Open connections of the ingest: trusted (from a trusted proxy), authenticated (it carried a valid "
+    "secret or showed a client certificate), or stranger",
+    ["kind"],
+    registry=INGEST,
+)
+CONNECTIONS_REFUSED = Counter(
+    "stockhook_http_connections_refused_total",
+    "Connections closed before a request arrived whole, or not let in: too many of one address, of strangers "
+    "or in total, or a failed TLS handshake",
+    ["reason"],
+    registry=INGEST,
+)
+BODY_BYTES = Gauge(
+    "stockhook_body_bytes",
+    "Bytes of bodies that the ingest has in memory and has not answered",
+    registry=INGEST,
+)
+CERTIFICATE_EXPIRES_AT = Gauge(
+    "stockhook_ingest_certificate_expiry_timestamp_seconds",
+    "When the certificate that the ingest shows expires; 0 without TLS",
+    registry=INGEST,
+)
+CERTIFICATE_LOADS = Counter(
+    "stockhook_ingest_certificate_loads_total",
+    "Attempts to load the certificate of the ingest: ok, or failed (the one before stays in use)",
+    ["result"],
     registry=INGEST,
 )
 PUBLISH_SECONDS = Histogram(
@@ -273,6 +301,12 @@ def begin_ingest(providers: Iterable[str]) -> None:
     """Have each count of these providers at 0."""
     for status in HTTP_REFUSALS:
         HTTP_REFUSED.labels(status)
+    for kind in CONNECTION_KINDS:
+        CONNECTIONS.labels(kind)
+    for reason in CONNECTION_REFUSALS:
+        CONNECTIONS_REFUSED.labels(reason)
+    for outcome in ("ok", "failed"):
+        CERTIFICATE_LOADS.labels(outcome)
     for provider in providers:
         for result in RESULTS:
             RECEIVED.labels(provider, result)

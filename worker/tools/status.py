@@ -1,6 +1,7 @@
 """What `stockhook status` shows: broker, database, queues with their retry queues, rows."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -132,7 +133,7 @@ async def look(
     broker: Broker,
     database: Database,
     delays: Sequence[timedelta],
-    ingest_url: str,
+    ingest_urls: Sequence[str],
     webhook_names: Sequence[str],
 ) -> Status:
     """Ask the broker and the database; what cannot be reached is said, not raised."""
@@ -151,7 +152,7 @@ async def look(
             subscribers = await webhooks(link, stored.webhooks, webhook_names, stored.kept, delays)
     except BrokerUnavailable as error:
         broker_words = f"unreachable ({error})"
-    ingest_words, spool = await look_at_ingest(ingest_url)
+    ingest_words, spool = await look_at_ingest(ingest_urls)
     return Status(
         broker_words,
         stored.words,
@@ -183,12 +184,19 @@ class _Ingest(BaseModel):
     spool: _Spool | None
 
 
-async def look_at_ingest(url: str) -> tuple[str, dict[str, Any] | None]:
-    """In words how the ingest is, and what is in its spool; None where it does not say."""
-    try:
-        async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
-            told = read_model(_Ingest, (await client.get(f"{url}/readyz")).content)
-    except (httpx.HTTPError, ValueError):
+async def look_at_ingest(urls: Sequence[str]) -> tuple[str, dict[str, Any] | None]:
+    """In words how the ingest is, and what is in its spool; None where it does not say.
+
+    The URLs are those of its `/readyz` on this machine; its certificate, which is for another name, proves
+    nothing here.
+    """
+    told: _Ingest | None = None
+    async with httpx.AsyncClient(timeout=5, trust_env=False, verify=False) as client:
+        for url in urls:
+            with suppress(httpx.HTTPError, ValueError):
+                told = read_model(_Ingest, (await client.get(url)).content)
+                break
+    if told is None:
         return "does not answer", None
     publishing = "publishing" if told.publishing else "spooling: the broker is away, or confirms nothing"
     spool = None if told.spool is None else told.spool.model_dump()
