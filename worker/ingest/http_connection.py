@@ -96,6 +96,8 @@ class Connection(asyncio.Protocol):
         self._shared = shared
         self._limits = shared.limits
         self._transport: asyncio.Transport | None = None
+        # While there is none that speaks TLS yet.
+        self.abort_handshake: Callable[[], None] | None = None
         self._peer: Address | None = None
         self._parser = RequestParser(self, self._limits.header_bytes)
         self._queue: deque[_Exchange | Response] = deque()
@@ -128,6 +130,7 @@ class Connection(asyncio.Protocol):
 
     def begin(self, transport: asyncio.BaseTransport) -> None:
         """Receive requests from it."""
+        self.abort_handshake = None
         self._transport = cast(asyncio.Transport, transport)
         self._shared.open.is_idle(self)
         self._watch(self._limits.header_seconds if self._is_stranger else self._limits.idle_seconds)
@@ -319,6 +322,9 @@ class Connection(asyncio.Protocol):
 
     def drain(self) -> None:
         """Accept nothing further, and send the answers that are due."""
+        if self.abort_handshake is not None:
+            self.abort_handshake()
+            return
         is_idle = self._current is None and not self._queue and not self._parser.is_reading_head
         if is_idle and not self._is_lingering and self._transport is not None:
             self._transport.close()
@@ -328,7 +334,9 @@ class Connection(asyncio.Protocol):
         return self._current is None or not self._current.body.is_complete
 
     def abort(self) -> None:
-        if self._transport is not None:
+        if self.abort_handshake is not None:
+            self.abort_handshake()
+        elif self._transport is not None:
             self._transport.abort()
 
     def _linger(self, *, is_sender_done: bool) -> None:
