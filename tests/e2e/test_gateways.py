@@ -5,10 +5,12 @@ import gzip
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 
+from tests.support.authority import make_authority
 from tests.support.events import body, numbered_id, order_created, part_changed
 from tests.support.gateways import PROXIES, running_gateway
 from tests.support.raw_http import ConnectionEnded, Sender, recording
@@ -23,6 +25,12 @@ IDLE = {
     "haproxy": {"timeout http-keep-alive 60s": "timeout http-keep-alive 1s"},
     "envoy": {"idle_timeout: 60s": "idle_timeout: 1s"},
     "traefik": {"idleConnTimeout: 60s": "idleConnTimeout: 1s"},
+}
+
+# What makes the proxy speak TLS with the ingest, and show a certificate.
+TLS_TO_INGEST = {
+    "nginx": {"http://stockhook;": "https://stockhook;", "# proxy_ssl_": "proxy_ssl_"},
+    "haproxy": {"    # default-server": "    default-server"},
 }
 
 SENDERS = 12
@@ -217,3 +225,77 @@ async def test_one_of_two_ingests_may_be_killed_under_load(stack: Stack, tmp_pat
         UUID(numbered_id(number)) for number in range(EVENTS[name])
     }
     assert len(logged) == EVENTS[name]
+
+
+@pytest.mark.parametrize("name", PROXIES)
+async def test_the_ingest_believes_the_proxy_about_the_sender(
+    stack: Stack, tmp_path: Path, name: str
+) -> None:
+    ingest = await stack.started("ingest", STOCKHOOK_TRUSTED_PROXIES="127.0.0.1")
+    port = int(stack.environment["STOCKHOOK_INGEST_PORT"])
+    forged = {"X-Webhook-Secret": "wrong", "X-Forwarded-For": "192.0.2.66", "X-Request-Id": "forged"}
+    async with (
+        running_gateway(name, tmp_path / "gateway", [port]) as gateway,
+        Sender(gateway.port, gateway.tls(), own_address="127.0.0.2") as sender,
+    ):
+        answer = await sender.post(OVOKO, body(part_changed(1)), forged)
+
+    async def refusal() -> dict[str, Any] | None:
+        lines = map(json.loads, ingest.lines().splitlines())
+        return next((line for line in lines if line["event"] == "request.refused"), None)
+
+    logged = await until(refusal, "the refusal is logged")
+    assert answer.status == 401
+    # For a sender on the loopback interface, Envoy writes the machine's own address.
+    assert logged["client"] == "127.0.0.2" or name == "envoy"
+    assert logged["client"] != "192.0.2.66"
+    assert logged.get("request_id") != "forged"
+    assert ("request_id" in logged) == (name != "traefik")
+
+
+async def test_an_ingest_may_have_a_path_prefix_behind_a_proxy(stack: Stack, tmp_path: Path) -> None:
+    stack.environment["STOCKHOOK_INGEST_PATH_PREFIX"] = "/stockhook"
+    await listening_ingest(stack)
+    port = int(stack.environment["STOCKHOOK_INGEST_PORT"])
+    prefix = {"location /webhooks/ {": "location /stockhook/webhooks/ {"}
+    async with (
+        running_gateway("nginx", tmp_path / "gateway", [port], prefix) as gateway,
+        Sender(gateway.port, gateway.tls()) as sender,
+    ):
+        event = body(order_created(1, number=1))
+        statuses = [(await sender.post(path, event, SECRET)).status for path in (f"/stockhook{OVOKO}", OVOKO)]
+
+    assert statuses == [200, 404]
+    assert await stack.depths() == {"stockhook.orders": 1}
+
+
+@pytest.mark.parametrize("name", TLS_TO_INGEST)
+async def test_a_proxy_shows_its_certificate_to_the_ingest(stack: Stack, tmp_path: Path, name: str) -> None:
+    authority = make_authority(tmp_path / "authority")
+    stack.environment |= {
+        "STOCKHOOK_INGEST_CERTIFICATE_FILE": str(authority.certificate),
+        "STOCKHOOK_INGEST_KEY_FILE": str(authority.key),
+        "STOCKHOOK_INGEST_CLIENT_CA_FILE": str(authority.ca),
+    }
+    await listening_ingest(stack)
+    port = int(stack.environment["STOCKHOOK_INGEST_PORT"])
+    event = body(order_created(1, number=1))
+    gateway_folder = tmp_path / "gateway"
+    async with running_gateway(name, gateway_folder, [port], TLS_TO_INGEST[name], authority) as gateway:
+        async with Sender(gateway.port, gateway.tls()) as sender:
+            answers = [await sender.post(OVOKO, event, SECRET) for _ in range(3)]
+        async with Sender(port, gateway.tls()) as sender:
+            with pytest.raises(ConnectionEnded):
+                await sender.post(OVOKO, event, SECRET)
+
+    assert [answer.status for answer in answers] == [200] * 3
+
+
+async def listening_ingest(stack: Stack) -> None:
+    """With a prefix, or with TLS, it does not answer where `Stack.ready` asks."""
+    worker = stack.start("ingest")
+
+    async def says_so() -> bool:
+        return '"event":"ingest.listening"' in worker.lines()
+
+    await until(says_so, "the ingest listens")

@@ -33,9 +33,12 @@ class ConnectionEnded(Exception):
 class Sender:
     """One connection, for one request after the other."""
 
-    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
-        self._address = ("127.0.0.1", port)
+    def __init__(
+        self, port: int, tls: ssl.SSLContext | None = None, *, own_address: str = "127.0.0.1"
+    ) -> None:
+        self._port = port
         self._tls = tls
+        self._own_address = own_address
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self.connections = 0
         """How often it had to connect."""
@@ -63,7 +66,9 @@ class Sender:
             ConnectionEnded
         """
         if self._streams is None:
-            self._streams = await asyncio.open_connection(*self._address, ssl=self._tls)
+            self._streams = await asyncio.open_connection(
+                "127.0.0.1", self._port, ssl=self._tls, local_addr=(self._own_address, 0)
+            )
             self.connections += 1
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
