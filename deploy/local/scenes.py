@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
@@ -71,11 +72,12 @@ class SceneFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where the scenes are played: the product's settings, the marketplaces' address, and who looks on."""
+    """Where the scenes are played: the product's settings, where the others listen, and who looks on."""
 
     console: Console
     settings: Mapping[str, str]
     marketplaces_url: str
+    gateway_url: str
 
     def scene(self, title: str) -> None:
         self.console.print()
@@ -114,10 +116,21 @@ class Stage:
         Raises:
             SceneFailed
         """
+        return await self._asked("POST", f"{self.marketplaces_url}/{path}", document)
+
+    async def at_the_gateway(self, method: str, path: str) -> Any:
+        """What its control answers.
+
+        Raises:
+            SceneFailed
+        """
+        return await self._asked(method, f"{self.gateway_url}/control/{path}", None)
+
+    async def _asked(self, method: str, url: str, document: object) -> Any:
         async with httpx.AsyncClient(trust_env=False) as client:
-            response = await client.post(f"{self.marketplaces_url}/{path}", json=document)
+            response = await client.request(method, url, json=document)
         if not response.is_success:
-            raise SceneFailed(f"{path}: {response.text}")
+            raise SceneFailed(f"{urlsplit(url).path.removeprefix('/')}: {response.text}")
         return response.json()
 
     async def until(self, what: str, query: str, *arguments: object) -> None:
@@ -143,8 +156,10 @@ async def play(stage: Stage) -> None:
     order_id = await trade_in(stage)
     await missed_pickup(stage, order_id)
     await payment(stage, order_id)
+    await rotation(stage)
     await used_part(stage)
     stage.scene("All of it at a glance")
+    await delivered(stage)
     stage.command("status")
     stage.say("Each event that was accepted is accounted for:")
     stage.command("audit")
@@ -154,6 +169,8 @@ async def trade_in(stage: Stage) -> str:
     """An order, and a pickup for it; the order's id."""
     stage.scene("1. A trade-in begins")
     stage.say(
+        "All webhooks come through a webhook gateway, a simulated Hookdeck. It signs each, the ingest\n"
+        "verifies its signature and the marketplace's own secret.\n\n"
         "A customer of the trade-in platform accepts an offer. Its webhook (OrderCreatedEvent) comes in:"
     )
     order_id = str((await stage.over_there("buyback/control/orders", {"paymentType": "Cash"}))["id"])
@@ -196,8 +213,32 @@ async def payment(stage: Stage, order_id: str) -> None:
     stage.command("explain", "buyback", order_id)
 
 
+async def rotation(stage: Stage) -> None:
+    stage.scene("4. The gateway's secret is rotated")
+    keys = (await stage.at_the_gateway("POST", "rotate"))["keys"]
+    stage.say(
+        f"From now on each webhook has {keys} signatures, one with the new secret and one with the old. The\n"
+        "ingest knows only the old one yet, and nothing of what follows is refused."
+    )
+
+
+async def delivered(stage: Stage) -> None:
+    """Raises: SceneFailed."""
+    end = monotonic() + PATIENCE_SECONDS
+    state = await stage.at_the_gateway("GET", "state")
+    while state["waiting"] and monotonic() < end:
+        await asyncio.sleep(0.05)
+        state = await stage.at_the_gateway("GET", "state")
+    if state["delivered"] != state["accepted"] or set(state["answers"]) != {"200"}:
+        raise SceneFailed(
+            f"the gateway delivered {state['delivered']} of {state['accepted']} webhooks, and was answered "
+            f"{state['answers']}"
+        )
+    stage.say(f"The gateway accepted {state['accepted']} webhooks, and the ingest answered each with 200.")
+
+
 async def used_part(stage: Stage) -> None:
-    stage.scene("4. A used part is sold, and comes back")
+    stage.scene("5. A used part is sold, and comes back")
     part = await stage.over_there(f"ovoko/control/parts/{PART_ID}/in_warehouse")
     stage.say(f"Part {PART_ID} ({part['name']}, {part['price']} {part['currency']}) is listed at Ovoko.")
     await stage.until("it can be sold", PART_IS, str(PART_ID), "in_warehouse")

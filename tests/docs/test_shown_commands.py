@@ -18,10 +18,11 @@ from tests.docs.markdown import CHECKOUT, DOCUMENTS, WITH_COMMANDS, blocks, code
 from tests.support.signing import OTHER_SECRET, PRIVATE_KEY, PUBLIC_KEY, SECRET
 from worker.change_feed.endpoint import signed_headers
 from worker.cli.app import app
+from worker.config.gateway import read_scheme
 from worker.config.settings import PREFIX, Settings
 from worker.config.signing_keys import SigningKey
 
-MARKER = re.compile(r"needs: .+|background|file: [a-z0-9_]+\.(py|mjs)")
+MARKER = re.compile(r"needs: .+|background|settings|file: [a-z0-9_]+\.(py|mjs)")
 TARGET = re.compile(r"^([a-z-]+):", re.MULTILINE)
 VARIABLE = re.compile(rf"\b{PREFIX}([A-Z_]+)\b")
 ENDS_COMMAND = {"&&", "||", "|", ";", ">"}
@@ -159,3 +160,20 @@ def test_the_documented_vectors_are_what_stockhook_signs() -> None:
         headers = signed_headers([key], "msg_p5jXN8AQM9LWM0D4loKWxJek", sent_at, b'{"test": 2432232314}')
         assert headers["webhook-signature"] == signature
         assert (key.public_key or "") == public_key
+
+
+def test_the_documented_members_of_signatures_fit_their_presets() -> None:
+    guide = (CHECKOUT / "docs/guides/gateways.md").read_text()
+    sections = {
+        name.lower(): text for name, text in re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", guide, re.M | re.S)
+    }
+    shown = [
+        (name, members)
+        for name in ("hookdeck", "convoy")
+        for span in code_spans(sections[name])
+        for members in re.findall(r"\{\".*\}", span)
+    ]
+
+    assert len(shown) == 4
+    for name, members in shown:
+        read_scheme(name, members)

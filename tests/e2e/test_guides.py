@@ -58,6 +58,8 @@ for _ in $(seq 20); do
 done
 exit $code
 """
+OTHER_GATEWAY_SECRETS = "another-secret-0123456789"
+
 PYTHON = """#!/bin/bash
 exec {python} "$@"
 """
@@ -71,7 +73,9 @@ def blocks_of(page: Path) -> list[Block]:
     return blocks(page.read_text())
 
 
-RUNNABLE = [page for page in WITH_COMMANDS if any(map(runs, blocks_of(page)))]
+# Each of its sections has settings of its own.
+GATEWAYS = CHECKOUT / "docs/guides/gateways.md"
+RUNNABLE = [page for page in WITH_COMMANDS if page != GATEWAYS and any(map(runs, blocks_of(page)))]
 
 
 def script(page: Path) -> str:
@@ -160,6 +164,55 @@ async def test_the_commands_of_a_page_work(stack: Stack, tmp_path: Path, page: P
     assert code == 0, output[-5000:]
     for text in PRINTED.get(name_of(page), ()):
         assert text in output
+
+
+def sections(page: Path) -> dict[str, list[Block]]:
+    """The blocks to run of each section that has any, after those that all sections need."""
+    common, *others = re.split(r"^(?=## (?!For each))", page.read_text(), flags=re.MULTILINE)
+    return {
+        text.partition("\n")[0].removeprefix("## "): [
+            *filter(runs, blocks(common)),
+            *filter(runs, blocks(text)),
+        ]
+        for text in others
+        if any(map(runs, blocks(text)))
+    }
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the page uses curl")
+@pytest.mark.parametrize("section", sections(GATEWAYS))
+async def test_a_gateway_of_the_guide_is_accepted_with_its_secret_alone(
+    stack: Stack, tmp_path: Path, section: str
+) -> None:
+    found = sections(GATEWAYS)[section]
+    settings = {
+        name: value
+        for block in found
+        if block.marker == "settings"
+        for name, value in re.findall(r"^export (\S+)=(\S+)$", block.text, flags=re.MULTILINE)
+    }
+    text = "\n".join(["set -euo pipefail", *(block.text for block in found)])
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    checkout_like(folder, GATEWAYS, stack.environment, {})
+    ingest = await stack.started("ingest", **settings)
+    accepted = Typed(text, folder)
+    codes = [await accepted.exit_code()]
+    first = accepted.output.read_text()
+    assert ingest.stop() == 0
+    other = {name: OTHER_GATEWAY_SECRETS for name in settings if name.endswith("_GATEWAY_SECRETS")}
+    if any("whsec_" in value for value in settings.values()):
+        other = dict.fromkeys(other, SECRET)
+    await stack.started("ingest", **{**settings, **other})
+    refused = Typed(text, folder)
+    codes.append(await refused.exit_code())
+
+    assert codes[0] == 0, first
+    assert '"accepted"' in first
+    if other:
+        # What curl ends with after 401.
+        assert codes[1] == 22
+        assert '"accepted"' not in refused.output.read_text()
 
 
 async def shows_changes(stack: Stack, folder: Path) -> None:
