@@ -14,7 +14,8 @@ from tests.support.authority import make_authority
 from tests.support.events import body, numbered_id, order_created, part_changed
 from tests.support.gateways import PROXIES, running_gateway
 from tests.support.raw_http import ConnectionEnded, Sender, recording
-from tests.support.stack import OVOKO_SECRET, Stack, free_port, until
+from tests.support.simulated_gateway import Gateway as SimulatedGateway
+from tests.support.stack import OVOKO_SECRET, Stack, Worker, free_port, until
 
 OVOKO = "/webhooks/ovoko"
 SECRET = {"X-Webhook-Secret": OVOKO_SECRET, "Content-Type": "application/json"}
@@ -187,9 +188,7 @@ async def test_one_of_two_ingests_may_be_killed_under_load(stack: Stack, tmp_pat
         "STOCKHOOK_INGEST_PORT": str(free_port()),
         "STOCKHOOK_SPOOL_PATH": str(tmp_path / "other.sqlite3"),
     }
-    killed, _ = [stack.start("ingest", **other), stack.start("ingest")]
-    for worker in stack.workers:
-        await stack.ready(worker)
+    killed, _ = [await listening_ingest(stack, **other), await listening_ingest(stack)]
     ports = [int(other["STOCKHOOK_INGEST_PORT"]), int(stack.environment["STOCKHOOK_INGEST_PORT"])]
     async with running_gateway(name, tmp_path / "gateway", ports) as gateway:
         numbers = iter(range(EVENTS[name]))
@@ -291,11 +290,66 @@ async def test_a_proxy_shows_its_certificate_to_the_ingest(stack: Stack, tmp_pat
     assert [answer.status for answer in answers] == [200] * 3
 
 
-async def listening_ingest(stack: Stack) -> None:
-    """With a prefix, or with TLS, it does not answer where `Stack.ready` asks."""
-    worker = stack.start("ingest")
+OLD, NEW = "gateway-secret-old-0123456789", "gateway-secret-new-9876543210"
+
+
+async def test_gateway_secrets_are_rotated_behind_nginx_under_load(stack: Stack, tmp_path: Path) -> None:
+    """Hookdeck in front of nginx, nginx in front of two ingests that are restarted one after the other."""
+    stack.environment |= {"STOCKHOOK_GATEWAY": "hookdeck", "STOCKHOOK_TRUSTED_PROXIES": "127.0.0.1"}
+    first = {"STOCKHOOK_INGEST_PORT": stack.environment["STOCKHOOK_INGEST_PORT"]}
+    second = {
+        "STOCKHOOK_INGEST_PORT": str(free_port()),
+        "STOCKHOOK_SPOOL_PATH": str(tmp_path / "other.sqlite3"),
+    }
+    places = (first, second)
+    ingests = [await listening_ingest(stack, **place, STOCKHOOK_GATEWAY_SECRETS=OLD) for place in places]
+
+    async def restart_ingests(secrets: str) -> None:
+        for index, place in enumerate(places):
+            assert ingests[index].stop() == 0
+            ingests[index] = await listening_ingest(stack, **place, STOCKHOOK_GATEWAY_SECRETS=secrets)
+
+    await stack.started("consume")
+    ports = [int(place["STOCKHOOK_INGEST_PORT"]) for place in places]
+    async with running_gateway("nginx", tmp_path / "gateway", ports) as nginx:
+        trusted = {"SSL_CERT_FILE": str(nginx.authority.ca), "STOCKHOOK_GATEWAY_SECRETS": OLD}
+        gateway = await SimulatedGateway(stack, "hookdeck", forward_to=nginx.url, **trusted).ready()
+        load = stack.start("send", "--rate", "40", "--seconds", "8", "--url", gateway.url, "--json")
+        await gateway.accepts(30)
+        await gateway.control("rotate", {"secret": NEW})
+        await gateway.accepts(30)
+        await restart_ingests(f"{NEW},{OLD}")
+        await gateway.accepts(30)
+        await gateway.control("retire")
+        await gateway.accepts(30)
+        await restart_ingests(NEW)
+        assert load.wait(60) == 0
+        state = await gateway.is_empty()
+
+    sent = json.loads(load.lines().splitlines()[-1])
+
+    async def are_logged() -> bool:
+        return await stack.count("event_log") == sent["events"]
+
+    await until(are_logged, "each event is in the event log", 60)
+    audit = stack.run("audit", "--json")
+    providers = await stack.fetch("SELECT DISTINCT provider FROM event_log")
+    print(f"\n{state}")
+
+    # A sender that waited too long sends again.
+    assert sent["events"] == sent["accepted"] <= state["accepted"] == state["delivered"]
+    assert (state["given_up"], state["keys"], len(providers)) == (0, 1, 2)
+    # An ingest that stops ends its idle connections, on one of which nginx may just send a request.
+    assert state["answers"].keys() <= {"200", "502"}
+    assert audit.returncode == 0, audit.stdout
+
+
+async def listening_ingest(stack: Stack, **overrides: str) -> Worker:
+    """On another port, with a prefix or with TLS, it does not answer where `Stack.ready` asks."""
+    worker = stack.start("ingest", **overrides)
 
     async def says_so() -> bool:
         return '"event":"ingest.listening"' in worker.lines()
 
     await until(says_so, "the ingest listens")
+    return worker
