@@ -65,7 +65,7 @@ class Handshake(asyncio.Protocol):
 
 
 class _Encrypted(asyncio.Protocol):
-    """Keeps what arrives with the end of the handshake, until the connection is told of that end."""
+    """Keeps what arrives with the end of the handshake, until the connection takes over."""
 
     def __init__(self, connection: Connection, accepted: socket.socket) -> None:
         self._connection = connection
