@@ -87,6 +87,19 @@ async def test_a_certificate_is_renewed_by_sighup_while_requests_go_on(
     assert ingest.stop() == 0
 
 
+async def test_sighup_to_run_renews_the_certificate_and_ends_nothing(
+    stack: Stack, first: Authority, second: Authority
+) -> None:
+    install(stack, first)
+    run = stack.start("run")
+    await until(lambda: is_listening(stack, first), "it listens", 40)
+    install(stack, second)
+    run.signal(signal.SIGHUP)
+    await until(lambda: is_listening(stack, second), "the new certificate is shown")
+
+    assert run.stop() == 0
+
+
 async def test_with_a_client_ca_only_its_certificates_are_served_and_commands_use_the_ops_port(
     stack: Stack, first: Authority, second: Authority
 ) -> None:
