@@ -1,10 +1,8 @@
 """The ingest as a process that speaks TLS: certificate renewed by SIGHUP, client certificates, commands."""
 
-import asyncio
 import json
 import shutil
 import signal
-import socket
 import ssl
 from pathlib import Path
 
@@ -89,6 +87,19 @@ async def test_a_certificate_is_renewed_by_sighup_while_requests_go_on(
     assert ingest.stop() == 0
 
 
+async def test_sighup_to_run_renews_the_certificate_and_ends_nothing(
+    stack: Stack, first: Authority, second: Authority
+) -> None:
+    install(stack, first)
+    run = stack.start("run")
+    await until(lambda: is_listening(stack, first), "it listens", 40)
+    install(stack, second)
+    run.signal(signal.SIGHUP)
+    await until(lambda: is_listening(stack, second), "the new certificate is shown")
+
+    assert run.stop() == 0
+
+
 async def test_with_a_client_ca_only_its_certificates_are_served_and_commands_use_the_ops_port(
     stack: Stack, first: Authority, second: Authority
 ) -> None:
@@ -115,24 +126,3 @@ async def test_without_a_usable_certificate_the_ingest_does_not_start(stack: Sta
     assert refused.returncode == 78
     assert "STOCKHOOK_INGEST_KEY_FILE" in refused.stderr
     assert "Traceback" not in refused.stderr
-
-
-async def test_each_of_many_senders_in_a_row_finishes_its_handshake(stack: Stack, first: Authority) -> None:
-    """The first bytes of a fast sender arrive before the loop has learnt that the connection is for TLS."""
-    install(stack, first)
-    stack.start("ingest")
-    await until(lambda: is_listening(stack, first), "it listens")
-    port = int(stack.environment["STOCKHOOK_INGEST_PORT"])
-    context = ssl.create_default_context(cafile=first.ca)
-
-    def versions() -> set[str | None]:
-        shaken = set()
-        for _ in range(40):
-            with (
-                socket.create_connection(("127.0.0.1", port), timeout=4) as raw,
-                context.wrap_socket(raw, server_hostname="127.0.0.1") as encrypted,
-            ):
-                shaken.add(encrypted.version())
-        return shaken
-
-    assert await asyncio.to_thread(versions) == {"TLSv1.3"}

@@ -7,10 +7,11 @@ import asyncio
 import os
 import resource
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from ipaddress import ip_network
 
+import structlog.testing
 from cryptography.fernet import Fernet
 
 from tests.support.http_shapes import EVENT, head
@@ -191,32 +192,30 @@ def open_files(soft: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-async def test_when_no_file_can_be_opened_the_server_goes_on_once_there_is_one() -> None:
-    limits = Limits(60, connections=ConnectionLimits(total=1000, per_address=1000))
+async def test_without_a_file_for_another_connection_the_next_ones_wait_until_there_is_one() -> None:
+    limits = Limits(60, header_seconds=60, connections=ConnectionLimits(total=1000, per_address=1000))
     async with ingest(limits) as running:
-        in_use = len(os.listdir("/proc/self/fd"))
         crowd = [socket.socket() for _ in range(30)]
-        with open_files(in_use + 30 + 5):
+        sender = socket.socket()
+        for unconnected in (*crowd, sender):
+            unconnected.setblocking(False)
+        with structlog.testing.capture_logs() as lines, open_files(len(os.listdir("/proc/self/fd")) + 5):
             for stranger in crowd:
-                stranger.setblocking(False)
                 stranger.connect_ex(("127.0.0.1", running.port))
-            await until(lambda: _has_end(crowd), "some are closed, since no file could be opened for them")
+            await until(lambda: _is_logged(lines, "accept.failed"), "no more connections are accepted")
+            sender.connect_ex(("127.0.0.1", running.port))
             for stranger in crowd:
                 stranger.close()
-        async with client(running.port, address=SENDER) as sender:
-            assert await sender.is_served()
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(sender, WHOLE)
+            answer = await asyncio.wait_for(loop.sock_recv(sender, 1000), 20)
+        sender.close()
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
 
 
-async def _has_end(crowd: list[socket.socket]) -> bool:
-    for stranger in crowd:
-        try:
-            if stranger.recv(1) == b"":
-                return True
-        except BlockingIOError:
-            continue
-        except OSError:
-            return True
-    return False
+async def _is_logged(lines: Sequence[Mapping[str, object]], event: str) -> bool:
+    return any(line["event"] == event for line in lines)
 
 
 def test_the_limit_of_open_files_is_raised_as_far_as_connections_need_it() -> None:

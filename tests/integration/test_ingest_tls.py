@@ -15,10 +15,10 @@ from tests.support.authority import Authority, make_authority
 from tests.support.http_shapes import CHUNKED, EVENT, LAST_CHUNK, chunk, head
 from tests.support.ingest_server import SECRET, WHOLE, Server, client, server
 from tests.support.stack import until
+from worker.ingest.acceptor import HANDSHAKE_SECONDS
 from worker.ingest.connection_limits import ConnectionLimits
 from worker.ingest.http_connection import Limits
 from worker.ingest.tls import BadCertificate, Certificates, Files
-from worker.ingest.tls_handshake import HANDSHAKE_SECONDS
 from worker.observability import metrics
 
 LOOK_SECONDS = 0.1

@@ -10,8 +10,10 @@ A connection is always in one of these states; each but the second has a deadlin
 """
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -25,7 +27,7 @@ from worker.ingest.http_messages import CLOSE, encode, malformed
 from worker.ingest.http_parser import Head, Malformed, RequestParser
 from worker.ingest.log_limit import LogLimit
 from worker.ingest.service import REFUSAL_LOG_SECONDS, Refused, Request, Response
-from worker.ingest.trusted_proxies import Address, TrustedProxies, network_key, read_address
+from worker.ingest.trusted_proxies import TrustedProxies, network_key, read_address
 from worker.observability import metrics
 
 log = structlog.get_logger(__name__)
@@ -92,13 +94,14 @@ class _Exchange:
 class Connection(asyncio.Protocol):
     """The callbacks of asyncio, those of the parser, and the order of requests and answers."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, accepted: socket.socket, peer: str) -> None:
         self._shared = shared
         self._limits = shared.limits
+        # Until the transport is there, which with TLS is after the handshake.
+        self._accepted: socket.socket | None = accepted
+        self._peer = read_address(peer)
         self._transport: asyncio.Transport | None = None
-        # While there is none that speaks TLS yet.
-        self.abort_handshake: Callable[[], None] | None = None
-        self._peer: Address | None = None
+        self.has_begun = False
         self._parser = RequestParser(self, self._limits.header_bytes)
         self._queue: deque[_Exchange | Response] = deque()
         self._current: _Exchange | None = None
@@ -110,41 +113,40 @@ class Connection(asyncio.Protocol):
         self._is_over = False
         self._is_lingering = False
 
-    # asyncio
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self.is_admitted(transport):
-            self.begin(transport)
-
-    def is_admitted(self, transport: asyncio.BaseTransport) -> bool:
-        """Whether the connection may stay; otherwise it is closed, with nothing said."""
-        # uvloop's transports are of no asyncio class.
-        self._transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
-        self._peer = read_address(peer[0]) if peer else None
-        is_trusted = self._shared.proxies.include(self._peer)
-        is_admitted = self._shared.open.admit(self, self.address, is_trusted=is_trusted)
-        if not is_admitted:
-            self._transport.abort()
-        return is_admitted
-
-    def begin(self, transport: asyncio.BaseTransport) -> None:
-        """Receive requests from it."""
-        self.abort_handshake = None
-        self._transport = cast(asyncio.Transport, transport)
-        self._shared.open.is_idle(self)
-        self._watch(self._limits.header_seconds if self._is_stranger else self._limits.idle_seconds)
-
     @property
     def address(self) -> str:
         """What counts as its address."""
         return network_key(self._peer)
 
+    def is_admitted(self) -> bool:
+        """Whether there is room for it."""
+        is_trusted = self._shared.proxies.include(self._peer)
+        return self._shared.open.admit(self, self.address, is_trusted=is_trusted)
+
     def authenticate(self) -> None:
         self._shared.open.authenticate(self)
 
+    # asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are of no asyncio class.
+        self._transport = cast(asyncio.Transport, transport)
+        self._accepted = None
+        self.has_begun = True
+        if self not in self._shared.open:
+            # It was closed for the sake of another meanwhile.
+            self.abort()
+            return
+        if transport.get_extra_info("sslcontext") is not None:
+            # Of what arrives while reading is paused.
+            transport.set_read_buffer_limits(high=BODY_BUFFER_BYTES)  # type: ignore[attr-defined]  # of TLS
+        if transport.get_extra_info("peercert"):
+            self._shared.open.authenticate(self)
+        self._shared.open.is_idle(self)
+        self._watch(self._limits.header_seconds if self._is_stranger else self._limits.idle_seconds)
+
     def connection_lost(self, error: Exception | None) -> None:
-        self._transport = None
+        self._transport = self._accepted = None
         self._is_over = True
         self._queue.clear()
         self._fail_body()
@@ -322,11 +324,10 @@ class Connection(asyncio.Protocol):
 
     def drain(self) -> None:
         """Accept nothing further, and send the answers that are due."""
-        if self.abort_handshake is not None:
-            self.abort_handshake()
-            return
         is_idle = self._current is None and not self._queue and not self._parser.is_reading_head
-        if is_idle and not self._is_lingering and self._transport is not None:
+        if self._accepted is not None:
+            self.abort()
+        elif is_idle and not self._is_lingering and self._transport is not None:
             self._transport.close()
 
     def is_unfinished(self) -> bool:
@@ -334,10 +335,12 @@ class Connection(asyncio.Protocol):
         return self._current is None or not self._current.body.is_complete
 
     def abort(self) -> None:
-        if self.abort_handshake is not None:
-            self.abort_handshake()
-        elif self._transport is not None:
+        if self._transport is not None:
             self._transport.abort()
+        elif self._accepted is not None:
+            # It belongs to the loop by now, which so sees its end.
+            with suppress(OSError):
+                self._accepted.shutdown(socket.SHUT_RDWR)
 
     def _linger(self, *, is_sender_done: bool) -> None:
         """The last answer was written: end our half, and the other when the sender ends its own.

@@ -28,7 +28,7 @@ class Malformed:
 
 
 class Listener(Protocol):
-    """What receives requests, in the order of their bytes."""
+    """What the requests of a connection go to, in the order of their bytes."""
 
     def on_head(self, head: Head) -> Response | None:
         """A response refuses the request."""

@@ -6,7 +6,8 @@ state of a connection, and bounds for headers and connections.
 
     http_connection.py     the order of requests and answers on one connection, and its deadlines
     connection_limits.py   which connections may stay when there are too many
-    tls.py                 the certificate; tls_handshake.py: from a TCP connection to one that speaks TLS
+    acceptor.py            from a listening socket to connections, over TLS or not
+    tls.py                 the certificate, and how it is replaced
     trusted_proxies.py     who sent a request, and whose word is taken for it
     http_parser.py         from bytes to requests
     http_body.py           a body while it arrives
@@ -14,27 +15,19 @@ state of a connection, and bounds for headers and connections.
 """
 
 import asyncio
-import os
-import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import structlog
 
 from worker.config.settings import PREFIX
-from worker.ingest.http_connection import Connection, Handler, Limits, Shared
+from worker.ingest.acceptor import Acceptor, listen
+from worker.ingest.http_connection import Handler, Limits, Shared
 from worker.ingest.tls import Certificates
-from worker.ingest.tls_handshake import Handshake
 from worker.ingest.trusted_proxies import TrustedProxies
 from worker.observability.listening import listening_on
 
 log = structlog.get_logger(__name__)
-
-BACKLOG = 1024
-
-# Bytes that wait in the kernel for a connection, and that one read returns at most. It keeps 600 large bodies
-# that arrive at once from filling the memory before anybody has looked at them.
-RECEIVE_BUFFER_BYTES = 32_768
 
 NO_PROXIES = TrustedProxies()
 
@@ -57,27 +50,15 @@ async def serving(
         CannotListen
     """
     shared = Shared(handle, limits, proxies)
-
-    def protocol() -> asyncio.Protocol:
-        return Connection(shared) if certificates is None else Handshake(shared, certificates)
-
-    loop = asyncio.get_running_loop()
     with listening_on(host, port, host_setting=f"{PREFIX}INGEST_HOST", port_setting=f"{PREFIX}INGEST_PORT"):
-        server = await loop.create_server(protocol, host, port, backlog=BACKLOG)
-    _bound_receive_buffers(server.sockets)
+        acceptor = Acceptor(shared, await listen(host, port), certificates)
+    bound_port: int = acceptor.listeners[0].getsockname()[1]
+    acceptor.start()
     try:
-        yield server.sockets[0].getsockname()[1]
+        yield bound_port
     finally:
-        server.close()
+        acceptor.close()
         await _drain(shared, drain_seconds)
-
-
-def _bound_receive_buffers(listeners: Iterable[socket.socket]) -> None:
-    """Accepted connections inherit it."""
-    for listener in listeners:
-        # The loop's own object does not pass options on.
-        with socket.socket(fileno=os.dup(listener.fileno())) as same:
-            same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
 
 
 async def _drain(shared: Shared, seconds: float) -> None:

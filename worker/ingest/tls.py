@@ -146,10 +146,6 @@ class Certificates:
     def context(self) -> ssl.SSLContext:
         return self._loaded.context
 
-    @property
-    def requires_client_certificates(self) -> bool:
-        return self.files.client_ca is not None
-
     def describe(self) -> dict[str, str]:
         """For `/readyz`."""
         return {"expires_at": self._loaded.expires_at.isoformat(), "reload": self.trouble or "ok"}

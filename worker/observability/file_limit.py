@@ -1,6 +1,7 @@
 """How many files the process may have open: each connection is one."""
 
 import resource
+from contextlib import suppress
 
 import structlog
 
@@ -20,8 +21,11 @@ def files_for_connections(connections: int, backlog: int) -> int:
     needed = connections + backlog + OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if _is_less(soft, needed):
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        # A sandbox may forbid it.
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
     if not _is_less(soft, needed):
         return connections
     possible = max(FEWEST_CONNECTIONS, min(connections, soft - OTHER_FILES))

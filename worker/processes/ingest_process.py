@@ -13,10 +13,11 @@ from worker.amqp.publisher import Publisher
 from worker.amqp.topology import topology
 from worker.config.security import weak_gateway_keys, weak_secrets
 from worker.config.settings import PREFIX, BadSettings, Settings
+from worker.ingest.acceptor import BACKLOG
 from worker.ingest.connection_limits import ConnectionLimits
 from worker.ingest.event_sink import Storage
 from worker.ingest.http_connection import Limits
-from worker.ingest.http_server import BACKLOG, serving
+from worker.ingest.http_server import serving
 from worker.ingest.service import Ingest
 from worker.ingest.spool.spool import Spool, SpoolBroken
 from worker.ingest.tls import BadCertificate, Certificates, Files
