@@ -34,7 +34,7 @@ def test_settings_of_another_gateway_do_not_count(monkeypatch: pytest.MonkeyPatc
     assert found.exported["GATEWAY_SECRETS"].startswith("whsec_")
 
 
-@pytest.mark.parametrize("name", BEHAVIOURS.keys() - {"custom"})
+@pytest.mark.parametrize("name", sorted(BEHAVIOURS.keys() - {"custom"}))
 def test_a_new_secret_is_one_that_the_ingest_accepts(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     exported = signing(monkeypatch, name).exported
     settings = signing(monkeypatch, name, **exported).exported
