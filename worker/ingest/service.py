@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -20,12 +20,12 @@ from worker.config.gateway import Gateway
 from worker.config.settings import Settings
 from worker.ingest.event_sink import NotStored
 from worker.ingest.openapi import openapi_document
-from worker.intake import signature
 from worker.intake.authentication import position
 from worker.intake.content_encoding import NotDecoded, TooLarge, decoded
 from worker.intake.gateway import authenticate, evidence_headers, is_signature_due
 from worker.intake.intake import Accepted, Intake, Unauthorized, Unreadable, accept
-from worker.intake.signature import Verified
+from worker.intake.signature import Claim, Verified, read_claims
+from worker.intake.signature import Refused as RefusedSignature
 from worker.marketplaces.contract import Marketplace, SecretHeader
 from worker.marketplaces.registry import MARKETPLACES
 from worker.observability import metrics
@@ -186,10 +186,11 @@ class Ingest:
 
     async def _receive(self, marketplace: Marketplace, request: Request) -> Response:
         gateway = self.settings.gateway_of(marketplace.name)
+        claims = None if gateway is None else _claims(marketplace, gateway, request.headers)
         self._check_request(marketplace, gateway, request)
         raw = await self._read(request)
-        if gateway is not None:
-            await self._check_signature(marketplace, gateway, request.headers, raw)
+        if gateway is not None and claims is not None:
+            await self._verify(marketplace, gateway, claims, raw, request.headers)
         body = self._decoded(raw, request)
         received_at = datetime.now(UTC)
         if len(body) > LARGE_BODY:
@@ -198,12 +199,12 @@ class Ingest:
             intake = self._intake(marketplace, gateway, body, received_at)
         match intake:
             case Accepted(event_id=event_id, reason=reason) as accepted:
-                accepted = _with_evidence(accepted, evidence_headers(gateway, request.headers))
                 if accepted.secret is not None:
                     _count_secret(marketplace, accepted.secret)
                 result = self._result(accepted)
                 if result != "ignored":
-                    await self._store(accepted)
+                    evidence = evidence_headers(gateway, request.headers)
+                    await self._store(accepted, evidence)
                 metrics.RECEIVED.labels(marketplace.name, result).inc()
                 if result == "quarantined":
                     log.warning(
@@ -245,10 +246,6 @@ class Ingest:
     def _check_request(self, marketplace: Marketplace, gateway: Gateway | None, request: Request) -> None:
         """Whatever can be said before the body is read."""
         headers = request.headers
-        if gateway is not None and is_signature_due(gateway, headers):
-            refused = signature.check_headers(gateway.scheme, headers, datetime.now(UTC))
-            if refused is not None:
-                raise _refused_signature(marketplace, refused)
         if isinstance(marketplace.authentication, SecretHeader) and not _replaces_secret(gateway):
             presented = headers.get(marketplace.authentication.name(self.settings).lower(), "")
             secret = position(presented, marketplace.secrets(self.settings))
@@ -263,27 +260,28 @@ class Ingest:
         if len(declared) > 18 or int(declared) > self.settings.body_limit:
             raise self._too_large()
 
-    async def _check_signature(
-        self, marketplace: Marketplace, gateway: Gateway, headers: Mapping[str, str], body: bytes
+    async def _verify(
+        self,
+        marketplace: Marketplace,
+        gateway: Gateway,
+        claims: Sequence[Claim],
+        body: bytes,
+        headers: Mapping[str, str],
     ) -> None:
-        """Of a body as it was received, before anything in it is parsed. Raises: Refused."""
-        if not is_signature_due(gateway, headers):
-            metrics.GATEWAY_SIGNATURES.labels(marketplace.name, "absent").inc()
-            return
+        """Verify a body as it was received, before anything in it is parsed. Raises: Refused."""
         verify = partial(
             authenticate,
             gateway.scheme,
             gateway.keys_for(marketplace.name),
-            headers,
+            claims,
             body,
+            headers.get("content-encoding", ""),
             self.settings.body_limit,
-            datetime.now(UTC),
         )
         is_large = len(body) > LARGE_BODY or "content-encoding" in headers
         outcome = await asyncio.to_thread(verify) if is_large else verify()
         if not isinstance(outcome, Verified):
             raise _refused_signature(marketplace, outcome)
-        metrics.GATEWAY_SIGNATURES.labels(marketplace.name, "valid").inc()
         age = "older" if outcome.position else "newest"
         metrics.GATEWAY_SECRET_USED.labels(marketplace.name, age).inc()
 
@@ -334,10 +332,13 @@ class Ingest:
             (("connection", "close"), ABORT_MESSAGE),
         )
 
-    async def _store(self, accepted: Accepted) -> None:
+    async def _store(self, accepted: Accepted, evidence: Mapping[str, str]) -> None:
         """Return once the event is ours: confirmed by the broker, or on disk."""
+        message = accepted.message
+        if evidence:
+            message = replace(message, headers={**message.headers, **evidence})
         try:
-            await self.storage.store(accepted.message, accepted.family)
+            await self.storage.store(message, accepted.family)
         except NotStored as error:
             log.warning("event.refused", reason=str(error))
             raise Refused(
@@ -374,21 +375,25 @@ def _unauthorized() -> Refused:
     return Refused(401, "Unauthorized", "No active secret came with it.", (_CHALLENGE,))
 
 
-def _with_evidence(accepted: Accepted, evidence: Mapping[str, str]) -> Accepted:
-    if not evidence:
-        return accepted
-    message = accepted.message
-    return replace(accepted, message=replace(message, headers={**message.headers, **evidence}))
-
-
 def _replaces_secret(gateway: Gateway | None) -> bool:
     """Whether the gateway answers for the sender, so that the marketplace's own secret need not come."""
     return gateway is not None and gateway.require == "gateway"
 
 
-def _refused_signature(marketplace: Marketplace, refused: signature.Refused) -> Refused:
+def _claims(marketplace: Marketplace, gateway: Gateway, headers: Mapping[str, str]) -> Sequence[Claim] | None:
+    """What the gateway's headers say; None if none came, and none need come. Raises: Refused."""
+    if not is_signature_due(gateway, headers):
+        metrics.GATEWAY_UNSIGNED.labels(marketplace.name, "absent").inc()
+        return None
+    claims = read_claims(gateway.scheme, headers, datetime.now(UTC))
+    if isinstance(claims, RefusedSignature):
+        raise _refused_signature(marketplace, claims)
+    return claims
+
+
+def _refused_signature(marketplace: Marketplace, refused: RefusedSignature) -> Refused:
     """The answer names the rule and the header, never its value."""
-    metrics.GATEWAY_SIGNATURES.labels(marketplace.name, refused.rule).inc()
+    metrics.GATEWAY_UNSIGNED.labels(marketplace.name, refused.rule).inc()
     detail = f"The gateway's signature is {refused.rule} (header {refused.header})."
     return Refused(401, "Unauthorized", detail, (_CHALLENGE,))
 
