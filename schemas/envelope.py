@@ -112,6 +112,11 @@ class Envelope(BaseModel):
         """How the gateway and the proxy name the request, by the names that people see."""
         return {name: value for name in EVIDENCE if (value := getattr(self, name)) is not None}
 
+    @property
+    def evidence_headers(self) -> dict[str, str]:
+        """The same by the names of its headers."""
+        return {Envelope.model_fields[name].alias or name: value for name, value in self.evidence.items()}
+
     @classmethod
     def from_headers(cls, headers: Mapping[str, object]) -> Self:
         """Read our headers.

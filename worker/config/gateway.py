@@ -5,6 +5,7 @@ import binascii
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
@@ -94,7 +95,7 @@ class SignatureScheme(BaseModel):
         return self
 
     def _fault(self) -> str | None:
-        placeholders = [part for part in self.template if _PLACEHOLDER.fullmatch(part)]
+        placeholders = _PLACEHOLDER.findall(self.signed)
         unknown = set(placeholders) - {_BODY, _ID, _TIMESTAMP}
         if unknown:
             return f"signed: knows {{id}}, {{timestamp}} and {{body}}, not {min(unknown)}"
@@ -121,15 +122,10 @@ class SignatureScheme(BaseModel):
             return "algorithm: static has neither signed nor a form of the secret"
         return None
 
-    @property
-    def template(self) -> tuple[str, ...]:
+    @cached_property
+    def template(self) -> tuple[bytes, ...]:
         """The signed text in parts: placeholders, and what stands between them."""
-        return tuple(part for part in _PLACEHOLDER.split(self.signed) if part)
-
-    @property
-    def knows_replays(self) -> bool:
-        """Whether a request that is sent once more much later is refused."""
-        return _TIMESTAMP in self.signed
+        return tuple(part.encode() for part in _PLACEHOLDER.split(self.signed) if part)
 
 
 _STANDARD: dict[str, Any] = {

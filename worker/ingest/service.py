@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterable, Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,12 +22,12 @@ from worker.ingest.body_memory import BodyMemory, Held, NoRoom
 from worker.ingest.event_sink import NotStored
 from worker.ingest.log_limit import LogLimit
 from worker.ingest.openapi import openapi_document
-from worker.intake import signature
 from worker.intake.authentication import position
 from worker.intake.content_encoding import NotDecoded, TooLarge, decoded
 from worker.intake.gateway import authenticate, evidence_headers, is_signature_due
 from worker.intake.intake import Accepted, Intake, Unauthorized, Unreadable, accept
-from worker.intake.signature import Verified
+from worker.intake.signature import Claim, Verified, read_claims
+from worker.intake.signature import Refused as RefusedSignature
 from worker.marketplaces.contract import Marketplace, SecretHeader
 from worker.marketplaces.registry import MARKETPLACES
 from worker.observability import metrics
@@ -234,14 +234,15 @@ class Ingest:
 
     async def _receive(self, marketplace: Marketplace, request: Request) -> Response:
         gateway = self.settings.gateway_of(marketplace.name)
+        claims = None if gateway is None else _claims(marketplace, gateway, request.headers)
         is_authenticated = self._check_request(marketplace, gateway, request)
         if is_authenticated:
             request.authenticated()
         with self._bodies.holding() as held:
             try:
                 raw = await self._read(request, held, is_authenticated)
-                if gateway is not None:
-                    await self._check_signature(marketplace, gateway, request.headers, raw)
+                if gateway is not None and claims is not None:
+                    await self._verify(marketplace, gateway, claims, raw, request.headers)
                 body = self._decoded(raw, request)
                 self._bodies.resize(held, len(body))
             except NoRoom:
@@ -259,12 +260,12 @@ class Ingest:
         match intake:
             case Accepted(event_id=event_id, reason=reason) as accepted:
                 request.authenticated()
-                accepted = _with_evidence(accepted, evidence_headers(gateway, request.headers))
                 if accepted.secret is not None:
                     _count_secret(marketplace, accepted.secret)
                 result = self._result(accepted)
                 if result != "ignored":
-                    await self._store(accepted)
+                    evidence = evidence_headers(gateway, request.headers)
+                    await self._store(accepted, evidence)
                 metrics.RECEIVED.labels(marketplace.name, result).inc()
                 if result == "quarantined":
                     log.warning(
@@ -306,10 +307,6 @@ class Ingest:
     def _check_request(self, marketplace: Marketplace, gateway: Gateway | None, request: Request) -> bool:
         """Whatever can be said before the body is read: also whether the sender is authenticated by then."""
         headers = request.headers
-        if gateway is not None and is_signature_due(gateway, headers):
-            refused = signature.check_headers(gateway.scheme, headers, datetime.now(UTC))
-            if refused is not None:
-                raise _refused_signature(marketplace, refused)
         if isinstance(marketplace.authentication, SecretHeader) and not _replaces_secret(gateway):
             presented = headers.get(marketplace.authentication.name(self.settings).lower(), "")
             secret = position(presented, marketplace.secrets(self.settings))
@@ -325,27 +322,28 @@ class Ingest:
             raise self._too_large()
         return isinstance(marketplace.authentication, SecretHeader) and not _replaces_secret(gateway)
 
-    async def _check_signature(
-        self, marketplace: Marketplace, gateway: Gateway, headers: Mapping[str, str], body: bytes
+    async def _verify(
+        self,
+        marketplace: Marketplace,
+        gateway: Gateway,
+        claims: Sequence[Claim],
+        body: bytes,
+        headers: Mapping[str, str],
     ) -> None:
-        """Of a body as it was received, before anything in it is parsed. Raises: Refused."""
-        if not is_signature_due(gateway, headers):
-            metrics.GATEWAY_SIGNATURES.labels(marketplace.name, "absent").inc()
-            return
+        """Verify a body as it was received, before anything in it is parsed. Raises: Refused."""
         verify = partial(
             authenticate,
             gateway.scheme,
             gateway.keys_for(marketplace.name),
-            headers,
+            claims,
             body,
+            headers.get("content-encoding", ""),
             self.settings.body_limit,
-            datetime.now(UTC),
         )
         is_large = len(body) > LARGE_BODY or "content-encoding" in headers
         outcome = await asyncio.to_thread(verify) if is_large else verify()
         if not isinstance(outcome, Verified):
             raise _refused_signature(marketplace, outcome)
-        metrics.GATEWAY_SIGNATURES.labels(marketplace.name, "valid").inc()
         age = "older" if outcome.position else "newest"
         metrics.GATEWAY_SECRET_USED.labels(marketplace.name, age).inc()
 
@@ -418,10 +416,13 @@ class Ingest:
             (("connection", "close"), ABORT_MESSAGE),
         )
 
-    async def _store(self, accepted: Accepted) -> None:
+    async def _store(self, accepted: Accepted, evidence: Mapping[str, str]) -> None:
         """Return once the event is ours: confirmed by the broker, or on disk."""
+        message = accepted.message
+        if evidence:
+            message = replace(message, headers={**message.headers, **evidence})
         try:
-            await self.storage.store(accepted.message, accepted.family)
+            await self.storage.store(message, accepted.family)
         except NotStored as error:
             log.warning("event.refused", reason=str(error))
             raise Refused(
@@ -464,21 +465,25 @@ def _unauthorized() -> Refused:
     return Refused(401, "Unauthorized", "No active secret came with it.", (_CHALLENGE,))
 
 
-def _with_evidence(accepted: Accepted, evidence: Mapping[str, str]) -> Accepted:
-    if not evidence:
-        return accepted
-    message = accepted.message
-    return replace(accepted, message=replace(message, headers={**message.headers, **evidence}))
-
-
 def _replaces_secret(gateway: Gateway | None) -> bool:
     """Whether the gateway answers for the sender, so that the marketplace's own secret need not come."""
     return gateway is not None and gateway.require == "gateway"
 
 
-def _refused_signature(marketplace: Marketplace, refused: signature.Refused) -> Refused:
+def _claims(marketplace: Marketplace, gateway: Gateway, headers: Mapping[str, str]) -> Sequence[Claim] | None:
+    """What the gateway's headers say; None if none came, and none need come. Raises: Refused."""
+    if not is_signature_due(gateway, headers):
+        metrics.GATEWAY_UNSIGNED.labels(marketplace.name, "absent").inc()
+        return None
+    claims = read_claims(gateway.scheme, headers, datetime.now(UTC))
+    if isinstance(claims, RefusedSignature):
+        raise _refused_signature(marketplace, claims)
+    return claims
+
+
+def _refused_signature(marketplace: Marketplace, refused: RefusedSignature) -> Refused:
     """The answer names the rule and the header, never its value."""
-    metrics.GATEWAY_SIGNATURES.labels(marketplace.name, refused.rule).inc()
+    metrics.GATEWAY_UNSIGNED.labels(marketplace.name, refused.rule).inc()
     detail = f"The gateway's signature is {refused.rule} (header {refused.header})."
     return Refused(401, "Unauthorized", detail, (_CHALLENGE,))
 

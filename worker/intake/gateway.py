@@ -1,12 +1,11 @@
 """What the ingest takes from a request of a gateway: the signature, and the ids that it has there. Pure."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 
 from schemas.envelope import LONGEST_EVIDENCE, REQUEST_ID_HEADER, evidence_header
 from worker.config.gateway import Gateway, GatewayKey, SignatureScheme
 from worker.intake.content_encoding import inflated
-from worker.intake.signature import Refused, Rule, Verified, verify
+from worker.intake.signature import Claim, Refused, Verified, verify_claims
 
 
 def is_signature_due(gateway: Gateway, headers: Mapping[str, str]) -> bool:
@@ -17,20 +16,20 @@ def is_signature_due(gateway: Gateway, headers: Mapping[str, str]) -> bool:
 def authenticate(
     scheme: SignatureScheme,
     keys: Sequence[GatewayKey],
-    headers: Mapping[str, str],
+    claims: Sequence[Claim],
     body: bytes,
+    content_encoding: str,
     limit: int,
-    now: datetime,
 ) -> Verified | Refused:
     """Verify the body as it was received and, if something on the way compressed it, as it was signed.
 
     `limit` is that for bodies: no more is inflated.
     """
-    outcome = verify(scheme, keys, headers, body, now)
-    if isinstance(outcome, Verified) or outcome.rule is not Rule.WRONG:
+    outcome = verify_claims(scheme, keys, claims, body)
+    if isinstance(outcome, Verified):
         return outcome
-    plain = inflated(body, headers.get("content-encoding", ""), limit)
-    return outcome if plain is None else verify(scheme, keys, headers, plain, now)
+    plain = inflated(body, content_encoding, limit)
+    return outcome if plain is None else verify_claims(scheme, keys, claims, plain)
 
 
 def evidence_headers(gateway: Gateway | None, headers: Mapping[str, str]) -> dict[str, str]:

@@ -79,18 +79,12 @@ class _Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class _Claim:
+class Claim:
     """What one signature header says. The timestamp keeps its own characters, since these are signed."""
 
     entries: Sequence[_Entry]
     message_id: bytes
     timestamp: bytes
-
-
-def check_headers(scheme: SignatureScheme, headers: Mapping[str, str], now: datetime) -> Refused | None:
-    """What can be said before the body arrived."""
-    claims = _claims(scheme, headers, now)
-    return claims if isinstance(claims, Refused) else None
 
 
 def verify(
@@ -104,16 +98,14 @@ def verify(
 
     `headers` has lower-case names, and joins what came several times by a comma and a space.
     """
-    claims = _claims(scheme, headers, now)
-    if isinstance(claims, Refused):
-        return claims
-    position = _matching(scheme, keys, claims, body)
-    if position is None and scheme.compact_json:
-        position = _matching(scheme, keys, claims, compact(body))
-    return Refused(Rule.WRONG, scheme.header[0]) if position is None else Verified(position)
+    claims = read_claims(scheme, headers, now)
+    return claims if isinstance(claims, Refused) else verify_claims(scheme, keys, claims, body)
 
 
-def _claims(scheme: SignatureScheme, headers: Mapping[str, str], now: datetime) -> Sequence[_Claim] | Refused:
+def read_claims(
+    scheme: SignatureScheme, headers: Mapping[str, str], now: datetime
+) -> Sequence[Claim] | Refused:
+    """What the signature headers say, before the body arrived."""
     claims = []
     for place, name in enumerate(scheme.header):
         value = headers.get(name)
@@ -130,24 +122,35 @@ def _claims(scheme: SignatureScheme, headers: Mapping[str, str], now: datetime) 
     return claims
 
 
+def verify_claims(
+    scheme: SignatureScheme, keys: Sequence[GatewayKey], claims: Sequence[Claim], body: bytes
+) -> Verified | Refused:
+    position = _matching(scheme, keys, claims, body)
+    if position is None and scheme.compact_json:
+        position = _matching(scheme, keys, claims, compact(body))
+    return Refused(Rule.WRONG, scheme.header[0]) if position is None else Verified(position)
+
+
 def _matching(
-    scheme: SignatureScheme, keys: Sequence[GatewayKey], claims: Iterable[_Claim], body: bytes
+    scheme: SignatureScheme, keys: Sequence[GatewayKey], claims: Iterable[Claim], body: bytes
 ) -> int | None:
     """The position of the first key that signed one of the claims. All are tried, whichever it is."""
     matches = [False] * len(keys)
     for claim in claims:
         text = _signed(scheme, claim.message_id, claim.timestamp, body)
         for position, key in enumerate(keys):
+            expected = _digest(scheme, key, text) if key.kind == "shared" else b""
             for entry in claim.entries:
-                matches[position] |= _is_signed(scheme, key, text, entry)
+                matches[position] |= _is_signed(key, expected, text, entry)
     return matches.index(True) if any(matches) else None
 
 
-def _is_signed(scheme: SignatureScheme, key: GatewayKey, text: bytes, entry: _Entry) -> bool:
+def _is_signed(key: GatewayKey, expected: bytes, text: bytes, entry: _Entry) -> bool:
+    """`expected` is the digest by a shared key; public keys verify instead."""
     if entry.is_public_key != (key.kind != "shared"):
         return False
     if not entry.is_public_key:
-        return hmac.compare_digest(_digest(scheme, key, text), entry.digest)
+        return hmac.compare_digest(expected, entry.digest)
     try:
         _public(key).verify(entry.digest, text)
     except InvalidSignature:
@@ -175,7 +178,7 @@ class _Broken(Exception):
 
 def _read(
     scheme: SignatureScheme, place: int, value: str, headers: Mapping[str, str], now: datetime
-) -> _Claim:
+) -> Claim:
     """Raises: _Broken."""
     name = scheme.header[place]
     value = _checked(name, value)
@@ -202,7 +205,7 @@ def _read(
     entries = [entry for part in parts if (entry := _entry(scheme, part, name)) is not None]
     if not entries:
         raise _Broken(Rule.UNKNOWN_VERSION if parts else Rule.MALFORMED, name)
-    return _Claim(entries, (message_id or "").encode(), (timestamp or "").encode())
+    return Claim(entries, (message_id or "").encode(), (timestamp or "").encode())
 
 
 def _checked(name: str, value: str) -> str:
@@ -283,8 +286,8 @@ def _decoded(encoding: str, text: str) -> bytes | None:
 
 
 def _signed(scheme: SignatureScheme, message_id: bytes, timestamp: bytes, body: bytes) -> bytes:
-    values = {"{id}": message_id, "{timestamp}": timestamp, "{body}": body}
-    return b"".join(values.get(part, part.encode()) for part in scheme.template)
+    values = {b"{id}": message_id, b"{timestamp}": timestamp, b"{body}": body}
+    return b"".join([values.get(part, part) for part in scheme.template])
 
 
 def compact(body: bytes) -> bytes:

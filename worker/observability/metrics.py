@@ -66,11 +66,11 @@ SECRET_USED = Counter(
     ["provider", "position"],
     registry=INGEST,
 )
-GATEWAY_SIGNATURES = Counter(
-    "stockhook_gateway_signatures_total",
-    "Webhooks by the gateway's signature: valid, absent (while STOCKHOOK_GATEWAY_REQUIRE=optional), or the "
-    "rule for which it was refused",
-    ["provider", "result"],
+GATEWAY_UNSIGNED = Counter(
+    "stockhook_gateway_unsigned_total",
+    "Webhooks without a valid signature of the gateway: absent (while STOCKHOOK_GATEWAY_REQUIRE=optional), "
+    "or the rule for which the signature was refused",
+    ["provider", "reason"],
     registry=INGEST,
 )
 GATEWAY_SECRET_USED = Counter(
@@ -314,10 +314,10 @@ def begin_ingest(providers: Iterable[str]) -> None:
             SECRET_USED.labels(provider, position)
 
 
-def begin_gateway(provider: str, results: Iterable[str]) -> None:
+def begin_gateway(provider: str, reasons: Iterable[str]) -> None:
     """Have each count of this provider's gateway at 0."""
-    for result in results:
-        GATEWAY_SIGNATURES.labels(provider, result)
+    for reason in reasons:
+        GATEWAY_UNSIGNED.labels(provider, reason)
     for position in ("newest", "older"):
         GATEWAY_SECRET_USED.labels(provider, position)
 

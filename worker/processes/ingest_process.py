@@ -81,7 +81,7 @@ async def _serve(settings: Settings) -> None:
         metrics.begin_ingest(MARKETPLACES)
         for name in MARKETPLACES:
             if settings.gateway_of(name) is not None:
-                metrics.begin_gateway(name, ("valid", "absent", *Rule))
+                metrics.begin_gateway(name, ("absent", *Rule))
         checks = {"intake": storage.check}
 
         def look() -> Mapping[str, object]:
