@@ -17,6 +17,11 @@ TARGETS = (
     Target("change feed at 300 events/s, from the commit, p50", Bound.AT_MOST, 100),
     Target("growth, drain parts", Bound.AT_LEAST, 0.9, "2,000,000 rows"),
     Target("memory of the ingest, 64 connections", Bound.AT_MOST, 150),
+    *(
+        Target(f"p99 at 100 webhooks/s, {connections}", Bound.AT_MOST, 2, beside)
+        for connections in ("connections kept open", "each on a new connection")
+        for beside in ("beside 600 strangers", "through a trusted proxy, beside 600 strangers")
+    ),
     Target("memory of the consumer, full window", Bound.AT_MOST, 150),
     *(
         Target(f"lateness of the {step} s step, {waiting} waiting", Bound.AT_MOST, seconds)

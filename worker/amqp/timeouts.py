@@ -4,6 +4,10 @@ import asyncio
 from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
+# Of hundreds that are due at once, other work waits only for so many; the next ones follow soon.
+MOST_AT_ONCE = 16
+NEXT_SECONDS = 0.005
+
 
 class _Watched(NamedTuple):
     until: float
@@ -11,7 +15,7 @@ class _Watched(NamedTuple):
 
 
 class TimeoutGroup:
-    """Each is noticed `look_every` seconds late at most."""
+    """Each is noticed `look_every` seconds late at most, or later where hundreds are."""
 
     def __init__(self, look_every: float) -> None:
         self._look_every = look_every
@@ -44,6 +48,10 @@ class TimeoutGroup:
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
-        for name in [name for name, watched in self._watched.items() if watched.until < now]:
-            self._watched.pop(name).expire()
-        self._looking = loop.call_later(self._look_every, self._look, loop) if self._watched else None
+        due = [name for name, watched in self._watched.items() if watched.until < now]
+        for name in due[:MOST_AT_ONCE]:
+            watched = self._watched.pop(name, None)
+            if watched is not None:
+                watched.expire()
+        pause = self._look_every if len(due) <= MOST_AT_ONCE else NEXT_SECONDS
+        self._looking = loop.call_later(pause, self._look, loop) if self._watched else None

@@ -22,7 +22,7 @@ BACKLOG = 1024
 HANDSHAKE_SECONDS = 5.0
 
 # Connections accepted in one turn of the loop, so that a flood of them delays no request for long.
-MOST_ACCEPTED = 32
+MOST_ACCEPTED = 8
 
 # Bytes that wait in the kernel for a connection, and that one read returns at most: large bodies that arrive
 # all at once cannot fill the memory before anybody has looked at them.

@@ -23,6 +23,9 @@ class Kind(StrEnum):
     STRANGER = "stranger"
 
 
+_OPEN = {kind: metrics.CONNECTIONS.labels(kind) for kind in Kind}
+
+
 class Reason(StrEnum):
     """Why a connection was closed, or not let in."""
 
@@ -130,7 +133,7 @@ class OpenConnections:
         entry = self._entries.pop(connection, None)
         if entry is None:
             return
-        metrics.CONNECTIONS.labels(entry.kind).dec()
+        _OPEN[entry.kind].dec()
         if entry.kind is Kind.STRANGER:
             del self._strangers[connection]
             of_address = self._strangers_by_address[entry.address]
@@ -140,7 +143,7 @@ class OpenConnections:
 
     def _add(self, connection: Limited, entry: _Entry) -> None:
         self._entries[connection] = entry
-        metrics.CONNECTIONS.labels(entry.kind).inc()
+        _OPEN[entry.kind].inc()
         if entry.kind is Kind.STRANGER:
             self._strangers[connection] = None
             self._strangers_by_address.setdefault(entry.address, {})[connection] = None

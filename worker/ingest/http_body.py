@@ -1,10 +1,12 @@
 """The body of a request while it arrives: the connection feeds it, the handler reads it."""
 
 import asyncio
-from collections import deque
 from typing import Protocol
 
 from worker.ingest.service import BodyIncomplete
+
+# Of a body that has not ended, the handler is given so many bytes at a time, or more.
+WAKING_BYTES = 1024
 
 
 class Source(Protocol):
@@ -24,7 +26,7 @@ class RequestBody:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
         self._waiter: asyncio.Future[None] | None = None
         self._is_broken = False
         self.is_complete = False
@@ -34,7 +36,9 @@ class RequestBody:
     def feed(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
         self.size += len(chunk)
-        self._wake()
+        # What trickles costs little: the handler is not woken for each byte.
+        if self.size >= WAKING_BYTES:
+            self._wake()
 
     def complete(self) -> None:
         self.is_complete = True
@@ -50,7 +54,7 @@ class RequestBody:
 
     async def __anext__(self) -> bytes:
         """Raises: BodyIncomplete."""
-        while not self._chunks:
+        while self.size < WAKING_BYTES and not (self.is_complete and self._chunks):
             if self._is_broken:
                 raise BodyIncomplete
             if self.is_complete:
@@ -58,10 +62,11 @@ class RequestBody:
             self._source.invite_body()
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-        chunk = self._chunks.popleft()
-        self.size -= len(chunk)
+        arrived = b"".join(self._chunks)
+        self._chunks.clear()
+        self.size = 0
         self._source.regulate_reading()
-        return chunk
+        return arrived
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

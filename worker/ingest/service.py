@@ -140,6 +140,8 @@ class Ingest:
     _ignored: re.Pattern[str] = field(init=False)
     _deadlines: TimeoutGroup = field(default_factory=lambda: TimeoutGroup(LOOK_SECONDS))
     _bodies: BodyMemory = field(init=False)
+    # Several threads at once would leave the event loop less of the interpreter, and be no faster together.
+    _one_large_body: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     _unknown_paths: LogLimit = field(default_factory=lambda: LogLimit(UNKNOWN_PATH_LOG_SECONDS))
     _refusals: LogLimit = field(default_factory=lambda: LogLimit(REFUSAL_LOG_SECONDS))
 
@@ -254,7 +256,8 @@ class Ingest:
     ) -> Response:
         received_at = datetime.now(UTC)
         if len(body) > LARGE_BODY:
-            intake = await asyncio.to_thread(self._intake, marketplace, gateway, body, received_at)
+            async with self._one_large_body:
+                intake = await asyncio.to_thread(self._intake, marketplace, gateway, body, received_at)
         else:
             intake = self._intake(marketplace, gateway, body, received_at)
         match intake:

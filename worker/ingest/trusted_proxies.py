@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 Address = IPv4Address | IPv6Address
@@ -49,6 +50,7 @@ class TrustedProxies:
         return headers
 
 
+@lru_cache(maxsize=4096)
 def read_address(text: str) -> Address | None:
     """An IPv4 address that is written as IPv6 (`::ffff:192.0.2.1`) is the IPv4 address."""
     try:
@@ -70,6 +72,7 @@ def read_forwarded(entry: str) -> Address | None:
     return read_address(text)
 
 
+@lru_cache(maxsize=4096)
 def network_key(address: Address | None) -> str:
     """What counts as one client: an IPv4 address, or an IPv6 network of 64 bits, which one customer has."""
     if isinstance(address, IPv6Address):
