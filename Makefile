@@ -1,100 +1,100 @@
-# `make` alone lists what there is.
+# `make` without a target prints the list of targets.
 .DEFAULT_GOAL := help
 .PHONY: help demo bench chaos check-deploy lint docs mutants run test-long test test-retry-delays test-upgrade test-versions test-newest check format status send psql lock clean bootstrap
 
 PYTHON := .venv/bin/python
 ARGS ?=
 PYTEST_ARGS ?=
-# All tests, in two processes with services of their own: most of them wait most of the time.
+# All tests, in two processes, each with its own services: most tests wait most of the time.
 SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 LOCK := $(COMPILE) pyproject.toml
 
-help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+help:  ## this list of targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
 
 run: bootstrap  ## RabbitMQ, Postgres and the whole product on this machine, until Ctrl-C
 	@exec $(PYTHON) -m deploy.local run
 
-demo: bootstrap  ## a trade-in to its payment, and a part that comes back, with simulated marketplaces
+demo: bootstrap  ## a buyback order until its payment, and a part that is sold and returned, with simulated marketplaces
 	@exec $(PYTHON) -m deploy.local demo
 
-test: bootstrap  ## every test but the slow ones (PYTEST_ARGS="-k orders" for some)
+test: bootstrap  ## every test except the slow ones (PYTEST_ARGS="-k orders" selects some)
 	@exec $(PYTHON) -m pytest $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))
 
-test-retry-delays: bootstrap  ## the retry delays by the clock: 7 s, 35 s, 175 s
+test-retry-delays: bootstrap  ## the retry delays in real time: 7 s, 35 s, 175 s
 	@exec $(PYTHON) -m pytest -m retry_delays $(PYTEST_ARGS)
 
-test-long: bootstrap  ## an hour's outage in the spool, a hundred graceful stops, short runs on a cluster
+test-long: bootstrap  ## an hour's outage in the spool, a hundred graceful stops, a cluster's nodes killed
 	@exec $(PYTHON) -m pytest -m long -s $(PYTEST_ARGS)
 
 test-versions: bootstrap  ## as root: every test on Debian 12, 13 and testing (ARGS="--suites trixie", ARGS=--help)
 	@exec $(PYTHON) -m tests.versions $(ARGS)
 
-test-newest: bootstrap  ## as root: the tests that RabbitMQ's and Postgres' versions matter to, on Debian testing
+test-newest: bootstrap  ## as root: the tests that depend on the versions of RabbitMQ and Postgres, on Debian testing
 	@exec $(PYTHON) -m tests.versions --suites forky --subset $(ARGS)
 
-test-upgrade: bootstrap  ## upgrade from the commits that tests/upgrade records and roll back, under load (RATE=100)
+test-upgrade: bootstrap  ## upgrade from the commits in tests/upgrade and roll back, under load (RATE=100)
 	@RATE=$(or $(RATE),100) exec $(PYTHON) -m pytest -m upgrade -s $(PYTEST_ARGS)
 
-chaos: bootstrap  ## random faults under load (SEED=7 MINUTES=10 CLUSTER=3), then the audit and a model
+chaos: bootstrap  ## random faults under load (SEED=7 MINUTES=10 CLUSTER=3), then the audit and a comparison with a model
 	@exec $(PYTHON) -m tests.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5) --cluster $(or $(CLUSTER),1) $(ARGS)
 
-bench: bootstrap  ## measure the product beside what else one could take (ARGS="--only drain --rounds 5")
+bench: bootstrap  ## measure the product and its alternatives (ARGS="--only drain --rounds 5")
 	@deploy/local/bootstrap bench
 	@exec $(PYTHON) -m tests.bench $(ARGS)
 
-lint: bootstrap  ## format, lint, types, import contracts, whether every test can be read
+lint: bootstrap  ## format, lint, types, import contracts, collection of all tests
 	@$(PYTHON) -m ruff format --check --quiet .
 	@$(PYTHON) -m ruff check --quiet .
 	@$(PYTHON) -m mypy
 	@.venv/bin/lint-imports
-	@# The processes of `make test` must find the same tests, whatever the order of their sets.
+	@# The processes of `make test` must collect the same tests, for any hash seed.
 	@for seed in 1 2; do \
 		PYTHONHASHSEED=$$seed $(PYTHON) -m pytest --collect-only -q >.dev/collected || { cat .dev/collected; exit 1; }; \
 		grep :: .dev/collected >.dev/collected.$$seed; \
 	done
 	@cmp .dev/collected.1 .dev/collected.2
 
-check: lint  ## `make lint`, the unit tests and those of the documents
+check: lint  ## `make lint`, the unit tests and the tests of the documents
 	@$(PYTHON) -m pytest -q tests/unit tests/docs tests/harness/test_mutants.py tests/harness/test_bench.py
 
-check-deploy: bootstrap  ## what lies in deploy/: image, compose, Kubernetes, systemd, RabbitMQ, Prometheus, Grafana
+check-deploy: bootstrap  ## check deploy/: image, Compose, Kubernetes, systemd, RabbitMQ, Prometheus, Grafana
 	@deploy/local/bootstrap deploy
 	@exec $(PYTHON) -m pytest tests/deploy -m "not retry_delays and not long" $(PYTEST_ARGS)
 
-format: bootstrap  ## put the code in its form
+format: bootstrap  ## format the code
 	@$(PYTHON) -m ruff check --quiet --fix-only .
 	@$(PYTHON) -m ruff format --quiet .
 
-status: bootstrap  ## queues, dead letters and rows of what `make run` started
-	@test -f .dev/env || { echo "nothing runs here yet: start it with \`make run\`" >&2; exit 1; }
+status: bootstrap  ## show queues, dead letters and rows of the system that `make run` started
+	@test -f .dev/env || { echo "nothing is running here yet: start it with \`make run\`" >&2; exit 1; }
 	@. .dev/env; exec .venv/bin/stockhook status $(ARGS)
 
-send: bootstrap  ## play events at what `make run` started (ARGS="--documented")
-	@test -f .dev/env || { echo "nothing runs here yet: start it with \`make run\`" >&2; exit 1; }
+send: bootstrap  ## send events to the system that `make run` started (ARGS="--documented")
+	@test -f .dev/env || { echo "nothing is running here yet: start it with \`make run\`" >&2; exit 1; }
 	@. .dev/env; exec .venv/bin/stockhook send $(ARGS)
 
-docs: bootstrap  ## write what is generated: docs/reference/, deploy/kubernetes consumers, deploy/rabbitmq/*.json, deploy/postgres/roles.sql
+docs: bootstrap  ## write the generated files: docs/reference/, Kubernetes consumers, deploy/rabbitmq/*.json, deploy/postgres/roles.sql
 	@$(PYTHON) -m deploy.documents
 	@STOCKHOOK_AMQP_URL=amqp://localhost/stockhook .venv/bin/stockhook topology --definitions >deploy/rabbitmq/topology.json
 	@.venv/bin/stockhook grants rabbitmq --json >deploy/rabbitmq/permissions.json
 	@.venv/bin/stockhook grants postgres >deploy/postgres/roles.sql
 
-mutants: bootstrap  ## plant known bugs in a copy, one by one: the tests must catch each
+mutants: bootstrap  ## plant known bugs in a copy, one by one; a test must fail for each
 	@exec $(PYTHON) -m tests.mutants $(ARGS)
 
-psql: bootstrap  ## a psql session with the database of `make run`
+psql: bootstrap  ## open psql on the database of `make run`
 	@if [ -f .dev/env ]; then . .dev/env; fi; exec $(PYTHON) -m deploy.local psql $(ARGS)
 
-lock:  ## the five requirements*.lock from pyproject.toml (needs uv)
+lock:  ## write the five requirements*.lock from pyproject.toml (needs uv)
 	@$(LOCK) -o requirements.lock
 	@$(COMPILE) --group build -o requirements-build.lock
 	@$(LOCK) --extra dev -c requirements.lock -c requirements-build.lock -o requirements-dev.lock
 	@$(LOCK) --extra bench -c requirements.lock -o requirements-bench.lock
 	@$(LOCK) --extra deploy -c requirements.lock -o requirements-deploy.lock
 
-clean:  ## remove .venv, and .dev with all its data (not while `make run` is up)
+clean:  ## remove .venv, and .dev with all its data (not while `make run` is running)
 	@if [ -d .dev ] && [ -x $(PYTHON) ]; then $(PYTHON) -m deploy.local clean; else rm -rf .dev; fi
 	@rm -rf .venv
 

@@ -268,7 +268,7 @@ async def apply_events(
         withdrawn.update(decision.withdrawn)
         findings.difference_update(decision.withdrawn)
         findings.update(decision.findings)
-        findings.update(_odd_fields(event))
+        findings.update(_unreadable_field_findings(event))
         communications += decision.communications
         if record_changes:
             changes += map(_communication_change, decision.communications)
@@ -288,13 +288,15 @@ async def apply_events(
     )
 
 
-def _odd_fields(event: Event[P]) -> Iterator[Finding]:
+def _unreadable_field_findings(event: Event[P]) -> Iterator[Finding]:
     """A finding about fields that could not be read; it depends on no other event."""
     payload = event.payload
-    odd = payload.odd_fields
-    if odd:
-        more = f" and {len(odd) - MOST_NAMED} more" if len(odd) > MOST_NAMED else ""
-        message = f"treated as absent, because it could not be read: {', '.join(odd[:MOST_NAMED])}{more}"
+    unreadable = payload.unreadable_fields
+    if unreadable:
+        more = f" and {len(unreadable) - MOST_NAMED} more" if len(unreadable) > MOST_NAMED else ""
+        message = (
+            f"treated as absent, because it could not be read: {', '.join(unreadable[:MOST_NAMED])}{more}"
+        )
         yield Finding("odd_field", payload.entity_id, event.event_id, message)
 
 
@@ -330,7 +332,7 @@ async def correct(
         decision = family.decide(recomputed.get(key), event)
         recomputed[key] = decision.state
         findings.difference_update(decision.withdrawn)
-        findings.update(decision.findings, _odd_fields(event))
+        findings.update(decision.findings, _unreadable_field_findings(event))
         communications += decision.communications
 
     changes: list[Change] = []

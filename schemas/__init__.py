@@ -1,1 +1,1 @@
-"""Every shape agreed with somebody else: payloads, the envelope on the queue, the database."""
+"""The formats of data that others rely on: payloads, the envelope on the queue, the database."""

@@ -1,4 +1,4 @@
-"""Actions that events call for: what is then to be asked of a marketplace."""
+"""Actions: requests to a marketplace that events require."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -7,33 +7,33 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 
 class ActionRequest(BaseModel):
-    """What an action asks for; it is kept as JSON until it is done."""
+    """The request of an action. It is stored as JSON until the action is done."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class PickupAgain(ActionRequest):
-    """Another pickup of a trade-in order, for the one that was missed at this time."""
+class RepeatPickupRequest(ActionRequest):
+    """Another pickup of a buyback order, after one that was missed at this time."""
 
     order_id: str
     missed_at: AwareDatetime
 
 
-class PartWanted(ActionRequest):
-    """What Ovoko knows of a part."""
+class PartDetailsRequest(ActionRequest):
+    """Request a part's details from Ovoko."""
 
     part_id: str
 
 
-class ReturnWanted(ActionRequest):
-    """What Ovoko knows of a return, now that an event has come of it."""
+class ReturnDetailsRequest(ActionRequest):
+    """Request a return's details from Ovoko."""
 
     return_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """Of one `key` there is one action, however often it is called for. `subject` is the entity."""
+    """There is one action per `key`, however often it is required. `subject` is the entity's id."""
 
     kind: str
     key: str

@@ -1,4 +1,4 @@
-"""The trade-in platform's twelve webhook events (sources and traps: docs/providers.md)."""
+"""The buyback platform's twelve webhook events (sources and pitfalls: docs/providers.md)."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -75,7 +75,7 @@ class InspectedItem(BuybackModel):
 
 
 class Shipment(BuybackModel):
-    """`id` is absent or the nil UUID too often to tell shipments apart: `tracking_code` does."""
+    """`tracking_code` identifies a shipment: `id` is often absent or the nil UUID."""
 
     id: OptionalId = None
     waybill_url: Text | None = None
@@ -104,8 +104,8 @@ class TelephoneNumber(BuybackModel):
     number: Text | None = None
 
 
-class SealedPaymentDetails(BuybackModel):
-    """What the ingest leaves of `customerPaymentDetails`: a Fernet token, and four characters to show."""
+class EncryptedPaymentDetails(BuybackModel):
+    """`customerPaymentDetails` after the ingest: a Fernet token, and four characters that may be shown."""
 
     sealed: Text
     account_number_ending: Text | None = None
@@ -120,8 +120,8 @@ class Customer(BuybackModel):
     address: Address | None = None
     telephone_number: TelephoneNumber | None = None
     customer_payment_details: Annotated[
-        SealedPaymentDetails | None,
-        WithJsonSchema({"type": ["object", "null"], "description": "Sealed as soon as it is received"}),
+        EncryptedPaymentDetails | None,
+        WithJsonSchema({"type": ["object", "null"], "description": "Encrypted as soon as it is received"}),
     ] = None
 
 
@@ -194,7 +194,7 @@ class PickupReminderResult(Result):
 
 
 class SchedulePickupReminderResult(ShipmentResult):
-    """The first reminder of an order and the second differ in their days alone."""
+    """The first and the second reminder of an order differ only in their days."""
 
     days_after_creation: Days
 
@@ -272,14 +272,14 @@ class ItemFinalized(BuybackEvent):
 
 
 class PaymentDetailsCreated(BuybackEvent):
-    """The customer gave a bank account (sealed by the ingest)."""
+    """The customer gave a bank account, which the ingest encrypts."""
 
     type: Literal["OrderCustomerPaymentDetailsCreatedEvent"]
     result: Result
 
 
 class SchedulePickupReminder(BuybackEvent):
-    """The customer has not asked for a pickup yet: first (day 0) or second reminder."""
+    """The customer has not requested a pickup yet: first (day 0) or second reminder."""
 
     type: Literal["OrderSchedulePickupReminderEvent"]
     result: SchedulePickupReminderResult
@@ -300,7 +300,7 @@ class DropOffReminder(BuybackEvent):
 
 
 def _identify(event_type: str, event: Mapping[str, Any]) -> EventIds:
-    """Buyback gives its events no id: what the event says is its id."""
+    """Buyback's events have no id: the id is computed from the content."""
     result = event.get("result")
     if not isinstance(result, dict):
         raise NotIdentified("no result")

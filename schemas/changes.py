@@ -1,4 +1,4 @@
-"""What the change feed tells subscribers: CloudEvents 1.0, and the fields that each type carries.
+"""The messages of the change feed: CloudEvents 1.0, and the fields of each type.
 
 No type carries a customer's name, address, telephone number, email address or bank details.
 """
@@ -37,7 +37,7 @@ class OrderState:
 
 @dataclass(frozen=True, slots=True)
 class ReturnState:
-    """`is_listed` until the marketplace was asked for it and did not know it any more."""
+    """`is_listed` is False once the marketplace no longer lists the return."""
 
     return_id: str
     order_id: str
@@ -97,7 +97,7 @@ class ReminderState:
 
 @dataclass(frozen=True, slots=True)
 class CommunicationState:
-    """A message to a customer that is due: never its text or addressee."""
+    """A message to a customer that is due, without its text and addressee."""
 
     order_id: str
     kind: str
@@ -154,7 +154,7 @@ TYPES: dict[type[State], tuple[str, ...]] = {
 class Change:
     """One change of one entity. `type` is without the prefix, such as `part.sold`.
 
-    `before` is None for what was not known.
+    `before` is None for a new entity.
     """
 
     type: str

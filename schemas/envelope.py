@@ -1,4 +1,4 @@
-"""What travels beside an event's body on the queue: the headers that are ours."""
+"""The headers of an event's message that Stockhook sets."""
 
 import re
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ class InvalidEnvelope(Exception):
     """A message on one of our queues lacks our headers: it was not published by an ingest."""
 
 
-# The reason of a message in the quarantine whose event is well-formed, and of a type that no family takes.
+# The reason of a message in the quarantine whose event is well-formed, and of a type that no family handles.
 UNHANDLED = "unhandled event type"
 
 

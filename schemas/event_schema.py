@@ -26,14 +26,14 @@ class Payload(Tolerant):
 
 @dataclass(frozen=True, slots=True)
 class EventIds:
-    """How an event is told from others: see `schemas.identity`."""
+    """The ids that distinguish an event: see `schemas.identity`."""
 
     event_id: UUID
     content_id: UUID
 
 
 class NotIdentified(ValueError):
-    """The body lacks what makes the ids of its event. The text names the member."""
+    """The body lacks a member that the ids are made of. The text names the member."""
 
 
 # The type of an event, and its body without the member that names the type.
@@ -47,7 +47,7 @@ class EventSchema:
     `type_member` is the member that names the event type; each model has it as a Literal. `observations` are
     events that Stockhook publishes about what it saw in the marketplace's lists: no webhook may be of these
     types. `unwrap` removes an envelope around the event. `identify` raises NotIdentified. An event of a type
-    that no family takes gets its ids from `identify_unhandled`, or else from `identify`.
+    that no family handles gets its ids from `identify_unhandled`, or else from `identify`.
     `possible_entity_ids` are the values, most likely first, that may be the entity's id in an event that
     breaks its model. `examples` and `broken_examples` name the files in `schemas/examples`: the events that
     the marketplace's documents print, and those of them that are no JSON as printed.

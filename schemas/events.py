@@ -22,7 +22,7 @@ _MODELS = {
     provider: schema.by_type(schema.webhooks + schema.observations) for provider, schema in SCHEMAS.items()
 }
 
-# What we saw in a marketplace's lists: published by ourselves, and refused where a webhook says it.
+# Observations of a marketplace's lists: we publish them, and refuse webhooks of these types.
 OBSERVATIONS = tuple(model for schema in SCHEMAS.values() for model in schema.observations)
 
 # As spelled on the wire. The whole prefix is reserved: no marketplace has a type that begins with it.
@@ -37,7 +37,7 @@ class InvalidEvent(Exception):
 
 
 def event_models(provider: Provider) -> dict[str, type[Payload]]:
-    """Each event type about a provider's things, with its model: what it sends, and what we saw there."""
+    """The models of a provider's webhooks and of our observations there, by event type."""
     return _MODELS[provider]
 
 
@@ -117,7 +117,7 @@ def read_model(model: type[M], body: bytes) -> M:
 
 
 def parse(provider: Provider, body: bytes) -> Payload:
-    """Read an event from the bytes that were received. An odd optional field counts as absent.
+    """Read an event from the bytes that were received. An unreadable optional field counts as absent.
 
     Raises:
         InvalidEvent: With every field that breaks a rule, and the rule.
@@ -145,10 +145,10 @@ def _parse(provider: Provider, body: bytes, read: Callable[[bytes], Any]) -> Pay
     if model is None:
         raise InvalidEvent("event: unknown type")
     try:
-        payload, odd = validated(model.model_validate, event)
+        payload, unreadable = validated(model.model_validate, event)
     except ValidationError as error:
         raise InvalidEvent(_broken_rules(error)) from None
-    payload.note_odd_fields(odd)
+    payload.note_unreadable_fields(unreadable)
     return payload
 
 

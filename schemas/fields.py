@@ -12,7 +12,7 @@ def _as_utc(instant: datetime) -> datetime:
 
 
 def _written_out(amount: Decimal) -> Decimal:
-    """The same number as Postgres gives it back: without an exponent."""
+    """The same number as Postgres returns it: without an exponent."""
     return Decimal(format(amount, "f"))
 
 
@@ -45,10 +45,10 @@ Key = Annotated[str, Field(pattern=r"^[^\x00]+$", max_length=200)]
 # An id is compared, as text, with the same id that came another time, perhaps as a number.
 Id = Annotated[Key, BeforeValidator(canonical_id)]
 
-# Some senders have an empty text where they know nothing.
+# Some senders send an empty text for an unknown value.
 OptionalId = Annotated[Id | None, BeforeValidator(_blank_as_null), BeforeValidator(canonical_id)]
 
-# Naive instants are UTC (the trade-in platform says so); digits beyond microseconds are cut off.
+# Naive instants are UTC (as one marketplace documents); digits beyond microseconds are cut off.
 # The bounds keep every instant, whatever its offset, within what Python and Postgres can both say.
 Instant = Annotated[
     datetime,
@@ -67,5 +67,5 @@ Amount = Annotated[Decimal, Field(max_digits=60, allow_inf_nan=False)]
 
 Days = Annotated[int, Field(ge=0, le=32_767)]
 
-# The trade-in platform sends the word None where it means null.
+# One marketplace sends the word None for null.
 NullableKey = Annotated[Key | None, BeforeValidator(_none_as_null)]

@@ -1,4 +1,4 @@
-"""How events are told apart: by an id and a content id, which are the same each time an event is sent.
+"""How events are distinguished: by an id and a content id, which are the same each time an event is sent.
 
 A sender can choose any id, also one that another event has. So no id is a key by itself: two events are the
 same if their id, their marketplace and their content are the same.
@@ -15,7 +15,7 @@ _NAMESPACE = uuid5(NAMESPACE_URL, "urn:stockhook:event")
 
 
 def event_id(provider: str, given: object, content_id: UUID) -> UUID:
-    """The sender's id; where it is no UUID, one made from it; where there is none, the content's."""
+    """The sender's id; if it is not a UUID, one made from it; without one, the content id."""
     text = canonical_id(given)
     if not isinstance(text, str) or not text:
         return content_id
@@ -34,7 +34,7 @@ def content_id(event_type: str, content: Any) -> UUID:
 
 
 def content_hash_id(body: bytes) -> UUID:
-    """An id for a body that says nothing readable: UUIDv5 of its bytes."""
+    """An id for a body that cannot be read: UUIDv5 of its bytes."""
     return uuid5(_NAMESPACE, body.hex())
 
 

@@ -56,7 +56,7 @@ class PartStatusChanged(PartEvent):
 
 
 class PartObserved(PartEvent):
-    """What `stockhook reconcile --apply` saw of a part that differed, and when it asked."""
+    """An observation of a part by `stockhook reconcile --apply`, at the time of its request."""
 
     event_type: Literal["stockhook.observed.part"]
 
@@ -118,7 +118,7 @@ class ObservedReturn(ReturnData):
 
 
 class ReturnObserved(ReturnEvent):
-    """What `stockhook reconcile --apply` saw of a return that differed, and when it asked."""
+    """An observation of a return by `stockhook reconcile --apply`, at the time of its request."""
 
     event_type: Literal["stockhook.observed.return"]
     event_data: ObservedReturn

@@ -36,10 +36,10 @@ STATUSES: Mapping[str, frozenset[str]] = MappingProxyType(
         "4": frozenset({"written_off"}),
     }
 )
-TOLD: Mapping[str, str] = MappingProxyType(
+WEBHOOK_STATUSES: Mapping[str, str] = MappingProxyType(
     {"0": "in_warehouse", "1": "reserved", "2": "sold", "3": "returned", "4": "written_off"}
 )
-WORDS: Mapping[str, str] = MappingProxyType(
+STATUS_TEXTS: Mapping[str, str] = MappingProxyType(
     {"0": "in stock", "1": "reserved", "2": "sold", "3": "returned", "4": "written off"}
 )
 
@@ -68,8 +68,8 @@ def _empty_as_null(value: object) -> object:
     return None if value == "" else value
 
 
-# Ovoko has an empty text where it knows nothing.
-Said = Annotated[Text | None, BeforeValidator(_empty_as_null)]
+# Ovoko sends an empty text for an unknown value.
+OptionalText = Annotated[Text | None, BeforeValidator(_empty_as_null)]
 Sum = Annotated[Amount | None, BeforeValidator(_empty_as_null)]
 
 
@@ -80,7 +80,7 @@ class ApiModel(BaseModel):
 
 
 class Entity(ApiModel, Tolerant):
-    """What can be asked for by its id."""
+    """An entity that can be requested by its id."""
 
     @property
     @abstractmethod
@@ -110,13 +110,13 @@ class ListedPart(PartEntity):
         return self.id_bridge if self.external_id is None else self.external_id
 
     @property
-    def status_in_words(self) -> str:
-        return f"{self.status} ({WORDS[self.status]})" if self.status in WORDS else self.status
+    def status_text(self) -> str:
+        return f"{self.status} ({STATUS_TEXTS[self.status]})" if self.status in STATUS_TEXTS else self.status
 
     @property
-    def status_as_told(self) -> str:
-        """In a webhook's word, of those that its number may stand for the plainest."""
-        return TOLD.get(self.status, self.status)
+    def webhook_status(self) -> str:
+        """The status in the webhooks' spelling; the most general one for a number with several meanings."""
+        return WEBHOOK_STATUSES.get(self.status, self.status)
 
     def agrees_with(self, status: str) -> bool:
         """Whether a webhook of this status says the same."""
@@ -124,33 +124,33 @@ class ListedPart(PartEntity):
 
 
 class PartDescription(PartEntity):
-    """What of a part alone is kept. Its photos, its car and the seller's own notes stay where they are."""
+    """The details of a part that are stored. Photos, the car and the seller's notes are not read."""
 
-    name: Said = None
+    name: OptionalText = None
     price: Sum = None
-    currency: Said = None
-    manufacturer_code: Said = None
-    visible_code: Said = None
-    other_code: Said = None
+    currency: OptionalText = None
+    manufacturer_code: OptionalText = None
+    visible_code: OptionalText = None
+    other_code: OptionalText = None
 
 
 class ReturnedItem(ApiModel):
     part_id: OptionalId = None
-    name: Said = None
-    return_reason: Said = None
+    name: OptionalText = None
+    return_reason: OptionalText = None
     price: Sum = None
     returnable_amount: Sum = None
-    currency: Said = None
+    currency: OptionalText = None
 
 
 class OrderReturn(Entity):
-    """A return with its items. The customer is left where they are."""
+    """A return with its items. Customer data is not read."""
 
     return_id: Id = Field(validation_alias=AliasChoices("id", "return_id"))
     order_id: Id
     status: Key
     created_at: Moment = None
-    currency: Said = None
+    currency: OptionalText = None
     total_returnable_amount: Sum = None
     order_return_items: tuple[ReturnedItem, ...] = ()
 
@@ -202,9 +202,9 @@ class Rows(Generic[Row]):
     unreadable: tuple[str, ...] = ()
 
     @property
-    def odd_fields(self) -> Counter[str]:
+    def unreadable_fields(self) -> Counter[str]:
         """Of the rows that were read: fields that were not, and in how many rows."""
-        return Counter(name for row in self.read for name in row.odd_fields)
+        return Counter(name for row in self.read for name in row.unreadable_fields)
 
 
 def rows_of(answer: Answer, model: type[Row]) -> Rows[Row]:
@@ -220,11 +220,11 @@ def rows_of(answer: Answer, model: type[Row]) -> Rows[Row]:
     unreadable: list[str] = []
     for place, document in enumerate(flat):
         try:
-            row, odd = validated(model.model_validate, document)
+            row, unreadable_fields = validated(model.model_validate, document)
         except ValidationError as error:
             unreadable.append(f"row {place}: {_broken_rules(error)}")
         else:
-            row.note_odd_fields(odd)
+            row.note_unreadable_fields(unreadable_fields)
             read.append(row)
     return Rows(read, tuple(unreadable))
 
@@ -232,7 +232,7 @@ def rows_of(answer: Answer, model: type[Row]) -> Rows[Row]:
 def _broken_rules(error: ValidationError) -> str:
     # pydantic's own messages can quote the input: only the place and the name of the rule are safe.
     details = error.errors(include_url=False, include_context=False, include_input=False)
-    words = [
+    faults = [
         f"{'.'.join(str(step) for step in detail['loc']) or 'it'}: {detail['type']}" for detail in details
     ]
-    return "; ".join(words[:5]) + (f"; and {len(words) - 5} more" if len(words) > 5 else "")
+    return "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")

@@ -1,4 +1,4 @@
-"""Validation that counts an odd optional field as absent, and says which."""
+"""Validation that treats an unreadable optional field as absent, and names it."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 # A document that breaks more rules than these counts as invalid. A body of 256 KiB is not large enough for so
 # many members with names; without a bound, one with as many elements would take seconds.
-MOST_ODD = 25_000
+MOST_BROKEN_RULES = 25_000
 
 # From a value up to what holds it, and on: deeper than any model is nested.
 MOST_ROUNDS = 20
@@ -21,21 +21,21 @@ Tree = dict[str | int, "Tree | None"]
 
 
 class Tolerant(BaseModel):
-    """What was read of a document. Fields that could not be read are absent in it."""
+    """A document as it was read. Fields that could not be read are absent."""
 
-    _odd_fields: tuple[str, ...] = PrivateAttr(default=())
+    _unreadable_fields: tuple[str, ...] = PrivateAttr(default=())
 
     @property
-    def odd_fields(self) -> tuple[str, ...]:
+    def unreadable_fields(self) -> tuple[str, ...]:
         """Their names, sorted, as paths without the indexes of arrays."""
-        return self._odd_fields
+        return self._unreadable_fields
 
-    def note_odd_fields(self, names: tuple[str, ...]) -> None:
-        self._odd_fields = names
+    def note_unreadable_fields(self, names: tuple[str, ...]) -> None:
+        self._unreadable_fields = names
 
 
 def validated(validate: Callable[[Any], T], document: Any) -> tuple[T, tuple[str, ...]]:
-    """Validate a document, and name what was left out of it. The document is changed.
+    """Validate a document, and return the names of the fields that were left out. The document is changed.
 
     A value that breaks a rule is removed. If it is required, so is what contains it: an element of an array
     or an optional object.
@@ -43,21 +43,21 @@ def validated(validate: Callable[[Any], T], document: Any) -> tuple[T, tuple[str
     Raises:
         ValidationError: With all broken rules; one of them is about something required.
     """
-    odd: set[str] = set()
+    unreadable: set[str] = set()
     first: ValidationError | None = None
     for _ in range(MOST_ROUNDS):
         try:
-            return validate(document), tuple(sorted(odd))
+            return validate(document), tuple(sorted(unreadable))
         except ValidationError as error:
             first = first or error
-            if error.error_count() > MOST_ODD:
+            if error.error_count() > MOST_BROKEN_RULES:
                 break
             details = error.errors(include_url=False, include_context=False, include_input=False)
             places = [detail["loc"] for detail in details]
             paths = {_existing(document, place) for place in places}
             if () in paths:
                 break
-            odd |= {".".join(step for step in place if isinstance(step, str)) for place in places}
+            unreadable |= {".".join(step for step in place if isinstance(step, str)) for place in places}
             _remove(document, _as_tree(paths))
     assert first is not None, "it is valid otherwise"
     raise first
@@ -91,7 +91,7 @@ def _as_tree(paths: Iterable[Path]) -> Tree:
 
 
 def _remove(holder: Any, tree: Tree) -> None:
-    """An array of which nothing is left goes as well: an empty one would say that there is nothing.
+    """An array that becomes empty is removed as well, because an empty array has a meaning.
 
     Each array is gone through once: to remove its elements one by one takes too long where they are many.
     """

@@ -102,7 +102,7 @@ def services_with_queues(state: Path) -> Iterator[Services]:
 async def _declare(amqp_url: str) -> None:
     async with Broker(amqp_url, "test").connection() as link:
         channel = await link.channel()
-        await channel.declare(topology(delays(1, 2, 3)))
+        await channel.ensure_topology(topology(delays(1, 2, 3)))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from consumers.buybacks.decide import BuybackOrder
 from consumers.buybacks.lww import instant_of
 from consumers.buybacks.normalize import Buyback
 from consumers.family import Event
-from schemas.actions import REREQUEST_PICKUP, Action, PickupAgain
+from schemas.actions import REREQUEST_PICKUP, Action, RepeatPickupRequest
 from schemas.buyback import PickupMissed
 
 
@@ -22,7 +22,7 @@ def required_actions(_: BuybackOrder | None, event: Event[Buyback]) -> tuple[Act
             kind=REREQUEST_PICKUP,
             key=f"{REREQUEST_PICKUP}:{order_id}:{instant_of(missed_at)}",
             subject=order_id,
-            request=PickupAgain(order_id=order_id, missed_at=event.instant),
+            request=RepeatPickupRequest(order_id=order_id, missed_at=event.instant),
             event_id=event.event_id,
         ),
     )

@@ -2,7 +2,7 @@
 
 from consumers.family import Event
 from consumers.inventory.decide import Part
-from schemas.actions import PART_DETAILS, Action, PartWanted
+from schemas.actions import PART_DETAILS, Action, PartDetailsRequest
 from schemas.ovoko import PartEvent
 
 
@@ -16,7 +16,7 @@ def required_actions(part: Part | None, event: Event[PartEvent]) -> tuple[Action
             kind=PART_DETAILS,
             key=f"{PART_DETAILS}:{part_id}",
             subject=part_id,
-            request=PartWanted(part_id=part_id),
+            request=PartDetailsRequest(part_id=part_id),
             event_id=event.event_id,
         ),
     )

@@ -2,7 +2,7 @@
 
 from consumers.family import Event
 from consumers.returns.decide import Return, ReturnPayload
-from schemas.actions import RETURN_DETAILS, Action, ReturnWanted
+from schemas.actions import RETURN_DETAILS, Action, ReturnDetailsRequest
 from schemas.ovoko import ReturnObserved
 
 
@@ -18,7 +18,7 @@ def required_actions(_: Return | None, event: Event[ReturnPayload]) -> tuple[Act
             # An event id alone is no key: two events of one return may share it.
             key=f"{RETURN_DETAILS}:{return_id}:{event.event_id}:{event.content_id}",
             subject=return_id,
-            request=ReturnWanted(return_id=return_id),
+            request=ReturnDetailsRequest(return_id=return_id),
             event_id=event.event_id,
         ),
     )

@@ -1,1 +1,1 @@
-"""What is generated from the code, files and parts of pages: `make docs` writes it, tests compare it."""
+"""Files and parts of pages that are generated from the code: `make docs` writes them, tests compare them."""

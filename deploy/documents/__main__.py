@@ -6,7 +6,7 @@ from deploy.documents.pages import FILES, PARTS, pages, with_parts
 from worker.config.settings import PREFIX
 
 if __name__ == "__main__":
-    # The pages show the defaults, whatever is set here.
+    # The pages show the defaults, not this environment's settings.
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
     for path, text in FILES.items():

@@ -2,16 +2,16 @@
 
 import re
 
-from worker.cli.app import app
+from worker.cli.app import COMMANDS, app
 
 # cyclopts adds how Python was started (`python -m …`) to the usage of some commands.
 _STARTED_AS = re.compile(r"^(stockhook(?: [a-z-]+)*) -m [\w.]+", re.MULTILINE)
 
 
 def cli_reference() -> str:
-    """Every command with its arguments, as its --help says."""
+    """Every command with its arguments, from its --help."""
     text = app.generate_docs(output_format="markdown", recursive=True)
-    # A part of the page: the title and the list of commands are the page's own.
+    # The title and the list of commands are not part of the generated text.
     _, _, commands = text.partition("## stockhook run\n")
     commands = _STARTED_AS.sub(r"\1", f"## stockhook run\n{commands}")
     return "\n".join(line.rstrip() for line in commands.splitlines()) + "\n"
@@ -20,9 +20,7 @@ def cli_reference() -> str:
 def cli_summary() -> str:
     """One row per command, with a link to its section."""
     rows = []
-    for name in app:
-        if name.startswith("-"):
-            continue
-        summary = app[name].help.strip().partition("\n")[0]
+    for target, summary in COMMANDS.items():
+        name = target.partition(":")[2]
         rows.append(f"| [`stockhook {name}`](#stockhook-{name}) | {summary} |")
     return "\n".join(["| command | what it does |", "| --- | --- |", *rows, ""])

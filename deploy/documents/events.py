@@ -1,4 +1,4 @@
-"""The catalogue of events, from the schemas, the families, and what they do with the documents' examples."""
+"""The catalogue of events, from the schemas, the families, and their effects on the documented examples."""
 
 import asyncio
 import re
@@ -21,7 +21,7 @@ from schemas.event_schema import Payload
 from schemas.events import event_models, parse, routing_key
 from schemas.examples import documented
 from schemas.registry import Provider
-from worker.intake.intake import body_to_keep
+from worker.intake.intake import body_to_store
 from worker.tools.reconcile.ovoko import OurPart, part_observed, return_observed
 
 _TEXT = "text"
@@ -29,7 +29,7 @@ _KEY = "text of 1 to 200 characters"
 _ID = "id: text of 1 to 200 characters, or a number"
 _INSTANT = "instant (RFC 3339), 1970 to 9999; UTC where it has no offset"
 _MONEY = "number of at most 24 digits, 8 of them decimals"
-_WORDS: tuple[tuple[object, str], ...] = (
+_DESCRIPTIONS: tuple[tuple[object, str], ...] = (
     (fields.Text, _TEXT),
     (fields.Key, _KEY),
     (fields.Id, _ID),
@@ -41,7 +41,7 @@ _WORDS: tuple[tuple[object, str], ...] = (
     (fields.NullableKey, f"{_KEY}; the word `None` is null"),
 )
 _WRITTEN = re.compile(r"(?:INSERT INTO|UPDATE) ([a-z_]+)")
-_SEALER = MultiFernet([Fernet(Fernet.generate_key())])
+_ENCRYPTOR = MultiFernet([Fernet(Fernet.generate_key())])
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _OBSERVED = [
     parse(Provider.OVOKO, body)
@@ -92,13 +92,13 @@ def _event(provider: Provider, event_type: str, model: type[BaseModel]) -> str:
 
 
 def _examples(provider: Provider, event_type: str) -> Iterator[Payload]:
-    """As documented, or as observed; a reminder that counts days also for the day that makes a difference."""
+    """The documented or observed payloads of a type; of a reminder with a day count, each that matters."""
     for payload in _OBSERVED:
         if isinstance(payload, event_models(provider)[event_type]):
             yield payload
     for example in documented():
         if (example.provider, example.event_type) == (provider, event_type):
-            payload = parse(provider, body_to_keep(provider, example.body, _SEALER))
+            payload = parse(provider, body_to_store(provider, example.body, _ENCRYPTOR))
             yield payload
             result: Any = getattr(payload, "result", None)
             for days in (0, 7) if hasattr(result, "days_after_creation") else ():
@@ -107,7 +107,7 @@ def _examples(provider: Provider, event_type: str) -> Iterator[Payload]:
 
 
 def _effects(family: AnyFamily, payload: Payload) -> tuple[list[str], list[str]]:
-    """The tables that it writes, and the communications that it calls for, as a first event."""
+    """The tables that it writes and the communications that it requires, as the first event of its entity."""
     decision = family.decide(None, _claimed(payload))
     written = _Recorder()
 
@@ -124,7 +124,7 @@ def _claimed(payload: Payload) -> Event[Payload]:
 
 
 class _Recorder:
-    """A connection that only notes which tables are written; each write meets all its rows."""
+    """A connection that records which tables are written; each write affects all its rows."""
 
     def __init__(self) -> None:
         self.tables: list[str] = []
@@ -142,21 +142,21 @@ class _Recorder:
 
 
 def _fields(model: type[BaseModel], before: str = "", needed: str = "yes") -> Iterator[tuple[str, str, str]]:
-    """Path, whether it must be there, and its type and rules in words; of every leaf."""
+    """Path, whether it is required, and type with rules, for every leaf field."""
     hints = get_type_hints(model, include_extras=True)
     for name, field in model.model_fields.items():
-        told = _told(name, field)
-        path = f"{before}{told[0]}"
-        also = "".join(f", or named `{alias}`" for alias in told[1:])
+        names = _names(name, field)
+        path = f"{before}{names[0]}"
+        also = "".join(f", or named `{alias}`" for alias in names[1:])
         yield from _leaves(hints[name], path, needed if field.is_required() else "", also)
 
 
 def _leaves(hint: Any, path: str, needed: str, also: str) -> Iterator[tuple[str, str, str]]:
     hint, nullable = _without_null(hint)
     suffix = also + (", or null" if nullable else "")
-    words = next((words for known, words in _WORDS if known == hint), None)
-    if words is not None:
-        yield path, needed, words + suffix
+    description = next((text for known, text in _DESCRIPTIONS if known == hint), None)
+    if description is not None:
+        yield path, needed, description + suffix
     elif get_origin(hint) is Literal:
         yield path, needed, " or ".join(f"`{value}`" for value in get_args(hint)) + suffix
     elif get_origin(hint) is tuple:
@@ -168,7 +168,7 @@ def _leaves(hint: Any, path: str, needed: str, also: str) -> Iterator[tuple[str,
             yield path, needed, "object"
         yield from _fields(hint, f"{path}.", needed or "in its object")
     else:
-        raise TypeError(f"{path}: no words for {hint}")
+        raise TypeError(f"{path}: no description for {hint}")
 
 
 def _without_null(hint: Any) -> tuple[Any, bool]:
@@ -176,12 +176,12 @@ def _without_null(hint: Any) -> tuple[Any, bool]:
         return hint, False
     kinds = [kind for kind in get_args(hint) if kind is not type(None)]
     if len(kinds) != 1:
-        raise TypeError(f"no words for {hint}")
+        raise TypeError(f"no description for {hint}")
     return kinds[0], True
 
 
-def _told(name: str, field: FieldInfo) -> list[str]:
-    """The names under which it comes."""
+def _names(name: str, field: FieldInfo) -> list[str]:
+    """The names of the field in a payload."""
     match field.validation_alias or field.alias or name:
         case AliasChoices(choices=choices):
             return [str(choice) for choice in choices]

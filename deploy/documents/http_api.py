@@ -9,7 +9,7 @@ _METHODS = ("get", "head", "options", "post")
 
 
 def http_requests_table() -> str:
-    """One row per method and status, with the paths that answer so."""
+    """One row per method and status, with the paths that return it."""
     document = json.loads(openapi_document(Settings()))
     paths: dict[tuple[str, str, str], list[str]] = {}
     for path, operations in document["paths"].items():

@@ -17,7 +17,7 @@ _HEAD = "| metric | type | labels | process | meaning |\n| --- | --- | --- | ---
 
 
 def exported() -> Iterator[tuple[MetricWrapperBase, str]]:
-    """Every metric of ours, and the process that exports it; in the order of the module."""
+    """Every metric and the process that exports it, in the order of the module."""
     for value in vars(metrics).values():
         if isinstance(value, MetricWrapperBase):
             registries = [
@@ -29,7 +29,7 @@ def exported() -> Iterator[tuple[MetricWrapperBase, str]]:
 
 
 def series_names(metric: MetricWrapperBase) -> tuple[str, ...]:
-    """What can be asked for in PromQL."""
+    """The names of its series in PromQL."""
     return tuple(f"{metric._name}{suffix}" for suffix in _SUFFIXES[str(metric._type)])
 
 

@@ -1,6 +1,6 @@
-"""Which files, and which parts of which pages, are generated from the code.
+"""The files and parts of pages that are generated from the code.
 
-A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; the rest of the page is
+A generated part is between `<!-- generated: NAME -->` and `<!-- end -->`; the rest of the page is
 written by hand.
 """
 
@@ -53,12 +53,12 @@ def pages() -> list[Path]:
 
 
 def parts_of(text: str) -> dict[str, str]:
-    """The generated parts of a page, as they stand in it, by name."""
+    """The generated parts of a page in their present text, by name."""
     return dict(_PART.findall(text))
 
 
 def with_parts(text: str, parts: Mapping[str, Callable[[], str]]) -> str:
-    """The page with these parts made anew; the others stay as they are."""
+    """The page with these parts replaced; the others stay unchanged."""
 
     def made(match: re.Match[str]) -> str:
         name, old = match.groups()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from worker.amqp.queue_set import QueueSet
 from worker.amqp.topology import Queue, topology, webhook_topology
 from worker.config.settings import Settings
 
@@ -15,10 +16,10 @@ def exchanges_table() -> str:
 
 
 def queues_table() -> str:
-    """With the default retry delays; one row stands for the same queue of every family or subscriber."""
+    """With the default retry delays; one row describes the same queue of every family or subscriber."""
     delays = Settings().delays
     one_family = topology(delays, ["FAMILY"]).queues
-    queues = (*one_family, *webhook_topology(delays, "webhook.NAME", ()).queues)
+    queues = (*one_family, *webhook_topology(QueueSet.of("webhook.NAME", delays), ()).queues)
     return "\n".join(["| queue | arguments |", "| --- | --- |", *map(_queue_row, queues), ""])
 
 

@@ -52,7 +52,7 @@ def tables_reference() -> str:
 
 
 async def migrated_tables(database_url: str) -> str:
-    """The same from an empty database, which is migrated."""
+    """The same, from an empty database, which this migrates."""
     database = Database(database_url, 1, "documents")
     await migrate(database)
     await database.close()
@@ -79,7 +79,7 @@ def _row(column: asyncpg.Record) -> str:
 
 @contextmanager
 def _private_postgres() -> Iterator[str]:
-    """Its URL; the data is gone at the end."""
+    """Yields its URL; the data is deleted at the end."""
     programs = installed_postgres() or downloaded_postgres(PACKAGES, print)
     with TemporaryDirectory() as folder:
         state = Path(folder)

@@ -1,4 +1,4 @@
-"""`python -m deploy.local`: what the Makefile calls."""
+"""`python -m deploy.local`: the commands that the Makefile calls."""
 
 import argparse
 import os
@@ -37,7 +37,7 @@ def main() -> int:
             case "run":
                 return run_product(console)
             case "demo":
-                # Nothing else here needs the product, which takes its time to load.
+                # Imported here, because the product is slow to import and only the demo needs it.
                 from deploy.local.demo import WIDTH, run_demo
 
                 return run_demo(Console(width=None if sys.stdout.isatty() else WIDTH))
@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="RabbitMQ, Postgres and the whole product, until Ctrl-C")
     commands.add_parser(
-        "demo", help="a trade-in and a used part through the whole product, told step by step"
+        "demo", help="a buyback order and a used part through the whole product, step by step"
     )
     services = commands.add_parser("services", help="RabbitMQ and Postgres only, until Ctrl-C")
     services.add_argument("--ephemeral", action="store_true", help="in a folder that is removed at the end")
@@ -70,13 +70,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run_psql(arguments: list[str]) -> int:
-    """Becomes psql: of the Postgres that the services run on, or any other."""
+    """Replaces this process with psql, connected to STOCKHOOK_DATABASE_URL."""
     url = os.environ.get("STOCKHOOK_DATABASE_URL")
     if not url:
-        raise Unavailable("nothing runs here yet: start it with `make run`")
+        raise Unavailable("nothing is running here yet: start it with `make run`")
     found = find_psql()
     if found is None:
-        raise Unavailable("found no psql: install postgresql-client")
+        raise Unavailable("psql was not found: install postgresql-client")
     program, libraries = found
     os.execve(program, [str(program), url, *arguments], {**os.environ, **libraries})
 
@@ -98,7 +98,7 @@ def find_psql() -> tuple[Path, dict[str, str]] | None:
 def clean() -> int:
     for state, started_by in ((DEV, "make run"), (DEMO, "make demo")):
         if is_running(state):
-            raise AlreadyRunning(f"`{started_by}` is up: stop it first")
+            raise AlreadyRunning(f"`{started_by}` is running: stop it first")
     shutil.rmtree(DEV, ignore_errors=True)
     return 0
 

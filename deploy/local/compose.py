@@ -1,4 +1,4 @@
-"""RabbitMQ and Postgres in containers, for machines that have Docker and neither of the two."""
+"""RabbitMQ and Postgres in containers, for machines that have Docker but neither of these."""
 
 import hashlib
 import os
@@ -14,12 +14,12 @@ from deploy.local.rabbitmq import ControlFailed
 FILE = Path(__file__).with_name("compose.yaml")
 PORT_NAMES = ("amqp", "postgres")
 PROBE_SECONDS = 20
-# The first start fetches two images.
+# The first start downloads two images.
 START_SECONDS = 900
 
 
 def docker_works() -> bool:
-    """Whether there is an engine that answers, and the compose plugin."""
+    """Whether an engine answers and has the compose plugin."""
     if shutil.which("docker") is None:
         return False
     commands = (["docker", "compose", "version"], ["docker", "info"])
@@ -33,7 +33,7 @@ def docker_works() -> bool:
 
 
 def project_name(state: Path) -> str:
-    """One project per state folder, so that a run and tests can be up together."""
+    """One project per state folder, so that a run and tests can run at the same time."""
     return f"stockhook-{hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:10]}"
 
 
@@ -84,14 +84,14 @@ class ComposeProject:
 
 @dataclass(frozen=True, slots=True)
 class ComposeService:
-    """One of the two; the same handles as a private node has."""
+    """RabbitMQ or Postgres, with the same methods as a private node."""
 
     project: ComposeProject
     service: str
     url: str
 
     def pids(self) -> list[int]:
-        """None: its processes are the engine's."""
+        """None, because its processes belong to the engine."""
         return []
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""`make demo`: both marketplaces and a webhook gateway, simulated, and the product behind them, in scenes."""
+"""`make demo`: the product with both marketplaces and a webhook gateway simulated, in a few scenes."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ from worker.cli.simulate import client_settings
 
 __all__ = ["WIDTH", "run_demo", "show"]
 
-# Webhooks come soon, so that nobody waits for them.
+# Webhooks are sent soon, so that the demo is short.
 WEBHOOK_DELAY = "0.2"
 
 GATEWAY_SCHEME = "hookdeck"
@@ -41,7 +41,7 @@ GATEWAY_TIME_SCALE = "0.01"
 
 
 def run_demo(console: Console) -> int:
-    """With services, ports and data of its own, whatever else runs here; the exit code.
+    """Runs with separate services, ports and data, and returns the exit code.
 
     Raises: As `local_services` and `show`.
     """
@@ -59,12 +59,14 @@ def run_demo(console: Console) -> int:
         console.print(f"\nthe demo failed: {failure}", style="red", markup=False, highlight=False)
         console.print(f"the logs are in {(DEMO / 'log').relative_to(CHECKOUT)}/", highlight=False)
         return 1
-    console.print("\nAll of it is stopped, and its data gone. To play on: `make run`.", highlight=False)
+    console.print(
+        "\nEverything is stopped, and the data is deleted. To continue: `make run`.", highlight=False
+    )
     return 0
 
 
 def forget_settings() -> None:
-    """A demo writes and deletes: it must not meet the database of whoever tries it."""
+    """A demo writes and deletes, so it must not use the caller's database."""
     for name in [name for name in os.environ if name.startswith("STOCKHOOK_")]:
         del os.environ[name]
 
@@ -73,7 +75,7 @@ def show(services: Services, state: Path, console: Console, announce: Announce) 
     """Start the product and the marketplaces, play all scenes, and stop both.
 
     Raises:
-        SceneFailed: What was to happen did not.
+        SceneFailed: An expected effect did not happen.
         StartFailed
     """
     ports = choose_ports(["marketplaces", "gateway"], {})
@@ -102,7 +104,7 @@ def show(services: Services, state: Path, console: Console, announce: Announce) 
 
 @contextmanager
 def empty_folder(folder: Path) -> Iterator[None]:
-    """What a demo that was stopped left in it would be told in the next one."""
+    """Events that an interrupted demo left here would appear in the next one."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     yield
@@ -111,7 +113,7 @@ def empty_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def running_gateway(settings: Mapping[str, str], port: int, state: Path) -> Iterator[None]:
-    """Ready: it answers."""
+    """Ready once it answers."""
     forwarding = ("--forward-to", ingest_url(settings), "--time-scale", GATEWAY_TIME_SCALE)
     with running("gateway", forwarding, settings, port, state, "/control/state"):
         yield
@@ -121,7 +123,7 @@ def running_gateway(settings: Mapping[str, str], port: int, state: Path) -> Iter
 def running_marketplaces(
     settings: Mapping[str, str], port: int, gateway_url: str, state: Path
 ) -> Iterator[None]:
-    """Ready: it answers."""
+    """Ready once it answers."""
     sending = ("--send-to", gateway_url, "--delay", WEBHOOK_DELAY)
     with running("marketplaces", sending, settings, port, state, "/control/requests"):
         yield
@@ -129,9 +131,9 @@ def running_marketplaces(
 
 @contextmanager
 def running(
-    what: str, options: tuple[str, ...], settings: Mapping[str, str], port: int, state: Path, looked_at: str
+    what: str, options: tuple[str, ...], settings: Mapping[str, str], port: int, state: Path, ready_path: str
 ) -> Iterator[None]:
-    """`stockhook simulate` of something; it is ready once it answers at the path that is looked at."""
+    """`stockhook simulate …`; it is ready once it answers at `ready_path`."""
     record = state / f"{what}.pid"
     sweep(record, STOP_SECONDS)
     argv = (str(STOCKHOOK), "simulate", what, "--port", str(port), *options)
@@ -143,7 +145,7 @@ def running(
         daemon = Daemon(f"the {what}", command, record=record, log=log, spawner=spawner)
         cleanup.callback(daemon.stop, STOP_SECONDS)
         daemon.start()
-        daemon.wait_until_ready(lambda: answers(f"http://{LOOPBACK}:{port}{looked_at}"), READY_SECONDS)
+        daemon.wait_until_ready(lambda: answers(f"http://{LOOPBACK}:{port}{ready_path}"), READY_SECONDS)
         yield
 
 

@@ -1,4 +1,4 @@
-"""The settings that `make run` gives the product, and the file that hands them to other terminals."""
+"""The settings that `make run` gives the product, and the file with them for other terminals."""
 
 import shlex
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ OPS_PORT = 9090
 def product_settings(
     services: Services, secrets: Mapping[str, str], environment: Mapping[str, str]
 ) -> dict[str, str]:
-    """What the caller's environment already has wins."""
+    """The caller's environment takes precedence."""
     given = {name: value for name, value in environment.items() if name.startswith("STOCKHOOK_") and value}
     own = {
         "STOCKHOOK_AMQP_URL": services.amqp_url,
@@ -32,7 +32,7 @@ def product_settings(
 
 
 def product_ports(given: Mapping[str, str]) -> dict[str, str]:
-    """The well-known ports, or free ones where these are taken; operations take the next port too."""
+    """The well-known ports, or free ones if these are in use; operations use the next port too."""
     ops = int(given["STOCKHOOK_OPS_PORT"]) if "STOCKHOOK_OPS_PORT" in given else free_port_pair(OPS_PORT)
     ingest = choose_ports(["ingest"], {"ingest": INGEST_PORT}, taken=(ops, ops + 1))["ingest"]
     return {"STOCKHOOK_INGEST_PORT": str(ingest), "STOCKHOOK_OPS_PORT": str(ops)}

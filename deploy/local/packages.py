@@ -1,6 +1,6 @@
 """Programs from a Debian-like host's package sources, unpacked, not installed: no root needed.
 
-.dev/packages/apt/          private package lists, for hosts whose own are missing, stale or not ours to write
+.dev/packages/apt/          private package lists, for hosts whose own are missing, stale or not writable
 .dev/packages/rabbitmq/     the unpacked tree
 .dev/packages/postgresql/   the unpacked tree
 .dev/packages/prometheus/   the unpacked tree, when deploy/prometheus is checked; also promtool/
@@ -37,42 +37,42 @@ ERLANG_ROOT = re.compile(r"^(\s*)ROOTDIR=.*$", re.MULTILINE)
 
 
 class DownloadFailed(Exception):
-    """The packages could not be had; the message says what apt said."""
+    """The packages could not be downloaded; the message quotes apt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What to download for one service."""
+    """The packages of one service."""
 
     name: str
     package: str
     core: re.Pattern[str]
-    """Always downloaded: dpkg may believe that these are installed while their files are not there."""
+    """Always downloaded, because dpkg may list these as installed although their files are missing."""
 
 
 RABBITMQ = Bundle("RabbitMQ", "rabbitmq-server", re.compile(r"rabbitmq-server|erlang-.+"))
 POSTGRES = Bundle("Postgres", "postgresql", re.compile(r"postgresql(-client)?-\d+"))
-# For its promtool alone; Debian testing has that in a package of its own.
+# Only for its promtool; Debian testing has a separate package for it.
 PROMETHEUS = Bundle("Prometheus", "prometheus", re.compile(r"prometheus"))
 PROMTOOL = Bundle("promtool", "promtool", re.compile(r"promtool"))
 # Older releases have the program in nginx-core.
 NGINX = Bundle("nginx", "nginx", re.compile(r"nginx(-core)?"))
 HAPROXY = Bundle("HAProxy", "haproxy", re.compile(r"haproxy"))
-# For the tests of what stands behind it.
+# For the tests of the ingest behind it.
 PGBOUNCER = Bundle("PgBouncer", "pgbouncer", re.compile(r"pgbouncer"))
-# For building the image without an engine, and for the base that it is built on.
+# To build the image and its base without an engine.
 BUILDAH = Bundle("buildah", "buildah", re.compile(r"buildah"))
 DEBOOTSTRAP = Bundle("debootstrap", "debootstrap", re.compile(r"debootstrap"))
 # For tests that partition a cluster.
 NFTABLES = Bundle("nftables", "nftables", re.compile(r"nftables|libnftables1"))
-# Of what the host lacks only libraries are needed, and of these not what Perl, the JIT compiler and web
-# pages want.
+# Of the packages that the host lacks, only libraries are needed, and not those for Perl, the JIT compiler and
+# web pages.
 LIBRARY = re.compile(r"lib(?!llvm|z3|perl|js-|.*-perl$).*")
 
 
 @dataclass(frozen=True, slots=True)
 class Apt:
-    """apt-get as any user, changing nothing on the host."""
+    """apt-get as any user, without a change to the host."""
 
     options: tuple[str, ...] = ("APT::Sandbox::User=root", "APT::Install-Recommends=false")
 
@@ -94,7 +94,7 @@ class Apt:
     def simulate(self, package: str) -> str:
         done = self.run("--simulate", "install", package)
         if done.returncode != 0:
-            raise DownloadFailed(last_line(done.stderr) or f"apt-get knows no way to install {package}")
+            raise DownloadFailed(last_line(done.stderr) or f"apt-get cannot install {package}")
         return done.stdout
 
     def download(self, packages: Iterable[str], folder: Path) -> None:
@@ -108,12 +108,12 @@ def last_line(text: str) -> str:
 
 
 def would_install(simulation: str) -> list[str]:
-    """Names of the packages that the host does not have; upgrades of those that it has are left out."""
+    """Names of the packages that the host lacks, without upgrades of those that it has."""
     return [found["name"] for found in INST_LINE.finditer(simulation) if found["installed"] is None]
 
 
 def needed_packages(bundle: Bundle, *, whole: str, missing: str) -> list[str]:
-    """From simulations for an empty host and for this one: the core, and the libraries that it lacks."""
+    """The core packages and the missing libraries, from simulations for an empty host and for this one."""
     core = [name for name in would_install(whole) if bundle.core.fullmatch(name)]
     libraries = [name for name in would_install(missing) if LIBRARY.fullmatch(name)]
     return sorted({*core, *libraries})
@@ -124,7 +124,7 @@ def apt_is_here() -> bool:
 
 
 def private_lists(folder: Path) -> Apt:
-    """Package lists of our own. A source that cannot be reached is no reason to fail: the others may do."""
+    """Updates private package lists. An unreachable source is not an error: the others may suffice."""
     for part in ("lists/partial", "cache/archives/partial"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     apt = Apt().with_options(f"Dir::State::lists={folder / 'lists'}", f"Dir::Cache={folder / 'cache'}")
@@ -144,7 +144,7 @@ def fetch(bundle: Bundle, apt: Apt, *, folder: Path, announce: Callable[[str], N
     names = needed_packages(bundle, whole=whole, missing=apt.simulate(bundle.package))
     downloads = folder / "downloads"
     downloads.mkdir()
-    announce(f"{bundle.name} is not installed: downloading {len(names)} packages with apt, only this once")
+    announce(f"{bundle.name} is not installed: downloading {len(names)} packages with apt, once")
     apt.download(names, downloads)
     archives = sorted(downloads.glob("*.deb"))
     size = sum(archive.stat().st_size for archive in archives) / 1e6
@@ -165,7 +165,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """One download at a time, however many runs and tests start together."""
+    """Allows one download at a time, when several runs and tests start together."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -173,7 +173,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def downloaded(bundle: Bundle, packages: Path, announce: Callable[[str], None]) -> Path:
-    """The unpacked tree, downloaded when it is not there yet; raises DownloadFailed."""
+    """The unpacked tree, downloaded if it is missing; raises DownloadFailed."""
     folder = packages / bundle.package
     with exclusive(packages):
         if not folder.exists():
@@ -183,7 +183,7 @@ def downloaded(bundle: Bundle, packages: Path, announce: Callable[[str], None]) 
 
 def download_into(folder: Path, bundle: Bundle, packages: Path, announce: Callable[[str], None]) -> None:
     if re.search(r"\s", str(folder)):
-        raise DownloadFailed(f"RabbitMQ cannot run from a path with spaces in it: {folder}")
+        raise DownloadFailed(f"RabbitMQ cannot run from a path with spaces: {folder}")
     partial = folder.with_suffix(".partial")
     sources: list[Callable[[], Apt]] = [host_lists, lambda: private_lists(packages / "apt")]
     failures = []
@@ -222,7 +222,7 @@ def downloaded_postgres(packages: Path, announce: Callable[[str], None]) -> Post
 
 
 def promtool(packages: Path, announce: Callable[[str], None]) -> Path:
-    """The program that checks what is for Prometheus: installed, or downloaded; raises DownloadFailed."""
+    """promtool, installed or downloaded; raises DownloadFailed."""
     installed = shutil.which("promtool")
     if installed is not None:
         return Path(installed)
@@ -230,7 +230,7 @@ def promtool(packages: Path, announce: Callable[[str], None]) -> Path:
         found = downloaded(bundle, packages, announce) / "usr/bin/promtool"
         if found.exists():
             return found
-    raise DownloadFailed(f"the packages prometheus and promtool have no promtool (looked for {found})")
+    raise DownloadFailed(f"the packages prometheus and promtool contain no promtool (expected at {found})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +247,7 @@ def nginx(packages: Path, announce: Callable[[str], None]) -> Nginx:
     root = downloaded(NGINX, packages, announce)
     program = root / "usr/sbin/nginx"
     if not program.exists():
-        raise DownloadFailed(f"the package nginx has no program (looked for {program})")
+        raise DownloadFailed(f"the package nginx contains no program (expected at {program})")
     return Nginx(program, library_folders(root))
 
 
@@ -262,7 +262,7 @@ def haproxy(packages: Path, announce: Callable[[str], None]) -> tuple[Path, tupl
 
 def pgbouncer(packages: Path, announce: Callable[[str], None]) -> tuple[Path, tuple[Path, ...]]:
     """The program and the folders of its libraries: installed, or downloaded; raises DownloadFailed."""
-    # Debian's lies where the search path of others than root does not lead.
+    # Debian installs it in a folder that only root's PATH contains.
     installed = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
     if installed is not None:
         return Path(installed), ()
@@ -312,7 +312,7 @@ def nft(packages: Path, announce: Callable[[str], None]) -> tuple[Path, tuple[Pa
 
 
 def relocate_erlang(root: Path) -> None:
-    """Debian's start scripts of Erlang know one place only; the checkout may also have moved since."""
+    """Debian's start scripts of Erlang contain a fixed path, and the checkout may have moved since."""
     home = root / "usr/lib/erlang"
     for script in [*home.glob("bin/erl"), *home.glob("bin/start"), *home.glob("erts-*/bin/erl")]:
         text = script.read_text()

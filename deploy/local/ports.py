@@ -1,4 +1,4 @@
-"""Free ports on the loopback address, the same ones again where that is possible."""
+"""Free ports on the loopback address, the same ones as before if possible."""
 
 import json
 import random
@@ -9,17 +9,17 @@ from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 LOWEST = 10_000
-# How many ports are tried.
+# Number of ports to try.
 ATTEMPTS = 500
-# Where Linux has the range of ports that outgoing connections take: `lowest highest`.
+# The file in which Linux has the range of ports for outgoing connections: `lowest highest`.
 OF_CONNECTIONS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 USUAL_LOWEST_OF_CONNECTIONS = 32_768
 
 
 def candidates(setting: Path = OF_CONNECTIONS) -> range:
-    """Ports that no outgoing connection takes meanwhile: a service that is started again finds its port free.
+    """Ports outside the range of outgoing connections, so that a restarted service finds its port free.
 
-    If there are too few below the range of those, it is taken for the usual one.
+    If too few are below that range, the usual range is assumed.
     """
     try:
         end = int(setting.read_text().split()[0])
@@ -35,14 +35,14 @@ _random = random.SystemRandom()
 
 
 class NoFreePort(Exception):
-    """Not one of a few hundred ports was free."""
+    """None of a few hundred ports was free."""
 
 
 def listen(port: int) -> socket.socket:
-    """Holds a port; raises OSError when somebody has it."""
+    """Holds a port; raises OSError if it is in use."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        # As the services do: a port whose last connections are still fading away counts as free.
+        # Like the services: a port with connections in TIME_WAIT counts as free.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((LOOPBACK, port))
         listener.listen()

@@ -23,15 +23,15 @@ PROTOCOL_3 = 196608
 
 SETTINGS = {
     "listen_addresses": LOOPBACK,
-    # Socket paths end at 107 bytes, and a checkout may lie deep: the loopback port is enough.
+    # Socket paths have at most 107 bytes, which the checkout's path may exceed: the loopback port is enough.
     "unix_socket_directories": "",
     "max_connections": "200",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # Its library is not downloaded, and short statements do not gain from it.
+    # Its library is not downloaded, and it does not make short statements faster.
     "jit": "off",
 }
-# What was committed survives kill -9 of the server, not of the machine. synchronous_commit stays on for that.
+# Commits survive kill -9 of the server (synchronous_commit stays on), but not a crash of the machine.
 THROWAWAY_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
 
 # Capabilities that let a service reach its files below folders closed to its user, the weaker one first, with
@@ -61,7 +61,7 @@ class PostgresSettings:
 
 
 class PostgresNode:
-    """The server. What it holds is found again after kill and start."""
+    """The server. Its data survives kill and start."""
 
     def __init__(self, settings: PostgresSettings, *, spawner: Spawner, durable: bool) -> None:
         self._settings = settings
@@ -94,7 +94,7 @@ class PostgresNode:
         return [] if self._server.pid is None else [self._server.pid]
 
     def start(self) -> None:
-        """Returns when it takes connections; raises StartFailed. Does nothing to one that runs."""
+        """Returns once it accepts connections; raises StartFailed. Does nothing if it already runs."""
         if not (self._settings.data / "PG_VERSION").exists():
             create_cluster(self._settings, self._identity)
         drop_stale_pid_file(self._settings.data / "postmaster.pid")
@@ -119,7 +119,7 @@ class PostgresNode:
 
 
 def create_cluster(settings: PostgresSettings, identity: Identity | None) -> None:
-    """initdb, and the database. It appears under its name only when it is complete."""
+    """Runs initdb and creates the database. The folder gets its name only once it is complete."""
     folder = settings.folder
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
@@ -167,7 +167,7 @@ def run_tool(
 
 
 def other_than_root(folders: list[Path]) -> Identity | None:
-    """Postgres refuses root. None when this program is not root anyway."""
+    """The user for Postgres, which refuses root. None if this program does not run as root."""
     if os.geteuid() != 0:
         return None
     nobody = pwd.getpwnam("nobody")
@@ -176,7 +176,7 @@ def other_than_root(folders: list[Path]) -> Identity | None:
 
 
 def open_to_all(folder: Path) -> bool:
-    """Whether any user gets as far as the parent of this folder."""
+    """Whether any user can enter the parent of this folder."""
     return all(parent.stat().st_mode & stat.S_IXOTH for parent in folder.absolute().parents)
 
 
@@ -187,7 +187,7 @@ def usable_capability() -> str | None:
 
 
 def drop_stale_pid_file(path: Path) -> None:
-    """After a crash of the machine the number in it may be any program's, and Postgres would not start."""
+    """After a crash of the machine its process id may be another program's: Postgres would not start."""
     try:
         pid = int(path.read_text().splitlines()[0])
         name = (PROC / str(pid) / "comm").read_text().strip()
@@ -198,7 +198,7 @@ def drop_stale_pid_file(path: Path) -> None:
 
 
 def asks_for_password(port: int) -> bool:
-    """Whether a start-up message is answered with a request to authenticate; in recovery it gets an error."""
+    """Whether a start-up message is answered with an authentication request; in recovery it gets an error."""
     fields = f"user\0{USER}\0database\0{DATABASE}\0\0".encode()
     message = struct.pack("!II", 8 + len(fields), PROTOCOL_3) + fields
     try:

@@ -1,4 +1,4 @@
-"""Processes started here: how they start, freeze and end, and how one that outlived us is found again."""
+"""Starts, freezes and ends processes, and finds those that outlived an earlier run."""
 
 import json
 import os
@@ -18,12 +18,12 @@ LOG_TAIL_LINES = 25
 
 
 class StartFailed(Exception):
-    """A service did not come up; the message ends with the last lines of its log."""
+    """A service did not start; the message ends with the last lines of its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process by its id and its birth: ids are used again, the pair is not while the machine is up."""
+    """A process by its id and start time: ids are reused, the pair is unique until the machine restarts."""
 
     pid: int
     born: int
@@ -39,7 +39,7 @@ class Process:
 
     def signal(self, number: signal.Signals) -> None:
         if self.lives():
-            # It may end before we come to it.
+            # It may have ended by now.
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
@@ -87,7 +87,7 @@ def wait_until_gone(processes: list[Process], seconds: float) -> bool:
 
 
 def kill_tree(root: Process) -> None:
-    """kill -9 for a process and all below it; returns when they are gone."""
+    """Sends kill -9 to a process and its descendants; returns once they have ended."""
     tree = [root, *descendants(root.pid)] if root.lives() else []
     for process in tree:
         process.signal(signal.SIGKILL)
@@ -96,7 +96,7 @@ def kill_tree(root: Process) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a service runs as, for services that refuse root."""
+    """The user of a service that refuses root."""
 
     uid: int
     gid: int
@@ -117,16 +117,16 @@ def as_identity(identity: Identity) -> list[str]:
     capability = identity.capability
     raised = [] if capability is None else [f"--inh-caps=+{capability}", f"--ambient-caps=+{capability}"]
     if raised:
-        # Without it access(2), by which Postgres looks for its own programs, ignores the capability.
+        # Without it access(2), with which Postgres looks for its own programs, ignores the capability.
         raised.append("--securebits=+no_setuid_fixup")
     return ["setpriv", f"--reuid={identity.uid}", f"--regid={identity.gid}", "--clear-groups", *raised]
 
 
 class Spawner:
-    """Starts processes that die with this program, even when it is killed with -9.
+    """Starts processes that end with this program, even if it gets kill -9.
 
     Linux sends the parent death signal when the *thread* that started the child ends. So one thread, which
-    lives as long as this object, starts them all, whichever thread asks for it.
+    lives as long as this object, starts them all, whichever thread calls it.
     """
 
     def __init__(self) -> None:
@@ -159,7 +159,7 @@ class Spawner:
 
 
 class Daemon:
-    """One long-running command. Its process is on record in a file while it runs."""
+    """One long-running command. A file records its process while it runs."""
 
     def __init__(
         self, name: str, command: Command, *, record: Path, log: Path | None, spawner: Spawner
@@ -188,7 +188,7 @@ class Daemon:
         return None if self._child is None else self._child.poll()
 
     def kill(self) -> None:
-        """Kill -9, children too; returns when they are gone."""
+        """Sends kill -9, also to its children; returns once they have ended."""
         if self._child is not None:
             if (process := Process.of(self._child.pid)) is not None:
                 kill_tree(process)
@@ -196,7 +196,7 @@ class Daemon:
             self._record.unlink(missing_ok=True)
 
     def stop(self, seconds: float) -> None:
-        """Ask it to end; kill it when it has not within these seconds."""
+        """Requests its end; kills it if it has not ended after these seconds."""
         if self._child is None:
             return
         if self.running():
@@ -221,7 +221,7 @@ class Daemon:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
 
     def wait_until_ready(self, probe: Callable[[], bool], seconds: float) -> None:
-        """Raises StartFailed when the process ends, or the seconds are over, before the probe says yes."""
+        """Raises StartFailed if the process ends, or the seconds are over, before the probe succeeds."""
         deadline = time.monotonic() + seconds
         while not probe():
             if not self.running():
@@ -241,7 +241,7 @@ def write_record(path: Path, pid: int) -> None:
 
 
 def read_record(path: Path) -> Process | None:
-    """The process on record, unless the machine was started anew since."""
+    """The recorded process, unless the machine was restarted since."""
     try:
         record = json.loads(path.read_text())
         return Process(record["pid"], record["born"]) if record["boot"] == boot_id() else None
@@ -250,7 +250,7 @@ def read_record(path: Path) -> Process | None:
 
 
 def sweep(record: Path, patience: float) -> None:
-    """End what an earlier run left behind: it was told to stop when that run died, here it is waited for."""
+    """Waits for a process of an earlier run, which was signalled to stop when that run died."""
     process = read_record(record)
     if process is not None and not wait_until_gone([process], patience):
         kill_tree(process)

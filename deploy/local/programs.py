@@ -1,4 +1,4 @@
-"""Where the programs of RabbitMQ and Postgres lie: installed, or unpacked into a folder of ours."""
+"""The paths of the programs of RabbitMQ and Postgres, installed or unpacked into .dev."""
 
 import os
 import re
@@ -14,7 +14,7 @@ OLDEST_POSTGRES = 15
 @dataclass(frozen=True, slots=True)
 class RabbitPrograms:
     rabbitmq: Path
-    """The folder of rabbitmq-server and rabbitmqctl, not of Debian's wrappers, which want their own user."""
+    """The folder of rabbitmq-server and rabbitmqctl, not of Debian's wrappers, which need a certain user."""
     erlang: Path
     """The folder of erl and epmd."""
     libraries: tuple[Path, ...] = ()
@@ -32,7 +32,7 @@ def has_programs(folder: Path, *names: str) -> bool:
 
 
 def find_rabbitmq(root: Path) -> RabbitPrograms | None:
-    """None when it is older than OLDEST_RABBITMQ. Looks at the files: a folder may be there and empty."""
+    """None if it is older than OLDEST_RABBITMQ. Checks for files, because the folder may be empty."""
     rabbitmq, erlang = root / "usr/lib/rabbitmq/bin", root / "usr/lib/erlang/bin"
     complete = has_programs(rabbitmq, "rabbitmq-server", "rabbitmqctl") and has_programs(
         erlang, "erl", "epmd"
@@ -41,14 +41,14 @@ def find_rabbitmq(root: Path) -> RabbitPrograms | None:
 
 
 def new_enough(rabbitmq: Path) -> bool:
-    """By the folder that the start script lies in, which has the version in its name."""
+    """From the folder of the start script, which has the version in its name."""
     script = (rabbitmq / "rabbitmq-server").resolve()
     version = re.search(r"rabbitmq_server-(\d+)\.(\d+)", str(script))
     return version is None or (int(version[1]), int(version[2])) >= OLDEST_RABBITMQ
 
 
 def find_postgres(root: Path) -> PostgresPrograms | None:
-    """The newest version below root; None when that is older than OLDEST_POSTGRES."""
+    """The newest version below root; None if that is older than OLDEST_POSTGRES."""
     names = [path.name for path in (root / "usr/lib/postgresql").glob("*") if path.name.isdigit()]
     versions = sorted((int(name) for name in names if int(name) >= OLDEST_POSTGRES), reverse=True)
     folders = [root / "usr/lib/postgresql" / str(version) / "bin" for version in versions]

@@ -1,4 +1,4 @@
-"""A private RabbitMQ node: one folder, loopback ports only, a user of its own and no guest."""
+"""A private RabbitMQ node: one folder, loopback ports only, one user and no guest."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ from deploy.local.process import Command, Daemon, Spawner
 from deploy.local.programs import RabbitPrograms, with_libraries
 
 USER = VHOST = "stockhook"
-# With the address in place of a host name, nothing depends on how this machine resolves names.
+# With an address instead of a host name, name resolution of this machine does not matter.
 NODE_NAME = f"stockhook@{LOOPBACK}"
 PORT_NAMES = ("amqp", "distribution", "epmd", "management")
 START_SECONDS = 90
@@ -35,7 +35,7 @@ vm_memory_high_watermark.absolute = 1GB
 
 
 class ControlFailed(Exception):
-    """rabbitmqctl ended with an error; the message is what it said."""
+    """rabbitmqctl ended with an error; the message is its output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,12 @@ class RabbitSettings:
     ports: dict[str, int]
     password: str
     further_lines: str = ""
-    """Of rabbitmq.conf; they replace our own lines about the same settings."""
+    """Lines of rabbitmq.conf; they replace the default lines for the same settings."""
     further_definitions: Mapping[str, object] = field(default_factory=dict)
     node_name: str = NODE_NAME
     """Its host part is the address of Erlang's distribution; AMQP and management stay on 127.0.0.1."""
     cookie_folder: Path | None = None
-    """Holds the Erlang cookie. Nodes of one cluster share it; None stands for the node's own folder."""
+    """The folder of the Erlang cookie, which nodes of a cluster share; None means the node's own folder."""
 
     @property
     def url(self) -> str:
@@ -67,9 +67,9 @@ class RabbitSettings:
 
 
 def epmd_daemon(settings: RabbitSettings, *addresses: str, spawner: Spawner) -> Daemon:
-    """Started by us, not by a node, so that it ends with us: an epmd that a node starts outlives it.
+    """Started here, so that it ends with this program: an epmd that a node starts outlives the node.
 
-    It always listens on the loopback address; `addresses` are further ones.
+    It always listens on the loopback address, and also on `addresses`.
     """
     folder = settings.folder
     command = (
@@ -89,9 +89,9 @@ def epmd_daemon(settings: RabbitSettings, *addresses: str, spawner: Spawner) -> 
 
 
 class RabbitNode:
-    """The node and its epmd. What it holds is found again after kill and start.
+    """The node and its epmd. Its data survives kill and start.
 
-    An epmd that is passed is shared with other nodes: its owner stops it.
+    The owner of an epmd that is passed, and shared with other nodes, stops it.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class RabbitNode:
         return [pid for pid in (self._node.pid, self._epmd.pid) if pid is not None]
 
     def spawn(self) -> None:
-        """Starts it without waiting."""
+        """Starts it, and does not wait."""
         write_configuration(self._settings)
         self._epmd.start()
         self._epmd.wait_until_ready(lambda: accepts(self._settings.ports["epmd"]), START_SECONDS)
@@ -135,7 +135,7 @@ class RabbitNode:
         self._node.wait_until_ready(lambda: speaks_amqp(self._settings.ports["amqp"]), seconds)
 
     def start(self) -> None:
-        """Returns when it speaks AMQP; raises StartFailed. Does nothing to one that runs."""
+        """Returns once it speaks AMQP; raises StartFailed. Does nothing if it already runs."""
         self.spawn()
         self.wait_until_ready()
 
@@ -158,7 +158,7 @@ class RabbitNode:
         self._node.signal_tree(signal.SIGCONT)
 
     def ctl(self, *arguments: str, tool: str = "rabbitmqctl") -> str:
-        """What rabbitmqctl, or another tool of RabbitMQ, printed; raises ControlFailed."""
+        """The output of rabbitmqctl or another tool of RabbitMQ; raises ControlFailed."""
         done = subprocess.run(
             [str(self._settings.programs.rabbitmq / tool), "--quiet", *arguments],
             env=node_environment(self._settings),
@@ -196,13 +196,13 @@ def node_environment(settings: RabbitSettings) -> dict[str, str]:
         "RABBITMQ_CONF_ENV_FILE": "/dev/null",
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"+S 2:2 +sbwt none {distribution}",
         "RABBITMQ_CTL_ERL_ARGS": distribution,
-        # Makes the start script become the Erlang machine instead of waiting beside it.
+        # Makes the start script exec the Erlang machine instead of waiting for it.
         "RUNNING_UNDER_SYSTEMD": "true",
     }
 
 
 def distribution_options(address: str) -> str:
-    """Listen on this address, and connect from it: a packet filter then knows whose packet it is."""
+    """Listens on this address and connects from it, so that a packet filter can identify the node."""
     numbers = "{" + address.replace(".", ",") + "}"
     return f"-kernel inet_dist_use_interface {numbers} -kernel inet_dist_connect_options [{{ip,{numbers}}}]"
 
@@ -230,7 +230,7 @@ def write_configuration(settings: RabbitSettings) -> None:
 
 
 def without_overridden(configuration: str, further_lines: str) -> str:
-    """Without what the further lines set: RabbitMQ 4 prefers our absolute limit to their relative one."""
+    """Removes settings that the further lines replace: RabbitMQ 4 prefers an absolute to a relative limit."""
     further = {setting_of(line) for line in further_lines.splitlines()}
     return "".join(
         line for line in configuration.splitlines(keepends=True) if setting_of(line) not in further

@@ -1,4 +1,4 @@
-"""`make run`: the services, the product on top of them, and what a newcomer needs to know about it."""
+"""`make run`: the services, the product, and the addresses for a newcomer."""
 
 import json
 import os
@@ -33,12 +33,12 @@ EXAMPLE = {
 
 
 class Stopped(BaseException):
-    """Ctrl-C, or a signal that asks to end."""
+    """Ctrl-C or SIGTERM."""
 
 
 @contextmanager
 def stop_signals() -> Iterator[None]:
-    """Turns the first signal into Stopped; later ones do not disturb the cleaning up, which has deadlines."""
+    """Turns the first signal into Stopped and ignores later ones, because the clean-up has deadlines."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def stop(*_: object) -> None:
@@ -52,7 +52,7 @@ def stop_signals() -> Iterator[None]:
 
 
 def run_product(console: Console) -> int:
-    """The exit code: 0 when asked to stop, 1 when the product ended by itself."""
+    """The exit code: 0 after a signal, 1 if the product ended on its own."""
     announce = progress(console)
     try:
         with ExitStack() as stack:
@@ -64,7 +64,7 @@ def run_product(console: Console) -> int:
             product = stack.enter_context(running_product(settings, announce))
             console.print(summary(settings), soft_wrap=True, markup=True, highlight=False)
             code = wait_for_end(product)
-            console.print(f"[red]stockhook ended by itself, with code {code}[/red]")
+            console.print(f"[red]stockhook ended with code {code}[/red]")
             return 1
     except Stopped:
         console.print("stopped")
@@ -99,7 +99,7 @@ def migrate(settings: Mapping[str, str], announce: Announce, *, says_which: bool
 def running_product(
     settings: Mapping[str, str], announce: Announce, *, state: Path = DEV, log: Path | None = None
 ) -> Iterator[Daemon]:
-    """Ready: its /readyz says so. It writes its log to this terminal where there is no file for it."""
+    """Ready once /readyz answers 200. Without `log` it writes its log to this terminal."""
     record = state / "stockhook.pid"
     sweep(record, STOP_SECONDS)
     announce("starting stockhook")
@@ -141,18 +141,18 @@ def wait_for_end(product: Daemon) -> int | None:
 def summary(settings: Mapping[str, str]) -> str:
     url = ingest_url(settings)
     return f"""
-[bold green]Stockhook is up.[/bold green] Ctrl-C stops it and everything that was started with it.
+[bold green]Stockhook is running.[/bold green] Ctrl-C stops it and everything that was started with it.
 
   webhooks    {url}/webhooks/ovoko, {url}/webhooks/buyback
   operations  http://127.0.0.1:{settings["STOCKHOOK_OPS_PORT"]}/metrics, {url}/readyz, {url}/openapi.json
 {dashboard_line(settings)}  settings    .dev/env (secrets and the addresses of RabbitMQ and Postgres)
-  logs        stockhook's below; RabbitMQ's and Postgres's in .dev/log/
+  logs        of stockhook below; of RabbitMQ and Postgres in .dev/log/
 
-Say that a part was sold:
+Send a webhook that a part was sold:
 
   {curl_line(settings)}
 
-From a second terminal:
+In a second terminal:
 
   . .dev/env
   .venv/bin/stockhook send --documented    every event that the marketplaces document
@@ -166,7 +166,7 @@ def dashboard_line(settings: Mapping[str, str]) -> str:
     if url is None:
         return ""
     found = urlsplit(url)
-    # Of a cluster, the first host will do.
+    # For a cluster, use the first host.
     address = f"http://{found.netloc.rpartition('@')[2].partition(',')[0]}/"
     return (
         f"  queues      {address} (RabbitMQ's dashboard: user {found.username}, password {found.password})\n"
@@ -174,7 +174,7 @@ def dashboard_line(settings: Mapping[str, str]) -> str:
 
 
 def curl_line(settings: Mapping[str, str]) -> str:
-    """Ready to paste. A secret that the caller brought along is not printed."""
+    """A line to paste. It does not contain a secret from the caller's environment."""
     ours = "STOCKHOOK_OVOKO_SECRETS" not in os.environ
     secret = settings["STOCKHOOK_OVOKO_SECRETS"] if ours else "YOUR-SECRET"
     header = settings.get("STOCKHOOK_OVOKO_HEADER", "X-Webhook-Secret")

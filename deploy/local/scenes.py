@@ -1,4 +1,4 @@
-"""What the demo shows: a trade-in from its creation to its payment, and a used part that comes back."""
+"""The scenes of the demo: a buyback order until its payment, and a part that is sold and returned."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from rich.console import Console
 from deploy.local.run import STOCKHOOK
 from deploy.local.services import CHECKOUT
 
-# What is seen within a second on an idle machine.
+# On an idle machine, the effect appears within a second.
 PATIENCE_SECONDS = 30.0
 COMMAND_SECONDS = 60.0
 WIDTH = 110
@@ -40,15 +40,17 @@ DETAILS = {
     },
 }
 
-TRADE_IN_IS = "SELECT status = $2 FROM buyback_orders WHERE order_id = $1"
+BUYBACK_ORDER_IS = "SELECT status = $2 FROM buyback_orders WHERE order_id = $1"
 RESCHEDULED = """
 SELECT count(*) = 2
 FROM buyback_shipments
 JOIN buyback_orders USING (order_id)
 WHERE order_id = $1 AND status = 'pickup_scheduled'
 """
-MISSED_IS_TOLD = "SELECT count(*) > 0 FROM communications WHERE order_id = $1 AND kind = 'missed_collection'"
-ASKED_ONCE = "SELECT state = 'done' FROM actions WHERE subject = $1 AND outcome->>'status' IS NOT NULL"
+MISSED_IS_RECORDED = (
+    "SELECT count(*) > 0 FROM communications WHERE order_id = $1 AND kind = 'missed_collection'"
+)
+REQUESTED_AGAIN = "SELECT state = 'done' FROM actions WHERE subject = $1 AND outcome->>'status' IS NOT NULL"
 PAID = "SELECT account_number_ending IS NOT NULL FROM buyback_orders WHERE order_id = $1"
 PART_IS = "SELECT status = $2 FROM parts WHERE part_id = $1"
 PART_IS_DESCRIBED = """
@@ -67,12 +69,12 @@ RETURN_IS_OPEN = "SELECT opened_at IS NOT NULL FROM returns WHERE return_id = $1
 
 
 class SceneFailed(Exception):
-    """What was to happen did not. The text says what."""
+    """An expected effect did not happen; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where the scenes are played: the product's settings, where the others listen, and who looks on."""
+    """The environment of the scenes: the product's settings, addresses of the simulators, and console."""
 
     console: Console
     settings: Mapping[str, str]
@@ -87,10 +89,10 @@ class Stage:
         self.console.print(words, markup=False, highlight=False)
 
     def command(self, *arguments: str, stdin: str | None = None) -> None:
-        """Run `stockhook`, and show what was typed and what it says.
+        """Run `stockhook`, and show the command with its output.
 
         Raises:
-            SceneFailed: It did not end with 0.
+            SceneFailed: The exit code was not 0.
         """
         self.console.print(f"\n  $ stockhook {' '.join(arguments)}", style="bold cyan", markup=False)
         done = subprocess.run(
@@ -110,16 +112,16 @@ class Stage:
             said = done.stderr.strip().splitlines()[-1:]
             raise SceneFailed(f"stockhook {arguments[0]} ended with {done.returncode}: {' '.join(said)}")
 
-    async def over_there(self, path: str, document: object = None) -> Any:
-        """Something happens at a marketplace; what it is then.
+    async def at_marketplace(self, path: str, document: object = None) -> Any:
+        """Let something happen at a marketplace, and return its new state there.
 
         Raises:
             SceneFailed
         """
         return await self._asked("POST", f"{self.marketplaces_url}/{path}", document)
 
-    async def at_the_gateway(self, method: str, path: str) -> Any:
-        """What its control answers.
+    async def at_gateway(self, method: str, path: str) -> Any:
+        """The answer of the gateway's control path.
 
         Raises:
             SceneFailed
@@ -134,7 +136,7 @@ class Stage:
         return response.json()
 
     async def until(self, what: str, query: str, *arguments: object) -> None:
-        """Wait until the database says yes, and say so.
+        """Wait until the query returns true, and print the sentence.
 
         Raises:
             SceneFailed
@@ -153,82 +155,82 @@ class Stage:
 
 async def play(stage: Stage) -> None:
     """Raises: SceneFailed."""
-    order_id = await trade_in(stage)
+    order_id = await buyback_order(stage)
     await missed_pickup(stage, order_id)
     await payment(stage, order_id)
     await rotation(stage)
     await used_part(stage)
-    stage.scene("All of it at a glance")
+    stage.scene("An overview of everything")
     await delivered(stage)
     stage.command("status")
-    stage.say("Each event that was accepted is accounted for:")
+    stage.say("The audit accounts for every accepted event:")
     stage.command("audit")
 
 
-async def trade_in(stage: Stage) -> str:
-    """An order, and a pickup for it; the order's id."""
-    stage.scene("1. A trade-in begins")
+async def buyback_order(stage: Stage) -> str:
+    """Create an order and request its pickup; return the order's id."""
+    stage.scene("1. A buyback order begins")
     stage.say(
-        "All webhooks come through a webhook gateway, a simulated Hookdeck. It signs each, the ingest\n"
-        "verifies its signature and the marketplace's own secret.\n\n"
-        "A customer of the trade-in platform accepts an offer. Its webhook (OrderCreatedEvent) comes in:"
+        "All webhooks arrive through a webhook gateway, a simulated Hookdeck. The gateway signs each, and\n"
+        "the ingest verifies this signature and the marketplace's own secret.\n\n"
+        "A customer of the buyback platform accepts an offer. Its webhook (OrderCreatedEvent) arrives:"
     )
-    order_id = str((await stage.over_there("buyback/control/orders", {"paymentType": "Cash"}))["id"])
-    await stage.until(f"order {order_id} is created", TRADE_IN_IS, order_id, "created")
-    stage.say("\nAs its seller we ask the platform when a courier can come, and take the first slot:")
+    order_id = str((await stage.at_marketplace("buyback/control/orders", {"paymentType": "Cash"}))["id"])
+    await stage.until(f"order {order_id} is created", BUYBACK_ORDER_IS, order_id, "created")
+    stage.say("\nAs the seller, we request the courier's slots and choose the first one:")
     stage.command("buyback", "pickup-request", order_id, "--offered", "1")
-    stage.say("The platform tells what came of it by a webhook (CollectionItemPickUpScheduledEvent):")
-    await stage.until("its pickup is scheduled", TRADE_IN_IS, order_id, "pickup_scheduled")
+    stage.say("The platform reports the result with a webhook (CollectionItemPickUpScheduledEvent):")
+    await stage.until("the pickup is scheduled", BUYBACK_ORDER_IS, order_id, "pickup_scheduled")
     return order_id
 
 
 async def missed_pickup(stage: Stage, order_id: str) -> None:
-    stage.scene("2. The pickup is missed, and asked for again")
+    stage.scene("2. The pickup is missed, and requested again")
     stage.say(
-        "Nobody was at home (CollectionItemPickupMissedEvent). The platform wants to be asked again. With\n"
-        "STOCKHOOK_REREQUEST_PICKUP=first_slot nobody has to think of it:"
+        "Nobody was at home (CollectionItemPickupMissedEvent). A new pickup has to be requested. With\n"
+        "STOCKHOOK_REREQUEST_PICKUP=first_slot Stockhook does this automatically:"
     )
-    await stage.over_there(f"buyback/control/orders/{order_id}/miss")
-    await stage.until("a communication about the missed collection is recorded", MISSED_IS_TOLD, order_id)
-    await stage.until("a new pickup was asked for, by an action", ASKED_ONCE, order_id)
-    await stage.until("it is scheduled, with a shipment of its own", RESCHEDULED, order_id)
+    await stage.at_marketplace(f"buyback/control/orders/{order_id}/miss")
+    await stage.until("a communication about the missed collection is recorded", MISSED_IS_RECORDED, order_id)
+    await stage.until("an action requested a new pickup", REQUESTED_AGAIN, order_id)
+    await stage.until("the new pickup is scheduled, with its own shipment", RESCHEDULED, order_id)
     stage.command("actions", "list", "--subject", order_id)
 
 
 async def payment(stage: Stage, order_id: str) -> None:
     stage.scene("3. From the courier to the payment")
-    await stage.over_there(f"buyback/control/orders/{order_id}/collect")
-    await stage.until("the courier has it", TRADE_IN_IS, order_id, "in_transit")
-    order = await stage.over_there(f"buyback/control/orders/{order_id}/receive")
-    await stage.until("the warehouse has it", TRADE_IN_IS, order_id, "processing")
+    await stage.at_marketplace(f"buyback/control/orders/{order_id}/collect")
+    await stage.until("the courier has the item", BUYBACK_ORDER_IS, order_id, "in_transit")
+    order = await stage.at_marketplace(f"buyback/control/orders/{order_id}/receive")
+    await stage.until("the warehouse has the item", BUYBACK_ORDER_IS, order_id, "processing")
     for _ in order["items"]:
-        await stage.over_there(f"buyback/control/orders/{order_id}/pass")
-    stage.say(
-        "\nEach item passed the quality check. Whom to pay is said from standard input, never as arguments:"
-    )
+        await stage.at_marketplace(f"buyback/control/orders/{order_id}/pass")
+    stage.say("\nEach item passed the quality check. The payment details are read from standard input:")
     stage.command("buyback", "payment-details", order_id, "--file", "-", stdin=json.dumps(DETAILS))
-    await stage.until("the order is closed", TRADE_IN_IS, order_id, "closed")
-    await stage.until("the bank account is known, and sealed: four characters can be shown", PAID, order_id)
-    stage.say("\nEach event that came, what it did, and by which rule:")
+    await stage.until("the order is closed", BUYBACK_ORDER_IS, order_id, "closed")
+    await stage.until(
+        "the bank account is stored encrypted, its last four characters in clear", PAID, order_id
+    )
+    stage.say("\nEach event of the order, its effect, and the rule that applied:")
     stage.command("explain", "buyback", order_id)
 
 
 async def rotation(stage: Stage) -> None:
     stage.scene("4. The gateway's secret is rotated")
-    keys = (await stage.at_the_gateway("POST", "rotate"))["keys"]
+    keys = (await stage.at_gateway("POST", "rotate"))["keys"]
     stage.say(
-        f"From now on each webhook has {keys} signatures, one with the new secret and one with the old. The\n"
-        "ingest knows only the old one yet, and nothing of what follows is refused."
+        f"From now on each webhook has {keys} signatures: with the new secret and with the old one. The\n"
+        "ingest has only the old secret yet, and refuses none of the following webhooks."
     )
 
 
 async def delivered(stage: Stage) -> None:
     """Raises: SceneFailed."""
     end = monotonic() + PATIENCE_SECONDS
-    state = await stage.at_the_gateway("GET", "state")
+    state = await stage.at_gateway("GET", "state")
     while state["waiting"] and monotonic() < end:
         await asyncio.sleep(0.05)
-        state = await stage.at_the_gateway("GET", "state")
+        state = await stage.at_gateway("GET", "state")
     if state["delivered"] != state["accepted"] or set(state["answers"]) != {"200"}:
         raise SceneFailed(
             f"the gateway delivered {state['delivered']} of {state['accepted']} webhooks, and was answered "
@@ -238,29 +240,29 @@ async def delivered(stage: Stage) -> None:
 
 
 async def used_part(stage: Stage) -> None:
-    stage.scene("5. A used part is sold, and comes back")
-    part = await stage.over_there(f"ovoko/control/parts/{PART_ID}/in_warehouse")
+    stage.scene("5. A used part is sold and returned")
+    part = await stage.at_marketplace(f"ovoko/control/parts/{PART_ID}/in_warehouse")
     stage.say(f"Part {PART_ID} ({part['name']}, {part['price']} {part['currency']}) is listed at Ovoko.")
-    await stage.until("it can be sold", PART_IS, str(PART_ID), "in_warehouse")
-    stage.say("\nThe event did not say what it is. Ovoko's API was asked for that:")
+    await stage.until("the part can be sold", PART_IS, str(PART_ID), "in_warehouse")
+    stage.say("\nThe event did not describe the part. Stockhook fetched the details from Ovoko's API:")
     described = (str(PART_ID), part["name"], part["price"])
-    await stage.until("name and price are in its row", PART_IS_DESCRIBED, *described)
+    await stage.until("name and price are in the part's row", PART_IS_DESCRIBED, *described)
     stage.say("")
-    order = await stage.over_there("ovoko/control/orders", {"part_ids": [PART_ID]})
-    await stage.until("somebody ordered it: it is reserved", PART_IS, str(PART_ID), "reserved")
-    await stage.over_there(f"ovoko/control/orders/{order['id']}/ship")
+    order = await stage.at_marketplace("ovoko/control/orders", {"part_ids": [PART_ID]})
+    await stage.until("a customer ordered it: it is reserved", PART_IS, str(PART_ID), "reserved")
+    await stage.at_marketplace(f"ovoko/control/orders/{order['id']}/ship")
     await stage.until("it is sold", PART_IS, str(PART_ID), "sold")
-    stage.say("\nIt does not fit, so a return is opened. Ovoko's event has two ids and nothing else:")
-    return_id = str((await stage.over_there(f"ovoko/control/orders/{order['id']}/return"))["return_id"])
+    stage.say("\nIt does not fit, so the customer opens a return. Ovoko's event has only two ids:")
+    return_id = str((await stage.at_marketplace(f"ovoko/control/orders/{order['id']}/return"))["return_id"])
     await stage.until(f"return {return_id} is open", RETURN_IS_OPEN, return_id)
     filled_in = (return_id, part["price"], str(PART_ID))
-    await stage.until("the API told what comes back, and what it is worth", RETURN_IS_FILLED_IN, *filled_in)
+    await stage.until("the API returned the items and their amounts", RETURN_IS_FILLED_IN, *filled_in)
     stage.say("")
-    await stage.over_there(f"ovoko/control/returns/{return_id}/receive")
-    await stage.until("the part is back", PART_IS, str(PART_ID), "returned")
-    await stage.over_there(f"ovoko/control/returns/{return_id}/accept")
+    await stage.at_marketplace(f"ovoko/control/returns/{return_id}/receive")
+    await stage.until("the part was received back", PART_IS, str(PART_ID), "returned")
+    await stage.at_marketplace(f"ovoko/control/returns/{return_id}/accept")
     await stage.until("it is in the warehouse, for sale again", PART_IS, str(PART_ID), "in_warehouse")
-    await stage.until("and nothing is left to ask the marketplaces for", NOTHING_IS_DUE)
-    stage.say("\nWhat made the part and its return what they are:")
+    await stage.until("no action is left to execute", NOTHING_IS_DUE)
+    stage.say("\nThe history of the part and of its return:")
     stage.command("explain", "part", str(PART_ID))
     stage.command("explain", "return", return_id)

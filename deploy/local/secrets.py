@@ -1,4 +1,4 @@
-"""Secrets for this machine only, made once and kept in a file that nobody else can read."""
+"""Secrets for this machine only, generated once and stored in a file that only this user can read."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ def make_secret(kind: str) -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Mode 600 from the first byte on, and never half a file."""
+    """Writes the file atomically, with mode 600 from the start."""
     partial = path.with_name(f"{path.name}.partial")
     partial.unlink(missing_ok=True)
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -25,7 +25,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def remembered_secrets(path: Path) -> dict[str, str]:
-    """All kinds; those that the file lacks are made and added. A damaged file raises: data needs its keys."""
+    """All secrets; generates and adds missing ones. A damaged file raises: existing data needs its keys."""
     known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     complete = {kind: known.get(kind) or make_secret(kind) for kind in KINDS}
     if complete != known:

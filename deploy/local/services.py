@@ -1,4 +1,4 @@
-"""RabbitMQ and Postgres for one run: given by the environment, or private ones, or in containers."""
+"""RabbitMQ and Postgres for one run: from the environment, private, or in containers."""
 
 import fcntl
 import os
@@ -25,19 +25,19 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 DEV = CHECKOUT / ".dev"
 DEMO = DEV / "demo"
 PACKAGES = DEV / "packages"
-# How long what an earlier, killed run left behind may take to save its data.
+# How long the services of an earlier, killed run may take to save their data.
 SWEEP_SECONDS = 15
 
 NOTHING_TO_START = (
-    "found neither RabbitMQ and Postgres nor a way to get them: install rabbitmq-server and postgresql, "
-    "or start Docker, or set STOCKHOOK_AMQP_URL and STOCKHOOK_DATABASE_URL to services that you have"
+    "RabbitMQ and Postgres were not found, and cannot be downloaded: install rabbitmq-server and postgresql, "
+    "or start Docker, or set STOCKHOOK_AMQP_URL and STOCKHOOK_DATABASE_URL to existing services"
 )
 
 Announce = Callable[[str], None]
 
 
 class Unavailable(Exception):
-    """The services cannot be had here; the message says what to do."""
+    """The services cannot be started on this machine; the message says what to do."""
 
 
 class AlreadyRunning(Exception):
@@ -45,7 +45,7 @@ class AlreadyRunning(Exception):
 
 
 class Node(Protocol):
-    """One service, to be hurt in tests. It keeps its port, and its data too, even when it is killed."""
+    """One service. Tests kill and freeze it; it keeps its port and its data."""
 
     @property
     def url(self) -> str: ...
@@ -59,7 +59,7 @@ class Node(Protocol):
 
 class BrokerNode(Node, Protocol):
     def ctl(self, *arguments: str) -> str:
-        """What rabbitmqctl printed; raises ControlFailed."""
+        """The output of rabbitmqctl; raises ControlFailed."""
         ...
 
 
@@ -68,7 +68,7 @@ class Services:
     amqp_url: str
     database_url: str
     rabbitmq: BrokerNode | None = None
-    """None for a service that the environment gave: it is not ours to stop."""
+    """None for a service from the environment, which must not be stopped."""
     postgres: Node | None = None
     management_url: str | None = None
     """RabbitMQ's management API and dashboard, with user and password."""
@@ -82,12 +82,12 @@ class Programs:
 
 @contextmanager
 def local_services(state: Path, *, durable: bool, announce: Announce) -> Iterator[Services]:
-    """Both services, ready; stopped at the end, and without durable their data is gone then.
+    """Both services, ready; stopped at the end. Without `durable`, their data is then deleted.
 
     Raises Unavailable, AlreadyRunning, StartFailed or DownloadFailed.
     """
     if (given := given_services(os.environ)) is not None:
-        announce("using the RabbitMQ and the Postgres that the environment names")
+        announce("using RabbitMQ and Postgres from the environment")
         yield given
         return
     state = state.resolve()
@@ -108,7 +108,7 @@ def given_services(environment: Mapping[str, str]) -> Services | None:
 
 @contextmanager
 def locked(state: Path) -> Iterator[None]:
-    """Held by one run at a time, and let go by the system when that run ends in whatever way."""
+    """A lock for one run at a time, which the system releases however that run ends."""
     with (state / "lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -147,7 +147,7 @@ def services_of_ours(state: Path, *, durable: bool, announce: Announce) -> Itera
 
 
 def find_programs_or_none(announce: Announce) -> Programs | None:
-    """None where there are none, or where they could not be downloaded and Docker can stand in for them."""
+    """None if there are none, or if the download failed and Docker can replace them."""
     try:
         return find_programs(announce)
     except packages.DownloadFailed as failure:
@@ -158,7 +158,7 @@ def find_programs_or_none(announce: Announce) -> Programs | None:
 
 
 def find_programs(announce: Announce) -> Programs | None:
-    """Installed ones first, then with apt. None where neither is to be had."""
+    """Installed programs, otherwise from apt. None if neither exists."""
     if sys.platform != "linux":
         return None
     broker, database = installed_rabbitmq(), installed_postgres()
@@ -220,7 +220,7 @@ def make_nodes(
 
 
 def fresh_log(path: Path) -> Path:
-    """An empty log; the one of the run before is kept beside it."""
+    """An empty log; the log of the run before gets another name."""
     if path.exists():
         path.replace(path.with_suffix(".log.1"))
     path.touch()
@@ -241,7 +241,7 @@ def container_services(state: Path, *, durable: bool, announce: Announce) -> Ite
         rabbitmq_password=passwords["rabbitmq_password"],
         postgres_password=passwords["postgres_password"],
     )
-    announce("starting RabbitMQ and Postgres with docker compose (the first time it fetches two images)")
+    announce("starting RabbitMQ and Postgres with docker compose (the first time it downloads two images)")
     try:
         project.up()
         yield Services(

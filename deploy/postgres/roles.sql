@@ -8,7 +8,7 @@ DO $$ BEGIN
     END IF;
 END $$;
 
--- `stockhook consume`: writes what events say, and can neither change nor take back the log
+-- `stockhook consume`: writes projections, and can neither update nor delete the log
 DO $$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'stockhook_consumer') THEN
         CREATE ROLE stockhook_consumer LOGIN;
@@ -22,7 +22,7 @@ DO $$ BEGIN
     END IF;
 END $$;
 
--- `stockhook dead`, `unhandled`, `actions`, `reconcile`: reads, notes what became of dead letters, and who did it
+-- `stockhook dead`, `unhandled`, `actions`, `reconcile`: reads, and writes the states and the audit of dead letters
 DO $$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'stockhook_operator') THEN
         CREATE ROLE stockhook_operator LOGIN;

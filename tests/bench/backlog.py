@@ -13,7 +13,7 @@ from tests.bench.broker import Stored, chunks
 from tests.bench.lineup import INGEST
 from tests.bench.load import Prepared, play_at_once, prepared
 from tests.bench.world import World, free_port
-from worker.amqp.topology import family_queue
+from worker.amqp.queue_set import main_queue
 from worker.simulator import generator as marketplace
 from worker.simulator.lifecycle import GeneratedEvent
 from worker.simulator.webhook import Credentials
@@ -37,7 +37,7 @@ class Backlog:
 
     @property
     def queues(self) -> list[str]:
-        return [family_queue(family) for family in self.families]
+        return [main_queue(family) for family in self.families]
 
     def __len__(self) -> int:
         return len(self.messages)
@@ -73,7 +73,7 @@ async def make(world: World, families: tuple[str, ...], count: int, *, repeats: 
     port = free_port()
     async with world.running(INGEST, port=port):
         await play_at_once(port, requests(world, events, count))
-    queues = [family_queue(family) for family in families]
+    queues = [main_queue(family) for family in families]
     messages = interleaved(await world.line.take_all(queues, count))
     distinct = len({message.event_id for message in messages})
     wire = chunks(messages, world.line.channel.number)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from deploy.local.services import DEV, Services
 from tests.bench.contestants.task import Task
-from worker.amqp.topology import family_queue
+from worker.amqp.queue_set import main_queue
 
 # Of the environment that `deploy/local/bootstrap bench` makes.
 OTHERS_PYTHON = DEV / "venv-bench/bin/python"
@@ -41,7 +41,7 @@ class Contestant:
         task = Task(
             amqp_url=services.amqp_url,
             database_url=services.database_url,
-            queues=",".join(map(family_queue, families)),
+            queues=",".join(map(main_queue, families)),
             prefetch=self.prefetch,
             **more,  # type: ignore[arg-type]  # the names are checked by the call
         )

@@ -32,7 +32,8 @@ from tests.bench.contestants.applying import TABLES
 from tests.bench.lineup import Contestant
 from tests.bench.processes import Failed, Running, start, with_descendants
 from worker.amqp.connection import Broker
-from worker.amqp.topology import RETURN, family_queue, topology
+from worker.amqp.queue_set import main_queue
+from worker.amqp.topology import RETURN, topology
 from worker.config.settings import PREFIX, Settings
 from worker.postgres.migrations import migrate
 from worker.postgres.pool import Database
@@ -97,8 +98,8 @@ class World:
         await database.close()
         await self.database.execute(TABLES)
         async with Broker(self.services.amqp_url, "bench").connection() as link:
-            await (await link.channel()).declare(topology(self.settings.delays))
-        families = {family_queue(family) for family in FAMILIES}
+            await (await link.channel()).ensure_topology(topology(self.settings.delays))
+        families = {main_queue(family) for family in FAMILIES}
         bound = [binding for binding in topology(self.settings.delays).bindings if binding.exchange == RETURN]
         steps = [binding.routing_key for binding in bound if binding.queue not in families]
         await self.line.listen_in(RETRIED, RETURN, steps)

@@ -77,7 +77,7 @@ async def prepare(broker: Broker, database_url: str) -> None:
     async with broker.connection() as link:
         channel = await link.channel()
         queue = Queue(QUEUE, {"x-queue-type": "quorum"})
-        await channel.declare(Topology((), (queue,), (Binding(CHANGES, QUEUE, "#"),)))
+        await channel.ensure_topology(Topology((), (queue,), (Binding(CHANGES, QUEUE, "#"),)))
 
 
 def refusing_now_and_then(endpoint: Endpoint) -> Behaviour:
@@ -126,7 +126,7 @@ async def published(broker: Broker) -> list[Told]:
         channel = await link.channel()
         await channel.consume(QUEUE, "chaos", DRAINED_AT_ONCE, arrived.append)
         end, acked = monotonic() + DRAIN_SECONDS, 0
-        while len(arrived) < depth.ready and monotonic() < end:
+        while acked < depth.ready and monotonic() < end:
             # An answer comes after all that was sent before it.
             await channel.depth(QUEUE)
             if len(arrived) > acked:

@@ -127,7 +127,7 @@ class Taken:
 def take(webhook: Webhook, settings: Settings) -> Taken:
     now = datetime.now(UTC)
     secrets = MARKETPLACES[webhook.provider].secrets(settings)
-    intake = accept(webhook.provider, webhook.body, now, secrets, settings.sealer)
+    intake = accept(webhook.provider, webhook.body, now, secrets, settings.encryptor)
     assert isinstance(intake, Accepted), "what is generated is authentic"
     envelope = Envelope.from_headers(intake.message.headers)
     identity = Identity(envelope.event_id, envelope.content_id)

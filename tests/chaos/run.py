@@ -29,7 +29,8 @@ from tests.chaos.verdict import OBSERVED, audit, judge, misbehaviour
 from tests.chaos.world import Options, RunFailed, Say, World, world
 from tests.support.endpoint import endpoint
 from tests.support.rabbit_cluster import RabbitCluster
-from worker.amqp.topology import QUARANTINE, dead_queue
+from worker.amqp.queue_set import dead_queue
+from worker.amqp.topology import QUARANTINE
 from worker.config.subscribers import origin_of
 from worker.simulator.http_client import Client
 from worker.simulator.rate_sender import Sender, Tally
@@ -230,7 +231,8 @@ async def _wait_for_quiet(world: World, say: Say) -> None:
         if not waiting:
             return
         if monotonic() > end:
-            raise RunFailed(f"not quiet within {QUIET_SECONDS:.0f} s: {waiting}")
+            seen = await asyncio.to_thread(_broker_state, world.broker)
+            raise RunFailed(f"not quiet within {QUIET_SECONDS:.0f} s: {waiting}\n{seen}")
         await asyncio.sleep(SETTLE_SECONDS)
 
 
@@ -240,6 +242,20 @@ def _queued(broker: BrokerNode | RabbitCluster) -> dict[str, int]:
     listed = json.loads(broker.ctl("list_queues", "-p", vhost, "name", "messages", "--formatter", "json"))
     stay = {QUARANTINE, feed.QUEUE, OBSERVED, *map(dead_queue, (*FAMILIES, origin_of(feed.WEBHOOK)))}
     return {queue["name"]: queue["messages"] for queue in listed if queue["name"] not in stay}
+
+
+def _broker_state(broker: BrokerNode | RabbitCluster) -> str:
+    """Where the broker believes each message to be: ready in a queue, or held by which channel."""
+    vhost = urlsplit(broker.url).path.removeprefix("/")
+    queue_columns = ("name", "leader", "online", "messages_ready", "messages_unacknowledged", "consumers")
+    channel_columns = ("connection", "name", "consumer_count", "messages_unacknowledged", "prefetch_count")
+    return "\n".join(
+        (
+            broker.ctl("list_queues", "-p", vhost, *queue_columns),
+            broker.ctl("list_consumers", "-p", vhost),
+            broker.ctl("list_channels", *channel_columns),
+        )
+    )
 
 
 async def _spool_depth(world: World) -> int:

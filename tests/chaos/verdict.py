@@ -27,14 +27,13 @@ from tests.chaos.model import (
 )
 from tests.chaos.report import Totals
 from worker.amqp.connection import Broker
+from worker.amqp.queue_set import QueueSet, dead_queue
 from worker.amqp.topology import (
     QUARANTINE,
     RETURN,
     Binding,
     Queue,
     Topology,
-    dead_queue,
-    retry_queue,
 )
 from worker.cli.app import app
 from worker.config.settings import Settings
@@ -86,14 +85,13 @@ class Verdict:
 
 async def observe_attempts(broker: Broker, delays: Sequence[timedelta]) -> None:
     """Have a copy of every message that is published to a retry queue or as a dead letter kept."""
-    keys = [
-        key for family in FAMILIES for key in (dead_queue(family), *(retry_queue(family, d) for d in delays))
-    ]
+    sets = [QueueSet.of(family, delays) for family in FAMILIES]
+    keys = [name for queues in sets for name in queues.names if name != queues.main]
     async with broker.connection() as link:
         channel = await link.channel()
         queue = Queue(OBSERVED, {"x-queue-type": "quorum"})
         bindings = tuple(Binding(RETURN, OBSERVED, key) for key in keys)
-        await channel.declare(Topology((), (queue,), bindings))
+        await channel.ensure_topology(Topology((), (queue,), bindings))
 
 
 async def judge(

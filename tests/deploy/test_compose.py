@@ -105,7 +105,7 @@ def test_the_script_makes_every_secret_and_the_product_can_read_them(
     password = (secrets / "rabbitmq_password").read_text().strip()
     assert settings.amqp_url.get_secret_value() == f"amqp://stockhook:{password}@rabbitmq:5672/stockhook"
     assert f"default_pass = {password}" in (secrets / "rabbitmq.conf").read_text()
-    assert settings.sealer is not None
+    assert settings.encryptor is not None
     assert len(settings.ovoko_secrets) == len(settings.buyback_tokens) == 1
 
 

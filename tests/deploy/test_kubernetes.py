@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from consumers.registry import FAMILIES
 from tests.deploy.custom_resources import RabbitmqCluster, ScaledObject, read_custom_resource
 from tests.deploy.tools import DEPLOY, documents, tool
-from worker.amqp.topology import family_queue
+from worker.amqp.queue_set import main_queue
 from worker.cli.app import app
 from worker.config.settings import Settings
 
@@ -196,7 +196,7 @@ def test_families_scale_by_their_own_queue_and_never_by_a_retry_step() -> None:
         if isinstance(one, ScaledObject)
     }
 
-    assert scaled == {f"stockhook-consumer-{family}": [family_queue(family)] for family in FAMILIES}
+    assert scaled == {f"stockhook-consumer-{family}": [main_queue(family)] for family in FAMILIES}
 
 
 def test_the_cluster_has_the_settings_that_a_broker_was_booted_with() -> None:

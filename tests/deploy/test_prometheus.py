@@ -98,7 +98,7 @@ async def test_the_broker_tells_what_the_rules_ask_it_for(booted: RabbitNode) ->
     held = f'{{vhost="{VHOST}",queue="stockhook.orders.retry.1s"}}'
     async with Broker(booted.url, "test").connection() as link:
         channel = await link.channel()
-        await channel.declare(topology(delays(1)))
+        await channel.ensure_topology(topology(delays(1)))
         await channel.delete("stockhook.orders")
         await channel.publish(Message(RETURN, "stockhook.orders.retry.1s", "x", {}, b""), 5)
 

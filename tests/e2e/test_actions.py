@@ -15,14 +15,14 @@ import pytest_asyncio
 from deploy.local.services import Services
 from schemas import examples
 from tests.e2e.test_changes import has_died
-from tests.e2e.test_crash_points import ACTION_POINTS
+from tests.e2e.test_failpoints import ACTION_POINTS
 from tests.integration.test_seller_commands import CANARY, DETAILS
 from tests.support.stack import BUYBACK_TOKEN, Stack, empty_stack, until
 from worker.actions.relay import message
 from worker.amqp.tap import Delivery
 from worker.cli.simulate import client_settings
 from worker.marketplaces.buyback.requests import Slot
-from worker.simulator.buyback_api import TradeIn
+from worker.simulator.buyback_api import SimulatedBuyback
 from worker.simulator.faults import Fault, Kind
 from worker.simulator.router import Simulation
 from worker.simulator.server import serving
@@ -38,7 +38,7 @@ class Platform:
 
     stack: Stack
     simulation: Simulation
-    trade_in: TradeIn
+    trade_in: SimulatedBuyback
 
     async def miss(self, order_id: str = ORDER, minute: int = 0, item: str = "i1") -> None:
         """Send the webhook of a missed pickup."""
@@ -52,7 +52,7 @@ class Platform:
         assert answer.status_code == 200
 
     def fail(self, kind: Kind, path: str = PICKUPS, **more: Any) -> None:
-        self.simulation.faults.ask(Fault(kind=kind, path=path, **more))
+        self.simulation.faults.add(Fault(kind=kind, path=path, **more))
 
     def received(self, endpoint: str = PICKUPS) -> int:
         """Requests that the platform received, however it answered."""
@@ -87,7 +87,7 @@ async def platform(stack: Stack) -> AsyncIterator[Platform]:
 
 @asynccontextmanager
 async def _simulated(stack: Stack) -> AsyncIterator[Platform]:
-    trade_in = TradeIn([ORDER, *(f"order-{number}" for number in range(2, 9))])
+    trade_in = SimulatedBuyback([ORDER, *(f"order-{number}" for number in range(2, 9))])
     simulation = Simulation({"buyback": trade_in})
     async with serving(simulation) as port:
         ours = client_settings(f"http://127.0.0.1:{port}")
@@ -125,11 +125,11 @@ async def test_a_consumer_that_dies_sends_a_request_at_most_once(platform: Platf
     await platform.miss()
     await until(lambda: has_died(dying), f"the consumer dies at {point}")
     await platform.stack.started("consume", "buybacks")
-    is_unknown = point in ("action_begun", "action_performed")
-    (row,) = await platform.settled("unknown" if is_unknown else "done")
+    outcome_unknown = point in ("action_started", "action_performed")
+    (row,) = await platform.settled("unknown" if outcome_unknown else "done")
 
-    assert platform.pickups() == (0 if point == "action_begun" else 1)
-    if is_unknown:
+    assert platform.pickups() == (0 if point == "action_started" else 1)
+    if outcome_unknown:
         assert row["outcome"] == {"reason": "the process ended while the request was under way"}
 
 
@@ -223,7 +223,7 @@ async def test_an_order_that_moved_on_needs_no_pickup(platform: Platform) -> Non
     await platform.stack.execute("UPDATE buyback_orders SET status = 'pickup_scheduled'")
     (row,) = await platform.settled("done")
 
-    assert row["outcome"] == {"not_needed": "the order's status is pickup_scheduled by now"}
+    assert row["outcome"] == {"not_needed": "the order's status is now pickup_scheduled"}
     assert platform.received() == 0
 
 
@@ -428,7 +428,7 @@ async def test_the_archiver_removes_dead_letters_of_actions_which_the_table_has(
 
     assert rows == {
         ORDER: "the answer is no JSON",
-        "order-2": "the broker gave up on it: it ended its consumer too often",
+        "order-2": "the broker dead-lettered the action: it was delivered too often",
     }
     assert platform.received("order-2/dropoff-request") == 0
 

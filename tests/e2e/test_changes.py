@@ -62,7 +62,7 @@ async def subscribed(stack: Stack, keys: Sequence[str] = ("stockhook.#",)) -> As
     subscriber = Subscriber()
     async with stack.broker.connection() as link:
         channel = await link.channel()
-        await channel.listen(CHANGES, keys, "test", subscriber.take)
+        await channel.subscribe_exclusive(CHANGES, keys, "test", subscriber.take)
         yield subscriber
 
 

@@ -17,12 +17,10 @@ from tests.support.rabbit_cluster import RabbitCluster, rabbit_cluster, rabbit_p
 from tests.support.stack import OVOKO_SECRET, Stack, Worker, until
 from worker.amqp.hosts import hosts_of_url
 
-# Three nodes take half of a small machine: not part of `make test` until that is shorter.
+# Kills each node in turn, which takes minutes (`make test-long`).
 pytestmark = pytest.mark.long
 
 WEBHOOKS_PER_SECOND = 100
-
-# As the documentation says.
 
 
 @pytest.fixture(scope="module")

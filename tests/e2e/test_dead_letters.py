@@ -85,7 +85,7 @@ async def test_a_crash_between_commit_and_ack_leaves_one_row_a_message(stack: St
         for number in range(10)
     ]
     await put(stack, *letters)
-    dying = stack.start("consume", "orders", STOCKHOOK_CRASH_AT="dead_letter_kept", **KEEPING)
+    dying = stack.start("consume", "orders", STOCKHOOK_CRASH_AT="dead_letter_stored", **KEEPING)
     assert dying.wait() < 0
     assert 0 < await stack.count("dead_letters") <= 10
     assert (await stack.depths())["stockhook.orders.dead"] == 10

@@ -16,13 +16,13 @@ from worker.simulator.router import Simulation
 from worker.simulator.server import serving
 
 
-async def test_every_scene_is_played_and_what_is_told_is_in_the_tables(
+async def test_every_scene_is_played_and_what_is_shown_is_in_the_tables(
     services: Services, stack: Stack
 ) -> None:
     written = io.StringIO()
     console = Console(file=written, width=112)
     await asyncio.to_thread(show, services, stack.folder, console, print)
-    told = written.getvalue()
+    shown = written.getvalue()
     [order] = await stack.fetch("SELECT status, account_number_ending FROM buyback_orders")
     shipments = await stack.fetch("SELECT is_reschedule FROM buyback_shipments ORDER BY pickup_starts_at")
     [part] = await stack.fetch("SELECT status FROM parts")
@@ -39,9 +39,9 @@ async def test_every_scene_is_played_and_what_is_told_is_in_the_tables(
         {"kind": "ovoko.part_details", "state": "done", "actions": 1},
         {"kind": "ovoko.return_details", "state": "done", "actions": 3},
     ]
-    for words in (
-        "a new pickup was asked for, by an action",
-        "the API told what comes back, and what it is worth",
+    for text in (
+        "an action requested a new pickup",
+        "the API returned the items and their amounts",
         "$ stockhook actions list",
         "$ stockhook explain buyback",
         "CollectionItemPickupMissedEvent",
@@ -53,7 +53,7 @@ async def test_every_scene_is_played_and_what_is_told_is_in_the_tables(
         "each webhook has 2 signatures",
         "the ingest answered each with 200",
     ):
-        assert words in told
+        assert text in shown
 
 
 async def test_a_scene_that_fails_says_what_did_not_happen() -> None:
@@ -61,7 +61,7 @@ async def test_a_scene_that_fails_says_what_did_not_happen() -> None:
         url = f"http://127.0.0.1:{port}"
         stage = Stage(Console(file=io.StringIO()), {}, url, url)
         with pytest.raises(SceneFailed, match="nobody/control: "):
-            await stage.over_there("nobody/control")
+            await stage.at_marketplace("nobody/control")
     with pytest.raises(SceneFailed, match=r"stockhook explain ended with 2"):
         stage.command("explain", "whale", "1")
 

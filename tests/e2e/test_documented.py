@@ -124,8 +124,8 @@ async def test_payment_details_are_encrypted(applied: Stack) -> None:
     (paid,) = await applied.fetch("SELECT * FROM buyback_orders WHERE order_id LIKE '30656b1b%'")
 
     assert paid["account_number_ending"] == "ESTE"
-    sealed = Fernet(applied.environment["STOCKHOOK_SEALING_KEYS"]).decrypt(paid["payment_details_encrypted"])
-    assert json.loads(sealed)["bankAccount"]["accountNumber"] == "TESTE"
+    details = Fernet(applied.environment["STOCKHOOK_SEALING_KEYS"]).decrypt(paid["payment_details_encrypted"])
+    assert json.loads(details)["bankAccount"]["accountNumber"] == "TESTE"
 
 
 async def test_the_rows_of_buyback_items(applied: Stack) -> None:

@@ -131,7 +131,7 @@ async def test_no_message_stops_its_consumer_and_each_is_kept_with_its_bytes(
     assert {row["origin"] for row in rows} == {"inventory", "quarantine", "webhook.shop"}
     assert worker.process.poll() is None
     assert "Traceback" not in worker.lines()
-    assert "consumer.ended" not in worker.lines()
+    assert "subscription.lost" not in worker.lines()
     assert len(shop.requests) == 1
     assert await stack.fetch("SELECT part_id FROM parts") == [{"part_id": "13"}]
     assert stack.run("audit").returncode == 0

@@ -46,7 +46,7 @@ async def test_schemathesis_finds_nothing(stack: Stack) -> None:
         cwd=stack.folder,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
         check=False,
     )
 

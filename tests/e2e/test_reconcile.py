@@ -100,7 +100,7 @@ async def test_a_missed_webhook_is_reported(marketplace: Marketplace) -> None:
 
     found = json.loads(after.stdout)
     assert (before.returncode, after.returncode) == (0, 1), before.stderr + after.stderr
-    assert "both say the same" in before.stdout
+    assert "no differences" in before.stdout
     assert [(one["id"], one["here"], one["there"]) for one in found["differences"]] == [
         ("12", "in_warehouse", "2 (sold)")
     ]
@@ -174,7 +174,7 @@ async def _apply(marketplace: Marketplace) -> Applied:
 
 def test_without_a_terminal_apply_needs_yes(after_apply: Applied) -> None:
     assert after_apply.without_terminal.returncode == 2
-    assert "where nobody can answer, give --yes" in after_apply.without_terminal.stderr
+    assert "without a terminal, give --yes" in after_apply.without_terminal.stderr
 
 
 def test_a_dry_run_sends_nothing(after_apply: Applied) -> None:
@@ -202,7 +202,7 @@ def test_returns_become_what_ovoko_lists(after_apply: Applied) -> None:
 def test_after_apply_nothing_differs(after_apply: Applied) -> None:
     for again in (after_apply.parts_again, after_apply.returns_again):
         assert again.returncode == 0, again.stdout
-        assert "both say the same" in again.stdout
+        assert "no differences" in again.stdout
 
 
 def test_a_newer_event_wins_over_an_observation(after_apply: Applied) -> None:
@@ -239,7 +239,7 @@ async def test_the_answer_no_sends_nothing(marketplace: Marketplace) -> None:
     done = answer(marketplace, "n", "reconcile", "ovoko", "parts", "--apply")
 
     assert done.returncode == 1
-    assert "Take over 2 parts as they are there? [y/N]" in done.stderr
+    assert "Apply 2 parts as the marketplace lists them? [y/N]" in done.stderr
     assert "nothing was sent; 2 observations would be" in done.stdout
     assert await marketplace.stack.depths() == {}
 
@@ -271,7 +271,7 @@ async def test_observations_are_applied_though_the_command_was_killed(marketplac
 
     assert await marketplace.statuses() == dict.fromkeys(("11", "12", "13"), "in_warehouse")
     assert again.returncode == 0, again.stderr
-    assert "both say the same" in again.stdout
+    assert "no differences" in again.stdout
 
 
 async def test_an_observation_that_cannot_be_applied_is_a_dead_letter_that_can_be_replayed(

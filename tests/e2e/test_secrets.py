@@ -1,4 +1,4 @@
-"""Canaries: no token and no bank account is found anywhere but sealed."""
+"""Canaries: no token and no bank account is found anywhere unencrypted."""
 
 import json
 from pathlib import Path
@@ -73,11 +73,11 @@ async def test_secrets_and_bank_details_are_found_nowhere(stack: Stack) -> None:
             assert canary.encode() not in content, f"{canary} in {place}"
         if place.endswith(".log"):
             assert CUSTOMER.encode() not in content, f"a customer in {place}"
-    await check_sealed(stack)
+    await check_encrypted(stack)
 
 
-async def check_sealed(stack: Stack) -> None:
-    """What is sealed can be opened with the key, and is what was sent."""
+async def check_encrypted(stack: Stack) -> None:
+    """The encrypted values can be decrypted with the key, and are what was sent."""
     (row,) = await stack.fetch(
         "SELECT payment_details_encrypted, account_number_ending FROM buyback_orders "
         "WHERE payment_details_encrypted IS NOT NULL"

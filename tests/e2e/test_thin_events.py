@@ -17,7 +17,7 @@ from tests.e2e.test_changes import has_died
 from tests.support import events
 from tests.support.events import body
 from tests.support.stack import Stack, empty_stack, until
-from worker.actions.ovoko import UNKNOWN_THERE
+from worker.actions.ovoko import NO_SUCH_ENTITY
 from worker.cli.simulate import client_settings
 from worker.simulator.faults import Fault, Kind
 from worker.simulator.ovoko_api import (
@@ -58,7 +58,7 @@ class Marketplace:
         self.ovoko.returns[return_id] = OrderReturn(id=return_id, order_id=70, **more)
 
     def fail(self, kind: Kind, path: str, **more: Any) -> None:
-        self.simulation.faults.ask(Fault(kind=kind, path=path, **more))
+        self.simulation.faults.add(Fault(kind=kind, path=path, **more))
 
     def calls(self, path: str = "") -> int:
         """Requests that Ovoko received, however it answered."""
@@ -204,7 +204,7 @@ def test_a_part_that_ovoko_does_not_know_is_requested_once(enriched: Enriched) -
     outcomes = [action["outcome"] for action in enriched.actions]
 
     assert {action["state"] for action in enriched.actions} == {"done"}
-    assert outcomes.count(UNKNOWN_THERE.said) == len(UNKNOWN_IDS)
+    assert outcomes.count(NO_SUCH_ENTITY.details) == len(UNKNOWN_IDS)
     assert enriched.calls["part/80"] == 1
 
 

@@ -1,4 +1,4 @@
-"""Events of types that no family takes: kept apart from what is broken, and replayed once one takes them."""
+"""Events of types that no family handles: stored apart from broken events, and replayed once one does."""
 
 import json
 from collections.abc import Sequence
@@ -49,8 +49,8 @@ async def archived(stack: Stack, rows: int) -> list[dict[str, Any]]:
 
 async def keep(stack: Stack, *events: tuple[Provider, str, bytes]) -> None:
     """As a release that did not know these types kept them."""
-    sealer = stack.settings.sealer
-    assert sealer is not None, "the stack has keys"
+    encryptor = stack.settings.encryptor
+    assert encryptor is not None, "the stack has keys"
     rows = [
         Arriving(
             provider,
@@ -58,12 +58,12 @@ async def keep(stack: Stack, *events: tuple[Provider, str, bytes]) -> None:
             content_hash_id(body),
             content_hash_id(body),
             RECEIVED_AT,
-            sealer.encrypt(body) if provider is Provider.BUYBACK else body,
+            encryptor.encrypt(body) if provider is Provider.BUYBACK else body,
         )
         for provider, event_type, body in events
     ]
     async with database_of(stack) as database, database.transaction() as connection:
-        await store.keep(connection, rows, ())
+        await store.insert(connection, rows, ())
 
 
 def told(stack: Stack, *arguments: str) -> Any:
@@ -131,7 +131,7 @@ async def test_a_day_of_submissions_is_counted_and_listed_and_no_dead_letter(sta
 async def test_dying_between_the_commit_and_the_ack_leaves_one_row_per_event(stack: Stack) -> None:
     messages = [accept(Provider.OVOKO, MOVED % number, RECEIVED_AT).message for number in range(10)]
     await put(stack, *messages)
-    dying = stack.start("consume", "orders", STOCKHOOK_CRASH_AT="dead_letter_kept", **KEEPING)
+    dying = stack.start("consume", "orders", STOCKHOOK_CRASH_AT="dead_letter_stored", **KEEPING)
     assert dying.wait(60) < 0
     before = await stack.count("unhandled_events")
     worker = await stack.started("consume", "orders", **KEEPING)

@@ -225,7 +225,7 @@ async def test_a_private_address_is_not_called_unless_allowed(stack: Stack, tell
 
     assert inside.requests == []
     assert letter is not None
-    assert letter.headers["x-reason"] == "it leads to a private address"
+    assert letter.headers["x-reason"] == "its host has a private address"
 
 
 async def test_who_is_taken_out_of_the_settings_leaves_queues_that_are_seen_and_deleted(
@@ -255,7 +255,7 @@ async def test_who_is_taken_out_of_the_settings_leaves_queues_that_are_seen_and_
 
     assert [(one["name"], one["configured"], one["consumers"]) for one in during] == [("shop", True, 1)]
     assert refused.returncode == 1
-    assert "take it out" in refused.stderr
+    assert "remove it" in refused.stderr
     assert [one["what"] for one in doctor if "changes forget shop" in one["remedy"]] == ["1 wait for shop"]
     assert kept.returncode == 1
     assert "1 changes wait there" in kept.stderr

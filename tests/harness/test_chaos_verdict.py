@@ -14,7 +14,8 @@ from tests.chaos.model import KEYS
 from tests.chaos.verdict import OBSERVED, Verdict, judge, misbehaviour, observe_attempts
 from tests.support.stack import Stack, until
 from worker.amqp.channel import Message
-from worker.amqp.topology import RETURN, dead_queue, retry_queue
+from worker.amqp.queue_set import QueueSet, dead_queue
+from worker.amqp.topology import RETURN
 from worker.simulator.http_client import Client
 from worker.simulator.rate_sender import Sender, Tally
 from worker.simulator.webhook import Credentials
@@ -175,8 +176,8 @@ async def test_an_attempt_that_was_spent_is_a_problem_where_no_failure_was_injec
     well = await played.verdict(failures_injected=False)
     async with played.stack.broker.connection() as link:
         channel = await link.channel()
-        queue = retry_queue("orders", settings.delays[0])
-        copy = Message(RETURN, queue, "ovoko.order.created", {"x-attempt": 2}, b"{}")
+        queue = QueueSet.of("orders", settings.delays).retries[0]
+        copy = Message(RETURN, queue.name, "ovoko.order.created", {"x-attempt": 2}, b"{}")
         for _ in range(2):
             await channel.publish(copy, 5)
     injected = await played.verdict()

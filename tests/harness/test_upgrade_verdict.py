@@ -7,7 +7,7 @@ import pytest
 
 from tests.upgrade import verdict
 from tests.upgrade.load import SQLSTATE
-from tests.upgrade.release import NoHistory, extracted, recorded_commit
+from tests.upgrade.release import FROM_COMMIT, NoHistory, extracted, recorded_commit
 from tests.upgrade.verdict import Attempts
 
 NOBODY = "0" * 40
@@ -86,18 +86,18 @@ def test_an_event_is_applied_at_the_attempt_after_its_last_failure() -> None:
 
 
 def test_a_commit_that_the_clone_lacks_is_named_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(NoHistory, match=f"no commit {NOBODY} .*git fetch --unshallow"):
+    with pytest.raises(NoHistory, match=f"no commit {NOBODY}, .*git fetch --unshallow"):
         extracted(NOBODY, tmp_path)
 
 
 def test_the_recorded_commit_is_taken_out_of_git_once(tmp_path: Path) -> None:
     try:
-        folder = extracted(recorded_commit(), tmp_path)
+        folder = extracted(recorded_commit(FROM_COMMIT), tmp_path)
     except NoHistory as why:
         pytest.skip(str(why))
     (folder / "README.md").unlink()
 
     assert (folder / "worker/__main__.py").is_file()
     assert folder.is_relative_to(tmp_path)
-    assert extracted(recorded_commit(), tmp_path) == folder
+    assert extracted(recorded_commit(FROM_COMMIT), tmp_path) == folder
     assert not (folder / "README.md").exists()

@@ -36,7 +36,7 @@ async def test_a_backlog_of_one_kind_waits_in_the_table(stack: Stack) -> None:
         first, second = await published(database), await published(database)
         async with database.transaction() as connection:
             for row in first[:3]:
-                await table.take(connection, row["action_id"], 1)
+                await table.claim(connection, row["action_id"], 1)
         third = await published(database)
 
     subjects = await stack.fetch(

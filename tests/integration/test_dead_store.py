@@ -11,13 +11,13 @@ from worker.dead_letters.store import Selection
 
 async def test_a_letter_that_was_changed_since_it_was_read_is_not_replayed_as_it_was(stack: Stack) -> None:
     async with database_of(stack) as database, database.connection() as connection:
-        await store.keep(connection, [read_letter("orders", Delivery(1, "", {}, b"read", False, "m.1"))])
+        await store.insert(connection, [read_letter("orders", Delivery(1, "", {}, b"read", False, "m.1"))])
         [letter] = await store.select(connection, Selection())
         number = letter.dead_letter_id
         changed = await connection.fetch(store.CHANGE_BODY, number, b"changed", letter.body, "", None)
         begun = [
             await connection.fetch(
-                store.BEGIN_REPLAY, [number], [identity.content_hash_id(body)], [None], [body]
+                store.MARK_REPLAYING, [number], [identity.content_hash_id(body)], [None], [body]
             )
             for body in (b"read", b"changed")
         ]

@@ -66,7 +66,7 @@ async def test_what_is_missing_or_odd_is_an_error_with_a_remedy(stack: Stack) ->
     await stack.delete_queue("stockhook.orders.dead")
     async with stack.broker.connection() as link:
         channel = await link.channel()
-        await channel.declare_one(
+        await channel.declare_item(
             Queue("stockhook.orders.dead", {"x-queue-type": "quorum", "x-max-length": 5})
         )
     try:
@@ -108,8 +108,8 @@ async def test_events_outside_any_month_and_keys_that_open_nothing(stack: Stack)
     _, findings = examined(stack)
     said = {finding["what"] for finding in findings if finding["level"] != "ok"}
 
-    assert "event_log_rest holds events: a month had no partition when they came" in said
-    assert "bank details in the database cannot be opened with any of them" in said
+    assert "event_log_rest contains events: their month had no partition when they were applied" in said
+    assert "none of the keys decrypts the bank details in the database" in said
 
 
 def subscribers(**urls: str) -> str:
@@ -148,13 +148,14 @@ async def test_where_subscribers_to_changes_lead_and_what_waits_is_said(stack: S
         if finding["subject"] == "changes"
     }
     assert levels == {
-        "inside (localhost) leads to 127.0.0.1, which is not public: nothing is posted there": "error",
-        "outside (203.0.113.7) leads to 203.0.113.7, which is not public: nothing is posted there": "error",
-        "nowhere (nowhere.invalid) leads nowhere": "error",
-        "shop (9.9.9.9) leads to 9.9.9.9": "ok",
+        "inside (localhost) has the address 127.0.0.1, which is not public: nothing is posted there": "error",
+        "outside (203.0.113.7) has the address 203.0.113.7, which is not public: "
+        "nothing is posted there": "error",
+        "nowhere (nowhere.invalid) cannot be resolved": "error",
+        "shop (9.9.9.9) has the address 9.9.9.9": "ok",
         "3 wait to be published": "warning",
     }
-    assert {"inside (localhost) leads to 127.0.0.1"} <= {finding["what"] for finding in meant}
+    assert {"inside (localhost) has the address 127.0.0.1"} <= {finding["what"] for finding in meant}
     assert [finding["what"] for finding in off if "STOCKHOOK_CHANGES is false" in finding["what"]]
     assert [finding for finding in off if "does another process publish?" in finding["remedy"]]
     assert "hunter2" not in json.dumps(findings)

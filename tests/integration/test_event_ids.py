@@ -141,7 +141,7 @@ async def test_a_replay_is_applied_once_its_content_is(stack: Stack, is_logged: 
             await apply(stack, "inventory", [dead])
         # Another event under the same id fails, and its letter is not taken for the replayed one.
         async with database.connection() as connection:
-            await store.keep(connection, [read_letter("inventory", _dead(part("3", event_id)))])
+            await store.insert(connection, [read_letter("inventory", _dead(part("3", event_id)))])
             rows = await connection.fetch(store.FOLLOW_REPLAY, [number], datetime.min.replace(tzinfo=UTC))
 
     assert [tuple(row) for row in rows] == ([(number, False)] if is_logged else [])
@@ -149,11 +149,11 @@ async def test_a_replay_is_applied_once_its_content_is(stack: Stack, is_logged: 
 
 async def _begin_replay(database: Database, dead: Decoded) -> int:
     async with database.connection() as connection:
-        await store.keep(connection, [read_letter("inventory", _dead(dead))])
+        await store.insert(connection, [read_letter("inventory", _dead(dead))])
         [letter] = await store.select(connection, Selection())
         envelope = dead.candidate.envelope
         await connection.fetch(
-            store.BEGIN_REPLAY,
+            store.MARK_REPLAYING,
             [letter.dead_letter_id],
             [envelope.event_id],
             [envelope.content_id],

@@ -95,13 +95,13 @@ def _get(queue: str) -> Callable[[Channel], Awaitable[object]]:
 
 OPERATIONS: dict[str, Callable[[Channel], Awaitable[object]]] = {
     # One that is there: it takes the same permission, and leaves nothing behind.
-    "declare exchange": lambda channel: channel.declare_one(Exchange("stockhook.return", "direct")),
-    "declare queue": lambda channel: channel.declare_one(
+    "declare exchange": lambda channel: channel.declare_item(Exchange("stockhook.return", "direct")),
+    "declare queue": lambda channel: channel.declare_item(
         Queue("stockhook.matrix", {"x-queue-type": "quorum"})
     ),
     "delete queue": lambda channel: channel.delete("stockhook.matrix"),
-    "declare elsewhere": lambda channel: channel.declare_one(Exchange("other.matrix", "direct")),
-    "bind queue": lambda channel: channel.declare_one(
+    "declare elsewhere": lambda channel: channel.declare_item(Exchange("other.matrix", "direct")),
+    "bind queue": lambda channel: channel.declare_item(
         Binding("stockhook.return", "stockhook.orders.retry.1s", "stockhook.orders.retry.1s")
     ),
     "publish event": _publish("stockhook.events", "ovoko.order.created"),
@@ -432,7 +432,7 @@ async def test_a_user_that_may_not_declare_is_told_so(users: Callable[[str], str
     async with Broker(users("ingest"), "test").connection() as link:
         channel = await link.channel()
         with pytest.raises(BrokerRefused, match="ACCESS_REFUSED"):
-            await channel.declare_one(Exchange("stockhook.matrix", "direct"))
+            await channel.declare_item(Exchange("stockhook.matrix", "direct"))
 
 
 async def test_roles_that_are_not_there_are_not_missed(fresh_database: str, stack: Stack) -> None:

@@ -184,12 +184,12 @@ async def webhook(parts: Parts) -> AsyncIterator[Waiting]:
             parts.publisher,
             parts.stopping,
         )
-        dispatcher._breaker.failures = THRESHOLD
+        dispatcher._circuit_breaker.failures = THRESHOLD
         monkeypatch.setattr("worker.pipeline.circuit_breaker.LONGEST_PAUSE_SECONDS", 1.5 * HOLD_SECONDS)
 
         async def recover() -> None:
             shop.behaviour = lambda _: 204
-            # The breaker closes after a probe, before which it pauses.
+            # The circuit breaker closes after a probe, before which it pauses.
             monkeypatch.setattr("worker.amqp.subscription.LONGEST_HOLD_SECONDS", LONGEST_HOLD_SECONDS)
 
         async def are_settled() -> bool:

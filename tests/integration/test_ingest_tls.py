@@ -134,7 +134,7 @@ async def test_on_request_the_files_are_read_at_once(
     authority: Authority, other: Authority, files: Files
 ) -> None:
     """As on SIGHUP; the regular look is far away."""
-    certificates = Certificates(files, look_seconds=3600)
+    certificates = Certificates(files, check_seconds=3600)
     async with ingest(certificates) as running:
         async with client(running.port, context=trusting(authority)) as sender:
             assert await sender.is_served()

@@ -30,7 +30,7 @@ async def test_a_queue_without_a_leader_is_found(stack: Stack, services: Service
     name = "stockhook.returns.retry.2s"
     services.rabbitmq.ctl("eval", STOP_MEMBER.format(vhost=VHOST, name=name))
 
-    expected = [f"{name} has no leader: it takes and gives nothing"]
+    expected = [f"{name} has no leader: it neither accepts nor delivers messages"]
     assert await until(lambda: _leaderless(stack), "it is found", 60) == expected
     stack.environment.pop("STOCKHOOK_MANAGEMENT_URL")
     assert await until(lambda: _leaderless(stack), "it is found over AMQP alone", 60) == expected

@@ -45,7 +45,7 @@ def sold(part_id: str, ahead: timedelta = timedelta(0)) -> GeneratedEvent:
 @asynccontextmanager
 async def sending(ingest: Ingest, *faults: Fault) -> AsyncIterator[Messenger]:
     simulation = Simulation({"webhooks": ingest})
-    simulation.faults.asked.extend(faults)
+    simulation.faults.pending.extend(faults)
     async with (
         serving(simulation) as port,
         messenger(f"http://127.0.0.1:{port}", CREDENTIALS, SOON, (SOON, SOON)) as told,
@@ -62,7 +62,7 @@ async def until(count: int, ingest: Ingest) -> None:
 async def test_what_is_not_taken_is_sent_again_and_holds_nothing_up() -> None:
     ingest = Ingest()
     async with sending(ingest, Fault(kind=Kind.UNAVAILABLE, times=1)) as told:
-        told.tell([sold("11"), sold("12")])
+        told.send_events([sold("11"), sold("12")])
         await until(2, ingest)
 
     assert sorted(ingest.came) == [("11", "ours"), ("12", "ours")]
@@ -72,7 +72,7 @@ async def test_what_is_never_taken_is_given_up_aloud() -> None:
     ingest = Ingest()
     with capture_logs() as lines:
         async with sending(ingest, Fault(kind=Kind.ERROR)) as told, asyncio.timeout(30):
-            told.tell([sold("11")])
+            told.send_events([sold("11")])
             while not any(line["event"] == "webhook.given_up" for line in lines):
                 await asyncio.sleep(0.005)
 
@@ -86,7 +86,7 @@ async def test_a_webhook_comes_no_earlier_than_what_it_tells_of() -> None:
         ahead = sold("11", timedelta(seconds=1.2))
         early = (ahead.occurred_at - now()).total_seconds()
         began = monotonic()
-        told.tell([ahead])
+        told.send_events([ahead])
         await until(1, ingest)
 
     assert monotonic() - began >= early > 0
@@ -97,5 +97,5 @@ async def test_what_is_under_way_when_it_ends_is_dropped(wait: float) -> None:
     ingest = Ingest()
     async with asyncio.timeout(30):
         async with sending(ingest, Fault(kind=Kind.SLOW, seconds=60)) as told:
-            told.tell([sold("11")])
+            told.send_events([sold("11")])
             await asyncio.sleep(wait)

@@ -48,8 +48,8 @@ async def test_consumers_refuse_a_database_that_is_behind(stack: Stack, fresh_da
 
     assert refused.returncode == run.returncode == 78
     assert sentence.startswith("stockhook: the database lacks 0001_event_log")
-    assert "type `stockhook migrate`" in sentence
-    assert "type `stockhook migrate`" in run.stderr
+    assert "run `stockhook migrate`" in sentence
+    assert "run `stockhook migrate`" in run.stderr
 
 
 async def test_the_command_says_what_it_did(stack: Stack, fresh_database: str) -> None:

@@ -20,7 +20,7 @@ from worker.marketplaces.http import (
     UnexpectedResponse,
 )
 from worker.marketplaces.ovoko.client import OvokoApi, open_ovoko
-from worker.marketplaces.rate_limiter import Pace
+from worker.marketplaces.rate_limiter import RateLimiter
 from worker.simulator.marketplace import Request, Response, as_json
 from worker.simulator.ovoko_api import (
     PASSWORD,
@@ -86,7 +86,7 @@ async def test_a_part_or_a_return_is_asked_for_by_its_id() -> None:
         missing = [(await there.api.part("14")).row, (await there.api.order_return("8")).row]
 
     assert part is not None
-    assert (part.part_id, part.status_in_words, part.merchants_id) == ("13", "2 (sold)", "SKU-1")
+    assert (part.part_id, part.status_text, part.merchants_id) == ("13", "2 (sold)", "SKU-1")
     assert order_return is not None
     assert (order_return.return_id, order_return.order_id, order_return.status) == ("7", "70", "New")
     assert missing == [None, None]
@@ -200,14 +200,14 @@ async def test_retry_after_is_waited_for() -> None:
 async def test_nobody_waits_for_an_hour() -> None:
     async with world() as there:
         await there.ask("unavailable", seconds=3600)
-        with pytest.raises(Unavailable, match="asks to wait for 3600 s"):
+        with pytest.raises(Unavailable, match="requests a delay of 3600 s"):
             await there.api.part("1")
 
 
 async def test_calls_keep_their_pace() -> None:
     async with world() as there:
         have_parts(there.ovoko, 1)
-        measured = replace(there.api, pace=Pace(20))
+        measured = replace(there.api, rate_limiter=RateLimiter(20))
         began = monotonic()
         for _ in range(11):
             await measured.part("1")
@@ -218,7 +218,7 @@ async def test_calls_keep_their_pace() -> None:
 async def test_a_part_that_was_not_asked_for_is_an_error() -> None:
     async with world() as there:
         there.ovoko.parts[13] = Part(id=14, status=0)
-        with pytest.raises(UnexpectedResponse, match="asked for 13, it answers about another one"):
+        with pytest.raises(UnexpectedResponse, match="13 was requested, and the answer is about another one"):
             await there.api.part("13")
 
 

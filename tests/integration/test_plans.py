@@ -78,14 +78,15 @@ def test_every_family_and_table_is_looked_at() -> None:
     assert len(HOT) >= 20
     assert {
         "worker.postgres.event_log.CLAIM",
-        "worker.outbox.changes.TAKE",
+        "worker.outbox.changes.CLAIM",
         "consumers.inventory.store.LOAD_HISTORY",
     } <= HOT.keys()
 
 
 @pytest.mark.parametrize("filled", [False, True], ids=["empty", "filled"])
 async def test_no_statement_of_a_batch_reads_a_whole_table(stack: Stack, filled: bool) -> None:
-    # As in a new database: once autovacuum has seen an empty table, the planner expects it to stay empty.
+    # As in a new database. The planner expects a table that was vacuumed while empty to stay empty, and may
+    # read it whole until the next ANALYZE. This is not tested.
     await stack.execute(f"TRUNCATE {TABLES} CASCADE")
     if filled:
         await stack.execute(FILL)

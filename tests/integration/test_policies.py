@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from subprocess import CompletedProcess
 
 import pytest
@@ -11,6 +11,7 @@ from deploy.local.rabbitmq import VHOST
 from deploy.local.services import BrokerNode, Services
 from tests.support.stack import Stack, until
 from worker.amqp.policies import protecting_commands
+from worker.amqp.topology import topology
 
 HARMFUL = {
     "message-ttl": 86_400_000,
@@ -23,10 +24,14 @@ SOURCE = "policy all or operator policy guard"
 
 
 @pytest.fixture
-def node(services: Services) -> Iterator[BrokerNode]:
+async def node(services: Services, stack: Stack) -> AsyncIterator[BrokerNode]:
     if services.rabbitmq is None or services.management_url is None:
         pytest.skip("needs a RabbitMQ of our own")
     ctl = services.rabbitmq.ctl
+    # `topology --check` names each queue that is not declared, also those of other tests.
+    declared = {queue.name for queue in topology(stack.settings.delays).queues}
+    for name in set(ctl("list_queues", "-p", VHOST, "--no-table-headers", "name").split()) - declared:
+        await stack.delete_queue(name)
     ctl("set_policy", "-p", VHOST, "all", ".*", json.dumps(HARMFUL))
     ctl("set_operator_policy", "-p", VHOST, "guard", ".*", '{"message-ttl":90000000}')
     yield services.rabbitmq

@@ -131,13 +131,13 @@ async def test_consumers_go_on_while_a_rebuild_is_killed_resumed_and_takes_over(
     consuming = asyncio.create_task(consume())
     broken_off = stack.start("rebuild", "inventory")
 
-    async def has_begun() -> bool:
+    async def has_started() -> bool:
         if await stack.fetch("SELECT to_regclass('rebuild_inventory.progress') AS it") == [{"it": None}]:
             return False
         rows = await stack.fetch("SELECT events FROM rebuild_inventory.progress")
         return bool(rows and rows[0]["events"])
 
-    await until(has_begun, "a window is done", 30)
+    await until(has_started, "a window is done", 30)
     broken_off.kill()
     code, found = await asyncio.to_thread(rebuilt, stack, "inventory", "--swap")
     was_busy = not consuming.done()

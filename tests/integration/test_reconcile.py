@@ -18,7 +18,7 @@ import pytest
 from schemas.registry import Provider
 from tests.support.stack import Stack, free_port
 from worker.config.settings import Settings
-from worker.marketplaces.http import Told
+from worker.marketplaces.http import FetchedRow
 from worker.marketplaces.ovoko.client import open_ovoko
 from worker.postgres.pool import Database
 from worker.simulator.faults import Fault
@@ -245,7 +245,7 @@ async def test_a_person_gets_a_table_and_what_it_means(world: World) -> None:
     assert done.returncode == 1
     assert "in_warehouse" in done.stdout
     assert r"sold\x1b[31m[/b]" in done.stdout
-    assert "1 of 1 listed there, on 1 pages; 1 rows here; 1 looked different, 1 are" in done.stdout
+    assert "1 of 1 listed there, on 1 pages; 1 rows here; 1 seemed different, 1 differ" in done.stdout
     assert "\x1b" not in done.stdout
 
 
@@ -283,7 +283,7 @@ async def test_what_slips_twice_makes_the_comparison_inconclusive(world: World) 
 
     assert (code, found["differences"], found["is_conclusive"]) == (1, [], False)
     assert found["not_listed_at_least"] == 1
-    assert "1 or more slipped from page to page in two readings" in " ".join(done.stdout.split())
+    assert "1 or more were on no page in two readings" in " ".join(done.stdout.split())
 
 
 async def test_a_part_whose_event_comes_meanwhile_is_not_reported(world: World) -> None:
@@ -308,7 +308,7 @@ async def test_a_change_of_just_now_is_shown_but_is_no_drift_yet(world: World) -
 
     assert (code, found["drift"]) == (0, 0)
     assert [(one["id"], one["may_be_under_way"]) for one in found["differences"]] == [("1", True)]
-    assert "1 changed just now, here or there" in done.stdout
+    assert "1 changed recently, here or there" in done.stdout
 
 
 async def test_no_more_are_looked_at_again_than_was_asked_for(world: World) -> None:
@@ -373,7 +373,7 @@ async def test_an_odd_optional_field_of_a_listed_part_counts_as_absent_and_is_re
 async def test_an_answer_that_is_missing_for_one_part_spoils_no_other(world: World) -> None:
     await world.has("in_warehouse", 11, 12)
     world.lists(2, 11, 12)
-    world.simulation.faults.ask(Fault(kind=FaultKind.ERROR, path="/get/part/11"))
+    world.simulation.faults.add(Fault(kind=FaultKind.ERROR, path="/get/part/11"))
 
     code, found = await world.found("parts")
 
@@ -386,7 +386,7 @@ async def test_an_answer_that_is_missing_for_one_part_spoils_no_other(world: Wor
 async def test_several_missing_answers_end_it(world: World) -> None:
     await world.has("in_warehouse", 11, 15)
     world.lists(2, 11, 15)
-    world.simulation.faults.ask(Fault(kind=FaultKind.WRONG_TYPES, path="/get/part/"))
+    world.simulation.faults.add(Fault(kind=FaultKind.WRONG_TYPES, path="/get/part/"))
 
     done = await world.reconcile("parts")
 
@@ -425,7 +425,7 @@ async def test_nothing_is_taken_over_from_a_list_that_shows_nothing(world: World
     assert "only here" in done.stdout
     assert (
         done.stderr
-        == "stockhook: Ovoko's API: it lists nothing at all, so nothing was taken over: is it this account?\n"
+        == "stockhook: Ovoko's API: the list is empty, so nothing was applied: check the account\n"
     )
     assert await world.stack.depths() == {}
 
@@ -494,7 +494,7 @@ class Many:
         page = self.ids[(number - 1) * 100 : number * 100]
         return Page(dict.fromkeys(page, ""), len(self.ids), (), Counter())
 
-    async def one(self, entity_id: str) -> Told[str]:
+    async def one(self, entity_id: str) -> FetchedRow[str]:
         raise AssertionError("nothing differs")
 
     async def ours(self, entity_ids: list[str]) -> dict[str, str]:
@@ -507,7 +507,7 @@ class Many:
     def compare(self, here: str | None, there: str | None) -> Difference | None:
         return None
 
-    def observed(self, here: str | None, there: str | None, asked_at: datetime) -> bytes:
+    def observed(self, here: str | None, there: str | None, requested_at: datetime) -> bytes:
         raise AssertionError("nothing differs")
 
 

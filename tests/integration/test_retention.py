@@ -107,7 +107,7 @@ async def test_a_part_whose_latest_change_is_gone_from_the_log_is_judged_by_it(s
     assert [event["changes"]["status"]["to"] for event in explained["events"]] == ["sold"]
     assert explained["log_begins_at"] is not None
     assert explained["agrees_with_tables"] is None
-    assert "was dropped from the log" in " ".join(stack.run("explain", "part", "13").stdout.split())
+    assert "were dropped from the log" in " ".join(stack.run("explain", "part", "13").stdout.split())
     assert found == [{"kind": "undocumented_transition", "message": "sold became reserved"}]
     assert (await stack.fetch("SELECT status FROM parts")) == [{"status": "reserved"}]
 
@@ -230,7 +230,7 @@ async def test_unhandled_events_go_after_days_of_their_own(stack: Stack) -> None
     left = await stack.fetch("SELECT type FROM unhandled_events")
 
     assert (kept["unhandled_events"], longer["unhandled_events"]) == (0, 1)
-    assert "dropped: 2 unhandled events" in by_default.stdout
+    assert "deleted: 2 unhandled events" in by_default.stdout
     assert left == [{"type": "t2"}]
 
 
@@ -273,4 +273,4 @@ async def test_retention_that_another_process_does_is_logged_as_skipped(stack: S
     await until(is_skipped, "retention says that it was skipped")
     await other.close()
     assert refused.returncode == 1
-    assert "another process is dropping" in refused.stderr
+    assert "another process is deleting" in refused.stderr

@@ -1,4 +1,4 @@
-"""A seller's calls against the simulated trade-in platform, over real HTTP, with its faults."""
+"""A seller's calls against the simulated buyback platform, over real HTTP, with its faults."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,10 +12,10 @@ import pytest
 from pydantic import SecretStr
 
 from worker.marketplaces.buyback.client import (
+    AcceptedRequest,
     Account,
     BadOrderId,
     Seller,
-    Taken,
 )
 from worker.marketplaces.buyback.requests import (
     BankAccount,
@@ -34,7 +34,7 @@ from worker.marketplaces.http import (
     http_client,
 )
 from worker.simulator import buyback_api as buyback
-from worker.simulator.buyback_api import TradeIn
+from worker.simulator.buyback_api import SimulatedBuyback
 from worker.simulator.faults import Fault, Kind
 from worker.simulator.router import Simulation
 from worker.simulator.server import serving
@@ -71,13 +71,13 @@ class Clock:
 @dataclass
 class Platform:
     simulation: Simulation
-    trade_in: TradeIn
+    trade_in: SimulatedBuyback
     clock: Clock
     account: Account
     seller: Seller = field(init=False)
 
     def fault(self, kind: Kind, **which: object) -> None:
-        self.simulation.faults.ask(Fault.model_validate({"kind": kind, **which}))
+        self.simulation.faults.add(Fault.model_validate({"kind": kind, **which}))
 
     def asked(self, path: str) -> int:
         """How many requests for this path came."""
@@ -87,7 +87,7 @@ class Platform:
 @asynccontextmanager
 async def open_platform(**changes: str | SecretStr) -> AsyncIterator[Platform]:
     clock = Clock()
-    trade_in = TradeIn(clock=clock)
+    trade_in = SimulatedBuyback(clock=clock)
     simulation = Simulation({"buyback": trade_in})
     async with serving(simulation) as port, http_client() as http:
         url = f"http://127.0.0.1:{port}/buyback"
@@ -125,7 +125,7 @@ async def test_a_pickup_is_requested_for_slots_that_are_offered(platform: Platfo
     assert slots[0] == Slot(
         initial_slot=datetime(2026, 3, 2, 9, tzinfo=UTC), final_slot=datetime(2026, 3, 2, 12, tzinfo=UTC)
     )
-    assert taken == Taken(201)
+    assert taken == AcceptedRequest(201)
     order = platform.trade_in.orders[ORDER]
     assert (order.delivery, order.slots, order.pickups_requested) == ("pickup", slots[:2], 1)
 
@@ -144,12 +144,12 @@ async def test_a_slot_that_is_not_offered_is_refused(platform: Platform) -> None
 
 
 async def test_a_dropoff_is_requested(platform: Platform) -> None:
-    assert await platform.seller.request_dropoff(ORDER, DropoffRequest()) == Taken(201)
+    assert await platform.seller.request_dropoff(ORDER, DropoffRequest()) == AcceptedRequest(201)
     assert platform.trade_in.orders[ORDER].delivery == "dropoff"
 
 
 async def test_payment_details_arrive_and_show_nowhere(platform: Platform) -> None:
-    assert await platform.seller.give_payment_details(ORDER, DETAILS) == Taken(204)
+    assert await platform.seller.send_payment_details(ORDER, DETAILS) == AcceptedRequest(204)
     assert platform.trade_in.orders[ORDER].has_payment_details
     assert CANARY.encode() in DETAILS.as_body()
     assert CANARY not in f"{DETAILS!r} {DETAILS} {DETAILS.model_dump()}"
@@ -255,7 +255,7 @@ async def test_a_request_is_never_sent_again(platform: Platform, kind: Kind) -> 
         await platform.seller.request_dropoff(ORDER, DropoffRequest())
 
     assert platform.asked("dropoff-request") == 1
-    assert raised.value.is_unknown is (kind not in (Kind.RATE_LIMITED, Kind.UNAVAILABLE))
+    assert raised.value.outcome_unknown is (kind not in (Kind.RATE_LIMITED, Kind.UNAVAILABLE))
 
 
 async def test_a_question_is_given_up_after_four_times(platform: Platform) -> None:
@@ -294,7 +294,7 @@ async def test_a_request_without_a_token_was_surely_not_sent(platform: Platform)
     with pytest.raises(Unavailable, match="no access token: answered 500") as raised:
         await platform.seller.request_dropoff(ORDER, DropoffRequest())
 
-    assert not raised.value.is_unknown
+    assert not raised.value.outcome_unknown
     assert platform.asked("dropoff-request") == 0
 
 
@@ -306,7 +306,7 @@ async def test_a_late_answer_is_not_waited_for(platform: Platform, kind: Kind) -
     with pytest.raises(Unavailable, match=r"no whole answer within 0\.5 s") as raised:
         await platform.seller.request_pickup(ORDER, PickupRequest(slots=slots))
 
-    assert raised.value.is_unknown
+    assert raised.value.outcome_unknown
 
 
 async def test_nobody_there_is_said_after_four_times() -> None:
@@ -319,7 +319,7 @@ async def test_nobody_there_is_said_after_four_times() -> None:
         with pytest.raises(Unavailable, match="no access token: cannot connect") as raised:
             await seller.shipment_capabilities(ORDER)
 
-    assert not raised.value.is_unknown
+    assert not raised.value.outcome_unknown
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ async def test_nobody_there_is_said_after_four_times() -> None:
     [
         (Kind.OVERSIZED, "the answer is larger than 1,048,576 bytes"),
         (Kind.DECLARED, "the answer is larger than 1,048,576 bytes"),
-        (Kind.COMPRESSED, "the answer is compressed, which nobody asked for"),
+        (Kind.COMPRESSED, "the answer is compressed, which was not requested"),
         (Kind.REDIRECT, r"answered with a redirect \(302\), which is not followed"),
         (Kind.NOT_JSON, "the answer is no JSON"),
         (Kind.WRONG_TYPES, "pickUpAllowed: Input should be a valid boolean"),
@@ -349,7 +349,7 @@ async def test_an_odd_answer_to_a_request_leaves_it_open(platform: Platform, kin
     with pytest.raises(UnexpectedResponse) as raised:
         await platform.seller.request_dropoff(ORDER, DropoffRequest())
 
-    assert raised.value.is_unknown
+    assert raised.value.outcome_unknown
     assert platform.asked("dropoff-request") == 1
 
 
@@ -391,7 +391,7 @@ async def test_what_is_cut_off_leaves_the_seller_usable(platform: Platform) -> N
 async def test_a_refused_account_number_is_in_no_text(platform: Platform) -> None:
     broken = DETAILS.model_copy(update={"first_name": SecretStr("")})
     with pytest.raises(Refused) as raised:
-        await platform.seller.give_payment_details(ORDER, broken)
+        await platform.seller.send_payment_details(ORDER, broken)
 
     assert raised.value.status == 400
     assert "The value" in raised.value.body.decode()

@@ -126,7 +126,7 @@ def test_a_pickup_is_requested_for_a_slot_by_its_time(simulated: Simulated) -> N
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "when? Give --slot, or --offered"),
+        ((), "give --slot, or --offered"),
         (("--slot", "tomorrow"), "--slot must look like 2026-03-02T09:00Z/2026-03-02T12:00Z"),
         (("--slot", "2026-03-02T12:00Z/2026-03-02T09:00Z"), "it must end after it begins"),
         (("--slot", "2026-03-02T09:00/2026-03-02T12:00"), "timezone"),
@@ -164,7 +164,7 @@ def test_payment_details_come_from_a_file_or_standard_input(simulated: Simulated
     }
     assert (from_stdin.returncode, from_stdin.stdout) == (
         0,
-        "the payment details of order order-6 are given\n",
+        "the payment details of order order-6 were sent\n",
     )
     shown = "".join((from_file.stdout, from_file.stderr, from_stdin.stdout, from_stdin.stderr))
     assert "CANARY" not in shown + simulated.log.read_text()
@@ -174,10 +174,10 @@ def test_payment_details_come_from_a_file_or_standard_input(simulated: Simulated
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("{", "payment details: they are no JSON"),
+        ("{", "payment details: not JSON"),
         (json.dumps({**DETAILS, "bankAccount": {}}), "bankAccount.accountNumber: Field required"),
         (json.dumps({**DETAILS, "iban": CANARY}), "iban: Extra inputs are not permitted"),
-        (json.dumps({**DETAILS, CANARY: ""}), "there is a member that is unknown"),
+        (json.dumps({**DETAILS, CANARY: ""}), "there is an unknown member"),
         (
             json.dumps({**DETAILS, "billingAddress": {**ADDRESS, "country": CANARY}}),
             "billingAddress.country: String should match pattern",
@@ -239,7 +239,7 @@ def test_on_a_terminal_payment_details_are_asked_for(simulated: Simulated) -> No
     os.close(ours)
 
     assert process.returncode == 0
-    assert out == b"the payment details of order order-8 are given\n"
+    assert out == b"the payment details of order order-8 were sent\n"
     assert "Lisboa" in seen
     assert "CANARY" not in seen
 
@@ -249,7 +249,7 @@ def test_nobodys_order_is_refused(simulated: Simulated) -> None:
 
     assert done.returncode == 1
     assert done.stderr == (
-        "stockhook: the trade-in platform: refused with status 404 Not Found (no such order); "
+        "stockhook: the buyback platform: refused with status 404 Not Found (no such order); "
         "is it an order of the seller that STOCKHOOK_BUYBACK_SELLER_ID names?\n"
     )
 
@@ -267,11 +267,11 @@ def test_wrong_credentials_are_refused_without_them(simulated: Simulated) -> Non
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("dropoff-request", "fault-error"), 69, "the request may have been taken all the same"),
+        (("dropoff-request", "fault-error"), 69, "the request may have been accepted"),
         (
             ("dropoff-request", "fault-rate-limited"),
             69,
-            "answered 429 Too Many Requests; it asks to wait 1 s",
+            "answered 429 Too Many Requests; it requests a delay of 1 s",
         ),
         (("dropoff-request", "fault-slow"), 69, "no whole answer within 2 s"),
         (("shipment-capabilities", "fault-error"), 69, "answered 500 Internal Server Error\n"),
@@ -312,7 +312,7 @@ def test_what_is_not_set_is_named(simulated: Simulated) -> None:
     assert done.returncode == 78
     assert done.stderr == (
         "stockhook: STOCKHOOK_BUYBACK_REAL_IP, STOCKHOOK_BUYBACK_CLIENT_SECRET are not set: "
-        "the trade-in platform asks for all of them\n"
+        "the buyback platform requires all of them\n"
     )
 
 

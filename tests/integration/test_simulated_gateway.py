@@ -217,7 +217,7 @@ async def test_an_ed25519_key_rotates_to_another() -> None:
     ("document", "words"),
     [
         ({"secret": "canary-not-whsec"}, "secret: must begin with whsec_"),
-        ({"secret": PUBLIC_KEY}, "nobody signs with a public key"),
+        ({"secret": PUBLIC_KEY}, "a public key cannot sign"),
         ({"marketplace": "nobody"}, "marketplace: "),
         ({"canary": "x"}, "canary: "),
     ],
@@ -254,6 +254,6 @@ async def test_no_log_line_has_a_secret_or_a_body() -> None:
 
 
 def test_a_day_of_retries_is_scaled() -> None:
-    longest = max(max(behaviour.steps, default=timedelta(0)) for behaviour in BEHAVIOURS.values())
+    longest = max(max(behaviour.delays, default=timedelta(0)) for behaviour in BEHAVIOURS.values())
 
     assert longest * 0.0001 < timedelta(seconds=5)

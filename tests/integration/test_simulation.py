@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from worker.observability.listening import CannotListen
-from worker.simulator.faults import OVERSIZED_BYTES, WORDS, Kind
+from worker.simulator.faults import DESCRIPTIONS, OVERSIZED_BYTES, Kind
 from worker.simulator.marketplace import Request, Response, as_json
 from worker.simulator.router import Simulation
 from worker.simulator.server import serving
@@ -201,4 +201,4 @@ async def test_it_stops_while_an_answer_is_under_way() -> None:
 
 
 def test_each_fault_has_its_words() -> None:
-    assert set(WORDS) == set(Kind)
+    assert set(DESCRIPTIONS) == set(Kind)

@@ -414,7 +414,7 @@ async def test_zeroed_first_pages_cost_only_what_stood_on_them(tmp_path: Path, p
         {
             "event": "spool.damaged",
             "log_level": "error",
-            "kept_as": str(aside),
+            "moved_to": str(aside),
             "entries_carried_over": len(entries),
             "entries_lost": "unknown",
         }

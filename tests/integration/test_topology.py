@@ -32,7 +32,7 @@ async def test_a_check_names_the_argument_that_differs(stack: Stack) -> None:
     odd = Queue("stockhook.orders.dead", {"x-queue-type": "quorum", "x-max-length": 5})
     async with stack.broker.connection() as link:
         channel = await link.channel()
-        await channel.declare_one(odd)
+        await channel.declare_item(odd)
     try:
         check = stack.run("topology", "--check", "--json")
         declared = stack.run("topology")
@@ -54,12 +54,12 @@ async def test_a_check_names_bindings_that_are_missing_and_queues_that_are_too_m
     async with stack.broker.connection() as link:
         channel = await link.channel()
         # Anew, without its bindings; and a step of a retry schedule that is no longer climbed.
-        await channel.declare_one(
+        await channel.declare_item(
             next(
                 queue for queue in topology(stack.settings.delays).queues if queue.name == "stockhook.returns"
             )
         )
-        await channel.declare_one(Queue("stockhook.returns.retry.99s", {"x-queue-type": "quorum"}))
+        await channel.declare_item(Queue("stockhook.returns.retry.99s", {"x-queue-type": "quorum"}))
     try:
         check = stack.run("topology", "--check")
         declared = stack.run("topology")

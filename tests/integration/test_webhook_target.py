@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from pydantic import SecretStr
 
-from worker.change_feed.endpoint import NotDelivered, Target
+from worker.change_feed.endpoint import Endpoint, NotDelivered
 from worker.config.signing_keys import SigningKey
 from worker.config.subscribers import Subscriber
 
@@ -70,7 +70,7 @@ def _target(url: str) -> str:
 @asynccontextmanager
 async def answering(
     how: Answering, host: str = "127.0.0.1", path: str = "/hooks"
-) -> AsyncIterator[tuple[Target, list[bytes]]]:
+) -> AsyncIterator[tuple[Endpoint, list[bytes]]]:
     """A target that answers so, and what it was asked."""
     asked: list[bytes] = []
     tasks: list[asyncio.Task[None]] = []
@@ -91,7 +91,7 @@ async def answering(
 
     server = await asyncio.start_server(accept, host, 0)
     port = server.sockets[0].getsockname()[1]
-    target = Target.of(
+    target = Endpoint.of(
         _target(f"http://{f'[{host}]' if ':' in host else host}:{port}{path}"),
         [KEY],
         connections=1,
@@ -114,9 +114,9 @@ async def answering(
         (of_endless_pieces, "it answered 500"),
         (of_drops, "no whole answer within 0.5 s"),
         (of_a_body_in_drops, "no whole answer within 0.5 s"),
-        (of_endless_headers, "it broke off, or answers no HTTP"),
-        (of_nonsense, "it broke off, or answers no HTTP"),
-        (of_a_broken_connection, "it broke off, or answers no HTTP"),
+        (of_endless_headers, "the connection broke, or the answer is not HTTP"),
+        (of_nonsense, "the connection broke, or the answer is not HTTP"),
+        (of_a_broken_connection, "the connection broke, or the answer is not HTTP"),
         (of_itself, "it answered 307"),
     ],
 )
@@ -176,22 +176,22 @@ async def test_ipv6_addresses_and_international_paths_are_delivered_to(
 async def test_where_nobody_listens_it_says_so() -> None:
     async with answering(of_itself) as (target, _):
         pass
-    with pytest.raises(NotDelivered, match="it cannot be connected to"):
+    with pytest.raises(NotDelivered, match="cannot connect to it"):
         await target.post("id.1", b"{}")
 
 
 @pytest.mark.parametrize(
     ("host", "words"),
     [
-        ("localhost", "it leads to a private address"),
-        ("169.254.169.254", "it leads to a private address"),
-        ("[::ffff:10.0.0.1]", "it leads to a private address"),
-        ("0x7f000001", "it leads to a private address"),
-        ("nowhere.invalid", "its name leads nowhere"),
+        ("localhost", "its host has a private address"),
+        ("169.254.169.254", "its host has a private address"),
+        ("[::ffff:10.0.0.1]", "its host has a private address"),
+        ("0x7f000001", "its host has a private address"),
+        ("nowhere.invalid", "its host name cannot be resolved"),
     ],
 )
 async def test_where_only_we_should_reach_is_not_called(host: str, words: str) -> None:
-    target = Target.of(f"https://{host}/hooks", [KEY], connections=1, allow_private=False)
+    target = Endpoint.of(f"https://{host}/hooks", [KEY], connections=1, allow_private=False)
     try:
         with pytest.raises(NotDelivered, match=words):
             await target.post("id.1", b"{}")

@@ -20,7 +20,7 @@ TABLE = (
         "worker/pipeline/consumer.py",
         'failpoint("received")\n',
         'failpoint("received")\n            await session.ack_up_to(batch[-1].delivery)\n',
-        "tests/e2e/test_crash_points.py::test_a_consumer_dies_at[claimed]",
+        "tests/e2e/test_failpoints.py::test_a_consumer_dies_at[claimed]",
     ),
     Mutant(
         "ack before the copy is confirmed",
@@ -63,14 +63,14 @@ TABLE = (
         "        claimed = await event_log.claim(connection, family.name, candidates)\n",
         "        async with database.transaction() as other:\n"
         "            claimed = await event_log.claim(other, family.name, candidates)\n",
-        "tests/e2e/test_crash_points.py::test_a_consumer_dies_at[claimed]",
+        "tests/e2e/test_failpoints.py::test_a_consumer_dies_at[claimed]",
     ),
     Mutant(
         "no dedupe",
         "worker/postgres/event_log.py",
         "    if len(claimed) == len(candidates):\n        return Claim(frozenset(firsts.values()), ())\n",
         "    return Claim(frozenset(range(len(candidates))), ())\n",
-        "tests/e2e/test_crash_points.py::test_a_consumer_dies_at[committed]",
+        "tests/e2e/test_failpoints.py::test_a_consumer_dies_at[committed]",
     ),
     Mutant(
         "an id is a key by itself",
@@ -90,8 +90,8 @@ TABLE = (
     Mutant(
         "requeue in place",
         "worker/pipeline/disposition.py",
-        "return _copy(delivery, retry_queue(family, delay), next_attempt, reason, now)",
-        'return _copy(delivery, f"stockhook.{family}", next_attempt, reason, now)',
+        "return _copy(delivery, queue.name, next_attempt, reason, now)",
+        "return _copy(delivery, queues.main, next_attempt, reason, now)",
         "tests/unit/test_batch.py::test_a_failure_goes_to_the_next_retry_queue",
     ),
     Mutant(
@@ -136,14 +136,14 @@ TABLE = (
         "worker/pipeline/isolation.py",
         "return tries <= poison.TRIES",
         "return tries <= 1000",
-        "tests/e2e/test_killers.py::test_of_a_full_buffer_only_the_event_that_ends_its_consumer_is_a_dead_letter",
+        "tests/e2e/test_poison_messages.py::test_of_a_full_buffer_only_the_event_that_ends_its_consumer_is_a_dead_letter",
     ),
     Mutant(
         "a try whose commit got no answer counts again",
         "worker/postgres/poison.py",
-        "CASE WHEN known.last_tried_at = $3 THEN 0 ELSE 1 END",
+        "CASE WHEN stored.last_tried_at = $3 THEN 0 ELSE 1 END",
         "1",
-        "tests/e2e/test_killers.py::test_lost_answers_to_commits_make_no_event_a_poison_message",
+        "tests/e2e/test_poison_messages.py::test_lost_answers_to_commits_make_no_event_a_poison_message",
     ),
     Mutant(
         "a write to a connection that just closed raises",
@@ -153,11 +153,11 @@ TABLE = (
         "tests/unit/test_wire.py::test_a_publish_over_a_connection_that_just_closed_is_lost",
     ),
     Mutant(
-        "the breaker never opens",
+        "the circuit breaker never opens",
         "worker/pipeline/circuit_breaker.py",
         "return self.failures >= THRESHOLD",
         "return self.failures >= 10 * THRESHOLD",
-        "tests/e2e/test_killers.py::test_while_everything_fails_the_queue_is_not_moved_to_the_retry_queues",
+        "tests/e2e/test_poison_messages.py::test_while_everything_fails_the_queue_is_not_moved_to_the_retry_queues",
     ),
     Mutant(
         "the last to arrive wins",
@@ -190,16 +190,16 @@ TABLE = (
     Mutant(
         "the token stays in the body",
         "worker/intake/intake.py",
-        "    plain = _without_secrets(body, member, secrets)\n    kept",
-        "    plain = body\n    kept",
-        "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_sealed",
+        "    plain = _without_secrets(body, member, secrets)\n    stored",
+        "    plain = body\n    stored",
+        "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_encrypted",
     ),
     Mutant(
-        "bank details are not sealed",
+        "bank details are not encrypted",
         "worker/intake/intake.py",
-        "    return encrypt_members(plain, marketplace.private, _required(sealer))\n",
+        "    return encrypt_members(plain, marketplace.private, _required(encryptor))\n",
         "    return plain\n",
-        "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_sealed",
+        "tests/unit/test_intake.py::test_the_token_is_cut_out_and_bank_details_are_encrypted",
     ),
     Mutant(
         "the last answer to arrive wins",
@@ -233,7 +233,7 @@ TABLE = (
     Mutant(
         "sessions to a read-only server are kept",
         "worker/postgres/pool.py",
-        "            self._close_sessions(idle_alone=False)\n",
+        "            self._close_sessions(idle_only=False)\n",
         "",
         "tests/integration/test_database.py::"
         "test_once_a_server_takes_no_writes_all_sessions_to_it_are_closed",
@@ -307,7 +307,7 @@ TABLE = (
         "tests/unit/test_service.py::test_a_body_of_a_stranger_must_keep_arriving",
     ),
     Mutant(
-        "anybody is believed about a client",
+        "anybody is without_untrusted about a client",
         "worker/ingest/trusted_proxies.py",
         "        if self.include(peer):\n",
         "        if True:\n",
@@ -330,7 +330,7 @@ TABLE = (
     Mutant(
         "a lost connection is no failure of its host",
         "worker/amqp/connection.py",
-        "                    if link.is_lost:\n",
+        "                    if connection.is_lost:\n",
         "                    if False:\n",
         "tests/integration/test_broker_hosts.py::test_a_host_whose_connection_was_lost_is_tried_last",
     ),

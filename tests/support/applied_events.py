@@ -16,7 +16,7 @@ from schemas.registry import Provider
 from tests.support.events import Document, body
 from tests.support.stack import Stack
 from worker.amqp.tap import Delivery
-from worker.intake.intake import body_to_keep
+from worker.intake.intake import body_to_store
 from worker.pipeline.decode import Decoded
 from worker.pipeline.transaction import apply_batch
 from worker.postgres.event_log import Candidate
@@ -62,9 +62,9 @@ def generated(family: str, count: int, seed: int = 7) -> list[Decoded]:
     """Events of a generated marketplace, out of order and with repeats."""
     events = marketplace.scrambled(marketplace.events(seed), duplicates=0.1, shuffle=True, seed=seed)
     ours = (event for event in events if FAMILY_OF[routing_key(event.provider, event.event_type)] == family)
-    sealer = MultiFernet([Fernet(Fernet.generate_key())])
+    encryptor = MultiFernet([Fernet(Fernet.generate_key())])
     return [
-        _item(event.provider, event.event_type, body_to_keep(event.provider, event.body, sealer))
+        _item(event.provider, event.event_type, body_to_store(event.provider, event.body, encryptor))
         for event in islice(ours, count)
     ]
 

@@ -33,7 +33,7 @@ class Stored:
     async def check(self) -> str | None:
         return None
 
-    def look(self) -> dict[str, object]:
+    def details(self) -> dict[str, object]:
         return {}
 
 

@@ -313,7 +313,7 @@ class Stack:
         await self.execute(REMOVE_FAULT + DROP_REBUILDS + TRUNCATE_FILLED)
         async with self.broker.connection() as link:
             channel = await link.channel()
-            await channel.declare(topology(self.settings.delays))
+            await channel.ensure_topology(topology(self.settings.delays))
             depths = await link.depths(queue.name for queue in topology(self.settings.delays).queues)
             for name, depth in depths.items():
                 if depth is not None and depth.ready:

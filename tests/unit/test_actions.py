@@ -10,19 +10,20 @@ from consumers.buybacks.actions import required_actions
 from consumers.inventory.actions import required_actions as of_part
 from consumers.inventory.store import INVENTORY
 from consumers.returns.actions import required_actions as of_return
-from schemas.actions import PartWanted, PickupAgain, ReturnWanted
+from schemas.actions import PartDetailsRequest, RepeatPickupRequest, ReturnDetailsRequest
 from schemas.buyback import PickupMissed
 from tests.support import events
 from tests.support.events import flat
 from worker.actions.buyback import first
 from worker.actions.disposition import next_attempt
-from worker.actions.registry import KINDS, called_for
+from worker.actions.registry import KINDS, enabled_kinds
 from worker.actions.types import (
     Denied,
     Failed,
-    InDoubt,
+    OutcomeUnknown,
     outcome_of,
 )
+from worker.amqp.queue_set import QueueSet
 from worker.config.settings import BadSettings, Settings
 from worker.marketplaces.buyback.requests import Slot
 from worker.marketplaces.http import (
@@ -33,7 +34,7 @@ from worker.marketplaces.http import (
 )
 from worker.pipeline.retry_schedule import Exhausted, Retry
 
-DELAYS = tuple(timedelta(seconds=seconds) for seconds in (7, 35, 175))
+RETRIES = QueueSet.of("actions", [timedelta(seconds=seconds) for seconds in (7, 35, 175)]).retries
 SOON = timedelta(seconds=3)
 
 
@@ -50,7 +51,7 @@ def test_a_missed_pickup_calls_for_another_one() -> None:
     assert action.kind == "buyback.rerequest_pickup"
     assert action.subject == payload.entity_id
     assert action.event_id == events.claimed(payload, 1).event_id
-    assert action.request == PickupAgain(order_id=payload.entity_id, missed_at=payload.occurred_at)
+    assert action.request == RepeatPickupRequest(order_id=payload.entity_id, missed_at=payload.occurred_at)
 
 
 def test_events_of_one_missed_pickup_have_one_key() -> None:
@@ -73,7 +74,7 @@ def test_a_part_is_asked_for_when_nothing_was_known_of_it() -> None:
     known = INVENTORY.decide(None, event).state
 
     assert (action.key, action.subject) == ("ovoko.part_details:13", "13")
-    assert action.request == PartWanted(part_id="13")
+    assert action.request == PartDetailsRequest(part_id="13")
     assert of_part(known, events.claimed(events.part("returned", 1), 2)) == ()
 
 
@@ -86,9 +87,9 @@ def test_each_event_of_a_return_asks_for_it() -> None:
 
     assert len({action.key for action in asked}) == 3
     assert [action.request for action in asked] == [
-        ReturnWanted(return_id="77"),
-        ReturnWanted(return_id="77"),
-        ReturnWanted(return_id="78"),
+        ReturnDetailsRequest(return_id="77"),
+        ReturnDetailsRequest(return_id="77"),
+        ReturnDetailsRequest(return_id="78"),
     ]
 
 
@@ -116,13 +117,13 @@ def test_a_return_that_is_not_listed_any_more_has_nothing_to_tell() -> None:
 def test_events_ask_only_where_the_settings_say_so() -> None:
     ovoko = {"ovoko_username": "u", "ovoko_password": "p"}
 
-    assert called_for(Settings()) == frozenset()
-    assert called_for(Settings(**ovoko)) == frozenset()
-    assert called_for(Settings(**ovoko, ovoko_user_token="t")) == {
+    assert enabled_kinds(Settings()) == frozenset()
+    assert enabled_kinds(Settings(**ovoko)) == frozenset()
+    assert enabled_kinds(Settings(**ovoko, ovoko_user_token="t")) == {
         "ovoko.part_details",
         "ovoko.return_details",
     }
-    assert called_for(Settings(rerequest_pickup="first_slot")) == {"buyback.rerequest_pickup"}
+    assert enabled_kinds(Settings(rerequest_pickup="first_slot")) == {"buyback.rerequest_pickup"}
 
 
 def test_each_kind_has_the_name_of_its_marketplace() -> None:
@@ -135,33 +136,33 @@ def test_each_kind_has_the_name_of_its_marketplace() -> None:
         (Refused(409), Denied, Denied),
         (Unauthorized(401), Failed, Failed),
         (Unavailable("429", retry_after=SOON), Failed, Failed),
-        (Unavailable("no answer", is_unknown=True), InDoubt, Failed),
-        (UnexpectedResponse("no JSON", is_unknown=True), InDoubt, Failed),
+        (Unavailable("no answer", outcome_unknown=True), OutcomeUnknown, Failed),
+        (UnexpectedResponse("no JSON", outcome_unknown=True), OutcomeUnknown, Failed),
         (UnexpectedResponse("no access token"), Failed, Failed),
         (BadSettings("not set"), Failed, Failed),
-        (ZeroDivisionError(), InDoubt, Failed),
+        (ZeroDivisionError(), OutcomeUnknown, Failed),
     ],
 )
 def test_only_what_cannot_have_been_taken_is_repeated(error: Exception, begun: type, not_begun: type) -> None:
-    assert type(outcome_of(error, has_begun=True)) is begun
-    assert type(outcome_of(error, has_begun=False)) is not_begun
+    assert type(outcome_of(error, has_started=True)) is begun
+    assert type(outcome_of(error, has_started=False)) is not_begun
 
 
 @pytest.mark.parametrize(
     ("attempt", "retry_after", "expected"),
     [
-        (1, None, Retry(DELAYS[0], 2)),
-        (1, SOON, Retry(DELAYS[0], 2)),
-        (1, timedelta(seconds=30), Retry(DELAYS[1], 2)),
-        (2, SOON, Retry(DELAYS[1], 3)),
-        (3, timedelta(hours=1), Retry(DELAYS[2], 4)),
+        (1, None, Retry(RETRIES[0], 2)),
+        (1, SOON, Retry(RETRIES[0], 2)),
+        (1, timedelta(seconds=30), Retry(RETRIES[1], 2)),
+        (2, SOON, Retry(RETRIES[1], 3)),
+        (3, timedelta(hours=1), Retry(RETRIES[2], 4)),
         (4, SOON, Exhausted()),
     ],
 )
 def test_a_marketplace_is_given_the_time_it_asks_for(
     attempt: int, retry_after: timedelta | None, expected: Retry | Exhausted
 ) -> None:
-    assert next_attempt(attempt, DELAYS, retry_after) == expected
+    assert next_attempt(attempt, RETRIES, retry_after) == expected
 
 
 def test_the_first_slot_is_the_earliest_still_to_come() -> None:

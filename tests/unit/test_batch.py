@@ -8,13 +8,14 @@ import pytest
 from consumers.registry import FAMILIES
 from schemas.envelope import Envelope
 from schemas.registry import Provider
+from worker.amqp.queue_set import QueueSet
 from worker.amqp.tap import Delivery
 from worker.pipeline.decode import Decoded, InvalidDelivery, decode
 from worker.pipeline.disposition import REASON_LIMIT, disposition_of
 from worker.pipeline.outcome import Applied, Duplicate, Failed, Invalid
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-DELAYS = [timedelta(seconds=seconds) for seconds in (7, 35, 175)]
+QUEUES = QueueSet.of("inventory", [timedelta(seconds=seconds) for seconds in (7, 35, 175)])
 BODY = (
     b'{"event_type":"part.status.changed","timestamp":"2023-01-12T14:17:20+02:00",'
     b'"event_data":{"part_id":"13","status":"sold"}}'
@@ -63,7 +64,7 @@ def test_an_observation_is_applied_only_where_we_published_it(
 
 @pytest.mark.parametrize("outcome", [Applied(), Duplicate()])
 def test_what_is_applied_ends_here(outcome: Applied | Duplicate) -> None:
-    assert disposition_of("inventory", decoded(), outcome, DELAYS, NOW) is None
+    assert disposition_of(QUEUES, decoded(), outcome, NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_what_is_applied_ends_here(outcome: Applied | Duplicate) -> None:
     ],
 )
 def test_a_failure_goes_to_the_next_retry_queue(attempt: int, queue: str, next_attempt: int) -> None:
-    copy = disposition_of("inventory", decoded(attempt), Failed(ValueError("x")), DELAYS, NOW)
+    copy = disposition_of(QUEUES, decoded(attempt), Failed(ValueError("x")), NOW)
 
     assert copy is not None
     assert (copy.exchange, copy.routing_key) == ("stockhook.return", queue)
@@ -85,7 +86,7 @@ def test_a_failure_goes_to_the_next_retry_queue(attempt: int, queue: str, next_a
 
 
 def test_the_reason_of_a_failure_quotes_nothing() -> None:
-    copy = disposition_of("inventory", decoded(4), Failed(ValueError("secret")), DELAYS, NOW)
+    copy = disposition_of(QUEUES, decoded(4), Failed(ValueError("secret")), NOW)
 
     assert copy is not None
     assert str(copy.headers["x-reason"]).startswith("exhausted: ValueError")
@@ -95,7 +96,7 @@ def test_the_reason_of_a_failure_quotes_nothing() -> None:
 def test_the_first_failure_is_remembered_and_what_the_broker_added_is_not() -> None:
     earlier = (NOW - timedelta(seconds=9)).isoformat()
     added = {"x-first-failed-at": earlier, "x-death": [{"count": 1}], "x-delivery-count": 3}
-    copy = disposition_of("inventory", decoded(2, **added), Failed(ValueError()), DELAYS, NOW)
+    copy = disposition_of(QUEUES, decoded(2, **added), Failed(ValueError()), NOW)
 
     assert copy is not None
     assert copy.headers["x-first-failed-at"] == earlier
@@ -104,7 +105,7 @@ def test_the_first_failure_is_remembered_and_what_the_broker_added_is_not() -> N
 
 
 def test_a_reason_is_short_enough_for_a_header() -> None:
-    copy = disposition_of("inventory", decoded(), Invalid("x" * 100_000), DELAYS, NOW)
+    copy = disposition_of(QUEUES, decoded(), Invalid("x" * 100_000), NOW)
 
     assert copy is not None
     assert len(str(copy.headers["x-reason"])) == REASON_LIMIT
@@ -125,7 +126,7 @@ def test_a_reason_is_short_enough_for_a_header() -> None:
 def test_a_broken_event_is_dead_at_once_and_its_reason_names_field_and_rule(body: bytes, reason: str) -> None:
     item = decode(FAMILIES["inventory"], delivery(body=body))
     assert isinstance(item, InvalidDelivery)
-    copy = disposition_of("inventory", item, Invalid(item.reason), DELAYS, NOW)
+    copy = disposition_of(QUEUES, item, Invalid(item.reason), NOW)
 
     assert item.reason == reason
     assert copy is not None

@@ -3,7 +3,9 @@
 import subprocess
 import sys
 
-from worker.cli.app import app
+import pytest
+
+from worker.cli.app import COMMANDS, app
 
 
 def stockhook(*arguments: str) -> str:
@@ -18,9 +20,30 @@ def test_the_list_of_commands_says_what_each_does() -> None:
     assert {name for name in app.resolved_commands() if not name.startswith("-")} <= described
 
 
+@pytest.mark.parametrize(("target", "summary"), COMMANDS.items())
+def test_a_summary_is_the_first_paragraph_of_its_docstring(target: str, summary: str) -> None:
+    documented: str = app[target.partition(":")[2]].help
+
+    assert summary == " ".join(documented.partition("\n\n")[0].split())
+
+
+def test_help_before_a_command_is_the_help_of_the_command() -> None:
+    assert stockhook("--help", "audit") == stockhook("audit", "--help")
+
+
+def test_the_list_of_commands_loads_none() -> None:
+    code = (
+        "import atexit, sys; from worker.cli.app import main; sys.argv = ['stockhook', '--help']; "
+        "atexit.register(lambda: print({'asyncpg', 'aio_pika', 'consumers'} & sys.modules.keys())); main()"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert printed.endswith("set()\n")
+
+
 def test_a_health_check_loads_neither_the_broker_nor_the_families() -> None:
     code = (
-        "import sys; from worker.cli.app import app; app['health']; "
+        "import sys; from worker.cli.app import COMMANDS, app; app['health']; "
         "print({'aio_pika', 'httptools', 'uvloop', 'consumers'} & sys.modules.keys())"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

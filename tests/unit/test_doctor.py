@@ -123,7 +123,7 @@ def test_half_an_account_at_ovoko_asks_for_nothing() -> None:
 
     assert details() == []
     assert details(**account, ovoko_user_token="a token") == [
-        (Level.OK, "what Ovoko's events leave out is asked for, 4 calls a second at most")
+        (Level.OK, "details that Ovoko's events leave out are requested, 4 calls per second at most")
     ]
     ((level, words),) = details(**account)
     assert level is Level.WARNING

@@ -8,7 +8,7 @@ from cryptography.fernet import Fernet, MultiFernet
 from schemas.events import InvalidEvent, parse, webhook_models
 from schemas.examples import Example, as_printed, documented
 from schemas.registry import Provider
-from worker.intake.intake import body_to_keep
+from worker.intake.intake import body_to_store
 
 
 def _named(example: Example) -> str:
@@ -18,7 +18,7 @@ def _named(example: Example) -> str:
 def _as_published(example: Example) -> bytes:
     if example.provider is Provider.OVOKO:
         return example.body
-    return body_to_keep(example.provider, example.body, MultiFernet([Fernet(Fernet.generate_key())]))
+    return body_to_store(example.provider, example.body, MultiFernet([Fernet(Fernet.generate_key())]))
 
 
 @pytest.mark.parametrize("example", documented(), ids=_named)

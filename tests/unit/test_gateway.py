@@ -411,7 +411,7 @@ async def test_the_openapi_document_says_what_must_come(require: str, expected: 
         ),
         (
             {"GATEWAY": "svix", "GATEWAY_SECRETS": f"ovko={SVIX_SECRET}"},
-            "STOCKHOOK_GATEWAY_SECRETS: secret 1 is bound to no marketplace",
+            "STOCKHOOK_GATEWAY_SECRETS: secret 1 names no marketplace",
         ),
         (
             {"GATEWAY": "svix", "GATEWAY_SECRETS": "whsk_" + base64.b64encode(bytes(64)).decode()},

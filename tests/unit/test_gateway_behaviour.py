@@ -69,17 +69,17 @@ def test_retry_after_counts_as_each_gateway_says(name: str, retry_after: str, ex
 
 @pytest.mark.parametrize("name", ["hookdeck", "svix", "convoy", "outpost", "eventbridge"])
 def test_a_gateway_gives_up_at_last(name: str) -> None:
-    steps = BEHAVIOURS[name].steps
+    delays = BEHAVIOURS[name].delays
 
-    assert seconds(name, len(steps), 503) == steps[-1].total_seconds()
-    assert seconds(name, len(steps) + 1, 503) is None
+    assert seconds(name, len(delays), 503) == delays[-1].total_seconds()
+    assert seconds(name, len(delays) + 1, 503) is None
 
 
 def test_eventbridge_gives_up_after_185_attempts_in_about_a_day() -> None:
-    steps = BEHAVIOURS["eventbridge"].steps
+    delays = BEHAVIOURS["eventbridge"].delays
 
-    assert len(steps) == 184
-    assert timedelta(hours=23) < sum(steps, timedelta(0)) < timedelta(hours=25)
+    assert len(delays) == 184
+    assert timedelta(hours=23) < sum(delays, timedelta(0)) < timedelta(hours=25)
 
 
 def test_abort_ends_a_message_at_svix_alone() -> None:

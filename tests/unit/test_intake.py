@@ -29,7 +29,7 @@ from worker.marketplaces.buyback.marketplace import BANK_DETAILS
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 TOKEN = "the-token-0123456789"
 TOKENS = (SecretStr("the-old-token-012345"), SecretStr(TOKEN))
-SEALER = MultiFernet([Fernet(Fernet.generate_key())])
+ENCRYPTOR = MultiFernet([Fernet(Fernet.generate_key())])
 IBAN = "PT50002700000001234567833"
 
 SOLD: dict[str, Any] = {
@@ -61,7 +61,7 @@ def ovoko(document: object) -> Accepted:
 
 
 def buyback(body: bytes) -> Accepted:
-    taken = accept(Provider.BUYBACK, body, NOW, TOKENS, SEALER)
+    taken = accept(Provider.BUYBACK, body, NOW, TOKENS, ENCRYPTOR)
     assert isinstance(taken, Accepted)
     return taken
 
@@ -176,7 +176,7 @@ def test_every_message_says_where_the_event_came_from_whatever_its_body_says() -
     assert accept_observed(Provider.OVOKO, observed, NOW).message.headers["x-provenance"] == "observation"
 
 
-def test_the_token_is_cut_out_and_bank_details_are_sealed() -> None:
+def test_the_token_is_cut_out_and_bank_details_are_encrypted() -> None:
     taken = buyback(json.dumps(PAID).encode())
     everything = repr(taken)
     details = json.loads(taken.message.body)["result"]["order"]["customerInformation"][
@@ -186,11 +186,11 @@ def test_the_token_is_cut_out_and_bank_details_are_sealed() -> None:
     assert TOKEN not in everything
     assert IBAN not in everything
     assert details["accountNumberEnding"] == IBAN[-4:]
-    assert json.loads(SEALER.decrypt(details["sealed"])) == {"bankAccount": {"accountNumber": IBAN}}
+    assert json.loads(ENCRYPTOR.decrypt(details["sealed"])) == {"bankAccount": {"accountNumber": IBAN}}
     parse(Provider.BUYBACK, taken.message.body)
 
 
-def test_sealing_does_not_change_the_event_id() -> None:
+def test_encryption_does_not_change_the_event_id() -> None:
     body = json.dumps(PAID).encode()
 
     assert buyback(body).event_id == buyback(body).event_id
@@ -241,7 +241,7 @@ def test_an_unhandled_trade_in_event_is_encrypted_whole_without_its_token() -> N
     """Nobody knows where personal data is in it."""
     document = {**PAID, "type": "SubmissionCreatedEvent", "email": "jane@example.org"}
     taken = buyback(json.dumps(document).encode())
-    plain = SEALER.decrypt(taken.message.body)
+    plain = ENCRYPTOR.decrypt(taken.message.body)
 
     assert (taken.family, taken.unhandled) == (None, "buyback.SubmissionCreatedEvent")
     assert not [canary for canary in (TOKEN, IBAN, "jane@example.org") if canary in repr(taken)]
@@ -278,8 +278,8 @@ def test_the_name_of_an_unhandled_type_is_bounded_and_cannot_command_a_terminal(
 def test_an_unhandled_event_is_replayed_as_if_it_were_sent_now() -> None:
     """But for the time at which it was received."""
     sold, paid = json.dumps(SOLD).encode(), json.dumps(PAID).encode()
-    kept = SEALER.encrypt(paid.replace(f', "token": "{TOKEN}"'.encode(), b""))
-    replayed = accept_unhandled(Provider.BUYBACK, kept, NOW, SEALER)
+    kept = ENCRYPTOR.encrypt(paid.replace(f', "token": "{TOKEN}"'.encode(), b""))
+    replayed = accept_unhandled(Provider.BUYBACK, kept, NOW, ENCRYPTOR)
 
     assert accept_unhandled(Provider.OVOKO, sold, NOW, None) == accept(Provider.OVOKO, sold, NOW)
     assert (replayed.event_id, replayed.family) == (buyback(paid).event_id, "buybacks")
@@ -292,26 +292,26 @@ def test_an_unhandled_event_of_a_type_that_still_no_family_takes_stays_unhandled
     body = json.dumps({"type": "OfferCreatedEvent", "token": TOKEN, "result": {}}).encode()
     kept = buyback(body).message.body
 
-    assert accept_unhandled(Provider.BUYBACK, kept, NOW, SEALER).unhandled == "buyback.OfferCreatedEvent"
+    assert accept_unhandled(Provider.BUYBACK, kept, NOW, ENCRYPTOR).unhandled == "buyback.OfferCreatedEvent"
 
 
 def test_a_letter_of_an_older_release_becomes_an_unhandled_event_encrypted_whole() -> None:
     """Such a release kept it as it keeps known types: with bank details alone encrypted."""
     older = encrypt_members(
-        json.dumps({**PAID, "type": "OfferCreatedEvent", "token": ""}).encode(), BANK_DETAILS, SEALER
+        json.dumps({**PAID, "type": "OfferCreatedEvent", "token": ""}).encode(), BANK_DETAILS, ENCRYPTOR
     )
-    taken = accept_again(Provider.BUYBACK, older, NOW, SEALER)
+    taken = accept_again(Provider.BUYBACK, older, NOW, ENCRYPTOR)
 
     assert taken.unhandled == "buyback.OfferCreatedEvent"
-    assert IBAN.encode() in SEALER.decrypt(taken.message.body)
+    assert IBAN.encode() in ENCRYPTOR.decrypt(taken.message.body)
 
 
-def test_a_broken_body_with_a_token_is_kept_sealed_whole() -> None:
+def test_a_broken_body_with_a_token_is_stored_encrypted_as_a_whole() -> None:
     broken = json.dumps(PAID).encode().replace(b'"firstName": "A",', b'"firstName": "A"')
     taken = buyback(broken)
 
-    assert taken.reason == "not JSON (sealed whole)"
-    assert SEALER.decrypt(taken.message.body) == broken.replace(f' "token": "{TOKEN}",'.encode(), b"")
+    assert taken.reason == "not JSON (encrypted as a whole)"
+    assert ENCRYPTOR.decrypt(taken.message.body) == broken.replace(f' "token": "{TOKEN}",'.encode(), b"")
     assert IBAN.encode() not in taken.message.body
 
 
@@ -319,12 +319,12 @@ def test_a_broken_body_with_a_token_is_kept_sealed_whole() -> None:
 def test_a_body_without_an_active_token_is_refused(token: object) -> None:
     body = json.dumps({**PAID, "token": token}).encode()
 
-    assert accept(Provider.BUYBACK, body, NOW, TOKENS, SEALER) == Unauthorized()
+    assert accept(Provider.BUYBACK, body, NOW, TOKENS, ENCRYPTOR) == Unauthorized()
 
 
 @pytest.mark.parametrize("body", [b"", b"not json", b"{", b"\xff\xfe{\x00", b"[" * 100_000, b'"text"', b"5"])
 def test_a_body_in_which_no_token_can_be_read_is_unreadable(body: bytes) -> None:
-    assert accept(Provider.BUYBACK, body, NOW, TOKENS, SEALER) == Unreadable()
+    assert accept(Provider.BUYBACK, body, NOW, TOKENS, ENCRYPTOR) == Unreadable()
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_a_body_in_which_no_token_can_be_read_is_unreadable(body: bytes) -> None
     [b'{"token": "wrong", oops', b'{"token": "\\ud800", oops', b'{"token": "wrong", "x": 1e999999999}'],
 )
 def test_a_broken_body_with_a_wrong_token_is_refused(body: bytes) -> None:
-    assert accept(Provider.BUYBACK, body, NOW, TOKENS, SEALER) == Unauthorized()
+    assert accept(Provider.BUYBACK, body, NOW, TOKENS, ENCRYPTOR) == Unauthorized()
 
 
 def test_a_broken_body_that_is_sent_again_has_the_same_id() -> None:
@@ -346,8 +346,8 @@ def test_an_authentic_body_with_a_number_beyond_bounds_is_kept() -> None:
     body = json.dumps(PAID).encode().replace(b'"firstName": "A"', b'"firstName": "A", "x": 1e999999999')
     taken = buyback(body)
 
-    assert taken.reason == "not JSON (sealed whole)"
-    assert b"1e999999999" in SEALER.decrypt(taken.message.body)
+    assert taken.reason == "not JSON (encrypted as a whole)"
+    assert b"1e999999999" in ENCRYPTOR.decrypt(taken.message.body)
 
 
 @pytest.mark.parametrize("change", [{}, {"type": "OrderTeleportedEvent"}, {"result": None}])
@@ -356,7 +356,7 @@ def test_ids_are_of_what_was_received_not_of_its_ciphertext(change: dict[str, An
     body = json.dumps(document).encode()
     once, twice = buyback(body), buyback(body)
     accept_kept = accept_again if once.unhandled is None else accept_unhandled
-    again = accept_kept(Provider.BUYBACK, once.message.body, NOW, SEALER)
+    again = accept_kept(Provider.BUYBACK, once.message.body, NOW, ENCRYPTOR)
 
     assert once.message.body != twice.message.body
     assert once.event_id == twice.event_id == again.event_id
@@ -368,7 +368,7 @@ def test_a_copy_of_the_token_in_an_event_leaves_its_id_the_same_when_it_is_taken
     escaped = "".join(f"\\u{ord(one):04x}" for one in TOKEN)
     body = json.dumps(PAID).encode().replace(b'"result": {', b'"result": {"note": "%s", ' % escaped.encode())
     taken = buyback(body)
-    again = accept_again(Provider.BUYBACK, taken.message.body, NOW, SEALER)
+    again = accept_again(Provider.BUYBACK, taken.message.body, NOW, ENCRYPTOR)
 
     assert escaped.encode() not in taken.message.body
     assert json.loads(taken.message.body)["result"]["note"] == "***"
@@ -394,7 +394,7 @@ def test_a_broken_body_without_an_active_token_is_not_scanned(
     scan = Mock(wraps=intake.top_level_string)
     monkeypatch.setattr(intake, "top_level_string", scan)
 
-    assert accept(Provider.BUYBACK, body, NOW, TOKENS, SEALER) == answer
+    assert accept(Provider.BUYBACK, body, NOW, TOKENS, ENCRYPTOR) == answer
     assert not scan.called
 
 
@@ -402,4 +402,4 @@ def test_a_token_in_escapes_is_found_in_a_broken_body() -> None:
     escaped = "".join(f"\\u{ord(one):04x}" for one in TOKEN)
     taken = buyback(b'{"t\\u006Fken" : "%s", oops' % escaped.encode())
 
-    assert (taken.reason, taken.secret) == ("not JSON (sealed whole)", 1)
+    assert (taken.reason, taken.secret) == ("not JSON (encrypted as a whole)", 1)

@@ -1,10 +1,13 @@
 """Documents, help texts and messages use the glossary, and none of the expressions that it replaced."""
 
 import ast
+import io
 import re
 import subprocess
+import tokenize
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from functools import cache
 
 import pytest
 
@@ -32,17 +35,65 @@ BANNED = [
     r"keepers?",  # dead letter archiver
     r"deliverers?",  # webhook dispatcher
     r"forecasts?",  # dry run
+    r"sealers?",  # encryptor
+    r"(un)?seal(s|ed)? (it|them|whole|bank details)",  # encrypt, decrypt
+    r"unseal(s|ed|ing)?",  # decrypt
+    r"trade-in platform",  # buyback platform
+    r"deaf",  # unreachable
 ]
+# Only in the product's own modules so far.
+BANNED_IN_CODE = [
+    *BANNED,
+    r"told",  # published, reported, notified
+    r"tell(s|ing)?",  # publish, report, notify; tell apart: distinguish
+    r"asked",  # requested, called
+    r"asking",  # requesting
+    r"nobody",  # no process, no subscriber; or name what does not happen
+    r"somebody",  # a person, another process
+    r"odd",  # unreadable, malformed, unexpected
+    r"begun",  # started
+    r"(?<!circuit )breakers?",  # circuit breaker
+    r"slipped",  # moved to another page
+]
+# Names in code. What to write instead is in the comment.
+BANNED_NAMES = {
+    "asked",  # requested
+    "begun",  # started, incomplete
+    "chance",  # rng
+    "found",  # what it is: rows, match, result
+    "kept",  # stored
+    "link",  # connection
+    "nobody",
+    "odd",  # unreadable
+    "sealer",  # encryptor
+    "tell",  # publish, notify, send
+    "told",  # published, reported, fetched
+    "unseal",  # decrypt
+    "unsealed",
+    "words",  # text
+}
+# JSON keys, members of stored bodies and arguments of libraries keep their names.
+ALLOWED_NAMES = {
+    "dead_kept",
+    "quarantine_kept",
+}
 # A dot before the word is the suffix of a file that the spool leaves: `.mended`.
 PATTERN = re.compile(rf"(?<![.\w])({'|'.join(BANNED)})(?!\w)", re.IGNORECASE)
+PATTERN_IN_CODE = re.compile(rf"(?<![.\w])({'|'.join(BANNED_IN_CODE)})(?!\w)", re.IGNORECASE)
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 DOCUMENTS = ("*.md", "deploy/*.yml", "deploy/*.yaml", "deploy/*.json", "deploy/*.conf")
-MODULES = ("worker/*.py", "consumers/*.py", "schemas/*.py", "deploy/*.py")
-# What was decided earlier keeps its words.
-EXEMPT = ("CHANGELOG.md", "tests/*")
+PRODUCT = ("worker/*.py", "consumers/*.py", "schemas/*.py")
+MODULES = (*PRODUCT, "deploy/*.py")
+EXEMPT = ("tests/*",)
 
 
-def texts() -> Iterator[tuple[str, str]]:
+@cache
+def texts() -> list[tuple[str, str]]:
+    return list(_texts())
+
+
+def _texts() -> Iterator[tuple[str, str]]:
     """Whole documents, and the docstrings and string literals of modules, each with where it is."""
     listed = subprocess.run(["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     for name in listed.stdout.splitlines():
@@ -58,23 +109,82 @@ def texts() -> Iterator[tuple[str, str]]:
                     yield f"{name}:{node.lineno}", node.value
 
 
-def found_in(text: str) -> list[str]:
-    return [match[0] for match in PATTERN.finditer(text)]
+def banned_in(text: str, pattern: re.Pattern[str] = PATTERN) -> list[str]:
+    return [match[0] for match in pattern.finditer(text)]
+
+
+@cache
+def product_tokens() -> list[tuple[str, tokenize.TokenInfo]]:
+    return list(_product_tokens())
+
+
+def _product_tokens() -> Iterator[tuple[str, tokenize.TokenInfo]]:
+    """The names and comments in the product's modules, each with where it is."""
+    listed = subprocess.run(["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    for name in listed.stdout.splitlines():
+        path = CHECKOUT / name
+        if any(fnmatch(name, pattern) for pattern in PRODUCT) and path.is_file():
+            for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
+                if token.type in (tokenize.NAME, tokenize.COMMENT):
+                    yield f"{name}:{token.start[0]}", token
 
 
 def test_no_text_has_a_banned_expression() -> None:
-    found = [
-        f"{where}: {', '.join(expressions)}" for where, text in texts() if (expressions := found_in(text))
+    violations = [
+        f"{where}: {', '.join(expressions)}" for where, text in texts() if (expressions := banned_in(text))
     ]
 
-    assert not found, "\n".join(found)
+    assert not violations, "\n".join(violations)
+
+
+def test_no_text_of_the_product_has_an_expression_that_is_banned_in_code() -> None:
+    documents = [
+        (where, text)
+        for where, text in texts()
+        if any(fnmatch(where.partition(":")[0], pattern) for pattern in PRODUCT)
+    ]
+    comments = [(where, token.string) for where, token in product_tokens() if token.type == tokenize.COMMENT]
+    violations = [
+        f"{where}: {', '.join(expressions)}"
+        for where, text in (*documents, *comments)
+        if (expressions := banned_in(text, PATTERN_IN_CODE))
+    ]
+
+    assert not violations, "\n".join(violations)
+
+
+def test_no_name_of_the_product_has_a_banned_word() -> None:
+    violations = {
+        f"{where}: {token.string}"
+        for where, token in product_tokens()
+        if token.type == tokenize.NAME and is_banned_name(token.string)
+    }
+
+    assert not violations, "\n".join(sorted(violations))
+
+
+def is_banned_name(name: str) -> bool:
+    """Errors may be called NotFound."""
+    if name in ALLOWED_NAMES or "notfound" in name.lower().replace("_", ""):
+        return False
+    return not BANNED_NAMES.isdisjoint(word.lower() for word in _WORD.findall(name))
+
+
+@pytest.mark.parametrize("name", ["told", "_told_at", "AskedAgain", "broker_words"])
+def test_a_banned_name_is_found(name: str) -> None:
+    assert is_banned_name(name)
+
+
+@pytest.mark.parametrize("name", ["FileNotFoundError", "NOT_FOUND", "linked", "dead_kept", "founded"])
+def test_a_name_that_only_contains_a_banned_one_is_not(name: str) -> None:
+    assert not is_banned_name(name)
 
 
 @pytest.mark.parametrize("text", ["It is in hand.", "`dead mend 13`", "by lane", "It WORKS OFF the queue"])
 def test_a_banned_expression_is_found(text: str) -> None:
-    assert found_in(text)
+    assert banned_in(text)
 
 
 @pytest.mark.parametrize("text", ["amendment", "spool.sqlite3.mended", "planes", "climbing_rate_x"])
 def test_a_part_of_another_word_is_not_found(text: str) -> None:
-    assert not found_in(text)
+    assert not banned_in(text)

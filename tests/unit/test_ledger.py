@@ -41,17 +41,17 @@ def test_ranges_hold_the_numbers_and_nothing_else(numbers: set[int]) -> None:
     assert all(end < begin for (_, end), (begin, _) in pairwise(ranges))
 
 
-def test_a_breaker_opens_after_failures_in_a_row_and_pauses_grow() -> None:
-    breaker = CircuitBreaker()
+def test_a_circuit_breaker_opens_after_failures_in_a_row_and_pauses_grow() -> None:
+    circuit_breaker = CircuitBreaker()
     for _ in range(THRESHOLD - 1):
-        breaker.failed()
-    assert not breaker.is_open
+        circuit_breaker.failed()
+    assert not circuit_breaker.is_open
     pauses = []
     for _ in range(8):
-        breaker.failed()
-        pauses.append(breaker.pause_seconds)
+        circuit_breaker.failed()
+        pauses.append(circuit_breaker.pause_seconds)
 
-    assert breaker.is_open
+    assert circuit_breaker.is_open
     assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
-    breaker.succeeded()
-    assert (breaker.is_open, breaker.pause_seconds) == (False, 0)
+    circuit_breaker.succeeded()
+    assert (circuit_breaker.is_open, circuit_breaker.pause_seconds) == (False, 0)

@@ -59,7 +59,7 @@ def test_one_given_service_alone_is_refused(name: str) -> None:
         given_services({name: "something"})
 
 
-def test_a_sealing_key_has_the_form_that_fernet_wants() -> None:
+def test_a_sealing_key_has_the_form_that_fernet_requires() -> None:
     assert len(base64.urlsafe_b64decode(make_secret("sealing_key"))) == 32
     assert make_secret("sealing_key") != make_secret("sealing_key")
 

@@ -21,7 +21,7 @@ from worker.marketplaces.contract import Marketplace
 from worker.marketplaces.registry import MARKETPLACES
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-SEALER = MultiFernet([Fernet(Fernet.generate_key())])
+ENCRYPTOR = MultiFernet([Fernet(Fernet.generate_key())])
 ACCOUNT = "PT50002700000001234567833"
 TOKEN = "the-token-0123456789"
 
@@ -64,8 +64,8 @@ def test_a_secret_in_a_header_goes_together_with_private_members(monkeypatch: py
         "unknown": json.dumps({**known, "event_type": "order.moved"}).encode(),
         "broken": json.dumps(known).encode()[:-1],
     }
-    accepted = {name: accept(Provider.OVOKO, body, NOW, (), SEALER) for name, body in bodies.items()}
-    again = accept_again(Provider.OVOKO, accepted["known"].message.body, NOW, SEALER)
+    accepted = {name: accept(Provider.OVOKO, body, NOW, (), ENCRYPTOR) for name, body in bodies.items()}
+    again = accept_again(Provider.OVOKO, accepted["known"].message.body, NOW, ENCRYPTOR)
 
     assert not [name for name, one in accepted.items() if ACCOUNT.encode() in one.message.body]
     assert {name: one.reason for name, one in accepted.items()} == {
@@ -73,8 +73,8 @@ def test_a_secret_in_a_header_goes_together_with_private_members(monkeypatch: py
         "unknown": UNHANDLED,
         "broken": ENCRYPTED_WHOLE,
     }
-    assert SEALER.decrypt(accepted["unknown"].message.body) == bodies["unknown"]
-    assert SEALER.decrypt(accepted["broken"].message.body) == bodies["broken"]
+    assert ENCRYPTOR.decrypt(accepted["unknown"].message.body) == bodies["unknown"]
+    assert ENCRYPTOR.decrypt(accepted["broken"].message.body) == bodies["broken"]
     assert (again.event_id, again.content_id) == (accepted["known"].event_id, accepted["known"].content_id)
 
 

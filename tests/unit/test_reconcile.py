@@ -156,8 +156,8 @@ def test_a_return_is_observed_under_the_order_that_the_marketplace_names(
 
 def test_the_same_sight_is_one_event_and_the_same_seen_later_another() -> None:
     first, again, later = (
-        accept_observed(Provider.OVOKO, part_observed(None, there("2"), asked_at), NINE)
-        for asked_at in (TEN, TEN + timedelta(milliseconds=900), TEN + timedelta(seconds=1))
+        accept_observed(Provider.OVOKO, part_observed(None, there("2"), requested_at), NINE)
+        for requested_at in (TEN, TEN + timedelta(milliseconds=900), TEN + timedelta(seconds=1))
     )
 
     assert first.event_id == again.event_id != later.event_id

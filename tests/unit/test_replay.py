@@ -13,7 +13,7 @@ from worker.amqp.channel import Message
 from worker.amqp.tap import Delivery
 from worker.dead_letters.message import QUARANTINE_ORIGIN, read_letter
 from worker.dead_letters.replay import Ready, Unready, prepare
-from worker.dead_letters.store import Kept, provenance_of
+from worker.dead_letters.store import StoredLetter, provenance_of
 from worker.intake.intake import accept, accept_again
 from worker.pipeline.decode import Decoded, InvalidDelivery, decode
 
@@ -27,16 +27,16 @@ BODY = (
 OBSERVED = BODY.replace(b"part.status.changed", b"stockhook.observed.part")
 
 
-def kept_as(
+def stored_as(
     message: Message,
     *,
     origin: str = "inventory",
     is_edited: bool = False,
     provenance: str | None = None,
     replay_of: int | None = None,
-) -> Kept:
+) -> StoredLetter:
     letter = read_letter(origin, Delivery(1, message.type, message.headers, message.body, redelivered=False))
-    return Kept(
+    return StoredLetter(
         dead_letter_id=1,
         origin=origin,
         state="waiting",
@@ -74,7 +74,7 @@ def test_a_replay_keeps_how_the_gateway_names_the_request(origin: str, is_edited
     accepted = accept(Provider.OVOKO, BODY, RECEIVED_AT).message
     named = {"x-gateway-event": "evt_1", "x-request-id": "0f1e"}
     message = replace(accepted, headers={**accepted.headers, **named})
-    ready = prepare(kept_as(message, origin=origin, is_edited=is_edited), None)
+    ready = prepare(stored_as(message, origin=origin, is_edited=is_edited), None)
 
     assert isinstance(ready, Ready)
     assert Envelope.from_headers(ready.message.headers).evidence == {
@@ -86,7 +86,7 @@ def test_a_replay_keeps_how_the_gateway_names_the_request(origin: str, is_edited
 @pytest.mark.parametrize("origin", ["inventory", QUARANTINE_ORIGIN])
 @pytest.mark.parametrize("is_edited", [False, True])
 def test_a_replay_keeps_the_reception(origin: str, is_edited: bool) -> None:
-    letter = kept_as(accept(Provider.OVOKO, BODY, RECEIVED_AT).message, origin=origin, is_edited=is_edited)
+    letter = stored_as(accept(Provider.OVOKO, BODY, RECEIVED_AT).message, origin=origin, is_edited=is_edited)
     ready = prepare(letter, None)
 
     assert isinstance(ready, Ready)
@@ -101,7 +101,7 @@ def test_an_observation_that_an_archiver_of_an_older_release_stored_is_applied_b
     """Such an archiver stores no provenance, also after the migration that filled the older rows."""
     message = accept_again(Provider.OVOKO, OBSERVED, RECEIVED_AT, None, Provenance.OBSERVATION).message
     message = message if is_recorded else without_provenance(message)
-    ready = prepare(kept_as(message, is_edited=is_edited), None)
+    ready = prepare(stored_as(message, is_edited=is_edited), None)
 
     assert isinstance(ready, Ready)
     assert isinstance(decoded(ready), Decoded)
@@ -117,7 +117,7 @@ def test_what_a_sender_may_have_sent_is_not_applied_as_an_observation(
 ) -> None:
     message = accept_again(Provider.OVOKO, OBSERVED, RECEIVED_AT, None, Provenance.OBSERVATION).message
     message = without_provenance(message)
-    ready = prepare(kept_as(message, origin=origin, provenance=provenance, replay_of=replay_of), None)
+    ready = prepare(stored_as(message, origin=origin, provenance=provenance, replay_of=replay_of), None)
 
     assert isinstance(ready, Unready) or isinstance(decoded(ready), InvalidDelivery)
 
@@ -125,7 +125,7 @@ def test_what_a_sender_may_have_sent_is_not_applied_as_an_observation(
 def test_a_letter_whose_headers_cannot_be_read_counts_as_sent_by_a_marketplace() -> None:
     message = accept_again(Provider.OVOKO, OBSERVED, RECEIVED_AT, None, Provenance.OBSERVATION).message
 
-    assert provenance_of(kept_as(replace(message, headers={"x-provenance": "observation"}))) == "webhook"
+    assert provenance_of(stored_as(replace(message, headers={"x-provenance": "observation"}))) == "webhook"
 
 
 def decoded(ready: Ready) -> Decoded | InvalidDelivery:

@@ -16,7 +16,7 @@ from worker.marketplaces.http import (
     repeated,
     retry_after,
 )
-from worker.marketplaces.oauth_token import Granted, TokenKeeper
+from worker.marketplaces.oauth_token import Granted, TokenCache
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -102,7 +102,7 @@ class Issuer:
 
 async def test_one_fetch_serves_all_who_wait_for_it() -> None:
     issuer = Issuer()
-    keeper = TokenKeeper(issuer.fetch, issuer.clock)
+    keeper = TokenCache(issuer.fetch, issuer.clock)
     waiting = [asyncio.create_task(keeper.token()) for _ in range(10)]
     await asyncio.sleep(0)
     issuer.gate.set()
@@ -114,7 +114,7 @@ async def test_one_fetch_serves_all_who_wait_for_it() -> None:
 async def test_a_refused_token_is_replaced_once_for_all_whom_it_failed() -> None:
     issuer = Issuer()
     issuer.gate.set()
-    keeper = TokenKeeper(issuer.fetch, issuer.clock)
+    keeper = TokenCache(issuer.fetch, issuer.clock)
     first = await keeper.token()
     replaced = await asyncio.gather(*(keeper.token(refused=first) for _ in range(10)))
 
@@ -125,7 +125,7 @@ async def test_a_refused_token_is_replaced_once_for_all_whom_it_failed() -> None
 async def test_a_kept_token_is_used_until_it_is_due() -> None:
     issuer = Issuer()
     issuer.gate.set()
-    keeper = TokenKeeper(issuer.fetch, issuer.clock)
+    keeper = TokenCache(issuer.fetch, issuer.clock)
     tokens = []
     for now in (0.0, 89.9, 90.0, 179.9):
         issuer.now = now
@@ -136,7 +136,7 @@ async def test_a_kept_token_is_used_until_it_is_due() -> None:
 
 async def test_who_gives_up_leaves_the_fetch_to_the_next() -> None:
     issuer = Issuer()
-    keeper = TokenKeeper(issuer.fetch, issuer.clock)
+    keeper = TokenCache(issuer.fetch, issuer.clock)
     first, second = asyncio.create_task(keeper.token()), asyncio.create_task(keeper.token())
     await asyncio.sleep(0)
     first.cancel()

@@ -21,8 +21,8 @@ from schemas.events import parse, read_json, routing_key
 from schemas.identity import content_id, event_id
 from schemas.ovoko import unwrapped
 from schemas.ovoko_api import ListedPart
-from worker.intake.intake import body_to_keep
-from worker.simulator.buyback_api import SELLER_ID, TradeIn
+from worker.intake.intake import body_to_store
+from worker.simulator.buyback_api import SELLER_ID, SimulatedBuyback
 from worker.simulator.buyback_orders import Step
 from worker.simulator.lifecycle import GeneratedEvent
 from worker.simulator.marketplace import Request, Response
@@ -35,7 +35,7 @@ from worker.simulator.ovoko_api import (
 from worker.simulator.ovoko_stock import OrderStep, ReturnStep
 
 BEGINNING = datetime(2026, 3, 1, 12, tzinfo=UTC)
-SEALER = MultiFernet([Fernet(Fernet.generate_key())])
+ENCRYPTOR = MultiFernet([Fernet(Fernet.generate_key())])
 ORDERS = ("a", "b")
 PARTS = (11, 12)
 DETAILS = {
@@ -69,9 +69,9 @@ class World:
     findings: set[Finding] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.trade_in = TradeIn((), clock=self.clock, tell=self.told.extend, places=1)
+        self.trade_in = SimulatedBuyback((), clock=self.clock, send_events=self.told.extend, places=1)
         self.trade_in.tokens["token"] = datetime.max.replace(tzinfo=UTC)
-        self.ovoko = Ovoko(clock=self.clock, tell=self.told.extend)
+        self.ovoko = Ovoko(clock=self.clock, send_events=self.told.extend)
 
     def clock(self) -> datetime:
         return self.at
@@ -93,7 +93,12 @@ class World:
         return found
 
     def _ask(
-        self, marketplace: TradeIn | Ovoko, method: str, path: str, body: bytes, headers: Mapping[str, str]
+        self,
+        marketplace: SimulatedBuyback | Ovoko,
+        method: str,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
     ) -> Response:
         """What is refused is told to nobody."""
         before = len(self.told)
@@ -109,7 +114,7 @@ class World:
 
     def project(self) -> None:
         for event in self.told:
-            body = body_to_keep(event.provider, event.body, SEALER)
+            body = body_to_store(event.provider, event.body, ENCRYPTOR)
             payload = parse(event.provider, body)
             document = unwrapped(read_json(body))
             known_as = event_id(

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.signing import OTHER_SECRET, PRIVATE_KEY, PUBLIC_KEY, SECRET
-from worker.change_feed.endpoint import Target, signed_headers
+from worker.change_feed.endpoint import Endpoint, signed_headers
 from worker.config.check import Level
 from worker.config.settings import BadSettings, read_settings
 from worker.config.signing_keys import SigningKey
@@ -102,7 +102,7 @@ def test_a_secret_is_in_no_representation(monkeypatch: pytest.MonkeyPatch, secre
     monkeypatch.setenv("STOCKHOOK_CHANGES_WEBHOOKS", json.dumps([{**SHOP, "secret": secret}]))
     settings = read_settings()
     (subscriber,) = settings.subscribers
-    target = Target.of(subscriber.url, subscriber.keys, connections=1, allow_private=False)
+    target = Endpoint.of(subscriber.url, subscriber.keys, connections=1, allow_private=False)
     shown = " ".join(map(repr, (settings, settings.model_dump(), subscriber, subscriber.keys, target)))
     texts = [secret] if isinstance(secret, str) else secret
 

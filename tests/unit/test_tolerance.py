@@ -15,12 +15,12 @@ from schemas.event_schema import Payload
 from schemas.events import InvalidEvent, parse
 from schemas.examples import documented
 from schemas.registry import Provider
-from schemas.tolerance import MOST_ODD
+from schemas.tolerance import MOST_BROKEN_RULES
 from tests.support import events
 from tests.support.memory_store import Store
-from worker.intake.intake import body_to_keep
+from worker.intake.intake import body_to_store
 
-SEALER = MultiFernet([Fernet(Fernet.generate_key())])
+ENCRYPTOR = MultiFernet([Fernet(Fernet.generate_key())])
 
 Path = tuple[str | int, ...]
 
@@ -80,7 +80,10 @@ def read(provider: Provider, document: object) -> Payload | None:
 
 @pytest.mark.parametrize("example", documented(), ids=lambda example: example.name)
 def test_an_odd_value_anywhere_counts_as_absent_unless_a_rule_needs_it(example: Any) -> None:
-    provider, document = example.provider, json.loads(body_to_keep(example.provider, example.body, SEALER))
+    provider, document = (
+        example.provider,
+        json.loads(body_to_store(example.provider, example.body, ENCRYPTOR)),
+    )
     needed = set()
     for path in places(document):
         without = read(provider, changed(document, path))
@@ -88,7 +91,7 @@ def test_an_odd_value_anywhere_counts_as_absent_unless_a_rule_needs_it(example: 
             needed.add(".".join(step for step in path if isinstance(step, str)))
         for odd in (False, [], {}, ["\0"]):
             payload = read(provider, changed(document, path, odd))
-            if payload is not None and not payload.odd_fields:
+            if payload is not None and not payload.unreadable_fields:
                 continue  # It is no field of ours, or not odd there.
             assert (payload is None) == (without is None), path
             if payload is not None and without is not None:
@@ -123,7 +126,7 @@ def test_an_item_without_an_id_costs_the_order_nothing_else() -> None:
     asyncio.run(store.apply([events.claimed(payload, 1)]))
 
     assert set(store.rows["o1"].items) == {"i2"}
-    assert payload.odd_fields == ("result.order.items.id",)
+    assert payload.unreadable_fields == ("result.order.items.id",)
 
 
 def test_a_finding_names_some_of_many_odd_fields() -> None:
@@ -133,9 +136,9 @@ def test_a_finding_names_some_of_many_odd_fields() -> None:
     payload = events.snapshot("OrderCreatedEvent", order=order, itemId={}, collectionId={}, shipment=[])
     ((_, _, message),) = noted(payload, "buybacks")
 
-    assert len(payload.odd_fields) > MOST_NAMED
+    assert len(payload.unreadable_fields) > MOST_NAMED
     assert message.count("result.") == MOST_NAMED
-    assert message.endswith(f" and {len(payload.odd_fields) - MOST_NAMED} more")
+    assert message.endswith(f" and {len(payload.unreadable_fields) - MOST_NAMED} more")
 
 
 def test_an_order_of_many_items_with_odd_fields_is_applied() -> None:
@@ -145,7 +148,7 @@ def test_an_order_of_many_items_with_odd_fields_is_applied() -> None:
     asyncio.run(store.apply([events.claimed(payload, 1)]))
 
     assert len(store.rows["o1"].items) == MOST_ITEMS
-    assert payload.odd_fields == ("result.order.items.model", "result.order.items.status")
+    assert payload.unreadable_fields == ("result.order.items.model", "result.order.items.status")
 
 
 def test_what_is_not_odd_stays_where_much_beside_it_is_odd() -> None:
@@ -162,7 +165,10 @@ def test_a_body_that_is_odd_all_over_is_invalid() -> None:
     """Nothing is gained by what is left of it."""
     document = {
         "type": "OrderCreatedEvent",
-        "result": {"timestamp": "2026-03-01T12:00:00Z", "order": {"id": "1", "items": [0] * (MOST_ODD + 1)}},
+        "result": {
+            "timestamp": "2026-03-01T12:00:00Z",
+            "order": {"id": "1", "items": [0] * (MOST_BROKEN_RULES + 1)},
+        },
     }
 
     with pytest.raises(InvalidEvent, match=r"result\.order\.items\.0: model_type"):

@@ -4,11 +4,13 @@ from datetime import timedelta
 
 from schemas.events import event_models, routing_key
 from schemas.registry import Provider
+from worker.amqp.queue_set import QueueSet, RetryQueue
 from worker.amqp.topology import (
     Binding,
     Exchange,
     Queue,
     topology,
+    webhook_topology,
 )
 
 DELAYS = [timedelta(seconds=seconds) for seconds in (7, 35, 175)]
@@ -24,6 +26,22 @@ def test_each_family_has_its_queue_a_retry_queue_a_step_and_dead_letters() -> No
     }
 
     assert names == {*expected, "stockhook.quarantine"}
+
+
+def test_the_names_of_a_subscribers_queues_hold_its_origin_and_the_delays() -> None:
+    queues = QueueSet.of("webhook.shop", DELAYS)
+
+    assert queues == QueueSet(
+        "webhook.shop",
+        "stockhook.webhook.shop",
+        (
+            RetryQueue("stockhook.webhook.shop.retry.7s", "7s", DELAYS[0]),
+            RetryQueue("stockhook.webhook.shop.retry.35s", "35s", DELAYS[1]),
+            RetryQueue("stockhook.webhook.shop.retry.175s", "175s", DELAYS[2]),
+        ),
+        "stockhook.webhook.shop.dead",
+    )
+    assert queues.names == [queue.name for queue in webhook_topology(queues, ()).queues]
 
 
 def test_the_exchanges() -> None:

@@ -54,8 +54,8 @@ def test_who_is_no_trusted_proxy_says_nothing_about_a_client() -> None:
 
     assert client("203.0.113.1", "192.0.2.7") == "203.0.113.1"
     assert client("203.0.113.1") == "203.0.113.1"
-    assert PROXIES.believed(read_address("203.0.113.1"), dict(headers)) == {"host": "x"}
-    assert PROXIES.believed(read_address(PROXY), dict(headers)) == headers
+    assert PROXIES.without_untrusted(read_address("203.0.113.1"), dict(headers)) == {"host": "x"}
+    assert PROXIES.without_untrusted(read_address(PROXY), dict(headers)) == headers
     assert TrustedProxies().client(None, headers) == "unknown"
 
 

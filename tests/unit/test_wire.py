@@ -31,11 +31,11 @@ from worker.amqp.codec import (
     read_properties,
 )
 from worker.amqp.tap import (
+    ChannelLost,
     ChannelTap,
     Delivery,
-    Lost,
-    Refused,
-    Returned,
+    MessageReturned,
+    Nacked,
     TappedReader,
 )
 from worker.amqp.transport import TappedConnection
@@ -220,7 +220,13 @@ async def test_each_publish_learns_what_became_of_it() -> None:
     tap.close()
     outcomes = await asyncio.gather(*confirms, return_exceptions=True)
 
-    assert [type(outcome) for outcome in outcomes] == [type(None), type(None), Returned, Refused, Lost]
+    assert [type(outcome) for outcome in outcomes] == [
+        type(None),
+        type(None),
+        MessageReturned,
+        Nacked,
+        ChannelLost,
+    ]
 
 
 async def test_a_busy_stream_is_not_taken_for_a_dead_one() -> None:
@@ -246,11 +252,11 @@ def test_a_publish_over_a_connection_that_just_closed_is_lost() -> None:
         with pytest.raises(RuntimeError):
             transport.write(b"it raises")
 
-        with pytest.raises(Lost):
+        with pytest.raises(ChannelLost):
             await publish(tap)
 
         tap.close()
-        with pytest.raises(Lost):
+        with pytest.raises(ChannelLost):
             await written
         server.close()
 
@@ -455,7 +461,7 @@ async def test_a_return_that_cannot_be_read_leaves_no_publish_confirmed() -> Non
     reader.feed_data(from_broker(ContentBody(b"{}")) + from_broker(Basic.Ack(delivery_tag=2, multiple=True)))
     outcomes = await asyncio.gather(*confirms, return_exceptions=True)
 
-    assert [type(outcome) for outcome in outcomes] == [Lost, Lost]
+    assert [type(outcome) for outcome in outcomes] == [ChannelLost, ChannelLost]
 
 
 async def test_whatever_ended_a_connection_the_client_library_finds_it_lost() -> None:

@@ -38,7 +38,7 @@ _EXAMPLES = {example.name: example for example in examples.documented()}
 
 
 def examples_of_all(credentials: Credentials) -> Iterator[Webhook]:
-    """The documented events; those that are printed as no JSON; one of a type that no family takes."""
+    """The documented events; those that are printed as no JSON; one of a type that no family handles."""
     for example in (*_EXAMPLES.values(), *examples.as_printed()):
         yield credentials.webhook(example.provider, example.event_type, example.body)
     yield credentials.webhook(

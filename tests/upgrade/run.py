@@ -31,13 +31,11 @@ from tests.upgrade import verdict
 from tests.upgrade.load import BREAK_WRITES, SQLSTATE, examples_of_all, mixed
 from tests.upgrade.release import Release
 from tests.upgrade.world import CONSUMERS, INGESTS, Backend, World, world
+from worker.amqp.queue_set import QueueSet, dead_queue
 from worker.amqp.topology import (
     ACTIONS,
     QUARANTINE,
-    dead_queue,
-    retry_queue,
     topology,
-    webhook_topology,
 )
 from worker.cli.simulate import client_settings
 from worker.config.subscribers import origin_of
@@ -543,8 +541,8 @@ class Upgrade:
 
     def _queues(self) -> list[str]:
         delays = self.world.settings.delays
-        queues = (*topology(delays).queues, *webhook_topology(delays, origin_of(feed.WEBHOOK), ()).queues)
-        return [queue.name for queue in queues]
+        webhook = QueueSet.of(origin_of(feed.WEBHOOK), delays)
+        return [*(queue.name for queue in topology(delays).queues), *webhook.names]
 
     async def _rows(self) -> dict[str, int]:
         names = [row["name"] for row in await self.world.fetch(TABLES)]
@@ -578,11 +576,7 @@ class Upgrade:
 
     async def _until_retry_queues_are_met(self) -> None:
         """Each had a message meanwhile."""
-        unseen = {
-            retry_queue(origin, delay)
-            for origin in (*FAMILIES, ACTIONS, origin_of(feed.WEBHOOK))
-            for delay in self.world.settings.delays
-        }
+        unseen = {*self._retry_queues(*FAMILIES, ACTIONS, origin_of(feed.WEBHOOK))}
 
         async def are_met() -> bool:
             ready = await self.world.ready(unseen)
@@ -595,8 +589,11 @@ class Upgrade:
             raise RunFailed(f"{failure}; none in {', '.join(sorted(unseen))}") from None
 
     async def _are_retry_queues_empty(self) -> bool:
-        queues = [retry_queue(origin, delay) for origin in FAMILIES for delay in self.world.settings.delays]
-        return not any((await self.world.ready(queues)).values())
+        return not any((await self.world.ready(self._retry_queues(*FAMILIES))).values())
+
+    def _retry_queues(self, *origins: str) -> list[str]:
+        sets = [QueueSet.of(origin, self.world.settings.delays) for origin in origins]
+        return [retry.name for queues in sets for retry in queues.retries]
 
     async def _dead_letters_lie_in_queues(self) -> None:
         queues = (QUARANTINE, *map(dead_queue, (*FAMILIES, origin_of(feed.WEBHOOK))))

@@ -26,8 +26,8 @@ from tests.support.supervised import Supervised
 from tests.upgrade.release import Release
 from worker.amqp.connection import Broker
 from worker.config.settings import PREFIX, Settings
-from worker.simulator.buyback_api import TradeIn
-from worker.simulator.buyback_orders import Order, known
+from worker.simulator.buyback_api import SimulatedBuyback
+from worker.simulator.buyback_orders import Order, order_of
 from worker.simulator.faults import Fault, Kind
 from worker.simulator.ovoko_api import OrderReturn, Ovoko, Part
 from worker.simulator.router import Simulation
@@ -95,14 +95,14 @@ def three_nodes(folder: Path) -> Iterator[Backend]:
 
 
 class _AnyOrder(dict[str, Order]):
-    """The trade-in platform knows every order that it is asked about."""
+    """The buyback platform knows every order that it is asked about."""
 
     def get(self, order_id: str, _default: object = None) -> Order:
-        return self.setdefault(order_id, known(order_id, datetime.now(UTC)))
+        return self.setdefault(order_id, order_of(order_id, datetime.now(UTC)))
 
 
 def simulated_marketplaces() -> Simulation:
-    trade_in = TradeIn(places=PLACES)
+    trade_in = SimulatedBuyback(places=PLACES)
     trade_in.orders = _AnyOrder(trade_in.orders)
     # What the documented events are about.
     item = {"part_id": 13, "name": "door", "return_reason": "dent", "price": "9.50", "currency": "EUR"}
@@ -214,9 +214,9 @@ class World:
             await connection.close()
 
     def platform_fails(self) -> None:
-        """What is asked of the trade-in platform may be asked again later."""
+        """What is asked of the buyback platform may be asked again later."""
         for endpoint in ("pickup-capabilities", "payment-details"):
-            self.simulation.faults.ask(Fault(kind=Kind.ERROR, path=endpoint))
+            self.simulation.faults.add(Fault(kind=Kind.ERROR, path=endpoint))
 
 
 def _with_hosts(url: str, hosts: Sequence[str]) -> str:

@@ -1,1 +1,1 @@
-"""What is asked of marketplaces: each request once for its key, with retries, with its outcome on record."""
+"""Requests to marketplaces: once per key, with retries and a recorded outcome."""

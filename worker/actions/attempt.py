@@ -1,4 +1,4 @@
-"""One attempt at an action: read its request, call the marketplace, judge the result."""
+"""One attempt at an action: read its request, call the marketplace, classify the result."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,20 +11,19 @@ from pydantic import ValidationError
 
 from consumers.family import Connection
 from worker.actions.types import AnyKind, Outcome, outcome_of
-from worker.intake.encryption import CannotUnseal
-from worker.intake.encryption import opened as decrypted
+from worker.intake.encryption import NoUsableKey, decrypted
 from worker.marketplaces.clients import Clients
 from worker.observability.failpoints import failpoint
 from worker.outbox import actions as table
-from worker.outbox.actions import BegunElsewhere, Taken
+from worker.outbox.actions import ClaimedAction, StartedElsewhere
 from worker.postgres.pool import Database, DatabaseUnavailable, TransactionConflict
 
-# Far above what an attempt takes: every call has a deadline of its own, and is repeated a few times at most.
+# Far longer than an attempt takes: every call has its own deadline and few repetitions.
 ATTEMPT_SECONDS = 300.0
 
 
 class UnreadableRequest(Exception):
-    """A request cannot be decrypted, or breaks its schema. The text names fields, and no value."""
+    """A request cannot be decrypted, or breaks its schema. The text names fields, not values."""
 
 
 @dataclass(slots=True)
@@ -36,50 +35,50 @@ class Attempt:
     request: Any
     clients: Clients
     database: Database
-    has_begun: bool = False
+    has_started: bool = False
 
-    async def begin(self, is_needed: Callable[[Connection], Awaitable[bool]] | None = None) -> bool:
+    async def mark_started(self, is_needed: Callable[[Connection], Awaitable[bool]] | None = None) -> bool:
         async with self.database.transaction() as connection:
             await table.lock_subject(connection, self.subject)
             if is_needed is not None and not await is_needed(connection):
                 return False
-            await table.begin(connection, self.action_id)
-        self.has_begun = True
-        failpoint("action_begun")
+            await table.mark_started(connection, self.action_id)
+        self.has_started = True
+        failpoint("action_started")
         return True
 
 
-def read_request(kind: AnyKind, taken: Taken, sealer: MultiFernet | None) -> Any:
+def read_request(kind: AnyKind, claimed: ClaimedAction, encryptor: MultiFernet | None) -> Any:
     """The request of an action, as its kind defines it.
 
     Raises:
         UnreadableRequest
     """
     try:
-        body = decrypted(taken.request, sealer) if taken.is_encrypted else taken.request
+        body = decrypted(claimed.request, encryptor) if claimed.is_encrypted else claimed.request
         return kind.request.model_validate_json(body)
-    except CannotUnseal as error:
+    except NoUsableKey as error:
         raise UnreadableRequest(str(error)) from error
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False, include_input=False)
         fields = "; ".join(".".join(map(str, each["loc"])) for each in errors)
-        raise UnreadableRequest(f"its request is unreadable: {fields}") from None
+        raise UnreadableRequest(f"the request cannot be read: {fields}") from None
 
 
 async def perform(kind: AnyKind, attempt: Attempt) -> Outcome:
     """Call the marketplace once.
 
     Raises:
-        DatabaseUnavailable, TransactionConflict, BegunElsewhere: Before the action began; try again.
+        DatabaseUnavailable, TransactionConflict, StartedElsewhere: Before the action began; try again.
     """
     try:
         async with asyncio.timeout(ATTEMPT_SECONDS):
             outcome: Outcome = await kind.perform(attempt)
-    except (DatabaseUnavailable, TransactionConflict, BegunElsewhere) as error:
-        if attempt.has_begun:
-            return outcome_of(error, has_begun=True)
+    except (DatabaseUnavailable, TransactionConflict, StartedElsewhere) as error:
+        if attempt.has_started:
+            return outcome_of(error, has_started=True)
         raise
     except Exception as error:
-        outcome = outcome_of(error, has_begun=attempt.has_begun)
+        outcome = outcome_of(error, has_started=attempt.has_started)
     failpoint("action_performed")
     return outcome

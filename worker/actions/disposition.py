@@ -1,14 +1,15 @@
-"""What is recorded and published for an attempt at an action, by its outcome."""
+"""The record and the message that follow from the outcome of an attempt."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import assert_never
 
-from worker.actions.types import Denied, Done, Failed, InDoubt, NotNeeded, Outcome
+from worker.actions.types import Denied, Done, Failed, NotNeeded, Outcome, OutcomeUnknown
 from worker.amqp.channel import Message
+from worker.amqp.queue_set import QueueSet, RetryQueue
 from worker.amqp.tap import Delivery
-from worker.amqp.topology import ACTIONS, RETURN, dead_queue, retry_queue
+from worker.amqp.topology import RETURN
 from worker.pipeline.decode import attempt_in
 from worker.pipeline.disposition import REASON_LIMIT
 from worker.pipeline.retry_schedule import Exhausted, Retry, after_failure
@@ -16,7 +17,7 @@ from worker.pipeline.retry_schedule import Exhausted, Retry, after_failure
 
 @dataclass(frozen=True, slots=True)
 class Disposition:
-    """`result` is a label of the metric, `state` and `details` go into the table, `copy` is published."""
+    """`result` is a label of the metric, `state` and `details` are stored, `copy` is published."""
 
     result: str
     state: str
@@ -24,24 +25,24 @@ class Disposition:
     copy: Message | None = None
 
 
-def disposition_of(delivery: Delivery, outcome: Outcome, delays: Sequence[timedelta]) -> Disposition:
+def disposition_of(queues: QueueSet, delivery: Delivery, outcome: Outcome) -> Disposition:
     match outcome:
-        case Done(said):
-            return Disposition("done", "done", dict(said))
-        case NotNeeded(why):
-            return Disposition("not_needed", "done", {"not_needed": why})
+        case Done(details):
+            return Disposition("done", "done", dict(details))
+        case NotNeeded(reason):
+            return Disposition("not_needed", "done", {"not_needed": reason})
         case Denied(reason):
             return Disposition("refused", "refused", {"reason": reason})
-        case InDoubt(reason):
+        case OutcomeUnknown(reason):
             return Disposition("unknown", "unknown", {"reason": reason})
         case Failed(reason, retry_after):
             attempt = attempt_in(delivery)
-            match next_attempt(attempt, delays, retry_after):
-                case Retry(delay, number):
-                    copy = _copy(delivery, retry_queue(ACTIONS, delay), number, reason)
+            match next_attempt(attempt, queues.retries, retry_after):
+                case Retry(queue, number):
+                    copy = _copy(delivery, queue.name, number, reason)
                     return Disposition("retried", "due", {"reason": reason}, copy)
                 case Exhausted():
-                    copy = _copy(delivery, dead_queue(ACTIONS), attempt, reason)
+                    copy = _copy(delivery, queues.dead, attempt, reason)
                     return Disposition("failed", "failed", {"reason": reason}, copy)
                 case unreachable:
                     assert_never(unreachable)
@@ -50,17 +51,17 @@ def disposition_of(delivery: Delivery, outcome: Outcome, delays: Sequence[timede
 
 
 def next_attempt(
-    attempt: int, delays: Sequence[timedelta], retry_after: timedelta | None
+    attempt: int, retries: Sequence[RetryQueue], retry_after: timedelta | None
 ) -> Retry | Exhausted:
-    """As the retry schedule says; if the marketplace asks for a longer delay, the first that is long enough.
+    """The next delay of the retry schedule. If the marketplace requests a longer one: the first long enough.
 
-    If none is, the longest.
+    If none is long enough, the longest.
     """
-    step = after_failure(attempt, delays)
+    step = after_failure(attempt, retries)
     if retry_after is None or isinstance(step, Exhausted):
         return step
-    long_enough = (delay for delay in delays if delay >= max(step.delay, retry_after))
-    return Retry(next(long_enough, delays[-1]), step.attempt)
+    long_enough = (queue for queue in retries if queue.delay >= max(step.queue.delay, retry_after))
+    return Retry(next(long_enough, retries[-1]), step.attempt)
 
 
 def _copy(delivery: Delivery, queue: str, attempt: int, reason: str) -> Message:

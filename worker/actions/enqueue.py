@@ -1,4 +1,4 @@
-"""An action that a person asks for, instead of an event."""
+"""Enqueues an action that a person requests."""
 
 from dataclasses import dataclass
 from uuid import UUID, uuid4
@@ -12,12 +12,12 @@ from worker.postgres.pool import Database
 
 
 class KeyTaken(StockhookError):
-    """Another action has this key. The text says which."""
+    """Another action has this key. The text names it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """`is_new`: else somebody had asked for it before, under the same key."""
+class Enqueued:
+    """`is_new` is False if the action was requested before, with the same key."""
 
     action_id: UUID
     key: str
@@ -25,13 +25,13 @@ class Asked:
     is_new: bool
 
 
-async def ask(
+async def enqueue(
     settings: Settings, database: Database, kind: str, subject: str, request: ActionRequest, key: str | None
-) -> Asked:
-    """Put it into the table, private ones sealed; without a key, it is one of its own.
+) -> Enqueued:
+    """Write an action to the table; a private request is encrypted. Without a key, a random one is used.
 
     Raises:
-        BadSettings: It is private, and nothing is there to seal it with.
+        BadSettings: The request is private, and no encryption key is set.
         KeyTaken
         DatabaseUnavailable
     """
@@ -39,20 +39,22 @@ async def ask(
     body = request.model_dump_json().encode()
     is_private = KINDS[kind].is_private
     if is_private:
-        body = _sealed(settings, body)
+        body = _encrypted(settings, body)
     async with database.transaction() as connection:
         action_id = await table.enqueue(connection, kind, key, subject, body, is_encrypted=is_private)
         if action_id is not None:
-            return Asked(action_id, key, "due", is_new=True)
-        known = await table.get_by_key(connection, key)
-    assert known is not None, "no action is ever deleted"
-    if (known["kind"], known["subject"]) != (kind, subject):
-        raise KeyTaken(f"the key {key} is that of {known['kind']} for {known['subject']}")
-    return Asked(known["action_id"], key, known["state"], is_new=False)
+            return Enqueued(action_id, key, "due", is_new=True)
+        existing = await table.get_by_key(connection, key)
+    assert existing is not None, "no action is ever deleted"
+    if (existing["kind"], existing["subject"]) != (kind, subject):
+        raise KeyTaken(f"the key {key} is that of {existing['kind']} for {existing['subject']}")
+    return Enqueued(existing["action_id"], key, existing["state"], is_new=False)
 
 
-def _sealed(settings: Settings, body: bytes) -> bytes:
-    sealer = settings.sealer
-    if sealer is None:
-        raise BadSettings(f"{PREFIX}SEALING_KEYS is not set: this is kept sealed, or not at all")
-    return sealer.encrypt(body)
+def _encrypted(settings: Settings, body: bytes) -> bytes:
+    encryptor = settings.encryptor
+    if encryptor is None:
+        raise BadSettings(
+            f"{PREFIX}SEALING_KEYS is not set: set it, because this request must be stored encrypted"
+        )
+    return encryptor.encrypt(body)

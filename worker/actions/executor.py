@@ -1,4 +1,4 @@
-"""Performs the actions in their queue, and settles each delivery by what came of it."""
+"""Performs the actions in their queue, and settles each delivery according to the outcome."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,19 +13,20 @@ import structlog
 from worker.actions.attempt import Attempt, UnreadableRequest, perform, read_request
 from worker.actions.disposition import Disposition, disposition_of
 from worker.actions.registry import KINDS
-from worker.actions.types import Failed, InDoubt, Outcome
+from worker.actions.types import Failed, Outcome, OutcomeUnknown
 from worker.amqp.channel import Message
 from worker.amqp.connection import Broker
 from worker.amqp.publisher import Publisher
+from worker.amqp.queue_set import QueueSet
 from worker.amqp.subscription import SESSION_ENDS, Session, Subscription
 from worker.amqp.tap import Delivery
-from worker.amqp.topology import ACTIONS, QUARANTINE, actions_topology, dead_queue, family_queue
+from worker.amqp.topology import ACTIONS, QUARANTINE, actions_topology
 from worker.config.settings import Settings
-from worker.marketplaces.clients import Clients, opened
+from worker.marketplaces.clients import Clients, open_clients
 from worker.observability import metrics
 from worker.observability.failpoints import failpoint
 from worker.outbox import actions as table
-from worker.outbox.actions import BegunElsewhere, Taken
+from worker.outbox.actions import ClaimedAction, StartedElsewhere
 from worker.pipeline.decode import attempt_in
 from worker.postgres.pool import Database, DatabaseUnavailable, TransactionConflict
 
@@ -43,7 +44,7 @@ class Executor:
     """Performs several actions concurrently and acknowledges each delivery by itself.
 
     An action that may be repeated is performed at least once; another one at most once, or its outcome is
-    unknown. An outage of broker or database costs no attempt. At shutdown, actions that have begun are
+    unknown. An outage of broker or database costs no attempt. At shutdown, actions that have started are
     finished.
     """
 
@@ -53,30 +54,32 @@ class Executor:
     publisher: Publisher
     stopping: asyncio.Event
     subscription: Subscription[Delivery] = field(init=False)
+    _queues: QueueSet = field(init=False)
     _tasks: dict[UUID | None, asyncio.Task[None]] = field(default_factory=dict)
     _attempts: dict[UUID, Attempt] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        queues = [family_queue(ACTIONS)]
+        self._queues = QueueSet.of(ACTIONS, self.settings.delays)
+        consumed = [self._queues.main]
         if self.settings.keep_dead_letters:
-            queues.append(dead_queue(ACTIONS))
+            consumed.append(self._queues.dead)
         self.subscription = Subscription(
             ACTIONS,
-            queues,
-            actions_topology(self.settings.delays),
+            consumed,
+            actions_topology(self._queues),
             self.settings.declare_topology,
             self.broker,
             self.publisher,
             self.stopping,
             prerequisite=self.database.ping,
-            outages=(DatabaseUnavailable, TransactionConflict, BegunElsewhere),
+            outages=(DatabaseUnavailable, TransactionConflict, StartedElsewhere),
             read=lambda delivery: delivery,
             prefetch=lambda: PREFETCH,
         )
 
     async def run(self) -> None:
         """Perform actions until shutdown, however often broker and database are unavailable."""
-        async with opened(self.settings) as clients:
+        async with open_clients(self.settings) as clients:
             try:
                 await self.subscription.run(partial(self._work, clients))
             finally:
@@ -89,7 +92,7 @@ class Executor:
             for delivery in deliveries:
                 self._start(clients, session, delivery)
         if self.stopping.is_set():
-            await self._finish_begun()
+            await self._finish_started()
         elif session.has_reached_hold_limit:
             # Each task acknowledges its delivery, or leaves it to be requeued.
             await self._finish_all()
@@ -118,11 +121,11 @@ class Executor:
         self._tasks[action_id] = task
         task.add_done_callback(forget)
 
-    async def _finish_begun(self) -> None:
-        """Cancel what has not begun: its deliveries go to the executor that runs next."""
+    async def _finish_started(self) -> None:
+        """Cancel actions that have not started: their deliveries go to the executor that runs next."""
         for action_id, task in list(self._tasks.items()):
             attempt = None if action_id is None else self._attempts.get(action_id)
-            if attempt is None or not attempt.has_begun:
+            if attempt is None or not attempt.has_started:
                 task.cancel()
         await self._finish_all()
 
@@ -136,7 +139,7 @@ class Executor:
         if action_id is None:
             log.error("action.unreadable", to=QUARANTINE)
             copy: Message | None = _quarantined(delivery)
-        elif delivery.queue == dead_queue(ACTIONS):
+        elif delivery.queue == self._queues.dead:
             copy = None
             await self._note_dead(session, action_id, delivery)
         else:
@@ -161,48 +164,48 @@ class Executor:
     async def _perform(
         self, clients: Clients, session: Session[Delivery], action_id: UUID, delivery: Delivery
     ) -> Message | None:
-        """Perform an action that is not done, record what came of it, and return the copy to publish.
+        """Perform an action that is not done, record the outcome, and return the copy to publish.
 
         Raises:
-            DatabaseUnavailable, TransactionConflict, BegunElsewhere: Before the action began; try again.
+            DatabaseUnavailable, TransactionConflict, StartedElsewhere: Before the action began; try again.
             DeadlineExceeded, ShutdownRequested: The outcome could not be recorded.
         """
         attempt = attempt_in(delivery)
         async with self.database.transaction() as connection:
-            taken = await table.take(connection, action_id, attempt)
-        if taken is None:
+            claimed = await table.claim(connection, action_id, attempt)
+        if claimed is None:
             log.info("action.settled_before", action_id=str(action_id))
             return None
         began = monotonic()
         try:
-            outcome = await self._outcome(clients, taken)
+            outcome = await self._outcome(clients, claimed)
             seconds = monotonic() - began
-            disposition = disposition_of(delivery, outcome, self.settings.delays)
+            disposition = disposition_of(self._queues, delivery, outcome)
             await self._until_available(session, lambda: self._record(action_id, disposition))
         finally:
             self._attempts.pop(action_id, None)
-        _log_attempt(taken, attempt, disposition, seconds)
+        _log_attempt(claimed, attempt, disposition, seconds)
         return disposition.copy
 
-    async def _outcome(self, clients: Clients, taken: Taken) -> Outcome:
+    async def _outcome(self, clients: Clients, claimed: ClaimedAction) -> Outcome:
         """Raises as `perform` does."""
-        if taken.state == "unknown":
-            return InDoubt(table.ENDED_UNDER_WAY)
-        kind = KINDS.get(taken.kind)
+        if claimed.state == "unknown":
+            return OutcomeUnknown(table.ENDED_UNDER_WAY)
+        kind = KINDS.get(claimed.kind)
         if kind is None:
-            return Failed(f"this version knows no actions of the kind {taken.kind}")
+            return Failed(f"this version does not support actions of the kind {claimed.kind}")
         try:
-            request = read_request(kind, taken, self.settings.sealer)
+            request = read_request(kind, claimed, self.settings.encryptor)
         except UnreadableRequest as error:
             return Failed(str(error))
-        attempt = Attempt(taken.action_id, taken.subject, request, clients, self.database)
-        self._attempts[taken.action_id] = attempt
+        attempt = Attempt(claimed.action_id, claimed.subject, request, clients, self.database)
+        self._attempts[claimed.action_id] = attempt
         return await perform(kind, attempt)
 
     async def _record(self, action_id: UUID, disposition: Disposition) -> None:
         async with self.database.transaction() as connection:
             if disposition.state == "due":
-                await table.put_off(connection, action_id, disposition.details)
+                await table.postpone(connection, action_id, disposition.details)
             else:
                 await table.finish(connection, action_id, disposition.state, disposition.details)
 
@@ -213,15 +216,15 @@ class Executor:
         )
 
 
-def _log_attempt(taken: Taken, attempt: int, disposition: Disposition, seconds: float) -> None:
+def _log_attempt(claimed: ClaimedAction, attempt: int, disposition: Disposition, seconds: float) -> None:
     result, copy = disposition.result, disposition.copy
-    metrics.ACTIONS.labels(taken.kind, result).inc()
-    metrics.ACTION_SECONDS.labels(taken.kind).observe(seconds)
+    metrics.ACTIONS.labels(claimed.kind, result).inc()
+    metrics.ACTION_SECONDS.labels(claimed.kind).observe(seconds)
     write = log.info if disposition.state == "done" else log.warning
     write(
         f"action.{result}",
-        action_id=str(taken.action_id),
-        kind=taken.kind,
+        action_id=str(claimed.action_id),
+        kind=claimed.kind,
         attempt=attempt,
         to=None if copy is None else copy.routing_key,
         reason=disposition.details.get("reason"),

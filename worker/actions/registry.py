@@ -1,4 +1,4 @@
-"""All kinds of actions on one screen."""
+"""All kinds of actions."""
 
 from worker.actions import buyback, ovoko
 from worker.actions.types import AnyKind
@@ -7,6 +7,6 @@ from worker.config.settings import Settings
 KINDS: dict[str, AnyKind] = {kind.name: kind for kind in (*buyback.KINDS, *ovoko.KINDS)}
 
 
-def called_for(settings: Settings) -> frozenset[str]:
-    """The kinds that events may ask for."""
-    return frozenset(name for name, kind in KINDS.items() if kind.is_called_for(settings))
+def enabled_kinds(settings: Settings) -> frozenset[str]:
+    """The kinds that events may enqueue."""
+    return frozenset(name for name, kind in KINDS.items() if kind.is_enabled(settings))

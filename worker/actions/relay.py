@@ -1,4 +1,4 @@
-"""Publishes the actions that are due to their queue, and notes it once that is confirmed."""
+"""Publishes due actions to their queue, and records each once the broker has confirmed it."""
 
 import asyncio
 from dataclasses import dataclass
@@ -10,27 +10,28 @@ from worker.actions.registry import KINDS
 from worker.amqp.channel import Message
 from worker.amqp.errors import BrokerUnavailable
 from worker.amqp.publisher import Publisher
-from worker.amqp.topology import ACTIONS, RETURN, family_queue
+from worker.amqp.queue_set import main_queue
+from worker.amqp.topology import ACTIONS, RETURN
 from worker.observability.failpoints import failpoint
 from worker.outbox import actions as table
 from worker.postgres.notify_poller import NotifyPoller
 from worker.postgres.pool import Database
 
-# Of one kind in the queue at a time. It is first come, first served there, so that a kind of which there
-# are thousands, and few a second are allowed, must wait in the table and leave the queue to others.
+# The number of actions per kind in the queue. The queue is first in, first out, so a kind with thousands of
+# actions and a low rate limit waits in the table, and does not delay other kinds.
 AT_ONCE = 8
 
 
 @dataclass(slots=True)
 class Relay:
-    """One of any number. A crash before the commit publishes the same again; it is done once all the same."""
+    """Several may run. A crash before the commit publishes an action again; it is performed once."""
 
     database: Database
     publisher: Publisher
     stopping: asyncio.Event
 
     async def run(self) -> None:
-        """Publish until we stop, whatever happens to broker and database meanwhile."""
+        """Publish until shutdown, however often broker and database are unavailable."""
         await NotifyPoller(
             "actions",
             table.CHANNEL,
@@ -41,7 +42,7 @@ class Relay:
         ).run()
 
     async def _publish_some(self) -> int:
-        """Say how many.
+        """Publish some due actions and return their number.
 
         Raises:
             DatabaseUnavailable
@@ -61,7 +62,7 @@ class Relay:
 
 
 def message(action_id: UUID, kind: str) -> Message:
-    """It names the action and says nothing of what is asked for, which stays in the table."""
+    """The message names the action. The request stays in the table."""
     headers: dict[str, str | int] = {"x-action-id": str(action_id), "x-attempt": 1}
     body = orjson.dumps({"action_id": str(action_id), "kind": kind})
-    return Message(RETURN, family_queue(ACTIONS), kind, headers, body)
+    return Message(RETURN, main_queue(ACTIONS), kind, headers, body)

@@ -1,4 +1,4 @@
-"""The contract between a kind of action and the machinery that performs it."""
+"""The contract between the kinds of actions and the executor."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -26,42 +26,42 @@ R_co = TypeVar("R_co", bound=BaseModel, covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """`said` goes into the table: nothing about a customer."""
+    """`details` are stored, and contain no customer data."""
 
-    said: Mapping[str, object]
+    details: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
 class NotNeeded:
-    """What it was called for is no longer so."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Denied:
-    """The marketplace refused it, or never could do it: the same again would be refused again."""
+    """The reason for the action no longer applies."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class InDoubt:
-    """It may have been taken, and must not be repeated."""
+class Denied:
+    """The marketplace refused the request, and would refuse it again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeUnknown:
+    """The request may have been accepted, and must not be repeated."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """It was surely not taken, or may be repeated: retried after `retry_after` at the soonest."""
+    """The request was not accepted, or may be repeated: it is retried, not before `retry_after`."""
 
     reason: str
     retry_after: timedelta | None = None
 
 
 Performed = Done | NotNeeded | Denied
-Outcome = Performed | InDoubt | Failed
+Outcome = Performed | OutcomeUnknown | Failed
 
 
 class Attempt(Protocol[R_co]):
@@ -76,15 +76,15 @@ class Attempt(Protocol[R_co]):
     @property
     def database(self) -> Database: ...
 
-    async def begin(self, is_needed: Callable[[Connection], Awaitable[bool]] | None = None) -> bool:
-        """To be awaited right before a request that must not be repeated.
+    async def mark_started(self, is_needed: Callable[[Connection], Awaitable[bool]] | None = None) -> bool:
+        """Await this immediately before a request that must not be repeated.
 
-        From then on the action counts as under way: whoever finds it so after a crash marks it as
-        unknown. What `is_needed` asks of the database is true for as long as nobody else begins another
-        action of the subject; where it says no, nothing is begun and the answer is False.
+        From then on the action is under way: if it is found in this state after a crash, its outcome is
+        unknown. The result of `is_needed` holds until another action of the subject is marked as started.
+        If it is False, this action is not marked as started, and False is returned.
 
         Raises:
-            BegunElsewhere
+            StartedElsewhere
             DatabaseUnavailable
         """
         ...
@@ -92,44 +92,45 @@ class Attempt(Protocol[R_co]):
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[R]):
-    """`perform` asks the marketplace once; what it raises is judged by `outcome_of`.
+    """`perform` calls the marketplace once; `outcome_of` classifies its errors.
 
-    Events call for it where `is_called_for` says so of the settings. A private request is sealed.
+    Events enqueue the action if `is_enabled` returns True for the settings. A private request is stored
+    encrypted.
     """
 
     name: str
     request: type[R]
     perform: Callable[[Attempt[R]], Awaitable[Performed]]
-    is_called_for: Callable[[Settings], bool] = lambda _settings: False
+    is_enabled: Callable[[Settings], bool] = lambda _settings: False
     is_private: bool = False
 
 
-# Each kind has a request of its own; here they only stand side by side.
+# Each kind has its own request type.
 AnyKind = Kind[Any]
 
 
-def outcome_of(error: Exception, *, has_begun: bool) -> Denied | InDoubt | Failed:
-    """What an attempt came to that ended with this error; `has_begun` as `Attempt.begin` has it.
+def outcome_of(error: Exception, *, has_started: bool) -> Denied | OutcomeUnknown | Failed:
+    """The outcome of an attempt that raised this error; `has_started` is set by `Attempt.mark_started`.
 
-    error                      | begun   | not begun
-    our credentials not taken  | failed  | failed
+    error                      | started | not started
+    our credentials refused    | failed  | failed
     4xx (not 408, 425, 429)    | denied  | denied
-    certainly not taken        | failed  | failed
-    may have been taken        | doubt   | failed: such kinds may be repeated
-    anything else, our bugs    | doubt   | failed
+    certainly not accepted     | failed  | failed
+    may have been accepted     | unknown | failed: such kinds may be repeated
+    anything else, our bugs    | unknown | failed
     """
     match error:
         case Unauthorized():
-            # Whoever repairs them finds it in a retry queue, or among the failed.
+            # Retried, so that it succeeds once the credentials are corrected.
             return Failed(str(error))
         case Refused() | InvalidRequest():
             return Denied(str(error))
-        case CallFailed(is_unknown=is_unknown) if not (has_begun and is_unknown):
+        case CallFailed(outcome_unknown=outcome_unknown) if not (has_started and outcome_unknown):
             return Failed(str(error), error.retry_after if isinstance(error, Unavailable) else None)
         case CallFailed():
-            return InDoubt(str(error))
+            return OutcomeUnknown(str(error))
         case BadSettings():
             return Failed(str(error))
         case _:
             reason = safe_summary(error)
-            return InDoubt(reason) if has_begun else Failed(reason)
+            return OutcomeUnknown(reason) if has_started else Failed(reason)

@@ -1,4 +1,4 @@
-"""Deliveries that arrived and are not being worked on yet."""
+"""Deliveries that have arrived and are not being processed yet."""
 
 import asyncio
 from collections import deque

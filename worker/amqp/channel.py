@@ -32,13 +32,13 @@ from worker.amqp.topology import (
     Topology,
 )
 
-# Far more than a terminal shows in the time of an ack.
-LISTEN_PREFETCH = 200
+# Far more than a terminal shows in the time that an ack takes.
+EXCLUSIVE_PREFETCH = 200
 
 
 @contextmanager
-def _noticing_mismatch() -> Iterator[None]:
-    # Elsewhere the same code means other things, such as a delivery that was held for too long.
+def _translating_mismatch() -> Iterator[None]:
+    # In other calls the code has other meanings, such as a delivery that was held for too long.
     try:
         yield
     except ChannelPreconditionFailed as error:
@@ -47,7 +47,7 @@ def _noticing_mismatch() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Something to publish. `type` is the event's routing key, also where it is routed by another."""
+    """A message to publish. `type` is the event's routing key, also if `routing_key` is another one."""
 
     exchange: str
     routing_key: str
@@ -59,14 +59,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """Messages that wait, without those in flight, and how many consumers there are."""
+    """The number of messages that wait, without those in flight, and the number of consumers."""
 
     ready: int
     consumers: int
 
 
 class Channel:
-    """One AMQP channel with publisher confirms. `note_silence` is called when no answer comes in time."""
+    """One AMQP channel with publisher confirms. `note_silence` is called if an answer is late."""
 
     def __init__(self, channel: UnderlyingChannel, tap: ChannelTap, note_silence: Callable[[], None]) -> None:
         self._channel = channel
@@ -82,8 +82,8 @@ class Channel:
         """
         await self._confirmed(self._publish(message, deadline, mandatory=True))
 
-    async def tell(self, messages: Sequence[Message], deadline: float) -> None:
-        """Publish several to whoever is bound, which may be nobody, and wait for all confirms.
+    async def publish_many(self, messages: Sequence[Message], deadline: float) -> None:
+        """Publish messages to all queues that are bound, possibly none, and wait for all confirms.
 
         Raises:
             BrokerUnavailable: Some may have arrived.
@@ -121,25 +121,25 @@ class Channel:
         prefetch: int,
         on_delivery: Callable[[Delivery], None],
     ) -> None:
-        """Have each message of a queue handed to `on_delivery`, `prefetch` unacknowledged at most."""
+        """Consume a queue: `on_delivery` receives each message, at most `prefetch` of them unacknowledged."""
         consumer_tag = f"{tag}.{uuid4().hex[:8]}"
         self._tap.consume(consumer_tag, queue, on_delivery)
         with translating():
             await self._channel.basic_qos(prefetch_count=prefetch)
             await self._channel.basic_consume(queue, _delivered_past_the_tap, consumer_tag=consumer_tag)
 
-    async def listen(
+    async def subscribe_exclusive(
         self,
         exchange: str,
         routing_keys: Sequence[str],
         tag: str,
         on_delivery: Callable[[Delivery], None],
-        prefetch: int = LISTEN_PREFETCH,
+        prefetch: int = EXCLUSIVE_PREFETCH,
     ) -> None:
-        """The same of what an exchange gets from now on, over a queue that goes with the connection.
+        """Consume what an exchange receives from now on, over a queue that is deleted with the connection.
 
         Raises:
-            BrokerRefused: This user may not declare queues, or not read the exchange.
+            BrokerRefused: The user may not declare queues, or may not read the exchange.
         """
         with translating():
             declared = await self._channel.queue_declare("", exclusive=True)
@@ -149,13 +149,13 @@ class Channel:
         await self.consume(declared.queue, tag, prefetch, on_delivery)
 
     async def cancel_consumers(self) -> None:
-        """Have nothing more delivered; what was delivered stays in flight."""
+        """Stop deliveries. Those that have arrived stay in flight."""
         with translating():
             for tag in list(self._channel.consumers):
                 await self._channel.basic_cancel(tag)
 
     async def ack(self, tag: int) -> None:
-        """Acknowledge this delivery alone.
+        """Acknowledge only this delivery.
 
         Raises:
             BrokerUnavailable: It will be delivered again.
@@ -179,27 +179,27 @@ class Channel:
     async def is_subscribed(self, queue: str, within: float) -> bool:
         """Whether the broker answers within these seconds, and has a consumer on the queue if we want one.
 
-        It may be another's consumer; a connection that is dead without knowing it shows in any case.
+        The consumer may be another process's. A dead connection is noticed in any case.
         """
         try:
             async with asyncio.timeout(within):
-                found = await self.depth(queue)
+                depth = await self.depth(queue)
         except (BrokerUnavailable, TimeoutError):
             self._note_silence()
             return False
-        return found is not None and (found.consumers > 0 or not self._channel.consumers)
+        return depth is not None and (depth.consumers > 0 or not self._channel.consumers)
 
     async def depth(self, queue: str) -> QueueDepth | None:
-        """Ask by a passive declare. None if there is no such queue; then the channel is closed."""
+        """The result of a passive declaration. None if there is no such queue; then the channel is closed."""
         with translating():
             try:
-                found = await self._channel.queue_declare(queue, passive=True)
+                declared = await self._channel.queue_declare(queue, passive=True)
             except ChannelNotFoundEntity:
                 return None
-        return QueueDepth(found.message_count or 0, found.consumer_count or 0)
+        return QueueDepth(declared.message_count or 0, declared.consumer_count or 0)
 
-    async def is_there(self, item: Exchange | Queue) -> bool:
-        """Look, by a passive declaration. Where it is not there, or cannot be seen, the channel is closed.
+    async def exists(self, item: Exchange | Queue) -> bool:
+        """Whether a passive declaration succeeds. If it does not, the channel is closed.
 
         Raises:
             BrokerRefused: RabbitMQ 4.2.6 and newer show only what this user has any permission for.
@@ -214,13 +214,13 @@ class Channel:
         return True
 
     async def answers(self, queue: str, within: float) -> bool:
-        """Whether a queue gives out, within these seconds, or says that it is empty, or another's.
+        """Whether a queue returns a message within these seconds, or reports that it is empty or locked.
 
-        What it gives out is put back; it then comes to its consumer as a redelivery.
+        A message is returned to the queue, and is then delivered to its consumer as a redelivery.
 
         Raises:
-            BrokerRefused: This user may not read it.
-            BrokerUnavailable: The connection was lost before it said anything.
+            BrokerRefused: The user may not read it.
+            BrokerUnavailable: The connection was lost before an answer.
         """
         try:
             with translating():
@@ -231,7 +231,8 @@ class Channel:
         except BrokerUnavailable as error:
             match error.__cause__:
                 case ChannelLockedResource():
-                    # A queue with a single active consumer gives nobody else anything. Its leader says so.
+                    # A queue with a single active consumer refuses all others, and it is the leader that
+                    # answers.
                     return True
                 case TimeoutError() | ConnectionInternalError():
                     return False
@@ -240,9 +241,9 @@ class Channel:
         return True
 
     async def accepts_publishes(self, within: float) -> bool:
-        """Whether the broker reads and confirms what we publish: it does not while an alarm is on.
+        """Whether the broker confirms what we publish. It does not while an alarm is on.
 
-        The message is routed nowhere, and comes back.
+        The probe is not routed anywhere, and is returned.
         """
         nowhere = Message(PROBE, "nowhere", "probe", {}, b"")
         try:
@@ -260,8 +261,8 @@ class Channel:
     def is_open(self) -> bool:
         return not self._channel.is_closed
 
-    async def declare(self, topology: Topology) -> None:
-        """Declare whatever is missing, then unbind what is unwanted: what is bound both ways misses nothing.
+    async def ensure_topology(self, topology: Topology) -> None:
+        """Declare all items, then remove unwanted bindings: in this order no message is missed.
 
         Raises:
             TopologyMismatch
@@ -269,14 +270,14 @@ class Channel:
         """
         items: list[Exchange | Queue | Binding] = [*topology.exchanges, *topology.queues, *topology.bindings]
         for item in items:
-            await self.declare_one(item)
+            await self.declare_item(item)
         with translating():
             for one in topology.unwanted:
                 await self._channel.queue_unbind(one.queue, one.exchange, one.routing_key)
 
-    async def declare_one(self, item: Exchange | Queue | Binding) -> None:
-        """Raises as `declare` does."""
-        with translating(), _noticing_mismatch():
+    async def declare_item(self, item: Exchange | Queue | Binding) -> None:
+        """Raises as `ensure_topology` does."""
+        with translating(), _translating_mismatch():
             match item:
                 case Exchange(name, kind, arguments):
                     await self._channel.exchange_declare(
@@ -288,34 +289,34 @@ class Channel:
                     await self._channel.queue_bind(queue, exchange, routing_key)
 
     async def get(self, queue: str) -> Delivery | None:
-        """Take one message off a queue for good; None if nothing waits."""
+        """Remove one message from a queue and return it; None if the queue is empty."""
         with translating():
             message = await self._channel.basic_get(queue, no_ack=True)
         return None if isinstance(message.delivery, Basic.GetEmpty) else _delivery(message, queue)
 
     async def delete(self, queue: str) -> None:
-        """Delete a queue with all that it holds."""
+        """Delete a queue with its messages."""
         with translating():
             await self._channel.queue_delete(queue)
 
     async def purge(self, queue: str) -> None:
-        """Throw away what waits in a queue: for tests, and for those who mean it."""
+        """Delete all messages of a queue. For tests."""
         with translating():
             await self._channel.queue_purge(queue)
 
     async def close(self) -> None:
-        """Unacknowledged deliveries come again, and count as delivered once more."""
+        """Close the channel. Unacknowledged deliveries are delivered again, which counts as a delivery."""
         with suppress(BrokerUnavailable), translating():
             await self._channel.close()
 
 
-def missing(item: Exchange | Queue) -> str:
-    """The words for it."""
+def missing_item(item: Exchange | Queue) -> str:
+    """The message for an item that does not exist."""
     return f"{type(item).__name__.lower()} {item.name} is missing"
 
 
 async def _delivered_past_the_tap(_message: DeliveredMessage) -> None:
-    raise AssertionError("the tap takes the deliveries of every consumer of ours")
+    raise AssertionError("the tap handles the deliveries of all our consumers")
 
 
 def _delivery(message: DeliveredMessage, queue: str) -> Delivery:

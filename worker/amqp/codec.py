@@ -64,7 +64,7 @@ _APPLICATION = b"\x09stockhook"
 
 JSON = "application/json"
 
-# content_type, headers, delivery_mode, message_id, type, app_id: what our messages have, and no more.
+# Our messages have content_type, headers, delivery_mode, message_id, type and app_id.
 _OUR_PROPERTIES = 1 << 15 | 1 << 13 | 1 << 12 | 1 << 7 | 1 << 5 | 1 << 3
 
 # The protocol's properties of a message in their order, from the highest flag down.
@@ -76,7 +76,7 @@ _SIZES = {"delivery_mode": 1, "priority": 1, "timestamp": 8}
 
 
 class Properties(NamedTuple):
-    """What comes before a message's body. `size` is the body's, in bytes."""
+    """The content header of a message. `size` is the size of the body in bytes."""
 
     size: int
     message_id: str
@@ -85,7 +85,7 @@ class Properties(NamedTuple):
 
 
 class Outline(NamedTuple):
-    """What a delivery's method frame says."""
+    """The fields of a delivery's method frame."""
 
     consumer_tag: str
     delivery_tag: int
@@ -103,7 +103,7 @@ def publish_frames(
     *,
     mandatory: bool = True,
 ) -> bytes:
-    """A persistent publish; one that is `mandatory` comes back where no queue takes it.
+    """The frames of a persistent publish. A `mandatory` message is returned if no queue accepts it.
 
     Body frames are `frame_max` bytes at most.
 
@@ -129,7 +129,7 @@ def publish_frames(
 
 
 def read_outline(data: bytes, position: int) -> Outline:
-    """Of a delivery's method frame, whose payload begins at `position`."""
+    """Read a delivery's method frame, whose payload begins at `position`."""
     tag_at = position + 5
     tag_end = tag_at + data[tag_at - 1]
     (delivery_tag,) = _LONG_LONG.unpack_from(data, tag_end)
@@ -137,7 +137,7 @@ def read_outline(data: bytes, position: int) -> Outline:
 
 
 def read_confirm(data: bytes, position: int) -> tuple[int, bool]:
-    """The delivery tag of an ack or nack of the broker's, and whether it means all before, too."""
+    """The delivery tag of an ack or nack from the broker, and whether it includes all earlier tags."""
     (delivery_tag,) = _LONG_LONG.unpack_from(data, position + 4)
     return delivery_tag, bool(data[position + 12] & 1)
 
@@ -150,7 +150,7 @@ def read_close(data: bytes, position: int) -> str:
 
 
 def get_ok_frame(channel: int, data: bytes, position: int) -> bytes:
-    """The broker's answer to a get, without exchange and routing key, which need not be UTF-8."""
+    """The broker's answer to a get, without exchange and routing key, which may not be UTF-8."""
     return _frame(METHOD, channel, data[position : position + 13] + b"\0\0" + _LONG.pack(0))
 
 
@@ -160,9 +160,9 @@ def bare_header_frame(channel: int, body_size: int) -> bytes:
 
 
 def read_properties(data: bytes, position: int, size: int) -> Properties:
-    """Of a content header frame, whose payload of `size` bytes begins at `position`.
+    """Read a content header frame, whose payload of `size` bytes begins at `position`.
 
-    Never raises because of a message: one whose properties cannot be read has none.
+    Never raises because of a message: if its properties cannot be read, it has none.
     """
     _, _, body_size, flags = _CONTENT_HEADER.unpack_from(data, position)
     if size <= LARGEST_PROPERTIES:
@@ -194,7 +194,7 @@ def _read_properties(payload: bytes, body_size: int, flags: int) -> Properties:
 @lru_cache(maxsize=256)
 def _names(flags: int) -> tuple[str, ...]:
     if flags & 0b11:
-        raise ValueError("the protocol knows no such properties")
+        raise ValueError("the protocol has no such properties")
     return tuple(name for bit, name in zip(range(15, 1, -1), _PROPERTIES, strict=True) if flags >> bit & 1)
 
 
@@ -204,7 +204,7 @@ def _frame(kind: int, channel: int, payload: bytes) -> bytes:
 
 @lru_cache(maxsize=256)
 def _name(text: str) -> bytes:
-    """Of a header, an exchange, an event type: there are few."""
+    """A cached name: there are few headers, exchanges and event types."""
     return _short(text)
 
 

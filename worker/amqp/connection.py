@@ -15,7 +15,7 @@ import structlog
 from aiormq import Channel as UnderlyingChannel
 from yarl import URL
 
-from worker.amqp.channel import Channel, QueueDepth, missing
+from worker.amqp.channel import Channel, QueueDepth, missing_item
 from worker.amqp.errors import (
     BrokerRefused,
     BrokerUnavailable,
@@ -38,16 +38,16 @@ log = structlog.get_logger(__name__)
 HEARTBEAT_SECONDS = 5
 CONNECT_TIMEOUT_SECONDS = 5
 
-# The same while there is another host to try.
+# The timeout if there is another host to try.
 HOST_TIMEOUT_SECONDS = 2
 
-# For the declarations of a session together. A node without a majority may answer none.
+# For all declarations of a session. A node without a majority may not answer.
 PROVIDE_SECONDS = 30.0
 
-# A queue without a leader answers nothing.
+# A queue without a leader does not answer.
 DEPTH_TIMEOUT_SECONDS = 5
 
-# A session that ends sooner may do so each time, so there is a pause before the next one.
+# A session that ends sooner may do so again, so there is a pause before the next one.
 SHORT_SESSION_SECONDS = 5.0
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
@@ -55,7 +55,7 @@ LONGEST_PAUSE_SECONDS = 2.0
 
 @dataclass(slots=True)
 class Broker:
-    """Where the broker is, and as whom we connect. A URL with several hosts leads to a cluster."""
+    """The address of the broker, and our user. A URL with several hosts is that of a cluster."""
 
     url: str
     role: str
@@ -67,21 +67,21 @@ class Broker:
         self.hosts = hosts_of_url(self.url)
 
     def for_role(self, role: str) -> "Broker":
-        """The same broker for another role of this process, with all that is known of its hosts."""
+        """The same broker for another role of this process, with the known failures of its hosts."""
         other = copy(self)
         other.role = role
         return other
 
     @asynccontextmanager
     async def connection(self, *, publishes: bool = False) -> AsyncIterator["BrokerConnection"]:
-        """A plain connection: when it breaks it stays broken.
+        """A connection that does not reconnect.
 
-        The publishers and the consumers of a process get different hosts, where there are several. A host
-        that fails, as a connection is opened or later, is tried last for a while.
+        If there are several hosts, publishers and consumers of a process use different ones. A host that
+        fails, when a connection is opened or later, is tried last for a while.
 
         Raises:
             BrokerUnavailable
-            BrokerRefused: By a host, and no other accepts us.
+            BrokerRefused: A host refused, and no other host accepted us.
         """
         failures: dict[str, BrokerUnavailable] = {}
         hosts = shuffled(self.hosts, monotonic(), self._rng, publishes=publishes)
@@ -89,27 +89,27 @@ class Broker:
             seconds = CONNECT_TIMEOUT_SECONDS if host is hosts[-1] else HOST_TIMEOUT_SECONDS
             with host.in_use(publishes=publishes):
                 try:
-                    connection = await self._connect(host, seconds)
+                    opened = await self._connect(host, seconds)
                 except BrokerUnavailable as error:
                     failures[host.name] = error
                     host.note_failure()
                     continue
                 for name, failure in failures.items():
                     log.warning("broker.host_failed", host=name, reason=str(failure))
-                link = BrokerConnection(connection, host.name)
+                connection = BrokerConnection(opened, host.name)
                 try:
-                    yield link
+                    yield connection
                 finally:
-                    if link.is_lost:
+                    if connection.is_lost:
                         host.note_failure()
-                        # A goodbye would be waited for.
-                        connection.tapped.abort()
-                    await connection.close()
+                        # A regular close would wait for an answer.
+                        opened.tapped.abort()
+                    await opened.close()
                 return
         raise _failed(failures) from failures[hosts[-1].name]
 
     async def failing_hosts(self) -> dict[str, BrokerUnavailable]:
-        """Why hosts accept no connection, by their names; each is tried."""
+        """Try each host, and return why those that fail accept no connection, by their names."""
         results = await asyncio.gather(*map(self._try, self.hosts))
         return {host.name: failure for host, failure in zip(self.hosts, results, strict=True) if failure}
 
@@ -130,16 +130,16 @@ class Broker:
                 timeout=seconds,
                 connection_class=TappedConnection,
             )
-        assert isinstance(connection, TappedConnection), "as asked for"
+        assert isinstance(connection, TappedConnection), "we requested this class"
         return connection
 
 
 def _failed(failures: Mapping[str, BrokerUnavailable]) -> BrokerUnavailable:
-    """One error for what all hosts said: a BrokerRefused if any refused, since no other accepted us."""
+    """One error for the answers of all hosts: a BrokerRefused if any host refused."""
     refusals = [error for error in failures.values() if isinstance(error, BrokerRefused)]
     reasons = all_reasons(
         {
-            name: error.said if isinstance(error, BrokerRefused) else str(error)
+            name: error.answer if isinstance(error, BrokerRefused) else str(error)
             for name, error in failures.items()
         }
     )
@@ -147,7 +147,7 @@ def _failed(failures: Mapping[str, BrokerUnavailable]) -> BrokerUnavailable:
 
 
 class BrokerConnection:
-    """An open connection to `host`, from which channels are made."""
+    """An open connection to `host`, on which channels are opened."""
 
     def __init__(self, connection: TappedConnection, host: str) -> None:
         self.host = host
@@ -156,7 +156,7 @@ class BrokerConnection:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the broker ended the connection, or left something without an answer."""
+        """Whether the broker closed the connection, or did not answer in time."""
         return self._connection.tapped.is_lost or self._is_silent
 
     def _note_silence(self) -> None:
@@ -173,35 +173,36 @@ class BrokerConnection:
         return Channel(underlay, self._connection.tapped.tap(underlay, frame_max), self._note_silence)
 
     async def channel_with(self, topology: Topology, *, declares: bool) -> Channel:
-        """A channel, and a topology that is declared here, or else is seen to be there.
+        """Open a channel, and declare the topology on it, or verify that it exists.
 
         Raises:
             TopologyMismatch
-            BrokerUnavailable: Also when that takes too long.
+            BrokerUnavailable: Also if this takes too long.
         """
         try:
             async with asyncio.timeout(PROVIDE_SECONDS):
                 channel = await self.channel()
                 if declares:
-                    await channel.declare(topology)
+                    await channel.ensure_topology(topology)
                 else:
-                    await self._look_for(topology)
+                    await self.verify_topology(topology)
                 return channel
         except TimeoutError as error:
             self._note_silence()
             raise BrokerUnavailable("no answer in time to a declaration") from error
 
-    async def _look_for(self, topology: Topology) -> None:
-        """See that exchanges and queues are there. Bindings cannot be seen, nor what this user has no
-        permission for.
+    async def verify_topology(self, topology: Topology) -> None:
+        """Check that exchanges and queues exist.
+
+        Bindings, and items for which this user has no permission, cannot be checked.
         """
         items: list[Exchange | Queue] = [*topology.exchanges, *topology.queues]
         channel: Channel | None = None
         for item in items:
             channel = channel or await self.channel()
             try:
-                if not await channel.is_there(item):
-                    raise TopologyMismatch(f"{missing(item)}: `stockhook topology` declares it")
+                if not await channel.exists(item):
+                    raise TopologyMismatch(f"{missing_item(item)}: `stockhook topology` declares it")
             except BrokerRefused:
                 channel = None
         if channel is not None:
@@ -209,55 +210,55 @@ class BrokerConnection:
 
     @property
     def version(self) -> str:
-        """What the broker says of itself, such as `3.10.8`."""
+        """The version that the broker reports, such as `3.10.8`."""
         assert self._connection.transport is not None, "it is open"
         version = self._connection.transport.connection.server_properties.get("version", "")
         return version.decode() if isinstance(version, bytes) else str(version)
 
     async def difference(self, expected: Exchange | Queue, *, by_arguments: bool = True) -> str | None:
-        """How the broker's own differs from what is expected; nothing is created.
+        """How an item on the broker differs from the expected one. Nothing is created.
 
-        An ordinary declaration of what exists compares it, argument by argument; it takes the permission
-        to declare. Without, it is only seen whether it is there.
+        A declaration of an existing item compares its arguments, and needs the permission to declare. Without
+        `by_arguments`, only the existence is checked.
 
         Raises:
-            BrokerRefused: This user may not declare, or not see it.
+            BrokerRefused: The user may not declare or see it.
         """
         channel = await self.channel()
-        if not await channel.is_there(expected):
-            return missing(expected)
+        if not await channel.exists(expected):
+            return missing_item(expected)
         if by_arguments:
             try:
-                await channel.declare_one(expected)
+                await channel.declare_item(expected)
             except TopologyMismatch as mismatch:
                 return str(mismatch)
         await channel.close()
         return None
 
     async def depths(self, queues: Iterable[str]) -> dict[str, QueueDepth | None]:
-        """Of each queue, on one channel for as long as it lasts; None for one that is not there.
+        """The depth of each queue; None if the queue does not exist.
 
         Raises:
-            BrokerUnavailable: Also where one has no leader, and answers nothing.
+            BrokerUnavailable: Also if a queue has no leader, and so does not answer.
         """
-        found: dict[str, QueueDepth | None] = {}
+        depths: dict[str, QueueDepth | None] = {}
         channel: Channel | None = None
         for queue in queues:
             channel = channel or await self.channel()
             try:
                 async with asyncio.timeout(DEPTH_TIMEOUT_SECONDS):
-                    found[queue] = await channel.depth(queue)
+                    depths[queue] = await channel.depth(queue)
             except TimeoutError as error:
-                # It may have no leader, which is no fault of this host.
+                # The queue may have no leader, which is not this host's fault.
                 raise BrokerUnavailable(f"queue {queue} does not answer") from error
-            if found[queue] is None:
+            if depths[queue] is None:
                 channel = None
         if channel is not None:
             await channel.close()
-        return found
+        return depths
 
     async def depth(self, queue: str) -> QueueDepth | None:
-        """The same of one."""
+        """The depth of one queue; None if it does not exist."""
         return (await self.depths([queue]))[queue]
 
 
@@ -267,12 +268,12 @@ async def reconnect_forever(
     stopping: asyncio.Event,
     on_trouble: Callable[[str], None] | None = None,
 ) -> None:
-    """Run sessions, one after another, until we stop; pauses grow while sessions fail or end early.
+    """Run sessions, one after another, until shutdown. Pauses grow while sessions fail or end early.
 
-    `on_trouble` receives the reason why there is no session.
+    `on_trouble` receives the reason if there is no session.
 
     Raises:
-        TopologyMismatch: And whatever else is not BrokerUnavailable.
+        TopologyMismatch: And all other errors except BrokerUnavailable.
     """
 
     def say(reason: str) -> None:

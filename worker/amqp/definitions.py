@@ -1,4 +1,4 @@
-"""The topology as a RabbitMQ definitions file, for brokers that are to hold it from their first start."""
+"""The topology as a RabbitMQ definitions file, for brokers that load it when they start."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from worker.amqp.topology import Arguments, Exchange, Topology
 
 
 def definitions(topology: Topology, vhost: str) -> dict[str, Any]:
-    """What `load_definitions` and `rabbitmqctl import_definitions` read; without users and passwords."""
+    """The input of `load_definitions` and `rabbitmqctl import_definitions`, without users and passwords."""
     return {
         "vhosts": [{"name": vhost}],
         "exchanges": [exchange_definition(exchange, vhost) for exchange in topology.exchanges],

@@ -1,17 +1,18 @@
-"""All that a deployment needs on its broker, by its settings."""
+"""Everything that a deployment needs on its broker, according to its settings."""
 
 from collections.abc import Iterable
 
 from consumers.registry import FAMILIES
+from worker.amqp.queue_set import QueueSet
 from worker.amqp.topology import Topology, topology, webhook_topology
 from worker.config.settings import Settings
 
 
 def expected_topology(settings: Settings, families: Iterable[str] = FAMILIES) -> Topology:
-    """These families' and the subscribers'."""
+    """The topology of these families and of the subscribers."""
     ours = topology(settings.delays, families)
     others = [
-        webhook_topology(settings.delays, subscriber.origin, subscriber.routing_keys)
+        webhook_topology(QueueSet.of(subscriber.origin, settings.delays), subscriber.routing_keys)
         for subscriber in settings.subscribers
     ]
     return Topology(

@@ -1,4 +1,4 @@
-"""What may go wrong with a broker: our errors, and how the client library's become ours."""
+"""Errors of the broker, and the translation of the client library's errors into them."""
 
 import asyncio
 import os
@@ -15,14 +15,14 @@ from aiormq.exceptions import (
     ConnectionNotAllowed,
 )
 
-from worker.amqp.tap import Returned
+from worker.amqp.tap import MessageReturned
 from worker.amqp.transport import ClosedByBroker
 from worker.observability.errors import StockhookError, refused_certificate, safe_summary
 from worker.observability.exit_codes import MISCONFIGURED, UNAVAILABLE
 
 
 class BrokerUnavailable(StockhookError):
-    """No connection, or no confirm in time. What was being published may have arrived or not."""
+    """No connection, or no confirm in time. A message that was being published may have arrived."""
 
     exit_code = UNAVAILABLE
 
@@ -32,23 +32,23 @@ class BrokerUnavailable(StockhookError):
 
 
 class Unroutable(StockhookError):
-    """The broker confirms that no queue took the message: it is nowhere."""
+    """The broker reports that no queue accepted the message: it is not stored."""
 
 
 class TopologyMismatch(StockhookError):
-    """A queue or exchange has other arguments, or is missing and not ours to declare. The text says which."""
+    """A queue or exchange has other arguments, or is missing and we may not declare it. The text names it."""
 
     exit_code = MISCONFIGURED
 
 
 class BrokerRefused(BrokerUnavailable):
-    """The broker refused the user, the virtual host or a permission. `said` is its answer."""
+    """The broker refused the user, the virtual host or a permission. `answer` is the broker's."""
 
     exit_code = MISCONFIGURED
 
-    def __init__(self, said: str, remedy: str) -> None:
-        super().__init__(f"{said}: {remedy}")
-        self.said = said
+    def __init__(self, answer: str, remedy: str) -> None:
+        super().__init__(f"{answer}: {remedy}")
+        self.answer = answer
         self.remedy = remedy
 
     @property
@@ -58,10 +58,10 @@ class BrokerRefused(BrokerUnavailable):
 
 @contextmanager
 def only_own_cancellation() -> Iterator[None]:
-    """Raise BrokerUnavailable where the client library cancels what waits for it.
+    """Raise BrokerUnavailable if the client library cancels a wait.
 
-    It does so when heartbeats are missed. To our tasks that looks as if somebody had asked them to end. A
-    cancellation of the task itself passes.
+    It does so when heartbeats are missed, which looks like a cancellation of our task. A cancellation of the
+    task itself passes through.
     """
     try:
         yield
@@ -76,14 +76,14 @@ def only_own_cancellation() -> Iterator[None]:
 def translating() -> Iterator[None]:
     """Translate the client library's errors into ours.
 
-    When its reader ends, the library raises whatever ended it, from whatever waits.
+    When its reader ends, the library raises the reader's error in every call that waits.
     """
     try:
         with only_own_cancellation():
             yield
     except (BrokerUnavailable, TopologyMismatch):
         raise
-    except Returned as error:
+    except MessageReturned as error:
         raise Unroutable from error
     except ClosedByBroker as error:
         raise refused_connection(str(error)) from error
@@ -104,32 +104,32 @@ def translating() -> Iterator[None]:
         ) from error
 
 
-def refused_connection(said: str) -> BrokerUnavailable:
-    """The error for a connection that the broker closes while it is being opened, by its code and text."""
-    said = inert(said)
-    words = said.lower()
-    if "limit" in words:
+def refused_connection(answer: str) -> BrokerUnavailable:
+    """The error for a connection that the broker closes while it is being opened, from its code and text."""
+    answer = inert(answer)
+    text = answer.lower()
+    if "limit" in text:
         return BrokerUnavailable(
-            f"{said}: close connections, or raise the limit (`rabbitmqctl set_vhost_limits`)"
+            f"{answer}: close connections, or raise the limit (`rabbitmqctl set_vhost_limits`)"
         )
-    if "vhost" in words and "down" in words:
-        return BrokerUnavailable(f"{said}: start it (`rabbitmqctl restart_vhost`)")
-    if said.startswith("403"):
-        return BrokerRefused(said, "correct user or password in STOCKHOOK_AMQP_URL, or create the user")
-    if "vhost" in words and "not found" in words:
+    if "vhost" in text and "down" in text:
+        return BrokerUnavailable(f"{answer}: start it (`rabbitmqctl restart_vhost`)")
+    if answer.startswith("403"):
+        return BrokerRefused(answer, "correct user or password in STOCKHOOK_AMQP_URL, or create the user")
+    if "vhost" in text and "not found" in text:
         remedy = "correct the virtual host at the end of STOCKHOOK_AMQP_URL, or create it"
-        return BrokerRefused(said, f"{remedy} (`rabbitmqctl add_vhost`)")
-    if "vhost" in words and "refused" in words:
+        return BrokerRefused(answer, f"{remedy} (`rabbitmqctl add_vhost`)")
+    if "vhost" in text and "refused" in text:
         remedy = "give the user permissions there: `stockhook grants rabbitmq` prints the commands"
-        return BrokerRefused(said, remedy)
-    if said.startswith("530"):
-        return BrokerRefused(said, "see the broker's log")
-    return BrokerUnavailable(f"{said}: see the broker's log")
+        return BrokerRefused(answer, remedy)
+    if answer.startswith("530"):
+        return BrokerRefused(answer, "see the broker's log")
+    return BrokerUnavailable(f"{answer}: see the broker's log")
 
 
-def inert(said: str) -> str:
+def inert(answer: str) -> str:
     """A broker's text, bounded, without control characters."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in said[:300])
+    return "".join(character if character.isprintable() else "\ufffd" for character in answer[:300])
 
 
 def _unreachable(error: Exception) -> str | None:

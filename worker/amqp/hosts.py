@@ -8,7 +8,7 @@ from time import monotonic
 
 from worker.config.urls import hosts_and_ports, split
 
-# For so long after a failure, a host is tried only after the others.
+# For this time after a failure, a host is tried only after the others.
 FAILED_SECONDS = 10.0
 
 DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671, "http": 80, "https": 443}
@@ -16,7 +16,7 @@ DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671, "http": 80, "https": 443}
 
 @dataclass(slots=True, eq=False)
 class Host:
-    """`name` has the port; `url` names this host alone. The counts are of this process's connections."""
+    """`name` includes the port; `url` names only this host. The counts are of this process's connections."""
 
     name: str
     url: str = field(repr=False)
@@ -44,7 +44,7 @@ class Host:
 
 
 def hosts_of_url(url: str) -> tuple[Host, ...]:
-    """Each host once, in the order of a URL that was checked."""
+    """The distinct hosts of a checked URL, in its order."""
     parts = split(url)
     credentials, at, _ = parts.netloc.rpartition("@")
     names = dict.fromkeys(

@@ -1,4 +1,4 @@
-"""RabbitMQ's management API, where it is reachable: what AMQP itself cannot be asked."""
+"""RabbitMQ's management API, for what AMQP does not show. It may not be reachable."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -26,7 +26,7 @@ TIMEOUT = httpx.Timeout(10, connect=3)
 
 
 class ManagementUnavailable(StockhookError):
-    """The API does not answer, or not to us."""
+    """The API does not answer, or refuses our user."""
 
     exit_code = UNAVAILABLE
 
@@ -36,13 +36,13 @@ class ManagementUnavailable(StockhookError):
 
 
 def vhost_of(amqp_url: str) -> str:
-    """A URL that names none means `/`."""
+    """The virtual host of a URL; `/` if it names none."""
     return unquote(split(amqp_url).path[1:]) or "/"
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """As the API gives it; `ahead_seconds` is how far the broker's clock is before ours, to a second."""
+    """The API's answers. `ahead_seconds`: how far the broker's clock is ahead of ours, to a second."""
 
     queues: list[dict[str, object]]
     nodes: list[dict[str, object]]
@@ -76,7 +76,7 @@ class Management:
         return await self._from_a_host(get)
 
     async def differences(self, expected: Topology) -> list[str]:
-        """Bindings that are missing, what of our name is too many, and policies that would lose events.
+        """Missing bindings, unexpected items with our prefix, and policies that would lose events.
 
         Raises:
             ManagementUnavailable
@@ -98,12 +98,12 @@ class Management:
         ]
 
     async def failing_hosts(self) -> dict[str, str]:
-        """Why hosts do not answer, or not to us, by their names; each is asked."""
+        """Query each host, and return why those that fail do not answer, by their names."""
 
         async def get(client: httpx.AsyncClient) -> None:
             (await client.get("/api/whoami")).raise_for_status()
 
-        failures = await asyncio.gather(*(_ask(host, get) for host in self.hosts))
+        failures = await asyncio.gather(*(_query(host, get) for host in self.hosts))
         return {
             host.name: str(failure)
             for host, failure in zip(self.hosts, failures, strict=True)
@@ -111,14 +111,14 @@ class Management:
         }
 
     async def _from_a_host(self, get: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T:
-        """What the first host has to say that answers.
+        """The answer of the first host that answers.
 
         Raises:
-            ManagementUnavailable: None does.
+            ManagementUnavailable: No host answers.
         """
         failures: dict[str, str] = {}
         for host in self.hosts:
-            answer = await _ask(host, get)
+            answer = await _query(host, get)
             if not isinstance(answer, ManagementUnavailable):
                 return answer
             failures[host.name] = str(answer)
@@ -126,14 +126,14 @@ class Management:
 
     @property
     def _vhost(self) -> str:
-        """As a part of a path."""
+        """The virtual host, encoded for a path."""
         return quote(vhost_of(self.amqp_url), safe="")
 
 
-async def _ask(host: Host, get: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T | ManagementUnavailable:
-    """What a host answers, or why it does not."""
+async def _query(host: Host, get: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T | ManagementUnavailable:
+    """The answer of a host, or the reason why there is none."""
     try:
-        # The environment's proxies are not for it: they would read its password.
+        # Not through the environment's proxies, which would read the password.
         async with httpx.AsyncClient(
             base_url=host.url, timeout=TIMEOUT, trust_env=False, verify=tls_context()
         ) as client:
@@ -158,29 +158,29 @@ async def _get(client: httpx.AsyncClient, path: str) -> list[dict[str, object]]:
 
 def _list(response: httpx.Response) -> list[dict[str, object]]:
     """Raises: ValueError."""
-    found = read_json(response.content)
-    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+    items = read_json(response.content)
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise ValueError("not a list of objects")
-    return found
+    return items
 
 
-def _binding_differences(found: Iterable[dict[str, object]], expected: Iterable[Binding]) -> list[str]:
+def _binding_differences(bindings: Iterable[dict[str, object]], expected: Iterable[Binding]) -> list[str]:
     live = {
-        Binding(str(one.get("source")), str(one.get("destination")), str(one.get("routing_key")))
-        for one in found
-        if str(one.get("source")).startswith(PREFIX)
+        Binding(str(binding.get("source")), str(binding.get("destination")), str(binding.get("routing_key")))
+        for binding in bindings
+        if str(binding.get("source")).startswith(PREFIX)
     }
-    wanted = set(expected)
+    expected_bindings = set(expected)
     return [
-        *(f"{_words(one)} is missing" for one in sorted(wanted - live, key=str)),
-        *(f"{_words(one)} is not ours" for one in sorted(live - wanted, key=str)),
+        *(f"{_described(binding)} is missing" for binding in sorted(expected_bindings - live, key=str)),
+        *(f"{_described(binding)} is not ours" for binding in sorted(live - expected_bindings, key=str)),
     ]
 
 
-def _words(binding: Binding) -> str:
+def _described(binding: Binding) -> str:
     return f"binding {binding.exchange} --{binding.routing_key}--> {binding.queue}"
 
 
-def _extra(kind: str, found: Iterable[dict[str, object]], expected: Iterable[str]) -> list[str]:
-    names = {str(one.get("name")) for one in found if str(one.get("name")).startswith(PREFIX)}
+def _extra(kind: str, items: Iterable[dict[str, object]], expected: Iterable[str]) -> list[str]:
+    names = {str(item.get("name")) for item in items if str(item.get("name")).startswith(PREFIX)}
     return [f"{kind} {name} is not ours" for name in sorted(names - set(expected))]

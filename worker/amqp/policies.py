@@ -1,4 +1,4 @@
-"""What policies on the broker would do to our queues. Pure.
+"""The effects of policies on our queues. Pure.
 
 A queue's arguments take precedence over policies; of two numbers, the lower one applies. Only the matching
 policy with the highest priority applies to a queue, together with one operator policy.
@@ -43,23 +43,23 @@ class Hazard:
         return f"{self.source}: {self.what} ({first}{more})"
 
 
-def hazards(found: Iterable[Mapping[str, object]], expected: Iterable[Queue], vhost: str) -> list[Hazard]:
-    """`found` are queues as the management API returns them."""
-    live = {str(one.get("name")): one for one in found}
+def hazards(queues: Iterable[Mapping[str, object]], expected: Iterable[Queue], vhost: str) -> list[Hazard]:
+    """`queues` are as the management API returns them."""
+    live_queues = {str(live_queue.get("name")): live_queue for live_queue in queues}
     grouped: dict[tuple[str, str, str], list[str]] = {}
     for queue in expected:
-        told = live.get(queue.name, {})
-        effective = told.get("effective_policy_definition")
+        properties = live_queues.get(queue.name, {})
+        effective = properties.get("effective_policy_definition")
         if not isinstance(effective, Mapping):
             continue
-        source, remedy = _source(told, vhost)
+        source, remedy = _source(properties, vhost)
         for what in _losses(queue.arguments, effective):
             grouped.setdefault((source, what, remedy), []).append(queue.name)
     return [Hazard(source, what, tuple(names), remedy) for (source, what, remedy), names in grouped.items()]
 
 
 def _losses(arguments: Arguments, effective: Mapping[str, object]) -> Iterator[str]:
-    has_way_on = "x-dead-letter-exchange" in arguments
+    has_dead_letter_exchange = "x-dead-letter-exchange" in arguments
     own_ttl = arguments.get("x-message-ttl")
     ttl = _number(effective.get("message-ttl"))
     if ttl is not None and (not isinstance(own_ttl, int) or ttl < own_ttl):
@@ -73,16 +73,18 @@ def _losses(arguments: Arguments, effective: Mapping[str, object]) -> Iterator[s
         if length is not None and overflow == "drop-head" and length < NEVER_FULL:
             yield f"{name} {length} with drop-head: a full queue drops its oldest events"
     exchange = effective.get("dead-letter-exchange")
-    if exchange is not None and not has_way_on:
+    if exchange is not None and not has_dead_letter_exchange:
         yield f"dead-letter-exchange {exchange}: messages that leave the queue go there"
     limit = _number(effective.get("delivery-limit"))
-    if limit is not None and limit >= 0 and not has_way_on:
+    if limit is not None and limit >= 0 and not has_dead_letter_exchange:
         yield f"delivery-limit {limit}: messages that are delivered more often are dropped"
 
 
-def limited(found: Iterable[Mapping[str, object]], expected: Iterable[Queue]) -> list[str]:
+def limited(queues: Iterable[Mapping[str, object]], expected: Iterable[Queue]) -> list[str]:
     """Queues with the default delivery limit of RabbitMQ 4 and without a dead-letter exchange."""
-    live = {str(one.get("name")): one.get("effective_policy_definition") for one in found}
+    live = {
+        str(live_queue.get("name")): live_queue.get("effective_policy_definition") for live_queue in queues
+    }
     names = []
     for queue in expected:
         effective = live.get(queue.name)
@@ -102,14 +104,14 @@ def unlimiting_command(vhost: str) -> str:
     return _policy("set_policy", vhost, f"{NAME}-dead", PRIORITY + 1, DEAD, UNLIMITED)
 
 
-def _source(told: Mapping[str, object], vhost: str) -> tuple[str, str]:
+def _source(properties: Mapping[str, object], vhost: str) -> tuple[str, str]:
     """The names of the policies that apply, and the commands that override them."""
     sources, remedies = [], []
-    if told.get("policy"):
-        sources.append(f"policy {told['policy']}")
+    if properties.get("policy"):
+        sources.append(f"policy {properties['policy']}")
         remedies.append(_policy("set_policy", vhost, NAME, PRIORITY, OURS, HARMLESS))
-    if told.get("operator_policy"):
-        sources.append(f"operator policy {told['operator_policy']}")
+    if properties.get("operator_policy"):
+        sources.append(f"operator policy {properties['operator_policy']}")
         remedies.append(_policy("set_operator_policy", vhost, NAME, PRIORITY, OURS, HARMLESS_OF_OPERATORS))
     return " or ".join(sources), "; ".join(remedies) + " (with a priority above theirs)"
 

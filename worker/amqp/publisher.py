@@ -1,4 +1,4 @@
-"""The connection for publishing alone, kept up by a loop of its own."""
+"""A connection that is used only to publish, with a loop that reconnects it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -30,11 +30,11 @@ LONGEST_UNCONFIRMED_SECONDS = 1080.0
 
 @dataclass(slots=True)
 class Publisher:
-    """A connection for publishing alone, kept up by a loop of its own.
+    """A connection that is used only to publish, with a loop that reconnects it.
 
     Alarms of the broker stop publishers, so nothing is consumed over this connection. It is ready only
-    while the broker confirms; after a publish that was not confirmed in time it begins anew, so that
-    what waits in the old connection does not pile up.
+    while the broker confirms. After a publish that was not confirmed in time it reconnects, so that
+    messages do not accumulate in the old connection.
     """
 
     broker: Broker
@@ -67,7 +67,7 @@ class Publisher:
         return self._channel is not None and self._channel.is_open
 
     async def check(self) -> str | None:
-        """What keeps us from publishing, if anything does."""
+        """Why publishing is not possible; None if it is."""
         return self.trouble
 
     @property
@@ -95,7 +95,7 @@ class Publisher:
             self._task.result()
 
     async def failed(self) -> None:
-        """Return never, unless the publisher has given up.
+        """Wait until the publisher fails.
 
         Raises:
             TopologyMismatch
@@ -104,12 +104,12 @@ class Publisher:
         await asyncio.shield(self._task)
 
     async def publish(self, message: Message) -> None:
-        """Raises as `Channel.publish` does; at once where there is no connection."""
+        """Raises as `Channel.publish` does; immediately if there is no connection."""
         await self._over(lambda channel: channel.publish(message, self.deadline))
 
-    async def tell(self, messages: Sequence[Message]) -> None:
-        """Raises as `Channel.tell` does; at once where there is no connection."""
-        await self._over(lambda channel: channel.tell(messages, self.deadline))
+    async def publish_many(self, messages: Sequence[Message]) -> None:
+        """Raises as `Channel.publish_many` does; immediately if there is no connection."""
+        await self._over(lambda channel: channel.publish_many(messages, self.deadline))
 
     async def _over(self, publish: Callable[[Channel], Awaitable[None]]) -> None:
         channel = self._channel
@@ -126,23 +126,23 @@ class Publisher:
         self._trouble = reason
 
     async def _session(self) -> None:
-        async with self.broker.connection(publishes=True) as link:
-            channel = await link.channel_with(self.topology, declares=self.declares)
+        async with self.broker.connection(publishes=True) as connection:
+            channel = await connection.channel_with(self.topology, declares=self.declares)
             if not await channel.accepts_publishes(PROBE_SECONDS):
-                raise BrokerUnavailable("it confirms nothing")
+                raise BrokerUnavailable("the broker confirms nothing")
             self._confirm_timed_out.clear()
             self._channel = channel
             self._ready.set()
-            log.info("publisher.connected", role=self.broker.role, host=link.host)
+            log.info("publisher.connected", role=self.broker.role, host=connection.host)
             try:
                 await watch_channel(
                     channel, self._confirm_timed_out, PROBE_SECONDS, channel.accepts_publishes
                 )
-                self._trouble = "the broker is away, or confirms nothing"
+                self._trouble = "the broker is unavailable, or confirms nothing"
                 log.warning(
                     "publisher.lost",
                     role=self.broker.role,
-                    host=link.host,
+                    host=connection.host,
                     unconfirmed=self._confirm_timed_out.is_set(),
                 )
             finally:
@@ -153,7 +153,7 @@ class Publisher:
 async def publish_until_confirmed(
     publisher: Publisher, message: Message, stopping: asyncio.Event, holding: Channel
 ) -> None:
-    """Publish until it is confirmed. `holding` has the original delivery, unacknowledged meanwhile.
+    """Publish a message again until it is confirmed. `holding` has the original delivery, unacknowledged.
 
     Releasing the delivery counts towards the broker's delivery limit. So it is released only just before the
     broker's consumer timeout, and nothing is consumed until the broker confirms again: an outage counts once,
@@ -176,4 +176,4 @@ async def publish_until_confirmed(
         log.warning("deliveries.released", to=message.routing_key)
         await holding.close()
         await retry_until_available(publisher.must_be_ready, BrokerUnavailable, stopping, longest_pause=5)
-        raise BrokerUnavailable("it confirmed nothing for too long") from error
+        raise BrokerUnavailable("the broker confirmed nothing for too long") from error

@@ -174,7 +174,7 @@ class Session(Generic[T]):
         return len(self._buffer)
 
     async def subscribe(self) -> None:
-        """Have messages delivered from all queues. Called again only after `stop_deliveries`.
+        """Start deliveries from all queues. Call it again only after `stop_deliveries`.
 
         Raises:
             BrokerUnavailable
@@ -205,7 +205,7 @@ class Session(Generic[T]):
         self._buffer.close()
 
     async def ack(self, delivery: Delivery) -> None:
-        """Acknowledge this delivery alone.
+        """Acknowledge only this delivery.
 
         Raises:
             BrokerUnavailable: It will be delivered again.

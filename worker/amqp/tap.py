@@ -1,8 +1,8 @@
-"""Deliveries and publishes past the client library: read off the socket before it, written beside it.
+"""Deliveries and publishes without the client library: read from the socket before it, written beside it.
 
-It makes several objects and tasks of every message, which takes longer than all that we do with one.
-Connections, channels, declarations and whatever else is rare stay its business: frames that are no part
-of a message on a tapped channel pass through to it untouched.
+The library makes several objects and tasks for each message, which takes longer than all our own work on it.
+Connections, channels, declarations and everything else that is rare are left to the library: frames that are
+not part of a message on a tapped channel pass through unchanged.
 """
 
 import asyncio
@@ -39,14 +39,14 @@ from worker.amqp.codec import (
 from worker.amqp.timeouts import TimeoutGroup
 from worker.observability.errors import safe_summary
 
-# The client library calls a connection dead over which it hears nothing, and the broker sends no
-# heartbeat over one that is busy: it is told as often that we do hear something.
+# The client library considers a connection dead if it receives nothing, and the broker sends no heartbeats
+# over a busy connection. So the library is given a heartbeat this often while data arrives.
 HEARTBEAT_SECONDS = 1.0
 
-# How often it is looked whether a publish has waited too long for its confirm.
-LOOK_SECONDS = 0.1
+# How often we check whether a publish has waited too long for its confirm.
+CHECK_SECONDS = 0.1
 
-# More than any broker agrees to send in one frame: what claims to be longer is no AMQP.
+# More than any broker agrees to send in one frame: a longer one is not AMQP.
 LONGEST_FRAME = 1 << 24
 
 
@@ -62,16 +62,16 @@ class Delivery(NamedTuple):
     queue: str = ""
 
 
-class Returned(Exception):
-    """The broker had no queue for it."""
+class MessageReturned(Exception):
+    """No queue accepted the message."""
 
 
-class Refused(Exception):
-    """The broker did not take it (`basic.nack`)."""
+class Nacked(Exception):
+    """The broker did not accept the message (`basic.nack`)."""
 
 
-class Lost(Exception):
-    """The channel closed before the broker said what became of it."""
+class ChannelLost(Exception):
+    """The channel closed before an answer."""
 
 
 class _Consumer(NamedTuple):
@@ -92,7 +92,7 @@ class _Content:
 
 
 class ChannelTap:
-    """The messages of one channel in confirm mode, both ways. All publishes of it go through here."""
+    """The messages of one channel in confirm mode, in both directions. All its publishes go through here."""
 
     def __init__(self, number: int, write: Callable[[bytes], None], frame_max: int) -> None:
         self._number = number
@@ -102,11 +102,11 @@ class ChannelTap:
         self._content: _Content | None = None
         self._published = 0
         self._unconfirmed: dict[int, asyncio.Future[None]] = {}
-        self._deadlines = TimeoutGroup(LOOK_SECONDS)
+        self._deadlines = TimeoutGroup(CHECK_SECONDS)
         self._prefix = uuid4().hex
 
     def consume(self, consumer_tag: str, queue: str, on_delivery: Callable[[Delivery], None]) -> None:
-        """Hand over what is delivered under this tag: to be called before the broker is asked."""
+        """Pass the deliveries with this tag to a callback. Call it before the consume."""
         self._consumers[consumer_tag] = _Consumer(queue, on_delivery)
 
     def publish(
@@ -146,7 +146,7 @@ class ChannelTap:
             self._write(frames)
         except RuntimeError:
             # uvloop raises it for a connection that is closed; the client library notices a little later.
-            confirm.set_exception(Lost())
+            confirm.set_exception(ChannelLost())
             return confirm
         self._published = tag
         self._unconfirmed[tag] = confirm
@@ -154,14 +154,14 @@ class ChannelTap:
         return confirm
 
     def close(self) -> None:
-        """Nothing more will be heard of what is not confirmed."""
+        """Fail all unconfirmed publishes: no confirm will arrive."""
         for tag in list(self._unconfirmed):
-            self._settle(tag, Lost())
+            self._settle(tag, ChannelLost())
 
     def take(self, kind: int, data: bytes, position: int, size: int) -> bytes | None:
-        """Accept a frame, if it is a message's or a confirm; what the client library gets in its place.
+        """Process a frame of a message or a confirm, and return what the client library receives instead.
 
-        None if it gets the frame as it is.
+        None if the library receives the frame unchanged.
         """
         if kind == METHOD:
             return self._take_method(data, position)
@@ -180,7 +180,7 @@ class ChannelTap:
         return b""
 
     def _readable(self, data: bytes, position: int, size: int) -> bytes | None:
-        """The header of a message that the client library asked for, if it could not read this one."""
+        """The header of a message that the client library requested, if it could not read this one."""
         try:
             ContentHeader().unmarshal(data[position : position + size])
         except Exception:
@@ -199,7 +199,7 @@ class ChannelTap:
         elif method == ACK:
             self._confirm(*read_confirm(data, position), None)
         elif method == NACK:
-            self._confirm(*read_confirm(data, position), Refused())
+            self._confirm(*read_confirm(data, position), Nacked())
         elif method == RETURN:
             self._content = _Content(None, 0, False)
         elif method == GET_OK:
@@ -229,7 +229,7 @@ class ChannelTap:
         """An unreadable return may belong to any publish, so none of them counts as confirmed."""
         prefix, _, number = message_id.rpartition(".")
         if prefix == self._prefix and number.isdecimal():
-            self._settle(int(number), Returned())
+            self._settle(int(number), MessageReturned())
         else:
             self.close()
 
@@ -241,7 +241,7 @@ class ChannelTap:
             self._settle(earlier, error)
 
     def _settle(self, tag: int, error: Exception | None) -> None:
-        """A message that was returned is confirmed as well, afterwards: the first word stands."""
+        """The first result stands: a returned message is also confirmed, afterwards."""
         self._deadlines.forget(tag)
         confirm = self._unconfirmed.pop(tag, None)
         if confirm is None or confirm.done():
@@ -253,14 +253,14 @@ class ChannelTap:
 
 
 class TappedReader(asyncio.StreamReader):
-    """A stream from which the frames of tapped channels are taken out before anybody reads it."""
+    """A stream from which the frames of tapped channels are removed before the client library reads it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
         self._clock = loop.time
         self._taps: dict[int, ChannelTap] = {}
-        self._begun = b""
-        self._told_at = 0.0
+        self._incomplete = b""
+        self._heartbeat_at = 0.0
         self.is_over = False
         self.closed_with: str | None = None
 
@@ -272,7 +272,7 @@ class TappedReader(asyncio.StreamReader):
 
     def feed_data(self, data: Iterable[SupportsIndex]) -> None:
         assert isinstance(data, bytes | bytearray), "so event loops read"
-        data = self._begun + data if self._begun else bytes(data)
+        data = self._incomplete + data if self._incomplete else bytes(data)
         length = len(data)
         position = passed = 0
         while length - position >= OVERHEAD:
@@ -293,9 +293,9 @@ class TappedReader(asyncio.StreamReader):
                 self.closed_with = read_close(data, position + FRAME.size)
             position = end
         self._pass_on(data[passed:position])
-        self._begun = data[position:]
+        self._incomplete = data[position:]
         if passed:
-            self._say_it_lives()
+            self._feed_heartbeat()
 
     def feed_eof(self) -> None:
         self.is_over = True
@@ -314,8 +314,8 @@ class TappedReader(asyncio.StreamReader):
         if data:
             super().feed_data(data)
 
-    def _say_it_lives(self) -> None:
+    def _feed_heartbeat(self) -> None:
         now = self._clock()
-        if now - self._told_at > HEARTBEAT_SECONDS:
-            self._told_at = now
+        if now - self._heartbeat_at > HEARTBEAT_SECONDS:
+            self._heartbeat_at = now
             super().feed_data(A_HEARTBEAT)

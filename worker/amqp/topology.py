@@ -1,4 +1,4 @@
-"""Every exchange, queue and binding, as data; the names are promises to deployments."""
+"""Every exchange, queue and binding, as data. Deployments rely on the names."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -7,20 +7,21 @@ from typing import Literal
 
 from consumers.registry import FAMILIES, FAMILY_OF
 from schemas.changes import PREFIX, TYPES
+from worker.amqp.queue_set import QueueSet
 
 EVENTS = "stockhook.events"
 RETURN = "stockhook.return"
 CHANGES = "stockhook.changes"
 QUARANTINE = "stockhook.quarantine"
 
-# What is asked of marketplaces has queues as a family has.
+# Requests to marketplaces have the queues of a family.
 ACTIONS = "actions"
 
-# Leads nowhere: what is published to it comes back, which shows that the broker takes messages.
+# Has no bindings: a message to it is returned, which shows that the broker accepts messages.
 PROBE = "stockhook.probe"
 
-# The last resort against what kills its consumer (worker/postgres/poison.py comes before it). RabbitMQ 4 has
-# the same default, older ones have none.
+# The last resort against poison messages, after worker/postgres/poison.py. It is also the default of
+# RabbitMQ 4; older versions have none.
 DELIVERY_LIMIT = 20
 
 Arguments = dict[str, str | int]
@@ -58,43 +59,25 @@ class Topology:
     unwanted: tuple[Binding, ...] = ()
 
 
-def family_queue(family: str) -> str:
-    return f"stockhook.{family}"
-
-
-def step_name(delay: timedelta) -> str:
-    """The name of a retry delay: `7s`."""
-    return f"{int(delay.total_seconds())}s"
-
-
-def retry_queue(family: str, delay: timedelta) -> str:
-    """The name holds the delay: another delay is another queue."""
-    return f"stockhook.{family}.retry.{step_name(delay)}"
-
-
-def dead_queue(family: str) -> str:
-    return f"stockhook.{family}.dead"
-
-
 def route_to(queue: str) -> tuple[str, str]:
-    """The exchange and the routing key that lead to this queue alone."""
+    """The exchange and the routing key that lead only to this queue."""
     return (QUARANTINE, "") if queue == QUARANTINE else (RETURN, queue)
 
 
 def quarantine_key(provider: str) -> str:
-    """Bound nowhere, so that the alternate exchange takes it to the quarantine."""
+    """A key without a binding, so that the alternate exchange routes the message to the quarantine."""
     return f"quarantine.{provider}"
 
 
 def topology(delays: Sequence[timedelta], families: Iterable[str] = FAMILIES) -> Topology:
-    """All that Stockhook needs on a broker.
+    """Everything that Stockhook needs on a broker, without subscribers.
 
-    The queues of a family are bound to the return exchange by their own names: by it, retry steps
-    requeue, and consumers publish retry copies and dead letters.
+    The queues of a family are bound to the return exchange by their names. Retry queues use it to requeue,
+    and consumers use it to publish retry copies and dead letters.
     """
-    families = tuple(families)
-    actions = actions_topology(delays).queues
-    returning = [*(queue for family in families for queue in _family_queues(family, delays)), *actions]
+    sets = {family: QueueSet.of(family, delays) for family in families}
+    actions = actions_topology(QueueSet.of(ACTIONS, delays)).queues
+    returning = [*(queue for queue_set in sets.values() for queue in _queues(queue_set)), *actions]
     quarantine = _queue(QUARANTINE, {})
     return Topology(
         exchanges=(
@@ -107,9 +90,9 @@ def topology(delays: Sequence[timedelta], families: Iterable[str] = FAMILIES) ->
         queues=(*returning, quarantine),
         bindings=(
             *(
-                Binding(EVENTS, family_queue(family), routing_key)
+                Binding(EVENTS, sets[family].main, routing_key)
                 for routing_key, family in FAMILY_OF.items()
-                if family in families
+                if family in sets
             ),
             *(Binding(RETURN, queue.name, queue.name) for queue in returning),
             Binding(QUARANTINE, QUARANTINE, ""),
@@ -117,9 +100,9 @@ def topology(delays: Sequence[timedelta], families: Iterable[str] = FAMILIES) ->
     )
 
 
-def actions_topology(delays: Sequence[timedelta]) -> Topology:
-    """What actions need: the queues of a family. One process performs at a time; others stand by."""
-    first, *others = _family_queues(ACTIONS, delays)
+def actions_topology(queue_set: QueueSet) -> Topology:
+    """The topology of actions: the queues of a family. One process performs them; the others stand by."""
+    first, *others = _queues(queue_set)
     queues = (_with_single_active_consumer(first), *others)
     return Topology(
         exchanges=(Exchange(RETURN, "direct"),),
@@ -128,14 +111,14 @@ def actions_topology(delays: Sequence[timedelta]) -> Topology:
     )
 
 
-def webhook_topology(delays: Sequence[timedelta], origin: str, routing_keys: Iterable[str]) -> Topology:
-    """What one subscriber to changes over HTTP needs: the queues of a family, by its origin's name.
+def webhook_topology(queue_set: QueueSet, routing_keys: Iterable[str]) -> Topology:
+    """The topology of one subscriber over HTTP: the queues of a family, named after its origin.
 
-    However many processes deliver, one at a time does, so that changes keep their order. A broker does not
-    say what is bound, so whatever people usually ask for, and this one does not, is unwanted.
+    One process at a time delivers, so that changes keep their order. A broker does not list bindings over
+    AMQP, so all common patterns that this subscriber does not use are unwanted.
     """
     wanted = set(routing_keys)
-    first, *others = _family_queues(origin, delays)
+    first, *others = _queues(queue_set)
     queues = (_with_single_active_consumer(first), *others)
     return Topology(
         exchanges=(Exchange(CHANGES, "topic"), Exchange(RETURN, "direct")),
@@ -151,30 +134,27 @@ def webhook_topology(delays: Sequence[timedelta], origin: str, routing_keys: Ite
 
 
 def _usual_keys() -> Iterator[str]:
-    """Each type, all of each kind, and everything."""
+    """The common patterns: each type, all types of each kind, and everything."""
     yield f"{PREFIX}#"
     for types in TYPES.values():
         kind = types[0].partition(".")[0]
         yield from (f"{PREFIX}{name}" for name in (*types, f"{kind}.*", f"{kind}.#"))
 
 
-def _family_queues(family: str, delays: Sequence[timedelta]) -> list[Queue]:
+def _queues(queue_set: QueueSet) -> list[Queue]:
     return [
-        _queue(
-            family_queue(family),
-            {"x-delivery-limit": DELIVERY_LIMIT, **_dead_lettering_to(dead_queue(family))},
-        ),
+        _queue(queue_set.main, {"x-delivery-limit": DELIVERY_LIMIT, **_dead_lettering_to(queue_set.dead)}),
         *(
             _queue(
-                retry_queue(family, delay),
+                retry.name,
                 {
-                    "x-message-ttl": int(delay.total_seconds() * 1000),
-                    **_dead_lettering_to(family_queue(family)),
+                    "x-message-ttl": int(retry.delay.total_seconds() * 1000),
+                    **_dead_lettering_to(queue_set.main),
                 },
             )
-            for delay in delays
+            for retry in queue_set.retries
         ),
-        _queue(dead_queue(family), {}),
+        _queue(queue_set.dead, {}),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The client library's connection, over a socket that we open and whose deliveries and publishes we tap."""
+"""The client library's connection over a socket that we open, whose deliveries and publishes we tap."""
 
 import asyncio
 from typing import Any
@@ -13,7 +13,7 @@ from yarl import URL
 from worker.amqp.tap import ChannelTap, TappedReader
 from worker.observability.resolver import connect
 
-# So long we wait for the broker to answer our goodbye.
+# How long we wait for the broker to answer our close.
 CLOSE_TIMEOUT_SECONDS = 2.0
 
 
@@ -22,7 +22,7 @@ class ClosedByBroker(Exception):
 
 
 class TappedTransport(TransportFactory):
-    """Opens the socket of one connection, for the client library and for us; `within` so many seconds."""
+    """Opens the socket of one connection `within` this many seconds."""
 
     def __init__(self) -> None:
         self.within: float | None = None
@@ -30,13 +30,13 @@ class TappedTransport(TransportFactory):
         self._writer: asyncio.StreamWriter | None = None
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Called by the client library, once; `url` is one that it has completed."""
+        """Called once by the client library, with a complete `url`."""
         provider: SSLContextProvider = kwargs["ssl_context_provider"]
         assert url.host is not None, "the client library has looked at it"
         assert url.port is not None, "the client library has filled it in"
         loop = asyncio.get_running_loop()
         context = await provider.get_context() if url.scheme == "amqps" else None
-        # One for each address that is tried; the last one is connected.
+        # One per address that is tried; the last one is connected.
         readers: list[TappedReader] = []
 
         def protocol_of_attempt() -> asyncio.StreamReaderProtocol:
@@ -59,7 +59,7 @@ class TappedTransport(TransportFactory):
         return reader, self._writer
 
     def tap(self, channel: AbstractChannel, frame_max: int) -> ChannelTap:
-        """Take the messages of an open channel past the client library."""
+        """Process the messages of an open channel without the client library."""
         assert self._reader is not None, "a channel is open over it"
         assert self._writer is not None, "a channel is open over it"
         tap = ChannelTap(channel.number, self._writer.write, frame_max)
@@ -79,7 +79,7 @@ class TappedTransport(TransportFactory):
         return reader is not None and (reader.is_over or reader.closed_with is not None)
 
     def abort(self) -> None:
-        """Let go of the socket, whatever has not been sent yet."""
+        """Close the socket immediately, without sending what is left."""
         if self._writer is not None:
             self._writer.transport.abort()
 
@@ -98,9 +98,9 @@ class TappedConnection(aio_pika.Connection):
         self.kwargs["transport_factory"] = self.tapped
 
     async def connect(self, timeout: TimeoutType = None) -> None:  # noqa: ASYNC109  # as the library has it
-        """Raises as the library does, and ClosedByBroker, where the library only finds a frame unexpected.
+        """Raises as the library does, and ClosedByBroker if the broker closes the connection.
 
-        The library's own timeout lasts until a TLS peer has answered its goodbye, or for 30 s more.
+        The library's own timeout waits until a TLS peer has answered its close, or for 30 s more.
         """
         self.tapped.within = timeout if isinstance(timeout, int | float) else None
         opening = asyncio.ensure_future(super().connect())
@@ -116,14 +116,14 @@ class TappedConnection(aio_pika.Connection):
             opening.cancel()
             self.tapped.abort()
             if not self._closed.done():
-                # The library would otherwise begin to close it when it is forgotten.
+                # Otherwise the library starts to close it when it is garbage-collected.
                 self._closed.set_result(True)
             if isinstance(error, Exception) and self.tapped.closed_with is not None:
                 raise ClosedByBroker(self.tapped.closed_with) from error
             raise
 
     async def close(self, exc: ExceptionType | None = ConnectionClosed) -> None:
-        """Say goodbye for as long as it takes or `CLOSE_TIMEOUT_SECONDS`, and let go; never raises.
+        """Close within `CLOSE_TIMEOUT_SECONDS`, then drop the connection. Never raises.
 
         The library's own close waits for a callback. After a cancellation, or a second one, that is never
         called, and the close never ends.
@@ -133,11 +133,11 @@ class TappedConnection(aio_pika.Connection):
             return
         closing = asyncio.ensure_future(underlay.connection.close(exc))
         try:
-            # What went wrong with a connection that was lost is told elsewhere.
+            # The error of a lost connection is reported elsewhere.
             await asyncio.wait([closing], timeout=CLOSE_TIMEOUT_SECONDS)
         finally:
             closing.cancel()
             self.tapped.abort()
             if not self._closed.done():
-                # Or the library begins to close it once more when it is forgotten.
+                # Otherwise the library starts to close it again when it is garbage-collected.
                 self._closed.set_result(True)

@@ -1,1 +1,1 @@
-"""The change feed: what the projections' changes are told by, at least once, in order per entity."""
+"""The change feed: publishes changes of the projections at least once, in order per entity."""

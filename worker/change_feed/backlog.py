@@ -1,21 +1,16 @@
-"""What the change feed owes: changes that are not published yet, and what waits for each webhook."""
+"""The backlog of the change feed: unpublished changes, and what waits for each webhook."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from typing import Any
 
 from worker.amqp.connection import BrokerConnection
-from worker.amqp.topology import (
-    dead_queue,
-    family_queue,
-    retry_queue,
-    step_name,
-)
+from worker.amqp.queue_set import QueueSet
+from worker.config.settings import Settings
 from worker.config.subscribers import origin_of
 from worker.postgres.pool import Connection
 
-# One statement sees one state: a change is counted as committed with its row, and as published without.
+# One statement, so that one snapshot has both counts: a change has a row until it counts as published.
 CHANGE_COUNTS = """
 SELECT family, coalesce(waiting.changes, 0) AS waiting, waiting.seconds,
     coalesce(counted.committed, 0) AS committed, coalesce(counted.published, 0) AS published
@@ -34,7 +29,7 @@ CROSS JOIN LATERAL (
 ORDER BY family
 """
 
-# A repeat changes the time alone.
+# A repeat changes only the time.
 NOTE_WEBHOOK = """
 INSERT INTO webhooks (name)
 VALUES ($1)
@@ -47,7 +42,7 @@ KNOWN_WEBHOOKS = "SELECT name FROM webhooks ORDER BY name"
 
 @dataclass(frozen=True, slots=True)
 class ChangeCounts:
-    """The changes of one family, since they are counted. `oldest_seconds` is None where none waits."""
+    """Counts of one family's changes. `oldest_seconds` is None if none waits."""
 
     family: str
     committed: int
@@ -57,16 +52,16 @@ class ChangeCounts:
 
     @property
     def missing(self) -> int:
-        """Committed, and neither confirmed by the broker nor waiting to be."""
+        """Changes that were committed, and are neither confirmed by the broker nor waiting."""
         return max(0, self.committed - self.published - self.waiting)
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """What waits for a subscriber over HTTP, by place. None: the queue does not exist.
+    """Numbers of messages that wait for a subscriber over HTTP. None: the queue does not exist.
 
-    One that is not `configured` was once: nobody delivers to it, and its queue fills. `dead_kept` are
-    dead letters that wait in the table.
+    A subscriber that is not `configured` was configured earlier: its queue fills. `dead_kept` is the number
+    of dead letters in the table.
     """
 
     name: str
@@ -79,7 +74,7 @@ class Webhook:
 
     @property
     def is_left_behind(self) -> bool:
-        """Whether it fills for nobody."""
+        """Whether the queue fills although the subscriber is not configured."""
         return not self.configured and self.queue is not None
 
 
@@ -100,7 +95,7 @@ class Feed:
 
 
 async def change_counts(connection: Connection) -> tuple[ChangeCounts, ...]:
-    """Of each family."""
+    """The counts of each family."""
     return tuple(
         ChangeCounts(row["family"], row["committed"], row["published"], row["waiting"], row["seconds"])
         for row in await connection.fetch(CHANGE_COUNTS)
@@ -108,66 +103,75 @@ async def change_counts(connection: Connection) -> tuple[ChangeCounts, ...]:
 
 
 async def known_webhooks(connection: Connection) -> list[str]:
-    """The names of all that were ever delivered to."""
+    """The names of all subscribers so far."""
     return [row["name"] for row in await connection.fetch(KNOWN_WEBHOOKS)]
 
 
 async def webhooks(
-    link: BrokerConnection,
-    known: Iterable[str],
-    configured: Iterable[str],
-    kept: Mapping[str, int],
-    delays: Sequence[timedelta],
+    broker_connection: BrokerConnection,
+    settings: Settings,
+    recorded: Iterable[str],
+    dead_letters: Mapping[str, int],
 ) -> tuple[Webhook, ...]:
-    """Those of these names that are in the settings, or have queues. `kept` are dead letters by origin.
+    """The webhooks with these names that are in the settings, or have queues.
+
+    `dead_letters` are counts by origin.
 
     Raises:
         BrokerUnavailable
     """
-    expected = set(configured)
-    found = [
-        await _webhook(link, name, kept.get(origin_of(name), 0), delays, configured=name in expected)
-        for name in sorted({*known, *expected})
+    configured = set(settings.webhook_names)
+    all_webhooks = [
+        await _webhook(
+            broker_connection,
+            name,
+            QueueSet.of(origin_of(name), settings.delays),
+            dead_letters.get(origin_of(name), 0),
+            configured=name in configured,
+        )
+        for name in sorted({*recorded, *configured})
     ]
-    return tuple(webhook for webhook in found if webhook.configured or webhook.queue is not None)
+    return tuple(webhook for webhook in all_webhooks if webhook.configured or webhook.queue is not None)
 
 
 async def feed(
-    link: BrokerConnection,
+    broker_connection: BrokerConnection,
     connection: Connection,
-    configured: Iterable[str],
-    kept: Mapping[str, int],
-    delays: Sequence[timedelta],
+    settings: Settings,
+    dead_letters: Mapping[str, int],
 ) -> Feed:
-    """Ask broker and database. `kept` are dead letters in the table, by origin.
+    """Query broker and database. `dead_letters` are counts from the table, by origin.
 
     Raises:
         BrokerUnavailable
         DatabaseUnavailable
     """
-    known = await known_webhooks(connection)
-    return Feed(await change_counts(connection), await webhooks(link, known, configured, kept, delays))
+    recorded = await known_webhooks(connection)
+    return Feed(
+        await change_counts(connection), await webhooks(broker_connection, settings, recorded, dead_letters)
+    )
 
 
 async def _webhook(
-    link: BrokerConnection, name: str, dead_kept: int, delays: Sequence[timedelta], *, configured: bool
+    broker_connection: BrokerConnection, name: str, queues: QueueSet, dead_kept: int, *, configured: bool
 ) -> Webhook:
-    origin = origin_of(name)
-    steps = {step_name(delay): retry_queue(origin, delay) for delay in delays}
-    depths = await link.depths([family_queue(origin), *steps.values(), dead_queue(origin)])
+    depths = await broker_connection.depths(queues.names)
     ready = {queue: None if depth is None else depth.ready for queue, depth in depths.items()}
-    first = depths[family_queue(origin)]
+    main = depths[queues.main]
     return Webhook(
         name=name,
         configured=configured,
-        queue=ready[family_queue(origin)],
-        retry={step: ready[queue] for step, queue in steps.items()},
-        dead=ready[dead_queue(origin)],
+        queue=ready[queues.main],
+        retry={retry.step: ready[retry.name] for retry in queues.retries},
+        dead=ready[queues.dead],
         dead_kept=dead_kept,
-        consumers=first.consumers if first else 0,
+        consumers=main.consumers if main else 0,
     )
 
 
 def left_behind(name: str) -> str:
-    """What is to be said of a queue that nobody delivers from."""
-    return f"no longer in STOCKHOOK_CHANGES_WEBHOOKS, and fills: `stockhook changes forget {name}`"
+    """The message for a queue whose subscriber is not configured."""
+    return (
+        "it is no longer in STOCKHOOK_CHANGES_WEBHOOKS, and its queue fills: "
+        f"`stockhook changes forget {name}`"
+    )

@@ -1,4 +1,4 @@
-"""Posts to merchants' endpoints: signed, bounded, and never to where only we should reach."""
+"""Posts to merchants' endpoints: signed, with limits, and only to public addresses."""
 
 import asyncio
 import socket
@@ -18,7 +18,7 @@ from worker.intake.signature import sign
 from worker.observability.errors import refused_certificate, safe_summary
 from worker.observability.resolver import look_up
 
-# An answer that takes longer is a failure.
+# A slower answer is a failure.
 ANSWER_SECONDS = 10.0
 LONGEST_ANSWER = 65_536
 
@@ -65,19 +65,19 @@ _TIMEOUTS = {"connect": 5.0, "read": ANSWER_SECONDS, "write": 5.0, "pool": ANSWE
 
 
 class NotDelivered(Exception):
-    """The endpoint did not take it. The text says why, without anything that it sent."""
+    """The endpoint did not accept the post. The text says why, and quotes nothing from the answer."""
 
 
 class Gone(NotDelivered):
-    """The endpoint says that it will never take anything again (410)."""
+    """The endpoint answered 410: it will not accept posts again."""
 
 
-class _Nowhere(Exception):
-    """There is nothing to connect to, or nothing that we connect to. The text says which."""
+class _NoTarget(Exception):
+    """The host has no address, or one that we do not connect to. The text says which."""
 
 
 class _PublicAddresses(httpcore.AsyncNetworkBackend):
-    """Connects to an address that was looked at, not to a name that may lead elsewhere by then."""
+    """Connects to the checked address itself: its name could resolve to another one in the meantime."""
 
     def __init__(self) -> None:
         self._backend = httpcore.AnyIOBackend()
@@ -93,9 +93,9 @@ class _PublicAddresses(httpcore.AsyncNetworkBackend):
         try:
             addresses = await resolve(host, port)
         except OSError as error:
-            raise _Nowhere("its name leads nowhere") from error
+            raise _NoTarget("its host name cannot be resolved") from error
         if not all(map(is_public, addresses)):
-            raise _Nowhere("it leads to a private address")
+            raise _NoTarget("its host has a private address")
         *others, last = addresses
         for address in others:
             with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
@@ -103,15 +103,15 @@ class _PublicAddresses(httpcore.AsyncNetworkBackend):
         return await self._backend.connect_tcp(last, port, timeout, local_address, socket_options)
 
     async def connect_unix_socket(self, *_: object, **__: object) -> httpcore.AsyncNetworkStream:
-        raise _Nowhere("it is no address")
+        raise _NoTarget("Unix sockets are not supported")
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
 @dataclass(slots=True)
-class Target:
-    """One endpoint; its connections are kept."""
+class Endpoint:
+    """One endpoint, with a pool of connections."""
 
     url: str
     keys: Sequence[SigningKey]
@@ -128,8 +128,8 @@ class Target:
         allow_private: bool,
         proxy: str | None = None,
         answer_seconds: float = ANSWER_SECONDS,
-    ) -> "Target":
-        """Through a proxy, only the proxy can check addresses, since it resolves the name."""
+    ) -> "Endpoint":
+        """With a proxy, only the proxy can check addresses, since it resolves the name."""
         if proxy is None:
             backend = None if allow_private else _PublicAddresses()
             pool = httpcore.AsyncConnectionPool(max_connections=connections, network_backend=backend)
@@ -141,7 +141,7 @@ class Target:
         await self._pool.aclose()
 
     async def post(self, webhook_id: str, body: bytes) -> None:
-        """Raises: NotDelivered. Redirects are not followed; of what it answers, the status counts."""
+        """Raises: NotDelivered. Redirects are not followed; only the status of the answer counts."""
         headers = [
             # httpcore's own Host header has no brackets around an IPv6 address.
             ("host", urlsplit(self.url).netloc),
@@ -157,27 +157,27 @@ class Target:
                 ) as answer,
             ):
                 status = answer.status
-                await _read_to_keep(answer)
+                await _read_for_reuse(answer)
         except Exception as error:
-            raise NotDelivered(self._words(error)) from error
+            raise NotDelivered(self._failure_text(error)) from error
         if status == 410:
             raise Gone("it answered 410")
         if not 200 <= status < 300:
             raise NotDelivered(f"it answered {status}")
 
-    def _words(self, error: Exception) -> str:
+    def _failure_text(self, error: Exception) -> str:
         match error:
-            case _Nowhere():
+            case _NoTarget():
                 return str(error)
             case httpcore.ProxyError():
                 return "the proxy refuses to connect to it"
             case httpcore.ConnectError() | httpcore.ConnectTimeout():
-                return refused_certificate(error) or "it cannot be connected to"
+                return refused_certificate(error) or "cannot connect to it"
             case TimeoutError() | httpcore.TimeoutException():
                 return f"no whole answer within {self.answer_seconds:g} s"
             case httpcore.ProtocolError() | httpcore.NetworkError():
-                # Of a connection that ends without an answer the client says either.
-                return "it broke off, or answers no HTTP"
+                # The client raises either if a connection ends without an answer.
+                return "the connection broke, or the answer is not HTTP"
             case _:
                 return safe_summary(error)
 
@@ -192,8 +192,8 @@ def _proxied(proxy: str, connections: int) -> httpcore.AsyncConnectionPool:
     )
 
 
-async def _read_to_keep(answer: httpcore.Response) -> None:
-    """A connection whose answer was read is used again; one that says too much is closed."""
+async def _read_for_reuse(answer: httpcore.Response) -> None:
+    """Read an answer, so that its connection can be reused. After an answer that is too long it is closed."""
     size = 0
     async for piece in answer.aiter_stream():
         size += len(piece)
@@ -202,25 +202,25 @@ async def _read_to_keep(answer: httpcore.Response) -> None:
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """The addresses that a name leads to.
+    """The addresses of a host name.
 
     Raises:
-        OSError: It leads nowhere.
+        OSError: The name cannot be resolved.
     """
-    found = await look_up(host, port, type=socket.SOCK_STREAM)
-    return [str(entry[4][0]) for entry in found]
+    entries = await look_up(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in entries]
 
 
 def is_public(address: str) -> bool:
-    """Whether it is a public address: neither private, loopback nor link-local, nor embedding such a one."""
-    found = ip_address(address)
-    if isinstance(found, IPv4Address):
-        return not any(found in network for network in _NOT_PUBLIC_4)
-    return found in _GLOBAL_6 and not any(found in network for network in _NOT_PUBLIC_6)
+    """Whether an address is public: not private, loopback or link-local, nor embedding one."""
+    parsed = ip_address(address)
+    if isinstance(parsed, IPv4Address):
+        return not any(parsed in network for network in _NOT_PUBLIC_4)
+    return parsed in _GLOBAL_6 and not any(parsed in network for network in _NOT_PUBLIC_6)
 
 
 def signed_headers(
     keys: Iterable[SigningKey], webhook_id: str, sent_at: datetime, body: bytes
 ) -> dict[str, str]:
-    """As Standard Webhooks has them; every key signs."""
+    """The headers of Standard Webhooks, with one signature per key."""
     return sign(STANDARD_WEBHOOKS, [each.key for each in keys], body, message_id=webhook_id, sent_at=sent_at)

@@ -1,4 +1,4 @@
-"""Publishes the changes that wait in the outbox, in order per entity, and deletes what is confirmed."""
+"""Publishes the changes in the outbox, in order per entity, and deletes confirmed ones."""
 
 import asyncio
 from collections import Counter
@@ -25,16 +25,16 @@ T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
-# Rows of each family that one transaction publishes at most; a row has the changes of one batch.
+# The maximum number of rows per family and transaction. A row has the changes of one batch.
 EACH_FAMILY = 2
 
 
 @dataclass(slots=True)
 class Relay:
-    """One of any number. A crash before the commit publishes the same changes again, under the same ids.
+    """Several may run. A crash before the commit publishes the same changes again, with the same ids.
 
-    While the consumers of this process are behind, `should_throttle` says so: then it takes a tenth of the
-    time, because an event that waits is worse than a change that is published later.
+    While `should_throttle` returns True, because the consumers of this process are behind, the relay uses a
+    tenth of the time: a waiting event is worse than a delayed change.
     """
 
     database: Database
@@ -43,36 +43,36 @@ class Relay:
     should_throttle: Callable[[], bool]
 
     async def run(self) -> None:
-        """Publish until we stop, whatever happens to broker and database meanwhile."""
+        """Publish until shutdown, however often broker and database are unavailable."""
         await NotifyPoller(
             "changes",
             outbox.CHANNEL,
-            self._pass_on,
+            self._publish_some,
             self.database,
             self.stopping,
             self.should_throttle,
             (BrokerUnavailable,),
         ).run()
 
-    async def _pass_on(self) -> int:
-        """Publish some; say how many.
+    async def _publish_some(self) -> int:
+        """Publish some rows and return their number.
 
         Raises:
             DatabaseUnavailable
             BrokerUnavailable: Some may have been published.
         """
         async with self.database.transaction() as connection:
-            rows = await outbox.take(connection, EACH_FAMILY)
+            rows = await outbox.claim(connection, EACH_FAMILY)
             changes: list[Published] = []
             published: Counter[str] = Counter()
             for row in rows:
-                told = list(cloud_events(row["batch_id"], row["sequence"], row["changes"]))
-                changes += told
-                published[row["family"]] += len(told)
+                events = list(cloud_events(row["batch_id"], row["sequence"], row["changes"]))
+                changes += events
+                published[row["family"]] += len(events)
             if rows:
                 failpoint("change_taken")
             for wave in waves(changes, attrgetter("subject")):
-                await self.publisher.tell([_message(change) for change in wave])
+                await self.publisher.publish_many([_message(change) for change in wave])
             if rows:
                 await outbox.count_published(connection, published)
             failpoint("change_published")
@@ -90,7 +90,7 @@ def _message(change: Published) -> Message:
 
 
 def waves(items: Sequence[T], subject: Callable[[T], object]) -> Iterator[list[T]]:
-    """Of each subject one item at a time: the next is sent only once this one is confirmed."""
+    """Split items into waves with one item per subject: a wave is sent once the previous one is confirmed."""
     waiting = items
     while waiting:
         wave: dict[object, T] = {}

@@ -1,4 +1,4 @@
-"""How a subscriber's secret is replaced without a refused change, from what the settings have."""
+"""The steps that replace a subscriber's secret without a refused change, from the present settings."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ NEW_PRIVATE_KEY = (
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to do, and where there is one, the command for it."""
+    """An instruction, and its command if there is one."""
 
     text: str
     command: str | None = None
 
 
 def rotation_steps(subscriber: Subscriber, *, ed25519: bool) -> tuple[Step, ...]:
-    """From where its rotation stands to its end; the kind of secret stays, or becomes `ed25519`."""
+    """The remaining steps of its rotation. The kind of secret stays, or becomes `ed25519`."""
     if len(subscriber.keys) > 1:
         return tuple(_finish(subscriber, ed25519=ed25519))
     return tuple(_begin(subscriber, ed25519=ed25519 or subscriber.keys[0].public_key is not None))
@@ -31,9 +31,9 @@ def rotation_steps(subscriber: Subscriber, *, ed25519: bool) -> tuple[Step, ...]
 def _begin(subscriber: Subscriber, *, ed25519: bool) -> Iterator[Step]:
     name = subscriber.name
     yield Step(
-        "Make a new private key, in a terminal that nobody records."
+        "Create a new private key, in a terminal that is not recorded."
         if ed25519
-        else "Make a new secret, in a terminal that nobody records.",
+        else "Create a new secret, in a terminal that is not recorded.",
         NEW_PRIVATE_KEY if ed25519 else NEW_SECRET,
     )
     yield Step(
@@ -42,7 +42,7 @@ def _begin(subscriber: Subscriber, *, ed25519: bool) -> Iterator[Step]:
     )
     yield Step(
         "Check the settings, then restart the consumers. From then on each change has both signatures, so "
-        "the subscriber accepts it with what it has.",
+        "the subscriber accepts it with the old secret.",
         "stockhook doctor",
     )
     if ed25519:
@@ -52,9 +52,7 @@ def _begin(subscriber: Subscriber, *, ed25519: bool) -> Iterator[Step]:
             f"stockhook changes keys {name}",
         )
     else:
-        yield Step(
-            f"Give {name} the new secret, over a channel that nobody reads, and have it verify with that."
-        )
+        yield Step(f"Give {name} the new secret, over a private channel, and have it verify with that.")
     yield Step(
         "Once it does, see how to remove the old one.",
         f"stockhook changes rotate {name}",
@@ -66,18 +64,18 @@ def _finish(subscriber: Subscriber, *, ed25519: bool) -> Iterator[Step]:
     which = (
         "the first secret of its list" if newest.public_key is None else f"the public key {newest.public_key}"
     )
-    yield Step(f"Make sure that {name} verifies with {which}: the others are about to go.")
+    yield Step(f"Make sure that {name} verifies with {which}: the next step removes the others.")
     yield Step(
         f'In STOCKHOOK_CHANGES_WEBHOOKS, leave {name} only the first secret of its list: "secret": "FIRST".'
     )
     yield Step("Check the settings, then restart the consumers.", "stockhook doctor")
     yield Step(
-        f"See that {name} still accepts: nothing is added to its retry queues. If it refuses, put the "
+        f"Check that {name} still accepts changes: its retry queues do not grow. If it refuses, put the "
         "secret that you removed back at the end of the list, and restart the consumers.",
         "stockhook status",
     )
     yield Step(
-        "Post again what it refused meanwhile, if there is any.",
+        "Replay the changes that it refused meanwhile, if there are any.",
         f"stockhook dead replay --origin {subscriber.origin}",
     )
     if ed25519 and newest.public_key is None:

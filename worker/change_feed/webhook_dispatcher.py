@@ -1,4 +1,4 @@
-"""Delivers changes to one subscriber over HTTP, with a queue, retries and a circuit breaker of its own."""
+"""Delivers changes to one subscriber over HTTP, with its own queue, retries and circuit breaker."""
 
 import asyncio
 import re
@@ -13,17 +13,12 @@ from schemas.changes import CONTENT_TYPE
 from worker.amqp.channel import Message
 from worker.amqp.connection import Broker
 from worker.amqp.publisher import Publisher
+from worker.amqp.queue_set import QueueSet
 from worker.amqp.subscription import Session, Subscription, requeue_copy
 from worker.amqp.tap import Delivery
-from worker.amqp.topology import (
-    RETURN,
-    dead_queue,
-    family_queue,
-    retry_queue,
-    webhook_topology,
-)
+from worker.amqp.topology import RETURN, webhook_topology
 from worker.change_feed.backlog import NOTE_WEBHOOK
-from worker.change_feed.endpoint import Gone, NotDelivered, Target
+from worker.change_feed.endpoint import Endpoint, Gone, NotDelivered
 from worker.change_feed.relay import waves
 from worker.config.settings import Settings
 from worker.config.subscribers import Subscriber
@@ -58,14 +53,15 @@ class WebhookDispatcher:
     publisher: Publisher
     stopping: asyncio.Event
     subscription: Subscription[Delivery] = field(init=False)
-    _breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
+    _queues: QueueSet = field(init=False)
+    _circuit_breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
 
     def __post_init__(self) -> None:
-        origin = self.subscriber.origin
+        self._queues = QueueSet.of(self.subscriber.origin, self.settings.delays)
         self.subscription = Subscription(
-            origin,
-            [family_queue(origin)],
-            webhook_topology(self.settings.delays, origin, self.subscriber.routing_keys),
+            self.subscriber.origin,
+            [self._queues.main],
+            webhook_topology(self._queues, self.subscriber.routing_keys),
             self.settings.declare_topology,
             self.broker,
             self.publisher,
@@ -79,9 +75,9 @@ class WebhookDispatcher:
 
     async def run(self) -> None:
         """Deliver until shutdown, however often broker and endpoint are unavailable."""
-        metrics.begin_webhook(self.subscriber.name)
+        metrics.initialize_webhook(self.subscriber.name)
         proxy = self.settings.changes_proxy
-        target = Target.of(
+        endpoint = Endpoint.of(
             self.subscriber.url,
             self.subscriber.keys,
             connections=PREFETCH,
@@ -89,26 +85,26 @@ class WebhookDispatcher:
             proxy=None if proxy is None else proxy.get_secret_value(),
         )
         try:
-            await self.subscription.run(partial(self._work, target))
+            await self.subscription.run(partial(self._work, endpoint))
         finally:
-            await target.close()
+            await endpoint.close()
 
     async def _note_subscriber(self) -> None:
         """Record the name, so that its queues are found after it is removed from the settings."""
         async with self.database.transaction() as connection:
             await connection.execute(NOTE_WEBHOOK, self.subscriber.name)
 
-    async def _work(self, target: Target, session: Session[Delivery]) -> None:
-        while batch := await session.receive(1 if self._breaker.is_open else PREFETCH):
-            if self._breaker.is_open:
-                await session.pause(self._breaker.pause_seconds)
-            await self._deliver_all(session, target, batch)
+    async def _work(self, endpoint: Endpoint, session: Session[Delivery]) -> None:
+        while batch := await session.receive(1 if self._circuit_breaker.is_open else PREFETCH):
+            if self._circuit_breaker.is_open:
+                await session.pause(self._circuit_breaker.pause_seconds)
+            await self._deliver_all(session, endpoint, batch)
 
     async def _deliver_all(
-        self, session: Session[Delivery], target: Target, batch: Sequence[Delivery]
+        self, session: Session[Delivery], endpoint: Endpoint, batch: Sequence[Delivery]
     ) -> None:
         for wave in waves(batch, lambda delivery: str(delivery.headers.get("x-subject"))):
-            posts = (self._deliver(session, target, delivery) for delivery in wave)
+            posts = (self._deliver(session, endpoint, delivery) for delivery in wave)
             # Wait for all of them: the next session could overtake a post that is still under way.
             for result in await asyncio.gather(*posts, return_exceptions=True):
                 if result is not None:
@@ -116,37 +112,37 @@ class WebhookDispatcher:
         failpoint("change_delivered")
         await session.ack_up_to(batch[-1])
 
-    async def _deliver(self, session: Session[Delivery], target: Target, delivery: Delivery) -> None:
+    async def _deliver(self, session: Session[Delivery], endpoint: Endpoint, delivery: Delivery) -> None:
         """Post a change, or publish a copy to its next queue and wait for the confirm.
 
         Raises as `Session.publish` does.
         """
         name = self.subscriber.name
         try:
-            await target.post(_change_id_of(delivery), delivery.body)
+            await endpoint.post(_change_id_of(delivery), delivery.body)
         except NotDelivered as failure:
             if not isinstance(failure, NotAChange):
-                self._breaker.failed()
+                self._circuit_breaker.failed()
             copy = self._copy(delivery, failure)
-            is_dead = copy.routing_key == dead_queue(self.subscriber.origin)
+            is_dead = copy.routing_key == self._queues.dead
             metrics.WEBHOOKS.labels(name, "dead" if is_dead else "failed").inc()
             log.warning("webhook.failed", subscriber=name, to=copy.routing_key, reason=str(failure))
             await session.publish(copy)
         else:
-            self._breaker.succeeded()
+            self._circuit_breaker.succeeded()
             metrics.WEBHOOKS.labels(name, "delivered").inc()
 
     def _copy(self, delivery: Delivery, failure: NotDelivered) -> Message:
-        origin, now = self.subscriber.origin, datetime.now(UTC).isoformat()
+        now = datetime.now(UTC).isoformat()
         attempt = attempt_in(delivery)
-        step = after_failure(attempt, self.settings.delays)
+        step = after_failure(attempt, self._queues.retries)
         if isinstance(failure, Gone | NotAChange):
             step = Exhausted()
         match step:
-            case Retry(delay, next_attempt):
-                queue, attempt = retry_queue(origin, delay), next_attempt
+            case Retry(retry, next_attempt):
+                queue, attempt = retry.name, next_attempt
             case Exhausted():
-                queue = dead_queue(origin)
+                queue = self._queues.dead
         headers: dict[str, str | int] = {
             "x-change-id": str(delivery.headers.get("x-change-id", "")),
             "x-subject": str(delivery.headers.get("x-subject", "")),

@@ -1,1 +1,1 @@
-"""Commands that serve, and those that look after what they use: a module each, so that each loads its own."""
+"""The commands: one module each, so that a command loads only what it needs."""

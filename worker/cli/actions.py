@@ -1,4 +1,4 @@
-"""`stockhook actions`: what was asked of marketplaces, and what came of it."""
+"""`stockhook actions`: requests to marketplaces, and their outcomes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from rich.table import Column, Table
 
 from worker.cli import terminal
 from worker.cli.context import Json, fail, load_context, open_database, print_json
-from worker.cli.terminal import say
+from worker.cli.terminal import on_one_line, say
 from worker.dead_letters.audit_trail import who
 from worker.observability.errors import StockhookError
 from worker.observability.exit_codes import FAILED
@@ -19,7 +19,7 @@ from worker.observability.resolver import run_loop
 from worker.outbox import actions as table
 from worker.postgres.pool import Connection
 
-actions = App(name="actions", help="What was asked of marketplaces, by events and by people.")
+actions = App(name="actions", help="Requests to marketplaces, by events and by people.")
 
 ID_WIDTH = 36
 
@@ -42,53 +42,54 @@ def list_(
     Parameters
     ----------
     state
-        Of this state: unknown ones may have been taken, and are repeated by nobody but you.
+        Only this state. An unknown action may have been accepted; only you can repeat it.
     kind
-        Of this kind, such as buyback.rerequest_pickup.
+        Only this kind, such as buyback.rerequest_pickup.
     subject
-        About this order, return or part.
+        Only actions about this order, return or part.
     limit
-        So many at most.
+        Maximum number of actions.
     """
     settings = load_context("actions")
 
-    async def look() -> list[dict[str, Any]]:
+    async def read() -> list[dict[str, Any]]:
         async with open_database(settings, "actions") as database, database.connection() as connection:
             return await table.select(connection, state, kind, subject, max(1, limit))
 
-    found = run_loop(look())
+    rows = run_loop(read())
     if json:
-        print_json(found)
+        print_json(rows)
     else:
-        terminal.show(_as_table(found))
+        terminal.show(_as_table(rows))
 
 
 @actions.command
 def show(action_id: UUID, /, *, json: Json = False) -> None:
-    """Show all that is known of an action; what is sealed stays so."""
+    """Show all that is known about an action. An encrypted request is not shown."""
     settings = load_context("actions")
 
-    async def look() -> dict[str, Any] | None:
+    async def read() -> dict[str, Any] | None:
         async with open_database(settings, "actions") as database, database.connection() as connection:
             return await table.get(connection, action_id)
 
-    found = run_loop(look())
-    if found is None:
+    action = run_loop(read())
+    if action is None:
         fail(FAILED, f"there is no action {action_id}")
-    shown = _shown(found)
+    shown = _shown(action)
     if json:
         print_json(shown)
     else:
         for name, value in shown.items():
             if value is not None:
-                say(f"{name:<14} {value if isinstance(value, str) else _in_a_line(value)}")
+                say(f"{name:<14} {on_one_line(value)}")
 
 
 @actions.command
 def retry(action_id: UUID, /, *, json: Json = False) -> None:
-    """Retry an action that was refused, failed, or has an unknown outcome; the last may then happen twice.
+    """Retry an action that was refused, failed, or has an unknown outcome. An action with
+    an unknown outcome may then be executed twice.
 
-    Exits 1 where it is done, or under way.
+    Exits 1 if it is done or under way.
     """
 
     async def retried(connection: Connection) -> bool:
@@ -99,14 +100,14 @@ def retry(action_id: UUID, /, *, json: Json = False) -> None:
 
 @actions.command
 def close(action_id: UUID, /, *, reason: str, json: Json = False) -> None:
-    """Have an action count as done: you know that it was, or that it is not needed.
+    """Mark an action as done, because you know that it was done or is not needed.
 
-    Exits 1 where it is done, or under way.
+    Exits 1 if it is done or under way.
 
     Parameters
     ----------
     reason
-        How you know; it is kept as its outcome.
+        How you know. It is stored as the outcome.
     """
 
     async def closed(connection: Connection) -> bool:
@@ -122,11 +123,11 @@ def _change(action_id: UUID, state: str, change: Callable[[Connection], Any], js
         async with open_database(settings, "actions") as database, database.transaction() as connection:
             if await change(connection):
                 return
-            found = await table.get(connection, action_id)
+            action = await table.get(connection, action_id)
             raise _NotPossible(
                 f"there is no action {action_id}"
-                if found is None
-                else f"it is {found['state']}: nothing was changed"
+                if action is None
+                else f"it is {action['state']}: nothing was changed"
             )
 
     run_loop(run())
@@ -136,33 +137,27 @@ def _change(action_id: UUID, state: str, change: Callable[[Connection], Any], js
         say(f"{action_id} is {state}")
 
 
-def _shown(found: Mapping[str, Any]) -> dict[str, Any]:
-    request, is_encrypted = found["request"], found["is_encrypted"]
-    shown = {name: value for name, value in found.items() if name != "request"}
+def _shown(action: Mapping[str, Any]) -> dict[str, Any]:
+    request, is_encrypted = action["request"], action["is_encrypted"]
+    shown = {name: value for name, value in action.items() if name != "request"}
     return {**shown, "request": None if is_encrypted else orjson.loads(request)}
 
 
-def _as_table(found: Sequence[Mapping[str, Any]]) -> Table:
-    """In two columns, which fit a terminal of 80: an id that is cut short is no use to `show` and `retry`."""
-    shown = Table(
-        Column("action", min_width=ID_WIDTH, overflow="fold"), Column("what became of it", overflow="fold")
-    )
-    for row in found:
-        asked_for = f"{row['created_at']:%Y-%m-%d %H:%M:%S}"
-        became = f"{row['state']}, attempt {row['attempts']}, asked for {asked_for}"
+def _as_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Two columns, which fit a terminal of 80 characters with whole ids for `show` and `retry`."""
+    shown = Table(Column("action", min_width=ID_WIDTH, overflow="fold"), Column("outcome", overflow="fold"))
+    for row in rows:
+        requested_at = f"{row['created_at']:%Y-%m-%d %H:%M:%S}"
+        summary = f"{row['state']}, attempt {row['attempts']}, requested {requested_at}"
         shown.add_row(
             f"{row['action_id']}\n{row['kind']}\n{visible(row['subject'])}",
-            "\n".join([became, *map(visible, _words(row["outcome"] or {}))]),
+            "\n".join([summary, *map(visible, _outcome_lines(row["outcome"] or {}))]),
             end_section=True,
         )
     return shown
 
 
-def _words(outcome: Mapping[str, Any]) -> Iterator[str]:
+def _outcome_lines(outcome: Mapping[str, Any]) -> Iterator[str]:
     for name, value in outcome.items():
-        text = value if isinstance(value, str) else _in_a_line(value)
+        text = on_one_line(value)
         yield text if name in ("reason", "not_needed") else f"{name.replace('_', ' ')}: {text}"
-
-
-def _in_a_line(value: object) -> str:
-    return str(value) if not isinstance(value, dict | list) else orjson.dumps(value, default=str).decode()

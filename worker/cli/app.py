@@ -5,47 +5,74 @@ from importlib.metadata import version
 
 from cyclopts import App
 
-app = App(
-    name="stockhook",
-    help="Receives marketplace webhooks, never loses one, and keeps stock and orders in Postgres correct.",
-    version=lambda: version("stockhook"),
-    version_flags=["--version"],
-)
-# Imported when they are called: a health check every few seconds must not load what an ingest needs.
-app.command("worker.cli.run:run", name="run")
-app.command("worker.cli.ingest:ingest", name="ingest")
-app.command("worker.cli.consume:consume", name="consume")
-app.command("worker.cli.migrate:migrate", name="migrate")
-app.command("worker.cli.topology:topology", name="topology")
-app.command("worker.cli.status:status", name="status")
-app.command("worker.cli.audit:audit", name="audit")
-app.command("worker.cli.send:send", name="send")
-app.command("worker.cli.dead_letters:dead", name="dead")
-app.command("worker.cli.unhandled:unhandled", name="unhandled")
-app.command("worker.cli.health:health", name="health")
-app.command("worker.cli.permissions:grants", name="grants")
-app.command("worker.cli.doctor:doctor", name="doctor")
-app.command("worker.cli.actions:actions", name="actions")
-app.command("worker.cli.changes:changes", name="changes")
-app.command("worker.cli.explain:explain", name="explain")
-app.command("worker.cli.rebuild:rebuild", name="rebuild")
-app.command("worker.cli.reconcile:reconcile", name="reconcile")
-app.command("worker.cli.enrich:enrich", name="enrich")
-app.command("worker.cli.retention:retain", name="retain")
-app.command("worker.cli.buyback:buyback", name="buyback")
-app.command("worker.cli.simulate:simulate", name="simulate")
+# Where each command lives in this package, and the first paragraph of its help. A command is imported
+# when it is called: a health check every few seconds must not load what an ingest needs. The list of commands
+# loads none of them.
+COMMANDS = {
+    "run:run": "Run the ingest and all families, until SIGTERM or Ctrl-C.",
+    "ingest:ingest": "Receive webhooks and publish them, until SIGTERM or Ctrl-C.",
+    "consume:consume": "Apply the events of these families, until SIGTERM or Ctrl-C.",
+    "migrate:migrate": "Bring the database's tables up to date.",
+    "topology:topology": "Declare exchanges, queues and bindings; safe to repeat.",
+    "status:status": "Show broker, database, queues with their retry queues, and rows.",
+    "audit:audit": "Account for each accepted event: applied, duplicate, waiting, dead, or missing.",
+    "send:send": "Send the documented events, or those of a generated marketplace, to an ingest.",
+    "dead_letters:dead": "Find, inspect, repair, replay and discard dead letters.",
+    "unhandled:unhandled": "See which event types no family handles, and replay their events.",
+    "health:health": "Request /livez from the ops port; exit code 0 if the process is healthy, otherwise 1.",
+    "permissions:grants": (
+        "Print the commands that grant each process the minimum of permissions. Changes nothing."
+    ),
+    "doctor:doctor": "Check broker, database, settings and spool, and show what to do.",
+    "actions:actions": "Requests to marketplaces, by events and by people.",
+    "changes:changes": "The change feed: what subscribers receive when stock or orders change.",
+    "explain:explain": (
+        "Show the history of an entity: each of its events, its effect, and the rule that applied."
+    ),
+    "rebuild:rebuild": (
+        "Rebuild a family's rows, findings and communications from the event log, beside the live ones."
+    ),
+    "reconcile:reconcile": (
+        "Compare a marketplace's list with our tables, and apply the differences if requested."
+    ),
+    "enrich:enrich": "Request the details that a marketplace's events lack from its API.",
+    "retention:retain": (
+        "Delete months of the event log, handled dead letters and unhandled events that are past their days."
+    ),
+    "buyback:buyback": (
+        "Call the buyback platform as its seller: how an order is sent, and whom to pay for it."
+    ),
+    "simulate:simulate": "Simulate the marketplaces, or a webhook gateway, to test an ingest and clients.",
+}
+
+
+def command_line(*, listing: bool = False) -> App:
+    """The command line. With `listing`, commands have only summaries, so that listing them imports none."""
+    commands = App(
+        name="stockhook",
+        help=(
+            "Receives marketplace webhooks, never loses one, and keeps stock and orders in Postgres correct."
+        ),
+        version=lambda: version("stockhook"),
+        version_flags=["--version"],
+    )
+    for target, summary in COMMANDS.items():
+        name = target.partition(":")[2]
+        commands.command(f"worker.cli.{target}", name=name, **({"help": summary} if listing else {}))
+    return commands
+
+
+app = command_line()
 
 
 def main() -> None:
     """Entry point; every expected failure is one sentence and an exit code."""
-    if not sys.argv[1:] or sys.argv[1] in app.help_flags:
-        # The list of commands says what each does.
-        app.resolved_commands()
     from worker.cli.terminal import prepare_streams
 
     prepare_streams()
+    lists_commands = sys.argv[1:] in ([], *([flag] for flag in app.help_flags))
     try:
-        app()
+        command_line(listing=True)() if lists_commands else app()
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -18,14 +18,14 @@ from worker.tools.audit import (
     size,
 )
 from worker.tools.audit import audit as run_audit
-from worker.tools.status import look_at_ingest
+from worker.tools.status import query_ingest
 
 
 def audit(*, json: Json = False, patience: float = PATIENCE_SECONDS) -> None:
     """Account for each accepted event: applied, duplicate, waiting, dead, or missing.
 
-    And for each change that was committed: published, waiting, or missing. Exits 1 when any is missing;
-    of events it names source and sequence numbers.
+    Also account for each committed change: published, waiting, or missing. Exits 1 if any is missing. Missing
+    events are named by source and sequence number.
 
     Parameters
     ----------
@@ -34,34 +34,33 @@ def audit(*, json: Json = False, patience: float = PATIENCE_SECONDS) -> None:
     """
     settings = load_context("audit")
 
-    async def ask() -> Audit:
-        _, spool = await look_at_ingest(settings.ingest_readiness_urls)
+    async def run() -> Audit:
+        _, spool = await query_ingest(settings.ingest_readiness_urls)
         spooled = None if spool is None else int(spool["events"])
         async with open_database(settings, "command") as database:
             return await run_audit(
                 Broker(settings.amqp_url.get_secret_value(), "command"),
                 database,
-                settings.delays,
+                settings,
                 spooled=spooled,
                 patience=patience,
-                webhooks=settings.webhook_names,
             )
 
-    found = run_loop(ask())
+    result = run_loop(run())
     if json:
-        print_json(as_json(found))
+        print_json(as_json(result))
     else:
-        show(_as_tables(found))
-    sys.exit(0 if found.is_well else FAILED)
+        show(_as_tables(result))
+    sys.exit(0 if result.is_well else FAILED)
 
 
-def _as_tables(found: Audit) -> RenderableType:
+def _as_tables(result: Audit) -> RenderableType:
     sequences = Table(
         "family", "source", "accepted", "applied", "duplicate", "retrying", "dead", "unaccounted"
     )
     for column in sequences.columns[2:]:
         column.justify = "right"
-    for account in found.accounts:
+    for account in result.accounts:
         numbers = (
             account.accepted,
             account.applied,
@@ -71,32 +70,32 @@ def _as_tables(found: Audit) -> RenderableType:
             size(account.unaccounted),
         )
         sequences.add_row(account.family, str(account.source), *(f"{number:,}" for number in numbers))
-    messages = Table("family", "in queue", *_steps(found), "dead", "missing")
-    for family, waiting in found.waiting.items():
-        lost = found.missing_events.get(family, 0)
+    messages = Table("family", "in queue", *_steps(result), "dead", "missing")
+    for family, waiting in result.waiting.items():
+        lost = result.missing_events.get(family, 0)
         counts = [waiting.queue, *waiting.retry.values(), waiting.dead, lost]
         messages.add_row(family, *(f"{count:,}" for count in counts))
-    spooled = "unknown (the ingest does not answer)" if found.spooled is None else f"{found.spooled:,}"
+    spooled = "unknown (the ingest does not answer)" if result.spooled is None else f"{result.spooled:,}"
     lines = [
         f"spooled: {spooled}",
-        f"quarantined: {found.quarantined:,}",
-        f"unhandled: {found.unhandled:,} events of types that no family takes",
+        f"quarantined: {result.quarantined:,}",
+        f"unhandled: {result.unhandled:,} events of types that no family handles",
     ]
     lines += [
         f"missing: {family}, source {source}, sequence numbers {first} to {last}"
-        for family, ranges in found.missing.items()
+        for family, ranges in result.missing.items()
         for source, first, last in ranges
     ]
-    told: list[RenderableType] = [change_counts_as_table(found.feed.families)]
-    if found.feed.webhooks:
-        told.append(webhooks_as_table(found.feed.webhooks))
+    tables: list[RenderableType] = [change_counts_as_table(result.feed.families)]
+    if result.feed.webhooks:
+        tables.append(webhooks_as_table(result.feed.webhooks))
     lines += [
         f"missing: {counts.missing:,} changes of {counts.family} are neither published nor waiting"
-        for counts in found.feed.families
+        for counts in result.feed.families
         if counts.missing
     ]
-    return Group(sequences, messages, *told, *lines)
+    return Group(sequences, messages, *tables, *lines)
 
 
-def _steps(found: Audit) -> list[str]:
-    return list(next(iter(found.waiting.values())).retry) if found.waiting else []
+def _steps(result: Audit) -> list[str]:
+    return list(next(iter(result.waiting.values())).retry) if result.waiting else []

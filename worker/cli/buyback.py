@@ -1,4 +1,4 @@
-"""`stockhook buyback`: a seller's actions at the trade-in platform, for one order."""
+"""`stockhook buyback`: a seller's requests to the buyback platform, for one order."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,17 +14,16 @@ from rich.table import Table
 
 from schemas.actions import ActionRequest
 from worker.actions import buyback as kinds
-from worker.actions import enqueue as asking
-from worker.actions.enqueue import Asked
+from worker.actions.enqueue import Enqueued, enqueue
 from worker.cli.context import Json, WrongUsage, fail, load_context, open_database, print_json
 from worker.cli.payment_details import read_details
 from worker.cli.terminal import say, show
 from worker.config.settings import PREFIX, BadSettings, read_settings
 from worker.marketplaces.buyback.account import account_of
 from worker.marketplaces.buyback.client import (
+    AcceptedRequest,
+    ParsedAnswer,
     Seller,
-    Taken,
-    Told,
     check_order_id,
     selling,
 )
@@ -53,7 +52,7 @@ Document = Mapping[str, object] | Sequence[object]
 
 buyback = App(
     name="buyback",
-    help="Act at the trade-in platform as its seller: how an order is sent, and whom to pay for it.",
+    help="Call the buyback platform as its seller: how an order is sent, and whom to pay for it.",
 )
 
 SEVERAL = Parameter(negative_iterable=(), show_default=False)
@@ -67,12 +66,12 @@ HINTS = {
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True)
 class Later:
-    """Whether it is asked for now, or by a consumer process."""
+    """Whether the request is sent now, or by a consumer process."""
 
     enqueue: Annotated[bool, Parameter(negative=())] = False
-    "Have a consumer process ask for it, in a retry queue: see `stockhook actions`."
+    "Have a consumer process send the request, with retries: see `stockhook actions`."
     key: str | None = None
-    "With --enqueue, an idempotency key: of one key there is one action, however often you ask."
+    "With --enqueue, an idempotency key: there is one action per key, however often you run the command."
 
 
 NOW = Later()
@@ -87,7 +86,7 @@ def shipment_capabilities(order_id: str, /, *, later: Later = NOW, json: Json = 
     order_id
         Its id at the platform.
     """
-    _tell(
+    _run_query(
         order_id,
         kinds.SHIPMENT_CAPABILITIES,
         lambda seller: seller.shipment_capabilities(order_id),
@@ -106,7 +105,7 @@ def pickup_capabilities(order_id: str, /, *, later: Later = NOW, json: Json = Fa
     order_id
         Its id at the platform.
     """
-    _tell(
+    _run_query(
         order_id,
         kinds.PICKUP_CAPABILITIES,
         lambda seller: seller.pickup_capabilities(order_id),
@@ -126,27 +125,27 @@ def pickup_request(
     later: Later = NOW,
     json: Json = False,
 ) -> None:
-    """Have an order picked up at one of some slots; again after a missed pickup.
+    """Request a pickup of an order in one of several slots, also again after a missed pickup.
 
-    It is sent once. Where no answer comes it may have been taken all the same.
+    It is sent once. Without an answer, it may have been accepted.
 
     Parameters
     ----------
     order_id
         Its id at the platform.
     slot
-        Beginning and end, such as 2026-03-02T09:00Z/2026-03-02T12:00Z; may be given several times.
+        Start and end, such as 2026-03-02T09:00Z/2026-03-02T12:00Z; may be given several times.
     offered
-        The number of a slot in `pickup-capabilities`, which is asked first; may be given several times.
+        The number of a slot in `pickup-capabilities`, which is called first; may be given several times.
     """
-    with _in_words():
+    with _errors_as_sentences():
         given = tuple(map(_slot, slot))
         if not 1 <= len(slot) + len(offered) <= MOST_SLOTS:
             raise WrongUsage(
-                f"when? Give --slot, or --offered with a number of pickup-capabilities, {MOST_SLOTS} at most"
+                f"give --slot, or --offered with a number of pickup-capabilities, at most {MOST_SLOTS} in all"
             )
         if later.enqueue and offered:
-            raise WrongUsage("--offered asks the platform now: with --enqueue give --slot")
+            raise WrongUsage("--offered calls the platform now: with --enqueue, give --slot")
         if _is_enqueued(
             later,
             kinds.PICKUP_REQUEST,
@@ -156,16 +155,16 @@ def pickup_request(
         ):
             return
 
-        async def ask(seller: Seller) -> tuple[Taken, PickupRequest]:
+        async def call(seller: Seller) -> tuple[AcceptedRequest, PickupRequest]:
             slots = given
             if offered:
                 slots += _chosen(offered, (await seller.pickup_capabilities(order_id)).read.slots)
             request = PickupRequest(slots=slots)
             return await seller.request_pickup(order_id, request), request
 
-        taken, request = _ask(ask)
+        accepted, request = _call_now(call)
     if json:
-        _print_taken(order_id, "pickup-request", taken, slots=request.model_dump(mode="json")["slots"])
+        _print_accepted(order_id, "pickup-request", accepted, slots=request.model_dump(mode="json")["slots"])
         return
     say(f"a pickup of order {order_id} is requested for")
     for each in request.slots:
@@ -174,23 +173,23 @@ def pickup_request(
 
 @buyback.command(name="dropoff-request")
 def dropoff_request(order_id: str, /, *, later: Later = NOW, json: Json = False) -> None:
-    """Have the shipping documents made for an order that the customer drops off at a courier's point.
+    """Request the shipping documents for an order that the customer drops off at a courier's point.
 
-    It is sent once. Where no answer comes it may have been taken all the same.
+    It is sent once. Without an answer, it may have been accepted.
 
     Parameters
     ----------
     order_id
         Its id at the platform.
     """
-    with _in_words():
+    with _errors_as_sentences():
         if _is_enqueued(
             later, kinds.DROPOFF_REQUEST, order_id, lambda: kinds.OfOrder(order_id=order_id), json
         ):
             return
-        taken = _ask(lambda seller: seller.request_dropoff(order_id, DropoffRequest()))
+        accepted = _call_now(lambda seller: seller.request_dropoff(order_id, DropoffRequest()))
     if json:
-        _print_taken(order_id, "dropoff-request", taken)
+        _print_accepted(order_id, "dropoff-request", accepted)
     else:
         say(f"a drop-off of order {order_id} is requested")
 
@@ -204,10 +203,10 @@ def payment_details(
     later: Later = NOW,
     json: Json = False,
 ) -> None:
-    """Say whom to pay for an order whose payment type is Cash.
+    """Send the payment details of an order whose payment type is Cash.
 
-    Without --file they are read from standard input, or asked for where that is a terminal; as
-    arguments others on the machine could see them. They are shown and logged nowhere.
+    Without --file they are read from standard input, or prompted for if that is a terminal: as arguments,
+    others on the machine could see them. They are neither shown nor logged.
 
     As JSON: firstName, lastName, bankAccount (accountNumber, financialInstitutionIdentifier,
     beneficiaryName), billingAddress (firstLine, secondLine, zipCode, city, state, country); secondLine
@@ -220,14 +219,16 @@ def payment_details(
     file
         A file with them as JSON; - is standard input.
     """
-    with _in_words():
-        # Nobody is to type them for nothing.
+    with _errors_as_sentences():
+        # Before the details are typed.
         check_order_id(order_id)
         settings = read_settings()
         if not later.enqueue:
             account_of(settings)
-        elif settings.sealer is None:
-            raise BadSettings(f"{PREFIX}SEALING_KEYS is not set: what waits is sealed")
+        elif settings.encryptor is None:
+            raise BadSettings(
+                f"{PREFIX}SEALING_KEYS is not set: payment details are encrypted while they wait"
+            )
         details = read_details(file)
         if _is_enqueued(
             later,
@@ -237,111 +238,114 @@ def payment_details(
             json,
         ):
             return
-        taken = _ask(lambda seller: seller.give_payment_details(order_id, details))
+        accepted = _call_now(lambda seller: seller.send_payment_details(order_id, details))
     if json:
-        _print_taken(order_id, "payment-details", taken)
+        _print_accepted(order_id, "payment-details", accepted)
     else:
-        say(f"the payment details of order {order_id} are given")
+        say(f"the payment details of order {order_id} were sent")
 
 
 def _is_enqueued(
     later: Later, kind: str, order_id: str, request: Callable[[], ActionRequest], json: bool
 ) -> bool:
-    """Put it into the table where that is asked for; whether it was."""
+    """Enqueue the request if --enqueue is given, and return whether it was."""
     if not later.enqueue:
         if later.key is not None:
-            raise WrongUsage("--key is for --enqueue: what is asked for now is asked for each time")
+            raise WrongUsage("--key needs --enqueue: without it, each run sends a request")
         return False
     check_order_id(order_id)
     settings = load_context("buyback")
 
-    async def put() -> Asked:
+    async def put() -> Enqueued:
         async with open_database(settings, "buyback") as database:
-            return await asking.ask(settings, database, kind, order_id, request(), later.key)
+            return await enqueue(settings, database, kind, order_id, request(), later.key)
 
-    asked = run_loop(put())
+    enqueued = run_loop(put())
     if json:
-        print_json({"order_id": order_id, "kind": kind, **asdict(asked)})
-    elif asked.is_new:
-        say(f"{kind} of order {order_id} is asked for: stockhook actions show {asked.action_id}")
+        print_json({"order_id": order_id, "kind": kind, **asdict(enqueued)})
+    elif enqueued.is_new:
+        say(f"{kind} of order {order_id} is enqueued: stockhook actions show {enqueued.action_id}")
     else:
-        say(f"it was asked for before, and is {asked.state}: stockhook actions show {asked.action_id}")
+        say(f"it was enqueued before, and is {enqueued.state}: stockhook actions show {enqueued.action_id}")
     return True
 
 
-def _tell(
+def _run_query(
     order_id: str,
     kind: str,
-    ask: Callable[[Seller], Awaitable[Told[M]]],
-    show: Callable[[Told[M]], None],
+    call: Callable[[Seller], Awaitable[ParsedAnswer[M]]],
+    show: Callable[[ParsedAnswer[M]], None],
     *,
     later: Later,
     json: bool,
 ) -> None:
-    """What the platform says of an order; or have it asked later."""
-    with _in_words():
+    """Print what the platform answers about an order, or enqueue the request."""
+    with _errors_as_sentences():
         if _is_enqueued(later, kind, order_id, lambda: kinds.OfOrder(order_id=order_id), json):
             return
-        told = _ask(ask)
+        answer = _call_now(call)
     if json:
-        _print_document(order_id, told.document)
+        _print_document(order_id, answer.document)
     else:
-        show(told)
+        show(answer)
 
 
-def _show_deliveries(told: Told[ShipmentCapabilities]) -> None:
+def _show_deliveries(answer: ParsedAnswer[ShipmentCapabilities]) -> None:
     table = Table("delivery", "possible")
-    table.add_row("pickup", _yes_or_no(told.read.pickup_allowed))
-    table.add_row("drop-off", _yes_or_no(told.read.dropoff_allowed))
+    table.add_row("pickup", _yes_or_no(answer.read.pickup_allowed))
+    table.add_row("drop-off", _yes_or_no(answer.read.dropoff_allowed))
     show(table)
-    _print_rest(told.document, known=("pickUpAllowed", "pickupAllowed", "dropOffAllowed", "dropoffAllowed"))
+    _print_rest(
+        answer.document,
+        printed_members=("pickUpAllowed", "pickupAllowed", "dropOffAllowed", "dropoffAllowed"),
+    )
 
 
-def _show_slots(told: Told[PickupCapabilities]) -> None:
+def _show_slots(answer: ParsedAnswer[PickupCapabilities]) -> None:
     table = Table("slot", "from (UTC)", "to (UTC)")
-    for number, slot in enumerate(told.read.slots, start=1):
+    for number, slot in enumerate(answer.read.slots, start=1):
         table.add_row(str(number), f"{slot.initial_slot:%a %Y-%m-%d %H:%M}", _end(slot))
     show(table)
-    _print_rest(told.document, known=("slots",))
+    _print_rest(answer.document, printed_members=("slots",))
 
 
-def _ask(ask: Callable[[Seller], Awaitable[T]]) -> T:
-    """With the account of the settings."""
+def _call_now(call: Callable[[Seller], Awaitable[T]]) -> T:
+    """Call the platform with the account of the settings."""
     settings = load_context("buyback")
     account = account_of(settings)
 
     async def run() -> T:
         async with selling(account, timedelta(seconds=settings.buyback_timeout)) as seller:
-            return await ask(seller)
+            return await call(seller)
 
     return run_loop(run())
 
 
 @contextmanager
-def _in_words() -> Iterator[None]:
-    """One sentence for what is expected to go wrong."""
+def _errors_as_sentences() -> Iterator[None]:
+    """Print one sentence for an expected error."""
     try:
         yield
     except Refused as error:
         hint = None if isinstance(error, Unauthorized) else HINTS.get(error.status)
-        fail(FAILED, f"the trade-in platform: {error}" + (f"; {hint}" if hint else ""))
+        fail(FAILED, f"the buyback platform: {error}" + (f"; {hint}" if hint else ""))
     except UnexpectedResponse as error:
-        fail(FAILED, f"the trade-in platform: {error}{_doubt(error)}")
+        fail(FAILED, f"the buyback platform: {error}{_unknown_outcome_text(error)}")
     except Unavailable as error:
         wait = error.retry_after
-        asked = "" if wait is None else f"; it asks to wait {wait.total_seconds():g} s"
-        fail(UNAVAILABLE, f"the trade-in platform: {error}{asked}{_doubt(error)}")
+        delay = "" if wait is None else f"; it requests a delay of {wait.total_seconds():g} s"
+        fail(UNAVAILABLE, f"the buyback platform: {error}{delay}{_unknown_outcome_text(error)}")
 
 
-def _doubt(error: CallFailed) -> str:
-    return "; the request may have been taken all the same" if error.is_unknown else ""
+def _unknown_outcome_text(error: CallFailed) -> str:
+    return "; the request may have been accepted" if error.outcome_unknown else ""
 
 
 def _slot(text: str) -> Slot:
     """Raises: WrongUsage."""
-    begin_, _, end = text.partition("/")
+    begin, _, end = text.partition("/")
     try:
-        return Slot.model_validate({"initialSlot": begin_, "finalSlot": end})
+        return Slot.model_validate({"initialSlot": begin, "finalSlot": end})
     except ValidationError as error:
         rule = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise WrongUsage(
@@ -361,20 +365,20 @@ def _print_document(order_id: str, document: Document) -> None:
     print_json({"order_id": order_id, "answer": document})
 
 
-def _print_taken(order_id: str, request: str, taken: Taken, **more: object) -> None:
-    print_json({"order_id": order_id, "request": request, "status": taken.status, **more})
+def _print_accepted(order_id: str, request: str, accepted: AcceptedRequest, **more: object) -> None:
+    print_json({"order_id": order_id, "request": request, "status": accepted.status, **more})
 
 
-def _print_rest(document: Document, known: Sequence[str]) -> None:
-    """What else the answer says, a line a member."""
+def _print_rest(document: Document, printed_members: Sequence[str]) -> None:
+    """Print the other members of the answer, one per line."""
     members = document.items() if isinstance(document, Mapping) else enumerate(document, start=1)
     for name, value in members:
-        if name not in known:
+        if name not in printed_members:
             say(f"{name}: {value if isinstance(value, str) else dumps(value, ensure_ascii=False)}")
 
 
 def _yes_or_no(value: bool | None) -> str:
-    return {True: "yes", False: "no", None: "it does not say"}[value]
+    return {True: "yes", False: "no", None: "not stated"}[value]
 
 
 def _end(slot: Slot) -> str:

@@ -1,9 +1,8 @@
-"""`stockhook changes`: the change feed as it goes by, and what its subscribers over HTTP verify with."""
+"""`stockhook changes`: the change feed, and the secrets, public keys and queues of its subscribers."""
 
 import asyncio
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import orjson
@@ -12,8 +11,9 @@ from rich.console import RenderableType
 
 from schemas.changes import PREFIX
 from worker.amqp.connection import Broker
+from worker.amqp.queue_set import QueueSet
 from worker.amqp.tap import Delivery
-from worker.amqp.topology import CHANGES, webhook_topology
+from worker.amqp.topology import CHANGES
 from worker.change_feed.rotation import rotation_steps
 from worker.cli.context import Flag, Json, fail, load_context, print_json
 from worker.cli.terminal import assembled, say, show
@@ -22,7 +22,7 @@ from worker.config.subscribers import Subscriber, origin_of
 from worker.observability.exit_codes import FAILED
 from worker.observability.resolver import run_loop
 
-changes = App(name="changes", help="The change feed: what became of parts, orders, returns and trade-ins.")
+changes = App(name="changes", help="The change feed: what subscribers receive when stock or orders change.")
 
 # Characters of a value that are shown.
 _LONGEST_VALUE = 60
@@ -33,9 +33,9 @@ def tail(
     *types: Annotated[str, Parameter(help="Such as part.sold, or 'order.*'; all by default.")],
     json: Json = False,
 ) -> None:
-    """Show changes as they are published, until Ctrl-C. Takes nothing away from other subscribers.
+    """Show changes as they are published, until Ctrl-C. Other subscribers receive them too.
 
-    It makes a queue of its own for as long as it runs, which takes the permission to declare one.
+    The command declares its own queue while it runs, and needs the permission to do so.
     """
     settings = load_context("changes")
     run_loop(_tail(Broker(settings.amqp_url.get_secret_value(), "tail"), types, json))
@@ -43,23 +43,23 @@ def tail(
 
 @changes.command
 def forget(name: str, /, *, yes: Flag = False, json: Json = False) -> None:
-    """Delete the queues of a subscriber that was taken out of STOCKHOOK_CHANGES_WEBHOOKS.
+    """Delete the queues of a subscriber that was removed from STOCKHOOK_CHANGES_WEBHOOKS.
 
-    Exits 1 where it is still there, where somebody delivers from them, or where changes wait in them.
-    Dead letters in the table stay. It takes the permission to declare.
+    Exits 1 if it is still in the settings, if a process delivers from its queues, or if changes wait in them.
+    Dead letters in the table stay. The command needs the permission to declare.
 
     Parameters
     ----------
     name
-        As it was called in the settings.
+        The subscriber's name in the settings.
     yes
-        Throw away the changes that wait.
+        Delete the changes that wait.
     """
     settings = load_context("changes")
     if name in settings.webhook_names:
-        fail(FAILED, f"{name} is in STOCKHOOK_CHANGES_WEBHOOKS: take it out, and restart the consumers")
+        fail(FAILED, f"{name} is in STOCKHOOK_CHANGES_WEBHOOKS: remove it, and restart the consumers")
     broker = Broker(settings.amqp_url.get_secret_value(), "forget")
-    deleted, thrown_away = run_loop(_forget(broker, origin_of(name), settings.delays, yes))
+    deleted, thrown_away = run_loop(_forget(broker, QueueSet.of(origin_of(name), settings.delays), yes))
     if json:
         print_json({"deleted": deleted, "thrown_away": thrown_away})
     else:
@@ -68,49 +68,49 @@ def forget(name: str, /, *, yes: Flag = False, json: Json = False) -> None:
 
 @changes.command
 def keys(name: str | None = None, /, *, json: Json = False) -> None:
-    """Print the public ed25519 keys that subscribers over HTTP verify changes with, the newest first.
+    """Print the public ed25519 keys with which subscribers over HTTP verify changes, the newest first.
 
-    A public key (whpk_) is no secret: publish it, or give it to the subscriber. Exits 1 where there is none.
+    A public key (whpk_) is not secret: publish it, or give it to the subscriber. Exits 1 if there is none.
 
     Parameters
     ----------
     name
-        As the subscriber is called in STOCKHOOK_CHANGES_WEBHOOKS; all by default.
+        The name of a subscriber in STOCKHOOK_CHANGES_WEBHOOKS; all by default.
     """
     settings = load_context("changes")
-    asked = settings.subscribers if name is None else (_subscriber(settings, name),)
+    selected = settings.subscribers if name is None else (_subscriber(settings, name),)
     public = {
         subscriber.name: [key.public_key for key in subscriber.keys if key.public_key is not None]
-        for subscriber in asked
+        for subscriber in selected
     }
     if json:
-        print_json([{"name": each, "public_keys": found} for each, found in public.items()])
+        print_json([{"name": each, "public_keys": keys} for each, keys in public.items()])
     else:
-        for each, found in public.items():
-            for key in found:
+        for each, keys in public.items():
+            for key in keys:
                 say(f"{each} {key}")
     if not any(public.values()):
-        nobody = f"{name} has no ed25519 key" if name else "no subscriber has an ed25519 key"
+        problem = f"{name} has no ed25519 key" if name else "no subscriber has an ed25519 key"
         fail(
             FAILED,
-            f"{nobody} in STOCKHOOK_CHANGES_WEBHOOKS: `stockhook changes rotate NAME --ed25519` says how to "
-            "change to one",
+            f"{problem} in STOCKHOOK_CHANGES_WEBHOOKS: `stockhook changes rotate NAME --ed25519` shows how "
+            "to change to one",
         )
 
 
 @changes.command
 def rotate(name: str, /, *, ed25519: Flag = False, json: Json = False) -> None:
-    """Say, step by step, how to replace the secret of a subscriber without a refused change.
+    """Show the steps that replace the secret of a subscriber without a refused change.
 
-    It reads the settings, changes nothing, and prints no secret. While a subscriber has several secrets, it
-    says how to end the rotation. Exits 1 where the subscriber is not in the settings.
+    It reads the settings, changes nothing, and prints no secret. If a subscriber has several secrets, it
+    shows how to finish the rotation. Exits 1 if the subscriber is not in the settings.
 
     Parameters
     ----------
     name
-        As it is called in STOCKHOOK_CHANGES_WEBHOOKS.
+        The name of the subscriber in STOCKHOOK_CHANGES_WEBHOOKS.
     ed25519
-        Change from a shared secret to an ed25519 key, which only we have.
+        Change from a shared secret to an ed25519 key pair; the private key stays here.
     """
     subscriber = _subscriber(load_context("changes"), name)
     steps = rotation_steps(subscriber, ed25519=ed25519)
@@ -125,7 +125,7 @@ def rotate(name: str, /, *, ed25519: Flag = False, json: Json = False) -> None:
             }
         )
         return
-    say(f"{name} is signed for by, the newest first:")
+    say(f"Changes for {name} are signed with, the newest first:")
     for signature in signatures:
         say(f"- {signature['version']} {signature['public_key'] or '(shared secret)'}")
     for number, step in enumerate(steps, start=1):
@@ -138,37 +138,34 @@ def _subscriber(settings: Settings, name: str) -> Subscriber:
     for subscriber in settings.subscribers:
         if subscriber.name == name:
             return subscriber
-    known = ", ".join(settings.webhook_names) or "nobody"
-    fail(FAILED, f"{name} is not in STOCKHOOK_CHANGES_WEBHOOKS, which names {known}")
+    names = ", ".join(settings.webhook_names) or "no subscriber"
+    fail(FAILED, f"{name} is not in STOCKHOOK_CHANGES_WEBHOOKS, which names {names}")
 
 
-async def _forget(
-    broker: Broker, origin: str, delays: Sequence[timedelta], yes: bool
-) -> tuple[list[str], int]:
-    """The queues that are gone, and how many messages went with them."""
-    queues = [queue.name for queue in webhook_topology(delays, origin, ()).queues]
-    async with broker.connection() as link:
-        depths = await link.depths(queues)
-        there = {name: depth for name, depth in depths.items() if depth is not None}
-        waiting = sum(depth.ready for depth in there.values())
-        if not there:
-            fail(FAILED, f"there is no queue {queues[0]}")
-        if any(depth.consumers for depth in there.values()):
-            fail(FAILED, "somebody delivers from it: restart the consumers with the settings of today")
+async def _forget(broker: Broker, queues: QueueSet, yes: bool) -> tuple[list[str], int]:
+    """The deleted queues, and the number of messages in them."""
+    async with broker.connection() as connection:
+        depths = await connection.depths(queues.names)
+        existing = {name: depth for name, depth in depths.items() if depth is not None}
+        waiting = sum(depth.ready for depth in existing.values())
+        if not existing:
+            fail(FAILED, f"there is no queue {queues.main}")
+        if any(depth.consumers for depth in existing.values()):
+            fail(FAILED, "a process delivers from it: restart the consumers with the current settings")
         if waiting and not yes:
-            fail(FAILED, f"{waiting:,} changes wait there: --yes throws them away")
-        channel = await link.channel()
-        for name in there:
+            fail(FAILED, f"{waiting:,} changes wait there: --yes deletes them")
+        channel = await connection.channel()
+        for name in existing:
             await channel.delete(name)
-    return list(there), waiting
+    return list(existing), waiting
 
 
 async def _tail(broker: Broker, types: tuple[str, ...], as_json: bool) -> None:
     keys = [name if name.startswith(PREFIX) else PREFIX + name for name in types] or [f"{PREFIX}#"]
     arrived: asyncio.Queue[Delivery] = asyncio.Queue()
-    async with broker.connection() as link:
-        channel = await link.channel()
-        await channel.listen(CHANGES, keys, "tail", arrived.put_nowait)
+    async with broker.connection() as connection:
+        channel = await connection.channel()
+        await channel.subscribe_exclusive(CHANGES, keys, "tail", arrived.put_nowait)
         closed = asyncio.create_task(channel.wait_closed())
         while not closed.done():
             getting = asyncio.create_task(arrived.get())
@@ -181,13 +178,13 @@ async def _tail(broker: Broker, types: tuple[str, ...], as_json: bool) -> None:
 
 
 def _show(body: bytes, as_json: bool) -> None:
-    """Anybody who may publish can publish anything: messages that are not changes are skipped."""
+    """Show a change. Every publisher can send anything, so messages that are not changes are skipped."""
     try:
         event = orjson.loads(body)
         line = _line(event)
     except (ValueError, TypeError, KeyError, AttributeError):
         say(
-            f"stockhook: a message of {len(body):,} bytes is not a change of Stockhook's, and was skipped",
+            f"stockhook: a message of {len(body):,} bytes is not a change, and was skipped",
             file=sys.stderr,
         )
         return
@@ -209,10 +206,10 @@ def _line(event: Mapping[str, Any]) -> RenderableType:
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     for name, value in after.items():
-        known = before.get(name)
-        if value == known or isinstance(value, list):
+        old = before.get(name)
+        if value == old or isinstance(value, list):
             continue
-        yield f"{name}: {_short(value)}" if known is None else f"{name}: {_short(known)} → {_short(value)}"
+        yield f"{name}: {_short(value)}" if old is None else f"{name}: {_short(old)} → {_short(value)}"
 
 
 def _short(value: object) -> str:

@@ -17,9 +17,11 @@ _FAMILIES = f"Any of {', '.join(FAMILIES)}; all of them if none is given."
 
 def consume(*families: Annotated[str, Parameter(help=_FAMILIES)]) -> None:
     """Apply the events of these families, until SIGTERM or Ctrl-C."""
-    unknown = [name for name in families if name not in FAMILIES]
-    if unknown:
-        fail(USAGE, f"no such family: {', '.join(unknown)}; known families are {', '.join(FAMILIES)}")
+    unknown_families = [name for name in families if name not in FAMILIES]
+    if unknown_families:
+        fail(
+            USAGE, f"no such family: {', '.join(unknown_families)}; known families are {', '.join(FAMILIES)}"
+        )
     obey_parent()
     settings = load_context("consume")
     check_proxies(settings)

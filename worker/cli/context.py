@@ -1,4 +1,4 @@
-"""What every command shares: its settings and logs, a database while it lasts, JSON, how it ends."""
+"""What all commands share: settings, logs, a database, JSON output, and errors."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ Json = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=())
 
 
 def load_context(process: str) -> Settings:
-    """Read the settings, and log as they say.
+    """Read the settings, and configure logging.
 
     Raises:
         BadSettings
@@ -33,7 +33,7 @@ def load_context(process: str) -> Settings:
 async def open_database(
     settings: Settings, command: str, size: int = 2, *, no_timeouts: bool = False
 ) -> AsyncIterator[Database]:
-    """A pool of the command's own, closed at its end; Postgres shows it as `stockhook/<command>`."""
+    """A pool for one command. Postgres shows it as `stockhook/<command>`."""
     url = settings.database_url.get_secret_value()
     database = Database(url, size, f"stockhook/{command}", no_timeouts=no_timeouts)
     database.warn_of_ignored()
@@ -44,17 +44,17 @@ async def open_database(
 
 
 def print_json(value: object) -> None:
-    """On one line; what JSON has no type for as text."""
+    """Print JSON on one line. Values without a JSON type become text."""
     say_json(value)
 
 
-def fail(code: int, words: str) -> NoReturn:
-    """One sentence on standard error, and the exit code."""
-    say(f"stockhook: {words}", file=sys.stderr)
+def fail(code: int, sentence: str) -> NoReturn:
+    """Print one sentence to standard error, and exit with this code."""
+    say(f"stockhook: {sentence}", file=sys.stderr)
     sys.exit(code)
 
 
 class WrongUsage(StockhookError):
-    """The options do not fit together. The text says which."""
+    """The options are wrong or contradict each other. The text says which."""
 
     exit_code = USAGE

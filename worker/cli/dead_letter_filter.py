@@ -1,4 +1,4 @@
-"""Which dead letters a command means, as its options say it."""
+"""The options that select dead letters."""
 
 import re
 from dataclasses import dataclass
@@ -22,27 +22,27 @@ class Filter:
     """Which dead letters."""
 
     origin: str | None = None
-    "Of this family, of the quarantine, or of a subscriber of the change feed: `webhook.shop`."
+    "Only of this family, of the quarantine, or of a subscriber of the change feed: `webhook.shop`."
     reason: Annotated[str | None, Parameter(name="--reason")] = None
-    "Those whose reason contains this."
+    "Only those whose reason contains this text."
     fingerprint: str | None = None
-    "Those that failed in this way: the group that `dead list --group` shows."
+    "Only those of this group, as `dead list --group` shows it."
     type: str | None = None
-    "Of this event type, as the marketplace spells it."
+    "Only this event type, as the marketplace spells it."
     entity: str | None = None
-    "About this part, order or return."
+    "Only about this part, order or return."
     since: str | None = None
-    "That arrived at this time or later: ISO 8601, or `30m`, `12h`, `7d` ago."
+    "Only those that arrived at this time or later: ISO 8601, or `30m`, `12h`, `7d` ago."
     until: str | None = None
-    "That arrived before this time."
+    "Only those that arrived before this time."
     gateway_id: str | None = None
-    "Those whose request the gateway or the proxy names so: its event, its request, the URL of its page."
+    "Only those whose request the gateway or proxy calls so: the id of its event or request, or a URL."
 
     def selection(self, states: tuple[State, ...] | None) -> Selection:
         """Raises: WrongUsage."""
         if self.origin is not None and self.origin not in ORIGINS and not is_of_webhook(self.origin):
-            known = ", ".join((*ORIGINS, f"{ORIGIN_PREFIX}NAME"))
-            raise WrongUsage(f"--origin must be one of {known} (given: {self.origin!r})")
+            origins = ", ".join((*ORIGINS, f"{ORIGIN_PREFIX}NAME"))
+            raise WrongUsage(f"--origin must be one of {origins} (given: {self.origin!r})")
         return Selection(
             origin=self.origin,
             reason=self.reason,
@@ -63,16 +63,16 @@ class Filter:
 ANY = Filter()
 
 
-def _instant(option: str, told: str | None) -> datetime | None:
-    if told is None:
+def _instant(option: str, text: str | None) -> datetime | None:
+    if text is None:
         return None
     try:
-        if ago := re.fullmatch(r"(\d{1,6})([mhd])", told):
+        if ago := re.fullmatch(r"(\d{1,6})([mhd])", text):
             unit = {"m": "minutes", "h": "hours", "d": "days"}[ago[2]]
             return datetime.now(UTC) - timedelta(**{unit: int(ago[1])})
-        instant = datetime.fromisoformat(told)
+        instant = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         raise WrongUsage(
-            f"{option} must be a time such as 2026-03-01T12:00:00Z, or 12h (given: {told!r})"
+            f"{option} must be a time such as 2026-03-01T12:00:00Z, or 12h (given: {text!r})"
         ) from None
     return instant if instant.tzinfo else instant.replace(tzinfo=UTC)

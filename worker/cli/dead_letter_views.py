@@ -1,15 +1,15 @@
-"""How dead letters look: on a terminal, and as JSON."""
+"""The output of dead letters: on a terminal, and as JSON."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 from cryptography.fernet import MultiFernet
 from rich.table import Table
 
 from schemas.events import read_json
 from schemas.registry import Provider
+from worker.cli.terminal import on_one_line
 from worker.dead_letters import edit as editing
 from worker.dead_letters.json_repair import Repair, fault, repair
 from worker.dead_letters.message import is_of_webhook
@@ -19,13 +19,13 @@ from worker.dead_letters.redaction import (
     pretty,
     shape_of,
 )
-from worker.dead_letters.store import Kept
-from worker.intake.encryption import CannotUnseal
+from worker.dead_letters.store import StoredLetter
+from worker.intake.encryption import NoUsableKey
 from worker.marketplaces.shape import Shape
 
 
-def as_json(letter: Kept) -> dict[str, Any]:
-    """All but the bodies."""
+def as_json(letter: StoredLetter) -> dict[str, Any]:
+    """A letter without its body."""
     return {
         "dead_letter_id": letter.dead_letter_id,
         "state": letter.state,
@@ -52,18 +52,18 @@ def as_json(letter: Kept) -> dict[str, Any]:
     }
 
 
-def as_lines(letter: Kept) -> Iterator[str]:
+def as_lines(letter: StoredLetter) -> Iterator[str]:
     for name, value in as_json(letter).items():
         if value is not None:
-            yield f"{name:<16} {_in_a_line(value)}"
+            yield f"{name:<16} {on_one_line(value)}"
 
 
 def action_as_line(action: Mapping[str, Any]) -> str:
-    words = f": {action['reason']}" if action["reason"] else ""
-    return f"{action['action']:<16} {short(action['at'])} by {action['who']}{words}"
+    reason = f": {action['reason']}" if action["reason"] else ""
+    return f"{action['action']:<16} {short(action['at'])} by {action['who']}{reason}"
 
 
-def letters_as_table(letters: Sequence[Kept]) -> Table:
+def letters_as_table(letters: Sequence[StoredLetter]) -> Table:
     table = Table("id", "origin", "type", "entity", "attempts", "arrived", "fingerprint", "reason")
     for letter in letters:
         table.add_row(
@@ -94,15 +94,17 @@ def groups_as_table(groups: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def shown_body(letter: Kept, sealer: MultiFernet | None, *, reveal: bool) -> tuple[str, Repair | None]:
-    """The body in words, and the repair that would make JSON of it."""
+def shown_body(
+    letter: StoredLetter, encryptor: MultiFernet | None, *, reveal: bool
+) -> tuple[str, Repair | None]:
+    """The body as text, and the repair that makes it JSON."""
     try:
-        body = editing.readable(letter, sealer)
-    except CannotUnseal as error:
-        return f"<{len(letter.body)} bytes, sealed: {error}>", None
+        body = editing.readable(letter, encryptor)
+    except NoUsableKey as error:
+        return f"<{len(letter.body)} bytes, encrypted: {error}>", None
     proposal = repair(body)
-    words = _revealed(body, proposal) if reveal else _masked(letter, body, proposal)
-    return words, proposal
+    text = _revealed(body, proposal) if reveal else _masked(letter, body, proposal)
+    return text, proposal
 
 
 def _revealed(body: bytes, proposal: Repair | None) -> str:
@@ -113,28 +115,18 @@ def _revealed(body: bytes, proposal: Repair | None) -> str:
         return text
 
 
-def _masked(letter: Kept, body: bytes, proposal: Repair | None) -> str:
+def _masked(letter: StoredLetter, body: bytes, proposal: Repair | None) -> str:
     try:
         shown = masked(body if proposal is None else proposal.body, _shape(letter))
     except ValueError:
         return f"<{len(body)} bytes, no JSON: {fault(body)}>"
-    return f"(as it would be when repaired)\n{shown}" if proposal else shown
+    return f"(with the proposed repair)\n{shown}" if proposal else shown
 
 
-def _shape(letter: Kept) -> Shape:
+def _shape(letter: StoredLetter) -> Shape:
     if is_of_webhook(letter.origin):
         return CHANGE
     return shape_of(None if letter.provider is None else Provider(letter.provider))
-
-
-def _in_a_line(value: object) -> str:
-    match value:
-        case dict():
-            return orjson.dumps(value, default=str).decode()
-        case datetime():
-            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-        case _:
-            return str(value)
 
 
 def short(instant: datetime) -> str:

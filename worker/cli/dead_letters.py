@@ -14,13 +14,13 @@ from worker.cli import dead_letter_views as screen
 from worker.cli import terminal
 from worker.cli.context import Flag, Json, WrongUsage, load_context, open_database, print_json
 from worker.cli.dead_letter_filter import ANY, Filter
-from worker.cli.replay import run_replay, tell_forecast
+from worker.cli.replay import print_dry_run, run_replay
 from worker.cli.terminal import say
 from worker.config.settings import Settings
 from worker.dead_letters import edit as editing
 from worker.dead_letters import store
 from worker.dead_letters.audit_trail import note_revealed, who
-from worker.dead_letters.change import change, in_editor, see_that_it_waits
+from worker.dead_letters.change import change, in_editor, require_waiting
 from worker.dead_letters.json_repair import fault, repair
 from worker.dead_letters.plaintext import remove_leftovers
 from worker.dead_letters.refusal import Refused
@@ -44,11 +44,11 @@ def list_(
     Parameters
     ----------
     state
-        Waiting for somebody, by default.
+        By default, those that wait.
     group
-        One line for each kind of failure.
+        One line per kind of failure.
     limit
-        So many at most.
+        Maximum number of letters.
     """
     remove_leftovers()
     selection = filter.selection(None if state == "any" else (State(state),))
@@ -77,12 +77,12 @@ async def _list_groups(settings: Settings, selection: Selection, json: bool) -> 
 
 @dead.command
 def show(dead_letter_id: int, /, *, reveal: Flag = False, json: Json = False) -> None:
-    """Show all that is known of a dead letter, its body without customer data.
+    """Show a dead letter; its body without customer data.
 
     Parameters
     ----------
     reveal
-        Show the body as it is; who did so is logged, and noted beside the letter.
+        Show the body with customer data. The log and the letter's history record who did so.
     """
     remove_leftovers()
     run_loop(_show(load_context("dead"), dead_letter_id, reveal, json))
@@ -91,7 +91,7 @@ def show(dead_letter_id: int, /, *, reveal: Flag = False, json: Json = False) ->
 async def _show(settings: Settings, dead_letter_id: int, reveal: bool, json: bool) -> None:
     async with open_database(settings, "dead") as database:
         letter = await store.get(database, dead_letter_id)
-        body, proposal = screen.shown_body(letter, settings.sealer, reveal=reveal)
+        body, proposal = screen.shown_body(letter, settings.encryptor, reveal=reveal)
         if reveal:
             await note_revealed(database, dead_letter_id, None)
         async with database.connection() as connection:
@@ -118,7 +118,7 @@ def repair_(dead_letter_id: int, /, *, accept: Flag = False, json: Json = False)
     Parameters
     ----------
     accept
-        Apply the repair; the original body is stored, too.
+        Apply the repair. The original body is stored, too.
     """
     remove_leftovers()
     run_loop(_repair(load_context("dead"), dead_letter_id, accept, json))
@@ -127,13 +127,13 @@ def repair_(dead_letter_id: int, /, *, accept: Flag = False, json: Json = False)
 async def _repair(settings: Settings, dead_letter_id: int, accept: bool, json: bool) -> None:
     async with open_database(settings, "dead") as database:
         letter = await store.get(database, dead_letter_id)
-        body = editing.readable(letter, settings.sealer)
+        body = editing.readable(letter, settings.encryptor)
         proposal = repair(body)
         if proposal is None:
             raise Refused(f"no repair is known for this body: {_state_of(body)}")
         if accept:
             edits = "; ".join(proposal.edits)
-            await change(database, letter, proposal.body, settings.sealer, Action.REPAIRED, edits)
+            await change(database, letter, proposal.body, settings.encryptor, Action.REPAIRED, edits)
     if json:
         print_json({"dead_letter_id": dead_letter_id, "edits": proposal.edits, "accepted": accept})
         return
@@ -152,9 +152,9 @@ def _state_of(body: bytes) -> str:
 
 @dead.command
 def edit(dead_letter_id: int, /, *, reason: str | None = None) -> None:
-    """Open the body in $VISUAL or $EDITOR, check it against its schema, keep it beside the original.
+    """Open the body in $VISUAL or $EDITOR, check it against its schema, and store it beside the original.
 
-    It is shown with its customer data, which is noted, as is the edit.
+    It is shown with its customer data. The letter's history records this, and the edit.
 
     Parameters
     ----------
@@ -167,11 +167,11 @@ def edit(dead_letter_id: int, /, *, reason: str | None = None) -> None:
 
 def _editor() -> list[str]:
     """Raises: WrongUsage."""
-    told = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
+    setting = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
     try:
-        command = shlex.split(told)
+        command = shlex.split(setting)
     except ValueError:
-        raise WrongUsage(f"EDITOR must be a command (given: {told!r})") from None
+        raise WrongUsage(f"EDITOR must be a command (given: {setting!r})") from None
     if not command:
         raise WrongUsage("set EDITOR: it opens the body")
     return command
@@ -179,32 +179,34 @@ def _editor() -> list[str]:
 
 def _edit(settings: Settings, dead_letter_id: int, editor: Sequence[str], reason: str | None) -> None:
     letter, body = run_loop(_to_edit(settings, dead_letter_id))
-    # Outside of an event loop, where a signal can end the wait for the editor.
+    # Not in an event loop, so that a signal can end the wait for the editor.
     edited = in_editor(editor, body)
     if edited == body:
         say("nothing was changed")
         return
-    run_loop(_keep(settings, letter, edited, reason))
+    run_loop(_save_edit(settings, letter, edited, reason))
     say("edited")
 
 
-async def _to_edit(settings: Settings, dead_letter_id: int) -> tuple[store.Kept, bytes]:
+async def _to_edit(settings: Settings, dead_letter_id: int) -> tuple[store.StoredLetter, bytes]:
     async with open_database(settings, "dead") as database:
         letter = await store.get(database, dead_letter_id)
-        see_that_it_waits(letter)
-        body = editing.readable(letter, settings.sealer)
+        require_waiting(letter)
+        body = editing.readable(letter, settings.encryptor)
         await note_revealed(database, dead_letter_id, "to edit it")
         return letter, body
 
 
-async def _keep(settings: Settings, letter: store.Kept, edited: bytes, reason: str | None) -> None:
+async def _save_edit(
+    settings: Settings, letter: store.StoredLetter, edited: bytes, reason: str | None
+) -> None:
     async with open_database(settings, "dead") as database:
-        await change(database, letter, edited, settings.sealer, Action.EDITED, reason)
+        await change(database, letter, edited, settings.encryptor, Action.EDITED, reason)
 
 
 @dead.command
 def discard(*dead_letter_ids: int, reason: str, json: Json = False) -> None:
-    """Set dead letters aside for good; they stay in the table.
+    """Mark dead letters as discarded. They stay in the table.
 
     Parameters
     ----------
@@ -213,7 +215,7 @@ def discard(*dead_letter_ids: int, reason: str, json: Json = False) -> None:
     """
     remove_leftovers()
     if not dead_letter_ids or not reason.strip():
-        raise WrongUsage("name the dead letters, and a reason")
+        raise WrongUsage("give the ids of dead letters, and a reason")
     run_loop(_discard(load_context("dead"), dead_letter_ids, reason, json))
 
 
@@ -228,7 +230,7 @@ async def _discard(settings: Settings, ids: Sequence[int], reason: str, json: bo
     else:
         say(f"discarded {len(discarded):,}")
     if left:
-        raise Refused(f"not waiting, or not there: {', '.join(map(str, left))}")
+        raise Refused(f"these do not wait, or do not exist: {', '.join(map(str, left))}")
 
 
 @dead.command(name="replay")
@@ -241,27 +243,27 @@ def replay_(
     why: str | None = None,
     json: Json = False,
 ) -> None:
-    """Send dead letters to their family again, as first attempts; what is applied already stays applied.
+    """Send dead letters to their family again, as first attempts. Events that were applied stay applied.
 
-    Begun and interrupted, the same command goes on where it was. It stops by itself when most of it
-    fails again. Exits 1 then, or when any came back or could not be sent.
+    To continue after an interruption, repeat the command. It stops if most letters fail again. Exits 1 in
+    that case, or if any letter came back or could not be sent.
 
     Parameters
     ----------
     dead_letter_ids
-        These; or those of a filter.
+        The ids; or use a filter.
     all
-        All that wait.
+        All letters that wait.
     dry_run
-        Say what each would do against today's rows; send nothing.
+        Show what each letter would do against today's rows; send nothing.
     rate
-        So many a second at most.
+        Maximum number of letters per second.
     why
         Why, for the record.
     """
     remove_leftovers()
     if not dead_letter_ids and filter.is_empty and not all:
-        raise WrongUsage("which ones? Name ids, or a filter such as --fingerprint, or --all")
+        raise WrongUsage("no letters are selected: give ids, a filter such as --fingerprint, or --all")
     if not 0 < rate <= 10_000:
         raise WrongUsage(f"--rate must be more than 0, at most 10000 (given: {rate:g})")
     selection = replace(
@@ -269,6 +271,6 @@ def replay_(
     )
     settings = load_context("dead")
     if dry_run:
-        run_loop(tell_forecast(settings, selection, json))
+        run_loop(print_dry_run(settings, selection, json))
     else:
         sys.exit(run_loop(run_replay(settings, selection, rate, why, json)))

@@ -24,28 +24,28 @@ STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "bold red"}
 
 
 def doctor(*, json: Json = False) -> None:
-    """Look whether broker, database, settings and spool are as they should be, and say what to do.
+    """Check broker, database, settings and spool, and show what to do.
 
-    Changes nothing. Exits 1 when something is wrong, 69 when neither broker nor database can be reached.
+    Changes nothing. Exits 1 if something is wrong, 69 if neither broker nor database can be reached.
     """
     settings = load_context("doctor")
-    # The client library logs the end of a connection with a traceback; here it is a finding.
+    # The client library logs the end of a connection with a traceback; here it is a result.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL + 1)
-    found, is_reached = run_loop(examine(settings))
+    results, is_reached = run_loop(examine(settings))
     if json:
-        print_json({"findings": [asdict(finding) for finding in found]})
+        print_json({"findings": [asdict(finding) for finding in results]})
     else:
-        show(as_table(found))
+        show(as_table(results))
     if not is_reached:
         sys.exit(UNAVAILABLE)
-    sys.exit(FAILED if any(finding.level is Level.ERROR for finding in found) else 0)
+    sys.exit(FAILED if any(finding.level is Level.ERROR for finding in results) else 0)
 
 
 async def examine(settings: Settings) -> tuple[list[CheckResult], bool]:
-    """Everything that was found, and whether broker or database could be reached."""
-    of_broker, broker_answers = await broker.reached(settings)
-    of_database, database_answers = await database.reached(settings)
-    found = [
+    """The results of all checks, and whether broker or database could be reached."""
+    of_broker, broker_answers = await broker.check_reachable(settings)
+    of_database, database_answers = await database.check_reachable(settings)
+    results = [
         *of_broker,
         *of_database,
         *check_configuration(settings),
@@ -54,12 +54,12 @@ async def examine(settings: Settings) -> tuple[list[CheckResult], bool]:
         *[finding async for finding in check_changes(settings)],
         *check_spool(settings.spool_path, settings.spool_max_bytes),
     ]
-    return found, broker_answers or database_answers
+    return results, broker_answers or database_answers
 
 
-def as_table(found: Sequence[CheckResult]) -> Table:
+def as_table(results: Sequence[CheckResult]) -> Table:
     table = Table("", "subject", "what", "remedy")
-    for finding in found:
+    for finding in results:
         style = STYLES[finding.level]
         table.add_row(styled(finding.level, style), finding.subject, finding.what, finding.remedy)
     return table

@@ -10,8 +10,8 @@ from schemas.actions import (
     RETURN_DETAILS,
     Action,
     ActionRequest,
-    PartWanted,
-    ReturnWanted,
+    PartDetailsRequest,
+    ReturnDetailsRequest,
 )
 from worker.cli.context import Flag, Json, load_context, open_database, print_json
 from worker.cli.terminal import say
@@ -67,8 +67,8 @@ class Subject:
 
 
 SUBJECTS: dict[What, Subject] = {
-    "parts": Subject(PART_DETAILS, PARTS, lambda part_id: PartWanted(part_id=part_id)),
-    "returns": Subject(RETURN_DETAILS, RETURNS, lambda return_id: ReturnWanted(return_id=return_id)),
+    "parts": Subject(PART_DETAILS, PARTS, lambda part_id: PartDetailsRequest(part_id=part_id)),
+    "returns": Subject(RETURN_DETAILS, RETURNS, lambda return_id: ReturnDetailsRequest(return_id=return_id)),
 }
 
 
@@ -88,7 +88,7 @@ def enrich(
     dry_run: Flag = False,
     json: Json = False,
 ) -> None:
-    """Request from a marketplace's API what its events leave out.
+    """Request the details that a marketplace's events lack from its API.
 
     Events cause these requests once the consumers have credentials for the API. Use this command for events
     that came before, and for values that changed since, such as a price, which no event contains.
@@ -133,5 +133,5 @@ async def _request(database: Database, subject: Subject, ids: tuple[str, ...], *
         wanted = [row["entity_id"] for row in rows if not row["is_due"]]
         for start in range(0, 0 if dry_run else len(wanted), AT_ONCE):
             some = wanted[start : start + AT_ONCE]
-            await table.ask(connection, [subject.action(entity_id) for entity_id in some])
+            await table.enqueue_all(connection, [subject.action(entity_id) for entity_id in some])
     return Requested(len(wanted), len(rows) - len(wanted))

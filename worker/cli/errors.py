@@ -1,4 +1,4 @@
-"""How a command ends that failed: one sentence, and an exit code."""
+"""The end of a failed command: one sentence, and an exit code."""
 
 from typing import NoReturn
 
@@ -9,7 +9,7 @@ from worker.postgres.errors import PostgresError
 
 
 def exit_with(error: Exception) -> NoReturn:
-    """Raises: The error itself, where nobody expected it."""
+    """Raises: The error itself, if it is not expected."""
     match error:
         case StockhookError():
             fail(error.exit_code, error.sentence)

@@ -36,7 +36,7 @@ def explain(
     at: datetime | None = None,
     json: Json = False,
 ) -> None:
-    """Show how an entity came to its state: each of its events, what it changed, and by which rule.
+    """Show the history of an entity: each of its events, its effect, and the rule that applied.
 
     Events are listed in the order in which they happened, each with the changes that it made when it was
     applied. Exits 1 if the log holds no event of the entity.

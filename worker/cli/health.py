@@ -1,4 +1,4 @@
-"""`stockhook health`: asks the process on this machine how it is, for a container's health check."""
+"""`stockhook health`: checks the process on this machine, for a container's health check."""
 
 import http.client
 import sys
@@ -17,24 +17,24 @@ def health(
     ready: Flag = False,
     port: int | None = None,
 ) -> None:
-    """Ask /livez on the ops port; exit 0 when it is well, 1 when it is not or does not answer.
+    """Request /livez from the ops port; exit code 0 if the process is healthy, otherwise 1.
 
     Parameters
     ----------
     ready
-        Ask /readyz instead, which also fails while broker or database are away.
+        Request /readyz instead, which also fails while broker or database are unavailable.
     port
-        Another port than STOCKHOOK_OPS_PORT: under `stockhook run` the ingest's is the next one.
+        The port, if not STOCKHOOK_OPS_PORT: under `stockhook run`, the ingest uses the next port.
     """
     settings = read_settings()
     host = ANYWHERE.get(settings.ops_host, settings.ops_host)
-    status, body = _ask(host, port or settings.ops_port, "/readyz" if ready else "/livez")
+    status, body = _get(host, port or settings.ops_port, "/readyz" if ready else "/livez")
     say(body, file=sys.stdout if status == 200 else sys.stderr)
     sys.exit(0 if status == 200 else FAILED)
 
 
-def _ask(host: str, port: int, path: str) -> tuple[int, str]:
-    """Status and body; status 0 and the reason where nothing answers."""
+def _get(host: str, port: int, path: str) -> tuple[int, str]:
+    """Status and body; status 0 and the reason if there is no answer."""
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
     try:
         connection.request("GET", path)

@@ -6,6 +6,6 @@ from worker.processes.supervisor import obey_parent
 
 
 def ingest() -> None:
-    """Take webhooks in and publish them, until SIGTERM or Ctrl-C."""
+    """Receive webhooks and publish them, until SIGTERM or Ctrl-C."""
     obey_parent()
     serve(load_context("ingest"))

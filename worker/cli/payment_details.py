@@ -1,4 +1,4 @@
-"""Payment details as an operator gives them: in a file, on standard input, or to a prompt."""
+"""Payment details from an operator: in a file, on standard input, or at a prompt."""
 
 import re
 import sys
@@ -18,24 +18,24 @@ LONGEST_BYTES = 65_536
 
 STANDARD_INPUT = Path("-")
 
-# An unknown member is named where it cannot be an account number.
+# An unknown member is named only if it cannot be an account number.
 _NAME = re.compile(r"[A-Za-z.]{1,80}")
 
 
 class BadDetails(StockhookError):
-    """They cannot be sent. The text names members and rules, never a value."""
+    """The details cannot be sent. The text names members and rules, never a value."""
 
     exit_code = USAGE
 
 
 def read_details(source: Path | None) -> PaymentDetails:
-    """From a file, or from standard input: as JSON, or asked for one by one where that is a terminal.
+    """Read JSON from a file or standard input, or prompt for each value if that is a terminal.
 
     Raises:
         BadDetails
     """
     if source is None and sys.stdin.isatty():
-        return asked_details()
+        return prompt_for_details()
     return parsed_details(_read(source or STANDARD_INPUT))
 
 
@@ -58,51 +58,51 @@ def parsed_details(content: bytes) -> PaymentDetails:
     try:
         return read_model(PaymentDetails, content)
     except ValidationError as error:
-        raise BadDetails(_words(error)) from None
+        raise BadDetails(_faults_text(error)) from None
     except ValueError:
-        raise BadDetails("payment details: they are no JSON") from None
+        raise BadDetails("payment details: not JSON") from None
 
 
-def asked_details() -> PaymentDetails:
-    """Asks on the terminal; the account number is not echoed.
+def prompt_for_details() -> PaymentDetails:
+    """Prompt on the terminal. The account number is not echoed.
 
     Raises:
         BadDetails
     """
-    asking = console(stderr=True)
+    prompts = console(stderr=True)
 
-    def ask(words: str, read: Callable[[str], str] = asking.input) -> SecretStr:
-        return SecretStr(read(f"{words}: ").strip())
+    def prompt(label: str, read: Callable[[str], str] = prompts.input) -> SecretStr:
+        return SecretStr(read(f"{label}: ").strip())
 
-    def ask_optional(words: str) -> SecretStr | None:
-        given = ask(f"{words} (may be empty)")
-        return given if given.get_secret_value() else None
+    def prompt_optional(label: str) -> SecretStr | None:
+        value = prompt(f"{label} (may be empty)")
+        return value if value.get_secret_value() else None
 
     try:
         return PaymentDetails(
-            first_name=ask("First name"),
-            last_name=ask("Last name"),
+            first_name=prompt("First name"),
+            last_name=prompt("Last name"),
             bank_account=BankAccount(
-                account_number=ask("Account number or IBAN, not shown", getpass),
-                financial_institution_identifier=ask("Routing number, SWIFT or BIC code"),
-                beneficiary_name=ask("Name of the beneficiary"),
+                account_number=prompt("Account number or IBAN, not shown", getpass),
+                financial_institution_identifier=prompt("Routing number, SWIFT or BIC code"),
+                beneficiary_name=prompt("Name of the beneficiary"),
             ),
             billing_address=BillingAddress(
-                first_line=ask("Address, first line"),
-                second_line=ask_optional("Address, second line"),
-                zip_code=ask("ZIP code"),
-                city=ask("City"),
-                state=ask_optional("State"),
-                country=ask("Country, two letters").get_secret_value().upper(),
+                first_line=prompt("Address, first line"),
+                second_line=prompt_optional("Address, second line"),
+                zip_code=prompt("ZIP code"),
+                city=prompt("City"),
+                state=prompt_optional("State"),
+                country=prompt("Country, two letters").get_secret_value().upper(),
             ),
         )
     except ValidationError as error:
-        raise BadDetails(_words(error)) from None
+        raise BadDetails(_faults_text(error)) from None
     except EOFError:
-        raise BadDetails("they were not given whole") from None
+        raise BadDetails("the input ended before all payment details were given") from None
 
 
-def _words(error: ValidationError) -> str:
+def _faults_text(error: ValidationError) -> str:
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     return "payment details: " + "; ".join(
         _fault(fault["type"], fault["loc"], fault["msg"]) for fault in faults
@@ -112,5 +112,5 @@ def _words(error: ValidationError) -> str:
 def _fault(kind: str, location: tuple[int | str, ...], message: str) -> str:
     where = ".".join(map(str, location))
     if kind == "extra_forbidden" and not _NAME.fullmatch(where):
-        return "there is a member that is unknown"
+        return "there is an unknown member"
     return f"{where}: {message}" if where else message

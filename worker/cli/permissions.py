@@ -20,7 +20,7 @@ def grants(
     vhost: str = "stockhook",
     json: Json = False,
 ) -> None:
-    """Print what gives each process the least that it needs; nothing is changed.
+    """Print the commands that grant each process the minimum of permissions. Changes nothing.
 
     Parameters
     ----------

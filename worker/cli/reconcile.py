@@ -1,4 +1,4 @@
-"""`stockhook reconcile`: compare a marketplace's own list with our tables, and take over what differs."""
+"""`stockhook reconcile`: compare a marketplace's list with our tables, and apply the differences."""
 
 import sys
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from worker.cli.context import Flag, Json, fail, load_context, open_database, print_json
 from worker.cli.reconcile_views import (
     What,
-    applied_in_words,
+    applied_as_text,
     as_json,
     as_tables,
 )
@@ -24,7 +24,7 @@ from worker.observability.exit_codes import FAILED, UNAVAILABLE, USAGE
 from worker.observability.resolver import run_loop
 from worker.postgres.pool import Database
 from worker.tools.reconcile.applying import Applied
-from worker.tools.reconcile.applying import apply as apply_found
+from worker.tools.reconcile.applying import apply as apply_drift
 from worker.tools.reconcile.ovoko import parts, returns
 from worker.tools.reconcile.reconciliation import Reconciled, Report
 from worker.tools.reconcile.reconciliation import reconcile as run_reconcile
@@ -46,65 +46,66 @@ def reconcile(
     yes: Flag = False,
     json: Json = False,
 ) -> None:
-    """Compare what a marketplace lists with our tables, and take over what differs where asked to.
+    """Compare a marketplace's list with our tables, and apply the differences if requested.
 
-    Pages are read from a list that moves meanwhile. So what seems to differ is asked for once more, alone,
-    before it is reported. Without --apply nothing is changed, here or there.
+    The list changes while its pages are read, so each possible difference is requested again by its id before
+    it is reported. Without --apply nothing is changed, here or there.
 
-    With --apply, each difference goes through the ordinary pipeline as an event of what was seen
-    (stockhook.observed.…): it is logged, and explained, and an event that is newer wins over it. What is
-    written off stays so. It can be repeated at any time. What changed just now, here or there, is left
-    out: one of both may be behind.
+    With --apply, each difference goes through the ordinary pipeline as an observed event
+    (stockhook.observed.…): it is logged and explained, and a newer event wins over it. A written-off part
+    stays written off. The command can be repeated at any time. Recent changes, here or there, are left out:
+    one side may be behind the other.
 
-    Exits 0 when nothing differs, or when all that differed was taken over; 1 when something differs, or not
-    all could be compared or taken over; 69 when marketplace, broker or database cannot be reached; 78 when a
-    setting is missing.
+    Exits 0 if nothing differs, or if all differences were applied; 1 if something differs, or not all could
+    be compared or applied; 69 if marketplace, broker or database cannot be reached; 78 if a setting is
+    missing.
 
-    A part has a row here once an event of it came: after the first start, expect many that are only there.
+    A part has a row here once an event of it was received: after the first start, expect many that exist only
+    there.
 
     Parameters
     ----------
     marketplace
-        Whose list it is. It needs the credentials of its API.
+        The marketplace. The credentials of its API must be set.
     what
-        parts: by their status. returns: by their order, and whether their opening came.
+        parts: compared by status. returns: compared by order, and by whether their creation is known here.
     since
         Only what the marketplace lists from the day before on, and our rows whose newest event is from then
-        on; what of these is not listed is asked for by its id. Without an offset it is UTC.
+        on; those that are not listed are requested by their id. Without an offset it is UTC.
     most
-        Look again at so many at most, those of other status first; a call each, at the pace of
-        STOCKHOOK_OVOKO_CALLS_PER_SECOND. So it also bounds what --apply sends.
+        Maximum number of possible differences to check again, differences in status first. Each check is one
+        call, limited by STOCKHOOK_OVOKO_CALLS_PER_SECOND. So it also limits what --apply sends.
     apply
-        Take over what differs, once you have seen it and said yes.
+        Apply the differences, after they are shown and confirmed.
     dry_run
-        With --apply: only say what would be taken over.
+        With --apply: only show what would be applied.
     yes
-        With --apply: do not ask.
+        With --apply: do not prompt.
     """
     if most < 1:
         fail(USAGE, f"--most must be 1 or more (given: {most})")
-    asks = apply and not dry_run and not yes
-    if asks and (json or not sys.stdin.isatty()):
-        fail(
-            USAGE, "--apply asks before it sends anything: where nobody can answer, give --yes (or --dry-run)"
-        )
+    asks_first = apply and not dry_run and not yes
+    if asks_first and (json or not sys.stdin.isatty()):
+        fail(USAGE, "--apply prompts before it sends anything: without a terminal, give --yes (or --dry-run)")
     settings = load_context("reconcile")
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=UTC)
-    run = _Run(settings, what, since, most, sends=apply and not dry_run, asks=asks, is_silent=json)
+    run = _Run(
+        settings, what, since, most, sends=apply and not dry_run, asks_first=asks_first, is_silent=json
+    )
     try:
-        found, applied = run_loop(run.work())
+        result, applied = run_loop(run.work())
     except CallFailed as error:
         code = UNAVAILABLE if isinstance(error, Unavailable) else FAILED
         fail(code, f"Ovoko's API: {error}")
     if json:
-        print_json(as_json(found, applied, marketplace, what, since))
+        print_json(as_json(result, applied, marketplace, what, since))
     elif applied is not None:
-        show(applied_in_words(applied))
-    elif apply and found.drift:
-        say(f"nothing was sent; {len(found.drift):,} observations would be")
-    is_settled = not found.drift if applied is None else applied.is_whole
-    sys.exit(0 if is_settled and found.is_conclusive else FAILED)
+        show(applied_as_text(applied))
+    elif apply and result.drift:
+        say(f"nothing was sent; {len(result.drift):,} observations would be")
+    is_settled = not result.drift if applied is None else applied.is_whole
+    sys.exit(0 if is_settled and result.is_conclusive else FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ class _Run:
     since: datetime | None
     most: int
     sends: bool
-    asks: bool
+    asks_first: bool
     is_silent: bool
 
     async def work(self) -> tuple[Reconciled[Any], Applied | None]:
@@ -135,20 +136,22 @@ class _Run:
     async def _of(
         self, subject: Subject[Here, There], database: Database
     ) -> tuple[Reconciled[There], Applied | None]:
-        with _progress("list", "our rows", "second look") as report:
-            found = await run_reconcile(subject, since=self.since, most=self.most, report=report)
+        with _progress("list", "our rows", "second check") as report:
+            result = await run_reconcile(subject, since=self.since, most=self.most, report=report)
         if not self.is_silent:
-            show(as_tables(found, self.what))
-        count = len(found.drift)
-        if not count or not self.sends or (self.asks and not _says_yes(count, self.what)):
-            return found, None
+            show(as_tables(result, self.what))
+        count = len(result.drift)
+        if not count or not self.sends or (self.asks_first and not _is_confirmed(count, self.what)):
+            return result, None
         with _progress("sent", "applied") as report:
-            return found, await apply_found(subject, found, self.settings, database, report)
+            return result, await apply_drift(subject, result, self.settings, database, report)
 
 
-def _says_yes(count: int, what: What) -> bool:
-    said = console(stderr=True).input(f"Take over {count:,} {what} as they are there? [y/N] ", markup=False)
-    return said.strip().lower() in ("y", "yes")
+def _is_confirmed(count: int, what: What) -> bool:
+    reply = console(stderr=True).input(
+        f"Apply {count:,} {what} as the marketplace lists them? [y/N] ", markup=False
+    )
+    return reply.strip().lower() in ("y", "yes")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a reconciliation found and came to: as tables, or as JSON."""
+"""The output of a reconciliation: as tables, or as JSON."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -21,10 +21,10 @@ AnyReconciled = Reconciled[Any]
 
 
 def as_json(
-    found: AnyReconciled, applied: Applied | None, marketplace: str, what: What, since: datetime | None
+    result: AnyReconciled, applied: Applied | None, marketplace: str, what: What, since: datetime | None
 ) -> dict[str, Any]:
     """Durations are seconds."""
-    listing = found.listing
+    listing = result.listing
     return {
         "marketplace": marketplace,
         "what": what,
@@ -36,16 +36,16 @@ def as_json(
         "not_listed_at_least": listing.slipped,
         "unreadable_rows": listing.unreadable,
         "unreadable": listing.reasons,
-        "odd_fields": dict(sorted(listing.odd_fields.items())),
-        "here": found.ours,
-        "looked_at_again": found.doubts - found.unchecked,
-        "unchecked": found.unchecked,
-        "unanswered": [{"id": one, "reason": reason} for one, reason in found.unanswered.items()],
-        "differences": [_difference_as_json(one, found.ended_at) for one in found.differences],
-        "drift": len(found.drift),
-        "is_conclusive": found.is_conclusive,
-        "applied": None if applied is None else _applied_as_json(applied, found.ended_at),
-        "seconds": round(found.seconds, 3),
+        "odd_fields": dict(sorted(listing.unreadable_fields.items())),
+        "here": result.ours,
+        "looked_at_again": result.doubts - result.unchecked,
+        "unchecked": result.unchecked,
+        "unanswered": [{"id": one, "reason": reason} for one, reason in result.unanswered.items()],
+        "differences": [_difference_as_json(one, result.ended_at) for one in result.differences],
+        "drift": len(result.drift),
+        "is_conclusive": result.is_conclusive,
+        "applied": None if applied is None else _applied_as_json(applied, result.ended_at),
+        "seconds": round(result.seconds, 3),
     }
 
 
@@ -70,64 +70,64 @@ def _difference_as_json(one: Difference, now: datetime) -> dict[str, Any]:
     }
 
 
-def as_tables(found: AnyReconciled, what: What) -> RenderableType:
+def as_tables(result: AnyReconciled, what: What) -> RenderableType:
     """For a terminal."""
     rows = Table(what.removesuffix("s"), "", "column", "here", "there", "here since", "there since")
-    for one in found.differences[:SHOWN]:
-        kind = f"{one.kind}, may be under way" if one.is_under_way(found.ended_at) else str(one.kind)
+    for one in result.differences[:SHOWN]:
+        kind = f"{one.kind}, may be under way" if one.is_under_way(result.ended_at) else str(one.kind)
         cells = (one.entity_id, kind, one.column, one.here or "", one.there or "")
-        rows.add_row(*map(_plain, cells), _instant(one.here_at), _instant(one.there_at))
-    lines = list(_lines(found))
-    return Group(rows, *lines) if found.differences else Group(*lines)
+        rows.add_row(*map(_inert, cells), _instant(one.here_at), _instant(one.there_at))
+    lines = list(_lines(result))
+    return Group(rows, *lines) if result.differences else Group(*lines)
 
 
-def applied_in_words(applied: Applied) -> RenderableType:
+def applied_as_text(applied: Applied) -> RenderableType:
     """For a terminal."""
     lines = [f"{applied.sent:,} observations sent, {applied.applied:,} of them applied"]
     if applied.applied < applied.sent:
         lines.append("the rest waits, or failed: see `stockhook status`, and `stockhook dead list`")
     for one in applied.differences[:SHOWN]:
-        here = "nothing" if one.here is None else _plain(one.here)
-        lines.append(f"{_plain(one.entity_id)} still differs, here {one.column} is {here}")
+        here = "nothing" if one.here is None else _inert(one.here)
+        lines.append(f"{_inert(one.entity_id)} still differs, here {one.column} is {here}")
     if applied.differences and applied.applied == applied.sent:
-        lines.append("something newer is known of these, or they are written off: see `stockhook explain`")
+        lines.append("a newer event is known for these, or they are written off: see `stockhook explain`")
     return Group(*lines)
 
 
-def _lines(found: AnyReconciled) -> Iterator[str]:
-    listing = found.listing
+def _lines(result: AnyReconciled) -> Iterator[str]:
+    listing = result.listing
     counted = "" if listing.total_count is None else f" of {listing.total_count:,}"
     yield (
         f"{listing.entities:,}{counted} listed there, on {listing.pages:,} pages; "
-        f"{found.ours:,} rows here; {found.doubts:,} looked different, {len(found.differences):,} are"
+        f"{result.ours:,} rows here; {result.doubts:,} seemed different, {len(result.differences):,} differ"
     )
-    if len(found.differences) > SHOWN:
+    if len(result.differences) > SHOWN:
         yield f"the first {SHOWN} are shown; --json has all"
-    under_way = len(found.differences) - len(found.drift)
+    under_way = len(result.differences) - len(result.drift)
     if under_way:
-        yield f"{under_way:,} changed just now, here or there: one may still be behind the other"
-    if found.unchecked:
-        yield f"{found.unchecked:,} more looked different and were not looked at again: give --most"
+        yield f"{under_way:,} changed recently, here or there: one side may be behind the other"
+    if result.unchecked:
+        yield f"{result.unchecked:,} more seemed different and were not checked again: raise --most"
     if listing.repeated:
-        yield f"the list moved while it was read: {listing.repeated:,} were on two pages"
+        yield f"the list changed while it was read: {listing.repeated:,} were on two pages"
     if listing.slipped:
         yield (
-            f"{listing.slipped:,} or more slipped from page to page in two readings: "
+            f"{listing.slipped:,} or more were on no page in two readings: "
             "whether they are missing here is not known"
         )
     if listing.unreadable:
         yield f"{listing.unreadable:,} rows of the list could not be read: whether these differ is not known"
     for reason in listing.reasons[:SHOWN]:
-        yield _plain(reason)
-    for name, rows in sorted(listing.odd_fields.items()):
+        yield _inert(reason)
+    for name, rows in sorted(listing.unreadable_fields.items()):
         yield f"{name} could not be read in {rows:,} rows, and counts as absent there"
-    for entity_id, reason in list(found.unanswered.items())[:SHOWN]:
-        yield f"{_plain(entity_id)} could not be looked at again: {_plain(reason)}"
-    if not found.differences and found.is_conclusive:
-        yield "both say the same"
+    for entity_id, reason in list(result.unanswered.items())[:SHOWN]:
+        yield f"{_inert(entity_id)} could not be checked again: {_inert(reason)}"
+    if not result.differences and result.is_conclusive:
+        yield "no differences"
 
 
-def _plain(text: str) -> str:
+def _inert(text: str) -> str:
     """Foreign text that is safe in a table cell."""
     return visible(text)[:WIDEST_CELL]
 

@@ -1,4 +1,4 @@
-"""`stockhook dead replay`: what it would do, how far it is, and what it came to."""
+"""`stockhook dead replay`: its dry run, its progress, and its result."""
 
 import sys
 
@@ -12,14 +12,14 @@ from worker.config.settings import Settings
 from worker.dead_letters import replay, store
 from worker.dead_letters.audit_trail import who
 from worker.dead_letters.refusal import Refused
-from worker.dead_letters.store import Kept, Selection
+from worker.dead_letters.store import Selection, StoredLetter
 from worker.observability.exit_codes import FAILED
 from worker.postgres.pool import Database
 
 
-async def tell_forecast(settings: Settings, selection: Selection, json: bool) -> None:
-    """What each would do against today's rows; nothing is sent."""
-    told: list[dict[str, object]] = []
+async def print_dry_run(settings: Settings, selection: Selection, json: bool) -> None:
+    """Print what each letter would do against today's rows. Nothing is sent."""
+    rows: list[dict[str, object]] = []
     after = 0
     async with open_database(settings, "dead") as database:
         while True:
@@ -29,22 +29,26 @@ async def tell_forecast(settings: Settings, selection: Selection, json: bool) ->
                 break
             after = letters[-1].dead_letter_id
             for letter in letters:
-                words = await _would(database, letter, settings)
-                told.append(
-                    {"dead_letter_id": letter.dead_letter_id, "event_id": letter.event_id, "would_be": words}
+                would_be = await _would(database, letter, settings)
+                rows.append(
+                    {
+                        "dead_letter_id": letter.dead_letter_id,
+                        "event_id": letter.event_id,
+                        "would_be": would_be,
+                    }
                 )
     if json:
-        print_json(told)
+        print_json(rows)
         return
-    for row in told:
+    for row in rows:
         say(f"{row['dead_letter_id']:>8} {row['would_be']}")
-    say(f"{len(told):,} dead letters; nothing was sent")
+    say(f"{len(rows):,} dead letters; nothing was sent")
 
 
-async def _would(database: Database, letter: Kept, settings: Settings) -> str:
-    match replay.prepare(letter, settings.sealer):
+async def _would(database: Database, letter: StoredLetter, settings: Settings) -> str:
+    match replay.prepare(letter, settings.encryptor):
         case replay.Ready() as ready:
-            return await replay.forecast(database, ready, settings.tolerance)
+            return await replay.dry_run(database, ready, settings.tolerance)
         case replay.Unready(reason):
             return f"cannot be replayed: {reason}"
 
@@ -58,7 +62,7 @@ async def run_replay(
         Refused
     """
     bar = Progress(
-        TextColumn("{task.fields[words]}"),
+        TextColumn("{task.fields[status]}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -69,24 +73,24 @@ async def run_replay(
     async with open_database(settings, "dead", 3) as database:
         broker = Broker(settings.amqp_url.get_secret_value(), "replay")
         run = replay.Replay(
-            broker, database, settings.sealer, settings.delays, rate=rate, who=who(), reason=why
+            broker, database, settings.encryptor, settings.delays, rate=rate, who=who(), reason=why
         )
         with bar:
-            task = bar.add_task("", words="")
+            task = bar.add_task("", status="")
             run.on_progress = lambda tally: bar.update(
-                task, total=tally.total, completed=tally.replayed, words=_progress(tally)
+                task, total=tally.total, completed=tally.replayed, status=_progress(tally)
             )
             try:
                 tally = await run.run(selection)
             except replay.AnotherRuns:
-                raise Refused("another replay is running: wait for its end") from None
+                raise Refused("another replay is running: wait until it ends") from None
             except Unroutable:
                 raise Refused("a queue is missing: `stockhook topology` declares it") from None
-    _tell(tally, json)
+    _print_tally(tally, json)
     return FAILED if tally.stopped or tally.came_back or tally.unready else 0
 
 
-def _tell(tally: replay.Tally, json: bool) -> None:
+def _print_tally(tally: replay.Tally, json: bool) -> None:
     if json:
         print_json(
             {

@@ -1,4 +1,4 @@
-"""`stockhook retain`: drop what is past its days; consumers do the same once a day."""
+"""`stockhook retain`: delete data that is past its days; consumers do the same once a day."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,15 +14,15 @@ from worker.postgres.retention import retain as drop_old
 
 
 def retain(*, dry_run: Flag = False, json: Json = False) -> None:
-    """Drop months of the event log, dead letters that were seen to, and unhandled events, past their days.
+    """Delete months of the event log, handled dead letters and unhandled events that are past their days.
 
-    STOCKHOOK_EVENT_LOG_DAYS, STOCKHOOK_DEAD_LETTER_DAYS and STOCKHOOK_UNHANDLED_DAYS say how many; 0 is no
-    limit. Consumers do the same once a day, and continue to work meanwhile.
+    STOCKHOOK_EVENT_LOG_DAYS, STOCKHOOK_DEAD_LETTER_DAYS and STOCKHOOK_UNHANDLED_DAYS set the numbers of days;
+    0 means no limit. Consumers do the same once a day, and continue to work meanwhile.
 
     Parameters
     ----------
     dry_run
-        Drop nothing; say what would go.
+        Delete nothing; show what would be deleted.
     """
     settings = load_context("retain")
 
@@ -30,18 +30,18 @@ def retain(*, dry_run: Flag = False, json: Json = False) -> None:
         async with open_database(settings, "retain", 1, no_timeouts=True) as database:
             return await drop_old(database, settings, datetime.now(UTC), dry_run=dry_run)
 
-    found = run_loop(work())
-    if found is None:
-        fail(FAILED, "another process is dropping what is past its days")
+    retained = run_loop(work())
+    if retained is None:
+        fail(FAILED, "another process is deleting old data")
     if json:
-        print_json(_as_json(found, settings))
+        print_json(_as_json(retained, settings))
         return
-    verb = "would go" if dry_run else "dropped"
-    for month in found.months:
+    verb = "would be deleted" if dry_run else "deleted"
+    for month in retained.months:
         say(f"{verb}: {month.name}, {month.bytes:,} bytes")
-    say(f"{verb}: {found.events_without_month:,} events without a month")
-    say(f"{verb}: {found.dead_letters:,} dead letters")
-    say(f"{verb}: {found.unhandled_events:,} unhandled events")
+    say(f"{verb}: {retained.events_without_month:,} events without a month")
+    say(f"{verb}: {retained.dead_letters:,} dead letters")
+    say(f"{verb}: {retained.unhandled_events:,} unhandled events")
     for name, days in (
         ("event log", settings.event_log_days),
         ("dead letters", settings.dead_letter_days),
@@ -50,9 +50,9 @@ def retain(*, dry_run: Flag = False, json: Json = False) -> None:
         say(f"kept: {name}, {f'{days} days' if days else 'no limit'}")
 
 
-def _as_json(found: Retained, settings: Settings) -> dict[str, Any]:
+def _as_json(retained: Retained, settings: Settings) -> dict[str, Any]:
     return {
-        **asdict(found),
+        **asdict(retained),
         "event_log_days": settings.event_log_days,
         "dead_letter_days": settings.dead_letter_days,
         "unhandled_days": settings.unhandled_days,

@@ -85,7 +85,7 @@ def send(
     output: Path | None = None,
     json: Flag = False,
 ) -> None:
-    """Play the documented events, or a generated marketplace, at an ingest.
+    """Send the documented events, or those of a generated marketplace, to an ingest.
 
     Secrets and address are those of the ingest's settings. Exits 0 if each event was answered 2xx in
     the end, 1 otherwise.
@@ -105,7 +105,7 @@ def send(
     duplicates
         With --rate: the share of events that is sent twice, from 0 to 1.
     unhandled
-        With --rate: the share of events of types that no family takes, such as submissions and offers.
+        With --rate: the share of events of types that no family handles, such as submissions and offers.
     shuffle
         With --rate: send out of order, by up to 100 places.
     resend_after
@@ -117,7 +117,7 @@ def send(
         The ingest; by default where STOCKHOOK_INGEST_HOST and STOCKHOOK_INGEST_PORT say it is.
     output
         Write a JSON line for each event that was answered 2xx: event id, provider, type, and the
-        SHA-256 of the body as it is kept (without its token; bank details not yet sealed).
+        SHA-256 of the body as it is stored (without its token; bank details not encrypted yet).
     json
         Print JSON: an object for each documented event, or one that sums up.
     """
@@ -219,7 +219,7 @@ async def _send_generated(
     """Send all, again after failures; sum up, also when interrupted; whether all were answered 2xx.
 
     Raises:
-        NoAnswer: Nobody listens there. (Later on, no answer is a failure like any other.)
+        NoAnswer: There is no server. (Later, no answer is a failure like any other.)
     """
     tally = Tally()
     sender = Sender(client, tally, play.resend_after, on_accepted)
@@ -263,12 +263,12 @@ async def _shown(tally: Tally, count: int) -> AsyncIterator[None]:
         if bar.disable:
             yield
             return
-        task = bar.add_task("", total=count, words="")
+        task = bar.add_task("", total=count, status="")
 
         async def show() -> None:
             while True:
                 settled = tally.accepted + tally.given_up
-                bar.update(task, completed=settled, words=report.progress_words(tally))
+                bar.update(task, completed=settled, status=report.progress_text(tally))
                 bar.refresh()
                 await asyncio.sleep(0.1)
 

@@ -38,18 +38,18 @@ class AnsweredExample:
     def as_text(self) -> RenderableType:
         """One line: the event id where it was accepted, else the problem's title."""
         success = self.answer.is_success
-        words = member(self.answer, "event_id" if success else "title") or "(no JSON)"
+        summary = member(self.answer, "event_id" if success else "title") or "(no JSON)"
         return assembled(
             f"{self.webhook.provider:8} {self.name:48} ",
             (f"{self.answer.status}", "green" if success else "red"),
-            f" {words:36} {self.milliseconds:7.1f} ms",
+            f" {summary:36} {self.milliseconds:7.1f} ms",
         )
 
 
 def accepted_line(webhook: Webhook, answer: Answer) -> bytes:
-    """For --output; the hash is that of the body as the ingest keeps it: without the token.
+    """For --output; the hash is that of the body as the ingest stores it: without the token.
 
-    (Where it seals bank details, what it keeps has another hash.)
+    (If it encrypts bank details, the stored body has another hash.)
     """
     return orjson.dumps(
         {
@@ -76,7 +76,7 @@ def progress() -> Progress:
     """A bar on a terminal, nothing elsewhere. It is full when each event is accepted or given up."""
     bars = console(stderr=True)
     return Progress(
-        TextColumn("{task.fields[words]}"),
+        TextColumn("{task.fields[status]}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -87,7 +87,7 @@ def progress() -> Progress:
     )
 
 
-def progress_words(tally: Tally) -> str:
+def progress_text(tally: Tally) -> str:
     return (
         f"sent {tally.sent:,} · 2xx {tally.accepted:,} · "
         f"retried {tally.resent:,} · given up {tally.given_up:,}"
@@ -113,18 +113,18 @@ def summary_as_table(tally: Tally, seconds: float) -> Table:
     table = Table(box=None, show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    for words, number in (
+    for label, number in (
         ("events sent", tally.sent),
         ("accepted (2xx in the end)", tally.accepted),
         ("given up", tally.given_up),
         ("re-sent", tally.resent),
     ):
-        table.add_row(words, f"{number:,}")
+        table.add_row(label, f"{number:,}")
     for answer, number in sorted(tally.answers.items()):
         table.add_row(f"answered {answer}" if answer.isdecimal() else answer, f"{number:,}")
     for name, latency in _latencies(tally).items():
-        words = "" if latency is None else f"{latency * 1000:,.1f} ms"
-        table.add_row(f"latency {name}", words)
+        label = "" if latency is None else f"{latency * 1000:,.1f} ms"
+        table.add_row(f"latency {name}", label)
     table.add_row("took", f"{seconds:,.1f} s")
     return table
 

@@ -1,4 +1,4 @@
-"""`stockhook simulate`: the marketplaces on this machine, and a webhook gateway in front of an ingest."""
+"""`stockhook simulate`: simulated marketplaces, and a simulated webhook gateway in front of an ingest."""
 
 import asyncio
 import signal
@@ -19,15 +19,15 @@ from worker.observability.resolver import run_loop
 from worker.observability.signals import stop_on_signals
 from worker.simulator import buyback_api as buyback
 from worker.simulator import ovoko_api as ovoko
-from worker.simulator.buyback_api import PLACES, TradeIn
+from worker.simulator.buyback_api import PLACES, SimulatedBuyback
 from worker.simulator.buyback_orders import Step
-from worker.simulator.faults import WORDS
+from worker.simulator.faults import DESCRIPTIONS
 from worker.simulator.gateway import SimulatedGateway, running
 from worker.simulator.gateway_behaviour import BEHAVIOURS
 from worker.simulator.gateway_signing import signing_of
 from worker.simulator.generator import PROVIDERS
 from worker.simulator.http_client import Client
-from worker.simulator.marketplace import Marketplace, Tell, told_to_nobody
+from worker.simulator.marketplace import Marketplace, SendEvents, discard_events
 from worker.simulator.ovoko_api import Ovoko
 from worker.simulator.ovoko_stock import OrderStep, ReturnStep
 from worker.simulator.router import Simulation
@@ -35,42 +35,45 @@ from worker.simulator.server import HOST, serving
 from worker.simulator.webhook import Credentials
 from worker.simulator.webhook_sender import Messenger, messenger
 
-simulate = App(name="simulate", help="Stand in for the marketplaces, or for a webhook gateway.")
+simulate = App(
+    name="simulate", help="Simulate the marketplaces, or a webhook gateway, to test an ingest and clients."
+)
 
 HELP = f"""Serve the APIs of both marketplaces on 127.0.0.1, and send their webhooks, until SIGTERM or Ctrl-C.
 
-It prints the settings under which `stockhook` speaks to it. All is kept in memory, and begins anew with
-each start. The trade-in platform knows the orders of the documents' events, those of --order, and any
+It prints the settings that `stockhook` needs to call these APIs. The state is in memory; each start begins
+with a new one. The buyback platform knows the orders of the documented events, those of --order, and all
 whose id begins with `fault-`.
 
-Faults are asked for at `/control/faults`: POST one as JSON, GET those that wait, DELETE all. A fault has a
-`kind`, and may have a `method`, a `path` (what is to be in the path, such as an order's id), `times`
-(without, for ever) and `seconds` (how late, how far apart, Retry-After). An order `fault-slow`, or
-`fault-slow-2`, has its fault by itself. `/control/requests` tells what was answered.
+Set faults at `/control/faults`: POST one as JSON, GET the pending ones, DELETE all. A fault has a `kind`,
+and may have a `method`, a `path` (a part of the request's path, such as an order's id), `times` (default:
+until it is removed) and `seconds` (the delay, the interval, or Retry-After). Requests about an order
+`fault-slow` or `fault-slow-2` always get this fault. `/control/requests` lists the answered requests.
 
-What happens over there is asked for too, a step at a time, with POST:
+These POST requests make the marketplaces do something:
 
-* `/buyback/control/orders` begins an order (`{{"paymentType": "Cash"}}`), and
-  `/buyback/control/orders/ID/STEP` has one of {", ".join(Step)} happen to it (`pass` and
-  `fail` to its next item). What the API is asked for happens too: a pickup that is requested is scheduled,
-  and its slot is taken until it is missed;
-* `/buyback/control/submissions` has a customer submit an item and get an offer: two webhooks of types that
-  no family takes, which the platform sends to the same address as those of orders;
-* `/ovoko/control/parts/13/STATUS` changes a part, or begins one; `/ovoko/control/orders`
-  (`{{"part_ids": [13]}}`) is a customer's order, `/ovoko/control/orders/ID/STEP` ({", ".join(OrderStep)}) and
-  `/ovoko/control/returns/ID/STEP` ({", ".join(ReturnStep)}) what becomes of it.
+* `/buyback/control/orders` creates an order (`{{"paymentType": "Cash"}}`).
+  `/buyback/control/orders/ID/STEP` plays a step of it: {", ".join(Step)} (`pass` and `fail` apply to its
+  next item). API requests have effects too: a requested pickup is scheduled, and its slot is booked until
+  the pickup is missed;
+* `/buyback/control/submissions`: a customer submits an item and gets an offer. The platform sends two
+  webhooks of types that no family handles, to the same address as those of orders;
+* `/ovoko/control/parts/13/STATUS` changes a part, or adds it. `/ovoko/control/orders`
+  (`{{"part_ids": [13]}}`) creates a customer's order, `/ovoko/control/orders/ID/STEP` plays a step of the
+  order ({", ".join(OrderStep)}), and `/ovoko/control/returns/ID/STEP` one of a return
+  ({", ".join(ReturnStep)}).
 
-With --send-to each of these is told by webhooks, and the APIs answer with that same state. A step that is not
-documented is refused with 409.
+With --send-to, webhooks report each step, and the APIs answer with the same state. An undocumented step gets
+409.
 
-Ovoko has no parts and no returns at first. For what no webhook reports: POST a JSON list of them to
+Ovoko has no parts and no returns at first. To add or replace some without a webhook, POST a JSON list to
 `/ovoko/control/parts` or `/ovoko/control/returns`
-(`[{{"id": 13, "status": 2, "updated_at": "2026-03-01T10:00:00Z"}}]`), which adds or replaces; DELETE forgets
-all, or one (`/ovoko/control/parts/13`).
+(`[{{"id": 13, "status": 2, "updated_at": "2026-03-01T10:00:00Z"}}]`). DELETE removes all, or one
+(`/ovoko/control/parts/13`).
 
 The kinds of faults:
 
-{chr(10).join(f"* `{kind}`: {words}" for kind, words in WORDS.items())}
+{chr(10).join(f"* `{kind}`: {description}" for kind, description in DESCRIPTIONS.items())}
 """
 
 
@@ -91,16 +94,16 @@ def marketplaces(
     port
         Where to listen; 0 lets the system choose.
     order
-        Another order that the trade-in platform knows; may be given several times.
+        Another order of the buyback platform; may be given several times.
     token_seconds
-        How long the trade-in platform's tokens last.
+        How long the buyback platform's tokens are valid.
     send_to
         An ingest to send webhooks to, such as http://127.0.0.1:8080, with the secrets of the settings;
-        again after 7 s, 35 s and 175 s where it does not take them.
+        again after 7 s, 35 s and 175 s if it does not accept them.
     delay
-        How many seconds a webhook comes after the event.
+        How many seconds after the event its webhook is sent.
     places
-        How many orders the courier takes in a slot.
+        How many orders fit into a courier's slot.
     """
     if not 0 <= port <= 65_535 or token_seconds < 1:
         fail(USAGE, "--port must be at most 65535, --token-seconds at least 1")
@@ -111,33 +114,36 @@ def marketplaces(
     if send_to is not None:
         sending = messenger(send_to, Credentials.of(settings, PROVIDERS), timedelta(seconds=delay))
 
-    def simulated(tell: Tell) -> Mapping[str, Marketplace]:
+    def simulated(send_events: SendEvents) -> Mapping[str, Marketplace]:
         lifetime = timedelta(seconds=token_seconds)
-        return {"buyback": TradeIn(order, lifetime, tell=tell, places=places), "ovoko": Ovoko(tell=tell)}
+        return {
+            "buyback": SimulatedBuyback(order, lifetime, send_events=send_events, places=places),
+            "ovoko": Ovoko(send_events=send_events),
+        }
 
     run_loop(_serve(simulated, sending, port))
 
 
-GATEWAY_HELP = """Stand in for a webhook gateway on 127.0.0.1, until SIGTERM or Ctrl-C.
+GATEWAY_HELP = """Simulate a webhook gateway on 127.0.0.1, until SIGTERM or Ctrl-C.
 
-Whatever is posted to it is answered 200 at once, then signed as that gateway signs, forwarded to the same
-path of the ingest, and sent again as that gateway retries, after delays that --time-scale shortens. It
-prints the settings under which an ingest accepts its signatures. Have the marketplaces send to it:
+It answers each POST with 200 at once, signs the request as the gateway does, forwards it to the same path of
+the ingest, and retries as the gateway does, with delays that --time-scale shortens. It prints the settings
+with which an ingest accepts its signatures. Let the simulated marketplaces send to it:
 `stockhook simulate marketplaces --send-to http://127.0.0.1:8091`.
 
-It signs with the secrets of STOCKHOOK_GATEWAY_SECRETS, with those of --secrets-file, or makes one and prints
-it. Requests to `/control/` steer it:
+It signs with the secrets of STOCKHOOK_GATEWAY_SECRETS or of --secrets-file, or creates one and prints it.
+Requests to `/control/` control it:
 
-* GET `/control/state`: how many events were accepted, delivered or given up, how many wait, and all answers;
-* POST `/control/rotate`: a new secret signs as well, from the next attempt on. Give it as JSON
-  (`{"secret": "…"}`, with `"marketplace": "ovoko"` if it is for one alone), or the gateway makes one. The
+* GET `/control/state`: the numbers of accepted, delivered, given up and waiting events, and all answers;
+* POST `/control/rotate`: sign with a new secret too, from the next attempt on. Give it as JSON
+  (`{"secret": "…"}`, with `"marketplace": "ovoko"` if it is only for one), or the gateway creates one. The
   answer shows it;
-* POST `/control/retire`: only the newest secret still signs.
+* POST `/control/retire`: sign only with the newest secret.
 
-All is kept in memory, 10,000 events or 64 MiB at most (503 beyond), and lost when it ends.
+Events are stored in memory, at most 10,000 or 64 MiB (503 beyond), and lost when it ends.
 
 svix, standard-webhooks, outpost, eventbridge and svix-bridge forward none of the marketplace's headers, so
-the ingest needs STOCKHOOK_GATEWAY_REQUIRE=gateway. svix-bridge never retries, as the HTTP output of Svix
+the ingest needs STOCKHOOK_GATEWAY_REQUIRE=gateway. svix-bridge never retries, like the HTTP output of Svix
 Bridge: an answer of 503 loses the event.
 """
 
@@ -152,7 +158,7 @@ def gateway(
     time_scale: float = 1.0,
     keep_request: bool | None = None,
 ) -> None:
-    """Stand in for a webhook gateway.
+    """Simulate a webhook gateway.
 
     Parameters
     ----------
@@ -166,9 +172,9 @@ def gateway(
     secrets_file
         A file with one secret per line, the newest first. A private ed25519 key (whsk_) is given only here.
     time_scale
-        By what all delays between attempts are multiplied: 0.001 makes 1 hour 3.6 s.
+        Multiplies all delays between attempts: 0.001 makes 1 hour 3.6 s.
     keep_request
-        Forward the marketplace's own headers and bytes, or its JSON alone; by default as the gateway does.
+        Forward the marketplace's own headers and bytes, or only its JSON; by default as the gateway does.
     """
     if not 0 <= port <= 65_535 or not 0 <= time_scale <= 1000:
         fail(USAGE, "--port must be at most 65535, --time-scale between 0 and 1000")
@@ -192,15 +198,15 @@ def gateway(
 async def _serve_gateway(simulated: SimulatedGateway, exported: Mapping[str, str], port: int) -> None:
     """Raises: CannotListen."""
     stopping = stop_on_signals()
-    async with simulated.client, running(simulated), serving(simulated, port) as taken:
-        say(f"# send webhooks to http://{HOST}:{taken}, and start the ingest with:")
+    async with simulated.client, running(simulated), serving(simulated, port) as bound_port:
+        say(f"# send webhooks to http://{HOST}:{bound_port}, and start the ingest with:")
         for name, value in exported.items():
             say(f"export STOCKHOOK_{name}={quote(value)}")
         await stopping.wait()
 
 
 async def _serve(
-    simulated: Callable[[Tell], Mapping[str, Marketplace]],
+    simulated: Callable[[SendEvents], Mapping[str, Marketplace]],
     sending: AbstractAsyncContextManager[Messenger | None],
     port: int,
 ) -> None:
@@ -209,19 +215,19 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with sending as messages:
-        tell = told_to_nobody if messages is None else messages.tell
-        await _until(stopping, Simulation(simulated(tell)), port)
+        send_events = discard_events if messages is None else messages.send_events
+        await _until(stopping, Simulation(simulated(send_events)), port)
 
 
 async def _until(stopping: asyncio.Event, simulation: Simulation, port: int) -> None:
-    async with serving(simulation, port) as taken:
-        for name, value in client_settings(f"http://{HOST}:{taken}").items():
+    async with serving(simulation, port) as bound_port:
+        for name, value in client_settings(f"http://{HOST}:{bound_port}").items():
             say(f"export STOCKHOOK_{name}={value}")
         await stopping.wait()
 
 
 def client_settings(url: str) -> dict[str, str]:
-    """Under which a client on this machine speaks to it."""
+    """The settings of a client on this machine."""
     return {
         "BUYBACK_API_URL": f"{url}/buyback",
         "BUYBACK_STS_URL": f"{url}/buyback",

@@ -13,32 +13,27 @@ from worker.cli.context import Json, load_context, open_database, print_json
 from worker.cli.terminal import show
 from worker.observability.exit_codes import FAILED
 from worker.observability.resolver import run_loop
-from worker.tools.status import Status, look
+from worker.tools.status import Status, query_status
 
 
 def status(*, json: Json = False) -> None:
-    """Show broker, database, queues with their retry steps, and rows.
+    """Show broker, database, queues with their retry queues, and rows.
 
-    Exits 1 when broker or database cannot be reached.
+    Exits 1 if broker or database cannot be reached.
     """
     settings = load_context("status")
 
-    async def ask() -> Status:
+    async def run() -> Status:
         async with open_database(settings, "command") as database:
-            return await look(
-                Broker(settings.amqp_url.get_secret_value(), "command"),
-                database,
-                settings.delays,
-                settings.ingest_readiness_urls,
-                settings.webhook_names,
-            )
+            broker = Broker(settings.amqp_url.get_secret_value(), "command")
+            return await query_status(broker, database, settings)
 
-    found = run_loop(ask())
+    result = run_loop(run())
     if json:
-        print_json(found.as_json())
+        print_json(result.as_json())
     else:
-        show(_as_tables(found))
-    sys.exit(0 if found.is_well else FAILED)
+        show(_as_tables(result))
+    sys.exit(0 if result.is_well else FAILED)
 
 
 def _as_tables(status: Status) -> RenderableType:

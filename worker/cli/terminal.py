@@ -4,8 +4,10 @@ All output goes through this module: ruff refuses `print`, rich's `Console` and 
 """
 
 import sys
+from datetime import UTC, datetime
 from typing import IO, Any
 
+import orjson
 from rich.console import Console, RenderableType
 from rich.style import StyleType
 from rich.text import Text
@@ -29,7 +31,7 @@ def show(*renderables: RenderableType, soft_wrap: bool = False) -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A rich console that takes no string for markup, for an emoji code or for orders to a terminal."""
+    """A rich console that interprets no string as markup, as an emoji code or as a control sequence."""
     return _InertConsole(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
@@ -45,9 +47,9 @@ def assembled(*parts: str | tuple[object, str]) -> Text:
 
 
 def prepare_streams() -> None:
-    """Let standard output write a character that its encoding lacks as an escape, not as a failure."""
+    """Write characters that the encoding of standard output lacks as escapes."""
     for stream in (sys.stdout, sys.stderr):
-        # Not there where something else stands in for the stream, as in tests.
+        # Missing if the stream is replaced, as in tests.
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
@@ -56,3 +58,14 @@ def prepare_streams() -> None:
 class _InertConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(visible(text, keep="\n"), **options)
+
+
+def on_one_line(value: object) -> str:
+    """A value as text; a document as JSON, an instant in UTC."""
+    match value:
+        case dict() | list():
+            return orjson.dumps(value, default=str).decode()
+        case datetime():
+            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        case _:
+            return str(value)

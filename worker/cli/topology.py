@@ -21,9 +21,9 @@ def topology(*, check: bool = False, definitions: bool = False, json: Json = Fal
     Parameters
     ----------
     check
-        Declare nothing; compare the live broker with what is expected, exit 1 where it differs.
+        Declare nothing; compare the broker with the expected topology, and exit 1 if it differs.
     definitions
-        Declare nothing and ask no broker; print it all as a RabbitMQ definitions file.
+        Declare nothing and do not connect; print the topology as a RabbitMQ definitions file.
     """
     settings = load_context("topology")
     if definitions:
@@ -53,17 +53,17 @@ def _definitions(settings: Settings) -> dict[str, Any]:
 
 
 async def _declare(settings: Settings) -> None:
-    async with _broker(settings).connection() as link:
-        channel = await link.channel()
-        await channel.declare(expected_topology(settings))
+    async with _broker(settings).connection() as connection:
+        channel = await connection.channel()
+        await channel.ensure_topology(expected_topology(settings))
 
 
 async def _compare(settings: Settings) -> tuple[list[str], str | None]:
     expected = expected_topology(settings)
     items: list[Exchange | Queue] = [*expected.exchanges, *expected.queues]
-    async with _broker(settings).connection() as link:
-        found = [await link.difference(item) for item in items]
-    differences = [difference for difference in found if difference is not None]
+    async with _broker(settings).connection() as connection:
+        differences_by_item = [await connection.difference(item) for item in items]
+    differences = [difference for difference in differences_by_item if difference is not None]
     if settings.management_url is None:
         return differences, "bindings and policies cannot be seen: set STOCKHOOK_MANAGEMENT_URL"
     management = Management(settings.management_url.get_secret_value(), settings.amqp_url.get_secret_value())

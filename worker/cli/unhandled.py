@@ -1,4 +1,4 @@
-"""`stockhook unhandled`: see which event types no family takes, and replay those that one takes now."""
+"""`stockhook unhandled`: see which event types no family handles, and replay those that one takes now."""
 
 import sys
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from worker.dead_letters import unhandled_store as store
 from worker.dead_letters.audit_trail import who
 from worker.dead_letters.redaction import pretty
 from worker.dead_letters.refusal import Refused
-from worker.dead_letters.unhandled_replay import Replay, Tally, forecast
+from worker.dead_letters.unhandled_replay import Replay, Tally, dry_run_counts
 from worker.dead_letters.unhandled_store import Selection, Unhandled
 from worker.intake.intake import unhandled_body
 from worker.observability.exit_codes import FAILED
@@ -31,7 +31,7 @@ from worker.observability.resolver import run_loop
 
 log = structlog.get_logger(__name__)
 
-unhandled = App(name="unhandled", help="See which event types no family takes, and replay their events.")
+unhandled = App(name="unhandled", help="See which event types no family handles, and replay their events.")
 
 Types = Annotated[tuple[str, ...], Parameter(name="--type", negative_iterable=(), show_default=False)]
 Marketplaces = Annotated[tuple[Provider, ...], Parameter(name="--marketplace", negative_iterable=())]
@@ -132,8 +132,8 @@ async def _show(settings: Settings, unhandled_event_id: int, reveal: bool, json:
 
 
 def _readable(event: Unhandled, settings: Settings) -> str:
-    """Raises: CannotUnseal."""
-    body = unhandled_body(Provider(event.provider), event.body, settings.sealer)
+    """Raises: NoUsableKey."""
+    body = unhandled_body(Provider(event.provider), event.body, settings.encryptor)
     try:
         return pretty(read_json(body))
     except ValueError:
@@ -186,44 +186,44 @@ def replay_(
         raise WrongUsage("no events are selected: give --type or --all")
     if not 0 < rate <= 10_000:
         raise WrongUsage(f"--rate must be more than 0, at most 10000 (given: {rate:g})")
-    selection = _selection(_taken(type, marketplace), marketplace)
+    selection = _selection(_handled(type, marketplace), marketplace)
     settings = load_context("unhandled")
     if dry_run:
-        run_loop(_tell_forecast(settings, selection, json))
+        run_loop(_print_dry_run(settings, selection, json))
     else:
         sys.exit(run_loop(_replay(settings, selection, rate, json)))
 
 
-def _taken(types: Sequence[str], marketplaces: Sequence[Provider]) -> tuple[str, ...]:
+def _handled(types: Sequence[str], marketplaces: Sequence[Provider]) -> tuple[str, ...]:
     """The types given, or all that a family takes.
 
     Raises:
         Refused: No family takes one of them.
     """
-    known = store.taken_types(marketplaces or tuple(Provider))
-    unknown = sorted(visible(one)[:200] for one in set(types) - known)
-    if unknown:
+    handled = store.handled_types(marketplaces or tuple(Provider))
+    unhandled_types = sorted(visible(one)[:200] for one in set(types) - handled)
+    if unhandled_types:
         raise Refused(
-            f"no family of this release takes {', '.join(unknown)}: nothing was replayed; "
+            f"no family of this release takes {', '.join(unhandled_types)}: nothing was replayed; "
             "`stockhook unhandled list` shows which types a family takes"
         )
-    return tuple(types) or tuple(sorted(known))
+    return tuple(types) or tuple(sorted(handled))
 
 
-async def _tell_forecast(settings: Settings, selection: Selection, json: bool) -> None:
+async def _print_dry_run(settings: Settings, selection: Selection, json: bool) -> None:
     async with open_database(settings, "unhandled") as database:
-        found = await forecast(database, settings.sealer, selection)
+        counts = await dry_run_counts(database, settings.encryptor, selection)
     if json:
         print_json(
             [
                 {"type": name, "would_be": would_be, "events": events}
-                for (name, would_be), events in found.items()
+                for (name, would_be), events in counts.items()
             ]
         )
         return
-    for (name, would_be), events in sorted(found.items()):
+    for (name, would_be), events in sorted(counts.items()):
         say(f"{events:>8,} {name}: {would_be}")
-    say(f"{_counted(found.total(), 'event')}; nothing was sent")
+    say(f"{_counted(counts.total(), 'event')}; nothing was sent")
 
 
 async def _replay(settings: Settings, selection: Selection, rate: float, json: bool) -> int:
@@ -243,7 +243,7 @@ async def _replay(settings: Settings, selection: Selection, rate: float, json: b
     )
     async with open_database(settings, "unhandled") as database:
         broker = Broker(settings.amqp_url.get_secret_value(), "replay")
-        run = Replay(broker, database, settings.sealer, rate)
+        run = Replay(broker, database, settings.encryptor, rate)
         with bar:
             task = bar.add_task("")
             run.on_progress = lambda tally: bar.update(task, total=tally.total, completed=tally.published)
@@ -251,11 +251,11 @@ async def _replay(settings: Settings, selection: Selection, rate: float, json: b
                 tally = await run.run(selection)
             except Unroutable:
                 raise Refused("a queue is missing: `stockhook topology` declares it") from None
-    _tell(tally, json)
+    _print_tally(tally, json)
     return FAILED if tally.left else 0
 
 
-def _tell(tally: Tally, json: bool) -> None:
+def _print_tally(tally: Tally, json: bool) -> None:
     if json:
         left = [
             {"type": name, "reason": reason, "events": events}

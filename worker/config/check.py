@@ -34,8 +34,8 @@ def error(subject: str, what: str, remedy: str) -> CheckResult:
 
 def clock_difference(whose: str, seconds: float) -> CheckResult:
     """Times of receipt and application are compared across machines."""
-    words = f"differs from ours by {abs(seconds):.1f} s"
+    difference = f"differs from ours by {abs(seconds):.1f} s"
     if abs(seconds) < 2:
-        return ok("clock", f"{whose} {words}")
+        return ok("clock", f"{whose} {difference}")
     remedy = "synchronize the machines' clocks (NTP)"
-    return (warning if abs(seconds) < 60 else error)("clock", f"{whose} {words}", remedy)
+    return (warning if abs(seconds) < 60 else error)("clock", f"{whose} {difference}", remedy)

@@ -22,8 +22,8 @@ from pydantic import (
 
 CUSTOM = "custom"
 
-# Whose secret a request must have: the gateway's and the marketplace's, the gateway's alone, or, while
-# deployments switch over, the marketplace's, and the gateway's if it came.
+# The secrets that a request must have: the gateway's and the marketplace's; only the gateway's; or, for
+# switching over, the marketplace's, and the gateway's if there is a signature.
 Requirement = Literal["both", "gateway", "optional"]
 
 SHARED_PREFIX = "whsec_"
@@ -35,7 +35,7 @@ ED25519_KEY_BYTES = 32
 _PLACEHOLDER = re.compile(r"(\{[^{}]*\})")
 _BODY, _ID, _TIMESTAMP = "{body}", "{id}", "{timestamp}"
 
-# A secret that is bound to a marketplace, or is meant to be. No gateway gives out secrets of this form.
+# A secret that is bound to a marketplace, or was intended to be. No gateway creates secrets of this form.
 _BOUND = re.compile(r"([a-z][a-z0-9_-]{1,19})=(.{4,})", re.DOTALL)
 
 
@@ -50,7 +50,7 @@ def _lower(value: object) -> object:
 _HeaderName = Annotated[str, BeforeValidator(_lower), Field(pattern=r"^[a-z0-9_-]{1,100}$")]
 _HeaderNames = Annotated[tuple[_HeaderName, ...], BeforeValidator(_listed), Field(max_length=4)]
 _Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,20}$")]
-# Neither a line end nor another byte that no header has.
+# Without line ends and other bytes that no header may have.
 _Visible = Annotated[str, Field(pattern=r"^[ -~]{0,40}$")]
 
 EvidenceName = Literal["event", "attempt", "request", "url"]
@@ -59,13 +59,13 @@ EvidenceName = Literal["event", "attempt", "request", "url"]
 class SignatureScheme(BaseModel):
     """Where a gateway puts its signatures, and what they sign.
 
-    The header's value is `prefix` and then entries, which `separator` divides; without one, a single entry.
-    With `version_key`, an entry is the key, `version_mark` and the digest, and entries of other keys are
-    ignored; an entry of `public_key_version` is an ed25519 signature. With `timestamp_key`, the first entry
-    is that key, `=` and the timestamp. Of several `header` names, each that came counts; `id_header` and
-    `timestamp_header` have one name for all of them, or one for each. `compact_json`: after the body as
-    received, its JSON without insignificant white space is tried. `evidence` names the headers, in the order
-    of preference, whose values are kept beside the event, although they are not signed.
+    The header's value is `prefix`, then entries, divided by `separator`; without a separator, one entry. With
+    `version_key`, an entry is the key, `version_mark` and the digest, and entries with other keys are
+    ignored; an entry with `public_key_version` is an ed25519 signature. With `timestamp_key`, the first entry
+    is that key, `=` and the timestamp. Of several `header` names, each present one counts; `id_header` and
+    `timestamp_header` have one name for all of them, or one for each. With `compact_json`, if the body as
+    received does not match, its JSON without insignificant white space is tried. `evidence` names headers, in
+    order of preference, whose values are stored beside the event; they are not signed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -117,14 +117,14 @@ class SignatureScheme(BaseModel):
         if self.public_key_version is not None and self.version_key is None:
             return "version_key: is required with public_key_version"
         if self.secret == "text" and (self.algorithm == "ed25519" or self.public_key_version):
-            return "secret: must be base64 or whsec, since ed25519 keys are no text"
+            return "secret: must be base64 or whsec, since ed25519 keys are not text"
         if self.algorithm == "static" and (self.signed != _BODY or self.secret != "text"):
             return "algorithm: static has neither signed nor a form of the secret"
         return None
 
     @cached_property
     def template(self) -> tuple[bytes, ...]:
-        """The signed text in parts: placeholders, and what stands between them."""
+        """The signed text in parts: placeholders, and the text between them."""
         return tuple(part.encode() for part in _PLACEHOLDER.split(self.signed) if part)
 
 
@@ -138,7 +138,7 @@ _STANDARD: dict[str, Any] = {
     "secret": "whsec",
 }
 
-# As a deployment would write them in STOCKHOOK_GATEWAY_SIGNATURE.
+# In the form of STOCKHOOK_GATEWAY_SIGNATURE.
 PRESETS = MappingProxyType[str, dict[str, Any]](
     {
         "hookdeck": {
@@ -205,7 +205,7 @@ _MEMBERS = TypeAdapter(dict[str, Any])
 
 
 def read_scheme(name: str, overrides: str | None = None, tolerance: int | None = None) -> SignatureScheme:
-    """A preset, with single members replaced by those of a JSON object; all are in it for `custom`.
+    """A preset, with single members replaced by those of a JSON object; for `custom`, it has all members.
 
     Raises:
         ValueError: Which member breaks which rule.
@@ -230,7 +230,7 @@ def _rule(detail: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class GatewayKey:
-    """What signs or verifies. `marketplace` is the only one that it is valid for."""
+    """A key that signs or verifies, for one `marketplace` only, or for all (None)."""
 
     kind: Literal["shared", "public", "private"]
     data: bytes = field(repr=False)
@@ -257,7 +257,7 @@ def _ed25519_key(scheme: SignatureScheme, kind: str, data: bytes, marketplace: s
     if scheme.algorithm != "ed25519" and scheme.public_key_version is None:
         raise ValueError("is an ed25519 key, which this scheme does not use")
     if kind == "private":
-        # Some have the public key behind it.
+        # Some are followed by the public key.
         if len(data) not in (ED25519_KEY_BYTES, 2 * ED25519_KEY_BYTES):
             raise ValueError("must be whsk_ and the base64 of 32 or 64 bytes")
         return GatewayKey("private", data[:ED25519_KEY_BYTES], marketplace)
@@ -279,7 +279,7 @@ def _decoded(text: str) -> bytes:
 def read_keys(
     scheme: SignatureScheme, secrets: Sequence[SecretStr], marketplaces: Collection[str]
 ) -> tuple[GatewayKey, ...]:
-    """Those of STOCKHOOK_GATEWAY_SECRETS, such as `whsec_…`, or `MARKETPLACE=whsec_…` for one alone.
+    """The keys of STOCKHOOK_GATEWAY_SECRETS, such as `whsec_…`, or `MARKETPLACE=whsec_…` for one marketplace.
 
     Raises:
         ValueError: Which one breaks which rule, by its number from 1 and without its text.
@@ -293,7 +293,7 @@ def read_keys(
             marketplace, text = bound.groups()
             if marketplace not in marketplaces:
                 known = ", ".join(sorted(marketplaces))
-                raise ValueError(f"secret {number} is bound to no marketplace: before = must stand {known}")
+                raise ValueError(f"secret {number} names no marketplace: before = must be one of {known}")
         try:
             key = read_key(scheme, text, marketplace)
         except ValueError as error:
@@ -313,5 +313,5 @@ class Gateway:
     keys: tuple[GatewayKey, ...] = field(repr=False)
 
     def keys_for(self, marketplace: str) -> tuple[GatewayKey, ...]:
-        """Those that are valid for a marketplace, the newest first."""
+        """The keys that are valid for a marketplace, the newest first."""
         return tuple(key for key in self.keys if key.marketplace in (None, marketplace))

@@ -13,10 +13,10 @@ from worker.config.urls import hosts_of, split
 SHORTEST_SECRET = 12
 FEWEST_CHARACTERS = 5
 
-# Of the key of a signature, in bytes.
+# The length of a signature's key, in bytes.
 SHORTEST_KEY = 16
 
-# Users that every RabbitMQ has until somebody deletes them.
+# Users that every RabbitMQ has by default.
 DEFAULT_USERS = frozenset({"guest"})
 
 # How placeholders begin, without what is neither letter nor digit.
@@ -64,7 +64,7 @@ def weak_secrets(secrets: Sequence[SecretStr]) -> Iterator[str]:
 
 
 def weak_gateway_keys(keys: Sequence[GatewayKey]) -> Iterator[str]:
-    """Each weak one by its number from 1. Public keys are no secrets."""
+    """Each weak one by its number from 1. Public keys are not secret."""
     for number, key in enumerate(keys, start=1):
         fault = _key_weakness(key.data) if key.kind == "shared" else None
         if fault is not None:
@@ -90,7 +90,7 @@ def other_machines(url: str) -> list[str]:
 
 
 def is_this_machine(host: str) -> bool:
-    """An address on which nobody else listens, or can be heard; also a socket's folder."""
+    """An address that other machines cannot reach; also a socket's folder."""
     host = unquote(host)
     if not host or host.startswith("/") or host == "localhost":
         return True
@@ -146,7 +146,7 @@ def refuse_exposed_page(url: str, *, allow_plaintext: bool) -> None:
 def _in_clear(hosts: Sequence[str], remedy: str) -> str:
     return (
         f"would send passwords and events to {hosts[0]} in clear: use {remedy}, "
-        "or set STOCKHOOK_ALLOW_PLAINTEXT=true for a network that nobody else is on"
+        "or set STOCKHOOK_ALLOW_PLAINTEXT=true for a private network"
     )
 
 

@@ -208,15 +208,15 @@ def _proxy(url: SecretStr) -> SecretStr:
     return SecretStr(text)
 
 
-def _subscribers(told: SecretStr, info: ValidationInfo) -> SecretStr:
-    for subscriber in read_subscribers(told.get_secret_value()):
+def _subscribers(webhooks: SecretStr, info: ValidationInfo) -> SecretStr:
+    for subscriber in read_subscribers(webhooks.get_secret_value()):
         if "[" in urlsplit(subscriber.url).netloc and info.data.get("changes_proxy"):
             raise ValueError(
                 f"{subscriber.name}: must have a host name, not an IPv6 address, for STOCKHOOK_CHANGES_PROXY"
             )
         if not subscriber.url.startswith("https://") and not info.data.get("changes_private_targets"):
             raise ValueError(f"{subscriber.name}: its url must start with https://")
-    return told
+    return webhooks
 
 
 def _gateway(name: str | None) -> str | None:
@@ -308,7 +308,7 @@ class Settings(BaseSettings):
     # The URLs are judged by what stands above them.
     environment: Literal["production", "development"] = Field(
         default="production",
-        description="`development` takes weak secrets, and talks to other machines in clear",
+        description="`development` accepts weak secrets, and plaintext connections to other machines",
     )
     allow_plaintext: bool = Field(
         default=False,
@@ -350,13 +350,13 @@ class Settings(BaseSettings):
     )
     management_url: Annotated[SecretStr, AfterValidator(_management_url)] | None = Field(
         default=None,
-        description="RabbitMQ's management API, if `stockhook topology --check` is to see bindings: "
+        description="RabbitMQ's management API, for `stockhook topology --check` to compare bindings: "
         "`http://user:password@host:15672`; several hosts are tried in turn",
     )
     declare_topology: bool = Field(
         default=True,
-        description="Whether ingest and consumers declare exchanges and queues; without, they look whether "
-        "`stockhook topology` has",
+        description="Whether ingest and consumers declare exchanges and queues; if not, they verify that "
+        "`stockhook topology` did",
     )
     ingest_host: str = Field(default="127.0.0.1", description="Address that the ingest listens on")
     ingest_port: Port = Field(default=8080, ge=1, le=65535, description="Port of the ingest")
@@ -427,10 +427,10 @@ class Settings(BaseSettings):
     ovoko_username: str | None = Field(default=None, min_length=1, description="The user of Ovoko's API")
     ovoko_password: SecretStr | None = Field(default=None, min_length=1, description="Its password")
     ovoko_user_token: SecretStr | None = Field(
-        default=None, min_length=1, description="Its token, which Ovoko gives out"
+        default=None, min_length=1, description="Its token, from Ovoko"
     )
     ovoko_calls_per_second: float = Field(
-        default=4.0, gt=0, le=1000, description="Calls of Ovoko's API a second at most"
+        default=4.0, gt=0, le=1000, description="Maximum number of calls of Ovoko's API per second"
     )
     ovoko_timeout: float = Field(
         default=30.0, gt=0, le=600, description="Seconds that a call of Ovoko's API may take"
@@ -446,7 +446,7 @@ class Settings(BaseSettings):
         BeforeValidator(_split),
     ] = Field(
         default=(),
-        description="Fernet keys that seal bank details, comma-separated: the first encrypts, all decrypt",
+        description="Fernet keys that encrypt bank details, comma-separated: the first encrypts, all decrypt",
     )
     gateway: Annotated[str | None, AfterValidator(_gateway)] = Field(
         default=None,
@@ -500,7 +500,7 @@ class Settings(BaseSettings):
     )
     rerequest_pickup: Literal["first_slot", "off"] = Field(
         default="off",
-        description="After a missed pickup, `first_slot` asks for another one at the first slot that is "
+        description="After a missed pickup, `first_slot` requests another one in the first slot that is "
         "offered; `off` leaves it to you",
     )
     retry_delays: Annotated[
@@ -530,7 +530,7 @@ class Settings(BaseSettings):
     )
     spool_path: Path = Field(
         default=Path("stockhook-spool.sqlite3"),
-        description="File into which the ingest writes events while the broker is away",
+        description="File into which the ingest writes events while the broker is unavailable",
     )
     spool_max_bytes: int = Field(
         default=1_073_741_824,
@@ -585,26 +585,26 @@ class Settings(BaseSettings):
         default=90,
         ge=0,
         le=36_500,
-        description="Days that events of types that no family takes stay in `unhandled_events`; 0: no limit",
+        description="Days for which events of unhandled types stay in `unhandled_events`; 0: no limit",
     )
     event_log_days: int = Field(
         default=0,
         ge=0,
         le=36_500,
-        description="Days that events stay in the event log, by whole months; 0: for ever. What is gone can "
-        "neither be explained nor rebuilt",
+        description="Days for which events stay in the event log; whole months are dropped. 0: no limit. "
+        "Dropped events can be neither explained nor rebuilt",
     )
     dead_letter_days: int = Field(
         default=0,
         ge=0,
         le=36_500,
-        description="Days that dead letters stay once they were replayed or discarded; 0: for ever",
+        description="Days for which dead letters stay after their replay or discard; 0: no limit",
     )
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="`json`, `console`, or by whether standard error is a terminal"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Lines below this level are left out"
+        default="info", description="Lines below this level are omitted"
     )
 
     @classmethod
@@ -643,9 +643,9 @@ class Settings(BaseSettings):
 
     @property
     def ingest_readiness_urls(self) -> tuple[str, ...]:
-        """Where commands on the same machine ask how the ingest is; one of them answers for it.
+        """URLs of the ingest's readiness for commands on the same machine: one of them answers.
 
-        Where it requires client certificates, its ops port is asked: under `stockhook run` the second.
+        If the ingest requires client certificates, its ops port answers: under `stockhook run` the second.
         """
         if self.ingest_client_ca_file is None:
             return (f"{self.ingest_url}/readyz",)
@@ -671,7 +671,7 @@ class Settings(BaseSettings):
         return () if self._gateway_in_front is None else self._gateway_in_front.keys
 
     @property
-    def sealer(self) -> MultiFernet | None:
+    def encryptor(self) -> MultiFernet | None:
         keys = [Fernet(key.get_secret_value()) for key in self.sealing_keys]
         return MultiFernet(keys) if keys else None
 
@@ -710,8 +710,8 @@ def _from_files() -> dict[str, str]:
         files = {path.name.upper(): path for path in sorted(folder.iterdir())}
     except OSError as error:
         raise BadSettings(f"{PREFIX}SECRETS_DIR: cannot be read: {error.strerror} ({named})") from None
-    found = {name: files[key] for name in Settings.model_fields if (key := PREFIX + name.upper()) in files}
-    texts = {name: _text(name, path) for name, path in found.items()}
+    paths = {name: files[key] for name in Settings.model_fields if (key := PREFIX + name.upper()) in files}
+    texts = {name: _text(name, path) for name, path in paths.items()}
     return {name: text for name, text in texts.items() if text}
 
 

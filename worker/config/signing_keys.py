@@ -17,7 +17,7 @@ from worker.config.gateway import (
 
 STANDARD_WEBHOOKS = read_scheme("standard-webhooks")
 
-# Of a shared secret.
+# The length of a shared secret.
 _FEWEST_BYTES, _MOST_BYTES = 24, 64
 
 _FORM = (
@@ -27,7 +27,7 @@ _FORM = (
 
 
 class BadKey(ValueError):
-    """The text is no key. The message names the rule, not the text."""
+    """The text is not a valid key. The message names the rule, not the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def _checked(text: str, key: GatewayKey) -> str:
     """The public key of a private one.
 
     Raises:
-        BadKey: Another one stands behind it.
+        BadKey: It is followed by another public key.
     """
     public = public_text(key)
     behind = base64.b64decode(text.removeprefix(PRIVATE_PREFIX))[ED25519_KEY_BYTES:]

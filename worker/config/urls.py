@@ -66,11 +66,11 @@ def checked(text: str, *schemes: str, several: bool = False, socket: bool = Fals
 
 def encoded(text: str) -> str:
     """The URL with blanks, accents and similar characters after its host percent-encoded."""
-    found = re.fullmatch(r"([^/?#]*://[^/?#]*)([^\x00-\x1f\x7f-\x9f]*)", text.strip())
-    if found is None:
+    match = re.fullmatch(r"([^/?#]*://[^/?#]*)([^\x00-\x1f\x7f-\x9f]*)", text.strip())
+    if match is None:
         return text
-    rest = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", found[2])
-    return found[1] + quote(rest, safe="%/?#:@!$&'()*+,;=~")
+    rest = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", match[2])
+    return match[1] + quote(rest, safe="%/?#:@!$&'()*+,;=~")
 
 
 def with_password(url: str, password: str, setting: str) -> str:
@@ -103,10 +103,10 @@ def split(url: str) -> SplitResult:
     Raises:
         ValueError
     """
-    found = _SCHEME_AND_HOSTS.fullmatch(url)
-    if found is None:
+    match = _SCHEME_AND_HOSTS.fullmatch(url)
+    if match is None:
         return urlsplit(url)
-    scheme, hosts, rest = found.groups()
+    scheme, hosts, rest = match.groups()
     credentials, at, listed = hosts.rpartition("@")
     for host in listed.split(","):
         urlsplit(f"{scheme}://{credentials}{at}{host}")
@@ -154,10 +154,10 @@ def _check_query(query: str) -> None:
 
 
 def _host_and_port(listed: str) -> tuple[str, str | None]:
-    found = _HOST_AND_PORT.fullmatch(listed)
-    if found is None:
+    match = _HOST_AND_PORT.fullmatch(listed)
+    if match is None:
         raise BadUrl(f"has a host or a port that cannot be read: {ENCODE}")
-    return found[1], found[2]
+    return match[1], match[2]
 
 
 def _checked_host(listed: str, *, socket: bool) -> str:

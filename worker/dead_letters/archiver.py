@@ -15,15 +15,16 @@ from worker.amqp.channel import Message
 from worker.amqp.connection import Broker
 from worker.amqp.desired_topology import expected_topology
 from worker.amqp.publisher import Publisher
+from worker.amqp.queue_set import dead_queue
 from worker.amqp.subscription import Session, Subscription, requeue_copy
 from worker.amqp.tap import Delivery
-from worker.amqp.topology import QUARANTINE, dead_queue
+from worker.amqp.topology import QUARANTINE
 from worker.config.settings import Settings
 from worker.dead_letters import store, unhandled_store
 from worker.dead_letters.message import (
     QUARANTINE_ORIGIN,
     Letter,
-    bare_letter,
+    minimal_letter,
     read_letter,
 )
 from worker.dead_letters.unhandled_labels import Labels
@@ -62,15 +63,15 @@ class Archiver:
     publisher: Publisher
     stopping: asyncio.Event
     subscription: Subscription[Delivery] = field(init=False)
-    _lanes: Mapping[str, str] = field(init=False)
+    _origins: Mapping[str, str] = field(init=False)
     _labels: Labels = field(default_factory=Labels)
 
     def __post_init__(self) -> None:
         origins = (*self.families, *(subscriber.origin for subscriber in self.settings.subscribers))
-        self._lanes = {dead_queue(origin): origin for origin in origins} | {QUARANTINE: QUARANTINE_ORIGIN}
+        self._origins = {dead_queue(origin): origin for origin in origins} | {QUARANTINE: QUARANTINE_ORIGIN}
         self.subscription = Subscription(
             "dead letters",
-            list(self._lanes),
+            list(self._origins),
             expected_topology(self.settings, self.families),
             self.settings.declare_topology,
             self.broker,
@@ -93,13 +94,13 @@ class Archiver:
                 lambda batch=batch: self._store(batch),  # type: ignore[misc]  # bound at once
                 lambda reason: log.warning("dead_letters.paused", reason=reason),
             )
-            failpoint("dead_letter_kept")
+            failpoint("dead_letter_stored")
             await session.ack_up_to(batch[-1])
             unhandled = sum(map(self._is_unhandled, batch))
             if unhandled < len(batch):
-                log.info("dead_letters.kept", letters=len(batch) - unhandled)
+                log.info("dead_letters.stored", letters=len(batch) - unhandled)
             if unhandled:
-                log.debug("unhandled_events.kept", events=unhandled)
+                log.debug("unhandled_events.stored", events=unhandled)
 
     async def _store(self, batch: Sequence[Delivery]) -> None:
         """Store a batch; if that fails, each delivery by itself, and as little as possible of a bad one.
@@ -112,7 +113,7 @@ class Archiver:
         except DatabaseUnavailable:
             raise
         except Exception as error:
-            log.warning("dead_letters.kept_singly", error=safe_summary(error))
+            log.warning("dead_letters.stored_singly", error=safe_summary(error))
             for delivery in batch:
                 await self._store_one(delivery)
 
@@ -123,17 +124,17 @@ class Archiver:
         except DatabaseUnavailable:
             raise
         except Exception as error:
-            origin = self._lanes[delivery.queue]
+            origin = self._origins[delivery.queue]
             log.error("dead_letter.stored_minimal", origin=origin, error=safe_summary(error))
-            await blameless(self._write([bare_letter(origin, delivery)]))
+            await blameless(self._write([minimal_letter(origin, delivery)]))
 
     async def _write(self, letters: Sequence[Letter | Arriving]) -> None:
         """Raises: DatabaseUnavailable; any other error may be caused by a letter."""
         unhandled = [letter for letter in letters if isinstance(letter, Arriving)]
         try:
             async with self.database.transaction() as connection:
-                await store.keep(connection, (letter for letter in letters if isinstance(letter, Letter)))
-                new_types = await unhandled_store.keep(connection, unhandled, self._labels.names)
+                await store.insert(connection, (letter for letter in letters if isinstance(letter, Letter)))
+                new_types = await unhandled_store.insert(connection, unhandled, self._labels.names)
         except _NOT_CAUSED_BY_LETTERS as error:
             raise DatabaseUnavailable(safe_summary(error)) from error
         self._count(unhandled, new_types)
@@ -147,12 +148,12 @@ class Archiver:
 
     def _letter(self, delivery: Delivery) -> Letter | Arriving:
         unhandled = read_arriving(delivery) if self._is_unhandled(delivery) else None
-        return unhandled or read_letter(self._lanes[delivery.queue], delivery)
+        return unhandled or read_letter(self._origins[delivery.queue], delivery)
 
     def _is_unhandled(self, delivery: Delivery) -> bool:
         return delivery.queue == QUARANTINE and delivery.headers.get("x-reason") == UNHANDLED
 
     def _copy_to_requeue(self, delivery: Delivery) -> Message:
         """With the reason in a header of ours: the broker's own headers, which may state it, end here."""
-        reason = read_letter(self._lanes[delivery.queue], delivery).reason
+        reason = read_letter(self._origins[delivery.queue], delivery).reason
         return requeue_copy(delivery, headers={"x-reason": reason})

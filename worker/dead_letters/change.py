@@ -1,4 +1,4 @@
-"""How the body of a dead letter is changed: opened in an editor, checked, kept beside the original."""
+"""Changes the body of a dead letter: in an editor, with a check, stored beside the original."""
 
 import os
 import signal
@@ -13,13 +13,13 @@ from worker.dead_letters import store
 from worker.dead_letters.audit_trail import who
 from worker.dead_letters.plaintext import private_folder, signals_as_exits
 from worker.dead_letters.refusal import Refused
-from worker.dead_letters.store import Action, Kept, State
+from worker.dead_letters.store import Action, State, StoredLetter
 from worker.postgres.pool import Database
 
 EDITOR_ENDS_SECONDS = 2.0
 
 
-def see_that_it_waits(letter: Kept) -> None:
+def require_waiting(letter: StoredLetter) -> None:
     """Raises: Refused."""
     if letter.state != State.WAITING:
         raise Refused(f"it is {letter.state}, no longer waiting")
@@ -32,7 +32,7 @@ def in_editor(command: Sequence[str], body: bytes) -> bytes:
         Refused
         SystemExit: A signal came.
     """
-    # On a terminal these are typed for the editor.
+    # On a terminal these signals are meant for the editor.
     for_editor = (signal.SIGINT, signal.SIGQUIT) if sys.stdin.isatty() else ()
     with signals_as_exits(*for_editor), private_folder() as folder:
         file = folder / "event.json"
@@ -70,15 +70,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 async def change(
     database: Database,
-    letter: Kept,
+    letter: StoredLetter,
     body: bytes,
-    sealer: MultiFernet | None,
+    encryptor: MultiFernet | None,
     action: Action,
     reason: str | None,
 ) -> None:
     """Raises: Refused."""
-    see_that_it_waits(letter)
-    match editing.checked(letter, body, sealer):
+    require_waiting(letter)
+    match editing.checked(letter, body, encryptor):
         case editing.Broken(why):
             raise Refused(f"nothing was changed: {why}")
         case editing.Fits() as fits:
@@ -88,5 +88,5 @@ async def change(
             store.CHANGE_BODY, letter.dead_letter_id, fits.body, letter.body, fits.type, fits.entity_id
         )
         if not changed:
-            raise Refused("somebody else changed it meanwhile")
+            raise Refused("it was changed in the meantime")
         await store.note(connection, [letter.dead_letter_id], who(), action, reason)

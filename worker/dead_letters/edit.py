@@ -1,4 +1,4 @@
-"""The body of a dead letter as a person reads and changes it, and as it is kept again. Pure."""
+"""The body of a dead letter as a person reads and changes it, and as it is stored again. Pure."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,15 @@ from schemas.envelope import Envelope
 from schemas.events import InvalidEvent, parse
 from schemas.registry import Provider
 from worker.dead_letters.message import QUARANTINE_ORIGIN, entity_in
-from worker.dead_letters.store import Kept, provenance_of
-from worker.intake.encryption import CannotUnseal, is_encrypted_whole, opened
-from worker.intake.intake import accept_again, body_to_keep
+from worker.dead_letters.store import StoredLetter, provenance_of
+from worker.intake.encryption import NoUsableKey, decrypted, is_encrypted_whole
+from worker.intake.intake import accept_again, body_to_store
 from worker.marketplaces.registry import MARKETPLACES
 
 
 @dataclass(frozen=True, slots=True)
 class Fits:
-    """A body as it is to be kept, without token and with its bank details sealed."""
+    """A body as it is stored: without its token, and with its bank details encrypted."""
 
     body: bytes
     type: str
@@ -30,34 +30,34 @@ class Broken:
     reason: str
 
 
-def readable(letter: Kept, sealer: MultiFernet | None) -> bytes:
-    """The body as it was received, but for token and bank details; one sealed whole is opened.
+def readable(letter: StoredLetter, encryptor: MultiFernet | None) -> bytes:
+    """The body as it was received, except for token and bank details; decrypted if it is encrypted whole.
 
     Raises:
-        CannotUnseal
+        NoUsableKey
     """
     has_private_data = letter.provider is not None and MARKETPLACES[Provider(letter.provider)].private
     if has_private_data and is_encrypted_whole(letter.body):
-        return opened(letter.body, sealer)
+        return decrypted(letter.body, encryptor)
     return letter.body
 
 
-def checked(letter: Kept, body: bytes, sealer: MultiFernet | None) -> Fits | Broken:
+def checked(letter: StoredLetter, body: bytes, encryptor: MultiFernet | None) -> Fits | Broken:
     """Whether a changed body is an event that the letter's family takes."""
     if letter.provider is None:
         return Broken("its headers do not say which marketplace it is from")
     provider = Provider(letter.provider)
     try:
-        kept = body_to_keep(provider, body, sealer)
-        again = accept_again(provider, kept, letter.arrived_at, sealer, provenance_of(letter))
+        stored_body = body_to_store(provider, body, encryptor)
+        again = accept_again(provider, stored_body, letter.arrived_at, encryptor, provenance_of(letter))
         if again.family is None:
-            return Broken(again.reason or "no family takes it")
+            return Broken(again.reason or "no family handles it")
         if letter.origin not in (again.family, QUARANTINE_ORIGIN):
             return Broken(f"it would be of the family {again.family}")
-        parse(provider, kept)
-    except (InvalidEvent, CannotUnseal) as error:
+        parse(provider, stored_body)
+    except (InvalidEvent, NoUsableKey) as error:
         return Broken(str(error))
     except ValueError:
         return Broken("body: not JSON")
     envelope = Envelope.from_headers(again.message.headers)
-    return Fits(kept, envelope.event_type, entity_in(provider, kept))
+    return Fits(stored_body, envelope.event_type, entity_in(provider, stored_body))

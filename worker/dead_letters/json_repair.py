@@ -1,6 +1,6 @@
-"""The smallest repair of a body that is no JSON: a comma too few or too many, a byte order mark.
+"""The smallest repair of a body that is not JSON: a missing or surplus comma, a byte order mark.
 
-Nothing else is repaired: where more is wrong, nobody but a person can say what was meant.
+Nothing else is repaired: only a person can decide what was meant.
 """
 
 import json
@@ -14,14 +14,14 @@ _MOST_EDITS = 10
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """`edits` say in words what was changed where; they quote nothing."""
+    """`edits` describe what was changed and where, without quotes from the body."""
 
     edits: tuple[str, ...]
     body: bytes
 
 
 def repair(body: bytes) -> Repair | None:
-    """The repair that makes JSON of it; None if none of ours does, or none is needed."""
+    """The repair that makes a body JSON; None if there is none, or none is needed."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
@@ -36,13 +36,13 @@ def repair(body: bytes) -> Repair | None:
         step = _step(text)
         if step is None:
             return None
-        text, words = step
-        edits.append(words)
+        text, edit = step
+        edits.append(edit)
     return None
 
 
 def fault(body: bytes) -> str:
-    """Where a body stops being JSON, and what a parser says to that; quotes nothing."""
+    """Where a body stops being JSON, with the parser's message. Quotes nothing from the body."""
     try:
         json.loads(body.decode())
     except UnicodeDecodeError as error:
@@ -51,7 +51,7 @@ def fault(body: bytes) -> str:
         return f"line {error.lineno}, column {error.colno}: {error.msg}"
     except (ValueError, RecursionError):
         return "a number or a nesting beyond all bounds"
-    return "a number or a character that JSON has not"
+    return "a number or a character that is not allowed in JSON"
 
 
 def _is_json(text: str) -> bool:

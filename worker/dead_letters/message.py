@@ -1,4 +1,4 @@
-"""What can be said of a dead letter from the message that it came as. Pure."""
+"""Reads a dead letter from its message. Pure."""
 
 import hashlib
 import re
@@ -56,14 +56,14 @@ class Letter:
 def read_letter(origin: str, delivery: Delivery) -> Letter:
     """Never raises for what a message holds.
 
-    The body of one that came again is not looked into: doing so may be what ended the process.
+    The body of a redelivered message is not parsed: parsing may have ended the process.
     """
     if is_of_webhook(origin):
         return _read_change(origin, delivery)
     envelope = _envelope(delivery.headers)
     provider = envelope.provider.value if envelope else None
-    told_type, entity_id = (None, None) if delivery.redelivered else _decode_suspect(provider, delivery.body)
-    event_type = (envelope.event_type if envelope else "") or told_type or ""
+    body_type, entity_id = (None, None) if delivery.redelivered else _read_body(provider, delivery.body)
+    event_type = (envelope.event_type if envelope else "") or body_type or ""
     reason = _reason(delivery.headers)
     return Letter(
         message_key=message_key(origin, delivery),
@@ -73,7 +73,7 @@ def read_letter(origin: str, delivery: Delivery) -> Letter:
         type=visible(event_type)[:200],
         entity_id=entity_id,
         reason=reason,
-        exception=found[1] if (found := _EXHAUSTED.match(reason)) else None,
+        exception=exhausted[1] if (exhausted := _EXHAUSTED.match(reason)) else None,
         fingerprint=fingerprint_of(reason, event_type),
         attempts=_attempts(delivery.headers),
         received_at=envelope.received_at if envelope else None,
@@ -95,7 +95,7 @@ def provenance_in(origin: str, envelope: Envelope) -> Provenance:
 
 
 def is_of_webhook(origin: str) -> bool:
-    """Whether what is dead is a change that a subscriber over HTTP did not take."""
+    """Whether a letter is a change that a subscriber over HTTP did not accept."""
     return origin.startswith(ORIGIN_PREFIX)
 
 
@@ -121,9 +121,9 @@ def _read_change(origin: str, delivery: Delivery) -> Letter:
     )
 
 
-def bare_letter(origin: str, delivery: Delivery) -> Letter:
-    """The least that can be said, of a message that the table took in no other form."""
-    reason = "the message could not be kept as it was: only its body is here"
+def minimal_letter(origin: str, delivery: Delivery) -> Letter:
+    """A letter with only the body, for a message that the table accepts in no other form."""
+    reason = "the message could not be stored as it was: only its body is here"
     return Letter(
         message_key=message_key(origin, delivery),
         origin=origin,
@@ -151,21 +151,21 @@ def message_key(origin: str, delivery: Delivery) -> UUID:
     if origin == QUARANTINE_ORIGIN and delivery.headers.get("x-event-type") == "":
         provider, event_id = delivery.headers.get("x-provider"), delivery.headers.get("x-event-id")
         return identity.content_hash_id(f"{origin}\n{provider}\n{event_id}".encode(errors="replace"))
-    told = f"{origin}\n{delivery.message_id}\n{delivery.headers.get('x-event-id')}\n"
-    return identity.content_hash_id(told.encode(errors="replace") + delivery.body)
+    identity_text = f"{origin}\n{delivery.message_id}\n{delivery.headers.get('x-event-id')}\n"
+    return identity.content_hash_id(identity_text.encode(errors="replace") + delivery.body)
 
 
 def fingerprint_of(reason: str, event_type: str) -> str:
-    """Of a failed handler the failure's own; else the same for one reason and type."""
-    if found := _FINGERPRINT.search(reason):
-        return found[1]
-    told = f"{event_type}\n{reason}".encode(errors="replace")
-    return hashlib.blake2b(told, digest_size=4).hexdigest()
+    """The fingerprint of the failure, or else a hash of reason and type."""
+    if match := _FINGERPRINT.search(reason):
+        return match[1]
+    text = f"{event_type}\n{reason}".encode(errors="replace")
+    return hashlib.blake2b(text, digest_size=4).hexdigest()
 
 
 def entity_in(provider: str | None, body: bytes) -> str | None:
-    """What a body is about, also where it breaks its schema."""
-    return _decode_suspect(provider, body)[1]
+    """The entity id in a body, also if the body breaks its schema."""
+    return _read_body(provider, body)[1]
 
 
 def _envelope(headers: Mapping[str, object]) -> Envelope | None:
@@ -175,7 +175,7 @@ def _envelope(headers: Mapping[str, object]) -> Envelope | None:
         return None
 
 
-def _decode_suspect(provider: str | None, body: bytes) -> tuple[str | None, str | None]:
+def _read_body(provider: str | None, body: bytes) -> tuple[str | None, str | None]:
     if provider is None:
         return None, None
     schema = SCHEMAS[Provider(provider)]
@@ -199,29 +199,29 @@ def _name(value: object) -> str | None:
 
 
 def _reason(headers: Mapping[str, object]) -> str:
-    """Ours; the broker's own, where it was the broker that gave a message up."""
+    """Our reason, or the broker's if the broker dead-lettered the message."""
     deaths = headers.get("x-death")
     if isinstance(deaths, list):
         for death in deaths:
             if isinstance(death, dict) and death.get("reason") == "delivery_limit":
                 return "delivered too often: its consumer ended each time (the broker's delivery limit)"
-    told = headers.get("x-reason")
-    if isinstance(told, str) and told:
-        return visible(told)[:REASON_LIMIT]
+    reason = headers.get("x-reason")
+    if isinstance(reason, str) and reason:
+        return visible(reason)[:REASON_LIMIT]
     key = headers.get("x-event-type")
-    return "no family takes it" if key is not None else "not published by an ingest"
+    return "no family handles it" if key is not None else "not published by an ingest"
 
 
-def _instant(told: object) -> datetime | None:
+def _instant(text: object) -> datetime | None:
     try:
-        return datetime.fromisoformat(told) if isinstance(told, str) else None
+        return datetime.fromisoformat(text) if isinstance(text, str) else None
     except ValueError:
         return None
 
 
 def _attempts(headers: Mapping[str, object]) -> int:
-    told = headers.get("x-attempt")
-    return min(told, _LARGEST) if isinstance(told, int) and told > 0 else 1
+    attempts = headers.get("x-attempt")
+    return min(attempts, _LARGEST) if isinstance(attempts, int) and attempts > 0 else 1
 
 
 def _json(headers: Mapping[str, object]) -> str:

@@ -1,7 +1,7 @@
 """Decrypted bodies in files: in memory where there is a tmpfs, and removed however the process ends.
 
-The kernel releases a lock when its process ends, also by kill -9. So a folder of ours that nobody has
-locked is what a run left behind that could not tidy up: the next one removes it.
+The kernel releases a lock when its process ends, also by kill -9. So a folder of ours without a lock was left
+by a killed run, and the next run removes it.
 """
 
 import fcntl
@@ -105,7 +105,7 @@ def _made() -> tuple[Path, int]:
 
 
 def _locked(folder: Path) -> int | None:
-    """The lock of a folder that was just made; None if somebody who removes leftovers came between.
+    """The lock of a folder that was just made; None if another run removed it first.
 
     Raises:
         OSError: It cannot be locked, and is removed.
@@ -131,8 +131,8 @@ def _locked(folder: Path) -> int | None:
 def _places() -> list[Path]:
     """Where temporary files may be, those in memory first."""
     given = (os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm", tempfile.gettempdir())
-    found = [Path(place) for place in given if place and os.access(place, os.W_OK | os.X_OK)]
-    return sorted(dict.fromkeys(found), key=lambda place: not _is_in_memory(place))
+    places = [Path(place) for place in given if place and os.access(place, os.W_OK | os.X_OK)]
+    return sorted(dict.fromkeys(places), key=lambda place: not _is_in_memory(place))
 
 
 def _is_in_memory(place: Path) -> bool:
@@ -141,9 +141,11 @@ def _is_in_memory(place: Path) -> bool:
         mounts = Path("/proc/self/mountinfo").read_text()
     except OSError:
         return False
-    found = {}
+    types_by_mount = {}
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
-        found[before.split()[4]] = after.split()[0]
+        types_by_mount[before.split()[4]] = after.split()[0]
     parents = (str(parent) for parent in (place.resolve(), *place.resolve().parents))
-    return next((found[parent] for parent in parents if parent in found), None) in _IN_MEMORY
+    return (
+        next((types_by_mount[parent] for parent in parents if parent in types_by_mount), None) in _IN_MEMORY
+    )

@@ -1,8 +1,8 @@
 """A redacted body: its structure, and those of its values that are known to be harmless.
 
 A value is shown only at a place that the marketplace documents for such values, and only where it looks as
-it should. At any other place it may be somebody's name, address or account, whatever its member is called;
-so may the name of a member that no document has.
+it should. At any other place it may be a person's name, address or account, whatever its member is called.
+The name of an undocumented member may be one as well.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Replays dead letters: as fresh attempts of the same events, at a measured pace, once each."""
+"""Replays dead letters: each once, as a first attempt of its event, with a rate limit."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -19,41 +19,42 @@ from schemas.envelope import UNHANDLED, Envelope, InvalidEnvelope
 from schemas.registry import Provider
 from worker.amqp.channel import Channel, Message
 from worker.amqp.connection import Broker
+from worker.amqp.queue_set import main_queue
 from worker.amqp.tap import Delivery
-from worker.amqp.topology import RETURN, family_queue
+from worker.amqp.topology import RETURN
 from worker.dead_letters import store
 from worker.dead_letters.message import QUARANTINE_ORIGIN, is_of_webhook
-from worker.dead_letters.store import Action, Kept, Selection
-from worker.intake.encryption import CannotUnseal
+from worker.dead_letters.store import Action, Selection, StoredLetter
+from worker.intake.encryption import NoUsableKey
 from worker.intake.intake import RESERVED_TYPE, accept_again
 from worker.observability.errors import StockhookError, safe_summary
 from worker.observability.failpoints import failpoint
 from worker.pipeline.decode import InvalidDelivery, decode
-from worker.postgres.event_log import LOGGED
+from worker.postgres.event_log import logged
 from worker.postgres.locks import TRY_LOCK, UNLOCK, AdvisoryLock
 from worker.postgres.pool import Database
 
 PUBLISH_SECONDS = 10.0
 
-# Where a replay moves a dead letter of a type that no family takes. Releases before the table
+# Where a replay moves a dead letter of a type that no family handles. Releases before the table
 # `unhandled_events` made such dead letters.
 UNHANDLED_ORIGIN = "unhandled"
 
-# It stops by itself once so many came back, and these are more than those that were applied.
+# A replay stops once this many came back, if these are more than the applied ones.
 STOPS_AFTER = 5
 
-# So many replayed letters may be under way, neither applied nor back: a mistake stays as small.
+# The maximum number of replayed letters that are neither applied nor back: it limits the damage of a mistake.
 UNDER_WAY_AT_MOST = 200
 
-# What is left over the time that the retry schedule takes before nothing more is waited for.
-PATIENCE = timedelta(seconds=60)
-LOOK_EVERY_SECONDS = 0.25
+# The margin over the duration of the retry schedule after which waiting ends.
+TIMEOUT_MARGIN = timedelta(seconds=60)
+POLL_SECONDS = 0.25
 
 NOW = "SELECT now()"
 
 
 class AnotherRuns(StockhookError):
-    """Two replays at once would not know of each other's letters."""
+    """Another replay is running; two would not see each other's letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +72,13 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Unready:
-    """It cannot be replayed as it is."""
+    """The letter cannot be replayed as it is."""
 
     reason: str
 
 
-def prepare(letter: Kept, sealer: MultiFernet | None) -> Ready | Unready:
-    """As a fresh first attempt. What is quarantined is routed as the ingest routes it today."""
+def prepare(letter: StoredLetter, encryptor: MultiFernet | None) -> Ready | Unready:
+    """The message for a first attempt. A quarantined letter is routed as the ingest routes it today."""
     if is_of_webhook(letter.origin):
         return _posted_again(letter)
     if letter.provider is None:
@@ -88,12 +89,12 @@ def prepare(letter: Kept, sealer: MultiFernet | None) -> Ready | Unready:
         received_at = letter.received_at or letter.arrived_at
         again = (
             accept_again(
-                Provider(letter.provider), letter.body, received_at, sealer, store.provenance_of(letter)
+                Provider(letter.provider), letter.body, received_at, encryptor, store.provenance_of(letter)
             )
             if is_changed or letter.origin == QUARANTINE_ORIGIN
             else None
         )
-    except (InvalidEnvelope, CannotUnseal) as error:
+    except (InvalidEnvelope, NoUsableKey) as error:
         return Unready(str(error))
     if again is not None:
         headers = {**again.message.headers, **envelope.evidence_headers}
@@ -102,7 +103,7 @@ def prepare(letter: Kept, sealer: MultiFernet | None) -> Ready | Unready:
         return Ready(again.message, UNHANDLED_ORIGIN, again.event_id, again.content_id)
     if again is not None and again.family is None:
         is_reserved = again.reason == RESERVED_TYPE
-        return Unready(RESERVED_TYPE if is_reserved else f"{again.reason}: no family takes it")
+        return Unready(RESERVED_TYPE if is_reserved else f"{again.reason}: no family handles it")
     if letter.origin == QUARANTINE_ORIGIN:
         assert again is not None, "it is quarantined"
         assert again.family is not None, "see above"
@@ -122,21 +123,21 @@ def prepare(letter: Kept, sealer: MultiFernet | None) -> Ready | Unready:
             "reason": None,
         }
     )
-    queue = family_queue(letter.origin)
+    queue = main_queue(letter.origin)
     message = Message(RETURN, queue, f"{letter.provider}.{event_type}", fresh.to_headers(), letter.body)
     return Ready(message, letter.origin, envelope.event_id, content_id)
 
 
-def _posted_again(letter: Kept) -> Ready:
-    """Under the same `webhook-id`, which is how a subscriber knows a change that it has."""
+def _posted_again(letter: StoredLetter) -> Ready:
+    """A change with the same `webhook-id`, by which a subscriber recognizes it."""
     headers = {name: str(letter.headers.get(name, "")) for name in ("x-change-id", "x-subject")}
-    queue = family_queue(letter.origin)
+    queue = main_queue(letter.origin)
     message = Message(RETURN, queue, letter.type, headers, letter.body, CONTENT_TYPE)
     return Ready(message, letter.origin, letter.event_id, None)
 
 
-async def forecast(database: Database, ready: Ready, tolerance: timedelta = TOLERANCE) -> str:
-    """In words what a replay would do against today's rows. Nothing is written."""
+async def dry_run(database: Database, ready: Ready, tolerance: timedelta = TOLERANCE) -> str:
+    """What a replay would do against today's rows, as text. Nothing is written."""
     if is_of_webhook(ready.origin):
         return "posted again"
     if ready.origin == UNHANDLED_ORIGIN:
@@ -150,7 +151,7 @@ async def forecast(database: Database, ready: Ready, tolerance: timedelta = TOLE
     envelope = candidate.envelope
     event = Event(envelope.event_id, envelope.received_at, candidate.payload, tolerance=tolerance)
     async with database.connection() as connection:
-        if await connection.fetch(LOGGED, [envelope.event_id], [envelope.content_id]):
+        if await logged(connection, [(envelope.event_id, envelope.content_id)]):
             return "duplicate: it was applied already"
         try:
             states = await family.load(connection, [event], lock=False)
@@ -163,10 +164,12 @@ async def forecast(database: Database, ready: Ready, tolerance: timedelta = TOLE
 
 @dataclass(slots=True)
 class Tally:
-    """How far a replay is. `unready` are letters that were left, with the reason.
+    """The progress of a replay. Whether subscribers get a replayed change is not followed.
 
-    `handed_on` are changes that a webhook's queue took, and whether the subscriber takes them is seen there;
-    and events of types that no family takes, which the archiver moves to the unhandled events.
+    `unready` are letters that were not replayed, with the reason.
+
+    `handed_on` counts changes that were published to a webhook's queue, and events of types that no family
+    takes, which the archiver moves to the unhandled events.
     """
 
     total: int = 0
@@ -188,7 +191,7 @@ class Replay:
 
     broker: Broker
     database: Database
-    sealer: MultiFernet | None
+    encryptor: MultiFernet | None
     delays: Sequence[timedelta]
     rate: float
     who: str
@@ -196,14 +199,14 @@ class Replay:
     tally: Tally = field(default_factory=Tally)
     on_progress: Callable[[Tally], None] = lambda _: None
     _under_way: set[int] = field(default_factory=set)
-    _began_at: datetime | None = None
+    _started_at: datetime | None = None
     _decided_at: float = 0.0
 
     async def run(self, selection: Selection) -> Tally:
-        """Replay what is selected and was there when we began; follow it until it is decided.
+        """Replay the selected letters that exist at the start, and follow them to their outcome.
 
-        A letter is marked before it is published, and again once that is confirmed: what was only
-        begun by a run that died is published again by the next, and the event log knows it.
+        A letter is marked before it is published, and again after the confirm. If a run dies in between, the
+        next run publishes the letter again, and the event log recognizes it.
 
         Raises:
             AnotherRuns
@@ -211,23 +214,23 @@ class Replay:
             BrokerUnavailable
             DatabaseUnavailable
         """
-        async with self._alone() as began_at, self.broker.connection() as link:
-            channel = await link.channel()
-            self._began_at = began_at
-            until = min(selection.until, began_at) if selection.until else began_at
+        async with self._exclusive() as started_at, self.broker.connection() as connection:
+            channel = await connection.channel()
+            self._started_at = started_at
+            until = min(selection.until, started_at) if selection.until else started_at
             await self._publish_all(channel, replace(selection, until=until))
             await self._follow_until(lambda: not self._under_way)
         return self.tally
 
     @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[datetime]:
-        """Yields the database's time. The lock goes with its connection, however we end."""
+    async def _exclusive(self) -> AsyncIterator[datetime]:
+        """Hold the lock of replays; yields the database's time. The lock ends with its connection."""
         async with self.database.connection() as connection:
             if not await connection.fetchval(TRY_LOCK, AdvisoryLock.REPLAY):
                 raise AnotherRuns
             try:
-                began_at: datetime = await connection.fetchval(NOW)
-                yield began_at
+                started_at: datetime = await connection.fetchval(NOW)
+                yield started_at
             finally:
                 await connection.execute(UNLOCK, AdvisoryLock.REPLAY)
 
@@ -248,10 +251,10 @@ class Replay:
             if len(self._under_way) >= UNDER_WAY_AT_MOST:
                 await self._follow_until(lambda: len(self._under_way) < UNDER_WAY_AT_MOST)
 
-    async def _publish(self, channel: Channel, letters: Sequence[Kept]) -> None:
+    async def _publish(self, channel: Channel, letters: Sequence[StoredLetter]) -> None:
         ready: dict[int, Ready] = {}
         for letter in letters:
-            match prepare(letter, self.sealer):
+            match prepare(letter, self.encryptor):
                 case Ready() as prepared:
                     ready[letter.dead_letter_id] = prepared
                 case Unready(reason):
@@ -262,15 +265,15 @@ class Replay:
             event_ids = [prepared.event_id for prepared in ready.values()]
             content_ids = [prepared.content_id for prepared in ready.values()]
             bodies = [letter.body for letter in letters if letter.dead_letter_id in ready]
-            begun = await connection.fetch(store.BEGIN_REPLAY, list(ready), event_ids, content_ids, bodies)
-        ids = sorted(row["dead_letter_id"] for row in begun)
+            marked = await connection.fetch(store.MARK_REPLAYING, list(ready), event_ids, content_ids, bodies)
+        ids = sorted(row["dead_letter_id"] for row in marked)
         left = sorted(ready.keys() - set(ids))
-        self.tally.unready += [(number, "somebody else changed or discarded it meanwhile") for number in left]
-        failpoint("replay_begun")
+        self.tally.unready += [(number, "it was changed or discarded in the meantime") for number in left]
+        failpoint("replay_started")
         await asyncio.gather(*(channel.publish(ready[number].message, PUBLISH_SECONDS) for number in ids))
         failpoint("replay_published")
         async with self.database.transaction() as connection:
-            await connection.execute(store.END_REPLAY, ids)
+            await connection.execute(store.MARK_REPLAYED, ids)
             await store.note(connection, ids, self.who, Action.REPLAYED, self.reason)
         followed = [number for number in ids if ready[number].origin in FAMILIES]
         self._under_way.update(followed)
@@ -279,9 +282,9 @@ class Replay:
         self._decided_at = monotonic()
 
     async def _follow(self) -> None:
-        """See what became of what is under way; stop where most of it fails again."""
+        """Update the tally of letters under way; stop if most of them fail again."""
         async with self.database.connection() as connection:
-            rows = await connection.fetch(store.FOLLOW_REPLAY, list(self._under_way), self._began_at)
+            rows = await connection.fetch(store.FOLLOW_REPLAY, list(self._under_way), self._started_at)
         for row in rows:
             self._under_way.discard(row["dead_letter_id"])
             self._decided_at = monotonic()
@@ -291,17 +294,18 @@ class Replay:
                 self.tally.applied += 1
         self.on_progress(self.tally)
         if self.tally.came_back >= max(STOPS_AFTER, self.tally.applied + 1):
-            self.tally.stopped = "most of it fails again"
+            self.tally.stopped = "most letters fail again"
 
     async def _follow_until(self, is_enough: Callable[[], bool]) -> None:
-        patience = (sum(self.delays, timedelta()) + PATIENCE).total_seconds()
+        timeout = (sum(self.delays, timedelta()) + TIMEOUT_MARGIN).total_seconds()
         while True:
             await self._follow()
             if is_enough() or self.tally.stopped is not None:
                 return
-            if monotonic() - self._decided_at > patience:
+            if monotonic() - self._decided_at > timeout:
                 self.tally.stopped = (
-                    f"nothing came of what is under way for {patience:.0f} s: is it consumed?"
+                    f"the letters under way have had no outcome for {timeout:.0f} s: "
+                    "check that the consumers run"
                 )
                 return
-            await asyncio.sleep(LOOK_EVERY_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)

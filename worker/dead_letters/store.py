@@ -17,7 +17,7 @@ from worker.postgres.pool import Database
 
 # What is delivered twice conflicts with its own key. What comes back from a replay points to what was
 # replayed: that was marked before it was published.
-KEEP = """
+INSERT_LETTER = """
 INSERT INTO dead_letters
     (message_key, origin, event_id, provider, type, entity_id, reason, exception, fingerprint, attempts,
      received_at, first_failed_at, last_failed_at, headers, body, provenance, replay_of, evidence)
@@ -87,28 +87,27 @@ WHERE state IN ('waiting', 'replaying')
 GROUP BY origin
 """
 
-# Repeated after a crash it finds the letters in the state in which it left them. One that was changed or
-# discarded since it was read is left: it is not what was read that is to be published.
-BEGIN_REPLAY = """
+# Safe to repeat after a crash. A letter that was changed or discarded since it was read is not marked.
+MARK_REPLAYING = """
 UPDATE dead_letters
-SET state = 'replaying', replayed_as = told.replayed_as, replayed_content_id = told.replayed_content_id
+SET state = 'replaying', replayed_as = replay.replayed_as, replayed_content_id = replay.replayed_content_id
 FROM unnest($1::bigint[], $2::uuid[], $3::uuid[], $4::bytea[])
-    AS told (dead_letter_id, replayed_as, replayed_content_id, body)
-WHERE dead_letters.dead_letter_id = told.dead_letter_id
-    AND dead_letters.body = told.body
+    AS replay (dead_letter_id, replayed_as, replayed_content_id, body)
+WHERE dead_letters.dead_letter_id = replay.dead_letter_id
+    AND dead_letters.body = replay.body
     AND state IN ('waiting', 'replaying')
 RETURNING dead_letters.dead_letter_id
 """
 
-END_REPLAY = """
+MARK_REPLAYED = """
 UPDATE dead_letters
 SET state = 'replayed'
 WHERE dead_letter_id = ANY($1::bigint[]) AND state = 'replaying'
 RETURNING dead_letter_id
 """
 
-# Of what was replayed: what came back since the replay began, and what was applied. Letters of one event
-# share its fate: what comes back points to one of them.
+# The replayed letters that came back since the replay started, and those that were applied. Letters of one
+# event share the outcome: a letter that comes back refers to one of them.
 FOLLOW_REPLAY = """
 SELECT dead_letter_id, is_back
 FROM (
@@ -143,7 +142,7 @@ WHERE dead_letter_id = ANY($1::bigint[]) AND state = 'waiting'
 RETURNING dead_letter_id
 """
 
-# Whoever changed it meanwhile changed another body than the one that was read.
+# Changes nothing if the body is not the one that was read.
 CHANGE_BODY = """
 UPDATE dead_letters
 SET body = $2, original_body = coalesce(original_body, body), type = $4, entity_id = $5
@@ -185,7 +184,7 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredLetter:
     """A row of `dead_letters`."""
 
     dead_letter_id: int
@@ -224,7 +223,7 @@ class Kept:
         )
 
 
-def provenance_of(letter: Kept) -> Provenance:
+def provenance_of(letter: StoredLetter) -> Provenance:
     """Where the event of a letter came from.
 
     An archiver of an older release, which may run during an upgrade, stores only the headers. If these cannot
@@ -244,9 +243,9 @@ def provenance_of(letter: Kept) -> Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which dead letters are meant; None means any. `reason` is looked for within the reason.
+    """Criteria for dead letters; None matches all. `reason` matches a part of the reason.
 
-    `gateway_id` is an id, or a URL, by which the gateway or the proxy names the request.
+    `gateway_id` is an id or a URL that the gateway or the proxy gave the request.
     """
 
     ids: tuple[int, ...] | None = None
@@ -270,26 +269,26 @@ async def waiting_by_origin(connection: Connection) -> dict[str, int]:
     return {row["origin"]: row["letters"] for row in await connection.fetch(WAITING_BY_ORIGIN)}
 
 
-async def keep(connection: Connection, letters: Iterable[Letter]) -> None:
+async def insert(connection: Connection, letters: Iterable[Letter]) -> None:
     for letter in letters:
-        await connection.execute(KEEP, *astuple(letter))
+        await connection.execute(INSERT_LETTER, *astuple(letter))
 
 
 async def select(
     connection: Connection, selection: Selection, *, after: int = 0, limit: int = 1000
-) -> list[Kept]:
+) -> list[StoredLetter]:
     """Those meant, the oldest first, from the one that follows `after`."""
     rows = await connection.fetch(SELECT_LETTERS, *selection.arguments(), after, limit)
-    return [Kept.of(row) for row in rows]
+    return [StoredLetter.of(row) for row in rows]
 
 
-async def get(database: Database, dead_letter_id: int) -> Kept:
+async def get(database: Database, dead_letter_id: int) -> StoredLetter:
     """Raises: NoSuchLetter."""
     async with database.connection() as connection:
-        found = await select(connection, Selection(ids=(dead_letter_id,), states=None))
-    if not found:
+        letters = await select(connection, Selection(ids=(dead_letter_id,), states=None))
+    if not letters:
         raise NoSuchLetter(f"there is no dead letter {dead_letter_id}")
-    return found[0]
+    return letters[0]
 
 
 async def count(connection: Connection, selection: Selection) -> int:

@@ -17,7 +17,7 @@ from worker.dead_letters import replay
 from worker.dead_letters import unhandled_store as store
 from worker.dead_letters.replay import PUBLISH_SECONDS, Ready, Unready
 from worker.dead_letters.unhandled_store import Selection, Unhandled
-from worker.intake.encryption import CannotUnseal
+from worker.intake.encryption import NoUsableKey
 from worker.intake.intake import accept_unhandled
 from worker.observability.failpoints import failpoint
 from worker.pipeline.decode import InvalidDelivery, decode
@@ -35,17 +35,17 @@ class Tally:
     left: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
-def prepare(event: Unhandled, sealer: MultiFernet | None) -> Ready | Unready:
+def prepare(event: Unhandled, encryptor: MultiFernet | None) -> Ready | Unready:
     """Route an event as the ingest would now, with its original reception time.
 
     An event that breaks its schema stays as it is: it would be a dead letter at once.
     """
     try:
-        accepted = accept_unhandled(Provider(event.provider), event.body, event.received_at, sealer)
-    except CannotUnseal as error:
+        accepted = accept_unhandled(Provider(event.provider), event.body, event.received_at, encryptor)
+    except NoUsableKey as error:
         return Unready(str(error))
     if accepted.family is None:
-        return Unready(accepted.reason or "no family takes it")
+        return Unready(accepted.reason or "no family handles it")
     message = accepted.message
     decoded = decode(
         FAMILIES[accepted.family], Delivery(0, message.type, message.headers, message.body, redelivered=False)
@@ -55,20 +55,20 @@ def prepare(event: Unhandled, sealer: MultiFernet | None) -> Ready | Unready:
     return Ready(message, accepted.family, accepted.event_id, accepted.content_id)
 
 
-async def forecast(
-    database: Database, sealer: MultiFernet | None, selection: Selection
+async def dry_run_counts(
+    database: Database, encryptor: MultiFernet | None, selection: Selection
 ) -> Counter[tuple[str, str]]:
     """By type, and by what a replay would do against today's rows. Nothing is written or sent."""
-    found: Counter[tuple[str, str]] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     async for events in _batches(database, selection, READ_TOGETHER):
         for event in events:
-            match prepare(event, sealer):
+            match prepare(event, encryptor):
                 case Ready() as ready:
-                    would_be = await replay.forecast(database, ready)
+                    would_be = await replay.dry_run(database, ready)
                 case Unready(reason):
                     would_be = f"stays: {reason}"
-            found[f"{event.provider}.{event.type}", would_be] += 1
-    return found
+            counts[f"{event.provider}.{event.type}", would_be] += 1
+    return counts
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class Replay:
 
     broker: Broker
     database: Database
-    sealer: MultiFernet | None
+    encryptor: MultiFernet | None
     rate: float
     on_progress: Callable[[Tally], None] = lambda _: None
     tally: Tally = field(default_factory=Tally)
@@ -96,8 +96,8 @@ class Replay:
         """
         async with self.database.connection() as connection:
             self.tally.total, _ = await store.extent(connection, selection)
-        async with self.broker.connection() as link:
-            channel = await link.channel()
+        async with self.broker.connection() as broker_connection:
+            channel = await broker_connection.channel()
             began = monotonic()
             size = max(1, min(READ_TOGETHER, int(self.rate / 5)))
             async for events in _batches(self.database, selection, size):
@@ -109,7 +109,7 @@ class Replay:
     async def _publish(self, channel: Channel, events: Sequence[Unhandled]) -> None:
         ready: dict[int, Ready] = {}
         for event in events:
-            match prepare(event, self.sealer):
+            match prepare(event, self.encryptor):
                 case Ready() as prepared:
                     ready[event.unhandled_event_id] = prepared
                 case Unready(reason):

@@ -15,10 +15,10 @@ from worker.amqp.tap import Delivery
 from worker.intake.intake import shown_type
 
 # Far more than a marketplace has; further types get neither a finding nor a log line.
-MOST_TYPES_FOUND = 1_000
+MOST_TYPES_RECORDED = 1_000
 
 # A message that is delivered twice, or an event that is sent twice, finds its row there.
-KEEP = """
+INSERT_EVENT = """
 INSERT INTO unhandled_events (provider, type, event_id, content_id, received_at, body)
 VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (provider, event_id, content_id) DO NOTHING
@@ -78,7 +78,7 @@ WHERE unhandled_event_id = $1
 # Safe to repeat after a crash: a row that is already deleted stays deleted.
 DELETE_EVENTS = "DELETE FROM unhandled_events WHERE unhandled_event_id = ANY($1::bigint[])"
 
-_FINDING = "no family takes this event type: its events are kept as unhandled"
+_FINDING = "no family handles this event type: its events are kept as unhandled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,16 +177,16 @@ def read_arriving(delivery: Delivery) -> Arriving | None:
     )
 
 
-async def keep(connection: Connection, events: Sequence[Arriving], found: Collection[str]) -> list[str]:
+async def insert(connection: Connection, events: Sequence[Arriving], recorded: Collection[str]) -> list[str]:
     """Insert the events that are not there yet; returns the names of types that were never seen before.
 
-    Types in `found` are known to have been seen.
+    Types in `recorded` are known to have been seen.
     """
     for event in events:
-        await connection.execute(KEEP, *astuple(event))
+        await connection.execute(INSERT_EVENT, *astuple(event))
     new: list[str] = []
-    for name in sorted({event.name for event in events}.difference(found)):
-        rows = await connection.fetch(FIND_TYPE, name, _FINDING, MOST_TYPES_FOUND)
+    for name in sorted({event.name for event in events}.difference(recorded)):
+        rows = await connection.fetch(FIND_TYPE, name, _FINDING, MOST_TYPES_RECORDED)
         new += [row["entity_id"] for row in rows]
     return new
 
@@ -225,7 +225,7 @@ async def delete(connection: Connection, ids: Collection[int]) -> None:
     await connection.execute(DELETE_EVENTS, list(ids))
 
 
-def taken_types(providers: Collection[str]) -> frozenset[str]:
+def handled_types(providers: Collection[str]) -> frozenset[str]:
     """The event types that a family takes from one of these marketplaces."""
     keys = (key.partition(".") for key in FAMILY_OF)
     return frozenset(event_type for provider, _, event_type in keys if provider in providers)

@@ -1,7 +1,7 @@
-"""From a listening socket to connections, each counted from its first moment.
+"""Accepts connections from the listening sockets, and counts each from its beginning.
 
-asyncio's own servers announce a TLS connection only after its handshake, so until then it would be in no
-limit; and they build a whole connection before it can be refused. Here, that costs a closed socket.
+asyncio's own servers report a TLS connection only after its handshake, so that no limit would apply until
+then; and they build a whole connection before it can be refused. Here, a refusal only closes a socket.
 """
 
 import asyncio
@@ -21,21 +21,21 @@ log = structlog.get_logger(__name__)
 BACKLOG = 1024
 HANDSHAKE_SECONDS = 5.0
 
-# Connections accepted in one turn of the loop, so that a flood of them delays no request for long.
+# Connections accepted in one iteration of the event loop, so that a flood delays requests only briefly.
 MOST_ACCEPTED = 8
 
-# Bytes that wait in the kernel for a connection, and that one read returns at most: large bodies that arrive
-# all at once cannot fill the memory before anybody has looked at them.
+# The maximum of bytes that wait in the kernel for a connection, and that one read returns: large bodies that
+# arrive all at once cannot fill the memory before they are counted.
 RECEIVE_BUFFER_BYTES = 32_768
 
-# Without files or memory for another connection, none is accepted for so long.
+# Without files or memory for another connection, none is accepted for this long.
 EXHAUSTED_SECONDS = 0.5
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 @dataclass(slots=True)
 class Acceptor:
-    """Connections of these sockets, over TLS where there are certificates."""
+    """Connections of these sockets, with TLS if there are certificates."""
 
     shared: Shared
     listeners: Sequence[socket.socket]
@@ -63,7 +63,7 @@ class Acceptor:
                 if error.errno in EXHAUSTED:
                     self._pause(listener, error)
                     return
-                # The sender has hung up in between.
+                # The sender has closed the connection meanwhile.
                 continue
             accepted.setblocking(False)
             self._admit(accepted, peer[0])
@@ -102,9 +102,9 @@ class Acceptor:
                     ssl_shutdown_timeout=LINGER_SECONDS,
                 )
         except OSError as error:
-            # Also of TLS: what its peer sent was no handshake, or too late, or without a certificate.
+            # With TLS also: the handshake was malformed, too slow, or without a client certificate.
             log.debug("connection.not_established", reason=str(error))
-        if not connection.has_begun:
+        if not connection.has_transport:
             if connection in self.shared.open:
                 self.shared.note_refused(Reason.HANDSHAKE, connection.address)
             connection.connection_lost(None)
@@ -118,17 +118,17 @@ async def listen(host: str, port: int) -> list[socket.socket]:
         OSError
         UnicodeError: No host can have this name.
     """
-    found = await asyncio.get_running_loop().getaddrinfo(
+    entries = await asyncio.get_running_loop().getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     listeners: list[socket.socket] = []
     try:
-        for family, address in dict.fromkeys((entry[0], entry[4][:2]) for entry in found):
+        for family, address in dict.fromkeys((entry[0], entry[4][:2]) for entry in entries):
             port = listeners[0].getsockname()[1] if listeners else port
             listener = socket.create_server((str(address[0]), port), family=family, backlog=BACKLOG)
             listeners.append(listener)
             listener.setblocking(False)
-            # Accepted connections inherit it.
+            # Accepted connections inherit this option.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
     except BaseException:
         for listener in listeners:

@@ -1,4 +1,4 @@
-"""How many bytes of bodies are in memory at a time, whoever sends them."""
+"""A limit for the bytes of all bodies in memory."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 from worker.observability import metrics
 
-# Room for so many bodies of the largest size, and for no fewer bytes than this.
+# The limit is this many bodies of the largest size, but at least so many bytes.
 LEAST_BYTES = 32 * 1024 * 1024
 LARGEST_BODIES = 16
 
 
 class NoRoom(Exception):
-    """The limit is reached: the sender is to come again."""
+    """The limit is reached: the sender has to send the body again later."""
 
 
 @dataclass(slots=True, eq=False)
@@ -29,8 +29,9 @@ class Held:
 
 @dataclass(slots=True)
 class BodyMemory:
-    """Beyond the limit, the largest goes: of those that are neither whole nor authenticated, and the one that
-    has just grown. Who fills the memory with bodies that never end so keeps out nobody who sends less.
+    """Beyond the limit, the largest body is dropped, among the body that has just grown and those that are
+    neither whole nor authenticated. A sender that fills the memory with endless bodies cannot displace
+    smaller ones.
     """
 
     limit: int

@@ -1,12 +1,12 @@
-"""Which connections may stay when there are too many: strangers go first, those of trusted proxies last.
+"""Which connections stay open when there are too many: strangers are closed first, trusted proxies last.
 
     trusted         from a network of STOCKHOOK_TRUSTED_PROXIES
-    authenticated   carried a request with a valid secret, or showed a client certificate
-    stranger        every other one: these have half of the room at most, and of that a share per address
+    authenticated   sent a request with a valid secret, or showed a client certificate
+    stranger        every other one: at most half of all connections, with a limit per address
 
-A newcomer is let in at the cost of the stranger that has been open for longest, since that had its time: so
-a sender that shares its address with a flood gets a turn as well. What is closed in this way has not sent a
-whole request: nothing of it was stored, and its sender sends it again.
+A new connection replaces the stranger that has been open for longest. So a sender that shares its address
+with a flood is served as well. A connection is only closed in this way if it has not sent a whole request:
+nothing of it was stored, and its sender sends it again.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ _OPEN = {kind: metrics.CONNECTIONS.labels(kind) for kind in Kind}
 
 
 class Reason(StrEnum):
-    """Why a connection was closed, or not let in."""
+    """Why a connection was closed, or not admitted."""
 
     ADDRESS = "address"
     STRANGERS = "strangers"
@@ -49,7 +49,7 @@ class Limited(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """`per_address` is of strangers; `network_key` says what one address is."""
+    """`per_address` applies to strangers; `network_key` defines what one address is."""
 
     total: int = 1024
     per_address: int = 128
@@ -72,7 +72,7 @@ Ordered = dict["Limited", None]
 class OpenConnections:
     """Every open connection, by kind; the oldest come first.
 
-    `on_refused` is told the reason, and the address, of each connection that was closed or not let in.
+    `on_refused` gets the reason and the address of each connection that was closed or not admitted.
     """
 
     limits: ConnectionLimits
@@ -95,12 +95,12 @@ class OpenConnections:
         return iter(list(self._entries))
 
     def kind(self, connection: Limited) -> Kind:
-        """That of a connection which is gone does not matter any more."""
+        """STRANGER for a closed connection, whose kind no longer matters."""
         entry = self._entries.get(connection)
         return Kind.STRANGER if entry is None else entry.kind
 
     def admit(self, connection: Limited, address: str, *, is_trusted: bool) -> bool:
-        """Make room for a connection, and remember it; False where nothing could make room."""
+        """Make room for a connection, and add it; False if no other could be closed for it."""
         kind = Kind.TRUSTED if is_trusted else Kind.STRANGER
         reason = self._why_refused(kind, address)
         if reason is not None:
@@ -110,7 +110,7 @@ class OpenConnections:
         return True
 
     def authenticate(self, connection: Limited) -> None:
-        """It carried a valid secret, or showed a client certificate: it is no stranger any more."""
+        """It sent a valid secret, or showed a client certificate: it is no longer a stranger."""
         entry = self._entries.get(connection)
         if entry is not None and entry.kind is Kind.STRANGER:
             self.remove(connection)
@@ -128,7 +128,7 @@ class OpenConnections:
             self._idle[kind].pop(connection, None)
 
     def remove(self, connection: Limited) -> None:
-        """A connection that is not remembered is nothing."""
+        """Does nothing for a connection that was not added."""
         self.is_busy(connection)
         entry = self._entries.pop(connection, None)
         if entry is None:
@@ -164,8 +164,8 @@ class OpenConnections:
         return None if any(self._close(some, Reason.TOTAL) for some in makes_room) else Reason.TOTAL
 
     def _close(self, candidates: Ordered, reason: Reason) -> bool:
-        """Close the first that can be, if there is one."""
-        connection = next((found for found in candidates if found.is_unfinished()), None)
+        """Close the first that may be closed; False if there is none."""
+        connection = next((candidate for candidate in candidates if candidate.is_unfinished()), None)
         if connection is None:
             return False
         self.on_refused(reason, self._entries[connection].address)

@@ -1,4 +1,4 @@
-"""Where an accepted event goes: to the broker, or to the spool while the broker is away."""
+"""Stores accepted events: at the broker, or in the spool while the broker is unavailable."""
 
 import asyncio
 from collections.abc import Mapping
@@ -25,12 +25,12 @@ from worker.postgres.ledger import EventSequence
 
 log = structlog.get_logger(__name__)
 
-# So many spooled events are on their way to the broker at a time: few enough to leave room for live ones.
+# The number of spooled events that are published at a time: few enough to leave room for live ones.
 DRAIN_TOGETHER = 32
 
 
 class Publishes(Protocol):
-    """What a publisher is to us."""
+    """The methods of a publisher that are used here."""
 
     @property
     def is_ready(self) -> bool: ...
@@ -41,7 +41,7 @@ class Publishes(Protocol):
 
 
 class NotStored(Exception):
-    """Neither broker nor spool took the event. The text says why."""
+    """Neither broker nor spool accepted the event. The text says why."""
 
 
 @dataclass(slots=True)
@@ -93,19 +93,19 @@ class Storage:
     async def _spool(self, message: Message, family: str | None) -> None:
         """The spooled copy names the voided numbers, its own earlier one among them."""
         if self.spool is None:
-            raise NotStored("the broker is away, and there is no spool")
+            raise NotStored("the broker is unavailable, and there is no spool")
         voids = self._sequence.voids(family) if family is not None else frozenset()
         try:
             await self.spool.put(replace(message, headers=_with_voids(message.headers, voids)), family)
         except (SpoolFull, SpoolBroken) as error:
-            raise NotStored(f"the broker is away, and the spool: {error}") from error
+            raise NotStored(f"the broker is unavailable, and the spool: {error}") from error
         if family is not None:
             self._sequence.acknowledge_voids(family, voids)
         metrics.SPOOLED.inc()
         failpoint("spooled")
 
     async def drain(self, stopping: asyncio.Event) -> None:
-        """Publish what is spooled, oldest first, whenever the broker is there."""
+        """Publish spooled events, the oldest first, while the broker is available."""
         spool = self.spool
         if spool is None:
             await stopping.wait()
@@ -114,7 +114,7 @@ class Storage:
             while not stopping.is_set():
                 await spool.wait_not_empty()
                 await self.publisher.wait_ready()
-                # Whatever goes wrong with some, the drainer goes on: what is spooled is not forgotten.
+                # The drainer continues after any error: spooled events must be published.
                 await retry_until_available(
                     lambda: self._drain_some(spool), Exception, stopping, longest_pause=2, say=_say
                 )
@@ -140,12 +140,12 @@ class Storage:
         await self.publisher.publish(entry.message)
 
     async def check(self) -> str | None:
-        """What keeps events from being stored, if anything does."""
+        """Why events cannot be stored; None if they can."""
         if self.publisher.is_ready or self.spool is not None:
             return None
         return "not connected to the broker, and without a spool"
 
-    def look(self) -> Mapping[str, object]:
+    def details(self) -> Mapping[str, object]:
         """For `/readyz`: whether events go to the broker or to the spool, and what is in that."""
         spool = self.spool
         return {
@@ -156,7 +156,7 @@ class Storage:
         }
 
     def measure(self) -> None:
-        """Have the gauges say what is in the spool, whenever they are read."""
+        """Register the gauges of the spool."""
         spool = self.spool
         metrics.SPOOL_OPEN.set(spool is not None)
         if spool is not None:

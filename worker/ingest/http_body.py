@@ -5,18 +5,18 @@ from typing import Protocol
 
 from worker.ingest.service import BodyIncomplete
 
-# Of a body that has not ended, the handler is given so many bytes at a time, or more.
+# The handler gets at least this many bytes at a time, except for the last ones of a body.
 WAKING_BYTES = 1024
 
 
 class Source(Protocol):
-    """What a body arrives on."""
+    """The connection on which a body arrives."""
 
     def invite_body(self) -> None:
         """The handler waits for it."""
 
     def regulate_reading(self) -> None:
-        """The handler has taken some of it."""
+        """The handler has read a part of it."""
 
 
 class RequestBody:
@@ -36,7 +36,7 @@ class RequestBody:
     def feed(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
         self.size += len(chunk)
-        # What trickles costs little: the handler is not woken for each byte.
+        # The handler is not woken for each byte of a slow sender.
         if self.size >= WAKING_BYTES:
             self._wake()
 

@@ -2,11 +2,11 @@
 
 A connection is always in one of these states; each but the second has a deadline of its own.
 
-    reading a head   from the first byte of a request, or the connection itself, to the end of its headers
-    answering        the handler reads the body and works; its deadlines are its own
-    idle             answered, and waiting for the next request, or for the answers to be read
-    lingering        answered for the last time: what still arrives is read and dropped, since closing at
-                     once would take the answer away from a sender that is still sending
+    reading a head   from the first byte of a request, or of the connection, to the end of the headers
+    answering        the handler reads the body and processes it, with deadlines of its own
+    idle             answered, and waiting for the next request, or for the sender to read the answers
+    lingering        the last answer is sent: further bytes are read and dropped, because closing at once
+                     would destroy the answer for a sender that is still sending
 """
 
 import asyncio
@@ -34,8 +34,8 @@ log = structlog.get_logger(__name__)
 
 Handler = Callable[[Request], Awaitable[Response]]
 
-# A deadline is noticed so late at most.
-LOOK_SECONDS = 0.25
+# A deadline is noticed at most this late.
+CHECK_SECONDS = 0.25
 LINGER_SECONDS = 2.0
 # Beyond, the socket is not read until the handler has taken some.
 BODY_BUFFER_BYTES = 16_384
@@ -66,7 +66,7 @@ class Shared:
     limits: Limits
     proxies: TrustedProxies
     open: OpenConnections = field(init=False)
-    deadlines: TimeoutGroup = field(default_factory=lambda: TimeoutGroup(LOOK_SECONDS))
+    deadlines: TimeoutGroup = field(default_factory=lambda: TimeoutGroup(CHECK_SECONDS))
     answering: "set[asyncio.Task[None]]" = field(default_factory=set)
     is_draining: bool = False
     all_closed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -76,7 +76,7 @@ class Shared:
         self.open = OpenConnections(self.limits.connections, self.note_refused)
 
     def note_refused(self, reason: Reason, address: str) -> None:
-        """A connection was closed, or not let in."""
+        """A connection was closed, or not admitted."""
         metrics.CONNECTIONS_REFUSED.labels(reason).inc()
         unlogged = self.refusals.unlogged(reason)
         if unlogged is not None:
@@ -97,11 +97,11 @@ class Connection(asyncio.Protocol):
     def __init__(self, shared: Shared, accepted: socket.socket, peer: str) -> None:
         self._shared = shared
         self._limits = shared.limits
-        # Until the transport is there, which with TLS is after the handshake.
+        # Until there is a transport, which with TLS is after the handshake.
         self._accepted: socket.socket | None = accepted
         self._peer = read_address(peer)
         self._transport: asyncio.Transport | None = None
-        self.has_begun = False
+        self.has_transport = False
         self._parser = RequestParser(self, self._limits.header_bytes)
         self._queue: deque[_Exchange | Response] = deque()
         self._current: _Exchange | None = None
@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def address(self) -> str:
-        """What counts as its address."""
+        """The address or network to which limits apply."""
         return network_key(self._peer)
 
     def is_admitted(self) -> bool:
@@ -132,13 +132,13 @@ class Connection(asyncio.Protocol):
         # uvloop's transports are of no asyncio class.
         self._transport = cast(asyncio.Transport, transport)
         self._accepted = None
-        self.has_begun = True
+        self.has_transport = True
         if self not in self._shared.open:
-            # It was closed for the sake of another meanwhile.
+            # It was closed meanwhile, to make room for another.
             self.abort()
             return
         if transport.get_extra_info("sslcontext") is not None:
-            # Of what arrives while reading is paused.
+            # The limit of bytes that arrive while reading is paused.
             transport.set_read_buffer_limits(high=BODY_BUFFER_BYTES)  # type: ignore[attr-defined]  # of TLS
         if transport.get_extra_info("peercert"):
             self._shared.open.authenticate(self)
@@ -157,7 +157,7 @@ class Connection(asyncio.Protocol):
         self._parser.close()
 
     def eof_received(self) -> bool:
-        """The sender sends no more, and may still read."""
+        """The sender has ended its half of the connection, and may still read."""
         self._has_eof = True
         if not self._is_over:
             if self._parser.is_reading_head:
@@ -182,7 +182,7 @@ class Connection(asyncio.Protocol):
             return malformed(f"More than {MOST_PIPELINED} requests came before the first was answered.")
         self._incoming = body = RequestBody(self)
         client = self._shared.proxies.client(self._peer, head.headers)
-        headers = self._shared.proxies.believed(self._peer, head.headers)
+        headers = self._shared.proxies.without_untrusted(self._peer, head.headers)
         request = Request(head.method, head.path, headers, body, client, self.authenticate)
         if self._can_write:
             self._shared.deadlines.forget(self)
@@ -207,7 +207,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._is_over:
             return
-        heads_begun = self._parser.heads_begun
+        heads_started = self._parser.heads_started
         try:
             fault = self._parser.feed(data)
         except httptools.HttpParserCallbackError:
@@ -221,9 +221,9 @@ class Connection(asyncio.Protocol):
                 self._break_off(fault)
             case Response():
                 self._refuse(fault)
-            case None if self._parser.is_reading_head and self._parser.heads_begun != heads_begun:
-                # The first head of a stranger is due when the connection has been open for so long.
-                if self._parser.heads_begun > 1 or not self._is_stranger:
+            case None if self._parser.is_reading_head and self._parser.heads_started != heads_started:
+                # The deadline of a stranger's first head runs from the beginning of the connection.
+                if self._parser.heads_started > 1 or not self._is_stranger:
                     self._watch(self._limits.header_seconds)
         self.regulate_reading()
 
@@ -297,7 +297,7 @@ class Connection(asyncio.Protocol):
                 self._watch(self._idle_seconds)
 
     def _write(self, response: Response, method: str, *, closes: bool) -> None:
-        assert self._transport is not None, "who is gone is not answered"
+        assert self._transport is not None, "a closed connection is not answered"
         self._transport.write(encode(response, method, closes=closes))
 
     def invite_body(self) -> None:
@@ -338,16 +338,16 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         elif self._accepted is not None:
-            # It belongs to the loop by now, which so sees its end.
+            # The event loop owns the socket by now, and notices its end.
             with suppress(OSError):
                 self._accepted.shutdown(socket.SHUT_RDWR)
 
     def _linger(self, *, is_sender_done: bool) -> None:
-        """The last answer was written: end our half, and the other when the sender ends its own.
+        """The last answer was written: end our half, and close when the sender ends its half.
 
-        TLS has no halves: there, we wait for the sender to read the answer and to close.
+        A TLS connection has no halves: wait for the sender to read the answer and to close.
         """
-        assert self._transport is not None, "who is gone is not answered"
+        assert self._transport is not None, "a closed connection is not answered"
         self._is_over = self._is_lingering = True
         self._fail_body()
         self.regulate_reading()

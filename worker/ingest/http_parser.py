@@ -28,7 +28,7 @@ class Malformed:
 
 
 class Listener(Protocol):
-    """What the requests of a connection go to, in the order of their bytes."""
+    """Receives the requests of a connection, in the order of their bytes."""
 
     def on_head(self, head: Head) -> Response | None:
         """A response refuses the request."""
@@ -52,10 +52,10 @@ class RequestParser:
         self._overhead = 0
         self._is_over = False
         self.is_reading_head = False
-        self.heads_begun = 0
+        self.heads_started = 0
 
     def feed(self, data: bytes) -> Response | Malformed | None:
-        """What is wrong with these bytes: then, no more may be fed.
+        """What is wrong with these bytes, if anything: then no more may be fed.
 
         Raises:
             httptools.HttpParserCallbackError: The listener raised.
@@ -91,20 +91,20 @@ class RequestParser:
         self.stop()
         del self._parser
 
-    # What httptools calls
+    # Callbacks of httptools
 
     def on_message_begin(self) -> None:
         self._target = b""
         self._fields = []
         self._overhead = 0
         self.is_reading_head = True
-        self.heads_begun += 1
+        self.heads_started += 1
 
     def on_url(self, part: bytes) -> None:
         self._target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # Of trailers nothing is used.
+        # Trailers are ignored.
         if self.is_reading_head:
             self._fields.append((name, value))
 

@@ -1,14 +1,14 @@
 """An HTTP/1 server for one handler: llhttp (httptools) parses, asyncio carries the bytes.
 
-docs/design/http-server.md says why there is one, and which servers were measured beside it. What it adds to
-parser and event loop: a body that did not arrive whole is an error for the handler, a deadline for each
-state of a connection, and bounds for headers and connections.
+docs/design/http-server.md gives the reasons for an own server, and the measurements of others. It adds to
+parser and event loop: an error for the handler if a body did not arrive whole, a deadline for each state of a
+connection, and limits for headers and connections.
 
     http_connection.py     the order of requests and answers on one connection, and its deadlines
-    connection_limits.py   which connections may stay when there are too many
-    acceptor.py            from a listening socket to connections, over TLS or not
-    tls.py                 the certificate, and how it is replaced
-    trusted_proxies.py     who sent a request, and whose word is taken for it
+    connection_limits.py   which connections stay open when there are too many
+    acceptor.py            accepts connections, with or without TLS
+    tls.py                 the certificate, and its replacement
+    trusted_proxies.py     the client's address, and headers that only trusted proxies may send
     http_parser.py         from bytes to requests
     http_body.py           a body while it arrives
     http_messages.py       from bytes to headers, and from answers to bytes

@@ -1,4 +1,4 @@
-"""Log lines that anybody can cause: of each kind, one per interval."""
+"""Limits log lines that any sender can cause to one per kind and interval."""
 
 from dataclasses import dataclass, field
 from time import monotonic
@@ -6,14 +6,14 @@ from time import monotonic
 
 @dataclass(slots=True)
 class LogLimit:
-    """`kind` comes from a closed set: one that a sender could choose would be remembered for ever."""
+    """`kind` must come from a closed set: each kind is kept in memory, so senders must not choose it."""
 
     interval_seconds: float
     _logged_at: dict[str, float] = field(default_factory=dict)
     _unlogged: dict[str, int] = field(default_factory=dict)
 
     def unlogged(self, kind: str = "") -> int | None:
-        """If a line is due, how many of its kind were left out before it; otherwise None."""
+        """None if the line must be left out; otherwise the number of lines left out since the last one."""
         now = monotonic()
         logged_at = self._logged_at.get(kind)
         if logged_at is not None and now - logged_at < self.interval_seconds:

@@ -38,7 +38,7 @@ _REFUSALS = {
     "401": "No active secret, or a signature of the gateway that is missing or refused",
     "404": "The endpoint is disabled: it is not configured",
     "405": "A method that is not allowed",
-    "408": "The body did not arrive whole, or came too slowly",
+    "408": "The body did not arrive whole, or too slowly",
     "411": "Neither Content-Length nor Transfer-Encoding: whether there is a body is unknown",
     "413": "The body is too large",
     "415": "The body is neither JSON nor what Content-Encoding says",
@@ -96,15 +96,14 @@ def openapi_document(settings: Settings) -> bytes:
             "title": "Stockhook ingest",
             "version": version("stockhook"),
             "description": "Receives marketplaces' webhooks. An answer of 200 means that the event is "
-            "stored; what is authentic but odd is stored too, and set aside for people.",
+            "stored; an authentic but malformed one is stored too, in the quarantine.",
         },
-        # Where the paths begin.
         "servers": [{"url": settings.ingest_path_prefix or "/"}],
         "paths": {
             **paths,
-            "/livez": {"get": _look("The process is alive", {"200": "Alive"})},
-            "/readyz": {"get": _look("Events can be received", {"200": "Ready", "503": "Not ready"})},
-            "/openapi.json": {"get": _look("This document", {"200": "OpenAPI 3.1"})},
+            "/livez": {"get": _operation_of("The process is alive", {"200": "Alive"})},
+            "/readyz": {"get": _operation_of("Events can be received", {"200": "Ready", "503": "Not ready"})},
+            "/openapi.json": {"get": _operation_of("This document", {"200": "OpenAPI 3.1"})},
         },
         "components": {
             "schemas": {**definitions["$defs"], "Accepted": _ACCEPTED, "Problem": _PROBLEM},
@@ -132,7 +131,7 @@ def _operation(marketplace: Marketplace, gateway: Gateway | None, event: JsonSch
 
 
 def _security(gateway: Gateway | None, own: Sequence[str]) -> list[JsonSchema]:
-    """Alternatives; of each, all must come."""
+    """Alternatives, each a set of required schemes."""
     alternatives: list[Sequence[str]]
     match None if gateway is None else gateway.require:
         case None:
@@ -155,25 +154,26 @@ def _webhook(summary: str, body: dict[str, Any]) -> dict[str, Any]:
         "responses": {
             "200": _response("Stored", "application/json", "Accepted"),
             **{
-                status: _response(words, "application/problem+json", "Problem")
-                for status, words in _REFUSALS.items()
+                status: _response(description, "application/problem+json", "Problem")
+                for status, description in _REFUSALS.items()
             },
         },
     }
 
 
-def _look(summary: str, answers: dict[str, str]) -> dict[str, Any]:
+def _operation_of(summary: str, answers: dict[str, str]) -> dict[str, Any]:
     content = {"application/json": {"schema": {"type": "object"}}}
     return {
         "summary": summary,
         "responses": {
-            status: {"description": words, "content": content} for status, words in answers.items()
+            status: {"description": description, "content": content}
+            for status, description in answers.items()
         },
     }
 
 
-def _response(words: str, content_type: str, schema: str) -> dict[str, Any]:
+def _response(description: str, content_type: str, schema: str) -> dict[str, Any]:
     return {
-        "description": words,
+        "description": description,
         "content": {content_type: {"schema": {"$ref": _REF.format(model=schema)}}},
     }

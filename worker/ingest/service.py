@@ -38,22 +38,22 @@ log = structlog.get_logger(__name__)
 # Some senders have a retry schedule of their own; this is for those that read the header.
 RETRY_AFTER_SECONDS = 7
 
-# Characters of a foreign text in a line of the log.
+# The maximum length of a foreign text in a log line.
 LONGEST_LOGGED = 200
 
-# Anybody can send requests to a wrong path, or without a secret: one of each kind is logged per interval.
+# Any sender can cause these log lines: one of each kind is logged per interval.
 UNKNOWN_PATH_LOG_SECONDS = 60.0
 REFUSAL_LOG_SECONDS = 10.0
 
-# A body whose sender has not shown a secret in the headers must go on arriving, and end soon:
-# after the first seconds at so many bytes a second, and within so many seconds in all.
+# A body whose sender has no valid secret in the headers must be complete within UNAUTHENTICATED_SECONDS, and
+# after the first seconds arrive at least at this rate.
 UNAUTHENTICATED_FIRST_SECONDS = 3.0
 UNAUTHENTICATED_BYTES_PER_SECOND = 1024
 UNAUTHENTICATED_SECONDS = 5.0
 
 WEBHOOKS = "/webhooks"
 PROBES = ("/livez", "/readyz", "/openapi.json")
-# No path: of a request that lacks the prefix.
+# Instead of the path, for a request without the prefix.
 OUTSIDE = ""
 WEBHOOK_METHODS = "GET, HEAD, OPTIONS, POST"
 PLAIN_TEXT = "text/plain"
@@ -61,8 +61,8 @@ PLAIN_TEXT = "text/plain"
 # Bytes of a body beyond which a thread works on it, so that other requests do not wait for that.
 LARGE_BODY = 32 * 1024
 
-# So late it may be noticed that a body is.
-LOOK_SECONDS = 0.25
+# A deadline is noticed at most this late.
+CHECK_SECONDS = 0.25
 
 # Standard Webhooks: the sender need not repeat this message, since it would get the same answer.
 ABORT_MESSAGE = ("webhook-delivery", "abort-message")
@@ -75,7 +75,7 @@ class Stores(Protocol):
 
     async def check(self) -> str | None: ...
 
-    def look(self) -> Mapping[str, object]: ...
+    def details(self) -> Mapping[str, object]: ...
 
 
 def _nothing() -> None:
@@ -84,8 +84,8 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`headers` has lower-case names, and all values of a name that came several times, joined by commas;
-    those that only a trusted proxy may send are from one. `body` yields what arrives, and raises
+    """`headers` has lower-case names; the values of a repeated header are joined by commas. Headers that only
+    a trusted proxy may send came from one. `body` yields what arrives, and raises
     BodyIncomplete. `client` is the address of the sender, for logs. `authenticated` is called once the
     request has shown a valid secret.
     """
@@ -111,7 +111,7 @@ class BodyIncomplete(Exception):
 
 
 class Refused(Exception):
-    """A request that is answered with a problem document (RFC 9457). It counts as `result`, or the status."""
+    """A request that is answered with a problem document (RFC 9457). Its label is `result`, or the status."""
 
     def __init__(
         self,
@@ -135,18 +135,18 @@ class Refused(Exception):
 class Ingest:
     settings: Settings
     storage: Stores
-    _sealer: MultiFernet | None = field(init=False)
+    _encryptor: MultiFernet | None = field(init=False)
     _openapi: bytes = field(init=False)
     _ignored: re.Pattern[str] = field(init=False)
-    _deadlines: TimeoutGroup = field(default_factory=lambda: TimeoutGroup(LOOK_SECONDS))
+    _deadlines: TimeoutGroup = field(default_factory=lambda: TimeoutGroup(CHECK_SECONDS))
     _bodies: BodyMemory = field(init=False)
-    # Several threads at once would leave the event loop less of the interpreter, and be no faster together.
+    # Several threads at once would slow down the event loop, and together be no faster.
     _one_large_body: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     _unknown_paths: LogLimit = field(default_factory=lambda: LogLimit(UNKNOWN_PATH_LOG_SECONDS))
     _refusals: LogLimit = field(default_factory=lambda: LogLimit(REFUSAL_LOG_SECONDS))
 
     def __post_init__(self) -> None:
-        self._sealer = self.settings.sealer
+        self._encryptor = self.settings.encryptor
         self._openapi = openapi_document(self.settings)
         self._ignored = ignored.compiled(self.settings.ignored_types)
         self._bodies = BodyMemory.for_bodies_of(self.settings.body_limit)
@@ -157,7 +157,7 @@ class Ingest:
         marketplace = _MARKETPLACE_OF_PATH.get(path)
         try:
             if marketplace is None:
-                return await self._look(request, path)
+                return await self._serve_other(request, path)
             return await self._answer(marketplace, request)
         except Refused as error:
             refusal = error
@@ -170,7 +170,7 @@ class Ingest:
         return refusal.response
 
     def _without_prefix(self, path: str) -> str:
-        """Probes are answered with and without it."""
+        """Probes are answered with and without the prefix."""
         prefix = self.settings.ingest_path_prefix
         if not prefix or path in PROBES:
             return path
@@ -202,7 +202,7 @@ class Ingest:
                 unlogged_before=unlogged,
             )
 
-    async def _look(self, request: Request, path: str) -> Response:
+    async def _serve_other(self, request: Request, path: str) -> Response:
         if path not in PROBES:
             if f"{WEBHOOKS}/" in f"{_tidy(request.path)}/":
                 self._note_unknown_path(request)
@@ -215,7 +215,7 @@ class Ingest:
             case "/livez":
                 return Response(200, b'{"status": "alive"}')
             case "/readyz":
-                return Response(*await readiness({"intake": self.storage.check}, self.storage.look))
+                return Response(*await readiness({"intake": self.storage.check}, self.storage.details))
             case _:
                 return Response(200, self._openapi)
 
@@ -303,12 +303,12 @@ class Ingest:
             body,
             received_at,
             secrets,
-            self._sealer,
+            self._encryptor,
             is_authentic=_replaces_secret(gateway),
         )
 
     def _check_request(self, marketplace: Marketplace, gateway: Gateway | None, request: Request) -> bool:
-        """Whatever can be said before the body is read: also whether the sender is authenticated by then."""
+        """Check what is known before the body is read; returns whether the sender is authenticated."""
         headers = request.headers
         if isinstance(marketplace.authentication, SecretHeader) and not _replaces_secret(gateway):
             presented = headers.get(marketplace.authentication.name(self.settings).lower(), "")
@@ -343,8 +343,11 @@ class Ingest:
             headers.get("content-encoding", ""),
             self.settings.body_limit,
         )
-        is_large = len(body) > LARGE_BODY or "content-encoding" in headers
-        outcome = await asyncio.to_thread(verify) if is_large else verify()
+        if len(body) > LARGE_BODY or "content-encoding" in headers:
+            async with self._one_large_body:
+                outcome = await asyncio.to_thread(verify)
+        else:
+            outcome = verify()
         if not isinstance(outcome, Verified):
             raise _refused_signature(marketplace, outcome)
         age = "older" if outcome.position else "newest"
@@ -383,7 +386,7 @@ class Ingest:
         return b"".join(chunks)
 
     def _body_seconds(self, size: int, is_authenticated: bool) -> float:
-        """In which so many bytes of a body, or all of it, must have arrived."""
+        """The seconds within which so many bytes of a body, or all of it, must have arrived."""
         if is_authenticated:
             return self.settings.body_timeout
         at_that_rate = UNAUTHENTICATED_FIRST_SECONDS + size / UNAUTHENTICATED_BYTES_PER_SECOND
@@ -430,7 +433,7 @@ class Ingest:
             log.warning("event.refused", reason=str(error))
             raise Refused(
                 503,
-                "Cannot take events in",
+                "Cannot store events",
                 "The event was not stored: send it again.",
                 (("retry-after", str(RETRY_AFTER_SECONDS)),),
             ) from error
@@ -439,7 +442,7 @@ class Ingest:
 _MARKETPLACE_OF_PATH = {marketplace.path: marketplace for marketplace in MARKETPLACES.values()}
 
 
-# RFC 9110 asks for a challenge; the scheme is named after what all marketplaces do.
+# RFC 9110 requires a challenge; the scheme is named after what all marketplaces do.
 _CHALLENGE = ("www-authenticate", "Webhook")
 
 
@@ -454,7 +457,7 @@ def _inert(text: str) -> str:
 
 
 def _sender(request: Request) -> dict[str, str]:
-    """Who sent it, for the log."""
+    """The sender, for the log."""
     request_id = request.headers.get("x-request-id")
     return {"client": request.client, **({"request_id": _inert(request_id)} if request_id else {})}
 
@@ -465,16 +468,16 @@ def _count_secret(marketplace: Marketplace, position: int) -> None:
 
 
 def _unauthorized() -> Refused:
-    return Refused(401, "Unauthorized", "No active secret came with it.", (_CHALLENGE,))
+    return Refused(401, "Unauthorized", "The request has no active secret.", (_CHALLENGE,))
 
 
 def _replaces_secret(gateway: Gateway | None) -> bool:
-    """Whether the gateway answers for the sender, so that the marketplace's own secret need not come."""
+    """Whether the gateway's signature suffices, without the marketplace's own secret."""
     return gateway is not None and gateway.require == "gateway"
 
 
 def _claims(marketplace: Marketplace, gateway: Gateway, headers: Mapping[str, str]) -> Sequence[Claim] | None:
-    """What the gateway's headers say; None if none came, and none need come. Raises: Refused."""
+    """The content of the gateway's headers; None if none came, and none are required. Raises: Refused."""
     if not is_signature_due(gateway, headers):
         metrics.GATEWAY_UNSIGNED.labels(marketplace.name, "absent").inc()
         return None
@@ -485,7 +488,7 @@ def _claims(marketplace: Marketplace, gateway: Gateway, headers: Mapping[str, st
 
 
 def _refused_signature(marketplace: Marketplace, refused: RefusedSignature) -> Refused:
-    """The answer names the rule and the header, never its value."""
+    """The answer names the rule and the header, but not its value."""
     metrics.GATEWAY_UNSIGNED.labels(marketplace.name, refused.rule).inc()
     detail = f"The gateway's signature is {refused.rule} (header {refused.header})."
     return Refused(401, "Unauthorized", detail, (_CHALLENGE,))

@@ -1,7 +1,7 @@
-"""The certificate that the ingest shows: loaded, watched, and replaced while connections are open.
+"""The certificate of the ingest: loaded, watched, and replaced while connections are open.
 
-A new certificate gets a context of its own, which new connections use; those that are open keep the one that
-they began with. A certificate that cannot be used changes nothing: the one before stays.
+A new certificate gets its own context, which new connections use; open connections keep theirs. A certificate
+that cannot be used changes nothing: the previous one stays in use.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from worker.observability import metrics
 
 log = structlog.get_logger(__name__)
 
-# How often the files are looked at. Not by inotify: it does not see what a network file system changes, and
-# Kubernetes replaces a folder above the file.
-LOOK_SECONDS = 5.0
+# The files are checked this often. inotify does not see changes on a network file system, and Kubernetes
+# replaces a folder above the file.
+CHECK_SECONDS = 5.0
 
 
 class BadCertificate(Exception):
@@ -38,7 +38,7 @@ class Files:
 
     @classmethod
     def of(cls, settings: Settings) -> "Files | None":
-        """None where the ingest speaks no TLS."""
+        """None if the ingest does not use TLS."""
         certificate, key = settings.ingest_certificate_file, settings.ingest_key_file
         if certificate is None or key is None:
             return None
@@ -47,7 +47,7 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """`expires_at` is of the certificate itself; `names` are those that it is for."""
+    """`expires_at` is that of the certificate itself, not of its chain; `names` are its subject names."""
 
     context: ssl.SSLContext
     begins_at: datetime
@@ -59,7 +59,7 @@ def load(files: Files) -> Loaded:
     """Raises: BadCertificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # A sender that could also speak HTTP/2 is told that we do not.
+    # A sender that offers HTTP/2 too must learn that the ingest does not have it.
     context.set_alpn_protocols(["http/1.1"])
     certificate = _read_certificate(files.certificate)
     _check_readable("INGEST_KEY_FILE", files.key)
@@ -96,10 +96,10 @@ def _read_certificate(path: Path) -> x509.Certificate:
 
 def _names(certificate: x509.Certificate) -> tuple[str, ...]:
     try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):
         return ()
-    return tuple(str(name.value) for name in found)
+    return tuple(str(name.value) for name in names)
 
 
 def _check_readable(setting: str, path: Path) -> None:
@@ -119,7 +119,7 @@ class _Encrypted(Exception):
 
 
 def _no_password() -> str:
-    """Instead of a question on the terminal."""
+    """Without it, OpenSSL prompts for a password on the terminal."""
     raise _Encrypted
 
 
@@ -128,17 +128,17 @@ class Certificates:
     """What new connections use."""
 
     files: Files
-    look_seconds: float = LOOK_SECONDS
+    check_seconds: float = CHECK_SECONDS
     trouble: str | None = None
-    """Why the files that are there now are not in use."""
+    """Why the present files are not in use."""
     _loaded: Loaded = field(init=False)
     _seen: object = field(init=False)
     _is_requested: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         """Raises: BadCertificate."""
-        # Seen before they are read: what changes in between is noticed later.
-        self._seen = self._look()
+        # Before they are read: the next check notices a change in between.
+        self._seen = self._fingerprints()
         self._loaded = load(self.files)
         self._note_loaded()
 
@@ -158,14 +158,14 @@ class Certificates:
         """Load the files when they have changed, or on request; while they cannot be used, try again."""
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._is_requested.wait(), self.look_seconds)
+                await asyncio.wait_for(self._is_requested.wait(), self.check_seconds)
             is_requested = self._is_requested.is_set()
             self._is_requested.clear()
             # In a thread: the disk may be slow.
             await asyncio.to_thread(self._load_changed, is_requested=is_requested)
 
     def _load_changed(self, *, is_requested: bool) -> None:
-        seen = self._look()
+        seen = self._fingerprints()
         if not is_requested and self.trouble is None and seen == self._seen:
             return
         self._seen = seen
@@ -189,15 +189,15 @@ class Certificates:
         say: Callable[..., object] = log.info if datetime.now(UTC) < loaded.expires_at else log.error
         say("certificate.loaded", names=loaded.names, expires_at=loaded.expires_at.isoformat())
 
-    def _look(self) -> list[tuple[int, ...] | None]:
+    def _fingerprints(self) -> list[tuple[int, ...] | None]:
         files = (self.files.certificate, self.files.key, self.files.client_ca)
         return [_fingerprint(path) for path in files if path is not None]
 
 
 def _fingerprint(path: Path) -> tuple[int, ...] | None:
-    """What changes when the file does, also when a link to it is moved; None where there is none."""
+    """Differs after the file has changed, or a link to it was moved; None if there is no file."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -1,4 +1,4 @@
-"""Whose word about a client is believed: `X-Forwarded-For` and `X-Request-Id` of trusted proxies alone."""
+"""`X-Forwarded-For` and `X-Request-Id` are believed only if a trusted proxy sent them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-# What only a trusted proxy may say.
+# Removed from the requests of all other senders.
 PROXY_HEADERS = ("x-forwarded-for", "x-request-id")
 
-# Of the entries of X-Forwarded-For, the last ones: a chain of proxies is shorter.
+# Only so many of the last entries of X-Forwarded-For are read: a chain of proxies is shorter.
 MOST_HOPS = 20
 
 UNKNOWN = "unknown"
@@ -25,24 +25,24 @@ class TrustedProxies:
         return address is not None and any(address in network for network in self.networks)
 
     def client(self, peer: Address | None, headers: Mapping[str, str]) -> str:
-        """The address of who sent a request, as text for logs.
+        """The address of the client that sent a request, as text for logs.
 
-        Each proxy appends whom it received the request from. Read from the right, the first address that is
-        no trusted proxy is the last one that is certain: what stands before it, anybody may have written.
+        Each proxy appends the address from which it received the request. Read from the right, the first
+        address that is not a trusted proxy is the client's: entries before it may be forged.
         """
-        known = peer
+        client = peer
         if self.include(peer):
             entries = headers.get("x-forwarded-for", "").split(",")
             for entry in reversed(entries[-MOST_HOPS:]):
                 address = read_forwarded(entry)
                 if address is None:
                     break
-                known = address
+                client = address
                 if not self.include(address):
                     break
-        return UNKNOWN if known is None else str(known)
+        return UNKNOWN if client is None else str(client)
 
-    def believed(self, peer: Address | None, headers: dict[str, str]) -> dict[str, str]:
+    def without_untrusted(self, peer: Address | None, headers: dict[str, str]) -> dict[str, str]:
         """The headers without those that only a trusted proxy may send."""
         if not self.include(peer):
             for name in PROXY_HEADERS:
@@ -74,7 +74,7 @@ def read_forwarded(entry: str) -> Address | None:
 
 @lru_cache(maxsize=4096)
 def network_key(address: Address | None) -> str:
-    """What counts as one client: an IPv4 address, or an IPv6 network of 64 bits, which one customer has."""
+    """One client for the limits: an IPv4 address, or an IPv6 /64 network, which one customer has."""
     if isinstance(address, IPv6Address):
         return str(IPv6Network((address, 64), strict=False))
     return UNKNOWN if address is None else str(address)

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 def position(presented: str, secrets: Sequence[SecretStr]) -> int | None:
     """Which of the secrets it is, from 0; None if it is none of them.
 
-    Every one is compared, in a time that tells nothing of where they differ.
+    All secrets are compared, in a time that does not depend on where they differ.
     """
     given = _encoded(presented)
     matches = [hmac.compare_digest(given, secret.get_secret_value().encode()) for secret in secrets]

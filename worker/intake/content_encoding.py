@@ -43,7 +43,7 @@ def decoded(body: bytes, header: str, limit: int) -> bytes:
 
 
 def inflated(body: bytes, header: str, limit: int) -> bytes | None:
-    """The same for a sender that is not known yet: nothing is parsed.
+    """The same for a sender that is not authenticated yet: nothing is parsed.
 
     None if nothing is encoded, or if it cannot be undone within the limit.
     """

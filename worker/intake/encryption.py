@@ -19,7 +19,7 @@ from worker.marketplaces.contract import PrivateMembers
 from worker.observability.errors import StockhookError
 
 # How an encrypted string begins: one that holds JSON with private members in it.
-SEALED_STRING = "stockhook-sealed:"
+ENCRYPTED_STRING = "stockhook-sealed:"
 
 # How every Fernet token begins: a body that was encrypted whole is one.
 _ENCRYPTED_WHOLE = b"gAAAA"
@@ -30,11 +30,11 @@ _SHORTEST_JSON = len('{"":1}')
 _WHITE_SPACE = b" \t\n\r"
 
 
-class CannotUnseal(StockhookError):
-    """None of the sealing keys opens what is sealed."""
+class NoUsableKey(StockhookError):
+    """No key is set, or none of the keys decrypts the value."""
 
 
-def encrypt_members(body: bytes, private: PrivateMembers, sealer: MultiFernet) -> bytes:
+def encrypt_members(body: bytes, private: PrivateMembers, encryptor: MultiFernet) -> bytes:
     """A valid document with its private members encrypted; all else stays byte for byte.
 
     Encrypted are the values of members of these names, at any depth, in any case, with any white space,
@@ -47,11 +47,11 @@ def encrypt_members(body: bytes, private: PrivateMembers, sealer: MultiFernet) -
         plain = value.strip(_WHITE_SPACE)
         if plain == b"null":
             return value
-        encrypted = {"sealed": sealer.encrypt(plain).decode(), **private.excerpt(read_json(plain))}
+        encrypted = {"sealed": encryptor.encrypt(plain).decode(), **private.excerpt(read_json(plain))}
         return value.replace(plain, json.dumps(encrypted).encode())
 
     def encrypt_string(value: bytes) -> bytes:
-        return f'"{SEALED_STRING}{sealer.encrypt(value).decode()}"'.encode()
+        return f'"{ENCRYPTED_STRING}{encryptor.encrypt(value).decode()}"'.encode()
 
     names = private.names
     if not _may_hold(names).search(body):
@@ -65,28 +65,28 @@ def encrypt_members(body: bytes, private: PrivateMembers, sealer: MultiFernet) -
     )
 
 
-def decrypt_members(body: bytes, private: PrivateMembers, sealer: MultiFernet | None) -> bytes:
+def decrypt_members(body: bytes, private: PrivateMembers, encryptor: MultiFernet | None) -> bytes:
     """The body before its private members were encrypted, byte for byte.
 
     Raises:
-        CannotUnseal
+        NoUsableKey
     """
 
     def decrypt(value: bytes) -> bytes:
         stripped = value.strip(_WHITE_SPACE)
         match read_json(stripped):
             case {"sealed": str() as token}:
-                return value.replace(stripped, opened(token.encode(), sealer))
+                return value.replace(stripped, decrypted(token.encode(), encryptor))
             case _:
                 return value
 
     def decrypt_string(value: bytes) -> bytes:
-        return opened(value[len(SEALED_STRING) + 1 : -1], sealer)
+        return decrypted(value[len(ENCRYPTED_STRING) + 1 : -1], encryptor)
 
     names = private.names
     if not _may_hold(names).search(body):
         return body
-    begins = f'"{SEALED_STRING}'.encode()
+    begins = f'"{ENCRYPTED_STRING}'.encode()
     return with_replaced(
         body,
         (
@@ -104,14 +104,14 @@ def is_encrypted_whole(body: bytes) -> bool:
     return body.startswith(_ENCRYPTED_WHOLE)
 
 
-def opened(token: bytes, sealer: MultiFernet | None) -> bytes:
-    """Raises: CannotUnseal."""
-    if sealer is None:
-        raise CannotUnseal("set STOCKHOOK_SEALING_KEYS: it is sealed")
+def decrypted(token: bytes, encryptor: MultiFernet | None) -> bytes:
+    """Raises: NoUsableKey."""
+    if encryptor is None:
+        raise NoUsableKey("it is encrypted: set STOCKHOOK_SEALING_KEYS")
     try:
-        return sealer.decrypt(token)
+        return encryptor.decrypt(token)
     except InvalidToken as error:
-        raise CannotUnseal("none of STOCKHOOK_SEALING_KEYS opens what is sealed in it") from error
+        raise NoUsableKey("none of STOCKHOOK_SEALING_KEYS decrypts it") from error
 
 
 @lru_cache(maxsize=16)
@@ -122,7 +122,7 @@ def _may_hold(names: frozenset[str]) -> re.Pattern[bytes]:
     them.
     """
     spelled = (r"[\W_]*+".join(name) for name in sorted(names))
-    return re.compile("|".join((*spelled, SEALED_STRING, r"[\\\x80-\xff]")).encode(), re.IGNORECASE)
+    return re.compile("|".join((*spelled, ENCRYPTED_STRING, r"[\\\x80-\xff]")).encode(), re.IGNORECASE)
 
 
 def _private_values(body: bytes, names: frozenset[str]) -> Iterator[tuple[int, int]]:
@@ -135,10 +135,10 @@ def _private_strings(body: bytes, names: frozenset[str]) -> Iterator[tuple[int, 
     for start, end in string_values(body):
         piece = body[start:end]
         # JSON in a string has its quotes escaped.
-        if len(piece) < _SHORTEST_JSON or (b"\\" not in piece and SEALED_STRING.encode() not in piece):
+        if len(piece) < _SHORTEST_JSON or (b"\\" not in piece and ENCRYPTED_STRING.encode() not in piece):
             continue
         text = json.loads(piece.decode())
-        if text.startswith(SEALED_STRING) or _holds_private_members(text, names):
+        if text.startswith(ENCRYPTED_STRING) or _holds_private_members(text, names):
             yield start, end
 
 

@@ -1,4 +1,4 @@
-"""What the ingest takes from a request of a gateway: the signature, and the ids that it has there. Pure."""
+"""The signature of a gateway's request, and the ids that the gateway gave it. Pure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from worker.intake.signature import Claim, Refused, Verified, verify_claims
 
 
 def is_signature_due(gateway: Gateway, headers: Mapping[str, str]) -> bool:
-    """Whether a request must have a valid signature: while one is optional, only if there is any."""
+    """Whether a request must have a valid signature. An optional one is verified only if it is there."""
     return gateway.require != "optional" or any(headers.get(name) for name in gateway.scheme.header)
 
 
@@ -21,9 +21,9 @@ def authenticate(
     content_encoding: str,
     limit: int,
 ) -> Verified | Refused:
-    """Verify the body as it was received and, if something on the way compressed it, as it was signed.
+    """Verify the body as it was received and, if it was compressed on the way, as it was signed.
 
-    `limit` is that for bodies: no more is inflated.
+    At most `limit` bytes are inflated.
     """
     outcome = verify_claims(scheme, keys, claims, body)
     if isinstance(outcome, Verified):
@@ -35,19 +35,19 @@ def authenticate(
 def evidence_headers(gateway: Gateway | None, headers: Mapping[str, str]) -> dict[str, str]:
     """Headers of a message with the ids that a request has at its gateway and its proxy.
 
-    They are not signed, and are kept for people alone: nothing is decided by them.
+    They are not signed, and stored only for people: no decision depends on them.
     """
-    found = {
+    evidence = {
         evidence_header(name): value
         for name, candidates in (gateway.scheme.evidence.items() if gateway is not None else ())
         if (value := next(filter(None, map(headers.get, candidates)), None)) is not None
     }
     request_id = headers.get(REQUEST_ID_HEADER)
     if request_id:
-        found[REQUEST_ID_HEADER] = request_id
-    return {name: _inert(value) for name, value in found.items()}
+        evidence[REQUEST_ID_HEADER] = request_id
+    return {name: _inert(value) for name, value in evidence.items()}
 
 
 def _inert(value: str) -> str:
-    """In visible ASCII, and cut to a length that queues and tables can bear."""
+    """In visible ASCII, and cut to the maximum length."""
     return ascii(value[:LONGEST_EVIDENCE])[1:-1][:LONGEST_EVIDENCE]

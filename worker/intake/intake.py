@@ -23,7 +23,7 @@ from schemas.registry import Provider
 from worker.amqp.channel import Message
 from worker.amqp.topology import EVENTS, quarantine_key
 from worker.intake.authentication import position
-from worker.intake.encryption import CannotUnseal, decrypt_members, encrypt_members, opened
+from worker.intake.encryption import NoUsableKey, decrypt_members, decrypted, encrypt_members
 from worker.intake.json_bytes import (
     Replacement,
     may_be_values,
@@ -42,22 +42,22 @@ LONGEST_TYPE = 200
 
 RESERVED_TYPE = "reserved event type: no marketplace can send what only Stockhook publishes"
 NOT_JSON = "not JSON"
-ENCRYPTED_WHOLE = "not JSON (sealed whole)"
+ENCRYPTED_WHOLE = "not JSON (encrypted as a whole)"
 NO_TYPE = "no event type"
 
 # The types that marketplaces may send, by routing key. Observations are ours alone to publish.
 _WEBHOOKS = frozenset(
     routing_key(provider, name) for provider in Provider for name in webhook_models(provider)
 )
-_KNOWN = {Provenance.WEBHOOK: _WEBHOOKS, Provenance.OBSERVATION: frozenset(FAMILY_OF)}
+_ROUTED_TYPES = {Provenance.WEBHOOK: _WEBHOOKS, Provenance.OBSERVATION: frozenset(FAMILY_OF)}
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """To be stored: for a family, or for the quarantine, and then `reason` says why.
+    """A message for a family, or for the quarantine for this `reason`.
 
-    `unhandled` is the routing key of a well-formed event of a type that no family takes. `secret` is the
-    position of the one that it came with, if that was in the body.
+    `unhandled` is the routing key of a well-formed event of a type that no family handles. `secret` is the
+    position of the secret that the request had, if that was in the body.
     """
 
     event_id: UUID
@@ -71,12 +71,12 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Unauthorized:
-    """No active secret came with it."""
+    """The request has no active secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """No JSON, and no secret to be seen in it."""
+    """Neither JSON nor a readable secret."""
 
 
 Intake = Accepted | Unauthorized | Unreadable
@@ -87,24 +87,24 @@ def accept(
     body: bytes,
     received_at: datetime,
     secrets: Sequence[SecretStr] = (),
-    sealer: MultiFernet | None = None,
+    encryptor: MultiFernet | None = None,
     *,
     is_authentic: bool = False,
 ) -> Intake:
     """A webhook's body. One of the `secrets` must be in it, unless the marketplace has it in a header, or
-    `is_authentic` says that something else answers for the body.
+    `is_authentic` says that a gateway's signature authenticates the body.
 
-    A marketplace with private members needs a sealer.
+    A marketplace with private members needs an encryptor.
     """
     marketplace = MARKETPLACES[provider]
     match marketplace.authentication:
         case SecretHeader():
-            return _accept_authentic(marketplace, body, received_at, sealer, Provenance.WEBHOOK)
+            return _accept_authentic(marketplace, body, received_at, encryptor, Provenance.WEBHOOK)
         case SecretMember(name=member) if is_authentic:
             plain = _without_any_secret(body, member, secrets)
-            return _accept_authentic(marketplace, plain, received_at, sealer, Provenance.WEBHOOK)
+            return _accept_authentic(marketplace, plain, received_at, encryptor, Provenance.WEBHOOK)
         case SecretMember(name=member):
-            return _accept_with_secret(marketplace, member, body, received_at, secrets, sealer)
+            return _accept_with_secret(marketplace, member, body, received_at, secrets, encryptor)
         case unreachable:
             assert_never(unreachable)
 
@@ -119,60 +119,60 @@ def accept_again(
     provider: Provider,
     body: bytes,
     received_at: datetime,
-    sealer: MultiFernet | None,
+    encryptor: MultiFernet | None,
     provenance: Provenance = Provenance.WEBHOOK,
 ) -> Accepted:
-    """A body that was accepted before, as it is kept: without its secret, private members encrypted.
+    """A body that was accepted before, as it is stored: without its secret, private members encrypted.
 
     The ids are those that the same event gets when the marketplace sends it.
 
     Raises:
-        CannotUnseal
+        NoUsableKey
     """
     marketplace = MARKETPLACES[provider]
     try:
         plain = body
         if marketplace.private is not None:
-            plain = decrypt_members(body, marketplace.private, sealer)
+            plain = decrypt_members(body, marketplace.private, encryptor)
         document = read_json(plain)
     except ValueError:
         return _quarantined(provider, body, NOT_JSON, received_at, body)
-    return _route(marketplace, document, plain, body, received_at, sealer, provenance)
+    return _route(marketplace, document, plain, body, received_at, encryptor, provenance)
 
 
 def accept_unhandled(
-    provider: Provider, body: bytes, received_at: datetime, sealer: MultiFernet | None
+    provider: Provider, body: bytes, received_at: datetime, encryptor: MultiFernet | None
 ) -> Accepted:
     """Route a stored unhandled event as if the marketplace sent it now.
 
     Raises:
-        CannotUnseal
+        NoUsableKey
     """
     marketplace = MARKETPLACES[provider]
-    plain = unhandled_body(provider, body, sealer)
+    plain = unhandled_body(provider, body, encryptor)
     try:
         document = read_json(plain)
     except ValueError:
         reason = NOT_JSON if marketplace.private is None else ENCRYPTED_WHOLE
         return _quarantined(provider, body, reason, received_at, plain)
-    kept = _with_members_encrypted(marketplace, plain, sealer)
-    return _route(marketplace, document, plain, kept, received_at, sealer, Provenance.WEBHOOK)
+    stored = _with_members_encrypted(marketplace, plain, encryptor)
+    return _route(marketplace, document, plain, stored, received_at, encryptor, Provenance.WEBHOOK)
 
 
-def unhandled_body(provider: Provider, body: bytes, sealer: MultiFernet | None) -> bytes:
+def unhandled_body(provider: Provider, body: bytes, encryptor: MultiFernet | None) -> bytes:
     """A stored unhandled event as it was received, but for its secret.
 
     Raises:
-        CannotUnseal
+        NoUsableKey
     """
-    return body if MARKETPLACES[provider].private is None else opened(body, sealer)
+    return body if MARKETPLACES[provider].private is None else decrypted(body, encryptor)
 
 
-def body_to_keep(provider: Provider, body: bytes, sealer: MultiFernet | None) -> bytes:
-    """A body that a person changed as it is kept: without its secret, private members encrypted.
+def body_to_store(provider: Provider, body: bytes, encryptor: MultiFernet | None) -> bytes:
+    """A body that a person changed, as it is stored: without its secret, private members encrypted.
 
     Raises:
-        CannotUnseal
+        NoUsableKey
         ValueError: It is no JSON.
     """
     marketplace = MARKETPLACES[provider]
@@ -180,23 +180,23 @@ def body_to_keep(provider: Provider, body: bytes, sealer: MultiFernet | None) ->
         body = without_member(body, marketplace.authentication.name)
     if marketplace.private is None:
         return body
-    plain = decrypt_members(body, marketplace.private, sealer)
-    return _with_members_encrypted(marketplace, plain, sealer)
+    plain = decrypt_members(body, marketplace.private, encryptor)
+    return _with_members_encrypted(marketplace, plain, encryptor)
 
 
 def _accept_authentic(
     marketplace: Marketplace,
     body: bytes,
     received_at: datetime,
-    sealer: MultiFernet | None,
+    encryptor: MultiFernet | None,
     provenance: Provenance,
 ) -> Accepted:
     try:
         document = read_json(body)
     except ValueError:
-        return _broken(marketplace, body, received_at, sealer)
-    kept = _with_members_encrypted(marketplace, body, sealer)
-    return _route(marketplace, document, body, kept, received_at, sealer, provenance)
+        return _broken(marketplace, body, received_at, encryptor)
+    stored = _with_members_encrypted(marketplace, body, encryptor)
+    return _route(marketplace, document, body, stored, received_at, encryptor, provenance)
 
 
 def _accept_with_secret(
@@ -205,7 +205,7 @@ def _accept_with_secret(
     body: bytes,
     received_at: datetime,
     secrets: Sequence[SecretStr],
-    sealer: MultiFernet | None,
+    encryptor: MultiFernet | None,
 ) -> Intake:
     """A body that authenticates itself by the secret in it.
 
@@ -214,17 +214,17 @@ def _accept_with_secret(
     try:
         document = read_json(body)
     except ValueError:
-        return _accept_broken(marketplace, member, body, received_at, secrets, sealer)
+        return _accept_broken(marketplace, member, body, received_at, secrets, encryptor)
     if not isinstance(document, dict):
         return Unreadable()
     secret = _position(document.get(member), secrets)
     if secret is None:
         return Unauthorized()
     plain = _without_secrets(body, member, secrets)
-    kept = _with_members_encrypted(marketplace, plain, sealer)
+    stored = _with_members_encrypted(marketplace, plain, encryptor)
     document = read_json(plain)
-    taken = _route(marketplace, document, plain, kept, received_at, sealer, Provenance.WEBHOOK)
-    return replace(taken, secret=secret)
+    routed = _route(marketplace, document, plain, stored, received_at, encryptor, Provenance.WEBHOOK)
+    return replace(routed, secret=secret)
 
 
 def _accept_broken(
@@ -233,7 +233,7 @@ def _accept_broken(
     body: bytes,
     received_at: datetime,
     secrets: Sequence[SecretStr],
-    sealer: MultiFernet | None,
+    encryptor: MultiFernet | None,
 ) -> Intake:
     possible = may_be_values(body, member)
     if not possible:
@@ -248,69 +248,69 @@ def _accept_broken(
     if secret is None:
         return Unauthorized()
     plain = _without_secrets(body, member, secrets)
-    return replace(_broken(marketplace, plain, received_at, sealer), secret=secret)
+    return replace(_broken(marketplace, plain, received_at, encryptor), secret=secret)
 
 
 def _broken(
-    marketplace: Marketplace, plain: bytes, received_at: datetime, sealer: MultiFernet | None
+    marketplace: Marketplace, plain: bytes, received_at: datetime, encryptor: MultiFernet | None
 ) -> Accepted:
-    """An authentic body that is no JSON. Nobody can tell where in it private data is."""
+    """An authentic body that is not JSON. Where it contains private data is not known."""
     if marketplace.private is None:
         return _quarantined(marketplace.name, plain, NOT_JSON, received_at, plain)
-    kept = _required(sealer).encrypt(plain)
-    return _quarantined(marketplace.name, kept, ENCRYPTED_WHOLE, received_at, plain)
+    stored = _required(encryptor).encrypt(plain)
+    return _quarantined(marketplace.name, stored, ENCRYPTED_WHOLE, received_at, plain)
 
 
 def _route(
     marketplace: Marketplace,
     document: Any,
     plain: bytes,
-    kept: bytes,
+    stored: bytes,
     received_at: datetime,
-    sealer: MultiFernet | None,
+    encryptor: MultiFernet | None,
     provenance: Provenance,
 ) -> Accepted:
-    """`document` is what `plain` says, and `plain` is `kept` before its private members were encrypted: ids
+    """`document` is what `plain` says, and `plain` is `stored` before its private members were encrypted: ids
     are made of it, as no two ciphertexts of the same value are the same.
 
     An event of an unknown type may contain private data anywhere: where there may be any, it is encrypted
     whole.
 
     Raises:
-        CannotUnseal: There is no key to encrypt with.
+        NoUsableKey: There is no key to encrypt with.
     """
     provider, schema = marketplace.name, marketplace.schema
     event = schema.unwrap(document)
     event_type = event.get(schema.type_member) if isinstance(event, dict) else None
     if not isinstance(event_type, str) or not event_type.strip():
-        return _quarantined(provider, kept, NO_TYPE, received_at, plain)
+        return _quarantined(provider, stored, NO_TYPE, received_at, plain)
     content = {name: value for name, value in event.items() if name != schema.type_member}
-    if routing_key(provider, event_type) in _KNOWN[provenance]:
+    if routing_key(provider, event_type) in _ROUTED_TYPES[provenance]:
         try:
             ids = schema.identify(event_type, content)
         except NotIdentified as error:
-            return _quarantined(provider, kept, str(error), received_at, plain)
-        return _routed(provider, event_type, ids, kept, received_at, provenance)
+            return _quarantined(provider, stored, str(error), received_at, plain)
+        return _routed(provider, event_type, ids, stored, received_at, provenance)
     if schema.observations and event_type.startswith(RESERVED_PREFIX):
-        return _quarantined(provider, kept, RESERVED_TYPE, received_at, plain)
+        return _quarantined(provider, stored, RESERVED_TYPE, received_at, plain)
     ids = (schema.identify_unhandled or schema.identify)(event_type, content)
     if marketplace.private is not None:
-        kept = _required(sealer).encrypt(plain)
-    return _unhandled(provider, event_type, ids, kept, received_at)
+        stored = _required(encryptor).encrypt(plain)
+    return _unhandled(provider, event_type, ids, stored, received_at)
 
 
-def _with_members_encrypted(marketplace: Marketplace, plain: bytes, sealer: MultiFernet | None) -> bytes:
-    """Raises: CannotUnseal."""
+def _with_members_encrypted(marketplace: Marketplace, plain: bytes, encryptor: MultiFernet | None) -> bytes:
+    """Raises: NoUsableKey."""
     if marketplace.private is None:
         return plain
-    return encrypt_members(plain, marketplace.private, _required(sealer))
+    return encrypt_members(plain, marketplace.private, _required(encryptor))
 
 
-def _required(sealer: MultiFernet | None) -> MultiFernet:
-    """Raises: CannotUnseal."""
-    if sealer is None:
-        raise CannotUnseal("set STOCKHOOK_SEALING_KEYS: private data is encrypted")
-    return sealer
+def _required(encryptor: MultiFernet | None) -> MultiFernet:
+    """Raises: NoUsableKey."""
+    if encryptor is None:
+        raise NoUsableKey("private data is encrypted: set STOCKHOOK_SEALING_KEYS")
+    return encryptor
 
 
 def _string(quoted: bytes) -> str | None:
@@ -330,7 +330,7 @@ def _without_secrets(body: bytes, member: str, secrets: Sequence[SecretStr]) -> 
 
 
 def _without_any_secret(body: bytes, member: str, secrets: Sequence[SecretStr]) -> bytes:
-    """The same for a body whose secret was not compared: it need not be one of ours, nor stand outermost."""
+    """The same for a body whose secret was not compared: it may be unknown, and may be at any depth."""
     presented = top_level_string(body, member)
     known = [*secrets, *([SecretStr(presented)] if presented else [])]
     plain = _without_secrets(body, member, known)

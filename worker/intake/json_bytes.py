@@ -1,4 +1,4 @@
-"""Surgery on the bytes of a JSON body, so that what is kept is what was received.
+"""Edits of the bytes of a JSON body, so that everything else is stored as it was received.
 
 The scan is lexical: it finds the same members in a valid document as a parser does, and still finds
 those that a broken document has before and after its fault.
@@ -90,11 +90,11 @@ def _name(quoted: bytes) -> str:
 
 def top_level_string(body: bytes, name: str) -> str | None:
     """The last value of this name in the outermost object, if it is a string."""
-    found = [member for member in members(body) if member.depth == 1 and member.name == name]
-    if not found:
+    matches = [member for member in members(body) if member.depth == 1 and member.name == name]
+    if not matches:
         return None
     try:
-        value = json.loads(body[found[-1].value_start : found[-1].end])
+        value = json.loads(body[matches[-1].value_start : matches[-1].end])
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, str) else None
@@ -125,8 +125,8 @@ def without_member(body: bytes, name: str) -> bytes:
     top = [member for member in members(body) if member.depth == 1]
     if all(member.name != name for member in top):
         return body
-    kept = [body[member.start : member.end] for member in top if member.name != name]
-    return body[: top[0].start] + b",".join(kept) + body[top[-1].end :]
+    remaining = [body[member.start : member.end] for member in top if member.name != name]
+    return body[: top[0].start] + b",".join(remaining) + body[top[-1].end :]
 
 
 def string_values(body: bytes) -> Iterator[tuple[int, int]]:

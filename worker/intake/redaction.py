@@ -90,13 +90,13 @@ def _without(piece: bytes, copies: Sequence[_Copies]) -> bytes:
 
 
 def _without_in_number(piece: bytes, copies: Sequence[_Copies]) -> bytes:
-    found = [each.plain.encode() for each in copies if each.plain.encode() in piece]
-    if not found:
+    contained = [each.plain.encode() for each in copies if each.plain.encode() in piece]
+    if not contained:
         return piece
     try:
         read_json(piece)
     except ValueError:
-        for secret in found:
+        for secret in contained:
             piece = piece.replace(secret, REDACTED.encode())
         return piece
     return json.dumps(REDACTED).encode()
@@ -104,8 +104,8 @@ def _without_in_number(piece: bytes, copies: Sequence[_Copies]) -> bytes:
 
 def _without_in_broken(piece: bytes, copies: Sequence[_Copies]) -> bytes:
     text = piece.decode(errors="replace")
-    is_held = _are_in(text, copies)
-    return _STILL_BROKEN if is_held else piece
+    has_copy = _are_in(text, copies)
+    return _STILL_BROKEN if has_copy else piece
 
 
 def _are_in(text: str, copies: Sequence[_Copies]) -> bool:
@@ -118,13 +118,13 @@ def _shortest(copies: Sequence[_Copies]) -> int:
 
 def _decoded(text: str, shortest: int) -> Iterator[str]:
     """A text, and its forms once encodings are undone, unless they are too short."""
-    found = {text}
+    seen = {text}
     latest = [text]
     yield text
     for _ in range(_LEVELS):
         undone = [undo(each) for each in latest for undo, mark in _UNDOING if mark in each]
-        latest = [each for each in dict.fromkeys(undone) if len(each) >= shortest and each not in found]
-        found.update(latest)
+        latest = [each for each in dict.fromkeys(undone) if len(each) >= shortest and each not in seen]
+        seen.update(latest)
         yield from latest
 
 

@@ -1,6 +1,6 @@
-"""Signs as webhook gateways do, and verifies what they signed. Pure.
+"""Signs as webhook gateways do, and verifies their signatures. Pure.
 
-Verifying takes anything as a header and never raises: a forged header is refused like a wrong one.
+Verifying never raises, whatever the headers contain: a malformed header is refused like a wrong one.
 """
 
 import base64
@@ -26,8 +26,9 @@ _ID = re.compile(rf"[!-~]{{1,{LONGEST_ID}}}", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9_]{1,20}", re.ASCII)
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+", re.ASCII)
 
-# A part of a JSON body without insignificant white space: such stands beside a structural character, or at an
-# end. Each byte is looked at once or twice: whoever sends a body has not been authenticated yet.
+# A part of a JSON body without insignificant white space, that is, white space next to a structural character
+# or at an end.
+# Each byte is examined at most twice: the sender of the body is not authenticated yet.
 _SIGNIFICANT = re.compile(
     rb"""(?:
         [^ \t\n\r"]++
@@ -64,7 +65,7 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """`header` is the name of the one that breaks the rule."""
+    """`header` is the name of the header that breaks the rule."""
 
     rule: Rule
     header: str
@@ -72,7 +73,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A signature; `is_public_key` says that it is one of ed25519."""
+    """A signature; `is_public_key` is true for ed25519."""
 
     is_public_key: bool
     digest: bytes
@@ -80,7 +81,7 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What one signature header says. The timestamp keeps its own characters, since these are signed."""
+    """The content of one signature header. The timestamp stays text, since its characters are signed."""
 
     entries: Sequence[_Entry]
     message_id: bytes
@@ -96,7 +97,7 @@ def verify(
 ) -> Verified | Refused:
     """Compare every signature with every key.
 
-    `headers` has lower-case names, and joins what came several times by a comma and a space.
+    `headers` has lower-case names; the values of a repeated header are joined by a comma and a space.
     """
     claims = read_claims(scheme, headers, now)
     return claims if isinstance(claims, Refused) else verify_claims(scheme, keys, claims, body)
@@ -105,7 +106,7 @@ def verify(
 def read_claims(
     scheme: SignatureScheme, headers: Mapping[str, str], now: datetime
 ) -> Sequence[Claim] | Refused:
-    """What the signature headers say, before the body arrived."""
+    """The content of the signature headers, before the body has arrived."""
     claims = []
     for place, name in enumerate(scheme.header):
         value = headers.get(name)
@@ -134,7 +135,7 @@ def verify_claims(
 def _matching(
     scheme: SignatureScheme, keys: Sequence[GatewayKey], claims: Iterable[Claim], body: bytes
 ) -> int | None:
-    """The position of the first key that signed one of the claims. All are tried, whichever it is."""
+    """The position of the first key that signed one of the claims. All keys are always tried."""
     matches = [False] * len(keys)
     for claim in claims:
         text = _signed(scheme, claim.message_id, claim.timestamp, body)
@@ -209,12 +210,12 @@ def _read(
 
 
 def _checked(name: str, value: str) -> str:
-    """The value of a header that came once, is ASCII and not too long. Raises: _Broken."""
+    """The value of a header that came once, is ASCII and is not too long. Raises: _Broken."""
     if len(value) > MOST_HEADER_BYTES:
         raise _Broken(Rule.TOO_LONG, name)
     if not value.isascii():
         raise _Broken(Rule.MALFORMED, name)
-    # The server joins repeated headers so, and no scheme has this in a value.
+    # The server joins repeated headers with it, and no scheme has it in a value.
     if ", " in value:
         raise _Broken(Rule.DOUBLED, name)
     return value
@@ -248,7 +249,7 @@ def _check_timestamp(scheme: SignatureScheme, timestamp: str, name: str, now: da
 
 
 def _is_id(scheme: SignatureScheme, message_id: str) -> bool:
-    """An id that contains the character behind it would allow the signed text to be read in two ways."""
+    """If an id contained the character that follows it, the signed text could be read in two ways."""
     if _ID.fullmatch(message_id) is None:
         return False
     _, _, rest = scheme.signed.partition("{id}")
@@ -256,7 +257,7 @@ def _is_id(scheme: SignatureScheme, message_id: str) -> bool:
 
 
 def _entry(scheme: SignatureScheme, part: str, name: str) -> _Entry | None:
-    """A signature; None for one of a version that is not known. Raises: _Broken."""
+    """A signature; None if its version is unknown. Raises: _Broken."""
     is_public_key = scheme.algorithm == "ed25519"
     if scheme.version_key is not None:
         key, mark, part = part.partition(scheme.version_mark)
@@ -281,7 +282,7 @@ def _decoded(encoding: str, text: str) -> bytes | None:
         digest = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return None
-    # One text for one digest: neither bits nor padding to spare.
+    # Each digest has exactly one text: no unused bits, no other padding.
     return digest if base64.b64encode(digest).decode() == text else None
 
 
@@ -291,9 +292,9 @@ def _signed(scheme: SignatureScheme, message_id: bytes, timestamp: bytes, body: 
 
 
 def compact(body: bytes) -> bytes:
-    """JSON without insignificant white space, and otherwise byte for byte, as Go's encoder makes it.
+    """JSON without insignificant white space, and otherwise byte for byte, as Go's encoder writes it.
 
-    White space that no JSON has, such as that within a number, stays.
+    White space that is not valid in JSON, such as that within a number, stays.
     """
     return b"".join(_SIGNIFICANT.findall(body))
 
@@ -308,7 +309,7 @@ def sign(
 ) -> dict[str, str]:
     """The headers that a gateway sends with a body, by lower-case name; the newest key first.
 
-    Further keys are used as far as the scheme has room: for entries, or for headers of their own.
+    Further keys are used if the scheme allows several entries or several headers.
     """
     timestamp = str(int(sent_at.timestamp()))
     text = compact(body) if scheme.compact_json else body

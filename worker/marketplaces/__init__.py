@@ -1,1 +1,1 @@
-"""What is particular to each marketplace: its entry in the registry, and the client of its API."""
+"""The code that is specific to a marketplace: its entry in the registry, and the client of its API."""

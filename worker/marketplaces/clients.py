@@ -12,7 +12,7 @@ from worker.marketplaces.registry import api_urls
 
 C = TypeVar("C")
 
-# How a client is opened: such a function raises BadSettings, which names what is not set.
+# A function that opens a client. It raises BadSettings if a setting is missing.
 OpenClient = Callable[[Settings], AbstractAsyncContextManager[C]]
 
 
@@ -28,7 +28,7 @@ def check_proxies(settings: Settings) -> None:
 
 @dataclass(slots=True)
 class Clients:
-    """One of each, for all actions of a process: tokens and limits are shared."""
+    """One client of each kind for all actions of a process: they share tokens and limits."""
 
     settings: Settings
     _stack: AsyncExitStack
@@ -48,7 +48,7 @@ class Clients:
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Clients]:
-    """Their connections are closed at the end."""
+async def open_clients(settings: Settings) -> AsyncIterator[Clients]:
+    """Clients whose connections are closed at the end of the context."""
     async with AsyncExitStack() as stack:
         yield Clients(settings, stack)

@@ -1,4 +1,4 @@
-"""Calls to a marketplace's API: a deadline each, a cap on what is read, no redirects, no compression."""
+"""Calls to a marketplace's API: with a deadline and a size limit, without redirects and compression."""
 
 import asyncio
 import os
@@ -34,51 +34,53 @@ CONNECT_SECONDS = 5.0
 ATTEMPTS = 4
 LONGEST_RETRY_AFTER = timedelta(seconds=30)
 
-# Of a client's errors these go by with time; and these, and one of a server's, say that nothing was done.
+# Client errors that are temporary; with these, and with 503, nothing was done.
 _LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 _NOTHING_DONE = (*_LATER, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 class InvalidRequest(StockhookError):
-    """What was asked for cannot be sent: nothing was. The text says why."""
+    """A request that cannot be sent. The text says why."""
 
     exit_code = USAGE
 
 
 class CallFailed(StockhookError):
-    """A call came to nothing. The text says why, and quotes nothing that is private.
+    """A call failed. The text says why, and quotes nothing private.
 
-    `is_unknown`: what was asked for may be done all the same.
+    `outcome_unknown`: the request may have been executed.
     """
 
-    def __init__(self, words: str, *, is_unknown: bool = False) -> None:
-        super().__init__(words)
-        self.is_unknown = is_unknown
+    def __init__(self, text: str, *, outcome_unknown: bool = False) -> None:
+        super().__init__(text)
+        self.outcome_unknown = outcome_unknown
 
 
 class Unavailable(CallFailed):
-    """No answer, or one that says: later."""
+    """No answer, or one that asks to try later."""
 
-    def __init__(self, words: str, *, retry_after: timedelta | None = None, is_unknown: bool = False) -> None:
-        super().__init__(words, is_unknown=is_unknown)
+    def __init__(
+        self, text: str, *, retry_after: timedelta | None = None, outcome_unknown: bool = False
+    ) -> None:
+        super().__init__(text, outcome_unknown=outcome_unknown)
         self.retry_after = retry_after
 
 
 class Refused(CallFailed):
-    """Answered 4xx: it was surely not done. `body` may quote what was sent, so it is not for logs."""
+    """An answer 4xx: the request was not executed. `body` may quote the request, so never log it."""
 
-    def __init__(self, status: int, body: bytes = b"", words: str | None = None) -> None:
-        super().__init__(words or f"refused with status {_named(status)}")
+    def __init__(self, status: int, body: bytes = b"", text: str | None = None) -> None:
+        super().__init__(text or f"refused with status {_named(status)}")
         self.status = status
         self.body = body
 
 
 class Unauthorized(Refused):
-    """Our credentials were not taken: nothing was wrong with what was asked for."""
+    """Our credentials were refused; the request itself may be valid."""
 
 
 class UnexpectedResponse(CallFailed):
-    """An answer that cannot be right: too large, a redirect, not JSON, of other types."""
+    """An invalid answer: too large, a redirect, not JSON, or with other types."""
 
 
 class UnreadableRow(UnexpectedResponse):
@@ -87,28 +89,28 @@ class UnreadableRow(UnexpectedResponse):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A 2xx."""
+    """A 2xx answer."""
 
     status: int
     body: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Told(Generic[T]):
-    """A row as it was at `asked_at` or later: when the request was sent, by our clock.
+class FetchedRow(Generic[T]):
+    """A row as it was at `requested_at` or later: when the request was sent, by our clock.
 
-    None where the marketplace has no such row.
+    None if the marketplace has no such row.
     """
 
     row: T | None
-    asked_at: datetime
+    requested_at: datetime
 
 
 @asynccontextmanager
 async def http_client(*urls: str) -> AsyncIterator[httpx.AsyncClient]:
-    """For `call`, which bounds the time: httpx bounds that to each single read alone.
+    """A client for `call`, which limits the total time: httpx limits only each read.
 
-    What these URLs lead to is reached through the proxy that the environment names, everything else directly.
+    The hosts of these URLs are reached through the environment's proxy, all others directly.
 
     Raises:
         BadSettings: A proxy or SSL_CERT_FILE cannot be used.
@@ -155,7 +157,7 @@ async def fetch(
     within: timedelta,
     limit: int = ANSWER_LIMIT_BYTES,
 ) -> tuple[httpx.Response, bytes]:
-    """The same, whatever the status: for an API that says in the body what became of a request.
+    """Like `call`, for any status: some APIs report the result in the body.
 
     Raises:
         Unavailable
@@ -178,9 +180,11 @@ async def fetch(
         answer = f" with status {status}" if status.isdecimal() else ""
         raise Unavailable(f"the proxy refuses to connect{answer}") from error
     except httpx.TransportError as error:
-        raise Unavailable(f"the connection broke ({type(error).__name__})", is_unknown=changes) from error
+        raise Unavailable(
+            f"the connection broke ({type(error).__name__})", outcome_unknown=changes
+        ) from error
     except TimeoutError:
-        raise Unavailable(f"no whole answer within {seconds:g} s", is_unknown=changes) from None
+        raise Unavailable(f"no whole answer within {seconds:g} s", outcome_unknown=changes) from None
     return response, body
 
 
@@ -188,12 +192,12 @@ async def _read(response: httpx.Response, limit: int) -> bytes:
     """Raises: UnexpectedResponse. Of a compressed answer a few bytes can be gigabytes."""
     changes = _changes(response.request)
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise UnexpectedResponse("the answer is compressed, which nobody asked for", is_unknown=changes)
+        raise UnexpectedResponse("the answer is compressed, which was not requested", outcome_unknown=changes)
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > limit:
-            raise UnexpectedResponse(f"the answer is larger than {limit:,} bytes", is_unknown=changes)
+            raise UnexpectedResponse(f"the answer is larger than {limit:,} bytes", outcome_unknown=changes)
     return bytes(body)
 
 
@@ -205,14 +209,14 @@ def _judged(response: httpx.Response, body: bytes) -> Answer:
         raise Unavailable(
             f"answered {_named(status)}",
             retry_after=retry_after(response.headers.get("retry-after"), datetime.now(UTC)),
-            is_unknown=_changes(response.request) and status not in _NOTHING_DONE,
+            outcome_unknown=_changes(response.request) and status not in _NOTHING_DONE,
         )
     if status == HTTPStatus.UNAUTHORIZED:
         raise Unauthorized(status, body)
     if response.is_client_error:
         raise Refused(status, body)
-    words = f"answered with a redirect ({status}), which is not followed"
-    raise UnexpectedResponse(words, is_unknown=_changes(response.request))
+    text = f"answered with a redirect ({status}), which is not followed"
+    raise UnexpectedResponse(text, outcome_unknown=_changes(response.request))
 
 
 def is_worth_repeating(status: int) -> bool:
@@ -221,7 +225,7 @@ def is_worth_repeating(status: int) -> bool:
 
 
 def _changes(request: httpx.Request) -> bool:
-    """Something over there, if it is done."""
+    """Whether the request changes something on the server."""
     return request.method != "GET"
 
 
@@ -233,7 +237,7 @@ def _named(status: int) -> str:
 
 
 def retry_after(text: str | None, now: datetime) -> timedelta | None:
-    """What a Retry-After header says, in seconds or as a date; None where it says nothing readable."""
+    """The value of a Retry-After header, in seconds or as a date; None if it cannot be read."""
     if text is None:
         return None
     if text.isascii() and text.isdecimal():
@@ -243,12 +247,12 @@ def retry_after(text: str | None, now: datetime) -> timedelta | None:
 
 
 async def repeated(
-    ask: Callable[[], Awaitable[T]], what: str, pause_seconds: float = 0.5, attempts: int = ATTEMPTS
+    request_once: Callable[[], Awaitable[T]], what: str, pause_seconds: float = 0.5, attempts: int = ATTEMPTS
 ) -> T:
-    """Ask again while it is unavailable, so many times in all: for what may be repeated.
+    """Repeat a call while it is unavailable, up to `attempts` calls. For calls that may be repeated.
 
-    Pauses grow from `pause_seconds`, and are no shorter than Retry-After says; one of more than 30 s is not
-    waited for.
+    Pauses grow from `pause_seconds`, and are at least as long as Retry-After. If that is more than 30 s, the
+    call is not repeated.
 
     Raises:
         Unavailable: The last one.
@@ -258,22 +262,24 @@ async def repeated(
     growing = wait_exponential_jitter(multiplier=pause_seconds, max=8, jitter=pause_seconds)
 
     def pause(state: RetryCallState) -> float:
-        told = _failure(state).retry_after
-        return max(growing(state), 0.0 if told is None else told.total_seconds())
+        failure_retry_after = _failure(state).retry_after
+        return max(
+            growing(state), 0.0 if failure_retry_after is None else failure_retry_after.total_seconds()
+        )
 
-    def say(state: RetryCallState) -> None:
+    def log_repetition(state: RetryCallState) -> None:
         seconds = round(state.upcoming_sleep, 3)
         log.warning("call.repeated", call=what, reason=str(_failure(state)), seconds=seconds)
 
     async def attempt() -> T:
         # tenacity would take a function that merely returns an awaitable for a synchronous one.
-        return await ask()
+        return await request_once()
 
     retrying = AsyncRetrying(
         retry=retry_if_exception(_is_worth_waiting),
         stop=stop_after_attempt(attempts),
         wait=pause,
-        before_sleep=say,
+        before_sleep=log_repetition,
         reraise=True,
     )
     return await retrying(attempt)
@@ -286,7 +292,7 @@ def _is_worth_waiting(error: BaseException) -> bool:
 
 
 def _failure(state: RetryCallState) -> Unavailable:
-    assert state.outcome is not None, "it is asked after an attempt"
+    assert state.outcome is not None, "tenacity calls it after an attempt"
     error = state.outcome.exception()
     assert isinstance(error, Unavailable), "nothing else is repeated"
     return error

@@ -1,4 +1,4 @@
-"""The access token of the trade-in platform: fetched once, kept, renewed a little before it ends."""
+"""The access token of a marketplace: fetched once, cached, and renewed before it expires."""
 
 import asyncio
 import re
@@ -15,7 +15,7 @@ RENEWED_BEFORE = timedelta(seconds=60)
 
 def _fits_a_header(token: SecretStr) -> SecretStr:
     if not re.fullmatch(r"[\x21-\x7e]{1,16384}", token.get_secret_value()):
-        raise ValueError("it is no token")
+        raise ValueError("it is not a token")
     return token
 
 
@@ -24,7 +24,7 @@ def _lower(value: object) -> object:
 
 
 class Granted(BaseModel):
-    """The token endpoint's answer (RFC 6749, 5.1). Without `expires_in` it is taken to last five minutes."""
+    """The token endpoint's answer (RFC 6749, 5.1). Without `expires_in`: five minutes."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
@@ -34,30 +34,30 @@ class Granted(BaseModel):
 
     @property
     def lifetime(self) -> timedelta:
-        """Until it is to be renewed: a minute before it ends, or a tenth of what is shorter."""
+        """The time until the renewal: a minute before the end, or a tenth of a shorter lifetime."""
         whole = timedelta(seconds=min(self.expires_in, 86_400))
         return whole - min(RENEWED_BEFORE, whole / 10)
 
 
 @dataclass(slots=True)
-class TokenKeeper:
-    """`fetch` is under way once at a time, however many ask; `clock` gives seconds."""
+class TokenCache:
+    """Calls `fetch` once at a time for all callers. `clock` returns seconds."""
 
     fetch: Callable[[], Awaitable[Granted]]
     clock: Callable[[], float] = monotonic
-    _kept: str | None = field(default=None, repr=False)
+    _token: str | None = field(default=None, repr=False)
     _renew_at: float = 0.0
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def token(self, refused: str | None = None) -> str:
-        """One that is valid as far as is known, and is not the one that was `refused`.
+        """A token that should be valid, and is not the `refused` one.
 
         Raises:
             CallFailed: As `fetch` does.
         """
         async with self._lock:
-            if self._kept is None or self._kept == refused or self.clock() >= self._renew_at:
+            if self._token is None or self._token == refused or self.clock() >= self._renew_at:
                 granted = await self.fetch()
-                self._kept = granted.access_token.get_secret_value()
+                self._token = granted.access_token.get_secret_value()
                 self._renew_at = self.clock() + granted.lifetime.total_seconds()
-            return self._kept
+            return self._token

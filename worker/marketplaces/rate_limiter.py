@@ -1,11 +1,11 @@
-"""So many calls a second, and no more."""
+"""A limit of calls per second."""
 
 import asyncio
 from time import monotonic
 
 
-class Pace:
-    """Lets callers through one by one, evenly. Time that nobody used is not saved up."""
+class RateLimiter:
+    """Lets callers continue one by one, at even intervals. Unused time is not saved."""
 
     def __init__(self, per_second: float) -> None:
         self._interval = 1 / per_second

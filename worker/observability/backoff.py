@@ -1,4 +1,4 @@
-"""How we wait for something outside to come back: growing pauses, cut short when we stop."""
+"""Waiting for a service that is unavailable: growing pauses, which end at shutdown."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 
 class ShutdownRequested(Exception):
-    """We were asked to stop while we waited."""
+    """Shutdown was requested during a wait."""
 
 
 class DeadlineExceeded(Exception):
-    """It did not come back in the time that was given to it."""
+    """The service did not become available in time."""
 
 
 async def retry_until_available(
@@ -70,6 +70,6 @@ async def retry_until_available(
 
 
 async def sleep_unless_stopping(seconds: float, stopping: asyncio.Event) -> None:
-    """Sleep, unless we stop."""
+    """Sleep until the time has passed or shutdown is requested."""
     with suppress(TimeoutError):
         await asyncio.wait_for(stopping.wait(), seconds)

@@ -1,4 +1,4 @@
-"""What may be said of an exception outside the one place that keeps bodies.
+"""What may be reported of an exception outside the tables that store bodies.
 
 Texts of exceptions quote values (a unique violation prints its key), so logs and headers get the
 class, the SQLSTATE and the place in our code instead.
@@ -18,9 +18,9 @@ _OURS = ("worker", "consumers", "schemas")
 
 
 class StockhookError(Exception):
-    """What is expected to go wrong. A command that ends with one prints its sentence and exits with its code.
+    """An expected error. A command that ends with one prints its sentence and exits with its code.
 
-    Its text names what happened and where, without a secret or a customer's data.
+    The text names what happened and where, without secrets and customer data.
     """
 
     exit_code: ClassVar[int] = FAILED

@@ -1,7 +1,7 @@
-"""Points at which a test may have this process die, to show that dying there loses nothing.
+"""Points at which a test can kill this process, to show that nothing is lost.
 
 `STOCKHOOK_CRASH_AT=committed:3` ends the process, as kill -9 does, when it comes to that point for the
-third time. Without the variable a point costs a look into an empty table.
+third time. Without the variable, a failpoint only looks into an empty table.
 """
 
 import os
@@ -21,12 +21,12 @@ POINTS = (
     "change_delivered",
     "acked",
     "action_published",
-    "action_begun",
+    "action_started",
     "action_performed",
     "action_settled",
-    "dead_letter_kept",
+    "dead_letter_stored",
     "unhandled_published",
-    "replay_begun",
+    "replay_started",
     "replay_published",
     "accepted",
     "published",
@@ -47,7 +47,7 @@ _left = dict(_countdowns())
 
 
 def failpoint(point: str) -> None:
-    """Die here, if that was asked for."""
+    """Kill this process, if the environment requests it."""
     if point not in _left:
         return
     _left[point] -= 1

@@ -1,4 +1,4 @@
-"""How many files the process may have open: each connection is one."""
+"""The limit of open files, of which each connection is one."""
 
 import resource
 from contextlib import suppress
@@ -13,10 +13,10 @@ FEWEST_CONNECTIONS = 16
 
 
 def files_for_connections(connections: int, backlog: int) -> int:
-    """Raise the limit of open files as far as these connections need it, and the system allows it.
+    """Raise the limit of open files as far as these connections need and the system allows.
 
-    Returns how many connections it is enough for. As many as the backlog may be accepted at once, before the
-    first of them can be closed.
+    Returns the number of connections for which it suffices. As many connections as the backlog holds may be
+    accepted before the first of them can be closed.
     """
     needed = connections + backlog + OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

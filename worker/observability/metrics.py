@@ -1,7 +1,7 @@
 """Every Prometheus metric that a process exports.
 
-What has no `registry` is exported by every process, the rest by the one that it is about: a gauge that a
-process knows nothing of would say 0 there, and be believed.
+Metrics without a `registry` are exported by every process, the others only by the process that they are
+about: in any other process a gauge would be 0, which is wrong.
 """
 
 from collections.abc import Iterable
@@ -44,13 +44,13 @@ PUBLISHER_READY = Gauge(
 )
 LOG_LINES_DROPPED = Counter(
     "stockhook_log_lines_dropped_total",
-    "Log lines that were dropped because nobody read standard error",
+    "Log lines that were dropped because standard error was not read",
 )
 
 RECEIVED = Counter(
     "stockhook_received_total",
-    "Webhook requests by answer: accepted, quarantined, unhandled (of a type that no family takes), ignored "
-    "(such a type of STOCKHOOK_IGNORED_TYPES, which is only counted), busy (503: too many bodies in memory), "
+    "Webhook requests by answer: accepted, quarantined, unhandled (of a type that no family handles), "
+    "ignored (such a type of STOCKHOOK_IGNORED_TYPES, only counted), busy (503: too many bodies in memory), "
     "or the HTTP status of any other refusal",
     ["provider", "result"],
     registry=INGEST,
@@ -62,7 +62,7 @@ UNKNOWN_PATHS = Counter(
 )
 SECRET_USED = Counter(
     "stockhook_secret_used_total",
-    "Webhooks by the secret that they came with: the newest, which is the first, or an older one",
+    "Webhooks by secret: `newest` is the first one in the setting, `older` any other",
     ["provider", "position"],
     registry=INGEST,
 )
@@ -75,7 +75,7 @@ GATEWAY_UNSIGNED = Counter(
 )
 GATEWAY_SECRET_USED = Counter(
     "stockhook_gateway_secret_used_total",
-    "Webhooks by the gateway's secret that signed them: the newest, which is the first, or an older one",
+    "Webhooks by the gateway's secret that signed them: the newest, which is listed first, or an older one",
     ["provider", "position"],
     registry=INGEST,
 )
@@ -87,31 +87,31 @@ HTTP_REFUSED = Counter(
 )
 CONNECTIONS = Gauge(
     "stockhook_http_connections",
-    "Open connections of the ingest: trusted (from a trusted proxy), authenticated (it carried a valid "
-    "secret or showed a client certificate), or stranger",
+    "Open connections of the ingest: trusted (from a trusted proxy), authenticated (by a valid secret or a "
+    "client certificate), or stranger",
     ["kind"],
     registry=INGEST,
 )
 CONNECTIONS_REFUSED = Counter(
     "stockhook_http_connections_refused_total",
-    "Connections closed before a request arrived whole, or not let in: too many of one address, of strangers "
-    "or in total, or a failed TLS handshake",
+    "Connections closed before a request arrived whole, or not admitted: too many of one address, of "
+    "strangers or in total, or a failed TLS handshake",
     ["reason"],
     registry=INGEST,
 )
 BODY_BYTES = Gauge(
     "stockhook_body_bytes",
-    "Bytes of bodies that the ingest has in memory and has not answered",
+    "Bytes of request bodies in memory that the ingest has not answered",
     registry=INGEST,
 )
 CERTIFICATE_EXPIRES_AT = Gauge(
     "stockhook_ingest_certificate_expiry_timestamp_seconds",
-    "When the certificate that the ingest shows expires; 0 without TLS",
+    "When the certificate of the ingest expires; 0 without TLS",
     registry=INGEST,
 )
 CERTIFICATE_LOADS = Counter(
     "stockhook_ingest_certificate_loads_total",
-    "Attempts to load the certificate of the ingest: ok, or failed (the one before stays in use)",
+    "Attempts to load the certificate of the ingest: ok, or failed (the previous one stays in use)",
     ["result"],
     registry=INGEST,
 )
@@ -153,7 +153,7 @@ IMPLAUSIBLE_TIMESTAMPS = Counter(
     registry=CONSUMER,
 )
 RETRIED = Counter(
-    "stockhook_retried_total", "Events sent to a retry step", ["family", "step"], registry=CONSUMER
+    "stockhook_retried_total", "Events sent to a retry queue", ["family", "step"], registry=CONSUMER
 )
 DEAD = Counter("stockhook_dead_total", "Events sent to the dead letters", ["family"], registry=CONSUMER)
 BATCH_EVENTS = Histogram(
@@ -165,7 +165,7 @@ BATCH_EVENTS = Histogram(
 )
 BATCH_SECONDS = Histogram(
     "stockhook_batch_seconds",
-    "Time from taking a batch to its ack",
+    "Time from the start of a batch to its ack",
     ["family"],
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
     registry=CONSUMER,
@@ -178,12 +178,12 @@ EVENT_AGE_SECONDS = Histogram(
     registry=CONSUMER,
 )
 IN_FLIGHT = Gauge(
-    "stockhook_in_flight", "Deliveries that a family has and has not settled", ["family"], registry=CONSUMER
+    "stockhook_in_flight", "Deliveries of a family that are not settled yet", ["family"], registry=CONSUMER
 )
 PAUSED = Gauge("stockhook_paused", "1 while a family waits for the database", ["family"], registry=CONSUMER)
 CIRCUIT_OPEN = Gauge(
     "stockhook_circuit_open",
-    "1 while a family tries one event at a time since everything fails",
+    "1 while a family tries one event at a time because everything fails",
     ["family"],
     registry=CONSUMER,
 )
@@ -213,7 +213,7 @@ DEAD_LETTERS = Gauge(
 )
 UNHANDLED = Counter(
     "stockhook_unhandled_total",
-    "Events of types that no family takes, moved into the table unhandled_events; types without a "
+    "Events of types that no family handles, moved into the table unhandled_events; types without a "
     "label of their own count as `other`",
     ["provider", "type"],
     registry=CONSUMER,
@@ -231,7 +231,7 @@ CHANGES_WAITING_SECONDS = Gauge(
 )
 CHANGES_MISSING = Gauge(
     "stockhook_changes_missing",
-    "Changes that were committed, and are neither published nor waiting to be",
+    "Committed changes that are neither published nor waiting",
     ["family"],
     registry=CONSUMER,
 )
@@ -243,14 +243,14 @@ CHANGE_DELAY_SECONDS = Histogram(
 )
 WEBHOOKS = Counter(
     "stockhook_webhooks_total",
-    "Posts to subscribers of the change feed: delivered, failed (to a retry step), or dead",
+    "Posts to subscribers of the change feed: delivered, failed (to a retry queue), or dead",
     ["subscriber", "result"],
     registry=CONSUMER,
 )
 ACTIONS = Counter(
     "stockhook_actions_total",
     "Attempts at actions: done, not_needed, retried, refused (4xx), failed (the last retry failed), or "
-    "unknown (it may have been taken, and is not repeated)",
+    "unknown (the request may have been accepted, and is not repeated)",
     ["kind", "result"],
     registry=CONSUMER,
 )
@@ -273,11 +273,9 @@ ACTION_SECONDS = Histogram(
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
     registry=CONSUMER,
 )
-MISSING = Gauge(
-    "stockhook_missing", "Accepted events that are nowhere to be found", ["family"], registry=CONSUMER
-)
+MISSING = Gauge("stockhook_missing", "Accepted events that cannot be found", ["family"], registry=CONSUMER)
 AUDITED_AT = Gauge(
-    "stockhook_audited_timestamp_seconds", "When missing events were last looked for", registry=CONSUMER
+    "stockhook_audited_timestamp_seconds", "Time of the last successful audit", registry=CONSUMER
 )
 DATABASE_CONNECTIONS = Gauge(
     "stockhook_database_connections",
@@ -297,8 +295,8 @@ DATABASE_WAITING = Gauge(
 )
 
 
-def begin_ingest(providers: Iterable[str]) -> None:
-    """Have each count of these providers at 0."""
+def initialize_ingest(providers: Iterable[str]) -> None:
+    """Set all counters of these providers to 0."""
     for status in HTTP_REFUSALS:
         HTTP_REFUSED.labels(status)
     for kind in CONNECTION_KINDS:
@@ -314,22 +312,22 @@ def begin_ingest(providers: Iterable[str]) -> None:
             SECRET_USED.labels(provider, position)
 
 
-def begin_gateway(provider: str, reasons: Iterable[str]) -> None:
-    """Have each count of this provider's gateway at 0."""
+def initialize_gateway(provider: str, reasons: Iterable[str]) -> None:
+    """Set all counters of this provider's gateway to 0."""
     for reason in reasons:
         GATEWAY_UNSIGNED.labels(provider, reason)
     for position in ("newest", "older"):
         GATEWAY_SECRET_USED.labels(provider, position)
 
 
-def begin_webhook(subscriber: str) -> None:
-    """Have each count of this subscriber at 0."""
+def initialize_webhook(subscriber: str) -> None:
+    """Set all counters of this subscriber to 0."""
     for result in ("delivered", "failed", "dead"):
         WEBHOOKS.labels(subscriber, result)
 
 
-def begin_family(family: str, steps: Iterable[str]) -> None:
-    """Have each count of this family at 0."""
+def initialize_family(family: str, steps: Iterable[str]) -> None:
+    """Set all counters of this family to 0."""
     for counter in (
         APPLIED,
         DUPLICATES,

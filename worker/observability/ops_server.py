@@ -15,7 +15,7 @@ from worker.observability.listening import listening_on
 
 log = structlog.get_logger(__name__)
 
-# What a check returns is the reason why not; None is well.
+# A check returns the reason why the process is not ready, or None.
 Check = Callable[[], Awaitable[str | None]]
 Checks = Mapping[str, Check]
 
@@ -24,24 +24,24 @@ _CHECK_TIMEOUT_SECONDS = 2
 _JSON = "application/json"
 
 
-# What else is worth telling on `/readyz`.
-Look = Callable[[], Mapping[str, object]]
+# Further members of the body of `/readyz`.
+Details = Callable[[], Mapping[str, object]]
 
 
-async def readiness(checks: Checks, look: Look | None = None) -> tuple[int, bytes]:
+async def readiness(checks: Checks, details: Details | None = None) -> tuple[int, bytes]:
     """HTTP status and JSON body of `/readyz`: 200 when every check is well, else 503."""
-    found = await reasons(checks)
-    ready = not any(found.values())
+    reason_by_check = await reasons(checks)
+    ready = not any(reason_by_check.values())
     body = {
         "status": "ready" if ready else "not ready",
-        "checks": {name: reason or "ok" for name, reason in found.items()},
-        **(look() if look else {}),
+        "checks": {name: reason or "ok" for name, reason in reason_by_check.items()},
+        **(details() if details else {}),
     }
     return 200 if ready else 503, orjson.dumps(body)
 
 
 async def reasons(checks: Checks) -> dict[str, str | None]:
-    """Of each check why it is not well, or None."""
+    """The reason of each check that fails, or None."""
     return {name: await _reason(check) for name, check in checks.items()}
 
 
@@ -55,7 +55,7 @@ async def _reason(check: Check) -> str | None:
 
 @asynccontextmanager
 async def serve_ops(
-    host: str, port: int, checks: Checks, registry: CollectorRegistry, look: Look | None = None
+    host: str, port: int, checks: Checks, registry: CollectorRegistry, details: Details | None = None
 ) -> AsyncIterator[None]:
     """Listen while the context lasts; `registry` is what this process exports beside what all do.
 
@@ -63,14 +63,14 @@ async def serve_ops(
         CannotListen
     """
 
-    # A second series for each counter and histogram, which nobody asks for.
+    # A second series for each counter and histogram, which is not needed.
     disable_created_metrics()  # type: ignore[no-untyped-call]  # it lacks annotations
 
     async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             async with asyncio.timeout(_REQUEST_TIMEOUT_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
-                response = await _response(head, checks, registry, look)
+                response = await _response(head, checks, registry, details)
                 # uvloop raises RuntimeError for a write to a client that is gone.
                 if not writer.is_closing():
                     writer.write(response)
@@ -84,7 +84,9 @@ async def serve_ops(
         yield
 
 
-async def _response(head: bytes, checks: Checks, registry: CollectorRegistry, look: Look | None) -> bytes:
+async def _response(
+    head: bytes, checks: Checks, registry: CollectorRegistry, details: Details | None
+) -> bytes:
     method, _, rest = head.partition(b" ")
     path = rest.partition(b" ")[0].partition(b"?")[0]
     if method not in (b"GET", b"HEAD"):
@@ -93,7 +95,7 @@ async def _response(head: bytes, checks: Checks, registry: CollectorRegistry, lo
         case b"/livez":
             return _encode(200, _JSON, b'{"status": "alive"}')
         case b"/readyz":
-            status, body = await readiness(checks, look)
+            status, body = await readiness(checks, details)
             return _encode(status, _JSON, body)
         case b"/metrics":
             return _encode(200, CONTENT_TYPE_LATEST, generate_latest() + generate_latest(registry))

@@ -32,7 +32,7 @@ MOST_LOOKUPS = 32
 
 @dataclass(slots=True)
 class _Lookup:
-    begun_at: float
+    started_at: float
     waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[Answer]]] = field(default_factory=list)
 
 
@@ -47,10 +47,10 @@ class _Lookups:
     async def look_up(self, *question: Any) -> Answer:
         """Raises: OSError."""
         loop = asyncio.get_running_loop()
-        found: asyncio.Future[Answer] = loop.create_future()
+        answered: asyncio.Future[Answer] = loop.create_future()
         with self._lock:
             lookup = self._by_question.get(question)
-            if lookup is None or monotonic() - lookup.begun_at > SHARED_SECONDS:
+            if lookup is None or monotonic() - lookup.started_at > SHARED_SECONDS:
                 if self._running >= MOST_LOOKUPS:
                     raise socket.gaierror(socket.EAI_AGAIN, "no name server answers")
                 lookup = _Lookup(monotonic())
@@ -64,8 +64,8 @@ class _Lookups:
                 # Counted once it runs; its end waits for the lock.
                 self._by_question[question] = lookup
                 self._running += 1
-            lookup.waiting.append((loop, found))
-        return await found
+            lookup.waiting.append((loop, answered))
+        return await answered
 
     def _run(self, question: tuple[Any, ...], lookup: _Lookup) -> None:
         answer: Answer | Exception
@@ -77,21 +77,21 @@ class _Lookups:
             self._running -= 1
             if self._by_question.get(question) is lookup:
                 del self._by_question[question]
-        for loop, found in lookup.waiting:
+        for loop, answered in lookup.waiting:
             try:
-                loop.call_soon_threadsafe(_settle, found, answer)
+                loop.call_soon_threadsafe(_settle, answered, answer)
             except RuntimeError:
-                # That loop is closed: nobody waits there.
+                # That loop is closed, so nothing waits.
                 continue
 
 
-def _settle(found: "asyncio.Future[Answer]", answer: Answer | Exception) -> None:
-    if found.done():
+def _settle(answered: "asyncio.Future[Answer]", answer: Answer | Exception) -> None:
+    if answered.done():
         return
     if isinstance(answer, Exception):
-        found.set_exception(answer)
+        answered.set_exception(answer)
     else:
-        found.set_result(answer)
+        answered.set_result(answer)
 
 
 _LOOKUPS = _Lookups()
@@ -132,7 +132,7 @@ async def connect(
     """
     if options.get("ssl") and options.get("server_hostname") is None:
         options["server_hostname"] = host
-    found = await look_up(
+    entries = await look_up(
         host,
         port,
         family=options.pop("family", 0),
@@ -140,7 +140,7 @@ async def connect(
         proto=options.pop("proto", 0),
         flags=options.pop("flags", 0),
     )
-    *others, last = dict.fromkeys(entry[4][:2] for entry in found)
+    *others, last = dict.fromkeys(entry[4][:2] for entry in entries)
     share = None if within is None else min(ADDRESS_SECONDS, within / (len(others) + 1))
     for address in others:
         try:
@@ -169,8 +169,8 @@ class Loop(uvloop.Loop):
         self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any
     ) -> Any:
         if isinstance(host, str) and host and not is_address(host):
-            found = await look_up(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            host = list(dict.fromkeys(entry[4][0] for entry in found))
+            entries = await look_up(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            host = list(dict.fromkeys(entry[4][0] for entry in entries))
         return await super().create_server(protocol_factory, host, port, **options)
 
 

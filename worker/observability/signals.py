@@ -1,4 +1,4 @@
-"""How a process comes to its end: by a signal, with its parent, or because its loop hangs."""
+"""How a process ends: by a signal, with its parent, or because its loop hangs."""
 
 import asyncio
 import ctypes
@@ -13,7 +13,7 @@ from worker.observability.stderr import drain
 _PR_SET_PDEATHSIG = 1
 
 # A loop that does not turn for so long hangs in code that cannot be cut off: the process ends, its
-# supervisor starts it again, and the event that did it is tried alone.
+# supervisor starts it again, and the event is tried in isolation.
 HANG_SECONDS = 60
 
 # Before the process ends by itself it writes a traceback to standard error, which may take nothing: after

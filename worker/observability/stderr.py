@@ -1,8 +1,8 @@
-"""Standard error that never blocks: output is queued, and a thread of its own writes it.
+"""Standard error that never blocks: output is queued, and a separate thread writes it.
 
-Standard error may be a pipe that nobody reads: a write to it then never returns, and the event loop stands
-still with it. The stream that `install` puts in the place of `sys.stderr` only queues. The queue is bounded:
-what does not fit is dropped and counted.
+Standard error may be a pipe that is not read: a write to it then never returns, and blocks the event loop.
+The stream that `install` puts in place of `sys.stderr` only queues. The queue is bounded: what does not fit
+is dropped and counted.
 """
 
 import atexit
@@ -108,10 +108,10 @@ class QueuedStream(io.TextIOBase):
             try:
                 data = data[os.write(self._descriptor, data[:WRITE_BYTES]) :]
             except BlockingIOError:
-                # Whoever shares it has made it so.
+                # Another process that shares the pipe made it non-blocking.
                 select.select([], [self._descriptor], [])
             except OSError:
-                # The reader is gone.
+                # The reader closed the pipe.
                 return False
         return True
 

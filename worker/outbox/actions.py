@@ -1,4 +1,4 @@
-"""The table `actions`: what was asked for, how far it is, and what came of it."""
+"""The table `actions`: requests to marketplaces, their state, and their outcome."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ CHANNEL = "stockhook_actions"
 
 UNFINISHED = ("due", "doing", "refused", "failed", "unknown")
 
-# A replay finds its own row there and changes nothing. Sorted by key, so that two transactions that ask
-# for the same wait for each other in one direction.
-ASK = f"""
-WITH asked AS (
+# A replay finds its own row there and changes nothing. Sorted by key, so that two transactions that
+# enqueue the same actions wait for each other in one direction.
+ENQUEUE = f"""
+WITH enqueued AS (
     INSERT INTO actions (kind, key, subject, request, event_id, is_encrypted)
     SELECT *
     FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::uuid[], $6::boolean[])
@@ -26,24 +26,23 @@ WITH asked AS (
     RETURNING action_id, state
 )
 SELECT action_id, pg_notify('{CHANNEL}', '')
-FROM asked
+FROM enqueued
 """
 
-# Of each kind so many as leave no more than $2 in the queue that nobody has taken yet; what the queue has
-# lost does not count for ever. One of a kind that
-# is not known here waits for who knows it.
+# At most $2 actions per kind are in the queue and not claimed. An action that the queue lost counts for one
+# hour. Actions of other kinds wait for a process that supports them.
 TO_PUBLISH = """
 SELECT due.action_id, due.kind
-FROM unnest($1::text[]) AS known (kind)
+FROM unnest($1::text[]) AS supported (kind)
 CROSS JOIN LATERAL (
     SELECT action_id, kind, created_at
     FROM actions
-    WHERE actions.kind = known.kind AND published_at IS NULL AND state = 'due'
+    WHERE actions.kind = supported.kind AND published_at IS NULL AND state = 'due'
     ORDER BY created_at
     LIMIT greatest(0, $2 - (
         SELECT count(*)
         FROM actions AS queued
-        WHERE queued.kind = known.kind
+        WHERE queued.kind = supported.kind
             AND queued.published_at > now() - interval '1 hour'
             AND queued.state = 'due'
             AND queued.attempts = 0
@@ -59,11 +58,10 @@ SET published_at = now()
 WHERE action_id = ANY($1::uuid[])
 """
 
-# One that is found under way was begun by a process that ended, or lost its connection: in the second
-# case what it says in the end stands.
-# Its place in the queue is free, so who publishes is told.
-TAKE = f"""
-WITH taken AS (
+# An action that is under way was started by a process that ended, or that lost its connection: in the second
+# case the outcome that this process records later stands. The queue has room again, so the relay is notified.
+CLAIM = f"""
+WITH claimed AS (
     UPDATE actions
     SET state = CASE state WHEN 'doing' THEN 'unknown' ELSE state END,
         attempts = CASE state WHEN 'due' THEN $2 ELSE attempts END,
@@ -72,11 +70,11 @@ WITH taken AS (
     WHERE action_id = $1 AND state IN ('due', 'doing')
     RETURNING kind, subject, state, request, is_encrypted
 )
-SELECT kind, subject, state, request, is_encrypted, pg_notify('{CHANNEL}', '') AS told
-FROM taken
+SELECT kind, subject, state, request, is_encrypted, pg_notify('{CHANNEL}', '') AS notified
+FROM claimed
 """
 
-BEGIN = """
+START = """
 UPDATE actions
 SET state = 'doing', started_at = now()
 WHERE action_id = $1 AND state = 'due'
@@ -93,7 +91,7 @@ WHERE action_id = $1
     AND (state IN ('due', 'doing') OR (state = 'unknown' AND $2 <> 'unknown'))
 """
 
-PUT_OFF = """
+POSTPONE = """
 UPDATE actions
 SET state = 'due', outcome = $2::json
 WHERE action_id = $1 AND state IN ('due', 'doing')
@@ -132,7 +130,8 @@ FROM actions
 WHERE key = $1
 """
 
-# One that is under way may be so with nobody who says what becomes of it, but not for long.
+# An attempt takes at most 5 minutes (ATTEMPT_SECONDS). After 10, its process has ended or lost its
+# connection.
 RETRY = f"""
 WITH retried AS (
     UPDATE actions
@@ -168,13 +167,13 @@ GROUP BY state, kind
 ENDED_UNDER_WAY = "the process ended while the request was under way"
 
 
-class BegunElsewhere(Exception):
+class StartedElsewhere(Exception):
     """Another process handles the same action."""
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """`state` is `due`, or `unknown` for one that was found under way."""
+class ClaimedAction:
+    """`state` is `due`, or `unknown` if the action was under way."""
 
     action_id: UUID
     kind: str
@@ -184,15 +183,15 @@ class Taken:
     is_encrypted: bool
 
 
-async def ask(connection: Connection, actions: Sequence[Action]) -> None:
-    """Ask for each whose key is new, in the transaction of the events that call for them."""
+async def enqueue_all(connection: Connection, actions: Sequence[Action]) -> None:
+    """Enqueue each action whose key is new, in the transaction of the events that require them."""
     rows = [
         (action.kind, action.key, action.subject, action.request.model_dump_json().encode(), action.event_id)
         for action in sorted({action.key: action for action in actions}.values(), key=_key)
     ]
     if rows:
         columns = map(list, zip(*rows, strict=True))
-        await connection.fetch(ASK, *columns, [False] * len(rows))
+        await connection.fetch(ENQUEUE, *columns, [False] * len(rows))
 
 
 def _key(action: Action) -> str:
@@ -202,13 +201,13 @@ def _key(action: Action) -> str:
 async def enqueue(
     connection: Connection, kind: str, key: str, subject: str, request: bytes, *, is_encrypted: bool
 ) -> UUID | None:
-    """Ask for one that no event called for; None where its key is taken."""
-    rows = await connection.fetch(ASK, [kind], [key], [subject], [request], [None], [is_encrypted])
+    """Enqueue an action that no event requires; None if its key exists."""
+    rows = await connection.fetch(ENQUEUE, [kind], [key], [subject], [request], [None], [is_encrypted])
     return rows[0]["action_id"] if rows else None
 
 
 async def to_publish(connection: Connection, kinds: Collection[str], at_once: int) -> list[Any]:
-    """Due ones that nobody else publishes, the oldest first; they are held until the commit."""
+    """Lock and return due actions that no other relay publishes, the oldest first."""
     return await connection.fetch(TO_PUBLISH, list(kinds), at_once)
 
 
@@ -216,24 +215,26 @@ async def note_published(connection: Connection, action_ids: Sequence[UUID]) -> 
     await connection.execute(PUBLISHED, action_ids)
 
 
-async def take(connection: Connection, action_id: UUID, attempt: int) -> Taken | None:
-    """An action that is due, or whose outcome is unknown; None if nothing is left to do."""
-    rows = await connection.fetch(TAKE, action_id, attempt, _json({"reason": ENDED_UNDER_WAY}))
+async def claim(connection: Connection, action_id: UUID, attempt: int) -> ClaimedAction | None:
+    """Claim an action that is due or under way; None if it has an outcome, also an unknown one."""
+    rows = await connection.fetch(CLAIM, action_id, attempt, _json({"reason": ENDED_UNDER_WAY}))
     if not rows:
         return None
     row = rows[0]
-    return Taken(action_id, row["kind"], row["subject"], row["state"], row["request"], row["is_encrypted"])
+    return ClaimedAction(
+        action_id, row["kind"], row["subject"], row["state"], row["request"], row["is_encrypted"]
+    )
 
 
 async def lock_subject(connection: Connection, subject: str) -> None:
-    # A transaction that begins an action of a subject sees every action that was begun before it.
+    # A transaction that starts an action of a subject sees every action that was started before.
     await connection.execute(LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass.ACTIONS_OF_SUBJECT, subject)
 
 
-async def begin(connection: Connection, action_id: UUID) -> None:
-    """Raises: BegunElsewhere."""
-    if not (await connection.execute(BEGIN, action_id)).endswith(" 1"):
-        raise BegunElsewhere
+async def mark_started(connection: Connection, action_id: UUID) -> None:
+    """Raises: StartedElsewhere."""
+    if not (await connection.execute(START, action_id)).endswith(" 1"):
+        raise StartedElsewhere
 
 
 async def finish(connection: Connection, action_id: UUID, state: str, outcome: Mapping[str, object]) -> None:
@@ -241,12 +242,12 @@ async def finish(connection: Connection, action_id: UUID, state: str, outcome: M
 
 
 async def give_up(connection: Connection, action_id: UUID) -> None:
-    reason = "the broker gave up on it: it ended its consumer too often"
+    reason = "the broker dead-lettered the action: it was delivered too often"
     await connection.execute(GIVE_UP, action_id, _json({"reason": reason}))
 
 
-async def put_off(connection: Connection, action_id: UUID, outcome: Mapping[str, object]) -> None:
-    await connection.execute(PUT_OFF, action_id, _json(outcome))
+async def postpone(connection: Connection, action_id: UUID, outcome: Mapping[str, object]) -> None:
+    await connection.execute(POSTPONE, action_id, _json(outcome))
 
 
 async def select(
@@ -257,7 +258,7 @@ async def select(
 
 
 async def get(connection: Connection, action_id: UUID) -> dict[str, Any] | None:
-    """With its request."""
+    """The action with its request."""
     rows = await connection.fetch(SHOW, action_id)
     return _readable(rows[0]) if rows else None
 
@@ -268,12 +269,12 @@ async def get_by_key(connection: Connection, key: str) -> dict[str, Any] | None:
 
 
 async def retry(connection: Connection, action_id: UUID, outcome: Mapping[str, object]) -> bool:
-    """Have it done again; whether that is possible."""
+    """Make an action due again; False if its state does not allow it."""
     return bool(await connection.fetch(RETRY, action_id, _json(outcome)))
 
 
 async def close(connection: Connection, action_id: UUID, outcome: Mapping[str, object]) -> bool:
-    """Have it count as done; whether that is possible."""
+    """Mark an action as done; False if its state does not allow it."""
     return bool(await connection.fetch(CLOSE, action_id, _json(outcome)))
 
 

@@ -9,21 +9,21 @@ from schemas.changes import Change, encode
 
 CHANNEL = "stockhook_changes"
 
-# Whoever changes an entity holds its row's lock until the commit, so that of one entity the numbers are in
-# the order of its changes. Who listens hears of it with the commit. A count of each connection's own:
-# one for all would have everybody wait for everybody's commit.
+# A transaction that changes an entity locks its row until the commit, so that the numbers of one entity are
+# in the order of its changes. Listeners are notified at the commit. Each connection has its own counter: with
+# a shared one, all transactions would wait for each other.
 WRITE = f"""
 WITH written AS (INSERT INTO changes (family, size, changes) VALUES ($1, $2, $3)),
 counted AS (
-    INSERT INTO change_counts AS known (family, state, slot, changes)
+    INSERT INTO change_counts AS stored (family, state, slot, changes)
     VALUES ($1, 'committed', pg_backend_pid() % 32, $2)
     ON CONFLICT (family, state, slot) DO UPDATE
-    SET changes = known.changes + excluded.changes
+    SET changes = stored.changes + excluded.changes
 )
 SELECT pg_notify('{CHANNEL}', '')
 """
 
-# Families that others publish are left to them.
+# Skips families that another relay publishes.
 LOCK_FAMILIES = """
 SELECT family
 FROM change_locks
@@ -32,19 +32,19 @@ ORDER BY family
 FOR UPDATE SKIP LOCKED
 """
 
-# Each change of an entity waits for the confirm of the one before, which may take its time.
-BE_PATIENT = "SET LOCAL idle_in_transaction_session_timeout = '60s'"
+# Each change of an entity waits for the confirm of the previous one, which may take long.
+ALLOW_LONG_IDLE = "SET LOCAL idle_in_transaction_session_timeout = '60s'"
 
-# Gone with the commit, which comes when they are published.
-TAKE = """
+# Deleted by the commit, which follows the confirms.
+CLAIM = """
 DELETE FROM changes
 USING (
     SELECT first.family, first.sequence
-    FROM unnest($1::text[]) AS held (family)
+    FROM unnest($1::text[]) AS locked (family)
     CROSS JOIN LATERAL (
         SELECT family, sequence
         FROM changes
-        WHERE changes.family = held.family
+        WHERE changes.family = locked.family
         ORDER BY sequence
         LIMIT $2
     ) AS first
@@ -53,13 +53,13 @@ WHERE changes.family = taken.family AND changes.sequence = taken.sequence
 RETURNING changes.family, changes.sequence, batch_id, changed_at, changes
 """
 
-# In the transaction that deletes them: whoever publishes them again has not counted them.
+# In the transaction that deletes the changes: if they are published again, they were not counted.
 COUNT_PUBLISHED = """
-INSERT INTO change_counts AS known (family, state, slot, changes)
+INSERT INTO change_counts AS stored (family, state, slot, changes)
 SELECT family, 'published', 0, published
-FROM unnest($1::text[], $2::bigint[]) AS told (family, published)
+FROM unnest($1::text[], $2::bigint[]) AS batch (family, published)
 ON CONFLICT (family, state, slot) DO UPDATE
-SET changes = known.changes + excluded.changes
+SET changes = stored.changes + excluded.changes
 """
 
 OLDEST = """
@@ -81,24 +81,24 @@ async def write(connection: Connection, family: str, changes: Sequence[Change]) 
 
 
 async def oldest(connection: Connection) -> float:
-    """Seconds that the oldest change has waited; 0 when none does."""
+    """The age of the oldest waiting change in seconds; 0 if none waits."""
     (row,) = await connection.fetch(OLDEST)
     return float(row["seconds"])
 
 
-async def take(connection: Connection, limit: int) -> list[Any]:
-    """The first rows of each family that nobody else holds, `limit` of each at most; in their order.
+async def claim(connection: Connection, limit: int) -> list[Any]:
+    """The first rows, at most `limit`, of each family that no other relay has locked; in their order.
 
-    They are deleted by the commit, so publish them before it.
+    The commit deletes them, so publish them before it.
     """
     families = [row["family"] for row in await connection.fetch(LOCK_FAMILIES)]
     if not families:
         return []
-    await connection.execute(BE_PATIENT)
+    await connection.execute(ALLOW_LONG_IDLE)
     # What was committed before the locks were free is seen only by a statement that begins after.
-    return sorted(await connection.fetch(TAKE, families, limit), key=itemgetter("sequence"))
+    return sorted(await connection.fetch(CLAIM, families, limit), key=itemgetter("sequence"))
 
 
 async def count_published(connection: Connection, published: Mapping[str, int]) -> None:
-    """So many changes of each family are confirmed."""
+    """Count confirmed changes per family."""
     await connection.execute(COUNT_PUBLISHED, list(published), list(published.values()))

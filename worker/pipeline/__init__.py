@@ -1,1 +1,1 @@
-"""The way of a delivery: decode, apply in a transaction, acknowledge or retry."""
+"""The steps of a delivery: decode, apply in a transaction, acknowledge or retry."""

@@ -1,8 +1,8 @@
-"""Stops a queue from moving whole into its retry queues when everything fails for one cause."""
+"""Keeps a whole queue from moving to its retry queues when everything fails for one reason."""
 
 from dataclasses import dataclass
 
-# After as many failures in a row, of different messages, the cause is not in the messages.
+# After this many consecutive failures of different messages, the messages are not the cause.
 THRESHOLD = 10
 LONGEST_PAUSE_SECONDS = 30.0
 

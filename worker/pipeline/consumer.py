@@ -15,9 +15,10 @@ from consumers.registry import AnyFamily
 from worker.amqp.channel import Message
 from worker.amqp.connection import Broker
 from worker.amqp.publisher import Publisher
+from worker.amqp.queue_set import QueueSet
 from worker.amqp.subscription import Session, Subscription
 from worker.amqp.tap import Delivery
-from worker.amqp.topology import dead_queue, family_queue, step_name, topology
+from worker.amqp.topology import topology
 from worker.config.settings import Settings
 from worker.observability import metrics
 from worker.observability.failpoints import failpoint
@@ -61,15 +62,17 @@ class Consumer:
     isolation_lock: asyncio.Lock
     enabled_actions: frozenset[str] = frozenset()
     subscription: Subscription[Received] = field(init=False)
+    _queues: QueueSet = field(init=False)
     _isolation: Isolation = field(init=False)
-    _breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
+    _circuit_breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
     _waits_for_database: bool = False
 
     def __post_init__(self) -> None:
+        self._queues = QueueSet.of(self.family.name, self.settings.delays)
         self._isolation = Isolation(self.family.name, self.database, self.isolation_lock)
         self.subscription = Subscription(
             self.family.name,
-            [family_queue(self.family.name)],
+            [self._queues.main],
             topology(self.settings.delays, [self.family.name]),
             self.settings.declare_topology,
             self.broker,
@@ -90,14 +93,14 @@ class Consumer:
     async def run(self) -> None:
         """Consume until shutdown, however often broker and database are unavailable."""
         name = self.family.name
-        metrics.begin_family(name, map(step_name, self.settings.delays))
-        metrics.CIRCUIT_OPEN.labels(name).set_function(lambda: self._breaker.is_open)
+        metrics.initialize_family(name, (retry.step for retry in self._queues.retries))
+        metrics.CIRCUIT_OPEN.labels(name).set_function(lambda: self._circuit_breaker.is_open)
         metrics.IN_FLIGHT.labels(name).set_function(lambda: self.subscription.in_flight)
         await self.subscription.run(self._work)
 
     async def check(self) -> str | None:
         """Why this family is not ready; None if it is."""
-        if self._breaker.is_open:
+        if self._circuit_breaker.is_open:
             return "everything fails: trying one event at a time"
         return "waiting for the database" if self._waits_for_database else self.subscription.unready_reason
 
@@ -118,15 +121,15 @@ class Consumer:
                 return
             leaves_isolation = prefetches_one and not possibly_poisonous
             if leaves_isolation:
-                # Whatever is in flight when a session ends comes again, and counts as lost once more. So
-                # nothing is delivered while this batch is processed.
+                # A delivery in flight when a session ends is delivered again, and counts as lost. So nothing
+                # is delivered while this batch is processed.
                 await session.stop_deliveries()
             if possibly_poisonous:
                 async with self._isolation.handling(batch[0].delivery):
                     await self._process_batch(session, batch)
             else:
                 await self._process_batch(session, batch)
-            self._isolation.is_active = self._breaker.is_open or possibly_poisonous
+            self._isolation.is_active = self._circuit_breaker.is_open or possibly_poisonous
             if leaves_isolation:
                 prefetches_one = self._isolation.is_active
                 await session.subscribe()
@@ -143,11 +146,11 @@ class Consumer:
         delivery, at = suspect.delivery, datetime.now(UTC)
         if await self._until_available(session, lambda: self._isolation.note_try(delivery, at)):
             return decode_any(self.family, delivery)
-        return InvalidDelivery(delivery, f"ended its consumer {poison.TRIES} times when handled alone")
+        return InvalidDelivery(delivery, f"ended its consumer {poison.TRIES} times in isolation")
 
     async def _apply(self, session: Session[Received], items: Sequence[Item]) -> None:
         """Apply the items in one transaction; if that fails, each half, down to the event that fails."""
-        if self._breaker.is_open:
+        if self._circuit_breaker.is_open:
             await self._apply_singly(session, items)
             return
         began = monotonic()
@@ -162,9 +165,9 @@ class Consumer:
 
     async def _apply_singly(self, session: Session[Received], items: Sequence[Item]) -> None:
         for item in items:
-            if self._breaker.is_open:
-                pause = self._breaker.pause_seconds
-                log.warning("breaker.open", family=self.family.name, pause=pause)
+            if self._circuit_breaker.is_open:
+                pause = self._circuit_breaker.pause_seconds
+                log.warning("circuit_breaker.paused", family=self.family.name, pause=pause)
                 await session.pause(pause)
             began = monotonic()
             await self._settle(session, [item], await self._apply_when_available(session, [item]), began)
@@ -210,9 +213,9 @@ class Consumer:
         self, session: Session[Received], items: Sequence[Item], report: Report, began: float
     ) -> None:
         """Publish and record the copies, then acknowledge: the ack is the last step."""
-        now, delays = datetime.now(UTC), self.settings.delays
+        now = datetime.now(UTC)
         copies = [
-            disposition_of(self.family.name, item, outcome, delays, now)
+            disposition_of(self._queues, item, outcome, now)
             for item, outcome in zip(items, report.outcomes, strict=True)
         ]
         if any(copies):
@@ -222,7 +225,7 @@ class Consumer:
                 await self._until_available(session, partial(self._isolation.clear, delivery))
         await session.ack_up_to(items[-1].delivery)
         failpoint("acked")
-        _count_outcomes(self._breaker, report)
+        _count_outcomes(self._circuit_breaker, report)
         _log_batch(self.family.name, items, report, monotonic() - began)
 
     async def _publish_copies(
@@ -232,25 +235,24 @@ class Consumer:
 
         The event log recognizes a copy that was published twice.
         """
-        name = self.family.name
         failed = [(item, copy) for item, copy in zip(items, copies, strict=True) if copy is not None]
         for item, copy in failed:
-            _log_failure(name, item, copy)
-        await asyncio.gather(*(_publish_copy(session, name, copy) for _, copy in failed))
+            _log_failure(self.family.name, item, copy)
+        await asyncio.gather(*(_publish_copy(session, self._queues, copy) for _, copy in failed))
         failpoint("retry_published")
         await self._until_available(
             session, lambda: blameless(record_copies(self.family, self.database, items, copies))
         )
 
 
-def _count_outcomes(breaker: CircuitBreaker, report: Report) -> None:
-    """An invalid delivery says nothing about the others."""
+def _count_outcomes(circuit_breaker: CircuitBreaker, report: Report) -> None:
+    """An invalid delivery changes nothing: its cause is the message."""
     for outcome in report.outcomes:
         match outcome:
             case Applied() | Duplicate():
-                breaker.succeeded()
+                circuit_breaker.succeeded()
             case Failed():
-                breaker.failed()
+                circuit_breaker.failed()
             case Invalid():
                 pass
             case unreachable:
@@ -269,12 +271,13 @@ def _log_failure(family: str, item: Item, copy: Message) -> None:
     )
 
 
-async def _publish_copy(session: Session[Received], family: str, copy: Message) -> None:
+async def _publish_copy(session: Session[Received], queues: QueueSet, copy: Message) -> None:
     await session.publish(copy)
-    if copy.routing_key == dead_queue(family):
-        metrics.DEAD.labels(family).inc()
+    if copy.routing_key == queues.dead:
+        metrics.DEAD.labels(queues.origin).inc()
     else:
-        metrics.RETRIED.labels(family, copy.routing_key.rsplit(".", 1)[1]).inc()
+        step = next(retry.step for retry in queues.retries if retry.name == copy.routing_key)
+        metrics.RETRIED.labels(queues.origin, step).inc()
 
 
 def _log_batch(family: str, items: Sequence[Item], report: Report, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""From a delivery to an event of a family, or to the reason why it holds none."""
+"""Decodes a delivery to an event of a family, or to the reason why it is invalid."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -26,7 +26,7 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class InvalidDelivery:
-    """A delivery that breaks its schema. `reason` names field and rule, no value."""
+    """A delivery that breaks its schema. `reason` names fields and rules, not values."""
 
     delivery: Delivery
     reason: str
@@ -53,7 +53,7 @@ def decode(family: AnyFamily, delivery: Delivery) -> Item:
     if type(payload) not in family.payloads:
         return InvalidDelivery(delivery, f"event: not one of the family {family.name}")
     if isinstance(payload, OBSERVATIONS) and envelope.provenance is not Provenance.OBSERVATION:
-        return InvalidDelivery(delivery, "event: an observation that a sender sent")
+        return InvalidDelivery(delivery, "event: an observation from a sender")
     return Decoded(delivery, Candidate(envelope, payload, delivery.body))
 
 

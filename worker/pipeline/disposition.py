@@ -1,13 +1,13 @@
 """What is published for a delivery once its outcome is known."""
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import assert_never
 
 from schemas.envelope import HEADERS
 from worker.amqp.channel import Message
+from worker.amqp.queue_set import QueueSet
 from worker.amqp.tap import Delivery
-from worker.amqp.topology import RETURN, dead_queue, retry_queue
+from worker.amqp.topology import RETURN
 from worker.observability.errors import fingerprint, safe_summary
 from worker.pipeline.decode import Item, attempt_of
 from worker.pipeline.outcome import Applied, Duplicate, Failed, Invalid, Outcome
@@ -17,13 +17,7 @@ from worker.pipeline.retry_schedule import Exhausted, Retry, after_failure
 REASON_LIMIT = 1000
 
 
-def disposition_of(
-    family: str,
-    item: Item,
-    outcome: Outcome,
-    delays: Sequence[timedelta],
-    now: datetime,
-) -> Message | None:
+def disposition_of(queues: QueueSet, item: Item, outcome: Outcome, now: datetime) -> Message | None:
     """The copy for the next retry queue or for the dead letters; None if the delivery is only acknowledged.
 
     No other function decides this.
@@ -33,14 +27,14 @@ def disposition_of(
         case Applied() | Duplicate():
             return None
         case Invalid(reason):
-            return _copy(delivery, dead_queue(family), attempt, f"invalid: {reason}", now)
+            return _copy(delivery, queues.dead, attempt, f"invalid: {reason}", now)
         case Failed(error):
             reason = f"{safe_summary(error)} #{fingerprint(error)}"
-            match after_failure(attempt, delays):
-                case Retry(delay, next_attempt):
-                    return _copy(delivery, retry_queue(family, delay), next_attempt, reason, now)
+            match after_failure(attempt, queues.retries):
+                case Retry(queue, next_attempt):
+                    return _copy(delivery, queue.name, next_attempt, reason, now)
                 case Exhausted():
-                    return _copy(delivery, dead_queue(family), attempt, f"exhausted: {reason}", now)
+                    return _copy(delivery, queues.dead, attempt, f"exhausted: {reason}", now)
                 case unreachable:
                     assert_never(unreachable)
         case unreachable:

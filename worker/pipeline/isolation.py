@@ -1,10 +1,10 @@
 """Isolation mode: a message that may end its consumer is handled while nothing else is in flight.
 
 A delivery that was lost twice may have ended its consumer both times, together with its neighbours. It is
-handled alone, and only after this try is committed (worker/postgres/poison.py).
+handled in isolation, after this try is committed (worker/postgres/poison.py).
 
 One loss is not enough: a broker node that dies, a failover or a restart of a consumer returns all deliveries
-in flight, and to handle each of them alone would take minutes.
+in flight, and to isolate each of them would take minutes.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class Isolation:
     async def handling(self, delivery: Delivery) -> AsyncIterator[None]:
         """While it lasts, no other family of the process handles a possibly poisonous message.
 
-        Two at a time would both be blamed for what one of them does.
+        Otherwise two messages would both be blamed for the failure of one.
         """
         async with self.lock:
             try:
@@ -66,7 +66,7 @@ class Isolation:
         return tries <= poison.TRIES
 
     async def clear(self, delivery: Delivery) -> None:
-        """Forget the tries of a message: it was handled, and its consumer still runs.
+        """Delete the tries of a message: it was handled, and its consumer still runs.
 
         Raises:
             DatabaseUnavailable

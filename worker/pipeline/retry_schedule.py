@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+
+from worker.amqp.queue_set import RetryQueue
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Wait in the retry queue of this delay; `attempt` is the number of the next attempt."""
+    """Wait in this retry queue; `attempt` is the number of the next attempt."""
 
-    delay: timedelta
+    queue: RetryQueue
     attempt: int
 
 
@@ -18,7 +19,7 @@ class Exhausted:
     """Every delay was used: the message becomes a dead letter."""
 
 
-def after_failure(attempt: int, delays: Sequence[timedelta]) -> Retry | Exhausted:
+def after_failure(attempt: int, retries: Sequence[RetryQueue]) -> Retry | Exhausted:
     """With the delays 7 s, 35 s, 175 s:
 
     attempt that failed | next
@@ -27,6 +28,6 @@ def after_failure(attempt: int, delays: Sequence[timedelta]) -> Retry | Exhauste
     3                   | after 175 s
     4                   | exhausted
     """
-    if attempt <= len(delays):
-        return Retry(delays[attempt - 1], attempt + 1)
+    if attempt <= len(retries):
+        return Retry(retries[attempt - 1], attempt + 1)
     return Exhausted()

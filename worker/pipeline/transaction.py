@@ -24,7 +24,7 @@ from consumers.registry import AnyFamily
 from schemas.clock import TOLERANCE
 from schemas.event_schema import Payload
 from worker.amqp.channel import Message
-from worker.amqp.topology import dead_queue
+from worker.amqp.queue_set import dead_queue
 from worker.observability.failpoints import failpoint
 from worker.outbox import actions as action_outbox
 from worker.outbox import changes as change_outbox
@@ -37,11 +37,11 @@ from worker.postgres.pool import Database, DatabaseUnavailable, TransactionConfl
 
 NO_EFFECTS = Effects(0, frozenset(), frozenset(), ())
 
-# Far above what a batch takes, far below the broker's consumer timeout. A database that hangs is noticed
+# Far longer than a batch takes, and far below the broker's consumer timeout. A database that hangs is noticed
 # earlier, as unavailable.
 TRANSACTION_SECONDS = 30.0
 
-# How often a transaction is repeated at once after a conflict with another one.
+# How often a transaction is repeated without a pause after a conflict with another one.
 CONFLICT_REPEATS = 5
 
 
@@ -90,7 +90,7 @@ async def _apply(transact: Callable[[], Awaitable[Report]], events: int) -> Repo
 
 
 async def _retry_conflicts(transact: Callable[[], Awaitable[Report]]) -> Report:
-    """Repeat at once: a conflict is over once the other transaction has committed."""
+    """Repeat without a pause: a conflict ends when the other transaction commits."""
     for _ in range(CONFLICT_REPEATS):
         with suppress(TransactionConflict, WriteConflict):
             return await transact()
@@ -123,9 +123,9 @@ async def _transact(
         if claimed.corrected:
             corrections = await _correct(family, connection, candidates, claimed, record_changes, tolerance)
         await event_log.note_reuse(connection, claimed.findings)
-        await action_outbox.ask(connection, effects.actions)
+        await action_outbox.enqueue_all(connection, effects.actions)
         await _record_claim(family, connection, candidates, claimed)
-        # Last, because until the commit it makes other writers of the family wait.
+        # Last, because other writers of the family wait for it until the commit.
         await change_outbox.write(connection, family.name, (*effects.changes, *corrections.changes))
         failpoint("saved")
     failpoint("committed")

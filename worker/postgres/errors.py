@@ -1,4 +1,4 @@
-"""The driver's errors that other packages tell apart."""
+"""The driver's errors that other packages distinguish."""
 
 from asyncpg import InsufficientPrivilegeError as InsufficientPrivilegeError
 from asyncpg import InternalServerError as InternalServerError

@@ -27,7 +27,7 @@ CLAIM = """
 WITH claimed AS (
     INSERT INTO event_ids (event_id, content_id, provider, received_at)
     SELECT event_id, content_id, $3, received_at
-    FROM unnest($1::uuid[], $2::uuid[], $8::timestamptz[]) AS told (event_id, content_id, received_at)
+    FROM unnest($1::uuid[], $2::uuid[], $8::timestamptz[]) AS candidates (event_id, content_id, received_at)
     ON CONFLICT (event_id) DO NOTHING
     RETURNING event_id
 )
@@ -37,7 +37,7 @@ SELECT event_id, $3, $4, type, entity_id, occurred_at, received_at, body, coales
     evidence::jsonb
 FROM unnest($1::uuid[], $5::text[], $6::text[], $7::timestamptz[], $8::timestamptz[], $9::bytea[],
             $10::smallint[], $11::text[])
-    AS told (event_id, type, entity_id, occurred_at, received_at, body, attempt, evidence)
+    AS candidates (event_id, type, entity_id, occurred_at, received_at, body, attempt, evidence)
 JOIN claimed USING (event_id)
 RETURNING event_id
 """
@@ -45,22 +45,23 @@ RETURNING event_id
 # The same for events whose id is taken by another event. A replay conflicts with its own id and content.
 # Consumers of an earlier release, which may still run, log such an event with reuse_of.
 CLAIM_REUSED = """
-WITH told AS (
+WITH candidates AS (
     SELECT *
     FROM unnest($1::uuid[], $2::uuid[], $5::text[], $6::text[], $7::timestamptz[], $8::timestamptz[],
                 $9::bytea[], $10::smallint[], $11::text[])
-        AS told (event_id, content_id, type, entity_id, occurred_at, received_at, body, attempt, evidence)
+        AS candidates (event_id, content_id, type, entity_id, occurred_at, received_at, body, attempt,
+                       evidence)
 ), claimed AS (
     INSERT INTO reused_event_ids (event_id, provider, content_id, received_at)
     SELECT event_id, $3, content_id, received_at
-    FROM told
+    FROM candidates
     WHERE NOT EXISTS (
         SELECT
         FROM event_log AS logged
         JOIN event_ids ON event_ids.event_id = logged.event_id
-        WHERE logged.entity_id = told.entity_id
-            AND logged.reuse_of = told.event_id
-            AND event_ids.content_id = told.content_id
+        WHERE logged.entity_id = candidates.entity_id
+            AND logged.reuse_of = candidates.event_id
+            AND event_ids.content_id = candidates.content_id
     )
     ON CONFLICT (event_id, provider, content_id) DO NOTHING
     RETURNING event_id, content_id
@@ -70,7 +71,7 @@ INSERT INTO event_log
      evidence)
 SELECT event_id, content_id, $3, $4, type, entity_id, occurred_at, received_at, body, coalesce(attempt, 1),
     evidence::jsonb
-FROM told
+FROM candidates
 JOIN claimed USING (event_id, content_id)
 RETURNING event_id, content_id
 """
@@ -87,9 +88,9 @@ FROM reused_event_ids
 WHERE event_id = ANY($1::uuid[]) AND provider = $2
 """
 
-# The earliest reception stands; a replay finds it there and changes nothing. Consumers may change nothing
-# else of the log: the function acts as its owner.
-KEEP_EARLIER = """
+# The earliest reception is stored; a replay changes nothing. Consumers may not update the log otherwise: the
+# function runs as its owner.
+STORE_EARLIER = """
 SELECT number
 FROM keep_earlier_receptions($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[], $5) AS number
 """
@@ -108,7 +109,7 @@ WHERE family = $2 AND entity_id = ANY($1::text[])
 
 LOG_IS_CUT = "SELECT EXISTS (SELECT FROM event_log_dropped) AS is_cut"
 
-# Those of these ids under which one marketplace sent several contents.
+# The ids with which one marketplace sent several contents.
 REUSED = """
 SELECT event_id
 FROM (
@@ -124,23 +125,18 @@ GROUP BY event_id
 HAVING count(*) > 1
 """
 
-# Which of these events are in the log; the content says which marketplace it is from.
+# Matches ids and contents independently, so that every planner uses the keys: see `logged`.
 LOGGED = """
 SELECT event_id, content_id
-FROM unnest($1::uuid[], $2::uuid[]) AS wanted (event_id, content_id)
-WHERE EXISTS (
-        SELECT
-        FROM event_ids AS known
-        WHERE known.event_id = wanted.event_id AND known.content_id = wanted.content_id
-    )
-    OR EXISTS (
-        SELECT
-        FROM reused_event_ids AS known
-        WHERE known.event_id = wanted.event_id AND known.content_id = wanted.content_id
-    )
+FROM event_ids
+WHERE event_id = ANY($1::uuid[]) AND content_id = ANY($2::uuid[])
+UNION ALL
+SELECT event_id, content_id
+FROM reused_event_ids
+WHERE event_id = ANY($1::uuid[]) AND content_id = ANY($2::uuid[])
 """
 
-# The log's partitions, two months ahead: who made none for so long still has where to write.
+# The partitions of the log for two months, so that writes succeed if this does not run for weeks.
 ADD_MONTHS = "SELECT add_event_log_months(now(), now() + interval '2 months')"
 
 # A replay finds its own row there and changes nothing.
@@ -163,7 +159,7 @@ WHERE findings.family = $1
 """
 
 # A replay finds its own row there and changes nothing. An earlier reception makes a row due earlier.
-CALL_FOR_COMMUNICATIONS = """
+REQUIRE_COMMUNICATIONS = """
 INSERT INTO communications (event_id, kind, order_id, item_id, occurred_at)
 SELECT *
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
@@ -172,7 +168,7 @@ SET occurred_at = excluded.occurred_at
 WHERE communications.occurred_at > excluded.occurred_at
 """
 
-# What a smallint holds.
+# The maximum of a smallint.
 MOST_ATTEMPTS = 32_767
 
 ADD_MONTHS_EVERY_SECONDS = 24 * 3600.0
@@ -193,9 +189,9 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The candidates that are new, by position, and findings about ids that came with several contents.
+    """The positions of new candidates, and findings about ids with several contents.
 
-    `corrected` are candidates that are in the log already, and were received earlier than it knew.
+    `corrected` are candidates that are in the log with a later reception.
     """
 
     positions: frozenset[int]
@@ -204,11 +200,11 @@ class Claim:
 
 
 async def claim(connection: Connection, family: str, candidates: Sequence[Candidate]) -> Claim:
-    """Log the candidates that are new; the transaction that does so is the one that applies them.
+    """Log the new candidates, in the transaction that applies them.
 
-    Two candidates are the same event if their ids and their contents are the same. An id that comes with
-    other content than it has in the log, or from another marketplace, is an event of its own. Of several
-    copies the one that was received first counts.
+    Two candidates are the same event if their ids and their contents are the same. An id with
+    other content than in the log, or from another marketplace, is another event. Of several copies, the one
+    that was received first counts.
     """
     firsts = {envelope.event_id: position for position, envelope in _backwards(candidates)}
     claimed = {
@@ -234,7 +230,7 @@ async def claim(connection: Connection, family: str, candidates: Sequence[Candid
         elif envelope.event_id not in claimed:
             repeated[envelope.event_id, envelope.content_id] = position
     reused = await _claim_reused(connection, family, candidates, others) if others else Claim(frozenset(), ())
-    corrected = await _keep_earlier(connection, family, candidates, repeated, rows)
+    corrected = await _store_earlier(connection, family, candidates, repeated, rows)
     return Claim(frozenset(new | reused.positions), reused.findings, corrected | reused.corrected)
 
 
@@ -253,34 +249,35 @@ async def _claim_reused(
     )
     findings = tuple(_id_used_twice(row["event_id"]) for row in reused)
     repeated = {key: position for key, position in others.items() if key not in claimed}
-    known = (
+    receptions = (
         await connection.fetch(REUSED_RECEPTIONS, [event_id for event_id, _ in repeated], provider)
         if repeated
         else []
     )
-    corrected = await _keep_earlier(connection, family, candidates, repeated, known)
+    corrected = await _store_earlier(connection, family, candidates, repeated, receptions)
     return Claim(frozenset(others[key] for key in claimed), findings, corrected)
 
 
-async def _keep_earlier(
+async def _store_earlier(
     connection: Connection,
     family: str,
     candidates: Sequence[Candidate],
     repeated: Positions,
-    known: Iterable[Mapping[str, Any]],
+    logged: Iterable[Mapping[str, Any]],
 ) -> frozenset[int]:
-    """Candidates that are already logged, but were received earlier than the log knew."""
-    receptions = {(row["event_id"], row["content_id"]): row["received_at"] for row in known}
+    """Store earlier receptions of logged candidates, and return the positions of these candidates."""
+    logged_receptions = {(row["event_id"], row["content_id"]): row["received_at"] for row in logged}
     earlier = [
         position
         for key, position in sorted(repeated.items())
-        if (logged_at := receptions.get(key)) is None or candidates[position].envelope.received_at < logged_at
+        if (logged_at := logged_receptions.get(key)) is None
+        or candidates[position].envelope.received_at < logged_at
     ]
     if not earlier:
         return frozenset()
     chosen = [candidates[position] for position in earlier]
     rows = await connection.fetch(
-        KEEP_EARLIER,
+        STORE_EARLIER,
         [candidate.envelope.event_id for candidate in chosen],
         [candidate.envelope.content_id for candidate in chosen],
         [candidate.payload.entity_id for candidate in chosen],
@@ -291,7 +288,7 @@ async def _keep_earlier(
 
 
 def _backwards(candidates: Sequence[Candidate]) -> Iterator[tuple[int, Envelope]]:
-    """Sorted so that in a mapping the first received of candidates with the same key stays."""
+    """In reverse order of reception: in a mapping, the first received of several candidates remains."""
     envelopes = [candidate.envelope for candidate in candidates]
     positions = range(len(candidates))
     for position in sorted(positions, key=lambda one: (envelopes[one].received_at, one), reverse=True):
@@ -330,7 +327,7 @@ def _by_id(candidate: Candidate) -> tuple[int, int]:
 
 
 def _attempts(envelopes: Sequence[Envelope]) -> list[int]:
-    """The number of each, or nothing where each is the first, as nearly always."""
+    """The number of each attempt; an empty list if all are first attempts, as nearly always."""
     attempts = [min(envelope.attempt, MOST_ATTEMPTS) for envelope in envelopes]
     return attempts if max(attempts) > 1 else []
 
@@ -348,13 +345,13 @@ def _id_used_twice(event_id: UUID) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class LoggedPast:
-    """What the tables hold of a family's entities."""
+    """The stored events and findings of a family's entities."""
 
     family: str
     tolerance: timedelta
 
     async def events(self, connection: Connection, entities: Collection[str]) -> Sequence[Event[Any]] | None:
-        """None if events were dropped from the log, or cannot be read any more."""
+        """None if events were dropped from the log, or cannot be read."""
         [cut] = await connection.fetch(LOG_IS_CUT)
         if cut["is_cut"]:
             return None
@@ -369,18 +366,18 @@ class LoggedPast:
 
 
 async def note(connection: Connection, family: str, effects: Effects) -> None:
-    """Write what a batch gave rise to beside its rows."""
+    """Write the findings and communications of a batch."""
     if effects.withdrawn:
-        rows = [(found.kind, found.entity_id, found.event_id) for found in effects.withdrawn]
+        rows = [(finding.kind, finding.entity_id, finding.event_id) for finding in effects.withdrawn]
         await connection.execute(WITHDRAW_FINDINGS, family, *map(list, zip(*rows, strict=True)))
     if effects.findings:
         await _note_findings(connection, family, effects.findings)
     if effects.communications:
-        await _call_for(connection, effects.communications)
+        await _require_communications(connection, effects.communications)
 
 
 async def note_reuse(connection: Connection, findings: Sequence[Finding]) -> None:
-    """Note ids that were used twice: of no family, since the same id may come to several."""
+    """Note ids that were used twice. They belong to no family, since several may receive the same id."""
     if findings:
         await _note_findings(connection, "any", findings)
 
@@ -388,28 +385,43 @@ async def note_reuse(connection: Connection, findings: Sequence[Finding]) -> Non
 async def _note_findings(connection: Connection, family: str, findings: Iterable[Finding]) -> None:
     # An id that was used twice can give one key two findings: the greater message stands.
     messages: dict[tuple[str, str, str, UUID | None], str] = {}
-    for found in findings:
-        key = (found.kind, family, found.entity_id, found.event_id)
-        messages[key] = max(found.message, messages.get(key, ""))
+    for finding in findings:
+        key = (finding.kind, family, finding.entity_id, finding.event_id)
+        messages[key] = max(finding.message, messages.get(key, ""))
     rows = sorted((*key, message) for key, message in messages.items())
     await connection.execute(NOTE_FINDINGS, *map(list, zip(*rows, strict=True)))
 
 
-async def _call_for(connection: Connection, communications: Sequence[Communication]) -> None:
+async def _require_communications(connection: Connection, communications: Sequence[Communication]) -> None:
     rows = sorted(
-        (call.event_id, call.kind.value, call.order_id, call.item_id, call.occurred_at)
-        for call in communications
+        (
+            communication.event_id,
+            communication.kind.value,
+            communication.order_id,
+            communication.item_id,
+            communication.occurred_at,
+        )
+        for communication in communications
     )
-    await connection.execute(CALL_FOR_COMMUNICATIONS, *map(list, zip(*rows, strict=True)))
+    await connection.execute(REQUIRE_COMMUNICATIONS, *map(list, zip(*rows, strict=True)))
 
 
 async def add_months_regularly(database: Database, stopping: asyncio.Event) -> None:
-    """See to it that the coming months have partitions, until we stop."""
+    """Add the partitions of the coming months, until shutdown."""
     while not stopping.is_set():
         try:
             async with database.connection() as connection:
                 await connection.execute(ADD_MONTHS)
         except Exception as error:
-            # Tomorrow will do: the months are two ahead.
+            # The next attempt is tomorrow, and two months are left.
             log.warning("event_log.months_failed", error=safe_summary(error))
         await sleep_unless_stopping(ADD_MONTHS_EVERY_SECONDS, stopping)
+
+
+async def logged(connection: Connection, events: Collection[tuple[UUID, UUID]]) -> set[tuple[UUID, UUID]]:
+    """Those of these events that are in the log, by event id and content id.
+
+    The content id depends on the marketplace.
+    """
+    rows = await connection.fetch(LOGGED, *map(list, zip(*events, strict=True)))
+    return set(events) & {(row["event_id"], row["content_id"]) for row in rows}

@@ -14,10 +14,10 @@ from worker.postgres.pool import Connection, Database
 
 FOLDER = Path(schemas.__file__).parent / "migrations"
 
-# An index on a big table takes its time, and so does another deployment that migrates.
+# An index on a large table takes long, and so may another deployment that migrates.
 LONGEST_SECONDS = 24 * 3600
 
-# dbmate's own table: either tool can go on where the other stopped.
+# dbmate's table: either tool can continue where the other one stopped.
 CREATE_TABLE = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
     version varchar(128) PRIMARY KEY
@@ -49,7 +49,7 @@ class Migration:
 
 
 def migrations(folder: Path = FOLDER) -> list[Migration]:
-    """Every migration there is, oldest first."""
+    """All migrations, the oldest first."""
     return [_read(path) for path in sorted(folder.glob("*.sql"))]
 
 
@@ -79,11 +79,11 @@ async def pending(database: Database) -> list[Migration]:
 
 
 async def migrate(database: Database) -> list[Migration]:
-    """Apply what is missing, each file in a transaction of its own; the list of what was applied.
+    """Apply missing migrations, each file in its own transaction, and return them.
 
     Raises:
         DatabaseUnavailable
-        MigrationRefused: Those before it are applied.
+        MigrationRefused: The migrations before it are applied.
     """
     async with database.connection() as connection:
         await connection.execute("SET statement_timeout = 0")

@@ -1,4 +1,4 @@
-"""Work that waits in a table: begun when Postgres notifies, and looked for now and then."""
+"""Runs work that waits in a table: when Postgres notifies, and at intervals."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,16 +14,16 @@ from worker.postgres.pool import Database, DatabaseUnavailable, blameless
 
 log = structlog.get_logger(__name__)
 
-# Of the time that a round took, when it is throttled.
+# The pause of a throttled poller, as a multiple of the time that its last run took.
 WAIT_SHARE = 9.0
 
-# Postgres notifies at once; this is for notifications that were lost with the connection.
-LOOK_EVERY_SECONDS = 2.0
+# For notifications that were lost with the connection.
+POLL_SECONDS = 2.0
 LISTENER_CHECK_SECONDS = 5.0
 
 
 class _Waiting(Exception):
-    """Work waits, whatever the reason; everything else goes on."""
+    """The work has to wait. The text says why."""
 
 
 def _never() -> bool:
@@ -32,10 +32,10 @@ def _never() -> bool:
 
 @dataclass(slots=True)
 class NotifyPoller:
-    """`work` does some of what waits and says how much; `channel` is the one of NOTIFY.
+    """`work` does a part of the work and returns how much; `channel` is the channel of NOTIFY.
 
-    While `should_throttle` says so it takes a tenth of the time. What `work` raises of `unavailable` is
-    expected to pass, like a database that is away.
+    While `should_throttle` returns True, it uses a tenth of the time. Errors of the types in `unavailable`
+    are temporary, as is an unavailable database.
     """
 
     name: str
@@ -45,25 +45,25 @@ class NotifyPoller:
     stopping: asyncio.Event
     should_throttle: Callable[[], bool] = _never
     unavailable: tuple[type[Exception], ...] = ()
-    _told: asyncio.Event = field(default_factory=asyncio.Event)
+    _notified: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
-        """Work until we stop, whatever happens to broker and database meanwhile."""
+        """Run until shutdown, however often broker and database are unavailable."""
         listening = asyncio.create_task(self._listen(), name=f"{self.name} listener")
         stop = asyncio.create_task(self.stopping.wait())
         stop.add_done_callback(self._on_notification)
         try:
             with suppress(ShutdownRequested):
                 while not self.stopping.is_set():
-                    await self._work_off()
+                    await self._run_once()
         finally:
             listening.cancel()
             stop.cancel()
             await asyncio.wait([listening])
 
-    async def _work_off(self) -> None:
+    async def _run_once(self) -> None:
         began = monotonic()
-        self._told.clear()
+        self._notified.clear()
         done = await retry_until_available(
             self._work_or_wait,
             _Waiting,
@@ -75,8 +75,8 @@ class NotifyPoller:
             await sleep_unless_stopping(WAIT_SHARE * (monotonic() - began), self.stopping)
         elif not done and not self.stopping.is_set():
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY_SECONDS):
-                    await self._told.wait()
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._notified.wait()
 
     async def _work_or_wait(self) -> int:
         try:
@@ -89,10 +89,13 @@ class NotifyPoller:
         with suppress(ShutdownRequested):
             while not self.stopping.is_set():
                 await retry_until_available(
-                    lambda: blameless(self._hear()), DatabaseUnavailable, self.stopping, longest_pause=2
+                    lambda: blameless(self._receive_notifications()),
+                    DatabaseUnavailable,
+                    self.stopping,
+                    longest_pause=2,
                 )
 
-    async def _hear(self) -> None:
+    async def _receive_notifications(self) -> None:
         """Raises: DatabaseUnavailable, when the connection is lost."""
         async with self.database.connection() as connection:
             await connection.add_listener(self.channel, self._on_notification)
@@ -102,4 +105,4 @@ class NotifyPoller:
             await connection.remove_listener(self.channel, self._on_notification)
 
     def _on_notification(self, *_: object) -> None:
-        self._told.set()
+        self._notified.set()

@@ -1,8 +1,8 @@
-"""The only pool of Postgres connections; driver errors become ours here.
+"""The only pool of Postgres connections. It translates the driver's errors.
 
 error                                          | sessions closed       | raised as
 the session is over, or no answer came         | it, and all idle ones | DatabaseUnavailable
-the server takes no writes                     | all                   | DatabaseUnavailable
+the server accepts no writes                   | all                   | DatabaseUnavailable
 the server lacks disk, memory or the like      | none                  | DatabaseUnavailable
 a conflict, or a plan that the schema outdated | none                  | TransactionConflict
 cancelled, or the driver was misused           | it                    | as it is
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-# Generic in the stubs alone.
+# Generic only in the stubs.
 if TYPE_CHECKING:
     Connection = PoolConnectionProxy[asyncpg.Record]
     Pool = asyncpg.Pool[asyncpg.Record]
@@ -36,7 +36,7 @@ else:
     Connection = PoolConnectionProxy
     Pool = asyncpg.Pool
 
-# What a statement may take before Postgres gives it up, and how long it may wait for a lock.
+# How long a statement may take, and how long it may wait for a lock.
 STATEMENT_TIMEOUT_MS = 8_000
 LOCK_TIMEOUT_MS = 5_000
 
@@ -48,7 +48,7 @@ PROBES = 5
 PROBE_SECONDS = 4.0
 
 # A standby's transactions are read-only too.
-TAKES_WRITES = "SELECT NOT current_setting('transaction_read_only')::boolean"
+ACCEPTS_WRITES = "SELECT NOT current_setting('transaction_read_only')::boolean"
 
 
 POOL_BY_SESSION = (
@@ -75,8 +75,8 @@ class TransactionConflict(StockhookError):
         return f"it failed: {safe_summary(self)}"
 
 
-class SessionsNotKept(StockhookError):
-    """A pooler in between gives a session to others after each transaction."""
+class SessionsShared(StockhookError):
+    """A pooler in front of Postgres shares its sessions between clients."""
 
     exit_code = MISCONFIGURED
 
@@ -87,7 +87,7 @@ class SessionsNotKept(StockhookError):
         )
 
 
-class _TakesNoWrites(Exception):
+class _AcceptsNoWrites(Exception):
     """The session's server was made read-only, or is a standby."""
 
 
@@ -106,8 +106,8 @@ _SESSION_IS_OVER = (
     TimeoutError,
 )
 # After a failover that keeps sessions open: they continue, and can never write again.
-_READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, _TakesNoWrites)
-# No event causes these, and they end once somebody has fixed the server.
+_READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, _AcceptsNoWrites)
+# No event causes these, and they last until the server is repaired.
 _LACKS_RESOURCES = (asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError)
 _CONFLICTS = (
     asyncpg.SerializationError,
@@ -137,7 +137,7 @@ async def blameless(work: Awaitable[T]) -> T:
 
 
 class _Session(asyncpg.Connection[asyncpg.Record] if TYPE_CHECKING else asyncpg.Connection):  # type: ignore[misc]  # generic in the stubs alone
-    """One that is handed on as it is: nobody here leaves locks, cursors or settings behind."""
+    """A session without a reset query: no code here leaves locks, cursors or settings behind."""
 
     is_idle = True
 
@@ -145,27 +145,27 @@ class _Session(asyncpg.Connection[asyncpg.Record] if TYPE_CHECKING else asyncpg.
         return ""
 
     def itself(self) -> "_Session":
-        """Asked of the pool's stand-in for a connection, which ends before the connection does."""
+        """The session itself: the pool's proxy for it is released earlier."""
         return self
 
 
 class Database:
-    """A pool that needs no server to be made: it connects when it is used."""
+    """A pool that connects when it is first used."""
 
     def __init__(self, url: str, size: int, application: str, *, no_timeouts: bool = False) -> None:
-        """One that is `no_timeouts` gives no statement a limit: for long work that somebody watches."""
+        """With `no_timeouts`, statements have no time limit: for long work that a person watches."""
         self._url = DatabaseUrl.read(url)
         self._hosts = list(self._url.hosts)
         self._size = size
         self._application = application
-        self._unhurried = no_timeouts
+        self._no_timeouts = no_timeouts
         self._pool: Pool | None = None
         self._sessions: WeakSet[_Session] = WeakSet()
-        self._keeps_sessions = False
+        self._sessions_checked = False
         self._waiting = 0
 
     def measure(self) -> None:
-        """Have the gauges say how the pool is, whenever they are read."""
+        """Register the gauges of the pool."""
 
         def idle() -> int:
             return 0 if self._pool is None else self._pool.get_idle_size()
@@ -209,17 +209,17 @@ class Database:
             await _release(pool, connection, session)
 
     async def _acquire(self, pool: Pool) -> Connection:
-        """A failure to begin a session is caused by no event.
+        """A failure to start a session is never caused by an event.
 
         Raises:
             DatabaseUnavailable
-            SessionsNotKept
+            SessionsShared
         """
         connect_seconds = self._url.connect_seconds * max(1, len(self._hosts))
         self._waiting += 1
         try:
             return await pool.acquire(timeout=ACQUIRE_SECONDS + connect_seconds)
-        except (DatabaseUnavailable, SessionsNotKept):
+        except (DatabaseUnavailable, SessionsShared):
             raise
         except Exception as error:
             raise DatabaseUnavailable(_reason(error)) from error
@@ -229,11 +229,11 @@ class Database:
     def _raise_translated(self, error: Exception, session: _Session) -> None:
         """Translate an error of the driver, and close connections that must not be used again."""
         if isinstance(error, _READ_ONLY):
-            self._close_sessions(idle_alone=False)
+            self._close_sessions(idle_only=False)
             raise DatabaseUnavailable(_reason(error)) from error
         if session.is_closed() or _is_over(error):
             session.terminate()
-            self._close_sessions(idle_alone=True)
+            self._close_sessions(idle_only=True)
             raise DatabaseUnavailable(_reason(error)) from error
         if isinstance(error, _CONFLICTS):
             raise TransactionConflict(safe_summary(error)) from error
@@ -242,10 +242,10 @@ class Database:
         if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
             session.terminate()
 
-    def _close_sessions(self, *, idle_alone: bool) -> None:
+    def _close_sessions(self, *, idle_only: bool) -> None:
         """Close without a message to the server: a lost server does not answer."""
         for session in list(self._sessions):
-            if session.is_idle or not idle_alone:
+            if session.is_idle or not idle_only:
                 session.terminate()
 
     @asynccontextmanager
@@ -274,8 +274,8 @@ class Database:
 
     async def _ping(self) -> None:
         async with self.connection() as connection:
-            if not await connection.fetchval(TAKES_WRITES):
-                raise _TakesNoWrites
+            if not await connection.fetchval(ACCEPTS_WRITES):
+                raise _AcceptsNoWrites
 
     async def _open_pool(self) -> Pool:
         if self._pool is None:
@@ -294,7 +294,7 @@ class Database:
         """Connect to the first usable host, which is tried first the next time.
 
         Raises:
-            DatabaseUnavailable: None will.
+            DatabaseUnavailable: No host can be used.
         """
         if not self._hosts:
             return await self._connect_to({}, arguments)
@@ -316,17 +316,17 @@ class Database:
             self._url.dsn,
             **where,
             timeout=self._url.connect_seconds,
-            command_timeout=None if self._unhurried else STATEMENT_TIMEOUT_MS / 1000 + 2,
-            # The only parameters that a pooler accepts, and that matter before the session begins.
+            command_timeout=None if self._no_timeouts else STATEMENT_TIMEOUT_MS / 1000 + 2,
+            # The only parameter that poolers accept, and that matters before the session starts.
             server_settings={"application_name": self._application},
             **arguments,
         )
 
     async def _begin_session(self, session: Any) -> None:
         """Settings are made by statements: PgBouncer refuses them as parameters of the connection."""
-        if not self._keeps_sessions:
+        if not self._sessions_checked:
             await self._refuse_shared_sessions(session)
-            self._keeps_sessions = True
+            self._sessions_checked = True
         await session.execute(
             "".join(f"SET {name} = {value};" for name, value in self.session_settings.items())
         )
@@ -335,13 +335,13 @@ class Database:
     @property
     def session_settings(self) -> dict[str, str]:
         """The settings requested for each session, as Postgres shows them."""
-        statement_timeout = "0" if self._unhurried else str(STATEMENT_TIMEOUT_MS)
+        statement_timeout = "0" if self._no_timeouts else str(STATEMENT_TIMEOUT_MS)
         return {
-            # A plan is kept: one that was made while a table was empty would go on reading the
-            # whole of it when it is full. All that we run often goes by key.
+            # Plans are cached: a plan that was made for an empty table would scan the whole table
+            # later. All frequent statements use keys.
             "enable_seqscan": "off",
             "statement_timeout": statement_timeout,
-            # A process that was killed must not go on holding locks.
+            # A killed process must not hold its locks.
             "client_connection_check_interval": "1000",
             "lock_timeout": str(LOCK_TIMEOUT_MS),
             "idle_in_transaction_session_timeout": statement_timeout,
@@ -351,7 +351,7 @@ class Database:
         """Check whether a pooler gives two sessions the same backend in turn.
 
         Raises:
-            SessionsNotKept
+            SessionsShared
         """
         if await _backend(session) == session.get_server_pid():
             return
@@ -361,7 +361,7 @@ class Database:
                 other = await self._connect(statement_cache_size=0)
                 try:
                     if await _share_a_backend(session, other):
-                        raise SessionsNotKept
+                        raise SessionsShared
                 finally:
                     other.terminate()
 

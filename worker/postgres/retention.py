@@ -1,4 +1,4 @@
-"""Drops what is past its days: months of the event log, dead letters that were handled, unhandled events."""
+"""Deletes old data: months of the event log, handled dead letters, unhandled events."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ log = structlog.get_logger(__name__)
 
 EVERY_SECONDS = 24 * 3600.0
 
-# Who waits for the log waits for us no longer than this; then we try again.
+# Other transactions wait for our lock at most this long; then we retry.
 LOCK_TIMEOUT = "SET LOCAL lock_timeout = '300ms'"
 LOCK_TRIES = 40
 
-# Small enough that what else is written does not notice.
+# Small enough not to delay other writers.
 BATCH = 1_000
 
 # A month's partition, its events applied before its upper bound; named as add_event_log_months does.
@@ -40,7 +40,7 @@ ORDER BY relname
 # CONCURRENTLY is refused where there is a default partition. This takes but a moment, once it has the lock.
 DETACH = "ALTER TABLE event_log DETACH PARTITION {name}"
 
-# A table that somebody detached for an archive keeps its name, and is left alone.
+# A table that a person detached for an archive keeps its name, and is not dropped.
 RENAME = "ALTER TABLE {name} RENAME TO {name}_dropping"
 
 LEFT_OVER = """
@@ -66,7 +66,7 @@ DELETE FROM event_log_rest
 WHERE ctid = ANY(ARRAY(SELECT ctid FROM event_log_rest WHERE applied_at < $1 LIMIT $2))
 """
 
-# Only what somebody has seen to: a letter that waits is never deleted.
+# Only handled letters: a letter that waits is never deleted.
 OLD_LETTERS = """
 SELECT dead_letter_id
 FROM dead_letters AS letter
@@ -90,7 +90,7 @@ DELETE_LETTERS = "DELETE FROM dead_letters WHERE dead_letter_id = ANY($1::bigint
 
 
 class LogBusy(StockhookError):
-    """The log's lock was not to be had in all our tries."""
+    """The log stayed locked in all tries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Month:
 
 @dataclass(frozen=True, slots=True)
 class Retained:
-    """What went, or with a dry run would go."""
+    """What was deleted, or would be deleted in a dry run."""
 
     months: tuple[Month, ...]
     events_without_month: int
@@ -116,7 +116,7 @@ class Retained:
 async def retain(
     database: Database, settings: Settings, now: datetime, *, dry_run: bool = False
 ) -> Retained | None:
-    """Drop what is past its days; None where another process is at it.
+    """Delete data that is past its days; None if another process is doing so.
 
     Raises:
         LogBusy
@@ -154,7 +154,7 @@ async def _drop_months(connection: Connection, months: Sequence[Month]) -> None:
 
 
 async def _detach(connection: Connection, month: Month) -> None:
-    """Take a month out of the log, when nobody has to wait for it long."""
+    """Detach a month from the log, without long locks."""
     for _ in range(LOCK_TRIES):
         try:
             async with connection.transaction():
@@ -169,7 +169,7 @@ async def _detach(connection: Connection, month: Month) -> None:
 
 
 async def _rest(connection: Connection, before: datetime, *, dry_run: bool) -> int:
-    """Events that had no month of their own go one by one; as a rule there is none."""
+    """Delete old events that have no month. Normally there are none."""
     if dry_run:
         return int(await connection.fetchval(COUNT_OLD_REST, before))
     deleted = 0
@@ -205,21 +205,28 @@ async def _letters(connection: Connection, before: datetime, *, dry_run: bool) -
 
 
 async def retain_regularly(database: Database, settings: Settings, stopping: asyncio.Event) -> None:
-    """Drop what is past its days once a day, until we stop."""
+    """Delete data that is past its days once a day, until shutdown."""
     while not stopping.is_set():
         try:
-            found = await retain(database, settings, datetime.now(UTC))
-            if found is None:
-                log.info("retention.skipped", reason="another process is dropping what is past its days")
-            elif any((found.months, found.events_without_month, found.dead_letters, found.unhandled_events)):
+            retained = await retain(database, settings, datetime.now(UTC))
+            if retained is None:
+                log.info("retention.skipped", reason="another process is deleting old data")
+            elif any(
+                (
+                    retained.months,
+                    retained.events_without_month,
+                    retained.dead_letters,
+                    retained.unhandled_events,
+                )
+            ):
                 log.info(
                     "retention.dropped",
-                    months=[month.name for month in found.months],
-                    events_without_month=found.events_without_month,
-                    dead_letters=found.dead_letters,
-                    unhandled_events=found.unhandled_events,
+                    months=[month.name for month in retained.months],
+                    events_without_month=retained.events_without_month,
+                    dead_letters=retained.dead_letters,
+                    unhandled_events=retained.unhandled_events,
                 )
         except Exception as error:
-            # Tomorrow will do.
+            # The next attempt is tomorrow.
             log.warning("retention.failed", error=safe_summary(error))
         await sleep_unless_stopping(EVERY_SECONDS, stopping)

@@ -10,7 +10,7 @@ import structlog
 
 from consumers.registry import FAMILIES
 from worker.actions.executor import Executor
-from worker.actions.registry import called_for
+from worker.actions.registry import enabled_kinds
 from worker.actions.relay import Relay as ActionRelay
 from worker.amqp.connection import Broker
 from worker.amqp.desired_topology import expected_topology
@@ -50,17 +50,17 @@ GARBAGE_THRESHOLD = 50_000
 
 
 class Worker(Protocol):
-    """Something that runs until we stop."""
+    """A task that runs until shutdown."""
 
     async def run(self) -> None: ...
 
 
 class UnexpectedExit(StockhookError):
-    """Something that is to run for ever does not: the supervisor is to start us anew."""
+    """A task that runs until shutdown ended early. The supervisor restarts the process."""
 
 
 class PendingMigrations(StockhookError):
-    """Migrations are missing. The text says what to type."""
+    """Migrations are missing. The text names the command."""
 
     exit_code = MISCONFIGURED
 
@@ -100,7 +100,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
                 publisher,
                 stopping,
                 isolation_lock,
-                called_for(settings),
+                enabled_kinds(settings),
             )
             for name in names
         ]
@@ -114,22 +114,22 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
         with suppress(ShutdownRequested):
             await _refuse_when_behind(database, stopping)
             for work in (
-                measure_regularly(broker, database, settings.delays, stopping),
+                measure_regularly(broker, database, settings, stopping),
                 measure_queues_regularly(broker.for_role("consumer-gauges"), settings, stopping),
                 measure_tables_regularly(database, stopping),
                 add_months_regularly(database, stopping),
                 retain_regularly(database, settings, stopping),
             ):
                 stack.callback(asyncio.create_task(work).cancel)
-            keepers = (
+            archivers = (
                 [Archiver(tuple(names), settings, broker, database, publisher, stopping)]
                 if settings.keep_dead_letters
                 else []
             )
             feed_tasks: list[Relay | WebhookDispatcher] = []
             if settings.changes:
-                # The copies of failed events must not wait behind changes, nor changes behind them. Whoever
-                # is told over HTTP is bound before the first change is published.
+                # Copies of failed events and changes must not delay each other. The queues of subscribers
+                # over HTTP are bound before the first change is published.
                 feed = Publisher(
                     broker.for_role("changes"),
                     expected_topology(settings, names),
@@ -137,14 +137,14 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
                     settings.declare_topology,
                 )
                 await stack.enter_async_context(feed)
-                feed_tasks = _tellers(settings, database, feed, broker, publisher, consumers, stopping)
+                feed_tasks = _feed_tasks(settings, database, feed, broker, publisher, consumers, stopping)
             action_tasks: list[Worker] = [
                 ActionRelay(database, publisher, stopping),
                 Executor(settings, broker, database, publisher, stopping),
             ]
             await _run(
                 consumers,
-                [*keepers, *feed_tasks, *action_tasks],
+                [*archivers, *feed_tasks, *action_tasks],
                 publisher,
                 stopping,
                 settings.shutdown_grace,
@@ -152,7 +152,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
     log.info("consumers.stopped")
 
 
-def _tellers(
+def _feed_tasks(
     settings: Settings,
     database: Database,
     feed: Publisher,
@@ -161,7 +161,7 @@ def _tellers(
     consumers: Sequence[Consumer],
     stopping: asyncio.Event,
 ) -> list[Relay | WebhookDispatcher]:
-    """Who publishes changes, and who delivers them over HTTP."""
+    """The tasks that publish changes, and those that deliver them over HTTP."""
 
     def are_behind() -> bool:
         return any(consumer.is_behind for consumer in consumers)
@@ -193,7 +193,7 @@ async def _run(
     tasks += [asyncio.create_task(other.run(), name=type(other).__name__) for other in others]
     signs = [asyncio.create_task(stopping.wait()), asyncio.create_task(publisher.failed())]
     await asyncio.wait([*tasks, *signs], return_when=asyncio.FIRST_COMPLETED)
-    was_asked = stopping.is_set()
+    stop_was_requested = stopping.is_set()
     stopping.set()
     await asyncio.wait(tasks, timeout=grace)
     for task in (*tasks, *signs):
@@ -201,8 +201,8 @@ async def _run(
     for result in await asyncio.gather(*tasks, *signs, return_exceptions=True):
         if isinstance(result, Exception):
             raise result
-    if not was_asked:
-        raise UnexpectedExit("a consumer ended without being asked to")
+    if not stop_was_requested:
+        raise UnexpectedExit("a consumer ended without a stop request")
 
 
 async def _refuse_when_behind(database: Database, stopping: asyncio.Event) -> None:
@@ -214,9 +214,9 @@ async def _refuse_when_behind(database: Database, stopping: asyncio.Event) -> No
             lambda: pending(database), DatabaseUnavailable, stopping, longest_pause=2, say=say
         )
     )
-    asked_to_stop = asyncio.create_task(stopping.wait())
-    await asyncio.wait([looking, asked_to_stop], return_when=asyncio.FIRST_COMPLETED)
-    asked_to_stop.cancel()
+    stop_requested = asyncio.create_task(stopping.wait())
+    await asyncio.wait([looking, stop_requested], return_when=asyncio.FIRST_COMPLETED)
+    stop_requested.cancel()
     if not looking.done():
         # Nothing is in flight yet: there is no answer to wait for.
         looking.cancel()
@@ -225,4 +225,4 @@ async def _refuse_when_behind(database: Database, stopping: asyncio.Event) -> No
     missing: list[Migration] = looking.result()
     if missing:
         names = ", ".join(migration.name for migration in missing)
-        raise PendingMigrations(f"the database lacks {names}: type `stockhook migrate` first")
+        raise PendingMigrations(f"the database lacks {names}: run `stockhook migrate` first")

@@ -78,18 +78,18 @@ async def _serve(settings: Settings) -> None:
         )
         storage = Storage(publisher, await _open_spool(settings, stack))
         storage.measure()
-        metrics.begin_ingest(MARKETPLACES)
+        metrics.initialize_ingest(MARKETPLACES)
         for name in MARKETPLACES:
             if settings.gateway_of(name) is not None:
-                metrics.begin_gateway(name, ("absent", *Rule))
+                metrics.initialize_gateway(name, ("absent", *Rule))
         checks = {"intake": storage.check}
 
-        def look() -> Mapping[str, object]:
+        def details() -> Mapping[str, object]:
             certificate = {} if certificates is None else {"certificate": certificates.describe()}
-            return {**storage.look(), "broker": publisher.trouble or "ok", **certificate}
+            return {**storage.details(), "broker": publisher.trouble or "ok", **certificate}
 
         await stack.enter_async_context(
-            serve_ops(settings.ops_host, settings.ops_port, checks, metrics.INGEST, look)
+            serve_ops(settings.ops_host, settings.ops_port, checks, metrics.INGEST, details)
         )
         await stack.enter_async_context(hang_watch())
         with suppress(TimeoutError):
@@ -152,7 +152,7 @@ def _end_with(task: "asyncio.Task[None]", stopping: asyncio.Event) -> None:
 
 
 async def _open_spool(settings: Settings, stack: AsyncExitStack) -> Spool | None:
-    """Without a spool we still serve: events are refused while the broker is away."""
+    """Without a spool the ingest still serves; it refuses events while the broker is unavailable."""
     spool = Spool(settings.spool_path, settings.spool_max_bytes)
     try:
         return await stack.enter_async_context(spool)

@@ -1,10 +1,11 @@
-"""Has the gauges say how many messages wait in each queue, how many consumers it has, and what is dead.
+"""Sets the gauges: waiting messages and consumers per queue, dead letters, actions.
 
-Every consumer process measures all queues, whatever families it serves: one that stops takes nothing away.
+Every consumer process measures all queues, so the gauges do not depend on one process.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import nan
 
 import structlog
@@ -12,7 +13,8 @@ import structlog
 from consumers.registry import FAMILIES
 from worker.actions.registry import KINDS
 from worker.amqp.connection import Broker, BrokerConnection
-from worker.amqp.queue_labels import QueueLabels, queues, queues_beside
+from worker.amqp.queue_set import QueueSet
+from worker.amqp.topology import ACTIONS, QUARANTINE
 from worker.config.settings import Settings
 from worker.dead_letters.message import QUARANTINE_ORIGIN
 from worker.dead_letters.store import waiting_by_origin
@@ -30,25 +32,52 @@ MEASURE_TIMEOUT_SECONDS = 20.0
 MEASURE_TABLES_EVERY_SECONDS = 30.0
 
 
-async def measure_queues_regularly(broker: Broker, settings: Settings, stopping: asyncio.Event) -> None:
-    """Measure until we stop. While the broker is away the gauges say nothing, not what was true before."""
-    measured = list(queues(settings.delays))
+@dataclass(frozen=True, slots=True)
+class QueueLabels:
+    """A queue, and the labels of its gauges; an empty one does not apply."""
+
+    queue: str
+    family: str
+    role: str
+    step: str
+
+
+def measured_queues(settings: Settings) -> Iterator[QueueLabels]:
+    """Actions and subscribers have separate roles, so that alerts on families ignore them."""
+    delays = settings.delays
+    for family in FAMILIES:
+        yield from _labels(QueueSet.of(family, delays), "work", "retry")
+    yield from _labels(QueueSet.of(ACTIONS, delays), "action", "action_retry")
+    yield QueueLabels(QUARANTINE, "", "quarantine", "")
     for subscriber in settings.subscribers:
-        measured += queues_beside(subscriber.origin, "webhook", settings.delays)
+        yield from _labels(QueueSet.of(subscriber.origin, delays), "webhook", "webhook_retry")
+
+
+def _labels(queues: QueueSet, main: str, retry: str) -> Iterator[QueueLabels]:
+    """`main` and `retry` are the roles of these queues."""
+    yield QueueLabels(queues.main, queues.origin, main, "")
+    for queue in queues.retries:
+        yield QueueLabels(queue.name, queues.origin, retry, queue.step)
+    yield QueueLabels(queues.dead, queues.origin, "dead", "")
+
+
+async def measure_queues_regularly(broker: Broker, settings: Settings, stopping: asyncio.Event) -> None:
+    """Measure until shutdown. While the broker is unavailable the gauges have no value, not an old one."""
+    measured = list(measured_queues(settings))
     while not stopping.is_set():
         try:
-            async with asyncio.timeout(MEASURE_TIMEOUT_SECONDS), broker.connection() as link:
-                await _measure(link, measured)
+            async with asyncio.timeout(MEASURE_TIMEOUT_SECONDS), broker.connection() as connection:
+                await _measure(connection, measured)
         except Exception as error:
-            # Whatever it was, the next time may do.
+            # The next measurement may succeed.
             metrics.QUEUE_MESSAGES.clear()
             metrics.QUEUE_CONSUMERS.clear()
-            log.warning("queues.unmeasured", error=safe_summary(error))
+            log.warning("queue_metrics.failed", error=safe_summary(error))
         await sleep_unless_stopping(MEASURE_EVERY_SECONDS, stopping)
 
 
-async def _measure(link: BrokerConnection, measured: Sequence[QueueLabels]) -> None:
-    depths = await link.depths([one.queue for one in measured])
+async def _measure(connection: BrokerConnection, measured: Sequence[QueueLabels]) -> None:
+    depths = await connection.depths([one.queue for one in measured])
     for one in measured:
         labels = (one.queue, one.family, one.role, one.step)
         depth = depths[one.queue]
@@ -62,7 +91,7 @@ async def _measure(link: BrokerConnection, measured: Sequence[QueueLabels]) -> N
 
 
 async def measure_tables_regularly(database: Database, stopping: asyncio.Event) -> None:
-    """Count what waits in tables until we stop. While that fails the gauges say nothing."""
+    """Measure tables until shutdown. After a failure the gauges have no value."""
     while not stopping.is_set():
         try:
             async with database.connection() as connection:
@@ -73,12 +102,12 @@ async def measure_tables_regularly(database: Database, stopping: asyncio.Event) 
             for origin in {*FAMILIES, QUARANTINE_ORIGIN, *waiting}:
                 metrics.DEAD_LETTERS.labels(origin).set(waiting.get(origin, 0))
         except Exception as error:
-            # Whatever it was, the next time may do.
+            # The next measurement may succeed.
             metrics.DEAD_LETTERS.clear()
             metrics.CHANGES_WAITING_SECONDS.set(nan)
             metrics.ACTIONS_WAITING.clear()
             metrics.ACTIONS_WAITING_SECONDS.clear()
-            log.warning("tables.unmeasured", error=safe_summary(error))
+            log.warning("table_metrics.failed", error=safe_summary(error))
         await sleep_unless_stopping(MEASURE_TABLES_EVERY_SECONDS, stopping)
 
 

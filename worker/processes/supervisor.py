@@ -1,4 +1,4 @@
-"""`stockhook run`: the ingest and all consumers, each a process of its own, started and stopped as one."""
+"""`stockhook run`: the ingest and all consumers in two processes, started and stopped together."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from worker.observability.systemd import SOCKET, WATCHDOG
 
 log = structlog.get_logger(__name__)
 
-# Tells a process that it was started by us, and is to stop when we do.
+# The process id of `stockhook run`, so that its children stop with it.
 PARENT = f"{PREFIX}PARENT_PID"
 
 
@@ -34,7 +34,7 @@ async def run_all(settings: Settings) -> int:
     sign.cancel()
     # What ended by itself says why; what we stop may not even have got to its signal handlers.
     by_itself = [process.returncode or 0 for process in processes]
-    # The ingest stops first, so that what it still takes in finds its consumers at work.
+    # The ingest stops first, so that consumers can apply the events that it still receives.
     for process in processes:
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
@@ -75,7 +75,7 @@ async def _spawn(arguments: Sequence[str], extra: Mapping[str, str]) -> asyncio.
 
 
 def _without_manager() -> dict[str, str]:
-    """Two processes that both told the service manager how they are would speak over each other."""
+    """The environment without the service manager's variables: only one process may notify it."""
     return {name: value for name, value in os.environ.items() if name not in (SOCKET, WATCHDOG)}
 
 

@@ -1,1 +1,1 @@
-"""The marketplaces' APIs as a server on loopback, to try clients against, with faults on demand."""
+"""The marketplaces' APIs as a server on loopback, to test clients with faults on demand."""

@@ -1,4 +1,4 @@
-"""The trade-in platform, simulated: its token endpoint and five endpoints for sellers (docs/providers.md)."""
+"""The buyback platform, simulated: its token endpoint and five endpoints for sellers (docs/providers.md)."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -28,7 +28,7 @@ from worker.simulator.buyback_orders import (
     Step,
     created,
     dropoff_requested,
-    known,
+    order_of,
     payment_details_given,
     pickup_requested,
     stepped,
@@ -37,10 +37,10 @@ from worker.simulator.marketplace import (
     NotNow,
     Request,
     Response,
-    Tell,
+    SendEvents,
     as_json,
+    discard_events,
     now,
-    told_to_nobody,
 )
 from worker.simulator.unhandled_events import submission
 
@@ -58,7 +58,7 @@ WINDOWS = ((9, 12), (12, 15))
 
 PLACES = 100
 
-# An order of such an id is always known, so that it can ask for its fault.
+# An order with such an id always exists, so that it can have its fault.
 FAULTY = "fault-"
 
 
@@ -69,7 +69,7 @@ class NewOrder(Sent):
     payment_type: Literal["Cash", "Credit"] | None = None
 
 
-class _NotSo(Exception):
+class _Refusal(Exception):
     """How a request is refused."""
 
     def __init__(self, response: Response) -> None:
@@ -78,8 +78,8 @@ class _NotSo(Exception):
 
 
 @dataclass(slots=True)
-class TradeIn:
-    """Knows these orders, and those of the documents; it begins anew with every start.
+class SimulatedBuyback:
+    """Knows these orders, and those of the documents; its state is new after each start.
 
     `/control/orders` lists all (GET) or begins one (POST, perhaps with its `id` and `paymentType`);
     POST `/control/submissions` is what it sends beside the events of orders.
@@ -90,14 +90,15 @@ class TradeIn:
     order_ids: Iterable[str] = ()
     token_lifetime: timedelta = TOKEN_LIFETIME
     clock: Callable[[], datetime] = now
-    tell: Tell = told_to_nobody
+    send_events: SendEvents = discard_events
     places: int = PLACES
     orders: dict[str, Order] = field(init=False)
     tokens: dict[str, datetime] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.orders = {
-            order_id: known(order_id, self.clock()) for order_id in (*documented_order_ids(), *self.order_ids)
+            order_id: order_of(order_id, self.clock())
+            for order_id in (*documented_order_ids(), *self.order_ids)
         }
 
     async def handle(self, request: Request) -> Response:
@@ -107,7 +108,7 @@ class TradeIn:
             if request.path.startswith("/control/"):
                 return self._control(request)
             return self._seller(request)
-        except _NotSo as refusal:
+        except _Refusal as refusal:
             return refusal.response
         except NotNow as refusal:
             return as_json(409, {"title": str(refusal), "status": 409})
@@ -142,14 +143,14 @@ class TradeIn:
             case ["", "v2", "sellers", seller_id, "orders", order_id, endpoint]:
                 if seller_id != SELLER_ID:
                     raise _problem(404, "no such order")
-                return self._endpoint(request, self._known(order_id), endpoint)
+                return self._endpoint(request, self._order(order_id), endpoint)
             case _:
                 raise _problem(404, "no such endpoint")
 
     def _authorize(self, request: Request) -> None:
         kind, _, token = request.headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or self.tokens.get(token, self.clock()) <= self.clock():
-            raise _NotSo(Response(401, b"", {"www-authenticate": 'Bearer error="invalid_token"'}))
+            raise _Refusal(Response(401, b"", {"www-authenticate": 'Bearer error="invalid_token"'}))
         if not request.headers.get("x-real-ip"):
             raise _problem(400, "the header x-real-ip is missing")
 
@@ -161,12 +162,12 @@ class TradeIn:
                 return self._create(_parsed(NewOrder, request) if request.body else NewOrder())
             case "POST", ["submissions"]:
                 events = submission(Random(), self.clock())
-                self.tell(events)
+                self.send_events(events)
                 return as_json(201, {"events": [event.event_type for event in events]})
             case "GET", ["orders", order_id]:
-                return as_json(200, self._known(order_id).as_json())
+                return as_json(200, self._order(order_id).as_json())
             case "POST", ["orders", order_id, step] if step in list(Step):
-                order = self._happened(stepped(self._known(order_id), Step(step), self.clock()))
+                order = self._happened(stepped(self._order(order_id), Step(step), self.clock()))
                 return as_json(200, order.as_json())
             case _:
                 steps = ", ".join(Step)
@@ -180,12 +181,12 @@ class TradeIn:
 
     def _happened(self, happened: Happened) -> Order:
         self.orders[happened.order.order_id] = happened.order
-        self.tell(happened.webhooks)
+        self.send_events(happened.webhooks)
         return happened.order
 
-    def _known(self, order_id: str) -> Order:
+    def _order(self, order_id: str) -> Order:
         if order_id.startswith(FAULTY) and order_id not in self.orders:
-            self.orders[order_id] = known(order_id, self.clock())
+            self.orders[order_id] = order_of(order_id, self.clock())
         order = self.orders.get(order_id)
         if order is None:
             raise _problem(404, "no such order")
@@ -227,12 +228,12 @@ class TradeIn:
         ]
         return [slot for slot in slots if booked[slot] < self.places]
 
-    def _pickup(self, order: Order, asked: PickupRequest) -> Response:
-        """The courier takes the first of the slots that were asked for."""
-        if not set(asked.slots) <= set(self.offered(order)):
+    def _pickup(self, order: Order, request: PickupRequest) -> Response:
+        """Book the first of the requested slots."""
+        if not set(request.slots) <= set(self.offered(order)):
             raise _invalid({"slots": ["One of them is not offered."]})
-        booked = min(asked.slots, key=lambda slot: slot.initial_slot)
-        after = self._happened(pickup_requested(order, asked.slots, booked, self.clock()))
+        booked = min(request.slots, key=lambda slot: slot.initial_slot)
+        after = self._happened(pickup_requested(order, request.slots, booked, self.clock()))
         return as_json(201, {"isReschedule": after.pickups_requested > 1})
 
 
@@ -266,15 +267,15 @@ def _parsed(model: type[S], request: Request) -> S:
         errors: dict[str, list[str]] = {}
         for fault in error.errors():
             # The value too, as frameworks do: a client is to keep it to itself.
-            words = f"The value '{fault['input']}' is not valid: {fault['msg']}"
-            errors.setdefault(".".join(map(str, fault["loc"])), []).append(words)
+            text = f"The value '{fault['input']}' is not valid: {fault['msg']}"
+            errors.setdefault(".".join(map(str, fault["loc"])), []).append(text)
         raise _invalid(errors) from None
 
 
-def _problem(status: int, title: str) -> _NotSo:
-    return _NotSo(as_json(status, {"title": title, "status": status}))
+def _problem(status: int, title: str) -> _Refusal:
+    return _Refusal(as_json(status, {"title": title, "status": status}))
 
 
-def _invalid(errors: dict[str, list[str]]) -> _NotSo:
+def _invalid(errors: dict[str, list[str]]) -> _Refusal:
     title = "One or more validation errors occurred."
-    return _NotSo(as_json(400, {"title": title, "status": 400, "errors": errors}))
+    return _Refusal(as_json(400, {"title": title, "status": 400, "errors": errors}))

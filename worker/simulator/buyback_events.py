@@ -1,4 +1,4 @@
-"""The trade-in platform's webhooks about an order, each in the shape that the documents print."""
+"""The buyback platform's webhooks about an order, each in the shape that the documents print."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from worker.simulator.lifecycle import GeneratedEvent
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class EventResults:
     """An order as events show it: with the status of each of its items."""
 
     order: Order
@@ -92,7 +92,7 @@ class Told:
         }
 
     def to_be_paid(self, shipments: Sequence[Json], account_number: str, identifier: str) -> Json:
-        """With the customer's bank account; whoever takes this in is to seal it."""
+        """With the customer's bank account, which the receiver must encrypt."""
         order, customer = self.snapshot("Closed", shipments), self.order.customer
         details = {
             "firstName": customer["firstName"],

@@ -1,4 +1,4 @@
-"""What a generated trade-in is about, made up: an order with its customer and items, and its shipments."""
+"""Invented data of a generated buyback order: its customer, items and shipments."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
 
-from worker.simulator.buyback_events import Told, appointment, event
+from worker.simulator.buyback_events import EventResults, appointment, event
 from worker.simulator.buyback_fixtures import (
     Json,
     Order,
@@ -50,15 +50,15 @@ class Story:
         self.at += later(self.rng, mean)
 
     @property
-    def told(self) -> Told:
-        return Told(self.order, self.statuses)
+    def results(self) -> EventResults:
+        return EventResults(self.order, self.statuses)
 
     def step(self, event_type: str, result: Json, printed: datetime | None = None) -> Step:
         """Send an event now; it says that it happened now, or at the instant `printed`."""
         return Step(self.at, event(event_type, result, printed or self.at))
 
 
-def trade_in_life(rng: Random, at: datetime) -> Life:
+def buyback_life(rng: Random, at: datetime) -> Life:
     """An order of one to three items, from the offer through the quality check to its payment."""
     order = new_order(rng)
     story = Story(
@@ -83,7 +83,7 @@ def trade_in_life(rng: Random, at: datetime) -> Life:
 def _created(story: Story) -> Step:
     # The documents print this event with a later time than what follows it.
     printed = story.at + later(story.rng, 20 * _DAY) if story.happens(0.1) else story.at
-    return story.step("OrderCreatedEvent", story.told.created(), printed)
+    return story.step("OrderCreatedEvent", story.results.created(), printed)
 
 
 def _reminded_to_schedule(story: Story) -> Life:
@@ -94,14 +94,14 @@ def _reminded_to_schedule(story: Story) -> Life:
         if not story.happens(probability):
             break
         story.at = began + days * _DAY + _HOUR
-        yield story.step("OrderSchedulePickupReminderEvent", story.told.not_scheduled(days))
+        yield story.step("OrderSchedulePickupReminderEvent", story.results.not_scheduled(days))
     story.wait(8 * _HOUR)
 
 
 def _dropped_off(story: Story) -> Life:
     story.shipment = new_shipment(story.rng)
     story.statuses = ["DropOffPending"] * len(story.statuses)
-    result = story.told.dropped_off(story.shipment)
+    result = story.results.dropped_off(story.shipment)
     yield story.step("OrderDropOffPendingEvent", result)
     if story.happens(0.35):
         story.at += 7 * _DAY
@@ -136,11 +136,11 @@ def _pickup_reminder(story: Story, begins: datetime) -> Step:
     """In one of its two documented shapes."""
     if story.happens(0.5):
         shipments: tuple[Json, ...] = ({**story.shipment, "id": _NIL},)
-        order = story.told.snapshot("PickupScheduled", shipments)
+        order = story.results.snapshot("PickupScheduled", shipments)
         result: Json = {"id": new_id(story.rng), "withinDays": 1, "order": order}
         return story.step("OrderPickupReminderEvent", result)
     return story.step(
-        "OrderPickupReminderEvent", story.told.picked_up_soon(story.shipment, begins, begins + 6 * _HOUR)
+        "OrderPickupReminderEvent", story.results.picked_up_soon(story.shipment, begins, begins + 6 * _HOUR)
     )
 
 
@@ -156,7 +156,7 @@ def _moved(
         story.statuses[index] = item_status
         # As documented, the item that an event names need not be in its snapshot.
         item_id = new_id(story.rng) if story.happens(0.03) else item["id"]
-        result = story.told.moved(item_id, order_status, story.shipment, more or {})
+        result = story.results.moved(item_id, order_status, story.shipment, more or {})
         yield story.step(event_type, result, story.one_instant)
         story.wait(timedelta(seconds=20))
 
@@ -173,7 +173,7 @@ def _inspected(story: Story) -> Life:
             else {"rejectionReasons": [story.rng.choice(_REJECTIONS)]}
         )
         event_type = "CollectionItemFinalizedEvent" if passes else "CollectionItemQualityCheckFailedEvent"
-        yield story.step(event_type, story.told.inspected(index, verdict))
+        yield story.step(event_type, story.results.inspected(index, verdict))
 
 
 def _payment_details_given(story: Story) -> Step:
@@ -181,5 +181,5 @@ def _payment_details_given(story: Story) -> Step:
     # Check digits 00 belong to no bank account.
     account_number = f"{story.order.country}00{story.rng.randrange(10**17, 10**18)}"
     identifier = f"{story.rng.randrange(10**8, 10**9)}"
-    result = story.told.to_be_paid(shipments, account_number, identifier)
+    result = story.results.to_be_paid(shipments, account_number, identifier)
     return story.step("OrderCustomerPaymentDetailsCreatedEvent", result)

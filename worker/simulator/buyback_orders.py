@@ -7,13 +7,13 @@ from enum import StrEnum
 from random import Random
 
 from worker.marketplaces.buyback.requests import Slot
-from worker.simulator.buyback_events import Told, appointment, event
+from worker.simulator.buyback_events import EventResults, appointment, event
 from worker.simulator.buyback_fixtures import Json, new_order, new_shipment
 from worker.simulator.buyback_fixtures import Order as Subject
 from worker.simulator.lifecycle import GeneratedEvent
 from worker.simulator.marketplace import NotNow
 
-# No two steps of an order at one instant: the newest tells its status.
+# No two steps of an order have the same instant: the newest one determines its status.
 TICK = timedelta(milliseconds=1)
 
 PICKUP, DROP_OFF = "pickup", "dropoff"
@@ -22,7 +22,7 @@ PICKED_UP_FROM = ("Created", "PickupScheduled", "MissedPickup")
 
 
 class Step(StrEnum):
-    """What happens to an order over there, without being asked for."""
+    """What happens to an order at the platform, without a request."""
 
     REMIND = "remind"
     MISS = "miss"
@@ -34,7 +34,7 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """`slots` were asked for, `slot` is booked. Of payment details nothing is kept but that they came."""
+    """`slots` were requested, `slot` is booked. Payment details are not stored, only that they were sent."""
 
     subject: Subject
     statuses: tuple[str, ...]
@@ -53,8 +53,8 @@ class Order:
         return self.subject.order_id
 
     @property
-    def told(self) -> Told:
-        return Told(self.subject, self.statuses)
+    def results(self) -> EventResults:
+        return EventResults(self.subject, self.statuses)
 
     @property
     def may_be_picked_up(self) -> bool:
@@ -94,17 +94,17 @@ class Happened:
     webhooks: tuple[GeneratedEvent, ...] = ()
 
 
-def known(order_id: str, at: datetime) -> Order:
+def order_of(order_id: str, at: datetime) -> Order:
     """An order as it begins; its items and customer are made up, always the same ones for an id."""
     subject = replace(new_order(Random(order_id)), order_id=order_id)
     return Order(subject, ("Created",) * len(subject.items), at)
 
 
 def created(order_id: str, at: datetime, payment_type: str | None = None) -> Happened:
-    order = known(order_id, at)
+    order = order_of(order_id, at)
     if payment_type is not None:
         order = replace(order, subject=replace(order.subject, payment_type=payment_type))
-    return Happened(order, (event("OrderCreatedEvent", order.told.created(), at),))
+    return Happened(order, (event("OrderCreatedEvent", order.results.created(), at),))
 
 
 def stepped(order: Order, step: Step, now: datetime) -> Happened:
@@ -138,7 +138,7 @@ def pickup_requested(order: Order, slots: Sequence[Slot], booked: Slot, now: dat
             "the order is dropped off" if order.delivery == DROP_OFF else "the order is on its way already"
         )
     is_reschedule = order.pickups_requested > 0
-    asked = replace(
+    requested = replace(
         order,
         delivery=PICKUP,
         slots=tuple(slots),
@@ -148,7 +148,7 @@ def pickup_requested(order: Order, slots: Sequence[Slot], booked: Slot, now: dat
     )
     more = appointment(order.order_id, booked.initial_slot, booked.final_slot, is_reschedule=is_reschedule)
     event_type = "CollectionItemPickUpScheduledEvent"
-    return _moved(asked, event_type, "PickupScheduled", "PickUpScheduled", _later(order, now), more)
+    return _moved(requested, event_type, "PickupScheduled", "PickUpScheduled", _later(order, now), more)
 
 
 def dropoff_requested(order: Order, now: datetime) -> Happened:
@@ -157,7 +157,7 @@ def dropoff_requested(order: Order, now: datetime) -> Happened:
         raise NotNow("the order is picked up")
     at = _later(order, now)
     statuses = ("DropOffPending",) * len(order.statuses)
-    asked = replace(
+    requested = replace(
         order,
         status="DropOffPending",
         statuses=statuses,
@@ -165,8 +165,8 @@ def dropoff_requested(order: Order, now: datetime) -> Happened:
         shipment=order.shipment or _shipment(order),
         at=at,
     )
-    result = asked.told.dropped_off(asked.shipment)
-    return Happened(asked, (event("OrderDropOffPendingEvent", result, at),))
+    result = requested.results.dropped_off(requested.shipment)
+    return Happened(requested, (event("OrderDropOffPendingEvent", result, at),))
 
 
 def payment_details_given(order: Order, now: datetime) -> Happened:
@@ -189,7 +189,7 @@ def _moved(
     """All items at once, and an event of each: at one instant, with the whole order as it is then."""
     items = order.subject.items
     moved = replace(order, status=status, statuses=(item_status,) * len(items), at=at)
-    results = [moved.told.moved(item["id"], status, order.shipment, more or {}) for item in items]
+    results = [moved.results.moved(item["id"], status, order.shipment, more or {}) for item in items]
     return Happened(moved, tuple(event(event_type, result, at) for result in results))
 
 
@@ -201,18 +201,18 @@ def _reminded(order: Order, at: datetime) -> Happened:
 def _reminder(order: Order, at: datetime) -> GeneratedEvent:
     if order.slot is not None:
         begins, ends = order.slot.initial_slot, order.slot.final_slot
-        result = order.told.picked_up_soon(order.shipment, begins, ends)
+        result = order.results.picked_up_soon(order.shipment, begins, ends)
         return event("OrderPickupReminderEvent", result, at)
     if order.delivery == DROP_OFF:
-        result = {"daysAfterCreation": 7, **order.told.dropped_off(order.shipment)}
+        result = {"daysAfterCreation": 7, **order.results.dropped_off(order.shipment)}
         return event("OrderDropOffReminderEvent", result, at)
     # The first comes an hour after the order, which is day 0.
     days = 0 if order.reminders == 0 else 3
-    return event("OrderSchedulePickupReminderEvent", order.told.not_scheduled(days), at)
+    return event("OrderSchedulePickupReminderEvent", order.results.not_scheduled(days), at)
 
 
 def _inspected(order: Order, *, passes: bool, at: datetime) -> Happened:
-    """The next item. With the last one the customer's bank account is told, if it is known by then."""
+    """The next item. With the last one, the bank account is reported, if it is known."""
     place = order.statuses.index("Received")
     status = "Finalized" if passes else "QualityCheckFail"
     statuses = (*order.statuses[:place], status, *order.statuses[place + 1 :])
@@ -223,11 +223,11 @@ def _inspected(order: Order, *, passes: bool, at: datetime) -> Happened:
         else {"rejectionReasons": ["ConditionWorseThanDescribed"]}
     )
     event_type = "CollectionItemFinalizedEvent" if passes else "CollectionItemQualityCheckFailedEvent"
-    told = (event(event_type, inspected.told.inspected(place, verdict), at),)
+    events = (event(event_type, inspected.results.inspected(place, verdict), at),)
     if not (inspected.is_to_be_paid and inspected.has_payment_details):
-        return Happened(inspected, told)
+        return Happened(inspected, events)
     paid = _paid(inspected, _later(inspected, at))
-    return Happened(paid.order, (*told, *paid.webhooks))
+    return Happened(paid.order, (*events, *paid.webhooks))
 
 
 def _paid(order: Order, at: datetime) -> Happened:
@@ -235,5 +235,5 @@ def _paid(order: Order, at: datetime) -> Happened:
     closed = replace(order, status="Closed", at=at)
     # Check digits 00 belong to no bank account.
     account_number = f"{order.subject.country}00{Random(order.order_id).randrange(10**17, 10**18)}"
-    result = closed.told.to_be_paid((order.shipment,), account_number, "000000000")
+    result = closed.results.to_be_paid((order.shipment,), account_number, "000000000")
     return Happened(closed, (event("OrderCustomerPaymentDetailsCreatedEvent", result, at),))

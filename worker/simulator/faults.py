@@ -35,13 +35,13 @@ class Kind(StrEnum):
     NOT_JSON = "not-json"
 
 
-WORDS = {
+DESCRIPTIONS = {
     Kind.UNAUTHORIZED: "401",
     Kind.RATE_LIMITED: "429, with Retry-After",
     Kind.ERROR: "500",
     Kind.ERROR_AS_200: "200, with R500 in its body: as Ovoko fails",
     Kind.UNAVAILABLE: "503, with Retry-After",
-    Kind.REDIRECT: "302 to the same place, for ever",
+    Kind.REDIRECT: "302 to the same address, at each request",
     Kind.SLOW: "the answer comes late",
     Kind.CUT: "the connection ends in the middle of the body",
     Kind.HANG_UP: "the connection ends before the answer",
@@ -194,19 +194,19 @@ _IN_PATH = re.compile(rf"fault-({_NAMES})(?![a-z])")
 
 @dataclass(slots=True)
 class Faults:
-    """Those that were asked for, the newest first; and those that an id in the path asks for."""
+    """The pending faults, the newest first, and the faults that an id in the path names."""
 
-    asked: list[Fault] = field(default_factory=list)
+    pending: list[Fault] = field(default_factory=list)
 
-    def ask(self, fault: Fault) -> None:
-        self.asked.insert(0, fault)
+    def add(self, fault: Fault) -> None:
+        self.pending.insert(0, fault)
 
     def clear(self) -> None:
-        self.asked.clear()
+        self.pending.clear()
 
     def take(self, request: Request) -> Fault | None:
-        """The fault that this request gets; one that was asked for a number of times is used up."""
-        for place, fault in enumerate(self.asked):
+        """The fault of this request. A fault with a number of times is used up."""
+        for place, fault in enumerate(self.pending):
             if fault.method.upper() in ("", request.method) and fault.path in request.path:
                 self._use(place, fault)
                 return fault
@@ -216,12 +216,12 @@ class Faults:
         if fault.times is None:
             return
         if fault.times == 1:
-            del self.asked[place]
+            del self.pending[place]
         else:
-            self.asked[place] = fault.model_copy(update={"times": fault.times - 1})
+            self.pending[place] = fault.model_copy(update={"times": fault.times - 1})
 
 
 def _fault_of_path(path: str) -> Fault | None:
     """`fault-slow` in the path, or `fault-slow-2`: an order of this id always has it."""
-    found = _IN_PATH.search(path)
-    return None if found is None else Fault(kind=Kind(found[1]))
+    match = _IN_PATH.search(path)
+    return None if match is None else Fault(kind=Kind(match[1]))

@@ -26,13 +26,13 @@ log = structlog.get_logger(__name__)
 # Requests to the ingest at the same time.
 OPEN_REQUESTS = 64
 
-# What waits at most; beyond, senders get 503.
+# The maximum of waiting events; beyond, senders get 503.
 MOST_WAITING = 10_000
 MOST_WAITING_BYTES = 67_108_864
 
 PROGRESS_SECONDS = 10.0
 
-# Of one connection (RFC 9110, 7.6.1), or set anew for the next.
+# Headers of one connection only (RFC 9110, 7.6.1), or set again for the next.
 _OF_A_HOP = frozenset(
     {
         "connection", "content-length", "expect", "host", "keep-alive", "proxy-authenticate",
@@ -43,7 +43,7 @@ _OF_A_HOP = frozenset(
 
 @dataclass(slots=True)
 class Tally:
-    """Of events, but for `answers`, which counts requests by status or by what failed."""
+    """Counts of events; `answers` counts requests by status or by error."""
 
     accepted: int = 0
     refused: int = 0
@@ -63,7 +63,7 @@ class _Event:
 
 
 class _Rotation(BaseModel):
-    """`secret`: the new one; without, the gateway makes one. `marketplace`: the only one that it is for."""
+    """Without `secret`, the gateway makes one. With `marketplace`, it is only for that one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -73,7 +73,7 @@ class _Rotation(BaseModel):
 
 @dataclass(slots=True)
 class SimulatedGateway:
-    """`keys` sign, the newest first. All is in memory: what waits when it ends is lost.
+    """`keys` sign, the newest first. Everything is in memory: events that wait at its end are lost.
 
     `time_scale` multiplies the delays between attempts, and Retry-After.
     """
@@ -90,7 +90,7 @@ class SimulatedGateway:
     _open: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OPEN_REQUESTS))
 
     async def answer(self, request: Request) -> Sending:
-        """What is posted anywhere but below /control/ is accepted as a webhook."""
+        """Each POST outside of /control/ is accepted as a webhook."""
         if request.path.startswith("/control/"):
             return Whole(self._control(request))
         if request.method != "POST":
@@ -153,7 +153,7 @@ class SimulatedGateway:
             await asyncio.sleep(seconds)
 
     async def _attempt(self, event: _Event, attempt: int) -> Answer | None:
-        """None: there was no whole answer."""
+        """None if there was no whole answer."""
         async with self._open:
             try:
                 answer = await self.client.send(event.target, self._headers(event, attempt), event.body)
@@ -164,7 +164,7 @@ class SimulatedGateway:
         return answer
 
     def _headers(self, event: _Event, attempt: int) -> dict[str, str]:
-        """Signed anew for each attempt, with the secrets and the time of that attempt."""
+        """Each attempt is signed again, with the secrets and the time of that attempt."""
         delivery = Delivery(
             event.event_id,
             event.request_id,
@@ -183,7 +183,7 @@ class SimulatedGateway:
         return {"user-agent": "stockhook-simulated-gateway", **event.headers, **ids, **signature}
 
     def _keys_for(self, path: str) -> list[GatewayKey]:
-        """Those of the marketplace at this path, before those of all."""
+        """The keys of the marketplace at this path, then the keys for all marketplaces."""
         marketplace = path.rpartition("/")[2]
         fitting = [key for key in self.keys if key.marketplace in (None, marketplace)]
         return sorted(fitting, key=lambda key: key.marketplace is None)
@@ -214,31 +214,29 @@ class SimulatedGateway:
         }
 
     def _rotate(self, body: bytes) -> Response:
-        """Sign with a new secret as well, from the next attempt on; the answer shows it, as a page would."""
+        """Sign with a new secret too, from the next attempt on; the answer shows the secret."""
         try:
-            asked = _Rotation.model_validate_json(body or b"{}")
+            rotation = _Rotation.model_validate_json(body or b"{}")
             secret = (
                 new_secret(self.scheme, self.keys)
-                if asked.secret is None
-                else asked.secret.get_secret_value()
+                if rotation.secret is None
+                else rotation.secret.get_secret_value()
             )
-            key = read_key(self.scheme, secret, asked.marketplace)
+            key = read_key(self.scheme, secret, rotation.marketplace)
         except ValidationError as error:
-            words = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-            return as_json(400, {"title": "no such rotation", "errors": words})
+            errors = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+            return as_json(400, {"title": "no such rotation", "errors": errors})
         except ValueError as error:
             return as_json(400, {"title": "no such rotation", "errors": [f"secret: {error}"]})
         if key.kind == "public":
-            return as_json(
-                400, {"title": "no such rotation", "errors": ["secret: nobody signs with a public key"]}
-            )
+            return as_json(400, {"title": "no such rotation", "errors": ["secret: a public key cannot sign"]})
         self.keys.insert(0, key)
         log.info("secret.rotated", keys=len(self.keys), marketplace=key.marketplace)
         public = public_text(key) if key.kind == "private" else None
         return as_json(200, {"secret": secret, "public_key": public, "keys": len(self.keys)})
 
     def _retire(self) -> Response:
-        """Sign with the newest secrets alone: those before them have expired."""
+        """Sign only with the newest secrets: the older ones have expired."""
         newest: dict[str | None, GatewayKey] = {}
         for key in self.keys:
             newest.setdefault(key.marketplace, key)
@@ -255,7 +253,7 @@ class SimulatedGateway:
 
 @asynccontextmanager
 async def running(gateway: SimulatedGateway) -> AsyncIterator[None]:
-    """Report progress while the context lasts; at its end, what waits is lost."""
+    """Report progress while the context lasts; at its end, waiting events are lost."""
     progress = asyncio.create_task(_report(gateway))
     try:
         yield
@@ -277,7 +275,7 @@ async def _report(gateway: SimulatedGateway) -> None:
 
 
 def _rewritten(body: bytes) -> bytes:
-    """A JSON document of the same content; what is no JSON stays."""
+    """A JSON document of the same content; other bodies stay the same."""
     try:
         return orjson.dumps(orjson.loads(body))
     except ValueError:
@@ -285,7 +283,7 @@ def _rewritten(body: bytes) -> bytes:
 
 
 def new_secret(scheme: SignatureScheme, present: Sequence[GatewayKey] = ()) -> str:
-    """Of the form that the scheme has, and of the kind that the newest present one has."""
+    """In the form of the scheme, and of the same kind as the newest present key."""
     if scheme.algorithm == "ed25519" or (present and present[0].kind == "private"):
         return PRIVATE_PREFIX + encoded(token_bytes(32))
     match scheme.secret:

@@ -1,7 +1,7 @@
 """How each webhook gateway forwards and retries. Pure.
 
-Sources: the gateways' documents. Users configure the schedules of Hookdeck, Convoy and Outpost themselves;
-those here are plausible ones.
+Sources: the gateways' documents. Users configure the schedules of Hookdeck, Convoy and Outpost; those here
+are plausible examples.
 """
 
 from collections.abc import Mapping
@@ -16,26 +16,26 @@ MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 
 class RetryAfter(StrEnum):
-    """What a gateway makes of our Retry-After, beside the step of its own schedule."""
+    """How a gateway treats the Retry-After of an answer, beside the delay of its own schedule."""
 
     IGNORED = auto()
     FOLLOWED = auto()
     CLAMPED = auto()
-    """To between the step and its double."""
+    """To at least the delay, and at most twice the delay."""
     LATER = auto()
     """The later of both; a negative one ends the retries."""
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayBehaviour:
-    """`steps` are the delays before each further attempt.
+    """`delays` are the delays before each further attempt.
 
     `retried` are the statuses other than 2xx that are retried, None for all of them. With `keeps_request`,
-    headers and bytes of the marketplace's request are forwarded; without, only what its JSON says.
+    headers and bytes of the marketplace's request are forwarded; without, only the content of its JSON.
     """
 
     preset: str
-    steps: tuple[timedelta, ...]
+    delays: tuple[timedelta, ...]
     timeout: timedelta
     retry_after: RetryAfter = RetryAfter.IGNORED
     retried: frozenset[int] | None = None
@@ -45,30 +45,30 @@ class GatewayBehaviour:
 
     def delay_after(self, attempt: int, status: int | None, headers: Mapping[str, str]) -> timedelta | None:
         """Before the next attempt; None if there is none. `attempt` counts from 1; no status is no answer."""
-        if attempt > len(self.steps):
+        if attempt > len(self.delays):
             return None
         if status is not None and self.retried is not None and status not in self.retried:
             return None
         if self.heeds_abort and headers.get("webhook-delivery") == "abort-message":
             return None
-        step = self.steps[attempt - 1]
+        delay = self.delays[attempt - 1]
         seconds = _seconds(headers.get("retry-after", ""))
         if seconds is None:
-            return step
-        asked = timedelta(seconds=seconds)
+            return delay
+        requested = timedelta(seconds=seconds)
         match self.retry_after:
             case RetryAfter.IGNORED:
-                return step
+                return delay
             case RetryAfter.FOLLOWED:
-                return max(asked, timedelta(0))
+                return max(requested, timedelta(0))
             case RetryAfter.CLAMPED:
-                return min(max(asked, step), 2 * step)
+                return min(max(requested, delay), 2 * delay)
             case RetryAfter.LATER:
-                return max(asked, step) if seconds >= 0 else None
+                return max(requested, delay) if seconds >= 0 else None
 
 
 def _seconds(text: str) -> int | None:
-    """Dates, which the ingest does not send, count as none."""
+    """None for dates too, which the ingest does not send."""
     try:
         return int(text[:10])
     except ValueError:
@@ -76,7 +76,7 @@ def _seconds(text: str) -> int | None:
 
 
 def doubling(first: timedelta, retries: int, longest: timedelta) -> tuple[timedelta, ...]:
-    # No step can exceed the longest: beyond 40 doublings the product would overflow.
+    # No delay can exceed the longest: beyond 40 doublings the product would overflow.
     return tuple(min(first * 2 ** min(number, 40), longest) for number in range(retries))
 
 
@@ -115,15 +115,15 @@ BEHAVIOURS: Mapping[str, GatewayBehaviour] = {
         _EVENTBRIDGE_RETRIED,
         keeps_request=False,
     ),
-    # Its HTTP output takes no notice of the status.
+    # Its HTTP output ignores the status.
     "svix-bridge": GatewayBehaviour("header", (), timedelta(seconds=30), keeps_request=False),
 }
-"""By the name of a preset, or of a gateway that has no signature of its own and sends a static header."""
+"""By the name of a preset, or of a gateway that sends a static header instead of a signature."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What a gateway knows of one webhook beside its bytes. `original_ip` is the sender's address."""
+    """What a gateway knows about a webhook beside its bytes. `original_ip` is the sender's address."""
 
     event_id: str
     request_id: str
@@ -134,7 +134,7 @@ class Delivery:
 
 
 def id_headers(behaviour: GatewayBehaviour, signature_header: str, delivery: Delivery) -> dict[str, str]:
-    """Evidence, which no gateway signs. Hookdeck's and Outpost's begin as the signature's header does."""
+    """Evidence, which no gateway signs. Hookdeck and Outpost use the prefix of the signature's header."""
     prefix = signature_header.removesuffix("-signature")
     match behaviour.ids:
         case None:

@@ -1,4 +1,4 @@
-"""What a simulated gateway signs with, and the settings under which an ingest accepts it."""
+"""The keys of a simulated gateway, and the settings with which an ingest accepts its signatures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ class Signing:
 
 
 def signing_of(settings: Settings, behaviour: GatewayBehaviour, secrets_file: Path | None) -> Signing:
-    """From the file, else from the settings where they are those of this gateway, else a new secret.
+    """From the file, else from the settings if they are for this gateway, else a new secret.
 
     Raises:
-        BadSettings: There is no scheme, or nothing that can sign.
+        BadSettings: There is no scheme, or no key that can sign.
     """
     is_set = settings.gateway == behaviour.preset
     exported = {"GATEWAY": behaviour.preset}
@@ -77,7 +77,5 @@ def _key(file: Path, number: int, scheme: SignatureScheme, text: str) -> Gateway
     except ValueError as error:
         raise BadSettings(f"--secrets-file: secret {number} {error} ({file})") from None
     if key.kind == "public":
-        raise BadSettings(
-            f"--secrets-file: secret {number} is a public key, which nobody signs with ({file})"
-        )
+        raise BadSettings(f"--secrets-file: secret {number} is a public key, which cannot sign ({file})")
     return key

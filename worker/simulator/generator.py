@@ -7,7 +7,7 @@ from itertools import count
 from random import Random
 
 from schemas.registry import Provider
-from worker.simulator.buyback_lifecycle import trade_in_life
+from worker.simulator.buyback_lifecycle import buyback_life
 from worker.simulator.lifecycle import (
     BEGINNING,
     GeneratedEvent,
@@ -21,8 +21,8 @@ from worker.simulator.ovoko_events import numbers, order_life, part_life
 PROVIDERS = (Provider.OVOKO, Provider.BUYBACK)
 
 # Weights by which lives begin. Lives differ in length; of all events these make about 70 % changes
-# of parts, 10 % orders, 5 % returns, 15 % trade-in.
-_LIVES = (("part", 92), ("order", 35), ("trade-in", 7))
+# of parts, 10 % orders, 5 % returns, 15 % buyback.
+_LIVES = (("part", 92), ("order", 35), ("buyback", 7))
 _MEAN_BETWEEN_BIRTHS = timedelta(minutes=50)
 
 # By how many places an event is moved at most, or its re-send comes after it.
@@ -46,7 +46,7 @@ def events(seed: int) -> Iterator[GeneratedEvent]:
             case "order":
                 _await_next(alive, number, order_life(rng, born, next(order_ids)))
             case _:
-                _await_next(alive, number, trade_in_life(rng, born))
+                _await_next(alive, number, buyback_life(rng, born))
         born += later(rng, _MEAN_BETWEEN_BIRTHS)
 
 

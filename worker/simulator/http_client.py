@@ -105,7 +105,7 @@ class Client:
         """Open a first connection.
 
         Raises:
-            NoAnswer: Nobody listens there.
+            NoAnswer: There is no server.
         """
         self._idle.append(await self._connect())
 

@@ -9,7 +9,7 @@ import orjson
 
 from worker.simulator.lifecycle import GeneratedEvent
 
-Tell = Callable[[Sequence[GeneratedEvent]], None]
+SendEvents = Callable[[Sequence[GeneratedEvent]], None]
 """Has the webhooks of what just happened sent."""
 
 
@@ -51,8 +51,8 @@ def as_json(status: int, document: object) -> Response:
     return Response(status, orjson.dumps(document), {"content-type": "application/json"})
 
 
-def told_to_nobody(_: Sequence[GeneratedEvent]) -> None:
-    """Where no webhooks are wanted."""
+def discard_events(_: Sequence[GeneratedEvent]) -> None:
+    """Sends nothing."""
 
 
 def now() -> datetime:

@@ -14,10 +14,10 @@ from worker.simulator.marketplace import (
     NotThere,
     Request,
     Response,
-    Tell,
+    SendEvents,
     as_json,
+    discard_events,
     now,
-    told_to_nobody,
 )
 from worker.simulator.ovoko_stock import (
     OrderReturn,
@@ -46,10 +46,10 @@ class NewOrder(BaseModel):
 
 @dataclass(slots=True)
 class Ovoko:
-    """Answers with HTTP 200 whatever happens, as Ovoko does: `status_code` tells.
+    """Answers with HTTP 200 in any case, as Ovoko does: `status_code` has the result.
 
     `/control/parts` and `/control/returns` take a JSON list (POST: add or replace) or forget all
-    (DELETE); `/control/parts/13` forgets one. No webhook reports these. What webhooks report is asked for
+    (DELETE); `/control/parts/13` forgets one. No webhook reports these. What webhooks report is requested
     step by step: POST `/control/parts/13/sold`, `/control/orders`, `/control/orders/ID/ship`,
     `/control/returns/ID/receive`.
     """
@@ -57,7 +57,7 @@ class Ovoko:
     parts: dict[int, Part] = field(default_factory=dict)
     returns: dict[int, OrderReturn] = field(default_factory=dict)
     clock: Callable[[], datetime] = now
-    tell: Tell = told_to_nobody
+    send_events: SendEvents = discard_events
     stock: Stock = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,8 +94,8 @@ class Ovoko:
         except NotNow as error:
             return as_json(409, {"title": str(error)})
         except ValidationError as error:
-            return as_json(400, {"title": "part_ids are asked for", "errors": _words(error)})
-        self.tell(events)
+            return as_json(400, {"title": "part_ids are required", "errors": _faults(error)})
+        self.send_events(events)
         return as_json(200, document)
 
     def _step(self, request: Request) -> tuple[object, list[GeneratedEvent]]:
@@ -146,7 +146,7 @@ class Ovoko:
         listed = [each for each in self.returns.values() if since <= each.created_at[:10] <= until]
         listed.sort(key=lambda each: (each.created_at, each.id), reverse=True)
         first = (page - 1) * RETURNS_ON_A_PAGE
-        return _found([each.model_dump() for each in listed[first : first + RETURNS_ON_A_PAGE]])
+        return _answer([each.model_dump() for each in listed[first : first + RETURNS_ON_A_PAGE]])
 
 
 def _set(
@@ -169,13 +169,13 @@ def _set(
             case _:
                 return as_json(404, {"title": "GET, POST a list, DELETE all, or DELETE one by its id"})
     except ValidationError as error:
-        return as_json(400, {"title": f"no {model.__name__}", "errors": _words(error)})
+        return as_json(400, {"title": f"no {model.__name__}", "errors": _faults(error)})
     except (ValueError, TypeError):
-        return as_json(400, {"title": "a JSON list, or an id, is asked for"})
+        return as_json(400, {"title": "a JSON list or an id is required"})
     return Response(204)
 
 
-def _words(error: ValidationError) -> list[str]:
+def _faults(error: ValidationError) -> list[str]:
     return [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
 
 
@@ -187,10 +187,10 @@ def _is_authentic(body: bytes) -> bool:
 
 def _one(rows: Mapping[int, Part] | Mapping[int, OrderReturn], row_id: str) -> Response:
     row = rows.get(int(row_id)) if row_id.isdecimal() else None
-    return _failed("R404", "Not found") if row is None else _found([[row.model_dump()]])
+    return _failed("R404", "Not found") if row is None else _answer([[row.model_dump()]])
 
 
-def _found(rows: Sequence[object]) -> Response:
+def _answer(rows: Sequence[object]) -> Response:
     return as_json(200, {"list": rows, "msg": "OK", "status_code": "R200"})
 
 

@@ -53,7 +53,7 @@ _NEXT: dict[str, tuple[tuple[str, float], ...]] = {
 }
 _MEAN_STAY = timedelta(days=3)
 
-# How many changes come within the second of the one before: Ovoko's clock cannot tell them apart.
+# How many changes come within the second of the one before: Ovoko's clock cannot distinguish them.
 _SAME_SECOND = 0.06
 
 

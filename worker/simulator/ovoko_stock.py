@@ -14,8 +14,8 @@ from worker.simulator.lifecycle import GeneratedEvent, new_id
 from worker.simulator.marketplace import NotNow, NotThere
 from worker.simulator.ovoko_events import event
 
-# Of two changes of a part in one second, which Ovoko's clock cannot tell apart, the less sellable one
-# stands. So they come a second apart.
+# Ovoko's clock has whole seconds: of two changes of a part in one second, the less sellable one wins. So
+# they are a second apart.
 TICK = timedelta(seconds=1)
 
 CURRENCY = "EUR"
@@ -23,7 +23,7 @@ IN_STOCK, RESERVED, SOLD, RETURNED, WRITTEN_OFF = "01234"
 
 # One status has no number of its own.
 _NUMBERS = {
-    **{word: number for number, words in STATUSES.items() for word in words},
+    **{word: number for number, statuses in STATUSES.items() for word in statuses},
     "unknown_stock_status": IN_STOCK,
 }
 
@@ -115,7 +115,7 @@ class Stock:
     orders: dict[int, Order] = field(default_factory=dict)
 
     def change(self, part_id: int, status: str, now: datetime) -> list[GeneratedEvent]:
-        """Give a part a status that it may have next; one that nobody knew is new."""
+        """Change the status of a part, or create the part."""
         if status not in _NUMBERS:
             raise NotThere(f"no such status: {status}; there are {', '.join(sorted(_NUMBERS))}")
         if part_id not in self.parts:
@@ -135,7 +135,7 @@ class Stock:
         order = Order(1_000 + len(self.orders), wanted)
         self.orders[order.order_id] = order
         reserved = [self._become(part_id, "reserved", now) for part_id in wanted]
-        return order, [self._told("order.created", now, order_id=order.order_id), *reserved]
+        return order, [self._event_of("order.created", now, order_id=order.order_id), *reserved]
 
     def step_order(self, order_id: int, step: OrderStep, now: datetime) -> list[GeneratedEvent]:
         order = self.orders.get(order_id)
@@ -147,7 +147,7 @@ class Stock:
                 order.status = "Shipped"
             case OrderStep.CANCEL, "New":
                 events = self._become_all(order.part_ids, "in_warehouse", now)
-                events.insert(0, self._told("order.cancelled", now, order_id=order_id))
+                events.insert(0, self._event_of("order.cancelled", now, order_id=order_id))
                 order.status = "Cancelled"
             case OrderStep.RETURN, "Shipped":
                 events = [self._returned(order, now)]
@@ -156,11 +156,11 @@ class Stock:
         return events
 
     def step_return(self, return_id: int, step: ReturnStep, now: datetime) -> list[GeneratedEvent]:
-        found = self.returns.get(return_id)
+        order_return = self.returns.get(return_id)
         order = next((order for order in self.orders.values() if order.return_id == return_id), None)
-        if found is None or order is None:
+        if order_return is None or order is None:
             raise NotThere(f"no such return of an order: {return_id}")
-        match step, found.status:
+        match step, order_return.status:
             case ReturnStep.RECEIVE, "New":
                 part_status, status = "returned", "Received"
             case ReturnStep.ACCEPT, "Received":
@@ -168,11 +168,11 @@ class Stock:
             case ReturnStep.WRITE_OFF, "Received":
                 part_status, status = "written_off", "Written off"
             case _:
-                raise NotNow(f"{step} is not what can happen to a return that is {found.status}")
+                raise NotNow(f"{step} is not what can happen to a return that is {order_return.status}")
         events = self._become_all(order.returned, part_status, now)
-        found.status = status
+        order_return.status = status
         return [
-            self._told("order.return.updated", now, return_id=return_id, order_id=order.order_id),
+            self._event_of("order.return.updated", now, return_id=return_id, order_id=order.order_id),
             *events,
         ]
 
@@ -180,8 +180,8 @@ class Stock:
         """The first opens the return, each further part updates it (docs/providers.md)."""
         left = [part_id for part_id in order.part_ids if part_id not in order.returned]
         return_id = order.return_id or 5_000 + order.order_id
-        known = self.returns.get(return_id)
-        if not left or (known is not None and known.status != "New"):
+        existing = self.returns.get(return_id)
+        if not left or (existing is not None and existing.status != "New"):
             raise NotNow("there is nothing left of the order that could come back")
         order.returned, order.return_id = (*order.returned, left[0]), return_id
         items = [_item(self._part(part_id)) for part_id in order.returned]
@@ -189,15 +189,15 @@ class Stock:
         self.returns[return_id] = OrderReturn(
             id=return_id,
             order_id=order.order_id,
-            created_at=_written(now) if known is None else known.created_at,
+            created_at=_written(now) if existing is None else existing.created_at,
             **{
                 "currency": CURRENCY,
                 "total_returnable_amount": f"{total:.2f}",
                 "order_return_items": [item.model_dump() for item in items],
             },
         )
-        event_type = "order.return.created" if known is None else "order.return.updated"
-        return self._told(event_type, now, return_id=return_id, order_id=order.order_id)
+        event_type = "order.return.created" if existing is None else "order.return.updated"
+        return self._event_of(event_type, now, return_id=return_id, order_id=order.order_id)
 
     def _part(self, part_id: int) -> Part:
         part = self.parts.get(part_id)
@@ -231,7 +231,7 @@ class Stock:
         }
         return event(new_id(self.rng), "part.status.changed", at, data)
 
-    def _told(self, event_type: str, now: datetime, **ids: int) -> GeneratedEvent:
+    def _event_of(self, event_type: str, now: datetime, **ids: int) -> GeneratedEvent:
         data = {name: str(number) for name, number in ids.items()}
         return event(new_id(self.rng), event_type, now, data)
 
@@ -255,14 +255,14 @@ def _made_up(part_id: int) -> Part:
 
 
 def _item(part: Part) -> ReturnItem:
-    told = {**_made_up(part.id).model_dump(), **part.model_dump()}
+    fields = {**_made_up(part.id).model_dump(), **part.model_dump()}
     return ReturnItem(
         part_id=part.id,
-        name=told["name"],
+        name=fields["name"],
         return_reason="Does not fit",
-        price=str(told["price"]),
-        returnable_amount=str(told["price"]),
-        currency=told["currency"],
+        price=str(fields["price"]),
+        returnable_amount=str(fields["price"]),
+        currency=fields["currency"],
     )
 
 

@@ -23,14 +23,14 @@ from worker.simulator.marketplace import (
 
 log = structlog.get_logger(__name__)
 
-_REQUESTS_KEPT = 1_000
+_MOST_REQUESTS = 1_000
 
 
 @dataclass(slots=True)
 class Simulation:
     """A marketplace is served below its name: what is `/buyback/v2/…` here is `/v2/…` to it.
 
-    What was answered is told without headers and bodies: they hold secrets and bank details.
+    Answered requests are listed without headers and bodies, which contain secrets and bank details.
     """
 
     marketplaces: Mapping[str, Marketplace]
@@ -53,22 +53,22 @@ class Simulation:
         return sending(fault, response)
 
     def _note(self, request: Request, response: Response, fault: Fault | None) -> None:
-        told: dict[str, object] = {
+        entry: dict[str, object] = {
             "method": request.method,
             "path": request.path,
             "status": response.status,
             "fault": None if fault is None else fault.kind,
         }
-        log.info("request.answered", **told)
-        self.answered.append(told)
-        del self.answered[:-_REQUESTS_KEPT]
+        log.info("request.answered", **entry)
+        self.answered.append(entry)
+        del self.answered[:-_MOST_REQUESTS]
 
     def _control(self, request: Request, what: str) -> Response:
         match request.method, what:
             case "GET", "faults":
-                return as_json(200, [fault.model_dump() for fault in self.faults.asked])
+                return as_json(200, [fault.model_dump() for fault in self.faults.pending])
             case "POST", "faults":
-                return self._ask(request.body)
+                return self._add_fault(request.body)
             case "DELETE", "faults":
                 self.faults.clear()
                 return Response(204)
@@ -80,10 +80,10 @@ class Simulation:
             case _:
                 return as_json(404, {"title": "try GET, POST or DELETE /control/faults or /control/requests"})
 
-    def _ask(self, body: bytes) -> Response:
+    def _add_fault(self, body: bytes) -> Response:
         try:
-            self.faults.ask(Fault.model_validate_json(body))
+            self.faults.add(Fault.model_validate_json(body))
         except ValidationError as error:
-            words = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-            return as_json(400, {"title": "no such fault", "errors": words})
+            errors = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+            return as_json(400, {"title": "no such fault", "errors": errors})
         return Response(204)

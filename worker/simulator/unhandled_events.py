@@ -1,4 +1,4 @@
-"""Events of types that no family takes, as marketplaces send them beside the others.
+"""Events of types that no family handles, as marketplaces send them beside the others.
 
 The Buyback platform has one subscription per address, which also sends submissions and offers. Their payloads
 are not documented; these are invented.

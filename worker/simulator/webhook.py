@@ -68,7 +68,7 @@ class Credentials:
                 quoted = orjson.dumps(secret)
                 # The first member of this name: it stands before what the event says.
                 member = rb'("%s"\s*:\s*)"[^"]*"' % name.encode()
-                body = re.sub(member, lambda found: found[1] + quoted, body, count=1)
+                body = re.sub(member, lambda match: match[1] + quoted, body, count=1)
             case unreachable:
                 assert_never(unreachable)
         return Webhook(provider, event_type, headers, body)

@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 class Messenger:
     """Each webhook comes `delay` after its event, whatever became of those before it.
 
-    (Which may be a little later than it was asked for: in whole seconds only one thing happens to a part.)
+    (The event may be a little later than its request: a part has at most one event per second.)
     """
 
     sender: Sender
@@ -30,7 +30,7 @@ class Messenger:
     delay: timedelta
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def tell(self, events: Sequence[GeneratedEvent]) -> None:
+    def send_events(self, events: Sequence[GeneratedEvent]) -> None:
         for event in events:
             webhook = self.credentials.webhook(event.provider, event.event_type, event.body)
             task = asyncio.create_task(self._deliver(webhook, event.occurred_at))

@@ -1,8 +1,8 @@
-"""`stockhook audit`: each accepted event is accounted for, or missing, by its sequence number.
+"""`stockhook audit`: accounts for each accepted event by its sequence number, or reports it as missing.
 
-Below the highest number that is known of a source and family, every number is applied (or a duplicate),
-waits in a retry queue, is dead, or is void. The others wait in the family's queue or are in flight; those
-that do not are missing. Two cases stay invisible: the last events of a source, if no later event of the
+Below the highest known number of a source and family, every number is applied (or a duplicate), waits in a
+retry queue, is dead, or is void. The others wait in the family's queue or are in flight; if they do not, they
+are missing. Two cases stay invisible: the last events of a source, if no later event of the
 family was applied yet; and a loss while as many other events wait.
 
 For the change feed it checks that each committed change is confirmed by the broker, or waits to be
@@ -10,9 +10,8 @@ published. It cannot know what a subscriber did with it.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from time import monotonic
 from typing import Any
 
@@ -20,18 +19,13 @@ import structlog
 
 from consumers.registry import FAMILIES
 from worker.amqp.connection import Broker
-from worker.amqp.queue_labels import queues
-from worker.amqp.topology import (
-    QUARANTINE,
-    dead_queue,
-    family_queue,
-    retry_queue,
-    step_name,
-)
+from worker.amqp.queue_set import QueueSet
+from worker.amqp.topology import QUARANTINE
 from worker.change_feed.backlog import (
     Feed,
     feed,
 )
+from worker.config.settings import Settings
 from worker.dead_letters.store import waiting_by_origin
 from worker.dead_letters.unhandled_store import COUNT as COUNT_UNHANDLED
 from worker.observability import metrics
@@ -133,69 +127,64 @@ def size(ranges: Ranges) -> int:
     return sum(last - first + 1 for first, last in ranges)
 
 
-def _ranges(found: Sequence[Any]) -> Ranges:
+def _ranges(rows: Sequence[Any]) -> Ranges:
     """From Postgres's int8range, whose upper bound is not in it."""
-    return tuple((int(part.lower), int(part.upper) - 1) for part in found)
+    return tuple((int(part.lower), int(part.upper) - 1) for part in rows)
 
 
 async def audit(
-    broker: Broker,
-    database: Database,
-    delays: Sequence[timedelta],
-    *,
-    spooled: int | None,
-    patience: float,
-    webhooks: Iterable[str] = (),
+    broker: Broker, database: Database, settings: Settings, *, spooled: int | None, patience: float
 ) -> Audit:
-    """Look, and look again for `patience` seconds while something is neither waiting nor accounted for.
+    """Audit, and repeat it for up to `patience` seconds while events seem to be missing.
 
-    In-flight deliveries wait in no queue, but are accounted for a moment later. `webhooks` are the names in
-    the settings.
+    In-flight deliveries wait in no queue, but are accounted for a moment later.
 
     Raises:
         BrokerUnavailable
         DatabaseUnavailable
     """
     end = monotonic() + patience
-    async with broker.connection() as link:
+    sets = [QueueSet.of(family, settings.delays) for family in FAMILIES]
+    names = [QUARANTINE, *(name for queues in sets for name in queues.names)]
+    async with broker.connection() as broker_connection:
         while True:
-            depths = await link.depths([one.queue for one in queues(delays)])
+            depths = await broker_connection.depths(names)
             ready = {queue: depth.ready if depth else 0 for queue, depth in depths.items()}
-            waiting = {family: _waiting(ready, family, delays) for family in FAMILIES}
-            known = await accounts(database)
-            missing = _missing(known, waiting)
+            waiting = {queues.origin: _waiting(ready, queues) for queues in sets}
+            account_list = await accounts(database)
+            missing = _missing(account_list, waiting)
             if not missing or monotonic() > end:
                 break
             await asyncio.sleep(0.5)
         async with database.connection() as connection:
-            kept = await waiting_by_origin(connection)
-            told = await feed(link, connection, webhooks, kept, delays)
+            dead_letters = await waiting_by_origin(connection)
+            feed_state = await feed(broker_connection, connection, settings, dead_letters)
             unhandled = await connection.fetchval(COUNT_UNHANDLED)
-    return Audit(known, waiting, ready[QUARANTINE], unhandled, spooled, missing, told)
+    return Audit(account_list, waiting, ready[QUARANTINE], unhandled, spooled, missing, feed_state)
 
 
-def _waiting(ready: Mapping[str, int], family: str, delays: Sequence[timedelta]) -> Waiting:
-    """By the messages that are ready in each queue."""
+def _waiting(ready: Mapping[str, int], queues: QueueSet) -> Waiting:
+    """The waiting messages of a family, from the ready messages of each queue."""
     return Waiting(
-        queue=ready[family_queue(family)],
-        retry={step_name(delay): ready[retry_queue(family, delay)] for delay in delays},
-        dead=ready[dead_queue(family)],
+        queue=ready[queues.main],
+        retry={retry.step: ready[retry.name] for retry in queues.retries},
+        dead=ready[queues.dead],
     )
 
 
 def _missing(
-    known: Sequence[Account], waiting: dict[str, Waiting]
+    known_accounts: Sequence[Account], waiting: dict[str, Waiting]
 ) -> dict[str, tuple[tuple[int, int, int], ...]]:
-    """By family: where more numbers are outstanding than messages wait, those that cannot be there."""
+    """By family, the numbers that cannot be found, if more are outstanding than messages wait."""
     missing: dict[str, tuple[tuple[int, int, int], ...]] = {}
-    for family, there in waiting.items():
-        ours = [account for account in known if account.family == family]
+    for family, messages in waiting.items():
+        ours = [account for account in known_accounts if account.family == family]
         unseen = sum(size(account.unaccounted) for account in ours)
         retrying = sum(size(account.retrying) for account in ours)
-        waits = there.queue + sum(there.retry.values())
+        waits = messages.queue + sum(messages.retry.values())
         if unseen + retrying <= waits:
             continue
-        # Without a single message left, what was to be retried is lost as well.
+        # If no message is left, the events that wait for a retry are lost as well.
         missing[family] = tuple(
             (account.source, first, last)
             for account in ours
@@ -204,25 +193,25 @@ def _missing(
     return missing
 
 
-def as_json(found: Audit) -> dict[str, Any]:
-    return {**asdict(found), "missing_events": found.missing_events, "feed": found.feed.as_json()}
+def as_json(result: Audit) -> dict[str, Any]:
+    return {**asdict(result), "missing_events": result.missing_events, "feed": result.feed.as_json()}
 
 
 async def measure_regularly(
-    broker: Broker, database: Database, delays: Sequence[timedelta], stopping: asyncio.Event
+    broker: Broker, database: Database, settings: Settings, stopping: asyncio.Event
 ) -> None:
-    """Have the metric say what is missing, until we stop. What cannot be asked now is asked the next time."""
+    """Update the metrics of missing events, until shutdown. A failed audit is repeated the next time."""
     while True:
         await sleep_unless_stopping(MEASURE_EVERY_SECONDS, stopping)
         if stopping.is_set():
             return
         try:
-            found = await audit(broker, database, delays, spooled=None, patience=PATIENCE_SECONDS)
+            result = await audit(broker, database, settings, spooled=None, patience=PATIENCE_SECONDS)
             for family in FAMILIES:
-                metrics.MISSING.labels(family).set(found.missing_events.get(family, 0))
-            for counts in found.feed.families:
+                metrics.MISSING.labels(family).set(result.missing_events.get(family, 0))
+            for counts in result.feed.families:
                 metrics.CHANGES_MISSING.labels(counts.family).set(counts.missing)
             metrics.AUDITED_AT.set_to_current_time()
         except Exception as error:
-            # Whatever it was, the next time may do; the time of the last one that did is a metric.
+            # The next audit may succeed. The time of the last successful one is a metric.
             log.warning("audit.failed", error=safe_summary(error))

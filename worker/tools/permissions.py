@@ -1,7 +1,7 @@
-"""Who may do what, as data: RabbitMQ users and Postgres roles with the least that each needs.
+"""RabbitMQ users and Postgres roles with the minimum of permissions, as data.
 
-Generated from the names of the topology, so that neither can go on without the other; what is missing
-here is missing in production, and `tests/integration/test_grants.py` tries each permission.
+They use the names of the topology, so that both stay consistent. `tests/integration/test_grants.py` tries
+each permission.
 """
 
 import re
@@ -14,6 +14,7 @@ from schemas.registry import Provider
 from worker.amqp import policies
 from worker.amqp.definitions import exchange_definition
 from worker.amqp.policies import protecting_commands, unlimiting_command
+from worker.amqp.queue_set import dead_queue, main_queue
 from worker.amqp.topology import (
     ACTIONS,
     CHANGES,
@@ -21,8 +22,6 @@ from worker.amqp.topology import (
     PROBE,
     QUARANTINE,
     RETURN,
-    dead_queue,
-    family_queue,
     topology,
 )
 from worker.postgres.pool import Connection
@@ -57,32 +56,32 @@ class BrokerUser:
 
 
 def broker_users() -> tuple[BrokerUser, ...]:
-    """Every user, from the one that may least."""
-    consumed = [queue for family in FAMILIES for queue in (family_queue(family), dead_queue(family))]
+    """All users, from the least to the most privileged."""
+    consumed = [queue for family in FAMILIES for queue in (main_queue(family), dead_queue(family))]
     return (
         BrokerUser(
             "stockhook_monitor",
-            "`stockhook status`, `audit`, `doctor`: sees how many messages wait, takes none",
+            "`stockhook status`, `audit`, `doctor`: reads the number of waiting messages, and receives none",
             # The quarantine's exchange has the name of its queue: it may publish there.
             write=_one_of([QUARANTINE], PROCESSED_QUEUES),
             tags=("monitoring",),
         ),
         BrokerUser(
             "stockhook_ingest",
-            "`stockhook ingest`: hands events in",
+            "`stockhook ingest`: publishes events",
             write=_one_of([EVENTS, PROBE]),
-            # What was observed is not a webhook's to say.
+            # Webhooks must not publish observations.
             topics=f"^({'|'.join(['quarantine', *Provider])})\\.(?!stockhook\\.)",
         ),
         BrokerUser(
             "stockhook_consumer",
-            "`stockhook consume`: takes from its queues, passes on to retry steps and dead letters",
+            "`stockhook consume`: reads its queues, publishes to retry queues and dead letters",
             write=_one_of([RETURN, QUARANTINE, PROBE, CHANGES], RETRY_QUEUES),
-            read=_one_of([*consumed, QUARANTINE, family_queue(ACTIONS), dead_queue(ACTIONS)], SUBSCRIBERS),
+            read=_one_of([*consumed, QUARANTINE, main_queue(ACTIONS), dead_queue(ACTIONS)], SUBSCRIBERS),
         ),
         BrokerUser(
             "stockhook_operator",
-            "`stockhook dead`, `unhandled`, `reconcile --apply`: hands in what was set aside, or observed",
+            "`stockhook dead`, `unhandled`, `reconcile --apply`: publishes replayed events and observations",
             write=_one_of([EVENTS, RETURN, PROBE]),
         ),
         BrokerUser(
@@ -100,7 +99,7 @@ def _one_of(names: Iterable[str], *patterns: str) -> str:
 
 
 def broker_commands(users: Sequence[BrokerUser], vhost: str) -> list[str]:
-    """For a shell, in this order. `add_user` asks for the password, so that none is in a history."""
+    """Commands for a shell, in this order. `add_user` prompts for the password, so it is in no history."""
     lines = ["# 1. Virtual host, users, permissions, and a policy that protects our queues."]
     lines += ["", f"rabbitmqctl add_vhost '{vhost}'"]
     for user in users:
@@ -139,9 +138,9 @@ def broker_commands(users: Sequence[BrokerUser], vhost: str) -> list[str]:
 
 
 def broker_definitions(users: Sequence[BrokerUser], vhost: str) -> dict[str, Any]:
-    """For `rabbitmqctl import_definitions`, when the users are there: it has none of their passwords.
+    """Definitions for `rabbitmqctl import_definitions`, once the users exist. They contain no passwords.
 
-    With the exchange of the topic permissions, without which RabbitMQ 4.3 refuses them.
+    They declare the exchange of the topic permissions, without which RabbitMQ 4.3 refuses them.
     """
     (events,) = (exchange for exchange in topology(()).exchanges if exchange.name == EVENTS)
     return {
@@ -185,7 +184,7 @@ _FAMILY_TABLES = [table for family in FAMILIES.values() for table in family.tabl
 
 @dataclass(frozen=True, slots=True)
 class DatabaseRole:
-    """One Postgres role: what it may do with each table, sequence and function."""
+    """One Postgres role with its privileges on tables, sequences and functions."""
 
     name: str
     purpose: str
@@ -208,7 +207,7 @@ CONSUMER_TABLES: dict[str, tuple[str, ...]] = {
     "poison_candidates": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "dead_letters": ("SELECT", "INSERT"),
     "dead_letter_audit": (),
-    # Consumers also delete what is past its days.
+    # Consumers also delete old unhandled events.
     "unhandled_events": ("SELECT", "INSERT", "DELETE"),
     "actions": _PROJECTION,
     "changes": ("SELECT", "INSERT", "DELETE"),
@@ -222,7 +221,7 @@ ROLES = (
     DatabaseRole(OWNER, "`stockhook migrate`, `rebuild`, `retain`: owns the tables"),
     DatabaseRole(
         CONSUMER,
-        "`stockhook consume`: writes what events say, and can neither change nor take back the log",
+        "`stockhook consume`: writes projections, and can neither update nor delete the log",
         tables=CONSUMER_TABLES,
         sequences=("event_log_seq",),
         functions=(
@@ -237,8 +236,8 @@ ROLES = (
     ),
     DatabaseRole(
         OPERATOR,
-        "`stockhook dead`, `unhandled`, `actions`, `reconcile`: reads, notes what became of dead letters, "
-        "and who did it",
+        "`stockhook dead`, `unhandled`, `actions`, `reconcile`: reads, and writes the states and the "
+        "audit of dead letters",
         tables={
             **_ALL_READ,
             "dead_letters": ("SELECT", "UPDATE"),
@@ -251,7 +250,7 @@ ROLES = (
 
 
 def roles_sql() -> str:
-    """For a superuser, once: makes the roles, and the owner of what is to come."""
+    """SQL for a superuser, once: creates the roles, and the owner of the tables."""
     lines = ["-- Made by `stockhook grants postgres`. Run it as a superuser in the database of Stockhook;"]
     lines += ["-- then give each role a password (\\password), and run `stockhook migrate` as the owner."]
     for role in ROLES:
@@ -270,7 +269,7 @@ def roles_sql() -> str:
         "DO $$ BEGIN",
         "    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());",
         f"    EXECUTE format('GRANT CONNECT ON DATABASE %I TO {names}', current_database());",
-        # A rebuild has a schema of its own for as long as it takes.
+        # A rebuild uses its own schema.
         f"    EXECUTE format('GRANT CREATE ON DATABASE %I TO {OWNER}', current_database());",
         "END $$;",
         "REVOKE ALL ON SCHEMA public FROM PUBLIC;",
@@ -284,7 +283,7 @@ def roles_sql() -> str:
 
 
 def table_grants() -> list[str]:
-    """What the owner grants, one statement each; to be run where the roles are there."""
+    """The statements with which the owner grants privileges, if the roles exist."""
     statements = []
     for role in ROLES[1:]:
         statements.append(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {role.name}")
@@ -311,7 +310,7 @@ OWNED = "SELECT pg_get_userbyid(relowner) = current_user FROM pg_class WHERE oid
 
 
 async def grant_tables(connection: Connection) -> bool:
-    """Grant each role what it needs, if the roles are there and the tables are ours; whether it did."""
+    """Grant privileges if the roles exist and the tables are ours; return whether it did."""
     names = [role.name for role in ROLES]
     if await connection.fetchval(KNOWN_ROLES, names) < len(names) or not await connection.fetchval(OWNED):
         return False

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import httpx
@@ -14,15 +14,8 @@ from schemas.events import read_model
 from worker.amqp.channel import QueueDepth
 from worker.amqp.connection import Broker
 from worker.amqp.errors import BrokerUnavailable
-from worker.amqp.queue_labels import queues_of
-from worker.amqp.topology import (
-    ACTIONS,
-    QUARANTINE,
-    dead_queue,
-    family_queue,
-    retry_queue,
-    step_name,
-)
+from worker.amqp.queue_set import QueueSet
+from worker.amqp.topology import ACTIONS, QUARANTINE
 from worker.change_feed.backlog import (
     ChangeCounts,
     Webhook,
@@ -30,6 +23,7 @@ from worker.change_feed.backlog import (
     known_webhooks,
     webhooks,
 )
+from worker.config.settings import Settings
 from worker.dead_letters.message import QUARANTINE_ORIGIN
 from worker.dead_letters.store import waiting_by_origin
 from worker.dead_letters.unhandled_store import count_by_type
@@ -60,12 +54,11 @@ WHERE family = $1
 
 @dataclass(frozen=True, slots=True)
 class FamilyStatus:
-    """Messages that wait, by place. None: the queue does not exist.
+    """Numbers of waiting messages. None: the queue does not exist.
 
-    `dead_kept` are those of its dead letters that wait in the table, no longer on the broker.
-
-    `oldest_waiting_seconds` is the age that the oldest event in the family queue has at most. A queue
-    gives out what came first, so whatever waits was received after the last event that was logged.
+    `dead_kept` is the number of its dead letters in the table. `oldest_waiting_seconds` is the maximum age
+    of the oldest event in the family queue: queues are first in, first out, so waiting events were received
+    after the last logged one.
     """
 
     family: str
@@ -79,7 +72,7 @@ class FamilyStatus:
 
 @dataclass(frozen=True, slots=True)
 class UnhandledStatus:
-    """Events of types that no family took when they came, how many types, and how many one takes now."""
+    """Counts of unhandled events, of their types, and of those that a family handles now."""
 
     events: int = 0
     types: int = 0
@@ -118,48 +111,43 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """By family when its last event was logged; rows by table; dead letters that wait by origin."""
+    """The last logged event by family; rows by table; waiting dead letters by origin."""
 
-    words: str
+    database_text: str
     last_logged: Mapping[str, datetime] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
-    kept: Mapping[str, int] = field(default_factory=dict)
+    dead_letters: Mapping[str, int] = field(default_factory=dict)
     unhandled: UnhandledStatus = UnhandledStatus()
     changes: tuple[ChangeCounts, ...] = ()
     webhooks: Sequence[str] = ()
 
 
-async def look(
-    broker: Broker,
-    database: Database,
-    delays: Sequence[timedelta],
-    ingest_urls: Sequence[str],
-    webhook_names: Sequence[str],
-) -> Status:
-    """Ask the broker and the database; what cannot be reached is said, not raised."""
-    stored = await _look_at_database(database)
+async def query_status(broker: Broker, database: Database, settings: Settings) -> Status:
+    """Query broker and database. What cannot be reached is reported, and nothing is raised."""
+    stored = await _query_database(database)
     subscribers: tuple[Webhook, ...] = ()
     families: list[FamilyStatus] = []
     quarantine: int | None = None
-    broker_words = "reachable"
+    broker_text = "reachable"
     try:
-        async with broker.connection() as link:
+        async with broker.connection() as connection:
             for family in (*FAMILIES, ACTIONS):
-                depths = await link.depths([one.queue for one in queues_of(family, delays)])
-                last_logged, dead_kept = stored.last_logged.get(family), stored.kept.get(family, 0)
-                families.append(_family_status(family, depths, delays, last_logged, dead_kept))
-            quarantine = _ready(await link.depth(QUARANTINE))
-            subscribers = await webhooks(link, stored.webhooks, webhook_names, stored.kept, delays)
+                queues = QueueSet.of(family, settings.delays)
+                depths = await connection.depths(queues.names)
+                last_logged, dead_kept = stored.last_logged.get(family), stored.dead_letters.get(family, 0)
+                families.append(_family_status(queues, depths, last_logged, dead_kept))
+            quarantine = _ready(await connection.depth(QUARANTINE))
+            subscribers = await webhooks(connection, settings, stored.webhooks, stored.dead_letters)
     except BrokerUnavailable as error:
-        broker_words = f"unreachable ({error})"
-    ingest_words, spool = await look_at_ingest(ingest_urls)
+        broker_text = f"unreachable ({error})"
+    ingest_text, spool = await query_ingest(settings.ingest_readiness_urls)
     return Status(
-        broker_words,
-        stored.words,
-        ingest_words,
+        broker_text,
+        stored.database_text,
+        ingest_text,
         spool,
         quarantine,
-        stored.kept.get(QUARANTINE_ORIGIN, 0),
+        stored.dead_letters.get(QUARANTINE_ORIGIN, 0),
         stored.unhandled,
         tuple(families),
         stored.changes,
@@ -177,48 +165,49 @@ class _Spool(BaseModel):
 
 
 class _Ingest(BaseModel):
-    """What `/readyz` of the ingest says, or whatever else listens on its port."""
+    """The answer of the ingest's `/readyz`, or of another server on its port."""
 
     status: str
     publishing: bool
     spool: _Spool | None
 
 
-async def look_at_ingest(urls: Sequence[str]) -> tuple[str, dict[str, Any] | None]:
-    """In words how the ingest is, and what is in its spool; None where it does not say.
+async def query_ingest(urls: Sequence[str]) -> tuple[str, dict[str, Any] | None]:
+    """The state of the ingest as text, and its spool; None if it does not answer.
 
     The URLs are those of its `/readyz` on this machine; its certificate, which is for another name, proves
     nothing here.
     """
-    told: _Ingest | None = None
+    answer: _Ingest | None = None
     async with httpx.AsyncClient(timeout=5, trust_env=False, verify=False) as client:
         for url in urls:
             with suppress(httpx.HTTPError, ValueError):
-                told = read_model(_Ingest, (await client.get(url)).content)
+                answer = read_model(_Ingest, (await client.get(url)).content)
                 break
-    if told is None:
+    if answer is None:
         return "does not answer", None
-    publishing = "publishing" if told.publishing else "spooling: the broker is away, or confirms nothing"
-    spool = None if told.spool is None else told.spool.model_dump()
-    return publishing if told.status == "ready" else told.status, spool
+    publishing = (
+        "publishing" if answer.publishing else "spooling: the broker is unavailable, or confirms nothing"
+    )
+    spool = None if answer.spool is None else answer.spool.model_dump()
+    return publishing if answer.status == "ready" else answer.status, spool
 
 
 def _family_status(
-    family: str,
+    queues: QueueSet,
     depths: Mapping[str, QueueDepth | None],
-    delays: Sequence[timedelta],
     last_logged: datetime | None,
     dead_kept: int,
 ) -> FamilyStatus:
-    queue = depths[family_queue(family)]
+    queue = depths[queues.main]
     waits = queue is not None and queue.ready > 0
     age = (datetime.now(UTC) - last_logged).total_seconds() if waits and last_logged else None
     return FamilyStatus(
-        family=family,
+        family=queues.origin,
         queue=_ready(queue),
         consumers=queue.consumers if queue else 0,
-        retry={step_name(delay): _ready(depths[retry_queue(family, delay)]) for delay in delays},
-        dead=_ready(depths[dead_queue(family)]),
+        retry={retry.step: _ready(depths[retry.name]) for retry in queues.retries},
+        dead=_ready(depths[queues.dead]),
         dead_kept=dead_kept,
         oldest_waiting_seconds=age,
     )
@@ -228,17 +217,17 @@ def _ready(depth: QueueDepth | None) -> int | None:
     return None if depth is None else depth.ready
 
 
-async def _look_at_database(database: Database) -> _Stored:
+async def _query_database(database: Database) -> _Stored:
     try:
         async with database.connection() as connection:
             rows = {row["name"]: row["rows"] for row in await connection.fetch(COUNT_ROWS)}
-            kept = await waiting_by_origin(connection)
+            dead_letters = await waiting_by_origin(connection)
             types = await count_by_type(connection)
             return _Stored(
                 "reachable",
                 await _last_logged(connection),
                 rows,
-                kept,
+                dead_letters,
                 UnhandledStatus(
                     events=sum(one.events for one in types),
                     types=len(types),
@@ -250,15 +239,15 @@ async def _look_at_database(database: Database) -> _Stored:
     except DatabaseUnavailable as error:
         return _Stored(f"unreachable ({error})")
     except UndefinedTableError:
-        return _Stored("not migrated: type `stockhook migrate`")
+        return _Stored("not migrated: run `stockhook migrate`")
     except PostgresError as error:
-        return _Stored(f"does not answer this ({safe_summary(error)})")
+        return _Stored(f"failed ({safe_summary(error)})")
 
 
 async def _last_logged(connection: Connection) -> dict[str, datetime]:
-    found: dict[str, datetime] = {}
+    instants: dict[str, datetime] = {}
     for family in FAMILIES:
         received_at = await connection.fetchval(LAST_LOGGED, family)
         if received_at is not None:
-            found[family] = received_at
-    return found
+            instants[family] = received_at
+    return instants

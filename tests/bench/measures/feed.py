@@ -43,7 +43,7 @@ async def _told_after(world: World, requests: list[Prepared]) -> list[float]:
         link = await stack.enter_async_context(Broker(world.services.amqp_url, "bench").connection())
         channel = await link.channel()
         # Acked by nobody: as many as there are.
-        await channel.listen(CHANGES, ["stockhook.#"], "bench", take, prefetch=0)
+        await channel.subscribe_exclusive(CHANGES, ["stockhook.#"], "bench", take, prefetch=0)
         consumer = await stack.enter_async_context(world.running(TELLING, FAMILIES))
         await stack.enter_async_context(world.running(INGEST, port=port, secret=OVOKO_SECRET))
         await play_at_rate(port, requests[:WARM_UP], RATE)

@@ -13,12 +13,12 @@ from tests.bench.load import Prepared, play_at_once
 from tests.bench.plan import Bench
 from tests.bench.processes import Failed
 from tests.bench.world import OVOKO_SECRET, World, free_port
-from worker.amqp.topology import family_queue
+from worker.amqp.queue_set import main_queue
 from worker.config.gateway import read_key, read_scheme
 from worker.intake.signature import sign
 
 FAMILIES = ("inventory",)
-QUEUES = [family_queue(family) for family in FAMILIES]
+QUEUES = [main_queue(family) for family in FAMILIES]
 
 # The bare publisher's: what it says is the same all the time.
 MESSAGES = 1_000

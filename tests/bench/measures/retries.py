@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from time import monotonic
 from uuid import uuid4
 
@@ -14,7 +13,8 @@ from pamqp.commands import Basic
 from tests.bench.lineup import STOCKHOOK
 from tests.bench.plan import Bench
 from tests.bench.world import World
-from worker.amqp.topology import RETURN, family_queue, retry_queue
+from worker.amqp.queue_set import QueueSet, RetryQueue, main_queue
+from worker.amqp.topology import RETURN
 
 FAMILY = "inventory"
 CROWD, QUICK_CROWD = 5_000, 500
@@ -28,17 +28,17 @@ BODY = b"x" * 300
 
 
 async def retries(bench: Bench) -> None:
-    quick, delays = bench.options.is_quick, bench.world.settings.delays
+    quick, queues = bench.options.is_quick, QueueSet.of(FAMILY, bench.world.settings.delays).retries
     crowd = QUICK_CROWD if quick else CROWD
-    for delay in delays[:1] if quick else delays:
+    for queue in queues[:1] if quick else queues:
         for waiting in (1, crowd):
-            measure = f"lateness of the {delay.total_seconds():g} s step, {waiting:,} waiting"
+            measure = f"lateness of the {queue.delay.total_seconds():g} s step, {waiting:,} waiting"
             for contestant in bench.turns(measure, (STOCKHOOK,)):
                 await bench.world.line.purge(bench.world.queues)
-                bench.results.add(measure, "s", contestant.name, await latest(bench.world, delay, waiting))
+                bench.results.add(measure, "s", contestant.name, await latest(bench.world, queue, waiting))
 
 
-async def latest(world: World, delay: timedelta, count: int) -> float:
+async def latest(world: World, queue: RetryQueue, count: int) -> float:
     """The seconds from sending into the step to the return, less the delay: the greatest of so many."""
     sent: dict[str, float] = {}
     late: list[float] = []
@@ -46,16 +46,15 @@ async def latest(world: World, delay: timedelta, count: int) -> float:
 
     async def receive(message: DeliveredMessage) -> None:
         waited = monotonic() - sent[message.header.properties.message_id or ""]
-        late.append(waited - delay.total_seconds())
+        late.append(waited - queue.delay.total_seconds())
         if len(late) == count:
             back.set()
 
     async with _channel(world) as receiving, _channel(world) as sending:
-        await receiving.basic_consume(family_queue(FAMILY), receive, no_ack=True)
-        queue = retry_queue(FAMILY, delay)
+        await receiving.basic_consume(main_queue(FAMILY), receive, no_ack=True)
         left = iter(range(count))
-        await asyncio.gather(*(_send(sending, queue, left, sent) for _ in range(TOGETHER)))
-        async with asyncio.timeout(delay.total_seconds() + PATIENCE_SECONDS):
+        await asyncio.gather(*(_send(sending, queue.name, left, sent) for _ in range(TOGETHER)))
+        async with asyncio.timeout(queue.delay.total_seconds() + PATIENCE_SECONDS):
             await back.wait()
     return max(late)
 

@@ -29,7 +29,8 @@ from tests.bench.results import Ratio
 from tests.bench.strangers import CONNECTIONS, PAUSE_SECONDS
 from tests.bench.world import BUYBACK_TOKEN, OVOKO_SECRET, World, free_port
 from tests.support.authority import make_authority
-from worker.amqp.topology import QUARANTINE, family_queue
+from worker.amqp.queue_set import main_queue
+from worker.amqp.topology import QUARANTINE
 
 FAMILIES = ("inventory",)
 RATE = 100
@@ -222,7 +223,7 @@ async def _all_published(world: World, running: Running, count: int) -> None:
     Raises:
         Stuck
     """
-    queues = [QUARANTINE, *map(family_queue, FAMILIES)]
+    queues = [QUARANTINE, *map(main_queue, FAMILIES)]
     await world.line.watch(queues, lambda waiting: waiting >= count, running.check)
 
 

@@ -48,7 +48,7 @@ class Counted:
     async def check(self) -> str | None:
         return None
 
-    def look(self) -> dict[str, object]:
+    def details(self) -> dict[str, object]:
         return {"stored": self.stored}
 
 

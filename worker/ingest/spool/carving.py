@@ -42,7 +42,7 @@ def is_wal_damaged(path: Path) -> bool:
         return True
     for at in range(WAL_HEADER, len(wal) - FRAME + 1, FRAME):
         if wal[at + 8 : at + 16] != wal[16:24]:
-            intact = False  # left over from before the WAL was begun anew, or damaged
+            intact = False  # left over from before the WAL was restarted, or damaged
             continue
         if intact:
             sums = _sums(wal[at : at + 8] + wal[at + FRAME_HEADER : at + FRAME], wal, sums)
@@ -56,8 +56,8 @@ def _sums(data: bytes, wal: bytes, sums: tuple[int, int]) -> tuple[int, int]:
     """The WAL's running checksum, continued over some words."""
     order = ">" if wal[:4] == struct.pack(">I", WAL_MAGIC) else "<"
     first, second = sums
-    words = iter(struct.unpack(f"{order}{len(data) // 4}I", data))
-    for one, other in zip(words, words, strict=True):
+    numbers = iter(struct.unpack(f"{order}{len(data) // 4}I", data))
+    for one, other in zip(numbers, numbers, strict=True):
         first = (first + one + second) & 0xFFFFFFFF
         second = (second + other + first) & 0xFFFFFFFF
     return first, second
@@ -211,8 +211,8 @@ def _cell(page: bytes, at: int) -> _Cell | None:
 def _local(length: int) -> int:
     if length <= LOCAL_MOST:
         return length
-    kept = LOCAL_LEAST + (length - LOCAL_LEAST) % (PAGE - 4)
-    return kept if kept <= LOCAL_MOST else LOCAL_LEAST
+    local_size = LOCAL_LEAST + (length - LOCAL_LEAST) % (PAGE - 4)
+    return local_size if local_size <= LOCAL_MOST else LOCAL_LEAST
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -247,7 +247,7 @@ FROM entries
 
 
 def carry_over(connection: sqlite3.Connection, entries: Iterable[Values], state: State) -> State:
-    """Take over whole entries of another file, and of `state` what they do not tell."""
+    """Insert entries of another file, and take the rest of the state from `state`."""
     connection.executemany(CARRY_OVER, entries)
     depth, size, last_number = connection.execute(MEASURE).fetchone()
     last_number = max(last_number, state.last_number)

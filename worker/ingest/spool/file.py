@@ -1,4 +1,4 @@
-"""The SQLite file behind the spool: how it is opened, kept watch over, and repaired.
+"""The SQLite file of the spool: opens, monitors and repairs it.
 
 A file that turns out to be damaged, at opening or later, is replaced: the entries that any of its pages
 still holds are carried over into a new one, and it stays beside it under `<path>.damaged-<UTC time>`.
@@ -38,7 +38,7 @@ class SpoolBroken(Exception):
 
 
 def make_folder(folder: Path) -> None:
-    """Customers' data will be in it, so what we create is for us alone."""
+    """Create a folder that only our user can read, because it will contain customer data."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     for one in reversed(missing):
         one.mkdir(mode=0o700, exist_ok=True)
@@ -70,7 +70,7 @@ SYNC_EACH_COMMIT = "PRAGMA synchronous = FULL"
 # Without readers each checkpoint is complete, and the next transaction begins the WAL anew.
 CHECKPOINT_EARLY = "PRAGMA wal_autocheckpoint = 256"
 KEEP_WAL_SMALL = "PRAGMA journal_size_limit = 1048576"
-# What was removed is not to be found again, neither by us in a damaged file nor by anyone else.
+# Removed entries must not be recoverable, neither by the repair nor by other programs.
 ERASE_REMOVED = "PRAGMA secure_delete = ON"
 
 CHECK = "PRAGMA quick_check(1)"
@@ -136,7 +136,7 @@ class SpoolFile:
         self._path = path
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
-        self._is_known = False
+        self._is_state_known = False
         self.state = State(source=0)
         self.oldest_at: datetime | None = None
         self.commits = 0
@@ -151,7 +151,7 @@ class SpoolFile:
 
         Not while SQLite has it open: closing a second descriptor of a file drops the process's locks.
         """
-        # What hinders it hinders opening too, and is told there.
+        # An error here is also raised and reported by opening the file.
         with suppress(OSError), self._path.open("rb") as file:
             while file.read(1 << 20):
                 pass
@@ -247,14 +247,14 @@ class SpoolFile:
             raise SpoolBroken(f"the disk has less than {HEADROOM >> 20} MiB left")
 
     def _is_in_place(self) -> bool:
-        """Somebody may have moved the file away, or deleted it: what is written to it now would be lost."""
+        """Whether the path still is this file. If it was moved or deleted, writes to it would be lost."""
         try:
             return self._path.stat().st_ino == self._inode
         except FileNotFoundError:
             return False
 
     def _open(self) -> sqlite3.Connection:
-        self._is_known = False
+        self._is_state_known = False
         if self._repaired.exists():
             self._swap()
         self._make_file()
@@ -287,12 +287,12 @@ class SpoolFile:
         _choose(connection, USE_WAL, SYNC_EACH_COMMIT, CHECKPOINT_EARLY, KEEP_WAL_SMALL, ERASE_REMOVED)
         if not spool_entries.has_tables(connection):
             with _transaction(connection):
-                spool_entries.create_tables(connection, self._begun_anew())
+                spool_entries.create_tables(connection, self._new_state())
         self.state = spool_entries.read_state(connection)
-        self._is_known = True
+        self._is_state_known = True
         self.oldest_at = spool_entries.read_oldest_at(connection)
 
-    def _begun_anew(self) -> State:
+    def _new_state(self) -> State:
         """Another source, so that no sequence number is used twice; messages may still carry the old ones."""
         return State(secrets.randbelow(2**62 - 1) + 1, self.state.last_number)
 
@@ -306,21 +306,21 @@ class SpoolFile:
 
     def _repair(self) -> None:
         """Carry over what can be read into a new file, and put that in the place of the damaged one."""
-        known = self.state if self._is_known else None
+        state_before = self.state if self._is_state_known else None
         self.close()
         unfinished = Path(f"{self._path}.mending")
         unfinished.unlink(missing_ok=True)
         unfinished.touch(mode=0o600)
         with closing(_connection(unfinished)) as connection:
             # Where the counters cannot be trusted, another source begins.
-            state = self._carry_over(connection, known or self._begun_anew())
+            state = self._carry_over(connection, state_before or self._new_state())
         _sync(unfinished)
         # From here on a crash cannot undo it: the next opening finishes the swap.
         unfinished.replace(self._repaired)
         _sync(self._path.parent)
         aside = self._swap()
-        lost = "unknown" if known is None else max(0, known.depth - state.depth)
-        log.error("spool.damaged", kept_as=str(aside), entries_carried_over=state.depth, entries_lost=lost)
+        lost = "unknown" if state_before is None else max(0, state_before.depth - state.depth)
+        log.error("spool.damaged", moved_to=str(aside), entries_carried_over=state.depth, entries_lost=lost)
 
     def _carry_over(self, connection: sqlite3.Connection, state: State) -> State:
         # The new file counts only once it is complete, so it needs no journal.

@@ -32,10 +32,10 @@ __all__ = ["Spool", "SpoolBroken", "SpoolFull", "SpoolTaken", "Spooled"]
 
 T = TypeVar("T")
 
-# The predecessor may still be finishing its requests.
-TAKEN_PATIENCE = timedelta(seconds=8)
+# The previous process may still finish its requests.
+LOCK_TIMEOUT = timedelta(seconds=8)
 
-# What one transaction takes at most, so that the WAL stays small and the first of many does not wait long.
+# The limits of one transaction, so that the WAL stays small and the first entry does not wait long.
 GROUP_ENTRIES = 256
 GROUP_BYTES = 1024 * 1024
 
@@ -58,8 +58,8 @@ class Spool:
     that no sequence number is ever used twice.
     """
 
-    def __init__(self, path: Path, max_bytes: int, patience: timedelta = TAKEN_PATIENCE) -> None:
-        self._lock = _Lock(Path(f"{path}.lock"), patience)
+    def __init__(self, path: Path, max_bytes: int, lock_timeout: timedelta = LOCK_TIMEOUT) -> None:
+        self._lock = _Lock(Path(f"{path}.lock"), lock_timeout)
         self._file = SpoolFile(path)
         self._folder = path.parent
         self._max_bytes = max_bytes
@@ -74,11 +74,11 @@ class Spool:
         """Open the file, or make it.
 
         Raises:
-            SpoolTaken: Still so after `patience`.
+            SpoolTaken: Still so after `lock_timeout`.
             SpoolBroken
         """
         try:
-            await self._lock.take()
+            await self._lock.acquire()
             await self._in_thread(self._file.open)
         except BaseException:
             await self._close()
@@ -87,7 +87,7 @@ class Spool:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Finish what was asked before, and close."""
+        """Finish the pending writes, and close."""
         self._is_open = False
         while self._writing is not None:
             await asyncio.wait([self._writing])
@@ -181,7 +181,7 @@ class Spool:
         try:
             self._file.insert([waiting.draft for waiting in group])
         except Exception as failure:
-            # Whatever it is, those who wait for their entries have to hear of it.
+            # The callers that wait for their entries receive the error.
             return group, failure
         return group, None
 
@@ -197,10 +197,10 @@ class Spool:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Have it done in the spool's thread, to its end also if the caller is cancelled."""
         done = asyncio.get_running_loop().run_in_executor(self._thread, work)
-        done.add_done_callback(self._look)
+        done.add_done_callback(self._note_depth)
         return await asyncio.shield(done)
 
-    def _look(self, _: object) -> None:
+    def _note_depth(self, _: object) -> None:
         if self.depth:
             self._not_empty.set()
         else:
@@ -223,7 +223,7 @@ class _Waiting:
 
     def answer(self, failure: Exception | None) -> None:
         if self.written.done():
-            return  # whoever asked has been cancelled
+            return  # the caller was cancelled
         if failure is None:
             self.written.set_result(None)
         else:
@@ -233,17 +233,17 @@ class _Waiting:
 class _Lock:
     """One process at a time, by an advisory lock on a file beside the spool."""
 
-    def __init__(self, path: Path, patience: timedelta) -> None:
+    def __init__(self, path: Path, lock_timeout: timedelta) -> None:
         self._path = path
-        self._patience = patience
+        self._timeout = lock_timeout
         self._descriptor: int | None = None
 
-    async def take(self) -> None:
-        deadline = monotonic() + self._patience.total_seconds()
+    async def acquire(self) -> None:
+        deadline = monotonic() + self._timeout.total_seconds()
         try:
             make_folder(self._path.parent)
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-            while not self._is_taken_now():
+            while not self._try_lock():
                 if monotonic() > deadline:
                     raise SpoolTaken(
                         f"another process uses the spool ({self._path} is locked): stop it, or set "
@@ -253,7 +253,7 @@ class _Lock:
         except OSError as error:
             raise SpoolBroken(reason(error)) from error
 
-    def _is_taken_now(self) -> bool:
+    def _try_lock(self) -> bool:
         assert self._descriptor is not None
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

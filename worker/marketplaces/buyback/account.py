@@ -1,4 +1,4 @@
-"""The account at the trade-in platform that the settings name."""
+"""The account at the buyback platform, from the settings."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ def account_of(settings: Settings) -> Account:
     if missing or secret is None:
         names = ", ".join(f"{PREFIX}BUYBACK_{name}" for name in missing)
         verb = "is" if len(missing) == 1 else "are"
-        raise BadSettings(f"{names} {verb} not set: the trade-in platform asks for all of them")
+        raise BadSettings(f"{names} {verb} not set: the buyback platform requires all of them")
     return Account(
         api_url=str(given["API_URL"]),
         sts_url=str(given["STS_URL"]),

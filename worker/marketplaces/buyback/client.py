@@ -1,4 +1,4 @@
-"""The trade-in platform's API for sellers: five endpoints, and the token that they want."""
+"""The buyback platform's API for sellers: five endpoints, and their access token."""
 
 import re
 from collections.abc import AsyncIterator
@@ -37,7 +37,7 @@ from worker.marketplaces.http import (
     http_client,
     repeated,
 )
-from worker.marketplaces.oauth_token import Granted, TokenKeeper
+from worker.marketplaces.oauth_token import Granted, TokenCache
 
 M = TypeVar("M", bound=Read)
 P = TypeVar("P", bound=BaseModel)
@@ -48,12 +48,12 @@ TIMEOUT = timedelta(seconds=15)
 CREDENTIALS = "STOCKHOOK_BUYBACK_CLIENT_ID and its secret"
 NOT_THERE = (404, 405)
 
-# An id is one segment of a path, and never one that leads elsewhere.
+# An id is one path segment, and never a relative one.
 _ORDER_ID = re.compile(r"(?!\.+$)[A-Za-z0-9._~-]{1,200}")
 
 
 class BadOrderId(InvalidRequest, ValueError):
-    """No id that a path can hold. The text says so."""
+    """An id that a path cannot contain."""
 
 
 def check_order_id(order_id: str) -> None:
@@ -63,16 +63,16 @@ def check_order_id(order_id: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Told(Generic[M]):
-    """What was read of an answer, and all of it: the documents name no schema, so nothing is dropped."""
+class ParsedAnswer(Generic[M]):
+    """The members of an answer that are known, and the whole answer, because it has no documented schema."""
 
     read: M
     document: dict[str, object] | list[object]
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """A request that the platform took, and how it answered."""
+class AcceptedRequest:
+    """A request that the platform accepted, with the status of its answer."""
 
     status: int
 
@@ -85,53 +85,53 @@ class Seller:
     http: httpx.AsyncClient
     within: timedelta = TIMEOUT
     pause_seconds: float = 0.5
-    _tokens: TokenKeeper = field(init=False)
+    _tokens: TokenCache = field(init=False)
 
     def __post_init__(self) -> None:
-        self._tokens = TokenKeeper(self._fetch_token)
+        self._tokens = TokenCache(self._fetch_token)
 
-    async def shipment_capabilities(self, order_id: str) -> Told[ShipmentCapabilities]:
+    async def shipment_capabilities(self, order_id: str) -> ParsedAnswer[ShipmentCapabilities]:
         """Whether an order may be picked up, and dropped off."""
         return await self._get(order_id, "shipment-capabilities", ShipmentCapabilities)
 
-    async def pickup_capabilities(self, order_id: str) -> Told[PickupCapabilities]:
+    async def pickup_capabilities(self, order_id: str) -> ParsedAnswer[PickupCapabilities]:
         """When an order can be picked up."""
         return await self._get(order_id, "pickup-capabilities", PickupCapabilities)
 
-    async def request_pickup(self, order_id: str, request: PickupRequest) -> Taken:
-        """Have an order picked up; again after a missed pickup."""
+    async def request_pickup(self, order_id: str, request: PickupRequest) -> AcceptedRequest:
+        """Request a pickup, also again after a missed one."""
         return await self._post(order_id, "pickup-request", request)
 
-    async def request_dropoff(self, order_id: str, request: DropoffRequest) -> Taken:
-        """Have the shipping documents made for an order that the customer drops off."""
+    async def request_dropoff(self, order_id: str, request: DropoffRequest) -> AcceptedRequest:
+        """Request the shipping documents for an order that the customer drops off."""
         return await self._post(order_id, "dropoff-request", request)
 
-    async def give_payment_details(self, order_id: str, details: PaymentDetails) -> Taken:
-        """Say whom to pay for an order whose payment type is Cash."""
+    async def send_payment_details(self, order_id: str, details: PaymentDetails) -> AcceptedRequest:
+        """Send the payment details of an order whose payment type is Cash."""
         return await self._post(order_id, "payment-details", details)
 
-    async def _get(self, order_id: str, endpoint: str, model: type[M]) -> Told[M]:
+    async def _get(self, order_id: str, endpoint: str, model: type[M]) -> ParsedAnswer[M]:
         url = self._url(order_id, endpoint)
         try:
             answer = await repeated(partial(self._authorized, "GET", url), endpoint, self.pause_seconds)
         except Unauthorized:
             raise
         except Refused as error:
-            raise _told(error, title(error.body)) from None
+            raise _with_answer(error, title(error.body)) from None
         document = _document(answer.body)
-        return Told(_read(model, answer.body) if isinstance(document, dict) else model(), document)
+        return ParsedAnswer(_read(model, answer.body) if isinstance(document, dict) else model(), document)
 
-    async def _post(self, order_id: str, endpoint: str, request: Sent) -> Taken:
-        """Never repeated: it may have been taken although no answer came."""
+    async def _post(self, order_id: str, endpoint: str, request: Sent) -> AcceptedRequest:
+        """Never repeated: without an answer, the request may have been accepted."""
         body = request.as_body()
         try:
             answer = await self._authorized("POST", self._url(order_id, endpoint), body)
         except Unauthorized:
             raise
         except Refused as error:
-            said = "" if isinstance(request, PaymentDetails) else title(error.body)
-            raise _told(error, said, *refused_members(error.body, body)) from None
-        return Taken(answer.status)
+            shown_title = "" if isinstance(request, PaymentDetails) else title(error.body)
+            raise _with_answer(error, shown_title, *refused_members(error.body, body)) from None
+        return AcceptedRequest(answer.status)
 
     def _url(self, order_id: str, endpoint: str) -> str:
         check_order_id(order_id)
@@ -139,7 +139,7 @@ class Seller:
         return f"{self.account.api_url.rstrip('/')}/v2/sellers/{seller_id}/orders/{order_id}/{endpoint}"
 
     async def _authorized(self, method: str, url: str, body: bytes | None = None) -> Answer:
-        """With the token that is kept. A refused one is replaced, once: a 401 says that nothing was done."""
+        """Send a request with the cached token. Replace a refused one once: after a 401, nothing was done."""
         token = await self._tokens.token()
         try:
             return await self._call(method, url, body, token)
@@ -148,7 +148,7 @@ class Seller:
         try:
             return await self._call(method, url, body, token)
         except Unauthorized as error:
-            raise Unauthorized(error.status, words=f"{error}; see {CREDENTIALS}") from None
+            raise Unauthorized(error.status, text=f"{error}; see {CREDENTIALS}") from None
 
     async def _call(self, method: str, url: str, body: bytes | None, token: str) -> Answer:
         headers = {"authorization": f"Bearer {token}", "x-real-ip": self.account.real_ip}
@@ -158,7 +158,7 @@ class Seller:
         return await call(self.http, request, self.within)
 
     async def _fetch_token(self) -> Granted:
-        """The platform wants a multipart form (docs/providers.md)."""
+        """The platform requires a multipart form (docs/providers.md)."""
         form = {
             "grant_type": "client_credentials",
             "client_id": self.account.client_id,
@@ -174,10 +174,10 @@ class Seller:
         try:
             answer = await call(self.http, request, self.within)
         except Unavailable as error:
-            # Whatever became of the token, nothing was asked for with it.
+            # Nothing was requested with the token, so the outcome is known.
             raise Unavailable(f"no access token: {error}", retry_after=error.retry_after) from error
         except Refused as error:
-            raise Unauthorized(error.status, words=_token_refusal(error)) from None
+            raise Unauthorized(error.status, text=_token_refusal(error)) from None
         except UnexpectedResponse as error:
             raise UnexpectedResponse(f"no access token: {error}") from error
         return _read(Granted, answer.body, "no access token: ")
@@ -185,7 +185,7 @@ class Seller:
 
 @asynccontextmanager
 async def selling(account: Account, within: timedelta = TIMEOUT) -> AsyncIterator[Seller]:
-    """A seller with connections of its own, closed at the end; each call is over `within` this time."""
+    """A seller with its own connections, and a time limit `within` for each call."""
     async with http_client(account.api_url, account.sts_url) as http:
         yield Seller(account, http, within)
 
@@ -199,7 +199,7 @@ def _document(body: bytes) -> dict[str, object] | list[object]:
     """Raises: UnexpectedResponse."""
     try:
         read_json(body)
-        # For people, and as JSON for programs: there a Decimal would become text.
+        # Without Decimals, which would become text in JSON output.
         document = jiter.from_json(body, allow_inf_nan=False)
     except ValueError:
         raise UnexpectedResponse("the answer is no JSON") from None
@@ -214,8 +214,8 @@ def _read(model: type[P], body: bytes, prefix: str = "") -> P:
         return read_model(model, body)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
-        words = "; ".join(_fault(fault["loc"], fault["msg"]) for fault in faults[:3])
-        raise UnexpectedResponse(f"{prefix}the answer is not as expected: {words}") from None
+        text = "; ".join(_fault(fault["loc"], fault["msg"]) for fault in faults[:3])
+        raise UnexpectedResponse(f"{prefix}the answer is not as expected: {text}") from None
     except ValueError:
         raise UnexpectedResponse(f"{prefix}the answer is not as expected: it is no JSON") from None
 
@@ -225,17 +225,17 @@ def _fault(location: tuple[int | str, ...], message: str) -> str:
     return f"{where}: {message}" if where else message
 
 
-def _told(error: Refused, said: str, *members: str) -> Refused:
-    """With what of the answer can be shown."""
-    words = f"{error} ({said.rstrip('.')})" if said else str(error)
+def _with_answer(error: Refused, shown_title: str, *members: str) -> Refused:
+    """The error, with the parts of the answer that may be shown."""
+    text = f"{error} ({shown_title.rstrip('.')})" if shown_title else str(error)
     if members:
-        words += f"; see {', '.join(members)}"
-    return Refused(error.status, error.body, words)
+        text += f"; see {', '.join(members)}"
+    return Refused(error.status, error.body, text)
 
 
 def _token_refusal(error: Refused) -> str:
-    """With the error code of RFC 6749, 5.2, where it is one."""
-    found = re.search(rb'"error"\s*:\s*"([a-z_]{1,40})"', error.body)
-    code = f" ({found[1].decode()})" if found else ""
+    """The text for a refused token request, with the error code of RFC 6749, 5.2, if there is one."""
+    match = re.search(rb'"error"\s*:\s*"([a-z_]{1,40})"', error.body)
+    code = f" ({match[1].decode()})" if match else ""
     what = "STOCKHOOK_BUYBACK_STS_URL" if error.status in NOT_THERE else CREDENTIALS
     return f"no access token: refused with status {error.status}{code}; see {what}"

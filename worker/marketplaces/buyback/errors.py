@@ -1,4 +1,4 @@
-"""What of a refusal can be shown: it may quote what was sent, bank details among it."""
+"""The parts of a refusal that may be shown: it may quote the request, with bank details."""
 
 import re
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ MOST_MEMBERS = 10
 
 
 def title(body: bytes) -> str:
-    """Of a problem document (RFC 9457), fit for a line; empty where there is none."""
-    found = _problem(body).get("title")
-    if not isinstance(found, str):
+    """The title of a problem document (RFC 9457) on one line; empty if there is none."""
+    text = _problem(body).get("title")
+    if not isinstance(text, str):
         return ""
-    return visible(found.strip())[:LONGEST_TITLE]
+    return visible(text.strip())[:LONGEST_TITLE]
 
 
 def refused_members(body: bytes, sent: bytes) -> list[str]:
@@ -23,9 +23,9 @@ def refused_members(body: bytes, sent: bytes) -> list[str]:
     errors = _problem(body).get("errors")
     if not isinstance(errors, dict):
         return []
-    known = {name.lower() for name in _names(read_json(sent))}
+    sent_names = {name.lower() for name in _names(read_json(sent))}
     named = [str(path) for path in errors]
-    return [path for path in named if _is_of(known, path)][:MOST_MEMBERS]
+    return [path for path in named if _is_of(sent_names, path)][:MOST_MEMBERS]
 
 
 def _problem(body: bytes) -> dict[str, object]:
@@ -36,11 +36,11 @@ def _problem(body: bytes) -> dict[str, object]:
     return document if isinstance(document, dict) else {}
 
 
-def _is_of(known: set[str], path: str) -> bool:
+def _is_of(names_sent: set[str], path: str) -> bool:
     """Paths come as `bankAccount.accountNumber`, `$.slots[0].finalSlot` and the like."""
     parts = [part for part in re.split(r"[.\[\]$]", path.lower()) if part]
     names = [part for part in parts if not (part.isdecimal() and len(part) < 3)]
-    return bool(names) and known.issuperset(names)
+    return bool(names) and names_sent.issuperset(names)
 
 
 def _names(document: object) -> Iterator[str]:

@@ -107,7 +107,7 @@ _HIDDEN_NAMES = frozenset(
     }
 )
 
-# Of a shorter account number the last four characters would give away too much.
+# The last four characters of a shorter account number would reveal too much.
 _SHORTEST_TO_SHOW = 5
 
 
@@ -141,11 +141,11 @@ def _check_settings(settings: Settings) -> Iterator[CheckResult]:
     except BadSettings as fault:
         yield error(
             "actions",
-            f"missed pickups are to be requested again, and cannot be: {fault}",
+            f"missed pickups cannot be requested again: {fault}",
             "set it for the consumers, or STOCKHOOK_REREQUEST_PICKUP=off",
         )
     else:
-        yield ok("actions", "missed pickups are requested again, at the first slot that is offered")
+        yield ok("actions", "missed pickups are requested again, for the first offered slot")
 
 
 BUYBACK = Marketplace(

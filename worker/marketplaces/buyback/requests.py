@@ -1,6 +1,6 @@
-"""What a seller sends to the trade-in platform, and what of its answers is read.
+"""The requests of a seller to the buyback platform, and the members of its answers that are read.
 
-The documents (docs/providers.md) name the endpoints but no bodies. These are built of the words that the
+The documents (docs/providers.md) name the endpoints but no bodies. These use the names that the
 platform's webhooks have for the same things: `initialSlot` and `finalSlot` of a scheduled pickup, and the
 payment details object. Unknown members of answers are kept; what is read is optional, but has its type.
 """
@@ -23,7 +23,7 @@ from pydantic.alias_generators import to_camel
 
 MOST_SLOTS = 50
 
-# Shown nowhere but in the body that is sent.
+# Shown only in the body of the request.
 Private = Annotated[
     SecretStr,
     Field(min_length=1, max_length=200),
@@ -60,13 +60,13 @@ class Slot(BaseModel):
 
 
 class PickupRequest(Sent):
-    """When the courier may come: at one of these."""
+    """The slots in which the courier may come."""
 
     slots: Annotated[tuple[Slot, ...], Field(min_length=1, max_length=MOST_SLOTS)]
 
 
 class DropoffRequest(Sent):
-    """The customer takes the parcel to a courier's point: there is nothing to say about it."""
+    """The customer takes the parcel to a courier's point. The request has no members."""
 
 
 class BankAccount(Sent):
@@ -89,7 +89,7 @@ class BillingAddress(Sent):
 
 
 class PaymentDetails(Sent):
-    """Whom to pay for an order, and where to (docs/providers.md, Customer Payment Details Object)."""
+    """The payment details of an order (docs/providers.md, Customer Payment Details Object)."""
 
     first_name: Private
     last_name: Private
@@ -102,7 +102,7 @@ class Read(BaseModel):
 
 
 class ShipmentCapabilities(Read):
-    """None: the answer does not say."""
+    """None if the answer does not state it."""
 
     pickup_allowed: bool | None = Field(
         default=None, validation_alias=AliasChoices("pickUpAllowed", "pickupAllowed")

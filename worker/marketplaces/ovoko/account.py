@@ -1,4 +1,4 @@
-"""The account at Ovoko that the settings name."""
+"""The account at Ovoko, from the settings."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ class Account:
         }
 
     def is_in(self, text: str) -> bool:
-        """Whether one of its secrets is."""
+        """Whether a text contains one of its secrets."""
         return self.password.get_secret_value() in text or self.user_token.get_secret_value() in text
 
 
@@ -35,5 +35,5 @@ def account_of(settings: Settings) -> Account:
     missing = [f"STOCKHOOK_OVOKO_{name}" for name, value in given.items() if value is None]
     if username is None or password is None or token is None:
         verb = "is" if len(missing) == 1 else "are"
-        raise BadSettings(f"{', '.join(missing)} {verb} not set: Ovoko's API asks for all three")
+        raise BadSettings(f"{', '.join(missing)} {verb} not set: Ovoko's API requires all three")
     return Account(settings.ovoko_api_url.get_secret_value(), username, password, token)

@@ -1,4 +1,4 @@
-"""The reads of Ovoko's API that Stockhook makes, at a measured pace, repeated where that may help."""
+"""Reads from Ovoko's API, with a rate limit and retries."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -25,7 +25,7 @@ from schemas.ovoko_api import (
 from worker.config.settings import Settings
 from worker.marketplaces.http import (
     ATTEMPTS,
-    Told,
+    FetchedRow,
     UnexpectedResponse,
     UnreadableRow,
     fetch,
@@ -34,12 +34,12 @@ from worker.marketplaces.http import (
 )
 from worker.marketplaces.ovoko.account import Account, account_of
 from worker.marketplaces.ovoko.response import judged
-from worker.marketplaces.rate_limiter import Pace
+from worker.marketplaces.rate_limiter import RateLimiter
 
 LARGEST_ANSWER = 8 * 1024 * 1024
 """Bytes. A page of 100 parts with their photos' addresses comes to some hundred thousand."""
 
-# Odd fields in a line of the log.
+# The maximum number of unreadable fields in a log line.
 MOST_NAMED = 10
 
 log = structlog.get_logger(__name__)
@@ -49,22 +49,22 @@ Row = TypeVar("Row", bound=Entity)
 
 @dataclass(frozen=True, slots=True)
 class OvokoApi:
-    """Each method is one read. They raise outbound's Unavailable, Refused and UnexpectedResponse.
+    """Each method is one read, and raises Unavailable, Refused or UnexpectedResponse.
 
-    What is unavailable is asked for `attempts` times.
+    A call is tried `attempts` times while the API is unavailable.
     """
 
     account: Account
     http: httpx.AsyncClient
-    pace: Pace
+    rate_limiter: RateLimiter
     within: timedelta
     pause_seconds: float = 0.5
     attempts: int = ATTEMPTS
 
-    async def part(self, part_id: str) -> Told[ListedPart]:
+    async def part(self, part_id: str) -> FetchedRow[ListedPart]:
         return await self._one("/get/part", part_id, ListedPart)
 
-    async def part_description(self, part_id: str) -> Told[PartDescription]:
+    async def part_description(self, part_id: str) -> FetchedRow[PartDescription]:
         return await self._one("/get/part", part_id, PartDescription)
 
     async def parts(
@@ -79,12 +79,12 @@ class OvokoApi:
         query: dict[str, str | int] = {"page": page, "limit": limit}
         if date_from is not None:
             query["date_from"] = date_from.isoformat()
-        answer, _ = await self._ask("/v2/get/parts", query)
+        answer, _ = await self._request("/v2/get/parts", query)
         if answer.pagination is None:
             raise UnexpectedResponse("pagination: missing")
         return _rows(answer, ListedPart), answer.pagination.total_count
 
-    async def order_return(self, return_id: str) -> Told[OrderReturn]:
+    async def order_return(self, return_id: str) -> FetchedRow[OrderReturn]:
         return await self._one("/get/order_return", return_id, OrderReturn)
 
     async def order_returns(
@@ -96,55 +96,57 @@ class OvokoApi:
             query["date_from"] = created_from.isoformat()
         if created_to is not None:
             query["date_to"] = created_to.isoformat()
-        answer, _ = await self._ask("/get/order_returns", query)
+        answer, _ = await self._request("/get/order_returns", query)
         return Rows([]) if answer.is_not_found else _rows(answer, OrderReturn)
 
-    async def _one(self, path: str, entity_id: str, model: type[Row]) -> Told[Row]:
-        answer, asked_at = await self._ask(f"{path}/{quote(entity_id, safe='')}", {})
+    async def _one(self, path: str, entity_id: str, model: type[Row]) -> FetchedRow[Row]:
+        answer, requested_at = await self._request(f"{path}/{quote(entity_id, safe='')}", {})
         rows: Rows[Row] = Rows([]) if answer.is_not_found else _rows(answer, model)
         count = len(rows.read) + len(rows.unreadable)
         if count > 1:
-            raise UnexpectedResponse(f"{count} rows where one was asked for")
+            raise UnexpectedResponse(f"{count} rows where one was requested")
         if rows.unreadable:
             raise UnreadableRow(rows.unreadable[0])
-        if rows.odd_fields:
-            log.warning("answer.odd_fields", call=path, fields=sorted(rows.odd_fields)[:MOST_NAMED])
+        if rows.unreadable_fields:
+            log.warning(
+                "answer.unreadable_fields", call=path, fields=sorted(rows.unreadable_fields)[:MOST_NAMED]
+            )
         row = rows.read[0] if rows.read else None
         if row is not None and row.entity_id != entity_id:
-            raise UnexpectedResponse(f"asked for {entity_id}, it answers about another one")
-        return Told(row, asked_at)
+            raise UnexpectedResponse(f"{entity_id} was requested, and the answer is about another one")
+        return FetchedRow(row, requested_at)
 
-    async def _ask(self, path: str, query: Mapping[str, str | int]) -> tuple[Answer, datetime]:
-        """A read changes nothing, so it may be repeated. (What writes must never go through here.)"""
-        ask = partial(self._ask_once, path, query)
-        return await repeated(ask, path, self.pause_seconds, self.attempts)
+    async def _request(self, path: str, query: Mapping[str, str | int]) -> tuple[Answer, datetime]:
+        """A read may be repeated. Never send a write through this method."""
+        request_once = partial(self._request_once, path, query)
+        return await repeated(request_once, path, self.pause_seconds, self.attempts)
 
-    async def _ask_once(self, path: str, query: Mapping[str, str | int]) -> tuple[Answer, datetime]:
-        await self.pace.wait()
+    async def _request_once(self, path: str, query: Mapping[str, str | int]) -> tuple[Answer, datetime]:
+        await self.rate_limiter.wait()
         request = self.http.build_request(
             "POST", f"{self.account.api_url}{path}", params=query, data=self.account.as_form()
         )
-        asked_at = datetime.now(UTC)
+        requested_at = datetime.now(UTC)
         response, body = await fetch(self.http, request, self.within, LARGEST_ANSWER)
-        return judged(response, body, self.account.is_in), asked_at
+        return judged(response, body, self.account.is_in), requested_at
 
 
 @asynccontextmanager
 async def open_ovoko(settings: Settings) -> AsyncIterator[OvokoApi]:
-    """The API as the settings have it.
+    """The API with the account of the settings.
 
     Raises:
         BadSettings: A credential is missing.
     """
     account = account_of(settings)
     async with http_client(account.api_url) as http:
-        pace = Pace(settings.ovoko_calls_per_second)
-        yield OvokoApi(account, http, pace, timedelta(seconds=settings.ovoko_timeout))
+        rate_limiter = RateLimiter(settings.ovoko_calls_per_second)
+        yield OvokoApi(account, http, rate_limiter, timedelta(seconds=settings.ovoko_timeout))
 
 
 @asynccontextmanager
 async def open_ovoko_for_actions(settings: Settings) -> AsyncIterator[OvokoApi]:
-    """The API, whose calls are made once: actions have retry delays of their own.
+    """The API without repetitions: actions have their own retry delays.
 
     Raises:
         BadSettings: A credential is missing.

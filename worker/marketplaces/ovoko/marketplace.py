@@ -39,12 +39,12 @@ def _check_settings(settings: Settings) -> Iterator[CheckResult]:
     except BadSettings as fault:
         yield warning(
             "enrichment",
-            f"what Ovoko's events leave out is not asked for: {fault}",
+            f"details that Ovoko's events leave out are not requested: {fault}",
             "set all three for the consumers, or none",
         )
     else:
-        pace = f"{settings.ovoko_calls_per_second:g} calls a second at most"
-        yield ok("enrichment", f"what Ovoko's events leave out is asked for, {pace}")
+        pace = f"{settings.ovoko_calls_per_second:g} calls per second at most"
+        yield ok("enrichment", f"details that Ovoko's events leave out are requested, {pace}")
 
 
 OVOKO = Marketplace(

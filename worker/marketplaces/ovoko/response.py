@@ -1,4 +1,4 @@
-"""What an answer of Ovoko's API means: `status_code` in its body decides, whatever the HTTP status."""
+"""The meaning of an answer of Ovoko's API: `status_code` in its body decides, not the HTTP status."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ LONGEST_MESSAGE = 120
 
 
 def judged(response: httpx.Response, body: bytes, is_secret: Callable[[str], bool]) -> Answer:
-    """A success, or the word that there is no such thing; `is_secret` says of a text whether to keep it back.
+    """A successful answer, or one for a missing entity. `is_secret` returns whether a text must not be shown.
 
     Raises:
         Unavailable
@@ -36,20 +36,20 @@ def judged(response: httpx.Response, body: bytes, is_secret: Callable[[str], boo
     try:
         answer = read_answer(body)
     except InvalidAnswer as error:
-        words = f"HTTP {status}"
+        text = f"HTTP {status}"
         if is_worth_repeating(status):
-            raise _later(words, response) from None
-        raise UnexpectedResponse(f"{words}, {error}") from None
+            raise _later(text, response) from None
+        raise UnexpectedResponse(f"{text}, {error}") from None
     if answer.is_success or answer.is_not_found:
         return answer
-    words = _said(answer.status_code, is_secret)
-    if message := _said(answer.msg, is_secret):
-        words = f"{words} ({message})"
+    text = _shown_text(answer.status_code, is_secret)
+    if message := _shown_text(answer.msg, is_secret):
+        text = f"{text} ({message})"
     if is_worth_repeating(status) or is_worth_repeating(_number(answer.status_code)):
-        raise _later(words, response)
+        raise _later(text, response)
     if _number(answer.status_code) == HTTPStatus.UNAUTHORIZED:
-        raise Unauthorized(status, words=words)
-    raise Refused(status, words=words)
+        raise Unauthorized(status, text=text)
+    raise Refused(status, text=text)
 
 
 def _number(status_code: str) -> int:
@@ -58,17 +58,17 @@ def _number(status_code: str) -> int:
     return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) == 3 else 0
 
 
-def _later(words: str, response: httpx.Response) -> Unavailable:
+def _later(text: str, response: httpx.Response) -> Unavailable:
     wait = retry_after(response.headers.get("retry-after"), datetime.now(UTC))
     if wait is not None and wait > LONGEST_RETRY_AFTER:
-        words = f"{words}, and asks to wait for {wait.total_seconds():.0f} s"
-    return Unavailable(words, retry_after=wait)
+        text = f"{text}, and requests a delay of {wait.total_seconds():.0f} s"
+    return Unavailable(text, retry_after=wait)
 
 
-def _said(words: object, is_secret: Callable[[str], bool]) -> str:
-    """What the other side wrote, fit for a line: printable, short, and without our secrets."""
-    if not isinstance(words, str):
+def _shown_text(text: object, is_secret: Callable[[str], bool]) -> str:
+    """A text of the answer that can be shown: printable, short, and without our secrets."""
+    if not isinstance(text, str):
         return ""
-    if is_secret(words):
+    if is_secret(text):
         return "a text with our secrets in it"
-    return visible(words.strip())[:LONGEST_MESSAGE]
+    return visible(text.strip())[:LONGEST_MESSAGE]

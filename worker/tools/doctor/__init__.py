@@ -1,1 +1,1 @@
-"""`stockhook doctor`: what of a deployment is not as it should be, and what to do about it."""
+"""`stockhook doctor`: problems of a deployment, and their remedies."""

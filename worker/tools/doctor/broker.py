@@ -1,4 +1,4 @@
-"""Checks of the broker, over AMQP and, where it is to be had, its management API."""
+"""Checks of the broker, over AMQP and, if it is configured, its management API."""
 
 import asyncio
 import re
@@ -33,7 +33,7 @@ from worker.tools.doctor.versions import check_version
 PROBE_SECONDS = 3.0
 LEAST_FREE_BYTES = 1_000_000_000
 
-# Of a quorum queue, where the cluster has as many nodes or more.
+# Of a quorum queue, if the cluster has at least as many nodes.
 MEMBERS = 3
 SHOWN_NAMES = 5
 
@@ -75,26 +75,26 @@ async def check_broker(settings: Settings) -> AsyncIterator[CheckResult]:
             f"the broker has {len(snapshot.nodes)} nodes, and STOCKHOOK_AMQP_URL names one host",
             "name every node, comma-separated, unless that host is a load balancer for all of them",
         )
-    async with broker.connection() as link:
-        version = link.version
+    async with broker.connection() as connection:
+        version = connection.version
         for finding in check_version(version):
             yield finding
-        findings, visible = await check_topology(link, expected, settings)
+        findings, visible = await check_topology(connection, expected, settings)
         for finding in findings:
             yield finding
-        depths = await link.depths(queue.name for queue in expected.queues if queue in visible)
-    # While an alarm is on, nothing more is read from a connection that has published.
-    async with broker.connection() as link:
-        async for finding in _check_publishing(link):
+        depths = await connection.depths(queue.name for queue in expected.queues if queue in visible)
+    # While an alarm is on, the broker reads nothing more from a connection that has published.
+    async with broker.connection() as connection:
+        async for finding in _check_publishing(connection):
             yield finding
     vhost = vhost_of(settings.amqp_url.get_secret_value())
     for finding in check_policies(snapshot, expected.queues, vhost, version):
         yield finding
-    known = {} if snapshot is None else _leaders(snapshot, expected.queues)
+    leaders = {} if snapshot is None else _leaders(snapshot, expected.queues)
     empty = [
         name
         for name, depth in depths.items()
-        if depth is not None and not depth.ready and known.get(name, True)
+        if depth is not None and not depth.ready and leaders.get(name, True)
     ]
     nodes = max(len(broker.hosts), 0 if snapshot is None else len(snapshot.nodes))
     leaderless = LEADERLESS_ALONE if nodes == 1 else LEADERLESS_IN_CLUSTER
@@ -116,7 +116,9 @@ def check_hosts(setting: str, number: int, failing: Mapping[str, Exception | str
         return
     for name, failure in failing.items():
         if isinstance(failure, BrokerRefused):
-            yield error("hosts", f"{name} refuses, and another host accepts: {failure.said}", failure.remedy)
+            yield error(
+                "hosts", f"{name} refuses, and another host accepts: {failure.answer}", failure.remedy
+            )
         else:
             yield warning(
                 "hosts",
@@ -128,22 +130,22 @@ def check_hosts(setting: str, number: int, failing: Mapping[str, Exception | str
 
 
 async def check_topology(
-    link: BrokerConnection, expected: Topology, settings: Settings
+    connection: BrokerConnection, expected: Topology, settings: Settings
 ) -> tuple[list[CheckResult], list[Exchange | Queue]]:
-    """What differs, and what this user can see: RabbitMQ 4.2.6 and newer do not show everything to all."""
+    """The differences, and the items that this user can see: RabbitMQ 4.2.6 and newer hide some."""
     findings: list[CheckResult] = []
     visible: list[Exchange | Queue] = []
     may_declare = True
     items: list[Exchange | Queue] = [*expected.exchanges, *expected.queues]
     for item in items:
         try:
-            difference = await link.difference(item, by_arguments=False)
+            difference = await connection.difference(item, by_arguments=False)
         except BrokerRefused:
             continue
         visible.append(item)
         if difference is None and may_declare:
             try:
-                difference = await link.difference(item)
+                difference = await connection.difference(item)
             except BrokerRefused:
                 may_declare = False
         if difference is not None:
@@ -158,13 +160,13 @@ async def check_topology(
         hidden = f"; {unseen} more that this user cannot see" if unseen else ""
         findings.append(ok("topology", f"{len(visible)} exchanges and queues, {compared}{hidden}"))
     if not visible:
-        # Who may declare can see.
+        # A user that may declare can see all items.
         may_declare = False
     if not may_declare and settings.declare_topology:
         findings.append(
             error(
                 "permissions",
-                "this user may not declare, and STOCKHOOK_DECLARE_TOPOLOGY asks it to",
+                "this user may not declare, and STOCKHOOK_DECLARE_TOPOLOGY requires it",
                 "set STOCKHOOK_DECLARE_TOPOLOGY=false, and run `stockhook topology` as one that may",
             )
         )
@@ -172,16 +174,16 @@ async def check_topology(
         findings.append(
             warning(
                 "permissions",
-                "this user may declare, though it needs not",
+                "this user may declare, and does not need to",
                 "use the users that `stockhook grants rabbitmq` prints",
             )
         )
     return findings, visible
 
 
-async def _check_publishing(link: BrokerConnection) -> AsyncIterator[CheckResult]:
-    channel = await link.channel()
-    # While an alarm is on, the first publish of a connection is still taken; no other is.
+async def _check_publishing(connection: BrokerConnection) -> AsyncIterator[CheckResult]:
+    channel = await connection.channel()
+    # While an alarm is on, only the first publish of a connection is accepted.
     if await channel.accepts_publishes(PROBE_SECONDS) and await channel.accepts_publishes(PROBE_SECONDS):
         yield ok("publishing", "the broker confirms")
     elif channel.is_open:
@@ -194,16 +196,16 @@ async def _check_publishing(link: BrokerConnection) -> AsyncIterator[CheckResult
         yield warning(
             "publishing",
             "this user may not publish to stockhook.probe",
-            "well for a monitor; ingest and consumers need it: `stockhook grants rabbitmq`",
+            "correct for a monitor; ingest and consumers need it: `stockhook grants rabbitmq`",
         )
 
 
 async def _probe_leaders(
     broker: Broker, empty: Sequence[str], remedy: str, *, leaders_are_known: bool
 ) -> AsyncIterator[CheckResult]:
-    """Ask empty queues for a message: a queue without a leader answers a passive declare, but not this.
+    """Get a message from each empty queue: without a leader, a queue answers only passive declarations.
 
-    It ends the connection, so each is asked over one of its own. RabbitMQ 4's management API names a leader
+    The failure ends the connection, so each queue has its own. RabbitMQ 4's management API names a leader
     as long as its node runs.
     """
     without = 0
@@ -215,31 +217,31 @@ async def _probe_leaders(
                 return
             yield warning(
                 "queues",
-                f"this user cannot see whether {name} has a leader, and may not see it of others",
+                f"this user cannot see whether {name} and other queues have a leader",
                 "set STOCKHOOK_MANAGEMENT_URL to a user with the tag monitoring",
             )
             return
         if not answers:
             without += 1
-            yield error("queues", f"{name} has no leader: it takes and gives nothing", remedy)
+            yield error("queues", f"{name} has no leader: it neither accepts nor delivers messages", remedy)
     if not without:
-        yield ok("queues", f"{len(empty)} are empty, and answer")
+        yield ok("queues", f"{len(empty)} are empty and answer")
 
 
 async def _answers(broker: Broker, queue: str) -> bool:
-    """Ask again where the connection is lost meanwhile, which says nothing about the queue.
+    """Whether a queue answers. Repeated once if the connection is lost, which is not the queue's fault.
 
     Raises:
         BrokerUnavailable
     """
     try:
-        async with broker.connection() as link:
-            return await (await link.channel()).answers(queue, PROBE_SECONDS)
+        async with broker.connection() as connection:
+            return await (await connection.channel()).answers(queue, PROBE_SECONDS)
     except BrokerRefused:
         raise
     except BrokerUnavailable:
-        async with broker.connection() as link:
-            return await (await link.channel()).answers(queue, PROBE_SECONDS)
+        async with broker.connection() as connection:
+            return await (await connection.channel()).answers(queue, PROBE_SECONDS)
 
 
 def check_policies(
@@ -253,8 +255,8 @@ def check_policies(
             "set STOCKHOOK_MANAGEMENT_URL to a user with the tag monitoring",
         )
         return
-    found = hazards(snapshot.queues, expected, vhost)
-    for hazard in found:
+    policy_hazards = hazards(snapshot.queues, expected, vhost)
+    for hazard in policy_hazards:
         yield error("policies", str(hazard), hazard.remedy)
     if version[:1].isdecimal() and int(version.partition(".")[0]) >= 4:
         for name in limited(snapshot.queues, expected):
@@ -263,12 +265,12 @@ def check_policies(
                 f"{name}: the broker drops a message after 20 deliveries",
                 unlimiting_command(vhost),
             )
-    if not found:
+    if not policy_hazards:
         yield ok("policies", "no policy expires or drops events")
 
 
 def _leaders(snapshot: Snapshot, expected: Sequence[Queue]) -> dict[str, object]:
-    """The node of each queue's leader, by the management API."""
+    """The node of each queue's leader, according to the management API."""
     names = {queue.name for queue in expected}
     return {
         str(queue["name"]): queue.get("leader") for queue in snapshot.queues if queue.get("name") in names
@@ -282,7 +284,7 @@ def _check_leaders(
     ours = [queue for queue in snapshot.queues if queue.get("name") in leaders]
     without = [name for name, leader in leaders.items() if not leader]
     for name in without:
-        yield error("queues", f"{name} has no leader: it takes and gives nothing", remedy)
+        yield error("queues", f"{name} has no leader: it neither accepts nor delivers messages", remedy)
     if ours and not without:
         yield ok("queues", f"{len(ours)} have a leader")
     yield from check_members(ours, snapshot.nodes, vhost)
@@ -341,29 +343,29 @@ def _check_nodes(snapshot: Snapshot) -> Iterator[CheckResult]:
         free, limit = _number(node.get("disk_free")), _number(node.get("disk_free_limit"))
         if free is None or limit is None:
             continue
-        words = f"{name}: {free / 1e9:.1f} GB free, alarm below {limit / 1e9:.2f} GB"
+        space = f"{name}: {free / 1e9:.1f} GB free, alarm below {limit / 1e9:.2f} GB"
         if limit < LEAST_FREE_BYTES:
-            yield warning("disk", words, "set disk_free_limit to some GB: at the default a disk fills up")
+            yield warning("disk", space, "set disk_free_limit to some GB: at the default a disk fills up")
         elif free < 2 * limit:
-            yield warning("disk", words, "make room")
+            yield warning("disk", space, "make room")
         else:
-            yield ok("disk", words)
+            yield ok("disk", space)
 
 
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-async def reached(settings: Settings) -> tuple[list[CheckResult], bool]:
-    """What could be found, and whether the broker was reached."""
-    found: list[CheckResult] = []
+async def check_reachable(settings: Settings) -> tuple[list[CheckResult], bool]:
+    """The results, and whether the broker was reached."""
+    results: list[CheckResult] = []
     try:
         async with asyncio.timeout(120):
             async for finding in check_broker(settings):
-                found.append(finding)
+                results.append(finding)
     except BrokerRefused as refused:
-        return [*found, error("broker", f"it refused: {refused.said}", refused.remedy)], False
+        return [*results, error("broker", f"it refused: {refused.answer}", refused.remedy)], False
     except (BrokerUnavailable, TimeoutError) as unavailable:
-        words = str(unavailable) or "no answer in time"
-        return [*found, error("broker", f"cannot be reached ({words})", "see STOCKHOOK_AMQP_URL")], False
-    return found, True
+        reason = str(unavailable) or "no answer in time"
+        return [*results, error("broker", f"cannot be reached ({reason})", "see STOCKHOOK_AMQP_URL")], False
+    return results, True

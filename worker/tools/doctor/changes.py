@@ -1,4 +1,4 @@
-"""Checks of the change feed: who is told over HTTP, where that leads, and what waits."""
+"""Checks of the change feed: its subscribers over HTTP, their addresses, and the backlog."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -25,9 +25,9 @@ from worker.config.settings import Settings
 from worker.config.subscribers import Subscriber, origin_of
 from worker.dead_letters.store import waiting_by_origin
 from worker.postgres.errors import PostgresError
-from worker.postgres.pool import Database, DatabaseUnavailable, SessionsNotKept
+from worker.postgres.pool import Database, DatabaseUnavailable, SessionsShared
 
-# Far more than publishing takes, unless consumers are behind.
+# Far longer than publishing takes, unless consumers are behind.
 LONGEST_WAIT_SECONDS = 60.0
 
 # A slower lookup delays every delivery.
@@ -35,12 +35,12 @@ LOOKUP_SECONDS = 5
 
 
 async def check_changes(settings: Settings) -> AsyncIterator[CheckResult]:
-    """What cannot be reached is left to the checks of broker and database."""
+    """Errors of connections are left to the checks of broker and database."""
     if settings.subscribers and not settings.changes:
         yield warning(
             "changes",
-            "STOCKHOOK_CHANGES_WEBHOOKS names subscribers, and nobody is told: STOCKHOOK_CHANGES is false",
-            "set STOCKHOOK_CHANGES=true, or name none",
+            "STOCKHOOK_CHANGES_WEBHOOKS names subscribers, but STOCKHOOK_CHANGES is false",
+            "set STOCKHOOK_CHANGES=true, or remove the subscribers",
         )
     for finding in check_secrets(settings.subscribers):
         yield finding
@@ -52,14 +52,14 @@ async def check_changes(settings: Settings) -> AsyncIterator[CheckResult]:
     database = Database(settings.database_url.get_secret_value(), 1, "stockhook/doctor")
     broker = Broker(settings.amqp_url.get_secret_value(), "doctor")
     try:
-        async with broker.connection() as link, database.connection() as connection:
-            kept = await waiting_by_origin(connection)
-            found = await feed(link, connection, settings.webhook_names, kept, settings.delays)
-    except (BrokerUnavailable, DatabaseUnavailable, SessionsNotKept, PostgresError):
+        async with broker.connection() as broker_connection, database.connection() as connection:
+            dead_letters = await waiting_by_origin(connection)
+            state = await feed(broker_connection, connection, settings, dead_letters)
+    except (BrokerUnavailable, DatabaseUnavailable, SessionsShared, PostgresError):
         return
     finally:
         await database.close()
-    for finding in check_feed(found, publishes=settings.changes):
+    for finding in check_feed(state, publishes=settings.changes):
         yield finding
 
 
@@ -74,9 +74,9 @@ def check_proxied(subscriber: Subscriber, proxy: str) -> CheckResult:
 
 
 async def check_target(subscriber: Subscriber, *, allow_private: bool) -> CheckResult:
-    """Nothing is sent there: an endpoint takes what it gets for a change."""
+    """Nothing is sent: an endpoint would take it for a change."""
     parts = urlsplit(subscriber.url)
-    assert parts.hostname is not None, "the settings ask for one"
+    assert parts.hostname is not None, "the settings require one"
     name = f"{subscriber.name} ({parts.hostname})"
     try:
         async with asyncio.timeout(LOOKUP_SECONDS):
@@ -88,17 +88,17 @@ async def check_target(subscriber: Subscriber, *, allow_private: bool) -> CheckR
             "check this machine's /etc/resolv.conf",
         )
     except OSError:
-        return error("changes", f"{name} leads nowhere", "see its url in STOCKHOOK_CHANGES_WEBHOOKS")
+        return error("changes", f"{name} cannot be resolved", "see its url in STOCKHOOK_CHANGES_WEBHOOKS")
     private = [address for address in addresses if not is_public(address)]
     if private and not allow_private:
         return error(
             "changes",
-            f"{name} leads to {private[0]}, which is not public: nothing is posted there",
-            "see its url, or set STOCKHOOK_CHANGES_PRIVATE_TARGETS=true if it is meant",
+            f"{name} has the address {private[0]}, which is not public: nothing is posted there",
+            "correct its url, or set STOCKHOOK_CHANGES_PRIVATE_TARGETS=true if this is intended",
         )
     if parts.scheme == "http" and not private:
-        return warning("changes", f"{name} is public, and told in clear", "use https://")
-    return ok("changes", f"{name} leads to {addresses[0]}")
+        return warning("changes", f"{name} is public, and changes are sent in clear", "use https://")
+    return ok("changes", f"{name} has the address {addresses[0]}")
 
 
 def check_secrets(subscribers: Sequence[Subscriber]) -> Iterator[CheckResult]:
@@ -108,20 +108,20 @@ def check_secrets(subscribers: Sequence[Subscriber]) -> Iterator[CheckResult]:
             yield ok(
                 "changes",
                 f"{subscriber.name}: each change has several signatures ({versions}); "
-                f"`stockhook changes rotate {subscriber.name}` says how to end the rotation",
+                f"`stockhook changes rotate {subscriber.name}` shows how to finish the rotation",
             )
     for one, other in combinations(subscribers, 2):
         if set(one.keys) & set(other.keys):
             yield warning(
                 "changes",
-                f"{one.name} and {other.name} have a secret in common: a change for one passes at the other",
-                f"`stockhook changes rotate {other.name}` says how to replace it",
+                f"{one.name} and {other.name} share a secret: each accepts changes for the other",
+                f"`stockhook changes rotate {other.name}` shows how to replace it",
             )
 
 
-def check_feed(found: Feed, *, publishes: bool) -> Iterator[CheckResult]:
-    yield from _check_counts(found.families, publishes=publishes)
-    for webhook in found.webhooks:
+def check_feed(state: Feed, *, publishes: bool) -> Iterator[CheckResult]:
+    yield from _check_counts(state.families, publishes=publishes)
+    for webhook in state.webhooks:
         yield from _check_webhook(webhook)
 
 
@@ -136,13 +136,15 @@ def _check_counts(families: Sequence[ChangeCounts], *, publishes: bool) -> Itera
             )
     waiting = sum(counts.waiting for counts in families)
     oldest = max((counts.oldest_seconds or 0.0 for counts in families), default=0.0)
-    words = f"{waiting:,} wait to be published, the oldest for {oldest:.0f} s"
+    waiting_text = f"{waiting:,} wait to be published, the oldest for {oldest:.0f} s"
     if oldest <= LONGEST_WAIT_SECONDS:
-        yield ok("changes", words)
+        yield ok("changes", waiting_text)
     elif publishes:
-        yield warning("changes", words, "see deploy/runbooks/StockhookChangesWaiting.md")
+        yield warning("changes", waiting_text, "see deploy/runbooks/StockhookChangesWaiting.md")
     else:
-        yield warning("changes", words, "STOCKHOOK_CHANGES is false here: does another process publish?")
+        yield warning(
+            "changes", waiting_text, "STOCKHOOK_CHANGES is false here: does another process publish?"
+        )
 
 
 def _check_webhook(webhook: Webhook) -> Iterator[CheckResult]:
@@ -153,12 +155,12 @@ def _check_webhook(webhook: Webhook) -> Iterator[CheckResult]:
     if dead:
         yield warning(
             "changes",
-            f"{dead:,} that {webhook.name} never took are dead",
+            f"{dead:,} that {webhook.name} did not accept are dead letters",
             f"see `stockhook dead list --origin {origin_of(webhook.name)}`",
         )
     if webhook.queue and not webhook.consumers:
         yield warning(
             "changes",
-            f"{webhook.queue:,} wait for {webhook.name}, and nobody delivers",
+            f"{webhook.queue:,} wait for {webhook.name}, and no process delivers",
             "start a consumer with the same STOCKHOOK_CHANGES_WEBHOOKS",
         )

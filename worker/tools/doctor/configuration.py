@@ -1,4 +1,4 @@
-"""Checks of the settings alone."""
+"""Checks that need only the settings."""
 
 import os
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ def _check_secrets(settings: Settings) -> Iterator[CheckResult]:
         if secrets and not faults:
             yield ok("secrets", f"{name}: {len(secrets)} active")
     if settings.sealing_keys:
-        yield ok("sealing keys", f"{len(settings.sealing_keys)} valid; the first seals")
+        yield ok("sealing keys", f"{len(settings.sealing_keys)} valid; the first one encrypts")
 
 
 def _check_gateway(settings: Settings) -> Iterator[CheckResult]:
@@ -95,7 +95,7 @@ def _check_exposure(settings: Settings) -> Iterator[CheckResult]:
     if settings.environment == "development":
         yield warning(
             "environment",
-            "development: weak secrets and plaintext are taken",
+            "development: weak secrets and plaintext are accepted",
             "unset STOCKHOOK_ENVIRONMENT where the events are real",
         )
     urls = {"broker": settings.amqp_url, "database": settings.database_url}
@@ -121,12 +121,12 @@ def _encryption(service: str, quality: str) -> CheckResult:
         case "unverified":
             return warning(
                 "encryption",
-                f"the {service} is reached by TLS, but not verified: it may be anybody",
+                f"the {service} is reached by TLS, but not verified: it may be another server",
                 "set STOCKHOOK_DATABASE_CA_FILE, or sslmode=verify-full",
             )
         case _:
             return warning(
                 "encryption",
                 f"the {service} is on another machine and reached in clear",
-                "use TLS, unless nobody else is on that network",
+                "use TLS, unless the network is private",
             )

@@ -24,7 +24,7 @@ from worker.postgres.pool import (
     Connection,
     Database,
     DatabaseUnavailable,
-    SessionsNotKept,
+    SessionsShared,
 )
 
 OLDEST = 150_000
@@ -63,14 +63,14 @@ WHERE kind = 'implausible_timestamp' AND noted_at > now() - interval '7 days'
 """
 
 
-async def check_database(database: Database, sealer: MultiFernet | None) -> AsyncIterator[CheckResult]:
+async def check_database(database: Database, encryptor: MultiFernet | None) -> AsyncIterator[CheckResult]:
     """Raises: DatabaseUnavailable."""
     async with database.connection() as connection:
         rows = await connection.fetch(READ_SETTINGS)
         for finding in check_settings({row["name"]: row["setting"] for row in rows}):
             yield finding
         if await connection.fetchval(IN_RECOVERY):
-            yield error("database", "it is a standby: nothing can be written", "name the primary")
+            yield error("database", "it is a standby: nothing can be written", "use the primary's address")
         theirs = await connection.fetchval(NOW)
         yield clock_difference("the database's clock", (theirs - datetime.now(UTC)).total_seconds())
     yield await check_session(database)
@@ -79,9 +79,9 @@ async def check_database(database: Database, sealer: MultiFernet | None) -> Asyn
         names = ", ".join(migration.name for migration in missing)
         yield error("migrations", f"missing: {names}", "run `stockhook migrate`")
         return
-    yield ok("migrations", "none is missing")
+    yield ok("migrations", "all are applied")
     async with database.connection() as connection:
-        async for finding in _check_tables(connection, sealer):
+        async for finding in _check_tables(connection, encryptor):
             yield finding
 
 
@@ -91,14 +91,14 @@ async def check_session(database: Database) -> CheckResult:
     Raises:
         DatabaseUnavailable
     """
-    asked = database.session_settings
+    requested = database.session_settings
     async with database.connection() as connection:
-        rows = await connection.fetch(SESSION_SETTINGS, list(asked))
-    found = {row["name"]: row["setting"] for row in rows}
+        rows = await connection.fetch(SESSION_SETTINGS, list(requested))
+    actual = {row["name"]: row["setting"] for row in rows}
     different = [
-        f"{name} is {found.get(name)}, not {value}"
-        for name, value in asked.items()
-        if found.get(name) != value
+        f"{name} is {actual.get(name)}, not {value}"
+        for name, value in requested.items()
+        if actual.get(name) != value
     ]
     if different:
         what = f"it does not have the requested settings: {'; '.join(different)}"
@@ -111,14 +111,14 @@ def check_url(url: DatabaseUrl) -> Iterator[CheckResult]:
         yield warning("database URL", f"{name} is ignored: {reason}", f"leave {name} out")
 
 
-def check_settings(found: dict[str, str]) -> Iterator[CheckResult]:
-    version = found["server_version"].split()[0]
-    if int(found["server_version_num"]) < OLDEST:
+def check_settings(settings: dict[str, str]) -> Iterator[CheckResult]:
+    version = settings["server_version"].split()[0]
+    if int(settings["server_version_num"]) < OLDEST:
         yield error("database version", f"Postgres {version} is too old", "use 15 or newer")
     else:
         yield ok("database version", f"Postgres {version}")
-    unsafe = [name for name in ("fsync", "full_page_writes") if found[name] == "off"]
-    if found["synchronous_commit"] in ("off",):
+    unsafe = [name for name in ("fsync", "full_page_writes") if settings[name] == "off"]
+    if settings["synchronous_commit"] in ("off",):
         unsafe.append("synchronous_commit")
     for name in unsafe:
         yield error(
@@ -128,32 +128,36 @@ def check_settings(found: dict[str, str]) -> Iterator[CheckResult]:
         )
     if not unsafe:
         yield ok("durability", "fsync, full_page_writes and synchronous_commit are on")
-    if found["server_encoding"] != "UTF8":
-        yield error("encoding", f"the database is in {found['server_encoding']}", "create it with UTF8")
-    if found["default_transaction_read_only"] == "on":
+    if settings["server_encoding"] != "UTF8":
+        yield error("encoding", f"the database is in {settings['server_encoding']}", "create it with UTF8")
+    if settings["default_transaction_read_only"] == "on":
         yield error("database", "it is read-only for this user", "see default_transaction_read_only")
-    yield _check_connections(int(found["max_connections"]) - int(found["superuser_reserved_connections"]))
-    megabytes = int(found["shared_buffers"]) * 8 / 1024
+    yield _check_connections(
+        int(settings["max_connections"]) - int(settings["superuser_reserved_connections"])
+    )
+    megabytes = int(settings["shared_buffers"]) * 8 / 1024
     hint = ", the default: a quarter of the memory is usual" if megabytes <= 128 else ""
     yield ok("memory", f"shared_buffers is {megabytes:.0f} MB{hint}")
 
 
 def _check_connections(available: int) -> CheckResult:
-    words = f"{available} connections, of which a consumer of all families takes up to {POOL}"
-    remedy = "raise max_connections, or put a pooler in between that keeps sessions"
+    available_text = f"{available} connections, of which a consumer of all families uses up to {POOL}"
+    remedy = "raise max_connections, or use a pooler that pools by session"
     if available < POOL:
-        return error("connections", words, remedy)
+        return error("connections", available_text, remedy)
     if available < 2 * POOL:
-        return warning("connections", f"{words}: too few while one takes over from another", remedy)
-    return ok("connections", words)
+        return warning(
+            "connections", f"{available_text}: too few while a new consumer replaces the old one", remedy
+        )
+    return ok("connections", available_text)
 
 
-async def _check_tables(connection: Connection, sealer: MultiFernet | None) -> AsyncIterator[CheckResult]:
+async def _check_tables(connection: Connection, encryptor: MultiFernet | None) -> AsyncIterator[CheckResult]:
     try:
         if await connection.fetchval(STRAY_EVENTS):
             yield warning(
                 "event log",
-                "event_log_rest holds events: a month had no partition when they came",
+                "event_log_rest contains events: their month had no partition when they were applied",
                 "move them into the partition of their month",
             )
         encrypted = [row["token"] for row in await connection.fetch(ENCRYPTED_VALUES)]
@@ -179,50 +183,50 @@ async def _check_tables(connection: Connection, sealer: MultiFernet | None) -> A
             "timestamps",
             f"in 7 days, {implausible['events']:,} events had a timestamp later than their reception by more "
             f"than STOCKHOOK_CLOCK_TOLERANCE, the last at {implausible['last_at']:%Y-%m-%d %H:%M} UTC",
-            "see the findings `implausible_timestamp` and `stockhook explain`; compare the clocks, ask the "
-            "marketplace, and run `stockhook reconcile`",
+            "see the findings `implausible_timestamp` and `stockhook explain`; compare the clocks, contact "
+            "the marketplace, and run `stockhook reconcile`",
         )
     else:
         yield ok("timestamps", "in 7 days no event had a timestamp later than its reception")
     if encrypted:
-        yield _check_sealed(encrypted, sealer)
+        yield _check_encrypted(encrypted, encryptor)
 
 
-def _check_sealed(encrypted: list[str], sealer: MultiFernet | None) -> CheckResult:
-    if sealer is None:
+def _check_encrypted(encrypted: list[str], encryptor: MultiFernet | None) -> CheckResult:
+    if encryptor is None:
         return warning(
-            "sealing keys", "bank details are sealed, and there is no key here", "see the ingest's"
+            "sealing keys", "bank details are encrypted, and no key is set here", "use the ingest's keys"
         )
     try:
         for token in encrypted:
-            sealer.decrypt(token)
+            encryptor.decrypt(token)
     except InvalidToken:
         return error(
             "sealing keys",
-            "bank details in the database cannot be opened with any of them",
-            "put the older key behind the newest in STOCKHOOK_SEALING_KEYS",
+            "none of the keys decrypts the bank details in the database",
+            "add the older key after the newest one in STOCKHOOK_SEALING_KEYS",
         )
-    return ok("sealing keys", "they open what is sealed in the database")
+    return ok("sealing keys", "they decrypt the bank details in the database")
 
 
-async def reached(settings: Settings) -> tuple[list[CheckResult], bool]:
-    """What could be found, and whether the database was reached."""
+async def check_reachable(settings: Settings) -> tuple[list[CheckResult], bool]:
+    """The results, and whether the database was reached."""
     url = settings.database_url.get_secret_value()
     database = Database(url, 1, "stockhook/doctor")
-    found = list(check_url(DatabaseUrl.read(url)))
+    results = list(check_url(DatabaseUrl.read(url)))
     try:
-        async for finding in check_database(database, settings.sealer):
-            found.append(finding)
+        async for finding in check_database(database, settings.encryptor):
+            results.append(finding)
     except DatabaseUnavailable as unavailable:
         remedy = "see STOCKHOOK_DATABASE_URL"
-        return [*found, error("database", f"cannot be reached ({unavailable})", remedy)], False
-    except SessionsNotKept as refusal:
-        return [*found, error("session", str(refusal).partition(": ")[0], POOL_BY_SESSION)], True
+        return [*results, error("database", f"cannot be reached ({unavailable})", remedy)], False
+    except SessionsShared as refusal:
+        return [*results, error("session", str(refusal).partition(": ")[0], POOL_BY_SESSION)], True
     except PostgresError as failure:
         return [
-            *found,
-            error("database", f"does not answer this ({safe_summary(failure)})", "see its log"),
+            *results,
+            error("database", f"failed ({safe_summary(failure)})", "see its log"),
         ], True
     finally:
         await database.close()
-    return found, True
+    return results, True

@@ -1,4 +1,4 @@
-"""Checks of how the ingest can be reached: by whom, and with which certificate."""
+"""Checks of the ingest: which machines can reach it, and its certificate."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -24,20 +24,22 @@ def check_ingest(settings: Settings) -> Iterator[CheckResult]:
 def _check_exposure(settings: Settings) -> CheckResult:
     if is_this_machine(settings.ingest_host):
         return ok("ingest", f"only this machine reaches it ({settings.ingest_host})")
-    # Each of them says how webhooks are protected on their way.
-    guards = {
+    protections = {
         "TLS": settings.ingest_certificate_file is not None,
+        "a gateway": settings.gateway is not None,
         "trusted proxies": bool(settings.trusted_proxies),
     }
-    found = [name for name, is_set in guards.items() if is_set]
-    if found:
+    configured = [name for name, is_set in protections.items() if is_set]
+    if configured:
         return ok(
-            "ingest", f"other machines reach it ({settings.ingest_host}): {', '.join(found)} configured"
+            "ingest",
+            f"other machines reach it ({settings.ingest_host}): {', '.join(configured)} configured",
         )
     return warning(
         "ingest",
-        f"other machines reach it in clear ({settings.ingest_host}), and through no proxy that it knows",
-        "set STOCKHOOK_TRUSTED_PROXIES to the proxy in front of it, or STOCKHOOK_INGEST_CERTIFICATE_FILE",
+        f"other machines reach it without TLS ({settings.ingest_host}), and no gateway or proxy is set",
+        "set STOCKHOOK_TRUSTED_PROXIES to the proxy in front of it, STOCKHOOK_GATEWAY, or "
+        "STOCKHOOK_INGEST_CERTIFICATE_FILE",
     )
 
 
@@ -45,7 +47,7 @@ def _check_certificate(files: Files) -> Iterator[CheckResult]:
     try:
         loaded = load(files)
     except BadCertificate as bad:
-        yield error("ingest certificate", str(bad), "until then, the ingest does not start again")
+        yield error("ingest certificate", str(bad), "correct it: the ingest cannot start again without it")
         return
     yield check_validity(loaded, datetime.now(UTC))
     if files.key.stat().st_mode & OTHERS_MAY_READ:
@@ -64,7 +66,7 @@ def check_validity(loaded: Loaded, now: datetime) -> CheckResult:
         return error("ingest certificate", f"expired at {until}: senders refuse it", RENEW)
     if loaded.begins_at > now:
         begins = f"{loaded.begins_at:%Y-%m-%d %H:%M} UTC"
-        remedy = "wait, use the one before, or set the clock"
+        remedy = "wait, use the previous certificate, or set the clock"
         return error("ingest certificate", f"is valid only from {begins}: senders refuse it", remedy)
     if loaded.expires_at - now < EXPIRES_SOON:
         return warning("ingest certificate", f"expires at {until}", RENEW)

@@ -1,4 +1,4 @@
-"""Which versions of RabbitMQ have which known limits."""
+"""Known limits of versions of RabbitMQ."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ Version = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Holds from the first version on, below the second."""
+    """Applies to versions from `since` on, and below `below`."""
 
     since: Version
     below: Version
@@ -31,7 +31,7 @@ LIMITS = (
         (0, 0, 0),
         (3, 10, 0),
         Level.ERROR,
-        "has no at-least-once dead-lettering: a retry step can lose events",
+        "has no at-least-once dead-lettering: a retry queue can lose events",
         "use 3.10 or newer",
     ),
     Limit(
@@ -76,12 +76,12 @@ LIMITS = (
 def check_version(text: str) -> Iterator[CheckResult]:
     match = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
     if match is None:
-        yield warning("broker version", f"{text!r} is no version that we know", "use RabbitMQ 3.10 or newer")
+        yield warning("broker version", f"{text!r} is not a known version", "use RabbitMQ 3.10 or newer")
         return
     version = (int(match[1]), int(match[2]), int(match[3]))
-    found = [
+    limits = [
         CheckResult(limit.level, "broker version", f"{text} {limit.what}", limit.remedy)
         for limit in LIMITS
         if limit.since <= version < limit.below
     ]
-    yield from found or [ok("broker version", text)]
+    yield from limits or [ok("broker version", text)]

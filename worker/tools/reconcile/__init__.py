@@ -1,1 +1,1 @@
-"""Comparing a marketplace's own lists with the projections, and taking over what differs."""
+"""Compares a marketplace's lists with the projections, and applies the differences."""

@@ -1,4 +1,4 @@
-"""What differs goes through the ordinary pipeline, as events of what was seen, and is followed to the log."""
+"""Publishes differences as observed events to the ordinary pipeline, and waits until they are logged."""
 
 import asyncio
 from collections.abc import Collection, Sequence
@@ -13,15 +13,15 @@ from worker.amqp.topology import topology
 from worker.config.settings import Settings
 from worker.intake.intake import Accepted, accept_observed
 from worker.marketplaces.http import UnexpectedResponse
-from worker.postgres.event_log import LOGGED
+from worker.postgres.event_log import logged
 from worker.postgres.pool import Database
 from worker.tools.reconcile.difference import Difference
-from worker.tools.reconcile.reconciliation import Found, Reconciled, Report
+from worker.tools.reconcile.reconciliation import ConfirmedDifference, Reconciled, Report
 from worker.tools.reconcile.subject import Subject
 
 TOGETHER = 100
 
-# While some are applied the rest is waited for; the retry schedule is not.
+# How long to wait without progress. Shorter than the retry schedule.
 PATIENCE_SECONDS = 20.0
 LOOK_EVERY_SECONDS = 0.2
 
@@ -31,7 +31,7 @@ There = TypeVar("There")
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What became of what was seen. `differences` are those that stand although it was applied."""
+    """The result of applying. `differences` remain although their observations were applied."""
 
     sent: int
     applied: int
@@ -51,30 +51,30 @@ async def apply(
     *,
     patience: float = PATIENCE_SECONDS,
 ) -> Applied:
-    """Publish each observation and have it confirmed, wait until they are in the log, and compare again.
+    """Publish each observation, wait until they are in the log, and compare again.
 
-    One that was sent before has the same event id, and is a duplicate.
+    An observation that was sent before has the same event id, and is a duplicate.
 
     Raises:
-        UnexpectedResponse: All that we have would be gone.
+        UnexpectedResponse: The list is empty, so all our rows would count as not listed.
         BrokerUnavailable: Some may have been sent.
         TopologyMismatch
         DatabaseUnavailable
     """
     if not reconciled.listing.entities:
-        raise UnexpectedResponse("it lists nothing at all, so nothing was taken over: is it this account?")
-    found, now = reconciled.drift, datetime.now(UTC)
-    accepted = [accept_observed(subject.marketplace, one.observation, now) for one in found]
+        raise UnexpectedResponse("the list is empty, so nothing was applied: check the account")
+    drift, now = reconciled.drift, datetime.now(UTC)
+    accepted = [accept_observed(subject.marketplace, one.observation, now) for one in drift]
     await _publish(accepted, settings, report)
     events = {(one.event_id, one.content_id) for one in accepted}
     applied = await _follow(events, database, report, patience)
-    return Applied(len(events), applied, tuple(await _still_different(subject, found)))
+    return Applied(len(events), applied, tuple(await _still_different(subject, drift)))
 
 
 async def _publish(accepted: Sequence[Accepted], settings: Settings, report: Report) -> None:
     broker = Broker(settings.amqp_url.get_secret_value(), "reconcile")
-    async with broker.connection() as link:
-        channel = await link.channel_with(topology(settings.delays), declares=settings.declare_topology)
+    async with broker.connection() as connection:
+        channel = await connection.channel_with(topology(settings.delays), declares=settings.declare_topology)
         for first in range(0, len(accepted), TOGETHER):
             some = accepted[first : first + TOGETHER]
             await asyncio.gather(*(channel.publish(one.message, settings.publish_timeout) for one in some))
@@ -84,12 +84,11 @@ async def _publish(accepted: Sequence[Accepted], settings: Settings, report: Rep
 async def _follow(
     events: Collection[tuple[UUID, UUID]], database: Database, report: Report, patience: float
 ) -> int:
-    """How many, by id and content, are in the log, once all are or nothing more comes of the rest."""
+    """The number of events in the log, once all are there or there is no more progress."""
     waiting, moved_at = set(events), monotonic()
     while True:
         async with database.connection() as connection:
-            rows = await connection.fetch(LOGGED, *map(list, zip(*waiting, strict=True)))
-        applied = {(row["event_id"], row["content_id"]) for row in rows}
+            applied = await logged(connection, waiting)
         if applied:
             waiting -= applied
             moved_at = monotonic()
@@ -99,7 +98,9 @@ async def _follow(
         await asyncio.sleep(LOOK_EVERY_SECONDS)
 
 
-async def _still_different(subject: Subject[Here, There], found: Sequence[Found[There]]) -> list[Difference]:
-    ours = await subject.ours([one.difference.entity_id for one in found])
-    compared = (subject.compare(ours.get(one.difference.entity_id), one.there) for one in found)
+async def _still_different(
+    subject: Subject[Here, There], drift: Sequence[ConfirmedDifference[There]]
+) -> list[Difference]:
+    ours = await subject.ours([one.difference.entity_id for one in drift])
+    compared = (subject.compare(ours.get(one.difference.entity_id), one.there) for one in drift)
     return [difference for difference in compared if difference is not None]

@@ -1,15 +1,15 @@
-"""What can differ between a marketplace and our tables, decided from the two rows alone."""
+"""The differences between a marketplace's row and ours. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-# A sender's last attempt at an event comes up to 217 s after the first; then it is a matter of seconds.
+# A sender's last attempt is up to 217 s after the first one; applying it takes seconds.
 UNDER_WAY = timedelta(seconds=240)
 
 
 class Kind(StrEnum):
-    """In the order in which they are looked at again: what may be oversold comes first."""
+    """In the order in which they are checked again: possible overselling comes first."""
 
     DIFFERENT = "different"
     ONLY_HERE = "only here"
@@ -22,7 +22,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """`here` is our table, `there` the marketplace; the instants are the newest known of each."""
+    """`here` is our table, `there` the marketplace; the instants are the newest known ones."""
 
     entity_id: str
     kind: Kind
@@ -33,9 +33,9 @@ class Difference:
     there_at: datetime | None
 
     def is_under_way(self, now: datetime) -> bool:
-        """Whether it may settle itself: an event is on its way to us, or the list is behind its events.
+        """Whether an event may still be on its way to us, or the list may be behind its events.
 
-        Taken over, a list that is behind would undo the sale of which we have just been told.
+        Applying a list that is behind would undo a sale that was just reported.
         """
         return any(
             timedelta(0) <= now - at < UNDER_WAY for at in (self.here_at, self.there_at) if at is not None

@@ -1,4 +1,4 @@
-"""Ovoko's parts and returns, as what can be reconciled: its lists, our rows, and what is seen of them."""
+"""Ovoko's parts and returns for a reconciliation: its lists, our rows, and the observations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from worker.postgres.pool import Database
 from worker.tools.reconcile.difference import Difference, Kind
 from worker.tools.reconcile.subject import Page, Subject
 
-# What happens while we ask must win over what we see. Ovoko's clock has whole seconds, and may differ a
-# little from ours.
+# Events that happen during the request must win over the observation. Ovoko's clock has whole seconds, and
+# may differ slightly from ours.
 MARGIN = timedelta(seconds=2)
 
 OUR_PARTS = """
@@ -36,7 +36,7 @@ FROM parts
 WHERE part_id = ANY($1::text[])
 """
 
-# Those that the marketplace should list.
+# The parts that the marketplace should list.
 NEXT_PARTS = """
 SELECT part_id
 FROM parts
@@ -75,26 +75,26 @@ class OurPart:
     is_implausible: bool = False
 
     @property
-    def told_at(self) -> datetime | None:
-        """When the row changed; None if only a wrong timestamp makes it sellable, which must not wait."""
+    def changed_at(self) -> datetime | None:
+        """When the row changed; None if an implausible timestamp makes it sellable: do not wait."""
         return None if self.is_implausible and self.status == IN_WAREHOUSE else self.occurred_at
 
 
 def compare_part(here: OurPart | None, there: ListedPart | None) -> Difference | None:
-    """Status for status; what is written off may be missing there."""
+    """Compare the statuses. A part that is written off may be missing there."""
     match here, there:
         case None, ListedPart():
-            return _only_there(there.part_id, there.status_in_words, there.updated_at)
+            return _only_there(there.part_id, there.status_text, there.updated_at)
         case OurPart(status=status), None if status not in (WRITTEN_OFF, NOT_LISTED):
-            return _only_here(here.part_id, "status", status, here.told_at)
+            return _only_here(here.part_id, "status", status, here.changed_at)
         case OurPart(status=status), ListedPart() if not there.agrees_with(status):
             return Difference(
                 entity_id=here.part_id,
                 kind=Kind.DIFFERENT,
                 column="status",
                 here=status,
-                there=there.status_in_words,
-                here_at=here.told_at,
+                there=there.status_text,
+                here_at=here.changed_at,
                 there_at=there.updated_at,
             )
         case _:
@@ -102,7 +102,7 @@ def compare_part(here: OurPart | None, there: ListedPart | None) -> Difference |
 
 
 def compare_return(here: Return | None, there: OrderReturn | None) -> Difference | None:
-    """A return's order, whether its opening came, whether it is there. (We have no status to compare.)"""
+    """Compare the order, whether the creation is known, and whether the return is listed."""
     match here, there:
         case None, OrderReturn():
             return _only_there(there.return_id, there.status, there.created_at)
@@ -136,45 +136,45 @@ def _text(at: datetime | None) -> str | None:
     return None if at is None else at.isoformat()
 
 
-def seen_at(asked_at: datetime) -> datetime:
-    """From when on an event is newer than what we see; `asked_at` is by our clock."""
-    return (asked_at - MARGIN).replace(microsecond=0)
+def seen_at(requested_at: datetime) -> datetime:
+    """The instant of an observation: later events win over it. `requested_at` is by our clock."""
+    return (requested_at - MARGIN).replace(microsecond=0)
 
 
-def part_observed(here: OurPart | None, there: ListedPart | None, asked_at: datetime) -> bytes:
-    """Of a part that is somewhere."""
-    known = there or here
-    assert known is not None, "it is somewhere"
+def part_observed(here: OurPart | None, there: ListedPart | None, requested_at: datetime) -> bytes:
+    """The observation of a part that exists here or there."""
+    entity = there or here
+    assert entity is not None, "one of both exists"
     return _body(
         "stockhook.observed.part",
-        asked_at,
+        requested_at,
         {
-            "part_id": known.part_id,
-            "status": NOT_LISTED if there is None else there.status_as_told,
+            "part_id": entity.part_id,
+            "status": NOT_LISTED if there is None else there.webhook_status,
             "external_id": None if there is None else there.merchants_id,
         },
     )
 
 
-def return_observed(here: Return | None, there: OrderReturn | None, asked_at: datetime) -> bytes:
-    """Of a return that is somewhere; its order is the marketplace's where that knows it."""
-    known = there or here
-    assert known is not None, "it is somewhere"
+def return_observed(here: Return | None, there: OrderReturn | None, requested_at: datetime) -> bytes:
+    """The observation of a return that exists here or there; the marketplace's order id counts."""
+    entity = there or here
+    assert entity is not None, "one of both exists"
     return _body(
         "stockhook.observed.return",
-        asked_at,
+        requested_at,
         {
-            "return_id": known.return_id,
-            "order_id": known.order_id,
+            "return_id": entity.return_id,
+            "order_id": entity.order_id,
             "is_listed": there is not None,
             "created_at": None if there is None else there.created_at,
         },
     )
 
 
-def _body(event_type: str, asked_at: datetime, seen: dict[str, object]) -> bytes:
+def _body(event_type: str, requested_at: datetime, seen: dict[str, object]) -> bytes:
     return orjson.dumps(
-        {"event_type": event_type, "timestamp": seen_at(asked_at), "event_data": seen},
+        {"event_type": event_type, "timestamp": seen_at(requested_at), "event_data": seen},
         option=orjson.OPT_UTC_Z,
     )
 
@@ -183,8 +183,8 @@ def parts(api: OvokoApi, database: Database) -> Subject[OurPart, ListedPart]:
     """Ovoko's parts, and the table `parts`."""
 
     async def page(number: int, since: datetime | None) -> Page[ListedPart]:
-        found, total = await api.parts(number, limit=MOST_PARTS_ON_A_PAGE, date_from=_day_before(since))
-        return _page(found, total)
+        rows, total = await api.parts(number, limit=MOST_PARTS_ON_A_PAGE, date_from=_day_before(since))
+        return _page(rows, total)
 
     return Subject(
         marketplace=Provider.OVOKO,
@@ -214,26 +214,26 @@ def returns(api: OvokoApi, database: Database) -> Subject[Return, OrderReturn]:
     )
 
 
-def _page(found: Rows[Listed], total_count: int | None) -> Page[Listed]:
-    entities = {row.entity_id: row for row in found.read}
-    return Page(entities, total_count, found.unreadable, found.odd_fields)
+def _page(rows: Rows[Listed], total_count: int | None) -> Page[Listed]:
+    entities = {row.entity_id: row for row in rows.read}
+    return Page(entities, total_count, rows.unreadable, rows.unreadable_fields)
 
 
 async def _read_rows(
     database: Database, statement: str, row: Callable[..., Here], entity_ids: list[str]
 ) -> dict[str, Here]:
-    """By their id, which is the first column."""
+    """Rows by their id, which is the first column."""
     async with database.connection() as connection:
-        return {found[0]: row(**found) for found in await connection.fetch(statement, entity_ids)}
+        return {record[0]: row(**record) for record in await connection.fetch(statement, entity_ids)}
 
 
 async def _read_ids(
     database: Database, statement: str, after: str, since: datetime | None, most: int
 ) -> list[str]:
     async with database.connection() as connection:
-        return [found[0] for found in await connection.fetch(statement, after, since, most)]
+        return [record[0] for record in await connection.fetch(statement, after, since, most)]
 
 
 def _day_before(since: datetime | None) -> date | None:
-    """The list is asked for by day, and whose midnight counts is not documented."""
+    """The list is requested by day, and the time zone is not documented."""
     return None if since is None else (since - timedelta(days=1)).date()

@@ -1,8 +1,8 @@
-"""A reconciliation: read the marketplace's list and our tables, and look again at what seems to differ.
+"""A reconciliation: read the marketplace's list and our tables, and check possible differences again.
 
-Pages are cut from a list that moves meanwhile: an entity can be on two of them, or slip from one to
-another that was read before. So a page shows what is there, never what is missing; what is missing, and
-all else that seems to differ, is asked for by its id before it is reported.
+The list changes while its pages are read: an entity can be on two pages, or move to a page that was read
+before. So pages show which entities exist, but not which are missing. Every possible difference is requested
+by its id before it is reported.
 """
 
 from collections import Counter
@@ -26,16 +26,16 @@ OUR_IDS = 1_000
 Here = TypeVar("Here")
 There = TypeVar("There")
 
-# What is done now, how much of it, and of how much (None: not known).
+# The current step, its progress, and its total (None: not known).
 Report = Callable[[str, int, int | None], None]
 
 
 @dataclass(slots=True)
 class Listing:
-    """What the marketplace's list came to: entities on its pages, and how often one came again.
+    """What was read from the marketplace's list: its entities, and how many were repeated.
 
-    `unreadable` rows say what, and whether something is missing, nobody knows: the first ones' reasons are
-    kept. `odd_fields` counts rows by a field that could not be read. Both are of the last reading.
+    `unreadable` counts rows that could not be read, and `reasons` are those of the first ones.
+    `unreadable_fields` counts rows by a field that could not be read. All are of the last reading.
     """
 
     pages: int = 0
@@ -45,30 +45,30 @@ class Listing:
     total_count: int | None = None
     unreadable: int = 0
     reasons: list[str] = field(default_factory=list)
-    odd_fields: Counter[str] = field(default_factory=Counter)
+    unreadable_fields: Counter[str] = field(default_factory=Counter)
 
     @property
     def slipped(self) -> int:
-        """How many at least were on no page that was read."""
+        """The minimum number of entities that were on no page."""
         return max(0, (self.total_count or 0) - self.entities - self.unreadable)
 
-    def begin_reading(self) -> None:
+    def start_reading(self) -> None:
         self.readings += 1
         self.unreadable = 0
         self.reasons.clear()
-        self.odd_fields.clear()
+        self.unreadable_fields.clear()
 
-    def add_odd(self, number: int, page: Page[Any]) -> None:
-        """What could not be read of a page."""
+    def add_unreadable(self, number: int, page: Page[Any]) -> None:
+        """Add the rows and fields of a page that could not be read."""
         room = MOST_REASONS - len(self.reasons)
         self.reasons += [f"page {number}, {reason}" for reason in page.unreadable[:room]]
         self.unreadable += len(page.unreadable)
-        self.odd_fields += page.odd_fields
+        self.unreadable_fields += page.unreadable_fields
 
 
 @dataclass(frozen=True, slots=True)
-class Found(Generic[There]):
-    """A difference that stood when it was looked at again; `observation` is what was seen, as an event."""
+class ConfirmedDifference(Generic[There]):
+    """A difference that was confirmed by a second check; `observation` is the body of its event."""
 
     difference: Difference
     there: There | None
@@ -77,39 +77,39 @@ class Found(Generic[There]):
 
 @dataclass(frozen=True, slots=True)
 class Reconciled(Generic[There]):
-    """What a reconciliation came to.
+    """The result of a reconciliation.
 
-    `ours` is how many of our rows were looked up in the list; `unchecked` how many seem to differ and
-    were not looked at again; `unanswered` for which the marketplace had no answer, and why.
+    `ours` is the number of our rows that were compared, `unchecked` the number of possible differences that
+    were not checked again. `unanswered` are ids without an answer, with the reason.
     """
 
     listing: Listing
     ours: int
     doubts: int
     unchecked: int
-    found: tuple[Found[There], ...]
+    confirmed: tuple[ConfirmedDifference[There], ...]
     unanswered: dict[str, str]
     ended_at: datetime
     seconds: float
 
     @property
     def differences(self) -> list[Difference]:
-        return [one.difference for one in self.found]
+        return [one.difference for one in self.confirmed]
 
     @property
-    def drift(self) -> list[Found[There]]:
-        return [one for one in self.found if not one.difference.is_under_way(self.ended_at)]
+    def drift(self) -> list[ConfirmedDifference[There]]:
+        return [one for one in self.confirmed if not one.difference.is_under_way(self.ended_at)]
 
     @property
     def is_conclusive(self) -> bool:
-        """Whether nothing else can differ, but what changed since."""
+        """Whether all differences are known, except for later changes."""
         return not (self.unchecked or self.unanswered or self.listing.slipped or self.listing.unreadable)
 
 
 async def reconcile(
     subject: Subject[Here, There], *, since: datetime | None, most: int, report: Report
 ) -> Reconciled[There]:
-    """Compare; look again at so many differences at most.
+    """Compare, and check at most `most` differences again.
 
     Raises:
         CallFailed
@@ -120,18 +120,18 @@ async def reconcile(
         listing = Listing()
         await _read_list(subject, since, scratch, listing, report)
         if listing.slipped:
-            # Once more: of the few that slipped, hardly one does so twice.
+            # Once more: an entity rarely moves between pages in both readings.
             await _read_list(subject, since, scratch, listing, report)
         ours = await _read_ours(subject, since, scratch, report)
-        second = _SecondLook[There]()
+        second = _SecondCheck[There]()
         doubts = scratch.count_doubts()
-        await second.look(subject, scratch, min(doubts, most), report)
+        await second.run(subject, scratch, min(doubts, most), report)
     return Reconciled(
         listing,
         ours,
         doubts,
         max(0, doubts - most),
-        tuple(sorted(second.found, key=lambda one: (one.difference.kind.rank, one.difference.entity_id))),
+        tuple(sorted(second.confirmed, key=lambda one: (one.difference.kind.rank, one.difference.entity_id))),
         second.unanswered,
         datetime.now(UTC),
         monotonic() - began,
@@ -145,9 +145,9 @@ async def _read_list(
     listing: Listing,
     report: Report,
 ) -> None:
-    """Raises UnexpectedResponse, where the list does not end or is not what it says."""
+    """Raises: UnexpectedResponse, if the list does not end or contradicts itself."""
     fruitless = on_pages = 0
-    listing.begin_reading()
+    listing.start_reading()
     for number in range(1, MOST_PAGES + 1):
         page = await subject.page(number, since)
         ours = await subject.ours(list(page.entities))
@@ -155,23 +155,23 @@ async def _read_list(
             entity_id: subject.compare(ours.get(entity_id), there)
             for entity_id, there in page.entities.items()
         }
-        known = scratch.note_listed(
+        listed_before = scratch.note_listed(
             {entity_id: None if one is None else one.kind for entity_id, one in compared.items()}
         )
-        fresh = len(compared) - known
+        fresh = len(compared) - listed_before
         on_page = len(compared) + len(page.unreadable)
         on_pages += on_page
-        listing.add_odd(number, page)
+        listing.add_unreadable(number, page)
         listing.pages += 1
         listing.entities += fresh
-        listing.repeated += known if listing.readings == 1 else 0
+        listing.repeated += listed_before if listing.readings == 1 else 0
         listing.total_count = page.total_count
         report("list", min(on_pages, listing.entities), page.total_count)
         if not on_page or (page.total_count is not None and on_pages >= page.total_count):
             break
         fruitless = 0 if fresh or listing.readings > 1 else fruitless + 1
         if fruitless and page.total_count is None:
-            # A list that does not say how long it is ends so, too.
+            # This is also the end of a list without a total count.
             break
         if fruitless >= FRUITLESS_PAGES:
             raise UnexpectedResponse(f"page {number} of the list shows nothing new, as those before it")
@@ -194,35 +194,35 @@ async def _read_ours(
 
 
 @dataclass(slots=True)
-class _SecondLook(Generic[There]):
-    """What still differs when the marketplace, and then our table, is asked for one entity alone."""
+class _SecondCheck(Generic[There]):
+    """Checks entities one by one: first the marketplace, then our table."""
 
-    found: list[Found[There]] = field(default_factory=list)
+    confirmed: list[ConfirmedDifference[There]] = field(default_factory=list)
     unanswered: dict[str, str] = field(default_factory=dict)
 
-    async def look(self, subject: Subject[Here, There], scratch: Scratch, count: int, report: Report) -> None:
-        """Raises CallFailed, where several answers after another are missing, or many rows cannot be read."""
-        run = unreadable = 0
+    async def run(self, subject: Subject[Here, There], scratch: Scratch, count: int, report: Report) -> None:
+        """Raises: CallFailed, if several consecutive answers are missing, or many rows cannot be read."""
+        missing = unreadable = 0
         for done, entity_id in enumerate(scratch.doubts(count), start=1):
-            report("second look", done, count)
+            report("second check", done, count)
             try:
-                told = await subject.one(entity_id)
-                run = 0
+                fetched = await subject.one(entity_id)
+                missing = 0
             except UnreadableRow as error:
-                run, unreadable = 0, unreadable + 1
+                missing, unreadable = 0, unreadable + 1
                 if unreadable >= MOST_REASONS:
                     raise
                 self.unanswered[entity_id] = str(error)
                 continue
             except CallFailed as error:
-                run += 1
-                if run >= UNANSWERED_RUN:
+                missing += 1
+                if missing >= UNANSWERED_RUN:
                     raise
                 self.unanswered[entity_id] = str(error)
                 continue
-            # Ours last: an event that came meanwhile has settled it.
+            # Our row is read last: an event that arrived in the meantime counts.
             here = (await subject.ours([entity_id])).get(entity_id)
-            difference = subject.compare(here, told.row)
+            difference = subject.compare(here, fetched.row)
             if difference is not None:
-                observation = subject.observed(here, told.row, told.asked_at)
-                self.found.append(Found(difference, told.row, observation))
+                observation = subject.observed(here, fetched.row, fetched.requested_at)
+                self.confirmed.append(ConfirmedDifference(difference, fetched.row, observation))

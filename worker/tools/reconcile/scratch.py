@@ -1,4 +1,4 @@
-"""What a reconciliation has read so far, on disk: a marketplace may list millions."""
+"""The entities that a reconciliation has read, on disk: a marketplace may list millions."""
 
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping
@@ -16,7 +16,7 @@ CREATE TABLE entity (
 ) WITHOUT ROWID
 """
 
-COUNT_KNOWN = """
+COUNT_LISTED = """
 SELECT count(*)
 FROM entity
 WHERE is_listed AND entity_id IN (SELECT value FROM json_each(?))
@@ -48,7 +48,7 @@ LIMIT ?
 
 
 class Scratch:
-    """A file without a name, which is gone when it is closed; 8 MiB of it in memory at most."""
+    """A temporary file without a name, with at most 8 MiB in memory."""
 
     def __init__(self) -> None:
         self._connection = sqlite3.connect("", isolation_level=None)
@@ -63,18 +63,18 @@ class Scratch:
         self._connection.close()
 
     def note_listed(self, doubts: Mapping[str, Kind | None]) -> int:
-        """Entities of one page, each with what seems to be wrong; how many were listed before.
+        """Note the entities of a page with their possible differences; return how many were listed before.
 
-        What is listed again counts as it is now.
+        The latest entry of an entity counts.
         """
-        (known,) = self._connection.execute(COUNT_KNOWN, (orjson.dumps(list(doubts)).decode(),)).fetchone()
+        (count,) = self._connection.execute(COUNT_LISTED, (orjson.dumps(list(doubts)).decode(),)).fetchone()
         self._connection.executemany(
             NOTE, ((entity_id, kind and kind.rank) for entity_id, kind in doubts.items())
         )
-        return int(known)
+        return int(count)
 
     def doubt_unlisted(self, entity_ids: Collection[str]) -> None:
-        """Of entities that we have: those that no page showed."""
+        """Note those of our entities that no page listed."""
         self._connection.executemany(DOUBT, ((entity_id, Kind.ONLY_HERE.rank) for entity_id in entity_ids))
 
     def count_doubts(self) -> int:
@@ -82,6 +82,6 @@ class Scratch:
         return int(count)
 
     def doubts(self, most: int) -> Iterator[str]:
-        """So many of those that seem to differ, what differs in status first."""
+        """At most `most` possible differences, those in the status first."""
         for (entity_id,) in self._connection.execute(DOUBTS, (most,)):
             yield entity_id

@@ -16,11 +16,11 @@ CONSUMER_POINTS = ("received", "claimed", "saved", "committed", "acked", "retry_
 INGEST_POINTS = ("accepted", "published")
 SPOOL_POINTS = ("spooled", "drained")
 # In test_dead_letters.py and test_dead_commands.py.
-DEAD_LETTER_POINTS = ("dead_letter_kept", "replay_begun", "replay_published")
+DEAD_LETTER_POINTS = ("dead_letter_stored", "replay_started", "replay_published")
 # In test_changes.py, test_webhooks.py.
 CHANGE_POINTS = ("change_taken", "change_published", "change_delivered")
 # In test_actions.py.
-ACTION_POINTS = ("action_published", "action_begun", "action_performed", "action_settled")
+ACTION_POINTS = ("action_published", "action_started", "action_performed", "action_settled")
 # In test_unhandled.py.
 UNHANDLED_POINTS = ("unhandled_published",)
 

@@ -10,16 +10,16 @@ from cryptography.fernet import Fernet, MultiFernet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.intake import encryption as sealing
+from worker.intake import encryption
 from worker.intake.encryption import (
-    SEALED_STRING,
-    CannotUnseal,
+    ENCRYPTED_STRING,
+    NoUsableKey,
     decrypt_members,
     encrypt_members,
 )
 from worker.marketplaces.buyback.marketplace import BANK_DETAILS
 
-SEALER = MultiFernet([Fernet(Fernet.generate_key())])
+ENCRYPTOR = MultiFernet([Fernet(Fernet.generate_key())])
 ACCOUNT = "PT50000201231234567890154"
 DETAILS = {"bankAccount": {"accountNumber": ACCOUNT}, "firstName": "Jane"}
 
@@ -37,7 +37,7 @@ NAMES = [
     "bank_account",
     "\uff42ank\u200bAccount",
 ]
-names = st.sampled_from([*NAMES, "a", "token", SEALED_STRING])
+names = st.sampled_from([*NAMES, "a", "token", ENCRYPTED_STRING])
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 in_strings = st.builds(
     lambda value, times: nested(value, times),
@@ -45,19 +45,19 @@ in_strings = st.builds(
     st.integers(1, 3),
 )
 documents = st.recursive(
-    st.none() | st.booleans() | st.integers() | texts | in_strings | st.just(f"{SEALED_STRING}gAAAA"),
+    st.none() | st.booleans() | st.integers() | texts | in_strings | st.just(f"{ENCRYPTED_STRING}gAAAA"),
     lambda children: st.lists(children, max_size=3) | st.dictionaries(names | texts, children, max_size=3),
     max_leaves=10,
 )
 spacings = st.sampled_from([None, (",", ":"), (" ,\n", "\t: ")])
 
 
-def seal(body: bytes) -> bytes:
-    return encrypt_members(body, BANK_DETAILS, SEALER)
+def encrypt(body: bytes) -> bytes:
+    return encrypt_members(body, BANK_DETAILS, ENCRYPTOR)
 
 
-def unseal(body: bytes) -> bytes:
-    return decrypt_members(body, BANK_DETAILS, SEALER)
+def decrypt(body: bytes) -> bytes:
+    return decrypt_members(body, BANK_DETAILS, ENCRYPTOR)
 
 
 def nested(value: object, times: int) -> str:
@@ -71,28 +71,28 @@ def nested(value: object, times: int) -> str:
 def test_bank_details_are_found_however_their_member_is_spelled(name: str) -> None:
     for ascii_only in (True, False):
         document = {"a": [{name: DETAILS, "stays": 1.50}], name: ACCOUNT}
-        sealed = seal(json.dumps(document, ensure_ascii=ascii_only).encode())
+        encrypted = encrypt(json.dumps(document, ensure_ascii=ascii_only).encode())
 
-        assert ACCOUNT.encode() not in sealed
-        assert b'"stays": 1.5' in sealed
+        assert ACCOUNT.encode() not in encrypted
+        assert b'"stays": 1.5' in encrypted
 
 
 def test_escapes_in_the_name_hide_nothing() -> None:
     escaped = "".join(f"\\u{ord(one):04X}" for one in "bankAccount")
-    sealed = seal(f'{{"{escaped}": "{ACCOUNT}"}}'.encode())
+    encrypted = encrypt(f'{{"{escaped}": "{ACCOUNT}"}}'.encode())
 
-    assert ACCOUNT.encode() not in sealed
+    assert ACCOUNT.encode() not in encrypted
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_bank_details_in_json_in_a_string_are_encrypted_with_the_string(times: int) -> None:
     for text in (nested(DETAILS, times), f"they wrote {nested(DETAILS, times)} to us"):
         document = {"metadata": {"note": text, "list": [text]}, "stays": "[1]"}
-        sealed = seal(json.dumps(document).encode())
-        found = json.loads(sealed)
+        encrypted = encrypt(json.dumps(document).encode())
+        found = json.loads(encrypted)
 
-        assert ACCOUNT.encode() not in sealed
-        assert found["metadata"]["note"].startswith(SEALED_STRING)
+        assert ACCOUNT.encode() not in encrypted
+        assert found["metadata"]["note"].startswith(ENCRYPTED_STRING)
         assert found["stays"] == "[1]"
 
 
@@ -101,33 +101,33 @@ def test_what_is_encrypted_is_json_and_comes_back_byte_for_byte(
     document: Any, separators: tuple[str, str] | None, ascii_only: bool
 ) -> None:
     body = json.dumps(document, separators=separators, ensure_ascii=ascii_only).encode()
-    sealed = seal(body)
+    encrypted = encrypt(body)
 
-    json.loads(sealed)
-    assert ACCOUNT.encode() not in sealed
-    assert unseal(sealed) == body
+    json.loads(encrypted)
+    assert ACCOUNT.encode() not in encrypted
+    assert decrypt(encrypted) == body
 
 
 def test_the_last_characters_of_the_account_are_kept() -> None:
     for value in (DETAILS, DETAILS["bankAccount"]):
-        sealed = json.loads(seal(json.dumps({"bankAccount": value}).encode()))
+        encrypted = json.loads(encrypt(json.dumps({"bankAccount": value}).encode()))
 
-        assert sealed["bankAccount"]["accountNumberEnding"] == ACCOUNT[-4:]
+        assert encrypted["bankAccount"]["accountNumberEnding"] == ACCOUNT[-4:]
 
 
-def test_what_a_sender_calls_sealed_opens_nothing_and_ends_nothing() -> None:
-    body = json.dumps({"bankAccount": {"sealed": "gAAAA"}, "note": f"{SEALED_STRING}gAAAA"}).encode()
-    sealed = seal(body)
+def test_what_a_sender_calls_sealed_is_not_decrypted_and_ends_nothing() -> None:
+    body = json.dumps({"bankAccount": {"sealed": "gAAAA"}, "note": f"{ENCRYPTED_STRING}gAAAA"}).encode()
+    encrypted = encrypt(body)
 
-    assert unseal(sealed) == body
-    with pytest.raises(CannotUnseal):
-        unseal(body)
+    assert decrypt(encrypted) == body
+    with pytest.raises(NoUsableKey):
+        decrypt(body)
 
 
 def test_a_document_without_bank_details_stays_byte_for_byte() -> None:
     body = b'{ "result" : {"note":"by bank transfer","bank":1, "customerPaymentDetails": null}, "b":"[]" }'
 
-    assert seal(body) == body
+    assert encrypt(body) == body
 
 
 @given(
@@ -145,9 +145,9 @@ def test_no_white_space_or_punctuation_in_a_name_hides_bank_details(
     document: object = {name: ACCOUNT}
     if in_string:
         document = {"note": json.dumps(document)}
-    sealed = seal(json.dumps(document, ensure_ascii=ascii_only).encode())
+    encrypted = encrypt(json.dumps(document, ensure_ascii=ascii_only).encode())
 
-    assert ACCOUNT.encode() not in sealed
+    assert ACCOUNT.encode() not in encrypted
 
 
 @pytest.mark.parametrize("item", ["\n", '"', '"\n', '"plain": "text"\n', '{"plain": 1}'])
@@ -155,10 +155,10 @@ def test_a_string_that_can_hold_no_bank_details_is_not_scanned(
     item: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = json.dumps({"mark": "\n", "many": [item] * 1000}).encode()
-    scan = Mock(wraps=sealing.members)
-    monkeypatch.setattr(sealing, "members", scan)
+    scan = Mock(wraps=encryption.members)
+    monkeypatch.setattr(encryption, "members", scan)
 
-    assert seal(body) == body
+    assert encrypt(body) == body
     assert scan.call_count == 1
 
 
@@ -166,4 +166,4 @@ def test_hostile_names_take_time_in_proportion_to_their_size() -> None:
     for unit in (" _", "b", "b ", "b a n ", "customer payment detail "):
         body = json.dumps({f"b{unit * (250_000 // len(unit))}": 1}).encode()
 
-        assert seal(body) == body
+        assert encrypt(body) == body
