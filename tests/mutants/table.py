@@ -307,7 +307,7 @@ TABLE = (
         "tests/unit/test_service.py::test_a_body_of_a_stranger_must_keep_arriving",
     ),
     Mutant(
-        "anybody is without_untrusted about a client",
+        "any sender is believed about a client",
         "worker/ingest/trusted_proxies.py",
         "        if self.include(peer):\n",
         "        if True:\n",
