@@ -265,7 +265,15 @@ TABLE = (
         "worker/amqp/subscription.py",
         "            if session.has_reached_hold_limit:\n",
         "            if False:\n",
-        "tests/integration/test_hold_limit.py::test_an_outage_beyond_the_hold_limit_costs_no_delivery",
+        "tests/integration/test_sessions.py::test_an_outage_beyond_the_hold_limit_costs_no_delivery",
+    ),
+    Mutant(
+        "a session is never replaced",
+        "worker/amqp/subscription.py",
+        "        self._is_ending = True\n",
+        "        return\n",
+        "tests/integration/test_sessions.py::"
+        "test_a_message_whose_ack_was_lost_leaves_the_queue_after_the_next_session[family]",
     ),
     Mutant(
         "a body that ends early is whole",

@@ -79,6 +79,8 @@ ALLOWED_NAMES = {
 }
 # A dot before the word is the suffix of a file that the spool leaves: `.mended`.
 PATTERN = re.compile(rf"(?<![.\w])({'|'.join(BANNED)})(?!\w)", re.IGNORECASE)
+# The changelog names what had another name: (was `dead mend`).
+OLD_NAME = re.compile(r"\(was `[^)]*\)")
 PATTERN_IN_CODE = re.compile(rf"(?<![.\w])({'|'.join(BANNED_IN_CODE)})(?!\w)", re.IGNORECASE)
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
@@ -102,7 +104,7 @@ def _texts() -> Iterator[tuple[str, str]]:
             continue
         if any(fnmatch(name, pattern) for pattern in DOCUMENTS):
             for number, line in enumerate(path.read_text().splitlines(), start=1):
-                yield f"{name}:{number}", line
+                yield f"{name}:{number}", OLD_NAME.sub("", line)
         elif any(fnmatch(name, pattern) for pattern in MODULES):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx
 import pytest
 from asyncpg.connect_utils import _parse_connect_dsn_and_args
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from yarl import URL
 
@@ -259,6 +259,7 @@ DSN_ARGUMENTS = (
 )
 
 
+@example(user="//]", password="", host="[", rest="")
 @given(user=odd, password=odd, host=odd, rest=odd)
 def test_every_client_can_parse_whatever_is_accepted(user: str, password: str, host: str, rest: str) -> None:
     written = f"{user}:{password}@{host}/{rest}"

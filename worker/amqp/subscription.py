@@ -9,9 +9,15 @@ delivery limit. A handler that has to wait therefore calls `Session.retry_until_
 When the oldest delivery has been held for LONGEST_HOLD_SECONDS, both raise DeadlineExceeded; the session then
 requeues every delivery that it holds, as a new message. The next session begins with the prerequisite, so
 nothing is held during the rest of an outage.
+
+A session is replaced when it is LONGEST_SESSION_SECONDS old. When the leader of a quorum queue changes,
+RabbitMQ can lose a delivery or an ack between two of its nodes (rabbitmq-server: issue 15473, which is open,
+and pull request 14589, which is in 4.2). The message then belongs to a channel that does not know it, and
+stays there until that channel is closed.
 """
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -45,6 +51,11 @@ R = TypeVar("R")
 
 # Below the broker's consumer timeout (30 minutes by default), which would count towards the delivery limit.
 LONGEST_HOLD_SECONDS = 600.0
+
+# A message that belongs to a channel that does not know it waits this long at most.
+LONGEST_SESSION_SECONDS = 300.0
+# Not all sessions are replaced at the same time.
+SHORTEST_SESSION_FRACTION = 0.8
 
 # The time in which the broker must answer whether a subscription exists.
 WATCHDOG_SECONDS = 5.0
@@ -141,7 +152,7 @@ class Subscription(Generic[T]):
     async def _handle(
         self, session: "Session[T]", handler: Callable[["Session[T]"], Awaitable[None]]
     ) -> None:
-        watch = asyncio.create_task(session.watch())
+        tasks = [asyncio.create_task(session.watch()), asyncio.create_task(session.end_when_old())]
         try:
             with suppress(*SESSION_ENDS):
                 await handler(session)
@@ -149,7 +160,8 @@ class Subscription(Generic[T]):
                 with suppress(*SESSION_ENDS):
                     await session.requeue_held()
         finally:
-            watch.cancel()
+            for task in tasks:
+                task.cancel()
 
 
 @dataclass(slots=True)
@@ -163,6 +175,7 @@ class Session(Generic[T]):
     # Not acknowledged, in the order of arrival, each with the time when it arrived.
     _held: deque[tuple[float, Delivery]] = field(default_factory=deque)
     has_reached_hold_limit: bool = False
+    _is_ending: bool = False
 
     @property
     def in_flight(self) -> int:
@@ -174,11 +187,15 @@ class Session(Generic[T]):
         return len(self._buffer)
 
     async def subscribe(self) -> None:
-        """Start deliveries from all queues. Call it again only after `stop_deliveries`.
+        """Start deliveries from all queues, unless the session is ending.
+
+        Call it again only after `stop_deliveries`.
 
         Raises:
             BrokerUnavailable
         """
+        if self._is_ending:
+            return
         subscription, prefetch = self.subscription, self.subscription.prefetch()
         for queue in subscription.queues:
             await self.channel.consume(queue, queue.removeprefix("stockhook."), prefetch, self._put)
@@ -212,6 +229,7 @@ class Session(Generic[T]):
         """
         await self.channel.ack(delivery.tag)
         self._held = deque(held for held in self._held if held[1].tag != delivery.tag)
+        self._end_if_drained()
 
     async def ack_up_to(self, delivery: Delivery) -> None:
         """Acknowledge this delivery and all that arrived before it.
@@ -222,6 +240,7 @@ class Session(Generic[T]):
         await self.channel.ack_up_to(delivery.tag)
         while self._held and self._held[0][1].tag <= delivery.tag:
             self._held.popleft()
+        self._end_if_drained()
 
     async def publish(self, message: Message) -> None:
         """Publish until confirmed. Raises as `publish_until_confirmed` does."""
@@ -294,6 +313,19 @@ class Session(Generic[T]):
         if self.channel.is_open:
             with suppress(BrokerUnavailable):
                 await self.stop_deliveries()
+
+    async def end_when_old(self) -> None:
+        """End the session at its age limit, once everything that was delivered is acknowledged."""
+        await asyncio.sleep(LONGEST_SESSION_SECONDS * random.uniform(SHORTEST_SESSION_FRACTION, 1))
+        self._is_ending = True
+        with suppress(BrokerUnavailable):
+            await self.stop_deliveries()
+            self._end_if_drained()
+
+    def _end_if_drained(self) -> None:
+        if self._is_ending and not self._held:
+            log.info("session.renewed", subscription=self.subscription.name)
+            self.end()
 
     async def _is_subscribed(self, within: float) -> bool:
         for queue in self.subscription.queues:

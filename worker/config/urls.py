@@ -52,6 +52,9 @@ def checked(text: str, *schemes: str, several: bool = False, socket: bool = Fals
     credentials, at, listed = parts.netloc.rpartition("@")
     if "@" in credentials or _has_late_at(parts):
         raise BadUrl(f"has an @ in the wrong place: {ENCODE}")
+    if not parts.netloc and parts.path.startswith("//"):
+        # Clients disagree on whether a host begins there.
+        raise BadUrl("has four slashes or more and no host: write the host after two slashes")
     for part in (*credentials.partition(":")[::2], parts.path):
         _check_encoding(part)
     _check_query(parts.query)

@@ -1,4 +1,8 @@
-"""An outage that is longer than the hold limit costs no attempt and no delivery of the broker's limit."""
+"""How sessions end: at the hold limit and at their age limit, neither of which costs an attempt.
+
+An outage that is longer than the hold limit costs no delivery of the broker's limit. A message whose ack the
+broker lost is delivered again after the age limit.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -27,7 +31,7 @@ from worker.actions.registry import KINDS
 from worker.actions.relay import message as action_message
 from worker.actions.types import Done, Kind
 from worker.amqp.buffer import PrefetchBuffer
-from worker.amqp.channel import Message
+from worker.amqp.channel import Channel, Message
 from worker.amqp.publisher import Publisher
 from worker.amqp.subscription import LONGEST_HOLD_SECONDS, Subscription
 from worker.amqp.tap import Delivery
@@ -41,7 +45,9 @@ from worker.pipeline.consumer import Consumer
 from worker.postgres.pool import Database
 
 HOLD_SECONDS = 0.1
+SESSION_SECONDS = 0.5
 MESSAGES = 3
+MANY_MESSAGES = 400
 SHOP = Subscriber(name="shop", url="http://127.0.0.1/", types=("part.*",), secret=SECRET)
 
 # The server answers and accepts writes, so each session subscribes, and this table takes none.
@@ -234,7 +240,6 @@ def recorded_deliveries(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Delive
 
 @pytest.fixture
 async def parts(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Parts]:
-    monkeypatch.setattr("worker.amqp.subscription.LONGEST_HOLD_SECONDS", HOLD_SECONDS)
     # Between sessions.
     monkeypatch.setattr("worker.amqp.connection.LONGEST_PAUSE_SECONDS", HOLD_SECONDS)
     monkeypatch.setitem(KINDS, "test", Kind("test", ActionRequest, done))
@@ -252,6 +257,7 @@ async def test_an_outage_beyond_the_hold_limit_costs_no_delivery(
     monkeypatch: pytest.MonkeyPatch,
     waiting: Callable[[Parts], AbstractAsyncContextManager[Waiting]],
 ) -> None:
+    monkeypatch.setattr("worker.amqp.subscription.LONGEST_HOLD_SECONDS", HOLD_SECONDS)
     with recorded_deliveries(monkeypatch) as deliveries, capture_logs() as lines:
         async with waiting(parts) as consumer:
             running = asyncio.ensure_future(consumer.run())
@@ -277,8 +283,9 @@ async def test_an_outage_beyond_the_hold_limit_costs_no_delivery(
 
 
 async def test_while_postgres_is_away_nothing_is_held_beyond_the_hold_limit(
-    parts: Parts, services: Services
+    parts: Parts, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("worker.amqp.subscription.LONGEST_HOLD_SECONDS", HOLD_SECONDS)
     stack = parts.stack
     assert services.postgres is not None
     consumer = Consumer(
@@ -312,3 +319,84 @@ async def test_while_postgres_is_away_nothing_is_held_beyond_the_hold_limit(
     await until(are_applied, "they are applied")
     parts.stopping.set()
     await running
+
+
+@contextmanager
+def lost_acks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The broker receives no ack until the list is cleared; the consumers believe that it does."""
+    lost: list[int] = [0]
+
+    def losing(ack: Callable[[Channel, int], Awaitable[None]]) -> Callable[[Channel, int], Awaitable[None]]:
+        async def lose_or_ack(channel: Channel, tag: int) -> None:
+            if lost:
+                lost.append(tag)
+            else:
+                await ack(channel, tag)
+
+        return lose_or_ack
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Channel, "ack", losing(Channel.ack))
+        patch.setattr(Channel, "ack_up_to", losing(Channel.ack_up_to))
+        yield lost
+
+
+@pytest.mark.parametrize("waiting", [family, actions, dead_letters, webhook])
+async def test_a_message_whose_ack_was_lost_leaves_the_queue_after_the_next_session(
+    parts: Parts,
+    monkeypatch: pytest.MonkeyPatch,
+    waiting: Callable[[Parts], AbstractAsyncContextManager[Waiting]],
+) -> None:
+    monkeypatch.setattr("worker.amqp.subscription.LONGEST_SESSION_SECONDS", SESSION_SECONDS)
+    monkeypatch.setattr("worker.amqp.connection.SHORT_SESSION_SECONDS", 0.0)
+    with recorded_deliveries(monkeypatch) as deliveries, lost_acks(monkeypatch) as lost:
+        async with waiting(parts) as consumer:
+            await consumer.recover()
+            running = asyncio.ensure_future(consumer.run())
+
+            async def subscribed() -> bool:
+                return consumer.subscription.unready_reason is None
+
+            async def are_delivered_again() -> bool:
+                return sum(delivery.redelivered for delivery in deliveries) >= MESSAGES
+
+            async def no_message_is_left() -> bool:
+                depths = await parts.stack.depths()
+                return consumer.subscription.in_flight == 0 and set(depths.values()) <= {0}
+
+            await until(subscribed, "it is subscribed")
+            for message in consumer.messages:
+                await parts.publisher.publish(message)
+            await until(consumer.are_settled, "each message is settled")
+            lost.clear()
+            await until(are_delivered_again, "the broker delivers them again")
+            await until(no_message_is_left, "they are acknowledged")
+            parts.stopping.set()
+            await running
+
+
+async def test_no_delivery_is_repeated_when_a_session_ends_at_its_age_limit(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.amqp.subscription.LONGEST_SESSION_SECONDS", SESSION_SECONDS)
+    monkeypatch.setattr("worker.amqp.connection.SHORT_SESSION_SECONDS", 0.0)
+    with recorded_deliveries(monkeypatch) as deliveries, capture_logs() as lines:
+        async with family(parts) as consumer:
+            await consumer.recover()
+            running = asyncio.ensure_future(consumer.run())
+
+            async def are_applied() -> bool:
+                return await parts.stack.count("event_log") == MANY_MESSAGES
+
+            for number in range(MANY_MESSAGES):
+                await parts.publisher.publish(returned(number))
+                await asyncio.sleep(4 * SESSION_SECONDS / MANY_MESSAGES)
+            await until(are_applied, "all are applied")
+            parts.stopping.set()
+            await running
+
+    renewals = sum(line["event"] == "session.renewed" for line in lines)
+    assert renewals >= 3
+    assert len(deliveries) == MANY_MESSAGES
+    # The broker counts what it was about to send when the subscription was cancelled, but does not send it.
+    assert sum(delivery.redelivered for delivery in deliveries) <= 2 * renewals
