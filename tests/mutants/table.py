@@ -119,8 +119,8 @@ TABLE = (
     Mutant(
         "answer before it is stored",
         "worker/ingest/service.py",
-        "                await self._store(accepted)\n",
-        "                asyncio.ensure_future(self._store(accepted))\n",
+        "                    await self._store(accepted, evidence)\n",
+        "                    asyncio.ensure_future(self._store(accepted, evidence))\n",
         "tests/unit/test_service.py::test_what_cannot_be_stored_is_left_with_the_sender",
     ),
     Mutant(

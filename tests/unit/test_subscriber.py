@@ -198,8 +198,8 @@ def test_doctor_warns_of_a_secret_in_common_and_names_a_rotation() -> None:
     assert [(finding.level, finding.what) for finding in check_secrets(subscribers)] == [
         (
             Level.OK,
-            "shop: each change has several signatures (v1a, v1); `stockhook changes rotate shop` says how to "
-            "end the rotation",
+            "shop: each change has several signatures (v1a, v1); `stockhook changes rotate shop` shows how "
+            "to finish the rotation",
         ),
-        (Level.WARNING, "shop and bay have a secret in common: a change for one passes at the other"),
+        (Level.WARNING, "shop and bay share a secret: each accepts changes for the other"),
     ]
