@@ -1,12 +1,21 @@
 """The headers of an event's message that Stockhook sets."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from schemas.events import OBSERVED_TYPES
 from schemas.registry import Provider
@@ -23,6 +32,26 @@ Instant = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 # As far as Postgres counts; the end of a range of sequence numbers is one more.
 LARGEST = 2**63 - 2
+
+
+LONGEST_EVIDENCE = 512
+REQUEST_ID_HEADER = "x-request-id"
+
+
+def evidence_header(name: str) -> str:
+    """The header of ours for what a gateway calls a request: its event, attempt, request, url."""
+    return f"x-gateway-{name}"
+
+
+_EVIDENCE = re.compile(rf"[ -~]{{1,{LONGEST_EVIDENCE}}}")
+
+
+def _evidence(value: object) -> object:
+    """Nothing instead of what the ingest would not have sent: no event is refused for its evidence."""
+    return value if isinstance(value, str) and _EVIDENCE.fullmatch(value) else None
+
+
+Evidence = Annotated[str | None, BeforeValidator(_evidence)]
 
 
 class InvalidEnvelope(Exception):
@@ -45,8 +74,9 @@ class Envelope(BaseModel):
 
     `attempt` is the number of the attempt that this delivery is, from 1. `source` and
     `sequence_number` are the ingest's count of the event; `voided` names numbers without an event
-    (`source:number,…`). The broker adds headers of its own (`x-death`, `x-delivery-count`), hence
-    `extra="ignore"`; none of them is ever sent on.
+    (`source:number,…`). What begins with `gateway_`, and `request_id`, is how the gateway and the proxy in
+    front of the ingest name the request. The broker adds headers of its own (`x-death`,
+    `x-delivery-count`), hence `extra="ignore"`; none of them is ever sent on.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", validate_by_name=True)
@@ -64,6 +94,11 @@ class Envelope(BaseModel):
     last_failed_at: Instant | None = Field(default=None, alias="x-last-failed-at")
     reason: str | None = Field(default=None, alias="x-reason")
     recorded_provenance: Provenance | None = Field(default=None, alias="x-provenance")
+    gateway_event: Evidence = Field(default=None, alias="x-gateway-event")
+    gateway_attempt: Evidence = Field(default=None, alias="x-gateway-attempt")
+    gateway_request: Evidence = Field(default=None, alias="x-gateway-request")
+    gateway_url: Evidence = Field(default=None, alias="x-gateway-url")
+    request_id: Evidence = Field(default=None, alias="x-request-id")
 
     @property
     def provenance(self) -> Provenance:
@@ -71,6 +106,16 @@ class Envelope(BaseModel):
         if self.recorded_provenance is not None:
             return self.recorded_provenance
         return Provenance.OBSERVATION if self.event_type in OBSERVED_TYPES else Provenance.WEBHOOK
+
+    @property
+    def evidence(self) -> dict[str, str]:
+        """How the gateway and the proxy name the request, by the names that people see."""
+        return {name: value for name in EVIDENCE if (value := getattr(self, name)) is not None}
+
+    @property
+    def evidence_headers(self) -> dict[str, str]:
+        """The same by the names of its headers."""
+        return {Envelope.model_fields[name].alias or name: value for name, value in self.evidence.items()}
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, object]) -> Self:
@@ -90,6 +135,9 @@ class Envelope(BaseModel):
         fields = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         return {name: value for name, value in fields.items() if isinstance(value, str | int)}
 
+
+# The fields that are evidence alone: they take part in no decision.
+EVIDENCE = ("gateway_event", "gateway_attempt", "gateway_request", "gateway_url", "request_id")
 
 # By name: what is copied from a message to the next one.
 HEADERS = tuple(field.alias or name for name, field in Envelope.model_fields.items())

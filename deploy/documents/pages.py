@@ -12,6 +12,7 @@ from deploy.documents.changes import changes_reference
 from deploy.documents.cli import cli_reference, cli_summary
 from deploy.documents.configuration import configuration_table
 from deploy.documents.events import events_reference
+from deploy.documents.gateways import presets_table
 from deploy.documents.http_api import http_requests_table
 from deploy.documents.kubernetes import consumers, scaled_objects
 from deploy.documents.metrics import metrics_table
@@ -32,6 +33,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "configuration": configuration_table,
     "events": events_reference,
     "exchanges": exchanges_table,
+    "gateway-presets": presets_table,
     "http-requests": http_requests_table,
     "metrics": metrics_table,
     "queues": queues_table,

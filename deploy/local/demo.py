@@ -1,4 +1,4 @@
-"""`make demo`: the product with both marketplaces simulated, in a few scenes."""
+"""`make demo`: the product with both marketplaces and a webhook gateway simulated, in a few scenes."""
 
 import asyncio
 import os
@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from secrets import token_hex
 
 import httpx
 from rich.console import Console
@@ -33,6 +34,10 @@ __all__ = ["WIDTH", "run_demo", "show"]
 
 # Webhooks are sent soon, so that the demo is short.
 WEBHOOK_DELAY = "0.2"
+
+GATEWAY_SCHEME = "hookdeck"
+# So that an attempt that failed is repeated soon: the gateway's first step is a minute.
+GATEWAY_TIME_SCALE = "0.01"
 
 
 def run_demo(console: Console) -> int:
@@ -73,12 +78,16 @@ def show(services: Services, state: Path, console: Console, announce: Announce) 
         SceneFailed: An expected effect did not happen.
         StartFailed
     """
-    port = choose_ports(["marketplaces"], {})["marketplaces"]
-    marketplaces_url = f"http://{LOOPBACK}:{port}"
+    ports = choose_ports(["marketplaces", "gateway"], {})
+    marketplaces_url, gateway_url = (
+        f"http://{LOOPBACK}:{ports[name]}" for name in ("marketplaces", "gateway")
+    )
     settings = {
         **product_settings(services, remembered_secrets(state / "secrets.json"), {}),
         **{f"STOCKHOOK_{name}": value for name, value in client_settings(marketplaces_url).items()},
         "STOCKHOOK_REREQUEST_PICKUP": "first_slot",
+        "STOCKHOOK_GATEWAY": GATEWAY_SCHEME,
+        "STOCKHOOK_GATEWAY_SECRETS": token_hex(32),
         "STOCKHOOK_SPOOL_PATH": str(state / "spool/spool.sqlite3"),
     }
     (state / "log").mkdir(exist_ok=True)
@@ -87,8 +96,9 @@ def show(services: Services, state: Path, console: Console, announce: Announce) 
         migrate(settings, announce, says_which=False)
         log = fresh_log(state / "log/stockhook.log")
         stack.enter_context(running_product(settings, announce, state=state, log=log))
-        stack.enter_context(running_marketplaces(settings, port, state))
-        stage = Stage(console, settings, marketplaces_url)
+        stack.enter_context(running_gateway(settings, ports["gateway"], state))
+        stack.enter_context(running_marketplaces(settings, ports["marketplaces"], gateway_url, state))
+        stage = Stage(console, settings, marketplaces_url, gateway_url)
         asyncio.run(play(stage))
 
 
@@ -102,27 +112,46 @@ def empty_folder(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def running_marketplaces(settings: Mapping[str, str], port: int, state: Path) -> Iterator[None]:
+def running_gateway(settings: Mapping[str, str], port: int, state: Path) -> Iterator[None]:
     """Ready once it answers."""
-    record = state / "marketplaces.pid"
+    forwarding = ("--forward-to", ingest_url(settings), "--time-scale", GATEWAY_TIME_SCALE)
+    with running("gateway", forwarding, settings, port, state, "/control/state"):
+        yield
+
+
+@contextmanager
+def running_marketplaces(
+    settings: Mapping[str, str], port: int, gateway_url: str, state: Path
+) -> Iterator[None]:
+    """Ready once it answers."""
+    sending = ("--send-to", gateway_url, "--delay", WEBHOOK_DELAY)
+    with running("marketplaces", sending, settings, port, state, "/control/requests"):
+        yield
+
+
+@contextmanager
+def running(
+    what: str, options: tuple[str, ...], settings: Mapping[str, str], port: int, state: Path, ready_path: str
+) -> Iterator[None]:
+    """`stockhook simulate …`; it is ready once it answers at `ready_path`."""
+    record = state / f"{what}.pid"
     sweep(record, STOP_SECONDS)
-    sending = ("--port", str(port), "--send-to", ingest_url(settings), "--delay", WEBHOOK_DELAY)
-    argv = (str(STOCKHOOK), "simulate", "marketplaces", *sending)
+    argv = (str(STOCKHOOK), "simulate", what, "--port", str(port), *options)
     command = Command(argv, {**os.environ, **settings}, folder=CHECKOUT)
     with ExitStack() as cleanup:
         spawner = Spawner()
         cleanup.callback(spawner.close)
-        log = fresh_log(state / "log/marketplaces.log")
-        daemon = Daemon("the marketplaces", command, record=record, log=log, spawner=spawner)
+        log = fresh_log(state / f"log/{what}.log")
+        daemon = Daemon(f"the {what}", command, record=record, log=log, spawner=spawner)
         cleanup.callback(daemon.stop, STOP_SECONDS)
         daemon.start()
-        daemon.wait_until_ready(lambda: answers(port), READY_SECONDS)
+        daemon.wait_until_ready(lambda: answers(f"http://{LOOPBACK}:{port}{ready_path}"), READY_SECONDS)
         yield
 
 
-def answers(port: int) -> bool:
+def answers(url: str) -> bool:
     try:
-        found = httpx.get(f"http://{LOOPBACK}:{port}/control/requests", timeout=2, trust_env=False)
+        found = httpx.get(url, timeout=2, trust_env=False)
     except httpx.TransportError:
         return False
     return found.is_success

@@ -5,6 +5,7 @@
 .dev/packages/postgresql/   the unpacked tree
 .dev/packages/prometheus/   the unpacked tree, when deploy/prometheus is checked; also promtool/
 .dev/packages/nginx/        the unpacked tree, when the ingest is tested behind it
+.dev/packages/haproxy/      the unpacked tree, when the ingest is tested behind it
 .dev/packages/pgbouncer/    the unpacked tree, when tests need it
 .dev/packages/buildah/      the unpacked tree, when the image is built
 .dev/packages/debootstrap/  the unpacked tree, when the image is built
@@ -56,6 +57,7 @@ PROMETHEUS = Bundle("Prometheus", "prometheus", re.compile(r"prometheus"))
 PROMTOOL = Bundle("promtool", "promtool", re.compile(r"promtool"))
 # Older releases have the program in nginx-core.
 NGINX = Bundle("nginx", "nginx", re.compile(r"nginx(-core)?"))
+HAPROXY = Bundle("HAProxy", "haproxy", re.compile(r"haproxy"))
 # For the tests of the ingest behind it.
 PGBOUNCER = Bundle("PgBouncer", "pgbouncer", re.compile(r"pgbouncer"))
 # To build the image and its base without an engine.
@@ -247,6 +249,15 @@ def nginx(packages: Path, announce: Callable[[str], None]) -> Nginx:
     if not program.exists():
         raise DownloadFailed(f"the package nginx contains no program (expected at {program})")
     return Nginx(program, library_folders(root))
+
+
+def haproxy(packages: Path, announce: Callable[[str], None]) -> tuple[Path, tuple[Path, ...]]:
+    """The program and the folders of its libraries: installed, or downloaded; raises DownloadFailed."""
+    installed = shutil.which("haproxy", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    if installed is not None:
+        return Path(installed), ()
+    root = downloaded(HAPROXY, packages, announce)
+    return root / "usr/sbin/haproxy", library_folders(root)
 
 
 def pgbouncer(packages: Path, announce: Callable[[str], None]) -> tuple[Path, tuple[Path, ...]]:

@@ -116,14 +116,20 @@ def running_product(
 
 def ingest_url(settings: Mapping[str, str]) -> str:
     host = settings["STOCKHOOK_INGEST_HOST"]
-    return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{settings['STOCKHOOK_INGEST_PORT']}"
+    # What the caller set for the product reaches it through the environment.
+    scheme = "https" if os.environ.get("STOCKHOOK_INGEST_CERTIFICATE_FILE") else "http"
+    prefix = os.environ.get("STOCKHOOK_INGEST_PATH_PREFIX", "")
+    address = "127.0.0.1" if host == "0.0.0.0" else host
+    return f"{scheme}://{address}:{settings['STOCKHOOK_INGEST_PORT']}{prefix}"
 
 
 def is_ready(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/readyz", timeout=2, trust_env=False).status_code == httpx.codes.OK
+        # Its certificate is for another name.
+        answer = httpx.get(f"{url}/readyz", timeout=2, trust_env=False, verify=False)
     except httpx.TransportError:
         return False
+    return answer.status_code == httpx.codes.OK
 
 
 def wait_for_end(product: Daemon) -> int | None:

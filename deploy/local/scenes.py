@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
@@ -73,11 +74,12 @@ class SceneFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The environment of the scenes: the product's settings, the marketplaces' address, and the console."""
+    """The environment of the scenes: the product's settings, addresses of the simulators, and console."""
 
     console: Console
     settings: Mapping[str, str]
     marketplaces_url: str
+    gateway_url: str
 
     def scene(self, title: str) -> None:
         self.console.print()
@@ -116,10 +118,21 @@ class Stage:
         Raises:
             SceneFailed
         """
+        return await self._asked("POST", f"{self.marketplaces_url}/{path}", document)
+
+    async def at_gateway(self, method: str, path: str) -> Any:
+        """The answer of the gateway's control path.
+
+        Raises:
+            SceneFailed
+        """
+        return await self._asked(method, f"{self.gateway_url}/control/{path}", None)
+
+    async def _asked(self, method: str, url: str, document: object) -> Any:
         async with httpx.AsyncClient(trust_env=False) as client:
-            response = await client.post(f"{self.marketplaces_url}/{path}", json=document)
+            response = await client.request(method, url, json=document)
         if not response.is_success:
-            raise SceneFailed(f"{path}: {response.text}")
+            raise SceneFailed(f"{urlsplit(url).path.removeprefix('/')}: {response.text}")
         return response.json()
 
     async def until(self, what: str, query: str, *arguments: object) -> None:
@@ -145,8 +158,10 @@ async def play(stage: Stage) -> None:
     order_id = await buyback_order(stage)
     await missed_pickup(stage, order_id)
     await payment(stage, order_id)
+    await rotation(stage)
     await used_part(stage)
     stage.scene("An overview of everything")
+    await delivered(stage)
     stage.command("status")
     stage.say("The audit accounts for every accepted event:")
     stage.command("audit")
@@ -155,7 +170,11 @@ async def play(stage: Stage) -> None:
 async def buyback_order(stage: Stage) -> str:
     """Create an order and request its pickup; return the order's id."""
     stage.scene("1. A buyback order begins")
-    stage.say("A customer of the buyback platform accepts an offer. Its webhook (OrderCreatedEvent) arrives:")
+    stage.say(
+        "All webhooks arrive through a webhook gateway, a simulated Hookdeck. The gateway signs each, and\n"
+        "the ingest verifies this signature and the marketplace's own secret.\n\n"
+        "A customer of the buyback platform accepts an offer. Its webhook (OrderCreatedEvent) arrives:"
+    )
     order_id = str((await stage.at_marketplace("buyback/control/orders", {"paymentType": "Cash"}))["id"])
     await stage.until(f"order {order_id} is created", BUYBACK_ORDER_IS, order_id, "created")
     stage.say("\nAs the seller, we request the courier's slots and choose the first one:")
@@ -196,8 +215,32 @@ async def payment(stage: Stage, order_id: str) -> None:
     stage.command("explain", "buyback", order_id)
 
 
+async def rotation(stage: Stage) -> None:
+    stage.scene("4. The gateway's secret is rotated")
+    keys = (await stage.at_gateway("POST", "rotate"))["keys"]
+    stage.say(
+        f"From now on each webhook has {keys} signatures: with the new secret and with the old one. The\n"
+        "ingest has only the old secret yet, and refuses none of the following webhooks."
+    )
+
+
+async def delivered(stage: Stage) -> None:
+    """Raises: SceneFailed."""
+    end = monotonic() + PATIENCE_SECONDS
+    state = await stage.at_gateway("GET", "state")
+    while state["waiting"] and monotonic() < end:
+        await asyncio.sleep(0.05)
+        state = await stage.at_gateway("GET", "state")
+    if state["delivered"] != state["accepted"] or set(state["answers"]) != {"200"}:
+        raise SceneFailed(
+            f"the gateway delivered {state['delivered']} of {state['accepted']} webhooks, and was answered "
+            f"{state['answers']}"
+        )
+    stage.say(f"The gateway accepted {state['accepted']} webhooks, and the ingest answered each with 200.")
+
+
 async def used_part(stage: Stage) -> None:
-    stage.scene("4. A used part is sold and returned")
+    stage.scene("5. A used part is sold and returned")
     part = await stage.at_marketplace(f"ovoko/control/parts/{PART_ID}/in_warehouse")
     stage.say(f"Part {PART_ID} ({part['name']}, {part['price']} {part['currency']}) is listed at Ovoko.")
     await stage.until("the part can be sold", PART_IS, str(PART_ID), "in_warehouse")

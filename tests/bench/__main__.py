@@ -50,7 +50,7 @@ def main(
     ----------
     only
         Some measures, comma-separated: drain, drain-buyback, drain-mixed, ingest, latency, feed, growth,
-        rebuild, memory, retries, scaling.
+        rebuild, memory, strangers, retries, scaling.
     rounds
         How often each contestant has its turn in each measure: 3 by default.
     events

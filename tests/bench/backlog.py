@@ -1,8 +1,8 @@
 """Backlogs of events, taken in once by the product's ingest, then laid into the queues time and again."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import islice
 from operator import itemgetter
 
@@ -17,6 +17,9 @@ from worker.amqp.queue_set import main_queue
 from worker.simulator import generator as marketplace
 from worker.simulator.lifecycle import GeneratedEvent
 from worker.simulator.webhook import Credentials
+
+# The headers that sign a body.
+Signer = Callable[[bytes], Mapping[str, str]]
 
 ALL_FAMILIES = tuple(FAMILIES)
 DUPLICATES = 0.1
@@ -47,11 +50,17 @@ def events_of(families: tuple[str, ...], seed: int = SEED) -> Iterator[Generated
             yield event
 
 
-def requests(world: World, events: Iterator[GeneratedEvent], count: int) -> list[Prepared]:
+def requests(
+    world: World, events: Iterator[GeneratedEvent], count: int, sign: Signer = lambda _body: {}
+) -> list[Prepared]:
+    """`sign` adds headers."""
     credentials = Credentials.of(world.settings, tuple(Provider))
+    webhooks = (
+        credentials.webhook(event.provider, event.event_type, event.body) for event in islice(events, count)
+    )
     return [
-        prepared(credentials.webhook(event.provider, event.event_type, event.body), str(number))
-        for number, event in enumerate(islice(events, count))
+        prepared(replace(webhook, headers={**webhook.headers, **sign(webhook.body)}), str(number))
+        for number, webhook in enumerate(webhooks)
     ]
 
 

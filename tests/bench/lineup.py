@@ -79,4 +79,12 @@ FASTAPI = Contestant(
     "FastAPI + FastStream", "fastapi_ingest", "uvicorn with httptools and uvloop, confirms, no access log"
 )
 
-INGESTS = (INGEST, BARE_PUBLISHER, FASTAPI)
+GATEWAY_SECRET = "bench-gateway-secret-0123456789"
+BEHIND_GATEWAY = Contestant(
+    "stockhook behind a gateway",
+    "worker ingest",
+    "its settings' defaults, and a signature of Hookdeck's on each webhook beside the marketplace's secret",
+    environment={"STOCKHOOK_GATEWAY": "hookdeck", "STOCKHOOK_GATEWAY_SECRETS": GATEWAY_SECRET},
+)
+
+INGESTS = (INGEST, BEHIND_GATEWAY, BARE_PUBLISHER, FASTAPI)

@@ -19,6 +19,7 @@ from tests.bench.measures.memory import memory
 from tests.bench.measures.rebuild import rebuild
 from tests.bench.measures.retries import retries
 from tests.bench.measures.scaling import scaling
+from tests.bench.measures.strangers import strangers
 from tests.bench.plan import Bench, Options
 from tests.bench.report import Report
 from tests.bench.results import Results, rows
@@ -40,6 +41,7 @@ MEASURES: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
     "growth": growth,
     "rebuild": rebuild,
     "memory": memory,
+    "strangers": strangers,
     "retries": retries,
     "scaling": scaling,
 }

@@ -1,6 +1,14 @@
 """What the product is to reach, in figures that hold on any machine: ratios, and a few times."""
 
-from tests.bench.lineup import BARE_AIO_PIKA, BARE_AIORMQ, BARE_PUBLISHER, FASTAPI, FASTSTREAM, TELLING
+from tests.bench.lineup import (
+    BARE_AIO_PIKA,
+    BARE_AIORMQ,
+    BARE_PUBLISHER,
+    BEHIND_GATEWAY,
+    FASTAPI,
+    FASTSTREAM,
+    TELLING,
+)
 from tests.bench.results import Bound, Target
 
 TARGETS = (
@@ -12,11 +20,18 @@ TARGETS = (
     Target("drain mixed", Bound.AT_LEAST, 5, FASTSTREAM.name),
     Target("ingest", Bound.AT_LEAST, 0.95, BARE_PUBLISHER.name),
     Target("ingest", Bound.AT_LEAST, 1.5, FASTAPI.name),
+    # With the signature of a gateway at least 0.95 of what it does without.
+    Target("ingest", Bound.AT_MOST, 1 / 0.95, BEHIND_GATEWAY.name),
     Target("latency at 300 events/s, p50", Bound.AT_MOST, 15),
     Target("latency at 300 events/s, p99", Bound.AT_MOST, 1, FASTSTREAM.name),
     Target("change feed at 300 events/s, from the commit, p50", Bound.AT_MOST, 100),
     Target("growth, drain parts", Bound.AT_LEAST, 0.9, "2,000,000 rows"),
     Target("memory of the ingest, 64 connections", Bound.AT_MOST, 150),
+    *(
+        Target(f"p99 at 100 webhooks/s, {connections}", Bound.AT_MOST, 2, beside)
+        for connections in ("connections kept open", "each on a new connection")
+        for beside in ("beside 600 strangers", "through a trusted proxy, beside 600 strangers")
+    ),
     Target("memory of the consumer, full window", Bound.AT_MOST, 150),
     *(
         Target(f"lateness of the {step} s step, {waiting} waiting", Bound.AT_MOST, seconds)

@@ -130,7 +130,8 @@ class World:
         running = start(self.spawner, contestant.name, argv, {**others, **product, **environment}, log)
         try:
             if port:
-                await self._ready(running, port)
+                is_encrypted = f"{PREFIX}INGEST_CERTIFICATE_FILE" in environment
+                await self._ready(running, f"{'https' if is_encrypted else 'http'}://127.0.0.1:{port}/readyz")
             yield running
         finally:
             await running.stop()
@@ -171,12 +172,12 @@ class World:
             f"{PREFIX}LOG_FORMAT": "json",
         }
 
-    async def _ready(self, running: Running, port: int) -> None:
-        async with asyncio.timeout(READY_SECONDS), httpx.AsyncClient() as client:
+    async def _ready(self, running: Running, url: str) -> None:
+        async with asyncio.timeout(READY_SECONDS), httpx.AsyncClient(verify=False) as client:
             while True:
                 running.check()
                 try:
-                    answer = await client.get(f"http://127.0.0.1:{port}/readyz")
+                    answer = await client.get(url)
                     if answer.status_code == 200:
                         return
                 except httpx.TransportError:

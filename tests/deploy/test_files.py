@@ -21,7 +21,15 @@ OTHERS = {
 }
 FILES = sorted(
     path
-    for part in ("Dockerfile", "compose.yaml", "compose-secrets", "kubernetes/*", "systemd/*", "*.md")
+    for part in (
+        "Dockerfile",
+        "compose.yaml",
+        "compose-secrets",
+        "kubernetes/*",
+        "systemd/*",
+        "gateways/*",
+        "*.md",
+    )
     for path in DEPLOY.glob(part)
 )
 SCRIPTS = [DEPLOY / "compose-secrets", DEPLOY / "local/bootstrap", CHECKOUT / ".ci/run"]

@@ -4,11 +4,10 @@ tests/e2e/test_guides.py runs those of the README, the quickstart and the guides
 else they need (`<!-- needs: kubernetes -->`).
 """
 
-import base64
 import re
 import shlex
-import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,14 @@ import pytest
 from cyclopts import App
 
 from tests.docs.markdown import CHECKOUT, DOCUMENTS, WITH_COMMANDS, blocks, code_spans, name_of
+from tests.support.signing import OTHER_SECRET, PRIVATE_KEY, PUBLIC_KEY, SECRET
 from worker.change_feed.endpoint import signed_headers
 from worker.cli.app import app
+from worker.config.gateway import read_scheme
 from worker.config.settings import PREFIX, Settings
+from worker.config.signing_keys import SigningKey
 
-MARKER = re.compile(r"needs: .+|background|file: [a-z]+\.(py|mjs)")
+MARKER = re.compile(r"needs: .+|background|settings|file: [a-z0-9_]+\.(py|mjs)")
 TARGET = re.compile(r"^([a-z-]+):", re.MULTILINE)
 VARIABLE = re.compile(rf"\b{PREFIX}([A-Z_]+)\b")
 ENDS_COMMAND = {"&&", "||", "|", ";", ">"}
@@ -112,20 +114,62 @@ def test_a_block_runs_in_a_test_or_says_what_it_needs(path: Path) -> None:
     assert {marker for marker in markers if not MARKER.fullmatch(marker)} == set()
 
 
-def test_the_documented_verification_accepts_what_stockhook_signs_and_nothing_else() -> None:
+@pytest.mark.parametrize(
+    ("file", "known", "signing"),
+    [
+        ("verify.py", SECRET, [SECRET]),
+        ("verify.py", SECRET, [PRIVATE_KEY, OTHER_SECRET, SECRET]),
+        ("verify.py", OTHER_SECRET, [PRIVATE_KEY, OTHER_SECRET, SECRET]),
+        ("verify_ed25519.py", PUBLIC_KEY, [PRIVATE_KEY]),
+        ("verify_ed25519.py", PUBLIC_KEY, [SECRET, PRIVATE_KEY]),
+    ],
+)
+def test_the_documented_verification_accepts_what_stockhook_signs_and_nothing_else(
+    file: str, known: str, signing: list[str]
+) -> None:
     guide = CHECKOUT / "docs/guides/change-feed.md"
-    (source,) = (block.text for block in blocks(guide.read_text()) if block.marker == "file: verify.py")
+    (source,) = (block.text for block in blocks(guide.read_text()) if block.marker == f"file: {file}")
     written: dict[str, Any] = {}
     exec(source, written)
-    key, body = bytes(range(32)), b"{}"
-    secret = f"whsec_{base64.b64encode(key).decode()}"
-    now = int(time.time())
+    now, body = datetime.now(UTC), b"{}"
 
-    def is_authentic(body: bytes, sent_at: int) -> bool:
-        headers = dict(signed_headers(key, "id", sent_at, b"{}"))
-        accepted: bool = written["is_authentic"](headers, body, secret)
+    def is_authentic(body: bytes, sent_at: datetime, secrets: list[str]) -> bool:
+        keys = [SigningKey.read(secret) for secret in secrets]
+        accepted: bool = written["is_authentic"](signed_headers(keys, "id", sent_at, b"{}"), body, known)
         return accepted
 
-    assert is_authentic(body, now)
-    assert not is_authentic(b"[]", now)
-    assert not is_authentic(body, now - 3600)
+    assert is_authentic(body, now, signing)
+    assert not is_authentic(b"[]", now, signing)
+    assert not is_authentic(body, now - timedelta(hours=1), signing)
+    assert not is_authentic(body, now, [f"whsec_{'A' * 32}", f"whsk_{'A' * 43}="])
+
+
+def test_the_documented_vectors_are_what_stockhook_signs() -> None:
+    guide = (CHECKOUT / "docs/guides/change-feed.md").read_text()
+    vectors = re.findall(r"^\| `(whs[^`]+)` \| (?:`(whpk_[^`]+)`)? ?\| `(v1[^`]+)` \|$", guide, re.MULTILINE)
+
+    sent_at = datetime.fromtimestamp(1614265330, UTC)
+
+    assert len(vectors) == 2
+    for secret, public_key, signature in vectors:
+        key = SigningKey.read(secret)
+        headers = signed_headers([key], "msg_p5jXN8AQM9LWM0D4loKWxJek", sent_at, b'{"test": 2432232314}')
+        assert headers["webhook-signature"] == signature
+        assert (key.public_key or "") == public_key
+
+
+def test_the_documented_members_of_signatures_fit_their_presets() -> None:
+    guide = (CHECKOUT / "docs/guides/gateways.md").read_text()
+    sections = {
+        name.lower(): text for name, text in re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", guide, re.M | re.S)
+    }
+    shown = [
+        (name, members)
+        for name in ("hookdeck", "convoy")
+        for span in code_spans(sections[name])
+        for members in re.findall(r"\{\".*\}", span)
+    ]
+
+    assert len(shown) == 4
+    for name, members in shown:
+        read_scheme(name, members)

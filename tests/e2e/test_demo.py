@@ -50,13 +50,16 @@ async def test_every_scene_is_played_and_what_is_shown_is_in_the_tables(
         "status: sold -> returned",
         "$ stockhook status",
         "$ stockhook audit",
+        "each webhook has 2 signatures",
+        "the ingest answered each with 200",
     ):
         assert text in shown
 
 
 async def test_a_scene_that_fails_says_what_did_not_happen() -> None:
     async with serving(Simulation({})) as port:
-        stage = Stage(Console(file=io.StringIO()), {}, f"http://127.0.0.1:{port}")
+        url = f"http://127.0.0.1:{port}"
+        stage = Stage(Console(file=io.StringIO()), {}, url, url)
         with pytest.raises(SceneFailed, match="nobody/control: "):
             await stage.at_marketplace("nobody/control")
     with pytest.raises(SceneFailed, match=r"stockhook explain ended with 2"):

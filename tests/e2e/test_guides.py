@@ -6,7 +6,6 @@ Blocks that say what they need (`<!-- needs: … -->`) are left out; those for a
 """
 
 import asyncio
-import base64
 import json
 import os
 import re
@@ -15,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -24,8 +22,10 @@ import httpx
 import pytest
 
 from tests.docs.markdown import CHECKOUT, WITH_COMMANDS, Block, blocks, name_of
+from tests.support.signing import OTHER_SECRET, PRIVATE_KEY, SECRET
 from tests.support.stack import Stack, free_port, until
 from worker.change_feed.endpoint import signed_headers
+from worker.config.signing_keys import SigningKey
 
 # What a page's commands print, where its end is worth more than exit codes of 0.
 PRINTED = {
@@ -58,6 +58,8 @@ for _ in $(seq 20); do
 done
 exit $code
 """
+OTHER_GATEWAY_SECRETS = "another-secret-0123456789"
+
 PYTHON = """#!/bin/bash
 exec {python} "$@"
 """
@@ -71,7 +73,9 @@ def blocks_of(page: Path) -> list[Block]:
     return blocks(page.read_text())
 
 
-RUNNABLE = [page for page in WITH_COMMANDS if any(map(runs, blocks_of(page)))]
+# Each of its sections has settings of its own.
+GATEWAYS = CHECKOUT / "docs/guides/gateways.md"
+RUNNABLE = [page for page in WITH_COMMANDS if page != GATEWAYS and any(map(runs, blocks_of(page)))]
 
 
 def script(page: Path) -> str:
@@ -162,6 +166,55 @@ async def test_the_commands_of_a_page_work(stack: Stack, tmp_path: Path, page: P
         assert text in output
 
 
+def sections(page: Path) -> dict[str, list[Block]]:
+    """The blocks to run of each section that has any, after those that all sections need."""
+    common, *others = re.split(r"^(?=## (?!For each))", page.read_text(), flags=re.MULTILINE)
+    return {
+        text.partition("\n")[0].removeprefix("## "): [
+            *filter(runs, blocks(common)),
+            *filter(runs, blocks(text)),
+        ]
+        for text in others
+        if any(map(runs, blocks(text)))
+    }
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the page uses curl")
+@pytest.mark.parametrize("section", sections(GATEWAYS))
+async def test_a_gateway_of_the_guide_is_accepted_with_its_secret_alone(
+    stack: Stack, tmp_path: Path, section: str
+) -> None:
+    found = sections(GATEWAYS)[section]
+    settings = {
+        name: value
+        for block in found
+        if block.marker == "settings"
+        for name, value in re.findall(r"^export (\S+)=(\S+)$", block.text, flags=re.MULTILINE)
+    }
+    text = "\n".join(["set -euo pipefail", *(block.text for block in found)])
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    checkout_like(folder, GATEWAYS, stack.environment, {})
+    ingest = await stack.started("ingest", **settings)
+    accepted = Typed(text, folder)
+    codes = [await accepted.exit_code()]
+    first = accepted.output.read_text()
+    assert ingest.stop() == 0
+    other = {name: OTHER_GATEWAY_SECRETS for name in settings if name.endswith("_GATEWAY_SECRETS")}
+    if any("whsec_" in value for value in settings.values()):
+        other = dict.fromkeys(other, SECRET)
+    await stack.started("ingest", **{**settings, **other})
+    refused = Typed(text, folder)
+    codes.append(await refused.exit_code())
+
+    assert codes[0] == 0, first
+    assert '"accepted"' in first
+    if other:
+        # What curl ends with after 401.
+        assert codes[1] == 22
+        assert '"accepted"' not in refused.output.read_text()
+
+
 async def shows_changes(stack: Stack, folder: Path) -> None:
     """Each subscriber of the guide shows a change: the endpoint that of curl, the others one of ours."""
     logs = sorted(folder.glob("background-*.log"))
@@ -193,14 +246,14 @@ async def sell_or_return(stack: Stack, number: int) -> None:
 async def test_the_endpoint_in_node_accepts_what_stockhook_signs_and_nothing_else(tmp_path: Path) -> None:
     guide = CHECKOUT / "docs/guides/change-feed.md"
     (source,) = (block.text for block in blocks_of(guide) if block.marker == "file: endpoint.mjs")
-    port, key = str(free_port()), bytes(range(32))
+    port = str(free_port())
     (tmp_path / "endpoint.mjs").write_text(source.replace("8099", port))
-    secret = f"whsec_{base64.b64encode(key).decode()}"
+    keys = [SigningKey.read(text) for text in (PRIVATE_KEY, OTHER_SECRET, SECRET)]
     body = b'{"type": "stockhook.part.sold", "subject": "13"}'
-    signed = dict(signed_headers(key, "id", int(time.time()), body))
-    late = dict(signed_headers(key, "id", int(time.time()) - 3600, body))
+    signed = signed_headers(keys, "id", datetime.now(UTC), body)
+    late = signed_headers(keys, "id", datetime.now(UTC) - timedelta(hours=1), body)
     process = subprocess.Popen(
-        ["node", "endpoint.mjs"], cwd=tmp_path, env={**os.environ, "ENDPOINT_SECRET": secret}
+        ["node", "endpoint.mjs"], cwd=tmp_path, env={**os.environ, "ENDPOINT_SECRET": SECRET}
     )
 
     async def answer(headers: dict[str, str], sent: bytes) -> int:

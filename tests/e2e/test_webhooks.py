@@ -4,14 +4,20 @@ import base64
 import hashlib
 import hmac
 import json
+import subprocess
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
+import standardwebhooks
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.e2e.test_changes import has_died, lives, post_all, status_change
 from tests.support.endpoint import Endpoint, Request, endpoint, failing_first
 from tests.support.stack import Stack, until
+from worker.change_feed.rotation import NEW_PRIVATE_KEY
 
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
@@ -71,6 +77,91 @@ async def test_a_change_is_posted_signed(stack: Stack, tell: Tell) -> None:
     assert headers["webhook-id"] == event["id"]
     assert headers["webhook-signature"] == f"v1,{expected}"
     assert headers["content-type"] == "application/cloudevents+json"
+
+
+async def test_a_secret_is_rotated_by_the_steps_that_are_said_without_a_refusal(
+    stack: Stack, tell: Tell
+) -> None:
+    """The subscriber verifies: at first with the old secret, at last with the public key alone."""
+    private = run_shell(NEW_PRIVATE_KEY)
+    refused: list[Request] = []
+    known = {"secret": SECRET}
+
+    def answer(number: int) -> int:
+        request = shop.requests[number]
+        if is_authentic(request, known["secret"]):
+            return 204
+        refused.append(request)
+        return 401
+
+    def steps(*options: str) -> list[str | None]:
+        said = json.loads(stack.run("changes", "rotate", "shop", "--json", *options).stdout)
+        return [step["command"] for step in said["steps"]]
+
+    async with endpoint(answer) as shop:
+        tell(("shop", shop.url))
+        worker = await stack.started("run")
+        await stack.post_ovoko(status_change(1, "13", "sold"))
+        await until(has_got(shop, 1), "it is told")
+        assert steps("--ed25519")[0] == NEW_PRIVATE_KEY
+        assert worker.stop() == 0
+
+        secrets_of(stack, "shop", [private, SECRET])
+        worker = await stack.started("run")
+        await stack.post_ovoko(status_change(2, "13", "returned"))
+        await until(has_got(shop, 2), "it is told with two signatures")
+        (_, public) = stack.run("changes", "keys", "shop").stdout.split()
+        known["secret"] = public
+        await stack.post_ovoko(status_change(3, "13", "sold"))
+        await until(has_got(shop, 3), "it is told, and verifies with the public key")
+        doctor = stack.run("doctor", "--json").stdout
+        assert steps()[1] is None
+        assert worker.stop() == 0
+
+        secrets_of(stack, "shop", private)
+        worker = await stack.started("run")
+        await stack.post_ovoko(status_change(4, "13", "returned"))
+        await until(has_got(shop, 4), "it is told with the new key alone")
+
+    versions = [
+        [one.partition(",")[0] for one in request.headers["webhook-signature"].split(" ")]
+        for request in shop.requests
+    ]
+    assert versions == [["v1"], ["v1a", "v1"], ["v1a", "v1"], ["v1a"]]
+    assert refused == []
+    assert "shop: each change has several signatures (v1a, v1)" in doctor
+    for secret in (private, SECRET):
+        assert secret.partition("_")[2] not in doctor
+
+
+def run_shell(command: str) -> str:
+    return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def secrets_of(stack: Stack, name: str, secret: str | list[str]) -> None:
+    subscribers = json.loads(stack.environment[SUBSCRIBED])
+    stack.environment[SUBSCRIBED] = json.dumps(
+        [{**one, "secret": secret} if one["name"] == name else one for one in subscribers]
+    )
+
+
+def is_authentic(request: Request, known: str) -> bool:
+    """By a shared secret through the library of the standard; by a public key through cryptography."""
+    if known.startswith("whsec_"):
+        try:
+            standardwebhooks.Webhook(known).verify(request.body, request.headers)
+        except standardwebhooks.WebhookVerificationError:
+            return False
+        return True
+    public = Ed25519PublicKey.from_public_bytes(base64.b64decode(known.removeprefix("whpk_")))
+    signed = f"{request.headers['webhook-id']}.{request.headers['webhook-timestamp']}.".encode()
+    for one in request.headers["webhook-signature"].split():
+        version, _, signature = one.partition(",")
+        with suppress(InvalidSignature):
+            if version == "v1a":
+                public.verify(base64.b64decode(signature), signed + request.body)
+                return True
+    return False
 
 
 async def test_what_fails_is_retried_under_the_same_id(stack: Stack, tell: Tell) -> None:

@@ -1,6 +1,7 @@
 """A certificate authority, and TLS of the broker by a certificate of it."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,16 @@ import pytest
 from deploy.local.services import Services
 from tests.support.authority import Authority, make_authority
 from tests.support.stack import free_port
+from worker.observability.resolver import Loop
+
+# Modules whose server runs in the tests' own process: on the loop that the product has.
+ON_THE_LOOP_OF_THE_PRODUCT = ("test_http_server.py", "test_ingest_limits.py", "test_ingest_tls.py")
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"loop": Loop if item.path.name in ON_THE_LOOP_OF_THE_PRODUCT else asyncio.new_event_loop}
 
 
 @pytest.fixture

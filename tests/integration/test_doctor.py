@@ -2,6 +2,7 @@
 
 import base64
 import json
+from itertools import count
 from typing import Any
 
 import pytest
@@ -112,8 +113,14 @@ async def test_events_outside_any_month_and_keys_that_open_nothing(stack: Stack)
 
 
 def subscribers(**urls: str) -> str:
-    secret = "whsec_" + base64.b64encode(b"hunter2-hunter2-hunter2-").decode()
-    return json.dumps([{"name": name, "url": url, "secret": secret} for name, url in urls.items()])
+    """Each with a secret of its own."""
+    secrets = (f"whsec_{base64.b64encode(bytes(range(first, first + 24))).decode()}" for first in count())
+    return json.dumps(
+        [
+            {"name": name, "url": url, "secret": secret}
+            for (name, url), secret in zip(urls.items(), secrets, strict=False)
+        ]
+    )
 
 
 async def test_where_subscribers_to_changes_lead_and_what_waits_is_said(stack: Stack) -> None:

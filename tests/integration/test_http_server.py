@@ -4,87 +4,17 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 import pytest
 
 from tests.support.http_shapes import CHUNKED, EVENT, LAST_CHUNK, NO_ANSWER, Shape, chunk, head, send, shapes
+from tests.support.ingest_server import SECRET, WHOLE, Client, Server, client, server
 from tests.support.stack import until
-from worker.amqp.channel import Message
-from worker.config.settings import Settings
-from worker.ingest.http_server import Limits, serving
-from worker.ingest.service import Ingest, Request, Response
+from worker.ingest.connection_limits import ConnectionLimits
+from worker.ingest.http_connection import Limits
+from worker.ingest.http_server import serving
+from worker.ingest.service import Request, Response
 from worker.observability.listening import CannotListen
-
-SECRET = "ovoko-secret"
-
-
-@dataclass
-class Stored:
-    messages: list[Message] = field(default_factory=list)
-    may_store: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def store(self, message: Message, family: str | None) -> None:
-        await self.may_store.wait()
-        self.messages.append(message)
-
-    async def check(self) -> str | None:
-        return None
-
-    def details(self) -> dict[str, object]:
-        return {}
-
-
-@dataclass
-class Server:
-    port: int
-    stored: Stored
-
-
-@asynccontextmanager
-async def server(limits: Limits | None = None, **settings: object) -> AsyncIterator[Server]:
-    stored = Stored()
-    stored.may_store.set()
-    configured = Settings(ovoko_secrets=SECRET, **settings)  # type: ignore[arg-type]  # as the environment has them
-    handle = Ingest(configured, stored).handle
-    async with serving(handle, "127.0.0.1", 0, limits or Limits(75.0), 5) as port:
-        yield Server(port, stored)
-
-
-@dataclass
-class Client:
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    async def answer(self) -> bytes:
-        """Up to the end of its body."""
-        async with asyncio.timeout(20):
-            answer = await self.reader.readuntil(b"\r\n\r\n")
-            length = answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
-            return answer + await self.reader.readexactly(int(length or 0))
-
-    async def status(self) -> int:
-        return int((await self.answer())[9:12])
-
-    async def is_closed(self) -> bool:
-        """By the server, with nothing said."""
-        async with asyncio.timeout(20):
-            try:
-                return await self.reader.read(1) == b""
-            except ConnectionError:
-                return True
-
-
-@asynccontextmanager
-async def client(port: int) -> AsyncIterator[Client]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        yield Client(reader, writer)
-    finally:
-        writer.close()
-
-
-WHOLE = head(SECRET, f"Content-Length: {len(EVENT)}") + EVENT
 
 
 @pytest.mark.parametrize("shape", list(shapes(SECRET)), ids=lambda shape: shape.name)
@@ -232,7 +162,7 @@ async def test_a_connection_that_reads_no_answers_is_closed() -> None:
 
 async def test_beyond_the_limit_the_connection_that_waits_longest_makes_room() -> None:
     async with (
-        server(Limits(idle_seconds=60, header_seconds=60, connections=3)) as running,
+        server(Limits(idle_seconds=60, header_seconds=60, connections=ConnectionLimits(total=4))) as running,
         client(running.port) as known,
         client(running.port) as first,
     ):

@@ -15,6 +15,7 @@ from worker.amqp.management import Management, ManagementUnavailable
 from worker.change_feed.endpoint import Endpoint, NotDelivered
 from worker.config.check import CheckResult, Level
 from worker.config.settings import BadSettings, Settings
+from worker.config.signing_keys import SigningKey
 from worker.marketplaces.http import Unavailable
 from worker.marketplaces.ovoko.client import open_ovoko
 from worker.simulator.ovoko_api import Ovoko, Part
@@ -24,7 +25,7 @@ from worker.tools.doctor.changes import check_changes
 from worker.tools.doctor.configuration import check_configuration
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
-KEY = bytes(32)
+KEYS = [SigningKey.read("whsec_" + "A" * 32)]
 UNUSABLE = "socks5://127.0.0.1:1"
 
 
@@ -95,7 +96,7 @@ async def test_the_management_api_does_not_care_for_a_proxy_that_cannot_be_used(
 async def test_webhooks_do_not_go_through_a_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     async with endpoint() as shop, http_proxy() as proxy:
         say_everywhere(monkeypatch, proxy.url)
-        target = Endpoint.of(shop.url, KEY, connections=1, allow_private=True)
+        target = Endpoint.of(shop.url, KEYS, connections=1, allow_private=True)
         await target.post("id.1", b"{}")
         await target.close()
 
@@ -108,7 +109,7 @@ async def test_webhooks_go_through_the_proxy_of_the_settings(monkeypatch: pytest
         say_everywhere(monkeypatch, UNUSABLE)
         url = Settings(changes_proxy=SecretStr(proxy.url.replace("://", "://us:p%40ss@"))).changes_proxy
         assert url is not None
-        target = Endpoint.of(shop.url, KEY, connections=1, allow_private=False, proxy=url.get_secret_value())
+        target = Endpoint.of(shop.url, KEYS, connections=1, allow_private=False, proxy=url.get_secret_value())
         await target.post("id.1", b"{}")
         await target.close()
 
@@ -120,7 +121,7 @@ async def test_webhooks_go_through_the_proxy_of_the_settings(monkeypatch: pytest
 async def test_an_encrypted_webhook_is_tunnelled_by_name_and_a_refusal_is_said() -> None:
     async with http_proxy(b"HTTP/1.1 403 canary\r\ncontent-length: 0\r\n\r\n") as proxy:
         target = Endpoint.of(
-            "https://shop.example/hooks", KEY, connections=1, allow_private=False, proxy=proxy.url
+            "https://shop.example/hooks", KEYS, connections=1, allow_private=False, proxy=proxy.url
         )
         with pytest.raises(NotDelivered, match="the proxy refuses to connect to it"):
             await target.post("id.1", b"{}")

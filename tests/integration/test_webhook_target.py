@@ -8,11 +8,13 @@ import pytest
 from pydantic import SecretStr
 
 from worker.change_feed.endpoint import Endpoint, NotDelivered
+from worker.config.signing_keys import SigningKey
 from worker.config.subscribers import Subscriber
 
 Answering = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 ANSWER_SECONDS = 0.5
+KEY = SigningKey.read("whsec_" + "A" * 32)
 MEGABYTE = b"x" * 1_048_576
 CANARY = b"customer-canary"
 
@@ -91,7 +93,7 @@ async def answering(
     port = server.sockets[0].getsockname()[1]
     target = Endpoint.of(
         _target(f"http://{f'[{host}]' if ':' in host else host}:{port}{path}"),
-        bytes(32),
+        [KEY],
         connections=1,
         allow_private=True,
         answer_seconds=ANSWER_SECONDS,
@@ -189,7 +191,7 @@ async def test_where_nobody_listens_it_says_so() -> None:
     ],
 )
 async def test_where_only_we_should_reach_is_not_called(host: str, words: str) -> None:
-    target = Endpoint.of(f"https://{host}/hooks", bytes(32), connections=1, allow_private=False)
+    target = Endpoint.of(f"https://{host}/hooks", [KEY], connections=1, allow_private=False)
     try:
         with pytest.raises(NotDelivered, match=words):
             await target.post("id.1", b"{}")

@@ -119,8 +119,8 @@ TABLE = (
     Mutant(
         "answer before it is stored",
         "worker/ingest/service.py",
-        "                await self._store(accepted)\n",
-        "                asyncio.ensure_future(self._store(accepted))\n",
+        "                    await self._store(accepted, evidence)\n",
+        "                    asyncio.ensure_future(self._store(accepted, evidence))\n",
         "tests/unit/test_service.py::test_what_cannot_be_stored_is_left_with_the_sender",
     ),
     Mutant(
@@ -277,7 +277,7 @@ TABLE = (
     ),
     Mutant(
         "a body that ends early is whole",
-        "worker/ingest/http_server.py",
+        "worker/ingest/http_connection.py",
         "            self._incoming.fail()\n",
         "            self._incoming.complete()\n",
         "tests/integration/test_http_server.py::"
@@ -285,7 +285,7 @@ TABLE = (
     ),
     Mutant(
         "of a header that comes twice the last counts",
-        "worker/ingest/http_server.py",
+        "worker/ingest/http_messages.py",
         'f"{headers[name]}, {value}" if name in headers else value',
         "value",
         "tests/integration/test_http_server.py::"
@@ -293,11 +293,40 @@ TABLE = (
     ),
     Mutant(
         "idle connections end when half-sent headers do",
-        "worker/ingest/http_server.py",
-        "_is_reading_head:\n                self._watch(self._limits.idle_seconds)\n",
-        "_is_reading_head:\n                self._watch(self._limits.header_seconds)\n",
+        "worker/ingest/http_connection.py",
+        "is_reading_head:\n                self._watch(self._idle_seconds)\n",
+        "is_reading_head:\n                self._watch(self._limits.header_seconds)\n",
         "tests/integration/test_http_server.py::"
         "test_an_answered_connection_stays_idle_longer_than_a_head_may_take",
+    ),
+    Mutant(
+        "a request that arrived whole is closed for another connection",
+        "worker/ingest/http_connection.py",
+        "        return self._current is None or not self._current.body.is_complete\n",
+        "        return True\n",
+        "tests/integration/test_ingest_limits.py::"
+        "test_a_request_that_arrived_whole_is_answered_however_many_come",
+    ),
+    Mutant(
+        "a body without a secret may trickle as long as any other",
+        "worker/ingest/service.py",
+        "        if is_authenticated:\n            return self.settings.body_timeout\n",
+        "        if True:\n            return self.settings.body_timeout\n",
+        "tests/unit/test_service.py::test_a_body_of_a_stranger_must_keep_arriving",
+    ),
+    Mutant(
+        "any sender is believed about a client",
+        "worker/ingest/trusted_proxies.py",
+        "        if self.include(peer):\n",
+        "        if True:\n",
+        "tests/unit/test_trusted_proxies.py::test_who_is_no_trusted_proxy_says_nothing_about_a_client",
+    ),
+    Mutant(
+        "a renewed certificate is not noticed",
+        "worker/ingest/tls.py",
+        "        if not is_requested and self.trouble is None and seen == self._seen:\n",
+        "        if not is_requested and self.trouble is None:\n",
+        "tests/integration/test_ingest_tls.py::test_a_renewed_certificate_is_used_and_no_connection_ends",
     ),
     Mutant(
         "a host that failed is tried first again",

@@ -1,4 +1,4 @@
-"""Certificate authorities for tests: each signs one server certificate for 127.0.0.1."""
+"""Certificate authorities for tests: each signs one certificate, for a server or a client on 127.0.0.1."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+DNS_NAME = "stockhook.internal"
+"""For programs that compare no addresses, as nginx."""
 
 Extension = tuple[x509.ExtensionType, bool]
 
@@ -32,7 +35,7 @@ KEY_USAGE: Extension = (
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """A CA, with the certificate that it signed for 127.0.0.1 alone."""
+    """A CA, with the certificate that it signed for 127.0.0.1 and DNS_NAME."""
 
     ca: Path
     certificate: Path
@@ -57,7 +60,7 @@ def make_authority(
         unsigned = unsigned.add_extension(extension, critical=is_critical)
     ca = unsigned.sign(ca_key, hashes.SHA256())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "service")])
-    names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName(DNS_NAME)])
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
     certificate = (
         _begin(subject, issuer, key)

@@ -34,18 +34,22 @@ http {{
 @contextmanager
 def running_nginx(folder: Path, http: str) -> Iterator[None]:
     """While the context lasts; `http` is what stands in the configuration's block of that name."""
+    command, environment = nginx_command(folder, http)
+    process = subprocess.Popen(command, env=environment)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def nginx_command(folder: Path, http: str) -> tuple[list[str], dict[str, str]]:
+    """The command, and the environment that it needs."""
     try:
         found = nginx(DEV / "packages", print)
     except DownloadFailed as error:
         pytest.skip(f"needs nginx: {error}")
     configuration = folder / "nginx.conf"
     configuration.write_text(_CONFIGURATION.format(folder=folder, http=http))
-    process = subprocess.Popen(
-        [found.program, "-c", configuration, "-p", folder, "-e", folder / "error.log"],
-        env={**os.environ, **with_libraries(found.libraries)},
-    )
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
+    command = [found.program, "-c", configuration, "-p", folder, "-e", folder / "error.log"]
+    return [str(part) for part in command], {**os.environ, **with_libraries(found.libraries)}

@@ -56,6 +56,7 @@ def stored_as(
         body=message.body,
         original_body=b"{" if is_edited else None,
         provenance=provenance,
+        evidence=None,
         replayed_as=None,
         replay_of=replay_of,
     )
@@ -65,6 +66,21 @@ def without_provenance(message: Message) -> Message:
     """As an older release publishes it."""
     headers = {name: value for name, value in message.headers.items() if name != "x-provenance"}
     return replace(message, headers=headers)
+
+
+@pytest.mark.parametrize("origin", ["inventory", QUARANTINE_ORIGIN])
+@pytest.mark.parametrize("is_edited", [False, True])
+def test_a_replay_keeps_how_the_gateway_names_the_request(origin: str, is_edited: bool) -> None:
+    accepted = accept(Provider.OVOKO, BODY, RECEIVED_AT).message
+    named = {"x-gateway-event": "evt_1", "x-request-id": "0f1e"}
+    message = replace(accepted, headers={**accepted.headers, **named})
+    ready = prepare(stored_as(message, origin=origin, is_edited=is_edited), None)
+
+    assert isinstance(ready, Ready)
+    assert Envelope.from_headers(ready.message.headers).evidence == {
+        "gateway_event": "evt_1",
+        "request_id": "0f1e",
+    }
 
 
 @pytest.mark.parametrize("origin", ["inventory", QUARANTINE_ORIGIN])

@@ -85,6 +85,21 @@ def test_an_ingest_that_listens_everywhere_is_reached_on_this_machine(host: str,
     assert Settings(ingest_host=host, ingest_port=8081).ingest_url == url
 
 
+def test_the_url_of_an_ingest_with_tls_and_a_prefix(tmp_path: Path) -> None:
+    files = {"ingest_certificate_file": tmp_path / "certificate", "ingest_key_file": tmp_path / "key"}
+    settings = Settings(ingest_path_prefix="/shop", **files)  # type: ignore[arg-type]  # as from the environment
+
+    assert settings.ingest_url == "https://127.0.0.1:8080/shop"
+    assert settings.ingest_readiness_urls == ("https://127.0.0.1:8080/shop/readyz",)
+
+
+def test_an_ingest_that_requires_client_certificates_is_asked_on_its_ops_port(tmp_path: Path) -> None:
+    files = {f"ingest_{name}_file": tmp_path / name for name in ("certificate", "key", "client_ca")}
+    settings = Settings(ops_host="::", **files)  # type: ignore[arg-type]  # as from the environment
+
+    assert settings.ingest_readiness_urls == ("http://[::1]:9090/readyz", "http://[::1]:9091/readyz")
+
+
 def _credentials() -> Credentials:
     settings = Settings(ovoko_secrets=(SecretStr("s"),), buyback_tokens=(SecretStr("t"),))
     return Credentials.of(settings, Provider)

@@ -349,6 +349,140 @@ async def test_a_path_in_the_log_is_inert() -> None:
     assert len(line["path"]) == 200
 
 
+async def test_a_refusal_is_logged_now_and_then_with_its_sender() -> None:
+    ingest = Ingest(settings(), Stored())
+    headers = {"content-length": "2", "x-request-id": "request-1\x1b" + "x" * 5000}
+    requests = [
+        Request("POST", "/webhooks/ovoko", headers, chunks(b"{}"), client="192.0.2.7") for _ in range(3)
+    ]
+    with structlog.testing.capture_logs() as lines:
+        for request in requests:
+            await ingest.handle(request)
+        await ingest.handle(Request("POST", "/webhooks/buyback", {}, chunks(b"{}"), client="192.0.2.8"))
+
+    assert [(line["event"], line["provider"], line["result"], line["client"]) for line in lines] == [
+        ("request.refused", "ovoko", "401", "192.0.2.7"),
+        ("request.refused", "buyback", "411", "192.0.2.8"),
+    ]
+    assert lines[0]["request_id"].startswith("request-1\\x1bxxx")
+    assert len(lines[0]["request_id"]) == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/shop/hooks/webhooks/ovoko", 200),
+        ("/shop//hooks/webhooks/ovoko/", 200),
+        ("/webhooks/ovoko", 404),
+        ("/shop/webhooks/ovoko", 404),
+        ("/shop/hookswebhooks/ovoko", 404),
+        ("/shop/hooks/shop/hooks/webhooks/ovoko", 404),
+        ("/shop/hooks", 404),
+    ],
+)
+async def test_with_a_prefix_webhooks_have_it_and_nothing_else_is_one(path: str, status: int) -> None:
+    stored = Stored()
+    response = await answer(path=path, stored=stored, configured=settings(ingest_path_prefix="/shop/hooks"))
+
+    assert response.status == status
+    assert len(stored.messages) == int(status == 200)
+    if status == 404:
+        assert b"/shop/hooks/webhooks/ovoko" in response.body
+
+
+@pytest.mark.parametrize("prefix", ["", "/shop"])
+async def test_probes_are_answered_with_and_without_the_prefix(prefix: str) -> None:
+    configured = settings(ingest_path_prefix="/shop")
+    for path in ("/livez", "/readyz", "/openapi.json"):
+        assert (await answer(method="GET", path=f"{prefix}{path}", configured=configured)).status == 200
+    document = json.loads((await answer(method="GET", path="/openapi.json", configured=configured)).body)
+    assert document["servers"] == [{"url": "/shop"}]
+
+
+async def test_a_sender_is_authenticated_by_headers_before_the_body_or_by_the_body() -> None:
+    seen: list[str] = []
+    ingest = Ingest(settings(), Stored())
+
+    async def body(text: bytes) -> AsyncIterator[bytes]:
+        seen.append("body")
+        yield text
+
+    async def receive(path: str, text: bytes, **headers: str) -> int:
+        given = {
+            "transfer-encoding": "chunked",
+            **{name.replace("_", "-"): headers[name] for name in headers},
+        }
+        request = Request("POST", path, given, body(text), authenticated=lambda: seen.append("authenticated"))
+        return (await ingest.handle(request)).status
+
+    assert await receive("/webhooks/ovoko", BODY, x_webhook_secret=SECRET) == 200
+    assert seen[:2] == ["authenticated", "body"]
+    seen.clear()
+    assert await receive("/webhooks/buyback", b'{"type": "x", "token": "%s"}' % TOKEN.encode()) == 200
+    assert seen == ["body", "authenticated"]
+    seen.clear()
+    assert await receive("/webhooks/buyback", b'{"type": "x", "token": "wrong"}') == 401
+    assert await receive("/webhooks/ovoko", BODY, x_webhook_secret="wrong") == 401
+    assert await receive("/webhooks/buyback", b"{") == 400
+    assert "authenticated" not in seen
+
+
+async def test_a_body_of_a_stranger_must_keep_arriving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first moments at a minimum rate. A sender with a valid secret has the whole time."""
+    monkeypatch.setattr(service, "UNAUTHENTICATED_FIRST_SECONDS", 0.3)
+    monkeypatch.setattr(service, "UNAUTHENTICATED_BYTES_PER_SECOND", 1000)
+    configured = settings(body_timeout=20, body_limit=100_000)
+
+    async def trickling(bytes_at_a_time: int) -> AsyncIterator[bytes]:
+        for _ in range(6):
+            yield b" " * bytes_at_a_time
+            await asyncio.sleep(0.2)
+        yield BODY.replace(b"{", b'{"token": "%s", ' % TOKEN.encode(), 1)
+
+    async def receive(bytes_at_a_time: int, path: str) -> int:
+        return (await answer(trickling(bytes_at_a_time), path=path, configured=configured)).status
+
+    statuses = await asyncio.gather(
+        receive(1, "/webhooks/buyback"), receive(5000, "/webhooks/buyback"), receive(1, "/webhooks/ovoko")
+    )
+
+    assert statuses == [408, 200, 200]
+
+
+async def test_beyond_the_limit_of_memory_the_largest_unauthenticated_body_is_sent_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service.BodyMemory, "for_bodies_of", lambda _limit: service.BodyMemory(3_000))
+    ingest = Ingest(settings(body_timeout=20), Stored())
+    may_end = asyncio.Event()
+
+    async def part(size: int) -> AsyncIterator[bytes]:
+        yield b" " * size
+        await may_end.wait()
+        yield b'{"type": "x", "token": "%s"}' % TOKEN.encode()
+
+    async def receive(path: str, size: int) -> Response:
+        headers = {"transfer-encoding": "chunked", "x-webhook-secret": SECRET}
+        return await ingest.handle(Request("POST", path, headers, part(size)))
+
+    before = received("buyback", "busy")
+    large = asyncio.create_task(receive("/webhooks/buyback", 2_000))
+    await asyncio.sleep(0)
+    others = [
+        asyncio.create_task(receive(path, size))
+        for path, size in (("/webhooks/buyback", 900), ("/webhooks/ovoko", 1_500))
+    ]
+    refused = await large
+    may_end.set()
+
+    assert refused.status == 503
+    assert received("buyback", "busy") - before == 1
+    assert ("retry-after", "7") in refused.headers
+    assert ("connection", "close") in refused.headers
+    assert [(await other).status for other in others] == [200, 200]
+    assert (await receive("/webhooks/buyback", 2_000)).status == 200
+
+
 RAW = zlib.compressobj(wbits=-zlib.MAX_WBITS)
 RAW_DEFLATED = RAW.compress(BODY) + RAW.flush()
 gzipped = partial(gzip.compress, mtime=0)
@@ -478,9 +612,9 @@ async def test_other_requests_do_not_wait_for_the_work_on_a_large_body(
     threads: list[threading.Thread] = []
     accept = service.accept
 
-    def noted(*arguments: object) -> object:
+    def noted(*arguments: object, **options: object) -> object:
         threads.append(threading.current_thread())
-        return accept(*arguments)
+        return accept(*arguments, **options)
 
     monkeypatch.setattr(service, "accept", noted)
     for size in (10, LARGE_BODY):

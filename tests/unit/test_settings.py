@@ -26,6 +26,16 @@ def test_defaults_suit_a_machine_of_ones_own() -> None:
     assert (settings.ingest_port, settings.ops_port) == (8080, 9090)
 
 
+def test_trusted_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOCKHOOK_TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.7,fd00::/8")
+
+    assert [str(network) for network in read_settings().trusted_proxies] == [
+        "10.0.0.0/8",
+        "192.0.2.7/32",
+        "fd00::/8",
+    ]
+
+
 def test_several_secrets_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STOCKHOOK_OVOKO_SECRETS", "new , old,")
 
@@ -47,6 +57,45 @@ def test_secrets_can_come_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: 
             "http",
             "STOCKHOOK_INGEST_PORT: Input should be a valid integer, unable to parse string as an integer "
             "(given: 'http')",
+        ),
+        (
+            "TRUSTED_PROXIES",
+            "10.0.0.0/8, 10.0.0.1/8",
+            "STOCKHOOK_TRUSTED_PROXIES: must be networks, comma-separated, such as 10.0.0.0/8,fd00::/8, "
+            "which '10.0.0.1/8' is not (given: '10.0.0.0/8, 10.0.0.1/8')",
+        ),
+        (
+            "TRUSTED_PROXIES",
+            "0.0.0.0/0",
+            "STOCKHOOK_TRUSTED_PROXIES: must not contain every address, as 0.0.0.0/0 does: anybody could "
+            "name any client (given: '0.0.0.0/0')",
+        ),
+        (
+            "TRUSTED_PROXIES",
+            "::ffff:10.0.0.0/104",
+            "STOCKHOOK_TRUSTED_PROXIES: must have IPv4 networks in their own form, not as "
+            "::ffff:10.0.0.0/104 (given: '::ffff:10.0.0.0/104')",
+        ),
+        (
+            "INGEST_KEY_FILE",
+            "/etc/key.pem",
+            "STOCKHOOK_INGEST_KEY_FILE: needs STOCKHOOK_INGEST_CERTIFICATE_FILE (given: '/etc/key.pem')",
+        ),
+        (
+            "INGEST_CLIENT_CA_FILE",
+            "/etc/ca.pem",
+            "STOCKHOOK_INGEST_CLIENT_CA_FILE: needs STOCKHOOK_INGEST_CERTIFICATE_FILE (given: '/etc/ca.pem')",
+        ),
+        (
+            "INGEST_CERTIFICATE_FILE",
+            "/etc/certificate.pem",
+            "STOCKHOOK_INGEST_KEY_FILE: is required with STOCKHOOK_INGEST_CERTIFICATE_FILE (given: None)",
+        ),
+        (
+            "INGEST_PATH_PREFIX",
+            "/stockhook/",
+            "STOCKHOOK_INGEST_PATH_PREFIX: String should match pattern "
+            "'^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*$' (given: '/stockhook/')",
         ),
         (
             "RETRY_DELAYS",

@@ -4,6 +4,10 @@ import asyncio
 from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
+# If hundreds expire at once, other work waits only for this many; the others follow this many seconds later.
+MOST_AT_ONCE = 16
+NEXT_SECONDS = 0.005
+
 
 class _Watched(NamedTuple):
     until: float
@@ -11,7 +15,7 @@ class _Watched(NamedTuple):
 
 
 class TimeoutGroup:
-    """Each deadline is noticed at most `check_every` seconds late."""
+    """Each deadline is noticed at most `check_every` seconds late, or later if hundreds expire at once."""
 
     def __init__(self, check_every: float) -> None:
         self._check_every = check_every
@@ -25,6 +29,13 @@ class TimeoutGroup:
         if self._timer is None:
             self._timer = loop.call_later(self._check_every, self._check, loop)
 
+    def postpone(self, name: Hashable, seconds: float) -> None:
+        """Set its deadline to so many seconds from now, if it is watched."""
+        watched = self._watched.get(name)
+        if watched is not None:
+            until = asyncio.get_running_loop().time() + seconds
+            self._watched[name] = watched._replace(until=until)
+
     def forget(self, name: Hashable) -> None:
         """Stop watching a name, if it is watched."""
         self._watched.pop(name, None)
@@ -37,6 +48,10 @@ class TimeoutGroup:
 
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
-        for name in [name for name, watched in self._watched.items() if watched.until < now]:
-            self._watched.pop(name).expire()
-        self._timer = loop.call_later(self._check_every, self._check, loop) if self._watched else None
+        due = [name for name, watched in self._watched.items() if watched.until < now]
+        for name in due[:MOST_AT_ONCE]:
+            watched = self._watched.pop(name, None)
+            if watched is not None:
+                watched.expire()
+        pause = self._check_every if len(due) <= MOST_AT_ONCE else NEXT_SECONDS
+        self._timer = loop.call_later(pause, self._check, loop) if self._watched else None

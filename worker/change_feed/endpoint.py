@@ -1,21 +1,20 @@
 """Posts to merchants' endpoints: signed, with limits, and only to public addresses."""
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
-from time import time
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import httpcore
 
 from schemas.changes import CONTENT_TYPE
+from worker.config.signing_keys import STANDARD_WEBHOOKS, SigningKey
+from worker.intake.signature import sign
 from worker.observability.errors import refused_certificate, safe_summary
 from worker.observability.resolver import look_up
 
@@ -115,7 +114,7 @@ class Endpoint:
     """One endpoint, with a pool of connections."""
 
     url: str
-    key: bytes
+    keys: Sequence[SigningKey]
     answer_seconds: float
     _pool: httpcore.AsyncConnectionPool
 
@@ -123,7 +122,7 @@ class Endpoint:
     def of(
         cls,
         url: str,
-        key: bytes,
+        keys: Sequence[SigningKey],
         *,
         connections: int,
         allow_private: bool,
@@ -136,7 +135,7 @@ class Endpoint:
             pool = httpcore.AsyncConnectionPool(max_connections=connections, network_backend=backend)
         else:
             pool = _proxied(proxy, connections)
-        return cls(url, key, answer_seconds, pool)
+        return cls(url, keys, answer_seconds, pool)
 
     async def close(self) -> None:
         await self._pool.aclose()
@@ -148,7 +147,7 @@ class Endpoint:
             ("host", urlsplit(self.url).netloc),
             ("content-type", CONTENT_TYPE),
             ("user-agent", "stockhook"),
-            *signed_headers(self.key, webhook_id, int(time()), body),
+            *signed_headers(self.keys, webhook_id, datetime.now(UTC), body).items(),
         ]
         try:
             async with (
@@ -220,11 +219,8 @@ def is_public(address: str) -> bool:
     return parsed in _GLOBAL_6 and not any(parsed in network for network in _NOT_PUBLIC_6)
 
 
-def signed_headers(key: bytes, webhook_id: str, timestamp: int, body: bytes) -> list[tuple[str, str]]:
-    """The headers of Standard Webhooks 1.0 (source: standardwebhooks.com)."""
-    signature = hmac.digest(key, f"{webhook_id}.{timestamp}.".encode() + body, hashlib.sha256)
-    return [
-        ("webhook-id", webhook_id),
-        ("webhook-timestamp", str(timestamp)),
-        ("webhook-signature", f"v1,{base64.b64encode(signature).decode()}"),
-    ]
+def signed_headers(
+    keys: Iterable[SigningKey], webhook_id: str, sent_at: datetime, body: bytes
+) -> dict[str, str]:
+    """The headers of Standard Webhooks, with one signature per key."""
+    return sign(STANDARD_WEBHOOKS, [each.key for each in keys], body, message_id=webhook_id, sent_at=sent_at)

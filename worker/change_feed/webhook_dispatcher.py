@@ -79,7 +79,7 @@ class WebhookDispatcher:
         proxy = self.settings.changes_proxy
         endpoint = Endpoint.of(
             self.subscriber.url,
-            self.subscriber.key,
+            self.subscriber.keys,
             connections=PREFETCH,
             allow_private=self.settings.changes_private_targets,
             proxy=None if proxy is None else proxy.get_secret_value(),

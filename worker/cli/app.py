@@ -42,7 +42,7 @@ COMMANDS = {
     "buyback:buyback": (
         "Call the buyback platform as its seller: how an order is sent, and whom to pay for it."
     ),
-    "simulate:simulate": "Simulate the marketplaces' APIs and webhooks, to test an ingest and clients.",
+    "simulate:simulate": "Simulate the marketplaces, or a webhook gateway, to test an ingest and clients.",
 }
 
 

@@ -35,7 +35,7 @@ def audit(*, json: Json = False, patience: float = PATIENCE_SECONDS) -> None:
     settings = load_context("audit")
 
     async def run() -> Audit:
-        _, spool = await query_ingest(settings.ingest_url)
+        _, spool = await query_ingest(settings.ingest_readiness_urls)
         spooled = None if spool is None else int(spool["events"])
         async with open_database(settings, "command") as database:
             return await run_audit(

@@ -1,4 +1,4 @@
-"""`stockhook changes`: shows the change feed, and deletes a former subscriber's queues."""
+"""`stockhook changes`: the change feed, and the secrets, public keys and queues of its subscribers."""
 
 import asyncio
 import sys
@@ -14,9 +14,11 @@ from worker.amqp.connection import Broker
 from worker.amqp.queue_set import QueueSet
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import CHANGES
+from worker.change_feed.rotation import rotation_steps
 from worker.cli.context import Flag, Json, fail, load_context, print_json
 from worker.cli.terminal import assembled, say, show
-from worker.config.subscribers import origin_of
+from worker.config.settings import Settings
+from worker.config.subscribers import Subscriber, origin_of
 from worker.observability.exit_codes import FAILED
 from worker.observability.resolver import run_loop
 
@@ -62,6 +64,82 @@ def forget(name: str, /, *, yes: Flag = False, json: Json = False) -> None:
         print_json({"deleted": deleted, "thrown_away": thrown_away})
     else:
         say(f"deleted {len(deleted)} queues, with {thrown_away:,} changes")
+
+
+@changes.command
+def keys(name: str | None = None, /, *, json: Json = False) -> None:
+    """Print the public ed25519 keys with which subscribers over HTTP verify changes, the newest first.
+
+    A public key (whpk_) is not secret: publish it, or give it to the subscriber. Exits 1 if there is none.
+
+    Parameters
+    ----------
+    name
+        The name of a subscriber in STOCKHOOK_CHANGES_WEBHOOKS; all by default.
+    """
+    settings = load_context("changes")
+    selected = settings.subscribers if name is None else (_subscriber(settings, name),)
+    public = {
+        subscriber.name: [key.public_key for key in subscriber.keys if key.public_key is not None]
+        for subscriber in selected
+    }
+    if json:
+        print_json([{"name": each, "public_keys": keys} for each, keys in public.items()])
+    else:
+        for each, keys in public.items():
+            for key in keys:
+                say(f"{each} {key}")
+    if not any(public.values()):
+        problem = f"{name} has no ed25519 key" if name else "no subscriber has an ed25519 key"
+        fail(
+            FAILED,
+            f"{problem} in STOCKHOOK_CHANGES_WEBHOOKS: `stockhook changes rotate NAME --ed25519` shows how "
+            "to change to one",
+        )
+
+
+@changes.command
+def rotate(name: str, /, *, ed25519: Flag = False, json: Json = False) -> None:
+    """Show the steps that replace the secret of a subscriber without a refused change.
+
+    It reads the settings, changes nothing, and prints no secret. If a subscriber has several secrets, it
+    shows how to finish the rotation. Exits 1 if the subscriber is not in the settings.
+
+    Parameters
+    ----------
+    name
+        The name of the subscriber in STOCKHOOK_CHANGES_WEBHOOKS.
+    ed25519
+        Change from a shared secret to an ed25519 key pair; the private key stays here.
+    """
+    subscriber = _subscriber(load_context("changes"), name)
+    steps = rotation_steps(subscriber, ed25519=ed25519)
+    signatures = [{"version": key.version, "public_key": key.public_key} for key in subscriber.keys]
+    if json:
+        print_json(
+            {
+                "name": name,
+                "under_way": len(signatures) > 1,
+                "signatures": signatures,
+                "steps": [{"text": step.text, "command": step.command} for step in steps],
+            }
+        )
+        return
+    say(f"Changes for {name} are signed with, the newest first:")
+    for signature in signatures:
+        say(f"- {signature['version']} {signature['public_key'] or '(shared secret)'}")
+    for number, step in enumerate(steps, start=1):
+        say(f"{number}. {step.text}")
+        if step.command is not None:
+            say(f"   $ {step.command}")
+
+
+def _subscriber(settings: Settings, name: str) -> Subscriber:
+    for subscriber in settings.subscribers:
+        if subscriber.name == name:
+            return subscriber
+    names = ", ".join(settings.webhook_names) or "no subscriber"
+    fail(FAILED, f"{name} is not in STOCKHOOK_CHANGES_WEBHOOKS, which names {names}")
 
 
 async def _forget(broker: Broker, queues: QueueSet, yes: bool) -> tuple[list[str], int]:

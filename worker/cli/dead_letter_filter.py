@@ -35,6 +35,8 @@ class Filter:
     "Only those that arrived at this time or later: ISO 8601, or `30m`, `12h`, `7d` ago."
     until: str | None = None
     "Only those that arrived before this time."
+    gateway_id: str | None = None
+    "Only those whose request the gateway or proxy calls so: the id of its event or request, or a URL."
 
     def selection(self, states: tuple[State, ...] | None) -> Selection:
         """Raises: WrongUsage."""
@@ -47,6 +49,7 @@ class Filter:
             fingerprint=self.fingerprint,
             type=self.type,
             entity=self.entity,
+            gateway_id=self.gateway_id,
             since=_instant("--since", self.since),
             until=_instant("--until", self.until),
             states=states,

@@ -35,6 +35,7 @@ def as_json(letter: StoredLetter) -> dict[str, Any]:
         "event_id": letter.event_id,
         "entity_id": letter.entity_id,
         "provenance": letter.provenance,
+        "evidence": None if letter.evidence is None else dict(letter.evidence),
         "reason": letter.reason,
         "exception": letter.exception,
         "fingerprint": letter.fingerprint,

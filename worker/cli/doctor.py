@@ -17,6 +17,7 @@ from worker.tools.doctor import broker, database
 from worker.tools.doctor.certificates import check_certificates
 from worker.tools.doctor.changes import check_changes
 from worker.tools.doctor.configuration import check_configuration
+from worker.tools.doctor.ingest import check_ingest
 from worker.tools.doctor.spool import check_spool
 
 STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "bold red"}
@@ -49,6 +50,7 @@ async def examine(settings: Settings) -> tuple[list[CheckResult], bool]:
         *of_database,
         *check_configuration(settings),
         *check_certificates(settings),
+        *check_ingest(settings),
         *[finding async for finding in check_changes(settings)],
         *check_spool(settings.spool_path, settings.spool_max_bytes),
     ]

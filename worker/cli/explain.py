@@ -11,22 +11,28 @@ from rich.table import Table
 from consumers.details import Details
 from consumers.family import Finding
 from consumers.registry import FAMILY_OF_ENTITY
-from worker.cli.context import Json, load_context, open_database, print_json
+from worker.cli.context import Json, WrongUsage, load_context, open_database, print_json
 from worker.cli.families import Entity
 from worker.cli.terminal import show
 from worker.observability.inert_text import visible
 from worker.observability.resolver import run_loop
-from worker.tools.explain.explanation import Explanation, Step, explain_entity
+from worker.tools.explain.explanation import (
+    Explanation,
+    Step,
+    entities_by_gateway_id,
+    explain_entity,
+)
 
 # Columns that repeat the event's own time and id.
 EVENT_COLUMNS = frozenset({"occurred_at", "event_id", "external_id_at"})
 
 
 def explain(
-    entity: Entity,
-    entity_id: str,
+    entity: Entity | None = None,
+    entity_id: str | None = None,
     /,
     *,
+    gateway_id: str | None = None,
     at: datetime | None = None,
     json: Json = False,
 ) -> None:
@@ -35,10 +41,15 @@ def explain(
     Events are listed in the order in which they happened, each with the changes that it made when it was
     applied. Exits 1 if the log holds no event of the entity.
 
+    With --gateway-id, show the entities of the events whose request the gateway names so; --json then prints
+    one line per entity.
+
     Parameters
     ----------
     entity_id
         Its id on the marketplace; for reminders, the id of their order.
+    gateway_id
+        An id or URL of the gateway (event, request) or the proxy's x-request-id. The whole log is read.
     at
         Show the state at this time: omit what happened later. Without an offset it is UTC.
     """
@@ -46,16 +57,23 @@ def explain(
     if at is not None and at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
 
-    async def work() -> Explanation:
-        async with open_database(settings, "explain", 1) as database:
-            family = FAMILY_OF_ENTITY[entity]
-            return await explain_entity(database, family, entity_id, at, settings.tolerance)
+    named = None if entity is None or entity_id is None else (FAMILY_OF_ENTITY[entity], entity_id)
+    if (named is None) == (gateway_id is None) or (entity is not None and entity_id is None):
+        raise WrongUsage("name an entity and its id, or give --gateway-id")
 
-    explanation = run_loop(work())
-    if json:
-        print_json(_as_json(explanation))
-    else:
-        show(_as_tables(explanation))
+    async def work() -> list[Explanation]:
+        async with open_database(settings, "explain", 1, no_timeouts=named is None) as database:
+            entities = [named] if named else await entities_by_gateway_id(database, str(gateway_id))
+            return [
+                await explain_entity(database, family, its_id, at, settings.tolerance)
+                for family, its_id in entities
+            ]
+
+    for explanation in run_loop(work()):
+        if json:
+            print_json(_as_json(explanation))
+        else:
+            show(_as_tables(explanation))
 
 
 def _as_json(explanation: Explanation) -> dict[str, Any]:
@@ -87,6 +105,7 @@ def _step_as_json(step: Step) -> dict[str, Any]:
         "seconds_to_receive": (logged.event.received_at - occurred_at).total_seconds(),
         "seconds_to_apply": (logged.applied_at - logged.event.received_at).total_seconds(),
         "attempts": logged.attempt,
+        "evidence": dict(logged.evidence),
         "effect": step.effect,
         "why": step.why,
         "changes": {path: {"from": old, "to": new} for path, (old, new) in step.changes.items()},
@@ -159,6 +178,8 @@ def _step_lines(step: Step) -> Iterator[str]:
     received = _duration(logged.event.received_at - logged.event.payload.occurred_at)
     applied = _duration(logged.applied_at - logged.event.received_at)
     yield f"received after {received}, applied {applied} later, attempt {logged.attempt}"
+    for name, value in logged.evidence.items():
+        yield f"{name.replace('_', ' ')}: {value}"
 
 
 def _effect_lines(step: Step) -> Iterator[str]:

@@ -1,10 +1,13 @@
-"""`stockhook simulate`: the marketplaces on this machine, their APIs and their webhooks."""
+"""`stockhook simulate`: simulated marketplaces, and a simulated webhook gateway in front of an ingest."""
 
 import asyncio
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -13,12 +16,17 @@ from worker.cli.context import fail, load_context
 from worker.cli.terminal import say
 from worker.observability.exit_codes import USAGE
 from worker.observability.resolver import run_loop
+from worker.observability.signals import stop_on_signals
 from worker.simulator import buyback_api as buyback
 from worker.simulator import ovoko_api as ovoko
 from worker.simulator.buyback_api import PLACES, SimulatedBuyback
 from worker.simulator.buyback_orders import Step
 from worker.simulator.faults import DESCRIPTIONS
+from worker.simulator.gateway import SimulatedGateway, running
+from worker.simulator.gateway_behaviour import BEHAVIOURS
+from worker.simulator.gateway_signing import signing_of
 from worker.simulator.generator import PROVIDERS
+from worker.simulator.http_client import Client
 from worker.simulator.marketplace import Marketplace, SendEvents, discard_events
 from worker.simulator.ovoko_api import Ovoko
 from worker.simulator.ovoko_stock import OrderStep, ReturnStep
@@ -28,7 +36,7 @@ from worker.simulator.webhook import Credentials
 from worker.simulator.webhook_sender import Messenger, messenger
 
 simulate = App(
-    name="simulate", help="Simulate the marketplaces' APIs and webhooks, to test an ingest and clients."
+    name="simulate", help="Simulate the marketplaces, or a webhook gateway, to test an ingest and clients."
 )
 
 HELP = f"""Serve the APIs of both marketplaces on 127.0.0.1, and send their webhooks, until SIGTERM or Ctrl-C.
@@ -114,6 +122,87 @@ def marketplaces(
         }
 
     run_loop(_serve(simulated, sending, port))
+
+
+GATEWAY_HELP = """Simulate a webhook gateway on 127.0.0.1, until SIGTERM or Ctrl-C.
+
+It answers each POST with 200 at once, signs the request as the gateway does, forwards it to the same path of
+the ingest, and retries as the gateway does, with delays that --time-scale shortens. It prints the settings
+with which an ingest accepts its signatures. Let the simulated marketplaces send to it:
+`stockhook simulate marketplaces --send-to http://127.0.0.1:8091`.
+
+It signs with the secrets of STOCKHOOK_GATEWAY_SECRETS or of --secrets-file, or creates one and prints it.
+Requests to `/control/` control it:
+
+* GET `/control/state`: the numbers of accepted, delivered, given up and waiting events, and all answers;
+* POST `/control/rotate`: sign with a new secret too, from the next attempt on. Give it as JSON
+  (`{"secret": "…"}`, with `"marketplace": "ovoko"` if it is only for one), or the gateway creates one. The
+  answer shows it;
+* POST `/control/retire`: sign only with the newest secret.
+
+Events are stored in memory, at most 10,000 or 64 MiB (503 beyond), and lost when it ends.
+
+svix, standard-webhooks, outpost, eventbridge and svix-bridge forward none of the marketplace's headers, so
+the ingest needs STOCKHOOK_GATEWAY_REQUIRE=gateway. svix-bridge never retries, like the HTTP output of Svix
+Bridge: an answer of 503 loses the event.
+"""
+
+
+@simulate.command(help=GATEWAY_HELP)
+def gateway(
+    *,
+    forward_to: str,
+    scheme: str | None = None,
+    port: int = 8091,
+    secrets_file: Path | None = None,
+    time_scale: float = 1.0,
+    keep_request: bool | None = None,
+) -> None:
+    """Simulate a webhook gateway.
+
+    Parameters
+    ----------
+    forward_to
+        The ingest, such as http://127.0.0.1:8080.
+    scheme
+        hookdeck, svix, standard-webhooks, convoy, outpost, eventbridge, svix-bridge, header, github, shopify,
+        stripe or custom; by default that of STOCKHOOK_GATEWAY.
+    port
+        Where to listen; 0 lets the system choose.
+    secrets_file
+        A file with one secret per line, the newest first. A private ed25519 key (whsk_) is given only here.
+    time_scale
+        Multiplies all delays between attempts: 0.001 makes 1 hour 3.6 s.
+    keep_request
+        Forward the marketplace's own headers and bytes, or only its JSON; by default as the gateway does.
+    """
+    if not 0 <= port <= 65_535 or not 0 <= time_scale <= 1000:
+        fail(USAGE, "--port must be at most 65535, --time-scale between 0 and 1000")
+    settings = load_context("gateway")
+    behaviour = BEHAVIOURS.get(scheme or settings.gateway or "")
+    if behaviour is None:
+        fail(USAGE, f"--scheme must be one of {', '.join(BEHAVIOURS)}, or STOCKHOOK_GATEWAY be set")
+    if keep_request is not None:
+        behaviour = replace(behaviour, keeps_request=keep_request)
+    signing = signing_of(settings, behaviour, secrets_file)
+    simulated = SimulatedGateway(
+        Client(forward_to, behaviour.timeout.total_seconds()),
+        behaviour,
+        signing.scheme,
+        list(signing.keys),
+        time_scale,
+    )
+    run_loop(_serve_gateway(simulated, signing.exported, port))
+
+
+async def _serve_gateway(simulated: SimulatedGateway, exported: Mapping[str, str], port: int) -> None:
+    """Raises: CannotListen."""
+    stopping = stop_on_signals()
+    async with simulated.client, running(simulated), serving(simulated, port) as bound_port:
+        say(f"# send webhooks to http://{HOST}:{bound_port}, and start the ingest with:")
+        for name, value in exported.items():
+            say(f"export STOCKHOOK_{name}={quote(value)}")
+        await stopping.wait()
 
 
 async def _serve(

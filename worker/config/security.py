@@ -7,10 +7,14 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode
 
 from pydantic import SecretStr
 
+from worker.config.gateway import GatewayKey
 from worker.config.urls import hosts_of, split
 
 SHORTEST_SECRET = 12
 FEWEST_CHARACTERS = 5
+
+# The length of a signature's key, in bytes.
+SHORTEST_KEY = 16
 
 # Users that every RabbitMQ has by default.
 DEFAULT_USERS = frozenset({"guest"})
@@ -59,14 +63,34 @@ def weak_secrets(secrets: Sequence[SecretStr]) -> Iterator[str]:
             yield f"secret {number} {fault}"
 
 
+def weak_gateway_keys(keys: Sequence[GatewayKey]) -> Iterator[str]:
+    """Each weak one by its number from 1. Public keys are not secret."""
+    for number, key in enumerate(keys, start=1):
+        fault = _key_weakness(key.data) if key.kind == "shared" else None
+        if fault is not None:
+            yield f"secret {number} {fault}"
+
+
+def _key_weakness(data: bytes) -> str | None:
+    text = data.decode("ascii", errors="replace")
+    if text.isascii() and text.isprintable():
+        return secret_weakness(text)
+    if len(data) < SHORTEST_KEY:
+        return f"is shorter than {SHORTEST_KEY} bytes"
+    if len(set(data)) < FEWEST_CHARACTERS:
+        return "repeats a few bytes"
+    return None
+
+
 def other_machines(url: str) -> list[str]:
     """The hosts of a URL that are not this machine. A database URL may name several, or a socket's folder."""
     query = parse_qsl(split(url).query)
     listed = [host for name, value in query if name == "host" for host in value.split(",")]
-    return [host for host in [*hosts_of(url), *listed] if not _is_here(host)]
+    return [host for host in [*hosts_of(url), *listed] if not is_this_machine(host)]
 
 
-def _is_here(host: str) -> bool:
+def is_this_machine(host: str) -> bool:
+    """An address that other machines cannot reach; also a socket's folder."""
     host = unquote(host)
     if not host or host.startswith("/") or host == "localhost":
         return True

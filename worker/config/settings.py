@@ -3,6 +3,8 @@
 import os
 import re
 from datetime import timedelta
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlsplit
@@ -27,6 +29,15 @@ from pydantic_settings import (
 
 from schemas.clock import TOLERANCE
 from worker.config.database_url import DatabaseUrl
+from worker.config.gateway import (
+    CUSTOM,
+    PRESETS,
+    Gateway,
+    GatewayKey,
+    Requirement,
+    read_keys,
+    read_scheme,
+)
 from worker.config.security import (
     other_machines,
     refuse_exposed_broker,
@@ -89,6 +100,40 @@ def _readable(path: Path) -> Path:
             return path
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
+
+
+def _networks(value: object) -> object:
+    listed = _split(value)
+    if not isinstance(listed, tuple):
+        return value
+    return tuple(_network(text) if isinstance(text, str) else text for text in listed)
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        network = ip_network(text)
+    except ValueError:
+        raise ValueError(
+            f"must be networks, comma-separated, such as 10.0.0.0/8,fd00::/8, which {text!r:.60} is not"
+        ) from None
+    if network.prefixlen == 0:
+        raise ValueError(f"must not contain every address, as {text} does: anybody could name any client")
+    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
+        raise ValueError(f"must have IPv4 networks in their own form, not as {text}")
+    return network
+
+
+def _key_of_certificate(key: Path | None, info: ValidationInfo) -> Path | None:
+    certificate = info.data.get("ingest_certificate_file")
+    if certificate is not None and key is None:
+        raise ValueError("is required with STOCKHOOK_INGEST_CERTIFICATE_FILE")
+    return _beside_certificate(key, info)
+
+
+def _beside_certificate(path: Path | None, info: ValidationInfo) -> Path | None:
+    if path is not None and info.data.get("ingest_certificate_file") is None:
+        raise ValueError("needs STOCKHOOK_INGEST_CERTIFICATE_FILE")
+    return path
 
 
 def _amqp_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
@@ -172,6 +217,45 @@ def _subscribers(webhooks: SecretStr, info: ValidationInfo) -> SecretStr:
         if not subscriber.url.startswith("https://") and not info.data.get("changes_private_targets"):
             raise ValueError(f"{subscriber.name}: its url must start with https://")
     return webhooks
+
+
+def _gateway(name: str | None) -> str | None:
+    if name is not None and name != CUSTOM and name not in PRESETS:
+        raise ValueError(f"must be one of {', '.join(PRESETS)} or {CUSTOM}")
+    return name
+
+
+def _gateway_signature(overrides: str | None, info: ValidationInfo) -> str | None:
+    name = info.data.get("gateway")
+    if name is not None:
+        if name == CUSTOM and overrides is None:
+            raise ValueError("is required with STOCKHOOK_GATEWAY=custom")
+        read_scheme(name, overrides)
+    return overrides
+
+
+def _gateway_secrets(secrets: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
+    name = info.data.get("gateway")
+    # Whoever has only the secrets, from a folder that processes share, verifies nothing.
+    if name is not None and "gateway_signature" in info.data:
+        read_keys(read_scheme(name, info.data["gateway_signature"]), secrets, _marketplace_names())
+    return secrets
+
+
+def _known_marketplaces(names: tuple[str, ...]) -> tuple[str, ...]:
+    if names:
+        known = _marketplace_names()
+        for name in names:
+            if name not in known:
+                raise ValueError(f"must be of {', '.join(known)}, comma-separated")
+    return names
+
+
+def _marketplace_names() -> tuple[str, ...]:
+    # It knows every event type, which most commands need not load.
+    from schemas.registry import Provider
+
+    return tuple(Provider)
 
 
 def _is_development(info: ValidationInfo) -> bool:
@@ -283,6 +367,44 @@ class Settings(BaseSettings):
         description="Seconds before the ingest closes an idle connection; must be longer than the idle "
         "timeout of the proxy in front of it (docs/design/http-server.md)",
     )
+    ingest_connections: int = Field(
+        default=1024,
+        ge=16,
+        le=65_536,
+        description="Connections that the ingest has open at most; half of them are for trusted proxies and "
+        "for senders that have authenticated",
+    )
+    ingest_connections_per_address: int = Field(
+        default=128,
+        ge=1,
+        le=65_536,
+        description="Connections at most from one address (IPv6: from one /64 network) whose senders have "
+        "not authenticated; does not apply to trusted proxies",
+    )
+    ingest_path_prefix: str = Field(
+        default="",
+        pattern=r"^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*$",
+        description="Path before `/webhooks`, such as `/stockhook`, where a proxy passes it on",
+    )
+    ingest_certificate_file: Path | None = Field(
+        default=None,
+        description="Certificate that the ingest shows, with its chain (PEM): with it, the ingest speaks "
+        "TLS. A changed file is loaded within seconds, and on SIGHUP",
+    )
+    ingest_key_file: Annotated[Path | None, AfterValidator(_key_of_certificate)] = Field(
+        default=None, validate_default=True, description="Its private key (PEM)"
+    )
+    ingest_client_ca_file: Annotated[Path | None, AfterValidator(_beside_certificate)] = Field(
+        default=None,
+        description="CA of the client certificates that the ingest then requires of every sender (mTLS)",
+    )
+    trusted_proxies: Annotated[
+        tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)
+    ] = Field(
+        default=(),
+        description="Addresses and networks of proxies in front of the ingest, comma-separated: only their "
+        "`X-Forwarded-For` and `X-Request-Id` are believed",
+    )
     ops_host: str = Field(default="127.0.0.1", description="Address of `/metrics`, `/livez`, `/readyz`")
     ops_port: Port = Field(
         default=9090,
@@ -325,6 +447,39 @@ class Settings(BaseSettings):
     ] = Field(
         default=(),
         description="Fernet keys that encrypt bank details, comma-separated: the first encrypts, all decrypt",
+    )
+    gateway: Annotated[str | None, AfterValidator(_gateway)] = Field(
+        default=None,
+        description=f"Webhook gateway in front of the ingest, whose signatures are verified: "
+        f"{', '.join(f'`{name}`' for name in (*PRESETS, CUSTOM))}",
+    )
+    gateway_signature: Annotated[str | None, AfterValidator(_gateway_signature)] = Field(
+        default=None,
+        validate_default=True,
+        description="Signature scheme of `custom`, or single members that replace those of the preset, as "
+        'JSON: `{"header": "x-acme-signature"}` (docs/reference/http-api.md)',
+    )
+    gateway_secrets: Annotated[Secrets, AfterValidator(_gateway_secrets)] = Field(
+        default=(),
+        description="Secrets and public keys of the gateway, comma-separated, the newest first: all are "
+        "valid at once. One for a single marketplace has its name before it: `ovoko=whsec_…`",
+    )
+    gateway_marketplaces: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_known_marketplaces)
+    ] = Field(
+        default=(),
+        description="Marketplaces whose webhooks come through the gateway, comma-separated; by default all",
+    )
+    gateway_require: Requirement = Field(
+        default="both",
+        description="`both`: the gateway's signature and the marketplace's own secret; `gateway`: the "
+        "signature alone; `optional`: the marketplace's own secret, and no wrong signature",
+    )
+    gateway_tolerance: int = Field(
+        default=300,
+        ge=1,
+        le=86_400,
+        description="Seconds that the timestamp of a signature may differ from the ingest's clock",
     )
     buyback_api_url: Annotated[SecretStr, AfterValidator(_api_url)] | None = Field(
         default=None, description="Luxclusif Buyback's API for sellers, for `stockhook buyback`"
@@ -405,7 +560,8 @@ class Settings(BaseSettings):
     changes_webhooks: Annotated[SecretStr, AfterValidator(_subscribers)] = Field(
         default=SecretStr("[]"),
         description="Subscribers of changes over HTTP, as JSON: "
-        '`[{"name": "shop", "url": "https://…", "types": ["part.*"], "secret": "whsec_…"}]`',
+        '`[{"name": "shop", "url": "https://…", "types": ["part.*"], "secret": "whsec_…"}]`; `secret` is '
+        "`whsec_…` (shared), `whsk_…` (ed25519), or a list, the newest first: each signs",
     )
     clock_tolerance: float = Field(
         default=TOLERANCE.total_seconds(),
@@ -482,13 +638,48 @@ class Settings(BaseSettings):
     @property
     def ingest_url(self) -> str:
         """Where commands on the same machine find the ingest."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.ingest_host, self.ingest_host)
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.ingest_port}"
+        scheme = "http" if self.ingest_certificate_file is None else "https"
+        return f"{scheme}://{_here(self.ingest_host)}:{self.ingest_port}{self.ingest_path_prefix}"
+
+    @property
+    def ingest_readiness_urls(self) -> tuple[str, ...]:
+        """URLs of the ingest's readiness for commands on the same machine: one of them answers.
+
+        If the ingest requires client certificates, its ops port answers: under `stockhook run` the second.
+        """
+        if self.ingest_client_ca_file is None:
+            return (f"{self.ingest_url}/readyz",)
+        ports = (self.ops_port, self.ops_port + 1)
+        return tuple(f"http://{_here(self.ops_host)}:{port}/readyz" for port in ports)
+
+    @cached_property
+    def _gateway_in_front(self) -> Gateway | None:
+        if self.gateway is None:
+            return None
+        scheme = read_scheme(self.gateway, self.gateway_signature, self.gateway_tolerance)
+        keys = read_keys(scheme, self.gateway_secrets, _marketplace_names())
+        return Gateway(scheme, self.gateway_require, keys)
+
+    def gateway_of(self, marketplace: str) -> Gateway | None:
+        """The gateway through which the webhooks of a marketplace come; None if they come directly."""
+        if self.gateway_marketplaces and marketplace not in self.gateway_marketplaces:
+            return None
+        return self._gateway_in_front
+
+    @property
+    def gateway_keys(self) -> tuple[GatewayKey, ...]:
+        return () if self._gateway_in_front is None else self._gateway_in_front.keys
 
     @property
     def encryptor(self) -> MultiFernet | None:
         keys = [Fernet(key.get_secret_value()) for key in self.sealing_keys]
         return MultiFernet(keys) if keys else None
+
+
+def _here(host: str) -> str:
+    """An address that a process listens on, as others on the same machine write it in a URL."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
 
 
 def read_settings() -> Settings:

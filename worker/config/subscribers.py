@@ -1,30 +1,45 @@
 """Merchants' own HTTP endpoints that receive changes, as the settings name them."""
 
-import base64
-import binascii
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+)
 
 from schemas.changes import PREFIX
+from worker.config.signing_keys import SigningKey
 from worker.config.urls import checked, encoded
 
-# As Standard Webhooks has them: base64 of 24 to 64 bytes after this.
-SECRET_PREFIX = "whsec_"
+# A receiver refuses a header with more signatures: each is compared with each of its secrets.
+MOST_SECRETS = 10
 
 ORIGIN_PREFIX = "webhook."
 
 
-def _key(secret: SecretStr) -> SecretStr:
-    text = secret.get_secret_value()
-    try:
-        key = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
-    except binascii.Error:
-        key = b""
-    if not text.startswith(SECRET_PREFIX) or not 24 <= len(key) <= 64:
-        raise ValueError("must be whsec_ and the base64 of 24 to 64 bytes")
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str | SecretStr) else value
+
+
+def _secret(secret: SecretStr) -> SecretStr:
+    """Raises: BadKey."""
+    SigningKey.read(secret.get_secret_value())
     return secret
+
+
+def _several(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    if not 1 <= len(secrets) <= MOST_SECRETS:
+        raise ValueError(f"must be a secret, or a list of 1 to {MOST_SECRETS}")
+    if len({secret.get_secret_value() for secret in secrets}) < len(secrets):
+        raise ValueError("must not list the same secret twice")
+    return secrets
 
 
 def _target(url: str) -> str:
@@ -39,18 +54,26 @@ _Pattern = Annotated[str, Field(pattern=r"^[a-z_.*#]{1,100}$")]
 
 
 class Subscriber(BaseModel):
-    """`types` are routing patterns such as `part.sold` or `order.*`, without the prefix."""
+    """`types` are routing patterns such as `part.sold` or `order.*`, without the prefix.
+
+    `secret` is one, or a list with the newest first.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
     url: Annotated[str, AfterValidator(_target)]
-    secret: Annotated[SecretStr, AfterValidator(_key)]
+    secret: Annotated[
+        tuple[Annotated[SecretStr, AfterValidator(_secret)], ...],
+        BeforeValidator(_as_list),
+        AfterValidator(_several),
+    ]
     types: Annotated[tuple[_Pattern, ...], Field(min_length=1)] = ("#",)
 
     @property
-    def key(self) -> bytes:
-        return base64.b64decode(self.secret.get_secret_value().removeprefix(SECRET_PREFIX))
+    def keys(self) -> tuple[SigningKey, ...]:
+        """Each signs; the newest first."""
+        return tuple(SigningKey.read(secret.get_secret_value()) for secret in self.secret)
 
     @property
     def routing_keys(self) -> tuple[str, ...]:

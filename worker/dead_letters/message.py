@@ -50,6 +50,7 @@ class Letter:
     body: bytes
     content_id: UUID | None = None
     provenance: str | None = None
+    evidence: str | None = None
 
 
 def read_letter(origin: str, delivery: Delivery) -> Letter:
@@ -82,6 +83,7 @@ def read_letter(origin: str, delivery: Delivery) -> Letter:
         body=delivery.body,
         content_id=envelope.content_id if envelope else None,
         provenance=provenance_in(origin, envelope) if envelope else None,
+        evidence=orjson.dumps(evidence).decode() if envelope and (evidence := envelope.evidence) else None,
     )
 
 

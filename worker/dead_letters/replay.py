@@ -96,6 +96,9 @@ def prepare(letter: StoredLetter, encryptor: MultiFernet | None) -> Ready | Unre
         )
     except (InvalidEnvelope, NoUsableKey) as error:
         return Unready(str(error))
+    if again is not None:
+        headers = {**again.message.headers, **envelope.evidence_headers}
+        again = replace(again, message=replace(again.message, headers=headers))
     if again is not None and again.unhandled is not None and letter.origin == QUARANTINE_ORIGIN:
         return Ready(again.message, UNHANDLED_ORIGIN, again.event_id, again.content_id)
     if again is not None and again.family is None:

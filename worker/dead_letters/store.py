@@ -20,7 +20,7 @@ from worker.postgres.pool import Database
 INSERT_LETTER = """
 INSERT INTO dead_letters
     (message_key, origin, event_id, provider, type, entity_id, reason, exception, fingerprint, attempts,
-     received_at, first_failed_at, last_failed_at, headers, body, provenance, replay_of)
+     received_at, first_failed_at, last_failed_at, headers, body, provenance, replay_of, evidence)
 SELECT $1::uuid, $2::text, $3::uuid, $4::text, $5::text, $6::text, $7::text, $8::text, $9::text,
     $10::bigint, $11::timestamptz, $12::timestamptz, $13::timestamptz, $14::text::json, $15::bytea,
     $17::text,
@@ -28,7 +28,8 @@ SELECT $1::uuid, $2::text, $3::uuid, $4::text, $5::text, $6::text, $7::text, $8:
      FROM dead_letters
      WHERE replayed_as = $3
         AND (replayed_content_id IS NULL OR replayed_content_id = $16::uuid)
-        AND state IN ('replaying', 'replayed'))
+        AND state IN ('replaying', 'replayed')),
+    $18::text::jsonb
 ON CONFLICT (message_key) DO NOTHING
 """
 
@@ -44,19 +45,24 @@ WHERE ($1::bigint[] IS NULL OR dead_letter_id = ANY($1))
     AND ($7::timestamptz IS NULL OR arrived_at >= $7)
     AND ($8::timestamptz IS NULL OR arrived_at < $8)
     AND ($9::text[] IS NULL OR state = ANY($9))
+    AND ($10::text IS NULL OR EXISTS (
+        SELECT
+        FROM jsonb_each_text(evidence) AS named (name, value)
+        WHERE value = $10 AND name <> 'gateway_attempt'
+    ))
 """
 
 SELECT_LETTERS = (
     """
 SELECT dead_letter_id, origin, state, event_id, provider, type, entity_id, reason, exception, fingerprint,
     attempts, received_at, first_failed_at, last_failed_at, arrived_at, headers, body, original_body,
-    provenance, replayed_as, replay_of
+    provenance, evidence, replayed_as, replay_of
 """
     + _OF_THE_SELECTION
     + """
-    AND dead_letter_id > $10
+    AND dead_letter_id > $11
 ORDER BY dead_letter_id
-LIMIT $11
+LIMIT $12
 """
 )
 
@@ -200,15 +206,19 @@ class StoredLetter:
     body: bytes
     original_body: bytes | None
     provenance: str | None
+    evidence: Mapping[str, str] | None
     replayed_as: UUID | None
     replay_of: int | None
 
     @classmethod
     def of(cls, row: Any) -> Self:
+        values = {field.name: row[field.name] for field in fields(cls)}
+        evidence = values["evidence"]
         return cls(
-            **{
-                field.name: orjson.loads(row["headers"]) if field.name == "headers" else row[field.name]
-                for field in fields(cls)
+            **values
+            | {
+                "headers": orjson.loads(values["headers"]),
+                "evidence": None if evidence is None else orjson.loads(evidence),
             }
         )
 
@@ -233,7 +243,10 @@ def provenance_of(letter: StoredLetter) -> Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Criteria for dead letters; None matches all. `reason` matches a part of the reason."""
+    """Criteria for dead letters; None matches all. `reason` matches a part of the reason.
+
+    `gateway_id` is an id or a URL that the gateway or the proxy gave the request.
+    """
 
     ids: tuple[int, ...] | None = None
     origin: str | None = None
@@ -244,6 +257,7 @@ class Selection:
     since: datetime | None = None
     until: datetime | None = None
     states: tuple[State, ...] | None = (State.WAITING,)
+    gateway_id: str | None = None
 
     def arguments(self) -> tuple[object, ...]:
         """In the order of the statements' parameters."""

@@ -1,5 +1,6 @@
 """The OpenAPI 3.1 document of the ingest, made from the models."""
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Literal, assert_never
 
@@ -7,11 +8,13 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from worker.config.gateway import Gateway
 from worker.config.settings import Settings
 from worker.marketplaces.contract import JsonSchema, Marketplace, SecretHeader, SecretMember
 from worker.marketplaces.registry import MARKETPLACES
 
 _REF = "#/components/schemas/{model}"
+_GATEWAY = "gateway"
 _PROBLEM = {
     "type": "object",
     "required": ["type", "title", "status", "detail"],
@@ -32,14 +35,14 @@ _ACCEPTED = {
 }
 _REFUSALS = {
     "400": "Not a webhook: not even its secret can be read",
-    "401": "No active secret",
+    "401": "No active secret, or a signature of the gateway that is missing or refused",
     "404": "The endpoint is disabled: it is not configured",
     "405": "A method that is not allowed",
-    "408": "The body came too slowly",
+    "408": "The body did not arrive whole, or too slowly",
     "411": "Neither Content-Length nor Transfer-Encoding: whether there is a body is unknown",
     "413": "The body is too large",
     "415": "The body is neither JSON nor what Content-Encoding says",
-    "503": "The event cannot be stored: send it again",
+    "503": "The event cannot be stored, or too many bodies arrive: send it again",
 }
 
 _DISABLED = {
@@ -75,7 +78,15 @@ def openapi_document(settings: Settings) -> bytes:
     security_schemes = {}
     for name, marketplace in MARKETPLACES.items():
         event = {"oneOf": [references[model, "validation"] for model in marketplace.schema.webhooks]}
-        paths[marketplace.path] = {"post": _operation(marketplace, event), **_CHECKS}
+        gateway = settings.gateway_of(name)
+        paths[marketplace.path] = {"post": _operation(marketplace, gateway, event), **_CHECKS}
+        if gateway is not None:
+            security_schemes[_GATEWAY] = {
+                "type": "apiKey",
+                "in": "header",
+                "name": gateway.scheme.header[0],
+                "description": "The signature of the gateway in front of the ingest",
+            }
         if isinstance(marketplace.authentication, SecretHeader):
             header = marketplace.authentication.name(settings)
             security_schemes[name.value] = {"type": "apiKey", "in": "header", "name": header}
@@ -87,6 +98,7 @@ def openapi_document(settings: Settings) -> bytes:
             "description": "Receives marketplaces' webhooks. An answer of 200 means that the event is "
             "stored; an authentic but malformed one is stored too, in the quarantine.",
         },
+        "servers": [{"url": settings.ingest_path_prefix or "/"}],
         "paths": {
             **paths,
             "/livez": {"get": _operation_of("The process is alive", {"200": "Alive"})},
@@ -101,17 +113,38 @@ def openapi_document(settings: Settings) -> bytes:
     return orjson.dumps(document)
 
 
-def _operation(marketplace: Marketplace, event: JsonSchema) -> JsonSchema:
+def _operation(marketplace: Marketplace, gateway: Gateway | None, event: JsonSchema) -> JsonSchema:
     body = marketplace.body_schema(event)
     match marketplace.authentication:
         case SecretHeader():
-            return {**_webhook(marketplace.summary, body), "security": [{marketplace.name.value: []}]}
+            operation, own = _webhook(marketplace.summary, body), [marketplace.name.value]
         case SecretMember(name=member):
             secret = {"type": "string", "description": "The subscription's secret"}
             with_secret = {"type": "object", "required": [member], "properties": {member: secret}}
-            return _webhook(marketplace.summary, {"allOf": [with_secret, body]})
+            is_replaced = gateway is not None and gateway.require == "gateway"
+            schema = body if is_replaced else {"allOf": [with_secret, body]}
+            operation, own = _webhook(marketplace.summary, schema), list[str]()
         case unreachable:
             assert_never(unreachable)
+    security = _security(gateway, own)
+    return {**operation, "security": security} if any(security) else operation
+
+
+def _security(gateway: Gateway | None, own: Sequence[str]) -> list[JsonSchema]:
+    """Alternatives, each a set of required schemes."""
+    alternatives: list[Sequence[str]]
+    match None if gateway is None else gateway.require:
+        case None:
+            alternatives = [own]
+        case "both":
+            alternatives = [[_GATEWAY, *own]]
+        case "gateway":
+            alternatives = [[_GATEWAY]]
+        case "optional":
+            alternatives = [[_GATEWAY, *own], own]
+        case unreachable:
+            assert_never(unreachable)
+    return [{scheme: [] for scheme in schemes} for schemes in alternatives]
 
 
 def _webhook(summary: str, body: dict[str, Any]) -> dict[str, Any]:

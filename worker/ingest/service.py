@@ -2,9 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic
 from typing import Protocol, assert_never
 
@@ -15,12 +16,18 @@ from cryptography.fernet import MultiFernet
 from worker.amqp.channel import Message
 from worker.amqp.timeouts import TimeoutGroup
 from worker.config import ignored_types as ignored
+from worker.config.gateway import Gateway
 from worker.config.settings import Settings
+from worker.ingest.body_memory import BodyMemory, Held, NoRoom
 from worker.ingest.event_sink import NotStored
+from worker.ingest.log_limit import LogLimit
 from worker.ingest.openapi import openapi_document
 from worker.intake.authentication import position
 from worker.intake.content_encoding import NotDecoded, TooLarge, decoded
+from worker.intake.gateway import authenticate, evidence_headers, is_signature_due
 from worker.intake.intake import Accepted, Intake, Unauthorized, Unreadable, accept
+from worker.intake.signature import Claim, Verified, read_claims
+from worker.intake.signature import Refused as RefusedSignature
 from worker.marketplaces.contract import Marketplace, SecretHeader
 from worker.marketplaces.registry import MARKETPLACES
 from worker.observability import metrics
@@ -34,10 +41,20 @@ RETRY_AFTER_SECONDS = 7
 # The maximum length of a foreign text in a log line.
 LONGEST_LOGGED = 200
 
-# Anybody can send requests to a wrong path: one of them is logged per interval.
+# Any sender can cause these log lines: one of each kind is logged per interval.
 UNKNOWN_PATH_LOG_SECONDS = 60.0
+REFUSAL_LOG_SECONDS = 10.0
+
+# A body whose sender has no valid secret in the headers must be complete within UNAUTHENTICATED_SECONDS, and
+# after the first seconds arrive at least at this rate.
+UNAUTHENTICATED_FIRST_SECONDS = 3.0
+UNAUTHENTICATED_BYTES_PER_SECOND = 1024
+UNAUTHENTICATED_SECONDS = 5.0
 
 WEBHOOKS = "/webhooks"
+PROBES = ("/livez", "/readyz", "/openapi.json")
+# Instead of the path, for a request without the prefix.
+OUTSIDE = ""
 WEBHOOK_METHODS = "GET, HEAD, OPTIONS, POST"
 PLAIN_TEXT = "text/plain"
 
@@ -46,6 +63,9 @@ LARGE_BODY = 32 * 1024
 
 # A deadline is noticed at most this late.
 CHECK_SECONDS = 0.25
+
+# Standard Webhooks: the sender need not repeat this message, since it would get the same answer.
+ABORT_MESSAGE = ("webhook-delivery", "abort-message")
 
 
 class Stores(Protocol):
@@ -58,15 +78,24 @@ class Stores(Protocol):
     def details(self) -> Mapping[str, object]: ...
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`headers` has lower-case names, and all values of a name that came several times, joined by commas;
-    `body` yields what arrives, and raises BodyIncomplete."""
+    """`headers` has lower-case names; the values of a repeated header are joined by commas. Headers that only
+    a trusted proxy may send came from one. `body` yields what arrives, and raises
+    BodyIncomplete. `client` is the address of the sender, for logs. `authenticated` is called once the
+    request has shown a valid secret.
+    """
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: AsyncIterable[bytes]
+    client: str = "unknown"
+    authenticated: Callable[[], None] = _nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,36 +111,24 @@ class BodyIncomplete(Exception):
 
 
 class Refused(Exception):
-    """A request that is answered with a problem document (RFC 9457)."""
+    """A request that is answered with a problem document (RFC 9457). Its label is `result`, or the status."""
 
     def __init__(
-        self, status: int, title: str, detail: str, headers: tuple[tuple[str, str], ...] = ()
+        self,
+        status: int,
+        title: str,
+        detail: str,
+        headers: tuple[tuple[str, str], ...] = (),
+        result: str | None = None,
     ) -> None:
         super().__init__(title)
+        self.result = result or str(status)
         self.response = Response(
             status=status,
             body=orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}),
             content_type="application/problem+json",
             headers=headers,
         )
-
-
-@dataclass(slots=True)
-class _UnknownPaths:
-    """Webhooks sent to a wrong address: all are counted, and one is logged per interval."""
-
-    _logged_at: float | None = None
-    _unlogged: int = 0
-
-    def note(self, request: Request) -> None:
-        metrics.UNKNOWN_PATHS.inc()
-        now = monotonic()
-        if self._logged_at is not None and now - self._logged_at < UNKNOWN_PATH_LOG_SECONDS:
-            self._unlogged += 1
-            return
-        path, method = _inert(request.path), _inert(request.method)
-        log.warning("path.unknown", path=path, method=method, unlogged_before=self._unlogged)
-        self._logged_at, self._unlogged = now, 0
 
 
 @dataclass(slots=True)
@@ -122,35 +139,76 @@ class Ingest:
     _openapi: bytes = field(init=False)
     _ignored: re.Pattern[str] = field(init=False)
     _deadlines: TimeoutGroup = field(default_factory=lambda: TimeoutGroup(CHECK_SECONDS))
-    _unknown_paths: _UnknownPaths = field(default_factory=_UnknownPaths)
+    _bodies: BodyMemory = field(init=False)
+    # Several threads at once would slow down the event loop, and together be no faster.
+    _one_large_body: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    _unknown_paths: LogLimit = field(default_factory=lambda: LogLimit(UNKNOWN_PATH_LOG_SECONDS))
+    _refusals: LogLimit = field(default_factory=lambda: LogLimit(REFUSAL_LOG_SECONDS))
 
     def __post_init__(self) -> None:
         self._encryptor = self.settings.encryptor
         self._openapi = openapi_document(self.settings)
         self._ignored = ignored.compiled(self.settings.ignored_types)
+        self._bodies = BodyMemory.for_bodies_of(self.settings.body_limit)
 
     async def handle(self, request: Request) -> Response:
         """Answer any request; what is refused is counted."""
-        path = _tidy(request.path)
+        path = self._without_prefix(_tidy(request.path))
         marketplace = _MARKETPLACE_OF_PATH.get(path)
         try:
             if marketplace is None:
                 return await self._serve_other(request, path)
             return await self._answer(marketplace, request)
-        except Refused as refusal:
-            response = refusal.response
+        except Refused as error:
+            refusal = error
         except Exception:
             log.exception("request.failed", path=_inert(request.path))
-            response = Refused(500, "Our fault", "The event was not stored: send it again.").response
+            refusal = Refused(500, "Our fault", "The event was not stored: send it again.")
         if marketplace is not None:
-            metrics.RECEIVED.labels(marketplace.name, str(response.status)).inc()
-        return response
+            metrics.RECEIVED.labels(marketplace.name, refusal.result).inc()
+            self._log_refusal(marketplace, request, refusal)
+        return refusal.response
+
+    def _without_prefix(self, path: str) -> str:
+        """Probes are answered with and without the prefix."""
+        prefix = self.settings.ingest_path_prefix
+        if not prefix or path in PROBES:
+            return path
+        inside = path.removeprefix(prefix)
+        return inside if inside != path and inside.startswith("/") else OUTSIDE
+
+    def _log_refusal(self, marketplace: Marketplace, request: Request, refusal: Refused) -> None:
+        unlogged = self._refusals.unlogged(f"{marketplace.name} {refusal.result}")
+        if unlogged is not None:
+            log.warning(
+                "request.refused",
+                provider=marketplace.name,
+                result=refusal.result,
+                reason=str(refusal),
+                **_sender(request),
+                unlogged_before=unlogged,
+            )
+
+    def _note_unknown_path(self, request: Request) -> None:
+        """Webhooks sent to a wrong address."""
+        metrics.UNKNOWN_PATHS.inc()
+        unlogged = self._unknown_paths.unlogged()
+        if unlogged is not None:
+            log.warning(
+                "path.unknown",
+                path=_inert(request.path),
+                method=_inert(request.method),
+                **_sender(request),
+                unlogged_before=unlogged,
+            )
 
     async def _serve_other(self, request: Request, path: str) -> Response:
-        if path == WEBHOOKS or path.startswith(f"{WEBHOOKS}/"):
-            self._unknown_paths.note(request)
-        if path not in ("/livez", "/readyz", "/openapi.json"):
-            raise Refused(404, "Not found", f"Webhooks go to {' and '.join(_MARKETPLACE_OF_PATH)}.")
+        if path not in PROBES:
+            if f"{WEBHOOKS}/" in f"{_tidy(request.path)}/":
+                self._note_unknown_path(request)
+            prefix = self.settings.ingest_path_prefix
+            addresses = " and ".join(f"{prefix}{known}" for known in _MARKETPLACE_OF_PATH)
+            raise Refused(404, "Not found", f"Webhooks go to {addresses}.")
         if request.method not in ("GET", "HEAD"):
             raise _not_allowed("GET, HEAD")
         match path:
@@ -177,20 +235,40 @@ class Ingest:
                 raise _not_allowed(WEBHOOK_METHODS)
 
     async def _receive(self, marketplace: Marketplace, request: Request) -> Response:
-        self._check_request(marketplace, request)
-        body = self._decoded(await self._read(request), request)
+        gateway = self.settings.gateway_of(marketplace.name)
+        claims = None if gateway is None else _claims(marketplace, gateway, request.headers)
+        is_authenticated = self._check_request(marketplace, gateway, request)
+        if is_authenticated:
+            request.authenticated()
+        with self._bodies.holding() as held:
+            try:
+                raw = await self._read(request, held, is_authenticated)
+                if gateway is not None and claims is not None:
+                    await self._verify(marketplace, gateway, claims, raw, request.headers)
+                body = self._decoded(raw, request)
+                self._bodies.resize(held, len(body))
+            except NoRoom:
+                raise _no_room() from None
+            return await self._receive_body(marketplace, gateway, request, body)
+
+    async def _receive_body(
+        self, marketplace: Marketplace, gateway: Gateway | None, request: Request, body: bytes
+    ) -> Response:
         received_at = datetime.now(UTC)
         if len(body) > LARGE_BODY:
-            intake = await asyncio.to_thread(self._intake, marketplace, body, received_at)
+            async with self._one_large_body:
+                intake = await asyncio.to_thread(self._intake, marketplace, gateway, body, received_at)
         else:
-            intake = self._intake(marketplace, body, received_at)
+            intake = self._intake(marketplace, gateway, body, received_at)
         match intake:
             case Accepted(event_id=event_id, reason=reason) as accepted:
+                request.authenticated()
                 if accepted.secret is not None:
                     _count_secret(marketplace, accepted.secret)
                 result = self._result(accepted)
                 if result != "ignored":
-                    await self._store(accepted)
+                    evidence = evidence_headers(gateway, request.headers)
+                    await self._store(accepted, evidence)
                 metrics.RECEIVED.labels(marketplace.name, result).inc()
                 if result == "quarantined":
                     log.warning(
@@ -205,6 +283,7 @@ class Ingest:
                     400,
                     "Not a webhook",
                     "The body is no JSON object, and no secret can be read in it.",
+                    (ABORT_MESSAGE,),
                 )
             case unreachable:
                 assert_never(unreachable)
@@ -215,14 +294,23 @@ class Ingest:
             return "ignored" if is_ignored else "unhandled"
         return "quarantined" if accepted.reason else "accepted"
 
-    def _intake(self, marketplace: Marketplace, body: bytes, received_at: datetime) -> Intake:
+    def _intake(
+        self, marketplace: Marketplace, gateway: Gateway | None, body: bytes, received_at: datetime
+    ) -> Intake:
         secrets = marketplace.secrets(self.settings)
-        return accept(marketplace.name, body, received_at, secrets, self._encryptor)
+        return accept(
+            marketplace.name,
+            body,
+            received_at,
+            secrets,
+            self._encryptor,
+            is_authentic=_replaces_secret(gateway),
+        )
 
-    def _check_request(self, marketplace: Marketplace, request: Request) -> None:
-        """Whatever can be said before the body is read."""
+    def _check_request(self, marketplace: Marketplace, gateway: Gateway | None, request: Request) -> bool:
+        """Check what is known before the body is read; returns whether the sender is authenticated."""
         headers = request.headers
-        if isinstance(marketplace.authentication, SecretHeader):
+        if isinstance(marketplace.authentication, SecretHeader) and not _replaces_secret(gateway):
             presented = headers.get(marketplace.authentication.name(self.settings).lower(), "")
             secret = position(presented, marketplace.secrets(self.settings))
             if secret is None:
@@ -235,32 +323,83 @@ class Ingest:
             raise Refused(400, "No length", "Content-Length must be a number of bytes.")
         if len(declared) > 18 or int(declared) > self.settings.body_limit:
             raise self._too_large()
+        return isinstance(marketplace.authentication, SecretHeader) and not _replaces_secret(gateway)
 
-    async def _read(self, request: Request) -> bytes:
+    async def _verify(
+        self,
+        marketplace: Marketplace,
+        gateway: Gateway,
+        claims: Sequence[Claim],
+        body: bytes,
+        headers: Mapping[str, str],
+    ) -> None:
+        """Verify a body as it was received, before anything in it is parsed. Raises: Refused."""
+        verify = partial(
+            authenticate,
+            gateway.scheme,
+            gateway.keys_for(marketplace.name),
+            claims,
+            body,
+            headers.get("content-encoding", ""),
+            self.settings.body_limit,
+        )
+        if len(body) > LARGE_BODY or "content-encoding" in headers:
+            async with self._one_large_body:
+                outcome = await asyncio.to_thread(verify)
+        else:
+            outcome = verify()
+        if not isinstance(outcome, Verified):
+            raise _refused_signature(marketplace, outcome)
+        age = "older" if outcome.position else "newest"
+        metrics.GATEWAY_SECRET_USED.labels(marketplace.name, age).inc()
+
+    async def _read(self, request: Request, held: Held, is_authenticated: bool) -> bytes:
+        """Raises: NoRoom."""
         chunks: list[bytes] = []
-        size = 0
-        timeout = self._deadlines.timeout(self.settings.body_timeout)
+        began = monotonic()
+        timeout = self._deadlines.timeout(self._body_seconds(0, is_authenticated))
+        if not is_authenticated:
+            held.break_off = partial(timeout.reschedule, 0)
         try:
             async with timeout:
                 async for chunk in request.body:
-                    size += len(chunk)
+                    size = held.size + len(chunk)
                     if size > self.settings.body_limit:
                         raise self._too_large()
+                    self._bodies.resize(held, size)
                     chunks.append(chunk)
+                    left = self._body_seconds(size, is_authenticated) - (monotonic() - began)
+                    self._deadlines.postpone(timeout, left)
         except BodyIncomplete:
             raise _incomplete() from None
         except TimeoutError:
-            raise Refused(
-                408,
-                "Body too slow",
-                f"The body must arrive within {self.settings.body_timeout:g} seconds.",
-                (("connection", "close"),),
-            ) from None
+            if held.was_broken_off:
+                raise NoRoom from None
+            raise self._too_slow(is_authenticated) from None
         finally:
+            held.break_off = None
             self._deadlines.forget(timeout)
-        if size < int(request.headers.get("content-length", "0")):
+        if held.was_broken_off:
+            raise NoRoom
+        if held.size < int(request.headers.get("content-length", "0")):
             raise _incomplete()
         return b"".join(chunks)
+
+    def _body_seconds(self, size: int, is_authenticated: bool) -> float:
+        """The seconds within which so many bytes of a body, or all of it, must have arrived."""
+        if is_authenticated:
+            return self.settings.body_timeout
+        at_that_rate = UNAUTHENTICATED_FIRST_SECONDS + size / UNAUTHENTICATED_BYTES_PER_SECOND
+        return min(self.settings.body_timeout, UNAUTHENTICATED_SECONDS, at_that_rate)
+
+    def _too_slow(self, is_authenticated: bool) -> Refused:
+        seconds = self.settings.body_timeout
+        rate = ""
+        if not is_authenticated:
+            seconds = min(seconds, UNAUTHENTICATED_SECONDS)
+            rate = f", and at {UNAUTHENTICATED_BYTES_PER_SECOND} bytes a second or faster"
+        detail = f"The body must arrive within {seconds:g} seconds{rate}."
+        return Refused(408, "Body too slow", detail, (("connection", "close"),))
 
     def _decoded(self, body: bytes, request: Request) -> bytes:
         try:
@@ -280,13 +419,16 @@ class Ingest:
             413,
             "Body too large",
             f"A body may have {self.settings.body_limit} bytes at most.",
-            (("connection", "close"),),
+            (("connection", "close"), ABORT_MESSAGE),
         )
 
-    async def _store(self, accepted: Accepted) -> None:
+    async def _store(self, accepted: Accepted, evidence: Mapping[str, str]) -> None:
         """Return once the event is ours: confirmed by the broker, or on disk."""
+        message = accepted.message
+        if evidence:
+            message = replace(message, headers={**message.headers, **evidence})
         try:
-            await self.storage.store(accepted.message, accepted.family)
+            await self.storage.store(message, accepted.family)
         except NotStored as error:
             log.warning("event.refused", reason=str(error))
             raise Refused(
@@ -300,6 +442,10 @@ class Ingest:
 _MARKETPLACE_OF_PATH = {marketplace.path: marketplace for marketplace in MARKETPLACES.values()}
 
 
+# RFC 9110 requires a challenge; the scheme is named after what all marketplaces do.
+_CHALLENGE = ("www-authenticate", "Webhook")
+
+
 def _tidy(path: str) -> str:
     """The path without trailing and doubled slashes, which people easily type."""
     return "/" + "/".join(filter(None, path.split("/")))
@@ -310,22 +456,54 @@ def _inert(text: str) -> str:
     return ascii(text)[1:-1][:LONGEST_LOGGED]
 
 
+def _sender(request: Request) -> dict[str, str]:
+    """The sender, for the log."""
+    request_id = request.headers.get("x-request-id")
+    return {"client": request.client, **({"request_id": _inert(request_id)} if request_id else {})}
+
+
 def _count_secret(marketplace: Marketplace, position: int) -> None:
     """The newest comes first: when the others are used no more, they can go."""
     metrics.SECRET_USED.labels(marketplace.name, "older" if position else "newest").inc()
 
 
 def _unauthorized() -> Refused:
-    # RFC 9110 requires a challenge; the scheme is named after what all marketplaces do.
-    return Refused(
-        401, "Unauthorized", "The request has no active secret.", (("www-authenticate", "Webhook"),)
-    )
+    return Refused(401, "Unauthorized", "The request has no active secret.", (_CHALLENGE,))
+
+
+def _replaces_secret(gateway: Gateway | None) -> bool:
+    """Whether the gateway's signature suffices, without the marketplace's own secret."""
+    return gateway is not None and gateway.require == "gateway"
+
+
+def _claims(marketplace: Marketplace, gateway: Gateway, headers: Mapping[str, str]) -> Sequence[Claim] | None:
+    """The content of the gateway's headers; None if none came, and none are required. Raises: Refused."""
+    if not is_signature_due(gateway, headers):
+        metrics.GATEWAY_UNSIGNED.labels(marketplace.name, "absent").inc()
+        return None
+    claims = read_claims(gateway.scheme, headers, datetime.now(UTC))
+    if isinstance(claims, RefusedSignature):
+        raise _refused_signature(marketplace, claims)
+    return claims
+
+
+def _refused_signature(marketplace: Marketplace, refused: RefusedSignature) -> Refused:
+    """The answer names the rule and the header, but not its value."""
+    metrics.GATEWAY_UNSIGNED.labels(marketplace.name, refused.rule).inc()
+    detail = f"The gateway's signature is {refused.rule} (header {refused.header})."
+    return Refused(401, "Unauthorized", detail, (_CHALLENGE,))
 
 
 def _incomplete() -> Refused:
     # 408 invites the sender to repeat the request, which 400 does not.
     detail = "The body ended early, or its chunks are malformed: send it again."
     return Refused(408, "Body incomplete", detail, (("connection", "close"),))
+
+
+def _no_room() -> Refused:
+    detail = "Too many bodies arrive at the same time: send it again."
+    headers = (("retry-after", str(RETRY_AFTER_SECONDS)), ("connection", "close"))
+    return Refused(503, "Too busy", detail, headers, result="busy")
 
 
 def _length_required() -> Refused:

@@ -1,6 +1,7 @@
 """Undoes the Content-Encoding of a body, within the limit for bodies."""
 
 import zlib
+from collections.abc import Sequence
 
 from schemas.events import read_json
 
@@ -32,18 +33,38 @@ def decoded(body: bytes, header: str, limit: int) -> bytes:
         NotDecoded
         TooLarge
     """
-    codings = [coding for part in header.split(",") if (coding := part.strip().lower()) not in _PLAIN]
+    codings = _codings(header)
     if not codings:
         return body
     try:
-        if len(codings) > MOST_CODINGS:
-            raise zlib.error("too many codings")
-        plain = body
-        for coding in reversed(codings):
-            plain = _undone(plain, coding, limit)
-        return plain
+        return _all_undone(body, codings, limit)
     except zlib.error:
         return _if_json(body)
+
+
+def inflated(body: bytes, header: str, limit: int) -> bytes | None:
+    """The same for a sender that is not authenticated yet: nothing is parsed.
+
+    None if nothing is encoded, or if it cannot be undone within the limit.
+    """
+    codings = _codings(header)
+    try:
+        return _all_undone(body, codings, limit) if codings else None
+    except (zlib.error, TooLarge):
+        return None
+
+
+def _codings(header: str) -> list[str]:
+    return [coding for part in header.split(",") if (coding := part.strip().lower()) not in _PLAIN]
+
+
+def _all_undone(body: bytes, codings: Sequence[str], limit: int) -> bytes:
+    """Raises: zlib.error, TooLarge."""
+    if len(codings) > MOST_CODINGS:
+        raise zlib.error("too many codings")
+    for coding in reversed(codings):
+        body = _undone(body, coding, limit)
+    return body
 
 
 def _undone(body: bytes, coding: str, limit: int) -> bytes:

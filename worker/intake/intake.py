@@ -24,8 +24,15 @@ from worker.amqp.channel import Message
 from worker.amqp.topology import EVENTS, quarantine_key
 from worker.intake.authentication import position
 from worker.intake.encryption import NoUsableKey, decrypt_members, decrypted, encrypt_members
-from worker.intake.json_bytes import may_be_values, top_level_string, without_member
-from worker.intake.redaction import without_secrets
+from worker.intake.json_bytes import (
+    Replacement,
+    may_be_values,
+    members,
+    top_level_string,
+    with_replaced,
+    without_member,
+)
+from worker.intake.redaction import REDACTED, without_secrets
 from worker.marketplaces.contract import Marketplace, SecretHeader, SecretMember
 from worker.marketplaces.registry import MARKETPLACES
 from worker.observability.inert_text import visible
@@ -81,8 +88,11 @@ def accept(
     received_at: datetime,
     secrets: Sequence[SecretStr] = (),
     encryptor: MultiFernet | None = None,
+    *,
+    is_authentic: bool = False,
 ) -> Intake:
-    """A webhook's body. One of the `secrets` must be in it, unless the marketplace has it in a header.
+    """A webhook's body. One of the `secrets` must be in it, unless the marketplace has it in a header, or
+    `is_authentic` says that a gateway's signature authenticates the body.
 
     A marketplace with private members needs an encryptor.
     """
@@ -90,6 +100,9 @@ def accept(
     match marketplace.authentication:
         case SecretHeader():
             return _accept_authentic(marketplace, body, received_at, encryptor, Provenance.WEBHOOK)
+        case SecretMember(name=member) if is_authentic:
+            plain = _without_any_secret(body, member, secrets)
+            return _accept_authentic(marketplace, plain, received_at, encryptor, Provenance.WEBHOOK)
         case SecretMember(name=member):
             return _accept_with_secret(marketplace, member, body, received_at, secrets, encryptor)
         case unreachable:
@@ -314,6 +327,22 @@ def _position(presented: object, secrets: Sequence[SecretStr]) -> int | None:
 def _without_secrets(body: bytes, member: str, secrets: Sequence[SecretStr]) -> bytes:
     """The body without the member, and without copies of a secret that stand elsewhere."""
     return without_secrets(without_member(body, member), [secret.get_secret_value() for secret in secrets])
+
+
+def _without_any_secret(body: bytes, member: str, secrets: Sequence[SecretStr]) -> bytes:
+    """The same for a body whose secret was not compared: it may be unknown, and may be at any depth."""
+    presented = top_level_string(body, member)
+    known = [*secrets, *([SecretStr(presented)] if presented else [])]
+    plain = _without_secrets(body, member, known)
+    redacted = json.dumps(REDACTED).encode()
+    return with_replaced(
+        plain,
+        (
+            Replacement(each.value_start, each.end, lambda _: redacted)
+            for each in members(plain)
+            if each.name == member and plain[each.value_start : each.end].lstrip()[:1] == b'"'
+        ),
+    )
 
 
 def _routed(

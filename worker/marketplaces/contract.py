@@ -88,7 +88,11 @@ class Marketplace:
 
     def disabled_reason(self, settings: Settings) -> str | None:
         """What its endpoint lacks; None if it can be served."""
-        if not self.secrets(settings):
+        gateway = settings.gateway_of(self.name)
+        if gateway is not None and not gateway.keys_for(self.name):
+            return f"{PREFIX}GATEWAY_SECRETS has no secret for {self.name}."
+        is_replaced = gateway is not None and gateway.require == "gateway"
+        if not self.secrets(settings) and not is_replaced:
             return f"{self.secrets_variable} is not set."
         if self.private is not None and not settings.sealing_keys:
             return f"{PREFIX}SEALING_KEYS is not set: private data could not be encrypted."

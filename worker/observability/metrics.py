@@ -30,8 +30,11 @@ RESULTS = (
     "415",
     "500",
     "503",
+    "busy",
 )
 HTTP_REFUSALS = ("400", "408", "431")
+CONNECTION_KINDS = ("trusted", "authenticated", "stranger")
+CONNECTION_REFUSALS = ("address", "strangers", "total", "handshake")
 
 BUILD_LABELS = {"version": version("stockhook"), "python": python_version()}
 BUILD = Info("stockhook_build", "Versions of Stockhook and of the Python that runs it")
@@ -47,7 +50,8 @@ LOG_LINES_DROPPED = Counter(
 RECEIVED = Counter(
     "stockhook_received_total",
     "Webhook requests by answer: accepted, quarantined, unhandled (of a type that no family handles), "
-    "ignored (such a type of STOCKHOOK_IGNORED_TYPES, only counted), or the HTTP status of a refusal",
+    "ignored (such a type of STOCKHOOK_IGNORED_TYPES, only counted), busy (503: too many bodies in memory), "
+    "or the HTTP status of any other refusal",
     ["provider", "result"],
     registry=INGEST,
 )
@@ -62,16 +66,53 @@ SECRET_USED = Counter(
     ["provider", "position"],
     registry=INGEST,
 )
+GATEWAY_UNSIGNED = Counter(
+    "stockhook_gateway_unsigned_total",
+    "Webhooks without a valid signature of the gateway: absent (while STOCKHOOK_GATEWAY_REQUIRE=optional), "
+    "or the rule for which the signature was refused",
+    ["provider", "reason"],
+    registry=INGEST,
+)
+GATEWAY_SECRET_USED = Counter(
+    "stockhook_gateway_secret_used_total",
+    "Webhooks by the gateway's secret that signed them: the newest, which is listed first, or an older one",
+    ["provider", "position"],
+    registry=INGEST,
+)
 HTTP_REFUSED = Counter(
     "stockhook_http_refused_total",
     "Requests that the ingest's HTTP server refused by itself, for example because they are malformed",
     ["status"],
     registry=INGEST,
 )
-CONNECTIONS = Gauge("stockhook_http_connections", "Open connections of the ingest", registry=INGEST)
-CONNECTIONS_SHED = Counter(
-    "stockhook_http_connections_shed_total",
-    "Connections closed because there were too many, idle ones first",
+CONNECTIONS = Gauge(
+    "stockhook_http_connections",
+    "Open connections of the ingest: trusted (from a trusted proxy), authenticated (by a valid secret or a "
+    "client certificate), or stranger",
+    ["kind"],
+    registry=INGEST,
+)
+CONNECTIONS_REFUSED = Counter(
+    "stockhook_http_connections_refused_total",
+    "Connections closed before a request arrived whole, or not admitted: too many of one address, of "
+    "strangers or in total, or a failed TLS handshake",
+    ["reason"],
+    registry=INGEST,
+)
+BODY_BYTES = Gauge(
+    "stockhook_body_bytes",
+    "Bytes of request bodies in memory that the ingest has not answered",
+    registry=INGEST,
+)
+CERTIFICATE_EXPIRES_AT = Gauge(
+    "stockhook_ingest_certificate_expiry_timestamp_seconds",
+    "When the certificate of the ingest expires; 0 without TLS",
+    registry=INGEST,
+)
+CERTIFICATE_LOADS = Counter(
+    "stockhook_ingest_certificate_loads_total",
+    "Attempts to load the certificate of the ingest: ok, or failed (the previous one stays in use)",
+    ["result"],
     registry=INGEST,
 )
 PUBLISH_SECONDS = Histogram(
@@ -258,11 +299,25 @@ def initialize_ingest(providers: Iterable[str]) -> None:
     """Set all counters of these providers to 0."""
     for status in HTTP_REFUSALS:
         HTTP_REFUSED.labels(status)
+    for kind in CONNECTION_KINDS:
+        CONNECTIONS.labels(kind)
+    for reason in CONNECTION_REFUSALS:
+        CONNECTIONS_REFUSED.labels(reason)
+    for outcome in ("ok", "failed"):
+        CERTIFICATE_LOADS.labels(outcome)
     for provider in providers:
         for result in RESULTS:
             RECEIVED.labels(provider, result)
         for position in ("newest", "older"):
             SECRET_USED.labels(provider, position)
+
+
+def initialize_gateway(provider: str, reasons: Iterable[str]) -> None:
+    """Set all counters of this provider's gateway to 0."""
+    for reason in reasons:
+        GATEWAY_UNSIGNED.labels(provider, reason)
+    for position in ("newest", "older"):
+        GATEWAY_SECRET_USED.labels(provider, position)
 
 
 def initialize_webhook(subscriber: str) -> None:

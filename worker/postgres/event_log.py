@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import orjson
 import structlog
 
 from consumers.family import Communication, Connection, Effects, Event, Finding
@@ -31,11 +32,12 @@ WITH claimed AS (
     RETURNING event_id
 )
 INSERT INTO event_log
-    (event_id, provider, family, type, entity_id, occurred_at, received_at, body, attempt)
-SELECT event_id, $3, $4, type, entity_id, occurred_at, received_at, body, coalesce(attempt, 1)
+    (event_id, provider, family, type, entity_id, occurred_at, received_at, body, attempt, evidence)
+SELECT event_id, $3, $4, type, entity_id, occurred_at, received_at, body, coalesce(attempt, 1),
+    evidence::jsonb
 FROM unnest($1::uuid[], $5::text[], $6::text[], $7::timestamptz[], $8::timestamptz[], $9::bytea[],
-            $10::smallint[])
-    AS candidates (event_id, type, entity_id, occurred_at, received_at, body, attempt)
+            $10::smallint[], $11::text[])
+    AS candidates (event_id, type, entity_id, occurred_at, received_at, body, attempt, evidence)
 JOIN claimed USING (event_id)
 RETURNING event_id
 """
@@ -46,8 +48,9 @@ CLAIM_REUSED = """
 WITH candidates AS (
     SELECT *
     FROM unnest($1::uuid[], $2::uuid[], $5::text[], $6::text[], $7::timestamptz[], $8::timestamptz[],
-                $9::bytea[], $10::smallint[])
-        AS candidates (event_id, content_id, type, entity_id, occurred_at, received_at, body, attempt)
+                $9::bytea[], $10::smallint[], $11::text[])
+        AS candidates (event_id, content_id, type, entity_id, occurred_at, received_at, body, attempt,
+                       evidence)
 ), claimed AS (
     INSERT INTO reused_event_ids (event_id, provider, content_id, received_at)
     SELECT event_id, $3, content_id, received_at
@@ -64,8 +67,10 @@ WITH candidates AS (
     RETURNING event_id, content_id
 )
 INSERT INTO event_log
-    (event_id, content_id, provider, family, type, entity_id, occurred_at, received_at, body, attempt)
-SELECT event_id, content_id, $3, $4, type, entity_id, occurred_at, received_at, body, coalesce(attempt, 1)
+    (event_id, content_id, provider, family, type, entity_id, occurred_at, received_at, body, attempt,
+     evidence)
+SELECT event_id, content_id, $3, $4, type, entity_id, occurred_at, received_at, body, coalesce(attempt, 1),
+    evidence::jsonb
 FROM candidates
 JOIN claimed USING (event_id, content_id)
 RETURNING event_id, content_id
@@ -312,6 +317,7 @@ async def _insert(
         [envelope.received_at for envelope in envelopes],
         [candidate.body for candidate in chosen],
         _attempts(envelopes),
+        _evidence(envelopes),
     )
 
 
@@ -324,6 +330,12 @@ def _attempts(envelopes: Sequence[Envelope]) -> list[int]:
     """The number of each attempt; an empty list if all are first attempts, as nearly always."""
     attempts = [min(envelope.attempt, MOST_ATTEMPTS) for envelope in envelopes]
     return attempts if max(attempts) > 1 else []
+
+
+def _evidence(envelopes: Sequence[Envelope]) -> list[str | None]:
+    """The evidence of each as JSON, or nothing where none has any, as without a gateway."""
+    evidence = [envelope.evidence for envelope in envelopes]
+    return [orjson.dumps(each).decode() if each else None for each in evidence] if any(evidence) else []
 
 
 def _id_used_twice(event_id: UUID) -> Finding:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 
@@ -10,14 +11,21 @@ import structlog
 from worker.amqp.connection import Broker
 from worker.amqp.publisher import Publisher
 from worker.amqp.topology import topology
-from worker.config.security import weak_secrets
+from worker.config.security import weak_gateway_keys, weak_secrets
 from worker.config.settings import PREFIX, BadSettings, Settings
-from worker.ingest import http_server
+from worker.ingest.acceptor import BACKLOG
+from worker.ingest.connection_limits import ConnectionLimits
 from worker.ingest.event_sink import Storage
+from worker.ingest.http_connection import Limits
+from worker.ingest.http_server import serving
 from worker.ingest.service import Ingest
 from worker.ingest.spool.spool import Spool, SpoolBroken
+from worker.ingest.tls import BadCertificate, Certificates, Files
+from worker.ingest.trusted_proxies import TrustedProxies
+from worker.intake.signature import Rule
 from worker.marketplaces.registry import MARKETPLACES
 from worker.observability import metrics
+from worker.observability.file_limit import files_for_connections
 from worker.observability.ops_server import serve_ops
 from worker.observability.resolver import run_loop
 from worker.observability.signals import hang_watch, stop_on_signals
@@ -41,6 +49,8 @@ def serve(settings: Settings) -> None:
         CannotListen
         SpoolTaken
     """
+    if settings.gateway is None and settings.gateway_require == "gateway":
+        raise BadSettings(f"{PREFIX}GATEWAY_REQUIRE is gateway: set {PREFIX}GATEWAY, or another value")
     reasons = {name: marketplace.disabled_reason(settings) for name, marketplace in MARKETPLACES.items()}
     for name, reason in reasons.items():
         if reason is not None:
@@ -53,6 +63,10 @@ def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings) -> None:
     stopping = stop_on_signals()
+    certificates = _load_certificates(settings)
+    connections = ConnectionLimits(
+        files_for_connections(settings.ingest_connections, BACKLOG), settings.ingest_connections_per_address
+    )
     async with AsyncExitStack() as stack:
         publisher = await stack.enter_async_context(
             Publisher(
@@ -65,10 +79,14 @@ async def _serve(settings: Settings) -> None:
         storage = Storage(publisher, await _open_spool(settings, stack))
         storage.measure()
         metrics.initialize_ingest(MARKETPLACES)
+        for name in MARKETPLACES:
+            if settings.gateway_of(name) is not None:
+                metrics.initialize_gateway(name, ("absent", *Rule))
         checks = {"intake": storage.check}
 
         def details() -> Mapping[str, object]:
-            return {**storage.details(), "broker": publisher.trouble or "ok"}
+            certificate = {} if certificates is None else {"certificate": certificates.describe()}
+            return {**storage.details(), "broker": publisher.trouble or "ok", **certificate}
 
         await stack.enter_async_context(
             serve_ops(settings.ops_host, settings.ops_port, checks, metrics.INGEST, details)
@@ -83,18 +101,39 @@ async def _serve(settings: Settings) -> None:
         for task in (draining, asyncio.create_task(publisher.failed(), name="publisher")):
             task.add_done_callback(lambda task: _end_with(task, stopping))
         await stack.enter_async_context(notify_systemd(checks, stopping))
+        if certificates is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificates.request_reload)
+            watching = asyncio.create_task(certificates.watch(), name="certificates")
+            watching.add_done_callback(lambda task: _end_with(task, stopping))
+            stack.push_async_callback(_cancelled, watching)
         await stack.enter_async_context(
-            http_server.serving(
+            serving(
                 Ingest(settings, storage).handle,
                 settings.ingest_host,
                 settings.ingest_port,
-                http_server.Limits(settings.ingest_idle_timeout),
+                Limits(settings.ingest_idle_timeout, connections=connections),
                 settings.shutdown_grace,
+                TrustedProxies(settings.trusted_proxies),
+                certificates,
             )
         )
-        log.info("ingest.listening", host=settings.ingest_host, port=settings.ingest_port)
+        log.info(
+            "ingest.listening",
+            host=settings.ingest_host,
+            port=settings.ingest_port,
+            is_encrypted=certificates is not None,
+        )
         await stopping.wait()
     log.info("ingest.stopped")
+
+
+def _load_certificates(settings: Settings) -> Certificates | None:
+    """Raises: BadSettings."""
+    files = Files.of(settings)
+    try:
+        return None if files is None else Certificates(files)
+    except BadCertificate as error:
+        raise BadSettings(str(error)) from None
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:
@@ -131,5 +170,6 @@ def _refuse_weak_secrets(settings: Settings) -> None:
         for marketplace in MARKETPLACES.values()
         for fault in weak_secrets(marketplace.secrets(settings))
     ]
+    faults += [f"{PREFIX}GATEWAY_SECRETS: {fault}" for fault in weak_gateway_keys(settings.gateway_keys)]
     if faults:
         raise BadSettings("; ".join(faults) + f": set longer ones, or {PREFIX}ENVIRONMENT=development")

@@ -25,6 +25,8 @@ async def run_all(settings: Settings) -> int:
     consumers = await _spawn(["consume"], {})
     ingest = await _spawn(["ingest"], {f"{PREFIX}OPS_PORT": str(settings.ops_port + 1)})
     processes = (ingest, consumers)
+    if settings.ingest_certificate_file is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, ingest)
 
     ends = [asyncio.create_task(process.wait()) for process in processes]
     sign = asyncio.create_task(stopping.wait())
@@ -40,6 +42,12 @@ async def run_all(settings: Settings) -> int:
     codes = [process.returncode or 0 for process in processes]
     log.info("run.stopped", ingest=codes[0], consumers=codes[1])
     return next((_exit_code(code) for code in (*by_itself, *codes) if code), 0 if stopping.is_set() else 1)
+
+
+def _reload(ingest: asyncio.subprocess.Process) -> None:
+    """Have the ingest load its certificate again."""
+    with suppress(ProcessLookupError):
+        ingest.send_signal(signal.SIGHUP)
 
 
 def obey_parent() -> None:

@@ -5,7 +5,8 @@
 
 import asyncio
 import ssl
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -25,8 +26,11 @@ class NoAnswer(StockhookError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """Header names are lower case; of a repeated one, the last counts."""
+
     status: int
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def is_success(self) -> bool:
@@ -49,17 +53,18 @@ class _Connection:
         self.writer.write(b"".join(part for part in parts if part))
         await self.writer.drain()
         status = 0
+        headers: dict[str, str] = {}
         content = bytearray()
         while True:
             match protocol.next_event():
                 case h11.NEED_DATA:
                     protocol.receive_data(await self.reader.read(65_536))
-                case h11.Response(status_code=status):
-                    pass
+                case h11.Response(status_code=status, headers=received):
+                    headers = {name.decode(): value.decode("latin-1") for name, value in received}
                 case h11.Data(data=data):
                     content += data
                 case h11.EndOfMessage():
-                    return Answer(status, bytes(content))
+                    return Answer(status, bytes(content), headers)
                 case h11.ConnectionClosed():
                     raise NoAnswer("connection closed")
 
@@ -110,19 +115,27 @@ class Client:
         Raises:
             NoAnswer: Refused, broken off, not HTTP, or too slow.
         """
+        return await self.send(webhook.path, webhook.headers, webhook.body)
+
+    async def send(self, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """POST to this target behind the URL.
+
+        Raises:
+            NoAnswer: As above.
+        """
         request = h11.Request(
             method="POST",
-            target=self._prefix + webhook.path,
+            target=self._prefix + target,
             headers=[
                 ("host", self._authority),
-                *webhook.headers.items(),
-                ("content-length", str(len(webhook.body))),
+                *headers.items(),
+                ("content-length", str(len(body))),
             ],
         )
         connection = self._idle_connection() or await self._connect()
         try:
             async with asyncio.timeout(self._timeout):
-                answer = await connection.exchange(request, webhook.body)
+                answer = await connection.exchange(request, body)
             connection.protocol.start_next_cycle()
         except h11.LocalProtocolError:
             # Answered, but this connection is not to be used again.

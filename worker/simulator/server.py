@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import Protocol, assert_never
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import h11
@@ -22,7 +22,6 @@ from worker.simulator.faults import (
     Whole,
 )
 from worker.simulator.marketplace import Request, Response
-from worker.simulator.router import Simulation
 
 HOST = "127.0.0.1"
 
@@ -34,8 +33,12 @@ class _HungUp(Exception):
     """By the client, or by a fault: this connection is over."""
 
 
+class Answering(Protocol):
+    async def answer(self, request: Request) -> Sending: ...
+
+
 @asynccontextmanager
-async def serving(simulation: Simulation, port: int = 0) -> AsyncIterator[int]:
+async def serving(simulation: Answering, port: int = 0) -> AsyncIterator[int]:
     """Listen while the context lasts; the port, which the system chooses for 0.
 
     Raises:
@@ -70,7 +73,7 @@ class _Connection:
     writer: asyncio.StreamWriter
     protocol: h11.Connection = field(default_factory=lambda: h11.Connection(h11.SERVER))
 
-    async def serve(self, simulation: Simulation) -> None:
+    async def serve(self, simulation: Answering) -> None:
         """Raises: _HungUp, OSError, and h11.ProtocolError, also for HEAD: its answer has a body here."""
         while True:
             request = await self._request()

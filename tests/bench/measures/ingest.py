@@ -2,17 +2,20 @@
 
 import asyncio
 import pickle
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.bench import backlog
 from tests.bench.backlog import Backlog
 from tests.bench.figures import Sample, percentile, rate
-from tests.bench.lineup import BARE_PUBLISHER, INGESTS, Contestant
+from tests.bench.lineup import BARE_PUBLISHER, BEHIND_GATEWAY, GATEWAY_SECRET, INGESTS, Contestant
 from tests.bench.load import Prepared, play_at_once
 from tests.bench.plan import Bench
 from tests.bench.processes import Failed
 from tests.bench.world import OVOKO_SECRET, World, free_port
 from worker.amqp.queue_set import main_queue
+from worker.config.gateway import read_key, read_scheme
+from worker.intake.signature import sign
 
 FAMILIES = ("inventory",)
 QUEUES = [main_queue(family) for family in FAMILIES]
@@ -26,13 +29,21 @@ async def ingest(bench: Bench) -> None:
     made = await backlog.make(bench.world, FAMILIES, MESSAGES)
     messages = prepare_messages(bench.world, made)
     requests = backlog.requests(bench.world, backlog.events_of(FAMILIES), count)
+    signed = backlog.requests(bench.world, backlog.events_of(FAMILIES), count, _sign)
     for contestant in bench.turns("ingest", INGESTS):
         await bench.world.empty()
         if contestant is BARE_PUBLISHER:
             value = await _publish(bench.world, messages, count)
         else:
-            value = await _take_in(bench, contestant, requests)
+            sent = signed if contestant is BEHIND_GATEWAY else requests
+            value = await _take_in(bench, contestant, sent)
         bench.results.add("ingest", "events/s", contestant.name, value)
+
+
+def _sign(body: bytes) -> dict[str, str]:
+    """The scheme has no timestamp: requests can be prepared before they are sent."""
+    scheme = read_scheme(BEHIND_GATEWAY.environment["STOCKHOOK_GATEWAY"])
+    return sign(scheme, [read_key(scheme, GATEWAY_SECRET)], body, sent_at=datetime.now(UTC))
 
 
 def prepare_messages(world: World, made: Backlog) -> Path:

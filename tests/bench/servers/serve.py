@@ -14,7 +14,8 @@ import uvloop
 from deploy.local.services import DEV
 from worker.amqp.channel import Message
 from worker.config.settings import Settings
-from worker.ingest import http_server
+from worker.ingest.http_connection import Limits
+from worker.ingest.http_server import serving
 from worker.ingest.service import (
     BodyIncomplete,
     Ingest,
@@ -57,8 +58,8 @@ def new_ingest() -> Ingest:
 
 def stockhook(port: int) -> None:
     async def main() -> None:
-        limits = http_server.Limits(IDLE_SECONDS, HEADER_SECONDS, HEADER_BYTES)
-        async with http_server.serving(new_ingest().handle, HOST, port, limits, GRACE_SECONDS):
+        limits = Limits(IDLE_SECONDS, HEADER_SECONDS, HEADER_BYTES)
+        async with serving(new_ingest().handle, HOST, port, limits, GRACE_SECONDS):
             await _signalled()
 
     uvloop.run(main())

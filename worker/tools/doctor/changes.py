@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import combinations
 from urllib.parse import urlsplit
 
 from worker.amqp.connection import Broker
@@ -41,6 +42,8 @@ async def check_changes(settings: Settings) -> AsyncIterator[CheckResult]:
             "STOCKHOOK_CHANGES_WEBHOOKS names subscribers, but STOCKHOOK_CHANGES is false",
             "set STOCKHOOK_CHANGES=true, or remove the subscribers",
         )
+    for finding in check_secrets(settings.subscribers):
+        yield finding
     for subscriber in settings.subscribers:
         if settings.changes_proxy is None:
             yield await check_target(subscriber, allow_private=settings.changes_private_targets)
@@ -96,6 +99,24 @@ async def check_target(subscriber: Subscriber, *, allow_private: bool) -> CheckR
     if parts.scheme == "http" and not private:
         return warning("changes", f"{name} is public, and changes are sent in clear", "use https://")
     return ok("changes", f"{name} has the address {addresses[0]}")
+
+
+def check_secrets(subscribers: Sequence[Subscriber]) -> Iterator[CheckResult]:
+    for subscriber in subscribers:
+        if len(subscriber.keys) > 1:
+            versions = ", ".join(key.version for key in subscriber.keys)
+            yield ok(
+                "changes",
+                f"{subscriber.name}: each change has several signatures ({versions}); "
+                f"`stockhook changes rotate {subscriber.name}` shows how to finish the rotation",
+            )
+    for one, other in combinations(subscribers, 2):
+        if set(one.keys) & set(other.keys):
+            yield warning(
+                "changes",
+                f"{one.name} and {other.name} share a secret: each accepts changes for the other",
+                f"`stockhook changes rotate {other.name}` shows how to replace it",
+            )
 
 
 def check_feed(state: Feed, *, publishes: bool) -> Iterator[CheckResult]:

@@ -11,7 +11,7 @@ from worker.config.check import (
     warning,
 )
 from worker.config.proxies import proxy_for
-from worker.config.security import other_machines, weak_secrets
+from worker.config.security import other_machines, weak_gateway_keys, weak_secrets
 from worker.config.settings import BadSettings, Settings
 from worker.config.urls import split
 from worker.marketplaces.registry import MARKETPLACES, api_urls
@@ -22,6 +22,7 @@ MAKE_ONE = "make one with `openssl rand -hex 32`, and rotate"
 def check_configuration(settings: Settings) -> Iterator[CheckResult]:
     yield from _check_proxies(settings)
     yield from _check_secrets(settings)
+    yield from _check_gateway(settings)
     yield from _check_exposure(settings)
     for marketplace in MARKETPLACES.values():
         yield from marketplace.check_settings(settings)
@@ -59,6 +60,35 @@ def _check_secrets(settings: Settings) -> Iterator[CheckResult]:
             yield ok("secrets", f"{name}: {len(secrets)} active")
     if settings.sealing_keys:
         yield ok("sealing keys", f"{len(settings.sealing_keys)} valid; the first one encrypts")
+
+
+def _check_gateway(settings: Settings) -> Iterator[CheckResult]:
+    if settings.gateway is None:
+        if settings.gateway_require != "both":
+            yield error(
+                "gateway",
+                f"STOCKHOOK_GATEWAY_REQUIRE is {settings.gateway_require}, and no gateway is named",
+                "set STOCKHOOK_GATEWAY, or unset STOCKHOOK_GATEWAY_REQUIRE",
+            )
+        if settings.gateway_secrets:
+            yield warning(
+                "gateway",
+                "STOCKHOOK_GATEWAY_SECRETS is set, and no signature is verified",
+                "set STOCKHOOK_GATEWAY for the ingest",
+            )
+        return
+    faults = list(weak_gateway_keys(settings.gateway_keys))
+    for fault in faults:
+        yield error("gateway", f"STOCKHOOK_GATEWAY_SECRETS: {fault}", MAKE_ONE)
+    if settings.gateway_require == "optional":
+        yield warning(
+            "gateway",
+            "a webhook without the gateway's signature is accepted by the marketplace's own secret",
+            "unset STOCKHOOK_GATEWAY_REQUIRE once stockhook_gateway_unsigned_total counts no absent ones",
+        )
+    elif not faults:
+        active = f"{len(settings.gateway_keys)} active secrets"
+        yield ok("gateway", f"the signature of {settings.gateway} is required: {active}")
 
 
 def _check_exposure(settings: Settings) -> Iterator[CheckResult]:

@@ -11,10 +11,12 @@ from enum import Enum
 from operator import attrgetter
 from typing import Any, Literal
 
+import orjson
+
 from consumers.details import Details
 from consumers.family import Event, Finding
 from consumers.logged import read_logged
-from consumers.registry import AnyFamily
+from consumers.registry import FAMILIES, AnyFamily
 from schemas.clock import TOLERANCE
 from schemas.events import OBSERVATIONS
 from worker.observability.errors import StockhookError
@@ -25,10 +27,22 @@ Effect = Literal["applied", "older than the state", "changed nothing"]
 
 EVENTS_OF_ENTITY = """
 SELECT coalesce(reuse_of, event_id) AS event_id, provider, type, received_at, applied_at, attempt, body,
-    coalesce(content_id, reuse_of) IS NOT NULL AS is_reused
+    evidence, coalesce(content_id, reuse_of) IS NOT NULL AS is_reused
 FROM event_log
 WHERE entity_id = $1 AND family = $2
 ORDER BY seq
+"""
+
+# Reads the whole log: a gateway's ids have no index, which every event would pay for.
+ENTITIES_BY_GATEWAY_ID = """
+SELECT DISTINCT family, entity_id
+FROM event_log
+WHERE EXISTS (
+    SELECT
+    FROM jsonb_each_text(evidence) AS named (name, value)
+    WHERE value = $1 AND name <> 'gateway_attempt'
+)
+ORDER BY family, entity_id
 """
 
 DROPPED = "SELECT max(applied_before) FROM event_log_dropped"
@@ -43,13 +57,15 @@ class NoSuchEntity(StockhookError):
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """An event in the log. `is_reused`: another event had its id before."""
+    """An event in the log. `is_reused`: another event had its id before. `evidence`: how the gateway and the
+    proxy name its request."""
 
     event: Event[Any]
     is_reused: bool
     type: str
     applied_at: datetime
     attempt: int
+    evidence: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +149,23 @@ def _circumstances(logged: Logged) -> Iterator[str]:
         yield "its timestamp is implausible, so the time of its reception counts"
 
 
+async def entities_by_gateway_id(database: Database, gateway_id: str) -> list[tuple[AnyFamily, str]]:
+    """What the events are about whose request the gateway or the proxy names so.
+
+    Raises:
+        NoSuchEntity
+        DatabaseUnavailable
+    """
+    async with database.connection() as connection:
+        rows = await connection.fetch(ENTITIES_BY_GATEWAY_ID, gateway_id)
+    if not rows:
+        raise NoSuchEntity(
+            f"no event in the event log has the gateway's id {gateway_id}: "
+            "see also `stockhook dead list --gateway-id`"
+        )
+    return [(FAMILIES[row["family"]], row["entity_id"]) for row in rows]
+
+
 async def explain_entity(
     database: Database,
     family: AnyFamily,
@@ -213,6 +246,7 @@ def _logged(row: Any, tolerance: timedelta) -> Logged | None:
         type=row["type"],
         applied_at=row["applied_at"],
         attempt=row["attempt"],
+        evidence=orjson.loads(row["evidence"] or "{}"),
     )
 
 

@@ -1,0 +1,251 @@
+"""What 600 connections without a secret do to webhooks that have one, and 600 large bodies to the memory."""
+
+import asyncio
+import gzip
+import random
+import ssl
+import string
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+import orjson
+
+from deploy.local.process import PROC
+from tests.bench import backlog
+from tests.bench.backlog import events_of
+from tests.bench.figures import percentile
+from tests.bench.lineup import INGEST
+from tests.bench.load import Prepared, play_at_rate
+from tests.bench.measures.memory import MEBIBYTE
+from tests.bench.plan import Bench
+from tests.bench.processes import Failed, Running
+from tests.bench.results import Ratio
+from tests.bench.strangers import CONNECTIONS, PAUSE_SECONDS
+from tests.bench.world import BUYBACK_TOKEN, OVOKO_SECRET, World, free_port
+from tests.support.authority import make_authority
+from worker.amqp.queue_set import main_queue
+from worker.amqp.topology import QUARANTINE
+
+FAMILIES = ("inventory",)
+RATE = 100
+SECONDS, QUICK_SECONDS = 20, 4
+WARM_UP = 200
+START_SECONDS = 30.0
+
+BODIES = 600
+BODY_BYTES = 250_000
+LONGEST_SECONDS = 120.0
+
+KEPT_OPEN = "p99 at 100 webhooks/s, connections kept open"
+EACH_NEW = "p99 at 100 webhooks/s, each on a new connection"
+MEMORY = "peak memory of the ingest with 600 bodies of 250 kB"
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Who sends: `proxies` is what the ingest trusts, which the good senders are or are not."""
+
+    name: str
+    has_strangers: bool
+    proxies: str = ""
+
+
+ALONE = Side("alone", has_strangers=False)
+SIDES = (
+    ALONE,
+    Side("beside 600 strangers", has_strangers=True),
+    Side("through a trusted proxy, beside 600 strangers", has_strangers=True, proxies="127.0.0.1"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Flood:
+    """The same request, 600 times at once; `statuses` are those that it may be answered with."""
+
+    name: str
+    head: str
+    body: bytes
+    statuses: frozenset[int]
+    is_encrypted: bool = False
+
+
+async def strangers(bench: Bench) -> None:
+    seconds = QUICK_SECONDS if bench.options.is_quick else SECONDS
+    requests = backlog.requests(bench.world, events_of(FAMILIES), WARM_UP + 2 * seconds * RATE)
+    for side in bench.turns("strangers", SIDES):
+        await bench.world.empty()
+        await _beside(bench, side, requests, seconds)
+    for flood in bench.turns("strangers: memory", list(_floods())):
+        await bench.world.empty()
+        await _peak(bench, flood)
+
+
+async def _beside(bench: Bench, side: Side, requests: list[Prepared], seconds: int) -> None:
+    port = free_port()
+    kept, new = requests[: WARM_UP + seconds * RATE], requests[WARM_UP + seconds * RATE :]
+    ingest = replace(INGEST, environment={"STOCKHOOK_TRUSTED_PROXIES": side.proxies})
+    async with bench.world.running(ingest, port=port) as running:
+        async with _strangers(bench.world, port, is_wanted=side.has_strangers):
+            answers = await play_at_rate(port, kept, RATE)
+            taken = [answers.arrived[one.key] - answers.sent[one.key] for one in kept[WARM_UP:]]
+            bench.results.add(KEPT_OPEN, "ms", side.name, percentile(taken, 0.99) * 1000, Ratio.THIS_BY_FIRST)
+            taken = await _each_on_a_new_connection(port, new)
+            bench.results.add(EACH_NEW, "ms", side.name, percentile(taken, 0.99) * 1000, Ratio.THIS_BY_FIRST)
+        await _all_published(bench.world, running, len(requests))
+
+
+async def _each_on_a_new_connection(port: int, requests: Sequence[Prepared]) -> list[float]:
+    """Seconds of each, from the beginning of its connection; one every 1/rate seconds.
+
+    Raises:
+        Failed: One was not answered 200.
+    """
+
+    async def send(request: Prepared) -> float:
+        began = perf_counter()
+        status = await _answer(port, [request.wire])
+        if status != 200:
+            raise Failed(f"a webhook on a new connection was answered {status}")
+        return perf_counter() - began
+
+    sending = []
+    began = perf_counter()
+    async with asyncio.TaskGroup() as tasks:
+        for number, request in enumerate(requests):
+            await asyncio.sleep(max(0.0, began + number / RATE - perf_counter()))
+            sending.append(tasks.create_task(send(request)))
+    return [task.result() for task in sending]
+
+
+@asynccontextmanager
+async def _strangers(world: World, port: int, *, is_wanted: bool) -> AsyncIterator[None]:
+    """All of them have connected before the context begins, and are at it until it ends.
+
+    Raises:
+        Failed: They are not.
+    """
+    if not is_wanted:
+        yield
+        return
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.bench.strangers",
+        str(port),
+        str(PAUSE_SECONDS),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    opened = 0
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            while opened < CONNECTIONS:
+                _, opened = map(int, (await process.stdout.readline()).split())
+        draining = asyncio.create_task(process.stdout.read())
+        yield
+        if process.returncode is not None:
+            raise Failed("the strangers ended early")
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+    last_open, last_opened = map(int, (await draining).split(b"\n")[-2].split())
+    if not last_open or last_opened <= opened:
+        raise Failed("the strangers did not come again")
+
+
+def _floods() -> list[Flood]:
+    """Bodies of strangers that come whole, stop before the end, or are compressed; and real events."""
+    chance = random.Random(7)
+    text = "".join(chance.choices(string.ascii_letters, k=BODY_BYTES - 200))
+    wrong = orjson.dumps({"type": "x", "token": "wrong", "text": text})
+    authentic = orjson.dumps({"type": "x", "token": BUYBACK_TOKEN, "text": text})
+    event = {"event_type": "part.status.changed", "timestamp": "2026-03-01T12:00:00Z", "event_data": text}
+    bomb = gzip.compress(orjson.dumps({"type": "x", "token": "wrong", "text": "x" * (BODY_BYTES - 200)}))
+    return [
+        Flood("a wrong token", _head("buyback", len(wrong)), wrong, frozenset({401, 503})),
+        Flood("a wrong token, over TLS", _head("buyback", len(wrong)), wrong, frozenset({401, 503}), True),
+        Flood("no end", _head("buyback", len(wrong) + 1), wrong, frozenset({408, 503})),
+        Flood(
+            "compressed, a wrong token",
+            _head("buyback", len(bomb), "Content-Encoding: gzip"),
+            bomb,
+            frozenset({401, 503}),
+        ),
+        Flood("a right token", _head("buyback", len(authentic)), authentic, frozenset({200, 503})),
+        Flood(
+            "a right secret",
+            _head("ovoko", len(orjson.dumps(event)), f"X-Webhook-Secret: {OVOKO_SECRET}"),
+            orjson.dumps(event),
+            frozenset({200, 503}),
+        ),
+    ]
+
+
+def _head(marketplace: str, length: int, *lines: str) -> str:
+    return "\r\n".join(
+        [f"POST /webhooks/{marketplace} HTTP/1.1", "Host: x", f"Content-Length: {length}", *lines, "", ""]
+    )
+
+
+async def _peak(bench: Bench, flood: Flood) -> None:
+    port = free_port()
+    # All from a trusted proxy, so that no limit but that of the memory keeps any of them out.
+    environment = {"STOCKHOOK_TRUSTED_PROXIES": "127.0.0.1"}
+    context = None
+    if flood.is_encrypted:
+        authority = make_authority(Path(tempfile.mkdtemp(dir=bench.world.folder)) / "authority")
+        context = ssl.create_default_context(cafile=authority.ca)
+        environment["STOCKHOOK_INGEST_CERTIFICATE_FILE"] = str(authority.certificate)
+        environment["STOCKHOOK_INGEST_KEY_FILE"] = str(authority.key)
+    async with bench.world.running(replace(INGEST, environment=environment), port=port) as running:
+        async with asyncio.timeout(LONGEST_SECONDS):
+            parts = [flood.head.encode(), flood.body]
+            answers = Counter(await asyncio.gather(*(_answer(port, parts, context) for _ in range(BODIES))))
+        await _all_published(bench.world, running, answers[200])
+        bench.results.add(MEMORY, "MiB", flood.name, _peak_bytes(running) / MEBIBYTE, Ratio.NONE)
+    bench.results.add(f"{MEMORY}: answered 503", "bodies", flood.name, answers[503], Ratio.NONE)
+    # A connection that was closed for the sake of another has no answer.
+    odd = {status for status in answers if status not in flood.statuses | {0}}
+    if odd:
+        raise Failed(f"{flood.name}: answered {answers}")
+
+
+async def _all_published(world: World, running: Running, count: int) -> None:
+    """No event that was answered 200 is lost; one whose confirm was late may be there twice.
+
+    Raises:
+        Stuck
+    """
+    queues = [QUARANTINE, *map(main_queue, FAMILIES)]
+    await world.line.watch(queues, lambda waiting: waiting >= count, running.check)
+
+
+async def _answer(port: int, parts: Sequence[bytes], context: ssl.SSLContext | None = None) -> int:
+    """The status; 0 where the connection ended without one."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    except OSError:
+        return 0
+    try:
+        for part in parts:
+            writer.write(part)
+        head = await reader.readuntil(b"\r\n\r\n")
+        return int(head[9:12])
+    except (OSError, asyncio.IncompleteReadError):
+        return 0
+    finally:
+        writer.close()
+
+
+def _peak_bytes(running: Running) -> int:
+    """Of the ingest since its start, as the kernel has noted it."""
+    lines = (PROC / str(running.process.pid) / "status").read_text().splitlines()
+    (kilobytes,) = (int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return kilobytes * 1024

@@ -1,0 +1,65 @@
+"""A simulated webhook gateway as a process."""
+
+from typing import Any
+
+from tests.support.stack import Stack, free_port, http_client, until
+
+# Hookdeck's first step of a minute becomes 0.12 s.
+TIME_SCALE = "0.002"
+
+
+class Gateway:
+    """`stockhook simulate gateway` in front of the stack's ingest, or of what is at `forward_to`."""
+
+    def __init__(
+        self, stack: Stack, scheme: str, *options: str, forward_to: str | None = None, **overrides: str
+    ) -> None:
+        self.url = f"http://127.0.0.1:{(port := free_port())}"
+        forwarding = (
+            "--forward-to",
+            forward_to or stack.url,
+            "--port",
+            str(port),
+            "--time-scale",
+            TIME_SCALE,
+        )
+        self.worker = stack.start(
+            "simulate", "gateway", "--scheme", scheme, *forwarding, *options, **overrides
+        )
+
+    async def ready(self) -> "Gateway":
+        async def listens() -> bool:
+            assert self.worker.process.poll() is None, self.worker.lines()
+            return "export STOCKHOOK_GATEWAY=" in self.worker.lines()
+
+        await until(listens, "the gateway prints its settings")
+        return self
+
+    async def state(self) -> dict[str, Any]:
+        async with http_client() as client:
+            state: dict[str, Any] = (await client.get(f"{self.url}/control/state")).json()
+        return state
+
+    async def control(self, path: str, document: object = None) -> Any:
+        async with http_client() as client:
+            response = await client.post(f"{self.url}/control/{path}", json=document)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    async def accepts(self, events: int) -> int:
+        """Wait until so many more were accepted; how many there are then."""
+        target = (await self.state())["accepted"] + events
+
+        async def has_accepted() -> int:
+            accepted: int = (await self.state())["accepted"]
+            return accepted if accepted >= target else 0
+
+        accepted: int = await until(has_accepted, f"the gateway accepted {events} more", 60)
+        return accepted
+
+    async def is_empty(self) -> dict[str, Any]:
+        async def none_waits() -> bool:
+            return (await self.state())["waiting"] == 0
+
+        await until(none_waits, "each event was delivered or given up", 60)
+        return await self.state()
