@@ -15,6 +15,7 @@ from tests.support.events import body, numbered_id, order_created, part_changed
 from tests.support.gateways import PROXIES, running_gateway
 from tests.support.raw_http import ConnectionEnded, Sender, recording
 from tests.support.simulated_gateway import Gateway as SimulatedGateway
+from tests.support.simulated_gateway import load
 from tests.support.stack import OVOKO_SECRET, Stack, Worker, free_port, until
 
 OVOKO = "/webhooks/ovoko"
@@ -314,30 +315,27 @@ async def test_gateway_secrets_are_rotated_behind_nginx_under_load(stack: Stack,
     async with running_gateway("nginx", tmp_path / "gateway", ports) as nginx:
         trusted = {"SSL_CERT_FILE": str(nginx.authority.ca), "STOCKHOOK_GATEWAY_SECRETS": OLD}
         gateway = await SimulatedGateway(stack, "hookdeck", forward_to=nginx.url, **trusted).ready()
-        load = stack.start("send", "--rate", "40", "--seconds", "8", "--url", gateway.url, "--json")
-        await gateway.accepts(30)
-        await gateway.control("rotate", {"secret": NEW})
-        await gateway.accepts(30)
-        await restart_ingests(f"{NEW},{OLD}")
-        await gateway.accepts(30)
-        await gateway.control("retire")
-        await gateway.accepts(30)
-        await restart_ingests(NEW)
-        assert load.wait(60) == 0
+        async with load(stack.settings, gateway.url, 40) as sent:
+            await gateway.accepts(30)
+            await gateway.control("rotate", {"secret": NEW})
+            await gateway.accepts(30)
+            await restart_ingests(f"{NEW},{OLD}")
+            await gateway.accepts(30)
+            await gateway.control("retire")
+            await gateway.accepts(30)
+            await restart_ingests(NEW)
+            await gateway.accepts(30)
         state = await gateway.is_empty()
 
-    sent = json.loads(load.lines().splitlines()[-1])
-
     async def are_logged() -> bool:
-        return await stack.count("event_log") == sent["events"]
+        return await stack.count("event_log") == sent.sent
 
     await until(are_logged, "each event is in the event log", 60)
     audit = stack.run("audit", "--json")
     providers = await stack.fetch("SELECT DISTINCT provider FROM event_log")
     print(f"\n{state}")
 
-    # A sender that waited too long sends again.
-    assert sent["events"] == sent["accepted"] <= state["accepted"] == state["delivered"]
+    assert sent.sent == sent.accepted == state["accepted"] == state["delivered"]
     assert (state["given_up"], state["keys"], len(providers)) == (0, 1, 2)
     # An ingest that stops ends its idle connections, on one of which nginx may just send a request.
     assert state["answers"].keys() <= {"200", "502"}

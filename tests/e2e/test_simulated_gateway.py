@@ -1,9 +1,8 @@
 """A simulated gateway in front of both marketplaces, as a process: its secrets are rotated under load."""
 
-import json
 import re
 
-from tests.support.simulated_gateway import Gateway
+from tests.support.simulated_gateway import Gateway, load
 from tests.support.stack import Stack, Worker, until
 
 OLD, NEW = "gateway-secret-old-0123456789", "gateway-secret-new-9876543210"
@@ -31,24 +30,21 @@ async def test_secrets_rotated_under_load_lose_nothing_and_nothing_is_refused(st
     await stack.started("consume")
     ingest = await stack.started("ingest")
     gateway = await Gateway(stack, "hookdeck").ready()
-    load = stack.start("send", "--rate", "60", "--seconds", "20", "--url", gateway.url, "--json")
-
-    await gateway.accepts(100)
-    await gateway.control("rotate", {"secret": NEW})
-    await gateway.accepts(100)
-    ingest = await restarted(stack, ingest, f"{NEW},{OLD}")
-    await gateway.accepts(100)
-    await gateway.control("retire")
-    await gateway.accepts(100)
-    await restarted(stack, ingest, NEW)
-    await gateway.accepts(100)
-    assert load.wait(60) == 0
-    sent = json.loads(load.lines().splitlines()[-1])
+    async with load(stack.settings, gateway.url, 60) as sent:
+        await gateway.accepts(100)
+        await gateway.control("rotate", {"secret": NEW})
+        await gateway.accepts(100)
+        ingest = await restarted(stack, ingest, f"{NEW},{OLD}")
+        await gateway.accepts(100)
+        await gateway.control("retire")
+        await gateway.accepts(100)
+        await restarted(stack, ingest, NEW)
+        await gateway.accepts(100)
     state = await gateway.is_empty()
     await is_applied(stack, state["accepted"])
     audit = stack.run("audit", "--json")
 
-    assert sent["events"] == sent["accepted"] == state["accepted"] == state["delivered"]
+    assert sent.sent == sent.accepted == state["accepted"] == state["delivered"]
     assert (state["given_up"], state["refused"], state["keys"]) == (0, 0, 1)
     # While the ingest restarts, nobody listens. It never answers anything but 200.
     assert {answer for answer in state["answers"] if answer.isdigit()} == {"200"}
@@ -65,8 +61,8 @@ async def test_a_secret_that_the_ingest_does_not_know_yet_is_401_until_it_does(s
     gateway = await Gateway(stack, "hookdeck").ready()
     secret = (await gateway.control("rotate"))["secret"]
     await gateway.control("retire")
-    load = stack.start("send", "--rate", "20", "--seconds", "1", "--url", gateway.url, "--json")
-    assert load.wait(60) == 0
+    sending = stack.start("send", "--rate", "20", "--seconds", "1", "--url", gateway.url, "--json")
+    assert sending.wait(60) == 0
 
     async def are_refused() -> bool:
         return (await gateway.state())["answers"].get("401", 0) >= 20
@@ -87,8 +83,8 @@ async def test_the_printed_settings_are_those_that_accept_what_it_sends(stack: S
     stack.environment |= settings
     await stack.started("consume")
     await stack.started("ingest")
-    load = stack.start("send", "--rate", "20", "--seconds", "1", "--url", gateway.url, "--json")
-    assert load.wait(60) == 0
+    sending = stack.start("send", "--rate", "20", "--seconds", "1", "--url", gateway.url, "--json")
+    assert sending.wait(60) == 0
     state = await gateway.is_empty()
     await is_applied(stack, 20)
 

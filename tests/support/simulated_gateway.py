@@ -1,8 +1,17 @@
-"""A simulated webhook gateway as a process."""
+"""A simulated webhook gateway as a process, and a load that is sent to it."""
 
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+from schemas.registry import Provider
 from tests.support.stack import Stack, free_port, http_client, until
+from worker.config.settings import Settings
+from worker.simulator import generator
+from worker.simulator.http_client import Client
+from worker.simulator.rate_sender import Sender, Tally
+from worker.simulator.webhook import Credentials, Webhook
 
 # Hookdeck's first step of a minute becomes 0.12 s.
 TIME_SCALE = "0.002"
@@ -63,3 +72,25 @@ class Gateway:
 
         await until(none_waits, "each event was delivered or given up", 60)
         return await self.state()
+
+
+@asynccontextmanager
+async def load(settings: Settings, url: str, rate: float) -> AsyncIterator[Tally]:
+    """Generated webhooks to this URL while the context lasts; at its end, each was accepted or given up."""
+    credentials = Credentials.of(settings, tuple(Provider))
+    tally = Tally()
+    is_over = asyncio.Event()
+
+    def webhooks() -> Iterator[Webhook]:
+        for event in generator.events(seed=1):
+            if is_over.is_set():
+                return
+            yield credentials.webhook(event.provider, event.event_type, event.body)
+
+    async with Client(url, timeout_seconds=10) as client:
+        sending = asyncio.create_task(Sender(client, tally, (), lambda *_: None).play(webhooks(), rate))
+        try:
+            yield tally
+        finally:
+            is_over.set()
+            await sending
