@@ -322,6 +322,20 @@ TABLE = (
         "tests/unit/test_trusted_proxies.py::test_who_is_no_trusted_proxy_says_nothing_about_a_client",
     ),
     Mutant(
+        "a wrong signature of a gateway is accepted",
+        "worker/ingest/service.py",
+        "        if not isinstance(outcome, Verified):\n",
+        "        if False:\n",
+        "tests/unit/test_gateway.py::test_a_refusal_names_the_rule_and_never_the_value",
+    ),
+    Mutant(
+        "an old timestamp of a gateway is accepted",
+        "worker/intake/signature.py",
+        "    if abs(int(timestamp) - now.timestamp()) > scheme.tolerance:\n",
+        "    if False:\n",
+        "tests/unit/test_gateway.py::test_a_timestamp_outside_of_the_tolerance_is_refused",
+    ),
+    Mutant(
         "a renewed certificate is not noticed",
         "worker/ingest/tls.py",
         "        if not is_requested and self.trouble is None and seen == self._seen:\n",
