@@ -309,7 +309,7 @@ def _identify(event_type: str, event: Mapping[str, Any]) -> EventIds:
 
 
 def _identify_unhandled(event_type: str, event: Mapping[str, Any]) -> EventIds:
-    """The event id is the one that the event gets once a family takes its type.
+    """The event id is the one that the event gets once a family handles its type.
 
     Until then, the whole content decides which events are the same.
     """

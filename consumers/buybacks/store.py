@@ -54,7 +54,7 @@ PRIVATE = frozenset(
         "payment_details",
         "payment_details_encrypted",
         "account_number_ending",
-        # Whoever has these URLs can read the documents of a shipment.
+        # Anyone who has these URLs can read the documents of a shipment.
         "waybill_url",
         "merged_documents_url",
     }

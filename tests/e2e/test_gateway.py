@@ -61,7 +61,7 @@ def behind(stack: Stack) -> Stack:
         "STOCKHOOK_GATEWAY": "hookdeck",
         "STOCKHOOK_GATEWAY_SECRETS": f"{SECRET},{OLDER}",
         "STOCKHOOK_GATEWAY_REQUIRE": "gateway",
-        # Whoever sends here stands for a proxy: of others, X-Request-Id is not believed.
+        # The test sends as a trusted proxy: the ingest ignores X-Request-Id from other senders.
         "STOCKHOOK_TRUSTED_PROXIES": "127.0.0.1",
         "STOCKHOOK_OVOKO_SECRETS": "",
         "STOCKHOOK_BUYBACK_TOKENS": "",

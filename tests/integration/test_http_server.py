@@ -11,9 +11,9 @@ from tests.support.http_shapes import CHUNKED, EVENT, LAST_CHUNK, NO_ANSWER, Sha
 from tests.support.ingest_server import SECRET, WHOLE, Client, Server, client, server
 from tests.support.stack import until
 from worker.ingest.connection_limits import ConnectionLimits
+from worker.ingest.exchange import Request, Response
 from worker.ingest.http_connection import Limits
 from worker.ingest.http_server import serving
-from worker.ingest.service import Request, Response
 from worker.observability.listening import CannotListen
 
 

@@ -18,9 +18,9 @@ from tests.support.http_shapes import EVENT, head
 from tests.support.ingest_server import WHOLE, Client, Server, client, server
 from tests.support.stack import until
 from worker.ingest.connection_limits import ConnectionLimits
+from worker.ingest.exchange import Request, Response
 from worker.ingest.http_connection import Limits
 from worker.ingest.http_server import serving
-from worker.ingest.service import Request, Response
 from worker.ingest.trusted_proxies import TrustedProxies
 from worker.observability import metrics
 from worker.observability.file_limit import files_for_connections

@@ -114,10 +114,9 @@ async def disk_full(stack: Stack, table_name: str) -> AsyncIterator[Callable[[],
         await free()
 
 
-@asynccontextmanager
-async def family(parts: Parts) -> AsyncIterator[Waiting]:
+def consumer_of_returns(parts: Parts) -> Consumer:
     stack = parts.stack
-    consumer = Consumer(
+    return Consumer(
         FAMILIES["returns"],
         stack.settings,
         stack.broker,
@@ -126,6 +125,12 @@ async def family(parts: Parts) -> AsyncIterator[Waiting]:
         parts.stopping,
         asyncio.Lock(),
     )
+
+
+@asynccontextmanager
+async def family(parts: Parts) -> AsyncIterator[Waiting]:
+    stack = parts.stack
+    consumer = consumer_of_returns(parts)
     consumer._isolation.is_active = False
 
     async def are_settled() -> bool:
@@ -288,15 +293,7 @@ async def test_while_postgres_is_away_nothing_is_held_beyond_the_hold_limit(
     monkeypatch.setattr("worker.amqp.subscription.LONGEST_HOLD_SECONDS", HOLD_SECONDS)
     stack = parts.stack
     assert services.postgres is not None
-    consumer = Consumer(
-        FAMILIES["returns"],
-        stack.settings,
-        stack.broker,
-        parts.database,
-        parts.publisher,
-        parts.stopping,
-        asyncio.Lock(),
-    )
+    consumer = consumer_of_returns(parts)
     running = asyncio.create_task(consumer.run())
 
     async def subscribed() -> bool:

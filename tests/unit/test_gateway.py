@@ -16,7 +16,8 @@ from schemas.envelope import EVIDENCE, LONGEST_EVIDENCE, Envelope
 from tests.unit.test_service import BODY, SECRET, TOKEN, Stored, answer, chunks, settings
 from worker.config.gateway import read_key, read_scheme
 from worker.config.settings import BadSettings, Settings, read_settings
-from worker.ingest.service import ABORT_MESSAGE, Ingest, Request, Response
+from worker.ingest.exchange import ABORT_MESSAGE, Request, Response
+from worker.ingest.service import Ingest
 from worker.intake.signature import Rule, sign
 from worker.marketplaces.registry import MARKETPLACES
 from worker.observability import metrics

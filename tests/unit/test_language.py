@@ -79,7 +79,7 @@ ALLOWED_NAMES = {
 }
 # A dot before the word is the suffix of a file that the spool leaves: `.mended`.
 PATTERN = re.compile(rf"(?<![.\w])({'|'.join(BANNED)})(?!\w)", re.IGNORECASE)
-# The changelog names what had another name: (was `dead mend`).
+# The changelog states the former name of a renamed command, option or label: (was `dead mend`).
 OLD_NAME = re.compile(r"\(was `[^)]*\)")
 PATTERN_IN_CODE = re.compile(rf"(?<![.\w])({'|'.join(BANNED_IN_CODE)})(?!\w)", re.IGNORECASE)
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")

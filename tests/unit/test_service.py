@@ -19,13 +19,8 @@ from worker.amqp.channel import Message
 from worker.config.settings import Settings
 from worker.ingest import service
 from worker.ingest.event_sink import NotStored
-from worker.ingest.service import (
-    LARGE_BODY,
-    BodyIncomplete,
-    Ingest,
-    Request,
-    Response,
-)
+from worker.ingest.exchange import BodyIncomplete, Request, Response
+from worker.ingest.service import LARGE_BODY, Ingest
 from worker.observability import metrics
 
 SECRET = "ovoko-secret"

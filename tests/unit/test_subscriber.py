@@ -183,7 +183,7 @@ def test_an_ipv6_address_cannot_be_reached_through_the_proxy(monkeypatch: pytest
 
 
 def test_doctor_warns_of_a_secret_in_common_and_names_a_rotation() -> None:
-    """Whoever shares a secret can pass on what the other was sent, or forge it."""
+    """A subscriber that knows the secret of another can forge its webhooks."""
     subscribers = read_subscribers(
         json.dumps(
             [

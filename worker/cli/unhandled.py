@@ -1,4 +1,4 @@
-"""`stockhook unhandled`: see which event types no family handles, and replay those that one takes now."""
+"""`stockhook unhandled`: list event types that no family handled, and replay those handled since."""
 
 import sys
 from collections.abc import Sequence
@@ -78,7 +78,7 @@ async def _list_types(settings: Settings, selection: Selection, limit: int, json
     show_on_terminal(table)
     say(f"{_counted(sum(one.events for one in types), 'event')} of {_counted(len(types), 'type')}")
     if any(one.family for one in types):
-        say("to replay the events that a family takes now: stockhook unhandled replay --all")
+        say("to replay the events that a family handles now: stockhook unhandled replay --all")
 
 
 async def _list_events(settings: Settings, selection: Selection, limit: int, json: bool) -> None:
@@ -195,17 +195,17 @@ def replay_(
 
 
 def _handled(types: Sequence[str], marketplaces: Sequence[Provider]) -> tuple[str, ...]:
-    """The types given, or all that a family takes.
+    """The types given, or all that a family handles.
 
     Raises:
-        Refused: No family takes one of them.
+        Refused: No family handles one of them.
     """
     handled = store.handled_types(marketplaces or tuple(Provider))
     unhandled_types = sorted(visible(one)[:200] for one in set(types) - handled)
     if unhandled_types:
         raise Refused(
             f"no family of this release takes {', '.join(unhandled_types)}: nothing was replayed; "
-            "`stockhook unhandled list` shows which types a family takes"
+            "`stockhook unhandled list` shows which types a family handles"
         )
     return tuple(types) or tuple(sorted(handled))
 

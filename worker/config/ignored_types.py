@@ -10,7 +10,7 @@ _PATTERN = re.compile(rf"(?:{'|'.join(Provider)})\.[^\s,]+")
 
 
 def check(patterns: Iterable[str]) -> None:
-    """Raises: ValueError, if a pattern names no marketplace, or matches a type that a family takes."""
+    """Raises: ValueError, if a pattern names no marketplace, or matches a type that a family handles."""
     for pattern in patterns:
         if not _PATTERN.fullmatch(pattern):
             raise ValueError(

@@ -1,34 +1,26 @@
 """The configuration: environment variables, or files of the same names in a secrets folder."""
 
 import os
-import re
 from datetime import timedelta
 from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import parse_qsl, urlsplit
+from typing import Literal
 
 from cryptography.fernet import Fernet, MultiFernet
 from pydantic import (
-    AfterValidator,
-    BeforeValidator,
     Field,
     IPvAnyAddress,
     SecretStr,
     ValidationError,
-    ValidationInfo,
 )
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
 from schemas.clock import TOLERANCE
-from worker.config.database_url import DatabaseUrl
 from worker.config.gateway import (
     CUSTOM,
     PRESETS,
@@ -38,20 +30,30 @@ from worker.config.gateway import (
     read_keys,
     read_scheme,
 )
-from worker.config.security import (
-    other_machines,
-    refuse_exposed_broker,
-    refuse_exposed_database,
-    refuse_exposed_page,
-    with_query,
+from worker.config.setting_types import (
+    AmqpUrl,
+    ApiUrl,
+    EncryptionKeys,
+    GatewayName,
+    GatewaySecrets,
+    GatewaySignature,
+    IgnoredTypes,
+    IngestClientCaFile,
+    IngestKeyFile,
+    ManagementUrl,
+    MarketplaceNames,
+    Networks,
+    Port,
+    PostgresUrl,
+    ProxyUrl,
+    ReadableFile,
+    RetryDelays,
+    Secrets,
+    Subscribers,
+    marketplace_names,
+    readable,
 )
 from worker.config.subscribers import Subscriber, read_subscribers
-from worker.config.urls import (
-    check_hosts,
-    checked,
-    split,
-    with_password,
-)
 from worker.observability.errors import StockhookError
 from worker.observability.exit_codes import MISCONFIGURED
 
@@ -62,242 +64,6 @@ class BadSettings(StockhookError):
     """The configuration cannot be used. The text says which key, which rule, and what was given."""
 
     exit_code = MISCONFIGURED
-
-
-def _split(value: object) -> object:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
-
-
-def _delays(value: object) -> object:
-    """`none` means no retry schedule. (An empty value is not set, so the default applies.)"""
-    if not isinstance(value, str):
-        return value
-    if value.strip().lower() == "none":
-        return ()
-    listed = _split(value)
-    if not listed:
-        raise ValueError("must be seconds, comma-separated, or none for no retry schedule")
-    return listed
-
-
-def _port(value: object) -> object:
-    """A Kubernetes Service sets variables such as STOCKHOOK_INGEST_PORT in every pod of its namespace."""
-    if isinstance(value, str) and re.match(r"(tcp|udp|sctp)://", value):
-        raise ValueError(
-            "must be a number; Kubernetes sets this for a Service of the same name: "
-            "set enableServiceLinks: false in the pod template"
-        )
-    return value
-
-
-def _readable(path: Path) -> Path:
-    try:
-        if not path.is_file():
-            raise ValueError("does not name a file")
-        with path.open("rb"):
-            return path
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-
-
-def _networks(value: object) -> object:
-    listed = _split(value)
-    if not isinstance(listed, tuple):
-        return value
-    return tuple(_network(text) if isinstance(text, str) else text for text in listed)
-
-
-def _network(text: str) -> IPv4Network | IPv6Network:
-    try:
-        network = ip_network(text)
-    except ValueError:
-        raise ValueError(
-            f"must be networks, comma-separated, such as 10.0.0.0/8,fd00::/8, which {text!r:.60} is not"
-        ) from None
-    if network.prefixlen == 0:
-        raise ValueError(f"must not contain every address, as {text} does: anybody could name any client")
-    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
-        raise ValueError(f"must have IPv4 networks in their own form, not as {text}")
-    return network
-
-
-def _key_of_certificate(key: Path | None, info: ValidationInfo) -> Path | None:
-    certificate = info.data.get("ingest_certificate_file")
-    if certificate is not None and key is None:
-        raise ValueError("is required with STOCKHOOK_INGEST_CERTIFICATE_FILE")
-    return _beside_certificate(key, info)
-
-
-def _beside_certificate(path: Path | None, info: ValidationInfo) -> Path | None:
-    if path is not None and info.data.get("ingest_certificate_file") is None:
-        raise ValueError("needs STOCKHOOK_INGEST_CERTIFICATE_FILE")
-    return path
-
-
-def _amqp_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
-    """The client library takes its files from the URL."""
-    text = checked(url.get_secret_value(), "amqp", "amqps", several=True)
-    if "no_verify_ssl" in dict(parse_qsl(split(text).query)):
-        raise ValueError("must not have no_verify_ssl: set STOCKHOOK_AMQP_CA_FILE")
-    files = _files(info, cafile="amqp_ca_file", certfile="amqp_certificate_file", keyfile="amqp_key_file")
-    if files and split(text).scheme == "amqp":
-        raise ValueError("must start with amqps:// where a CA or a certificate is set")
-    text = with_query(_with_password(text, info, "amqp_password"), files)
-    if not _is_development(info):
-        refuse_exposed_broker(text, allow_plaintext=_allows_plaintext(info))
-    return SecretStr(text)
-
-
-def _database_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
-    """The driver takes its files from the URL. Where a CA is set, the host's name is verified as well."""
-    text = checked(url.get_secret_value(), "postgresql", "postgres", several=True, socket=True)
-    query = dict(parse_qsl(split(text).query))
-    check_hosts(*(query[name].split(",") if name in query else [] for name in ("host", "port")))
-    text = _with_password(text, info, "database_password", needs_user=False)
-    files = _files(
-        info,
-        sslrootcert="database_ca_file",
-        sslcert="database_certificate_file",
-        sslkey="database_key_file",
-    )
-    text = with_query(text, {"sslmode": "verify-full", **files} if "sslrootcert" in files else files)
-    if not _is_development(info):
-        refuse_exposed_database(text, allow_plaintext=_allows_plaintext(info), environment=os.environ)
-    DatabaseUrl.read(text)
-    return SecretStr(text)
-
-
-def _management_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
-    text = checked(url.get_secret_value(), "http", "https", several=True)
-    if split(text).query:
-        raise ValueError("must consist of scheme, user, password, host, port and path alone")
-    text = _with_password(text, info, "management_password")
-    if not _is_development(info):
-        refuse_exposed_page(text, allow_plaintext=_allows_plaintext(info))
-    return SecretStr(text)
-
-
-def _with_password(url: str, info: ValidationInfo, setting: str, *, needs_user: bool = True) -> str:
-    """The URL with the password of the setting, where that is set."""
-    password = info.data.get(setting)
-    if password is None:
-        return url
-    name = PREFIX + setting.upper()
-    if needs_user and not split(url).username:
-        raise ValueError(f"must contain the user whose password is in {name}")
-    return with_password(url, password.get_secret_value(), name)
-
-
-def _api_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
-    """Of a marketplace's API, to which credentials go. (Secret for who puts some into it, and is refused.)"""
-    text = checked(url.get_secret_value(), "https", "http")
-    parts = urlsplit(text)
-    if parts.username is not None or parts.query:
-        raise ValueError("must be no more than scheme, host, port and path")
-    if parts.scheme == "http" and other_machines(text) and not _allows_plaintext(info):
-        raise ValueError("must start with https://: it would send passwords to another machine in clear")
-    return SecretStr(text.rstrip("/"))
-
-
-def _proxy(url: SecretStr) -> SecretStr:
-    text = checked(url.get_secret_value(), "http", "https")
-    if urlsplit(text).path not in ("", "/") or urlsplit(text).query:
-        raise ValueError("must consist of scheme, user, password, host and port alone")
-    return SecretStr(text)
-
-
-def _subscribers(webhooks: SecretStr, info: ValidationInfo) -> SecretStr:
-    for subscriber in read_subscribers(webhooks.get_secret_value()):
-        if "[" in urlsplit(subscriber.url).netloc and info.data.get("changes_proxy"):
-            raise ValueError(
-                f"{subscriber.name}: must have a host name, not an IPv6 address, for STOCKHOOK_CHANGES_PROXY"
-            )
-        if not subscriber.url.startswith("https://") and not info.data.get("changes_private_targets"):
-            raise ValueError(f"{subscriber.name}: its url must start with https://")
-    return webhooks
-
-
-def _gateway(name: str | None) -> str | None:
-    if name is not None and name != CUSTOM and name not in PRESETS:
-        raise ValueError(f"must be one of {', '.join(PRESETS)} or {CUSTOM}")
-    return name
-
-
-def _gateway_signature(overrides: str | None, info: ValidationInfo) -> str | None:
-    name = info.data.get("gateway")
-    if name is not None:
-        if name == CUSTOM and overrides is None:
-            raise ValueError("is required with STOCKHOOK_GATEWAY=custom")
-        read_scheme(name, overrides)
-    return overrides
-
-
-def _gateway_secrets(secrets: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
-    name = info.data.get("gateway")
-    # Whoever has only the secrets, from a folder that processes share, verifies nothing.
-    if name is not None and "gateway_signature" in info.data:
-        read_keys(read_scheme(name, info.data["gateway_signature"]), secrets, _marketplace_names())
-    return secrets
-
-
-def _known_marketplaces(names: tuple[str, ...]) -> tuple[str, ...]:
-    if names:
-        known = _marketplace_names()
-        for name in names:
-            if name not in known:
-                raise ValueError(f"must be of {', '.join(known)}, comma-separated")
-    return names
-
-
-def _marketplace_names() -> tuple[str, ...]:
-    # It knows every event type, which most commands need not load.
-    from schemas.registry import Provider
-
-    return tuple(Provider)
-
-
-def _is_development(info: ValidationInfo) -> bool:
-    return info.data.get("environment") == "development"
-
-
-def _allows_plaintext(info: ValidationInfo) -> bool:
-    return info.data.get("allow_plaintext") is True
-
-
-def _files(info: ValidationInfo, **settings: str) -> dict[str, str]:
-    """The files that are set, by the names that a URL has for them."""
-    given = {parameter: info.data.get(name) for parameter, name in settings.items()}
-    return {parameter: str(path) for parameter, path in given.items() if path is not None}
-
-
-def _fernet_key(key: SecretStr) -> SecretStr:
-    try:
-        Fernet(key.get_secret_value())
-    except ValueError:
-        raise ValueError("must be Fernet keys: 32 bytes in URL-safe base64") from None
-    return key
-
-
-def _ascending(delays: tuple[int, ...]) -> tuple[int, ...]:
-    if sorted(set(delays)) != list(delays):
-        raise ValueError("must ascend: each delay names a queue of its own")
-    return delays
-
-
-def _ignorable(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    if patterns:
-        # It knows every event type, which most commands need not load.
-        from worker.config import ignored_types as ignored
-
-        ignored.check(patterns)
-    return patterns
-
-
-Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
-Port = Annotated[int, BeforeValidator(_port)]
-ReadableFile = Annotated[Path, AfterValidator(_readable)]
 
 
 class Settings(BaseSettings):
@@ -332,7 +98,7 @@ class Settings(BaseSettings):
     amqp_password: SecretStr | None = Field(
         default=None, description="Password of the broker's user, instead of one in STOCKHOOK_AMQP_URL"
     )
-    amqp_url: Annotated[SecretStr, AfterValidator(_amqp_url)] = Field(
+    amqp_url: AmqpUrl = Field(
         default=SecretStr("amqp://localhost:5672/"),
         description="RabbitMQ, 3.10 or newer; several hosts of a cluster: "
         "`amqps://user:password@h1:5671,h2:5671,h3:5671/vhost`",
@@ -340,7 +106,7 @@ class Settings(BaseSettings):
     database_password: SecretStr | None = Field(
         default=None, description="Password of the database's user, instead of one in STOCKHOOK_DATABASE_URL"
     )
-    database_url: Annotated[SecretStr, AfterValidator(_database_url)] = Field(
+    database_url: PostgresUrl = Field(
         default=SecretStr("postgresql://localhost:5432/stockhook"),
         description="Postgres, 15 or newer; several hosts with `target_session_attrs=read-write`",
     )
@@ -348,7 +114,7 @@ class Settings(BaseSettings):
         default=None,
         description="Password of the management API's user, instead of one in STOCKHOOK_MANAGEMENT_URL",
     )
-    management_url: Annotated[SecretStr, AfterValidator(_management_url)] | None = Field(
+    management_url: ManagementUrl | None = Field(
         default=None,
         description="RabbitMQ's management API, for `stockhook topology --check` to compare bindings: "
         "`http://user:password@host:15672`; several hosts are tried in turn",
@@ -391,16 +157,14 @@ class Settings(BaseSettings):
         description="Certificate that the ingest shows, with its chain (PEM): with it, the ingest speaks "
         "TLS. A changed file is loaded within seconds, and on SIGHUP",
     )
-    ingest_key_file: Annotated[Path | None, AfterValidator(_key_of_certificate)] = Field(
+    ingest_key_file: IngestKeyFile = Field(
         default=None, validate_default=True, description="Its private key (PEM)"
     )
-    ingest_client_ca_file: Annotated[Path | None, AfterValidator(_beside_certificate)] = Field(
+    ingest_client_ca_file: IngestClientCaFile = Field(
         default=None,
         description="CA of the client certificates that the ingest then requires of every sender (mTLS)",
     )
-    trusted_proxies: Annotated[
-        tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)
-    ] = Field(
+    trusted_proxies: Networks = Field(
         default=(),
         description="Addresses and networks of proxies in front of the ingest, comma-separated: only their "
         "`X-Forwarded-For` and `X-Request-Id` are believed",
@@ -421,9 +185,7 @@ class Settings(BaseSettings):
         default=(),
         description="Secrets accepted from Ovoko, comma-separated, the newest first: all are valid at once",
     )
-    ovoko_api_url: Annotated[SecretStr, AfterValidator(_api_url)] = Field(
-        default=SecretStr("https://api.rrr.lt"), description="Where Ovoko's API is"
-    )
+    ovoko_api_url: ApiUrl = Field(default=SecretStr("https://api.rrr.lt"), description="Where Ovoko's API is")
     ovoko_username: str | None = Field(default=None, min_length=1, description="The user of Ovoko's API")
     ovoko_password: SecretStr | None = Field(default=None, min_length=1, description="Its password")
     ovoko_user_token: SecretStr | None = Field(
@@ -440,33 +202,27 @@ class Settings(BaseSettings):
         description="Tokens accepted from Luxclusif Buyback, comma-separated, the newest first: all are "
         "valid at once",
     )
-    sealing_keys: Annotated[
-        tuple[Annotated[SecretStr, AfterValidator(_fernet_key)], ...],
-        NoDecode,
-        BeforeValidator(_split),
-    ] = Field(
+    sealing_keys: EncryptionKeys = Field(
         default=(),
         description="Fernet keys that encrypt bank details, comma-separated: the first encrypts, all decrypt",
     )
-    gateway: Annotated[str | None, AfterValidator(_gateway)] = Field(
+    gateway: GatewayName = Field(
         default=None,
         description=f"Webhook gateway in front of the ingest, whose signatures are verified: "
         f"{', '.join(f'`{name}`' for name in (*PRESETS, CUSTOM))}",
     )
-    gateway_signature: Annotated[str | None, AfterValidator(_gateway_signature)] = Field(
+    gateway_signature: GatewaySignature = Field(
         default=None,
         validate_default=True,
         description="Signature scheme of `custom`, or single members that replace those of the preset, as "
         'JSON: `{"header": "x-acme-signature"}` (docs/reference/http-api.md)',
     )
-    gateway_secrets: Annotated[Secrets, AfterValidator(_gateway_secrets)] = Field(
+    gateway_secrets: GatewaySecrets = Field(
         default=(),
         description="Secrets and public keys of the gateway, comma-separated, the newest first: all are "
         "valid at once. One for a single marketplace has its name before it: `ovoko=whsec_…`",
     )
-    gateway_marketplaces: Annotated[
-        tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_known_marketplaces)
-    ] = Field(
+    gateway_marketplaces: MarketplaceNames = Field(
         default=(),
         description="Marketplaces whose webhooks come through the gateway, comma-separated; by default all",
     )
@@ -481,10 +237,10 @@ class Settings(BaseSettings):
         le=86_400,
         description="Seconds that the timestamp of a signature may differ from the ingest's clock",
     )
-    buyback_api_url: Annotated[SecretStr, AfterValidator(_api_url)] | None = Field(
+    buyback_api_url: ApiUrl | None = Field(
         default=None, description="Luxclusif Buyback's API for sellers, for `stockhook buyback`"
     )
-    buyback_sts_url: Annotated[SecretStr, AfterValidator(_api_url)] | None = Field(
+    buyback_sts_url: ApiUrl | None = Field(
         default=None, description="Its token service: what stands before `/connect/token`"
     )
     buyback_client_id: str | None = Field(default=None, min_length=1, description="Client id there")
@@ -503,12 +259,7 @@ class Settings(BaseSettings):
         description="After a missed pickup, `first_slot` requests another one in the first slot that is "
         "offered; `off` leaves it to you",
     )
-    retry_delays: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=86_400)], ...],
-        NoDecode,
-        BeforeValidator(_delays),
-        AfterValidator(_ascending),
-    ] = Field(
+    retry_delays: RetryDelays = Field(
         default=(7, 35, 175),
         description="Seconds before each further attempt at an event, comma-separated; `none` for no retries",
     )
@@ -552,12 +303,12 @@ class Settings(BaseSettings):
         description="Whether subscribers of changes over HTTP may be at private, loopback or link-local "
         "addresses, and without TLS",
     )
-    changes_proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = Field(
+    changes_proxy: ProxyUrl | None = Field(
         default=None,
         description="HTTP proxy for changes over HTTP, `http://user:password@host:3128`; with it, only the "
         "proxy can refuse private addresses",
     )
-    changes_webhooks: Annotated[SecretStr, AfterValidator(_subscribers)] = Field(
+    changes_webhooks: Subscribers = Field(
         default=SecretStr("[]"),
         description="Subscribers of changes over HTTP, as JSON: "
         '`[{"name": "shop", "url": "https://…", "types": ["part.*"], "secret": "whsec_…"}]`; `secret` is '
@@ -574,12 +325,10 @@ class Settings(BaseSettings):
     shutdown_grace: float = Field(
         default=6.0, gt=0, le=300, description="Seconds to finish in-flight deliveries after SIGTERM"
     )
-    ignored_types: Annotated[
-        tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_ignorable)
-    ] = Field(
+    ignored_types: IgnoredTypes = Field(
         default=(),
         description="Event types to ignore: answered 200 and counted, but not stored. Comma-separated "
-        "patterns, such as `ovoko.foo.*,buyback.Submission*`; none may match a type that a family takes",
+        "patterns, such as `ovoko.foo.*,buyback.Submission*`; none may match a type that a family handles",
     )
     unhandled_days: int = Field(
         default=90,
@@ -657,7 +406,7 @@ class Settings(BaseSettings):
         if self.gateway is None:
             return None
         scheme = read_scheme(self.gateway, self.gateway_signature, self.gateway_tolerance)
-        keys = read_keys(scheme, self.gateway_secrets, _marketplace_names())
+        keys = read_keys(scheme, self.gateway_secrets, marketplace_names())
         return Gateway(scheme, self.gateway_require, keys)
 
     def gateway_of(self, marketplace: str) -> Gateway | None:
@@ -718,7 +467,7 @@ def _from_files() -> dict[str, str]:
 def _text(name: str, path: Path) -> str:
     """Raises: BadSettings."""
     try:
-        return _readable(path).read_text(encoding="utf-8").strip()
+        return readable(path).read_text(encoding="utf-8").strip()
     except UnicodeDecodeError:
         fault = "is not UTF-8"
     except OSError as error:

@@ -226,6 +226,6 @@ async def delete(connection: Connection, ids: Collection[int]) -> None:
 
 
 def handled_types(providers: Collection[str]) -> frozenset[str]:
-    """The event types that a family takes from one of these marketplaces."""
+    """The event types that a family handles from one of these marketplaces."""
     keys = (key.partition(".") for key in FAMILY_OF)
     return frozenset(event_type for provider, _, event_type in keys if provider in providers)

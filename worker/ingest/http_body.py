@@ -3,7 +3,7 @@
 import asyncio
 from typing import Protocol
 
-from worker.ingest.service import BodyIncomplete
+from worker.ingest.exchange import BodyIncomplete
 
 # The handler gets at least this many bytes at a time, except for the last ones of a body.
 WAKING_BYTES = 1024

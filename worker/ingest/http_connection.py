@@ -22,11 +22,11 @@ import structlog
 
 from worker.amqp.timeouts import TimeoutGroup
 from worker.ingest.connection_limits import ConnectionLimits, Kind, OpenConnections, Reason
+from worker.ingest.exchange import Refused, Request, Response
 from worker.ingest.http_body import RequestBody
 from worker.ingest.http_messages import CLOSE, encode, malformed
 from worker.ingest.http_parser import Head, Malformed, RequestParser
-from worker.ingest.log_limit import LogLimit
-from worker.ingest.service import REFUSAL_LOG_SECONDS, Refused, Request, Response
+from worker.ingest.log_limit import REFUSAL_LOG_SECONDS, LogLimit
 from worker.ingest.trusted_proxies import TrustedProxies, network_key, read_address
 from worker.observability import metrics
 

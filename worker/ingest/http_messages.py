@@ -6,7 +6,7 @@ from http import HTTPStatus
 from time import time
 from urllib.parse import unquote, urlsplit
 
-from worker.ingest.service import Refused, Response
+from worker.ingest.exchange import Refused, Response
 
 CLOSE = ("connection", "close")
 

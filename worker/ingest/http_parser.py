@@ -5,8 +5,8 @@ from typing import Protocol
 
 import httptools
 
+from worker.ingest.exchange import Refused, Response
 from worker.ingest.http_messages import CLOSE, malformed, read_headers, read_path
-from worker.ingest.service import Refused, Response
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from time import monotonic
 
+REFUSAL_LOG_SECONDS = 10.0
+UNKNOWN_PATH_LOG_SECONDS = 60.0
+
 
 @dataclass(slots=True)
 class LogLimit:

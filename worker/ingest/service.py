@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -20,7 +20,21 @@ from worker.config.gateway import Gateway
 from worker.config.settings import Settings
 from worker.ingest.body_memory import BodyMemory, Held, NoRoom
 from worker.ingest.event_sink import NotStored
-from worker.ingest.log_limit import LogLimit
+from worker.ingest.exchange import (
+    ABORT_MESSAGE,
+    CHALLENGE,
+    RETRY_AFTER_SECONDS,
+    BodyIncomplete,
+    Refused,
+    Request,
+    Response,
+    incomplete,
+    length_required,
+    no_room,
+    not_allowed,
+    unauthorized,
+)
+from worker.ingest.log_limit import REFUSAL_LOG_SECONDS, UNKNOWN_PATH_LOG_SECONDS, LogLimit
 from worker.ingest.openapi import openapi_document
 from worker.intake.authentication import position
 from worker.intake.content_encoding import NotDecoded, TooLarge, decoded
@@ -35,15 +49,9 @@ from worker.observability.ops_server import readiness
 
 log = structlog.get_logger(__name__)
 
-# Some senders have a retry schedule of their own; this is for those that read the header.
-RETRY_AFTER_SECONDS = 7
-
 # The maximum length of a foreign text in a log line.
 LONGEST_LOGGED = 200
 
-# Any sender can cause these log lines: one of each kind is logged per interval.
-UNKNOWN_PATH_LOG_SECONDS = 60.0
-REFUSAL_LOG_SECONDS = 10.0
 
 # A body whose sender has no valid secret in the headers must be complete within UNAUTHENTICATED_SECONDS, and
 # after the first seconds arrive at least at this rate.
@@ -64,9 +72,6 @@ LARGE_BODY = 32 * 1024
 # A deadline is noticed at most this late.
 CHECK_SECONDS = 0.25
 
-# Standard Webhooks: the sender need not repeat this message, since it would get the same answer.
-ABORT_MESSAGE = ("webhook-delivery", "abort-message")
-
 
 class Stores(Protocol):
     """What keeps events; raises NotStored."""
@@ -76,59 +81,6 @@ class Stores(Protocol):
     async def check(self) -> str | None: ...
 
     def details(self) -> Mapping[str, object]: ...
-
-
-def _nothing() -> None:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """`headers` has lower-case names; the values of a repeated header are joined by commas. Headers that only
-    a trusted proxy may send came from one. `body` yields what arrives, and raises
-    BodyIncomplete. `client` is the address of the sender, for logs. `authenticated` is called once the
-    request has shown a valid secret.
-    """
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: AsyncIterable[bytes]
-    client: str = "unknown"
-    authenticated: Callable[[], None] = _nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    status: int
-    body: bytes
-    content_type: str = "application/json"
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-class BodyIncomplete(Exception):
-    """The body ended early, or its chunks were malformed: what arrived of it is not an event."""
-
-
-class Refused(Exception):
-    """A request that is answered with a problem document (RFC 9457). Its label is `result`, or the status."""
-
-    def __init__(
-        self,
-        status: int,
-        title: str,
-        detail: str,
-        headers: tuple[tuple[str, str], ...] = (),
-        result: str | None = None,
-    ) -> None:
-        super().__init__(title)
-        self.result = result or str(status)
-        self.response = Response(
-            status=status,
-            body=orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}),
-            content_type="application/problem+json",
-            headers=headers,
-        )
 
 
 @dataclass(slots=True)
@@ -210,7 +162,7 @@ class Ingest:
             addresses = " and ".join(f"{prefix}{known}" for known in _MARKETPLACE_OF_PATH)
             raise Refused(404, "Not found", f"Webhooks go to {addresses}.")
         if request.method not in ("GET", "HEAD"):
-            raise _not_allowed("GET, HEAD")
+            raise not_allowed("GET, HEAD")
         match path:
             case "/livez":
                 return Response(200, b'{"status": "alive"}')
@@ -232,7 +184,7 @@ class Ingest:
             case "OPTIONS":
                 return Response(204, b"", PLAIN_TEXT, (("allow", WEBHOOK_METHODS),))
             case _:
-                raise _not_allowed(WEBHOOK_METHODS)
+                raise not_allowed(WEBHOOK_METHODS)
 
     async def _receive(self, marketplace: Marketplace, request: Request) -> Response:
         gateway = self.settings.gateway_of(marketplace.name)
@@ -248,7 +200,7 @@ class Ingest:
                 body = self._decoded(raw, request)
                 self._bodies.resize(held, len(body))
             except NoRoom:
-                raise _no_room() from None
+                raise no_room() from None
             return await self._receive_body(marketplace, gateway, request, body)
 
     async def _receive_body(
@@ -277,7 +229,7 @@ class Ingest:
                 answer = {"status": "accepted", "event_id": str(event_id)}
                 return Response(200, orjson.dumps(answer))
             case Unauthorized():
-                raise _unauthorized()
+                raise unauthorized()
             case Unreadable():
                 raise Refused(
                     400,
@@ -314,10 +266,10 @@ class Ingest:
             presented = headers.get(marketplace.authentication.name(self.settings).lower(), "")
             secret = position(presented, marketplace.secrets(self.settings))
             if secret is None:
-                raise _unauthorized()
+                raise unauthorized()
             _count_secret(marketplace, secret)
         if "content-length" not in headers and "transfer-encoding" not in headers:
-            raise _length_required()
+            raise length_required()
         declared = headers.get("content-length", "0")
         if not (declared.isascii() and declared.isdecimal()):
             raise Refused(400, "No length", "Content-Length must be a number of bytes.")
@@ -371,7 +323,7 @@ class Ingest:
                     left = self._body_seconds(size, is_authenticated) - (monotonic() - began)
                     self._deadlines.postpone(timeout, left)
         except BodyIncomplete:
-            raise _incomplete() from None
+            raise incomplete() from None
         except TimeoutError:
             if held.was_broken_off:
                 raise NoRoom from None
@@ -382,7 +334,7 @@ class Ingest:
         if held.was_broken_off:
             raise NoRoom
         if held.size < int(request.headers.get("content-length", "0")):
-            raise _incomplete()
+            raise incomplete()
         return b"".join(chunks)
 
     def _body_seconds(self, size: int, is_authenticated: bool) -> float:
@@ -442,10 +394,6 @@ class Ingest:
 _MARKETPLACE_OF_PATH = {marketplace.path: marketplace for marketplace in MARKETPLACES.values()}
 
 
-# RFC 9110 requires a challenge; the scheme is named after what all marketplaces do.
-_CHALLENGE = ("www-authenticate", "Webhook")
-
-
 def _tidy(path: str) -> str:
     """The path without trailing and doubled slashes, which people easily type."""
     return "/" + "/".join(filter(None, path.split("/")))
@@ -465,10 +413,6 @@ def _sender(request: Request) -> dict[str, str]:
 def _count_secret(marketplace: Marketplace, position: int) -> None:
     """The newest comes first: when the others are used no more, they can go."""
     metrics.SECRET_USED.labels(marketplace.name, "older" if position else "newest").inc()
-
-
-def _unauthorized() -> Refused:
-    return Refused(401, "Unauthorized", "The request has no active secret.", (_CHALLENGE,))
 
 
 def _replaces_secret(gateway: Gateway | None) -> bool:
@@ -491,26 +435,4 @@ def _refused_signature(marketplace: Marketplace, refused: RefusedSignature) -> R
     """The answer names the rule and the header, but not its value."""
     metrics.GATEWAY_UNSIGNED.labels(marketplace.name, refused.rule).inc()
     detail = f"The gateway's signature is {refused.rule} (header {refused.header})."
-    return Refused(401, "Unauthorized", detail, (_CHALLENGE,))
-
-
-def _incomplete() -> Refused:
-    # 408 invites the sender to repeat the request, which 400 does not.
-    detail = "The body ended early, or its chunks are malformed: send it again."
-    return Refused(408, "Body incomplete", detail, (("connection", "close"),))
-
-
-def _no_room() -> Refused:
-    detail = "Too many bodies arrive at the same time: send it again."
-    headers = (("retry-after", str(RETRY_AFTER_SECONDS)), ("connection", "close"))
-    return Refused(503, "Too busy", detail, headers, result="busy")
-
-
-def _length_required() -> Refused:
-    # By its headers such a request has no body: what its sender sent as one would be lost.
-    detail = "Declare the body with Content-Length, or send it chunked."
-    return Refused(411, "Length required", detail, (("connection", "close"),))
-
-
-def _not_allowed(allowed: str) -> Refused:
-    return Refused(405, "Method not allowed", f"Allowed: {allowed}.", (("allow", allowed),))
+    return Refused(401, "Unauthorized", detail, (CHALLENGE,))

@@ -113,7 +113,7 @@ _CONFLICTS = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.LockNotAvailableError,
-    # The schema changed since a statement was prepared. The driver prepares it anew.
+    # The schema changed since a statement was prepared. The driver prepares it again.
     asyncpg.InvalidCachedStatementError,
     asyncpg.OutdatedSchemaCacheError,
 )

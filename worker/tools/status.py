@@ -82,7 +82,7 @@ class UnhandledStatus:
         text = f"{self.events:,} events of {self.types:,} types"
         if self.replayable:
             text += (
-                f", {self.replayable:,} of types that a family takes now (stockhook unhandled replay --all)"
+                f", {self.replayable:,} of types that a family handles now (stockhook unhandled replay --all)"
             )
         return text
 

@@ -14,14 +14,10 @@ import uvloop
 from deploy.local.services import DEV
 from worker.amqp.channel import Message
 from worker.config.settings import Settings
+from worker.ingest.exchange import BodyIncomplete, Request, Response
 from worker.ingest.http_connection import Limits
 from worker.ingest.http_server import serving
-from worker.ingest.service import (
-    BodyIncomplete,
-    Ingest,
-    Request,
-    Response,
-)
+from worker.ingest.service import Ingest
 
 # The other servers are in the environment of `make bench`, whose versions come after those of our own.
 sys.path += map(str, DEV.glob("venv-bench/lib/python*/site-packages"))

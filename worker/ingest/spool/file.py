@@ -67,7 +67,7 @@ CHOOSE_VACUUM = "PRAGMA auto_vacuum = INCREMENTAL"
 USE_WAL = "PRAGMA journal_mode = WAL"
 USE_NO_JOURNAL = "PRAGMA journal_mode = OFF"
 SYNC_EACH_COMMIT = "PRAGMA synchronous = FULL"
-# Without readers each checkpoint is complete, and the next transaction begins the WAL anew.
+# Without readers each checkpoint is complete, and the next transaction starts the WAL from its beginning.
 CHECKPOINT_EARLY = "PRAGMA wal_autocheckpoint = 256"
 KEEP_WAL_SMALL = "PRAGMA journal_size_limit = 1048576"
 # Removed entries must not be recoverable, neither by the repair nor by other programs.
@@ -80,7 +80,7 @@ BEGIN = "BEGIN IMMEDIATE"
 COMMIT = "COMMIT"
 ROLLBACK = "ROLLBACK"
 
-# The file and what SQLite keeps beside it; the shared memory is made anew each time.
+# The file and what SQLite keeps beside it; the shared memory is created again each time.
 PARTS = ("", "-wal", "-journal")
 
 # We have just opened the file for writing, so only a flipped byte in its header can forbid it; what really
@@ -215,7 +215,7 @@ class SpoolFile:
     def _guarded(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do it, if need be once more after the file was repaired.
 
-        After a failure the file is opened anew, which reads what it really holds: whether a commit that
+        After a failure the file is opened again, which reads what it really holds: whether a commit that
         failed is in it only the file knows.
         """
         try:
