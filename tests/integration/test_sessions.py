@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -375,6 +376,24 @@ async def test_a_message_whose_ack_was_lost_leaves_the_queue_after_the_next_sess
 async def test_no_delivery_is_repeated_when_a_session_ends_at_its_age_limit(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Deliveries arrive, and are acknowledged, until the broker has cancelled the subscription."""
+    cancel_consumers, close = Channel.cancel_consumers, PrefetchBuffer.close
+    being_cancelled: list[Channel] = []
+    closed_early: list[float] = []
+
+    async def cancel_slowly(channel: Channel) -> None:
+        being_cancelled.append(channel)
+        await asyncio.sleep(SESSION_SECONDS / 4)
+        await cancel_consumers(channel)
+        being_cancelled.remove(channel)
+
+    def note_and_close(buffer: PrefetchBuffer[Any]) -> None:
+        if being_cancelled and not parts.stopping.is_set():
+            closed_early.append(monotonic())
+        close(buffer)
+
+    monkeypatch.setattr(Channel, "cancel_consumers", cancel_slowly)
+    monkeypatch.setattr(PrefetchBuffer, "close", note_and_close)
     monkeypatch.setattr("worker.amqp.subscription.LONGEST_SESSION_SECONDS", SESSION_SECONDS)
     monkeypatch.setattr("worker.amqp.connection.SHORT_SESSION_SECONDS", 0.0)
     with recorded_deliveries(monkeypatch) as deliveries, capture_logs() as lines:
@@ -394,6 +413,7 @@ async def test_no_delivery_is_repeated_when_a_session_ends_at_its_age_limit(
 
     renewals = sum(line["event"] == "session.renewed" for line in lines)
     assert renewals >= 3
+    assert not closed_early
     assert len(deliveries) == MANY_MESSAGES
     # The broker counts what it was about to send when the subscription was cancelled, but does not send it.
     assert sum(delivery.redelivered for delivery in deliveries) <= 2 * renewals

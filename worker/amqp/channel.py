@@ -148,6 +148,11 @@ class Channel:
                 await self._channel.queue_bind(declared.queue, exchange, routing_key)
         await self.consume(declared.queue, tag, prefetch, on_delivery)
 
+    @property
+    def has_consumers(self) -> bool:
+        """Whether a subscription of ours is not cancelled yet."""
+        return bool(self._channel.consumers)
+
     async def cancel_consumers(self) -> None:
         """Stop deliveries. Those that have arrived stay in flight."""
         with translating():
@@ -187,7 +192,7 @@ class Channel:
         except (BrokerUnavailable, TimeoutError):
             self._note_silence()
             return False
-        return depth is not None and (depth.consumers > 0 or not self._channel.consumers)
+        return depth is not None and (depth.consumers > 0 or not self.has_consumers)
 
     async def depth(self, queue: str) -> QueueDepth | None:
         """The result of a passive declaration. None if there is no such queue; then the channel is closed."""

@@ -199,6 +199,9 @@ class Session(Generic[T]):
         subscription, prefetch = self.subscription, self.subscription.prefetch()
         for queue in subscription.queues:
             await self.channel.consume(queue, queue.removeprefix("stockhook."), prefetch, self._put)
+        if self._is_ending:
+            await self._stop_and_end()
+            return
         subscription.unready_reason = None
         log.info("consumer.started", subscription=subscription.name, prefetch=prefetch, host=self.host)
 
@@ -319,11 +322,15 @@ class Session(Generic[T]):
         await asyncio.sleep(LONGEST_SESSION_SECONDS * random.uniform(SHORTEST_SESSION_FRACTION, 1))
         self._is_ending = True
         with suppress(BrokerUnavailable):
-            await self.stop_deliveries()
-            self._end_if_drained()
+            await self._stop_and_end()
+
+    async def _stop_and_end(self) -> None:
+        """Raises: BrokerUnavailable."""
+        await self.stop_deliveries()
+        self._end_if_drained()
 
     def _end_if_drained(self) -> None:
-        if self._is_ending and not self._held:
+        if self._is_ending and not self._held and not self.channel.has_consumers:
             log.info("session.renewed", subscription=self.subscription.name)
             self.end()
 
@@ -332,5 +339,6 @@ class Session(Generic[T]):
             if self.subscription.stopping.is_set() or not self.channel.is_open:
                 return False
             if not await self.channel.is_subscribed(queue, within):
-                return False
+                # While the session ends, some of its queues are cancelled before others.
+                return self._is_ending and self.channel.is_open
         return True

@@ -40,6 +40,12 @@ class TimeoutGroup:
         """Stop watching a name, if it is watched."""
         self._watched.pop(name, None)
 
+    def expire_now(self, name: Hashable) -> None:
+        """Let its deadline pass now, if it is watched."""
+        watched = self._watched.pop(name, None)
+        if watched is not None:
+            watched.expire()
+
     def timeout(self, seconds: float) -> asyncio.Timeout:
         """A context that raises TimeoutError after these seconds. Enter it at once; then `forget` it."""
         timeout = asyncio.timeout(None)
@@ -49,9 +55,8 @@ class TimeoutGroup:
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
         due = [name for name, watched in self._watched.items() if watched.until < now]
-        for name in due[:MOST_AT_ONCE]:
-            watched = self._watched.pop(name, None)
-            if watched is not None:
-                watched.expire()
+        # Before any expires: an exception then ends this check, and not all that follow.
         pause = self._check_every if len(due) <= MOST_AT_ONCE else NEXT_SECONDS
         self._timer = loop.call_later(pause, self._check, loop) if self._watched else None
+        for name in due[:MOST_AT_ONCE]:
+            self.expire_now(name)

@@ -311,7 +311,7 @@ class Ingest:
         began = monotonic()
         timeout = self._deadlines.timeout(self._body_seconds(0, is_authenticated))
         if not is_authenticated:
-            held.break_off = partial(timeout.reschedule, 0)
+            held.break_off = partial(self._deadlines.expire_now, timeout)
         try:
             async with timeout:
                 async for chunk in request.body:

@@ -72,6 +72,8 @@ def load(files: Files) -> Loaded:
             "does not belong to the certificate" if "MISMATCH" in str(error.reason) else "holds no usable key"
         )
         raise _bad("INGEST_KEY_FILE", files.key, f"{what}: name the key of {files.certificate}") from None
+    except OSError as error:
+        raise _bad("INGEST_KEY_FILE", files.key, f"cannot be read: {error.strerror}") from None
     if files.client_ca is not None:
         _check_readable("INGEST_CLIENT_CA_FILE", files.client_ca)
         try:
@@ -79,6 +81,10 @@ def load(files: Files) -> Loaded:
         except ssl.SSLError:
             raise _bad(
                 "INGEST_CLIENT_CA_FILE", files.client_ca, "holds no certificate: name a PEM file"
+            ) from None
+        except OSError as error:
+            raise _bad(
+                "INGEST_CLIENT_CA_FILE", files.client_ca, f"cannot be read: {error.strerror}"
             ) from None
         context.verify_mode = ssl.CERT_REQUIRED
     return Loaded(
