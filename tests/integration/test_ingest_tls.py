@@ -5,6 +5,7 @@ import shutil
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tests.support.stack import until
 from worker.ingest.acceptor import HANDSHAKE_SECONDS
 from worker.ingest.connection_limits import ConnectionLimits
 from worker.ingest.http_connection import Limits
-from worker.ingest.tls import BadCertificate, Certificates, Files
+from worker.ingest.tls import BadCertificate, Certificates, Files, load
 from worker.observability import metrics
 
 LOOK_SECONDS = 0.1
@@ -36,7 +37,7 @@ def other(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 def files(authority: Authority, tmp_path: Path) -> Files:
-    """What the ingest is configured with; tests change it under its feet."""
+    """The files that the ingest is configured with. Tests change them while it runs."""
     files = Files(tmp_path / "tls.crt", tmp_path / "tls.key")
     install(authority, files)
     return files
@@ -213,6 +214,23 @@ async def _has_trouble(certificates: Certificates) -> bool:
 
 async def _has_no_trouble(certificates: Certificates) -> bool:
     return certificates.trouble is None
+
+
+@pytest.mark.parametrize("name", ["key", "client_ca"])
+def test_a_file_that_is_removed_while_it_is_loaded_is_a_bad_certificate(
+    name: str, authority: Authority, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = replace(files, client_ca=authority.ca)
+    path = getattr(files, name)
+
+    def check_and_remove(_setting: str, checked: Path) -> None:
+        if checked == path:
+            path.unlink()
+
+    monkeypatch.setattr("worker.ingest.tls._check_readable", check_and_remove)
+
+    with pytest.raises(BadCertificate, match=r"cannot be read: No such file or directory"):
+        load(files)
 
 
 @pytest.mark.parametrize("fault", ["empty", "another key", "encrypted key", "gone"])

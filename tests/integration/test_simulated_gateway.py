@@ -12,10 +12,10 @@ import standardwebhooks
 from structlog.testing import capture_logs
 
 from tests.support.endpoint import Behaviour, Endpoint, Request, endpoint, failing_first
-from tests.support.signing import PRIVATE_KEY, PUBLIC_KEY
+from tests.support.signing import PRIVATE_KEY, PUBLIC_KEY, verify
 from tests.support.stack import http_client, until
 from worker.config.gateway import GatewayKey, read_key, read_scheme
-from worker.intake.signature import Verified, verify
+from worker.intake.signature import Verified
 from worker.simulator.gateway import SimulatedGateway, new_secret, running
 from worker.simulator.gateway_behaviour import BEHAVIOURS
 from worker.simulator.http_client import Client

@@ -268,6 +268,14 @@ TABLE = (
         "tests/integration/test_sessions.py::test_an_outage_beyond_the_hold_limit_costs_no_delivery",
     ),
     Mutant(
+        "a session ends before its subscriptions are cancelled",
+        "worker/amqp/subscription.py",
+        " and not self.channel.has_consumers:\n",
+        ":\n",
+        "tests/integration/test_sessions.py::"
+        "test_no_delivery_is_repeated_when_a_session_ends_at_its_age_limit",
+    ),
+    Mutant(
         "a session is never replaced",
         "worker/amqp/subscription.py",
         "        self._is_ending = True\n",
@@ -315,7 +323,7 @@ TABLE = (
         "tests/unit/test_service.py::test_a_body_of_a_stranger_must_keep_arriving",
     ),
     Mutant(
-        "any sender is believed about a client",
+        "a client address is accepted from any sender",
         "worker/ingest/trusted_proxies.py",
         "        if self.include(peer):\n",
         "        if True:\n",

@@ -50,14 +50,14 @@ class Server:
         if not self.open.admit(connection, "10.0.0.1", is_trusted=True):
             connection.abort()
         elif is_idle:
-            self.open.is_idle(connection)
+            self.open.note_idle(connection)
         return connection
 
     def authenticated(self, address: str, *, is_idle: bool = True) -> Connection:
         connection = self.stranger(address)
         self.open.authenticate(connection)
         if is_idle:
-            self.open.is_idle(connection)
+            self.open.note_idle(connection)
         else:
             connection.is_answering = True
         return connection
@@ -167,13 +167,13 @@ def test_the_limits_hold_whatever_comes(steps: list[tuple[str, int, str]]) -> No
                 server.open.authenticate(chosen)
             case "i":
                 chosen.is_answering = False
-                server.open.is_idle(chosen)
+                server.open.note_idle(chosen)
             case "r":
                 server.open.remove(chosen)
                 connections.remove(chosen)
             case "d":
                 chosen.is_answering = True
-                server.open.is_busy(chosen)
+                server.open.note_busy(chosen)
         living = [connection for connection in connections if not connection.aborted]
         kinds = Counter(server.open.kind(connection) for connection in living)
         assert len(server.open) == len(living) <= LIMITS.total

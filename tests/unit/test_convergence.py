@@ -241,7 +241,9 @@ def test_of_two_findings_under_an_id_that_was_used_twice_one_outlives_the_other(
 
 @pytest.mark.parametrize("family", FAMILIES)
 @given(data=st.data())
-def test_whoever_goes_by_id_and_sequence_ends_where_the_rows_are(family: str, data: st.DataObject) -> None:
+def test_a_subscriber_that_follows_id_and_sequence_ends_with_the_rows(
+    family: str, data: st.DataObject
+) -> None:
     """However what is published reaches a subscriber: in any order, with repeats."""
     payloads = data.draw(st.lists(PAYLOADS[family], min_size=1, max_size=8))
     # Rows that others wrote meanwhile lie between ours.

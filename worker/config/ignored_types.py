@@ -15,7 +15,7 @@ def check(patterns: Iterable[str]) -> None:
         if not _PATTERN.fullmatch(pattern):
             raise ValueError(
                 f"must be event types that begin with their marketplace ({', '.join(Provider)}) and a dot; "
-                "* stands for any characters"
+                "* matches any characters"
             )
         matches = compiled([pattern])
         for taken, family in FAMILY_OF.items():
@@ -24,6 +24,6 @@ def check(patterns: Iterable[str]) -> None:
 
 
 def compiled(patterns: Sequence[str]) -> re.Pattern[str]:
-    """A regular expression for whole routing keys; `*` in a pattern stands for any characters."""
+    """A regular expression for whole routing keys; `*` in a pattern matches any characters."""
     alternatives = (re.escape(pattern).replace(r"\*", ".*") for pattern in patterns)
     return re.compile("|".join(alternatives) if patterns else r"(?!)", re.DOTALL)

@@ -154,8 +154,8 @@ class Settings(BaseSettings):
     )
     ingest_certificate_file: Path | None = Field(
         default=None,
-        description="Certificate that the ingest shows, with its chain (PEM): with it, the ingest speaks "
-        "TLS. A changed file is loaded within seconds, and on SIGHUP",
+        description="Certificate of the ingest, with its chain (PEM). If set, the ingest uses TLS. A "
+        "changed file is loaded within seconds, and on SIGHUP",
     )
     ingest_key_file: IngestKeyFile = Field(
         default=None, validate_default=True, description="Its private key (PEM)"
@@ -167,7 +167,7 @@ class Settings(BaseSettings):
     trusted_proxies: Networks = Field(
         default=(),
         description="Addresses and networks of proxies in front of the ingest, comma-separated: only their "
-        "`X-Forwarded-For` and `X-Request-Id` are believed",
+        "`X-Forwarded-For` and `X-Request-Id` are used",
     )
     ops_host: str = Field(default="127.0.0.1", description="Address of `/metrics`, `/livez`, `/readyz`")
     ops_port: Port = Field(

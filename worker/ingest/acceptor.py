@@ -81,7 +81,7 @@ class Acceptor:
 
     def _admit(self, accepted: socket.socket, peer: str) -> None:
         connection = Connection(self.shared, accepted, peer)
-        if not connection.is_admitted():
+        if not connection.admit():
             accepted.close()
             return
         task = self._loop.create_task(self._establish(connection, accepted))

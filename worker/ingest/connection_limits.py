@@ -5,8 +5,9 @@
     stranger        every other one: at most half of all connections, with a limit per address
 
 A new connection replaces the stranger that has been open for longest. So a sender that shares its address
-with a flood is served as well. A connection is only closed in this way if it has not sent a whole request:
-nothing of it was stored, and its sender sends it again.
+with a flood is served as well. A connection is only closed in this way if no whole request waits for its
+answer. If an answer that is still being sent is lost, the sender repeats the request, and the event log
+recognizes the event.
 """
 
 from collections.abc import Callable, Iterator
@@ -116,20 +117,20 @@ class OpenConnections:
             self.remove(connection)
             self._add(connection, _Entry(Kind.AUTHENTICATED, entry.address))
 
-    def is_idle(self, connection: Limited) -> None:
+    def note_idle(self, connection: Limited) -> None:
         """It waits for a request, or for its end."""
         kind = self.kind(connection)
         if kind is not Kind.STRANGER:
             self._idle[kind][connection] = None
 
-    def is_busy(self, connection: Limited) -> None:
+    def note_busy(self, connection: Limited) -> None:
         kind = self.kind(connection)
         if kind is not Kind.STRANGER:
             self._idle[kind].pop(connection, None)
 
     def remove(self, connection: Limited) -> None:
         """Does nothing for a connection that was not added."""
-        self.is_busy(connection)
+        self.note_busy(connection)
         entry = self._entries.pop(connection, None)
         if entry is None:
             return

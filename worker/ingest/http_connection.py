@@ -60,7 +60,7 @@ class Limits:
 
 @dataclass(slots=True)
 class Shared:
-    """What the connections of a server share."""
+    """State that all connections of a server use."""
 
     handle: Handler
     limits: Limits
@@ -118,8 +118,8 @@ class Connection(asyncio.Protocol):
         """The address or network to which limits apply."""
         return network_key(self._peer)
 
-    def is_admitted(self) -> bool:
-        """Whether there is room for it."""
+    def admit(self) -> bool:
+        """Add it to the open connections; False if there is no room for it."""
         is_trusted = self._shared.proxies.include(self._peer)
         return self._shared.open.admit(self, self.address, is_trusted=is_trusted)
 
@@ -142,7 +142,7 @@ class Connection(asyncio.Protocol):
             transport.set_read_buffer_limits(high=BODY_BUFFER_BYTES)  # type: ignore[attr-defined]  # of TLS
         if transport.get_extra_info("peercert"):
             self._shared.open.authenticate(self)
-        self._shared.open.is_idle(self)
+        self._shared.open.note_idle(self)
         self._watch(self._limits.header_seconds if self._is_stranger else self._limits.idle_seconds)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -265,7 +265,7 @@ class Connection(asyncio.Protocol):
             self._linger(is_sender_done=False)
             return
         self._current = todo
-        self._shared.open.is_busy(self)
+        self._shared.open.note_busy(self)
         if not self._parser.is_reading_head:
             self._shared.deadlines.forget(self)
         task = asyncio.get_running_loop().create_task(self._answer(todo))
@@ -292,7 +292,7 @@ class Connection(asyncio.Protocol):
         self.regulate_reading()
         self._next()
         if self._current is None and not self._is_over:
-            self._shared.open.is_idle(self)
+            self._shared.open.note_idle(self)
             if not self._parser.is_reading_head:
                 self._watch(self._idle_seconds)
 
@@ -351,7 +351,7 @@ class Connection(asyncio.Protocol):
         self._is_over = self._is_lingering = True
         self._fail_body()
         self.regulate_reading()
-        self._shared.open.is_idle(self)
+        self._shared.open.note_idle(self)
         self._watch(LINGER_SECONDS)
         if self._transport.can_write_eof() and not self._has_eof:
             self._transport.write_eof()

@@ -55,7 +55,7 @@ class RequestParser:
         self.heads_started = 0
 
     def feed(self, data: bytes) -> Response | Malformed | None:
-        """What is wrong with these bytes, if anything: then no more may be fed.
+        """The fault in these bytes, or None. After a fault, feed no more.
 
         Raises:
             httptools.HttpParserCallbackError: The listener raised.

@@ -38,7 +38,7 @@ from worker.ingest.log_limit import REFUSAL_LOG_SECONDS, UNKNOWN_PATH_LOG_SECOND
 from worker.ingest.openapi import openapi_document
 from worker.intake.authentication import position
 from worker.intake.content_encoding import NotDecoded, TooLarge, decoded
-from worker.intake.gateway import authenticate, evidence_headers, is_signature_due
+from worker.intake.gateway import authenticate, evidence_headers, inert, is_signature_due
 from worker.intake.intake import Accepted, Intake, Unauthorized, Unreadable, accept
 from worker.intake.signature import Claim, Verified, read_claims
 from worker.intake.signature import Refused as RefusedSignature
@@ -49,9 +49,9 @@ from worker.observability.ops_server import readiness
 
 log = structlog.get_logger(__name__)
 
+
 # The maximum length of a foreign text in a log line.
 LONGEST_LOGGED = 200
-
 
 # A body whose sender has no valid secret in the headers must be complete within UNAUTHENTICATED_SECONDS, and
 # after the first seconds arrive at least at this rate.
@@ -74,7 +74,7 @@ CHECK_SECONDS = 0.25
 
 
 class Stores(Protocol):
-    """What keeps events; raises NotStored."""
+    """Stores events. Raises: NotStored."""
 
     async def store(self, message: Message, family: str | None) -> None: ...
 
@@ -114,7 +114,7 @@ class Ingest:
         except Refused as error:
             refusal = error
         except Exception:
-            log.exception("request.failed", path=_inert(request.path))
+            log.exception("request.failed", path=inert(request.path, LONGEST_LOGGED))
             refusal = Refused(500, "Our fault", "The event was not stored: send it again.")
         if marketplace is not None:
             metrics.RECEIVED.labels(marketplace.name, refusal.result).inc()
@@ -148,8 +148,8 @@ class Ingest:
         if unlogged is not None:
             log.warning(
                 "path.unknown",
-                path=_inert(request.path),
-                method=_inert(request.method),
+                path=inert(request.path, LONGEST_LOGGED),
+                method=inert(request.method, LONGEST_LOGGED),
                 **_sender(request),
                 unlogged_before=unlogged,
             )
@@ -399,15 +399,12 @@ def _tidy(path: str) -> str:
     return "/" + "/".join(filter(None, path.split("/")))
 
 
-def _inert(text: str) -> str:
-    """Foreign text that is safe in any log."""
-    return ascii(text)[1:-1][:LONGEST_LOGGED]
-
-
 def _sender(request: Request) -> dict[str, str]:
     """The sender, for the log."""
-    request_id = request.headers.get("x-request-id")
-    return {"client": request.client, **({"request_id": _inert(request_id)} if request_id else {})}
+    sender = {"client": request.client}
+    if request_id := request.headers.get("x-request-id"):
+        sender["request_id"] = inert(request_id, LONGEST_LOGGED)
+    return sender
 
 
 def _count_secret(marketplace: Marketplace, position: int) -> None:

@@ -131,7 +131,7 @@ def _no_password() -> str:
 
 @dataclass(slots=True)
 class Certificates:
-    """What new connections use."""
+    """The certificate of new connections, which is loaded again when its files change."""
 
     files: Files
     check_seconds: float = CHECK_SECONDS

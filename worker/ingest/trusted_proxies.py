@@ -1,4 +1,4 @@
-"""`X-Forwarded-For` and `X-Request-Id` are believed only if a trusted proxy sent them."""
+"""`X-Forwarded-For` and `X-Request-Id` are used only if a trusted proxy sent them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

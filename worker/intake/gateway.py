@@ -45,9 +45,9 @@ def evidence_headers(gateway: Gateway | None, headers: Mapping[str, str]) -> dic
     request_id = headers.get(REQUEST_ID_HEADER)
     if request_id:
         evidence[REQUEST_ID_HEADER] = request_id
-    return {name: _inert(value) for name, value in evidence.items()}
+    return {name: inert(value, LONGEST_EVIDENCE) for name, value in evidence.items()}
 
 
-def _inert(value: str) -> str:
-    """In visible ASCII, and cut to the maximum length."""
-    return ascii(value[:LONGEST_EVIDENCE])[1:-1][:LONGEST_EVIDENCE]
+def inert(text: str, longest: int) -> str:
+    """Foreign text in visible ASCII, which is safe in any log or header, with at most so many characters."""
+    return ascii(text[:longest])[1:-1][:longest]

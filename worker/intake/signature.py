@@ -88,21 +88,6 @@ class Claim:
     timestamp: bytes
 
 
-def verify(
-    scheme: SignatureScheme,
-    keys: Sequence[GatewayKey],
-    headers: Mapping[str, str],
-    body: bytes,
-    now: datetime,
-) -> Verified | Refused:
-    """Compare every signature with every key.
-
-    `headers` has lower-case names; the values of a repeated header are joined by a comma and a space.
-    """
-    claims = read_claims(scheme, headers, now)
-    return claims if isinstance(claims, Refused) else verify_claims(scheme, keys, claims, body)
-
-
 def read_claims(
     scheme: SignatureScheme, headers: Mapping[str, str], now: datetime
 ) -> Sequence[Claim] | Refused:

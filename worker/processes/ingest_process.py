@@ -34,7 +34,7 @@ from worker.observability.systemd import notify_systemd
 
 log = structlog.get_logger(__name__)
 
-# What is open then was not answered, so it is sent again.
+# Requests that are open then get no answer, so their senders repeat them.
 FAILED = 70
 
 # The publisher keeps trying in the background; the first requests need not wait for it.

@@ -32,7 +32,7 @@ async def run_all(settings: Settings) -> int:
     sign = asyncio.create_task(stopping.wait())
     await asyncio.wait([*ends, sign], return_when=asyncio.FIRST_COMPLETED)
     sign.cancel()
-    # What ended by itself says why; what we stop may not even have got to its signal handlers.
+    # A process that ended by itself gives the reason. One that we stop may not handle signals yet.
     by_itself = [process.returncode or 0 for process in processes]
     # The ingest stops first, so that consumers can apply the events that it still receives.
     for process in processes:
