@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from schemas.actions import ActionRequest
+from schemas.validation import broken_rules
 from worker.actions import buyback as kinds
 from worker.actions.enqueue import Enqueued, enqueue
 from worker.cli.context import Json, WrongUsage, fail, load_context, open_database, print_json
@@ -347,7 +348,7 @@ def _slot(text: str) -> Slot:
     try:
         return Slot.model_validate({"initialSlot": begin, "finalSlot": end})
     except ValidationError as error:
-        rule = error.errors()[0]["msg"].removeprefix("Value error, ")
+        rule = broken_rules(error)[0].text
         raise WrongUsage(
             f"--slot must look like 2026-03-02T09:00Z/2026-03-02T12:00Z (given: {text!r}; {rule})"
         ) from None

@@ -13,6 +13,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from schemas.registry import Provider
+from schemas.validation import broken_rules
 from worker.config.gateway import PRIVATE_PREFIX, SHARED_PREFIX, GatewayKey, SignatureScheme, read_key
 from worker.config.signing_keys import encoded, public_text
 from worker.intake.signature import sign
@@ -224,7 +225,7 @@ class SimulatedGateway:
             )
             key = read_key(self.scheme, secret, rotation.marketplace)
         except ValidationError as error:
-            errors = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+            errors = [*map(str, broken_rules(error))]
             return as_json(400, {"title": "no such rotation", "errors": errors})
         except ValueError as error:
             return as_json(400, {"title": "no such rotation", "errors": [f"secret: {error}"]})

@@ -14,6 +14,7 @@ import jiter
 from pydantic import BaseModel, ValidationError
 
 from schemas.events import read_json, read_model
+from schemas.validation import broken_rules
 from worker.config.settings import Settings
 from worker.marketplaces.buyback.account import Account, account_of
 from worker.marketplaces.buyback.errors import refused_members, title
@@ -213,16 +214,10 @@ def _read(model: type[P], body: bytes, prefix: str = "") -> P:
     try:
         return read_model(model, body)
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False, include_input=False)
-        text = "; ".join(_fault(fault["loc"], fault["msg"]) for fault in faults[:3])
+        text = "; ".join(map(str, broken_rules(error, most=3)))
         raise UnexpectedResponse(f"{prefix}the answer is not as expected: {text}") from None
     except ValueError:
         raise UnexpectedResponse(f"{prefix}the answer is not as expected: it is no JSON") from None
-
-
-def _fault(location: tuple[int | str, ...], message: str) -> str:
-    where = ".".join(map(str, location))
-    return f"{where}: {message}" if where else message
 
 
 def _with_answer(error: Refused, shown_title: str, *members: str) -> Refused:
