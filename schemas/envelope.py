@@ -19,6 +19,7 @@ from pydantic import (
 
 from schemas.events import OBSERVED_TYPES
 from schemas.registry import Provider
+from schemas.validation import broken_rules
 
 
 def _in_utc(instant: datetime) -> datetime:
@@ -127,7 +128,7 @@ class Envelope(BaseModel):
         try:
             return cls.model_validate(headers)
         except ValidationError as error:
-            names = ", ".join(str(detail["loc"][0]) for detail in error.errors(include_input=False))
+            names = ", ".join(broken.path for broken in broken_rules(error))
             raise InvalidEnvelope(f"headers: {names}") from None
 
     def to_headers(self) -> dict[str, str | int]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from schemas.event_schema import Payload
 from schemas.registry import SCHEMAS, Provider
 from schemas.tolerance import validated
+from schemas.validation import rule_names
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -17,6 +18,9 @@ M = TypeVar("M", bound=BaseModel)
 # int(Decimal("1e999999999")) does not end.
 MOST_DIGITS = 100
 _TOO_LARGE: int = 10**MOST_DIGITS
+
+# An error names this many broken rules.
+MOST_NAMED = 20
 
 _MODELS = {
     provider: schema.by_type(schema.webhooks + schema.observations) for provider, schema in SCHEMAS.items()
@@ -147,15 +151,6 @@ def _parse(provider: Provider, body: bytes, read: Callable[[bytes], Any]) -> Pay
     try:
         payload, unreadable = validated(model.model_validate, event)
     except ValidationError as error:
-        raise InvalidEvent(_broken_rules(error)) from None
+        raise InvalidEvent(rule_names(error, "event", MOST_NAMED)) from None
     payload.note_unreadable_fields(unreadable)
     return payload
-
-
-def _broken_rules(error: ValidationError) -> str:
-    # pydantic's own messages can quote the input: only the place and the name of the rule are safe.
-    details = error.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(
-        f"{'.'.join(str(step) for step in detail['loc']) or 'event'}: {detail['type']}"
-        for detail in details[:20]
-    )

@@ -20,6 +20,7 @@ from pydantic import (
 from schemas.events import read_json
 from schemas.fields import Amount, Id, Key, OptionalId, Text
 from schemas.tolerance import Tolerant, validated
+from schemas.validation import rule_names
 
 SUCCESS = "R200"
 NOT_FOUND = "R404"
@@ -44,6 +45,9 @@ STATUS_TEXTS: Mapping[str, str] = MappingProxyType(
 )
 
 Row = TypeVar("Row", bound="Entity")
+
+# An error names this many broken rules of a row.
+MOST_NAMED = 5
 
 
 class InvalidAnswer(Exception):
@@ -189,7 +193,7 @@ def read_answer(body: bytes) -> Answer:
     try:
         return Answer.model_validate(read_json(body))
     except ValidationError as error:
-        raise InvalidAnswer(_broken_rules(error)) from None
+        raise InvalidAnswer(rule_names(error, "it", MOST_NAMED)) from None
     except ValueError:
         raise InvalidAnswer("no JSON") from None
 
@@ -222,17 +226,8 @@ def rows_of(answer: Answer, model: type[Row]) -> Rows[Row]:
         try:
             row, unreadable_fields = validated(model.model_validate, document)
         except ValidationError as error:
-            unreadable.append(f"row {place}: {_broken_rules(error)}")
+            unreadable.append(f"row {place}: {rule_names(error, 'it', MOST_NAMED)}")
         else:
             row.note_unreadable_fields(unreadable_fields)
             read.append(row)
     return Rows(read, tuple(unreadable))
-
-
-def _broken_rules(error: ValidationError) -> str:
-    # pydantic's own messages can quote the input: only the place and the name of the rule are safe.
-    details = error.errors(include_url=False, include_context=False, include_input=False)
-    faults = [
-        f"{'.'.join(str(step) for step in detail['loc']) or 'it'}: {detail['type']}" for detail in details
-    ]
-    return "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")

@@ -15,8 +15,8 @@ from schemas.buyback import PickupMissed
 from tests.support import events
 from tests.support.events import flat
 from worker.actions.buyback import first
-from worker.actions.disposition import next_attempt
 from worker.actions.registry import KINDS, enabled_kinds
+from worker.actions.settlement import next_attempt
 from worker.actions.types import (
     Denied,
     Failed,
@@ -27,8 +27,8 @@ from worker.amqp.queue_set import QueueSet
 from worker.config.settings import BadSettings, Settings
 from worker.marketplaces.buyback.requests import Slot
 from worker.marketplaces.http import (
-    Refused,
-    Unauthorized,
+    CallRefused,
+    CredentialsRefused,
     Unavailable,
     UnexpectedResponse,
 )
@@ -133,8 +133,8 @@ def test_each_kind_has_the_name_of_its_marketplace() -> None:
 @pytest.mark.parametrize(
     ("error", "begun", "not_begun"),
     [
-        (Refused(409), Denied, Denied),
-        (Unauthorized(401), Failed, Failed),
+        (CallRefused(409), Denied, Denied),
+        (CredentialsRefused(401), Failed, Failed),
         (Unavailable("429", retry_after=SOON), Failed, Failed),
         (Unavailable("no answer", outcome_unknown=True), OutcomeUnknown, Failed),
         (UnexpectedResponse("no JSON", outcome_unknown=True), OutcomeUnknown, Failed),
@@ -156,7 +156,7 @@ def test_only_what_cannot_have_been_taken_is_repeated(error: Exception, begun: t
         (1, timedelta(seconds=30), Retry(RETRIES[1], 2)),
         (2, SOON, Retry(RETRIES[1], 3)),
         (3, timedelta(hours=1), Retry(RETRIES[2], 4)),
-        (4, SOON, Exhausted()),
+        (4, SOON, Exhausted(4)),
     ],
 )
 def test_a_marketplace_is_given_the_time_it_asks_for(

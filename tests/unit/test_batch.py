@@ -11,8 +11,9 @@ from schemas.registry import Provider
 from worker.amqp.queue_set import QueueSet
 from worker.amqp.tap import Delivery
 from worker.pipeline.decode import Decoded, InvalidDelivery, decode
-from worker.pipeline.disposition import REASON_LIMIT, disposition_of
+from worker.pipeline.disposition import disposition_of
 from worker.pipeline.outcome import Applied, Duplicate, Failed, Invalid
+from worker.pipeline.retry_schedule import REASON_LIMIT
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 QUEUES = QueueSet.of("inventory", [timedelta(seconds=seconds) for seconds in (7, 35, 175)])

@@ -79,10 +79,21 @@ def test_doctor_says_which_settings_break_their_rules() -> None:
     ]
 
 
-def test_a_health_check_loads_neither_the_broker_nor_the_families() -> None:
+WEB_SERVER = ("httptools", "worker.ingest")
+
+
+@pytest.mark.parametrize(
+    ("command", "unwanted"),
+    [
+        ("health", ("aio_pika", "uvloop", "consumers", "worker.simulator", *WEB_SERVER)),
+        ("status", ("worker.simulator", *WEB_SERVER)),
+        ("migrate", ("worker.simulator", *WEB_SERVER)),
+    ],
+)
+def test_a_command_loads_no_more_than_it_needs(command: str, unwanted: tuple[str, ...]) -> None:
     code = (
-        "import sys; from worker.cli.app import COMMANDS, app; app['health']; "
-        "print({'aio_pika', 'httptools', 'uvloop', 'consumers'} & sys.modules.keys())"
+        f"import sys; from worker.cli.app import app; app['{command}']; "
+        f"print({set(unwanted)} & sys.modules.keys())"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 

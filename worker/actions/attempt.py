@@ -10,6 +10,7 @@ from cryptography.fernet import MultiFernet
 from pydantic import ValidationError
 
 from consumers.family import Connection
+from schemas.validation import broken_rules
 from worker.actions.types import AnyKind, Outcome, outcome_of
 from worker.intake.encryption import NoUsableKey, decrypted
 from worker.marketplaces.clients import Clients
@@ -60,8 +61,7 @@ def read_request(kind: AnyKind, claimed: ClaimedAction, encryptor: MultiFernet |
     except NoUsableKey as error:
         raise UnreadableRequest(str(error)) from error
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_context=False, include_input=False)
-        fields = "; ".join(".".join(map(str, each["loc"])) for each in errors)
+        fields = "; ".join(broken.path for broken in broken_rules(error))
         raise UnreadableRequest(f"the request cannot be read: {fields}") from None
 
 

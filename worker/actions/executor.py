@@ -11,8 +11,8 @@ from uuid import UUID
 import structlog
 
 from worker.actions.attempt import Attempt, UnreadableRequest, perform, read_request
-from worker.actions.disposition import Disposition, disposition_of
 from worker.actions.registry import KINDS
+from worker.actions.settlement import Settlement, settlement_of
 from worker.actions.types import Failed, Outcome, OutcomeUnknown
 from worker.amqp.channel import Message
 from worker.amqp.connection import Broker
@@ -180,12 +180,12 @@ class Executor:
         try:
             outcome = await self._outcome(clients, claimed)
             seconds = monotonic() - began
-            disposition = disposition_of(self._queues, delivery, outcome)
-            await self._until_available(session, lambda: self._record(action_id, disposition))
+            settlement = settlement_of(self._queues, delivery, outcome)
+            await self._until_available(session, lambda: self._record(action_id, settlement))
         finally:
             self._attempts.pop(action_id, None)
-        _log_attempt(claimed, attempt, disposition, seconds)
-        return disposition.copy
+        _log_attempt(claimed, attempt, settlement, seconds)
+        return settlement.copy
 
     async def _outcome(self, clients: Clients, claimed: ClaimedAction) -> Outcome:
         """Raises as `perform` does."""
@@ -202,12 +202,12 @@ class Executor:
         self._attempts[claimed.action_id] = attempt
         return await perform(kind, attempt)
 
-    async def _record(self, action_id: UUID, disposition: Disposition) -> None:
+    async def _record(self, action_id: UUID, settlement: Settlement) -> None:
         async with self.database.transaction() as connection:
-            if disposition.state == "due":
-                await table.postpone(connection, action_id, disposition.details)
+            if settlement.state == "due":
+                await table.postpone(connection, action_id, settlement.details)
             else:
-                await table.finish(connection, action_id, disposition.state, disposition.details)
+                await table.finish(connection, action_id, settlement.state, settlement.details)
 
     async def _until_available(self, session: Session[Delivery], call: Callable[[], Awaitable[T]]) -> T:
         """Raises as `Session.retry_until_available` does."""
@@ -216,18 +216,18 @@ class Executor:
         )
 
 
-def _log_attempt(claimed: ClaimedAction, attempt: int, disposition: Disposition, seconds: float) -> None:
-    result, copy = disposition.result, disposition.copy
-    metrics.ACTIONS.labels(claimed.kind, result).inc()
+def _log_attempt(claimed: ClaimedAction, attempt: int, settlement: Settlement, seconds: float) -> None:
+    copy = settlement.copy
+    metrics.ACTIONS.labels(claimed.kind, settlement.result).inc()
     metrics.ACTION_SECONDS.labels(claimed.kind).observe(seconds)
-    write = log.info if disposition.state == "done" else log.warning
+    write = log.info if settlement.state == "done" else log.warning
     write(
-        f"action.{result}",
+        settlement.log_event,
         action_id=str(claimed.action_id),
         kind=claimed.kind,
         attempt=attempt,
         to=None if copy is None else copy.routing_key,
-        reason=disposition.details.get("reason"),
+        reason=settlement.details.get("reason"),
         milliseconds=round(seconds * 1000, 1),
     )
 

@@ -19,6 +19,7 @@ from worker.amqp.tap import MessageReturned
 from worker.amqp.transport import ClosedByBroker
 from worker.observability.errors import StockhookError, refused_certificate, safe_summary
 from worker.observability.exit_codes import MISCONFIGURED, UNAVAILABLE
+from worker.observability.inert_text import visible
 
 
 class BrokerUnavailable(StockhookError):
@@ -93,9 +94,9 @@ def translating() -> Iterator[None]:
         ) from error
     except (ConnectionNotAllowed, ChannelAccessRefused) as error:
         remedy = "`stockhook grants rabbitmq` prints the permissions that each user needs"
-        raise BrokerRefused(inert(str(error)), remedy) from error
+        raise BrokerRefused(_bounded(str(error)), remedy) from error
     except (ConnectionClosed, ChannelClosed) as error:
-        raise BrokerUnavailable(inert(" ".join(map(str, error.args)))) from error
+        raise BrokerUnavailable(_bounded(" ".join(map(str, error.args)))) from error
     except TimeoutError as error:
         raise BrokerUnavailable("no answer in time") from error
     except Exception as error:
@@ -106,7 +107,7 @@ def translating() -> Iterator[None]:
 
 def refused_connection(answer: str) -> BrokerUnavailable:
     """The error for a connection that the broker closes while it is being opened, from its code and text."""
-    answer = inert(answer)
+    answer = _bounded(answer)
     text = answer.lower()
     if "limit" in text:
         return BrokerUnavailable(
@@ -127,9 +128,9 @@ def refused_connection(answer: str) -> BrokerUnavailable:
     return BrokerUnavailable(f"{answer}: see the broker's log")
 
 
-def inert(answer: str) -> str:
-    """A broker's text, bounded, without control characters."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in answer[:300])
+def _bounded(answer: str) -> str:
+    """A broker's text, which neither fills a log nor steers a terminal."""
+    return visible(answer)[:300]
 
 
 def _unreachable(error: Exception) -> str | None:
@@ -139,4 +140,4 @@ def _unreachable(error: Exception) -> str | None:
         return None
     if cause.errno and not isinstance(cause, socket.gaierror):
         return os.strerror(cause.errno)
-    return inert(cause.strerror or type(cause).__name__)
+    return _bounded(cause.strerror or type(cause).__name__)

@@ -51,8 +51,6 @@ LONGEST_FRAME = 1 << 24
 
 
 class Delivery(NamedTuple):
-    """A message as it was delivered to a consumer."""
-
     tag: int
     type: str
     headers: Mapping[str, object]
@@ -124,9 +122,9 @@ class ChannelTap:
         """Write a publish; the result is its confirm, within `deadline` seconds (to a tenth).
 
         The future raises:
-            Returned
-            Refused
-            Lost
+            MessageReturned
+            Nacked
+            ChannelLost
             TimeoutError: It may have arrived, or still be on its way.
         """
         tag = self._published + 1

@@ -16,7 +16,7 @@ from worker.amqp.publisher import Publisher
 from worker.amqp.queue_set import QueueSet
 from worker.amqp.subscription import Session, Subscription, requeue_copy
 from worker.amqp.tap import Delivery
-from worker.amqp.topology import RETURN, webhook_topology
+from worker.amqp.topology import webhook_topology
 from worker.change_feed.backlog import NOTE_WEBHOOK
 from worker.change_feed.endpoint import Endpoint, Gone, NotDelivered
 from worker.change_feed.relay import waves
@@ -26,7 +26,7 @@ from worker.observability import metrics
 from worker.observability.failpoints import failpoint
 from worker.pipeline.circuit_breaker import CircuitBreaker
 from worker.pipeline.decode import attempt_in
-from worker.pipeline.retry_schedule import Exhausted, Retry, after_failure
+from worker.pipeline.retry_schedule import Exhausted, after_failure, copy_after, failure_times
 from worker.postgres.pool import Database, DatabaseUnavailable, blameless
 
 log = structlog.get_logger(__name__)
@@ -123,7 +123,7 @@ class WebhookDispatcher:
         except NotDelivered as failure:
             if not isinstance(failure, NotAChange):
                 self._circuit_breaker.failed()
-            copy = self._copy(delivery, failure)
+            copy = copy_after_failure(self._queues, delivery, failure, datetime.now(UTC))
             is_dead = copy.routing_key == self._queues.dead
             metrics.WEBHOOKS.labels(name, "dead" if is_dead else "failed").inc()
             log.warning("webhook.failed", subscriber=name, to=copy.routing_key, reason=str(failure))
@@ -132,26 +132,18 @@ class WebhookDispatcher:
             self._circuit_breaker.succeeded()
             metrics.WEBHOOKS.labels(name, "delivered").inc()
 
-    def _copy(self, delivery: Delivery, failure: NotDelivered) -> Message:
-        now = datetime.now(UTC).isoformat()
-        attempt = attempt_in(delivery)
-        step = after_failure(attempt, self._queues.retries)
-        if isinstance(failure, Gone | NotAChange):
-            step = Exhausted()
-        match step:
-            case Retry(retry, next_attempt):
-                queue, attempt = retry.name, next_attempt
-            case Exhausted():
-                queue = self._queues.dead
-        headers: dict[str, str | int] = {
-            "x-change-id": str(delivery.headers.get("x-change-id", "")),
-            "x-subject": str(delivery.headers.get("x-subject", "")),
-            "x-first-failed-at": str(delivery.headers.get("x-first-failed-at", now)),
-            "x-last-failed-at": now,
-            "x-attempt": attempt,
-            "x-reason": str(failure),
-        }
-        return Message(RETURN, queue, delivery.type, headers, delivery.body, CONTENT_TYPE)
+
+def copy_after_failure(queues: QueueSet, delivery: Delivery, failure: NotDelivered, now: datetime) -> Message:
+    """The copy for the next retry queue, or for the dead letters."""
+    attempt = attempt_in(delivery)
+    is_final = isinstance(failure, Gone | NotAChange)
+    step = Exhausted(attempt) if is_final else after_failure(attempt, queues.retries)
+    headers = {
+        "x-change-id": str(delivery.headers.get("x-change-id", "")),
+        "x-subject": str(delivery.headers.get("x-subject", "")),
+        **failure_times(delivery, now),
+    }
+    return copy_after(step, queues, delivery, headers, str(failure), CONTENT_TYPE)
 
 
 def _change_id_of(delivery: Delivery) -> str:

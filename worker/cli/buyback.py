@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from schemas.actions import ActionRequest
+from schemas.validation import broken_rules
 from worker.actions import buyback as kinds
 from worker.actions.enqueue import Enqueued, enqueue
 from worker.cli.context import Json, WrongUsage, fail, load_context, open_database, print_json
@@ -38,8 +39,8 @@ from worker.marketplaces.buyback.requests import (
 )
 from worker.marketplaces.http import (
     CallFailed,
-    Refused,
-    Unauthorized,
+    CallRefused,
+    CredentialsRefused,
     Unavailable,
     UnexpectedResponse,
 )
@@ -326,8 +327,8 @@ def _errors_as_sentences() -> Iterator[None]:
     """Print one sentence for an expected error."""
     try:
         yield
-    except Refused as error:
-        hint = None if isinstance(error, Unauthorized) else HINTS.get(error.status)
+    except CallRefused as error:
+        hint = None if isinstance(error, CredentialsRefused) else HINTS.get(error.status)
         fail(FAILED, f"the buyback platform: {error}" + (f"; {hint}" if hint else ""))
     except UnexpectedResponse as error:
         fail(FAILED, f"the buyback platform: {error}{_unknown_outcome_text(error)}")
@@ -347,7 +348,7 @@ def _slot(text: str) -> Slot:
     try:
         return Slot.model_validate({"initialSlot": begin, "finalSlot": end})
     except ValidationError as error:
-        rule = error.errors()[0]["msg"].removeprefix("Value error, ")
+        rule = broken_rules(error)[0].text
         raise WrongUsage(
             f"--slot must look like 2026-03-02T09:00Z/2026-03-02T12:00Z (given: {text!r}; {rule})"
         ) from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import SecretStr, ValidationError
 
 from schemas.events import read_model
+from schemas.validation import BrokenRule, broken_rules
 from worker.cli.terminal import console
 from worker.marketplaces.buyback.requests import BankAccount, BillingAddress, PaymentDetails
 from worker.observability.errors import StockhookError
@@ -103,14 +104,10 @@ def prompt_for_details() -> PaymentDetails:
 
 
 def _faults_text(error: ValidationError) -> str:
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    return "payment details: " + "; ".join(
-        _fault(fault["type"], fault["loc"], fault["msg"]) for fault in faults
-    )
+    return "payment details: " + "; ".join(map(_rule_text, broken_rules(error)))
 
 
-def _fault(kind: str, location: tuple[int | str, ...], message: str) -> str:
-    where = ".".join(map(str, location))
-    if kind == "extra_forbidden" and not _NAME.fullmatch(where):
+def _rule_text(broken: BrokenRule) -> str:
+    if broken.name == "extra_forbidden" and not _NAME.fullmatch(broken.path):
         return "there is an unknown member"
-    return f"{where}: {message}" if where else message
+    return str(broken)

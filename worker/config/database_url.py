@@ -13,6 +13,8 @@ from typing import Self
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode
 
 from worker.config.urls import split
+from worker.observability.errors import StockhookError
+from worker.observability.exit_codes import MISCONFIGURED
 
 CONNECT_SECONDS = 5.0
 
@@ -103,8 +105,17 @@ _NAME = re.compile("[a-z_]{1,40}")
 VERIFIED = "the server's certificate and name are verified, which keeps a man in the middle out as well"
 
 
-class UnsupportedParameter(ValueError):
-    """The text names the parameter and what to do, and continues a sentence about the URL."""
+class UnsupportedParameter(StockhookError, ValueError):
+    """The text names the parameter and what to do, and continues a sentence about the URL.
+
+    A file that it names can disappear after the settings were read.
+    """
+
+    exit_code = MISCONFIGURED
+
+    @property
+    def sentence(self) -> str:
+        return f"STOCKHOOK_DATABASE_URL {self}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from schemas.clock import TOLERANCE
+from schemas.validation import BrokenRule, broken_rules
 from worker.config.gateway import (
     CUSTOM,
     PRESETS,
@@ -440,7 +441,7 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise BadSettings("; ".join(_sentence(detail) for detail in error.errors())) from None
+        raise BadSettings("; ".join(map(_sentence, broken_rules(error), _inputs(error)))) from None
 
 
 def _from_files() -> dict[str, str]:
@@ -477,10 +478,12 @@ def _text(name: str, path: Path) -> str:
     raise BadSettings(f"{PREFIX}{name.upper()}: {path} {fault}")
 
 
-def _sentence(detail: object) -> str:
-    assert isinstance(detail, dict)
-    name = str(detail["loc"][0])
-    rule = str(detail["msg"]).removeprefix("Value error, ")
-    secret = "SecretStr" in str(Settings.model_fields[name].annotation)
-    given = os.environ.get(PREFIX + name.upper()) or detail["input"]
-    return f"{PREFIX}{name.upper()}: {rule}" + ("" if secret else f" (given: {given!r:.200})")
+def _inputs(error: ValidationError) -> list[object]:
+    return [detail["input"] for detail in error.errors(include_url=False, include_context=False)]
+
+
+def _sentence(broken: BrokenRule, value: object) -> str:
+    name = broken.path.partition(".")[0]
+    is_secret = "SecretStr" in str(Settings.model_fields[name].annotation)
+    given = os.environ.get(PREFIX + name.upper()) or value
+    return f"{PREFIX}{name.upper()}: {broken.text}" + ("" if is_secret else f" (given: {given!r:.200})")

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from schemas.changes import PREFIX
+from schemas.validation import broken_rules
 from worker.config.signing_keys import SigningKey
 from worker.config.urls import checked, encoded
 
@@ -102,13 +103,7 @@ def read_subscribers(text: str) -> tuple[Subscriber, ...]:
     try:
         subscribers = _SUBSCRIBERS.validate_json(text)
     except ValidationError as error:
-        details = error.errors(include_url=False, include_context=False, include_input=False)
-        raise ValueError(
-            "; ".join(
-                f"{'.'.join(map(str, detail['loc']))}: {detail['msg'].removeprefix('Value error, ')}"
-                for detail in details
-            )
-        ) from None
+        raise ValueError("; ".join(map(str, broken_rules(error)))) from None
     if len({subscriber.name for subscriber in subscribers}) < len(subscribers):
         raise ValueError("each must have a name of its own: its queues are called by it")
     return subscribers

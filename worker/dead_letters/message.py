@@ -17,7 +17,7 @@ from worker.amqp.tap import Delivery
 from worker.config.subscribers import ORIGIN_PREFIX
 from worker.observability.inert_text import visible
 from worker.pipeline.decode import event_id_of
-from worker.pipeline.disposition import REASON_LIMIT
+from worker.pipeline.retry_schedule import REASON_LIMIT
 
 QUARANTINE_ORIGIN = "quarantine"
 

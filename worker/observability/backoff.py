@@ -1,4 +1,4 @@
-"""Waiting for a service that is unavailable: growing pauses, which end at shutdown."""
+"""Waiting that ends at shutdown: for a service that is unavailable, and for the next turn of regular work."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -69,7 +69,21 @@ async def retry_until_available(
         raise DeadlineExceeded from error
 
 
+async def repeat_until_stopping(
+    work: Callable[[], Awaitable[None]],
+    every_seconds: float,
+    stopping: asyncio.Event,
+    on_failure: Callable[[Exception], None],
+) -> None:
+    """Do this work now and after each pause, until shutdown, whether it fails or not."""
+    while not stopping.is_set():
+        try:
+            await work()
+        except Exception as error:
+            on_failure(error)
+        await sleep_unless_stopping(every_seconds, stopping)
+
+
 async def sleep_unless_stopping(seconds: float, stopping: asyncio.Event) -> None:
-    """Sleep until the time has passed or shutdown is requested."""
     with suppress(TimeoutError):
         await asyncio.wait_for(stopping.wait(), seconds)

@@ -20,7 +20,8 @@ _OURS = ("worker", "consumers", "schemas")
 class StockhookError(Exception):
     """An expected error. A command that ends with one prints its sentence and exits with its code.
 
-    The text names what happened and where, without secrets and customer data.
+    The text names what happened and where, without secrets and customer data. Exceptions of ours without this
+    root are control flow: code of ours catches each of them, or a validation reports it.
     """
 
     exit_code: ClassVar[int] = FAILED

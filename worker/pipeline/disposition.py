@@ -6,15 +6,10 @@ from typing import assert_never
 from schemas.envelope import HEADERS
 from worker.amqp.channel import Message
 from worker.amqp.queue_set import QueueSet
-from worker.amqp.tap import Delivery
-from worker.amqp.topology import RETURN
 from worker.observability.errors import fingerprint, safe_summary
 from worker.pipeline.decode import Item, attempt_of
 from worker.pipeline.outcome import Applied, Duplicate, Failed, Invalid, Outcome
-from worker.pipeline.retry_schedule import Exhausted, Retry, after_failure
-
-# A header table over 128 KiB makes the broker close the connection; this stays far below.
-REASON_LIMIT = 1000
+from worker.pipeline.retry_schedule import Exhausted, Retry, after_failure, copy_after, failure_times
 
 
 def disposition_of(queues: QueueSet, item: Item, outcome: Outcome, now: datetime) -> Message | None:
@@ -27,29 +22,16 @@ def disposition_of(queues: QueueSet, item: Item, outcome: Outcome, now: datetime
         case Applied() | Duplicate():
             return None
         case Invalid(reason):
-            return _copy(delivery, queues.dead, attempt, f"invalid: {reason}", now)
+            step: Retry | Exhausted = Exhausted(attempt)
+            text = f"invalid: {reason}"
         case Failed(error):
-            reason = f"{safe_summary(error)} #{fingerprint(error)}"
-            match after_failure(attempt, queues.retries):
-                case Retry(queue, next_attempt):
-                    return _copy(delivery, queue.name, next_attempt, reason, now)
-                case Exhausted():
-                    return _copy(delivery, queues.dead, attempt, f"exhausted: {reason}", now)
-                case unreachable:
-                    assert_never(unreachable)
+            step = after_failure(attempt, queues.retries)
+            text = f"{safe_summary(error)} #{fingerprint(error)}"
+            if isinstance(step, Exhausted):
+                text = f"exhausted: {text}"
         case unreachable:
             assert_never(unreachable)
-
-
-def _copy(delivery: Delivery, queue: str, attempt: int, reason: str, now: datetime) -> Message:
     own_headers: dict[str, str | int] = {
         name: value for name in HEADERS if isinstance(value := delivery.headers.get(name), str | int)
     }
-    headers = {
-        "x-first-failed-at": now.isoformat(),
-        **own_headers,
-        "x-last-failed-at": now.isoformat(),
-        "x-attempt": attempt,
-        "x-reason": reason[:REASON_LIMIT],
-    }
-    return Message(RETURN, queue, delivery.type, headers, delivery.body)
+    return copy_after(step, queues, delivery, {**own_headers, **failure_times(delivery, now)}, text)

@@ -14,7 +14,7 @@ from consumers.family import Communication, Connection, Effects, Event, Finding
 from consumers.logged import read_logged
 from schemas.envelope import Envelope
 from schemas.event_schema import Payload
-from worker.observability.backoff import sleep_unless_stopping
+from worker.observability.backoff import repeat_until_stopping
 from worker.observability.errors import safe_summary
 from worker.postgres.locks import LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass
 from worker.postgres.pool import Database
@@ -407,15 +407,16 @@ async def _require_communications(connection: Connection, communications: Sequen
 
 
 async def add_months_regularly(database: Database, stopping: asyncio.Event) -> None:
-    """Add the partitions of the coming months, until shutdown."""
-    while not stopping.is_set():
-        try:
-            async with database.connection() as connection:
-                await connection.execute(ADD_MONTHS)
-        except Exception as error:
-            # The next attempt is tomorrow, and two months are left.
-            log.warning("event_log.months_failed", error=safe_summary(error))
-        await sleep_unless_stopping(ADD_MONTHS_EVERY_SECONDS, stopping)
+    """Add the partitions of the coming months, until shutdown. After a failure, two months are left."""
+
+    async def add_months() -> None:
+        async with database.connection() as connection:
+            await connection.execute(ADD_MONTHS)
+
+    def warn(error: Exception) -> None:
+        log.warning("event_log.months_failed", error=safe_summary(error))
+
+    await repeat_until_stopping(add_months, ADD_MONTHS_EVERY_SECONDS, stopping, warn)
 
 
 async def logged(connection: Connection, events: Collection[tuple[UUID, UUID]]) -> set[tuple[UUID, UUID]]:

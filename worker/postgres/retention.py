@@ -9,7 +9,7 @@ import asyncpg
 import structlog
 
 from worker.config.settings import Settings
-from worker.observability.backoff import sleep_unless_stopping
+from worker.observability.backoff import repeat_until_stopping
 from worker.observability.errors import StockhookError, safe_summary
 from worker.postgres.locks import TRY_LOCK, UNLOCK, AdvisoryLock
 from worker.postgres.pool import Connection, Database
@@ -206,27 +206,23 @@ async def _letters(connection: Connection, before: datetime, *, dry_run: bool) -
 
 async def retain_regularly(database: Database, settings: Settings, stopping: asyncio.Event) -> None:
     """Delete data that is past its days once a day, until shutdown."""
-    while not stopping.is_set():
-        try:
-            retained = await retain(database, settings, datetime.now(UTC))
-            if retained is None:
-                log.info("retention.skipped", reason="another process is deleting old data")
-            elif any(
-                (
-                    retained.months,
-                    retained.events_without_month,
-                    retained.dead_letters,
-                    retained.unhandled_events,
-                )
-            ):
-                log.info(
-                    "retention.dropped",
-                    months=[month.name for month in retained.months],
-                    events_without_month=retained.events_without_month,
-                    dead_letters=retained.dead_letters,
-                    unhandled_events=retained.unhandled_events,
-                )
-        except Exception as error:
-            # The next attempt is tomorrow.
-            log.warning("retention.failed", error=safe_summary(error))
-        await sleep_unless_stopping(EVERY_SECONDS, stopping)
+
+    async def delete_old_data() -> None:
+        retained = await retain(database, settings, datetime.now(UTC))
+        if retained is None:
+            log.info("retention.skipped", reason="another process is deleting old data")
+        elif any(
+            (retained.months, retained.events_without_month, retained.dead_letters, retained.unhandled_events)
+        ):
+            log.info(
+                "retention.dropped",
+                months=[month.name for month in retained.months],
+                events_without_month=retained.events_without_month,
+                dead_letters=retained.dead_letters,
+                unhandled_events=retained.unhandled_events,
+            )
+
+    def warn(error: Exception) -> None:
+        log.warning("retention.failed", error=safe_summary(error))
+
+    await repeat_until_stopping(delete_old_data, EVERY_SECONDS, stopping, warn)

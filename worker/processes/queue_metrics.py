@@ -19,7 +19,7 @@ from worker.config.settings import Settings
 from worker.dead_letters.message import QUARANTINE_ORIGIN
 from worker.dead_letters.store import waiting_by_origin
 from worker.observability import metrics
-from worker.observability.backoff import sleep_unless_stopping
+from worker.observability.backoff import repeat_until_stopping
 from worker.observability.errors import safe_summary
 from worker.outbox import actions as table
 from worker.outbox import changes as outbox
@@ -64,16 +64,17 @@ def _labels(queues: QueueSet, main: str, retry: str) -> Iterator[QueueLabels]:
 async def measure_queues_regularly(broker: Broker, settings: Settings, stopping: asyncio.Event) -> None:
     """Measure until shutdown. While the broker is unavailable the gauges have no value, not an old one."""
     measured = list(measured_queues(settings))
-    while not stopping.is_set():
-        try:
-            async with asyncio.timeout(MEASURE_TIMEOUT_SECONDS), broker.connection() as connection:
-                await _measure(connection, measured)
-        except Exception as error:
-            # The next measurement may succeed.
-            metrics.QUEUE_MESSAGES.clear()
-            metrics.QUEUE_CONSUMERS.clear()
-            log.warning("queue_metrics.failed", error=safe_summary(error))
-        await sleep_unless_stopping(MEASURE_EVERY_SECONDS, stopping)
+
+    async def measure() -> None:
+        async with asyncio.timeout(MEASURE_TIMEOUT_SECONDS), broker.connection() as connection:
+            await _measure(connection, measured)
+
+    def clear(error: Exception) -> None:
+        metrics.QUEUE_MESSAGES.clear()
+        metrics.QUEUE_CONSUMERS.clear()
+        log.warning("queue_metrics.failed", error=safe_summary(error))
+
+    await repeat_until_stopping(measure, MEASURE_EVERY_SECONDS, stopping, clear)
 
 
 async def _measure(connection: BrokerConnection, measured: Sequence[QueueLabels]) -> None:
@@ -92,23 +93,24 @@ async def _measure(connection: BrokerConnection, measured: Sequence[QueueLabels]
 
 async def measure_tables_regularly(database: Database, stopping: asyncio.Event) -> None:
     """Measure tables until shutdown. After a failure the gauges have no value."""
-    while not stopping.is_set():
-        try:
-            async with database.connection() as connection:
-                waiting = await waiting_by_origin(connection)
-                metrics.CHANGES_WAITING_SECONDS.set(await outbox.oldest(connection))
-                await _measure_actions(connection)
-            metrics.DEAD_LETTERS.clear()
-            for origin in {*FAMILIES, QUARANTINE_ORIGIN, *waiting}:
-                metrics.DEAD_LETTERS.labels(origin).set(waiting.get(origin, 0))
-        except Exception as error:
-            # The next measurement may succeed.
-            metrics.DEAD_LETTERS.clear()
-            metrics.CHANGES_WAITING_SECONDS.set(nan)
-            metrics.ACTIONS_WAITING.clear()
-            metrics.ACTIONS_WAITING_SECONDS.clear()
-            log.warning("table_metrics.failed", error=safe_summary(error))
-        await sleep_unless_stopping(MEASURE_TABLES_EVERY_SECONDS, stopping)
+
+    async def measure() -> None:
+        async with database.connection() as connection:
+            waiting = await waiting_by_origin(connection)
+            metrics.CHANGES_WAITING_SECONDS.set(await outbox.oldest(connection))
+            await _measure_actions(connection)
+        metrics.DEAD_LETTERS.clear()
+        for origin in {*FAMILIES, QUARANTINE_ORIGIN, *waiting}:
+            metrics.DEAD_LETTERS.labels(origin).set(waiting.get(origin, 0))
+
+    def clear(error: Exception) -> None:
+        metrics.DEAD_LETTERS.clear()
+        metrics.CHANGES_WAITING_SECONDS.set(nan)
+        metrics.ACTIONS_WAITING.clear()
+        metrics.ACTIONS_WAITING_SECONDS.clear()
+        log.warning("table_metrics.failed", error=safe_summary(error))
+
+    await repeat_until_stopping(measure, MEASURE_TABLES_EVERY_SECONDS, stopping, clear)
 
 
 async def _measure_actions(connection: Connection) -> None:

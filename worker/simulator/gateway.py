@@ -13,11 +13,12 @@ import structlog
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from schemas.registry import Provider
+from schemas.validation import broken_rules
 from worker.config.gateway import PRIVATE_PREFIX, SHARED_PREFIX, GatewayKey, SignatureScheme, read_key
 from worker.config.signing_keys import encoded, public_text
 from worker.intake.signature import sign
 from worker.simulator.faults import Sending, Whole
-from worker.simulator.gateway_behaviour import Delivery, GatewayBehaviour, id_headers
+from worker.simulator.gateway_behaviour import ForwardedWebhook, GatewayBehaviour, id_headers
 from worker.simulator.http_client import Answer, Client, NoAnswer
 from worker.simulator.marketplace import Request, Response, as_json, now
 
@@ -165,7 +166,7 @@ class SimulatedGateway:
 
     def _headers(self, event: _Event, attempt: int) -> dict[str, str]:
         """Each attempt is signed again, with the secrets and the time of that attempt."""
-        delivery = Delivery(
+        delivery = ForwardedWebhook(
             event.event_id,
             event.request_id,
             event.path,
@@ -224,7 +225,7 @@ class SimulatedGateway:
             )
             key = read_key(self.scheme, secret, rotation.marketplace)
         except ValidationError as error:
-            errors = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+            errors = [*map(str, broken_rules(error))]
             return as_json(400, {"title": "no such rotation", "errors": errors})
         except ValueError as error:
             return as_json(400, {"title": "no such rotation", "errors": [f"secret: {error}"]})

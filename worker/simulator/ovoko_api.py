@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from schemas.validation import broken_rules
 from worker.simulator.lifecycle import GeneratedEvent
 from worker.simulator.marketplace import (
     NotNow,
@@ -94,7 +95,9 @@ class Ovoko:
         except NotNow as error:
             return as_json(409, {"title": str(error)})
         except ValidationError as error:
-            return as_json(400, {"title": "part_ids are required", "errors": _faults(error)})
+            return as_json(
+                400, {"title": "part_ids are required", "errors": [*map(str, broken_rules(error))]}
+            )
         self.send_events(events)
         return as_json(200, document)
 
@@ -169,14 +172,10 @@ def _set(
             case _:
                 return as_json(404, {"title": "GET, POST a list, DELETE all, or DELETE one by its id"})
     except ValidationError as error:
-        return as_json(400, {"title": f"no {model.__name__}", "errors": _faults(error)})
+        return as_json(400, {"title": f"no {model.__name__}", "errors": [*map(str, broken_rules(error))]})
     except (ValueError, TypeError):
         return as_json(400, {"title": "a JSON list or an id is required"})
     return Response(204)
-
-
-def _faults(error: ValidationError) -> list[str]:
-    return [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
 
 
 def _is_authentic(body: bytes) -> bool:

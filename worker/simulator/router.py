@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import structlog
 from pydantic import ValidationError
 
+from schemas.validation import broken_rules
 from worker.simulator.faults import (
     Fault,
     Faults,
@@ -15,9 +16,9 @@ from worker.simulator.faults import (
     sending,
 )
 from worker.simulator.marketplace import (
-    Marketplace,
     Request,
     Response,
+    SimulatedMarketplace,
     as_json,
 )
 
@@ -30,10 +31,10 @@ _MOST_REQUESTS = 1_000
 class Simulation:
     """A marketplace is served below its name: what is `/buyback/v2/…` here is `/v2/…` to it.
 
-    Answered requests are listed without headers and bodies, which contain secrets and bank details.
+    Answered requests are listed without headers and bodies, which contain secrets and private data.
     """
 
-    marketplaces: Mapping[str, Marketplace]
+    marketplaces: Mapping[str, SimulatedMarketplace]
     faults: Faults = field(default_factory=Faults)
     answered: list[dict[str, object]] = field(default_factory=list)
 
@@ -84,6 +85,6 @@ class Simulation:
         try:
             self.faults.add(Fault.model_validate_json(body))
         except ValidationError as error:
-            errors = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+            errors = [*map(str, broken_rules(error))]
             return as_json(400, {"title": "no such fault", "errors": errors})
         return Response(204)

@@ -29,7 +29,7 @@ from worker.config.settings import Settings
 from worker.dead_letters.store import waiting_by_origin
 from worker.dead_letters.unhandled_store import COUNT as COUNT_UNHANDLED
 from worker.observability import metrics
-from worker.observability.backoff import sleep_unless_stopping
+from worker.observability.backoff import repeat_until_stopping, sleep_unless_stopping
 from worker.observability.errors import safe_summary
 from worker.postgres.pool import Database
 
@@ -57,7 +57,7 @@ Ranges = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class SourceAccount:
     """The dispositions of one family's events of one source; no consumer has seen `unaccounted` numbers."""
 
     source: int
@@ -83,7 +83,7 @@ class Waiting:
 class Audit:
     """`missing` names, per family, the numbers that cannot be found: source, first and last."""
 
-    accounts: tuple[Account, ...]
+    accounts: tuple[SourceAccount, ...]
     waiting: dict[str, Waiting]
     quarantined: int
     unhandled: int
@@ -103,12 +103,12 @@ class Audit:
         }
 
 
-async def accounts(database: Database) -> tuple[Account, ...]:
+async def accounts(database: Database) -> tuple[SourceAccount, ...]:
     """Raises: DatabaseUnavailable."""
     async with database.connection() as connection:
         rows = await connection.fetch(ACCOUNTS)
     return tuple(
-        Account(
+        SourceAccount(
             source=row["source"],
             family=row["family"],
             accepted=row["highest"] - size(_ranges(row["voided"])),
@@ -123,7 +123,6 @@ async def accounts(database: Database) -> tuple[Account, ...]:
 
 
 def size(ranges: Ranges) -> int:
-    """How many sequence numbers there are in these ranges."""
     return sum(last - first + 1 for first, last in ranges)
 
 
@@ -173,7 +172,7 @@ def _waiting(ready: Mapping[str, int], queues: QueueSet) -> Waiting:
 
 
 def _missing(
-    known_accounts: Sequence[Account], waiting: dict[str, Waiting]
+    known_accounts: Sequence[SourceAccount], waiting: dict[str, Waiting]
 ) -> dict[str, tuple[tuple[int, int, int], ...]]:
     """By family, the numbers that cannot be found, if more are outstanding than messages wait."""
     missing: dict[str, tuple[tuple[int, int, int], ...]] = {}
@@ -200,18 +199,18 @@ def as_json(result: Audit) -> dict[str, Any]:
 async def measure_regularly(
     broker: Broker, database: Database, settings: Settings, stopping: asyncio.Event
 ) -> None:
-    """Update the metrics of missing events, until shutdown. A failed audit is repeated the next time."""
-    while True:
-        await sleep_unless_stopping(MEASURE_EVERY_SECONDS, stopping)
-        if stopping.is_set():
-            return
-        try:
-            result = await audit(broker, database, settings, spooled=None, patience=PATIENCE_SECONDS)
-            for family in FAMILIES:
-                metrics.MISSING.labels(family).set(result.missing_events.get(family, 0))
-            for counts in result.feed.families:
-                metrics.CHANGES_MISSING.labels(counts.family).set(counts.missing)
-            metrics.AUDITED_AT.set_to_current_time()
-        except Exception as error:
-            # The next audit may succeed. The time of the last successful one is a metric.
-            log.warning("audit.failed", error=safe_summary(error))
+    """Update the metrics of missing events, until shutdown. The time of the last audit is one as well."""
+
+    async def measure() -> None:
+        result = await audit(broker, database, settings, spooled=None, patience=PATIENCE_SECONDS)
+        for family in FAMILIES:
+            metrics.MISSING.labels(family).set(result.missing_events.get(family, 0))
+        for counts in result.feed.families:
+            metrics.CHANGES_MISSING.labels(counts.family).set(counts.missing)
+        metrics.AUDITED_AT.set_to_current_time()
+
+    def warn(error: Exception) -> None:
+        log.warning("audit.failed", error=safe_summary(error))
+
+    await sleep_unless_stopping(MEASURE_EVERY_SECONDS, stopping)
+    await repeat_until_stopping(measure, MEASURE_EVERY_SECONDS, stopping, warn)

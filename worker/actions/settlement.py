@@ -9,43 +9,47 @@ from worker.actions.types import Denied, Done, Failed, NotNeeded, Outcome, Outco
 from worker.amqp.channel import Message
 from worker.amqp.queue_set import QueueSet, RetryQueue
 from worker.amqp.tap import Delivery
-from worker.amqp.topology import RETURN
 from worker.pipeline.decode import attempt_in
-from worker.pipeline.disposition import REASON_LIMIT
-from worker.pipeline.retry_schedule import Exhausted, Retry, after_failure
+from worker.pipeline.retry_schedule import Exhausted, Retry, after_failure, copy_after
 
 
 @dataclass(frozen=True, slots=True)
-class Disposition:
-    """`result` is a label of the metric, `state` and `details` are stored, `copy` is published."""
+class Settlement:
+    """`log_event` is logged, `state` and `details` are stored, `copy` is published."""
 
-    result: str
+    log_event: str
     state: str
     details: Mapping[str, object]
     copy: Message | None = None
 
+    @property
+    def result(self) -> str:
+        """The label of the metric."""
+        return self.log_event.removeprefix("action.")
 
-def disposition_of(queues: QueueSet, delivery: Delivery, outcome: Outcome) -> Disposition:
+
+def settlement_of(queues: QueueSet, delivery: Delivery, outcome: Outcome) -> Settlement:
     match outcome:
         case Done(details):
-            return Disposition("done", "done", dict(details))
+            return Settlement("action.done", "done", dict(details))
         case NotNeeded(reason):
-            return Disposition("not_needed", "done", {"not_needed": reason})
+            return Settlement("action.not_needed", "done", {"not_needed": reason})
         case Denied(reason):
-            return Disposition("refused", "refused", {"reason": reason})
+            return Settlement("action.refused", "refused", {"reason": reason})
         case OutcomeUnknown(reason):
-            return Disposition("unknown", "unknown", {"reason": reason})
+            return Settlement("action.unknown", "unknown", {"reason": reason})
         case Failed(reason, retry_after):
             attempt = attempt_in(delivery)
             match next_attempt(attempt, queues.retries, retry_after):
-                case Retry(queue, number):
-                    copy = _copy(delivery, queue.name, number, reason)
-                    return Disposition("retried", "due", {"reason": reason}, copy)
-                case Exhausted():
-                    copy = _copy(delivery, queues.dead, attempt, reason)
-                    return Disposition("failed", "failed", {"reason": reason}, copy)
+                case Retry() as step:
+                    log_event, state = "action.retried", "due"
+                case Exhausted() as step:
+                    log_event, state = "action.failed", "failed"
                 case unreachable:
                     assert_never(unreachable)
+            headers = {"x-action-id": str(delivery.headers.get("x-action-id", ""))}
+            copy = copy_after(step, queues, delivery, headers, reason)
+            return Settlement(log_event, state, {"reason": reason}, copy)
         case unreachable:
             assert_never(unreachable)
 
@@ -62,12 +66,3 @@ def next_attempt(
         return step
     long_enough = (queue for queue in retries if queue.delay >= max(step.queue.delay, retry_after))
     return Retry(next(long_enough, retries[-1]), step.attempt)
-
-
-def _copy(delivery: Delivery, queue: str, attempt: int, reason: str) -> Message:
-    headers: dict[str, str | int] = {
-        "x-action-id": str(delivery.headers.get("x-action-id", "")),
-        "x-attempt": attempt,
-        "x-reason": reason[:REASON_LIMIT],
-    }
-    return Message(RETURN, queue, delivery.type, headers, delivery.body)
