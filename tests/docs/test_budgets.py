@@ -1,6 +1,6 @@
 """What an addition may cost: the guides list each file that it takes, and the lists stay short.
 
-tests/e2e/test_sample_marketplace.py makes the addition of a marketplace, and compares the files with the guide.
+tests/e2e/test_sample_marketplace.py adds a marketplace, and compares the files with the guide.
 """
 
 import re
