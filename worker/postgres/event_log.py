@@ -366,7 +366,6 @@ class LoggedPast:
 
 
 async def note(connection: Connection, family: str, effects: Effects) -> None:
-    """Write the findings and communications of a batch."""
     if effects.withdrawn:
         rows = [(finding.kind, finding.entity_id, finding.event_id) for finding in effects.withdrawn]
         await connection.execute(WITHDRAW_FINDINGS, family, *map(list, zip(*rows, strict=True)))
@@ -407,7 +406,6 @@ async def _require_communications(connection: Connection, communications: Sequen
 
 
 async def add_months_regularly(database: Database, stopping: asyncio.Event) -> None:
-    """Add the partitions of the coming months, until shutdown."""
     while not stopping.is_set():
         try:
             async with database.connection() as connection:

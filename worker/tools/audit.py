@@ -123,7 +123,6 @@ async def accounts(database: Database) -> tuple[Account, ...]:
 
 
 def size(ranges: Ranges) -> int:
-    """How many sequence numbers there are in these ranges."""
     return sum(last - first + 1 for first, last in ranges)
 
 
@@ -164,7 +163,6 @@ async def audit(
 
 
 def _waiting(ready: Mapping[str, int], queues: QueueSet) -> Waiting:
-    """The waiting messages of a family, from the ready messages of each queue."""
     return Waiting(
         queue=ready[queues.main],
         retry={retry.step: ready[retry.name] for retry in queues.retries},
