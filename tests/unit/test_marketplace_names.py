@@ -8,7 +8,8 @@ from schemas.registry import Provider
 
 CHECKOUT = Path(__file__).parents[2]
 
-NAMES = re.compile("|".join(Provider), re.IGNORECASE)
+# `rng.sample` names no marketplace, also in a checkout with one that is called Sample.
+NAMES = re.compile(rf"(?<!rng\.)(?:{'|'.join(Provider)})", re.IGNORECASE)
 
 # What each marketplace has of its own.
 OF_EACH = tuple(
