@@ -296,7 +296,6 @@ async def apply_events(
 
 
 def _unreadable_field_findings(event: Event[P]) -> Iterator[Finding]:
-    """A finding about fields that could not be read; it depends on no other event."""
     payload = event.payload
     unreadable = payload.unreadable_fields
     if unreadable:
@@ -360,7 +359,6 @@ async def correct(
 
 
 def _is_implausible(family: Family[P, K, S], event: Event[P]) -> bool:
-    """Whether the event's timestamp, or another instant that it states, is implausible."""
     findings = family.decide(None, event).findings
     return not event.is_plausible or any(finding.kind == IMPLAUSIBLE_TIMESTAMP for finding in findings)
 

@@ -57,7 +57,6 @@ def routing_key(provider: Provider, event_type: str) -> str:
 
 
 def routing_key_of(model: type[Payload]) -> str:
-    """The routing key of the one event type that this model describes."""
     return next(
         routing_key(provider, event_type)
         for provider in Provider

@@ -64,7 +64,6 @@ def validated(validate: Callable[[Any], T], document: Any) -> tuple[T, tuple[str
 
 
 def _existing(document: Any, place: Path) -> Path:
-    """As much of a path as there is in the document."""
     path: Path = ()
     for step in place:
         try:

@@ -19,7 +19,7 @@ from schemas.buyback import (
     QualityCheckFailed,
 )
 
-# Source: docs/providers.md, "Use this event to trigger the … communication".
+# Source: docs/providers.md#life-of-an-order
 COMMUNICATION_OF: dict[type[Buyback], CommunicationKind] = {
     PickupMissed: CommunicationKind.MISSED_COLLECTION,
     ItemReceived: CommunicationKind.ITEM_RECEIVED,

@@ -67,7 +67,6 @@ class Record:
 
 
 def _rule(known: str, new: str) -> Rule:
-    """The rule by which two different stamps compare."""
     if known[0] != new[0]:
         return Rule.CREATED_YIELDS
     if known[:_BEFORE_RANK] == new[:_BEFORE_RANK]:

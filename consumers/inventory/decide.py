@@ -30,7 +30,7 @@ _RANKS = {
 }
 _ANY = frozenset(_RANKS)
 
-# Source: docs/providers.md, "Available statuses". Nothing may follow written_off. What is listed again may be
+# Source: docs/providers.md#part-statuses. Nothing may follow written_off. What is listed again may be
 # anything by now.
 _MAY_BECOME = {
     IN_WAREHOUSE: _ANY,

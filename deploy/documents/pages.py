@@ -17,6 +17,7 @@ from deploy.documents.http_api import http_requests_table
 from deploy.documents.kubernetes import consumers, scaled_objects
 from deploy.documents.metrics import metrics_table
 from deploy.documents.queues import bindings_table, exchanges_table, queues_table
+from deploy.documents.systemd import systemd_files
 from deploy.documents.tables import tables_reference
 
 _CHECKOUT = Path(__file__).parents[2]
@@ -43,6 +44,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
 FILES: Mapping[Path, Callable[[], str]] = {
     _CHECKOUT / "deploy/kubernetes/40-consumers.yaml": consumers,
     _CHECKOUT / "deploy/kubernetes/60-keda.yaml": scaled_objects,
+    **{_CHECKOUT / "deploy/systemd" / name: text for name, text in systemd_files().items()},
 }
 
 _PART = re.compile(r"<!-- generated: ([a-z-]+) -->\n(.*?)<!-- end -->\n", re.DOTALL)

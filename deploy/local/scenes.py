@@ -187,8 +187,8 @@ async def buyback_order(stage: Stage) -> str:
 async def missed_pickup(stage: Stage, order_id: str) -> None:
     stage.scene("2. The pickup is missed, and requested again")
     stage.say(
-        "Nobody was at home (CollectionItemPickupMissedEvent). A new pickup has to be requested. With\n"
-        "STOCKHOOK_REREQUEST_PICKUP=first_slot Stockhook does this automatically:"
+        "The customer was not at home (CollectionItemPickupMissedEvent). A new pickup has to be requested.\n"
+        "With STOCKHOOK_REREQUEST_PICKUP=first_slot Stockhook does this automatically:"
     )
     await stage.at_marketplace(f"buyback/control/orders/{order_id}/miss")
     await stage.until("a communication about the missed collection is recorded", MISSED_IS_RECORDED, order_id)

@@ -17,6 +17,7 @@ from schemas.changes import PREFIX, TYPES, cloud_events
 from schemas.events import parse, routing_key_of
 from tests.chaos.load import CLOCK_TOLERANCE, Taken
 from tests.support.endpoint import Behaviour, Endpoint
+from tests.support.feed import Entity, Told, entity_of, last_states
 from worker.amqp.connection import Broker
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import (
@@ -54,10 +55,6 @@ DROP TABLE IF EXISTS chaos_changes;
 """
 COMMITTED = "SELECT batch_id, sequence, changes FROM chaos_changes ORDER BY sequence"
 WAITING = "SELECT coalesce(sum(size), 0) FROM changes"
-
-# A CloudEvent as a subscriber reads it.
-Told = Mapping[str, Any]
-Entity = tuple[str, ...]
 
 
 def subscriber(webhook_port: int) -> dict[str, str]:
@@ -180,21 +177,11 @@ def _overtaken(changes: Iterable[Told]) -> list[str]:
     newest: dict[Entity, str] = {}
     found = []
     for change in changes:
-        entity = _entity(change)
+        entity = entity_of(change)
         if change["sequence"] < newest.get(entity, ""):
             found.append(change["id"])
         newest[entity] = max(change["sequence"], newest.get(entity, ""))
     return found
-
-
-def last_states(changes: Iterable[Told]) -> dict[Entity, Any]:
-    """What a subscriber holds that takes each change once, and goes by `sequence`."""
-    newest: dict[Entity, Told] = {}
-    for change in changes:
-        entity = _entity(change)
-        if entity not in newest or change["sequence"] > newest[entity]["sequence"]:
-            newest[entity] = change
-    return {entity: change["data"]["after"] for entity, change in newest.items()}
 
 
 def apart(held: Mapping[Entity, Any], projection: Mapping[Entity, Any]) -> list[str]:
@@ -208,14 +195,6 @@ def apart(held: Mapping[Entity, Any], projection: Mapping[Entity, Any]) -> list[
             {entity for entity, state in projection.items() if entity in ours and ours[entity] != state},
         ),
     ]
-
-
-def _entity(change: Told) -> Entity:
-    kind = change["type"].split(".")[1]
-    after = change["data"]["after"]
-    if kind in ("reminder", "communication"):
-        return (kind, change["subject"], after["kind"], after["occurred_at"], str(after.get("item_id")))
-    return (kind, change["subject"])
 
 
 async def projected(database_url: str, applied: Iterable[Taken]) -> dict[Entity, Any]:
@@ -250,7 +229,7 @@ async def _held(family: AnyFamily, connection: Any, events: Sequence[Event[Any]]
             "subject": subjects[key],
             "data": {"after": after},
         }
-        found[_entity(told)] = after
+        found[entity_of(told)] = after
     return found
 
 

@@ -20,6 +20,8 @@ WITH_COMMANDS = [
 ]
 """The documents of which every command that needs only this repository runs in a test."""
 
+RUNBOOKS = sorted((CHECKOUT / "deploy/runbooks").glob("*.md"))
+
 _FENCE = re.compile(
     r"^(?:<!-- (?P<marker>[^\n]*) -->\n)?```(?P<language>[a-z]*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
@@ -52,6 +54,11 @@ def name_of(path: Path) -> str:
 
 def blocks(text: str) -> list[Block]:
     return [Block(match["language"], match["marker"] or "", match["text"]) for match in _FENCE.finditer(text)]
+
+
+def fences(text: str) -> list[str]:
+    """What stands behind the backticks of each line that begins or ends a block, also if it is indented."""
+    return re.findall(r"^[ \t]*```(.*)$", text, re.MULTILINE)
 
 
 def without_blocks(text: str) -> str:

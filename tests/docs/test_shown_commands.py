@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 from cyclopts import App
 
-from tests.docs.markdown import CHECKOUT, DOCUMENTS, WITH_COMMANDS, blocks, code_spans, name_of
+from tests.docs.markdown import (
+    CHECKOUT,
+    DOCUMENTS,
+    RUNBOOKS,
+    WITH_COMMANDS,
+    blocks,
+    code_spans,
+    fences,
+    name_of,
+)
 from tests.support.signing import OTHER_SECRET, PRIVATE_KEY, PUBLIC_KEY, SECRET
 from worker.change_feed.endpoint import signed_headers
 from worker.cli.app import app
@@ -106,12 +115,33 @@ def test_each_file_in_a_command_exists(path: Path) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("path", WITH_COMMANDS, ids=name_of)
-def test_a_block_runs_in_a_test_or_says_what_it_needs(path: Path) -> None:
+@pytest.mark.parametrize("path", [*WITH_COMMANDS, *RUNBOOKS], ids=name_of)
+def test_a_marker_of_a_block_is_known(path: Path) -> None:
     """A misspelt marker would keep a block out of the test, or run what cannot run there."""
     markers = {block.marker for block in blocks(path.read_text()) if block.marker}
 
     assert {marker for marker in markers if not MARKER.fullmatch(marker)} == set()
+
+
+@pytest.mark.parametrize("path", sorted({*DOCUMENTS} - {*WITH_COMMANDS}), ids=name_of)
+def test_commands_that_run_in_no_test_say_what_they_need(path: Path) -> None:
+    unmarked = [
+        block.text
+        for block in blocks(path.read_text())
+        if block.language == "sh" and not block.marker.startswith("needs: ")
+    ]
+
+    assert not unmarked
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_each_block_is_read_and_names_its_language(path: Path) -> None:
+    """The tests of commands would not see the others."""
+    text = path.read_text()
+    read = [line for block in blocks(text) for line in (block.language, "")]
+
+    assert fences(text) == read
+    assert "" not in read[::2]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Each event that the marketplaces document, from the webhook to its rows."""
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -9,7 +10,9 @@ import pytest
 import pytest_asyncio
 from cryptography.fernet import Fernet
 
+from consumers.registry import FAMILY_OF
 from deploy.local.services import Services
+from schemas.events import routing_key
 from schemas.examples import as_printed, documented
 from tests.support.stack import Stack, empty_stack, until
 from worker.amqp.topology import QUARANTINE
@@ -28,7 +31,7 @@ async def applied(services: Services, tmp_path_factory: pytest.TempPathFactory) 
     async with empty_stack(services, tmp_path_factory.mktemp("documented")) as stack:
         await stack.started_apart()
         answers = [await stack.post(example.provider, example.body) for example in documented()]
-        assert [answer.status_code for answer in answers] == [200] * 18
+        assert [answer.status_code for answer in answers] == [200] * len(documented())
 
         async def all_applied() -> bool:
             return await stack.count("event_log") == len(answers)
@@ -257,15 +260,10 @@ async def test_the_findings(applied: Stack) -> None:
 
 
 async def test_each_event_is_logged_by_its_family(applied: Stack) -> None:
-    rows = await applied.fetch("SELECT family, count(*) FROM event_log GROUP BY family ORDER BY family")
+    rows = await applied.fetch("SELECT family, count(*) FROM event_log GROUP BY family")
+    examples = [routing_key(example.provider, example.event_type) for example in documented()]
 
-    assert [tuple(row.values()) for row in rows] == [
-        ("buybacks", 9),
-        ("inventory", 1),
-        ("orders", 2),
-        ("reminders", 4),
-        ("returns", 2),
-    ]
+    assert {row["family"]: row["count"] for row in rows} == Counter(map(FAMILY_OF.__getitem__, examples))
 
 
 async def test_an_event_is_logged_with_its_bytes(applied: Stack) -> None:

@@ -2,31 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
-
-from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.services import Services
 from tests.e2e.test_retry_schedule import poisoned  # noqa: F401  # a fixture
 from tests.support.events import sold
+from tests.support.samples import Samples, scrape, value
 from tests.support.stack import Stack, until
 from worker.amqp.topology import topology
-
-Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-async def scrape(stack: Stack, port: int) -> Samples:
-    """Every sample of a process, by name and labels."""
-    text = (await stack.ops(port, "/metrics")).text
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
-def value(samples: Samples, name: str, **labels: str) -> float | None:
-    return samples.get((name, frozenset(labels.items())))
 
 
 def depths(samples: Samples) -> dict[str, int]:

@@ -12,6 +12,7 @@ from tests.chaos import feed
 from tests.chaos.load import Record, webhooks
 from tests.chaos.model import KEYS
 from tests.chaos.verdict import OBSERVED, Verdict, judge, misbehaviour, observe_attempts
+from tests.support.feed import Told
 from tests.support.stack import Stack, until
 from worker.amqp.channel import Message
 from worker.amqp.queue_set import QueueSet, dead_queue
@@ -105,7 +106,7 @@ async def test_what_the_feed_told_is_compared_with_what_was_committed_and_with_t
     assert f"queue: {len(posts)} committed and not received" in ill.problems[0]
 
 
-def change(number: int, subject: str = "13", after: str = "sold") -> feed.Told:
+def change(number: int, subject: str = "13", after: str = "sold") -> Told:
     return {
         "id": f"id.{number}",
         "type": f"stockhook.part.{after}",

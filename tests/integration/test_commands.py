@@ -2,8 +2,10 @@
 
 import json
 
+from tests.support.events import body, order_created
 from tests.support.stack import Stack, free_port
-from tests.unit.test_service import BODY
+
+BODY = body(order_created("1"))
 
 
 async def test_status_shows_where_everything_is(stack: Stack) -> None:

@@ -8,7 +8,7 @@ import pytest
 from consumers.registry import FAMILIES
 from schemas.envelope import Envelope
 from schemas.examples import documented
-from tests.unit.test_batch import NOW
+from tests.support.events import EPOCH
 from worker.amqp.tap import Delivery
 from worker.pipeline.decode import Decoded, decode
 from worker.pipeline.outcome import Applied
@@ -25,7 +25,7 @@ def event_of(family: str) -> Decoded:
             event_type=example.event_type,
             event_id=uuid4(),
             content_id=UUID(int=0),
-            received_at=NOW,
+            received_at=EPOCH,
         )
         item = decode(FAMILIES[family], Delivery(1, "", envelope.to_headers(), example.body, False))
         if isinstance(item, Decoded):

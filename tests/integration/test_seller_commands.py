@@ -15,23 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-CANARY = "PT50CANARY0002012312345678915"
-ADDRESS = {
-    "firstLine": "Example Street 1",
-    "zipCode": "1000-001",
-    "city": "Lisboa",
-    "country": "PT",
-}
-DETAILS = {
-    "firstName": "Ana",
-    "lastName": "Silva",
-    "bankAccount": {
-        "accountNumber": CANARY,
-        "financialInstitutionIdentifier": "BCOMPTPL",
-        "beneficiaryName": "Ana Silva",
-    },
-    "billingAddress": ADDRESS,
-}
+from tests.support.payment_details import ADDRESS, CANARY, DETAILS
+
 STOCKHOOK = [sys.executable, "-m", "worker"]
 SETTINGS = 10
 

@@ -1,7 +1,6 @@
 """`python -m tests.mutants [NAME …]`: plant each bug in a copy of the checkout; its test must fail."""
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -9,22 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.mutants.table import TABLE, Mutant
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-def copy_checkout(folder: Path) -> None:
-    files = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, check=True
-    ).stdout.decode()
-    for name in filter(None, files.split("\0")):
-        if (CHECKOUT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(CHECKOUT / name, folder / name)
-    packages = CHECKOUT / ".dev" / "packages"
-    if packages.exists():  # RabbitMQ and Postgres need not be downloaded again.
-        (folder / ".dev").mkdir()
-        (folder / ".dev" / "packages").symlink_to(packages)
+from tests.support.checkout import copy_checkout
 
 
 def passes(folder: Path, tests: Iterable[str]) -> bool:

@@ -71,4 +71,51 @@ EDITS = (
         "    )\n",
         before=True,
     ),
+    Edit(
+        "tests/unit/test_rules.py",
+        "from schemas.event_schema import Payload\n",
+        "from schemas.registry import Provider\n",
+    ),
+    Edit("tests/unit/test_rules.py", "    part,\n", "    read,\n"),
+    Edit(
+        "tests/unit/test_rules.py",
+        "CASES: tuple[Case, ...] = (\n",
+        "def offer(kind: str, second: int) -> Payload:\n"
+        '    document = {"kind": kind, "at": f"2026-03-01T12:00:0{second}Z", "offer": {"offer_id": "O1"}}\n'
+        "    return read(Provider.SAMPLE, document)\n"
+        "\n"
+        "\n",
+        before=True,
+    ),
+    Edit(
+        "tests/unit/test_rules.py",
+        "CASES: tuple[Case, ...] = (\n",
+        '    ("offers", "FIRST", (offer("offer.published", 1),)),\n'
+        '    ("offers", "NEWEST", (offer("offer.published", 1), offer("offer.withdrawn", 2))),\n'
+        '    ("offers", "OLDER", (offer("offer.withdrawn", 2), offer("offer.published", 1))),\n',
+    ),
+    Edit(
+        "tests/unit/test_convergence.py",
+        "from schemas.events import OBSERVATIONS, routing_key_of\n",
+        "from schemas.registry import Provider\n",
+    ),
+    Edit(
+        "tests/unit/test_convergence.py",
+        "PAYLOADS = {\n",
+        "offers = st.builds(\n"
+        "    lambda kind, second, price: events.read(\n"
+        "        Provider.SAMPLE,\n"
+        "        {\n"
+        '            "kind": kind,\n'
+        '            "at": events.instant(second).isoformat(),\n'
+        '            "offer": {"offer_id": "O1", "price": price},\n'
+        "        },\n"
+        "    ),\n"
+        '    st.sampled_from([wire_type(model) for model in FAMILIES["offers"].payloads]),\n'
+        "    SECONDS,\n"
+        "    st.sampled_from([None, 1, 2]),\n"
+        ")\n",
+        before=True,
+    ),
+    Edit("tests/unit/test_convergence.py", "PAYLOADS = {\n", '    "offers": offers,\n'),
 )

@@ -103,15 +103,9 @@ class Store:
             self.rows[self._key_of(state)] = kept
 
     def _key_of(self, state: Any) -> Any:
-        match self.family.name:
-            case "inventory":
-                return state.part_id
-            case "returns":
-                return state.return_id
-            case "reminders":
-                return replace(state, days=None)
-            case _:
-                return state.order_id
+        if self.family.name == "reminders":
+            return replace(state, days=None)
+        return getattr(state, self.family.tables[0].entity)
 
 
 @dataclass(frozen=True)

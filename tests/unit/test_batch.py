@@ -8,6 +8,8 @@ import pytest
 from consumers.registry import FAMILIES
 from schemas.envelope import Envelope
 from schemas.registry import Provider
+from tests.support.events import body as body_of
+from tests.support.events import part_changed
 from worker.amqp.queue_set import QueueSet
 from worker.amqp.tap import Delivery
 from worker.pipeline.decode import Decoded, InvalidDelivery, decode
@@ -17,10 +19,7 @@ from worker.pipeline.retry_schedule import REASON_LIMIT
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 QUEUES = QueueSet.of("inventory", [timedelta(seconds=seconds) for seconds in (7, 35, 175)])
-BODY = (
-    b'{"event_type":"part.status.changed","timestamp":"2023-01-12T14:17:20+02:00",'
-    b'"event_data":{"part_id":"13","status":"sold"}}'
-)
+BODY = body_of(part_changed("13", at="2023-01-12T14:17:20+02:00"))
 
 
 def delivery(attempt: int = 1, body: bytes = BODY, **headers: object) -> Delivery:
@@ -116,7 +115,7 @@ def test_a_reason_is_short_enough_for_a_header() -> None:
     ("body", "reason"),
     [
         (b"{", "body: not JSON"),
-        (BODY.replace(b'"part_id":"13",', b""), "event_data.part_id: missing"),
+        (BODY.replace(b'"part_id": "13", ', b""), "event_data.part_id: missing"),
         (BODY.replace(b'"13"', b"[13]"), "event_data.part_id: string_type"),
         (BODY.replace(b'"13"', b'"a\\u0000b"'), "event_data.part_id: string_pattern_mismatch"),
         (BODY.replace(b"2023-01-12T14:17:20+02:00", b"yesterday"), "timestamp: datetime_from_date_parsing"),

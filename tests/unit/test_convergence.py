@@ -19,8 +19,8 @@ from schemas.buyback import InspectionResult
 from schemas.changes import TYPES, CommunicationState, ReminderState, State, cloud_events, encode
 from schemas.event_schema import Payload
 from schemas.events import OBSERVATIONS, routing_key_of
-from tests.chaos.feed import last_states
 from tests.support import events
+from tests.support.feed import last_states
 from tests.support.memory_store import Store
 
 SECONDS = st.integers(0, 4)

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.support.events import body as body_of
+from tests.support.events import ovoko
 from worker.amqp.tap import Delivery
 from worker.dead_letters.message import Letter, message_key, read_letter
 
@@ -14,7 +16,7 @@ HEADERS: dict[str, object] = {
     "x-reason": "exhausted: KeyError in worker/pipeline/batch.py:handle #0a1b2c3d",
     "x-attempt": 4,
 }
-BODY = b'{"event_type":"order.created","timestamp":"no","event_data":{"order_id":"7"}}'
+BODY = body_of(ovoko("order.created", at="no", order_id="7"))
 
 
 def letter(body: bytes = BODY, *, redelivered: bool = False, **headers: object) -> Letter:

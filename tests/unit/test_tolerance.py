@@ -108,12 +108,7 @@ def noted(payload: Payload, family: str) -> set[tuple[str, str, str]]:
 
 @pytest.mark.parametrize("odd", [False, [], {}, "\0", "x" * 201])
 def test_a_sale_with_an_odd_merchants_id_is_applied_and_is_a_finding(odd: object) -> None:
-    document = {
-        "event_type": "part.status.changed",
-        "timestamp": "2026-03-01T12:00:00Z",
-        "event_data": {"part_id": "13", "status": "sold", "external_id": odd, "id_bridge": "old"},
-    }
-    payload = events.read(Provider.OVOKO, document)
+    payload = events.part("sold", external_id=odd, id_bridge="old")
     message = "treated as absent, because it could not be read: event_data.external_id"
 
     assert noted(payload, "inventory") == {("odd_field", "13", message)}

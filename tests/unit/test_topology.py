@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from consumers.registry import FAMILIES
 from schemas.events import event_models, routing_key
 from schemas.registry import Provider
 from worker.amqp.queue_set import QueueSet, RetryQueue
@@ -14,7 +15,6 @@ from worker.amqp.topology import (
 )
 
 DELAYS = [timedelta(seconds=seconds) for seconds in (7, 35, 175)]
-FAMILIES = ("inventory", "orders", "returns", "buybacks", "reminders")
 
 
 def test_each_family_has_its_queue_a_retry_queue_a_step_and_dead_letters() -> None:

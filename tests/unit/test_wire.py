@@ -23,6 +23,7 @@ from pamqp.commands import Basic, Connection
 from pamqp.header import ContentHeader
 from yarl import URL
 
+from tests.support.amqp_tables import HEADERS, MESSAGE_ID, OURS, TIMESTAMP, TYPE, field, table
 from worker.amqp.codec import (
     A_HEARTBEAT,
     LARGEST_PROPERTIES,
@@ -329,19 +330,6 @@ def header_frame(flags: int, properties: bytes, body_size: int) -> bytes:
 def delivered_oddly(header: bytes, body: bytes, tag: int = 1) -> bytes:
     method = Basic.Deliver(consumer_tag="orders.1", delivery_tag=tag, redelivered=False, routing_key="r")
     return pamqp.frame.marshal(method, CHANNEL) + header + pamqp.frame.marshal(ContentBody(body), CHANNEL)
-
-
-def table(*fields: bytes) -> bytes:
-    content = b"".join(fields)
-    return struct.pack(">I", len(content)) + content
-
-
-def field(name: bytes, value: bytes) -> bytes:
-    return bytes((len(name),)) + name + value
-
-
-HEADERS, TIMESTAMP, TYPE, MESSAGE_ID = 1 << 13, 1 << 6, 1 << 5, 1 << 7
-OURS = field(b"x-attempt", b"l" + struct.pack(">q", 3))
 
 
 @given(

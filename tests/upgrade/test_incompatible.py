@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.__main__ import copy_checkout
+from tests.support.checkout import copy_checkout
 from tests.upgrade.release import Release
 from tests.upgrade.run import run
 from tests.upgrade.world import one_node

@@ -300,7 +300,6 @@ class Channel:
         return None if isinstance(message.delivery, Basic.GetEmpty) else _delivery(message, queue)
 
     async def delete(self, queue: str) -> None:
-        """Delete a queue with its messages."""
         with translating():
             await self._channel.queue_delete(queue)
 
@@ -316,7 +315,6 @@ class Channel:
 
 
 def missing_item(item: Exchange | Queue) -> str:
-    """The message for an item that does not exist."""
     return f"{type(item).__name__.lower()} {item.name} is missing"
 
 

@@ -9,7 +9,6 @@ from worker.config.settings import Settings
 
 
 def expected_topology(settings: Settings, families: Iterable[str] = FAMILIES) -> Topology:
-    """The topology of these families and of the subscribers."""
     ours = topology(settings.delays, families)
     others = [
         webhook_topology(QueueSet.of(subscriber.origin, settings.delays), subscriber.routing_keys)

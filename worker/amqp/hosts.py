@@ -44,7 +44,6 @@ class Host:
 
 
 def hosts_of_url(url: str) -> tuple[Host, ...]:
-    """The distinct hosts of a checked URL, in its order."""
     parts = split(url)
     credentials, at, _ = parts.netloc.rpartition("@")
     names = dict.fromkeys(

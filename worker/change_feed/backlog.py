@@ -95,7 +95,6 @@ class Feed:
 
 
 async def change_counts(connection: Connection) -> tuple[ChangeCounts, ...]:
-    """The counts of each family."""
     return tuple(
         ChangeCounts(row["family"], row["committed"], row["published"], row["waiting"], row["seconds"])
         for row in await connection.fetch(CHANGE_COUNTS)
@@ -103,7 +102,6 @@ async def change_counts(connection: Connection) -> tuple[ChangeCounts, ...]:
 
 
 async def known_webhooks(connection: Connection) -> list[str]:
-    """The names of all subscribers so far."""
     return [row["name"] for row in await connection.fetch(KNOWN_WEBHOOKS)]
 
 

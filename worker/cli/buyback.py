@@ -311,7 +311,6 @@ def _show_slots(answer: ParsedAnswer[PickupCapabilities]) -> None:
 
 
 def _call_now(call: Callable[[Seller], Awaitable[T]]) -> T:
-    """Call the platform with the account of the settings."""
     settings = load_context("buyback")
     account = account_of(settings)
 

@@ -120,7 +120,6 @@ def _finding_as_json(finding: Finding) -> dict[str, Any]:
 
 
 def _as_tables(explanation: Explanation) -> RenderableType:
-    """For a terminal."""
     # Two columns: of more, a terminal of 80 shows a few letters each.
     events = Table("happened", "event, and what it did")
     for step in explanation.steps:

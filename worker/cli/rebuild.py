@@ -91,7 +91,6 @@ def _as_json(rebuilt: Rebuilt) -> dict[str, Any]:
 
 
 def _as_tables(rebuilt: Rebuilt) -> RenderableType:
-    """For a terminal."""
     rows = Table("table", "row", "", "column", "live", "rebuilt")
     for one in rebuilt.differences[:SHOWN]:
         row = visible(", ".join(f"{name} {value}" for name, value in one.key.items()))

@@ -75,7 +75,6 @@ def _difference_as_json(one: Difference, now: datetime) -> dict[str, Any]:
 
 
 def as_tables(result: AnyReconciled, what: What) -> RenderableType:
-    """For a terminal."""
     rows = Table(what.removesuffix("s"), "", "column", "here", "there", "here since", "there since")
     for one in result.differences[:SHOWN]:
         kind = f"{one.kind}, may be under way" if one.is_under_way(result.ended_at) else str(one.kind)
@@ -86,7 +85,6 @@ def as_tables(result: AnyReconciled, what: What) -> RenderableType:
 
 
 def applied_as_text(applied: AppliedObservations) -> RenderableType:
-    """For a terminal."""
     lines = [f"{applied.sent:,} observations sent, {applied.applied:,} of them applied"]
     if applied.applied < applied.sent:
         lines.append("the rest waits, or failed: see `stockhook status`, and `stockhook dead list`")

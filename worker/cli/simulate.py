@@ -227,7 +227,6 @@ async def _until(stopping: asyncio.Event, simulation: Simulation, port: int) -> 
 
 
 def client_settings(url: str) -> dict[str, str]:
-    """The settings of a client on this machine."""
     return {
         "BUYBACK_API_URL": f"{url}/buyback",
         "BUYBACK_STS_URL": f"{url}/buyback",

@@ -43,7 +43,6 @@ def readable(letter: StoredLetter, encryptor: MultiFernet | None) -> bytes:
 
 
 def checked(letter: StoredLetter, body: bytes, encryptor: MultiFernet | None) -> Fits | Broken:
-    """Whether a changed body is an event that the letter's family handles."""
     if letter.provider is None:
         return Broken("its headers do not say which marketplace it is from")
     provider = Provider(letter.provider)

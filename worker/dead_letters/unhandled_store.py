@@ -121,7 +121,6 @@ class TypeCount:
 
     @property
     def family(self) -> str | None:
-        """Who takes the type in this release."""
         return family_of(self.provider, self.type)
 
     def as_json(self) -> dict[str, Any]:
@@ -151,7 +150,7 @@ ALL = UnhandledSelection()
 
 
 def family_of(provider: str, event_type: str) -> str | None:
-    """Who takes events of this type from a marketplace, in this release."""
+    """The family that handles the type in this release; None if none does."""
     return FAMILY_OF.get(routing_key(Provider(provider), event_type))
 
 

@@ -296,7 +296,6 @@ DATABASE_WAITING = Gauge(
 
 
 def initialize_ingest(providers: Iterable[str]) -> None:
-    """Set all counters of these providers to 0."""
     for status in HTTP_REFUSALS:
         HTTP_REFUSED.labels(status)
     for kind in CONNECTION_KINDS:
@@ -313,7 +312,6 @@ def initialize_ingest(providers: Iterable[str]) -> None:
 
 
 def initialize_gateway(provider: str, reasons: Iterable[str]) -> None:
-    """Set all counters of this provider's gateway to 0."""
     for reason in reasons:
         GATEWAY_UNSIGNED.labels(provider, reason)
     for position in ("newest", "older"):
@@ -321,13 +319,11 @@ def initialize_gateway(provider: str, reasons: Iterable[str]) -> None:
 
 
 def initialize_webhook(subscriber: str) -> None:
-    """Set all counters of this subscriber to 0."""
     for result in ("delivered", "failed", "dead"):
         WEBHOOKS.labels(subscriber, result)
 
 
 def initialize_family(family: str, steps: Iterable[str]) -> None:
-    """Set all counters of this family to 0."""
     for counter in (
         APPLIED,
         DUPLICATES,

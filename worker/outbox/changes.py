@@ -100,5 +100,4 @@ async def claim(connection: Connection, limit: int) -> list[Any]:
 
 
 async def count_published(connection: Connection, published: Mapping[str, int]) -> None:
-    """Count confirmed changes per family."""
     await connection.execute(COUNT_PUBLISHED, list(published), list(published.values()))

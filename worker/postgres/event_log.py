@@ -366,7 +366,6 @@ class LoggedPast:
 
 
 async def note(connection: Connection, family: str, effects: Effects) -> None:
-    """Write the findings and communications of a batch."""
     if effects.withdrawn:
         rows = [(finding.kind, finding.entity_id, finding.event_id) for finding in effects.withdrawn]
         await connection.execute(WITHDRAW_FINDINGS, family, *map(list, zip(*rows, strict=True)))

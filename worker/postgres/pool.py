@@ -165,8 +165,6 @@ class Database:
         self._waiting = 0
 
     def measure(self) -> None:
-        """Register the gauges of the pool."""
-
         def idle() -> int:
             return 0 if self._pool is None else self._pool.get_idle_size()
 

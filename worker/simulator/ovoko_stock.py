@@ -27,7 +27,7 @@ _NUMBERS = {
     "unknown_stock_status": IN_STOCK,
 }
 
-# Source: docs/providers.md, "Available statuses": from the numbers that the API has for them.
+# Source: docs/providers.md#part-statuses, by the numbers that the API has for the statuses.
 _MAY_BECOME = {
     IN_STOCK: set(_NUMBERS),
     RESERVED: {"in_warehouse", "sold", "sold_in_ebay", "sold_in_allegro", "written_off"},

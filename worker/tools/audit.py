@@ -163,7 +163,6 @@ async def audit(
 
 
 def _waiting(ready: Mapping[str, int], queues: QueueSet) -> Waiting:
-    """The waiting messages of a family, from the ready messages of each queue."""
     return Waiting(
         queue=ready[queues.main],
         retry={retry.step: ready[retry.name] for retry in queues.retries},

@@ -92,11 +92,9 @@ class Seller:
         self._tokens = TokenCache(self._fetch_token)
 
     async def shipment_capabilities(self, order_id: str) -> ParsedAnswer[ShipmentCapabilities]:
-        """Whether an order may be picked up, and dropped off."""
         return await self._get(order_id, "shipment-capabilities", ShipmentCapabilities)
 
     async def pickup_capabilities(self, order_id: str) -> ParsedAnswer[PickupCapabilities]:
-        """When an order can be picked up."""
         return await self._get(order_id, "pickup-capabilities", PickupCapabilities)
 
     async def request_pickup(self, order_id: str, request: PickupRequest) -> AcceptedRequest:

@@ -89,7 +89,7 @@ class BillingAddress(Sent):
 
 
 class PaymentDetails(Sent):
-    """The payment details of an order (docs/providers.md, Customer Payment Details Object)."""
+    """The payment details of an order; no document confirms them (docs/providers.md#luxclusif-buyback)."""
 
     first_name: Private
     last_name: Private

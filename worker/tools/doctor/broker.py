@@ -270,7 +270,6 @@ def check_policies(
 
 
 def _leaders(snapshot: Snapshot, expected: Sequence[Queue]) -> dict[str, object]:
-    """The node of each queue's leader, according to the management API."""
     names = {queue.name for queue in expected}
     return {
         str(queue["name"]): queue.get("leader") for queue in snapshot.queues if queue.get("name") in names
@@ -357,7 +356,6 @@ def _number(value: object) -> float | None:
 
 
 async def check_reachable(settings: Settings) -> tuple[list[CheckResult], bool]:
-    """The results, and whether the broker was reached."""
     results: list[CheckResult] = []
     try:
         async with asyncio.timeout(120):

@@ -210,7 +210,6 @@ def _check_encrypted(encrypted: list[str], encryptor: MultiFernet | None) -> Che
 
 
 async def check_reachable(settings: Settings) -> tuple[list[CheckResult], bool]:
-    """The results, and whether the database was reached."""
     url = settings.database_url.get_secret_value()
     database = Database(url, 1, "stockhook/doctor")
     results = list(check_url(DatabaseUrl.read(url)))

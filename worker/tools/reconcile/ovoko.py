@@ -142,7 +142,6 @@ def seen_at(requested_at: datetime) -> datetime:
 
 
 def part_observed(here: OurPart | None, there: ListedPart | None, requested_at: datetime) -> bytes:
-    """The observation of a part that exists here or there."""
     entity = there or here
     assert entity is not None, "one of both exists"
     return _body(
@@ -180,8 +179,6 @@ def _body(event_type: str, requested_at: datetime, seen: dict[str, object]) -> b
 
 
 def parts(api: OvokoApi, database: Database) -> Subject[OurPart, ListedPart]:
-    """Ovoko's parts, and the table `parts`."""
-
     async def page(number: int, since: datetime | None) -> Page[ListedPart]:
         rows, total = await api.parts(number, limit=MOST_PARTS_ON_A_PAGE, date_from=_day_before(since))
         return _page(rows, total)
@@ -198,8 +195,6 @@ def parts(api: OvokoApi, database: Database) -> Subject[OurPart, ListedPart]:
 
 
 def returns(api: OvokoApi, database: Database) -> Subject[Return, OrderReturn]:
-    """Ovoko's returns, and the table `returns`."""
-
     async def page(number: int, since: datetime | None) -> Page[OrderReturn]:
         return _page(await api.order_returns(number, created_from=_day_before(since)), None)
 

@@ -59,7 +59,6 @@ class Listing:
         self.unreadable_fields.clear()
 
     def add_unreadable(self, number: int, page: Page[Any]) -> None:
-        """Add the rows and fields of a page that could not be read."""
         room = MOST_REASONS - len(self.reasons)
         self.reasons += [f"page {number}, {reason}" for reason in page.unreadable[:room]]
         self.unreadable += len(page.unreadable)

@@ -74,7 +74,6 @@ class Scratch:
         return int(count)
 
     def doubt_unlisted(self, entity_ids: Collection[str]) -> None:
-        """Note those of our entities that no page listed."""
         self._connection.executemany(DOUBT, ((entity_id, Kind.ONLY_HERE.rank) for entity_id in entity_ids))
 
     def count_doubts(self) -> int:
