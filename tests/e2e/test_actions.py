@@ -16,7 +16,7 @@ from deploy.local.services import Services
 from schemas import examples
 from tests.e2e.test_changes import has_died
 from tests.e2e.test_failpoints import ACTION_POINTS
-from tests.integration.test_seller_commands import CANARY, DETAILS
+from tests.integration.test_buyback_commands import CANARY, DETAILS
 from tests.support.stack import BUYBACK_TOKEN, Stack, empty_stack, until
 from worker.actions.relay import message
 from worker.amqp.tap import Delivery

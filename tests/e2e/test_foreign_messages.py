@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.test_webhooks import Tell, tell  # noqa: F401  # a fixture
 from tests.support.endpoint import endpoint
 from tests.support.stack import Stack, until
-from tests.unit.test_wire import HEADERS, MESSAGE_ID, OURS, TIMESTAMP, TYPE, field, table
+from tests.unit.test_tap import HEADERS, MESSAGE_ID, OURS, TIMESTAMP, TYPE, field, table
 from worker.amqp.codec import METHOD, _frame, _short
 from worker.amqp.management import vhost_of
 

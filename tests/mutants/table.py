@@ -114,7 +114,7 @@ TABLE = (
         "        outcomes = await asyncio.gather(",
         "        await spool.remove([entry.number for entry in entries])\n"
         "        outcomes = await asyncio.gather(",
-        "tests/integration/test_storage.py::test_an_entry_stays_in_the_spool_until_it_is_confirmed",
+        "tests/integration/test_event_sink.py::test_an_entry_stays_in_the_spool_until_it_is_confirmed",
     ),
     Mutant(
         "answer before it is stored",
@@ -128,7 +128,7 @@ TABLE = (
         "worker/ingest/event_sink.py",
         "                    self._sequence.void(family, number)\n            except BaseException:",
         "                    self._sequence.voids(family)\n            except BaseException:",
-        "tests/integration/test_storage.py::"
+        "tests/integration/test_event_sink.py::"
         "test_what_the_broker_does_not_confirm_is_spooled_and_its_number_is_voided",
     ),
     Mutant(
@@ -150,7 +150,7 @@ TABLE = (
         "worker/amqp/tap.py",
         "        except RuntimeError:\n",
         "        except ZeroDivisionError:\n",
-        "tests/unit/test_wire.py::test_a_publish_over_a_connection_that_just_closed_is_lost",
+        "tests/unit/test_tap.py::test_a_publish_over_a_connection_that_just_closed_is_lost",
     ),
     Mutant(
         "the circuit breaker never opens",
@@ -251,7 +251,7 @@ TABLE = (
         "worker/amqp/codec.py",
         "with suppress(ValueError, IndexError, struct_error):",
         "with suppress(ZeroDivisionError):",
-        "tests/unit/test_wire.py",
+        "tests/unit/test_tap.py",
     ),
     Mutant(
         "what is held while the broker confirms nothing is let go",

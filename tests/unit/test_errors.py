@@ -1,48 +1,47 @@
-"""What is expected to go wrong: one sentence and a documented exit code."""
+"""What is said of an exception."""
 
-import pytest
+import ssl
 
-from worker.amqp.errors import BrokerRefused, BrokerUnavailable, TopologyMismatch
-from worker.cli.context import WrongUsage
-from worker.cli.errors import exit_with
-from worker.config.settings import BadSettings
-from worker.ingest.spool.spool import SpoolTaken
-from worker.observability.exit_codes import FAILED, MISCONFIGURED, TEMPORARY, UNAVAILABLE, USAGE
-from worker.postgres.pool import DatabaseUnavailable, TransactionConflict
-from worker.tools.rebuild.shadow import RebuildFailed
+import asyncpg
+
+from worker.observability.errors import fingerprint, refused_certificate, safe_summary
+from worker.pipeline.retry_schedule import after_failure
 
 
-@pytest.mark.parametrize(
-    ("error", "code", "sentence"),
-    [
-        (WrongUsage("give --all"), USAGE, "give --all"),
-        (BadSettings("a port"), MISCONFIGURED, "a port"),
-        (TopologyMismatch("queue q is missing"), MISCONFIGURED, "queue q is missing"),
-        (BrokerRefused("403", "correct it"), MISCONFIGURED, "the broker refused: 403: correct it"),
-        (BrokerUnavailable("x"), UNAVAILABLE, "cannot reach the broker (x): see STOCKHOOK_AMQP_URL"),
-        (DatabaseUnavailable("x"), UNAVAILABLE, "cannot reach the database (x): see STOCKHOOK_DATABASE_URL"),
-        (TransactionConflict("a value"), FAILED, "it failed: TransactionConflict"),
-        (SpoolTaken("in use"), TEMPORARY, "in use"),
-        (RebuildFailed("in use"), FAILED, "in use"),
-        (
-            FileNotFoundError(2, "No such file", "x"),
-            FAILED,
-            "the operating system refused: No such file ('x')",
-        ),
-    ],
-)
-def test_an_expected_failure_is_one_sentence_and_its_exit_code(
-    error: Exception, code: int, sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        exit_with(error)
-
-    said = capsys.readouterr().err
-    assert exit_.value.code == code
-    assert said.startswith(f"stockhook: {sentence}")
-    assert said.count("\n") == 1
+def raised() -> Exception:
+    try:
+        after_failure(1, None)  # type: ignore[arg-type]  # so that it raises inside our own code
+    except TypeError as error:
+        return error
+    raise AssertionError("it should have raised")
 
 
-def test_what_nobody_expected_is_raised() -> None:
-    with pytest.raises(ZeroDivisionError):
-        exit_with(ZeroDivisionError())
+def test_class_and_place_are_named() -> None:
+    assert safe_summary(raised()) == "TypeError in worker/pipeline/retry_schedule.py:after_failure"
+
+
+def test_a_database_error_is_named_by_its_sqlstate_and_quotes_nothing() -> None:
+    error = asyncpg.UniqueViolationError("Key (email)=(customer@example.com) already exists")
+
+    assert safe_summary(error) == "UniqueViolationError [23505]"
+
+
+def test_failures_of_one_kind_have_one_fingerprint() -> None:
+    assert fingerprint(ValueError("a")) == fingerprint(ValueError("b")) != fingerprint(KeyError("a"))
+
+
+def test_a_refused_certificate_is_found_behind_other_errors() -> None:
+    refusal = ssl.SSLCertVerificationError()
+    refusal.verify_message = "self-signed certificate"
+    error = ConnectionError()
+    error.__cause__ = OSError()
+    error.__cause__.__context__ = refusal
+
+    assert refused_certificate(error) == "its certificate is not accepted: self-signed certificate"
+
+
+def test_errors_that_led_to_each_other_are_looked_through_once() -> None:
+    first, second = ConnectionError(), OSError()
+    first.__cause__, second.__context__ = second, first
+
+    assert refused_certificate(first) is None

@@ -43,7 +43,7 @@ SUBSET = (
     "tests/integration/test_broker.py",
     "tests/integration/test_topology.py",
     "tests/integration/test_policies.py",
-    "tests/integration/test_grants.py",
+    "tests/integration/test_permissions.py",
     "tests/integration/test_encryption.py",
     "tests/integration/test_migrations.py",
     "tests/e2e/test_path.py",

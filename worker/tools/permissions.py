@@ -1,6 +1,6 @@
 """RabbitMQ users and Postgres roles with the minimum of permissions, as data.
 
-They use the names of the topology, so that both stay consistent. `tests/integration/test_grants.py` tries
+They use the names of the topology, so that both stay consistent. `tests/integration/test_permissions.py` tries
 each permission.
 """
 
