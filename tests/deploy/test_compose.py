@@ -41,7 +41,7 @@ def test_compose_itself_reads_it() -> None:
     assert (found.returncode, found.stderr) == (0, "")
 
 
-def test_what_runs_for_ever_is_watched_and_what_runs_once_is_waited_for(compose: dict[str, Any]) -> None:
+def test_services_have_health_checks_and_one_off_jobs_are_awaited(compose: dict[str, Any]) -> None:
     services = compose["services"]
     for name, service in services.items():
         health = service.get("healthcheck", {})
@@ -130,7 +130,7 @@ def test_secrets_are_closed_to_other_users_and_open_to_containers(secrets: Path)
     assert modes == {0o644}
 
 
-def test_secrets_are_kept_out_of_commits_and_images() -> None:
+def test_secrets_are_excluded_from_commits_and_images() -> None:
     ignored = run("git", "check-ignore", "deploy/secrets/stockhook_sealing_keys")
 
     assert ignored.returncode == 0

@@ -38,13 +38,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def test_hadolint_has_nothing_to_say() -> None:
+def test_hadolint_accepts_the_dockerfile() -> None:
     found = tool("hadolint", DEPLOY / "Dockerfile")
 
     assert found.returncode == 0, found.stdout
 
 
-def test_what_the_image_copies_is_let_through_to_the_builder() -> None:
+def test_the_builder_receives_every_file_that_the_image_copies() -> None:
     let_through = {
         line[1:] for line in (CHECKOUT / ".dockerignore").read_text().splitlines() if line.startswith("!")
     }
@@ -77,7 +77,7 @@ def test_the_base_image_is_one_build_argument_without_a_digest() -> None:
     assert "sha256:" not in DOCKERFILE
 
 
-def test_what_builds_the_wheel_is_locked() -> None:
+def test_the_build_requirements_are_locked() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     lock = (CHECKOUT / "requirements-build.lock").read_text()
 

@@ -46,7 +46,7 @@ def test_the_panels_of_a_dashboard_do_not_overlap(name: str) -> None:
 
 
 @pytest.mark.parametrize("panel", PANELS)
-def test_a_panel_asks_for_series_that_there_are(panel: dict[str, Any]) -> None:
+def test_a_panel_queries_existing_series(panel: dict[str, Any]) -> None:
     asked = {name for target in panel["targets"] for name in asked_for(target["expr"])}
 
     assert asked - known() == set()
@@ -56,7 +56,7 @@ def test_a_panel_asks_for_series_that_there_are(panel: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_annotations_ask_for_series_that_there_are(name: str) -> None:
+def test_annotations_query_existing_series(name: str) -> None:
     asked = {
         series
         for annotation in DASHBOARDS[name]["annotations"]["list"]

@@ -59,7 +59,7 @@ def test_they_fit_the_schemas_of_kubernetes() -> None:
     assert found.returncode == 0, found.stdout + found.stderr
 
 
-def test_a_misspelt_field_would_be_found(tmp_path: Path) -> None:
+def test_a_misspelt_field_is_detected(tmp_path: Path) -> None:
     ingest = deepcopy(named("StatefulSet", "stockhook-ingest"))
     container = container_of(ingest)
     container["livenessProb"] = container.pop("livenessProbe")
@@ -153,7 +153,7 @@ def test_a_pod_has_time_for_in_flight_deliveries(workload: dict[str, Any]) -> No
 
 
 @every_server
-def test_probes_ask_the_ops_port_and_liveness_asks_for_nobody_else(workload: dict[str, Any]) -> None:
+def test_probes_use_the_ops_port_and_liveness_checks_no_dependency(workload: dict[str, Any]) -> None:
     container = container_of(workload)
     asked = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("liveness", "readiness", "startup")}
 
@@ -226,7 +226,7 @@ def test_pod_monitors_have_the_job_names_that_the_alerts_go_by() -> None:
     assert jobs == {job["job_name"] for job in prometheus["scrape_configs"]}
 
 
-def test_network_policies_close_everything_and_open_what_each_needs() -> None:
+def test_network_policies_close_everything_except_required_connections() -> None:
     policies = {policy["metadata"]["name"]: policy["spec"] for policy in of_kind("NetworkPolicy")}
 
     def components(name: str) -> list[str]:

@@ -76,7 +76,7 @@ def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() 
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_an_alert_says_how_bad_it_is_and_what_to_do(name: str) -> None:
+def test_an_alert_has_a_severity_and_a_runbook(name: str) -> None:
     rule = ALERTS[name]
 
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
@@ -84,7 +84,7 @@ def test_an_alert_says_how_bad_it_is_and_what_to_do(name: str) -> None:
     assert rule["annotations"]["runbook_url"] == f"deploy/runbooks/{name}.md"
 
 
-def test_each_rule_asks_for_series_that_there_are() -> None:
+def test_each_rule_queries_existing_series() -> None:
     asked = {name for rule in rules("alerts.yml") for name in asked_for(rule["expr"])}
     recorded_from = {name for rule in rules("recording.yml") for name in asked_for(rule["expr"])}
 
@@ -92,7 +92,7 @@ def test_each_rule_asks_for_series_that_there_are() -> None:
     assert recorded_from - known() == set()
 
 
-async def test_the_broker_tells_what_the_rules_ask_it_for(booted: RabbitNode) -> None:  # noqa: F811
+async def test_the_broker_exports_the_series_of_the_rules(booted: RabbitNode) -> None:  # noqa: F811
     """Of an event whose time is over, and whose queue is gone, that it is there, but not ready."""
     url = tell_metrics(booted)
     held = f'{{vhost="{VHOST}",queue="stockhook.orders.retry.1s"}}'
@@ -132,7 +132,7 @@ def tell_metrics(node: RabbitNode) -> str:
     return f"http://{LOOPBACK}:{port}/metrics/per-object"
 
 
-async def test_what_the_processes_export_is_accepted(stack: Stack, program: Path) -> None:
+async def test_promtool_accepts_the_metrics_of_the_processes(stack: Stack, program: Path) -> None:
     worker = await stack.started("run")
     for port in (worker.ops_port, worker.ops_port + 1):
         run(program, "check", "metrics", given=(await stack.ops(port, "/metrics")).text)

@@ -38,11 +38,11 @@ def verify(machine: Path) -> str:
     return system_tool("systemd-analyze", "verify", "--man=no", f"--root={machine}", *units).stderr
 
 
-def test_systemd_has_nothing_to_say_of_the_units(machine: Path) -> None:
+def test_systemd_accepts_the_units(machine: Path) -> None:
     assert verify(machine) == ""
 
 
-def test_systemd_would_say_so(machine: Path) -> None:
+def test_systemd_rejects_a_broken_unit(machine: Path) -> None:
     unit = machine / "etc/systemd/system/stockhook-ingest.service"
     unit.write_text(unit.read_text().replace("WatchdogSec=", "WatchdogSeconds="))
 
@@ -67,7 +67,7 @@ def test_the_target_wants_every_family_and_each_has_a_port_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("name", ["stockhook-ingest.service", "stockhook-consumer@.service"])
-def test_a_unit_waits_for_in_flight_deliveries_and_for_what_a_hung_loop_says(name: str) -> None:
+def test_a_unit_waits_for_in_flight_deliveries_and_for_the_report_of_a_hung_loop(name: str) -> None:
     unit = text(name)
 
     assert number("TimeoutStopSec", unit) >= number("STOCKHOOK_SHUTDOWN_GRACE", unit) + 20

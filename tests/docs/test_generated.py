@@ -26,7 +26,7 @@ def test_a_page_has_the_generated_parts_that_the_code_makes(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_a_generated_file_is_what_the_code_makes(path: Path) -> None:
+def test_a_generated_file_matches_the_code(path: Path) -> None:
     assert path.read_text() == FILES[path](), "run `make docs`"
 
 

@@ -189,7 +189,7 @@ async def failed(services: Services, tmp_path_factory: pytest.TempPathFactory) -
         pytest.param("order-6", "failed", 4, id="a question that fails is retried and then failed"),
     ],
 )
-def test_a_fault_decides_what_becomes_of_an_action(
+def test_a_fault_decides_the_outcome_of_an_action(
     failed: Failed, order: str, state: str, attempts: int
 ) -> None:
     action = failed.actions[order]

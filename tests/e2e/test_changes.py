@@ -81,7 +81,7 @@ async def has_died(worker: Worker) -> bool:
     return worker.process.poll() is not None
 
 
-async def test_each_change_is_told_once_and_in_order(stack: Stack) -> None:
+async def test_each_change_is_published_once_and_in_order(stack: Stack) -> None:
     await stack.started_apart()
     bodies = lives(parts=5, steps=8)
     async with subscribed(stack) as subscriber:
@@ -186,7 +186,7 @@ async def _has_part(stack: Stack) -> bool:
     return await stack.count("parts") == 1
 
 
-async def test_a_subscriber_chooses_types_and_nobody_has_to_subscribe(stack: Stack) -> None:
+async def test_a_subscriber_chooses_types_and_no_subscriber_is_required(stack: Stack) -> None:
     await stack.started_apart()
     await stack.post_ovoko(status_change(1, "13", "reserved"))
     await until(lambda: _outbox_is_empty(stack), "it went to nobody")

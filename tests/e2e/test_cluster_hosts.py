@@ -137,7 +137,7 @@ async def test_connections_leave_a_node_that_is_killed(stack: Stack, cluster: Ra
     assert connections.hosts().keys() == {"ingest", "consumer-publisher", "changes", "actions", *FAMILIES}
 
 
-async def test_doctor_names_what_a_cluster_lacks(stack: Stack, cluster: RabbitCluster) -> None:
+async def test_doctor_names_faults_of_a_cluster(stack: Stack, cluster: RabbitCluster) -> None:
     stack.environment |= {
         "STOCKHOOK_AMQP_URL": cluster.url,
         "STOCKHOOK_MANAGEMENT_URL": cluster.management_url,

@@ -99,7 +99,7 @@ async def test_dead_letters_are_listed_by_filter_and_by_group(keeping: Stack) ->
     assert dead(keeping, "show", "999999999").returncode == 1
 
 
-async def test_customer_data_is_shown_to_whom_reveals_it_alone_and_that_is_noted(keeping: Stack) -> None:
+async def test_customer_data_is_shown_only_with_reveal_which_is_recorded(keeping: Stack) -> None:
     await keeping.post_buyback(trade_in(timestamp="Canary, yesterday"))
     # Two queues: without this, either could be archived first.
     await kept(keeping, 1)
@@ -140,7 +140,7 @@ async def test_a_terminal_takes_no_orders_from_a_body_that_is_revealed(keeping: 
     assert not [character for character in shown.stdout if not character.isprintable() and character != "\n"]
 
 
-async def test_what_does_not_look_like_an_id_is_not_listed_after_a_repair_either(keeping: Stack) -> None:
+async def test_text_that_does_not_look_like_an_id_is_not_listed_after_a_repair(keeping: Stack) -> None:
     body = BROKEN.replace(b'"7"', b'"Jane Canary\x7f"').replace(
         b"yesterday, by Jane Canary", b"2026-03-01T12:00:00Z"
     )
@@ -187,7 +187,7 @@ async def test_each_example_broken_in_print_is_repaired_replayed_and_then_known(
     assert await keeping.count("event_log") == 4
 
 
-async def test_an_edited_letter_is_checked_kept_beside_the_original_and_applied(keeping: Stack) -> None:
+async def test_an_edited_letter_is_checked_stored_beside_the_original_and_applied(keeping: Stack) -> None:
     event_id = (await keeping.post_ovoko(BROKEN)).json()["event_id"]
     [row] = await kept(keeping, 1)
     number = str(row["dead_letter_id"])
@@ -276,7 +276,7 @@ async def test_an_observation_that_a_sender_sent_is_never_applied_by_a_replay(ke
     assert await keeping.count("parts") == await keeping.count("event_log") == 0
 
 
-async def test_what_a_sender_sent_cannot_be_edited_into_an_observation(keeping: Stack) -> None:
+async def test_a_senders_message_cannot_be_edited_into_an_observation(keeping: Stack) -> None:
     """Nor is it applied where a release that allowed such an edit left one that waits."""
     await keeping.post_ovoko(sold("13", 1).replace(b"2026-03-01T12:00:00+00:00", b"yesterday"))
     [row] = await kept(keeping, 1)
@@ -302,7 +302,7 @@ async def test_what_a_sender_sent_cannot_be_edited_into_an_observation(keeping: 
     assert await keeping.count("parts") == 0
 
 
-async def test_what_is_discarded_is_no_longer_waiting_but_still_there(keeping: Stack) -> None:
+async def test_a_discarded_letter_is_no_longer_waiting_but_still_stored(keeping: Stack) -> None:
     await keeping.post_ovoko(ODD)
     [row] = await kept(keeping, 1)
     number = str(row["dead_letter_id"])
@@ -321,7 +321,7 @@ async def test_what_is_discarded_is_no_longer_waiting_but_still_there(keeping: S
     assert letter["state"] == "discarded"
 
 
-async def test_what_failed_for_good_is_applied_once_its_cause_is_gone(poisoned: Stack) -> None:
+async def test_a_permanently_failed_event_is_applied_once_its_cause_is_gone(poisoned: Stack) -> None:
     await poisoned.post_ovoko(sold("poison", 1))
     [row] = await kept(poisoned, 1, seconds=40)
     number = str(row["dead_letter_id"])
@@ -338,7 +338,7 @@ async def test_what_failed_for_good_is_applied_once_its_cause_is_gone(poisoned: 
     assert parts == [{"part_id": "poison", "status": "sold"}]
 
 
-async def test_a_dry_run_tells_older_from_duplicate_from_invalid_and_writes_nothing(keeping: Stack) -> None:
+async def test_a_dry_run_distinguishes_older_duplicate_and_invalid_and_writes_nothing(keeping: Stack) -> None:
     newest = sold("9", 1).replace(b"2026-03-01", b"2026-03-02")
     older, duplicate = sold("9", 2), newest
     envelopes: list[Message] = []
@@ -417,7 +417,7 @@ async def test_an_event_that_is_dead_twice_comes_back_twice(keeping: Stack) -> N
     assert tally["stopped"] is None
 
 
-async def test_what_came_back_before_does_not_count_against_a_replay_that_goes_on(poisoned: Stack) -> None:
+async def test_a_letter_that_returned_before_does_not_count_against_a_resumed_replay(poisoned: Stack) -> None:
     """It died once all was published; that came back, and then its cause was repaired."""
     await put(poisoned, dead_message(sold("poison", 1), 1))
     await kept(poisoned, 1)

@@ -35,7 +35,7 @@ async def put(stack: Stack, *messages: Message) -> None:
             await channel.publish(message, 10)
 
 
-async def test_what_is_dead_or_quarantined_comes_to_the_table_with_all_that_is_known(stack: Stack) -> None:
+async def test_dead_and_quarantined_messages_are_archived_with_their_properties(stack: Stack) -> None:
     await stack.started_apart(**KEEPING)
     dead_id = (await stack.post_ovoko(BROKEN)).json()["event_id"]
     await stack.post_ovoko(ODD)
@@ -52,7 +52,7 @@ async def test_what_is_dead_or_quarantined_comes_to_the_table_with_all_that_is_k
     assert odd["reason"] == "no event type"
 
 
-async def test_a_body_that_says_nothing_is_one_dead_letter_however_often_it_comes(stack: Stack) -> None:
+async def test_an_unreadable_body_is_one_dead_letter_however_often_it_comes(stack: Stack) -> None:
     await stack.started_apart(**KEEPING)
     broken = b'{"type":"OrderCreatedEvent","token":"%s",' % BUYBACK_TOKEN.encode()
     for _ in range(3):
@@ -120,7 +120,7 @@ async def test_of_a_message_that_came_again_the_body_is_not_looked_into(stack: S
     assert (row["type"], row["entity_id"]) == ("", None)
 
 
-async def test_strange_messages_are_kept_too(stack: Stack) -> None:
+async def test_strange_messages_are_archived_too(stack: Stack) -> None:
     strange = [
         Message(QUARANTINE, "", "", {}, b""),
         Message(
@@ -137,7 +137,7 @@ async def test_strange_messages_are_kept_too(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("sqlstate", ["55P03", "40P01", "57014", "XX001"])
-async def test_a_letter_is_kept_whole_when_the_database_was_merely_busy_or_ill(
+async def test_a_letter_is_stored_completely_when_the_database_was_only_busy_or_failing(
     stack: Stack, sqlstate: str
 ) -> None:
     """A lock, a deadlock, a disk that is slow or broken: the dead letter is not the cause."""
@@ -173,7 +173,7 @@ async def test_switched_off_they_stay_on_the_broker(stack: Stack) -> None:
     assert await stack.count("dead_letters") == 0
 
 
-async def test_status_counts_what_waits_in_the_table_and_the_audit_stays_right(stack: Stack) -> None:
+async def test_status_counts_waiting_letters_and_the_audit_stays_correct(stack: Stack) -> None:
     await stack.started_apart(**KEEPING)
     await stack.post_ovoko(BROKEN)
     await stack.post_ovoko(ODD)

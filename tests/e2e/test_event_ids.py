@@ -22,7 +22,7 @@ async def applied(stack: Stack) -> list[tuple[str, str]]:
     return [(row["provider"], row["entity_id"]) for row in rows]
 
 
-async def test_an_event_whose_id_was_made_from_another_id_and_its_content_keeps_nothing_out(
+async def test_a_derived_id_equal_to_another_events_id_suppresses_no_event(
     stack: Stack,
 ) -> None:
     await stack.started_apart()

@@ -99,7 +99,7 @@ async def put(stack: Stack, messages: Iterable[tuple[str, int, bytes, bytes]]) -
         assert await channel.depth(QUEUES[0]) is not None
 
 
-async def test_no_message_stops_its_consumer_and_each_is_kept_with_its_bytes(
+async def test_no_message_stops_its_consumer_and_each_is_stored_with_its_bytes(
     stack: Stack,
     tell: Tell,  # noqa: F811
 ) -> None:
@@ -141,7 +141,7 @@ async def _is_told(requests: list[object]) -> bool:
     return bool(requests)
 
 
-async def test_what_the_management_api_publishes_stops_nobody(stack: Stack) -> None:
+async def test_messages_of_the_management_api_stop_no_consumer(stack: Stack) -> None:
     """Its form has a field for the timestamp; people enter milliseconds or microseconds."""
     management = stack.environment.get("STOCKHOOK_MANAGEMENT_URL")
     if management is None:

@@ -76,7 +76,7 @@ async def logged(stack: Stack, events: int) -> None:
     await until(are, f"{events} events are logged")
 
 
-async def test_an_applied_event_is_found_by_each_id_of_the_gateway(behind: Stack) -> None:
+async def test_explain_accepts_each_id_of_the_gateway(behind: Stack) -> None:
     await behind.started_apart()
     evidence = evidence_of("evt_1", attempt=3)
     assert await deliver(behind, sold("13", 1), evidence) == 200
@@ -110,7 +110,7 @@ async def test_a_gateway_that_sends_again_makes_no_second_event(behind: Stack) -
     assert event["evidence"] == evidence_of("evt_1", 1)
 
 
-async def test_a_dead_letter_is_found_by_each_id_of_the_gateway(behind: Stack) -> None:
+async def test_dead_list_accepts_each_id_of_the_gateway(behind: Stack) -> None:
     await behind.started_apart()
     assert await deliver(behind, BROKEN, evidence_of("evt_1")) == 200
     assert await deliver(behind, ODD, evidence_of("evt_2")) == 200

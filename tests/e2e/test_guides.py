@@ -181,7 +181,7 @@ def sections(page: Path) -> dict[str, list[Block]]:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the page uses curl")
 @pytest.mark.parametrize("section", sections(GATEWAYS))
-async def test_a_gateway_of_the_guide_is_accepted_with_its_secret_alone(
+async def test_a_gateway_of_the_guide_is_accepted_with_only_its_secret(
     stack: Stack, tmp_path: Path, section: str
 ) -> None:
     found = sections(GATEWAYS)[section]
@@ -243,7 +243,7 @@ async def sell_or_return(stack: Stack, number: int) -> None:
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
-async def test_the_endpoint_in_node_accepts_what_stockhook_signs_and_nothing_else(tmp_path: Path) -> None:
+async def test_the_endpoint_in_node_accepts_only_stockhooks_signatures(tmp_path: Path) -> None:
     guide = CHECKOUT / "docs/guides/change-feed.md"
     (source,) = (block.text for block in blocks_of(guide) if block.marker == "file: endpoint.mjs")
     port = str(free_port())

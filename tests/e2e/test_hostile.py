@@ -53,7 +53,7 @@ async def test_hostile_values_are_answered_and_end_in_their_place(running: Stack
     assert await running.count("orders") == applied
 
 
-async def test_hostile_trade_in_bodies_are_answered(running: Stack) -> None:
+async def test_hostile_buyback_bodies_are_answered(running: Stack) -> None:
     token = BUYBACK_TOKEN.encode()
     statuses = [(await running.post_buyback(TRADE_IN % (token, value))).status_code for value, _ in VALUES]
     bare = [(await running.post_buyback(value)).status_code for value, _ in VALUES]

@@ -38,7 +38,7 @@ def depths(samples: Samples) -> dict[str, int]:
     }
 
 
-async def test_the_counts_are_those_of_what_was_sent(poisoned: Stack) -> None:  # noqa: F811
+async def test_the_counters_match_the_sent_events(poisoned: Stack) -> None:  # noqa: F811
     run = await poisoned.started("run")
     for number in range(20):
         await poisoned.post_ovoko(sold(f"part-{number}", number))
@@ -112,7 +112,9 @@ async def test_the_queue_gauges_are_the_brokers_own_numbers(stack: Stack) -> Non
     assert consumers(samples, "inventory") == 0
 
 
-async def test_while_the_broker_is_away_no_old_numbers_are_told(stack: Stack, services: Services) -> None:
+async def test_while_the_broker_is_away_no_outdated_numbers_are_exported(
+    stack: Stack, services: Services
+) -> None:
     node = services.rabbitmq
     assert node is not None
     consumer = await stack.started("consume", "orders")
@@ -158,7 +160,7 @@ async def test_the_gauge_of_dead_letters_counts_those_that_wait_in_the_table(sta
     assert value(samples, "stockhook_dead_letters", origin="orders") == 0
 
 
-async def test_no_process_tells_of_what_it_knows_nothing_of(stack: Stack) -> None:
+async def test_each_process_exports_only_its_own_metrics(stack: Stack) -> None:
     run = await stack.started("run")
     consumers = {name for name, _ in await scrape(stack, run.ops_port)}
     ingest = {name for name, _ in await scrape(stack, run.ops_port + 1)}

@@ -194,7 +194,7 @@ def test_parts_get_the_status_that_ovoko_lists(after_apply: Applied) -> None:
     }
 
 
-def test_returns_become_what_ovoko_lists(after_apply: Applied) -> None:
+def test_returns_become_equal_to_ovokos_list(after_apply: Applied) -> None:
     assert after_apply.returns.returncode == 0, after_apply.returns.stderr
     assert applied(after_apply.returns) == {"sent": 4, "applied": 4, "still_different": []}
 

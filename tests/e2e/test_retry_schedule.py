@@ -66,7 +66,7 @@ async def test_a_poison_message_becomes_a_dead_letter_and_its_neighbours_are_app
     assert "RaiseError [P0001]" in failed[0]["reason"]
 
 
-async def test_a_dead_letter_says_why(poisoned: Stack) -> None:
+async def test_a_dead_letter_names_its_reason(poisoned: Stack) -> None:
     await poisoned.started_apart(STOCKHOOK_RETRY_DELAYS="1")
     await poisoned.post_ovoko(POISON_BODY)
     message = await until(lambda: poisoned.get("stockhook.inventory.dead"), "there is a dead letter", 20)

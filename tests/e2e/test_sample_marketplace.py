@@ -139,7 +139,7 @@ async def test_an_event_runs_end_to_end(sample: Stack) -> None:
     assert value(applied, "stockhook_dead_total", family="offers") == 1
 
 
-async def test_what_is_general_knows_the_marketplace(sample: Stack) -> None:
+async def test_general_code_supports_the_marketplace(sample: Stack) -> None:
     await sample.started("ingest")
 
     sent = sample.run("send", "--documented", "--provider", "sample")

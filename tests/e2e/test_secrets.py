@@ -46,7 +46,7 @@ async def everything_kept(stack: Stack, services_state: Path) -> dict[str, bytes
     return kept
 
 
-async def test_secrets_and_bank_details_are_found_nowhere(stack: Stack) -> None:
+async def test_secrets_and_bank_details_are_stored_nowhere(stack: Stack) -> None:
     # Some are left in queues, some fail, some are quarantined, some are applied.
     ingest = await stack.started("ingest")
     for example in (*documented(), *as_printed()):

@@ -133,7 +133,9 @@ async def test_every_way_to_answer_is_read_and_the_next_request_works(raw: bytes
         (None, "timeout"),
     ],
 )
-async def test_what_is_no_answer_is_said_and_the_next_request_works(raw: bytes | None, words: str) -> None:
+async def test_an_invalid_response_is_reported_and_the_next_request_works(
+    raw: bytes | None, words: str
+) -> None:
     async with serving(raw, OK) as server, Client(server.url, timeout_seconds=0.3) as client:
         with pytest.raises(NoAnswer, match=words):
             await client.post(WEBHOOK)
@@ -142,7 +144,7 @@ async def test_what_is_no_answer_is_said_and_the_next_request_works(raw: bytes |
     assert answer == Answer(200, b"{}")
 
 
-async def test_where_nobody_listens_there_is_no_answer() -> None:
+async def test_a_closed_port_gives_no_answer() -> None:
     async with Client(f"http://127.0.0.1:{free_port()}") as client:
         with pytest.raises(NoAnswer, match="connection refused"):
             await client.reach()
@@ -166,7 +168,7 @@ async def send(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-async def test_nobody_there_is_one_sentence_and_exit_code_69() -> None:
+async def test_an_absent_ingest_is_one_sentence_and_exit_code_69() -> None:
     url = f"http://127.0.0.1:{free_port()}"
 
     for mode in (["--documented"], ["--rate", "1"]):
@@ -205,7 +207,7 @@ async def test_the_same_seed_sends_the_same_bytes() -> None:
     assert not set(bodies) & set(others)
 
 
-async def test_an_event_is_sent_again_at_the_given_waits_after_each_failure_then_given_up() -> None:
+async def test_an_event_is_sent_again_after_each_given_wait_and_then_no_more() -> None:
     async with serving(BUSY) as server:
         ended = await send(
             server.url, "--rate", "1", "--seconds", "1", "--resend-after", "0.1,0.5,1", "--json"
@@ -233,7 +235,7 @@ async def test_slow_answers_do_not_slow_the_pace() -> None:
     assert json.loads(ended.stdout)["given_up"] == 50
 
 
-async def test_an_interrupted_play_sums_up_what_it_did() -> None:
+async def test_an_interrupted_simulation_prints_its_summary() -> None:
     async with serving(OK) as server:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "worker", "send", "--url", server.url, "--rate", "50", "--seconds", "60"),

@@ -68,7 +68,7 @@ async def asked(server: socket.socket, what: str, seconds: float = 30) -> None:
     ],
     ids=["consume", "consume with its database", "ingest", "run"],
 )
-async def test_a_process_stops_in_time_while_no_name_server_answers(
+async def test_a_process_stops_in_time_while_no_name_server_responds(
     stack: Stack, silent: socket.socket, command: str, nowhere: tuple[str, ...]
 ) -> None:
     urls = {

@@ -76,7 +76,7 @@ async def test_a_secret_that_the_ingest_does_not_know_yet_is_401_until_it_does(s
     assert (state["accepted"], state["delivered"], state["given_up"]) == (20, 20, 0)
 
 
-async def test_the_printed_settings_are_those_that_accept_what_it_sends(stack: Stack) -> None:
+async def test_the_printed_settings_accept_the_sent_requests(stack: Stack) -> None:
     """Without the marketplace's headers, and with a secret that the gateway made."""
     gateway = await Gateway(stack, "svix").ready()
     settings = printed(gateway.worker)
@@ -95,7 +95,7 @@ async def test_the_printed_settings_are_those_that_accept_what_it_sends(stack: S
     assert "gateway.stopped" in gateway.worker.lines()
 
 
-async def test_what_cannot_be_simulated_is_a_sentence(stack: Stack) -> None:
+async def test_an_impossible_simulation_is_one_sentence(stack: Stack) -> None:
     simulate = ("simulate", "gateway", "--port", "0", "--forward-to")
     results = [
         stack.run(*simulate, stack.url),

@@ -39,7 +39,7 @@ async def became(stack: Stack, order_id: str, status: str) -> None:
     await until(is_so, f"order {order_id} is {status}")
 
 
-async def test_what_is_asked_of_a_marketplace_comes_back_as_webhooks(stack: Stack) -> None:
+async def test_a_request_to_a_marketplace_results_in_webhooks(stack: Stack) -> None:
     """A pickup that is accepted is scheduled; parts are here what they are there."""
     await stack.started_apart()
     sending = ("--port", "0", "--send-to", stack.url, "--delay", "0.05")

@@ -84,7 +84,7 @@ def figures(taken: list[float]) -> str:
     )
 
 
-async def test_slow_and_silent_connections_disturb_nobody(stack: Stack) -> None:
+async def test_slow_and_silent_connections_delay_no_other_sender(stack: Stack) -> None:
     await stack.started("ingest")
     statuses: list[int] = []
     await ordinary(stack, "warm", [])

@@ -166,7 +166,7 @@ async def test_hostile_names_and_thousands_of_types_are_bounded_and_inert(stack:
     assert len(labels) <= 51
 
 
-async def test_what_a_release_takes_is_replayed_as_if_it_were_sent_now(stack: Stack) -> None:
+async def test_unhandled_events_that_a_release_handles_are_replayed_like_new_ones(stack: Stack) -> None:
     paid = order("o2", timestamp="2026-03-01T08:30:00Z")
     customer = paid["result"]["order"]["customerInformation"]
     customer["customerPaymentDetails"] = {"bankAccount": {"accountNumber": "GB33BUKB20201555555555"}}
@@ -261,7 +261,7 @@ async def test_a_replay_that_died_leaves_its_events_and_each_is_applied_once(sta
     assert await stack.count("unhandled_events") == 0
 
 
-async def test_dead_letters_of_older_releases_whose_type_no_family_takes_can_be_moved(stack: Stack) -> None:
+async def test_dead_letters_of_older_releases_without_a_family_can_be_moved(stack: Stack) -> None:
     """Such a release did not tell them from what is broken."""
     new = accept(Provider.OVOKO, MOVED % 1, RECEIVED_AT).message
     headers = {**new.headers, "x-reason": "unknown event type", "x-event-type": ""}
@@ -287,7 +287,7 @@ async def test_with_the_archiver_off_unhandled_events_wait_in_the_quarantine(sta
     assert await stack.count("unhandled_events") == 0
 
 
-async def test_ignored_types_are_counted_and_kept_nowhere(stack: Stack) -> None:
+async def test_ignored_types_are_counted_and_not_stored(stack: Stack) -> None:
     worker = await stack.started("ingest", STOCKHOOK_IGNORED_TYPES="ovoko.part.mov*, buyback.Submission*")
     answers = [await stack.post_buyback(submission(1)), await stack.post_ovoko(MOVED % 1)]
     wrong = await stack.post_ovoko(MOVED % 1, OVOKO_SECRET + "x")

@@ -38,7 +38,7 @@ def unread(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("commands", [("ingest", "consume"), ("run",)], ids=["apart", "run"])
-async def test_a_log_that_nobody_reads_stops_no_event(
+async def test_a_log_that_is_not_read_stops_no_event(
     stack: Stack, unread: None, commands: tuple[str, ...]
 ) -> None:
     processes = [stack.start(command, STOCKHOOK_LOG_LEVEL="debug") for command in commands]

@@ -79,7 +79,7 @@ async def test_a_change_is_posted_signed(stack: Stack, tell: Tell) -> None:
     assert headers["content-type"] == "application/cloudevents+json"
 
 
-async def test_a_secret_is_rotated_by_the_steps_that_are_said_without_a_refusal(
+async def test_a_secret_is_rotated_by_the_documented_steps_without_a_refusal(
     stack: Stack, tell: Tell
 ) -> None:
     """The subscriber verifies: at first with the old secret, at last with the public key alone."""
@@ -164,7 +164,7 @@ def is_authentic(request: Request, known: str) -> bool:
     return False
 
 
-async def test_what_fails_is_retried_under_the_same_id(stack: Stack, tell: Tell) -> None:
+async def test_a_failed_webhook_is_retried_under_the_same_id(stack: Stack, tell: Tell) -> None:
     async with endpoint(failing_first(2)) as shop:
         tell(("shop", shop.url))
         await stack.started_apart()
@@ -184,7 +184,7 @@ async def test_what_fails_is_retried_under_the_same_id(stack: Stack, tell: Tell)
         (410, 1, "it answered 410"),
     ],
 )
-async def test_what_is_never_taken_is_a_dead_letter(
+async def test_an_undeliverable_webhook_is_a_dead_letter(
     stack: Stack, tell: Tell, status: int, attempts: int, reason: str
 ) -> None:
     async with endpoint(lambda _: status) as shop:
@@ -228,9 +228,7 @@ async def test_a_private_address_is_not_called_unless_allowed(stack: Stack, tell
     assert letter.headers["x-reason"] == "its host has a private address"
 
 
-async def test_who_is_taken_out_of_the_settings_leaves_queues_that_are_seen_and_deleted(
-    stack: Stack, tell: Tell
-) -> None:
+async def test_queues_of_a_removed_subscriber_are_reported_and_deleted(stack: Stack, tell: Tell) -> None:
     async with endpoint() as shop:
         tell(("shop", shop.url))
         worker = await stack.started("run")
@@ -264,7 +262,7 @@ async def test_who_is_taken_out_of_the_settings_leaves_queues_that_are_seen_and_
     assert after == []
 
 
-async def test_what_is_no_longer_asked_for_is_unbound(stack: Stack, tell: Tell) -> None:
+async def test_a_type_that_is_no_longer_subscribed_is_unbound(stack: Stack, tell: Tell) -> None:
     async with endpoint() as shop:
         tell(("shop", shop.url))
         worker = await stack.started("run")
@@ -278,7 +276,7 @@ async def test_what_is_no_longer_asked_for_is_unbound(stack: Stack, tell: Tell) 
     assert [event_of(request)["type"] for request in shop.requests] == ["stockhook.part.returned"]
 
 
-async def test_a_dead_one_is_kept_seen_and_replayed_under_its_id(stack: Stack, tell: Tell) -> None:
+async def test_a_dead_webhook_is_stored_listed_and_replayed_under_its_id(stack: Stack, tell: Tell) -> None:
     stack.environment["STOCKHOOK_KEEP_DEAD_LETTERS"] = "true"
     answers = [410, 410, 204]
     async with endpoint(lambda number: answers[number]) as shop:
@@ -315,7 +313,9 @@ async def _are_kept(stack: Stack, letters: int) -> bool:
     return await stack.count("dead_letters") == letters
 
 
-async def test_who_dies_after_a_failure_and_its_copy_delivers_all(stack: Stack, tell: Tell) -> None:
+async def test_a_dispatcher_killed_after_a_failure_and_its_copy_delivers_all(
+    stack: Stack, tell: Tell
+) -> None:
     bodies = lives(parts=3, steps=6)
     async with endpoint(failing_first(4)) as shop:
         tell(("shop", shop.url))
@@ -337,7 +337,7 @@ async def test_who_dies_after_a_failure_and_its_copy_delivers_all(stack: Stack, 
     assert last == {row["part_id"]: row["status"] for row in rows}
 
 
-async def test_who_dies_after_an_answer_delivers_again_in_order(stack: Stack, tell: Tell) -> None:
+async def test_a_dispatcher_killed_after_an_answer_delivers_again_in_order(stack: Stack, tell: Tell) -> None:
     bodies = lives(parts=3, steps=6)
     async with endpoint() as shop:
         tell(("shop", shop.url))

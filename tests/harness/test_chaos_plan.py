@@ -105,7 +105,7 @@ def test_without_small_disks_no_disk_is_full() -> None:
     assert faults == {fault.kind for faults in WHOLE["long"] for fault in faults} - {Kind.DISK_FULL}
 
 
-def test_the_same_seed_sends_the_same_events_odd_ones_among_them() -> None:
+def test_the_same_seed_sends_the_same_events_including_malformed_ones() -> None:
     first, again, other = (
         [(event.provider, event.body) for event in islice(generated(seed), 2000)] for seed in (7, 7, 8)
     )

@@ -73,7 +73,7 @@ async def _play(stack: Stack) -> Played:
     return Played(stack, record)
 
 
-async def test_where_all_went_well_there_is_nothing_to_say(played: Played) -> None:
+async def test_a_correct_run_has_no_findings(played: Played) -> None:
     verdict = await played.verdict()
     totals = verdict.totals
 
@@ -83,7 +83,7 @@ async def test_where_all_went_well_there_is_nothing_to_say(played: Played) -> No
     assert (totals.lost, totals.applied_twice, totals.dead, totals.applied_unanswered) == (0, 0, 0, 0)
 
 
-async def test_what_the_feed_told_is_compared_with_what_was_committed_and_with_the_tables(
+async def test_published_changes_are_compared_with_committed_changes_and_with_the_tables(
     played: Played,
 ) -> None:
     stack, database_url = played.stack, played.stack.environment["STOCKHOOK_DATABASE_URL"]
@@ -124,13 +124,13 @@ def change(number: int, subject: str = "13", after: str = "sold") -> feed.Told:
         ([2, 1, 3], ["1 received after a later one of the same entity: id.1"]),
     ],
 )
-def test_each_fault_of_received_changes_is_found(received: list[int], expected: list[str]) -> None:
+def test_each_fault_of_received_changes_is_a_finding(received: list[int], expected: list[str]) -> None:
     committed = [change(number) for number in (1, 2, 3)]
 
     assert feed.faults(committed, [change(number) for number in received], in_order=True) == expected
 
 
-def test_a_change_that_was_told_otherwise_is_seen() -> None:
+def test_a_change_that_was_published_with_other_content_is_a_finding() -> None:
     assert feed.faults([change(1)], [change(1, after="reserved")], in_order=True) == [
         "1 received otherwise than committed: id.1"
     ]

@@ -167,7 +167,7 @@ def test_new_connections_are_refused_until_healed_while_the_old_live(
         assert exchange(another, b"again") == b"again"
 
 
-def test_a_half_open_connection_says_nothing_at_all_until_healed(
+def test_a_half_open_connection_is_silent_until_it_is_healed(
     proxy: FaultProxy, client: socket.socket
 ) -> None:
     proxy.half_open()
@@ -207,7 +207,7 @@ def test_dropped_bytes_never_arrive_and_the_connection_is_reset_when_healed(
     assert proxy.counts["dropped"] == 4
 
 
-def test_where_nobody_is_behind_it_a_connection_is_reset() -> None:
+def test_a_connection_is_reset_when_the_server_is_absent() -> None:
     with socket.create_server(("127.0.0.1", 0)) as placeholder:
         port = placeholder.getsockname()[1]
     with (
@@ -385,7 +385,7 @@ async def test_a_large_message_passes_a_watched_proxy(services: Services, queue:
         assert await bodies(proxy.via(services.amqp_url), queue, 1) == [body]
 
 
-async def test_chance_cuts_are_the_same_for_the_same_seed(services: Services, queue: str) -> None:
+async def test_random_cuts_are_the_same_for_the_same_seed(services: Services, queue: str) -> None:
     runs = []
     for seed in (7, 7, 8):
         cut = []

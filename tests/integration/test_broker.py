@@ -19,7 +19,7 @@ def message(exchange: str, routing_key: str, number: int = 0) -> Message:
     return Message(exchange, routing_key, "test", {"x-number": number}, b"{}")
 
 
-async def test_what_no_queue_takes_is_an_error_and_what_one_takes_is_there(stack: Stack) -> None:
+async def test_an_unroutable_message_is_an_error_and_a_routed_one_is_in_its_queue(stack: Stack) -> None:
     """Both in flight at once: their results must not be swapped."""
     nowhere = [message(RETURN, "stockhook.nowhere", number) for number in range(20)]
     somewhere = [message(RETURN, "stockhook.orders.dead", number) for number in range(20)]
@@ -34,7 +34,7 @@ async def test_what_no_queue_takes_is_an_error_and_what_one_takes_is_there(stack
     assert await stack.depths() == {"stockhook.orders.dead": 20}
 
 
-async def test_what_no_family_takes_is_quarantined_by_the_broker_itself(stack: Stack) -> None:
+async def test_the_broker_quarantines_a_message_that_no_family_consumes(stack: Stack) -> None:
     async with stack.broker.connection() as link:
         channel = await link.channel()
         await channel.publish(message(EVENTS, "ovoko.part.teleported"), 10)
@@ -42,7 +42,7 @@ async def test_what_no_family_takes_is_quarantined_by_the_broker_itself(stack: S
     assert await stack.depths() == {"stockhook.quarantine": 1}
 
 
-async def test_what_is_published_is_persistent(stack: Stack) -> None:
+async def test_published_messages_are_persistent(stack: Stack) -> None:
     """Quorum queues keep everything on disk; a classic queue in its place would not."""
     async with stack.broker.connection() as link:
         channel = await link.channel()
@@ -67,7 +67,7 @@ async def test_a_message_survives_a_restart_of_the_broker(stack: Stack, services
     assert found.headers["x-number"] == 0
 
 
-async def test_a_publisher_that_gets_no_confirm_in_time_says_so_and_recovers(
+async def test_a_publisher_without_a_timely_confirm_reports_it_and_recovers(
     stack: Stack, services: Services
 ) -> None:
     assert services.rabbitmq is not None
@@ -118,7 +118,7 @@ async def _tick(times: int) -> None:
         await asyncio.sleep(0)
 
 
-async def test_missed_heartbeats_are_a_lost_connection_for_who_waits_and_no_cancellation(
+async def test_missed_heartbeats_are_a_lost_connection_for_the_waiting_caller_and_no_cancellation(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client library cancels its reader then, and with it whatever waits for an answer."""
@@ -133,7 +133,7 @@ async def test_missed_heartbeats_are_a_lost_connection_for_who_waits_and_no_canc
                 await channel.depth("stockhook.orders")
 
 
-async def test_a_connection_that_is_lost_says_nothing_about_the_leader_of_a_queue(stack: Stack) -> None:
+async def test_a_lost_connection_is_not_reported_as_a_missing_leader(stack: Stack) -> None:
     url = stack.environment["STOCKHOOK_AMQP_URL"]
     with FaultProxy.before(url) as proxy:
         async with Broker(proxy.via(url), "test").connection() as link:

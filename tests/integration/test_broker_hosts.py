@@ -132,7 +132,7 @@ async def test_hosts_that_do_not_answer_are_passed_over_and_tried_last_for_a_whi
     assert accepted == 1
 
 
-async def test_one_that_keeps_silent_after_the_tls_handshake_is_given_up(
+async def test_a_host_that_is_silent_after_the_tls_handshake_is_abandoned(
     stack: Stack, authority: Authority
 ) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -252,7 +252,7 @@ async def test_a_host_whose_connection_was_lost_is_tried_last(
 
 
 @pytest.mark.parametrize("needed", ["a confirm", "a declaration"])
-async def test_a_host_that_falls_silent_is_tried_last(
+async def test_a_host_that_stops_responding_is_tried_last(
     stack: Stack, proxies: list[FaultProxy], monkeypatch: pytest.MonkeyPatch, needed: str
 ) -> None:
     monkeypatch.setattr("worker.amqp.connection.PROVIDE_SECONDS", 0.2)
@@ -270,7 +270,7 @@ async def test_a_host_that_falls_silent_is_tried_last(
     assert await used(several) == f"127.0.0.1:{other.port}"
 
 
-async def test_the_management_api_is_asked_of_the_first_host_that_answers(stack: Stack) -> None:
+async def test_the_management_api_of_the_first_responding_host_is_used(stack: Stack) -> None:
     url = stack.environment.get("STOCKHOOK_MANAGEMENT_URL")
     if url is None:
         pytest.skip("needs a RabbitMQ of our own")
@@ -285,7 +285,7 @@ async def test_the_management_api_is_asked_of_the_first_host_that_answers(stack:
     assert str(unavailable.value) == f"{dead}: ConnectError; {own}: status 404"
 
 
-async def test_doctor_writes_json_alone_to_standard_output_where_hosts_do_not_answer(stack: Stack) -> None:
+async def test_doctor_writes_only_json_to_standard_output_when_hosts_do_not_respond(stack: Stack) -> None:
     dead = [f"127.0.0.1:{free_port()}" for _ in range(3)]
 
     done = stack.run("doctor", "--json", STOCKHOOK_AMQP_URL=at(stack, *dead, "{}"))

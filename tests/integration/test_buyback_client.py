@@ -155,7 +155,7 @@ async def test_payment_details_arrive_and_show_nowhere(platform: Platform) -> No
     assert CANARY not in f"{DETAILS!r} {DETAILS} {DETAILS.model_dump()}"
 
 
-async def test_an_unknown_order_is_refused_and_not_asked_for_again(platform: Platform) -> None:
+async def test_an_unknown_order_is_refused_and_not_requested_again(platform: Platform) -> None:
     with pytest.raises(Refused) as raised:
         await platform.seller.shipment_capabilities("nobodys")
 
@@ -240,7 +240,7 @@ async def test_our_address_goes_with_each_call() -> None:
 
 
 @pytest.mark.parametrize("kind", [Kind.RATE_LIMITED, Kind.ERROR, Kind.UNAVAILABLE, Kind.CUT, Kind.HANG_UP])
-async def test_a_question_is_asked_again(platform: Platform, kind: Kind) -> None:
+async def test_a_read_is_repeated(platform: Platform, kind: Kind) -> None:
     platform.fault(kind, path="capabilities", times=2, seconds=0)
     told = await platform.seller.shipment_capabilities(ORDER)
 
@@ -258,7 +258,7 @@ async def test_a_request_is_never_sent_again(platform: Platform, kind: Kind) -> 
     assert raised.value.outcome_unknown is (kind not in (Kind.RATE_LIMITED, Kind.UNAVAILABLE))
 
 
-async def test_a_question_is_given_up_after_four_times(platform: Platform) -> None:
+async def test_a_read_fails_after_four_attempts(platform: Platform) -> None:
     platform.fault(Kind.ERROR, path="capabilities")
     with pytest.raises(Unavailable, match="answered 500 Internal Server Error"):
         await platform.seller.shipment_capabilities(ORDER)
@@ -283,7 +283,7 @@ async def test_an_hour_is_not_waited_for(platform: Platform) -> None:
     assert platform.asked("capabilities") == 1
 
 
-async def test_a_token_endpoint_that_is_away_for_a_moment_is_asked_again(platform: Platform) -> None:
+async def test_a_token_request_is_repeated_after_a_short_outage(platform: Platform) -> None:
     platform.fault(Kind.ERROR, path="/connect/token", times=1)
 
     assert (await platform.seller.shipment_capabilities(ORDER)).read.pickup_allowed
@@ -309,7 +309,7 @@ async def test_a_late_answer_is_not_waited_for(platform: Platform, kind: Kind) -
     assert raised.value.outcome_unknown
 
 
-async def test_nobody_there_is_said_after_four_times() -> None:
+async def test_an_unreachable_server_is_reported_after_four_attempts() -> None:
     async with serving(Simulation({})) as port:
         pass
     async with http_client() as http:
@@ -333,9 +333,7 @@ async def test_nobody_there_is_said_after_four_times() -> None:
         (Kind.WRONG_TYPES, "pickUpAllowed: Input should be a valid boolean"),
     ],
 )
-async def test_an_odd_answer_to_a_question_is_said_to_be_one(
-    platform: Platform, kind: Kind, words: str
-) -> None:
+async def test_a_malformed_response_to_a_read_is_reported(platform: Platform, kind: Kind, words: str) -> None:
     platform.fault(kind, path="capabilities")
     with pytest.raises(UnexpectedResponse, match=words):
         await platform.seller.shipment_capabilities(ORDER)
@@ -344,7 +342,9 @@ async def test_an_odd_answer_to_a_question_is_said_to_be_one(
 
 
 @pytest.mark.parametrize("kind", [Kind.OVERSIZED, Kind.COMPRESSED, Kind.REDIRECT])
-async def test_an_odd_answer_to_a_request_leaves_it_open(platform: Platform, kind: Kind) -> None:
+async def test_a_malformed_response_to_a_write_leaves_its_outcome_unknown(
+    platform: Platform, kind: Kind
+) -> None:
     platform.fault(kind, path="dropoff-request")
     with pytest.raises(UnexpectedResponse) as raised:
         await platform.seller.request_dropoff(ORDER, DropoffRequest())
@@ -371,7 +371,7 @@ async def test_a_request_that_cannot_be_beside_another_is_refused(platform: Plat
         (Kind.WRONG_TYPES, "no access token: the answer is not as expected: access_token: "),
     ],
 )
-async def test_an_odd_token_is_said_to_be_one(platform: Platform, kind: Kind, words: str) -> None:
+async def test_a_malformed_token_is_reported(platform: Platform, kind: Kind, words: str) -> None:
     platform.fault(kind, path="/connect/token")
     with pytest.raises(UnexpectedResponse, match=words) as raised:
         await platform.seller.shipment_capabilities(ORDER)
@@ -380,7 +380,7 @@ async def test_an_odd_token_is_said_to_be_one(platform: Platform, kind: Kind, wo
     assert "eyJ" not in str(raised.value)
 
 
-async def test_what_is_cut_off_leaves_the_seller_usable(platform: Platform) -> None:
+async def test_the_client_is_usable_after_a_cut_off_response(platform: Platform) -> None:
     platform.fault(Kind.OVERSIZED, path="shipment-capabilities", times=1)
     with pytest.raises(CallFailed):
         await platform.seller.shipment_capabilities(ORDER)
@@ -406,7 +406,7 @@ async def test_a_token_is_in_no_text(platform: Platform) -> None:
     assert buyback.CLIENT_SECRET not in repr(platform.seller)
 
 
-async def test_the_platform_takes_its_own_form_and_tokens_alone(platform: Platform) -> None:
+async def test_the_platform_accepts_only_its_own_form_and_tokens(platform: Platform) -> None:
     async with httpx.AsyncClient() as client:
         urlencoded = await client.post(
             f"{platform.account.sts_url}/connect/token", data={"grant_type": "client_credentials"}

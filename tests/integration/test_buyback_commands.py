@@ -84,7 +84,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulated]:
     process.stdout.close()
 
 
-def test_what_is_possible_is_a_table(simulated: Simulated) -> None:
+def test_capabilities_are_a_table(simulated: Simulated) -> None:
     done = simulated.run("shipment-capabilities", "order-0")
 
     assert done.returncode == 0, done.stderr
@@ -93,7 +93,7 @@ def test_what_is_possible_is_a_table(simulated: Simulated) -> None:
     assert "selected: null" in done.stdout
 
 
-def test_what_is_possible_is_json(simulated: Simulated) -> None:
+def test_capabilities_are_json(simulated: Simulated) -> None:
     done = simulated.run("shipment-capabilities", "order-0", "--json")
 
     assert json.loads(done.stdout) == {
@@ -185,7 +185,7 @@ def test_payment_details_come_from_a_file_or_standard_input(simulated: Simulated
         ("x" * 65_537, "payment details are at most 65,536 bytes long"),
     ],
 )
-def test_bad_payment_details_are_said_to_be_without_them(
+def test_an_error_about_payment_details_does_not_quote_them(
     simulated: Simulated, content: str, words: str
 ) -> None:
     done = simulated.run("payment-details", "order-7", stdin=content)
@@ -202,7 +202,7 @@ def test_a_file_that_is_not_there_is_a_sentence(simulated: Simulated) -> None:
     assert done.stderr == "stockhook: cannot read /nowhere: No such file or directory\n"
 
 
-def test_on_a_terminal_payment_details_are_asked_for(simulated: Simulated) -> None:
+def test_on_a_terminal_payment_details_are_prompted_for(simulated: Simulated) -> None:
     answers = {
         "First name": "Ana",
         "Last name": "Silva",
@@ -244,7 +244,7 @@ def test_on_a_terminal_payment_details_are_asked_for(simulated: Simulated) -> No
     assert "CANARY" not in seen
 
 
-def test_nobodys_order_is_refused(simulated: Simulated) -> None:
+def test_an_unknown_order_is_refused(simulated: Simulated) -> None:
     done = simulated.run("shipment-capabilities", "nobodys")
 
     assert done.returncode == 1
@@ -293,7 +293,7 @@ def test_a_fault_is_a_sentence(simulated: Simulated, arguments: Sequence[str], c
     assert "Traceback" not in done.stderr
 
 
-def test_what_is_not_set_is_named(simulated: Simulated) -> None:
+def test_missing_settings_are_named(simulated: Simulated) -> None:
     environment = {
         name: value
         for name, value in simulated.settings.items()

@@ -33,7 +33,7 @@ async def test_status_for_people(stack: Stack) -> None:
         assert words in found.stdout
 
 
-async def test_status_says_what_cannot_be_reached_and_fails(stack: Stack) -> None:
+async def test_status_names_unreachable_services_and_fails(stack: Stack) -> None:
     nowhere = f"127.0.0.1:{free_port()}"
     found = stack.run(
         "status",

@@ -181,7 +181,7 @@ async def test_an_error_of_ours_over_a_session_that_ended_means_unavailable(
         await work()
 
 
-async def test_sessions_that_ended_while_nobody_used_them_cost_one_failure_and_no_more(
+async def test_sessions_that_ended_while_idle_cause_at_most_one_failure(
     database: Database, relay: Relay
 ) -> None:
     async with database.connection() as first, database.connection() as second:

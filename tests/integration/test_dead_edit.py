@@ -73,7 +73,7 @@ async def test_a_signal_leaves_no_decrypted_body(stack: Stack, number: signal.Si
         assert plaintext._is_in_memory(file.parent.parent)
 
 
-async def test_what_kill_9_leaves_is_removed_by_the_next_command(stack: Stack) -> None:
+async def test_the_next_command_removes_the_files_of_a_killed_one(stack: Stack) -> None:
     command, file, editor = await editing(stack)
     listed_meanwhile = stack.run("dead", "list")
     stays = file.exists()

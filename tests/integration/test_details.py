@@ -81,7 +81,7 @@ async def test_any_order_of_answers_leaves_the_same_rows(stack: Stack) -> None:
     assert known in answers
 
 
-async def test_answers_and_events_leave_each_other_alone(stack: Stack) -> None:
+async def test_answers_and_events_do_not_overwrite_each_other(stack: Stack) -> None:
     await apply(stack, "inventory", [part("sold", 1)])
     await apply(stack, "returns", [opened(1)])
 
@@ -106,7 +106,7 @@ async def test_answers_and_events_leave_each_other_alone(stack: Stack) -> None:
     assert [row["returnable_amount"] for row in items] == [Decimal("64.730000000000004"), Decimal(100)]
 
 
-async def test_an_answer_about_what_is_not_here_is_kept_nowhere(stack: Stack) -> None:
+async def test_an_answer_about_an_unknown_entity_is_not_stored(stack: Stack) -> None:
     assert await keep_part(stack, PART) is SaveResult.NO_ROW
     assert await keep_return(stack, RETURN) is SaveResult.NO_ROW
     assert await stack.count("parts") == await stack.count("return_items") == 0
@@ -138,7 +138,7 @@ async def test_a_rebuild_leaves_details_as_they_are(stack: Stack) -> None:
     assert await stack.fetch("SELECT return_id FROM return_items WHERE return_id <> '456'") == []
 
 
-async def test_explain_shows_what_was_told_and_when(stack: Stack) -> None:
+async def test_explain_shows_fetched_details_and_when(stack: Stack) -> None:
     await apply(stack, "inventory", [part("sold", 1)])
     await apply(stack, "returns", [opened(1)])
     before = json.loads(stack.run("explain", "part", "77", "--json").stdout)
@@ -164,7 +164,7 @@ async def test_explain_shows_what_was_told_and_when(stack: Stack) -> None:
     assert "275.11" in of_the_part
 
 
-async def test_a_person_has_a_marketplace_asked_for_what_is_missing(stack: Stack) -> None:
+async def test_an_operator_requests_missing_details(stack: Stack) -> None:
     await apply(stack, "inventory", [part("sold", 1, part_id) for part_id in ("77", "78", "79")])
     await keep_part(stack, PART)
 

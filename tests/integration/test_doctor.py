@@ -61,7 +61,7 @@ async def test_a_stack_that_is_well_has_no_errors(stack: Stack) -> None:
         assert stack.environment["STOCKHOOK_AMQP_URL"].split("@")[0].rpartition(":")[2] not in text
 
 
-async def test_what_is_missing_or_odd_is_an_error_with_a_remedy(stack: Stack) -> None:
+async def test_a_missing_or_invalid_setup_is_an_error_with_a_remedy(stack: Stack) -> None:
     await stack.delete_queue("stockhook.orders.retry.2s")
     await stack.delete_queue("stockhook.orders.dead")
     async with stack.broker.connection() as link:
@@ -123,7 +123,7 @@ def subscribers(**urls: str) -> str:
     )
 
 
-async def test_where_subscribers_to_changes_lead_and_what_waits_is_said(stack: Stack) -> None:
+async def test_subscribers_endpoints_and_backlogs_are_reported(stack: Stack) -> None:
     told = {
         "STOCKHOOK_CHANGES_WEBHOOKS": subscribers(
             inside="https://localhost/hooks",
@@ -162,7 +162,7 @@ async def test_where_subscribers_to_changes_lead_and_what_waits_is_said(stack: S
     assert base64.b64encode(b"hunter2-hunter2-hunter2-").decode() not in json.dumps(findings)
 
 
-async def test_what_cannot_be_reached_is_said_and_the_rest_is_shown(stack: Stack) -> None:
+async def test_unreachable_services_are_reported_and_the_rest_is_shown(stack: Stack) -> None:
     nowhere = f"127.0.0.1:{free_port()}"
     no_broker = {
         "STOCKHOOK_AMQP_URL": f"amqp://x:hunter2@{nowhere}/",

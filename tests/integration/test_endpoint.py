@@ -120,7 +120,7 @@ async def answering(
         (of_itself, "it answered 307"),
     ],
 )
-async def test_a_hostile_answer_is_a_failure_in_plain_words(how: Answering, words: str) -> None:
+async def test_a_hostile_answer_is_a_failure_with_a_plain_reason(how: Answering, words: str) -> None:
     async with answering(how) as (target, asked):
         for _ in range(2):
             # The second would find whatever the first left on the only connection.
@@ -173,7 +173,7 @@ async def test_ipv6_addresses_and_international_paths_are_delivered_to(
     assert request.lower().count(b"host:") == 1
 
 
-async def test_where_nobody_listens_it_says_so() -> None:
+async def test_a_closed_port_is_reported() -> None:
     async with answering(of_itself) as (target, _):
         pass
     with pytest.raises(NotDelivered, match="cannot connect to it"):

@@ -89,7 +89,9 @@ async def test_the_later_of_two_concurrent_contents_notes_that_the_id_was_used_t
     assert await reused(stack) == {event_id}
 
 
-async def test_what_an_earlier_release_logged_under_a_derived_id_is_not_applied_again(stack: Stack) -> None:
+async def test_an_event_logged_by_an_earlier_release_under_a_derived_id_is_not_applied_again(
+    stack: Stack,
+) -> None:
     """Its consumers may still run beside ours."""
     event_id, derived = uuid4(), uuid4()
     one, other = part("1", event_id), part("2", event_id)
@@ -104,7 +106,7 @@ async def test_what_an_earlier_release_logged_under_a_derived_id_is_not_applied_
     assert await outcomes(stack, other, part("3", event_id)) == [Duplicate, Applied]
 
 
-async def test_the_migration_knows_what_was_logged_under_derived_ids(fresh_database: str) -> None:
+async def test_the_migration_covers_events_logged_under_derived_ids(fresh_database: str) -> None:
     event_id, derived, content_id = uuid4(), uuid4(), uuid4()
     connection = await asyncpg.connect(fresh_database)
     before = [migration for migration in migrations() if migration.version < "0016"]

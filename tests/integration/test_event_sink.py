@@ -68,7 +68,7 @@ async def test_an_event_goes_to_the_broker_with_its_sequence_number(spool: Spool
     assert spool.depth == 0
 
 
-async def test_what_the_broker_does_not_confirm_is_spooled_and_its_number_is_voided(
+async def test_an_unconfirmed_event_is_spooled_and_its_number_is_voided(
     spool: Spool,
 ) -> None:
     broker = Broker(fails=True)

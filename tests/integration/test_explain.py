@@ -62,7 +62,7 @@ async def test_a_part_is_explained_in_the_order_of_happening(stack: Stack) -> No
     assert found["agrees_with_tables"] is True
 
 
-async def test_an_earlier_state_is_told_by_the_order_of_happening(stack: Stack) -> None:
+async def test_an_earlier_state_follows_the_order_of_the_events_instants(stack: Stack) -> None:
     await apply(
         stack,
         "inventory",
@@ -78,7 +78,7 @@ async def test_an_earlier_state_is_told_by_the_order_of_happening(stack: Stack) 
     assert [state["status"] for state in now["states"]] == ["sold"]
 
 
-async def test_a_row_that_somebody_changed_is_told_from_what_its_events_say(stack: Stack) -> None:
+async def test_a_manually_changed_row_is_distinguished_from_the_state_of_its_events(stack: Stack) -> None:
     await apply(stack, "inventory", [item(part("sold", 5))])
     await stack.execute("UPDATE parts SET status = 'in_warehouse'")
 
@@ -91,7 +91,7 @@ async def test_a_row_that_somebody_changed_is_told_from_what_its_events_say(stac
     assert found["events"][0]["event_id"] in shown.stdout
 
 
-async def test_what_was_observed_is_explained_as_such(stack: Stack) -> None:
+async def test_an_observation_is_explained_as_one(stack: Stack) -> None:
     kind = "stockhook.observed.part"
     await apply(
         stack,
@@ -215,7 +215,7 @@ async def test_trade_ins_and_their_reminders_are_explained_without_private_data(
     assert found["agrees_with_tables"] is reminded["agrees_with_tables"] is True
 
 
-async def test_what_there_is_not_is_one_sentence_and_exit_1(stack: Stack) -> None:
+async def test_an_unknown_entity_is_one_sentence_and_exit_1(stack: Stack) -> None:
     await apply(stack, "inventory", [item(part("sold", 5))])
 
     unknown = stack.run("explain", "part", "14")

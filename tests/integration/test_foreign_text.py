@@ -78,7 +78,7 @@ def wide(stack: Stack) -> Stack:
     return stack
 
 
-async def test_what_a_part_became_is_shown_and_not_obeyed(wide: Stack) -> None:
+async def test_the_status_of_a_part_is_shown_as_inert_text(wide: Stack) -> None:
     await apply(wide, "inventory", [item(part(HOSTILE))])
     await apply(wide, "inventory", [item(part("sold", 3600))])
     explained = wide.run("explain", "part", HOSTILE)
@@ -149,7 +149,7 @@ async def test_changes_are_shown_as_they_go_by_and_not_obeyed(wide: Stack) -> No
     assert event in shown
 
 
-async def test_what_listens_on_the_ports_is_shown_and_not_obeyed(wide: Stack) -> None:
+async def test_answers_of_foreign_servers_are_shown_as_inert_text(wide: Stack) -> None:
     odd = json.dumps({"status": HOSTILE, "publishing": False, "spool": [HOSTILE]}).encode()
     for body in (odd, json.dumps({"status": HOSTILE, "publishing": False, "spool": None}).encode()):
         async with answering(body) as url:
@@ -160,7 +160,7 @@ async def test_what_listens_on_the_ports_is_shown_and_not_obeyed(wide: Stack) ->
     assert MARKUP in told.stdout
 
 
-async def test_what_apis_answer_is_shown_and_not_obeyed(wide: Stack) -> None:
+async def test_answers_of_apis_are_shown_as_inert_text(wide: Stack) -> None:
     listed = {
         "status_code": "R200",
         "msg": HOSTILE,

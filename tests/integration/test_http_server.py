@@ -42,7 +42,7 @@ async def test_a_malformed_request_is_answered_with_a_problem_and_the_connection
         assert await sender.is_closed()
 
 
-async def test_a_webhook_of_unknown_length_is_told_so_and_its_connection_ends() -> None:
+async def test_a_webhook_without_a_length_is_answered_411_and_its_connection_ends() -> None:
     async with server() as running, client(running.port) as sender:
         sender.writer.write(head(SECRET))
         answer = await sender.answer()

@@ -168,7 +168,7 @@ async def test_a_first_head_must_be_whole_in_time_however_late_it_begins() -> No
         assert [await answer for answer in answers] == [408, 408]
 
 
-async def test_the_client_of_a_request_is_whom_a_trusted_proxy_names() -> None:
+async def test_a_trusted_proxy_names_the_client_of_a_request() -> None:
     seen: list[tuple[str, str | None]] = []
 
     async def handle(request: Request) -> Response:

@@ -242,7 +242,7 @@ def test_a_certificate_that_cannot_be_used_at_the_start_is_one_sentence(
         Certificates(files)
 
 
-async def test_only_who_shows_a_certificate_of_the_ca_is_let_in(
+async def test_only_a_client_with_a_certificate_of_the_ca_is_accepted(
     authority: Authority, other: Authority, files: Files
 ) -> None:
     required = Files(files.certificate, files.key, authority.ca)

@@ -24,7 +24,7 @@ ok = ra:stop_server(quorum_queues, amqqueue:get_pid(Queue)).
 """Stops the only member of a quorum queue, and with it its leader."""
 
 
-async def test_a_queue_without_a_leader_is_found(stack: Stack, services: Services) -> None:
+async def test_a_queue_without_a_leader_is_detected(stack: Stack, services: Services) -> None:
     if services.rabbitmq is None:
         pytest.skip("needs a RabbitMQ of our own")
     name = "stockhook.returns.retry.2s"

@@ -188,7 +188,7 @@ def test_a_killed_broker_comes_back_with_its_messages(services: Services) -> Non
     assert asyncio.run(take(services.amqp_url)) == b"kept"
 
 
-def test_a_frozen_service_keeps_its_connections_and_says_nothing(services: Services, state: Path) -> None:
+def test_a_frozen_service_keeps_its_connections_and_is_silent(services: Services, state: Path) -> None:
     assert services.rabbitmq is not None
     assert services.postgres is not None
     ports = remembered_ports(state / "ports.json")
@@ -293,7 +293,7 @@ def test_a_service_that_does_not_start_shows_the_end_of_its_log(tmp_path: Path) 
     spawner.close()
 
 
-def test_a_service_that_never_answers_is_given_up(tmp_path: Path) -> None:
+def test_waiting_for_an_unresponsive_service_ends(tmp_path: Path) -> None:
     spawner = Spawner()
     thing = daemon(tmp_path, "exec sleep 60", spawner)
     thing.start()
@@ -305,7 +305,7 @@ def test_a_service_that_never_answers_is_given_up(tmp_path: Path) -> None:
     spawner.close()
 
 
-def test_a_sweep_ends_what_is_on_record_and_nothing_else(tmp_path: Path) -> None:
+def test_a_sweep_ends_only_recorded_processes(tmp_path: Path) -> None:
     spawner = Spawner()
     thing = daemon(tmp_path, "exec sleep 60", spawner)
     thing.start()

@@ -59,7 +59,7 @@ async def until(count: int, ingest: Ingest) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_what_is_not_taken_is_sent_again_and_holds_nothing_up() -> None:
+async def test_an_undelivered_webhook_is_sent_again_and_delays_no_other() -> None:
     ingest = Ingest()
     async with sending(ingest, Fault(kind=Kind.UNAVAILABLE, times=1)) as told:
         told.send_events([sold("11"), sold("12")])
@@ -68,7 +68,7 @@ async def test_what_is_not_taken_is_sent_again_and_holds_nothing_up() -> None:
     assert sorted(ingest.came) == [("11", "ours"), ("12", "ours")]
 
 
-async def test_what_is_never_taken_is_given_up_aloud() -> None:
+async def test_an_undeliverable_webhook_is_dropped_and_logged() -> None:
     ingest = Ingest()
     with capture_logs() as lines:
         async with sending(ingest, Fault(kind=Kind.ERROR)) as told, asyncio.timeout(30):
@@ -80,7 +80,7 @@ async def test_what_is_never_taken_is_given_up_aloud() -> None:
     assert told.sender.tally.answers == {"500": 3}
 
 
-async def test_a_webhook_comes_no_earlier_than_what_it_tells_of() -> None:
+async def test_a_webhook_is_sent_after_the_event_that_it_reports() -> None:
     ingest = Ingest()
     async with sending(ingest) as told:
         ahead = sold("11", timedelta(seconds=1.2))
@@ -93,7 +93,7 @@ async def test_a_webhook_comes_no_earlier_than_what_it_tells_of() -> None:
 
 
 @pytest.mark.parametrize("wait", [0.0, 0.05])
-async def test_what_is_under_way_when_it_ends_is_dropped(wait: float) -> None:
+async def test_webhooks_in_flight_at_shutdown_are_dropped(wait: float) -> None:
     ingest = Ingest()
     async with asyncio.timeout(30):
         async with sending(ingest, Fault(kind=Kind.SLOW, seconds=60)) as told:

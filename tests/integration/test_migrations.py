@@ -52,7 +52,7 @@ async def test_consumers_refuse_a_database_that_is_behind(stack: Stack, fresh_da
     assert "run `stockhook migrate`" in run.stderr
 
 
-async def test_the_command_says_what_it_did(stack: Stack, fresh_database: str) -> None:
+async def test_the_command_reports_what_it_did(stack: Stack, fresh_database: str) -> None:
     first = stack.run("migrate", STOCKHOOK_DATABASE_URL=fresh_database)
     second = stack.run("migrate", STOCKHOOK_DATABASE_URL=fresh_database)
 
@@ -88,7 +88,7 @@ async def test_a_log_without_partitions_becomes_one_with_them(fresh_database: st
     assert (rest, nexts) == (0, 10)
 
 
-async def test_what_has_no_month_of_its_own_is_logged_all_the_same(fresh_database: str) -> None:
+async def test_an_event_without_a_partition_for_its_month_is_still_logged(fresh_database: str) -> None:
     connection = await asyncpg.connect(fresh_database)
     for migration in migrations():
         await connection.execute(migration.up)

@@ -77,7 +77,7 @@ def have_parts(ovoko: Ovoko, count: int) -> None:
     ovoko.parts.update({number: Part(id=number, status=0) for number in range(1, count + 1)})
 
 
-async def test_a_part_or_a_return_is_asked_for_by_its_id() -> None:
+async def test_a_part_or_a_return_is_fetched_by_its_id() -> None:
     async with world() as there:
         there.ovoko.parts[13] = Part(id=13, status=2, external_id="SKU-1")
         there.ovoko.returns[7] = OrderReturn(id=7, order_id=70)
@@ -102,7 +102,7 @@ async def test_parts_come_page_by_page() -> None:
     assert len({part.part_id for rows, _ in pages for part in rows.read}) == 250
 
 
-async def test_more_parts_on_a_page_than_ovoko_gives_are_not_asked_for() -> None:
+async def test_a_page_request_stays_within_ovokos_maximum() -> None:
     async with world() as there:
         with pytest.raises(ValueError, match="between 1 and 100"):
             await there.api.parts(1, limit=101)
@@ -142,7 +142,7 @@ async def test_a_passing_failure_is_got_over(kind: str) -> None:
         ("trickle", "no whole answer within 0.3 s"),
     ],
 )
-async def test_a_lasting_failure_is_given_up_after_four_attempts(kind: str, words: str) -> None:
+async def test_a_lasting_failure_ends_after_four_attempts(kind: str, words: str) -> None:
     async with world(ovoko_timeout=0.3) as there:
         have_parts(there.ovoko, 1)
         await there.ask(kind, seconds=0 if kind in ("rate-limited", "unavailable") else 1)
@@ -164,7 +164,7 @@ async def test_a_lasting_failure_is_given_up_after_four_attempts(kind: str, word
         ("unauthorized", "HTTP 401, status_code: missing"),
     ],
 )
-async def test_an_odd_answer_is_asked_for_once_and_named(kind: str, words: str) -> None:
+async def test_an_unexpected_response_is_not_requested_again_and_is_named(kind: str, words: str) -> None:
     async with world() as there:
         have_parts(there.ovoko, 1)
         await there.ask(kind)
@@ -197,7 +197,7 @@ async def test_retry_after_is_waited_for() -> None:
     assert monotonic() - began >= 1
 
 
-async def test_nobody_waits_for_an_hour() -> None:
+async def test_a_retry_after_of_an_hour_is_not_awaited() -> None:
     async with world() as there:
         await there.ask("unavailable", seconds=3600)
         with pytest.raises(Unavailable, match="requests a delay of 3600 s"):
@@ -215,14 +215,14 @@ async def test_calls_keep_their_pace() -> None:
     assert monotonic() - began >= 0.5
 
 
-async def test_a_part_that_was_not_asked_for_is_an_error() -> None:
+async def test_a_part_that_was_not_requested_is_an_error() -> None:
     async with world() as there:
         there.ovoko.parts[13] = Part(id=14, status=0)
         with pytest.raises(UnexpectedResponse, match="13 was requested, and the answer is about another one"):
             await there.api.part("13")
 
 
-async def test_nobody_there_is_unavailable() -> None:
+async def test_an_unreachable_server_is_unavailable() -> None:
     async with open_ovoko(settings(f"http://127.0.0.1:{free_port()}")) as api:
         with pytest.raises(Unavailable, match="cannot connect"):
             await replace(api, pause_seconds=0.01).part("1")

@@ -141,9 +141,7 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize("role", ALLOWED)
-async def test_each_user_may_do_what_is_listed_and_nothing_else(
-    users: Callable[[str], str], role: str
-) -> None:
+async def test_each_user_has_only_the_listed_permissions(users: Callable[[str], str], role: str) -> None:
     allowed: set[str] = set()
     async with Broker(users(role), "test").connection() as link:
         for name, operation in OPERATIONS.items():
@@ -181,7 +179,7 @@ def test_the_definitions_have_the_exchange_of_their_topic_permissions() -> None:
     assert all(one in definitions(topology(()), "stockhook")["exchanges"] for one in made["exchanges"])
 
 
-def test_the_commands_say_the_same_as_the_definitions(
+def test_the_commands_match_the_definitions(
     services: Services, users: Callable[[str], str], tmp_path: Path
 ) -> None:
     if services.rabbitmq is None:
@@ -264,9 +262,7 @@ async def _may(connection: "asyncpg.Connection[asyncpg.Record]", statement: str)
     return True
 
 
-async def test_each_role_may_do_what_is_listed_and_nothing_else(
-    stack: Stack, roles: Callable[[str], str]
-) -> None:
+async def test_each_role_has_only_the_listed_privileges(stack: Stack, roles: Callable[[str], str]) -> None:
     migrated = stack.run("migrate", STOCKHOOK_DATABASE_URL=roles("owner"))
     owner = await asyncpg.connect(roles("owner"))
     tables = {row["name"]: row["first"] for row in await owner.fetch(TABLES)}
@@ -292,7 +288,7 @@ async def test_each_role_may_do_what_is_listed_and_nothing_else(
     await owner.close()
 
 
-async def test_whoever_adds_months_is_not_led_astray_by_a_schema_of_his_own(
+async def test_adding_months_ignores_objects_of_another_schema(
     stack: Stack, roles: Callable[[str], str], fresh_database: str
 ) -> None:
     """The function acts as the owner: what it calls must not be the caller's."""
@@ -414,7 +410,7 @@ async def _take_over_what_differs(stack: Stack, operator: dict[str, str]) -> Non
     assert await stack.count("parts") == 1
 
 
-async def test_without_leave_to_declare_what_is_missing_is_named(
+async def test_without_permission_to_declare_missing_objects_are_named(
     stack: Stack, users: Callable[[str], str]
 ) -> None:
     await stack.delete_queue("stockhook.orders.retry.2s")
@@ -428,7 +424,7 @@ async def test_without_leave_to_declare_what_is_missing_is_named(
     )
 
 
-async def test_a_user_that_may_not_declare_is_told_so(users: Callable[[str], str]) -> None:
+async def test_a_user_without_permission_to_declare_gets_an_error(users: Callable[[str], str]) -> None:
     async with Broker(users("ingest"), "test").connection() as link:
         channel = await link.channel()
         with pytest.raises(BrokerRefused, match="ACCESS_REFUSED"):

@@ -83,7 +83,7 @@ async def test_policies_that_would_lose_events_are_named_until_they_are_overridd
     await until(overridden, "nothing is found any more", 60)
 
 
-def test_without_the_management_api_it_is_said_that_policies_cannot_be_seen(
+def test_without_the_management_api_policies_are_reported_as_unreadable(
     stack: Stack, node: BrokerNode
 ) -> None:
     del stack.environment["STOCKHOOK_MANAGEMENT_URL"]

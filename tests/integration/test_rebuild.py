@@ -51,7 +51,7 @@ def test_each_communication_belongs_to_one_family() -> None:
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
-async def test_each_family_rebuilt_is_what_it_was(stack: Stack, family: str) -> None:
+async def test_a_rebuilt_family_is_equal_to_the_original(stack: Stack, family: str) -> None:
     await apply(stack, family, *in_batches(generated(family, 600), 7))
 
     code, found = rebuilt(stack, family)
@@ -96,7 +96,7 @@ async def test_planted_rows_are_shown_and_repaired(stack: Stack) -> None:
     assert await schemas_left(stack) == []
 
 
-async def test_a_repair_keeps_what_other_families_have_in_the_same_tables(stack: Stack) -> None:
+async def test_a_repair_keeps_other_families_rows_of_the_same_tables(stack: Stack) -> None:
     await apply(stack, "buybacks", *in_batches(generated("buybacks", 200), 20))
     await apply(stack, "reminders", *in_batches(generated("reminders", 100), 20))
     calls = await stack.count("communications")

@@ -94,7 +94,7 @@ async def test_an_earlier_reception_corrects_log_and_part(stack: Stack) -> None:
         assert rebuilt(stack, "inventory") == []
 
 
-async def test_an_earlier_reception_corrects_a_trade_in_and_what_is_due(stack: Stack) -> None:
+async def test_an_earlier_reception_corrects_a_buyback_order_and_its_due_payment(stack: Stack) -> None:
     order = {"id": "o1", "status": "MissedPickUp"}
     missed = item(buyback(MISSED, "9999-12-30T00:00:00", order=order), uuid4())
     earlier = RECEIVED_AT - timedelta(hours=2)
@@ -140,7 +140,7 @@ def _under(event_id: UUID, one: Decoded) -> Decoded:
     return replace(one, candidate=replace(one.candidate, envelope=envelope))
 
 
-async def test_what_an_older_release_logged_is_corrected_rebuilt_and_explained(stack: Stack) -> None:
+async def test_events_logged_by_an_older_release_are_corrected_rebuilt_and_explained(stack: Stack) -> None:
     """It took numbers of any size in fields that nobody uses."""
     one = part("in_warehouse", (RECEIVED_AT + timedelta(hours=3)).isoformat())
     late = received(one, RECEIVED_AT + timedelta(hours=3))
@@ -180,7 +180,7 @@ async def test_an_event_of_the_log_that_cannot_be_read_counts_as_dropped(stack: 
     assert "cannot be read" in refused.stderr
 
 
-async def test_the_history_of_a_part_includes_what_was_logged_under_another_spelling(stack: Stack) -> None:
+async def test_the_history_of_a_part_includes_events_logged_under_another_spelling(stack: Stack) -> None:
     """A number with a fraction was logged as it was written; as a text it still is."""
     document = part_changed("13.0", "sold", NOW)
     older = part_changed("13.0", "returned", "2026-02-01T00:00:00Z")

@@ -166,7 +166,7 @@ async def test_the_same_on_both_sides_is_no_drift(world: World) -> None:
     }
 
 
-async def test_each_kind_of_drift_of_parts_is_found(world: World) -> None:
+async def test_each_kind_of_drift_of_parts_is_reported(world: World) -> None:
     await world.has("in_warehouse", 1, 120)
     await world.has("in_warehouse", 201)
     await world.has("returned", 202)
@@ -211,7 +211,7 @@ async def test_each_kind_of_drift_of_parts_is_found(world: World) -> None:
     ]
 
 
-async def test_each_kind_of_drift_of_returns_is_found(world: World) -> None:
+async def test_each_kind_of_drift_of_returns_is_reported(world: World) -> None:
     at = "'2026-03-01 09:00:00Z'"
     await world.stack.execute(INSERT_RETURN.format(1, 10, at, "NULL"))
     await world.stack.execute(INSERT_RETURN.format(2, 20, at, "NULL"))
@@ -236,7 +236,7 @@ async def test_each_kind_of_drift_of_returns_is_found(world: World) -> None:
     ]
 
 
-async def test_a_person_gets_a_table_and_what_it_means(world: World) -> None:
+async def test_the_default_output_is_a_table_with_an_explanation(world: World) -> None:
     await world.has("in_warehouse", 13)
     world.lists("sold\x1b[31m[/b]", 13)
 
@@ -268,7 +268,7 @@ async def test_a_part_that_slips_between_two_pages_is_not_taken_for_missing(worl
     assert found["pages"] == 4
 
 
-async def test_what_slips_twice_makes_the_comparison_inconclusive(world: World) -> None:
+async def test_a_row_that_moves_to_another_page_twice_makes_the_comparison_inconclusive(world: World) -> None:
     class CountingOneMore(Ovoko):
         async def handle(self, request: Request) -> Response:
             document = orjson.loads((await world.ovoko.handle(request)).body)
@@ -311,7 +311,7 @@ async def test_a_change_of_just_now_is_shown_but_is_no_drift_yet(world: World) -
     assert "1 changed recently, here or there" in done.stdout
 
 
-async def test_no_more_are_looked_at_again_than_was_asked_for(world: World) -> None:
+async def test_at_most_the_requested_number_is_checked_again(world: World) -> None:
     await world.has("in_warehouse", 1, 3)
     world.lists(2, 2, 3)
 
@@ -325,7 +325,7 @@ async def test_no_more_are_looked_at_again_than_was_asked_for(world: World) -> N
     assert (found["looked_at_again"], found["unchecked"], found["is_conclusive"]) == (2, 1, False)
 
 
-async def test_since_leaves_out_what_is_older_on_both_sides(world: World) -> None:
+async def test_since_excludes_rows_that_are_older_on_both_sides(world: World) -> None:
     await world.has("in_warehouse", 1, 3)
     await world.stack.execute("UPDATE parts SET occurred_at = '2026-02-01Z' WHERE part_id <> '1'")
     world.lists(2, 1, at="2026-02-01T10:00:00Z")
@@ -359,7 +359,9 @@ async def test_rows_that_cannot_be_read_are_reported_and_do_not_end_a_reconcilia
     assert (found["not_listed_at_least"], found["is_conclusive"]) == (0, False)
 
 
-async def test_an_odd_optional_field_of_a_listed_part_counts_as_absent_and_is_reported(world: World) -> None:
+async def test_an_unreadable_optional_field_of_a_listed_part_counts_as_absent_and_is_reported(
+    world: World,
+) -> None:
     await world.has("in_warehouse", 11, 13)
     for number, odd in ((11, False), (12, []), (13, "SKU")):
         world.ovoko.parts[number] = OddPart(id=number, status=0, external_id=odd, updated_at=LONG_AGO)
@@ -401,7 +403,7 @@ async def test_several_missing_answers_end_it(world: World) -> None:
         ([], 7, "the list says that it holds 7, and shows none"),
     ],
 )
-async def test_a_list_that_is_not_what_it_says_is_an_error(
+async def test_an_inconsistent_list_is_an_error(
     world: World, rows: list[object], total_count: int, words: str
 ) -> None:
     class Same(Ovoko):
@@ -430,7 +432,7 @@ async def test_nothing_is_taken_over_from_a_list_that_shows_nothing(world: World
     assert await world.stack.depths() == {}
 
 
-async def test_what_nobody_applies_is_said_to_wait_and_is_the_same_event_when_sent_again(
+async def test_events_that_no_consumer_applied_are_reported_as_waiting_and_keep_their_ids(
     world: World,
 ) -> None:
     world.lists(1, 13)
@@ -511,7 +513,7 @@ class Many:
         raise AssertionError("nothing differs")
 
 
-async def test_memory_does_not_grow_with_what_is_compared() -> None:
+async def test_memory_does_not_grow_with_the_number_of_compared_rows() -> None:
     many = Many([f"{number:08}" for number in range(40_000)])
     subject = Subject(
         Provider.OVOKO, many.page, many.one, many.ours, many.our_ids, many.compare, many.observed

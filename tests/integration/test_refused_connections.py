@@ -79,7 +79,7 @@ def as_user(stack: Stack, user: str, vhost: str) -> str:
     return parts._replace(netloc=netloc, path=f"/{vhost}").geturl()
 
 
-async def test_a_refusal_says_what_the_broker_said_and_what_to_do(stack: Stack, node: BrokerNode) -> None:
+async def test_a_refusal_quotes_the_broker_and_names_the_remedy(stack: Stack, node: BrokerNode) -> None:
     for case, (user, vhost, words) in REFUSALS.items():
         with pytest.raises(BrokerRefused) as refused:
             async with Broker(as_user(stack, user, vhost), "test").connection():
@@ -114,7 +114,7 @@ async def test_a_command_ends_with_that_sentence_and_the_right_code(stack: Stack
         assert (ended.returncode, sentence[: len(words)]) == (code, words)
 
 
-async def test_doctor_says_so_and_looks_at_the_rest(stack: Stack, node: BrokerNode) -> None:
+async def test_doctor_reports_the_refusal_and_checks_the_rest(stack: Stack, node: BrokerNode) -> None:
     ended = stack.run("doctor", "--json", STOCKHOOK_AMQP_URL=as_user(stack, "stranger", "nowhere"))
     findings = json.loads(ended.stdout)["findings"]
     (broken,) = [finding for finding in findings if finding["subject"] == "broker"]
@@ -125,7 +125,9 @@ async def test_doctor_says_so_and_looks_at_the_rest(stack: Stack, node: BrokerNo
     assert any(finding["subject"] == "migrations" for finding in findings)
 
 
-async def test_processes_wait_say_why_and_go_on_once_they_are_let_in(stack: Stack, node: BrokerNode) -> None:
+async def test_processes_wait_and_log_why_and_continue_once_they_are_accepted(
+    stack: Stack, node: BrokerNode
+) -> None:
     vhost = urlsplit(stack.environment["STOCKHOOK_AMQP_URL"]).path[1:]
     url = as_user(stack, "stranger", vhost)
     consumer = stack.start("consume", "orders", STOCKHOOK_AMQP_URL=url)

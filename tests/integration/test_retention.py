@@ -45,7 +45,7 @@ async def partitions(stack: Stack) -> set[str]:
     return {row["relname"] for row in rows}
 
 
-async def test_what_was_applied_stays_applied_when_its_month_is_gone(stack: Stack) -> None:
+async def test_an_applied_event_stays_applied_when_its_partition_is_removed(stack: Stack) -> None:
     first = part("sold", 5)
     await apply(stack, "inventory", [first])
     month = await age(stack, 150)
@@ -166,7 +166,7 @@ async def test_writers_do_not_wait_while_retention_waits_for_a_long_read(stack: 
     assert [one["name"] for one in found["months"]] == [month]
 
 
-async def test_what_was_broken_off_is_finished_and_an_archive_is_left_alone(stack: Stack) -> None:
+async def test_an_interrupted_archive_is_finished_and_a_complete_one_is_not_changed(stack: Stack) -> None:
     await stack.execute(
         "CREATE TABLE event_log_2019_01_dropping (LIKE event_log);"
         "CREATE TABLE event_log_2019_02 (LIKE event_log)"

@@ -50,7 +50,7 @@ async def test_a_marketplace_is_served_below_its_name() -> None:
     ("kind", "status"),
     [("unauthorized", 401), ("rate-limited", 429), ("error", 500), ("unavailable", 503), ("redirect", 302)],
 )
-async def test_a_fault_comes_as_often_as_it_was_asked_for(kind: str, status: int) -> None:
+async def test_a_fault_occurs_the_requested_number_of_times(kind: str, status: int) -> None:
     async with mirror() as client:
         await ask(client, kind=kind, times=2)
         statuses = [(await client.get("/mirror/a")).status_code for _ in range(3)]
@@ -58,7 +58,7 @@ async def test_a_fault_comes_as_often_as_it_was_asked_for(kind: str, status: int
     assert statuses == [status, status, 200]
 
 
-async def test_a_fault_is_for_a_method_and_a_path_alone() -> None:
+async def test_a_fault_applies_only_to_its_method_and_path() -> None:
     async with mirror() as client:
         await ask(client, kind="error", method="post", path="order-7")
         others = [await client.get("/mirror/order-7"), await client.post("/mirror/order-8")]
@@ -68,7 +68,7 @@ async def test_a_fault_is_for_a_method_and_a_path_alone() -> None:
     assert struck.status_code == 500
 
 
-async def test_an_id_asks_for_its_fault_by_itself() -> None:
+async def test_an_id_triggers_its_fault() -> None:
     async with mirror() as client:
         response = await client.get("/mirror/orders/fault-error-3/x")
 
@@ -76,7 +76,7 @@ async def test_an_id_asks_for_its_fault_by_itself() -> None:
 
 
 @pytest.mark.parametrize("order_id", ["fault-error-as-200", "fault-error-as-200-2"])
-async def test_an_id_asks_for_the_fault_of_the_longest_name_in_it(order_id: str) -> None:
+async def test_an_id_triggers_the_fault_with_the_longest_matching_name(order_id: str) -> None:
     async with mirror() as client:
         response = await client.get(f"/mirror/orders/{order_id}")
 
@@ -98,7 +98,7 @@ async def test_an_answer_without_a_body_breaks_too() -> None:
     assert sum(received) == OVERSIZED_BYTES
 
 
-async def test_retry_after_says_how_long() -> None:
+async def test_retry_after_has_the_configured_duration() -> None:
     async with mirror() as client:
         await ask(client, kind="rate-limited", seconds=2.5)
         response = await client.get("/mirror/a")
@@ -127,7 +127,7 @@ async def test_a_connection_ends_too_soon(kind: str) -> None:
     assert again.status_code == 200
 
 
-async def test_a_trickle_never_falls_silent_for_long() -> None:
+async def test_a_trickle_never_pauses_for_long() -> None:
     async with mirror() as client:
         await ask(client, kind="trickle", seconds=0.01)
         began = monotonic()
@@ -138,7 +138,7 @@ async def test_a_trickle_never_falls_silent_for_long() -> None:
 
 
 @pytest.mark.parametrize(("kind", "is_declared"), [("oversized", False), ("declared", True)])
-async def test_an_oversized_body_is_as_large_as_it_says(kind: str, is_declared: bool) -> None:
+async def test_an_oversized_body_has_its_declared_length(kind: str, is_declared: bool) -> None:
     received = 0
     async with mirror() as client:
         await ask(client, kind=kind)
@@ -158,7 +158,7 @@ async def test_wrong_types_are_json_still() -> None:
     assert response.json() == {"method": ["GET"], "path": ["/a"], "bytes": "seven"}
 
 
-async def test_what_was_answered_is_told_without_headers_and_bodies() -> None:
+async def test_answered_requests_are_reported_without_headers_and_bodies() -> None:
     async with mirror() as client:
         await ask(client, kind="error", times=1)
         await client.get("/mirror/a", headers={"authorization": "canary"})
@@ -172,7 +172,7 @@ async def test_what_was_answered_is_told_without_headers_and_bodies() -> None:
     assert "canary" not in told.text
 
 
-async def test_an_unknown_fault_is_refused_in_words() -> None:
+async def test_an_unknown_fault_is_refused_with_a_sentence() -> None:
     async with mirror() as client:
         response = await client.post("/control/faults", json={"kind": "boredom"})
         faults = await client.get("/control/faults")
@@ -200,5 +200,5 @@ async def test_it_stops_while_an_answer_is_under_way() -> None:
         await asyncio.wait_for(waiting, 30)
 
 
-def test_each_fault_has_its_words() -> None:
+def test_each_fault_has_a_description() -> None:
     assert set(DESCRIPTIONS) == set(Kind)

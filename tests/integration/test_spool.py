@@ -146,7 +146,7 @@ async def test_entries_come_back_in_order_with_their_numbers(tmp_path: Path) -> 
         assert began <= entries[0].spooled_at <= datetime.now(UTC)
 
 
-async def test_what_goes_to_the_quarantine_has_no_sequence_number(tmp_path: Path) -> None:
+async def test_a_quarantined_message_has_no_sequence_number(tmp_path: Path) -> None:
     stamped = Message("exchange", "key", "type", {"x-stream": 1, "x-place": 7, "x-other": "kept"}, b"body")
     async with Spool(tmp_path / "spool", ROOMY) as spool:
         await spool.put(stamped, None)
@@ -210,7 +210,7 @@ async def test_entries_of_any_size_come_back(tmp_path: Path) -> None:
         assert [len(entry.message.body) for entry in await spool.oldest(100)] == sizes
 
 
-async def test_what_waits_is_written_in_one_transaction(tmp_path: Path) -> None:
+async def test_waiting_entries_are_written_in_one_transaction(tmp_path: Path) -> None:
     async with Spool(tmp_path / "spool", ROOMY) as spool:
         await asyncio.gather(*(spool.put(message(str(number)), "orders") for number in range(100)))
 
@@ -218,7 +218,7 @@ async def test_what_waits_is_written_in_one_transaction(tmp_path: Path) -> None:
         assert spool.commits <= 2
 
 
-async def test_one_who_waits_for_entries_is_woken(tmp_path: Path) -> None:
+async def test_a_task_that_waits_for_entries_is_woken(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     async with Spool(path, ROOMY) as spool, asyncio.timeout(DEADLINE):
         waiting = asyncio.create_task(spool.wait_not_empty())
@@ -231,7 +231,7 @@ async def test_one_who_waits_for_entries_is_woken(tmp_path: Path) -> None:
         await spool.wait_not_empty()
 
 
-async def test_a_cancelled_caller_takes_nobody_with_it(tmp_path: Path) -> None:
+async def test_a_cancelled_caller_does_not_cancel_others(tmp_path: Path) -> None:
     async with Spool(tmp_path / "spool", ROOMY) as spool:
         callers = [asyncio.create_task(spool.put(message(str(number)), "orders")) for number in range(20)]
         await asyncio.sleep(0)
@@ -246,7 +246,7 @@ async def test_a_cancelled_caller_takes_nobody_with_it(tmp_path: Path) -> None:
         assert [number_of(entry)[1] for entry in entries] == list(range(1, len(entries) + 1))
 
 
-async def test_closing_finishes_what_was_asked_before(tmp_path: Path) -> None:
+async def test_closing_finishes_earlier_requests(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     async with Spool(path, ROOMY) as spool:
         callers = [asyncio.create_task(spool.put(message(str(number)), "orders")) for number in range(500)]
@@ -288,7 +288,7 @@ async def test_files_grow_no_further_while_as_much_goes_out_as_comes_in(tmp_path
     assert path.stat().st_size < 100_000
 
 
-async def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
+async def test_an_acknowledged_entry_survives_kill_9(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     answered: set[str] = set()
     for round_ in range(5):
@@ -394,7 +394,7 @@ async def test_flipped_bytes_in_the_file_cost_only_the_entries_on_their_page(tmp
 
 
 @pytest.mark.parametrize("pages", [1, 2, 3])
-async def test_zeroed_first_pages_cost_only_what_stood_on_them(tmp_path: Path, pages: int) -> None:
+async def test_zeroed_first_pages_lose_only_their_own_entries(tmp_path: Path, pages: int) -> None:
     path = tmp_path / "spool"
     source = await filled(path, [str(number) for number in range(500)], size=1_000)
     with path.open("r+b") as file:
@@ -472,7 +472,7 @@ async def test_a_file_that_gets_damaged_while_in_use_is_repaired(tmp_path: Path)
 @pytest.mark.parametrize(
     "content", [b"", os.urandom(50_000), b"x", bytes(100_000), b"SQLite format 3\0"], ids=len
 )
-async def test_a_file_of_anything_else_is_kept_and_does_not_hinder(tmp_path: Path, content: bytes) -> None:
+async def test_a_foreign_file_is_moved_aside_and_the_spool_starts(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "spool"
     path.write_bytes(content)
     await filled(path, ["one"])
@@ -506,7 +506,7 @@ async def test_a_repair_that_was_interrupted_is_finished(tmp_path: Path) -> None
     assert Path(f"{aside}-wal").read_bytes() == b"damaged too"
 
 
-async def test_a_second_repair_replaces_what_an_earlier_attempt_left(tmp_path: Path) -> None:
+async def test_a_second_repair_replaces_the_files_of_an_earlier_attempt(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     path.write_bytes(b"damaged")
     Path(f"{path}.mending").write_bytes(b"of an earlier attempt")
@@ -527,7 +527,7 @@ async def test_a_file_that_was_moved_away_is_not_written_to(tmp_path: Path) -> N
     assert [text_of(entry) for entry in await held(path)] == ["two"]
 
 
-async def test_what_is_made_is_for_the_owner_alone(tmp_path: Path) -> None:
+async def test_created_files_are_accessible_only_to_the_owner(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "down" / "spool"
     async with Spool(path, ROOMY) as spool:
         await spool.put(message(), "orders")

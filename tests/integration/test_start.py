@@ -107,7 +107,7 @@ def test_an_ops_host_that_cannot_be_listened_on_is_a_sentence(environment: dict[
     assert said.endswith("set STOCKHOOK_OPS_HOST to an address of this machine")
 
 
-def test_a_simulator_whose_port_is_taken_says_so(environment: dict[str, str], taken: str) -> None:
+def test_a_simulator_reports_that_its_port_is_in_use(environment: dict[str, str], taken: str) -> None:
     said = sentence(f"simulate marketplaces --port {taken}", environment, 78)
 
     assert said.endswith(f"port {taken} (Address already in use): set --port to a free port")

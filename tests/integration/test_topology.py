@@ -14,7 +14,7 @@ async def test_declaring_is_idempotent_and_then_all_is_as_expected(stack: Stack)
     assert (check.returncode, check.stdout) == (0, "as expected\n")
 
 
-async def test_a_check_names_what_is_missing_and_creates_nothing(stack: Stack) -> None:
+async def test_a_check_names_missing_objects_and_creates_nothing(stack: Stack) -> None:
     await stack.delete_queue("stockhook.orders.retry.2s")
     for _ in range(2):
         check = stack.run("topology", "--check")

@@ -41,21 +41,21 @@ TABLE = (
         "worker/amqp/codec.py",
         '_MANDATORY = b"\\x01"',
         '_MANDATORY = b"\\x00"',
-        "tests/integration/test_broker.py::test_what_no_queue_takes_is_an_error_and_what_one_takes_is_there",
+        "tests/integration/test_broker.py::test_an_unroutable_message_is_an_error_and_a_routed_one_is_in_its_queue",
     ),
     Mutant(
         "one message id for all",
         "worker/amqp/tap.py",
         'f"{self._prefix}.{tag}"',
         'f"{self._prefix}.1"',
-        "tests/integration/test_broker.py::test_what_no_queue_takes_is_an_error_and_what_one_takes_is_there",
+        "tests/integration/test_broker.py::test_an_unroutable_message_is_an_error_and_a_routed_one_is_in_its_queue",
     ),
     Mutant(
         "not persistent",
         "worker/amqp/codec.py",
         '_PERSISTENT = b"\\x02"',
         '_PERSISTENT = b"\\x01"',
-        "tests/integration/test_broker.py::test_what_is_published_is_persistent",
+        "tests/integration/test_broker.py::test_published_messages_are_persistent",
     ),
     Mutant(
         "claim outside the transaction",
@@ -121,15 +121,14 @@ TABLE = (
         "worker/ingest/service.py",
         "                    await self._store(accepted, evidence)\n",
         "                    asyncio.ensure_future(self._store(accepted, evidence))\n",
-        "tests/unit/test_service.py::test_what_cannot_be_stored_is_left_with_the_sender",
+        "tests/unit/test_service.py::test_an_event_that_cannot_be_stored_is_refused",
     ),
     Mutant(
         "a message does not name a voided sequence number",
         "worker/ingest/event_sink.py",
         "                    self._sequence.void(family, number)\n            except BaseException:",
         "                    self._sequence.voids(family)\n            except BaseException:",
-        "tests/integration/test_event_sink.py::"
-        "test_what_the_broker_does_not_confirm_is_spooled_and_its_number_is_voided",
+        "tests/integration/test_event_sink.py::test_an_unconfirmed_event_is_spooled_and_its_number_is_voided",
     ),
     Mutant(
         "poison messages are tried for ever",
@@ -327,7 +326,7 @@ TABLE = (
         "worker/ingest/trusted_proxies.py",
         "        if self.include(peer):\n",
         "        if True:\n",
-        "tests/unit/test_trusted_proxies.py::test_who_is_no_trusted_proxy_says_nothing_about_a_client",
+        "tests/unit/test_trusted_proxies.py::test_the_header_of_an_untrusted_peer_is_ignored",
     ),
     Mutant(
         "a wrong signature of a gateway is accepted",

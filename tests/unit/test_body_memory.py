@@ -58,7 +58,7 @@ def test_a_whole_body_is_never_broken_off() -> None:
         assert bodies.broken_off == []
 
 
-def test_what_was_answered_leaves_its_room() -> None:
+def test_an_answered_request_frees_its_memory() -> None:
     with ExitStack() as context:
         bodies = Bodies(context)
         for _ in range(5):

@@ -36,18 +36,18 @@ def test_retry_after_is_seconds_or_a_date(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "soon", "-1", "1.5", "٣", "Sun, 99 Mar 2026 12:00:30 GMT"])
-def test_a_retry_after_that_says_nothing_is_none(text: str | None) -> None:
+def test_an_unusable_retry_after_is_none(text: str | None) -> None:
     assert retry_after(text, NOW) is None
 
 
 @pytest.mark.parametrize(
     ("status", "expected"), [(408, True), (425, True), (429, True), (500, True), (404, False), (302, False)]
 )
-def test_what_time_may_repair_is_worth_repeating(status: int, expected: bool) -> None:
+def test_a_temporary_failure_is_worth_repeating(status: int, expected: bool) -> None:
     assert is_worth_repeating(status) is expected
 
 
-async def test_who_is_told_to_come_at_once_pauses_all_the_same() -> None:
+async def test_retry_after_zero_still_pauses() -> None:
     async def ask() -> None:
         raise Unavailable("busy", retry_after=timedelta(0))
 
@@ -78,7 +78,7 @@ def test_a_token_is_renewed_a_little_before_it_ends(seconds: int, kept: float) -
         b"[]",
     ],
 )
-def test_what_is_no_token_is_refused(body: bytes) -> None:
+def test_an_invalid_token_is_refused(body: bytes) -> None:
     with pytest.raises(ValidationError):
         Granted.model_validate_json(body)
 
@@ -100,7 +100,7 @@ class Issuer:
         return self.now
 
 
-async def test_one_fetch_serves_all_who_wait_for_it() -> None:
+async def test_one_fetch_serves_all_waiting_callers() -> None:
     issuer = Issuer()
     keeper = TokenCache(issuer.fetch, issuer.clock)
     waiting = [asyncio.create_task(keeper.token()) for _ in range(10)]
@@ -111,7 +111,7 @@ async def test_one_fetch_serves_all_who_wait_for_it() -> None:
     assert issuer.granted == 1
 
 
-async def test_a_refused_token_is_replaced_once_for_all_whom_it_failed() -> None:
+async def test_a_refused_token_is_replaced_once_for_all_callers() -> None:
     issuer = Issuer()
     issuer.gate.set()
     keeper = TokenCache(issuer.fetch, issuer.clock)
@@ -122,7 +122,7 @@ async def test_a_refused_token_is_replaced_once_for_all_whom_it_failed() -> None
     assert await keeper.token(refused=first) == "t2"
 
 
-async def test_a_kept_token_is_used_until_it_is_due() -> None:
+async def test_a_cached_token_is_used_until_it_expires() -> None:
     issuer = Issuer()
     issuer.gate.set()
     keeper = TokenCache(issuer.fetch, issuer.clock)
@@ -134,7 +134,7 @@ async def test_a_kept_token_is_used_until_it_is_due() -> None:
     assert tokens == ["t1", "t1", "t2", "t2"]
 
 
-async def test_who_gives_up_leaves_the_fetch_to_the_next() -> None:
+async def test_a_cancelled_caller_leaves_the_fetch_to_the_next() -> None:
     issuer = Issuer()
     keeper = TokenCache(issuer.fetch, issuer.clock)
     first, second = asyncio.create_task(keeper.token()), asyncio.create_task(keeper.token())
@@ -179,7 +179,7 @@ def test_a_title_is_a_short_line(body: bytes, words: str) -> None:
     assert title(body) == words
 
 
-def test_what_an_answer_does_not_say_is_none() -> None:
+def test_a_member_that_the_answer_lacks_is_none() -> None:
     assert ShipmentCapabilities.model_validate_json(b'{"news": 1}') == ShipmentCapabilities()
     assert PickupCapabilities.model_validate_json(b'{"news": 1}').slots == ()
 

@@ -64,7 +64,7 @@ def told(*payloads: Payload) -> list[Change]:
         ),
     ],
 )
-def test_the_type_says_what_happened(payloads: Sequence[Payload], expected: Sequence[str]) -> None:
+def test_the_type_names_the_change(payloads: Sequence[Payload], expected: Sequence[str]) -> None:
     assert [change.type for change in told(*payloads)] == expected
 
 
@@ -93,7 +93,7 @@ def test_a_change_shows_the_state_before_and_after() -> None:
     ]
 
 
-def test_no_change_tells_of_a_customer() -> None:
+def test_no_change_contains_customer_data() -> None:
     """Of all documented examples, with every datum of their customers looked for."""
     secret: set[str] = set()
     said = b""
@@ -129,7 +129,7 @@ def _texts(value: Any) -> set[str]:
             return set()
 
 
-def test_a_cloud_event_has_what_the_specification_asks_for() -> None:
+def test_a_cloud_event_has_the_required_attributes() -> None:
     batch_id = events.event_id("a batch")
     changes = told(part("reserved"), part("sold", 1))
     _, (_, name, subject, body) = cloud_events(batch_id, 42, encode(changes))

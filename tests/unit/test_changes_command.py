@@ -38,7 +38,7 @@ def test_a_key_that_does_not_exist_is_a_failure(arguments: list[str]) -> None:
     assert stockhook(*arguments).returncode == 1
 
 
-def test_the_rotation_says_where_it_stands() -> None:
+def test_the_rotation_reports_its_state() -> None:
     under_way = json.loads(stockhook("rotate", "shop", "--json").stdout)
     not_begun = json.loads(stockhook("rotate", "desk", "--json").stdout)
     printed = stockhook("rotate", "shop")

@@ -14,7 +14,7 @@ def stockhook(*arguments: str) -> str:
     ).stdout
 
 
-def test_the_list_of_commands_says_what_each_does() -> None:
+def test_the_list_of_commands_describes_each() -> None:
     described = {words[1] for line in stockhook().splitlines() if len(words := line.split()) > 3}
 
     assert {name for name in app.resolved_commands() if not name.startswith("-")} <= described

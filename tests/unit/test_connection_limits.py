@@ -82,7 +82,7 @@ def test_strangers_of_many_addresses_have_half_of_the_room() -> None:
     assert server.refused == [(Reason.STRANGERS, "0")]
 
 
-def test_who_authenticates_leaves_the_room_of_strangers() -> None:
+def test_an_authenticated_connection_no_longer_counts_as_a_stranger() -> None:
     server = Server()
     known = [server.authenticated("a") for _ in range(4)]
     strangers = [server.stranger("a") for _ in range(2)]
@@ -94,7 +94,7 @@ def test_who_authenticates_leaves_the_room_of_strangers() -> None:
     }
 
 
-def test_what_is_being_answered_is_not_closed_and_the_newcomer_is_refused_instead() -> None:
+def test_a_connection_in_use_is_not_closed_and_the_new_one_is_refused() -> None:
     server = Server()
     answering = [server.stranger("a", is_answering=True) for _ in range(2)]
     newcomer = server.stranger("a")
@@ -137,7 +137,7 @@ def test_many_connections_of_one_proxy_are_not_too_many_of_one_address() -> None
     assert not any(server.proxy().aborted for _ in range(8))
 
 
-def test_what_is_gone_leaves_its_room() -> None:
+def test_a_closed_connection_frees_its_slot() -> None:
     server = Server()
     for _ in range(20):
         server.open.remove(server.stranger("a"))

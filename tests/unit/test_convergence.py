@@ -162,7 +162,9 @@ def apply(family: str, batches: Sequence[Sequence[Event[Any]]]) -> Store:
 
 
 @pytest.mark.parametrize("is_listed", [True, False])
-def test_an_earlier_reception_that_makes_another_stated_instant_implausible_is_found(is_listed: bool) -> None:
+def test_an_earlier_reception_that_makes_another_stated_instant_implausible_is_a_finding(
+    is_listed: bool,
+) -> None:
     """The state does not rest on the reception: the return was opened earlier."""
     opened = events.claimed(events.returned("order.return.created", 0, "1", "10"), 1, 1, TOLERANCE)
     seen = events.claimed(events.observed_return(0, "1", "10", is_listed, 2), 2, 1, TOLERANCE)
@@ -291,7 +293,7 @@ def last_told(store: Store) -> set[Any]:
     return set(last.values())
 
 
-def test_a_row_of_an_older_release_becomes_what_is_computed_from_nothing() -> None:
+def test_a_row_of_an_older_release_becomes_equal_to_a_rebuilt_one() -> None:
     """It knew no implausible timestamps."""
     ahead = events.claimed(events.part("sold", 3_000_000), 1)
     now = events.claimed(events.part("in_warehouse", 5), 2, received=5)

@@ -29,7 +29,7 @@ def test_an_exhausted_event_keeps_its_exception_and_fingerprint() -> None:
     assert (read.provider, read.type, read.entity_id) == ("ovoko", "order.created", "7")
 
 
-def test_what_the_broker_gave_up_says_so_whatever_an_earlier_attempt_said() -> None:
+def test_a_message_that_the_broker_rejected_names_that_reason_not_an_earlier_one() -> None:
     read = letter(death=[{"reason": "delivery_limit", "queue": "stockhook.orders", "count": 1}])
 
     assert "delivery limit" in read.reason
@@ -37,7 +37,7 @@ def test_what_the_broker_gave_up_says_so_whatever_an_earlier_attempt_said() -> N
 
 
 @pytest.mark.parametrize("value", [b'"Jane Canary"', b'"canary@example.org"', b"null", b"{}", b"true"])
-def test_what_does_not_look_like_an_id_is_no_entity(value: bytes) -> None:
+def test_text_that_does_not_look_like_an_id_is_no_entity(value: bytes) -> None:
     assert letter(BODY.replace(b'"7"', value)).entity_id is None
 
 

@@ -65,7 +65,7 @@ def test_of_a_documented_customer_nothing_is_shown(example: examples.Example) ->
     assert not [value for value in secrets(json.loads(example.body)) if value in shown]
 
 
-def test_what_is_no_json_is_not_shown() -> None:
+def test_a_body_that_is_no_json_is_not_shown() -> None:
     with pytest.raises(ValueError, match="expected value"):
         masked(b"Jane Canary", {})
 
@@ -112,7 +112,7 @@ def test_every_documented_name_is_shown(example: examples.Example) -> None:
     assert names(shown) == names(json.loads(example.body))
 
 
-def test_a_documented_event_shows_what_an_operator_needs() -> None:
+def test_a_documented_event_shows_the_members_that_an_operator_needs() -> None:
     example = next(one for one in examples.documented() if one.name == "OrderCreatedEvent")
     shown = json.loads(masked(example.body, shape_of(example.provider)))
     body = json.loads(example.body)

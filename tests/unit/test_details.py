@@ -51,6 +51,6 @@ def test_any_order_and_repetition_of_answers_leaves_the_same(
 
 
 @given(parts, parts)
-def test_what_is_newer_replaces_what_is_known_as_a_whole(one: PartDetails, other: PartDetails) -> None:
+def test_newer_details_replace_all_older_ones(one: PartDetails, other: PartDetails) -> None:
     if one.enriched_at != other.enriched_at:
         assert newest(one, other) == (one if one.enriched_at > other.enriched_at else other)

@@ -73,7 +73,9 @@ def test_a_sound_database_has_no_trouble() -> None:
         ({"default_transaction_read_only": "on"}, (Level.ERROR, "database")),
     ],
 )
-def test_what_is_wrong_with_a_database(changed: dict[str, str], trouble: tuple[Level, str]) -> None:
+def test_database_problems_are_errors_with_a_remedy(
+    changed: dict[str, str], trouble: tuple[Level, str]
+) -> None:
     assert troubles(list(check_settings(SOUND | changed))) == {trouble}
 
 
@@ -114,7 +116,7 @@ def test_a_spool_that_may_grow_beyond_its_disk(tmp_path: Path) -> None:
     assert any("GB free" in finding.what for finding in found)
 
 
-def test_half_an_account_at_ovoko_asks_for_nothing() -> None:
+def test_an_incomplete_ovoko_account_requests_nothing() -> None:
     account = {"ovoko_username": "merchant", "ovoko_password": "a password"}
 
     def details(**given: str) -> list[tuple[Level, str]]:
@@ -180,7 +182,7 @@ def test_a_queue_of_a_cluster_has_three_members_or_as_many_as_nodes_run() -> Non
     ]
 
 
-def test_the_command_that_adds_members_is_for_our_queues_alone() -> None:
+def test_the_command_that_adds_members_matches_only_our_queues() -> None:
     queue = {"name": "q1", "members": ["a", "b"], "online": ["a", "b"]}
     (lacking,) = check_members([queue], [{"name": name, "running": True} for name in "abc"], "shop.1")
 
@@ -220,7 +222,7 @@ class PartlyVisible:
         ("nothing", False, 0, ["ok"]),
     ],
 )
-async def test_what_a_user_cannot_see_is_neither_missing_nor_a_reason_to_stop(
+async def test_an_invisible_object_is_neither_missing_nor_a_reason_to_stop(
     visible: str, may_declare: bool, number: int, levels: list[str]
 ) -> None:
     settings = Settings(declare_topology=False)

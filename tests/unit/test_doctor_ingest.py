@@ -21,7 +21,7 @@ def checks(**settings: object) -> list[CheckResult]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
-def test_an_ingest_on_this_machine_alone_needs_nothing(host: str) -> None:
+def test_an_ingest_on_the_loopback_address_needs_nothing(host: str) -> None:
     (result,) = checks(ingest_host=host)
 
     assert result.level is Level.OK

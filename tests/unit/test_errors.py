@@ -30,7 +30,7 @@ def test_failures_of_one_kind_have_one_fingerprint() -> None:
     assert fingerprint(ValueError("a")) == fingerprint(ValueError("b")) != fingerprint(KeyError("a"))
 
 
-def test_a_refused_certificate_is_found_behind_other_errors() -> None:
+def test_a_refused_certificate_is_recognized_behind_other_errors() -> None:
     refusal = ssl.SSLCertVerificationError()
     refusal.verify_message = "self-signed certificate"
     error = ConnectionError()

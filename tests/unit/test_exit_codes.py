@@ -43,6 +43,6 @@ def test_an_expected_failure_is_one_sentence_and_its_exit_code(
     assert said.count("\n") == 1
 
 
-def test_what_nobody_expected_is_raised() -> None:
+def test_an_unexpected_error_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         exit_with(ZeroDivisionError())

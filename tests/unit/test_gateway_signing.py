@@ -80,6 +80,6 @@ def test_a_file_without_a_usable_secret_is_refused_without_its_text(
     assert "canary" not in str(refused.value)
 
 
-def test_public_keys_alone_sign_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_public_keys_sign_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadSettings, match="has only public keys"):
         signing(monkeypatch, "svix", GATEWAY="svix", GATEWAY_SECRETS=PUBLIC_KEY)

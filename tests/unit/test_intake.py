@@ -82,7 +82,7 @@ def test_flat_and_wrapped_are_the_same_event() -> None:
     assert wrapped.message.headers["x-content-id"] == flat.message.headers["x-content-id"]
 
 
-def test_an_event_without_an_id_gets_one_from_what_it_says() -> None:
+def test_an_event_without_an_id_gets_one_from_its_content() -> None:
     without = {name: value for name, value in SOLD.items() if name != "event_id"}
     reordered = dict(reversed(without.items()))
     other = {**without, "timestamp": "2023-01-12T14:17:21+02:00"}
@@ -98,7 +98,7 @@ def test_an_id_is_the_same_as_a_number_and_as_text() -> None:
 
 
 @pytest.mark.parametrize("odd", [None, "", " ", True, [], {}, ["5"]])
-def test_an_odd_event_id_counts_as_none(odd: object) -> None:
+def test_an_unusable_event_id_counts_as_none(odd: object) -> None:
     without = {name: value for name, value in SOLD.items() if name != "event_id"}
 
     assert ovoko({**SOLD, "event_id": odd}).event_id == ovoko(without).event_id
@@ -109,7 +109,7 @@ def test_an_id_that_is_no_uuid_becomes_one() -> None:
     assert ovoko({**SOLD, "event_id": "evt_1"}).event_id != ovoko({**SOLD, "event_id": "evt_2"}).event_id
 
 
-def test_the_same_id_with_another_content_can_be_told() -> None:
+def test_the_same_id_with_other_content_is_distinguishable() -> None:
     other = {**SOLD, "event_type": "order.created", "event_data": {"order_id": "1"}}
 
     assert ovoko(SOLD).event_id == ovoko(other).event_id
@@ -139,7 +139,7 @@ def test_the_same_id_with_another_content_can_be_told() -> None:
         (b'{"event_type": "stockhook.anything"}', RESERVED_TYPE),
     ],
 )
-def test_what_is_authentic_but_odd_is_quarantined_as_it_came(body: bytes, reason: str) -> None:
+def test_an_authentic_but_malformed_body_is_quarantined_unchanged(body: bytes, reason: str) -> None:
     taken = accept(Provider.OVOKO, body, NOW)
 
     assert (taken.reason, taken.message.body) == (reason, body)
@@ -151,11 +151,11 @@ def test_what_is_authentic_but_odd_is_quarantined_as_it_came(body: bytes, reason
     "body",
     [b'{"event_type": "order.created", "x": 1e99}', b'{"event_type": "order.created", "x": "\\u0000"}'],
 )
-def test_odd_values_do_not_keep_an_event_from_its_family(body: bytes) -> None:
+def test_an_event_with_unreadable_values_reaches_its_family(body: bytes) -> None:
     assert accept(Provider.OVOKO, body, NOW).reason is None
 
 
-def test_what_was_observed_is_taken_from_us_alone() -> None:
+def test_observations_are_accepted_only_from_stockhook_itself() -> None:
     body = json.dumps({**SOLD, "event_type": "stockhook.observed.part"}).encode()
     observed = accept_observed(Provider.OVOKO, body, NOW)
     replayed = accept_again(Provider.OVOKO, body, NOW, None, Provenance.OBSERVATION)
@@ -166,7 +166,7 @@ def test_what_was_observed_is_taken_from_us_alone() -> None:
     assert accept_again(Provider.OVOKO, body, NOW, None).reason == RESERVED_TYPE
 
 
-def test_every_message_says_where_the_event_came_from_whatever_its_body_says() -> None:
+def test_every_message_names_the_marketplace_of_its_endpoint_not_of_its_body() -> None:
     claimed = {"x-provenance": "observation", "provenance": "observation"}
 
     assert ovoko({**SOLD, **claimed}).message.headers["x-provenance"] == "webhook"
@@ -197,7 +197,7 @@ def test_encryption_does_not_change_the_event_id() -> None:
     assert buyback(body).message.body != buyback(body).message.body
 
 
-def test_the_token_says_nothing_about_the_event() -> None:
+def test_the_token_does_not_change_the_event() -> None:
     old = {**PAID, "token": TOKENS[0].get_secret_value()}
 
     assert buyback(json.dumps(old).encode()).event_id == buyback(json.dumps(PAID).encode()).event_id
@@ -218,7 +218,9 @@ def test_a_token_elsewhere_in_the_body_does_not_stay_there() -> None:
         ({"result": []}, "no result"),
     ],
 )
-def test_odd_trade_in_events_are_quarantined_without_secrets(change: dict[str, Any], reason: str) -> None:
+def test_malformed_buyback_events_are_quarantined_without_secrets(
+    change: dict[str, Any], reason: str
+) -> None:
     taken = buyback(json.dumps({**PAID, **change}).encode())
 
     assert taken.reason == reason
@@ -237,7 +239,7 @@ def test_a_well_formed_event_of_a_type_that_no_family_takes_is_unhandled_not_bro
     assert json.loads(taken.message.body) == {**SOLD, "event_type": "part.moved"}
 
 
-def test_an_unhandled_trade_in_event_is_encrypted_whole_without_its_token() -> None:
+def test_an_unhandled_buyback_event_is_fully_encrypted_without_its_token() -> None:
     """Nobody knows where personal data is in it."""
     document = {**PAID, "type": "SubmissionCreatedEvent", "email": "jane@example.org"}
     taken = buyback(json.dumps(document).encode())
@@ -342,7 +344,7 @@ def test_a_broken_body_that_is_sent_again_has_the_same_id() -> None:
     assert buyback(broken).event_id != buyback(broken + b" ").event_id
 
 
-def test_an_authentic_body_with_a_number_beyond_bounds_is_kept() -> None:
+def test_an_authentic_body_with_a_number_beyond_bounds_is_stored() -> None:
     body = json.dumps(PAID).encode().replace(b'"firstName": "A"', b'"firstName": "A", "x": 1e999999999')
     taken = buyback(body)
 
@@ -351,7 +353,7 @@ def test_an_authentic_body_with_a_number_beyond_bounds_is_kept() -> None:
 
 
 @pytest.mark.parametrize("change", [{}, {"type": "OrderTeleportedEvent"}, {"result": None}])
-def test_ids_are_of_what_was_received_not_of_its_ciphertext(change: dict[str, Any]) -> None:
+def test_ids_are_derived_from_the_plaintext_not_from_the_ciphertext(change: dict[str, Any]) -> None:
     document = {**PAID, "BankAccount ": IBAN, **change}
     body = json.dumps(document).encode()
     once, twice = buyback(body), buyback(body)
@@ -398,7 +400,7 @@ def test_a_broken_body_without_an_active_token_is_not_scanned(
     assert not scan.called
 
 
-def test_a_token_in_escapes_is_found_in_a_broken_body() -> None:
+def test_a_token_in_escapes_is_removed_from_a_broken_body() -> None:
     escaped = "".join(f"\\u{ord(one):04x}" for one in TOKEN)
     taken = buyback(b'{"t\\u006Fken" : "%s", oops' % escaped.encode())
 

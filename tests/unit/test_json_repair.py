@@ -56,6 +56,6 @@ def test_where_more_is_wrong_or_nothing_nothing_is_repaired(body: bytes) -> None
     assert repair(body) is None
 
 
-def test_the_fault_is_told_without_a_value() -> None:
+def test_the_fault_is_reported_without_a_value() -> None:
     assert fault(b'{"a": Jane}') == "line 1, column 7: Expecting value"
     assert fault(b"\xffJane") == "byte 0 is no UTF-8"

@@ -173,20 +173,20 @@ def is_banned_name(name: str) -> bool:
 
 
 @pytest.mark.parametrize("name", ["told", "_told_at", "AskedAgain", "broker_words"])
-def test_a_banned_name_is_found(name: str) -> None:
+def test_a_banned_name_is_detected(name: str) -> None:
     assert is_banned_name(name)
 
 
 @pytest.mark.parametrize("name", ["FileNotFoundError", "NOT_FOUND", "linked", "dead_kept", "founded"])
-def test_a_name_that_only_contains_a_banned_one_is_not(name: str) -> None:
+def test_a_name_that_only_contains_a_banned_one_is_allowed(name: str) -> None:
     assert not is_banned_name(name)
 
 
 @pytest.mark.parametrize("text", ["It is in hand.", "`dead mend 13`", "by lane", "It WORKS OFF the queue"])
-def test_a_banned_expression_is_found(text: str) -> None:
+def test_a_banned_expression_is_detected(text: str) -> None:
     assert banned_in(text)
 
 
 @pytest.mark.parametrize("text", ["amendment", "spool.sqlite3.mended", "planes", "climbing_rate_x"])
-def test_a_part_of_another_word_is_not_found(text: str) -> None:
+def test_a_part_of_another_word_is_ignored(text: str) -> None:
     assert not banned_in(text)

@@ -29,7 +29,7 @@ def left(place: Path) -> Path:
     return folder
 
 
-def test_a_folder_is_ours_alone_and_gone_with_all_that_an_editor_put_there(place: Path) -> None:
+def test_a_folder_is_private_and_removed_with_the_editors_files(place: Path) -> None:
     with private_folder() as folder:
         mode = stat.S_IMODE(folder.stat().st_mode)
         (folder / ".event.json.swp").write_text("Jane")
@@ -40,7 +40,7 @@ def test_a_folder_is_ours_alone_and_gone_with_all_that_an_editor_put_there(place
     assert list(place.iterdir()) == []
 
 
-def test_what_a_killed_run_left_is_removed_and_what_a_living_one_uses_stays(place: Path) -> None:
+def test_files_of_a_killed_run_are_removed_and_those_of_a_running_one_stay(place: Path) -> None:
     killed = left(place)
     with private_folder() as folder:
         (folder / "event.json").write_text("Jane")
@@ -99,7 +99,7 @@ def test_no_place_for_a_folder_is_one_sentence(place: Path) -> None:
 
 
 @pytest.mark.parametrize("is_locked", [False, True], ids=["removed", "locked and removed"])
-def test_a_folder_that_somebody_removes_meanwhile_is_made_again(
+def test_a_folder_that_is_removed_meanwhile_is_created_again(
     place: Path, monkeypatch: pytest.MonkeyPatch, is_locked: bool
 ) -> None:
     lock, attempts = fcntl.flock, 0

@@ -54,7 +54,7 @@ def test_a_policy_is_named_for_the_queues_in_which_it_would_lose_events(
     assert affected(effective) == queues
 
 
-def test_odd_answers_of_the_management_api_are_ignored() -> None:
+def test_unexpected_responses_of_the_management_api_are_ignored() -> None:
     for odd in (None, [], "", 5):
         assert hazards(told(odd), QUEUES, "stockhook") == []
     assert hazards([{}, {"name": 5}], QUEUES, "stockhook") == []

@@ -66,7 +66,7 @@ def test_no_proxy_exempts_hosts_domains_and_networks(url: str, exempt: str) -> N
         "a b",
     ],
 )
-def test_what_no_proxy_does_not_cover_goes_through_the_proxy(exempt: str) -> None:
+def test_a_host_that_no_proxy_does_not_list_uses_the_proxy(exempt: str) -> None:
     assert proxy_for(API, {"HTTPS_PROXY": PROXY, "NO_PROXY": exempt}) is not None
 
 

@@ -80,7 +80,7 @@ def test_an_hour_ahead_is_plausible_and_more_is_not() -> None:
     assert status(told("in_warehouse", 11 + HOUR, 10), sold) == "sold"
 
 
-def test_what_is_implausible_is_a_finding_and_its_status_is_of_its_reception() -> None:
+def test_an_implausible_instant_is_a_finding_and_the_status_counts_from_its_reception() -> None:
     store = after("inventory", told("sold", FAR, 10, external_id="a"))
 
     assert store.findings == {
@@ -103,7 +103,7 @@ def test_the_merchants_id_of_an_implausible_event_yields_to_a_newer_one() -> Non
     assert store.rows["13"].external_id == "new"
 
 
-def test_an_earlier_reception_of_a_copy_corrects_what_was_decided() -> None:
+def test_an_earlier_reception_of_a_copy_corrects_the_decision() -> None:
     """It was plausible when the later copy was received."""
     far, sold = part("in_warehouse", 2 * HOUR), told("sold", 5, 5)
     late, early = (claimed(far, "far", received) for received in (2 * HOUR, 6))

@@ -79,7 +79,7 @@ def test_escapes_of_json_itself_hide_nothing() -> None:
 
 
 @given(document=documents, separators=spacings, ascii_only=st.booleans())
-def test_the_result_is_json_and_what_holds_no_copy_stays_as_it_is(
+def test_the_result_is_json_and_a_body_without_a_copy_is_unchanged(
     document: Any, separators: tuple[str, str] | None, ascii_only: bool
 ) -> None:
     whole = {"first": document, "last": "stays"}
@@ -106,7 +106,7 @@ def test_the_result_is_json_and_what_holds_no_copy_stays_as_it_is(
         max_size=12,
     )
 )  # fmt: skip
-def test_what_is_no_json_does_not_become_any_and_what_is_stays_so(pieces: list[bytes]) -> None:
+def test_a_body_is_json_afterwards_only_if_it_was_before(pieces: list[bytes]) -> None:
     body = b"".join(pieces)
     left = without_secrets(body, [DIGITS])
 
@@ -152,7 +152,7 @@ def test_a_string_that_can_hold_no_copy_is_not_decoded(item: str, monkeypatch: p
 
 
 @pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
-def test_a_copy_is_found_among_many_strings(encode: Callable[[str], str]) -> None:
+def test_a_copy_among_many_strings_is_removed(encode: Callable[[str], str]) -> None:
     many = ["\n", "%", "plain", "abcdefg"] * 10
     body = json.dumps({"many": [*many, encode("abcdefgh"), *many]}).encode()
     left = json.loads(without_secrets(body, ["abcdefgh", SECRET]))["many"]

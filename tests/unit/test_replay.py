@@ -112,7 +112,7 @@ def test_an_observation_that_an_archiver_of_an_older_release_stored_is_applied_b
     [("inventory", "webhook", None), (QUARANTINE_ORIGIN, None, None), ("inventory", None, 7)],
     ids=["recorded", "quarantined", "perhaps replayed from the quarantine"],
 )
-def test_what_a_sender_may_have_sent_is_not_applied_as_an_observation(
+def test_a_senders_message_is_not_applied_as_an_observation(
     origin: str, provenance: str | None, replay_of: int | None
 ) -> None:
     message = accept_again(Provider.OVOKO, OBSERVED, RECEIVED_AT, None, Provenance.OBSERVATION).message

@@ -84,7 +84,7 @@ async def test_a_thread_that_cannot_be_started_fails_the_lookup_and_keeps_no_pla
     assert await asyncio.wait_for(look_up("127.0.0.1", 80), 10)
 
 
-async def test_doctor_says_that_no_name_server_answers(
+async def test_doctor_reports_that_no_name_server_responds(
     hanging: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(changes, "LOOKUP_SECONDS", 0.1)

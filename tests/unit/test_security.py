@@ -29,11 +29,11 @@ STRONG = "u7Kd0-plenty-of-it"
         (STRONG, None),
     ],
 )
-def test_what_is_wrong_with_a_secret(secret: str, fault: str | None) -> None:
+def test_the_weakness_of_a_secret_is_named(secret: str, fault: str | None) -> None:
     assert secret_weakness(secret) == fault
 
 
-def test_a_weak_secret_is_named_by_its_number_alone() -> None:
+def test_a_weak_secret_is_named_only_by_its_number() -> None:
     assert list(weak_secrets((SecretStr(STRONG), SecretStr("hunter2")))) == [
         "secret 2 is shorter than 12 characters"
     ]
@@ -111,7 +111,7 @@ def test_production_is_safe_by_default(
         {"MANAGEMENT_URL": "http://guest:guest@localhost:15672"},
     ],
 )
-def test_what_is_safe_or_wanted_is_taken(
+def test_safe_or_explicitly_allowed_settings_are_accepted(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:
     for name, value in environment.items():

@@ -140,7 +140,7 @@ def test_ovokos_events_come_flat_and_wrapped_with_whole_seconds_and_an_offset() 
     assert {str(stamp.utcoffset()) for stamp in stamps} == {"2:00:00", "3:00:00"}
 
 
-def test_the_trade_in_platforms_oddities_are_played() -> None:
+def test_the_buyback_platforms_deviations_are_simulated() -> None:
     reminders = _results("OrderPickupReminderEvent")
     moves = _results("CollectionItemInTransitEvent") + _results("CollectionItemReceivedEvent")
     scheduled = _results("CollectionItemPickUpScheduledEvent")
@@ -168,7 +168,7 @@ def test_the_trade_in_platforms_oddities_are_played() -> None:
     }
 
 
-def test_an_order_can_be_created_later_than_what_follows_it() -> None:
+def test_an_order_can_be_created_after_its_later_events() -> None:
     created = {
         str(result["id"]): datetime.fromisoformat(str(result["timestamp"])[:19])
         for result in _results("OrderCreatedEvent")
@@ -210,7 +210,7 @@ def test_scrambling_loses_nothing_and_repeats_nothing_twice(
     assert sent == list(scrambled(original, duplicates=duplicates, shuffle=shuffle, seed=seed))
 
 
-def test_duplicates_are_sent_in_the_share_that_was_asked_for() -> None:
+def test_duplicates_are_sent_in_the_requested_share() -> None:
     sent = list(scrambled(PLAYED, duplicates=0.1, shuffle=False, seed=7))
 
     assert len(sent) / len(PLAYED) == pytest.approx(1.1, abs=0.01)

@@ -99,7 +99,7 @@ async def test_an_event_is_answered_once_it_is_stored() -> None:
     assert [message.headers["x-event-id"] for message in stored.messages] == [told["event_id"]]
 
 
-async def test_what_cannot_be_stored_is_left_with_the_sender() -> None:
+async def test_an_event_that_cannot_be_stored_is_refused() -> None:
     response = await answer(stored=Stored(NotStored("no room")))
 
     assert response.status == 503
@@ -141,7 +141,7 @@ async def test_a_type_that_no_family_takes_is_stored_unless_it_is_ignored(patter
     assert received("ovoko", "quarantined") == before[1]
 
 
-async def test_what_is_broken_is_never_ignored() -> None:
+async def test_a_malformed_event_is_never_ignored() -> None:
     stored = Stored()
     configured = settings(ignored_types="ovoko.part.price.*")
     for body in (b"part.price.changed", b'{"event_type": 5}', BODY):
@@ -271,7 +271,7 @@ async def test_a_body_over_the_cap_is_refused_while_it_arrives() -> None:
     assert (await answer(chunks(b"x" * 2000, b"x" * 49))).status == 413
 
 
-async def test_a_stalled_body_is_given_up() -> None:
+async def test_reading_a_stalled_body_ends() -> None:
     assert (await answer(stalled())).status == 408
 
 
@@ -514,7 +514,7 @@ async def test_a_body_is_stored_as_it_was_before_its_encoding(encoding: str, bod
 
 
 @pytest.mark.parametrize("encoding", ["identity", "", "none", "utf-8"])
-async def test_what_is_not_encoded_and_no_json_is_quarantined(encoding: str) -> None:
+async def test_an_unencoded_body_that_is_no_json_is_quarantined(encoding: str) -> None:
     stored = Stored()
 
     assert (await answer(b"not json", stored, content_encoding=encoding)).status == 200
@@ -538,7 +538,7 @@ async def test_what_is_not_encoded_and_no_json_is_quarantined(encoding: str) -> 
         ("gzip, gzip", gzipped(gzipped(b" " * 100_000)), 413),
     ],
 )
-async def test_what_cannot_be_decoded_within_the_limit_is_refused_and_counted(
+async def test_a_body_that_cannot_be_decoded_within_the_limit_is_refused_and_counted(
     encoding: str, body: bytes, status: int
 ) -> None:
     def refused() -> float:
@@ -554,7 +554,7 @@ async def test_what_cannot_be_decoded_within_the_limit_is_refused_and_counted(
 
 
 @pytest.mark.parametrize(("token", "status"), [(TOKEN, 200), ("wrong", 401)])
-async def test_a_trade_in_body_is_authenticated_once_it_is_decoded(token: str, status: int) -> None:
+async def test_a_buyback_body_is_authenticated_once_it_is_decoded(token: str, status: int) -> None:
     stored = Stored()
     body = b'{"type":"OrderCreatedEvent","token":"%s","result":{}}' % token.encode()
     response = await answer(gzipped(body), stored, path="/webhooks/buyback", content_encoding="gzip")
@@ -571,7 +571,7 @@ async def test_a_trade_in_body_is_authenticated_once_it_is_decoded(token: str, s
         ("/webhooks/buyback", {"sealing_keys": ""}, "STOCKHOOK_SEALING_KEYS"),
     ],
 )
-async def test_an_endpoint_that_lacks_a_setting_is_off_and_says_which(
+async def test_an_endpoint_that_lacks_a_setting_is_off_and_names_it(
     path: str, changes: dict[str, object], missing: str
 ) -> None:
     response = await answer(path=path, configured=settings(**changes))

@@ -179,7 +179,7 @@ def play(moves: Sequence[tuple[tuple[str, ...], int]]) -> World:
 
 @settings(max_examples=60)
 @given(st.lists(st.tuples(TRADE_IN_MOVES, MILLISECONDS), max_size=40))
-def test_trade_ins_are_here_what_they_are_there(moves: list[tuple[tuple[str, ...], int]]) -> None:
+def test_buyback_orders_are_equal_on_both_sides(moves: list[tuple[tuple[str, ...], int]]) -> None:
     world = play([(("create", order_id), 0) for order_id in ORDERS] + moves)
     there = {order_id: world.trade_in.orders[order_id] for order_id in ORDERS}
 
@@ -200,7 +200,7 @@ def test_trade_ins_are_here_what_they_are_there(moves: list[tuple[tuple[str, ...
 
 @settings(max_examples=60)
 @given(st.lists(st.tuples(OVOKO_MOVES, MILLISECONDS), max_size=40))
-def test_parts_orders_and_returns_are_here_what_they_are_there(
+def test_parts_orders_and_returns_are_equal_on_both_sides(
     moves: list[tuple[tuple[str, ...], int]],
 ) -> None:
     world = play([(("part", str(part_id), "in_warehouse"), 0) for part_id in PARTS] + moves)
@@ -282,7 +282,7 @@ def test_a_missed_pickup_frees_its_slot() -> None:
         ("a", "celebrate", 404, "miss"),
     ],
 )
-def test_what_cannot_happen_is_a_sentence(order_id: str, step: str, status: int, words: str) -> None:
+def test_an_impossible_step_is_one_sentence(order_id: str, step: str, status: int, words: str) -> None:
     world = World()
     happen(world, ("create", "a"))
     response = world.buyback("POST", f"/control/orders/{order_id}/{step}")
@@ -304,7 +304,7 @@ def test_what_cannot_happen_is_a_sentence(order_id: str, step: str, status: int,
         ("returns/7/receive", None, 404, "no such return"),
     ],
 )
-def test_what_cannot_happen_at_ovoko_is_a_sentence(
+def test_an_impossible_step_at_ovoko_is_one_sentence(
     path: str, document: object, status: int, words: str
 ) -> None:
     world = World()

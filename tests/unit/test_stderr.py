@@ -84,7 +84,7 @@ print("went on", flush=True)
 @pytest.mark.parametrize(
     ("end", "code"), [("", 0), ("sys.exit('a last word')", 1), ("raise ValueError('a traceback')", 1)]
 )
-def test_a_program_ends_although_nobody_reads_its_log(pipe: tuple[int, int], end: str, code: int) -> None:
+def test_a_program_ends_although_its_log_is_not_read(pipe: tuple[int, int], end: str, code: int) -> None:
     reading, writing = pipe
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM + end],
@@ -100,7 +100,7 @@ def test_a_program_ends_although_nobody_reads_its_log(pipe: tuple[int, int], end
     assert b'"number":0' in os.read(reading, SMALLEST_PIPE)
 
 
-def test_what_a_program_says_last_is_written_before_it_ends() -> None:
+def test_the_last_output_of_a_program_is_written_before_it_ends() -> None:
     program = PROGRAM + "raise ValueError('a traceback')"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, timeout=60, check=False, cwd=ROOT
@@ -144,7 +144,7 @@ asyncio.run(hang())
 """
 
 
-def test_a_process_that_hangs_ends_although_its_last_words_cannot_be_written(pipe: tuple[int, int]) -> None:
+def test_a_process_that_hangs_ends_although_its_last_output_cannot_be_written(pipe: tuple[int, int]) -> None:
     _, writing = pipe
     done = subprocess.run(
         [sys.executable, "-c", HANGING],

@@ -184,14 +184,14 @@ def test_deliveries_are_taken_out_however_the_stream_is_cut(bodies: list[bytes],
     asyncio.run(play())
 
 
-async def test_a_delivery_to_somebody_elses_consumer_passes_through_whole() -> None:
+async def test_a_delivery_to_another_consumer_passes_through_unchanged() -> None:
     reader, _, _ = tapped(lambda _: None)
     data = delivered(1, b"{}", {}, consumer="another")
 
     assert await read(reader, data, [10, 50]) == data
 
 
-async def test_what_is_no_amqp_passes_through() -> None:
+async def test_bytes_that_are_no_amqp_pass_through() -> None:
     reader, _, _ = tapped(lambda _: None)
 
     assert await read(reader, b"AMQP\x00\x00\x09\x01", []) == b"AMQP\x00\x00\x09\x01"
@@ -205,7 +205,7 @@ def publish(tap: ChannelTap) -> asyncio.Future[None]:
     return tap.publish("stockhook.events", "ovoko.order.created", "t", {"x-attempt": 1}, b"{}", 5.0)
 
 
-async def test_each_publish_learns_what_became_of_it() -> None:
+async def test_each_publish_gets_its_result() -> None:
     reader, tap, written = tapped(lambda _: None)
     confirms = [publish(tap) for _ in range(5)]
     returned = frames_of(written[2])[1]
@@ -309,7 +309,7 @@ async def test_an_opening_that_is_cancelled_as_it_succeeds_leaves_no_connection(
     assert connection._closed.done() != is_open or ticks == 0
 
 
-async def test_a_publish_that_waits_too_long_says_so_and_its_late_confirm_is_nothing() -> None:
+async def test_a_publish_times_out_and_its_late_confirm_is_ignored() -> None:
     reader, tap, _ = tapped(lambda _: None)
     hasty = tap.publish("stockhook.events", "ovoko.order.created", "t", {}, b"{}", 0.05)
     patient = publish(tap)
@@ -414,7 +414,7 @@ def test_no_properties_whatever_bytes_they_are_keep_a_message_or_the_next_one_fr
     ],
     ids=lambda value: None,
 )
-def test_what_can_be_read_beside_odd_properties_is_read_and_else_there_are_no_headers(
+def test_readable_properties_are_read_beside_unreadable_ones_and_headers_are_empty_otherwise(
     flags: int, properties: bytes, headers: dict[str, object]
 ) -> None:
     payload = header_frame(flags, properties, 5)[7:-1]
@@ -439,7 +439,7 @@ def test_a_type_that_was_read_can_be_published_again(message_type: bytes) -> Non
     assert publish_frames(CHANNEL, "e", "r", Properties(0, "m", read_type, {}), b"", 1000)
 
 
-async def test_the_client_library_gets_what_it_asked_for_without_properties_that_it_cannot_read() -> None:
+async def test_the_client_library_gets_its_message_without_unreadable_properties() -> None:
     reader, _, _ = tapped(lambda _: None)
     method = from_broker(
         Basic.GetOk(delivery_tag=1, redelivered=True, exchange="e", routing_key="abc", message_count=0)

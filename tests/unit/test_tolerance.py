@@ -79,7 +79,7 @@ def read(provider: Provider, document: object) -> Payload | None:
 
 
 @pytest.mark.parametrize("example", documented(), ids=lambda example: example.name)
-def test_an_odd_value_anywhere_counts_as_absent_unless_a_rule_needs_it(example: Any) -> None:
+def test_an_unreadable_value_counts_as_absent_unless_a_rule_needs_it(example: Any) -> None:
     provider, document = (
         example.provider,
         json.loads(body_to_store(example.provider, example.body, ENCRYPTOR)),
@@ -107,7 +107,7 @@ def noted(payload: Payload, family: str) -> set[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize("odd", [False, [], {}, "\0", "x" * 201])
-def test_a_sale_with_an_odd_merchants_id_is_applied_and_is_a_finding(odd: object) -> None:
+def test_a_sale_with_an_unreadable_merchants_id_is_applied_and_is_a_finding(odd: object) -> None:
     document = {
         "event_type": "part.status.changed",
         "timestamp": "2026-03-01T12:00:00Z",
@@ -129,7 +129,7 @@ def test_an_item_without_an_id_costs_the_order_nothing_else() -> None:
     assert payload.unreadable_fields == ("result.order.items.id",)
 
 
-def test_a_finding_names_some_of_many_odd_fields() -> None:
+def test_a_finding_names_some_of_many_unreadable_fields() -> None:
     names = ["status", "externalOrderId", "externalReference", "submissionExternalReference", "paymentType"]
     names += ["countryOfOrigin", "customerInformation", "items", "shipments"]
     order = {name: {} if name in ("items", "shipments") else [] for name in names}
@@ -141,7 +141,7 @@ def test_a_finding_names_some_of_many_odd_fields() -> None:
     assert message.endswith(f" and {len(payload.unreadable_fields) - MOST_NAMED} more")
 
 
-def test_an_order_of_many_items_with_odd_fields_is_applied() -> None:
+def test_an_order_of_many_items_with_unreadable_fields_is_applied() -> None:
     items = tuple({**events.item(f"i{number}"), "status": [], "model": []} for number in range(MOST_ITEMS))
     payload = events.snapshot("OrderCreatedEvent", items=items)
     store = Store(FAMILIES["buybacks"])
@@ -151,7 +151,7 @@ def test_an_order_of_many_items_with_odd_fields_is_applied() -> None:
     assert payload.unreadable_fields == ("result.order.items.model", "result.order.items.status")
 
 
-def test_what_is_not_odd_stays_where_much_beside_it_is_odd() -> None:
+def test_readable_fields_stay_beside_many_unreadable_ones() -> None:
     reasons: list[object] = [[], "Stained", {}, "Broken", 0, []]
     items = ({"id": "i1", "rejectionReasons": reasons}, 0, {"model": "x"}, {"id": "i2", "offers": [0, []]})
     payload = events.snapshot("OrderCreatedEvent", items=items)  # type: ignore[arg-type]
@@ -161,7 +161,7 @@ def test_what_is_not_odd_stays_where_much_beside_it_is_odd() -> None:
     assert (second["id"], second["offers"]) == ("i2", None)
 
 
-def test_a_body_that_is_odd_all_over_is_invalid() -> None:
+def test_a_body_without_a_readable_field_is_invalid() -> None:
     """Nothing is gained by what is left of it."""
     document = {
         "type": "OrderCreatedEvent",
@@ -214,7 +214,7 @@ def test_an_id_of_ovokos_is_the_same_as_a_number_and_as_text(field: str, event_t
         "shipment.trackingCode",
     ],
 )
-def test_an_id_of_a_trade_in_is_the_same_as_a_number_and_as_text(place: str) -> None:
+def test_a_buyback_id_is_the_same_as_a_number_and_as_text(place: str) -> None:
     *holders, name = place.split(".")
     told = set()
     for spelled in (13, 13.0, "13", " 13 ", "13\n"):

@@ -54,7 +54,7 @@ def test_the_exchanges() -> None:
     )
 
 
-def test_a_retry_step_gives_back_to_its_one_family_at_least_once() -> None:
+def test_a_retry_queue_returns_messages_to_its_one_family_at_least_once() -> None:
     queues = {queue.name: queue for queue in topology(DELAYS).queues}
 
     assert queues["stockhook.orders.retry.35s"] == Queue(
@@ -70,7 +70,7 @@ def test_a_retry_step_gives_back_to_its_one_family_at_least_once() -> None:
     )
 
 
-def test_what_kills_its_consumer_goes_to_the_dead_letters_never_to_a_retry_queue() -> None:
+def test_a_poison_message_goes_to_the_dead_letters_never_to_a_retry_queue() -> None:
     queues = {queue.name: queue for queue in topology(DELAYS).queues}
     arguments = queues["stockhook.orders"].arguments
 

@@ -51,7 +51,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, name: str, value: str, environment:
     "password", ["a/canary", "1/canary", "a?canary", "1?b=canary", "a#canary", "a@canary"]
 )
 @every_url
-def test_a_password_that_is_not_percent_encoded_says_so(
+def test_a_password_that_is_not_percent_encoded_is_named_as_such(
     monkeypatch: pytest.MonkeyPatch, name: str, password: str, environment: str
 ) -> None:
     assert "percent-encode" in refusal(monkeypatch, name, URLS[name].format(password), environment)
@@ -217,7 +217,7 @@ def test_a_password_without_its_user_is_refused(monkeypatch: pytest.MonkeyPatch,
         "amqp://us:pö@localhost/",
     ],
 )
-def test_what_a_client_can_use_stays_as_it_is(url: str) -> None:
+def test_a_usable_url_is_unchanged(url: str) -> None:
     assert checked(url, "amqp") == url
 
 
@@ -246,7 +246,7 @@ def test_hosts_are_sent_to_the_resolver_in_ascii(url: str, expected: str) -> Non
         ("no url", "no url"),
     ],
 )
-def test_what_follows_the_host_is_percent_encoded_once(url: str, expected: str) -> None:
+def test_the_path_and_query_are_percent_encoded_once(url: str, expected: str) -> None:
     assert encoded(url) == expected
     assert encoded(expected) == expected
 

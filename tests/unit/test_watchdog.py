@@ -35,7 +35,7 @@ async def watched(answers: list[bool], *, is_closed: bool = False, is_ending: bo
     return asked
 
 
-async def test_it_asks_again_until_all_is_not_well() -> None:
+async def test_it_checks_until_the_channel_fails() -> None:
     assert await watched([True, True, False]) == [0.001] * 3
 
 
@@ -43,7 +43,7 @@ async def test_it_ends_with_the_channel() -> None:
     assert await watched([True, True], is_closed=True) == [0.001] * 2
 
 
-async def test_it_ends_when_it_is_told_to() -> None:
+async def test_it_ends_when_it_is_stopped() -> None:
     assert await watched([True, True], is_ending=True) == [0.001] * 2
 
 

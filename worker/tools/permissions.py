@@ -1,7 +1,7 @@
 """RabbitMQ users and Postgres roles with the minimum of permissions, as data.
 
-They use the names of the topology, so that both stay consistent. `tests/integration/test_permissions.py` tries
-each permission.
+They use the names of the topology, so that both stay consistent. `tests/integration/test_permissions.py`
+tries each permission.
 """
 
 import re
