@@ -100,8 +100,8 @@ def services_with_queues(state: Path) -> Iterator[Services]:
 
 
 async def _declare(amqp_url: str) -> None:
-    async with Broker(amqp_url, "test").connection() as link:
-        channel = await link.channel()
+    async with Broker(amqp_url, "test").connection() as connection:
+        channel = await connection.channel()
         await channel.ensure_topology(topology(delays(1, 2, 3)))
 
 

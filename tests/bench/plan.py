@@ -42,7 +42,7 @@ class Bench:
         total = self.options.rounds * len(contestants)
         for number in range(total):
             contestant = contestants[number % len(contestants)]
-            words = f"round {number // len(contestants) + 1}: {contestant.name}"
-            self.show.step(measure, words, number, total)
+            title = f"round {number // len(contestants) + 1}: {contestant.name}"
+            self.show.step(measure, title, number, total)
             yield contestant
         self.show.done(measure, total)

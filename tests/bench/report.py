@@ -22,11 +22,11 @@ class Report:
     was_interrupted: bool = False
 
     def as_tables(self) -> RenderableType:
-        words = Table("who or what", "how", title="conditions", title_justify="left", title_style="bold")
+        conditions = Table("who or what", "how", title="conditions", title_justify="left", title_style="bold")
         for what, how in self.conditions:
-            words.add_row(what, how)
+            conditions.add_row(what, how)
         broken = [f"BROKEN: {problem}" for problem in self.problems]
-        return Group(_figures(self.rows), words, *broken)
+        return Group(_figures(self.rows), conditions, *broken)
 
     def as_json(self) -> Json:
         return {

@@ -57,8 +57,8 @@ class Results:
         value: float,
         ratio: Ratio = Ratio.PRODUCT_BY_THIS,
     ) -> None:
-        found = self.measures.setdefault(measure, Measure(measure, unit, ratio))
-        found.values.setdefault(contestant, []).append(value)
+        entry = self.measures.setdefault(measure, Measure(measure, unit, ratio))
+        entry.values.setdefault(contestant, []).append(value)
 
 
 @dataclass(frozen=True, slots=True)

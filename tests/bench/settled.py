@@ -16,10 +16,10 @@ async def accounted(world: World, table: str, expected: int, running: Running) -
         Failed
     """
     end = monotonic() + PATIENCE_SECONDS
-    while (found := await world.count(table)) != expected:
+    while (counted := await world.count(table)) != expected:
         running.check()
-        if found > expected or monotonic() > end:
-            raise Failed(f"{running.name}: {found} rows for {expected} events\n{running.tail()}")
+        if counted > expected or monotonic() > end:
+            raise Failed(f"{running.name}: {counted} rows for {expected} events\n{running.tail()}")
         await asyncio.sleep(0.1)
 
 

@@ -97,8 +97,8 @@ class World:
         await migrate(database)
         await database.close()
         await self.database.execute(TABLES)
-        async with Broker(self.services.amqp_url, "bench").connection() as link:
-            await (await link.channel()).ensure_topology(topology(self.settings.delays))
+        async with Broker(self.services.amqp_url, "bench").connection() as connection:
+            await (await connection.channel()).ensure_topology(topology(self.settings.delays))
         families = {main_queue(family) for family in FAMILIES}
         bound = [binding for binding in topology(self.settings.delays).bindings if binding.exchange == RETURN]
         steps = [binding.routing_key for binding in bound if binding.queue not in families]

@@ -18,8 +18,8 @@ from deploy.local.process import Spawner
 from deploy.local.programs import has_programs
 from deploy.local.rabbitmq import RabbitNode
 from deploy.local.services import NOTHING_TO_START, Unavailable, find_programs
+from tests.chaos.fault_injector import FAILURES, NotHealed, NotInjected, carried_out, inject_into_process
 from tests.chaos.faults import Fault, Kind, Target, brief_cluster_deck, cluster_deck, plan
-from tests.chaos.killer import FAILURES, NotHealed, NotStruck, carried_out, strike_process
 from tests.chaos.packet_filter import End, NoPacketFilter, PacketFilter
 from tests.chaos.report import Report
 from tests.chaos.world import Options, Say, World, environment, prepare, supervised
@@ -30,7 +30,7 @@ from tests.support.protocol_watch import Point
 from tests.support.rabbit_cluster import NotFormed, RabbitCluster, rabbit_cluster
 from tests.support.supervised import Supervised
 
-STRIKE_SECONDS = 900
+INJECT_SECONDS = 900
 HEAL_SECONDS = 900
 # All nodes, or all processes, one after another.
 ROLLING_SECONDS = 2400
@@ -84,13 +84,13 @@ async def cluster_world(folder: Path, options: Options, report: Report, say: Say
         await asyncio.sleep(NAMES_SAVED_SECONDS)
         urls = (cluster.url, database_url([proxy.port for proxy in proxies.values()]))
         processes = supervised(spawner, folder, direct, of_ingest=urls, of_consumers=urls)
-        killer = ClusterKiller(processes, cluster, pair, proxies, packet_filter)
+        injector = ClusterInjector(processes, cluster, pair, proxies, packet_filter)
         partitions = packet_filter is not None
         strikes = plan(options.seed, cluster_deck(partitions=partitions), long=options.is_long)
         if options.is_brief:
             cards = brief_cluster_deck(partitions=partitions)
             strikes = islice(plan(options.seed, cards, long=False), len(cards))
-        yield World(cluster, direct, processes, killer, strikes, webhook_port)
+        yield World(cluster, direct, processes, injector, strikes, webhook_port)
 
 
 def database_url(ports: Sequence[int]) -> str:
@@ -100,7 +100,7 @@ def database_url(ports: Sequence[int]) -> str:
 
 
 @dataclass(slots=True)
-class ClusterKiller:
+class ClusterInjector:
     processes: Mapping[Target, Supervised]
     cluster: RabbitCluster
     pair: PostgresPair
@@ -109,16 +109,16 @@ class ClusterKiller:
     packet_filter: PacketFilter | None
     _away: dict[Fault, Sequence[RabbitNode]] = field(default_factory=dict)
 
-    async def strike(self, fault: Fault, intensity: float) -> None:
-        """Raises NotStruck."""
-        limit = ROLLING_SECONDS if fault.kind is Kind.ROLLING_RESTART else STRIKE_SECONDS
-        async with carried_out(fault, limit, NotStruck, CLUSTER_FAILURES):
-            await self._strike(fault)
+    async def inject(self, fault: Fault, intensity: float) -> None:
+        """Raises NotInjected."""
+        limit = ROLLING_SECONDS if fault.kind is Kind.ROLLING_RESTART else INJECT_SECONDS
+        async with carried_out(fault, limit, NotInjected, CLUSTER_FAILURES):
+            await self._inject(fault)
 
-    async def _strike(self, fault: Fault) -> None:
+    async def _inject(self, fault: Fault) -> None:
         match fault.target:
             case Target.INGEST | Target.FIRST_CONSUMER | Target.SECOND_CONSUMER:
-                strike_process(self.processes[fault.target], fault.kind)
+                inject_into_process(self.processes[fault.target], fault.kind)
             case Target.ALL_PROCESSES:
                 for process in self.processes.values():
                     await process.restart()

@@ -56,7 +56,7 @@ COMMITTED = "SELECT batch_id, sequence, changes FROM chaos_changes ORDER BY sequ
 WAITING = "SELECT coalesce(sum(size), 0) FROM changes"
 
 # A CloudEvent as a subscriber reads it.
-Told = Mapping[str, Any]
+PublishedChange = Mapping[str, Any]
 Entity = tuple[str, ...]
 
 
@@ -74,8 +74,8 @@ async def prepare(broker: Broker, database_url: str) -> None:
     connection = await asyncpg.connect(database_url)
     await connection.execute(KEEP_COMMITTED)
     await connection.close()
-    async with broker.connection() as link:
-        channel = await link.channel()
+    async with broker.connection() as broker_connection:
+        channel = await broker_connection.channel()
         queue = Queue(QUEUE, {"x-queue-type": "quorum"})
         await channel.ensure_topology(Topology((), (queue,), (Binding(CHANGES, QUEUE, "#"),)))
 
@@ -103,7 +103,7 @@ async def waiting(database_url: str) -> int:
         await connection.close()
 
 
-async def committed(database_url: str) -> list[Told]:
+async def committed(database_url: str) -> list[PublishedChange]:
     """Every change that was committed, in the order of its number."""
     connection = await asyncpg.connect(database_url)
     try:
@@ -117,13 +117,13 @@ async def committed(database_url: str) -> list[Told]:
     ]
 
 
-async def published(broker: Broker) -> list[Told]:
+async def published(broker: Broker) -> list[PublishedChange]:
     """What the queue got, repeats included, in its order. Nothing is published meanwhile."""
     arrived: list[Delivery] = []
-    async with broker.connection() as link:
-        depth = await link.depth(QUEUE)
+    async with broker.connection() as connection:
+        depth = await connection.depth(QUEUE)
         assert depth is not None, "it was declared"
-        channel = await link.channel()
+        channel = await connection.channel()
         await channel.consume(QUEUE, "chaos", DRAINED_AT_ONCE, arrived.append)
         end, acked = monotonic() + DRAIN_SECONDS, 0
         while acked < depth.ready and monotonic() < end:
@@ -144,7 +144,7 @@ class FeedVerdict:
 
 
 async def judge(
-    database_url: str, broker: Broker, posts: Sequence[Told], applied: Iterable[Taken]
+    database_url: str, broker: Broker, posts: Sequence[PublishedChange], applied: Iterable[Taken]
 ) -> FeedVerdict:
     """`posts` are those that the endpoint took; `applied` are the events in the log."""
     expected = await committed(database_url)
@@ -159,10 +159,12 @@ async def judge(
     return FeedVerdict(len(expected), len(got), len(posts), problems)
 
 
-def faults(expected: Sequence[Told], received: Sequence[Told], *, in_order: bool) -> list[str]:
+def faults(
+    expected: Sequence[PublishedChange], received: Sequence[PublishedChange], *, in_order: bool
+) -> list[str]:
     """Changes that were committed and not received, received and not committed, altered, or out of order."""
     known = {change["id"]: change for change in expected}
-    first: dict[str, Told] = {}
+    first: dict[str, PublishedChange] = {}
     for change in received:
         first.setdefault(change["id"], change)
     lines = _listed("committed and not received", known.keys() - first.keys())
@@ -176,20 +178,20 @@ def faults(expected: Sequence[Told], received: Sequence[Told], *, in_order: bool
     return lines
 
 
-def _overtaken(changes: Iterable[Told]) -> list[str]:
+def _overtaken(changes: Iterable[PublishedChange]) -> list[str]:
     newest: dict[Entity, str] = {}
-    found = []
+    violations = []
     for change in changes:
         entity = _entity(change)
         if change["sequence"] < newest.get(entity, ""):
-            found.append(change["id"])
+            violations.append(change["id"])
         newest[entity] = max(change["sequence"], newest.get(entity, ""))
-    return found
+    return violations
 
 
-def last_states(changes: Iterable[Told]) -> dict[Entity, Any]:
+def last_states(changes: Iterable[PublishedChange]) -> dict[Entity, Any]:
     """What a subscriber holds that takes each change once, and goes by `sequence`."""
-    newest: dict[Entity, Told] = {}
+    newest: dict[Entity, PublishedChange] = {}
     for change in changes:
         entity = _entity(change)
         if entity not in newest or change["sequence"] > newest[entity]["sequence"]:
@@ -210,7 +212,7 @@ def apart(held: Mapping[Entity, Any], projection: Mapping[Entity, Any]) -> list[
     ]
 
 
-def _entity(change: Told) -> Entity:
+def _entity(change: PublishedChange) -> Entity:
     kind = change["type"].split(".")[1]
     after = change["data"]["after"]
     if kind in ("reminder", "communication"):
@@ -241,19 +243,19 @@ async def _held(family: AnyFamily, connection: Any, events: Sequence[Event[Any]]
     subjects = {family.key(event.payload): event.payload.entity_id for event in events}
     async with connection.transaction():
         states = await family.load(connection, events, lock=True)
-    found = {}
+    held = {}
     for key, state in states.items():
         visible = family.public_state(state)
         after = orjson.loads(orjson.dumps(visible, default=str, option=orjson.OPT_UTC_Z))
-        told = {
+        published = {
             "type": PREFIX + TYPES[type(visible)][0],
             "subject": subjects[key],
             "data": {"after": after},
         }
-        found[_entity(told)] = after
-    return found
+        held[_entity(published)] = after
+    return held
 
 
-def _listed(words: str, wrong: Iterable[Any]) -> list[str]:
+def _listed(label: str, wrong: Iterable[Any]) -> list[str]:
     several = sorted(wrong)
-    return [f"{len(several)} {words}: {', '.join(map(str, several[:LISTED]))}"] if several else []
+    return [f"{len(several)} {label}: {', '.join(map(str, several[:LISTED]))}"] if several else []

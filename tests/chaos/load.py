@@ -25,7 +25,7 @@ DUPLICATES = 0.1
 CLOCK_TOLERANCE = timedelta(days=36_500)
 
 # Shares of events that are followed by an odd one, or by another one under the same id.
-ODD = 0.01
+MALFORMED_SHARE = 0.01
 ID_USED_TWICE = 0.01
 
 # After each failure the sender waits so long: the marketplaces' waits, shortened so that a run ends.
@@ -39,8 +39,8 @@ def generated(seed: int) -> Iterator[GeneratedEvent]:
         yield event
         if event.provider is Provider.OVOKO and rng.random() < ID_USED_TWICE:
             yield _under_the_same_id(event)
-        if rng.random() < ODD:
-            yield _odd(rng, event)
+        if rng.random() < MALFORMED_SHARE:
+            yield _malformed(rng, event)
 
 
 def _under_the_same_id(event: GeneratedEvent) -> GeneratedEvent:
@@ -51,7 +51,7 @@ def _under_the_same_id(event: GeneratedEvent) -> GeneratedEvent:
     return replace(event, occurred_at=occurred_at, body=orjson.dumps(document))
 
 
-def _odd(rng: Random, event: GeneratedEvent) -> GeneratedEvent:
+def _malformed(rng: Random, event: GeneratedEvent) -> GeneratedEvent:
     """Authentic, but for the quarantine."""
     mark = rng.getrandbits(64)
     match rng.randrange(3):
@@ -121,7 +121,7 @@ class Taken:
     identity: Identity
     message_body: bytes
     provider: Provider
-    is_odd: bool
+    is_malformed: bool
 
 
 def take(webhook: Webhook, settings: Settings) -> Taken:

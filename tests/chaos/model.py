@@ -54,11 +54,11 @@ class Written:
         raise AssertionError("the model begins with nothing and reads nothing")
 
     async def execute(self, query: str, *args: object) -> str:
-        found = _INSERT.search(query)
-        assert found is not None, "save inserts"
-        columns = [column.strip() for column in found["columns"].split(",")]
+        match = _INSERT.search(query)
+        assert match is not None, "save inserts"
+        columns = [column.strip() for column in match["columns"].split(",")]
         values = list(zip(*args, strict=True))
-        self.rows[found["table"]] += [dict(zip(columns, row, strict=True)) for row in values]
+        self.rows[match["table"]] += [dict(zip(columns, row, strict=True)) for row in values]
         return f"INSERT 0 {len(values)}"
 
 
@@ -164,11 +164,11 @@ def _comparable(column: str, value: Any) -> Any:
     return value
 
 
-def differences(expected: Tables, found: Tables) -> list[str]:
+def differences(expected: Tables, actual: Tables) -> list[str]:
     """In words, a line a row, some of each table at most."""
     lines: list[str] = []
     for table, rows in expected.items():
-        others = found[table]
+        others = actual[table]
         wrong = [f"{table}: {key} is missing" for key in rows.keys() - others.keys()]
         wrong += [f"{table}: {key} should not be there" for key in others.keys() - rows.keys()]
         wrong += [
@@ -186,12 +186,12 @@ def _apart(row: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     return {column: value for column, value in row.items() if other.get(column) != value}
 
 
-def applied_twice(expected: Tables, found: Tables) -> int:
+def applied_twice(expected: Tables, actual: Tables) -> int:
     """Updates of returns that were counted more often than they came."""
     return sum(
-        max(0, found["returns"][key]["update_count"] - row["update_count"])
+        max(0, actual["returns"][key]["update_count"] - row["update_count"])
         for key, row in expected["returns"].items()
-        if key in found["returns"]
+        if key in actual["returns"]
     )
 
 

@@ -67,7 +67,7 @@ class Recovery:
     @property
     def unready(self) -> str:
         signs = {"no 200": self.answered, "nothing applied": self.applied, "not ready": self.ready}
-        return ", ".join(words for words, seconds in signs.items() if seconds is None)
+        return ", ".join(sign for sign, seconds in signs.items() if seconds is None)
 
 
 @dataclass(slots=True)

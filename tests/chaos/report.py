@@ -152,8 +152,8 @@ def _start(several: Sequence[Struck]) -> str:
 
 
 def _summary(several: Sequence[Struck], sign: str) -> dict[str, float | int | None]:
-    found = (getattr(struck.recovery, sign) for struck in several)
-    seconds = [value for value in found if value is not None]
+    durations = (getattr(struck.recovery, sign) for struck in several)
+    seconds = [value for value in durations if value is not None]
     return {
         "median": round(median(seconds), 2) if seconds else None,
         "max": round(max(seconds), 2) if seconds else None,

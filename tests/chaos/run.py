@@ -20,8 +20,8 @@ from deploy.local.services import BrokerNode
 from schemas.registry import Provider
 from tests.chaos import feed
 from tests.chaos.cluster import cluster_world
+from tests.chaos.fault_injector import FaultInjector, NotHealed, NotInjected
 from tests.chaos.faults import Strike, Target
-from tests.chaos.killer import NotHealed, NotStruck, Striker
 from tests.chaos.load import RESEND_AFTER, Record, webhooks
 from tests.chaos.pulse import Instant, Pulse, Recovery
 from tests.chaos.report import Report, Struck
@@ -55,7 +55,7 @@ def run(options: Options, say: Say) -> Report:
     folder.chmod(0o711)
     try:
         asyncio.run(_run(folder, options, report, say))
-    except (RunFailed, NotStruck, NotHealed) as failure:
+    except (RunFailed, NotInjected, NotHealed) as failure:
         report.problems.append(str(failure))
     finally:
         (folder / "report.json").write_text(json.dumps(report.as_json(), indent=1))
@@ -101,7 +101,7 @@ async def _play(world: World, options: Options, report: Report, say: Say) -> Non
             await _strike_until(
                 began + options.seconds, world, pulse, background, options, report, say, began
             )
-            await world.killer.heal_everything()
+            await world.injector.heal_everything()
             healed_at = monotonic()
             is_over.set()
             await _within(SENDER_SECONDS, playing, "the sender has an answer to everything or gave it up")
@@ -116,14 +116,14 @@ async def _play(world: World, options: Options, report: Report, say: Say) -> Non
             failures_injected=not options.is_cluster,
         )
         posts = [json.loads(request.body) for request in shop.taken]
-        told = await feed.judge(world.database_url, world.amqp, posts, verdict.applied)
+        feed_verdict = await feed.judge(world.database_url, world.amqp, posts, verdict.applied)
         report.totals = replace(
             verdict.totals,
-            changes_committed=told.committed,
-            changes_published=told.published,
-            changes_posted=told.posted,
+            changes_committed=feed_verdict.committed,
+            changes_published=feed_verdict.published,
+            changes_posted=feed_verdict.posted,
         )
-        report.problems += problems + verdict.problems + told.problems
+        report.problems += problems + verdict.problems + feed_verdict.problems
         report.notes += notes
     finally:
         report.seconds = monotonic() - began
@@ -157,7 +157,7 @@ async def _strike_until(
                 task.result()
         at = monotonic() - began
         pulse.begin()
-        recovery = await _carry_out(strike, world.killer, pulse, options.recovery_seconds)
+        recovery = await _carry_out(strike, world.injector, pulse, options.recovery_seconds)
         struck = Struck(strike, at, recovery, pulse.record.longest_silence, pulse.longest_stall)
         report.struck.append(struck)
         say(_line(struck))
@@ -168,20 +168,20 @@ async def _strike_until(
             )
         if strike.is_momentary:
             # Half-open connections that were left behind.
-            await asyncio.gather(*map(world.killer.heal, strike.faults))
-        await world.killer.settle()
+            await asyncio.gather(*map(world.injector.heal, strike.faults))
+        await world.injector.settle()
 
 
-async def _carry_out(strike: Strike, killer: Striker, pulse: Pulse, seconds: float) -> Recovery:
+async def _carry_out(strike: Strike, injector: FaultInjector, pulse: Pulse, seconds: float) -> Recovery:
     """Strike and heal. What a cluster survives must be recovered from before it is healed, and after it."""
     for fault in strike.faults:
-        await killer.strike(fault, strike.intensity)
+        await injector.inject(fault, strike.intensity)
     struck = Instant()
     if strike.is_momentary:
         return await pulse.recovery(struck, seconds)
     recovery = await pulse.recovery(struck, seconds) if strike.is_survivable else None
     await asyncio.sleep(max(0.0, struck.monotonic + strike.lasts.total_seconds() - monotonic()))
-    await asyncio.gather(*map(killer.heal, strike.faults))
+    await asyncio.gather(*map(injector.heal, strike.faults))
     after = await pulse.recovery(Instant(), seconds)
     return after if recovery is None or not after.is_complete else recovery
 
@@ -190,9 +190,9 @@ def _line(struck: Struck) -> str:
     strike, recovery = struck.strike, struck.recovery
     lasts = "" if strike.is_momentary else f" for {strike.lasts.total_seconds():g} s"
     signs = {"answered": recovery.answered, "applied": recovery.applied, "ready": recovery.ready}
-    told = ", ".join(f"{name} {'never' if s is None else f'{s:.2f}'}" for name, s in signs.items())
+    times = ", ".join(f"{name} {'never' if s is None else f'{s:.2f}'}" for name, s in signs.items())
     longest = f"longest without 200 {struck.silence:.2f}, without applied {struck.stall:.2f}"
-    return f"{struck.at:7.1f} s  #{strike.number:<3} {strike.label}{lasts}: {told}; {longest}"
+    return f"{struck.at:7.1f} s  #{strike.number:<3} {strike.label}{lasts}: {times}; {longest}"
 
 
 async def _all_ready(world: World) -> None:

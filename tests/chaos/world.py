@@ -18,8 +18,8 @@ from deploy.local.ports import choose_ports
 from deploy.local.process import Command, Spawner
 from deploy.local.services import CHECKOUT, BrokerNode, Services, Unavailable, services_of_ours
 from tests.chaos import feed
+from tests.chaos.fault_injector import FaultInjector, SingleNodeInjector
 from tests.chaos.faults import RETRY_DELAYS, Strike, Target, deck, plan
-from tests.chaos.killer import Killer, Striker
 from tests.chaos.load import CLOCK_TOLERANCE
 from tests.chaos.report import Report
 from tests.chaos.small_disk import NoSmallDisk, SmallDisk, small_disk
@@ -85,7 +85,7 @@ class World:
     direct: dict[str, str]
     """The environment of the product, past the proxies."""
     processes: dict[Target, Supervised]
-    killer: Striker
+    injector: FaultInjector
     strikes: Iterator[Strike]
     webhook_port: int
 
@@ -137,7 +137,7 @@ async def world(folder: Path, options: Options, report: Report, say: Say) -> Asy
             of_ingest=urls[Target.INGEST_TO_BROKER],
             of_consumers=urls[Target.CONSUMERS_TO_BROKER],
         )
-        killer = Killer(
+        injector = SingleNodeInjector(
             processes=processes,
             proxies=proxies,
             broker=services.rabbitmq,
@@ -147,7 +147,7 @@ async def world(folder: Path, options: Options, report: Report, say: Say) -> Asy
         )
         cards = deck(long=options.is_long, disks=len(disks) == 2)
         strikes = plan(options.seed, cards, long=options.is_long)
-        yield World(services.rabbitmq, direct, processes, killer, strikes, webhook_port)
+        yield World(services.rabbitmq, direct, processes, injector, strikes, webhook_port)
 
 
 def _disks(

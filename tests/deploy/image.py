@@ -166,8 +166,8 @@ def make_base(builder: Buildah, mirror: str, announce: Announce) -> str:
     """The stand-in's id, of an earlier run or made now; raises DownloadFailed or BuildFailed."""
     name = base_name()
     recipe = hashlib.sha256("|".join((name, BASE_PACKAGES, *BASE_WITHOUT)).encode()).hexdigest()[:12]
-    kept = f"localhost/stand-in:{recipe}"
-    if not (found := builder("images", "--quiet", "--filter", f"reference={kept}").split()):
+    tag = f"localhost/stand-in:{recipe}"
+    if not (image_ids := builder("images", "--quiet", "--filter", f"reference={tag}").split()):
         announce(f"making a stand-in for {name} with debootstrap, only this once")
         folder = FOLDER / "base"
         shutil.rmtree(folder, ignore_errors=True)
@@ -182,11 +182,11 @@ def make_base(builder: Buildah, mirror: str, announce: Announce) -> str:
             shutil.rmtree(folder / part, ignore_errors=True)
         container = builder("from", "scratch").strip()
         builder("add", "--quiet", container, folder, "/")
-        builder("commit", *builder.policy, "--format", "docker", "--rm", "--quiet", container, kept)
+        builder("commit", *builder.policy, "--format", "docker", "--rm", "--quiet", container, tag)
         shutil.rmtree(folder)
-        found = builder("images", "--quiet", "--filter", f"reference={kept}").split()
-    builder("tag", kept, name)
-    return found[0]
+        image_ids = builder("images", "--quiet", "--filter", f"reference={tag}").split()
+    builder("tag", tag, name)
+    return image_ids[0]
 
 
 def wheels(announce: Announce) -> Path:

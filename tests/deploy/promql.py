@@ -31,7 +31,7 @@ def known() -> set[str]:
     return {name for metric, _ in exported() for name in series_names(metric)} | KNOWN_OF_OTHERS
 
 
-def asked_for(expression: str) -> set[str]:
+def queried_series(expression: str) -> set[str]:
     """The series that an expression names.
 
     Raises:

@@ -30,15 +30,15 @@ def secrets(tmp_path: Path) -> Path:
 
 
 def test_it_fits_the_schema_of_compose_files() -> None:
-    found = tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE)
+    result = tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE)
 
-    assert found.returncode == 0, found.stdout
+    assert result.returncode == 0, result.stdout
 
 
 def test_compose_itself_reads_it() -> None:
-    found = tool("docker-compose", "--file", COMPOSE, "config", "--quiet")
+    result = tool("docker-compose", "--file", COMPOSE, "config", "--quiet")
 
-    assert (found.returncode, found.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_services_have_health_checks_and_one_off_jobs_are_awaited(compose: dict[str, Any]) -> None:

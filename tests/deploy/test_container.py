@@ -15,7 +15,7 @@ from worker.postgres.migrations import migrations
 
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 # Sources and target of each COPY from the checkout.
-COPIES = [words.split() for words in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)]
+COPIES = [arguments.split() for arguments in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)]
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_hadolint_accepts_the_dockerfile() -> None:
-    found = tool("hadolint", DEPLOY / "Dockerfile")
+    result = tool("hadolint", DEPLOY / "Dockerfile")
 
-    assert found.returncode == 0, found.stdout
+    assert result.returncode == 0, result.stdout
 
 
 def test_the_builder_receives_every_file_that_the_image_copies() -> None:
@@ -66,9 +66,9 @@ def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> 
         "assert 'installed' in worker.__file__, worker.__file__; "
         "sys.argv = ['stockhook', '--version']; from worker.cli.app import main; main()"
     )
-    told = run(sys.executable, "-P", "-c", code, folder=tmp_path)
+    output = run(sys.executable, "-P", "-c", code, folder=tmp_path)
 
-    assert (told.returncode, told.stdout.strip()) == (0, "0.1.0"), told.stderr
+    assert (output.returncode, output.stdout.strip()) == (0, "0.1.0"), output.stderr
 
 
 def test_the_base_image_is_one_build_argument_without_a_digest() -> None:

@@ -45,12 +45,12 @@ def test_every_setting_that_a_file_names_exists(path: Path) -> None:
 
 
 def test_the_yaml_is_well_formed() -> None:
-    found = tool("yamllint", "--strict", "-c", CHECKOUT / "tests/deploy/yamllint.yaml", DEPLOY)
+    result = tool("yamllint", "--strict", "-c", CHECKOUT / "tests/deploy/yamllint.yaml", DEPLOY)
 
-    assert found.returncode == 0, found.stdout
+    assert result.returncode == 0, result.stdout
 
 
 def test_shellcheck_accepts_the_scripts() -> None:
-    found = tool("shellcheck", *SCRIPTS)
+    result = tool("shellcheck", *SCRIPTS)
 
-    assert found.returncode == 0, found.stdout
+    assert result.returncode == 0, result.stdout

@@ -64,7 +64,7 @@ def test_the_proxy_lets_every_body_through_that_the_ingest_accepts(name: str) ->
 
 
 def number(name: str, patterns: dict[str, str]) -> int:
-    found = re.search(patterns[name], (FILES / MAIN_FILES[name]).read_text())
-    assert found is not None, f"{MAIN_FILES[name]} has no {patterns[name]}"
-    digits, is_kibibytes, _ = found[1].partition("k")
+    match = re.search(patterns[name], (FILES / MAIN_FILES[name]).read_text())
+    assert match is not None, f"{MAIN_FILES[name]} has no {patterns[name]}"
+    digits, is_kibibytes, _ = match[1].partition("k")
     return int(digits) * (1024 if is_kibibytes else 1)

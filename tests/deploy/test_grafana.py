@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from deploy.local.services import CHECKOUT
-from tests.deploy.promql import asked_for, known
+from tests.deploy.promql import known, queried_series
 
 GRAFANA = CHECKOUT / "deploy/grafana"
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in (GRAFANA / "dashboards").glob("*.json")}
@@ -47,9 +47,9 @@ def test_the_panels_of_a_dashboard_do_not_overlap(name: str) -> None:
 
 @pytest.mark.parametrize("panel", PANELS)
 def test_a_panel_queries_existing_series(panel: dict[str, Any]) -> None:
-    asked = {name for target in panel["targets"] for name in asked_for(target["expr"])}
+    queried = {name for target in panel["targets"] for name in queried_series(target["expr"])}
 
-    assert asked - known() == set()
+    assert queried - known() == set()
     assert panel["fieldConfig"]["defaults"]["unit"]
     assert all(target["legendFormat"] for target in panel["targets"])
     assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}
@@ -57,13 +57,13 @@ def test_a_panel_queries_existing_series(panel: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_annotations_query_existing_series(name: str) -> None:
-    asked = {
+    queried = {
         series
         for annotation in DASHBOARDS[name]["annotations"]["list"]
-        for series in asked_for(annotation["expr"])
+        for series in queried_series(annotation["expr"])
     }
 
-    assert asked <= known()
+    assert queried <= known()
 
 
 def test_the_provisioning_is_yaml_of_version_1() -> None:

@@ -41,9 +41,9 @@ def mirror() -> str:
         pytest.skip(
             "needs root with the right to mount: buildah builds the image in a file system of its own"
         )
-    if not apt_is_here() or (found := debian_mirror(PACKAGES)) is None:
+    if not apt_is_here() or (mirror_url := debian_mirror(PACKAGES)) is None:
         pytest.skip("needs Debian's package sources, for buildah, debootstrap and a stand-in base image")
-    return found
+    return mirror_url
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +79,13 @@ def test_it_holds_the_packages_of_the_lock_and_the_product_and_no_other(image: I
         for wanted in map(Requirement, lines)
         if wanted.marker is None or wanted.marker.evaluate()
     }
-    found = {
+    installed = {
         tuple(path.name.removesuffix(".dist-info").rsplit("-", 1))
         for path in (image.root / INSTALLED).glob("python3.*/site-packages/*.dist-info")
     }
 
     assert len(locked) > 30
-    assert {(name.replace("_", "-").lower(), version) for name, version in found} == locked | {
+    assert {(name.replace("_", "-").lower(), version) for name, version in installed} == locked | {
         ("stockhook", "0.1.0")
     }
 
@@ -112,10 +112,10 @@ def test_nothing_of_the_machine_that_built_it_is_in_it(image: Image, mirror: str
     secrets = {host.encode() for host in hosts if not host.endswith(("pypi.org", "debian.org"))}
     secrets |= {b"find-links", str(CHECKOUT).encode()}
     files = [file for layer in image.layers for file in files_of(layer)]
-    found = {(secret, member.name) for secret in secrets for member, content in files if secret in content}
+    leaks = {(secret, member.name) for secret in secrets for member, content in files if secret in content}
     configuration = repr((image.configuration, image.history)).encode()
 
-    assert found == set()
+    assert leaks == set()
     assert [secret for secret in secrets if secret in configuration] == []
     # buildah leaves empty files where it mounted something in the build.
     assert {
@@ -294,10 +294,10 @@ async def test_the_health_check_fails_where_nothing_runs(image: Image, stack: St
     settings = environment(image, stack, STOCKHOOK_OPS_PORT=str(free_port_pair()))
     _kind, command, *arguments = image.configuration["Healthcheck"]["Test"]
 
-    asked = finished(image, volume(image, tmp_path), settings, *arguments)
+    result = finished(image, volume(image, tmp_path), settings, *arguments)
 
     assert [command] == image.configuration["Entrypoint"]
-    assert asked.returncode == 1, asked.stdout + asked.stderr
+    assert result.returncode == 1, result.stdout + result.stderr
 
 
 def test_the_systemd_guide_installs_the_product_from_the_locks_alone(tmp_path: Path) -> None:
@@ -328,10 +328,10 @@ def test_the_systemd_guide_installs_the_product_from_the_locks_alone(tmp_path: P
         timeout=900,
         check=False,
     )
-    told = subprocess.run(
+    result = subprocess.run(
         [tmp_path / "opt/bin/stockhook", "--version"], capture_output=True, text=True, check=False
     )
 
     assert len(commands) == 4
     assert installed.returncode == 0, installed.stdout + installed.stderr
-    assert told.stdout.strip() == "0.1.0", told.stderr
+    assert result.stdout.strip() == "0.1.0", result.stderr

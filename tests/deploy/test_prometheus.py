@@ -15,7 +15,7 @@ from deploy.local.packages import DownloadFailed, apt_is_here, promtool
 from deploy.local.ports import LOOPBACK
 from deploy.local.rabbitmq import VHOST, RabbitNode, node_environment
 from deploy.local.services import CHECKOUT, PACKAGES
-from tests.deploy.promql import KNOWN_OF_OTHERS, NEWER_THAN_3_10, asked_for, known
+from tests.deploy.promql import KNOWN_OF_OTHERS, NEWER_THAN_3_10, known, queried_series
 from tests.deploy.test_rabbitmq import booted  # noqa: F401  # a fixture
 from tests.support.stack import Stack, delays, free_port, until
 from worker.amqp.channel import Message
@@ -85,19 +85,19 @@ def test_an_alert_has_a_severity_and_a_runbook(name: str) -> None:
 
 
 def test_each_rule_queries_existing_series() -> None:
-    asked = {name for rule in rules("alerts.yml") for name in asked_for(rule["expr"])}
-    recorded_from = {name for rule in rules("recording.yml") for name in asked_for(rule["expr"])}
+    queried = {name for rule in rules("alerts.yml") for name in queried_series(rule["expr"])}
+    recorded_from = {name for rule in rules("recording.yml") for name in queried_series(rule["expr"])}
 
-    assert asked - RECORDED - known() == set()
+    assert queried - RECORDED - known() == set()
     assert recorded_from - known() == set()
 
 
 async def test_the_broker_exports_the_series_of_the_rules(booted: RabbitNode) -> None:  # noqa: F811
     """Of an event whose time is over, and whose queue is gone, that it is there, but not ready."""
-    url = tell_metrics(booted)
+    url = scrape_metrics(booted)
     held = f'{{vhost="{VHOST}",queue="stockhook.orders.retry.1s"}}'
-    async with Broker(booted.url, "test").connection() as link:
-        channel = await link.channel()
+    async with Broker(booted.url, "test").connection() as connection:
+        channel = await connection.channel()
         await channel.ensure_topology(topology(delays(1)))
         await channel.delete("stockhook.orders")
         await channel.publish(Message(RETURN, "stockhook.orders.retry.1s", "x", {}, b""), 5)
@@ -108,13 +108,13 @@ async def test_the_broker_exports_the_series_of_the_rules(booted: RabbitNode) ->
         is_held = f"rabbitmq_queue_messages{held} 1\n" in text
         return text if is_held and f"rabbitmq_queue_messages_ready{held} 0\n" in text else None
 
-    told = await until(scrape, "the event is held", 60)
-    asked = {name for name in KNOWN_OF_OTHERS - NEWER_THAN_3_10 if name.startswith("rabbitmq_")}
+    exported = await until(scrape, "the event is held", 60)
+    queried = {name for name in KNOWN_OF_OTHERS - NEWER_THAN_3_10 if name.startswith("rabbitmq_")}
 
-    assert {name for name in asked if not re.search(rf"^{name}[{{ ]", told, re.MULTILINE)} == set()
+    assert {name for name in queried if not re.search(rf"^{name}[{{ ]", exported, re.MULTILINE)} == set()
 
 
-def tell_metrics(node: RabbitNode) -> str:
+def scrape_metrics(node: RabbitNode) -> str:
     """Have the broker's plugin listen on a port of ours; where its metrics of each queue are."""
     port = free_port()
     settings = node.settings

@@ -21,8 +21,8 @@ DELAYS = (7, 35, 175)
 
 
 def read(name: str) -> dict[str, list[dict[str, object]]]:
-    found: dict[str, list[dict[str, object]]] = json.loads((RABBITMQ / name).read_text())
-    return found
+    document: dict[str, list[dict[str, object]]] = json.loads((RABBITMQ / name).read_text())
+    return document
 
 
 @pytest.fixture
@@ -78,10 +78,10 @@ def test_a_broker_that_boots_with_them_is_as_the_product_expects(booted: RabbitN
 
 
 def test_its_settings_and_limits_are_in_force(booted: RabbitNode) -> None:
-    found = booted.ctl("environment")
+    environment = booted.ctl("environment")
     limits = json.loads(booted.ctl("list_vhost_limits", "--vhost", "stockhook", "--formatter", "json"))
 
-    for words in (
+    for setting in (
         "{consumer_timeout,1800000}",
         "{max_message_size,16777216}",
         '{disk_free_limit,"5GB"}',
@@ -89,5 +89,5 @@ def test_its_settings_and_limits_are_in_force(booted: RabbitNode) -> None:
         "{channel_max,64}",
         "{cluster_partition_handling,pause_minority}",
     ):
-        assert words in found
+        assert setting in environment
     assert json.loads(limits["value"]) == {"max-connections": 500, "max-queues": 100}

@@ -51,11 +51,11 @@ def test_systemd_rejects_a_broken_unit(machine: Path) -> None:
 
 @pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
 def test_units_may_do_little(unit: Path) -> None:
-    found = system_tool(
+    result = system_tool(
         "systemd-analyze", "security", "--offline=yes", "--no-pager", f"--threshold={EXPOSURE}", unit
     )
 
-    assert found.returncode == 0, found.stdout
+    assert result.returncode == 0, result.stdout
 
 
 def test_the_target_wants_every_family_and_each_has_a_port_of_its_own() -> None:
@@ -95,6 +95,6 @@ def text(name: str) -> str:
 
 
 def number(key: str, unit: str) -> int:
-    found = re.search(rf"{key}=(\d+)", unit)
-    assert found is not None, key
-    return int(found[1])
+    match = re.search(rf"{key}=(\d+)", unit)
+    assert match is not None, key
+    return int(match[1])

@@ -44,35 +44,37 @@ def commands(text: str) -> Iterator[list[str]]:
     """Each `stockhook …` in a line of a script or in a code span, as its words after that."""
     for match in re.finditer(r"(?:^|[;&|(])\s*(?:\.venv/bin/)?stockhook ([a-z-].*)", text):
         try:
-            words = shlex.split(match[1])
+            arguments = shlex.split(match[1])
         except ValueError:
-            words = match[1].split()
-        ends = [at for at, word in enumerate(words) if word in ENDS_COMMAND]
-        yield words[: min(ends, default=len(words))]
+            arguments = match[1].split()
+        ends = [at for at, word in enumerate(arguments) if word in ENDS_COMMAND]
+        yield arguments[: min(ends, default=len(arguments))]
 
 
-def problem_of(words: list[str]) -> str | None:
+def problem_of(arguments: list[str]) -> str | None:
     """What of a command does not exist."""
     current: App = app
-    rest = list(words)
+    rest = list(arguments)
     while rest and re.fullmatch(r"[a-z][a-z-]*", rest[0]) and rest[0] in current:
         current = current[rest.pop(0)]
     if current is app and not (rest and rest[0].startswith("-")):
-        return f"no command {words[0] if words else ''}"
+        return f"no command {arguments[0] if arguments else ''}"
     if current.default_command is None:
         named = [word for word in rest if not word.startswith("-")]
-        return f"no command {named[0]} of {words[0]}" if named else None
+        return f"no command {named[0]} of {arguments[0]}" if named else None
     known = {name for argument in current.assemble_argument_collection() for name in argument.names}
     flags = {word.partition("=")[0].rstrip(",.") for word in rest if word.startswith("--")}
     unknown = flags - known - {"--help", "--version"}
-    return f"no {sorted(unknown)} of {' '.join(words)}" if unknown else None
+    return f"no {sorted(unknown)} of {' '.join(arguments)}" if unknown else None
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_each_command_and_flag_exists(path: Path) -> None:
     text = path.read_text()
     shown = [*shell_lines(path), *(span for span in code_spans(text) if span.startswith("stockhook "))]
-    problems = [problem for line in shown for words in commands(line) if (problem := problem_of(words))]
+    problems = [
+        problem for line in shown for arguments in commands(line) if (problem := problem_of(arguments))
+    ]
 
     assert not problems
 

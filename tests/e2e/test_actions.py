@@ -38,7 +38,7 @@ class Platform:
 
     stack: Stack
     simulation: Simulation
-    trade_in: SimulatedBuyback
+    buyback: SimulatedBuyback
 
     async def miss(self, order_id: str = ORDER, minute: int = 0, item: str = "i1") -> None:
         """Send the webhook of a missed pickup."""
@@ -60,10 +60,10 @@ class Platform:
 
     def pickups(self, order_id: str = ORDER) -> int:
         """Pickups that the platform accepted."""
-        return self.trade_in.orders[order_id].pickups_requested
+        return self.buyback.orders[order_id].pickups_requested
 
     def offered(self) -> list[Slot]:
-        return self.trade_in.offered(self.trade_in.orders[ORDER])
+        return self.buyback.offered(self.buyback.orders[ORDER])
 
     async def actions(self) -> list[dict[str, Any]]:
         rows = await self.stack.fetch("SELECT * FROM actions ORDER BY created_at, key")
@@ -87,13 +87,13 @@ async def platform(stack: Stack) -> AsyncIterator[Platform]:
 
 @asynccontextmanager
 async def _simulated(stack: Stack) -> AsyncIterator[Platform]:
-    trade_in = SimulatedBuyback([ORDER, *(f"order-{number}" for number in range(2, 9))])
-    simulation = Simulation({"buyback": trade_in})
+    buyback = SimulatedBuyback([ORDER, *(f"order-{number}" for number in range(2, 9))])
+    simulation = Simulation({"buyback": buyback})
     async with serving(simulation) as port:
         ours = client_settings(f"http://127.0.0.1:{port}")
         stack.environment |= {f"STOCKHOOK_{name}": value for name, value in ours.items()}
         stack.environment["STOCKHOOK_REREQUEST_PICKUP"] = "first_slot"
-        yield Platform(stack, simulation, trade_in)
+        yield Platform(stack, simulation, buyback)
         stack.close()
 
 
@@ -109,7 +109,7 @@ async def test_a_missed_pickup_is_requested_again_once(platform: Platform) -> No
     assert (row["subject"], row["attempts"]) == (ORDER, 1)
     assert row["outcome"] == {"status": 201, "slots": [first]}
     assert platform.pickups() == 1
-    assert platform.trade_in.orders[ORDER].slots == (platform.offered()[0],)
+    assert platform.buyback.orders[ORDER].slots == (platform.offered()[0],)
 
     # With another time it is another missed pickup, for which a pickup has been requested already.
     await platform.miss(minute=1)
@@ -160,7 +160,7 @@ class Failed:
 async def failed(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Failed:
     folder = tmp_path_factory.mktemp("failed")
     async with empty_stack(services, folder) as stack, _simulated(stack) as platform:
-        orders = platform.trade_in.orders
+        orders = platform.buyback.orders
         # Refused with 409 for what it is. The others meet a fault of the platform.
         orders["order-2"] = replace(orders["order-2"], delivery="dropoff")
         platform.fail(Kind.RATE_LIMITED, "order-3/pickup-request", times=1, seconds=1)
@@ -272,7 +272,7 @@ async def test_payment_details_are_encrypted_while_they_wait(platform: Platform,
     assert enqueued.returncode == 0
     assert waiting["is_encrypted"]
     assert CANARY.encode() not in waiting["request"]
-    assert platform.trade_in.orders["order-2"].has_payment_details
+    assert platform.buyback.orders["order-2"].has_payment_details
     # Deleted as soon as it is no longer needed.
     assert done["request"] == b""
     assert CANARY not in consumer.lines()
@@ -290,8 +290,8 @@ async def test_each_kind_of_request_can_wait_and_is_sent(platform: Platform) -> 
     await stack.started("consume", "orders")
     rows = {row["kind"].split(".")[1]: row for row in await platform.settled(*["done"] * 4, seconds=30)}
 
-    assert platform.trade_in.orders[ORDER].slots == (slot,)
-    assert platform.trade_in.orders["order-3"].delivery == "dropoff"
+    assert platform.buyback.orders[ORDER].slots == (slot,)
+    assert platform.buyback.orders["order-3"].delivery == "dropoff"
     assert rows["shipment_capabilities"]["outcome"] == {"pickup_allowed": True, "dropoff_allowed": True}
     assert len(rows["pickup_capabilities"]["outcome"]["slots"]) == len(platform.offered())
 
@@ -351,7 +351,7 @@ async def settled(services: Services, tmp_path_factory: pytest.TempPathFactory) 
             retried_again=(again.returncode, again.stderr),
             table=stack.run("actions", "list", COLUMNS="80").stdout,
             ids=ids,
-            delivery_of_closed=platform.trade_in.orders["order-2"].delivery,
+            delivery_of_closed=platform.buyback.orders["order-2"].delivery,
             metrics=(await stack.ops(worker.ops_port, "/metrics")).text,
         )
 
@@ -396,10 +396,10 @@ async def test_doctor_reports_that_actions_cannot_be_sent(platform: Platform) ->
     del platform.stack.environment["STOCKHOOK_BUYBACK_CLIENT_ID"]
     bad = platform.stack.run("doctor", "--json")
 
-    def of_actions(found: str) -> list[tuple[str, str]]:
+    def of_actions(output: str) -> list[tuple[str, str]]:
         return [
             (one["level"], one["what"])
-            for one in json.loads(found)["findings"]
+            for one in json.loads(output)["findings"]
             if one["subject"] == "actions"
         ]
 
@@ -420,8 +420,8 @@ async def test_the_archiver_removes_dead_letters_of_actions_which_the_table_has(
     )
     (given_up,) = await stack.fetch("SELECT action_id FROM actions WHERE key = 'k'")
     letter = message(given_up["action_id"], "buyback.dropoff_request")
-    async with stack.broker.connection() as link:
-        await (await link.channel()).publish(replace(letter, routing_key="stockhook.actions.dead"), 5)
+    async with stack.broker.connection() as connection:
+        await (await connection.channel()).publish(replace(letter, routing_key="stockhook.actions.dead"), 5)
     await stack.started("consume", "orders", STOCKHOOK_KEEP_DEAD_LETTERS="true")
     rows = {row["subject"]: row["outcome"]["reason"] for row in await platform.settled("failed", "failed")}
     await until(lambda: _is_quiet(stack), "no queue holds a message")
@@ -440,7 +440,7 @@ async def test_a_consumer_that_is_stopped_waits_for_the_answer_to_a_request(plat
     stopped = await stack.started("consume", "orders")
 
     async def is_received() -> bool:
-        return platform.trade_in.orders[ORDER].delivery is not None
+        return platform.buyback.orders[ORDER].delivery is not None
 
     await until(is_received, "the platform has the request, and has not answered")
     code = await asyncio.to_thread(stopped.stop)

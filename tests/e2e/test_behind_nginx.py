@@ -79,5 +79,5 @@ async def _post_with_pauses(client: httpx.AsyncClient, port: int) -> Counter[int
         return statuses
 
     await until(listens, "nginx listens")
-    found = await asyncio.gather(*map(one, range(CLIENTS)))
-    return Counter(status for statuses in found for status in statuses)
+    outcomes = await asyncio.gather(*map(one, range(CLIENTS)))
+    return Counter(status for statuses in outcomes for status in statuses)

@@ -60,8 +60,8 @@ class Subscriber:
 @asynccontextmanager
 async def subscribed(stack: Stack, keys: Sequence[str] = ("stockhook.#",)) -> AsyncIterator[Subscriber]:
     subscriber = Subscriber()
-    async with stack.broker.connection() as link:
-        channel = await link.channel()
+    async with stack.broker.connection() as connection:
+        channel = await connection.channel()
         await channel.subscribe_exclusive(CHANGES, keys, "test", subscriber.take)
         yield subscriber
 
@@ -73,7 +73,7 @@ async def post_all(stack: Stack, bodies: Sequence[bytes]) -> None:
         assert {answer.status_code for answer in answers} == {200}
 
 
-async def is_told(stack: Stack, subscriber: Subscriber, changes: int) -> bool:
+async def has_received(stack: Stack, subscriber: Subscriber, changes: int) -> bool:
     return len(subscriber.distinct) >= changes and await stack.count("changes") == 0
 
 
@@ -86,7 +86,7 @@ async def test_each_change_is_published_once_and_in_order(stack: Stack) -> None:
     bodies = lives(parts=5, steps=8)
     async with subscribed(stack) as subscriber:
         await post_all(stack, bodies)
-        await until(lambda: is_told(stack, subscriber, len(bodies)), "all is told")
+        await until(lambda: has_received(stack, subscriber, len(bodies)), "all is told")
         # Events that come again change nothing, and nobody is told.
         await post_all(stack, bodies)
         await until(lambda: _are_duplicates(stack, len(bodies)), "they came again")
@@ -103,8 +103,8 @@ async def test_the_audit_accounts_for_each_change(stack: Stack) -> None:
     bodies = lives(parts=3, steps=4)
     async with subscribed(stack) as subscriber:
         await post_all(stack, bodies)
-        await until(lambda: is_told(stack, subscriber, len(bodies)), "all is told")
-    told = stack.run("audit", "--json")
+        await until(lambda: has_received(stack, subscriber, len(bodies)), "all is told")
+    result = stack.run("audit", "--json")
     assert consumer.stop() == 0
     # As long as nobody publishes, they wait; what is deleted is missing.
     await stack.started("consume", "orders", STOCKHOOK_CHANGES="false")
@@ -117,9 +117,9 @@ async def test_the_audit_accounts_for_each_change(stack: Stack) -> None:
     status = json.loads(stack.run("status", "--json").stdout)
     doctor = stack.run("doctor", "--json")
 
-    inventory = _lanes(told.stdout)["inventory"]
-    orders = _lanes(short.stdout)["orders"]
-    assert told.returncode == 0
+    inventory = _origins(result.stdout)["inventory"]
+    orders = _origins(short.stdout)["orders"]
+    assert result.returncode == 0
     assert (inventory["committed"], inventory["published"], inventory["waiting"]) == (12, 12, 0)
     assert inventory["oldest_seconds"] is None
     assert short.returncode == 1
@@ -129,8 +129,8 @@ async def test_the_audit_accounts_for_each_change(stack: Stack) -> None:
     assert "1 of orders were committed, and are neither published nor waiting" in doctor.stdout
 
 
-def _lanes(told: str) -> dict[str, dict[str, Any]]:
-    return {counts["family"]: counts for counts in json.loads(told)["feed"]["families"]}
+def _origins(output: str) -> dict[str, dict[str, Any]]:
+    return {counts["family"]: counts for counts in json.loads(output)["feed"]["families"]}
 
 
 async def _are_duplicates(stack: Stack, expected: int) -> bool:
@@ -148,7 +148,7 @@ async def test_a_process_that_dies_loses_and_reorders_nothing(stack: Stack, poin
         dying = stack.start("consume", "inventory", STOCKHOOK_CRASH_AT=f"{point}:2", STOCKHOOK_BATCH_SIZE="8")
         await until(lambda: has_died(dying), f"it dies at {point}")
         await stack.started("consume", "inventory")
-        await until(lambda: is_told(stack, subscriber, len(bodies)), "all is told")
+        await until(lambda: has_received(stack, subscriber, len(bodies)), "all is told")
 
     assert len(subscriber.distinct) == len(bodies)
     subscriber.check_order()
@@ -165,9 +165,9 @@ async def test_several_publish_side_by_side(stack: Stack) -> None:
         async def has_the_last_states() -> bool:
             # Of events that overtake each other, the older change nothing and are not told.
             rows = await stack.fetch("SELECT part_id, status FROM parts")
-            told = {change["subject"]: change["data"]["after"]["status"] for change in subscriber.got}
+            states = {change["subject"]: change["data"]["after"]["status"] for change in subscriber.got}
             is_applied = await stack.count("event_log") == len(bodies) and await stack.count("changes") == 0
-            return is_applied and told == {row["part_id"]: row["status"] for row in rows}
+            return is_applied and states == {row["part_id"]: row["status"] for row in rows}
 
         await until(has_the_last_states, "all is told")
 
@@ -193,7 +193,7 @@ async def test_a_subscriber_chooses_types_and_no_subscriber_is_required(stack: S
     async with subscribed(stack, ["stockhook.part.sold"]) as subscriber:
         await stack.post_ovoko(status_change(2, "13", "in_warehouse"))
         await stack.post_ovoko(status_change(3, "13", "sold"))
-        await until(lambda: is_told(stack, subscriber, 1), "the sale is told")
+        await until(lambda: has_received(stack, subscriber, 1), "the sale is told")
 
     assert [change["type"] for change in subscriber.got] == ["stockhook.part.sold"]
 

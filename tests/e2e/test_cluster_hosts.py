@@ -98,9 +98,9 @@ def host_of(node: RabbitNode) -> str:
 
 
 def findings(stack: Stack, **overrides: str) -> dict[str, list[str]]:
-    found: list[dict[str, Any]] = json.loads(stack.run("doctor", "--json", **overrides).stdout)["findings"]
+    result: list[dict[str, Any]] = json.loads(stack.run("doctor", "--json", **overrides).stdout)["findings"]
     levels: dict[str, list[str]] = {}
-    for finding in found:
+    for finding in result:
         if finding["subject"] in ("hosts", "queues", "broker", "management"):
             levels.setdefault(finding["level"], []).append(finding["what"])
     return levels
@@ -152,11 +152,11 @@ async def test_doctor_names_faults_of_a_cluster(stack: Stack, cluster: RabbitClu
 
     async def named() -> bool:
         """The API shows members that are offline some seconds later."""
-        found = (await asyncio.to_thread(findings, stack)).get("warning", [])
+        warnings = (await asyncio.to_thread(findings, stack)).get("warning", [])
         return (
-            f"{host_of(dead)} cannot be used (Connection refused)" in found
-            and f"{management} cannot be used (ConnectError)" in found
-            and any(one.startswith(f"{dead.settings.node_name}: its members of ") for one in found)
+            f"{host_of(dead)} cannot be used (Connection refused)" in warnings
+            and f"{management} cannot be used (ConnectError)" in warnings
+            and any(one.startswith(f"{dead.settings.node_name}: its members of ") for one in warnings)
         )
 
     await until(named, "the node and its queues are named", 60)

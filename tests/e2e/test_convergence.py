@@ -49,11 +49,11 @@ async def play(stack: Stack, sequence: list[GeneratedEvent]) -> None:
 
 
 async def tables(stack: Stack) -> dict[str, list[tuple[Any, ...]]]:
-    found = {}
+    contents = {}
     for table, columns in PROJECTIONS.items():
         rows = await stack.fetch(f"SELECT {columns} FROM {table}")
-        found[table] = sorted((tuple(row.values()) for row in rows), key=repr)
-    return found
+        contents[table] = sorted((tuple(row.values()) for row in rows), key=repr)
+    return contents
 
 
 async def test_the_same_events_end_in_the_same_tables(stack: Stack) -> None:

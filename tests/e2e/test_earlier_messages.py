@@ -110,8 +110,8 @@ async def test_queued_and_spooled_messages_of_the_release_before_are_applied_and
     stack: Stack,
 ) -> None:
     written_by_the_release_before(Path(stack.environment["STOCKHOOK_SPOOL_PATH"]))
-    async with stack.broker.connection() as link:
-        await (await link.channel()).publish(QUEUED, 10)
+    async with stack.broker.connection() as connection:
+        await (await connection.channel()).publish(QUEUED, 10)
     await stack.started("run")
 
     async def are_applied() -> bool:

@@ -8,14 +8,14 @@ from urllib.parse import quote, urlsplit
 import httpx
 import pytest
 
-from tests.e2e.test_webhooks import Tell, tell  # noqa: F401  # a fixture
+from tests.e2e.test_webhooks import Subscribe, subscribe  # noqa: F401  # a fixture
 from tests.support.endpoint import endpoint
 from tests.support.stack import Stack, until
 from tests.unit.test_tap import HEADERS, MESSAGE_ID, OURS, TIMESTAMP, TYPE, field, table
 from worker.amqp.codec import METHOD, _frame, _short
 from worker.amqp.management import vhost_of
 
-KEEPING = {"STOCKHOOK_KEEP_DEAD_LETTERS": "true"}
+ARCHIVING = {"STOCKHOOK_KEEP_DEAD_LETTERS": "true"}
 QUEUES = (
     "stockhook.inventory",
     "stockhook.inventory.dead",
@@ -41,7 +41,7 @@ def nested(depth: int) -> bytes:
     return value
 
 
-def odd_properties() -> Iterator[tuple[int, bytes]]:
+def malformed_properties() -> Iterator[tuple[int, bytes]]:
     yield TIMESTAMP, struct.pack(">Q", 1_772_355_600_000_000)
     yield TIMESTAMP, b"\xff" * 8
     yield TYPE, b"\xff" + b"\xff" * 255
@@ -54,7 +54,7 @@ def odd_properties() -> Iterator[tuple[int, bytes]]:
     yield HEADERS, table(*(field(b"x-%d" % number + b"\xff" * 200, b"V") for number in range(90)))
 
 
-def ours(**odd: str) -> bytes:
+def ours(**overrides: str) -> bytes:
     """Headers as an ingest writes them, but for some."""
     headers = {
         "x-event-type": "part.status.changed",
@@ -64,12 +64,12 @@ def ours(**odd: str) -> bytes:
         "x-received-at": "2026-03-01T12:00:00Z",
         "x-stream": "1",
         "x-place": "1",
-    } | {f"x-{name.replace('_', '-')}": value for name, value in odd.items()}
+    } | {f"x-{name.replace('_', '-')}": value for name, value in overrides.items()}
     return table(*(field(name.encode(), text(value.encode())) for name, value in headers.items()))
 
 
-def odd_events() -> Iterator[tuple[int, bytes]]:
-    for odd in (
+def malformed_events() -> Iterator[tuple[int, bytes]]:
+    for overrides in (
         {"place": "9" * 40},
         {"stream": "-9223372036854775809"},
         {"received_at": "2026-03-01T12:00:00"},
@@ -79,7 +79,7 @@ def odd_events() -> Iterator[tuple[int, bytes]]:
         {"event_id": "{00000000-0000-4000-8000-000000000001"},
         {"received_at": "1e400"},
     ):
-        yield HEADERS, ours(**odd)
+        yield HEADERS, ours(**overrides)
 
 
 def raw_publish(channel: int, queue: str, flags: int, properties: bytes, body: bytes) -> bytes:
@@ -90,8 +90,8 @@ def raw_publish(channel: int, queue: str, flags: int, properties: bytes, body: b
 
 
 async def put(stack: Stack, messages: Iterable[tuple[str, int, bytes, bytes]]) -> None:
-    async with stack.broker.connection() as link:
-        channel = await link.channel()
+    async with stack.broker.connection() as connection:
+        channel = await connection.channel()
         tap = channel._tap
         for queue, flags, properties, body in messages:
             tap._write(raw_publish(tap._number, queue, flags, properties, body))
@@ -101,30 +101,30 @@ async def put(stack: Stack, messages: Iterable[tuple[str, int, bytes, bytes]]) -
 
 async def test_no_message_stops_its_consumer_and_each_is_stored_with_its_bytes(
     stack: Stack,
-    tell: Tell,  # noqa: F811
+    subscribe: Subscribe,  # noqa: F811
 ) -> None:
     async with endpoint() as shop:
-        tell(("shop", shop.url))
+        subscribe(("shop", shop.url))
         assert stack.run("topology").returncode == 0
         messages = [
             (queue, flags, properties, f"{queue} {number}".encode())
             for queue in QUEUES
-            for number, (flags, properties) in enumerate(odd_properties())
+            for number, (flags, properties) in enumerate(malformed_properties())
         ]
         messages += [
             ("stockhook.inventory", flags, properties, SOLD.replace(b"13", b"odd-%d" % number))
-            for number, (flags, properties) in enumerate(odd_events())
+            for number, (flags, properties) in enumerate(malformed_events())
         ]
         expected = {body for *_, body in messages}
         await put(stack, messages)
-        worker = await stack.started("run", **KEEPING)
+        worker = await stack.started("run", **ARCHIVING)
 
-        async def kept() -> bool:
+        async def is_archived() -> bool:
             return await stack.count("dead_letters") == len(expected) and not await stack.depths()
 
-        await until(kept, "all are kept", 60)
+        await until(is_archived, "all are kept", 60)
         assert (await stack.post_ovoko(SOLD)).status_code == 200
-        await until(lambda: _is_told(shop.requests), "an event is applied, and told of")
+        await until(lambda: _has_request(shop.requests), "an event is applied, and told of")
 
     rows = await stack.fetch("SELECT body, origin FROM dead_letters")
     assert {row["body"] for row in rows} == expected
@@ -137,7 +137,7 @@ async def test_no_message_stops_its_consumer_and_each_is_stored_with_its_bytes(
     assert stack.run("audit").returncode == 0
 
 
-async def _is_told(requests: list[object]) -> bool:
+async def _has_request(requests: list[object]) -> bool:
     return bool(requests)
 
 
@@ -146,7 +146,7 @@ async def test_messages_of_the_management_api_stop_no_consumer(stack: Stack) -> 
     management = stack.environment.get("STOCKHOOK_MANAGEMENT_URL")
     if management is None:
         pytest.skip("needs the management API")
-    worker = await stack.started("run", **KEEPING)
+    worker = await stack.started("run", **ARCHIVING)
     vhost = quote(vhost_of(stack.environment["STOCKHOOK_AMQP_URL"]), safe="")
     async with httpx.AsyncClient(base_url=management, trust_env=False) as client:
         for queue in ("stockhook.inventory", "stockhook.quarantine", "stockhook.orders.dead"):
@@ -162,10 +162,10 @@ async def test_messages_of_the_management_api_stop_no_consumer(stack: Stack) -> 
                 )
                 assert answer.json() == {"routed": True}, answer.text
 
-    async def kept() -> bool:
+    async def is_archived() -> bool:
         return await stack.count("dead_letters") == 6 and not await stack.depths()
 
-    await until(kept, "all are kept", 30)
+    await until(is_archived, "all are kept", 30)
     assert worker.process.poll() is None
     assert json.loads((await stack.ops(worker.ops_port, "/readyz")).text)["status"] == "ready"
     assert urlsplit(management).password not in worker.lines()

@@ -184,14 +184,14 @@ def sections(page: Path) -> dict[str, list[Block]]:
 async def test_a_gateway_of_the_guide_is_accepted_with_only_its_secret(
     stack: Stack, tmp_path: Path, section: str
 ) -> None:
-    found = sections(GATEWAYS)[section]
+    section_text = sections(GATEWAYS)[section]
     settings = {
         name: value
-        for block in found
+        for block in section_text
         if block.marker == "settings"
         for name, value in re.findall(r"^export (\S+)=(\S+)$", block.text, flags=re.MULTILINE)
     }
-    text = "\n".join(["set -euo pipefail", *(block.text for block in found)])
+    text = "\n".join(["set -euo pipefail", *(block.text for block in section_text)])
     folder = tmp_path / "checkout"
     folder.mkdir()
     checkout_like(folder, GATEWAYS, stack.environment, {})

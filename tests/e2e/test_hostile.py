@@ -200,8 +200,8 @@ async def test_an_endpoint_answers_checks_and_accepts_extra_slashes(stack: Stack
 async def test_a_body_that_did_not_arrive_whole_is_never_stored(stack: Stack) -> None:
     worker = await stack.started("ingest")
     port = int(stack.environment["STOCKHOOK_INGEST_PORT"])
-    odd = [shape for shape in shapes(OVOKO_SECRET) if not shape.is_event]
-    wrong = [shape.name for shape in odd if await send(port, shape) not in shape.statuses]
+    malformed = [shape for shape in shapes(OVOKO_SECRET) if not shape.is_event]
+    wrong = [shape.name for shape in malformed if await send(port, shape) not in shape.statuses]
     # It is still there, and what is stored now is all there is.
     answer = await stack.post_ovoko(KNOWN % b'"1"')
 

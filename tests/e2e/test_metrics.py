@@ -54,9 +54,9 @@ async def test_the_counters_match_the_sent_events(poisoned: Stack) -> None:  # n
 
     async def gauges_agree() -> Samples | None:
         consumers = await scrape(poisoned, run.ops_port)
-        told = depths(consumers)
+        gauges = depths(consumers)
         is_dead = value(consumers, "stockhook_dead_total", family="inventory") == 2
-        return consumers if is_dead and told.get("stockhook.inventory.dead") == 2 else None
+        return consumers if is_dead and gauges.get("stockhook.inventory.dead") == 2 else None
 
     consumers = await until(gauges_agree, "two are dead, and the gauges say so", 60)
     ingest = await scrape(poisoned, run.ops_port + 1)
@@ -119,7 +119,7 @@ async def test_while_the_broker_is_away_no_outdated_numbers_are_exported(
     assert node is not None
     consumer = await stack.started("consume", "orders")
 
-    async def are_told() -> bool:
+    async def are_exported() -> bool:
         return bool(depths(await scrape(stack, consumer.ops_port)))
 
     async def are_gone() -> bool:
@@ -127,13 +127,13 @@ async def test_while_the_broker_is_away_no_outdated_numbers_are_exported(
         is_away = value(samples, "stockhook_publisher_ready") == 0
         return is_away and not depths(samples)
 
-    await until(are_told, "the queues are measured")
+    await until(are_exported, "the queues are measured")
     node.kill()
     try:
         await until(are_gone, "the gauges are gone")
     finally:
         await asyncio.to_thread(node.start)
-    await until(are_told, "the queues are measured again", 60)
+    await until(are_exported, "the queues are measured again", 60)
 
 
 async def test_the_gauge_of_dead_letters_counts_those_that_wait_in_the_table(stack: Stack) -> None:
@@ -142,10 +142,10 @@ async def test_the_gauge_of_dead_letters_counts_those_that_wait_in_the_table(sta
     ingest.stop()
     consumer = await stack.started("consume", "orders", STOCKHOOK_KEEP_DEAD_LETTERS="true")
 
-    async def is_kept() -> bool:
+    async def is_archived() -> bool:
         return await stack.count("dead_letters") == 1
 
-    await until(is_kept, "it is in the table")
+    await until(is_archived, "it is in the table")
     consumer.stop()
     again = await stack.started("consume", "orders", STOCKHOOK_KEEP_DEAD_LETTERS="true")
 

@@ -62,10 +62,10 @@ async def test_the_document_describes_every_documented_type(stack: Stack) -> Non
     flat, _wrapped = paths["/webhooks/ovoko"]["post"]["requestBody"]["content"]["application/json"]["schema"][
         "anyOf"
     ]
-    trade_in = paths["/webhooks/buyback"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    nested = paths["/webhooks/buyback"]["post"]["requestBody"]["content"]["application/json"]["schema"]
 
     assert len(flat["oneOf"]) == 5
-    assert len(trade_in["allOf"][1]["oneOf"]) == 12
-    for union in (flat, trade_in["allOf"][1]):
+    assert len(nested["allOf"][1]["oneOf"]) == 12
+    for union in (flat, nested["allOf"][1]):
         for reference in union["oneOf"]:
             assert reference["$ref"].removeprefix("#/components/schemas/") in schemas

@@ -118,8 +118,8 @@ async def test_a_deleted_queue_is_declared_and_consumed_again(stack: Stack) -> N
     await stack.delete_queue("stockhook.returns")
 
     async def is_there() -> bool:
-        async with stack.broker.connection() as link:
-            depth = await link.depth("stockhook.returns")
+        async with stack.broker.connection() as connection:
+            depth = await connection.depth("stockhook.returns")
         return depth is not None and depth.consumers == 1
 
     await until(is_there, "the queue is consumed again")

@@ -11,7 +11,7 @@ from tests.support.stack import Stack, Worker, until
 from worker.amqp.tap import Delivery
 from worker.pipeline.circuit_breaker import THRESHOLD
 from worker.pipeline.isolation import LOSSES
-from worker.postgres import poison as suspects
+from worker.postgres import poison
 
 POISON_ROW = "NEW.return_id = 'poison'"
 
@@ -52,8 +52,8 @@ async def lose_deliveries(stack: Stack, number: int) -> None:
     async def all_arrived() -> bool:
         return len(arrived) == number
 
-    async with stack.broker.connection() as link:
-        await (await link.channel()).consume("stockhook.returns", "test", number, arrived.append)
+    async with stack.broker.connection() as connection:
+        await (await connection.channel()).consume("stockhook.returns", "test", number, arrived.append)
         await until(all_arrived, "all messages are delivered")
 
 
@@ -97,14 +97,14 @@ async def test_of_a_full_buffer_only_the_event_that_ends_its_consumer_is_a_dead_
     killed: set[int] = set()
     while await kill_while_it_handles_the_poison(stack, await stack.started("consume", "returns"), killed):
         deaths += 1
-        assert deaths <= suspects.TRIES + LOSSES
+        assert deaths <= poison.TRIES + LOSSES
 
     async def all_applied() -> bool:
         return await stack.count("event_log") == 39
 
     await until(all_applied, "the other events are applied")
     message = await stack.get("stockhook.returns.dead")
-    assert suspects.TRIES <= deaths <= suspects.TRIES + LOSSES
+    assert poison.TRIES <= deaths <= poison.TRIES + LOSSES
     assert message is not None
     assert message.headers["x-event-id"] == numbered_id(20)
     assert "ended its consumer" in str(message.headers["x-reason"])
@@ -126,7 +126,7 @@ async def test_lost_answers_to_commits_make_no_event_a_poison_message(
 
     async def noted_often() -> bool:
         commits.update(row["xmin"] for row in await stack.fetch("SELECT xmin::text FROM poison_candidates"))
-        return len(commits) > suspects.TRIES + 1
+        return len(commits) > poison.TRIES + 1
 
     with FaultProxy.before(url, watch=PostgresWatch) as proxy:
         proxy.cut_randomly(Point.COMMITTED, 1.0)

@@ -98,10 +98,10 @@ async def test_a_missed_webhook_is_reported(marketplace: Marketplace) -> None:
     await marketplace.lists("parts", part(12, SOLD))
     after = marketplace.reconcile("parts", "--json")
 
-    found = json.loads(after.stdout)
+    report = json.loads(after.stdout)
     assert (before.returncode, after.returncode) == (0, 1), before.stderr + after.stderr
     assert "no differences" in before.stdout
-    assert [(one["id"], one["here"], one["there"]) for one in found["differences"]] == [
+    assert [(one["id"], one["here"], one["there"]) for one in report["differences"]] == [
         ("12", "in_warehouse", "2 (sold)")
     ]
 

@@ -125,7 +125,7 @@ async def test_every_way_to_answer_is_read_and_the_next_request_works(raw: bytes
 
 
 @pytest.mark.parametrize(
-    ("raw", "words"),
+    ("raw", "message"),
     [
         (b"", "connection broken"),
         (b"SSH-2.0-OpenSSH\r\n\r\n", "connection broken"),
@@ -134,10 +134,10 @@ async def test_every_way_to_answer_is_read_and_the_next_request_works(raw: bytes
     ],
 )
 async def test_an_invalid_response_is_reported_and_the_next_request_works(
-    raw: bytes | None, words: str
+    raw: bytes | None, message: str
 ) -> None:
     async with serving(raw, OK) as server, Client(server.url, timeout_seconds=0.3) as client:
-        with pytest.raises(NoAnswer, match=words):
+        with pytest.raises(NoAnswer, match=message):
             await client.post(WEBHOOK)
         answer = await client.post(WEBHOOK)
 

@@ -48,7 +48,7 @@ def silent(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         yield server
 
 
-async def asked(server: socket.socket, what: str, seconds: float = 30) -> None:
+async def wait_for_query(server: socket.socket, what: str, seconds: float = 30) -> None:
     async def question() -> bool:
         try:
             return NOWHERE.partition(".")[0].encode() in server.recv(4096)
@@ -83,7 +83,7 @@ async def test_a_process_stops_in_time_while_no_name_server_responds(
         STOCKHOOK_SHUTDOWN_GRACE="250",
         **{name: urls[name] for name in nowhere},
     )
-    await asked(silent, f"{command} looks up a name")
+    await wait_for_query(silent, f"{command} looks up a name")
 
     async def is_up() -> bool:
         return process.lines().count("ops.listening") == (2 if command == "run" else 1)

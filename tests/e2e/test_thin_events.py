@@ -91,8 +91,8 @@ class Marketplace:
             over = [row for row in rows if row["state"] not in ("due", "doing")]
             return over if len(over) == len(rows) == count else ()
 
-        found: list[dict[str, Any]] = await until(are_so, f"{count} actions are settled", seconds)
-        return found
+        actions: list[dict[str, Any]] = await until(are_so, f"{count} actions are settled", seconds)
+        return actions
 
 
 @pytest.fixture

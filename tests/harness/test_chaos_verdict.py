@@ -105,7 +105,7 @@ async def test_published_changes_are_compared_with_committed_changes_and_with_th
     assert f"queue: {len(posts)} committed and not received" in ill.problems[0]
 
 
-def change(number: int, subject: str = "13", after: str = "sold") -> feed.Told:
+def change(number: int, subject: str = "13", after: str = "sold") -> feed.PublishedChange:
     return {
         "id": f"id.{number}",
         "type": f"stockhook.part.{after}",
@@ -174,15 +174,15 @@ async def test_false_rows_and_effects_applied_twice_are_seen(played: Played) -> 
 async def test_an_attempt_that_was_spent_is_a_problem_where_no_failure_was_injected(played: Played) -> None:
     settings = played.stack.settings
     well = await played.verdict(failures_injected=False)
-    async with played.stack.broker.connection() as link:
-        channel = await link.channel()
+    async with played.stack.broker.connection() as connection:
+        channel = await connection.channel()
         queue = QueueSet.of("orders", settings.delays).retries[0]
         copy = Message(RETURN, queue.name, "ovoko.order.created", {"x-attempt": 2}, b"{}")
         for _ in range(2):
             await channel.publish(copy, 5)
     injected = await played.verdict()
-    async with played.stack.broker.connection() as link:
-        await (await link.channel()).publish(copy, 5)
+    async with played.stack.broker.connection() as connection:
+        await (await connection.channel()).publish(copy, 5)
     ill = await played.verdict(failures_injected=False)
 
     assert (well.problems, well.totals.attempts_spent) == ([], 0)
@@ -194,8 +194,8 @@ async def test_an_attempt_that_was_spent_is_a_problem_where_no_failure_was_injec
 
 
 async def test_a_dead_letter_and_a_stray_in_the_quarantine_are_seen(played: Played) -> None:
-    async with played.stack.broker.connection() as link:
-        channel = await link.channel()
+    async with played.stack.broker.connection() as connection:
+        channel = await connection.channel()
         await channel.publish(Message(RETURN, dead_queue("orders"), "ovoko.order.created", {}, b"{}"), 5)
         stray = Message("", "stockhook.quarantine", "quarantine.ovoko", {"x-event-id": "stray"}, b"{}")
         await channel.publish(stray, 5)

@@ -227,9 +227,9 @@ def test_frames_are_whole_however_they_were_cut() -> None:
         cuts = sorted(rng.choices(range(len(stream) + 1), k=rng.randrange(12)))
         parts = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
         frames = Frames()
-        found = [frame for part in parts for frame in frames.feed(part)]
+        complete = [frame for part in parts for frame in frames.feed(part)]
 
-        assert found == [stream[:8], *FRAMES]
+        assert complete == [stream[:8], *FRAMES]
     assert [method_of(frame) for frame in FRAMES] == [(60, 40), None, None, None]
 
 
@@ -340,15 +340,15 @@ async def bodies(url: str, queue: str, expected: int) -> list[bytes]:
     """All that is in the queue, once as many are there as expected."""
     async with channel(url) as made:
         declared = await made.get_queue(queue)
-        found: list[bytes] = []
+        received: list[bytes] = []
 
         async def take() -> bool:
             while (message := await declared.get(no_ack=True, fail=False)) is not None:
-                found.append(message.body)
-            return len(found) >= expected
+                received.append(message.body)
+            return len(received) >= expected
 
         await until(take, f"{expected} messages are there")
-        return found
+        return received
 
 
 async def test_cut_before_a_publish_the_message_is_not_there(services: Services, queue: str) -> None:

@@ -23,8 +23,8 @@ async def test_an_unroutable_message_is_an_error_and_a_routed_one_is_in_its_queu
     """Both in flight at once: their results must not be swapped."""
     nowhere = [message(RETURN, "stockhook.nowhere", number) for number in range(20)]
     somewhere = [message(RETURN, "stockhook.orders.dead", number) for number in range(20)]
-    async with stack.broker.connection() as link:
-        channel = await link.channel()
+    async with stack.broker.connection() as connection:
+        channel = await connection.channel()
         results = await asyncio.gather(
             *(channel.publish(one, 10) for pair in zip(nowhere, somewhere, strict=True) for one in pair),
             return_exceptions=True,
@@ -35,8 +35,8 @@ async def test_an_unroutable_message_is_an_error_and_a_routed_one_is_in_its_queu
 
 
 async def test_the_broker_quarantines_a_message_that_no_family_consumes(stack: Stack) -> None:
-    async with stack.broker.connection() as link:
-        channel = await link.channel()
+    async with stack.broker.connection() as connection:
+        channel = await connection.channel()
         await channel.publish(message(EVENTS, "ovoko.part.teleported"), 10)
 
     assert await stack.depths() == {"stockhook.quarantine": 1}
@@ -44,27 +44,27 @@ async def test_the_broker_quarantines_a_message_that_no_family_consumes(stack: S
 
 async def test_published_messages_are_persistent(stack: Stack) -> None:
     """Quorum queues keep everything on disk; a classic queue in its place would not."""
-    async with stack.broker.connection() as link:
-        channel = await link.channel()
+    async with stack.broker.connection() as broker_connection:
+        channel = await broker_connection.channel()
         await channel.publish(message(RETURN, "stockhook.orders.dead"), 10)
     connection = await aio_pika.connect(stack.environment["STOCKHOOK_AMQP_URL"])
     async with connection, connection.channel() as raw:
-        found = await (await raw.get_queue("stockhook.orders.dead")).get(no_ack=True)
+        received = await (await raw.get_queue("stockhook.orders.dead")).get(no_ack=True)
 
-    assert found.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
+    assert received.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
 
 
 async def test_a_message_survives_a_restart_of_the_broker(stack: Stack, services: Services) -> None:
     assert services.rabbitmq is not None
-    async with stack.broker.connection() as link:
-        channel = await link.channel()
+    async with stack.broker.connection() as connection:
+        channel = await connection.channel()
         await channel.publish(message(RETURN, "stockhook.orders.dead"), 10)
     services.rabbitmq.kill()
     await asyncio.to_thread(services.rabbitmq.start)
     # A quorum queue that has just started counts what it holds a moment later.
-    found = await until(lambda: stack.get("stockhook.orders.dead"), "the message is there")
+    received = await until(lambda: stack.get("stockhook.orders.dead"), "the message is there")
 
-    assert found.headers["x-number"] == 0
+    assert received.headers["x-number"] == 0
 
 
 async def test_a_publisher_without_a_timely_confirm_reports_it_and_recovers(
@@ -108,8 +108,8 @@ async def test_a_close_that_is_cancelled_ends(stack: Stack, ticks: int) -> None:
 
 
 async def _open_and_close(stack: Stack, is_open: asyncio.Event) -> None:
-    async with Broker(stack.environment["STOCKHOOK_AMQP_URL"], "test").connection() as link:
-        await link.channel()
+    async with Broker(stack.environment["STOCKHOOK_AMQP_URL"], "test").connection() as connection:
+        await connection.channel()
         is_open.set()
 
 
@@ -125,8 +125,8 @@ async def test_missed_heartbeats_are_a_lost_connection_for_the_waiting_caller_an
     monkeypatch.setattr("worker.amqp.connection.HEARTBEAT_SECONDS", 1)
     url = stack.environment["STOCKHOOK_AMQP_URL"]
     with FaultProxy.before(url) as proxy:
-        async with Broker(proxy.via(url), "test").connection() as link:
-            channel = await link.channel()
+        async with Broker(proxy.via(url), "test").connection() as connection:
+            channel = await connection.channel()
             proxy.shape(Way(Flow.HELD))
 
             with pytest.raises(BrokerUnavailable):
@@ -136,8 +136,8 @@ async def test_missed_heartbeats_are_a_lost_connection_for_the_waiting_caller_an
 async def test_a_lost_connection_is_not_reported_as_a_missing_leader(stack: Stack) -> None:
     url = stack.environment["STOCKHOOK_AMQP_URL"]
     with FaultProxy.before(url) as proxy:
-        async with Broker(proxy.via(url), "test").connection() as link:
-            channel = await link.channel()
+        async with Broker(proxy.via(url), "test").connection() as connection:
+            channel = await connection.channel()
             assert await channel.answers("stockhook.orders", 20)
             proxy.shape(Way(Flow.HELD))
             question = asyncio.create_task(channel.answers("stockhook.orders", 20))

@@ -99,9 +99,9 @@ def port_of(stack: Stack) -> int:
 
 
 async def used(of: Broker, *, publishes: bool = False) -> str:
-    async with of.connection(publishes=publishes) as link:
-        await link.channel()
-        return link.host
+    async with of.connection(publishes=publishes) as connection:
+        await connection.channel()
+        return connection.host
 
 
 @pytest.fixture
@@ -242,8 +242,8 @@ async def test_a_host_whose_connection_was_lost_is_tried_last(
 ) -> None:
     lost, other, _ = proxies
     several = broker(at(stack, f"127.0.0.1:{lost.port}", f"127.0.0.1:{other.port}"))
-    async with several.connection() as link:
-        channel = await link.channel()
+    async with several.connection() as connection:
+        channel = await connection.channel()
         lost.reset()
         await channel.wait_closed()
 
@@ -258,14 +258,14 @@ async def test_a_host_that_stops_responding_is_tried_last(
     monkeypatch.setattr("worker.amqp.connection.PROVIDE_SECONDS", 0.2)
     silent, other, _ = proxies
     several = broker(at(stack, f"127.0.0.1:{silent.port}", f"127.0.0.1:{other.port}"))
-    async with several.connection() as link:
-        channel = await link.channel()
+    async with several.connection() as connection:
+        channel = await connection.channel()
         silent.half_open()
         if needed == "a confirm":
             assert not await channel.accepts_publishes(0.2)
         else:
             with pytest.raises(BrokerUnavailable, match="no answer in time to a declaration"):
-                await link.channel_with(topology(stack.settings.delays), declares=True)
+                await connection.channel_with(topology(stack.settings.delays), declares=True)
 
     assert await used(several) == f"127.0.0.1:{other.port}"
 
@@ -277,11 +277,11 @@ async def test_the_management_api_of_the_first_responding_host_is_used(stack: St
     dead = f"127.0.0.1:{free_port()}"
     own = urlsplit(url).netloc.rpartition("@")[2]
     management = Management(url.replace(own, f"{dead},{own}"), at(stack))
-    nobody = Management(url.replace(own, f"{dead},{own}/nowhere"), at(stack))
+    unreachable = Management(url.replace(own, f"{dead},{own}/nowhere"), at(stack))
 
     assert (await management.snapshot()).nodes
     with pytest.raises(ManagementUnavailable) as unavailable:
-        await nobody.snapshot()
+        await unreachable.snapshot()
     assert str(unavailable.value) == f"{dead}: ConnectError; {own}: status 404"
 
 
@@ -296,7 +296,7 @@ async def test_doctor_writes_only_json_to_standard_output_when_hosts_do_not_resp
 
 
 def hosts_logged(lines: str, event: str) -> list[str]:
-    return [found["host"] for found in map(json.loads, lines.splitlines()) if found.get("event") == event]
+    return [entry["host"] for entry in map(json.loads, lines.splitlines()) if entry.get("event") == event]
 
 
 async def test_events_pass_while_hosts_come_and_go(stack: Stack, proxies: list[FaultProxy]) -> None:

@@ -124,7 +124,7 @@ def test_a_pickup_is_requested_for_a_slot_by_its_time(simulated: Simulated) -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         ((), "give --slot, or --offered"),
         (("--slot", "tomorrow"), "--slot must look like 2026-03-02T09:00Z/2026-03-02T12:00Z"),
@@ -133,11 +133,11 @@ def test_a_pickup_is_requested_for_a_slot_by_its_time(simulated: Simulated) -> N
         (("--offered", "99"), "--offered 99: there are 10 slots, from 1"),
     ],
 )
-def test_a_wrong_slot_is_a_sentence(simulated: Simulated, arguments: Sequence[str], words: str) -> None:
+def test_a_wrong_slot_is_a_sentence(simulated: Simulated, arguments: Sequence[str], message: str) -> None:
     done = simulated.run("pickup-request", "order-3", *arguments)
 
     assert done.returncode == 2
-    assert words in done.stderr
+    assert message in done.stderr
     assert not any("order-3/pickup-request" in str(each["path"]) for each in simulated.requests())
 
 
@@ -172,7 +172,7 @@ def test_payment_details_come_from_a_file_or_standard_input(simulated: Simulated
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         ("{", "payment details: not JSON"),
         (json.dumps({**DETAILS, "bankAccount": {}}), "bankAccount.accountNumber: Field required"),
@@ -186,12 +186,12 @@ def test_payment_details_come_from_a_file_or_standard_input(simulated: Simulated
     ],
 )
 def test_an_error_about_payment_details_does_not_quote_them(
-    simulated: Simulated, content: str, words: str
+    simulated: Simulated, content: str, message: str
 ) -> None:
     done = simulated.run("payment-details", "order-7", stdin=content)
 
     assert done.returncode == 2
-    assert words in done.stderr
+    assert message in done.stderr
     assert "CANARY" not in done.stderr + done.stdout
 
 
@@ -265,7 +265,7 @@ def test_wrong_credentials_are_refused_without_them(simulated: Simulated) -> Non
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "words"),
+    ("arguments", "code", "message"),
     [
         (("dropoff-request", "fault-error"), 69, "the request may have been accepted"),
         (
@@ -285,11 +285,13 @@ def test_wrong_credentials_are_refused_without_them(simulated: Simulated) -> Non
         (("pickup-capabilities", "a/b"), 2, "an order's id is made of letters"),
     ],
 )
-def test_a_fault_is_a_sentence(simulated: Simulated, arguments: Sequence[str], code: int, words: str) -> None:
+def test_a_fault_is_a_sentence(
+    simulated: Simulated, arguments: Sequence[str], code: int, message: str
+) -> None:
     done = simulated.run(*arguments, STOCKHOOK_BUYBACK_TIMEOUT="2")
 
     assert done.returncode == code, done.stderr
-    assert words in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -59,19 +59,19 @@ async def test_the_finding_depends_on_the_set_of_events_alone(stack: Stack) -> N
     inventory, reminders = "inventory", "reminders"
     for order in permutations(range(3)):
         event_id, alone = uuid4(), uuid4()
-        told = [
+        sent = [
             (inventory, part("1", event_id)),
             (inventory, part("2", event_id)),
             (reminders, reminder(event_id)),
         ]
-        for family, event in (told[number] for number in order):
+        for family, event in (sent[number] for number in order):
             await apply(stack, family, [event])
-        for family, event in ((told[0][0], part("1", alone)), (reminders, reminder(alone))):
+        for family, event in ((sent[0][0], part("1", alone)), (reminders, reminder(alone))):
             await apply(stack, family, [event])
 
-        found = await reused(stack)
-        assert event_id in found
-        assert alone not in found
+        details = await reused(stack)
+        assert event_id in details
+        assert alone not in details
 
 
 async def test_the_later_of_two_concurrent_contents_notes_that_the_id_was_used_twice(stack: Stack) -> None:

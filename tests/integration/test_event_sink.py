@@ -94,14 +94,14 @@ async def test_an_entry_stays_in_the_spool_until_it_is_confirmed(spool: Spool) -
     stopping = asyncio.Event()
     draining = asyncio.create_task(storage.drain(stopping))
     await asyncio.sleep(0.3)
-    kept = await spool.oldest(10)
+    entries = await spool.oldest(10)
     stopping.set()
     draining.cancel()
     await asyncio.wait([draining])
     broker.fails = False
     await drained(storage, broker)
 
-    assert len(kept) == 5
+    assert len(entries) == 5
     assert [sent.headers["x-number"] for sent in broker.published] == [0, 1, 2, 3, 4]
 
 

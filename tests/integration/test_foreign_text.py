@@ -53,8 +53,8 @@ async def answering(body: bytes, *head: bytes) -> AsyncIterator[str]:
     """A server that gives every request the same answer; its URL."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked = await reader.readuntil(b"\r\n\r\n")
-        length = asked.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        request = await reader.readuntil(b"\r\n\r\n")
+        length = request.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
         await reader.readexactly(int(length or b"0"))
         status = head or (b"200 OK",)
         lines = (
@@ -129,8 +129,8 @@ async def test_changes_are_shown_as_they_go_by_and_not_obeyed(wide: Stack) -> No
     tails = [wide.start("changes", "tail"), wide.start("changes", "tail", "--json")]
 
     async def all_shown() -> bool:
-        async with wide.broker.connection() as link:
-            channel = await link.channel()
+        async with wide.broker.connection() as connection:
+            channel = await connection.channel()
             # While nobody listens, the exchange returns what is published.
             with suppress(Unroutable):
                 for body in bodies:
@@ -150,14 +150,14 @@ async def test_changes_are_shown_as_they_go_by_and_not_obeyed(wide: Stack) -> No
 
 
 async def test_answers_of_foreign_servers_are_shown_as_inert_text(wide: Stack) -> None:
-    odd = json.dumps({"status": HOSTILE, "publishing": False, "spool": [HOSTILE]}).encode()
-    for body in (odd, json.dumps({"status": HOSTILE, "publishing": False, "spool": None}).encode()):
+    malformed = json.dumps({"status": HOSTILE, "publishing": False, "spool": [HOSTILE]}).encode()
+    for body in (malformed, json.dumps({"status": HOSTILE, "publishing": False, "spool": None}).encode()):
         async with answering(body) as url:
             port = url.rpartition(":")[2]
-            told = await asyncio.to_thread(wide.run, "status", STOCKHOOK_INGEST_PORT=port)
-            check(told)
+            status = await asyncio.to_thread(wide.run, "status", STOCKHOOK_INGEST_PORT=port)
+            check(status)
             check(await asyncio.to_thread(wide.run, "health", "--port", port))
-    assert MARKUP in told.stdout
+    assert MARKUP in status.stdout
 
 
 async def test_answers_of_apis_are_shown_as_inert_text(wide: Stack) -> None:
@@ -167,7 +167,7 @@ async def test_answers_of_apis_are_shown_as_inert_text(wide: Stack) -> None:
         "list": [{"id": 13, "status": HOSTILE, "updated_at": "2026-03-01T10:00:00Z"}],
         "pagination": {"total_count": 1},
     }
-    told = {
+    outputs = {
         "access_token": "token",
         "expires_in": 60,
         "token_type": "Bearer",
@@ -186,7 +186,7 @@ async def test_answers_of_apis_are_shown_as_inert_text(wide: Stack) -> None:
             check(await asyncio.to_thread(wide.run, "reconcile", "ovoko", "parts", **ovoko), 0, 1)
     problem = json.dumps({"title": HOSTILE, "errors": {HOSTILE: HOSTILE}}, ensure_ascii=False).encode()
     answers = (
-        (json.dumps(told, ensure_ascii=False).encode(), b"200 OK"),
+        (json.dumps(outputs, ensure_ascii=False).encode(), b"200 OK"),
         (problem, b"422 Unprocessable Content", b"content-type: application/problem+json"),
     )
     for body, *head in answers:

@@ -177,7 +177,7 @@ async def test_the_renames_keep_every_row_but_those_of_poison_candidates(fresh_d
         """
     )
     await connection.execute(migrations()[19].up)
-    found = [
+    rows = [
         await connection.fetchrow(statement)
         for statement in (
             "SELECT source, family, seen::text FROM event_sequences",
@@ -191,7 +191,7 @@ async def test_the_renames_keep_every_row_but_those_of_poison_candidates(fresh_d
     action = await connection.fetchval("SELECT action FROM dead_letter_audit")
     await connection.close()
 
-    assert [tuple(row.values()) for row in found] == [
+    assert [tuple(row.values()) for row in rows] == [
         (7, "orders", "{[1,4)}"),
         (0,),
         ("orders", "committed", 3),
@@ -215,7 +215,7 @@ async def test_every_table_and_column_has_a_comment(fresh_database: str) -> None
     database = Database(fresh_database, 1, "test")
     await migrate(database)
     async with database.connection() as connection:
-        found = await connection.fetch(WITHOUT_COMMENT)
+        missing = await connection.fetch(WITHOUT_COMMENT)
     await database.close()
 
-    assert found == []
+    assert missing == []

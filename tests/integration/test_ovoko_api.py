@@ -112,10 +112,10 @@ async def test_returns_come_by_the_day_they_were_created() -> None:
     async with world() as there:
         for number, created_at in ((1, "2026-03-01T10:00:00Z"), (2, "2026-03-02T10:00:00Z")):
             there.ovoko.returns[number] = OrderReturn(id=number, order_id=70, created_at=created_at)
-        found = await there.api.order_returns(1, created_from=date(2026, 3, 2), created_to=date(2026, 3, 3))
+        page = await there.api.order_returns(1, created_from=date(2026, 3, 2), created_to=date(2026, 3, 3))
         after = await there.api.order_returns(2)
 
-    assert [each.return_id for each in found.read] == ["2"]
+    assert [each.return_id for each in page.read] == ["2"]
     assert after.read == []
 
 
@@ -124,13 +124,13 @@ async def test_a_passing_failure_is_got_over(kind: str) -> None:
     async with world() as there:
         have_parts(there.ovoko, 1)
         await there.ask(kind, times=2, seconds=0)
-        found = await there.api.part("1")
+        part = await there.api.part("1")
 
-    assert found.row is not None
+    assert part.row is not None
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"),
+    ("kind", "message"),
     [
         ("rate-limited", "HTTP 429"),
         ("error", "HTTP 500"),
@@ -142,18 +142,18 @@ async def test_a_passing_failure_is_got_over(kind: str) -> None:
         ("trickle", "no whole answer within 0.3 s"),
     ],
 )
-async def test_a_lasting_failure_ends_after_four_attempts(kind: str, words: str) -> None:
+async def test_a_lasting_failure_ends_after_four_attempts(kind: str, message: str) -> None:
     async with world(ovoko_timeout=0.3) as there:
         have_parts(there.ovoko, 1)
         await there.ask(kind, seconds=0 if kind in ("rate-limited", "unavailable") else 1)
-        with pytest.raises(Unavailable, match=words):
+        with pytest.raises(Unavailable, match=message):
             await there.api.part("1")
 
         assert len(await there.calls()) == 4
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"),
+    ("kind", "message"),
     [
         ("redirect", r"a redirect \(302\)"),
         ("oversized", "larger than 8,388,608 bytes"),
@@ -164,11 +164,11 @@ async def test_a_lasting_failure_ends_after_four_attempts(kind: str, words: str)
         ("unauthorized", "HTTP 401, status_code: missing"),
     ],
 )
-async def test_an_unexpected_response_is_not_requested_again_and_is_named(kind: str, words: str) -> None:
+async def test_an_unexpected_response_is_not_requested_again_and_is_named(kind: str, message: str) -> None:
     async with world() as there:
         have_parts(there.ovoko, 1)
         await there.ask(kind)
-        with pytest.raises(UnexpectedResponse, match=words) as raised:
+        with pytest.raises(UnexpectedResponse, match=message) as raised:
             await there.api.part("1")
 
         assert len(await there.calls()) == 1

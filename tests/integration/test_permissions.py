@@ -143,9 +143,9 @@ ALLOWED = {
 @pytest.mark.parametrize("role", ALLOWED)
 async def test_each_user_has_only_the_listed_permissions(users: Callable[[str], str], role: str) -> None:
     allowed: set[str] = set()
-    async with Broker(users(role), "test").connection() as link:
+    async with Broker(users(role), "test").connection() as connection:
         for name, operation in OPERATIONS.items():
-            channel = await link.channel()
+            channel = await connection.channel()
             try:
                 await operation(channel)
             except BrokerUnavailable:
@@ -199,12 +199,12 @@ def test_the_commands_match_the_definitions(
             "set_topic_permissions",
         ):
             services.rabbitmq.ctl(*arguments)
-    found = json.loads(services.rabbitmq.ctl("list_policies", "-p", vhost, "--formatter", "json"))
+    policies = json.loads(services.rabbitmq.ctl("list_policies", "-p", vhost, "--formatter", "json"))
     permissions = json.loads(services.rabbitmq.ctl("list_permissions", "-p", vhost, "--formatter", "json"))
     topics = json.loads(services.rabbitmq.ctl("list_topic_permissions", "-p", vhost, "--formatter", "json"))
     services.rabbitmq.ctl("delete_vhost", vhost)
 
-    (policy,) = found
+    (policy,) = policies
     assert (policy["name"], policy["pattern"], policy["priority"]) == ("stockhook", r"^stockhook\.", 1000)
     expected = broker_definitions(broker_users(), vhost)
     by_user = {one["user"]: one for one in permissions}
@@ -219,12 +219,12 @@ def test_the_commands_match_the_definitions(
 
 def test_the_files_are_fresh(stack: Stack) -> None:
     """When this fails: `make docs`."""
-    found = json.loads((CHECKOUT / "deploy/rabbitmq/permissions.json").read_text())
+    written = json.loads((CHECKOUT / "deploy/rabbitmq/permissions.json").read_text())
 
-    assert found == broker_definitions(broker_users(), "stockhook")
+    assert written == broker_definitions(broker_users(), "stockhook")
     assert (CHECKOUT / "deploy/postgres/roles.sql").read_text() == roles_sql()
     assert stack.run("grants", "postgres").stdout == roles_sql()
-    assert json.loads(stack.run("grants", "rabbitmq", "--json").stdout) == found
+    assert json.loads(stack.run("grants", "rabbitmq", "--json").stdout) == written
     assert "rabbitmqctl delete_user guest" in stack.run("grants", "rabbitmq").stdout
 
 
@@ -360,7 +360,7 @@ async def _work_on_dead_letters(stack: Stack, operator: dict[str, str]) -> None:
     script.chmod(0o700)
     letters = json.loads(stack.run("dead", "list", "--json", **operator).stdout)
     numbers = {letter["origin"]: str(letter["dead_letter_id"]) for letter in letters}
-    found = [
+    results = [
         stack.run("dead", *arguments, EDITOR=str(script), **operator)
         for arguments in (
             ("edit", numbers["orders"]),
@@ -371,7 +371,7 @@ async def _work_on_dead_letters(stack: Stack, operator: dict[str, str]) -> None:
         )
     ]
 
-    assert [one.returncode for one in found] == [0] * 5, [one.stderr for one in found]
+    assert [one.returncode for one in results] == [0] * 5, [one.stderr for one in results]
     assert await stack.count("orders") == 2
 
 
@@ -404,9 +404,9 @@ async def _take_over_what_differs(stack: Stack, operator: dict[str, str]) -> Non
         }
         arguments = ("reconcile", "ovoko", "parts", "--apply", "--yes")
         # The server is on this loop.
-        found = await asyncio.to_thread(stack.run, *arguments, **operator, **credentials)
+        result = await asyncio.to_thread(stack.run, *arguments, **operator, **credentials)
 
-    assert found.returncode == 0, found.stderr
+    assert result.returncode == 0, result.stderr
     assert await stack.count("parts") == 1
 
 
@@ -414,19 +414,19 @@ async def test_without_permission_to_declare_missing_objects_are_named(
     stack: Stack, users: Callable[[str], str]
 ) -> None:
     await stack.delete_queue("stockhook.orders.retry.2s")
-    found = stack.run(
+    result = stack.run(
         "consume", "orders", STOCKHOOK_AMQP_URL=users("consumer"), STOCKHOOK_DECLARE_TOPOLOGY="false"
     )
 
-    assert found.returncode == 78
-    assert found.stderr.splitlines()[-1] == (
+    assert result.returncode == 78
+    assert result.stderr.splitlines()[-1] == (
         "stockhook: queue stockhook.orders.retry.2s is missing: `stockhook topology` declares it"
     )
 
 
 async def test_a_user_without_permission_to_declare_gets_an_error(users: Callable[[str], str]) -> None:
-    async with Broker(users("ingest"), "test").connection() as link:
-        channel = await link.channel()
+    async with Broker(users("ingest"), "test").connection() as connection:
+        channel = await connection.channel()
         with pytest.raises(BrokerRefused, match="ACCESS_REFUSED"):
             await channel.declare_item(Exchange("stockhook.matrix", "direct"))
 

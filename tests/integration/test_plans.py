@@ -16,8 +16,7 @@ from consumers.returns import store as returns
 from tests.support.stack import TABLES, Stack
 from worker.outbox import actions as table
 from worker.outbox import changes as outbox
-from worker.postgres import event_log, ledger
-from worker.postgres import poison as suspects
+from worker.postgres import event_log, ledger, poison
 from worker.postgres.pool import Connection, Database
 
 ROWS = 20_000
@@ -49,7 +48,7 @@ def _statements(*modules: ModuleType) -> Iterator[tuple[str, str]]:
 
 
 HOT = dict(
-    _statements(event_log, ledger, suspects, outbox, table, inventory, orders, returns, reminders, buybacks)
+    _statements(event_log, ledger, poison, outbox, table, inventory, orders, returns, reminders, buybacks)
 )
 
 # A person's, who may want to see all.
@@ -92,11 +91,11 @@ async def test_no_statement_of_a_batch_reads_a_whole_table(stack: Stack, filled:
         await stack.execute(FILL)
     database = Database(stack.environment["STOCKHOOK_DATABASE_URL"], 1, "test")
     async with database.connection() as connection:
-        found = {
+        scans = {
             name: whole
             for name, statement in HOT.items()
             if (whole := list(scanned_whole(await plan(connection, statement))))
         }
     await database.close()
 
-    assert found == {}
+    assert scans == {}

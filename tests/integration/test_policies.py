@@ -62,15 +62,19 @@ async def test_policies_that_would_lose_events_are_named_until_they_are_overridd
         error.add_note(printed)
         raise
     doctor = json.loads(stack.run("doctor", "--json").stdout)["findings"]
-    found = [finding for finding in doctor if finding["subject"] == "policies"]
+    about_policies = [finding for finding in doctor if finding["subject"] == "policies"]
 
     assert check.returncode == 1
     for name in HARMFUL:
         (line,) = (line for line in check.stdout.splitlines() if f"{SOURCE}: {name} " in line)
         assert "rabbitmqctl set_policy" in line
-        assert any(f": {name} " in finding["what"] and finding["level"] == "error" for finding in found)
+        assert any(
+            f": {name} " in finding["what"] and finding["level"] == "error" for finding in about_policies
+        )
 
-    remedies = {remedy for finding in found for remedy in finding["remedy"].partition(" (")[0].split("; ")}
+    remedies = {
+        remedy for finding in about_policies for remedy in finding["remedy"].partition(" (")[0].split("; ")
+    }
     assert set(protecting_commands(VHOST)) < remedies
     for remedy in remedies:
         _, *arguments = shlex.split(remedy)
@@ -89,8 +93,8 @@ def test_without_the_management_api_policies_are_reported_as_unreadable(
     del stack.environment["STOCKHOOK_MANAGEMENT_URL"]
     check = stack.run("topology", "--check")
     doctor = json.loads(stack.run("doctor", "--json").stdout)["findings"]
-    (found,) = [finding for finding in doctor if finding["subject"] == "policies"]
+    (about_policies,) = [finding for finding in doctor if finding["subject"] == "policies"]
 
     assert (check.returncode, check.stdout) == (0, "as expected\n")
     assert "policies cannot be seen: set STOCKHOOK_MANAGEMENT_URL" in check.stderr
-    assert (found["level"], "cannot be seen" in found["what"]) == ("warning", True)
+    assert (about_policies["level"], "cannot be seen" in about_policies["what"]) == ("warning", True)

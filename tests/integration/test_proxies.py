@@ -141,9 +141,9 @@ async def test_doctor_reports_that_a_proxy_must_check_addresses() -> None:
         changes_proxy=SecretStr("http://us:canary@proxy.example:3128"),
         amqp_url=SecretStr("amqp://127.0.0.1:1/"),
     )
-    found = [finding async for finding in check_changes(settings)]
+    findings = [finding async for finding in check_changes(settings)]
 
-    assert found == [
+    assert findings == [
         CheckResult(
             Level.OK,
             "changes",

@@ -54,10 +54,10 @@ def test_each_communication_belongs_to_one_family() -> None:
 async def test_a_rebuilt_family_is_equal_to_the_original(stack: Stack, family: str) -> None:
     await apply(stack, family, *in_batches(generated(family, 600), 7))
 
-    code, found = rebuilt(stack, family)
+    code, report = rebuilt(stack, family)
 
-    assert found["differences"] == []
-    assert (code, found["events"]) == (0, await stack.count("event_log"))
+    assert report["differences"] == []
+    assert (code, report["events"]) == (0, await stack.count("event_log"))
     assert await stack.count(FAMILIES[family].tables[0].name) > 5
     assert await schemas_left(stack) == []
 
@@ -72,19 +72,19 @@ async def test_planted_rows_are_shown_and_repaired(stack: Stack) -> None:
     before = await stack.fetch("SELECT part_id, status FROM parts ORDER BY part_id")
     await stack.execute(PLANTED)
 
-    code, found = rebuilt(stack, "inventory")
+    code, report = rebuilt(stack, "inventory")
     shown = stack.run("rebuild", "inventory")
     repaired, repairing = rebuilt(stack, "inventory", "--swap")
     again, after = rebuilt(stack, "inventory")
 
-    told = [(one["table"], one["entity_id"], one["kind"]) for one in found["differences"]]
-    assert told == [
+    differences = [(one["table"], one["entity_id"], one["kind"]) for one in report["differences"]]
+    assert differences == [
         ("parts", "1", "different"),
         ("parts", "2", "missing"),
         ("parts", "4", "surplus"),
         ("findings", "3", "missing"),
     ]
-    assert found["differences"][0]["columns"] == {
+    assert report["differences"][0]["columns"] == {
         "status": {"live": "in_warehouse", "rebuilt": "sold"},
         "is_sellable": {"live": "true", "rebuilt": "false"},
     }
@@ -139,7 +139,7 @@ async def test_consumers_go_on_while_a_rebuild_is_killed_resumed_and_takes_over(
 
     await until(has_started, "a window is done", 30)
     broken_off.kill()
-    code, found = await asyncio.to_thread(rebuilt, stack, "inventory", "--swap")
+    code, rebuild_report = await asyncio.to_thread(rebuilt, stack, "inventory", "--swap")
     was_busy = not consuming.done()
     is_over.set()
     applied = await consuming
@@ -147,8 +147,8 @@ async def test_consumers_go_on_while_a_rebuild_is_killed_resumed_and_takes_over(
 
     assert planted > 0
     assert was_busy
-    assert (code, found["swapped"], found["resumed_from"] > 0) == (0, True, True)
-    assert len(found["differences"]) > 0
+    assert (code, rebuild_report["swapped"], rebuild_report["resumed_from"] > 0) == (0, True, True)
+    assert len(rebuild_report["differences"]) > 0
     assert applied == len(meanwhile)
     assert (again, after["differences"]) == (0, [])
     assert after["events"] == await stack.count("event_log")
@@ -177,9 +177,9 @@ async def test_an_event_that_commits_late_is_waited_for(stack: Stack) -> None:
             envelope, payload = slow.candidate.envelope, slow.candidate.payload
             event = Event(envelope.event_id, envelope.received_at, payload)
             await apply_events(FAMILIES["inventory"], connection, [event])
-        code, found = await running
+        code, report = await running
 
-    assert (code, found["differences"], found["events"]) == (0, [], 3)
+    assert (code, report["differences"], report["events"]) == (0, [], 3)
 
 
 async def test_a_log_that_was_cut_is_refused(stack: Stack) -> None:

@@ -57,7 +57,7 @@ async def test_a_part_that_is_in_the_warehouse_in_9999_can_be_sold_today(stack: 
     ]
     assert rebuilt(stack, "inventory") == []
     assert explained["agrees_with_tables"] is True
-    [warned] = [found for found in doctor["findings"] if found["subject"] == "timestamps"]
+    [warned] = [finding for finding in doctor["findings"] if finding["subject"] == "timestamps"]
     assert (warned["level"], warned["what"][:18]) == ("warning", "in 7 days, 1 event")
 
 
@@ -167,12 +167,12 @@ async def test_an_event_of_the_log_that_cannot_be_read_counts_as_dropped(stack: 
     await stack.execute(f"UPDATE event_log SET body = 'x' WHERE occurred_at = '{NOW}'")
     stood = await state(stack)
     await apply(stack, "inventory", [received(one, RECEIVED_AT - timedelta(minutes=1))])
-    kept = await state(stack)
+    stored = await state(stack)
     await apply(stack, "inventory", [part("returned", (RECEIVED_AT - timedelta(days=1)).isoformat())])
     explained = json.loads(stack.run("explain", "part", "13", "--json").stdout)
     refused = stack.run("rebuild", "inventory")
 
-    assert kept == stood == ("in_warehouse", True)
+    assert stored == stood == ("in_warehouse", True)
     assert (await stack.count("event_log"), await stack.count("parts")) == (3, 1)
     assert (len(explained["events"]), explained["unreadable_events"]) == (2, 1)
     assert explained["agrees_with_tables"] is None

@@ -54,7 +54,7 @@ VALUES ('{0}', '{1}', {2}, {3}, 0, 1)
 """
 
 
-class OddPart(Part):
+class PartWithFields(Part):
     """A part as no marketplace should list it."""
 
     status: Any
@@ -103,7 +103,7 @@ class World:
             self.stack.run, "reconcile", "ovoko", *arguments, **(credentials | overrides)
         )
 
-    async def found(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+    async def report(self, *arguments: str) -> tuple[int, dict[str, Any]]:
         """Its exit code and its JSON."""
         done = await self.reconcile(*arguments, "--json")
         assert done.stdout, done.stderr
@@ -139,11 +139,11 @@ async def test_the_same_on_both_sides_is_no_drift(world: World) -> None:
     world.lists(0, 1, 150)
     world.lists(2, 151, 250)
 
-    code, found = await world.found("parts")
+    code, report = await world.report("parts")
 
-    del found["seconds"]
+    del report["seconds"]
     assert code == 0
-    assert found == {
+    assert report == {
         "marketplace": "ovoko",
         "what": "parts",
         "since": None,
@@ -174,13 +174,13 @@ async def test_each_kind_of_drift_of_parts_is_reported(world: World) -> None:
     world.lists(2, 201)
     world.lists("reserved", 203)
 
-    code, found = await world.found("parts")
+    code, report = await world.report("parts")
 
     ours_at, theirs_at = "2026-03-01T09:00:00+00:00", "2026-03-01T10:00:00+00:00"
     common = {"column": "status", "may_be_under_way": False}
     assert code == 1
-    assert (found["drift"], found["is_conclusive"]) == (3, True)
-    assert found["differences"] == [
+    assert (report["drift"], report["is_conclusive"]) == (3, True)
+    assert report["differences"] == [
         {
             "id": "201",
             "kind": "different",
@@ -220,14 +220,15 @@ async def test_each_kind_of_drift_of_returns_is_reported(world: World) -> None:
     for return_id, order_id in ((1, 10), (2, 21), (3, 30), *((number, 50) for number in range(50, 75))):
         world.ovoko.returns[return_id] = OrderReturn(id=return_id, order_id=order_id, created_at=LONG_AGO)
 
-    code, found = await world.found("returns")
+    code, report = await world.report("returns")
 
     different = [
-        (one["id"], one["kind"], one["column"], one["here"], one["there"]) for one in found["differences"][:4]
+        (one["id"], one["kind"], one["column"], one["here"], one["there"])
+        for one in report["differences"][:4]
     ]
     assert code == 1
-    assert found["listed"] == 28
-    assert len(found["differences"]) == 3 + 25
+    assert report["listed"] == 28
+    assert len(report["differences"]) == 3 + 25
     assert different == [
         ("2", "different", "order_id", "20", "21"),
         ("3", "different", "opened_at", None, "2026-03-01T10:00:00+00:00"),
@@ -261,11 +262,11 @@ async def test_a_part_that_slips_between_two_pages_is_not_taken_for_missing(worl
         world.lists(2, 20, at="2026-03-01T12:00:00Z")
 
     world.moving.after["/v2/get/parts"] = sell
-    code, found = await world.found("parts")
+    code, report = await world.report("parts")
 
-    assert (code, found["differences"]) == (0, [])
-    assert (found["listed"], found["listed_twice"], found["not_listed_at_least"]) == (150, 1, 0)
-    assert found["pages"] == 4
+    assert (code, report["differences"]) == (0, [])
+    assert (report["listed"], report["listed_twice"], report["not_listed_at_least"]) == (150, 1, 0)
+    assert report["pages"] == 4
 
 
 async def test_a_row_that_moves_to_another_page_twice_makes_the_comparison_inconclusive(world: World) -> None:
@@ -278,11 +279,11 @@ async def test_a_row_that_moves_to_another_page_twice_makes_the_comparison_incon
     await world.has("in_warehouse", 1, 9)
     world.lists(0, 1, 9)
     world.simulation.marketplaces = {"ovoko": CountingOneMore()}
-    code, found = await world.found("parts")
+    code, report = await world.report("parts")
     done = await world.reconcile("parts")
 
-    assert (code, found["differences"], found["is_conclusive"]) == (1, [], False)
-    assert found["not_listed_at_least"] == 1
+    assert (code, report["differences"], report["is_conclusive"]) == (1, [], False)
+    assert report["not_listed_at_least"] == 1
     assert "1 or more were on no page in two readings" in " ".join(done.stdout.split())
 
 
@@ -294,20 +295,20 @@ async def test_a_part_whose_event_comes_meanwhile_is_not_reported(world: World) 
         await world.stack.execute("UPDATE parts SET status = 'sold'")
 
     world.moving.before["/get/part/1"] = event_comes
-    code, found = await world.found("parts")
+    code, report = await world.report("parts")
 
-    assert (code, found["looked_at_again"], found["differences"]) == (0, 1, [])
+    assert (code, report["looked_at_again"], report["differences"]) == (0, 1, [])
 
 
 async def test_a_change_of_just_now_is_shown_but_is_no_drift_yet(world: World) -> None:
     await world.has("in_warehouse", 1)
     world.lists(2, 1, at=datetime.now(UTC).isoformat())
 
-    code, found = await world.found("parts")
+    code, report = await world.report("parts")
     done = await world.reconcile("parts")
 
-    assert (code, found["drift"]) == (0, 0)
-    assert [(one["id"], one["may_be_under_way"]) for one in found["differences"]] == [("1", True)]
+    assert (code, report["drift"]) == (0, 0)
+    assert [(one["id"], one["may_be_under_way"]) for one in report["differences"]] == [("1", True)]
     assert "1 changed recently, here or there" in done.stdout
 
 
@@ -315,14 +316,14 @@ async def test_at_most_the_requested_number_is_checked_again(world: World) -> No
     await world.has("in_warehouse", 1, 3)
     world.lists(2, 2, 3)
 
-    code, found = await world.found("parts", "--most", "2")
+    code, report = await world.report("parts", "--most", "2")
 
     assert code == 1
-    assert [(one["id"], one["kind"]) for one in found["differences"]] == [
+    assert [(one["id"], one["kind"]) for one in report["differences"]] == [
         ("2", "different"),
         ("3", "different"),
     ]
-    assert (found["looked_at_again"], found["unchecked"], found["is_conclusive"]) == (2, 1, False)
+    assert (report["looked_at_again"], report["unchecked"], report["is_conclusive"]) == (2, 1, False)
 
 
 async def test_since_excludes_rows_that_are_older_on_both_sides(world: World) -> None:
@@ -331,15 +332,15 @@ async def test_since_excludes_rows_that_are_older_on_both_sides(world: World) ->
     world.lists(2, 1, at="2026-02-01T10:00:00Z")
     world.lists(2, 3)
 
-    code, found = await world.found("parts", "--since", "2026-03-01")
+    code, report = await world.report("parts", "--since", "2026-03-01")
 
     # The first is not listed, being older there, and is asked for by its id; the second is older here.
     assert code == 1
-    assert [(one["id"], one["kind"]) for one in found["differences"]] == [
+    assert [(one["id"], one["kind"]) for one in report["differences"]] == [
         ("1", "different"),
         ("3", "different"),
     ]
-    assert (found["here"], found["listed"], found["since"]) == (1, 1, "2026-03-01T00:00:00+00:00")
+    assert (report["here"], report["listed"], report["since"]) == (1, 1, "2026-03-01T00:00:00+00:00")
 
 
 async def test_rows_that_cannot_be_read_are_reported_and_do_not_end_a_reconciliation(world: World) -> None:
@@ -347,29 +348,31 @@ async def test_rows_that_cannot_be_read_are_reported_and_do_not_end_a_reconcilia
     world.lists(2, 11)
     world.lists(0, 15)
     for number, status in ((12, []), (13, {}), (14, None)):
-        world.ovoko.parts[number] = OddPart(id=number, status=status, updated_at=LONG_AGO)
+        world.ovoko.parts[number] = PartWithFields(id=number, status=status, updated_at=LONG_AGO)
 
-    code, found = await world.found("parts")
+    code, report = await world.report("parts")
 
     assert code == 1
-    assert [one["id"] for one in found["differences"]] == ["11"]
-    assert found["unreadable_rows"] == 3
-    assert found["unreadable"] == [f"page 1, row {place}: status: string_type" for place in (1, 2, 3)]
-    assert [one["id"] for one in found["unanswered"]] == ["12", "13", "14"]
-    assert (found["not_listed_at_least"], found["is_conclusive"]) == (0, False)
+    assert [one["id"] for one in report["differences"]] == ["11"]
+    assert report["unreadable_rows"] == 3
+    assert report["unreadable"] == [f"page 1, row {place}: status: string_type" for place in (1, 2, 3)]
+    assert [one["id"] for one in report["unanswered"]] == ["12", "13", "14"]
+    assert (report["not_listed_at_least"], report["is_conclusive"]) == (0, False)
 
 
 async def test_an_unreadable_optional_field_of_a_listed_part_counts_as_absent_and_is_reported(
     world: World,
 ) -> None:
     await world.has("in_warehouse", 11, 13)
-    for number, odd in ((11, False), (12, []), (13, "SKU")):
-        world.ovoko.parts[number] = OddPart(id=number, status=0, external_id=odd, updated_at=LONG_AGO)
+    for number, value in ((11, False), (12, []), (13, "SKU")):
+        world.ovoko.parts[number] = PartWithFields(
+            id=number, status=0, external_id=value, updated_at=LONG_AGO
+        )
 
-    code, found = await world.found("parts")
+    code, report = await world.report("parts")
 
-    assert (code, found["listed"], found["drift"]) == (0, 3, 0)
-    assert found["odd_fields"] == {"external_id": 2}
+    assert (code, report["listed"], report["drift"]) == (0, 3, 0)
+    assert report["odd_fields"] == {"external_id": 2}
 
 
 async def test_an_answer_that_is_missing_for_one_part_spoils_no_other(world: World) -> None:
@@ -377,12 +380,12 @@ async def test_an_answer_that_is_missing_for_one_part_spoils_no_other(world: Wor
     world.lists(2, 11, 12)
     world.simulation.faults.add(Fault(kind=FaultKind.ERROR, path="/get/part/11"))
 
-    code, found = await world.found("parts")
+    code, report = await world.report("parts")
 
     assert code == 1
-    assert [one["id"] for one in found["differences"]] == ["12"]
-    assert found["unanswered"] == [{"id": "11", "reason": "HTTP 500"}]
-    assert found["is_conclusive"] is False
+    assert [one["id"] for one in report["differences"]] == ["12"]
+    assert report["unanswered"] == [{"id": "11", "reason": "HTTP 500"}]
+    assert report["is_conclusive"] is False
 
 
 async def test_several_missing_answers_end_it(world: World) -> None:
@@ -397,14 +400,14 @@ async def test_several_missing_answers_end_it(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "total_count", "words"),
+    ("rows", "total_count", "message"),
     [
         ([{"id": 1, "status": 0}], 10**9, "page 4 of the list shows nothing new, as those before it"),
         ([], 7, "the list says that it holds 7, and shows none"),
     ],
 )
 async def test_an_inconsistent_list_is_an_error(
-    world: World, rows: list[object], total_count: int, words: str
+    world: World, rows: list[object], total_count: int, message: str
 ) -> None:
     class Same(Ovoko):
         async def handle(self, request: Request) -> Response:
@@ -415,7 +418,7 @@ async def test_an_inconsistent_list_is_an_error(
     world.simulation.marketplaces = {"ovoko": Same()}
     done = await world.reconcile("parts")
 
-    assert (done.returncode, done.stderr) == (1, f"stockhook: Ovoko's API: {words}\n")
+    assert (done.returncode, done.stderr) == (1, f"stockhook: Ovoko's API: {message}\n")
 
 
 async def test_nothing_is_taken_over_from_a_list_that_shows_nothing(world: World) -> None:
@@ -440,8 +443,8 @@ async def test_events_that_no_consumer_applied_are_reported_as_waiting_and_keep_
     database = Database(settings.database_url.get_secret_value(), 1, "test")
     async with open_ovoko(settings) as api:
         subject = parts(api, database)
-        found = await reconcile(subject, since=None, most=1, report=unreported)
-        twice = [await apply(subject, found, settings, database, unreported, patience=0.1) for _ in range(2)]
+        report = await reconcile(subject, since=None, most=1, report=unreported)
+        twice = [await apply(subject, report, settings, database, unreported, patience=0.1) for _ in range(2)]
     await database.close()
     sent = [await world.stack.get("stockhook.inventory") for _ in range(3)]
 
@@ -462,14 +465,14 @@ async def test_returns_whose_list_ignores_the_page_end(world: World) -> None:
     world.ovoko.returns[1] = OrderReturn(id=1, order_id=10, created_at=LONG_AGO)
     await world.stack.execute(INSERT_RETURN.format(1, 10, "'2026-03-01 09:00:00Z'", "NULL"))
     world.simulation.marketplaces = {"ovoko": OnePage()}
-    code, found = await world.found("returns")
+    code, report = await world.report("returns")
 
-    assert (code, found["listed"], found["pages"]) == (0, 1, 2)
+    assert (code, report["listed"], report["pages"]) == (0, 1, 2)
 
 
 async def test_how_it_ends_when_it_cannot_be_done(world: World) -> None:
-    nobody = f"http://127.0.0.1:{free_port()}"
-    unreachable = await world.reconcile("parts", STOCKHOOK_OVOKO_API_URL=nobody)
+    closed = f"http://127.0.0.1:{free_port()}"
+    unreachable = await world.reconcile("parts", STOCKHOOK_OVOKO_API_URL=closed)
     refused = await world.reconcile("parts", STOCKHOOK_OVOKO_PASSWORD="another-password")
     without = await asyncio.to_thread(world.stack.run, "reconcile", "ovoko", "parts")
     wrong = await world.reconcile("parts", "--most", "0")
@@ -520,10 +523,10 @@ async def test_memory_does_not_grow_with_the_number_of_compared_rows() -> None:
     )
     tracemalloc.start()
     try:
-        found = await reconcile(subject, since=None, most=1000, report=unreported)
+        report = await reconcile(subject, since=None, most=1000, report=unreported)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
-    assert (found.listing.entities, found.ours, found.doubts) == (40_000, 40_000, 0)
+    assert (report.listing.entities, report.ours, report.doubts) == (40_000, 40_000, 0)
     assert peak < 1_000_000

@@ -80,12 +80,12 @@ def as_user(stack: Stack, user: str, vhost: str) -> str:
 
 
 async def test_a_refusal_quotes_the_broker_and_names_the_remedy(stack: Stack, node: BrokerNode) -> None:
-    for case, (user, vhost, words) in REFUSALS.items():
+    for case, (user, vhost, texts) in REFUSALS.items():
         with pytest.raises(BrokerRefused) as refused:
             async with Broker(as_user(stack, user, vhost), "test").connection():
                 pass
 
-        assert all(word in str(refused.value) for word in words), (case, refused.value)
+        assert all(word in str(refused.value) for word in texts), (case, refused.value)
         assert PASSWORD not in str(refused.value)
 
 
@@ -107,11 +107,11 @@ async def test_a_command_ends_with_that_sentence_and_the_right_code(stack: Stack
         ("visitor", "full"): (69, "stockhook: cannot reach the broker (530 NOT_ALLOWED - "),
         ("reader", "reading"): (78, "stockhook: the broker refused: ACCESS_REFUSED - "),
     }
-    for (user, vhost), (code, words) in endings.items():
+    for (user, vhost), (code, message) in endings.items():
         ended = stack.run("topology", STOCKHOOK_AMQP_URL=as_user(stack, user, vhost))
 
         (sentence,) = ended.stderr.splitlines()
-        assert (ended.returncode, sentence[: len(words)]) == (code, words)
+        assert (ended.returncode, sentence[: len(message)]) == (code, message)
 
 
 async def test_doctor_reports_the_refusal_and_checks_the_rest(stack: Stack, node: BrokerNode) -> None:
@@ -132,14 +132,14 @@ async def test_processes_wait_and_log_why_and_continue_once_they_are_accepted(
     url = as_user(stack, "stranger", vhost)
     consumer = stack.start("consume", "orders", STOCKHOOK_AMQP_URL=url)
     ingest = stack.start("ingest", STOCKHOOK_AMQP_URL=url)
-    words = f"530 NOT_ALLOWED - access to vhost '{vhost}' refused for user 'stranger'"
+    message = f"530 NOT_ALLOWED - access to vhost '{vhost}' refused for user 'stranger'"
 
     async def says_so() -> bool:
-        told = (await stack.ops(consumer.ops_port, "/readyz")).json()["checks"]
-        return all(words in str(told[name]) for name in ("orders", "publisher"))
+        checks = (await stack.ops(consumer.ops_port, "/readyz")).json()["checks"]
+        return all(message in str(checks[name]) for name in ("orders", "publisher"))
 
     async def ingest_says_so() -> bool:
-        return words in str((await stack.ops(ingest.ops_port, "/readyz")).json()["broker"])
+        return message in str((await stack.ops(ingest.ops_port, "/readyz")).json()["broker"])
 
     await until(_answers(stack, consumer.ops_port), "it listens")
     await until(says_so, "readyz of the consumer says why")
@@ -148,7 +148,7 @@ async def test_processes_wait_and_log_why_and_continue_once_they_are_accepted(
     for worker in (consumer, ingest):
         refusals = [line for line in worker.lines().splitlines() if "broker.unavailable" in line]
         assert refusals
-        assert all(words in line and "stockhook grants rabbitmq" in line for line in refusals)
+        assert all(message in line and "stockhook grants rabbitmq" in line for line in refusals)
     node.ctl("set_permissions", "-p", vhost, "stranger", ".*", ".*", ".*")
     await stack.ready(consumer)
     node.ctl("clear_permissions", "-p", vhost, "stranger")

@@ -214,7 +214,7 @@ async def test_an_ed25519_key_rotates_to_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("document", "words"),
+    ("document", "message"),
     [
         ({"secret": "canary-not-whsec"}, "secret: must begin with whsec_"),
         ({"secret": PUBLIC_KEY}, "a public key cannot sign"),
@@ -222,12 +222,12 @@ async def test_an_ed25519_key_rotates_to_another() -> None:
         ({"canary": "x"}, "canary: "),
     ],
 )
-async def test_a_rotation_that_is_none_is_refused(document: dict[str, str], words: str) -> None:
+async def test_a_rotation_that_is_none_is_refused(document: dict[str, str], message: str) -> None:
     async with gateway("svix") as one:
         answer = await one.control("rotate", **document)
 
         assert answer.status_code == 400
-        assert words in json.dumps(answer.json())
+        assert message in json.dumps(answer.json())
         assert "canary-not" not in answer.text
         assert (await one.state())["keys"] == 1
 

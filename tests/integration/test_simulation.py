@@ -163,13 +163,13 @@ async def test_answered_requests_are_reported_without_headers_and_bodies() -> No
         await ask(client, kind="error", times=1)
         await client.get("/mirror/a", headers={"authorization": "canary"})
         await client.post("/mirror/b", content=b"canary")
-        told = await client.get("/control/requests")
+        response = await client.get("/control/requests")
 
-    assert told.json() == [
+    assert response.json() == [
         {"method": "GET", "path": "/mirror/a", "status": 500, "fault": "error"},
         {"method": "POST", "path": "/mirror/b", "status": 200, "fault": None},
     ]
-    assert "canary" not in told.text
+    assert "canary" not in response.text
 
 
 async def test_an_unknown_fault_is_refused_with_a_sentence() -> None:

@@ -695,9 +695,9 @@ async def overflow(folder: Path, make_space: Callable[[], object]) -> None:
 async def state(spool: Spool, answered: list[str]) -> str:
     entries = await spool.oldest(1_000_000)
     sizes = sum(len(entry.message.body) for entry in entries)
-    found = Counter(map(text_of, entries))
+    occurrences = Counter(map(text_of, entries))
     is_exact = spool.depth == len(entries) and sizes < spool.size < sizes + 100 * len(entries)
-    is_exact = is_exact and set(answered) <= found.keys() and max(found.values()) == 1
+    is_exact = is_exact and set(answered) <= occurrences.keys() and max(occurrences.values()) == 1
     return "consistent" if is_exact else f"{spool.depth} / {len(entries)} / {len(answered)}"
 
 

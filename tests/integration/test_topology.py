@@ -29,10 +29,10 @@ async def test_a_check_names_missing_objects_and_creates_nothing(stack: Stack) -
 
 async def test_a_check_names_the_argument_that_differs(stack: Stack) -> None:
     await stack.delete_queue("stockhook.orders.dead")
-    odd = Queue("stockhook.orders.dead", {"x-queue-type": "quorum", "x-max-length": 5})
-    async with stack.broker.connection() as link:
-        channel = await link.channel()
-        await channel.declare_item(odd)
+    different = Queue("stockhook.orders.dead", {"x-queue-type": "quorum", "x-max-length": 5})
+    async with stack.broker.connection() as connection:
+        channel = await connection.channel()
+        await channel.declare_item(different)
     try:
         check = stack.run("topology", "--check", "--json")
         declared = stack.run("topology")
@@ -51,8 +51,8 @@ async def test_a_check_names_the_argument_that_differs(stack: Stack) -> None:
 
 async def test_a_check_names_bindings_that_are_missing_and_queues_that_are_too_many(stack: Stack) -> None:
     await stack.delete_queue("stockhook.returns")
-    async with stack.broker.connection() as link:
-        channel = await link.channel()
+    async with stack.broker.connection() as connection:
+        channel = await connection.channel()
         # Anew, without its bindings; and a step of a retry schedule that is no longer climbed.
         await channel.declare_item(
             next(
@@ -86,6 +86,6 @@ async def test_a_queue_that_is_deleted_under_its_consumer_is_there_again(stack: 
     await stack.started("ingest")
     await stack.ready(worker)
 
-    async with stack.broker.connection() as link:
-        depth = await link.depth("stockhook.orders")
+    async with stack.broker.connection() as connection:
+        depth = await connection.depth("stockhook.orders")
     assert depth is not None

@@ -91,8 +91,8 @@ class FaultProxy:
         self._upstream = (upstream_host, upstream_port)
         self._watch = watch
         # One each: how many chunks there are depends on TCP, how many messages does not.
-        self._chance_of_jitter = Random(seed)
-        self._chance_of_cuts = Random(seed)
+        self._jitter_rng = Random(seed)
+        self._cuts_rng = Random(seed)
         self._ways = dict.fromkeys(Direction, CLEAR)
         self._cuts = _Cuts()
         self._connections: set[_Connection] = set()
@@ -242,7 +242,7 @@ class FaultProxy:
 
     def lateness(self, direction: Direction) -> float:
         way = self._ways[direction]
-        return way.latency.total_seconds() + way.jitter.total_seconds() * self._chance_of_jitter.random()
+        return way.latency.total_seconds() + way.jitter.total_seconds() * self._jitter_rng.random()
 
     async def way(self, direction: Direction) -> Way:
         """What is to happen now; waits while bytes are held."""
@@ -252,7 +252,7 @@ class FaultProxy:
 
     def strikes(self, point: Point) -> bool:
         self.counts[f"seen {point}"] += 1
-        if not self._cuts.strike(point, self._chance_of_cuts):
+        if not self._cuts.strike(point, self._cuts_rng):
             return False
         self.counts[f"cut {point}"] += 1
         return True

@@ -57,10 +57,10 @@ class Gateway:
 def _shipped(name: str, replaced: Mapping[str, str], changes: Mapping[str, str]) -> str:
     """The file's text; each of the changes must replace something."""
     text = (FILES / name).read_text()
-    for found in changes:
-        assert found in text, f"deploy/gateways/{name} has no {found!r}"
-    for found, wanted in {**replaced, **changes}.items():
-        text = text.replace(found, wanted)
+    for change in changes:
+        assert change in text, f"deploy/gateways/{name} has no {change!r}"
+    for change, wanted in {**replaced, **changes}.items():
+        text = text.replace(change, wanted)
     return text
 
 

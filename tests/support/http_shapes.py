@@ -60,21 +60,21 @@ def _incomplete_bodies(secret: str) -> Iterator[Shape]:
         yield Shape(f"HTTP/{version} length, half-closed", longer + EVENT, invites, Ending.HALF_CLOSES)
         yield Shape(f"HTTP/{version} length, closed", longer + EVENT, unread, Ending.CLOSES)
         yield Shape(f"HTTP/{version} length, reset", longer + EVENT, unread, Ending.RESETS)
-    begun = head(secret, CHUNKED)
-    yield Shape("chunks end early, half-closed", begun + chunk(EVENT), invites, Ending.HALF_CLOSES)
-    yield Shape("chunks end early, closed", begun + chunk(EVENT), unread, Ending.CLOSES)
-    yield Shape("chunks end early, reset", begun + chunk(EVENT), unread, Ending.RESETS)
-    within = begun + chunk(EVENT)[:-4]
+    start = head(secret, CHUNKED)
+    yield Shape("chunks end early, half-closed", start + chunk(EVENT), invites, Ending.HALF_CLOSES)
+    yield Shape("chunks end early, closed", start + chunk(EVENT), unread, Ending.CLOSES)
+    yield Shape("chunks end early, reset", start + chunk(EVENT), unread, Ending.RESETS)
+    within = start + chunk(EVENT)[:-4]
     yield Shape("a chunk ends early, half-closed", within, invites, Ending.HALF_CLOSES)
     yield Shape(
-        "no last line break, half-closed", begun + chunk(EVENT) + b"0\r\n", invites, Ending.HALF_CLOSES
+        "no last line break, half-closed", start + chunk(EVENT) + b"0\r\n", invites, Ending.HALF_CLOSES
     )
     malformed = frozenset({400, 408})
     for size in (b"zz", b"-1", b"+1", b"0x1", b"f" * 17, b"1" + b"0" * 17, b" 1", b""):
         name = f"chunk size {size.decode()!r}"
-        yield Shape(name, begun + chunk(EVENT) + size + b"\r\nx\r\n" + LAST_CHUNK, malformed)
-    yield Shape("chunk without its end", begun + chunk(EVENT)[:-2] + b"XY" + LAST_CHUNK, malformed)
-    yield Shape("chunk with bare line feed", begun + b"1\nx\r\n" + LAST_CHUNK, malformed)
+        yield Shape(name, start + chunk(EVENT) + size + b"\r\nx\r\n" + LAST_CHUNK, malformed)
+    yield Shape("chunk without its end", start + chunk(EVENT)[:-2] + b"XY" + LAST_CHUNK, malformed)
+    yield Shape("chunk with bare line feed", start + b"1\nx\r\n" + LAST_CHUNK, malformed)
 
 
 def _ambiguous_lengths(secret: str) -> Iterator[Shape]:
@@ -121,7 +121,7 @@ def _undeclared_bodies(secret: str) -> Iterator[Shape]:
     yield Shape("no length, a whole request as body", head(secret) + whole, refused)
 
 
-def _odd_heads(secret: str) -> Iterator[Shape]:
+def _malformed_heads(secret: str) -> Iterator[Shape]:
     length = f"Content-Length: {len(EVENT)}"
     twice = head(secret, f"{SECRET_HEADER}: another", length)
     yield Shape("secret twice, the second wrong", twice + EVENT, frozenset({401}))
@@ -178,7 +178,7 @@ KINDS: dict[str, Callable[[str], Iterator[Shape]]] = {
     "incomplete bodies": _incomplete_bodies,
     "ambiguous lengths": _ambiguous_lengths,
     "undeclared bodies": _undeclared_bodies,
-    "odd heads": _odd_heads,
+    "odd heads": _malformed_heads,
     "plain requests": _plain,
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 from consumers.family import Communication, Connection, Effects, Event, Finding, apply_events, correct
 from consumers.inventory.decide import Part, needs_history, with_history
 from consumers.registry import AnyFamily
-from schemas.changes import Change as Told
+from schemas.changes import Change
 from worker.actions.registry import KINDS
 
 
@@ -19,8 +19,8 @@ class NoConnection:
         raise AssertionError("the store has no database")
 
 
-def _key(found: Finding) -> tuple[object, ...]:
-    return (found.kind, found.entity_id, found.event_id)
+def _key(finding: Finding) -> tuple[object, ...]:
+    return (finding.kind, finding.entity_id, finding.event_id)
 
 
 @dataclass
@@ -32,8 +32,8 @@ class Store:
     log: dict[Any, Event[Any]] = field(default_factory=dict)
     findings: set[Finding] = field(default_factory=set)
     due: dict[Any, Communication] = field(default_factory=dict)
-    told: list[Told] = field(default_factory=list)
-    asked: set[str] = field(default_factory=set)
+    changes: list[Change] = field(default_factory=list)
+    requested: set[str] = field(default_factory=set)
 
     async def apply(self, batch: Sequence[Event[Any]]) -> None:
         new: dict[Any, Event[Any]] = {}
@@ -53,7 +53,7 @@ class Store:
                 family, NoConnection(), list(new.values()), record_changes=True, enabled_actions=KINDS
             )
             self._take(effects)
-            self.asked |= {action.key for action in effects.actions}
+            self.requested |= {action.key for action in effects.actions}
         if corrected:
             self._take(
                 await correct(
@@ -71,14 +71,14 @@ class Store:
             known = self.due.get((call.event_id, call.kind))
             if known is None or call.occurred_at < known.occurred_at:
                 self.due[call.event_id, call.kind] = call
-        self.told += effects.changes
+        self.changes += effects.changes
 
     def _note(self, effects: Effects) -> None:
         """As the table has them: a finding's message is no part of its key, and the greatest stands."""
-        gone = {_key(found) for found in effects.withdrawn}
-        rows = {_key(found): found for found in self.findings if _key(found) not in gone}
-        for found in effects.findings:
-            rows[_key(found)] = max(found, rows.get(_key(found), found), key=lambda one: one.message)
+        gone = {_key(finding) for finding in effects.withdrawn}
+        rows = {_key(finding): finding for finding in self.findings if _key(finding) not in gone}
+        for finding in effects.findings:
+            rows[_key(finding)] = max(finding, rows.get(_key(finding), finding), key=lambda one: one.message)
         self.findings = set(rows.values())
 
     async def _load(self, _: Connection, events: Sequence[Event[Any]], *, lock: bool) -> Mapping[Any, Any]:
@@ -99,8 +99,8 @@ class Store:
     async def _save(self, _: Connection, states: Collection[Any]) -> None:
         for state in states:
             # As a database would: what is not a column is not there next time.
-            kept = replace(state, history=None) if isinstance(state, Part) else state
-            self.rows[self._key_of(state)] = kept
+            stored = replace(state, history=None) if isinstance(state, Part) else state
+            self.rows[self._key_of(state)] = stored
 
     def _key_of(self, state: Any) -> Any:
         match self.family.name:
@@ -124,4 +124,4 @@ class _Past:
         return [event for event in self.store.log.values() if event.payload.entity_id in entities]
 
     async def findings(self, _: Connection, entities: Collection[str]) -> set[Finding]:
-        return {found for found in self.store.findings if found.entity_id in entities}
+        return {finding for finding in self.store.findings if finding.entity_id in entities}

@@ -46,10 +46,10 @@ def running_nginx(folder: Path, http: str) -> Iterator[None]:
 def nginx_command(folder: Path, http: str) -> tuple[list[str], dict[str, str]]:
     """The command, and the environment that it needs."""
     try:
-        found = nginx(DEV / "packages", print)
+        installed = nginx(DEV / "packages", print)
     except DownloadFailed as error:
         pytest.skip(f"needs nginx: {error}")
     configuration = folder / "nginx.conf"
     configuration.write_text(_CONFIGURATION.format(folder=folder, http=http))
-    command = [found.program, "-c", configuration, "-p", folder, "-e", folder / "error.log"]
-    return [str(part) for part in command], {**os.environ, **with_libraries(found.libraries)}
+    command = [installed.program, "-c", configuration, "-p", folder, "-e", folder / "error.log"]
+    return [str(part) for part in command], {**os.environ, **with_libraries(installed.libraries)}

@@ -64,8 +64,8 @@ class PostgresPair:
 
     def shut_down_primary(self) -> None:
         """Ask it to end as for a planned failover: the standby has received everything when it ends."""
-        found = [Process.of(pid) for pid in self.primary.pids()]
-        processes = [process for process in found if process is not None]
+        running = [Process.of(pid) for pid in self.primary.pids()]
+        processes = [process for process in running if process is not None]
         for process in processes:
             process.signal(signal.SIGINT)
         if not wait_until_gone(processes, SHUT_DOWN_SECONDS):
@@ -119,12 +119,12 @@ async def execute(node: PostgresNode, *statements: str) -> None:
 def postgres_programs() -> PostgresPrograms:
     """Those of the tests' own Postgres; without pg_basebackup the test is skipped."""
     try:
-        found = services.find_programs(print)
+        programs = services.find_programs(print)
     except DownloadFailed as failure:
         pytest.skip(f"needs a Postgres of its own: {failure}")
-    if found is None or not has_programs(found.postgres.folder, "pg_basebackup"):
+    if programs is None or not has_programs(programs.postgres.folder, "pg_basebackup"):
         pytest.skip("needs a Postgres of its own, with pg_basebackup")
-    return found.postgres
+    return programs.postgres
 
 
 @asynccontextmanager

@@ -125,8 +125,8 @@ class RabbitCluster:
             except httpx.HTTPError as error:
                 failure = ControlFailed(f"management of {node.settings.node_name}: {error!r}")
             else:
-                found: list[dict[str, Any]] = answer.json()
-                return found
+                rows: list[dict[str, Any]] = answer.json()
+                return rows
         raise failure
 
     def queues(self) -> dict[str, QueueMembers]:
@@ -182,12 +182,12 @@ def _wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
 def rabbit_programs() -> RabbitPrograms:
     """Those of the tests' own RabbitMQ; without one the test is skipped."""
     try:
-        found = services.find_programs(print)
+        programs = services.find_programs(print)
     except DownloadFailed as failure:
         pytest.skip(f"needs a RabbitMQ of its own: {failure}")
-    if found is None:
+    if programs is None:
         pytest.skip("needs a RabbitMQ of its own")
-    return found.rabbitmq
+    return programs.rabbitmq
 
 
 @contextmanager

@@ -102,7 +102,7 @@ class Received:
     body: bytes
 
     def values(self, name: str) -> list[str]:
-        return [value.decode() for found, value in self.fields if found.lower() == name.lower().encode()]
+        return [value.decode() for field, value in self.fields if field.lower() == name.lower().encode()]
 
 
 @dataclass(slots=True)

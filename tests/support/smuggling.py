@@ -178,7 +178,7 @@ def _chunks(hidden: bytes) -> Iterator[tuple[str, bytes]]:
     yield "long extension", b"1;" + b"a" * 9000 + b"\r\nA\r\n" + END + hidden
     yield "trailers", b"1\r\nA\r\n0\r\nContent-Length: 5\r\nX-Forwarded-For: 192.0.2.66\r\n\r\n" + hidden
     yield "trailers, bare line feeds", b"1\r\nA\r\n0\nX-A: b\n\n" + hidden
-    for odd in (
+    for data in (
         b"-1",
         b"+1",
         b"0x1",
@@ -189,7 +189,7 @@ def _chunks(hidden: bytes) -> Iterator[tuple[str, bytes]]:
         b"fffffffffffffffff",
         b"00000001",
     ):
-        yield f"size {odd!r}", odd + b"\r\nA\r\n" + END + hidden
+        yield f"size {data!r}", data + b"\r\nA\r\n" + END + hidden
 
 
 def http2_attacks(own_secret: str, other_secret: str) -> Iterator[Attack]:
@@ -257,12 +257,12 @@ class Tap:
     streams: list[bytearray] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        kept = bytearray()
-        self.streams.append(kept)
+        recorded = bytearray()
+        self.streams.append(recorded)
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             await asyncio.gather(
-                _pass(reader, server_writer, kept), _pass(server_reader, writer, bytearray())
+                _pass(reader, server_writer, recorded), _pass(server_reader, writer, bytearray())
             )
         finally:
             server_writer.close()
@@ -277,10 +277,10 @@ class Tap:
             yield from reading.requests
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kept: bytearray) -> None:
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, recorded: bytearray) -> None:
     with suppress(OSError):
         while data := await reader.read(65_536):
-            kept += data
+            recorded += data
             writer.write(data)
             await writer.drain()
     with suppress(OSError):

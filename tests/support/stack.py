@@ -282,8 +282,8 @@ class Stack:
 
     async def depths(self) -> Mapping[str, int]:
         """The number of ready messages of each queue that has any."""
-        async with self.broker.connection() as link:
-            depths = await link.depths(queue.name for queue in topology(self.settings.delays).queues)
+        async with self.broker.connection() as connection:
+            depths = await connection.depths(queue.name for queue in topology(self.settings.delays).queues)
         return {name: depth.ready for name, depth in depths.items() if depth is not None and depth.ready}
 
     async def ops(self, port: int, path: str) -> httpx.Response:
@@ -291,14 +291,14 @@ class Stack:
             return await client.get(f"http://127.0.0.1:{port}{path}")
 
     async def delete_queue(self, queue: str) -> None:
-        async with self.broker.connection() as link:
-            channel = await link.channel()
+        async with self.broker.connection() as connection:
+            channel = await connection.channel()
             await channel.delete(queue)
 
     async def get(self, queue: str) -> Delivery | None:
         """One message, removed from the queue."""
-        async with self.broker.connection() as link:
-            channel = await link.channel()
+        async with self.broker.connection() as connection:
+            channel = await connection.channel()
             return await channel.get(queue)
 
     @property
@@ -311,10 +311,10 @@ class Stack:
         await migrate(database)
         await database.close()
         await self.execute(REMOVE_FAULT + DROP_REBUILDS + TRUNCATE_FILLED)
-        async with self.broker.connection() as link:
-            channel = await link.channel()
+        async with self.broker.connection() as connection:
+            channel = await connection.channel()
             await channel.ensure_topology(topology(self.settings.delays))
-            depths = await link.depths(queue.name for queue in topology(self.settings.delays).queues)
+            depths = await connection.depths(queue.name for queue in topology(self.settings.delays).queues)
             for name, depth in depths.items():
                 if depth is not None and depth.ready:
                     await channel.purge(name)

@@ -32,7 +32,7 @@ class Supervised:
     """How often it ended with each exit code."""
     restarts: int = 0
     """How often it ended with 0 after a request to end."""
-    _is_asked: bool = False
+    _is_restarting: bool = False
     _child: "subprocess.Popen[bytes] | None" = None
     _task: "asyncio.Task[None] | None" = None
 
@@ -52,7 +52,7 @@ class Supervised:
     async def restart(self) -> None:
         """Ask it to end; return when it is ready again."""
         before = self.restarts
-        self._is_asked = True
+        self._is_restarting = True
         self._signal(signal.SIGTERM)
         async with httpx.AsyncClient(timeout=1) as client:
             while self.restarts == before or not await self.is_ready(client):
@@ -86,11 +86,11 @@ class Supervised:
             assert self._child is not None
             code = self._child.poll()
             if code is not None:
-                if self._is_asked and code == 0:
+                if self._is_restarting and code == 0:
                     self.restarts += 1
                 else:
                     self.ends[code] += 1
-                self._is_asked = False
+                self._is_restarting = False
                 self._signal_all(signal.SIGKILL)
                 await asyncio.sleep(RESTART_SECONDS)
                 self._child = self.spawner.spawn(self.command, self.log)

@@ -83,10 +83,10 @@ def test_each_event_of_a_return_requests_its_details() -> None:
         events.claimed(events.returned(f"order.return.{what}", return_id=return_id), name)
         for what, return_id, name in (("created", "77", 1), ("updated", "77", 2), ("updated", "78", 2))
     )
-    asked = [of_return(None, event)[0] for event in (created, updated, same_id)]
+    requests = [of_return(None, event)[0] for event in (created, updated, same_id)]
 
-    assert len({action.key for action in asked}) == 3
-    assert [action.request for action in asked] == [
+    assert len({action.key for action in requests}) == 3
+    assert [action.request for action in requests] == [
         ReturnDetailsRequest(return_id="77"),
         ReturnDetailsRequest(return_id="77"),
         ReturnDetailsRequest(return_id="78"),
@@ -131,7 +131,7 @@ def test_each_kind_has_the_name_of_its_marketplace() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "begun", "not_begun"),
+    ("error", "if_started", "if_not_started"),
     [
         (Refused(409), Denied, Denied),
         (Unauthorized(401), Failed, Failed),
@@ -144,10 +144,10 @@ def test_each_kind_has_the_name_of_its_marketplace() -> None:
     ],
 )
 def test_only_a_request_that_was_not_accepted_is_repeated(
-    error: Exception, begun: type, not_begun: type
+    error: Exception, if_started: type, if_not_started: type
 ) -> None:
-    assert type(outcome_of(error, has_started=True)) is begun
-    assert type(outcome_of(error, has_started=False)) is not_begun
+    assert type(outcome_of(error, has_started=True)) is if_started
+    assert type(outcome_of(error, has_started=False)) is if_not_started
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_the_reason_of_a_failure_quotes_nothing() -> None:
     assert "secret" not in str(copy.headers)
 
 
-def test_the_first_failure_is_kept_and_the_brokers_headers_are_not() -> None:
+def test_the_first_failure_is_preserved_and_the_brokers_headers_are_not() -> None:
     earlier = (NOW - timedelta(seconds=9)).isoformat()
     added = {"x-first-failed-at": earlier, "x-death": [{"count": 1}], "x-delivery-count": 3}
     copy = disposition_of(QUEUES, decoded(2, **added), Failed(ValueError()), NOW)

@@ -45,9 +45,9 @@ def test_the_result_is_the_document_without_the_member(
 def test_a_string_of_the_outermost_object_is_returned(document: dict[str, Any]) -> None:
     token = document.get("token")
 
-    found = top_level_string(json.dumps(document).encode(), "token")
+    string = top_level_string(json.dumps(document).encode(), "token")
 
-    assert found == (token if isinstance(token, str) else None)
+    assert string == (token if isinstance(token, str) else None)
 
 
 @pytest.mark.parametrize(
@@ -127,9 +127,9 @@ def test_hostile_bodies_take_time_in_proportion_to_their_size() -> None:
 )  # fmt: skip
 def test_a_scan_returns_only_possible_values(pieces: list[bytes]) -> None:
     body = b"{" + b"".join(pieces)
-    found = top_level_string(body, "token")
+    string = top_level_string(body, "token")
 
-    assert found is None or found in {json.loads(each) for each in may_be_values(body, "token")}
+    assert string is None or string in {json.loads(each) for each in may_be_values(body, "token")}
 
 
 def test_possible_values_in_hostile_bodies_take_time_in_proportion_to_their_size() -> None:

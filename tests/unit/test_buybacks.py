@@ -36,9 +36,9 @@ def after(*payloads: Payload) -> Store:
 
 
 def order(store: Store) -> BuybackOrder:
-    found = store.rows["o1"]
-    assert isinstance(found, BuybackOrder)
-    return found
+    row = store.rows["o1"]
+    assert isinstance(row, BuybackOrder)
+    return row
 
 
 def values(store: Store) -> dict[str, Any]:

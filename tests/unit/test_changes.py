@@ -21,7 +21,7 @@ from tests.support.memory_store import Store
 from worker.change_feed.relay import waves
 
 
-def told(*payloads: Payload) -> list[Change]:
+def published(*payloads: Payload) -> list[Change]:
     """What is told of these events of one family, each in a batch of its own."""
     store = Store(FAMILIES[FAMILY_OF[routing_key_of(type(payloads[0]))]])
 
@@ -30,7 +30,7 @@ def told(*payloads: Payload) -> list[Change]:
             await store.apply([events.claimed(payload, number)])
 
     asyncio.run(run())
-    return store.told
+    return store.changes
 
 
 @pytest.mark.parametrize(
@@ -65,11 +65,11 @@ def told(*payloads: Payload) -> list[Change]:
     ],
 )
 def test_the_type_names_the_change(payloads: Sequence[Payload], expected: Sequence[str]) -> None:
-    assert [change.type for change in told(*payloads)] == expected
+    assert [change.type for change in published(*payloads)] == expected
 
 
 def test_a_change_shows_the_state_before_and_after() -> None:
-    _, change = told(part("reserved", external_id="shelf 4"), part("sold", 1))
+    _, change = published(part("reserved", external_id="shelf 4"), part("sold", 1))
 
     assert orjson.loads(encode([change])) == [
         {
@@ -100,7 +100,7 @@ def test_no_change_contains_customer_data() -> None:
     for example in examples.documented():
         document = _left_by_the_ingest(example)
         secret |= {text for text in _texts(_customer_of(document)) if len(text) > 3}
-        said += encode(told(parse(example.provider, orjson.dumps(document))))
+        said += encode(published(parse(example.provider, orjson.dumps(document))))
 
     assert secret
     assert not {text for text in secret if text.encode() in said}
@@ -131,7 +131,7 @@ def _texts(value: Any) -> set[str]:
 
 def test_a_cloud_event_has_the_required_attributes() -> None:
     batch_id = events.event_id("a batch")
-    changes = told(part("reserved"), part("sold", 1))
+    changes = published(part("reserved"), part("sold", 1))
     _, (_, name, subject, body) = cloud_events(batch_id, 42, encode(changes))
 
     assert (name, subject) == ("stockhook.part.sold", "13")
@@ -158,7 +158,7 @@ def test_the_library_of_cloud_events_takes_every_change_of_documented_events() -
     for example in examples.documented():
         batch_id = events.event_id(example.name)
         payload = parse(example.provider, orjson.dumps(_left_by_the_ingest(example)))
-        for change in cloud_events(batch_id, 1, encode(told(payload))):
+        for change in cloud_events(batch_id, 1, encode(published(payload))):
             event = from_http_event(HTTPMessage({"content-type": CONTENT_TYPE}, change.body))
             taken.add(event.get_type())
 
@@ -172,6 +172,6 @@ def test_the_library_of_cloud_events_takes_every_change_of_documented_events() -
 
 def test_of_each_subject_one_change_is_published_at_a_time() -> None:
     rows = list(enumerate("aababc"))
-    found = [[number for number, _ in wave] for wave in waves(rows, itemgetter(1))]
+    numbers = [[number for number, _ in wave] for wave in waves(rows, itemgetter(1))]
 
-    assert found == [[0, 2, 5], [1, 4], [3]]
+    assert numbers == [[0, 2, 5], [1, 4], [3]]

@@ -15,7 +15,7 @@ def stockhook(*arguments: str) -> str:
 
 
 def test_the_list_of_commands_describes_each() -> None:
-    described = {words[1] for line in stockhook().splitlines() if len(words := line.split()) > 3}
+    described = {columns[1] for line in stockhook().splitlines() if len(columns := line.split()) > 3}
 
     assert {name for name in app.resolved_commands() if not name.startswith("-")} <= described
 

@@ -209,8 +209,8 @@ def test_any_order_repeats_receptions_and_batches_give_the_same_state(
     assert otherwise.rows == one_by_one.rows
     assert otherwise.findings == one_by_one.findings
     assert otherwise.communications == one_by_one.communications
-    assert otherwise.asked == one_by_one.asked
-    assert last_told(otherwise) == {FAMILIES[family].public_state(row) for row in otherwise.rows.values()}
+    assert otherwise.requested == one_by_one.requested
+    assert last_changes(otherwise) == {FAMILIES[family].public_state(row) for row in otherwise.rows.values()}
 
 
 def _first_receptions(copies: Sequence[Event[Any]]) -> list[Event[Any]]:
@@ -228,14 +228,14 @@ def _name(payload: Payload, number: int) -> object:
 
 def test_of_two_findings_under_an_id_that_was_used_twice_one_outlives_the_other() -> None:
     """What slips in between repairs the first step to `reserved`, and not the second."""
-    told = [
+    used = [
         events.claimed(events.part("returned"), 1),
         events.claimed(events.part("reserved", 2), 2),
         events.claimed(events.part("sold", 2), 3),
         events.claimed(events.part("reserved", 3), 2),
         events.claimed(events.part("in_warehouse", 1), 4),
     ]
-    for batches in ([[event] for event in told], [told], [told[:4], told[4:]], [told[::-1]]):
+    for batches in ([[event] for event in used], [used], [used[:4], used[4:]], [used[::-1]]):
         assert [finding.message for finding in apply("inventory", batches).findings] == [
             "sold became reserved"
         ]
@@ -250,35 +250,35 @@ def test_a_subscriber_that_follows_id_and_sequence_ends_with_the_rows(
     payloads = data.draw(st.lists(PAYLOADS[family], min_size=1, max_size=8))
     # Rows that others wrote meanwhile lie between ours.
     steps = data.draw(st.lists(st.integers(1, 10**6), min_size=len(payloads), max_size=len(payloads)))
-    store, told = asyncio.run(_told(family, payloads, list(accumulate(steps))))
-    repeats = data.draw(st.lists(st.sampled_from(told), max_size=4)) if told else []
-    heard = data.draw(st.permutations([*told, *repeats]))
+    store, published = asyncio.run(_published(family, payloads, list(accumulate(steps))))
+    repeats = data.draw(st.lists(st.sampled_from(published), max_size=4)) if published else []
+    heard = data.draw(st.permutations([*published, *repeats]))
 
     held = {entity: state for entity, state in last_states(heard).items() if entity[0] != "communication"}
     rows = [FAMILIES[family].public_state(row) for row in store.rows.values()]
     assert sorted(map(str, held.values())) == sorted(map(str, map(as_published, rows)))
 
 
-async def _told(family: str, payloads: Sequence[Any], rows: Sequence[int]) -> tuple[Store, list[Any]]:
+async def _published(family: str, payloads: Sequence[Any], rows: Sequence[int]) -> tuple[Store, list[Any]]:
     """What is published of these events, each in a row of this number."""
     store = Store(FAMILIES[family])
-    told: list[Any] = []
+    published: list[Any] = []
     for place, (payload, row) in enumerate(zip(payloads, rows, strict=True)):
-        before = len(store.told)
+        before = len(store.changes)
         await store.apply([events.claimed(payload, place)])
-        changes = encode(store.told[before:])
-        told += [orjson.loads(one.body) for one in cloud_events(events.event_id(place), row, changes)]
-    return store, told
+        changes = encode(store.changes[before:])
+        published += [orjson.loads(one.body) for one in cloud_events(events.event_id(place), row, changes)]
+    return store, published
 
 
 def as_published(state: State) -> Any:
     return orjson.loads(orjson.dumps(state, default=str, option=orjson.OPT_UTC_Z))
 
 
-def last_told(store: Store) -> set[Any]:
+def last_changes(store: Store) -> set[Any]:
     """Of each entity what a subscriber was told last."""
     last: dict[Any, Any] = {}
-    for change in store.told:
+    for change in store.changes:
         state = change.after
         assert change.type in TYPES[type(state)]
         if isinstance(state, CommunicationState):

@@ -66,7 +66,7 @@ def test_the_time_to_connect_is_that_of_the_url(query: str, seconds: float) -> N
 
 
 @pytest.mark.parametrize(
-    ("query", "words"),
+    ("query", "message"),
     [
         ("channel_binding=require", "cannot be honoured, channel_binding: use sslmode=verify-full"),
         ("gssencmode=require", "cannot be honoured, gssencmode: use TLS"),
@@ -84,7 +84,7 @@ def test_the_time_to_connect_is_that_of_the_url(query: str, seconds: float) -> N
     ],
 )
 def test_an_unsupported_parameter_is_refused_by_name(
-    monkeypatch: pytest.MonkeyPatch, query: str, words: str
+    monkeypatch: pytest.MonkeyPatch, query: str, message: str
 ) -> None:
     monkeypatch.setenv("STOCKHOOK_DATABASE_URL", f"postgresql://us:pw@127.0.0.1/shop?{query}")
 
@@ -92,7 +92,7 @@ def test_an_unsupported_parameter_is_refused_by_name(
         read_settings()
 
     assert str(raised.value).startswith("STOCKHOOK_DATABASE_URL: has ")
-    assert words in str(raised.value)
+    assert message in str(raised.value)
     assert "hunter2" not in str(raised.value)
 
 

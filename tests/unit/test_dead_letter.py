@@ -18,8 +18,13 @@ BODY = b'{"event_type":"order.created","timestamp":"no","event_data":{"order_id"
 
 
 def letter(body: bytes = BODY, *, redelivered: bool = False, **headers: object) -> Letter:
-    told = {**HEADERS, **{f"x-{name.replace('_', '-')}": value for name, value in headers.items()}}
-    return read_letter("orders", Delivery(1, "ovoko.order.created", told, body, redelivered, "m.1"))
+    headers_of_letter = {
+        **HEADERS,
+        **{f"x-{name.replace('_', '-')}": value for name, value in headers.items()},
+    }
+    return read_letter(
+        "orders", Delivery(1, "ovoko.order.created", headers_of_letter, body, redelivered, "m.1")
+    )
 
 
 def test_an_exhausted_event_keeps_its_exception_and_fingerprint() -> None:

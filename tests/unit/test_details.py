@@ -16,24 +16,24 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 # Few, so that answers of the same instant, and the same answer twice, are common.
 instants = st.integers(0, 2).map(lambda second: NOON + timedelta(seconds=second))
-words = st.sampled_from([None, "", "Door", "Türe"])
+texts = st.sampled_from([None, "", "Door", "Türe"])
 amounts = st.sampled_from([None, Decimal("1"), Decimal("1.0"), Decimal("275.11"), Decimal("1E+2")])
-parts = st.builds(PartDetails, instants, words, amounts, words, words, words, words)
-items = st.builds(ReturnItem, words, words, words, amounts, amounts, words)
+parts = st.builds(PartDetails, instants, texts, amounts, texts, texts, texts, texts)
+items = st.builds(ReturnItem, texts, texts, texts, amounts, amounts, texts)
 returns = st.builds(
     ReturnDetails,
     instants,
     st.sampled_from(["New", "Accepted"]),
     st.none() | instants,
     amounts,
-    words,
+    texts,
     st.lists(items, max_size=2).map(tuple),
 )
 
 
 def left_of(answers: Sequence[PartDetails | ReturnDetails]) -> PartDetails | ReturnDetails | None:
     known: PartDetails | ReturnDetails | None = None
-    return reduce(lambda known, told: newest(known, told), answers, known)
+    return reduce(lambda known, answer: newest(known, answer), answers, known)
 
 
 @given(st.lists(parts, min_size=1, max_size=6) | st.lists(returns, min_size=1, max_size=6), st.data())

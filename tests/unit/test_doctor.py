@@ -110,27 +110,27 @@ def test_the_file_system_of_a_folder(folder: str, kind: str) -> None:
 
 
 def test_a_spool_that_may_grow_beyond_its_disk(tmp_path: Path) -> None:
-    found = list(check_spool(tmp_path / "not/yet/there/spool.sqlite3", 10**18))
+    findings = list(check_spool(tmp_path / "not/yet/there/spool.sqlite3", 10**18))
 
-    assert (Level.ERROR, "spool") in troubles(found)
-    assert any("GB free" in finding.what for finding in found)
+    assert (Level.ERROR, "spool") in troubles(findings)
+    assert any("GB free" in finding.what for finding in findings)
 
 
 def test_an_incomplete_ovoko_account_requests_nothing() -> None:
     account = {"ovoko_username": "merchant", "ovoko_password": "a password"}
 
     def details(**given: str) -> list[tuple[Level, str]]:
-        found = check_configuration(Settings(**given))  # type: ignore[arg-type]  # as the environment has them
-        return [(finding.level, finding.what) for finding in found if finding.subject == "enrichment"]
+        findings = check_configuration(Settings(**given))  # type: ignore[arg-type]  # as the environment has them
+        return [(finding.level, finding.what) for finding in findings if finding.subject == "enrichment"]
 
     assert details() == []
     assert details(**account, ovoko_user_token="a token") == [
         (Level.OK, "details that Ovoko's events leave out are requested, 4 calls per second at most")
     ]
-    ((level, words),) = details(**account)
+    ((level, message),) = details(**account)
     assert level is Level.WARNING
-    assert "STOCKHOOK_OVOKO_USER_TOKEN is not set" in words
-    assert "a password" not in words
+    assert "STOCKHOOK_OVOKO_USER_TOKEN is not set" in message
+    assert "a password" not in message
 
 
 def test_hosts_that_do_not_answer_are_named_where_another_does() -> None:
@@ -151,7 +151,7 @@ def test_hosts_that_do_not_answer_are_named_where_another_does() -> None:
 
 def members_of(*queues: tuple[str, str, str], nodes: str) -> list[str]:
     """What is found of queues with these members, of which some are online; stopped nodes in capitals."""
-    found = check_members(
+    findings = check_members(
         [
             {"name": name, "members": [*members.lower()], "online": [*online]}
             for name, members, online in queues
@@ -159,7 +159,7 @@ def members_of(*queues: tuple[str, str, str], nodes: str) -> list[str]:
         [{"name": node.lower(), "running": node.islower()} for node in nodes],
         "shop",
     )
-    return [f"{finding.level}: {finding.what}" for finding in found]
+    return [f"{finding.level}: {finding.what}" for finding in findings]
 
 
 def test_nodes_whose_queues_lack_members_are_named_with_the_queues() -> None:
@@ -226,10 +226,10 @@ async def test_an_invisible_object_is_neither_missing_nor_a_reason_to_stop(
     visible: str, may_declare: bool, number: int, levels: list[str]
 ) -> None:
     settings = Settings(declare_topology=False)
-    link = PartlyVisible(visible, may_declare=may_declare)
+    connection = PartlyVisible(visible, may_declare=may_declare)
 
     findings, seen = await check_topology(
-        link,  # type: ignore[arg-type]  # all that it asks of a connection
+        connection,  # type: ignore[arg-type]  # all that it asks of a connection
         expected_topology(settings),
         settings,
     )

@@ -89,11 +89,11 @@ def test_bank_details_in_json_in_a_string_are_encrypted_with_the_string(times: i
     for text in (nested(DETAILS, times), f"they wrote {nested(DETAILS, times)} to us"):
         document = {"metadata": {"note": text, "list": [text]}, "stays": "[1]"}
         encrypted = encrypt(json.dumps(document).encode())
-        found = json.loads(encrypted)
+        decoded = json.loads(encrypted)
 
         assert ACCOUNT.encode() not in encrypted
-        assert found["metadata"]["note"].startswith(ENCRYPTED_STRING)
-        assert found["stays"] == "[1]"
+        assert decoded["metadata"]["note"].startswith(ENCRYPTED_STRING)
+        assert decoded["stays"] == "[1]"
 
 
 @given(document=documents, separators=spacings, ascii_only=st.booleans())

@@ -91,17 +91,17 @@ def test_an_event_without_an_id_gets_one_from_its_content() -> None:
 
 
 def test_an_id_is_the_same_as_a_number_and_as_text() -> None:
-    told = {ovoko({**SOLD, "event_id": spelled}).event_id for spelled in (5, 5.0, "5", " 5 ")}
+    ids = {ovoko({**SOLD, "event_id": spelled}).event_id for spelled in (5, 5.0, "5", " 5 ")}
 
-    assert len(told) == 1
+    assert len(ids) == 1
     assert ovoko({**SOLD, "event_id": f" {SOLD['event_id']} "}).event_id == ovoko(SOLD).event_id
 
 
-@pytest.mark.parametrize("odd", [None, "", " ", True, [], {}, ["5"]])
-def test_an_unusable_event_id_counts_as_none(odd: object) -> None:
+@pytest.mark.parametrize("unusable", [None, "", " ", True, [], {}, ["5"]])
+def test_an_unusable_event_id_counts_as_none(unusable: object) -> None:
     without = {name: value for name, value in SOLD.items() if name != "event_id"}
 
-    assert ovoko({**SOLD, "event_id": odd}).event_id == ovoko(without).event_id
+    assert ovoko({**SOLD, "event_id": unusable}).event_id == ovoko(without).event_id
 
 
 def test_an_id_that_is_no_uuid_becomes_one() -> None:
@@ -269,19 +269,19 @@ def test_an_unhandled_event_that_is_sent_again_is_the_same_and_any_other_is_not(
 )
 def test_the_name_of_an_unhandled_type_is_bounded_and_cannot_command_a_terminal(event_type: str) -> None:
     taken = ovoko({**SOLD, "event_type": event_type})
-    told = str(taken.message.headers["x-event-type"])
+    name = str(taken.message.headers["x-event-type"])
 
-    assert taken.unhandled == f"ovoko.{told}"
-    assert len(told) <= 200
-    assert told.isprintable()
+    assert taken.unhandled == f"ovoko.{name}"
+    assert len(name) <= 200
+    assert name.isprintable()
     assert json.loads(taken.message.body)["event_type"] == event_type
 
 
 def test_an_unhandled_event_is_replayed_as_if_it_were_sent_now() -> None:
     """But for the time at which it was received."""
     sold, paid = json.dumps(SOLD).encode(), json.dumps(PAID).encode()
-    kept = ENCRYPTOR.encrypt(paid.replace(f', "token": "{TOKEN}"'.encode(), b""))
-    replayed = accept_unhandled(Provider.BUYBACK, kept, NOW, ENCRYPTOR)
+    stored = ENCRYPTOR.encrypt(paid.replace(f', "token": "{TOKEN}"'.encode(), b""))
+    replayed = accept_unhandled(Provider.BUYBACK, stored, NOW, ENCRYPTOR)
 
     assert accept_unhandled(Provider.OVOKO, sold, NOW, None) == accept(Provider.OVOKO, sold, NOW)
     assert (replayed.event_id, replayed.family) == (buyback(paid).event_id, "buybacks")
@@ -292,9 +292,9 @@ def test_an_unhandled_event_is_replayed_as_if_it_were_sent_now() -> None:
 
 def test_an_unhandled_event_of_a_type_that_still_no_family_takes_stays_unhandled() -> None:
     body = json.dumps({"type": "OfferCreatedEvent", "token": TOKEN, "result": {}}).encode()
-    kept = buyback(body).message.body
+    stored = buyback(body).message.body
 
-    assert accept_unhandled(Provider.BUYBACK, kept, NOW, ENCRYPTOR).unhandled == "buyback.OfferCreatedEvent"
+    assert accept_unhandled(Provider.BUYBACK, stored, NOW, ENCRYPTOR).unhandled == "buyback.OfferCreatedEvent"
 
 
 def test_a_letter_of_an_older_release_becomes_an_unhandled_event_encrypted_whole() -> None:
@@ -357,8 +357,8 @@ def test_ids_are_derived_from_the_plaintext_not_from_the_ciphertext(change: dict
     document = {**PAID, "BankAccount ": IBAN, **change}
     body = json.dumps(document).encode()
     once, twice = buyback(body), buyback(body)
-    accept_kept = accept_again if once.unhandled is None else accept_unhandled
-    again = accept_kept(Provider.BUYBACK, once.message.body, NOW, ENCRYPTOR)
+    accept_stored = accept_again if once.unhandled is None else accept_unhandled
+    again = accept_stored(Provider.BUYBACK, once.message.body, NOW, ENCRYPTOR)
 
     assert once.message.body != twice.message.body
     assert once.event_id == twice.event_id == again.event_id

@@ -190,4 +190,4 @@ def test_a_repeated_change_with_another_external_id_is_still_the_latest_one() ->
     one_by_one = asyncio.run(run([returned], [reserved], [again], [between]))
 
     assert together.findings == one_by_one.findings
-    assert [found.event_id for found in together.findings] == [event_id(low)]
+    assert [finding.event_id for finding in together.findings] == [event_id(low)]

@@ -30,11 +30,11 @@ def test_each_example_that_is_no_json_as_printed_is_repaired(example: examples.E
     ],
 )
 def test_a_comma_or_a_byte_order_mark(body: bytes, edits: tuple[str, ...] | None, repaired: bytes) -> None:
-    found = repair(body)
+    result = repair(body)
 
-    assert found is not None
-    assert found == Repair(edits or found.edits, repaired)
-    assert len(found.edits) == len(edits or (1, 2))
+    assert result is not None
+    assert result == Repair(edits or result.edits, repaired)
+    assert len(result.edits) == len(edits or (1, 2))
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ SECRETS = {kind: f"own {kind}" for kind in KINDS}
 
 
 def read_by_a_shell(text: str) -> dict[str, str]:
-    words = shlex.split(text)
-    return dict(word.split("=", 1) for word in words if word != "export")
+    tokens = shlex.split(text)
+    return dict(word.split("=", 1) for word in tokens if word != "export")
 
 
 @pytest.mark.parametrize("value", ["plain", "two words", "it's", '$HOME `id` "x" \\', "a\nb", "", "ключ"])

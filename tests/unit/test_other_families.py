@@ -54,10 +54,10 @@ def test_a_return_of_two_orders_is_flagged_and_the_same_from_either_side() -> No
 
 
 def test_a_return_belongs_to_the_order_under_which_it_was_last_seen() -> None:
-    told = returned("order.return.created", 1, order_id="12")
+    created = returned("order.return.created", 1, order_id="12")
     seen, seen_later = observed_return(5, order_id="11"), observed_return(6, order_id="10")
 
-    for payloads in ((told, seen, seen_later), (seen_later, seen, told), (seen, told, seen_later)):
+    for payloads in ((created, seen, seen_later), (seen_later, seen, created), (seen, created, seen_later)):
         assert after("returns", *payloads).rows["77"].order_id == "10"
 
 

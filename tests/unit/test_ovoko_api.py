@@ -129,7 +129,7 @@ def test_the_members_around_the_rows_are_checked(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "words"),
+    ("row", "message"),
     [
         ('"part-13"', "row 1: it: model_type"),
         ('{"id": 13}', "row 1: status: missing"),
@@ -138,7 +138,7 @@ def test_the_members_around_the_rows_are_checked(body: bytes) -> None:
         ("null", "row 1: it: model_type"),
     ],
 )
-def test_a_row_that_cannot_be_read_is_named_and_the_others_are_read(row: str, words: str) -> None:
+def test_a_row_that_cannot_be_read_is_named_and_the_others_are_read(row: str, message: str) -> None:
     answer = read_answer(
         b'{"status_code": "R200", "list": [{"id": 1, "status": 0}, %b, {"id": 2, "status": 0}]}'
         % row.encode()
@@ -146,7 +146,7 @@ def test_a_row_that_cannot_be_read_is_named_and_the_others_are_read(row: str, wo
     rows = rows_of(answer, ListedPart)
 
     assert [part.part_id for part in rows.read] == ["1", "2"]
-    assert rows.unreadable == (words,)
+    assert rows.unreadable == (message,)
 
 
 def test_an_answer_without_a_list_is_refused() -> None:
@@ -154,10 +154,10 @@ def test_an_answer_without_a_list_is_refused() -> None:
         rows_of(read_answer(b'{"status_code": "R200"}'), ListedPart)
 
 
-ODD = ("false", "[]", "{}", '"\\u0000"')
+UNREADABLE = ("false", "[]", "{}", '"\\u0000"')
 
 
-@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("value", UNREADABLE)
 @pytest.mark.parametrize(
     ("model", "required"),
     [
@@ -167,11 +167,11 @@ ODD = ("false", "[]", "{}", '"\\u0000"')
     ],
 )
 def test_an_unreadable_optional_field_of_a_row_counts_as_absent(
-    model: type[Entity], required: dict[str, Any], odd: str
+    model: type[Entity], required: dict[str, Any], value: str
 ) -> None:
     names = [name for name, field in model.model_fields.items() if not field.is_required()]
     silent = [name for name in names if name in ("updated_at", "created_at")]
-    members = ", ".join(f'"{name}": {odd}' for name in names)
+    members = ", ".join(f'"{name}": {value}' for name in names)
     document = json.dumps(required)[:-1] + f", {members}}}"
     rows = rows_of(read_answer(b'{"status_code": "R200", "list": [%b]}' % document.encode()), model)
 

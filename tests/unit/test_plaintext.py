@@ -123,8 +123,8 @@ def test_a_folder_that_is_removed_meanwhile_is_created_again(
 
 def test_memory_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    found = plaintext._places()
+    places = plaintext._places()
 
-    assert Path(tempfile.gettempdir()) in found
-    if any(map(plaintext._is_in_memory, found)):
-        assert plaintext._is_in_memory(found[0])
+    assert Path(tempfile.gettempdir()) in places
+    if any(map(plaintext._is_in_memory, places)):
+        assert plaintext._is_in_memory(places[0])

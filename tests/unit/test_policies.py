@@ -15,14 +15,14 @@ QUEUES = topology(delays(7, 35), ["orders"]).queues
 RETRY = ("stockhook.orders.retry.7s", "stockhook.orders.retry.35s")
 
 
-def told(effective: object, **policies: str) -> list[dict[str, object]]:
+def listed(effective: object, **policies: str) -> list[dict[str, object]]:
     """All queues, as the management API tells of them."""
     return [{"name": queue.name, "effective_policy_definition": effective, **policies} for queue in QUEUES]
 
 
 def affected(effective: dict[str, Any]) -> set[str]:
-    found = hazards(told(effective, policy="all"), QUEUES, "stockhook")
-    return {name for hazard in found for name in hazard.queues}
+    hazardous = hazards(listed(effective, policy="all"), QUEUES, "stockhook")
+    return {name for hazard in hazardous for name in hazard.queues}
 
 
 EVERY = {queue.name for queue in QUEUES}
@@ -55,14 +55,14 @@ def test_a_policy_is_named_for_the_queues_in_which_it_would_lose_events(
 
 
 def test_unexpected_responses_of_the_management_api_are_ignored() -> None:
-    for odd in (None, [], "", 5):
-        assert hazards(told(odd), QUEUES, "stockhook") == []
+    for value in (None, [], "", 5):
+        assert hazards(listed(value), QUEUES, "stockhook") == []
     assert hazards([{}, {"name": 5}], QUEUES, "stockhook") == []
 
 
 def test_the_policy_is_named_with_the_command_that_overrides_it() -> None:
-    (hazard,) = hazards(told({"message-ttl": 3000}, policy="all"), QUEUES, "shop")
-    (both,) = hazards(told({"message-ttl": 3000}, policy="all", operator_policy="guard"), QUEUES, "shop")
+    (hazard,) = hazards(listed({"message-ttl": 3000}, policy="all"), QUEUES, "shop")
+    (both,) = hazards(listed({"message-ttl": 3000}, policy="all", operator_policy="guard"), QUEUES, "shop")
 
     assert str(hazard).startswith("policy all: message-ttl 3000: ")
     assert hazard.remedy.startswith(
@@ -74,7 +74,7 @@ def test_the_policy_is_named_with_the_command_that_overrides_it() -> None:
 
 def test_a_delivery_limit_of_rabbitmq_4_that_would_drop_dead_letters_is_named() -> None:
     def warned(version: str, effective: dict[str, str | int]) -> set[str]:
-        snapshot = Snapshot(told(effective, policy="stockhook"), [], None)
+        snapshot = Snapshot(listed(effective, policy="stockhook"), [], None)
         findings = list(check_policies(snapshot, QUEUES, "stockhook", version))
         assert not [finding for finding in findings if finding.level is Level.ERROR]
         return {finding.what.partition(":")[0] for finding in findings if finding.level is Level.WARNING}

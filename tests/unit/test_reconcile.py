@@ -105,12 +105,12 @@ def test_a_row_that_changed_just_now_may_still_be_in_flight(at: datetime | None,
 def test_a_part_that_a_wrong_timestamp_makes_sellable_is_corrected_at_once(
     status: str, is_implausible: bool, may_be: bool
 ) -> None:
-    found = compare_part(
+    difference = compare_part(
         OurPart("13", status, TEN, is_implausible), ListedPart(part_id="13", status="reserved")
     )
 
-    assert found is not None
-    assert found.is_under_way(TEN) is may_be
+    assert difference is not None
+    assert difference.is_under_way(TEN) is may_be
 
 
 @pytest.mark.parametrize(

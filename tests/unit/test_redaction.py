@@ -64,12 +64,12 @@ def test_no_copy_stays_however_it_is_written(secret: str, encode: Callable[[str]
     for ascii_only in (True, False):
         document = {"a": encode(secret), encode(secret): [f"before {encode(secret)} behind"], "b": "stays"}
         left = without_secrets(json.dumps(document, ensure_ascii=ascii_only).encode(), [secret])
-        found = json.loads(left)
+        parsed = json.loads(left)
 
-        assert set(found) <= {"a", "b", *(name for name in found if "***" in name)}
-        assert "***" in found["a"]
+        assert set(parsed) <= {"a", "b", *(name for name in parsed if "***" in name)}
+        assert "***" in parsed["a"]
         assert encode(secret) not in left.decode()
-        assert found["b"] == "stays"
+        assert parsed["b"] == "stays"
 
 
 def test_escapes_of_json_itself_hide_nothing() -> None:

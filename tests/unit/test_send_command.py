@@ -32,7 +32,7 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("call", "message"),
     [
         (lambda: send(), "nothing to send: give --documented, or --rate"),
         (lambda: send(seconds=3), "nothing to send: give --documented, or --rate"),
@@ -50,12 +50,12 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda: send(rate=1, output=Path("/dev/null/x")), "--output: cannot write /dev/null/x"),
     ],
 )
-def test_wrong_usage_is_one_sentence_and_exit_code_two(call: Callable[[], None], words: str) -> None:
+def test_wrong_usage_is_one_sentence_and_exit_code_two(call: Callable[[], None], message: str) -> None:
     with pytest.raises(StockhookError) as failure:
         call()
 
     assert failure.value.exit_code == USAGE
-    assert words in failure.value.sentence
+    assert message in failure.value.sentence
     assert "\n" not in failure.value.sentence
 
 

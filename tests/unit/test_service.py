@@ -93,10 +93,10 @@ async def answer(
 async def test_an_event_is_answered_once_it_is_stored() -> None:
     stored = Stored()
     response = await answer(stored=stored)
-    told = json.loads(response.body)
+    document = json.loads(response.body)
 
-    assert (response.status, told["status"]) == (200, "accepted")
-    assert [message.headers["x-event-id"] for message in stored.messages] == [told["event_id"]]
+    assert (response.status, document["status"]) == (200, "accepted")
+    assert [message.headers["x-event-id"] for message in stored.messages] == [document["event_id"]]
 
 
 async def test_an_event_that_cannot_be_stored_is_refused() -> None:

@@ -218,7 +218,7 @@ def what_is_not_utf8(path: Path) -> None:
     path.write_bytes(b"se\xffret-canary")
 
 
-def a_link_to_itself(path: Path) -> None:
+def a_circular_symlink(path: Path) -> None:
     path.symlink_to(path)
 
 
@@ -233,7 +233,7 @@ def what_we_may_not_read(path: Path) -> None:
     ("make", "rule"),
     [
         (a_folder, "does not name a file"),
-        (a_link_to_itself, "does not name a file"),
+        (a_circular_symlink, "does not name a file"),
         (what_is_not_utf8, "is not UTF-8"),
         (what_we_may_not_read, "cannot be read: Permission denied"),
     ],

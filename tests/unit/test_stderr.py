@@ -38,25 +38,25 @@ def test_lines_that_find_no_room_are_dropped_counted_and_reported_once_there_is_
     pipe: tuple[int, int],
 ) -> None:
     reading, writing = pipe
-    told: list[int] = []
-    is_told = threading.Event()
+    reported: list[int] = []
+    is_reported = threading.Event()
 
-    def tell(lines: int) -> None:
-        told.append(lines)
+    def report(lines: int) -> None:
+        reported.append(lines)
         stream.write("told\n")
-        is_told.set()
+        is_reported.set()
 
     os.write(writing, b"y" * SMALLEST_PIPE)
-    stream = QueuedStream(writing, tell)
+    stream = QueuedStream(writing, report)
     line = "x" * 1023 + "\n"
     written = 2 * QUEUE_BYTES // len(line)
     for _ in range(written):
         stream.write(line)
     got = read_until(reading, b"told\n")
 
-    assert is_told.wait(10)
-    assert 0 < told[0] < written
-    assert got.count(b"x\n") + sum(told) == written
+    assert is_reported.wait(10)
+    assert 0 < reported[0] < written
+    assert got.count(b"x\n") + sum(reported) == written
 
 
 def test_lines_come_in_their_order_and_whole(pipe: tuple[int, int]) -> None:

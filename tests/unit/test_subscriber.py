@@ -115,7 +115,7 @@ def test_a_secret_is_in_no_representation(monkeypatch: pytest.MonkeyPatch, secre
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"name": "Shop 1"}, "0.name"),
         ({"url": "ftp://shop.example"}, "must start with https://"),
@@ -141,11 +141,11 @@ def test_a_secret_is_in_no_representation(monkeypatch: pytest.MonkeyPatch, secre
         ({"typos": ["part.*"]}, "0.typos"),
     ],
 )
-def test_an_invalid_setting_is_named_without_its_value(change: dict[str, Any], words: str) -> None:
+def test_an_invalid_setting_is_named_without_its_value(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match="0") as refused:
         read_subscribers(json.dumps([{**SHOP, **change}]))
 
-    assert words in str(refused.value)
+    assert message in str(refused.value)
     assert "canary" not in str(refused.value)
 
 

@@ -267,8 +267,8 @@ async def test_a_connection_that_could_not_be_opened_is_forgotten_in_silence(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Also outside of the event loop: the library began to close it, and warned on standard error."""
-    nobody_listens = URL("amqp://127.0.0.1:1/")
-    connections = [TappedConnection(nobody_listens)]
+    closed_port = URL("amqp://127.0.0.1:1/")
+    connections = [TappedConnection(closed_port)]
     # What pytest keeps of log records, and pytest.raises of exceptions, would hold on to it.
     for name in ("aio_pika", "aiormq"):
         caplog.set_level(logging.CRITICAL + 1, name)

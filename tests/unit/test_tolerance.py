@@ -89,8 +89,8 @@ def test_an_unreadable_value_counts_as_absent_unless_a_rule_needs_it(example: An
         without = read(provider, changed(document, path))
         if without is None:
             needed.add(".".join(step for step in path if isinstance(step, str)))
-        for odd in (False, [], {}, ["\0"]):
-            payload = read(provider, changed(document, path, odd))
+        for value in (False, [], {}, ["\0"]):
+            payload = read(provider, changed(document, path, value))
             if payload is not None and not payload.unreadable_fields:
                 continue  # It is no field of ours, or not odd there.
             assert (payload is None) == (without is None), path
@@ -103,15 +103,15 @@ def test_an_unreadable_value_counts_as_absent_unless_a_rule_needs_it(example: An
 def noted(payload: Payload, family: str) -> set[tuple[str, str, str]]:
     store = Store(FAMILIES[family])
     asyncio.run(store.apply([events.claimed(payload, 1)]))
-    return {(found.kind, found.entity_id, found.message) for found in store.findings}
+    return {(finding.kind, finding.entity_id, finding.message) for finding in store.findings}
 
 
-@pytest.mark.parametrize("odd", [False, [], {}, "\0", "x" * 201])
-def test_a_sale_with_an_unreadable_merchants_id_is_applied_and_is_a_finding(odd: object) -> None:
+@pytest.mark.parametrize("value", [False, [], {}, "\0", "x" * 201])
+def test_a_sale_with_an_unreadable_merchants_id_is_applied_and_is_a_finding(value: object) -> None:
     document = {
         "event_type": "part.status.changed",
         "timestamp": "2026-03-01T12:00:00Z",
-        "event_data": {"part_id": "13", "status": "sold", "external_id": odd, "id_bridge": "old"},
+        "event_data": {"part_id": "13", "status": "sold", "external_id": value, "id_bridge": "old"},
     }
     payload = events.read(Provider.OVOKO, document)
     message = "treated as absent, because it could not be read: event_data.external_id"
@@ -188,7 +188,7 @@ def test_a_body_without_a_readable_field_is_invalid() -> None:
 )
 def test_an_id_of_ovokos_is_the_same_as_a_number_and_as_text(field: str, event_type: str) -> None:
     ids = {"part_id": "1", "status": "sold", "order_id": "2", "return_id": "3"}
-    told = {
+    parsed = {
         events.read(
             Provider.OVOKO,
             {"event_type": event_type, "timestamp": 1e9, "event_data": {**ids, field: spelled}},
@@ -196,7 +196,7 @@ def test_an_id_of_ovokos_is_the_same_as_a_number_and_as_text(field: str, event_t
         for spelled in (13, 13.0, "13", " 13 ", "13\n", 1.3e1)
     }
 
-    assert told == {"13"}
+    assert parsed == {"13"}
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_an_id_of_ovokos_is_the_same_as_a_number_and_as_text(field: str, event_t
 )
 def test_a_buyback_id_is_the_same_as_a_number_and_as_text(place: str) -> None:
     *holders, name = place.split(".")
-    told = set()
+    ids = set()
     for spelled in (13, 13.0, "13", " 13 ", "13\n"):
         document: dict[str, Any] = {"timestamp": 1e9, "collectionId": "1"}
         holder = document
@@ -225,21 +225,21 @@ def test_a_buyback_id_is_the_same_as_a_number_and_as_text(place: str) -> None:
             holder[step] = [inner] if step.endswith("s") else inner
             holder = inner
         holder[name] = spelled
-        told.add(
+        ids.add(
             events.read(
                 Provider.BUYBACK, {"type": "CollectionItemReceivedEvent", "result": document}
             ).model_dump_json()
         )
 
-    assert len(told) == 1
-    assert '"13"' in told.pop()
+    assert len(ids) == 1
+    assert '"13"' in ids.pop()
 
 
 def test_a_number_that_is_no_integer_keeps_its_digits_as_an_id() -> None:
     body = b'{"event_type": "order.created", "timestamp": 1e9, "event_data": {"order_id": %b}}'
-    told = {parse(Provider.OVOKO, body % number).entity_id for number in (b"13.50", b"13.5", b"1.35E+1")}
+    ids = {parse(Provider.OVOKO, body % number).entity_id for number in (b"13.50", b"13.5", b"1.35E+1")}
 
-    assert told == {"13.5"}
+    assert ids == {"13.5"}
     assert parse(Provider.OVOKO, body % b"12345678901234567890123456789012.0").entity_id == (
         "12345678901234567890123456789012"
     )

@@ -59,7 +59,7 @@ def test_a_password_that_is_not_percent_encoded_is_named_as_such(
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 @pytest.mark.parametrize(
-    ("host", "words"),
+    ("host", "message"),
     [
         ("localhost:notaport", "must have a port from 1 to 65535"),
         ("localhost:99999", "must have a port from 1 to 65535"),
@@ -82,11 +82,11 @@ def test_a_password_that_is_not_percent_encoded_is_named_as_such(
 )
 @every_url
 def test_a_bad_host_or_port_is_refused_at_the_start(
-    monkeypatch: pytest.MonkeyPatch, name: str, host: str, words: str, environment: str
+    monkeypatch: pytest.MonkeyPatch, name: str, host: str, message: str, environment: str
 ) -> None:
     start = URLS[name].partition("@")[0].format("u7Kd0-canary-plenty")
 
-    assert words in refusal(monkeypatch, name, f"{start}@{host}/x", environment)
+    assert message in refusal(monkeypatch, name, f"{start}@{host}/x", environment)
 
 
 @pytest.mark.parametrize("hosts", ["a:5672,b:5672", "a,b", "a,b,c:1", "[::1]:5672,[::2]:5672", "a,[::1]"])
@@ -111,7 +111,7 @@ def test_several_hosts_where_one_is_used_are_refused_as_such(
 
 @pytest.mark.parametrize("name", ["AMQP_URL", "MANAGEMENT_URL"])
 @pytest.mark.parametrize(
-    ("hosts", "words"),
+    ("hosts", "message"),
     [
         ("localhost,b", "to b in clear"),
         ("localhost,", "must name a host"),
@@ -121,15 +121,15 @@ def test_several_hosts_where_one_is_used_are_refused_as_such(
     ],
 )
 def test_each_of_several_hosts_is_checked(
-    monkeypatch: pytest.MonkeyPatch, name: str, hosts: str, words: str
+    monkeypatch: pytest.MonkeyPatch, name: str, hosts: str, message: str
 ) -> None:
     start = URLS[name].partition("@")[0].format("u7Kd0-canary-plenty")
 
-    assert words in refusal(monkeypatch, name, f"{start}@{hosts}/v")
+    assert message in refusal(monkeypatch, name, f"{start}@{hosts}/v")
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "words"),
+    ("name", "value", "message"),
     [
         ("OVOKO_API_URL", "https://api.example:99999/x", "must have a port"),
         ("BUYBACK_API_URL", "https://a..b/x", "neither a name nor an address"),
@@ -146,9 +146,9 @@ def test_each_of_several_hosts_is_checked(
     ],
 )
 def test_other_parts_of_a_url_are_checked_as_well(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
-    assert words in refusal(monkeypatch, name, value)
+    assert message in refusal(monkeypatch, name, value)
 
 
 @every_url
@@ -252,7 +252,7 @@ def test_the_path_and_query_are_percent_encoded_once(url: str, expected: str) ->
 
 
 # What URLs are made of, and what breaks them.
-odd = st.text(st.sampled_from("ab1:@/?#[]%,=&.-_ \n\0öß\u0662\u2100\u202e\uff12"), max_size=14)
+unusual_text = st.text(st.sampled_from("ab1:@/?#[]%,=&.-_ \n\0öß\u0662\u2100\u202e\uff12"), max_size=14)
 DSN_ARGUMENTS = (
     *("host", "port", "user", "password", "passfile", "database", "service", "servicefile", "direct_tls"),
     *("server_settings", "target_session_attrs", "krbsrvname", "gsslib"),
@@ -260,7 +260,7 @@ DSN_ARGUMENTS = (
 
 
 @example(user="//]", password="", host="[", rest="")
-@given(user=odd, password=odd, host=odd, rest=odd)
+@given(user=unusual_text, password=unusual_text, host=unusual_text, rest=unusual_text)
 def test_every_client_can_parse_whatever_is_accepted(user: str, password: str, host: str, rest: str) -> None:
     written = f"{user}:{password}@{host}/{rest}"
     with suppress(BadUrl):

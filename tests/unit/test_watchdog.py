@@ -20,19 +20,19 @@ async def watched(answers: list[bool], *, is_closed: bool = False, is_ending: bo
     """The seconds that each question gave for its answer, until the watch ended."""
     channel: Any = OpenChannel()
     ending = asyncio.Event()
-    asked: list[float] = []
+    checks: list[float] = []
 
     async def is_well(within: float) -> bool:
-        asked.append(within)
-        if len(asked) == len(answers):
+        checks.append(within)
+        if len(checks) == len(answers):
             if is_closed:
                 channel.closed.set()
             if is_ending:
                 ending.set()
-        return answers[len(asked) - 1]
+        return answers[len(checks) - 1]
 
     await asyncio.wait_for(watch_channel(channel, ending, 0.001, is_well), 30)
-    return asked
+    return checks
 
 
 async def test_it_checks_until_the_channel_fails() -> None:

@@ -61,7 +61,7 @@ class Release:
 
     def runs_from(self) -> Path:
         """The folder from which this release's Python imports the product."""
-        told = subprocess.run(
+        result = subprocess.run(
             [self.python, "-c", "import worker; print(worker.__file__)"],
             env=self.environment({}),
             cwd=self.folder,
@@ -69,7 +69,7 @@ class Release:
             text=True,
             check=True,
         )
-        return Path(told.stdout.strip()).parents[1]
+        return Path(result.stdout.strip()).parents[1]
 
 
 def recorded_commit(file: Path) -> str:

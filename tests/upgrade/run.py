@@ -348,8 +348,8 @@ class Upgrade:
         new = self.world.new
         await self._quiet()
         for reason in (SQLSTATE, "it answered 410"):
-            told = await self._command(new, "dead", "replay", "--reason", reason, "--rate", "500", "--json")
-            self.report.replayed += json.loads(told)["replayed"]
+            result = await self._command(new, "dead", "replay", "--reason", reason, "--rate", "500", "--json")
+            self.report.replayed += json.loads(result)["replayed"]
         failed = await self.world.fetch("SELECT action_id FROM actions WHERE state = 'failed'")
         for row in failed:
             await self._command(new, "actions", "retry", str(row["action_id"]))
@@ -359,13 +359,13 @@ class Upgrade:
     async def _judge(self, shop: Endpoint) -> None:
         self._enter("verdict")
         world, report = self.world, self.report
-        found = await judge(
+        judgement = await judge(
             self.record, self.tally.sent + self.tally.resent, self.tally.given_up, world.settings
         )
         posts = [json.loads(request.body) for request in shop.taken]
-        told = await feed.judge(world.backend.database_url, world.broker, posts, found.applied)
-        report.totals = found.totals
-        report.problems += found.problems + told.problems
+        feed_verdict = await feed.judge(world.backend.database_url, world.broker, posts, judgement.applied)
+        report.totals = judgement.totals
+        report.problems += judgement.problems + feed_verdict.problems
         report.problems += [f"{self.tally.given_up} webhooks given up"] if self.tally.given_up else []
         report.problems += [
             f"{times} answers of {status}"
@@ -385,7 +385,7 @@ class Upgrade:
     async def _judge_attempts(self) -> None:
         lines = self._lines()
         failed = verdict.attempts(lines)
-        self.report.failed_attempts = sum(len(found.numbers) for found in failed)
+        self.report.failed_attempts = sum(len(attempts.numbers) for attempts in failed)
         applied = await self.world.fetch("SELECT event_id, attempt FROM event_log WHERE content_id IS NULL")
         replayed = await self.world.fetch("SELECT event_id FROM dead_letters WHERE state = 'replayed'")
         self.report.problems += verdict.unexpected_failures(lines) + verdict.disorderly(failed)
@@ -447,15 +447,15 @@ class Upgrade:
             RunFailed
         """
         lines = self._lines()
-        found = verdict.unexpected_failures(lines)
-        found += verdict.disorderly(verdict.attempts(lines))
-        found += [
+        failures = verdict.unexpected_failures(lines)
+        failures += verdict.disorderly(verdict.attempts(lines))
+        failures += [
             f"{name} ended by itself with exit codes {dict(process.ends)}"
             for name, process in self.world.processes.items()
             if process.ends
         ]
-        if found:
-            raise RunFailed(f"{self._stage}: {'; '.join(found)}")
+        if failures:
+            raise RunFailed(f"{self._stage}: {'; '.join(failures)}")
 
     def _note_end(self, name: str, code: int) -> None:
         if code != 0:
@@ -469,10 +469,10 @@ class Upgrade:
         """
         done = await asyncio.to_thread(release.run, self.world.of(release), *arguments)
         if done.returncode != 0:
-            told = f"{done.stdout[-1000:]}{done.stderr[-1000:]}"
+            output = f"{done.stdout[-1000:]}{done.stderr[-1000:]}"
             raise RunFailed(
                 f"{self._stage}: `stockhook {' '.join(arguments)}` of the {release.name} release ended with "
-                f"{done.returncode}: {told}"
+                f"{done.returncode}: {output}"
             )
         return done.stdout
 
@@ -560,8 +560,8 @@ class Upgrade:
         """So many are in its spool, or more; for 0, none."""
 
         async def are_spooled() -> bool:
-            found = await self.world.spooled(name)
-            return found is not None and (found >= events if events else found == 0)
+            count = await self.world.spooled(name)
+            return count is not None and (count >= events if events else count == 0)
 
         await self._until(are_spooled, f"{events} events in the spool of {name}")
 

@@ -22,7 +22,7 @@ class Incompatible:
 
     name: str
     texts: Mapping[str, str]
-    found: str
+    problem: str
     migration: str = ""
 
 
@@ -31,7 +31,7 @@ CHANGES = (
         name="a column that the old release writes has another name",
         texts={"update_count": "updates_seen"},
         migration="ALTER TABLE returns RENAME COLUMN update_count TO updates_seen;",
-        found="UndefinedColumnError",
+        problem="UndefinedColumnError",
     ),
     Incompatible(
         name="a header of the messages in the queues has another name",
@@ -70,4 +70,4 @@ def test_an_incompatible_release_is_noticed(change: Incompatible, rollback: Rele
     with one_node(tmp_path) as backend:
         report = run(tmp_path, backend, rollback, new, rolls_back=False)
 
-    assert any(change.found in problem for problem in report.problems), report.problems
+    assert any(change.problem in problem for problem in report.problems), report.problems

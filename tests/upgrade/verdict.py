@@ -85,15 +85,15 @@ def _timestamp(line: Line) -> str:
 
 def unexpected_failures(lines: Iterable[Line]) -> list[str]:
     """Failures that the test did not cause, and errors."""
-    found = []
+    problems = []
     for line in lines:
         event, reason = line["event"], str(line.get("reason"))
         allowed = ALLOWED_REASONS.get(event)
         if allowed is not None and not any(text in reason for text in allowed):
-            found.append(f"{line.get('process')}: {event}: {line.get('family', '')} {reason}")
+            problems.append(f"{line.get('process')}: {event}: {line.get('family', '')} {reason}")
         elif line["level"] in ("error", "critical"):
-            found.append(f"{line.get('process')}: {event}: {reason}")
-    return listed("unexpected failures", found)
+            problems.append(f"{line.get('process')}: {event}: {reason}")
+    return listed("unexpected failures", problems)
 
 
 def attempts(lines: Iterable[Line]) -> list[Attempts]:
@@ -101,12 +101,12 @@ def attempts(lines: Iterable[Line]) -> list[Attempts]:
     for line in lines:
         if (name := SUBJECTS.get(line["event"])) is not None:
             numbers[line[name]].append(line["attempt"])
-    return [Attempts(subject, tuple(found)) for subject, found in numbers.items()]
+    return [Attempts(subject, tuple(failed)) for subject, failed in numbers.items()]
 
 
 def disorderly(failed: Iterable[Attempts]) -> list[str]:
-    found = [f"{one.subject} failed at attempts {one.numbers}" for one in failed if not one.is_orderly]
-    return listed("with attempts out of order", found)
+    problems = [f"{one.subject} failed at attempts {one.numbers}" for one in failed if not one.is_orderly]
+    return listed("with attempts out of order", problems)
 
 
 def spent_attempts(
@@ -116,7 +116,7 @@ def spent_attempts(
 
     `applied` has the attempt of each event in the log. A replayed event starts at attempt 1 again.
     """
-    last = {found.subject: found.numbers[-1] for found in failed}
+    last = {attempts.subject: attempts.numbers[-1] for attempts in failed}
     wrong = []
     for event_id, attempt in applied.items():
         expected = 1 if event_id in replayed else last.get(event_id, 0) + 1
@@ -125,6 +125,6 @@ def spent_attempts(
     return listed("applied at another attempt", wrong)
 
 
-def listed(words: str, wrong: Sequence[str]) -> list[str]:
+def listed(label: str, wrong: Sequence[str]) -> list[str]:
     """One line: how many, and some of them."""
-    return [f"{len(wrong)} {words}: {'; '.join(wrong[:LISTED])}"] if wrong else []
+    return [f"{len(wrong)} {label}: {'; '.join(wrong[:LISTED])}"] if wrong else []

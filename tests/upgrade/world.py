@@ -102,13 +102,13 @@ class _AnyOrder(dict[str, Order]):
 
 
 def simulated_marketplaces() -> Simulation:
-    trade_in = SimulatedBuyback(places=PLACES)
-    trade_in.orders = _AnyOrder(trade_in.orders)
+    simulated_buyback = SimulatedBuyback(places=PLACES)
+    simulated_buyback.orders = _AnyOrder(simulated_buyback.orders)
     # What the documented events are about.
     item = {"part_id": 13, "name": "door", "return_reason": "dent", "price": "9.50", "currency": "EUR"}
     coming_back = OrderReturn.model_validate({"id": 4555, "order_id": 4555, "order_return_items": [item]})
     ovoko = Ovoko(parts={13: Part(id=13, status=0)}, returns={4555: coming_back})
-    return Simulation({"buyback": trade_in, "ovoko": ovoko})
+    return Simulation({"buyback": simulated_buyback, "ovoko": ovoko})
 
 
 @dataclass(slots=True)
@@ -185,8 +185,8 @@ class World:
 
     async def ready(self, queues: Iterable[str]) -> dict[str, int]:
         """Messages of these queues that no consumer holds."""
-        async with self.broker.connection() as link:
-            depths = await link.depths(queues)
+        async with self.broker.connection() as connection:
+            depths = await connection.depths(queues)
         return {name: 0 if depth is None else depth.ready for name, depth in depths.items()}
 
     async def spooled(self, name: str) -> int | None:
@@ -260,8 +260,8 @@ def world(folder: Path, backend: Backend, old: Release, new: Release) -> Iterato
 
 def _understands_several_hosts(release: Release, environment: Mapping[str, str]) -> bool:
     url = "amqp://user:password@127.0.0.1:1,127.0.0.1:2/vhost"
-    told = release.run({**environment, f"{PREFIX}AMQP_URL": url}, "topology", "--definitions")
-    return told.returncode == 0
+    result = release.run({**environment, f"{PREFIX}AMQP_URL": url}, "topology", "--definitions")
+    return result.returncode == 0
 
 
 def _environment(backend: Backend, webhook_port: int) -> dict[str, str]:

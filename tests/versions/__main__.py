@@ -18,7 +18,7 @@ from tests.versions.systems import (
     CannotRun,
     System,
     copy_checkout,
-    found_versions,
+    installed_versions,
     require_root,
     system,
     tee,
@@ -105,7 +105,7 @@ def test_command(subset: bool) -> list[str]:
 def test(made: System, command: list[str]) -> Result:
     suite = made.suite
     commit = copy_checkout(CHECKOUT, made.folder / INSIDE.lstrip("/"))
-    versions = found_versions(made)
+    versions = installed_versions(made)
     say(f"{suite.name}: {', '.join(f'{name} {version}' for name, version in versions.items())}")
     for sentence in unexpected(suite, versions):
         say(sentence)
@@ -117,8 +117,8 @@ def test(made: System, command: list[str]) -> Result:
     printed = tee(process.stdout, log)
     exit_code = process.wait()
     seconds = time.monotonic() - began
-    found = PYTEST_SUMMARY.findall(printed)
-    summary = found[-1] if found else f"exit code {exit_code}"
+    summaries = PYTEST_SUMMARY.findall(printed)
+    summary = summaries[-1] if summaries else f"exit code {exit_code}"
     say(f"{suite.name}: {summary} after {seconds:.0f} s; see {log}")
     return Result(suite, versions, commit, seconds, exit_code, summary)
 

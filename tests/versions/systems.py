@@ -261,10 +261,10 @@ def passed_on() -> tuple[dict[str, str], list[str]]:
 
 def local_paths(text: str) -> list[str]:
     """Files and folders outside of /etc/ssl that a configuration names, and that are there."""
-    found = {Path(path) for path in ABSOLUTE_PATH.findall(text)}
+    paths = {Path(path) for path in ABSOLUTE_PATH.findall(text)}
     # The pages of an index name files that lie beside it.
-    found |= {Path(path).parent for path in INDEX.findall(text) if len(Path(path).parent.parts) > 2}
-    return sorted(str(path) for path in found if path.parts[1:3] != ("etc", "ssl") and path.exists())
+    paths |= {Path(path).parent for path in INDEX.findall(text) if len(Path(path).parent.parts) > 2}
+    return sorted(str(path) for path in paths if path.parts[1:3] != ("etc", "ssl") and path.exists())
 
 
 def place_for(source: Path, target: Path) -> None:
@@ -326,15 +326,15 @@ def names(listed: str) -> list[str]:
 
 def tee(printed: IO[bytes], log: Path) -> str:
     """Show at once what comes, keep it too, and return all of it."""
-    with log.open("wb") as kept:
+    with log.open("wb") as log_file:
         while part := os.read(printed.fileno(), 65536):
             sys.stdout.buffer.write(part)
             sys.stdout.flush()
-            kept.write(part)
+            log_file.write(part)
     return log.read_text(errors="replace")
 
 
-def found_versions(made: System) -> dict[str, str]:
+def installed_versions(made: System) -> dict[str, str]:
     """Of what the tests use there, by name."""
     listed = made.output(
         "dpkg-query",
@@ -362,11 +362,11 @@ def upstream(version: str) -> str:
 
 
 def first_number(text: str) -> str:
-    found = re.search(r"\d+(\.\d+)+", text)
-    return found[0] if found else "unknown"
+    match = re.search(r"\d+(\.\d+)+", text)
+    return match[0] if match else "unknown"
 
 
-def unexpected(suite: Suite, found: Mapping[str, str]) -> list[str]:
+def unexpected(suite: Suite, installed: Mapping[str, str]) -> list[str]:
     """A sentence for each version that is of another series than the tests were made for."""
     expected: Sequence[tuple[str, str]] = (
         ("RabbitMQ", suite.rabbitmq),
@@ -374,7 +374,7 @@ def unexpected(suite: Suite, found: Mapping[str, str]) -> list[str]:
         ("Python", suite.python),
     )
     return [
-        f"{suite.name} now has {name} {found[name]}, where {version} was expected"
+        f"{suite.name} now has {name} {installed[name]}, where {version} was expected"
         for name, version in expected
-        if not f"{found[name]}.".startswith(f"{version}.")
+        if not f"{installed[name]}.".startswith(f"{version}.")
     ]

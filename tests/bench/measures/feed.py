@@ -24,10 +24,10 @@ async def feed(bench: Bench) -> None:
     measure = f"change feed at {RATE} events/s, from the commit"
     for contestant in bench.turns(measure, (TELLING,)):
         await bench.world.empty()
-        add(bench, measure, contestant.name, await _told_after(bench.world, requests))
+        add(bench, measure, contestant.name, await _published_after(bench.world, requests))
 
 
-async def _told_after(world: World, requests: list[Prepared]) -> list[float]:
+async def _published_after(world: World, requests: list[Prepared]) -> list[float]:
     """Seconds, of each event that changed something; by the clock of this machine, which has Postgres too.
 
     Raises:
@@ -40,8 +40,8 @@ async def _told_after(world: World, requests: list[Prepared]) -> list[float]:
 
     port, log = free_port(), TELLING.log or ""
     async with AsyncExitStack() as stack:
-        link = await stack.enter_async_context(Broker(world.services.amqp_url, "bench").connection())
-        channel = await link.channel()
+        connection = await stack.enter_async_context(Broker(world.services.amqp_url, "bench").connection())
+        channel = await connection.channel()
         # Acked by nobody: as many as there are.
         await channel.subscribe_exclusive(CHANGES, ["stockhook.#"], "bench", take, prefetch=0)
         consumer = await stack.enter_async_context(world.running(TELLING, FAMILIES))

@@ -48,8 +48,8 @@ def _sign(body: bytes) -> dict[str, str]:
 
 def prepare_messages(world: World, made: Backlog) -> Path:
     path = world.folder / "messages.pickle"
-    kept = [(stored.routing_key, stored.properties.headers, stored.body) for stored in made.messages]
-    path.write_bytes(pickle.dumps(kept))
+    messages = [(stored.routing_key, stored.properties.headers, stored.body) for stored in made.messages]
+    path.write_bytes(pickle.dumps(messages))
     return path
 
 

@@ -76,8 +76,8 @@ def add(
     seconds: list[float],
     ratio: Ratio = Ratio.PRODUCT_BY_THIS,
 ) -> None:
-    for words, share in (("p50", 0.5), ("p99", 0.99)):
-        bench.results.add(f"{measure}, {words}", "ms", name, percentile(seconds, share) * 1000, ratio)
+    for label, share in (("p50", 0.5), ("p99", 0.99)):
+        bench.results.add(f"{measure}, {label}", "ms", name, percentile(seconds, share) * 1000, ratio)
 
 
 def with_ids(world: World, count: int, seed: int = SEED) -> list[Prepared]:

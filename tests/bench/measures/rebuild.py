@@ -27,7 +27,7 @@ async def rebuild(bench: Bench) -> None:
 
 
 async def _rate(world: World, size: Size) -> float:
-    found = json.loads(await world.finished("rebuild", FAMILY, "--json"))
-    if found["events"] != size.rows or found["differences"]:
-        raise Failed(f"rebuild: {found['events']} events, {len(found['differences'])} rows differ")
-    return float(found["events"] / found["seconds"])
+    report = json.loads(await world.finished("rebuild", FAMILY, "--json"))
+    if report["events"] != size.rows or report["differences"]:
+        raise Failed(f"rebuild: {report['events']} events, {len(report['differences'])} rows differ")
+    return float(report["events"] / report["seconds"])

@@ -42,7 +42,7 @@ BODIES = 600
 BODY_BYTES = 250_000
 LONGEST_SECONDS = 120.0
 
-KEPT_OPEN = "p99 at 100 webhooks/s, connections kept open"
+REUSED = "p99 at 100 webhooks/s, connections kept open"
 EACH_NEW = "p99 at 100 webhooks/s, each on a new connection"
 MEMORY = "peak memory of the ingest with 600 bodies of 250 kB"
 
@@ -88,13 +88,13 @@ async def strangers(bench: Bench) -> None:
 
 async def _beside(bench: Bench, side: Side, requests: list[Prepared], seconds: int) -> None:
     port = free_port()
-    kept, new = requests[: WARM_UP + seconds * RATE], requests[WARM_UP + seconds * RATE :]
+    reused, new = requests[: WARM_UP + seconds * RATE], requests[WARM_UP + seconds * RATE :]
     ingest = replace(INGEST, environment={"STOCKHOOK_TRUSTED_PROXIES": side.proxies})
     async with bench.world.running(ingest, port=port) as running:
         async with _strangers(bench.world, port, is_wanted=side.has_strangers):
-            answers = await play_at_rate(port, kept, RATE)
-            taken = [answers.arrived[one.key] - answers.sent[one.key] for one in kept[WARM_UP:]]
-            bench.results.add(KEPT_OPEN, "ms", side.name, percentile(taken, 0.99) * 1000, Ratio.THIS_BY_FIRST)
+            answers = await play_at_rate(port, reused, RATE)
+            taken = [answers.arrived[one.key] - answers.sent[one.key] for one in reused[WARM_UP:]]
+            bench.results.add(REUSED, "ms", side.name, percentile(taken, 0.99) * 1000, Ratio.THIS_BY_FIRST)
             taken = await _each_on_a_new_connection(port, new)
             bench.results.add(EACH_NEW, "ms", side.name, percentile(taken, 0.99) * 1000, Ratio.THIS_BY_FIRST)
         await _all_published(bench.world, running, len(requests))
@@ -162,8 +162,8 @@ async def _strangers(world: World, port: int, *, is_wanted: bool) -> AsyncIterat
 
 def _floods() -> list[Flood]:
     """Bodies of strangers that come whole, stop before the end, or are compressed; and real events."""
-    chance = random.Random(7)
-    text = "".join(chance.choices(string.ascii_letters, k=BODY_BYTES - 200))
+    rng = random.Random(7)
+    text = "".join(rng.choices(string.ascii_letters, k=BODY_BYTES - 200))
     wrong = orjson.dumps({"type": "x", "token": "wrong", "text": text})
     authentic = orjson.dumps({"type": "x", "token": BUYBACK_TOKEN, "text": text})
     event = {"event_type": "part.status.changed", "timestamp": "2026-03-01T12:00:00Z", "event_data": text}
@@ -212,8 +212,8 @@ async def _peak(bench: Bench, flood: Flood) -> None:
         bench.results.add(MEMORY, "MiB", flood.name, _peak_bytes(running) / MEBIBYTE, Ratio.NONE)
     bench.results.add(f"{MEMORY}: answered 503", "bodies", flood.name, answers[503], Ratio.NONE)
     # A connection that was closed for the sake of another has no answer.
-    odd = {status for status in answers if status not in flood.statuses | {0}}
-    if odd:
+    unexpected = {status for status in answers if status not in flood.statuses | {0}}
+    if unexpected:
         raise Failed(f"{flood.name}: answered {answers}")
 
 

@@ -30,11 +30,11 @@ HEALTHY_DISK = ("set_disk_free_limit", "200MB")
 
 FAILURES = (TimeoutError, ControlFailed, StartFailed)
 
-STRIKE_SECONDS = 20
+INJECT_SECONDS = 20
 HEAL_SECONDS = 60
 
 
-class NotStruck(Exception):
+class NotInjected(Exception):
     """A fault could not be brought about."""
 
 
@@ -46,7 +46,7 @@ class NotHealed(Exception):
 async def carried_out(
     fault: Fault,
     seconds: float,
-    failed: type[NotStruck | NotHealed],
+    failed: type[NotInjected | NotHealed],
     causes: tuple[type[Exception], ...] = FAILURES,
 ) -> AsyncIterator[None]:
     """Raises `failed` where it takes longer, or one of the causes ends it."""
@@ -57,11 +57,11 @@ async def carried_out(
         raise failed(f"{fault}: {str(error) or 'not within its time'}") from error
 
 
-class Striker(Protocol):
+class FaultInjector(Protocol):
     """Carries out what the plan says."""
 
-    async def strike(self, fault: Fault, intensity: float) -> None:
-        """Raises NotStruck."""
+    async def inject(self, fault: Fault, intensity: float) -> None:
+        """Raises NotInjected."""
         ...
 
     async def heal(self, fault: Fault) -> None:
@@ -78,7 +78,7 @@ class Striker(Protocol):
 
 
 @dataclass(slots=True)
-class Killer:
+class SingleNodeInjector:
     processes: Mapping[Target, Supervised]
     proxies: Mapping[Target, FaultProxy]
     broker: BrokerNode
@@ -86,15 +86,15 @@ class Killer:
     database_url: str
     disks: Mapping[Target, SmallDisk]
 
-    async def strike(self, fault: Fault, intensity: float) -> None:
-        """Raises NotStruck."""
-        async with carried_out(fault, STRIKE_SECONDS, NotStruck):
-            await self._strike(fault, intensity)
+    async def inject(self, fault: Fault, intensity: float) -> None:
+        """Raises NotInjected."""
+        async with carried_out(fault, INJECT_SECONDS, NotInjected):
+            await self._inject(fault, intensity)
 
-    async def _strike(self, fault: Fault, intensity: float) -> None:
+    async def _inject(self, fault: Fault, intensity: float) -> None:
         match fault.target:
             case Target.INGEST | Target.FIRST_CONSUMER | Target.SECOND_CONSUMER:
-                strike_process(self.processes[fault.target], fault.kind)
+                inject_into_process(self.processes[fault.target], fault.kind)
             case Target.BROKER | Target.POSTGRES if fault.kind in (Kind.KILLED, Kind.PAUSED):
                 node = self._node(fault.target)
                 await asyncio.to_thread(node.kill if fault.kind is Kind.KILLED else node.pause)
@@ -178,7 +178,7 @@ class Killer:
             await asyncio.sleep(0.1)
 
 
-def strike_process(process: Supervised, kind: Kind) -> None:
+def inject_into_process(process: Supervised, kind: Kind) -> None:
     match kind:
         case Kind.KILLED:
             process.kill()
