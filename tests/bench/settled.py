@@ -1,4 +1,4 @@
-"""Whether all events were handled: nobody is compared who lost some."""
+"""Check that every event was handled; a contestant that lost events is not compared."""
 
 import asyncio
 from time import monotonic
@@ -24,7 +24,7 @@ async def accounted(world: World, table: str, expected: int, running: Running) -
 
 
 async def nothing_left(world: World) -> None:
-    """Once a consumer has stopped: what it had not acked, or retried, is in a queue again.
+    """Check, after the consumer has stopped, that no unacked or retried event is in a queue.
 
     Raises:
         Failed

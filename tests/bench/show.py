@@ -1,4 +1,4 @@
-"""What is going on, on standard error: a bar where that is a terminal, else a line a step."""
+"""Progress on standard error: a bar on a terminal, otherwise one line per step."""
 
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -7,7 +7,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-# Rare enough to cost nothing while something is measured.
+# Rare enough not to influence a measurement.
 FRAMES_A_SECOND = 1
 
 

@@ -1,4 +1,4 @@
-"""The change feed during faults: what was committed, what two subscribers received, and whether it agrees."""
+"""The change feed during faults: compares committed changes to those that two subscribers received."""
 
 import base64
 from collections import defaultdict
@@ -29,15 +29,15 @@ from worker.amqp.topology import (
 QUEUE = "chaos.changes"
 WEBHOOK = "chaos"
 
-# One change in so many is refused once.
+# One of this many changes is refused once.
 REFUSED_ONE_IN = 10
 DRAIN_SECONDS = 60.0
-# Without an ack a quorum queue gives out 2,000 at most.
+# A quorum queue delivers at most 2,000 messages without an ack.
 DRAINED_AT_ONCE = 1000
 LISTED = 5
 
-# In the transaction of the change itself: committed with it, or not at all. The table is not on the disk
-# that gets full.
+# Written in the transaction of the change: both are committed, or none. The table is not on the disk that
+# gets full.
 KEEP_COMMITTED = """
 CREATE TABLE chaos_changes (LIKE changes) TABLESPACE pg_default;
 CREATE FUNCTION keep_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -70,7 +70,7 @@ def subscriber(webhook_port: int) -> dict[str, str]:
 
 
 async def prepare(broker: Broker, database_url: str) -> None:
-    """Have what is committed kept, and everything that is published put into a queue."""
+    """Record every committed change in a table, and every published one in a queue."""
     connection = await asyncpg.connect(database_url)
     await connection.execute(KEEP_COMMITTED)
     await connection.close()
@@ -81,7 +81,7 @@ async def prepare(broker: Broker, database_url: str) -> None:
 
 
 def refusing_now_and_then(endpoint: Endpoint) -> Behaviour:
-    """Each change is accepted at the second attempt at the latest."""
+    """Refuse some changes once; the second attempt is accepted."""
     refused: set[str] = set()
 
     def behave(number: int) -> int:
@@ -95,7 +95,7 @@ def refusing_now_and_then(endpoint: Endpoint) -> Behaviour:
 
 
 async def waiting(database_url: str) -> int:
-    """Changes that are still to be published."""
+    """The number of changes that are not yet published."""
     connection = await asyncpg.connect(database_url)
     try:
         return int(await connection.fetchval(WAITING))
@@ -104,7 +104,7 @@ async def waiting(database_url: str) -> int:
 
 
 async def committed(database_url: str) -> list[PublishedChange]:
-    """Every change that was committed, in the order of its number."""
+    """Every committed change, ordered by its number."""
     connection = await asyncpg.connect(database_url)
     try:
         rows = await connection.fetch(COMMITTED)
@@ -118,7 +118,7 @@ async def committed(database_url: str) -> list[PublishedChange]:
 
 
 async def published(broker: Broker) -> list[PublishedChange]:
-    """What the queue got, repeats included, in its order. Nothing is published meanwhile."""
+    """All messages of the queue in order, including repeats. No change is published meanwhile."""
     arrived: list[Delivery] = []
     async with broker.connection() as connection:
         depth = await connection.depth(QUEUE)
@@ -127,7 +127,7 @@ async def published(broker: Broker) -> list[PublishedChange]:
         await channel.consume(QUEUE, "chaos", DRAINED_AT_ONCE, arrived.append)
         end, acked = monotonic() + DRAIN_SECONDS, 0
         while acked < depth.ready and monotonic() < end:
-            # An answer comes after all that was sent before it.
+            # The answer follows all earlier messages.
             await channel.depth(QUEUE)
             if len(arrived) > acked:
                 acked = len(arrived)
@@ -146,7 +146,7 @@ class FeedVerdict:
 async def judge(
     database_url: str, broker: Broker, posts: Sequence[PublishedChange], applied: Iterable[Taken]
 ) -> FeedVerdict:
-    """`posts` are those that the endpoint took; `applied` are the events in the log."""
+    """`posts` are the changes that the endpoint accepted; `applied` are the events in the log."""
     expected = await committed(database_url)
     got = await published(broker)
     held = await projected(database_url, applied)
@@ -162,7 +162,7 @@ async def judge(
 def faults(
     expected: Sequence[PublishedChange], received: Sequence[PublishedChange], *, in_order: bool
 ) -> list[str]:
-    """Changes that were committed and not received, received and not committed, altered, or out of order."""
+    """Changes that were lost, invented, altered, or received out of order."""
     known = {change["id"]: change for change in expected}
     first: dict[str, PublishedChange] = {}
     for change in received:
@@ -170,7 +170,7 @@ def faults(
     lines = _listed("committed and not received", known.keys() - first.keys())
     lines += _listed("received and not committed", first.keys() - known.keys())
     lines += _listed(
-        "received otherwise than committed",
+        "received with other content than committed",
         {change["id"] for change in received if known.get(change["id"], change) != change},
     )
     if in_order:
@@ -190,7 +190,7 @@ def _overtaken(changes: Iterable[PublishedChange]) -> list[str]:
 
 
 def last_states(changes: Iterable[PublishedChange]) -> dict[Entity, Any]:
-    """What a subscriber holds that takes each change once, and goes by `sequence`."""
+    """The state of a subscriber that applies each change once, by `sequence`."""
     newest: dict[Entity, PublishedChange] = {}
     for change in changes:
         entity = _entity(change)
@@ -200,13 +200,13 @@ def last_states(changes: Iterable[PublishedChange]) -> dict[Entity, Any]:
 
 
 def apart(held: Mapping[Entity, Any], projection: Mapping[Entity, Any]) -> list[str]:
-    """Where a subscriber holds something else than the tables. Communications are in no projection."""
+    """Differences between a subscriber's state and the tables. Communications are in no projection."""
     ours = {entity: state for entity, state in held.items() if entity[0] != "communication"}
     return [
         *_listed("unknown to the subscriber", projection.keys() - ours.keys()),
-        *_listed("known to the subscriber alone", ours.keys() - projection.keys()),
+        *_listed("known only to the subscriber", ours.keys() - projection.keys()),
         *_listed(
-            "held otherwise than in the tables",
+            "different from the tables",
             {entity for entity, state in projection.items() if entity in ours and ours[entity] != state},
         ),
     ]
@@ -221,7 +221,7 @@ def _entity(change: PublishedChange) -> Entity:
 
 
 async def projected(database_url: str, applied: Iterable[Taken]) -> dict[Entity, Any]:
-    """Each entity of these events as the tables have it, in the words of the feed."""
+    """The rows of each entity of these events, in the format of the feed."""
     by_family: defaultdict[str, list[Event[Any]]] = defaultdict(list)
     for taken in applied:
         payload = parse(taken.provider, taken.message_body)

@@ -1,4 +1,4 @@
-"""Once all is quiet: was anything lost, applied twice, set aside wrongly, or projected falsely?"""
+"""Checks after the run: lost events, double effects, wrong dead letters, wrong rows."""
 
 import json
 import signal
@@ -59,7 +59,7 @@ FROM unhandled_events
 
 
 def misbehaviour(answers: Mapping[str, int], ends: Mapping[str, Mapping[int, int]]) -> list[str]:
-    """Answers that blame us, and processes that ended although nobody killed them.
+    """Answers of 500, and processes that ended without being killed.
 
     `answers` are counted by status, `ends` by process and exit code.
     """
@@ -76,7 +76,7 @@ def misbehaviour(answers: Mapping[str, int], ends: Mapping[str, Mapping[int, int
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`applied` are the events that are in the log."""
+    """`applied` are the events of the log."""
 
     totals: Totals
     problems: list[str]
@@ -84,7 +84,7 @@ class Verdict:
 
 
 async def observe_attempts(broker: Broker, delays: Sequence[timedelta]) -> None:
-    """Have a copy of every message that is published to a retry queue or as a dead letter kept."""
+    """Record a copy of every message that is published to a retry queue or as a dead letter."""
     sets = [QueueSet.of(family, delays) for family in FAMILIES]
     keys = [name for queues in sets for name in queues.names if name != queues.main]
     async with broker.connection() as connection:
@@ -97,9 +97,9 @@ async def observe_attempts(broker: Broker, delays: Sequence[timedelta]) -> None:
 async def judge(
     record: Record, requests: int, given_up: int, settings: Settings, *, failures_injected: bool = True
 ) -> Verdict:
-    """`settings` lead to the services past the proxies.
+    """`settings` lead to the services without the proxies.
 
-    Where no failure was injected, an outage must have spent each attempt that was spent.
+    If no failure was injected, each spent attempt is a problem, because outages must not spend any.
     """
     database_url = settings.database_url.get_secret_value()
     taken = [(entry, take(entry.webhook, settings)) for entry in record.sent.values()]
@@ -154,17 +154,17 @@ def _wrong_ids(taken: Sequence[tuple[Sent, Taken]]) -> list[str]:
 
 
 def _wrongly_quarantined(taken: Sequence[tuple[Sent, Taken]], quarantined: Counter[str]) -> list[str]:
-    """A repeat of an odd one is there twice: nothing removes repeats there."""
+    """A repeated malformed event is there twice: the quarantine does not remove repeats."""
     malformed = {str(sent.identity.event_id) for _, sent in taken if sent.is_malformed}
     accepted = {str(sent.identity.event_id) for entry, sent in taken if sent.is_malformed and entry.accepted}
     return [
         *_listed("answered 2xx and not in the quarantine", accepted - quarantined.keys()),
-        *_listed("in the quarantine, but not odd", quarantined.keys() - malformed),
+        *_listed("in the quarantine, but not malformed", quarantined.keys() - malformed),
     ]
 
 
 def _listed(label: str, wrong: Any) -> list[str]:
-    """One line: how many, and some of them."""
+    """One line with the number and some examples."""
     several = list(wrong)
     if not several:
         return []
@@ -172,7 +172,7 @@ def _listed(label: str, wrong: Any) -> list[str]:
 
 
 async def _dead(settings: Settings, database_url: str) -> list[str]:
-    """Those that wait, in the queues and in the table."""
+    """Waiting dead letters, in queues and in the table."""
     problems: list[str] = []
     async with Broker(settings.amqp_url.get_secret_value(), "chaos").connection() as broker_connection:
         channel = await broker_connection.channel()
@@ -190,7 +190,7 @@ async def _dead(settings: Settings, database_url: str) -> list[str]:
 
 
 async def _attempts_spent(settings: Settings) -> list[str]:
-    """What was published to retry queues and dead letters, with its headers."""
+    """All messages that were published to retry queues or as dead letters, with their headers."""
     async with Broker(settings.amqp_url.get_secret_value(), "chaos").connection() as connection:
         if await connection.depth(OBSERVED) is None:
             return []
@@ -203,7 +203,7 @@ async def _attempts_spent(settings: Settings) -> list[str]:
 
 
 async def _quarantined(settings: Settings, database_url: str) -> Counter[str]:
-    """Event ids, and how often each is in the queue or was moved from there into tables."""
+    """The number of messages of each event id in the queue, or archived from it."""
     quarantined: Counter[str] = Counter()
     connection = await asyncpg.connect(database_url)
     try:
@@ -220,20 +220,20 @@ async def _quarantined(settings: Settings, database_url: str) -> Counter[str]:
 def audit(environment: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Problems and notes of `stockhook audit`, if this version has it."""
     if "audit" not in app:
-        return [], ["there is no `stockhook audit` yet: it was not asked"]
+        return [], ["this release has no `stockhook audit`"]
     done = run_command(environment, "audit", "--json")
     try:
         document = json.loads(done.stdout)
     except ValueError:
-        return [f"audit ended with {done.returncode} and no JSON: {done.stderr[-500:]}"], []
+        return [f"`stockhook audit` ended with {done.returncode} and no JSON: {done.stderr[-500:]}"], []
     if done.returncode == 0:
         return [], []
     missing, feed = document.get("missing"), document.get("feed")
-    return [f"audit ended with {done.returncode}: missing {missing}, changes {feed}"], []
+    return [f"`stockhook audit` ended with {done.returncode}: missing {missing}, changes {feed}"], []
 
 
 def run_command(environment: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run `stockhook` to its end."""
+    """Run `stockhook` and wait until it ends."""
     return subprocess.run(
         [sys.executable, "-m", "worker", *arguments],
         env=dict(environment),

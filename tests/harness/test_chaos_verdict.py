@@ -99,7 +99,7 @@ async def test_published_changes_are_compared_with_committed_changes_and_with_th
 
     assert well.problems == []
     assert well.published >= well.committed == well.posted > 500
-    assert f"webhook: 1 held otherwise than in the tables: ('part', '{part['part_id']}')" in ill.problems
+    assert f"webhook: 1 different from the tables: ('part', '{part['part_id']}')" in ill.problems
     assert f"webhook: 1 committed and not received: {dropped['id']}" in ill.problems
     # It was emptied the first time.
     assert f"queue: {len(posts)} committed and not received" in ill.problems[0]
@@ -132,7 +132,7 @@ def test_each_fault_of_received_changes_is_a_finding(received: list[int], expect
 
 def test_a_change_that_was_published_with_other_content_is_a_finding() -> None:
     assert feed.faults([change(1)], [change(1, after="reserved")], in_order=True) == [
-        "1 received otherwise than committed: id.1"
+        "1 received with other content than committed: id.1"
     ]
 
 
@@ -203,4 +203,4 @@ async def test_a_dead_letter_and_a_stray_in_the_quarantine_are_seen(played: Play
 
     assert verdict.totals.dead == 1
     assert [problem for problem in verdict.problems if problem.startswith("1 dead letters")]
-    assert "1 in the quarantine, but not odd: stray" in verdict.problems
+    assert "1 in the quarantine, but not malformed: stray" in verdict.problems

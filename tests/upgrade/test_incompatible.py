@@ -36,12 +36,12 @@ CHANGES = (
     Incompatible(
         name="a header of the messages in the queues has another name",
         texts={"x-attempt": "x-try"},
-        found="with attempts out of order",
+        problem="with attempts out of order",
     ),
     Incompatible(
         name="the spool is another file",
         texts={"settings.spool_path,": 'settings.spool_path.with_suffix(".new"),'},
-        found="answered 2xx and not in the event log",
+        problem="answered 2xx and not in the event log",
     ),
 )
 

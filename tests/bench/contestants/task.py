@@ -1,4 +1,4 @@
-"""What a contestant is told by its environment, and how it ends."""
+"""A contestant's configuration, and its shutdown."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ class Task:
     port: int = 0
     count: int = 0
     messages: str = ""
-    """The file with the messages that are to be published."""
+    """The file with the messages to publish."""
     secret: str = ""
 
     @classmethod

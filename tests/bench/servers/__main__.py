@@ -25,7 +25,7 @@ from tests.bench.world import free_port
 from tests.support.http_shapes import EVENT, KINDS, head, send
 
 READY_SECONDS = 60.0
-# Longer than each deadline that a server was given.
+# Longer than each deadline of the servers.
 STILL_OPEN_SECONDS = 20.0
 ROUNDS = 3
 REQUESTS = 10_000
@@ -67,7 +67,7 @@ async def running(server: str) -> AsyncIterator[Running]:
 
 
 async def answers(server_process: Running) -> dict[str, object]:
-    """Of each kind: how many shapes, how many events were stored, and which were answered wrongly."""
+    """For each kind: the number of shapes, of stored events, and the wrong answers."""
     result: dict[str, object] = {}
     for kind, shapes in KINDS.items():
         before, expected, wrong = await server_process.stored(), 0, []
@@ -86,7 +86,7 @@ async def answers(server_process: Running) -> dict[str, object]:
 
 
 async def open_for(port: int, first: bytes, *, is_answered: bool) -> float | None:
-    """Seconds until the server closes a connection that sends no more; None for longer than we wait."""
+    """Seconds until the server closes a connection that sends no more; None if it stays open."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(first)
@@ -105,7 +105,7 @@ async def open_for(port: int, first: bytes, *, is_answered: bool) -> float | Non
 
 
 async def ending(server_process: Running) -> dict[str, object]:
-    """SIGTERM while a body is on its way."""
+    """Send SIGTERM while a body is being received."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server_process.port)
     writer.write(WHOLE[:-5])
     await writer.drain()
