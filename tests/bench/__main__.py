@@ -48,7 +48,7 @@ def main(
     Parameters
     ----------
     only
-        Only these measures, comma-separated: drain, drain-buyback, drain-mixed, ingest, latency, feed, growth,
+        These measures, comma-separated: drain, drain-buyback, drain-mixed, ingest, latency, feed, growth,
         rebuild, memory, strangers, retries, scaling.
     rounds
         Rounds per measure: 3 by default.

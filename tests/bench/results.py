@@ -35,7 +35,7 @@ class Target:
 
 @dataclass(slots=True)
 class Measure:
-    """One value per contestant and round. The first contestant is the product, in its simplest configuration."""
+    """One value per contestant and round. The first contestant is the product, or its simplest variant."""
 
     name: str
     unit: str

@@ -251,7 +251,7 @@ class ClusterInjector:
         await asyncio.to_thread(self.proxies[old.url].heal)
 
     async def settle(self) -> None:
-        """Wait until each queue has all its members and the standby confirms every commit; raises NotHealed."""
+        """Wait for all members of each queue and for a standby that confirms commits; raises NotHealed."""
         try:
             await asyncio.to_thread(self.cluster.wait_until_members_online)
             await self.pair.wait_until_synchronous()

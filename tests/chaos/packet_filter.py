@@ -22,7 +22,7 @@ class NoPacketFilter(Exception):
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The address and port at which a node accepts connections of others; it connects from the same address."""
+    """The address and port at which a node accepts connections; it connects from the same address."""
 
     address: str
     port: int

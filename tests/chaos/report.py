@@ -64,7 +64,7 @@ class Report:
     totals: Totals = field(default_factory=Totals)
     answers: dict[str, int] = field(default_factory=dict)
     latencies: dict[str, float | None] = field(default_factory=dict)
-    """Quantiles of the seconds from the due time of a request to its answer, including those during faults."""
+    """Quantiles of the seconds from a request's due time to its answer, including those during faults."""
     ends: dict[str, dict[int, int]] = field(default_factory=dict)
     """How often each process ended by itself, by exit code."""
     quiet_after: float | None = None

@@ -55,7 +55,7 @@ def test_a_percentile_is_a_value_that_was_seen() -> None:
 
 
 def test_a_round_is_compared_with_itself() -> None:
-    # The second round met a machine that was half as fast.
+    # In the second round the machine was half as fast.
     assert paired_ratio([200, 100, 220], [100, 50, 100]) == Spread(2, 2, 2.2)
 
 

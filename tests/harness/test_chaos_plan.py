@@ -1,4 +1,4 @@
-"""The plan and the load follow from the seed alone, and every fault has its turn."""
+"""The seed determines the plan and the load, and every fault occurs."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The verdict sees each broken promise: a run that finds nothing wrong has looked."""
+"""The verdict detects each broken promise."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ def test_answers_of_500_and_processes_that_end_by_themselves_are_problems() -> N
 
 @dataclass(slots=True)
 class Played:
-    """Events that a real product has taken in and applied."""
+    """Events that real processes accepted and applied."""
 
     stack: Stack
     record: Record
@@ -91,7 +91,7 @@ async def test_published_changes_are_compared_with_committed_changes_and_with_th
     posts = await feed.committed(database_url)
     well = await feed.judge(database_url, stack.broker, posts, applied)
     [part] = await stack.fetch(
-        "UPDATE parts SET status = 'odd' WHERE part_id = (SELECT min(part_id) FROM parts) RETURNING part_id"
+        "UPDATE parts SET status = 'wrong' WHERE part_id = (SELECT min(part_id) FROM parts) RETURNING part_id"
     )
     dropped = next(post for post in posts if post["subject"] != part["part_id"])
     others = [post for post in posts if post is not dropped]
@@ -101,7 +101,7 @@ async def test_published_changes_are_compared_with_committed_changes_and_with_th
     assert well.published >= well.committed == well.posted > 500
     assert f"webhook: 1 different from the tables: ('part', '{part['part_id']}')" in ill.problems
     assert f"webhook: 1 committed and not received: {dropped['id']}" in ill.problems
-    # It was emptied the first time.
+    # The first verdict emptied it.
     assert f"queue: {len(posts)} committed and not received" in ill.problems[0]
 
 
@@ -186,7 +186,7 @@ async def test_an_attempt_that_was_spent_is_a_problem_where_no_failure_was_injec
     ill = await played.verdict(failures_injected=False)
 
     assert (well.problems, well.totals.attempts_spent) == ([], 0)
-    # The first verdict took what was in the quarantine, so the later ones miss it.
+    # The first verdict emptied the quarantine, so later ones report its events as missing.
     assert injected.totals.attempts_spent == 2
     assert not [problem for problem in injected.problems if "attempts spent" in problem]
     assert ill.totals.attempts_spent == 1

@@ -1,4 +1,4 @@
-"""The fault proxy does to real connections what it says."""
+"""The fault proxy injects each fault into real connections."""
 
 import asyncio
 import socket
@@ -35,7 +35,7 @@ FRAMES = (
 
 @contextmanager
 def echo_server() -> Iterator[int]:
-    """Gives back what it gets, over blocking sockets and threads; closes when the other side does."""
+    """Echo received bytes with blocking sockets and threads; close when the other side does."""
     with ExitStack() as cleanup:
         listener = cleanup.enter_context(socket.create_server(("127.0.0.1", 0)))
         connections: list[socket.socket] = []
@@ -93,7 +93,7 @@ def receive(client: socket.socket, size: int) -> bytes:
 
 
 def gets_nothing(client: socket.socket) -> bool:
-    """Neither a byte, nor the end, nor a reset."""
+    """Whether neither a byte, nor the end, nor a reset arrives."""
     before = client.gettimeout()
     client.settimeout(NO_ANSWER_SECONDS)
     try:
@@ -258,7 +258,7 @@ Connect = Callable[[], "asyncio.Future[asyncpg.Connection[asyncpg.Record]]"]
 
 
 async def insert(url: str, number: int) -> None:
-    """In a transaction, as the product does it."""
+    """Insert in a transaction, as the product does."""
     connection = await asyncpg.connect(url)
     try:
         async with connection.transaction():
@@ -337,7 +337,7 @@ async def queue(services: Services) -> AsyncIterator[str]:
 
 
 async def bodies(url: str, queue: str, expected: int) -> list[bytes]:
-    """All that is in the queue, once as many are there as expected."""
+    """All bodies in the queue, once it has the expected number."""
     async with channel(url) as made:
         declared = await made.get_queue(queue)
         received: list[bytes] = []
@@ -347,7 +347,7 @@ async def bodies(url: str, queue: str, expected: int) -> list[bytes]:
                 received.append(message.body)
             return len(received) >= expected
 
-        await until(take, f"{expected} messages are there")
+        await until(take, f"{expected} messages are in the queue")
         return received
 
 

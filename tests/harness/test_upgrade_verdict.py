@@ -1,4 +1,4 @@
-"""What the verdict of an upgrade finds in log lines, and which releases it can take out of git."""
+"""The verdict of an upgrade on log lines, and the extraction of releases from git."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The copy of the checkout that is tested on other Debian releases, and users who may not make one."""
+"""The copy of the checkout that is tested on other Debian releases, and the need for root."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the tests on other Debian releases take over from this machine."""
+"""The configuration that tests on other Debian releases copy from this machine."""
 
 import pytest
 

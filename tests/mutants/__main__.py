@@ -22,7 +22,7 @@ def copy_checkout(folder: Path) -> None:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(CHECKOUT / name, folder / name)
     packages = CHECKOUT / ".dev" / "packages"
-    if packages.exists():  # RabbitMQ and Postgres need not be downloaded again.
+    if packages.exists():  # So that RabbitMQ and Postgres are not downloaded again.
         (folder / ".dev").mkdir()
         (folder / ".dev" / "packages").symlink_to(packages)
 
@@ -42,7 +42,7 @@ def passes(folder: Path, tests: Iterable[str]) -> bool:
 
 
 def is_caught(folder: Path, mutant: Mutant) -> bool:
-    """Whether its test fails where the bug is planted."""
+    """Whether the mutant's test fails with the bug."""
     path = folder / mutant.file
     original = path.read_text()
     path.write_text(original.replace(mutant.original, mutant.planted))
@@ -60,7 +60,7 @@ def main(names: list[str]) -> int:
         folder.chmod(0o755)
         copy_checkout(folder)
         if not passes(folder, sorted({mutant.test for mutant in chosen})):
-            print("these tests fail without a planted bug too")
+            print("these tests fail even without a planted bug")
             return 1
         for mutant in chosen:
             caught = is_caught(folder, mutant)

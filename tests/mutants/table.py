@@ -1,11 +1,11 @@
-"""Which test catches which planted bug: `make mutants` plants each in a copy and runs its test."""
+"""Planted bugs and the tests that catch them: `make mutants` plants each in a copy and runs its test."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """In `file`, `original` (there once) becomes `planted`; `test` is then to fail."""
+    """In `file`, `original` (it occurs once) becomes `planted`; then `test` must fail."""
 
     name: str
     file: str
@@ -222,7 +222,7 @@ TABLE = (
         "tests/integration/test_actions_queue.py::test_a_backlog_of_one_kind_waits_in_the_table",
     ),
     Mutant(
-        "a lost session is an event's fault",
+        "a lost session counts as a failure of an event",
         "worker/postgres/pool.py",
         "        if session.is_closed() or _is_over(error):\n            session.terminate()\n",
         "        if _is_over(error):\n            session.terminate()\n",
@@ -253,7 +253,7 @@ TABLE = (
         "tests/unit/test_tap.py",
     ),
     Mutant(
-        "what is held while the broker confirms nothing is let go",
+        "deliveries held while the broker confirms nothing are released",
         "worker/amqp/publisher.py",
         "at_most=LONGEST_UNCONFIRMED_SECONDS",
         "at_most=0.0",
@@ -291,7 +291,7 @@ TABLE = (
         "test_a_request_is_answered_as_its_bytes_deserve_and_stored_if_it_is_whole",
     ),
     Mutant(
-        "of a header that comes twice the last counts",
+        "the last value of a repeated header counts",
         "worker/ingest/http_messages.py",
         'f"{headers[name]}, {value}" if name in headers else value',
         "value",
@@ -299,7 +299,7 @@ TABLE = (
         "test_a_request_is_answered_as_its_bytes_deserve_and_stored_if_it_is_whole",
     ),
     Mutant(
-        "idle connections end when half-sent headers do",
+        "idle connections get the deadline of half-sent headers",
         "worker/ingest/http_connection.py",
         "is_reading_head:\n                self._watch(self._idle_seconds)\n",
         "is_reading_head:\n                self._watch(self._limits.header_seconds)\n",
@@ -315,7 +315,7 @@ TABLE = (
         "test_a_request_that_arrived_whole_is_answered_however_many_come",
     ),
     Mutant(
-        "a body without a secret may trickle as long as any other",
+        "an unauthenticated body may take as long as any other",
         "worker/ingest/service.py",
         "        if is_authenticated:\n            return self.settings.body_timeout\n",
         "        if True:\n            return self.settings.body_timeout\n",

@@ -25,7 +25,7 @@ def _key(finding: Finding) -> tuple[object, ...]:
 
 @dataclass
 class Store:
-    """Applies batches as a consumer does: what was claimed before is left out."""
+    """Applies batches as a consumer does, without events that were claimed before."""
 
     family: AnyFamily
     rows: dict[Any, Any] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Store:
         for event in batch:
             identity = (event.event_id, event.payload)
             logged = self.log.get(identity)
-            # Of all copies the one that was received first counts.
+            # The copy that was received first counts.
             if logged is None:
                 self.log[identity] = new[identity] = event
             elif event.received_at < logged.received_at:
@@ -74,7 +74,7 @@ class Store:
         self.changes += effects.changes
 
     def _note(self, effects: Effects) -> None:
-        """As the table has them: a finding's message is no part of its key, and the greatest stands."""
+        """Store findings as the table does: the message is not in the key; the greatest is kept."""
         gone = {_key(finding) for finding in effects.withdrawn}
         rows = {_key(finding): finding for finding in self.findings if _key(finding) not in gone}
         for finding in effects.findings:
@@ -98,7 +98,7 @@ class Store:
 
     async def _save(self, _: Connection, states: Collection[Any]) -> None:
         for state in states:
-            # As a database would: what is not a column is not there next time.
+            # A database does not store attributes that are no columns.
             stored = replace(state, history=None) if isinstance(state, Part) else state
             self.rows[self._key_of(state)] = stored
 
@@ -116,7 +116,7 @@ class Store:
 
 @dataclass(frozen=True)
 class _Past:
-    """What the store holds, as the machinery reads it out of the tables."""
+    """Reads from the store, as the pipeline reads from the tables."""
 
     store: Store
 

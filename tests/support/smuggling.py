@@ -1,7 +1,7 @@
-"""Requests that two HTTP parsers may read differently, and a tap that shows what a server read.
+"""Requests that two HTTP parsers may interpret differently, and a tap that records a server's requests.
 
-Each attack carries further bytes, the hidden ones: a request of its own, or the beginning of one, which the
-next request on a connection would complete. They claim to come from FORGED.
+Each attack has hidden bytes: a second request, or the beginning of one that the next request on the
+connection would complete. They claim to come from FORGED.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ _CODINGS = (
     "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
     "Transfer-Encoding: chunked\r\nConnection: Transfer-Encoding",
 )
-# {0} is nothing, and {1} the length of the hidden bytes.
+# {0} is a length of zero, and {1} the length of the hidden bytes.
 _LENGTHS = (
     "Content-Length: {0}\r\nContent-Length: {1}",
     "Content-Length: {1}\r\nContent-Length: {0}",
@@ -109,7 +109,7 @@ class Attack:
 
 
 def hidden_parts(secret: str) -> dict[str, bytes]:
-    """A request with this secret, and two beginnings: the next request becomes its header, or its body."""
+    """A request with this secret, and two beginnings: the next request becomes its header or its body."""
     start = f"POST {OVOKO} HTTP/1.1\r\nHost: hidden\r\nX-Forwarded-For: {FORGED}\r\n"
     event = body(order_created("hidden"))
     complete = f"{start}X-Webhook-Secret: {secret}\r\nContent-Length: {len(event)}\r\n\r\n"
@@ -121,7 +121,7 @@ def hidden_parts(secret: str) -> dict[str, bytes]:
 
 
 def attacks(own_secret: str, other_secret: str) -> Iterator[Attack]:
-    """In HTTP/1.1. The sender may send events with its own secret; the hidden bytes have the other's."""
+    """Attacks in HTTP/1.1. The sender has its own secret; the hidden bytes have another marketplace's."""
     for (kind, hidden), coding in product(hidden_parts(other_secret).items(), _CODINGS):
         early = END + hidden
         for order in ("length first", "coding first"):
@@ -162,8 +162,7 @@ def _chunks(hidden: bytes) -> Iterator[tuple[str, bytes]]:
     size = b"%x" % len(inner)
     digits = b"%x" % len(size)
     filler = b"x" * len(size)
-    # A parser that ends the line there reads the size of a chunk that holds the rest; another, that of a last
-    # chunk.
+    # A parser that ends the line there reads the size of a chunk with the rest; another reads a last chunk.
     for ending in (b"\n", b"\r", b"\n\r", b"\x00\n"):
         held = digits + b";" + ending + filler + b"\r\n" + size + b"\r\n" + inner + b"\r\n" + END
         yield f"extension with {ending!r}", held
@@ -193,7 +192,7 @@ def _chunks(hidden: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def http2_attacks(own_secret: str, other_secret: str) -> Iterator[Attack]:
-    """What a proxy must not translate to HTTP/1.1 as it stands."""
+    """Requests that a proxy must not translate to HTTP/1.1 unchanged."""
     fields = [(":method", "POST"), (":scheme", "https"), (":authority", "a"), (":path", OVOKO)]
     secret = ("x-webhook-secret", own_secret)
     for kind, part in hidden_parts(other_secret).items():
@@ -251,7 +250,7 @@ def _text(text: str) -> bytes:
 
 @dataclass(slots=True)
 class Tap:
-    """Passes connections on to a server, and keeps what its clients sent."""
+    """Forwards connections to a server, and records the bytes of the clients."""
 
     port: int
     streams: list[bytearray] = field(default_factory=list)
@@ -269,7 +268,7 @@ class Tap:
             writer.close()
 
     def requests(self) -> Iterator[dict[str, list[str]]]:
-        """The headers of each webhook, as the parser of the ingest reads them; nothing after a fault."""
+        """The headers of each webhook, read by the parser of the ingest until the first error."""
         for stream in self.streams:
             reading = _Reading()
             with suppress(httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -304,12 +303,12 @@ class _Reading:
         self._fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
-        # The health checks of the proxy name no sender.
+        # Health checks of the proxy have no sender.
         if self._target != b"/readyz":
             self.requests.append(self._fields)
 
 
 def was_smuggled(fields: dict[str, list[str]]) -> bool:
-    """Whether no proxy that names the sender at the end of X-Forwarded-For has formed the request."""
+    """Whether the request does not come from the proxy, which appends the sender to X-Forwarded-For."""
     addresses = ",".join(fields.get("x-forwarded-for", [FORGED])).split(",")
     return addresses[-1].strip() == FORGED

@@ -1,4 +1,4 @@
-"""`make test-upgrade` notices a release that cannot be upgraded to: changed copies of this checkout."""
+"""`make test-upgrade` detects incompatible releases, which are changed copies of this checkout."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ PRODUCT = ("worker", "consumers", "schemas")
 
 @dataclass(frozen=True, slots=True)
 class Incompatible:
-    """Each text becomes another in the product's modules; a problem that contains `found` is reported."""
+    """Replacements of text in the product's modules; `problem` is in the report."""
 
     name: str
     texts: Mapping[str, str]
@@ -62,7 +62,7 @@ def changed_copy(folder: Path, change: Incompatible) -> Release:
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
 def test_an_incompatible_release_is_noticed(change: Incompatible, rollback: Release, tmp_path: Path) -> None:
-    """Only an upgrade that replaces consumers one by one has both releases on the new schema."""
+    """Both releases use the new schema only if consumers are replaced one by one."""
     copy = tmp_path / "changed"
     copy.mkdir()
     new = changed_copy(copy, change)

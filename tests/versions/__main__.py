@@ -1,4 +1,4 @@
-"""`python -m tests.versions`: the tests on the versions of several Debian releases."""
+"""`python -m tests.versions`: run the tests with the versions of several Debian releases."""
 
 import re
 import shlex
@@ -54,21 +54,21 @@ def main(
 ) -> int:
     """Run the tests in Debian systems below .dev/versions, each with the versions of its release.
 
-    Needs root. The systems are made with debootstrap from the mirror that this machine's apt uses, and kept
-    for the next run. A copy of the checkout is tested there: the commit, and changes that are not committed.
+    Needs root. debootstrap creates the systems from the mirror of this machine's apt; the next run uses
+    them again. They test a copy of the checkout: the commit, and uncommitted changes.
 
     Parameters
     ----------
     command
         Run this in the copy of the checkout, after `--`, instead of `make test`; for example `-- make demo`.
     suites
-        Which releases, separated by commas.
+        Releases, separated by commas.
     subset
         Only the tests of broker, topology, grants, retry queues, TLS, migrations and the path of an event.
     fresh
-        Remove the systems and make new ones, with the newest packages.
+        Remove the systems and create new ones with the newest packages.
     mirror
-        The address of a Debian archive, where apt's sources name none.
+        The address of a Debian archive, if apt's sources have none.
     """
     known = {suite.name: suite for suite in SUITES}
     chosen = [name.strip() for name in suites.split(",")]
@@ -124,7 +124,7 @@ def test(made: System, command: list[str]) -> Result:
 
 
 def table(results: list[Result]) -> str:
-    """In Markdown, for the documents."""
+    """The results as a Markdown table, for the documents."""
     today = datetime.now(UTC).date().isoformat()
     lines = ["| suite | versions | result | commit | date |", "| --- | --- | --- | --- | --- |"]
     for result in results:

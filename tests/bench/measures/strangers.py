@@ -1,4 +1,4 @@
-"""The effect of 600 unauthenticated connections on authenticated webhooks, and of 600 large bodies on memory."""
+"""The effect of 600 unauthenticated connections on latency, and of 600 large bodies on memory."""
 
 import asyncio
 import gzip
