@@ -199,7 +199,7 @@ def test_a_fault_decides_the_outcome_of_an_action(
 
 def test_an_outcome_has_the_reason(failed: Failed) -> None:
     assert failed.actions["order-2"]["outcome"] == {
-        "reason": "refused with status 409 Conflict (the order is dropped off)"
+        "reason": "refused with status 409 Conflict (the order has a drop-off)"
     }
     assert failed.actions["order-4"]["outcome"] == {"reason": "answered 500 Internal Server Error"}
 

@@ -361,7 +361,7 @@ async def test_a_request_that_cannot_be_beside_another_is_refused(platform: Plat
     with pytest.raises(Refused) as raised:
         await platform.seller.request_pickup(ORDER, PickupRequest(slots=slots))
 
-    assert str(raised.value) == "refused with status 409 Conflict (the order is dropped off)"
+    assert str(raised.value) == "refused with status 409 Conflict (the order has a drop-off)"
 
 
 @pytest.mark.parametrize(

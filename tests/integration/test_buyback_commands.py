@@ -147,7 +147,7 @@ def test_a_dropoff_is_requested_and_excludes_a_pickup(simulated: Simulated) -> N
 
     assert (done.returncode, done.stdout) == (0, "a drop-off of order order-4 is requested\n")
     assert again.returncode == 1
-    assert "refused with status 409 Conflict (the order is dropped off)" in again.stderr
+    assert "refused with status 409 Conflict (the order has a drop-off)" in again.stderr
 
 
 def test_payment_details_come_from_a_file_or_standard_input(simulated: Simulated, tmp_path: Path) -> None:

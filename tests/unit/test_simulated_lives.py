@@ -277,7 +277,7 @@ def test_a_missed_pickup_frees_its_slot() -> None:
 @pytest.mark.parametrize(
     ("order_id", "step", "status", "message"),
     [
-        ("a", "collect", 409, "collect is not what can happen to an order that is Created"),
+        ("a", "collect", 409, "collect is not possible for an order with status Created"),
         ("b", "miss", 404, "no such order"),
         ("a", "celebrate", 404, "miss"),
     ],
@@ -297,7 +297,7 @@ def test_an_impossible_step_is_one_sentence(order_id: str, step: str, status: in
         ("parts/11/reserved", None, 409, "part 11 is sold"),
         ("parts/11/melted", None, 404, "no such status: melted"),
         ("orders", {"part_ids": [13]}, 404, "no such part: 13"),
-        ("orders", {"part_ids": []}, 409, "one part at least"),
+        ("orders", {"part_ids": []}, 409, "at least one part"),
         ("orders", {"parts": [11]}, 400, "part_ids"),
         ("orders", {"part_ids": [11]}, 409, "part 11 is not in stock"),
         ("orders/7/ship", None, 404, "no such order: 7"),
