@@ -53,7 +53,7 @@ class Recovery:
     """Seconds from the end of a fault to each sign of life; None: not within the deadline.
 
     A request is answered 2xx; of each busy family, an event that was received after the healing is
-    applied (events from before it may still have been in somebody's hands); all processes are ready.
+    applied (events from before it may still have been in flight); all processes are ready.
     """
 
     answered: float | None

@@ -1,4 +1,4 @@
-"""deploy/compose.yaml and the secrets that it is started with."""
+"""deploy/compose.yaml and its secrets."""
 
 import stat
 from pathlib import Path
@@ -85,7 +85,7 @@ def test_its_prometheus_looks_at_the_jobs_and_rules_that_the_alerts_go_by(compos
 
 
 def test_no_password_is_in_the_file(compose: dict[str, Any]) -> None:
-    """Each is a file that the script makes."""
+    """Each password is in a file that the script creates."""
     for service in compose["services"].values():
         for name in service.get("environment", {}):
             assert "PASS" not in name or name.endswith("_FILE"), name

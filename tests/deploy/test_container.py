@@ -1,4 +1,4 @@
-"""deploy/Dockerfile, as far as it can be tried without an engine."""
+"""deploy/Dockerfile, tested without an engine."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ COPIES = [arguments.split() for arguments in re.findall(r"^COPY (?!--from)(.+)$"
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built as the image builds it: of what it copies, and nothing else."""
+    """The wheel, built only from the files that the image copies."""
     folder = tmp_path_factory.mktemp("build")
     for *sources, _target in COPIES:
         for source in sources:
@@ -72,7 +72,7 @@ def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> 
 
 
 def test_the_base_image_is_one_build_argument_without_a_digest() -> None:
-    """A digest that nobody looked up again would hold a build to an old base."""
+    """A pinned digest would keep builds on an outdated base."""
     assert re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE) == ["${PYTHON_IMAGE}"] * 2
     assert "sha256:" not in DOCKERFILE
 

@@ -1,4 +1,4 @@
-"""What holds for every file of deploy/."""
+"""Rules for every file of deploy/."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.deploy.tools import DEPLOY, tool
 from worker.config.settings import PREFIX, Settings
 
 NAME = re.compile(r"STOCKHOOK_[A-Z0-9_]*[A-Z0-9]")
-# No settings of the product: where its secrets lie, and what compose.yaml lets one choose.
+# Variables that are no settings of the product: the folder of secrets, and options of compose.yaml.
 OTHERS = {
     "SECRETS_DIR",
     "VERSION",

@@ -1,4 +1,4 @@
-"""deploy/grafana: dashboards that ask for what there is."""
+"""deploy/grafana: dashboards query only existing metrics."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""deploy/kubernetes against Kubernetes' own schemas, and against what the product promises."""
+"""deploy/kubernetes: Kubernetes' schemas, and the product's own rules."""
 
 import json
 from collections.abc import Iterator
@@ -102,7 +102,7 @@ def test_pods_may_do_little(workload: dict[str, Any]) -> None:
 
 
 def pod_templates(part: object) -> Iterator[dict[str, Any]]:
-    """Every specification of a pod in a resource, however deep."""
+    """Every specification of a pod in a resource, at any depth."""
     if isinstance(part, dict):
         if "containers" in part:
             yield part

@@ -1,4 +1,4 @@
-"""deploy/prometheus: rules that promtool accepts, alerts that fire when they should and not else."""
+"""deploy/prometheus: promtool accepts the rules, and alerts fire only when they should."""
 
 import re
 import shutil
@@ -93,7 +93,7 @@ def test_each_rule_queries_existing_series() -> None:
 
 
 async def test_the_broker_exports_the_series_of_the_rules(booted: RabbitNode) -> None:  # noqa: F811
-    """Of an event whose time is over, and whose queue is gone, that it is there, but not ready."""
+    """For an expired event whose return queue is deleted: it exists, but is not ready."""
     url = scrape_metrics(booted)
     held = f'{{vhost="{VHOST}",queue="stockhook.orders.retry.1s"}}'
     async with Broker(booted.url, "test").connection() as connection:
@@ -115,11 +115,11 @@ async def test_the_broker_exports_the_series_of_the_rules(booted: RabbitNode) ->
 
 
 def scrape_metrics(node: RabbitNode) -> str:
-    """Have the broker's plugin listen on a port of ours; where its metrics of each queue are."""
+    """Start the broker's plugin on a free port; return the URL of its metrics per queue."""
     port = free_port()
     settings = node.settings
     listener = f'[{{port, {port}}}, {{ip, "{LOOPBACK}"}}]'
-    # What is set before an application is loaded stays only where it is persistent.
+    # A variable that is set before its application is loaded must be persistent.
     setting = f"rabbitmq_prometheus, tcp_config, {listener}, [{{persistent, true}}]"
     node.ctl("eval", f"application:set_env({setting}).")
     subprocess.run(

@@ -1,4 +1,4 @@
-"""deploy/rabbitmq on a broker of its own, booted with it."""
+"""deploy/rabbitmq on a private broker that is booted with it."""
 
 import json
 import shutil
@@ -54,7 +54,7 @@ def booted(tmp_path: Path) -> Iterator[RabbitNode]:
 
 
 def test_the_definitions_are_what_the_code_declares() -> None:
-    """When this fails: `make docs`."""
+    """Run `make docs` if this fails."""
     assert read("topology.json") == definitions(topology(delays(*DELAYS)), "stockhook")
 
 

@@ -1,4 +1,4 @@
-"""deploy/runbooks: a page per alert, whose commands, settings and statements there are."""
+"""deploy/runbooks: one page per alert; its commands, settings and statements exist."""
 
 import re
 from pathlib import Path

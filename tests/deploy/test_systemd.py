@@ -1,4 +1,4 @@
-"""deploy/systemd: what systemd itself says of the units, and what they promise each other."""
+"""deploy/systemd: systemd's checks of the units, and the relations between units."""
 
 import re
 import shutil
@@ -12,13 +12,13 @@ from worker.observability.signals import HANG_SECONDS
 
 SYSTEMD = DEPLOY / "systemd"
 SERVICES = sorted(SYSTEMD.glob("*.service"))
-# Tenths: 1.5 of 10, where 10 is a service without any sandbox.
+# In tenths: 1.5 of 10, which is a service without any sandbox.
 EXPOSURE = 15
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A root folder with the units, those that they lean on, and a command to start."""
+    """A root folder with the units, the units that they depend on, and a command to start."""
     units = tmp_path / "etc/systemd/system"
     shutil.copytree(SYSTEMD, units)
     for folder in (Path("/usr/lib/systemd/system"), Path("/lib/systemd/system")):

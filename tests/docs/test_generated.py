@@ -1,4 +1,4 @@
-"""The generated parts of the reference pages are current, and leave nothing out."""
+"""The generated parts of the reference pages are current and complete."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """The commands in the documents name only commands, flags, targets and files that exist.
 
-tests/e2e/test_guides.py runs those of the README, the quickstart and the guides, except blocks that say what
-else they need (`<!-- needs: kubernetes -->`).
+tests/e2e/test_guides.py runs those of the README, the quickstart and the guides, except blocks that need
+more (`<!-- needs: kubernetes -->`).
 """
 
 import re
@@ -26,7 +26,7 @@ MARKER = re.compile(r"needs: .+|background|settings|file: [a-z0-9_]+\.(py|mjs)")
 TARGET = re.compile(r"^([a-z-]+):", re.MULTILINE)
 VARIABLE = re.compile(rf"\b{PREFIX}([A-Z_]+)\b")
 ENDS_COMMAND = {"&&", "||", "|", ";", ">"}
-# The last belongs to the marketplace that a guide adds as its example.
+# The last belongs to the example marketplace of a guide.
 NO_SETTINGS = {"secrets_dir", "ingest_address", "test", "sample_secrets"}
 """Read before the settings, by Compose, and by the tests."""
 
@@ -41,7 +41,7 @@ def shell_lines(path: Path) -> Iterator[str]:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """Each `stockhook …` in a line of a script or in a code span, as its words after that."""
+    """The arguments of each `stockhook …` in a line of a script or in a code span."""
     for match in re.finditer(r"(?:^|[;&|(])\s*(?:\.venv/bin/)?stockhook ([a-z-].*)", text):
         try:
             arguments = shlex.split(match[1])
@@ -52,7 +52,7 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 def problem_of(arguments: list[str]) -> str | None:
-    """What of a command does not exist."""
+    """The part of a command that does not exist."""
     current: App = app
     rest = list(arguments)
     while rest and re.fullmatch(r"[a-z][a-z-]*", rest[0]) and rest[0] in current:

@@ -1,4 +1,4 @@
-"""Requests to marketplaces: sent once per key, or recorded as of unknown outcome, whichever process dies."""
+"""Requests to marketplaces: sent once per key, or recorded with an unknown outcome, even if processes die."""
 
 import asyncio
 import json
@@ -55,11 +55,11 @@ class Platform:
         self.simulation.faults.add(Fault(kind=kind, path=path, **more))
 
     def received(self, endpoint: str = PICKUPS) -> int:
-        """Requests that the platform received, however it answered."""
+        """Requests that the platform received, with any answer."""
         return sum(str(one["path"]).endswith(endpoint) for one in self.simulation.answered)
 
     def pickups(self, order_id: str = ORDER) -> int:
-        """Pickups that the platform accepted."""
+        """The number of pickups that the platform accepted."""
         return self.buyback.orders[order_id].pickups_requested
 
     def offered(self) -> list[Slot]:
@@ -70,7 +70,7 @@ class Platform:
         return [{**row, "outcome": row["outcome"] and json.loads(row["outcome"])} for row in rows]
 
     async def settled(self, *states: str, seconds: float = 20) -> list[dict[str, Any]]:
-        """The actions, once their states are these."""
+        """Wait until the actions have these states, and return them."""
 
         async def are_so() -> bool:
             return sorted(row["state"] for row in await self.actions()) == sorted(states)
@@ -99,7 +99,7 @@ async def _simulated(stack: Stack) -> AsyncIterator[Platform]:
 
 async def test_a_missed_pickup_is_requested_again_once(platform: Platform) -> None:
     await platform.stack.started_apart(STOCKHOOK_CHANGES="false")
-    # Of two items, and one of them twice.
+    # Two items, and one of them twice.
     for item in ("i1", "i2", "i1"):
         await platform.miss(item=item)
     (row,) = await platform.settled("done")
@@ -111,7 +111,7 @@ async def test_a_missed_pickup_is_requested_again_once(platform: Platform) -> No
     assert platform.pickups() == 1
     assert platform.buyback.orders[ORDER].slots == (platform.offered()[0],)
 
-    # With another time it is another missed pickup, for which a pickup has been requested already.
+    # Another time is another missed pickup, for which a pickup was already requested.
     await platform.miss(minute=1)
     rows = await platform.settled("done", "done")
     assert rows[1]["outcome"] == {"not_needed": "a pickup was requested since the one that was missed"}
@@ -148,7 +148,7 @@ async def _is_called_for(platform: Platform) -> bool:
 
 @dataclass
 class Failed:
-    """Five orders whose pickup was requested, each with a fault of its own."""
+    """Five orders with a requested pickup, each with a different fault."""
 
     actions: dict[str, dict[str, Any]]
     letter: Delivery | None
@@ -161,7 +161,7 @@ async def failed(services: Services, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("failed")
     async with empty_stack(services, folder) as stack, _simulated(stack) as platform:
         orders = platform.buyback.orders
-        # Refused with 409 for what it is. The others meet a fault of the platform.
+        # Refused with 409 because of its state. The others have a fault of the platform.
         orders["order-2"] = replace(orders["order-2"], delivery="dropoff")
         platform.fail(Kind.RATE_LIMITED, "order-3/pickup-request", times=1, seconds=1)
         platform.fail(Kind.ERROR, "order-4/pickup-request", times=1)
@@ -273,7 +273,7 @@ async def test_payment_details_are_encrypted_while_they_wait(platform: Platform,
     assert waiting["is_encrypted"]
     assert CANARY.encode() not in waiting["request"]
     assert platform.buyback.orders["order-2"].has_payment_details
-    # Deleted as soon as it is no longer needed.
+    # Deleted as soon as it is not needed.
     assert done["request"] == b""
     assert CANARY not in consumer.lines()
 
@@ -314,7 +314,7 @@ def _window(slot: Slot) -> str:
 
 @dataclass
 class Settled:
-    """Two actions whose outcome was unknown: the one of ORDER was retried, the other closed."""
+    """Two actions with an unknown outcome: that of ORDER was retried, the other closed."""
 
     shown: str
     retried: int
@@ -410,7 +410,7 @@ async def test_doctor_reports_that_actions_cannot_be_sent(platform: Platform) ->
 
 
 async def test_the_archiver_removes_dead_letters_of_actions_which_the_table_has(platform: Platform) -> None:
-    """One that failed each retry, and one whose delivery limit the broker found exceeded."""
+    """One failed each retry, and one exceeded the broker's delivery limit."""
     stack = platform.stack
     platform.fail(Kind.NOT_JSON, f"{ORDER}/pickup-capabilities")
     assert stack.run("buyback", "pickup-capabilities", ORDER, "--enqueue").returncode == 0

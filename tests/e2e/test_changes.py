@@ -1,4 +1,4 @@
-"""The change feed as a subscriber gets it: all of it, in order per entity, whoever dies meanwhile."""
+"""A subscriber receives the complete change feed, in order per entity, even if processes die."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ def status_change(number: int, part_id: str, status: str) -> bytes:
 
 
 def lives(parts: int, steps: int) -> list[bytes]:
-    """So many parts, each with so many changes, in the order in which they happened."""
+    """Status changes of `parts` parts, in the order of their instants."""
     return [
         status_change(step * parts + part, f"p{part}", STATUSES[step % len(STATUSES)])
         for step in range(steps)
@@ -40,11 +40,11 @@ class Subscriber:
 
     @property
     def distinct(self) -> list[dict[str, Any]]:
-        """Each change as it came first, as its id tells."""
+        """The first copy of each change, by its id."""
         return list({change["id"]: change for change in reversed(self.got)}.values())[::-1]
 
     def check_order(self) -> None:
-        """Each change begins where the one before it of the same entity ended."""
+        """Check that each change starts with the state after the previous one of the entity."""
         last: dict[str, Any] = {}
         sequences: dict[str, str] = {}
         for change in sorted(self.distinct, key=self.first_seen):
@@ -67,7 +67,7 @@ async def subscribed(stack: Stack, keys: Sequence[str] = ("stockhook.#",)) -> As
 
 
 async def post_all(stack: Stack, bodies: Sequence[bytes]) -> None:
-    # Of `lives`, one change of a part at a time: what is overtaken by a later one would not be told.
+    # One change of a part of `lives` at a time: an overtaken change would not be published.
     for begin in range(0, len(bodies), 3):
         answers = await asyncio.gather(*map(stack.post_ovoko, bodies[begin : begin + 3]))
         assert {answer.status_code for answer in answers} == {200}
@@ -86,8 +86,8 @@ async def test_each_change_is_published_once_and_in_order(stack: Stack) -> None:
     bodies = lives(parts=5, steps=8)
     async with subscribed(stack) as subscriber:
         await post_all(stack, bodies)
-        await until(lambda: has_received(stack, subscriber, len(bodies)), "all is told")
-        # Events that come again change nothing, and nobody is told.
+        await until(lambda: has_received(stack, subscriber, len(bodies)), "all changes are received")
+        # Repeated events change nothing, and nothing is published.
         await post_all(stack, bodies)
         await until(lambda: _are_duplicates(stack, len(bodies)), "they came again")
 
@@ -103,10 +103,10 @@ async def test_the_audit_accounts_for_each_change(stack: Stack) -> None:
     bodies = lives(parts=3, steps=4)
     async with subscribed(stack) as subscriber:
         await post_all(stack, bodies)
-        await until(lambda: has_received(stack, subscriber, len(bodies)), "all is told")
+        await until(lambda: has_received(stack, subscriber, len(bodies)), "all changes are received")
     result = stack.run("audit", "--json")
     assert consumer.stop() == 0
-    # As long as nobody publishes, they wait; what is deleted is missing.
+    # Changes wait while no process publishes them; deleted ones are missing.
     await stack.started("consume", "orders", STOCKHOOK_CHANGES="false")
     await stack.execute(
         "INSERT INTO change_counts VALUES ('orders', 'committed', 0, 3);"
@@ -148,7 +148,7 @@ async def test_a_process_that_dies_loses_and_reorders_nothing(stack: Stack, poin
         dying = stack.start("consume", "inventory", STOCKHOOK_CRASH_AT=f"{point}:2", STOCKHOOK_BATCH_SIZE="8")
         await until(lambda: has_died(dying), f"it dies at {point}")
         await stack.started("consume", "inventory")
-        await until(lambda: has_received(stack, subscriber, len(bodies)), "all is told")
+        await until(lambda: has_received(stack, subscriber, len(bodies)), "all changes are received")
 
     assert len(subscriber.distinct) == len(bodies)
     subscriber.check_order()
@@ -163,13 +163,13 @@ async def test_several_publish_side_by_side(stack: Stack) -> None:
         await post_all(stack, bodies)
 
         async def has_the_last_states() -> bool:
-            # Of events that overtake each other, the older change nothing and are not told.
+            # Overtaken events change nothing, and are not published.
             rows = await stack.fetch("SELECT part_id, status FROM parts")
             states = {change["subject"]: change["data"]["after"]["status"] for change in subscriber.got}
             is_applied = await stack.count("event_log") == len(bodies) and await stack.count("changes") == 0
             return is_applied and states == {row["part_id"]: row["status"] for row in rows}
 
-        await until(has_the_last_states, "all is told")
+        await until(has_the_last_states, "all changes are received")
 
     subscriber.check_order()
 
@@ -189,11 +189,11 @@ async def _has_part(stack: Stack) -> bool:
 async def test_a_subscriber_chooses_types_and_no_subscriber_is_required(stack: Stack) -> None:
     await stack.started_apart()
     await stack.post_ovoko(status_change(1, "13", "reserved"))
-    await until(lambda: _outbox_is_empty(stack), "it went to nobody")
+    await until(lambda: _outbox_is_empty(stack), "it had no subscriber")
     async with subscribed(stack, ["stockhook.part.sold"]) as subscriber:
         await stack.post_ovoko(status_change(2, "13", "in_warehouse"))
         await stack.post_ovoko(status_change(3, "13", "sold"))
-        await until(lambda: has_received(stack, subscriber, 1), "the sale is told")
+        await until(lambda: has_received(stack, subscriber, 1), "the sale is published")
 
     assert [change["type"] for change in subscriber.got] == ["stockhook.part.sold"]
 
@@ -208,7 +208,7 @@ async def test_the_command_shows_changes_as_they_come(stack: Stack) -> None:
     numbers = count(1)
 
     async def has_shown() -> bool:
-        # Until it listens, changes go by.
+        # Changes before its subscription are not delivered to it.
         number = next(numbers)
         await stack.post_ovoko(status_change(number, "13", STATUSES[number % 2 + 1]))
         return "stockhook.part.sold" in tail.lines()

@@ -17,7 +17,7 @@ from tests.support.rabbit_cluster import RabbitCluster, rabbit_cluster, rabbit_p
 from tests.support.stack import OVOKO_SECRET, Stack, Worker, until
 from worker.amqp.hosts import hosts_of_url
 
-# Kills each node in turn, which takes minutes (`make test-long`).
+# Kills the nodes one by one, which takes minutes (`make test-long`).
 pytestmark = pytest.mark.long
 
 WEBHOOKS_PER_SECOND = 100
@@ -25,19 +25,19 @@ WEBHOOKS_PER_SECOND = 100
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitCluster]:
-    """Its nodes are started once: each test begins and ends with all of them running."""
+    """The nodes are started once: each test begins and ends with all of them running."""
     with rabbit_cluster(tmp_path_factory.mktemp("cluster"), rabbit_programs()) as made:
         yield made
 
 
 class Connections:
-    """The publishers and the consumers of `stockhook run`, as its log tells of them."""
+    """The connections of publishers and consumers of `stockhook run`, from its log."""
 
     def __init__(self, running: Worker) -> None:
         self._running = running
 
     def opened(self) -> list[tuple[str, str, datetime]]:
-        """Each time: whose connection it was, to which host, and when."""
+        """Each opened connection: its owner, host and time."""
         lines = [json.loads(line) for line in self._running.lines().splitlines() if line.startswith("{")]
         return [
             (
@@ -50,11 +50,11 @@ class Connections:
         ]
 
     def hosts(self) -> dict[str, str]:
-        """Where each was opened last."""
+        """The last host of each connection."""
         return {whose: host for whose, host, _ in self.opened()}
 
     async def seconds_until_away_from(self, host: str, since: datetime) -> dict[str, float]:
-        """How long after `since` each connection to the host was replaced by one to another host."""
+        """The time from `since` until each connection to the host was replaced by one to another host."""
         left = {whose for whose, at, _ in self.opened() if self.hosts()[whose] == host}
         assert left, f"nothing was connected to {host}"
 
@@ -70,7 +70,7 @@ class Connections:
 
 
 async def send(stack: Stack, ending: asyncio.Event) -> int:
-    """Post orders at a rate; whatever is not answered 200 is sent again. How many were sent."""
+    """Post orders at a rate, and repeat those that were not answered 200; return their number."""
     headers = {"X-Webhook-Secret": OVOKO_SECRET}
 
     async def post(client: httpx.AsyncClient, number: int) -> None:
@@ -151,7 +151,7 @@ async def test_doctor_names_faults_of_a_cluster(stack: Stack, cluster: RabbitClu
     management = f"127.0.0.1:{dead.settings.ports['management']}"
 
     async def named() -> bool:
-        """The API shows members that are offline some seconds later."""
+        """The API shows offline members some seconds later."""
         warnings = (await asyncio.to_thread(findings, stack)).get("warning", [])
         return (
             f"{host_of(dead)} cannot be used (Connection refused)" in warnings

@@ -27,7 +27,7 @@ ORDER_ID = "0d2f6a0e-5f5c-4c54-9c8a-3a1f0f3f7a11"
 
 
 def buyback_event(**result: Any) -> bytes:
-    """A documented event of a customer, made recognisable."""
+    """A documented event with recognizable data of a customer."""
     customer = {
         "firstName": "Jane Canary",
         "lastName": "Canary",
@@ -130,7 +130,7 @@ async def test_customer_data_is_shown_only_with_reveal_which_is_recorded(archivi
 
 @pytest.mark.parametrize("end", [b"}", b",}"], ids=["JSON", "no JSON"])
 async def test_a_terminal_takes_no_orders_from_a_body_that_is_revealed(archiving: Stack, end: bytes) -> None:
-    """DEL and what begins with a byte of 0x80 to 0x9f are orders too, and JSON need not escape them."""
+    """DEL and the characters 0x80 to 0x9f are commands too, and JSON need not escape them."""
     order = "\x1b]0;a\x07 \x9b2J \x7f \u202e"
     hostile = json.dumps({"event_type": None, "note": f"{order}é"}, ensure_ascii=False).encode()
     await archiving.post_ovoko(hostile[:-1] + end)
@@ -167,7 +167,7 @@ async def test_each_example_broken_in_print_is_repaired_replayed_and_then_known(
     replayed = output_of(archiving, "replay", "--all")
     logged = await archiving.fetch("SELECT type, body FROM event_log")
     rows = await archiving.fetch("SELECT state, body, original_body FROM dead_letters")
-    # What the marketplace sends once more, by then well formed, has been applied already.
+    # A repeat of the marketplace, now well formed, was already applied.
     for example in examples.documented():
         if any(example.name == other.name for other in examples.as_printed()):
             await archiving.post(example.provider, example.body)
@@ -206,7 +206,7 @@ async def test_an_edited_letter_is_checked_stored_beside_the_original_and_applie
     half_quoted = dead(archiving, "edit", number, EDITOR="'vi", VISUAL="")
     [unchanged] = await archiving.fetch("SELECT body, original_body FROM dead_letters")
     right = editor(archiving.folder, "yesterday, by Jane Canary", "2026-03-01T12:00:00Z")
-    edited = dead(archiving, "edit", number, "--reason", "as the shop said", EDITOR=right)
+    edited = dead(archiving, "edit", number, "--reason", "corrected by the shop", EDITOR=right)
     replayed = output_of(archiving, "replay", number, "--why", "repaired")
     [after] = await archiving.fetch("SELECT state, original_body FROM dead_letters")
     orders = await archiving.fetch("SELECT order_id, status FROM orders")
@@ -226,7 +226,7 @@ async def test_an_edited_letter_is_checked_stored_beside_the_original_and_applie
     assert orders == [{"order_id": "7", "status": "created"}]
     assert logged == [{"event_id": event_id}]
     actions = [(row["action"], row["reason"]) for row in shown["history"] if row["action"] != "revealed"]
-    assert actions == [("edited", "as the shop said"), ("replayed", "repaired")]
+    assert actions == [("edited", "corrected by the shop"), ("replayed", "repaired")]
     assert [(account["dead"], account["applied"]) for account in audited["accounts"]] == [(0, 1)]
 
 
@@ -254,10 +254,10 @@ REFUSED = "reserved event type: no marketplace can send what only Stockhook publ
 
 
 async def test_an_observation_that_a_sender_sent_is_never_applied_by_a_replay(archiving: Stack) -> None:
-    """As it came, edited or repaired; nor one of an older release, whose messages do not say it."""
+    """Unchanged, edited or repaired; or from an older release, whose messages lack the provenance."""
     await archiving.post_ovoko(OBSERVED)
     await archiving.post_ovoko(OBSERVED.replace(b"}}", b"},}"))
-    # With an id of its own: the same event in the quarantine is the same letter.
+    # It has its own id, because the same event in the quarantine would be the same letter.
     older = OBSERVED.replace(b"-000000000001", b"-000000000002")
     old = accept_again(Provider.OVOKO, older, datetime.now(UTC), None).message
     headers = {name: value for name, value in old.headers.items() if name != "x-provenance"}
@@ -284,7 +284,7 @@ async def test_an_observation_that_a_sender_sent_is_never_applied_by_a_replay(ar
 
 
 async def test_a_senders_message_cannot_be_edited_into_an_observation(archiving: Stack) -> None:
-    """Nor is it applied where a release that allowed such an edit left one that waits."""
+    """A waiting one of a release that allowed such an edit is not applied either."""
     await archiving.post_ovoko(sold("13", 1).replace(b"2026-03-01T12:00:00+00:00", b"yesterday"))
     [row] = await archived_letters(archiving, 1)
     number = str(row["dead_letter_id"])
@@ -339,7 +339,7 @@ async def test_a_permanently_failed_event_is_applied_once_its_cause_is_gone(pois
 
     assert (row["exception"], row["attempts"]) == ("RaiseError", 4)
     assert "customer@example.com" not in str(row["reason"])
-    # The database's own refusal shows only when it is written.
+    # The database refuses it only when it is written.
     assert would_fail["would_be"] == "applied"
     assert replayed["applied"] == 1
     assert parts == [{"part_id": "poison", "status": "sold"}]
@@ -371,7 +371,7 @@ async def test_a_dry_run_distinguishes_older_duplicate_and_invalid_and_writes_no
 
 
 def dead_message(body: bytes, number: int) -> Message:
-    """As a family's consumer sends it to its dead letters."""
+    """A message in the form in which a consumer dead-letters it."""
     taken = accept_again(Provider.OVOKO, body, datetime.now(UTC), None)
     headers = {**taken.message.headers, "x-attempt": 4, "x-reason": f"exhausted: Test #0000000{number}"}
     return Message(RETURN, "stockhook.inventory.dead", taken.message.type, headers, body)
@@ -427,7 +427,7 @@ async def test_an_event_that_is_dead_twice_comes_back_twice(archiving: Stack) ->
 
 
 async def test_a_letter_that_returned_before_does_not_count_against_a_resumed_replay(poisoned: Stack) -> None:
-    """It died once all was published; that came back, and then its cause was repaired."""
+    """The replay died after all was published; the events failed again, and then the cause was repaired."""
     await put(poisoned, dead_message(sold("poison", 1), 1))
     await archived_letters(poisoned, 1)
     died = dead(poisoned, "replay", "--all", STOCKHOOK_CRASH_AT="replay_published")

@@ -1,4 +1,4 @@
-"""From the dead-letter queues and the quarantine into the table, once, whoever dies meanwhile."""
+"""Messages of dead-letter queues and the quarantine are archived once, even if processes die."""
 
 import json
 
@@ -19,7 +19,7 @@ ARCHIVING = {"STOCKHOOK_KEEP_DEAD_LETTERS": "true"}
 
 
 async def archived_letters(stack: Stack, rows: int, *, seconds: float = 20) -> list[dict[str, object]]:
-    """The table once it has so many rows, the queues having none."""
+    """Wait until the table has this many rows and the queues are empty, and return the rows."""
 
     async def there() -> bool:
         return await stack.count("dead_letters") == rows and not await stack.depths()
@@ -58,7 +58,7 @@ async def test_an_unreadable_body_is_one_dead_letter_however_often_it_comes(stac
     for _ in range(3):
         for answer in (await stack.post_ovoko(b""), await stack.post_buyback(broken)):
             assert answer.status_code == 200
-    # Behind them in the same queue.
+    # It follows them in the same queue.
     await stack.post_ovoko(b"last")
     rows = await archived_letters(stack, 3)
 
@@ -140,7 +140,7 @@ async def test_strange_messages_are_archived_too(stack: Stack) -> None:
 async def test_a_letter_is_stored_completely_when_the_database_was_only_busy_or_failing(
     stack: Stack, sqlstate: str
 ) -> None:
-    """A lock, a deadlock, a disk that is slow or broken: the dead letter is not the cause."""
+    """A lock, a deadlock, a slow or broken disk: the dead letter is not the cause."""
     await stack.execute(fail_writes("dead_letters", sqlstate=sqlstate, times=2))
     await stack.started_apart(**ARCHIVING)
     await stack.post_ovoko(WITHOUT_TYPE)

@@ -1,4 +1,4 @@
-"""`make demo` plays to its end, on the services that the tests have."""
+"""`make demo` runs to its end on the tests' services."""
 
 import asyncio
 import io

@@ -1,4 +1,4 @@
-"""Queued messages and spool files of the release before the renames are read and accounted for."""
+"""Queued messages and spool files of the release before the renames are applied and counted."""
 
 import sqlite3
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Messages that Stockhook did not publish: whatever they contain, they stop no process and are kept."""
+"""Messages that Stockhook did not publish stop no process and are archived, with any content."""
 
 import json
 import struct
@@ -55,7 +55,7 @@ def malformed_properties() -> Iterator[tuple[int, bytes]]:
 
 
 def ours(**overrides: str) -> bytes:
-    """Headers as an ingest writes them, but for some."""
+    """The headers of an ingest, with some replaced."""
     headers = {
         "x-event-type": "part.status.changed",
         "x-provider": "ovoko",
@@ -83,7 +83,7 @@ def malformed_events() -> Iterator[tuple[int, bytes]]:
 
 
 def raw_publish(channel: int, queue: str, flags: int, properties: bytes, body: bytes) -> bytes:
-    """A publish whose properties no codec has written."""
+    """Publish with raw properties, which no codec has encoded."""
     method = b"\x00\x3c\x00\x28\x00\x00" + _short("") + _short(queue) + b"\x00"
     header = struct.pack(">HHQH", 60, 0, len(body), flags) + properties
     return _frame(METHOD, channel, method) + _frame(2, channel, header) + _frame(3, channel, body)
@@ -95,7 +95,7 @@ async def put(stack: Stack, messages: Iterable[tuple[str, int, bytes, bytes]]) -
         tap = channel._tap
         for queue, flags, properties, body in messages:
             tap._write(raw_publish(tap._number, queue, flags, properties, body))
-        # An answer on the same channel: by then the broker has taken them all.
+        # The answer on the same channel shows that the broker has accepted all of them.
         assert await channel.depth(QUEUES[0]) is not None
 
 
@@ -122,9 +122,9 @@ async def test_no_message_stops_its_consumer_and_each_is_stored_with_its_bytes(
         async def is_archived() -> bool:
             return await stack.count("dead_letters") == len(expected) and not await stack.depths()
 
-        await until(is_archived, "all are kept", 60)
+        await until(is_archived, "all are archived", 60)
         assert (await stack.post_ovoko(SOLD)).status_code == 200
-        await until(lambda: _has_request(shop.requests), "an event is applied, and told of")
+        await until(lambda: _has_request(shop.requests), "an event is applied and published")
 
     rows = await stack.fetch("SELECT body, origin FROM dead_letters")
     assert {row["body"] for row in rows} == expected
@@ -142,7 +142,7 @@ async def _has_request(requests: list[object]) -> bool:
 
 
 async def test_messages_of_the_management_api_stop_no_consumer(stack: Stack) -> None:
-    """Its form has a field for the timestamp; people enter milliseconds or microseconds."""
+    """Its form has a field for the timestamp, where users enter milliseconds or microseconds."""
     management = stack.environment.get("STOCKHOOK_MANAGEMENT_URL")
     if management is None:
         pytest.skip("needs the management API")
@@ -165,7 +165,7 @@ async def test_messages_of_the_management_api_stop_no_consumer(stack: Stack) -> 
     async def is_archived() -> bool:
         return await stack.count("dead_letters") == 6 and not await stack.depths()
 
-    await until(is_archived, "all are kept", 30)
+    await until(is_archived, "all are archived", 30)
     assert worker.process.poll() is None
     assert json.loads((await stack.ops(worker.ops_port, "/readyz")).text)["status"] == "ready"
     assert urlsplit(management).password not in worker.lines()

@@ -1,4 +1,4 @@
-"""Events that a gateway signed, from the ingest to the tables, and how people find them there."""
+"""Events that a gateway signed, from the ingest to the tables, and the search by its ids."""
 
 import asyncio
 import json
@@ -56,12 +56,12 @@ def output_of(stack: Stack, *arguments: str) -> Any:
 
 @pytest.fixture
 def behind(stack: Stack) -> Stack:
-    """The marketplace's own header does not come: the gateway drops it."""
+    """The gateway drops the marketplace's own header."""
     stack.environment |= ARCHIVING | {
         "STOCKHOOK_GATEWAY": "hookdeck",
         "STOCKHOOK_GATEWAY_SECRETS": f"{SECRET},{OLDER}",
         "STOCKHOOK_GATEWAY_REQUIRE": "gateway",
-        # The test sends as a trusted proxy: the ingest ignores X-Request-Id from other senders.
+        # The test is a trusted proxy, because the ingest ignores X-Request-Id from other senders.
         "STOCKHOOK_TRUSTED_PROXIES": "127.0.0.1",
         "STOCKHOOK_OVOKO_SECRETS": "",
         "STOCKHOOK_BUYBACK_TOKENS": "",

@@ -1,4 +1,4 @@
-"""What the processes export is what was sent."""
+"""The exported metrics match the sent events."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ def value(samples: Samples, name: str, **labels: str) -> float | None:
 
 
 def depths(samples: Samples) -> dict[str, int]:
-    """What the queue gauges say, by queue."""
+    """The gauges of depths, by queue."""
     return {
         dict(labels)["queue"]: int(number)
         for (name, labels), number in samples.items()
@@ -69,7 +69,7 @@ async def test_the_counters_match_the_sent_events(poisoned: Stack) -> None:  # n
     assert [of_inventory("stockhook_retried_total", step=step) for step in ("1s", "2s", "3s")] == [1, 1, 1]
     assert of_inventory("stockhook_in_flight") == 0
     assert of_inventory("stockhook_paused") == of_inventory("stockhook_circuit_open") == 0
-    # Of what cannot be read nobody knows the age.
+    # The age of an unreadable message is unknown.
     assert of_inventory("stockhook_event_age_seconds_count") == (
         (of_inventory("stockhook_batch_events_count") or 0) - 1
     )
@@ -98,7 +98,7 @@ async def test_the_queue_gauges_are_the_brokers_own_numbers(stack: Stack) -> Non
         return value(samples, "stockhook_queue_consumers", **labels)
 
     async def measured() -> Samples | None:
-        # The first time may be before the subscription.
+        # The first measurement may precede the subscription.
         samples = await scrape(stack, consumer.ops_port)
         return samples if consumers(samples, "orders") == 1 else None
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document and the ingest agree: schemathesis plays the one against the other."""
+"""The OpenAPI document and the ingest agree: schemathesis generates requests from the document."""
 
 import json
 import os
@@ -8,11 +8,11 @@ from pathlib import Path
 
 from tests.support.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack
 
-# Left out, for a reason:
+# Excluded checks, with reasons:
 LEFT_OUT = (
-    # What is authentic is accepted and set aside, however odd: that is the product's promise.
+    # Malformed authentic bodies are accepted and quarantined by design.
     "negative_data_rejection",
-    # What is generated against the schema of a secret is refused.
+    # Requests that violate the schema of a secret are refused.
     "positive_data_acceptance",
 )
 

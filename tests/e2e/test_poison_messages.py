@@ -1,4 +1,4 @@
-"""Poison messages: events that end or hang their consumer, beside events that fail for another cause."""
+"""Poison messages, which end or hang their consumer, and events that fail for other reasons."""
 
 import signal
 
@@ -17,10 +17,10 @@ POISON_ROW = "NEW.return_id = 'poison'"
 
 
 async def kill_while_it_handles_the_poison(stack: Stack, worker: Worker, killed: set[int]) -> bool:
-    """Kill the worker as the event itself would; return False if the event is a dead letter before.
+    """Kill the worker as the event itself would; return False if the event is already a dead letter.
 
-    `killed` holds the backends of earlier kills. Postgres notices only after a second that the process
-    of such a backend is gone, and until then it looks like the backend of the new worker.
+    `killed` has the backends of earlier kills. Postgres takes a second to notice the end of their clients;
+    until then they look like the backend of the new worker.
     """
 
     async def asleep_or_done() -> str | None:
@@ -46,7 +46,7 @@ async def kill_while_it_handles_the_poison(stack: Stack, worker: Worker, killed:
 
 
 async def lose_deliveries(stack: Stack, number: int) -> None:
-    """As a consumer does whose broker node is killed: the messages are delivered again."""
+    """End a session with unacked deliveries, as after the kill of a broker node: they are delivered again."""
     arrived: list[Delivery] = []
 
     async def all_arrived() -> bool:
@@ -88,7 +88,7 @@ async def test_events_whose_deliveries_were_lost_twice_are_isolated(stack: Stack
 
 
 async def test_of_a_full_buffer_only_the_event_that_ends_its_consumer_is_a_dead_letter(stack: Stack) -> None:
-    # Long enough to find the backend that handles it and to kill its process.
+    # Long enough to find its backend and to kill the process.
     await stack.execute(delay_writes("returns", 5, row=POISON_ROW))
     await stack.started("ingest")
     for number in range(40):

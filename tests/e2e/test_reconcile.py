@@ -21,7 +21,7 @@ from tests.support.stack import Stack, empty_stack, http_client, printed_setting
 
 HOUR_AGO = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
 IN_WAREHOUSE, RESERVED, SOLD, RETURNED = range(4)
-"""Statuses of parts, as Ovoko's API has them."""
+"""Statuses of parts in Ovoko's API."""
 
 Done = subprocess.CompletedProcess[str]
 
@@ -54,13 +54,13 @@ class Marketplace:
         self.settings = await printed_settings(simulate)
 
     async def lists(self, what: str, *rows: Mapping[str, object]) -> None:
-        """Ovoko lists these, without a webhook."""
+        """Set Ovoko's list, without webhooks."""
         async with http_client() as client:
             url = f"{self.settings['STOCKHOOK_OVOKO_API_URL']}/control/{what}"
             (await client.post(url, json=rows)).raise_for_status()
 
     async def send(self, *bodies: bytes) -> None:
-        """Webhooks; return once they are applied."""
+        """Send webhooks; return once they are applied."""
         logged = await self.stack.count("event_log")
         for sent in bodies:
             (await self.stack.post_ovoko(sent)).raise_for_status()
@@ -108,7 +108,7 @@ async def test_a_missed_webhook_is_reported(marketplace: Marketplace) -> None:
 
 @dataclass
 class Applied:
-    """Parts and returns that differed, before and after `reconcile --apply`."""
+    """Different parts and returns, before and after `reconcile --apply`."""
 
     without_terminal: Done
     dry_run: Done
@@ -245,7 +245,7 @@ async def test_the_answer_no_sends_nothing(marketplace: Marketplace) -> None:
 
 
 def answer(marketplace: Marketplace, text: str, *arguments: str) -> Done:
-    """Run `stockhook` with somebody at the keyboard."""
+    """Run `stockhook` on a terminal, with typed input."""
     keyboard, terminal = pty.openpty()
     try:
         os.write(keyboard, f"{text}\n".encode())
@@ -298,7 +298,7 @@ async def test_an_observation_that_cannot_be_applied_is_a_dead_letter_that_can_b
 
 
 async def observe_and_kill(marketplace: Marketplace, *part_ids: int) -> None:
-    """Reconcile, and kill the command once its observations wait in the queue."""
+    """Reconcile, and kill the command once its observations are in the queue."""
     await marketplace.lists("parts", *(part(part_id, IN_WAREHOUSE) for part_id in part_ids))
     command = marketplace.stack.start(
         "reconcile", "ovoko", "parts", "--apply", "--yes", **marketplace.settings

@@ -1,7 +1,7 @@
 """A third marketplace with one family is added in a copy of the checkout, and an event of it runs end to end.
 
-What is added lies in `tests/sample_marketplace`: files under the paths that they get, and `edits.py`. The
-guide `docs/guides/adding-a-marketplace.md` names the same files.
+`tests/sample_marketplace` has the added files under their final paths, and `edits.py`. The guide
+`docs/guides/adding-a-marketplace.md` names the same files.
 """
 
 import json
@@ -47,7 +47,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def changed_files(checkout: Path) -> set[str]:
-    """What is new in a copy, or differs from the original."""
+    """New and changed files of a copy."""
     files = (path for path in checkout.rglob("*") if path.is_file())
     names = (path.relative_to(checkout) for path in files if ".dev" not in path.parts)
     return {
@@ -59,10 +59,10 @@ def changed_files(checkout: Path) -> set[str]:
 
 @pytest.fixture
 async def sample(stack: Stack, checkout: Path, fresh_database: str) -> AsyncIterator[Stack]:
-    """The product of the copy, on a database of its own."""
+    """The product of the copy, with a private database."""
     stack.environment |= {
         "PYTHONPATH": str(checkout),
-        # Else the working directory, which is the original, comes first.
+        # Otherwise the working directory, which is the original, has priority.
         "PYTHONSAFEPATH": "1",
         "STOCKHOOK_DATABASE_URL": fresh_database,
         "STOCKHOOK_SAMPLE_SECRETS": SECRET,

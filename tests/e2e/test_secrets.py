@@ -1,4 +1,4 @@
-"""Canaries: no token and no bank account is found anywhere unencrypted."""
+"""Canaries: no token and no bank account is stored unencrypted."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def canaries(body: bytes) -> bytes:
 
 
 async def everything_stored(stack: Stack, services_state: Path) -> dict[str, bytes]:
-    """Every table, every queue, every log line."""
+    """The content of every table, queue and log."""
     tables = await stack.fetch(
         "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
     )
@@ -28,7 +28,7 @@ async def everything_stored(stack: Stack, services_state: Path) -> dict[str, byt
     for table in tables:
         name = table["table_name"]
         rows = await stack.fetch(f"SELECT * FROM {name}")
-        # bytea as the bytes that it holds, so that nothing hides in hexadecimal.
+        # bytea as raw bytes, so that nothing is hidden in hexadecimal.
         stored[name] = b"\n".join(
             value if isinstance(value, bytes) else str(value).encode()
             for row in rows
@@ -36,7 +36,7 @@ async def everything_stored(stack: Stack, services_state: Path) -> dict[str, byt
         )
     for queue in topology(stack.settings.delays).queues:
         if "x-single-active-consumer" in queue.arguments:
-            continue  # what comes to it is in a table, and in the hands of its consumer
+            continue  # its messages are in a table, and unacked
         while (message := await stack.get(queue.name)) is not None:
             stored[queue.name] = stored.get(queue.name, b"") + repr(message).encode() + message.body
     for worker in stack.workers:
@@ -77,7 +77,7 @@ async def test_secrets_and_bank_details_are_stored_nowhere(stack: Stack) -> None
 
 
 async def check_encrypted(stack: Stack) -> None:
-    """The encrypted values can be decrypted with the key, and are what was sent."""
+    """Check that encrypted values can be decrypted with the key to the sent ones."""
     (row,) = await stack.fetch(
         "SELECT payment_details_encrypted, account_number_ending FROM buyback_orders "
         "WHERE payment_details_encrypted IS NOT NULL"

@@ -27,7 +27,7 @@ BUSY = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
 
 @dataclass(slots=True)
 class ScriptedServer:
-    """Answers the requests that it gets with these bytes in turn; the last one is repeated.
+    """Answers requests with these bytes, one by one; the last one is repeated.
 
     An empty answer closes the connection; None leaves the request without an answer.
     """
@@ -151,7 +151,7 @@ async def test_a_closed_port_gives_no_answer() -> None:
 
 
 async def send(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `stockhook send` to its end, in another thread: this one may be serving it."""
+    """Run `stockhook send` in another thread, because this one may serve it."""
     environment = {
         **os.environ,
         "STOCKHOOK_OVOKO_SECRETS": "secret",
@@ -243,7 +243,7 @@ async def test_an_interrupted_simulation_prints_its_summary() -> None:
             env={**os.environ, "STOCKHOOK_OVOKO_SECRETS": "secret", "STOCKHOOK_BUYBACK_TOKENS": "token"},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            # A shell that runs tests in the background has them ignore it, and they would hand that on.
+            # Background jobs of a shell ignore SIGINT, and pass that on to their processes.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         await until(lambda: _at_least(len(server.requests), 20), "some are sent")

@@ -1,4 +1,4 @@
-"""While a name server does not answer, processes still stop when they are asked to."""
+"""Processes stop on SIGTERM while a name server does not respond."""
 
 import asyncio
 import secrets
@@ -13,7 +13,7 @@ import pytest
 from tests.support import stack as stack_module
 from tests.support.stack import Stack, until
 
-# Its own resolv.conf ($1), which names one server: a socket that nobody reads.
+# A private resolv.conf ($1) with one server: a socket that does not answer.
 UNANSWERED = """
 set -eu
 mount --make-rprivate /
@@ -26,7 +26,7 @@ NOWHERE = "unanswered.stockhook.example"
 
 @pytest.fixture
 def silent(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """The name server's socket; the stack's processes have no other one."""
+    """The socket of the only name server of the stack's processes."""
     address = ".".join(["127", *(str(1 + secrets.randbelow(253)) for _ in range(3))])
     configuration = tmp_path / "resolv.conf"
     # A lookup lasts for four minutes.
@@ -90,5 +90,5 @@ async def test_a_process_stops_in_time_while_no_name_server_responds(
 
     await until(is_up, "the process has its signal handlers", 60)
 
-    # Less than a lookup lasts, and less than the grace period.
+    # Less than the duration of a lookup, and less than the grace period.
     assert await asyncio.to_thread(process.stop, 180) == 0

@@ -1,4 +1,4 @@
-"""The simulated marketplaces send webhooks, and answer with the same state: all as processes."""
+"""The simulated marketplaces send webhooks that agree with their API; all run as processes."""
 
 import json
 from datetime import timedelta
@@ -40,7 +40,7 @@ async def became(stack: Stack, order_id: str, status: str) -> None:
 
 
 async def test_a_request_to_a_marketplace_results_in_webhooks(stack: Stack) -> None:
-    """A pickup that is accepted is scheduled; parts are here what they are there."""
+    """An accepted pickup is scheduled; parts are equal on both sides."""
     await stack.started_apart()
     sending = ("--port", "0", "--send-to", stack.url, "--delay", "0.05")
     simulated = await printed_settings(stack.start("simulate", "marketplaces", *sending))

@@ -1,4 +1,4 @@
-"""Events of types that no family handles: stored apart from broken events, and replayed once one does."""
+"""Events of unhandled types are stored apart from broken events, and replayed once a family handles them."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from worker.dead_letters.unhandled_store import Arriving
 from worker.intake.intake import accept
 
 MOVED = b'{"event_type":"part.moved","timestamp":"2026-03-01T12:00:00Z","event_data":{"part_id":"%d"}}'
-# Long enough ago to differ from the time at which a test runs.
+# Long ago, so that it differs from the current time.
 RECEIVED_AT = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
 
 
@@ -38,7 +38,7 @@ def order(order_id: str, **changes: object) -> dict[str, Any]:
 
 
 async def archived(stack: Stack, rows: int) -> list[dict[str, Any]]:
-    """The table once it has so many rows, the queues having none."""
+    """Wait until the table has this many rows and the queues are empty, and return the rows."""
 
     async def there() -> bool:
         return await stack.count("unhandled_events") == rows and not await stack.depths()
@@ -48,7 +48,7 @@ async def archived(stack: Stack, rows: int) -> list[dict[str, Any]]:
 
 
 async def keep(stack: Stack, *events: tuple[Provider, str, bytes]) -> None:
-    """As a release that did not know these types kept them."""
+    """Store events as a release that did not know these types."""
     encryptor = stack.settings.encryptor
     assert encryptor is not None, "the stack has keys"
     rows = [
@@ -194,7 +194,7 @@ async def test_unhandled_events_that_a_release_handles_are_replayed_like_new_one
         return await stack.count("event_log") == 3
 
     await until(applied, "all are applied")
-    # What the marketplace sends once more is the same event.
+    # A repeat of the marketplace is the same event.
     answer = await stack.post_buyback(json.dumps({**order("o1"), "token": BUYBACK_TOKEN}).encode())
 
     async def seen() -> bool:
@@ -262,7 +262,7 @@ async def test_a_replay_that_died_leaves_its_events_and_each_is_applied_once(sta
 
 
 async def test_dead_letters_of_older_releases_without_a_family_can_be_moved(stack: Stack) -> None:
-    """Such a release did not tell them from what is broken."""
+    """Such a release did not distinguish them from broken events."""
     new = accept(Provider.OVOKO, MOVED % 1, RECEIVED_AT).message
     headers = {**new.headers, "x-reason": "unknown event type", "x-event-type": ""}
     await put(stack, Message(QUARANTINE, "", new.type, headers, new.body))

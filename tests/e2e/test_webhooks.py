@@ -1,4 +1,4 @@
-"""Changes over HTTP: signed, retried by the retry schedule, and nobody held up by somebody else."""
+"""Changes over HTTP: signed, retried by the retry schedule, and no subscriber delays another."""
 
 import base64
 import hashlib
@@ -29,7 +29,7 @@ Subscribe = Callable[..., None]
 
 @pytest.fixture
 async def subscribe(stack: Stack) -> AsyncIterator[Subscribe]:
-    """Have subscribers be told, each given by name and URL. Their queues go with the test."""
+    """Configure subscribers by name and URL; their queues are deleted after the test."""
     names: list[str] = []
 
     def configure(*subscribers: tuple[str, str], private: bool = True) -> None:
@@ -40,7 +40,7 @@ async def subscribe(stack: Stack) -> AsyncIterator[Subscribe]:
         stack.environment["STOCKHOOK_CHANGES_PRIVATE_TARGETS"] = str(private).lower()
 
     yield configure
-    # Who still runs would declare them again.
+    # A running process would declare them again.
     stack.close()
     for name in names:
         for step in ("", ".retry.1s", ".retry.2s", ".retry.3s", ".dead"):
@@ -64,10 +64,10 @@ async def test_a_change_is_posted_signed(stack: Stack, subscribe: Subscribe) -> 
         subscribe(("shop", shop.url))
         worker = await stack.started("run")
         await stack.post_ovoko(status_change(1, "13", "sold"))
-        await until(has_got(shop, 1), "it is told")
+        await until(has_got(shop, 1), "it is received")
         counted = (await stack.ops(worker.ops_port, "/metrics")).text
 
-    # A count that began with the first failure would show no increase.
+    # A counter that starts with the first failure would show no increase.
     assert 'stockhook_webhooks_total{result="dead",subscriber="shop"} 0.0' in counted
     (request,) = shop.requests
     event, headers = event_of(request), request.headers
@@ -82,7 +82,7 @@ async def test_a_change_is_posted_signed(stack: Stack, subscribe: Subscribe) -> 
 async def test_a_secret_is_rotated_by_the_documented_steps_without_a_refusal(
     stack: Stack, subscribe: Subscribe
 ) -> None:
-    """The subscriber verifies: at first with the old secret, at last with the public key alone."""
+    """The subscriber verifies first with the old secret, and in the end only with the public key."""
     private = run_shell(NEW_PRIVATE_KEY)
     refused: list[Request] = []
     known = {"secret": SECRET}
@@ -102,18 +102,18 @@ async def test_a_secret_is_rotated_by_the_documented_steps_without_a_refusal(
         subscribe(("shop", shop.url))
         worker = await stack.started("run")
         await stack.post_ovoko(status_change(1, "13", "sold"))
-        await until(has_got(shop, 1), "it is told")
+        await until(has_got(shop, 1), "it is received")
         assert steps("--ed25519")[0] == NEW_PRIVATE_KEY
         assert worker.stop() == 0
 
         secrets_of(stack, "shop", [private, SECRET])
         worker = await stack.started("run")
         await stack.post_ovoko(status_change(2, "13", "returned"))
-        await until(has_got(shop, 2), "it is told with two signatures")
+        await until(has_got(shop, 2), "it is received with two signatures")
         (_, public) = stack.run("changes", "keys", "shop").stdout.split()
         known["secret"] = public
         await stack.post_ovoko(status_change(3, "13", "sold"))
-        await until(has_got(shop, 3), "it is told, and verifies with the public key")
+        await until(has_got(shop, 3), "it is received, and the public key verifies it")
         doctor = stack.run("doctor", "--json").stdout
         assert steps()[1] is None
         assert worker.stop() == 0
@@ -121,7 +121,7 @@ async def test_a_secret_is_rotated_by_the_documented_steps_without_a_refusal(
         secrets_of(stack, "shop", private)
         worker = await stack.started("run")
         await stack.post_ovoko(status_change(4, "13", "returned"))
-        await until(has_got(shop, 4), "it is told with the new key alone")
+        await until(has_got(shop, 4), "it is received with only the new key")
 
     versions = [
         [one.partition(",")[0] for one in request.headers["webhook-signature"].split(" ")]
@@ -146,7 +146,7 @@ def secrets_of(stack: Stack, name: str, secret: str | list[str]) -> None:
 
 
 def is_authentic(request: Request, known: str) -> bool:
-    """By a shared secret through the library of the standard; by a public key through cryptography."""
+    """Verify a shared secret with the library of the standard, and a public key with cryptography."""
     if known.startswith("whsec_"):
         try:
             standardwebhooks.Webhook(known).verify(request.body, request.headers)
@@ -179,7 +179,7 @@ async def test_a_failed_webhook_is_retried_under_the_same_id(stack: Stack, subsc
     ("status", "attempts", "reason"),
     [
         (500, 4, "it answered 500"),
-        # Not followed.
+        # A redirect, which is not followed.
         (302, 4, "it answered 302"),
         (410, 1, "it answered 410"),
     ],
@@ -235,7 +235,7 @@ async def test_queues_of_a_removed_subscriber_are_reported_and_deleted(
         subscribe(("shop", shop.url))
         worker = await stack.started("run")
         await stack.post_ovoko(status_change(1, "13", "sold"))
-        await until(has_got(shop, 1), "it is told")
+        await until(has_got(shop, 1), "it is received")
         during = json.loads(stack.run("status", "--json").stdout)["webhooks"]
         refused = stack.run("changes", "forget", "shop")
         assert worker.stop() == 0
@@ -273,7 +273,7 @@ async def test_a_type_that_is_no_longer_subscribed_is_unbound(stack: Stack, subs
         await stack.started_apart()
         await stack.post_ovoko(status_change(1, "13", "sold"))
         await stack.post_ovoko(status_change(2, "13", "returned"))
-        await until(has_got(shop, 1), "it is told")
+        await until(has_got(shop, 1), "it is received")
 
     assert [event_of(request)["type"] for request in shop.requests] == ["stockhook.part.returned"]
 
@@ -287,7 +287,7 @@ async def test_a_dead_webhook_is_stored_listed_and_replayed_under_its_id(
         subscribe(("shop", shop.url))
         await stack.started_apart()
         await stack.post_ovoko(status_change(1, "13", "sold"))
-        await until(lambda: _are_archived(stack, 1), "it is kept")
+        await until(lambda: _are_archived(stack, 1), "it is archived")
         [letter] = json.loads(stack.run("dead", "list", "--origin", "webhook.shop", "--json").stdout)
         predicted = json.loads(stack.run("dead", "replay", "--all", "--dry-run", "--json").stdout)
         first = stack.run("dead", "replay", "--origin", "webhook.shop", "--json")
@@ -356,7 +356,7 @@ async def test_a_dispatcher_killed_after_an_answer_delivers_again_in_order(
         async def has_all() -> bool:
             return len({request.headers["webhook-id"] for request in shop.requests}) == len(bodies)
 
-        await until(has_all, "all is told")
+        await until(has_all, "all changes are received")
 
     first: dict[str, Any] = {}
     for event in map(event_of, shop.requests):

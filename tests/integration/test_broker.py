@@ -1,4 +1,4 @@
-"""Publishing on the real broker: what is confirmed is in a queue, what is nowhere is an error."""
+"""Publishing to the real broker: a confirmed message is in a queue, an unroutable one is an error."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ def message(exchange: str, routing_key: str, number: int = 0) -> Message:
 
 
 async def test_an_unroutable_message_is_an_error_and_a_routed_one_is_in_its_queue(stack: Stack) -> None:
-    """Both in flight at once: their results must not be swapped."""
+    """Both are in flight concurrently; their results must not be swapped."""
     nowhere = [message(RETURN, "stockhook.nowhere", number) for number in range(20)]
     somewhere = [message(RETURN, "stockhook.orders.dead", number) for number in range(20)]
     async with stack.broker.connection() as connection:
@@ -43,7 +43,7 @@ async def test_the_broker_quarantines_a_message_that_no_family_consumes(stack: S
 
 
 async def test_published_messages_are_persistent(stack: Stack) -> None:
-    """Quorum queues keep everything on disk; a classic queue in its place would not."""
+    """Quorum queues store all messages on disk; a classic queue would not."""
     async with stack.broker.connection() as broker_connection:
         channel = await broker_connection.channel()
         await channel.publish(message(RETURN, "stockhook.orders.dead"), 10)
@@ -61,7 +61,7 @@ async def test_a_message_survives_a_restart_of_the_broker(stack: Stack, services
         await channel.publish(message(RETURN, "stockhook.orders.dead"), 10)
     services.rabbitmq.kill()
     await asyncio.to_thread(services.rabbitmq.start)
-    # A quorum queue that has just started counts what it holds a moment later.
+    # A quorum queue counts its messages with a delay after a start.
     received = await until(lambda: stack.get("stockhook.orders.dead"), "the message is there")
 
     assert received.headers["x-number"] == 0
@@ -80,9 +80,9 @@ async def test_a_publisher_without_a_timely_confirm_reports_it_and_recovers(
         finally:
             services.rabbitmq.resume()
         async with asyncio.timeout(10):
-            while publisher.is_ready:  # It notices that this connection is not to be trusted,
+            while publisher.is_ready:  # It detects that this connection cannot be trusted,
                 await asyncio.sleep(0.02)
-            await publisher.wait_ready()  # and makes another.
+            await publisher.wait_ready()  # and opens another.
         await publisher.publish(message(RETURN, "stockhook.orders.dead"))
 
 
@@ -97,7 +97,7 @@ async def test_a_close_that_is_cancelled_ends(stack: Stack, ticks: int) -> None:
         task.cancel()
         await _tick(ticks)
 
-        # So a process ends: whatever is left is cancelled, and waited for.
+        # A process ends like this: remaining tasks are cancelled and awaited.
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for one in left:
             one.cancel()
@@ -121,7 +121,7 @@ async def _tick(times: int) -> None:
 async def test_missed_heartbeats_are_a_lost_connection_for_the_waiting_caller_and_no_cancellation(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client library cancels its reader then, and with it whatever waits for an answer."""
+    """The client library then cancels its reader, and all tasks that wait for an answer."""
     monkeypatch.setattr("worker.amqp.connection.HEARTBEAT_SECONDS", 1)
     url = stack.environment["STOCKHOOK_AMQP_URL"]
     with FaultProxy.before(url) as proxy:

@@ -1,4 +1,4 @@
-"""A broker URL with several hosts: which of them a connection uses, and what becomes of the others."""
+"""A broker URL with several hosts: the choice of a host, and the treatment of failed ones."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class InOrder(Random):
-    """No shuffling."""
+    """A generator that does not shuffle."""
 
     def sample(self, population: Sequence[T], k: int, **_: object) -> list[T]:  # type: ignore[override]
         return list(population)[:k]
@@ -40,7 +40,7 @@ def broker(url: str) -> Broker:
 
 
 def at(stack: Stack, *hosts: str, user: str = "", vhost: str = "", scheme: str = "amqp") -> str:
-    """The URL of the stack's broker with these hosts in place of its own, where {} stands for its own."""
+    """The URL of the stack's broker with other hosts; {} is replaced by its own."""
     parts = urlsplit(stack.environment["STOCKHOOK_AMQP_URL"])
     credentials, _, own = parts.netloc.rpartition("@")
     listed = ",".join(hosts or ("{}",)).format(own)
@@ -49,7 +49,7 @@ def at(stack: Stack, *hosts: str, user: str = "", vhost: str = "", scheme: str =
 
 @asynccontextmanager
 async def listener(serve: Serve, host: str = "127.0.0.1", **options: object) -> AsyncIterator[str]:
-    """A host that accepts connections and does with them what it wants."""
+    """A host that accepts connections and handles them with this function."""
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -69,7 +69,7 @@ async def silence(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None
 
 
 async def refuse_login(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """As a node does that was reset, and knows no user of ours."""
+    """Refuse the login, as a reset node without our users does."""
     await reader.readexactly(8)
     start = commands.Connection.Start(mechanisms="PLAIN", locales="en_US")
     writer.write(frame.marshal(start, 0))

@@ -1,4 +1,4 @@
-"""A seller's calls against the simulated buyback platform, over real HTTP, with its faults."""
+"""The client of the buyback platform against a simulated one over real HTTP, with its faults."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -60,7 +60,7 @@ DETAILS = PaymentDetails(
 
 @dataclass
 class Clock:
-    """Of the platform; moved by hand."""
+    """The platform's clock, which tests advance."""
 
     now: datetime = datetime(2026, 3, 1, 10, tzinfo=UTC)
 
@@ -80,7 +80,7 @@ class Platform:
         self.simulation.faults.add(Fault.model_validate({"kind": kind, **which}))
 
     def requests_to(self, path: str) -> int:
-        """How many requests for this path came."""
+        """The number of requests whose path contains this."""
         return sum(path in str(answered["path"]) for answered in self.simulation.answered)
 
 
@@ -191,7 +191,7 @@ async def test_a_token_is_renewed_before_it_ends() -> None:
         platform.simulated.token_lifetime = timedelta(seconds=1)
         await platform.seller.shipment_capabilities(ORDER)
         await asyncio.sleep(0.95)
-        # The platform's clock stands still, so it still takes the old one.
+        # The platform's clock is stopped, so it still accepts the old one.
         await platform.seller.shipment_capabilities(ORDER)
 
     assert platform.requests_to("/connect/token") == 2

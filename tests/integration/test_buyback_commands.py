@@ -223,7 +223,7 @@ def test_on_a_terminal_payment_details_are_prompted_for(simulated: Simulated) ->
         stdin=theirs,
         stdout=subprocess.PIPE,
         stderr=theirs,
-        # Without a terminal of its own to turn to, it asks on this one.
+        # Without a controlling terminal, it prompts on this one.
         start_new_session=True,
     )
     os.close(theirs)

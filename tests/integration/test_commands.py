@@ -1,4 +1,4 @@
-"""Commands as people type them: what they print, and their exit codes."""
+"""Commands as processes: their output and exit codes."""
 
 import json
 

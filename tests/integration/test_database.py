@@ -1,4 +1,4 @@
-"""Sessions that were lost: what that means, and that none of them is used again."""
+"""Lost sessions: their errors, and that none is used again."""
 
 import asyncio
 import socket
@@ -23,12 +23,12 @@ from worker.postgres.pool import (
 OWN_PID = "SELECT pg_backend_pid()"
 MARKED = "seen"
 
-# Closing such a socket sends RST, not FIN.
+# With this option, closing a socket sends RST instead of FIN.
 NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class Relay:
-    """A TCP relay to Postgres that can speak in the server's place, reset connections, swallow answers."""
+    """A TCP relay to Postgres that can inject server messages, reset connections, and drop answers."""
 
     def __init__(self, upstream: str) -> None:
         self._url = urlsplit(upstream)
@@ -86,7 +86,7 @@ class Relay:
                 if not (self.is_silent and writer in self._clients):
                     writer.write(data)
         if self.is_silent and writer in self._clients:
-            # Not even that the server is gone is said.
+            # The server does not even report its end.
             await asyncio.Event().wait()
 
 
@@ -94,7 +94,7 @@ def message(kind: bytes, body: bytes) -> bytes:
     return kind + struct.pack("!I", 4 + len(body)) + body
 
 
-# As a server that goes down says it to each session. That the driver has read it shows by the setting.
+# The message of a server that shuts down. The setting shows that the driver has read it.
 END_OF_SESSION = message(b"E", b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0") + message(
     b"S", f"application_name\0{MARKED}\0".encode()
 )
@@ -116,7 +116,7 @@ async def database(relay: Relay) -> AsyncIterator[Database]:
 
 
 async def end_by_word(relay: Relay, connection: Connection) -> None:
-    """The word is there, the end of the connection is not, as it happens under load."""
+    """Send the message without the end of the connection, as happens under load."""
     relay.say(END_OF_SESSION)
 
     async def is_read() -> bool:
@@ -250,7 +250,7 @@ async def test_errors_that_leave_a_session_as_it_was_keep_it(database: Database)
 
 
 async def test_once_a_server_takes_no_writes_all_sessions_to_it_are_closed(database: Database) -> None:
-    """Also those in use: one that only listens would never find out."""
+    """Including sessions in use, because one that only listens would never notice."""
 
     async def write() -> None:
         async with database.connection() as connection:

@@ -1,4 +1,4 @@
-"""What two people do to one dead letter at once."""
+"""Concurrent changes of one dead letter."""
 
 from schemas import identity
 from tests.support.applied_events import database_of

@@ -1,4 +1,4 @@
-"""What a marketplace tells stands beside what its events said, and neither takes the other away."""
+"""Fetched details are stored beside the state of events, and neither overwrites the other."""
 
 import json
 from dataclasses import replace
@@ -27,7 +27,7 @@ PART_COLUMNS = "enriched_at, name, price, currency, manufacturer_code, visible_c
 
 
 def event(event_type: str, minute: int, **data: object) -> Decoded:
-    """In the hour before NOON."""
+    """An event in the hour before NOON."""
     return item(ovoko(event_type, 60 * (minute - 60), **data))
 
 
@@ -61,7 +61,7 @@ async def test_any_order_of_answers_leaves_the_same_rows(stack: Stack) -> None:
     answers = (
         RETURN,
         replace(RETURN, enriched_at=later, items=(LAMP,)),
-        # At the same instant as the one before it.
+        # At the same instant as the previous one.
         replace(RETURN, enriched_at=later, ovoko_status="Accepted", items=(DOOR, DOOR, LAMP)),
         replace(RETURN, enriched_at=NOON - timedelta(days=1), items=()),
     )

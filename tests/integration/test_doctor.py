@@ -1,4 +1,4 @@
-"""Doctor on real services that are well, and that are not."""
+"""Doctor on real services with and without faults."""
 
 import base64
 import json
@@ -11,7 +11,7 @@ from deploy.local.services import Services
 from tests.support.stack import OVOKO_SECRET, Stack, free_port, until
 from worker.amqp.topology import Queue
 
-# The services of tests save nothing to disk in earnest.
+# The tests' services do not sync to disk.
 OF_TESTS = {"durability"}
 
 
@@ -113,7 +113,7 @@ async def test_events_outside_any_month_and_keys_that_open_nothing(stack: Stack)
 
 
 def subscribers(**urls: str) -> str:
-    """Each with a secret of its own."""
+    """Each has its own secret."""
     secrets = (f"whsec_{base64.b64encode(bytes(range(first, first + 24))).decode()}" for first in count())
     return json.dumps(
         [

@@ -1,4 +1,4 @@
-"""Endpoints that answer with malice: a failure in plain words, or taken for the status that came."""
+"""Malicious endpoints: a failure with a plain reason, or the status that they sent."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -63,7 +63,7 @@ async def taken(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
 
 
 def _target(url: str) -> str:
-    """As a subscriber in the settings has it."""
+    """The endpoint of a subscriber in the settings."""
     return Subscriber(name="shop", url=url, secret=SecretStr("whsec_" + "A" * 32)).url
 
 
@@ -71,7 +71,7 @@ def _target(url: str) -> str:
 async def answering(
     how: Answering, host: str = "127.0.0.1", path: str = "/hooks"
 ) -> AsyncIterator[tuple[Endpoint, list[bytes]]]:
-    """A target that answers so, and what it was asked."""
+    """A target with these answers, and its requests."""
     requests: list[bytes] = []
     tasks: list[asyncio.Task[None]] = []
 
@@ -123,7 +123,7 @@ async def answering(
 async def test_a_hostile_answer_is_a_failure_with_a_plain_reason(how: Answering, message: str) -> None:
     async with answering(how) as (target, requests):
         for _ in range(2):
-            # The second would find whatever the first left on the only connection.
+            # The second would read leftovers of the first on the only connection.
             with pytest.raises(NotDelivered) as failure:
                 await target.post("id.1", b"{}")
             assert str(failure.value) == message
@@ -147,7 +147,7 @@ async def test_of_an_answer_of_100_megabytes_the_status_counts_and_little_is_rea
             await target.post("id.1", b"{}")
 
     assert len(requests) == 2
-    # Buffers of the operating system take some megabytes that nobody reads.
+    # Buffers of the operating system accept some megabytes that are not read.
     assert max(megabytes_sent) < 50
 
 

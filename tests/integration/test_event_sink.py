@@ -1,4 +1,4 @@
-"""Where an accepted event goes, with a real spool and a publisher that fails on demand."""
+"""The event sink with a real spool and a publisher that fails on demand."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ from worker.ingest.spool.spool import Spool
 
 @dataclass
 class Broker:
-    """Stands where the publisher does."""
+    """Replaces the publisher."""
 
     is_ready: bool = True
     fails: bool = False

@@ -1,4 +1,4 @@
-"""What `stockhook explain` says of an entity is what consumers did with its events."""
+"""`stockhook explain` agrees with the consumers' handling of an entity's events."""
 
 import json
 from typing import Any
@@ -87,7 +87,7 @@ async def test_a_manually_changed_row_is_distinguished_from_the_state_of_its_eve
 
     assert explanation["agrees_with_tables"] is False
     assert "the tables hold a different state" in shown.stdout
-    # Whole on a terminal of 80 columns: it is there to be copied.
+    # Not wrapped on a terminal of 80 columns, so that it can be copied.
     assert explanation["events"][0]["event_id"] in shown.stdout
 
 
@@ -104,7 +104,7 @@ async def test_an_observation_is_explained_as_one(stack: Stack) -> None:
         ],
         [item(part("reserved", 12))],
         [item(ovoko(kind, 11 * MINUTE, part_id="13", status="not_listed"))],
-        # Comes late, and brings the history in.
+        # Arrives late, and loads the history.
         [item(part("reserved", 1))],
     )
     await apply(

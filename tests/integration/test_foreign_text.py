@@ -1,4 +1,4 @@
-"""No command obeys foreign text: of webhooks, APIs, the broker, the tables, or another process on a port."""
+"""Foreign text has no effect on terminals: of webhooks, APIs, the broker, tables, or other servers."""
 
 import asyncio
 import json
@@ -50,7 +50,7 @@ def check(done: CompletedProcess[str], *codes: int, is_json: bool = False) -> No
 
 @asynccontextmanager
 async def answering(body: bytes, *head: bytes) -> AsyncIterator[str]:
-    """A server that gives every request the same answer; its URL."""
+    """The URL of a server with the same answer to every request."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await reader.readuntil(b"\r\n\r\n")
@@ -131,7 +131,7 @@ async def test_changes_are_shown_as_they_go_by_and_not_obeyed(wide: Stack) -> No
     async def all_shown() -> bool:
         async with wide.broker.connection() as connection:
             channel = await connection.channel()
-            # While nobody listens, the exchange returns what is published.
+            # The exchange returns messages while no queue is bound.
             with suppress(Unroutable):
                 for body in bodies:
                     await channel.publish(Message(CHANGES, "stockhook.part.sold", "", {}, body), 10)
@@ -211,7 +211,7 @@ async def test_answers_of_apis_are_shown_as_inert_text(wide: Stack) -> None:
 
 
 async def test_names_in_the_tables_are_shown_and_not_obeyed(wide: Stack) -> None:
-    """Anybody with the consumers' role can write them."""
+    """The consumers' role can write them."""
     await wide.fetch("INSERT INTO change_locks (family) VALUES ($1)", HOSTILE)
     audited = wide.run("audit", STOCKHOOK_INGEST_PORT=str(free_port()))
     await wide.fetch("DELETE FROM change_locks WHERE family = $1", HOSTILE)

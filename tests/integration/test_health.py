@@ -1,4 +1,4 @@
-"""`stockhook health`, as a container's health check asks it."""
+"""`stockhook health`, as a container's health check calls it."""
 
 from tests.support.stack import Stack, free_port
 

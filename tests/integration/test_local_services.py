@@ -1,4 +1,4 @@
-"""The services that `make run` and `make test` bring: start, damage, restart, and nothing left behind."""
+"""The services of `make run` and `make test`: start, damage, restart, and cleanup."""
 
 import asyncio
 import os
@@ -53,7 +53,7 @@ def silent(_: str) -> None:
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Below a folder that only we can enter, as a clone in a home folder often is."""
+    """Below a private folder, as clones in home folders often are."""
     closed = tmp_path_factory.mktemp("closed")
     closed.chmod(0o700)
     return closed / "state"
@@ -115,7 +115,7 @@ async def read_rows(database_url: str) -> list[str]:
 
 
 def listening_on_every_address() -> set[int]:
-    """Ports on which this machine listens on more than the loopback address."""
+    """Ports on which this machine listens on other addresses than loopback."""
     sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return {
         int(fields[1].partition(":")[2], 16)

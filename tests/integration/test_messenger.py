@@ -1,4 +1,4 @@
-"""The simulated marketplaces' webhooks over real HTTP, to an ingest that is not always there."""
+"""The simulated marketplaces' webhooks over real HTTP, to an ingest that is sometimes unavailable."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ SOON = timedelta(milliseconds=20)
 
 @dataclass
 class Ingest:
-    """Takes webhooks, and says of which parts they came, with which secret."""
+    """Accepts webhooks, and records their parts and secrets."""
 
     came: list[tuple[str, str]] = field(default_factory=list)
 

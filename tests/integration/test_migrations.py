@@ -1,4 +1,4 @@
-"""Migrations: in order, once, and nothing runs on a database that is behind."""
+"""Migrations run once and in order, and no process runs on an outdated database."""
 
 import asyncio
 
@@ -109,7 +109,7 @@ async def test_an_event_without_a_partition_for_its_month_is_still_logged(fresh_
 
 
 async def test_where_older_dead_letters_came_from_is_derived_on_the_safe_side(fresh_database: str) -> None:
-    """Of an observation that a family got by a replay from the quarantine a sender is the origin."""
+    """An observation that was replayed from the quarantine came from a sender."""
     observed, hostile = '{"x-event-type":"stockhook.observed.part"}', '{"x-event-type":"c\\u0000d"}'
     database = Database(fresh_database, 1, "test")
     await migrate(database)

@@ -1,4 +1,4 @@
-"""What a service manager hears, on real sockets, from the module alone and from real processes."""
+"""Messages to a service manager on real sockets, from the module and from real processes."""
 
 import asyncio
 import signal
@@ -16,7 +16,7 @@ from worker.observability.systemd import Manager, notify_systemd
 
 
 class Listener:
-    """A service manager as far as it listens."""
+    """The socket of a service manager."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -26,7 +26,7 @@ class Listener:
         self.heard: list[str] = []
 
     def listen(self) -> list[str]:
-        """All lines up to now."""
+        """All lines received so far."""
         while True:
             try:
                 self.heard += self._socket.recv(4096).decode().splitlines()
@@ -94,7 +94,7 @@ def test_the_watchdog_interval_is_a_third_of_its_timeout_and_at_most_five_second
 
 def test_without_a_manager_nothing_is_sent() -> None:
     assert Manager.named_by({}) is None
-    # A socket of another family, vsock:, is for virtual machines.
+    # The family vsock: is for virtual machines.
     assert Manager.named_by({"NOTIFY_SOCKET": "vsock:2:1234"}) is None
 
 
@@ -122,7 +122,7 @@ async def test_each_process_notifies_its_manager_from_start_to_stop(
     listener.heard.clear()
     await listener.hears("WATCHDOG=1")
     worker.signal(signal.SIGTERM)
-    # It listens meanwhile: a socket holds few messages.
+    # It reads meanwhile, because a socket buffers few messages.
     await listener.hears("STOPPING=1")
     await until(partial(has_ended, worker, listener), "it ends")
     code = worker.wait()

@@ -1,4 +1,4 @@
-"""The least that each process needs: each user against each object; only what is listed succeeds."""
+"""Each user against each object: only the listed permissions succeed."""
 
 import asyncio
 import json
@@ -40,11 +40,11 @@ PASSWORD = "only-for-these-tests"
 
 @pytest.fixture
 def users(services: Services, stack: Stack, tmp_path: Path) -> Callable[[str], str]:
-    """Every user of the broker; the URL of one, by its role."""
+    """Create every user of the broker; return a function from a role to its URL."""
     if services.rabbitmq is None:
         pytest.skip("needs a RabbitMQ of our own")
     made = broker_definitions(broker_users(), VHOST) | {
-        # Other tests try policies.
+        # Other tests change policies.
         "policies": [],
         "users": [
             {"name": user.name, "password_hash": password_hash(PASSWORD), "tags": list(user.tags)}
@@ -54,14 +54,14 @@ def users(services: Services, stack: Stack, tmp_path: Path) -> Callable[[str], s
     file = tmp_path / "users.json"
     file.write_text(json.dumps(made))
     services.rabbitmq.ctl("import_definitions", str(file))
-    # On a busy machine RabbitMQ 4.3 accepts no connection for seconds after topic permissions were set.
+    # On a busy machine, RabbitMQ 4.3 accepts no connections for seconds after topic permissions were set.
     services.rabbitmq.wait_until_ready()
     return lambda role: _as(services.amqp_url, f"stockhook_{role}")
 
 
 @pytest.fixture
 async def roles(fresh_database: str) -> Callable[[str], str]:
-    """Every role of the database, its tables made by the owner; the URL of one."""
+    """Create every database role, and the tables as owner; return a function from a role to its URL."""
     connection = await asyncpg.connect(fresh_database)
     await connection.execute(roles_sql())
     for role in ROLES:
@@ -82,7 +82,7 @@ def _publish(exchange: str, routing_key: str) -> Callable[[Channel], Awaitable[o
         except Unroutable:
             return
         except BrokerUnavailable:
-            # A refused publish closes the channel; nothing else here does.
+            # Only a refused publish closes the channel.
             assert not channel.is_open
             raise
 
@@ -94,7 +94,7 @@ def _get(queue: str) -> Callable[[Channel], Awaitable[object]]:
 
 
 OPERATIONS: dict[str, Callable[[Channel], Awaitable[object]]] = {
-    # One that is there: it takes the same permission, and leaves nothing behind.
+    # An existing one, which needs the same permission and leaves nothing.
     "declare exchange": lambda channel: channel.declare_item(Exchange("stockhook.return", "direct")),
     "declare queue": lambda channel: channel.declare_item(
         Queue("stockhook.matrix", {"x-queue-type": "quorum"})
@@ -188,7 +188,7 @@ def test_the_commands_match_the_definitions(
     for line in broker_commands(broker_users(), vhost):
         _, *arguments = shlex.split(line, comments=True) or [""]
         if line.startswith("# 2."):
-            # What it does; RabbitMQ 4.3 needs it for the rest.
+            # Its own change; RabbitMQ 4.3 needs it for the others.
             declared = tmp_path / "topology.json"
             declared.write_text(json.dumps(definitions(topology(()), vhost)))
             services.rabbitmq.ctl("import_definitions", str(declared))
@@ -218,7 +218,7 @@ def test_the_commands_match_the_definitions(
 
 
 def test_the_files_are_fresh(stack: Stack) -> None:
-    """When this fails: `make docs`."""
+    """Run `make docs` if this fails."""
     written = json.loads((CHECKOUT / "deploy/rabbitmq/permissions.json").read_text())
 
     assert written == broker_definitions(broker_users(), "stockhook")
@@ -248,7 +248,7 @@ MONTHS = "SELECT add_event_log_months(now(), now() + interval '5 months')"
 
 
 async def _may(connection: "asyncpg.Connection[asyncpg.Record]", statement: str) -> bool:
-    """Whether permissions let it through, whatever becomes of it then."""
+    """Whether permissions allow the statement, which may fail for other reasons."""
     transaction = connection.transaction()
     await transaction.start()
     try:
@@ -269,7 +269,7 @@ async def test_each_role_has_only_the_listed_privileges(stack: Stack, roles: Cal
 
     assert migrated.returncode == 0, migrated.stderr
     for role in ROLES[1:]:
-        # A table that a migration made is to be thought of here as well.
+        # This fails for new tables until their privileges are listed.
         assert role.tables.keys() == tables.keys(), role.name
         connection = await asyncpg.connect(roles(role.name.removeprefix("stockhook_")))
         for table, first in tables.items():
@@ -291,7 +291,7 @@ async def test_each_role_has_only_the_listed_privileges(stack: Stack, roles: Cal
 async def test_adding_months_ignores_objects_of_another_schema(
     stack: Stack, roles: Callable[[str], str], fresh_database: str
 ) -> None:
-    """The function acts as the owner: what it calls must not be the caller's."""
+    """The function runs as the owner, so it must not call objects of the caller."""
     stack.run("migrate", STOCKHOOK_DATABASE_URL=roles("owner"))
     superuser = await asyncpg.connect(fresh_database)
     await superuser.execute(
@@ -354,7 +354,7 @@ async def test_the_whole_runs_with_these_users(
 
 
 async def _work_on_dead_letters(stack: Stack, operator: dict[str, str]) -> None:
-    """All that `stockhook dead` writes: an edit, a look at a body, a replay, a discard."""
+    """Run each command of `stockhook dead` that writes: an edit, a view of a body, a replay, a discard."""
     script = stack.folder / "editor"
     script.write_text("""#!/bin/sh\nsed -i 's/{}/"2"/' "$1"\n""")
     script.chmod(0o700)
@@ -376,7 +376,7 @@ async def _work_on_dead_letters(stack: Stack, operator: dict[str, str]) -> None:
 
 
 async def _replay_what_is_unhandled(stack: Stack, operator: dict[str, str], owner: str) -> None:
-    """By a release that takes the type, which is simulated."""
+    """Simulates a release that handles the type."""
     connection = await asyncpg.connect(owner)
     await connection.execute(
         "UPDATE unhandled_events SET type = 'order.created', "
@@ -403,7 +403,7 @@ async def _take_over_what_differs(stack: Stack, operator: dict[str, str]) -> Non
             "STOCKHOOK_OVOKO_USER_TOKEN": ovoko_api.USER_TOKEN,
         }
         arguments = ("reconcile", "ovoko", "parts", "--apply", "--yes")
-        # The server is on this loop.
+        # The server runs on this event loop.
         result = await asyncio.to_thread(stack.run, *arguments, **operator, **credentials)
 
     assert result.returncode == 0, result.stderr

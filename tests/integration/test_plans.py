@@ -1,4 +1,4 @@
-"""What runs for every batch finds its rows by key, however big the tables are."""
+"""The statements of a batch find their rows by key in tables of any size."""
 
 import re
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ HOT = dict(
     _statements(event_log, ledger, poison, outbox, table, inventory, orders, returns, reminders, buybacks)
 )
 
-# A person's, who may want to see all.
+# Statements of operators may read all rows.
 del HOT["worker.outbox.actions.LIST"]
 
 
@@ -63,7 +63,7 @@ def scanned_whole(plan: Any) -> Iterator[str]:
 
 
 async def plan(connection: Connection, statement: str) -> Any:
-    """The plan that is kept once a statement has run a few times."""
+    """The generic plan after several runs of a statement."""
     parameters = max(int(number) for number in re.findall(r"\$(\d+)", statement))
     await connection.execute("SET plan_cache_mode = force_generic_plan")
     await connection.execute(f"PREPARE hot AS {statement}")
@@ -84,8 +84,8 @@ def test_every_family_and_table_is_looked_at() -> None:
 
 @pytest.mark.parametrize("filled", [False, True], ids=["empty", "filled"])
 async def test_no_statement_of_a_batch_reads_a_whole_table(stack: Stack, filled: bool) -> None:
-    # As in a new database. The planner expects a table that was vacuumed while empty to stay empty, and may
-    # read it whole until the next ANALYZE. This is not tested.
+    # As in a new database. The planner assumes that a table stays empty if it was empty during a vacuum, and
+    # may read it completely until the next ANALYZE. This is not tested.
     await stack.execute(f"TRUNCATE {TABLES} CASCADE")
     if filled:
         await stack.execute(FILL)

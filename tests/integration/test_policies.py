@@ -1,4 +1,4 @@
-"""Doctor and `topology --check` see policies on the real broker that would lose events."""
+"""Doctor and `topology --check` report policies on the real broker that would lose events."""
 
 import json
 import shlex
@@ -28,7 +28,7 @@ async def node(services: Services, stack: Stack) -> AsyncIterator[BrokerNode]:
     if services.rabbitmq is None or services.management_url is None:
         pytest.skip("needs a RabbitMQ of our own")
     ctl = services.rabbitmq.ctl
-    # `topology --check` names each queue that is not declared, also those of other tests.
+    # `topology --check` also names undeclared queues of other tests.
     declared = {queue.name for queue in topology(stack.settings.delays).queues}
     for name in set(ctl("list_queues", "-p", VHOST, "--no-table-headers", "name").split()) - declared:
         await stack.delete_queue(name)
@@ -53,7 +53,7 @@ async def test_policies_that_would_lose_events_are_named_until_they_are_overridd
         check = stack.run("topology", "--check")
         printed = check.stdout
         lines = [line for line in check.stdout.splitlines() if SOURCE in line]
-        # The broker gives policies to its queues one after the other.
+        # The broker applies policies to its queues one by one.
         return check if len(lines) == len(HARMFUL) == len(check.stdout.splitlines()) - 1 else None
 
     try:

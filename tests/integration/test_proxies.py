@@ -1,4 +1,4 @@
-"""What goes through a proxy that the environment or the settings name, and what never does."""
+"""Connections through a proxy of the environment or the settings, and connections without."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A rebuilt projection is the live one, while consumers go on; what is not, is shown and repaired."""
+"""A rebuild beside running consumers equals the live projection, or shows and repairs the differences."""
 
 import asyncio
 import json
@@ -111,7 +111,7 @@ async def test_a_repair_keeps_other_families_rows_of_the_same_tables(stack: Stac
 
 
 async def test_consumers_go_on_while_a_rebuild_is_killed_resumed_and_takes_over(stack: Stack) -> None:
-    """The planted row is repaired, and no event that came meanwhile is lost or applied twice."""
+    """The planted row is repaired, and no event meanwhile is lost or applied twice."""
     backlog, meanwhile = generated("inventory", 12_000), generated("inventory", 4_000, seed=8)
     await apply(stack, "inventory", *in_batches(backlog, 200))
     await stack.execute("UPDATE parts SET status = 'odd', revision = revision + 1 WHERE part_id LIKE '%7%'")
@@ -155,7 +155,7 @@ async def test_consumers_go_on_while_a_rebuild_is_killed_resumed_and_takes_over(
 
 
 async def is_waiting(stack: Stack) -> bool:
-    """Its windows are not begun, and it asks again and again who writes to the log."""
+    """Its windows have not started, and it polls the writers of the log."""
     rows = await stack.fetch(
         "SELECT 1 FROM pg_stat_activity WHERE application_name = 'stockhook/rebuild' "
         "AND query LIKE '%FROM pg_locks%' AND query NOT LIKE '%pg_stat_activity%'"
@@ -164,7 +164,7 @@ async def is_waiting(stack: Stack) -> bool:
 
 
 async def test_an_event_that_commits_late_is_waited_for(stack: Stack) -> None:
-    """Its number is below those that were committed before it."""
+    """Its number is lower than those that were committed earlier."""
     await apply(stack, "inventory", [item(part_changed("1", "sold", 1))])
     slow = item(part_changed("2", "sold", 1))
     async with database_of(stack) as database:
@@ -172,7 +172,7 @@ async def test_an_event_that_commits_late_is_waited_for(stack: Stack) -> None:
             await event_log.claim(connection, "inventory", [slow.candidate])
             await apply(stack, "inventory", [item(part_changed("3", "sold", 1))])
             running = asyncio.create_task(asyncio.to_thread(rebuilt, stack, "inventory"))
-            await until(partial(is_waiting, stack), "the rebuild has asked who writes", 20)
+            await until(partial(is_waiting, stack), "the rebuild has queried the writers", 20)
             assert not running.done()
             envelope, payload = slow.candidate.envelope, slow.candidate.payload
             event = Event(envelope.event_id, envelope.received_at, payload)

@@ -55,7 +55,7 @@ VALUES ('{0}', '{1}', {2}, {3}, 0, 1)
 
 
 class PartWithFields(Part):
-    """A part as no marketplace should list it."""
+    """A part with invalid values."""
 
     status: Any
     external_id: Any = None
@@ -63,7 +63,7 @@ class PartWithFields(Part):
 
 @dataclass(slots=True)
 class Moving:
-    """An Ovoko to which something happens, once, right before or right after it was asked for a path."""
+    """An Ovoko with one event immediately before or after a request for a path."""
 
     ovoko: Ovoko
     before: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class World:
 
     async def reconcile(self, *arguments: str, **overrides: str) -> subprocess.CompletedProcess[str]:
         credentials = {f"STOCKHOOK_{name.upper()}": value for name, value in self.credentials.items()}
-        # The server is on this loop.
+        # The server runs on this event loop.
         return await asyncio.to_thread(
             self.stack.run, "reconcile", "ovoko", *arguments, **(credentials | overrides)
         )
@@ -110,7 +110,7 @@ class World:
         return done.returncode, json.loads(done.stdout)
 
     async def has(self, status: str, first: int, last: int | None = None) -> None:
-        """Our rows of parts, as of 9:00."""
+        """Insert our rows of parts, as of 9:00."""
         await self.stack.execute(INSERT_PARTS.format(status=status, first=first, last=last or first))
 
     def lists(self, status: int | str, first: int, last: int | None = None, at: str = LONG_AGO) -> None:
@@ -258,7 +258,7 @@ async def test_a_part_that_slips_between_two_pages_is_not_taken_for_missing(worl
     world.lists(0, 51, 150)
 
     async def sell() -> None:
-        # The newest come first, so it leaves the second page for the first, which was read.
+        # The newest are listed first, so it moves from the second page to the first, which was already read.
         world.lists(2, 20, at="2026-03-01T12:00:00Z")
 
     world.moving.after["/v2/get/parts"] = sell
@@ -334,7 +334,7 @@ async def test_since_excludes_rows_that_are_older_on_both_sides(world: World) ->
 
     code, report = await world.report("parts", "--since", "2026-03-01")
 
-    # The first is not listed, being older there, and is asked for by its id; the second is older here.
+    # The first is older there, so it is not listed but fetched by its id; the second is older here.
     assert code == 1
     assert [(one["id"], one["kind"]) for one in report["differences"]] == [
         ("1", "different"),
@@ -486,12 +486,12 @@ async def test_how_it_ends_when_it_cannot_be_done(world: World) -> None:
 
 
 def unreported(name: str, done: int, total: int | None) -> None:
-    """Nobody looks at the progress."""
+    """Ignore the progress."""
 
 
 @dataclass(slots=True)
 class Many:
-    """A marketplace and tables that hold the same, made up as they are asked for."""
+    """A marketplace and tables with equal rows, generated on demand."""
 
     ids: list[str]
 

@@ -1,4 +1,4 @@
-"""A connection that the broker refuses: what the broker said, and what to do."""
+"""Refused connections to the broker: its reason, and the remedy."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -42,7 +42,7 @@ LIMITS = {"vhost full": ("visitor", "full"), "user full": ("busy", "busy")}
 
 @pytest.fixture
 def node(services: Services, tmp_path: Path) -> BrokerNode:
-    """Its users and virtual hosts stay: they disturb no other test."""
+    """Its users and virtual hosts stay, because they affect no other test."""
     if services.rabbitmq is None:
         pytest.skip("needs a RabbitMQ of our own")
     anything = {"configure": ".*", "write": ".*", "read": ".*"}

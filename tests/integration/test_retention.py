@@ -1,4 +1,4 @@
-"""What is past its days goes, nobody waits for it, and what was applied is not applied again."""
+"""Retention removes old rows, blocks no writer, and no event is applied again afterwards."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ def part(status: str, second: int) -> Decoded:
 
 
 async def age(stack: Stack, days: int) -> str:
-    """Have all that was logged until now be so many days old; the month that it lies in then."""
+    """Age all logged events by this many days; return the name of their month."""
     at = datetime.now(UTC) - timedelta(days=days)
     await stack.execute(
         f"SELECT add_event_log_months('{at}', '{at}'); UPDATE event_log SET applied_at = '{at}'"
@@ -70,7 +70,7 @@ async def test_an_applied_event_stays_applied_when_its_partition_is_removed(stac
 
 
 async def test_a_part_whose_history_is_gone_keeps_its_status(stack: Stack) -> None:
-    """An event that was overtaken finds nothing of what overtook it in the log."""
+    """An overtaken event finds no trace of the newer one in the log."""
     await apply(
         stack,
         "inventory",
@@ -140,7 +140,7 @@ async def test_consumers_write_on_while_months_go(stack: Stack) -> None:
 
 
 async def test_writers_do_not_wait_while_retention_waits_for_a_long_read(stack: Stack) -> None:
-    """Retention tries for the lock again and again, for a moment each time."""
+    """Retention repeats short attempts to get the lock."""
     await apply(stack, "inventory", [part("sold", 5)])
     month = await age(stack, 150)
     async with database_of(stack) as database:
@@ -157,7 +157,7 @@ async def test_writers_do_not_wait_while_retention_waits_for_a_long_read(stack: 
                 )
 
             await until(is_waiting_for_lock, "retention waits for the lock")
-            # Behind a lock that waits for the reader, this would not end.
+            # This would block behind a lock that waits for the reader.
             async with asyncio.timeout(30):
                 await apply_batch(FAMILIES["inventory"], database, [part("reserved", 9)])
             assert not running.done()

@@ -1,4 +1,4 @@
-"""The simulated gateway over real HTTP: what an endpoint behind it receives, and what the sender is told."""
+"""The simulated gateway over real HTTP: requests to an endpoint behind it, and answers to the sender."""
 
 import json
 from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ HEADERS = {"X-Webhook-Secret": "ours", "X-Trace": "abc", "Content-Type": "applic
 
 
 class Gateway:
-    """One gateway, its endpoint, and its control over HTTP."""
+    """A gateway, its endpoint, and its control over HTTP."""
 
     def __init__(
         self, simulated: SimulatedGateway, shop: Endpoint, port: int, client: httpx.AsyncClient
@@ -67,7 +67,7 @@ async def gateway(
 
 
 def accepts(one: Gateway, request: Request, keys: list[GatewayKey]) -> bool:
-    """As the ingest verifies."""
+    """Verify a request as the ingest does."""
     scheme = one.simulated.scheme
     verdict = verify(scheme, keys, request.headers, request.body, datetime.now(UTC))
     return isinstance(verdict, Verified)

@@ -16,7 +16,7 @@ from worker.simulator.server import serving
 
 
 class Mirror:
-    """A marketplace that says what it was asked, and nothing where something is to be deleted."""
+    """Echoes each request; answers DELETE with an empty body."""
 
     async def handle(self, request: Request) -> Response:
         if request.method == "DELETE":

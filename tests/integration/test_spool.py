@@ -1,4 +1,4 @@
-"""The spool on a real disk: killed, cut short, damaged, full, locked; no sequence number is used twice."""
+"""The spool on a real disk: killed, truncated, damaged, full, locked; no sequence number is used twice."""
 
 import asyncio
 import os
@@ -58,7 +58,7 @@ def number_of(entry: Spooled) -> tuple[object, object]:
 
 
 async def filled(path: Path, texts: list[str], size: int = 0) -> int:
-    """A spool with these entries, closed; its source."""
+    """Fill and close a spool; return its source."""
     async with Spool(path, ROOMY) as spool:
         for text in texts:
             await spool.put(message(text, size), "orders")
@@ -66,7 +66,7 @@ async def filled(path: Path, texts: list[str], size: int = 0) -> int:
 
 
 async def held(path: Path) -> list[Spooled]:
-    """All that a spool gives when it is opened and read."""
+    """All entries of a spool after it is opened."""
     async with Spool(path, ROOMY) as spool:
         entries = await spool.oldest(1_000_000)
 
@@ -75,7 +75,7 @@ async def held(path: Path) -> list[Spooled]:
 
 
 def crashed(path: Path, folder: Path) -> Path:
-    """The files as a kill -9 at this moment would leave them."""
+    """A copy of the files, as after a kill -9 at this moment."""
     folder.mkdir()
     for part in ("", "-wal"):
         shutil.copyfile(f"{path}{part}", f"{folder / path.name}{part}")
@@ -96,7 +96,7 @@ def set_aside(path: Path) -> list[Path]:
 
 @contextmanager
 def running(*arguments: str, mounting: bool = False) -> Iterator[subprocess.Popen[str]]:
-    """This file as a process of its own."""
+    """Run this file as a separate process."""
     command = ["unshare", "--mount"] if mounting else []
     process = subprocess.Popen(
         [*command, sys.executable, "-m", "tests.integration.test_spool", *arguments],
@@ -327,7 +327,7 @@ async def test_a_wal_that_was_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) 
 
 
 async def _prefix(path: Path, texts: list[str]) -> int:
-    """How many are left of these, from the first one on, and nothing else."""
+    """The number of remaining entries, which must be the first ones without gaps."""
     entries = await held(path)
 
     assert [text_of(entry) for entry in entries] == texts[: len(entries)]
@@ -345,7 +345,7 @@ async def test_a_flipped_bit_in_the_wal_costs_one_entry_at_most(tmp_path: Path) 
         source = spool.source
     length = Path(f"{image}-wal").stat().st_size
     repaired = 0
-    # The headers of the WAL and of its first page, and anything.
+    # The headers of the WAL and of its first page, and random places.
     places = [*range(0, 56, 4), *random.Random(2).sample(range(length), 30)]
     for number, at in enumerate(places):
         damaged = crashed(image, tmp_path / f"damaged-{number}")
@@ -359,7 +359,7 @@ async def test_a_flipped_bit_in_the_wal_costs_one_entry_at_most(tmp_path: Path) 
             assert left <= texts
             assert len(left) == len(entries) == spool.depth
             assert len(left) >= 59
-            # Counters that may be of earlier are not gone on with.
+            # Possibly outdated counters are not continued.
             assert not aside or spool.source != source
             assert all(Path(f"{one}-wal").exists() for one in aside)
 
@@ -373,7 +373,7 @@ async def test_flipped_bytes_in_the_file_cost_only_the_entries_on_their_page(tmp
             await spool.put(message(str(number), size), "orders")
         texts = {text_of(entry): entry.message for entry in await spool.oldest(1_000)}
     damaged = tmp_path / "damaged"
-    # The first page is the most delicate, so it gets more than its share.
+    # The first page is the most sensitive, so it is chosen more often.
     rng = random.Random(3)
     places = [rng.randrange(path.stat().st_size) for _ in range(40)] + list(range(0, 110, 3))
     set_aside_at = 0
@@ -449,7 +449,7 @@ async def test_a_damaged_name_of_a_column_costs_nothing(tmp_path: Path) -> None:
 
 async def test_a_file_that_gets_damaged_while_in_use_is_repaired(tmp_path: Path) -> None:
     path = tmp_path / "spool"
-    # More than SQLite keeps in memory.
+    # More than SQLite's cache.
     texts = [str(number) for number in range(5_000)]
     async with Spool(path, ROOMY) as spool:
         await asyncio.gather(*(spool.put(message(text, 1_000), "orders") for text in texts))
@@ -612,7 +612,7 @@ def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
     assert line == f"Read-only file system ({tmp_path / 'spool.lock'})"
 
 
-# What the processes of their own do.
+# The code of the separate processes.
 
 
 async def put_for_ever(path: str, prefix: str) -> None:
@@ -631,7 +631,7 @@ async def full(folder: str) -> None:
     mount(folder, "size=3m")
     ballast = Path(folder, "ballast")
     ballast.write_bytes(bytes(1 << 20))
-    # As if somebody else took what the spool leaves free.
+    # As if another program used the space that the spool leaves free.
     worker.ingest.spool.file.HEADROOM = 0
     await overflow(Path(folder), ballast.unlink)
 
@@ -663,7 +663,7 @@ async def limit(folder: str) -> None:
 
 
 async def overflow(folder: Path, make_space: Callable[[], object]) -> None:
-    """Put until nothing goes in any more, for a while; then make space, and go on."""
+    """Put until the disk is full for a while; then free space and continue."""
     path = folder / "spool"
     answered: list[str] = []
     broken: list[str] = []

@@ -1,4 +1,4 @@
-"""docs/reference/tables.md is what the migrations make."""
+"""docs/reference/tables.md matches the migrations."""
 
 from deploy.documents.pages import REFERENCE, TABLES, parts_of
 from deploy.documents.tables import migrated_tables

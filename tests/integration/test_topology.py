@@ -1,4 +1,4 @@
-"""The live broker against what is expected."""
+"""The check of a live broker against the expected topology."""
 
 import json
 
@@ -43,7 +43,7 @@ async def test_a_check_names_the_argument_that_differs(stack: Stack) -> None:
     assert check.returncode == 1
     assert "x-max-length" in difference
     assert "stockhook.orders.dead" in difference
-    # Declaring over it fails in the same words, not with a traceback.
+    # A declaration fails with the same sentence, not with a traceback.
     assert declared.returncode == 78
     assert "x-max-length" in declared.stderr
     assert "Traceback" not in declared.stderr
@@ -53,7 +53,7 @@ async def test_a_check_names_bindings_that_are_missing_and_queues_that_are_too_m
     await stack.delete_queue("stockhook.returns")
     async with stack.broker.connection() as connection:
         channel = await connection.channel()
-        # Anew, without its bindings; and a step of a retry schedule that is no longer climbed.
+        # Declared again without its bindings; and a retry queue of a former schedule.
         await channel.declare_item(
             next(
                 queue for queue in topology(stack.settings.delays).queues if queue.name == "stockhook.returns"

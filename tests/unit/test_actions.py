@@ -1,4 +1,4 @@
-"""What events call for, and what becomes of an attempt."""
+"""Actions of events, and outcomes of attempts."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

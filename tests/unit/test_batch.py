@@ -1,4 +1,4 @@
-"""What becomes of a delivery that was not applied."""
+"""The disposition of a delivery that was not applied."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -49,7 +49,7 @@ OBSERVED = BODY.replace(b"part.status.changed", b"stockhook.observed.part")
         ({"x-event-type": "stockhook.observed.part", "x-provenance": "observation"}, True),
         ({"x-event-type": "stockhook.observed.part", "x-provenance": "webhook"}, False),
         ({"x-event-type": "part.status.changed", "x-provenance": "webhook"}, False),
-        # Of an older release, which did not say.
+        # From an older release, without the header.
         ({"x-event-type": "stockhook.observed.part"}, True),
         ({"x-event-type": "part.status.changed"}, False),
     ],

@@ -1,4 +1,4 @@
-"""Bodies in memory stay under a limit, at the cost of the largest that nobody has authenticated."""
+"""Bodies in memory stay under a limit; the largest unauthenticated one is refused first."""
 
 from contextlib import ExitStack
 
@@ -8,7 +8,7 @@ from worker.ingest.body_memory import LEAST_BYTES, BodyMemory, Held, NoRoom
 
 
 class Bodies:
-    """Bodies that arrive at the same time, with 100 bytes for all."""
+    """Concurrent bodies with a common limit of 100 bytes."""
 
     def __init__(self, context: ExitStack) -> None:
         self.memory = BodyMemory(100)

@@ -1,4 +1,4 @@
-"""What is decided about a marketplace's answers, without asking one."""
+"""Decisions about a marketplace's answers, without requests."""
 
 import asyncio
 from dataclasses import dataclass, field

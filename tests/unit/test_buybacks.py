@@ -1,4 +1,4 @@
-"""Trade-in orders: what events say, and what stands when they disagree."""
+"""Buyback orders: the content of events, and the result of contradictory ones."""
 
 import asyncio
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""What subscribers are told of changes: which type, which fields, and what they never see."""
+"""Published changes: their types, their fields, and fields that are never published."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from worker.change_feed.relay import waves
 
 
 def published(*payloads: Payload) -> list[Change]:
-    """What is told of these events of one family, each in a batch of its own."""
+    """The changes of these events of one family, each applied in a separate batch."""
     store = Store(FAMILIES[FAMILY_OF[routing_key_of(type(payloads[0]))]])
 
     async def run() -> None:
@@ -38,9 +38,9 @@ def published(*payloads: Payload) -> list[Change]:
     [
         ([part("in_warehouse"), part("sold", 1)], ["part.in_warehouse", "part.sold"]),
         ([part("reserved"), part("sold_in_ebay", 1)], ["part.reserved", "part.sold"]),
-        # Told again later: since when is news, what it is is not.
+        # Reported again later: only the instant changes.
         ([part("sold"), part("sold", 1)], ["part.sold", "part.updated"]),
-        # Older than the state: nothing changes, nothing is told.
+        # Older than the state: nothing changes, and nothing is published.
         ([part("sold", 1), part("reserved")], ["part.sold"]),
         ([part("stolen")], ["part.updated"]),
         ([order("order.created"), order("order.cancelled", 1)], ["order.created", "order.cancelled"]),
@@ -94,7 +94,7 @@ def test_a_change_shows_the_state_before_and_after() -> None:
 
 
 def test_no_change_contains_customer_data() -> None:
-    """Of all documented examples, with every datum of their customers looked for."""
+    """Check the changes of all documented examples for every datum of their customers."""
     secret: set[str] = set()
     said = b""
     for example in examples.documented():
@@ -153,7 +153,7 @@ def test_a_cloud_event_has_the_required_attributes() -> None:
 
 
 def test_the_library_of_cloud_events_takes_every_change_of_documented_events() -> None:
-    """As it comes over HTTP; the library looks at each attribute as the specification asks."""
+    """In the form of HTTP; the library checks each attribute against the specification."""
     taken = set()
     for example in examples.documented():
         batch_id = events.event_id(example.name)

@@ -1,4 +1,4 @@
-"""`stockhook changes keys` and `rotate`: what subscribers over HTTP verify with, and how that is replaced."""
+"""`stockhook changes keys` and `rotate`: the keys of subscribers over HTTP, and their rotation."""
 
 import json
 import os

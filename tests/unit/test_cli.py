@@ -1,4 +1,4 @@
-"""The command line as a whole; what each command does is tested where it lives."""
+"""The command line as a whole. Other files test the commands."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Which connections stay when there are too many."""
+"""The choice of connections to close when there are too many."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class Connection:
 
 @dataclass
 class Server:
-    """Connections of an ingest, and what was refused."""
+    """Connections of an ingest, and the refused ones."""
 
     limits: ConnectionLimits = LIMITS
     refused: list[tuple[Reason, str]] = field(default_factory=list)

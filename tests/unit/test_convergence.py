@@ -1,4 +1,4 @@
-"""The final state depends on the set of logged events, each with its first reception, alone."""
+"""The final state depends only on the set of logged events, each with its first reception."""
 
 import asyncio
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from tests.support import events
 from tests.support.memory_store import Store
 
 SECONDS = st.integers(0, 4)
-# Seconds of receptions: what happens after the tolerance is implausible.
+# In seconds from the reception; events beyond the tolerance are implausible.
 RECEPTIONS = st.integers(-2, 6)
 TOLERANCE = timedelta(seconds=1)
 PART_STATUSES = (
@@ -165,7 +165,7 @@ def apply(family: str, batches: Sequence[Sequence[Event[Any]]]) -> Store:
 def test_an_earlier_reception_that_makes_another_stated_instant_implausible_is_a_finding(
     is_listed: bool,
 ) -> None:
-    """The state does not rest on the reception: the return was opened earlier."""
+    """The state does not depend on the reception, because the return was opened earlier."""
     opened = events.claimed(events.returned("order.return.created", 0, "1", "10"), 1, 1, TOLERANCE)
     seen = events.claimed(events.observed_return(0, "1", "10", is_listed, 2), 2, 1, TOLERANCE)
     repeat = replace(seen, received_at=events.instant(0))
@@ -180,9 +180,9 @@ def test_an_earlier_reception_that_makes_another_stated_instant_implausible_is_a
 def test_any_order_repeats_receptions_and_batches_give_the_same_state(
     family: str, data: st.DataObject
 ) -> None:
-    """Repeats are received at other times: of each event the first reception counts."""
+    """Repeats have other receptions; the first reception of each event counts."""
     payloads = data.draw(st.lists(PAYLOADS[family], min_size=1, max_size=8))
-    # Some ids come twice, with other content: each is an event of its own.
+    # Some ids occur twice with different content: these are different events.
     names = data.draw(st.lists(st.integers(0, 12), min_size=len(payloads), max_size=len(payloads)))
     all_events = [
         events.claimed(
@@ -214,7 +214,7 @@ def test_any_order_repeats_receptions_and_batches_give_the_same_state(
 
 
 def _first_receptions(copies: Sequence[Event[Any]]) -> list[Event[Any]]:
-    """Each event once, as it was received first."""
+    """Each event once, with its first reception."""
     first: dict[Any, Event[Any]] = {}
     for copy in sorted(copies, key=lambda one: one.received_at):
         first.setdefault((copy.event_id, copy.payload), copy)
@@ -222,12 +222,12 @@ def _first_receptions(copies: Sequence[Event[Any]]) -> list[Event[Any]]:
 
 
 def _name(payload: Payload, number: int) -> object:
-    """No webhook has the id of an observation, which we make ourselves."""
+    """Observations have their own ids, which no webhook has."""
     return f"observed {number}" if isinstance(payload, OBSERVATIONS) else number
 
 
 def test_of_two_findings_under_an_id_that_was_used_twice_one_outlives_the_other() -> None:
-    """What slips in between repairs the first step to `reserved`, and not the second."""
+    """The event in between explains the first change to `reserved`, but not the second."""
     used = [
         events.claimed(events.part("returned"), 1),
         events.claimed(events.part("reserved", 2), 2),
@@ -246,9 +246,9 @@ def test_of_two_findings_under_an_id_that_was_used_twice_one_outlives_the_other(
 def test_a_subscriber_that_follows_id_and_sequence_ends_with_the_rows(
     family: str, data: st.DataObject
 ) -> None:
-    """However what is published reaches a subscriber: in any order, with repeats."""
+    """A subscriber receives changes in any order, with repeats."""
     payloads = data.draw(st.lists(PAYLOADS[family], min_size=1, max_size=8))
-    # Rows that others wrote meanwhile lie between ours.
+    # The rows of other writers are between ours.
     steps = data.draw(st.lists(st.integers(1, 10**6), min_size=len(payloads), max_size=len(payloads)))
     store, published = asyncio.run(_published(family, payloads, list(accumulate(steps))))
     repeats = data.draw(st.lists(st.sampled_from(published), max_size=4)) if published else []
@@ -260,7 +260,7 @@ def test_a_subscriber_that_follows_id_and_sequence_ends_with_the_rows(
 
 
 async def _published(family: str, payloads: Sequence[Any], rows: Sequence[int]) -> tuple[Store, list[Any]]:
-    """What is published of these events, each in a row of this number."""
+    """The changes of these events, each in the outbox row with this number."""
     store = Store(FAMILIES[family])
     published: list[Any] = []
     for place, (payload, row) in enumerate(zip(payloads, rows, strict=True)):
@@ -276,7 +276,7 @@ def as_published(state: State) -> Any:
 
 
 def last_changes(store: Store) -> set[Any]:
-    """Of each entity what a subscriber was told last."""
+    """The last published change of each entity."""
     last: dict[Any, Any] = {}
     for change in store.changes:
         state = change.after
@@ -294,7 +294,7 @@ def last_changes(store: Store) -> set[Any]:
 
 
 def test_a_row_of_an_older_release_becomes_equal_to_a_rebuilt_one() -> None:
-    """It knew no implausible timestamps."""
+    """The older release did not mark implausible timestamps."""
     ahead = events.claimed(events.part("sold", 3_000_000), 1)
     now = events.claimed(events.part("in_warehouse", 5), 2, received=5)
 

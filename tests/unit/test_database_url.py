@@ -1,4 +1,4 @@
-"""Which of libpq's parameters in a database URL are honoured, ignored, refused."""
+"""Parameters of libpq in a database URL: supported, ignored, and refused ones."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is read from the message that a dead letter came as."""
+"""Reading a dead letter's message."""
 
 import pytest
 
@@ -58,7 +58,7 @@ def test_a_terminal_takes_no_orders_from_a_message() -> None:
         ("inventory", "stockhook.observed.part", "observation", "observation"),
         ("inventory", "stockhook.observed.part", "webhook", "webhook"),
         ("quarantine", "stockhook.observed.part", "observation", "observation"),
-        # Of an older release, which did not say.
+        # From an older release, without the header.
         ("inventory", "part.status.changed", None, "webhook"),
         ("inventory", "stockhook.observed.part", None, "observation"),
         ("quarantine", "stockhook.observed.part", None, "webhook"),
@@ -82,7 +82,7 @@ def test_a_quarantined_body_that_is_sent_again_is_the_same_letter() -> None:
         headers = {**HEADERS, "x-event-type": "", "x-event-id": event_id}
         return message_key(origin, Delivery(1, "quarantine.ovoko", headers, body, False, message_id))
 
-    # Encrypted, the same body has other bytes each time.
+    # An encrypted body has different bytes each time.
     assert key(b"", "1", "m.1") == key(b"", "1", "m.2") == key(b"gAAAA", "1", "m.3")
     assert len({key(b"", "1", "m.1"), key(b"", "2", "m.1"), key(b"", "1", "m.1", "orders")}) == 3
 

@@ -1,4 +1,4 @@
-"""What is shown of a body: its shape, and only what is known to be harmless."""
+"""The shown part of a body: its structure, and values that are known to be harmless."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Of a marketplace's answers the newest is kept, whatever the order in which they come."""
+"""The newest answer of a marketplace wins, in any order of arrival."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ from consumers.returns.details import ReturnDetails, ReturnItem
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
-# Few, so that answers of the same instant, and the same answer twice, are common.
+# Few values, so that equal instants and equal answers are frequent.
 instants = st.integers(0, 2).map(lambda second: NOON + timedelta(seconds=second))
 texts = st.sampled_from([None, "", "Door", "Türe"])
 amounts = st.sampled_from([None, Decimal("1"), Decimal("1.0"), Decimal("275.11"), Decimal("1E+2")])

@@ -1,4 +1,4 @@
-"""What doctor says of values that no test machine has."""
+"""Doctor's findings for values that no test machine has."""
 
 from pathlib import Path
 
@@ -150,7 +150,7 @@ def test_hosts_that_do_not_answer_are_named_where_another_does() -> None:
 
 
 def members_of(*queues: tuple[str, str, str], nodes: str) -> list[str]:
-    """What is found of queues with these members, of which some are online; stopped nodes in capitals."""
+    """The findings for queues with these members; the names of stopped nodes are in capitals."""
     findings = check_members(
         [
             {"name": name, "members": [*members.lower()], "online": [*online]}
@@ -201,7 +201,7 @@ def test_of_many_queues_some_are_named() -> None:
 
 
 class PartlyVisible:
-    """A connection of a user that may see some names only, as RabbitMQ 4.2.6 and newer have it."""
+    """A connection of a user that sees only some names, as in RabbitMQ 4.2.6 and newer."""
 
     def __init__(self, visible: str, *, may_declare: bool) -> None:
         self._visible = visible

@@ -1,4 +1,4 @@
-"""Bank details are encrypted wherever they stand, and come back byte for byte."""
+"""Bank details are encrypted at any place, and decrypt to the same bytes."""
 
 import json
 from itertools import zip_longest

@@ -1,4 +1,4 @@
-"""What is said of an exception."""
+"""Summaries and fingerprints of exceptions."""
 
 import ssl
 

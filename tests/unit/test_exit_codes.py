@@ -1,4 +1,4 @@
-"""What is expected to go wrong: one sentence and a documented exit code."""
+"""Expected failures: one sentence and a documented exit code."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Numbers in foreign JSON: exact, and refused where it would take for ever to convert them."""
+"""Numbers in foreign JSON are exact, or refused if their conversion would take too long."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from schemas.events import InvalidEvent, parse, parse_logged, read_json
 from schemas.ovoko import PartEvent
 from schemas.registry import Provider
 
-# Each reader of foreign JSON, with a document in which `%b` stands for a number.
+# Each reader of foreign JSON, with a document whose `%b` is replaced by a number.
 READERS = """
 import sys
 from worker.cli.payment_details import parsed_details

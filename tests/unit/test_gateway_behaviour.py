@@ -1,4 +1,4 @@
-"""How the simulated gateways retry: by status, by schedule, by our Retry-After."""
+"""Retries of the simulated gateways: statuses, schedules, and Retry-After."""
 
 from datetime import timedelta
 
@@ -51,7 +51,7 @@ def test_a_gateway_retries_the_statuses_that_it_retries(
     [
         ("hookdeck", "5", 5),
         ("hookdeck", "7200", 7200),
-        # The second step is 5 minutes.
+        # The second delay is 5 minutes.
         ("svix", "5", 300),
         ("svix", "400", 400),
         ("svix", "7200", 600),

@@ -1,4 +1,4 @@
-"""What a simulated gateway signs with: secrets of a file, of the settings, or a new one."""
+"""The keys of a simulated gateway: from a file, from the settings, or a new one."""
 
 from pathlib import Path
 

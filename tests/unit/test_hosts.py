@@ -1,4 +1,4 @@
-"""Which of several hosts is tried first."""
+"""The order in which several hosts are tried."""
 
 from collections import Counter
 from random import Random

@@ -1,4 +1,4 @@
-"""What the ingest makes of a body: authentic or not, routed or quarantined, and free of secrets."""
+"""The intake of a body: authentication, routing or quarantine, and removal of secrets."""
 
 import json
 from datetime import UTC, datetime
@@ -240,7 +240,7 @@ def test_a_well_formed_event_of_a_type_that_no_family_takes_is_unhandled_not_bro
 
 
 def test_an_unhandled_buyback_event_is_fully_encrypted_without_its_token() -> None:
-    """Nobody knows where personal data is in it."""
+    """The places of personal data in it are unknown."""
     document = {**PAID, "type": "SubmissionCreatedEvent", "email": "jane@example.org"}
     taken = buyback(json.dumps(document).encode())
     plain = ENCRYPTOR.decrypt(taken.message.body)
@@ -259,7 +259,7 @@ def test_an_unhandled_event_that_is_sent_again_is_the_same_and_any_other_is_not(
 
     assert ids() == ids() == ids(token=TOKENS[0].get_secret_value())
     assert ids() != ids(result={"id": 2})
-    # Its event id will be that of its result; until a family takes it, all that it says counts.
+    # Its event id will be derived from its result; until a family handles it, from its whole content.
     assert ids()[0] == ids(offer=2)[0]
     assert len({ids()[1], ids(offer=2)[1], ids(result=[])[1], ids(result=None)[1]}) == 4
 
@@ -278,7 +278,7 @@ def test_the_name_of_an_unhandled_type_is_bounded_and_cannot_command_a_terminal(
 
 
 def test_an_unhandled_event_is_replayed_as_if_it_were_sent_now() -> None:
-    """But for the time at which it was received."""
+    """Only the time of reception differs."""
     sold, paid = json.dumps(SOLD).encode(), json.dumps(PAID).encode()
     stored = ENCRYPTOR.encrypt(paid.replace(f', "token": "{TOKEN}"'.encode(), b""))
     replayed = accept_unhandled(Provider.BUYBACK, stored, NOW, ENCRYPTOR)
@@ -298,7 +298,7 @@ def test_an_unhandled_event_of_a_type_that_still_no_family_takes_stays_unhandled
 
 
 def test_a_letter_of_an_older_release_becomes_an_unhandled_event_encrypted_whole() -> None:
-    """Such a release kept it as it keeps known types: with bank details alone encrypted."""
+    """Such a release stored it like known types: only bank details were encrypted."""
     older = encrypt_members(
         json.dumps({**PAID, "type": "OfferCreatedEvent", "token": ""}).encode(), BANK_DETAILS, ENCRYPTOR
     )

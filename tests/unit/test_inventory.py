@@ -1,4 +1,4 @@
-"""Part statuses: who wins, and what is flagged."""
+"""Part statuses: the winner, and flagged changes."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from tests.support.memory_store import Store
 
 
 def after(*payloads: Payload) -> Store:
-    """Each payload a batch of its own, named by its position."""
+    """Apply each payload in a separate batch, named by its position."""
 
     async def run() -> Store:
         store = Store(FAMILIES["inventory"])
@@ -159,7 +159,7 @@ def test_a_written_off_part_may_be_absent_from_the_list() -> None:
 
 
 def test_changes_before_an_observation_are_unknown_and_not_flagged() -> None:
-    """Also when an older event brings the history in."""
+    """Also if an older event loads the history."""
     assert after(part("sold", 1), observed("in_warehouse", 5)).findings == set()
     assert after(part("sold", 1), observed("in_warehouse", 5), part("reserved", 0)).findings == set()
 
@@ -173,7 +173,7 @@ def test_a_change_after_an_observation_is_checked_like_any_other() -> None:
 
 
 def test_a_repeated_change_with_another_external_id_is_still_the_latest_one() -> None:
-    """Its id was used twice; beside it comes a change that slips in before it."""
+    """Its id was used twice, and another change precedes it."""
 
     async def run(*batches: Sequence[Event[Payload]]) -> Store:
         store = Store(FAMILIES["inventory"])

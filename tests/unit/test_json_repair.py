@@ -1,4 +1,4 @@
-"""The smallest repair of a body, and where there is none."""
+"""The smallest repair of a body, and bodies without one."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What `make run` gives the product, and how other terminals read it."""
+"""The environment that `make run` gives the product, and its file for other terminals."""
 
 import base64
 import shlex

@@ -1,4 +1,4 @@
-"""Which packages are downloaded, from what apt-get says it would do."""
+"""The packages to download, from the simulation of apt-get."""
 
 from deploy.local.packages import POSTGRES, RABBITMQ, needed_packages, would_install
 

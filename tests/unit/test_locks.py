@@ -1,4 +1,4 @@
-"""Each kind of work that excludes others of its kind has a lock of its own."""
+"""Each kind of exclusive work has its own lock."""
 
 import re
 from pathlib import Path

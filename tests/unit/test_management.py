@@ -1,4 +1,4 @@
-"""The clock of the broker, as an answer of its management API gives it."""
+"""The broker's clock, from an answer of its management API."""
 
 from datetime import UTC, datetime, timedelta
 

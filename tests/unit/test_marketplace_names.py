@@ -1,4 +1,4 @@
-"""Only what is particular to a marketplace, and the lists of all, name one."""
+"""Only modules of a marketplace, and lists of all, name a marketplace."""
 
 import re
 from fnmatch import fnmatch
@@ -10,7 +10,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 NAMES = re.compile("|".join(Provider), re.IGNORECASE)
 
-# What is particular to one.
+# Modules of one marketplace.
 OWN = (
     "schemas/ovoko*.py",
     "schemas/buyback.py",

@@ -1,4 +1,4 @@
-"""What every marketplace in the registry states, and what the intake makes of it."""
+"""The entries of marketplaces in the registry, and their use by the intake."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What Ovoko's API answers, read."""
+"""Reading the answers of Ovoko's API."""
 
 import json
 from datetime import UTC, datetime

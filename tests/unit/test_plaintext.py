@@ -1,4 +1,4 @@
-"""Folders for decrypted bodies: ours alone, in memory, and gone."""
+"""Folders for decrypted bodies: private, in memory, and removed afterwards."""
 
 import errno
 import fcntl
@@ -16,13 +16,13 @@ from worker.dead_letters.refusal import Refused
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only one for temporary files."""
+    """The only folder for temporary files."""
     monkeypatch.setattr(plaintext, "_places", lambda: [tmp_path])
     return tmp_path
 
 
 def left(place: Path) -> Path:
-    """As a run leaves it that is killed."""
+    """The folder of a killed run."""
     folder = place / f"{PREFIX}killed"
     folder.mkdir(mode=0o700)
     (folder / ".event.json.swp").write_text("Jane")

@@ -1,4 +1,4 @@
-"""What a policy on the broker would do to our queues."""
+"""The effect of the broker's policies on our queues."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ RETRY = ("stockhook.orders.retry.7s", "stockhook.orders.retry.35s")
 
 
 def listed(effective: object, **policies: str) -> list[dict[str, object]]:
-    """All queues, as the management API tells of them."""
+    """All queues in the format of the management API."""
     return [{"name": queue.name, "effective_policy_definition": effective, **policies} for queue in QUEUES]
 
 
@@ -36,7 +36,7 @@ LAST = {name for name in EVERY if name.endswith((".dead", ".quarantine"))}
         # The lower of the two counts.
         ({"message-ttl": 20_000}, {name for name in EVERY if not name.endswith("retry.7s")}),
         ({"expires": 1000}, EVERY),
-        # Families and retry queues refuse what is too much.
+        # Queues of families and retry queues refuse messages beyond their limit.
         ({"max-length": 5}, LAST),
         ({"max-length-bytes": 5, "overflow": "drop-head"}, LAST),
         ({"max-length": 5, "overflow": "reject-publish"}, set()),

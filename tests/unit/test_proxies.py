@@ -1,4 +1,4 @@
-"""Which proxy of the environment a marketplace's API is reached through, and which one cannot be used."""
+"""The proxy of the environment for a marketplace's API, and unusable proxies."""
 
 import pytest
 

@@ -12,7 +12,7 @@ from worker.amqp.topology import Topology
 
 
 class LosesCancellation(Publisher):
-    """As the client library can, while it connects."""
+    """Loses a cancellation, as the client library can while it connects."""
 
     async def _session(self) -> None:
         with suppress(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""Timestamps that are later than their reception: what they may do, and what overrules them."""
+"""Timestamps that are later than their reception: their effect, and the events that overrule them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -111,7 +111,7 @@ def test_the_merchants_id_of_an_implausible_event_yields_to_a_newer_one() -> Non
 
 
 def test_an_earlier_reception_of_a_copy_corrects_the_decision() -> None:
-    """It was plausible when the later copy was received."""
+    """The timestamp was plausible when the later copy was received."""
     far, sold = part("in_warehouse", 2 * HOUR), status_event("sold", 5, 5)
     late, early = (claimed(far, "far", received) for received in (2 * HOUR, 6))
     for batches in (

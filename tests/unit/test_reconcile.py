@@ -1,4 +1,4 @@
-"""What differs between a marketplace's row and ours."""
+"""Differences between a marketplace's row and ours."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -87,7 +87,7 @@ def test_a_row_that_is_known_to_be_absent_is_no_difference() -> None:
         (TEN, True),
         (TEN - UNDER_WAY + timedelta(seconds=1), True),
         (TEN - UNDER_WAY, False),
-        (TEN + timedelta(seconds=1), False),  # their clock: it proves nothing
+        (TEN + timedelta(seconds=1), False),  # their clock may differ
         (None, False),
     ],
 )

@@ -1,4 +1,4 @@
-"""Copies of a secret leave a body, whatever they are written in; its JSON stays."""
+"""Copies of a secret are removed from a body in any encoding; its JSON stays valid."""
 
 import base64
 import json

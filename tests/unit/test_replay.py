@@ -1,4 +1,4 @@
-"""A replayed dead letter is the same event, received when it was first received."""
+"""A replayed dead letter is the same event, with its first reception."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -63,7 +63,7 @@ def stored_as(
 
 
 def without_provenance(message: Message) -> Message:
-    """As an older release publishes it."""
+    """The message of an older release."""
     headers = {name: value for name, value in message.headers.items() if name != "x-provenance"}
     return replace(message, headers=headers)
 
@@ -98,7 +98,7 @@ def test_a_replay_keeps_the_reception(origin: str, is_edited: bool) -> None:
 def test_an_observation_that_an_archiver_of_an_older_release_stored_is_applied_by_a_replay(
     is_recorded: bool, is_edited: bool
 ) -> None:
-    """Such an archiver stores no provenance, also after the migration that filled the older rows."""
+    """Such an archiver stores no provenance, even after the migration that filled older rows."""
     message = accept_again(Provider.OVOKO, OBSERVED, RECEIVED_AT, None, Provenance.OBSERVATION).message
     message = message if is_recorded else without_provenance(message)
     ready = prepare(stored_as(message, is_edited=is_edited), None)

@@ -1,4 +1,4 @@
-"""Name lookups in threads that nothing waits for."""
+"""Name lookups in threads that no code joins."""
 
 import asyncio
 import socket
@@ -27,7 +27,7 @@ SECRET = f"whsec_{b64encode(b'0123456789' * 4).decode()}"
 
 @pytest.fixture
 def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """Lookups do not return before the end of the test; those that were begun."""
+    """Lookups do not return before the end of the test; yields the started ones."""
     started: list[Any] = []
     is_over = threading.Event()
 

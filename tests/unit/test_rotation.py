@@ -1,4 +1,4 @@
-"""How a subscriber's secret is rotated, from what the settings have."""
+"""The steps of a subscriber's rotation, derived from the settings."""
 
 import json
 import re

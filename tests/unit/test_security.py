@@ -1,4 +1,4 @@
-"""What a production deployment refuses, in sentences that quote no secret."""
+"""Settings that a production deployment refuses, with sentences that quote no secret."""
 
 from pathlib import Path
 

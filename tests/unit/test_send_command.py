@@ -1,4 +1,4 @@
-"""`stockhook send` says in one sentence what is wrong with its options."""
+"""`stockhook send` reports wrong options in one sentence."""
 
 from collections.abc import Callable
 from datetime import timedelta

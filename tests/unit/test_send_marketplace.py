@@ -1,4 +1,4 @@
-"""The generated marketplace is reproducible, valid, varied, and as irregular as the real ones."""
+"""Generated marketplaces are reproducible, valid, varied, and as irregular as real ones."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def _results(event_type: str) -> list[dict[str, object]]:
 
 
 def test_the_same_seed_plays_the_same_bytes_in_another_process_and_in_another_release() -> None:
-    """The order of a set's members, which differs between processes, has no influence."""
+    """The order of sets, which differs between processes, has no influence."""
     script = (
         "from hashlib import sha256; from itertools import islice; "
         "from worker.simulator.generator import events; "

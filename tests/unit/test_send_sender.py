@@ -1,4 +1,4 @@
-"""The sender re-sends after failures and then gives up, and keeps count."""
+"""The sender repeats failed requests, gives up after a limit, and counts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ FAST = 1_000_000.0
 
 @dataclass
 class ScriptedIngest:
-    """Gives each event these answers in turn; None is no answer. The last one is repeated."""
+    """Answers each event with these, one by one; None is no answer. The last one is repeated."""
 
     script: Sequence[int | None]
     requests: list[Webhook] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Events are sent with the first secret of their marketplace, in the place that it uses."""
+"""Events are sent with the first secret of their marketplace, in its header or body."""
 
 import orjson
 import pytest

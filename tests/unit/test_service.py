@@ -30,7 +30,7 @@ BODY = b'{"event_type":"order.created","timestamp":"2023-01-12T14:17:20Z","event
 
 @dataclass
 class Stored:
-    """Stands where the storage does: keeps what was stored, or fails."""
+    """Replaces the storage: records messages, or fails."""
 
     failure: Exception | None = None
     messages: list[Message] = field(default_factory=list)
@@ -256,7 +256,7 @@ async def test_lengths_and_encodings_are_checked(headers: dict[str, str], status
 async def test_a_webhook_of_undeclared_length_is_refused_and_counted(
     provider: str, headers: dict[str, str], status: int
 ) -> None:
-    """It has no body by its headers: were it accepted, its event would be lost."""
+    """Its headers declare no body, so its event would be lost if it were accepted."""
     stored, before = Stored(), received(provider, str(status))
     ingest = Ingest(settings(), stored)
     response = await ingest.handle(Request("POST", f"/webhooks/{provider}", headers, chunks()))
@@ -423,7 +423,7 @@ async def test_a_sender_is_authenticated_by_headers_before_the_body_or_by_the_bo
 
 
 async def test_a_body_of_a_stranger_must_keep_arriving(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the first moments at a minimum rate. A sender with a valid secret has the whole time."""
+    """A minimum rate applies after a grace time. A sender with a valid secret has the whole time."""
     monkeypatch.setattr(service, "UNAUTHENTICATED_FIRST_SECONDS", 0.3)
     monkeypatch.setattr(service, "UNAUTHENTICATED_BYTES_PER_SECOND", 1000)
     configured = settings(body_timeout=20, body_limit=100_000)
@@ -581,7 +581,7 @@ async def test_an_endpoint_that_lacks_a_setting_is_off_and_names_it(
 
 
 async def test_which_secret_was_used_is_counted() -> None:
-    """So that whoever rotates knows when the old one can go."""
+    """The count shows when an old secret can be removed."""
     rotated = settings(
         ovoko_secrets=f"the-new-one-0123456789,{SECRET}", buyback_tokens=f"{TOKEN},the-old-one-x"
     )

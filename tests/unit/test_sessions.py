@@ -1,4 +1,4 @@
-"""Sessions with the broker follow each other, and never in a hot loop."""
+"""Sessions with the broker follow each other with pauses."""
 
 import asyncio
 

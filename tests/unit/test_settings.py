@@ -1,4 +1,4 @@
-"""A bad setting is a sentence: key, rule, what was given; never a secret."""
+"""A bad setting is reported with key, rule and value, but never with a secret."""
 
 import os
 from collections.abc import Callable

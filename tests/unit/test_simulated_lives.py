@@ -1,4 +1,4 @@
-"""Whatever happens at the simulated marketplaces, their webhooks and their answers tell the same."""
+"""Webhooks and answers of the simulated marketplaces agree after any steps."""
 
 import asyncio
 from collections import Counter
@@ -61,7 +61,7 @@ STATUSES = (
 
 @dataclass
 class World:
-    """Both marketplaces at a clock of their own, and what their webhooks made of the projections."""
+    """Both marketplaces with a private clock, and the projections of their webhooks."""
 
     at: datetime = BEGINNING
     events: list[GeneratedEvent] = field(default_factory=list)
@@ -100,7 +100,7 @@ class World:
         body: bytes,
         headers: Mapping[str, str],
     ) -> Response:
-        """What is refused is told to nobody."""
+        """A refused request sends no webhook."""
         before = len(self.events)
         request = Request(method, path, {"limit": "100"}, headers, body)
         response = asyncio.run(marketplace.handle(request))

@@ -1,4 +1,4 @@
-"""Standard error that nobody reads blocks nothing."""
+"""A standard error that is not read blocks nothing."""
 
 import fcntl
 import os
@@ -18,7 +18,7 @@ SMALLEST_PIPE = 4096
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """Its ends, for reading and for writing. Nobody reads it, so it is full soon."""
+    """The ends of a pipe that is not read, so that it fills up soon."""
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, SMALLEST_PIPE)
     yield reading, writing

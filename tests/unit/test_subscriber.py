@@ -1,4 +1,4 @@
-"""Who is told of changes over HTTP: what the settings may say, and how a message is signed."""
+"""Subscribers of changes over HTTP: their settings, and the signatures of messages."""
 
 import base64
 import json

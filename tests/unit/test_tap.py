@@ -1,4 +1,4 @@
-"""Messages past the client library, held against the client library's own codec."""
+"""The tap on the client library's stream, compared to the library's own codec."""
 
 import asyncio
 import gc
@@ -146,7 +146,7 @@ def test_a_message_of_another_shape_is_read_too(others: list[str]) -> None:
 
 
 async def read(reader: TappedReader, data: bytes, cuts: list[int]) -> bytes:
-    """Feed data in pieces; what is passed on to the client library."""
+    """Feed data in pieces; return the bytes for the client library."""
     edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     for start, end in pairwise(edges):
         reader.feed_data(data[start:end])
@@ -230,7 +230,7 @@ async def test_each_publish_gets_its_result() -> None:
 
 
 async def test_a_busy_stream_is_not_taken_for_a_dead_one() -> None:
-    """The broker sends no heartbeat beside deliveries, and the client library sees no delivery."""
+    """The broker sends no heartbeats while it sends deliveries, which the client library does not see."""
     reader, _, _ = tapped(lambda _: None)
 
     assert await read(reader, delivered(1, b"{}", {}), []) == pamqp.frame.marshal(
@@ -239,7 +239,7 @@ async def test_a_busy_stream_is_not_taken_for_a_dead_one() -> None:
 
 
 def test_a_publish_over_a_connection_that_just_closed_is_lost() -> None:
-    """The client library has not noticed yet: the event loop has, and raises."""
+    """The event loop has noticed the end and raises; the client library has not noticed yet."""
 
     async def play() -> None:
         loop = asyncio.get_running_loop()
@@ -266,10 +266,10 @@ def test_a_publish_over_a_connection_that_just_closed_is_lost() -> None:
 async def test_a_connection_that_could_not_be_opened_is_forgotten_in_silence(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Also outside of the event loop: the library began to close it, and warned on standard error."""
+    """Even without an event loop: the library would try to close it, and warn on standard error."""
     closed_port = URL("amqp://127.0.0.1:1/")
     connections = [TappedConnection(closed_port)]
-    # What pytest keeps of log records, and pytest.raises of exceptions, would hold on to it.
+    # pytest's log records, and exceptions of pytest.raises, would keep a reference to it.
     for name in ("aio_pika", "aiormq"):
         caplog.set_level(logging.CRITICAL + 1, name)
     with suppress(ConnectionError):
@@ -321,7 +321,7 @@ async def test_a_publish_times_out_and_its_late_confirm_is_ignored() -> None:
 
 
 def header_frame(flags: int, properties: bytes, body_size: int) -> bytes:
-    """A content header as no codec of ours would write it."""
+    """A content header that our codecs would not write."""
     payload = struct.pack(">HHQH", 60, 0, body_size, flags) + properties
     return struct.pack(">BHI", 2, CHANNEL, len(payload)) + payload + b"\xce"
 
@@ -453,7 +453,7 @@ async def test_the_client_library_gets_its_message_without_unreadable_properties
 
 
 async def test_a_return_that_cannot_be_read_leaves_no_publish_confirmed() -> None:
-    """The broker confirms what it returned, too: which of them it was is not known."""
+    """The broker also confirms returned messages, and it is unknown which one this was."""
     reader, tap, _ = tapped(lambda _: None)
     confirms = [publish(tap) for _ in range(2)]
     returned = Basic.Return(reply_code=312, reply_text="NO_ROUTE", exchange="e", routing_key="r")

@@ -1,4 +1,4 @@
-"""Foreign text on a terminal: shown, and without effect."""
+"""Foreign text on a terminal is visible and has no effect."""
 
 import json
 import os

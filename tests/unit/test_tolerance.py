@@ -1,4 +1,4 @@
-"""What is odd and not needed counts as absent, and is a finding."""
+"""Unreadable values that no rule needs count as absent, and are a finding."""
 
 import asyncio
 import copy
@@ -26,7 +26,7 @@ Path = tuple[str | int, ...]
 
 MOST_ITEMS = 1_000
 
-# What the rules need, of all documented events; of an order one of its two ids is enough.
+# The values that rules need, in all documented events; an order needs only one of its two ids.
 NEEDED = {
     "event_type",
     "timestamp",
@@ -46,7 +46,7 @@ NEEDED = {
 
 
 def places(document: Any, path: Path = ()) -> Iterator[Path]:
-    """Every member and every element, however deep."""
+    """Every member and every element, at any depth."""
     steps = (
         document if isinstance(document, dict) else range(len(document)) if isinstance(document, list) else ()
     )
@@ -56,7 +56,7 @@ def places(document: Any, path: Path = ()) -> Iterator[Path]:
 
 
 def changed(document: Any, path: Path, *value: object) -> Any:
-    """With another value at this place; without one, with nothing."""
+    """A copy with another value at this place, or without one."""
     document = copy.deepcopy(document)
     holder = document
     for step in path[:-1]:
@@ -65,7 +65,7 @@ def changed(document: Any, path: Path, *value: object) -> Any:
         holder[path[-1]] = value[0]
     else:
         del holder[path[-1]]
-        # An array whose only element is odd says nothing either.
+        # An array with only an unreadable element has no information either.
         if holder == []:
             return changed(document, path[:-1])
     return document
@@ -92,7 +92,7 @@ def test_an_unreadable_value_counts_as_absent_unless_a_rule_needs_it(example: An
         for value in (False, [], {}, ["\0"]):
             payload = read(provider, changed(document, path, value))
             if payload is not None and not payload.unreadable_fields:
-                continue  # It is no field of ours, or not odd there.
+                continue  # We do not read the field, or the value is valid there.
             assert (payload is None) == (without is None), path
             if payload is not None and without is not None:
                 assert payload.model_dump() == without.model_dump(), path
@@ -162,7 +162,7 @@ def test_readable_fields_stay_beside_many_unreadable_ones() -> None:
 
 
 def test_a_body_without_a_readable_field_is_invalid() -> None:
-    """Nothing is gained by what is left of it."""
+    """The rest of it has no use."""
     document = {
         "type": "OrderCreatedEvent",
         "result": {

@@ -1,4 +1,4 @@
-"""The queues, exactly."""
+"""The exact properties of queues and exchanges."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Who sent a request, and whose word is taken for it."""
+"""The address of a request's client, and the proxies that may state it."""
 
 from ipaddress import ip_network
 

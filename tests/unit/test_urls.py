@@ -1,4 +1,4 @@
-"""A URL that no client could use is refused at the start, in a sentence that has no part of it."""
+"""An unusable URL is refused at the start, in a sentence that quotes no part of it."""
 
 import traceback
 from contextlib import suppress
@@ -21,7 +21,7 @@ from worker.config.urls import (
     hosts_of,
 )
 
-# A part of each password below; host and port may be parts of one that is not encoded.
+# A part of each password below; host and port may be parts of an unencoded password.
 CANARY = "canary"
 
 URLS = {
@@ -34,7 +34,7 @@ ENVIRONMENTS = ("production", "development")
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, name: str, value: str, environment: str = "production") -> str:
-    """The sentence about a setting; nothing of the value is in it, nor in what a traceback would show."""
+    """The sentence about a setting. Neither it nor a traceback contains a part of the value."""
     monkeypatch.setenv(f"STOCKHOOK_{name}", value)
     monkeypatch.setenv("STOCKHOOK_ENVIRONMENT", environment)
     with pytest.raises(BadSettings) as raised:
@@ -251,7 +251,7 @@ def test_the_path_and_query_are_percent_encoded_once(url: str, expected: str) ->
     assert encoded(expected) == expected
 
 
-# What URLs are made of, and what breaks them.
+# The characters of URLs, and characters that break them.
 unusual_text = st.text(st.sampled_from("ab1:@/?#[]%,=&.-_ \n\0öß\u0662\u2100\u202e\uff12"), max_size=14)
 DSN_ARGUMENTS = (
     *("host", "port", "user", "password", "passfile", "database", "service", "servicefile", "direct_tls"),

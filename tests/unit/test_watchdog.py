@@ -1,4 +1,4 @@
-"""The watch over a channel ends with the channel, when it is told to, and when all is not well."""
+"""The watch of a channel ends with the channel, when it is stopped, and after a failed check."""
 
 import asyncio
 from typing import Any
@@ -7,7 +7,7 @@ from worker.amqp.watchdog import watch_channel
 
 
 class OpenChannel:
-    """Stands for a channel: open until its event is set."""
+    """Replaces a channel: open until its event is set."""
 
     def __init__(self) -> None:
         self.closed = asyncio.Event()
@@ -17,7 +17,7 @@ class OpenChannel:
 
 
 async def watched(answers: list[bool], *, is_closed: bool = False, is_ending: bool = False) -> list[float]:
-    """The seconds that each question gave for its answer, until the watch ended."""
+    """The timeout of each check in seconds, until the watch ended."""
     channel: Any = OpenChannel()
     ending = asyncio.Event()
     checks: list[float] = []
