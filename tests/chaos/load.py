@@ -61,7 +61,7 @@ def _malformed(rng: Random, event: GeneratedEvent) -> GeneratedEvent:
             body, provider = b'{"event_type": "part.painted", "event_id": "%d"}' % mark, Provider.OVOKO
         case _:
             body, provider = b'{"token": "", "type": "ItemSungEvent", "result": %d}' % mark, Provider.BUYBACK
-    return replace(event, provider=provider, event_type="odd", body=body)
+    return replace(event, provider=provider, event_type="malformed", body=body)
 
 
 @dataclass(frozen=True, slots=True)

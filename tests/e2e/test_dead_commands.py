@@ -22,7 +22,7 @@ from worker.intake.intake import accept_again
 from worker.postgres.locks import TRY_LOCK, AdvisoryLock
 
 ACCOUNT = "GB33BUKB20201555555555"
-CANARIES = ("Canary", "canary@example.org", "5550199", "Canary Lane", ACCOUNT)
+CANARIES = ("Canary", "canary@example.org", "5550199", "Canary Road", ACCOUNT)
 ORDER_ID = "0d2f6a0e-5f5c-4c54-9c8a-3a1f0f3f7a11"
 
 
@@ -33,7 +33,7 @@ def buyback_event(**result: Any) -> bytes:
         "lastName": "Canary",
         "email": "canary@example.org",
         "telephoneNumber": {"countryCode": "+44", "number": "5550199"},
-        "address": {"firstLine": "1 Canary Lane", "city": "Canary", "country": "GB"},
+        "address": {"firstLine": "1 Canary Road", "city": "Canary", "country": "GB"},
         "customerPaymentDetails": {"bankAccount": {"accountNumber": ACCOUNT, "accountName": "Jane Canary"}},
     }
     order = {"id": ORDER_ID, "status": "Created", "customerInformation": customer, "items": []}

@@ -58,8 +58,8 @@ async def test_a_failed_scene_names_the_missing_result() -> None:
     async with serving(Simulation({})) as port:
         url = f"http://127.0.0.1:{port}"
         stage = Stage(Console(file=io.StringIO()), {}, url, url)
-        with pytest.raises(SceneFailed, match="nobody/control: "):
-            await stage.at_marketplace("nobody/control")
+        with pytest.raises(SceneFailed, match="unknown/control: "):
+            await stage.at_marketplace("unknown/control")
     with pytest.raises(SceneFailed, match=r"stockhook explain ended with 2"):
         stage.command("explain", "whale", "1")
 

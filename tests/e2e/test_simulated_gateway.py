@@ -99,7 +99,7 @@ async def test_an_impossible_simulation_is_one_sentence(stack: Stack) -> None:
     simulate = ("simulate", "gateway", "--port", "0", "--forward-to")
     results = [
         stack.run(*simulate, stack.url),
-        stack.run(*simulate, stack.url, "--scheme", "nobody"),
+        stack.run(*simulate, stack.url, "--scheme", "unknown"),
         stack.run(*simulate, stack.url, "--scheme", "svix", "--time-scale", "-1"),
         stack.run(*simulate, "elsewhere", "--scheme", "svix"),
         stack.run(*simulate, stack.url, "--scheme", "svix", "--secrets-file", "/nowhere"),

@@ -113,7 +113,7 @@ def test_the_same_seed_sends_the_same_events_including_malformed_ones() -> None:
 
     assert first == again != other
     assert len(set(first)) < len(first)
-    assert 5 < types["odd"] < 60
+    assert 5 < types["malformed"] < 60
 
 
 @pytest.mark.parametrize("is_long", [False, True])

@@ -177,7 +177,7 @@ async def test_a_refusal_stands_where_no_other_host_accepts(stack: Stack) -> Non
     other = f"localhost:{port_of(stack)}"
     dead = f"127.0.0.1:{free_port()}"
     with pytest.raises(BrokerRefused) as refused:
-        await used(broker(at(stack, dead, own, other, user="nobody:hunter2")))
+        await used(broker(at(stack, dead, own, other, user="stranger:hunter2")))
 
     assert f"{dead}: Connection refused; {own}, {other}: 403 ACCESS_REFUSED" in str(refused.value)
     assert "correct user or password in STOCKHOOK_AMQP_URL" in str(refused.value)

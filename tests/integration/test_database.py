@@ -225,7 +225,7 @@ async def test_a_session_that_was_cancelled_in_a_statement_is_closed(database: D
         return bool(pids)
 
     task = asyncio.create_task(work())
-    await until(is_at_work, "the statement has begun")
+    await until(is_at_work, "the statement has started")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -119,7 +119,7 @@ async def test_a_rebuild_leaves_details_as_they_are(stack: Stack) -> None:
     await save_return(stack, RETURN)
     quiet = [rebuilt(stack, family) for family in ("inventory", "returns")]
     await stack.execute(
-        "UPDATE parts SET status = 'odd'; UPDATE returns SET order_id = 'odd'; "
+        "UPDATE parts SET status = 'wrong'; UPDATE returns SET order_id = 'wrong'; "
         "INSERT INTO returns SELECT 'surplus', order_id, opened_at, updated_at, update_count, revision "
         "FROM returns; "
         "INSERT INTO return_items (return_id, position) VALUES ('surplus', 1)"

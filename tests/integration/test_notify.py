@@ -101,7 +101,7 @@ def test_without_a_manager_nothing_is_sent() -> None:
 async def test_a_manager_that_does_not_listen_stops_no_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "absent"))
     async with notify_systemd(checks(None), asyncio.Event()):
         await asyncio.sleep(0)
 

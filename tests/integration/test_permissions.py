@@ -241,7 +241,7 @@ STATEMENTS = {
     "UPDATE": "UPDATE {table} SET {first} = DEFAULT WHERE false",
     "DELETE": "DELETE FROM {table} WHERE false",
     "TRUNCATE": "TRUNCATE {table} CASCADE",
-    "ALTER": "ALTER TABLE {table} ADD COLUMN odd text",
+    "ALTER": "ALTER TABLE {table} ADD COLUMN added text",
     "DROP": "DROP TABLE {table} CASCADE",
 }
 MONTHS = "SELECT add_event_log_months(now(), now() + interval '5 months')"
@@ -280,8 +280,8 @@ async def test_each_role_has_only_the_listed_privileges(stack: Stack, roles: Cal
             }
             assert allowed == set(role.tables[table]), f"{role.name} on {table}"
         assert await _may(connection, MONTHS) is bool(role.functions), role.name
-        assert not await _may(connection, "CREATE TABLE odd ()")
-        assert not await _may(connection, "CREATE SCHEMA odd")
+        assert not await _may(connection, "CREATE TABLE created ()")
+        assert not await _may(connection, "CREATE SCHEMA created")
         await connection.close()
     for statement in STATEMENTS.values():
         assert await _may(owner, statement.format(table="parts", first="part_id"))

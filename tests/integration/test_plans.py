@@ -31,7 +31,7 @@ SELECT number::text, 'sold', now(), gen_random_uuid(), 1 FROM generate_series(1,
 INSERT INTO orders (order_id, created_at, revision)
 SELECT number::text, now(), 1 FROM generate_series(1, {ROWS}) AS number;
 INSERT INTO findings (kind, family, entity_id, event_id, message)
-SELECT 'odd', 'inventory', number::text, gen_random_uuid(), '' FROM generate_series(1, {ROWS}) AS number;
+SELECT 'reused', 'inventory', number::text, gen_random_uuid(), '' FROM generate_series(1, {ROWS}) AS number;
 INSERT INTO changes (family, size, changes) SELECT 'inventory', 1, '' FROM generate_series(1, {ROWS});
 INSERT INTO actions (kind, key, subject, request, state, published_at)
 SELECT 'buyback.dropoff_request', number::text, number::text, '', 'done', now()

@@ -114,8 +114,8 @@ async def test_consumers_go_on_while_a_rebuild_is_killed_resumed_and_takes_over(
     """The planted row is repaired, and no event meanwhile is lost or applied twice."""
     backlog, meanwhile = generated("inventory", 12_000), generated("inventory", 4_000, seed=8)
     await apply(stack, "inventory", *in_batches(backlog, 200))
-    await stack.execute("UPDATE parts SET status = 'odd', revision = revision + 1 WHERE part_id LIKE '%7%'")
-    planted = len(await stack.fetch("SELECT 1 FROM parts WHERE status = 'odd'"))
+    await stack.execute("UPDATE parts SET status = 'wrong', revision = revision + 1 WHERE part_id LIKE '%7%'")
+    planted = len(await stack.fetch("SELECT 1 FROM parts WHERE status = 'wrong'"))
     is_over = asyncio.Event()
 
     async def consume() -> int:

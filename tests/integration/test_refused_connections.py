@@ -32,7 +32,7 @@ REFUSALS = {
         ("403 ACCESS_REFUSED - Login was refused", "correct user or password in STOCKHOOK_AMQP_URL"),
     ),
     "no such user": (
-        "nobody",
+        "unknown",
         "refusing",
         ("403 ACCESS_REFUSED - Login was refused", "correct user or password in STOCKHOOK_AMQP_URL"),
     ),

@@ -218,7 +218,7 @@ async def test_an_ed25519_key_rotates_to_another() -> None:
     [
         ({"secret": "canary-not-whsec"}, "secret: must begin with whsec_"),
         ({"secret": PUBLIC_KEY}, "a public key cannot sign"),
-        ({"marketplace": "nobody"}, "marketplace: "),
+        ({"marketplace": "unknown"}, "marketplace: "),
         ({"canary": "x"}, "canary: "),
     ],
 )

@@ -40,7 +40,7 @@ async def ask(client: httpx.AsyncClient, **fault: object) -> None:
 async def test_a_marketplace_is_served_below_its_name() -> None:
     async with mirror() as client:
         response = await client.post("/mirror/a/b", content=b"12345")
-        elsewhere = await client.get("/nobody/a")
+        elsewhere = await client.get("/unknown/a")
 
     assert response.json() == {"method": "POST", "path": "/a/b", "bytes": 5}
     assert elsewhere.status_code == 404

@@ -131,7 +131,7 @@ TABLE = (
         "tests/integration/test_event_sink.py::test_an_unconfirmed_event_is_spooled_and_its_number_is_voided",
     ),
     Mutant(
-        "poison messages are tried for ever",
+        "poison messages are tried without a limit",
         "worker/pipeline/isolation.py",
         "return tries <= poison.TRIES",
         "return tries <= 1000",

@@ -93,7 +93,7 @@ _HEADS = (
     ("GET", "GET {path} HTTP/1.1\r\nHost: a"),
     ("HEAD", "HEAD {path} HTTP/1.1\r\nHost: a"),
     ("CONNECT", "CONNECT {path} HTTP/1.1\r\nHost: a"),
-    ("odd method", "POST\x00 {path} HTTP/1.1\r\nHost: a"),
+    ("zero byte in the method", "POST\x00 {path} HTTP/1.1\r\nHost: a"),
     ("name with a blank", "POST {path} HTTP/1.1\r\nHost: a\r\nX A: b"),
     ("no name", "POST {path} HTTP/1.1\r\nHost: a\r\n: b"),
     ("no colon", "POST {path} HTTP/1.1\r\nHost: a\r\nX-A"),

@@ -33,7 +33,7 @@ def test_the_public_keys_are_printed() -> None:
     assert json.loads(keys.stdout) == [{"name": "shop", "public_keys": [PUBLIC_KEY]}]
 
 
-@pytest.mark.parametrize("arguments", [["keys", "desk"], ["keys", "desk", "--json"], ["keys", "nobody"]])
+@pytest.mark.parametrize("arguments", [["keys", "desk"], ["keys", "desk", "--json"], ["keys", "unknown"]])
 def test_a_key_that_does_not_exist_is_a_failure(arguments: list[str]) -> None:
     assert stockhook(*arguments).returncode == 1
 

@@ -14,7 +14,7 @@ CANARIES = {
     "lastName": "Canaryson",
     "email": "canary@example.org",
     "number": "5550199",
-    "firstLine": "1 Canary Lane",
+    "firstLine": "1 Canary Road",
     "zipCode": "C4N 4RY",
     "city": "Canaryville",
     "accountNumber": "GB33BUKB20201555555555",

@@ -50,7 +50,7 @@ def test_files_of_a_killed_run_are_removed_and_those_of_a_running_one_stay(place
         assert (folder / "event.json").exists()
 
 
-def test_no_symbolic_link_is_followed(place: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_symlinks_are_not_followed(place: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "precious").touch()
     (place / f"{PREFIX}link").symlink_to(elsewhere)

@@ -94,7 +94,7 @@ def test_a_replay_keeps_the_reception(origin: str, is_edited: bool) -> None:
 
 
 @pytest.mark.parametrize("is_recorded", [False, True], ids=["an older publisher", "a newer publisher"])
-@pytest.mark.parametrize("is_edited", [False, True], ids=["as it came", "edited"])
+@pytest.mark.parametrize("is_edited", [False, True], ids=["unchanged", "edited"])
 def test_an_observation_that_an_archiver_of_an_older_release_stored_is_applied_by_a_replay(
     is_recorded: bool, is_edited: bool
 ) -> None:

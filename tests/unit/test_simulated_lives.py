@@ -69,8 +69,8 @@ class World:
     findings: set[Finding] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.buyback = SimulatedBuyback((), clock=self.clock, send_events=self.events.extend, places=1)
-        self.buyback.tokens["token"] = datetime.max.replace(tzinfo=UTC)
+        self.simulated = SimulatedBuyback((), clock=self.clock, send_events=self.events.extend, places=1)
+        self.simulated.tokens["token"] = datetime.max.replace(tzinfo=UTC)
         self.ovoko = Ovoko(clock=self.clock, send_events=self.events.extend)
 
     def clock(self) -> datetime:
@@ -78,7 +78,7 @@ class World:
 
     def buyback(self, method: str, path: str, document: object = None) -> Response:
         headers = {"authorization": "Bearer token", "x-real-ip": "127.0.0.1"}
-        return self._ask(self.buyback, method, path, orjson.dumps(document), headers)
+        return self._ask(self.simulated, method, path, orjson.dumps(document), headers)
 
     def seller(self, method: str, order_id: str, endpoint: str, document: object = None) -> Response:
         return self.buyback(method, f"/v2/sellers/{SELLER_ID}/orders/{order_id}/{endpoint}", document)
@@ -181,7 +181,7 @@ def play(moves: Sequence[tuple[tuple[str, ...], int]]) -> World:
 @given(st.lists(st.tuples(TRADE_IN_MOVES, MILLISECONDS), max_size=40))
 def test_buyback_orders_are_equal_on_both_sides(moves: list[tuple[tuple[str, ...], int]]) -> None:
     world = play([(("create", order_id), 0) for order_id in ORDERS] + moves)
-    there = {order_id: world.buyback.orders[order_id] for order_id in ORDERS}
+    there = {order_id: world.simulated.orders[order_id] for order_id in ORDERS}
 
     assert world.findings == set()
     for order_id, known in world.known("buybacks"):
@@ -247,7 +247,7 @@ def test_an_order_comes_from_its_creation_to_its_payment() -> None:
     assert known.order.values["status"] == "closed"
     assert {shipment.values["is_reschedule"] for shipment in known.shipments.values()} == {False, True}
     assert known.order.values["payment_details"] is not None
-    assert world.buyback.orders["a"].as_json()["status"] == "Closed"
+    assert world.simulated.orders["a"].as_json()["status"] == "Closed"
 
 
 def test_a_submission_sends_webhooks_of_types_that_no_family_takes() -> None:

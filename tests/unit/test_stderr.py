@@ -43,7 +43,7 @@ def test_lines_that_find_no_room_are_dropped_counted_and_reported_once_there_is_
 
     def report(lines: int) -> None:
         reported.append(lines)
-        stream.write("told\n")
+        stream.write("reported\n")
         is_reported.set()
 
     os.write(writing, b"y" * SMALLEST_PIPE)
@@ -52,7 +52,7 @@ def test_lines_that_find_no_room_are_dropped_counted_and_reported_once_there_is_
     written = 2 * QUEUE_BYTES // len(line)
     for _ in range(written):
         stream.write(line)
-    got = read_until(reading, b"told\n")
+    got = read_until(reading, b"reported\n")
 
     assert is_reported.wait(10)
     assert 0 < reported[0] < written

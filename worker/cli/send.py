@@ -258,7 +258,7 @@ def _recording(output: Path | None) -> Iterator[OnAccepted]:
 
 @asynccontextmanager
 async def _shown(tally: Tally, count: int) -> AsyncIterator[None]:
-    """A bar on standard error, if that is a terminal, ten times a second."""
+    """Show a bar on standard error if that is a terminal, and update it ten times per second."""
     with report.progress() as bar:
         if bar.disable:
             yield

@@ -126,7 +126,7 @@ def broker_commands(users: Sequence[BrokerUser], vhost: str) -> list[str]:
         "# RabbitMQ 4.0 and newer drop a dead letter after 20 deliveries. For these versions, remove the #:",
         f"# {unlimiting_command(vhost)}",
         "",
-        "# Every broker has it, with a password that everybody knows.",
+        "# Every broker has it, with a well-known password.",
         "rabbitmqctl delete_user guest",
         "",
         "# 2. Declare exchanges and queues: `stockhook topology`, as the user stockhook_topology.",
