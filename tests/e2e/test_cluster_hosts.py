@@ -51,16 +51,16 @@ class Connections:
 
     def hosts(self) -> dict[str, str]:
         """The last host of each connection."""
-        return {whose: host for whose, host, _ in self.opened()}
+        return {owner: host for owner, host, _ in self.opened()}
 
     async def seconds_until_away_from(self, host: str, since: datetime) -> dict[str, float]:
         """The time from `since` until each connection to the host was replaced by one to another host."""
-        left = {whose for whose, at, _ in self.opened() if self.hosts()[whose] == host}
+        left = {owner for owner, at, _ in self.opened() if self.hosts()[owner] == host}
         assert left, f"nothing was connected to {host}"
 
         def moved() -> dict[str, float]:
             later = [one for one in self.opened() if one[2] > since and one[1] != host and one[0] in left]
-            return {whose: (at - since).total_seconds() for whose, _, at in reversed(later)}
+            return {owner: (at - since).total_seconds() for owner, _, at in reversed(later)}
 
         async def all_moved() -> bool:
             return moved().keys() == left
@@ -118,13 +118,13 @@ async def test_connections_leave_a_node_that_is_killed(stack: Stack, cluster: Ra
     connections = Connections(running)
     ending = asyncio.Event()
     sending = asyncio.create_task(send(stack, ending))
-    for whose in ("ingest", "orders"):
-        host = connections.hosts()[whose]
+    for owner in ("ingest", "orders"):
+        host = connections.hosts()[owner]
         node = next(node for node in cluster.nodes if host_of(node) == host)
         killed_at = datetime.now(UTC)
         node.kill()
         took = await connections.seconds_until_away_from(host, killed_at)
-        print(f"killed the node of {whose}:", {name: round(seconds, 2) for name, seconds in took.items()})
+        print(f"killed the node of {owner}:", {name: round(seconds, 2) for name, seconds in took.items()})
         await asyncio.to_thread(cluster.start, [node])
         await asyncio.to_thread(cluster.wait_until_members_online)
     ending.set()

@@ -37,9 +37,9 @@ def test_looks_at_which_nothing_has_moved_change_nothing() -> None:
 
 
 def test_a_requeued_message_counts_once() -> None:
-    given_back = [Sample(0.0, 0), Sample(0.5, 50), Sample(0.6, 40), Sample(1.2, 100)]
+    requeued = [Sample(0.0, 0), Sample(0.5, 50), Sample(0.6, 40), Sample(1.2, 100)]
 
-    assert rate(given_back, 100) == pytest.approx(80 / (1.1 - 0.1))
+    assert rate(requeued, 100) == pytest.approx(80 / (1.1 - 0.1))
 
 
 def test_a_rate_needs_enough_events() -> None:

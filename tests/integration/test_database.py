@@ -115,7 +115,7 @@ async def database(relay: Relay) -> AsyncIterator[Database]:
     await made.close()
 
 
-async def end_by_word(relay: Relay, connection: Connection) -> None:
+async def end_by_message(relay: Relay, connection: Connection) -> None:
     """Send the message without the end of the connection, as happens under load."""
     relay.say(END_OF_SESSION)
 
@@ -135,7 +135,7 @@ async def end_by_terminating(relay: Relay, connection: Connection) -> None:
     await other.close()
 
 
-WAYS = [end_by_word, end_by_reset, end_by_terminating]
+WAYS = [end_by_message, end_by_reset, end_by_terminating]
 
 
 @pytest.mark.parametrize("end", WAYS)
@@ -185,8 +185,8 @@ async def test_sessions_that_ended_while_idle_cause_at_most_one_failure(
     database: Database, relay: Relay
 ) -> None:
     async with database.connection() as first, database.connection() as second:
-        await end_by_word(relay, first)
-        await end_by_word(relay, second)
+        await end_by_message(relay, first)
+        await end_by_message(relay, second)
 
     with pytest.raises(DatabaseUnavailable, match="InternalClientError"):
         await database.ping()

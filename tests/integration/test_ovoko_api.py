@@ -42,7 +42,7 @@ class World:
     api: OvokoApi
     control: httpx.AsyncClient
 
-    async def ask(self, kind: str, **fault: object) -> None:
+    async def inject_fault(self, kind: str, **fault: object) -> None:
         (await self.control.post("/control/faults", json={"kind": kind, **fault})).raise_for_status()
 
     async def calls(self) -> list[dict[str, Any]]:
@@ -123,7 +123,7 @@ async def test_returns_come_by_the_day_they_were_created() -> None:
 async def test_a_passing_failure_is_got_over(kind: str) -> None:
     async with world() as there:
         have_parts(there.ovoko, 1)
-        await there.ask(kind, times=2, seconds=0)
+        await there.inject_fault(kind, times=2, seconds=0)
         part = await there.api.part("1")
 
     assert part.row is not None
@@ -145,7 +145,7 @@ async def test_a_passing_failure_is_got_over(kind: str) -> None:
 async def test_a_lasting_failure_ends_after_four_attempts(kind: str, message: str) -> None:
     async with world(ovoko_timeout=0.3) as there:
         have_parts(there.ovoko, 1)
-        await there.ask(kind, seconds=0 if kind in ("rate-limited", "unavailable") else 1)
+        await there.inject_fault(kind, seconds=0 if kind in ("rate-limited", "unavailable") else 1)
         with pytest.raises(Unavailable, match=message):
             await there.api.part("1")
 
@@ -167,7 +167,7 @@ async def test_a_lasting_failure_ends_after_four_attempts(kind: str, message: st
 async def test_an_unexpected_response_is_not_requested_again_and_is_named(kind: str, message: str) -> None:
     async with world() as there:
         have_parts(there.ovoko, 1)
-        await there.ask(kind)
+        await there.inject_fault(kind)
         with pytest.raises(UnexpectedResponse, match=message) as raised:
             await there.api.part("1")
 
@@ -190,7 +190,7 @@ async def test_a_refusal_is_not_repeated() -> None:
 async def test_retry_after_is_waited_for() -> None:
     async with world() as there:
         have_parts(there.ovoko, 1)
-        await there.ask("rate-limited", times=1, seconds=1)
+        await there.inject_fault("rate-limited", times=1, seconds=1)
         began = monotonic()
         await there.api.part("1")
 
@@ -199,7 +199,7 @@ async def test_retry_after_is_waited_for() -> None:
 
 async def test_a_retry_after_of_an_hour_is_not_awaited() -> None:
     async with world() as there:
-        await there.ask("unavailable", seconds=3600)
+        await there.inject_fault("unavailable", seconds=3600)
         with pytest.raises(Unavailable, match="requests a delay of 3600 s"):
             await there.api.part("1")
 

@@ -346,8 +346,8 @@ async def test_the_whole_runs_with_these_users(
     assert json.loads(status.stdout)["rows"]["orders"] == 1
     operator = {"STOCKHOOK_AMQP_URL": users("operator"), "STOCKHOOK_DATABASE_URL": roles("operator")}
     await _work_on_dead_letters(stack, operator)
-    await _replay_what_is_unhandled(stack, operator, roles("owner"))
-    await _take_over_what_differs(stack, operator)
+    await _replay_unhandled(stack, operator, roles("owner"))
+    await _apply_differences(stack, operator)
     for worker in (ingest, consumer):
         assert worker.stop() == 0
         assert "ACCESS_REFUSED" not in worker.lines()
@@ -375,7 +375,7 @@ async def _work_on_dead_letters(stack: Stack, operator: dict[str, str]) -> None:
     assert await stack.count("orders") == 2
 
 
-async def _replay_what_is_unhandled(stack: Stack, operator: dict[str, str], owner: str) -> None:
+async def _replay_unhandled(stack: Stack, operator: dict[str, str], owner: str) -> None:
     """Simulates a release that handles the type."""
     connection = await asyncpg.connect(owner)
     await connection.execute(
@@ -393,7 +393,7 @@ async def _replay_what_is_unhandled(stack: Stack, operator: dict[str, str], owne
     assert await stack.count("unhandled_events") == 0
 
 
-async def _take_over_what_differs(stack: Stack, operator: dict[str, str]) -> None:
+async def _apply_differences(stack: Stack, operator: dict[str, str]) -> None:
     marketplace = ovoko_api.Ovoko(parts={13: ovoko_api.Part(id=13, status=0)})
     async with serving(Simulation({"ovoko": marketplace})) as port:
         credentials = {

@@ -134,17 +134,17 @@ async def test_processes_wait_and_log_why_and_continue_once_they_are_accepted(
     ingest = stack.start("ingest", STOCKHOOK_AMQP_URL=url)
     message = f"530 NOT_ALLOWED - access to vhost '{vhost}' refused for user 'stranger'"
 
-    async def says_so() -> bool:
+    async def consumer_reports_it() -> bool:
         checks = (await stack.ops(consumer.ops_port, "/readyz")).json()["checks"]
         return all(message in str(checks[name]) for name in ("orders", "publisher"))
 
-    async def ingest_says_so() -> bool:
+    async def ingest_reports_it() -> bool:
         return message in str((await stack.ops(ingest.ops_port, "/readyz")).json()["broker"])
 
     await until(_answers(stack, consumer.ops_port), "it listens")
-    await until(says_so, "readyz of the consumer says why")
+    await until(consumer_reports_it, "readyz of the consumer says why")
     await until(_answers(stack, ingest.ops_port), "it listens")
-    await until(ingest_says_so, "readyz of the ingest says why")
+    await until(ingest_reports_it, "readyz of the ingest says why")
     for worker in (consumer, ingest):
         refusals = [line for line in worker.lines().splitlines() if "broker.unavailable" in line]
         assert refusals

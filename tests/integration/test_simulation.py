@@ -33,7 +33,7 @@ async def mirror() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def ask(client: httpx.AsyncClient, **fault: object) -> None:
+async def inject_fault(client: httpx.AsyncClient, **fault: object) -> None:
     (await client.post("/control/faults", json=fault)).raise_for_status()
 
 
@@ -52,7 +52,7 @@ async def test_a_marketplace_is_served_below_its_name() -> None:
 )
 async def test_a_fault_occurs_the_requested_number_of_times(kind: str, status: int) -> None:
     async with mirror() as client:
-        await ask(client, kind=kind, times=2)
+        await inject_fault(client, kind=kind, times=2)
         statuses = [(await client.get("/mirror/a")).status_code for _ in range(3)]
 
     assert statuses == [status, status, 200]
@@ -60,7 +60,7 @@ async def test_a_fault_occurs_the_requested_number_of_times(kind: str, status: i
 
 async def test_a_fault_applies_only_to_its_method_and_path() -> None:
     async with mirror() as client:
-        await ask(client, kind="error", method="post", path="order-7")
+        await inject_fault(client, kind="error", method="post", path="order-7")
         others = [await client.get("/mirror/order-7"), await client.post("/mirror/order-8")]
         struck = await client.post("/mirror/order-7")
 
@@ -85,12 +85,12 @@ async def test_an_id_triggers_the_fault_with_the_longest_matching_name(order_id:
 
 async def test_an_answer_without_a_body_breaks_too() -> None:
     async with mirror() as client:
-        await ask(client, kind="cut", times=1)
+        await inject_fault(client, kind="cut", times=1)
         with pytest.raises(httpx.RemoteProtocolError):
             await client.delete("/mirror/a")
-        await ask(client, kind="wrong-types", times=1)
+        await inject_fault(client, kind="wrong-types", times=1)
         wrong = await client.delete("/mirror/a")
-        await ask(client, kind="oversized", times=1)
+        await inject_fault(client, kind="oversized", times=1)
         async with client.stream("DELETE", "/mirror/a") as response:
             received = [len(chunk) async for chunk in response.aiter_raw()]
 
@@ -100,7 +100,7 @@ async def test_an_answer_without_a_body_breaks_too() -> None:
 
 async def test_retry_after_has_the_configured_duration() -> None:
     async with mirror() as client:
-        await ask(client, kind="rate-limited", seconds=2.5)
+        await inject_fault(client, kind="rate-limited", seconds=2.5)
         response = await client.get("/mirror/a")
 
     assert response.headers["retry-after"] == "3"
@@ -108,7 +108,7 @@ async def test_retry_after_has_the_configured_duration() -> None:
 
 async def test_a_slow_answer_is_late() -> None:
     async with mirror() as client:
-        await ask(client, kind="slow", seconds=0.3)
+        await inject_fault(client, kind="slow", seconds=0.3)
         began = monotonic()
         response = await client.get("/mirror/a")
 
@@ -119,7 +119,7 @@ async def test_a_slow_answer_is_late() -> None:
 @pytest.mark.parametrize("kind", ["cut", "hang-up"])
 async def test_a_connection_ends_too_soon(kind: str) -> None:
     async with mirror() as client:
-        await ask(client, kind=kind, times=1)
+        await inject_fault(client, kind=kind, times=1)
         with pytest.raises(httpx.RemoteProtocolError):
             await client.get("/mirror/a")
         again = await client.get("/mirror/a")
@@ -129,7 +129,7 @@ async def test_a_connection_ends_too_soon(kind: str) -> None:
 
 async def test_a_trickle_never_pauses_for_long() -> None:
     async with mirror() as client:
-        await ask(client, kind="trickle", seconds=0.01)
+        await inject_fault(client, kind="trickle", seconds=0.01)
         began = monotonic()
         response = await client.get("/mirror/a")
 
@@ -141,7 +141,7 @@ async def test_a_trickle_never_pauses_for_long() -> None:
 async def test_an_oversized_body_has_its_declared_length(kind: str, is_declared: bool) -> None:
     received = 0
     async with mirror() as client:
-        await ask(client, kind=kind)
+        await inject_fault(client, kind=kind)
         async with client.stream("GET", "/mirror/a") as response:
             async for chunk in response.aiter_raw():
                 received += len(chunk)
@@ -152,7 +152,7 @@ async def test_an_oversized_body_has_its_declared_length(kind: str, is_declared:
 
 async def test_wrong_types_are_json_still() -> None:
     async with mirror() as client:
-        await ask(client, kind="wrong-types")
+        await inject_fault(client, kind="wrong-types")
         response = await client.get("/mirror/a")
 
     assert response.json() == {"method": ["GET"], "path": ["/a"], "bytes": "seven"}
@@ -160,7 +160,7 @@ async def test_wrong_types_are_json_still() -> None:
 
 async def test_answered_requests_are_reported_without_headers_and_bodies() -> None:
     async with mirror() as client:
-        await ask(client, kind="error", times=1)
+        await inject_fault(client, kind="error", times=1)
         await client.get("/mirror/a", headers={"authorization": "canary"})
         await client.post("/mirror/b", content=b"canary")
         response = await client.get("/control/requests")
@@ -192,7 +192,7 @@ async def test_a_taken_port_is_a_sentence() -> None:
 async def test_it_stops_while_an_answer_is_under_way() -> None:
     async with asyncio.timeout(30):
         async with mirror() as client:
-            await ask(client, kind="slow", seconds=60)
+            await inject_fault(client, kind="slow", seconds=60)
             waiting = asyncio.create_task(client.get("/mirror/a"))
             while not (await client.get("/control/requests")).json():
                 await asyncio.sleep(0.01)

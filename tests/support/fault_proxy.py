@@ -288,8 +288,8 @@ class _Connection:
         arrivals: list[asyncio.Task[None]] = []
         for direction, source, target in passages:
             under_way: asyncio.Queue[tuple[float, bytes | None]] = asyncio.Queue(CHUNKS_UNDER_WAY)
-            arrivals.append(asyncio.create_task(self._take_in(direction, source, under_way)))
-            self._tasks.append(asyncio.create_task(self._pass_on(direction, under_way, target)))
+            arrivals.append(asyncio.create_task(self._read_chunks(direction, source, under_way)))
+            self._tasks.append(asyncio.create_task(self._forward(direction, under_way, target)))
         try:
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
         finally:
@@ -308,7 +308,7 @@ class _Connection:
         self._is_half_open = True
         self._server[1].close()
 
-    async def _take_in(
+    async def _read_chunks(
         self,
         direction: Direction,
         source: asyncio.StreamReader,
@@ -326,7 +326,7 @@ class _Connection:
             due = max(due, clock() + self._proxy.lateness(direction))
             await under_way.put((due, chunk))
 
-    async def _pass_on(
+    async def _forward(
         self,
         direction: Direction,
         under_way: "asyncio.Queue[tuple[float, bytes | None]]",

@@ -115,7 +115,7 @@ class RabbitCluster:
                 failure = error
         raise failure
 
-    def _ask(self, path: str) -> list[dict[str, Any]]:
+    def _query(self, path: str) -> list[dict[str, Any]]:
         """The management API's answer, from the first node that responds: cheap, but some seconds old."""
         failure = ControlFailed("the cluster has no node")
         for node in self.nodes:
@@ -137,7 +137,7 @@ class RabbitCluster:
                 frozenset(queue.get("members", ())),
                 frozenset(queue.get("online", ())),
             )
-            for queue in self._ask(f"queues/{VHOST}")
+            for queue in self._query(f"queues/{VHOST}")
             if queue.get("arguments", {}).get("x-queue-type") == "quorum"
         }
 
@@ -150,7 +150,7 @@ class RabbitCluster:
         """Wait until all nodes run in one cluster; raises NotFormed."""
 
         def is_formed() -> bool:
-            return sum(bool(node["running"]) for node in self._ask("nodes")) == len(self.nodes)
+            return sum(bool(node["running"]) for node in self._query("nodes")) == len(self.nodes)
 
         _wait(is_formed, seconds, "all nodes run in one cluster")
 

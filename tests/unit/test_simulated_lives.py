@@ -78,21 +78,21 @@ class World:
 
     def buyback(self, method: str, path: str, document: object = None) -> Response:
         headers = {"authorization": "Bearer token", "x-real-ip": "127.0.0.1"}
-        return self._ask(self.simulated, method, path, orjson.dumps(document), headers)
+        return self._request(self.simulated, method, path, orjson.dumps(document), headers)
 
     def seller(self, method: str, order_id: str, endpoint: str, document: object = None) -> Response:
         return self.buyback(method, f"/v2/sellers/{SELLER_ID}/orders/{order_id}/{endpoint}", document)
 
     def control_ovoko(self, path: str, document: object = None) -> Response:
-        return self._ask(self.ovoko, "POST", f"/control/{path}", orjson.dumps(document), {})
+        return self._request(self.ovoko, "POST", f"/control/{path}", orjson.dumps(document), {})
 
     def rows_of_ovoko(self, path: str) -> Sequence[dict[str, Any]]:
         form = f"username={USERNAME}&password={PASSWORD}&user_token={USER_TOKEN}".encode()
-        answer = orjson.loads(self._ask(self.ovoko, "POST", path, form, {}).body)
+        answer = orjson.loads(self._request(self.ovoko, "POST", path, form, {}).body)
         rows: Sequence[dict[str, Any]] = answer["data" if "data" in answer else "list"]
         return rows
 
-    def _ask(
+    def _request(
         self,
         marketplace: SimulatedBuyback | Ovoko,
         method: str,

@@ -36,7 +36,7 @@ async def ingest(bench: Bench) -> None:
             value = await _publish(bench.world, messages, count)
         else:
             sent = signed if contestant is BEHIND_GATEWAY else requests
-            value = await _take_in(bench, contestant, sent)
+            value = await _accepted_per_second(bench, contestant, sent)
         bench.results.add("ingest", "events/s", contestant.name, value)
 
 
@@ -59,7 +59,7 @@ async def _publish(world: World, messages: Path, count: int) -> float:
     return rate([Sample(at, waiting) for at, waiting in seen], count)
 
 
-async def _take_in(bench: Bench, contestant: Contestant, requests: list[Prepared]) -> float:
+async def _accepted_per_second(bench: Bench, contestant: Contestant, requests: list[Prepared]) -> float:
     """Events per second, calculated from the number of waiting messages.
 
     Raises:
