@@ -59,7 +59,7 @@ def test_its_commands_are_commands(compose: dict[str, Any]) -> None:
         assert service["command"][0] in app
 
 
-def test_every_file_that_it_mounts_is_there(compose: dict[str, Any]) -> None:
+def test_every_mounted_file_exists(compose: dict[str, Any]) -> None:
     mounts = [
         DEPLOY / mount.split(":")[0]
         for service in compose["services"].values()

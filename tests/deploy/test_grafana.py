@@ -18,7 +18,7 @@ PANELS = [
 ]
 
 
-def test_there_are_dashboards_under_ids_of_their_own() -> None:
+def test_dashboards_have_distinct_ids() -> None:
     assert {dashboard["uid"] for dashboard in DASHBOARDS.values()} == set(DASHBOARDS)
     assert len({dashboard["title"] for dashboard in DASHBOARDS.values()}) == len(DASHBOARDS) == 4
 

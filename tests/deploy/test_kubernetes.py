@@ -188,7 +188,7 @@ def test_a_spool_outlives_its_pod() -> None:
     assert "STOCKHOOK_SPOOL_PATH=/var/lib/stockhook/" in (DEPLOY / "Dockerfile").read_text()
 
 
-def test_families_scale_by_their_own_queue_and_never_by_a_retry_step() -> None:
+def test_families_scale_by_their_own_queue_and_never_by_a_retry_queue() -> None:
     scalers = [read_custom_resource.validate_python(resource) for resource in CUSTOM_RESOURCES]
     scaled = {
         one.spec.scale_target_ref.name: [trigger.metadata.queue_name for trigger in one.spec.triggers]

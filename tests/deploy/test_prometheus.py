@@ -61,7 +61,7 @@ def test_the_configuration_and_its_rules_are_accepted(program: Path) -> None:
     run(program, "check", "config", "prometheus.yml")
 
 
-def test_each_alert_fires_when_it_should_and_not_else(program: Path) -> None:
+def test_each_alert_fires_only_when_it_should(program: Path) -> None:
     run(program, "test", "rules", "alerts_test.yml")
 
 

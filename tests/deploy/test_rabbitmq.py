@@ -53,7 +53,7 @@ def booted(tmp_path: Path) -> Iterator[RabbitNode]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_the_definitions_are_what_the_code_declares() -> None:
+def test_the_definitions_match_the_code() -> None:
     """Run `make docs` if this fails."""
     assert read("topology.json") == definitions(topology(delays(*DELAYS)), "stockhook")
 

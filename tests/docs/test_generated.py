@@ -30,7 +30,7 @@ def test_a_generated_file_matches_the_code(path: Path) -> None:
     assert path.read_text() == FILES[path](), "run `make docs`"
 
 
-def test_each_generated_part_stands_in_one_page() -> None:
+def test_each_generated_part_is_in_one_page() -> None:
     names = [name for path in pages() for name in parts_of(path.read_text())]
 
     assert sorted(names) == sorted(PARTS)

@@ -109,7 +109,7 @@ def test_each_file_in_a_command_exists(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", WITH_COMMANDS, ids=name_of)
-def test_a_block_runs_in_a_test_or_says_what_it_needs(path: Path) -> None:
+def test_a_block_runs_in_a_test_or_has_a_need(path: Path) -> None:
     """A misspelt marker would keep a block out of the test, or run what cannot run there."""
     markers = {block.marker for block in blocks(path.read_text()) if block.marker}
 

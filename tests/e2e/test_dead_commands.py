@@ -392,9 +392,7 @@ async def test_a_replay_stops_by_itself_when_most_of_it_fails_again(archiving: S
 
 
 @pytest.mark.parametrize("point", ["replay_started", "replay_published"])
-async def test_a_replay_that_died_goes_on_where_it_was_and_applies_each_once(
-    archiving: Stack, point: str
-) -> None:
+async def test_a_killed_replay_continues_and_applies_each_letter_once(archiving: Stack, point: str) -> None:
     messages = [dead_message(sold(f"part-{number}", number), number) for number in range(30)]
     await put(archiving, *messages)
     await archived_letters(archiving, 30)
@@ -451,7 +449,7 @@ async def test_two_replays_never_run_at_once(stack: Stack) -> None:
     assert allowed.returncode == 0
 
 
-async def test_nothing_is_replayed_without_a_word_about_which(stack: Stack) -> None:
+async def test_a_replay_requires_a_selection(stack: Stack) -> None:
     assert dead(stack, "replay").returncode == 2
     assert dead(stack, "replay", "--all", "--rate", "0").returncode == 2
     assert dead(stack, "replay", "--all", STOCKHOOK_AMQP_URL="amqp://127.0.0.1:1/").returncode == 69

@@ -96,7 +96,7 @@ async def test_a_crash_between_commit_and_ack_leaves_one_row_a_message(stack: St
     assert sorted(str(row["reason"]) for row in rows) == [f"invalid: {number}" for number in range(10)]
 
 
-async def test_of_a_message_that_came_again_the_body_is_not_looked_into(stack: Stack) -> None:
+async def test_the_body_of_a_redelivered_message_is_not_parsed(stack: Stack) -> None:
     headers = {
         "x-event-type": "",
         "x-provider": "ovoko",

@@ -91,7 +91,7 @@ def written_by_the_release_before(path: Path) -> Path:
     return path
 
 
-async def test_the_spool_goes_on_with_the_file_where_the_release_before_stopped(tmp_path: Path) -> None:
+async def test_the_spool_continues_the_file_of_the_release_before(tmp_path: Path) -> None:
     path = written_by_the_release_before(tmp_path / "spool.sqlite3")
     async with Spool(path, 1_000_000) as spool:
         await spool.put(

@@ -215,7 +215,7 @@ def test_requests_keep_to_the_rate_limit(enriched: Enriched) -> None:
     assert max(finished) - min(finished) > timedelta(seconds=1)
 
 
-def test_details_of_a_part_are_saved_and_of_an_unknown_one_there_are_none(enriched: Enriched) -> None:
+def test_details_of_a_known_part_are_saved_and_an_unknown_one_has_none(enriched: Enriched) -> None:
     assert {tuple(row.values()) for row in enriched.parts} == {
         ("Front door", Decimal("275.11"), "EUR", "5123", None),
         (None,) * 5,
@@ -282,7 +282,7 @@ async def test_faults_of_the_api_delay_details_and_never_the_projection(marketpl
     assert (await stack.depths())["stockhook.actions.dead"] == 1
 
 
-async def test_the_newest_answer_stands_though_an_older_one_comes_later(marketplace: Marketplace) -> None:
+async def test_an_older_answer_that_arrives_later_changes_nothing(marketplace: Marketplace) -> None:
     marketplace.has_return(456, status="New", order_return_items=[DOOR, DOOR])
     marketplace.fail(Kind.SLOW, "/order_return/456", times=1, seconds=2)
     await marketplace.stack.started_apart(STOCKHOOK_OVOKO_TIMEOUT="10")

@@ -86,7 +86,7 @@ def test_a_killed_service_is_away_for_a_while_and_a_killed_process_is_not(name: 
         assert {fault.target for fault in momentary if fault.kind is Kind.HALF_OPEN} == set(NETWORKS)
 
 
-def test_a_cluster_is_to_go_on_without_one_node_and_without_its_primary_only() -> None:
+def test_a_cluster_must_continue_without_one_node_or_without_its_primary() -> None:
     survivable = [strike for strike in islice(strikes("cluster", 3), 500) if strike.is_survivable]
     targets = {fault.target for strike in survivable for fault in strike.faults}
 

@@ -220,7 +220,7 @@ def test_a_connection_is_reset_when_the_server_is_absent() -> None:
     assert proxy.counts["unreachable"] == 1
 
 
-def test_frames_are_whole_however_they_were_cut() -> None:
+def test_frames_are_complete_after_any_segmentation() -> None:
     stream = b"AMQP\x00\x00\x09\x01" + b"".join(FRAMES)
     rng = Random(1)
     for _ in range(200):
@@ -238,7 +238,7 @@ def test_bytes_that_are_no_frame_are_garbled() -> None:
         Frames().feed(b"\x01\x00\x01\x00\x00\x00\x01\x00\x00")
 
 
-def test_postgres_messages_are_whole_however_they_were_cut() -> None:
+def test_postgres_messages_are_complete_after_any_segmentation() -> None:
     start = b"\x00\x00\x00\x08\x04\xd2\x16\x2f" + b"\x00\x00\x00\x09\x00\x03\x00\x00\x00"
     commit = b"Q\x00\x00\x00\x0cCOMMIT;\x00"
     for chunk in (1, 2, 3, 7, 100):
@@ -275,7 +275,7 @@ async def database(fresh_database: str) -> AsyncIterator["asyncpg.Connection[asy
     await connection.close()
 
 
-async def test_cut_before_commit_the_row_is_not_there(
+async def test_after_a_cut_before_commit_the_row_is_missing(
     fresh_database: str, database: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     with FaultProxy.before(fresh_database, watch=PostgresWatch) as proxy:
@@ -288,7 +288,7 @@ async def test_cut_before_commit_the_row_is_not_there(
     assert (proxy.counts["seen commit"], proxy.counts["cut commit"]) == (2, 1)
 
 
-async def test_cut_after_commit_the_row_is_there_though_the_client_saw_an_error(
+async def test_after_a_cut_after_commit_the_row_exists_although_the_client_got_an_error(
     fresh_database: str, database: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     with FaultProxy.before(fresh_database, watch=PostgresWatch) as proxy:
@@ -351,7 +351,7 @@ async def bodies(url: str, queue: str, expected: int) -> list[bytes]:
         return received
 
 
-async def test_cut_before_a_publish_the_message_is_not_there(services: Services, queue: str) -> None:
+async def test_after_a_cut_before_a_publish_the_message_is_missing(services: Services, queue: str) -> None:
     with FaultProxy.before(services.amqp_url, watch=AmqpWatch) as proxy:
         url = proxy.via(services.amqp_url)
         proxy.cut(Point.PUBLISH)
@@ -363,7 +363,7 @@ async def test_cut_before_a_publish_the_message_is_not_there(services: Services,
     assert (proxy.counts["seen publish"], proxy.counts["cut publish"]) == (2, 1)
 
 
-async def test_cut_before_the_confirm_the_message_is_there_though_the_client_saw_an_error(
+async def test_after_a_cut_before_the_confirm_the_message_exists_although_the_client_got_an_error(
     services: Services, queue: str
 ) -> None:
     with FaultProxy.before(services.amqp_url, watch=AmqpWatch) as proxy:

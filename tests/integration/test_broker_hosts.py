@@ -172,7 +172,7 @@ async def test_a_host_that_refuses_us_is_passed_over_where_another_accepts(stack
         assert await used(broker(at(stack, reset, "{}"))) == f"127.0.0.1:{port_of(stack)}"
 
 
-async def test_a_refusal_stands_where_no_other_host_accepts(stack: Stack) -> None:
+async def test_a_refusal_is_final_if_no_other_host_accepts(stack: Stack) -> None:
     own = f"127.0.0.1:{port_of(stack)}"
     other = f"localhost:{port_of(stack)}"
     dead = f"127.0.0.1:{free_port()}"

@@ -221,7 +221,7 @@ async def test_wrong_credentials_are_a_sentence_without_them() -> None:
     )
 
 
-async def test_a_token_endpoint_that_is_not_there_is_looked_for_in_its_own_setting() -> None:
+async def test_a_missing_token_endpoint_names_its_setting() -> None:
     async with open_platform() as platform:
         account = replace(
             platform.account, sts_url=platform.account.sts_url.replace("/buyback", "/elsewhere")

@@ -195,7 +195,7 @@ def test_an_error_about_payment_details_does_not_quote_them(
     assert "CANARY" not in done.stderr + done.stdout
 
 
-def test_a_file_that_is_not_there_is_a_sentence(simulated: Simulated) -> None:
+def test_a_missing_file_is_one_sentence(simulated: Simulated) -> None:
     done = simulated.run("payment-details", "order-7", "--file", "/nowhere")
 
     assert done.returncode == 2

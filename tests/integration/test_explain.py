@@ -181,7 +181,7 @@ async def test_orders_and_returns_are_explained(stack: Stack) -> None:
     assert order["agrees_with_tables"] is returned["agrees_with_tables"] is True
 
 
-async def test_trade_ins_and_their_reminders_are_explained_without_private_data(stack: Stack) -> None:
+async def test_buyback_orders_and_their_reminders_are_explained_without_private_data(stack: Stack) -> None:
     customer = {"firstName": "Ada", "lastName": "Canary", "email": "canary@example.com"}
     order = {
         "id": "o1",

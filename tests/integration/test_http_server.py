@@ -160,7 +160,7 @@ async def test_a_connection_that_reads_no_answers_is_closed() -> None:
         await until(is_cut_off, "it is cut off")
 
 
-async def test_beyond_the_limit_the_connection_that_waits_longest_makes_room() -> None:
+async def test_beyond_the_limit_the_longest_waiting_connection_is_closed() -> None:
     async with (
         server(Limits(idle_seconds=60, header_seconds=60, connections=ConnectionLimits(total=4))) as running,
         client(running.port) as known,

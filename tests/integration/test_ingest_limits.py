@@ -77,7 +77,7 @@ async def test_a_body_that_trickles_ends_for_the_sake_of_the_next_connection() -
         assert await trickling[0].is_closed()
 
 
-async def test_a_request_that_arrived_whole_is_answered_however_many_come() -> None:
+async def test_a_complete_request_is_answered_with_any_number_of_connections() -> None:
     """Even before its secret is checked, for example while a thread reads a large body."""
     is_read, may_answer = asyncio.Event(), asyncio.Event()
 
@@ -149,7 +149,7 @@ async def test_strangers_of_many_addresses_leave_room_for_proxies() -> None:
         assert [await proxy.is_served() for proxy in proxies] == [True] * 8
 
 
-async def test_a_first_head_must_be_whole_in_time_however_late_it_begins() -> None:
+async def test_a_first_head_must_be_complete_in_time_even_if_it_begins_late() -> None:
     """A head that starts at the same time on an authenticated connection has more time."""
     limits = Limits(60, header_seconds=1.0, connections=LIMITS.connections)
     async with (

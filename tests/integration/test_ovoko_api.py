@@ -120,7 +120,7 @@ async def test_returns_come_by_the_day_they_were_created() -> None:
 
 
 @pytest.mark.parametrize("kind", ["rate-limited", "error", "error-as-200", "unavailable", "hang-up", "cut"])
-async def test_a_passing_failure_is_got_over(kind: str) -> None:
+async def test_a_temporary_failure_is_retried(kind: str) -> None:
     async with world() as there:
         have_parts(there.ovoko, 1)
         await there.inject_fault(kind, times=2, seconds=0)

@@ -431,7 +431,7 @@ async def test_a_user_without_permission_to_declare_gets_an_error(users: Callabl
             await channel.declare_item(Exchange("stockhook.matrix", "direct"))
 
 
-async def test_roles_that_are_not_there_are_not_missed(fresh_database: str, stack: Stack) -> None:
+async def test_absent_roles_are_not_required(fresh_database: str, stack: Stack) -> None:
     migrated = stack.run("migrate", STOCKHOOK_DATABASE_URL=fresh_database)
 
     assert migrated.returncode == 0

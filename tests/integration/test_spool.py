@@ -173,7 +173,7 @@ async def test_removing_leaves_the_others_and_forgets_no_byte(tmp_path: Path) ->
         assert (spool.depth, spool.size, spool.oldest_at) == (0, 0, None)
 
 
-async def test_reopening_goes_on_where_it_stopped(tmp_path: Path) -> None:
+async def test_a_reopened_spool_continues_its_numbers(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     async with Spool(path, ROOMY) as spool:
         await spool.put(message("one"), "orders")

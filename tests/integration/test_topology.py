@@ -80,7 +80,7 @@ async def test_a_check_names_bindings_that_are_missing_and_queues_that_are_too_m
     assert (after.returncode, after.stdout) == (0, "as expected\n")
 
 
-async def test_a_queue_that_is_deleted_under_its_consumer_is_there_again(stack: Stack) -> None:
+async def test_a_queue_that_is_deleted_under_its_consumer_is_declared_again(stack: Stack) -> None:
     worker = await stack.started("consume", "orders")
     await stack.delete_queue("stockhook.orders")
     await stack.started("ingest")

@@ -312,7 +312,7 @@ TABLE = (
         "        return self._current is None or not self._current.body.is_complete\n",
         "        return True\n",
         "tests/integration/test_ingest_limits.py::"
-        "test_a_request_that_arrived_whole_is_answered_however_many_come",
+        "test_a_complete_request_is_answered_with_any_number_of_connections",
     ),
     Mutant(
         "an unauthenticated body may take as long as any other",

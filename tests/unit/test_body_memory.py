@@ -23,7 +23,7 @@ class Bodies:
         return held
 
 
-def test_the_largest_body_of_a_stranger_makes_room() -> None:
+def test_the_largest_unauthenticated_body_is_refused_first() -> None:
     with ExitStack() as context:
         bodies = Bodies(context)
         small, large = bodies.arrives(10), bodies.arrives(60)

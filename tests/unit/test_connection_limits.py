@@ -63,7 +63,7 @@ class Server:
         return connection
 
 
-def test_of_one_address_the_oldest_stranger_makes_room_for_the_next() -> None:
+def test_the_oldest_stranger_of_an_address_is_closed_for_the_next() -> None:
     server = Server()
     other = server.stranger("b")
     first, second, third = (server.stranger("a") for _ in range(3))
@@ -151,7 +151,7 @@ def test_a_closed_connection_frees_its_slot() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("ipasrd"), st.integers(0, 9), st.sampled_from("abc")), max_size=80))
-def test_the_limits_hold_whatever_comes(steps: list[tuple[str, int, str]]) -> None:
+def test_the_limits_hold_for_any_sequence(steps: list[tuple[str, int, str]]) -> None:
     server = Server()
     connections: list[Connection] = []
     for step, number, address in steps:

@@ -35,7 +35,7 @@ def test_of_an_ordinary_event_ids_and_instants_are_shown() -> None:
     assert json.loads(masked(body, shape_of(Provider.OVOKO))) == json.loads(body)
 
 
-def test_no_canary_is_shown_wherever_it_stands() -> None:
+def test_no_canary_is_shown_at_any_place() -> None:
     nested = {**CANARIES, "order": CANARIES, "items": [CANARIES], "customerInformation": {"id": "5550199"}}
     bodies = [nested, {"result": nested}, {"event_data": nested, "data": {"after": nested}}]
     shapes = [shape_of(None), shape_of(Provider.OVOKO), shape_of(Provider.BUYBACK), CHANGE]
@@ -86,7 +86,7 @@ def test_a_body_that_is_no_json_is_not_shown() -> None:
     ],
     ids=str,
 )
-def test_a_name_or_an_account_is_hidden_wherever_it_stands(
+def test_a_name_or_an_account_is_hidden_at_any_place(
     provider: Provider | None, members: dict[str, object]
 ) -> None:
     for body in (members, {"event_data": members}, {"result": members}, {"event": {"event_data": members}}):

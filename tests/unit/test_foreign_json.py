@@ -75,7 +75,7 @@ def test_no_number_in_foreign_json_stops_a_reader() -> None:
         b"0." + b"1" * 101,
     ],
 )
-def test_a_number_of_over_a_hundred_digits_is_refused_wherever_it_stands(number: bytes) -> None:
+def test_a_number_of_over_a_hundred_digits_is_refused_at_any_place(number: bytes) -> None:
     for document in (b"%b", b"[%b]", b'{"a": [{"b": %b}]}'):
         with pytest.raises(ValueError, match=r"digits|number|InvalidOperation"):
             read_json(document % number)

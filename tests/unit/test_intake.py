@@ -203,7 +203,7 @@ def test_the_token_does_not_change_the_event() -> None:
     assert buyback(json.dumps(old).encode()).event_id == buyback(json.dumps(PAID).encode()).event_id
 
 
-def test_a_token_elsewhere_in_the_body_does_not_stay_there() -> None:
+def test_a_token_elsewhere_in_the_body_is_removed() -> None:
     document = {**PAID, "note": f"sent with {TOKEN}", "result": {**PAID["result"], "token": TOKEN}}
 
     assert TOKEN not in repr(buyback(json.dumps(document).encode()))

@@ -71,7 +71,7 @@ def test_an_observation_overrules_an_implausible_sold() -> None:
 
 
 @pytest.mark.parametrize("received", [5, 20])
-def test_written_off_is_final_whatever_its_timestamp(received: float) -> None:
+def test_written_off_is_final_with_any_timestamp(received: float) -> None:
     assert (
         status(status_event("written_off", FAR, received), status_event("in_warehouse", 10, 10))
         == "written_off"

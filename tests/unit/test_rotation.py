@@ -47,7 +47,7 @@ def test_the_public_key_that_the_subscriber_must_have_is_named() -> None:
     assert PUBLIC_KEY in first
 
 
-def test_another_kind_is_for_after_the_rotation_under_way() -> None:
+def test_another_kind_must_wait_for_the_end_of_a_rotation() -> None:
     *_, (_, last) = steps(OTHER_SECRET, SECRET, ed25519=True)
 
     assert last == "stockhook changes rotate shop --ed25519"

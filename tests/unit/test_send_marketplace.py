@@ -69,7 +69,7 @@ def test_each_event_type_happens() -> None:
     assert {(event.provider, event.event_type) for event in PLAYED} == known
 
 
-def test_most_events_are_about_parts_then_trade_ins_orders_and_returns() -> None:
+def test_most_events_are_about_parts_then_buyback_orders_and_returns() -> None:
     counts = Counter(_theme(event) for event in PLAYED)
     shares = {theme: count / len(PLAYED) for theme, count in counts.items()}
 

@@ -34,7 +34,7 @@ def read_until(reading: int, end: bytes) -> bytes:
     return data
 
 
-def test_lines_that_find_no_room_are_dropped_counted_and_reported_once_there_is_room(
+def test_lines_beyond_the_buffer_are_dropped_counted_and_reported_later(
     pipe: tuple[int, int],
 ) -> None:
     reading, writing = pipe

@@ -164,7 +164,7 @@ def tapped(on_delivery: Callable[[Delivery], None]) -> tuple[TappedReader, Chann
 
 
 @given(st.lists(st.binary(max_size=400), max_size=5), st.lists(st.integers(min_value=0), max_size=20))
-def test_deliveries_are_taken_out_however_the_stream_is_cut(bodies: list[bytes], cuts: list[int]) -> None:
+def test_deliveries_are_extracted_after_any_segmentation(bodies: list[bytes], cuts: list[int]) -> None:
     async def play() -> None:
         got: list[Delivery] = []
         reader, _, _ = tapped(got.append)
@@ -369,7 +369,7 @@ OURS = field(b"x-attempt", b"l" + struct.pack(">q", 3))
     st.binary(min_size=1, max_size=50),
     st.lists(st.integers(min_value=0), max_size=5),
 )
-def test_no_properties_whatever_bytes_they_are_keep_a_message_or_the_next_one_from_its_consumer(
+def test_properties_of_any_bytes_delay_neither_their_message_nor_the_next(
     flags: int, properties: bytes, body: bytes, cuts: list[int]
 ) -> None:
     async def play() -> None:
@@ -464,7 +464,7 @@ async def test_a_return_that_cannot_be_read_leaves_no_publish_confirmed() -> Non
     assert [type(outcome) for outcome in outcomes] == [ChannelLost, ChannelLost]
 
 
-async def test_whatever_ended_a_connection_the_client_library_finds_it_lost() -> None:
+async def test_the_client_library_notices_every_kind_of_end_of_a_connection() -> None:
     reader, _, _ = tapped(lambda _: None)
     reader.set_exception(OverflowError("a bug"))
 

@@ -120,7 +120,7 @@ def test_a_sale_with_an_unreadable_merchants_id_is_applied_and_is_a_finding(valu
     assert payload.model_dump()["event_data"]["id_bridge"] == "old"
 
 
-def test_an_item_without_an_id_costs_the_order_nothing_else() -> None:
+def test_an_item_without_an_id_leaves_the_rest_of_the_order() -> None:
     payload = events.snapshot("OrderCreatedEvent", items=({"id": []}, events.item("i2"), {"model": "x"}))  # type: ignore[arg-type]
     store = Store(FAMILIES["buybacks"])
     asyncio.run(store.apply([events.claimed(payload, 1)]))

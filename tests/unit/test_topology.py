@@ -17,7 +17,7 @@ DELAYS = [timedelta(seconds=seconds) for seconds in (7, 35, 175)]
 FAMILIES = ("inventory", "orders", "returns", "buybacks", "reminders")
 
 
-def test_each_family_has_its_queue_a_retry_queue_a_step_and_dead_letters() -> None:
+def test_each_family_has_its_queue_a_retry_queue_per_delay_and_dead_letters() -> None:
     names = {queue.name for queue in topology(DELAYS).queues}
     expected = {
         f"stockhook.{family}{suffix}"
@@ -54,7 +54,7 @@ def test_the_exchanges() -> None:
     )
 
 
-def test_a_retry_queue_returns_messages_to_its_one_family_at_least_once() -> None:
+def test_a_retry_queue_returns_messages_only_to_its_family_at_least_once() -> None:
     queues = {queue.name: queue for queue in topology(DELAYS).queues}
 
     assert queues["stockhook.orders.retry.35s"] == Queue(

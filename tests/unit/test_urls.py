@@ -261,7 +261,7 @@ DSN_ARGUMENTS = (
 
 @example(user="//]", password="", host="[", rest="")
 @given(user=unusual_text, password=unusual_text, host=unusual_text, rest=unusual_text)
-def test_every_client_can_parse_whatever_is_accepted(user: str, password: str, host: str, rest: str) -> None:
+def test_every_client_can_parse_an_accepted_url(user: str, password: str, host: str, rest: str) -> None:
     written = f"{user}:{password}@{host}/{rest}"
     with suppress(BadUrl):
         url = checked(f"http://{written}", "http")
