@@ -47,7 +47,7 @@ def rate(samples: Sequence[Sample], total: int) -> float:
 
 
 def instant(samples: Sequence[Sample], done: float) -> float:
-    """The instant at which `number` events were completed, interpolated linearly between samples.
+    """The instant at which `done` events were completed, interpolated linearly between samples.
 
     Raises:
         TooFewSamples: The samples end before this number.

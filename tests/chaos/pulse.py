@@ -122,7 +122,7 @@ class Pulse:
             )
 
         async def ready() -> bool:
-            """Return when each process has reported ready."""
+            """Whether each process has been ready at least once."""
             nonlocal waiting
             waiting = [process for process in waiting if not await process.is_ready(client)]
             return not waiting

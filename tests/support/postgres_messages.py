@@ -71,7 +71,7 @@ class PostgresWatch:
 
 
 def _whole(buffer: bytes, start: int, length_at: int) -> int | None:
-    """The end of the message whose length is at `place`; None if it is incomplete."""
+    """The end of the message whose length is at `length_at`; None if it is incomplete."""
     if len(buffer) < length_at + _LENGTH.size:
         return None
     (length,) = _LENGTH.unpack_from(buffer, length_at)

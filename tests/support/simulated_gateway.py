@@ -56,7 +56,7 @@ class Gateway:
         return response.json()
 
     async def accepts(self, events: int) -> int:
-        """Wait until `more` further requests were accepted; return the total."""
+        """Wait until this many further events were accepted; return the total."""
         target = (await self.state())["accepted"] + events
 
         async def has_accepted() -> int:

@@ -14,7 +14,7 @@ PREFIX = "BENCH_"
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """`prefetch` is of the whole consumer; `pool` is how many connections to Postgres it has."""
+    """`prefetch` applies to the whole consumer; `pool` is the number of its connections to Postgres."""
 
     amqp_url: str
     database_url: str = ""

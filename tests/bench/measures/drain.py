@@ -52,7 +52,7 @@ async def drain(world: World, contestant: Contestant, made: Backlog) -> float:
 
 
 async def drain_laid(world: World, contestant: Contestant, made: Backlog, before: int = 0) -> float:
-    """The same after `rows` rows were added to the event log."""
+    """The same for a log that already has `before` rows."""
     await backlog.lay(world, made)
     async with world.running(contestant, made.families) as running:
         seen = await world.line.watch(made.queues, lambda waiting: waiting == 0, running.check)

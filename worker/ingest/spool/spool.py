@@ -74,7 +74,7 @@ class Spool:
         """Open the file, or make it.
 
         Raises:
-            SpoolTaken: After `lock_timeout`.
+            SpoolTaken: The lock is still held after `lock_timeout`.
             SpoolBroken
         """
         try:
