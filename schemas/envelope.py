@@ -48,7 +48,7 @@ _EVIDENCE = re.compile(rf"[ -~]{{1,{LONGEST_EVIDENCE}}}")
 
 
 def _evidence(value: object) -> object:
-    """Nothing instead of what the ingest would not have sent: no event is refused for its evidence."""
+    """Drop evidence that the ingest would not send, rather than refuse the event."""
     return value if isinstance(value, str) and _EVIDENCE.fullmatch(value) else None
 
 

@@ -1,4 +1,4 @@
-"""Real services for every test that wants them, started once; each test finds them empty."""
+"""Real services, started once for all tests; each test gets them empty."""
 
 import asyncio
 import os
@@ -22,21 +22,21 @@ from worker.amqp.topology import topology
 
 PREFIX = "STOCKHOOK_"
 
-# Of Postgres, RabbitMQ with its management, and our ingest, simulator and ops servers.
+# The ports of Postgres, RabbitMQ with its management, and our ingest, simulator and ops servers.
 STANDARD_PORTS = (5432, 5672, 15672, 8080, 8090, 9090, 9091)
 
 SHOWN_OF_LOG = 3000
 
 NAMES_SAVED_SECONDS = 1.0
-"""RabbitMQ (3.10) writes the names of new quorum queues to disk half a second later: a queue whose
-broker is killed within that time comes back without a leader, for good."""
+"""RabbitMQ (3.10) writes the names of new quorum queues to disk half a second later. If the broker is
+killed within that time, the queue permanently lacks a leader."""
 
 hypothesis_settings.register_profile("stockhook", deadline=None, print_blob=True)
 hypothesis_settings.load_profile("stockhook")
 
 
 def pytest_configure() -> None:
-    """Tests empty what they use, so they take services of yours under names of their own only."""
+    """Tests empty their services, so external ones need the prefix of tests in their variables."""
     given = {
         PREFIX + name.removeprefix(f"{PREFIX}TEST_"): value
         for name, value in os.environ.items()
@@ -46,7 +46,7 @@ def pytest_configure() -> None:
         del os.environ[name]
     os.environ.update(given)
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        # A shell's background job ignores it, and so would every process that tests interrupt.
+        # Background jobs of a shell ignore SIGINT, and processes that tests interrupt would inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # Tests start hundreds of processes; each would compile our modules again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -54,14 +54,14 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Several processes share the small files of unit tests at the end: none waits for the last long file."""
+    """Sort the short unit tests to the end, so that parallel processes end at the same time."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: item.nodeid.startswith("tests/unit/"))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """With a failure, show what the product's processes said last."""
+    """Add the last output of the product's processes to a failure."""
     report = yield
     stacks = [value for value in getattr(item, "funcargs", {}).values() if isinstance(value, Stack)]
     if report.failed and stacks:
@@ -72,12 +72,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture(scope="session", autouse=True)
 def _standard_ports_are_taken() -> Iterator[None]:
-    """Other services may hold the standard ports: a test that relies on one fails on every machine."""
+    """Occupy the standard ports, so that a test that relies on one fails on every machine."""
     with ExitStack() as held:
         for port in STANDARD_PORTS:
             listener = held.enter_context(socket.socket())
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # Where another service, or the other process of this run, has the port already, all the better.
+            # Another service, or the other process of this run, may occupy the port already.
             with suppress(OSError):
                 listener.bind(("127.0.0.1", port))
                 listener.listen()
@@ -92,7 +92,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
 
 @contextmanager
 def services_with_queues(state: Path) -> Iterator[Services]:
-    """Whose queues outlive a kill of the broker."""
+    """Services whose queues survive a kill of the broker."""
     with local_services(state, durable=False, announce=print) as started:
         asyncio.run(_declare(started.amqp_url))
         time.sleep(NAMES_SAVED_SECONDS)
@@ -100,8 +100,8 @@ def services_with_queues(state: Path) -> Iterator[Services]:
 
 
 async def _declare(amqp_url: str) -> None:
-    async with Broker(amqp_url, "test").connection() as link:
-        channel = await link.channel()
+    async with Broker(amqp_url, "test").connection() as connection:
+        channel = await connection.channel()
         await channel.ensure_topology(topology(delays(1, 2, 3)))
 
 

@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: exit 0 when all was measured, 1 when something broke, 69 without services."""
+"""`python -m tests.bench`: exit 0 after a complete run, 1 after a failure, 69 without services."""
 
 import json
 import os
@@ -24,7 +24,7 @@ INTERRUPTED = 130
 
 EVENTS, QUICK_EVENTS, FEWEST_EVENTS = 40_000, 2_000, 500
 
-# Of a file, or a pipe, the width is not known: it is taken to be 80.
+# The width of a file or a pipe is unknown; rich would use 80.
 NARROWEST = 110
 
 Flag = Annotated[bool, Parameter(negative=())]
@@ -40,33 +40,32 @@ def main(
     keep: Flag = False,
     json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> int:
-    """Measure the product beside what else one could take, in turns, on services of its own.
+    """Measure the product and its alternatives, in alternating rounds, on private services.
 
-    A figure by itself says something about this machine; the ratios, taken in one run, say something
-    about the product. A missed target is said in the tables and is no failure; a lost event is one.
-    All of it takes about an hour.
+    Absolute figures depend on this machine; ratios of one run are comparable. A missed target is
+    reported; a lost event is a failure. A complete run takes about an hour.
 
     Parameters
     ----------
     only
-        Some measures, comma-separated: drain, drain-buyback, drain-mixed, ingest, latency, feed, growth,
+        These measures, comma-separated: drain, drain-buyback, drain-mixed, ingest, latency, feed, growth,
         rebuild, memory, strangers, retries, scaling.
     rounds
-        How often each contestant has its turn in each measure: 3 by default.
+        Rounds per measure: 3 by default.
     events
-        The size of the greatest backlog: 40000 by default.
+        The size of the largest backlog: 40000 by default.
     quick
-        Small numbers: whether it works at all.
+        A short run that only shows that everything works.
     full
         With the retry delays of 7, 35 and 175 seconds.
     keep
-        Keep the logs, also where nothing was wrong.
+        Keep the logs even if nothing failed.
     json_
-        Print JSON; what happens meanwhile goes to standard error.
+        Print JSON. Progress goes to standard error.
     """
     chosen = [name.strip() for name in only.split(",") if name.strip()] or list(MEASURES)
     if unknown := [name for name in chosen if name not in MEASURES]:
-        print(f"no such measure: {', '.join(unknown)}; there are {', '.join(MEASURES)}", file=sys.stderr)
+        print(f"no such measure: {', '.join(unknown)}; choose from {', '.join(MEASURES)}", file=sys.stderr)
         return USAGE
     if (rounds or 1) < 1 or (events or FEWEST_EVENTS) < FEWEST_EVENTS:
         print(f"give 1 round or more, and {FEWEST_EVENTS} events or more", file=sys.stderr)
@@ -78,7 +77,7 @@ def main(
         is_full=full,
         keep_logs=keep,
     )
-    # Services and settings are our own, whatever the environment says.
+    # The environment must not change the services and settings of a run.
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
     signal.signal(signal.SIGTERM, _interrupt)

@@ -1,4 +1,4 @@
-"""Backlogs of events, taken in once by the product's ingest, then laid into the queues time and again."""
+"""Backlogs: published once by the ingest, then copied into the queues for each run."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -44,7 +44,7 @@ class Backlog:
 
 
 def events_of(families: tuple[str, ...], seed: int = SEED) -> Iterator[GeneratedEvent]:
-    """A generated marketplace, without end, as far as it concerns these families."""
+    """An endless sequence of generated events of these families."""
     for event in marketplace.events(seed):
         if FAMILY_OF[routing_key(event.provider, event.event_type)] in families:
             yield event
@@ -65,7 +65,7 @@ def requests(
 
 
 async def make(world: World, families: tuple[str, ...], count: int, *, repeats: bool = False) -> Backlog:
-    """Have the ingest publish so many events, and keep what it published."""
+    """Send `count` webhooks to the ingest, and return the messages that it published."""
     events = events_of(families)
     if repeats:
         events = marketplace.scrambled(events, duplicates=DUPLICATES, shuffle=False, seed=SEED)
@@ -81,7 +81,7 @@ async def make(world: World, families: tuple[str, ...], count: int, *, repeats: 
 
 
 def interleaved(messages: Iterable[Stored]) -> list[Stored]:
-    """All queues evenly from beginning to end, each in its own order."""
+    """The messages of all queues, mixed evenly; each queue keeps its order."""
     by_queue: defaultdict[str, list[Stored]] = defaultdict(list)
     for message in messages:
         by_queue[message.queue].append(message)
@@ -92,6 +92,6 @@ def interleaved(messages: Iterable[Stored]) -> list[Stored]:
 
 
 async def lay(world: World, backlog: Backlog) -> None:
-    """Put it into the queues; return when all of it waits there."""
+    """Publish the backlog; return when all its messages wait in the queues."""
     await world.line.publish(backlog.wire)
     await world.line.watch(backlog.queues, lambda waiting: waiting >= len(backlog), lambda: None)

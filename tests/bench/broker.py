@@ -1,4 +1,4 @@
-"""The harness's own connection to the broker: it looks at queues, takes messages out, puts them back fast."""
+"""The benchmark's connection to the broker: it counts messages, reads them, and publishes them fast."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
@@ -19,12 +19,12 @@ LOOK_SECONDS = 0.05
 STUCK_SECONDS = 60.0
 FILL_SECONDS = 600.0
 
-# Written to the socket at a time.
+# Bytes per write to the socket.
 MESSAGES_TOGETHER = 100
 
 
 class Stuck(Exception):
-    """Nothing moves any more. The text says what."""
+    """The number of messages no longer changes. The text names the queues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Stored:
 
 @dataclass(slots=True)
 class BrokerLine:
-    """One channel without confirms: nothing in it costs the broker more than a question."""
+    """One channel without confirms, so that it adds little work to the broker."""
 
     channel: Channel
     version: str
@@ -70,13 +70,13 @@ class BrokerLine:
             await self.channel.queue_purge(queue)
 
     async def listen_in(self, queue: str, exchange: str, routing_keys: Iterable[str]) -> None:
-        """Have a queue of our own get a copy of whatever goes by these keys through an exchange."""
+        """Bind a private queue to an exchange with these routing keys."""
         await self.channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
         for routing_key in routing_keys:
             await self.channel.queue_bind(queue, exchange, routing_key)
 
     async def take_all(self, queues: Sequence[str], count: int) -> list[Stored]:
-        """Take so many messages out, those of each queue in their order."""
+        """Receive this many messages; those of each queue are in order."""
         taken: list[Stored] = []
         enough = asyncio.Event()
 
@@ -101,7 +101,7 @@ class BrokerLine:
         return taken
 
     async def publish(self, chunks: Iterable[bytes]) -> None:
-        """Write frames that were made for this channel."""
+        """Write frames that were encoded for this channel."""
         loop = asyncio.get_running_loop()
         for chunk in chunks:
             written = loop.create_future()
@@ -111,7 +111,7 @@ class BrokerLine:
     async def watch(
         self, queues: Sequence[str], is_over: Callable[[int], bool], check: Callable[[], None]
     ) -> list[tuple[float, int]]:
-        """How many wait, time and again until it is over.
+        """Record the number of waiting messages, with the time, until `is_over`.
 
         Raises:
             Stuck: And whatever `check` raises.
@@ -137,7 +137,7 @@ def drained(seen: Sequence[tuple[float, int]], total: int) -> list[Sample]:
 
 
 def chunks(messages: Sequence[Stored], channel: int) -> list[bytes]:
-    """The frames of all messages, some messages a piece."""
+    """The frames of all messages, several messages per chunk."""
     frames = [message.frames(channel) for message in messages]
     return [
         b"".join(frames[first : first + MESSAGES_TOGETHER])

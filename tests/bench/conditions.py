@@ -1,4 +1,4 @@
-"""Under which conditions a run was made, in words for its report."""
+"""The conditions of a run, as text for its report."""
 
 import os
 import platform
@@ -27,7 +27,7 @@ async def conditions(world: World, options: Options) -> list[Condition]:
 
 
 def other_work(cores: Mapping[str, float]) -> str:
-    """For each measure, how many cores were busy with something else."""
+    """For each measure, the number of cores that other processes used."""
     return ", ".join(f"{name} {busy:.2f}" for name, busy in cores.items()) + " cores"
 
 
@@ -39,8 +39,8 @@ def _versions() -> str:
 
 def _rules(options: Options) -> Iterator[Condition]:
     if options.is_quick:
-        yield "small numbers", "this run shows whether the benchmark works, and no more"
-    yield "turns", f"{options.rounds} rounds; in each everybody once; ratios are of the same round"
+        yield "small numbers", "this run only shows that the benchmark works"
+    yield "turns", f"{options.rounds} rounds with each contestant once; ratios are of the same round"
     yield "queues", "quorum queues, the same messages for all, as the product's ingest published them"
     yield "rates", "between a tenth and nine tenths of the backlog, by the queues' own counts"
     yield "latency", "from the answer's arrival to the commit by Postgres's clock (before it is flushed)"

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Self
 
-# What lies between is measured: neither the start of a process nor the last few in its hands.
+# The measured part leaves out the start of a process and its last in-flight messages.
 FIRST_SHARE, LAST_SHARE = 0.1, 0.9
 
 
 class TooFewSamples(Exception):
-    """What was to be measured was over before it could be seen."""
+    """The measured work ended before it was sampled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """So many were done at this instant (seconds, of any one clock)."""
+    """The number of completed events at an instant (seconds of one clock)."""
 
     at: float
     done: int
@@ -23,7 +23,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """What the rounds came to."""
+    """Median, lowest and highest value of the rounds."""
 
     median: float
     low: float
@@ -35,22 +35,22 @@ class Spread:
 
 
 def rate(samples: Sequence[Sample], total: int) -> float:
-    """Events a second, between a tenth and nine tenths of the total.
+    """Events per second, between a tenth and nine tenths of the total.
 
     Raises:
         TooFewSamples
     """
     seconds = instant(samples, LAST_SHARE * total) - instant(samples, FIRST_SHARE * total)
     if seconds <= 0:
-        raise TooFewSamples("it was done between two looks: give more --events")
+        raise TooFewSamples("it ended between two samples: use more --events")
     return (LAST_SHARE - FIRST_SHARE) * total / seconds
 
 
 def instant(samples: Sequence[Sample], done: float) -> float:
-    """When so many were done, as if between two samples all went evenly.
+    """The instant at which `done` events were completed, interpolated linearly between samples.
 
     Raises:
-        TooFewSamples: They never came so far.
+        TooFewSamples: The samples end before this number.
     """
     before = samples[0]
     for after in samples[1:]:
@@ -69,8 +69,8 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
-    """Ours by theirs, round by round: what slows a whole round down cancels out.
+    """The ratio of ours to theirs per round, so that load on a whole round cancels out.
 
-    A round that only one of them has been through does not count.
+    A round that only one of them completed does not count.
     """
     return Spread.of([mine / other for mine, other in zip(ours, theirs, strict=False)])

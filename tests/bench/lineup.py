@@ -1,4 +1,4 @@
-"""Who is compared with whom, and with which settings each runs."""
+"""The contestants and their settings."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,18 +8,18 @@ from deploy.local.services import DEV, Services
 from tests.bench.contestants.task import Task
 from worker.amqp.queue_set import main_queue
 
-# Of the environment that `deploy/local/bootstrap bench` makes.
+# In the environment that `deploy/local/bootstrap bench` creates.
 OTHERS_PYTHON = DEV / "venv-bench/bin/python"
 
 OUR_LOG = "event_log"
 THEIR_LOG = "bench_inbox"
 
-ONE_TRANSACTION = "one transaction an event (inbox row, guarded upsert), asyncpg pool of 10, uvloop"
+ONE_TRANSACTION = "one transaction per event (inbox row, guarded upsert), asyncpg pool of 10, uvloop"
 
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """`log` is the table in which each event that was applied has one row; None for who applies nothing."""
+    """`log` is the table with one row per applied event; None for a contestant that applies none."""
 
     name: str
     module: str
@@ -35,7 +35,7 @@ class Contestant:
     def command(
         self, services: Services, families: Sequence[str], **more: object
     ) -> tuple[list[str], dict[str, str]]:
-        """What to execute, and the environment that says what to do."""
+        """The arguments and the environment of the process."""
         if self.is_product:
             return [sys.executable, "-m", *self.module.split(), *families], dict(self.environment)
         task = Task(
@@ -51,15 +51,15 @@ class Contestant:
 STOCKHOOK = Contestant(
     "stockhook",
     "worker consume",
-    "its settings' defaults, without the change feed, which the others have not",
+    "default settings, without the change feed, which the others lack",
     OUR_LOG,
     environment={"STOCKHOOK_CHANGES": "false"},
 )
-TELLING = Contestant("stockhook with its feed", "worker consume", "its settings' defaults", OUR_LOG)
+WITH_FEED = Contestant("stockhook with its feed", "worker consume", "default settings", OUR_LOG)
 
-# Each has the prefetch with which it was fastest here.
+# Each has the prefetch with which it was fastest in tests.
 BARE_AIORMQ = Contestant(
-    "bare aiormq", "bare_aiormq", "ack with multiple whatever has arrived, prefetch 1000, uvloop", None, 1000
+    "bare aiormq", "bare_aiormq", "ack all received messages with multiple, prefetch 1000, uvloop", None, 1000
 )
 BARE_AIO_PIKA = Contestant("bare aio-pika", "bare_aio_pika", "ack each, prefetch 1000, uvloop", None, 1000)
 PLAIN_HANDLER = Contestant(
@@ -71,9 +71,9 @@ FASTSTREAM = Contestant(
 
 CONSUMERS = (STOCKHOOK, BARE_AIORMQ, BARE_AIO_PIKA, PLAIN_HANDLER, FASTSTREAM)
 
-INGEST = Contestant("stockhook", "worker ingest", "its settings' defaults")
+INGEST = Contestant("stockhook", "worker ingest", "default settings")
 BARE_PUBLISHER = Contestant(
-    "bare publish", "bare_publisher", "aio-pika, confirms, 64 on their way at a time, uvloop", None, 64
+    "bare publish", "bare_publisher", "aio-pika, confirms, 64 in flight, uvloop", None, 64
 )
 FASTAPI = Contestant(
     "FastAPI + FastStream", "fastapi_ingest", "uvicorn with httptools and uvloop, confirms, no access log"
@@ -83,7 +83,7 @@ GATEWAY_SECRET = "bench-gateway-secret-0123456789"
 BEHIND_GATEWAY = Contestant(
     "stockhook behind a gateway",
     "worker ingest",
-    "its settings' defaults, and a signature of Hookdeck's on each webhook beside the marketplace's secret",
+    "default settings, and a signature of Hookdeck on each webhook in addition to the marketplace's secret",
     environment={"STOCKHOOK_GATEWAY": "hookdeck", "STOCKHOOK_GATEWAY_SECRETS": GATEWAY_SECRET},
 )
 

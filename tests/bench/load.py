@@ -1,4 +1,4 @@
-"""A cheap HTTP client: prepared bytes over connections that stay open, no task for a request."""
+"""An HTTP client with little overhead: prepared bytes over persistent connections, no task per request."""
 
 import asyncio
 import re
@@ -19,12 +19,12 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class NotAccepted(Exception):
-    """An event was not answered 200. The text is the answer's beginning."""
+    """An event was not answered 200. The text is the beginning of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request as it goes over the wire. By its key its answer is told from the others'."""
+    """The bytes of a request. `key` identifies its answer."""
 
     key: str
     wire: bytes
@@ -32,14 +32,14 @@ class Prepared:
 
 @dataclass(slots=True)
 class Answers:
-    """Of each accepted request, by its key: when it was sent, and when its answer had arrived."""
+    """The instants at which each accepted request was sent and answered, by key."""
 
     sent: dict[str, float] = field(default_factory=dict)
     arrived: dict[str, float] = field(default_factory=dict)
 
     @property
     def seconds(self) -> list[float]:
-        """How long each answer took."""
+        """The duration of each request."""
         return [arrived - self.sent[key] for key, arrived in self.arrived.items()]
 
 
@@ -54,7 +54,7 @@ def prepared(webhook: Webhook, key: str) -> Prepared:
 
 
 async def play_at_once(port: int, requests: Sequence[Prepared]) -> Answers:
-    """Send all over 64 connections, on each the next as soon as the one before is answered.
+    """Send all over 64 connections, one request at a time on each.
 
     Raises:
         NotAccepted
@@ -67,7 +67,7 @@ async def play_at_once(port: int, requests: Sequence[Prepared]) -> Answers:
 
 
 async def play_at_rate(port: int, requests: Sequence[Prepared], rate: float) -> Answers:
-    """Send one every 1/rate seconds, however late the answers are.
+    """Send one every 1/rate seconds, even if answers are late.
 
     Raises:
         NotAccepted
@@ -83,7 +83,7 @@ async def play_at_rate(port: int, requests: Sequence[Prepared], rate: float) -> 
             if player.is_over:
                 break
             due.append(request)
-            # The one that has been idle for longest: a server closes those that stay idle.
+            # Use the connection that has been idle for longest, because servers close idle connections.
             if player.idle:
                 player.go_on(player.idle.popleft())
         return await player.finish()
@@ -91,7 +91,7 @@ async def play_at_rate(port: int, requests: Sequence[Prepared], rate: float) -> 
 
 @dataclass(slots=True)
 class _Due:
-    """What is due by now; unlike a generator, it goes on after it has been empty."""
+    """Requests that are due; unlike a generator, it continues after it was empty."""
 
     waiting: deque[Prepared]
 
@@ -116,7 +116,7 @@ class _Connection(asyncio.Protocol):
         self.began = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are of no asyncio class.
+        # The transports of uvloop do not inherit from asyncio's classes.
         self._transport = cast(asyncio.Transport, transport)
 
     def send(self, request: Prepared) -> None:
@@ -147,7 +147,7 @@ class _Connection(asyncio.Protocol):
 
 
 class _Player:
-    """Hands out requests to connections until all are answered."""
+    """Assigns requests to connections until all are answered."""
 
     def __init__(self, requests: Iterator[Prepared], count: int) -> None:
         self.idle: deque[_Connection] = deque()
@@ -158,7 +158,7 @@ class _Player:
 
     @property
     def is_over(self) -> bool:
-        """All are answered, or one was refused."""
+        """Whether all are answered, or one was refused."""
         return self._done.done()
 
     @asynccontextmanager
@@ -172,13 +172,13 @@ class _Player:
         try:
             yield connections
         finally:
-            # What is unanswered now is nobody's business any more.
+            # Later answers are ignored.
             self._done.cancel()
             for connection in connections:
                 connection.close()
 
     def go_on(self, connection: _Connection) -> None:
-        """Have it send the next request, if there is one."""
+        """Send the next request on this connection, if there is one."""
         request = next(self._requests, None)
         if request is None:
             self.idle.append(connection)

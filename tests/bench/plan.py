@@ -1,4 +1,4 @@
-"""Which measures are taken, how often, and who is next."""
+"""The measures of a run, their rounds, and the order of contestants."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from tests.bench.world import World
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`events` is the size of the greatest backlog; the others are a part of it."""
+    """`events` is the size of the largest backlog; the others are a fraction of it."""
 
     rounds: int = 3
     events: int = 40_000
@@ -30,7 +30,7 @@ T = TypeVar("T", bound=Named)
 
 @dataclass(slots=True)
 class Bench:
-    """What a measure is given."""
+    """The arguments of every measure."""
 
     world: World
     options: Options
@@ -38,11 +38,11 @@ class Bench:
     results: Results = field(default_factory=Results)
 
     def turns(self, measure: str, contestants: Sequence[T]) -> Iterator[T]:
-        """Everybody once a round, so that what the machine does meanwhile meets all alike."""
+        """Yield each contestant once per round, so that other load affects all equally."""
         total = self.options.rounds * len(contestants)
         for number in range(total):
             contestant = contestants[number % len(contestants)]
-            words = f"round {number // len(contestants) + 1}: {contestant.name}"
-            self.show.step(measure, words, number, total)
+            title = f"round {number // len(contestants) + 1}: {contestant.name}"
+            self.show.step(measure, title, number, total)
             yield contestant
         self.show.done(measure, total)

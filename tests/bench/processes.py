@@ -1,4 +1,4 @@
-"""Processes that are measured: started, looked at through /proc, stopped."""
+"""Start, measure (through /proc) and stop processes."""
 
 import asyncio
 import os
@@ -17,19 +17,19 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Failed(Exception):
-    """A process ended by itself, or events are missing. The text says which, with the end of its log."""
+    """A process ended by itself, or events are missing. The text has the end of its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A process, with those that it has started."""
+    """A process and its descendants."""
 
     name: str
     process: "subprocess.Popen[bytes]"
     log: Path
 
     def check(self) -> None:
-        """Raises: Failed, where it has ended."""
+        """Raises: Failed: It has ended."""
         if (code := self.process.poll()) is not None:
             raise Failed(f"{self.name} ended with {code}:\n{self.tail()}")
 
@@ -41,7 +41,7 @@ class Running:
         return with_descendants([self.process.pid])
 
     async def stop(self) -> None:
-        """SIGTERM; kill -9 for what does not obey."""
+        """Send SIGTERM, then SIGKILL to processes that do not end."""
         self.process.send_signal(signal.SIGTERM)
         try:
             await asyncio.to_thread(self.process.wait, STOP_SECONDS)
@@ -53,7 +53,7 @@ class Running:
 def start(
     spawner: Spawner, name: str, argv: Sequence[str], environment: Mapping[str, str], log: Path
 ) -> Running:
-    """From the checkout, whichever Python it is."""
+    """Start a process with the checkout as its folder."""
     command = Command(tuple(argv), environment, folder=CHECKOUT)
     return Running(name, spawner.spawn(command, log), log)
 
@@ -63,7 +63,7 @@ def with_descendants(pids: Sequence[int]) -> list[int]:
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """Of these processes, and of their children that have ended."""
+    """CPU seconds of these processes and their ended children."""
     return sum(map(_cpu_ticks, pids)) / TICKS
 
 
@@ -72,19 +72,19 @@ def _cpu_ticks(pid: int) -> int:
         text = (PROC / str(pid) / "stat").read_text()
     except OSError:
         return 0
-    # utime, stime, cutime, cstime; the name before may hold spaces and parentheses.
+    # utime, stime, cutime, cstime; the name before them may contain spaces and parentheses.
     return sum(map(int, text.rpartition(")")[2].split()[11:15]))
 
 
 def machine_cpu_seconds() -> float:
-    """Of everything that runs on this machine."""
+    """CPU seconds of all processes of the machine."""
     line = (PROC / "stat").read_text().partition("\n")[0]
     user, nice, system, _idle, _waiting, interrupts, soft_interrupts, *_ = map(int, line.split()[1:])
     return (user + nice + system + interrupts + soft_interrupts) / TICKS
 
 
 def resident_bytes(pids: Sequence[int]) -> int:
-    """The resident set, shared pages counted once a process."""
+    """The resident set; shared pages count once per process."""
     return sum(map(_resident, pids))
 
 

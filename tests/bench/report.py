@@ -1,4 +1,4 @@
-"""A run's results: a table for people, JSON for the rest."""
+"""The results of a run, as tables or JSON."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,16 +17,18 @@ Json = dict[str, object]
 class Report:
     rows: Sequence[Row]
     conditions: Sequence[tuple[str, str]]
-    """How it was measured: what, and in which words."""
+    """Conditions of the run: subject and description."""
     problems: Sequence[str]
     was_interrupted: bool = False
 
     def as_tables(self) -> RenderableType:
-        words = Table("who or what", "how", title="conditions", title_justify="left", title_style="bold")
+        conditions = Table(
+            "subject", "condition", title="conditions", title_justify="left", title_style="bold"
+        )
         for what, how in self.conditions:
-            words.add_row(what, how)
+            conditions.add_row(what, how)
         broken = [f"BROKEN: {problem}" for problem in self.problems]
-        return Group(_figures(self.rows), words, *broken)
+        return Group(_figures(self.rows), conditions, *broken)
 
     def as_json(self) -> Json:
         return {

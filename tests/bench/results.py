@@ -1,4 +1,4 @@
-"""What was measured, and the targets it is held against."""
+"""Measured values, and their targets."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,16 +13,16 @@ class Bound(StrEnum):
 
 
 class Ratio(Enum):
-    """What the ratio in a row is."""
+    """The meaning of the ratio in a row."""
 
     PRODUCT_BY_THIS = "of the product's figure by this one"
-    THIS_BY_FIRST = "of this figure by the first: the product beside itself"
-    NONE = "none: the figures say it all"
+    THIS_BY_FIRST = "of this figure by the first: the product in two configurations"
+    NONE = "no ratio"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Of a figure by itself, or of a ratio: then `row` names the row that has it."""
+    """A target of a figure, or of the ratio in the row that `row` names."""
 
     measure: str
     bound: Bound
@@ -35,7 +35,7 @@ class Target:
 
 @dataclass(slots=True)
 class Measure:
-    """By contestant, a value a round. The first contestant is the product, or the product at its plainest."""
+    """One value per contestant and round. The first contestant is the product, or its simplest variant."""
 
     name: str
     unit: str
@@ -45,7 +45,7 @@ class Measure:
 
 @dataclass(slots=True)
 class Results:
-    """In the order in which they came."""
+    """All measures, in the order of their first value."""
 
     measures: dict[str, Measure] = field(default_factory=dict)
 
@@ -57,8 +57,8 @@ class Results:
         value: float,
         ratio: Ratio = Ratio.PRODUCT_BY_THIS,
     ) -> None:
-        found = self.measures.setdefault(measure, Measure(measure, unit, ratio))
-        found.values.setdefault(contestant, []).append(value)
+        entry = self.measures.setdefault(measure, Measure(measure, unit, ratio))
+        entry.values.setdefault(contestant, []).append(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def _ratio(measure: Measure, contestant: str) -> Spread | None:
 
 
 def _target(targets: tuple[Target, ...], measure: str, contestant: str, *, has_ratio: bool) -> Target | None:
-    """A target without a row is of the product's own figures, which have no ratio beside them."""
+    """A target without a row applies to the product's figure."""
     for target in targets:
         if target.measure == measure and target.row == (contestant if has_ratio else None):
             return target

@@ -49,7 +49,7 @@ MEASURES: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
 
 @dataclass(slots=True)
 class Taken:
-    """What a run has come to so far."""
+    """The state of a run."""
 
     results: Results = field(default_factory=Results)
     conditions: list[Condition] = field(default_factory=list)
@@ -65,13 +65,13 @@ class Taken:
 
 
 def measure(chosen: Sequence[str], options: Options, show: Show) -> Report:
-    """Take these measures. What was measured before something broke, or before Ctrl-C, is reported.
+    """Run these measures. Values measured before a failure or Ctrl-C are reported.
 
     Raises:
-        Unavailable: No services of our own, or nothing to compare with.
+        Unavailable: Private services or the alternatives are missing.
     """
     if not OTHERS_PYTHON.exists():
-        raise Unavailable("what is compared with is not installed: `make bench` does it")
+        raise Unavailable("the alternatives are not installed: run `make bench`")
     folder, taken = new_folder(), Taken()
     try:
         with services(folder, show.say) as started:

@@ -1,4 +1,4 @@
-"""Whether all events were handled: nobody is compared who lost some."""
+"""Check that every event was handled; a contestant that lost events is not compared."""
 
 import asyncio
 from time import monotonic
@@ -16,15 +16,15 @@ async def accounted(world: World, table: str, expected: int, running: Running) -
         Failed
     """
     end = monotonic() + PATIENCE_SECONDS
-    while (found := await world.count(table)) != expected:
+    while (counted := await world.count(table)) != expected:
         running.check()
-        if found > expected or monotonic() > end:
-            raise Failed(f"{running.name}: {found} rows for {expected} events\n{running.tail()}")
+        if counted > expected or monotonic() > end:
+            raise Failed(f"{running.name}: {counted} rows for {expected} events\n{running.tail()}")
         await asyncio.sleep(0.1)
 
 
 async def nothing_left(world: World) -> None:
-    """Once a consumer has stopped: what it had not acked, or retried, is in a queue again.
+    """Check, after the consumer has stopped, that no unacked or retried event is in a queue.
 
     Raises:
         Failed

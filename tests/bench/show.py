@@ -1,4 +1,4 @@
-"""What is going on, on standard error: a bar where that is a terminal, else a line a step."""
+"""Progress on standard error: a bar on a terminal, otherwise one line per step."""
 
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -7,7 +7,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-# Rare enough to cost nothing while something is measured.
+# Rare enough not to influence a measurement.
 FRAMES_A_SECOND = 1
 
 
@@ -21,7 +21,7 @@ class Show:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.fields[words]}"),
+            TextColumn("{task.fields[text]}"),
             TimeElapsedColumn(),
         )
         self._progress = Progress(
@@ -40,17 +40,17 @@ class Show:
     ) -> None:
         self._progress.stop()
 
-    def say(self, words: str) -> None:
-        self.console.print(words, markup=False, soft_wrap=True)
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, soft_wrap=True)
 
-    def step(self, measure: str, words: str, number: int, total: int) -> None:
+    def step(self, measure: str, text: str, number: int, total: int) -> None:
         if self._progress.disable:
-            self.say(f"{measure}: {words}")
+            self.say(f"{measure}: {text}")
             return
         if measure not in self._tasks:
-            self._tasks[measure] = self._progress.add_task(measure, total=total, words=words)
-        self._progress.update(self._tasks[measure], completed=number, words=words)
+            self._tasks[measure] = self._progress.add_task(measure, total=total, text=text)
+        self._progress.update(self._tasks[measure], completed=number, text=text)
 
     def done(self, measure: str, total: int) -> None:
         if not self._progress.disable:
-            self._progress.update(self._tasks[measure], completed=total, words="done")
+            self._progress.update(self._tasks[measure], completed=total, text="done")

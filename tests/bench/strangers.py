@@ -1,7 +1,7 @@
-"""`python -m tests.bench.strangers PORT PAUSE`: connections without a secret, in a process of their own.
+"""`python -m tests.bench.strangers PORT PAUSE`: connections without a secret, in a separate process.
 
-Half of them say nothing, the others send a body byte by byte. One that is closed is opened again after the
-pause. Each line on standard output says how many are open, and how many were opened.
+Half of them are silent, the others send a body byte by byte. A closed one is opened again after the pause.
+Each line on standard output has the number of open connections and of all that were opened.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from contextlib import suppress
 import uvloop
 
 CONNECTIONS = 600
-# Loopback has 16 million addresses: the strangers are of so many.
+# Loopback has 16 million addresses; the strangers use several.
 ADDRESSES = 12
 PAUSE_SECONDS = 1.0
 TRICKLE_SECONDS = 0.5

@@ -1,4 +1,4 @@
-"""What runs while something is measured uses: CPU time and memory, from /proc, looked at in passing."""
+"""CPU time and memory of processes during a measurement, sampled from /proc."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from tests.bench.processes import cpu_seconds, machine_cpu_seconds, resident_byt
 
 LOOK_SECONDS = 0.25
 
-# All processes, those too that have nothing to do with what is measured.
+# All processes, including unrelated ones.
 MACHINE = "the whole machine"
 
 Pids = Callable[[], Sequence[int]]
@@ -17,20 +17,20 @@ Pids = Callable[[], Sequence[int]]
 
 @dataclass(slots=True)
 class CpuUsage:
-    """CPU seconds of each group of processes, at one instant after another."""
+    """Samples of the CPU seconds of each group of processes."""
 
     groups: Mapping[str, Pids]
     _seen: list[tuple[float, dict[str, float]]] = field(default_factory=list)
 
     def look(self) -> None:
-        """To be called often; it looks a few times a second."""
+        """Call it often; it takes a few samples per second."""
         now = monotonic()
         if not self._seen or now - self._seen[-1][0] >= LOOK_SECONDS:
             used = {name: cpu_seconds(pids()) for name, pids in self.groups.items()}
             self._seen.append((now, {**used, MACHINE: machine_cpu_seconds()}))
 
     def shares(self, begin: float, end: float) -> dict[str, float]:
-        """Of one core, from about `begin` to about `end`; nothing where that was too short to see."""
+        """Shares of one core, from about `begin` to about `end`; empty if the interval has no samples."""
         within = [seen for seen in self._seen if begin <= seen[0] <= end]
         if len(within) < 2:
             return {}
@@ -40,7 +40,7 @@ class CpuUsage:
 
 @dataclass(slots=True)
 class OtherWork:
-    """How busy the machine is with what has nothing to do with us: `ours` are services, which go on."""
+    """The CPU usage of unrelated processes. `ours` are the services, which keep running."""
 
     ours: Pids
     _began: float = field(init=False)
@@ -50,7 +50,7 @@ class OtherWork:
         self._began, self._others = monotonic(), self._seconds()
 
     def cores(self) -> float:
-        """Since this was made. To be asked while no process that we started is left but the services."""
+        """Cores used by other processes since creation. Call it when only the services still run."""
         return max(0.0, (self._seconds() - self._others) / (monotonic() - self._began))
 
     def _seconds(self) -> float:
@@ -64,7 +64,7 @@ class PeakMemory:
     _looked: float = 0.0
 
     def look(self) -> None:
-        """To be called often; it looks a few times a second."""
+        """Call it often; it takes a few samples per second."""
         now = monotonic()
         if now - self._looked >= LOOK_SECONDS:
             self._looked = now

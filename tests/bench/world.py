@@ -1,4 +1,4 @@
-"""What every measure needs: private services, the contestants' processes, and an equal start for each run."""
+"""Private services, the contestants' processes, and an equal start for each run."""
 
 import asyncio
 import itertools
@@ -42,14 +42,14 @@ READY_SECONDS = 60.0
 OVOKO_SECRET = "bench-ovoko-secret"
 BUYBACK_TOKEN = "bench-buyback-token"
 
-# Of the machine's memory. A backlog that is laid within a second waits in the broker's memory for its
-# write-ahead log to roll over: an alarm about that would stop publishers in the middle of a measure.
+# Share of the machine's memory. A backlog that is published within a second stays in the broker's memory
+# until its write-ahead log rolls over: an alarm would stop publishers during a measurement.
 BROKER_MEMORY_SHARE = "0.6"
 
-# A queue of the harness's own: copies of all that goes into a retry step or to the dead letters.
+# A private queue with copies of all messages for a retry queue or the dead letters.
 RETRIED = "bench.retried"
 
-# All but what migrations filled, whatever tables there are.
+# All tables except those that migrations fill.
 OUR_TABLES = """
 SELECT quote_ident(relname)
 FROM pg_class
@@ -71,7 +71,7 @@ class World:
 
     @property
     def settings(self) -> Settings:
-        """The product's, as its processes have them."""
+        """The settings of the product's processes."""
         names = {name.removeprefix(PREFIX).lower(): value for name, value in self._product().items()}
         return Settings(**names)  # type: ignore[arg-type]  # strings, as the environment has them
 
@@ -80,7 +80,7 @@ class World:
         return [queue.name for queue in topology(self.settings.delays).queues]
 
     async def retried(self) -> int:
-        """How many messages were sent to a retry step or to the dead letters since it was all emptied."""
+        """The number of messages sent to a retry queue or to the dead letters since `empty`."""
         return await self.line.ready([RETRIED])
 
     def broker_pids(self) -> list[int]:
@@ -92,20 +92,20 @@ class World:
         return with_descendants(self.services.postgres.pids())
 
     async def prepare(self) -> None:
-        """Declare and migrate, once."""
+        """Declare the topology and migrate the database, once."""
         database = Database(self.services.database_url, 1, "bench")
         await migrate(database)
         await database.close()
         await self.database.execute(TABLES)
-        async with Broker(self.services.amqp_url, "bench").connection() as link:
-            await (await link.channel()).ensure_topology(topology(self.settings.delays))
+        async with Broker(self.services.amqp_url, "bench").connection() as connection:
+            await (await connection.channel()).ensure_topology(topology(self.settings.delays))
         families = {main_queue(family) for family in FAMILIES}
         bound = [binding for binding in topology(self.settings.delays).bindings if binding.exchange == RETURN]
         steps = [binding.routing_key for binding in bound if binding.queue not in families]
         await self.line.listen_in(RETRIED, RETURN, steps)
 
     async def empty(self) -> None:
-        """Nothing in any queue or table, and nothing left for Postgres to tidy up meanwhile."""
+        """Empty all queues and tables, and vacuum, so that Postgres does not do it during a measurement."""
         await self.line.purge([*self.queues, RETRIED])
         tables = [row[0] for row in await self.database.fetch(OUR_TABLES)]
         await self.database.execute(f"TRUNCATE {', '.join(tables)}")
@@ -122,7 +122,7 @@ class World:
     async def running(
         self, contestant: Contestant, families: Sequence[str] = (), *, port: int = 0, **more: object
     ) -> AsyncIterator[Running]:
-        """A contestant's process; one with a port is ready, by its own `/readyz`."""
+        """A contestant's process; one with a port has reported ready on `/readyz`."""
         log = self.folder / f"{next(self._numbers):04}-{contestant.name.replace(' ', '-')}.log"
         argv, environment = contestant.command(self.services, families, port=port, **more)
         product = self._product(port) if contestant.is_product else {}
@@ -137,10 +137,10 @@ class World:
             await running.stop()
 
     async def finished(self, *arguments: str) -> str:
-        """What a command of the product printed.
+        """The output of a command of the product.
 
         Raises:
-            Failed: It ended with another exit code than 0 or 1, which says that something was found.
+            Failed: Its exit code was neither 0 nor 1 (it reported differences).
         """
         others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         process = await asyncio.create_subprocess_exec(
@@ -166,7 +166,7 @@ class World:
             f"{PREFIX}BUYBACK_TOKENS": BUYBACK_TOKEN,
             f"{PREFIX}SEALING_KEYS": self._sealing_key,
             f"{PREFIX}RETRY_DELAYS": self.delays,
-            # A long run sends more than a generated marketplace has had happen by today.
+            # A long run sends more events than a generated marketplace has until today.
             f"{PREFIX}CLOCK_TOLERANCE": str(100 * 365 * 86_400),
             f"{PREFIX}SPOOL_PATH": str(self.folder / "spool.sqlite3"),
             f"{PREFIX}LOG_FORMAT": "json",
@@ -186,21 +186,21 @@ class World:
 
 
 def new_folder() -> Path:
-    """For services and logs; on the disk of the checkout, since a temporary folder may be in memory."""
+    """A folder for services and logs, on the checkout's disk, because a temporary folder may be in memory."""
     parent = DEV / "bench"
     parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=parent))
-    # Postgres runs as another user where we are root.
+    # Postgres runs as another user if we are root.
     folder.chmod(0o711)
     return folder
 
 
 @contextmanager
 def services(folder: Path, announce: Announce) -> Iterator[Services]:
-    """RabbitMQ and Postgres that sync to disk as they would for a user; their data is gone afterwards.
+    """RabbitMQ and Postgres that sync to disk; their data is deleted afterwards.
 
     Raises:
-        Unavailable: There are none of our own to be had here.
+        Unavailable: Private services cannot be started on this machine.
     """
     state = folder / "services"
     state.mkdir(mode=0o755)
@@ -216,7 +216,7 @@ def services(folder: Path, announce: Announce) -> Iterator[Services]:
 
 
 async def _keep_commit_times(started: Services) -> None:
-    """So that a row says when it was committed; it costs next to nothing."""
+    """Record the commit time of each row; the cost is negligible."""
     assert started.postgres is not None
     connection = await asyncpg.connect(started.database_url)
     await connection.execute("ALTER SYSTEM SET track_commit_timestamp = on")

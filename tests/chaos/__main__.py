@@ -19,7 +19,7 @@ from worker.config.settings import PREFIX
 
 UNAVAILABLE = 69
 INTERRUPTED = 130
-# Of the report in a file.
+# The width of a report in a file.
 COLUMNS = 140
 
 Flag = Annotated[bool, Parameter(negative=())]
@@ -35,16 +35,16 @@ def main(
     json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
     keep: Flag = False,
 ) -> int:
-    """Strike the product with one fault after another, under load, and see what its promises are worth.
+    """Inject random faults under load, then check every promise.
 
     Parameters
     ----------
     seed
-        Which events are sent, and what strikes when.
+        Determines the events, and the order and time of faults.
     minutes
-        For how long; then it waits for quiet and compares.
+        Duration of the faults; afterwards the run waits until all queues are empty and compares.
     rate
-        Events a second.
+        Events per second.
     cluster
         With 3: three broker nodes, and Postgres as a primary with a synchronous standby. They are killed,
         stopped, paused, partitioned (as root), failed over and restarted one after another. Faults of the
@@ -52,11 +52,11 @@ def main(
     brief
         With --cluster 3: the main faults once each, instead of --minutes.
     json_
-        Print JSON at the end; what happens meanwhile goes to standard error.
+        Print JSON at the end. Progress goes to standard error.
     keep
-        Keep the logs, also where nothing was wrong.
+        Keep the logs even if nothing failed.
     """
-    # Services and settings are our own, whatever the environment says.
+    # The environment must not change the services and settings of a run.
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
     signal.signal(signal.SIGTERM, _interrupt)

@@ -1,7 +1,7 @@
-"""A run with three broker nodes and a Postgres pair: what runs, and how its faults are brought about.
+"""A run with three broker nodes and a Postgres pair: its processes, and the injection of faults.
 
-Postgres is reached through one fault proxy for each of its hosts, the nodes of the broker directly: faults of
-the network between the product and its services belong to the run with one node.
+Each host of Postgres has a fault proxy. The nodes of the broker have none: the run with one node injects
+faults of the network between the product and its services.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from deploy.local.process import Spawner
 from deploy.local.programs import has_programs
 from deploy.local.rabbitmq import RabbitNode
 from deploy.local.services import NOTHING_TO_START, Unavailable, find_programs
+from tests.chaos.fault_injector import FAILURES, NotHealed, NotInjected, carried_out, inject_into_process
 from tests.chaos.faults import Fault, Kind, Target, brief_cluster_deck, cluster_deck, plan
-from tests.chaos.killer import FAILURES, NotHealed, NotStruck, carried_out, strike_process
 from tests.chaos.packet_filter import End, NoPacketFilter, PacketFilter
 from tests.chaos.report import Report
 from tests.chaos.world import Options, Say, World, environment, prepare, supervised
@@ -30,13 +30,13 @@ from tests.support.protocol_watch import Point
 from tests.support.rabbit_cluster import NotFormed, RabbitCluster, rabbit_cluster
 from tests.support.supervised import Supervised
 
-STRIKE_SECONDS = 900
+INJECT_SECONDS = 900
 HEAL_SECONDS = 900
-# All nodes, or all processes, one after another.
+# A restart of all nodes, or of all processes, one after another.
 ROLLING_SECONDS = 2400
-# A follower is killed so long, under load, before it is started to be killed again.
+# A follower is down for this long, under load, before it is started and killed again.
 LAGS_SECONDS = 4
-# RabbitMQ (3.10) writes the names of new queues to disk a moment later.
+# RabbitMQ (3.10) writes the names of new queues to disk with a delay.
 NAMES_SAVED_SECONDS = 1.0
 LOOK_SECONDS = 0.005
 
@@ -45,7 +45,7 @@ CLUSTER_FAILURES = (*FAILURES, NotFormed, AssertionError, OSError)
 
 @asynccontextmanager
 async def cluster_world(folder: Path, options: Options, report: Report, say: Say) -> AsyncIterator[World]:
-    """Cluster, pair and proxies; the product's processes are yet to be started.
+    """Start the cluster, the pair and the proxies, but not the product's processes.
 
     Raises:
         Unavailable
@@ -84,41 +84,41 @@ async def cluster_world(folder: Path, options: Options, report: Report, say: Say
         await asyncio.sleep(NAMES_SAVED_SECONDS)
         urls = (cluster.url, database_url([proxy.port for proxy in proxies.values()]))
         processes = supervised(spawner, folder, direct, of_ingest=urls, of_consumers=urls)
-        killer = ClusterKiller(processes, cluster, pair, proxies, packet_filter)
+        injector = ClusterInjector(processes, cluster, pair, proxies, packet_filter)
         partitions = packet_filter is not None
         strikes = plan(options.seed, cluster_deck(partitions=partitions), long=options.is_long)
         if options.is_brief:
             cards = brief_cluster_deck(partitions=partitions)
             strikes = islice(plan(options.seed, cards, long=False), len(cards))
-        yield World(cluster, direct, processes, killer, strikes, webhook_port)
+        yield World(cluster, direct, processes, injector, strikes, webhook_port)
 
 
 def database_url(ports: Sequence[int]) -> str:
-    """A connection leads to the host that takes writes."""
+    """Connections go to the primary."""
     hosts = ",".join(f"{LOOPBACK}:{port}" for port in ports)
     return f"postgresql://{USER}:{PASSWORD}@{hosts}/{DATABASE}?target_session_attrs=read-write"
 
 
 @dataclass(slots=True)
-class ClusterKiller:
+class ClusterInjector:
     processes: Mapping[Target, Supervised]
     cluster: RabbitCluster
     pair: PostgresPair
     proxies: Mapping[str, FaultProxy]
-    """By the URL of the Postgres host that each stands before."""
+    """By the URL of the Postgres host behind each."""
     packet_filter: PacketFilter | None
     _away: dict[Fault, Sequence[RabbitNode]] = field(default_factory=dict)
 
-    async def strike(self, fault: Fault, intensity: float) -> None:
-        """Raises NotStruck."""
-        limit = ROLLING_SECONDS if fault.kind is Kind.ROLLING_RESTART else STRIKE_SECONDS
-        async with carried_out(fault, limit, NotStruck, CLUSTER_FAILURES):
-            await self._strike(fault)
+    async def inject(self, fault: Fault, intensity: float) -> None:
+        """Raises NotInjected."""
+        limit = ROLLING_SECONDS if fault.kind is Kind.ROLLING_RESTART else INJECT_SECONDS
+        async with carried_out(fault, limit, NotInjected, CLUSTER_FAILURES):
+            await self._inject(fault)
 
-    async def _strike(self, fault: Fault) -> None:
+    async def _inject(self, fault: Fault) -> None:
         match fault.target:
             case Target.INGEST | Target.FIRST_CONSUMER | Target.SECOND_CONSUMER:
-                strike_process(self.processes[fault.target], fault.kind)
+                inject_into_process(self.processes[fault.target], fault.kind)
             case Target.ALL_PROCESSES:
                 for process in self.processes.values():
                     await process.restart()
@@ -134,7 +134,7 @@ class ClusterKiller:
                 node = self.pair.standby
                 await asyncio.to_thread(node.kill if fault.kind is Kind.KILLED else node.pause)
             case _:
-                raise AssertionError(f"not of a cluster: {fault}")
+                raise AssertionError(f"not a fault of a cluster: {fault}")
 
     def _choose(self, target: Target) -> Sequence[RabbitNode]:
         leads = Counter(queue.leader for queue in self.cluster.queues().values())
@@ -169,24 +169,24 @@ class ClusterKiller:
                 await asyncio.to_thread(self.cluster.start, nodes)
                 await asyncio.to_thread(self.cluster.kill, nodes)
             case _:
-                raise AssertionError(f"no fault of a node: {kind}")
+                raise AssertionError(f"not a fault of a node: {kind}")
 
     def _partition(self, nodes: Sequence[RabbitNode], kind: Kind) -> list[tuple[End, End]]:
-        """Each of these nodes from all others, or from one other only."""
+        """Cut each of these nodes off from all others, or from only one."""
         cut = [pair for pair in combinations(self.cluster.nodes, 2) if any(node in nodes for node in pair)]
         return [
             (_end(one), _end(other)) for one, other in (cut[:1] if kind is Kind.CUT_OFF_FROM_ONE else cut)
         ]
 
     async def _restart_each_node(self) -> None:
-        """As an upgrade does: each next one once every queue has all its members."""
+        """Restart the nodes one by one, as an upgrade does: wait until every queue has all its members."""
         for node in self.cluster.nodes:
             await asyncio.to_thread(self.cluster.stop, [node])
             await asyncio.to_thread(self.cluster.start, [node])
             await asyncio.to_thread(self.cluster.wait_until_members_online)
 
     async def _fail_over(self, kind: Kind) -> None:
-        """Return when the standby takes writes."""
+        """Return when the standby accepts writes."""
         proxy = self.proxies[self.pair.primary.url]
         match kind:
             case Kind.READ_ONLY:
@@ -205,12 +205,12 @@ class ClusterKiller:
             case _:
                 raise AssertionError(f"no failover: {kind}")
         if kind is not Kind.READ_ONLY:
-            # As of a machine whose server has ended; the proxy itself still listens.
+            # The proxy refuses connections, as a machine without the server does.
             await asyncio.to_thread(proxy.refuse)
         await self.pair.promote_standby()
 
     async def heal(self, fault: Fault) -> None:
-        """Return when it is gone.
+        """Return when the fault has ended.
 
         Raises:
             NotHealed
@@ -245,13 +245,13 @@ class ClusterKiller:
                 pass
 
     async def _switch_back(self) -> None:
-        """The next failover leads back: the old primary is a synchronous standby now."""
+        """Make the old primary a synchronous standby, so that the next failover goes back to it."""
         old = self.pair.primary
         await self.pair.rebuild_old_primary()
         await asyncio.to_thread(self.proxies[old.url].heal)
 
     async def settle(self) -> None:
-        """Until each queue has all its members and the standby confirms every commit; raises NotHealed."""
+        """Wait for all members of each queue and for a standby that confirms commits; raises NotHealed."""
         try:
             await asyncio.to_thread(self.cluster.wait_until_members_online)
             await self.pair.wait_until_synchronous()
@@ -259,7 +259,7 @@ class ClusterKiller:
             raise NotHealed(f"the cluster or the pair is not whole: {error}") from error
 
     async def heal_everything(self) -> None:
-        """Whatever was struck before; raises NotHealed."""
+        """End all faults; raises NotHealed."""
         for fault in list(self._away):
             await self.heal(fault)
         await self.settle()

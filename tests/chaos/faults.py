@@ -1,4 +1,4 @@
-"""The plan: which fault strikes what, how long, one after another. All of it follows from the seed."""
+"""The plan: faults, their targets and durations, in order. The seed determines all of it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Target(StrEnum):
     CONSUMERS_TO_BROKER = "consumers → broker"
     CONSUMERS_TO_POSTGRES = "consumers → postgres"
 
-    # Of a cluster alone.
+    # Only of a cluster.
     LEADER = "leader node"
     """The node that leads the most queues."""
     FOLLOWER = "follower node"
@@ -61,7 +61,7 @@ class Kind(StrEnum):
     DISK_FULL = "disk full"
     WRITES_FAIL = "writes fail"
 
-    # Of a cluster alone.
+    # Only of a cluster.
     STOPPED = "stopped"
     CUT_OFF = "cut off, packets lost"
     CUT_OFF_RESET = "cut off, connections reset"
@@ -72,8 +72,7 @@ class Kind(StrEnum):
     ROLLING_RESTART = "rolling restart"
 
 
-# These are over as soon as they have happened: what follows is the product's own recovery. (A service
-# that was killed is started again by us.)
+# These end immediately; then the product recovers. (The run starts a killed service again.)
 MOMENTARY = frozenset({Kind.KILLED, Kind.RESET, Kind.HALF_OPEN, Kind.ROLLING_RESTART})
 PARTITIONS = (Kind.CUT_OFF, Kind.CUT_OFF_RESET, Kind.CUT_OFF_FROM_ONE)
 
@@ -91,22 +90,22 @@ NETWORK_KINDS = (
     Kind.DROPPED_TO_CLIENT,
 )
 
-# The retry steps of the run are 1, 2 and 3 s: what fails for less than 6 s must not die of it.
+# The retry delays of the run are 1, 2 and 3 s: a failure of less than 6 s must not cause dead letters.
 RETRY_DELAYS = "1,2,3"
 LONGEST_FAILURE = timedelta(seconds=3)
 
-# Longer than a heartbeat's patience; once in so many strikes.
+# Longer than the timeout of a heartbeat; one of this many strikes.
 LONG = timedelta(seconds=25)
 ONE_IN_LONG = 12
-# About how long the members of a queue take to notice that their leader does not answer.
+# The approximate time until the members of a queue notice that their leader does not respond.
 ELECTION = timedelta(seconds=5)
 
 
-# Healing another fault would end half-open connections too soon; a rolling restart waits until all is well;
-# and while the broker is away nothing is committed.
+# The end of another fault would end half-open connections too early; a rolling restart waits until every
+# queue is complete; and while the broker is away nothing is committed.
 ALONE = (Kind.HALF_OPEN, Kind.ROLLING_RESTART, Kind.KILLED_AFTER_COMMIT)
 
-# How many strikes are joined by another one at the same time.
+# Share of strikes with a second concurrent fault.
 PAIRED = 0.15
 
 
@@ -121,17 +120,17 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """Faults at the same time. `pause` comes before it, `lasts` until it is healed."""
+    """Concurrent faults. `pause` is the time before them, `lasts` the time until they are healed."""
 
     number: int
     faults: tuple[Fault, ...]
     lasts: timedelta
     pause: timedelta
     intensity: float
-    """From 0 to 1: the probability of each cut, and how slow what is slow is."""
+    """From 0 to 1: the probability of each cut, and the degree of slowness."""
 
     is_paired: bool
-    """By chance; some faults make sense together only."""
+    """Combined at random; some faults only make sense together."""
 
     @property
     def label(self) -> str:
@@ -139,7 +138,7 @@ class Strike:
 
     @property
     def is_survivable(self) -> bool:
-        """Whether the product is to recover while it lasts: the cluster goes on without what was struck."""
+        """Whether the cluster survives the fault, so that the product must recover during it."""
         return all(fault in SURVIVABLE for fault in self.faults)
 
     @property
@@ -156,7 +155,7 @@ _FAILING = Fault(Kind.WRITES_FAIL, Target.POSTGRES)
 
 
 def deck(*, long: bool, disks: bool) -> list[tuple[Fault, ...]]:
-    """Every strike there is, kills more than once; `disks` only where small disks can be had."""
+    """Every strike, and kills more than once; `disks` only if small disks can be mounted."""
     kills = [(Fault(Kind.KILLED, target),) for target in (*PROCESSES, *SINGLE_SERVICES)] * _KILLS
     pauses = [(Fault(Kind.PAUSED, target),) for target in (*PROCESSES, *SINGLE_SERVICES)]
     network = [(Fault(kind, target),) for target in NETWORKS for kind in NETWORK_KINDS]
@@ -165,7 +164,7 @@ def deck(*, long: bool, disks: bool) -> list[tuple[Fault, ...]]:
         (Fault(Kind.CUT_AFTER_COMMIT, Target.CONSUMERS_TO_POSTGRES),),
         (Fault(Kind.CUT_BEFORE_PUBLISH, Target.INGEST_TO_BROKER),),
         (Fault(Kind.CUT_BEFORE_CONFIRM, Target.INGEST_TO_BROKER),),
-        # Of events a consumer publishes only what failed; changes are published all the time.
+        # A consumer publishes events only after failures, but changes all the time.
         (Fault(Kind.CUT_BEFORE_PUBLISH, Target.CONSUMERS_TO_BROKER), _FAILING),
         (Fault(Kind.CUT_BEFORE_CONFIRM, Target.CONSUMERS_TO_BROKER), _FAILING),
     ]
@@ -175,7 +174,7 @@ def deck(*, long: bool, disks: bool) -> list[tuple[Fault, ...]]:
         (_FAILING,),
     ]
     full = [_SPOOL_FULL, (Fault(Kind.DISK_FULL, Target.POSTGRES),)] if disks else []
-    # Both consumers' connections: only a longer run waits until each of them has noticed by itself.
+    # The connections of both consumers: only a longer run waits until each has noticed by itself.
     slow_to_notice = [] if long else [strike for strike in network if strike[0].kind is Kind.HALF_OPEN]
     return [
         strike
@@ -184,14 +183,15 @@ def deck(*, long: bool, disks: bool) -> list[tuple[Fault, ...]]:
     ]
 
 
-# The cluster goes on: most nodes run and reach each other, and clients of the others are disconnected.
-# Nodes notice after a minute (net_ticktime) that packets are lost: here the partition ends earlier.
+# The cluster continues: a majority of nodes run and reach each other, and the others' clients are
+# disconnected.
+# Nodes notice lost packets after a minute (net_ticktime): this partition ends earlier.
 _NODE_LOST = [
     Fault(kind, target)
     for target in (Target.LEADER, Target.FOLLOWER)
     for kind in (Kind.KILLED, Kind.STOPPED, Kind.PAUSED, Kind.CUT_OFF_RESET)
 ]
-# The standby is promoted at once.
+# The standby is promoted immediately.
 _FAILOVERS = [
     Fault(kind, Target.PRIMARY)
     for kind in (Kind.KILLED, Kind.STOPPED, Kind.READ_ONLY, Kind.KILLED_AFTER_COMMIT)
@@ -200,7 +200,7 @@ SURVIVABLE = frozenset([*_NODE_LOST, *_FAILOVERS, *(Fault(Kind.KILLED, target) f
 
 
 def cluster_deck(*, partitions: bool) -> list[tuple[Fault, ...]]:
-    """Every strike at a cluster and a pair; `partitions` only where packets can be filtered."""
+    """Every strike at a cluster and a pair; `partitions` only if packets can be filtered."""
     outages = [
         Fault(Kind.KILLED_WHILE_LAGGING, Target.FOLLOWER),
         *(
@@ -213,7 +213,7 @@ def cluster_deck(*, partitions: bool) -> list[tuple[Fault, ...]]:
         Fault(Kind.CUT_OFF_FROM_ONE, Target.LEADER),
         Fault(Kind.CUT_OFF, Target.ALL_NODES),
         Fault(Kind.CUT_OFF_RESET, Target.ALL_NODES),
-        # Without it nothing is committed.
+        # Nothing is committed without the standby.
         Fault(Kind.KILLED, Target.STANDBY),
         Fault(Kind.PAUSED, Target.STANDBY),
         *(Fault(Kind.KILLED, target) for target in PROCESSES),
@@ -232,7 +232,7 @@ def brief_cluster_deck(*, partitions: bool) -> list[tuple[Fault, ...]]:
 
 
 def plan(seed: int, whole: Sequence[tuple[Fault, ...]], *, long: bool) -> Iterator[Strike]:
-    """Strikes without end. Every one of the whole deck comes before any comes again."""
+    """An endless sequence of strikes. Each one of the deck occurs before any is repeated."""
     rng = Random(seed)
     number = 0
     while True:
@@ -254,9 +254,9 @@ def plan(seed: int, whole: Sequence[tuple[Fault, ...]], *, long: bool) -> Iterat
 
 
 def _companion(cards: list[tuple[Fault, ...]], faults: Sequence[Fault]) -> tuple[Fault, ...]:
-    """The next fault that strikes something else, taken off the deck.
+    """Remove the next fault of another target from the deck.
 
-    Of one target faults come one by one: a database that is down cannot be made to fail.
+    Faults of one target are never concurrent: a database that is down cannot fail writes.
     """
     if not _is_pairable(faults):
         return ()

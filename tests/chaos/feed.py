@@ -1,4 +1,4 @@
-"""The change feed during faults: what was committed, what two subscribers received, and whether it agrees."""
+"""The change feed during faults: compares committed changes to those that two subscribers received."""
 
 import base64
 from collections import defaultdict
@@ -17,7 +17,7 @@ from schemas.changes import PREFIX, TYPES, cloud_events
 from schemas.events import parse, routing_key_of
 from tests.chaos.load import CLOCK_TOLERANCE, Taken
 from tests.support.endpoint import Behaviour, Endpoint
-from tests.support.feed import Entity, Told, entity_of, last_states
+from tests.support.feed import Entity, PublishedChange, entity_of, last_states
 from worker.amqp.connection import Broker
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import (
@@ -30,15 +30,15 @@ from worker.amqp.topology import (
 QUEUE = "chaos.changes"
 WEBHOOK = "chaos"
 
-# One change in so many is refused once.
+# One of this many changes is refused once.
 REFUSED_ONE_IN = 10
 DRAIN_SECONDS = 60.0
-# Without an ack a quorum queue gives out 2,000 at most.
+# A quorum queue delivers at most 2,000 messages without an ack.
 DRAINED_AT_ONCE = 1000
 LISTED = 5
 
-# In the transaction of the change itself: committed with it, or not at all. The table is not on the disk
-# that gets full.
+# Written in the transaction of the change: both are committed, or none. The table is not on the disk that
+# gets full.
 KEEP_COMMITTED = """
 CREATE TABLE chaos_changes (LIKE changes) TABLESPACE pg_default;
 CREATE FUNCTION keep_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -67,18 +67,18 @@ def subscriber(webhook_port: int) -> dict[str, str]:
 
 
 async def prepare(broker: Broker, database_url: str) -> None:
-    """Have what is committed kept, and everything that is published put into a queue."""
+    """Record every committed change in a table, and every published one in a queue."""
     connection = await asyncpg.connect(database_url)
     await connection.execute(KEEP_COMMITTED)
     await connection.close()
-    async with broker.connection() as link:
-        channel = await link.channel()
+    async with broker.connection() as broker_connection:
+        channel = await broker_connection.channel()
         queue = Queue(QUEUE, {"x-queue-type": "quorum"})
         await channel.ensure_topology(Topology((), (queue,), (Binding(CHANGES, QUEUE, "#"),)))
 
 
 def refusing_now_and_then(endpoint: Endpoint) -> Behaviour:
-    """Each change is accepted at the second attempt at the latest."""
+    """Refuse some changes once; the second attempt is accepted."""
     refused: set[str] = set()
 
     def behave(number: int) -> int:
@@ -92,7 +92,7 @@ def refusing_now_and_then(endpoint: Endpoint) -> Behaviour:
 
 
 async def waiting(database_url: str) -> int:
-    """Changes that are still to be published."""
+    """The number of changes that are not yet published."""
     connection = await asyncpg.connect(database_url)
     try:
         return int(await connection.fetchval(WAITING))
@@ -100,8 +100,8 @@ async def waiting(database_url: str) -> int:
         await connection.close()
 
 
-async def committed(database_url: str) -> list[Told]:
-    """Every change that was committed, in the order of its number."""
+async def committed(database_url: str) -> list[PublishedChange]:
+    """Every committed change, ordered by its number."""
     connection = await asyncpg.connect(database_url)
     try:
         rows = await connection.fetch(COMMITTED)
@@ -114,17 +114,17 @@ async def committed(database_url: str) -> list[Told]:
     ]
 
 
-async def published(broker: Broker) -> list[Told]:
-    """What the queue got, repeats included, in its order. Nothing is published meanwhile."""
+async def published(broker: Broker) -> list[PublishedChange]:
+    """All messages of the queue in order, including repeats. No change is published meanwhile."""
     arrived: list[Delivery] = []
-    async with broker.connection() as link:
-        depth = await link.depth(QUEUE)
+    async with broker.connection() as connection:
+        depth = await connection.depth(QUEUE)
         assert depth is not None, "it was declared"
-        channel = await link.channel()
+        channel = await connection.channel()
         await channel.consume(QUEUE, "chaos", DRAINED_AT_ONCE, arrived.append)
         end, acked = monotonic() + DRAIN_SECONDS, 0
         while acked < depth.ready and monotonic() < end:
-            # An answer comes after all that was sent before it.
+            # The answer follows all earlier messages.
             await channel.depth(QUEUE)
             if len(arrived) > acked:
                 acked = len(arrived)
@@ -141,9 +141,9 @@ class FeedVerdict:
 
 
 async def judge(
-    database_url: str, broker: Broker, posts: Sequence[Told], applied: Iterable[Taken]
+    database_url: str, broker: Broker, posts: Sequence[PublishedChange], applied: Iterable[Taken]
 ) -> FeedVerdict:
-    """`posts` are those that the endpoint took; `applied` are the events in the log."""
+    """`posts` are the changes that the endpoint accepted; `applied` are the events in the log."""
     expected = await committed(database_url)
     got = await published(broker)
     held = await projected(database_url, applied)
@@ -156,16 +156,18 @@ async def judge(
     return FeedVerdict(len(expected), len(got), len(posts), problems)
 
 
-def faults(expected: Sequence[Told], received: Sequence[Told], *, in_order: bool) -> list[str]:
-    """Changes that were committed and not received, received and not committed, altered, or out of order."""
+def faults(
+    expected: Sequence[PublishedChange], received: Sequence[PublishedChange], *, in_order: bool
+) -> list[str]:
+    """Changes that were lost, invented, altered, or received out of order."""
     known = {change["id"]: change for change in expected}
-    first: dict[str, Told] = {}
+    first: dict[str, PublishedChange] = {}
     for change in received:
         first.setdefault(change["id"], change)
     lines = _listed("committed and not received", known.keys() - first.keys())
     lines += _listed("received and not committed", first.keys() - known.keys())
     lines += _listed(
-        "received otherwise than committed",
+        "received with other content than committed",
         {change["id"] for change in received if known.get(change["id"], change) != change},
     )
     if in_order:
@@ -173,32 +175,32 @@ def faults(expected: Sequence[Told], received: Sequence[Told], *, in_order: bool
     return lines
 
 
-def _overtaken(changes: Iterable[Told]) -> list[str]:
+def _overtaken(changes: Iterable[PublishedChange]) -> list[str]:
     newest: dict[Entity, str] = {}
-    found = []
+    violations = []
     for change in changes:
         entity = entity_of(change)
         if change["sequence"] < newest.get(entity, ""):
-            found.append(change["id"])
+            violations.append(change["id"])
         newest[entity] = max(change["sequence"], newest.get(entity, ""))
-    return found
+    return violations
 
 
 def apart(held: Mapping[Entity, Any], projection: Mapping[Entity, Any]) -> list[str]:
-    """Where a subscriber holds something else than the tables. Communications are in no projection."""
+    """Differences between a subscriber's state and the tables. Communications are in no projection."""
     ours = {entity: state for entity, state in held.items() if entity[0] != "communication"}
     return [
         *_listed("unknown to the subscriber", projection.keys() - ours.keys()),
-        *_listed("known to the subscriber alone", ours.keys() - projection.keys()),
+        *_listed("known only to the subscriber", ours.keys() - projection.keys()),
         *_listed(
-            "held otherwise than in the tables",
+            "different from the tables",
             {entity for entity, state in projection.items() if entity in ours and ours[entity] != state},
         ),
     ]
 
 
 async def projected(database_url: str, applied: Iterable[Taken]) -> dict[Entity, Any]:
-    """Each entity of these events as the tables have it, in the words of the feed."""
+    """The rows of each entity of these events, in the format of the feed."""
     by_family: defaultdict[str, list[Event[Any]]] = defaultdict(list)
     for taken in applied:
         payload = parse(taken.provider, taken.message_body)
@@ -220,19 +222,19 @@ async def _held(family: AnyFamily, connection: Any, events: Sequence[Event[Any]]
     subjects = {family.key(event.payload): event.payload.entity_id for event in events}
     async with connection.transaction():
         states = await family.load(connection, events, lock=True)
-    found = {}
+    held = {}
     for key, state in states.items():
         visible = family.public_state(state)
         after = orjson.loads(orjson.dumps(visible, default=str, option=orjson.OPT_UTC_Z))
-        told = {
+        published = {
             "type": PREFIX + TYPES[type(visible)][0],
             "subject": subjects[key],
             "data": {"after": after},
         }
-        found[entity_of(told)] = after
-    return found
+        held[entity_of(published)] = after
+    return held
 
 
-def _listed(words: str, wrong: Iterable[Any]) -> list[str]:
+def _listed(label: str, wrong: Iterable[Any]) -> list[str]:
     several = sorted(wrong)
-    return [f"{len(several)} {words}: {', '.join(map(str, several[:LISTED]))}"] if several else []
+    return [f"{len(several)} {label}: {', '.join(map(str, several[:LISTED]))}"] if several else []

@@ -1,4 +1,4 @@
-"""The load: generated events, some of them odd, and a record of what was answered to each."""
+"""The load: generated events, some of them malformed, and a record of the answers."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -21,26 +21,26 @@ from worker.simulator.lifecycle import GeneratedEvent
 from worker.simulator.webhook import Credentials, Webhook
 
 DUPLICATES = 0.1
-# A long run sends more than a generated marketplace has had happen by today.
+# A long run sends more events than a generated marketplace has until today.
 CLOCK_TOLERANCE = timedelta(days=36_500)
 
-# Shares of events that are followed by an odd one, or by another one under the same id.
-ODD = 0.01
+# Shares of events that are followed by a malformed one, or by another one with the same id.
+MALFORMED_SHARE = 0.01
 ID_USED_TWICE = 0.01
 
-# After each failure the sender waits so long: the marketplaces' waits, shortened so that a run ends.
+# The delays after failures: those of the marketplaces, shortened so that a run ends.
 RESEND_AFTER = tuple(timedelta(seconds=seconds) for seconds in (1, 2, 4, 8, 8))
 
 
 def generated(seed: int) -> Iterator[GeneratedEvent]:
-    """A marketplace out of order, with repeats, ids used twice, and bodies that nobody can read."""
+    """Events out of order, with repeats, ids that are used twice, and unreadable bodies."""
     rng = Random(seed)
     for event in scrambled(events(seed), duplicates=DUPLICATES, shuffle=True, seed=seed):
         yield event
         if event.provider is Provider.OVOKO and rng.random() < ID_USED_TWICE:
             yield _under_the_same_id(event)
-        if rng.random() < ODD:
-            yield _odd(rng, event)
+        if rng.random() < MALFORMED_SHARE:
+            yield _malformed(rng, event)
 
 
 def _under_the_same_id(event: GeneratedEvent) -> GeneratedEvent:
@@ -51,8 +51,8 @@ def _under_the_same_id(event: GeneratedEvent) -> GeneratedEvent:
     return replace(event, occurred_at=occurred_at, body=orjson.dumps(document))
 
 
-def _odd(rng: Random, event: GeneratedEvent) -> GeneratedEvent:
-    """Authentic, but for the quarantine."""
+def _malformed(rng: Random, event: GeneratedEvent) -> GeneratedEvent:
+    """Make an authentic event that belongs to the quarantine."""
     mark = rng.getrandbits(64)
     match rng.randrange(3):
         case 0:
@@ -61,12 +61,12 @@ def _odd(rng: Random, event: GeneratedEvent) -> GeneratedEvent:
             body, provider = b'{"event_type": "part.painted", "event_id": "%d"}' % mark, Provider.OVOKO
         case _:
             body, provider = b'{"token": "", "type": "ItemSungEvent", "result": %d}' % mark, Provider.BUYBACK
-    return replace(event, provider=provider, event_type="odd", body=body)
+    return replace(event, provider=provider, event_type="malformed", body=body)
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """By which an event is found again: its id as it came, and what it says."""
+    """Identifies an event: its received id, and the id of its content."""
 
     event_id: UUID
     content_id: UUID
@@ -74,7 +74,7 @@ class Identity:
 
 @dataclass(slots=True)
 class Sent:
-    """An event that was handed to the sender, and what was answered to it in all."""
+    """A sent event, and all answers to it."""
 
     webhook: Webhook
     accepted: int = 0
@@ -83,13 +83,13 @@ class Sent:
 
 @dataclass(slots=True)
 class Record:
-    """What was sent and answered. The same event sent twice is one entry."""
+    """All sent events with their answers. An event that was sent twice is one entry."""
 
     sent: dict[tuple[Provider, bytes], Sent] = field(default_factory=dict)
     last_accepted: float = field(default_factory=monotonic)
     accepted: int = 0
     longest_silence: float = 0.0
-    """Seconds between two answers of 2xx, since it was set to zero."""
+    """The longest time between two answers of 2xx since the last reset, in seconds."""
 
     def on_accepted(self, webhook: Webhook, answer: Answer) -> None:
         entry = self.sent[webhook.provider, webhook.body]
@@ -101,7 +101,7 @@ class Record:
         self.last_accepted = now
 
     def recorded(self, webhooks: Iterable[Webhook], goes_on: Callable[[], bool]) -> Iterator[Webhook]:
-        """Each webhook, noted before it is sent, while it `goes_on`."""
+        """Yield webhooks while `goes_on`; each is recorded before it is sent."""
         for webhook in webhooks:
             if not goes_on():
                 return
@@ -116,19 +116,19 @@ def webhooks(seed: int, credentials: Credentials) -> Iterator[Webhook]:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What the ingest makes of a webhook: computed here by the same pure functions."""
+    """The result of the ingest for a webhook, computed by the same pure functions."""
 
     identity: Identity
     message_body: bytes
     provider: Provider
-    is_odd: bool
+    is_malformed: bool
 
 
 def take(webhook: Webhook, settings: Settings) -> Taken:
     now = datetime.now(UTC)
     secrets = MARKETPLACES[webhook.provider].secrets(settings)
     intake = accept(webhook.provider, webhook.body, now, secrets, settings.encryptor)
-    assert isinstance(intake, Accepted), "what is generated is authentic"
+    assert isinstance(intake, Accepted), "generated webhooks are authentic"
     envelope = Envelope.from_headers(intake.message.headers)
     identity = Identity(envelope.event_id, envelope.content_id)
     return Taken(identity, intake.message.body, webhook.provider, intake.reason is not None)

@@ -1,7 +1,7 @@
-"""What the tables must hold: the real `decide` and `save` of each family, in memory, all events at once.
+"""The expected content of the tables: the real `decide` and `save` of each family, in memory, in one batch.
 
-The model takes the events that are in the event log, whatever was answered to their senders: an event
-that was never answered may have been applied or not. That the log holds what it must is checked apart.
+The model applies the events of the event log, not the answered ones: an event without an answer may have
+been applied or not. Another check compares the log to the answers.
 """
 
 import json
@@ -26,7 +26,7 @@ Tables = dict[str, dict[Row, Mapping[str, Any]]]
 
 _INSERT = re.compile(r"INSERT INTO (?P<table>\w+)[^(]*\((?P<columns>[^)]*)\)")
 
-# By what a row is known; the other tables are sets of whole rows.
+# The key of each table; the other tables are sets of whole rows.
 KEYS = {
     "parts": ("part_id",),
     "orders": ("order_id",),
@@ -39,31 +39,31 @@ KEYS = {
     "communications": ("event_id", "kind"),
 }
 
-# Depends on how events were batched; or is encrypted, differently each time.
+# Depends on the batches; or is encrypted, with a different result each time.
 NOT_COMPARED = {"revision", "payment_details_encrypted"}
 LISTED = 10
 
 
 @dataclass(slots=True)
 class Written:
-    """A connection that keeps what `save` writes, as rows by column."""
+    """A connection that records the writes of `save`, as rows by column."""
 
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
 
     async def fetch(self, query: str, *args: object) -> list[Any]:
-        raise AssertionError("the model begins with nothing and reads nothing")
+        raise AssertionError("the model starts empty and reads nothing")
 
     async def execute(self, query: str, *args: object) -> str:
-        found = _INSERT.search(query)
-        assert found is not None, "save inserts"
-        columns = [column.strip() for column in found["columns"].split(",")]
+        match = _INSERT.search(query)
+        assert match is not None, "save inserts"
+        columns = [column.strip() for column in match["columns"].split(",")]
         values = list(zip(*args, strict=True))
-        self.rows[found["table"]] += [dict(zip(columns, row, strict=True)) for row in values]
+        self.rows[match["table"]] += [dict(zip(columns, row, strict=True)) for row in values]
         return f"INSERT 0 {len(values)}"
 
 
 async def model(events: Iterable[Taken], unhandled_types: Iterable[str]) -> Tables:
-    """Return the tables after these events, each identity once.
+    """Return the tables after these events, each identity applied once.
 
     `unhandled_types` are the types of the events that are stored as unhandled: each has a finding.
     """
@@ -125,7 +125,7 @@ def _note(written: Written, family: str, effects: Effects) -> None:
 
 
 async def stored(url: str, columns: Mapping[str, Iterable[str]]) -> Tables:
-    """The same tables as they are in Postgres."""
+    """Read the same tables from Postgres."""
     connection = await asyncpg.connect(url)
     try:
         return {
@@ -140,7 +140,7 @@ async def stored(url: str, columns: Mapping[str, Iterable[str]]) -> Tables:
 
 
 def columns_of(tables: Tables) -> dict[str, list[str]]:
-    """What is to be compared: the columns that the model knows, or the key where it has no row."""
+    """The columns to compare: those of the model, or the key if the model has no row."""
     return {
         table: list(next(iter(rows.values()), dict.fromkeys(KEYS[table]))) for table, rows in tables.items()
     }
@@ -164,11 +164,11 @@ def _comparable(column: str, value: Any) -> Any:
     return value
 
 
-def differences(expected: Tables, found: Tables) -> list[str]:
-    """In words, a line a row, some of each table at most."""
+def differences(expected: Tables, actual: Tables) -> list[str]:
+    """One line per different row, a limited number per table."""
     lines: list[str] = []
     for table, rows in expected.items():
-        others = found[table]
+        others = actual[table]
         wrong = [f"{table}: {key} is missing" for key in rows.keys() - others.keys()]
         wrong += [f"{table}: {key} should not be there" for key in others.keys() - rows.keys()]
         wrong += [
@@ -186,12 +186,12 @@ def _apart(row: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     return {column: value for column, value in row.items() if other.get(column) != value}
 
 
-def applied_twice(expected: Tables, found: Tables) -> int:
-    """Updates of returns that were counted more often than they came."""
+def applied_twice(expected: Tables, actual: Tables) -> int:
+    """Updates of returns that were counted more often than they were sent."""
     return sum(
-        max(0, found["returns"][key]["update_count"] - row["update_count"])
+        max(0, actual["returns"][key]["update_count"] - row["update_count"])
         for key, row in expected["returns"].items()
-        if key in found["returns"]
+        if key in actual["returns"]
     )
 
 
@@ -206,7 +206,7 @@ async def stored_unhandled_types(url: str) -> list[str]:
 
 
 async def logged(url: str) -> Counter[Identity]:
-    """How often each event is in the event log."""
+    """The number of rows of each event in the event log."""
     connection = await asyncpg.connect(url)
     try:
         rows = await connection.fetch(

@@ -17,12 +17,12 @@ LOOK_SECONDS = 0.02
 
 
 class NoPacketFilter(Exception):
-    """Packets cannot be filtered here; the text says why."""
+    """This machine cannot filter packets; the text is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Where a node takes connections of other nodes; it connects to them from the same address."""
+    """The address and port at which a node accepts connections; it connects from the same address."""
 
     address: str
     port: int
@@ -76,7 +76,7 @@ class PacketFilter:
         self._nft.communicate()
 
     def cut(self, pairs: Iterable[tuple[End, End]], *, reset: bool) -> None:
-        """Let nothing pass between the two ends of each pair, and all else again.
+        """Block the two ends of each pair from each other, and allow everything else.
 
         With `reset`, connections between them are reset and new ones refused; else their packets are lost.
         """
@@ -94,7 +94,7 @@ class PacketFilter:
         self._set([])
 
     def _set(self, rules: list[str]) -> None:
-        """In one transaction; returns when the kernel has it. Raises TimeoutError."""
+        """Set the rules in one transaction; return when the kernel has them. Raises TimeoutError."""
         added = [f'add rule {self._table} out {rule} comment "{number}"' for number, rule in enumerate(rules)]
         self._order("; ".join([f"flush chain {self._table} out", *added]))
         end = time.monotonic() + ANSWER_SECONDS

@@ -1,4 +1,4 @@
-"""Whether the product is at work: answers, commits, and what its processes say of themselves."""
+"""Signs of life of the product: answers, commits, and the readiness of its processes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,7 +16,7 @@ from tests.support.supervised import Supervised
 
 LOOK_SECONDS = 0.05
 
-# What the driver raises when a server dies, in whatever state the connection is then.
+# The driver raises these when a server dies, depending on the state of the connection.
 _LOST = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
@@ -26,7 +26,7 @@ _LOST = (
     TimeoutError,
 )
 
-# Those that have an event every few tenths of a second.
+# Families with several events per second.
 BUSY_FAMILIES = ("inventory", "orders", "buybacks")
 
 NEWEST = """
@@ -36,13 +36,13 @@ WHERE family = ANY($1::text[])
 GROUP BY family
 """
 
-# An old primary answers questions after a failover, with what was there before it.
+# After a failover, an old primary still answers queries, with outdated rows.
 IS_PRIMARY = "SELECT current_setting('transaction_read_only') = 'off'"
 
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """Now, by both clocks: the product stamps events with the wall's."""
+    """The current time of both clocks: the product stamps events with the wall clock."""
 
     monotonic: float = field(default_factory=monotonic)
     wall: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -50,10 +50,10 @@ class Instant:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """Seconds from the healing to each sign of life; None: not within the deadline.
+    """Seconds from the end of a fault to each sign of life; None: not within the deadline.
 
     A request is answered 2xx; of each busy family, an event that was received after the healing is
-    applied (events from before it may still have been in somebody's hands); all processes are ready.
+    applied (events from before it may still have been in flight); all processes are ready.
     """
 
     answered: float | None
@@ -67,24 +67,24 @@ class Recovery:
     @property
     def unready(self) -> str:
         signs = {"no 200": self.answered, "nothing applied": self.applied, "not ready": self.ready}
-        return ", ".join(words for words, seconds in signs.items() if seconds is None)
+        return ", ".join(sign for sign, seconds in signs.items() if seconds is None)
 
 
 @dataclass(slots=True)
 class Pulse:
-    """Looks at the product past the proxies."""
+    """Observes the product without the proxies."""
 
     database_url: str
     processes: Mapping[Target, Supervised]
     record: Record
     newest: dict[str, datetime] = field(default_factory=dict)
-    """When the newest event that is applied was received, by family."""
+    """When the newest applied event was received, by family."""
     longest_stall: float = 0.0
-    """Seconds in which nothing newer of one of the busy families was applied, since it was set to zero."""
+    """The longest time without progress of one busy family since the last reset, in seconds."""
     _moved: dict[str, float] = field(default_factory=dict)
 
     async def watch(self) -> None:
-        """Note when something was applied, for ever, whatever happens to the database."""
+        """Record the times of applied events until cancelled; errors of the database are ignored."""
         while True:
             with suppress(*_LOST):
                 connection = await asyncpg.connect(self.database_url, timeout=5, command_timeout=5)
@@ -98,7 +98,7 @@ class Pulse:
             await asyncio.sleep(LOOK_SECONDS)
 
     def begin(self) -> None:
-        """Measure the longest silence and the longest stall from now on."""
+        """Reset the longest times without an answer and without progress."""
         self.record.longest_silence = self.longest_stall = 0.0
 
     def _note(self, newest: Mapping[str, datetime]) -> None:
@@ -110,7 +110,7 @@ class Pulse:
         self.newest |= newest
 
     async def recovery(self, healed: Instant, deadline: float) -> Recovery:
-        """Wait until all signs of life are there, `deadline` seconds after the healing at most."""
+        """Wait for all signs of life, at most until `deadline` seconds after the fault ended."""
         waiting = list(self.processes.values())
 
         async def answered() -> bool:
@@ -122,7 +122,7 @@ class Pulse:
             )
 
         async def ready() -> bool:
-            """Each was seen ready."""
+            """Whether each process has been ready at least once."""
             nonlocal waiting
             waiting = [process for process in waiting if not await process.is_ready(client)]
             return not waiting

@@ -1,4 +1,4 @@
-"""What a run came to: a table for people, JSON for the rest."""
+"""The results of a run, as a table or JSON."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,15 +17,15 @@ TWO_AT_ONCE = "two at once"
 
 @dataclass(frozen=True, slots=True)
 class Struck:
-    """A strike that was carried out. `at` is in seconds from the beginning of the run."""
+    """An injected strike. `at` is in seconds from the beginning of the run."""
 
     strike: Strike
     at: float
     recovery: Recovery
     silence: float
-    """The longest time without an answer of 2xx, from the strike until all recovered."""
+    """The longest time without an answer of 2xx, from the strike until the recovery."""
     stall: float
-    """The longest time in which nothing of a busy family was applied, likewise."""
+    """The longest time without an applied event of a busy family, over the same time."""
 
     @property
     def row(self) -> str:
@@ -34,9 +34,9 @@ class Struck:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Of events, each counted once however often it was sent; `requests` and `answers_2xx` of requests.
+    """Counts of distinct events; `requests` and `answers_2xx` count requests.
 
-    Changes are counted once as committed, and each time that subscribers got them.
+    Committed changes count once, and received ones each time.
     """
 
     sent: int = 0
@@ -64,16 +64,16 @@ class Report:
     totals: Totals = field(default_factory=Totals)
     answers: dict[str, int] = field(default_factory=dict)
     latencies: dict[str, float | None] = field(default_factory=dict)
-    """Seconds from when a request was due to its answer, whatever struck meanwhile: quantiles."""
+    """Quantiles of the seconds from a request's due time to its answer, including those during faults."""
     ends: dict[str, dict[int, int]] = field(default_factory=dict)
-    """How often each process ended, by exit code, before the run stopped it."""
+    """How often each process ended by itself, by exit code."""
     quiet_after: float | None = None
-    """Seconds from the last healing until nothing waited any more."""
+    """Seconds from the end of the last fault until all queues were empty."""
     problems: list[str] = field(default_factory=list)
-    """Broken promises: with any, the run has failed."""
+    """Broken promises. The run fails if there are any."""
     notes: list[str] = field(default_factory=list)
     folder: str | None = None
-    """Where logs are, if they were kept."""
+    """The folder of the logs, if they were kept."""
 
     @property
     def kills(self) -> int:
@@ -146,14 +146,14 @@ class Report:
 
 
 def _start(several: Sequence[Struck]) -> str:
-    """From when the recovery counts."""
+    """The instant from which the recovery is measured."""
     starts = {"strike" if struck.strike.is_survivable else "healing" for struck in several}
     return " or ".join(sorted(starts))
 
 
 def _summary(several: Sequence[Struck], sign: str) -> dict[str, float | int | None]:
-    found = (getattr(struck.recovery, sign) for struck in several)
-    seconds = [value for value in found if value is not None]
+    durations = (getattr(struck.recovery, sign) for struck in several)
+    seconds = [value for value in durations if value is not None]
     return {
         "median": round(median(seconds), 2) if seconds else None,
         "max": round(max(seconds), 2) if seconds else None,

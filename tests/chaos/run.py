@@ -1,4 +1,4 @@
-"""The chaos run: real processes under load, struck by one fault after another; then the reckoning."""
+"""The chaos run: real processes under load and faults, then the checks."""
 
 import asyncio
 import json
@@ -20,8 +20,8 @@ from deploy.local.services import BrokerNode
 from schemas.registry import Provider
 from tests.chaos import feed
 from tests.chaos.cluster import cluster_world
+from tests.chaos.fault_injector import FaultInjector, NotHealed, NotInjected
 from tests.chaos.faults import Strike, Target
-from tests.chaos.killer import NotHealed, NotStruck, Striker
 from tests.chaos.load import RESEND_AFTER, Record, webhooks
 from tests.chaos.pulse import Instant, Pulse, Recovery
 from tests.chaos.report import Report, Struck
@@ -38,24 +38,24 @@ from worker.simulator.webhook import Credentials
 
 READY_SECONDS = 180.0
 SENDER_SECONDS = 240.0
-# Changes over HTTP wait the longest: in a run of 14 minutes on a cluster, 19,000 were left at its end.
+# Changes over HTTP take the longest: after a run of 14 minutes on a cluster, 19,000 were left.
 QUIET_SECONDS = 900.0
 SETTLE_SECONDS = 0.2
 
 
 def run(options: Options, say: Say) -> Report:
-    """Everything that it starts has ended when it returns, or raises.
+    """All processes that it starts have ended when it returns or raises.
 
     Raises:
-        Unavailable: There is no RabbitMQ or no Postgres of our own to be had here.
+        Unavailable: A private RabbitMQ or Postgres cannot be started on this machine.
     """
     report = Report(options.seed)
     folder = Path(tempfile.mkdtemp(prefix="stockhook-chaos-"))
-    # Postgres runs as another user where we are root.
+    # Postgres runs as another user if we are root.
     folder.chmod(0o711)
     try:
         asyncio.run(_run(folder, options, report, say))
-    except (RunFailed, NotStruck, NotHealed) as failure:
+    except (RunFailed, NotInjected, NotHealed) as failure:
         report.problems.append(str(failure))
     finally:
         (folder / "report.json").write_text(json.dumps(report.as_json(), indent=1))
@@ -74,7 +74,7 @@ async def _run(folder: Path, options: Options, report: Report, say: Say) -> None
 
 
 async def _play(world: World, options: Options, report: Report, say: Say) -> None:
-    """Load and strikes, then quiet, then the verdict."""
+    """Run load and strikes, wait for empty queues, and judge."""
     main = asyncio.current_task()
     assert main is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main.cancel)
@@ -101,10 +101,10 @@ async def _play(world: World, options: Options, report: Report, say: Say) -> Non
             await _strike_until(
                 began + options.seconds, world, pulse, background, options, report, say, began
             )
-            await world.killer.heal_everything()
+            await world.injector.heal_everything()
             healed_at = monotonic()
             is_over.set()
-            await _within(SENDER_SECONDS, playing, "the sender has an answer to everything or gave it up")
+            await _within(SENDER_SECONDS, playing, "each request was answered or abandoned")
         await _wait_for_quiet(world, say)
         report.quiet_after = monotonic() - healed_at
         problems, notes = await asyncio.to_thread(audit, world.direct)
@@ -116,14 +116,14 @@ async def _play(world: World, options: Options, report: Report, say: Say) -> Non
             failures_injected=not options.is_cluster,
         )
         posts = [json.loads(request.body) for request in shop.taken]
-        told = await feed.judge(world.database_url, world.amqp, posts, verdict.applied)
+        feed_verdict = await feed.judge(world.database_url, world.amqp, posts, verdict.applied)
         report.totals = replace(
             verdict.totals,
-            changes_committed=told.committed,
-            changes_published=told.published,
-            changes_posted=told.posted,
+            changes_committed=feed_verdict.committed,
+            changes_published=feed_verdict.published,
+            changes_posted=feed_verdict.posted,
         )
-        report.problems += problems + verdict.problems + told.problems
+        report.problems += problems + verdict.problems + feed_verdict.problems
         report.notes += notes
     finally:
         report.seconds = monotonic() - began
@@ -157,7 +157,7 @@ async def _strike_until(
                 task.result()
         at = monotonic() - began
         pulse.begin()
-        recovery = await _carry_out(strike, world.killer, pulse, options.recovery_seconds)
+        recovery = await _carry_out(strike, world.injector, pulse, options.recovery_seconds)
         struck = Struck(strike, at, recovery, pulse.record.longest_silence, pulse.longest_stall)
         report.struck.append(struck)
         say(_line(struck))
@@ -167,21 +167,23 @@ async def _strike_until(
                 f"within {options.recovery_seconds:.0f} s"
             )
         if strike.is_momentary:
-            # Half-open connections that were left behind.
-            await asyncio.gather(*map(world.killer.heal, strike.faults))
-        await world.killer.settle()
+            # End half-open connections that remain.
+            await asyncio.gather(*map(world.injector.heal, strike.faults))
+        await world.injector.settle()
 
 
-async def _carry_out(strike: Strike, killer: Striker, pulse: Pulse, seconds: float) -> Recovery:
-    """Strike and heal. What a cluster survives must be recovered from before it is healed, and after it."""
+async def _carry_out(strike: Strike, injector: FaultInjector, pulse: Pulse, seconds: float) -> Recovery:
+    """Inject and heal a strike.
+
+    If the cluster survives a fault, the product must recover during the fault and after it."""
     for fault in strike.faults:
-        await killer.strike(fault, strike.intensity)
+        await injector.inject(fault, strike.intensity)
     struck = Instant()
     if strike.is_momentary:
         return await pulse.recovery(struck, seconds)
     recovery = await pulse.recovery(struck, seconds) if strike.is_survivable else None
     await asyncio.sleep(max(0.0, struck.monotonic + strike.lasts.total_seconds() - monotonic()))
-    await asyncio.gather(*map(killer.heal, strike.faults))
+    await asyncio.gather(*map(injector.heal, strike.faults))
     after = await pulse.recovery(Instant(), seconds)
     return after if recovery is None or not after.is_complete else recovery
 
@@ -190,9 +192,9 @@ def _line(struck: Struck) -> str:
     strike, recovery = struck.strike, struck.recovery
     lasts = "" if strike.is_momentary else f" for {strike.lasts.total_seconds():g} s"
     signs = {"answered": recovery.answered, "applied": recovery.applied, "ready": recovery.ready}
-    told = ", ".join(f"{name} {'never' if s is None else f'{s:.2f}'}" for name, s in signs.items())
+    times = ", ".join(f"{name} {'never' if s is None else f'{s:.2f}'}" for name, s in signs.items())
     longest = f"longest without 200 {struck.silence:.2f}, without applied {struck.stall:.2f}"
-    return f"{struck.at:7.1f} s  #{strike.number:<3} {strike.label}{lasts}: {told}; {longest}"
+    return f"{struck.at:7.1f} s  #{strike.number:<3} {strike.label}{lasts}: {times}; {longest}"
 
 
 async def _all_ready(world: World) -> None:
@@ -220,11 +222,11 @@ async def _within(seconds: float, task: "asyncio.Task[None]", what: str) -> None
 
 
 async def _wait_for_quiet(world: World, say: Say) -> None:
-    """Until nothing waits in spool, queues, retry steps, or consumers' hands."""
+    """Wait until spool, queues and retry queues are empty and nothing is in flight."""
     say("waiting for quiet")
     end = monotonic() + QUIET_SECONDS
     while True:
-        # The spool first: what leaves it meanwhile is seen in a queue.
+        # The spool first: an event that leaves it meanwhile is then counted in a queue.
         waiting = {"spool": await _spool_depth(world), **await asyncio.to_thread(_queued, world.broker)}
         waiting["changes"] = await feed.waiting(world.database_url)
         waiting = {place: count for place, count in waiting.items() if count}
@@ -237,7 +239,7 @@ async def _wait_for_quiet(world: World, say: Say) -> None:
 
 
 def _queued(broker: BrokerNode | RabbitCluster) -> dict[str, int]:
-    """Messages of each queue that is to become empty, also those that a consumer holds."""
+    """Messages of each queue that must become empty, including unacked ones."""
     vhost = urlsplit(broker.url).path.removeprefix("/")
     listed = json.loads(broker.ctl("list_queues", "-p", vhost, "name", "messages", "--formatter", "json"))
     stay = {QUARANTINE, feed.QUEUE, OBSERVED, *map(dead_queue, (*FAMILIES, origin_of(feed.WEBHOOK)))}
@@ -245,7 +247,7 @@ def _queued(broker: BrokerNode | RabbitCluster) -> dict[str, int]:
 
 
 def _broker_state(broker: BrokerNode | RabbitCluster) -> str:
-    """Where the broker believes each message to be: ready in a queue, or held by which channel."""
+    """The broker's view of each message: ready in a queue, or unacked on a channel."""
     vhost = urlsplit(broker.url).path.removeprefix("/")
     queue_columns = ("name", "leader", "online", "messages_ready", "messages_unacknowledged", "consumers")
     channel_columns = ("connection", "name", "consumer_count", "messages_unacknowledged", "prefetch_count")
@@ -259,7 +261,7 @@ def _broker_state(broker: BrokerNode | RabbitCluster) -> str:
 
 
 async def _spool_depth(world: World) -> int:
-    """By the ingest's own metrics; 0 where it has no spool."""
+    """The depth according to the ingest's metrics; 0 without a spool."""
     port = world.processes[Target.INGEST].ops_port
     with suppress(httpx.HTTPError):
         async with httpx.AsyncClient(timeout=5) as client:
@@ -276,4 +278,4 @@ async def _stop(world: World, report: Report) -> None:
         report.ends[str(target)] = dict(process.ends)
         code = await process.stop()
         if code != 0:
-            report.notes.append(f"{target} ended with {code} when it was asked to stop")
+            report.notes.append(f"{target} ended with {code} after SIGTERM")

@@ -1,4 +1,4 @@
-"""A small disk of its own, to be filled up: a tmpfs, where we may mount one."""
+"""A small disk that a run can fill: a tmpfs, if it may be mounted."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class NoSmallDisk(Exception):
-    """None can be mounted here. The text says why."""
+    """A tmpfs cannot be mounted. The text is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class SmallDisk:
         return self.folder / "filler"
 
     def fill(self) -> None:
-        """Leave not a byte."""
+        """Fill the disk completely."""
         with self._filler.open("ab", buffering=0) as file:
             block = bytes(1024 * 1024)
             while block:
@@ -36,7 +36,7 @@ class SmallDisk:
 
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[SmallDisk]:
-    """Mounted while the context lasts.
+    """Mount a disk while the context is open.
 
     Raises:
         NoSmallDisk
@@ -50,7 +50,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[SmallDisk]:
     try:
         yield SmallDisk(folder)
     finally:
-        # Lazily: a process that is just being killed may still have a file open.
+        # Unmount lazily: a process that is being killed may still have a file open.
         _run("umount", "--lazy", str(folder))
 
 
@@ -58,4 +58,4 @@ def _run(*command: str) -> "subprocess.CompletedProcess[str]":
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise NoSmallDisk(f"there is no {command[0]} here") from None
+        raise NoSmallDisk(f"cannot find {command[0]} here") from None

@@ -1,4 +1,4 @@
-"""Short chaos runs, always with the same strikes; `python -m tests.chaos` makes longer ones."""
+"""Short chaos runs with fixed strikes; `python -m tests.chaos` makes longer ones."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ LONGEST_CLUSTER_SECONDS = 1500
 
 
 def run_chaos(*arguments: str, longest_seconds: float) -> dict[str, Any]:
-    """The report of a run that found nothing wrong."""
+    """Run with these arguments, expect exit code 0, and return the report."""
     command = (sys.executable, "-m", "tests.chaos", *arguments, "--json")
     process = subprocess.Popen(
         command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -24,17 +24,17 @@ def run_chaos(*arguments: str, longest_seconds: float) -> dict[str, Any]:
     try:
         out, error = process.communicate(timeout=longest_seconds)
     except subprocess.TimeoutExpired:
-        # Asked to, it stops what it has started.
+        # On SIGTERM it stops its processes.
         process.terminate()
         out, error = process.communicate(timeout=60)
     if process.returncode == UNAVAILABLE:
-        pytest.skip(f"needs services of its own: {error.strip()}")
+        pytest.skip(f"needs private services: {error.strip()}")
     assert process.returncode == 0, error + out
     report: dict[str, Any] = json.loads(out)
     totals = report["totals"]
     assert report["problems"] == []
     assert (totals["lost"], totals["applied_twice"], totals["dead"]) == (0, 0, 0)
-    # Subscribers hold what was committed: else there would be problems.
+    # A subscriber with other state than the committed one would be a problem in the report.
     assert totals["changes_published"] >= totals["changes_committed"] <= totals["changes_posted"]
     return report
 

@@ -1,4 +1,4 @@
-"""Once all is quiet: was anything lost, applied twice, set aside wrongly, or projected falsely?"""
+"""Checks after the run: lost events, double effects, wrong dead letters, wrong rows."""
 
 import json
 import signal
@@ -48,7 +48,7 @@ FROM dead_letters
 WHERE origin <> 'quarantine' AND state <> 'replayed'
 """
 
-KEPT_OF_QUARANTINE = """
+ARCHIVED_QUARANTINE = """
 SELECT event_id
 FROM dead_letters
 WHERE origin = 'quarantine'
@@ -59,7 +59,7 @@ FROM unhandled_events
 
 
 def misbehaviour(answers: Mapping[str, int], ends: Mapping[str, Mapping[int, int]]) -> list[str]:
-    """Answers that blame us, and processes that ended although nobody killed them.
+    """Answers of 500, and processes that ended without being killed.
 
     `answers` are counted by status, `ends` by process and exit code.
     """
@@ -76,7 +76,7 @@ def misbehaviour(answers: Mapping[str, int], ends: Mapping[str, Mapping[int, int
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`applied` are the events that are in the log."""
+    """`applied` are the events of the log."""
 
     totals: Totals
     problems: list[str]
@@ -84,11 +84,11 @@ class Verdict:
 
 
 async def observe_attempts(broker: Broker, delays: Sequence[timedelta]) -> None:
-    """Have a copy of every message that is published to a retry queue or as a dead letter kept."""
+    """Record a copy of every message that is published to a retry queue or as a dead letter."""
     sets = [QueueSet.of(family, delays) for family in FAMILIES]
     keys = [name for queues in sets for name in queues.names if name != queues.main]
-    async with broker.connection() as link:
-        channel = await link.channel()
+    async with broker.connection() as connection:
+        channel = await connection.channel()
         queue = Queue(OBSERVED, {"x-queue-type": "quorum"})
         bindings = tuple(Binding(RETURN, OBSERVED, key) for key in keys)
         await channel.ensure_topology(Topology((), (queue,), bindings))
@@ -97,16 +97,16 @@ async def observe_attempts(broker: Broker, delays: Sequence[timedelta]) -> None:
 async def judge(
     record: Record, requests: int, given_up: int, settings: Settings, *, failures_injected: bool = True
 ) -> Verdict:
-    """`settings` lead to the services past the proxies.
+    """`settings` lead to the services without the proxies.
 
-    Where no failure was injected, an outage must have spent each attempt that was spent.
+    If no failure was injected, each spent attempt is a problem, because outages must not spend any.
     """
     database_url = settings.database_url.get_secret_value()
     taken = [(entry, take(entry.webhook, settings)) for entry in record.sent.values()]
     problems = _wrong_ids(taken)
 
-    events = {found.identity: found for _, found in taken if not found.is_odd}
-    accepted = {found.identity for entry, found in taken if entry.accepted and not found.is_odd}
+    events = {sent.identity: sent for _, sent in taken if not sent.is_malformed}
+    accepted = {sent.identity for entry, sent in taken if entry.accepted and not sent.is_malformed}
     in_log = await logged(database_url)
     lost = accepted - in_log.keys()
     problems += _listed("answered 2xx and not in the event log", lost)
@@ -117,8 +117,8 @@ async def judge(
 
     applied = tuple(events[identity] for identity in in_log if identity in events)
     expected = await model(applied, await stored_unhandled_types(database_url))
-    found = await stored(database_url, columns_of(expected))
-    problems += differences(expected, found)
+    actual = await stored(database_url, columns_of(expected))
+    problems += differences(expected, actual)
 
     spent = await _attempts_spent(settings)
     if not failures_injected:
@@ -134,7 +134,7 @@ async def judge(
         accepted=len(accepted),
         lost=len(lost),
         applied=len(in_log),
-        applied_twice=applied_twice(expected, found) + sum(times - 1 for times in in_log.values()),
+        applied_twice=applied_twice(expected, actual) + sum(times - 1 for times in in_log.values()),
         applied_unanswered=len(in_log.keys() - accepted),
         attempts_spent=len(spent),
         given_up=given_up,
@@ -146,95 +146,94 @@ async def judge(
 
 def _wrong_ids(taken: Sequence[tuple[Sent, Taken]]) -> list[str]:
     wrong = [
-        f"{entry.answered_ids} instead of {found.identity.event_id}"
-        for entry, found in taken
-        if entry.answered_ids - {str(found.identity.event_id)}
+        f"{entry.answered_ids} instead of {sent.identity.event_id}"
+        for entry, sent in taken
+        if entry.answered_ids - {str(sent.identity.event_id)}
     ]
     return _listed("answered with another event id", wrong)
 
 
 def _wrongly_quarantined(taken: Sequence[tuple[Sent, Taken]], quarantined: Counter[str]) -> list[str]:
-    """A repeat of an odd one is there twice: nothing removes repeats there."""
-    odd = {str(found.identity.event_id) for _, found in taken if found.is_odd}
-    accepted = {str(found.identity.event_id) for entry, found in taken if found.is_odd and entry.accepted}
+    """A repeated malformed event is there twice: the quarantine does not remove repeats."""
+    malformed = {str(sent.identity.event_id) for _, sent in taken if sent.is_malformed}
+    accepted = {str(sent.identity.event_id) for entry, sent in taken if sent.is_malformed and entry.accepted}
     return [
         *_listed("answered 2xx and not in the quarantine", accepted - quarantined.keys()),
-        *_listed("in the quarantine, but not odd", quarantined.keys() - odd),
+        *_listed("in the quarantine, but not malformed", quarantined.keys() - malformed),
     ]
 
 
-def _listed(words: str, wrong: Any) -> list[str]:
-    """One line: how many, and some of them."""
+def _listed(label: str, wrong: Any) -> list[str]:
+    """One line with the number and some examples."""
     several = list(wrong)
     if not several:
         return []
-    return [f"{len(several)} {words}: {', '.join(map(str, several[:LISTED]))}"]
+    return [f"{len(several)} {label}: {', '.join(map(str, several[:LISTED]))}"]
 
 
 async def _dead(settings: Settings, database_url: str) -> list[str]:
-    """Those that wait, in the queues and in the table."""
-    found: list[str] = []
-    async with Broker(settings.amqp_url.get_secret_value(), "chaos").connection() as link:
-        channel = await link.channel()
+    """Waiting dead letters, in queues and in the table."""
+    problems: list[str] = []
+    async with Broker(settings.amqp_url.get_secret_value(), "chaos").connection() as broker_connection:
+        channel = await broker_connection.channel()
         for family in FAMILIES:
             while (delivery := await channel.get(dead_queue(family))) is not None:
                 ours = {name: delivery.headers.get(name) for name in HEADERS if name in delivery.headers}
-                found.append(f"{family}: {ours}")
+                problems.append(f"{family}: {ours}")
     connection = await asyncpg.connect(database_url)
     try:
         rows = await connection.fetch(DEAD_LETTERS)
-        found += [f"table: {dict(row)}" for row in rows]
+        problems += [f"table: {dict(row)}" for row in rows]
     finally:
         await connection.close()
-    return found
+    return problems
 
 
 async def _attempts_spent(settings: Settings) -> list[str]:
-    """What was published to retry queues and dead letters, with its headers."""
-    async with Broker(settings.amqp_url.get_secret_value(), "chaos").connection() as link:
-        if await link.depth(OBSERVED) is None:
+    """All messages that were published to retry queues or as dead letters, with their headers."""
+    async with Broker(settings.amqp_url.get_secret_value(), "chaos").connection() as connection:
+        if await connection.depth(OBSERVED) is None:
             return []
-        channel = await link.channel()
-        found = []
+        channel = await connection.channel()
+        problems = []
         while (delivery := await channel.get(OBSERVED)) is not None:
             ours = {name: delivery.headers.get(name) for name in HEADERS if name in delivery.headers}
-            found.append(f"{delivery.type}: {ours}")
-    return found
+            problems.append(f"{delivery.type}: {ours}")
+    return problems
 
 
 async def _quarantined(settings: Settings, database_url: str) -> Counter[str]:
-    """Event ids, and how often each is in the queue or was moved from there into tables."""
-    found: Counter[str] = Counter()
+    """The number of messages of each event id in the queue, or archived from it."""
+    quarantined: Counter[str] = Counter()
     connection = await asyncpg.connect(database_url)
     try:
-        found.update(str(row["event_id"]) for row in await connection.fetch(KEPT_OF_QUARANTINE))
+        quarantined.update(str(row["event_id"]) for row in await connection.fetch(ARCHIVED_QUARANTINE))
     finally:
         await connection.close()
-    async with Broker(settings.amqp_url.get_secret_value(), "chaos").connection() as link:
-        channel = await link.channel()
+    async with Broker(settings.amqp_url.get_secret_value(), "chaos").connection() as broker_connection:
+        channel = await broker_connection.channel()
         while (delivery := await channel.get(QUARANTINE)) is not None:
-            found[str(delivery.headers["x-event-id"])] += 1
-    return found
+            quarantined[str(delivery.headers["x-event-id"])] += 1
+    return quarantined
 
 
 def audit(environment: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Problems and notes of `stockhook audit`, if this version has it."""
     if "audit" not in app:
-        return [], ["there is no `stockhook audit` yet: it was not asked"]
+        return [], ["this release has no `stockhook audit`"]
     done = run_command(environment, "audit", "--json")
     try:
-        told = json.loads(done.stdout)
+        document = json.loads(done.stdout)
     except ValueError:
-        return [f"audit ended with {done.returncode} and no JSON: {done.stderr[-500:]}"], []
+        return [f"`stockhook audit` ended with {done.returncode} and no JSON: {done.stderr[-500:]}"], []
     if done.returncode == 0:
         return [], []
-    return [
-        f"audit ended with {done.returncode}: missing {told.get('missing')}, of changes {told.get('feed')}"
-    ], []
+    missing, feed = document.get("missing"), document.get("feed")
+    return [f"`stockhook audit` ended with {done.returncode}: missing {missing}, changes {feed}"], []
 
 
 def run_command(environment: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run `stockhook` to its end."""
+    """Run `stockhook` and wait until it ends."""
     return subprocess.run(
         [sys.executable, "-m", "worker", *arguments],
         env=dict(environment),

@@ -1,4 +1,4 @@
-"""All that a run needs: services, proxies, disks, and the processes of the product."""
+"""The environment of a run: services, proxies, disks, and the processes of the product."""
 
 import asyncio
 import json
@@ -18,8 +18,8 @@ from deploy.local.ports import choose_ports
 from deploy.local.process import Command, Spawner
 from deploy.local.services import CHECKOUT, BrokerNode, Services, Unavailable, services_of_ours
 from tests.chaos import feed
+from tests.chaos.fault_injector import FaultInjector, SingleNodeInjector
 from tests.chaos.faults import RETRY_DELAYS, Strike, Target, deck, plan
-from tests.chaos.killer import Killer, Striker
 from tests.chaos.load import CLOCK_TOLERANCE
 from tests.chaos.report import Report
 from tests.chaos.small_disk import NoSmallDisk, SmallDisk, small_disk
@@ -34,14 +34,14 @@ from worker.amqp.connection import Broker
 from worker.config.settings import PREFIX, Settings
 
 RECOVERY_SECONDS = 60.0
-# Three nodes, all on this machine, start meanwhile.
+# Three nodes start concurrently on this machine.
 CLUSTER_RECOVERY_SECONDS = 300.0
 
-# From this length on, a run has strikes that outlast a heartbeat.
+# Runs of at least this length have strikes that last longer than a heartbeat's timeout.
 LONG_RUN_SECONDS = 120
 
 SPOOL_MEGABYTES = 32
-# For the tables on a small disk: what each event takes there at most, and what they begin with.
+# The size of the small disk for tables: the maximum per event, and the initial size.
 KILOBYTES_PER_EVENT = 8
 DATABASE_MEGABYTES = 192
 
@@ -49,7 +49,7 @@ Say = Callable[[str], None]
 
 
 class RunFailed(Exception):
-    """The run could not be carried through. The text says what was waited for."""
+    """The run could not finish. The text names the condition that did not occur."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ class Options:
     rate: float
     keep: bool
     cluster: int = 1
-    """Of how many broker nodes; with more than one, Postgres is a pair."""
+    """The number of broker nodes; with more than one, Postgres is a pair."""
     is_brief: bool = False
-    """Strike a cluster with its main faults once each, however long that takes."""
+    """Inject each main fault of a cluster once, regardless of the duration."""
 
     @property
     def is_cluster(self) -> bool:
@@ -69,7 +69,7 @@ class Options:
 
     @property
     def recovery_seconds(self) -> float:
-        """The slowest that any recovery may be; how fast each is, the table says."""
+        """The limit of each recovery; the report has the actual times."""
         return CLUSTER_RECOVERY_SECONDS if self.is_cluster else RECOVERY_SECONDS
 
     @property
@@ -79,13 +79,13 @@ class Options:
 
 @dataclass(slots=True)
 class World:
-    """All that runs."""
+    """Running services, processes and proxies."""
 
     broker: BrokerNode | RabbitCluster
     direct: dict[str, str]
-    """The environment of the product, past the proxies."""
+    """The environment of the product without the proxies."""
     processes: dict[Target, Supervised]
-    killer: Striker
+    injector: FaultInjector
     strikes: Iterator[Strike]
     webhook_port: int
 
@@ -105,7 +105,7 @@ class World:
 
 @asynccontextmanager
 async def world(folder: Path, options: Options, report: Report, say: Say) -> AsyncIterator[World]:
-    """Services, proxies and disks; the product's processes are yet to be started."""
+    """Start services, proxies and disks, but not the product's processes."""
     state = folder / "state"
     state.mkdir(mode=0o755)
     (folder / "log").mkdir()
@@ -113,7 +113,7 @@ async def world(folder: Path, options: Options, report: Report, say: Say) -> Asy
         disks = dict(_disks(stack, folder, options, report))
         services = stack.enter_context(services_of_ours(state, durable=False, announce=say))
         if services.rabbitmq is None or services.postgres is None:
-            raise Unavailable("chaos needs services of its own")
+            raise Unavailable("the chaos run needs private services")
         proxies = {
             target: stack.enter_context(FaultProxy.before(url, watch=watch, seed=options.seed + number))
             for number, (target, url, watch) in enumerate(_links(services))
@@ -137,7 +137,7 @@ async def world(folder: Path, options: Options, report: Report, say: Say) -> Asy
             of_ingest=urls[Target.INGEST_TO_BROKER],
             of_consumers=urls[Target.CONSUMERS_TO_BROKER],
         )
-        killer = Killer(
+        injector = SingleNodeInjector(
             processes=processes,
             proxies=proxies,
             broker=services.rabbitmq,
@@ -147,7 +147,7 @@ async def world(folder: Path, options: Options, report: Report, say: Say) -> Asy
         )
         cards = deck(long=options.is_long, disks=len(disks) == 2)
         strikes = plan(options.seed, cards, long=options.is_long)
-        yield World(services.rabbitmq, direct, processes, killer, strikes, webhook_port)
+        yield World(services.rabbitmq, direct, processes, injector, strikes, webhook_port)
 
 
 def _disks(
@@ -171,7 +171,7 @@ def _links(services: Services) -> list[tuple[Target, str, Callable[[], Watch]]]:
 
 
 def environment(amqp_url: str, database_url: str, folder: Path, webhook_port: int) -> dict[str, str]:
-    """Of the product, past the proxies."""
+    """The environment of the product, without the proxies."""
     others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     return {
         **others,
@@ -183,7 +183,7 @@ def environment(amqp_url: str, database_url: str, folder: Path, webhook_port: in
         f"{PREFIX}SEALING_KEYS": Fernet.generate_key().decode(),
         f"{PREFIX}RETRY_DELAYS": RETRY_DELAYS,
         f"{PREFIX}CLOCK_TOLERANCE": str(CLOCK_TOLERANCE.total_seconds()),
-        # The verdict reads the quarantine's queue.
+        # The verdict reads the queue of the quarantine.
         f"{PREFIX}KEEP_DEAD_LETTERS": "false",
         f"{PREFIX}SPOOL_PATH": str(folder / f"{Target.SPOOL}-disk" / "spool.sqlite"),
         f"{PREFIX}LOG_FORMAT": "json",
@@ -206,7 +206,7 @@ async def _put_tables_on(disk: SmallDisk, services: Services) -> None:
 
 
 async def prepare(direct: Mapping[str, str]) -> None:
-    """Tables and queues."""
+    """Migrate the database, and declare the topology."""
     for command in ("migrate", "topology"):
         done = await asyncio.to_thread(run_command, direct, command)
         if done.returncode != 0:
@@ -224,7 +224,7 @@ def supervised(
     of_ingest: tuple[str, str],
     of_consumers: tuple[str, str],
 ) -> dict[Target, Supervised]:
-    """The processes of the product, with their URLs of broker and database."""
+    """The processes of the product, with the URLs of broker and database for each."""
     ports = choose_ports((Target.INGEST, Target.FIRST_CONSUMER, Target.SECOND_CONSUMER), {})
     made = {}
     for target, port in ports.items():

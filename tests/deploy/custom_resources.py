@@ -1,6 +1,6 @@
-"""The kinds that Kubernetes learns from operators, with the few fields that deploy/kubernetes uses.
+"""Schemas of custom resources, with the fields that deploy/kubernetes uses.
 
-Written from the operators' documents; a misspelt or misplaced field does not fit.
+The source are the operators' documents. Misspelt and misplaced fields are rejected.
 """
 
 from typing import Annotated, Literal

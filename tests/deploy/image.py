@@ -26,9 +26,9 @@ FOLDER = DEV / "image"
 LOCKS = ("requirements.lock", "requirements-build.lock")
 SECONDS = 900
 
-# As the Dockerfile asks for them of the base image, and what it installs there: then nothing is downloaded.
+# The packages of the base image, and those that the Dockerfile installs, so that nothing is downloaded.
 BASE_PACKAGES = "python3,python3-venv,binutils"
-# Of no use in a container, and each container is a copy.
+# Useless in a container, and each container is a copy.
 BASE_WITHOUT = ("usr/share/doc", "usr/share/man", "usr/share/locale", "var/lib/apt/lists", "var/cache/apt")
 
 # buildah starts itself again without its environment, so LD_LIBRARY_PATH would not do.
@@ -58,11 +58,11 @@ exec setpriv --no-new-privs unshare --root="$root" --wd="$folder" --setgid="$gro
 
 
 class BuildFailed(Exception):
-    """The message is what the program said."""
+    """The message is the output of the program."""
 
 
 def run(*command: str | Path, **environment: str) -> str:
-    """What it printed. Of this machine's environment it gets the search path only."""
+    """Run a program with only PATH of the environment, and return its output."""
     done = subprocess.run(
         [str(word) for word in command],
         env={"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", **environment},
@@ -81,14 +81,14 @@ def run(*command: str | Path, **environment: str) -> str:
 
 
 def base_name() -> str:
-    """The base image that a build takes when none is given, as registries spell it in full."""
+    """The full name of the default base image."""
     (name,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
     return f"docker.io/library/{name}"
 
 
 @dataclass(frozen=True, slots=True)
 class Buildah:
-    """buildah with all that it keeps in one folder."""
+    """buildah with all its files in one folder."""
 
     program: Path
     folder: Path
@@ -101,7 +101,7 @@ class Buildah:
         command += ["--registries-conf", self.folder / "registries.conf", *arguments]
         if self.library_cache is not None:
             command = ["sh", "-euc", WITH_LIBRARIES, "sh", self.library_cache, *command]
-        # What it mounts is gone when it ends, in whatever way.
+        # Its mounts end with it.
         with without_leftovers(Path("/var/lib/containers")):
             return run(
                 "unshare",
@@ -121,7 +121,7 @@ class Buildah:
 
 @contextmanager
 def without_leftovers(folder: Path) -> Iterator[None]:
-    """buildah keeps a cache there, wherever else it is told to keep things."""
+    """Remove a cache that buildah writes regardless of its options."""
     was_there = folder.exists()
     yield
     if not was_there:
@@ -129,7 +129,7 @@ def without_leftovers(folder: Path) -> Iterator[None]:
 
 
 def overlay_works(folder: Path) -> bool:
-    """Without it each step of a build copies the whole file system."""
+    """Whether overlays work; without them each step of a build copies the whole file system."""
     parts = [folder / name for name in ("lower", "upper", "work", "merged")]
     for part in parts:
         part.mkdir(parents=True, exist_ok=True)
@@ -163,11 +163,11 @@ def buildah(announce: Announce) -> Buildah:
 
 
 def make_base(builder: Buildah, mirror: str, announce: Announce) -> str:
-    """The stand-in's id, of an earlier run or made now; raises DownloadFailed or BuildFailed."""
+    """The stand-in's id, created if it is missing; raises DownloadFailed or BuildFailed."""
     name = base_name()
     recipe = hashlib.sha256("|".join((name, BASE_PACKAGES, *BASE_WITHOUT)).encode()).hexdigest()[:12]
-    kept = f"localhost/stand-in:{recipe}"
-    if not (found := builder("images", "--quiet", "--filter", f"reference={kept}").split()):
+    tag = f"localhost/stand-in:{recipe}"
+    if not (image_ids := builder("images", "--quiet", "--filter", f"reference={tag}").split()):
         announce(f"making a stand-in for {name} with debootstrap, only this once")
         folder = FOLDER / "base"
         shutil.rmtree(folder, ignore_errors=True)
@@ -176,21 +176,21 @@ def make_base(builder: Buildah, mirror: str, announce: Announce) -> str:
         options = ("--variant=minbase", f"--include={BASE_PACKAGES}")
         run("sh", script, *options, suite, folder, mirror, DEBOOTSTRAP_DIR=str(parts))
         (folder / "usr/bin/python").symlink_to("python3")
-        # Nothing is to be had in the build but what the base has already.
+        # The build may not download packages.
         (folder / "etc/apt/sources.list").write_text("")
         for part in BASE_WITHOUT:
             shutil.rmtree(folder / part, ignore_errors=True)
         container = builder("from", "scratch").strip()
         builder("add", "--quiet", container, folder, "/")
-        builder("commit", *builder.policy, "--format", "docker", "--rm", "--quiet", container, kept)
+        builder("commit", *builder.policy, "--format", "docker", "--rm", "--quiet", container, tag)
         shutil.rmtree(folder)
-        found = builder("images", "--quiet", "--filter", f"reference={kept}").split()
-    builder("tag", kept, name)
-    return found[0]
+        image_ids = builder("images", "--quiet", "--filter", f"reference={tag}").split()
+    builder("tag", tag, name)
+    return image_ids[0]
 
 
 def wheels(announce: Announce) -> Path:
-    """Every package of the locks, fetched with this machine's pip as it is configured."""
+    """Download every package of the locks with this machine's pip and its configuration."""
     digest = hashlib.sha256()
     for lock in LOCKS:
         digest.update((CHECKOUT / lock).read_bytes())
@@ -221,10 +221,10 @@ class Layer:
 @dataclass(frozen=True, slots=True)
 class Image:
     configuration: dict[str, Any]
-    """As Docker writes it: Env, Entrypoint, Healthcheck and the rest."""
+    """In Docker's format: Env, Entrypoint, Healthcheck and others."""
     history: list[str]
     layers: list[Layer]
-    """Those above the base."""
+    """The layers above the base."""
     root: Path
     """All layers, unpacked."""
 

@@ -1,13 +1,13 @@
-"""The metrics that PromQL expressions ask for, and those that there are."""
+"""The metrics of PromQL expressions, and all existing metrics."""
 
 import promql_parser
 
 from deploy.documents.metrics import exported, series_names
 
-# Told by newer versions of RabbitMQ than the oldest that we run on.
+# Exported only by newer versions of RabbitMQ than the oldest supported one.
 NEWER_THAN_3_10 = {"rabbitmq_alarms_memory_used_watermark", "rabbitmq_alarms_free_disk_space_watermark"}
 
-# Of others, as their documents spell them: Prometheus itself, its Python client, RabbitMQ's plugin.
+# Metrics of other software, from its documents: Prometheus, its Python client, RabbitMQ's plugin.
 KNOWN_OF_OTHERS = {
     "up",
     "ALERTS",
@@ -22,16 +22,16 @@ KNOWN_OF_OTHERS = {
     "rabbitmq_disk_space_available_limit_bytes",
 } | NEWER_THAN_3_10
 
-# What Grafana puts in before it asks.
+# Grafana replaces these before it queries.
 _GRAFANA = {"$__rate_interval": "1m", "$family": "orders"}
 
 
 def known() -> set[str]:
-    """Every series that can be there, without recorded ones."""
+    """All possible series, without recorded ones."""
     return {name for metric, _ in exported() for name in series_names(metric)} | KNOWN_OF_OTHERS
 
 
-def asked_for(expression: str) -> set[str]:
+def queried_series(expression: str) -> set[str]:
     """The series that an expression names.
 
     Raises:

@@ -1,4 +1,4 @@
-"""deploy/compose.yaml and the secrets that it is started with."""
+"""deploy/compose.yaml and its secrets."""
 
 import stat
 from pathlib import Path
@@ -30,18 +30,18 @@ def secrets(tmp_path: Path) -> Path:
 
 
 def test_it_fits_the_schema_of_compose_files() -> None:
-    found = tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE)
+    result = tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE)
 
-    assert found.returncode == 0, found.stdout
+    assert result.returncode == 0, result.stdout
 
 
 def test_compose_itself_reads_it() -> None:
-    found = tool("docker-compose", "--file", COMPOSE, "config", "--quiet")
+    result = tool("docker-compose", "--file", COMPOSE, "config", "--quiet")
 
-    assert (found.returncode, found.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_what_runs_for_ever_is_watched_and_what_runs_once_is_waited_for(compose: dict[str, Any]) -> None:
+def test_services_have_health_checks_and_one_off_jobs_are_awaited(compose: dict[str, Any]) -> None:
     services = compose["services"]
     for name, service in services.items():
         health = service.get("healthcheck", {})
@@ -59,7 +59,7 @@ def test_its_commands_are_commands(compose: dict[str, Any]) -> None:
         assert service["command"][0] in app
 
 
-def test_every_file_that_it_mounts_is_there(compose: dict[str, Any]) -> None:
+def test_every_mounted_file_exists(compose: dict[str, Any]) -> None:
     mounts = [
         DEPLOY / mount.split(":")[0]
         for service in compose["services"].values()
@@ -85,7 +85,7 @@ def test_its_prometheus_looks_at_the_jobs_and_rules_that_the_alerts_go_by(compos
 
 
 def test_no_password_is_in_the_file(compose: dict[str, Any]) -> None:
-    """Each is a file that the script makes."""
+    """Each password is in a file that the script creates."""
     for service in compose["services"].values():
         for name in service.get("environment", {}):
             assert "PASS" not in name or name.endswith("_FILE"), name
@@ -130,7 +130,7 @@ def test_secrets_are_closed_to_other_users_and_open_to_containers(secrets: Path)
     assert modes == {0o644}
 
 
-def test_secrets_are_kept_out_of_commits_and_images() -> None:
+def test_secrets_are_excluded_from_commits_and_images() -> None:
     ignored = run("git", "check-ignore", "deploy/secrets/stockhook_sealing_keys")
 
     assert ignored.returncode == 0

@@ -1,4 +1,4 @@
-"""The product where container, pod and unit put it: no capability, nothing to write to but its spool."""
+"""The product under the limits of container, pod and unit: no capability, and only its spool is writable."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ from tests.support import stack as stack_module
 from tests.support.stack import Stack, until
 from tests.unit.test_service import BODY
 
-# The whole tree read-only, but for the spool's folder ($1) and a place for temporary files ($2).
+# All folders are read-only, except the spool's ($1) and one for temporary files ($2).
 CONFINE = """
 set -eu
 mount --make-rprivate /

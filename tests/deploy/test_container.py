@@ -1,4 +1,4 @@
-"""deploy/Dockerfile, as far as it can be tried without an engine."""
+"""deploy/Dockerfile, tested without an engine."""
 
 import re
 import shutil
@@ -15,12 +15,12 @@ from worker.postgres.migrations import migrations
 
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 # Sources and target of each COPY from the checkout.
-COPIES = [words.split() for words in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)]
+COPIES = [arguments.split() for arguments in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built as the image builds it: of what it copies, and nothing else."""
+    """The wheel, built only from the files that the image copies."""
     folder = tmp_path_factory.mktemp("build")
     for *sources, _target in COPIES:
         for source in sources:
@@ -38,13 +38,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def test_hadolint_has_nothing_to_say() -> None:
-    found = tool("hadolint", DEPLOY / "Dockerfile")
+def test_hadolint_accepts_the_dockerfile() -> None:
+    result = tool("hadolint", DEPLOY / "Dockerfile")
 
-    assert found.returncode == 0, found.stdout
+    assert result.returncode == 0, result.stdout
 
 
-def test_what_the_image_copies_is_let_through_to_the_builder() -> None:
+def test_the_builder_receives_every_file_that_the_image_copies() -> None:
     let_through = {
         line[1:] for line in (CHECKOUT / ".dockerignore").read_text().splitlines() if line.startswith("!")
     }
@@ -66,18 +66,18 @@ def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> 
         "assert 'installed' in worker.__file__, worker.__file__; "
         "sys.argv = ['stockhook', '--version']; from worker.cli.app import main; main()"
     )
-    told = run(sys.executable, "-P", "-c", code, folder=tmp_path)
+    output = run(sys.executable, "-P", "-c", code, folder=tmp_path)
 
-    assert (told.returncode, told.stdout.strip()) == (0, "0.1.0"), told.stderr
+    assert (output.returncode, output.stdout.strip()) == (0, "0.1.0"), output.stderr
 
 
 def test_the_base_image_is_one_build_argument_without_a_digest() -> None:
-    """A digest that nobody looked up again would hold a build to an old base."""
+    """A pinned digest would keep builds on an outdated base."""
     assert re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE) == ["${PYTHON_IMAGE}"] * 2
     assert "sha256:" not in DOCKERFILE
 
 
-def test_what_builds_the_wheel_is_locked() -> None:
+def test_the_build_requirements_are_locked() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     lock = (CHECKOUT / "requirements-build.lock").read_text()
 

@@ -1,4 +1,4 @@
-"""What holds for every file of deploy/."""
+"""Rules for every file of deploy/."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.deploy.tools import DEPLOY, tool
 from worker.config.settings import PREFIX, Settings
 
 NAME = re.compile(r"STOCKHOOK_[A-Z0-9_]*[A-Z0-9]")
-# No settings of the product: where its secrets lie, and what compose.yaml lets one choose.
+# Variables that are no settings of the product: the folder of secrets, and options of compose.yaml.
 OTHERS = {
     "SECRETS_DIR",
     "VERSION",
@@ -45,12 +45,12 @@ def test_every_setting_that_a_file_names_exists(path: Path) -> None:
 
 
 def test_the_yaml_is_well_formed() -> None:
-    found = tool("yamllint", "--strict", "-c", CHECKOUT / "tests/deploy/yamllint.yaml", DEPLOY)
+    result = tool("yamllint", "--strict", "-c", CHECKOUT / "tests/deploy/yamllint.yaml", DEPLOY)
 
-    assert found.returncode == 0, found.stdout
+    assert result.returncode == 0, result.stdout
 
 
-def test_shellcheck_has_nothing_to_say_of_the_scripts() -> None:
-    found = tool("shellcheck", *SCRIPTS)
+def test_shellcheck_accepts_the_scripts() -> None:
+    result = tool("shellcheck", *SCRIPTS)
 
-    assert found.returncode == 0, found.stdout
+    assert result.returncode == 0, result.stdout

@@ -1,4 +1,4 @@
-"""deploy/gateways: each proxy accepts its file, and the times and sizes in it suit the ingest's defaults.
+"""deploy/gateways: each proxy accepts its file, whose times and sizes fit the ingest's defaults.
 
 tests/e2e/test_gateways.py and tests/e2e/test_smuggling.py run the proxies with these files.
 """
@@ -23,7 +23,7 @@ MAIN_FILES = {
     "envoy": "envoy.yaml",
     "traefik": "traefik-routes.yaml",
 }
-# Of connections to the ingests, in seconds; in Envoy's file, that of the senders' comes first.
+# Idle timeouts of connections to the ingests in seconds; in Envoy's file, that of the senders is first.
 IDLE = {
     "nginx": r"keepalive_timeout (\d+)s;",
     "haproxy": r"timeout http-keep-alive (\d+)s",
@@ -48,7 +48,7 @@ def test_the_proxy_accepts_its_file_without_a_warning(tmp_path: Path, name: str)
     said = done.stdout + done.stderr
 
     assert done.returncode == 0, said
-    # nginx 1.25.1 and newer, as the file says.
+    # Valid for nginx 1.25.1 and newer, as the file states.
     said = re.sub(r".*\"listen ... http2\" directive is deprecated.*", "", said)
     assert re.search(r"warn|deprecat", said, re.IGNORECASE) is None, said
 
@@ -64,7 +64,7 @@ def test_the_proxy_lets_every_body_through_that_the_ingest_accepts(name: str) ->
 
 
 def number(name: str, patterns: dict[str, str]) -> int:
-    found = re.search(patterns[name], (FILES / MAIN_FILES[name]).read_text())
-    assert found is not None, f"{MAIN_FILES[name]} has no {patterns[name]}"
-    digits, is_kibibytes, _ = found[1].partition("k")
+    match = re.search(patterns[name], (FILES / MAIN_FILES[name]).read_text())
+    assert match is not None, f"{MAIN_FILES[name]} has no {patterns[name]}"
+    digits, is_kibibytes, _ = match[1].partition("k")
     return int(digits) * (1024 if is_kibibytes else 1)

@@ -1,4 +1,4 @@
-"""deploy/grafana: dashboards that ask for what there is."""
+"""deploy/grafana: dashboards query only existing metrics."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from deploy.local.services import CHECKOUT
-from tests.deploy.promql import asked_for, known
+from tests.deploy.promql import known, queried_series
 
 GRAFANA = CHECKOUT / "deploy/grafana"
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in (GRAFANA / "dashboards").glob("*.json")}
@@ -18,7 +18,7 @@ PANELS = [
 ]
 
 
-def test_there_are_dashboards_under_ids_of_their_own() -> None:
+def test_dashboards_have_distinct_ids() -> None:
     assert {dashboard["uid"] for dashboard in DASHBOARDS.values()} == set(DASHBOARDS)
     assert len({dashboard["title"] for dashboard in DASHBOARDS.values()}) == len(DASHBOARDS) == 4
 
@@ -46,24 +46,24 @@ def test_the_panels_of_a_dashboard_do_not_overlap(name: str) -> None:
 
 
 @pytest.mark.parametrize("panel", PANELS)
-def test_a_panel_asks_for_series_that_there_are(panel: dict[str, Any]) -> None:
-    asked = {name for target in panel["targets"] for name in asked_for(target["expr"])}
+def test_a_panel_queries_existing_series(panel: dict[str, Any]) -> None:
+    queried = {name for target in panel["targets"] for name in queried_series(target["expr"])}
 
-    assert asked - known() == set()
+    assert queried - known() == set()
     assert panel["fieldConfig"]["defaults"]["unit"]
     assert all(target["legendFormat"] for target in panel["targets"])
     assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_annotations_ask_for_series_that_there_are(name: str) -> None:
-    asked = {
+def test_annotations_query_existing_series(name: str) -> None:
+    queried = {
         series
         for annotation in DASHBOARDS[name]["annotations"]["list"]
-        for series in asked_for(annotation["expr"])
+        for series in queried_series(annotation["expr"])
     }
 
-    assert asked <= known()
+    assert queried <= known()
 
 
 def test_the_provisioning_is_yaml_of_version_1() -> None:

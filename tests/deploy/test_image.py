@@ -1,4 +1,4 @@
-"""The image of deploy/Dockerfile: what is in it, and that it works as a container would run it."""
+"""The image of deploy/Dockerfile: its content, and its behaviour in a container."""
 
 import os
 import re
@@ -41,9 +41,9 @@ def mirror() -> str:
         pytest.skip(
             "needs root with the right to mount: buildah builds the image in a file system of its own"
         )
-    if not apt_is_here() or (found := debian_mirror(PACKAGES)) is None:
+    if not apt_is_here() or (mirror_url := debian_mirror(PACKAGES)) is None:
         pytest.skip("needs Debian's package sources, for buildah, debootstrap and a stand-in base image")
-    return found
+    return mirror_url
 
 
 @pytest.fixture(scope="module")
@@ -72,20 +72,20 @@ def test_it_adds_little_to_the_base_image(image: Image, capsys: pytest.CaptureFi
 
 
 def test_it_holds_the_packages_of_the_lock_and_the_product_and_no_other(image: Image) -> None:
-    """Neither pip nor what built the wheel, nor anything that only the tests need."""
+    """It has neither pip, nor build tools, nor dependencies of tests."""
     lines = re.findall(r"^(\S+==[^\\\n]+)", (CHECKOUT / "requirements.lock").read_text(), re.MULTILINE)
     locked = {
         (wanted.name, str(wanted.specifier).removeprefix("=="))
         for wanted in map(Requirement, lines)
         if wanted.marker is None or wanted.marker.evaluate()
     }
-    found = {
+    installed = {
         tuple(path.name.removesuffix(".dist-info").rsplit("-", 1))
         for path in (image.root / INSTALLED).glob("python3.*/site-packages/*.dist-info")
     }
 
     assert len(locked) > 30
-    assert {(name.replace("_", "-").lower(), version) for name, version in found} == locked | {
+    assert {(name.replace("_", "-").lower(), version) for name, version in installed} == locked | {
         ("stockhook", "0.1.0")
     }
 
@@ -102,20 +102,20 @@ def test_its_process_can_change_nothing_but_the_spool_folder(image: Image) -> No
 
 
 def test_nothing_of_the_machine_that_built_it_is_in_it(image: Image, mirror: str) -> None:
-    """Its package index, its mirror, its certificates and the folder with the packages."""
+    """For example its package index, mirror, certificates, and the folder of packages."""
     configured = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
     ).stdout
     addresses = re.findall(r"https?://[^\s']+", f"{configured} {mirror}")
     hosts = {urlsplit(address).hostname or "" for address in addresses}
-    # Named in the metadata of packages, on any machine.
+    # Packages name it in their metadata on any machine.
     secrets = {host.encode() for host in hosts if not host.endswith(("pypi.org", "debian.org"))}
     secrets |= {b"find-links", str(CHECKOUT).encode()}
     files = [file for layer in image.layers for file in files_of(layer)]
-    found = {(secret, member.name) for secret in secrets for member, content in files if secret in content}
+    leaks = {(secret, member.name) for secret in secrets for member, content in files if secret in content}
     configuration = repr((image.configuration, image.history)).encode()
 
-    assert found == set()
+    assert leaks == set()
     assert [secret for secret in secrets if secret in configuration] == []
     # buildah leaves empty files where it mounted something in the build.
     assert {
@@ -125,7 +125,7 @@ def test_nothing_of_the_machine_that_built_it_is_in_it(image: Image, mirror: str
 
 
 def test_nothing_is_compiled_again_at_a_start(image: Image, tmp_path: Path) -> None:
-    """The root is read-only: what is not there as bytecode would be compiled at each start."""
+    """The root is read-only: modules without bytecode would be compiled at each start."""
     started = subprocess.run(
         [
             *image.confined(volume(image, tmp_path)),
@@ -163,7 +163,7 @@ class Container(Worker):
             os.kill(self.first, number)
 
     def execute(self, *command: str, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-        """As `docker exec` does."""
+        """Run a command in the container, as `docker exec` does."""
         entered = ("--mount", "--pid", "--root", "--wd", "--setgid=10001", "--setuid=10001")
         return subprocess.run(
             ["nsenter", f"--target={self.first}", *entered, "--", *command],
@@ -176,7 +176,7 @@ class Container(Worker):
 
 
 def volume(image: Image, tmp_path: Path) -> Path:
-    """With the owner and the mode that an engine gives a new volume: those of the image's folder."""
+    """A new volume with the owner and mode of the image's folder, as an engine creates it."""
     folder = tmp_path / "volume"
     folder.mkdir()
     like = image.volume.stat()
@@ -284,7 +284,7 @@ async def test_it_applies_a_webhook_on_a_read_only_root_and_stops_in_time(
 
 
 def grace() -> float:
-    """What compose.yaml gives it to stop."""
+    """The grace period of compose.yaml."""
     (compose,) = documents(DEPLOY / "compose.yaml")
     seconds: str = compose["x-stockhook"]["stop_grace_period"]
     return float(seconds.removesuffix("s"))
@@ -294,14 +294,14 @@ async def test_the_health_check_fails_where_nothing_runs(image: Image, stack: St
     settings = environment(image, stack, STOCKHOOK_OPS_PORT=str(free_port_pair()))
     _kind, command, *arguments = image.configuration["Healthcheck"]["Test"]
 
-    asked = finished(image, volume(image, tmp_path), settings, *arguments)
+    result = finished(image, volume(image, tmp_path), settings, *arguments)
 
     assert [command] == image.configuration["Entrypoint"]
-    assert asked.returncode == 1, asked.stdout + asked.stderr
+    assert result.returncode == 1, result.stdout + result.stderr
 
 
 def test_the_systemd_guide_installs_the_product_from_the_locks_alone(tmp_path: Path) -> None:
-    """With the build backend of the lock: where no index can be asked, none is."""
+    """It uses the build backend of the lock, so that it works without a package index."""
     if f"python:{sys.version_info.major}.{sys.version_info.minor}-" not in base_name():
         pytest.skip("needs the Python version of the image: the packages were downloaded for that one")
     guide = (DEPLOY / "README.md").read_text().partition("## With systemd")[2]
@@ -328,10 +328,10 @@ def test_the_systemd_guide_installs_the_product_from_the_locks_alone(tmp_path: P
         timeout=900,
         check=False,
     )
-    told = subprocess.run(
+    result = subprocess.run(
         [tmp_path / "opt/bin/stockhook", "--version"], capture_output=True, text=True, check=False
     )
 
     assert len(commands) == 4
     assert installed.returncode == 0, installed.stdout + installed.stderr
-    assert told.stdout.strip() == "0.1.0", told.stderr
+    assert result.stdout.strip() == "0.1.0", result.stderr

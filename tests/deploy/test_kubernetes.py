@@ -1,4 +1,4 @@
-"""deploy/kubernetes against Kubernetes' own schemas, and against what the product promises."""
+"""deploy/kubernetes: Kubernetes' schemas, and the product's own rules."""
 
 import json
 from collections.abc import Iterator
@@ -32,8 +32,8 @@ def of_kind(*kinds: str) -> list[dict[str, Any]]:
 
 
 def named(kind: str, name: str) -> dict[str, Any]:
-    (found,) = [resource for resource in of_kind(kind) if resource["metadata"]["name"] == name]
-    return found
+    (match,) = [resource for resource in of_kind(kind) if resource["metadata"]["name"] == name]
+    return match
 
 
 WORKLOADS = of_kind("StatefulSet", "Deployment", "Job")
@@ -49,26 +49,26 @@ def pod_of(workload: dict[str, Any]) -> dict[str, Any]:
 
 def container_of(workload: dict[str, Any]) -> dict[str, Any]:
     (container,) = pod_of(workload)["containers"]
-    found: dict[str, Any] = container
-    return found
+    typed: dict[str, Any] = container
+    return typed
 
 
 def test_they_fit_the_schemas_of_kubernetes() -> None:
-    found = tool("kubernetes-validate", "--strict", *CORE)
+    result = tool("kubernetes-validate", "--strict", *CORE)
 
-    assert found.returncode == 0, found.stdout + found.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_a_misspelt_field_would_be_found(tmp_path: Path) -> None:
+def test_a_misspelt_field_is_detected(tmp_path: Path) -> None:
     ingest = deepcopy(named("StatefulSet", "stockhook-ingest"))
     container = container_of(ingest)
     container["livenessProb"] = container.pop("livenessProbe")
     path = tmp_path / "ingest.json"
     path.write_text(json.dumps(ingest))
-    found = tool("kubernetes-validate", "--strict", path)
+    result = tool("kubernetes-validate", "--strict", path)
 
-    assert found.returncode != 0
-    assert "livenessProb" in found.stdout + found.stderr
+    assert result.returncode != 0
+    assert "livenessProb" in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_pods_may_do_little(workload: dict[str, Any]) -> None:
 
 
 def pod_templates(part: object) -> Iterator[dict[str, Any]]:
-    """Every specification of a pod in a resource, however deep."""
+    """Every specification of a pod in a resource, at any depth."""
     if isinstance(part, dict):
         if "containers" in part:
             yield part
@@ -115,10 +115,10 @@ def pod_templates(part: object) -> Iterator[dict[str, Any]]:
 
 def test_no_pod_gets_the_variables_that_kubernetes_makes_of_service_names() -> None:
     """A Service `stockhook-ingest` would set STOCKHOOK_INGEST_PORT to `tcp://…`."""
-    found = list(pod_templates([*RESOURCES, *CUSTOM_RESOURCES]))
+    templates = list(pod_templates([*RESOURCES, *CUSTOM_RESOURCES]))
 
-    assert len(found) >= len(WORKLOADS)
-    assert [pod for pod in found if pod.get("enableServiceLinks") is not False] == []
+    assert len(templates) >= len(WORKLOADS)
+    assert [pod for pod in templates if pod.get("enableServiceLinks") is not False] == []
 
 
 @every_workload
@@ -153,11 +153,11 @@ def test_a_pod_has_time_for_in_flight_deliveries(workload: dict[str, Any]) -> No
 
 
 @every_server
-def test_probes_ask_the_ops_port_and_liveness_asks_for_nobody_else(workload: dict[str, Any]) -> None:
+def test_probes_use_the_ops_port_and_liveness_checks_no_dependency(workload: dict[str, Any]) -> None:
     container = container_of(workload)
-    asked = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("liveness", "readiness", "startup")}
+    probes = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("liveness", "readiness", "startup")}
 
-    assert asked == {
+    assert probes == {
         "liveness": {"path": "/livez", "port": "ops"},
         "readiness": {"path": "/readyz", "port": "ops"},
         "startup": {"path": "/livez", "port": "ops"},
@@ -188,11 +188,11 @@ def test_a_spool_outlives_its_pod() -> None:
     assert "STOCKHOOK_SPOOL_PATH=/var/lib/stockhook/" in (DEPLOY / "Dockerfile").read_text()
 
 
-def test_families_scale_by_their_own_queue_and_never_by_a_retry_step() -> None:
-    found = [read_custom_resource.validate_python(resource) for resource in CUSTOM_RESOURCES]
+def test_families_scale_by_their_own_queue_and_never_by_a_retry_queue() -> None:
+    scalers = [read_custom_resource.validate_python(resource) for resource in CUSTOM_RESOURCES]
     scaled = {
         one.spec.scale_target_ref.name: [trigger.metadata.queue_name for trigger in one.spec.triggers]
-        for one in found
+        for one in scalers
         if isinstance(one, ScaledObject)
     }
 
@@ -226,7 +226,7 @@ def test_pod_monitors_have_the_job_names_that_the_alerts_go_by() -> None:
     assert jobs == {job["job_name"] for job in prometheus["scrape_configs"]}
 
 
-def test_network_policies_close_everything_and_open_what_each_needs() -> None:
+def test_network_policies_close_everything_except_required_connections() -> None:
     policies = {policy["metadata"]["name"]: policy["spec"] for policy in of_kind("NetworkPolicy")}
 
     def components(name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""deploy/prometheus: rules that promtool accepts, alerts that fire when they should and not else."""
+"""deploy/prometheus: promtool accepts the rules, and alerts fire only when they should."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ from deploy.local.packages import DownloadFailed, apt_is_here, promtool
 from deploy.local.ports import LOOPBACK
 from deploy.local.rabbitmq import VHOST, RabbitNode, node_environment
 from deploy.local.services import CHECKOUT, PACKAGES
-from tests.deploy.promql import KNOWN_OF_OTHERS, NEWER_THAN_3_10, asked_for, known
+from tests.deploy.promql import KNOWN_OF_OTHERS, NEWER_THAN_3_10, known, queried_series
 from tests.deploy.test_rabbitmq import booted  # noqa: F401  # a fixture
 from tests.support.stack import Stack, delays, free_port, until
 from worker.amqp.channel import Message
@@ -61,7 +61,7 @@ def test_the_configuration_and_its_rules_are_accepted(program: Path) -> None:
     run(program, "check", "config", "prometheus.yml")
 
 
-def test_each_alert_fires_when_it_should_and_not_else(program: Path) -> None:
+def test_each_alert_fires_only_when_it_should(program: Path) -> None:
     run(program, "test", "rules", "alerts_test.yml")
 
 
@@ -76,7 +76,7 @@ def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() 
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_an_alert_says_how_bad_it_is_and_what_to_do(name: str) -> None:
+def test_an_alert_has_a_severity_and_a_runbook(name: str) -> None:
     rule = ALERTS[name]
 
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
@@ -84,20 +84,20 @@ def test_an_alert_says_how_bad_it_is_and_what_to_do(name: str) -> None:
     assert rule["annotations"]["runbook_url"] == f"deploy/runbooks/{name}.md"
 
 
-def test_each_rule_asks_for_series_that_there_are() -> None:
-    asked = {name for rule in rules("alerts.yml") for name in asked_for(rule["expr"])}
-    recorded_from = {name for rule in rules("recording.yml") for name in asked_for(rule["expr"])}
+def test_each_rule_queries_existing_series() -> None:
+    queried = {name for rule in rules("alerts.yml") for name in queried_series(rule["expr"])}
+    recorded_from = {name for rule in rules("recording.yml") for name in queried_series(rule["expr"])}
 
-    assert asked - RECORDED - known() == set()
+    assert queried - RECORDED - known() == set()
     assert recorded_from - known() == set()
 
 
-async def test_the_broker_tells_what_the_rules_ask_it_for(booted: RabbitNode) -> None:  # noqa: F811
-    """Of an event whose time is over, and whose queue is gone, that it is there, but not ready."""
-    url = tell_metrics(booted)
+async def test_the_broker_exports_the_series_of_the_rules(booted: RabbitNode) -> None:  # noqa: F811
+    """For an expired event whose return queue is deleted: it exists, but is not ready."""
+    url = scrape_metrics(booted)
     held = f'{{vhost="{VHOST}",queue="stockhook.orders.retry.1s"}}'
-    async with Broker(booted.url, "test").connection() as link:
-        channel = await link.channel()
+    async with Broker(booted.url, "test").connection() as connection:
+        channel = await connection.channel()
         await channel.ensure_topology(topology(delays(1)))
         await channel.delete("stockhook.orders")
         await channel.publish(Message(RETURN, "stockhook.orders.retry.1s", "x", {}, b""), 5)
@@ -108,18 +108,18 @@ async def test_the_broker_tells_what_the_rules_ask_it_for(booted: RabbitNode) ->
         is_held = f"rabbitmq_queue_messages{held} 1\n" in text
         return text if is_held and f"rabbitmq_queue_messages_ready{held} 0\n" in text else None
 
-    told = await until(scrape, "the event is held", 60)
-    asked = {name for name in KNOWN_OF_OTHERS - NEWER_THAN_3_10 if name.startswith("rabbitmq_")}
+    exported = await until(scrape, "the event is held", 60)
+    queried = {name for name in KNOWN_OF_OTHERS - NEWER_THAN_3_10 if name.startswith("rabbitmq_")}
 
-    assert {name for name in asked if not re.search(rf"^{name}[{{ ]", told, re.MULTILINE)} == set()
+    assert {name for name in queried if not re.search(rf"^{name}[{{ ]", exported, re.MULTILINE)} == set()
 
 
-def tell_metrics(node: RabbitNode) -> str:
-    """Have the broker's plugin listen on a port of ours; where its metrics of each queue are."""
+def scrape_metrics(node: RabbitNode) -> str:
+    """Start the broker's plugin on a free port; return the URL of its metrics per queue."""
     port = free_port()
     settings = node.settings
     listener = f'[{{port, {port}}}, {{ip, "{LOOPBACK}"}}]'
-    # What is set before an application is loaded stays only where it is persistent.
+    # A variable that is set before its application is loaded must be persistent.
     setting = f"rabbitmq_prometheus, tcp_config, {listener}, [{{persistent, true}}]"
     node.ctl("eval", f"application:set_env({setting}).")
     subprocess.run(
@@ -132,7 +132,7 @@ def tell_metrics(node: RabbitNode) -> str:
     return f"http://{LOOPBACK}:{port}/metrics/per-object"
 
 
-async def test_what_the_processes_export_is_accepted(stack: Stack, program: Path) -> None:
+async def test_promtool_accepts_the_metrics_of_the_processes(stack: Stack, program: Path) -> None:
     worker = await stack.started("run")
     for port in (worker.ops_port, worker.ops_port + 1):
         run(program, "check", "metrics", given=(await stack.ops(port, "/metrics")).text)

@@ -1,4 +1,4 @@
-"""deploy/rabbitmq on a broker of its own, booted with it."""
+"""deploy/rabbitmq on a private broker that is booted with it."""
 
 import json
 import shutil
@@ -21,8 +21,8 @@ DELAYS = (7, 35, 175)
 
 
 def read(name: str) -> dict[str, list[dict[str, object]]]:
-    found: dict[str, list[dict[str, object]]] = json.loads((RABBITMQ / name).read_text())
-    return found
+    document: dict[str, list[dict[str, object]]] = json.loads((RABBITMQ / name).read_text())
+    return document
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def booted(tmp_path: Path) -> Iterator[RabbitNode]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_the_definitions_are_what_the_code_declares() -> None:
-    """When this fails: `make docs`."""
+def test_the_definitions_match_the_code() -> None:
+    """Run `make docs` if this fails."""
     assert read("topology.json") == definitions(topology(delays(*DELAYS)), "stockhook")
 
 
@@ -78,10 +78,10 @@ def test_a_broker_that_boots_with_them_is_as_the_product_expects(booted: RabbitN
 
 
 def test_its_settings_and_limits_are_in_force(booted: RabbitNode) -> None:
-    found = booted.ctl("environment")
+    environment = booted.ctl("environment")
     limits = json.loads(booted.ctl("list_vhost_limits", "--vhost", "stockhook", "--formatter", "json"))
 
-    for words in (
+    for setting in (
         "{consumer_timeout,1800000}",
         "{max_message_size,16777216}",
         '{disk_free_limit,"5GB"}',
@@ -89,5 +89,5 @@ def test_its_settings_and_limits_are_in_force(booted: RabbitNode) -> None:
         "{channel_max,64}",
         "{cluster_partition_handling,pause_minority}",
     ):
-        assert words in found
+        assert setting in environment
     assert json.loads(limits["value"]) == {"max-connections": 500, "max-queues": 100}

@@ -1,4 +1,4 @@
-"""deploy/runbooks: a page per alert, whose commands, settings and statements there are."""
+"""deploy/runbooks: one page per alert; its commands, settings and statements exist."""
 
 import re
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_a_page_answers_the_questions_in_their_order(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_page_names_only_what_there_is(page: Path) -> None:
+def test_a_page_names_only_existing_things(page: Path) -> None:
     text = page.read_text()
 
     assert set(COMMAND.findall(text)) <= set(app)

@@ -1,4 +1,4 @@
-"""deploy/systemd: what systemd itself says of the units, and what they promise each other."""
+"""deploy/systemd: systemd's checks of the units, and the relations between units."""
 
 import re
 import shutil
@@ -12,13 +12,13 @@ from worker.observability.signals import HANG_SECONDS
 
 SYSTEMD = DEPLOY / "systemd"
 SERVICES = sorted(SYSTEMD.glob("*.service"))
-# Tenths: 1.5 of 10, where 10 is a service without any sandbox.
+# In tenths: 1.5 of 10, which is a service without any sandbox.
 EXPOSURE = 15
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A root folder with the units, those that they lean on, and a command to start."""
+    """A root folder with the units, the units that they depend on, and a command to start."""
     units = tmp_path / "etc/systemd/system"
     shutil.copytree(SYSTEMD, units)
     for folder in (Path("/usr/lib/systemd/system"), Path("/lib/systemd/system")):
@@ -38,11 +38,11 @@ def verify(machine: Path) -> str:
     return system_tool("systemd-analyze", "verify", "--man=no", f"--root={machine}", *units).stderr
 
 
-def test_systemd_has_nothing_to_say_of_the_units(machine: Path) -> None:
+def test_systemd_accepts_the_units(machine: Path) -> None:
     assert verify(machine) == ""
 
 
-def test_systemd_would_say_so(machine: Path) -> None:
+def test_systemd_rejects_a_broken_unit(machine: Path) -> None:
     unit = machine / "etc/systemd/system/stockhook-ingest.service"
     unit.write_text(unit.read_text().replace("WatchdogSec=", "WatchdogSeconds="))
 
@@ -51,11 +51,11 @@ def test_systemd_would_say_so(machine: Path) -> None:
 
 @pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
 def test_units_may_do_little(unit: Path) -> None:
-    found = system_tool(
+    result = system_tool(
         "systemd-analyze", "security", "--offline=yes", "--no-pager", f"--threshold={EXPOSURE}", unit
     )
 
-    assert found.returncode == 0, found.stdout
+    assert result.returncode == 0, result.stdout
 
 
 def test_the_target_wants_every_family_and_each_has_a_port_of_its_own() -> None:
@@ -67,7 +67,7 @@ def test_the_target_wants_every_family_and_each_has_a_port_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("name", ["stockhook-ingest.service", "stockhook-consumer@.service"])
-def test_a_unit_waits_for_in_flight_deliveries_and_for_what_a_hung_loop_says(name: str) -> None:
+def test_a_unit_waits_for_in_flight_deliveries_and_for_the_report_of_a_hung_loop(name: str) -> None:
     unit = text(name)
 
     assert number("TimeoutStopSec", unit) >= number("STOCKHOOK_SHUTDOWN_GRACE", unit) + 20
@@ -95,6 +95,6 @@ def text(name: str) -> str:
 
 
 def number(key: str, unit: str) -> int:
-    found = re.search(rf"{key}=(\d+)", unit)
-    assert found is not None, key
-    return int(found[1])
+    match = re.search(rf"{key}=(\d+)", unit)
+    assert match is not None, key
+    return int(match[1])

@@ -1,4 +1,4 @@
-"""The tools that `make check-deploy` installs, and what lies in deploy/."""
+"""The tools that `make check-deploy` installs, and the files of deploy/."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ TOOLS = DEV / "venv-deploy/bin"
 
 
 def tool(name: str, *arguments: str | Path, folder: Path = CHECKOUT) -> subprocess.CompletedProcess[str]:
-    """Run a tool of the environment; the test is skipped, and says so, where it is not there."""
+    """Run a tool of the environment; without it the test is skipped with a reason."""
     program = TOOLS / name
     if not program.exists():
         pytest.skip(f"needs {name}, which `make check-deploy` installs")
@@ -24,7 +24,7 @@ def tool(name: str, *arguments: str | Path, folder: Path = CHECKOUT) -> subproce
 
 
 def system_tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """The same for one that no registry has."""
+    """The same for a tool that no registry has."""
     if shutil.which(name) is None:
         pytest.skip(f"needs {name}, which this machine does not have")
     return run(name, *arguments)

@@ -18,7 +18,7 @@ WITH_COMMANDS = [
     CHECKOUT / "docs/quickstart.md",
     *sorted((CHECKOUT / "docs/guides").glob("*.md")),
 ]
-"""The documents of which every command that needs only this repository runs in a test."""
+"""The documents whose commands run in a test, unless they need more than this repository."""
 
 RUNBOOKS = sorted((CHECKOUT / "deploy/runbooks").glob("*.md"))
 
@@ -42,7 +42,7 @@ class Block:
 
     @property
     def lines(self) -> list[str]:
-        """Lines of a shell script, those that a backslash continues joined, without comments."""
+        """Lines of a shell script without comments; continued lines are joined."""
         joined = self.text.replace("\\\n", " ").splitlines()
         without_comments = (re.sub(r"(^|\s+)#(?=\s).*$", "", line).strip() for line in joined)
         return [line for line in without_comments if line]
@@ -74,7 +74,7 @@ def code_spans(text: str) -> list[str]:
 
 
 def anchors(text: str) -> set[str]:
-    """As GitHub makes them from the headings."""
+    """The anchors that GitHub creates for the headings."""
     return set(_anchors(text))
 
 

@@ -1,4 +1,4 @@
-"""The generated parts of the reference pages are current, and leave nothing out."""
+"""The generated parts of the reference pages are current and complete."""
 
 from pathlib import Path
 
@@ -26,11 +26,11 @@ def test_a_page_has_the_generated_parts_that_the_code_makes(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_a_generated_file_is_what_the_code_makes(path: Path) -> None:
+def test_a_generated_file_matches_the_code(path: Path) -> None:
     assert path.read_text() == FILES[path](), "run `make docs`"
 
 
-def test_each_generated_part_stands_in_one_page() -> None:
+def test_each_generated_part_is_in_one_page() -> None:
     names = [name for path in pages() for name in parts_of(path.read_text())]
 
     assert sorted(names) == sorted(PARTS)

@@ -39,9 +39,9 @@ def test_each_link_inside_the_repository_resolves_with_its_anchor(path: Path) ->
 
 
 def test_each_external_link_is_listed() -> None:
-    found = {link for path in DOCUMENTS for link in links(path.read_text()) if "://" in link}
+    external = {link for path in DOCUMENTS for link in links(path.read_text()) if "://" in link}
 
-    assert sorted(found) == EXTERNAL.read_text().splitlines()
+    assert sorted(external) == EXTERNAL.read_text().splitlines()
 
 
 def code() -> Iterator[Path]:

@@ -1,7 +1,7 @@
 """The commands in the documents name only commands, flags, targets and files that exist.
 
-tests/e2e/test_guides.py runs those of the README, the quickstart and the guides, except blocks that say what
-else they need (`<!-- needs: kubernetes -->`).
+tests/e2e/test_guides.py runs those of the README, the quickstart and the guides, except blocks that need
+more (`<!-- needs: kubernetes -->`).
 """
 
 import re
@@ -35,7 +35,7 @@ MARKER = re.compile(r"needs: .+|background|settings|file: [a-z0-9_]+\.(py|mjs)")
 TARGET = re.compile(r"^([a-z-]+):", re.MULTILINE)
 VARIABLE = re.compile(rf"\b{PREFIX}([A-Z_]+)\b")
 ENDS_COMMAND = {"&&", "||", "|", ";", ">"}
-# The last belongs to the marketplace that a guide adds as its example.
+# The last belongs to the example marketplace of a guide.
 NO_SETTINGS = {"secrets_dir", "ingest_address", "test", "sample_secrets"}
 """Read before the settings, by Compose, and by the tests."""
 
@@ -50,38 +50,40 @@ def shell_lines(path: Path) -> Iterator[str]:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """Each `stockhook …` in a line of a script or in a code span, as its words after that."""
+    """The arguments of each `stockhook …` in a line of a script or in a code span."""
     for match in re.finditer(r"(?:^|[;&|(])\s*(?:\.venv/bin/)?stockhook ([a-z-].*)", text):
         try:
-            words = shlex.split(match[1])
+            arguments = shlex.split(match[1])
         except ValueError:
-            words = match[1].split()
-        ends = [at for at, word in enumerate(words) if word in ENDS_COMMAND]
-        yield words[: min(ends, default=len(words))]
+            arguments = match[1].split()
+        ends = [at for at, word in enumerate(arguments) if word in ENDS_COMMAND]
+        yield arguments[: min(ends, default=len(arguments))]
 
 
-def problem_of(words: list[str]) -> str | None:
-    """What of a command does not exist."""
+def problem_of(arguments: list[str]) -> str | None:
+    """The part of a command that does not exist."""
     current: App = app
-    rest = list(words)
+    rest = list(arguments)
     while rest and re.fullmatch(r"[a-z][a-z-]*", rest[0]) and rest[0] in current:
         current = current[rest.pop(0)]
     if current is app and not (rest and rest[0].startswith("-")):
-        return f"no command {words[0] if words else ''}"
+        return f"no command {arguments[0] if arguments else ''}"
     if current.default_command is None:
         named = [word for word in rest if not word.startswith("-")]
-        return f"no command {named[0]} of {words[0]}" if named else None
+        return f"no command {named[0]} of {arguments[0]}" if named else None
     known = {name for argument in current.assemble_argument_collection() for name in argument.names}
     flags = {word.partition("=")[0].rstrip(",.") for word in rest if word.startswith("--")}
     unknown = flags - known - {"--help", "--version"}
-    return f"no {sorted(unknown)} of {' '.join(words)}" if unknown else None
+    return f"no {sorted(unknown)} of {' '.join(arguments)}" if unknown else None
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_each_command_and_flag_exists(path: Path) -> None:
     text = path.read_text()
     shown = [*shell_lines(path), *(span for span in code_spans(text) if span.startswith("stockhook "))]
-    problems = [problem for line in shown for words in commands(line) if (problem := problem_of(words))]
+    problems = [
+        problem for line in shown for arguments in commands(line) if (problem := problem_of(arguments))
+    ]
 
     assert not problems
 
@@ -116,7 +118,7 @@ def test_each_file_in_a_command_exists(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [*WITH_COMMANDS, *RUNBOOKS], ids=name_of)
-def test_a_marker_of_a_block_is_known(path: Path) -> None:
+def test_a_block_runs_in_a_test_or_has_a_need(path: Path) -> None:
     """A misspelt marker would keep a block out of the test, or run what cannot run there."""
     markers = {block.marker for block in blocks(path.read_text()) if block.marker}
 
@@ -154,7 +156,7 @@ def test_each_block_is_read_and_names_its_language(path: Path) -> None:
         ("verify_ed25519.py", PUBLIC_KEY, [SECRET, PRIVATE_KEY]),
     ],
 )
-def test_the_documented_verification_accepts_what_stockhook_signs_and_nothing_else(
+def test_the_documented_verification_accepts_only_stockhooks_signatures(
     file: str, known: str, signing: list[str]
 ) -> None:
     guide = CHECKOUT / "docs/guides/change-feed.md"
@@ -174,7 +176,7 @@ def test_the_documented_verification_accepts_what_stockhook_signs_and_nothing_el
     assert not is_authentic(body, now, [f"whsec_{'A' * 32}", f"whsk_{'A' * 43}="])
 
 
-def test_the_documented_vectors_are_what_stockhook_signs() -> None:
+def test_the_documented_vectors_match_stockhooks_signatures() -> None:
     guide = (CHECKOUT / "docs/guides/change-feed.md").read_text()
     vectors = re.findall(r"^\| `(whs[^`]+)` \| (?:`(whpk_[^`]+)`)? ?\| `(v1[^`]+)` \|$", guide, re.MULTILINE)
 

@@ -1,4 +1,4 @@
-"""Requests to marketplaces: sent once per key, or recorded as of unknown outcome, whichever process dies."""
+"""Requests to marketplaces: sent once per key, or recorded with an unknown outcome, even if processes die."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ class Platform:
 
     stack: Stack
     simulation: Simulation
-    trade_in: SimulatedBuyback
+    buyback: SimulatedBuyback
 
     async def miss(self, order_id: str = ORDER, minute: int = 0, item: str = "i1") -> None:
         """Send the webhook of a missed pickup."""
@@ -55,22 +55,22 @@ class Platform:
         self.simulation.faults.add(Fault(kind=kind, path=path, **more))
 
     def received(self, endpoint: str = PICKUPS) -> int:
-        """Requests that the platform received, however it answered."""
+        """Requests that the platform received, with any answer."""
         return sum(str(one["path"]).endswith(endpoint) for one in self.simulation.answered)
 
     def pickups(self, order_id: str = ORDER) -> int:
-        """Pickups that the platform accepted."""
-        return self.trade_in.orders[order_id].pickups_requested
+        """The number of pickups that the platform accepted."""
+        return self.buyback.orders[order_id].pickups_requested
 
     def offered(self) -> list[Slot]:
-        return self.trade_in.offered(self.trade_in.orders[ORDER])
+        return self.buyback.offered(self.buyback.orders[ORDER])
 
     async def actions(self) -> list[dict[str, Any]]:
         rows = await self.stack.fetch("SELECT * FROM actions ORDER BY created_at, key")
         return [{**row, "outcome": row["outcome"] and json.loads(row["outcome"])} for row in rows]
 
     async def settled(self, *states: str, seconds: float = 20) -> list[dict[str, Any]]:
-        """The actions, once their states are these."""
+        """Wait until the actions have these states, and return them."""
 
         async def are_so() -> bool:
             return sorted(row["state"] for row in await self.actions()) == sorted(states)
@@ -87,19 +87,19 @@ async def platform(stack: Stack) -> AsyncIterator[Platform]:
 
 @asynccontextmanager
 async def _simulated(stack: Stack) -> AsyncIterator[Platform]:
-    trade_in = SimulatedBuyback([ORDER, *(f"order-{number}" for number in range(2, 9))])
-    simulation = Simulation({"buyback": trade_in})
+    buyback = SimulatedBuyback([ORDER, *(f"order-{number}" for number in range(2, 9))])
+    simulation = Simulation({"buyback": buyback})
     async with serving(simulation) as port:
         ours = client_settings(f"http://127.0.0.1:{port}")
         stack.environment |= {f"STOCKHOOK_{name}": value for name, value in ours.items()}
         stack.environment["STOCKHOOK_REREQUEST_PICKUP"] = "first_slot"
-        yield Platform(stack, simulation, trade_in)
+        yield Platform(stack, simulation, buyback)
         stack.close()
 
 
 async def test_a_missed_pickup_is_requested_again_once(platform: Platform) -> None:
     await platform.stack.started_apart(STOCKHOOK_CHANGES="false")
-    # Of two items, and one of them twice.
+    # Two items, and one of them twice.
     for item in ("i1", "i2", "i1"):
         await platform.miss(item=item)
     (row,) = await platform.settled("done")
@@ -109,9 +109,9 @@ async def test_a_missed_pickup_is_requested_again_once(platform: Platform) -> No
     assert (row["subject"], row["attempts"]) == (ORDER, 1)
     assert row["outcome"] == {"status": 201, "slots": [first]}
     assert platform.pickups() == 1
-    assert platform.trade_in.orders[ORDER].slots == (platform.offered()[0],)
+    assert platform.buyback.orders[ORDER].slots == (platform.offered()[0],)
 
-    # With another time it is another missed pickup, for which a pickup has been requested already.
+    # Another time is another missed pickup, for which a pickup was already requested.
     await platform.miss(minute=1)
     rows = await platform.settled("done", "done")
     assert rows[1]["outcome"] == {"not_needed": "a pickup was requested since the one that was missed"}
@@ -148,7 +148,7 @@ async def _is_called_for(platform: Platform) -> bool:
 
 @dataclass
 class Failed:
-    """Five orders whose pickup was requested, each with a fault of its own."""
+    """Five orders with a requested pickup, each with a different fault."""
 
     actions: dict[str, dict[str, Any]]
     letter: Delivery | None
@@ -160,8 +160,8 @@ class Failed:
 async def failed(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Failed:
     folder = tmp_path_factory.mktemp("failed")
     async with empty_stack(services, folder) as stack, _simulated(stack) as platform:
-        orders = platform.trade_in.orders
-        # Refused with 409 for what it is. The others meet a fault of the platform.
+        orders = platform.buyback.orders
+        # Refused with 409 because of its state. The others have a fault of the platform.
         orders["order-2"] = replace(orders["order-2"], delivery="dropoff")
         platform.fail(Kind.RATE_LIMITED, "order-3/pickup-request", times=1, seconds=1)
         platform.fail(Kind.ERROR, "order-4/pickup-request", times=1)
@@ -189,7 +189,7 @@ async def failed(services: Services, tmp_path_factory: pytest.TempPathFactory) -
         pytest.param("order-6", "failed", 4, id="a question that fails is retried and then failed"),
     ],
 )
-def test_a_fault_decides_what_becomes_of_an_action(
+def test_a_fault_decides_the_outcome_of_an_action(
     failed: Failed, order: str, state: str, attempts: int
 ) -> None:
     action = failed.actions[order]
@@ -199,7 +199,7 @@ def test_a_fault_decides_what_becomes_of_an_action(
 
 def test_an_outcome_has_the_reason(failed: Failed) -> None:
     assert failed.actions["order-2"]["outcome"] == {
-        "reason": "refused with status 409 Conflict (the order is dropped off)"
+        "reason": "refused with status 409 Conflict (the order has a drop-off)"
     }
     assert failed.actions["order-4"]["outcome"] == {"reason": "answered 500 Internal Server Error"}
 
@@ -272,8 +272,8 @@ async def test_payment_details_are_encrypted_while_they_wait(platform: Platform,
     assert enqueued.returncode == 0
     assert waiting["is_encrypted"]
     assert CANARY.encode() not in waiting["request"]
-    assert platform.trade_in.orders["order-2"].has_payment_details
-    # Deleted as soon as it is no longer needed.
+    assert platform.buyback.orders["order-2"].has_payment_details
+    # Deleted as soon as it is not needed.
     assert done["request"] == b""
     assert CANARY not in consumer.lines()
 
@@ -290,8 +290,8 @@ async def test_each_kind_of_request_can_wait_and_is_sent(platform: Platform) -> 
     await stack.started("consume", "orders")
     rows = {row["kind"].split(".")[1]: row for row in await platform.settled(*["done"] * 4, seconds=30)}
 
-    assert platform.trade_in.orders[ORDER].slots == (slot,)
-    assert platform.trade_in.orders["order-3"].delivery == "dropoff"
+    assert platform.buyback.orders[ORDER].slots == (slot,)
+    assert platform.buyback.orders["order-3"].delivery == "dropoff"
     assert rows["shipment_capabilities"]["outcome"] == {"pickup_allowed": True, "dropoff_allowed": True}
     assert len(rows["pickup_capabilities"]["outcome"]["slots"]) == len(platform.offered())
 
@@ -314,7 +314,7 @@ def _window(slot: Slot) -> str:
 
 @dataclass
 class Settled:
-    """Two actions whose outcome was unknown: the one of ORDER was retried, the other closed."""
+    """Two actions with an unknown outcome: that of ORDER was retried, the other closed."""
 
     shown: str
     retried: int
@@ -351,7 +351,7 @@ async def settled(services: Services, tmp_path_factory: pytest.TempPathFactory) 
             retried_again=(again.returncode, again.stderr),
             table=stack.run("actions", "list", COLUMNS="80").stdout,
             ids=ids,
-            delivery_of_closed=platform.trade_in.orders["order-2"].delivery,
+            delivery_of_closed=platform.buyback.orders["order-2"].delivery,
             metrics=(await stack.ops(worker.ops_port, "/metrics")).text,
         )
 
@@ -396,10 +396,10 @@ async def test_doctor_reports_that_actions_cannot_be_sent(platform: Platform) ->
     del platform.stack.environment["STOCKHOOK_BUYBACK_CLIENT_ID"]
     bad = platform.stack.run("doctor", "--json")
 
-    def of_actions(found: str) -> list[tuple[str, str]]:
+    def of_actions(output: str) -> list[tuple[str, str]]:
         return [
             (one["level"], one["what"])
-            for one in json.loads(found)["findings"]
+            for one in json.loads(output)["findings"]
             if one["subject"] == "actions"
         ]
 
@@ -410,7 +410,7 @@ async def test_doctor_reports_that_actions_cannot_be_sent(platform: Platform) ->
 
 
 async def test_the_archiver_removes_dead_letters_of_actions_which_the_table_has(platform: Platform) -> None:
-    """One that failed each retry, and one whose delivery limit the broker found exceeded."""
+    """One failed each retry, and one exceeded the broker's delivery limit."""
     stack = platform.stack
     platform.fail(Kind.NOT_JSON, f"{ORDER}/pickup-capabilities")
     assert stack.run("buyback", "pickup-capabilities", ORDER, "--enqueue").returncode == 0
@@ -420,8 +420,8 @@ async def test_the_archiver_removes_dead_letters_of_actions_which_the_table_has(
     )
     (given_up,) = await stack.fetch("SELECT action_id FROM actions WHERE key = 'k'")
     letter = message(given_up["action_id"], "buyback.dropoff_request")
-    async with stack.broker.connection() as link:
-        await (await link.channel()).publish(replace(letter, routing_key="stockhook.actions.dead"), 5)
+    async with stack.broker.connection() as connection:
+        await (await connection.channel()).publish(replace(letter, routing_key="stockhook.actions.dead"), 5)
     await stack.started("consume", "orders", STOCKHOOK_KEEP_DEAD_LETTERS="true")
     rows = {row["subject"]: row["outcome"]["reason"] for row in await platform.settled("failed", "failed")}
     await until(lambda: _is_quiet(stack), "no queue holds a message")
@@ -440,7 +440,7 @@ async def test_a_consumer_that_is_stopped_waits_for_the_answer_to_a_request(plat
     stopped = await stack.started("consume", "orders")
 
     async def is_received() -> bool:
-        return platform.trade_in.orders[ORDER].delivery is not None
+        return platform.buyback.orders[ORDER].delivery is not None
 
     await until(is_received, "the platform has the request, and has not answered")
     code = await asyncio.to_thread(stopped.stop)

@@ -1,4 +1,4 @@
-"""The ingest behind nginx with its default idle time, on a network that is not infinitely fast."""
+"""The ingest behind nginx with its default idle timeout, on a network with latency."""
 
 import asyncio
 from collections import Counter
@@ -14,12 +14,12 @@ from tests.support.stack import OVOKO_SECRET, Stack, free_port, until
 
 LATENCY = timedelta(milliseconds=5)
 CLIENTS = 60
-# A server that closes idle connections after five seconds, which is common, closes one of these while the
-# next request is on its way.
+# A server that closes idle connections after five seconds, which is common, would close one of these while
+# the next request arrives.
 FIRST_PAUSE_SECONDS = 4.95
 PAUSES_APART_SECONDS = 0.002
 
-# An upstream for each client, which so has a connection of its own.
+# One upstream per client, so that each has its own connection.
 UPSTREAM = """
     upstream client{number} {{
         server 127.0.0.1:{port};
@@ -79,5 +79,5 @@ async def _post_with_pauses(client: httpx.AsyncClient, port: int) -> Counter[int
         return statuses
 
     await until(listens, "nginx listens")
-    found = await asyncio.gather(*map(one, range(CLIENTS)))
-    return Counter(status for statuses in found for status in statuses)
+    outcomes = await asyncio.gather(*map(one, range(CLIENTS)))
+    return Counter(status for statuses in outcomes for status in statuses)

@@ -1,4 +1,4 @@
-"""The change feed as a subscriber gets it: all of it, in order per entity, whoever dies meanwhile."""
+"""A subscriber receives the complete change feed, in order per entity, even if processes die."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ def status_change(number: int, part_id: str, status: str) -> bytes:
 
 
 def lives(parts: int, steps: int) -> list[bytes]:
-    """So many parts, each with so many changes, in the order in which they happened."""
+    """Status changes of `parts` parts, in the order of their instants."""
     return [
         status_change(step * parts + part, f"p{part}", STATUSES[step % len(STATUSES)])
         for step in range(steps)
@@ -40,11 +40,11 @@ class Subscriber:
 
     @property
     def distinct(self) -> list[dict[str, Any]]:
-        """Each change as it came first, as its id tells."""
+        """The first copy of each change, by its id."""
         return list({change["id"]: change for change in reversed(self.got)}.values())[::-1]
 
     def check_order(self) -> None:
-        """Each change begins where the one before it of the same entity ended."""
+        """Check that each change starts with the state after the previous one of the entity."""
         last: dict[str, Any] = {}
         sequences: dict[str, str] = {}
         for change in sorted(self.distinct, key=self.first_seen):
@@ -60,20 +60,20 @@ class Subscriber:
 @asynccontextmanager
 async def subscribed(stack: Stack, keys: Sequence[str] = ("stockhook.#",)) -> AsyncIterator[Subscriber]:
     subscriber = Subscriber()
-    async with stack.broker.connection() as link:
-        channel = await link.channel()
+    async with stack.broker.connection() as connection:
+        channel = await connection.channel()
         await channel.subscribe_exclusive(CHANGES, keys, "test", subscriber.take)
         yield subscriber
 
 
 async def post_all(stack: Stack, bodies: Sequence[bytes]) -> None:
-    # Of `lives`, one change of a part at a time: what is overtaken by a later one would not be told.
+    # One change of a part of `lives` at a time: an overtaken change would not be published.
     for begin in range(0, len(bodies), 3):
         answers = await asyncio.gather(*map(stack.post_ovoko, bodies[begin : begin + 3]))
         assert {answer.status_code for answer in answers} == {200}
 
 
-async def is_told(stack: Stack, subscriber: Subscriber, changes: int) -> bool:
+async def has_received(stack: Stack, subscriber: Subscriber, changes: int) -> bool:
     return len(subscriber.distinct) >= changes and await stack.count("changes") == 0
 
 
@@ -81,13 +81,13 @@ async def has_died(worker: Worker) -> bool:
     return worker.process.poll() is not None
 
 
-async def test_each_change_is_told_once_and_in_order(stack: Stack) -> None:
+async def test_each_change_is_published_once_and_in_order(stack: Stack) -> None:
     await stack.started_apart()
     bodies = lives(parts=5, steps=8)
     async with subscribed(stack) as subscriber:
         await post_all(stack, bodies)
-        await until(lambda: is_told(stack, subscriber, len(bodies)), "all is told")
-        # Events that come again change nothing, and nobody is told.
+        await until(lambda: has_received(stack, subscriber, len(bodies)), "all changes are received")
+        # Repeated events change nothing, and nothing is published.
         await post_all(stack, bodies)
         await until(lambda: _are_duplicates(stack, len(bodies)), "they came again")
 
@@ -103,10 +103,10 @@ async def test_the_audit_accounts_for_each_change(stack: Stack) -> None:
     bodies = lives(parts=3, steps=4)
     async with subscribed(stack) as subscriber:
         await post_all(stack, bodies)
-        await until(lambda: is_told(stack, subscriber, len(bodies)), "all is told")
-    told = stack.run("audit", "--json")
+        await until(lambda: has_received(stack, subscriber, len(bodies)), "all changes are received")
+    result = stack.run("audit", "--json")
     assert consumer.stop() == 0
-    # As long as nobody publishes, they wait; what is deleted is missing.
+    # Changes wait while no process publishes them; deleted ones are missing.
     await stack.started("consume", "orders", STOCKHOOK_CHANGES="false")
     await stack.execute(
         "INSERT INTO change_counts VALUES ('orders', 'committed', 0, 3);"
@@ -117,9 +117,9 @@ async def test_the_audit_accounts_for_each_change(stack: Stack) -> None:
     status = json.loads(stack.run("status", "--json").stdout)
     doctor = stack.run("doctor", "--json")
 
-    inventory = _lanes(told.stdout)["inventory"]
-    orders = _lanes(short.stdout)["orders"]
-    assert told.returncode == 0
+    inventory = _origins(result.stdout)["inventory"]
+    orders = _origins(short.stdout)["orders"]
+    assert result.returncode == 0
     assert (inventory["committed"], inventory["published"], inventory["waiting"]) == (12, 12, 0)
     assert inventory["oldest_seconds"] is None
     assert short.returncode == 1
@@ -129,8 +129,8 @@ async def test_the_audit_accounts_for_each_change(stack: Stack) -> None:
     assert "1 of orders were committed, and are neither published nor waiting" in doctor.stdout
 
 
-def _lanes(told: str) -> dict[str, dict[str, Any]]:
-    return {counts["family"]: counts for counts in json.loads(told)["feed"]["families"]}
+def _origins(output: str) -> dict[str, dict[str, Any]]:
+    return {counts["family"]: counts for counts in json.loads(output)["feed"]["families"]}
 
 
 async def _are_duplicates(stack: Stack, expected: int) -> bool:
@@ -148,7 +148,7 @@ async def test_a_process_that_dies_loses_and_reorders_nothing(stack: Stack, poin
         dying = stack.start("consume", "inventory", STOCKHOOK_CRASH_AT=f"{point}:2", STOCKHOOK_BATCH_SIZE="8")
         await until(lambda: has_died(dying), f"it dies at {point}")
         await stack.started("consume", "inventory")
-        await until(lambda: is_told(stack, subscriber, len(bodies)), "all is told")
+        await until(lambda: has_received(stack, subscriber, len(bodies)), "all changes are received")
 
     assert len(subscriber.distinct) == len(bodies)
     subscriber.check_order()
@@ -163,13 +163,13 @@ async def test_several_publish_side_by_side(stack: Stack) -> None:
         await post_all(stack, bodies)
 
         async def has_the_last_states() -> bool:
-            # Of events that overtake each other, the older change nothing and are not told.
+            # Overtaken events change nothing, and are not published.
             rows = await stack.fetch("SELECT part_id, status FROM parts")
-            told = {change["subject"]: change["data"]["after"]["status"] for change in subscriber.got}
+            states = {change["subject"]: change["data"]["after"]["status"] for change in subscriber.got}
             is_applied = await stack.count("event_log") == len(bodies) and await stack.count("changes") == 0
-            return is_applied and told == {row["part_id"]: row["status"] for row in rows}
+            return is_applied and states == {row["part_id"]: row["status"] for row in rows}
 
-        await until(has_the_last_states, "all is told")
+        await until(has_the_last_states, "all changes are received")
 
     subscriber.check_order()
 
@@ -186,14 +186,14 @@ async def _has_part(stack: Stack) -> bool:
     return await stack.count("parts") == 1
 
 
-async def test_a_subscriber_chooses_types_and_nobody_has_to_subscribe(stack: Stack) -> None:
+async def test_a_subscriber_chooses_types_and_no_subscriber_is_required(stack: Stack) -> None:
     await stack.started_apart()
     await stack.post_ovoko(status_change(1, "13", "reserved"))
-    await until(lambda: _outbox_is_empty(stack), "it went to nobody")
+    await until(lambda: _outbox_is_empty(stack), "it had no subscriber")
     async with subscribed(stack, ["stockhook.part.sold"]) as subscriber:
         await stack.post_ovoko(status_change(2, "13", "in_warehouse"))
         await stack.post_ovoko(status_change(3, "13", "sold"))
-        await until(lambda: is_told(stack, subscriber, 1), "the sale is told")
+        await until(lambda: has_received(stack, subscriber, 1), "the sale is published")
 
     assert [change["type"] for change in subscriber.got] == ["stockhook.part.sold"]
 
@@ -208,7 +208,7 @@ async def test_the_command_shows_changes_as_they_come(stack: Stack) -> None:
     numbers = count(1)
 
     async def has_shown() -> bool:
-        # Until it listens, changes go by.
+        # Changes before its subscription are not delivered to it.
         number = next(numbers)
         await stack.post_ovoko(status_change(number, "13", STATUSES[number % 2 + 1]))
         return "stockhook.part.sold" in tail.lines()

@@ -17,7 +17,7 @@ from tests.support.rabbit_cluster import RabbitCluster, rabbit_cluster, rabbit_p
 from tests.support.stack import OVOKO_SECRET, Stack, Worker, until
 from worker.amqp.hosts import hosts_of_url
 
-# Kills each node in turn, which takes minutes (`make test-long`).
+# Kills the nodes one by one, which takes minutes (`make test-long`).
 pytestmark = pytest.mark.long
 
 WEBHOOKS_PER_SECOND = 100
@@ -25,19 +25,19 @@ WEBHOOKS_PER_SECOND = 100
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitCluster]:
-    """Its nodes are started once: each test begins and ends with all of them running."""
+    """The nodes are started once: each test begins and ends with all of them running."""
     with rabbit_cluster(tmp_path_factory.mktemp("cluster"), rabbit_programs()) as made:
         yield made
 
 
 class Connections:
-    """The publishers and the consumers of `stockhook run`, as its log tells of them."""
+    """The connections of publishers and consumers of `stockhook run`, from its log."""
 
     def __init__(self, running: Worker) -> None:
         self._running = running
 
     def opened(self) -> list[tuple[str, str, datetime]]:
-        """Each time: whose connection it was, to which host, and when."""
+        """Each opened connection: its owner, host and time."""
         lines = [json.loads(line) for line in self._running.lines().splitlines() if line.startswith("{")]
         return [
             (
@@ -50,17 +50,17 @@ class Connections:
         ]
 
     def hosts(self) -> dict[str, str]:
-        """Where each was opened last."""
-        return {whose: host for whose, host, _ in self.opened()}
+        """The last host of each connection."""
+        return {owner: host for owner, host, _ in self.opened()}
 
     async def seconds_until_away_from(self, host: str, since: datetime) -> dict[str, float]:
-        """How long after `since` each connection to the host was replaced by one to another host."""
-        left = {whose for whose, at, _ in self.opened() if self.hosts()[whose] == host}
+        """The time from `since` until each connection to the host was replaced by one to another host."""
+        left = {owner for owner, at, _ in self.opened() if self.hosts()[owner] == host}
         assert left, f"nothing was connected to {host}"
 
         def moved() -> dict[str, float]:
             later = [one for one in self.opened() if one[2] > since and one[1] != host and one[0] in left]
-            return {whose: (at - since).total_seconds() for whose, _, at in reversed(later)}
+            return {owner: (at - since).total_seconds() for owner, _, at in reversed(later)}
 
         async def all_moved() -> bool:
             return moved().keys() == left
@@ -70,7 +70,7 @@ class Connections:
 
 
 async def send(stack: Stack, ending: asyncio.Event) -> int:
-    """Post orders at a rate; whatever is not answered 200 is sent again. How many were sent."""
+    """Post orders at a rate, and repeat those that were not answered 200; return their number."""
     headers = {"X-Webhook-Secret": OVOKO_SECRET}
 
     async def post(client: httpx.AsyncClient, number: int) -> None:
@@ -98,9 +98,9 @@ def host_of(node: RabbitNode) -> str:
 
 
 def findings(stack: Stack, **overrides: str) -> dict[str, list[str]]:
-    found: list[dict[str, Any]] = json.loads(stack.run("doctor", "--json", **overrides).stdout)["findings"]
+    result: list[dict[str, Any]] = json.loads(stack.run("doctor", "--json", **overrides).stdout)["findings"]
     levels: dict[str, list[str]] = {}
-    for finding in found:
+    for finding in result:
         if finding["subject"] in ("hosts", "queues", "broker", "management"):
             levels.setdefault(finding["level"], []).append(finding["what"])
     return levels
@@ -118,13 +118,13 @@ async def test_connections_leave_a_node_that_is_killed(stack: Stack, cluster: Ra
     connections = Connections(running)
     ending = asyncio.Event()
     sending = asyncio.create_task(send(stack, ending))
-    for whose in ("ingest", "orders"):
-        host = connections.hosts()[whose]
+    for owner in ("ingest", "orders"):
+        host = connections.hosts()[owner]
         node = next(node for node in cluster.nodes if host_of(node) == host)
         killed_at = datetime.now(UTC)
         node.kill()
         took = await connections.seconds_until_away_from(host, killed_at)
-        print(f"killed the node of {whose}:", {name: round(seconds, 2) for name, seconds in took.items()})
+        print(f"killed the node of {owner}:", {name: round(seconds, 2) for name, seconds in took.items()})
         await asyncio.to_thread(cluster.start, [node])
         await asyncio.to_thread(cluster.wait_until_members_online)
     ending.set()
@@ -137,7 +137,7 @@ async def test_connections_leave_a_node_that_is_killed(stack: Stack, cluster: Ra
     assert connections.hosts().keys() == {"ingest", "consumer-publisher", "changes", "actions", *FAMILIES}
 
 
-async def test_doctor_names_what_a_cluster_lacks(stack: Stack, cluster: RabbitCluster) -> None:
+async def test_doctor_names_faults_of_a_cluster(stack: Stack, cluster: RabbitCluster) -> None:
     stack.environment |= {
         "STOCKHOOK_AMQP_URL": cluster.url,
         "STOCKHOOK_MANAGEMENT_URL": cluster.management_url,
@@ -151,12 +151,12 @@ async def test_doctor_names_what_a_cluster_lacks(stack: Stack, cluster: RabbitCl
     management = f"127.0.0.1:{dead.settings.ports['management']}"
 
     async def named() -> bool:
-        """The API shows members that are offline some seconds later."""
-        found = (await asyncio.to_thread(findings, stack)).get("warning", [])
+        """The API shows offline members some seconds later."""
+        warnings = (await asyncio.to_thread(findings, stack)).get("warning", [])
         return (
-            f"{host_of(dead)} cannot be used (Connection refused)" in found
-            and f"{management} cannot be used (ConnectError)" in found
-            and any(one.startswith(f"{dead.settings.node_name}: its members of ") for one in found)
+            f"{host_of(dead)} cannot be used (Connection refused)" in warnings
+            and f"{management} cannot be used (ConnectError)" in warnings
+            and any(one.startswith(f"{dead.settings.node_name}: its members of ") for one in warnings)
         )
 
     await until(named, "the node and its queues are named", 60)

@@ -1,4 +1,4 @@
-"""On the real stack too: any order, repeats and batches end in the same tables."""
+"""On the real stack, any order, repeats and batches result in the same tables."""
 
 import asyncio
 from itertools import islice
@@ -15,7 +15,7 @@ from worker.simulator.webhook import Credentials
 
 EVENTS = 600
 
-# Every column whose value is to be the same; not what says when or how often something was written.
+# Columns with equal values after all orders; not those with the time or number of writes.
 PROJECTIONS = {
     "parts": "part_id, external_id, external_id_at, status, is_sellable, occurred_at, event_id",
     "orders": "order_id, status, created_at, cancelled_at",
@@ -34,7 +34,7 @@ PROJECTIONS = {
 
 
 async def play(stack: Stack, sequence: list[GeneratedEvent]) -> None:
-    """Post all, a few at a time."""
+    """Post all, a few concurrently."""
     credentials = Credentials.of(stack.settings, Provider)
     gate = asyncio.Semaphore(16)
     async with httpx.AsyncClient(base_url=stack.url, timeout=30) as client:
@@ -49,11 +49,11 @@ async def play(stack: Stack, sequence: list[GeneratedEvent]) -> None:
 
 
 async def tables(stack: Stack) -> dict[str, list[tuple[Any, ...]]]:
-    found = {}
+    contents = {}
     for table, columns in PROJECTIONS.items():
         rows = await stack.fetch(f"SELECT {columns} FROM {table}")
-        found[table] = sorted((tuple(row.values()) for row in rows), key=repr)
-    return found
+        contents[table] = sorted((tuple(row.values()) for row in rows), key=repr)
+    return contents
 
 
 async def test_the_same_events_end_in_the_same_tables(stack: Stack) -> None:
@@ -66,7 +66,7 @@ async def test_the_same_events_end_in_the_same_tables(stack: Stack) -> None:
     ):
         await stack.empty()
         ingest = await stack.started("ingest")
-        if number == 1:  # A backlog: what is applied comes in large batches.
+        if number == 1:  # A backlog, which is applied in large batches.
             await play(stack, order)
         workers = [await stack.started("consume", STOCKHOOK_BATCH_SIZE=batch_size) for _ in range(consumers)]
         if number != 1:

@@ -1,16 +1,16 @@
-"""A consumer that is killed during a batch, or stopped: each event is applied once."""
+"""A consumer is killed or stopped during a batch: each event is applied once."""
 
 from tests.support.events import body, return_updated
 from tests.support.fault_sql import REMOVE_FAULT, delay_writes
 from tests.support.stack import Stack, until
 
-# Each transaction stays open long enough to be killed in it.
+# Each transaction stays open long enough for a kill during it.
 SLOW_RETURNS = delay_writes("returns", seconds=0.2)
 EVENTS = 300
 
 
 async def test_kill_9_during_a_batch_loses_no_event_and_applies_none_twice(stack: Stack) -> None:
-    """`update_count` counts events, so an effect applied twice or never shows in it."""
+    """`update_count` counts events, which shows effects that are applied twice or never."""
     await stack.execute(SLOW_RETURNS)
     ingest = await stack.started("ingest")
     for number in range(EVENTS):

@@ -1,4 +1,4 @@
-"""`make demo` plays to its end, on the services that the tests have."""
+"""`make demo` runs to its end on the tests' services."""
 
 import asyncio
 import io
@@ -16,9 +16,7 @@ from worker.simulator.router import Simulation
 from worker.simulator.server import serving
 
 
-async def test_every_scene_is_played_and_what_is_shown_is_in_the_tables(
-    services: Services, stack: Stack
-) -> None:
+async def test_every_scene_runs_and_its_output_matches_the_tables(services: Services, stack: Stack) -> None:
     written = io.StringIO()
     console = Console(file=written, width=112)
     await asyncio.to_thread(show, services, stack.folder, console, print)
@@ -56,12 +54,12 @@ async def test_every_scene_is_played_and_what_is_shown_is_in_the_tables(
         assert text in shown
 
 
-async def test_a_scene_that_fails_says_what_did_not_happen() -> None:
+async def test_a_failed_scene_names_the_missing_result() -> None:
     async with serving(Simulation({})) as port:
         url = f"http://127.0.0.1:{port}"
         stage = Stage(Console(file=io.StringIO()), {}, url, url)
-        with pytest.raises(SceneFailed, match="nobody/control: "):
-            await stage.at_marketplace("nobody/control")
+        with pytest.raises(SceneFailed, match="unknown/control: "):
+            await stage.at_marketplace("unknown/control")
     with pytest.raises(SceneFailed, match=r"stockhook explain ended with 2"):
         stage.command("explain", "whale", "1")
 

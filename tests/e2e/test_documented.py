@@ -27,7 +27,7 @@ PRINTED_AT = instant("2023-01-12T14:17:20+02:00")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def applied(services: Services, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    """A running system, once it has applied every documented event."""
+    """A running system that has applied every documented event."""
     async with empty_stack(services, tmp_path_factory.mktemp("documented")) as stack:
         await stack.started_apart()
         answers = [await stack.post(example.provider, example.body) for example in documented()]
@@ -132,7 +132,7 @@ async def test_payment_details_are_encrypted(applied: Stack) -> None:
 
 
 async def test_the_rows_of_buyback_items(applied: Stack) -> None:
-    """The failed quality check is printed with an earlier time than what the item went through before."""
+    """In the documents, the failed quality check has an earlier timestamp than the item's previous events."""
     rows = await applied.fetch(
         """
         SELECT left(order_id, 8) AS order_key, left(item_id, 8) AS item_key, status, model, brand,
@@ -253,7 +253,7 @@ async def test_the_messages_to_customers_that_are_due(applied: Stack) -> None:
 
 
 async def test_the_findings(applied: Stack) -> None:
-    """The documents print one event id five times, and name items that their snapshots do not show."""
+    """The documents print one event id five times, and name items that their snapshots lack."""
     rows = await applied.fetch("SELECT kind, count(*) FROM findings GROUP BY kind ORDER BY kind")
 
     assert [tuple(row.values()) for row in rows] == [("event_id_reused", 1), ("item_outside_snapshot", 4)]

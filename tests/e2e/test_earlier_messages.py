@@ -1,4 +1,4 @@
-"""Queued messages and spool files of the release before the renames are read and accounted for."""
+"""Queued messages and spool files of the release before the renames are applied and counted."""
 
 import sqlite3
 from pathlib import Path
@@ -91,7 +91,7 @@ def written_by_the_release_before(path: Path) -> Path:
     return path
 
 
-async def test_the_spool_goes_on_with_the_file_where_the_release_before_stopped(tmp_path: Path) -> None:
+async def test_the_spool_continues_the_file_of_the_release_before(tmp_path: Path) -> None:
     path = written_by_the_release_before(tmp_path / "spool.sqlite3")
     async with Spool(path, 1_000_000) as spool:
         await spool.put(
@@ -110,8 +110,8 @@ async def test_queued_and_spooled_messages_of_the_release_before_are_applied_and
     stack: Stack,
 ) -> None:
     written_by_the_release_before(Path(stack.environment["STOCKHOOK_SPOOL_PATH"]))
-    async with stack.broker.connection() as link:
-        await (await link.channel()).publish(QUEUED, 10)
+    async with stack.broker.connection() as connection:
+        await (await connection.channel()).publish(QUEUED, 10)
     await stack.started("run")
 
     async def are_applied() -> bool:

@@ -1,4 +1,4 @@
-"""No sender keeps another event out by choosing its id: through real processes."""
+"""No sender can suppress another event by its choice of an id; with real processes."""
 
 import json
 from uuid import UUID, uuid5
@@ -22,7 +22,7 @@ async def applied(stack: Stack) -> list[tuple[str, str]]:
     return [(row["provider"], row["entity_id"]) for row in rows]
 
 
-async def test_an_event_whose_id_was_made_from_another_id_and_its_content_keeps_nothing_out(
+async def test_a_derived_id_equal_to_another_events_id_suppresses_no_event(
     stack: Stack,
 ) -> None:
     await stack.started_apart()
@@ -51,7 +51,7 @@ async def test_an_event_whose_id_was_made_from_another_id_and_its_content_keeps_
 
 
 async def test_ids_of_different_marketplaces_never_meet(stack: Stack) -> None:
-    """Anybody who knows only the Ovoko secret can compute the id of a buyback event."""
+    """A sender with only the Ovoko secret can compute the id of a buyback event."""
     await stack.started_apart()
     example = next(one for one in documented() if one.provider is Provider.BUYBACK)
     document = read_json(example.body)

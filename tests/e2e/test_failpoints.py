@@ -63,7 +63,7 @@ async def test_a_consumer_dies_at(stack: Stack, point: str) -> None:
     await stack.started("ingest")
     for number in range(EVENTS):
         await stack.post_ovoko(body(return_updated(number)))
-    # Some batches end before the one in which it dies.
+    # Some batches end before the one with the failpoint.
     dying = stack.start("consume", "returns", STOCKHOOK_CRASH_AT=f"{point}:1", STOCKHOOK_BATCH_SIZE="5")
     await until(lambda: has_died(dying), f"the consumer dies at {point}")
     await stack.execute(REMOVE_FAULT)
@@ -74,7 +74,7 @@ async def test_a_consumer_dies_at(stack: Stack, point: str) -> None:
 
 
 async def send_all(stack: Stack) -> None:
-    """As a marketplace does: an event is sent again until it is answered 2xx."""
+    """Send each event until it is answered 2xx, as a marketplace does."""
     async with http_client(5) as client:
         secret = stack.settings.ovoko_secrets[0].get_secret_value()
         for number in range(EVENTS):

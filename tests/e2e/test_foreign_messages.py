@@ -1,4 +1,4 @@
-"""Messages that Stockhook did not publish: whatever they contain, they stop no process and are kept."""
+"""Messages that Stockhook did not publish stop no process and are archived, with any content."""
 
 import json
 import struct
@@ -8,14 +8,14 @@ from urllib.parse import quote, urlsplit
 import httpx
 import pytest
 
-from tests.e2e.test_webhooks import Tell, tell  # noqa: F401  # a fixture
+from tests.e2e.test_webhooks import Subscribe, subscribe  # noqa: F401  # a fixture
 from tests.support.amqp_tables import HEADERS, MESSAGE_ID, OURS, TIMESTAMP, TYPE, field, table
 from tests.support.endpoint import endpoint
 from tests.support.stack import Stack, until
 from worker.amqp.codec import METHOD, _frame, _short
 from worker.amqp.management import vhost_of
 
-KEEPING = {"STOCKHOOK_KEEP_DEAD_LETTERS": "true"}
+ARCHIVING = {"STOCKHOOK_KEEP_DEAD_LETTERS": "true"}
 QUEUES = (
     "stockhook.inventory",
     "stockhook.inventory.dead",
@@ -41,7 +41,7 @@ def nested(depth: int) -> bytes:
     return value
 
 
-def odd_properties() -> Iterator[tuple[int, bytes]]:
+def malformed_properties() -> Iterator[tuple[int, bytes]]:
     yield TIMESTAMP, struct.pack(">Q", 1_772_355_600_000_000)
     yield TIMESTAMP, b"\xff" * 8
     yield TYPE, b"\xff" + b"\xff" * 255
@@ -54,8 +54,8 @@ def odd_properties() -> Iterator[tuple[int, bytes]]:
     yield HEADERS, table(*(field(b"x-%d" % number + b"\xff" * 200, b"V") for number in range(90)))
 
 
-def ours(**odd: str) -> bytes:
-    """Headers as an ingest writes them, but for some."""
+def ours(**overrides: str) -> bytes:
+    """The headers of an ingest, with some replaced."""
     headers = {
         "x-event-type": "part.status.changed",
         "x-provider": "ovoko",
@@ -64,12 +64,12 @@ def ours(**odd: str) -> bytes:
         "x-received-at": "2026-03-01T12:00:00Z",
         "x-stream": "1",
         "x-place": "1",
-    } | {f"x-{name.replace('_', '-')}": value for name, value in odd.items()}
+    } | {f"x-{name.replace('_', '-')}": value for name, value in overrides.items()}
     return table(*(field(name.encode(), text(value.encode())) for name, value in headers.items()))
 
 
-def odd_events() -> Iterator[tuple[int, bytes]]:
-    for odd in (
+def malformed_events() -> Iterator[tuple[int, bytes]]:
+    for overrides in (
         {"place": "9" * 40},
         {"stream": "-9223372036854775809"},
         {"received_at": "2026-03-01T12:00:00"},
@@ -79,52 +79,52 @@ def odd_events() -> Iterator[tuple[int, bytes]]:
         {"event_id": "{00000000-0000-4000-8000-000000000001"},
         {"received_at": "1e400"},
     ):
-        yield HEADERS, ours(**odd)
+        yield HEADERS, ours(**overrides)
 
 
 def raw_publish(channel: int, queue: str, flags: int, properties: bytes, body: bytes) -> bytes:
-    """A publish whose properties no codec has written."""
+    """Publish with raw properties, which no codec has encoded."""
     method = b"\x00\x3c\x00\x28\x00\x00" + _short("") + _short(queue) + b"\x00"
     header = struct.pack(">HHQH", 60, 0, len(body), flags) + properties
     return _frame(METHOD, channel, method) + _frame(2, channel, header) + _frame(3, channel, body)
 
 
 async def put(stack: Stack, messages: Iterable[tuple[str, int, bytes, bytes]]) -> None:
-    async with stack.broker.connection() as link:
-        channel = await link.channel()
+    async with stack.broker.connection() as connection:
+        channel = await connection.channel()
         tap = channel._tap
         for queue, flags, properties, body in messages:
             tap._write(raw_publish(tap._number, queue, flags, properties, body))
-        # An answer on the same channel: by then the broker has taken them all.
+        # The answer on the same channel shows that the broker has accepted all of them.
         assert await channel.depth(QUEUES[0]) is not None
 
 
-async def test_no_message_stops_its_consumer_and_each_is_kept_with_its_bytes(
+async def test_no_message_stops_its_consumer_and_each_is_stored_with_its_bytes(
     stack: Stack,
-    tell: Tell,  # noqa: F811
+    subscribe: Subscribe,  # noqa: F811
 ) -> None:
     async with endpoint() as shop:
-        tell(("shop", shop.url))
+        subscribe(("shop", shop.url))
         assert stack.run("topology").returncode == 0
         messages = [
             (queue, flags, properties, f"{queue} {number}".encode())
             for queue in QUEUES
-            for number, (flags, properties) in enumerate(odd_properties())
+            for number, (flags, properties) in enumerate(malformed_properties())
         ]
         messages += [
             ("stockhook.inventory", flags, properties, SOLD.replace(b"13", b"odd-%d" % number))
-            for number, (flags, properties) in enumerate(odd_events())
+            for number, (flags, properties) in enumerate(malformed_events())
         ]
         expected = {body for *_, body in messages}
         await put(stack, messages)
-        worker = await stack.started("run", **KEEPING)
+        worker = await stack.started("run", **ARCHIVING)
 
-        async def kept() -> bool:
+        async def is_archived() -> bool:
             return await stack.count("dead_letters") == len(expected) and not await stack.depths()
 
-        await until(kept, "all are kept", 60)
+        await until(is_archived, "all are archived", 60)
         assert (await stack.post_ovoko(SOLD)).status_code == 200
-        await until(lambda: _is_told(shop.requests), "an event is applied, and told of")
+        await until(lambda: _has_request(shop.requests), "an event is applied and published")
 
     rows = await stack.fetch("SELECT body, origin FROM dead_letters")
     assert {row["body"] for row in rows} == expected
@@ -137,16 +137,16 @@ async def test_no_message_stops_its_consumer_and_each_is_kept_with_its_bytes(
     assert stack.run("audit").returncode == 0
 
 
-async def _is_told(requests: list[object]) -> bool:
+async def _has_request(requests: list[object]) -> bool:
     return bool(requests)
 
 
-async def test_what_the_management_api_publishes_stops_nobody(stack: Stack) -> None:
-    """Its form has a field for the timestamp; people enter milliseconds or microseconds."""
+async def test_messages_of_the_management_api_stop_no_consumer(stack: Stack) -> None:
+    """Its form has a field for the timestamp, where users enter milliseconds or microseconds."""
     management = stack.environment.get("STOCKHOOK_MANAGEMENT_URL")
     if management is None:
         pytest.skip("needs the management API")
-    worker = await stack.started("run", **KEEPING)
+    worker = await stack.started("run", **ARCHIVING)
     vhost = quote(vhost_of(stack.environment["STOCKHOOK_AMQP_URL"]), safe="")
     async with httpx.AsyncClient(base_url=management, trust_env=False) as client:
         for queue in ("stockhook.inventory", "stockhook.quarantine", "stockhook.orders.dead"):
@@ -162,10 +162,10 @@ async def test_what_the_management_api_publishes_stops_nobody(stack: Stack) -> N
                 )
                 assert answer.json() == {"routed": True}, answer.text
 
-    async def kept() -> bool:
+    async def is_archived() -> bool:
         return await stack.count("dead_letters") == 6 and not await stack.depths()
 
-    await until(kept, "all are kept", 30)
+    await until(is_archived, "all are archived", 30)
     assert worker.process.poll() is None
     assert json.loads((await stack.ops(worker.ops_port, "/readyz")).text)["status"] == "ready"
     assert urlsplit(management).password not in worker.lines()

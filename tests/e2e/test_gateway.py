@@ -1,4 +1,4 @@
-"""Events that a gateway signed, from the ingest to the tables, and how people find them there."""
+"""Events that a gateway signed, from the ingest to the tables, and the search by its ids."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deploy.local.services import Services
-from tests.e2e.test_dead_letters import BROKEN, KEEPING, ODD, kept
+from tests.e2e.test_dead_letters import ARCHIVING, BROKEN, WITHOUT_TYPE, archived_letters
 from tests.support.events import body, part_changed, sold
 from tests.support.fault_sql import REMOVE_FAULT, fail_writes
 from tests.support.stack import Stack, http_client, until
@@ -48,20 +48,20 @@ async def deliver(
         return (await client.post(f"{stack.url}/webhooks/ovoko", content=content, headers=given)).status_code
 
 
-def told(stack: Stack, *arguments: str) -> Any:
-    found = stack.run(*arguments, "--json")
-    assert found.returncode == 0, found.stderr
-    return json.loads(found.stdout)
+def output_of(stack: Stack, *arguments: str) -> Any:
+    result = stack.run(*arguments, "--json")
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
 
 
 @pytest.fixture
 def behind(stack: Stack) -> Stack:
-    """The marketplace's own header does not come: the gateway drops it."""
-    stack.environment |= KEEPING | {
+    """The gateway drops the marketplace's own header."""
+    stack.environment |= ARCHIVING | {
         "STOCKHOOK_GATEWAY": "hookdeck",
         "STOCKHOOK_GATEWAY_SECRETS": f"{SECRET},{OLDER}",
         "STOCKHOOK_GATEWAY_REQUIRE": "gateway",
-        # The test sends as a trusted proxy: the ingest ignores X-Request-Id from other senders.
+        # The test is a trusted proxy, because the ingest ignores X-Request-Id from other senders.
         "STOCKHOOK_TRUSTED_PROXIES": "127.0.0.1",
         "STOCKHOOK_OVOKO_SECRETS": "",
         "STOCKHOOK_BUYBACK_TOKENS": "",
@@ -76,7 +76,7 @@ async def logged(stack: Stack, events: int) -> None:
     await until(are, f"{events} events are logged")
 
 
-async def test_an_applied_event_is_found_by_each_id_of_the_gateway(behind: Stack) -> None:
+async def test_explain_accepts_each_id_of_the_gateway(behind: Stack) -> None:
     await behind.started_apart()
     evidence = evidence_of("evt_1", attempt=3)
     assert await deliver(behind, sold("13", 1), evidence) == 200
@@ -86,7 +86,7 @@ async def test_an_applied_event_is_found_by_each_id_of_the_gateway(behind: Stack
     for name, value in evidence.items():
         if name == "gateway_attempt":
             continue
-        explanation = told(behind, "explain", "--gateway-id", value)
+        explanation = output_of(behind, "explain", "--gateway-id", value)
         assert (explanation["kind"], explanation["entity_id"]) == ("part", "13")
         assert [event["evidence"] for event in explanation["events"]] == [evidence]
     shown = behind.run("explain", "part", "13").stdout
@@ -106,27 +106,27 @@ async def test_a_gateway_that_sends_again_makes_no_second_event(behind: Stack) -
     assert await deliver(behind, sold("14", 2), evidence_of("evt_3")) == 200
     await logged(behind, 2)
 
-    [event] = told(behind, "explain", "part", "13")["events"]
+    [event] = output_of(behind, "explain", "part", "13")["events"]
     assert event["evidence"] == evidence_of("evt_1", 1)
 
 
-async def test_a_dead_letter_is_found_by_each_id_of_the_gateway(behind: Stack) -> None:
+async def test_dead_list_accepts_each_id_of_the_gateway(behind: Stack) -> None:
     await behind.started_apart()
     assert await deliver(behind, BROKEN, evidence_of("evt_1")) == 200
-    assert await deliver(behind, ODD, evidence_of("evt_2")) == 200
-    await kept(behind, 2)
+    assert await deliver(behind, WITHOUT_TYPE, evidence_of("evt_2")) == 200
+    await archived_letters(behind, 2)
 
     for event in ("evt_1", "evt_2"):
         evidence = evidence_of(event)
         for name, value in evidence.items():
-            letters = told(behind, "dead", "list", "--gateway-id", value)
+            letters = output_of(behind, "dead", "list", "--gateway-id", value)
             assert [letter["evidence"] for letter in letters] == (
                 [] if name == "gateway_attempt" else [evidence]
             )
-    [letter] = told(behind, "dead", "list", "--gateway-id", "evt_1")
+    [letter] = output_of(behind, "dead", "list", "--gateway-id", "evt_1")
     shown = behind.run("dead", "show", str(letter["dead_letter_id"])).stdout
     assert "https://dashboard.hookdeck.com/events/evt_1" in shown
-    groups = told(behind, "dead", "list", "--group", "--gateway-id", "req_evt_2")
+    groups = output_of(behind, "dead", "list", "--group", "--gateway-id", "req_evt_2")
     assert [(group["origin"], group["letters"]) for group in groups] == [("quarantine", 1)]
 
 
@@ -136,13 +136,13 @@ async def test_the_ids_outlive_retries_death_and_replay(behind: Stack) -> None:
     try:
         await behind.started_apart()
         assert await deliver(behind, sold("13", 1), evidence_of("evt_1")) == 200
-        await kept(behind, 1)
+        await archived_letters(behind, 1)
     finally:
         await behind.execute(REMOVE_FAULT)
     assert behind.run("dead", "replay", "--gateway-id", "evt_1").returncode == 0
     await logged(behind, 1)
 
-    [event] = told(behind, "explain", "--gateway-id", "evt_1")["events"]
+    [event] = output_of(behind, "explain", "--gateway-id", "evt_1")["events"]
     assert (event["event_id"], event["evidence"]) == (
         "00000000-0000-4000-8000-000000000001",
         evidence_of("evt_1"),
@@ -163,9 +163,9 @@ async def test_the_ids_outlive_the_spool(behind: Stack, services: Services) -> N
     await behind.started_apart()
     await logged(behind, 2)
 
-    [event] = told(behind, "explain", "part", "13")["events"]
+    [event] = output_of(behind, "explain", "part", "13")["events"]
     assert event["evidence"] == evidence_of("evt_1")
-    [cut] = told(behind, "explain", "part", "14")["events"]
+    [cut] = output_of(behind, "explain", "part", "14")["events"]
     assert cut["evidence"]["request_id"] == "r" * 512
 
 

@@ -1,7 +1,7 @@
-"""The commands of the README, the quickstart and the guides, as they stand there, on the real stack.
+"""The commands of the README, the quickstart and the guides, unchanged, on the real stack.
 
-The blocks of a page run as one script, in a folder that looks like a checkout in which `make run` is up.
-Blocks that say what they need (`<!-- needs: … -->`) are left out; those for another terminal
+The blocks of a page run as one script, in a folder like a checkout with a running `make run`.
+Blocks with a need (`<!-- needs: … -->`) are skipped; those for another terminal
 (`<!-- background -->`) run until the end of the test.
 """
 
@@ -27,7 +27,7 @@ from tests.support.stack import Stack, free_port, until
 from worker.change_feed.endpoint import signed_headers
 from worker.config.signing_keys import SigningKey
 
-# What a page's commands print, where its end is worth more than exit codes of 0.
+# Expected output of a page's commands, in addition to exit codes of 0.
 PRINTED = {
     "README.md": ('"accepted"', "part.status.changed"),
     "docs/quickstart.md": ('"accepted"', "part.status.changed", '"ready"'),
@@ -44,7 +44,7 @@ PRINTED = {
 # Ports in the guides; a test chooses free ones.
 DOCUMENTED_PORTS = ("8090", "8099")
 
-# What the guides' commands need a moment for (an event is still in flight) is tried again, as a person would.
+# Commands that need a moment, because an event is still in flight, are repeated, as a user would.
 STOCKHOOK = """#!/bin/bash
 export PYTHONPATH={checkout}
 case "$1" in
@@ -73,13 +73,13 @@ def blocks_of(page: Path) -> list[Block]:
     return blocks(page.read_text())
 
 
-# Each of its sections has settings of its own.
+# Each of its sections has different settings.
 GATEWAYS = CHECKOUT / "docs/guides/gateways.md"
 RUNNABLE = [page for page in WITH_COMMANDS if page != GATEWAYS and any(map(runs, blocks_of(page)))]
 
 
 def script(page: Path) -> str:
-    """The page's commands; a background block writes into a file of its own."""
+    """The page's commands; each background block writes to a separate file."""
     parts = ["set -euo pipefail"]
     for number, block in enumerate(filter(runs, blocks_of(page))):
         if block.marker == "background":
@@ -90,7 +90,7 @@ def script(page: Path) -> str:
 
 
 def checkout_like(folder: Path, page: Path, environment: dict[str, str], ports: dict[str, str]) -> None:
-    """A folder in which the commands find what a checkout has, and the settings of the stack."""
+    """A folder with the files of a checkout, and the settings of the stack."""
     for path in CHECKOUT.iterdir():
         if not path.name.startswith("."):
             (folder / path.name).symlink_to(path)
@@ -145,7 +145,7 @@ async def test_the_commands_of_a_page_work(stack: Stack, tmp_path: Path, page: P
     stack.environment["STOCKHOOK_KEEP_DEAD_LETTERS"] = "true"
     # With it, `topology --check` would see queues that other tests left.
     stack.environment.pop("STOCKHOOK_MANAGEMENT_URL", None)
-    # The guide's first dead letter has the number 1.
+    # The guide expects the number 1 for its first dead letter.
     await stack.execute("TRUNCATE dead_letters, dead_letter_audit RESTART IDENTITY")
     await stack.started("run")
     folder = tmp_path / "checkout"
@@ -167,7 +167,7 @@ async def test_the_commands_of_a_page_work(stack: Stack, tmp_path: Path, page: P
 
 
 def sections(page: Path) -> dict[str, list[Block]]:
-    """The blocks to run of each section that has any, after those that all sections need."""
+    """The blocks of each section, after those that all sections need."""
     common, *others = re.split(r"^(?=## (?!For each))", page.read_text(), flags=re.MULTILINE)
     return {
         text.partition("\n")[0].removeprefix("## "): [
@@ -181,17 +181,17 @@ def sections(page: Path) -> dict[str, list[Block]]:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the page uses curl")
 @pytest.mark.parametrize("section", sections(GATEWAYS))
-async def test_a_gateway_of_the_guide_is_accepted_with_its_secret_alone(
+async def test_a_gateway_of_the_guide_is_accepted_with_only_its_secret(
     stack: Stack, tmp_path: Path, section: str
 ) -> None:
-    found = sections(GATEWAYS)[section]
+    section_text = sections(GATEWAYS)[section]
     settings = {
         name: "".join(shlex.split(value))
-        for block in found
+        for block in section_text
         if block.marker == "settings"
         for name, value in re.findall(r"^export (\S+?)=(.+)$", block.text, flags=re.MULTILINE)
     }
-    text = "\n".join(["set -euo pipefail", *(block.text for block in found)])
+    text = "\n".join(["set -euo pipefail", *(block.text for block in section_text)])
     folder = tmp_path / "checkout"
     folder.mkdir()
     checkout_like(folder, GATEWAYS, stack.environment, {})
@@ -210,13 +210,13 @@ async def test_a_gateway_of_the_guide_is_accepted_with_its_secret_alone(
     assert codes[0] == 0, first
     assert '"accepted"' in first
     if other:
-        # What curl ends with after 401.
+        # The exit code of curl after 401.
         assert codes[1] == 22
         assert '"accepted"' not in refused.output.read_text()
 
 
 async def shows_changes(stack: Stack, folder: Path) -> None:
-    """Each subscriber of the guide shows a change: the endpoint that of curl, the others one of ours."""
+    """Check that each subscriber of the guide shows a change: of curl, or of the test."""
     logs = sorted(folder.glob("background-*.log"))
     numbers = count(1)
 
@@ -243,7 +243,7 @@ async def sell_or_return(stack: Stack, number: int) -> None:
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
-async def test_the_endpoint_in_node_accepts_what_stockhook_signs_and_nothing_else(tmp_path: Path) -> None:
+async def test_the_endpoint_in_node_accepts_only_stockhooks_signatures(tmp_path: Path) -> None:
     guide = CHECKOUT / "docs/guides/change-feed.md"
     (source,) = (block.text for block in blocks_of(guide) if block.marker == "file: endpoint.mjs")
     port = str(free_port())

@@ -1,4 +1,4 @@
-"""What bad input gets: never a crash, never a 5xx, and always a place where it can be found."""
+"""Bad input causes no crash and no 5xx, and is always stored in a known place."""
 
 import asyncio
 import socket
@@ -12,7 +12,7 @@ from tests.support.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, free_port, u
 KNOWN = b'{"event_type":"order.created","timestamp":"2026-03-01T12:00:00Z","event_data":{"order_id":%s}}'
 TRADE_IN = b'{"type":"OrderCreatedEvent","token":"%s","result":%s}'
 
-# Value of a field of a known event, and whether it then fits its schema.
+# The value of a field of a known event, and whether the event then fits its schema.
 VALUES = [
     (b'"\\u0000"', False),
     (b'"a\\u0000b"', False),
@@ -53,7 +53,7 @@ async def test_hostile_values_are_answered_and_end_in_their_place(running: Stack
     assert await running.count("orders") == applied
 
 
-async def test_hostile_trade_in_bodies_are_answered(running: Stack) -> None:
+async def test_hostile_buyback_bodies_are_answered(running: Stack) -> None:
     token = BUYBACK_TOKEN.encode()
     statuses = [(await running.post_buyback(TRADE_IN % (token, value))).status_code for value, _ in VALUES]
     bare = [(await running.post_buyback(value)).status_code for value, _ in VALUES]
@@ -87,7 +87,7 @@ async def test_a_known_type_that_breaks_its_schema_is_dead_at_once(
 async def test_an_authentic_event_with_a_number_of_endless_digits_is_quarantined(
     running: Stack, number: bytes
 ) -> None:
-    """Turned into an integer, or written out, one of these alone would keep a process busy for good."""
+    """The conversion of one of these to an integer or text would block a process permanently."""
     token = BUYBACK_TOKEN.encode()
     reminder = (
         b'{"type":"OrderDropOffReminderEvent","token":"%s","result":{"collectionId":"o",'
@@ -133,7 +133,7 @@ async def test_without_the_secret_nothing_is_stored(running: Stack) -> None:
 
 
 async def exchange(stack: Stack, *pieces: bytes, pause: float = 0.0) -> bytes:
-    """Send bytes as they are; what comes back until the server hangs up, or a TimeoutError."""
+    """Send raw bytes; return the answer until the server closes, or raise TimeoutError."""
     port = int(stack.environment["STOCKHOOK_INGEST_PORT"])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
@@ -200,9 +200,9 @@ async def test_an_endpoint_answers_checks_and_accepts_extra_slashes(stack: Stack
 async def test_a_body_that_did_not_arrive_whole_is_never_stored(stack: Stack) -> None:
     worker = await stack.started("ingest")
     port = int(stack.environment["STOCKHOOK_INGEST_PORT"])
-    odd = [shape for shape in shapes(OVOKO_SECRET) if not shape.is_event]
-    wrong = [shape.name for shape in odd if await send(port, shape) not in shape.statuses]
-    # It is still there, and what is stored now is all there is.
+    malformed = [shape for shape in shapes(OVOKO_SECRET) if not shape.is_event]
+    wrong = [shape.name for shape in malformed if await send(port, shape) not in shape.statuses]
+    # The stack still works, and nothing else was stored.
     answer = await stack.post_ovoko(KNOWN % b'"1"')
 
     assert wrong == []

@@ -79,8 +79,8 @@ async def test_a_certificate_is_renewed_by_sighup_while_requests_go_on(
     ready = (await stack.ops(ingest.ops_port, "/readyz")).json()
     assert ready["certificate"]["reload"] == "ok"
     assert json.loads(stack.run("status", "--json").stdout)["ingest"] == "publishing"
-    found = json.loads(stack.run("doctor", "--json").stdout)["findings"]
-    assert [finding["subject"] for finding in found if finding["subject"].startswith("ingest")] == [
+    findings = json.loads(stack.run("doctor", "--json").stdout)["findings"]
+    assert [finding["subject"] for finding in findings if finding["subject"].startswith("ingest")] == [
         "ingest",
         "ingest certificate",
     ]

@@ -1,4 +1,4 @@
-"""What takes minutes: an hour's outage in the spool, a hundred graceful stops (`make test-long`)."""
+"""Long tests: an hour's outage in the spool, a hundred graceful stops (`make test-long`)."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from tests.support.stack import Stack, until
 
 pytestmark = pytest.mark.long
 
-# An hour at 20 events a second, sent in a tenth of the time or less.
+# An hour at 20 events per second, sent in a tenth of the time or less.
 EVENTS = 72_000
 RATE = 400
 DRAIN_SECONDS = 300

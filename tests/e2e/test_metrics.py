@@ -1,4 +1,4 @@
-"""What the processes export is what was sent."""
+"""The exported metrics match the sent events."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from worker.amqp.topology import topology
 
 
 def depths(samples: Samples) -> dict[str, int]:
-    """What the queue gauges say, by queue."""
+    """The gauges of depths, by queue."""
     return {
         dict(labels)["queue"]: int(number)
         for (name, labels), number in samples.items()
@@ -20,7 +20,7 @@ def depths(samples: Samples) -> dict[str, int]:
     }
 
 
-async def test_the_counts_are_those_of_what_was_sent(poisoned: Stack) -> None:  # noqa: F811
+async def test_the_counters_match_the_sent_events(poisoned: Stack) -> None:  # noqa: F811
     run = await poisoned.started("run")
     for number in range(20):
         await poisoned.post_ovoko(sold(f"part-{number}", number))
@@ -36,9 +36,9 @@ async def test_the_counts_are_those_of_what_was_sent(poisoned: Stack) -> None:  
 
     async def gauges_agree() -> Samples | None:
         consumers = await scrape(poisoned, run.ops_port)
-        told = depths(consumers)
+        gauges = depths(consumers)
         is_dead = value(consumers, "stockhook_dead_total", family="inventory") == 2
-        return consumers if is_dead and told.get("stockhook.inventory.dead") == 2 else None
+        return consumers if is_dead and gauges.get("stockhook.inventory.dead") == 2 else None
 
     consumers = await until(gauges_agree, "two are dead, and the gauges say so", 60)
     ingest = await scrape(poisoned, run.ops_port + 1)
@@ -51,7 +51,7 @@ async def test_the_counts_are_those_of_what_was_sent(poisoned: Stack) -> None:  
     assert [of_inventory("stockhook_retried_total", step=step) for step in ("1s", "2s", "3s")] == [1, 1, 1]
     assert of_inventory("stockhook_in_flight") == 0
     assert of_inventory("stockhook_paused") == of_inventory("stockhook_circuit_open") == 0
-    # Of what cannot be read nobody knows the age.
+    # The age of an unreadable message is unknown.
     assert of_inventory("stockhook_event_age_seconds_count") == (
         (of_inventory("stockhook_batch_events_count") or 0) - 1
     )
@@ -80,7 +80,7 @@ async def test_the_queue_gauges_are_the_brokers_own_numbers(stack: Stack) -> Non
         return value(samples, "stockhook_queue_consumers", **labels)
 
     async def measured() -> Samples | None:
-        # The first time may be before the subscription.
+        # The first measurement may precede the subscription.
         samples = await scrape(stack, consumer.ops_port)
         return samples if consumers(samples, "orders") == 1 else None
 
@@ -94,12 +94,14 @@ async def test_the_queue_gauges_are_the_brokers_own_numbers(stack: Stack) -> Non
     assert consumers(samples, "inventory") == 0
 
 
-async def test_while_the_broker_is_away_no_old_numbers_are_told(stack: Stack, services: Services) -> None:
+async def test_while_the_broker_is_away_no_outdated_numbers_are_exported(
+    stack: Stack, services: Services
+) -> None:
     node = services.rabbitmq
     assert node is not None
     consumer = await stack.started("consume", "orders")
 
-    async def are_told() -> bool:
+    async def are_exported() -> bool:
         return bool(depths(await scrape(stack, consumer.ops_port)))
 
     async def are_gone() -> bool:
@@ -107,13 +109,13 @@ async def test_while_the_broker_is_away_no_old_numbers_are_told(stack: Stack, se
         is_away = value(samples, "stockhook_publisher_ready") == 0
         return is_away and not depths(samples)
 
-    await until(are_told, "the queues are measured")
+    await until(are_exported, "the queues are measured")
     node.kill()
     try:
         await until(are_gone, "the gauges are gone")
     finally:
         await asyncio.to_thread(node.start)
-    await until(are_told, "the queues are measured again", 60)
+    await until(are_exported, "the queues are measured again", 60)
 
 
 async def test_the_gauge_of_dead_letters_counts_those_that_wait_in_the_table(stack: Stack) -> None:
@@ -122,10 +124,10 @@ async def test_the_gauge_of_dead_letters_counts_those_that_wait_in_the_table(sta
     ingest.stop()
     consumer = await stack.started("consume", "orders", STOCKHOOK_KEEP_DEAD_LETTERS="true")
 
-    async def is_kept() -> bool:
+    async def is_archived() -> bool:
         return await stack.count("dead_letters") == 1
 
-    await until(is_kept, "it is in the table")
+    await until(is_archived, "it is in the table")
     consumer.stop()
     again = await stack.started("consume", "orders", STOCKHOOK_KEEP_DEAD_LETTERS="true")
 
@@ -140,7 +142,7 @@ async def test_the_gauge_of_dead_letters_counts_those_that_wait_in_the_table(sta
     assert value(samples, "stockhook_dead_letters", origin="orders") == 0
 
 
-async def test_no_process_tells_of_what_it_knows_nothing_of(stack: Stack) -> None:
+async def test_each_process_exports_only_its_own_metrics(stack: Stack) -> None:
     run = await stack.started("run")
     consumers = {name for name, _ in await scrape(stack, run.ops_port)}
     ingest = {name for name, _ in await scrape(stack, run.ops_port + 1)}

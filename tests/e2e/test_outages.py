@@ -135,8 +135,8 @@ async def test_a_deleted_queue_is_declared_and_consumed_again(stack: Stack) -> N
     await stack.delete_queue("stockhook.returns")
 
     async def is_there() -> bool:
-        async with stack.broker.connection() as link:
-            depth = await link.depth("stockhook.returns")
+        async with stack.broker.connection() as connection:
+            depth = await connection.depth("stockhook.returns")
         return depth is not None and depth.consumers == 1
 
     await until(is_there, "the queue is consumed again")
@@ -145,7 +145,7 @@ async def test_a_deleted_queue_is_declared_and_consumed_again(stack: Stack) -> N
 
 
 async def test_a_table_that_is_locked_for_long_ends_no_process(stack: Stack) -> None:
-    """The table that records where the copies of failed events went, after they were published."""
+    """The table records the queues of failed events' copies, after their publication."""
     worker = await stack.started("run")
     other = await asyncpg.connect(stack.environment["STOCKHOOK_DATABASE_URL"])
     async with other.transaction():

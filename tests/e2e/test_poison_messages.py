@@ -1,4 +1,4 @@
-"""Poison messages: events that end or hang their consumer, beside events that fail for another cause."""
+"""Poison messages, which end or hang their consumer, and events that fail for other reasons."""
 
 import signal
 
@@ -11,16 +11,16 @@ from tests.support.stack import Stack, Worker, until
 from worker.amqp.tap import Delivery
 from worker.pipeline.circuit_breaker import THRESHOLD
 from worker.pipeline.isolation import LOSSES
-from worker.postgres import poison as suspects
+from worker.postgres import poison
 
 POISON_ROW = "NEW.return_id = 'poison'"
 
 
 async def kill_while_it_handles_the_poison(stack: Stack, worker: Worker, killed: set[int]) -> bool:
-    """Kill the worker as the event itself would; return False if the event is a dead letter before.
+    """Kill the worker as the event itself would; return False if the event is already a dead letter.
 
-    `killed` holds the backends of earlier kills. Postgres notices only after a second that the process
-    of such a backend is gone, and until then it looks like the backend of the new worker.
+    `killed` has the backends of earlier kills. Postgres takes a second to notice the end of their clients;
+    until then they look like the backend of the new worker.
     """
 
     async def asleep_or_done() -> str | None:
@@ -46,14 +46,14 @@ async def kill_while_it_handles_the_poison(stack: Stack, worker: Worker, killed:
 
 
 async def lose_deliveries(stack: Stack, number: int) -> None:
-    """As a consumer does whose broker node is killed: the messages are delivered again."""
+    """End a session with unacked deliveries, as after the kill of a broker node: they are delivered again."""
     arrived: list[Delivery] = []
 
     async def all_arrived() -> bool:
         return len(arrived) == number
 
-    async with stack.broker.connection() as link:
-        await (await link.channel()).consume("stockhook.returns", "test", number, arrived.append)
+    async with stack.broker.connection() as connection:
+        await (await connection.channel()).consume("stockhook.returns", "test", number, arrived.append)
         await until(all_arrived, "all messages are delivered")
 
 
@@ -88,7 +88,7 @@ async def test_events_whose_deliveries_were_lost_twice_are_isolated(stack: Stack
 
 
 async def test_of_a_full_buffer_only_the_event_that_ends_its_consumer_is_a_dead_letter(stack: Stack) -> None:
-    # Long enough to find the backend that handles it and to kill its process.
+    # Long enough to find its backend and to kill the process.
     await stack.execute(delay_writes("returns", 5, row=POISON_ROW))
     await stack.started("ingest")
     for number in range(40):
@@ -97,14 +97,14 @@ async def test_of_a_full_buffer_only_the_event_that_ends_its_consumer_is_a_dead_
     killed: set[int] = set()
     while await kill_while_it_handles_the_poison(stack, await stack.started("consume", "returns"), killed):
         deaths += 1
-        assert deaths <= suspects.TRIES + LOSSES
+        assert deaths <= poison.TRIES + LOSSES
 
     async def all_applied() -> bool:
         return await stack.count("event_log") == 39
 
     await until(all_applied, "the other events are applied")
     message = await stack.get("stockhook.returns.dead")
-    assert suspects.TRIES <= deaths <= suspects.TRIES + LOSSES
+    assert poison.TRIES <= deaths <= poison.TRIES + LOSSES
     assert message is not None
     assert message.headers["x-event-id"] == numbered_id(20)
     assert "ended its consumer" in str(message.headers["x-reason"])
@@ -126,7 +126,7 @@ async def test_lost_answers_to_commits_make_no_event_a_poison_message(
 
     async def noted_often() -> bool:
         commits.update(row["xmin"] for row in await stack.fetch("SELECT xmin::text FROM poison_candidates"))
-        return len(commits) > suspects.TRIES + 1
+        return len(commits) > poison.TRIES + 1
 
     with FaultProxy.before(url, watch=PostgresWatch) as proxy:
         proxy.cut_randomly(Point.COMMITTED, 1.0)

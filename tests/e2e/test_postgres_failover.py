@@ -35,7 +35,7 @@ async def stack_on_pair(stack: Stack, pair: PostgresPair) -> Stack:
 
 
 def event(number: int) -> bytes:
-    """Of three families in turn."""
+    """An event; three families alternate."""
     match number % 3:
         case 0:
             return body(part_changed(number % 50, STATUSES[number % 3], number=number))
@@ -46,7 +46,7 @@ def event(number: int) -> bytes:
 
 
 class Load:
-    """Posts at a steady rate while the context lasts; each must be answered 200."""
+    """Posts at a steady rate while the context is open; each must be answered 200."""
 
     def __init__(self, url: str) -> None:
         self.accepted = 0

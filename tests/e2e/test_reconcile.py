@@ -21,7 +21,7 @@ from tests.support.stack import Stack, empty_stack, http_client, printed_setting
 
 HOUR_AGO = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
 IN_WAREHOUSE, RESERVED, SOLD, RETURNED = range(4)
-"""Statuses of parts, as Ovoko's API has them."""
+"""Statuses of parts in Ovoko's API."""
 
 Done = subprocess.CompletedProcess[str]
 
@@ -54,13 +54,13 @@ class Marketplace:
         self.settings = await printed_settings(simulate)
 
     async def lists(self, what: str, *rows: Mapping[str, object]) -> None:
-        """Ovoko lists these, without a webhook."""
+        """Set Ovoko's list, without webhooks."""
         async with http_client() as client:
             url = f"{self.settings['STOCKHOOK_OVOKO_API_URL']}/control/{what}"
             (await client.post(url, json=rows)).raise_for_status()
 
     async def send(self, *bodies: bytes) -> None:
-        """Webhooks; return once they are applied."""
+        """Send webhooks; return once they are applied."""
         logged = await self.stack.count("event_log")
         for sent in bodies:
             (await self.stack.post_ovoko(sent)).raise_for_status()
@@ -98,17 +98,17 @@ async def test_a_missed_webhook_is_reported(marketplace: Marketplace) -> None:
     await marketplace.lists("parts", part(12, SOLD))
     after = marketplace.reconcile("parts", "--json")
 
-    found = json.loads(after.stdout)
+    report = json.loads(after.stdout)
     assert (before.returncode, after.returncode) == (0, 1), before.stderr + after.stderr
     assert "no differences" in before.stdout
-    assert [(one["id"], one["here"], one["there"]) for one in found["differences"]] == [
+    assert [(one["id"], one["here"], one["there"]) for one in report["differences"]] == [
         ("12", "in_warehouse", "2 (sold)")
     ]
 
 
 @dataclass
 class Applied:
-    """Parts and returns that differed, before and after `reconcile --apply`."""
+    """Different parts and returns, before and after `reconcile --apply`."""
 
     without_terminal: Done
     dry_run: Done
@@ -194,7 +194,7 @@ def test_parts_get_the_status_that_ovoko_lists(after_apply: Applied) -> None:
     }
 
 
-def test_returns_become_what_ovoko_lists(after_apply: Applied) -> None:
+def test_returns_become_equal_to_ovokos_list(after_apply: Applied) -> None:
     assert after_apply.returns.returncode == 0, after_apply.returns.stderr
     assert applied(after_apply.returns) == {"sent": 4, "applied": 4, "still_different": []}
 
@@ -245,7 +245,7 @@ async def test_the_answer_no_sends_nothing(marketplace: Marketplace) -> None:
 
 
 def answer(marketplace: Marketplace, text: str, *arguments: str) -> Done:
-    """Run `stockhook` with somebody at the keyboard."""
+    """Run `stockhook` on a terminal, with typed input."""
     keyboard, terminal = pty.openpty()
     try:
         os.write(keyboard, f"{text}\n".encode())
@@ -298,7 +298,7 @@ async def test_an_observation_that_cannot_be_applied_is_a_dead_letter_that_can_b
 
 
 async def observe_and_kill(marketplace: Marketplace, *part_ids: int) -> None:
-    """Reconcile, and kill the command once its observations wait in the queue."""
+    """Reconcile, and kill the command once its observations are in the queue."""
     await marketplace.lists("parts", *(part(part_id, IN_WAREHOUSE) for part_id in part_ids))
     command = marketplace.stack.start(
         "reconcile", "ovoko", "parts", "--apply", "--yes", **marketplace.settings

@@ -12,13 +12,13 @@ from tests.support.fault_sql import REMOVE_FAULT, fail_rows
 from tests.support.stack import Stack, delays, until
 from worker.amqp.topology import topology
 
-# Its message quotes a customer, as Postgres's own messages do.
+# Its message quotes customer data, as messages of Postgres do.
 POISON = fail_rows({"parts": "NEW.part_id = 'poison'"}, message="poison: a part of customer@example.com")
 POISON_BODY = sold("poison", 1)
 
 
 def failures(log: str) -> list[dict[str, Any]]:
-    """The lines that say that a delivery failed."""
+    """Log lines about failed deliveries."""
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     return [line for line in lines if line["event"] == "delivery.failed"]
 
@@ -29,7 +29,7 @@ async def poisoned(stack: Stack) -> Any:
     yield stack
     stack.close()
     await stack.execute(REMOVE_FAULT)
-    # What waits for a real retry delay would return to its queue during another test.
+    # Messages in a real retry queue would return during another test.
     usual = topology(delays(1, 2, 3)).queues
     for queue in topology(stack.settings.delays).queues:
         if queue not in usual:
@@ -43,7 +43,7 @@ async def test_a_poison_message_becomes_a_dead_letter_and_its_neighbours_are_app
     for number in range(30):
         part_id = "poison" if number == 15 else f"part-{number}"
         await poisoned.post_ovoko(sold(part_id, number))
-    # Started late, so that all of them are in one batch.
+    # Started late, so that all are in one batch.
     consumer = await poisoned.started("consume", "inventory")
 
     async def is_dead() -> bool:
@@ -66,7 +66,7 @@ async def test_a_poison_message_becomes_a_dead_letter_and_its_neighbours_are_app
     assert "RaiseError [P0001]" in failed[0]["reason"]
 
 
-async def test_a_dead_letter_says_why(poisoned: Stack) -> None:
+async def test_a_dead_letter_names_its_reason(poisoned: Stack) -> None:
     await poisoned.started_apart(STOCKHOOK_RETRY_DELAYS="1")
     await poisoned.post_ovoko(POISON_BODY)
     message = await until(lambda: poisoned.get("stockhook.inventory.dead"), "there is a dead letter", 20)

@@ -1,7 +1,7 @@
 """A third marketplace with one family is added in a copy of the checkout, and an event of it runs end to end.
 
-What is added lies in `tests/sample_marketplace`: files under the paths that they get, and `edits.py`. The
-guide `docs/guides/adding-a-marketplace.md` names the same files.
+`tests/sample_marketplace` has the added files under their final paths, and `edits.py`. The guide
+`docs/guides/adding-a-marketplace.md` names the same files.
 """
 
 import json
@@ -98,7 +98,7 @@ def run_in(checkout: Path, *command: str) -> None:
 
 
 def changed_files(checkout: Path) -> set[str]:
-    """What is new in a copy, or differs from the original."""
+    """New and changed files of a copy."""
     files = (path.relative_to(checkout) for path in checkout.rglob("*") if path.is_file())
     names = (name for name in files if not {".dev", ".venv", "__pycache__"} & {*name.parts})
     return {
@@ -110,10 +110,10 @@ def changed_files(checkout: Path) -> set[str]:
 
 @pytest.fixture
 async def sample(stack: Stack, checkout: Path, fresh_database: str) -> AsyncIterator[Stack]:
-    """The product of the copy, on a database of its own."""
+    """The product of the copy, with a private database."""
     stack.environment |= {
         "PYTHONPATH": str(checkout),
-        # Else the working directory, which is the original, comes first.
+        # Otherwise the working directory, which is the original, has priority.
         "PYTHONSAFEPATH": "1",
         "STOCKHOOK_DATABASE_URL": fresh_database,
         "STOCKHOOK_SAMPLE_SECRETS": SECRET,
@@ -200,7 +200,7 @@ async def test_an_event_runs_end_to_end(sample: Stack) -> None:
     assert value(applied, "stockhook_dead_total", family="offers") == 1
 
 
-async def test_what_is_general_knows_the_marketplace(sample: Stack) -> None:
+async def test_general_code_supports_the_marketplace(sample: Stack) -> None:
     await sample.started("ingest")
 
     sent = sample.run("send", "--documented", "--provider", "sample")

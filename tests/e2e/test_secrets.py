@@ -1,4 +1,4 @@
-"""Canaries: no token and no bank account is found anywhere unencrypted."""
+"""Canaries: no token and no bank account is stored unencrypted."""
 
 import json
 from pathlib import Path
@@ -21,34 +21,34 @@ def canaries(body: bytes) -> bytes:
     )
 
 
-async def everything_kept(stack: Stack, services_state: Path) -> dict[str, bytes]:
-    """Every table, every queue, every log line."""
+async def everything_stored(stack: Stack, services_state: Path) -> dict[str, bytes]:
+    """The content of every table, queue and log."""
     tables = await stack.fetch(
         "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
     )
-    kept: dict[str, bytes] = {}
+    stored: dict[str, bytes] = {}
     for table in tables:
         name = table["table_name"]
         rows = await stack.fetch(f"SELECT * FROM {name}")
-        # bytea as the bytes that it holds, so that nothing hides in hexadecimal.
-        kept[name] = b"\n".join(
+        # bytea as raw bytes, so that nothing is hidden in hexadecimal.
+        stored[name] = b"\n".join(
             value if isinstance(value, bytes) else str(value).encode()
             for row in rows
             for value in row.values()
         )
     for queue in topology(stack.settings.delays).queues:
         if "x-single-active-consumer" in queue.arguments:
-            continue  # what comes to it is in a table, and in the hands of its consumer
+            continue  # its messages are in a table, and unacked
         while (message := await stack.get(queue.name)) is not None:
-            kept[queue.name] = kept.get(queue.name, b"") + repr(message).encode() + message.body
+            stored[queue.name] = stored.get(queue.name, b"") + repr(message).encode() + message.body
     for worker in stack.workers:
-        kept[worker.log.name] = worker.lines().encode()
+        stored[worker.log.name] = worker.lines().encode()
     for log in services_state.glob("services*/log/*"):
-        kept[log.name] = log.read_bytes()
-    return kept
+        stored[log.name] = log.read_bytes()
+    return stored
 
 
-async def test_secrets_and_bank_details_are_found_nowhere(stack: Stack) -> None:
+async def test_secrets_and_bank_details_are_stored_nowhere(stack: Stack) -> None:
     # Some are left in queues, some fail, some are quarantined, some are applied.
     ingest = await stack.started("ingest")
     for example in (*documented(), *as_printed()):
@@ -69,11 +69,11 @@ async def test_secrets_and_bank_details_are_found_nowhere(stack: Stack) -> None:
     await until(applied, "the buybacks are applied, the reminders wait")
     assert ingest.stop() == 0
     assert refused.status_code == 401
-    kept = await everything_kept(stack, stack.folder.parent)
+    stored = await everything_stored(stack, stack.folder.parent)
 
-    assert {"event_log", "buyback_orders", "stockhook.reminders", "stockhook.quarantine"} <= kept.keys()
-    assert {"stockhook.buybacks.dead"} <= kept.keys()
-    for place, content in kept.items():
+    assert {"event_log", "buyback_orders", "stockhook.reminders", "stockhook.quarantine"} <= stored.keys()
+    assert {"stockhook.buybacks.dead"} <= stored.keys()
+    for place, content in stored.items():
         for canary in (BUYBACK_TOKEN, OVOKO_SECRET, IBAN, "a-wrong-canary-token"):
             assert canary.encode() not in content, f"{canary} in {place}"
         if place.endswith(".log"):
@@ -82,7 +82,7 @@ async def test_secrets_and_bank_details_are_found_nowhere(stack: Stack) -> None:
 
 
 async def check_encrypted(stack: Stack) -> None:
-    """The encrypted values can be decrypted with the key, and are what was sent."""
+    """Check that encrypted values can be decrypted with the key to the sent ones."""
     (row,) = await stack.fetch(
         "SELECT payment_details_encrypted, account_number_ending FROM buyback_orders "
         "WHERE payment_details_encrypted IS NOT NULL"

@@ -27,7 +27,7 @@ BUSY = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
 
 @dataclass(slots=True)
 class ScriptedServer:
-    """Answers the requests that it gets with these bytes in turn; the last one is repeated.
+    """Answers requests with these bytes, one by one; the last one is repeated.
 
     An empty answer closes the connection; None leaves the request without an answer.
     """
@@ -125,7 +125,7 @@ async def test_every_way_to_answer_is_read_and_the_next_request_works(raw: bytes
 
 
 @pytest.mark.parametrize(
-    ("raw", "words"),
+    ("raw", "message"),
     [
         (b"", "connection broken"),
         (b"SSH-2.0-OpenSSH\r\n\r\n", "connection broken"),
@@ -133,23 +133,25 @@ async def test_every_way_to_answer_is_read_and_the_next_request_works(raw: bytes
         (None, "timeout"),
     ],
 )
-async def test_what_is_no_answer_is_said_and_the_next_request_works(raw: bytes | None, words: str) -> None:
+async def test_an_invalid_response_is_reported_and_the_next_request_works(
+    raw: bytes | None, message: str
+) -> None:
     async with serving(raw, OK) as server, Client(server.url, timeout_seconds=0.3) as client:
-        with pytest.raises(NoAnswer, match=words):
+        with pytest.raises(NoAnswer, match=message):
             await client.post(WEBHOOK)
         answer = await client.post(WEBHOOK)
 
     assert answer == Answer(200, b"{}")
 
 
-async def test_where_nobody_listens_there_is_no_answer() -> None:
+async def test_a_closed_port_gives_no_answer() -> None:
     async with Client(f"http://127.0.0.1:{free_port()}") as client:
         with pytest.raises(NoAnswer, match="connection refused"):
             await client.reach()
 
 
 async def send(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `stockhook send` to its end, in another thread: this one may be serving it."""
+    """Run `stockhook send` in another thread, because this one may serve it."""
     environment = {
         **os.environ,
         "STOCKHOOK_OVOKO_SECRETS": "secret",
@@ -166,7 +168,7 @@ async def send(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-async def test_nobody_there_is_one_sentence_and_exit_code_69() -> None:
+async def test_an_absent_ingest_is_one_sentence_and_exit_code_69() -> None:
     url = f"http://127.0.0.1:{free_port()}"
 
     for mode in (["--documented"], ["--rate", "1"]):
@@ -205,7 +207,7 @@ async def test_the_same_seed_sends_the_same_bytes() -> None:
     assert not set(bodies) & set(others)
 
 
-async def test_an_event_is_sent_again_at_the_given_waits_after_each_failure_then_given_up() -> None:
+async def test_an_event_is_sent_again_after_each_given_wait_and_then_no_more() -> None:
     async with serving(BUSY) as server:
         ended = await send(
             server.url, "--rate", "1", "--seconds", "1", "--resend-after", "0.1,0.5,1", "--json"
@@ -233,7 +235,7 @@ async def test_slow_answers_do_not_slow_the_pace() -> None:
     assert json.loads(ended.stdout)["given_up"] == 50
 
 
-async def test_an_interrupted_play_sums_up_what_it_did() -> None:
+async def test_an_interrupted_simulation_prints_its_summary() -> None:
     async with serving(OK) as server:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "worker", "send", "--url", server.url, "--rate", "50", "--seconds", "60"),
@@ -241,7 +243,7 @@ async def test_an_interrupted_play_sums_up_what_it_did() -> None:
             env={**os.environ, "STOCKHOOK_OVOKO_SECRETS": "secret", "STOCKHOOK_BUYBACK_TOKENS": "token"},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            # A shell that runs tests in the background has them ignore it, and they would hand that on.
+            # Background jobs of a shell ignore SIGINT, and pass that on to their processes.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         await until(lambda: _at_least(len(server.requests), 20), "some are sent")

@@ -1,4 +1,4 @@
-"""While a name server does not answer, processes still stop when they are asked to."""
+"""Processes stop on SIGTERM while a name server does not respond."""
 
 import asyncio
 import secrets
@@ -13,7 +13,7 @@ import pytest
 from tests.support import stack as stack_module
 from tests.support.stack import Stack, until
 
-# Its own resolv.conf ($1), which names one server: a socket that nobody reads.
+# A private resolv.conf ($1) with one server: a socket that does not answer.
 UNANSWERED = """
 set -eu
 mount --make-rprivate /
@@ -26,7 +26,7 @@ NOWHERE = "unanswered.stockhook.example"
 
 @pytest.fixture
 def silent(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """The name server's socket; the stack's processes have no other one."""
+    """The socket of the only name server of the stack's processes."""
     address = ".".join(["127", *(str(1 + secrets.randbelow(253)) for _ in range(3))])
     configuration = tmp_path / "resolv.conf"
     # A lookup lasts for four minutes.
@@ -48,7 +48,7 @@ def silent(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         yield server
 
 
-async def asked(server: socket.socket, what: str, seconds: float = 30) -> None:
+async def wait_for_query(server: socket.socket, what: str, seconds: float = 30) -> None:
     async def question() -> bool:
         try:
             return NOWHERE.partition(".")[0].encode() in server.recv(4096)
@@ -68,7 +68,7 @@ async def asked(server: socket.socket, what: str, seconds: float = 30) -> None:
     ],
     ids=["consume", "consume with its database", "ingest", "run"],
 )
-async def test_a_process_stops_in_time_while_no_name_server_answers(
+async def test_a_process_stops_in_time_while_no_name_server_responds(
     stack: Stack, silent: socket.socket, command: str, nowhere: tuple[str, ...]
 ) -> None:
     urls = {
@@ -83,12 +83,12 @@ async def test_a_process_stops_in_time_while_no_name_server_answers(
         STOCKHOOK_SHUTDOWN_GRACE="250",
         **{name: urls[name] for name in nowhere},
     )
-    await asked(silent, f"{command} looks up a name")
+    await wait_for_query(silent, f"{command} looks up a name")
 
     async def is_up() -> bool:
         return process.lines().count("ops.listening") == (2 if command == "run" else 1)
 
     await until(is_up, "the process has its signal handlers", 60)
 
-    # Less than a lookup lasts, and less than the grace period.
+    # Less than the duration of a lookup, and less than the grace period.
     assert await asyncio.to_thread(process.stop, 180) == 0

@@ -1,4 +1,4 @@
-"""A simulated gateway in front of both marketplaces, as a process: its secrets are rotated under load."""
+"""A simulated gateway process in front of both marketplaces, and rotations of its secrets under load."""
 
 import re
 
@@ -46,7 +46,7 @@ async def test_secrets_rotated_under_load_lose_nothing_and_nothing_is_refused(st
 
     assert sent.sent == sent.accepted == state["accepted"] == state["delivered"]
     assert (state["given_up"], state["refused"], state["keys"]) == (0, 0, 1)
-    # While the ingest restarts, nobody listens. It never answers anything but 200.
+    # Connections fail while the ingest restarts. All its answers are 200.
     assert {answer for answer in state["answers"] if answer.isdigit()} == {"200"}
     assert audit.returncode == 0, audit.stdout
     providers = await stack.fetch("SELECT DISTINCT provider FROM event_log")
@@ -54,7 +54,7 @@ async def test_secrets_rotated_under_load_lose_nothing_and_nothing_is_refused(st
 
 
 async def test_a_secret_that_the_ingest_does_not_know_yet_is_401_until_it_does(stack: Stack) -> None:
-    """The gateway sends again what was answered 401, so a forgotten secret can be put right."""
+    """The gateway repeats requests that were answered 401, so that a missing secret can be added."""
     stack.environment |= {"STOCKHOOK_GATEWAY": "hookdeck", "STOCKHOOK_GATEWAY_SECRETS": OLD}
     await stack.started("consume")
     ingest = await stack.started("ingest")
@@ -76,8 +76,8 @@ async def test_a_secret_that_the_ingest_does_not_know_yet_is_401_until_it_does(s
     assert (state["accepted"], state["delivered"], state["given_up"]) == (20, 20, 0)
 
 
-async def test_the_printed_settings_are_those_that_accept_what_it_sends(stack: Stack) -> None:
-    """Without the marketplace's headers, and with a secret that the gateway made."""
+async def test_the_printed_settings_accept_the_sent_requests(stack: Stack) -> None:
+    """Without the marketplace's headers, and with a generated secret."""
     gateway = await Gateway(stack, "svix").ready()
     settings = printed(gateway.worker)
     stack.environment |= settings
@@ -95,11 +95,11 @@ async def test_the_printed_settings_are_those_that_accept_what_it_sends(stack: S
     assert "gateway.stopped" in gateway.worker.lines()
 
 
-async def test_what_cannot_be_simulated_is_a_sentence(stack: Stack) -> None:
+async def test_an_impossible_simulation_is_one_sentence(stack: Stack) -> None:
     simulate = ("simulate", "gateway", "--port", "0", "--forward-to")
     results = [
         stack.run(*simulate, stack.url),
-        stack.run(*simulate, stack.url, "--scheme", "nobody"),
+        stack.run(*simulate, stack.url, "--scheme", "unknown"),
         stack.run(*simulate, stack.url, "--scheme", "svix", "--time-scale", "-1"),
         stack.run(*simulate, "elsewhere", "--scheme", "svix"),
         stack.run(*simulate, stack.url, "--scheme", "svix", "--secrets-file", "/nowhere"),

@@ -1,4 +1,4 @@
-"""The simulated marketplaces send webhooks, and answer with the same state: all as processes."""
+"""The simulated marketplaces send webhooks that agree with their API; all run as processes."""
 
 import json
 from datetime import timedelta
@@ -24,7 +24,7 @@ def account(simulated: dict[str, str]) -> Account:
     )
 
 
-async def asked(url: str, document: object = None) -> Any:
+async def response_of(url: str, document: object = None) -> Any:
     async with httpx.AsyncClient() as client:
         response = await client.post(url, json=document)
     assert response.is_success, response.text
@@ -39,28 +39,28 @@ async def became(stack: Stack, order_id: str, status: str) -> None:
     await until(is_so, f"order {order_id} is {status}")
 
 
-async def test_what_is_asked_of_a_marketplace_comes_back_as_webhooks(stack: Stack) -> None:
-    """A pickup that is accepted is scheduled; parts are here what they are there."""
+async def test_a_request_to_a_marketplace_results_in_webhooks(stack: Stack) -> None:
+    """An accepted pickup is scheduled; parts are equal on both sides."""
     await stack.started_apart()
     sending = ("--port", "0", "--send-to", stack.url, "--delay", "0.05")
     simulated = await printed_settings(stack.start("simulate", "marketplaces", *sending))
     buyback = f"{simulated['STOCKHOOK_BUYBACK_API_URL']}/control/orders"
     ovoko = f"{simulated['STOCKHOOK_OVOKO_API_URL']}/control"
 
-    order_id = (await asked(buyback))["id"]
+    order_id = (await response_of(buyback))["id"]
     await became(stack, order_id, "created")
     async with selling(account(simulated), timedelta(seconds=10)) as seller:
         slot = (await seller.pickup_capabilities(order_id)).read.slots[0]
         await seller.request_pickup(order_id, PickupRequest(slots=(slot,)))
     await became(stack, order_id, "pickup_scheduled")
-    await asked(f"{buyback}/{order_id}/miss")
+    await response_of(f"{buyback}/{order_id}/miss")
     await became(stack, order_id, "missed_pickup")
 
-    await asked(f"{ovoko}/parts/11/in_warehouse")
-    await asked(f"{ovoko}/parts/12/in_warehouse")
-    number = (await asked(f"{ovoko}/orders", {"part_ids": [11]}))["id"]
-    await asked(f"{ovoko}/orders/{number}/ship")
-    await asked(f"{ovoko}/orders/{number}/return")
+    await response_of(f"{ovoko}/parts/11/in_warehouse")
+    await response_of(f"{ovoko}/parts/12/in_warehouse")
+    number = (await response_of(f"{ovoko}/orders", {"part_ids": [11]}))["id"]
+    await response_of(f"{ovoko}/orders/{number}/ship")
+    await response_of(f"{ovoko}/orders/{number}/return")
 
     async def all_there() -> bool:
         sold = await stack.fetch("SELECT part_id FROM parts WHERE status = 'sold'")
@@ -77,9 +77,9 @@ async def test_what_is_asked_of_a_marketplace_comes_back_as_webhooks(stack: Stac
 
 async def test_a_webhook_without_a_secret_to_send_it_with_is_a_sentence(stack: Stack) -> None:
     sending = ("simulate", "marketplaces", "--port", "0", "--send-to")
-    nobody = stack.run(*sending, "http://127.0.0.1:9", STOCKHOOK_BUYBACK_TOKENS="")
+    no_token = stack.run(*sending, "http://127.0.0.1:9", STOCKHOOK_BUYBACK_TOKENS="")
     nowhere = stack.run(*sending, "elsewhere")
 
-    assert (nobody.returncode, nowhere.returncode) == (78, 2)
-    assert "STOCKHOOK_BUYBACK_TOKENS is not set" in nobody.stderr
+    assert (no_token.returncode, nowhere.returncode) == (78, 2)
+    assert "STOCKHOOK_BUYBACK_TOKENS is not set" in no_token.stderr
     assert "the URL of the ingest must start with http:// or https://" in nowhere.stderr

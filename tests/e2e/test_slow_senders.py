@@ -1,4 +1,4 @@
-"""Two hundred slow, half and silent connections do not disturb ordinary webhooks."""
+"""Two hundred slow, incomplete and silent connections do not delay ordinary webhooks."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ HEAD = (
     f"X-Webhook-Secret: {OVOKO_SECRET}\r\n\r\n"
 ).encode()
 
-# What a connection sends at once, and what it then sends a byte of each half second.
+# The bytes that a connection sends immediately, and those that it sends one by one each half second.
 MANNERS = {
     "half a header": (HEAD[:40], HEAD[40:]),
     "a slow body": (HEAD + b"{", b" " * 4000),
@@ -30,7 +30,7 @@ MANNERS = {
 
 
 async def dawdle(port: int, at_once: bytes, trickle: bytes, opened: asyncio.Event) -> None:
-    """Come again whenever the server hangs up."""
+    """Reconnect whenever the server closes the connection."""
     while True:
         with suppress(OSError):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -65,7 +65,7 @@ async def dawdlers(port: int) -> AsyncIterator[list["asyncio.Task[None]"]]:
 
 
 async def ordinary(stack: Stack, name: str, statuses: list[int]) -> list[float]:
-    """Milliseconds of each of a number of webhooks, one after the other on one connection."""
+    """The duration of consecutive webhooks on one connection, in milliseconds."""
     taken: list[float] = []
     async with httpx.AsyncClient(timeout=20, headers={"X-Webhook-Secret": OVOKO_SECRET}) as client:
         for number in range(ORDINARY):
@@ -84,7 +84,7 @@ def figures(taken: list[float]) -> str:
     )
 
 
-async def test_slow_and_silent_connections_disturb_nobody(stack: Stack) -> None:
+async def test_slow_and_silent_connections_delay_no_other_sender(stack: Stack) -> None:
     await stack.started("ingest")
     statuses: list[int] = []
     await ordinary(stack, "warm", [])

@@ -1,4 +1,4 @@
-"""SIGTERM under load: what was finished is not delivered again."""
+"""SIGTERM under load: finished events are not delivered again."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ async def test_graceful_stops_under_load_repeat_nothing_that_was_finished(stack:
 
 
 async def stop_under_load(stack: Stack, stops: int) -> None:
-    """A finished event that is delivered again shows as a duplicate in the audit."""
+    """The audit counts a second delivery of a finished event as a duplicate."""
     await stack.started("ingest")
     numbers = count()
     stopping = asyncio.Event()
@@ -73,7 +73,7 @@ async def test_a_second_signal_ends_at_once_and_loses_nothing(stack: Stack) -> N
     worker.signal(signal.SIGTERM)
     await asyncio.sleep(0.2)
     worker.signal(signal.SIGTERM)
-    # It would be 0 if the first signal had ended the process, once the event was applied.
+    # It would be 0 if the first signal had ended the process after the event.
     code = await asyncio.to_thread(worker.wait)
     await stack.execute(REMOVE_FAULT)
     await stack.started("consume", "returns")

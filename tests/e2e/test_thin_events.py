@@ -1,4 +1,4 @@
-"""Ovoko's events carry an id and little else: the rest is requested from its API."""
+"""Ovoko's events have little more than an id: details are requested from its API."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -61,7 +61,7 @@ class Marketplace:
         self.simulation.faults.add(Fault(kind=kind, path=path, **more))
 
     def calls(self, path: str = "") -> int:
-        """Requests that Ovoko received, however it answered."""
+        """Requests that Ovoko received, with any answer."""
         return sum(str(one["path"]).endswith(path) for one in self.simulation.answered)
 
     async def send(self, event_type: str, minute: int = 0, **data: object) -> None:
@@ -84,15 +84,15 @@ class Marketplace:
         return [{**row, "outcome": json.loads(row["outcome"] or "{}")} for row in rows]
 
     async def settled(self, count: int, *subjects: object, seconds: float = 30) -> list[dict[str, Any]]:
-        """The actions, once there are so many and none is due."""
+        """Wait until there are this many actions and none is due, and return them."""
 
         async def are_so() -> Sequence[dict[str, Any]]:
             rows = await self.actions(*subjects)
             over = [row for row in rows if row["state"] not in ("due", "doing")]
             return over if len(over) == len(rows) == count else ()
 
-        found: list[dict[str, Any]] = await until(are_so, f"{count} actions are settled", seconds)
-        return found
+        actions: list[dict[str, Any]] = await until(are_so, f"{count} actions are settled", seconds)
+        return actions
 
 
 @pytest.fixture
@@ -118,9 +118,9 @@ async def simulated(stack: Stack) -> AsyncIterator[Marketplace]:
 
 @dataclass
 class Enriched:
-    """What became of the events of one part, one return, and parts that Ovoko does not know.
+    """The results of events of one part, one return, and parts that Ovoko does not know.
 
-    Afterwards the price of the part was requested again, and its families were rebuilt.
+    Afterwards the part's price was requested again, and the families were rebuilt.
     """
 
     actions: list[dict[str, Any]]
@@ -171,7 +171,7 @@ async def _enrich(marketplace: Marketplace) -> Enriched:
         "SELECT ovoko_status, total_returnable_amount, currency, created_at, update_count FROM returns"
     )
     items = await stack.fetch("SELECT part_id, return_reason, returnable_amount FROM return_items")
-    # No event says that a price has changed.
+    # No event reports a changed price.
     marketplace.has_part(77, name="Front door", price="199.00")
     stack.run("enrich", "ovoko", "parts", "77")
     await marketplace.settled(4 + len(UNKNOWN_IDS))
@@ -211,11 +211,11 @@ def test_a_part_that_ovoko_does_not_know_is_requested_once(enriched: Enriched) -
 def test_requests_keep_to_the_rate_limit(enriched: Enriched) -> None:
     finished = [action["finished_at"] for action in enriched.actions]
 
-    # Twelve intervals of a tenth of a second; where the first ends late, the time is a little shorter.
+    # Twelve intervals of a tenth of a second; a late end of the first one shortens the total.
     assert max(finished) - min(finished) > timedelta(seconds=1)
 
 
-def test_details_of_a_part_are_saved_and_of_an_unknown_one_there_are_none(enriched: Enriched) -> None:
+def test_details_of_a_known_part_are_saved_and_an_unknown_one_has_none(enriched: Enriched) -> None:
     assert {tuple(row.values()) for row in enriched.parts} == {
         ("Front door", Decimal("275.11"), "EUR", "5123", None),
         (None,) * 5,
@@ -276,13 +276,13 @@ async def test_faults_of_the_api_delay_details_and_never_the_projection(marketpl
         ids
     )
     assert [tuple(row.values()) for row in named] == [(str(part_id), f"Part {part_id}") for part_id in ids]
-    # A fault that lasts ends as a dead letter, whose reason says what is wrong.
+    # A lasting fault ends as a dead letter with the reason.
     assert (rows[201]["state"], rows[201]["attempts"]) == ("failed", 4)
     assert "status_code" in rows[201]["outcome"]["reason"]
     assert (await stack.depths())["stockhook.actions.dead"] == 1
 
 
-async def test_the_newest_answer_stands_though_an_older_one_comes_later(marketplace: Marketplace) -> None:
+async def test_an_older_answer_that_arrives_later_changes_nothing(marketplace: Marketplace) -> None:
     marketplace.has_return(456, status="New", order_return_items=[DOOR, DOOR])
     marketplace.fail(Kind.SLOW, "/order_return/456", times=1, seconds=2)
     await marketplace.stack.started_apart(STOCKHOOK_OVOKO_TIMEOUT="10")

@@ -1,4 +1,4 @@
-"""Events of types that no family handles: stored apart from broken events, and replayed once one does."""
+"""Events of unhandled types are stored apart from broken events, and replayed once a family handles them."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from uuid import UUID
 
 from schemas.identity import content_hash_id
 from schemas.registry import Provider
-from tests.e2e.test_dead_letters import KEEPING, kept, put
+from tests.e2e.test_dead_letters import ARCHIVING, archived_letters, put
 from tests.support.applied_events import database_of
 from tests.support.events import sold
 from tests.support.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, until
@@ -19,7 +19,7 @@ from worker.dead_letters.unhandled_store import Arriving
 from worker.intake.intake import accept
 
 MOVED = b'{"event_type":"part.moved","timestamp":"2026-03-01T12:00:00Z","event_data":{"part_id":"%d"}}'
-# Long enough ago to differ from the time at which a test runs.
+# Long ago, so that it differs from the current time.
 RECEIVED_AT = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
 
 
@@ -38,7 +38,7 @@ def order(order_id: str, **changes: object) -> dict[str, Any]:
 
 
 async def archived(stack: Stack, rows: int) -> list[dict[str, Any]]:
-    """The table once it has so many rows, the queues having none."""
+    """Wait until the table has this many rows and the queues are empty, and return the rows."""
 
     async def there() -> bool:
         return await stack.count("unhandled_events") == rows and not await stack.depths()
@@ -48,7 +48,7 @@ async def archived(stack: Stack, rows: int) -> list[dict[str, Any]]:
 
 
 async def keep(stack: Stack, *events: tuple[Provider, str, bytes]) -> None:
-    """As a release that did not know these types kept them."""
+    """Store events as a release that did not know these types."""
     encryptor = stack.settings.encryptor
     assert encryptor is not None, "the stack has keys"
     rows = [
@@ -66,10 +66,10 @@ async def keep(stack: Stack, *events: tuple[Provider, str, bytes]) -> None:
         await store.insert(connection, rows, ())
 
 
-def told(stack: Stack, *arguments: str) -> Any:
-    found = stack.run("unhandled", *arguments, "--json")
-    assert found.stdout, found.stderr
-    return json.loads(found.stdout)
+def output_of(stack: Stack, *arguments: str) -> Any:
+    result = stack.run("unhandled", *arguments, "--json")
+    assert result.stdout, result.stderr
+    return json.loads(result.stdout)
 
 
 def lines(log: str, event: str) -> Sequence[dict[str, Any]]:
@@ -78,15 +78,15 @@ def lines(log: str, event: str) -> Sequence[dict[str, Any]]:
 
 
 async def test_a_day_of_submissions_is_counted_and_listed_and_no_dead_letter(stack: Stack) -> None:
-    worker = await stack.started("run", **KEEPING)
+    worker = await stack.started("run", **ARCHIVING)
     answers = [await stack.post_buyback(submission(number)) for number in range(30)]
     answers += [await stack.post_ovoko(MOVED % number) for number in range(3)]
     # Sent again, since the answer was lost.
     answers += [await stack.post_buyback(submission(0)), await stack.post_ovoko(MOVED % 0)]
     rows = await archived(stack, 33)
-    listed = told(stack, "list")
-    of_one = told(stack, "list", "--type", "part.moved", "--events", "--limit", "2")
-    nothing = told(stack, "list", "--marketplace", "ovoko", "--type", "SubmissionCreatedEvent")
+    listed = output_of(stack, "list")
+    of_one = output_of(stack, "list", "--type", "part.moved", "--events", "--limit", "2")
+    nothing = output_of(stack, "list", "--marketplace", "ovoko", "--type", "SubmissionCreatedEvent")
     status = json.loads(stack.run("status", "--json").stdout)
     shown = stack.run("status", COLUMNS="200").stdout
     audited = stack.run("audit", "--json")
@@ -131,10 +131,10 @@ async def test_a_day_of_submissions_is_counted_and_listed_and_no_dead_letter(sta
 async def test_dying_between_the_commit_and_the_ack_leaves_one_row_per_event(stack: Stack) -> None:
     messages = [accept(Provider.OVOKO, MOVED % number, RECEIVED_AT).message for number in range(10)]
     await put(stack, *messages)
-    dying = stack.start("consume", "orders", STOCKHOOK_CRASH_AT="dead_letter_stored", **KEEPING)
+    dying = stack.start("consume", "orders", STOCKHOOK_CRASH_AT="dead_letter_stored", **ARCHIVING)
     assert dying.wait(60) < 0
     before = await stack.count("unhandled_events")
-    worker = await stack.started("consume", "orders", **KEEPING)
+    worker = await stack.started("consume", "orders", **ARCHIVING)
     rows = await archived(stack, 10)
 
     assert 0 < before <= 10
@@ -143,7 +143,7 @@ async def test_dying_between_the_commit_and_the_ack_leaves_one_row_per_event(sta
 
 
 async def test_hostile_names_and_thousands_of_types_are_bounded_and_inert(stack: Stack) -> None:
-    worker = await stack.started("run", **KEEPING)
+    worker = await stack.started("run", **ARCHIVING)
     orders = "\x1b]0;a\x07\x9b2J\x7f\u202e\0[/b]"
     names = [orders, "x" * 200_000, *(f"type.{number}" for number in range(100))]
     for name in names:
@@ -152,7 +152,7 @@ async def test_hostile_names_and_thousands_of_types_are_bounded_and_inert(stack:
     forged = {"x-reason": "unhandled event type", "x-event-type": "a", "x-provider": "ebay"}
     await put(stack, Message(QUARANTINE, "", "", forged, b"{}"))
     rows = await archived(stack, len(names))
-    await kept(stack, 1)
+    await archived_letters(stack, 1)
     listed = stack.run("unhandled", "list", "--limit", "1000", COLUMNS="400")
     metrics = (await stack.ops(worker.ops_port, "/metrics")).text
     labels = [line for line in metrics.splitlines() if line.startswith("stockhook_unhandled_total{")]
@@ -166,7 +166,7 @@ async def test_hostile_names_and_thousands_of_types_are_bounded_and_inert(stack:
     assert len(labels) <= 51
 
 
-async def test_what_a_release_takes_is_replayed_as_if_it_were_sent_now(stack: Stack) -> None:
+async def test_unhandled_events_that_a_release_handles_are_replayed_like_new_ones(stack: Stack) -> None:
     paid = order("o2", timestamp="2026-03-01T08:30:00Z")
     customer = paid["result"]["order"]["customerInformation"]
     customer["customerPaymentDetails"] = {"bankAccount": {"accountNumber": "GB33BUKB20201555555555"}}
@@ -179,22 +179,22 @@ async def test_what_a_release_takes_is_replayed_as_if_it_were_sent_now(stack: St
         (Provider.OVOKO, "part.status.changed", sold("13", 1)),
         (Provider.OVOKO, "part.moved", moved),
     )
-    worker = await stack.started("run", **KEEPING)
+    worker = await stack.started("run", **ARCHIVING)
     refused = stack.run("unhandled", "replay", "--type", "part.moved")
     wrong_place = stack.run("unhandled", "replay", "--type", "OrderCreatedEvent", "--marketplace", "ovoko")
     unsaid = stack.run("unhandled", "replay")
-    listed = {one["type"]: one["taken_by"] for one in told(stack, "list")}
+    listed = {one["type"]: one["taken_by"] for one in output_of(stack, "list")}
     status = json.loads(stack.run("status", "--json").stdout)
-    forecast = told(stack, "replay", "--all", "--dry-run")
+    predicted = output_of(stack, "replay", "--all", "--dry-run")
     before = await stack.count("unhandled_events"), await stack.count("event_log")
-    of_one = told(stack, "replay", "--type", "part.status.changed")
+    of_one = output_of(stack, "replay", "--type", "part.status.changed")
     rest = stack.run("unhandled", "replay", "--all", "--json")
 
     async def applied() -> bool:
         return await stack.count("event_log") == 3
 
     await until(applied, "all are applied")
-    # What the marketplace sends once more is the same event.
+    # A repeat of the marketplace is the same event.
     answer = await stack.post_buyback(json.dumps({**order("o1"), "token": BUYBACK_TOKEN}).encode())
 
     async def seen() -> bool:
@@ -218,7 +218,7 @@ async def test_what_a_release_takes_is_replayed_as_if_it_were_sent_now(stack: St
         "part.moved": None,
     }
     assert status["unhandled"] == {"events": 5, "types": 3, "replayable": 4}
-    assert sorted((one["type"], one["would_be"].partition(":")[0], one["events"]) for one in forecast) == [
+    assert sorted((one["type"], one["would_be"].partition(":")[0], one["events"]) for one in predicted) == [
         ("buyback.OrderCreatedEvent", "applied", 2),
         ("buyback.OrderCreatedEvent", "stays", 1),
         ("ovoko.part.status.changed", "applied", 1),
@@ -261,19 +261,19 @@ async def test_a_replay_that_died_leaves_its_events_and_each_is_applied_once(sta
     assert await stack.count("unhandled_events") == 0
 
 
-async def test_dead_letters_of_older_releases_whose_type_no_family_takes_can_be_moved(stack: Stack) -> None:
-    """Such a release did not tell them from what is broken."""
+async def test_dead_letters_of_older_releases_without_a_family_can_be_moved(stack: Stack) -> None:
+    """Such a release did not distinguish them from broken events."""
     new = accept(Provider.OVOKO, MOVED % 1, RECEIVED_AT).message
     headers = {**new.headers, "x-reason": "unknown event type", "x-event-type": ""}
     await put(stack, Message(QUARANTINE, "", new.type, headers, new.body))
-    await stack.started("consume", "orders", **KEEPING)
-    [letter] = await kept(stack, 1)
-    forecast = stack.run("dead", "replay", "--all", "--dry-run").stdout
+    await stack.started("consume", "orders", **ARCHIVING)
+    [letter] = await archived_letters(stack, 1)
+    predicted = stack.run("dead", "replay", "--all", "--dry-run").stdout
     moved = stack.run("dead", "replay", "--origin", "quarantine", "--reason", "unknown event type")
     rows = await archived(stack, 1)
 
     assert letter["type"] == "part.moved"
-    assert "moved to the unhandled events" in forecast
+    assert "moved to the unhandled events" in predicted
     assert moved.returncode == 0, moved.stderr
     assert [(row["type"], row["received_at"]) for row in rows] == [("part.moved", RECEIVED_AT)]
     assert await stack.fetch("SELECT state FROM dead_letters") == [{"state": "replayed"}]
@@ -287,7 +287,7 @@ async def test_with_the_archiver_off_unhandled_events_wait_in_the_quarantine(sta
     assert await stack.count("unhandled_events") == 0
 
 
-async def test_ignored_types_are_counted_and_kept_nowhere(stack: Stack) -> None:
+async def test_ignored_types_are_counted_and_not_stored(stack: Stack) -> None:
     worker = await stack.started("ingest", STOCKHOOK_IGNORED_TYPES="ovoko.part.mov*, buyback.Submission*")
     answers = [await stack.post_buyback(submission(1)), await stack.post_ovoko(MOVED % 1)]
     wrong = await stack.post_ovoko(MOVED % 1, OVOKO_SECRET + "x")

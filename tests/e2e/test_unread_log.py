@@ -1,4 +1,4 @@
-"""Standard error is a pipe that nobody reads: events are received and applied all the same."""
+"""Events are received and applied although standard error is a pipe that is not read."""
 
 import asyncio
 import fcntl
@@ -18,7 +18,7 @@ EVENTS = 60
 
 @pytest.fixture
 def unread(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What the stack's processes say goes into a small pipe each, which nobody reads."""
+    """The standard error of each process of the stack is a small pipe that is not read."""
     pipes: list[int] = []
     stack.forks = False
     start = subprocess.Popen
@@ -38,7 +38,7 @@ def unread(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("commands", [("ingest", "consume"), ("run",)], ids=["apart", "run"])
-async def test_a_log_that_nobody_reads_stops_no_event(
+async def test_a_log_that_is_not_read_stops_no_event(
     stack: Stack, unread: None, commands: tuple[str, ...]
 ) -> None:
     processes = [stack.start(command, STOCKHOOK_LOG_LEVEL="debug") for command in commands]
@@ -47,7 +47,7 @@ async def test_a_log_that_nobody_reads_stops_no_event(
     headers = {"X-Webhook-Secret": stack.settings.ovoko_secrets[0].get_secret_value()}
     async with http_client(30) as client:
         for number in range(EVENTS):
-            # Each is a line of the ingest's (it is quarantined), then a batch and its line.
+            # Each causes a line of the ingest (it is quarantined), then a batch with a line.
             for sent in (b"no JSON %d" % number, body(return_updated(number))):
                 answer = await client.post(f"{stack.url}/webhooks/ovoko", content=sent, headers=headers)
                 assert answer.status_code == 200

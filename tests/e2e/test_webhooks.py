@@ -1,4 +1,4 @@
-"""Changes over HTTP: signed, retried by the retry schedule, and nobody held up by somebody else."""
+"""Changes over HTTP: signed, retried by the retry schedule, and no subscriber delays another."""
 
 import base64
 import hashlib
@@ -24,12 +24,12 @@ SECRET = "whsec_" + base64.b64encode(KEY).decode()
 SUBSCRIBED = "STOCKHOOK_CHANGES_WEBHOOKS"
 
 
-Tell = Callable[..., None]
+Subscribe = Callable[..., None]
 
 
 @pytest.fixture
-async def tell(stack: Stack) -> AsyncIterator[Tell]:
-    """Have subscribers be told, each given by name and URL. Their queues go with the test."""
+async def subscribe(stack: Stack) -> AsyncIterator[Subscribe]:
+    """Configure subscribers by name and URL; their queues are deleted after the test."""
     names: list[str] = []
 
     def configure(*subscribers: tuple[str, str], private: bool = True) -> None:
@@ -40,7 +40,7 @@ async def tell(stack: Stack) -> AsyncIterator[Tell]:
         stack.environment["STOCKHOOK_CHANGES_PRIVATE_TARGETS"] = str(private).lower()
 
     yield configure
-    # Who still runs would declare them again.
+    # A running process would declare them again.
     stack.close()
     for name in names:
         for step in ("", ".retry.1s", ".retry.2s", ".retry.3s", ".dead"):
@@ -59,15 +59,15 @@ def has_got(target: Endpoint, requests: int) -> Any:
     return look
 
 
-async def test_a_change_is_posted_signed(stack: Stack, tell: Tell) -> None:
+async def test_a_change_is_posted_signed(stack: Stack, subscribe: Subscribe) -> None:
     async with endpoint() as shop:
-        tell(("shop", shop.url))
+        subscribe(("shop", shop.url))
         worker = await stack.started("run")
         await stack.post_ovoko(status_change(1, "13", "sold"))
-        await until(has_got(shop, 1), "it is told")
+        await until(has_got(shop, 1), "it is received")
         counted = (await stack.ops(worker.ops_port, "/metrics")).text
 
-    # A count that began with the first failure would show no increase.
+    # A counter that starts with the first failure would show no increase.
     assert 'stockhook_webhooks_total{result="dead",subscriber="shop"} 0.0' in counted
     (request,) = shop.requests
     event, headers = event_of(request), request.headers
@@ -79,10 +79,10 @@ async def test_a_change_is_posted_signed(stack: Stack, tell: Tell) -> None:
     assert headers["content-type"] == "application/cloudevents+json"
 
 
-async def test_a_secret_is_rotated_by_the_steps_that_are_said_without_a_refusal(
-    stack: Stack, tell: Tell
+async def test_a_secret_is_rotated_by_the_documented_steps_without_a_refusal(
+    stack: Stack, subscribe: Subscribe
 ) -> None:
-    """The subscriber verifies: at first with the old secret, at last with the public key alone."""
+    """The subscriber verifies first with the old secret, and in the end only with the public key."""
     private = run_shell(NEW_PRIVATE_KEY)
     refused: list[Request] = []
     known = {"secret": SECRET}
@@ -99,21 +99,21 @@ async def test_a_secret_is_rotated_by_the_steps_that_are_said_without_a_refusal(
         return [step["command"] for step in said["steps"]]
 
     async with endpoint(answer) as shop:
-        tell(("shop", shop.url))
+        subscribe(("shop", shop.url))
         worker = await stack.started("run")
         await stack.post_ovoko(status_change(1, "13", "sold"))
-        await until(has_got(shop, 1), "it is told")
+        await until(has_got(shop, 1), "it is received")
         assert steps("--ed25519")[0] == NEW_PRIVATE_KEY
         assert worker.stop() == 0
 
         secrets_of(stack, "shop", [private, SECRET])
         worker = await stack.started("run")
         await stack.post_ovoko(status_change(2, "13", "returned"))
-        await until(has_got(shop, 2), "it is told with two signatures")
+        await until(has_got(shop, 2), "it is received with two signatures")
         (_, public) = stack.run("changes", "keys", "shop").stdout.split()
         known["secret"] = public
         await stack.post_ovoko(status_change(3, "13", "sold"))
-        await until(has_got(shop, 3), "it is told, and verifies with the public key")
+        await until(has_got(shop, 3), "it is received, and the public key verifies it")
         doctor = stack.run("doctor", "--json").stdout
         assert steps()[1] is None
         assert worker.stop() == 0
@@ -121,7 +121,7 @@ async def test_a_secret_is_rotated_by_the_steps_that_are_said_without_a_refusal(
         secrets_of(stack, "shop", private)
         worker = await stack.started("run")
         await stack.post_ovoko(status_change(4, "13", "returned"))
-        await until(has_got(shop, 4), "it is told with the new key alone")
+        await until(has_got(shop, 4), "it is received with only the new key")
 
     versions = [
         [one.partition(",")[0] for one in request.headers["webhook-signature"].split(" ")]
@@ -146,7 +146,7 @@ def secrets_of(stack: Stack, name: str, secret: str | list[str]) -> None:
 
 
 def is_authentic(request: Request, known: str) -> bool:
-    """By a shared secret through the library of the standard; by a public key through cryptography."""
+    """Verify a shared secret with the library of the standard, and a public key with cryptography."""
     if known.startswith("whsec_"):
         try:
             standardwebhooks.Webhook(known).verify(request.body, request.headers)
@@ -164,9 +164,9 @@ def is_authentic(request: Request, known: str) -> bool:
     return False
 
 
-async def test_what_fails_is_retried_under_the_same_id(stack: Stack, tell: Tell) -> None:
+async def test_a_failed_webhook_is_retried_under_the_same_id(stack: Stack, subscribe: Subscribe) -> None:
     async with endpoint(failing_first(2)) as shop:
-        tell(("shop", shop.url))
+        subscribe(("shop", shop.url))
         await stack.started_apart()
         await stack.post_ovoko(status_change(1, "13", "sold"))
         await until(has_got(shop, 3), "it is taken at the third attempt")
@@ -179,16 +179,16 @@ async def test_what_fails_is_retried_under_the_same_id(stack: Stack, tell: Tell)
     ("status", "attempts", "reason"),
     [
         (500, 4, "it answered 500"),
-        # Not followed.
+        # A redirect, which is not followed.
         (302, 4, "it answered 302"),
         (410, 1, "it answered 410"),
     ],
 )
-async def test_what_is_never_taken_is_a_dead_letter(
-    stack: Stack, tell: Tell, status: int, attempts: int, reason: str
+async def test_an_undeliverable_webhook_is_a_dead_letter(
+    stack: Stack, subscribe: Subscribe, status: int, attempts: int, reason: str
 ) -> None:
     async with endpoint(lambda _: status) as shop:
-        tell(("shop", shop.url))
+        subscribe(("shop", shop.url))
         await stack.started_apart()
         await stack.post_ovoko(status_change(1, "13", "sold"))
         await until(lambda: _is_dead(stack), "it is dead", 30)
@@ -200,24 +200,24 @@ async def test_what_is_never_taken_is_a_dead_letter(
 
 
 async def _is_dead(stack: Stack) -> bool:
-    async with stack.broker.connection() as link:
-        depth = await link.depth("stockhook.webhook.shop.dead")
+    async with stack.broker.connection() as connection:
+        depth = await connection.depth("stockhook.webhook.shop.dead")
     return depth is not None and depth.ready == 1
 
 
-async def test_a_slow_subscriber_delays_no_other(stack: Stack, tell: Tell) -> None:
+async def test_a_slow_subscriber_delays_no_other(stack: Stack, subscribe: Subscribe) -> None:
     bodies = lives(parts=5, steps=6)
     async with endpoint(lambda _: None) as slow, endpoint() as quick:
-        tell(("slow", slow.url), ("quick", quick.url))
+        subscribe(("slow", slow.url), ("quick", quick.url))
         await stack.started_apart()
         await post_all(stack, bodies)
         await until(has_got(quick, len(bodies)), "the quick subscriber has all changes")
         assert len(slow.requests) < len(bodies)
 
 
-async def test_a_private_address_is_not_called_unless_allowed(stack: Stack, tell: Tell) -> None:
+async def test_a_private_address_is_not_called_unless_allowed(stack: Stack, subscribe: Subscribe) -> None:
     async with endpoint() as inside:
-        tell(("shop", inside.url.replace("http://127.0.0.1", "https://localhost")), private=False)
+        subscribe(("shop", inside.url.replace("http://127.0.0.1", "https://localhost")), private=False)
         await stack.started_apart()
         await stack.post_ovoko(status_change(1, "13", "sold"))
         await until(lambda: _is_dead(stack), "it is dead", 30)
@@ -228,14 +228,14 @@ async def test_a_private_address_is_not_called_unless_allowed(stack: Stack, tell
     assert letter.headers["x-reason"] == "its host has a private address"
 
 
-async def test_who_is_taken_out_of_the_settings_leaves_queues_that_are_seen_and_deleted(
-    stack: Stack, tell: Tell
+async def test_queues_of_a_removed_subscriber_are_reported_and_deleted(
+    stack: Stack, subscribe: Subscribe
 ) -> None:
     async with endpoint() as shop:
-        tell(("shop", shop.url))
+        subscribe(("shop", shop.url))
         worker = await stack.started("run")
         await stack.post_ovoko(status_change(1, "13", "sold"))
-        await until(has_got(shop, 1), "it is told")
+        await until(has_got(shop, 1), "it is received")
         during = json.loads(stack.run("status", "--json").stdout)["webhooks"]
         refused = stack.run("changes", "forget", "shop")
         assert worker.stop() == 0
@@ -244,12 +244,12 @@ async def test_who_is_taken_out_of_the_settings_leaves_queues_that_are_seen_and_
     await stack.post_ovoko(status_change(2, "13", "returned"))
 
     async def is_left_behind() -> bool:
-        found = json.loads(stack.run("status", "--json").stdout)["webhooks"]
-        return [(one["name"], one["configured"], one["queue"]) for one in found] == [("shop", False, 1)]
+        webhooks = json.loads(stack.run("status", "--json").stdout)["webhooks"]
+        return [(one["name"], one["configured"], one["queue"]) for one in webhooks] == [("shop", False, 1)]
 
     await until(is_left_behind, "its queue fills")
     doctor = json.loads(stack.run("doctor", "--json").stdout)["findings"]
-    kept = stack.run("changes", "forget", "shop")
+    result = stack.run("changes", "forget", "shop")
     forgotten = stack.run("changes", "forget", "shop", "--yes", "--json")
     after = json.loads(stack.run("status", "--json").stdout)["webhooks"]
 
@@ -257,39 +257,41 @@ async def test_who_is_taken_out_of_the_settings_leaves_queues_that_are_seen_and_
     assert refused.returncode == 1
     assert "remove it" in refused.stderr
     assert [one["what"] for one in doctor if "changes forget shop" in one["remedy"]] == ["1 wait for shop"]
-    assert kept.returncode == 1
-    assert "1 changes wait there" in kept.stderr
+    assert result.returncode == 1
+    assert "1 changes wait there" in result.stderr
     assert forgotten.returncode == 0
     assert json.loads(forgotten.stdout)["thrown_away"] == 1
     assert after == []
 
 
-async def test_what_is_no_longer_asked_for_is_unbound(stack: Stack, tell: Tell) -> None:
+async def test_a_type_that_is_no_longer_subscribed_is_unbound(stack: Stack, subscribe: Subscribe) -> None:
     async with endpoint() as shop:
-        tell(("shop", shop.url))
+        subscribe(("shop", shop.url))
         worker = await stack.started("run")
         assert worker.stop() == 0
         stack.environment[SUBSCRIBED] = stack.environment[SUBSCRIBED].replace("part.*", "part.returned")
         await stack.started_apart()
         await stack.post_ovoko(status_change(1, "13", "sold"))
         await stack.post_ovoko(status_change(2, "13", "returned"))
-        await until(has_got(shop, 1), "it is told")
+        await until(has_got(shop, 1), "it is received")
 
     assert [event_of(request)["type"] for request in shop.requests] == ["stockhook.part.returned"]
 
 
-async def test_a_dead_one_is_kept_seen_and_replayed_under_its_id(stack: Stack, tell: Tell) -> None:
+async def test_a_dead_webhook_is_stored_listed_and_replayed_under_its_id(
+    stack: Stack, subscribe: Subscribe
+) -> None:
     stack.environment["STOCKHOOK_KEEP_DEAD_LETTERS"] = "true"
     answers = [410, 410, 204]
     async with endpoint(lambda number: answers[number]) as shop:
-        tell(("shop", shop.url))
+        subscribe(("shop", shop.url))
         await stack.started_apart()
         await stack.post_ovoko(status_change(1, "13", "sold"))
-        await until(lambda: _are_kept(stack, 1), "it is kept")
+        await until(lambda: _are_archived(stack, 1), "it is archived")
         [letter] = json.loads(stack.run("dead", "list", "--origin", "webhook.shop", "--json").stdout)
-        forecast = json.loads(stack.run("dead", "replay", "--all", "--dry-run", "--json").stdout)
+        predicted = json.loads(stack.run("dead", "replay", "--all", "--dry-run", "--json").stdout)
         first = stack.run("dead", "replay", "--origin", "webhook.shop", "--json")
-        await until(lambda: _are_kept(stack, 2), "it came back")
+        await until(lambda: _are_archived(stack, 2), "it came back")
         [again] = json.loads(stack.run("dead", "list", "--json").stdout)
         status = json.loads(stack.run("status", "--json").stdout)["webhooks"]
         stack.run("dead", "replay", "--origin", "webhook.shop")
@@ -302,7 +304,7 @@ async def test_a_dead_one_is_kept_seen_and_replayed_under_its_id(stack: Stack, t
         "13",
     )
     assert (letter["reason"], letter["attempts"]) == ("it answered 410", 1)
-    assert [one["would_be"] for one in forecast] == ["posted again"]
+    assert [one["would_be"] for one in predicted] == ["posted again"]
     assert first.returncode == 0
     assert json.loads(first.stdout)["handed_on"] == 1
     assert again["replay_of"] == letter["dead_letter_id"]
@@ -311,14 +313,16 @@ async def test_a_dead_one_is_kept_seen_and_replayed_under_its_id(stack: Stack, t
     assert shown.returncode == 0
 
 
-async def _are_kept(stack: Stack, letters: int) -> bool:
+async def _are_archived(stack: Stack, letters: int) -> bool:
     return await stack.count("dead_letters") == letters
 
 
-async def test_who_dies_after_a_failure_and_its_copy_delivers_all(stack: Stack, tell: Tell) -> None:
+async def test_a_dispatcher_killed_after_a_failure_and_its_copy_delivers_all(
+    stack: Stack, subscribe: Subscribe
+) -> None:
     bodies = lives(parts=3, steps=6)
     async with endpoint(failing_first(4)) as shop:
-        tell(("shop", shop.url))
+        subscribe(("shop", shop.url))
         await stack.started("ingest")
         dying = stack.start("consume", "inventory", STOCKHOOK_CRASH_AT="change_delivered")
         await post_all(stack, bodies)
@@ -337,10 +341,12 @@ async def test_who_dies_after_a_failure_and_its_copy_delivers_all(stack: Stack, 
     assert last == {row["part_id"]: row["status"] for row in rows}
 
 
-async def test_who_dies_after_an_answer_delivers_again_in_order(stack: Stack, tell: Tell) -> None:
+async def test_a_dispatcher_killed_after_an_answer_delivers_again_in_order(
+    stack: Stack, subscribe: Subscribe
+) -> None:
     bodies = lives(parts=3, steps=6)
     async with endpoint() as shop:
-        tell(("shop", shop.url))
+        subscribe(("shop", shop.url))
         await stack.started("ingest")
         dying = stack.start("consume", "inventory", STOCKHOOK_CRASH_AT="change_delivered:2")
         await post_all(stack, bodies)
@@ -350,7 +356,7 @@ async def test_who_dies_after_an_answer_delivers_again_in_order(stack: Stack, te
         async def has_all() -> bool:
             return len({request.headers["webhook-id"] for request in shop.requests}) == len(bodies)
 
-        await until(has_all, "all is told")
+        await until(has_all, "all changes are received")
 
     first: dict[str, Any] = {}
     for event in map(event_of, shop.requests):

@@ -36,13 +36,13 @@ def test_looks_at_which_nothing_has_moved_change_nothing() -> None:
     assert rate(idle, 100) == pytest.approx(100)
 
 
-def test_what_came_back_does_not_count_twice() -> None:
-    given_back = [Sample(0.0, 0), Sample(0.5, 50), Sample(0.6, 40), Sample(1.2, 100)]
+def test_a_requeued_message_counts_once() -> None:
+    requeued = [Sample(0.0, 0), Sample(0.5, 50), Sample(0.6, 40), Sample(1.2, 100)]
 
-    assert rate(given_back, 100) == pytest.approx(80 / (1.1 - 0.1))
+    assert rate(requeued, 100) == pytest.approx(80 / (1.1 - 0.1))
 
 
-def test_what_never_came_so_far_has_no_rate() -> None:
+def test_a_rate_needs_enough_events() -> None:
     with pytest.raises(TooFewSamples, match="never saw 90 done, only up to 80"):
         rate(EVENLY[:9], 100)
 
@@ -55,7 +55,7 @@ def test_a_percentile_is_a_value_that_was_seen() -> None:
 
 
 def test_a_round_is_compared_with_itself() -> None:
-    # The second round met a machine that was half as fast.
+    # In the second round the machine was half as fast.
     assert paired_ratio([200, 100, 220], [100, 50, 100]) == Spread(2, 2, 2.2)
 
 
@@ -98,7 +98,7 @@ def test_the_product_is_held_against_the_others() -> None:
     assert (theirs.ratio, theirs.is_met) == (Spread(3, 3, 3), True)
 
 
-def test_a_measure_of_the_product_alone_is_held_against_its_first_figure() -> None:
+def test_a_measure_of_only_the_product_is_compared_with_its_first_figure() -> None:
     _, second = of_two_rounds(Ratio.THIS_BY_FIRST)
 
     assert second.ratio is not None
@@ -135,7 +135,7 @@ def test_no_two_targets_are_of_the_same_row() -> None:
     assert len(set(named)) == len(named)
 
 
-def test_json_says_the_same_as_the_table() -> None:
+def test_json_has_the_same_content_as_the_table() -> None:
     report = Report(of_two_rounds(Ratio.PRODUCT_BY_THIS), [("turns", "two")], ["drain: Failed: lost"])
 
     assert report.as_json() == {

@@ -1,4 +1,4 @@
-"""The plan and the load follow from the seed alone, and every fault has its turn."""
+"""The seed determines the plan and the load, and every fault occurs."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -86,7 +86,7 @@ def test_a_killed_service_is_away_for_a_while_and_a_killed_process_is_not(name: 
         assert {fault.target for fault in momentary if fault.kind is Kind.HALF_OPEN} == set(NETWORKS)
 
 
-def test_a_cluster_is_to_go_on_without_one_node_and_without_its_primary_only() -> None:
+def test_a_cluster_must_continue_without_one_node_or_without_its_primary() -> None:
     survivable = [strike for strike in islice(strikes("cluster", 3), 500) if strike.is_survivable]
     targets = {fault.target for strike in survivable for fault in strike.faults}
 
@@ -105,7 +105,7 @@ def test_without_small_disks_no_disk_is_full() -> None:
     assert faults == {fault.kind for faults in WHOLE["long"] for fault in faults} - {Kind.DISK_FULL}
 
 
-def test_the_same_seed_sends_the_same_events_odd_ones_among_them() -> None:
+def test_the_same_seed_sends_the_same_events_including_malformed_ones() -> None:
     first, again, other = (
         [(event.provider, event.body) for event in islice(generated(seed), 2000)] for seed in (7, 7, 8)
     )
@@ -113,7 +113,7 @@ def test_the_same_seed_sends_the_same_events_odd_ones_among_them() -> None:
 
     assert first == again != other
     assert len(set(first)) < len(first)
-    assert 5 < types["odd"] < 60
+    assert 5 < types["malformed"] < 60
 
 
 @pytest.mark.parametrize("is_long", [False, True])

@@ -1,4 +1,4 @@
-"""The verdict sees each broken promise: a run that finds nothing wrong has looked."""
+"""The verdict detects each broken promise."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from tests.chaos import feed
 from tests.chaos.load import Record, webhooks
 from tests.chaos.model import KEYS
 from tests.chaos.verdict import OBSERVED, Verdict, judge, misbehaviour, observe_attempts
-from tests.support.feed import Told
+from tests.support.feed import PublishedChange
 from tests.support.stack import Stack, until
 from worker.amqp.channel import Message
 from worker.amqp.queue_set import QueueSet, dead_queue
@@ -34,7 +34,7 @@ def test_answers_of_500_and_processes_that_end_by_themselves_are_problems() -> N
 
 @dataclass(slots=True)
 class Played:
-    """Events that a real product has taken in and applied."""
+    """Events that real processes accepted and applied."""
 
     stack: Stack
     record: Record
@@ -74,7 +74,7 @@ async def _play(stack: Stack) -> Played:
     return Played(stack, record)
 
 
-async def test_where_all_went_well_there_is_nothing_to_say(played: Played) -> None:
+async def test_a_correct_run_has_no_findings(played: Played) -> None:
     verdict = await played.verdict()
     totals = verdict.totals
 
@@ -84,7 +84,7 @@ async def test_where_all_went_well_there_is_nothing_to_say(played: Played) -> No
     assert (totals.lost, totals.applied_twice, totals.dead, totals.applied_unanswered) == (0, 0, 0, 0)
 
 
-async def test_what_the_feed_told_is_compared_with_what_was_committed_and_with_the_tables(
+async def test_published_changes_are_compared_with_committed_changes_and_with_the_tables(
     played: Played,
 ) -> None:
     stack, database_url = played.stack, played.stack.environment["STOCKHOOK_DATABASE_URL"]
@@ -92,7 +92,7 @@ async def test_what_the_feed_told_is_compared_with_what_was_committed_and_with_t
     posts = await feed.committed(database_url)
     well = await feed.judge(database_url, stack.broker, posts, applied)
     [part] = await stack.fetch(
-        "UPDATE parts SET status = 'odd' WHERE part_id = (SELECT min(part_id) FROM parts) RETURNING part_id"
+        "UPDATE parts SET status = 'wrong' WHERE part_id = (SELECT min(part_id) FROM parts) RETURNING part_id"
     )
     dropped = next(post for post in posts if post["subject"] != part["part_id"])
     others = [post for post in posts if post is not dropped]
@@ -100,13 +100,13 @@ async def test_what_the_feed_told_is_compared_with_what_was_committed_and_with_t
 
     assert well.problems == []
     assert well.published >= well.committed == well.posted > 500
-    assert f"webhook: 1 held otherwise than in the tables: ('part', '{part['part_id']}')" in ill.problems
+    assert f"webhook: 1 different from the tables: ('part', '{part['part_id']}')" in ill.problems
     assert f"webhook: 1 committed and not received: {dropped['id']}" in ill.problems
-    # It was emptied the first time.
+    # The first verdict emptied it.
     assert f"queue: {len(posts)} committed and not received" in ill.problems[0]
 
 
-def change(number: int, subject: str = "13", after: str = "sold") -> Told:
+def change(number: int, subject: str = "13", after: str = "sold") -> PublishedChange:
     return {
         "id": f"id.{number}",
         "type": f"stockhook.part.{after}",
@@ -125,15 +125,15 @@ def change(number: int, subject: str = "13", after: str = "sold") -> Told:
         ([2, 1, 3], ["1 received after a later one of the same entity: id.1"]),
     ],
 )
-def test_each_fault_of_received_changes_is_found(received: list[int], expected: list[str]) -> None:
+def test_each_fault_of_received_changes_is_a_finding(received: list[int], expected: list[str]) -> None:
     committed = [change(number) for number in (1, 2, 3)]
 
     assert feed.faults(committed, [change(number) for number in received], in_order=True) == expected
 
 
-def test_a_change_that_was_told_otherwise_is_seen() -> None:
+def test_a_change_that_was_published_with_other_content_is_a_finding() -> None:
     assert feed.faults([change(1)], [change(1, after="reserved")], in_order=True) == [
-        "1 received otherwise than committed: id.1"
+        "1 received with other content than committed: id.1"
     ]
 
 
@@ -175,19 +175,19 @@ async def test_false_rows_and_effects_applied_twice_are_seen(played: Played) -> 
 async def test_an_attempt_that_was_spent_is_a_problem_where_no_failure_was_injected(played: Played) -> None:
     settings = played.stack.settings
     well = await played.verdict(failures_injected=False)
-    async with played.stack.broker.connection() as link:
-        channel = await link.channel()
+    async with played.stack.broker.connection() as connection:
+        channel = await connection.channel()
         queue = QueueSet.of("orders", settings.delays).retries[0]
         copy = Message(RETURN, queue.name, "ovoko.order.created", {"x-attempt": 2}, b"{}")
         for _ in range(2):
             await channel.publish(copy, 5)
     injected = await played.verdict()
-    async with played.stack.broker.connection() as link:
-        await (await link.channel()).publish(copy, 5)
+    async with played.stack.broker.connection() as connection:
+        await (await connection.channel()).publish(copy, 5)
     ill = await played.verdict(failures_injected=False)
 
     assert (well.problems, well.totals.attempts_spent) == ([], 0)
-    # The first verdict took what was in the quarantine, so the later ones miss it.
+    # The first verdict emptied the quarantine, so later ones report its events as missing.
     assert injected.totals.attempts_spent == 2
     assert not [problem for problem in injected.problems if "attempts spent" in problem]
     assert ill.totals.attempts_spent == 1
@@ -195,8 +195,8 @@ async def test_an_attempt_that_was_spent_is_a_problem_where_no_failure_was_injec
 
 
 async def test_a_dead_letter_and_a_stray_in_the_quarantine_are_seen(played: Played) -> None:
-    async with played.stack.broker.connection() as link:
-        channel = await link.channel()
+    async with played.stack.broker.connection() as connection:
+        channel = await connection.channel()
         await channel.publish(Message(RETURN, dead_queue("orders"), "ovoko.order.created", {}, b"{}"), 5)
         stray = Message("", "stockhook.quarantine", "quarantine.ovoko", {"x-event-id": "stray"}, b"{}")
         await channel.publish(stray, 5)
@@ -204,4 +204,4 @@ async def test_a_dead_letter_and_a_stray_in_the_quarantine_are_seen(played: Play
 
     assert verdict.totals.dead == 1
     assert [problem for problem in verdict.problems if problem.startswith("1 dead letters")]
-    assert "1 in the quarantine, but not odd: stray" in verdict.problems
+    assert "1 in the quarantine, but not malformed: stray" in verdict.problems

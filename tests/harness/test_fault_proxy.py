@@ -1,4 +1,4 @@
-"""The fault proxy does to real connections what it says."""
+"""The fault proxy injects each fault into real connections."""
 
 import asyncio
 import socket
@@ -35,7 +35,7 @@ FRAMES = (
 
 @contextmanager
 def echo_server() -> Iterator[int]:
-    """Gives back what it gets, over blocking sockets and threads; closes when the other side does."""
+    """Echo received bytes with blocking sockets and threads; close when the other side does."""
     with ExitStack() as cleanup:
         listener = cleanup.enter_context(socket.create_server(("127.0.0.1", 0)))
         connections: list[socket.socket] = []
@@ -93,7 +93,7 @@ def receive(client: socket.socket, size: int) -> bytes:
 
 
 def gets_nothing(client: socket.socket) -> bool:
-    """Neither a byte, nor the end, nor a reset."""
+    """Whether neither a byte, nor the end, nor a reset arrives."""
     before = client.gettimeout()
     client.settimeout(NO_ANSWER_SECONDS)
     try:
@@ -167,7 +167,7 @@ def test_new_connections_are_refused_until_healed_while_the_old_live(
         assert exchange(another, b"again") == b"again"
 
 
-def test_a_half_open_connection_says_nothing_at_all_until_healed(
+def test_a_half_open_connection_is_silent_until_it_is_healed(
     proxy: FaultProxy, client: socket.socket
 ) -> None:
     proxy.half_open()
@@ -207,7 +207,7 @@ def test_dropped_bytes_never_arrive_and_the_connection_is_reset_when_healed(
     assert proxy.counts["dropped"] == 4
 
 
-def test_where_nobody_is_behind_it_a_connection_is_reset() -> None:
+def test_a_connection_is_reset_when_the_server_is_absent() -> None:
     with socket.create_server(("127.0.0.1", 0)) as placeholder:
         port = placeholder.getsockname()[1]
     with (
@@ -220,16 +220,16 @@ def test_where_nobody_is_behind_it_a_connection_is_reset() -> None:
     assert proxy.counts["unreachable"] == 1
 
 
-def test_frames_are_whole_however_they_were_cut() -> None:
+def test_frames_are_complete_after_any_segmentation() -> None:
     stream = b"AMQP\x00\x00\x09\x01" + b"".join(FRAMES)
     rng = Random(1)
     for _ in range(200):
         cuts = sorted(rng.choices(range(len(stream) + 1), k=rng.randrange(12)))
         parts = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
         frames = Frames()
-        found = [frame for part in parts for frame in frames.feed(part)]
+        complete = [frame for part in parts for frame in frames.feed(part)]
 
-        assert found == [stream[:8], *FRAMES]
+        assert complete == [stream[:8], *FRAMES]
     assert [method_of(frame) for frame in FRAMES] == [(60, 40), None, None, None]
 
 
@@ -238,7 +238,7 @@ def test_bytes_that_are_no_frame_are_garbled() -> None:
         Frames().feed(b"\x01\x00\x01\x00\x00\x00\x01\x00\x00")
 
 
-def test_postgres_messages_are_whole_however_they_were_cut() -> None:
+def test_postgres_messages_are_complete_after_any_segmentation() -> None:
     start = b"\x00\x00\x00\x08\x04\xd2\x16\x2f" + b"\x00\x00\x00\x09\x00\x03\x00\x00\x00"
     commit = b"Q\x00\x00\x00\x0cCOMMIT;\x00"
     for chunk in (1, 2, 3, 7, 100):
@@ -258,7 +258,7 @@ Connect = Callable[[], "asyncio.Future[asyncpg.Connection[asyncpg.Record]]"]
 
 
 async def insert(url: str, number: int) -> None:
-    """In a transaction, as the product does it."""
+    """Insert in a transaction, as the product does."""
     connection = await asyncpg.connect(url)
     try:
         async with connection.transaction():
@@ -275,7 +275,7 @@ async def database(fresh_database: str) -> AsyncIterator["asyncpg.Connection[asy
     await connection.close()
 
 
-async def test_cut_before_commit_the_row_is_not_there(
+async def test_after_a_cut_before_commit_the_row_is_missing(
     fresh_database: str, database: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     with FaultProxy.before(fresh_database, watch=PostgresWatch) as proxy:
@@ -288,7 +288,7 @@ async def test_cut_before_commit_the_row_is_not_there(
     assert (proxy.counts["seen commit"], proxy.counts["cut commit"]) == (2, 1)
 
 
-async def test_cut_after_commit_the_row_is_there_though_the_client_saw_an_error(
+async def test_after_a_cut_after_commit_the_row_exists_although_the_client_got_an_error(
     fresh_database: str, database: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     with FaultProxy.before(fresh_database, watch=PostgresWatch) as proxy:
@@ -337,21 +337,21 @@ async def queue(services: Services) -> AsyncIterator[str]:
 
 
 async def bodies(url: str, queue: str, expected: int) -> list[bytes]:
-    """All that is in the queue, once as many are there as expected."""
+    """All bodies in the queue, once it has the expected number."""
     async with channel(url) as made:
         declared = await made.get_queue(queue)
-        found: list[bytes] = []
+        received: list[bytes] = []
 
         async def take() -> bool:
             while (message := await declared.get(no_ack=True, fail=False)) is not None:
-                found.append(message.body)
-            return len(found) >= expected
+                received.append(message.body)
+            return len(received) >= expected
 
-        await until(take, f"{expected} messages are there")
-        return found
+        await until(take, f"{expected} messages are in the queue")
+        return received
 
 
-async def test_cut_before_a_publish_the_message_is_not_there(services: Services, queue: str) -> None:
+async def test_after_a_cut_before_a_publish_the_message_is_missing(services: Services, queue: str) -> None:
     with FaultProxy.before(services.amqp_url, watch=AmqpWatch) as proxy:
         url = proxy.via(services.amqp_url)
         proxy.cut(Point.PUBLISH)
@@ -363,7 +363,7 @@ async def test_cut_before_a_publish_the_message_is_not_there(services: Services,
     assert (proxy.counts["seen publish"], proxy.counts["cut publish"]) == (2, 1)
 
 
-async def test_cut_before_the_confirm_the_message_is_there_though_the_client_saw_an_error(
+async def test_after_a_cut_before_the_confirm_the_message_exists_although_the_client_got_an_error(
     services: Services, queue: str
 ) -> None:
     with FaultProxy.before(services.amqp_url, watch=AmqpWatch) as proxy:
@@ -385,7 +385,7 @@ async def test_a_large_message_passes_a_watched_proxy(services: Services, queue:
         assert await bodies(proxy.via(services.amqp_url), queue, 1) == [body]
 
 
-async def test_chance_cuts_are_the_same_for_the_same_seed(services: Services, queue: str) -> None:
+async def test_random_cuts_are_the_same_for_the_same_seed(services: Services, queue: str) -> None:
     runs = []
     for seed in (7, 7, 8):
         cut = []

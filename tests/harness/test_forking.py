@@ -1,4 +1,4 @@
-"""Processes that the fork server started, and their exit codes."""
+"""Exit codes of processes that the fork server started."""
 
 import json
 import socket
@@ -19,7 +19,7 @@ def test_a_process_whose_id_was_used_before_has_not_ended() -> None:
 
 
 def fake_server() -> tuple[ForkServer, socket.socket]:
-    """Without a process; the test gives its answers."""
+    """A fork server without a process, whose answers a test provides."""
     requests, answers = socket.socketpair(type=socket.SOCK_SEQPACKET)
     server = ForkServer.__new__(ForkServer)
     server._requests = requests

@@ -1,4 +1,4 @@
-"""The table of planted bugs does not rot: what it changes is there, once, and so are the tests."""
+"""Each planted bug changes source text that occurs once, and its test exists."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the verdict of an upgrade finds in log lines, and which releases it can take out of git."""
+"""The verdict of an upgrade on log lines, and the extraction of releases from git."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.upgrade.load import SQLSTATE
 from tests.upgrade.release import FROM_COMMIT, NoHistory, extracted, recorded_commit
 from tests.upgrade.verdict import Attempts
 
-NOBODY = "0" * 40
+UNKNOWN_COMMIT = "0" * 40
 
 
 def failed(attempt: int, reason: str = f"UnknownPostgresError [{SQLSTATE}] in x.py:write") -> verdict.Line:
@@ -53,9 +53,9 @@ def test_log_lines_of_several_processes_are_in_the_order_of_their_time(tmp_path:
     (tmp_path / "a.log").write_text(json.dumps(failed(2)) + "\n")
     (tmp_path / "b.log").write_text(json.dumps(failed(1)) + "\n" + json.dumps(failed(3)) + "\n")
 
-    (found,) = verdict.attempts(verdict.Logs(tmp_path).lines())
+    (attempts,) = verdict.attempts(verdict.Logs(tmp_path).lines())
 
-    assert found == Attempts("e1", (1, 2, 3))
+    assert attempts == Attempts("e1", (1, 2, 3))
 
 
 def test_a_log_line_that_is_incomplete_is_read_once_it_is_complete(tmp_path: Path) -> None:
@@ -86,8 +86,8 @@ def test_an_event_is_applied_at_the_attempt_after_its_last_failure() -> None:
 
 
 def test_a_commit_that_the_clone_lacks_is_named_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(NoHistory, match=f"no commit {NOBODY}, .*git fetch --unshallow"):
-        extracted(NOBODY, tmp_path)
+    with pytest.raises(NoHistory, match=f"no commit {UNKNOWN_COMMIT}, .*git fetch --unshallow"):
+        extracted(UNKNOWN_COMMIT, tmp_path)
 
 
 def test_the_recorded_commit_is_taken_out_of_git_once(tmp_path: Path) -> None:

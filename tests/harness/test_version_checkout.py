@@ -1,4 +1,4 @@
-"""The copy of the checkout that is tested on other Debian releases, and users who may not make one."""
+"""The copy of the checkout that is tested on other Debian releases, and the need for root."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from tests.versions.__main__ import UNAVAILABLE, main
 from tests.versions.systems import copy_checkout, git
 
 
-def test_changes_that_are_not_committed_are_tested_and_what_git_ignores_stays(tmp_path: Path) -> None:
+def test_uncommitted_changes_are_tested_and_ignored_files_stay(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
     git(source, "init", "--quiet")
@@ -40,7 +40,7 @@ def test_changes_that_are_not_committed_are_tested_and_what_git_ignores_stays(tm
     assert (target / "changed").read_text() == "2"
 
 
-def test_without_root_one_sentence_says_so(
+def test_without_root_it_ends_with_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)

@@ -1,4 +1,4 @@
-"""What the tests on other Debian releases take over from this machine."""
+"""The configuration that tests on other Debian releases copy from this machine."""
 
 import pytest
 
@@ -21,10 +21,10 @@ def test_the_files_of_pip_become_one_and_its_environment_stays_out() -> None:
 
 
 def test_only_another_series_is_reported() -> None:
-    found = {"RabbitMQ": "4.0.9", "Postgres": "18.0", "Python": "3.13.11"}
+    versions = {"RabbitMQ": "4.0.9", "Postgres": "18.0", "Python": "3.13.11"}
 
-    assert unexpected(TRIXIE, found) == ["trixie now has Postgres 18.0, where 17 was expected"]
-    assert unexpected(TRIXIE, {**found, "Postgres": "17.2", "RabbitMQ": "4.01.2"}) == [
+    assert unexpected(TRIXIE, versions) == ["trixie now has Postgres 18.0, where 17 was expected"]
+    assert unexpected(TRIXIE, {**versions, "Postgres": "17.2", "RabbitMQ": "4.01.2"}) == [
         "trixie now has RabbitMQ 4.01.2, where 4.0 was expected"
     ]
 

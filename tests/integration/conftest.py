@@ -1,4 +1,4 @@
-"""A certificate authority, and TLS of the broker by a certificate of it."""
+"""A certificate authority, and TLS of the broker with its certificate."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +11,7 @@ from tests.support.authority import Authority, make_authority
 from tests.support.stack import free_port
 from worker.observability.resolver import Loop
 
-# Modules whose server runs in the tests' own process: on the loop that the product has.
+# Modules whose server runs in the test process, on the product's event loop.
 ON_THE_LOOP_OF_THE_PRODUCT = ("test_http_server.py", "test_ingest_limits.py", "test_ingest_tls.py")
 
 
@@ -28,7 +28,7 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 def amqps_port(services: Services, authority: Authority) -> Iterator[int]:
-    """RabbitMQ's own TLS listener, beside its others."""
+    """An additional TLS listener of RabbitMQ."""
     if services.rabbitmq is None:
         pytest.skip("needs a RabbitMQ of our own")
     port = free_port()

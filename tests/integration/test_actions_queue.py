@@ -1,4 +1,4 @@
-"""What waits for one kind of action holds up no other."""
+"""Waiting actions of one kind delay no other kind."""
 
 from collections import Counter
 from typing import Any
@@ -23,7 +23,7 @@ VALUES ('buyback.rerequest_pickup', 'pickup', 'o1', '{}'), ('not.known', 'new', 
 
 
 async def published(database: Database) -> list[Any]:
-    """One round of who publishes, without the queue."""
+    """One round of the publisher, without the queue."""
     async with database.transaction() as connection:
         rows = await table.to_publish(connection, KINDS, AT_ONCE)
         await table.note_published(connection, [row["action_id"] for row in rows])
@@ -49,7 +49,7 @@ async def test_a_backlog_of_one_kind_waits_in_the_table(stack: Stack) -> None:
     }
     assert second == []
     assert Counter(row["kind"] for row in third) == {"ovoko.part_details": 3}
-    # The oldest of the two hundred.
+    # The oldest ones of the two hundred.
     assert [int(row["subject"]) for row in subjects] == list(range(200, 200 - AT_ONCE - 3, -1))
     assert await stack.fetch("SELECT published_at FROM actions WHERE kind = 'not.known'") == [
         {"published_at": None}

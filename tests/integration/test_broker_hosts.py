@@ -1,4 +1,4 @@
-"""A broker URL with several hosts: which of them a connection uses, and what becomes of the others."""
+"""A broker URL with several hosts: the choice of a host, and the treatment of failed ones."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class InOrder(Random):
-    """No shuffling."""
+    """A generator that does not shuffle."""
 
     def sample(self, population: Sequence[T], k: int, **_: object) -> list[T]:  # type: ignore[override]
         return list(population)[:k]
@@ -40,7 +40,7 @@ def broker(url: str) -> Broker:
 
 
 def at(stack: Stack, *hosts: str, user: str = "", vhost: str = "", scheme: str = "amqp") -> str:
-    """The URL of the stack's broker with these hosts in place of its own, where {} stands for its own."""
+    """The URL of the stack's broker with other hosts; {} is replaced by its own."""
     parts = urlsplit(stack.environment["STOCKHOOK_AMQP_URL"])
     credentials, _, own = parts.netloc.rpartition("@")
     listed = ",".join(hosts or ("{}",)).format(own)
@@ -49,7 +49,7 @@ def at(stack: Stack, *hosts: str, user: str = "", vhost: str = "", scheme: str =
 
 @asynccontextmanager
 async def listener(serve: Serve, host: str = "127.0.0.1", **options: object) -> AsyncIterator[str]:
-    """A host that accepts connections and does with them what it wants."""
+    """A host that accepts connections and handles them with this function."""
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -69,7 +69,7 @@ async def silence(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None
 
 
 async def refuse_login(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """As a node does that was reset, and knows no user of ours."""
+    """Refuse the login, as a reset node without our users does."""
     await reader.readexactly(8)
     start = commands.Connection.Start(mechanisms="PLAIN", locales="en_US")
     writer.write(frame.marshal(start, 0))
@@ -99,9 +99,9 @@ def port_of(stack: Stack) -> int:
 
 
 async def used(of: Broker, *, publishes: bool = False) -> str:
-    async with of.connection(publishes=publishes) as link:
-        await link.channel()
-        return link.host
+    async with of.connection(publishes=publishes) as connection:
+        await connection.channel()
+        return connection.host
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ async def test_hosts_that_do_not_answer_are_passed_over_and_tried_last_for_a_whi
     assert accepted == 1
 
 
-async def test_one_that_keeps_silent_after_the_tls_handshake_is_given_up(
+async def test_a_host_that_is_silent_after_the_tls_handshake_is_abandoned(
     stack: Stack, authority: Authority
 ) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -172,12 +172,12 @@ async def test_a_host_that_refuses_us_is_passed_over_where_another_accepts(stack
         assert await used(broker(at(stack, reset, "{}"))) == f"127.0.0.1:{port_of(stack)}"
 
 
-async def test_a_refusal_stands_where_no_other_host_accepts(stack: Stack) -> None:
+async def test_a_refusal_is_final_if_no_other_host_accepts(stack: Stack) -> None:
     own = f"127.0.0.1:{port_of(stack)}"
     other = f"localhost:{port_of(stack)}"
     dead = f"127.0.0.1:{free_port()}"
     with pytest.raises(BrokerRefused) as refused:
-        await used(broker(at(stack, dead, own, other, user="nobody:hunter2")))
+        await used(broker(at(stack, dead, own, other, user="stranger:hunter2")))
 
     assert f"{dead}: Connection refused; {own}, {other}: 403 ACCESS_REFUSED" in str(refused.value)
     assert "correct user or password in STOCKHOOK_AMQP_URL" in str(refused.value)
@@ -242,8 +242,8 @@ async def test_a_host_whose_connection_was_lost_is_tried_last(
 ) -> None:
     lost, other, _ = proxies
     several = broker(at(stack, f"127.0.0.1:{lost.port}", f"127.0.0.1:{other.port}"))
-    async with several.connection() as link:
-        channel = await link.channel()
+    async with several.connection() as connection:
+        channel = await connection.channel()
         lost.reset()
         await channel.wait_closed()
 
@@ -252,40 +252,40 @@ async def test_a_host_whose_connection_was_lost_is_tried_last(
 
 
 @pytest.mark.parametrize("needed", ["a confirm", "a declaration"])
-async def test_a_host_that_falls_silent_is_tried_last(
+async def test_a_host_that_stops_responding_is_tried_last(
     stack: Stack, proxies: list[FaultProxy], monkeypatch: pytest.MonkeyPatch, needed: str
 ) -> None:
     monkeypatch.setattr("worker.amqp.connection.PROVIDE_SECONDS", 0.2)
     silent, other, _ = proxies
     several = broker(at(stack, f"127.0.0.1:{silent.port}", f"127.0.0.1:{other.port}"))
-    async with several.connection() as link:
-        channel = await link.channel()
+    async with several.connection() as connection:
+        channel = await connection.channel()
         silent.half_open()
         if needed == "a confirm":
             assert not await channel.accepts_publishes(0.2)
         else:
             with pytest.raises(BrokerUnavailable, match="no answer in time to a declaration"):
-                await link.channel_with(topology(stack.settings.delays), declares=True)
+                await connection.channel_with(topology(stack.settings.delays), declares=True)
 
     assert await used(several) == f"127.0.0.1:{other.port}"
 
 
-async def test_the_management_api_is_asked_of_the_first_host_that_answers(stack: Stack) -> None:
+async def test_the_management_api_of_the_first_responding_host_is_used(stack: Stack) -> None:
     url = stack.environment.get("STOCKHOOK_MANAGEMENT_URL")
     if url is None:
         pytest.skip("needs a RabbitMQ of our own")
     dead = f"127.0.0.1:{free_port()}"
     own = urlsplit(url).netloc.rpartition("@")[2]
     management = Management(url.replace(own, f"{dead},{own}"), at(stack))
-    nobody = Management(url.replace(own, f"{dead},{own}/nowhere"), at(stack))
+    unreachable = Management(url.replace(own, f"{dead},{own}/nowhere"), at(stack))
 
     assert (await management.snapshot()).nodes
     with pytest.raises(ManagementUnavailable) as unavailable:
-        await nobody.snapshot()
+        await unreachable.snapshot()
     assert str(unavailable.value) == f"{dead}: ConnectError; {own}: status 404"
 
 
-async def test_doctor_writes_json_alone_to_standard_output_where_hosts_do_not_answer(stack: Stack) -> None:
+async def test_doctor_writes_only_json_to_standard_output_when_hosts_do_not_respond(stack: Stack) -> None:
     dead = [f"127.0.0.1:{free_port()}" for _ in range(3)]
 
     done = stack.run("doctor", "--json", STOCKHOOK_AMQP_URL=at(stack, *dead, "{}"))
@@ -296,7 +296,7 @@ async def test_doctor_writes_json_alone_to_standard_output_where_hosts_do_not_an
 
 
 def hosts_logged(lines: str, event: str) -> list[str]:
-    return [found["host"] for found in map(json.loads, lines.splitlines()) if found.get("event") == event]
+    return [entry["host"] for entry in map(json.loads, lines.splitlines()) if entry.get("event") == event]
 
 
 async def test_events_pass_while_hosts_come_and_go(stack: Stack, proxies: list[FaultProxy]) -> None:

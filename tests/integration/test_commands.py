@@ -1,4 +1,4 @@
-"""Commands as people type them: what they print, and their exit codes."""
+"""Commands as processes: their output and exit codes."""
 
 import json
 
@@ -13,42 +13,42 @@ async def test_status_shows_where_everything_is(stack: Stack) -> None:
     await stack.post_ovoko(BODY)
     await stack.post_ovoko(b"not json")
     ingest.stop()
-    found = stack.run("status", "--json")
-    told = json.loads(found.stdout)
-    orders = next(family for family in told["families"] if family["family"] == "orders")
-    actions = next(queues for queues in told["families"] if queues["family"] == "actions")
+    result = stack.run("status", "--json")
+    status = json.loads(result.stdout)
+    orders = next(family for family in status["families"] if family["family"] == "orders")
+    actions = next(queues for queues in status["families"] if queues["family"] == "actions")
 
-    assert found.returncode == 0
-    assert (told["broker"], told["database"], told["quarantine"]) == ("reachable", "reachable", 1)
+    assert result.returncode == 0
+    assert (status["broker"], status["database"], status["quarantine"]) == ("reachable", "reachable", 1)
     assert orders["queue"] == 1
     assert orders["retry"] == {"1s": 0, "2s": 0, "3s": 0}
     assert (orders["dead"], orders["consumers"]) == (0, 0)
     assert (actions["queue"], actions["retry"], actions["dead"]) == (0, orders["retry"], 0)
-    assert told["rows"]["orders"] == 0
+    assert status["rows"]["orders"] == 0
 
 
 async def test_status_for_people(stack: Stack) -> None:
-    found = stack.run("status", COLUMNS="120")
+    result = stack.run("status", COLUMNS="120")
 
-    assert found.returncode == 0
-    for words in ("broker: reachable", "quarantine: 0", "inventory", "oldest waiting", "event_log"):
-        assert words in found.stdout
+    assert result.returncode == 0
+    for text in ("broker: reachable", "quarantine: 0", "inventory", "oldest waiting", "event_log"):
+        assert text in result.stdout
 
 
-async def test_status_says_what_cannot_be_reached_and_fails(stack: Stack) -> None:
+async def test_status_names_unreachable_services_and_fails(stack: Stack) -> None:
     nowhere = f"127.0.0.1:{free_port()}"
-    found = stack.run(
+    result = stack.run(
         "status",
         "--json",
         STOCKHOOK_AMQP_URL=f"amqp://stockhook:hunter2@{nowhere}/",
         STOCKHOOK_DATABASE_URL=f"postgresql://stockhook:hunter2@{nowhere}/stockhook",
     )
-    told = json.loads(found.stdout)
+    status = json.loads(result.stdout)
 
-    assert found.returncode == 1
-    assert told["broker"].startswith("unreachable")
-    assert told["database"].startswith("unreachable")
-    assert "hunter2" not in found.stdout + found.stderr
+    assert result.returncode == 1
+    assert status["broker"].startswith("unreachable")
+    assert status["database"].startswith("unreachable")
+    assert "hunter2" not in result.stdout + result.stderr
 
 
 async def test_exit_codes(stack: Stack) -> None:

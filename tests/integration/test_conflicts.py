@@ -1,4 +1,4 @@
-"""Two consumers at the same rows: neither overwrites what the other wrote."""
+"""Two consumers write the same rows, and neither overwrites the other's result."""
 
 import asyncio
 
@@ -18,8 +18,8 @@ async def apply(connection: Connection, event: Event[object]) -> None:
     await RETURNS.save(connection, [RETURNS.decide(loaded.get("77"), event).state])
 
 
-async def test_what_was_computed_from_a_row_that_has_moved_on_is_not_written(stack: Stack) -> None:
-    """Both load a return that is not there yet, so neither locks it; one writes, then the other."""
+async def test_a_result_computed_from_an_outdated_row_is_not_written(stack: Stack) -> None:
+    """Both load a return that does not exist yet, so neither locks it; both write."""
     database = Database(stack.environment["STOCKHOOK_DATABASE_URL"], 2, "test")
     early, late = (claimed(returned("order.return.updated", second), second) for second in (1, 2))
     try:

@@ -1,4 +1,4 @@
-"""The documents say how many connections a consumer process opens, and it opens no more."""
+"""A consumer process opens at most the documented number of connections."""
 
 import re
 from pathlib import Path
@@ -38,7 +38,7 @@ async def test_a_consumer_process_opens_no_more_connections_than_documented(
     counts: list[int] = []
 
     async def is_settled() -> bool:
-        """Connections come one by one: their number is known once it no longer changes."""
+        """Connections are opened one by one; the number counts once it is stable."""
         listed = rabbitmq.ctl("list_connections", "client_properties")
         counts.append(listed.count("connection_name"))
         return len(counts) > 5 and len(set(counts[-5:])) == 1

@@ -1,4 +1,4 @@
-"""Sessions that were lost: what that means, and that none of them is used again."""
+"""Lost sessions: their errors, and that none is used again."""
 
 import asyncio
 import socket
@@ -23,12 +23,12 @@ from worker.postgres.pool import (
 OWN_PID = "SELECT pg_backend_pid()"
 MARKED = "seen"
 
-# Closing such a socket sends RST, not FIN.
+# With this option, closing a socket sends RST instead of FIN.
 NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class Relay:
-    """A TCP relay to Postgres that can speak in the server's place, reset connections, swallow answers."""
+    """A TCP relay to Postgres that can inject server messages, reset connections, and drop answers."""
 
     def __init__(self, upstream: str) -> None:
         self._url = urlsplit(upstream)
@@ -86,7 +86,7 @@ class Relay:
                 if not (self.is_silent and writer in self._clients):
                     writer.write(data)
         if self.is_silent and writer in self._clients:
-            # Not even that the server is gone is said.
+            # The server does not even report its end.
             await asyncio.Event().wait()
 
 
@@ -94,7 +94,7 @@ def message(kind: bytes, body: bytes) -> bytes:
     return kind + struct.pack("!I", 4 + len(body)) + body
 
 
-# As a server that goes down says it to each session. That the driver has read it shows by the setting.
+# The message of a server that shuts down. The setting shows that the driver has read it.
 END_OF_SESSION = message(b"E", b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0") + message(
     b"S", f"application_name\0{MARKED}\0".encode()
 )
@@ -115,8 +115,8 @@ async def database(relay: Relay) -> AsyncIterator[Database]:
     await made.close()
 
 
-async def end_by_word(relay: Relay, connection: Connection) -> None:
-    """The word is there, the end of the connection is not, as it happens under load."""
+async def end_by_message(relay: Relay, connection: Connection) -> None:
+    """Send the message without the end of the connection, as happens under load."""
     relay.say(END_OF_SESSION)
 
     async def is_read() -> bool:
@@ -135,7 +135,7 @@ async def end_by_terminating(relay: Relay, connection: Connection) -> None:
     await other.close()
 
 
-WAYS = [end_by_word, end_by_reset, end_by_terminating]
+WAYS = [end_by_message, end_by_reset, end_by_terminating]
 
 
 @pytest.mark.parametrize("end", WAYS)
@@ -181,12 +181,12 @@ async def test_an_error_of_ours_over_a_session_that_ended_means_unavailable(
         await work()
 
 
-async def test_sessions_that_ended_while_nobody_used_them_cost_one_failure_and_no_more(
+async def test_sessions_that_ended_while_idle_cause_at_most_one_failure(
     database: Database, relay: Relay
 ) -> None:
     async with database.connection() as first, database.connection() as second:
-        await end_by_word(relay, first)
-        await end_by_word(relay, second)
+        await end_by_message(relay, first)
+        await end_by_message(relay, second)
 
     with pytest.raises(DatabaseUnavailable, match="InternalClientError"):
         await database.ping()
@@ -225,7 +225,7 @@ async def test_a_session_that_was_cancelled_in_a_statement_is_closed(database: D
         return bool(pids)
 
     task = asyncio.create_task(work())
-    await until(is_at_work, "the statement has begun")
+    await until(is_at_work, "the statement has started")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -250,7 +250,7 @@ async def test_errors_that_leave_a_session_as_it_was_keep_it(database: Database)
 
 
 async def test_once_a_server_takes_no_writes_all_sessions_to_it_are_closed(database: Database) -> None:
-    """Also those in use: one that only listens would never find out."""
+    """Including sessions in use, because one that only listens would never notice."""
 
     async def write() -> None:
         async with database.connection() as connection:

@@ -1,4 +1,4 @@
-"""`stockhook dead edit`, however it ends: no decrypted body stays in a file."""
+"""After any end of `stockhook dead edit`, no decrypted body stays in a file."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ RETURNING dead_letter_id
 """
 BODY = json.dumps({"event_type": "order.created", "name": "Jane Canary"}).encode()
 
-# Backs up as editors do, says where, and waits.
+# Creates a backup as editors do, prints its path, and waits.
 EDITOR = """#!/bin/sh
 cp "$1" "$1~"
 cp "$1" "$TMPDIR/.event.json.swp"
@@ -31,7 +31,7 @@ exec sleep 600
 
 
 async def editing(stack: Stack) -> tuple[Worker, Path, int]:
-    """The command with its editor open; the file that it edits; the editor's process."""
+    """The command with an open editor, the edited file, and the editor's process."""
     [letter] = await stack.fetch(INSERT_LETTER, BODY)
     said = stack.folder / "said"
     script = stack.folder / "editor"
@@ -73,7 +73,7 @@ async def test_a_signal_leaves_no_decrypted_body(stack: Stack, number: signal.Si
         assert plaintext._is_in_memory(file.parent.parent)
 
 
-async def test_what_kill_9_leaves_is_removed_by_the_next_command(stack: Stack) -> None:
+async def test_the_next_command_removes_the_files_of_a_killed_one(stack: Stack) -> None:
     command, file, editor = await editing(stack)
     listed_meanwhile = stack.run("dead", "list")
     stays = file.exists()

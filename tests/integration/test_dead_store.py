@@ -1,4 +1,4 @@
-"""What two people do to one dead letter at once."""
+"""Concurrent changes of one dead letter."""
 
 from schemas import identity
 from tests.support.applied_events import database_of
@@ -15,7 +15,7 @@ async def test_a_letter_that_was_changed_since_it_was_read_is_not_replayed_as_it
         [letter] = await store.select(connection, Selection())
         number = letter.dead_letter_id
         changed = await connection.fetch(store.CHANGE_BODY, number, b"changed", letter.body, "", None)
-        begun = [
+        started = [
             await connection.fetch(
                 store.MARK_REPLAYING, [number], [identity.content_hash_id(body)], [None], [body]
             )
@@ -23,4 +23,4 @@ async def test_a_letter_that_was_changed_since_it_was_read_is_not_replayed_as_it
         ]
 
     assert len(changed) == 1
-    assert [len(rows) for rows in begun] == [0, 1]
+    assert [len(rows) for rows in started] == [0, 1]

@@ -1,4 +1,4 @@
-"""What a marketplace tells stands beside what its events said, and neither takes the other away."""
+"""Fetched details are stored beside the state of events, and neither overwrites the other."""
 
 import json
 from dataclasses import replace
@@ -27,7 +27,7 @@ PART_COLUMNS = "enriched_at, name, price, currency, manufacturer_code, visible_c
 
 
 def event(event_type: str, minute: int, **data: object) -> Decoded:
-    """In the hour before NOON."""
+    """An event in the hour before NOON."""
     return item(ovoko(event_type, 60 * (minute - 60), **data))
 
 
@@ -39,14 +39,14 @@ def opened(minute: int) -> Decoded:
     return event("order.return.created", minute, return_id="456", order_id="70")
 
 
-async def keep_part(stack: Stack, told: PartDetails, part_id: str = "77") -> SaveResult:
+async def save_part(stack: Stack, details: PartDetails, part_id: str = "77") -> SaveResult:
     async with database_of(stack) as database, database.transaction() as connection:
-        return await of_part.save_details(connection, part_id, told)
+        return await of_part.save_details(connection, part_id, details)
 
 
-async def keep_return(stack: Stack, told: ReturnDetails, return_id: str = "456") -> SaveResult:
+async def save_return(stack: Stack, details: ReturnDetails, return_id: str = "456") -> SaveResult:
     async with database_of(stack) as database, database.transaction() as connection:
-        return await of_return.save_details(connection, return_id, told)
+        return await of_return.save_details(connection, return_id, details)
 
 
 def rebuilt(stack: Stack, family: str, *arguments: str) -> Any:
@@ -61,7 +61,7 @@ async def test_any_order_of_answers_leaves_the_same_rows(stack: Stack) -> None:
     answers = (
         RETURN,
         replace(RETURN, enriched_at=later, items=(LAMP,)),
-        # At the same instant as the one before it.
+        # At the same instant as the previous one.
         replace(RETURN, enriched_at=later, ovoko_status="Accepted", items=(DOOR, DOOR, LAMP)),
         replace(RETURN, enriched_at=NOON - timedelta(days=1), items=()),
     )
@@ -70,8 +70,8 @@ async def test_any_order_of_answers_leaves_the_same_rows(stack: Stack) -> None:
         for order in permutations(answers):
             async with database.transaction() as connection:
                 await connection.execute("UPDATE returns SET enriched_at = NULL")
-                for told in (*order, order[0]):
-                    await of_return.save_details(connection, "456", told)
+                for details in (*order, order[0]):
+                    await of_return.save_details(connection, "456", details)
                 left.add(await of_return.load_details(connection, "456"))
 
     assert len(left) == 1
@@ -81,11 +81,11 @@ async def test_any_order_of_answers_leaves_the_same_rows(stack: Stack) -> None:
     assert known in answers
 
 
-async def test_answers_and_events_leave_each_other_alone(stack: Stack) -> None:
+async def test_answers_and_events_do_not_overwrite_each_other(stack: Stack) -> None:
     await apply(stack, "inventory", [part("sold", 1)])
     await apply(stack, "returns", [opened(1)])
 
-    kept = [await keep_part(stack, PART), await keep_part(stack, PART), await keep_return(stack, RETURN)]
+    results = [await save_part(stack, PART), await save_part(stack, PART), await save_return(stack, RETURN)]
     await apply(stack, "inventory", [part("returned", 5)], [part("reserved", 0)])
     await apply(stack, "returns", [event("order.return.updated", 5, return_id="456", order_id="70")])
 
@@ -95,7 +95,7 @@ async def test_answers_and_events_leave_each_other_alone(stack: Stack) -> None:
         "FROM returns"
     )
     items = await stack.fetch("SELECT * FROM return_items ORDER BY position")
-    assert kept == [SaveResult.SAVED, SaveResult.KNOWN, SaveResult.SAVED]
+    assert results == [SaveResult.SAVED, SaveResult.KNOWN, SaveResult.SAVED]
     assert [tuple(row.values()) for row in rows] == [
         ("returned", NOON, "Front door", Decimal("275.11"), "EUR", "5123", None, "A-1")
     ]
@@ -106,20 +106,20 @@ async def test_answers_and_events_leave_each_other_alone(stack: Stack) -> None:
     assert [row["returnable_amount"] for row in items] == [Decimal("64.730000000000004"), Decimal(100)]
 
 
-async def test_an_answer_about_what_is_not_here_is_kept_nowhere(stack: Stack) -> None:
-    assert await keep_part(stack, PART) is SaveResult.NO_ROW
-    assert await keep_return(stack, RETURN) is SaveResult.NO_ROW
+async def test_an_answer_about_an_unknown_entity_is_not_stored(stack: Stack) -> None:
+    assert await save_part(stack, PART) is SaveResult.NO_ROW
+    assert await save_return(stack, RETURN) is SaveResult.NO_ROW
     assert await stack.count("parts") == await stack.count("return_items") == 0
 
 
 async def test_a_rebuild_leaves_details_as_they_are(stack: Stack) -> None:
     await apply(stack, "inventory", [part("sold", 1), part("sold", 1, "78")])
     await apply(stack, "returns", [opened(1)])
-    await keep_part(stack, PART)
-    await keep_return(stack, RETURN)
+    await save_part(stack, PART)
+    await save_return(stack, RETURN)
     quiet = [rebuilt(stack, family) for family in ("inventory", "returns")]
     await stack.execute(
-        "UPDATE parts SET status = 'odd'; UPDATE returns SET order_id = 'odd'; "
+        "UPDATE parts SET status = 'wrong'; UPDATE returns SET order_id = 'wrong'; "
         "INSERT INTO returns SELECT 'surplus', order_id, opened_at, updated_at, update_count, revision "
         "FROM returns; "
         "INSERT INTO return_items (return_id, position) VALUES ('surplus', 1)"
@@ -138,14 +138,14 @@ async def test_a_rebuild_leaves_details_as_they_are(stack: Stack) -> None:
     assert await stack.fetch("SELECT return_id FROM return_items WHERE return_id <> '456'") == []
 
 
-async def test_explain_shows_what_was_told_and_when(stack: Stack) -> None:
+async def test_explain_shows_fetched_details_and_when(stack: Stack) -> None:
     await apply(stack, "inventory", [part("sold", 1)])
     await apply(stack, "returns", [opened(1)])
     before = json.loads(stack.run("explain", "part", "77", "--json").stdout)
-    await keep_part(stack, PART)
-    await keep_return(stack, RETURN)
+    await save_part(stack, PART)
+    await save_return(stack, RETURN)
 
-    told = json.loads(stack.run("explain", "return", "456", "--json").stdout)
+    explanation = json.loads(stack.run("explain", "return", "456", "--json").stdout)
     earlier = json.loads(
         stack.run("explain", "return", "456", "--at", "2026-03-01T11:30:00Z", "--json").stdout
     )
@@ -153,10 +153,10 @@ async def test_explain_shows_what_was_told_and_when(stack: Stack) -> None:
     of_the_part = stack.run("explain", "part", "77", COLUMNS="160").stdout
 
     assert before["enrichment"] is earlier["enrichment"] is None
-    assert told["agrees_with_tables"] is True
-    assert told["enrichment"]["enriched_at"] == "2026-03-01T12:00:00+00:00"
-    assert told["enrichment"]["total_returnable_amount"] == "294.950"
-    assert [one["name"] for one in told["enrichment"]["items"]] == ["Front door", LAMP.name]
+    assert explanation["agrees_with_tables"] is True
+    assert explanation["enrichment"]["enriched_at"] == "2026-03-01T12:00:00+00:00"
+    assert explanation["enrichment"]["total_returnable_amount"] == "294.950"
+    assert [one["name"] for one in explanation["enrichment"]["items"]] == ["Front door", LAMP.name]
     assert "[/red]Lamp" in table
     assert "\x1b" not in table
     assert "64.730000000000004" in table
@@ -164,9 +164,9 @@ async def test_explain_shows_what_was_told_and_when(stack: Stack) -> None:
     assert "275.11" in of_the_part
 
 
-async def test_a_person_has_a_marketplace_asked_for_what_is_missing(stack: Stack) -> None:
+async def test_an_operator_requests_missing_details(stack: Stack) -> None:
     await apply(stack, "inventory", [part("sold", 1, part_id) for part_id in ("77", "78", "79")])
-    await keep_part(stack, PART)
+    await save_part(stack, PART)
 
     dry = stack.run("enrich", "ovoko", "parts", "--dry-run", "--json")
     first = stack.run("enrich", "ovoko", "parts", "--json")

@@ -1,4 +1,4 @@
-"""Doctor on real services that are well, and that are not."""
+"""Doctor on real services with and without faults."""
 
 import base64
 import json
@@ -11,16 +11,16 @@ from deploy.local.services import Services
 from tests.support.stack import OVOKO_SECRET, Stack, free_port, until
 from worker.amqp.topology import Queue
 
-# The services of tests save nothing to disk in earnest.
+# The tests' services do not sync to disk.
 OF_TESTS = {"durability"}
 
 
 def examined(stack: Stack, **overrides: str) -> tuple[int, list[dict[str, Any]]]:
-    found = stack.run("doctor", "--json", **overrides)
-    assert found.returncode in (0, 1, 69), found.stderr
-    assert "Traceback" not in found.stderr
-    findings: list[dict[str, Any]] = json.loads(found.stdout)["findings"]
-    return found.returncode, findings
+    result = stack.run("doctor", "--json", **overrides)
+    assert result.returncode in (0, 1, 69), result.stderr
+    assert "Traceback" not in result.stderr
+    findings: list[dict[str, Any]] = json.loads(result.stdout)["findings"]
+    return result.returncode, findings
 
 
 def errors(findings: list[dict[str, Any]]) -> list[str]:
@@ -61,11 +61,11 @@ async def test_a_stack_that_is_well_has_no_errors(stack: Stack) -> None:
         assert stack.environment["STOCKHOOK_AMQP_URL"].split("@")[0].rpartition(":")[2] not in text
 
 
-async def test_what_is_missing_or_odd_is_an_error_with_a_remedy(stack: Stack) -> None:
+async def test_a_missing_or_invalid_setup_is_an_error_with_a_remedy(stack: Stack) -> None:
     await stack.delete_queue("stockhook.orders.retry.2s")
     await stack.delete_queue("stockhook.orders.dead")
-    async with stack.broker.connection() as link:
-        channel = await link.channel()
+    async with stack.broker.connection() as connection:
+        channel = await connection.channel()
         await channel.declare_item(
             Queue("stockhook.orders.dead", {"x-queue-type": "quorum", "x-max-length": 5})
         )
@@ -78,12 +78,12 @@ async def test_what_is_missing_or_odd_is_an_error_with_a_remedy(stack: Stack) ->
         )
     finally:
         await stack.delete_queue("stockhook.orders.dead")
-    found = "\n".join(errors(findings))
+    text = "\n".join(errors(findings))
 
     assert code == 1
-    assert "queue stockhook.orders.retry.2s is missing" in found
-    assert "x-max-length" in found
-    assert "STOCKHOOK_OVOKO_SECRETS: secret 1 is shorter than 12 characters" in found
+    assert "queue stockhook.orders.retry.2s is missing" in text
+    assert "x-max-length" in text
+    assert "STOCKHOOK_OVOKO_SECRETS: secret 1 is shorter than 12 characters" in text
     assert "hunter2" not in json.dumps(findings)
     assert any("/webhooks/buyback is disabled" in finding["what"] for finding in findings)
 
@@ -113,7 +113,7 @@ async def test_events_outside_any_month_and_keys_that_open_nothing(stack: Stack)
 
 
 def subscribers(**urls: str) -> str:
-    """Each with a secret of its own."""
+    """Each has its own secret."""
     secrets = (f"whsec_{base64.b64encode(bytes(range(first, first + 24))).decode()}" for first in count())
     return json.dumps(
         [
@@ -123,8 +123,8 @@ def subscribers(**urls: str) -> str:
     )
 
 
-async def test_where_subscribers_to_changes_lead_and_what_waits_is_said(stack: Stack) -> None:
-    told = {
+async def test_subscribers_endpoints_and_backlogs_are_reported(stack: Stack) -> None:
+    settings = {
         "STOCKHOOK_CHANGES_WEBHOOKS": subscribers(
             inside="https://localhost/hooks",
             outside="https://203.0.113.7/hooks",
@@ -137,9 +137,9 @@ async def test_where_subscribers_to_changes_lead_and_what_waits_is_said(stack: S
         "VALUES ('orders', 3, '', now() - interval '5 minutes');"
         "INSERT INTO change_counts VALUES ('orders', 'committed', 0, 3)"
     )
-    _, findings = examined(stack, **told)
-    _, off = examined(stack, **told, STOCKHOOK_CHANGES="false")
-    meant = examined(stack, **told, STOCKHOOK_CHANGES_PRIVATE_TARGETS="true")[1]
+    _, findings = examined(stack, **settings)
+    _, off = examined(stack, **settings, STOCKHOOK_CHANGES="false")
+    meant = examined(stack, **settings, STOCKHOOK_CHANGES_PRIVATE_TARGETS="true")[1]
     await stack.execute("TRUNCATE changes, change_counts")
 
     levels = {
@@ -162,7 +162,7 @@ async def test_where_subscribers_to_changes_lead_and_what_waits_is_said(stack: S
     assert base64.b64encode(b"hunter2-hunter2-hunter2-").decode() not in json.dumps(findings)
 
 
-async def test_what_cannot_be_reached_is_said_and_the_rest_is_shown(stack: Stack) -> None:
+async def test_unreachable_services_are_reported_and_the_rest_is_shown(stack: Stack) -> None:
     nowhere = f"127.0.0.1:{free_port()}"
     no_broker = {
         "STOCKHOOK_AMQP_URL": f"amqp://x:hunter2@{nowhere}/",
@@ -193,8 +193,8 @@ async def test_an_alarm_is_seen_over_amqp_and_by_the_management_api(stack: Stack
 
         async def is_seen() -> bool:
             _, findings = examined(stack)
-            found = " ".join(errors(findings))
-            return "confirms nothing: an alarm is on" in found and "memory alarm" in found
+            text = " ".join(errors(findings))
+            return "confirms nothing: an alarm is on" in text and "memory alarm" in text
 
         await until(is_seen, "the alarm is seen both ways", 40)
     finally:

@@ -1,4 +1,4 @@
-"""TLS to broker and database: the right CA and host name connect, anything else is a clear sentence."""
+"""TLS to broker and database: the right CA and host name connect, all others give a clear error."""
 
 import os
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ def stranger(tmp_path: Path) -> Authority:
 async def encrypting_postgres(
     services: Services, authority: Authority, tmp_path: Path
 ) -> AsyncIterator[None]:
-    """The Postgres that is there, told to offer TLS."""
+    """The tests' Postgres with TLS."""
     if services.postgres is None:
         pytest.skip("needs a Postgres of our own")
     connection = await asyncpg.connect(services.database_url)

@@ -1,4 +1,4 @@
-"""What counts as the same event: its id, its marketplace and its content together."""
+"""The identity of an event: its id, its marketplace and its content together."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -55,23 +55,23 @@ async def test_each_content_under_an_id_is_applied_once(stack: Stack) -> None:
 
 
 async def test_the_finding_depends_on_the_set_of_events_alone(stack: Stack) -> None:
-    """Whichever event came first under the id, also one of the other marketplace."""
+    """Independent of the first event with the id, even if it is from the other marketplace."""
     inventory, reminders = "inventory", "reminders"
     for order in permutations(range(3)):
         event_id, alone = uuid4(), uuid4()
-        told = [
+        sent = [
             (inventory, part("1", event_id)),
             (inventory, part("2", event_id)),
             (reminders, reminder(event_id)),
         ]
-        for family, event in (told[number] for number in order):
+        for family, event in (sent[number] for number in order):
             await apply(stack, family, [event])
-        for family, event in ((told[0][0], part("1", alone)), (reminders, reminder(alone))):
+        for family, event in ((sent[0][0], part("1", alone)), (reminders, reminder(alone))):
             await apply(stack, family, [event])
 
-        found = await reused(stack)
-        assert event_id in found
-        assert alone not in found
+        details = await reused(stack)
+        assert event_id in details
+        assert alone not in details
 
 
 async def test_the_later_of_two_concurrent_contents_notes_that_the_id_was_used_twice(stack: Stack) -> None:
@@ -89,8 +89,10 @@ async def test_the_later_of_two_concurrent_contents_notes_that_the_id_was_used_t
     assert await reused(stack) == {event_id}
 
 
-async def test_what_an_earlier_release_logged_under_a_derived_id_is_not_applied_again(stack: Stack) -> None:
-    """Its consumers may still run beside ours."""
+async def test_an_event_logged_by_an_earlier_release_under_a_derived_id_is_not_applied_again(
+    stack: Stack,
+) -> None:
+    """Its consumers may still run concurrently."""
     event_id, derived = uuid4(), uuid4()
     one, other = part("1", event_id), part("2", event_id)
     await apply(stack, "inventory", [one])
@@ -104,7 +106,7 @@ async def test_what_an_earlier_release_logged_under_a_derived_id_is_not_applied_
     assert await outcomes(stack, other, part("3", event_id)) == [Duplicate, Applied]
 
 
-async def test_the_migration_knows_what_was_logged_under_derived_ids(fresh_database: str) -> None:
+async def test_the_migration_covers_events_logged_under_derived_ids(fresh_database: str) -> None:
     event_id, derived, content_id = uuid4(), uuid4(), uuid4()
     connection = await asyncpg.connect(fresh_database)
     before = [migration for migration in migrations() if migration.version < "0016"]
@@ -131,7 +133,7 @@ async def test_the_migration_knows_what_was_logged_under_derived_ids(fresh_datab
 
 @pytest.mark.parametrize("is_logged", [False, True])
 async def test_a_replay_is_applied_once_its_content_is(stack: Stack, is_logged: bool) -> None:
-    """Not because another event with its id is in the log."""
+    """Another event with its id in the log does not count."""
     event_id = uuid4()
     dead, other = part("1", event_id), part("2", event_id)
     await apply(stack, "inventory", [other])
@@ -139,7 +141,7 @@ async def test_a_replay_is_applied_once_its_content_is(stack: Stack, is_logged: 
         number = await _begin_replay(database, dead)
         if is_logged:
             await apply(stack, "inventory", [dead])
-        # Another event under the same id fails, and its letter is not taken for the replayed one.
+        # Another event with the same id fails, and its letter is distinguished from the replayed one.
         async with database.connection() as connection:
             await store.insert(connection, [read_letter("inventory", _dead(part("3", event_id)))])
             rows = await connection.fetch(store.FOLLOW_REPLAY, [number], datetime.min.replace(tzinfo=UTC))

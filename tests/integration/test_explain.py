@@ -1,4 +1,4 @@
-"""What `stockhook explain` says of an entity is what consumers did with its events."""
+"""`stockhook explain` agrees with the consumers' handling of an entity's events."""
 
 import json
 from typing import Any
@@ -33,12 +33,12 @@ async def test_a_part_is_explained_in_the_order_of_happening(stack: Stack) -> No
         [item(part("returned", 30))],
     )
 
-    found = explained(stack, "part", "13")
+    explanation = explained(stack, "part", "13")
     rows = await stack.fetch("SELECT status FROM parts")
     noted = await stack.fetch("SELECT kind, message FROM findings WHERE family = 'inventory'")
 
-    told = [(event["occurred_at"][14:16], event["effect"], event["why"]) for event in found["events"]]
-    assert told == [
+    events = [(event["occurred_at"][14:16], event["effect"], event["why"]) for event in explanation["events"]]
+    assert events == [
         ("01", "older than the state", "the newest status wins, and a newer one is known"),
         ("05", "applied", "first status of the part"),
         ("07", "applied", "written_off is final, and replaces a newer status"),
@@ -50,19 +50,19 @@ async def test_a_part_is_explained_in_the_order_of_happening(stack: Stack) -> No
         ),
         ("30", "changed nothing", "written_off is final"),
     ]
-    assert [event["attempts"] for event in found["events"]] == [1, 3, 1, 1, 1]
-    assert found["events"][1]["event_id"] == found["events"][3]["event_id"] == str(sold)
-    assert found["events"][1]["seconds_to_receive"] == 12 * 3600 - 5 * 60
-    assert found["events"][1]["seconds_to_apply"] > 0
-    assert found["states"][0]["status"] == rows[0]["status"] == "written_off"
-    assert sorted((one["kind"], one["message"]) for one in found["findings"]) == sorted(
+    assert [event["attempts"] for event in explanation["events"]] == [1, 3, 1, 1, 1]
+    assert explanation["events"][1]["event_id"] == explanation["events"][3]["event_id"] == str(sold)
+    assert explanation["events"][1]["seconds_to_receive"] == 12 * 3600 - 5 * 60
+    assert explanation["events"][1]["seconds_to_apply"] > 0
+    assert explanation["states"][0]["status"] == rows[0]["status"] == "written_off"
+    assert sorted((one["kind"], one["message"]) for one in explanation["findings"]) == sorted(
         (row["kind"], row["message"]) for row in noted
     )
-    assert {one["kind"] for one in found["findings"]} == {"after_written_off"}
-    assert found["agrees_with_tables"] is True
+    assert {one["kind"] for one in explanation["findings"]} == {"after_written_off"}
+    assert explanation["agrees_with_tables"] is True
 
 
-async def test_an_earlier_state_is_told_by_the_order_of_happening(stack: Stack) -> None:
+async def test_an_earlier_state_follows_the_order_of_the_events_instants(stack: Stack) -> None:
     await apply(
         stack,
         "inventory",
@@ -78,20 +78,20 @@ async def test_an_earlier_state_is_told_by_the_order_of_happening(stack: Stack) 
     assert [state["status"] for state in now["states"]] == ["sold"]
 
 
-async def test_a_row_that_somebody_changed_is_told_from_what_its_events_say(stack: Stack) -> None:
+async def test_a_manually_changed_row_is_distinguished_from_the_state_of_its_events(stack: Stack) -> None:
     await apply(stack, "inventory", [item(part("sold", 5))])
     await stack.execute("UPDATE parts SET status = 'in_warehouse'")
 
-    found = explained(stack, "part", "13")
+    explanation = explained(stack, "part", "13")
     shown = stack.run("explain", "part", "13")
 
-    assert found["agrees_with_tables"] is False
+    assert explanation["agrees_with_tables"] is False
     assert "the tables hold a different state" in shown.stdout
-    # Whole on a terminal of 80 columns: it is there to be copied.
-    assert found["events"][0]["event_id"] in shown.stdout
+    # Not wrapped on a terminal of 80 columns, so that it can be copied.
+    assert explanation["events"][0]["event_id"] in shown.stdout
 
 
-async def test_what_was_observed_is_explained_as_such(stack: Stack) -> None:
+async def test_an_observation_is_explained_as_one(stack: Stack) -> None:
     kind = "stockhook.observed.part"
     await apply(
         stack,
@@ -104,7 +104,7 @@ async def test_what_was_observed_is_explained_as_such(stack: Stack) -> None:
         ],
         [item(part("reserved", 12))],
         [item(ovoko(kind, 11 * MINUTE, part_id="13", status="not_listed"))],
-        # Comes late, and brings the history in.
+        # Arrives late, and loads the history.
         [item(part("reserved", 1))],
     )
     await apply(
@@ -118,10 +118,10 @@ async def test_what_was_observed_is_explained_as_such(stack: Stack) -> None:
         ],
     )
 
-    found, returned = explained(stack, "part", "13"), explained(stack, "return", "9")
+    explanation, returned = explained(stack, "part", "13"), explained(stack, "return", "9")
     rebuilt = [stack.run("rebuild", family) for family in ("inventory", "returns")]
 
-    assert [(event["type"], event["effect"], event["why"]) for event in found["events"][2:4]] == [
+    assert [(event["type"], event["effect"], event["why"]) for event in explanation["events"][2:4]] == [
         (
             kind,
             "applied",
@@ -134,13 +134,16 @@ async def test_what_was_observed_is_explained_as_such(stack: Stack) -> None:
             "observed on the marketplace; the newest status wins, and a newer one is known",
         ),
     ]
-    assert (found["states"][0]["status"], found["states"][0]["external_id"]) == ("reserved", "shelf 4")
-    assert found["findings"] == []
+    assert (explanation["states"][0]["status"], explanation["states"][0]["external_id"]) == (
+        "reserved",
+        "shelf 4",
+    )
+    assert explanation["findings"] == []
     assert [event["why"] for event in returned["events"]] == [
         "first creation of the return",
         "observed on the marketplace; the marketplace no longer lists the return",
     ]
-    assert found["agrees_with_tables"] is returned["agrees_with_tables"] is True
+    assert explanation["agrees_with_tables"] is returned["agrees_with_tables"] is True
     assert [done.returncode for done in rebuilt] == [0, 0], rebuilt[0].stderr + rebuilt[1].stderr
 
 
@@ -149,7 +152,7 @@ async def test_orders_and_returns_are_explained(stack: Stack) -> None:
     await apply(
         stack,
         "orders",
-        *([item(ovoko(*told, order_id="7"))] for told in (created, cancelled)),
+        *([item(ovoko(*arguments, order_id="7"))] for arguments in (created, cancelled)),
     )
     opened, updated, before = (
         ("order.return.created", 4),
@@ -159,7 +162,7 @@ async def test_orders_and_returns_are_explained(stack: Stack) -> None:
     await apply(
         stack,
         "returns",
-        *([item(ovoko(*told, return_id="9", order_id="7"))] for told in (opened, updated, before)),
+        *([item(ovoko(*arguments, return_id="9", order_id="7"))] for arguments in (opened, updated, before)),
     )
 
     order = explained(stack, "order", "7")
@@ -178,7 +181,7 @@ async def test_orders_and_returns_are_explained(stack: Stack) -> None:
     assert order["agrees_with_tables"] is returned["agrees_with_tables"] is True
 
 
-async def test_trade_ins_and_their_reminders_are_explained_without_private_data(stack: Stack) -> None:
+async def test_buyback_orders_and_their_reminders_are_explained_without_private_data(stack: Stack) -> None:
     customer = {"firstName": "Ada", "lastName": "Canary", "email": "canary@example.com"}
     order = {
         "id": "o1",
@@ -201,21 +204,21 @@ async def test_trade_ins_and_their_reminders_are_explained_without_private_data(
         ],
     )
 
-    found = explained(stack, "buyback", "o1")
+    explanation = explained(stack, "buyback", "o1")
     reminded = explained(stack, "reminder", "o1")
     shown = stack.run("explain", "buyback", "o1")
 
-    assert [event["effect"] for event in found["events"]] == ["applied", "changed nothing"]
-    assert found["events"][1]["why"] == "per column: the created event yields to every other event"
-    assert found["events"][0]["communications"] == ["item_received"]
-    assert found["states"][0]["order.status"] == "processing"
-    assert found["states"][0]["order.customer_name"] == "(redacted)"
-    assert "anary" not in json.dumps(found) + shown.stdout
+    assert [event["effect"] for event in explanation["events"]] == ["applied", "changed nothing"]
+    assert explanation["events"][1]["why"] == "per column: the created event yields to every other event"
+    assert explanation["events"][0]["communications"] == ["item_received"]
+    assert explanation["states"][0]["order.status"] == "processing"
+    assert explanation["states"][0]["order.customer_name"] == "(redacted)"
+    assert "anary" not in json.dumps(explanation) + shown.stdout
     assert reminded["states"][0]["days"] == 7
-    assert found["agrees_with_tables"] is reminded["agrees_with_tables"] is True
+    assert explanation["agrees_with_tables"] is reminded["agrees_with_tables"] is True
 
 
-async def test_what_there_is_not_is_one_sentence_and_exit_1(stack: Stack) -> None:
+async def test_an_unknown_entity_is_one_sentence_and_exit_1(stack: Stack) -> None:
     await apply(stack, "inventory", [item(part("sold", 5))])
 
     unknown = stack.run("explain", "part", "14")

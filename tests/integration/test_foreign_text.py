@@ -1,4 +1,4 @@
-"""No command obeys foreign text: of webhooks, APIs, the broker, the tables, or another process on a port."""
+"""Foreign text has no effect on terminals: of webhooks, APIs, the broker, tables, or other servers."""
 
 import asyncio
 import json
@@ -50,11 +50,11 @@ def check(done: CompletedProcess[str], *codes: int, is_json: bool = False) -> No
 
 @asynccontextmanager
 async def answering(body: bytes, *head: bytes) -> AsyncIterator[str]:
-    """A server that gives every request the same answer; its URL."""
+    """The URL of a server with the same answer to every request."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked = await reader.readuntil(b"\r\n\r\n")
-        length = asked.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        request = await reader.readuntil(b"\r\n\r\n")
+        length = request.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
         await reader.readexactly(int(length or b"0"))
         status = head or (b"200 OK",)
         lines = (
@@ -78,7 +78,7 @@ def wide(stack: Stack) -> Stack:
     return stack
 
 
-async def test_what_a_part_became_is_shown_and_not_obeyed(wide: Stack) -> None:
+async def test_the_status_of_a_part_is_shown_as_inert_text(wide: Stack) -> None:
     await apply(wide, "inventory", [item(part(HOSTILE))])
     await apply(wide, "inventory", [item(part("sold", 3600))])
     explained = wide.run("explain", "part", HOSTILE)
@@ -129,9 +129,9 @@ async def test_changes_are_shown_as_they_go_by_and_not_obeyed(wide: Stack) -> No
     tails = [wide.start("changes", "tail"), wide.start("changes", "tail", "--json")]
 
     async def all_shown() -> bool:
-        async with wide.broker.connection() as link:
-            channel = await link.channel()
-            # While nobody listens, the exchange returns what is published.
+        async with wide.broker.connection() as connection:
+            channel = await connection.channel()
+            # The exchange returns messages while no queue is bound.
             with suppress(Unroutable):
                 for body in bodies:
                     await channel.publish(Message(CHANGES, "stockhook.part.sold", "", {}, body), 10)
@@ -149,25 +149,25 @@ async def test_changes_are_shown_as_they_go_by_and_not_obeyed(wide: Stack) -> No
     assert event in shown
 
 
-async def test_what_listens_on_the_ports_is_shown_and_not_obeyed(wide: Stack) -> None:
-    odd = json.dumps({"status": HOSTILE, "publishing": False, "spool": [HOSTILE]}).encode()
-    for body in (odd, json.dumps({"status": HOSTILE, "publishing": False, "spool": None}).encode()):
+async def test_answers_of_foreign_servers_are_shown_as_inert_text(wide: Stack) -> None:
+    malformed = json.dumps({"status": HOSTILE, "publishing": False, "spool": [HOSTILE]}).encode()
+    for body in (malformed, json.dumps({"status": HOSTILE, "publishing": False, "spool": None}).encode()):
         async with answering(body) as url:
             port = url.rpartition(":")[2]
-            told = await asyncio.to_thread(wide.run, "status", STOCKHOOK_INGEST_PORT=port)
-            check(told)
+            status = await asyncio.to_thread(wide.run, "status", STOCKHOOK_INGEST_PORT=port)
+            check(status)
             check(await asyncio.to_thread(wide.run, "health", "--port", port))
-    assert MARKUP in told.stdout
+    assert MARKUP in status.stdout
 
 
-async def test_what_apis_answer_is_shown_and_not_obeyed(wide: Stack) -> None:
+async def test_answers_of_apis_are_shown_as_inert_text(wide: Stack) -> None:
     listed = {
         "status_code": "R200",
         "msg": HOSTILE,
         "list": [{"id": 13, "status": HOSTILE, "updated_at": "2026-03-01T10:00:00Z"}],
         "pagination": {"total_count": 1},
     }
-    told = {
+    outputs = {
         "access_token": "token",
         "expires_in": 60,
         "token_type": "Bearer",
@@ -186,7 +186,7 @@ async def test_what_apis_answer_is_shown_and_not_obeyed(wide: Stack) -> None:
             check(await asyncio.to_thread(wide.run, "reconcile", "ovoko", "parts", **ovoko), 0, 1)
     problem = json.dumps({"title": HOSTILE, "errors": {HOSTILE: HOSTILE}}, ensure_ascii=False).encode()
     answers = (
-        (json.dumps(told, ensure_ascii=False).encode(), b"200 OK"),
+        (json.dumps(outputs, ensure_ascii=False).encode(), b"200 OK"),
         (problem, b"422 Unprocessable Content", b"content-type: application/problem+json"),
     )
     for body, *head in answers:
@@ -211,7 +211,7 @@ async def test_what_apis_answer_is_shown_and_not_obeyed(wide: Stack) -> None:
 
 
 async def test_names_in_the_tables_are_shown_and_not_obeyed(wide: Stack) -> None:
-    """Anybody with the consumers' role can write them."""
+    """The consumers' role can write them."""
     await wide.fetch("INSERT INTO change_locks (family) VALUES ($1)", HOSTILE)
     audited = wide.run("audit", STOCKHOOK_INGEST_PORT=str(free_port()))
     await wide.fetch("DELETE FROM change_locks WHERE family = $1", HOSTILE)

@@ -1,4 +1,4 @@
-"""`stockhook health`, as a container's health check asks it."""
+"""`stockhook health`, as a container's health check calls it."""
 
 from tests.support.stack import Stack, free_port
 
@@ -25,7 +25,7 @@ async def test_a_process_without_its_broker_is_alive_but_not_ready(stack: Stack)
     assert '"status":"not ready"' in ready.stderr
 
 
-async def test_nobody_there_is_one_sentence_and_exit_1(stack: Stack) -> None:
+async def test_an_absent_process_is_one_sentence_and_exit_1(stack: Stack) -> None:
     port = free_port()
     health = stack.run("health", "--port", str(port))
 

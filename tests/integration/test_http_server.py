@@ -1,4 +1,4 @@
-"""The ingest's HTTP server on real sockets, with what keeps events in memory."""
+"""The ingest's HTTP server on real sockets, with a sink in memory."""
 
 import asyncio
 import socket
@@ -25,7 +25,7 @@ async def test_a_request_is_answered_as_its_bytes_deserve_and_stored_if_it_is_wh
     async with server() as at_once:
         statuses = [await send(at_once.port, shape)]
     async with server() as in_pieces:
-        # Of long ones, not each byte.
+        # Not every byte of long ones.
         statuses.append(await send(in_pieces.port, shape, piece_bytes=max(1, len(shape.wire) // 500)))
 
     assert set(statuses) <= shape.statuses
@@ -68,7 +68,7 @@ async def test_a_request_with_two_lines_of_a_gateways_header_is_refused(doubled:
     assert len(running.stored.messages) == 1
 
 
-async def test_a_webhook_of_unknown_length_is_told_so_and_its_connection_ends() -> None:
+async def test_a_webhook_without_a_length_is_answered_411_and_its_connection_ends() -> None:
     async with server() as running, client(running.port) as sender:
         sender.writer.write(head(SECRET))
         answer = await sender.answer()
@@ -120,7 +120,7 @@ async def test_a_sender_that_expects_100_continue_gets_it_once_the_secret_is_rig
 
 
 async def test_an_answer_reaches_a_sender_that_is_still_sending() -> None:
-    """Closing at once would have the sender's system drop the answer unread."""
+    """After an immediate close, the sender's system would drop the unread answer."""
     async with server() as running, client(running.port) as sender:
         sender.writer.write(head(SECRET, "Content-Length: 50000000") + bytes(3_000_000))
         await sender.writer.drain()
@@ -186,7 +186,7 @@ async def test_a_connection_that_reads_no_answers_is_closed() -> None:
         await until(is_cut_off, "it is cut off")
 
 
-async def test_beyond_the_limit_the_connection_that_waits_longest_makes_room() -> None:
+async def test_beyond_the_limit_the_longest_waiting_connection_is_closed() -> None:
     async with (
         server(Limits(idle_seconds=60, header_seconds=60, connections=ConnectionLimits(total=4))) as running,
         client(running.port) as known,

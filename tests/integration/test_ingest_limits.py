@@ -1,6 +1,6 @@
 """Connections of strangers, of trusted proxies and of senders with a secret, on real sockets.
 
-Loopback has 16 million addresses: each sender has one of its own.
+Loopback has 16 million addresses, so each sender has its own.
 """
 
 import asyncio
@@ -77,8 +77,8 @@ async def test_a_body_that_trickles_ends_for_the_sake_of_the_next_connection() -
         assert await trickling[0].is_closed()
 
 
-async def test_a_request_that_arrived_whole_is_answered_however_many_come() -> None:
-    """Also before its secret was looked for, as while a thread works on a large body."""
+async def test_a_complete_request_is_answered_with_any_number_of_connections() -> None:
+    """Even before its secret is checked, for example while a thread reads a large body."""
     is_read, may_answer = asyncio.Event(), asyncio.Event()
 
     async def handle(request: Request) -> Response:
@@ -131,7 +131,7 @@ async def test_a_trusted_proxy_may_have_many_connections_and_keep_them_idle() ->
         strangers = await clients(opened, running.port, STRANGER, 3)
         proxies = await clients(opened, running.port, PROXY, 12)
         assert [await stranger.is_closed() for stranger in strangers] == [True] * 3
-        # By now, a stranger's time has passed for the proxy's connections as well.
+        # The deadline of strangers has also passed for the proxy's connections.
         for proxy in proxies:
             proxy.writer.write(head("wrong", f"Content-Length: {len(EVENT)}") + EVENT)
             assert await proxy.status() == 401
@@ -149,8 +149,8 @@ async def test_strangers_of_many_addresses_leave_room_for_proxies() -> None:
         assert [await proxy.is_served() for proxy in proxies] == [True] * 8
 
 
-async def test_a_first_head_must_be_whole_in_time_however_late_it_begins() -> None:
-    """As it does, a head that begins at the same time on a connection that is no stranger's has more time."""
+async def test_a_first_head_must_be_complete_in_time_even_if_it_begins_late() -> None:
+    """A head that starts at the same time on an authenticated connection has more time."""
     limits = Limits(60, header_seconds=1.0, connections=LIMITS.connections)
     async with (
         ingest(limits) as running,
@@ -168,7 +168,7 @@ async def test_a_first_head_must_be_whole_in_time_however_late_it_begins() -> No
         assert [await answer for answer in answers] == [408, 408]
 
 
-async def test_the_client_of_a_request_is_whom_a_trusted_proxy_names() -> None:
+async def test_a_trusted_proxy_names_the_client_of_a_request() -> None:
     seen: list[tuple[str, str | None]] = []
 
     async def handle(request: Request) -> Response:

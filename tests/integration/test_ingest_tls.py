@@ -1,4 +1,4 @@
-"""TLS at the ingest: on real sockets, with real certificates, while these are replaced."""
+"""TLS at the ingest on real sockets, with real certificates and their replacement."""
 
 import asyncio
 import shutil
@@ -134,7 +134,7 @@ async def test_a_renewed_certificate_is_used_and_no_connection_ends(
 async def test_on_request_the_files_are_read_at_once(
     authority: Authority, other: Authority, files: Files
 ) -> None:
-    """As on SIGHUP; the regular look is far away."""
+    """As on SIGHUP; the next regular check is much later."""
     certificates = Certificates(files, check_seconds=3600)
     async with ingest(certificates) as running:
         async with client(running.port, context=trusting(authority)) as sender:
@@ -242,7 +242,7 @@ def test_a_certificate_that_cannot_be_used_at_the_start_is_one_sentence(
         Certificates(files)
 
 
-async def test_only_who_shows_a_certificate_of_the_ca_is_let_in(
+async def test_only_a_client_with_a_certificate_of_the_ca_is_accepted(
     authority: Authority, other: Authority, files: Files
 ) -> None:
     required = Files(files.certificate, files.key, authority.ca)
@@ -250,7 +250,7 @@ async def test_only_who_shows_a_certificate_of_the_ca_is_let_in(
     limits = Limits(60, stranger_idle_seconds=0.2, header_seconds=0.2)
     async with ingest(Certificates(required), limits) as running:
         async with client(running.port, context=trusting(authority, shown=authority)) as sender:
-            # It is no stranger: it may be idle for longer.
+            # It is authenticated, so it may be idle for longer.
             await asyncio.sleep(0.8)
             assert await sender.is_served()
         for shown in (None, other):
@@ -260,7 +260,7 @@ async def test_only_who_shows_a_certificate_of_the_ca_is_let_in(
 
 
 async def _is_let_in(running: Server, context: ssl.SSLContext) -> bool:
-    """With TLS 1.3, a sender learns that its certificate was refused when it reads."""
+    """In TLS 1.3, a sender notices a refused certificate when it reads."""
     try:
         async with client(running.port, context=context) as sender:
             sender.writer.write(WHOLE)
@@ -275,7 +275,7 @@ async def test_plain_http_and_bytes_that_are_no_handshake_end(files: Files) -> N
         async with client(running.port) as plain:
             plain.writer.write(WHOLE)
             with suppress(ConnectionError):
-                # A TLS alert, if anything.
+                # A TLS alert, or nothing.
                 assert b"HTTP" not in await asyncio.wait_for(plain.reader.read(), 20)
         await until(lambda: _has_failed(before + 1), "it is counted")
     assert running.stored.messages == []
@@ -294,7 +294,7 @@ async def test_a_handshake_that_is_never_finished_ends_and_counts_among_stranger
             assert await oldest.is_closed()
             assert await sender.is_served()
         async with client(running.port) as silent:
-            # A record of a handshake that announces more than comes.
+            # A handshake record that is longer than the sent bytes.
             silent.writer.write(b"\x16\x03\x01\x02\x00\x01")
             async with asyncio.timeout(HANDSHAKE_SECONDS * 4):
                 assert await silent.is_closed()

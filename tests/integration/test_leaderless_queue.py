@@ -1,4 +1,4 @@
-"""Doctor on a broker that has lost the leader of a queue: one of its own, since nothing repairs it there."""
+"""Doctor on a broker that has lost the leader of a queue: a private one, since it cannot be repaired."""
 
 from collections.abc import Iterator
 
@@ -21,10 +21,10 @@ STOP_MEMBER = """\
 {{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{vhost}">>, queue, <<"{name}">>)),
 ok = ra:stop_server(quorum_queues, amqqueue:get_pid(Queue)).
 """
-"""Stops the only member of a quorum queue, and with it its leader."""
+"""Stops the only member of a quorum queue, which is its leader."""
 
 
-async def test_a_queue_without_a_leader_is_found(stack: Stack, services: Services) -> None:
+async def test_a_queue_without_a_leader_is_detected(stack: Stack, services: Services) -> None:
     if services.rabbitmq is None:
         pytest.skip("needs a RabbitMQ of our own")
     name = "stockhook.returns.retry.2s"
@@ -35,7 +35,7 @@ async def test_a_queue_without_a_leader_is_found(stack: Stack, services: Service
     stack.environment.pop("STOCKHOOK_MANAGEMENT_URL")
     assert await until(lambda: _leaderless(stack), "it is found over AMQP alone", 60) == expected
 
-    # The remedy that is told.
+    # The reported remedy.
     await stack.delete_queue(name)
     assert stack.run("topology").returncode == 0
     _, afterwards = examined(stack)

@@ -1,4 +1,4 @@
-"""The services that `make run` and `make test` bring: start, damage, restart, and nothing left behind."""
+"""The services of `make run` and `make test`: start, damage, restart, and cleanup."""
 
 import asyncio
 import os
@@ -53,7 +53,7 @@ def silent(_: str) -> None:
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Below a folder that only we can enter, as a clone in a home folder often is."""
+    """Below a private folder, as clones in home folders often are."""
     closed = tmp_path_factory.mktemp("closed")
     closed.chmod(0o700)
     return closed / "state"
@@ -115,7 +115,7 @@ async def read_rows(database_url: str) -> list[str]:
 
 
 def listening_on_every_address() -> set[int]:
-    """Ports on which this machine listens on more than the loopback address."""
+    """Ports on which this machine listens on other addresses than loopback."""
     sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return {
         int(fields[1].partition(":")[2], 16)
@@ -188,7 +188,7 @@ def test_a_killed_broker_comes_back_with_its_messages(services: Services) -> Non
     assert asyncio.run(take(services.amqp_url)) == b"kept"
 
 
-def test_a_frozen_service_keeps_its_connections_and_says_nothing(services: Services, state: Path) -> None:
+def test_a_frozen_service_keeps_its_connections_and_is_silent(services: Services, state: Path) -> None:
     assert services.rabbitmq is not None
     assert services.postgres is not None
     ports = remembered_ports(state / "ports.json")
@@ -293,7 +293,7 @@ def test_a_service_that_does_not_start_shows_the_end_of_its_log(tmp_path: Path) 
     spawner.close()
 
 
-def test_a_service_that_never_answers_is_given_up(tmp_path: Path) -> None:
+def test_waiting_for_an_unresponsive_service_ends(tmp_path: Path) -> None:
     spawner = Spawner()
     thing = daemon(tmp_path, "exec sleep 60", spawner)
     thing.start()
@@ -305,7 +305,7 @@ def test_a_service_that_never_answers_is_given_up(tmp_path: Path) -> None:
     spawner.close()
 
 
-def test_a_sweep_ends_what_is_on_record_and_nothing_else(tmp_path: Path) -> None:
+def test_a_sweep_ends_only_recorded_processes(tmp_path: Path) -> None:
     spawner = Spawner()
     thing = daemon(tmp_path, "exec sleep 60", spawner)
     thing.start()
@@ -343,7 +343,7 @@ def test_ports_are_all_different_and_the_preferred_ones_if_free(tmp_path: Path) 
         ("32768\t60999\n", range(10_000, 32_768)),
         ("20000\t60999\n", range(10_000, 20_000)),
         ("1024\t65535\n", range(10_000, 32_768)),
-        ("odd", range(10_000, 32_768)),
+        ("text", range(10_000, 32_768)),
         (None, range(10_000, 32_768)),
     ],
 )

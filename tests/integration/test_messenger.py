@@ -1,4 +1,4 @@
-"""The simulated marketplaces' webhooks over real HTTP, to an ingest that is not always there."""
+"""The simulated marketplaces' webhooks over real HTTP, to an ingest that is sometimes unavailable."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ SOON = timedelta(milliseconds=20)
 
 @dataclass
 class Ingest:
-    """Takes webhooks, and says of which parts they came, with which secret."""
+    """Accepts webhooks, and records their parts and secrets."""
 
     came: list[tuple[str, str]] = field(default_factory=list)
 
@@ -48,9 +48,9 @@ async def sending(ingest: Ingest, *faults: Fault) -> AsyncIterator[Messenger]:
     simulation.faults.pending.extend(faults)
     async with (
         serving(simulation) as port,
-        messenger(f"http://127.0.0.1:{port}", CREDENTIALS, SOON, (SOON, SOON)) as told,
+        messenger(f"http://127.0.0.1:{port}", CREDENTIALS, SOON, (SOON, SOON)) as simulator,
     ):
-        yield told
+        yield simulator
 
 
 async def until(count: int, ingest: Ingest) -> None:
@@ -59,43 +59,43 @@ async def until(count: int, ingest: Ingest) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_what_is_not_taken_is_sent_again_and_holds_nothing_up() -> None:
+async def test_an_undelivered_webhook_is_sent_again_and_delays_no_other() -> None:
     ingest = Ingest()
-    async with sending(ingest, Fault(kind=Kind.UNAVAILABLE, times=1)) as told:
-        told.send_events([sold("11"), sold("12")])
+    async with sending(ingest, Fault(kind=Kind.UNAVAILABLE, times=1)) as simulator:
+        simulator.send_events([sold("11"), sold("12")])
         await until(2, ingest)
 
     assert sorted(ingest.came) == [("11", "ours"), ("12", "ours")]
 
 
-async def test_what_is_never_taken_is_given_up_aloud() -> None:
+async def test_an_undeliverable_webhook_is_dropped_and_logged() -> None:
     ingest = Ingest()
     with capture_logs() as lines:
-        async with sending(ingest, Fault(kind=Kind.ERROR)) as told, asyncio.timeout(30):
-            told.send_events([sold("11")])
+        async with sending(ingest, Fault(kind=Kind.ERROR)) as simulator, asyncio.timeout(30):
+            simulator.send_events([sold("11")])
             while not any(line["event"] == "webhook.given_up" for line in lines):
                 await asyncio.sleep(0.005)
 
     assert ingest.came == []
-    assert told.sender.tally.answers == {"500": 3}
+    assert simulator.sender.tally.answers == {"500": 3}
 
 
-async def test_a_webhook_comes_no_earlier_than_what_it_tells_of() -> None:
+async def test_a_webhook_is_sent_after_the_event_that_it_reports() -> None:
     ingest = Ingest()
-    async with sending(ingest) as told:
+    async with sending(ingest) as simulator:
         ahead = sold("11", timedelta(seconds=1.2))
         early = (ahead.occurred_at - now()).total_seconds()
         began = monotonic()
-        told.send_events([ahead])
+        simulator.send_events([ahead])
         await until(1, ingest)
 
     assert monotonic() - began >= early > 0
 
 
 @pytest.mark.parametrize("wait", [0.0, 0.05])
-async def test_what_is_under_way_when_it_ends_is_dropped(wait: float) -> None:
+async def test_webhooks_in_flight_at_shutdown_are_dropped(wait: float) -> None:
     ingest = Ingest()
     async with asyncio.timeout(30):
-        async with sending(ingest, Fault(kind=Kind.SLOW, seconds=60)) as told:
-            told.send_events([sold("11")])
+        async with sending(ingest, Fault(kind=Kind.SLOW, seconds=60)) as simulator:
+            simulator.send_events([sold("11")])
             await asyncio.sleep(wait)

@@ -1,4 +1,4 @@
-"""Migrations: in order, once, and nothing runs on a database that is behind."""
+"""Migrations run once and in order, and no process runs on an outdated database."""
 
 import asyncio
 
@@ -52,7 +52,7 @@ async def test_consumers_refuse_a_database_that_is_behind(stack: Stack, fresh_da
     assert "run `stockhook migrate`" in run.stderr
 
 
-async def test_the_command_says_what_it_did(stack: Stack, fresh_database: str) -> None:
+async def test_the_command_reports_what_it_did(stack: Stack, fresh_database: str) -> None:
     first = stack.run("migrate", STOCKHOOK_DATABASE_URL=fresh_database)
     second = stack.run("migrate", STOCKHOOK_DATABASE_URL=fresh_database)
 
@@ -88,7 +88,7 @@ async def test_a_log_without_partitions_becomes_one_with_them(fresh_database: st
     assert (rest, nexts) == (0, 10)
 
 
-async def test_what_has_no_month_of_its_own_is_logged_all_the_same(fresh_database: str) -> None:
+async def test_an_event_without_a_partition_for_its_month_is_still_logged(fresh_database: str) -> None:
     connection = await asyncpg.connect(fresh_database)
     for migration in migrations():
         await connection.execute(migration.up)
@@ -109,7 +109,7 @@ async def test_what_has_no_month_of_its_own_is_logged_all_the_same(fresh_databas
 
 
 async def test_where_older_dead_letters_came_from_is_derived_on_the_safe_side(fresh_database: str) -> None:
-    """Of an observation that a family got by a replay from the quarantine a sender is the origin."""
+    """An observation that was replayed from the quarantine came from a sender."""
     observed, hostile = '{"x-event-type":"stockhook.observed.part"}', '{"x-event-type":"c\\u0000d"}'
     database = Database(fresh_database, 1, "test")
     await migrate(database)
@@ -177,7 +177,7 @@ async def test_the_renames_keep_every_row_but_those_of_poison_candidates(fresh_d
         """
     )
     await connection.execute(migrations()[19].up)
-    found = [
+    rows = [
         await connection.fetchrow(statement)
         for statement in (
             "SELECT source, family, seen::text FROM event_sequences",
@@ -191,7 +191,7 @@ async def test_the_renames_keep_every_row_but_those_of_poison_candidates(fresh_d
     action = await connection.fetchval("SELECT action FROM dead_letter_audit")
     await connection.close()
 
-    assert [tuple(row.values()) for row in found] == [
+    assert [tuple(row.values()) for row in rows] == [
         (7, "orders", "{[1,4)}"),
         (0,),
         ("orders", "committed", 3),
@@ -215,7 +215,7 @@ async def test_every_table_and_column_has_a_comment(fresh_database: str) -> None
     database = Database(fresh_database, 1, "test")
     await migrate(database)
     async with database.connection() as connection:
-        found = await connection.fetch(WITHOUT_COMMENT)
+        missing = await connection.fetch(WITHOUT_COMMENT)
     await database.close()
 
-    assert found == []
+    assert missing == []

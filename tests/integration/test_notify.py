@@ -1,4 +1,4 @@
-"""What a service manager hears, on real sockets, from the module alone and from real processes."""
+"""Messages to a service manager on real sockets, from the module and from real processes."""
 
 import asyncio
 import signal
@@ -16,7 +16,7 @@ from worker.observability.systemd import Manager, notify_systemd
 
 
 class Listener:
-    """A service manager as far as it listens."""
+    """The socket of a service manager."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -26,7 +26,7 @@ class Listener:
         self.heard: list[str] = []
 
     def listen(self) -> list[str]:
-        """All lines up to now."""
+        """All lines received so far."""
         while True:
             try:
                 self.heard += self._socket.recv(4096).decode().splitlines()
@@ -58,7 +58,7 @@ def checks(reason: str | None) -> Checks:
     return {"orders": check}
 
 
-async def test_a_manager_hears_ready_then_life_and_status_then_stopping(
+async def test_a_manager_receives_ready_then_watchdog_and_status_then_stopping(
     manager: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", manager.name)
@@ -82,7 +82,7 @@ async def test_ready_comes_first(manager: Listener, monkeypatch: pytest.MonkeyPa
     assert manager.heard == ["READY=1", "WATCHDOG=1", "STATUS=ready"]
 
 
-def test_the_watchdog_hears_three_times_in_its_patience_and_nobody_waits_over_five_seconds() -> None:
+def test_the_watchdog_interval_is_a_third_of_its_timeout_and_at_most_five_seconds() -> None:
     def pause(**environment: str) -> float | None:
         manager = Manager.named_by({"NOTIFY_SOCKET": "/run/notify", **environment})
         return None if manager is None else manager.pause
@@ -92,16 +92,16 @@ def test_the_watchdog_hears_three_times_in_its_patience_and_nobody_waits_over_fi
     assert pause() == 5
 
 
-def test_without_a_manager_nobody_is_told() -> None:
+def test_without_a_manager_nothing_is_sent() -> None:
     assert Manager.named_by({}) is None
-    # A socket of another family, vsock:, is for virtual machines.
+    # The family vsock: is for virtual machines.
     assert Manager.named_by({"NOTIFY_SOCKET": "vsock:2:1234"}) is None
 
 
 async def test_a_manager_that_does_not_listen_stops_no_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "absent"))
     async with notify_systemd(checks(None), asyncio.Event()):
         await asyncio.sleep(0)
 
@@ -112,7 +112,7 @@ async def has_ended(worker: Worker, listener: Listener) -> bool:
 
 
 @pytest.mark.parametrize("command", ["ingest", "consume"])
-async def test_each_process_tells_its_manager_from_start_to_stop(
+async def test_each_process_notifies_its_manager_from_start_to_stop(
     stack: Stack, tmp_path: Path, command: str
 ) -> None:
     listener = Listener(str(tmp_path / "notify"))
@@ -122,7 +122,7 @@ async def test_each_process_tells_its_manager_from_start_to_stop(
     listener.heard.clear()
     await listener.hears("WATCHDOG=1")
     worker.signal(signal.SIGTERM)
-    # It listens meanwhile: a socket holds few messages.
+    # It reads meanwhile, because a socket buffers few messages.
     await listener.hears("STOPPING=1")
     await until(partial(has_ended, worker, listener), "it ends")
     code = worker.wait()

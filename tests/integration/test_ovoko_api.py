@@ -42,7 +42,7 @@ class World:
     api: OvokoApi
     control: httpx.AsyncClient
 
-    async def ask(self, kind: str, **fault: object) -> None:
+    async def inject_fault(self, kind: str, **fault: object) -> None:
         (await self.control.post("/control/faults", json={"kind": kind, **fault})).raise_for_status()
 
     async def calls(self) -> list[dict[str, Any]]:
@@ -77,7 +77,7 @@ def have_parts(ovoko: Ovoko, count: int) -> None:
     ovoko.parts.update({number: Part(id=number, status=0) for number in range(1, count + 1)})
 
 
-async def test_a_part_or_a_return_is_asked_for_by_its_id() -> None:
+async def test_a_part_or_a_return_is_fetched_by_its_id() -> None:
     async with world() as there:
         there.ovoko.parts[13] = Part(id=13, status=2, external_id="SKU-1")
         there.ovoko.returns[7] = OrderReturn(id=7, order_id=70)
@@ -102,7 +102,7 @@ async def test_parts_come_page_by_page() -> None:
     assert len({part.part_id for rows, _ in pages for part in rows.read}) == 250
 
 
-async def test_more_parts_on_a_page_than_ovoko_gives_are_not_asked_for() -> None:
+async def test_a_page_request_stays_within_ovokos_maximum() -> None:
     async with world() as there:
         with pytest.raises(ValueError, match="between 1 and 100"):
             await there.api.parts(1, limit=101)
@@ -112,25 +112,25 @@ async def test_returns_come_by_the_day_they_were_created() -> None:
     async with world() as there:
         for number, created_at in ((1, "2026-03-01T10:00:00Z"), (2, "2026-03-02T10:00:00Z")):
             there.ovoko.returns[number] = OrderReturn(id=number, order_id=70, created_at=created_at)
-        found = await there.api.order_returns(1, created_from=date(2026, 3, 2), created_to=date(2026, 3, 3))
+        page = await there.api.order_returns(1, created_from=date(2026, 3, 2), created_to=date(2026, 3, 3))
         after = await there.api.order_returns(2)
 
-    assert [each.return_id for each in found.read] == ["2"]
+    assert [each.return_id for each in page.read] == ["2"]
     assert after.read == []
 
 
 @pytest.mark.parametrize("kind", ["rate-limited", "error", "error-as-200", "unavailable", "hang-up", "cut"])
-async def test_a_passing_failure_is_got_over(kind: str) -> None:
+async def test_a_temporary_failure_is_retried(kind: str) -> None:
     async with world() as there:
         have_parts(there.ovoko, 1)
-        await there.ask(kind, times=2, seconds=0)
-        found = await there.api.part("1")
+        await there.inject_fault(kind, times=2, seconds=0)
+        part = await there.api.part("1")
 
-    assert found.row is not None
+    assert part.row is not None
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"),
+    ("kind", "message"),
     [
         ("rate-limited", "HTTP 429"),
         ("error", "HTTP 500"),
@@ -142,18 +142,18 @@ async def test_a_passing_failure_is_got_over(kind: str) -> None:
         ("trickle", "no whole answer within 0.3 s"),
     ],
 )
-async def test_a_lasting_failure_is_given_up_after_four_attempts(kind: str, words: str) -> None:
+async def test_a_lasting_failure_ends_after_four_attempts(kind: str, message: str) -> None:
     async with world(ovoko_timeout=0.3) as there:
         have_parts(there.ovoko, 1)
-        await there.ask(kind, seconds=0 if kind in ("rate-limited", "unavailable") else 1)
-        with pytest.raises(Unavailable, match=words):
+        await there.inject_fault(kind, seconds=0 if kind in ("rate-limited", "unavailable") else 1)
+        with pytest.raises(Unavailable, match=message):
             await there.api.part("1")
 
         assert len(await there.calls()) == 4
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"),
+    ("kind", "message"),
     [
         ("redirect", r"a redirect \(302\)"),
         ("oversized", "larger than 8,388,608 bytes"),
@@ -164,11 +164,11 @@ async def test_a_lasting_failure_is_given_up_after_four_attempts(kind: str, word
         ("unauthorized", "HTTP 401, status_code: missing"),
     ],
 )
-async def test_an_odd_answer_is_asked_for_once_and_named(kind: str, words: str) -> None:
+async def test_an_unexpected_response_is_not_requested_again_and_is_named(kind: str, message: str) -> None:
     async with world() as there:
         have_parts(there.ovoko, 1)
-        await there.ask(kind)
-        with pytest.raises(UnexpectedResponse, match=words) as raised:
+        await there.inject_fault(kind)
+        with pytest.raises(UnexpectedResponse, match=message) as raised:
             await there.api.part("1")
 
         assert len(await there.calls()) == 1
@@ -190,16 +190,16 @@ async def test_a_refusal_is_not_repeated() -> None:
 async def test_retry_after_is_waited_for() -> None:
     async with world() as there:
         have_parts(there.ovoko, 1)
-        await there.ask("rate-limited", times=1, seconds=1)
+        await there.inject_fault("rate-limited", times=1, seconds=1)
         began = monotonic()
         await there.api.part("1")
 
     assert monotonic() - began >= 1
 
 
-async def test_nobody_waits_for_an_hour() -> None:
+async def test_a_retry_after_of_an_hour_is_not_awaited() -> None:
     async with world() as there:
-        await there.ask("unavailable", seconds=3600)
+        await there.inject_fault("unavailable", seconds=3600)
         with pytest.raises(Unavailable, match="requests a delay of 3600 s"):
             await there.api.part("1")
 
@@ -215,14 +215,14 @@ async def test_calls_keep_their_pace() -> None:
     assert monotonic() - began >= 0.5
 
 
-async def test_a_part_that_was_not_asked_for_is_an_error() -> None:
+async def test_a_part_that_was_not_requested_is_an_error() -> None:
     async with world() as there:
         there.ovoko.parts[13] = Part(id=14, status=0)
         with pytest.raises(UnexpectedResponse, match="13 was requested, and the answer is about another one"):
             await there.api.part("13")
 
 
-async def test_nobody_there_is_unavailable() -> None:
+async def test_an_unreachable_server_is_unavailable() -> None:
     async with open_ovoko(settings(f"http://127.0.0.1:{free_port()}")) as api:
         with pytest.raises(Unavailable, match="cannot connect"):
             await replace(api, pause_seconds=0.01).part("1")

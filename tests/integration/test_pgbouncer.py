@@ -1,4 +1,4 @@
-"""The real PgBouncer in front of Postgres, with its defaults but for the mode of its pools."""
+"""The real PgBouncer in front of Postgres, with defaults except for the mode of its pools."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ Pooled = Callable[[str], str]
 
 @pytest.fixture
 def pooled(services: Services, tmp_path: Path) -> Iterator[Pooled]:
-    """Starts a PgBouncer whose pools have this mode; the URL that leads through it."""
+    """Start a PgBouncer with this mode of pools; return the URL through it."""
     try:
         program, libraries = pgbouncer(PACKAGES, print)
     except DownloadFailed as failure:

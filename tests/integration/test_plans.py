@@ -1,4 +1,4 @@
-"""What runs for every batch finds its rows by key, however big the tables are."""
+"""The statements of a batch find their rows by key in tables of any size."""
 
 import re
 from collections.abc import Iterator
@@ -16,8 +16,7 @@ from consumers.returns import store as returns
 from tests.support.stack import TABLES, Stack
 from worker.outbox import actions as table
 from worker.outbox import changes as outbox
-from worker.postgres import event_log, ledger
-from worker.postgres import poison as suspects
+from worker.postgres import event_log, ledger, poison
 from worker.postgres.pool import Connection, Database
 
 ROWS = 20_000
@@ -32,7 +31,7 @@ SELECT number::text, 'sold', now(), gen_random_uuid(), 1 FROM generate_series(1,
 INSERT INTO orders (order_id, created_at, revision)
 SELECT number::text, now(), 1 FROM generate_series(1, {ROWS}) AS number;
 INSERT INTO findings (kind, family, entity_id, event_id, message)
-SELECT 'odd', 'inventory', number::text, gen_random_uuid(), '' FROM generate_series(1, {ROWS}) AS number;
+SELECT 'reused', 'inventory', number::text, gen_random_uuid(), '' FROM generate_series(1, {ROWS}) AS number;
 INSERT INTO changes (family, size, changes) SELECT 'inventory', 1, '' FROM generate_series(1, {ROWS});
 INSERT INTO actions (kind, key, subject, request, state, published_at)
 SELECT 'buyback.dropoff_request', number::text, number::text, '', 'done', now()
@@ -49,10 +48,10 @@ def _statements(*modules: ModuleType) -> Iterator[tuple[str, str]]:
 
 
 HOT = dict(
-    _statements(event_log, ledger, suspects, outbox, table, inventory, orders, returns, reminders, buybacks)
+    _statements(event_log, ledger, poison, outbox, table, inventory, orders, returns, reminders, buybacks)
 )
 
-# A person's, who may want to see all.
+# Statements of operators may read all rows.
 del HOT["worker.outbox.actions.LIST"]
 
 
@@ -64,7 +63,7 @@ def scanned_whole(plan: Any) -> Iterator[str]:
 
 
 async def plan(connection: Connection, statement: str) -> Any:
-    """The plan that is kept once a statement has run a few times."""
+    """The generic plan after several runs of a statement."""
     parameters = max(int(number) for number in re.findall(r"\$(\d+)", statement))
     await connection.execute("SET plan_cache_mode = force_generic_plan")
     await connection.execute(f"PREPARE hot AS {statement}")
@@ -85,18 +84,18 @@ def test_every_family_and_table_is_looked_at() -> None:
 
 @pytest.mark.parametrize("filled", [False, True], ids=["empty", "filled"])
 async def test_no_statement_of_a_batch_reads_a_whole_table(stack: Stack, filled: bool) -> None:
-    # As in a new database. The planner expects a table that was vacuumed while empty to stay empty, and may
-    # read it whole until the next ANALYZE. This is not tested.
+    # As in a new database. The planner assumes that a table stays empty if it was empty during a vacuum, and
+    # may read it completely until the next ANALYZE. This is not tested.
     await stack.execute(f"TRUNCATE {TABLES} CASCADE")
     if filled:
         await stack.execute(FILL)
     database = Database(stack.environment["STOCKHOOK_DATABASE_URL"], 1, "test")
     async with database.connection() as connection:
-        found = {
+        scans = {
             name: whole
             for name, statement in HOT.items()
             if (whole := list(scanned_whole(await plan(connection, statement))))
         }
     await database.close()
 
-    assert found == {}
+    assert scans == {}

@@ -1,4 +1,4 @@
-"""Doctor and `topology --check` see policies on the real broker that would lose events."""
+"""Doctor and `topology --check` report policies on the real broker that would lose events."""
 
 import json
 import shlex
@@ -28,7 +28,7 @@ async def node(services: Services, stack: Stack) -> AsyncIterator[BrokerNode]:
     if services.rabbitmq is None or services.management_url is None:
         pytest.skip("needs a RabbitMQ of our own")
     ctl = services.rabbitmq.ctl
-    # `topology --check` names each queue that is not declared, also those of other tests.
+    # `topology --check` also names undeclared queues of other tests.
     declared = {queue.name for queue in topology(stack.settings.delays).queues}
     for name in set(ctl("list_queues", "-p", VHOST, "--no-table-headers", "name").split()) - declared:
         await stack.delete_queue(name)
@@ -53,7 +53,7 @@ async def test_policies_that_would_lose_events_are_named_until_they_are_overridd
         check = stack.run("topology", "--check")
         printed = check.stdout
         lines = [line for line in check.stdout.splitlines() if SOURCE in line]
-        # The broker gives policies to its queues one after the other.
+        # The broker applies policies to its queues one by one.
         return check if len(lines) == len(HARMFUL) == len(check.stdout.splitlines()) - 1 else None
 
     try:
@@ -62,15 +62,19 @@ async def test_policies_that_would_lose_events_are_named_until_they_are_overridd
         error.add_note(printed)
         raise
     doctor = json.loads(stack.run("doctor", "--json").stdout)["findings"]
-    found = [finding for finding in doctor if finding["subject"] == "policies"]
+    about_policies = [finding for finding in doctor if finding["subject"] == "policies"]
 
     assert check.returncode == 1
     for name in HARMFUL:
         (line,) = (line for line in check.stdout.splitlines() if f"{SOURCE}: {name} " in line)
         assert "rabbitmqctl set_policy" in line
-        assert any(f": {name} " in finding["what"] and finding["level"] == "error" for finding in found)
+        assert any(
+            f": {name} " in finding["what"] and finding["level"] == "error" for finding in about_policies
+        )
 
-    remedies = {remedy for finding in found for remedy in finding["remedy"].partition(" (")[0].split("; ")}
+    remedies = {
+        remedy for finding in about_policies for remedy in finding["remedy"].partition(" (")[0].split("; ")
+    }
     assert set(protecting_commands(VHOST)) < remedies
     for remedy in remedies:
         _, *arguments = shlex.split(remedy)
@@ -83,14 +87,14 @@ async def test_policies_that_would_lose_events_are_named_until_they_are_overridd
     await until(overridden, "nothing is found any more", 60)
 
 
-def test_without_the_management_api_it_is_said_that_policies_cannot_be_seen(
+def test_without_the_management_api_policies_are_reported_as_unreadable(
     stack: Stack, node: BrokerNode
 ) -> None:
     del stack.environment["STOCKHOOK_MANAGEMENT_URL"]
     check = stack.run("topology", "--check")
     doctor = json.loads(stack.run("doctor", "--json").stdout)["findings"]
-    (found,) = [finding for finding in doctor if finding["subject"] == "policies"]
+    (about_policies,) = [finding for finding in doctor if finding["subject"] == "policies"]
 
     assert (check.returncode, check.stdout) == (0, "as expected\n")
     assert "policies cannot be seen: set STOCKHOOK_MANAGEMENT_URL" in check.stderr
-    assert (found["level"], "cannot be seen" in found["what"]) == ("warning", True)
+    assert (about_policies["level"], "cannot be seen" in about_policies["what"]) == ("warning", True)

@@ -1,4 +1,4 @@
-"""What goes through a proxy that the environment or the settings name, and what never does."""
+"""Connections through a proxy of the environment or the settings, and connections without."""
 
 import os
 import subprocess
@@ -118,7 +118,7 @@ async def test_webhooks_go_through_the_proxy_of_the_settings(monkeypatch: pytest
     assert b"proxy-authorization: basic " + b64encode(b"us:p@ss").lower() in proxy.requests[0].lower()
 
 
-async def test_an_encrypted_webhook_is_tunnelled_by_name_and_a_refusal_is_said() -> None:
+async def test_an_encrypted_webhook_is_tunnelled_by_name_and_a_refusal_is_reported() -> None:
     async with http_proxy(b"HTTP/1.1 403 canary\r\ncontent-length: 0\r\n\r\n") as proxy:
         target = Endpoint.of(
             "https://shop.example/hooks", KEYS, connections=1, allow_private=False, proxy=proxy.url
@@ -135,15 +135,15 @@ SUBSCRIBERS = SecretStr(
 )
 
 
-async def test_doctor_says_that_a_proxy_has_to_check_addresses() -> None:
+async def test_doctor_reports_that_a_proxy_must_check_addresses() -> None:
     settings = Settings(
         changes_webhooks=SUBSCRIBERS,
         changes_proxy=SecretStr("http://us:canary@proxy.example:3128"),
         amqp_url=SecretStr("amqp://127.0.0.1:1/"),
     )
-    found = [finding async for finding in check_changes(settings)]
+    findings = [finding async for finding in check_changes(settings)]
 
-    assert found == [
+    assert findings == [
         CheckResult(
             Level.OK,
             "changes",
@@ -153,7 +153,7 @@ async def test_doctor_says_that_a_proxy_has_to_check_addresses() -> None:
     ]
 
 
-def test_doctor_says_through_which_proxy_an_api_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_names_the_proxy_of_an_api(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ovoko_settings("https://api.example")
 
     def of_proxies() -> list[CheckResult]:

@@ -1,4 +1,4 @@
-"""A rebuilt projection is the live one, while consumers go on; what is not, is shown and repaired."""
+"""A rebuild beside running consumers equals the live projection, or shows and repairs the differences."""
 
 import asyncio
 import json
@@ -51,13 +51,13 @@ def test_each_communication_belongs_to_one_family() -> None:
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
-async def test_each_family_rebuilt_is_what_it_was(stack: Stack, family: str) -> None:
+async def test_a_rebuilt_family_is_equal_to_the_original(stack: Stack, family: str) -> None:
     await apply(stack, family, *in_batches(generated(family, 600), 7))
 
-    code, found = rebuilt(stack, family)
+    code, report = rebuilt(stack, family)
 
-    assert found["differences"] == []
-    assert (code, found["events"]) == (0, await stack.count("event_log"))
+    assert report["differences"] == []
+    assert (code, report["events"]) == (0, await stack.count("event_log"))
     assert await stack.count(FAMILIES[family].tables[0].name) > 5
     assert await schemas_left(stack) == []
 
@@ -72,19 +72,19 @@ async def test_planted_rows_are_shown_and_repaired(stack: Stack) -> None:
     before = await stack.fetch("SELECT part_id, status FROM parts ORDER BY part_id")
     await stack.execute(PLANTED)
 
-    code, found = rebuilt(stack, "inventory")
+    code, report = rebuilt(stack, "inventory")
     shown = stack.run("rebuild", "inventory")
     repaired, repairing = rebuilt(stack, "inventory", "--swap")
     again, after = rebuilt(stack, "inventory")
 
-    told = [(one["table"], one["entity_id"], one["kind"]) for one in found["differences"]]
-    assert told == [
+    differences = [(one["table"], one["entity_id"], one["kind"]) for one in report["differences"]]
+    assert differences == [
         ("parts", "1", "different"),
         ("parts", "2", "missing"),
         ("parts", "4", "surplus"),
         ("findings", "3", "missing"),
     ]
-    assert found["differences"][0]["columns"] == {
+    assert report["differences"][0]["columns"] == {
         "status": {"live": "in_warehouse", "rebuilt": "sold"},
         "is_sellable": {"live": "true", "rebuilt": "false"},
     }
@@ -96,7 +96,7 @@ async def test_planted_rows_are_shown_and_repaired(stack: Stack) -> None:
     assert await schemas_left(stack) == []
 
 
-async def test_a_repair_keeps_what_other_families_have_in_the_same_tables(stack: Stack) -> None:
+async def test_a_repair_keeps_other_families_rows_of_the_same_tables(stack: Stack) -> None:
     await apply(stack, "buybacks", *in_batches(generated("buybacks", 200), 20))
     await apply(stack, "reminders", *in_batches(generated("reminders", 100), 20))
     calls = await stack.count("communications")
@@ -111,11 +111,11 @@ async def test_a_repair_keeps_what_other_families_have_in_the_same_tables(stack:
 
 
 async def test_consumers_go_on_while_a_rebuild_is_killed_resumed_and_takes_over(stack: Stack) -> None:
-    """The planted row is repaired, and no event that came meanwhile is lost or applied twice."""
+    """The planted row is repaired, and no event meanwhile is lost or applied twice."""
     backlog, meanwhile = generated("inventory", 12_000), generated("inventory", 4_000, seed=8)
     await apply(stack, "inventory", *in_batches(backlog, 200))
-    await stack.execute("UPDATE parts SET status = 'odd', revision = revision + 1 WHERE part_id LIKE '%7%'")
-    planted = len(await stack.fetch("SELECT 1 FROM parts WHERE status = 'odd'"))
+    await stack.execute("UPDATE parts SET status = 'wrong', revision = revision + 1 WHERE part_id LIKE '%7%'")
+    planted = len(await stack.fetch("SELECT 1 FROM parts WHERE status = 'wrong'"))
     is_over = asyncio.Event()
 
     async def consume() -> int:
@@ -139,7 +139,7 @@ async def test_consumers_go_on_while_a_rebuild_is_killed_resumed_and_takes_over(
 
     await until(has_started, "a window is done", 30)
     broken_off.kill()
-    code, found = await asyncio.to_thread(rebuilt, stack, "inventory", "--swap")
+    code, rebuild_report = await asyncio.to_thread(rebuilt, stack, "inventory", "--swap")
     was_busy = not consuming.done()
     is_over.set()
     applied = await consuming
@@ -147,15 +147,15 @@ async def test_consumers_go_on_while_a_rebuild_is_killed_resumed_and_takes_over(
 
     assert planted > 0
     assert was_busy
-    assert (code, found["swapped"], found["resumed_from"] > 0) == (0, True, True)
-    assert len(found["differences"]) > 0
+    assert (code, rebuild_report["swapped"], rebuild_report["resumed_from"] > 0) == (0, True, True)
+    assert len(rebuild_report["differences"]) > 0
     assert applied == len(meanwhile)
     assert (again, after["differences"]) == (0, [])
     assert after["events"] == await stack.count("event_log")
 
 
 async def is_waiting(stack: Stack) -> bool:
-    """Its windows are not begun, and it asks again and again who writes to the log."""
+    """Its windows have not started, and it polls the writers of the log."""
     rows = await stack.fetch(
         "SELECT 1 FROM pg_stat_activity WHERE application_name = 'stockhook/rebuild' "
         "AND query LIKE '%FROM pg_locks%' AND query NOT LIKE '%pg_stat_activity%'"
@@ -164,7 +164,7 @@ async def is_waiting(stack: Stack) -> bool:
 
 
 async def test_an_event_that_commits_late_is_waited_for(stack: Stack) -> None:
-    """Its number is below those that were committed before it."""
+    """Its number is lower than those that were committed earlier."""
     await apply(stack, "inventory", [item(part_changed("1", "sold", 1))])
     slow = item(part_changed("2", "sold", 1))
     async with database_of(stack) as database:
@@ -172,14 +172,14 @@ async def test_an_event_that_commits_late_is_waited_for(stack: Stack) -> None:
             await event_log.claim(connection, "inventory", [slow.candidate])
             await apply(stack, "inventory", [item(part_changed("3", "sold", 1))])
             running = asyncio.create_task(asyncio.to_thread(rebuilt, stack, "inventory"))
-            await until(partial(is_waiting, stack), "the rebuild has asked who writes", 20)
+            await until(partial(is_waiting, stack), "the rebuild has queried the writers", 20)
             assert not running.done()
             envelope, payload = slow.candidate.envelope, slow.candidate.payload
             event = Event(envelope.event_id, envelope.received_at, payload)
             await apply_events(FAMILIES["inventory"], connection, [event])
-        code, found = await running
+        code, report = await running
 
-    assert (code, found["differences"], found["events"]) == (0, [], 3)
+    assert (code, report["differences"], report["events"]) == (0, [], 3)
 
 
 async def test_a_log_that_was_cut_is_refused(stack: Stack) -> None:

@@ -57,7 +57,7 @@ async def test_a_part_that_is_in_the_warehouse_in_9999_can_be_sold_today(stack: 
     ]
     assert rebuilt(stack, "inventory") == []
     assert explained["agrees_with_tables"] is True
-    [warned] = [found for found in doctor["findings"] if found["subject"] == "timestamps"]
+    [warned] = [finding for finding in doctor["findings"] if finding["subject"] == "timestamps"]
     assert (warned["level"], warned["what"][:18]) == ("warning", "in 7 days, 1 event")
 
 
@@ -70,7 +70,7 @@ async def test_a_stuck_row_of_an_earlier_release_is_repaired_by_an_observation(s
 
 
 async def test_an_earlier_reception_corrects_log_and_part(stack: Stack) -> None:
-    """Also of an event whose id another event has."""
+    """Even of an event that shares its id with another one."""
     event_id = uuid4()
     ahead = (RECEIVED_AT + timedelta(hours=3)).isoformat()
     for other in (None, part("reserved", "2026-01-01T00:00:00+00:00")):
@@ -94,7 +94,7 @@ async def test_an_earlier_reception_corrects_log_and_part(stack: Stack) -> None:
         assert rebuilt(stack, "inventory") == []
 
 
-async def test_an_earlier_reception_corrects_a_trade_in_and_what_is_due(stack: Stack) -> None:
+async def test_an_earlier_reception_corrects_a_buyback_order_and_its_due_payment(stack: Stack) -> None:
     order = {"id": "o1", "status": "MissedPickUp"}
     missed = item(buyback(MISSED, "9999-12-30T00:00:00", order=order), uuid4())
     earlier = RECEIVED_AT - timedelta(hours=2)
@@ -140,8 +140,8 @@ def _under(event_id: UUID, one: Decoded) -> Decoded:
     return replace(one, candidate=replace(one.candidate, envelope=envelope))
 
 
-async def test_what_an_older_release_logged_is_corrected_rebuilt_and_explained(stack: Stack) -> None:
-    """It took numbers of any size in fields that nobody uses."""
+async def test_events_logged_by_an_older_release_are_corrected_rebuilt_and_explained(stack: Stack) -> None:
+    """It accepted numbers of any size in unused fields."""
     one = part("in_warehouse", (RECEIVED_AT + timedelta(hours=3)).isoformat())
     late = received(one, RECEIVED_AT + timedelta(hours=3))
     await apply(stack, "inventory", [late], [part("sold", NOW)])
@@ -150,7 +150,7 @@ async def test_what_an_older_release_logged_is_corrected_rebuilt_and_explained(s
     differences = rebuilt(stack, "inventory")
     await apply(stack, "inventory", [received(one, RECEIVED_AT - timedelta(minutes=1))])
     corrected = await state(stack)
-    # Older than what is known: its history is read.
+    # Older than the state, so the history is read.
     await apply(stack, "inventory", [part("returned", (RECEIVED_AT - timedelta(days=1)).isoformat())])
 
     assert (len(explained["events"]), explained["agrees_with_tables"]) == (2, True)
@@ -167,12 +167,12 @@ async def test_an_event_of_the_log_that_cannot_be_read_counts_as_dropped(stack: 
     await stack.execute(f"UPDATE event_log SET body = 'x' WHERE occurred_at = '{NOW}'")
     stood = await state(stack)
     await apply(stack, "inventory", [received(one, RECEIVED_AT - timedelta(minutes=1))])
-    kept = await state(stack)
+    stored = await state(stack)
     await apply(stack, "inventory", [part("returned", (RECEIVED_AT - timedelta(days=1)).isoformat())])
     explained = json.loads(stack.run("explain", "part", "13", "--json").stdout)
     refused = stack.run("rebuild", "inventory")
 
-    assert kept == stood == ("in_warehouse", True)
+    assert stored == stood == ("in_warehouse", True)
     assert (await stack.count("event_log"), await stack.count("parts")) == (3, 1)
     assert (len(explained["events"]), explained["unreadable_events"]) == (2, 1)
     assert explained["agrees_with_tables"] is None
@@ -180,8 +180,8 @@ async def test_an_event_of_the_log_that_cannot_be_read_counts_as_dropped(stack: 
     assert "cannot be read" in refused.stderr
 
 
-async def test_the_history_of_a_part_includes_what_was_logged_under_another_spelling(stack: Stack) -> None:
-    """A number with a fraction was logged as it was written; as a text it still is."""
+async def test_the_history_of_a_part_includes_events_logged_under_another_spelling(stack: Stack) -> None:
+    """A number with a fraction was logged unchanged; a text still is."""
     document = part_changed("13.0", "sold", NOW)
     older = part_changed("13.0", "returned", "2026-02-01T00:00:00Z")
     await apply(stack, "inventory", [item(document)])
@@ -191,7 +191,7 @@ async def test_the_history_of_a_part_includes_what_was_logged_under_another_spel
     assert await stack.count("event_log") == 2
     assert await state(stack) == ("sold", False)
 
-    # Both as an earlier release logged them: they are about the part 13, and a rebuild gives it the row.
+    # Both were logged by an earlier release: they concern part 13, and a rebuild assigns the row to it.
     await stack.execute(LOG_A_NUMBER)
     assert stack.run("rebuild", "inventory", "--swap").returncode == 0
     assert [row["part_id"] for row in await stack.fetch("SELECT part_id FROM parts")] == ["13"]

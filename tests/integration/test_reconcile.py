@@ -54,8 +54,8 @@ VALUES ('{0}', '{1}', {2}, {3}, 0, 1)
 """
 
 
-class OddPart(Part):
-    """A part as no marketplace should list it."""
+class PartWithFields(Part):
+    """A part with invalid values."""
 
     status: Any
     external_id: Any = None
@@ -63,7 +63,7 @@ class OddPart(Part):
 
 @dataclass(slots=True)
 class Moving:
-    """An Ovoko to which something happens, once, right before or right after it was asked for a path."""
+    """An Ovoko with one event immediately before or after a request for a path."""
 
     ovoko: Ovoko
     before: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
@@ -98,19 +98,19 @@ class World:
 
     async def reconcile(self, *arguments: str, **overrides: str) -> subprocess.CompletedProcess[str]:
         credentials = {f"STOCKHOOK_{name.upper()}": value for name, value in self.credentials.items()}
-        # The server is on this loop.
+        # The server runs on this event loop.
         return await asyncio.to_thread(
             self.stack.run, "reconcile", "ovoko", *arguments, **(credentials | overrides)
         )
 
-    async def found(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+    async def report(self, *arguments: str) -> tuple[int, dict[str, Any]]:
         """Its exit code and its JSON."""
         done = await self.reconcile(*arguments, "--json")
         assert done.stdout, done.stderr
         return done.returncode, json.loads(done.stdout)
 
     async def has(self, status: str, first: int, last: int | None = None) -> None:
-        """Our rows of parts, as of 9:00."""
+        """Insert our rows of parts, as of 9:00."""
         await self.stack.execute(INSERT_PARTS.format(status=status, first=first, last=last or first))
 
     def lists(self, status: int | str, first: int, last: int | None = None, at: str = LONG_AGO) -> None:
@@ -139,11 +139,11 @@ async def test_the_same_on_both_sides_is_no_drift(world: World) -> None:
     world.lists(0, 1, 150)
     world.lists(2, 151, 250)
 
-    code, found = await world.found("parts")
+    code, report = await world.report("parts")
 
-    del found["seconds"]
+    del report["seconds"]
     assert code == 0
-    assert found == {
+    assert report == {
         "marketplace": "ovoko",
         "what": "parts",
         "since": None,
@@ -166,7 +166,7 @@ async def test_the_same_on_both_sides_is_no_drift(world: World) -> None:
     }
 
 
-async def test_each_kind_of_drift_of_parts_is_found(world: World) -> None:
+async def test_each_kind_of_drift_of_parts_is_reported(world: World) -> None:
     await world.has("in_warehouse", 1, 120)
     await world.has("in_warehouse", 201)
     await world.has("returned", 202)
@@ -174,13 +174,13 @@ async def test_each_kind_of_drift_of_parts_is_found(world: World) -> None:
     world.lists(2, 201)
     world.lists("reserved", 203)
 
-    code, found = await world.found("parts")
+    code, report = await world.report("parts")
 
     ours_at, theirs_at = "2026-03-01T09:00:00+00:00", "2026-03-01T10:00:00+00:00"
     common = {"column": "status", "may_be_under_way": False}
     assert code == 1
-    assert (found["drift"], found["is_conclusive"]) == (3, True)
-    assert found["differences"] == [
+    assert (report["drift"], report["is_conclusive"]) == (3, True)
+    assert report["differences"] == [
         {
             "id": "201",
             "kind": "different",
@@ -211,7 +211,7 @@ async def test_each_kind_of_drift_of_parts_is_found(world: World) -> None:
     ]
 
 
-async def test_each_kind_of_drift_of_returns_is_found(world: World) -> None:
+async def test_each_kind_of_drift_of_returns_is_reported(world: World) -> None:
     at = "'2026-03-01 09:00:00Z'"
     await world.stack.execute(INSERT_RETURN.format(1, 10, at, "NULL"))
     await world.stack.execute(INSERT_RETURN.format(2, 20, at, "NULL"))
@@ -220,14 +220,15 @@ async def test_each_kind_of_drift_of_returns_is_found(world: World) -> None:
     for return_id, order_id in ((1, 10), (2, 21), (3, 30), *((number, 50) for number in range(50, 75))):
         world.ovoko.returns[return_id] = OrderReturn(id=return_id, order_id=order_id, created_at=LONG_AGO)
 
-    code, found = await world.found("returns")
+    code, report = await world.report("returns")
 
     different = [
-        (one["id"], one["kind"], one["column"], one["here"], one["there"]) for one in found["differences"][:4]
+        (one["id"], one["kind"], one["column"], one["here"], one["there"])
+        for one in report["differences"][:4]
     ]
     assert code == 1
-    assert found["listed"] == 28
-    assert len(found["differences"]) == 3 + 25
+    assert report["listed"] == 28
+    assert len(report["differences"]) == 3 + 25
     assert different == [
         ("2", "different", "order_id", "20", "21"),
         ("3", "different", "opened_at", None, "2026-03-01T10:00:00+00:00"),
@@ -236,7 +237,7 @@ async def test_each_kind_of_drift_of_returns_is_found(world: World) -> None:
     ]
 
 
-async def test_a_person_gets_a_table_and_what_it_means(world: World) -> None:
+async def test_the_default_output_is_a_table_with_an_explanation(world: World) -> None:
     await world.has("in_warehouse", 13)
     world.lists("sold\x1b[31m[/b]", 13)
 
@@ -257,18 +258,18 @@ async def test_a_part_that_slips_between_two_pages_is_not_taken_for_missing(worl
     world.lists(0, 51, 150)
 
     async def sell() -> None:
-        # The newest come first, so it leaves the second page for the first, which was read.
+        # The newest are listed first, so it moves from the second page to the first, which was already read.
         world.lists(2, 20, at="2026-03-01T12:00:00Z")
 
     world.moving.after["/v2/get/parts"] = sell
-    code, found = await world.found("parts")
+    code, report = await world.report("parts")
 
-    assert (code, found["differences"]) == (0, [])
-    assert (found["listed"], found["listed_twice"], found["not_listed_at_least"]) == (150, 1, 0)
-    assert found["pages"] == 4
+    assert (code, report["differences"]) == (0, [])
+    assert (report["listed"], report["listed_twice"], report["not_listed_at_least"]) == (150, 1, 0)
+    assert report["pages"] == 4
 
 
-async def test_what_slips_twice_makes_the_comparison_inconclusive(world: World) -> None:
+async def test_a_row_that_moves_to_another_page_twice_makes_the_comparison_inconclusive(world: World) -> None:
     class CountingOneMore(Ovoko):
         async def handle(self, request: Request) -> Response:
             document = orjson.loads((await world.ovoko.handle(request)).body)
@@ -278,11 +279,11 @@ async def test_what_slips_twice_makes_the_comparison_inconclusive(world: World) 
     await world.has("in_warehouse", 1, 9)
     world.lists(0, 1, 9)
     world.simulation.marketplaces = {"ovoko": CountingOneMore()}
-    code, found = await world.found("parts")
+    code, report = await world.report("parts")
     done = await world.reconcile("parts")
 
-    assert (code, found["differences"], found["is_conclusive"]) == (1, [], False)
-    assert found["not_listed_at_least"] == 1
+    assert (code, report["differences"], report["is_conclusive"]) == (1, [], False)
+    assert report["not_listed_at_least"] == 1
     assert "1 or more were on no page in two readings" in " ".join(done.stdout.split())
 
 
@@ -294,52 +295,52 @@ async def test_a_part_whose_event_comes_meanwhile_is_not_reported(world: World) 
         await world.stack.execute("UPDATE parts SET status = 'sold'")
 
     world.moving.before["/get/part/1"] = event_comes
-    code, found = await world.found("parts")
+    code, report = await world.report("parts")
 
-    assert (code, found["looked_at_again"], found["differences"]) == (0, 1, [])
+    assert (code, report["looked_at_again"], report["differences"]) == (0, 1, [])
 
 
 async def test_a_change_of_just_now_is_shown_but_is_no_drift_yet(world: World) -> None:
     await world.has("in_warehouse", 1)
     world.lists(2, 1, at=datetime.now(UTC).isoformat())
 
-    code, found = await world.found("parts")
+    code, report = await world.report("parts")
     done = await world.reconcile("parts")
 
-    assert (code, found["drift"]) == (0, 0)
-    assert [(one["id"], one["may_be_under_way"]) for one in found["differences"]] == [("1", True)]
+    assert (code, report["drift"]) == (0, 0)
+    assert [(one["id"], one["may_be_under_way"]) for one in report["differences"]] == [("1", True)]
     assert "1 changed recently, here or there" in done.stdout
 
 
-async def test_no_more_are_looked_at_again_than_was_asked_for(world: World) -> None:
+async def test_at_most_the_requested_number_is_checked_again(world: World) -> None:
     await world.has("in_warehouse", 1, 3)
     world.lists(2, 2, 3)
 
-    code, found = await world.found("parts", "--most", "2")
+    code, report = await world.report("parts", "--most", "2")
 
     assert code == 1
-    assert [(one["id"], one["kind"]) for one in found["differences"]] == [
+    assert [(one["id"], one["kind"]) for one in report["differences"]] == [
         ("2", "different"),
         ("3", "different"),
     ]
-    assert (found["looked_at_again"], found["unchecked"], found["is_conclusive"]) == (2, 1, False)
+    assert (report["looked_at_again"], report["unchecked"], report["is_conclusive"]) == (2, 1, False)
 
 
-async def test_since_leaves_out_what_is_older_on_both_sides(world: World) -> None:
+async def test_since_excludes_rows_that_are_older_on_both_sides(world: World) -> None:
     await world.has("in_warehouse", 1, 3)
     await world.stack.execute("UPDATE parts SET occurred_at = '2026-02-01Z' WHERE part_id <> '1'")
     world.lists(2, 1, at="2026-02-01T10:00:00Z")
     world.lists(2, 3)
 
-    code, found = await world.found("parts", "--since", "2026-03-01")
+    code, report = await world.report("parts", "--since", "2026-03-01")
 
-    # The first is not listed, being older there, and is asked for by its id; the second is older here.
+    # The first is older there, so it is not listed but fetched by its id; the second is older here.
     assert code == 1
-    assert [(one["id"], one["kind"]) for one in found["differences"]] == [
+    assert [(one["id"], one["kind"]) for one in report["differences"]] == [
         ("1", "different"),
         ("3", "different"),
     ]
-    assert (found["here"], found["listed"], found["since"]) == (1, 1, "2026-03-01T00:00:00+00:00")
+    assert (report["here"], report["listed"], report["since"]) == (1, 1, "2026-03-01T00:00:00+00:00")
 
 
 async def test_rows_that_cannot_be_read_are_reported_and_do_not_end_a_reconciliation(world: World) -> None:
@@ -347,27 +348,31 @@ async def test_rows_that_cannot_be_read_are_reported_and_do_not_end_a_reconcilia
     world.lists(2, 11)
     world.lists(0, 15)
     for number, status in ((12, []), (13, {}), (14, None)):
-        world.ovoko.parts[number] = OddPart(id=number, status=status, updated_at=LONG_AGO)
+        world.ovoko.parts[number] = PartWithFields(id=number, status=status, updated_at=LONG_AGO)
 
-    code, found = await world.found("parts")
+    code, report = await world.report("parts")
 
     assert code == 1
-    assert [one["id"] for one in found["differences"]] == ["11"]
-    assert found["unreadable_rows"] == 3
-    assert found["unreadable"] == [f"page 1, row {place}: status: string_type" for place in (1, 2, 3)]
-    assert [one["id"] for one in found["unanswered"]] == ["12", "13", "14"]
-    assert (found["not_listed_at_least"], found["is_conclusive"]) == (0, False)
+    assert [one["id"] for one in report["differences"]] == ["11"]
+    assert report["unreadable_rows"] == 3
+    assert report["unreadable"] == [f"page 1, row {place}: status: string_type" for place in (1, 2, 3)]
+    assert [one["id"] for one in report["unanswered"]] == ["12", "13", "14"]
+    assert (report["not_listed_at_least"], report["is_conclusive"]) == (0, False)
 
 
-async def test_an_odd_optional_field_of_a_listed_part_counts_as_absent_and_is_reported(world: World) -> None:
+async def test_an_unreadable_optional_field_of_a_listed_part_counts_as_absent_and_is_reported(
+    world: World,
+) -> None:
     await world.has("in_warehouse", 11, 13)
-    for number, odd in ((11, False), (12, []), (13, "SKU")):
-        world.ovoko.parts[number] = OddPart(id=number, status=0, external_id=odd, updated_at=LONG_AGO)
+    for number, value in ((11, False), (12, []), (13, "SKU")):
+        world.ovoko.parts[number] = PartWithFields(
+            id=number, status=0, external_id=value, updated_at=LONG_AGO
+        )
 
-    code, found = await world.found("parts")
+    code, report = await world.report("parts")
 
-    assert (code, found["listed"], found["drift"]) == (0, 3, 0)
-    assert found["odd_fields"] == {"external_id": 2}
+    assert (code, report["listed"], report["drift"]) == (0, 3, 0)
+    assert report["odd_fields"] == {"external_id": 2}
 
 
 async def test_an_answer_that_is_missing_for_one_part_spoils_no_other(world: World) -> None:
@@ -375,12 +380,12 @@ async def test_an_answer_that_is_missing_for_one_part_spoils_no_other(world: Wor
     world.lists(2, 11, 12)
     world.simulation.faults.add(Fault(kind=FaultKind.ERROR, path="/get/part/11"))
 
-    code, found = await world.found("parts")
+    code, report = await world.report("parts")
 
     assert code == 1
-    assert [one["id"] for one in found["differences"]] == ["12"]
-    assert found["unanswered"] == [{"id": "11", "reason": "HTTP 500"}]
-    assert found["is_conclusive"] is False
+    assert [one["id"] for one in report["differences"]] == ["12"]
+    assert report["unanswered"] == [{"id": "11", "reason": "HTTP 500"}]
+    assert report["is_conclusive"] is False
 
 
 async def test_several_missing_answers_end_it(world: World) -> None:
@@ -395,14 +400,14 @@ async def test_several_missing_answers_end_it(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "total_count", "words"),
+    ("rows", "total_count", "message"),
     [
         ([{"id": 1, "status": 0}], 10**9, "page 4 of the list shows nothing new, as those before it"),
         ([], 7, "the list says that it holds 7, and shows none"),
     ],
 )
-async def test_a_list_that_is_not_what_it_says_is_an_error(
-    world: World, rows: list[object], total_count: int, words: str
+async def test_an_inconsistent_list_is_an_error(
+    world: World, rows: list[object], total_count: int, message: str
 ) -> None:
     class Same(Ovoko):
         async def handle(self, request: Request) -> Response:
@@ -413,7 +418,7 @@ async def test_a_list_that_is_not_what_it_says_is_an_error(
     world.simulation.marketplaces = {"ovoko": Same()}
     done = await world.reconcile("parts")
 
-    assert (done.returncode, done.stderr) == (1, f"stockhook: Ovoko's API: {words}\n")
+    assert (done.returncode, done.stderr) == (1, f"stockhook: Ovoko's API: {message}\n")
 
 
 async def test_nothing_is_taken_over_from_a_list_that_shows_nothing(world: World) -> None:
@@ -430,7 +435,7 @@ async def test_nothing_is_taken_over_from_a_list_that_shows_nothing(world: World
     assert await world.stack.depths() == {}
 
 
-async def test_what_nobody_applies_is_said_to_wait_and_is_the_same_event_when_sent_again(
+async def test_events_that_no_consumer_applied_are_reported_as_waiting_and_keep_their_ids(
     world: World,
 ) -> None:
     world.lists(1, 13)
@@ -438,8 +443,8 @@ async def test_what_nobody_applies_is_said_to_wait_and_is_the_same_event_when_se
     database = Database(settings.database_url.get_secret_value(), 1, "test")
     async with open_ovoko(settings) as api:
         subject = parts(api, database)
-        found = await reconcile(subject, since=None, most=1, report=unreported)
-        twice = [await apply(subject, found, settings, database, unreported, patience=0.1) for _ in range(2)]
+        report = await reconcile(subject, since=None, most=1, report=unreported)
+        twice = [await apply(subject, report, settings, database, unreported, patience=0.1) for _ in range(2)]
     await database.close()
     sent = [await world.stack.get("stockhook.inventory") for _ in range(3)]
 
@@ -460,14 +465,14 @@ async def test_returns_whose_list_ignores_the_page_end(world: World) -> None:
     world.ovoko.returns[1] = OrderReturn(id=1, order_id=10, created_at=LONG_AGO)
     await world.stack.execute(INSERT_RETURN.format(1, 10, "'2026-03-01 09:00:00Z'", "NULL"))
     world.simulation.marketplaces = {"ovoko": OnePage()}
-    code, found = await world.found("returns")
+    code, report = await world.report("returns")
 
-    assert (code, found["listed"], found["pages"]) == (0, 1, 2)
+    assert (code, report["listed"], report["pages"]) == (0, 1, 2)
 
 
 async def test_how_it_ends_when_it_cannot_be_done(world: World) -> None:
-    nobody = f"http://127.0.0.1:{free_port()}"
-    unreachable = await world.reconcile("parts", STOCKHOOK_OVOKO_API_URL=nobody)
+    closed = f"http://127.0.0.1:{free_port()}"
+    unreachable = await world.reconcile("parts", STOCKHOOK_OVOKO_API_URL=closed)
     refused = await world.reconcile("parts", STOCKHOOK_OVOKO_PASSWORD="another-password")
     without = await asyncio.to_thread(world.stack.run, "reconcile", "ovoko", "parts")
     wrong = await world.reconcile("parts", "--most", "0")
@@ -481,12 +486,12 @@ async def test_how_it_ends_when_it_cannot_be_done(world: World) -> None:
 
 
 def unreported(name: str, done: int, total: int | None) -> None:
-    """Nobody looks at the progress."""
+    """Ignore the progress."""
 
 
 @dataclass(slots=True)
 class Many:
-    """A marketplace and tables that hold the same, made up as they are asked for."""
+    """A marketplace and tables with equal rows, generated on demand."""
 
     ids: list[str]
 
@@ -511,17 +516,17 @@ class Many:
         raise AssertionError("nothing differs")
 
 
-async def test_memory_does_not_grow_with_what_is_compared() -> None:
+async def test_memory_does_not_grow_with_the_number_of_compared_rows() -> None:
     many = Many([f"{number:08}" for number in range(40_000)])
     subject = Subject(
         Provider.OVOKO, many.page, many.one, many.ours, many.our_ids, many.compare, many.observed
     )
     tracemalloc.start()
     try:
-        found = await reconcile(subject, since=None, most=1000, report=unreported)
+        report = await reconcile(subject, since=None, most=1000, report=unreported)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
-    assert (found.listing.entities, found.ours, found.doubts) == (40_000, 40_000, 0)
+    assert (report.listing.entities, report.ours, report.doubts) == (40_000, 40_000, 0)
     assert peak < 1_000_000

@@ -1,4 +1,4 @@
-"""A connection that the broker refuses: what the broker said, and what to do."""
+"""Refused connections to the broker: its reason, and the remedy."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -32,7 +32,7 @@ REFUSALS = {
         ("403 ACCESS_REFUSED - Login was refused", "correct user or password in STOCKHOOK_AMQP_URL"),
     ),
     "no such user": (
-        "nobody",
+        "unknown",
         "refusing",
         ("403 ACCESS_REFUSED - Login was refused", "correct user or password in STOCKHOOK_AMQP_URL"),
     ),
@@ -42,7 +42,7 @@ LIMITS = {"vhost full": ("visitor", "full"), "user full": ("busy", "busy")}
 
 @pytest.fixture
 def node(services: Services, tmp_path: Path) -> BrokerNode:
-    """Its users and virtual hosts stay: they disturb no other test."""
+    """Its users and virtual hosts stay, because they affect no other test."""
     if services.rabbitmq is None:
         pytest.skip("needs a RabbitMQ of our own")
     anything = {"configure": ".*", "write": ".*", "read": ".*"}
@@ -79,13 +79,13 @@ def as_user(stack: Stack, user: str, vhost: str) -> str:
     return parts._replace(netloc=netloc, path=f"/{vhost}").geturl()
 
 
-async def test_a_refusal_says_what_the_broker_said_and_what_to_do(stack: Stack, node: BrokerNode) -> None:
-    for case, (user, vhost, words) in REFUSALS.items():
+async def test_a_refusal_quotes_the_broker_and_names_the_remedy(stack: Stack, node: BrokerNode) -> None:
+    for case, (user, vhost, texts) in REFUSALS.items():
         with pytest.raises(BrokerRefused) as refused:
             async with Broker(as_user(stack, user, vhost), "test").connection():
                 pass
 
-        assert all(word in str(refused.value) for word in words), (case, refused.value)
+        assert all(word in str(refused.value) for word in texts), (case, refused.value)
         assert PASSWORD not in str(refused.value)
 
 
@@ -107,14 +107,14 @@ async def test_a_command_ends_with_that_sentence_and_the_right_code(stack: Stack
         ("visitor", "full"): (69, "stockhook: cannot reach the broker (530 NOT_ALLOWED - "),
         ("reader", "reading"): (78, "stockhook: the broker refused: ACCESS_REFUSED - "),
     }
-    for (user, vhost), (code, words) in endings.items():
+    for (user, vhost), (code, message) in endings.items():
         ended = stack.run("topology", STOCKHOOK_AMQP_URL=as_user(stack, user, vhost))
 
         (sentence,) = ended.stderr.splitlines()
-        assert (ended.returncode, sentence[: len(words)]) == (code, words)
+        assert (ended.returncode, sentence[: len(message)]) == (code, message)
 
 
-async def test_doctor_says_so_and_looks_at_the_rest(stack: Stack, node: BrokerNode) -> None:
+async def test_doctor_reports_the_refusal_and_checks_the_rest(stack: Stack, node: BrokerNode) -> None:
     ended = stack.run("doctor", "--json", STOCKHOOK_AMQP_URL=as_user(stack, "stranger", "nowhere"))
     findings = json.loads(ended.stdout)["findings"]
     (broken,) = [finding for finding in findings if finding["subject"] == "broker"]
@@ -125,28 +125,30 @@ async def test_doctor_says_so_and_looks_at_the_rest(stack: Stack, node: BrokerNo
     assert any(finding["subject"] == "migrations" for finding in findings)
 
 
-async def test_processes_wait_say_why_and_go_on_once_they_are_let_in(stack: Stack, node: BrokerNode) -> None:
+async def test_processes_wait_and_log_why_and_continue_once_they_are_accepted(
+    stack: Stack, node: BrokerNode
+) -> None:
     vhost = urlsplit(stack.environment["STOCKHOOK_AMQP_URL"]).path[1:]
     url = as_user(stack, "stranger", vhost)
     consumer = stack.start("consume", "orders", STOCKHOOK_AMQP_URL=url)
     ingest = stack.start("ingest", STOCKHOOK_AMQP_URL=url)
-    words = f"530 NOT_ALLOWED - access to vhost '{vhost}' refused for user 'stranger'"
+    message = f"530 NOT_ALLOWED - access to vhost '{vhost}' refused for user 'stranger'"
 
-    async def says_so() -> bool:
-        told = (await stack.ops(consumer.ops_port, "/readyz")).json()["checks"]
-        return all(words in str(told[name]) for name in ("orders", "publisher"))
+    async def consumer_reports_it() -> bool:
+        checks = (await stack.ops(consumer.ops_port, "/readyz")).json()["checks"]
+        return all(message in str(checks[name]) for name in ("orders", "publisher"))
 
-    async def ingest_says_so() -> bool:
-        return words in str((await stack.ops(ingest.ops_port, "/readyz")).json()["broker"])
+    async def ingest_reports_it() -> bool:
+        return message in str((await stack.ops(ingest.ops_port, "/readyz")).json()["broker"])
 
     await until(_answers(stack, consumer.ops_port), "it listens")
-    await until(says_so, "readyz of the consumer says why")
+    await until(consumer_reports_it, "readyz of the consumer says why")
     await until(_answers(stack, ingest.ops_port), "it listens")
-    await until(ingest_says_so, "readyz of the ingest says why")
+    await until(ingest_reports_it, "readyz of the ingest says why")
     for worker in (consumer, ingest):
         refusals = [line for line in worker.lines().splitlines() if "broker.unavailable" in line]
         assert refusals
-        assert all(words in line and "stockhook grants rabbitmq" in line for line in refusals)
+        assert all(message in line and "stockhook grants rabbitmq" in line for line in refusals)
     node.ctl("set_permissions", "-p", vhost, "stranger", ".*", ".*", ".*")
     await stack.ready(consumer)
     node.ctl("clear_permissions", "-p", vhost, "stranger")

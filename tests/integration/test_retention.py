@@ -1,4 +1,4 @@
-"""What is past its days goes, nobody waits for it, and what was applied is not applied again."""
+"""Retention removes old rows, blocks no writer, and no event is applied again afterwards."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ def part(status: str, second: int) -> Decoded:
 
 
 async def age(stack: Stack, days: int) -> str:
-    """Have all that was logged until now be so many days old; the month that it lies in then."""
+    """Age all logged events by this many days; return the name of their month."""
     at = datetime.now(UTC) - timedelta(days=days)
     await stack.execute(
         f"SELECT add_event_log_months('{at}', '{at}'); UPDATE event_log SET applied_at = '{at}'"
@@ -45,7 +45,7 @@ async def partitions(stack: Stack) -> set[str]:
     return {row["relname"] for row in rows}
 
 
-async def test_what_was_applied_stays_applied_when_its_month_is_gone(stack: Stack) -> None:
+async def test_an_applied_event_stays_applied_when_its_partition_is_removed(stack: Stack) -> None:
     first = part("sold", 5)
     await apply(stack, "inventory", [first])
     month = await age(stack, 150)
@@ -53,11 +53,11 @@ async def test_what_was_applied_stays_applied_when_its_month_is_gone(stack: Stac
 
     tried = retained(stack, "--dry-run")
     untouched = await stack.count("event_log")
-    found = retained(stack)
+    report = retained(stack)
     async with database_of(stack) as database:
         again = await apply_batch(FAMILIES["inventory"], database, [first])
 
-    assert [one["name"] for one in tried["months"]] == [one["name"] for one in found["months"]] == [month]
+    assert [one["name"] for one in tried["months"]] == [one["name"] for one in report["months"]] == [month]
     assert untouched == 1
     assert await partitions(stack) == before - {month}
     assert [type(outcome).__name__ for outcome in again.outcomes] == ["Duplicate"]
@@ -70,7 +70,7 @@ async def test_what_was_applied_stays_applied_when_its_month_is_gone(stack: Stac
 
 
 async def test_a_part_whose_history_is_gone_keeps_its_status(stack: Stack) -> None:
-    """An event that was overtaken finds nothing of what overtook it in the log."""
+    """An overtaken event finds no trace of the newer one in the log."""
     await apply(
         stack,
         "inventory",
@@ -102,13 +102,13 @@ async def test_a_part_whose_latest_change_is_gone_from_the_log_is_judged_by_it(s
 
     await apply(stack, "inventory", [part("sold", 6)])
 
-    found = await stack.fetch("SELECT kind, message FROM findings")
+    findings = await stack.fetch("SELECT kind, message FROM findings")
     explained = json.loads(stack.run("explain", "part", "13", "--json").stdout)
     assert [event["changes"]["status"]["to"] for event in explained["events"]] == ["sold"]
     assert explained["log_begins_at"] is not None
     assert explained["agrees_with_tables"] is None
     assert "were dropped from the log" in " ".join(stack.run("explain", "part", "13").stdout.split())
-    assert found == [{"kind": "undocumented_transition", "message": "sold became reserved"}]
+    assert findings == [{"kind": "undocumented_transition", "message": "sold became reserved"}]
     assert (await stack.fetch("SELECT status FROM parts")) == [{"status": "reserved"}]
 
 
@@ -129,18 +129,18 @@ async def test_consumers_write_on_while_months_go(stack: Stack) -> None:
         return applied
 
     consuming = asyncio.create_task(consume())
-    found = await asyncio.to_thread(retained, stack)
+    result = await asyncio.to_thread(retained, stack)
     was_busy = not consuming.done()
     is_over.set()
 
     assert await consuming == len(new)
     assert was_busy
-    assert [one["name"] for one in found["months"]] == [month]
+    assert [one["name"] for one in result["months"]] == [month]
     assert await stack.count("event_log") == len(new)
 
 
 async def test_writers_do_not_wait_while_retention_waits_for_a_long_read(stack: Stack) -> None:
-    """Retention tries for the lock again and again, for a moment each time."""
+    """Retention repeats short attempts to get the lock."""
     await apply(stack, "inventory", [part("sold", 5)])
     month = await age(stack, 150)
     async with database_of(stack) as database:
@@ -148,7 +148,7 @@ async def test_writers_do_not_wait_while_retention_waits_for_a_long_read(stack: 
             await reading.fetch("SELECT count(*) FROM event_log")
             running = asyncio.create_task(asyncio.to_thread(retained, stack))
 
-            async def has_asked() -> bool:
+            async def is_waiting_for_lock() -> bool:
                 return bool(
                     await stack.fetch(
                         "SELECT 1 FROM pg_stat_activity WHERE application_name = 'stockhook/retain' "
@@ -156,28 +156,28 @@ async def test_writers_do_not_wait_while_retention_waits_for_a_long_read(stack: 
                     )
                 )
 
-            await until(has_asked, "retention waits for the lock")
-            # Behind a lock that waits for the reader, this would not end.
+            await until(is_waiting_for_lock, "retention waits for the lock")
+            # This would block behind a lock that waits for the reader.
             async with asyncio.timeout(30):
                 await apply_batch(FAMILIES["inventory"], database, [part("reserved", 9)])
             assert not running.done()
-        found = await running
+        report = await running
 
-    assert [one["name"] for one in found["months"]] == [month]
+    assert [one["name"] for one in report["months"]] == [month]
 
 
-async def test_what_was_broken_off_is_finished_and_an_archive_is_left_alone(stack: Stack) -> None:
+async def test_an_interrupted_archive_is_finished_and_a_complete_one_is_not_changed(stack: Stack) -> None:
     await stack.execute(
         "CREATE TABLE event_log_2019_01_dropping (LIKE event_log);"
         "CREATE TABLE event_log_2019_02 (LIKE event_log)"
     )
     try:
-        found = retained(stack)
+        report = retained(stack)
         left = await partitions(stack)
     finally:
         await stack.execute("DROP TABLE event_log_2019_02")
 
-    assert found["months"] == []
+    assert report["months"] == []
     assert "event_log_2019_01_dropping" not in left
     assert "event_log_2019_02" in left
 
@@ -208,10 +208,10 @@ async def test_only_dead_letters_that_were_seen_to_go(stack: Stack) -> None:
     )
 
     tried = retained(stack, "--dry-run")
-    found = retained(stack)
+    report = retained(stack)
 
     left = await stack.fetch("SELECT reason FROM dead_letters ORDER BY reason")
-    assert tried["dead_letters"] == found["dead_letters"] == 2
+    assert tried["dead_letters"] == report["dead_letters"] == 2
     assert [row["reason"] for row in left] == ["r0", "r1", "r4"]
     assert await stack.count("dead_letter_audit") == 3
 
@@ -224,12 +224,12 @@ async def test_unhandled_events_go_after_days_of_their_own(stack: Stack) -> None
             f"VALUES ('ovoko', 't{number}', '{uuid4()}', '{uuid4()}', '2001-02-03', "
             f"now() - interval '{days} days', '')"
         )
-    kept = json.loads(stack.run("retain", "--json", STOCKHOOK_UNHANDLED_DAYS="0").stdout)
+    without_limit = json.loads(stack.run("retain", "--json", STOCKHOOK_UNHANDLED_DAYS="0").stdout)
     longer = json.loads(stack.run("retain", "--json", "--dry-run", STOCKHOOK_UNHANDLED_DAYS="100").stdout)
     by_default = stack.run("retain")
     left = await stack.fetch("SELECT type FROM unhandled_events")
 
-    assert (kept["unhandled_events"], longer["unhandled_events"]) == (0, 1)
+    assert (without_limit["unhandled_events"], longer["unhandled_events"]) == (0, 1)
     assert "deleted: 2 unhandled events" in by_default.stdout
     assert left == [{"type": "t2"}]
 

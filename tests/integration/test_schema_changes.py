@@ -1,4 +1,4 @@
-"""Columns that are added while events are applied."""
+"""Columns are added while events are applied."""
 
 from uuid import UUID, uuid4
 
@@ -18,7 +18,7 @@ from worker.postgres.pool import Database
 
 
 def event_of(family: str) -> Decoded:
-    """A documented event of the family, under an id of its own."""
+    """A documented event of the family, with a new id."""
     for example in documented():
         envelope = Envelope(
             provider=example.provider,
@@ -39,7 +39,7 @@ async def test_columns_that_are_added_meanwhile_cost_no_attempt(fresh_database: 
     other = await asyncpg.connect(fresh_database)
     try:
         await migrate(database)
-        # A statement is kept by the driver once it was used.
+        # The driver caches statements after their first use.
         await apply_batch(FAMILIES[family], database, [event_of(family)])
         await apply_batch(FAMILIES[family], database, [event_of(family)])
         for table in FAMILIES[family].tables:

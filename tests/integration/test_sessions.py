@@ -51,7 +51,7 @@ MESSAGES = 3
 MANY_MESSAGES = 400
 SHOP = Subscriber(name="shop", url="http://127.0.0.1/", types=("part.*",), secret=SECRET)
 
-# The server answers and accepts writes, so each session subscribes, and this table takes none.
+# The server responds and accepts writes, so each session subscribes, but writes to this table fail.
 DISK_FULL = """
 CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -65,7 +65,7 @@ DISK_FREE = "DROP TRIGGER IF EXISTS disk_full ON {table}; DROP FUNCTION IF EXIST
 
 @dataclass
 class Parts:
-    """What each consumer of the broker is made of."""
+    """The parts of a consumer."""
 
     stack: Stack
     database: Database
@@ -75,7 +75,7 @@ class Parts:
 
 @dataclass
 class Waiting:
-    """A consumer during an outage of what it waits for, and the messages that arrive meanwhile."""
+    """A consumer during an outage, and the messages that arrive meanwhile."""
 
     subscription: Subscription[Any]
     run: Callable[[], Awaitable[None]]
@@ -103,7 +103,7 @@ def returned(number: int, queue: str = "stockhook.returns", **headers: str) -> M
 
 @asynccontextmanager
 async def disk_full(stack: Stack, table_name: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Writes to a table fail. The function that it yields ends that."""
+    """Writes to a table fail until the yielded function is called."""
 
     async def free() -> None:
         await stack.execute(DISK_FREE.format(table=table_name))
@@ -183,7 +183,7 @@ async def dead_letters(parts: Parts) -> AsyncIterator[Waiting]:
 
 @asynccontextmanager
 async def webhook(parts: Parts) -> AsyncIterator[Waiting]:
-    """The endpoint failed so often that the circuit breaker is open."""
+    """The circuit breaker is open after failures of the endpoint."""
     stack = parts.stack
     stack.environment["STOCKHOOK_CHANGES_PRIVATE_TARGETS"] = "true"
     monkeypatch = pytest.MonkeyPatch()
@@ -246,7 +246,7 @@ def recorded_deliveries(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Delive
 
 @pytest.fixture
 async def parts(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Parts]:
-    # Between sessions.
+    # Between two sessions.
     monkeypatch.setattr("worker.amqp.connection.LONGEST_PAUSE_SECONDS", HOLD_SECONDS)
     monkeypatch.setitem(KINDS, "test", Kind("test", ActionRequest, done))
     async with (
@@ -321,7 +321,7 @@ async def test_while_postgres_is_away_nothing_is_held_beyond_the_hold_limit(
 
 @contextmanager
 def lost_acks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The broker receives no ack until the list is cleared; the consumers believe that it does."""
+    """The broker receives no acks until the list is cleared, which the consumers do not notice."""
     lost: list[int] = [0]
 
     def losing(ack: Callable[[Channel, int], Awaitable[None]]) -> Callable[[Channel, int], Awaitable[None]]:
@@ -415,5 +415,5 @@ async def test_no_delivery_is_repeated_when_a_session_ends_at_its_age_limit(
     assert renewals >= 3
     assert not closed_early
     assert len(deliveries) == MANY_MESSAGES
-    # The broker counts what it was about to send when the subscription was cancelled, but does not send it.
+    # The broker counts messages that it did not send because the subscription was cancelled.
     assert sum(delivery.redelivered for delivery in deliveries) <= 2 * renewals

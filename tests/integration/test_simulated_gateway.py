@@ -1,4 +1,4 @@
-"""The simulated gateway over real HTTP: what an endpoint behind it receives, and what the sender is told."""
+"""The simulated gateway over real HTTP: requests to an endpoint behind it, and answers to the sender."""
 
 import json
 from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ HEADERS = {"X-Webhook-Secret": "ours", "X-Trace": "abc", "Content-Type": "applic
 
 
 class Gateway:
-    """One gateway, its endpoint, and its control over HTTP."""
+    """A gateway, its endpoint, and its control over HTTP."""
 
     def __init__(
         self, simulated: SimulatedGateway, shop: Endpoint, port: int, client: httpx.AsyncClient
@@ -67,7 +67,7 @@ async def gateway(
 
 
 def accepts(one: Gateway, request: Request, keys: list[GatewayKey]) -> bool:
-    """As the ingest verifies."""
+    """Verify a request as the ingest does."""
     scheme = one.simulated.scheme
     verdict = verify(scheme, keys, request.headers, request.body, datetime.now(UTC))
     return isinstance(verdict, Verified)
@@ -76,7 +76,7 @@ def accepts(one: Gateway, request: Request, keys: list[GatewayKey]) -> bool:
 @pytest.mark.parametrize(
     "name", ["hookdeck", "svix", "standard-webhooks", "convoy", "outpost", "header", "stripe"]
 )
-async def test_what_is_forwarded_is_signed_and_the_sender_is_answered_200(name: str) -> None:
+async def test_a_forwarded_request_is_signed_and_the_sender_is_answered_200(name: str) -> None:
     async with gateway(name) as one:
         answer = await one.send()
         (request,) = await one.has_received(1)
@@ -102,7 +102,7 @@ async def test_hookdeck_forwards_headers_and_bytes_and_adds_its_ids() -> None:
 
 
 @pytest.mark.parametrize("name", ["svix", "outpost", "eventbridge", "svix-bridge"])
-async def test_others_forward_the_json_alone(name: str) -> None:
+async def test_other_gateways_forward_only_the_json(name: str) -> None:
     async with gateway(name) as one:
         await one.send()
         (request,) = await one.has_received(1)
@@ -112,7 +112,7 @@ async def test_others_forward_the_json_alone(name: str) -> None:
     assert not {"x-webhook-secret", "x-trace"} & request.headers.keys()
 
 
-async def test_the_library_of_the_standard_accepts_what_the_gateway_signs() -> None:
+async def test_the_library_of_the_standard_accepts_the_gateways_signatures() -> None:
     secret = new_secret(read_scheme("standard-webhooks"))
     async with gateway("standard-webhooks", [secret]) as one:
         await one.send()
@@ -137,7 +137,7 @@ async def test_an_event_is_sent_again_until_it_is_accepted_under_the_same_id() -
     assert (state["accepted"], state["waiting"], state["given_up"]) == (1, 0, 0)
 
 
-async def test_what_waits_during_a_rotation_is_signed_with_the_new_secret() -> None:
+async def test_a_request_that_waits_during_a_rotation_is_signed_with_the_new_secret() -> None:
     answers = {"status": 503}
     async with gateway("hookdeck", behaviour=lambda _: answers["status"]) as one:
         await one.send()
@@ -154,7 +154,7 @@ async def test_what_waits_during_a_rotation_is_signed_with_the_new_secret() -> N
         assert accepts(one, one.shop.taken[0], [new])
 
 
-async def test_svix_bridge_loses_what_is_answered_503() -> None:
+async def test_svix_bridge_loses_a_request_that_is_answered_503() -> None:
     with capture_logs() as lines:
         async with gateway("svix-bridge", behaviour=lambda _: 503) as one:
             await one.send()
@@ -170,7 +170,7 @@ async def test_svix_bridge_loses_what_is_answered_503() -> None:
 
 
 @pytest.mark.parametrize(("name", "headers"), [("hookdeck", 2), ("svix", 1)])
-async def test_a_rotation_signs_with_both_secrets_and_retiring_with_the_newest_alone(
+async def test_a_rotation_signs_with_both_secrets_and_retiring_with_only_the_newest(
     name: str, headers: int
 ) -> None:
     async with gateway(name) as one:
@@ -189,7 +189,7 @@ async def test_a_rotation_signs_with_both_secrets_and_retiring_with_the_newest_a
     assert len([header for header in both.headers if "-signature" in header]) == headers
 
 
-async def test_a_secret_for_one_marketplace_signs_its_webhooks_alone() -> None:
+async def test_a_secret_for_one_marketplace_signs_only_its_webhooks() -> None:
     async with gateway("hookdeck") as one:
         (common,) = one.simulated.keys
         await one.control("rotate", secret="only-for-ovoko-0123456789", marketplace="ovoko")
@@ -214,25 +214,25 @@ async def test_an_ed25519_key_rotates_to_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("document", "words"),
+    ("document", "message"),
     [
         ({"secret": "canary-not-whsec"}, "secret: must begin with whsec_"),
         ({"secret": PUBLIC_KEY}, "a public key cannot sign"),
-        ({"marketplace": "nobody"}, "marketplace: "),
+        ({"marketplace": "unknown"}, "marketplace: "),
         ({"canary": "x"}, "canary: "),
     ],
 )
-async def test_a_rotation_that_is_none_is_refused(document: dict[str, str], words: str) -> None:
+async def test_a_rotation_that_is_none_is_refused(document: dict[str, str], message: str) -> None:
     async with gateway("svix") as one:
         answer = await one.control("rotate", **document)
 
         assert answer.status_code == 400
-        assert words in json.dumps(answer.json())
+        assert message in json.dumps(answer.json())
         assert "canary-not" not in answer.text
         assert (await one.state())["keys"] == 1
 
 
-async def test_beyond_its_bound_senders_are_refused_and_nothing_more_is_kept() -> None:
+async def test_a_full_gateway_refuses_senders() -> None:
     async with gateway("hookdeck", behaviour=lambda _: None, most_waiting=3) as one:
         answers = [(await one.send()).status_code for _ in range(5)]
         state = await one.state()

@@ -16,7 +16,7 @@ from worker.simulator.server import serving
 
 
 class Mirror:
-    """A marketplace that says what it was asked, and nothing where something is to be deleted."""
+    """Echoes each request; answers DELETE with an empty body."""
 
     async def handle(self, request: Request) -> Response:
         if request.method == "DELETE":
@@ -33,14 +33,14 @@ async def mirror() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def ask(client: httpx.AsyncClient, **fault: object) -> None:
+async def inject_fault(client: httpx.AsyncClient, **fault: object) -> None:
     (await client.post("/control/faults", json=fault)).raise_for_status()
 
 
 async def test_a_marketplace_is_served_below_its_name() -> None:
     async with mirror() as client:
         response = await client.post("/mirror/a/b", content=b"12345")
-        elsewhere = await client.get("/nobody/a")
+        elsewhere = await client.get("/unknown/a")
 
     assert response.json() == {"method": "POST", "path": "/a/b", "bytes": 5}
     assert elsewhere.status_code == 404
@@ -50,17 +50,17 @@ async def test_a_marketplace_is_served_below_its_name() -> None:
     ("kind", "status"),
     [("unauthorized", 401), ("rate-limited", 429), ("error", 500), ("unavailable", 503), ("redirect", 302)],
 )
-async def test_a_fault_comes_as_often_as_it_was_asked_for(kind: str, status: int) -> None:
+async def test_a_fault_occurs_the_requested_number_of_times(kind: str, status: int) -> None:
     async with mirror() as client:
-        await ask(client, kind=kind, times=2)
+        await inject_fault(client, kind=kind, times=2)
         statuses = [(await client.get("/mirror/a")).status_code for _ in range(3)]
 
     assert statuses == [status, status, 200]
 
 
-async def test_a_fault_is_for_a_method_and_a_path_alone() -> None:
+async def test_a_fault_applies_only_to_its_method_and_path() -> None:
     async with mirror() as client:
-        await ask(client, kind="error", method="post", path="order-7")
+        await inject_fault(client, kind="error", method="post", path="order-7")
         others = [await client.get("/mirror/order-7"), await client.post("/mirror/order-8")]
         struck = await client.post("/mirror/order-7")
 
@@ -68,7 +68,7 @@ async def test_a_fault_is_for_a_method_and_a_path_alone() -> None:
     assert struck.status_code == 500
 
 
-async def test_an_id_asks_for_its_fault_by_itself() -> None:
+async def test_an_id_triggers_its_fault() -> None:
     async with mirror() as client:
         response = await client.get("/mirror/orders/fault-error-3/x")
 
@@ -76,7 +76,7 @@ async def test_an_id_asks_for_its_fault_by_itself() -> None:
 
 
 @pytest.mark.parametrize("order_id", ["fault-error-as-200", "fault-error-as-200-2"])
-async def test_an_id_asks_for_the_fault_of_the_longest_name_in_it(order_id: str) -> None:
+async def test_an_id_triggers_the_fault_with_the_longest_matching_name(order_id: str) -> None:
     async with mirror() as client:
         response = await client.get(f"/mirror/orders/{order_id}")
 
@@ -85,12 +85,12 @@ async def test_an_id_asks_for_the_fault_of_the_longest_name_in_it(order_id: str)
 
 async def test_an_answer_without_a_body_breaks_too() -> None:
     async with mirror() as client:
-        await ask(client, kind="cut", times=1)
+        await inject_fault(client, kind="cut", times=1)
         with pytest.raises(httpx.RemoteProtocolError):
             await client.delete("/mirror/a")
-        await ask(client, kind="wrong-types", times=1)
+        await inject_fault(client, kind="wrong-types", times=1)
         wrong = await client.delete("/mirror/a")
-        await ask(client, kind="oversized", times=1)
+        await inject_fault(client, kind="oversized", times=1)
         async with client.stream("DELETE", "/mirror/a") as response:
             received = [len(chunk) async for chunk in response.aiter_raw()]
 
@@ -98,9 +98,9 @@ async def test_an_answer_without_a_body_breaks_too() -> None:
     assert sum(received) == OVERSIZED_BYTES
 
 
-async def test_retry_after_says_how_long() -> None:
+async def test_retry_after_has_the_configured_duration() -> None:
     async with mirror() as client:
-        await ask(client, kind="rate-limited", seconds=2.5)
+        await inject_fault(client, kind="rate-limited", seconds=2.5)
         response = await client.get("/mirror/a")
 
     assert response.headers["retry-after"] == "3"
@@ -108,7 +108,7 @@ async def test_retry_after_says_how_long() -> None:
 
 async def test_a_slow_answer_is_late() -> None:
     async with mirror() as client:
-        await ask(client, kind="slow", seconds=0.3)
+        await inject_fault(client, kind="slow", seconds=0.3)
         began = monotonic()
         response = await client.get("/mirror/a")
 
@@ -119,7 +119,7 @@ async def test_a_slow_answer_is_late() -> None:
 @pytest.mark.parametrize("kind", ["cut", "hang-up"])
 async def test_a_connection_ends_too_soon(kind: str) -> None:
     async with mirror() as client:
-        await ask(client, kind=kind, times=1)
+        await inject_fault(client, kind=kind, times=1)
         with pytest.raises(httpx.RemoteProtocolError):
             await client.get("/mirror/a")
         again = await client.get("/mirror/a")
@@ -127,9 +127,9 @@ async def test_a_connection_ends_too_soon(kind: str) -> None:
     assert again.status_code == 200
 
 
-async def test_a_trickle_never_falls_silent_for_long() -> None:
+async def test_a_trickle_never_pauses_for_long() -> None:
     async with mirror() as client:
-        await ask(client, kind="trickle", seconds=0.01)
+        await inject_fault(client, kind="trickle", seconds=0.01)
         began = monotonic()
         response = await client.get("/mirror/a")
 
@@ -138,10 +138,10 @@ async def test_a_trickle_never_falls_silent_for_long() -> None:
 
 
 @pytest.mark.parametrize(("kind", "is_declared"), [("oversized", False), ("declared", True)])
-async def test_an_oversized_body_is_as_large_as_it_says(kind: str, is_declared: bool) -> None:
+async def test_an_oversized_body_has_its_declared_length(kind: str, is_declared: bool) -> None:
     received = 0
     async with mirror() as client:
-        await ask(client, kind=kind)
+        await inject_fault(client, kind=kind)
         async with client.stream("GET", "/mirror/a") as response:
             async for chunk in response.aiter_raw():
                 received += len(chunk)
@@ -152,27 +152,27 @@ async def test_an_oversized_body_is_as_large_as_it_says(kind: str, is_declared: 
 
 async def test_wrong_types_are_json_still() -> None:
     async with mirror() as client:
-        await ask(client, kind="wrong-types")
+        await inject_fault(client, kind="wrong-types")
         response = await client.get("/mirror/a")
 
     assert response.json() == {"method": ["GET"], "path": ["/a"], "bytes": "seven"}
 
 
-async def test_what_was_answered_is_told_without_headers_and_bodies() -> None:
+async def test_answered_requests_are_reported_without_headers_and_bodies() -> None:
     async with mirror() as client:
-        await ask(client, kind="error", times=1)
+        await inject_fault(client, kind="error", times=1)
         await client.get("/mirror/a", headers={"authorization": "canary"})
         await client.post("/mirror/b", content=b"canary")
-        told = await client.get("/control/requests")
+        response = await client.get("/control/requests")
 
-    assert told.json() == [
+    assert response.json() == [
         {"method": "GET", "path": "/mirror/a", "status": 500, "fault": "error"},
         {"method": "POST", "path": "/mirror/b", "status": 200, "fault": None},
     ]
-    assert "canary" not in told.text
+    assert "canary" not in response.text
 
 
-async def test_an_unknown_fault_is_refused_in_words() -> None:
+async def test_an_unknown_fault_is_refused_with_a_sentence() -> None:
     async with mirror() as client:
         response = await client.post("/control/faults", json={"kind": "boredom"})
         faults = await client.get("/control/faults")
@@ -192,7 +192,7 @@ async def test_a_taken_port_is_a_sentence() -> None:
 async def test_it_stops_while_an_answer_is_under_way() -> None:
     async with asyncio.timeout(30):
         async with mirror() as client:
-            await ask(client, kind="slow", seconds=60)
+            await inject_fault(client, kind="slow", seconds=60)
             waiting = asyncio.create_task(client.get("/mirror/a"))
             while not (await client.get("/control/requests")).json():
                 await asyncio.sleep(0.01)
@@ -200,5 +200,5 @@ async def test_it_stops_while_an_answer_is_under_way() -> None:
         await asyncio.wait_for(waiting, 30)
 
 
-def test_each_fault_has_its_words() -> None:
+def test_each_fault_has_a_description() -> None:
     assert set(DESCRIPTIONS) == set(Kind)

@@ -1,4 +1,4 @@
-"""The spool on a real disk: killed, cut short, damaged, full, locked; no sequence number is used twice."""
+"""The spool on a real disk: killed, truncated, damaged, full, locked; no sequence number is used twice."""
 
 import asyncio
 import os
@@ -58,7 +58,7 @@ def number_of(entry: Spooled) -> tuple[object, object]:
 
 
 async def filled(path: Path, texts: list[str], size: int = 0) -> int:
-    """A spool with these entries, closed; its source."""
+    """Fill and close a spool; return its source."""
     async with Spool(path, ROOMY) as spool:
         for text in texts:
             await spool.put(message(text, size), "orders")
@@ -66,7 +66,7 @@ async def filled(path: Path, texts: list[str], size: int = 0) -> int:
 
 
 async def held(path: Path) -> list[Spooled]:
-    """All that a spool gives when it is opened and read."""
+    """All entries of a spool after it is opened."""
     async with Spool(path, ROOMY) as spool:
         entries = await spool.oldest(1_000_000)
 
@@ -75,7 +75,7 @@ async def held(path: Path) -> list[Spooled]:
 
 
 def crashed(path: Path, folder: Path) -> Path:
-    """The files as a kill -9 at this moment would leave them."""
+    """A copy of the files, as after a kill -9 at this moment."""
     folder.mkdir()
     for part in ("", "-wal"):
         shutil.copyfile(f"{path}{part}", f"{folder / path.name}{part}")
@@ -96,7 +96,7 @@ def set_aside(path: Path) -> list[Path]:
 
 @contextmanager
 def running(*arguments: str, mounting: bool = False) -> Iterator[subprocess.Popen[str]]:
-    """This file as a process of its own."""
+    """Run this file as a separate process."""
     command = ["unshare", "--mount"] if mounting else []
     process = subprocess.Popen(
         [*command, sys.executable, "-m", "tests.integration.test_spool", *arguments],
@@ -146,7 +146,7 @@ async def test_entries_come_back_in_order_with_their_numbers(tmp_path: Path) -> 
         assert began <= entries[0].spooled_at <= datetime.now(UTC)
 
 
-async def test_what_goes_to_the_quarantine_has_no_sequence_number(tmp_path: Path) -> None:
+async def test_a_quarantined_message_has_no_sequence_number(tmp_path: Path) -> None:
     stamped = Message("exchange", "key", "type", {"x-stream": 1, "x-place": 7, "x-other": "kept"}, b"body")
     async with Spool(tmp_path / "spool", ROOMY) as spool:
         await spool.put(stamped, None)
@@ -173,7 +173,7 @@ async def test_removing_leaves_the_others_and_forgets_no_byte(tmp_path: Path) ->
         assert (spool.depth, spool.size, spool.oldest_at) == (0, 0, None)
 
 
-async def test_reopening_goes_on_where_it_stopped(tmp_path: Path) -> None:
+async def test_a_reopened_spool_continues_its_numbers(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     async with Spool(path, ROOMY) as spool:
         await spool.put(message("one"), "orders")
@@ -210,7 +210,7 @@ async def test_entries_of_any_size_come_back(tmp_path: Path) -> None:
         assert [len(entry.message.body) for entry in await spool.oldest(100)] == sizes
 
 
-async def test_what_waits_is_written_in_one_transaction(tmp_path: Path) -> None:
+async def test_waiting_entries_are_written_in_one_transaction(tmp_path: Path) -> None:
     async with Spool(tmp_path / "spool", ROOMY) as spool:
         await asyncio.gather(*(spool.put(message(str(number)), "orders") for number in range(100)))
 
@@ -218,7 +218,7 @@ async def test_what_waits_is_written_in_one_transaction(tmp_path: Path) -> None:
         assert spool.commits <= 2
 
 
-async def test_one_who_waits_for_entries_is_woken(tmp_path: Path) -> None:
+async def test_a_task_that_waits_for_entries_is_woken(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     async with Spool(path, ROOMY) as spool, asyncio.timeout(DEADLINE):
         waiting = asyncio.create_task(spool.wait_not_empty())
@@ -231,7 +231,7 @@ async def test_one_who_waits_for_entries_is_woken(tmp_path: Path) -> None:
         await spool.wait_not_empty()
 
 
-async def test_a_cancelled_caller_takes_nobody_with_it(tmp_path: Path) -> None:
+async def test_a_cancelled_caller_does_not_cancel_others(tmp_path: Path) -> None:
     async with Spool(tmp_path / "spool", ROOMY) as spool:
         callers = [asyncio.create_task(spool.put(message(str(number)), "orders")) for number in range(20)]
         await asyncio.sleep(0)
@@ -246,7 +246,7 @@ async def test_a_cancelled_caller_takes_nobody_with_it(tmp_path: Path) -> None:
         assert [number_of(entry)[1] for entry in entries] == list(range(1, len(entries) + 1))
 
 
-async def test_closing_finishes_what_was_asked_before(tmp_path: Path) -> None:
+async def test_closing_finishes_earlier_requests(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     async with Spool(path, ROOMY) as spool:
         callers = [asyncio.create_task(spool.put(message(str(number)), "orders")) for number in range(500)]
@@ -288,7 +288,7 @@ async def test_files_grow_no_further_while_as_much_goes_out_as_comes_in(tmp_path
     assert path.stat().st_size < 100_000
 
 
-async def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
+async def test_an_acknowledged_entry_survives_kill_9(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     answered: set[str] = set()
     for round_ in range(5):
@@ -327,7 +327,7 @@ async def test_a_wal_that_was_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) 
 
 
 async def _prefix(path: Path, texts: list[str]) -> int:
-    """How many are left of these, from the first one on, and nothing else."""
+    """The number of remaining entries, which must be the first ones without gaps."""
     entries = await held(path)
 
     assert [text_of(entry) for entry in entries] == texts[: len(entries)]
@@ -345,7 +345,7 @@ async def test_a_flipped_bit_in_the_wal_costs_one_entry_at_most(tmp_path: Path) 
         source = spool.source
     length = Path(f"{image}-wal").stat().st_size
     repaired = 0
-    # The headers of the WAL and of its first page, and anything.
+    # The headers of the WAL and of its first page, and random places.
     places = [*range(0, 56, 4), *random.Random(2).sample(range(length), 30)]
     for number, at in enumerate(places):
         damaged = crashed(image, tmp_path / f"damaged-{number}")
@@ -359,7 +359,7 @@ async def test_a_flipped_bit_in_the_wal_costs_one_entry_at_most(tmp_path: Path) 
             assert left <= texts
             assert len(left) == len(entries) == spool.depth
             assert len(left) >= 59
-            # Counters that may be of earlier are not gone on with.
+            # Possibly outdated counters are not continued.
             assert not aside or spool.source != source
             assert all(Path(f"{one}-wal").exists() for one in aside)
 
@@ -373,7 +373,7 @@ async def test_flipped_bytes_in_the_file_cost_only_the_entries_on_their_page(tmp
             await spool.put(message(str(number), size), "orders")
         texts = {text_of(entry): entry.message for entry in await spool.oldest(1_000)}
     damaged = tmp_path / "damaged"
-    # The first page is the most delicate, so it gets more than its share.
+    # The first page is the most sensitive, so it is chosen more often.
     rng = random.Random(3)
     places = [rng.randrange(path.stat().st_size) for _ in range(40)] + list(range(0, 110, 3))
     set_aside_at = 0
@@ -394,7 +394,7 @@ async def test_flipped_bytes_in_the_file_cost_only_the_entries_on_their_page(tmp
 
 
 @pytest.mark.parametrize("pages", [1, 2, 3])
-async def test_zeroed_first_pages_cost_only_what_stood_on_them(tmp_path: Path, pages: int) -> None:
+async def test_zeroed_first_pages_lose_only_their_own_entries(tmp_path: Path, pages: int) -> None:
     path = tmp_path / "spool"
     source = await filled(path, [str(number) for number in range(500)], size=1_000)
     with path.open("r+b") as file:
@@ -449,7 +449,7 @@ async def test_a_damaged_name_of_a_column_costs_nothing(tmp_path: Path) -> None:
 
 async def test_a_file_that_gets_damaged_while_in_use_is_repaired(tmp_path: Path) -> None:
     path = tmp_path / "spool"
-    # More than SQLite keeps in memory.
+    # More than SQLite's cache.
     texts = [str(number) for number in range(5_000)]
     async with Spool(path, ROOMY) as spool:
         await asyncio.gather(*(spool.put(message(text, 1_000), "orders") for text in texts))
@@ -472,7 +472,7 @@ async def test_a_file_that_gets_damaged_while_in_use_is_repaired(tmp_path: Path)
 @pytest.mark.parametrize(
     "content", [b"", os.urandom(50_000), b"x", bytes(100_000), b"SQLite format 3\0"], ids=len
 )
-async def test_a_file_of_anything_else_is_kept_and_does_not_hinder(tmp_path: Path, content: bytes) -> None:
+async def test_a_foreign_file_is_moved_aside_and_the_spool_starts(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "spool"
     path.write_bytes(content)
     await filled(path, ["one"])
@@ -506,7 +506,7 @@ async def test_a_repair_that_was_interrupted_is_finished(tmp_path: Path) -> None
     assert Path(f"{aside}-wal").read_bytes() == b"damaged too"
 
 
-async def test_a_second_repair_replaces_what_an_earlier_attempt_left(tmp_path: Path) -> None:
+async def test_a_second_repair_replaces_the_files_of_an_earlier_attempt(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     path.write_bytes(b"damaged")
     Path(f"{path}.mending").write_bytes(b"of an earlier attempt")
@@ -527,7 +527,7 @@ async def test_a_file_that_was_moved_away_is_not_written_to(tmp_path: Path) -> N
     assert [text_of(entry) for entry in await held(path)] == ["two"]
 
 
-async def test_what_is_made_is_for_the_owner_alone(tmp_path: Path) -> None:
+async def test_created_files_are_accessible_only_to_the_owner(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "down" / "spool"
     async with Spool(path, ROOMY) as spool:
         await spool.put(message(), "orders")
@@ -612,7 +612,7 @@ def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
     assert line == f"Read-only file system ({tmp_path / 'spool.lock'})"
 
 
-# What the processes of their own do.
+# The code of the separate processes.
 
 
 async def put_for_ever(path: str, prefix: str) -> None:
@@ -631,7 +631,7 @@ async def full(folder: str) -> None:
     mount(folder, "size=3m")
     ballast = Path(folder, "ballast")
     ballast.write_bytes(bytes(1 << 20))
-    # As if somebody else took what the spool leaves free.
+    # As if another program used the space that the spool leaves free.
     worker.ingest.spool.file.HEADROOM = 0
     await overflow(Path(folder), ballast.unlink)
 
@@ -663,7 +663,7 @@ async def limit(folder: str) -> None:
 
 
 async def overflow(folder: Path, make_space: Callable[[], object]) -> None:
-    """Put until nothing goes in any more, for a while; then make space, and go on."""
+    """Put until the disk is full for a while; then free space and continue."""
     path = folder / "spool"
     answered: list[str] = []
     broken: list[str] = []
@@ -695,9 +695,9 @@ async def overflow(folder: Path, make_space: Callable[[], object]) -> None:
 async def state(spool: Spool, answered: list[str]) -> str:
     entries = await spool.oldest(1_000_000)
     sizes = sum(len(entry.message.body) for entry in entries)
-    found = Counter(map(text_of, entries))
+    occurrences = Counter(map(text_of, entries))
     is_exact = spool.depth == len(entries) and sizes < spool.size < sizes + 100 * len(entries)
-    is_exact = is_exact and set(answered) <= found.keys() and max(found.values()) == 1
+    is_exact = is_exact and set(answered) <= occurrences.keys() and max(occurrences.values()) == 1
     return "consistent" if is_exact else f"{spool.depth} / {len(entries)} / {len(answered)}"
 
 

@@ -1,4 +1,4 @@
-"""Every command reports what the operating system refuses at its start in one sentence, with an exit code."""
+"""Every command reports refusals of the operating system in one sentence, with an exit code."""
 
 import fcntl
 import os
@@ -14,13 +14,13 @@ import pytest
 from tests.support.stack import free_port, free_port_pair
 
 SECRET = "a-secret-canary-0123456789"
-# TEST-NET-1: no machine has it.
+# An address of TEST-NET-1, which no machine has.
 NOT_OURS = "192.0.2.1"
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """In which everything would start, though neither broker nor database answer."""
+    """An environment in which everything would start, although broker and database do not respond."""
     closed = free_port()
     return {
         "STOCKHOOK_AMQP_URL": f"amqp://127.0.0.1:{closed}/",
@@ -42,7 +42,7 @@ def taken() -> Iterator[str]:
 
 
 def sentence(command: str, environment: dict[str, str], code: int) -> str:
-    """What a command that ends with this code says beside its log."""
+    """The output, without the log, of a command that ends with this code."""
     done = subprocess.run(
         [sys.executable, "-m", "worker", *command.split()],
         env={**os.environ, **environment, "STOCKHOOK_LOG_FORMAT": "json"},
@@ -107,7 +107,7 @@ def test_an_ops_host_that_cannot_be_listened_on_is_a_sentence(environment: dict[
     assert said.endswith("set STOCKHOOK_OPS_HOST to an address of this machine")
 
 
-def test_a_simulator_whose_port_is_taken_says_so(environment: dict[str, str], taken: str) -> None:
+def test_a_simulator_reports_that_its_port_is_in_use(environment: dict[str, str], taken: str) -> None:
     said = sentence(f"simulate marketplaces --port {taken}", environment, 78)
 
     assert said.endswith(f"port {taken} (Address already in use): set --port to a free port")

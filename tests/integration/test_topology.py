@@ -1,4 +1,4 @@
-"""The live broker against what is expected."""
+"""The check of a live broker against the expected topology."""
 
 import json
 
@@ -14,7 +14,7 @@ async def test_declaring_is_idempotent_and_then_all_is_as_expected(stack: Stack)
     assert (check.returncode, check.stdout) == (0, "as expected\n")
 
 
-async def test_a_check_names_what_is_missing_and_creates_nothing(stack: Stack) -> None:
+async def test_a_check_names_missing_objects_and_creates_nothing(stack: Stack) -> None:
     await stack.delete_queue("stockhook.orders.retry.2s")
     for _ in range(2):
         check = stack.run("topology", "--check")
@@ -29,10 +29,10 @@ async def test_a_check_names_what_is_missing_and_creates_nothing(stack: Stack) -
 
 async def test_a_check_names_the_argument_that_differs(stack: Stack) -> None:
     await stack.delete_queue("stockhook.orders.dead")
-    odd = Queue("stockhook.orders.dead", {"x-queue-type": "quorum", "x-max-length": 5})
-    async with stack.broker.connection() as link:
-        channel = await link.channel()
-        await channel.declare_item(odd)
+    different = Queue("stockhook.orders.dead", {"x-queue-type": "quorum", "x-max-length": 5})
+    async with stack.broker.connection() as connection:
+        channel = await connection.channel()
+        await channel.declare_item(different)
     try:
         check = stack.run("topology", "--check", "--json")
         declared = stack.run("topology")
@@ -43,7 +43,7 @@ async def test_a_check_names_the_argument_that_differs(stack: Stack) -> None:
     assert check.returncode == 1
     assert "x-max-length" in difference
     assert "stockhook.orders.dead" in difference
-    # Declaring over it fails in the same words, not with a traceback.
+    # A declaration fails with the same sentence, not with a traceback.
     assert declared.returncode == 78
     assert "x-max-length" in declared.stderr
     assert "Traceback" not in declared.stderr
@@ -51,9 +51,9 @@ async def test_a_check_names_the_argument_that_differs(stack: Stack) -> None:
 
 async def test_a_check_names_bindings_that_are_missing_and_queues_that_are_too_many(stack: Stack) -> None:
     await stack.delete_queue("stockhook.returns")
-    async with stack.broker.connection() as link:
-        channel = await link.channel()
-        # Anew, without its bindings; and a step of a retry schedule that is no longer climbed.
+    async with stack.broker.connection() as connection:
+        channel = await connection.channel()
+        # Declared again without its bindings; and a retry queue of a former schedule.
         await channel.declare_item(
             next(
                 queue for queue in topology(stack.settings.delays).queues if queue.name == "stockhook.returns"
@@ -80,12 +80,12 @@ async def test_a_check_names_bindings_that_are_missing_and_queues_that_are_too_m
     assert (after.returncode, after.stdout) == (0, "as expected\n")
 
 
-async def test_a_queue_that_is_deleted_under_its_consumer_is_there_again(stack: Stack) -> None:
+async def test_a_queue_that_is_deleted_under_its_consumer_is_declared_again(stack: Stack) -> None:
     worker = await stack.started("consume", "orders")
     await stack.delete_queue("stockhook.orders")
     await stack.started("ingest")
     await stack.ready(worker)
 
-    async with stack.broker.connection() as link:
-        depth = await link.depth("stockhook.orders")
+    async with stack.broker.connection() as connection:
+        depth = await connection.depth("stockhook.orders")
     assert depth is not None

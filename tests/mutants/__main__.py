@@ -26,7 +26,7 @@ def passes(folder: Path, tests: Iterable[str]) -> bool:
 
 
 def is_caught(folder: Path, mutant: Mutant) -> bool:
-    """Whether its test fails where the bug is planted."""
+    """Whether the mutant's test fails with the bug."""
     path = folder / mutant.file
     original = path.read_text()
     path.write_text(original.replace(mutant.original, mutant.planted))
@@ -44,7 +44,7 @@ def main(names: list[str]) -> int:
         folder.chmod(0o755)
         copy_checkout(folder)
         if not passes(folder, sorted({mutant.test for mutant in chosen})):
-            print("these tests fail without a planted bug too")
+            print("these tests fail even without a planted bug")
             return 1
         for mutant in chosen:
             caught = is_caught(folder, mutant)

@@ -1,11 +1,11 @@
-"""Which test catches which planted bug: `make mutants` plants each in a copy and runs its test."""
+"""Planted bugs and the tests that catch them: `make mutants` plants each in a copy and runs its test."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """In `file`, `original` (there once) becomes `planted`; `test` is then to fail."""
+    """In `file`, `original` (it occurs once) becomes `planted`; then `test` must fail."""
 
     name: str
     file: str
@@ -41,21 +41,21 @@ TABLE = (
         "worker/amqp/codec.py",
         '_MANDATORY = b"\\x01"',
         '_MANDATORY = b"\\x00"',
-        "tests/integration/test_broker.py::test_what_no_queue_takes_is_an_error_and_what_one_takes_is_there",
+        "tests/integration/test_broker.py::test_an_unroutable_message_is_an_error_and_a_routed_one_is_in_its_queue",
     ),
     Mutant(
         "one message id for all",
         "worker/amqp/tap.py",
         'f"{self._prefix}.{tag}"',
         'f"{self._prefix}.1"',
-        "tests/integration/test_broker.py::test_what_no_queue_takes_is_an_error_and_what_one_takes_is_there",
+        "tests/integration/test_broker.py::test_an_unroutable_message_is_an_error_and_a_routed_one_is_in_its_queue",
     ),
     Mutant(
         "not persistent",
         "worker/amqp/codec.py",
         '_PERSISTENT = b"\\x02"',
         '_PERSISTENT = b"\\x01"',
-        "tests/integration/test_broker.py::test_what_is_published_is_persistent",
+        "tests/integration/test_broker.py::test_published_messages_are_persistent",
     ),
     Mutant(
         "claim outside the transaction",
@@ -114,25 +114,24 @@ TABLE = (
         "        outcomes = await asyncio.gather(",
         "        await spool.remove([entry.number for entry in entries])\n"
         "        outcomes = await asyncio.gather(",
-        "tests/integration/test_storage.py::test_an_entry_stays_in_the_spool_until_it_is_confirmed",
+        "tests/integration/test_event_sink.py::test_an_entry_stays_in_the_spool_until_it_is_confirmed",
     ),
     Mutant(
         "answer before it is stored",
         "worker/ingest/service.py",
         "                    await self._store(accepted, evidence)\n",
         "                    asyncio.ensure_future(self._store(accepted, evidence))\n",
-        "tests/unit/test_service.py::test_what_cannot_be_stored_is_left_with_the_sender",
+        "tests/unit/test_service.py::test_an_event_that_cannot_be_stored_is_refused",
     ),
     Mutant(
         "a message does not name a voided sequence number",
         "worker/ingest/event_sink.py",
         "                    self._sequence.void(family, number)\n            except BaseException:",
         "                    self._sequence.voids(family)\n            except BaseException:",
-        "tests/integration/test_storage.py::"
-        "test_what_the_broker_does_not_confirm_is_spooled_and_its_number_is_voided",
+        "tests/integration/test_event_sink.py::test_an_unconfirmed_event_is_spooled_and_its_number_is_voided",
     ),
     Mutant(
-        "poison messages are tried for ever",
+        "poison messages are tried without a limit",
         "worker/pipeline/isolation.py",
         "return tries <= poison.TRIES",
         "return tries <= 1000",
@@ -150,7 +149,7 @@ TABLE = (
         "worker/amqp/tap.py",
         "        except RuntimeError:\n",
         "        except ZeroDivisionError:\n",
-        "tests/unit/test_wire.py::test_a_publish_over_a_connection_that_just_closed_is_lost",
+        "tests/unit/test_tap.py::test_a_publish_over_a_connection_that_just_closed_is_lost",
     ),
     Mutant(
         "the circuit breaker never opens",
@@ -223,7 +222,7 @@ TABLE = (
         "tests/integration/test_actions_queue.py::test_a_backlog_of_one_kind_waits_in_the_table",
     ),
     Mutant(
-        "a lost session is an event's fault",
+        "a lost session counts as a failure of an event",
         "worker/postgres/pool.py",
         "        if session.is_closed() or _is_over(error):\n            session.terminate()\n",
         "        if _is_over(error):\n            session.terminate()\n",
@@ -251,10 +250,10 @@ TABLE = (
         "worker/amqp/codec.py",
         "with suppress(ValueError, IndexError, struct_error):",
         "with suppress(ZeroDivisionError):",
-        "tests/unit/test_wire.py",
+        "tests/unit/test_tap.py",
     ),
     Mutant(
-        "what is held while the broker confirms nothing is let go",
+        "deliveries held while the broker confirms nothing are released",
         "worker/amqp/publisher.py",
         "at_most=LONGEST_UNCONFIRMED_SECONDS",
         "at_most=0.0",
@@ -292,7 +291,7 @@ TABLE = (
         "test_a_request_is_answered_as_its_bytes_deserve_and_stored_if_it_is_whole",
     ),
     Mutant(
-        "of a header that comes twice the last counts",
+        "the last value of a repeated header counts",
         "worker/ingest/http_messages.py",
         'f"{headers[name]}, {value}" if name in headers else value',
         "value",
@@ -300,7 +299,7 @@ TABLE = (
         "test_a_request_is_answered_as_its_bytes_deserve_and_stored_if_it_is_whole",
     ),
     Mutant(
-        "idle connections end when half-sent headers do",
+        "idle connections get the deadline of half-sent headers",
         "worker/ingest/http_connection.py",
         "is_reading_head:\n                self._watch(self._idle_seconds)\n",
         "is_reading_head:\n                self._watch(self._limits.header_seconds)\n",
@@ -313,10 +312,10 @@ TABLE = (
         "        return self._current is None or not self._current.body.is_complete\n",
         "        return True\n",
         "tests/integration/test_ingest_limits.py::"
-        "test_a_request_that_arrived_whole_is_answered_however_many_come",
+        "test_a_complete_request_is_answered_with_any_number_of_connections",
     ),
     Mutant(
-        "a body without a secret may trickle as long as any other",
+        "an unauthenticated body may take as long as any other",
         "worker/ingest/service.py",
         "        if has_secret:\n            return self.settings.body_timeout\n",
         "        if True:\n            return self.settings.body_timeout\n",
@@ -327,7 +326,7 @@ TABLE = (
         "worker/ingest/trusted_proxies.py",
         "        if self.include(peer):\n",
         "        if True:\n",
-        "tests/unit/test_trusted_proxies.py::test_who_is_no_trusted_proxy_says_nothing_about_a_client",
+        "tests/unit/test_trusted_proxies.py::test_the_header_of_an_untrusted_peer_is_ignored",
     ),
     Mutant(
         "a wrong signature of a gateway is accepted",

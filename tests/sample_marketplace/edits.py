@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """In `file`, `added` goes before or after `anchor`, which is there once."""
+    """In `file`, `added` goes before or after `anchor`, which occurs once."""
 
     file: str
     anchor: str

@@ -1,4 +1,4 @@
-"""AMQP 0-9-1, frame by frame, however TCP cut it into segments.
+"""AMQP 0-9-1, frame by frame, independent of TCP's segments.
 
 A frame: type (1 byte), channel (2), size of the payload (4), payload, 0xCE. A method frame's payload
 begins with the numbers of its class and its method (2 bytes each).
@@ -29,7 +29,7 @@ class Frames:
     _rest: bytes = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Each frame that is complete now, and the client's protocol header as if it were one.
+        """All complete frames. The client's protocol header counts as one.
 
         Raises:
             Garbled
@@ -45,7 +45,7 @@ class Frames:
 
 
 def _end_of_frame(buffer: bytes, start: int) -> int | None:
-    """None if it is not there yet."""
+    """None if the frame is incomplete."""
     if buffer.startswith(PROTOCOL_HEADER[: len(buffer) - start], start):
         end = start + PROTOCOL_HEADER_BYTES
         return end if start < end <= len(buffer) else None
@@ -61,7 +61,7 @@ def _end_of_frame(buffer: bytes, start: int) -> int | None:
 
 
 def method_of(frame: bytes) -> tuple[int, int] | None:
-    """Class and method; None of a frame that is no method."""
+    """Class and method; None for other frames."""
     if frame[0] != METHOD or len(frame) < _HEAD.size + _METHOD_NUMBERS.size:
         return None
     class_number, method_number = _METHOD_NUMBERS.unpack_from(frame, _HEAD.size)

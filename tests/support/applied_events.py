@@ -1,4 +1,4 @@
-"""Events that are applied as a consumer applies them, without a broker."""
+"""Applies events as a consumer does, without a broker."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -59,7 +59,7 @@ def _item(
 
 
 def generated(family: str, count: int, seed: int = 7) -> list[Decoded]:
-    """Events of a generated marketplace, out of order and with repeats."""
+    """Generated events, out of order and with repeats."""
     events = marketplace.scrambled(marketplace.events(seed), duplicates=0.1, shuffle=True, seed=seed)
     ours = (event for event in events if FAMILY_OF[routing_key(event.provider, event.event_type)] == family)
     encryptor = MultiFernet([Fernet(Fernet.generate_key())])

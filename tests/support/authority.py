@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 DNS_NAME = "stockhook.internal"
-"""For programs that compare no addresses, as nginx."""
+"""For programs that do not compare addresses, such as nginx."""
 
 Extension = tuple[x509.ExtensionType, bool]
 
@@ -48,7 +48,7 @@ def make_authority(
     *,
     identifies_key: bool = True,
 ) -> Authority:
-    """A CA with these extensions, each critical or not, and with a subject key identifier or without."""
+    """Create a CA with these extensions, critical or not, with or without a subject key identifier."""
     folder.mkdir()
     ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"ca {folder.name}")])

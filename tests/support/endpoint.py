@@ -1,4 +1,4 @@
-"""A merchant's HTTP endpoint: it keeps the requests that it receives, and answers as a test says."""
+"""A merchant's HTTP endpoint: it records requests, and a test chooses the answers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -13,7 +13,7 @@ class Request:
     body: bytes
 
 
-# From the number of the request, counted from 0, to a status; None never answers.
+# Returns the status for a request number, counted from 0; None means no answer.
 Behaviour = Callable[[int], int | None]
 
 
@@ -68,6 +68,6 @@ async def endpoint(behaviour: Behaviour = lambda _: 204, port: int = 0) -> Async
 
 
 def failing_first(times: int, status: int = 500) -> Behaviour:
-    """Fails so many times, then takes everything."""
+    """Fail this many requests, then accept all."""
     calls = count()
     return lambda _: status if next(calls) < times else 204

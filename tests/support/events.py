@@ -1,4 +1,4 @@
-"""Events as the marketplaces send them: a test spells out only what it is about.
+"""Builders of events in the marketplaces' format: a test states only the members that it needs.
 
 `ovoko`, `buyback` and the functions named after an event build a document, which `body` makes the body of a
 webhook. The others (`part`, `order`, `returned`, `snapshot` …) build what the product reads from a document.
@@ -64,7 +64,7 @@ def order_created(order_id: object, number: int | None = None) -> dict[str, Any]
 
 
 def return_updated(number: int, return_id: object = None) -> dict[str, Any]:
-    """A table of returns counts its events: one that is applied twice, or never, shows in the count."""
+    """The table of returns counts its events, which shows events that are lost or applied twice."""
     return ovoko(
         "order.return.updated",
         number=number,
@@ -80,7 +80,7 @@ def event_id(name: object) -> UUID:
 def claimed(
     payload: Payload, name: object, received: float = 0, tolerance: timedelta = TOLERANCE
 ) -> Event[Any]:
-    """An event that was claimed; the same name is the same event id."""
+    """A claimed event; the same name gives the same event id."""
     return Event(event_id(name), instant(received), payload, tolerance=tolerance)
 
 
@@ -108,7 +108,7 @@ def returned(event_type: str, second: float = 0, return_id: str = "77", order_id
 
 
 def observed(status: str, second: float = 0, part_id: str = "13", external_id: str | None = None) -> Payload:
-    """A part as it was seen in the marketplace's list."""
+    """An observation of a part in the marketplace's list."""
     data = {"part_id": part_id, "status": status, "external_id": external_id}
     return _read_ovoko("stockhook.observed.part", second, **data)
 
@@ -120,7 +120,7 @@ def observed_return(
     is_listed: bool = True,
     created: float | None = None,
 ) -> Payload:
-    """A return as it was seen, or was not."""
+    """An observation of a return, or of its absence."""
     data = {
         "return_id": return_id,
         "order_id": order_id,

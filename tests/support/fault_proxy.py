@@ -1,7 +1,7 @@
-"""A TCP proxy that does what networks do: delay, hold back, lose, reset, and cut at the worst moment.
+"""A TCP proxy that injects faults of networks: delay, hold, lose, reset, and cut at a chosen message.
 
-It runs on a thread and a loop of its own, so that it goes on while a test is busy. Every method may be
-called from any thread, and has had its effect when it returns.
+It has its own thread and event loop, so that it works while a test is busy. Every method may be called from
+any thread, and has taken effect when it returns.
 """
 
 import asyncio
@@ -23,25 +23,25 @@ from tests.support.protocol_watch import Direction, Garbled, Piece, Point, Unwat
 T = TypeVar("T")
 
 CHUNK = 65_536
-# What a direction takes in before it lets the sender feel that nothing moves on.
+# The bytes that a direction buffers before it stops reading from the sender.
 CHUNKS_UNDER_WAY = 256
 ANSWER_SECONDS = 10
 
-# Closing such a socket sends RST, not FIN.
+# With this option, closing a socket sends RST instead of FIN.
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class Flow(StrEnum):
     PASSED = "passed"
     HELD = "held"
-    """Until it is healed; then all of it arrives, as after a partition that TCP outlives."""
+    """Delay all bytes until `heal`, as a partition that TCP survives."""
     DROPPED = "dropped"
-    """For good. A connection that lost bytes is reset when the proxy is healed."""
+    """Lose all bytes. `heal` resets the connections that lost some."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What happens to the bytes of one direction. Each chunk is late by `latency` and up to `jitter`."""
+    """The treatment of one direction. Each chunk is delayed by `latency` and up to `jitter`."""
 
     flow: Flow = Flow.PASSED
     latency: timedelta = timedelta()
@@ -54,7 +54,7 @@ CLEAR = Way()
 
 @dataclass(slots=True)
 class _Cuts:
-    """Where connections are to be cut: once, at the nth message of a kind, or by chance at each."""
+    """Cuts of connections: once, at the nth message of a kind, or at random."""
 
     countdown: dict[Point, int] = field(default_factory=dict)
     odds: dict[Point, float] = field(default_factory=dict)
@@ -72,9 +72,9 @@ class _Cuts:
 
 
 class FaultProxy:
-    """Listens on a free loopback port, and keeps it until it is closed.
+    """Listens on a free loopback port until it is closed.
 
-    `counts` says what was done: `connections`, `unreachable` (upstream did not take one), `reset`,
+    `counts` has the number of `connections`, `unreachable` (refused by upstream), `reset`,
     `half-opened`, `dropped` (bytes), `garbled` (connections), `seen <point>` and `cut <point>`.
     """
 
@@ -90,9 +90,9 @@ class FaultProxy:
         self.counts: Counter[str] = Counter()
         self._upstream = (upstream_host, upstream_port)
         self._watch = watch
-        # One each: how many chunks there are depends on TCP, how many messages does not.
-        self._chance_of_jitter = Random(seed)
-        self._chance_of_cuts = Random(seed)
+        # Two generators, because the number of chunks depends on TCP, and the number of messages does not.
+        self._jitter_rng = Random(seed)
+        self._cuts_rng = Random(seed)
         self._ways = dict.fromkeys(Direction, CLEAR)
         self._cuts = _Cuts()
         self._connections: set[_Connection] = set()
@@ -104,7 +104,7 @@ class FaultProxy:
 
     @classmethod
     def before(cls, url: str, *, watch: Callable[[], Watch] = Unwatched, seed: int = 0) -> Self:
-        """A proxy in front of the one host of a URL that names its port."""
+        """A proxy in front of the host of a URL, which must name its port."""
         parts = urlsplit(url)
         assert parts.hostname is not None
         assert parts.port is not None
@@ -122,13 +122,13 @@ class FaultProxy:
         self._loop.close()
 
     def via(self, url: str) -> str:
-        """The same URL, but through this proxy."""
+        """The same URL with the address of this proxy."""
         parts = urlsplit(url)
         credentials = parts.netloc.rpartition("@")[0]
         return parts._replace(netloc=f"{credentials}@{LOOPBACK}:{self.port}").geturl()
 
     def shape(self, way: Way, *directions: Direction) -> None:
-        """Treat the bytes of these directions so, of all connections; of both, when none is named."""
+        """Set the treatment of these directions (by default both) for all connections."""
 
         async def change() -> None:
             for direction in directions or Direction:
@@ -148,7 +148,7 @@ class FaultProxy:
         self._run(change())
 
     def refuse(self) -> None:
-        """Take no new connection: connecting is refused, as where nobody listens."""
+        """Refuse new connections, as a closed port does."""
 
         async def change() -> None:
             if self._server is not None:
@@ -168,7 +168,7 @@ class FaultProxy:
         self._run(change())
 
     def cut(self, point: Point, nth: int = 1) -> None:
-        """Cut the connection on which the nth such message from now comes; it is not passed on."""
+        """Cut the connection at the nth such message from now, which is not forwarded."""
 
         async def change() -> None:
             self._cuts.countdown[point] = nth
@@ -184,7 +184,7 @@ class FaultProxy:
         self._run(change())
 
     def heal(self) -> None:
-        """End every fault. What was held is delivered; what lost bytes, or was half open, is reset."""
+        """End every fault. Deliver held bytes; reset half-open connections and those with losses."""
 
         async def change() -> None:
             self._cuts = _Cuts()
@@ -215,7 +215,7 @@ class FaultProxy:
             connection.abort()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        # The transports close in the loop's next turn.
+        # The transports close in the next iteration of the loop.
         await asyncio.sleep(0)
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -238,21 +238,21 @@ class FaultProxy:
             connection.abort()
             self._connections.discard(connection)
 
-    # For connections alone.
+    # Only for connections.
 
     def lateness(self, direction: Direction) -> float:
         way = self._ways[direction]
-        return way.latency.total_seconds() + way.jitter.total_seconds() * self._chance_of_jitter.random()
+        return way.latency.total_seconds() + way.jitter.total_seconds() * self._jitter_rng.random()
 
     async def way(self, direction: Direction) -> Way:
-        """What is to happen now; waits while bytes are held."""
+        """The current treatment; waits while bytes are held."""
         while self._ways[direction].flow is Flow.HELD:
             await self._changed.wait()
         return self._ways[direction]
 
     def strikes(self, point: Point) -> bool:
         self.counts[f"seen {point}"] += 1
-        if not self._cuts.strike(point, self._chance_of_cuts):
+        if not self._cuts.strike(point, self._cuts_rng):
             return False
         self.counts[f"cut {point}"] += 1
         return True
@@ -288,8 +288,8 @@ class _Connection:
         arrivals: list[asyncio.Task[None]] = []
         for direction, source, target in passages:
             under_way: asyncio.Queue[tuple[float, bytes | None]] = asyncio.Queue(CHUNKS_UNDER_WAY)
-            arrivals.append(asyncio.create_task(self._take_in(direction, source, under_way)))
-            self._tasks.append(asyncio.create_task(self._pass_on(direction, under_way, target)))
+            arrivals.append(asyncio.create_task(self._read_chunks(direction, source, under_way)))
+            self._tasks.append(asyncio.create_task(self._forward(direction, under_way, target)))
         try:
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
         finally:
@@ -308,13 +308,13 @@ class _Connection:
         self._is_half_open = True
         self._server[1].close()
 
-    async def _take_in(
+    async def _read_chunks(
         self,
         direction: Direction,
         source: asyncio.StreamReader,
         under_way: "asyncio.Queue[tuple[float, bytes | None]]",
     ) -> None:
-        """Give each chunk its time of arrival. Empty is the end, None a reset."""
+        """Read chunks, each with its time of arrival. An empty chunk is the end, None a reset."""
         clock = asyncio.get_running_loop().time
         due = 0.0
         chunk: bytes | None = b"-"
@@ -326,20 +326,20 @@ class _Connection:
             due = max(due, clock() + self._proxy.lateness(direction))
             await under_way.put((due, chunk))
 
-    async def _pass_on(
+    async def _forward(
         self,
         direction: Direction,
         under_way: "asyncio.Queue[tuple[float, bytes | None]]",
         target: asyncio.StreamWriter,
     ) -> None:
-        """Raises: _Lost, Garbled, OSError: then the connection is over."""
+        """Raises: _Lost, Garbled, OSError: The connection has ended."""
         clock = asyncio.get_running_loop().time
         while True:
             due, chunk = await under_way.get()
             await asyncio.sleep(due - clock())
             way = await self._proxy.way(direction)
             if self._is_half_open:
-                # Nothing crosses any more; when the client too has gone, it is over.
+                # Nothing is forwarded any more; the connection ends when the client closes it too.
                 if direction is Direction.TO_SERVER and not chunk:
                     raise _Lost
                 if not chunk:
@@ -369,7 +369,7 @@ class _Connection:
 
 
 def _joined(pieces: list[Piece]) -> Iterator[Piece]:
-    """With neighbours at which nothing can be cut in one."""
+    """Join neighbouring messages that cannot be cut."""
     plain: list[bytes] = []
     for message, point in pieces:
         if point is None:

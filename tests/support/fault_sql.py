@@ -1,6 +1,6 @@
 """SQL that makes writes of the product fail or wait.
 
-One fault is in place at a time. `Stack.empty` removes what an earlier test left.
+There is one fault at a time. `Stack.empty` removes that of an earlier test.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ DROP SEQUENCE IF EXISTS test_fault_count;
 
 
 def fail_writes(*tables: str, sqlstate: str = "P0001", times: int | None = None) -> str:
-    """Each write of these tables fails; where `times` is given, only so many do."""
+    """Each write of these tables fails, or the first `times` writes."""
     return fail_rows(dict.fromkeys(tables, "true"), sqlstate=sqlstate, times=times)
 
 
 def fail_rows(
     rows: Mapping[str, str], message: str = "not now", sqlstate: str = "P0001", times: int | None = None
 ) -> str:
-    """The same for some rows: for each table a condition on `NEW`."""
+    """Writes of some rows fail: each table has a condition on `NEW`."""
     statements = [f"RAISE EXCEPTION USING MESSAGE = '{message}', ERRCODE = '{sqlstate}';"]
     counter = []
     if times is not None:
@@ -33,7 +33,7 @@ def fail_rows(
 
 
 def delay_writes(table: str, seconds: float, row: str | None = None) -> str:
-    """Each statement that writes this table waits; with a condition on `NEW`, each row that fulfils it."""
+    """Each statement that writes this table waits, or each row that fulfils a condition on `NEW`."""
     delay = _function(f"PERFORM pg_sleep({seconds}); RETURN NEW;")
     if row is None:
         return delay + _trigger(f"AFTER INSERT OR UPDATE ON {table} FOR EACH STATEMENT")

@@ -1,4 +1,4 @@
-"""A process that has imported all of `stockhook`, and forks a copy of itself for each one that tests start.
+"""A process that has imported all of `stockhook`, and forks for each process that tests start.
 
 `python -m tests.support.fork_server N` serves the Unix socket that it inherits as descriptor N.
 `tests.support.forking` is the other side. A request is a JSON object (arguments, environment, working
@@ -71,7 +71,7 @@ def answer(requests: socket.socket, message: dict[str, int]) -> None:
 
 
 def become(request: dict[str, Any], descriptors: list[int]) -> None:
-    """Take arguments, environment, folder, output and a session of our own."""
+    """Set arguments, environment, folder and output, and start a session."""
     os.setsid()
     os.chdir(request["folder"])
     os.environ.clear()

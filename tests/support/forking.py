@@ -1,7 +1,7 @@
 """`stockhook` processes that start in milliseconds: forks of one that has imported everything.
 
-They are processes like others: with an id, an environment and a session of their own, to be killed and waited
-for. Only the start of the interpreter and the imports are missing, which take more than a second each.
+They have their own id, environment and session, and can be killed and awaited. They save the start of the
+interpreter and the imports, which take more than a second.
 """
 
 import json
@@ -20,12 +20,12 @@ from typing import IO
 
 @cache
 def fork_server() -> "ForkServer":
-    """The one of this process; it ends with it."""
+    """The fork server of this process; it ends with the process."""
     return ForkServer()
 
 
 class Forked:
-    """One process. As with `subprocess.Popen`, `returncode` is negative where a signal ended it."""
+    """A process. As in `subprocess.Popen`, `returncode` is negative if a signal ended it."""
 
     def __init__(self, server: "ForkServer", pid: int) -> None:
         self._server = server
@@ -50,13 +50,13 @@ class Forked:
         return self.returncode
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Nothing happens to a process that has ended."""
+        """Has no effect on a process that has ended."""
         if self.poll() is None:
             signal.pidfd_send_signal(self._handle, number)
 
 
 class ForkServer:
-    """The other process, which `python -m tests.support.fork_server` is."""
+    """The client of a `python -m tests.support.fork_server` process."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)

@@ -1,8 +1,8 @@
-"""The proxies of deploy/gateways, each with the very file that is shipped.
+"""The proxies of deploy/gateways, with the shipped files.
 
-Only addresses, ports and paths are replaced, and what a test names. nginx and HAProxy are installed, or
-unpacked from Debian's packages; Envoy and Traefik come with the tools of `make check-deploy`. A test is
-skipped where the proxy that it names cannot be had.
+Only addresses, ports, paths and the replacements of a test differ. nginx and HAProxy are installed, or
+unpacked from Debian's packages; `make check-deploy` installs Envoy and Traefik. A test without its
+proxy is skipped.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class Gateway:
         return f"https://127.0.0.1:{self.port}"
 
     def tls(self, *protocols: str) -> ssl.SSLContext:
-        """A client's context, which offers these protocols."""
+        """The context of a client that offers these protocols."""
         context = ssl.create_default_context(cafile=self.authority.ca)
         if protocols:
             context.set_alpn_protocols(list(protocols))
@@ -55,12 +55,12 @@ class Gateway:
 
 
 def _shipped(name: str, replaced: Mapping[str, str], changes: Mapping[str, str]) -> str:
-    """The file's text; each of the changes must replace something."""
+    """The text of a shipped file after replacements; each must match."""
     text = (FILES / name).read_text()
-    for found in changes:
-        assert found in text, f"deploy/gateways/{name} has no {found!r}"
-    for found, wanted in {**replaced, **changes}.items():
-        text = text.replace(found, wanted)
+    for change in changes:
+        assert change in text, f"deploy/gateways/{name} has no {change!r}"
+    for change, wanted in {**replaced, **changes}.items():
+        text = text.replace(change, wanted)
     return text
 
 
@@ -72,9 +72,9 @@ async def running_gateway(
     changes: Mapping[str, str] | None = None,
     authority: Authority | None = None,
 ) -> AsyncIterator[Gateway]:
-    """The proxy in front of two ports of 127.0.0.1; of one port, it knows two ingests that are the same.
+    """Run the proxy in front of two ports of 127.0.0.1, which may be the same.
 
-    `changes` are replacements in its file (Traefik: in that of its two files which has the text).
+    `changes` are replacements in its file (Traefik: in the one of its two files that has the text).
     """
     folder.mkdir(exist_ok=True)
     authority = authority or make_authority(folder / "tls")
@@ -102,7 +102,7 @@ def gateway_command(
     authority: Authority,
     changes: Mapping[str, str] | None = None,
 ) -> Command:
-    """Write the files into the folder; the command that uses them, and its environment."""
+    """Write the files into the folder; return the command and its environment."""
     first, second = ingests[0], ingests[-1]
     combined = folder / "haproxy.pem"
     combined.write_bytes(authority.certificate.read_bytes() + authority.key.read_bytes())

@@ -1,4 +1,4 @@
-"""A real HTTP proxy on this machine: forwards plain requests, tunnels CONNECT, and keeps what it was sent."""
+"""A real HTTP proxy on this machine: it forwards plain requests, tunnels CONNECT, and records requests."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 @dataclass
 class Proxy:
     port: int = 0
-    # Answers everything with this instead, where it is set.
+    # If set, the answer to all requests.
     refusal: bytes = b""
     requests: list[bytes] = field(default_factory=list)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -28,7 +28,7 @@ class Proxy:
         self.tasks.add(asyncio.ensure_future(self.serve(reader, writer)))
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One request; what follows it is passed on both ways as it is."""
+        """Handle one request; later bytes are forwarded unchanged in both directions."""
         with suppress(OSError, asyncio.IncompleteReadError), closing(writer.transport):
             head = await reader.readuntil(b"\r\n\r\n")
             self.requests.append(head)

@@ -1,4 +1,4 @@
-"""Requests as bytes, most of them odd, and what a server may answer to each."""
+"""Requests as bytes, most of them malformed, with the allowed answers."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ ANSWER_SECONDS = 8.0
 
 
 class Ending(Enum):
-    """What the sender does after its last byte."""
+    """The sender's action after its last byte."""
 
     WAITS = "waits"
     HALF_CLOSES = "half-closes"
@@ -28,7 +28,7 @@ NO_ANSWER = 0
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """`statuses` are right; `is_event` says whether an event is stored then."""
+    """`statuses` are the allowed answers; `is_event` is whether an event is stored."""
 
     name: str
     wire: bytes
@@ -52,7 +52,7 @@ H2C_OFFER = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Setti
 
 
 def _incomplete_bodies(secret: str) -> Iterator[Shape]:
-    """In each, what arrived is a whole event, and the body is not whole."""
+    """The received part is a complete event, but the body is incomplete."""
     invites = frozenset({408})
     unread = frozenset({NO_ANSWER, 408})
     for version in ("1.1", "1.0"):
@@ -60,25 +60,25 @@ def _incomplete_bodies(secret: str) -> Iterator[Shape]:
         yield Shape(f"HTTP/{version} length, half-closed", longer + EVENT, invites, Ending.HALF_CLOSES)
         yield Shape(f"HTTP/{version} length, closed", longer + EVENT, unread, Ending.CLOSES)
         yield Shape(f"HTTP/{version} length, reset", longer + EVENT, unread, Ending.RESETS)
-    begun = head(secret, CHUNKED)
-    yield Shape("chunks end early, half-closed", begun + chunk(EVENT), invites, Ending.HALF_CLOSES)
-    yield Shape("chunks end early, closed", begun + chunk(EVENT), unread, Ending.CLOSES)
-    yield Shape("chunks end early, reset", begun + chunk(EVENT), unread, Ending.RESETS)
-    within = begun + chunk(EVENT)[:-4]
+    start = head(secret, CHUNKED)
+    yield Shape("chunks end early, half-closed", start + chunk(EVENT), invites, Ending.HALF_CLOSES)
+    yield Shape("chunks end early, closed", start + chunk(EVENT), unread, Ending.CLOSES)
+    yield Shape("chunks end early, reset", start + chunk(EVENT), unread, Ending.RESETS)
+    within = start + chunk(EVENT)[:-4]
     yield Shape("a chunk ends early, half-closed", within, invites, Ending.HALF_CLOSES)
     yield Shape(
-        "no last line break, half-closed", begun + chunk(EVENT) + b"0\r\n", invites, Ending.HALF_CLOSES
+        "no last line break, half-closed", start + chunk(EVENT) + b"0\r\n", invites, Ending.HALF_CLOSES
     )
     malformed = frozenset({400, 408})
     for size in (b"zz", b"-1", b"+1", b"0x1", b"f" * 17, b"1" + b"0" * 17, b" 1", b""):
         name = f"chunk size {size.decode()!r}"
-        yield Shape(name, begun + chunk(EVENT) + size + b"\r\nx\r\n" + LAST_CHUNK, malformed)
-    yield Shape("chunk without its end", begun + chunk(EVENT)[:-2] + b"XY" + LAST_CHUNK, malformed)
-    yield Shape("chunk with bare line feed", begun + b"1\nx\r\n" + LAST_CHUNK, malformed)
+        yield Shape(name, start + chunk(EVENT) + size + b"\r\nx\r\n" + LAST_CHUNK, malformed)
+    yield Shape("chunk without its end", start + chunk(EVENT)[:-2] + b"XY" + LAST_CHUNK, malformed)
+    yield Shape("chunk with bare line feed", start + b"1\nx\r\n" + LAST_CHUNK, malformed)
 
 
 def _ambiguous_lengths(secret: str) -> Iterator[Shape]:
-    """A proxy and a server that read such a request differently let a second one through (smuggling)."""
+    """If a proxy and a server interpret such a request differently, a second one passes (smuggling)."""
     refused = frozenset({400})
     chunks = chunk(EVENT) + LAST_CHUNK
     length = f"Content-Length: {len(EVENT)}"
@@ -97,7 +97,7 @@ def _ambiguous_lengths(secret: str) -> Iterator[Shape]:
     yield Shape("HTTP/1.0 with chunks", head(secret, CHUNKED, version="1.0") + chunks, refused)
     offer = head(secret, *H2C_OFFER, CHUNKED, version="1.0")
     yield Shape("HTTP/1.0 with chunks and offer of HTTP/2", offer + chunks, refused)
-    # The parser allows blanks there, and no tab.
+    # The parser allows blanks there, but no tab.
     tab = head(secret, f"{CHUNKED}\t")
     yield Shape("coding, tab after value", tab + chunks, frozenset({400, 408}))
     yield Shape("folded header", head(secret, "X-A: b", " c", length) + EVENT, refused)
@@ -107,7 +107,7 @@ def _ambiguous_lengths(secret: str) -> Iterator[Shape]:
 
 
 def _undeclared_bodies(secret: str) -> Iterator[Shape]:
-    """Such a request has no body (RFC 9112, 6.3), whatever its sender believes."""
+    """Such a request has no body (RFC 9112, 6.3), even if its sender sends one."""
     refused = frozenset({411})
     for version in ("1.1", "1.0"):
         for name, lines in (("", ()), (", close", ("Connection: close",)), (", h2c", H2C_OFFER)):
@@ -121,7 +121,7 @@ def _undeclared_bodies(secret: str) -> Iterator[Shape]:
     yield Shape("no length, a whole request as body", head(secret) + whole, refused)
 
 
-def _odd_heads(secret: str) -> Iterator[Shape]:
+def _malformed_heads(secret: str) -> Iterator[Shape]:
     length = f"Content-Length: {len(EVENT)}"
     twice = head(secret, f"{SECRET_HEADER}: another", length)
     yield Shape("secret twice, the second wrong", twice + EVENT, frozenset({401}))
@@ -149,7 +149,7 @@ def _odd_heads(secret: str) -> Iterator[Shape]:
 
 
 def _plain(secret: str) -> Iterator[Shape]:
-    """What must work."""
+    """Valid requests."""
     accepted = frozenset({200})
 
     def plain(name: str, wire: bytes, ending: Ending = Ending.WAITS) -> Shape:
@@ -178,7 +178,7 @@ KINDS: dict[str, Callable[[str], Iterator[Shape]]] = {
     "incomplete bodies": _incomplete_bodies,
     "ambiguous lengths": _ambiguous_lengths,
     "undeclared bodies": _undeclared_bodies,
-    "odd heads": _odd_heads,
+    "malformed heads": _malformed_heads,
     "plain requests": _plain,
 }
 
@@ -189,10 +189,10 @@ def shapes(secret: str) -> Iterator[Shape]:
 
 
 async def send(port: int, shape: Shape, *, piece_bytes: int | None = None) -> int:
-    """The status of the first final answer; NO_ANSWER where the connection ends without one.
+    """The status of the first final answer; NO_ANSWER if the connection ends without one.
 
     Raises:
-        TimeoutError: Neither came.
+        TimeoutError: No answer, and the connection stays open.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:

@@ -1,4 +1,4 @@
-"""The ingest's HTTP server in this process, with what keeps events in memory, and a client for its bytes."""
+"""The ingest's HTTP server in this process with a sink in memory, and a client for raw bytes."""
 
 import asyncio
 import ssl
@@ -66,7 +66,7 @@ class Client:
     writer: asyncio.StreamWriter
 
     async def answer(self) -> bytes:
-        """Up to the end of its body."""
+        """Read an answer up to the end of its body."""
         async with asyncio.timeout(20):
             answer = await self.reader.readuntil(b"\r\n\r\n")
             length = answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
@@ -80,7 +80,7 @@ class Client:
         return await self.status() == 200
 
     async def is_closed(self) -> bool:
-        """By the server, with nothing said."""
+        """Whether the server closed the connection without an answer."""
         async with asyncio.timeout(20):
             try:
                 return await self.reader.read(1) == b""
@@ -92,7 +92,7 @@ class Client:
 async def client(
     port: int, *, context: ssl.SSLContext | None = None, address: str = "127.0.0.1"
 ) -> AsyncIterator[Client]:
-    """From an address of loopback, of which there are 16 million."""
+    """Connect from one of the 16 million loopback addresses."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, local_addr=(address, 0))
     try:
         yield Client(reader, writer)

@@ -7,7 +7,7 @@ from typing import Any
 from consumers.family import Communication, Connection, Effects, Event, Finding, apply_events, correct
 from consumers.inventory.decide import Part, needs_history, with_history
 from consumers.registry import AnyFamily
-from schemas.changes import Change as Told
+from schemas.changes import Change
 from worker.actions.registry import KINDS
 
 
@@ -19,21 +19,21 @@ class NoConnection:
         raise AssertionError("the store has no database")
 
 
-def _key(found: Finding) -> tuple[object, ...]:
-    return (found.kind, found.entity_id, found.event_id)
+def _key(finding: Finding) -> tuple[object, ...]:
+    return (finding.kind, finding.entity_id, finding.event_id)
 
 
 @dataclass
 class Store:
-    """Applies batches as a consumer does: what was claimed before is left out."""
+    """Applies batches as a consumer does, without events that were claimed before."""
 
     family: AnyFamily
     rows: dict[Any, Any] = field(default_factory=dict)
     log: dict[Any, Event[Any]] = field(default_factory=dict)
     findings: set[Finding] = field(default_factory=set)
     due: dict[Any, Communication] = field(default_factory=dict)
-    told: list[Told] = field(default_factory=list)
-    asked: set[str] = field(default_factory=set)
+    changes: list[Change] = field(default_factory=list)
+    requested: set[str] = field(default_factory=set)
 
     async def apply(self, batch: Sequence[Event[Any]]) -> None:
         new: dict[Any, Event[Any]] = {}
@@ -41,7 +41,7 @@ class Store:
         for event in batch:
             identity = (event.event_id, event.payload)
             logged = self.log.get(identity)
-            # Of all copies the one that was received first counts.
+            # The copy that was received first counts.
             if logged is None:
                 self.log[identity] = new[identity] = event
             elif event.received_at < logged.received_at:
@@ -53,7 +53,7 @@ class Store:
                 family, NoConnection(), list(new.values()), record_changes=True, enabled_actions=KINDS
             )
             self._take(effects)
-            self.asked |= {action.key for action in effects.actions}
+            self.requested |= {action.key for action in effects.actions}
         if corrected:
             self._take(
                 await correct(
@@ -71,14 +71,14 @@ class Store:
             known = self.due.get((call.event_id, call.kind))
             if known is None or call.occurred_at < known.occurred_at:
                 self.due[call.event_id, call.kind] = call
-        self.told += effects.changes
+        self.changes += effects.changes
 
     def _note(self, effects: Effects) -> None:
-        """As the table has them: a finding's message is no part of its key, and the greatest stands."""
-        gone = {_key(found) for found in effects.withdrawn}
-        rows = {_key(found): found for found in self.findings if _key(found) not in gone}
-        for found in effects.findings:
-            rows[_key(found)] = max(found, rows.get(_key(found), found), key=lambda one: one.message)
+        """Store findings as the table does: the message is not in the key; the greatest is kept."""
+        gone = {_key(finding) for finding in effects.withdrawn}
+        rows = {_key(finding): finding for finding in self.findings if _key(finding) not in gone}
+        for finding in effects.findings:
+            rows[_key(finding)] = max(finding, rows.get(_key(finding), finding), key=lambda one: one.message)
         self.findings = set(rows.values())
 
     async def _load(self, _: Connection, events: Sequence[Event[Any]], *, lock: bool) -> Mapping[Any, Any]:
@@ -98,9 +98,9 @@ class Store:
 
     async def _save(self, _: Connection, states: Collection[Any]) -> None:
         for state in states:
-            # As a database would: what is not a column is not there next time.
-            kept = replace(state, history=None) if isinstance(state, Part) else state
-            self.rows[self._key_of(state)] = kept
+            # A database does not store attributes that are no columns.
+            stored = replace(state, history=None) if isinstance(state, Part) else state
+            self.rows[self._key_of(state)] = stored
 
     def _key_of(self, state: Any) -> Any:
         if self.family.name == "reminders":
@@ -110,7 +110,7 @@ class Store:
 
 @dataclass(frozen=True)
 class _Past:
-    """What the store holds, as the machinery reads it out of the tables."""
+    """Reads from the store, as the pipeline reads from the tables."""
 
     store: Store
 
@@ -118,4 +118,4 @@ class _Past:
         return [event for event in self.store.log.values() if event.payload.entity_id in entities]
 
     async def findings(self, _: Connection, entities: Collection[str]) -> set[Finding]:
-        return {found for found in self.store.findings if found.entity_id in entities}
+        return {finding for finding in self.store.findings if finding.entity_id in entities}

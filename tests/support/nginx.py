@@ -1,4 +1,4 @@
-"""nginx, installed or unpacked from Debian's packages; a test is skipped where neither can be had."""
+"""nginx, installed or unpacked from Debian's packages. A test is skipped if neither is available."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from deploy.local.packages import DownloadFailed, nginx
 from deploy.local.programs import with_libraries
 from deploy.local.services import DEV
 
-# One process, no daemon; all that it writes is in its folder.
+# One process, no daemon; it writes only to its folder.
 _CONFIGURATION = """
 daemon off;
 master_process off;
@@ -33,7 +33,7 @@ http {{
 
 @contextmanager
 def running_nginx(folder: Path, http: str) -> Iterator[None]:
-    """While the context lasts; `http` is what stands in the configuration's block of that name."""
+    """Run nginx while the context is open; `http` is the content of that block in its configuration."""
     command, environment = nginx_command(folder, http)
     process = subprocess.Popen(command, env=environment)
     try:
@@ -46,10 +46,10 @@ def running_nginx(folder: Path, http: str) -> Iterator[None]:
 def nginx_command(folder: Path, http: str) -> tuple[list[str], dict[str, str]]:
     """The command, and the environment that it needs."""
     try:
-        found = nginx(DEV / "packages", print)
+        installed = nginx(DEV / "packages", print)
     except DownloadFailed as error:
         pytest.skip(f"needs nginx: {error}")
     configuration = folder / "nginx.conf"
     configuration.write_text(_CONFIGURATION.format(folder=folder, http=http))
-    command = [found.program, "-c", configuration, "-p", folder, "-e", folder / "error.log"]
-    return [str(part) for part in command], {**os.environ, **with_libraries(found.libraries)}
+    command = [installed.program, "-c", configuration, "-p", folder, "-e", folder / "error.log"]
+    return [str(part) for part in command], {**os.environ, **with_libraries(installed.libraries)}

@@ -1,7 +1,7 @@
 """Postgres's protocol 3, message by message.
 
-A message: type (1 byte), length without the type (4), body. What a client sends first has no type; a
-request for encryption is answered with a single byte, which has neither.
+A message: type (1 byte), length without the type (4), body. The first message of a client has no type;
+the answer to a request for encryption is a single byte without both.
 """
 
 import struct
@@ -16,7 +16,7 @@ SSL_REQUEST = 80877103
 GSS_REQUEST = 80877104
 LONGEST_MESSAGE = 2**30
 
-# How a simple query that commits begins: the driver sends `COMMIT;`.
+# The beginning of a simple query that commits: the driver sends `COMMIT;`.
 COMMIT_QUERY = b"Q"
 COMMIT_WORD = b"COMMIT"
 COMMAND_COMPLETE = b"C"
@@ -24,7 +24,7 @@ COMMAND_COMPLETE = b"C"
 
 @dataclass(slots=True)
 class PostgresWatch:
-    """Sees a COMMIT on its way to the server, and the server's word that it is done."""
+    """Detects a COMMIT to the server, and the server's confirmation."""
 
     _to_server: bytes = b""
     _to_client: bytes = b""
@@ -40,7 +40,7 @@ class PostgresWatch:
         return pieces
 
     def _cut_up(self, buffer: bytes, direction: Direction) -> tuple[list[Piece], bytes]:
-        """The messages that are whole, and the rest."""
+        """The complete messages, and the rest."""
         pieces: list[Piece] = []
         start = 0
         while (end := self._end(buffer, start, direction)) is not None:
@@ -71,7 +71,7 @@ class PostgresWatch:
 
 
 def _whole(buffer: bytes, start: int, length_at: int) -> int | None:
-    """Where the message ends whose length stands there; None if it is not there yet."""
+    """The end of the message whose length is at `length_at`; None if it is incomplete."""
     if len(buffer) < length_at + _LENGTH.size:
         return None
     (length,) = _LENGTH.unpack_from(buffer, length_at)

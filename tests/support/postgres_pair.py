@@ -1,4 +1,4 @@
-"""A Postgres primary and its synchronous standby, to be failed over in tests."""
+"""A Postgres primary and its synchronous standby, for tests of failovers."""
 
 import asyncio
 import os
@@ -37,48 +37,46 @@ SELECT current_setting('default_transaction_read_only')::boolean
 
 @dataclass(slots=True)
 class PostgresPair:
-    """The standby confirms every commit, until one of the two is gone."""
+    """The standby confirms every commit until one of the two has ended."""
 
     primary: PostgresNode
     standby: PostgresNode
 
     @property
     def url(self) -> str:
-        """Both hosts; a connection leads to the one that takes writes."""
+        """The URL with both hosts; a connection goes to the primary."""
         hosts = ",".join(
             urlsplit(node.url).netloc.rpartition("@")[2] for node in (self.primary, self.standby)
         )
         return f"postgresql://{USER}:{PASSWORD}@{hosts}/{DATABASE}?target_session_attrs=read-write"
 
     def kill_primary(self) -> None:
-        """kill -9 of the postmaster alone: its backends notice by themselves, each when it next waits."""
+        """Kill only the postmaster with SIGKILL: each backend notices when it waits next."""
         (pid,) = self.primary.pids()
         os.kill(pid, signal.SIGKILL)
 
     async def make_primary_read_only(self) -> None:
-        """As some failovers do: open sessions go on, and none of them can write any more."""
+        """Make the primary read-only, as some failovers do: open sessions continue, but cannot write."""
         await execute(self.primary, "ALTER SYSTEM SET default_transaction_read_only = on", RELOAD)
-        await until(
-            lambda: fetch_value(self.primary, NOTHING_WRITES), "nothing writes any more", PAIR_SECONDS
-        )
+        await until(lambda: fetch_value(self.primary, NOTHING_WRITES), "no transaction writes", PAIR_SECONDS)
 
     def shut_down_primary(self) -> None:
-        """Ask it to end as for a planned failover: the standby has received everything when it ends."""
-        found = [Process.of(pid) for pid in self.primary.pids()]
-        processes = [process for process in found if process is not None]
+        """Shut down as in a planned failover: the standby has received everything when the primary ends."""
+        running = [Process.of(pid) for pid in self.primary.pids()]
+        processes = [process for process in running if process is not None]
         for process in processes:
             process.signal(signal.SIGINT)
         if not wait_until_gone(processes, SHUT_DOWN_SECONDS):
             raise StartFailed(f"Postgres did not shut down within {SHUT_DOWN_SECONDS} s")
 
     async def promote_standby(self) -> None:
-        """Returns once it takes writes."""
+        """Return when it accepts writes."""
         await execute(self.standby, "SELECT pg_promote(true, 60)")
 
     async def rebuild_old_primary(self) -> None:
-        """After a failover: as the standby of the promoted node, from a fresh copy of its data.
+        """After a failover, make the old primary a standby with a fresh copy of the data.
 
-        Returns once it confirms every commit; then the pair can fail over in the other direction.
+        Return when it confirms every commit; then the pair can fail over in the other direction.
         """
         old = self.primary
         await asyncio.to_thread(old.kill)
@@ -89,7 +87,7 @@ class PostgresPair:
         await self.make_synchronous()
 
     async def make_synchronous(self) -> None:
-        """Have the standby confirm every commit from now on."""
+        """Make every commit wait for the standby."""
         await execute(self.primary, "ALTER SYSTEM SET synchronous_standby_names = '*'", RELOAD)
         await self.wait_until_synchronous()
 
@@ -117,21 +115,21 @@ async def execute(node: PostgresNode, *statements: str) -> None:
 
 
 def postgres_programs() -> PostgresPrograms:
-    """Those of the tests' own Postgres; without pg_basebackup the test is skipped."""
+    """The programs of the tests' private Postgres; without pg_basebackup the test is skipped."""
     try:
-        found = services.find_programs(print)
+        programs = services.find_programs(print)
     except DownloadFailed as failure:
-        pytest.skip(f"needs a Postgres of its own: {failure}")
-    if found is None or not has_programs(found.postgres.folder, "pg_basebackup"):
-        pytest.skip("needs a Postgres of its own, with pg_basebackup")
-    return found.postgres
+        pytest.skip(f"needs a private Postgres: {failure}")
+    if programs is None or not has_programs(programs.postgres.folder, "pg_basebackup"):
+        pytest.skip("needs a private Postgres with pg_basebackup")
+    return programs.postgres
 
 
 @asynccontextmanager
 async def postgres_pair(
     folder: Path, programs: PostgresPrograms | None = None
 ) -> AsyncIterator[PostgresPair]:
-    """Both, running; their data is in this folder. Without programs the test is skipped if it has none."""
+    """Run both with their data in this folder. Without installed programs, the test is skipped."""
     programs = postgres_programs() if programs is None else programs
     ports = choose_ports(["primary", "standby"], {})
     spawner = Spawner()
@@ -158,7 +156,7 @@ async def postgres_pair(
 
 
 def copy_data(standby: PostgresSettings, primary_url: str) -> None:
-    """Of a primary that runs; the copy follows it as soon as it is started."""
+    """Copy the data of a running primary; the copy follows it once it is started."""
     standby.folder.mkdir(mode=0o700)
     identity = other_than_root([standby.folder, standby.programs.folder])
     if identity is not None:

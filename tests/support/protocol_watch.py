@@ -1,4 +1,4 @@
-"""What a proxy can see of the protocol that it passes on: messages, and those at which it may cut."""
+"""A proxy's view of a protocol: messages, and those at which it may cut."""
 
 from enum import StrEnum
 from typing import Protocol
@@ -10,7 +10,7 @@ class Direction(StrEnum):
 
 
 class Point(StrEnum):
-    """A message before which a connection can be cut. For an answer this is after the deed."""
+    """A message before which a connection can be cut. Before an answer means after the operation."""
 
     COMMIT = "commit"
     COMMITTED = "committed"
@@ -18,15 +18,15 @@ class Point(StrEnum):
     CONFIRM = "confirm"
 
 
-# Some bytes, and what they are if a cut can come before them.
+# Bytes, and their point if a cut can precede them.
 Piece = tuple[bytes, Point | None]
 
 
 class Watch(Protocol):
-    """Follows one connection from its first byte. What it gives out joins to what it was given."""
+    """Follows one connection from its first byte. The concatenated output equals the input."""
 
     def feed(self, direction: Direction, data: bytes) -> list[Piece]:
-        """The messages that are complete now; the rest is kept until it is whole.
+        """The complete messages; the rest is buffered.
 
         Raises:
             Garbled
@@ -35,11 +35,11 @@ class Watch(Protocol):
 
 
 class Garbled(Exception):
-    """The bytes are not of the protocol that is watched."""
+    """The bytes violate the protocol."""
 
 
 class Unwatched:
-    """Any protocol: bytes as they come."""
+    """Any protocol: bytes pass through unparsed."""
 
     def feed(self, direction: Direction, data: bytes) -> list[Piece]:
         return [(data, None)]

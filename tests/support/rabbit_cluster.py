@@ -1,7 +1,7 @@
-"""A cluster of RabbitMQ nodes on the loopback addresses, to be disturbed in tests.
+"""A cluster of RabbitMQ nodes on loopback addresses, for tests of faults.
 
 The nodes' distribution connections run between 127.0.0.1, 127.0.0.2 and so on, so that a packet filter can
-cut any two of them off from each other. All of them serve AMQP and management on 127.0.0.1.
+separate any two of them. All of them serve AMQP and management on 127.0.0.1.
 """
 
 import secrets
@@ -33,13 +33,13 @@ from deploy.local.rabbitmq import (
 
 PASSWORD = "the-password-of-all-nodes"
 SIZE = 3
-# Three nodes start side by side, perhaps on a machine with two cores that is busy otherwise.
+# Three nodes start concurrently, perhaps on a busy machine with two cores.
 START_SECONDS = 600
 MEMBERS_SECONDS = 300
 LOOK_SECONDS = 0.3
 ANSWER_SECONDS = 10
 
-# The cluster runs with what we recommend; only the limit on free disk suits this machine.
+# The cluster has the recommended configuration, except for the limit of free disk.
 RECOMMENDED = services.CHECKOUT / "deploy/rabbitmq/stockhook.conf"
 CONFIGURATION = """
 disk_free_limit.absolute = 200MB
@@ -48,12 +48,12 @@ cluster_formation.peer_discovery_backend = classic_config
 
 
 class NotFormed(Exception):
-    """The nodes did not become one cluster, or a queue did not get its members back."""
+    """The nodes did not form one cluster, or a queue did not recover its members."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueMembers:
-    """Of one quorum queue, by node name. `leader` is empty while there is none."""
+    """The members of a quorum queue, by node name. `leader` is empty while there is none."""
 
     leader: str
     members: frozenset[str]
@@ -83,7 +83,7 @@ class RabbitCluster:
         return next(node for node in self.nodes if node.settings.node_name == name)
 
     def start(self, nodes: Sequence[RabbitNode] | None = None) -> None:
-        """Start these nodes (all, by default) side by side; return when each accepts AMQP.
+        """Start these nodes (by default all) concurrently; return when each accepts AMQP.
 
         Raises:
             StartFailed
@@ -95,7 +95,7 @@ class RabbitCluster:
             node.wait_until_ready(START_SECONDS)
 
     def stop(self, nodes: Sequence[RabbitNode] | None = None) -> None:
-        """Stop them gracefully, side by side."""
+        """Stop them gracefully and concurrently."""
         chosen = self.nodes if nodes is None else nodes
         with ThreadPoolExecutor(len(chosen)) as threads:
             list(threads.map(RabbitNode.stop, chosen))
@@ -106,7 +106,7 @@ class RabbitCluster:
             node.kill()
 
     def ctl(self, *arguments: str) -> str:
-        """What rabbitmqctl printed, on the first node where it succeeds; raises ControlFailed."""
+        """The output of rabbitmqctl on the first node where it succeeds; raises ControlFailed."""
         failure = ControlFailed("the cluster has no node")
         for node in self.nodes:
             try:
@@ -115,8 +115,8 @@ class RabbitCluster:
                 failure = error
         raise failure
 
-    def _ask(self, path: str) -> list[dict[str, Any]]:
-        """What the management of the first node that answers says: a few seconds late, but at little cost."""
+    def _query(self, path: str) -> list[dict[str, Any]]:
+        """The management API's answer, from the first node that responds: cheap, but some seconds old."""
         failure = ControlFailed("the cluster has no node")
         for node in self.nodes:
             try:
@@ -125,19 +125,19 @@ class RabbitCluster:
             except httpx.HTTPError as error:
                 failure = ControlFailed(f"management of {node.settings.node_name}: {error!r}")
             else:
-                found: list[dict[str, Any]] = answer.json()
-                return found
+                rows: list[dict[str, Any]] = answer.json()
+                return rows
         raise failure
 
     def queues(self) -> dict[str, QueueMembers]:
-        """Every quorum queue by its name; raises ControlFailed."""
+        """All quorum queues by name; raises ControlFailed."""
         return {
             queue["name"]: QueueMembers(
                 queue.get("leader", ""),
                 frozenset(queue.get("members", ())),
                 frozenset(queue.get("online", ())),
             )
-            for queue in self._ask(f"queues/{VHOST}")
+            for queue in self._query(f"queues/{VHOST}")
             if queue.get("arguments", {}).get("x-queue-type") == "quorum"
         }
 
@@ -147,15 +147,15 @@ class RabbitCluster:
         return self.node(name) if name else None
 
     def wait_until_formed(self, seconds: float = START_SECONDS) -> None:
-        """Until all nodes run in one cluster; raises NotFormed."""
+        """Wait until all nodes run in one cluster; raises NotFormed."""
 
         def is_formed() -> bool:
-            return sum(bool(node["running"]) for node in self._ask("nodes")) == len(self.nodes)
+            return sum(bool(node["running"]) for node in self._query("nodes")) == len(self.nodes)
 
         _wait(is_formed, seconds, "all nodes run in one cluster")
 
     def wait_until_members_online(self, seconds: float = MEMBERS_SECONDS) -> None:
-        """Until each quorum queue has a leader and a member online on every node; raises NotFormed."""
+        """Wait until each quorum queue has a leader, and an online member on every node; raises NotFormed."""
 
         def all_online() -> bool:
             return all(
@@ -180,21 +180,21 @@ def _wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
 
 
 def rabbit_programs() -> RabbitPrograms:
-    """Those of the tests' own RabbitMQ; without one the test is skipped."""
+    """The programs of the tests' private RabbitMQ; without one the test is skipped."""
     try:
-        found = services.find_programs(print)
+        programs = services.find_programs(print)
     except DownloadFailed as failure:
-        pytest.skip(f"needs a RabbitMQ of its own: {failure}")
-    if found is None:
-        pytest.skip("needs a RabbitMQ of its own")
-    return found.rabbitmq
+        pytest.skip(f"needs a private RabbitMQ: {failure}")
+    if programs is None:
+        pytest.skip("needs a private RabbitMQ")
+    return programs.rabbitmq
 
 
 @contextmanager
 def rabbit_cluster(
     folder: Path, programs: RabbitPrograms, *, size: int = SIZE, further_lines: str = ""
 ) -> Iterator[RabbitCluster]:
-    """All nodes, running as one cluster without a queue; their data is in this folder."""
+    """Run all nodes as one cluster without queues, with their data in this folder."""
     spawner = Spawner()
     cookie_folder = folder / "cookie"
     cookie_folder.mkdir(parents=True)

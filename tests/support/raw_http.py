@@ -1,4 +1,4 @@
-"""HTTP/1.1 connection by connection: a sender, and a server that keeps what arrives as it arrived."""
+"""HTTP/1.1 at the level of connections: a sender, and a server that records raw requests."""
 
 import asyncio
 import re
@@ -27,11 +27,11 @@ class Answer:
 
 
 class ConnectionEnded(Exception):
-    """Before the answer was complete."""
+    """The connection ended before the answer was complete."""
 
 
 class Sender:
-    """One connection, for one request after the other."""
+    """One connection for consecutive requests."""
 
     def __init__(
         self, port: int, tls: ssl.SSLContext | None = None, *, own_address: str = "127.0.0.1"
@@ -41,7 +41,7 @@ class Sender:
         self._own_address = own_address
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self.connections = 0
-        """How often it had to connect."""
+        """The number of connections that it opened."""
 
     async def __aenter__(self) -> "Sender":
         return self
@@ -60,7 +60,7 @@ class Sender:
             self._streams = None
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Over the connection, or a new one where it has ended.
+        """Send over the connection, or over a new one if it has ended.
 
         Raises:
             ConnectionEnded
@@ -94,7 +94,7 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A request as it arrived. `connection` counts from 1."""
+    """A raw request. `connection` counts from 1."""
 
     connection: int
     target: bytes
@@ -102,14 +102,14 @@ class Received:
     body: bytes
 
     def values(self, name: str) -> list[str]:
-        return [value.decode() for found, value in self.fields if found.lower() == name.lower().encode()]
+        return [value.decode() for field, value in self.fields if field.lower() == name.lower().encode()]
 
 
 @dataclass(slots=True)
 class Recorder:
-    """Answers each request with 200, unless `hangs_up`: then it closes the connection when one has arrived.
+    """Answers each request with 200; with `hangs_up` it closes the connection after each request.
 
-    Health checks are answered and not kept.
+    Health checks are answered and not recorded.
     """
 
     hangs_up: bool = False

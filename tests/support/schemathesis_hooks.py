@@ -1,4 +1,4 @@
-"""Gives generated buyback bodies the right token, so that not every one is refused."""
+"""Sets the right token in generated buyback bodies, so that not all are refused."""
 
 import os
 from typing import Any

@@ -1,4 +1,4 @@
-"""A simulated webhook gateway as a process, and a load that is sent to it."""
+"""A simulated webhook gateway as a process, and a load for it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -13,12 +13,12 @@ from worker.simulator.http_client import Client
 from worker.simulator.rate_sender import Sender, Tally
 from worker.simulator.webhook import Credentials, Webhook
 
-# Hookdeck's first step of a minute becomes 0.12 s.
+# Hookdeck's first retry delay of a minute becomes 0.12 s.
 TIME_SCALE = "0.002"
 
 
 class Gateway:
-    """`stockhook simulate gateway` in front of the stack's ingest, or of what is at `forward_to`."""
+    """`stockhook simulate gateway` in front of the stack's ingest or `forward_to`."""
 
     def __init__(
         self, stack: Stack, scheme: str, *options: str, forward_to: str | None = None, **overrides: str
@@ -56,7 +56,7 @@ class Gateway:
         return response.json()
 
     async def accepts(self, events: int) -> int:
-        """Wait until so many more were accepted; how many there are then."""
+        """Wait until this many further events were accepted; return the total."""
         target = (await self.state())["accepted"] + events
 
         async def has_accepted() -> int:
@@ -76,7 +76,7 @@ class Gateway:
 
 @asynccontextmanager
 async def load(settings: Settings, url: str, rate: float) -> AsyncIterator[Tally]:
-    """Generated webhooks to this URL while the context lasts; at its end, each was accepted or given up."""
+    """Send generated webhooks to this URL while the context is open. Its end waits until all are settled."""
     credentials = Credentials.of(settings, tuple(Provider))
     tally = Tally()
     is_over = asyncio.Event()

@@ -1,7 +1,7 @@
-"""Requests that two HTTP parsers may read differently, and a tap that shows what a server read.
+"""Requests that two HTTP parsers may interpret differently, and a tap that records a server's requests.
 
-Each attack carries further bytes, the hidden ones: a request of its own, or the beginning of one, which the
-next request on a connection would complete. They claim to come from FORGED.
+Each attack has hidden bytes: a second request, or the beginning of one that the next request on the
+connection would complete. They claim to come from FORGED.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ _CODINGS = (
     "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
     "Transfer-Encoding: chunked\r\nConnection: Transfer-Encoding",
 )
-# {0} is nothing, and {1} the length of the hidden bytes.
+# {0} is a length of zero, and {1} the length of the hidden bytes.
 _LENGTHS = (
     "Content-Length: {0}\r\nContent-Length: {1}",
     "Content-Length: {1}\r\nContent-Length: {0}",
@@ -93,7 +93,7 @@ _HEADS = (
     ("GET", "GET {path} HTTP/1.1\r\nHost: a"),
     ("HEAD", "HEAD {path} HTTP/1.1\r\nHost: a"),
     ("CONNECT", "CONNECT {path} HTTP/1.1\r\nHost: a"),
-    ("odd method", "POST\x00 {path} HTTP/1.1\r\nHost: a"),
+    ("zero byte in the method", "POST\x00 {path} HTTP/1.1\r\nHost: a"),
     ("name with a blank", "POST {path} HTTP/1.1\r\nHost: a\r\nX A: b"),
     ("no name", "POST {path} HTTP/1.1\r\nHost: a\r\n: b"),
     ("no colon", "POST {path} HTTP/1.1\r\nHost: a\r\nX-A"),
@@ -109,7 +109,7 @@ class Attack:
 
 
 def hidden_parts(secret: str) -> dict[str, bytes]:
-    """A request with this secret, and two beginnings: the next request becomes its header, or its body."""
+    """A request with this secret, and two beginnings: the next request becomes its header or its body."""
     start = f"POST {OVOKO} HTTP/1.1\r\nHost: hidden\r\nX-Forwarded-For: {FORGED}\r\n"
     event = body(order_created("hidden"))
     complete = f"{start}X-Webhook-Secret: {secret}\r\nContent-Length: {len(event)}\r\n\r\n"
@@ -121,7 +121,7 @@ def hidden_parts(secret: str) -> dict[str, bytes]:
 
 
 def attacks(own_secret: str, other_secret: str) -> Iterator[Attack]:
-    """In HTTP/1.1. The sender may send events with its own secret; the hidden bytes have the other's."""
+    """Attacks in HTTP/1.1. The sender has its own secret; the hidden bytes have another marketplace's."""
     for (kind, hidden), coding in product(hidden_parts(other_secret).items(), _CODINGS):
         early = END + hidden
         for order in ("length first", "coding first"):
@@ -162,8 +162,7 @@ def _chunks(hidden: bytes) -> Iterator[tuple[str, bytes]]:
     size = b"%x" % len(inner)
     digits = b"%x" % len(size)
     filler = b"x" * len(size)
-    # A parser that ends the line there reads the size of a chunk that holds the rest; another, that of a last
-    # chunk.
+    # A parser that ends the line there reads the size of a chunk with the rest; another reads a last chunk.
     for ending in (b"\n", b"\r", b"\n\r", b"\x00\n"):
         held = digits + b";" + ending + filler + b"\r\n" + size + b"\r\n" + inner + b"\r\n" + END
         yield f"extension with {ending!r}", held
@@ -178,7 +177,7 @@ def _chunks(hidden: bytes) -> Iterator[tuple[str, bytes]]:
     yield "long extension", b"1;" + b"a" * 9000 + b"\r\nA\r\n" + END + hidden
     yield "trailers", b"1\r\nA\r\n0\r\nContent-Length: 5\r\nX-Forwarded-For: 192.0.2.66\r\n\r\n" + hidden
     yield "trailers, bare line feeds", b"1\r\nA\r\n0\nX-A: b\n\n" + hidden
-    for odd in (
+    for data in (
         b"-1",
         b"+1",
         b"0x1",
@@ -189,11 +188,11 @@ def _chunks(hidden: bytes) -> Iterator[tuple[str, bytes]]:
         b"fffffffffffffffff",
         b"00000001",
     ):
-        yield f"size {odd!r}", odd + b"\r\nA\r\n" + END + hidden
+        yield f"size {data!r}", data + b"\r\nA\r\n" + END + hidden
 
 
 def http2_attacks(own_secret: str, other_secret: str) -> Iterator[Attack]:
-    """What a proxy must not translate to HTTP/1.1 as it stands."""
+    """Requests that a proxy must not translate to HTTP/1.1 unchanged."""
     fields = [(":method", "POST"), (":scheme", "https"), (":authority", "a"), (":path", OVOKO)]
     secret = ("x-webhook-secret", own_secret)
     for kind, part in hidden_parts(other_secret).items():
@@ -251,25 +250,25 @@ def _text(text: str) -> bytes:
 
 @dataclass(slots=True)
 class Tap:
-    """Passes connections on to a server, and keeps what its clients sent."""
+    """Forwards connections to a server, and records the bytes of the clients."""
 
     port: int
     streams: list[bytearray] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        kept = bytearray()
-        self.streams.append(kept)
+        recorded = bytearray()
+        self.streams.append(recorded)
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             await asyncio.gather(
-                _pass(reader, server_writer, kept), _pass(server_reader, writer, bytearray())
+                _pass(reader, server_writer, recorded), _pass(server_reader, writer, bytearray())
             )
         finally:
             server_writer.close()
             writer.close()
 
     def requests(self) -> Iterator[dict[str, list[str]]]:
-        """The headers of each webhook, as the parser of the ingest reads them; nothing after a fault."""
+        """The headers of each webhook, read by the parser of the ingest until the first error."""
         for stream in self.streams:
             reading = _Reading()
             with suppress(httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -277,10 +276,10 @@ class Tap:
             yield from reading.requests
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kept: bytearray) -> None:
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, recorded: bytearray) -> None:
     with suppress(OSError):
         while data := await reader.read(65_536):
-            kept += data
+            recorded += data
             writer.write(data)
             await writer.drain()
     with suppress(OSError):
@@ -304,12 +303,12 @@ class _Reading:
         self._fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
-        # The health checks of the proxy name no sender.
+        # Health checks of the proxy have no sender.
         if self._target != b"/readyz":
             self.requests.append(self._fields)
 
 
 def was_smuggled(fields: dict[str, list[str]]) -> bool:
-    """Whether no proxy that names the sender at the end of X-Forwarded-For has formed the request."""
+    """Whether the request does not come from the proxy, which appends the sender to X-Forwarded-For."""
     addresses = ",".join(fields.get("x-forwarded-for", [FORGED])).split(",")
     return addresses[-1].strip() == FORGED

@@ -1,4 +1,4 @@
-"""The product under test as real processes, and ways to see what it did."""
+"""The product under test as real processes, with access to its queues, tables and logs."""
 
 import asyncio
 import os
@@ -46,7 +46,7 @@ TABLES = (
     "event_sequences, poison_candidates, dead_letters, dead_letter_audit, unhandled_events, changes, "
     "change_counts, webhooks, actions"
 )
-# To truncate a table takes longer than to see that it is empty, as most are.
+# TRUNCATE takes longer than a check whether a table is empty, and most are.
 TRUNCATE_FILLED = f"""
 DO $$
 DECLARE
@@ -61,24 +61,24 @@ BEGIN
     END LOOP;
 END $$;
 """
-# A rebuild that found differences leaves its tables for the next one.
+# A rebuild that reports differences leaves its tables for the next one.
 DROP_REBUILDS = "".join(f"DROP SCHEMA IF EXISTS rebuild_{family} CASCADE;" for family in FAMILIES)
 
-# Variables that count when the interpreter starts, or when a module is imported.
+# Variables that are read when the interpreter starts, or when a module is imported.
 READ_AT_START = ("PYTHON", "LC_", "LANG", "STOCKHOOK_CRASH_AT")
 
 _GIVEN: set[int] = set()
 
 
 def free_port() -> int:
-    """Another port each time, and one that no outgoing connection takes before its service listens."""
+    """A different port each time, outside of the range of outgoing connections."""
     port = choose_ports(["port"], {}, taken=_GIVEN)["port"]
     _GIVEN.add(port)
     return port
 
 
 def free_port_pair() -> int:
-    """The first of two neighbours that are both free: `run` takes two ops ports."""
+    """The first of two consecutive free ports: `run` uses two ops ports."""
     while True:
         first = free_port()
         if first + 1 not in _GIVEN and is_free(first + 1):
@@ -87,15 +87,15 @@ def free_port_pair() -> int:
 
 
 def http_client(seconds: float = 20) -> httpx.AsyncClient:
-    """For plain HTTP: to load the certificate authorities would take 65 ms of CPU time per client."""
+    """A client for plain HTTP, because loading certificate authorities takes 65 ms of CPU time per client."""
     return httpx.AsyncClient(timeout=seconds, verify=False)
 
 
 async def until(condition: Callable[[], Awaitable[Any]], what: str, seconds: float = 20) -> Any:
-    """The condition's value once it is true.
+    """Wait until the condition is true, and return its value.
 
     Raises:
-        AssertionError: It was not true within so many seconds; the message has `what`.
+        AssertionError: It was not true within `seconds`; the message has `what`.
     """
     end = monotonic() + seconds
     while True:
@@ -105,7 +105,7 @@ async def until(condition: Callable[[], Awaitable[Any]], what: str, seconds: flo
             return value
         if monotonic() > end:
             raise AssertionError(f"not within {seconds} s: {what}")
-        # A condition that takes long leaves as much time to the processes that it waits for.
+        # A slow condition leaves as much time to the processes that it waits for.
         await asyncio.sleep(max(0.05, monotonic() - began))
 
 
@@ -129,7 +129,7 @@ class Worker:
         return self.wait(seconds)
 
     def kill(self) -> None:
-        """kill -9 of the process and of every process that it started."""
+        """Kill the process and its descendants with SIGKILL."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
@@ -146,7 +146,7 @@ class Stack:
     folder: Path
     workers: list[Worker] = field(default_factory=list)
     forks: bool = True
-    """Whether its processes are forks; tests that change how a process is started turn it off."""
+    """Whether processes are forks. Tests that change how a process is started set it to False."""
 
     @property
     def settings(self) -> Settings:
@@ -184,7 +184,7 @@ class Stack:
         return worker
 
     async def started(self, *arguments: str, **overrides: str) -> Worker:
-        """Start it, and wait until it is ready."""
+        """Start a process, and wait until it is ready."""
         worker = self.start(*arguments, **overrides)
         await self.ready(worker)
         return worker
@@ -212,7 +212,7 @@ class Stack:
         await until(is_ready, f"{worker.log.name} is ready", seconds)
 
     def run(self, *arguments: str, **overrides: str) -> subprocess.CompletedProcess[str]:
-        """Run `stockhook` to its end."""
+        """Run `stockhook` and wait until it ends."""
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("STOCKHOOK_")},
             **self.environment,
@@ -237,7 +237,7 @@ class Stack:
         return subprocess.CompletedProcess(arguments, code, *texts)
 
     def _may_fork(self, overrides: Mapping[str, str]) -> bool:
-        """Whether nothing is read when the interpreter starts or a module is imported."""
+        """Whether the environment has no variables that only count at the start of an interpreter."""
         return self.forks and not any(
             name.startswith(READ_AT_START) for name in {**self.environment, **overrides}
         )
@@ -253,7 +253,7 @@ class Stack:
             return await client.post(f"{self.url}/webhooks/buyback", content=body)
 
     async def post(self, provider: Provider, body: bytes) -> httpx.Response:
-        """With the right secret; it replaces the token in an example's body."""
+        """Send a webhook with the right secret; it replaces the token in an example's body."""
         if provider is Provider.OVOKO:
             return await self.post_ovoko(body)
         return await self.post_buyback(EXAMPLE_TOKEN.sub(f'"{BUYBACK_TOKEN}"'.encode(), body, count=1))
@@ -281,9 +281,9 @@ class Stack:
         return int(rows[0]["rows"])
 
     async def depths(self) -> Mapping[str, int]:
-        """The number of ready messages of each queue that has any."""
-        async with self.broker.connection() as link:
-            depths = await link.depths(queue.name for queue in topology(self.settings.delays).queues)
+        """The number of ready messages per queue, without empty queues."""
+        async with self.broker.connection() as connection:
+            depths = await connection.depths(queue.name for queue in topology(self.settings.delays).queues)
         return {name: depth.ready for name, depth in depths.items() if depth is not None and depth.ready}
 
     async def ops(self, port: int, path: str) -> httpx.Response:
@@ -291,14 +291,14 @@ class Stack:
             return await client.get(f"http://127.0.0.1:{port}{path}")
 
     async def delete_queue(self, queue: str) -> None:
-        async with self.broker.connection() as link:
-            channel = await link.channel()
+        async with self.broker.connection() as connection:
+            channel = await connection.channel()
             await channel.delete(queue)
 
     async def get(self, queue: str) -> Delivery | None:
-        """One message, removed from the queue."""
-        async with self.broker.connection() as link:
-            channel = await link.channel()
+        """Remove one message from the queue, and return it."""
+        async with self.broker.connection() as connection:
+            channel = await connection.channel()
             return await channel.get(queue)
 
     @property
@@ -306,15 +306,15 @@ class Stack:
         return Broker(self.environment["STOCKHOOK_AMQP_URL"], "test")
 
     async def empty(self) -> None:
-        """Declare, migrate, purge and truncate: each test begins with nothing."""
+        """Declare, migrate, purge and truncate, so that each test starts empty."""
         database = Database(self.environment["STOCKHOOK_DATABASE_URL"], 1, "test")
         await migrate(database)
         await database.close()
         await self.execute(REMOVE_FAULT + DROP_REBUILDS + TRUNCATE_FILLED)
-        async with self.broker.connection() as link:
-            channel = await link.channel()
+        async with self.broker.connection() as connection:
+            channel = await connection.channel()
             await channel.ensure_topology(topology(self.settings.delays))
-            depths = await link.depths(queue.name for queue in topology(self.settings.delays).queues)
+            depths = await connection.depths(queue.name for queue in topology(self.settings.delays).queues)
             for name, depth in depths.items():
                 if depth is not None and depth.ready:
                     await channel.purge(name)
@@ -344,7 +344,7 @@ def delays(*seconds: int) -> list[timedelta]:
 
 @asynccontextmanager
 async def empty_stack(services: Services, folder: Path) -> AsyncIterator[Stack]:
-    """A stack on these services, which it finds empty. Its processes end with the context."""
+    """A stack on these services, emptied. Its processes end with the context."""
     stack = Stack(
         environment={
             "STOCKHOOK_AMQP_URL": services.amqp_url,
@@ -354,7 +354,7 @@ async def empty_stack(services: Services, folder: Path) -> AsyncIterator[Stack]:
             "STOCKHOOK_BUYBACK_TOKENS": f"{BUYBACK_TOKEN},{BUYBACK_TOKEN_OLD}",
             "STOCKHOOK_SEALING_KEYS": Fernet.generate_key().decode(),
             "STOCKHOOK_RETRY_DELAYS": "1,2,3",
-            # Most tests look for dead letters where the broker has them.
+            # Most tests look for dead letters in the broker's queues.
             "STOCKHOOK_KEEP_DEAD_LETTERS": "false",
             "STOCKHOOK_SPOOL_PATH": str(folder / "spool.sqlite3"),
         },

@@ -1,4 +1,4 @@
-"""The product's processes, kept up as a supervisor such as systemd would."""
+"""The product's processes under a supervisor, such as systemd."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ import httpx
 
 from deploy.local.process import Command, Spawner
 
-# systemd's RestartSec, for a service that is to be back soon.
+# A short RestartSec of systemd.
 RESTART_SECONDS = 0.5
 STOP_SECONDS = 25
 LOOK_SECONDS = 0.05
@@ -21,7 +21,7 @@ LOOK_SECONDS = 0.05
 
 @dataclass(slots=True)
 class Supervised:
-    """One process, with those that it starts. It is started again whenever it ends."""
+    """A process with its descendants. It is started again whenever it ends."""
 
     name: str
     command: Command
@@ -29,10 +29,10 @@ class Supervised:
     spawner: Spawner
     ops_port: int
     ends: Counter[int] = field(default_factory=Counter)
-    """How often it ended with each exit code."""
+    """The number of ends per exit code."""
     restarts: int = 0
-    """How often it ended with 0 after a request to end."""
-    _is_asked: bool = False
+    """The number of ends with 0 after SIGTERM."""
+    _is_restarting: bool = False
     _child: "subprocess.Popen[bytes] | None" = None
     _task: "asyncio.Task[None] | None" = None
 
@@ -50,9 +50,9 @@ class Supervised:
         self._signal_all(signal.SIGCONT)
 
     async def restart(self) -> None:
-        """Ask it to end; return when it is ready again."""
+        """Send SIGTERM; return when it is ready again."""
         before = self.restarts
-        self._is_asked = True
+        self._is_restarting = True
         self._signal(signal.SIGTERM)
         async with httpx.AsyncClient(timeout=1) as client:
             while self.restarts == before or not await self.is_ready(client):
@@ -66,7 +66,7 @@ class Supervised:
         return answer.status_code == 200
 
     async def stop(self) -> int:
-        """Ask it to end; its exit code, or -9 where it had to be killed."""
+        """Send SIGTERM; return its exit code, or -9 if it had to be killed."""
         assert self._child is not None
         assert self._task is not None
         self._task.cancel()
@@ -76,7 +76,7 @@ class Supervised:
             code = await asyncio.to_thread(self._child.wait, STOP_SECONDS)
         except subprocess.TimeoutExpired:
             code = -signal.SIGKILL
-        # Whatever is left of its group too.
+        # Also end the rest of its process group.
         self._signal_all(signal.SIGKILL)
         await asyncio.to_thread(self._child.wait)
         return code
@@ -86,11 +86,11 @@ class Supervised:
             assert self._child is not None
             code = self._child.poll()
             if code is not None:
-                if self._is_asked and code == 0:
+                if self._is_restarting and code == 0:
                     self.restarts += 1
                 else:
                     self.ends[code] += 1
-                self._is_asked = False
+                self._is_restarting = False
                 self._signal_all(signal.SIGKILL)
                 await asyncio.sleep(RESTART_SECONDS)
                 self._child = self.spawner.spawn(self.command, self.log)
@@ -102,7 +102,7 @@ class Supervised:
             self._child.send_signal(number)
 
     def _signal_all(self, number: signal.Signals) -> None:
-        """To its whole process group; it is the first in it."""
+        """Send the signal to its process group, which it leads."""
         assert self._child is not None
         with suppress(ProcessLookupError):
             os.killpg(self._child.pid, number)

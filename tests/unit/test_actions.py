@@ -1,4 +1,4 @@
-"""What events call for, and what becomes of an attempt."""
+"""Actions of events, and outcomes of attempts."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -68,7 +68,7 @@ def test_other_events_call_for_nothing() -> None:
     )
 
 
-def test_a_part_is_asked_for_when_nothing_was_known_of_it() -> None:
+def test_details_of_an_unknown_part_are_requested() -> None:
     event = events.claimed(events.part("sold"), 1)
     (action,) = of_part(None, event)
     known = INVENTORY.decide(None, event).state
@@ -78,22 +78,22 @@ def test_a_part_is_asked_for_when_nothing_was_known_of_it() -> None:
     assert of_part(known, events.claimed(events.part("returned", 1), 2)) == ()
 
 
-def test_each_event_of_a_return_asks_for_it() -> None:
+def test_each_event_of_a_return_requests_its_details() -> None:
     created, updated, same_id = (
         events.claimed(events.returned(f"order.return.{what}", return_id=return_id), name)
         for what, return_id, name in (("created", "77", 1), ("updated", "77", 2), ("updated", "78", 2))
     )
-    asked = [of_return(None, event)[0] for event in (created, updated, same_id)]
+    requests = [of_return(None, event)[0] for event in (created, updated, same_id)]
 
-    assert len({action.key for action in asked}) == 3
-    assert [action.request for action in asked] == [
+    assert len({action.key for action in requests}) == 3
+    assert [action.request for action in requests] == [
         ReturnDetailsRequest(return_id="77"),
         ReturnDetailsRequest(return_id="77"),
         ReturnDetailsRequest(return_id="78"),
     ]
 
 
-def test_events_of_a_return_that_share_an_id_each_ask_for_it() -> None:
+def test_events_of_a_return_that_share_an_id_each_request_its_details() -> None:
     one, other = (
         replace(
             events.claimed(events.returned("order.return.updated", second), 1), content_id=UUID(int=second)
@@ -104,7 +104,7 @@ def test_events_of_a_return_that_share_an_id_each_ask_for_it() -> None:
     assert of_return(None, one)[0].key != of_return(None, other)[0].key
 
 
-def test_a_return_that_is_not_listed_any_more_has_nothing_to_tell() -> None:
+def test_a_return_that_is_no_longer_listed_has_no_details() -> None:
     seen, gone = (
         events.claimed(events.observed_return(is_listed=is_listed), name)
         for name, is_listed in ((1, True), (2, False))
@@ -114,7 +114,7 @@ def test_a_return_that_is_not_listed_any_more_has_nothing_to_tell() -> None:
     assert of_return(None, gone) == ()
 
 
-def test_events_ask_only_where_the_settings_say_so() -> None:
+def test_events_request_details_only_if_the_settings_enable_it() -> None:
     ovoko = {"ovoko_username": "u", "ovoko_password": "p"}
 
     assert enabled_kinds(Settings()) == frozenset()
@@ -131,7 +131,7 @@ def test_each_kind_has_the_name_of_its_marketplace() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "begun", "not_begun"),
+    ("error", "if_started", "if_not_started"),
     [
         (CallRefused(409), Denied, Denied),
         (CredentialsRefused(401), Failed, Failed),
@@ -143,9 +143,11 @@ def test_each_kind_has_the_name_of_its_marketplace() -> None:
         (ZeroDivisionError(), OutcomeUnknown, Failed),
     ],
 )
-def test_only_what_cannot_have_been_taken_is_repeated(error: Exception, begun: type, not_begun: type) -> None:
-    assert type(outcome_of(error, has_started=True)) is begun
-    assert type(outcome_of(error, has_started=False)) is not_begun
+def test_only_a_request_that_was_not_accepted_is_repeated(
+    error: Exception, if_started: type, if_not_started: type
+) -> None:
+    assert type(outcome_of(error, has_started=True)) is if_started
+    assert type(outcome_of(error, has_started=False)) is if_not_started
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,7 @@ def test_only_what_cannot_have_been_taken_is_repeated(error: Exception, begun: t
         (4, SOON, Exhausted(4)),
     ],
 )
-def test_a_marketplace_is_given_the_time_it_asks_for(
+def test_a_retry_after_of_a_marketplace_is_respected(
     attempt: int, retry_after: timedelta | None, expected: Retry | Exhausted
 ) -> None:
     assert next_attempt(attempt, RETRIES, retry_after) == expected

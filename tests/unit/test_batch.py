@@ -1,4 +1,4 @@
-"""What becomes of a delivery that was not applied."""
+"""The disposition of a delivery that was not applied."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -49,7 +49,7 @@ OBSERVED = BODY.replace(b"part.status.changed", b"stockhook.observed.part")
         ({"x-event-type": "stockhook.observed.part", "x-provenance": "observation"}, True),
         ({"x-event-type": "stockhook.observed.part", "x-provenance": "webhook"}, False),
         ({"x-event-type": "part.status.changed", "x-provenance": "webhook"}, False),
-        # Of an older release, which did not say.
+        # From an older release, without the header.
         ({"x-event-type": "stockhook.observed.part"}, True),
         ({"x-event-type": "part.status.changed"}, False),
     ],
@@ -63,7 +63,7 @@ def test_an_observation_is_applied_only_where_we_published_it(
 
 
 @pytest.mark.parametrize("outcome", [Applied(), Duplicate()])
-def test_what_is_applied_ends_here(outcome: Applied | Duplicate) -> None:
+def test_an_applied_message_is_only_acknowledged(outcome: Applied | Duplicate) -> None:
     assert disposition_of(QUEUES, decoded(), outcome, NOW) is None
 
 
@@ -93,7 +93,7 @@ def test_the_reason_of_a_failure_quotes_nothing() -> None:
     assert "secret" not in str(copy.headers)
 
 
-def test_the_first_failure_is_remembered_and_what_the_broker_added_is_not() -> None:
+def test_the_first_failure_is_preserved_and_the_brokers_headers_are_not() -> None:
     earlier = (NOW - timedelta(seconds=9)).isoformat()
     added = {"x-first-failed-at": earlier, "x-death": [{"count": 1}], "x-delivery-count": 3}
     copy = disposition_of(QUEUES, decoded(2, **added), Failed(ValueError()), NOW)

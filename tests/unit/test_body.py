@@ -32,7 +32,7 @@ spacings = st.sampled_from([None, (",", ":"), (" ,\n", "\t: ")])
 
 
 @given(document=documents, separators=spacings, ascii_only=st.booleans())
-def test_what_is_left_is_the_document_without_the_member(
+def test_the_result_is_the_document_without_the_member(
     document: dict[str, Any], separators: tuple[str, str] | None, ascii_only: bool
 ) -> None:
     body = json.dumps(document, separators=separators, ensure_ascii=ascii_only).encode()
@@ -42,12 +42,12 @@ def test_what_is_left_is_the_document_without_the_member(
 
 
 @given(document=documents)
-def test_a_string_of_the_outermost_object_is_found(document: dict[str, Any]) -> None:
+def test_a_string_of_the_outermost_object_is_returned(document: dict[str, Any]) -> None:
     token = document.get("token")
 
-    found = top_level_string(json.dumps(document).encode(), "token")
+    string = top_level_string(json.dumps(document).encode(), "token")
 
-    assert found == (token if isinstance(token, str) else None)
+    assert string == (token if isinstance(token, str) else None)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_every_member_of_the_name_is_cut_and_the_rest_stays_as_it_was(body: byte
         b'\xef\xbb\xbf{"token":"secret","x":NaN}',
     ],
 )
-def test_a_token_is_found_and_cut_in_broken_documents(broken: bytes) -> None:
+def test_a_token_is_cut_from_broken_documents(broken: bytes) -> None:
     assert top_level_string(broken, "token") == "secret"
     assert b"secret" not in without_member(broken, "token")
 
@@ -89,7 +89,7 @@ def test_values_are_replaced_at_any_depth() -> None:
 
 
 @given(document=documents, separators=spacings)
-def test_strings_that_are_values_are_found(
+def test_strings_that_are_values_are_returned(
     document: dict[str, Any], separators: tuple[str, str] | None
 ) -> None:
     def strings(value: Any) -> list[str]:
@@ -125,11 +125,11 @@ def test_hostile_bodies_take_time_in_proportion_to_their_size() -> None:
         max_size=10,
     )
 )  # fmt: skip
-def test_what_a_scan_finds_is_among_what_may_be_values(pieces: list[bytes]) -> None:
+def test_a_scan_returns_only_possible_values(pieces: list[bytes]) -> None:
     body = b"{" + b"".join(pieces)
-    found = top_level_string(body, "token")
+    string = top_level_string(body, "token")
 
-    assert found is None or found in {json.loads(each) for each in may_be_values(body, "token")}
+    assert string is None or string in {json.loads(each) for each in may_be_values(body, "token")}
 
 
 def test_possible_values_in_hostile_bodies_take_time_in_proportion_to_their_size() -> None:

@@ -1,4 +1,4 @@
-"""Bodies in memory stay under a limit, at the cost of the largest that nobody has authenticated."""
+"""Bodies in memory stay under a limit; the largest unauthenticated one is refused first."""
 
 from contextlib import ExitStack
 
@@ -8,7 +8,7 @@ from worker.ingest.body_memory import LEAST_BYTES, BodyMemory, Held, NoRoom
 
 
 class Bodies:
-    """Bodies that arrive at the same time, with 100 bytes for all."""
+    """Concurrent bodies with a common limit of 100 bytes."""
 
     def __init__(self, context: ExitStack) -> None:
         self.memory = BodyMemory(100)
@@ -23,7 +23,7 @@ class Bodies:
         return held
 
 
-def test_the_largest_body_of_a_stranger_makes_room() -> None:
+def test_the_largest_unauthenticated_body_is_refused_first() -> None:
     with ExitStack() as context:
         bodies = Bodies(context)
         small, large = bodies.arrives(10), bodies.arrives(60)
@@ -58,7 +58,7 @@ def test_a_whole_body_is_never_broken_off() -> None:
         assert bodies.broken_off == []
 
 
-def test_what_was_answered_leaves_its_room() -> None:
+def test_an_answered_request_frees_its_memory() -> None:
     with ExitStack() as context:
         bodies = Bodies(context)
         for _ in range(5):

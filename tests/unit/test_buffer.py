@@ -1,4 +1,4 @@
-"""Deliveries come out of the buffer in order, and are read a few at a time."""
+"""The buffer returns deliveries in order, a few at a time."""
 
 import asyncio
 

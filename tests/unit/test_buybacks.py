@@ -1,4 +1,4 @@
-"""Trade-in orders: what events say, and what stands when they disagree."""
+"""Buyback orders: the content of events, and the result of contradictory ones."""
 
 import asyncio
 from decimal import Decimal
@@ -36,9 +36,9 @@ def after(*payloads: Payload) -> Store:
 
 
 def order(store: Store) -> BuybackOrder:
-    found = store.rows["o1"]
-    assert isinstance(found, BuybackOrder)
-    return found
+    row = store.rows["o1"]
+    assert isinstance(row, BuybackOrder)
+    return row
 
 
 def values(store: Store) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def test_at_the_same_instant_the_one_further_along_wins() -> None:
     assert values(after(*reversed(steps)))["status"] == "processing"
 
 
-def test_the_newest_wins_otherwise_also_backwards() -> None:
+def test_the_newest_status_wins_otherwise_even_backwards() -> None:
     store = after(
         snapshot(MISSED, 5, status="MissedPickup"), snapshot(SCHEDULED, 9, status="PickupScheduled")
     )
@@ -104,7 +104,7 @@ def test_the_newest_wins_otherwise_also_backwards() -> None:
         (RECEIVED, "processing", "received"),
     ],
 )
-def test_a_status_of_none_is_what_the_event_means(
+def test_a_status_of_none_is_derived_from_the_event_type(
     event_type: str, order_status: str, item_status: str
 ) -> None:
     store = after(snapshot(event_type, 1, status="None", items=(item(status="None"),)))
@@ -149,7 +149,7 @@ def test_an_item_outside_the_snapshot_is_a_finding_and_no_row() -> None:
     }
 
 
-def test_an_undocumented_status_is_kept_as_it_came_and_flagged() -> None:
+def test_an_undocumented_status_is_stored_unchanged_and_flagged() -> None:
     store = after(snapshot(IN_TRANSIT, 1, status="LostByCourier"))
 
     assert values(store)["status"] == "LostByCourier"
@@ -189,7 +189,7 @@ def test_a_flat_inspection_with_several_entries_updates_each_by_its_own_id() -> 
     assert item_values(store, "i2") == {"status": "quality_check_failed"}
 
 
-def test_shipments_are_told_apart_by_tracking_code() -> None:
+def test_shipments_are_distinguished_by_tracking_code() -> None:
     nil = "00000000-0000-0000-0000-000000000000"
     store = after(
         snapshot(

@@ -1,4 +1,4 @@
-"""Doctor finds in a CA certificate what the strict verification of Python 3.13 and newer refuses."""
+"""Doctor reports faults of a CA certificate that the strict verification of Python 3.13 refuses."""
 
 import ssl
 from pathlib import Path

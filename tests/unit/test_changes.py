@@ -1,4 +1,4 @@
-"""What subscribers are told of changes: which type, which fields, and what they never see."""
+"""Published changes: their types, their fields, and fields that are never published."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ from tests.support.memory_store import Store
 from worker.change_feed.relay import waves
 
 
-def told(*payloads: Payload) -> list[Change]:
-    """What is told of these events of one family, each in a batch of its own."""
+def published(*payloads: Payload) -> list[Change]:
+    """The changes of these events of one family, each applied in a separate batch."""
     store = Store(FAMILIES[FAMILY_OF[routing_key_of(type(payloads[0]))]])
 
     async def run() -> None:
@@ -30,7 +30,7 @@ def told(*payloads: Payload) -> list[Change]:
             await store.apply([events.claimed(payload, number)])
 
     asyncio.run(run())
-    return store.told
+    return store.changes
 
 
 @pytest.mark.parametrize(
@@ -38,9 +38,9 @@ def told(*payloads: Payload) -> list[Change]:
     [
         ([part("in_warehouse"), part("sold", 1)], ["part.in_warehouse", "part.sold"]),
         ([part("reserved"), part("sold_in_ebay", 1)], ["part.reserved", "part.sold"]),
-        # Told again later: since when is news, what it is is not.
+        # Reported again later: only the instant changes.
         ([part("sold"), part("sold", 1)], ["part.sold", "part.updated"]),
-        # Older than the state: nothing changes, nothing is told.
+        # Older than the state: nothing changes, and nothing is published.
         ([part("sold", 1), part("reserved")], ["part.sold"]),
         ([part("stolen")], ["part.updated"]),
         ([order("order.created"), order("order.cancelled", 1)], ["order.created", "order.cancelled"]),
@@ -64,12 +64,12 @@ def told(*payloads: Payload) -> list[Change]:
         ),
     ],
 )
-def test_the_type_says_what_happened(payloads: Sequence[Payload], expected: Sequence[str]) -> None:
-    assert [change.type for change in told(*payloads)] == expected
+def test_the_type_names_the_change(payloads: Sequence[Payload], expected: Sequence[str]) -> None:
+    assert [change.type for change in published(*payloads)] == expected
 
 
 def test_a_change_shows_the_state_before_and_after() -> None:
-    _, change = told(part("reserved", external_id="shelf 4"), part("sold", 1))
+    _, change = published(part("reserved", external_id="shelf 4"), part("sold", 1))
 
     assert orjson.loads(encode([change])) == [
         {
@@ -93,14 +93,14 @@ def test_a_change_shows_the_state_before_and_after() -> None:
     ]
 
 
-def test_no_change_tells_of_a_customer() -> None:
-    """Of all documented examples, with every datum of their customers looked for."""
+def test_no_change_contains_customer_data() -> None:
+    """Check the changes of all documented examples for every datum of their customers."""
     secret: set[str] = set()
     said = b""
     for example in examples.documented():
         document = _left_by_the_ingest(example)
         secret |= {text for text in _texts(_customer_of(document)) if len(text) > 3}
-        said += encode(told(parse(example.provider, orjson.dumps(document))))
+        said += encode(published(parse(example.provider, orjson.dumps(document))))
 
     assert secret
     assert not {text for text in secret if text.encode() in said}
@@ -129,9 +129,9 @@ def _texts(value: Any) -> set[str]:
             return set()
 
 
-def test_a_cloud_event_has_what_the_specification_asks_for() -> None:
+def test_a_cloud_event_has_the_required_attributes() -> None:
     batch_id = events.event_id("a batch")
-    changes = told(part("reserved"), part("sold", 1))
+    changes = published(part("reserved"), part("sold", 1))
     _, (_, name, subject, body) = cloud_events(batch_id, 42, encode(changes))
 
     assert (name, subject) == ("stockhook.part.sold", "13")
@@ -153,12 +153,12 @@ def test_a_cloud_event_has_what_the_specification_asks_for() -> None:
 
 
 def test_the_library_of_cloud_events_takes_every_change_of_documented_events() -> None:
-    """As it comes over HTTP; the library looks at each attribute as the specification asks."""
+    """In the form of HTTP; the library checks each attribute against the specification."""
     taken = set()
     for example in examples.documented():
         batch_id = events.event_id(example.name)
         payload = parse(example.provider, orjson.dumps(_left_by_the_ingest(example)))
-        for change in cloud_events(batch_id, 1, encode(told(payload))):
+        for change in cloud_events(batch_id, 1, encode(published(payload))):
             event = from_http_event(HTTPMessage({"content-type": CONTENT_TYPE}, change.body))
             taken.add(event.get_type())
 
@@ -172,6 +172,6 @@ def test_the_library_of_cloud_events_takes_every_change_of_documented_events() -
 
 def test_of_each_subject_one_change_is_published_at_a_time() -> None:
     rows = list(enumerate("aababc"))
-    found = [[number for number, _ in wave] for wave in waves(rows, itemgetter(1))]
+    numbers = [[number for number, _ in wave] for wave in waves(rows, itemgetter(1))]
 
-    assert found == [[0, 2, 5], [1, 4], [3]]
+    assert numbers == [[0, 2, 5], [1, 4], [3]]

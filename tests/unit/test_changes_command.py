@@ -1,4 +1,4 @@
-"""`stockhook changes keys` and `rotate`: what subscribers over HTTP verify with, and how that is replaced."""
+"""`stockhook changes keys` and `rotate`: the keys of subscribers over HTTP, and their rotation."""
 
 import json
 import os
@@ -27,20 +27,20 @@ def stockhook(*arguments: str, subscribers: object = (SHOP, DESK)) -> subprocess
 
 def test_the_public_keys_are_printed() -> None:
     printed = stockhook("keys")
-    asked = stockhook("keys", "shop", "--json")
+    keys = stockhook("keys", "shop", "--json")
 
     assert (printed.returncode, printed.stdout) == (0, f"shop {PUBLIC_KEY}\n")
-    assert json.loads(asked.stdout) == [{"name": "shop", "public_keys": [PUBLIC_KEY]}]
+    assert json.loads(keys.stdout) == [{"name": "shop", "public_keys": [PUBLIC_KEY]}]
 
 
-@pytest.mark.parametrize("arguments", [["keys", "desk"], ["keys", "desk", "--json"], ["keys", "nobody"]])
+@pytest.mark.parametrize("arguments", [["keys", "desk"], ["keys", "desk", "--json"], ["keys", "unknown"]])
 def test_a_key_that_does_not_exist_is_a_failure(arguments: list[str]) -> None:
     assert stockhook(*arguments).returncode == 1
 
 
-def test_the_rotation_says_where_it_stands() -> None:
+def test_the_rotation_reports_its_state() -> None:
     under_way = json.loads(stockhook("rotate", "shop", "--json").stdout)
-    not_begun = json.loads(stockhook("rotate", "desk", "--json").stdout)
+    not_started = json.loads(stockhook("rotate", "desk", "--json").stdout)
     printed = stockhook("rotate", "shop")
 
     assert under_way["under_way"] is True
@@ -48,7 +48,7 @@ def test_the_rotation_says_where_it_stands() -> None:
         {"version": "v1a", "public_key": PUBLIC_KEY},
         {"version": "v1", "public_key": None},
     ]
-    assert not_begun["under_way"] is False
+    assert not_started["under_way"] is False
     assert printed.returncode == 0
     assert [step["text"] in printed.stdout for step in under_way["steps"]] == [True] * 5
 

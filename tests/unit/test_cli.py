@@ -1,4 +1,4 @@
-"""The command line as a whole; what each command does is tested where it lives."""
+"""The command line as a whole. Other files test the commands."""
 
 import json
 import os
@@ -17,8 +17,8 @@ def stockhook(*arguments: str) -> str:
     ).stdout
 
 
-def test_the_list_of_commands_says_what_each_does() -> None:
-    described = {words[1] for line in stockhook().splitlines() if len(words := line.split()) > 3}
+def test_the_list_of_commands_describes_each() -> None:
+    described = {columns[1] for line in stockhook().splitlines() if len(columns := line.split()) > 3}
 
     assert {name for name in app.resolved_commands() if not name.startswith("-")} <= described
 

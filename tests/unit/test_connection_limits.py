@@ -1,4 +1,4 @@
-"""Which connections stay when there are too many."""
+"""The choice of connections to close when there are too many."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class Connection:
 
 @dataclass
 class Server:
-    """Connections of an ingest, and what was refused."""
+    """Connections of an ingest, and the refused ones."""
 
     limits: ConnectionLimits = LIMITS
     refused: list[tuple[Reason, str]] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Server:
         return connection
 
 
-def test_of_one_address_the_oldest_stranger_makes_room_for_the_next() -> None:
+def test_the_oldest_stranger_of_an_address_is_closed_for_the_next() -> None:
     server = Server()
     other = server.stranger("b")
     first, second, third = (server.stranger("a") for _ in range(3))
@@ -82,7 +82,7 @@ def test_strangers_of_many_addresses_have_half_of_the_room() -> None:
     assert server.refused == [(Reason.STRANGERS, "0")]
 
 
-def test_who_authenticates_leaves_the_room_of_strangers() -> None:
+def test_an_authenticated_connection_no_longer_counts_as_a_stranger() -> None:
     server = Server()
     known = [server.authenticated("a") for _ in range(4)]
     strangers = [server.stranger("a") for _ in range(2)]
@@ -94,7 +94,7 @@ def test_who_authenticates_leaves_the_room_of_strangers() -> None:
     }
 
 
-def test_what_is_being_answered_is_not_closed_and_the_newcomer_is_refused_instead() -> None:
+def test_a_connection_in_use_is_not_closed_and_the_new_one_is_refused() -> None:
     server = Server()
     answering = [server.stranger("a", is_answering=True) for _ in range(2)]
     newcomer = server.stranger("a")
@@ -137,7 +137,7 @@ def test_many_connections_of_one_proxy_are_not_too_many_of_one_address() -> None
     assert not any(server.proxy().aborted for _ in range(8))
 
 
-def test_what_is_gone_leaves_its_room() -> None:
+def test_a_closed_connection_frees_its_slot() -> None:
     server = Server()
     for _ in range(20):
         server.open.remove(server.stranger("a"))
@@ -151,7 +151,7 @@ def test_what_is_gone_leaves_its_room() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("ipasrd"), st.integers(0, 9), st.sampled_from("abc")), max_size=80))
-def test_the_limits_hold_whatever_comes(steps: list[tuple[str, int, str]]) -> None:
+def test_the_limits_hold_for_any_sequence(steps: list[tuple[str, int, str]]) -> None:
     server = Server()
     connections: list[Connection] = []
     for step, number, address in steps:

@@ -1,4 +1,4 @@
-"""The final state depends on the set of logged events, each with its first reception, alone."""
+"""The final state depends only on the set of logged events, each with its first reception."""
 
 import asyncio
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from tests.support.feed import last_states
 from tests.support.memory_store import Store
 
 SECONDS = st.integers(0, 4)
-# Seconds of receptions: what happens after the tolerance is implausible.
+# In seconds from the reception; events beyond the tolerance are implausible.
 RECEPTIONS = st.integers(-2, 6)
 TOLERANCE = timedelta(seconds=1)
 PART_STATUSES = (
@@ -162,8 +162,10 @@ def apply(family: str, batches: Sequence[Sequence[Event[Any]]]) -> Store:
 
 
 @pytest.mark.parametrize("is_listed", [True, False])
-def test_an_earlier_reception_that_makes_another_stated_instant_implausible_is_found(is_listed: bool) -> None:
-    """The state does not rest on the reception: the return was opened earlier."""
+def test_an_earlier_reception_that_makes_another_stated_instant_implausible_is_a_finding(
+    is_listed: bool,
+) -> None:
+    """The state does not depend on the reception, because the return was opened earlier."""
     opened = events.claimed(events.returned("order.return.created", 0, "1", "10"), 1, 1, TOLERANCE)
     seen = events.claimed(events.observed_return(0, "1", "10", is_listed, 2), 2, 1, TOLERANCE)
     repeat = replace(seen, received_at=events.instant(0))
@@ -178,9 +180,9 @@ def test_an_earlier_reception_that_makes_another_stated_instant_implausible_is_f
 def test_any_order_repeats_receptions_and_batches_give_the_same_state(
     family: str, data: st.DataObject
 ) -> None:
-    """Repeats are received at other times: of each event the first reception counts."""
+    """Repeats have other receptions; the first reception of each event counts."""
     payloads = data.draw(st.lists(PAYLOADS[family], min_size=1, max_size=8))
-    # Some ids come twice, with other content: each is an event of its own.
+    # Some ids occur twice with different content: these are different events.
     names = data.draw(st.lists(st.integers(0, 12), min_size=len(payloads), max_size=len(payloads)))
     all_events = [
         events.claimed(
@@ -207,12 +209,12 @@ def test_any_order_repeats_receptions_and_batches_give_the_same_state(
     assert otherwise.rows == one_by_one.rows
     assert otherwise.findings == one_by_one.findings
     assert otherwise.communications == one_by_one.communications
-    assert otherwise.asked == one_by_one.asked
-    assert last_told(otherwise) == {FAMILIES[family].public_state(row) for row in otherwise.rows.values()}
+    assert otherwise.requested == one_by_one.requested
+    assert last_changes(otherwise) == {FAMILIES[family].public_state(row) for row in otherwise.rows.values()}
 
 
 def _first_receptions(copies: Sequence[Event[Any]]) -> list[Event[Any]]:
-    """Each event once, as it was received first."""
+    """Each event once, with its first reception."""
     first: dict[Any, Event[Any]] = {}
     for copy in sorted(copies, key=lambda one: one.received_at):
         first.setdefault((copy.event_id, copy.payload), copy)
@@ -220,20 +222,20 @@ def _first_receptions(copies: Sequence[Event[Any]]) -> list[Event[Any]]:
 
 
 def _name(payload: Payload, number: int) -> object:
-    """No webhook has the id of an observation, which we make ourselves."""
+    """Observations have their own ids, which no webhook has."""
     return f"observed {number}" if isinstance(payload, OBSERVATIONS) else number
 
 
 def test_of_two_findings_under_an_id_that_was_used_twice_one_outlives_the_other() -> None:
-    """What slips in between repairs the first step to `reserved`, and not the second."""
-    told = [
+    """The event in between explains the first change to `reserved`, but not the second."""
+    used = [
         events.claimed(events.part("returned"), 1),
         events.claimed(events.part("reserved", 2), 2),
         events.claimed(events.part("sold", 2), 3),
         events.claimed(events.part("reserved", 3), 2),
         events.claimed(events.part("in_warehouse", 1), 4),
     ]
-    for batches in ([[event] for event in told], [told], [told[:4], told[4:]], [told[::-1]]):
+    for batches in ([[event] for event in used], [used], [used[:4], used[4:]], [used[::-1]]):
         assert [finding.message for finding in apply("inventory", batches).findings] == [
             "sold became reserved"
         ]
@@ -244,39 +246,39 @@ def test_of_two_findings_under_an_id_that_was_used_twice_one_outlives_the_other(
 def test_a_subscriber_that_follows_id_and_sequence_ends_with_the_rows(
     family: str, data: st.DataObject
 ) -> None:
-    """However what is published reaches a subscriber: in any order, with repeats."""
+    """A subscriber receives changes in any order, with repeats."""
     payloads = data.draw(st.lists(PAYLOADS[family], min_size=1, max_size=8))
-    # Rows that others wrote meanwhile lie between ours.
+    # The rows of other writers are between ours.
     steps = data.draw(st.lists(st.integers(1, 10**6), min_size=len(payloads), max_size=len(payloads)))
-    store, told = asyncio.run(_told(family, payloads, list(accumulate(steps))))
-    repeats = data.draw(st.lists(st.sampled_from(told), max_size=4)) if told else []
-    heard = data.draw(st.permutations([*told, *repeats]))
+    store, published = asyncio.run(_published(family, payloads, list(accumulate(steps))))
+    repeats = data.draw(st.lists(st.sampled_from(published), max_size=4)) if published else []
+    heard = data.draw(st.permutations([*published, *repeats]))
 
     held = {entity: state for entity, state in last_states(heard).items() if entity[0] != "communication"}
     rows = [FAMILIES[family].public_state(row) for row in store.rows.values()]
     assert sorted(map(str, held.values())) == sorted(map(str, map(as_published, rows)))
 
 
-async def _told(family: str, payloads: Sequence[Any], rows: Sequence[int]) -> tuple[Store, list[Any]]:
-    """What is published of these events, each in a row of this number."""
+async def _published(family: str, payloads: Sequence[Any], rows: Sequence[int]) -> tuple[Store, list[Any]]:
+    """The changes of these events, each in the outbox row with this number."""
     store = Store(FAMILIES[family])
-    told: list[Any] = []
+    published: list[Any] = []
     for place, (payload, row) in enumerate(zip(payloads, rows, strict=True)):
-        before = len(store.told)
+        before = len(store.changes)
         await store.apply([events.claimed(payload, place)])
-        changes = encode(store.told[before:])
-        told += [orjson.loads(one.body) for one in cloud_events(events.event_id(place), row, changes)]
-    return store, told
+        changes = encode(store.changes[before:])
+        published += [orjson.loads(one.body) for one in cloud_events(events.event_id(place), row, changes)]
+    return store, published
 
 
 def as_published(state: State) -> Any:
     return orjson.loads(orjson.dumps(state, default=str, option=orjson.OPT_UTC_Z))
 
 
-def last_told(store: Store) -> set[Any]:
-    """Of each entity what a subscriber was told last."""
+def last_changes(store: Store) -> set[Any]:
+    """The last published change of each entity."""
     last: dict[Any, Any] = {}
-    for change in store.told:
+    for change in store.changes:
         state = change.after
         assert change.type in TYPES[type(state)]
         if isinstance(state, CommunicationState):
@@ -291,8 +293,8 @@ def last_told(store: Store) -> set[Any]:
     return set(last.values())
 
 
-def test_a_row_of_an_older_release_becomes_what_is_computed_from_nothing() -> None:
-    """It knew no implausible timestamps."""
+def test_a_row_of_an_older_release_becomes_equal_to_a_rebuilt_one() -> None:
+    """The older release did not mark implausible timestamps."""
     ahead = events.claimed(events.part("sold", 3_000_000), 1)
     now = events.claimed(events.part("in_warehouse", 5), 2, received=5)
 

@@ -1,4 +1,4 @@
-"""Which of libpq's parameters in a database URL are honoured, ignored, refused."""
+"""Parameters of libpq in a database URL: supported, ignored, and refused ones."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_the_hosts_are_tried_in_their_order(url: str, hosts: tuple[tuple[str, in
     assert DatabaseUrl.read(url).hosts == hosts
 
 
-def test_what_the_driver_knows_is_left_to_it() -> None:
+def test_parameters_that_the_driver_supports_are_passed_to_it() -> None:
     query = "sslmode=require&target_session_attrs=read-write&options=-c%20search_path%3Dshop"
 
     assert DatabaseUrl.read(f"{URL}?{query}").dsn == f"{URL}?{query}"
@@ -66,7 +66,7 @@ def test_the_time_to_connect_is_that_of_the_url(query: str, seconds: float) -> N
 
 
 @pytest.mark.parametrize(
-    ("query", "words"),
+    ("query", "message"),
     [
         ("channel_binding=require", "cannot be honoured, channel_binding: use sslmode=verify-full"),
         ("gssencmode=require", "cannot be honoured, gssencmode: use TLS"),
@@ -83,8 +83,8 @@ def test_the_time_to_connect_is_that_of_the_url(query: str, seconds: float) -> N
         ("sslrootcert=system&sslmode=require", "has sslrootcert=system, which needs sslmode=verify-full"),
     ],
 )
-def test_what_cannot_be_honoured_is_refused_by_name(
-    monkeypatch: pytest.MonkeyPatch, query: str, words: str
+def test_an_unsupported_parameter_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, query: str, message: str
 ) -> None:
     monkeypatch.setenv("STOCKHOOK_DATABASE_URL", f"postgresql://us:pw@127.0.0.1/shop?{query}")
 
@@ -92,11 +92,11 @@ def test_what_cannot_be_honoured_is_refused_by_name(
         read_settings()
 
     assert str(raised.value).startswith("STOCKHOOK_DATABASE_URL: has ")
-    assert words in str(raised.value)
+    assert message in str(raised.value)
     assert "hunter2" not in str(raised.value)
 
 
-def test_the_driver_parses_one_host_and_is_given_each() -> None:
+def test_the_driver_parses_one_host_and_receives_each() -> None:
     read = DatabaseUrl.read("postgresql://us:p%2Cw@one:1,[::1]:2,%2Frun/db?target_session_attrs=read-write")
 
     assert read.dsn == "postgresql://us:p%2Cw@one:1/db?target_session_attrs=read-write"

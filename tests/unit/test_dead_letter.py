@@ -1,4 +1,4 @@
-"""What is read from the message that a dead letter came as."""
+"""Reading a dead letter's message."""
 
 import pytest
 
@@ -20,8 +20,13 @@ BODY = body_of(ovoko("order.created", at="no", order_id="7"))
 
 
 def letter(body: bytes = BODY, *, redelivered: bool = False, **headers: object) -> Letter:
-    told = {**HEADERS, **{f"x-{name.replace('_', '-')}": value for name, value in headers.items()}}
-    return read_letter("orders", Delivery(1, "ovoko.order.created", told, body, redelivered, "m.1"))
+    headers_of_letter = {
+        **HEADERS,
+        **{f"x-{name.replace('_', '-')}": value for name, value in headers.items()},
+    }
+    return read_letter(
+        "orders", Delivery(1, "ovoko.order.created", headers_of_letter, body, redelivered, "m.1")
+    )
 
 
 def test_an_exhausted_event_keeps_its_exception_and_fingerprint() -> None:
@@ -31,7 +36,7 @@ def test_an_exhausted_event_keeps_its_exception_and_fingerprint() -> None:
     assert (read.provider, read.type, read.entity_id) == ("ovoko", "order.created", "7")
 
 
-def test_what_the_broker_gave_up_says_so_whatever_an_earlier_attempt_said() -> None:
+def test_a_message_that_the_broker_rejected_names_that_reason_not_an_earlier_one() -> None:
     read = letter(death=[{"reason": "delivery_limit", "queue": "stockhook.orders", "count": 1}])
 
     assert "delivery limit" in read.reason
@@ -39,7 +44,7 @@ def test_what_the_broker_gave_up_says_so_whatever_an_earlier_attempt_said() -> N
 
 
 @pytest.mark.parametrize("value", [b'"Jane Canary"', b'"canary@example.org"', b"null", b"{}", b"true"])
-def test_what_does_not_look_like_an_id_is_no_entity(value: bytes) -> None:
+def test_text_that_does_not_look_like_an_id_is_no_entity(value: bytes) -> None:
     assert letter(BODY.replace(b'"7"', value)).entity_id is None
 
 
@@ -55,7 +60,7 @@ def test_a_terminal_takes_no_orders_from_a_message() -> None:
         ("inventory", "stockhook.observed.part", "observation", "observation"),
         ("inventory", "stockhook.observed.part", "webhook", "webhook"),
         ("quarantine", "stockhook.observed.part", "observation", "observation"),
-        # Of an older release, which did not say.
+        # From an older release, without the header.
         ("inventory", "part.status.changed", None, "webhook"),
         ("inventory", "stockhook.observed.part", None, "observation"),
         ("quarantine", "stockhook.observed.part", None, "webhook"),
@@ -79,7 +84,7 @@ def test_a_quarantined_body_that_is_sent_again_is_the_same_letter() -> None:
         headers = {**HEADERS, "x-event-type": "", "x-event-id": event_id}
         return message_key(origin, Delivery(1, "quarantine.ovoko", headers, body, False, message_id))
 
-    # Encrypted, the same body has other bytes each time.
+    # An encrypted body has different bytes each time.
     assert key(b"", "1", "m.1") == key(b"", "1", "m.2") == key(b"gAAAA", "1", "m.3")
     assert len({key(b"", "1", "m.1"), key(b"", "2", "m.1"), key(b"", "1", "m.1", "orders")}) == 3
 

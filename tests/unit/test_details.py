@@ -1,4 +1,4 @@
-"""Of a marketplace's answers the newest is kept, whatever the order in which they come."""
+"""The newest answer of a marketplace wins, in any order of arrival."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,26 +14,26 @@ from consumers.returns.details import ReturnDetails, ReturnItem
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
-# Few, so that answers of the same instant, and the same answer twice, are common.
+# Few values, so that equal instants and equal answers are frequent.
 instants = st.integers(0, 2).map(lambda second: NOON + timedelta(seconds=second))
-words = st.sampled_from([None, "", "Door", "Türe"])
+texts = st.sampled_from([None, "", "Door", "Türe"])
 amounts = st.sampled_from([None, Decimal("1"), Decimal("1.0"), Decimal("275.11"), Decimal("1E+2")])
-parts = st.builds(PartDetails, instants, words, amounts, words, words, words, words)
-items = st.builds(ReturnItem, words, words, words, amounts, amounts, words)
+parts = st.builds(PartDetails, instants, texts, amounts, texts, texts, texts, texts)
+items = st.builds(ReturnItem, texts, texts, texts, amounts, amounts, texts)
 returns = st.builds(
     ReturnDetails,
     instants,
     st.sampled_from(["New", "Accepted"]),
     st.none() | instants,
     amounts,
-    words,
+    texts,
     st.lists(items, max_size=2).map(tuple),
 )
 
 
 def left_of(answers: Sequence[PartDetails | ReturnDetails]) -> PartDetails | ReturnDetails | None:
     known: PartDetails | ReturnDetails | None = None
-    return reduce(lambda known, told: newest(known, told), answers, known)
+    return reduce(lambda known, answer: newest(known, answer), answers, known)
 
 
 @given(st.lists(parts, min_size=1, max_size=6) | st.lists(returns, min_size=1, max_size=6), st.data())
@@ -51,6 +51,6 @@ def test_any_order_and_repetition_of_answers_leaves_the_same(
 
 
 @given(parts, parts)
-def test_what_is_newer_replaces_what_is_known_as_a_whole(one: PartDetails, other: PartDetails) -> None:
+def test_newer_details_replace_all_older_ones(one: PartDetails, other: PartDetails) -> None:
     if one.enriched_at != other.enriched_at:
         assert newest(one, other) == (one if one.enriched_at > other.enriched_at else other)

@@ -1,4 +1,4 @@
-"""What doctor says of values that no test machine has."""
+"""Doctor's findings for values that no test machine has."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def troubles(findings: list[CheckResult]) -> set[tuple[Level, str]]:
         ("4.2.1", Level.OK),
         ("4.3.4", Level.WARNING),
         ("4.3.5", Level.OK),
-        ("odd", Level.WARNING),
+        ("unknown", Level.WARNING),
     ],
 )
 def test_versions_with_known_limits_are_named(version: str, level: Level) -> None:
@@ -73,7 +73,9 @@ def test_a_sound_database_has_no_trouble() -> None:
         ({"default_transaction_read_only": "on"}, (Level.ERROR, "database")),
     ],
 )
-def test_what_is_wrong_with_a_database(changed: dict[str, str], trouble: tuple[Level, str]) -> None:
+def test_database_problems_are_errors_with_a_remedy(
+    changed: dict[str, str], trouble: tuple[Level, str]
+) -> None:
     assert troubles(list(check_settings(SOUND | changed))) == {trouble}
 
 
@@ -108,27 +110,27 @@ def test_the_file_system_of_a_folder(folder: str, kind: str) -> None:
 
 
 def test_a_spool_that_may_grow_beyond_its_disk(tmp_path: Path) -> None:
-    found = list(check_spool(tmp_path / "not/yet/there/spool.sqlite3", 10**18))
+    findings = list(check_spool(tmp_path / "not/yet/there/spool.sqlite3", 10**18))
 
-    assert (Level.ERROR, "spool") in troubles(found)
-    assert any("GB free" in finding.what for finding in found)
+    assert (Level.ERROR, "spool") in troubles(findings)
+    assert any("GB free" in finding.what for finding in findings)
 
 
-def test_half_an_account_at_ovoko_asks_for_nothing() -> None:
+def test_an_incomplete_ovoko_account_requests_nothing() -> None:
     account = {"ovoko_username": "merchant", "ovoko_password": "a password"}
 
     def details(**given: str) -> list[tuple[Level, str]]:
-        found = check_configuration(Settings(**given))  # type: ignore[arg-type]  # as the environment has them
-        return [(finding.level, finding.what) for finding in found if finding.subject == "enrichment"]
+        findings = check_configuration(Settings(**given))  # type: ignore[arg-type]  # as the environment has them
+        return [(finding.level, finding.what) for finding in findings if finding.subject == "enrichment"]
 
     assert details() == []
     assert details(**account, ovoko_user_token="a token") == [
         (Level.OK, "details that Ovoko's events leave out are requested, 4 calls per second at most")
     ]
-    ((level, words),) = details(**account)
+    ((level, message),) = details(**account)
     assert level is Level.WARNING
-    assert "STOCKHOOK_OVOKO_USER_TOKEN is not set" in words
-    assert "a password" not in words
+    assert "STOCKHOOK_OVOKO_USER_TOKEN is not set" in message
+    assert "a password" not in message
 
 
 def test_hosts_that_do_not_answer_are_named_where_another_does() -> None:
@@ -148,8 +150,8 @@ def test_hosts_that_do_not_answer_are_named_where_another_does() -> None:
 
 
 def members_of(*queues: tuple[str, str, str], nodes: str) -> list[str]:
-    """What is found of queues with these members, of which some are online; stopped nodes in capitals."""
-    found = check_members(
+    """The findings for queues with these members; the names of stopped nodes are in capitals."""
+    findings = check_members(
         [
             {"name": name, "members": [*members.lower()], "online": [*online]}
             for name, members, online in queues
@@ -157,7 +159,7 @@ def members_of(*queues: tuple[str, str, str], nodes: str) -> list[str]:
         [{"name": node.lower(), "running": node.islower()} for node in nodes],
         "shop",
     )
-    return [f"{finding.level}: {finding.what}" for finding in found]
+    return [f"{finding.level}: {finding.what}" for finding in findings]
 
 
 def test_nodes_whose_queues_lack_members_are_named_with_the_queues() -> None:
@@ -180,7 +182,7 @@ def test_a_queue_of_a_cluster_has_three_members_or_as_many_as_nodes_run() -> Non
     ]
 
 
-def test_the_command_that_adds_members_is_for_our_queues_alone() -> None:
+def test_the_command_that_adds_members_matches_only_our_queues() -> None:
     queue = {"name": "q1", "members": ["a", "b"], "online": ["a", "b"]}
     (lacking,) = check_members([queue], [{"name": name, "running": True} for name in "abc"], "shop.1")
 
@@ -199,7 +201,7 @@ def test_of_many_queues_some_are_named() -> None:
 
 
 class PartlyVisible:
-    """A connection of a user that may see some names only, as RabbitMQ 4.2.6 and newer have it."""
+    """A connection of a user that sees only some names, as in RabbitMQ 4.2.6 and newer."""
 
     def __init__(self, visible: str, *, may_declare: bool) -> None:
         self._visible = visible
@@ -220,14 +222,14 @@ class PartlyVisible:
         ("nothing", False, 0, ["ok"]),
     ],
 )
-async def test_what_a_user_cannot_see_is_neither_missing_nor_a_reason_to_stop(
+async def test_an_invisible_object_is_neither_missing_nor_a_reason_to_stop(
     visible: str, may_declare: bool, number: int, levels: list[str]
 ) -> None:
     settings = Settings(declare_topology=False)
-    link = PartlyVisible(visible, may_declare=may_declare)
+    connection = PartlyVisible(visible, may_declare=may_declare)
 
     findings, seen = await check_topology(
-        link,  # type: ignore[arg-type]  # all that it asks of a connection
+        connection,  # type: ignore[arg-type]  # all that it asks of a connection
         expected_topology(settings),
         settings,
     )

@@ -1,4 +1,4 @@
-"""Doctor says who reaches the ingest, and what is wrong with its certificate."""
+"""Doctor reports who can reach the ingest, and faults of its certificate."""
 
 import shutil
 import ssl
@@ -21,7 +21,7 @@ def checks(**settings: object) -> list[CheckResult]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
-def test_an_ingest_on_this_machine_alone_needs_nothing(host: str) -> None:
+def test_an_ingest_on_the_loopback_address_needs_nothing(host: str) -> None:
     (result,) = checks(ingest_host=host)
 
     assert result.level is Level.OK
@@ -46,7 +46,7 @@ def test_a_certificate_is_read_as_the_ingest_reads_it(tmp_path: Path) -> None:
 
     exposure, certificate = checks(ingest_host="0.0.0.0", **files)
     assert exposure.level is Level.OK
-    # Those of tests are valid for a day.
+    # Certificates of tests are valid for a day.
     assert (certificate.level, certificate.subject) == (Level.WARNING, "ingest certificate")
     assert "expires at" in certificate.what
 

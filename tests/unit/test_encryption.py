@@ -1,4 +1,4 @@
-"""Bank details are encrypted wherever they stand, and come back byte for byte."""
+"""Bank details are encrypted at any place, and decrypt to the same bytes."""
 
 import json
 from itertools import zip_longest
@@ -68,7 +68,7 @@ def nested(value: object, times: int) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_bank_details_are_found_however_their_member_is_spelled(name: str) -> None:
+def test_bank_details_are_encrypted_in_any_spelling_of_their_member(name: str) -> None:
     for ascii_only in (True, False):
         document = {"a": [{name: DETAILS, "stays": 1.50}], name: ACCOUNT}
         encrypted = encrypt(json.dumps(document, ensure_ascii=ascii_only).encode())
@@ -89,15 +89,15 @@ def test_bank_details_in_json_in_a_string_are_encrypted_with_the_string(times: i
     for text in (nested(DETAILS, times), f"they wrote {nested(DETAILS, times)} to us"):
         document = {"metadata": {"note": text, "list": [text]}, "stays": "[1]"}
         encrypted = encrypt(json.dumps(document).encode())
-        found = json.loads(encrypted)
+        decoded = json.loads(encrypted)
 
         assert ACCOUNT.encode() not in encrypted
-        assert found["metadata"]["note"].startswith(ENCRYPTED_STRING)
-        assert found["stays"] == "[1]"
+        assert decoded["metadata"]["note"].startswith(ENCRYPTED_STRING)
+        assert decoded["stays"] == "[1]"
 
 
 @given(document=documents, separators=spacings, ascii_only=st.booleans())
-def test_what_is_encrypted_is_json_and_comes_back_byte_for_byte(
+def test_an_encrypted_body_is_json_and_decrypts_to_the_same_bytes(
     document: Any, separators: tuple[str, str] | None, ascii_only: bool
 ) -> None:
     body = json.dumps(document, separators=separators, ensure_ascii=ascii_only).encode()
@@ -108,14 +108,14 @@ def test_what_is_encrypted_is_json_and_comes_back_byte_for_byte(
     assert decrypt(encrypted) == body
 
 
-def test_the_last_characters_of_the_account_are_kept() -> None:
+def test_the_last_characters_of_the_account_stay_readable() -> None:
     for value in (DETAILS, DETAILS["bankAccount"]):
         encrypted = json.loads(encrypt(json.dumps({"bankAccount": value}).encode()))
 
         assert encrypted["bankAccount"]["accountNumberEnding"] == ACCOUNT[-4:]
 
 
-def test_what_a_sender_calls_sealed_is_not_decrypted_and_ends_nothing() -> None:
+def test_a_senders_imitation_of_a_ciphertext_is_not_decrypted_and_stops_nothing() -> None:
     body = json.dumps({"bankAccount": {"sealed": "gAAAA"}, "note": f"{ENCRYPTED_STRING}gAAAA"}).encode()
     encrypted = encrypt(body)
 

@@ -1,95 +1,47 @@
-"""What is expected to go wrong: one sentence and a documented exit code."""
+"""Summaries and fingerprints of exceptions."""
 
-import ast
-from collections.abc import Iterator
-from pathlib import Path
+import ssl
 
-import pytest
+import asyncpg
 
-from worker.amqp.errors import BrokerRefused, BrokerUnavailable, TopologyMismatch
-from worker.cli.context import WrongUsage
-from worker.cli.errors import exit_with
-from worker.config.database_url import UnsupportedParameter
-from worker.config.settings import BadSettings
-from worker.ingest.spool.spool import SpoolTaken
-from worker.observability.exit_codes import FAILED, MISCONFIGURED, TEMPORARY, UNAVAILABLE, USAGE
-from worker.postgres.pool import DatabaseUnavailable, TransactionConflict
-from worker.tools.rebuild.shadow import RebuildFailed
+from worker.observability.errors import fingerprint, refused_certificate, safe_summary
+from worker.pipeline.retry_schedule import after_failure
 
 
-@pytest.mark.parametrize(
-    ("error", "code", "sentence"),
-    [
-        (WrongUsage("give --all"), USAGE, "give --all"),
-        (BadSettings("a port"), MISCONFIGURED, "a port"),
-        (UnsupportedParameter("has a port"), MISCONFIGURED, "STOCKHOOK_DATABASE_URL has a port"),
-        (TopologyMismatch("queue q is missing"), MISCONFIGURED, "queue q is missing"),
-        (BrokerRefused("403", "correct it"), MISCONFIGURED, "the broker refused: 403: correct it"),
-        (BrokerUnavailable("x"), UNAVAILABLE, "cannot reach the broker (x): see STOCKHOOK_AMQP_URL"),
-        (DatabaseUnavailable("x"), UNAVAILABLE, "cannot reach the database (x): see STOCKHOOK_DATABASE_URL"),
-        (TransactionConflict("a value"), FAILED, "it failed: TransactionConflict"),
-        (SpoolTaken("in use"), TEMPORARY, "in use"),
-        (RebuildFailed("in use"), FAILED, "in use"),
-        (
-            FileNotFoundError(2, "No such file", "x"),
-            FAILED,
-            "the operating system refused: No such file ('x')",
-        ),
-    ],
-)
-def test_an_expected_failure_is_one_sentence_and_its_exit_code(
-    error: Exception, code: int, sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        exit_with(error)
-
-    said = capsys.readouterr().err
-    assert exit_.value.code == code
-    assert said.startswith(f"stockhook: {sentence}")
-    assert said.count("\n") == 1
+def raised() -> Exception:
+    try:
+        after_failure(1, None)  # type: ignore[arg-type]  # so that it raises inside our own code
+    except TypeError as error:
+        return error
+    raise AssertionError("it should have raised")
 
 
-def test_what_nobody_expected_is_raised() -> None:
-    with pytest.raises(ZeroDivisionError):
-        exit_with(ZeroDivisionError())
+def test_class_and_place_are_named() -> None:
+    assert safe_summary(raised()) == "TypeError in worker/pipeline/retry_schedule.py:after_failure"
 
 
-# A validation of the settings reports the first; `worker.amqp.errors.translating` catches every error.
-CAUGHT_OTHERWISE = {"BadKey", "ChannelLost", "Nacked"}
+def test_a_database_error_is_named_by_its_sqlstate_and_quotes_nothing() -> None:
+    error = asyncpg.UniqueViolationError("Key (email)=(customer@example.com) already exists")
+
+    assert safe_summary(error) == "UniqueViolationError [23505]"
 
 
-def test_an_exception_outside_the_root_is_caught_by_its_name() -> None:
-    nodes = [node for tree in trees() for node in ast.walk(tree)]
-    bases = {node.name: set(map(ast.unparse, node.bases)) for node in nodes if isinstance(node, ast.ClassDef)}
-    caught = {name for node in nodes for name in caught_by(node)}
-
-    def ancestors(name: str) -> set[str]:
-        return {name}.union(*(ancestors(base) for base in bases.get(name, ())))
-
-    outside = {name: ancestors(name) for name in bases if not name.startswith("_")}
-    outside = {
-        name: above
-        for name, above in outside.items()
-        if above & {"Exception", "ValueError"} and "StockhookError" not in above
-    }
-
-    assert {name for name, above in outside.items() if not above & caught} == CAUGHT_OTHERWISE
+def test_failures_of_one_kind_have_one_fingerprint() -> None:
+    assert fingerprint(ValueError("a")) == fingerprint(ValueError("b")) != fingerprint(KeyError("a"))
 
 
-def trees() -> Iterator[ast.Module]:
-    for package in ("worker", "consumers", "schemas"):
-        for path in Path(package).rglob("*.py"):
-            yield ast.parse(path.read_text())
+def test_a_refused_certificate_is_recognized_behind_other_errors() -> None:
+    refusal = ssl.SSLCertVerificationError()
+    refusal.verify_message = "self-signed certificate"
+    error = ConnectionError()
+    error.__cause__ = OSError()
+    error.__cause__.__context__ = refusal
+
+    assert refused_certificate(error) == "its certificate is not accepted: self-signed certificate"
 
 
-def caught_by(node: ast.AST) -> set[str]:
-    """The classes of ours that an `except` or a `suppress` names."""
-    match node:
-        case ast.ExceptHandler(type=ast.expr() as type_):
-            named: list[ast.expr] = [type_]
-        case ast.Call(func=ast.Name(id="suppress"), args=named):
-            pass
-        case _:
-            return set()
-    names = {one.id for part in named for one in ast.walk(part) if isinstance(one, ast.Name)}
-    return names - {"Exception", "ValueError"}
+def test_errors_that_led_to_each_other_are_looked_through_once() -> None:
+    first, second = ConnectionError(), OSError()
+    first.__cause__, second.__context__ = second, first
+
+    assert refused_certificate(first) is None

@@ -1,4 +1,4 @@
-"""The documented examples are there, complete, and readable as the product reads them."""
+"""The documented examples are complete, and the product can read them."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Numbers in foreign JSON: exact, and refused where it would take for ever to convert them."""
+"""Numbers in foreign JSON are exact, or refused if their conversion would take too long."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from schemas.events import InvalidEvent, parse, parse_logged, read_json
 from schemas.ovoko import PartEvent
 from schemas.registry import Provider
 
-# Each reader of foreign JSON, with a document in which `%b` stands for a number.
+# Each reader of foreign JSON, with a document whose `%b` is replaced by a number.
 READERS = """
 import sys
 from worker.cli.payment_details import parsed_details
@@ -75,7 +75,7 @@ def test_no_number_in_foreign_json_stops_a_reader() -> None:
         b"0." + b"1" * 101,
     ],
 )
-def test_a_number_of_over_a_hundred_digits_is_refused_wherever_it_stands(number: bytes) -> None:
+def test_a_number_of_over_a_hundred_digits_is_refused_at_any_place(number: bytes) -> None:
     for document in (b"%b", b"[%b]", b'{"a": [{"b": %b}]}'):
         with pytest.raises(ValueError, match=r"digits|number|InvalidOperation"):
             read_json(document % number)
@@ -97,7 +97,7 @@ LOGGED = b"""{"event_type": "part.status.changed", "timestamp": "2026-03-01T12:0
 
 
 @pytest.mark.parametrize("number", [b"1e200", b"-1E+999999999", b"0e-101", b"1" * 101, b"0." + b"1" * 101])
-def test_a_logged_event_is_read_whatever_number_stands_in_a_field_that_nobody_uses(number: bytes) -> None:
+def test_a_logged_event_with_any_number_in_an_unused_field_is_read(number: bytes) -> None:
     body = LOGGED % (number, b"13")
     with pytest.raises(InvalidEvent):
         parse(Provider.OVOKO, body)

@@ -1,4 +1,4 @@
-"""How the simulated gateways retry: by status, by schedule, by our Retry-After."""
+"""Retries of the simulated gateways: statuses, schedules, and Retry-After."""
 
 from datetime import timedelta
 
@@ -51,7 +51,7 @@ def test_a_gateway_retries_the_statuses_that_it_retries(
     [
         ("hookdeck", "5", 5),
         ("hookdeck", "7200", 7200),
-        # The second step is 5 minutes.
+        # The second delay is 5 minutes.
         ("svix", "5", 300),
         ("svix", "400", 400),
         ("svix", "7200", 600),
@@ -63,26 +63,28 @@ def test_a_gateway_retries_the_statuses_that_it_retries(
         ("hookdeck", "", 120),
     ],
 )
-def test_retry_after_counts_as_each_gateway_says(name: str, retry_after: str, expected: float | None) -> None:
+def test_retry_after_counts_as_each_gateway_documents(
+    name: str, retry_after: str, expected: float | None
+) -> None:
     assert seconds(name, 2, 503, retry_after=retry_after) == expected
 
 
 @pytest.mark.parametrize("name", ["hookdeck", "svix", "convoy", "outpost", "eventbridge"])
-def test_a_gateway_gives_up_at_last(name: str) -> None:
+def test_a_gateway_stops_after_its_last_attempt(name: str) -> None:
     delays = BEHAVIOURS[name].delays
 
     assert seconds(name, len(delays), 503) == delays[-1].total_seconds()
     assert seconds(name, len(delays) + 1, 503) is None
 
 
-def test_eventbridge_gives_up_after_185_attempts_in_about_a_day() -> None:
+def test_eventbridge_stops_after_185_attempts_in_about_a_day() -> None:
     delays = BEHAVIOURS["eventbridge"].delays
 
     assert len(delays) == 184
     assert timedelta(hours=23) < sum(delays, timedelta(0)) < timedelta(hours=25)
 
 
-def test_abort_ends_a_message_at_svix_alone() -> None:
+def test_abort_ends_a_message_only_at_svix() -> None:
     abort = {"webhook_delivery": "abort-message"}
 
     assert seconds("svix", 1, 400, **abort) is None

@@ -1,4 +1,4 @@
-"""What a simulated gateway signs with: secrets of a file, of the settings, or a new one."""
+"""The keys of a simulated gateway: from a file, from the settings, or a new one."""
 
 from pathlib import Path
 
@@ -22,16 +22,16 @@ def signing(
 
 def test_a_secret_of_the_settings_signs_and_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = f"{OTHER_SECRET},ovoko={SECRET}"
-    found = signing(monkeypatch, "svix", GATEWAY="svix", GATEWAY_SECRETS=secrets)
+    signer = signing(monkeypatch, "svix", GATEWAY="svix", GATEWAY_SECRETS=secrets)
 
-    assert [key.marketplace for key in found.keys] == [None, "ovoko"]
-    assert found.exported == SVIX
+    assert [key.marketplace for key in signer.keys] == [None, "ovoko"]
+    assert signer.exported == SVIX
 
 
 def test_settings_of_another_gateway_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = signing(monkeypatch, "svix", GATEWAY="hookdeck", GATEWAY_SECRETS="a-secret-of-hookdeck-0123")
+    signer = signing(monkeypatch, "svix", GATEWAY="hookdeck", GATEWAY_SECRETS="a-secret-of-hookdeck-0123")
 
-    assert found.exported["GATEWAY_SECRETS"].startswith("whsec_")
+    assert signer.exported["GATEWAY_SECRETS"].startswith("whsec_")
 
 
 @pytest.mark.parametrize("name", sorted(BEHAVIOURS.keys() - {"custom"}))
@@ -45,9 +45,9 @@ def test_a_new_secret_is_one_that_the_ingest_accepts(monkeypatch: pytest.MonkeyP
 
 def test_names_of_headers_are_those_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = '{"header": ["x-acme-signature", "x-acme-signature-2"]}'
-    found = signing(monkeypatch, "hookdeck", GATEWAY="hookdeck", GATEWAY_SIGNATURE=overrides)
+    signer = signing(monkeypatch, "hookdeck", GATEWAY="hookdeck", GATEWAY_SIGNATURE=overrides)
 
-    assert found.scheme.header == ("x-acme-signature", "x-acme-signature-2")
+    assert signer.scheme.header == ("x-acme-signature", "x-acme-signature-2")
 
 
 def test_a_private_key_signs_and_its_public_key_is_printed(
@@ -55,14 +55,14 @@ def test_a_private_key_signs_and_its_public_key_is_printed(
 ) -> None:
     file = tmp_path / "secrets"
     file.write_text(f"{PRIVATE_KEY}\n\n{SECRET}\n")
-    found = signing(monkeypatch, "svix", file)
+    signer = signing(monkeypatch, "svix", file)
 
-    assert [key.kind for key in found.keys] == ["private", "shared"]
-    assert found.exported["GATEWAY_SECRETS"] == f"{PUBLIC_KEY},{SECRET}"
+    assert [key.kind for key in signer.keys] == ["private", "shared"]
+    assert signer.exported["GATEWAY_SECRETS"] == f"{PUBLIC_KEY},{SECRET}"
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("", "has no secret"),
         ("canary", "secret 1 must begin with whsec_"),
@@ -70,16 +70,16 @@ def test_a_private_key_signs_and_its_public_key_is_printed(
     ],
 )
 def test_a_file_without_a_usable_secret_is_refused_without_its_text(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, words: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, message: str
 ) -> None:
     file = tmp_path / "secrets"
     file.write_text(text)
-    with pytest.raises(BadSettings, match=words) as refused:
+    with pytest.raises(BadSettings, match=message) as refused:
         signing(monkeypatch, "svix", file)
 
     assert "canary" not in str(refused.value)
 
 
-def test_public_keys_alone_sign_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_public_keys_sign_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadSettings, match="has only public keys"):
         signing(monkeypatch, "svix", GATEWAY="svix", GATEWAY_SECRETS=PUBLIC_KEY)

@@ -1,6 +1,6 @@
-"""While the broker confirms nothing, every process that would publish a copy holds its delivery.
+"""While the broker confirms nothing, processes hold the deliveries whose copies they would publish.
 
-To let go of it counts towards the broker's delivery limit: an outage does so once at most.
+A release counts towards the broker's delivery limit: an outage causes at most one.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ FAILURES = 3
 
 @dataclass
 class Channel(Journal):
-    """A broker that confirms nothing for a while still takes acks."""
+    """A broker that accepts acks, but confirms nothing."""
 
     unready: int = 0
     is_open: bool = True
@@ -107,7 +107,7 @@ async def actions(journal: Any) -> None:
 async def test_a_delivery_is_held_until_its_copy_is_confirmed(
     settle: Callable[[Any], Awaitable[None]], queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # However little time a delivery may be held for other reasons.
+    # Even if the hold limit for other reasons is short.
     monkeypatch.setattr("worker.amqp.subscription.LONGEST_HOLD_SECONDS", 0.0)
     journal = Channel(failures=FAILURES)
     await settle(journal)

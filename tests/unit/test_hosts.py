@@ -1,4 +1,4 @@
-"""Which of several hosts is tried first."""
+"""The order in which several hosts are tried."""
 
 from collections import Counter
 from random import Random
@@ -74,7 +74,7 @@ def test_every_host_is_somebodys_first() -> None:
     assert min(first.values()) > 60
 
 
-def test_the_order_depends_on_the_random_numbers_alone() -> None:
+def test_the_order_depends_only_on_the_random_numbers() -> None:
     hosts = cluster(*"abcdefgh")
 
     def order(seed: int) -> list[str]:

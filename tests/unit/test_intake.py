@@ -1,4 +1,4 @@
-"""What the ingest makes of a body: authentic or not, routed or quarantined, and free of secrets."""
+"""The intake of a body: authentication, routing or quarantine, and removal of secrets."""
 
 import json
 from datetime import UTC, datetime
@@ -74,7 +74,7 @@ def test_flat_and_wrapped_are_the_same_event() -> None:
     assert wrapped.message.headers["x-content-id"] == flat.message.headers["x-content-id"]
 
 
-def test_an_event_without_an_id_gets_one_from_what_it_says() -> None:
+def test_an_event_without_an_id_gets_one_from_its_content() -> None:
     without = {name: value for name, value in SOLD.items() if name != "event_id"}
     reordered = dict(reversed(without.items()))
     other = {**without, "timestamp": "2023-01-12T14:17:21+02:00"}
@@ -83,17 +83,17 @@ def test_an_event_without_an_id_gets_one_from_what_it_says() -> None:
 
 
 def test_an_id_is_the_same_as_a_number_and_as_text() -> None:
-    told = {ovoko({**SOLD, "event_id": spelled}).event_id for spelled in (5, 5.0, "5", " 5 ")}
+    ids = {ovoko({**SOLD, "event_id": spelled}).event_id for spelled in (5, 5.0, "5", " 5 ")}
 
-    assert len(told) == 1
+    assert len(ids) == 1
     assert ovoko({**SOLD, "event_id": f" {SOLD['event_id']} "}).event_id == ovoko(SOLD).event_id
 
 
-@pytest.mark.parametrize("odd", [None, "", " ", True, [], {}, ["5"]])
-def test_an_odd_event_id_counts_as_none(odd: object) -> None:
+@pytest.mark.parametrize("unusable", [None, "", " ", True, [], {}, ["5"]])
+def test_an_unusable_event_id_counts_as_none(unusable: object) -> None:
     without = {name: value for name, value in SOLD.items() if name != "event_id"}
 
-    assert ovoko({**SOLD, "event_id": odd}).event_id == ovoko(without).event_id
+    assert ovoko({**SOLD, "event_id": unusable}).event_id == ovoko(without).event_id
 
 
 def test_an_id_that_is_no_uuid_becomes_one() -> None:
@@ -101,7 +101,7 @@ def test_an_id_that_is_no_uuid_becomes_one() -> None:
     assert ovoko({**SOLD, "event_id": "evt_1"}).event_id != ovoko({**SOLD, "event_id": "evt_2"}).event_id
 
 
-def test_the_same_id_with_another_content_can_be_told() -> None:
+def test_the_same_id_with_other_content_is_distinguishable() -> None:
     other = {**SOLD, "event_type": "order.created", "event_data": {"order_id": "1"}}
 
     assert ovoko(SOLD).event_id == ovoko(other).event_id
@@ -131,7 +131,7 @@ def test_the_same_id_with_another_content_can_be_told() -> None:
         (b'{"event_type": "stockhook.anything"}', RESERVED_TYPE),
     ],
 )
-def test_what_is_authentic_but_odd_is_quarantined_as_it_came(body: bytes, reason: str) -> None:
+def test_an_authentic_but_malformed_body_is_quarantined_unchanged(body: bytes, reason: str) -> None:
     taken = accept(Provider.OVOKO, body, NOW)
 
     assert (taken.reason, taken.message.body) == (reason, body)
@@ -143,11 +143,11 @@ def test_what_is_authentic_but_odd_is_quarantined_as_it_came(body: bytes, reason
     "body",
     [b'{"event_type": "order.created", "x": 1e99}', b'{"event_type": "order.created", "x": "\\u0000"}'],
 )
-def test_odd_values_do_not_keep_an_event_from_its_family(body: bytes) -> None:
+def test_an_event_with_unreadable_values_reaches_its_family(body: bytes) -> None:
     assert accept(Provider.OVOKO, body, NOW).reason is None
 
 
-def test_what_was_observed_is_taken_from_us_alone() -> None:
+def test_observations_are_accepted_only_from_stockhook_itself() -> None:
     body = json.dumps({**SOLD, "event_type": "stockhook.observed.part"}).encode()
     observed = accept_observed(Provider.OVOKO, body, NOW)
     replayed = accept_again(Provider.OVOKO, body, NOW, None, Provenance.OBSERVATION)
@@ -158,7 +158,7 @@ def test_what_was_observed_is_taken_from_us_alone() -> None:
     assert accept_again(Provider.OVOKO, body, NOW, None).reason == RESERVED_TYPE
 
 
-def test_every_message_says_where_the_event_came_from_whatever_its_body_says() -> None:
+def test_every_message_names_the_marketplace_of_its_endpoint_not_of_its_body() -> None:
     claimed = {"x-provenance": "observation", "provenance": "observation"}
 
     assert ovoko({**SOLD, **claimed}).message.headers["x-provenance"] == "webhook"
@@ -189,13 +189,13 @@ def test_encryption_does_not_change_the_event_id() -> None:
     assert buyback(body).message.body != buyback(body).message.body
 
 
-def test_the_token_says_nothing_about_the_event() -> None:
+def test_the_token_does_not_change_the_event() -> None:
     old = {**PAID, "token": TOKENS[0].get_secret_value()}
 
     assert buyback(json.dumps(old).encode()).event_id == buyback(json.dumps(PAID).encode()).event_id
 
 
-def test_a_token_elsewhere_in_the_body_does_not_stay_there() -> None:
+def test_a_token_elsewhere_in_the_body_is_removed() -> None:
     document = {**PAID, "note": f"sent with {TOKEN}", "result": {**PAID["result"], "token": TOKEN}}
 
     assert TOKEN not in repr(buyback(json.dumps(document).encode()))
@@ -210,7 +210,9 @@ def test_a_token_elsewhere_in_the_body_does_not_stay_there() -> None:
         ({"result": []}, "no result"),
     ],
 )
-def test_odd_trade_in_events_are_quarantined_without_secrets(change: dict[str, Any], reason: str) -> None:
+def test_malformed_buyback_events_are_quarantined_without_secrets(
+    change: dict[str, Any], reason: str
+) -> None:
     taken = buyback(json.dumps({**PAID, **change}).encode())
 
     assert taken.reason == reason
@@ -229,8 +231,8 @@ def test_a_well_formed_event_of_a_type_that_no_family_takes_is_unhandled_not_bro
     assert json.loads(taken.message.body) == {**SOLD, "event_type": "part.moved"}
 
 
-def test_an_unhandled_trade_in_event_is_encrypted_whole_without_its_token() -> None:
-    """Nobody knows where personal data is in it."""
+def test_an_unhandled_buyback_event_is_fully_encrypted_without_its_token() -> None:
+    """The places of personal data in it are unknown."""
     document = {**PAID, "type": "SubmissionCreatedEvent", "email": "jane@example.org"}
     taken = buyback(json.dumps(document).encode())
     plain = ENCRYPTOR.decrypt(taken.message.body)
@@ -249,7 +251,7 @@ def test_an_unhandled_event_that_is_sent_again_is_the_same_and_any_other_is_not(
 
     assert ids() == ids() == ids(token=TOKENS[0].get_secret_value())
     assert ids() != ids(result={"id": 2})
-    # Its event id will be that of its result; until a family takes it, all that it says counts.
+    # Its event id will be derived from its result; until a family handles it, from its whole content.
     assert ids()[0] == ids(offer=2)[0]
     assert len({ids()[1], ids(offer=2)[1], ids(result=[])[1], ids(result=None)[1]}) == 4
 
@@ -259,19 +261,19 @@ def test_an_unhandled_event_that_is_sent_again_is_the_same_and_any_other_is_not(
 )
 def test_the_name_of_an_unhandled_type_is_bounded_and_cannot_command_a_terminal(event_type: str) -> None:
     taken = ovoko({**SOLD, "event_type": event_type})
-    told = str(taken.message.headers["x-event-type"])
+    name = str(taken.message.headers["x-event-type"])
 
-    assert taken.unhandled == f"ovoko.{told}"
-    assert len(told) <= 200
-    assert told.isprintable()
+    assert taken.unhandled == f"ovoko.{name}"
+    assert len(name) <= 200
+    assert name.isprintable()
     assert json.loads(taken.message.body)["event_type"] == event_type
 
 
 def test_an_unhandled_event_is_replayed_as_if_it_were_sent_now() -> None:
-    """But for the time at which it was received."""
+    """Only the time of reception differs."""
     sold, paid = json.dumps(SOLD).encode(), json.dumps(PAID).encode()
-    kept = ENCRYPTOR.encrypt(paid.replace(f', "token": "{TOKEN}"'.encode(), b""))
-    replayed = accept_unhandled(Provider.BUYBACK, kept, NOW, ENCRYPTOR)
+    stored = ENCRYPTOR.encrypt(paid.replace(f', "token": "{TOKEN}"'.encode(), b""))
+    replayed = accept_unhandled(Provider.BUYBACK, stored, NOW, ENCRYPTOR)
 
     assert accept_unhandled(Provider.OVOKO, sold, NOW, None) == accept(Provider.OVOKO, sold, NOW)
     assert (replayed.event_id, replayed.family) == (buyback(paid).event_id, "buybacks")
@@ -282,13 +284,13 @@ def test_an_unhandled_event_is_replayed_as_if_it_were_sent_now() -> None:
 
 def test_an_unhandled_event_of_a_type_that_still_no_family_takes_stays_unhandled() -> None:
     body = json.dumps({"type": "OfferCreatedEvent", "token": TOKEN, "result": {}}).encode()
-    kept = buyback(body).message.body
+    stored = buyback(body).message.body
 
-    assert accept_unhandled(Provider.BUYBACK, kept, NOW, ENCRYPTOR).unhandled == "buyback.OfferCreatedEvent"
+    assert accept_unhandled(Provider.BUYBACK, stored, NOW, ENCRYPTOR).unhandled == "buyback.OfferCreatedEvent"
 
 
 def test_a_letter_of_an_older_release_becomes_an_unhandled_event_encrypted_whole() -> None:
-    """Such a release kept it as it keeps known types: with bank details alone encrypted."""
+    """Such a release stored it like known types: only bank details were encrypted."""
     older = encrypt_members(
         json.dumps({**PAID, "type": "OfferCreatedEvent", "token": ""}).encode(), BANK_DETAILS, ENCRYPTOR
     )
@@ -334,7 +336,7 @@ def test_a_broken_body_that_is_sent_again_has_the_same_id() -> None:
     assert buyback(broken).event_id != buyback(broken + b" ").event_id
 
 
-def test_an_authentic_body_with_a_number_beyond_bounds_is_kept() -> None:
+def test_an_authentic_body_with_a_number_beyond_bounds_is_stored() -> None:
     body = json.dumps(PAID).encode().replace(b'"firstName": "A"', b'"firstName": "A", "x": 1e999999999')
     taken = buyback(body)
 
@@ -343,12 +345,12 @@ def test_an_authentic_body_with_a_number_beyond_bounds_is_kept() -> None:
 
 
 @pytest.mark.parametrize("change", [{}, {"type": "OrderTeleportedEvent"}, {"result": None}])
-def test_ids_are_of_what_was_received_not_of_its_ciphertext(change: dict[str, Any]) -> None:
+def test_ids_are_derived_from_the_plaintext_not_from_the_ciphertext(change: dict[str, Any]) -> None:
     document = {**PAID, "BankAccount ": IBAN, **change}
     body = json.dumps(document).encode()
     once, twice = buyback(body), buyback(body)
-    accept_kept = accept_again if once.unhandled is None else accept_unhandled
-    again = accept_kept(Provider.BUYBACK, once.message.body, NOW, ENCRYPTOR)
+    accept_stored = accept_again if once.unhandled is None else accept_unhandled
+    again = accept_stored(Provider.BUYBACK, once.message.body, NOW, ENCRYPTOR)
 
     assert once.message.body != twice.message.body
     assert once.event_id == twice.event_id == again.event_id
@@ -390,7 +392,7 @@ def test_a_broken_body_without_an_active_token_is_not_scanned(
     assert scan.calls == 0
 
 
-def test_a_token_in_escapes_is_found_in_a_broken_body() -> None:
+def test_a_token_in_escapes_is_removed_from_a_broken_body() -> None:
     escaped = "".join(f"\\u{ord(one):04x}" for one in TOKEN)
     taken = buyback(b'{"t\\u006Fken" : "%s", oops' % escaped.encode())
 

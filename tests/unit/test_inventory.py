@@ -1,4 +1,4 @@
-"""Part statuses: who wins, and what is flagged."""
+"""Part statuses: the winner, and flagged changes."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from tests.support.memory_store import Store
 
 
 def after(*payloads: Payload) -> Store:
-    """Each payload a batch of its own, named by its position."""
+    """Apply each payload in a separate batch, named by its position."""
 
     async def run() -> Store:
         store = Store(FAMILIES["inventory"])
@@ -56,7 +56,7 @@ def test_nothing_leaves_written_off() -> None:
     }
 
 
-def test_a_late_written_off_flags_what_came_after_it() -> None:
+def test_a_late_written_off_flags_later_changes() -> None:
     store = after(part("in_warehouse", 9), part("sold", 12), part("written_off", 5))
 
     assert status(store) == "written_off"
@@ -105,7 +105,7 @@ def test_a_flag_is_withdrawn_when_the_missing_step_arrives_late() -> None:
     assert store.findings == set()
 
 
-def test_a_status_that_nobody_documented_is_kept_and_flagged_and_not_sellable() -> None:
+def test_an_undocumented_status_is_stored_and_flagged_and_not_sellable() -> None:
     store = after(part("in_warehouse", 1), part("lent", 1))
 
     assert status(store) == "lent"
@@ -141,7 +141,7 @@ def test_the_merchants_id_is_the_newest_that_was_named(
         ([part("written_off", 5), observed("not_listed", 9)], "written_off"),
     ],
 )
-def test_what_is_observed_counts_as_of_when_it_was_seen(payloads: Sequence[Payload], expected: str) -> None:
+def test_an_observation_counts_from_its_own_instant(payloads: Sequence[Payload], expected: str) -> None:
     assert status(after(*payloads)) == expected
 
 
@@ -154,17 +154,17 @@ def test_an_observation_that_contradicts_written_off_is_flagged() -> None:
     }
 
 
-def test_what_is_written_off_may_vanish_from_the_list() -> None:
+def test_a_written_off_part_may_be_absent_from_the_list() -> None:
     assert after(observed("not_listed", 9), part("written_off", 5)).findings == set()
 
 
-def test_of_what_lay_before_an_observation_nothing_is_known_and_nothing_flagged() -> None:
-    """Also when an older event brings the history in."""
+def test_changes_before_an_observation_are_unknown_and_not_flagged() -> None:
+    """Also if an older event loads the history."""
     assert after(part("sold", 1), observed("in_warehouse", 5)).findings == set()
     assert after(part("sold", 1), observed("in_warehouse", 5), part("reserved", 0)).findings == set()
 
 
-def test_what_follows_an_observation_is_a_step_like_any_other() -> None:
+def test_a_change_after_an_observation_is_checked_like_any_other() -> None:
     store = after(observed("sold", 1), part("in_warehouse", 5))
 
     assert store.findings == {
@@ -172,8 +172,8 @@ def test_what_follows_an_observation_is_a_step_like_any_other() -> None:
     }
 
 
-def test_a_change_told_again_with_another_external_id_is_still_the_latest_one_known() -> None:
-    """Its id was used twice; beside it comes a change that slips in before it."""
+def test_a_repeated_change_with_another_external_id_is_still_the_latest_one() -> None:
+    """Its id was used twice, and another change precedes it."""
 
     async def run(*batches: Sequence[Event[Payload]]) -> Store:
         store = Store(FAMILIES["inventory"])
@@ -190,4 +190,4 @@ def test_a_change_told_again_with_another_external_id_is_still_the_latest_one_kn
     one_by_one = asyncio.run(run([returned], [reserved], [again], [between]))
 
     assert together.findings == one_by_one.findings
-    assert [found.event_id for found in together.findings] == [event_id(low)]
+    assert [finding.event_id for finding in together.findings] == [event_id(low)]

@@ -1,4 +1,4 @@
-"""The smallest repair of a body, and where there is none."""
+"""The smallest repair of a body, and bodies without one."""
 
 import json
 
@@ -30,11 +30,11 @@ def test_each_example_that_is_no_json_as_printed_is_repaired(example: examples.E
     ],
 )
 def test_a_comma_or_a_byte_order_mark(body: bytes, edits: tuple[str, ...] | None, repaired: bytes) -> None:
-    found = repair(body)
+    result = repair(body)
 
-    assert found is not None
-    assert found == Repair(edits or found.edits, repaired)
-    assert len(found.edits) == len(edits or (1, 2))
+    assert result is not None
+    assert result == Repair(edits or result.edits, repaired)
+    assert len(result.edits) == len(edits or (1, 2))
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,6 @@ def test_where_more_is_wrong_or_nothing_nothing_is_repaired(body: bytes) -> None
     assert repair(body) is None
 
 
-def test_the_fault_is_told_without_a_value() -> None:
+def test_the_fault_is_reported_without_a_value() -> None:
     assert fault(b'{"a": Jane}') == "line 1, column 7: Expecting value"
     assert fault(b"\xffJane") == "byte 0 is no UTF-8"

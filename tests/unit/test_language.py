@@ -50,6 +50,21 @@ BANNED = [
     r"begun",  # started
     r"(?<!circuit )breakers?",  # circuit breaker
     r"slipped",  # moved to another page
+    r"everybody",  # each contestant, all processes
+    r"(some|any|every)body's hands",  # in flight
+    r"in turns",  # alternating, one by one
+    r"so many \w+ a (second|minute)",  # this number per second
+    r"(events|webhooks|messages|requests|calls|times) a (second|minute|batch|round)",  # per second
+    r"at last",  # finally, in the end
+    r"for ever",  # permanently, without a limit
+    r"all the same",  # still
+    r"time and again",  # repeatedly
+    r"to be had",  # available
+    r"becomes? of",  # the result, the outcome
+    r"became of",  # the result, the outcome
+    r"as it came",  # unchanged
+    r"nothing to say",  # accepts, has no findings
+    r"said of",  # stated, reported
 ]
 # Names in code. What to write instead is in the comment.
 BANNED_NAMES = {
@@ -73,6 +88,8 @@ ALLOWED_NAMES = {
     "dead_kept",
     "quarantine_kept",
 }
+# In these files a link is a hyperlink.
+ABOUT_LINKS = ("tests/docs/markdown.py", "tests/docs/test_links.py")
 # A dot before the word is the suffix of a file that the spool leaves: `.mended`.
 PATTERN = re.compile(rf"(?<![.\w])({'|'.join(BANNED)})(?!\w)", re.IGNORECASE)
 # The changelog states the former name of a renamed command, option or label: (was `dead mend`).
@@ -81,9 +98,20 @@ _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 DOCUMENTS = ("*.md", "deploy/*.yml", "deploy/*.yaml", "deploy/*.json", "deploy/*.conf")
 PRODUCT = ("worker/*.py", "consumers/*.py", "schemas/*.py")
-MODULES = (*PRODUCT, "deploy/*.py")
-EXEMPT = ("tests/*",)
+CODE = (*PRODUCT, "tests/*.py")
+MODULES = (*CODE, "deploy/*.py")
 USER = "nobody"  # as which Postgres runs where a test is root
+EXEMPT = (
+    "tests/unit/test_language.py",
+    # Columns and rows of earlier releases.
+    "tests/integration/test_migrations.py",
+    # Not revised yet.
+    "tests/e2e/test_gateways.py",
+    "tests/e2e/test_smuggling.py",
+    "tests/support/raw_http.py",
+    "tests/unit/test_gateway.py",
+    "tests/unit/test_signature.py",
+)
 
 
 @cache
@@ -92,7 +120,7 @@ def texts() -> list[tuple[str, str]]:
 
 
 def _texts() -> Iterator[tuple[str, str]]:
-    """Whole documents, and the docstrings and string literals of modules, each with where it is."""
+    """The lines of documents, and the string literals of modules, with their places."""
     listed = subprocess.run(["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     for name in listed.stdout.splitlines():
         path = CHECKOUT / name
@@ -112,23 +140,25 @@ def banned_in(text: str) -> list[str]:
 
 
 @cache
-def product_tokens() -> list[tuple[str, tokenize.TokenInfo]]:
-    return list(_product_tokens())
+def code_tokens() -> list[tuple[str, tokenize.TokenInfo]]:
+    return list(_code_tokens())
 
 
-def _product_tokens() -> Iterator[tuple[str, tokenize.TokenInfo]]:
-    """The names and comments in the product's modules, each with where it is."""
+def _code_tokens() -> Iterator[tuple[str, tokenize.TokenInfo]]:
+    """The names and comments in the modules of the product and the tests, with their places."""
     listed = subprocess.run(["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     for name in listed.stdout.splitlines():
         path = CHECKOUT / name
-        if any(fnmatch(name, pattern) for pattern in PRODUCT) and path.is_file():
+        if any(fnmatch(name, pattern) for pattern in EXEMPT) or not path.is_file():
+            continue
+        if any(fnmatch(name, pattern) for pattern in CODE):
             for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
                 if token.type in (tokenize.NAME, tokenize.COMMENT):
                     yield f"{name}:{token.start[0]}", token
 
 
 def test_no_text_and_no_comment_has_a_banned_expression() -> None:
-    comments = [(where, token.string) for where, token in product_tokens() if token.type == tokenize.COMMENT]
+    comments = [(where, token.string) for where, token in code_tokens() if token.type == tokenize.COMMENT]
     violations = [
         f"{where}: {', '.join(expressions)}"
         for where, text in (*texts(), *comments)
@@ -138,11 +168,13 @@ def test_no_text_and_no_comment_has_a_banned_expression() -> None:
     assert not violations, "\n".join(violations)
 
 
-def test_no_name_of_the_product_has_a_banned_word() -> None:
+def test_no_name_in_code_has_a_banned_word() -> None:
     violations = {
         f"{where}: {token.string}"
-        for where, token in product_tokens()
-        if token.type == tokenize.NAME and is_banned_name(token.string)
+        for where, token in code_tokens()
+        if token.type == tokenize.NAME
+        and is_banned_name(token.string)
+        and not ("link" in token.string.lower() and where.startswith(ABOUT_LINKS))
     }
 
     assert not violations, "\n".join(sorted(violations))
@@ -156,20 +188,33 @@ def is_banned_name(name: str) -> bool:
 
 
 @pytest.mark.parametrize("name", ["told", "_told_at", "AskedAgain", "broker_words"])
-def test_a_banned_name_is_found(name: str) -> None:
+def test_a_banned_name_is_detected(name: str) -> None:
     assert is_banned_name(name)
 
 
 @pytest.mark.parametrize("name", ["FileNotFoundError", "NOT_FOUND", "linked", "dead_kept", "founded"])
-def test_a_name_that_only_contains_a_banned_one_is_not(name: str) -> None:
+def test_a_name_that_only_contains_a_banned_one_is_allowed(name: str) -> None:
     assert not is_banned_name(name)
 
 
-@pytest.mark.parametrize("text", ["It is in hand.", "`dead mend 13`", "by lane", "It WORKS OFF the queue"])
-def test_a_banned_expression_is_found(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It is in hand.",
+        "`dead mend 13`",
+        "by lane",
+        "It WORKS OFF the queue",
+        "Nobody is told.",
+        "So many events a second.",
+        "Everybody once a round",
+        "in somebody's hands",
+        "in turns",
+    ],
+)
+def test_a_banned_expression_is_detected(text: str) -> None:
     assert banned_in(text)
 
 
 @pytest.mark.parametrize("text", ["amendment", "spool.sqlite3.mended", "planes", "climbing_rate_x"])
-def test_a_part_of_another_word_is_not_found(text: str) -> None:
+def test_a_part_of_another_word_is_ignored(text: str) -> None:
     assert not banned_in(text)

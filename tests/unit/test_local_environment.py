@@ -1,4 +1,4 @@
-"""What `make run` gives the product, and how other terminals read it."""
+"""The environment that `make run` gives the product, and its file for other terminals."""
 
 import base64
 import shlex
@@ -15,8 +15,8 @@ SECRETS = {kind: f"own {kind}" for kind in KINDS}
 
 
 def read_by_a_shell(text: str) -> dict[str, str]:
-    words = shlex.split(text)
-    return dict(word.split("=", 1) for word in words if word != "export")
+    tokens = shlex.split(text)
+    return dict(word.split("=", 1) for word in tokens if word != "export")
 
 
 @pytest.mark.parametrize("value", ["plain", "two words", "it's", '$HOME `id` "x" \\', "a\nb", "", "ключ"])
@@ -46,7 +46,7 @@ def test_the_callers_environment_wins() -> None:
     }
 
 
-def test_services_that_the_environment_gives_are_taken_as_they_are() -> None:
+def test_services_of_the_environment_are_used_unchanged() -> None:
     given = {"STOCKHOOK_AMQP_URL": "amqp://theirs", "STOCKHOOK_DATABASE_URL": "postgresql://theirs"}
 
     assert given_services(given) == Services("amqp://theirs", "postgresql://theirs")
@@ -54,7 +54,7 @@ def test_services_that_the_environment_gives_are_taken_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("name", ["STOCKHOOK_AMQP_URL", "STOCKHOOK_DATABASE_URL"])
-def test_one_given_service_alone_is_refused(name: str) -> None:
+def test_only_one_given_service_is_refused(name: str) -> None:
     with pytest.raises(Unavailable, match="set both"):
         given_services({name: "something"})
 

@@ -1,4 +1,4 @@
-"""Which packages are downloaded, from what apt-get says it would do."""
+"""The packages to download, from the simulation of apt-get."""
 
 from deploy.local.packages import POSTGRES, RABBITMQ, needed_packages, would_install
 
@@ -33,7 +33,7 @@ Inst postgresql (15+248 Debian:12.15/oldstable [all])
 """
 
 
-def test_only_what_the_host_lacks_counts_not_what_would_be_upgraded() -> None:
+def test_only_missing_packages_count_not_upgradable_ones() -> None:
     assert would_install(HOST_WITH_ERLANG) == ["libsctp1", "logrotate", "rabbitmq-server"]
 
 
@@ -49,7 +49,7 @@ def test_nothing_is_downloaded_that_the_server_runs_without() -> None:
     assert names == ["libicu72", "postgresql-15", "postgresql-client-15"]
 
 
-def test_a_host_that_lacks_no_library_gets_the_core_alone() -> None:
+def test_a_host_that_lacks_no_library_gets_only_the_core() -> None:
     assert needed_packages(POSTGRES, whole=POSTGRES_ON_EMPTY_HOST, missing="") == [
         "postgresql-15",
         "postgresql-client-15",

@@ -1,4 +1,4 @@
-"""Processes of the local services, by their ids and births."""
+"""Processes of the local services, identified by id and start time."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""Which installed programs are taken."""
+"""The choice among installed programs."""
 
 from pathlib import Path
 

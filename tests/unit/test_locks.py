@@ -1,4 +1,4 @@
-"""Each kind of work that excludes others of its kind has a lock of its own."""
+"""Each kind of exclusive work has its own lock."""
 
 import re
 from pathlib import Path
@@ -31,4 +31,4 @@ def test_migrations_take_only_locks_of_the_enum() -> None:
     keys = literal_keys("schemas/migrations/*.sql")
 
     assert keys
-    assert {key for found in keys.values() for key in found} == {AdvisoryLock.EVENT_LOG_MONTHS}
+    assert {key for used in keys.values() for key in used} == {AdvisoryLock.EVENT_LOG_MONTHS}

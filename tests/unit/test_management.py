@@ -1,4 +1,4 @@
-"""The clock of the broker, as an answer of its management API gives it."""
+"""The broker's clock, from an answer of its management API."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +14,7 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize("zone", ["GMT", "+0000", "-0000", ""])
-def test_a_date_in_utc_is_read_however_it_names_the_zone(zone: str) -> None:
+def test_a_date_in_utc_is_read_with_any_name_of_the_zone(zone: str) -> None:
     ahead = _ahead((datetime.now(UTC) + timedelta(hours=1)).strftime("%a, %d %b %Y %H:%M:%S ") + zone)
 
     assert ahead is not None

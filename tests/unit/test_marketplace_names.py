@@ -1,4 +1,4 @@
-"""Only what is particular to a marketplace, and the lists of all, name one."""
+"""Only modules of a marketplace, and lists of all, name a marketplace."""
 
 import re
 from fnmatch import fnmatch
@@ -11,12 +11,12 @@ CHECKOUT = Path(__file__).parents[2]
 # `rng.sample` names no marketplace, also in a checkout with one that is called Sample.
 NAMES = re.compile(rf"(?<!rng\.)(?:{'|'.join(Provider)})", re.IGNORECASE)
 
-# What each marketplace has of its own.
+# Modules of one marketplace.
 OF_EACH = tuple(
     path for name in Provider for path in (f"schemas/{name}.py", f"worker/marketplaces/{name}/*.py")
 )
 
-# What is particular to one, or to several.
+# Modules of one marketplace, or of several.
 OWN = (
     *OF_EACH,
     "schemas/ovoko_api.py",

@@ -1,4 +1,4 @@
-"""What every marketplace in the registry states, and what the intake makes of it."""
+"""The entries of marketplaces in the registry, and their use by the intake."""
 
 import json
 import re
@@ -78,7 +78,7 @@ def test_a_secret_in_a_header_goes_together_with_private_members(monkeypatch: py
     assert (again.event_id, again.content_id) == (accepted["known"].event_id, accepted["known"].content_id)
 
 
-def test_a_secret_in_the_body_is_never_kept_also_without_private_members(
+def test_a_secret_in_the_body_is_never_stored_even_without_private_members(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     public = replace(MARKETPLACES[Provider.BUYBACK], private=None)

@@ -25,7 +25,7 @@ def after(family: str, *payloads: Payload) -> Store:
     return asyncio.run(run())
 
 
-def test_an_order_whose_cancellation_came_first_is_there() -> None:
+def test_an_order_whose_cancellation_came_first_is_stored() -> None:
     store = after("orders", order("order.cancelled", 9))
 
     assert store.rows == {"4555": Order("4555", None, instant(9))}
@@ -54,10 +54,10 @@ def test_a_return_of_two_orders_is_flagged_and_the_same_from_either_side() -> No
 
 
 def test_a_return_belongs_to_the_order_under_which_it_was_last_seen() -> None:
-    told = returned("order.return.created", 1, order_id="12")
+    created = returned("order.return.created", 1, order_id="12")
     seen, seen_later = observed_return(5, order_id="11"), observed_return(6, order_id="10")
 
-    for payloads in ((told, seen, seen_later), (seen_later, seen, told), (seen, told, seen_later)):
+    for payloads in ((created, seen, seen_later), (seen_later, seen, created), (seen, created, seen_later)):
         assert after("returns", *payloads).rows["77"].order_id == "10"
 
 
@@ -66,7 +66,7 @@ def test_a_return_belongs_to_the_order_under_which_it_was_last_seen() -> None:
     [(3, instant(3)), (None, instant(5))],
     ids=["it says when", "it does not say when"],
 )
-def test_a_return_of_which_no_opening_came_was_opened_when_the_list_says(
+def test_a_return_without_an_opening_event_was_opened_at_the_listed_instant(
     created: float | None, opened_at: datetime
 ) -> None:
     store = after("returns", observed_return(5, created=created))

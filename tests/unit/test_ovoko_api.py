@@ -1,4 +1,4 @@
-"""What Ovoko's API answers, read."""
+"""Reading the answers of Ovoko's API."""
 
 import json
 from datetime import UTC, datetime
@@ -58,7 +58,7 @@ def test_a_return_is_read_out_of_its_two_lists_with_exact_money() -> None:
 
 
 @pytest.mark.parametrize("members", ['"list": [{"id": 1, "status": 0}]', '"data": [{"id": 1, "status": 0}]'])
-def test_rows_are_found_in_one_list_too_and_under_either_name(members: str) -> None:
+def test_rows_are_read_from_one_list_too_and_under_either_name(members: str) -> None:
     answer = read_answer(b'{%b, "status_code": "R200"}' % members.encode())
 
     assert [part.part_id for part in rows_of(answer, ListedPart).read] == ["1"]
@@ -98,7 +98,7 @@ def test_a_number_agrees_with_the_statuses_that_it_stands_for(
         ("0001-01-01T00:00:00+14:00", None),
     ],
 )
-def test_an_instant_counts_with_its_offset_alone(given: str, read: datetime | None) -> None:
+def test_an_instant_needs_an_offset(given: str, read: datetime | None) -> None:
     part = listed(b'{"id": 13, "status": 0, "updated_at": "%b"}' % given.encode())
 
     assert part.updated_at == read
@@ -123,13 +123,13 @@ def test_a_part_goes_by_the_deprecated_name_where_the_new_one_is_null() -> None:
         b"[" * 100_000,
     ],
 )
-def test_what_stands_around_the_rows_has_its_shape(body: bytes) -> None:
+def test_the_members_around_the_rows_are_checked(body: bytes) -> None:
     with pytest.raises(InvalidAnswer):
         read_answer(body)
 
 
 @pytest.mark.parametrize(
-    ("row", "words"),
+    ("row", "message"),
     [
         ('"part-13"', "row 1: it: model_type"),
         ('{"id": 13}', "row 1: status: missing"),
@@ -138,7 +138,7 @@ def test_what_stands_around_the_rows_has_its_shape(body: bytes) -> None:
         ("null", "row 1: it: model_type"),
     ],
 )
-def test_a_row_that_cannot_be_read_is_named_and_the_others_are_read(row: str, words: str) -> None:
+def test_a_row_that_cannot_be_read_is_named_and_the_others_are_read(row: str, message: str) -> None:
     answer = read_answer(
         b'{"status_code": "R200", "list": [{"id": 1, "status": 0}, %b, {"id": 2, "status": 0}]}'
         % row.encode()
@@ -146,7 +146,7 @@ def test_a_row_that_cannot_be_read_is_named_and_the_others_are_read(row: str, wo
     rows = rows_of(answer, ListedPart)
 
     assert [part.part_id for part in rows.read] == ["1", "2"]
-    assert rows.unreadable == (words,)
+    assert rows.unreadable == (message,)
 
 
 def test_an_answer_without_a_list_is_refused() -> None:
@@ -154,10 +154,10 @@ def test_an_answer_without_a_list_is_refused() -> None:
         rows_of(read_answer(b'{"status_code": "R200"}'), ListedPart)
 
 
-ODD = ("false", "[]", "{}", '"\\u0000"')
+UNREADABLE = ("false", "[]", "{}", '"\\u0000"')
 
 
-@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("value", UNREADABLE)
 @pytest.mark.parametrize(
     ("model", "required"),
     [
@@ -166,12 +166,12 @@ ODD = ("false", "[]", "{}", '"\\u0000"')
         (OrderReturn, {"id": 1, "order_id": 2, "status": "New"}),
     ],
 )
-def test_an_odd_optional_field_of_a_row_counts_as_absent(
-    model: type[Entity], required: dict[str, Any], odd: str
+def test_an_unreadable_optional_field_of_a_row_counts_as_absent(
+    model: type[Entity], required: dict[str, Any], value: str
 ) -> None:
     names = [name for name, field in model.model_fields.items() if not field.is_required()]
     silent = [name for name in names if name in ("updated_at", "created_at")]
-    members = ", ".join(f'"{name}": {odd}' for name in names)
+    members = ", ".join(f'"{name}": {value}' for name in names)
     document = json.dumps(required)[:-1] + f", {members}}}"
     rows = rows_of(read_answer(b'{"status_code": "R200", "list": [%b]}' % document.encode()), model)
 
@@ -180,7 +180,7 @@ def test_an_odd_optional_field_of_a_row_counts_as_absent(
     assert set(names) - set(silent) - {"order_return_items"} <= set(rows.unreadable_fields)
 
 
-def test_an_odd_field_of_an_item_costs_the_item_nothing_else() -> None:
+def test_an_unreadable_field_of_an_item_leaves_its_other_fields() -> None:
     answer = read_answer(RETURN.replace(b'"price": 275.11', b'"price": {}'))
     rows = rows_of(answer, OrderReturn)
     (item,) = rows.read[0].order_return_items

@@ -1,4 +1,4 @@
-"""Folders for decrypted bodies: ours alone, in memory, and gone."""
+"""Folders for decrypted bodies: private, in memory, and removed afterwards."""
 
 import errno
 import fcntl
@@ -16,20 +16,20 @@ from worker.dead_letters.refusal import CommandRefused
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only one for temporary files."""
+    """The only folder for temporary files."""
     monkeypatch.setattr(plaintext, "_places", lambda: [tmp_path])
     return tmp_path
 
 
 def left(place: Path) -> Path:
-    """As a run leaves it that is killed."""
+    """The folder of a killed run."""
     folder = place / f"{PREFIX}killed"
     folder.mkdir(mode=0o700)
     (folder / ".event.json.swp").write_text("Jane")
     return folder
 
 
-def test_a_folder_is_ours_alone_and_gone_with_all_that_an_editor_put_there(place: Path) -> None:
+def test_a_folder_is_private_and_removed_with_the_editors_files(place: Path) -> None:
     with private_folder() as folder:
         mode = stat.S_IMODE(folder.stat().st_mode)
         (folder / ".event.json.swp").write_text("Jane")
@@ -40,7 +40,7 @@ def test_a_folder_is_ours_alone_and_gone_with_all_that_an_editor_put_there(place
     assert list(place.iterdir()) == []
 
 
-def test_what_a_killed_run_left_is_removed_and_what_a_living_one_uses_stays(place: Path) -> None:
+def test_files_of_a_killed_run_are_removed_and_those_of_a_running_one_stay(place: Path) -> None:
     killed = left(place)
     with private_folder() as folder:
         (folder / "event.json").write_text("Jane")
@@ -50,7 +50,7 @@ def test_what_a_killed_run_left_is_removed_and_what_a_living_one_uses_stays(plac
         assert (folder / "event.json").exists()
 
 
-def test_no_symbolic_link_is_followed(place: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_symlinks_are_not_followed(place: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "precious").touch()
     (place / f"{PREFIX}link").symlink_to(elsewhere)
@@ -99,7 +99,7 @@ def test_no_place_for_a_folder_is_one_sentence(place: Path) -> None:
 
 
 @pytest.mark.parametrize("is_locked", [False, True], ids=["removed", "locked and removed"])
-def test_a_folder_that_somebody_removes_meanwhile_is_made_again(
+def test_a_folder_that_is_removed_meanwhile_is_created_again(
     place: Path, monkeypatch: pytest.MonkeyPatch, is_locked: bool
 ) -> None:
     lock, attempts = fcntl.flock, 0
@@ -123,8 +123,8 @@ def test_a_folder_that_somebody_removes_meanwhile_is_made_again(
 
 def test_memory_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    found = plaintext._places()
+    places = plaintext._places()
 
-    assert Path(tempfile.gettempdir()) in found
-    if any(map(plaintext._is_in_memory, found)):
-        assert plaintext._is_in_memory(found[0])
+    assert Path(tempfile.gettempdir()) in places
+    if any(map(plaintext._is_in_memory, places)):
+        assert plaintext._is_in_memory(places[0])

@@ -1,4 +1,4 @@
-"""What a policy on the broker would do to our queues."""
+"""The effect of the broker's policies on our queues."""
 
 from typing import Any
 
@@ -15,14 +15,14 @@ QUEUES = topology(delays(7, 35), ["orders"]).queues
 RETRY = ("stockhook.orders.retry.7s", "stockhook.orders.retry.35s")
 
 
-def told(effective: object, **policies: str) -> list[dict[str, object]]:
-    """All queues, as the management API tells of them."""
+def listed(effective: object, **policies: str) -> list[dict[str, object]]:
+    """All queues in the format of the management API."""
     return [{"name": queue.name, "effective_policy_definition": effective, **policies} for queue in QUEUES]
 
 
 def affected(effective: dict[str, Any]) -> set[str]:
-    found = hazards(told(effective, policy="all"), QUEUES, "stockhook")
-    return {name for hazard in found for name in hazard.queues}
+    hazardous = hazards(listed(effective, policy="all"), QUEUES, "stockhook")
+    return {name for hazard in hazardous for name in hazard.queues}
 
 
 EVERY = {queue.name for queue in QUEUES}
@@ -36,7 +36,7 @@ LAST = {name for name in EVERY if name.endswith((".dead", ".quarantine"))}
         # The lower of the two counts.
         ({"message-ttl": 20_000}, {name for name in EVERY if not name.endswith("retry.7s")}),
         ({"expires": 1000}, EVERY),
-        # Families and retry queues refuse what is too much.
+        # Queues of families and retry queues refuse messages beyond their limit.
         ({"max-length": 5}, LAST),
         ({"max-length-bytes": 5, "overflow": "drop-head"}, LAST),
         ({"max-length": 5, "overflow": "reject-publish"}, set()),
@@ -44,7 +44,7 @@ LAST = {name for name in EVERY if name.endswith((".dead", ".quarantine"))}
         ({"delivery-limit": 5}, LAST),
         (HARMLESS, set()),
         (UNLIMITED, set()),
-        ({"queue-leader-locator": "balanced", "max-length": "odd", "expires": True}, set()),
+        ({"queue-leader-locator": "balanced", "max-length": "text", "expires": True}, set()),
     ],
     ids=lambda value: str(value if isinstance(value, dict) else sorted(value)),
 )
@@ -54,15 +54,15 @@ def test_a_policy_is_named_for_the_queues_in_which_it_would_lose_events(
     assert affected(effective) == queues
 
 
-def test_odd_answers_of_the_management_api_are_ignored() -> None:
-    for odd in (None, [], "", 5):
-        assert hazards(told(odd), QUEUES, "stockhook") == []
+def test_unexpected_responses_of_the_management_api_are_ignored() -> None:
+    for value in (None, [], "", 5):
+        assert hazards(listed(value), QUEUES, "stockhook") == []
     assert hazards([{}, {"name": 5}], QUEUES, "stockhook") == []
 
 
 def test_the_policy_is_named_with_the_command_that_overrides_it() -> None:
-    (hazard,) = hazards(told({"message-ttl": 3000}, policy="all"), QUEUES, "shop")
-    (both,) = hazards(told({"message-ttl": 3000}, policy="all", operator_policy="guard"), QUEUES, "shop")
+    (hazard,) = hazards(listed({"message-ttl": 3000}, policy="all"), QUEUES, "shop")
+    (both,) = hazards(listed({"message-ttl": 3000}, policy="all", operator_policy="guard"), QUEUES, "shop")
 
     assert str(hazard).startswith("policy all: message-ttl 3000: ")
     assert hazard.remedy.startswith(
@@ -74,7 +74,7 @@ def test_the_policy_is_named_with_the_command_that_overrides_it() -> None:
 
 def test_a_delivery_limit_of_rabbitmq_4_that_would_drop_dead_letters_is_named() -> None:
     def warned(version: str, effective: dict[str, str | int]) -> set[str]:
-        snapshot = Snapshot(told(effective, policy="stockhook"), [], None)
+        snapshot = Snapshot(listed(effective, policy="stockhook"), [], None)
         findings = list(check_policies(snapshot, QUEUES, "stockhook", version))
         assert not [finding for finding in findings if finding.level is Level.ERROR]
         return {finding.what.partition(":")[0] for finding in findings if finding.level is Level.WARNING}

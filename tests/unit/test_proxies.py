@@ -1,4 +1,4 @@
-"""Which proxy of the environment a marketplace's API is reached through, and which one cannot be used."""
+"""The proxy of the environment for a marketplace's API, and unusable proxies."""
 
 import pytest
 
@@ -66,12 +66,12 @@ def test_no_proxy_exempts_hosts_domains_and_networks(url: str, exempt: str) -> N
         "a b",
     ],
 )
-def test_what_no_proxy_does_not_cover_goes_through_the_proxy(exempt: str) -> None:
+def test_a_host_that_no_proxy_does_not_list_uses_the_proxy(exempt: str) -> None:
     assert proxy_for(API, {"HTTPS_PROXY": PROXY, "NO_PROXY": exempt}) is not None
 
 
 @pytest.mark.parametrize(
-    ("value", "words"),
+    ("value", "message"),
     [
         ("socks5://proxy-canary:1080", "must start with http:// or https://"),
         ("socks5h://us:canary@proxy:1080", "must start with http:// or https://"),
@@ -83,12 +83,12 @@ def test_what_no_proxy_does_not_cover_goes_through_the_proxy(exempt: str) -> Non
 )
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "all_proxy"])
 def test_a_proxy_that_cannot_be_used_is_a_sentence_without_its_value(
-    variable: str, value: str, words: str
+    variable: str, value: str, message: str
 ) -> None:
     with pytest.raises(BadSettings) as raised:
         proxy_for(API, {variable: value})
 
     assert str(raised.value).startswith(f"{variable}: ")
-    assert words in str(raised.value)
+    assert message in str(raised.value)
     assert str(raised.value).endswith("; or exempt api.example from it in NO_PROXY")
     assert "canary" not in str(raised.value)

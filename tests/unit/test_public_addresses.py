@@ -1,4 +1,4 @@
-"""Which addresses webhooks are posted to: those that anybody may reach, on every version of Python."""
+"""Webhooks are posted only to public addresses, in the same way on every version of Python."""
 
 from ipaddress import IPv6Address, ip_address
 
@@ -6,7 +6,7 @@ import pytest
 
 from worker.change_feed.endpoint import is_public
 
-# Of IPv4, so that an address that embeds it leads there too.
+# IPv4 addresses; IPv6 addresses that embed one are equal to it.
 PRIVATE_4 = (
     "0.0.0.0",
     "10.0.0.1",
@@ -41,7 +41,7 @@ PUBLIC_4 = (
 
 
 def embedded(prefix: str, address: str, shift: int = 0) -> str:
-    """An IPv6 address that has one of IPv4 in it, so many bits from its end."""
+    """An IPv6 address that embeds an IPv4 address at this distance in bits from its end."""
     return str(IPv6Address(int(IPv6Address(prefix)) | int(ip_address(address)) << shift))
 
 

@@ -12,7 +12,7 @@ from worker.amqp.topology import Topology
 
 
 class LosesCancellation(Publisher):
-    """As the client library can, while it connects."""
+    """Loses a cancellation, as the client library can while it connects."""
 
     async def _session(self) -> None:
         with suppress(asyncio.CancelledError):
@@ -31,7 +31,7 @@ async def test_a_publisher_ends_although_a_cancellation_is_lost(monkeypatch: pyt
             await asyncio.sleep(0)
 
 
-async def test_who_no_longer_waits_for_a_failure_leaves_the_publisher_connected(
+async def test_a_failure_that_no_caller_awaits_leaves_the_publisher_connected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(publishing, "CANCEL_AGAIN_SECONDS", 0.01)

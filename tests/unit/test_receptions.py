@@ -1,4 +1,4 @@
-"""Timestamps that are later than their reception: what they may do, and what overrules them."""
+"""Timestamps that are later than their reception: their effect, and the events that overrule them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -39,49 +39,54 @@ def status(*batches: Event[Any] | Sequence[Event[Any]]) -> str:
     return str(after("inventory", *batches).rows["13"].latest.status)
 
 
-def told(status: str, second: float, received: float, **more: Any) -> Event[Any]:
+def status_event(status: str, second: float, received: float, **more: Any) -> Event[Any]:
     return claimed(part(status, second, **more), f"{status} {second}", received)
 
 
 def test_an_implausible_in_warehouse_never_makes_a_part_sellable_against_plausible_events() -> None:
-    far = told("in_warehouse", FAR, 10)
+    far = status_event("in_warehouse", FAR, 10)
 
-    assert status(far, told("sold", 11, 11)) == "sold"
-    assert status(told("sold", 5, 5), far) == "sold"
-    assert status(told("sold", 5, 12), far) == "sold"
-    assert status(told("sold", FAR + 5, 5), far) == "sold"
+    assert status(far, status_event("sold", 11, 11)) == "sold"
+    assert status(status_event("sold", 5, 5), far) == "sold"
+    assert status(status_event("sold", 5, 12), far) == "sold"
+    assert status(status_event("sold", FAR + 5, 5), far) == "sold"
 
 
 def test_an_implausible_sold_stands_until_an_event_is_received_later() -> None:
-    far = told("sold", FAR, 10)
+    far = status_event("sold", FAR, 10)
 
-    assert status(told("in_warehouse", 9, 9), far) == "sold"
-    assert status(told("in_warehouse", 9, 9), far, told("in_warehouse", 8, 11)) == "in_warehouse"
-    assert status(told("in_warehouse", 9, 9), far, told("reserved", 8, 11)) == "reserved"
-    assert status(told("reserved", 9, 9), far, told("in_warehouse", 8, 11)) == "reserved"
-    assert status(far, told("returned", 11, 12)) == "returned"
+    assert status(status_event("in_warehouse", 9, 9), far) == "sold"
+    assert (
+        status(status_event("in_warehouse", 9, 9), far, status_event("in_warehouse", 8, 11)) == "in_warehouse"
+    )
+    assert status(status_event("in_warehouse", 9, 9), far, status_event("reserved", 8, 11)) == "reserved"
+    assert status(status_event("reserved", 9, 9), far, status_event("in_warehouse", 8, 11)) == "reserved"
+    assert status(far, status_event("returned", 11, 12)) == "returned"
 
 
 def test_an_observation_overrules_an_implausible_sold() -> None:
     seen = claimed(observed("in_warehouse", 8), "seen", 11)
 
-    assert status(told("in_warehouse", 5, 5), told("sold", FAR, 10), seen) == "in_warehouse"
+    assert status(status_event("in_warehouse", 5, 5), status_event("sold", FAR, 10), seen) == "in_warehouse"
 
 
 @pytest.mark.parametrize("received", [5, 20])
-def test_written_off_is_final_whatever_its_timestamp(received: float) -> None:
-    assert status(told("written_off", FAR, received), told("in_warehouse", 10, 10)) == "written_off"
+def test_written_off_is_final_with_any_timestamp(received: float) -> None:
+    assert (
+        status(status_event("written_off", FAR, received), status_event("in_warehouse", 10, 10))
+        == "written_off"
+    )
 
 
 def test_an_hour_ahead_is_plausible_and_more_is_not() -> None:
-    sold = told("sold", 20, 20)
+    sold = status_event("sold", 20, 20)
 
-    assert status(told("in_warehouse", 10 + HOUR, 10), sold) == "in_warehouse"
-    assert status(told("in_warehouse", 11 + HOUR, 10), sold) == "sold"
+    assert status(status_event("in_warehouse", 10 + HOUR, 10), sold) == "in_warehouse"
+    assert status(status_event("in_warehouse", 11 + HOUR, 10), sold) == "sold"
 
 
-def test_what_is_implausible_is_a_finding_and_its_status_is_of_its_reception() -> None:
-    store = after("inventory", told("sold", FAR, 10, external_id="a"))
+def test_an_implausible_instant_is_a_finding_and_the_status_counts_from_its_reception() -> None:
+    store = after("inventory", status_event("sold", FAR, 10, external_id="a"))
 
     assert store.findings == {
         Finding(
@@ -92,20 +97,22 @@ def test_what_is_implausible_is_a_finding_and_its_status_is_of_its_reception() -
         )
     }
     assert store.rows["13"].latest.occurred_at == store.rows["13"].external_id_at == instant(10)
-    assert [change.occurred_at for change in store.told] == [instant(10)]
+    assert [change.occurred_at for change in store.changes] == [instant(10)]
 
 
 def test_the_merchants_id_of_an_implausible_event_yields_to_a_newer_one() -> None:
     store = after(
-        "inventory", told("sold", FAR, 10, external_id="far"), told("sold", 11, 11, external_id="new")
+        "inventory",
+        status_event("sold", FAR, 10, external_id="far"),
+        status_event("sold", 11, 11, external_id="new"),
     )
 
     assert store.rows["13"].external_id == "new"
 
 
-def test_an_earlier_reception_of_a_copy_corrects_what_was_decided() -> None:
-    """It was plausible when the later copy was received."""
-    far, sold = part("in_warehouse", 2 * HOUR), told("sold", 5, 5)
+def test_an_earlier_reception_of_a_copy_corrects_the_decision() -> None:
+    """The timestamp was plausible when the later copy was received."""
+    far, sold = part("in_warehouse", 2 * HOUR), status_event("sold", 5, 5)
     late, early = (claimed(far, "far", received) for received in (2 * HOUR, 6))
     for batches in (
         [late, sold, early],
@@ -116,12 +123,12 @@ def test_an_earlier_reception_of_a_copy_corrects_what_was_decided() -> None:
         store = after("inventory", *batches)
 
         assert store.rows["13"].latest.status == "sold"
-        assert {found.kind for found in store.findings} == {"implausible_timestamp"}
+        assert {finding.kind for finding in store.findings} == {"implausible_timestamp"}
     assert status(late, sold) == "in_warehouse"
 
 
 def test_an_earlier_reception_of_a_plausible_copy_counts_beside_an_implausible_event() -> None:
-    here, far = part("in_warehouse", 5), told("sold", FAR, 10)
+    here, far = part("in_warehouse", 5), status_event("sold", FAR, 10)
     late, early = (claimed(here, "here", received) for received in (11, 9))
 
     assert status(far, late) == "in_warehouse"
@@ -151,7 +158,7 @@ def test_a_return_is_not_opened_after_it_was_seen() -> None:
     store = after("returns", claimed(observed_return(5, created=FAR), 1, 6))
 
     assert store.rows["77"].opened_at == instant(6)
-    assert {found.kind for found in store.findings} == {"implausible_timestamp"}
+    assert {finding.kind for finding in store.findings} == {"implausible_timestamp"}
 
 
 def test_a_communication_is_due_when_an_implausible_event_was_received_first() -> None:
@@ -168,14 +175,18 @@ def test_a_communication_is_due_when_an_implausible_event_was_received_first() -
 @pytest.mark.parametrize(
     ("before", "event", "rule"),
     [
-        (told("sold", 5, 5), told("in_warehouse", FAR, 9), "never makes a part sellable"),
-        (told("in_warehouse", 5, 5), told("sold", FAR, 9), "stands until a plausible one is received later"),
+        (status_event("sold", 5, 5), status_event("in_warehouse", FAR, 9), "never makes a part sellable"),
         (
-            told("sold", FAR, 5),
-            told("in_warehouse", 9, 9),
+            status_event("in_warehouse", 5, 5),
+            status_event("sold", FAR, 9),
+            "stands until a plausible one is received later",
+        ),
+        (
+            status_event("sold", FAR, 5),
+            status_event("in_warehouse", 9, 9),
             "a plausible status overrules",
         ),
-        (told("in_warehouse", FAR, 5), told("written_off", 3, 3), "written_off is final"),
+        (status_event("in_warehouse", FAR, 5), status_event("written_off", 3, 3), "written_off is final"),
     ],
 )
 def test_the_rule_is_named(before: Event[Any], event: Event[Any], rule: str) -> None:

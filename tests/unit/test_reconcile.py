@@ -1,4 +1,4 @@
-"""What differs between a marketplace's row and ours."""
+"""Differences between a marketplace's row and ours."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -34,7 +34,7 @@ def test_a_part_of_another_status_is_shown_with_both_instants() -> None:
     )
 
 
-def test_a_part_of_one_side_alone_is_shown_with_that_side() -> None:
+def test_a_part_of_only_one_side_is_shown_with_that_side() -> None:
     only_here = Difference("13", Kind.ONLY_HERE, "status", "sold_in_ebay", None, NINE, None)
     only_there = Difference("13", Kind.ONLY_THERE, "status", None, "reserved", None, TEN)
 
@@ -68,13 +68,13 @@ def test_a_return_differs_by_its_order_or_by_an_opening_that_never_came_or_by_be
     assert compare_return(ours, theirs) == difference
 
 
-def test_a_return_that_is_here_alone_goes_by_its_newest_instant() -> None:
+def test_a_return_that_only_we_have_counts_with_its_newest_instant() -> None:
     ours = Return("7", "70", NINE, TEN)
 
     assert compare_return(ours, None) == Difference("7", Kind.ONLY_HERE, "order_id", "70", None, TEN, None)
 
 
-def test_what_is_known_not_to_be_there_is_no_difference() -> None:
+def test_a_row_that_is_known_to_be_absent_is_no_difference() -> None:
     parts = [OurPart("13", status, NINE) for status in ("written_off", "not_listed")]
 
     assert [compare_part(part, None) for part in parts] == [None, None]
@@ -87,13 +87,11 @@ def test_what_is_known_not_to_be_there_is_no_difference() -> None:
         (TEN, True),
         (TEN - UNDER_WAY + timedelta(seconds=1), True),
         (TEN - UNDER_WAY, False),
-        (TEN + timedelta(seconds=1), False),  # their clock: it proves nothing
+        (TEN + timedelta(seconds=1), False),  # their clock may differ
         (None, False),
     ],
 )
-def test_what_changed_on_either_side_just_now_may_still_be_under_way(
-    at: datetime | None, may_be: bool
-) -> None:
+def test_a_row_that_changed_just_now_may_still_be_in_flight(at: datetime | None, may_be: bool) -> None:
     there = Difference("13", Kind.DIFFERENT, "status", "sold", "returned", NINE, at)
     here = Difference("13", Kind.DIFFERENT, "status", "sold", "returned", at, NINE)
 
@@ -107,12 +105,12 @@ def test_what_changed_on_either_side_just_now_may_still_be_under_way(
 def test_a_part_that_a_wrong_timestamp_makes_sellable_is_corrected_at_once(
     status: str, is_implausible: bool, may_be: bool
 ) -> None:
-    found = compare_part(
+    difference = compare_part(
         OurPart("13", status, TEN, is_implausible), ListedPart(part_id="13", status="reserved")
     )
 
-    assert found is not None
-    assert found.is_under_way(TEN) is may_be
+    assert difference is not None
+    assert difference.is_under_way(TEN) is may_be
 
 
 @pytest.mark.parametrize(
@@ -124,7 +122,7 @@ def test_a_part_that_a_wrong_timestamp_makes_sellable_is_corrected_at_once(
         (None, "not_listed", None),
     ],
 )
-def test_a_part_is_observed_in_the_words_of_webhooks(
+def test_an_observation_of_a_part_has_the_form_of_a_webhook(
     listed: ListedPart | None, status: str, external_id: str | None
 ) -> None:
     assert parse(Provider.OVOKO, part_observed(PART, listed, TEN)) == PartObserved(

@@ -1,4 +1,4 @@
-"""Copies of a secret leave a body, whatever they are written in; its JSON stays."""
+"""Copies of a secret are removed from a body in any encoding; its JSON stays valid."""
 
 import base64
 import json
@@ -60,16 +60,16 @@ def is_json(body: bytes) -> bool:
 
 @pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
 @pytest.mark.parametrize("secret", [SECRET, "canary-token-5f0c1e9a-7d3b-4a56", "abcdefgh"])
-def test_no_copy_stays_however_it_is_written(secret: str, encode: Callable[[str], str]) -> None:
+def test_no_copy_stays_in_any_encoding(secret: str, encode: Callable[[str], str]) -> None:
     for ascii_only in (True, False):
         document = {"a": encode(secret), encode(secret): [f"before {encode(secret)} behind"], "b": "stays"}
         left = without_secrets(json.dumps(document, ensure_ascii=ascii_only).encode(), [secret])
-        found = json.loads(left)
+        parsed = json.loads(left)
 
-        assert set(found) <= {"a", "b", *(name for name in found if "***" in name)}
-        assert "***" in found["a"]
+        assert set(parsed) <= {"a", "b", *(name for name in parsed if "***" in name)}
+        assert "***" in parsed["a"]
         assert encode(secret) not in left.decode()
-        assert found["b"] == "stays"
+        assert parsed["b"] == "stays"
 
 
 def test_escapes_of_json_itself_hide_nothing() -> None:
@@ -79,7 +79,7 @@ def test_escapes_of_json_itself_hide_nothing() -> None:
 
 
 @given(document=documents, separators=spacings, ascii_only=st.booleans())
-def test_the_result_is_json_and_what_holds_no_copy_stays_as_it_is(
+def test_the_result_is_json_and_a_body_without_a_copy_is_unchanged(
     document: Any, separators: tuple[str, str] | None, ascii_only: bool
 ) -> None:
     whole = {"first": document, "last": "stays"}
@@ -107,7 +107,7 @@ fragments = st.lists(
 
 
 @given(pieces=fragments)
-def test_what_is_no_json_does_not_become_any_and_what_is_stays_so(pieces: list[bytes]) -> None:
+def test_a_body_is_json_afterwards_only_if_it_was_before(pieces: list[bytes]) -> None:
     body = b"".join(pieces)
     left = without_secrets(body, [DIGITS])
 
@@ -153,7 +153,7 @@ def test_a_string_that_can_hold_no_copy_is_not_decoded(item: str, monkeypatch: p
 
 
 @pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
-def test_a_copy_is_found_among_many_strings(encode: Callable[[str], str]) -> None:
+def test_a_copy_among_many_strings_is_removed(encode: Callable[[str], str]) -> None:
     many = ["\n", "%", "plain", "abcdefg"] * 10
     body = json.dumps({"many": [*many, encode("abcdefgh"), *many]}).encode()
     left = json.loads(without_secrets(body, ["abcdefgh", SECRET]))["many"]

@@ -1,4 +1,4 @@
-"""A replayed dead letter is the same event, received when it was first received."""
+"""A replayed dead letter is the same event, with its first reception."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -59,7 +59,7 @@ def stored_as(
 
 
 def without_provenance(message: Message) -> Message:
-    """As an older release publishes it."""
+    """The message of an older release."""
     headers = {name: value for name, value in message.headers.items() if name != "x-provenance"}
     return replace(message, headers=headers)
 
@@ -90,11 +90,11 @@ def test_a_replay_keeps_the_reception(origin: str, is_edited: bool) -> None:
 
 
 @pytest.mark.parametrize("is_recorded", [False, True], ids=["an older publisher", "a newer publisher"])
-@pytest.mark.parametrize("is_edited", [False, True], ids=["as it came", "edited"])
+@pytest.mark.parametrize("is_edited", [False, True], ids=["unchanged", "edited"])
 def test_an_observation_that_an_archiver_of_an_older_release_stored_is_applied_by_a_replay(
     is_recorded: bool, is_edited: bool
 ) -> None:
-    """Such an archiver stores no provenance, also after the migration that filled the older rows."""
+    """Such an archiver stores no provenance, even after the migration that filled older rows."""
     message = accept_again(Provider.OVOKO, OBSERVED, RECEIVED_AT, None, Provenance.OBSERVATION).message
     message = message if is_recorded else without_provenance(message)
     ready = prepare(stored_as(message, is_edited=is_edited), None)
@@ -108,7 +108,7 @@ def test_an_observation_that_an_archiver_of_an_older_release_stored_is_applied_b
     [("inventory", "webhook", None), (QUARANTINE_ORIGIN, None, None), ("inventory", None, 7)],
     ids=["recorded", "quarantined", "perhaps replayed from the quarantine"],
 )
-def test_what_a_sender_may_have_sent_is_not_applied_as_an_observation(
+def test_a_senders_message_is_not_applied_as_an_observation(
     origin: str, provenance: str | None, replay_of: int | None
 ) -> None:
     message = accept_again(Provider.OVOKO, OBSERVED, RECEIVED_AT, None, Provenance.OBSERVATION).message

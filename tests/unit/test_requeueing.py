@@ -1,4 +1,4 @@
-"""A delivery that is requeued comes again as if it had just arrived."""
+"""A requeued delivery is delivered again like a new one."""
 
 import asyncio
 from typing import Any
@@ -22,7 +22,7 @@ OF_THE_BROKER = {
 
 
 class Stub:
-    """Stands for a database and a publisher that are not used."""
+    """Replaces a database and a publisher that are not used."""
 
     async def ping(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Name lookups in threads that nothing waits for."""
+"""Name lookups in threads that no code joins."""
 
 import asyncio
 import socket
@@ -27,18 +27,18 @@ SECRET = f"whsec_{b64encode(b'0123456789' * 4).decode()}"
 
 @pytest.fixture
 def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """Lookups do not return before the end of the test; those that were begun."""
-    begun: list[Any] = []
+    """Lookups do not return before the end of the test; yields the started ones."""
+    started: list[Any] = []
     is_over = threading.Event()
 
     def hang(*question: Any) -> Any:
-        begun.append(question)
+        started.append(question)
         is_over.wait(60)
         raise socket.gaierror(socket.EAI_AGAIN, "no answer")
 
     monkeypatch.setattr(resolver, "_LOOKUPS", resolver._Lookups())
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    yield begun
+    yield started
     is_over.set()
 
 
@@ -84,17 +84,17 @@ async def test_a_thread_that_cannot_be_started_fails_the_lookup_and_keeps_no_pla
     assert await asyncio.wait_for(look_up("127.0.0.1", 80), 10)
 
 
-async def test_doctor_says_that_no_name_server_answers(
+async def test_doctor_reports_that_no_name_server_responds(
     hanging: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(changes, "LOOKUP_SECONDS", 0.1)
     subscriber = Subscriber.model_validate(
         {"name": "shop", "url": "https://shop.example/hooks", "types": ["part.*"], "secret": SECRET}
     )
-    found = await changes.check_target(subscriber, allow_private=False)
+    finding = await changes.check_target(subscriber, allow_private=False)
 
-    assert found.level == "error"
-    assert "the lookup of shop (shop.example) took longer than" in found.what
+    assert finding.level == "error"
+    assert "the lookup of shop (shop.example) took longer than" in finding.what
 
 
 async def test_a_name_that_leads_nowhere_is_an_os_error() -> None:

@@ -1,4 +1,4 @@
-"""How a subscriber's secret is rotated, from what the settings have."""
+"""The steps of a subscriber's rotation, derived from the settings."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def test_a_rotation_begins_with_a_new_secret_of_the_kind(secret: str, ed25519: b
     assert again == "stockhook changes rotate shop"
 
 
-def test_with_two_secrets_it_ends_with_the_newest_alone() -> None:
+def test_with_two_secrets_it_ends_with_only_the_newest() -> None:
     (first, _), (left, _), *_ = steps(OTHER_SECRET, SECRET)
 
     assert "verifies with the first secret of its list" in first
@@ -47,7 +47,7 @@ def test_the_public_key_that_the_subscriber_must_have_is_named() -> None:
     assert PUBLIC_KEY in first
 
 
-def test_another_kind_is_for_after_the_rotation_under_way() -> None:
+def test_another_kind_must_wait_for_the_end_of_a_rotation() -> None:
     *_, (_, last) = steps(OTHER_SECRET, SECRET, ed25519=True)
 
     assert last == "stockhook changes rotate shop --ed25519"
@@ -66,7 +66,7 @@ def test_no_step_has_a_secret(secrets: list[str]) -> None:
     ("command", "form", "version"),
     [(NEW_SECRET, r"whsec_[A-Za-z0-9+/]{43}=", "v1"), (NEW_PRIVATE_KEY, r"whsk_[A-Za-z0-9+/]{43}=", "v1a")],
 )
-def test_the_commands_make_what_the_settings_accept(command: str, form: str, version: str) -> None:
+def test_the_settings_accept_the_output_of_the_commands(command: str, form: str, version: str) -> None:
     made = [
         subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout.strip()
         for _ in range(2)

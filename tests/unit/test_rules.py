@@ -1,4 +1,4 @@
-"""Each decision names the rule that it applied, and each rule of each family applies to some event."""
+"""Each decision names its rule, and each rule of each family applies to some event."""
 
 from collections import defaultdict
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""`stockhook send` says in one sentence what is wrong with its options."""
+"""`stockhook send` reports wrong options in one sentence."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -32,7 +32,7 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("call", "message"),
     [
         (lambda: send(), "nothing to send: give --documented, or --rate"),
         (lambda: send(seconds=3), "nothing to send: give --documented, or --rate"),
@@ -50,12 +50,12 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda: send(rate=1, output=Path("/dev/null/x")), "--output: cannot write /dev/null/x"),
     ],
 )
-def test_wrong_usage_is_one_sentence_and_exit_code_two(call: Callable[[], None], words: str) -> None:
+def test_wrong_usage_is_one_sentence_and_exit_code_two(call: Callable[[], None], message: str) -> None:
     with pytest.raises(StockhookError) as failure:
         call()
 
     assert failure.value.exit_code == USAGE
-    assert words in failure.value.sentence
+    assert message in failure.value.sentence
     assert "\n" not in failure.value.sentence
 
 
@@ -93,7 +93,7 @@ def test_the_url_of_an_ingest_with_tls_and_a_prefix(tmp_path: Path) -> None:
     assert settings.ingest_readiness_urls == ("https://127.0.0.1:8080/shop/readyz",)
 
 
-def test_an_ingest_that_requires_client_certificates_is_asked_on_its_ops_port(tmp_path: Path) -> None:
+def test_an_ingest_that_requires_client_certificates_is_checked_on_its_ops_port(tmp_path: Path) -> None:
     files = {f"ingest_{name}_file": tmp_path / name for name in ("certificate", "key", "client_ca")}
     settings = Settings(ops_host="::", **files)  # type: ignore[arg-type]  # as from the environment
 
@@ -115,7 +115,7 @@ def test_a_play_sends_rate_times_seconds_requests_re_sends_among_them() -> None:
     assert sent == list(play.webhooks(_credentials(), tuple(Provider)))
 
 
-def test_a_play_can_be_of_one_marketplace_alone() -> None:
+def test_a_simulation_can_be_of_only_one_marketplace() -> None:
     play = Play(rate=50, seconds=1, seed=7, duplicates=0, shuffle=False, resend_after=DELAYS)
 
     sent = list(play.webhooks(_credentials(), (Provider.BUYBACK,)))
@@ -137,7 +137,7 @@ def test_a_share_of_a_play_is_of_types_that_no_family_takes(providers: tuple[Pro
     assert sent == list(play.webhooks(_credentials(), providers))
 
 
-def test_what_was_accepted_is_recorded_without_its_token() -> None:
+def test_an_accepted_event_is_recorded_without_its_token() -> None:
     webhook = Webhook(Provider.BUYBACK, "A", {}, b'{"type":"A","token":"t","result":{}}')
 
     line = report.accepted_line(webhook, Answer(200, b'{"event_id":"1"}'))

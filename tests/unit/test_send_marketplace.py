@@ -1,4 +1,4 @@
-"""The generated marketplace is reproducible, valid, varied, and as irregular as the real ones."""
+"""Generated marketplaces are reproducible, valid, varied, and as irregular as real ones."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def _results(event_type: str) -> list[dict[str, object]]:
 
 
 def test_the_same_seed_plays_the_same_bytes_in_another_process() -> None:
-    """The order of a set's members, which differs between processes, has no influence."""
+    """The order of sets, which differs between processes, has no influence."""
     script = (
         "from hashlib import sha256; from itertools import islice; "
         "from worker.simulator.generator import events; "
@@ -71,7 +71,7 @@ def test_each_event_type_happens() -> None:
     assert {(event.provider, event.event_type) for event in PLAYED} == known
 
 
-def test_most_events_are_about_parts_then_trade_ins_orders_and_returns() -> None:
+def test_most_events_are_about_parts_then_buyback_orders_and_returns() -> None:
     counts = Counter(_theme(event) for event in PLAYED)
     shares = {theme: count / len(PLAYED) for theme, count in counts.items()}
 
@@ -142,7 +142,7 @@ def test_ovokos_events_come_flat_and_wrapped_with_whole_seconds_and_an_offset() 
     assert {str(stamp.utcoffset()) for stamp in stamps} == {"2:00:00", "3:00:00"}
 
 
-def test_the_trade_in_platforms_oddities_are_played() -> None:
+def test_the_buyback_platforms_deviations_are_simulated() -> None:
     reminders = _results("OrderPickupReminderEvent")
     moves = _results("CollectionItemInTransitEvent") + _results("CollectionItemReceivedEvent")
     scheduled = _results("CollectionItemPickUpScheduledEvent")
@@ -170,7 +170,7 @@ def test_the_trade_in_platforms_oddities_are_played() -> None:
     }
 
 
-def test_an_order_can_be_created_later_than_what_follows_it() -> None:
+def test_an_order_can_be_created_after_its_later_events() -> None:
     created = {
         str(result["id"]): datetime.fromisoformat(str(result["timestamp"])[:19])
         for result in _results("OrderCreatedEvent")
@@ -212,7 +212,7 @@ def test_scrambling_loses_nothing_and_repeats_nothing_twice(
     assert sent == list(scrambled(original, duplicates=duplicates, shuffle=shuffle, seed=seed))
 
 
-def test_duplicates_are_sent_in_the_share_that_was_asked_for() -> None:
+def test_duplicates_are_sent_in_the_requested_share() -> None:
     sent = list(scrambled(PLAYED, duplicates=0.1, shuffle=False, seed=7))
 
     assert len(sent) / len(PLAYED) == pytest.approx(1.1, abs=0.01)

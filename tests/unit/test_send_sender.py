@@ -1,4 +1,4 @@
-"""The sender re-sends after failures and then gives up, and keeps count."""
+"""The sender repeats failed requests, gives up after a limit, and counts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ FAST = 1_000_000.0
 
 @dataclass
 class ScriptedIngest:
-    """Gives each event these answers in turn; None is no answer. The last one is repeated."""
+    """Answers each event with these, one by one; None is no answer. The last one is repeated."""
 
     script: Sequence[int | None]
     requests: list[Webhook] = field(default_factory=list)
@@ -70,7 +70,7 @@ async def test_a_failure_is_followed_by_the_same_request_until_it_is_accepted() 
     assert tally.answers == {"503": 1, "no answer: connection refused": 1, "204": 1}
 
 
-async def test_an_event_is_given_up_after_four_failures() -> None:
+async def test_sending_an_event_ends_after_four_failures() -> None:
     ingest = ScriptedIngest([401])
 
     tally, accepted = await _played(ingest, _webhooks(2))
@@ -86,7 +86,7 @@ async def test_a_redirect_is_a_failure() -> None:
     assert tally.given_up == 1
 
 
-def test_quantiles_are_taken_from_what_was_measured() -> None:
+def test_quantiles_are_measured_values() -> None:
     tally = Tally()
     tally.latencies.extend(number / 1000 for number in range(100, 0, -1))
 

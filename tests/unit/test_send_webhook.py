@@ -1,4 +1,4 @@
-"""Events are sent with the first secret of their marketplace, in the place that it uses."""
+"""Events are sent with the first secret of their marketplace, in its header or body."""
 
 import orjson
 import pytest
@@ -53,7 +53,7 @@ def test_only_the_first_token_is_replaced() -> None:
     assert sent == {"type": "A", "token": TOKEN, "result": {"token": "kept"}}
 
 
-def test_a_missing_secret_is_said_with_the_way_round_it() -> None:
+def test_a_missing_secret_is_reported_with_an_alternative() -> None:
     settings = Settings(ovoko_secrets=(SecretStr("first"),), buyback_tokens=())
 
     assert Credentials.of(settings, [Provider.OVOKO]).secrets == {Provider.OVOKO: "first"}

@@ -30,7 +30,7 @@ BODY = b'{"event_type":"order.created","timestamp":"2023-01-12T14:17:20Z","event
 
 @dataclass
 class Stored:
-    """Stands where the storage does: keeps what was stored, or fails."""
+    """Replaces the storage: records messages, or fails."""
 
     failure: Exception | None = None
     messages: list[Message] = field(default_factory=list)
@@ -93,13 +93,13 @@ async def answer(
 async def test_an_event_is_answered_once_it_is_stored() -> None:
     stored = Stored()
     response = await answer(stored=stored)
-    told = json.loads(response.body)
+    document = json.loads(response.body)
 
-    assert (response.status, told["status"]) == (200, "accepted")
-    assert [message.headers["x-event-id"] for message in stored.messages] == [told["event_id"]]
+    assert (response.status, document["status"]) == (200, "accepted")
+    assert [message.headers["x-event-id"] for message in stored.messages] == [document["event_id"]]
 
 
-async def test_what_cannot_be_stored_is_left_with_the_sender() -> None:
+async def test_an_event_that_cannot_be_stored_is_refused() -> None:
     response = await answer(stored=Stored(NotStored("no room")))
 
     assert response.status == 503
@@ -141,7 +141,7 @@ async def test_a_type_that_no_family_takes_is_stored_unless_it_is_ignored(patter
     assert received("ovoko", "quarantined") == before[1]
 
 
-async def test_what_is_broken_is_never_ignored() -> None:
+async def test_a_malformed_event_is_never_ignored() -> None:
     stored = Stored()
     configured = settings(ignored_types="ovoko.part.price.*")
     for body in (b"part.price.changed", b'{"event_type": 5}', BODY):
@@ -256,7 +256,7 @@ async def test_lengths_and_encodings_are_checked(headers: dict[str, str], status
 async def test_a_webhook_of_undeclared_length_is_refused_and_counted(
     provider: str, headers: dict[str, str], status: int
 ) -> None:
-    """It has no body by its headers: were it accepted, its event would be lost."""
+    """Its headers declare no body, so its event would be lost if it were accepted."""
     stored, before = Stored(), received(provider, str(status))
     ingest = Ingest(settings(), stored)
     response = await ingest.handle(Request("POST", f"/webhooks/{provider}", headers, chunks()))
@@ -271,7 +271,7 @@ async def test_a_body_over_the_cap_is_refused_while_it_arrives() -> None:
     assert (await answer(chunks(b"x" * 2000, b"x" * 49))).status == 413
 
 
-async def test_a_stalled_body_is_given_up() -> None:
+async def test_reading_a_stalled_body_ends() -> None:
     assert (await answer(stalled())).status == 408
 
 
@@ -423,7 +423,7 @@ async def test_a_sender_is_authenticated_by_headers_before_the_body_or_by_the_bo
 
 
 async def test_a_body_of_a_stranger_must_keep_arriving(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the first moments at a minimum rate. A sender with a valid secret has the whole time."""
+    """A minimum rate applies after a grace time. A sender with a valid secret has the whole time."""
     monkeypatch.setattr(service, "UNAUTHENTICATED_FIRST_SECONDS", 0.3)
     monkeypatch.setattr(service, "UNAUTHENTICATED_BYTES_PER_SECOND", 1000)
     configured = settings(body_timeout=20, body_limit=100_000)
@@ -514,7 +514,7 @@ async def test_a_body_is_stored_as_it_was_before_its_encoding(encoding: str, bod
 
 
 @pytest.mark.parametrize("encoding", ["identity", "", "none", "utf-8"])
-async def test_what_is_not_encoded_and_no_json_is_quarantined(encoding: str) -> None:
+async def test_an_unencoded_body_that_is_no_json_is_quarantined(encoding: str) -> None:
     stored = Stored()
 
     assert (await answer(b"not json", stored, content_encoding=encoding)).status == 200
@@ -538,7 +538,7 @@ async def test_what_is_not_encoded_and_no_json_is_quarantined(encoding: str) -> 
         ("gzip, gzip", gzipped(gzipped(b" " * 100_000)), 413),
     ],
 )
-async def test_what_cannot_be_decoded_within_the_limit_is_refused_and_counted(
+async def test_a_body_that_cannot_be_decoded_within_the_limit_is_refused_and_counted(
     encoding: str, body: bytes, status: int
 ) -> None:
     def refused() -> float:
@@ -554,7 +554,7 @@ async def test_what_cannot_be_decoded_within_the_limit_is_refused_and_counted(
 
 
 @pytest.mark.parametrize(("token", "status"), [(TOKEN, 200), ("wrong", 401)])
-async def test_a_trade_in_body_is_authenticated_once_it_is_decoded(token: str, status: int) -> None:
+async def test_a_buyback_body_is_authenticated_once_it_is_decoded(token: str, status: int) -> None:
     stored = Stored()
     body = b'{"type":"OrderCreatedEvent","token":"%s","result":{}}' % token.encode()
     response = await answer(gzipped(body), stored, path="/webhooks/buyback", content_encoding="gzip")
@@ -571,7 +571,7 @@ async def test_a_trade_in_body_is_authenticated_once_it_is_decoded(token: str, s
         ("/webhooks/buyback", {"sealing_keys": ""}, "STOCKHOOK_SEALING_KEYS"),
     ],
 )
-async def test_an_endpoint_that_lacks_a_setting_is_off_and_says_which(
+async def test_an_endpoint_that_lacks_a_setting_is_off_and_names_it(
     path: str, changes: dict[str, object], missing: str
 ) -> None:
     response = await answer(path=path, configured=settings(**changes))
@@ -581,7 +581,7 @@ async def test_an_endpoint_that_lacks_a_setting_is_off_and_says_which(
 
 
 async def test_which_secret_was_used_is_counted() -> None:
-    """So that whoever rotates knows when the old one can go."""
+    """The count shows when an old secret can be removed."""
     rotated = settings(
         ovoko_secrets=f"the-new-one-0123456789,{SECRET}", buyback_tokens=f"{TOKEN},the-old-one-x"
     )

@@ -1,4 +1,4 @@
-"""Sessions with the broker follow each other, and never in a hot loop."""
+"""Sessions with the broker follow each other with pauses."""
 
 import asyncio
 
@@ -32,7 +32,7 @@ async def test_sessions_that_end_at_once_are_paused_each_longer_and_logged(
     assert troubles == ["its last session ended early"] * 4
 
 
-async def test_why_there_is_no_session_is_logged_and_said() -> None:
+async def test_the_reason_for_a_missing_session_is_logged_and_reported() -> None:
     stopping = asyncio.Event()
     troubles: list[str] = []
 

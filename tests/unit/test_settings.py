@@ -1,4 +1,4 @@
-"""A bad setting is a sentence: key, rule, what was given; never a secret."""
+"""A bad setting is reported with key, rule and value, but never with a secret."""
 
 import os
 from collections.abc import Callable
@@ -188,7 +188,7 @@ def test_a_variable_counts_before_a_file_where_it_is_not_empty(
 
 
 @pytest.mark.parametrize("value", ["none", "None", " none "])
-def test_no_retry_schedule_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_no_retry_schedule_is_configured_by_name(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("STOCKHOOK_RETRY_DELAYS", value)
 
     assert read_settings().delays == ()
@@ -196,7 +196,7 @@ def test_no_retry_schedule_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch,
 
 @pytest.mark.parametrize("name", PORTS)
 @pytest.mark.parametrize("value", ["tcp://10.96.12.7:80", "udp://[fd00::7]:80"])
-def test_a_port_that_kubernetes_made_of_a_service_name_says_how_to_switch_that_off(
+def test_a_port_variable_of_a_kubernetes_service_is_refused_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(f"STOCKHOOK_{name.upper()}", value)
@@ -218,7 +218,7 @@ def what_is_not_utf8(path: Path) -> None:
     path.write_bytes(b"se\xffret-canary")
 
 
-def a_link_to_itself(path: Path) -> None:
+def a_circular_symlink(path: Path) -> None:
     path.symlink_to(path)
 
 
@@ -233,7 +233,7 @@ def what_we_may_not_read(path: Path) -> None:
     ("make", "rule"),
     [
         (a_folder, "does not name a file"),
-        (a_link_to_itself, "does not name a file"),
+        (a_circular_symlink, "does not name a file"),
         (what_is_not_utf8, "is not UTF-8"),
         (what_we_may_not_read, "cannot be read: Permission denied"),
     ],

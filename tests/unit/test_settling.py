@@ -1,4 +1,4 @@
-"""A delivery is acknowledged last: after the commit, and after the confirm of its copy."""
+"""A delivery is acknowledged after the commit, and after the confirm of its copy."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from worker.pipeline.outcome import Failed, Report
 
 @dataclass
 class Journal:
-    """Stands for broker and database: notes what happened, in order."""
+    """Replaces broker and database, and records calls in order."""
 
     failures: int = 0
     happened: list[str] = field(default_factory=list)

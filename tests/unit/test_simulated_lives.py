@@ -1,4 +1,4 @@
-"""Whatever happens at the simulated marketplaces, their webhooks and their answers tell the same."""
+"""Webhooks and answers of the simulated marketplaces agree after any steps."""
 
 import asyncio
 from collections import Counter
@@ -61,38 +61,38 @@ STATUSES = (
 
 @dataclass
 class World:
-    """Both marketplaces at a clock of their own, and what their webhooks made of the projections."""
+    """Both marketplaces with a private clock, and the projections of their webhooks."""
 
     at: datetime = BEGINNING
-    told: list[GeneratedEvent] = field(default_factory=list)
+    events: list[GeneratedEvent] = field(default_factory=list)
     rows: dict[tuple[str, Any], Any] = field(default_factory=dict)
     findings: set[Finding] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.trade_in = SimulatedBuyback((), clock=self.clock, send_events=self.told.extend, places=1)
-        self.trade_in.tokens["token"] = datetime.max.replace(tzinfo=UTC)
-        self.ovoko = Ovoko(clock=self.clock, send_events=self.told.extend)
+        self.simulated = SimulatedBuyback((), clock=self.clock, send_events=self.events.extend, places=1)
+        self.simulated.tokens["token"] = datetime.max.replace(tzinfo=UTC)
+        self.ovoko = Ovoko(clock=self.clock, send_events=self.events.extend)
 
     def clock(self) -> datetime:
         return self.at
 
     def buyback(self, method: str, path: str, document: object = None) -> Response:
         headers = {"authorization": "Bearer token", "x-real-ip": "127.0.0.1"}
-        return self._ask(self.trade_in, method, path, orjson.dumps(document), headers)
+        return self._request(self.simulated, method, path, orjson.dumps(document), headers)
 
     def seller(self, method: str, order_id: str, endpoint: str, document: object = None) -> Response:
         return self.buyback(method, f"/v2/sellers/{SELLER_ID}/orders/{order_id}/{endpoint}", document)
 
     def control_ovoko(self, path: str, document: object = None) -> Response:
-        return self._ask(self.ovoko, "POST", f"/control/{path}", orjson.dumps(document), {})
+        return self._request(self.ovoko, "POST", f"/control/{path}", orjson.dumps(document), {})
 
     def rows_of_ovoko(self, path: str) -> Sequence[dict[str, Any]]:
         form = f"username={USERNAME}&password={PASSWORD}&user_token={USER_TOKEN}".encode()
-        answer = orjson.loads(self._ask(self.ovoko, "POST", path, form, {}).body)
-        found: Sequence[dict[str, Any]] = answer["data" if "data" in answer else "list"]
-        return found
+        answer = orjson.loads(self._request(self.ovoko, "POST", path, form, {}).body)
+        rows: Sequence[dict[str, Any]] = answer["data" if "data" in answer else "list"]
+        return rows
 
-    def _ask(
+    def _request(
         self,
         marketplace: SimulatedBuyback | Ovoko,
         method: str,
@@ -100,11 +100,11 @@ class World:
         body: bytes,
         headers: Mapping[str, str],
     ) -> Response:
-        """What is refused is told to nobody."""
-        before = len(self.told)
+        """A refused request sends no webhook."""
+        before = len(self.events)
         request = Request(method, path, {"limit": "100"}, headers, body)
         response = asyncio.run(marketplace.handle(request))
-        assert response.status < 400 or len(self.told) == before
+        assert response.status < 400 or len(self.events) == before
         return response
 
     def slots(self, order_id: str) -> list[dict[str, str]]:
@@ -113,7 +113,7 @@ class World:
         return offered
 
     def project(self) -> None:
-        for event in self.told:
+        for event in self.events:
             body = body_to_store(event.provider, event.body, ENCRYPTOR)
             payload = parse(event.provider, body)
             document = unwrapped(read_json(body))
@@ -179,9 +179,9 @@ def play(moves: Sequence[tuple[tuple[str, ...], int]]) -> World:
 
 @settings(max_examples=60)
 @given(st.lists(st.tuples(TRADE_IN_MOVES, MILLISECONDS), max_size=40))
-def test_trade_ins_are_here_what_they_are_there(moves: list[tuple[tuple[str, ...], int]]) -> None:
+def test_buyback_orders_are_equal_on_both_sides(moves: list[tuple[tuple[str, ...], int]]) -> None:
     world = play([(("create", order_id), 0) for order_id in ORDERS] + moves)
-    there = {order_id: world.trade_in.orders[order_id] for order_id in ORDERS}
+    there = {order_id: world.simulated.orders[order_id] for order_id in ORDERS}
 
     assert world.findings == set()
     for order_id, known in world.known("buybacks"):
@@ -200,7 +200,7 @@ def test_trade_ins_are_here_what_they_are_there(moves: list[tuple[tuple[str, ...
 
 @settings(max_examples=60)
 @given(st.lists(st.tuples(OVOKO_MOVES, MILLISECONDS), max_size=40))
-def test_parts_orders_and_returns_are_here_what_they_are_there(
+def test_parts_orders_and_returns_are_equal_on_both_sides(
     moves: list[tuple[tuple[str, ...], int]],
 ) -> None:
     world = play([(("part", str(part_id), "in_warehouse"), 0) for part_id in PARTS] + moves)
@@ -247,13 +247,13 @@ def test_an_order_comes_from_its_creation_to_its_payment() -> None:
     assert known.order.values["status"] == "closed"
     assert {shipment.values["is_reschedule"] for shipment in known.shipments.values()} == {False, True}
     assert known.order.values["payment_details"] is not None
-    assert world.trade_in.orders["a"].as_json()["status"] == "Closed"
+    assert world.simulated.orders["a"].as_json()["status"] == "Closed"
 
 
 def test_a_submission_sends_webhooks_of_types_that_no_family_takes() -> None:
     world = World()
     response = world.buyback("POST", "/control/submissions")
-    types = [event.event_type for event in world.told]
+    types = [event.event_type for event in world.events]
 
     assert response.status == 201
     assert types == orjson.loads(response.body)["events"]
@@ -275,41 +275,41 @@ def test_a_missed_pickup_frees_its_slot() -> None:
 
 
 @pytest.mark.parametrize(
-    ("order_id", "step", "status", "words"),
+    ("order_id", "step", "status", "message"),
     [
-        ("a", "collect", 409, "collect is not what can happen to an order that is Created"),
+        ("a", "collect", 409, "collect is not possible for an order with status Created"),
         ("b", "miss", 404, "no such order"),
         ("a", "celebrate", 404, "miss"),
     ],
 )
-def test_what_cannot_happen_is_a_sentence(order_id: str, step: str, status: int, words: str) -> None:
+def test_an_impossible_step_is_one_sentence(order_id: str, step: str, status: int, message: str) -> None:
     world = World()
     happen(world, ("create", "a"))
     response = world.buyback("POST", f"/control/orders/{order_id}/{step}")
 
     assert response.status == status
-    assert words in orjson.loads(response.body)["title"]
+    assert message in orjson.loads(response.body)["title"]
 
 
 @pytest.mark.parametrize(
-    ("path", "document", "status", "words"),
+    ("path", "document", "status", "message"),
     [
         ("parts/11/reserved", None, 409, "part 11 is sold"),
         ("parts/11/melted", None, 404, "no such status: melted"),
         ("orders", {"part_ids": [13]}, 404, "no such part: 13"),
-        ("orders", {"part_ids": []}, 409, "one part at least"),
+        ("orders", {"part_ids": []}, 409, "at least one part"),
         ("orders", {"parts": [11]}, 400, "part_ids"),
         ("orders", {"part_ids": [11]}, 409, "part 11 is not in stock"),
         ("orders/7/ship", None, 404, "no such order: 7"),
         ("returns/7/receive", None, 404, "no such return"),
     ],
 )
-def test_what_cannot_happen_at_ovoko_is_a_sentence(
-    path: str, document: object, status: int, words: str
+def test_an_impossible_step_at_ovoko_is_one_sentence(
+    path: str, document: object, status: int, message: str
 ) -> None:
     world = World()
     happen(world, ("part", "11", "sold"))
     response = world.control_ovoko(path, document)
 
     assert response.status == status
-    assert words in orjson.loads(response.body)["title"]
+    assert message in orjson.loads(response.body)["title"]

@@ -1,4 +1,4 @@
-"""Standard error that nobody reads blocks nothing."""
+"""A standard error that is not read blocks nothing."""
 
 import fcntl
 import os
@@ -18,7 +18,7 @@ SMALLEST_PIPE = 4096
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """Its ends, for reading and for writing. Nobody reads it, so it is full soon."""
+    """The ends of a pipe that is not read, so that it fills up soon."""
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, SMALLEST_PIPE)
     yield reading, writing
@@ -34,29 +34,29 @@ def read_until(reading: int, end: bytes) -> bytes:
     return data
 
 
-def test_lines_that_find_no_room_are_dropped_counted_and_reported_once_there_is_room(
+def test_lines_beyond_the_buffer_are_dropped_counted_and_reported_later(
     pipe: tuple[int, int],
 ) -> None:
     reading, writing = pipe
-    told: list[int] = []
-    is_told = threading.Event()
+    reported: list[int] = []
+    is_reported = threading.Event()
 
-    def tell(lines: int) -> None:
-        told.append(lines)
-        stream.write("told\n")
-        is_told.set()
+    def report(lines: int) -> None:
+        reported.append(lines)
+        stream.write("reported\n")
+        is_reported.set()
 
     os.write(writing, b"y" * SMALLEST_PIPE)
-    stream = QueuedStream(writing, tell)
+    stream = QueuedStream(writing, report)
     line = "x" * 1023 + "\n"
     written = 2 * QUEUE_BYTES // len(line)
     for _ in range(written):
         stream.write(line)
-    got = read_until(reading, b"told\n")
+    got = read_until(reading, b"reported\n")
 
-    assert is_told.wait(10)
-    assert 0 < told[0] < written
-    assert got.count(b"x\n") + sum(told) == written
+    assert is_reported.wait(10)
+    assert 0 < reported[0] < written
+    assert got.count(b"x\n") + sum(reported) == written
 
 
 def test_lines_come_in_their_order_and_whole(pipe: tuple[int, int]) -> None:
@@ -84,7 +84,7 @@ print("went on", flush=True)
 @pytest.mark.parametrize(
     ("end", "code"), [("", 0), ("sys.exit('a last word')", 1), ("raise ValueError('a traceback')", 1)]
 )
-def test_a_program_ends_although_nobody_reads_its_log(pipe: tuple[int, int], end: str, code: int) -> None:
+def test_a_program_ends_although_its_log_is_not_read(pipe: tuple[int, int], end: str, code: int) -> None:
     reading, writing = pipe
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM + end],
@@ -100,7 +100,7 @@ def test_a_program_ends_although_nobody_reads_its_log(pipe: tuple[int, int], end
     assert b'"number":0' in os.read(reading, SMALLEST_PIPE)
 
 
-def test_what_a_program_says_last_is_written_before_it_ends() -> None:
+def test_the_last_output_of_a_program_is_written_before_it_ends() -> None:
     program = PROGRAM + "raise ValueError('a traceback')"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, timeout=60, check=False, cwd=ROOT
@@ -144,7 +144,7 @@ asyncio.run(hang())
 """
 
 
-def test_a_process_that_hangs_ends_although_its_last_words_cannot_be_written(pipe: tuple[int, int]) -> None:
+def test_a_process_that_hangs_ends_although_its_last_output_cannot_be_written(pipe: tuple[int, int]) -> None:
     _, writing = pipe
     done = subprocess.run(
         [sys.executable, "-c", HANGING],

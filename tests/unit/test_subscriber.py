@@ -1,4 +1,4 @@
-"""Who is told of changes over HTTP: what the settings may say, and how a message is signed."""
+"""Subscribers of changes over HTTP: their settings, and the signatures of messages."""
 
 import base64
 import json
@@ -79,7 +79,7 @@ def test_the_library_of_the_standard_accepts_it_with_each_secret(text: str, secr
 
 
 @given(st.binary(), st.binary(min_size=32, max_size=32))
-def test_the_public_key_alone_verifies(body: bytes, seed: bytes) -> None:
+def test_the_public_key_suffices_to_verify(body: bytes, seed: bytes) -> None:
     secret = f"whsk_{base64.b64encode(seed).decode()}"
     (subscriber,) = read_subscribers(json.dumps([{**SHOP, "secret": secret}]))
     (key,) = subscriber.keys
@@ -115,7 +115,7 @@ def test_a_secret_is_in_no_representation(monkeypatch: pytest.MonkeyPatch, secre
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"name": "Shop 1"}, "0.name"),
         ({"url": "ftp://shop.example"}, "must start with https://"),
@@ -141,11 +141,11 @@ def test_a_secret_is_in_no_representation(monkeypatch: pytest.MonkeyPatch, secre
         ({"typos": ["part.*"]}, "0.typos"),
     ],
 )
-def test_what_is_wrong_is_named_without_its_value(change: dict[str, Any], words: str) -> None:
+def test_an_invalid_setting_is_named_without_its_value(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match="0") as refused:
         read_subscribers(json.dumps([{**SHOP, **change}]))
 
-    assert words in str(refused.value)
+    assert message in str(refused.value)
     assert "canary" not in str(refused.value)
 
 

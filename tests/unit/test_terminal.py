@@ -1,4 +1,4 @@
-"""Foreign text on a terminal: shown, and without effect."""
+"""Foreign text on a terminal is visible and has no effect."""
 
 import json
 import os
@@ -103,7 +103,7 @@ def test_tables_and_lines_show_hostile_text_and_do_not_obey_it(
     assert shown.count(visible(hostile)) == 7
 
 
-def test_what_the_encoding_of_the_output_lacks_is_no_failure() -> None:
+def test_a_character_that_the_output_cannot_encode_is_no_failure() -> None:
     program = "from worker.cli.terminal import prepare_streams, say; prepare_streams(); say('é\\u202e')"
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -1,4 +1,4 @@
-"""What is odd and not needed counts as absent, and is a finding."""
+"""Unreadable values that no rule needs count as absent, and are a finding."""
 
 import asyncio
 import copy
@@ -26,7 +26,7 @@ Path = tuple[str | int, ...]
 
 MOST_ITEMS = 1_000
 
-# What the rules need, of all documented events; of an order one of its two ids is enough.
+# The values that rules need, in all documented events; an order needs only one of its two ids.
 NEEDED = {
     "event_type",
     "timestamp",
@@ -46,7 +46,7 @@ NEEDED = {
 
 
 def places(document: Any, path: Path = ()) -> Iterator[Path]:
-    """Every member and every element, however deep."""
+    """Every member and every element, at any depth."""
     steps = (
         document if isinstance(document, dict) else range(len(document)) if isinstance(document, list) else ()
     )
@@ -56,7 +56,7 @@ def places(document: Any, path: Path = ()) -> Iterator[Path]:
 
 
 def changed(document: Any, path: Path, *value: object) -> Any:
-    """With another value at this place; without one, with nothing."""
+    """A copy with another value at this place, or without one."""
     document = copy.deepcopy(document)
     holder = document
     for step in path[:-1]:
@@ -65,7 +65,7 @@ def changed(document: Any, path: Path, *value: object) -> Any:
         holder[path[-1]] = value[0]
     else:
         del holder[path[-1]]
-        # An array whose only element is odd says nothing either.
+        # An array with only an unreadable element has no information either.
         if holder == []:
             return changed(document, path[:-1])
     return document
@@ -79,7 +79,7 @@ def read(provider: Provider, document: object) -> Payload | None:
 
 
 @pytest.mark.parametrize("example", documented(), ids=lambda example: example.name)
-def test_an_odd_value_anywhere_counts_as_absent_unless_a_rule_needs_it(example: Any) -> None:
+def test_an_unreadable_value_counts_as_absent_unless_a_rule_needs_it(example: Any) -> None:
     provider, document = (
         example.provider,
         json.loads(body_to_store(example.provider, example.body, ENCRYPTOR)),
@@ -89,10 +89,10 @@ def test_an_odd_value_anywhere_counts_as_absent_unless_a_rule_needs_it(example: 
         without = read(provider, changed(document, path))
         if without is None:
             needed.add(".".join(step for step in path if isinstance(step, str)))
-        for odd in (False, [], {}, ["\0"]):
-            payload = read(provider, changed(document, path, odd))
+        for value in (False, [], {}, ["\0"]):
+            payload = read(provider, changed(document, path, value))
             if payload is not None and not payload.unreadable_fields:
-                continue  # It is no field of ours, or not odd there.
+                continue  # We do not read the field, or the value is valid there.
             assert (payload is None) == (without is None), path
             if payload is not None and without is not None:
                 assert payload.model_dump() == without.model_dump(), path
@@ -103,19 +103,19 @@ def test_an_odd_value_anywhere_counts_as_absent_unless_a_rule_needs_it(example: 
 def noted(payload: Payload, family: str) -> set[tuple[str, str, str]]:
     store = Store(FAMILIES[family])
     asyncio.run(store.apply([events.claimed(payload, 1)]))
-    return {(found.kind, found.entity_id, found.message) for found in store.findings}
+    return {(finding.kind, finding.entity_id, finding.message) for finding in store.findings}
 
 
-@pytest.mark.parametrize("odd", [False, [], {}, "\0", "x" * 201])
-def test_a_sale_with_an_odd_merchants_id_is_applied_and_is_a_finding(odd: object) -> None:
-    payload = events.part("sold", external_id=odd, id_bridge="old")
+@pytest.mark.parametrize("value", [False, [], {}, "\0", "x" * 201])
+def test_a_sale_with_an_unreadable_merchants_id_is_applied_and_is_a_finding(value: object) -> None:
+    payload = events.part("sold", external_id=value, id_bridge="old")
     message = "treated as absent, because it could not be read: event_data.external_id"
 
     assert noted(payload, "inventory") == {("odd_field", "13", message)}
     assert payload.model_dump()["event_data"]["id_bridge"] == "old"
 
 
-def test_an_item_without_an_id_costs_the_order_nothing_else() -> None:
+def test_an_item_without_an_id_leaves_the_rest_of_the_order() -> None:
     payload = events.snapshot("OrderCreatedEvent", items=({"id": []}, events.item("i2"), {"model": "x"}))  # type: ignore[arg-type]
     store = Store(FAMILIES["buybacks"])
     asyncio.run(store.apply([events.claimed(payload, 1)]))
@@ -124,7 +124,7 @@ def test_an_item_without_an_id_costs_the_order_nothing_else() -> None:
     assert payload.unreadable_fields == ("result.order.items.id",)
 
 
-def test_a_finding_names_some_of_many_odd_fields() -> None:
+def test_a_finding_names_some_of_many_unreadable_fields() -> None:
     names = ["status", "externalOrderId", "externalReference", "submissionExternalReference", "paymentType"]
     names += ["countryOfOrigin", "customerInformation", "items", "shipments"]
     order = {name: {} if name in ("items", "shipments") else [] for name in names}
@@ -136,7 +136,7 @@ def test_a_finding_names_some_of_many_odd_fields() -> None:
     assert message.endswith(f" and {len(payload.unreadable_fields) - MOST_NAMED} more")
 
 
-def test_an_order_of_many_items_with_odd_fields_is_applied() -> None:
+def test_an_order_of_many_items_with_unreadable_fields_is_applied() -> None:
     items = tuple({**events.item(f"i{number}"), "status": [], "model": []} for number in range(MOST_ITEMS))
     payload = events.snapshot("OrderCreatedEvent", items=items)
     store = Store(FAMILIES["buybacks"])
@@ -146,7 +146,7 @@ def test_an_order_of_many_items_with_odd_fields_is_applied() -> None:
     assert payload.unreadable_fields == ("result.order.items.model", "result.order.items.status")
 
 
-def test_what_is_not_odd_stays_where_much_beside_it_is_odd() -> None:
+def test_readable_fields_stay_beside_many_unreadable_ones() -> None:
     reasons: list[object] = [[], "Stained", {}, "Broken", 0, []]
     items = ({"id": "i1", "rejectionReasons": reasons}, 0, {"model": "x"}, {"id": "i2", "offers": [0, []]})
     payload = events.snapshot("OrderCreatedEvent", items=items)  # type: ignore[arg-type]
@@ -156,8 +156,8 @@ def test_what_is_not_odd_stays_where_much_beside_it_is_odd() -> None:
     assert (second["id"], second["offers"]) == ("i2", None)
 
 
-def test_a_body_that_is_odd_all_over_is_invalid() -> None:
-    """Nothing is gained by what is left of it."""
+def test_a_body_without_a_readable_field_is_invalid() -> None:
+    """The rest of it has no use."""
     document = {
         "type": "OrderCreatedEvent",
         "result": {
@@ -183,7 +183,7 @@ def test_a_body_that_is_odd_all_over_is_invalid() -> None:
 )
 def test_an_id_of_ovokos_is_the_same_as_a_number_and_as_text(field: str, event_type: str) -> None:
     ids = {"part_id": "1", "status": "sold", "order_id": "2", "return_id": "3"}
-    told = {
+    parsed = {
         events.read(
             Provider.OVOKO,
             {"event_type": event_type, "timestamp": 1e9, "event_data": {**ids, field: spelled}},
@@ -191,7 +191,7 @@ def test_an_id_of_ovokos_is_the_same_as_a_number_and_as_text(field: str, event_t
         for spelled in (13, 13.0, "13", " 13 ", "13\n", 1.3e1)
     }
 
-    assert told == {"13"}
+    assert parsed == {"13"}
 
 
 @pytest.mark.parametrize(
@@ -209,9 +209,9 @@ def test_an_id_of_ovokos_is_the_same_as_a_number_and_as_text(field: str, event_t
         "shipment.trackingCode",
     ],
 )
-def test_an_id_of_a_trade_in_is_the_same_as_a_number_and_as_text(place: str) -> None:
+def test_a_buyback_id_is_the_same_as_a_number_and_as_text(place: str) -> None:
     *holders, name = place.split(".")
-    told = set()
+    ids = set()
     for spelled in (13, 13.0, "13", " 13 ", "13\n"):
         document: dict[str, Any] = {"timestamp": 1e9, "collectionId": "1"}
         holder = document
@@ -220,21 +220,21 @@ def test_an_id_of_a_trade_in_is_the_same_as_a_number_and_as_text(place: str) -> 
             holder[step] = [inner] if step.endswith("s") else inner
             holder = inner
         holder[name] = spelled
-        told.add(
+        ids.add(
             events.read(
                 Provider.BUYBACK, {"type": "CollectionItemReceivedEvent", "result": document}
             ).model_dump_json()
         )
 
-    assert len(told) == 1
-    assert '"13"' in told.pop()
+    assert len(ids) == 1
+    assert '"13"' in ids.pop()
 
 
 def test_a_number_that_is_no_integer_keeps_its_digits_as_an_id() -> None:
     body = b'{"event_type": "order.created", "timestamp": 1e9, "event_data": {"order_id": %b}}'
-    told = {parse(Provider.OVOKO, body % number).entity_id for number in (b"13.50", b"13.5", b"1.35E+1")}
+    ids = {parse(Provider.OVOKO, body % number).entity_id for number in (b"13.50", b"13.5", b"1.35E+1")}
 
-    assert told == {"13.5"}
+    assert ids == {"13.5"}
     assert parse(Provider.OVOKO, body % b"12345678901234567890123456789012.0").entity_id == (
         "12345678901234567890123456789012"
     )

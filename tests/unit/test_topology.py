@@ -1,4 +1,4 @@
-"""The queues, exactly."""
+"""The exact properties of queues and exchanges."""
 
 from datetime import timedelta
 
@@ -17,7 +17,7 @@ from worker.amqp.topology import (
 DELAYS = [timedelta(seconds=seconds) for seconds in (7, 35, 175)]
 
 
-def test_each_family_has_its_queue_a_retry_queue_a_step_and_dead_letters() -> None:
+def test_each_family_has_its_queue_a_retry_queue_per_delay_and_dead_letters() -> None:
     names = {queue.name for queue in topology(DELAYS).queues}
     expected = {
         f"stockhook.{family}{suffix}"
@@ -54,7 +54,7 @@ def test_the_exchanges() -> None:
     )
 
 
-def test_a_retry_step_gives_back_to_its_one_family_at_least_once() -> None:
+def test_a_retry_queue_returns_messages_only_to_its_family_at_least_once() -> None:
     queues = {queue.name: queue for queue in topology(DELAYS).queues}
 
     assert queues["stockhook.orders.retry.35s"] == Queue(
@@ -70,7 +70,7 @@ def test_a_retry_step_gives_back_to_its_one_family_at_least_once() -> None:
     )
 
 
-def test_what_kills_its_consumer_goes_to_the_dead_letters_never_to_a_retry_queue() -> None:
+def test_a_poison_message_goes_to_the_dead_letters_never_to_a_retry_queue() -> None:
     queues = {queue.name: queue for queue in topology(DELAYS).queues}
     arguments = queues["stockhook.orders"].arguments
 

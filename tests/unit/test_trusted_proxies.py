@@ -1,4 +1,4 @@
-"""Who sent a request, and whose word is taken for it."""
+"""The address of a request's client, and the proxies that may state it."""
 
 from ipaddress import ip_network
 
@@ -43,13 +43,13 @@ def test_of_a_trusted_proxy_the_last_address_that_is_none_is_the_client(
 @pytest.mark.parametrize(
     "garbage", ["", "unknown", "_hidden", "1.2.3", "192.0.2.7 x", "<script>", "\udce4", ","]
 )
-def test_what_stands_before_garbage_is_not_believed(garbage: str) -> None:
+def test_an_address_before_garbage_is_not_trusted(garbage: str) -> None:
     assert client(PROXY, garbage) == PROXY
     assert client(PROXY, f"192.0.2.7, {garbage}") == PROXY
     assert client(PROXY, f"192.0.2.7, {garbage}, 10.9.9.9") == "10.9.9.9"
 
 
-def test_who_is_no_trusted_proxy_says_nothing_about_a_client() -> None:
+def test_the_header_of_an_untrusted_peer_is_ignored() -> None:
     headers = {"x-forwarded-for": "192.0.2.7", "x-request-id": "r", "host": "x"}
 
     assert client("203.0.113.1", "192.0.2.7") == "203.0.113.1"
@@ -59,7 +59,7 @@ def test_who_is_no_trusted_proxy_says_nothing_about_a_client() -> None:
     assert TrustedProxies().client(None, headers) == "unknown"
 
 
-def test_a_long_chain_is_read_from_its_end_alone() -> None:
+def test_a_long_chain_is_read_only_from_its_end() -> None:
     assert client(PROXY, ", ".join(["192.0.2.7", *["10.0.0.1"] * 5_000])) == "10.0.0.1"
 
 

@@ -1,4 +1,4 @@
-"""Which types may be ignored, and which have a label of their own."""
+"""Types that may be ignored, and types with their own metric label."""
 
 import pytest
 

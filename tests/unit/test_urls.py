@@ -1,4 +1,4 @@
-"""A URL that no client could use is refused at the start, in a sentence that has no part of it."""
+"""An unusable URL is refused at the start, in a sentence that quotes no part of it."""
 
 import traceback
 from contextlib import suppress
@@ -21,7 +21,7 @@ from worker.config.urls import (
     hosts_of,
 )
 
-# A part of each password below; host and port may be parts of one that is not encoded.
+# A part of each password below; host and port may be parts of an unencoded password.
 CANARY = "canary"
 
 URLS = {
@@ -34,7 +34,7 @@ ENVIRONMENTS = ("production", "development")
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, name: str, value: str, environment: str = "production") -> str:
-    """The sentence about a setting; nothing of the value is in it, nor in what a traceback would show."""
+    """The sentence about a setting. Neither it nor a traceback contains a part of the value."""
     monkeypatch.setenv(f"STOCKHOOK_{name}", value)
     monkeypatch.setenv("STOCKHOOK_ENVIRONMENT", environment)
     with pytest.raises(BadSettings) as raised:
@@ -51,7 +51,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, name: str, value: str, environment:
     "password", ["a/canary", "1/canary", "a?canary", "1?b=canary", "a#canary", "a@canary"]
 )
 @every_url
-def test_a_password_that_is_not_percent_encoded_says_so(
+def test_a_password_that_is_not_percent_encoded_is_named_as_such(
     monkeypatch: pytest.MonkeyPatch, name: str, password: str, environment: str
 ) -> None:
     assert "percent-encode" in refusal(monkeypatch, name, URLS[name].format(password), environment)
@@ -59,7 +59,7 @@ def test_a_password_that_is_not_percent_encoded_says_so(
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 @pytest.mark.parametrize(
-    ("host", "words"),
+    ("host", "message"),
     [
         ("localhost:notaport", "must have a port from 1 to 65535"),
         ("localhost:99999", "must have a port from 1 to 65535"),
@@ -82,11 +82,11 @@ def test_a_password_that_is_not_percent_encoded_says_so(
 )
 @every_url
 def test_a_bad_host_or_port_is_refused_at_the_start(
-    monkeypatch: pytest.MonkeyPatch, name: str, host: str, words: str, environment: str
+    monkeypatch: pytest.MonkeyPatch, name: str, host: str, message: str, environment: str
 ) -> None:
     start = URLS[name].partition("@")[0].format("u7Kd0-canary-plenty")
 
-    assert words in refusal(monkeypatch, name, f"{start}@{host}/x", environment)
+    assert message in refusal(monkeypatch, name, f"{start}@{host}/x", environment)
 
 
 @pytest.mark.parametrize("hosts", ["a:5672,b:5672", "a,b", "a,b,c:1", "[::1]:5672,[::2]:5672", "a,[::1]"])
@@ -111,7 +111,7 @@ def test_several_hosts_where_one_is_used_are_refused_as_such(
 
 @pytest.mark.parametrize("name", ["AMQP_URL", "MANAGEMENT_URL"])
 @pytest.mark.parametrize(
-    ("hosts", "words"),
+    ("hosts", "message"),
     [
         ("localhost,b", "to b in clear"),
         ("localhost,", "must name a host"),
@@ -121,15 +121,15 @@ def test_several_hosts_where_one_is_used_are_refused_as_such(
     ],
 )
 def test_each_of_several_hosts_is_checked(
-    monkeypatch: pytest.MonkeyPatch, name: str, hosts: str, words: str
+    monkeypatch: pytest.MonkeyPatch, name: str, hosts: str, message: str
 ) -> None:
     start = URLS[name].partition("@")[0].format("u7Kd0-canary-plenty")
 
-    assert words in refusal(monkeypatch, name, f"{start}@{hosts}/v")
+    assert message in refusal(monkeypatch, name, f"{start}@{hosts}/v")
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "words"),
+    ("name", "value", "message"),
     [
         ("OVOKO_API_URL", "https://api.example:99999/x", "must have a port"),
         ("BUYBACK_API_URL", "https://a..b/x", "neither a name nor an address"),
@@ -146,9 +146,9 @@ def test_each_of_several_hosts_is_checked(
     ],
 )
 def test_other_parts_of_a_url_are_checked_as_well(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
-    assert words in refusal(monkeypatch, name, value)
+    assert message in refusal(monkeypatch, name, value)
 
 
 @every_url
@@ -217,7 +217,7 @@ def test_a_password_without_its_user_is_refused(monkeypatch: pytest.MonkeyPatch,
         "amqp://us:pö@localhost/",
     ],
 )
-def test_what_a_client_can_use_stays_as_it_is(url: str) -> None:
+def test_a_usable_url_is_unchanged(url: str) -> None:
     assert checked(url, "amqp") == url
 
 
@@ -246,13 +246,13 @@ def test_hosts_are_sent_to_the_resolver_in_ascii(url: str, expected: str) -> Non
         ("no url", "no url"),
     ],
 )
-def test_what_follows_the_host_is_percent_encoded_once(url: str, expected: str) -> None:
+def test_the_path_and_query_are_percent_encoded_once(url: str, expected: str) -> None:
     assert encoded(url) == expected
     assert encoded(expected) == expected
 
 
-# What URLs are made of, and what breaks them.
-odd = st.text(st.sampled_from("ab1:@/?#[]%,=&.-_ \n\0öß\u0662\u2100\u202e\uff12"), max_size=14)
+# The characters of URLs, and characters that break them.
+unusual_text = st.text(st.sampled_from("ab1:@/?#[]%,=&.-_ \n\0öß\u0662\u2100\u202e\uff12"), max_size=14)
 DSN_ARGUMENTS = (
     *("host", "port", "user", "password", "passfile", "database", "service", "servicefile", "direct_tls"),
     *("server_settings", "target_session_attrs", "krbsrvname", "gsslib"),
@@ -260,8 +260,8 @@ DSN_ARGUMENTS = (
 
 
 @example(user="//]", password="", host="[", rest="")
-@given(user=odd, password=odd, host=odd, rest=odd)
-def test_every_client_can_parse_whatever_is_accepted(user: str, password: str, host: str, rest: str) -> None:
+@given(user=unusual_text, password=unusual_text, host=unusual_text, rest=unusual_text)
+def test_every_client_can_parse_an_accepted_url(user: str, password: str, host: str, rest: str) -> None:
     written = f"{user}:{password}@{host}/{rest}"
     with suppress(BadUrl):
         url = checked(f"http://{written}", "http")

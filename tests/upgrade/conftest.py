@@ -1,4 +1,4 @@
-"""What every upgrade needs."""
+"""Fixtures of every upgrade."""
 
 import logging
 from collections.abc import Iterator
@@ -12,18 +12,18 @@ from tests.upgrade.release import FROM_COMMIT, ROLLBACK_COMMIT, NoHistory, Relea
 
 @pytest.fixture(scope="session")
 def old() -> Release:
-    """The release from which users upgrade."""
+    """The release to upgrade from."""
     return _recorded(FROM_COMMIT)
 
 
 @pytest.fixture(scope="session")
 def rollback() -> Release:
-    """The oldest release to which users can go back."""
+    """The oldest release that a rollback can reach."""
     return _recorded(ROLLBACK_COMMIT)
 
 
 def _recorded(file: Path) -> Release:
-    """If the clone lacks the recorded commit, the test is skipped."""
+    """A recorded release; without its commit in the clone, the test is skipped."""
     try:
         return recorded(file)
     except NoHistory as why:

@@ -1,4 +1,4 @@
-"""The load of an upgrade: the chaos run's marketplace, and among it events that cannot be applied for now."""
+"""The load of an upgrade: the chaos run's events, mixed with events that fail temporarily."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -14,15 +14,15 @@ from tests.chaos.load import webhooks
 from tests.support.fault_sql import fail_rows
 from worker.simulator.webhook import Credentials, Webhook
 
-# An entity whose id begins so cannot be written while the trigger is there.
+# An entity whose id has this prefix cannot be written while the trigger exists.
 FAILING = "failing-"
 # The SQLSTATE of their failures, which log lines and dead letters show.
 SQLSTATE = "UP001"
 
-# Every so many webhooks, one of these follows.
+# The number of webhooks between two of these.
 EVERY = 20
 
-# Each family's table, and the column by which it knows an entity.
+# Each family's table, and the column with the entity's id.
 KEY_COLUMNS = {
     "parts": "part_id",
     "orders": "order_id",
@@ -38,7 +38,7 @@ _EXAMPLES = {example.name: example for example in examples.documented()}
 
 
 def examples_of_all(credentials: Credentials) -> Iterator[Webhook]:
-    """The documented events; those that are printed as no JSON; one of a type that no family handles."""
+    """The documented events, those that are not valid JSON, and one of a type that no family handles."""
     for example in (*_EXAMPLES.values(), *examples.as_printed()):
         yield credentials.webhook(example.provider, example.event_type, example.body)
     yield credentials.webhook(
@@ -47,8 +47,8 @@ def examples_of_all(credentials: Credentials) -> Iterator[Webhook]:
 
 
 def mixed(seed: int, credentials: Credentials, fails: Callable[[], bool]) -> Iterator[Webhook]:
-    """The marketplace without end; among it, while `fails`, events of each family that fail."""
-    # Reminders are rare: with none that succeed, the family's circuit breaker would open.
+    """An endless sequence of events, with failing ones of each family while `fails`."""
+    # Reminders are rare: without successful ones, the family's circuit breaker would open.
     planted = cycle((_part, _order, _missed_pickup, _return, _trade_in, _reminder, *[_sound_reminder] * 3))
     for number, webhook in enumerate(webhooks(seed, credentials), 1):
         yield webhook
@@ -106,5 +106,5 @@ def _sound_reminder() -> tuple[Example, bytes]:
 
 
 def _missed_pickup() -> tuple[Example, bytes]:
-    """Is applied; the action that it calls for waits while the platform fails."""
+    """An event that is applied; its action waits while the platform fails."""
     return _buyback("CollectionItemPickupMissedEvent", f"pickup-{next(_numbers)}")

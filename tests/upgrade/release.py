@@ -16,13 +16,13 @@ FROM_COMMIT = Path(__file__).with_name("from_commit")
 ROLLBACK_COMMIT = Path(__file__).with_name("rollback_commit")
 EXTRACTED = DEV / "upgrade"
 LOCK = "requirements.lock"
-# The archive is complete once it has been unpacked beside this.
+# This file is written once the archive is completely unpacked.
 COMPLETE = ".complete"
 COMMAND_SECONDS = 120
 
 
 class NoHistory(Exception):
-    """The recorded commit is not in this clone. The text says what to do."""
+    """The recorded commit is not in this clone. The text has the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Release:
         return {**environment, "PYTHONPATH": str(self.folder)}
 
     def command(self, environment: Mapping[str, str], *arguments: str) -> Command:
-        """`stockhook` with these arguments, of this release."""
+        """The command line of `stockhook` of this release."""
         return Command(
             (self.python, "-m", "worker", *arguments), self.environment(environment), folder=self.folder
         )
@@ -48,7 +48,7 @@ class Release:
     def run(
         self, environment: Mapping[str, str], *arguments: str, seconds: float = COMMAND_SECONDS
     ) -> "subprocess.CompletedProcess[str]":
-        """Run `stockhook` to its end."""
+        """Run `stockhook` and wait until it ends."""
         return subprocess.run(
             [self.python, "-m", "worker", *arguments],
             env=self.environment(environment),
@@ -61,7 +61,7 @@ class Release:
 
     def runs_from(self) -> Path:
         """The folder from which this release's Python imports the product."""
-        told = subprocess.run(
+        result = subprocess.run(
             [self.python, "-c", "import worker; print(worker.__file__)"],
             env=self.environment({}),
             cwd=self.folder,
@@ -69,7 +69,7 @@ class Release:
             text=True,
             check=True,
         )
-        return Path(told.stdout.strip()).parents[1]
+        return Path(result.stdout.strip()).parents[1]
 
 
 def recorded_commit(file: Path) -> str:
@@ -83,7 +83,7 @@ def current() -> Release:
 
 
 def recorded(file: Path) -> Release:
-    """The commit in this file, extracted from git, with an environment of its own if its dependencies differ.
+    """The commit in this file, extracted from git, with a separate environment if its dependencies differ.
 
     Raises:
         NoHistory
@@ -91,13 +91,13 @@ def recorded(file: Path) -> Release:
     folder = extracted(recorded_commit(file))
     if (folder / LOCK).read_bytes() == (CHECKOUT / LOCK).read_bytes():
         return Release("recorded", folder)
-    # It returns at once when nothing has changed since.
+    # It returns immediately if nothing has changed.
     subprocess.run([folder / "deploy/local/bootstrap"], check=True)
     return Release("recorded", folder, str(folder / ".venv/bin/python"))
 
 
 def extracted(commit: str, into: Path = EXTRACTED) -> Path:
-    """The folder with the files of a commit; they are written once.
+    """The folder with the files of a commit, which is written once.
 
     Raises:
         NoHistory

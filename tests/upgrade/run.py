@@ -44,19 +44,19 @@ from worker.simulator.rate_sender import Sender, Tally
 from worker.simulator.server import serving
 from worker.simulator.webhook import Credentials
 
-# Webhooks a second. `RATE=30 make test-upgrade` is for machines that are too slow for it.
+# Webhooks per second. Slower machines can use `RATE=30 make test-upgrade`.
 RATE = float(os.environ.get("RATE", "100"))
 
-# These end a run that is stuck; how long each replacement takes, the report says.
+# Deadlines that end a stuck run. The report has the duration of each replacement.
 RECOVERY_SECONDS = 300.0
 WAIT_SECONDS = 120.0
 SENDER_SECONDS = 120.0
 QUIET_SECONDS = 600.0
-# How often the logs are searched for failures while something is waited for.
+# The interval of searches for failures in the logs during a wait.
 CHECK_SECONDS = 2.0
-# The longest that a publish is under way before the ingest spools the event.
+# The longest time of a publish before the ingest spools the event.
 CONFIRM_SECONDS = 1.0
-# So many events are in a spool when its ingest is replaced.
+# The number of events in a spool when its ingest is replaced.
 SPOOLED = 20
 
 PAYMENT = {
@@ -78,16 +78,16 @@ WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT re
 
 CHANGE_LOCKS = "SELECT coalesce(to_regclass('change_locks'), to_regclass('change_lanes'))::text"
 
-# The migration that renames tables: an upgrade from a release without it stops all consumers meanwhile.
+# The migration that renames tables: an upgrade from a release without it stops all consumers first.
 STOPS_CONSUMERS = "0020_plain_names"
 
-# Rows that the upgrade does not meet, and why.
+# Tables without rows during the upgrade, and the reason.
 NOT_FILLED = {
     "event_log_before": "a table of an older release",
-    "event_log_dropped": "has a row once a month of the log was dropped",
+    "event_log_dropped": "has rows only after a month of the log was dropped",
     "suspects": "poison_candidates before the migration that renames tables",
     "poison_candidates": "has rows only while an event that may have killed its consumer is handled",
-    "chaos_changes": "the test's own",
+    "chaos_changes": "a table of the test",
 }
 
 
@@ -95,20 +95,20 @@ T = TypeVar("T")
 
 
 class RunFailed(Exception):
-    """The run could not be carried through. The text says what was waited for, or what went wrong."""
+    """The run could not finish. The text has the failed condition or the failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """What was there when a process was stopped, to be replaced."""
+    """The state when a process was stopped for its replacement."""
 
     stage: str
     process: str
     queued: Mapping[str, int]
-    """Messages that no consumer held, of each queue with any."""
+    """Ready messages per queue, without empty queues."""
     spooled: int | None
     seconds: float
-    """From the stop until the new one was ready and events received since were applied."""
+    """From the stop until the new process was ready and had applied newer events."""
 
 
 @dataclass(slots=True)
@@ -116,11 +116,11 @@ class Report:
     problems: list[str] = field(default_factory=list)
     handovers: list[Handover] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
-    """Seconds that each stage took."""
+    """The duration of each stage in seconds."""
     answers: dict[str, int] = field(default_factory=dict)
     totals: Totals = field(default_factory=Totals)
     filled: dict[str, int] = field(default_factory=dict)
-    """Rows of each table when the upgrade began."""
+    """Rows per table when the upgrade began."""
     failed_attempts: int = 0
     replayed: int = 0
     actions: dict[str, int] = field(default_factory=dict)
@@ -144,7 +144,7 @@ class Report:
 
 
 def run(folder: Path, backend: Backend, old: Release, new: Release, *, rolls_back: bool = True) -> Report:
-    """Upgrade from `old` to `new`, back, and once more. All that it starts has ended when it returns."""
+    """Upgrade from `old` to `new`, roll back, and upgrade again. All processes have ended when it returns."""
     report = Report()
     with world(folder, backend, old, new) as made:
         upgrade = Upgrade(made, report, rolls_back)
@@ -163,7 +163,7 @@ class Upgrade:
     tally: Tally = field(default_factory=Tally)
     is_over: bool = False
     plants: bool = False
-    """Whether events that fail are sent among the others."""
+    """Whether the load has failing events."""
     pulse: Pulse = field(init=False)
     _logs: verdict.Logs = field(init=False)
     _stage: str = ""
@@ -208,7 +208,7 @@ class Upgrade:
     # Stages.
 
     async def _begin(self, shop: Endpoint, platform: int) -> None:
-        """The old release on empty services, with the documented events applied, and some that cannot be."""
+        """Start the old release on empty services, apply the documented events, and send some that fail."""
         self._enter("begin")
         environment, old = self.world.environment, self.world.old
         ours = client_settings(f"http://127.0.0.1:{platform}")
@@ -221,7 +221,7 @@ class Upgrade:
         await feed.prepare(self.world.broker, self.world.backend.database_url)
         for name in INGESTS:
             self.world.put(name, old).start()
-        # Only now, so that not every part of the load has its details asked for.
+        # Enabled only now, so that details are not requested for every part of the load.
         for name in CONSUMERS:
             self.world.put(name, old, **ovoko).start()
         await self._all_ready()
@@ -239,7 +239,7 @@ class Upgrade:
         await self._all_ready()
 
     async def _build_up(self) -> None:
-        """Everything that an upgrade may meet, made by the old release under load."""
+        """Create every kind of state that an upgrade can encounter, with the old release under load."""
         self._enter("build up")
         old = self.world.old
         self.world.platform_fails()
@@ -258,10 +258,10 @@ class Upgrade:
             raise RunFailed(f"no row in {', '.join(empty)} when the upgrade began")
 
     async def _roll_back(self) -> None:
-        """To the old release, and to the new one again."""
+        """Go to the old release, and to the new one again."""
         old, new = self.world.old, self.world.new
         self._enter("restart")
-        # What the new release leaves in queues, the old one is to meet.
+        # The old release must process messages that the new one left in queues.
         await self._replace_consumers(new, KEEP_DEAD_LETTERS="false")
         await self._dead_letters_lie_in_queues()
         self._enter("rollback")
@@ -274,7 +274,7 @@ class Upgrade:
         await self._replace_ingests(new, "ingest-1")
 
     async def _restart_one_by_one(self, cluster: RabbitCluster) -> None:
-        """All nodes of the broker, then all processes, with nothing that fails by itself."""
+        """Restart all nodes of the broker, then all processes, without failing events."""
         self._enter("restart of all nodes")
         await self._until(self._are_retry_queues_empty, "no message in a retry queue")
         for node in cluster.nodes:
@@ -293,19 +293,19 @@ class Upgrade:
             await self._replace(name, self.world.new)
 
     async def _prepare(self, release: Release) -> None:
-        """The first two steps of the guide."""
+        """Do the first two steps of the guide."""
         await self._command(release, "migrate")
         await self._command(release, "topology")
 
     async def _replace_consumers(self, release: Release, **overrides: str) -> None:
-        """One after the other, with changes that wait and messages in every retry queue."""
+        """Replace them one by one, with waiting changes and messages in every retry queue."""
         await self._until_retry_queues_are_met()
         for name in CONSUMERS:
             async with self._changes_held():
                 await self._replace(name, release, **overrides)
 
     async def _replace_stopped_consumers(self, release: Release) -> None:
-        """All at once: stop every consumer, migrate, start the others. The ingests stay up."""
+        """Stop every consumer, migrate, start the new ones. The ingests keep running."""
         await self._until_retry_queues_are_met()
         async with self._changes_held():
             queued = await self._queued()
@@ -318,7 +318,7 @@ class Upgrade:
         await self._recovers("all consumers", queued, None, began)
 
     async def _replace_ingests(self, release: Release, away: str | None = None) -> None:
-        """One after the other; the ingest `away` has its events in its spool meanwhile."""
+        """Replace them one by one; the ingest `away` has its events in its spool meanwhile."""
         self.plants = False
         await asyncio.sleep(CONFIRM_SECONDS)
         for name in INGESTS:
@@ -337,19 +337,19 @@ class Upgrade:
         self.plants = True
 
     async def _repair(self, shop: Endpoint) -> None:
-        """What failed so far fails no more."""
+        """End the failures that the test caused."""
         self.plants = False
         await self.world.execute(REMOVE_FAULT)
         self.world.simulation.faults.clear()
         shop.behaviour = lambda _: 204
 
     async def _settle(self) -> None:
-        """Dead letters are replayed and failed actions done; then nothing waits any more."""
+        """Replay dead letters, retry failed actions, and wait until all queues are empty."""
         new = self.world.new
         await self._quiet()
         for reason in (SQLSTATE, "it answered 410"):
-            told = await self._command(new, "dead", "replay", "--reason", reason, "--rate", "500", "--json")
-            self.report.replayed += json.loads(told)["replayed"]
+            result = await self._command(new, "dead", "replay", "--reason", reason, "--rate", "500", "--json")
+            self.report.replayed += json.loads(result)["replayed"]
         failed = await self.world.fetch("SELECT action_id FROM actions WHERE state = 'failed'")
         for row in failed:
             await self._command(new, "actions", "retry", str(row["action_id"]))
@@ -359,13 +359,13 @@ class Upgrade:
     async def _judge(self, shop: Endpoint) -> None:
         self._enter("verdict")
         world, report = self.world, self.report
-        found = await judge(
+        judgement = await judge(
             self.record, self.tally.sent + self.tally.resent, self.tally.given_up, world.settings
         )
         posts = [json.loads(request.body) for request in shop.taken]
-        told = await feed.judge(world.backend.database_url, world.broker, posts, found.applied)
-        report.totals = found.totals
-        report.problems += found.problems + told.problems
+        feed_verdict = await feed.judge(world.backend.database_url, world.broker, posts, judgement.applied)
+        report.totals = judgement.totals
+        report.problems += judgement.problems + feed_verdict.problems
         report.problems += [f"{self.tally.given_up} webhooks given up"] if self.tally.given_up else []
         report.problems += [
             f"{times} answers of {status}"
@@ -385,7 +385,7 @@ class Upgrade:
     async def _judge_attempts(self) -> None:
         lines = self._lines()
         failed = verdict.attempts(lines)
-        self.report.failed_attempts = sum(len(found.numbers) for found in failed)
+        self.report.failed_attempts = sum(len(attempts.numbers) for attempts in failed)
         applied = await self.world.fetch("SELECT event_id, attempt FROM event_log WHERE content_id IS NULL")
         replayed = await self.world.fetch("SELECT event_id FROM dead_letters WHERE state = 'replayed'")
         self.report.problems += verdict.unexpected_failures(lines) + verdict.disorderly(failed)
@@ -398,7 +398,7 @@ class Upgrade:
     # Steps.
 
     async def _replace(self, name: str, release: Release, **overrides: str) -> None:
-        """Stop a process, start the other release in its place, and wait until all goes on."""
+        """Stop a process, start the other release instead, and wait for the recovery."""
         queued = await self._queued()
         spooled = await self.world.spooled(name) if name in INGESTS else None
         began = monotonic()
@@ -423,11 +423,11 @@ class Upgrade:
         self._check_meanwhile()
 
     async def _queued(self) -> dict[str, int]:
-        """Messages that no consumer holds, of each queue with any."""
+        """Ready messages per queue, without empty queues."""
         return {name: size for name, size in (await self.world.ready(self._queues())).items() if size}
 
     async def _checked(self, work: Awaitable[T]) -> T:
-        """Await `work`; end the run at the first failure meanwhile that the test did not cause.
+        """Await `work`, but end the run at the first failure that the test did not cause.
 
         Raises:
             RunFailed
@@ -447,38 +447,38 @@ class Upgrade:
             RunFailed
         """
         lines = self._lines()
-        found = verdict.unexpected_failures(lines)
-        found += verdict.disorderly(verdict.attempts(lines))
-        found += [
+        failures = verdict.unexpected_failures(lines)
+        failures += verdict.disorderly(verdict.attempts(lines))
+        failures += [
             f"{name} ended by itself with exit codes {dict(process.ends)}"
             for name, process in self.world.processes.items()
             if process.ends
         ]
-        if found:
-            raise RunFailed(f"{self._stage}: {'; '.join(found)}")
+        if failures:
+            raise RunFailed(f"{self._stage}: {'; '.join(failures)}")
 
     def _note_end(self, name: str, code: int) -> None:
         if code != 0:
             raise RunFailed(f"{self._stage}: {name} ended with {code} on SIGTERM")
 
     async def _command(self, release: Release, *arguments: str) -> str:
-        """What `stockhook` of this release printed.
+        """The output of `stockhook` of this release.
 
         Raises:
-            RunFailed: It did not exit with 0.
+            RunFailed: Its exit code was not 0.
         """
         done = await asyncio.to_thread(release.run, self.world.of(release), *arguments)
         if done.returncode != 0:
-            told = f"{done.stdout[-1000:]}{done.stderr[-1000:]}"
+            output = f"{done.stdout[-1000:]}{done.stderr[-1000:]}"
             raise RunFailed(
                 f"{self._stage}: `stockhook {' '.join(arguments)}` of the {release.name} release ended with "
-                f"{done.returncode}: {told}"
+                f"{done.returncode}: {output}"
             )
         return done.stdout
 
     @asynccontextmanager
     async def _changes_held(self) -> AsyncIterator[None]:
-        """Changes of parts wait in the outbox meanwhile: there are some as soon as it begins."""
+        """Keep changes of parts in the outbox while the context is open; it starts once there are some."""
         connection = await asyncpg.connect(self.world.backend.database_url)
         try:
             async with connection.transaction():
@@ -492,7 +492,7 @@ class Upgrade:
 
     @asynccontextmanager
     async def _load(self) -> AsyncIterator[None]:
-        """Webhooks at the rate, half of them to each ingest; ends when each was answered or given up."""
+        """Send webhooks at the rate, half of them to each ingest, until each was answered or given up."""
         webhooks = self.record.recorded(
             mixed(self.seed, self._credentials(), lambda: self.plants), lambda: not self.is_over
         )
@@ -508,7 +508,7 @@ class Upgrade:
                 self.is_over = True
                 _, pending = await asyncio.wait(tasks[1:], timeout=SENDER_SECONDS)
                 if pending:
-                    raise RunFailed("senders still wait for answers")
+                    raise RunFailed("requests without answers")
                 for task in tasks[1:]:
                     task.result()
             finally:
@@ -527,7 +527,7 @@ class Upgrade:
         for process in self.world.processes.values():
             await process.stop()
 
-    # Looking, and waiting.
+    # Queries and waits.
 
     def _enter(self, stage: str) -> None:
         now = monotonic()
@@ -557,11 +557,11 @@ class Upgrade:
         await self._until(have_rows, f"rows in {', '.join(tables)}")
 
     async def _until_spooled(self, name: str, events: int) -> None:
-        """So many are in its spool, or more; for 0, none."""
+        """Wait until the spool has at least this many events; 0 means an empty spool."""
 
         async def are_spooled() -> bool:
-            found = await self.world.spooled(name)
-            return found is not None and (found >= events if events else found == 0)
+            count = await self.world.spooled(name)
+            return count is not None and (count >= events if events else count == 0)
 
         await self._until(are_spooled, f"{events} events in the spool of {name}")
 
@@ -575,7 +575,7 @@ class Upgrade:
             await self._until(lambda: process.is_ready(client), f"{name} is ready")
 
     async def _until_retry_queues_are_met(self) -> None:
-        """Each had a message meanwhile."""
+        """Wait until each retry queue has had a message."""
         unseen = {*self._retry_queues(*FAMILIES, ACTIONS, origin_of(feed.WEBHOOK))}
 
         async def are_met() -> bool:
@@ -604,7 +604,7 @@ class Upgrade:
         await self._until(are_there, "dead letters in every queue for them")
 
     async def _dead_letters_are_moved(self) -> None:
-        """Few are left at a time: others come all the while."""
+        """Wait until few are left; new ones arrive continuously."""
 
         async def are_moved() -> bool:
             return sum((await self.world.ready((QUARANTINE, *map(dead_queue, FAMILIES)))).values()) <= 2
@@ -616,7 +616,7 @@ class Upgrade:
         return int(row[0]) == 0
 
     async def _quiet(self) -> None:
-        """Nothing waits in a queue, the outbox or a spool."""
+        """Wait until no queue, outbox or spool has an entry."""
 
         async def is_quiet() -> bool:
             try:
@@ -630,7 +630,7 @@ class Upgrade:
             return not self._waiting
 
         try:
-            await self._until(is_quiet, "nothing waits any more", QUIET_SECONDS)
+            await self._until(is_quiet, "all queues are empty", QUIET_SECONDS)
         except RunFailed as failure:
             raise RunFailed(f"{failure}; there is {self._waiting}") from None
 
@@ -650,7 +650,7 @@ class Upgrade:
 
 
 def _refusing(shop: Endpoint) -> Callable[[int], int]:
-    """Of 20 changes one is accepted at its last attempt, of 50 one is answered 410 at first."""
+    """Accept one of 20 changes only at its last attempt, and answer one of 50 first with 410."""
     seen: Counter[str] = Counter()
 
     def behave(number: int) -> int:

@@ -1,4 +1,4 @@
-"""`make test-upgrade` notices a release that cannot be upgraded to: changed copies of this checkout."""
+"""`make test-upgrade` detects incompatible releases, which are changed copies of this checkout."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ PRODUCT = ("worker", "consumers", "schemas")
 
 @dataclass(frozen=True, slots=True)
 class Incompatible:
-    """Each text becomes another in the product's modules; a problem that contains `found` is reported."""
+    """Replacements of text in the product's modules; `problem` is in the report."""
 
     name: str
     texts: Mapping[str, str]
-    found: str
+    problem: str
     migration: str = ""
 
 
@@ -31,17 +31,17 @@ CHANGES = (
         name="a column that the old release writes has another name",
         texts={"update_count": "updates_seen"},
         migration="ALTER TABLE returns RENAME COLUMN update_count TO updates_seen;",
-        found="UndefinedColumnError",
+        problem="UndefinedColumnError",
     ),
     Incompatible(
         name="a header of the messages in the queues has another name",
         texts={"x-attempt": "x-try"},
-        found="with attempts out of order",
+        problem="with attempts out of order",
     ),
     Incompatible(
         name="the spool is another file",
         texts={"settings.spool_path,": 'settings.spool_path.with_suffix(".new"),'},
-        found="answered 2xx and not in the event log",
+        problem="answered 2xx and not in the event log",
     ),
 )
 
@@ -62,7 +62,7 @@ def changed_copy(folder: Path, change: Incompatible) -> Release:
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
 def test_an_incompatible_release_is_noticed(change: Incompatible, rollback: Release, tmp_path: Path) -> None:
-    """Only an upgrade that replaces consumers one by one has both releases on the new schema."""
+    """Both releases use the new schema only if consumers are replaced one by one."""
     copy = tmp_path / "changed"
     copy.mkdir()
     new = changed_copy(copy, change)
@@ -70,4 +70,4 @@ def test_an_incompatible_release_is_noticed(change: Incompatible, rollback: Rele
     with one_node(tmp_path) as backend:
         report = run(tmp_path, backend, rollback, new, rolls_back=False)
 
-    assert any(change.found in problem for problem in report.problems), report.problems
+    assert any(change.problem in problem for problem in report.problems), report.problems

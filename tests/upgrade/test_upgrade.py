@@ -42,7 +42,7 @@ def test_an_upgrade_and_its_rollback_lose_nothing(rollback: Release, tmp_path: P
 def test_an_upgrade_on_a_cluster_and_a_restart_of_everything_lose_nothing(
     old: Release, tmp_path: Path
 ) -> None:
-    """An old release that understands one host only keeps to the first node."""
+    """An old release that supports only one host uses the first node."""
     with three_nodes(tmp_path) as backend:
         report = run(tmp_path, backend, old, current(), rolls_back=False)
     print(*report.lines(), sep="\n")

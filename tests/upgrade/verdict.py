@@ -1,4 +1,4 @@
-"""What an upgrade may not do: spend attempts, fail deliveries, end processes. From log lines and tables."""
+"""Checks of an upgrade in logs and tables: no spent attempts, failed deliveries or ended processes."""
 
 import json
 from bisect import bisect_right
@@ -13,16 +13,16 @@ from tests.upgrade.load import SQLSTATE
 
 LISTED = 5
 
-# Why something failed that the test has fail: the trigger, the platform's 500, the endpoint's answers.
+# The reasons of failures that the test causes: the trigger, the platform's 500, the endpoint's answers.
 ALLOWED_REASONS = {
     "delivery.failed": (f"[{SQLSTATE}]",),
     "action.retried": ("500",),
     "action.failed": ("500",),
-    # The endpoint is the test's own, and slow on a busy machine.
+    # The test's endpoint is slow on a busy machine.
     "webhook.failed": ("it answered 503", "it answered 410", "no whole answer"),
 }
 
-# What a line of one delivery is about.
+# The keys that name the subject of a line about one delivery.
 SUBJECTS = {"delivery.failed": "event_id", "action.retried": "action_id", "action.failed": "action_id"}
 
 Line = Mapping[str, Any]
@@ -30,16 +30,16 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """The attempts at an event or action that failed, in their order."""
+    """The failed attempts of an event or action, in order."""
 
     subject: str
     numbers: tuple[int, ...]
 
     @property
     def is_orderly(self) -> bool:
-        """From 1 on, each one more than the one before, or the same one again.
+        """Whether attempts start at 1, and each is the successor of the previous one or equal to it.
 
-        (The same again: a process was gone before it had acknowledged the delivery.)
+        (Equal: a process ended before it had acknowledged the delivery.)
         """
         steps = zip((0, *self.numbers), self.numbers, strict=False)
         return self.numbers[:1] == (1,) and all(later - earlier in (0, 1) for earlier, later in steps)
@@ -47,16 +47,16 @@ class Attempts:
 
 @dataclass(slots=True)
 class Logs:
-    """The log lines in a folder's files; each file is read once, as far as its last complete line."""
+    """The log lines in a folder's files. Each file is read once, up to its last complete line."""
 
     folder: Path
     _offsets: dict[Path, int] = field(default_factory=dict)
     _lines: list[Line] = field(default_factory=list)
 
     def lines(self) -> list[Line]:
-        """Return all lines from before now, in the order of their time.
+        """Return all lines from before now, ordered by time.
 
-        Later ones are left out: one file is read after the other, while processes write to all of them.
+        Later ones are excluded, because processes write to all files while they are read one by one.
         """
         now = datetime.now(UTC).isoformat()
         for log in self.folder.iterdir():
@@ -84,16 +84,16 @@ def _timestamp(line: Line) -> str:
 
 
 def unexpected_failures(lines: Iterable[Line]) -> list[str]:
-    """Failures that the test did not cause, and errors."""
-    found = []
+    """Errors, and failures that the test did not cause."""
+    problems = []
     for line in lines:
         event, reason = line["event"], str(line.get("reason"))
         allowed = ALLOWED_REASONS.get(event)
         if allowed is not None and not any(text in reason for text in allowed):
-            found.append(f"{line.get('process')}: {event}: {line.get('family', '')} {reason}")
+            problems.append(f"{line.get('process')}: {event}: {line.get('family', '')} {reason}")
         elif line["level"] in ("error", "critical"):
-            found.append(f"{line.get('process')}: {event}: {reason}")
-    return listed("unexpected failures", found)
+            problems.append(f"{line.get('process')}: {event}: {reason}")
+    return listed("unexpected failures", problems)
 
 
 def attempts(lines: Iterable[Line]) -> list[Attempts]:
@@ -101,22 +101,22 @@ def attempts(lines: Iterable[Line]) -> list[Attempts]:
     for line in lines:
         if (name := SUBJECTS.get(line["event"])) is not None:
             numbers[line[name]].append(line["attempt"])
-    return [Attempts(subject, tuple(found)) for subject, found in numbers.items()]
+    return [Attempts(subject, tuple(failed)) for subject, failed in numbers.items()]
 
 
 def disorderly(failed: Iterable[Attempts]) -> list[str]:
-    found = [f"{one.subject} failed at attempts {one.numbers}" for one in failed if not one.is_orderly]
-    return listed("with attempts out of order", found)
+    problems = [f"{one.subject} failed at attempts {one.numbers}" for one in failed if not one.is_orderly]
+    return listed("with attempts out of order", problems)
 
 
 def spent_attempts(
     failed: Iterable[Attempts], applied: Mapping[str, int], replayed: frozenset[str]
 ) -> list[str]:
-    """Events that were applied at another attempt than the one after their last failure.
+    """Events whose applied attempt is not the successor of their last failed one.
 
-    `applied` has the attempt of each event in the log. A replayed event starts at attempt 1 again.
+    `applied` has the attempt of each event in the log. A replayed event restarts at attempt 1.
     """
-    last = {found.subject: found.numbers[-1] for found in failed}
+    last = {attempts.subject: attempts.numbers[-1] for attempts in failed}
     wrong = []
     for event_id, attempt in applied.items():
         expected = 1 if event_id in replayed else last.get(event_id, 0) + 1
@@ -125,6 +125,6 @@ def spent_attempts(
     return listed("applied at another attempt", wrong)
 
 
-def listed(words: str, wrong: Sequence[str]) -> list[str]:
-    """One line: how many, and some of them."""
-    return [f"{len(wrong)} {words}: {'; '.join(wrong[:LISTED])}"] if wrong else []
+def listed(label: str, wrong: Sequence[str]) -> list[str]:
+    """One line with the number and some examples."""
+    return [f"{len(wrong)} {label}: {'; '.join(wrong[:LISTED])}"] if wrong else []

@@ -1,4 +1,4 @@
-"""What an upgrade runs on: broker, database, two ingests, two consumers, a platform and an endpoint."""
+"""The environment of an upgrade: broker, database, two ingests, two consumers, a platform and an endpoint."""
 
 import json
 import os
@@ -35,15 +35,15 @@ from worker.simulator.router import Simulation
 INGESTS = ("ingest-1", "ingest-2")
 CONSUMERS = ("consumer-1", "consumer-2")
 
-# All shorter than an upgrade takes: whenever a process is replaced, each retry queue has messages.
+# All are shorter than an upgrade, so that each retry queue has messages whenever a process is replaced.
 RETRY_DELAYS = "2,3,6"
 
-# Of a slot of the simulated platform: as many orders as there are.
+# The capacity of a slot of the simulated platform, large enough for all orders.
 PLACES = 100_000
 
 
 class Control(Protocol):
-    """The broker's own command line."""
+    """The command line of the broker."""
 
     def ctl(self, *arguments: str) -> str: ...
 
@@ -68,7 +68,7 @@ def one_node(folder: Path) -> Iterator[Backend]:
     state.mkdir()
     with services_of_ours(state, durable=False, announce=print) as services:
         if services.rabbitmq is None:
-            raise Unavailable("an upgrade needs services of its own")
+            raise Unavailable("an upgrade needs private services")
         yield Backend(services.rabbitmq, (services.amqp_url,), services.database_url)
 
 
@@ -95,20 +95,20 @@ def three_nodes(folder: Path) -> Iterator[Backend]:
 
 
 class _AnyOrder(dict[str, Order]):
-    """The buyback platform knows every order that it is asked about."""
+    """The buyback platform knows every requested order."""
 
     def get(self, order_id: str, _default: object = None) -> Order:
         return self.setdefault(order_id, order_of(order_id, datetime.now(UTC)))
 
 
 def simulated_marketplaces() -> Simulation:
-    trade_in = SimulatedBuyback(places=PLACES)
-    trade_in.orders = _AnyOrder(trade_in.orders)
-    # What the documented events are about.
+    simulated_buyback = SimulatedBuyback(places=PLACES)
+    simulated_buyback.orders = _AnyOrder(simulated_buyback.orders)
+    # The entities of the documented events.
     item = {"part_id": 13, "name": "door", "return_reason": "dent", "price": "9.50", "currency": "EUR"}
     coming_back = OrderReturn.model_validate({"id": 4555, "order_id": 4555, "order_return_items": [item]})
     ovoko = Ovoko(parts={13: Part(id=13, status=0)}, returns={4555: coming_back})
-    return Simulation({"buyback": trade_in, "ovoko": ovoko})
+    return Simulation({"buyback": simulated_buyback, "ovoko": ovoko})
 
 
 @dataclass(slots=True)
@@ -118,21 +118,21 @@ class World:
     folder: Path
     backend: Backend
     environment: dict[str, str]
-    """Of every process and command, but for the broker's URL."""
+    """The environment of every process and command, without the broker's URL."""
     ops_ports: Mapping[str, int]
     ingest_ports: Mapping[str, int]
     webhook_port: int
     proxies: Mapping[str, Sequence[FaultProxy]]
-    """Of each ingest, one on its way to each node."""
+    """The proxies of each ingest, one per node."""
     spawner: Spawner
     several_hosts: Mapping[str, bool]
-    """By the name of a release: whether it understands several hosts in the broker's URL."""
+    """By the name of a release: whether it supports several hosts in the broker's URL."""
     simulation: Simulation = field(default_factory=simulated_marketplaces)
     processes: dict[str, Supervised] = field(default_factory=dict)
 
     @property
     def settings(self) -> Settings:
-        """Those of the current code, past the proxies."""
+        """The settings of the current code, without the proxies."""
         environment = {**self.environment, f"{PREFIX}AMQP_URL": self.backend.nodes[0]}
         names = {
             name.removeprefix(PREFIX).lower(): value
@@ -146,7 +146,7 @@ class World:
         return Broker(self.backend.nodes[0], "test")
 
     def of(self, release: Release, name: str = "") -> dict[str, str]:
-        """The environment of a command of this release, or of this process of it."""
+        """The environment of a command or a process of this release."""
         proxies = self.proxies.get(name)
         hosts = [
             urlsplit(node).netloc.rpartition("@")[2]
@@ -165,7 +165,7 @@ class World:
         return environment
 
     def put(self, name: str, release: Release, **overrides: str) -> Supervised:
-        """Have this process run this release from its next start on."""
+        """Use this release from the next start of the process."""
         environment = self.of(release, name) | {f"{PREFIX}{key}": value for key, value in overrides.items()}
         command = release.command(environment, "ingest" if name in INGESTS else "consume")
         if name not in self.processes:
@@ -175,7 +175,7 @@ class World:
         return self.processes[name]
 
     def queued(self) -> dict[str, int]:
-        """Messages of each queue, also those that a consumer holds."""
+        """Messages per queue, including unacked ones."""
         listed = json.loads(
             self.backend.control.ctl(
                 "list_queues", "-p", self.backend.vhost, "name", "messages", "--formatter", "json"
@@ -184,13 +184,13 @@ class World:
         return {queue["name"]: queue["messages"] for queue in listed}
 
     async def ready(self, queues: Iterable[str]) -> dict[str, int]:
-        """Messages of these queues that no consumer holds."""
-        async with self.broker.connection() as link:
-            depths = await link.depths(queues)
+        """Ready messages of these queues."""
+        async with self.broker.connection() as connection:
+            depths = await connection.depths(queues)
         return {name: 0 if depth is None else depth.ready for name, depth in depths.items()}
 
     async def spooled(self, name: str) -> int | None:
-        """Events in the spool of an ingest, by its own metrics; None while it does not answer."""
+        """Events in the spool of an ingest, from its metrics; None while it does not answer."""
         try:
             async with httpx.AsyncClient(timeout=5) as client:
                 answer = await client.get(f"http://127.0.0.1:{self.ops_ports[name]}/metrics")
@@ -214,7 +214,7 @@ class World:
             await connection.close()
 
     def platform_fails(self) -> None:
-        """What is asked of the buyback platform may be asked again later."""
+        """Requests to the buyback platform fail and can be repeated later."""
         for endpoint in ("pickup-capabilities", "payment-details"):
             self.simulation.faults.add(Fault(kind=Kind.ERROR, path=endpoint))
 
@@ -227,7 +227,7 @@ def _with_hosts(url: str, hosts: Sequence[str]) -> str:
 
 @contextmanager
 def world(folder: Path, backend: Backend, old: Release, new: Release) -> Iterator[World]:
-    """No process of the product runs yet; the caller stops those that it starts."""
+    """Start everything except the product's processes. The caller stops those that it starts."""
     (folder / "log").mkdir()
     with ExitStack() as stack:
         spawner = Spawner()
@@ -260,8 +260,8 @@ def world(folder: Path, backend: Backend, old: Release, new: Release) -> Iterato
 
 def _understands_several_hosts(release: Release, environment: Mapping[str, str]) -> bool:
     url = "amqp://user:password@127.0.0.1:1,127.0.0.1:2/vhost"
-    told = release.run({**environment, f"{PREFIX}AMQP_URL": url}, "topology", "--definitions")
-    return told.returncode == 0
+    result = release.run({**environment, f"{PREFIX}AMQP_URL": url}, "topology", "--definitions")
+    return result.returncode == 0
 
 
 def _environment(backend: Backend, webhook_port: int) -> dict[str, str]:
@@ -274,7 +274,7 @@ def _environment(backend: Backend, webhook_port: int) -> dict[str, str]:
         f"{PREFIX}SEALING_KEYS": Fernet.generate_key().decode(),
         f"{PREFIX}RETRY_DELAYS": RETRY_DELAYS,
         f"{PREFIX}CLOCK_TOLERANCE": str(CLOCK_TOLERANCE.total_seconds()),
-        # On a busy machine too, what is confirmed late is not spooled and so published twice.
+        # Long, so that a late confirm on a busy machine does not cause a second copy from the spool.
         f"{PREFIX}PUBLISH_TIMEOUT": "20",
         f"{PREFIX}LOG_FORMAT": "json",
         f"{PREFIX}REREQUEST_PICKUP": "first_slot",

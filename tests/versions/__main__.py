@@ -1,4 +1,4 @@
-"""`python -m tests.versions`: the tests on the versions of several Debian releases."""
+"""`python -m tests.versions`: run the tests with the versions of several Debian releases."""
 
 import re
 import shlex
@@ -18,7 +18,7 @@ from tests.versions.systems import (
     CannotRun,
     System,
     copy_checkout,
-    found_versions,
+    installed_versions,
     require_root,
     system,
     tee,
@@ -54,21 +54,21 @@ def main(
 ) -> int:
     """Run the tests in Debian systems below .dev/versions, each with the versions of its release.
 
-    Needs root. The systems are made with debootstrap from the mirror that this machine's apt uses, and kept
-    for the next run. A copy of the checkout is tested there: the commit, and changes that are not committed.
+    Needs root. debootstrap creates the systems from the mirror of this machine's apt; the next run uses
+    them again. They test a copy of the checkout: the commit, and uncommitted changes.
 
     Parameters
     ----------
     command
         Run this in the copy of the checkout, after `--`, instead of `make test`; for example `-- make demo`.
     suites
-        Which releases, separated by commas.
+        Releases, separated by commas.
     subset
         Only the tests of broker, topology, grants, retry queues, TLS, migrations and the path of an event.
     fresh
-        Remove the systems and make new ones, with the newest packages.
+        Remove the systems and create new ones with the newest packages.
     mirror
-        The address of a Debian archive, where apt's sources name none.
+        The address of a Debian archive, if apt's sources have none.
     """
     known = {suite.name: suite for suite in SUITES}
     chosen = [name.strip() for name in suites.split(",")]
@@ -104,7 +104,7 @@ def test_command(subset: bool) -> list[str]:
 def test(made: System, command: list[str]) -> Result:
     suite = made.suite
     commit = copy_checkout(CHECKOUT, made.folder / INSIDE.lstrip("/"))
-    versions = found_versions(made)
+    versions = installed_versions(made)
     say(f"{suite.name}: {', '.join(f'{name} {version}' for name, version in versions.items())}")
     for sentence in unexpected(suite, versions):
         say(sentence)
@@ -116,14 +116,14 @@ def test(made: System, command: list[str]) -> Result:
     printed = tee(process.stdout, log)
     exit_code = process.wait()
     seconds = time.monotonic() - began
-    found = PYTEST_SUMMARY.findall(printed)
-    summary = found[-1] if found else f"exit code {exit_code}"
+    summaries = PYTEST_SUMMARY.findall(printed)
+    summary = summaries[-1] if summaries else f"exit code {exit_code}"
     say(f"{suite.name}: {summary} after {seconds:.0f} s; see {log}")
     return Result(suite, versions, commit, seconds, exit_code, summary)
 
 
 def table(results: list[Result]) -> str:
-    """In Markdown, for the documents."""
+    """The results as a Markdown table, for the documents."""
     today = datetime.now(UTC).date().isoformat()
     lines = ["| suite | versions | result | commit | date |", "| --- | --- | --- | --- | --- |"]
     for result in results:

@@ -1,11 +1,11 @@
-"""The Debian releases whose versions are tested, and the tests that the short run takes."""
+"""The tested Debian releases, and the tests of the short run."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A release, and the versions that it had when the tests were made for it."""
+    """A release, and its versions when the tests were written for it."""
 
     name: str
     rabbitmq: str
@@ -37,13 +37,13 @@ PACKAGES = (
     "strace",
     "systemd",
 )
-"""The packages that the tests use. A system made with another list is replaced."""
+"""The packages that the tests use. A system with another list is replaced."""
 
 SUBSET = (
     "tests/integration/test_broker.py",
     "tests/integration/test_topology.py",
     "tests/integration/test_policies.py",
-    "tests/integration/test_grants.py",
+    "tests/integration/test_permissions.py",
     "tests/integration/test_encryption.py",
     "tests/integration/test_migrations.py",
     "tests/e2e/test_path.py",

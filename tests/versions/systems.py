@@ -1,12 +1,11 @@
 """A Debian system per suite below .dev/versions, and commands that run inside it.
 
 .dev/versions/SUITE/           the system; /stockhook in it is a copy of the checkout
-.dev/versions/SUITE.partial/   while it is made; renamed when it is complete
-.dev/versions/SUITE.log        what the last run printed
+.dev/versions/SUITE.partial/   an incomplete system; renamed when it is complete
+.dev/versions/SUITE.log        the output of the last run
 .dev/versions/pip/             pip's cache, for all systems
 
-Nothing outside of .dev is written. Every mount is in a mount namespace of its own: it goes with the last
-process that runs there.
+Only .dev is written. Mounts are in a private mount namespace, which ends with the last process in it.
 """
 
 import ast
@@ -35,7 +34,7 @@ CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
 SCRIPT_OF_UNKNOWN_SUITES = "sid"
 
-# What says how this machine reaches package sources; in the systems it holds too.
+# Configuration of this machine's access to package sources; the systems use it too.
 PASSED_ON = re.compile(
     r"PIP_.*|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|(https?|all|no)_proxy", re.I
 )
@@ -71,11 +70,11 @@ cd "$INSIDE"
 "$@"
 exit $?
 """
-"""The shell stays the first process of the namespace: it waits for whatever loses its parent."""
+"""The shell stays the first process of the namespace, which waits for orphaned processes."""
 
 
 class CannotRun(Exception):
-    """This machine cannot make or run such a system; the message says why, in one sentence."""
+    """This machine cannot create or run such a system; the message is the reason, in one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ class System:
         )
 
     def output(self, *command: str) -> str:
-        """What it printed; raises CannotRun where it fails."""
+        """The output of a command; raises CannotRun if it fails."""
         process = self.run(*command)
         printed = process.communicate()[0].decode(errors="replace")
         if process.returncode != 0:
@@ -125,7 +124,7 @@ def require_root() -> None:
         ["unshare", "--mount", "--pid", "--fork", "true"], capture_output=True, text=True, check=False
     )
     if probe.returncode != 0:
-        raise CannotRun(f"this machine gives root no namespaces of its own: {probe.stderr.strip()}")
+        raise CannotRun(f"root cannot create namespaces on this machine: {probe.stderr.strip()}")
 
 
 def search_path() -> str:
@@ -136,7 +135,7 @@ def search_path() -> str:
 def system(
     suite: Suite, *, mirror: str | None, fresh: bool, announce: Callable[[str], None]
 ) -> Iterator[System]:
-    """The system of this suite, made where it is not there yet, for this run alone."""
+    """The system of this suite, created if it is missing, and locked for this run."""
     VERSIONS.mkdir(parents=True, exist_ok=True)
     with (VERSIONS / f"{suite.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -158,7 +157,7 @@ def make(suite: Suite, mirror: str | None, announce: Callable[[str], None]) -> P
         raise CannotRun("the apt sources of this machine name no archive of Debian; pass --mirror ADDRESS")
     partial = VERSIONS / f"{suite.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    announce(f"{suite.name}: making the system with debootstrap, only this once")
+    announce(f"{suite.name}: creating the system with debootstrap, only the first time")
     try:
         program, folder = debootstrap(PROGRAMS, announce)
     except DownloadFailed as error:
@@ -204,7 +203,7 @@ def make(suite: Suite, mirror: str | None, announce: Callable[[str], None]) -> P
 
 
 def copy_configuration(root: Path) -> None:
-    """How this machine resolves names, and how it reaches package sources."""
+    """Copy the configuration of name resolution and package sources."""
     for name in ("etc/hosts", "etc/resolv.conf"):
         (root / name).unlink(missing_ok=True)
         shutil.copyfile(Path("/") / name, root / name)
@@ -219,7 +218,7 @@ def copy_configuration(root: Path) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Such a file may hold a password."""
+    """Write a file that may contain a password."""
     path.unlink(missing_ok=True)
     path.touch(mode=0o600)
     path.write_text(text)
@@ -232,7 +231,7 @@ def pip_config_list() -> str:
 
 
 def pip_configuration(listed: str) -> str:
-    """One file from all of pip's; what comes from the environment is passed on there."""
+    """One file from all of pip's configuration files; variables are passed in the environment."""
     sections: dict[str, list[str]] = {}
     for line in listed.splitlines():
         name, _, shown = line.partition("=")
@@ -244,7 +243,7 @@ def pip_configuration(listed: str) -> str:
 
 
 def passed_on() -> tuple[dict[str, str], list[str]]:
-    """The environment inside, and what of this machine must be found there under the same path."""
+    """The environment inside, and the paths of this machine that must be mounted there."""
     chosen = {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
     environment = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -260,15 +259,15 @@ def passed_on() -> tuple[dict[str, str], list[str]]:
 
 
 def local_paths(text: str) -> list[str]:
-    """Files and folders outside of /etc/ssl that a configuration names, and that are there."""
-    found = {Path(path) for path in ABSOLUTE_PATH.findall(text)}
-    # The pages of an index name files that lie beside it.
-    found |= {Path(path).parent for path in INDEX.findall(text) if len(Path(path).parent.parts) > 2}
-    return sorted(str(path) for path in found if path.parts[1:3] != ("etc", "ssl") and path.exists())
+    """Existing files and folders outside of /etc/ssl that a configuration names."""
+    paths = {Path(path) for path in ABSOLUTE_PATH.findall(text)}
+    # The pages of an index name files in the same folder.
+    paths |= {Path(path).parent for path in INDEX.findall(text) if len(Path(path).parent.parts) > 2}
+    return sorted(str(path) for path in paths if path.parts[1:3] != ("etc", "ssl") and path.exists())
 
 
 def place_for(source: Path, target: Path) -> None:
-    """Something to mount on."""
+    """Create a mount point."""
     if source.is_dir():
         target.mkdir(parents=True, exist_ok=True)
     elif not target.exists():
@@ -277,7 +276,7 @@ def place_for(source: Path, target: Path) -> None:
 
 
 GIT_ENVIRONMENT: Mapping[str, str] = {
-    # Root may work on a checkout of another user's.
+    # Allow root to use a checkout of another user.
     "GIT_CONFIG_COUNT": "1",
     "GIT_CONFIG_KEY_0": "safe.directory",
     "GIT_CONFIG_VALUE_0": "*",
@@ -299,9 +298,9 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def copy_checkout(source: Path, target: Path) -> str:
-    """The commit that is checked out, and above it what is not committed but not ignored either.
+    """Copy the commit that is checked out, and uncommitted changes without ignored files.
 
-    What git ignores stays from the last run: .venv and .dev. Returns the commit, with a + for changes.
+    Ignored files of the last run stay: .venv and .dev. Returns the commit, with a + for changes.
     """
     if not (target / ".git").exists():
         target.mkdir(parents=True, exist_ok=True)
@@ -325,17 +324,17 @@ def names(listed: str) -> list[str]:
 
 
 def tee(printed: IO[bytes], log: Path) -> str:
-    """Show at once what comes, keep it too, and return all of it."""
-    with log.open("wb") as kept:
+    """Print the output immediately, write it to the log, and return all of it."""
+    with log.open("wb") as log_file:
         while part := os.read(printed.fileno(), 65536):
             sys.stdout.buffer.write(part)
             sys.stdout.flush()
-            kept.write(part)
+            log_file.write(part)
     return log.read_text(errors="replace")
 
 
-def found_versions(made: System) -> dict[str, str]:
-    """Of what the tests use there, by name."""
+def installed_versions(made: System) -> dict[str, str]:
+    """The versions of the programs that the tests use there, by name."""
     listed = made.output(
         "dpkg-query",
         "--show",
@@ -357,24 +356,24 @@ def found_versions(made: System) -> dict[str, str]:
 
 
 def upstream(version: str) -> str:
-    """Of a package's version the part that is the program's own."""
+    """The program's version within a package's version."""
     return re.split(r"[-+~]", version.rpartition(":")[2])[0]
 
 
 def first_number(text: str) -> str:
-    found = re.search(r"\d+(\.\d+)+", text)
-    return found[0] if found else "unknown"
+    match = re.search(r"\d+(\.\d+)+", text)
+    return match[0] if match else "unknown"
 
 
-def unexpected(suite: Suite, found: Mapping[str, str]) -> list[str]:
-    """A sentence for each version that is of another series than the tests were made for."""
+def unexpected(suite: Suite, installed: Mapping[str, str]) -> list[str]:
+    """One sentence per version of another series than the expected one."""
     expected: Sequence[tuple[str, str]] = (
         ("RabbitMQ", suite.rabbitmq),
         ("Postgres", suite.postgres),
         ("Python", suite.python),
     )
     return [
-        f"{suite.name} now has {name} {found[name]}, where {version} was expected"
+        f"{suite.name} now has {name} {installed[name]}, where {version} was expected"
         for name, version in expected
-        if not f"{found[name]}.".startswith(f"{version}.")
+        if not f"{installed[name]}.".startswith(f"{version}.")
     ]

@@ -41,7 +41,7 @@ def explain(
     Events are listed in the order in which they happened, each with the changes that it made when it was
     applied. Exits 1 if the log holds no event of the entity.
 
-    With --gateway-id, show the entities of the events whose request the gateway names so; --json then prints
+    With --gateway-id, show the entities of the events whose request has this gateway id; --json then prints
     one line per entity.
 
     Parameters

@@ -97,11 +97,11 @@ def send(
     as_printed
         With --documented: also the four that are no JSON, as they are printed.
     rate
-        Play a generated marketplace: so many events a second, however slow the answers.
+        Send events of generated marketplaces at this rate per second, even if answers are slow.
     seconds
-        With --rate: for how long.
+        With --rate: the duration in seconds.
     seed
-        With --rate: which marketplace; the same seed sends the same bytes.
+        With --rate: the seed of the generated marketplaces; the same seed sends the same bytes.
     duplicates
         With --rate: the share of events that is sent twice, from 0 to 1.
     unhandled
@@ -258,7 +258,7 @@ def _recording(output: Path | None) -> Iterator[OnAccepted]:
 
 @asynccontextmanager
 async def _shown(tally: Tally, count: int) -> AsyncIterator[None]:
-    """A bar on standard error, if that is a terminal, ten times a second."""
+    """Show a bar on standard error if that is a terminal, and update it ten times per second."""
     with report.progress() as bar:
         if bar.disable:
             yield

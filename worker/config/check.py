@@ -1,4 +1,4 @@
-"""What a check of the configuration or of a service found."""
+"""The result of a check of the configuration or of a service."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +12,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """`what` and `remedy` are for people, and hold no secret."""
+    """`what` and `remedy` are messages for operators, without secrets."""
 
     level: Level
     subject: str

@@ -1,4 +1,4 @@
-"""How many connections a process of consumers may open, beside those of its families."""
+"""The number of connections that a consumer process may open, in addition to those of its families."""
 
 # Beside one per family: the two relays and what they listen to, measurements, the dead letter archiver, and
 # actions, which take one for moments.

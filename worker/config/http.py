@@ -1,4 +1,4 @@
-"""What every HTTP client here needs: certificate authorities, and the dates of headers."""
+"""Certificate authorities and dates of headers, for all HTTP clients."""
 
 import ssl
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What is refused outside development: plaintext to other machines, well-known users, weak secrets."""
+"""Rules outside development: no plaintext to other machines, no well-known users, no weak secrets."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ SHORTEST_KEY = 16
 # Users that every RabbitMQ has by default.
 DEFAULT_USERS = frozenset({"guest"})
 
-# How placeholders begin, without what is neither letter nor digit.
+# The beginnings of placeholders, reduced to letters and digits.
 PLACEHOLDERS = ("changeme", "replaceme", "password", "passw0rd", "yoursecret", "yourtoken", "secretsecret")
 
 # Tokens that the marketplace's documents print in their examples.
@@ -35,12 +35,12 @@ PRINTED_TOKENS = frozenset(
     }
 )
 
-# What of libpq's sslmode never sends anything in clear.
+# The values of libpq's sslmode that never send anything in clear.
 ENCRYPTING_MODES = frozenset({"require", "verify-ca", "verify-full"})
 
 
 def secret_weakness(secret: str) -> str | None:
-    """What is wrong with a secret, in words that go on a sentence about it; None for a good one."""
+    """The fault of a secret, as the predicate of a sentence; None for a good secret."""
     letters = re.sub(r"[^a-z0-9]", "", secret.lower())
     if not secret:
         return "is empty"
@@ -56,7 +56,7 @@ def secret_weakness(secret: str) -> str | None:
 
 
 def weak_secrets(secrets: Sequence[SecretStr]) -> Iterator[str]:
-    """Each weak one by its number from 1, never by its text."""
+    """Yield a message per weak secret, with its number from 1, without its text."""
     for number, secret in enumerate(secrets, start=1):
         fault = secret_weakness(secret.get_secret_value())
         if fault is not None:
@@ -64,7 +64,7 @@ def weak_secrets(secrets: Sequence[SecretStr]) -> Iterator[str]:
 
 
 def weak_gateway_keys(keys: Sequence[GatewayKey]) -> Iterator[str]:
-    """Each weak one by its number from 1. Public keys are not secret."""
+    """Yield a message per weak key, with its number from 1. Public keys are not secret."""
     for number, key in enumerate(keys, start=1):
         fault = _key_weakness(key.data) if key.kind == "shared" else None
         if fault is not None:
@@ -101,7 +101,7 @@ def is_this_machine(host: str) -> bool:
 
 
 def refuse_exposed_broker(url: str, *, allow_plaintext: bool) -> None:
-    """Raises: ValueError, for a URL that leads to another machine in clear, or as anybody."""
+    """Raises: ValueError: The URL uses plaintext or a well-known user for another machine."""
     parts = split(url)
     hosts = other_machines(url)
     if not hosts:
@@ -115,7 +115,7 @@ def refuse_exposed_broker(url: str, *, allow_plaintext: bool) -> None:
 
 
 def refuse_exposed_database(url: str, *, allow_plaintext: bool, environment: Mapping[str, str]) -> None:
-    """Raises: ValueError, as above. Without a password in the URL, libpq's other ways may have one."""
+    """Raises: ValueError, as above. Without a password in the URL, libpq may read one from elsewhere."""
     parts = split(url)
     hosts = other_machines(url)
     if not hosts:
@@ -131,7 +131,7 @@ def refuse_exposed_database(url: str, *, allow_plaintext: bool, environment: Map
 
 
 def refuse_exposed_page(url: str, *, allow_plaintext: bool) -> None:
-    """Raises: ValueError, for a management API on another machine in clear, or as anybody."""
+    """Raises: ValueError, as above, for the management API."""
     parts = split(url)
     hosts = other_machines(url)
     if not hosts:
@@ -157,7 +157,7 @@ def _refuse_weak_password(parts: SplitResult) -> None:
 
 
 def with_query(url: str, added: Mapping[str, str]) -> str:
-    """The URL with these parameters, where it does not have them already."""
+    """The URL with these parameters, unless it has them already."""
     names = {name for name, _ in parse_qsl(split(url).query, keep_blank_values=True)}
     missing = {name: value for name, value in added.items() if name not in names}
     if not missing:

@@ -73,7 +73,7 @@ class Subscriber(BaseModel):
 
     @property
     def keys(self) -> tuple[SigningKey, ...]:
-        """Each signs; the newest first."""
+        """The keys that sign, the newest first."""
         return tuple(SigningKey.read(secret.get_secret_value()) for secret in self.secret)
 
     @property

@@ -1,4 +1,4 @@
-"""One JSON object a line on standard error, or coloured text on a terminal."""
+"""One JSON object per line on standard error, or coloured text on a terminal."""
 
 import logging
 import sys

@@ -50,7 +50,7 @@ class Manager:
 
 @asynccontextmanager
 async def notify_systemd(checks: Checks, stopping: asyncio.Event) -> AsyncIterator[None]:
-    """READY=1 at once, WATCHDOG=1 and STATUS= while the loop turns, STOPPING=1 when `stopping` is set.
+    """Send READY=1, then WATCHDOG=1 and STATUS= while the event loop runs, and STOPPING=1 after `stopping`.
 
     A process is ready once it answers on its ports. If it waits for broker or database, its status says so.
     """

@@ -176,7 +176,7 @@ def _feed_tasks(
 
 
 def _collect_garbage_rarely() -> None:
-    """What a batch allocates is gone with the batch: looking for cycles in it after each finds none."""
+    """Reduce garbage collections: the objects of a batch have no cycles and are freed with it."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD)

@@ -1,1 +1,1 @@
-"""The marketplaces' APIs as a server on loopback, to test clients with faults on demand."""
+"""Simulated APIs of the marketplaces on loopback, with faults on demand, for tests of clients."""

@@ -1,4 +1,4 @@
-"""The buyback platform, simulated: its token endpoint and five endpoints for sellers (docs/providers.md)."""
+"""The simulated buyback platform: its token endpoint and five endpoints for sellers (docs/providers.md)."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -53,24 +53,24 @@ SCOPES = {"buyback", "buyback.partner"}
 
 TOKEN_LIFETIME = timedelta(hours=1)
 DAYS_OFFERED = 5
-# Hours of UTC.
+# In hours of UTC.
 WINDOWS = ((9, 12), (12, 15))
 
 PLACES = 100
 
-# An order with such an id always exists, so that it can have its fault.
+# An order with such an id always exists, and triggers its fault.
 FAULTY = "fault-"
 
 
 class NewOrder(Sent):
-    """What may be said of an order that is to begin."""
+    """The body of POST `/control/orders`."""
 
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$")] = Field(default_factory=lambda: str(uuid4()))
     payment_type: Literal["Cash", "Credit"] | None = None
 
 
 class _Refusal(Exception):
-    """How a request is refused."""
+    """The response to a refused request."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response.status)
@@ -79,12 +79,11 @@ class _Refusal(Exception):
 
 @dataclass(slots=True)
 class SimulatedBuyback:
-    """Knows these orders, and those of the documents; its state is new after each start.
+    """Has these orders and those of the documents. Its state is lost at the end of the process.
 
-    `/control/orders` lists all (GET) or begins one (POST, perhaps with its `id` and `paymentType`);
-    POST `/control/submissions` is what it sends beside the events of orders.
-    `/control/orders/ID` shows one, and POST `/control/orders/ID/miss` has a step happen to it. A slot
-    takes `places` orders.
+    `/control/orders` lists all (GET) or creates one (POST, optionally with `id` and `paymentType`).
+    `/control/orders/ID` shows one; POST `/control/orders/ID/miss` makes a step happen. POST
+    `/control/submissions` sends events of unhandled types. A slot has room for `places` orders.
     """
 
     order_ids: Iterable[str] = ()
@@ -114,7 +113,7 @@ class SimulatedBuyback:
             return as_json(409, {"title": str(refusal), "status": 409})
 
     def _token(self, request: Request) -> Response:
-        """RFC 6749, 4.4, but for the form, which is multipart."""
+        """RFC 6749, 4.4, except that the form is multipart."""
         if request.method != "POST":
             raise _problem(405, "POST")
         form = _form(request)
@@ -175,7 +174,7 @@ class SimulatedBuyback:
 
     def _create(self, wanted: NewOrder) -> Response:
         if wanted.id in self.orders:
-            raise _problem(409, "there is such an order already")
+            raise _problem(409, "an order with this id exists")
         order = self._happened(created(wanted.id, self.clock(), wanted.payment_type))
         return as_json(201, order.as_json())
 
@@ -217,7 +216,7 @@ class SimulatedBuyback:
                 raise _problem(404, "no such endpoint")
 
     def offered(self, to: Order | None = None) -> list[Slot]:
-        """From tomorrow on, where others leave a place. An order does not stand in its own way."""
+        """Free slots from tomorrow on; the order's own booking does not count."""
         others = (order.slot for order in self.orders.values() if order is not to)
         booked = Counter(slot for slot in others if slot is not None)
         today = datetime.combine(self.clock().date(), time(), UTC)
@@ -238,7 +237,7 @@ class SimulatedBuyback:
 
 
 def documented_order_ids() -> set[str]:
-    """Of the orders that the documents' events are about."""
+    """The ids of the orders in the documents' events."""
     results = [
         read_json(example.body)["result"]
         for example in examples.documented()
@@ -248,7 +247,7 @@ def documented_order_ids() -> set[str]:
 
 
 def _form(request: Request) -> dict[str, str]:
-    """The fields of a multipart form; of anything else none."""
+    """The fields of a multipart form; none for other content types."""
     head = b"content-type: " + request.headers.get("content-type", "").encode("latin-1") + b"\r\n\r\n"
     parts = BytesParser().parsebytes(head + request.body).walk()
     form = {}
@@ -266,7 +265,7 @@ def _parsed(model: type[S], request: Request) -> S:
     except ValidationError as error:
         errors: dict[str, list[str]] = {}
         for fault in error.errors():
-            # The value too, as frameworks do: a client is to keep it to itself.
+            # The value is included, as frameworks do: clients must not pass it on.
             text = f"The value '{fault['input']}' is not valid: {fault['msg']}"
             errors.setdefault(".".join(map(str, fault["loc"])), []).append(text)
         raise _invalid(errors) from None

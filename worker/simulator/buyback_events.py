@@ -1,4 +1,4 @@
-"""The buyback platform's webhooks about an order, each in the shape that the documents print."""
+"""The buyback platform's webhooks about an order, in the documented shapes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from worker.simulator.lifecycle import GeneratedEvent
 
 @dataclass(frozen=True, slots=True)
 class EventResults:
-    """An order as events show it: with the status of each of its items."""
+    """Builds the results of events from an order and the statuses of its items."""
 
     order: Order
     statuses: Sequence[str]
 
     def snapshot(self, status: str, shipments: Sequence[Json]) -> dict[str, object]:
-        """The order as most events carry it; one without a status has no country either."""
+        """The order in the shape of most events; without a status it has no country either."""
         return {
             "id": self.order.order_id,
             **self.order.references,
@@ -47,7 +47,7 @@ class EventResults:
         }
 
     def moved(self, item_id: object, order_status: str, shipment: Json, more: Json) -> Json:
-        """Of one item, with its order as it is from then on."""
+        """The result of an event about one item, with the order after it."""
         return {
             "collectionId": self.order.order_id,
             "itemId": item_id,
@@ -57,7 +57,7 @@ class EventResults:
         }
 
     def picked_up_soon(self, shipment: Json, begins: datetime, ends: datetime) -> Json:
-        """A reminder, in the later of its two documented shapes."""
+        """A reminder, in the newer of its two documented shapes."""
         return {
             "withinDays": 1,
             "order": self.snapshot("None", ({**shipment, "id": PLACEHOLDER},)),
@@ -70,7 +70,7 @@ class EventResults:
         }
 
     def dropped_off(self, shipment: Json) -> Json:
-        """It is to be brought to a drop-off point."""
+        """The result of an order for a drop-off point."""
         return {
             "order": self.snapshot("None", ({**shipment, "id": PLACEHOLDER},)),
             "shipment": _without_id(shipment),
@@ -78,7 +78,7 @@ class EventResults:
         }
 
     def inspected(self, place: int, verdict: Json) -> Json:
-        """Flat: no order. `verdict` is a payment type, or reasons for a rejection."""
+        """A flat result without an order. `verdict` is a payment type, or reasons for a rejection."""
         order = self.order
         return {
             "collectionId": order.order_id,
@@ -92,7 +92,7 @@ class EventResults:
         }
 
     def to_be_paid(self, shipments: Sequence[Json], account_number: str, identifier: str) -> Json:
-        """With the customer's bank account, which the receiver must encrypt."""
+        """The result with the customer's bank account, which the receiver must encrypt."""
         order, customer = self.snapshot("Closed", shipments), self.order.customer
         details = {
             "firstName": customer["firstName"],
@@ -110,7 +110,7 @@ class EventResults:
 
 
 def appointment(order_id: str, initial_slot: datetime, final_slot: datetime, *, is_reschedule: bool) -> Json:
-    """What the event of a scheduled pickup says of it."""
+    """The members of the event about a scheduled pickup."""
     return {
         "initialSlot": initial_slot.isoformat(),
         "finalSlot": final_slot.isoformat(),
@@ -134,6 +134,6 @@ def _with_name(customer: Json) -> Json:
 
 
 def _stamp(instant: datetime) -> str:
-    """UTC with up to seven fractional digits, trailing zeros left out, as the platform prints it."""
+    """UTC with up to seven fractional digits, without trailing zeros, in the platform's format."""
     digits = f"{instant.microsecond:06d}{instant.microsecond * 7 % 10}".rstrip("0")
     return f"{instant:%Y-%m-%dT%H:%M:%S}{'.' if digits else ''}{digits}Z"

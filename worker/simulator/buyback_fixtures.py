@@ -1,4 +1,4 @@
-"""Invented data of a generated buyback order: its customer, items and shipments."""
+"""Invented data of a generated buyback order: customer, items and shipments."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Json = Mapping[str, object]
 
 PLACEHOLDER = "00000000-0000-0000-0000-000000000001"
 
-# Country, its name, city, time zone, dialling code, currency.
+# Country code, country, city, time zone, dialling code, currency.
 _PLACES = (
     ("PT", "Portugal", "Lisboa", "Europe/Lisbon", "351", "EUR"),
     ("FR", "France", "Orléans", "Europe/Paris", "33", "EUR"),
@@ -28,10 +28,9 @@ _CARRIERS = ("DHLExpress", "UPS", "FedEx", "InPost")
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What stays the same from the first event to the last.
+    """The constant data of an order.
 
-    Each of `items` is complete but for its status; `flat_items` are the same as the quality check
-    shows them.
+    Each of `items` lacks only its status; `flat_items` are the same items in the shape of the quality check.
     """
 
     order_id: str
@@ -82,7 +81,7 @@ def new_order(rng: Random) -> Order:
 
 
 def _new_item(rng: Random, currency: str) -> tuple[Json, Json]:
-    """As snapshots show it, and as the quality check does."""
+    """An item in the shape of snapshots, and in that of the quality check."""
     item_id, category_id, brand_id = (new_id(rng) for _ in range(3))
     category, brand = rng.choice(_CATEGORIES), rng.choice(_BRANDS)
     model = rng.choice(_MODELS)
@@ -123,7 +122,7 @@ def _new_item(rng: Random, currency: str) -> tuple[Json, Json]:
         "rejectionReasons": [],
     }
     flat = {
-        # Often another id than the one that the event names: it is the same item.
+        # Often another id than in the event, for the same item.
         "id": new_id(rng) if happens(rng, 0.3) else item_id,
         "model": model,
         "brandId": brand_id,
@@ -140,7 +139,7 @@ def _new_item(rng: Random, currency: str) -> tuple[Json, Json]:
 
 
 def _prices(rng: Random) -> tuple[int, int, int | float]:
-    """Base price and uplift in hundredths, and the uplift in per cent: whole or not, as it comes."""
+    """Base price and uplift in hundredths, and the uplift in per cent, possibly with a fraction."""
     base = rng.randrange(40, 3000) * 100
     if happens(rng, 0.4):
         base += rng.randrange(100)

@@ -1,7 +1,7 @@
-"""Luxclusif Buyback's side of a generated marketplace: an order from its offer to its payment.
+"""Generated orders of Luxclusif Buyback, from the offer to the payment.
 
-The documents' quirks are played too: `"None"`, placeholder shipment ids, two shapes of the pickup
-reminder, item ids that no snapshot knows, several steps at one instant.
+They include the documents' deviations: `"None"`, placeholder shipment ids, two shapes of the pickup reminder,
+item ids that no snapshot has, several steps at one instant.
 """
 
 from dataclasses import dataclass, field
@@ -31,9 +31,9 @@ _REJECTIONS = ("NonSaleableModel", "NotAuthentic", "ConditionWorseThanDescribed"
 
 @dataclass(slots=True)
 class Story:
-    """An order as far as it has come.
+    """The current state of an order.
 
-    `one_instant`, if given, is what all events from the pickup to the warehouse print as their time.
+    `one_instant`, if given, is the timestamp of all events from the pickup to the warehouse.
     """
 
     rng: Random
@@ -54,12 +54,12 @@ class Story:
         return EventResults(self.order, self.statuses)
 
     def step(self, event_type: str, result: Json, printed: datetime | None = None) -> Step:
-        """Send an event now; it says that it happened now, or at the instant `printed`."""
+        """Send an event now, with the current instant or `printed` as its timestamp."""
         return Step(self.at, event(event_type, result, printed or self.at))
 
 
 def buyback_life(rng: Random, at: datetime) -> Life:
-    """An order of one to three items, from the offer through the quality check to its payment."""
+    """The events of an order of one to three items, from the offer to the payment."""
     order = new_order(rng)
     story = Story(
         rng=rng,
@@ -81,13 +81,13 @@ def buyback_life(rng: Random, at: datetime) -> Life:
 
 
 def _created(story: Story) -> Step:
-    # The documents print this event with a later time than what follows it.
+    # In the documents this event has a later timestamp than the following ones.
     printed = story.at + later(story.rng, 20 * _DAY) if story.happens(0.1) else story.at
     return story.step("OrderCreatedEvent", story.results.created(), printed)
 
 
 def _reminded_to_schedule(story: Story) -> Life:
-    """The first reminder comes an hour after the order, the second some days after it."""
+    """The first reminder is sent an hour after the order, the second some days later."""
     began = story.at
     story.at += timedelta(minutes=20)
     for days, probability in ((0, 0.4), (3, 0.5)):
@@ -110,7 +110,7 @@ def _dropped_off(story: Story) -> Life:
 
 
 def _picked_up(story: Story) -> Life:
-    """An appointment with the courier; where it is missed, a second one, which is kept."""
+    """A pickup; if the customer misses it, a second one succeeds."""
     yield from _scheduled(story, is_reschedule=False)
     if story.happens(0.2):
         yield from _moved(story, "CollectionItemPickupMissedEvent", "MissedPickup", "MissedPickUp")
@@ -119,7 +119,7 @@ def _picked_up(story: Story) -> Life:
 
 
 def _scheduled(story: Story, is_reschedule: bool) -> Life:
-    """Book a slot, remind of it perhaps, and let the time pass until then."""
+    """Book a slot, perhaps send a reminder, and advance the time to the slot."""
     story.shipment = new_shipment(story.rng)
     begins = (story.at + 3 * _DAY).replace(hour=9, minute=0, second=0, microsecond=0)
     more = appointment(story.order.order_id, begins, begins + 6 * _HOUR, is_reschedule=is_reschedule)
@@ -133,7 +133,7 @@ def _scheduled(story: Story, is_reschedule: bool) -> Life:
 
 
 def _pickup_reminder(story: Story, begins: datetime) -> Step:
-    """In one of its two documented shapes."""
+    """A reminder in one of its two documented shapes."""
     if story.happens(0.5):
         shipments: tuple[Json, ...] = ({**story.shipment, "id": _NIL},)
         order = story.results.snapshot("PickupScheduled", shipments)
@@ -151,10 +151,10 @@ def _moved(
     item_status: str,
     more: Json | None = None,
 ) -> Life:
-    """One event per item, each with the order as it is from then on."""
+    """One event per item, each with the order after it."""
     for index, item in enumerate(story.order.items):
         story.statuses[index] = item_status
-        # As documented, the item that an event names need not be in its snapshot.
+        # As documented, the item of an event can be missing in its snapshot.
         item_id = new_id(story.rng) if story.happens(0.03) else item["id"]
         result = story.results.moved(item_id, order_status, story.shipment, more or {})
         yield story.step(event_type, result, story.one_instant)
@@ -162,7 +162,7 @@ def _moved(
 
 
 def _inspected(story: Story) -> Life:
-    """The quality check's flat events, one per item: it fails, or the customer can be paid."""
+    """The quality check's flat events, one per item: a rejection, or the permission to pay."""
     for index in range(len(story.order.items)):
         story.wait(_DAY)
         passes = not story.happens(0.15)
@@ -178,7 +178,7 @@ def _inspected(story: Story) -> Life:
 
 def _payment_details_given(story: Story) -> Step:
     shipments = ({"id": new_id(story.rng)}, story.shipment)
-    # Check digits 00 belong to no bank account.
+    # No bank account has the check digits 00.
     account_number = f"{story.order.country}00{story.rng.randrange(10**17, 10**18)}"
     identifier = f"{story.rng.randrange(10**8, 10**9)}"
     result = story.results.to_be_paid(shipments, account_number, identifier)

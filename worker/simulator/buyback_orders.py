@@ -1,4 +1,4 @@
-"""An order at the simulated buyback platform: what may happen to it next, and which webhooks report it."""
+"""Orders of the simulated buyback platform: the possible next steps, and their webhooks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ from worker.simulator.buyback_fixtures import Order as Subject
 from worker.simulator.lifecycle import GeneratedEvent
 from worker.simulator.marketplace import NotNow
 
-# No two steps of an order have the same instant: the newest one determines its status.
+# The steps of an order have different instants, because the newest one determines its status.
 TICK = timedelta(milliseconds=1)
 
 PICKUP, DROP_OFF = "pickup", "dropoff"
@@ -22,7 +22,7 @@ PICKED_UP_FROM = ("Created", "PickupScheduled", "MissedPickup")
 
 
 class Step(StrEnum):
-    """What happens to an order at the platform, without a request."""
+    """A step of an order that the platform makes without a request."""
 
     REMIND = "remind"
     MISS = "miss"
@@ -88,14 +88,14 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """An order from now on, and the webhooks that report it."""
+    """An order after a step, and the webhooks that report it."""
 
     order: Order
     webhooks: tuple[GeneratedEvent, ...] = ()
 
 
 def order_of(order_id: str, at: datetime) -> Order:
-    """An order as it begins; its items and customer are made up, always the same ones for an id."""
+    """A new order; the id determines its invented items and customer."""
     subject = replace(new_order(Random(order_id)), order_id=order_id)
     return Order(subject, ("Created",) * len(subject.items), at)
 
@@ -124,18 +124,18 @@ def stepped(order: Order, step: Step, now: datetime) -> Happened:
         case ((Step.PASS | Step.FAIL), "Processing") if not order.is_inspected:
             return _inspected(order, passes=step is Step.PASS, at=at)
         case _:
-            raise NotNow(f"{step} is not what can happen to an order that is {order.status}")
+            raise NotNow(f"{step} is not possible for an order with status {order.status}")
 
 
 def pickup_requested(order: Order, slots: Sequence[Slot], booked: Slot, now: datetime) -> Happened:
-    """The courier is to come at `booked`, one of the `slots`. Another request reschedules.
+    """Schedule the courier for `booked`, one of the `slots`. A further request reschedules.
 
     Raises:
         NotNow
     """
     if not order.may_be_picked_up:
         raise NotNow(
-            "the order is dropped off" if order.delivery == DROP_OFF else "the order is on its way already"
+            "the order has a drop-off" if order.delivery == DROP_OFF else "the order is already in transit"
         )
     is_reschedule = order.pickups_requested > 0
     requested = replace(
@@ -154,7 +154,7 @@ def pickup_requested(order: Order, slots: Sequence[Slot], booked: Slot, now: dat
 def dropoff_requested(order: Order, now: datetime) -> Happened:
     """Raises: NotNow."""
     if not order.may_be_dropped_off:
-        raise NotNow("the order is picked up")
+        raise NotNow("the order has a pickup")
     at = _later(order, now)
     statuses = ("DropOffPending",) * len(order.statuses)
     requested = replace(
@@ -170,7 +170,7 @@ def dropoff_requested(order: Order, now: datetime) -> Happened:
 
 
 def payment_details_given(order: Order, now: datetime) -> Happened:
-    """Whom to pay may be said at any time; the platform reports it when there is something to pay."""
+    """Accept payment details at any time; the platform reports them once a payment is due."""
     given = replace(order, has_payment_details=True)
     return _paid(given, _later(order, now)) if given.is_to_be_paid else Happened(given)
 
@@ -186,7 +186,7 @@ def _shipment(order: Order) -> Json:
 def _moved(
     order: Order, event_type: str, status: str, item_status: str, at: datetime, more: Json | None = None
 ) -> Happened:
-    """All items at once, and an event of each: at one instant, with the whole order as it is then."""
+    """Move all items, with one event per item: at the same instant, with the order after the move."""
     items = order.subject.items
     moved = replace(order, status=status, statuses=(item_status,) * len(items), at=at)
     results = [moved.results.moved(item["id"], status, order.shipment, more or {}) for item in items]
@@ -206,13 +206,13 @@ def _reminder(order: Order, at: datetime) -> GeneratedEvent:
     if order.delivery == DROP_OFF:
         result = {"daysAfterCreation": 7, **order.results.dropped_off(order.shipment)}
         return event("OrderDropOffReminderEvent", result, at)
-    # The first comes an hour after the order, which is day 0.
+    # The first reminder is sent an hour after the order, which is day 0.
     days = 0 if order.reminders == 0 else 3
     return event("OrderSchedulePickupReminderEvent", order.results.not_scheduled(days), at)
 
 
 def _inspected(order: Order, *, passes: bool, at: datetime) -> Happened:
-    """The next item. With the last one, the bank account is reported, if it is known."""
+    """Inspect the next item. After the last one, report the bank account if it is known."""
     place = order.statuses.index("Received")
     status = "Finalized" if passes else "QualityCheckFail"
     statuses = (*order.statuses[:place], status, *order.statuses[place + 1 :])
@@ -231,9 +231,9 @@ def _inspected(order: Order, *, passes: bool, at: datetime) -> Happened:
 
 
 def _paid(order: Order, at: datetime) -> Happened:
-    """The bank account is made up: the one that was given is not kept."""
+    """The bank account is invented, because given ones are not stored."""
     closed = replace(order, status="Closed", at=at)
-    # Check digits 00 belong to no bank account.
+    # No bank account has the check digits 00.
     account_number = f"{order.subject.country}00{Random(order.order_id).randrange(10**17, 10**18)}"
     result = closed.results.to_be_paid((order.shipment,), account_number, "000000000")
     return Happened(closed, (event("OrderCustomerPaymentDetailsCreatedEvent", result, at),))

@@ -1,4 +1,4 @@
-"""Faults on demand: which request gets which, and what becomes of its response."""
+"""Faults on demand: their assignment to requests, and their effect on responses."""
 
 import re
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ NO_CONTENT = 204
 
 
 class Kind(StrEnum):
-    """The first six come instead of the marketplace's work, the others when it is done."""
+    """The first six prevent the marketplace's handling, the others alter its response."""
 
     UNAUTHORIZED = "unauthorized"
     RATE_LIMITED = "rate-limited"
@@ -61,8 +61,8 @@ class Fault(BaseModel):
 
     kind: Kind
     method: str = Field(default="", description="Only requests with this method")
-    path: str = Field(default="", description="Only requests whose path has this in it, as an order's id")
-    times: int | None = Field(default=None, ge=1, description="So many requests; without, all")
+    path: str = Field(default="", description="Only requests whose path contains this, such as an order's id")
+    times: int | None = Field(default=None, ge=1, description="Number of requests; all if omitted")
     seconds: float | None = Field(default=None, ge=0, le=3600)
 
     @property
@@ -72,7 +72,7 @@ class Fault(BaseModel):
         return 30.0 if self.kind is Kind.SLOW else 1.0
 
 
-# How a response is put on the wire.
+# The ways to send a response.
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The head and half of the body; without `response` nothing."""
+    """Send the head and half of the body; without `response` nothing."""
 
     response: Response | None
 
@@ -96,7 +96,7 @@ class Trickle:
 
 @dataclass(frozen=True, slots=True)
 class Flood:
-    """A body of so many bytes."""
+    """Send a body of this many bytes."""
 
     response: Response
     size: int
@@ -107,7 +107,7 @@ Sending = Whole | Cut | Trickle | Flood
 
 
 def instead(fault: Fault, path: str) -> Response | None:
-    """The response that comes without the marketplace having seen the request; None: it is to see it."""
+    """The response that replaces the marketplace's handling; None if it handles the request."""
     retry_after = {"retry-after": str(ceil(fault.pause_seconds))}
     match fault.kind:
         case Kind.UNAUTHORIZED:
@@ -127,7 +127,7 @@ def instead(fault: Fault, path: str) -> Response | None:
 
 
 def sending(fault: Fault | None, response: Response) -> Sending:
-    """What becomes of a response."""
+    """The way to send a response under a fault."""
     if fault is None:
         return Whole(response)
     match fault.kind:
@@ -165,7 +165,7 @@ def sending(fault: Fault | None, response: Response) -> Sending:
 
 
 def _with_body(response: Response) -> Response:
-    """What has none cannot be broken in it: an empty object instead, which a 204 may not have."""
+    """A response with a body that a fault can alter: `{}` replaces an empty one, and 200 replaces 204."""
     if response.body:
         return response
     return as_json(200 if response.status == NO_CONTENT else response.status, {})
@@ -187,14 +187,14 @@ def _other_type(value: object) -> object:
             return "seven"
 
 
-# Of two names that one begins with the other, the longer one is meant.
+# If two names match, the longer one applies.
 _NAMES = "|".join(sorted(Kind, key=len, reverse=True))
 _IN_PATH = re.compile(rf"fault-({_NAMES})(?![a-z])")
 
 
 @dataclass(slots=True)
 class Faults:
-    """The pending faults, the newest first, and the faults that an id in the path names."""
+    """The pending faults, the newest first, and the faults of ids in paths."""
 
     pending: list[Fault] = field(default_factory=list)
 
@@ -205,7 +205,7 @@ class Faults:
         self.pending.clear()
 
     def take(self, request: Request) -> Fault | None:
-        """The fault of this request. A fault with a number of times is used up."""
+        """The fault of this request. A fault with `times` ends after this many requests."""
         for place, fault in enumerate(self.pending):
             if fault.method.upper() in ("", request.method) and fault.path in request.path:
                 self._use(place, fault)
@@ -222,6 +222,6 @@ class Faults:
 
 
 def _fault_of_path(path: str) -> Fault | None:
-    """`fault-slow` in the path, or `fault-slow-2`: an order of this id always has it."""
+    """The fault that an id in the path names, such as `fault-slow` or `fault-slow-2`."""
     match = _IN_PATH.search(path)
     return None if match is None else Fault(kind=Kind(match[1]))

@@ -1,4 +1,4 @@
-"""A webhook gateway: accepts what marketplaces send, answers 200, then signs, forwards and retries."""
+"""A webhook gateway: accepts webhooks of marketplaces, answers 200, then signs, forwards and retries."""
 
 import asyncio
 from collections import Counter
@@ -24,10 +24,10 @@ from worker.simulator.marketplace import Request, Response, as_json, now
 
 log = structlog.get_logger(__name__)
 
-# Requests to the ingest at the same time.
+# Concurrent requests to the ingest.
 OPEN_REQUESTS = 64
 
-# The maximum of waiting events; beyond, senders get 503.
+# The maximum of waiting events; beyond it, senders get 503.
 MOST_WAITING = 10_000
 MOST_WAITING_BYTES = 67_108_864
 
@@ -64,7 +64,7 @@ class _Event:
 
 
 class _Rotation(BaseModel):
-    """Without `secret`, the gateway makes one. With `marketplace`, it is only for that one."""
+    """Without `secret`, the gateway generates one. With `marketplace`, it is only for that one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -215,7 +215,7 @@ class SimulatedGateway:
         }
 
     def _rotate(self, body: bytes) -> Response:
-        """Sign with a new secret too, from the next attempt on; the answer shows the secret."""
+        """Also sign with a new secret, from the next attempt on; the answer contains the secret."""
         try:
             rotation = _Rotation.model_validate_json(body or b"{}")
             secret = (
@@ -254,7 +254,7 @@ class SimulatedGateway:
 
 @asynccontextmanager
 async def running(gateway: SimulatedGateway) -> AsyncIterator[None]:
-    """Report progress while the context lasts; at its end, waiting events are lost."""
+    """Report progress while the context is open; at its end, waiting events are lost."""
     progress = asyncio.create_task(_report(gateway))
     try:
         yield
@@ -284,7 +284,7 @@ def _rewritten(body: bytes) -> bytes:
 
 
 def new_secret(scheme: SignatureScheme, present: Sequence[GatewayKey] = ()) -> str:
-    """In the form of the scheme, and of the same kind as the newest present key."""
+    """A secret in the form of the scheme, of the same kind as the newest key."""
     if scheme.algorithm == "ed25519" or (present and present[0].kind == "private"):
         return PRIVATE_PREFIX + encoded(token_bytes(32))
     match scheme.secret:

@@ -22,7 +22,7 @@ class Signing:
 
 
 def signing_of(settings: Settings, behaviour: GatewayBehaviour, secrets_file: Path | None) -> Signing:
-    """From the file, else from the settings if they are for this gateway, else a new secret.
+    """Use the keys of the file, else those of the settings if they are for this gateway, else a new secret.
 
     Raises:
         BadSettings: There is no scheme, or no key that can sign.

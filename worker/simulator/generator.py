@@ -1,4 +1,4 @@
-"""A reproducible marketplace: the same seed plays the same events, byte for byte."""
+"""Generated marketplaces: the same seed gives the same events, byte for byte."""
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
@@ -17,20 +17,20 @@ from worker.simulator.lifecycle import (
 )
 from worker.simulator.ovoko_events import numbers, order_life, part_life
 
-# The marketplaces that are played.
+# The simulated marketplaces.
 PROVIDERS = (Provider.OVOKO, Provider.BUYBACK)
 
-# Weights by which lives begin. Lives differ in length; of all events these make about 70 % changes
-# of parts, 10 % orders, 5 % returns, 15 % buyback.
+# The weights of new lives. Lives differ in length; these weights result in about 70 % changes of parts,
+# 10 % orders, 5 % returns, 15 % buyback.
 _LIVES = (("part", 92), ("order", 35), ("buyback", 7))
 _MEAN_BETWEEN_BIRTHS = timedelta(minutes=50)
 
-# By how many places an event is moved at most, or its re-send comes after it.
+# The largest displacement of an event, or distance to its repeat.
 WINDOW = 100
 
 
 def events(seed: int) -> Iterator[GeneratedEvent]:
-    """What happens on these marketplaces, without end, in the order of sending."""
+    """An endless sequence of events of these marketplaces, in the order of sending."""
     rng = Random(seed)
     part_ids, order_ids = numbers(rng), numbers(rng)
     alive: list[tuple[datetime, int, GeneratedEvent, Life]] = []
@@ -51,7 +51,7 @@ def events(seed: int) -> Iterator[GeneratedEvent]:
 
 
 def _await_next(alive: list[tuple[datetime, int, GeneratedEvent, Life]], number: int, life: Life) -> None:
-    """Queue the next event of a life by its instant; at the same instant the older life's comes first."""
+    """Queue the next event of a life by its instant; of equal ones, that of the older life is first."""
     for step in life:
         heappush(alive, (step.at, number, step.event, life))
         return
@@ -60,10 +60,10 @@ def _await_next(alive: list[tuple[datetime, int, GeneratedEvent, Life]], number:
 def scrambled(
     events: Iterable[GeneratedEvent], *, duplicates: float, shuffle: bool, seed: int
 ) -> Iterator[GeneratedEvent]:
-    """The events as an unreliable network delivers them.
+    """The events in the order of an unreliable network.
 
     Each is repeated with the probability `duplicates`, at most WINDOW events later; with `shuffle`
-    each is late by up to WINDOW events. None is left out.
+    each is delayed by up to WINDOW events. None is lost.
     """
     rng = Random(seed)
     under_way: list[tuple[float, int, GeneratedEvent]] = []

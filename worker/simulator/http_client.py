@@ -1,6 +1,6 @@
-"""A lean HTTP client: posts webhooks over kept-alive connections, thousands a second on one core.
+"""A small HTTP client that posts webhooks over persistent connections, thousands per second on one core.
 
-(httpx, with its layers, came to 350 to 600 a second here; h11 alone, as used below, to 6 000.)
+(Measured per second: 350 to 600 with httpx; 6000 with only h11, as below.)
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from worker.simulator.webhook import Webhook
 
 
 class NoAnswer(StockhookError):
-    """The ingest did not answer: whether it has the event is unknown. The text says what happened."""
+    """The ingest did not answer; it is unknown whether it has the event. The text is the reason."""
 
     exit_code = UNAVAILABLE
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Header names are lower case; of a repeated one, the last counts."""
+    """Header names are lower case; the last value of a repeated header counts."""
 
     status: int
     body: bytes
@@ -74,7 +74,7 @@ class _Connection:
 
 
 class Client:
-    """Posts to one ingest. Opens as many connections as there are posts at the same time."""
+    """Posts to one ingest. It opens one connection per concurrent post."""
 
     def __init__(self, url: str, timeout_seconds: float = 15.0) -> None:
         """Raises BadUrl."""
@@ -105,7 +105,7 @@ class Client:
         """Open a first connection.
 
         Raises:
-            NoAnswer: There is no server.
+            NoAnswer: No server accepts the connection.
         """
         self._idle.append(await self._connect())
 
@@ -113,7 +113,7 @@ class Client:
         """Deliver once.
 
         Raises:
-            NoAnswer: Refused, broken off, not HTTP, or too slow.
+            NoAnswer: Refused, interrupted, not HTTP, or too slow.
         """
         return await self.send(webhook.path, webhook.headers, webhook.body)
 
@@ -138,7 +138,7 @@ class Client:
                 answer = await connection.exchange(request, body)
             connection.protocol.start_next_cycle()
         except h11.LocalProtocolError:
-            # Answered, but this connection is not to be used again.
+            # The answer is complete, but the connection cannot be used again.
             connection.writer.close()
             return answer
         except TimeoutError:

@@ -1,4 +1,4 @@
-"""What a generated marketplace is made of: events, and the lives that bring them forth."""
+"""Generated events, and lives: the events of one entity."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ from schemas.registry import Provider
 
 T = TypeVar("T")
 
-# Where each generated marketplace begins; the clock is never read.
+# The start of each generated marketplace, which does not read the clock.
 BEGINNING = datetime(2025, 1, 6, 8, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratedEvent:
-    """`body` holds no secret: a Buyback body has an empty `token`.
+    """`body` has no secret: a Buyback body has an empty `token`.
 
     `occurred_at` is the instant printed in the body, to the microsecond.
     """
@@ -30,13 +30,13 @@ class GeneratedEvent:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`at` is when the marketplace sends the event; what it prints in it may be another instant."""
+    """`at` is when the marketplace sends the event, whose timestamp may be another instant."""
 
     at: datetime
     event: GeneratedEvent
 
 
-# One entity from its first event to its last, in the order of sending.
+# The events of one entity, in the order of sending.
 Life = Iterator[Step]
 
 
@@ -50,7 +50,7 @@ def happens(rng: Random, probability: float) -> bool:
 
 
 def drawn(rng: Random, weighted: tuple[tuple[T, float], ...]) -> T:
-    """One of the alternatives, each as likely as its weight says."""
+    """A random alternative, by weight."""
     outcomes = [outcome for outcome, _ in weighted]
     return rng.choices(outcomes, [weight for _, weight in weighted])[0]
 

@@ -1,4 +1,4 @@
-"""What a simulated marketplace is: it gets a request, and gives a response."""
+"""The interface of a simulated marketplace: requests and responses."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ import orjson
 from worker.simulator.lifecycle import GeneratedEvent
 
 SendEvents = Callable[[Sequence[GeneratedEvent]], None]
-"""Has the webhooks of what just happened sent."""
+"""Sends the webhooks of new events."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`path` is what follows the marketplace's name; header names are lower case."""
+    """`path` is the part after the marketplace's name; header names are lower case."""
 
     method: str
     path: str
@@ -26,7 +26,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """`content-length` and `date` are the server's to add."""
+    """The server adds `content-length` and `date`."""
 
     status: int
     body: bytes = b""
@@ -34,15 +34,15 @@ class Response:
 
 
 class NotNow(Exception):
-    """That cannot happen as things stand. The text says why."""
+    """The step is not possible in the current state. The text is the reason."""
 
 
 class NotThere(Exception):
-    """There is no such thing. The text says what."""
+    """The entity does not exist. The text names it."""
 
 
 class SimulatedMarketplace(Protocol):
-    """Keeps its state in memory; requests come one after another, on one loop."""
+    """Keeps its state in memory. Requests are handled one by one, on one event loop."""
 
     async def handle(self, request: Request) -> Response: ...
 
@@ -52,7 +52,7 @@ def as_json(status: int, document: object) -> Response:
 
 
 def discard_events(_: Sequence[GeneratedEvent]) -> None:
-    """Sends nothing."""
+    """Discards the webhooks."""
 
 
 def now() -> datetime:

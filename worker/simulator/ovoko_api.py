@@ -1,4 +1,4 @@
-"""Ovoko's API, simulated: parts and returns in memory, which a control endpoint sets."""
+"""The simulated API of Ovoko: parts and returns in memory, which control endpoints change."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ RETURNS_ON_A_PAGE = 20
 
 
 class NewOrder(BaseModel):
-    """What a customer orders."""
+    """The body of POST `/control/orders`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,11 +47,11 @@ class NewOrder(BaseModel):
 
 @dataclass(slots=True)
 class Ovoko:
-    """Answers with HTTP 200 in any case, as Ovoko does: `status_code` has the result.
+    """Always answers with HTTP 200, as Ovoko does: `status_code` has the result.
 
-    `/control/parts` and `/control/returns` take a JSON list (POST: add or replace) or forget all
-    (DELETE); `/control/parts/13` forgets one. No webhook reports these. What webhooks report is requested
-    step by step: POST `/control/parts/13/sold`, `/control/orders`, `/control/orders/ID/ship`,
+    `/control/parts` and `/control/returns` add or replace rows (POST with a JSON list), or remove all
+    (DELETE). DELETE `/control/parts/13` removes one. No webhook reports these. These steps send webhooks:
+    POST `/control/parts/13/sold`, `/control/orders`, `/control/orders/ID/ship`,
     `/control/returns/ID/receive`.
     """
 

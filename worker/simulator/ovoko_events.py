@@ -1,4 +1,4 @@
-"""Ovoko's side of a generated marketplace: parts, and orders with their returns."""
+"""Generated parts of Ovoko, and orders with their returns."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
@@ -19,7 +19,7 @@ from worker.simulator.lifecycle import (
 
 _ENDS = ""
 
-# From each status to the next, with weights. Some changes are undocumented ones.
+# The next statuses of each status, with weights. Some changes are undocumented.
 _NEXT: dict[str, tuple[tuple[str, float], ...]] = {
     "in_warehouse": (
         ("reserved", 25),
@@ -49,16 +49,16 @@ _NEXT: dict[str, tuple[tuple[str, float], ...]] = {
         ("written_off", 5),
         (_ENDS, 10),
     ),
-    "written_off": (("in_warehouse", 4), (_ENDS, 96)),  # comes too late
+    "written_off": (("in_warehouse", 4), (_ENDS, 96)),  # arrives too late
 }
 _MEAN_STAY = timedelta(days=3)
 
-# How many changes come within the second of the one before: Ovoko's clock cannot distinguish them.
+# Share of changes within the same second as the previous one: Ovoko's timestamps are then equal.
 _SAME_SECOND = 0.06
 
 
 def part_life(rng: Random, at: datetime, part_id: int) -> Life:
-    """A part from its listing through its sales and returns to where it stays."""
+    """The events of a part: its listing, sales and returns, up to its final status."""
     names = _merchants_names(rng, part_id)
     status = "in_warehouse"
     while status != _ENDS:
@@ -70,7 +70,7 @@ def part_life(rng: Random, at: datetime, part_id: int) -> Life:
 
 
 def order_life(rng: Random, at: datetime, order_id: int) -> Life:
-    """An order; some are cancelled, of others something comes back."""
+    """The events of an order; some are cancelled, others have returns."""
     data = {"order_id": str(order_id)}
     yield Step(at, _event(rng, "order.created", at, data))
     if happens(rng, 0.15):
@@ -90,7 +90,7 @@ def _return_life(rng: Random, at: datetime, order_id: int) -> Life:
 
 
 def _merchants_names(rng: Random, part_id: int) -> dict[str, str | None]:
-    """The merchant's own id: under both names, under one of them, or not given."""
+    """The merchant's id: under both names, under one of them, or absent."""
     name = f"SKU-{part_id:X}"
     return drawn(
         rng,
@@ -110,7 +110,7 @@ def _event(rng: Random, event_type: str, at: datetime, data: Mapping[str, str | 
 def event(
     event_id: str, event_type: str, at: datetime, data: Mapping[str, str | None], *, is_wrapped: bool = False
 ) -> GeneratedEvent:
-    """As Ovoko prints it: in whole seconds of its own clock."""
+    """An event in Ovoko's format, with whole seconds of its local time."""
     occurred_at = at.replace(microsecond=0)
     document: dict[str, object] = {
         "event_id": event_id,
@@ -125,12 +125,12 @@ def event(
 
 
 def _local_time(at: datetime) -> timezone:
-    """Vilnius, near enough: summer time from April to October."""
+    """Approximately the time of Vilnius: summer time from April to October."""
     return timezone(timedelta(hours=3 if 4 <= at.month <= 10 else 2))
 
 
 def numbers(rng: Random) -> Iterator[int]:
-    """Ids as a marketplace counts them, from somewhere that another seed is not likely to touch."""
+    """Consecutive ids, from a start that other seeds are unlikely to reach."""
     number = rng.randrange(10**8, 10**12)
     while True:
         number += rng.randrange(1, 40)

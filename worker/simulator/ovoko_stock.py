@@ -1,4 +1,4 @@
-"""A merchant's stock at the simulated Ovoko: what may happen to it next, and which webhooks report it."""
+"""A merchant's stock at the simulated Ovoko: the possible next steps, and their webhooks."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,20 +14,20 @@ from worker.simulator.lifecycle import GeneratedEvent, new_id
 from worker.simulator.marketplace import NotNow, NotThere
 from worker.simulator.ovoko_events import event
 
-# Ovoko's clock has whole seconds: of two changes of a part in one second, the less sellable one wins. So
-# they are a second apart.
+# Changes of a part are a second apart, because Ovoko's clock has whole seconds, and of two changes in one
+# second the less sellable one wins.
 TICK = timedelta(seconds=1)
 
 CURRENCY = "EUR"
 IN_STOCK, RESERVED, SOLD, RETURNED, WRITTEN_OFF = "01234"
 
-# One status has no number of its own.
+# One status has no own number.
 _NUMBERS = {
     **{word: number for number, statuses in STATUSES.items() for word in statuses},
     "unknown_stock_status": IN_STOCK,
 }
 
-# Source: docs/providers.md#part-statuses, by the numbers that the API has for the statuses.
+# The numbers of statuses in the API. Source: docs/providers.md#part-statuses.
 _MAY_BECOME = {
     IN_STOCK: set(_NUMBERS),
     RESERVED: {"in_warehouse", "sold", "sold_in_ebay", "sold_in_allegro", "written_off"},
@@ -40,7 +40,7 @@ _NAMES = ("Headlight, left", "Gearbox", "Wing mirror, right", "Alternator", "Ste
 
 
 class Part(BaseModel):
-    """As Ovoko reports it; `updated_at` (RFC 3339) also says where it stands: the newest is first."""
+    """A row of Ovoko's list, which has the newest `updated_at` (RFC 3339) first."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -60,7 +60,7 @@ class ReturnItem(BaseModel):
 
 
 class OrderReturn(BaseModel):
-    """Likewise, by `created_at`."""
+    """A row of the list of returns, sorted by `created_at`."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -71,7 +71,7 @@ class OrderReturn(BaseModel):
 
 
 class OrderStep(StrEnum):
-    """What happens to an order of parts. Each `return` is of one more of its parts."""
+    """A step of an order. Each `return` adds one of its parts to the return."""
 
     SHIP = "ship"
     CANCEL = "cancel"
@@ -79,7 +79,7 @@ class OrderStep(StrEnum):
 
 
 class ReturnStep(StrEnum):
-    """What happens to a return, and to the parts that come with it."""
+    """A step of a return and its parts."""
 
     RECEIVE = "receive"
     ACCEPT = "accept"
@@ -88,7 +88,7 @@ class ReturnStep(StrEnum):
 
 @dataclass(slots=True)
 class Order:
-    """Ovoko's order: `returned` of its parts come back, or came."""
+    """An order; `returned` is the number of its returned parts."""
 
     order_id: int
     part_ids: tuple[int, ...]
@@ -107,7 +107,7 @@ class Order:
 
 @dataclass(slots=True)
 class Stock:
-    """Each method but the rows' own raises NotThere and NotNow, and changes nothing then."""
+    """Methods that make a step raise NotThere or NotNow, and then change nothing."""
 
     rng: Random = field(default_factory=Random)
     parts: dict[int, Part] = field(default_factory=dict)
@@ -117,7 +117,7 @@ class Stock:
     def change(self, part_id: int, status: str, now: datetime) -> list[GeneratedEvent]:
         """Change the status of a part, or create the part."""
         if status not in _NUMBERS:
-            raise NotThere(f"no such status: {status}; there are {', '.join(sorted(_NUMBERS))}")
+            raise NotThere(f"no such status: {status}; use one of {', '.join(sorted(_NUMBERS))}")
         if part_id not in self.parts:
             self.parts[part_id] = _made_up(part_id)
         else:
@@ -125,10 +125,10 @@ class Stock:
         return [self._become(part_id, status, now)]
 
     def order(self, part_ids: Iterable[int], now: datetime) -> tuple[Order, list[GeneratedEvent]]:
-        """A customer orders parts that are in stock: from now on they are reserved."""
+        """Order parts that are in stock, which reserves them."""
         wanted = tuple(dict.fromkeys(part_ids))
         if not wanted:
-            raise NotNow("an order is of one part at least")
+            raise NotNow("an order needs at least one part")
         for part_id in wanted:
             if _number(self._part(part_id)) != IN_STOCK:
                 raise NotNow(f"part {part_id} is not in stock")
@@ -152,14 +152,14 @@ class Stock:
             case OrderStep.RETURN, "Shipped":
                 events = [self._returned(order, now)]
             case _:
-                raise NotNow(f"{step} is not what can happen to an order that is {order.status}")
+                raise NotNow(f"{step} is not possible for an order with status {order.status}")
         return events
 
     def step_return(self, return_id: int, step: ReturnStep, now: datetime) -> list[GeneratedEvent]:
         order_return = self.returns.get(return_id)
         order = next((order for order in self.orders.values() if order.return_id == return_id), None)
         if order_return is None or order is None:
-            raise NotThere(f"no such return of an order: {return_id}")
+            raise NotThere(f"the order has no such return: {return_id}")
         match step, order_return.status:
             case ReturnStep.RECEIVE, "New":
                 part_status, status = "returned", "Received"
@@ -168,7 +168,7 @@ class Stock:
             case ReturnStep.WRITE_OFF, "Received":
                 part_status, status = "written_off", "Written off"
             case _:
-                raise NotNow(f"{step} is not what can happen to a return that is {order_return.status}")
+                raise NotNow(f"{step} is not possible for a return with status {order_return.status}")
         events = self._become_all(order.returned, part_status, now)
         order_return.status = status
         return [
@@ -177,12 +177,12 @@ class Stock:
         ]
 
     def _returned(self, order: Order, now: datetime) -> GeneratedEvent:
-        """The first opens the return, each further part updates it (docs/providers.md)."""
+        """The first part opens the return, each further one updates it (docs/providers.md)."""
         left = [part_id for part_id in order.part_ids if part_id not in order.returned]
         return_id = order.return_id or 5_000 + order.order_id
         existing = self.returns.get(return_id)
         if not left or (existing is not None and existing.status != "New"):
-            raise NotNow("there is nothing left of the order that could come back")
+            raise NotNow("all parts of the order are already in the return")
         order.returned, order.return_id = (*order.returned, left[0]), return_id
         items = [_item(self._part(part_id)) for part_id in order.returned]
         total = sum((Decimal(item.price) for item in items), Decimal())
@@ -237,7 +237,7 @@ class Stock:
 
 
 def _made_up(part_id: int) -> Part:
-    """Always the same for an id."""
+    """An invented value that the id determines."""
     rng = Random(part_id)
     return Part(
         id=part_id,
@@ -267,7 +267,7 @@ def _item(part: Part) -> ReturnItem:
 
 
 def _number(part: Part) -> str:
-    """Rows that were set may have a word."""
+    """Rows that a control request added may have text instead of a number."""
     return _NUMBERS.get(str(part.status), str(part.status))
 
 

@@ -1,4 +1,4 @@
-"""Sending as the marketplaces do: at a steady rate whatever the answers, again after a failure."""
+"""Sends like a marketplace: at a steady rate, regardless of answers, and again after failures."""
 
 import asyncio
 from array import array
@@ -12,10 +12,10 @@ from typing import Protocol
 from worker.simulator.http_client import Answer, NoAnswer
 from worker.simulator.webhook import Webhook
 
-# Seeds/001: after a failure Ovoko sends again, three times, and then never.
+# Source: Seeds/001. Ovoko repeats a failed webhook three times.
 RESEND_AFTER = (timedelta(seconds=7), timedelta(seconds=35), timedelta(seconds=175))
 
-# Connections at most; what is due beyond that waits its turn, and its latency shows it.
+# The maximum of connections. Further requests wait, which counts as latency.
 OPEN_REQUESTS = 128
 
 
@@ -28,7 +28,7 @@ class Posts(Protocol):
 
 @dataclass(slots=True)
 class Tally:
-    """What has come of the events so far. `sent` counts events, `resent` requests."""
+    """Counts of results. `sent` counts events, `resent` counts requests."""
 
     sent: int = 0
     accepted: int = 0
@@ -38,7 +38,7 @@ class Tally:
     latencies: "array[float]" = field(default_factory=lambda: array("d"))
 
     def quantile(self, share: float) -> float | None:
-        """Seconds from when a request was due to its answer, in this share of requests at most."""
+        """The quantile of the seconds from the due time of a request to its answer."""
         if not self.latencies:
             return None
         ordered = sorted(self.latencies)
@@ -47,7 +47,7 @@ class Tally:
 
 @dataclass(slots=True)
 class Sender:
-    """`on_accepted` is called for each event that was answered 2xx, with that answer."""
+    """`on_accepted` is called with each answer of 2xx."""
 
     client: Posts
     tally: Tally
@@ -58,7 +58,7 @@ class Sender:
     async def play(self, webhooks: Iterable[Webhook], rate: float) -> None:
         """Send one every 1/rate seconds; return when each was accepted or given up.
 
-        The pace is that of the clock: late answers do not slow it down.
+        Late answers do not reduce the rate.
         """
         began = monotonic()
         async with asyncio.TaskGroup() as deliveries:
@@ -69,7 +69,7 @@ class Sender:
                 deliveries.create_task(self.deliver(webhook, due))
 
     async def deliver(self, webhook: Webhook, due: float) -> bool:
-        """Send, and again after each failure; whether it was accepted in the end. `due` is of `monotonic`."""
+        """Send, and repeat after failures; return whether it was accepted. `due` is a time of `monotonic`."""
         if await self._is_accepted(webhook, due):
             return True
         for delay in self.resend_after:

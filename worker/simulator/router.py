@@ -1,4 +1,4 @@
-"""All simulated marketplaces behind one server, and the control of their faults."""
+"""Routes requests to the simulated marketplaces, and controls their faults."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ _MOST_REQUESTS = 1_000
 
 @dataclass(slots=True)
 class Simulation:
-    """A marketplace is served below its name: what is `/buyback/v2/…` here is `/v2/…` to it.
+    """A marketplace is served below its name: `/buyback/v2/…` here is `/v2/…` for the marketplace.
 
     Answered requests are listed without headers and bodies, which contain secrets and private data.
     """

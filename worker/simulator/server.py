@@ -1,6 +1,6 @@
-"""An HTTP server on loopback that answers for the marketplaces, and can do it badly.
+"""An HTTP server on loopback for simulated marketplaces, which can send faulty responses.
 
-(The ingest's server sends whole and well-formed answers only.)
+(The ingest's server sends only complete and valid ones.)
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _BODY_LIMIT = 1_048_576
 
 
 class _HungUp(Exception):
-    """By the client, or by a fault: this connection is over."""
+    """The client or a fault has ended the connection."""
 
 
 class Answering(Protocol):
@@ -39,7 +39,7 @@ class Answering(Protocol):
 
 @asynccontextmanager
 async def serving(simulation: Answering, port: int = 0) -> AsyncIterator[int]:
-    """Listen while the context lasts; the port, which the system chooses for 0.
+    """Listen while the context is open, on the yielded port; the system chooses it for 0.
 
     Raises:
         CannotListen

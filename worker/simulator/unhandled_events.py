@@ -1,4 +1,4 @@
-"""Events of types that no family handles, as marketplaces send them beside the others.
+"""Events of types that no family handles, which marketplaces send too.
 
 The Buyback platform has one subscription per address, which also sends submissions and offers. Their payloads
 are not documented; these are invented.
@@ -15,7 +15,7 @@ from worker.simulator.lifecycle import GeneratedEvent, happens, new_id
 
 
 def submission(rng: Random, at: datetime) -> tuple[GeneratedEvent, ...]:
-    """A customer submits an item, and gets an offer for it."""
+    """The events of a submission by a customer, and of its offer."""
     submission_id = new_id(rng)
     item = {"id": new_id(rng), "brandName": "Example", "condition": "Good"}
     customer = {"firstName": "Ada", "email": f"{submission_id}@example.com"}
@@ -32,7 +32,7 @@ def submission(rng: Random, at: datetime) -> tuple[GeneratedEvent, ...]:
 
 
 def price_change(rng: Random, at: datetime) -> GeneratedEvent:
-    """The price of a part at Ovoko changes."""
+    """An event about a new price of a part at Ovoko."""
     data = {"part_id": str(rng.randrange(10**6, 10**9)), "price": f"{rng.randrange(5, 900)}.00"}
     return used_parts.event(new_id(rng), "part.price.changed", at, data)
 
@@ -40,7 +40,7 @@ def price_change(rng: Random, at: datetime) -> GeneratedEvent:
 def with_unhandled(
     events: Iterable[GeneratedEvent], *, share: float, providers: Sequence[Provider], seed: int
 ) -> Iterator[GeneratedEvent]:
-    """Mix unhandled events into the events; `share` is their part of all, from 0 to less than 1."""
+    """Mix unhandled events into the events; `share` is their share of all, from 0 to less than 1."""
     rng = Random(f"unhandled {seed}")
     for one in events:
         while happens(rng, share):

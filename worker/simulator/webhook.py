@@ -1,4 +1,4 @@
-"""The HTTP request by which a marketplace would deliver an event: path, secret, body."""
+"""The HTTP request with which a marketplace delivers an event: path, secret, body."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ from worker.marketplaces.registry import MARKETPLACES
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """A request that can be sent as often as needed: the same bytes each time."""
+    """A request that can be repeated with the same bytes."""
 
     provider: Provider
     event_type: str
@@ -29,9 +29,9 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """By which an ingest knows the marketplaces: the first of each one's secrets.
+    """The first secret of each marketplace.
 
-    `headers` names the header that has it, unless it is in the body.
+    `headers` has the header of the secret, unless it is in the body.
     """
 
     headers: Mapping[Provider, str]
@@ -39,7 +39,7 @@ class Credentials:
 
     @classmethod
     def of(cls, settings: Settings, providers: Iterable[Provider]) -> Self:
-        """Those of these providers.
+        """The credentials of these providers.
 
         Raises:
             BadSettings: One of them has no secret.
@@ -57,7 +57,7 @@ class Credentials:
     def webhook(self, provider: Provider, event_type: str, body: bytes) -> Webhook:
         """The authenticated request for an event.
 
-        A secret in the body is replaced as text, so that a body that is no JSON can be sent as well.
+        A secret in the body is replaced as text, so that bodies that are no JSON can be sent too.
         """
         headers = {"content-type": "application/json"}
         secret = self.secrets[provider]
@@ -66,7 +66,7 @@ class Credentials:
                 headers[self.headers[provider]] = secret
             case SecretMember(name=name):
                 quoted = orjson.dumps(secret)
-                # The first member of this name: it stands before what the event says.
+                # The first member with this name precedes the content of the event.
                 member = rb'("%s"\s*:\s*)"[^"]*"' % name.encode()
                 body = re.sub(member, lambda match: match[1] + quoted, body, count=1)
             case unreachable:
@@ -78,5 +78,5 @@ def _secret(marketplace: Marketplace, settings: Settings) -> str:
     secrets = marketplace.secrets(settings)
     if not secrets:
         others = " or ".join(other for other in MARKETPLACES if other is not marketplace.name)
-        raise BadSettings(f"{marketplace.secrets_variable} is not set: set it, or give --provider {others}")
+        raise BadSettings(f"{marketplace.secrets_variable} is not set: set it, or use --provider {others}")
     return secrets[0].get_secret_value()

@@ -1,4 +1,4 @@
-"""Sends the simulated marketplaces' webhooks to an ingest, again after a failure as Ovoko does."""
+"""Sends the simulated marketplaces' webhooks to an ingest, and repeats failed ones as Ovoko does."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -20,9 +20,9 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Messenger:
-    """Each webhook comes `delay` after its event, whatever became of those before it.
+    """Sends each webhook `delay` after its event, independent of earlier ones.
 
-    (The event may be a little later than its request: a part has at most one event per second.)
+    (An event may be later than its request, because a part has at most one event per second.)
     """
 
     sender: Sender
@@ -45,7 +45,7 @@ class Messenger:
             log.warning("webhook.given_up", type=webhook.event_type)
 
     def stop(self) -> None:
-        """What is under way is lost, as everything of the simulation is."""
+        """Stop immediately; pending webhooks are lost."""
         for task in self._under_way:
             task.cancel()
 

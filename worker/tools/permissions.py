@@ -1,7 +1,7 @@
 """RabbitMQ users and Postgres roles with the minimum of permissions, as data.
 
-They use the names of the topology, so that both stay consistent. `tests/integration/test_grants.py` tries
-each permission.
+They use the names of the topology, so that both stay consistent. `tests/integration/test_permissions.py`
+tries each permission.
 """
 
 import re
@@ -126,7 +126,7 @@ def broker_commands(users: Sequence[BrokerUser], vhost: str) -> list[str]:
         "# RabbitMQ 4.0 and newer drop a dead letter after 20 deliveries. For these versions, remove the #:",
         f"# {unlimiting_command(vhost)}",
         "",
-        "# Every broker has it, with a password that everybody knows.",
+        "# Every broker has it, with a well-known password.",
         "rabbitmqctl delete_user guest",
         "",
         "# 2. Declare exchanges and queues: `stockhook topology`, as the user stockhook_topology.",

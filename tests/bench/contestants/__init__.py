@@ -1,1 +1,1 @@
-"""What the product is measured beside: each a process of its own, told what to do by its environment."""
+"""The alternatives. Each runs in its own process, configured by environment variables."""

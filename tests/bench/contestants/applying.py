@@ -1,4 +1,4 @@
-"""What a handler of one's own would do with an event: an inbox row and a guarded upsert, in one commit."""
+"""A hand-written handler: an inbox row and a guarded upsert, in one commit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ CREATE TABLE bench_entities (
 );
 """
 
-# A repeat finds its own row there and changes nothing.
+# A repeated event finds its row and changes nothing.
 CLAIM = """
 INSERT INTO bench_inbox (event_id)
 VALUES ($1)
@@ -51,11 +51,11 @@ class Applying:
 
     @classmethod
     async def connect(cls, database_url: str, size: int) -> Self:
-        """All connections are made at once. asyncpg prepares each statement once a connection."""
+        """All connections are opened immediately. asyncpg prepares each statement once per connection."""
         return cls(await asyncpg.create_pool(database_url, min_size=size, max_size=size))
 
     async def apply(self, message_type: str, headers: Mapping[str, object], body: bytes) -> None:
-        """Validate, claim, save, commit: one transaction an event."""
+        """Validate, claim, save, commit: one transaction per event."""
         payload = parse(Provider(str(headers["x-provider"])), body)
         event_id = UUID(str(headers["x-event-id"]))
         async with self.pool.acquire() as connection, connection.transaction():

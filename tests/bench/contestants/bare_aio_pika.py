@@ -1,4 +1,4 @@
-"""aio-pika alone: receive and ack each message."""
+"""Only aio-pika: receive and ack each message."""
 
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage

@@ -1,4 +1,4 @@
-"""aiormq alone: receive, and ack with `multiple` whatever has arrived."""
+"""Only aiormq: receive, and ack all received messages with `multiple`."""
 
 import asyncio
 

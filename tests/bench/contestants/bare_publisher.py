@@ -1,4 +1,4 @@
-"""aio-pika alone: publish prepared messages with confirms, so many on their way at a time."""
+"""Only aio-pika: publish prepared messages with confirms, a fixed number of them in flight."""
 
 import asyncio
 import pickle

@@ -47,7 +47,7 @@ async def take_in(request: Request) -> Response:
         return Response(status_code=401)
     event = unwrapped(orjson.loads(body))
     key = routing_key(Provider.OVOKO, event["event_type"])
-    # On a quorum queue, persistent, confirmed, returned when unroutable: what the product asks for too.
+    # On a quorum queue, persistent, confirmed, returned when unroutable: as in the product.
     await broker.publish(
         body,
         exchange=EXCHANGE,

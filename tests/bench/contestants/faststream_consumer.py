@@ -1,4 +1,4 @@
-"""FastStream with one transaction an event, tuned: no injection, no decoding but the handler's own."""
+"""FastStream with one transaction per event, tuned: no injection, and the handler decodes the body itself."""
 
 from faststream.rabbit import Channel, RabbitBroker, RabbitQueue
 from faststream.rabbit.annotations import RabbitMessage

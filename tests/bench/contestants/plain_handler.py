@@ -1,4 +1,4 @@
-"""A handler of one's own on aio-pika: one transaction an event, then its ack."""
+"""A hand-written handler on aio-pika: one transaction per event, then its ack."""
 
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage

@@ -1,4 +1,4 @@
-"""What a contestant is told by its environment, and how it ends."""
+"""A contestant's configuration, and its shutdown."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ PREFIX = "BENCH_"
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """`prefetch` is of the whole consumer; `pool` is how many connections to Postgres it has."""
+    """`prefetch` applies to the whole consumer; `pool` is the number of its connections to Postgres."""
 
     amqp_url: str
     database_url: str = ""
@@ -24,7 +24,7 @@ class Task:
     port: int = 0
     count: int = 0
     messages: str = ""
-    """The file with the messages that are to be published."""
+    """The file with the messages to publish."""
     secret: str = ""
 
     @classmethod

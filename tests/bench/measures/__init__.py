@@ -1,1 +1,1 @@
-"""The measures: each takes turns with the contestants, round by round."""
+"""The measures. Each runs all contestants in every round."""

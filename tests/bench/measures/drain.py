@@ -1,4 +1,4 @@
-"""How fast one consumer process drains a backlog."""
+"""The rate at which one consumer process drains a backlog."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,18 +7,18 @@ from tests.bench import backlog
 from tests.bench.backlog import ALL_FAMILIES, Backlog
 from tests.bench.broker import drained
 from tests.bench.figures import rate
-from tests.bench.lineup import CONSUMERS, TELLING, Contestant
+from tests.bench.lineup import CONSUMERS, WITH_FEED, Contestant
 from tests.bench.plan import Bench
 from tests.bench.settled import accounted, nothing_left
 from tests.bench.world import World
 
-# For who writes nothing down: in which it acks what was delivered last.
+# A contestant without a table gets this time to ack its last deliveries.
 ACK_SECONDS = 1.0
 
 
 async def drain_parts(bench: Bench) -> None:
     made = await backlog.make(bench.world, ("inventory",), bench.options.events)
-    await _in_turns(bench, "drain parts", made, (*CONSUMERS, TELLING))
+    await _in_turns(bench, "drain parts", made, (*CONSUMERS, WITH_FEED))
 
 
 async def drain_buyback(bench: Bench) -> None:
@@ -27,7 +27,7 @@ async def drain_buyback(bench: Bench) -> None:
 
 
 async def drain_mixed(bench: Bench) -> None:
-    """All families, a tenth of the events twice."""
+    """Events of all families; a tenth of them are sent twice."""
     made = await backlog.make(bench.world, ALL_FAMILIES, bench.options.events // 2, repeats=True)
     await _in_turns(bench, "drain mixed", made)
 
@@ -41,7 +41,7 @@ async def _in_turns(
 
 
 async def drain(world: World, contestant: Contestant, made: Backlog) -> float:
-    """Events a second, seen from outside by how many messages wait.
+    """Events per second, calculated from the number of waiting messages.
 
     Raises:
         Failed: Not all of them were handled.
@@ -52,7 +52,7 @@ async def drain(world: World, contestant: Contestant, made: Backlog) -> float:
 
 
 async def drain_laid(world: World, contestant: Contestant, made: Backlog, before: int = 0) -> float:
-    """The same, where the log has so many rows before."""
+    """The same for a log that already has `before` rows."""
     await backlog.lay(world, made)
     async with world.running(contestant, made.families) as running:
         seen = await world.line.watch(made.queues, lambda waiting: waiting == 0, running.check)

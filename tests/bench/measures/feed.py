@@ -1,11 +1,11 @@
-"""From the commit of a change until a subscriber has it."""
+"""The time from the commit of a change until a subscriber receives it."""
 
 from contextlib import AsyncExitStack
 from time import time
 
 import orjson
 
-from tests.bench.lineup import INGEST, TELLING
+from tests.bench.lineup import INGEST, WITH_FEED
 from tests.bench.load import Prepared, play_at_rate
 from tests.bench.measures.latency import COMMITTED, FAMILIES, QUICK_SECONDS, SECONDS, WARM_UP, add, with_ids
 from tests.bench.plan import Bench
@@ -22,13 +22,13 @@ async def feed(bench: Bench) -> None:
     seconds = QUICK_SECONDS if bench.options.is_quick else SECONDS
     requests = with_ids(bench.world, WARM_UP + RATE * seconds)
     measure = f"change feed at {RATE} events/s, from the commit"
-    for contestant in bench.turns(measure, (TELLING,)):
+    for contestant in bench.turns(measure, (WITH_FEED,)):
         await bench.world.empty()
-        add(bench, measure, contestant.name, await _told_after(bench.world, requests))
+        add(bench, measure, contestant.name, await _published_after(bench.world, requests))
 
 
-async def _told_after(world: World, requests: list[Prepared]) -> list[float]:
-    """Seconds, of each event that changed something; by the clock of this machine, which has Postgres too.
+async def _published_after(world: World, requests: list[Prepared]) -> list[float]:
+    """Seconds for each event with a change. Postgres runs on this machine, and uses the same clock.
 
     Raises:
         Failed: An event was answered 200 and is not applied.
@@ -38,13 +38,13 @@ async def _told_after(world: World, requests: list[Prepared]) -> list[float]:
     def take(delivery: Delivery) -> None:
         arrived.setdefault(orjson.loads(delivery.body)["data"]["event_id"], time())
 
-    port, log = free_port(), TELLING.log or ""
+    port, log = free_port(), WITH_FEED.log or ""
     async with AsyncExitStack() as stack:
-        link = await stack.enter_async_context(Broker(world.services.amqp_url, "bench").connection())
-        channel = await link.channel()
-        # Acked by nobody: as many as there are.
+        connection = await stack.enter_async_context(Broker(world.services.amqp_url, "bench").connection())
+        channel = await connection.channel()
+        # It acks nothing, so it needs room for all of them.
         await channel.subscribe_exclusive(CHANGES, ["stockhook.#"], "bench", take, prefetch=0)
-        consumer = await stack.enter_async_context(world.running(TELLING, FAMILIES))
+        consumer = await stack.enter_async_context(world.running(WITH_FEED, FAMILIES))
         await stack.enter_async_context(world.running(INGEST, port=port, secret=OVOKO_SECRET))
         await play_at_rate(port, requests[:WARM_UP], RATE)
         await accounted(world, log, WARM_UP, consumer)

@@ -1,4 +1,4 @@
-"""Whether it goes on as fast when the log has grown."""
+"""The same measures with a large event log."""
 
 from tests.bench import backlog
 from tests.bench.lineup import STOCKHOOK
@@ -25,7 +25,7 @@ async def growth(bench: Bench) -> None:
         await make_template(bench.world, size)
     bench.show.done("growth: filling", len(sizes))
     made = await backlog.make(bench.world, ("inventory",), bench.options.events)
-    # Other events than those of the backlog, which are applied by then.
+    # These events differ from those of the backlog, which are already applied.
     count = WARM_UP + RATE * (QUICK_SECONDS if quick else SECONDS)
     requests = with_ids(bench.world, count, seed=backlog.SEED + 1)
     for size in bench.turns("growth", sizes):

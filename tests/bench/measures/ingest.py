@@ -1,4 +1,4 @@
-"""How many events a second are taken in and confirmed, and how long an answer takes."""
+"""Events accepted and confirmed per second, and the duration of an answer."""
 
 import asyncio
 import pickle
@@ -20,7 +20,7 @@ from worker.intake.signature import sign
 FAMILIES = ("inventory",)
 QUEUES = [main_queue(family) for family in FAMILIES]
 
-# The bare publisher's: what it says is the same all the time.
+# The bare publisher's messages are the same in every round.
 MESSAGES = 1_000
 
 
@@ -36,20 +36,20 @@ async def ingest(bench: Bench) -> None:
             value = await _publish(bench.world, messages, count)
         else:
             sent = signed if contestant is BEHIND_GATEWAY else requests
-            value = await _take_in(bench, contestant, sent)
+            value = await _accepted_per_second(bench, contestant, sent)
         bench.results.add("ingest", "events/s", contestant.name, value)
 
 
 def _sign(body: bytes) -> dict[str, str]:
-    """The scheme has no timestamp: requests can be prepared before they are sent."""
+    """The scheme has no timestamp, so that requests can be prepared before they are sent."""
     scheme = read_scheme(BEHIND_GATEWAY.environment["STOCKHOOK_GATEWAY"])
     return sign(scheme, [read_key(scheme, GATEWAY_SECRET)], body, sent_at=datetime.now(UTC))
 
 
 def prepare_messages(world: World, made: Backlog) -> Path:
     path = world.folder / "messages.pickle"
-    kept = [(stored.routing_key, stored.properties.headers, stored.body) for stored in made.messages]
-    path.write_bytes(pickle.dumps(kept))
+    messages = [(stored.routing_key, stored.properties.headers, stored.body) for stored in made.messages]
+    path.write_bytes(pickle.dumps(messages))
     return path
 
 
@@ -59,11 +59,11 @@ async def _publish(world: World, messages: Path, count: int) -> float:
     return rate([Sample(at, waiting) for at, waiting in seen], count)
 
 
-async def _take_in(bench: Bench, contestant: Contestant, requests: list[Prepared]) -> float:
-    """Events a second, seen from outside by how many messages wait.
+async def _accepted_per_second(bench: Bench, contestant: Contestant, requests: list[Prepared]) -> float:
+    """Events per second, calculated from the number of waiting messages.
 
     Raises:
-        Failed: Some were answered 200 and are not there.
+        Failed: Events were answered 200 and are not in the queue.
     """
     world, count, port = bench.world, len(requests), free_port()
     async with world.running(contestant, port=port, secret=OVOKO_SECRET) as running:

@@ -1,4 +1,4 @@
-"""From the answer to a webhook until its effect is committed, at steady rates."""
+"""The time from the answer to a webhook until the commit of its effect, at steady rates."""
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ RATES = (100, 300, 1000)
 QUICK_RATES = (300,)
 SECONDS, QUICK_SECONDS = 20, 2
 
-# Sent before, so that connections, caches and prepared statements are there.
+# Sent first, so that connections, caches and prepared statements exist.
 WARM_UP = 200
 
 COMMITTED = """
@@ -34,7 +34,7 @@ FROM {table}
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An ingest and a consumer that work together."""
+    """An ingest and a consumer."""
 
     ingest: Contestant
     consumer: Contestant
@@ -76,12 +76,12 @@ def add(
     seconds: list[float],
     ratio: Ratio = Ratio.PRODUCT_BY_THIS,
 ) -> None:
-    for words, share in (("p50", 0.5), ("p99", 0.99)):
-        bench.results.add(f"{measure}, {words}", "ms", name, percentile(seconds, share) * 1000, ratio)
+    for label, share in (("p50", 0.5), ("p99", 0.99)):
+        bench.results.add(f"{measure}, {label}", "ms", name, percentile(seconds, share) * 1000, ratio)
 
 
 def with_ids(world: World, count: int, seed: int = SEED) -> list[Prepared]:
-    """Requests that have their events' ids as keys."""
+    """Requests whose keys are the ids of their events."""
     credentials = Credentials.of(world.settings, (Provider.OVOKO,))
     return [
         prepared(
@@ -93,10 +93,10 @@ def with_ids(world: World, count: int, seed: int = SEED) -> list[Prepared]:
 
 
 async def latencies(world: World, pair: Pair, requests: list[Prepared], rate: float) -> Latencies:
-    """Of each event, by this machine's clock.
+    """The latency of each event, by this machine's clock.
 
-    A commit that comes before the answer has reached the sender counts as it is: below zero. So who is
-    late with the answer looks fast from there on; from the request, nobody does.
+    It is negative if the commit precedes the arrival of the answer. A late answer makes the latency from the
+    answer look low, but not that from the request.
 
     Raises:
         Failed: An event was answered 200 and is not applied.

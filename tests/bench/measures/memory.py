@@ -1,4 +1,4 @@
-"""What a process holds in memory, at rest and with its hands full."""
+"""Memory of an idle process and of one under full load."""
 
 import asyncio
 
@@ -40,7 +40,7 @@ async def _ingest(bench: Bench, contestant: Contestant, requests: list[Prepared]
 
 
 async def _consumer(bench: Bench, contestant: Contestant, made: Backlog) -> None:
-    """All families in one process, which the broker delivers to faster than it can handle."""
+    """A process with all families, to which the broker delivers faster than it can process."""
     world = bench.world
     async with world.running(contestant, ALL_FAMILIES) as running:
         await _rest(bench, "consumer", running)

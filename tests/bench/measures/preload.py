@@ -1,4 +1,4 @@
-"""Tables as they are after years: the one place that knows how rows get into them without events."""
+"""Tables of the size that they have after years. Only this module inserts rows without events."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,10 +14,10 @@ from worker.postgres.pool import Database
 
 EVENTS_PER_PART = 4
 
-# The log's partitions, for as long as there have been events.
+# Partitions of the event log for the whole time.
 MONTHS = "SELECT add_event_log_months(now() - interval '2 years', now())"
 
-# Event ids come at random, as senders make them, so that the indexes look as after years.
+# Event ids are random, as senders create them, so that the indexes have a realistic structure.
 LOG = """
 INSERT INTO event_log
     (event_id, provider, type, family, entity_id, occurred_at, received_at, applied_at, body)
@@ -61,12 +61,12 @@ class Size:
 
 
 async def make_template(world: World, size: Size, rebuilt: str | None = None) -> None:
-    """A database of the product's, with so many rows in its log, to be copied for each run.
+    """Create a template database with this many rows in the event log; each run copies it.
 
-    The parts are not those of the log, unless that family is to be rebuilt.
+    The parts do not belong to the log's events, unless the family will be rebuilt.
 
     Raises:
-        Failed: The rows are not there: the tables have changed.
+        Failed: Rows are missing, because the tables have changed.
     """
     await world.database.execute(f"DROP DATABASE IF EXISTS {size.template}")
     await world.database.execute(f"CREATE DATABASE {size.template}")
@@ -99,7 +99,7 @@ async def _check(connection: "asyncpg.Connection[asyncpg.Record]", size: Size) -
 
 @asynccontextmanager
 async def copied(world: World, size: Size) -> AsyncIterator[World]:
-    """The same world, with a fresh copy of the template as its database, as if just started."""
+    """The same world with a fresh copy of the template as its database."""
     name = "bench_run"
     await world.database.execute(f"CREATE DATABASE {name} TEMPLATE {size.template} STRATEGY file_copy")
     await world.database.execute("CHECKPOINT")

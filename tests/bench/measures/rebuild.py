@@ -1,4 +1,4 @@
-"""How fast a projection is built anew from its log."""
+"""Events per second during the rebuild of a projection from the event log."""
 
 import json
 
@@ -14,7 +14,7 @@ QUICK_SIZES = (Size(5_000), Size(20_000))
 
 
 async def rebuild(bench: Bench) -> None:
-    """The live tables hold what the log says, as they do where nothing went wrong."""
+    """The live tables agree with the log, as in normal operation."""
     sizes = QUICK_SIZES if bench.options.is_quick else SIZES
     for number, size in enumerate(sizes):
         bench.show.step("rebuild: filling", size.name, number, len(sizes))
@@ -27,7 +27,7 @@ async def rebuild(bench: Bench) -> None:
 
 
 async def _rate(world: World, size: Size) -> float:
-    found = json.loads(await world.finished("rebuild", FAMILY, "--json"))
-    if found["events"] != size.rows or found["differences"]:
-        raise Failed(f"rebuild: {found['events']} events, {len(found['differences'])} rows differ")
-    return float(found["events"] / found["seconds"])
+    report = json.loads(await world.finished("rebuild", FAMILY, "--json"))
+    if report["events"] != size.rows or report["differences"]:
+        raise Failed(f"rebuild: {report['events']} events, {len(report['differences'])} rows differ")
+    return float(report["events"] / report["seconds"])

@@ -1,4 +1,4 @@
-"""How late a retry step gives back what waits in it."""
+"""Lateness of messages that leave a retry queue."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -19,11 +19,11 @@ from worker.amqp.topology import RETURN
 FAMILY = "inventory"
 CROWD, QUICK_CROWD = 5_000, 500
 
-# Waiting for their confirms at a time.
+# Unconfirmed messages at a time.
 TOGETHER = 100
 PATIENCE_SECONDS = 60.0
 
-# About what a part's event takes.
+# The approximate size of an event of a part.
 BODY = b"x" * 300
 
 
@@ -39,7 +39,7 @@ async def retries(bench: Bench) -> None:
 
 
 async def latest(world: World, queue: RetryQueue, count: int) -> float:
-    """The seconds from sending into the step to the return, less the delay: the greatest of so many."""
+    """The greatest of all times from the publish to the return, minus the delay, in seconds."""
     sent: dict[str, float] = {}
     late: list[float] = []
     back = asyncio.Event()
@@ -60,7 +60,7 @@ async def latest(world: World, queue: RetryQueue, count: int) -> float:
 
 
 async def _send(channel: AbstractChannel, queue: str, left: Iterator[int], sent: dict[str, float]) -> None:
-    """As a consumer publishes the copy of an event that failed."""
+    """Publish as a consumer does after a failure."""
     for _ in left:
         message_id = uuid4().hex
         sent[message_id] = monotonic()

@@ -1,4 +1,4 @@
-"""Whether more consumers drain a backlog faster, to the same end, and what is at its limit then."""
+"""The rate of several consumers on one backlog, their results, and the resource that limits them."""
 
 import asyncio
 from collections import deque
@@ -21,7 +21,7 @@ from tests.e2e.test_convergence import PROJECTIONS
 
 COUNTS, QUICK_COUNTS = (1, 2, 4), (1, 2)
 
-# With fewer, all of them are in the consumers' hands before the measure begins.
+# With fewer, all are in flight before the measurement starts.
 FEWEST = 8_000
 
 WIDER_WINDOW_SECONDS = 1.0
@@ -31,7 +31,7 @@ SELECT count(*) || ' ' || coalesce(md5(string_agg(line, E'\\n' ORDER BY line)), 
 FROM (SELECT row::text AS line FROM (SELECT {columns} FROM {table}) AS row) AS lines
 """
 
-# Since they were last reset.
+# Counted since the last reset of the statistics.
 CONFLICTS = """
 SELECT deadlocks, xact_rollback AS "rolled back"
 FROM pg_stat_database
@@ -99,7 +99,7 @@ async def _drain(bench: Bench, measure: str, consumers: Consumers, made: Backlog
 
 
 def _warm(made: Backlog) -> int:
-    """How many pieces of the backlog the consumers get before, so that all of them are at work."""
+    """The number of events that are sent first, so that all consumers are busy."""
     return -(-len(made.wire) // 10)
 
 
@@ -108,7 +108,7 @@ async def _warm_up(world: World, consumers: Consumers, made: Backlog, first: Run
     await world.line.publish(made.wire[: _warm(made)])
     messages = made.messages[: _warm(made) * MESSAGES_TOGETHER]
     await accounted(world, OUR_LOG, len({message.event_id for message in messages}), first)
-    # After its first event, each subscribes anew.
+    # Each consumer subscribes again after its first event.
     await asyncio.sleep(WIDER_WINDOW_SECONDS)
     await _subscribed(world, made.queues, consumers.count)
 
@@ -121,7 +121,7 @@ async def _subscribed(world: World, queues: list[str], count: int) -> None:
 
 @asynccontextmanager
 async def _held_back(world: World) -> AsyncIterator[None]:
-    """Nobody can apply anything meanwhile, so that all begin at the same moment."""
+    """Lock the event log until all consumers are ready, so that they start together."""
     async with world.database.transaction():
         await world.database.execute("LOCK TABLE event_log IN ACCESS EXCLUSIVE MODE")
         yield
@@ -140,7 +140,7 @@ async def _all_there(world: World, queues: list[str], look: Callable[[], None]) 
 
 
 async def _add_more(bench: Bench, measure: str, consumers: Consumers, shares: dict[str, float]) -> None:
-    """What explains the rate: conflicts, and who was busy."""
+    """Record conflicts and CPU usage, which explain the rate."""
     counts = {
         "retried": await bench.world.retried(),
         **(await bench.world.database.fetchrow(CONFLICTS) or {}),
@@ -162,7 +162,7 @@ def _usage(world: World, running: list[Running]) -> CpuUsage:
 
 
 async def digests(world: World) -> dict[str, str]:
-    """Of each projected table, what is the same whoever wrote it in whichever order."""
+    """A digest of each projected table that is independent of the order of writes."""
     return {
         table: await world.database.fetchval(DIGEST.format(table=table, columns=columns))
         for table, columns in PROJECTIONS.items()

@@ -1,4 +1,4 @@
-"""What 600 connections without a secret do to webhooks that have one, and 600 large bodies to the memory."""
+"""The effect of 600 unauthenticated connections on latency, and of 600 large bodies on memory."""
 
 import asyncio
 import gzip
@@ -42,14 +42,14 @@ BODIES = 600
 BODY_BYTES = 250_000
 LONGEST_SECONDS = 120.0
 
-KEPT_OPEN = "p99 at 100 webhooks/s, connections kept open"
+REUSED = "p99 at 100 webhooks/s, connections kept open"
 EACH_NEW = "p99 at 100 webhooks/s, each on a new connection"
 MEMORY = "peak memory of the ingest with 600 bodies of 250 kB"
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Who sends: `proxies` is what the ingest trusts, which the good senders are or are not."""
+    """A contestant: `proxies` are the proxies that the ingest trusts."""
 
     name: str
     has_strangers: bool
@@ -66,7 +66,7 @@ SIDES = (
 
 @dataclass(frozen=True, slots=True)
 class Flood:
-    """The same request, 600 times at once; `statuses` are those that it may be answered with."""
+    """The same request 600 times concurrently; `statuses` are the allowed answers."""
 
     name: str
     head: str
@@ -88,20 +88,20 @@ async def strangers(bench: Bench) -> None:
 
 async def _beside(bench: Bench, side: Side, requests: list[Prepared], seconds: int) -> None:
     port = free_port()
-    kept, new = requests[: WARM_UP + seconds * RATE], requests[WARM_UP + seconds * RATE :]
+    reused, new = requests[: WARM_UP + seconds * RATE], requests[WARM_UP + seconds * RATE :]
     ingest = replace(INGEST, environment={"STOCKHOOK_TRUSTED_PROXIES": side.proxies})
     async with bench.world.running(ingest, port=port) as running:
         async with _strangers(bench.world, port, is_wanted=side.has_strangers):
-            answers = await play_at_rate(port, kept, RATE)
-            taken = [answers.arrived[one.key] - answers.sent[one.key] for one in kept[WARM_UP:]]
-            bench.results.add(KEPT_OPEN, "ms", side.name, percentile(taken, 0.99) * 1000, Ratio.THIS_BY_FIRST)
+            answers = await play_at_rate(port, reused, RATE)
+            taken = [answers.arrived[one.key] - answers.sent[one.key] for one in reused[WARM_UP:]]
+            bench.results.add(REUSED, "ms", side.name, percentile(taken, 0.99) * 1000, Ratio.THIS_BY_FIRST)
             taken = await _each_on_a_new_connection(port, new)
             bench.results.add(EACH_NEW, "ms", side.name, percentile(taken, 0.99) * 1000, Ratio.THIS_BY_FIRST)
         await _all_published(bench.world, running, len(requests))
 
 
 async def _each_on_a_new_connection(port: int, requests: Sequence[Prepared]) -> list[float]:
-    """Seconds of each, from the beginning of its connection; one every 1/rate seconds.
+    """The duration of each request, including its connection; one starts every 1/rate seconds.
 
     Raises:
         Failed: One was not answered 200.
@@ -125,10 +125,10 @@ async def _each_on_a_new_connection(port: int, requests: Sequence[Prepared]) -> 
 
 @asynccontextmanager
 async def _strangers(world: World, port: int, *, is_wanted: bool) -> AsyncIterator[None]:
-    """All of them have connected before the context begins, and are at it until it ends.
+    """Unauthenticated connections that exist while the context is open.
 
     Raises:
-        Failed: They are not.
+        Failed: They ended early.
     """
     if not is_wanted:
         yield
@@ -157,13 +157,13 @@ async def _strangers(world: World, port: int, *, is_wanted: bool) -> AsyncIterat
         await process.wait()
     last_open, last_opened = map(int, (await draining).split(b"\n")[-2].split())
     if not last_open or last_opened <= opened:
-        raise Failed("the strangers did not come again")
+        raise Failed("the strangers did not connect again")
 
 
 def _floods() -> list[Flood]:
-    """Bodies of strangers that come whole, stop before the end, or are compressed; and real events."""
-    chance = random.Random(7)
-    text = "".join(chance.choices(string.ascii_letters, k=BODY_BYTES - 200))
+    """Unauthenticated bodies that are complete, incomplete or compressed; and real events."""
+    rng = random.Random(7)
+    text = "".join(rng.choices(string.ascii_letters, k=BODY_BYTES - 200))
     wrong = orjson.dumps({"type": "x", "token": "wrong", "text": text})
     authentic = orjson.dumps({"type": "x", "token": BUYBACK_TOKEN, "text": text})
     event = {"event_type": "part.status.changed", "timestamp": "2026-03-01T12:00:00Z", "event_data": text}
@@ -196,7 +196,7 @@ def _head(marketplace: str, length: int, *lines: str) -> str:
 
 async def _peak(bench: Bench, flood: Flood) -> None:
     port = free_port()
-    # All from a trusted proxy, so that no limit but that of the memory keeps any of them out.
+    # All come from a trusted proxy, so that only the limit of memory refuses them.
     environment = {"STOCKHOOK_TRUSTED_PROXIES": "127.0.0.1"}
     context = None
     if flood.is_encrypted:
@@ -211,14 +211,14 @@ async def _peak(bench: Bench, flood: Flood) -> None:
         await _all_published(bench.world, running, answers[200])
         bench.results.add(MEMORY, "MiB", flood.name, _peak_bytes(running) / MEBIBYTE, Ratio.NONE)
     bench.results.add(f"{MEMORY}: answered 503", "bodies", flood.name, answers[503], Ratio.NONE)
-    # A connection that was closed for the sake of another has no answer.
-    odd = {status for status in answers if status not in flood.statuses | {0}}
-    if odd:
+    # A connection that was closed in favour of another has no answer.
+    unexpected = {status for status in answers if status not in flood.statuses | {0}}
+    if unexpected:
         raise Failed(f"{flood.name}: answered {answers}")
 
 
 async def _all_published(world: World, running: Running, count: int) -> None:
-    """No event that was answered 200 is lost; one whose confirm was late may be there twice.
+    """Check that each event that was answered 200 is published; a late confirm may cause a second copy.
 
     Raises:
         Stuck
@@ -245,7 +245,7 @@ async def _answer(port: int, parts: Sequence[bytes], context: ssl.SSLContext | N
 
 
 def _peak_bytes(running: Running) -> int:
-    """Of the ingest since its start, as the kernel has noted it."""
+    """The peak memory of the ingest since its start, from the kernel."""
     lines = (PROC / str(running.process.pid) / "status").read_text().splitlines()
     (kilobytes,) = (int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     return kilobytes * 1024

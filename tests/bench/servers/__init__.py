@@ -1,1 +1,1 @@
-"""What usual HTTP servers do with the ingest's request handler, beside the ingest's own server."""
+"""A comparison of common HTTP servers, with the ingest's request handler, to the ingest's own server."""

@@ -19,13 +19,13 @@ from worker.ingest.http_connection import Limits
 from worker.ingest.http_server import serving
 from worker.ingest.service import Ingest
 
-# The other servers are in the environment of `make bench`, whose versions come after those of our own.
+# The other servers come from the environment of `make bench`; the product's own versions have priority.
 sys.path += map(str, DEV.glob("venv-bench/lib/python*/site-packages"))
 
 SECRET = "bench-ovoko-secret"
 HOST = "127.0.0.1"
 
-# What each is set to, where it has such a setting.
+# Configured on each server that has the setting.
 HEADER_SECONDS = 5
 IDLE_SECONDS = 12
 GRACE_SECONDS = 6
@@ -34,7 +34,7 @@ HEADER_BYTES = 16_384
 
 @dataclass
 class Counted:
-    """`/readyz` says how many events were stored."""
+    """`/readyz` answers with the number of stored events."""
 
     stored: int = 0
 

@@ -1,4 +1,4 @@
-"""Finds entries in the pages of a damaged spool, without SQLite: what a broken table hides is still there."""
+"""Finds entries in the pages of a damaged spool without SQLite, including those of broken tables."""
 
 import os
 import struct
@@ -17,16 +17,16 @@ PAGE = 4096
 WAL_HEADER = 32
 FRAME_HEADER = 24
 FRAME = FRAME_HEADER + PAGE
-# In this one the words that are summed up are big-endian, in the one below it little-endian.
+# With this value the checksum uses big-endian words, with the one below it little-endian words.
 WAL_MAGIC = 0x377F0683
 
 
 def is_wal_damaged(path: Path) -> bool:
-    """Whether a commit stands in the WAL behind a place where SQLite stops reading it.
+    """Whether the WAL has a commit after the frame at which SQLite stops reading it.
 
-    SQLite takes the first frame that does not fit for the end, and drops what follows: right for a write
-    that was cut off, but a flipped bit would cost every entry after it. The last frame of a transaction
-    is written last, so one that is there means that those before it once were, too.
+    SQLite treats the first invalid frame as the end, and drops all later ones. This is right for an
+    interrupted write, but a flipped bit would lose every later entry. The last frame of a transaction is
+    written last, so its presence proves that the earlier ones were written.
     """
     try:
         wal = Path(f"{path}-wal").read_bytes()
@@ -64,10 +64,10 @@ def _sums(data: bytes, wal: bytes, sums: tuple[int, int]) -> tuple[int, int]:
 
 
 def carved(path: Path) -> Iterator[Values]:
-    """Every entry whose checksum fits, wherever in the file or in its WAL a page holds it.
+    """Every entry with a valid checksum, in any page of the file or its WAL.
 
-    It reads pages, not tables, so damage costs what stood on the page and nothing that is reached over
-    it. An entry that was removed shortly before may come back, which only repeats its event.
+    It reads pages instead of tables, so that damage loses only the entries of its page, not those that the
+    page refers to. A recently removed entry may reappear, which only repeats its event.
     """
     with _Pages(path) as pages:
         for page in pages.images():
@@ -80,7 +80,7 @@ def carved(path: Path) -> Iterator[Values]:
 
 
 class _Pages:
-    """The pages of a file and its WAL, as far as the disk gives them."""
+    """The readable pages of a file and its WAL."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -106,9 +106,9 @@ class _Pages:
             yield _read(self._file, at, PAGE)
 
     def _in_wal(self) -> Iterator[tuple[int, int]]:
-        """The number of each page in the WAL, and where it is; the newest version comes last."""
-        # What has other salts than the header is left over from before the last complete checkpoint;
-        # should the header be damaged, the first frame has the same.
+        """The number of each page in the WAL, and its offset; the newest version comes last."""
+        # Frames with other salts than the header are older than the last complete checkpoint.
+        # If the header is damaged, the first frame has the same salts.
         salts = {_read(self._wal, at, 8) for at in (16, WAL_HEADER + 8)}
         for at in range(WAL_HEADER, os.fstat(self._wal).st_size, FRAME):
             header = _read(self._wal, at, FRAME_HEADER)
@@ -124,14 +124,14 @@ class _Pages:
 
 
 def _read(descriptor: int, at: int, size: int) -> bytes:
-    """What is there; nothing where the disk fails."""
+    """The bytes at this place; empty if the disk fails."""
     try:
         return os.pread(descriptor, size, at)
     except (OSError, OverflowError):
         return b""
 
 
-# What of an entry's payload stays on its own page, and the least that does if the rest overflows.
+# The maximum of an entry's payload on its page, and the minimum if the rest overflows.
 LOCAL_MOST = PAGE - 35
 LOCAL_LEAST = (PAGE - 12) * 32 // 255 - 23
 
@@ -140,7 +140,7 @@ _INTEGER_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """What looks like an entry's cell on a leaf page: its columns' types, and where its bytes are."""
+    """A possible cell of an entry on a leaf page: the types of its columns, and the place of its bytes."""
 
     number: int
     types: tuple[int, ...]
@@ -159,7 +159,7 @@ class _Cell:
             size = _width(kind)
             values.append(_value(kind, payload[at : at + size]))
             at += size
-        # The primary key stands outside the record.
+        # The primary key is outside of the record.
         return [self.number, *values[1:]]
 
     def _payload(self, read: Callable[[int], bytes]) -> bytes:
@@ -177,7 +177,7 @@ class _Cell:
 
 
 def _cells(page: bytes) -> Iterator[_Cell]:
-    """Whatever on a page could be an entry; the page's own kind and count are not relied on."""
+    """All possible entries on a page, independent of the page's kind and count, which may be damaged."""
     for at in range(8, len(page) - 1, 2):
         pointer = int.from_bytes(page[at : at + 2])
         if pointer == 0:
@@ -199,7 +199,7 @@ def _cell(page: bytes, at: int) -> _Cell | None:
     while at < start + header and len(types) < COLUMNS:
         kind, at = _varint(page, at)
         types.append(kind)
-    # Only what adds up is worth following to other pages.
+    # Follow only consistent cells to other pages.
     if len(types) != COLUMNS or at != start + header or header + sum(map(_width, types)) != length:
         return None
     local = _local(length)

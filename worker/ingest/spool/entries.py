@@ -17,12 +17,12 @@ from worker.amqp.channel import Message
 SOURCE_HEADER = "x-stream"
 NUMBER_HEADER = "x-place"
 
-# As sqlite3 gives them: None, int, float, str or bytes.
+# The types that sqlite3 returns: None, int, float, str or bytes.
 Values = Sequence[object]
 
 
 class Damaged(Exception):
-    """The file does not hold what was written into it."""
+    """The content of the file is not what was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def _checksum(fields: Values, body: bytes = b"") -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the file knows of itself, changed in the same transaction as its entries."""
+    """Counters of the file, changed in the same transaction as its entries."""
 
     source: int
     last_number: int = 0
@@ -121,7 +121,7 @@ CREATE TABLE entries (
 )
 """
 
-# How many columns the table of entries has.
+# The number of columns of the table of entries.
 COLUMNS = 11
 
 # One row; `places` is State.last_numbers.
@@ -229,7 +229,7 @@ RETURNING length(CAST(headers AS BLOB)) + length(body)
 
 
 def remove(connection: sqlite3.Connection, numbers: Sequence[int], state: State) -> State:
-    """Those of these numbers that are not there any more change nothing."""
+    """Numbers of missing entries change nothing."""
     removed = connection.execute(REMOVE, (orjson.dumps(numbers).decode(),)).fetchall()
     size = state.size - sum(bytes_ for (bytes_,) in removed)
     state = replace(state, depth=state.depth - len(removed), size=size)

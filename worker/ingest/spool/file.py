@@ -34,7 +34,7 @@ HEADROOM = 4 * 1024 * 1024
 
 
 class SpoolBroken(Exception):
-    """The disk is full or fails, or the path cannot be used. The text says what, and quotes no event."""
+    """The disk is full or fails, or the path cannot be used. The text is the reason, without an event."""
 
 
 def make_folder(folder: Path) -> None:
@@ -60,7 +60,7 @@ def reason(error: sqlite3.Error | OSError) -> str:
     return str(getattr(error, "sqlite_errorname", type(error).__name__))
 
 
-# Only before the first table is made can these be chosen.
+# These can only be set before the first table is created.
 CHOOSE_PAGES = f"PRAGMA page_size = {PAGE}"
 CHOOSE_VACUUM = "PRAGMA auto_vacuum = INCREMENTAL"
 
@@ -80,7 +80,7 @@ BEGIN = "BEGIN IMMEDIATE"
 COMMIT = "COMMIT"
 ROLLBACK = "ROLLBACK"
 
-# The file and what SQLite keeps beside it; the shared memory is created again each time.
+# The file and its WAL; the shared memory is created again each time.
 PARTS = ("", "-wal", "-journal")
 
 # We have just opened the file for writing, so only a flipped byte in its header can forbid it; what really
@@ -119,7 +119,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 def _connection(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=1, isolation_level=None)
-    # A flipped byte is for the checksum to notice; sqlite3 itself would quote the text it cannot decode.
+    # The checksum detects flipped bytes; an error of sqlite3 would quote the text that it cannot decode.
     connection.text_factory = lambda text: text.decode(errors="replace")
     return connection
 
@@ -147,7 +147,7 @@ class SpoolFile:
         self._guarded(self._check)
 
     def _read_ahead(self) -> None:
-        """Have the file in memory: from a cold disk the check, page by page, would take far longer.
+        """Load the file into memory, because the check reads single pages, which is slow on a cold disk.
 
         Not while SQLite has it open: closing a second descriptor of a file drops the process's locks.
         """
@@ -158,7 +158,7 @@ class SpoolFile:
 
     def close(self) -> None:
         if self._connection is not None:
-            # Closing writes the WAL into the file; where that fails, the next opening does it.
+            # Closing writes the WAL into the file; if that fails, the next opening does it.
             with suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
@@ -193,7 +193,7 @@ class SpoolFile:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_FULL or len(numbers) < 2:
                     raise
-                # Little space may do for few of them, and each makes some.
+                # Little space suffices for few entries, and each removal frees some.
                 middle = len(numbers) // 2
                 self.remove(numbers[:middle])
                 self.remove(numbers[middle:])
@@ -213,10 +213,9 @@ class SpoolFile:
                 connection.executescript(SHRINK)
 
     def _guarded(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do it, if need be once more after the file was repaired.
+        """Run `work`, and once more if the file had to be repaired.
 
-        After a failure the file is opened again, which reads what it really holds: whether a commit that
-        failed is in it only the file knows.
+        After a failure it opens the file again, since only the file shows whether it has the failed commit.
         """
         try:
             try:
@@ -229,7 +228,7 @@ class SpoolFile:
             self.close()
             raise SpoolBroken("damaged again while it was repaired") from error
         except (sqlite3.Error, OSError) as error:
-            # A full disk fails the writes that come before a commit: there it is certain, and frequent.
+            # A full disk fails writes before the commit, so that the outcome is certain; this is frequent.
             if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
                 self.close()
             raise SpoolBroken(reason(error)) from error
@@ -282,7 +281,7 @@ class SpoolFile:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         if self._path.stat().st_size == 0:
-            # Not otherwise: this writes, and a disk that takes no more should still be read from.
+            # Only then, because this writes, and a full disk should still be readable.
             _choose(connection, CHOOSE_PAGES, CHOOSE_VACUUM)
         _choose(connection, USE_WAL, SYNC_EACH_COMMIT, CHECKPOINT_EARLY, KEEP_WAL_SMALL, ERASE_REMOVED)
         if not spool_entries.has_tables(connection):
@@ -305,17 +304,17 @@ class SpoolFile:
         return Path(f"{self._path}.mended")
 
     def _repair(self) -> None:
-        """Carry over what can be read into a new file, and put that in the place of the damaged one."""
+        """Copy readable entries into a new file, and replace the damaged one with it."""
         state_before = self.state if self._is_state_known else None
         self.close()
         unfinished = Path(f"{self._path}.mending")
         unfinished.unlink(missing_ok=True)
         unfinished.touch(mode=0o600)
         with closing(_connection(unfinished)) as connection:
-            # Where the counters cannot be trusted, another source begins.
+            # If the counters are damaged, a new source begins.
             state = self._carry_over(connection, state_before or self._new_state())
         _sync(unfinished)
-        # From here on a crash cannot undo it: the next opening finishes the swap.
+        # After this a crash cannot undo the repair: the next opening finishes the swap.
         unfinished.replace(self._repaired)
         _sync(self._path.parent)
         aside = self._swap()
@@ -330,11 +329,11 @@ class SpoolFile:
             return spool_entries.carry_over(connection, carved(self._path), state)
 
     def _swap(self) -> Path:
-        """Put the repaired file in the damaged one's place; after a crash in the middle this goes on."""
+        """Replace the damaged file with the repaired one; after a crash, a second call completes it."""
         made_at = datetime.fromtimestamp(self._repaired.stat().st_mtime, UTC)
         aside = Path(f"{self._path}.damaged-{made_at:%Y%m%dT%H%M%S.%fZ}")
         for part in PARTS:
-            # The WAL especially must not stay: SQLite would play it into the new file.
+            # The WAL must not stay: SQLite would apply it to the new file.
             with suppress(FileNotFoundError):
                 os.replace(f"{self._path}{part}", f"{aside}{part}")
         Path(f"{self._path}-shm").unlink(missing_ok=True)

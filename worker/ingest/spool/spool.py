@@ -1,7 +1,7 @@
-"""The durable local spool: where the ingest writes an event while the broker cannot take it.
+"""The durable local spool: the ingest writes events to it while the broker is unavailable.
 
-An SQLite file in WAL mode with `synchronous=FULL`, used by one thread of its own. Whatever waits when
-that thread gets free goes into one transaction: one fsync for several events.
+An SQLite file in WAL mode with `synchronous=FULL`, used by one separate thread. All entries that wait when
+the thread becomes free are written in one transaction: one fsync for several events.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ GROUP_BYTES = 1024 * 1024
 
 
 class SpoolFull(Exception):
-    """The entries have as many bytes as they may."""
+    """The entries have reached the maximum size."""
 
 
 class SpoolTaken(StockhookError):
@@ -74,7 +74,7 @@ class Spool:
         """Open the file, or make it.
 
         Raises:
-            SpoolTaken: Still so after `lock_timeout`.
+            SpoolTaken: The lock is still held after `lock_timeout`.
             SpoolBroken
         """
         try:
@@ -104,12 +104,12 @@ class Spool:
 
     @property
     def max_bytes(self) -> int:
-        """What `size` may be at most."""
+        """The maximum of `size`."""
         return self._max_bytes
 
     @property
     def disk_free(self) -> int:
-        """Bytes that the file system still has for us."""
+        """Free bytes of the file system."""
         return shutil.disk_usage(self._folder).free
 
     @property
@@ -127,13 +127,13 @@ class Spool:
 
     @property
     def commits(self) -> int:
-        """How many transactions wrote entries: under load fewer than entries."""
+        """The number of transactions that wrote entries, which is less than the entries under load."""
         return self._file.commits
 
     async def put(self, message: Message, family: str | None) -> None:
         """Return once it is on disk; without a family it gets no sequence number.
 
-        Cancelled, or failed with SpoolBroken, it may have been written or not.
+        After cancellation or SpoolBroken, the entry may have been written or not.
 
         Raises:
             SpoolFull
@@ -156,7 +156,7 @@ class Spool:
         return await self._in_thread(lambda: self._file.oldest(limit))
 
     async def remove(self, numbers: Sequence[int]) -> None:
-        """Remove what is still there of these.
+        """Remove these entries if they still exist.
 
         Raises:
             SpoolBroken
@@ -176,7 +176,7 @@ class Spool:
         self._writing = None
 
     def _write_group(self) -> tuple[list["_Waiting"], Exception | None]:
-        """Write what waits by now, in one transaction."""
+        """Write all waiting entries in one transaction."""
         group = list(self._next_group())
         try:
             self._file.insert([waiting.draft for waiting in group])
@@ -195,7 +195,7 @@ class Spool:
             yield waiting
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Have it done in the spool's thread, to its end also if the caller is cancelled."""
+        """Run in the spool's thread, to the end even if the caller is cancelled."""
         done = asyncio.get_running_loop().run_in_executor(self._thread, work)
         done.add_done_callback(self._note_depth)
         return await asyncio.shield(done)

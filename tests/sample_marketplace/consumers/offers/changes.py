@@ -1,4 +1,4 @@
-"""What subscribers are told of an offer."""
+"""The published fields of an offer."""
 
 from consumers.offers.decide import Offer
 from schemas.changes import OfferState

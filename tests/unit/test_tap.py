@@ -1,4 +1,4 @@
-"""Messages past the client library, held against the client library's own codec."""
+"""The tap on the client library's stream, compared to the library's own codec."""
 
 import asyncio
 import gc
@@ -147,7 +147,7 @@ def test_a_message_of_another_shape_is_read_too(others: list[str]) -> None:
 
 
 async def read(reader: TappedReader, data: bytes, cuts: list[int]) -> bytes:
-    """Feed data in pieces; what is passed on to the client library."""
+    """Feed data in pieces; return the bytes for the client library."""
     edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     for start, end in pairwise(edges):
         reader.feed_data(data[start:end])
@@ -165,7 +165,7 @@ def tapped(on_delivery: Callable[[Delivery], None]) -> tuple[TappedReader, Chann
 
 
 @given(st.lists(st.binary(max_size=400), max_size=5), st.lists(st.integers(min_value=0), max_size=20))
-def test_deliveries_are_taken_out_however_the_stream_is_cut(bodies: list[bytes], cuts: list[int]) -> None:
+def test_deliveries_are_extracted_after_any_segmentation(bodies: list[bytes], cuts: list[int]) -> None:
     async def play() -> None:
         got: list[Delivery] = []
         reader, _, _ = tapped(got.append)
@@ -185,14 +185,14 @@ def test_deliveries_are_taken_out_however_the_stream_is_cut(bodies: list[bytes],
     asyncio.run(play())
 
 
-async def test_a_delivery_to_somebody_elses_consumer_passes_through_whole() -> None:
+async def test_a_delivery_to_another_consumer_passes_through_unchanged() -> None:
     reader, _, _ = tapped(lambda _: None)
     data = delivered(1, b"{}", {}, consumer="another")
 
     assert await read(reader, data, [10, 50]) == data
 
 
-async def test_what_is_no_amqp_passes_through() -> None:
+async def test_bytes_that_are_no_amqp_pass_through() -> None:
     reader, _, _ = tapped(lambda _: None)
 
     assert await read(reader, b"AMQP\x00\x00\x09\x01", []) == b"AMQP\x00\x00\x09\x01"
@@ -206,7 +206,7 @@ def publish(tap: ChannelTap) -> asyncio.Future[None]:
     return tap.publish("stockhook.events", "ovoko.order.created", "t", {"x-attempt": 1}, b"{}", 5.0)
 
 
-async def test_each_publish_learns_what_became_of_it() -> None:
+async def test_each_publish_gets_its_result() -> None:
     reader, tap, written = tapped(lambda _: None)
     confirms = [publish(tap) for _ in range(5)]
     returned = frames_of(written[2])[1]
@@ -231,7 +231,7 @@ async def test_each_publish_learns_what_became_of_it() -> None:
 
 
 async def test_a_busy_stream_is_not_taken_for_a_dead_one() -> None:
-    """The broker sends no heartbeat beside deliveries, and the client library sees no delivery."""
+    """The broker sends no heartbeats while it sends deliveries, which the client library does not see."""
     reader, _, _ = tapped(lambda _: None)
 
     assert await read(reader, delivered(1, b"{}", {}), []) == pamqp.frame.marshal(
@@ -240,7 +240,7 @@ async def test_a_busy_stream_is_not_taken_for_a_dead_one() -> None:
 
 
 def test_a_publish_over_a_connection_that_just_closed_is_lost() -> None:
-    """The client library has not noticed yet: the event loop has, and raises."""
+    """The event loop has noticed the end and raises; the client library has not noticed yet."""
 
     async def play() -> None:
         loop = asyncio.get_running_loop()
@@ -267,10 +267,10 @@ def test_a_publish_over_a_connection_that_just_closed_is_lost() -> None:
 async def test_a_connection_that_could_not_be_opened_is_forgotten_in_silence(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Also outside of the event loop: the library began to close it, and warned on standard error."""
-    nobody_listens = URL("amqp://127.0.0.1:1/")
-    connections = [TappedConnection(nobody_listens)]
-    # What pytest keeps of log records, and pytest.raises of exceptions, would hold on to it.
+    """Even without an event loop: the library would try to close it, and warn on standard error."""
+    closed_port = URL("amqp://127.0.0.1:1/")
+    connections = [TappedConnection(closed_port)]
+    # pytest's log records, and exceptions of pytest.raises, would keep a reference to it.
     for name in ("aio_pika", "aiormq"):
         caplog.set_level(logging.CRITICAL + 1, name)
     with suppress(ConnectionError):
@@ -310,7 +310,7 @@ async def test_an_opening_that_is_cancelled_as_it_succeeds_leaves_no_connection(
     assert connection._closed.done() != is_open or ticks == 0
 
 
-async def test_a_publish_that_waits_too_long_says_so_and_its_late_confirm_is_nothing() -> None:
+async def test_a_publish_times_out_and_its_late_confirm_is_ignored() -> None:
     reader, tap, _ = tapped(lambda _: None)
     hasty = tap.publish("stockhook.events", "ovoko.order.created", "t", {}, b"{}", 0.05)
     patient = publish(tap)
@@ -322,7 +322,7 @@ async def test_a_publish_that_waits_too_long_says_so_and_its_late_confirm_is_not
 
 
 def header_frame(flags: int, properties: bytes, body_size: int) -> bytes:
-    """A content header as no codec of ours would write it."""
+    """A content header that our codecs would not write."""
     payload = struct.pack(">HHQH", 60, 0, body_size, flags) + properties
     return struct.pack(">BHI", 2, CHANNEL, len(payload)) + payload + b"\xce"
 
@@ -357,7 +357,7 @@ def delivered_oddly(header: bytes, body: bytes, tag: int = 1) -> bytes:
     st.binary(min_size=1, max_size=50),
     st.lists(st.integers(min_value=0), max_size=5),
 )
-def test_no_properties_whatever_bytes_they_are_keep_a_message_or_the_next_one_from_its_consumer(
+def test_properties_of_any_bytes_delay_neither_their_message_nor_the_next(
     flags: int, properties: bytes, body: bytes, cuts: list[int]
 ) -> None:
     async def play() -> None:
@@ -402,7 +402,7 @@ def test_no_properties_whatever_bytes_they_are_keep_a_message_or_the_next_one_fr
     ],
     ids=lambda value: None,
 )
-def test_what_can_be_read_beside_odd_properties_is_read_and_else_there_are_no_headers(
+def test_readable_properties_are_read_beside_unreadable_ones_and_headers_are_empty_otherwise(
     flags: int, properties: bytes, headers: dict[str, object]
 ) -> None:
     payload = header_frame(flags, properties, 5)[7:-1]
@@ -427,7 +427,7 @@ def test_a_type_that_was_read_can_be_published_again(message_type: bytes) -> Non
     assert publish_frames(CHANNEL, "e", "r", Properties(0, "m", read_type, {}), b"", 1000)
 
 
-async def test_the_client_library_gets_what_it_asked_for_without_properties_that_it_cannot_read() -> None:
+async def test_the_client_library_gets_its_message_without_unreadable_properties() -> None:
     reader, _, _ = tapped(lambda _: None)
     method = from_broker(
         Basic.GetOk(delivery_tag=1, redelivered=True, exchange="e", routing_key="abc", message_count=0)
@@ -441,7 +441,7 @@ async def test_the_client_library_gets_what_it_asked_for_without_properties_that
 
 
 async def test_a_return_that_cannot_be_read_leaves_no_publish_confirmed() -> None:
-    """The broker confirms what it returned, too: which of them it was is not known."""
+    """The broker also confirms returned messages, and it is unknown which one this was."""
     reader, tap, _ = tapped(lambda _: None)
     confirms = [publish(tap) for _ in range(2)]
     returned = Basic.Return(reply_code=312, reply_text="NO_ROUTE", exchange="e", routing_key="r")
@@ -452,7 +452,7 @@ async def test_a_return_that_cannot_be_read_leaves_no_publish_confirmed() -> Non
     assert [type(outcome) for outcome in outcomes] == [ChannelLost, ChannelLost]
 
 
-async def test_whatever_ended_a_connection_the_client_library_finds_it_lost() -> None:
+async def test_the_client_library_notices_every_kind_of_end_of_a_connection() -> None:
     reader, _, _ = tapped(lambda _: None)
     reader.set_exception(OverflowError("a bug"))
 

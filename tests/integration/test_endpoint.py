@@ -1,4 +1,4 @@
-"""Endpoints that answer with malice: a failure in plain words, or taken for the status that came."""
+"""Malicious endpoints: a failure with a plain reason, or the status that they sent."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -63,7 +63,7 @@ async def taken(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
 
 
 def _target(url: str) -> str:
-    """As a subscriber in the settings has it."""
+    """The endpoint of a subscriber in the settings."""
     return Subscriber(name="shop", url=url, secret=SecretStr("whsec_" + "A" * 32)).url
 
 
@@ -71,14 +71,14 @@ def _target(url: str) -> str:
 async def answering(
     how: Answering, host: str = "127.0.0.1", path: str = "/hooks"
 ) -> AsyncIterator[tuple[Endpoint, list[bytes]]]:
-    """A target that answers so, and what it was asked."""
-    asked: list[bytes] = []
+    """A target with these answers, and its requests."""
+    requests: list[bytes] = []
     tasks: list[asyncio.Task[None]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
-                asked.append(await reader.readuntil(b"\r\n\r\n"))
+                requests.append(await reader.readuntil(b"\r\n\r\n"))
                 await reader.readexactly(2)
                 await how(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -99,7 +99,7 @@ async def answering(
         answer_seconds=ANSWER_SECONDS,
     )
     try:
-        yield target, asked
+        yield target, requests
     finally:
         await target.close()
         server.close()
@@ -109,7 +109,7 @@ async def answering(
 
 
 @pytest.mark.parametrize(
-    ("how", "words"),
+    ("how", "message"),
     [
         (of_endless_pieces, "it answered 500"),
         (of_drops, "no whole answer within 0.5 s"),
@@ -120,15 +120,15 @@ async def answering(
         (of_itself, "it answered 307"),
     ],
 )
-async def test_a_hostile_answer_is_a_failure_in_plain_words(how: Answering, words: str) -> None:
-    async with answering(how) as (target, asked):
+async def test_a_hostile_answer_is_a_failure_with_a_plain_reason(how: Answering, message: str) -> None:
+    async with answering(how) as (target, requests):
         for _ in range(2):
-            # The second would find whatever the first left on the only connection.
+            # The second would read leftovers of the first on the only connection.
             with pytest.raises(NotDelivered) as failure:
                 await target.post("id.1", b"{}")
-            assert str(failure.value) == words
+            assert str(failure.value) == message
 
-    assert len(asked) == 2
+    assert len(requests) == 2
 
 
 async def test_of_an_answer_of_100_megabytes_the_status_counts_and_little_is_read() -> None:
@@ -142,12 +142,12 @@ async def test_of_an_answer_of_100_megabytes_the_status_counts_and_little_is_rea
             await writer.drain()
             megabytes_sent[-1] += 1
 
-    async with answering(of_100_megabytes) as (target, asked):
+    async with answering(of_100_megabytes) as (target, requests):
         for _ in range(2):
             await target.post("id.1", b"{}")
 
-    assert len(asked) == 2
-    # Buffers of the operating system take some megabytes that nobody reads.
+    assert len(requests) == 2
+    # Buffers of the operating system accept some megabytes that are not read.
     assert max(megabytes_sent) < 50
 
 
@@ -165,15 +165,15 @@ async def test_of_an_answer_of_100_megabytes_the_status_counts_and_little_is_rea
 async def test_ipv6_addresses_and_international_paths_are_delivered_to(
     host: str, path: str, sent: str
 ) -> None:
-    async with answering(taken, host, path) as (target, asked):
+    async with answering(taken, host, path) as (target, requests):
         await target.post("id.1", b"{}")
 
-    (request,) = asked
+    (request,) = requests
     assert request.decode().startswith(sent)
     assert request.lower().count(b"host:") == 1
 
 
-async def test_where_nobody_listens_it_says_so() -> None:
+async def test_a_closed_port_is_reported() -> None:
     async with answering(of_itself) as (target, _):
         pass
     with pytest.raises(NotDelivered, match="cannot connect to it"):
@@ -181,7 +181,7 @@ async def test_where_nobody_listens_it_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "words"),
+    ("host", "message"),
     [
         ("localhost", "its host has a private address"),
         ("169.254.169.254", "its host has a private address"),
@@ -190,10 +190,10 @@ async def test_where_nobody_listens_it_says_so() -> None:
         ("nowhere.invalid", "its host name cannot be resolved"),
     ],
 )
-async def test_where_only_we_should_reach_is_not_called(host: str, words: str) -> None:
+async def test_where_only_we_should_reach_is_not_called(host: str, message: str) -> None:
     target = Endpoint.of(f"https://{host}/hooks", [KEY], connections=1, allow_private=False)
     try:
-        with pytest.raises(NotDelivered, match=words):
+        with pytest.raises(NotDelivered, match=message):
             await target.post("id.1", b"{}")
     finally:
         await target.close()

@@ -1,4 +1,4 @@
-"""Where an accepted event goes, with a real spool and a publisher that fails on demand."""
+"""The event sink with a real spool and a publisher that fails on demand."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ from worker.ingest.spool.spool import Spool
 
 @dataclass
 class Broker:
-    """Stands where the publisher does."""
+    """Replaces the publisher."""
 
     is_ready: bool = True
     fails: bool = False
@@ -68,7 +68,7 @@ async def test_an_event_goes_to_the_broker_with_its_sequence_number(spool: Spool
     assert spool.depth == 0
 
 
-async def test_what_the_broker_does_not_confirm_is_spooled_and_its_number_is_voided(
+async def test_an_unconfirmed_event_is_spooled_and_its_number_is_voided(
     spool: Spool,
 ) -> None:
     broker = Broker(fails=True)
@@ -94,14 +94,14 @@ async def test_an_entry_stays_in_the_spool_until_it_is_confirmed(spool: Spool) -
     stopping = asyncio.Event()
     draining = asyncio.create_task(storage.drain(stopping))
     await asyncio.sleep(0.3)
-    kept = await spool.oldest(10)
+    entries = await spool.oldest(10)
     stopping.set()
     draining.cancel()
     await asyncio.wait([draining])
     broker.fails = False
     await drained(storage, broker)
 
-    assert len(kept) == 5
+    assert len(entries) == 5
     assert [sent.headers["x-number"] for sent in broker.published] == [0, 1, 2, 3, 4]
 
 

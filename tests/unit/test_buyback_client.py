@@ -1,4 +1,4 @@
-"""What is decided about a marketplace's answers, without asking one."""
+"""Decisions about a marketplace's answers, without requests."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -36,18 +36,18 @@ def test_retry_after_is_seconds_or_a_date(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "soon", "-1", "1.5", "٣", "Sun, 99 Mar 2026 12:00:30 GMT"])
-def test_a_retry_after_that_says_nothing_is_none(text: str | None) -> None:
+def test_an_unusable_retry_after_is_none(text: str | None) -> None:
     assert retry_after(text, NOW) is None
 
 
 @pytest.mark.parametrize(
     ("status", "expected"), [(408, True), (425, True), (429, True), (500, True), (404, False), (302, False)]
 )
-def test_what_time_may_repair_is_worth_repeating(status: int, expected: bool) -> None:
+def test_a_temporary_failure_is_worth_repeating(status: int, expected: bool) -> None:
     assert is_worth_repeating(status) is expected
 
 
-async def test_who_is_told_to_come_at_once_pauses_all_the_same() -> None:
+async def test_retry_after_zero_still_pauses() -> None:
     async def ask() -> None:
         raise Unavailable("busy", retry_after=timedelta(0))
 
@@ -57,11 +57,13 @@ async def test_who_is_told_to_come_at_once_pauses_all_the_same() -> None:
     assert [line["seconds"] > 0 for line in lines] == [True] * 3
 
 
-@pytest.mark.parametrize(("seconds", "kept"), [(3600, 3540), (600, 540), (100, 90), (10, 9), (10**9, 86_340)])
-def test_a_token_is_renewed_a_little_before_it_ends(seconds: int, kept: float) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "lifetime"), [(3600, 3540), (600, 540), (100, 90), (10, 9), (10**9, 86_340)]
+)
+def test_a_token_is_renewed_a_little_before_it_ends(seconds: int, lifetime: float) -> None:
     granted = Granted(access_token=SecretStr("abc"), expires_in=seconds)
 
-    assert granted.lifetime == timedelta(seconds=kept)
+    assert granted.lifetime == timedelta(seconds=lifetime)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_a_token_is_renewed_a_little_before_it_ends(seconds: int, kept: float) -
         b"[]",
     ],
 )
-def test_what_is_no_token_is_refused(body: bytes) -> None:
+def test_an_invalid_token_is_refused(body: bytes) -> None:
     with pytest.raises(ValidationError):
         Granted.model_validate_json(body)
 
@@ -100,10 +102,10 @@ class Issuer:
         return self.now
 
 
-async def test_one_fetch_serves_all_who_wait_for_it() -> None:
+async def test_one_fetch_serves_all_waiting_callers() -> None:
     issuer = Issuer()
-    keeper = TokenCache(issuer.fetch, issuer.clock)
-    waiting = [asyncio.create_task(keeper.token()) for _ in range(10)]
+    cache = TokenCache(issuer.fetch, issuer.clock)
+    waiting = [asyncio.create_task(cache.token()) for _ in range(10)]
     await asyncio.sleep(0)
     issuer.gate.set()
 
@@ -111,33 +113,33 @@ async def test_one_fetch_serves_all_who_wait_for_it() -> None:
     assert issuer.granted == 1
 
 
-async def test_a_refused_token_is_replaced_once_for_all_whom_it_failed() -> None:
+async def test_a_refused_token_is_replaced_once_for_all_callers() -> None:
     issuer = Issuer()
     issuer.gate.set()
-    keeper = TokenCache(issuer.fetch, issuer.clock)
-    first = await keeper.token()
-    replaced = await asyncio.gather(*(keeper.token(refused=first) for _ in range(10)))
+    cache = TokenCache(issuer.fetch, issuer.clock)
+    first = await cache.token()
+    replaced = await asyncio.gather(*(cache.token(refused=first) for _ in range(10)))
 
     assert (first, set(replaced)) == ("t1", {"t2"})
-    assert await keeper.token(refused=first) == "t2"
+    assert await cache.token(refused=first) == "t2"
 
 
-async def test_a_kept_token_is_used_until_it_is_due() -> None:
+async def test_a_cached_token_is_used_until_it_expires() -> None:
     issuer = Issuer()
     issuer.gate.set()
-    keeper = TokenCache(issuer.fetch, issuer.clock)
+    cache = TokenCache(issuer.fetch, issuer.clock)
     tokens = []
     for now in (0.0, 89.9, 90.0, 179.9):
         issuer.now = now
-        tokens.append(await keeper.token())
+        tokens.append(await cache.token())
 
     assert tokens == ["t1", "t1", "t2", "t2"]
 
 
-async def test_who_gives_up_leaves_the_fetch_to_the_next() -> None:
+async def test_a_cancelled_caller_leaves_the_fetch_to_the_next() -> None:
     issuer = Issuer()
-    keeper = TokenCache(issuer.fetch, issuer.clock)
-    first, second = asyncio.create_task(keeper.token()), asyncio.create_task(keeper.token())
+    cache = TokenCache(issuer.fetch, issuer.clock)
+    first, second = asyncio.create_task(cache.token()), asyncio.create_task(cache.token())
     await asyncio.sleep(0)
     first.cancel()
     issuer.gate.set()
@@ -166,7 +168,7 @@ def test_refused_members_are_those_that_were_sent(errors: bytes, members: list[s
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
         (b'{"title": "no such order"}', "no such order"),
         (b'{"title": "a\\u001b[31mb\\nc"}', r"a\x1b[31mb\x0ac"),
@@ -175,11 +177,11 @@ def test_refused_members_are_those_that_were_sent(errors: bytes, members: list[s
         (b"null", ""),
     ],
 )
-def test_a_title_is_a_short_line(body: bytes, words: str) -> None:
-    assert title(body) == words
+def test_a_title_is_a_short_line(body: bytes, message: str) -> None:
+    assert title(body) == message
 
 
-def test_what_an_answer_does_not_say_is_none() -> None:
+def test_a_member_that_the_answer_lacks_is_none() -> None:
     assert ShipmentCapabilities.model_validate_json(b'{"news": 1}') == ShipmentCapabilities()
     assert PickupCapabilities.model_validate_json(b'{"news": 1}').slots == ()
 

@@ -69,7 +69,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulated]:
     process.stdout.close()
 
 
-def test_what_is_possible_is_a_table(simulated: Simulated) -> None:
+def test_capabilities_are_a_table(simulated: Simulated) -> None:
     done = simulated.run("shipment-capabilities", "order-0")
 
     assert done.returncode == 0, done.stderr
@@ -78,7 +78,7 @@ def test_what_is_possible_is_a_table(simulated: Simulated) -> None:
     assert "selected: null" in done.stdout
 
 
-def test_what_is_possible_is_json(simulated: Simulated) -> None:
+def test_capabilities_are_json(simulated: Simulated) -> None:
     done = simulated.run("shipment-capabilities", "order-0", "--json")
 
     assert json.loads(done.stdout) == {
@@ -109,7 +109,7 @@ def test_a_pickup_is_requested_for_a_slot_by_its_time(simulated: Simulated) -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         ((), "give --slot, or --offered"),
         (("--slot", "tomorrow"), "--slot must look like 2026-03-02T09:00Z/2026-03-02T12:00Z"),
@@ -118,11 +118,11 @@ def test_a_pickup_is_requested_for_a_slot_by_its_time(simulated: Simulated) -> N
         (("--offered", "99"), "--offered 99: there are 10 slots, from 1"),
     ],
 )
-def test_a_wrong_slot_is_a_sentence(simulated: Simulated, arguments: Sequence[str], words: str) -> None:
+def test_a_wrong_slot_is_a_sentence(simulated: Simulated, arguments: Sequence[str], message: str) -> None:
     done = simulated.run("pickup-request", "order-3", *arguments)
 
     assert done.returncode == 2
-    assert words in done.stderr
+    assert message in done.stderr
     assert not any("order-3/pickup-request" in str(each["path"]) for each in simulated.requests())
 
 
@@ -132,7 +132,7 @@ def test_a_dropoff_is_requested_and_excludes_a_pickup(simulated: Simulated) -> N
 
     assert (done.returncode, done.stdout) == (0, "a drop-off of order order-4 is requested\n")
     assert again.returncode == 1
-    assert "refused with status 409 Conflict (the order is dropped off)" in again.stderr
+    assert "refused with status 409 Conflict (the order has a drop-off)" in again.stderr
 
 
 def test_payment_details_come_from_a_file_or_standard_input(simulated: Simulated, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_payment_details_come_from_a_file_or_standard_input(simulated: Simulated
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         ("{", "payment details: not JSON"),
         (json.dumps({**DETAILS, "bankAccount": {}}), "bankAccount.accountNumber: Field required"),
@@ -170,24 +170,24 @@ def test_payment_details_come_from_a_file_or_standard_input(simulated: Simulated
         ("x" * 65_537, "payment details are at most 65,536 bytes long"),
     ],
 )
-def test_bad_payment_details_are_said_to_be_without_them(
-    simulated: Simulated, content: str, words: str
+def test_an_error_about_payment_details_does_not_quote_them(
+    simulated: Simulated, content: str, message: str
 ) -> None:
     done = simulated.run("payment-details", "order-7", stdin=content)
 
     assert done.returncode == 2
-    assert words in done.stderr
+    assert message in done.stderr
     assert "CANARY" not in done.stderr + done.stdout
 
 
-def test_a_file_that_is_not_there_is_a_sentence(simulated: Simulated) -> None:
+def test_a_missing_file_is_one_sentence(simulated: Simulated) -> None:
     done = simulated.run("payment-details", "order-7", "--file", "/nowhere")
 
     assert done.returncode == 2
     assert done.stderr == "stockhook: cannot read /nowhere: No such file or directory\n"
 
 
-def test_on_a_terminal_payment_details_are_asked_for(simulated: Simulated) -> None:
+def test_on_a_terminal_payment_details_are_prompted_for(simulated: Simulated) -> None:
     answers = {
         "First name": "Ana",
         "Last name": "Silva",
@@ -208,7 +208,7 @@ def test_on_a_terminal_payment_details_are_asked_for(simulated: Simulated) -> No
         stdin=theirs,
         stdout=subprocess.PIPE,
         stderr=theirs,
-        # Without a terminal of its own to turn to, it asks on this one.
+        # Without a controlling terminal, it prompts on this one.
         start_new_session=True,
     )
     os.close(theirs)
@@ -229,7 +229,7 @@ def test_on_a_terminal_payment_details_are_asked_for(simulated: Simulated) -> No
     assert "CANARY" not in seen
 
 
-def test_nobodys_order_is_refused(simulated: Simulated) -> None:
+def test_an_unknown_order_is_refused(simulated: Simulated) -> None:
     done = simulated.run("shipment-capabilities", "nobodys")
 
     assert done.returncode == 1
@@ -250,7 +250,7 @@ def test_wrong_credentials_are_refused_without_them(simulated: Simulated) -> Non
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "words"),
+    ("arguments", "code", "message"),
     [
         (("dropoff-request", "fault-error"), 69, "the request may have been accepted"),
         (
@@ -270,15 +270,17 @@ def test_wrong_credentials_are_refused_without_them(simulated: Simulated) -> Non
         (("pickup-capabilities", "a/b"), 2, "an order's id is made of letters"),
     ],
 )
-def test_a_fault_is_a_sentence(simulated: Simulated, arguments: Sequence[str], code: int, words: str) -> None:
+def test_a_fault_is_a_sentence(
+    simulated: Simulated, arguments: Sequence[str], code: int, message: str
+) -> None:
     done = simulated.run(*arguments, STOCKHOOK_BUYBACK_TIMEOUT="2")
 
     assert done.returncode == code, done.stderr
-    assert words in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_what_is_not_set_is_named(simulated: Simulated) -> None:
+def test_missing_settings_are_named(simulated: Simulated) -> None:
     environment = {
         name: value
         for name, value in simulated.settings.items()

@@ -1,4 +1,4 @@
-"""What is shown of a body: its shape, and only what is known to be harmless."""
+"""The shown part of a body: its structure, and values that are known to be harmless."""
 
 import json
 
@@ -14,7 +14,7 @@ CANARIES = {
     "lastName": "Canaryson",
     "email": "canary@example.org",
     "number": "5550199",
-    "firstLine": "1 Canary Lane",
+    "firstLine": "1 Canary Road",
     "zipCode": "C4N 4RY",
     "city": "Canaryville",
     "accountNumber": "GB33BUKB20201555555555",
@@ -35,7 +35,7 @@ def test_of_an_ordinary_event_ids_and_instants_are_shown() -> None:
     assert json.loads(masked(body, shape_of(Provider.OVOKO))) == json.loads(body)
 
 
-def test_no_canary_is_shown_wherever_it_stands() -> None:
+def test_no_canary_is_shown_at_any_place() -> None:
     nested = {**CANARIES, "order": CANARIES, "items": [CANARIES], "customerInformation": {"id": "5550199"}}
     bodies = [nested, {"result": nested}, {"event_data": nested, "data": {"after": nested}}]
     shapes = [shape_of(None), shape_of(Provider.OVOKO), shape_of(Provider.BUYBACK), CHANGE]
@@ -65,7 +65,7 @@ def test_of_a_documented_customer_nothing_is_shown(example: examples.Example) ->
     assert not [value for value in secrets(json.loads(example.body)) if value in shown]
 
 
-def test_what_is_no_json_is_not_shown() -> None:
+def test_a_body_that_is_no_json_is_not_shown() -> None:
     with pytest.raises(ValueError, match="expected value"):
         masked(b"Jane Canary", {})
 
@@ -86,7 +86,7 @@ def test_what_is_no_json_is_not_shown() -> None:
     ],
     ids=str,
 )
-def test_a_name_or_an_account_is_hidden_wherever_it_stands(
+def test_a_name_or_an_account_is_hidden_at_any_place(
     provider: Provider | None, members: dict[str, object]
 ) -> None:
     for body in (members, {"event_data": members}, {"result": members}, {"event": {"event_data": members}}):
@@ -112,7 +112,7 @@ def test_every_documented_name_is_shown(example: examples.Example) -> None:
     assert names(shown) == names(json.loads(example.body))
 
 
-def test_a_documented_event_shows_what_an_operator_needs() -> None:
+def test_a_documented_event_shows_the_members_that_an_operator_needs() -> None:
     example = next(one for one in examples.documented() if one.name == "OrderCreatedEvent")
     shown = json.loads(masked(example.body, shape_of(example.provider)))
     body = json.loads(example.body)

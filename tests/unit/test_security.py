@@ -1,4 +1,4 @@
-"""What a production deployment refuses, in sentences that quote no secret."""
+"""Settings that a production deployment refuses, with sentences that quote no secret."""
 
 from pathlib import Path
 
@@ -29,11 +29,11 @@ STRONG = "u7Kd0-plenty-of-it"
         (STRONG, None),
     ],
 )
-def test_what_is_wrong_with_a_secret(secret: str, fault: str | None) -> None:
+def test_the_weakness_of_a_secret_is_named(secret: str, fault: str | None) -> None:
     assert secret_weakness(secret) == fault
 
 
-def test_a_weak_secret_is_named_by_its_number_alone() -> None:
+def test_a_weak_secret_is_named_only_by_its_number() -> None:
     assert list(weak_secrets((SecretStr(STRONG), SecretStr("hunter2")))) == [
         "secret 2 is shorter than 12 characters"
     ]
@@ -67,7 +67,7 @@ def test_which_hosts_are_other_machines(url: str, hosts: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "words"),
+    ("name", "value", "message"),
     [
         ("AMQP_URL", f"amqp://us:{STRONG}@broker/", "to broker in clear: use amqps://"),
         ("AMQP_URL", f"amqps://guest:{STRONG}@broker/", "must name a user of its own, not guest, at broker"),
@@ -83,7 +83,7 @@ def test_which_hosts_are_other_machines(url: str, hosts: list[str]) -> None:
     ],
 )
 def test_production_is_safe_by_default(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
     monkeypatch.setenv(f"STOCKHOOK_{name}", value)
 
@@ -91,7 +91,7 @@ def test_production_is_safe_by_default(
         read_settings()
 
     assert str(raised.value).startswith(f"STOCKHOOK_{name}: ")
-    assert words in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
     assert "hunter2" not in str(raised.value)
     assert STRONG not in str(raised.value)
@@ -111,7 +111,7 @@ def test_production_is_safe_by_default(
         {"MANAGEMENT_URL": "http://guest:guest@localhost:15672"},
     ],
 )
-def test_what_is_safe_or_wanted_is_taken(
+def test_safe_or_explicitly_allowed_settings_are_accepted(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:
     for name, value in environment.items():
@@ -120,8 +120,8 @@ def test_what_is_safe_or_wanted_is_taken(
     settings = read_settings()
 
     for name, value in environment.items():
-        found = getattr(settings, name.lower())
-        assert not isinstance(found, SecretStr) or found.get_secret_value() == value
+        setting = getattr(settings, name.lower())
+        assert not isinstance(setting, SecretStr) or setting.get_secret_value() == value
 
 
 def test_certificate_files_go_into_the_urls(tmp_path: Path) -> None:

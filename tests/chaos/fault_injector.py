@@ -1,4 +1,4 @@
-"""Carries out what the plan says: how each fault is brought about, and how it is healed."""
+"""Injects the faults of the plan, and heals them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -19,7 +19,7 @@ from tests.support.fault_sql import REMOVE_FAULT, fail_writes
 from tests.support.protocol_watch import Direction, Point
 from tests.support.supervised import Supervised
 
-# The slowest that a link gets, and the latency that it then has.
+# Throughput and latency of the slowest connection.
 SLOWEST = timedelta(milliseconds=400)
 SLOWEST_BYTES_PER_SECOND = 10_000
 
@@ -30,26 +30,26 @@ HEALTHY_DISK = ("set_disk_free_limit", "200MB")
 
 FAILURES = (TimeoutError, ControlFailed, StartFailed)
 
-STRIKE_SECONDS = 20
+INJECT_SECONDS = 20
 HEAL_SECONDS = 60
 
 
-class NotStruck(Exception):
-    """A fault could not be brought about."""
+class NotInjected(Exception):
+    """A fault could not be injected."""
 
 
 class NotHealed(Exception):
-    """A fault of ours could not be taken back: nothing that is measured afterwards means anything."""
+    """An injected fault could not be healed, so that later measurements are invalid."""
 
 
 @asynccontextmanager
 async def carried_out(
     fault: Fault,
     seconds: float,
-    failed: type[NotStruck | NotHealed],
+    failed: type[NotInjected | NotHealed],
     causes: tuple[type[Exception], ...] = FAILURES,
 ) -> AsyncIterator[None]:
-    """Raises `failed` where it takes longer, or one of the causes ends it."""
+    """Raises `failed` after `seconds`, or after one of `causes`."""
     try:
         async with asyncio.timeout(seconds):
             yield
@@ -57,28 +57,28 @@ async def carried_out(
         raise failed(f"{fault}: {str(error) or 'not within its time'}") from error
 
 
-class Striker(Protocol):
-    """Carries out what the plan says."""
+class FaultInjector(Protocol):
+    """Injects and heals faults."""
 
-    async def strike(self, fault: Fault, intensity: float) -> None:
-        """Raises NotStruck."""
+    async def inject(self, fault: Fault, intensity: float) -> None:
+        """Raises NotInjected."""
         ...
 
     async def heal(self, fault: Fault) -> None:
-        """Return when it is gone; raises NotHealed."""
+        """Return when the fault has ended; raises NotHealed."""
         ...
 
     async def settle(self) -> None:
-        """Return when nothing is left of earlier strikes; raises NotHealed."""
+        """Return when the effects of earlier strikes have ended; raises NotHealed."""
         ...
 
     async def heal_everything(self) -> None:
-        """Whatever was struck before; raises NotHealed."""
+        """End all faults; raises NotHealed."""
         ...
 
 
 @dataclass(slots=True)
-class Killer:
+class SingleNodeInjector:
     processes: Mapping[Target, Supervised]
     proxies: Mapping[Target, FaultProxy]
     broker: BrokerNode
@@ -86,15 +86,15 @@ class Killer:
     database_url: str
     disks: Mapping[Target, SmallDisk]
 
-    async def strike(self, fault: Fault, intensity: float) -> None:
-        """Raises NotStruck."""
-        async with carried_out(fault, STRIKE_SECONDS, NotStruck):
-            await self._strike(fault, intensity)
+    async def inject(self, fault: Fault, intensity: float) -> None:
+        """Raises NotInjected."""
+        async with carried_out(fault, INJECT_SECONDS, NotInjected):
+            await self._inject(fault, intensity)
 
-    async def _strike(self, fault: Fault, intensity: float) -> None:
+    async def _inject(self, fault: Fault, intensity: float) -> None:
         match fault.target:
             case Target.INGEST | Target.FIRST_CONSUMER | Target.SECOND_CONSUMER:
-                strike_process(self.processes[fault.target], fault.kind)
+                inject_into_process(self.processes[fault.target], fault.kind)
             case Target.BROKER | Target.POSTGRES if fault.kind in (Kind.KILLED, Kind.PAUSED):
                 node = self._node(fault.target)
                 await asyncio.to_thread(node.kill if fault.kind is Kind.KILLED else node.pause)
@@ -108,10 +108,10 @@ class Killer:
                 proxy = self.proxies[fault.target]
                 await asyncio.to_thread(_disturb, proxy, fault.kind, intensity)
             case _:
-                raise AssertionError(f"not of one node: {fault}")
+                raise AssertionError(f"not a fault of one node: {fault}")
 
     async def heal(self, fault: Fault) -> None:
-        """Return when it is gone.
+        """Return when the fault has ended.
 
         Raises:
             NotHealed
@@ -136,13 +136,13 @@ class Killer:
             case Target.INGEST_TO_BROKER | Target.CONSUMERS_TO_BROKER | Target.CONSUMERS_TO_POSTGRES:
                 await asyncio.to_thread(self.proxies[fault.target].heal)
             case _:
-                raise AssertionError(f"not of one node: {fault}")
+                raise AssertionError(f"not a fault of one node: {fault}")
 
     async def settle(self) -> None:
-        """One node is whole once it runs."""
+        """A single node needs no time after its start."""
 
     async def heal_everything(self) -> None:
-        """Whatever was struck before; raises NotHealed."""
+        """End all faults; raises NotHealed."""
         for process in self.processes.values():
             process.resume()
         for proxy in self.proxies.values():
@@ -166,7 +166,7 @@ class Killer:
         await asyncio.to_thread(self.broker.ctl, *command)
 
     async def _execute(self, statements: str) -> None:
-        """Until it succeeds: a busy table may not be to be locked at once."""
+        """Retry until it succeeds: the lock on a busy table may time out."""
         while True:
             with suppress(asyncpg.PostgresError, OSError, TimeoutError):
                 connection = await asyncpg.connect(self.database_url, timeout=5)
@@ -178,14 +178,14 @@ class Killer:
             await asyncio.sleep(0.1)
 
 
-def strike_process(process: Supervised, kind: Kind) -> None:
+def inject_into_process(process: Supervised, kind: Kind) -> None:
     match kind:
         case Kind.KILLED:
             process.kill()
         case Kind.PAUSED:
             process.pause()
         case _:
-            raise AssertionError(f"no fault of a process: {kind}")
+            raise AssertionError(f"not a fault of a process: {kind}")
 
 
 def _disturb(proxy: FaultProxy, kind: Kind, intensity: float) -> None:
@@ -222,4 +222,4 @@ def _disturb(proxy: FaultProxy, kind: Kind, intensity: float) -> None:
         case Kind.CUT_BEFORE_CONFIRM:
             proxy.cut_randomly(Point.CONFIRM, intensity)
         case _:
-            raise AssertionError(f"no fault of a network: {kind}")
+            raise AssertionError(f"not a fault of a network: {kind}")

@@ -1,4 +1,4 @@
-"""The least that each process needs: each user against each object; only what is listed succeeds."""
+"""Each user against each object: only the listed permissions succeed."""
 
 import asyncio
 import json
@@ -40,11 +40,11 @@ PASSWORD = "only-for-these-tests"
 
 @pytest.fixture
 def users(services: Services, stack: Stack, tmp_path: Path) -> Callable[[str], str]:
-    """Every user of the broker; the URL of one, by its role."""
+    """Create every user of the broker; return a function from a role to its URL."""
     if services.rabbitmq is None:
         pytest.skip("needs a RabbitMQ of our own")
     made = broker_definitions(broker_users(), VHOST) | {
-        # Other tests try policies.
+        # Other tests change policies.
         "policies": [],
         "users": [
             {"name": user.name, "password_hash": password_hash(PASSWORD), "tags": list(user.tags)}
@@ -54,14 +54,14 @@ def users(services: Services, stack: Stack, tmp_path: Path) -> Callable[[str], s
     file = tmp_path / "users.json"
     file.write_text(json.dumps(made))
     services.rabbitmq.ctl("import_definitions", str(file))
-    # On a busy machine RabbitMQ 4.3 accepts no connection for seconds after topic permissions were set.
+    # On a busy machine, RabbitMQ 4.3 accepts no connections for seconds after topic permissions were set.
     services.rabbitmq.wait_until_ready()
     return lambda role: _as(services.amqp_url, f"stockhook_{role}")
 
 
 @pytest.fixture
 async def roles(fresh_database: str) -> Callable[[str], str]:
-    """Every role of the database, its tables made by the owner; the URL of one."""
+    """Create every database role, and the tables as owner; return a function from a role to its URL."""
     connection = await asyncpg.connect(fresh_database)
     await connection.execute(roles_sql())
     for role in ROLES:
@@ -82,7 +82,7 @@ def _publish(exchange: str, routing_key: str) -> Callable[[Channel], Awaitable[o
         except Unroutable:
             return
         except BrokerUnavailable:
-            # A refused publish closes the channel; nothing else here does.
+            # Only a refused publish closes the channel.
             assert not channel.is_open
             raise
 
@@ -94,7 +94,7 @@ def _get(queue: str) -> Callable[[Channel], Awaitable[object]]:
 
 
 OPERATIONS: dict[str, Callable[[Channel], Awaitable[object]]] = {
-    # One that is there: it takes the same permission, and leaves nothing behind.
+    # An existing one, which needs the same permission and leaves nothing.
     "declare exchange": lambda channel: channel.declare_item(Exchange("stockhook.return", "direct")),
     "declare queue": lambda channel: channel.declare_item(
         Queue("stockhook.matrix", {"x-queue-type": "quorum"})
@@ -141,13 +141,11 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize("role", ALLOWED)
-async def test_each_user_may_do_what_is_listed_and_nothing_else(
-    users: Callable[[str], str], role: str
-) -> None:
+async def test_each_user_has_only_the_listed_permissions(users: Callable[[str], str], role: str) -> None:
     allowed: set[str] = set()
-    async with Broker(users(role), "test").connection() as link:
+    async with Broker(users(role), "test").connection() as connection:
         for name, operation in OPERATIONS.items():
-            channel = await link.channel()
+            channel = await connection.channel()
             try:
                 await operation(channel)
             except BrokerUnavailable:
@@ -181,7 +179,7 @@ def test_the_definitions_have_the_exchange_of_their_topic_permissions() -> None:
     assert all(one in definitions(topology(()), "stockhook")["exchanges"] for one in made["exchanges"])
 
 
-def test_the_commands_say_the_same_as_the_definitions(
+def test_the_commands_match_the_definitions(
     services: Services, users: Callable[[str], str], tmp_path: Path
 ) -> None:
     if services.rabbitmq is None:
@@ -190,7 +188,7 @@ def test_the_commands_say_the_same_as_the_definitions(
     for line in broker_commands(broker_users(), vhost):
         _, *arguments = shlex.split(line, comments=True) or [""]
         if line.startswith("# 2."):
-            # What it does; RabbitMQ 4.3 needs it for the rest.
+            # Its own change; RabbitMQ 4.3 needs it for the others.
             declared = tmp_path / "topology.json"
             declared.write_text(json.dumps(definitions(topology(()), vhost)))
             services.rabbitmq.ctl("import_definitions", str(declared))
@@ -201,12 +199,12 @@ def test_the_commands_say_the_same_as_the_definitions(
             "set_topic_permissions",
         ):
             services.rabbitmq.ctl(*arguments)
-    found = json.loads(services.rabbitmq.ctl("list_policies", "-p", vhost, "--formatter", "json"))
+    policies = json.loads(services.rabbitmq.ctl("list_policies", "-p", vhost, "--formatter", "json"))
     permissions = json.loads(services.rabbitmq.ctl("list_permissions", "-p", vhost, "--formatter", "json"))
     topics = json.loads(services.rabbitmq.ctl("list_topic_permissions", "-p", vhost, "--formatter", "json"))
     services.rabbitmq.ctl("delete_vhost", vhost)
 
-    (policy,) = found
+    (policy,) = policies
     assert (policy["name"], policy["pattern"], policy["priority"]) == ("stockhook", r"^stockhook\.", 1000)
     expected = broker_definitions(broker_users(), vhost)
     by_user = {one["user"]: one for one in permissions}
@@ -220,13 +218,13 @@ def test_the_commands_say_the_same_as_the_definitions(
 
 
 def test_the_files_are_fresh(stack: Stack) -> None:
-    """When this fails: `make docs`."""
-    found = json.loads((CHECKOUT / "deploy/rabbitmq/permissions.json").read_text())
+    """Run `make docs` if this fails."""
+    written = json.loads((CHECKOUT / "deploy/rabbitmq/permissions.json").read_text())
 
-    assert found == broker_definitions(broker_users(), "stockhook")
+    assert written == broker_definitions(broker_users(), "stockhook")
     assert (CHECKOUT / "deploy/postgres/roles.sql").read_text() == roles_sql()
     assert stack.run("grants", "postgres").stdout == roles_sql()
-    assert json.loads(stack.run("grants", "rabbitmq", "--json").stdout) == found
+    assert json.loads(stack.run("grants", "rabbitmq", "--json").stdout) == written
     assert "rabbitmqctl delete_user guest" in stack.run("grants", "rabbitmq").stdout
 
 
@@ -243,14 +241,14 @@ STATEMENTS = {
     "UPDATE": "UPDATE {table} SET {first} = DEFAULT WHERE false",
     "DELETE": "DELETE FROM {table} WHERE false",
     "TRUNCATE": "TRUNCATE {table} CASCADE",
-    "ALTER": "ALTER TABLE {table} ADD COLUMN odd text",
+    "ALTER": "ALTER TABLE {table} ADD COLUMN added text",
     "DROP": "DROP TABLE {table} CASCADE",
 }
 MONTHS = "SELECT add_event_log_months(now(), now() + interval '5 months')"
 
 
 async def _may(connection: "asyncpg.Connection[asyncpg.Record]", statement: str) -> bool:
-    """Whether permissions let it through, whatever becomes of it then."""
+    """Whether permissions allow the statement, which may fail for other reasons."""
     transaction = connection.transaction()
     await transaction.start()
     try:
@@ -264,16 +262,14 @@ async def _may(connection: "asyncpg.Connection[asyncpg.Record]", statement: str)
     return True
 
 
-async def test_each_role_may_do_what_is_listed_and_nothing_else(
-    stack: Stack, roles: Callable[[str], str]
-) -> None:
+async def test_each_role_has_only_the_listed_privileges(stack: Stack, roles: Callable[[str], str]) -> None:
     migrated = stack.run("migrate", STOCKHOOK_DATABASE_URL=roles("owner"))
     owner = await asyncpg.connect(roles("owner"))
     tables = {row["name"]: row["first"] for row in await owner.fetch(TABLES)}
 
     assert migrated.returncode == 0, migrated.stderr
     for role in ROLES[1:]:
-        # A table that a migration made is to be thought of here as well.
+        # This fails for new tables until their privileges are listed.
         assert role.tables.keys() == tables.keys(), role.name
         connection = await asyncpg.connect(roles(role.name.removeprefix("stockhook_")))
         for table, first in tables.items():
@@ -284,18 +280,18 @@ async def test_each_role_may_do_what_is_listed_and_nothing_else(
             }
             assert allowed == set(role.tables[table]), f"{role.name} on {table}"
         assert await _may(connection, MONTHS) is bool(role.functions), role.name
-        assert not await _may(connection, "CREATE TABLE odd ()")
-        assert not await _may(connection, "CREATE SCHEMA odd")
+        assert not await _may(connection, "CREATE TABLE created ()")
+        assert not await _may(connection, "CREATE SCHEMA created")
         await connection.close()
     for statement in STATEMENTS.values():
         assert await _may(owner, statement.format(table="parts", first="part_id"))
     await owner.close()
 
 
-async def test_whoever_adds_months_is_not_led_astray_by_a_schema_of_his_own(
+async def test_adding_months_ignores_objects_of_another_schema(
     stack: Stack, roles: Callable[[str], str], fresh_database: str
 ) -> None:
-    """The function acts as the owner: what it calls must not be the caller's."""
+    """The function runs as the owner, so it must not call objects of the caller."""
     stack.run("migrate", STOCKHOOK_DATABASE_URL=roles("owner"))
     superuser = await asyncpg.connect(fresh_database)
     await superuser.execute(
@@ -350,21 +346,21 @@ async def test_the_whole_runs_with_these_users(
     assert json.loads(status.stdout)["rows"]["orders"] == 1
     operator = {"STOCKHOOK_AMQP_URL": users("operator"), "STOCKHOOK_DATABASE_URL": roles("operator")}
     await _work_on_dead_letters(stack, operator)
-    await _replay_what_is_unhandled(stack, operator, roles("owner"))
-    await _take_over_what_differs(stack, operator)
+    await _replay_unhandled(stack, operator, roles("owner"))
+    await _apply_differences(stack, operator)
     for worker in (ingest, consumer):
         assert worker.stop() == 0
         assert "ACCESS_REFUSED" not in worker.lines()
 
 
 async def _work_on_dead_letters(stack: Stack, operator: dict[str, str]) -> None:
-    """All that `stockhook dead` writes: an edit, a look at a body, a replay, a discard."""
+    """Run each command of `stockhook dead` that writes: an edit, a view of a body, a replay, a discard."""
     script = stack.folder / "editor"
     script.write_text("""#!/bin/sh\nsed -i 's/{}/"2"/' "$1"\n""")
     script.chmod(0o700)
     letters = json.loads(stack.run("dead", "list", "--json", **operator).stdout)
     numbers = {letter["origin"]: str(letter["dead_letter_id"]) for letter in letters}
-    found = [
+    results = [
         stack.run("dead", *arguments, EDITOR=str(script), **operator)
         for arguments in (
             ("edit", numbers["orders"]),
@@ -375,12 +371,12 @@ async def _work_on_dead_letters(stack: Stack, operator: dict[str, str]) -> None:
         )
     ]
 
-    assert [one.returncode for one in found] == [0] * 5, [one.stderr for one in found]
+    assert [one.returncode for one in results] == [0] * 5, [one.stderr for one in results]
     assert await stack.count("orders") == 2
 
 
-async def _replay_what_is_unhandled(stack: Stack, operator: dict[str, str], owner: str) -> None:
-    """By a release that takes the type, which is simulated."""
+async def _replay_unhandled(stack: Stack, operator: dict[str, str], owner: str) -> None:
+    """Simulates a release that handles the type."""
     connection = await asyncpg.connect(owner)
     await connection.execute(
         "UPDATE unhandled_events SET type = 'order.created', "
@@ -397,7 +393,7 @@ async def _replay_what_is_unhandled(stack: Stack, operator: dict[str, str], owne
     assert await stack.count("unhandled_events") == 0
 
 
-async def _take_over_what_differs(stack: Stack, operator: dict[str, str]) -> None:
+async def _apply_differences(stack: Stack, operator: dict[str, str]) -> None:
     marketplace = ovoko_api.Ovoko(parts={13: ovoko_api.Part(id=13, status=0)})
     async with serving(Simulation({"ovoko": marketplace})) as port:
         credentials = {
@@ -407,35 +403,35 @@ async def _take_over_what_differs(stack: Stack, operator: dict[str, str]) -> Non
             "STOCKHOOK_OVOKO_USER_TOKEN": ovoko_api.USER_TOKEN,
         }
         arguments = ("reconcile", "ovoko", "parts", "--apply", "--yes")
-        # The server is on this loop.
-        found = await asyncio.to_thread(stack.run, *arguments, **operator, **credentials)
+        # The server runs on this event loop.
+        result = await asyncio.to_thread(stack.run, *arguments, **operator, **credentials)
 
-    assert found.returncode == 0, found.stderr
+    assert result.returncode == 0, result.stderr
     assert await stack.count("parts") == 1
 
 
-async def test_without_leave_to_declare_what_is_missing_is_named(
+async def test_without_permission_to_declare_missing_objects_are_named(
     stack: Stack, users: Callable[[str], str]
 ) -> None:
     await stack.delete_queue("stockhook.orders.retry.2s")
-    found = stack.run(
+    result = stack.run(
         "consume", "orders", STOCKHOOK_AMQP_URL=users("consumer"), STOCKHOOK_DECLARE_TOPOLOGY="false"
     )
 
-    assert found.returncode == 78
-    assert found.stderr.splitlines()[-1] == (
+    assert result.returncode == 78
+    assert result.stderr.splitlines()[-1] == (
         "stockhook: queue stockhook.orders.retry.2s is missing: `stockhook topology` declares it"
     )
 
 
-async def test_a_user_that_may_not_declare_is_told_so(users: Callable[[str], str]) -> None:
-    async with Broker(users("ingest"), "test").connection() as link:
-        channel = await link.channel()
+async def test_a_user_without_permission_to_declare_gets_an_error(users: Callable[[str], str]) -> None:
+    async with Broker(users("ingest"), "test").connection() as connection:
+        channel = await connection.channel()
         with pytest.raises(BrokerRefused, match="ACCESS_REFUSED"):
             await channel.declare_item(Exchange("stockhook.matrix", "direct"))
 
 
-async def test_roles_that_are_not_there_are_not_missed(fresh_database: str, stack: Stack) -> None:
+async def test_absent_roles_are_not_required(fresh_database: str, stack: Stack) -> None:
     migrated = stack.run("migrate", STOCKHOOK_DATABASE_URL=fresh_database)
 
     assert migrated.returncode == 0

@@ -1,4 +1,4 @@
-"""A seller's calls against the simulated buyback platform, over real HTTP, with its faults."""
+"""The client of the buyback platform against a simulated one over real HTTP, with its faults."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -60,7 +60,7 @@ DETAILS = PaymentDetails(
 
 @dataclass
 class Clock:
-    """Of the platform; moved by hand."""
+    """The platform's clock, which tests advance."""
 
     now: datetime = datetime(2026, 3, 1, 10, tzinfo=UTC)
 
@@ -71,7 +71,7 @@ class Clock:
 @dataclass
 class Platform:
     simulation: Simulation
-    trade_in: SimulatedBuyback
+    simulated: SimulatedBuyback
     clock: Clock
     account: Account
     seller: Seller = field(init=False)
@@ -79,16 +79,16 @@ class Platform:
     def fault(self, kind: Kind, **which: object) -> None:
         self.simulation.faults.add(Fault.model_validate({"kind": kind, **which}))
 
-    def asked(self, path: str) -> int:
-        """How many requests for this path came."""
+    def requests_to(self, path: str) -> int:
+        """The number of requests whose path contains this."""
         return sum(path in str(answered["path"]) for answered in self.simulation.answered)
 
 
 @asynccontextmanager
 async def open_platform(**changes: str | SecretStr) -> AsyncIterator[Platform]:
     clock = Clock()
-    trade_in = SimulatedBuyback(clock=clock)
-    simulation = Simulation({"buyback": trade_in})
+    simulated = SimulatedBuyback(clock=clock)
+    simulation = Simulation({"buyback": simulated})
     async with serving(simulation) as port, http_client() as http:
         url = f"http://127.0.0.1:{port}/buyback"
         account = Account(
@@ -100,7 +100,7 @@ async def open_platform(**changes: str | SecretStr) -> AsyncIterator[Platform]:
             real_ip="203.0.113.7",
         )
         account = replace(account, **changes)  # type: ignore[arg-type]  # names and types are the account's
-        platform = Platform(simulation, trade_in, clock, account)
+        platform = Platform(simulation, simulated, clock, account)
         platform.seller = Seller(account, http, timedelta(seconds=5), pause_seconds=0.01)
         yield platform
 
@@ -112,10 +112,10 @@ async def platform() -> AsyncIterator[Platform]:
 
 
 async def test_an_order_may_be_picked_up_or_dropped_off(platform: Platform) -> None:
-    told = await platform.seller.shipment_capabilities(ORDER)
+    capabilities = await platform.seller.shipment_capabilities(ORDER)
 
-    assert (told.read.pickup_allowed, told.read.dropoff_allowed) == (True, True)
-    assert told.document == {"pickUpAllowed": True, "dropOffAllowed": True, "selected": None}
+    assert (capabilities.read.pickup_allowed, capabilities.read.dropoff_allowed) == (True, True)
+    assert capabilities.document == {"pickUpAllowed": True, "dropOffAllowed": True, "selected": None}
 
 
 async def test_a_pickup_is_requested_for_slots_that_are_offered(platform: Platform) -> None:
@@ -126,7 +126,7 @@ async def test_a_pickup_is_requested_for_slots_that_are_offered(platform: Platfo
         initial_slot=datetime(2026, 3, 2, 9, tzinfo=UTC), final_slot=datetime(2026, 3, 2, 12, tzinfo=UTC)
     )
     assert taken == AcceptedRequest(201)
-    order = platform.trade_in.orders[ORDER]
+    order = platform.simulated.orders[ORDER]
     assert (order.delivery, order.slots, order.pickups_requested) == ("pickup", slots[:2], 1)
 
 
@@ -140,27 +140,27 @@ async def test_a_slot_that_is_not_offered_is_refused(platform: Platform) -> None
     assert str(raised.value) == (
         "refused with status 400 Bad Request (One or more validation errors occurred); see slots"
     )
-    assert platform.trade_in.orders[ORDER].pickups_requested == 0
+    assert platform.simulated.orders[ORDER].pickups_requested == 0
 
 
 async def test_a_dropoff_is_requested(platform: Platform) -> None:
     assert await platform.seller.request_dropoff(ORDER, DropoffRequest()) == AcceptedRequest(201)
-    assert platform.trade_in.orders[ORDER].delivery == "dropoff"
+    assert platform.simulated.orders[ORDER].delivery == "dropoff"
 
 
 async def test_payment_details_arrive_and_show_nowhere(platform: Platform) -> None:
     assert await platform.seller.send_payment_details(ORDER, DETAILS) == AcceptedRequest(204)
-    assert platform.trade_in.orders[ORDER].has_payment_details
+    assert platform.simulated.orders[ORDER].has_payment_details
     assert CANARY.encode() in DETAILS.as_body()
     assert CANARY not in f"{DETAILS!r} {DETAILS} {DETAILS.model_dump()}"
 
 
-async def test_an_unknown_order_is_refused_and_not_asked_for_again(platform: Platform) -> None:
+async def test_an_unknown_order_is_refused_and_not_requested_again(platform: Platform) -> None:
     with pytest.raises(CallRefused) as raised:
         await platform.seller.shipment_capabilities("nobodys")
 
     assert raised.value.status == 404
-    assert platform.asked("nobodys") == 1
+    assert platform.requests_to("nobodys") == 1
 
 
 @pytest.mark.parametrize("order_id", ["", ".", "..", "a/b", "a?b", "ä", "x" * 201])
@@ -174,8 +174,8 @@ async def test_an_id_that_leads_elsewhere_is_not_sent(platform: Platform, order_
 async def test_one_token_serves_many_calls(platform: Platform) -> None:
     await asyncio.gather(*(platform.seller.shipment_capabilities(ORDER) for _ in range(20)))
 
-    assert platform.asked("/connect/token") == 1
-    assert platform.asked("shipment-capabilities") == 20
+    assert platform.requests_to("/connect/token") == 1
+    assert platform.requests_to("shipment-capabilities") == 20
 
 
 async def test_a_token_that_ended_at_the_platform_is_fetched_once_again(platform: Platform) -> None:
@@ -183,18 +183,18 @@ async def test_a_token_that_ended_at_the_platform_is_fetched_once_again(platform
     platform.clock.now += timedelta(hours=2)
     await asyncio.gather(*(platform.seller.shipment_capabilities(ORDER) for _ in range(20)))
 
-    assert platform.asked("/connect/token") == 2
+    assert platform.requests_to("/connect/token") == 2
 
 
 async def test_a_token_is_renewed_before_it_ends() -> None:
     async with open_platform() as platform:
-        platform.trade_in.token_lifetime = timedelta(seconds=1)
+        platform.simulated.token_lifetime = timedelta(seconds=1)
         await platform.seller.shipment_capabilities(ORDER)
         await asyncio.sleep(0.95)
-        # The platform's clock stands still, so it still takes the old one.
+        # The platform's clock is stopped, so it still accepts the old one.
         await platform.seller.shipment_capabilities(ORDER)
 
-    assert platform.asked("/connect/token") == 2
+    assert platform.requests_to("/connect/token") == 2
     assert [answered["status"] for answered in platform.simulation.answered] == [200] * 4
 
 
@@ -206,8 +206,8 @@ async def test_a_401_that_stays_is_refused_after_one_more_token(platform: Platfo
     assert str(raised.value) == (
         "refused with status 401 Unauthorized; see STOCKHOOK_BUYBACK_CLIENT_ID and its secret"
     )
-    assert platform.asked("/connect/token") == 2
-    assert platform.asked("dropoff-request") == 2
+    assert platform.requests_to("/connect/token") == 2
+    assert platform.requests_to("dropoff-request") == 2
 
 
 async def test_wrong_credentials_are_a_sentence_without_them() -> None:
@@ -221,7 +221,7 @@ async def test_wrong_credentials_are_a_sentence_without_them() -> None:
     )
 
 
-async def test_a_token_endpoint_that_is_not_there_is_looked_for_in_its_own_setting() -> None:
+async def test_a_missing_token_endpoint_names_its_setting() -> None:
     async with open_platform() as platform:
         account = replace(
             platform.account, sts_url=platform.account.sts_url.replace("/buyback", "/elsewhere")
@@ -242,12 +242,12 @@ async def test_our_address_goes_with_each_call() -> None:
 
 
 @pytest.mark.parametrize("kind", [Kind.RATE_LIMITED, Kind.ERROR, Kind.UNAVAILABLE, Kind.CUT, Kind.HANG_UP])
-async def test_a_question_is_asked_again(platform: Platform, kind: Kind) -> None:
+async def test_a_read_is_repeated(platform: Platform, kind: Kind) -> None:
     platform.fault(kind, path="capabilities", times=2, seconds=0)
-    told = await platform.seller.shipment_capabilities(ORDER)
+    capabilities = await platform.seller.shipment_capabilities(ORDER)
 
-    assert told.read.pickup_allowed
-    assert platform.asked("capabilities") == 3
+    assert capabilities.read.pickup_allowed
+    assert platform.requests_to("capabilities") == 3
 
 
 @pytest.mark.parametrize("kind", [Kind.RATE_LIMITED, Kind.ERROR, Kind.UNAVAILABLE, Kind.CUT, Kind.HANG_UP])
@@ -256,16 +256,16 @@ async def test_a_request_is_never_sent_again(platform: Platform, kind: Kind) -> 
     with pytest.raises(Unavailable) as raised:
         await platform.seller.request_dropoff(ORDER, DropoffRequest())
 
-    assert platform.asked("dropoff-request") == 1
+    assert platform.requests_to("dropoff-request") == 1
     assert raised.value.outcome_unknown is (kind not in (Kind.RATE_LIMITED, Kind.UNAVAILABLE))
 
 
-async def test_a_question_is_given_up_after_four_times(platform: Platform) -> None:
+async def test_a_read_fails_after_four_attempts(platform: Platform) -> None:
     platform.fault(Kind.ERROR, path="capabilities")
     with pytest.raises(Unavailable, match="answered 500 Internal Server Error"):
         await platform.seller.shipment_capabilities(ORDER)
 
-    assert platform.asked("capabilities") == 4
+    assert platform.requests_to("capabilities") == 4
 
 
 async def test_retry_after_is_waited_for(platform: Platform) -> None:
@@ -282,10 +282,10 @@ async def test_an_hour_is_not_waited_for(platform: Platform) -> None:
         await platform.seller.shipment_capabilities(ORDER)
 
     assert raised.value.retry_after == timedelta(hours=1)
-    assert platform.asked("capabilities") == 1
+    assert platform.requests_to("capabilities") == 1
 
 
-async def test_a_token_endpoint_that_is_away_for_a_moment_is_asked_again(platform: Platform) -> None:
+async def test_a_token_request_is_repeated_after_a_short_outage(platform: Platform) -> None:
     platform.fault(Kind.ERROR, path="/connect/token", times=1)
 
     assert (await platform.seller.shipment_capabilities(ORDER)).read.pickup_allowed
@@ -297,7 +297,7 @@ async def test_a_request_without_a_token_was_surely_not_sent(platform: Platform)
         await platform.seller.request_dropoff(ORDER, DropoffRequest())
 
     assert not raised.value.outcome_unknown
-    assert platform.asked("dropoff-request") == 0
+    assert platform.requests_to("dropoff-request") == 0
 
 
 @pytest.mark.parametrize("kind", [Kind.SLOW, Kind.TRICKLE])
@@ -311,7 +311,7 @@ async def test_a_late_answer_is_not_waited_for(platform: Platform, kind: Kind) -
     assert raised.value.outcome_unknown
 
 
-async def test_nobody_there_is_said_after_four_times() -> None:
+async def test_an_unreachable_server_is_reported_after_four_attempts() -> None:
     async with serving(Simulation({})) as port:
         pass
     async with http_client() as http:
@@ -325,7 +325,7 @@ async def test_nobody_there_is_said_after_four_times() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"),
+    ("kind", "message"),
     [
         (Kind.OVERSIZED, "the answer is larger than 1,048,576 bytes"),
         (Kind.DECLARED, "the answer is larger than 1,048,576 bytes"),
@@ -335,24 +335,26 @@ async def test_nobody_there_is_said_after_four_times() -> None:
         (Kind.WRONG_TYPES, "pickUpAllowed: Input should be a valid boolean"),
     ],
 )
-async def test_an_odd_answer_to_a_question_is_said_to_be_one(
-    platform: Platform, kind: Kind, words: str
+async def test_a_malformed_response_to_a_read_is_reported(
+    platform: Platform, kind: Kind, message: str
 ) -> None:
     platform.fault(kind, path="capabilities")
-    with pytest.raises(UnexpectedResponse, match=words):
+    with pytest.raises(UnexpectedResponse, match=message):
         await platform.seller.shipment_capabilities(ORDER)
 
-    assert platform.asked("capabilities") == 1
+    assert platform.requests_to("capabilities") == 1
 
 
 @pytest.mark.parametrize("kind", [Kind.OVERSIZED, Kind.COMPRESSED, Kind.REDIRECT])
-async def test_an_odd_answer_to_a_request_leaves_it_open(platform: Platform, kind: Kind) -> None:
+async def test_a_malformed_response_to_a_write_leaves_its_outcome_unknown(
+    platform: Platform, kind: Kind
+) -> None:
     platform.fault(kind, path="dropoff-request")
     with pytest.raises(UnexpectedResponse) as raised:
         await platform.seller.request_dropoff(ORDER, DropoffRequest())
 
     assert raised.value.outcome_unknown
-    assert platform.asked("dropoff-request") == 1
+    assert platform.requests_to("dropoff-request") == 1
 
 
 async def test_a_request_that_cannot_be_beside_another_is_refused(platform: Platform) -> None:
@@ -361,11 +363,11 @@ async def test_a_request_that_cannot_be_beside_another_is_refused(platform: Plat
     with pytest.raises(CallRefused) as raised:
         await platform.seller.request_pickup(ORDER, PickupRequest(slots=slots))
 
-    assert str(raised.value) == "refused with status 409 Conflict (the order is dropped off)"
+    assert str(raised.value) == "refused with status 409 Conflict (the order has a drop-off)"
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"),
+    ("kind", "message"),
     [
         (Kind.OVERSIZED, "no access token: the answer is larger than 1,048,576 bytes"),
         (Kind.REDIRECT, r"no access token: answered with a redirect \(302\)"),
@@ -373,16 +375,16 @@ async def test_a_request_that_cannot_be_beside_another_is_refused(platform: Plat
         (Kind.WRONG_TYPES, "no access token: the answer is not as expected: access_token: "),
     ],
 )
-async def test_an_odd_token_is_said_to_be_one(platform: Platform, kind: Kind, words: str) -> None:
+async def test_a_malformed_token_is_reported(platform: Platform, kind: Kind, message: str) -> None:
     platform.fault(kind, path="/connect/token")
-    with pytest.raises(UnexpectedResponse, match=words) as raised:
+    with pytest.raises(UnexpectedResponse, match=message) as raised:
         await platform.seller.shipment_capabilities(ORDER)
 
-    assert platform.asked("/orders/") == 0
+    assert platform.requests_to("/orders/") == 0
     assert "eyJ" not in str(raised.value)
 
 
-async def test_what_is_cut_off_leaves_the_seller_usable(platform: Platform) -> None:
+async def test_the_client_is_usable_after_a_cut_off_response(platform: Platform) -> None:
     platform.fault(Kind.OVERSIZED, path="shipment-capabilities", times=1)
     with pytest.raises(CallFailed):
         await platform.seller.shipment_capabilities(ORDER)
@@ -402,13 +404,13 @@ async def test_a_refused_account_number_is_in_no_text(platform: Platform) -> Non
 
 async def test_a_token_is_in_no_text(platform: Platform) -> None:
     await platform.seller.shipment_capabilities(ORDER)
-    (token,) = platform.trade_in.tokens
+    (token,) = platform.simulated.tokens
 
     assert token not in repr(platform.seller)
     assert buyback.CLIENT_SECRET not in repr(platform.seller)
 
 
-async def test_the_platform_takes_its_own_form_and_tokens_alone(platform: Platform) -> None:
+async def test_the_platform_accepts_only_its_own_form_and_tokens(platform: Platform) -> None:
     async with httpx.AsyncClient() as client:
         urlencoded = await client.post(
             f"{platform.account.sts_url}/connect/token", data={"grant_type": "client_credentials"}

@@ -1,4 +1,4 @@
-"""The watch over a channel ends with the channel, when it is told to, and when all is not well."""
+"""The watch of a channel ends with the channel, when it is stopped, and after a failed check."""
 
 import asyncio
 from typing import Any
@@ -7,7 +7,7 @@ from worker.amqp.watchdog import watch_channel
 
 
 class OpenChannel:
-    """Stands for a channel: open until its event is set."""
+    """Replaces a channel: open until its event is set."""
 
     def __init__(self) -> None:
         self.closed = asyncio.Event()
@@ -17,25 +17,25 @@ class OpenChannel:
 
 
 async def watched(answers: list[bool], *, is_closed: bool = False, is_ending: bool = False) -> list[float]:
-    """The seconds that each question gave for its answer, until the watch ended."""
+    """The timeout of each check in seconds, until the watch ended."""
     channel: Any = OpenChannel()
     ending = asyncio.Event()
-    asked: list[float] = []
+    checks: list[float] = []
 
     async def is_well(within: float) -> bool:
-        asked.append(within)
-        if len(asked) == len(answers):
+        checks.append(within)
+        if len(checks) == len(answers):
             if is_closed:
                 channel.closed.set()
             if is_ending:
                 ending.set()
-        return answers[len(asked) - 1]
+        return answers[len(checks) - 1]
 
     await asyncio.wait_for(watch_channel(channel, ending, 0.001, is_well), 30)
-    return asked
+    return checks
 
 
-async def test_it_asks_again_until_all_is_not_well() -> None:
+async def test_it_checks_until_the_channel_fails() -> None:
     assert await watched([True, True, False]) == [0.001] * 3
 
 
@@ -43,7 +43,7 @@ async def test_it_ends_with_the_channel() -> None:
     assert await watched([True, True], is_closed=True) == [0.001] * 2
 
 
-async def test_it_ends_when_it_is_told_to() -> None:
+async def test_it_ends_when_it_is_stopped() -> None:
     assert await watched([True, True], is_ending=True) == [0.001] * 2
 
 

@@ -69,7 +69,7 @@ async def test_after_an_exception_the_other_deadlines_still_pass() -> None:
 
 
 async def test_a_deadline_that_was_made_to_pass_does_not_pass_again() -> None:
-    """Its check may come before the task that waits has noticed."""
+    """Its check may run before the waiting task has noticed."""
     deadlines = TimeoutGroup(0.0)
     reported = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
