@@ -146,12 +146,12 @@ def gateway_command(
             return [_tool("envoy"), "-c", path, *options], os.environ
         case "traefik":
             of_routes = (FILES / "traefik-routes.yaml").read_text()
-            routes = {found: wanted for found, wanted in changes.items() if found in of_routes}
+            routes = {old: new for old, new in changes.items() if old in of_routes}
             own = {
                 '":443"': f'"127.0.0.1:{port}"',
                 "providers:": "providers:\n  providersThrottleDuration: 50ms",
                 "/etc/traefik/traefik-routes.yaml": write("traefik-routes.yaml", routes),
-                **{found: wanted for found, wanted in changes.items() if found not in routes},
+                **{old: new for old, new in changes.items() if old not in routes},
             }
             return [_tool("traefik"), f"--configFile={write('traefik.yaml', own)}"], os.environ
         case _:

@@ -32,7 +32,7 @@ async def test_work_is_repeated_after_a_failure_until_shutdown() -> None:
     assert (work.turns, failures) == (3, [ValueError])
 
 
-async def test_no_work_is_begun_after_shutdown() -> None:
+async def test_no_work_starts_after_shutdown() -> None:
     stopping = asyncio.Event()
     stopping.set()
     work = Work(stopping)

@@ -36,7 +36,7 @@ def error_of(document: Any) -> ValidationError:
     return raised.value
 
 
-def test_a_sentence_names_the_path_and_the_rule_in_words() -> None:
+def test_a_sentence_names_the_path_and_the_rule() -> None:
     error = error_of({"addresses": [{"city": "55", "zip_code": 1}]})
 
     assert list(map(str, broken_rules(error))) == ["addresses.0.city: must be letters"]

@@ -111,8 +111,8 @@ def _with_string_redacted(piece: bytes, name: str) -> bytes:
         inner = _unescaped(piece[1:].decode(errors="replace")).encode(errors="surrogatepass")
         return piece if without_values(inner, name) == inner else _STILL_BROKEN
     inner = text.encode(errors="surrogatepass")
-    kept = without_values(inner, name).replace(_STILL_BROKEN, _REDACTED_STRING)
-    return piece if kept == inner else json.dumps(kept.decode(errors="surrogatepass")).encode()
+    redacted = without_values(inner, name).replace(_STILL_BROKEN, _REDACTED_STRING)
+    return piece if redacted == inner else json.dumps(redacted.decode(errors="surrogatepass")).encode()
 
 
 def _without(piece: bytes, copies: Sequence[_Copies]) -> bytes:
