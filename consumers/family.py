@@ -159,6 +159,11 @@ class Table:
     encrypted: tuple[str, ...] = ()
 
 
+FINDINGS = Table("findings", key=("entity_id", "kind", "event_id"), entity="entity_id")
+COMMUNICATIONS = Table("communications", key=("event_id", "kind"), entity="order_id")
+"""Tables that families share."""
+
+
 class Load(Protocol[P, K, S_co]):
     """Read the rows of the entities of these events, by key.
 
@@ -180,6 +185,7 @@ class Family(Generic[P, K, S]):
     - `communications`: the kinds that its events can require. Each kind belongs to one family.
     - `private`: columns and state values with personal data or with URLs that grant access. Tools show that
       they changed, and not their values.
+    - `internal`: values of a state that say how it was written or computed, which `explain` leaves out.
     - `key`: which row an event is about.
     - `load`, `save`: read and write rows. `save` raises WriteConflict if a row has changed since `load`.
     - `decide`: pure. Leads to the same final state for any order, any repeats and any split into batches.
@@ -207,6 +213,7 @@ class Family(Generic[P, K, S]):
     load_details: Callable[[Connection, str], Awaitable[Details | None]] | None = None
     communications: tuple[CommunicationKind, ...] = ()
     private: frozenset[str] = frozenset()
+    internal: frozenset[str] = frozenset({"revision"})
 
     @property
     def event_types(self) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import NamedTuple
+from enum import StrEnum
+from typing import Annotated, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -18,19 +19,33 @@ SOURCE = "/stockhook"
 PREFIX = "stockhook."
 
 
+class Form(StrEnum):
+    """What the text of a field looks like, where it may be shown to a person who looks at a dead letter.
+
+    Other text is redacted: merchants write it.
+    """
+
+    ID = "id"
+    WORD = "word"
+
+
+Id = Annotated[str, Form.ID]
+Word = Annotated[str, Form.WORD]
+
+
 @dataclass(frozen=True, slots=True)
 class PartState:
     """`since` is when it came to this status; `external_id` is the merchant's own id."""
 
-    part_id: str
-    status: str
+    part_id: Id
+    status: Word
     since: datetime
-    external_id: str | None
+    external_id: Id | None
 
 
 @dataclass(frozen=True, slots=True)
 class OrderState:
-    order_id: str
+    order_id: Id
     created_at: datetime | None
     cancelled_at: datetime | None
 
@@ -39,8 +54,8 @@ class OrderState:
 class ReturnState:
     """`is_listed` is False once the marketplace no longer lists the return."""
 
-    return_id: str
-    order_id: str
+    return_id: Id
+    order_id: Id
     opened_at: datetime | None
     updated_at: datetime | None
     update_count: int
@@ -51,20 +66,20 @@ class ReturnState:
 class BuybackItemState:
     """Amounts are decimal numbers in text."""
 
-    item_id: str
-    status: str | None
+    item_id: Id
+    status: Word | None
     brand: str | None
     category: str | None
     model: str | None
     base_amount: Decimal | None
     total_amount: Decimal | None
-    currency: str | None
+    currency: Word | None
 
 
 @dataclass(frozen=True, slots=True)
 class BuybackShipmentState:
     tracking_code: str
-    carrier: str | None
+    carrier: Word | None
     pickup_starts_at: datetime | None
     pickup_ends_at: datetime | None
 
@@ -73,14 +88,14 @@ class BuybackShipmentState:
 class BuybackState:
     """`occurred_at` is of the newest event; `total_amount` only where the items share a currency."""
 
-    order_id: str
-    status: str | None
+    order_id: Id
+    status: Word | None
     occurred_at: datetime | None
-    external_order_id: str | None
+    external_order_id: Id | None
     external_reference: str | None
-    payment_type: str | None
+    payment_type: Word | None
     total_amount: Decimal | None
-    currency: str | None
+    currency: Word | None
     items: tuple[BuybackItemState, ...]
     shipments: tuple[BuybackShipmentState, ...]
 
@@ -89,8 +104,8 @@ class BuybackState:
 class ReminderState:
     """`days` counts from the order's creation, or down to the pickup."""
 
-    order_id: str
-    kind: str
+    order_id: Id
+    kind: Word
     occurred_at: datetime
     days: int | None
 
@@ -99,9 +114,9 @@ class ReminderState:
 class CommunicationState:
     """A message to a customer that is due, without its text and addressee."""
 
-    order_id: str
-    kind: str
-    item_id: str | None
+    order_id: Id
+    kind: Word
+    item_id: Id | None
     occurred_at: datetime
 
 

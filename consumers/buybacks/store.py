@@ -255,4 +255,5 @@ BUYBACKS: Family[Buyback, str, BuybackOrder] = Family(
     required_actions=required_actions,
     communications=tuple(COMMUNICATION_OF.values()),
     private=PRIVATE,
+    internal=frozenset({"revision", "stamps"}),
 )

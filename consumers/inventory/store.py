@@ -127,4 +127,5 @@ INVENTORY: Family[PartEvent, str, Part] = Family(
     order_key=StatusChange.of,
     rests_on_receptions=lambda part: part.has_implausible,
     load_details=load_details,
+    internal=frozenset({"revision", "history", "has_implausible", "rank"}),
 )

@@ -109,7 +109,7 @@ async def test_events_outside_any_month_and_keys_that_open_nothing(stack: Stack)
     said = {finding["what"] for finding in findings if finding["level"] != "ok"}
 
     assert "event_log_rest contains events: their month had no partition when they were applied" in said
-    assert "none of the keys decrypts the bank details in the database" in said
+    assert "none of the keys decrypts the private data in the database" in said
 
 
 def subscribers(**urls: str) -> str:

@@ -121,3 +121,33 @@ def test_a_documented_event_shows_what_an_operator_needs() -> None:
     assert shown["result"]["timestamp"] == body["result"]["timestamp"]
     assert shown["result"]["order"]["id"] == body["result"]["order"]["id"]
     assert shown["result"]["order"]["items"][0]["status"] == body["result"]["order"]["items"][0]["status"]
+
+
+def test_of_a_change_free_text_is_hidden() -> None:
+    shown = {
+        "order_id": "7",
+        "status": "received",
+        "occurred_at": "2026-03-01T12:00:00Z",
+        "total_amount": "10.50",
+        "days": 3,
+        "is_listed": True,
+    }
+    state = {
+        **shown,
+        "external_reference": "Jane",
+        "items": [{"item_id": "i1", "currency": "EUR", "brand": "Jane"}],
+        "shipments": [{"carrier": "UPS", "tracking_code": "Jane"}],
+    }
+    change = json.loads(masked(json.dumps({"source": "/x", "data": {"after": state}}).encode(), CHANGE))
+
+    assert change == {
+        "source": "<2 characters>",
+        "data": {
+            "after": {
+                **shown,
+                "external_reference": "<4 characters>",
+                "items": [{"item_id": "i1", "currency": "EUR", "brand": "<4 characters>"}],
+                "shipments": [{"carrier": "UPS", "tracking_code": "<4 characters>"}],
+            }
+        },
+    }

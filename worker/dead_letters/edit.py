@@ -16,7 +16,7 @@ from worker.marketplaces.registry import MARKETPLACES
 
 @dataclass(frozen=True, slots=True)
 class Fits:
-    """A body as it is stored: without its token, and with its bank details encrypted."""
+    """A body as it is stored: without its token, and with its private members encrypted."""
 
     body: bytes
     type: str
@@ -31,7 +31,7 @@ class Broken:
 
 
 def readable(letter: StoredLetter, encryptor: MultiFernet | None) -> bytes:
-    """The body as it was received, except for token and bank details; decrypted if it is encrypted whole.
+    """The body as it was received, except for token and private members; decrypted if it is encrypted whole.
 
     Raises:
         NoUsableKey

@@ -6,58 +6,59 @@ The name of an undocumented member may be one as well.
 """
 
 import json
+import types
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
+from schemas.changes import TYPES, Id, Word
 from schemas.events import read_json
 from schemas.registry import Provider
 from worker.marketplaces.registry import MARKETPLACES
 from worker.marketplaces.shape import Shape, is_amount, is_boolean, is_id, is_instant, is_integer, is_word
 
-# Our own change feed, which contains merchants' free text, but no customer data.
-_STATE: Shape = {
-    **dict.fromkeys(
-        ("part_id", "external_id", "order_id", "return_id", "external_order_id", "item_id"), is_id
-    ),
-    **dict.fromkeys(("status", "kind", "payment_type", "currency"), is_word),
-    **dict.fromkeys(
-        ("since", "created_at", "cancelled_at", "opened_at", "updated_at", "occurred_at"), is_instant
-    ),
-    **dict.fromkeys(("update_count", "days"), is_integer),
-    "is_listed": is_boolean,
-    "total_amount": is_amount,
-    "items": [
-        {
-            "item_id": is_id,
-            **dict.fromkeys(("status", "currency"), is_word),
-            **dict.fromkeys(("base_amount", "total_amount"), is_amount),
-        }
-    ],
-    "shipments": [
-        {"carrier": is_word, "pickup_starts_at": is_instant, "pickup_ends_at": is_instant},
-    ],
+_CHECKS: dict[object, Shape] = {
+    Id: is_id,
+    Word: is_word,
+    datetime: is_instant,
+    Decimal: is_amount,
+    int: is_integer,
+    bool: is_boolean,
 }
+
+
+def _shape_of_state(state: type) -> dict[str, Shape]:
+    hints = get_type_hints(state, include_extras=True)
+    return {field.name: _shape_of_hint(hints[field.name]) for field in fields(state)}
+
+
+def _shape_of_hint(hint: Any) -> Shape:
+    """The shape of a field: text without a form is hidden."""
+    if hint in _CHECKS:
+        return _CHECKS[hint]
+    match get_args(hint):
+        case (inner, types.NoneType):
+            return _shape_of_hint(inner)
+        case (inner, types.EllipsisType()):
+            return [_shape_of_state(inner)]
+        case _:
+            return {}
+
+
+# The states of all types together: a dead letter of the change feed may be of any.
+_STATE: Shape = {name: shape for state in TYPES for name, shape in _shape_of_state(state).items()}
 CHANGE: Shape = {
     **dict.fromkeys(("id", "subject", "sequence"), is_id),
     "type": is_word,
     "time": is_instant,
     "data": {"event_id": is_id, "before": _STATE, "after": _STATE},
+    # Documented, and never shown.
+    "datacontenttype": {},
+    "source": {},
+    "specversion": {},
 }
-
-# Documented members of a change whose values are never shown.
-_HIDDEN_IN_CHANGES = frozenset(
-    {
-        "brand",
-        "category",
-        "datacontenttype",
-        "external_reference",
-        "model",
-        "source",
-        "specversion",
-        "tracking_code",
-    }
-)
 
 
 def shape_of(provider: Provider | None) -> Shape:
@@ -121,7 +122,7 @@ def _names_of(shape: Shape) -> Iterator[str]:
                 yield from _names_of(inner)
 
 
-_NAMES = _HIDDEN_IN_CHANGES.union(
+_NAMES = frozenset().union(
     _names_of(CHANGE),
     *(_names_of(marketplace.shape) for marketplace in MARKETPLACES.values()),
     *(marketplace.hidden_names for marketplace in MARKETPLACES.values()),

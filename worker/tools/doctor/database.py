@@ -195,7 +195,7 @@ async def _check_tables(connection: Connection, encryptor: MultiFernet | None) -
 def _check_encrypted(encrypted: list[str], encryptor: MultiFernet | None) -> CheckResult:
     if encryptor is None:
         return warning(
-            "sealing keys", "bank details are encrypted, and no key is set here", "use the ingest's keys"
+            "sealing keys", "private data is encrypted, and no key is set here", "use the ingest's keys"
         )
     try:
         for token in encrypted:
@@ -203,10 +203,10 @@ def _check_encrypted(encrypted: list[str], encryptor: MultiFernet | None) -> Che
     except InvalidToken:
         return error(
             "sealing keys",
-            "none of the keys decrypts the bank details in the database",
+            "none of the keys decrypts the private data in the database",
             "add the older key after the newest one in STOCKHOOK_SEALING_KEYS",
         )
-    return ok("sealing keys", "they decrypt the bank details in the database")
+    return ok("sealing keys", "they decrypt the private data in the database")
 
 
 async def check_reachable(settings: Settings) -> tuple[list[CheckResult], bool]:

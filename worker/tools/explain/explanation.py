@@ -47,9 +47,6 @@ ORDER BY family, entity_id
 
 DROPPED = "SELECT max(applied_before) FROM event_log_dropped"
 
-# Fields of a state that have no meaning of their own: how often it was written, and how it was computed.
-_INTERNAL = frozenset({"revision", "history", "has_implausible", "stamps", "rank"})
-
 
 class NoSuchEntity(StockhookError):
     """The log holds no event of the entity."""
@@ -194,7 +191,7 @@ async def explain_entity(
     steps = sorted(
         (replay.step(one) for one in applied), key=lambda step: family.order_key(step.logged.event)
     )
-    states = _plain_states(replay.states)
+    states = _plain_states(family, replay.states)
     is_whole = at is None and log_begins_at is None and len(logged) == len(rows)
     return Explanation(
         entity=family.entity,
@@ -205,7 +202,7 @@ async def explain_entity(
             {path: _shown(family, path, value) for path, value in state.items()} for state in states
         ),
         findings=tuple(sorted(replay.findings, key=attrgetter("kind", "message"))),
-        agrees=states == _plain_states(live) if is_whole else None,
+        agrees=states == _plain_states(family, live) if is_whole else None,
         log_begins_at=log_begins_at,
         unreadable=len(rows) - len(logged),
         details=None if details is None or (at is not None and at < details.enriched_at) else details,
@@ -250,11 +247,11 @@ def _logged(row: Any, tolerance: timedelta) -> Logged | None:
     )
 
 
-def _plain_states(states: Mapping[Any, Any]) -> list[dict[str, object]]:
-    return [dict(_plain(states[key])) for key in sorted(states, key=repr)]
+def _plain_states(family: AnyFamily, states: Mapping[Any, Any]) -> list[dict[str, object]]:
+    return [dict(_plain(family, states[key])) for key in sorted(states, key=repr)]
 
 
-def _plain(value: object, path: str = "") -> Iterator[tuple[str, object]]:
+def _plain(family: AnyFamily, value: object, path: str = "") -> Iterator[tuple[str, object]]:
     """The values of a state by their path, with those of nested records and mappings."""
     if is_dataclass(value) and not isinstance(value, type):
         pairs = [(one.name, getattr(value, one.name)) for one in fields(value)]
@@ -267,16 +264,17 @@ def _plain(value: object, path: str = "") -> Iterator[tuple[str, object]]:
             yield path, value.value if isinstance(value, Enum) else value
         return
     for name, inner in pairs:
-        if name in _INTERNAL:
+        if name in family.internal:
             continue
-        yield from _plain(inner, path if name in ("values", "latest") else f"{path}.{name}".lstrip("."))
+        inner_path = path if name in ("values", "latest") else f"{path}.{name}".lstrip(".")
+        yield from _plain(family, inner, inner_path)
 
 
 def _changes(family: AnyFamily, before: object, after: object) -> dict[str, tuple[object, object]]:
-    old = dict(_plain(before)) if before is not None else {}
+    old = dict(_plain(family, before)) if before is not None else {}
     return {
         path: (_shown(family, path, old.get(path)), _shown(family, path, value))
-        for path, value in _plain(after)
+        for path, value in _plain(family, after)
         if old.get(path) != value
     }
 

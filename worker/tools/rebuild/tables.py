@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from consumers.family import Table
+from consumers.family import COMMUNICATIONS, FINDINGS, Table
 from consumers.registry import FAMILIES, AnyFamily
 
 # Columns that say when or how often a row was written, not what it means.
@@ -18,12 +18,10 @@ class FamilyRows:
 
 
 def _rows_of(family: AnyFamily) -> tuple[FamilyRows, ...]:
-    findings = Table("findings", key=("entity_id", "kind", "event_id"), entity="entity_id")
-    rows = [*map(FamilyRows, family.tables), FamilyRows(findings, f"family = '{family.name}'")]
+    rows = [*map(FamilyRows, family.tables), FamilyRows(FINDINGS, f"family = '{family.name}'")]
     if family.communications:
-        communications = Table("communications", key=("event_id", "kind"), entity="order_id")
         kinds = ", ".join(f"'{kind.value}'" for kind in family.communications)
-        rows.append(FamilyRows(communications, f"kind IN ({kinds})"))
+        rows.append(FamilyRows(COMMUNICATIONS, f"kind IN ({kinds})"))
     return tuple(rows)
 
 
