@@ -14,8 +14,8 @@ from pydantic import SecretStr
 from tests.support.stack import free_port
 from worker.config.settings import BadSettings, Settings
 from worker.marketplaces.http import (
-    Refused,
-    Unauthorized,
+    CallRefused,
+    CredentialsRefused,
     Unavailable,
     UnexpectedResponse,
 )
@@ -179,7 +179,7 @@ async def test_a_refusal_is_not_repeated() -> None:
     async with world() as there:
         account = replace(there.api.account, user_token=SecretStr("another-token"))
         stranger = replace(there.api, account=account)
-        with pytest.raises(Unauthorized, match=r"R401 \(Wrong username") as raised:
+        with pytest.raises(CredentialsRefused, match=r"R401 \(Wrong username") as raised:
             await stranger.part("1")
 
         assert len(await there.calls()) == 1
@@ -243,7 +243,7 @@ async def test_a_message_that_quotes_our_secrets_is_not_quoted() -> None:
         serving(Simulation({"ovoko": Quoting()})) as port,
         open_ovoko(settings(f"http://127.0.0.1:{port}/ovoko")) as api,
     ):
-        with pytest.raises(Refused) as raised:
+        with pytest.raises(CallRefused) as raised:
             await api.part("1")
 
     assert str(raised.value) == "R403 (a text with our secrets in it)"

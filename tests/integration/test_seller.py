@@ -27,8 +27,8 @@ from worker.marketplaces.buyback.requests import (
 )
 from worker.marketplaces.http import (
     CallFailed,
-    Refused,
-    Unauthorized,
+    CallRefused,
+    CredentialsRefused,
     Unavailable,
     UnexpectedResponse,
     http_client,
@@ -134,7 +134,7 @@ async def test_a_slot_that_is_not_offered_is_refused(platform: Platform) -> None
     slot = Slot(
         initial_slot=datetime(2026, 3, 2, 3, tzinfo=UTC), final_slot=datetime(2026, 3, 2, 4, tzinfo=UTC)
     )
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(CallRefused) as raised:
         await platform.seller.request_pickup(ORDER, PickupRequest(slots=(slot,)))
 
     assert str(raised.value) == (
@@ -156,7 +156,7 @@ async def test_payment_details_arrive_and_show_nowhere(platform: Platform) -> No
 
 
 async def test_an_unknown_order_is_refused_and_not_asked_for_again(platform: Platform) -> None:
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(CallRefused) as raised:
         await platform.seller.shipment_capabilities("nobodys")
 
     assert raised.value.status == 404
@@ -200,7 +200,7 @@ async def test_a_token_is_renewed_before_it_ends() -> None:
 
 async def test_a_401_that_stays_is_refused_after_one_more_token(platform: Platform) -> None:
     platform.fault(Kind.UNAUTHORIZED, path="/orders/")
-    with pytest.raises(Unauthorized) as raised:
+    with pytest.raises(CredentialsRefused) as raised:
         await platform.seller.request_dropoff(ORDER, DropoffRequest())
 
     assert str(raised.value) == (
@@ -212,7 +212,7 @@ async def test_a_401_that_stays_is_refused_after_one_more_token(platform: Platfo
 
 async def test_wrong_credentials_are_a_sentence_without_them() -> None:
     async with open_platform(client_secret=SecretStr("canary-secret")) as platform:
-        with pytest.raises(Unauthorized) as raised:
+        with pytest.raises(CredentialsRefused) as raised:
             await platform.seller.shipment_capabilities(ORDER)
 
     assert str(raised.value) == (
@@ -227,13 +227,15 @@ async def test_a_token_endpoint_that_is_not_there_is_looked_for_in_its_own_setti
             platform.account, sts_url=platform.account.sts_url.replace("/buyback", "/elsewhere")
         )
         lost = Seller(account, platform.seller.http)
-        with pytest.raises(Unauthorized, match="refused with status 404; see STOCKHOOK_BUYBACK_STS_URL"):
+        with pytest.raises(
+            CredentialsRefused, match="refused with status 404; see STOCKHOOK_BUYBACK_STS_URL"
+        ):
             await lost.shipment_capabilities(ORDER)
 
 
 async def test_our_address_goes_with_each_call() -> None:
     async with open_platform(real_ip="") as platform:
-        with pytest.raises(Refused) as raised:
+        with pytest.raises(CallRefused) as raised:
             await platform.seller.shipment_capabilities(ORDER)
 
     assert raised.value.status == 400
@@ -356,7 +358,7 @@ async def test_an_odd_answer_to_a_request_leaves_it_open(platform: Platform, kin
 async def test_a_request_that_cannot_be_beside_another_is_refused(platform: Platform) -> None:
     await platform.seller.request_dropoff(ORDER, DropoffRequest())
     slots = (await platform.seller.pickup_capabilities(ORDER)).read.slots
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(CallRefused) as raised:
         await platform.seller.request_pickup(ORDER, PickupRequest(slots=slots))
 
     assert str(raised.value) == "refused with status 409 Conflict (the order is dropped off)"
@@ -390,7 +392,7 @@ async def test_what_is_cut_off_leaves_the_seller_usable(platform: Platform) -> N
 
 async def test_a_refused_account_number_is_in_no_text(platform: Platform) -> None:
     broken = DETAILS.model_copy(update={"first_name": SecretStr("")})
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(CallRefused) as raised:
         await platform.seller.send_payment_details(ORDER, broken)
 
     assert raised.value.status == 400

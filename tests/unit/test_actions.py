@@ -27,8 +27,8 @@ from worker.amqp.queue_set import QueueSet
 from worker.config.settings import BadSettings, Settings
 from worker.marketplaces.buyback.requests import Slot
 from worker.marketplaces.http import (
-    Refused,
-    Unauthorized,
+    CallRefused,
+    CredentialsRefused,
     Unavailable,
     UnexpectedResponse,
 )
@@ -133,8 +133,8 @@ def test_each_kind_has_the_name_of_its_marketplace() -> None:
 @pytest.mark.parametrize(
     ("error", "begun", "not_begun"),
     [
-        (Refused(409), Denied, Denied),
-        (Unauthorized(401), Failed, Failed),
+        (CallRefused(409), Denied, Denied),
+        (CredentialsRefused(401), Failed, Failed),
         (Unavailable("429", retry_after=SOON), Failed, Failed),
         (Unavailable("no answer", outcome_unknown=True), OutcomeUnknown, Failed),
         (UnexpectedResponse("no JSON", outcome_unknown=True), OutcomeUnknown, Failed),

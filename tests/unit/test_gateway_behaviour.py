@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from worker.config.gateway import CUSTOM, PRESETS
-from worker.simulator.gateway_behaviour import BEHAVIOURS, Delivery, id_headers
+from worker.simulator.gateway_behaviour import BEHAVIOURS, ForwardedWebhook, id_headers
 
 NO_ANSWER = None
 
@@ -90,7 +90,7 @@ def test_abort_ends_a_message_at_svix_alone() -> None:
 
 
 def test_the_prefix_of_hookdecks_headers_is_that_of_its_signature() -> None:
-    delivery = Delivery("e", "r", "/webhooks/ovoko", 2, timedelta(minutes=2))
+    delivery = ForwardedWebhook("e", "r", "/webhooks/ovoko", 2, timedelta(minutes=2))
     headers = id_headers(BEHAVIOURS["hookdeck"], "x-acme-signature", delivery)
 
     assert all(name.startswith("x-acme-") for name in headers)

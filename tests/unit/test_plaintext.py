@@ -11,7 +11,7 @@ import pytest
 
 from worker.dead_letters import plaintext
 from worker.dead_letters.plaintext import PREFIX, private_folder, remove_leftovers
-from worker.dead_letters.refusal import Refused
+from worker.dead_letters.refusal import CommandRefused
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +84,7 @@ def test_a_file_system_without_locks_is_one_sentence_and_keeps_no_folder(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(Refused, match=rf"{place}.*{os.strerror(number)}") as raised, private_folder():
+    with pytest.raises(CommandRefused, match=rf"{place}.*{os.strerror(number)}") as raised, private_folder():
         raise AssertionError("there is no such folder")
 
     assert "\n" not in str(raised.value)
@@ -94,7 +94,7 @@ def test_a_file_system_without_locks_is_one_sentence_and_keeps_no_folder(
 def test_no_place_for_a_folder_is_one_sentence(place: Path) -> None:
     place.rmdir()
 
-    with pytest.raises(Refused, match="No such file or directory"), private_folder():
+    with pytest.raises(CommandRefused, match="No such file or directory"), private_folder():
         raise AssertionError("there is no such folder")
 
 

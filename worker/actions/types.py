@@ -12,9 +12,9 @@ from worker.config.settings import BadSettings, Settings
 from worker.marketplaces.clients import Clients
 from worker.marketplaces.http import (
     CallFailed,
+    CallRefused,
+    CredentialsRefused,
     InvalidRequest,
-    Refused,
-    Unauthorized,
     Unavailable,
 )
 from worker.observability.errors import safe_summary
@@ -65,8 +65,6 @@ Outcome = Performed | OutcomeUnknown | Failed
 
 
 class Attempt(Protocol[R_co]):
-    """One attempt at an action."""
-
     @property
     def request(self) -> R_co: ...
 
@@ -120,10 +118,10 @@ def outcome_of(error: Exception, *, has_started: bool) -> Denied | OutcomeUnknow
     anything else, our bugs    | unknown | failed
     """
     match error:
-        case Unauthorized():
+        case CredentialsRefused():
             # Retried, so that it succeeds once the credentials are corrected.
             return Failed(str(error))
-        case Refused() | InvalidRequest():
+        case CallRefused() | InvalidRequest():
             return Denied(str(error))
         case CallFailed(outcome_unknown=outcome_unknown) if not (has_started and outcome_unknown):
             return Failed(str(error), error.retry_after if isinstance(error, Unavailable) else None)

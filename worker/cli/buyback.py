@@ -39,8 +39,8 @@ from worker.marketplaces.buyback.requests import (
 )
 from worker.marketplaces.http import (
     CallFailed,
-    Refused,
-    Unauthorized,
+    CallRefused,
+    CredentialsRefused,
     Unavailable,
     UnexpectedResponse,
 )
@@ -327,8 +327,8 @@ def _errors_as_sentences() -> Iterator[None]:
     """Print one sentence for an expected error."""
     try:
         yield
-    except Refused as error:
-        hint = None if isinstance(error, Unauthorized) else HINTS.get(error.status)
+    except CallRefused as error:
+        hint = None if isinstance(error, CredentialsRefused) else HINTS.get(error.status)
         fail(FAILED, f"the buyback platform: {error}" + (f"; {hint}" if hint else ""))
     except UnexpectedResponse as error:
         fail(FAILED, f"the buyback platform: {error}{_unknown_outcome_text(error)}")

@@ -23,7 +23,7 @@ from worker.dead_letters.audit_trail import note_revealed, who
 from worker.dead_letters.change import change, in_editor, require_waiting
 from worker.dead_letters.json_repair import fault, repair
 from worker.dead_letters.plaintext import remove_leftovers
-from worker.dead_letters.refusal import Refused
+from worker.dead_letters.refusal import CommandRefused
 from worker.dead_letters.store import Action, Selection, State
 from worker.observability.resolver import run_loop
 
@@ -130,7 +130,7 @@ async def _repair(settings: Settings, dead_letter_id: int, accept: bool, json: b
         body = editing.readable(letter, settings.encryptor)
         proposal = repair(body)
         if proposal is None:
-            raise Refused(f"no repair is known for this body: {_state_of(body)}")
+            raise CommandRefused(f"no repair is known for this body: {_state_of(body)}")
         if accept:
             edits = "; ".join(proposal.edits)
             await change(database, letter, proposal.body, settings.encryptor, Action.REPAIRED, edits)
@@ -230,7 +230,7 @@ async def _discard(settings: Settings, ids: Sequence[int], reason: str, json: bo
     else:
         say(f"discarded {len(discarded):,}")
     if left:
-        raise Refused(f"these do not wait, or do not exist: {', '.join(map(str, left))}")
+        raise CommandRefused(f"these do not wait, or do not exist: {', '.join(map(str, left))}")
 
 
 @dead.command(name="replay")

@@ -23,7 +23,7 @@ from worker.marketplaces.ovoko.client import open_ovoko
 from worker.observability.exit_codes import FAILED, UNAVAILABLE, USAGE
 from worker.observability.resolver import run_loop
 from worker.postgres.pool import Database
-from worker.tools.reconcile.applying import Applied
+from worker.tools.reconcile.applying import AppliedObservations
 from worker.tools.reconcile.applying import apply as apply_drift
 from worker.tools.reconcile.ovoko import parts, returns
 from worker.tools.reconcile.reconciliation import Reconciled, Report
@@ -118,7 +118,7 @@ class _Run:
     asks_first: bool
     is_silent: bool
 
-    async def work(self) -> tuple[Reconciled[Any], Applied | None]:
+    async def work(self) -> tuple[Reconciled[Any], AppliedObservations | None]:
         """Raises: CallFailed, and what `apply` raises."""
         settings = self.settings
         async with (
@@ -135,7 +135,7 @@ class _Run:
 
     async def _of(
         self, subject: Subject[Here, There], database: Database
-    ) -> tuple[Reconciled[There], Applied | None]:
+    ) -> tuple[Reconciled[There], AppliedObservations | None]:
         with _progress("list", "our rows", "second check") as report:
             result = await run_reconcile(subject, since=self.since, most=self.most, report=report)
         if not self.is_silent:

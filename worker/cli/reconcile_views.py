@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from worker.observability.inert_text import visible
-from worker.tools.reconcile.applying import Applied
+from worker.tools.reconcile.applying import AppliedObservations
 from worker.tools.reconcile.difference import Difference
 from worker.tools.reconcile.reconciliation import Reconciled
 
@@ -21,7 +21,11 @@ AnyReconciled = Reconciled[Any]
 
 
 def as_json(
-    result: AnyReconciled, applied: Applied | None, marketplace: str, what: What, since: datetime | None
+    result: AnyReconciled,
+    applied: AppliedObservations | None,
+    marketplace: str,
+    what: What,
+    since: datetime | None,
 ) -> dict[str, Any]:
     """Durations are seconds."""
     listing = result.listing
@@ -49,7 +53,7 @@ def as_json(
     }
 
 
-def _applied_as_json(applied: Applied, now: datetime) -> dict[str, Any]:
+def _applied_as_json(applied: AppliedObservations, now: datetime) -> dict[str, Any]:
     return {
         "sent": applied.sent,
         "applied": applied.applied,
@@ -81,7 +85,7 @@ def as_tables(result: AnyReconciled, what: What) -> RenderableType:
     return Group(rows, *lines) if result.differences else Group(*lines)
 
 
-def applied_as_text(applied: Applied) -> RenderableType:
+def applied_as_text(applied: AppliedObservations) -> RenderableType:
     """For a terminal."""
     lines = [f"{applied.sent:,} observations sent, {applied.applied:,} of them applied"]
     if applied.applied < applied.sent:

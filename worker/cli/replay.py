@@ -11,7 +11,7 @@ from worker.cli.terminal import console, say
 from worker.config.settings import Settings
 from worker.dead_letters import replay, store
 from worker.dead_letters.audit_trail import who
-from worker.dead_letters.refusal import Refused
+from worker.dead_letters.refusal import CommandRefused
 from worker.dead_letters.store import Selection, StoredLetter
 from worker.observability.exit_codes import FAILED
 from worker.postgres.pool import Database
@@ -59,7 +59,7 @@ async def run_replay(
     """The exit code.
 
     Raises:
-        Refused
+        CommandRefused
     """
     bar = Progress(
         TextColumn("{task.fields[status]}"),
@@ -83,9 +83,9 @@ async def run_replay(
             try:
                 tally = await run.run(selection)
             except replay.AnotherRuns:
-                raise Refused("another replay is running: wait until it ends") from None
+                raise CommandRefused("another replay is running: wait until it ends") from None
             except Unroutable:
-                raise Refused("a queue is missing: `stockhook topology` declares it") from None
+                raise CommandRefused("a queue is missing: `stockhook topology` declares it") from None
     _print_tally(tally, json)
     return FAILED if tally.stopped or tally.came_back or tally.unready else 0
 

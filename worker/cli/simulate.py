@@ -27,7 +27,7 @@ from worker.simulator.gateway_behaviour import BEHAVIOURS
 from worker.simulator.gateway_signing import signing_of
 from worker.simulator.generator import PROVIDERS
 from worker.simulator.http_client import Client
-from worker.simulator.marketplace import Marketplace, SendEvents, discard_events
+from worker.simulator.marketplace import SendEvents, SimulatedMarketplace, discard_events
 from worker.simulator.ovoko_api import Ovoko
 from worker.simulator.ovoko_stock import OrderStep, ReturnStep
 from worker.simulator.router import Simulation
@@ -114,7 +114,7 @@ def marketplaces(
     if send_to is not None:
         sending = messenger(send_to, Credentials.of(settings, PROVIDERS), timedelta(seconds=delay))
 
-    def simulated(send_events: SendEvents) -> Mapping[str, Marketplace]:
+    def simulated(send_events: SendEvents) -> Mapping[str, SimulatedMarketplace]:
         lifetime = timedelta(seconds=token_seconds)
         return {
             "buyback": SimulatedBuyback(order, lifetime, send_events=send_events, places=places),
@@ -206,7 +206,7 @@ async def _serve_gateway(simulated: SimulatedGateway, exported: Mapping[str, str
 
 
 async def _serve(
-    simulated: Callable[[SendEvents], Mapping[str, Marketplace]],
+    simulated: Callable[[SendEvents], Mapping[str, SimulatedMarketplace]],
     sending: AbstractAsyncContextManager[Messenger | None],
     port: int,
 ) -> None:

@@ -21,9 +21,9 @@ from worker.config.settings import Settings
 from worker.dead_letters import unhandled_store as store
 from worker.dead_letters.audit_trail import who
 from worker.dead_letters.redaction import pretty
-from worker.dead_letters.refusal import Refused
-from worker.dead_letters.unhandled_replay import Replay, Tally, dry_run_counts
-from worker.dead_letters.unhandled_store import Selection, Unhandled
+from worker.dead_letters.refusal import CommandRefused
+from worker.dead_letters.unhandled_replay import UnhandledReplay, UnhandledTally, dry_run_counts
+from worker.dead_letters.unhandled_store import Unhandled, UnhandledSelection
 from worker.intake.intake import unhandled_body
 from worker.observability.exit_codes import FAILED
 from worker.observability.inert_text import visible
@@ -64,7 +64,7 @@ def list_(
     run_loop((_list_events if events else _list_types)(settings, selection, max(1, limit), json))
 
 
-async def _list_types(settings: Settings, selection: Selection, limit: int, json: bool) -> None:
+async def _list_types(settings: Settings, selection: UnhandledSelection, limit: int, json: bool) -> None:
     async with open_database(settings, "unhandled") as database, database.connection() as connection:
         types = await store.count_by_type(connection, selection)
     if json:
@@ -81,7 +81,7 @@ async def _list_types(settings: Settings, selection: Selection, limit: int, json
         say("to replay the events that a family handles now: stockhook unhandled replay --all")
 
 
-async def _list_events(settings: Settings, selection: Selection, limit: int, json: bool) -> None:
+async def _list_events(settings: Settings, selection: UnhandledSelection, limit: int, json: bool) -> None:
     async with open_database(settings, "unhandled") as database, database.connection() as connection:
         events = await store.select(connection, selection, limit=limit)
         total, _ = await store.extent(connection, selection)
@@ -116,7 +116,7 @@ async def _show(settings: Settings, unhandled_event_id: int, reveal: bool, json:
     async with open_database(settings, "unhandled") as database, database.connection() as connection:
         event = await store.get(connection, unhandled_event_id)
     if event is None:
-        raise Refused(f"there is no unhandled event {unhandled_event_id}")
+        raise CommandRefused(f"there is no unhandled event {unhandled_event_id}")
     body = None
     if reveal:
         body = _readable(event, settings)
@@ -198,19 +198,19 @@ def _handled(types: Sequence[str], marketplaces: Sequence[Provider]) -> tuple[st
     """The types given, or all that a family handles.
 
     Raises:
-        Refused: No family handles one of them.
+        CommandRefused: No family handles one of them.
     """
     handled = store.handled_types(marketplaces or tuple(Provider))
     unhandled_types = sorted(visible(one)[:200] for one in set(types) - handled)
     if unhandled_types:
-        raise Refused(
+        raise CommandRefused(
             f"no family of this release takes {', '.join(unhandled_types)}: nothing was replayed; "
             "`stockhook unhandled list` shows which types a family handles"
         )
     return tuple(types) or tuple(sorted(handled))
 
 
-async def _print_dry_run(settings: Settings, selection: Selection, json: bool) -> None:
+async def _print_dry_run(settings: Settings, selection: UnhandledSelection, json: bool) -> None:
     async with open_database(settings, "unhandled") as database:
         counts = await dry_run_counts(database, settings.encryptor, selection)
     if json:
@@ -226,11 +226,11 @@ async def _print_dry_run(settings: Settings, selection: Selection, json: bool) -
     say(f"{_counted(counts.total(), 'event')}; nothing was sent")
 
 
-async def _replay(settings: Settings, selection: Selection, rate: float, json: bool) -> int:
+async def _replay(settings: Settings, selection: UnhandledSelection, rate: float, json: bool) -> int:
     """The exit code.
 
     Raises:
-        Refused
+        CommandRefused
     """
     bar = Progress(
         TextColumn("replayed"),
@@ -243,19 +243,19 @@ async def _replay(settings: Settings, selection: Selection, rate: float, json: b
     )
     async with open_database(settings, "unhandled") as database:
         broker = Broker(settings.amqp_url.get_secret_value(), "replay")
-        run = Replay(broker, database, settings.encryptor, rate)
+        run = UnhandledReplay(broker, database, settings.encryptor, rate)
         with bar:
             task = bar.add_task("")
             run.on_progress = lambda tally: bar.update(task, total=tally.total, completed=tally.published)
             try:
                 tally = await run.run(selection)
             except Unroutable:
-                raise Refused("a queue is missing: `stockhook topology` declares it") from None
+                raise CommandRefused("a queue is missing: `stockhook topology` declares it") from None
     _print_tally(tally, json)
     return FAILED if tally.left else 0
 
 
-def _print_tally(tally: Tally, json: bool) -> None:
+def _print_tally(tally: UnhandledTally, json: bool) -> None:
     if json:
         left = [
             {"type": name, "reason": reason, "events": events}
@@ -268,8 +268,8 @@ def _print_tally(tally: Tally, json: bool) -> None:
         say(f"{_counted(events, 'event')} of {name} stay: {reason}")
 
 
-def _selection(types: Sequence[str], marketplaces: Sequence[Provider]) -> Selection:
-    return Selection(tuple(marketplaces) or None, tuple(types) or None)
+def _selection(types: Sequence[str], marketplaces: Sequence[Provider]) -> UnhandledSelection:
+    return UnhandledSelection(tuple(marketplaces) or None, tuple(types) or None)
 
 
 def _counted(number: int, noun: str) -> str:

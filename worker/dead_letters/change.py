@@ -12,7 +12,7 @@ from worker.dead_letters import edit as editing
 from worker.dead_letters import store
 from worker.dead_letters.audit_trail import who
 from worker.dead_letters.plaintext import private_folder, signals_as_exits
-from worker.dead_letters.refusal import Refused
+from worker.dead_letters.refusal import CommandRefused
 from worker.dead_letters.store import Action, State, StoredLetter
 from worker.postgres.pool import Database
 
@@ -20,16 +20,16 @@ EDITOR_ENDS_SECONDS = 2.0
 
 
 def require_waiting(letter: StoredLetter) -> None:
-    """Raises: Refused."""
+    """Raises: CommandRefused."""
     if letter.state != State.WAITING:
-        raise Refused(f"it is {letter.state}, no longer waiting")
+        raise CommandRefused(f"it is {letter.state}, no longer waiting")
 
 
 def in_editor(command: Sequence[str], body: bytes) -> bytes:
     """Only we can read the file. It is removed when the editor ends, also if a signal ends us.
 
     Raises:
-        Refused
+        CommandRefused
         SystemExit: A signal came.
     """
     # On a terminal these signals are meant for the editor.
@@ -42,18 +42,18 @@ def in_editor(command: Sequence[str], body: bytes) -> bytes:
             # The editor's own temporary files are in the same folder.
             process = subprocess.Popen([*command, str(file)], env={**os.environ, "TMPDIR": str(folder)})
         except OSError as error:
-            raise Refused(f"cannot start {' '.join(command)}: {error.strerror}") from None
+            raise CommandRefused(f"cannot start {' '.join(command)}: {error.strerror}") from None
         try:
             code = process.wait()
         except SystemExit:
             _end(process)
             raise
         if code:
-            raise Refused(f"the editor ended with {code}: nothing was changed")
+            raise CommandRefused(f"the editor ended with {code}: nothing was changed")
         try:
             edited = file.read_bytes()
         except OSError as error:
-            raise Refused(f"the editor left no file ({error.strerror}): nothing was changed") from None
+            raise CommandRefused(f"the editor left no file ({error.strerror}): nothing was changed") from None
     # Editors end the last line.
     return edited if body.endswith(b"\n") else edited.removesuffix(b"\n")
 
@@ -76,11 +76,11 @@ async def change(
     action: Action,
     reason: str | None,
 ) -> None:
-    """Raises: Refused."""
+    """Raises: CommandRefused."""
     require_waiting(letter)
     match editing.checked(letter, body, encryptor):
         case editing.Broken(why):
-            raise Refused(f"nothing was changed: {why}")
+            raise CommandRefused(f"nothing was changed: {why}")
         case editing.Fits() as fits:
             pass
     async with database.transaction() as connection:
@@ -88,5 +88,5 @@ async def change(
             store.CHANGE_BODY, letter.dead_letter_id, fits.body, letter.body, fits.type, fits.entity_id
         )
         if not changed:
-            raise Refused("it was changed in the meantime")
+            raise CommandRefused("it was changed in the meantime")
         await store.note(connection, [letter.dead_letter_id], who(), action, reason)

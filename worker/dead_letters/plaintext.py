@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from worker.dead_letters.refusal import Refused
+from worker.dead_letters.refusal import CommandRefused
 
 PREFIX = "stockhook-plaintext-"
 
@@ -31,7 +31,7 @@ def private_folder() -> Iterator[Path]:
     """A folder that only we can read. It is removed when the context ends, also by a signal.
 
     Raises:
-        Refused: There is no place for it.
+        CommandRefused: There is no place for it.
     """
     folder, lock = _made()
     try:
@@ -91,17 +91,19 @@ def _remove_if_left(folder: Path) -> None:
 
 
 def _made() -> tuple[Path, int]:
-    """Raises: Refused."""
+    """Raises: CommandRefused."""
     places = _places()
     if not places:
-        raise Refused(f"there is no folder for temporary files that can be written to: {REMEDY}")
+        raise CommandRefused(f"there is no folder for temporary files that can be written to: {REMEDY}")
     try:
         while True:
             folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=places[0]))
             if (lock := _locked(folder)) is not None:
                 return folder, lock
     except OSError as error:
-        raise Refused(f"cannot make a private folder in {places[0]}: {error.strerror}; {REMEDY}") from None
+        raise CommandRefused(
+            f"cannot make a private folder in {places[0]}: {error.strerror}; {REMEDY}"
+        ) from None
 
 
 def _locked(folder: Path) -> int | None:

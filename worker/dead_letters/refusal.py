@@ -1,7 +1,7 @@
-"""Why a command about dead letters ends without having done it."""
+"""Why a command about dead letters or unhandled events ends without having done it."""
 
 from worker.observability.errors import StockhookError
 
 
-class Refused(StockhookError):
-    """It cannot be done to this letter. The text says why."""
+class CommandRefused(StockhookError):
+    """It cannot be done to this dead letter or unhandled event. The text says why."""

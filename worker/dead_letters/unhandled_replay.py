@@ -16,7 +16,7 @@ from worker.amqp.tap import Delivery
 from worker.dead_letters import replay
 from worker.dead_letters import unhandled_store as store
 from worker.dead_letters.replay import PUBLISH_SECONDS, Ready, Unready
-from worker.dead_letters.unhandled_store import Selection, Unhandled
+from worker.dead_letters.unhandled_store import Unhandled, UnhandledSelection
 from worker.intake.encryption import NoUsableKey
 from worker.intake.intake import accept_unhandled
 from worker.observability.failpoints import failpoint
@@ -27,7 +27,7 @@ READ_TOGETHER = 100
 
 
 @dataclass(slots=True)
-class Tally:
+class UnhandledTally:
     """How far a replay is. `left` counts, by type and reason, events that stay where they are."""
 
     total: int = 0
@@ -56,7 +56,7 @@ def prepare(event: Unhandled, encryptor: MultiFernet | None) -> Ready | Unready:
 
 
 async def dry_run_counts(
-    database: Database, encryptor: MultiFernet | None, selection: Selection
+    database: Database, encryptor: MultiFernet | None, selection: UnhandledSelection
 ) -> Counter[tuple[str, str]]:
     """By type, and by what a replay would do against today's rows. Nothing is written or sent."""
     counts: Counter[tuple[str, str]] = Counter()
@@ -72,7 +72,7 @@ async def dry_run_counts(
 
 
 @dataclass(slots=True)
-class Replay:
+class UnhandledReplay:
     """One run of `stockhook unhandled replay`.
 
     An event is deleted once the broker has confirmed it. If a run dies in between, the next one publishes the
@@ -83,10 +83,10 @@ class Replay:
     database: Database
     encryptor: MultiFernet | None
     rate: float
-    on_progress: Callable[[Tally], None] = lambda _: None
-    tally: Tally = field(default_factory=Tally)
+    on_progress: Callable[[UnhandledTally], None] = lambda _: None
+    tally: UnhandledTally = field(default_factory=UnhandledTally)
 
-    async def run(self, selection: Selection) -> Tally:
+    async def run(self, selection: UnhandledSelection) -> UnhandledTally:
         """Replay what is selected and was there when we began.
 
         Raises:
@@ -123,7 +123,9 @@ class Replay:
         self.tally.published += len(ready)
 
 
-async def _batches(database: Database, selection: Selection, size: int) -> AsyncIterator[list[Unhandled]]:
+async def _batches(
+    database: Database, selection: UnhandledSelection, size: int
+) -> AsyncIterator[list[Unhandled]]:
     """The events that exist at the start, the oldest first; no connection is held in between."""
     async with database.connection() as connection:
         _, until = await store.extent(connection, selection)

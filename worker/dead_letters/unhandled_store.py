@@ -136,7 +136,7 @@ class TypeCount:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class UnhandledSelection:
     """Which events are meant; None means any."""
 
     providers: tuple[str, ...] | None = None
@@ -147,7 +147,7 @@ class Selection:
         return self.providers, self.types
 
 
-ALL = Selection()
+ALL = UnhandledSelection()
 
 
 def family_of(provider: str, event_type: str) -> str | None:
@@ -191,7 +191,7 @@ async def insert(connection: Connection, events: Sequence[Arriving], recorded: C
     return new
 
 
-async def count_by_type(connection: Connection, selection: Selection = ALL) -> list[TypeCount]:
+async def count_by_type(connection: Connection, selection: UnhandledSelection = ALL) -> list[TypeCount]:
     """The most frequent type first."""
     rows = await connection.fetch(COUNT_BY_TYPE, *selection.arguments())
     return [TypeCount(**row) for row in rows]
@@ -199,7 +199,7 @@ async def count_by_type(connection: Connection, selection: Selection = ALL) -> l
 
 async def select(
     connection: Connection,
-    selection: Selection,
+    selection: UnhandledSelection,
     *,
     after: int = 0,
     until: int | None = None,
@@ -210,7 +210,7 @@ async def select(
     return [Unhandled(**row) for row in rows]
 
 
-async def extent(connection: Connection, selection: Selection) -> tuple[int, int]:
+async def extent(connection: Connection, selection: UnhandledSelection) -> tuple[int, int]:
     """How many are meant, and the id of the last one."""
     [row] = await connection.fetch(COUNT_EVENTS, *selection.arguments())
     return row["events"], row["last_id"] or 0

@@ -66,7 +66,7 @@ class Unavailable(CallFailed):
         self.retry_after = retry_after
 
 
-class Refused(CallFailed):
+class CallRefused(CallFailed):
     """An answer 4xx: the request was not executed. `body` may quote the request, so never log it."""
 
     def __init__(self, status: int, body: bytes = b"", text: str | None = None) -> None:
@@ -75,7 +75,7 @@ class Refused(CallFailed):
         self.body = body
 
 
-class Unauthorized(Refused):
+class CredentialsRefused(CallRefused):
     """Our credentials were refused; the request itself may be valid."""
 
 
@@ -145,7 +145,7 @@ async def call(
 
     Raises:
         Unavailable
-        Refused
+        CallRefused
         UnexpectedResponse
     """
     return _judged(*await fetch(client, request, within, limit))
@@ -212,9 +212,9 @@ def _judged(response: httpx.Response, body: bytes) -> Answer:
             outcome_unknown=_changes(response.request) and status not in _NOTHING_DONE,
         )
     if status == HTTPStatus.UNAUTHORIZED:
-        raise Unauthorized(status, body)
+        raise CredentialsRefused(status, body)
     if response.is_client_error:
-        raise Refused(status, body)
+        raise CallRefused(status, body)
     text = f"answered with a redirect ({status}), which is not followed"
     raise UnexpectedResponse(text, outcome_unknown=_changes(response.request))
 
@@ -256,7 +256,7 @@ async def repeated(
 
     Raises:
         Unavailable: The last one.
-        Refused
+        CallRefused
         UnexpectedResponse
     """
     growing = wait_exponential_jitter(multiplier=pause_seconds, max=8, jitter=pause_seconds)

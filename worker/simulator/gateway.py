@@ -18,7 +18,7 @@ from worker.config.gateway import PRIVATE_PREFIX, SHARED_PREFIX, GatewayKey, Sig
 from worker.config.signing_keys import encoded, public_text
 from worker.intake.signature import sign
 from worker.simulator.faults import Sending, Whole
-from worker.simulator.gateway_behaviour import Delivery, GatewayBehaviour, id_headers
+from worker.simulator.gateway_behaviour import ForwardedWebhook, GatewayBehaviour, id_headers
 from worker.simulator.http_client import Answer, Client, NoAnswer
 from worker.simulator.marketplace import Request, Response, as_json, now
 
@@ -166,7 +166,7 @@ class SimulatedGateway:
 
     def _headers(self, event: _Event, attempt: int) -> dict[str, str]:
         """Each attempt is signed again, with the secrets and the time of that attempt."""
-        delivery = Delivery(
+        delivery = ForwardedWebhook(
             event.event_id,
             event.request_id,
             event.path,

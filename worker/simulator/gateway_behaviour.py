@@ -122,7 +122,7 @@ BEHAVIOURS: Mapping[str, GatewayBehaviour] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class ForwardedWebhook:
     """What a gateway knows about a webhook beside its bytes. `original_ip` is the sender's address."""
 
     event_id: str
@@ -133,7 +133,9 @@ class Delivery:
     original_ip: str = field(default="127.0.0.1")
 
 
-def id_headers(behaviour: GatewayBehaviour, signature_header: str, delivery: Delivery) -> dict[str, str]:
+def id_headers(
+    behaviour: GatewayBehaviour, signature_header: str, delivery: ForwardedWebhook
+) -> dict[str, str]:
     """Evidence, which no gateway signs. Hookdeck and Outpost use the prefix of the signature's header."""
     prefix = signature_header.removesuffix("-signature")
     match behaviour.ids:

@@ -41,7 +41,7 @@ class NotThere(Exception):
     """There is no such thing. The text says what."""
 
 
-class Marketplace(Protocol):
+class SimulatedMarketplace(Protocol):
     """Keeps its state in memory; requests come one after another, on one loop."""
 
     async def handle(self, request: Request) -> Response: ...

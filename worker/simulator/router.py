@@ -16,9 +16,9 @@ from worker.simulator.faults import (
     sending,
 )
 from worker.simulator.marketplace import (
-    Marketplace,
     Request,
     Response,
+    SimulatedMarketplace,
     as_json,
 )
 
@@ -34,7 +34,7 @@ class Simulation:
     Answered requests are listed without headers and bodies, which contain secrets and private data.
     """
 
-    marketplaces: Mapping[str, Marketplace]
+    marketplaces: Mapping[str, SimulatedMarketplace]
     faults: Faults = field(default_factory=Faults)
     answered: list[dict[str, object]] = field(default_factory=list)
 

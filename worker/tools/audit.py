@@ -57,7 +57,7 @@ Ranges = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class SourceAccount:
     """The dispositions of one family's events of one source; no consumer has seen `unaccounted` numbers."""
 
     source: int
@@ -83,7 +83,7 @@ class Waiting:
 class Audit:
     """`missing` names, per family, the numbers that cannot be found: source, first and last."""
 
-    accounts: tuple[Account, ...]
+    accounts: tuple[SourceAccount, ...]
     waiting: dict[str, Waiting]
     quarantined: int
     unhandled: int
@@ -103,12 +103,12 @@ class Audit:
         }
 
 
-async def accounts(database: Database) -> tuple[Account, ...]:
+async def accounts(database: Database) -> tuple[SourceAccount, ...]:
     """Raises: DatabaseUnavailable."""
     async with database.connection() as connection:
         rows = await connection.fetch(ACCOUNTS)
     return tuple(
-        Account(
+        SourceAccount(
             source=row["source"],
             family=row["family"],
             accepted=row["highest"] - size(_ranges(row["voided"])),
@@ -172,7 +172,7 @@ def _waiting(ready: Mapping[str, int], queues: QueueSet) -> Waiting:
 
 
 def _missing(
-    known_accounts: Sequence[Account], waiting: dict[str, Waiting]
+    known_accounts: Sequence[SourceAccount], waiting: dict[str, Waiting]
 ) -> dict[str, tuple[tuple[int, int, int], ...]]:
     """By family, the numbers that cannot be found, if more are outstanding than messages wait."""
     missing: dict[str, tuple[tuple[int, int, int], ...]] = {}

@@ -29,9 +29,9 @@ from worker.marketplaces.buyback.requests import (
 )
 from worker.marketplaces.http import (
     Answer,
+    CallRefused,
+    CredentialsRefused,
     InvalidRequest,
-    Refused,
-    Unauthorized,
     Unavailable,
     UnexpectedResponse,
     call,
@@ -80,7 +80,7 @@ class AcceptedRequest:
 
 @dataclass(slots=True)
 class Seller:
-    """Calls raise Unavailable, Refused or UnexpectedResponse, and BadOrderId before anything is sent."""
+    """Calls raise Unavailable, CallRefused or UnexpectedResponse, and BadOrderId before anything is sent."""
 
     account: Account
     http: httpx.AsyncClient
@@ -115,9 +115,9 @@ class Seller:
         url = self._url(order_id, endpoint)
         try:
             answer = await repeated(partial(self._authorized, "GET", url), endpoint, self.pause_seconds)
-        except Unauthorized:
+        except CredentialsRefused:
             raise
-        except Refused as error:
+        except CallRefused as error:
             raise _with_answer(error, title(error.body)) from None
         document = _document(answer.body)
         return ParsedAnswer(_read(model, answer.body) if isinstance(document, dict) else model(), document)
@@ -127,9 +127,9 @@ class Seller:
         body = request.as_body()
         try:
             answer = await self._authorized("POST", self._url(order_id, endpoint), body)
-        except Unauthorized:
+        except CredentialsRefused:
             raise
-        except Refused as error:
+        except CallRefused as error:
             shown_title = "" if isinstance(request, PaymentDetails) else title(error.body)
             raise _with_answer(error, shown_title, *refused_members(error.body, body)) from None
         return AcceptedRequest(answer.status)
@@ -144,12 +144,12 @@ class Seller:
         token = await self._tokens.token()
         try:
             return await self._call(method, url, body, token)
-        except Unauthorized:
+        except CredentialsRefused:
             token = await self._tokens.token(refused=token)
         try:
             return await self._call(method, url, body, token)
-        except Unauthorized as error:
-            raise Unauthorized(error.status, text=f"{error}; see {CREDENTIALS}") from None
+        except CredentialsRefused as error:
+            raise CredentialsRefused(error.status, text=f"{error}; see {CREDENTIALS}") from None
 
     async def _call(self, method: str, url: str, body: bytes | None, token: str) -> Answer:
         headers = {"authorization": f"Bearer {token}", "x-real-ip": self.account.real_ip}
@@ -177,8 +177,8 @@ class Seller:
         except Unavailable as error:
             # Nothing was requested with the token, so the outcome is known.
             raise Unavailable(f"no access token: {error}", retry_after=error.retry_after) from error
-        except Refused as error:
-            raise Unauthorized(error.status, text=_token_refusal(error)) from None
+        except CallRefused as error:
+            raise CredentialsRefused(error.status, text=_token_refusal(error)) from None
         except UnexpectedResponse as error:
             raise UnexpectedResponse(f"no access token: {error}") from error
         return _read(Granted, answer.body, "no access token: ")
@@ -220,15 +220,15 @@ def _read(model: type[P], body: bytes, prefix: str = "") -> P:
         raise UnexpectedResponse(f"{prefix}the answer is not as expected: it is no JSON") from None
 
 
-def _with_answer(error: Refused, shown_title: str, *members: str) -> Refused:
+def _with_answer(error: CallRefused, shown_title: str, *members: str) -> CallRefused:
     """The error, with the parts of the answer that may be shown."""
     text = f"{error} ({shown_title.rstrip('.')})" if shown_title else str(error)
     if members:
         text += f"; see {', '.join(members)}"
-    return Refused(error.status, error.body, text)
+    return CallRefused(error.status, error.body, text)
 
 
-def _token_refusal(error: Refused) -> str:
+def _token_refusal(error: CallRefused) -> str:
     """The text for a refused token request, with the error code of RFC 6749, 5.2, if there is one."""
     match = re.search(rb'"error"\s*:\s*"([a-z_]{1,40})"', error.body)
     code = f" ({match[1].decode()})" if match else ""

@@ -49,7 +49,7 @@ Row = TypeVar("Row", bound=Entity)
 
 @dataclass(frozen=True, slots=True)
 class OvokoApi:
-    """Each method is one read, and raises Unavailable, Refused or UnexpectedResponse.
+    """Each method is one read, and raises Unavailable, CallRefused or UnexpectedResponse.
 
     A call is tried `attempts` times while the API is unavailable.
     """

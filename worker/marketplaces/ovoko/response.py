@@ -9,8 +9,8 @@ import httpx
 from schemas.ovoko_api import Answer, InvalidAnswer, read_answer
 from worker.marketplaces.http import (
     LONGEST_RETRY_AFTER,
-    Refused,
-    Unauthorized,
+    CallRefused,
+    CredentialsRefused,
     Unavailable,
     UnexpectedResponse,
     is_worth_repeating,
@@ -26,8 +26,8 @@ def judged(response: httpx.Response, body: bytes, is_secret: Callable[[str], boo
 
     Raises:
         Unavailable
-        Unauthorized
-        Refused
+        CredentialsRefused
+        CallRefused
         UnexpectedResponse
     """
     status = response.status_code
@@ -48,8 +48,8 @@ def judged(response: httpx.Response, body: bytes, is_secret: Callable[[str], boo
     if is_worth_repeating(status) or is_worth_repeating(_number(answer.status_code)):
         raise _later(text, response)
     if _number(answer.status_code) == HTTPStatus.UNAUTHORIZED:
-        raise Unauthorized(status, text=text)
-    raise Refused(status, text=text)
+        raise CredentialsRefused(status, text=text)
+    raise CallRefused(status, text=text)
 
 
 def _number(status_code: str) -> int:

@@ -30,7 +30,7 @@ There = TypeVar("There")
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class AppliedObservations:
     """The result of applying. `differences` remain although their observations were applied."""
 
     sent: int
@@ -50,7 +50,7 @@ async def apply(
     report: Report,
     *,
     patience: float = PATIENCE_SECONDS,
-) -> Applied:
+) -> AppliedObservations:
     """Publish each observation, wait until they are in the log, and compare again.
 
     An observation that was sent before has the same event id, and is a duplicate.
@@ -68,7 +68,7 @@ async def apply(
     await _publish(accepted, settings, report)
     events = {(one.event_id, one.content_id) for one in accepted}
     applied = await _follow(events, database, report, patience)
-    return Applied(len(events), applied, tuple(await _still_different(subject, drift)))
+    return AppliedObservations(len(events), applied, tuple(await _still_different(subject, drift)))
 
 
 async def _publish(accepted: Sequence[Accepted], settings: Settings, report: Report) -> None:
