@@ -354,6 +354,20 @@ async def test_a_body_that_was_cut_off_is_never_aborted() -> None:
 
 _VALUES = st.text(st.characters() | st.sampled_from("\udc80\udcff,= v1t0"), max_size=80)
 
+        pytest.param(json.dumps({"detail": BUYBACK.decode()}).encode(), id="in-a-string"),
+        pytest.param(
+            json.dumps({"type": "OrderCreatedEvent", "detail": BUYBACK.decode()}).encode(),
+            id="in-a-string-of-an-event",
+        ),
+        pytest.param(
+            json.dumps([json.dumps({"detail": BUYBACK.decode()})]).encode(), id="in-a-string-in-a-string"
+        ),
+        pytest.param(json.dumps({"detail": BUYBACK.decode()[:-5]}).encode(), id="in-a-broken-string"),
+        pytest.param(
+            json.dumps({"detail": BUYBACK.decode()}).encode()[:-9], id="in-a-string-that-is-cut-off"
+        ),
+        pytest.param(json.dumps({"detail": {"token": [TOKEN]}}).encode(), id="in-a-list"),
+        pytest.param(json.dumps({"detail": {"token": {"value": TOKEN}}}).encode(), id="in-an-object"),
 
 _INGESTS = {
     name: Ingest(behind(name, gateway_secrets=SVIX_SECRET), Stored())

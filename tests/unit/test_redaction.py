@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from schemas.events import read_json
 from worker.intake import redaction
-from worker.intake.redaction import SHORTEST_SECRET, without_secrets
+from worker.intake.redaction import SHORTEST_SECRET, without_secrets, without_values
 
 SECRET = 'tök/en+"4f5a-\\0123456789'
 DIGITS = "1234567890123"
@@ -94,18 +94,19 @@ def test_the_result_is_json_and_what_holds_no_copy_stays_as_it_is(
         assert left == body
 
 
-@given(
-    pieces=st.lists(
-        st.sampled_from(
-            [
-                b'"', b"{", b"}", b"[", b"]", b",", b":", b" ", b"\\", b"\\u0031", b"-", b".", b"e9", b"1",
-                b"null", b"a", b"\xff", b"\x00", b"\\ud800", DIGITS.encode(), b'"%s"' % DIGITS.encode(),
-                b'{"a":', b'"a":', b"e999999",
-            ]
-        ),
-        max_size=12,
-    )
+fragments = st.lists(
+    st.sampled_from(
+        [
+            b'"', b"{", b"}", b"[", b"]", b",", b":", b" ", b"\\", b"\\u0031", b"-", b".", b"e9", b"1",
+            b"null", b"a", b"\xff", b"\x00", b"\\ud800", DIGITS.encode(), b'"%s"' % DIGITS.encode(),
+            b'{"a":', b'"a":', b"e999999",
+        ]
+    ),
+    max_size=12,
 )  # fmt: skip
+
+
+@given(pieces=fragments)
 def test_what_is_no_json_does_not_become_any_and_what_is_stays_so(pieces: list[bytes]) -> None:
     body = b"".join(pieces)
     left = without_secrets(body, [DIGITS])
@@ -159,3 +160,76 @@ def test_a_copy_is_found_among_many_strings(encode: Callable[[str], str]) -> Non
 
     assert (left[:40], left[41:]) == (many, many)
     assert "***" in left[40]
+
+
+# Values of members of a name, whatever they are
+
+NAME = "token"
+UNKNOWN = "unknown-secret-4f5a"
+values = st.recursive(
+    st.just(UNKNOWN) | st.just(f"before {UNKNOWN}"),
+    lambda children: (
+        st.lists(children, min_size=1, max_size=2) | st.dictionaries(texts, children, min_size=1)
+    ),
+    max_leaves=3,
+)
+with_values = st.recursive(
+    st.builds(
+        lambda value, others: {**others, NAME: value}, values, st.dictionaries(texts, texts, max_size=2)
+    ),
+    lambda children: (
+        st.builds(lambda child: [child, "stays"], children)
+        | st.builds(lambda child: {"in": child, "a": "stays"}, children)
+        | st.builds(json.dumps, children)
+        | st.builds(lambda child: "text: " + json.dumps(child, ensure_ascii=False), children)
+    ),
+    max_leaves=6,
+)
+
+
+@given(document=with_values, separators=spacings, ascii_only=st.booleans(), end=st.integers(0, 40))
+def test_no_value_of_a_name_stays_at_any_depth_or_in_a_string(
+    document: Any, separators: tuple[str, str] | None, ascii_only: bool, end: int
+) -> None:
+    body = json.dumps([document, "last"], separators=separators, ensure_ascii=ascii_only).encode()
+    left = without_values(body, NAME)
+    cut = without_values(body[: len(body) - end], NAME)
+
+    assert json.loads(left)[1] == "last"
+    assert UNKNOWN.encode() not in left
+    assert UNKNOWN.encode() not in cut
+    assert without_values(left, NAME) == left
+
+
+@given(document=documents, separators=spacings)
+def test_members_of_other_names_stay_byte_for_byte(document: Any, separators: tuple[str, str] | None) -> None:
+    body = json.dumps(document, separators=separators).encode()
+
+    assert without_values(body, "another name") == body
+
+
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        (b'{"a":{"token": "x" , "b":1}}', b'{"a":{"token":"***", "b":1}}'),
+        (b'{"token":[1,{"token":"x"}]}', b'{"token":"***"}'),
+        (b'{"token":null,"a":"token"}', b'{"token":null,"a":"token"}'),
+        (b'{"t\\u006fken":5}', b'{"t\\u006fken":"***"}'),
+        (b'{"a":"{\\"token\\":\\"x\\"}"}', b'{"a":"{\\"token\\":\\"***\\"}"}'),
+        (b'{"a":"{\\"token\\":x"}', b'{"a":"{\\"token\\":\\"***\\""}'),
+        (b'{"token":"x" y}', b'{"token":"***\x00"}'),
+        (b'{"token":}', b'{"token":}'),
+        (b'{"a":"{\\"token\\":\\"x', b'{"a":"***\x00"'),
+    ],
+)
+def test_what_stands_for_a_value_of_a_name(body: bytes, left: bytes) -> None:
+    assert without_values(body, NAME) == left
+
+
+@given(pieces=fragments, name=st.sampled_from(["a", "1", ""]))
+def test_json_without_the_values_of_a_name_is_json_and_nothing_else_is(
+    pieces: list[bytes], name: str
+) -> None:
+    body = b"".join(pieces)
+
+    assert is_json(without_values(body, name)) == is_json(body)

@@ -24,15 +24,8 @@ from worker.amqp.channel import Message
 from worker.amqp.topology import EVENTS, quarantine_key
 from worker.intake.authentication import position
 from worker.intake.encryption import NoUsableKey, decrypt_members, decrypted, encrypt_members
-from worker.intake.json_bytes import (
-    Replacement,
-    may_be_values,
-    members,
-    top_level_string,
-    with_replaced,
-    without_member,
-)
-from worker.intake.redaction import REDACTED, without_secrets
+from worker.intake.json_bytes import may_be_values, top_level_string, without_member
+from worker.intake.redaction import without_secrets, without_values
 from worker.marketplaces.contract import Marketplace, SecretHeader, SecretMember
 from worker.marketplaces.registry import MARKETPLACES
 from worker.observability.inert_text import visible
@@ -333,16 +326,7 @@ def _without_any_secret(body: bytes, member: str, secrets: Sequence[SecretStr]) 
     """The same for a body whose secret was not compared: it may be unknown, and may be at any depth."""
     presented = top_level_string(body, member)
     known = [*secrets, *([SecretStr(presented)] if presented else [])]
-    plain = _without_secrets(body, member, known)
-    redacted = json.dumps(REDACTED).encode()
-    return with_replaced(
-        plain,
-        (
-            Replacement(each.value_start, each.end, lambda _: redacted)
-            for each in members(plain)
-            if each.name == member and plain[each.value_start : each.end].lstrip()[:1] == b'"'
-        ),
-    )
+    return without_values(_without_secrets(body, member, known), member)
 
 
 def _routed(

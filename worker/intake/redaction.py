@@ -13,6 +13,7 @@ from functools import lru_cache
 from urllib.parse import unquote
 
 from schemas.events import read_json
+from worker.intake.json_bytes import Replacement, members, string_values, with_replaced
 
 REDACTED = "***"
 
@@ -27,6 +28,7 @@ _PIECE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[^\s{}\[\]:,"]+', re.D
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _SHORT_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
+_REDACTED_STRING = f'"{REDACTED}"'.encode()
 # A raw control character, which JSON does not allow: invalid JSON does not become valid.
 _STILL_BROKEN = f'"{REDACTED}\x00"'.encode()
 
@@ -70,6 +72,47 @@ def without_secrets(body: bytes, secrets: Sequence[str]) -> bytes:
         return _without(piece, copies)
 
     return _PIECE.sub(cut, body)
+
+
+def without_values(body: bytes, name: str) -> bytes:
+    """The body with `***` in place of each value of a member of this name, also of JSON in a string.
+
+    A null stays. The result is JSON if, and only if, the body is.
+    """
+
+    def redact_in(piece: bytes) -> bytes:
+        return _with_string_redacted(piece, name)
+
+    values = [each for each in members(body) if each.name == name]
+    return with_replaced(
+        body,
+        (
+            *(Replacement(value.value_start, value.end, _redacted) for value in values),
+            *(Replacement(start, end, redact_in) for start, end in string_values(body)),
+        ),
+    )
+
+
+def _redacted(value: bytes) -> bytes:
+    try:
+        return value if read_json(value) is None else _REDACTED_STRING
+    except ValueError:
+        return _STILL_BROKEN if value.strip() else value
+
+
+def _with_string_redacted(piece: bytes, name: str) -> bytes:
+    """A string, in its quotes, without such values of the JSON in it."""
+    # JSON in a string has its quotes escaped.
+    if b"\\" not in piece:
+        return piece
+    try:
+        text = json.loads(piece.decode())
+    except ValueError:
+        inner = _unescaped(piece[1:].decode(errors="replace")).encode(errors="surrogatepass")
+        return piece if without_values(inner, name) == inner else _STILL_BROKEN
+    inner = text.encode(errors="surrogatepass")
+    redacted = without_values(inner, name).replace(_STILL_BROKEN, _REDACTED_STRING)
+    return piece if redacted == inner else json.dumps(redacted.decode(errors="surrogatepass")).encode()
 
 
 def _without(piece: bytes, copies: Sequence[_Copies]) -> bytes:
