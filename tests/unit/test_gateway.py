@@ -447,6 +447,44 @@ async def test_the_openapi_document_says_what_must_come(require: str, expected: 
         ),
         (
             {"GATEWAY_TOLERANCE": "0"},
+@pytest.mark.parametrize(
+    ("sent", "evidence"),
+    [
+        ({"x-convoy-idempotency-key": "key_1"}, {"gateway_event": "key_1"}),
+        (
+            {
+                "x-convoy-idempotency-key": "key_1",
+                "x-convoy-event-id": "evt_1",
+                "x-convoy-eventdelivery-id": "evd_1",
+            },
+            {"gateway_event": "evt_1", "gateway_request": "evd_1"},
+        ),
+    ],
+)
+async def test_the_ids_of_convoy_are_kept(sent: dict[str, str], evidence: dict[str, str]) -> None:
+    stored = Stored()
+    renamed = '{"header": "X-Acme-Signature"}'
+    headers = {**OWN, **signed(BODY, "convoy", overrides=renamed), **sent}
+
+    assert (await ask(behind("convoy", gateway_signature=renamed), BODY, headers, stored)).status == 200
+    assert Envelope.from_headers(stored.messages[0].headers).evidence == evidence
+
+
+async def test_with_another_prefix_only_the_headers_with_it_are_evidence() -> None:
+    stored = Stored()
+    overrides = '{"header": ["x-acme-signature", "x-acme-signature-2"]}'
+    headers = {
+        **OWN,
+        **signed(BODY, overrides=overrides),
+        "x-acme-eventid": "evt_1",
+        "x-hookdeck-eventid": "evt_2",
+        "x-hookdeck-requestid": "req_2",
+    }
+
+    assert (await ask(behind(gateway_signature=overrides), BODY, headers, stored)).status == 200
+    assert Envelope.from_headers(stored.messages[0].headers).evidence == {"gateway_event": "evt_1"}
+
+
             "STOCKHOOK_GATEWAY_TOLERANCE: Input should be greater than",
         ),
     ],
@@ -529,3 +567,11 @@ def test_a_gateway_without_a_secret_disables_every_endpoint() -> None:
     }
 
     assert reasons == {f"STOCKHOOK_GATEWAY_SECRETS has no secret for {name}." for name in MARKETPLACES}
+        (
+            {"GATEWAY": "hookdeck", "GATEWAY_SECRETS": f"Ovoko={GATEWAY_SECRET}"},
+            "STOCKHOOK_GATEWAY_SECRETS: secret 1 names no marketplace",
+        ),
+        (
+            {"GATEWAY": "hookdeck", "GATEWAY_SECRETS": f"ovoko ={GATEWAY_SECRET}"},
+            "STOCKHOOK_GATEWAY_SECRETS: secret 1 names no marketplace",
+        ),

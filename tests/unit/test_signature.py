@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from tests.support.signing import verify
@@ -18,6 +19,7 @@ from worker.config.gateway import (
     GatewayKey,
     SignatureScheme,
     read_key,
+    read_keys,
     read_scheme,
 )
 from worker.intake.signature import Refused, Rule, Verified, compact, sign
@@ -308,33 +310,33 @@ def test_what_standard_webhooks_must_refuse(headers: dict[str, str], rule: Rule)
     assert outcome.rule == rule
 
 
-@pytest.mark.parametrize(
-    ("value", "rule"),
-    [
-        ("", Rule.MISSING),
-        (CONVOY_V1, Rule.MALFORMED),
-        (f"{CONVOY_V1},t={AT}", Rule.MALFORMED),
-        (f"t={AT}", Rule.MALFORMED),
-        (f"t={AT},{CONVOY_V1},t={AT}", Rule.MALFORMED),
-        (f"t={AT},{CONVOY_V1}, t={AT},{CONVOY_V1}", Rule.DOUBLED),
-        (f"t=,{CONVOY_V1}", Rule.MALFORMED),
-        (f"t,{CONVOY_V1}", Rule.MALFORMED),
-        (f"t=Infinity,{CONVOY_V1}", Rule.MALFORMED),
-        (f"t=+{AT},{CONVOY_V1}", Rule.MALFORMED),
-        (f"t={AT}.5,{CONVOY_V1}", Rule.MALFORMED),
-        (f"t={AT},", Rule.MALFORMED),
-        (f"t={AT},{CONVOY_V1},", Rule.MALFORMED),
-        (f"t={AT},{CONVOY_V1[3:]}", Rule.MALFORMED),
-        (f"t={AT},{CONVOY_V1[:-2]}", Rule.MALFORMED),
-        (f"t={AT}, {CONVOY_V1}", Rule.DOUBLED),
-        (f"t={AT},{CONVOY_V1.replace('v1', 'v2')}", Rule.UNKNOWN_VERSION),
-        (f"t={AT},v1={base64.b64encode(bytes.fromhex(CONVOY_V1[3:])).decode()}", Rule.MALFORMED),
-        (f"t={AT - 301},{CONVOY_V1}", Rule.EXPIRED),
-        (f"t={AT + 301},{CONVOY_V1}", Rule.EXPIRED),
-        (f"t={AT + 1},{CONVOY_V1}", Rule.WRONG),
-        (f"t={AT}," + ",".join([CONVOY_V1] * 10), Rule.TOO_MANY),
-    ],
-)
+REFUSED_WITH_TIMESTAMP = [
+    ("", Rule.MISSING),
+    (CONVOY_V1, Rule.MALFORMED),
+    (f"{CONVOY_V1},t={AT}", Rule.MALFORMED),
+    (f"t={AT}", Rule.MALFORMED),
+    (f"t={AT},{CONVOY_V1},t={AT}", Rule.MALFORMED),
+    (f"t={AT},{CONVOY_V1}, t={AT},{CONVOY_V1}", Rule.DOUBLED),
+    (f"t=,{CONVOY_V1}", Rule.MALFORMED),
+    (f"t,{CONVOY_V1}", Rule.MALFORMED),
+    (f"t=Infinity,{CONVOY_V1}", Rule.MALFORMED),
+    (f"t=+{AT},{CONVOY_V1}", Rule.MALFORMED),
+    (f"t={AT}.5,{CONVOY_V1}", Rule.MALFORMED),
+    (f"t={AT},", Rule.MALFORMED),
+    (f"t={AT},{CONVOY_V1},", Rule.MALFORMED),
+    (f"t={AT},{CONVOY_V1[3:]}", Rule.MALFORMED),
+    (f"t={AT},{CONVOY_V1[:-2]}", Rule.MALFORMED),
+    (f"t={AT}, {CONVOY_V1}", Rule.DOUBLED),
+    (f"t={AT},{CONVOY_V1.replace('v1', 'v2')}", Rule.UNKNOWN_VERSION),
+    (f"t={AT},v1={base64.b64encode(bytes.fromhex(CONVOY_V1[3:])).decode()}", Rule.MALFORMED),
+    (f"t={AT - 301},{CONVOY_V1}", Rule.EXPIRED),
+    (f"t={AT + 301},{CONVOY_V1}", Rule.EXPIRED),
+    (f"t={AT + 1},{CONVOY_V1}", Rule.WRONG),
+    (f"t={AT}," + ",".join([CONVOY_V1] * 10), Rule.TOO_MANY),
+]
+
+
+@pytest.mark.parametrize(("value", "rule"), REFUSED_WITH_TIMESTAMP)
 def test_what_a_signature_with_its_timestamp_must_refuse(value: str, rule: Rule) -> None:
     scheme = read_scheme("convoy")
 
@@ -463,7 +465,7 @@ def test_nothing_that_is_sent_is_verified_by_chance_or_raises(
     message_id=st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=30),
     seconds=st.integers(-400, 400),
     forgery=st.sampled_from(["", "body", "id", "signature"]),
-    extra=st.sampled_from(["", "v1a,AAAA ", "v2,anything "]),
+    extra=st.sampled_from(["", f"{STANDARD_V1A} ", "v2,anything "]),
 )
 def test_standard_webhooks_own_library_agrees(
     body: bytes, message_id: str, seconds: int, forgery: str, extra: str
@@ -474,11 +476,9 @@ def test_standard_webhooks_own_library_agrees(
     headers = {
         "webhook-id": message_id + ("x" if forgery == "id" else ""),
         "webhook-timestamp": str(int(sent_at.timestamp())),
-        "webhook-signature": ("v2,anything " if extra == "v2,anything " else "")
-        + oracle.sign(message_id, sent_at, body.decode()),
+        "webhook-signature": extra
+        + oracle.sign(message_id, sent_at, body.decode() + (" " if forgery == "signature" else "")),
     }
-    if forgery == "signature":
-        headers["webhook-signature"] = oracle.sign(message_id, sent_at, body.decode() + " ")
     if forgery == "body":
         body += b" "
     if abs(abs(seconds) - 300) < 5:
@@ -556,7 +556,18 @@ def test_compacting_takes_anything_and_is_done_after_once(body: bytes) -> None:
         ('{"header": "x", "signed": "{bdy}"}', "signed: knows {id}, {timestamp} and {body}, not {bdy}"),
         ('{"header": "x", "signed": "x"}', "signed: must contain {body} once"),
         ('{"header": "x", "signed": "{body}{body}"}', "signed: must contain {body} once"),
-        ('{"header": "x", "signed": "{id}{body}"}', "signed: must contain {id} if, and only if"),
+        ('{"header": "x", "signed": "{id}.{body}"}', "signed: must contain {id} if, and only if"),
+        ('{"header": "x", "signed": "{id}{body}", "id_header": "y"}', "other characters after {id}"),
+        (
+            '{"header": "x", "signed": "{id}{timestamp}.{body}", "id_header": "y", "timestamp_header": "z"}',
+            "other characters after {id}",
+        ),
+        ('{"header": "x", "signed": "{body}.{id}", "id_header": "y"}', "signed: must end with {body}"),
+        (
+            '{"header": "x", "signed": "{body}.{timestamp}", "timestamp_header": "y"}',
+            "signed: must end with {body}",
+        ),
+        ('{"header": "x", "signed": "{body}."}', "signed: must end with {body}"),
         ('{"header": "x", "id_header": "y"}', "signed: must contain {id} if, and only if"),
         ('{"header": "x", "timestamp_header": "y"}', "signed: must contain {timestamp} if, and only if"),
         (
@@ -569,7 +580,7 @@ def test_compacting_takes_anything_and_is_done_after_once(body: bytes) -> None:
         ),
         ('{"header": "x", "signed": "{timestamp}{body}", "timestamp_key": "t"}', "separator: is required"),
         (
-            '{"header": ["a", "b", "c"], "signed": "{id}{body}", "id_header": ["d", "e"]}',
+            '{"header": ["a", "b", "c"], "signed": "{id}.{body}", "id_header": ["d", "e"]}',
             "id_header: must have one name, or one for each",
         ),
         (
@@ -598,6 +609,95 @@ def test_single_members_of_a_preset_are_replaced() -> None:
     assert scheme.tolerance == 60
 
 
+# What else a scheme needs if this member has its default.
+BESIDE_DEFAULT = {
+    "encoding": ("hookdeck", {}),
+    "algorithm": ("header", {}),
+    "prefix": ("outpost", {}),
+    "separator": ("stripe", {"timestamp_key": None, "version_key": None, "signed": None}),
+    "version_key": ("svix", {"public_key_version": None}),
+    "version_mark": ("svix", {}),
+    "public_key_version": ("svix", {}),
+    "signed": ("svix", {"id_header": None, "timestamp_header": None}),
+    "id_header": ("svix", {"signed": "{timestamp}.{body}"}),
+    "timestamp_header": ("svix", {"signed": "{id}.{body}"}),
+    "timestamp_key": ("convoy", {"signed": "{body}"}),
+    "tolerance": ("svix", {}),
+    "secret": ("svix", {"public_key_version": None}),
+    "compact_json": ("convoy", {}),
+    "evidence": ("hookdeck", {}),
+}
+
+
+@pytest.mark.parametrize("member", SignatureScheme.model_fields)
+def test_a_member_that_is_null_has_its_default(member: str) -> None:
+    if member == "header":
+        with pytest.raises(ValueError, match="header: Field required"):
+            read_scheme("hookdeck", '{"header": null}')
+        return
+    preset, others = BESIDE_DEFAULT[member]
+    scheme = read_scheme(preset, json.dumps({**others, member: None}))
+
+    assert getattr(scheme, member) == SignatureScheme.model_fields[member].default
+    if member != "tolerance":
+        assert getattr(read_scheme(preset), member) != getattr(scheme, member)
+
+
+def test_a_tolerance_that_is_null_is_that_of_the_setting() -> None:
+    assert read_scheme("svix", '{"tolerance": null}', tolerance=60).tolerance == 60
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "evidence"),
+    [
+        (
+            "hookdeck",
+            {"header": ["X-Acme-Signature", "X-Acme-Signature-2"]},
+            {
+                "event": ("x-acme-eventid",),
+                "attempt": ("x-acme-attempt-count",),
+                "request": ("x-acme-requestid",),
+                "url": ("x-acme-event-url",),
+            },
+        ),
+        ("outpost", {"header": "X-Acme-Signature"}, {"event": ("x-acme-event-id",)}),
+        (
+            "standard-webhooks",
+            {"header": "acme-signature", "id_header": "acme-id", "timestamp_header": "acme-timestamp"},
+            {"event": ("acme-id",)},
+        ),
+        (
+            "svix",
+            {"header": "acme-signature", "id_header": "acme-id", "timestamp_header": "acme-timestamp"},
+            {"event": ("acme-id",)},
+        ),
+        ("hookdeck", {"header": "x-acme-signature", "evidence": {"event": "x-id"}}, {"event": ("x-id",)}),
+        ("hookdeck", {"header": "x-acme-signature", "evidence": None}, {}),
+        ("svix", {"evidence": None}, {}),
+        # Convoy's users rename the signature's header alone.
+        (
+            "convoy",
+            {"header": "X-Acme-Signature"},
+            {
+                "event": ("x-convoy-event-id", "x-convoy-idempotency-key"),
+                "request": ("x-convoy-eventdelivery-id",),
+            },
+        ),
+    ],
+)
+def test_evidence_is_in_the_headers_that_go_with_the_signature(
+    name: str, overrides: dict[str, object], evidence: dict[str, tuple[str, ...]]
+) -> None:
+    assert read_scheme(name, json.dumps(overrides)).evidence == evidence
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_the_evidence_of_a_preset_is_as_the_documents_show_it(name: str) -> None:
+    shown = SignatureScheme.model_validate(PRESETS[name])
+
+    assert read_scheme(name) == shown
+
+
 def test_the_schemes_own_tolerance_takes_precedence() -> None:
     assert read_scheme("stripe", '{"tolerance": 10}', tolerance=60).tolerance == 10
 
@@ -610,7 +710,10 @@ def test_the_schemes_own_tolerance_takes_precedence() -> None:
         ("svix", "whsec_", "must be base64"),
         ("svix", "whpk_AAAA", "must be whpk_ and the base64 of 32 bytes"),
         ("svix", "whsk_AAAA", "must be whsk_ and the base64 of 32 or 64 bytes"),
-        ("hookdeck", "s\u00e9cret-0123456789", "must be visible ASCII"),
+        ("header", "s\u00e9cret-0123456789", "must be visible ASCII"),
+        ("header", "secret\n0123456789", "must be visible ASCII"),
+        ("hookdeck", "secret\n0123456789", "must not contain control characters"),
+        ("hookdeck", "s\udce9cret-0123456789", "must be UTF-8"),
     ],
 )
 def test_a_secret_of_the_wrong_form_is_refused_without_its_text(name: str, secret: str, rule: str) -> None:
@@ -618,6 +721,51 @@ def test_a_secret_of_the_wrong_form_is_refused_without_its_text(name: str, secre
         read_key(read_scheme(name), secret)
 
     assert secret not in str(refusal.value)
+
+
+def test_the_key_of_a_secret_that_is_text_is_its_utf_8() -> None:
+    """The digest is that of `openssl dgst -sha256 -hmac`."""
+    headers = {"x-hookdeck-signature": "8BW5COI9um4JkKgjh8NG+Sg2o3vVwZdblTWdbyiaPtM="}
+
+    assert check(read_scheme("hookdeck"), "clé-secrète-0123456789", headers, ORDER, AT) == Verified(0)
+
+
+def test_bytes_that_move_between_a_timestamp_and_the_body_are_refused() -> None:
+    scheme = read_scheme(
+        CUSTOM, '{"header": "x", "signed": "{timestamp}{body}", "timestamp_header": "t", "tolerance": 86400}'
+    )
+    key = read_key(scheme, SECRET)
+    headers = sign(scheme, [key], b"12", sent_at=datetime.fromtimestamp(AT, UTC))
+
+    assert check(scheme, SECRET, headers, b"12", AT) == Verified(0)
+    for timestamp, body in ((f"{AT}1", b"2"), (str(AT)[:-1], b"012")):
+        assert check(scheme, SECRET, {**headers, "t": timestamp}, body, AT) == Refused(Rule.EXPIRED, "t")
+
+
+@pytest.mark.parametrize(
+    ("text", "marketplace", "data"),
+    [
+        ("ovoko=secret-0123456789", "ovoko", b"secret-0123456789"),
+        ("ovoko= secret-0123456789", "ovoko", b"secret-0123456789"),
+        ("secret-0123456789", None, b"secret-0123456789"),
+        ("c2VjcmV0LTAxMjM0NTY3ODk=", None, b"c2VjcmV0LTAxMjM0NTY3ODk="),
+        ("c2VjcmV0LTAxMjM0NTY3OA==", None, b"c2VjcmV0LTAxMjM0NTY3OA=="),
+    ],
+)
+def test_a_secret_is_bound_to_the_marketplace_before_it(
+    text: str, marketplace: str | None, data: bytes
+) -> None:
+    keys = read_keys(read_scheme("hookdeck"), [SecretStr(text)], ["ovoko", "buyback"])
+
+    assert keys == (GatewayKey("shared", data, marketplace),)
+
+
+@pytest.mark.parametrize("name", ["Ovoko", "OVOKO", "ovoko ", "ovko", "Ovoko "])
+def test_a_secret_that_was_meant_for_a_marketplace_is_not_taken_for_all(name: str) -> None:
+    with pytest.raises(
+        ValueError, match="secret 1 names no marketplace: before = must be one of buyback, ov"
+    ):
+        read_keys(read_scheme("hookdeck"), [SecretStr(f"{name}=secret-0123456789")], ["ovoko", "buyback"])
 
 
 def test_a_public_key_alone_verifies_a_custom_scheme() -> None:

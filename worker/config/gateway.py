@@ -36,7 +36,9 @@ _PLACEHOLDER = re.compile(r"(\{[^{}]*\})")
 _BODY, _ID, _TIMESTAMP = "{body}", "{id}", "{timestamp}"
 
 # A secret that is bound to a marketplace, or was intended to be. No gateway creates secrets of this form.
-_BOUND = re.compile(r"([a-z][a-z0-9_-]{1,19})=(.{4,})", re.DOTALL)
+_BOUND = re.compile(r"([a-z][a-z0-9_-]{1,19} *)= *(.{4,})", re.DOTALL | re.IGNORECASE)
+
+_SIGNATURE = "-signature"
 
 
 def _listed(value: object) -> object:
@@ -101,6 +103,11 @@ class SignatureScheme(BaseModel):
             return f"signed: knows {{id}}, {{timestamp}} and {{body}}, not {min(unknown)}"
         if placeholders.count(_BODY) != 1 or len(set(placeholders)) < len(placeholders):
             return "signed: must contain {body} once, and {id} and {timestamp} once at most"
+        if not self.signed.endswith(_BODY):
+            return "signed: must end with {body}, since its bytes could count as those of the other parts"
+        # Digits that move between a timestamp and its neighbours put it outside of the tolerance.
+        if f"{_ID}{{" in self.signed:
+            return "signed: must contain other characters after {id}, which show where it ends"
         if (_ID in placeholders) != bool(self.id_header):
             return "signed: must contain {id} if, and only if, there is an id_header"
         if self.timestamp_header and self.timestamp_key:
@@ -172,7 +179,11 @@ PRESETS = MappingProxyType[str, dict[str, Any]](
             "version_key": "v1",
             "signed": "{timestamp},{body}",
             "compact_json": True,
-            "evidence": {"event": ["x-convoy-event-id", "x-convoy-eventdelivery-id"]},
+            "evidence": {
+                # Convoy sends the key always, the ids if a project is configured so.
+                "event": ["x-convoy-event-id", "x-convoy-idempotency-key"],
+                "request": "x-convoy-eventdelivery-id",
+            },
         },
         "outpost": {
             "header": "x-outpost-signature",
@@ -207,6 +218,8 @@ _MEMBERS = TypeAdapter(dict[str, Any])
 def read_scheme(name: str, overrides: str | None = None, tolerance: int | None = None) -> SignatureScheme:
     """A preset, with single members replaced by those of a JSON object; for `custom`, it has all members.
 
+    A member that is null has its default. Unless the object has `evidence`, a preset's follows its headers.
+
     Raises:
         ValueError: Which member breaks which rule.
     """
@@ -214,12 +227,35 @@ def read_scheme(name: str, overrides: str | None = None, tolerance: int | None =
         members = _MEMBERS.validate_json(overrides) if overrides else {}
     except ValidationError:
         raise ValueError("must be a JSON object") from None
-    default = {} if tolerance is None else {"tolerance": tolerance}
     preset = {} if name == CUSTOM else PRESETS[name]
+    merged = {**preset, **members}
+    if merged.get("tolerance") is None:
+        merged["tolerance"] = tolerance
     try:
-        return SignatureScheme.model_validate({**default, **preset, **members})
+        scheme = SignatureScheme.model_validate(
+            {member: value for member, value in merged.items() if value is not None}
+        )
     except ValidationError as error:
         raise ValueError("; ".join(_rule(detail) for detail in error.errors(include_url=False))) from None
+    if "evidence" in members:
+        return scheme
+    return scheme.model_copy(update={"evidence": _evidence(name, scheme)})
+
+
+def _evidence(name: str, scheme: SignatureScheme) -> dict[EvidenceName, tuple[str, ...]]:
+    """The evidence of a preset whose headers may have other names now."""
+    match name:
+        case "standard-webhooks" | "svix":
+            return {"event": scheme.id_header}
+        # Their users choose what the names of all headers begin with.
+        case "hookdeck" | "outpost" if scheme.header[0].endswith(_SIGNATURE):
+            was, now = f"x-{name}", scheme.header[0].removesuffix(_SIGNATURE)
+            return {
+                kind: tuple(now + header.removeprefix(was) for header in headers)
+                for kind, headers in scheme.evidence.items()
+            }
+        case _:
+            return scheme.evidence
 
 
 def _rule(detail: Any) -> str:
@@ -240,9 +276,7 @@ class GatewayKey:
 def read_key(scheme: SignatureScheme, text: str, marketplace: str | None = None) -> GatewayKey:
     """Raises: ValueError, without the secret."""
     if scheme.secret == "text":
-        if not re.fullmatch(r"[ -~]+", text):
-            raise ValueError("must be visible ASCII characters")
-        return GatewayKey("shared", text.encode("ascii"), marketplace)
+        return GatewayKey("shared", _text_key(scheme, text), marketplace)
     for prefix, kind in ((PUBLIC_PREFIX, "public"), (PRIVATE_PREFIX, "private")):
         if text.startswith(prefix):
             return _ed25519_key(scheme, kind, _decoded(text.removeprefix(prefix)), marketplace)
@@ -251,6 +285,17 @@ def read_key(scheme: SignatureScheme, text: str, marketplace: str | None = None)
     if scheme.secret == "whsec" and not text.startswith(SHARED_PREFIX):
         raise ValueError("must begin with whsec_, or with whpk_ for a public key")
     return GatewayKey("shared", _decoded(text.removeprefix(SHARED_PREFIX)), marketplace)
+
+
+def _text_key(scheme: SignatureScheme, text: str) -> bytes:
+    if scheme.algorithm == "static" and not (text.isascii() and text.isprintable()):
+        raise ValueError("must be visible ASCII characters, since a header contains it")
+    if re.search(r"[\x00-\x1f\x7f]", text):
+        raise ValueError("must not contain control characters")
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be UTF-8") from None
 
 
 def _ed25519_key(scheme: SignatureScheme, kind: str, data: bytes, marketplace: str | None) -> GatewayKey:

@@ -235,10 +235,8 @@ def _check_timestamp(scheme: SignatureScheme, timestamp: str, name: str, now: da
 
 def _is_id(scheme: SignatureScheme, message_id: str) -> bool:
     """If an id contained the character that follows it, the signed text could be read in two ways."""
-    if _ID.fullmatch(message_id) is None:
-        return False
     _, _, rest = scheme.signed.partition("{id}")
-    return rest[:1] not in message_id or rest[:1] in ("", "{")
+    return _ID.fullmatch(message_id) is not None and rest[0] not in message_id
 
 
 def _entry(scheme: SignatureScheme, part: str, name: str) -> _Entry | None:
