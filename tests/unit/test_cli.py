@@ -1,11 +1,14 @@
 """The command line as a whole; what each command does is tested where it lives."""
 
+import json
+import os
 import subprocess
 import sys
 
 import pytest
 
 from worker.cli.app import COMMANDS, app
+from worker.observability.exit_codes import MISCONFIGURED
 
 
 def stockhook(*arguments: str) -> str:
@@ -39,6 +42,41 @@ def test_the_list_of_commands_loads_none() -> None:
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
     assert printed.endswith("set()\n")
+
+
+def test_doctor_says_which_settings_break_their_rules() -> None:
+    """No other check can run then."""
+    environment = {
+        **os.environ,
+        "STOCKHOOK_GATEWAY": "svix",
+        "STOCKHOOK_GATEWAY_SECRETS": "plain-text-secret-0123456789",
+        "STOCKHOOK_BODY_LIMIT": "many",
+    }
+    people, machines = (
+        subprocess.run(
+            [sys.executable, "-m", "worker", "doctor", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
+        for arguments in ((), ("--json",))
+    )
+
+    sentence = (
+        "STOCKHOOK_GATEWAY_SECRETS: secret 1 must begin with whsec_, or with whpk_ for a public key; "
+        "STOCKHOOK_BODY_LIMIT: Input should be a valid integer, unable to parse string as an integer "
+        "(given: 'many')"
+    )
+    assert (people.returncode, people.stdout, people.stderr) == (
+        MISCONFIGURED,
+        "",
+        f"stockhook: {sentence}\n",
+    )
+    assert (machines.returncode, machines.stderr) == (MISCONFIGURED, people.stderr)
+    assert json.loads(machines.stdout)["findings"] == [
+        {"level": "error", "subject": "settings", "what": sentence, "remedy": "correct them"}
+    ]
 
 
 def test_a_health_check_loads_neither_the_broker_nor_the_families() -> None:

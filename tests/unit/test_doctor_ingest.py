@@ -28,13 +28,15 @@ def test_an_ingest_on_this_machine_alone_needs_nothing(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "ingest.example"])
-def test_an_ingest_that_others_reach_needs_tls_or_a_trusted_proxy(host: str) -> None:
+def test_an_ingest_that_others_reach_needs_tls_a_trusted_proxy_or_a_gateway(host: str) -> None:
     (exposed,) = checks(ingest_host=host)
     (behind_proxy,) = checks(ingest_host=host, trusted_proxies="10.0.0.0/8")
+    (behind_gateway,) = checks(ingest_host=host, gateway="hookdeck")
 
     assert (exposed.level, exposed.subject) == (Level.WARNING, "ingest")
     assert "STOCKHOOK_TRUSTED_PROXIES" in exposed.remedy
     assert behind_proxy.level is Level.OK
+    assert (behind_gateway.level, "a gateway configured" in behind_gateway.what) == (Level.OK, True)
 
 
 def test_a_certificate_is_read_as_the_ingest_reads_it(tmp_path: Path) -> None:

@@ -575,3 +575,29 @@ def test_a_gateway_without_a_secret_disables_every_endpoint() -> None:
             {"GATEWAY": "hookdeck", "GATEWAY_SECRETS": f"ovoko ={GATEWAY_SECRET}"},
             "STOCKHOOK_GATEWAY_SECRETS: secret 1 names no marketplace",
         ),
+    [(level, what), _] = doctors_findings(behind(publish_timeout=4.5))
+    assert (level, "an answer takes 4.5 s" in what) == ("warning", True)
+    assert [level for level, _ in doctors_findings(behind(publish_timeout=4))] == ["ok"]
+    assert doctors_findings(settings(publish_timeout=60)) == []
+
+
+@pytest.mark.parametrize("require", ["both", "gateway", "optional"])
+@pytest.mark.parametrize(
+    ("changes", "lacking"),
+    [
+        ({"gateway_secrets": ""}, "ovoko, buyback"),
+        ({"gateway_secrets": f"buyback={GATEWAY_SECRET}"}, "ovoko"),
+        ({"gateway_secrets": "", "gateway_marketplaces": "buyback"}, "buyback"),
+    ],
+)
+def test_for_the_doctor_a_marketplace_behind_a_gateway_without_a_secret_is_an_error(
+    require: str, changes: dict[str, str], lacking: str
+) -> None:
+    findings = doctors_findings(behind(gateway_require=require, **changes))
+
+    assert [what for level, what in findings if level == "error"] == [
+        f"STOCKHOOK_GATEWAY_SECRETS has no secret for {lacking}: every webhook is refused"
+    ]
+    assert "ok" not in [level for level, _ in findings]
+    bound = {"gateway_secrets": f"buyback={GATEWAY_SECRET}", "gateway_marketplaces": "buyback"}
+    assert "error" not in [level for level, _ in doctors_findings(behind(gateway_require=require, **bound))]

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from worker.cli.context import Json, load_context, print_json
 from worker.cli.terminal import show, styled
-from worker.config.check import CheckResult, Level
-from worker.config.settings import Settings
+from worker.config.check import CheckResult, Level, error
+from worker.config.settings import BadSettings, Settings
 from worker.observability.exit_codes import FAILED, UNAVAILABLE
 from worker.observability.resolver import run_loop
 from worker.tools.doctor import broker, database
@@ -26,9 +26,15 @@ STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "bold red"}
 def doctor(*, json: Json = False) -> None:
     """Check broker, database, settings and spool, and show what to do.
 
-    Changes nothing. Exits 1 if something is wrong, 69 if neither broker nor database can be reached.
+    Changes nothing. Exits 1 if something is wrong, 69 if neither broker nor database can be reached, 78 if a
+    setting breaks its rule.
     """
-    settings = load_context("doctor")
+    try:
+        settings = load_context("doctor")
+    except BadSettings as bad:
+        if json:
+            print_json({"findings": [asdict(error("settings", bad.sentence, "correct them"))]})
+        raise
     # The client library logs the end of a connection with a traceback; here it is a result.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL + 1)
     results, is_reached = run_loop(examine(settings))

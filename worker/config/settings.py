@@ -440,7 +440,7 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise BadSettings("\n".join(_sentence(detail) for detail in error.errors())) from None
+        raise BadSettings("; ".join(_sentence(detail) for detail in error.errors())) from None
 
 
 def _from_files() -> dict[str, str]:

@@ -16,6 +16,9 @@ from worker.config.settings import BadSettings, Settings
 from worker.config.urls import split
 from worker.marketplaces.registry import MARKETPLACES, api_urls
 
+# Of the gateways, EventBridge waits the shortest time for an answer: 5 s.
+LONGEST_PUBLISH_SECONDS = 4.0
+
 MAKE_ONE = "make one with `openssl rand -hex 32`, and rotate"
 
 
@@ -80,15 +83,35 @@ def _check_gateway(settings: Settings) -> Iterator[CheckResult]:
     faults = list(weak_gateway_keys(settings.gateway_keys))
     for fault in faults:
         yield error("gateway", f"STOCKHOOK_GATEWAY_SECRETS: {fault}", MAKE_ONE)
+    locked_out = _without_key(settings)
+    if locked_out:
+        yield error(
+            "gateway",
+            f"STOCKHOOK_GATEWAY_SECRETS has no secret for {', '.join(locked_out)}: every webhook is refused",
+            "add one, or name the marketplaces behind the gateway in STOCKHOOK_GATEWAY_MARKETPLACES",
+        )
+    if settings.publish_timeout > LONGEST_PUBLISH_SECONDS:
+        yield warning(
+            "gateway",
+            f"while the broker is unavailable, an answer takes {settings.publish_timeout:g} s, and some "
+            "gateways (EventBridge) give up after 5 s",
+            f"set STOCKHOOK_PUBLISH_TIMEOUT to {LONGEST_PUBLISH_SECONDS:g} or less",
+        )
     if settings.gateway_require == "optional":
         yield warning(
             "gateway",
             "a webhook without the gateway's signature is accepted by the marketplace's own secret",
             "unset STOCKHOOK_GATEWAY_REQUIRE once stockhook_gateway_unsigned_total counts no absent ones",
         )
-    elif not faults:
+    elif not faults and not locked_out:
         active = f"{len(settings.gateway_keys)} active secrets"
         yield ok("gateway", f"the signature of {settings.gateway} is required: {active}")
+
+
+def _without_key(settings: Settings) -> list[str]:
+    """The marketplaces behind the gateway for which it has no key."""
+    gateways = {name: settings.gateway_of(name) for name in MARKETPLACES}
+    return [name for name, gateway in gateways.items() if gateway is not None and not gateway.keys_for(name)]
 
 
 def _check_exposure(settings: Settings) -> Iterator[CheckResult]:
