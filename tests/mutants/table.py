@@ -318,7 +318,7 @@ TABLE = (
     Mutant(
         "a body without a secret may trickle as long as any other",
         "worker/ingest/service.py",
-        "        if is_authenticated:\n            return self.settings.body_timeout\n",
+        "        if has_secret:\n            return self.settings.body_timeout\n",
         "        if True:\n            return self.settings.body_timeout\n",
         "tests/unit/test_service.py::test_a_body_of_a_stranger_must_keep_arriving",
     ),

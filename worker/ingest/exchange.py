@@ -24,7 +24,7 @@ class Request:
     """`headers` has lower-case names; the values of a repeated header are joined by commas. It contains
     X-Forwarded-For and X-Request-Id only if a trusted proxy sent the request. `body` yields the chunks of the
     body, and raises BodyIncomplete. `client` is the address of the sender, for logs. `authenticated` is
-    called once the request has presented a valid secret.
+    called once the request has presented every secret and signature that it needs.
     """
 
     method: str

@@ -37,7 +37,7 @@ from worker.ingest.exchange import (
 from worker.ingest.log_limit import REFUSAL_LOG_SECONDS, UNKNOWN_PATH_LOG_SECONDS, LogLimit
 from worker.ingest.openapi import openapi_document
 from worker.intake.authentication import position
-from worker.intake.content_encoding import NotDecoded, TooLarge, decoded
+from worker.intake.content_encoding import NotDecoded, TooLarge, decoded, is_encoded
 from worker.intake.gateway import authenticate, evidence_headers, inert, is_signature_due
 from worker.intake.intake import Accepted, Intake, Unauthorized, Unreadable, accept
 from worker.intake.signature import Claim, Verified, read_claims
@@ -189,19 +189,24 @@ class Ingest:
     async def _receive(self, marketplace: Marketplace, request: Request) -> Response:
         gateway = self.settings.gateway_of(marketplace.name)
         claims = None if gateway is None else _claims(marketplace, gateway, request.headers)
-        is_authenticated = self._check_request(marketplace, gateway, request)
-        if is_authenticated:
+        secret = self._check_request(marketplace, gateway, request)
+        if secret is not None and claims is None:
             request.authenticated()
         with self._bodies.holding() as held:
             try:
-                raw = await self._read(request, held, is_authenticated)
+                raw = await self._read(request, held, has_secret=secret is not None)
                 if gateway is not None and claims is not None:
                     await self._verify(marketplace, gateway, claims, raw, request.headers)
                 body = self._decoded(raw, request)
                 self._bodies.resize(held, len(body))
             except NoRoom:
                 raise no_room() from None
-            return await self._receive_body(marketplace, gateway, request, body)
+            if secret is not None:
+                _count_secret(marketplace, secret)
+            response = await self._receive_body(marketplace, gateway, request, body)
+            if gateway is not None and claims is None:
+                metrics.GATEWAY_UNSIGNED.labels(marketplace.name, "absent").inc()
+            return response
 
     async def _receive_body(
         self, marketplace: Marketplace, gateway: Gateway | None, request: Request, body: bytes
@@ -259,15 +264,17 @@ class Ingest:
             is_authentic=_replaces_secret(gateway),
         )
 
-    def _check_request(self, marketplace: Marketplace, gateway: Gateway | None, request: Request) -> bool:
-        """Check what is known before the body is read; returns whether the sender is authenticated."""
+    def _check_request(
+        self, marketplace: Marketplace, gateway: Gateway | None, request: Request
+    ) -> int | None:
+        """Check what is known before the body is read; returns the position of the secret in the headers."""
         headers = request.headers
+        secret = None
         if isinstance(marketplace.authentication, SecretHeader) and not _replaces_secret(gateway):
             presented = headers.get(marketplace.authentication.name(self.settings).lower(), "")
             secret = position(presented, marketplace.secrets(self.settings))
             if secret is None:
                 raise unauthorized()
-            _count_secret(marketplace, secret)
         if "content-length" not in headers and "transfer-encoding" not in headers:
             raise length_required()
         declared = headers.get("content-length", "0")
@@ -275,7 +282,7 @@ class Ingest:
             raise Refused(400, "No length", "Content-Length must be a number of bytes.")
         if len(declared) > 18 or int(declared) > self.settings.body_limit:
             raise self._too_large()
-        return isinstance(marketplace.authentication, SecretHeader) and not _replaces_secret(gateway)
+        return secret
 
     async def _verify(
         self,
@@ -286,16 +293,13 @@ class Ingest:
         headers: Mapping[str, str],
     ) -> None:
         """Verify a body as it was received, before anything in it is parsed. Raises: Refused."""
-        verify = partial(
-            authenticate,
-            gateway.scheme,
-            gateway.keys_for(marketplace.name),
-            claims,
-            body,
-            headers.get("content-encoding", ""),
-            self.settings.body_limit,
-        )
-        if len(body) > LARGE_BODY or "content-encoding" in headers:
+        keys = gateway.keys_for(marketplace.name)
+        encoding = headers.get("content-encoding", "")
+        limit = self.settings.body_limit
+        verify = partial(authenticate, gateway.scheme, keys, claims, body, encoding, limit)
+        # Signatures of public keys take long, and a sender may send several.
+        has_public_key = any(key.kind == "public" for key in keys)
+        if len(body) > LARGE_BODY or is_encoded(encoding) or has_public_key:
             async with self._one_large_body:
                 outcome = await asyncio.to_thread(verify)
         else:
@@ -305,12 +309,12 @@ class Ingest:
         age = "older" if outcome.position else "newest"
         metrics.GATEWAY_SECRET_USED.labels(marketplace.name, age).inc()
 
-    async def _read(self, request: Request, held: Held, is_authenticated: bool) -> bytes:
+    async def _read(self, request: Request, held: Held, *, has_secret: bool) -> bytes:
         """Raises: NoRoom."""
         chunks: list[bytes] = []
         began = monotonic()
-        timeout = self._deadlines.timeout(self._body_seconds(0, is_authenticated))
-        if not is_authenticated:
+        timeout = self._deadlines.timeout(self._body_seconds(0, has_secret))
+        if not has_secret:
             held.break_off = partial(self._deadlines.expire_now, timeout)
         try:
             async with timeout:
@@ -320,14 +324,14 @@ class Ingest:
                         raise self._too_large()
                     self._bodies.resize(held, size)
                     chunks.append(chunk)
-                    left = self._body_seconds(size, is_authenticated) - (monotonic() - began)
+                    left = self._body_seconds(size, has_secret) - (monotonic() - began)
                     self._deadlines.postpone(timeout, left)
         except BodyIncomplete:
             raise incomplete() from None
         except TimeoutError:
             if held.was_broken_off:
                 raise NoRoom from None
-            raise self._too_slow(is_authenticated) from None
+            raise self._too_slow(has_secret) from None
         finally:
             held.break_off = None
             self._deadlines.forget(timeout)
@@ -337,17 +341,17 @@ class Ingest:
             raise incomplete()
         return b"".join(chunks)
 
-    def _body_seconds(self, size: int, is_authenticated: bool) -> float:
+    def _body_seconds(self, size: int, has_secret: bool) -> float:
         """The seconds within which so many bytes of a body, or all of it, must have arrived."""
-        if is_authenticated:
+        if has_secret:
             return self.settings.body_timeout
         at_that_rate = UNAUTHENTICATED_FIRST_SECONDS + size / UNAUTHENTICATED_BYTES_PER_SECOND
         return min(self.settings.body_timeout, UNAUTHENTICATED_SECONDS, at_that_rate)
 
-    def _too_slow(self, is_authenticated: bool) -> Refused:
+    def _too_slow(self, has_secret: bool) -> Refused:
         seconds = self.settings.body_timeout
         rate = ""
-        if not is_authenticated:
+        if not has_secret:
             seconds = min(seconds, UNAUTHENTICATED_SECONDS)
             rate = f", and at {UNAUTHENTICATED_BYTES_PER_SECOND} bytes a second or faster"
         detail = f"The body must arrive within {seconds:g} seconds{rate}."
@@ -420,7 +424,6 @@ def _replaces_secret(gateway: Gateway | None) -> bool:
 def _claims(marketplace: Marketplace, gateway: Gateway, headers: Mapping[str, str]) -> Sequence[Claim] | None:
     """The content of the gateway's headers; None if none came, and none are required. Raises: Refused."""
     if not is_signature_due(gateway, headers):
-        metrics.GATEWAY_UNSIGNED.labels(marketplace.name, "absent").inc()
         return None
     claims = read_claims(gateway.scheme, headers, datetime.now(UTC))
     if isinstance(claims, RefusedSignature):

@@ -54,6 +54,11 @@ def inflated(body: bytes, header: str, limit: int) -> bytes | None:
         return None
 
 
+def is_encoded(header: str) -> bool:
+    """Whether a Content-Encoding header names anything to undo."""
+    return bool(_codings(header))
+
+
 def _codings(header: str) -> list[str]:
     return [coding for part in header.split(",") if (coding := part.strip().lower()) not in _PLAIN]
 

@@ -68,8 +68,8 @@ SECRET_USED = Counter(
 )
 GATEWAY_UNSIGNED = Counter(
     "stockhook_gateway_unsigned_total",
-    "Webhooks without a valid signature of the gateway: absent (while STOCKHOOK_GATEWAY_REQUIRE=optional), "
-    "or the rule for which the signature was refused",
+    "Webhooks without a valid signature of the gateway: absent (accepted without one, while "
+    "STOCKHOOK_GATEWAY_REQUIRE=optional), or the rule for which the signature was refused",
     ["provider", "reason"],
     registry=INGEST,
 )
