@@ -4,16 +4,19 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import pytest
 
 from tests.support.http_shapes import CHUNKED, EVENT, LAST_CHUNK, NO_ANSWER, Shape, chunk, head, send, shapes
 from tests.support.ingest_server import SECRET, WHOLE, Client, Server, client, server
 from tests.support.stack import until
+from worker.config.gateway import read_key, read_scheme
 from worker.ingest.connection_limits import ConnectionLimits
 from worker.ingest.exchange import Request, Response
 from worker.ingest.http_connection import Limits
 from worker.ingest.http_server import serving
+from worker.intake.signature import sign
 from worker.observability.listening import CannotListen
 
 
@@ -40,6 +43,29 @@ async def test_a_malformed_request_is_answered_with_a_problem_and_the_connection
         assert b"\r\ncontent-type: application/problem+json\r\n" in answer
         assert b"\r\nconnection: close\r\n" in answer
         assert await sender.is_closed()
+
+
+@pytest.mark.parametrize("doubled", ["svix-signature", "svix-id", "svix-timestamp"])
+async def test_a_request_with_two_lines_of_a_gateways_header_is_refused(doubled: str) -> None:
+    """Both lines have the right value: a proxy and the ingest could read different ones."""
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    scheme = read_scheme("svix")
+    signed = sign(scheme, [read_key(scheme, secret)], EVENT, message_id="msg_1", sent_at=datetime.now(UTC))
+    lines = [f"{name}: {value}" for name, value in signed.items()]
+    length = f"Content-Length: {len(EVENT)}"
+    async with (
+        server(gateway="svix", gateway_secrets=secret) as running,
+        client(running.port) as once,
+        client(running.port) as twice,
+    ):
+        once.writer.write(head(SECRET, length, *lines) + EVENT)
+        twice.writer.write(head(SECRET, length, *lines, f"{doubled.title()}: {signed[doubled]}") + EVENT)
+        assert await once.status() == 200
+        answer = await twice.answer()
+
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert f"is doubled (header {doubled})" in answer.decode()
+    assert len(running.stored.messages) == 1
 
 
 async def test_a_webhook_of_unknown_length_is_told_so_and_its_connection_ends() -> None:
