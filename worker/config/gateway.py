@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
@@ -349,14 +349,18 @@ def read_keys(
     return tuple(keys)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Gateway:
-    """The gateway in front of the ingest, as the settings describe it."""
+    """The gateway in front of the ingest, as the settings describe it; its keys, the newest first."""
 
     scheme: SignatureScheme
     require: Requirement
     keys: tuple[GatewayKey, ...] = field(repr=False)
 
-    def keys_for(self, marketplace: str) -> tuple[GatewayKey, ...]:
-        """The keys that are valid for a marketplace, the newest first."""
-        return tuple(key for key in self.keys if key.marketplace in (None, marketplace))
+    def of(self, marketplace: str) -> Self:
+        """The gateway with the keys that are valid for this marketplace."""
+        return replace(self, keys=tuple(key for key in self.keys if key.marketplace in (None, marketplace)))
+
+    @cached_property
+    def has_public_key(self) -> bool:
+        return any(key.kind == "public" for key in self.keys)

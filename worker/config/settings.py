@@ -412,9 +412,13 @@ class Settings(BaseSettings):
 
     def gateway_of(self, marketplace: str) -> Gateway | None:
         """The gateway through which the webhooks of a marketplace come; None if they come directly."""
-        if self.gateway_marketplaces and marketplace not in self.gateway_marketplaces:
-            return None
-        return self._gateway_in_front
+        return self._gateways.get(marketplace)
+
+    @cached_property
+    def _gateways(self) -> dict[str, Gateway]:
+        gateway = self._gateway_in_front
+        names = self.gateway_marketplaces or marketplace_names()
+        return {} if gateway is None else {name: gateway.of(name) for name in names}
 
     @property
     def gateway_keys(self) -> tuple[GatewayKey, ...]:

@@ -5,13 +5,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from time import monotonic
 from typing import Protocol, assert_never
 
 import orjson
 import structlog
 from cryptography.fernet import MultiFernet
+from prometheus_client import Counter
 
 from worker.amqp.channel import Message
 from worker.amqp.timeouts import TimeoutGroup
@@ -234,7 +235,7 @@ class Ingest:
                 if result != "ignored":
                     evidence = evidence_headers(gateway, request.headers)
                     await self._store(accepted, evidence)
-                metrics.RECEIVED.labels(marketplace.name, result).inc()
+                _counter(metrics.RECEIVED, marketplace.name, result).inc()
                 if result == "quarantined":
                     log.warning(
                         "event.quarantined", provider=marketplace.name, event_id=event_id, reason=reason
@@ -302,13 +303,12 @@ class Ingest:
         headers: Mapping[str, str],
     ) -> None:
         """Verify a body as it was received, before anything in it is parsed. Raises: Refused."""
-        keys = gateway.keys_for(marketplace.name)
         encoding = headers.get("content-encoding", "")
-        limit = self.settings.body_limit
-        verify = partial(authenticate, gateway.scheme, keys, claims, body, encoding, limit)
+        verify = partial(
+            authenticate, gateway.scheme, gateway.keys, claims, body, encoding, self.settings.body_limit
+        )
         # Signatures of public keys take long, and a sender may send several.
-        has_public_key = any(key.kind == "public" for key in keys)
-        if len(body) > LARGE_BODY or is_encoded(encoding) or has_public_key:
+        if len(body) > LARGE_BODY or is_encoded(encoding) or gateway.has_public_key:
             async with self._one_large_body:
                 outcome = await asyncio.to_thread(verify)
         else:
@@ -316,7 +316,7 @@ class Ingest:
         if not isinstance(outcome, Verified):
             raise _refused_signature(marketplace, outcome)
         age = "older" if outcome.position else "newest"
-        metrics.GATEWAY_SECRET_USED.labels(marketplace.name, age).inc()
+        _counter(metrics.GATEWAY_SECRET_USED, marketplace.name, age).inc()
 
     async def _read(self, request: Request, held: Held, *, has_secret: bool) -> bytes:
         """Raises: NoRoom."""
@@ -420,9 +420,15 @@ def _sender(request: Request) -> dict[str, str]:
     return sender
 
 
+@cache
+def _counter(metric: Counter, *labels: str) -> Counter:
+    """The client library takes longer to find a counter by its labels than to increment it."""
+    return metric.labels(*labels)
+
+
 def _count_secret(marketplace: Marketplace, position: int) -> None:
     """The newest comes first: when the others are used no more, they can go."""
-    metrics.SECRET_USED.labels(marketplace.name, "older" if position else "newest").inc()
+    _counter(metrics.SECRET_USED, marketplace.name, "older" if position else "newest").inc()
 
 
 def _claims(marketplace: Marketplace, gateway: Gateway, headers: Mapping[str, str]) -> Sequence[Claim] | None:

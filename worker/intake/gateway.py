@@ -37,15 +37,15 @@ def evidence_headers(gateway: Gateway | None, headers: Mapping[str, str]) -> dic
 
     They are not signed, and stored only for people: no decision depends on them.
     """
-    evidence = {
-        evidence_header(name): value
-        for name, candidates in (gateway.scheme.evidence.items() if gateway is not None else ())
-        if (value := next(filter(None, map(headers.get, candidates)), None)) is not None
-    }
-    request_id = headers.get(REQUEST_ID_HEADER)
-    if request_id:
-        evidence[REQUEST_ID_HEADER] = request_id
-    return {name: inert(value, LONGEST_EVIDENCE) for name, value in evidence.items()}
+    evidence = {}
+    for name, candidates in gateway.scheme.evidence.items() if gateway is not None else ():
+        for candidate in candidates:
+            if value := headers.get(candidate):
+                evidence[evidence_header(name)] = inert(value, LONGEST_EVIDENCE)
+                break
+    if request_id := headers.get(REQUEST_ID_HEADER):
+        evidence[REQUEST_ID_HEADER] = inert(request_id, LONGEST_EVIDENCE)
+    return evidence
 
 
 def inert(text: str, longest: int) -> str:

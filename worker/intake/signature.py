@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -121,7 +122,7 @@ def _matching(
         for position, key in enumerate(keys):
             expected = _digest(scheme, key, text) if key.kind == "shared" else b""
             # A sender could repeat an ed25519 signature, which takes long to verify.
-            for entry in dict.fromkeys(claim.entries):
+            for entry in claim.entries:
                 matches[position] |= _is_signed(key, expected, text, entry)
     return matches.index(True) if any(matches) else None
 
@@ -142,7 +143,15 @@ def _is_signed(key: GatewayKey, expected: bytes, text: bytes, entry: _Entry) -> 
 def _digest(scheme: SignatureScheme, key: GatewayKey, text: bytes) -> bytes:
     if scheme.algorithm == "static":
         return key.data
-    return hmac.digest(key.data, text, _HASHES[scheme.algorithm])
+    code = _keyed(key.data, _HASHES[scheme.algorithm]).copy()
+    code.update(text)
+    return code.digest()
+
+
+@lru_cache(maxsize=64)
+def _keyed(key: bytes, algorithm: str) -> hmac.HMAC:
+    """A copy of it takes half of the time that `hmac.digest` takes."""
+    return hmac.new(key, digestmod=algorithm)
 
 
 def _public(key: GatewayKey) -> Ed25519PublicKey:
@@ -186,7 +195,9 @@ def _read(
     entries = [entry for part in parts if (entry := _entry(scheme, part, name)) is not None]
     if not entries:
         raise _Broken(Rule.UNKNOWN_VERSION if parts else Rule.MALFORMED, name)
-    return Claim(entries, (message_id or "").encode(), (timestamp or "").encode())
+    # A repeated entry would be verified again.
+    distinct = entries if len(entries) == 1 else list(dict.fromkeys(entries))
+    return Claim(distinct, (message_id or "").encode(), (timestamp or "").encode())
 
 
 def _checked(name: str, value: str) -> str:
@@ -265,6 +276,8 @@ def _decoded(encoding: str, text: str) -> bytes | None:
 
 
 def _signed(scheme: SignatureScheme, message_id: bytes, timestamp: bytes, body: bytes) -> bytes:
+    if len(scheme.template) == 1:
+        return body
     values = {b"{id}": message_id, b"{timestamp}": timestamp, b"{body}": body}
     return b"".join([values.get(part, part) for part in scheme.template])
 

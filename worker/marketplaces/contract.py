@@ -89,7 +89,7 @@ class Marketplace:
     def disabled_reason(self, settings: Settings) -> str | None:
         """What its endpoint lacks; None if it can be served."""
         gateway = settings.gateway_of(self.name)
-        if gateway is not None and not gateway.keys_for(self.name):
+        if gateway is not None and not gateway.keys:
             return f"{PREFIX}GATEWAY_SECRETS has no secret for {self.name}."
         is_replaced = gateway is not None and gateway.require == "gateway"
         if not self.secrets(settings) and not is_replaced:

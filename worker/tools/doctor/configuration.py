@@ -112,7 +112,7 @@ def _check_gateway(settings: Settings) -> Iterator[CheckResult]:
 def _without_key(settings: Settings) -> list[str]:
     """The marketplaces behind the gateway for which it has no key."""
     gateways = {name: settings.gateway_of(name) for name in MARKETPLACES}
-    return [name for name, gateway in gateways.items() if gateway is not None and not gateway.keys_for(name)]
+    return [name for name, gateway in gateways.items() if gateway is not None and not gateway.keys]
 
 
 def _check_exposure(settings: Settings) -> Iterator[CheckResult]:
