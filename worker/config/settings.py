@@ -229,7 +229,7 @@ class Settings(BaseSettings):
     gateway_require: Requirement = Field(
         default="both",
         description="`both`: the gateway's signature and the marketplace's own secret; `gateway`: the "
-        "signature alone; `optional`: the marketplace's own secret, and no wrong signature",
+        "signature alone; `optional`: one of the two, and no wrong signature",
     )
     gateway_tolerance: int = Field(
         default=300,

@@ -189,7 +189,9 @@ class Ingest:
     async def _receive(self, marketplace: Marketplace, request: Request) -> Response:
         gateway = self.settings.gateway_of(marketplace.name)
         claims = None if gateway is None else _claims(marketplace, gateway, request.headers)
-        is_authenticated = self._check_request(marketplace, gateway, request)
+        # Whether the signature suffices. It is verified before the body is parsed.
+        is_signed = gateway is not None and claims is not None and gateway.require != "both"
+        is_authenticated = self._check_request(marketplace, request, is_signed=is_signed)
         if is_authenticated:
             request.authenticated()
         with self._bodies.holding() as held:
@@ -201,17 +203,23 @@ class Ingest:
                 self._bodies.resize(held, len(body))
             except NoRoom:
                 raise no_room() from None
-            return await self._receive_body(marketplace, gateway, request, body)
+            return await self._receive_body(marketplace, gateway, request, body, is_signed=is_signed)
 
     async def _receive_body(
-        self, marketplace: Marketplace, gateway: Gateway | None, request: Request, body: bytes
+        self,
+        marketplace: Marketplace,
+        gateway: Gateway | None,
+        request: Request,
+        body: bytes,
+        *,
+        is_signed: bool,
     ) -> Response:
         received_at = datetime.now(UTC)
         if len(body) > LARGE_BODY:
             async with self._one_large_body:
-                intake = await asyncio.to_thread(self._intake, marketplace, gateway, body, received_at)
+                intake = await asyncio.to_thread(self._intake, marketplace, body, received_at, is_signed)
         else:
-            intake = self._intake(marketplace, gateway, body, received_at)
+            intake = self._intake(marketplace, body, received_at, is_signed)
         match intake:
             case Accepted(event_id=event_id, reason=reason) as accepted:
                 request.authenticated()
@@ -247,7 +255,7 @@ class Ingest:
         return "quarantined" if accepted.reason else "accepted"
 
     def _intake(
-        self, marketplace: Marketplace, gateway: Gateway | None, body: bytes, received_at: datetime
+        self, marketplace: Marketplace, body: bytes, received_at: datetime, is_signed: bool
     ) -> Intake:
         secrets = marketplace.secrets(self.settings)
         return accept(
@@ -256,18 +264,23 @@ class Ingest:
             received_at,
             secrets,
             self._encryptor,
-            is_authentic=_replaces_secret(gateway),
+            is_authentic=is_signed,
         )
 
-    def _check_request(self, marketplace: Marketplace, gateway: Gateway | None, request: Request) -> bool:
-        """Check what is known before the body is read; returns whether the sender is authenticated."""
+    def _check_request(self, marketplace: Marketplace, request: Request, *, is_signed: bool) -> bool:
+        """Check what is known before the body is read; returns whether the sender is authenticated.
+
+        A request that `is_signed` needs no secret.
+        """
         headers = request.headers
-        if isinstance(marketplace.authentication, SecretHeader) and not _replaces_secret(gateway):
+        secret: int | None = None
+        if isinstance(marketplace.authentication, SecretHeader):
             presented = headers.get(marketplace.authentication.name(self.settings).lower(), "")
             secret = position(presented, marketplace.secrets(self.settings))
-            if secret is None:
+            if secret is not None:
+                _count_secret(marketplace, secret)
+            elif not is_signed:
                 raise unauthorized()
-            _count_secret(marketplace, secret)
         if "content-length" not in headers and "transfer-encoding" not in headers:
             raise length_required()
         declared = headers.get("content-length", "0")
@@ -275,7 +288,7 @@ class Ingest:
             raise Refused(400, "No length", "Content-Length must be a number of bytes.")
         if len(declared) > 18 or int(declared) > self.settings.body_limit:
             raise self._too_large()
-        return isinstance(marketplace.authentication, SecretHeader) and not _replaces_secret(gateway)
+        return secret is not None
 
     async def _verify(
         self,
@@ -410,11 +423,6 @@ def _sender(request: Request) -> dict[str, str]:
 def _count_secret(marketplace: Marketplace, position: int) -> None:
     """The newest comes first: when the others are used no more, they can go."""
     metrics.SECRET_USED.labels(marketplace.name, "older" if position else "newest").inc()
-
-
-def _replaces_secret(gateway: Gateway | None) -> bool:
-    """Whether the gateway's signature suffices, without the marketplace's own secret."""
-    return gateway is not None and gateway.require == "gateway"
 
 
 def _claims(marketplace: Marketplace, gateway: Gateway, headers: Mapping[str, str]) -> Sequence[Claim] | None:

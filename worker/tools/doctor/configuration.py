@@ -84,7 +84,8 @@ def _check_gateway(settings: Settings) -> Iterator[CheckResult]:
         yield warning(
             "gateway",
             "a webhook without the gateway's signature is accepted by the marketplace's own secret",
-            "unset STOCKHOOK_GATEWAY_REQUIRE once stockhook_gateway_unsigned_total counts no absent ones",
+            "once stockhook_gateway_unsigned_total counts no absent ones, unset STOCKHOOK_GATEWAY_REQUIRE, "
+            "or set it to gateway if the gateway drops the marketplace's secret",
         )
     elif not faults:
         active = f"{len(settings.gateway_keys)} active secrets"
