@@ -186,10 +186,10 @@ async def test_a_gateway_of_the_guide_is_accepted_with_its_secret_alone(
 ) -> None:
     found = sections(GATEWAYS)[section]
     settings = {
-        name: value
+        name: "".join(shlex.split(value))
         for block in found
         if block.marker == "settings"
-        for name, value in re.findall(r"^export (\S+)=(\S+)$", block.text, flags=re.MULTILINE)
+        for name, value in re.findall(r"^export (\S+?)=(.+)$", block.text, flags=re.MULTILINE)
     }
     text = "\n".join(["set -euo pipefail", *(block.text for block in found)])
     folder = tmp_path / "checkout"

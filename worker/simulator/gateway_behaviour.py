@@ -101,7 +101,7 @@ BEHAVIOURS: Mapping[str, GatewayBehaviour] = {
     "convoy": GatewayBehaviour("convoy", _PLAIN, timedelta(seconds=10), ids="convoy"),
     "outpost": GatewayBehaviour(
         "outpost",
-        doubling(timedelta(seconds=30), 10, HOUR),
+        doubling(timedelta(seconds=30), 10, 5 * HOUR),
         timedelta(seconds=5),
         keeps_request=False,
         ids="outpost",
