@@ -32,6 +32,8 @@ TARGETS = (
         for connections in ("connections kept open", "each on a new connection")
         for beside in ("beside 600 strangers", "through a trusted proxy, beside 600 strangers")
     ),
+    # The bound of docs/design/http-server.md, for each kind of body.
+    Target("peak memory of the ingest with 600 bodies of 250 kB", Bound.AT_MOST, 384),
     Target("memory of the consumer, full window", Bound.AT_MOST, 150),
     *(
         Target(f"lateness of the {step} s step, {waiting} waiting", Bound.AT_MOST, seconds)
