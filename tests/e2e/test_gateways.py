@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.e2e.test_metrics import Samples, scrape
 from tests.support.authority import make_authority
 from tests.support.events import body, numbered_id, order_created, part_changed
 from tests.support.gateways import PROXIES, running_gateway
@@ -28,6 +29,19 @@ IDLE = {
     "envoy": {"idle_timeout: 60s": "idle_timeout: 1s"},
     "traefik": {"idleConnTimeout: 60s": "idleConnTimeout: 1s"},
 }
+
+# What each calls the time that it waits for more of a body.
+STALLED = {
+    "nginx": {"client_body_timeout 10s": "client_body_timeout 1s"},
+    "haproxy": {
+        "timeout http-request 10s": "timeout http-request 1s",
+        "timeout client 15s": "timeout client 1s",
+    },
+    "envoy": {"request_timeout: 15s": "request_timeout: 1s"},
+    "traefik": {"readTimeout: 15s": "readTimeout: 1s"},
+}
+# HAProxy forwards a request once its buffer is full: the ingest itself sees that the body is incomplete.
+FORWARDS_BEGINNINGS = ("haproxy",)
 
 # What makes the proxy speak TLS with the ingest, and show a certificate.
 TLS_TO_INGEST = {
@@ -183,6 +197,51 @@ async def test_a_body_that_was_cut_off_is_not_passed_on(tmp_path: Path, name: st
     assert [request.body for request in ingest.requests] == [event, event]
 
 
+@pytest.mark.parametrize("name", PROXIES)
+async def test_a_large_body_without_its_end_is_not_applied(stack: Stack, tmp_path: Path, name: str) -> None:
+    """One is cut off by its sender, one stalls until the proxy gives up."""
+    ingest = await stack.started("ingest")
+    port = int(stack.environment["STOCKHOOK_INGEST_PORT"])
+    event = padded(100_000)
+    head = f"POST {OVOKO} HTTP/1.1\r\nHost: x\r\nX-Webhook-Secret: {OVOKO_SECRET}\r\n"
+    begun = f"{head}Content-Length: {len(event) + 1}\r\n\r\n".encode() + event
+    incomplete = 0
+
+    async def are_answered() -> bool:
+        return received(await scrape(stack, ingest.ops_port)).get("408", 0) == incomplete
+
+    async with running_gateway(name, tmp_path / "gateway", [port], STALLED[name]) as gateway:
+        for stalls in (False, True):
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, ssl=gateway.tls())
+            writer.write(begun)
+            await writer.drain()
+            if stalls:
+                async with asyncio.timeout(20):
+                    answer = await reader.read()
+                assert not answer.startswith(b"HTTP/1.1 2"), answer
+                assert b"abort-message" not in answer.lower()
+            writer.close()
+            incomplete += name in FORWARDS_BEGINNINGS
+            await until(are_answered, f"the ingest answered {incomplete} incomplete bodies")
+        async with Sender(gateway.port, gateway.tls()) as sender:
+            whole = await sender.post(OVOKO, event, SECRET)
+
+    assert whole.status == 200
+    assert received(await scrape(stack, ingest.ops_port)) == Counter({"accepted": 1, "408": incomplete})
+    assert await stack.depths() == {"stockhook.orders": 1}
+
+
+def received(samples: Samples) -> Counter[str]:
+    """How often each result was the answer to one of Ovoko's webhooks."""
+    return Counter(
+        {
+            dict(labels)["result"]: int(number)
+            for (name, labels), number in samples.items()
+            if name == "stockhook_received_total" and ("provider", "ovoko") in labels
+        }
+    )
+
+
 @pytest.mark.parametrize("name", EVENTS)
 async def test_one_of_two_ingests_may_be_killed_under_load(stack: Stack, tmp_path: Path, name: str) -> None:
     other = {
@@ -291,6 +350,8 @@ async def test_a_proxy_shows_its_certificate_to_the_ingest(stack: Stack, tmp_pat
     assert [answer.status for answer in answers] == [200] * 3
 
 
+# Two ingests are restarted twice.
+STOPS = 4
 OLD, NEW = "gateway-secret-old-0123456789", "gateway-secret-new-9876543210"
 
 
@@ -305,7 +366,19 @@ async def test_gateway_secrets_are_rotated_behind_nginx_under_load(stack: Stack,
     places = (first, second)
     ingests = [await listening_ingest(stack, **place, STOCKHOOK_GATEWAY_SECRETS=OLD) for place in places]
 
+    async def refused_signatures() -> float:
+        samples = [await scrape(stack, ingest.ops_port) for ingest in ingests]
+        counts = [
+            number
+            for found in samples
+            for (name, _), number in found.items()
+            if name == "stockhook_gateway_unsigned_total"
+        ]
+        assert counts
+        return sum(counts)
+
     async def restart_ingests(secrets: str) -> None:
+        assert await refused_signatures() == 0
         for index, place in enumerate(places):
             assert ingests[index].stop() == 0
             ingests[index] = await listening_ingest(stack, **place, STOCKHOOK_GATEWAY_SECRETS=secrets)
@@ -326,6 +399,7 @@ async def test_gateway_secrets_are_rotated_behind_nginx_under_load(stack: Stack,
             await restart_ingests(NEW)
             await gateway.accepts(30)
         state = await gateway.is_empty()
+        assert await refused_signatures() == 0
 
     async def are_logged() -> bool:
         return await stack.count("event_log") == sent.sent
@@ -337,8 +411,9 @@ async def test_gateway_secrets_are_rotated_behind_nginx_under_load(stack: Stack,
 
     assert sent.sent == sent.accepted == state["accepted"] == state["delivered"]
     assert (state["given_up"], state["keys"], len(providers)) == (0, 1, 2)
-    # An ingest that stops ends its idle connections, on one of which nginx may just send a request.
+    # An ingest that stops ends its idle connections, on some of which nginx may just send a request.
     assert state["answers"].keys() <= {"200", "502"}
+    assert state["answers"].get("502", 0) <= STOPS * SENDERS, "only what was in flight was sent again"
     assert audit.returncode == 0, audit.stdout
 
 

@@ -74,7 +74,7 @@ async def running_gateway(
 ) -> AsyncIterator[Gateway]:
     """The proxy in front of two ports of 127.0.0.1; of one port, it knows two ingests that are the same.
 
-    `changes` are replacements in its main file (Traefik: that of its routes).
+    `changes` are replacements in its file (Traefik: in that of its two files which has the text).
     """
     folder.mkdir(exist_ok=True)
     authority = authority or make_authority(folder / "tls")
@@ -145,10 +145,13 @@ def gateway_command(
             options = ["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
             return [_tool("envoy"), "-c", path, *options], os.environ
         case "traefik":
+            of_routes = (FILES / "traefik-routes.yaml").read_text()
+            routes = {found: wanted for found, wanted in changes.items() if found in of_routes}
             own = {
                 '":443"': f'"127.0.0.1:{port}"',
                 "providers:": "providers:\n  providersThrottleDuration: 50ms",
-                "/etc/traefik/traefik-routes.yaml": write("traefik-routes.yaml", changes),
+                "/etc/traefik/traefik-routes.yaml": write("traefik-routes.yaml", routes),
+                **{found: wanted for found, wanted in changes.items() if found not in routes},
             }
             return [_tool("traefik"), f"--configFile={write('traefik.yaml', own)}"], os.environ
         case _:
