@@ -1,6 +1,6 @@
 # `make` without a target prints the list of targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench chaos check-deploy lint docs mutants run test-long test test-retry-delays test-upgrade test-versions test-newest check format status send psql lock clean bootstrap
+.PHONY: help demo bench chaos check-deploy lint docs mutants run test-long test test-retry-delays test-proxies test-cluster test-upgrade test-versions test-newest check format status send psql lock clean bootstrap
 
 PYTHON := .venv/bin/python
 ARGS ?=
@@ -24,6 +24,12 @@ test: bootstrap  ## every test except the slow ones (PYTEST_ARGS="-k orders" sel
 
 test-retry-delays: bootstrap  ## the retry delays in real time: 7 s, 35 s, 175 s
 	@exec $(PYTHON) -m pytest -m retry_delays $(PYTEST_ARGS)
+
+test-proxies: bootstrap  ## each proxy of deploy/gateways in front of the ingest, ingests killed, request smuggling
+	@exec $(PYTHON) -m pytest -m proxies $(PYTEST_ARGS)
+
+test-cluster: bootstrap  ## short runs on three brokers and on a Postgres pair, with failovers
+	@exec $(PYTHON) -m pytest -m cluster $(PYTEST_ARGS)
 
 test-long: bootstrap  ## an hour's outage in the spool, a hundred graceful stops, a cluster's nodes killed
 	@exec $(PYTHON) -m pytest -m long -s $(PYTEST_ARGS)

@@ -47,6 +47,7 @@ def test_a_short_run_loses_nothing_and_applies_nothing_twice() -> None:
     assert report["totals"]["changes_committed"] > 500
 
 
+@pytest.mark.cluster
 def test_a_cluster_that_loses_its_leader_and_its_primary_loses_nothing_and_spends_no_attempt() -> None:
     arguments = ("--cluster", "3", "--brief", "--seed", "10", "--rate", "30")
     report = run_chaos(*arguments, longest_seconds=LONGEST_CLUSTER_SECONDS)

@@ -19,6 +19,9 @@ from tests.support.simulated_gateway import Gateway as SimulatedGateway
 from tests.support.simulated_gateway import load
 from tests.support.stack import OVOKO_SECRET, Stack, Worker, free_port, until
 
+# Each proxy with two ingests, which takes minutes (`make test-proxies`).
+pytestmark = pytest.mark.proxies
+
 OVOKO = "/webhooks/ovoko"
 SECRET = {"X-Webhook-Secret": OVOKO_SECRET, "Content-Type": "application/json"}
 

@@ -13,6 +13,9 @@ from tests.support.events import body, order_created, part_changed, return_updat
 from tests.support.postgres_pair import PostgresPair, fetch_value, postgres_pair
 from tests.support.stack import OVOKO_SECRET, Stack, Worker, http_client, until
 
+# Two servers for each test (`make test-cluster`).
+pytestmark = pytest.mark.cluster
+
 EVENTS_PER_SECOND = 80
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'stockhook/consumer'"
 STATUSES = ("in_warehouse", "reserved", "sold")

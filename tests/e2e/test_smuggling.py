@@ -16,6 +16,9 @@ from tests.support.raw_http import Sender, listening
 from tests.support.smuggling import OVOKO, Attack, Tap, attacks, http2_attacks, was_smuggled
 from tests.support.stack import OVOKO_SECRET, OVOKO_SECRET_OLD, Stack
 
+# Each proxy is attacked, which takes minutes (`make test-proxies`).
+pytestmark = pytest.mark.proxies
+
 ATTACKERS = 24
 VICTIMS = 4
 # An attack that leaves its request incomplete gets no answer; one that hides a request may get two.
