@@ -223,7 +223,7 @@ async def _within(seconds: float, task: "asyncio.Task[None]", what: str) -> None
 
 async def _wait_for_quiet(world: World, say: Say) -> None:
     """Wait until spool, queues and retry queues are empty and nothing is in flight."""
-    say("waiting for quiet")
+    say("waiting until all queues are empty")
     end = monotonic() + QUIET_SECONDS
     while True:
         # The spool first: an event that leaves it meanwhile is then counted in a queue.
@@ -234,7 +234,7 @@ async def _wait_for_quiet(world: World, say: Say) -> None:
             return
         if monotonic() > end:
             seen = await asyncio.to_thread(_broker_state, world.broker)
-            raise RunFailed(f"not quiet within {QUIET_SECONDS:.0f} s: {waiting}\n{seen}")
+            raise RunFailed(f"the queues are not empty after {QUIET_SECONDS:.0f} s: {waiting}\n{seen}")
         await asyncio.sleep(SETTLE_SECONDS)
 
 
