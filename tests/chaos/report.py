@@ -121,7 +121,8 @@ class Report:
         totals.columns[1].justify = "right"
         for name in Totals.__dataclass_fields__:
             totals.add_row(name.replace("_", " "), f"{getattr(self.totals, name):,}")
-        quiet = "never" if self.quiet_after is None else f"{self.quiet_after:.1f} s after the end of the last fault"
+        after = self.quiet_after
+        quiet = "never" if after is None else f"{after:.1f} s after the end of the last fault"
         lines = [
             f"seed {self.seed}, {self.seconds:.0f} s, {len(self.struck)} strikes, {self.kills} kills",
             f"all queues were empty: {quiet}",
