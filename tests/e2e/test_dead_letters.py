@@ -5,15 +5,14 @@ import json
 import pytest
 
 from schemas import identity
+from tests.support.events import body, order_created, ovoko
 from tests.support.fault_sql import fail_writes
 from tests.support.stack import BUYBACK_TOKEN, Stack, until
 from worker.amqp.channel import Message
 from worker.amqp.topology import QUARANTINE, RETURN
 
-BROKEN = (
-    b'{"event_type":"order.created","timestamp":"yesterday, by Jane Canary","event_data":{"order_id":"7"}}'
-)
-WITHOUT_TYPE = b'{"event_type":null,"timestamp":"2026-03-01T12:00:00Z","event_data":{"order_id":"8"}}'
+BROKEN = body(ovoko("order.created", at="yesterday, by Jane Canary", order_id="7"))
+WITHOUT_TYPE = body({**order_created("8"), "event_type": None})
 
 ARCHIVING = {"STOCKHOOK_KEEP_DEAD_LETTERS": "true"}
 

@@ -6,11 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from schemas.identity import content_hash_id
 from schemas.registry import Provider
 from tests.e2e.test_dead_letters import ARCHIVING, archived_letters, put
 from tests.support.applied_events import database_of
-from tests.support.events import sold
+from tests.support.events import body, buyback, ovoko, sold
 from tests.support.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, until
 from worker.amqp.channel import Message
 from worker.amqp.topology import QUARANTINE
@@ -18,8 +20,8 @@ from worker.dead_letters import unhandled_store as store
 from worker.dead_letters.unhandled_store import Arriving
 from worker.intake.intake import accept
 
-MOVED = b'{"event_type":"part.moved","timestamp":"2026-03-01T12:00:00Z","event_data":{"part_id":"%d"}}'
-# Long ago, so that it differs from the current time.
+ACCOUNT = "GB33BUKB20201555555555"
+# Long enough ago to differ from the time at which a test runs.
 RECEIVED_AT = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
 
 
@@ -28,13 +30,18 @@ def submission(number: int) -> bytes:
     return json.dumps({"type": "SubmissionCreatedEvent", "token": BUYBACK_TOKEN, "result": result}).encode()
 
 
-def order(order_id: str, **changes: object) -> dict[str, Any]:
-    result = {
-        "timestamp": "2026-03-01T08:00:00Z",
-        "id": order_id,
-        "order": {"id": order_id, "items": [], "customerInformation": {"firstName": "Jane Canary"}},
-    }
-    return {"type": "OrderCreatedEvent", "result": {**result, **changes}}
+def moved(part_id: int) -> bytes:
+    return body(ovoko("part.moved", part_id=str(part_id)))
+
+
+def order(order_id: str, at: str = "2026-03-01T08:00:00Z", **customer: object) -> dict[str, Any]:
+    known = {"firstName": "Jane Canary", **customer}
+    return buyback(
+        "OrderCreatedEvent",
+        at,
+        id=order_id,
+        order={"id": order_id, "items": [], "customerInformation": known},
+    )
 
 
 async def archived(stack: Stack, rows: int) -> list[dict[str, Any]]:
@@ -80,9 +87,9 @@ def lines(log: str, event: str) -> Sequence[dict[str, Any]]:
 async def test_a_day_of_submissions_is_counted_and_listed_and_no_dead_letter(stack: Stack) -> None:
     worker = await stack.started("run", **ARCHIVING)
     answers = [await stack.post_buyback(submission(number)) for number in range(30)]
-    answers += [await stack.post_ovoko(MOVED % number) for number in range(3)]
+    answers += [await stack.post_ovoko(moved(number)) for number in range(3)]
     # Sent again, since the answer was lost.
-    answers += [await stack.post_buyback(submission(0)), await stack.post_ovoko(MOVED % 0)]
+    answers += [await stack.post_buyback(submission(0)), await stack.post_ovoko(moved(0))]
     rows = await archived(stack, 33)
     listed = output_of(stack, "list")
     of_one = output_of(stack, "list", "--type", "part.moved", "--events", "--limit", "2")
@@ -129,7 +136,7 @@ async def test_a_day_of_submissions_is_counted_and_listed_and_no_dead_letter(sta
 
 
 async def test_dying_between_the_commit_and_the_ack_leaves_one_row_per_event(stack: Stack) -> None:
-    messages = [accept(Provider.OVOKO, MOVED % number, RECEIVED_AT).message for number in range(10)]
+    messages = [accept(Provider.OVOKO, moved(number), RECEIVED_AT).message for number in range(10)]
     await put(stack, *messages)
     dying = stack.start("consume", "orders", STOCKHOOK_CRASH_AT="dead_letter_stored", **ARCHIVING)
     assert dying.wait(60) < 0
@@ -138,7 +145,7 @@ async def test_dying_between_the_commit_and_the_ack_leaves_one_row_per_event(sta
     rows = await archived(stack, 10)
 
     assert 0 < before <= 10
-    assert {row["body"] for row in rows} == {MOVED % number for number in range(10)}
+    assert {row["body"] for row in rows} == {moved(number) for number in range(10)}
     assert not lines(worker.lines(), "event_type.unhandled")
 
 
@@ -166,76 +173,117 @@ async def test_hostile_names_and_thousands_of_types_are_bounded_and_inert(stack:
     assert len(labels) <= 51
 
 
-async def test_unhandled_events_that_a_release_handles_are_replayed_like_new_ones(stack: Stack) -> None:
-    paid = order("o2", timestamp="2026-03-01T08:30:00Z")
-    customer = paid["result"]["order"]["customerInformation"]
-    customer["customerPaymentDetails"] = {"bankAccount": {"accountNumber": "GB33BUKB20201555555555"}}
-    created, moved = json.dumps(order("o1")).encode(), MOVED % 1
+async def keep_some_of_each(stack: Stack) -> None:
+    """Three events that this release handles, one that breaks its schema, and one of an unknown type."""
+    paid = order("o2", customerPaymentDetails={"bankAccount": {"accountNumber": ACCOUNT}})
     await keep(
         stack,
-        (Provider.BUYBACK, "OrderCreatedEvent", created),
-        (Provider.BUYBACK, "OrderCreatedEvent", json.dumps(paid).encode()),
-        (Provider.BUYBACK, "OrderCreatedEvent", json.dumps(order("o3", timestamp="no")).encode()),
+        (Provider.BUYBACK, "OrderCreatedEvent", body(order("o1"))),
+        (Provider.BUYBACK, "OrderCreatedEvent", body(paid)),
+        (Provider.BUYBACK, "OrderCreatedEvent", body(order("o3", at="no"))),
         (Provider.OVOKO, "part.status.changed", sold("13", 1)),
-        (Provider.OVOKO, "part.moved", moved),
+        (Provider.OVOKO, "part.moved", moved(1)),
     )
-    worker = await stack.started("run", **ARCHIVING)
-    refused = stack.run("unhandled", "replay", "--type", "part.moved")
-    wrong_place = stack.run("unhandled", "replay", "--type", "OrderCreatedEvent", "--marketplace", "ovoko")
-    unsaid = stack.run("unhandled", "replay")
-    listed = {one["type"]: one["taken_by"] for one in output_of(stack, "list")}
+
+
+async def has_applied(stack: Stack, events: int) -> None:
+    async def are_applied() -> bool:
+        return await stack.count("event_log") == events
+
+    await until(are_applied, f"{events} events are applied")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--type", "part.moved"), 1, "part.moved"),
+        (("--type", "OrderCreatedEvent", "--marketplace", "ovoko"), 1, ""),
+        ((), 2, ""),
+    ],
+)
+async def test_a_replay_of_no_event_that_a_family_handles_is_refused(
+    stack: Stack, options: tuple[str, ...], code: int, message: str
+) -> None:
+    await keep_some_of_each(stack)
+    refused = stack.run("unhandled", "replay", *options)
+
+    assert refused.returncode == code
+    assert message in refused.stderr
+    assert await stack.count("unhandled_events") == 5
+
+
+async def test_types_that_this_release_handles_are_listed_with_their_family(stack: Stack) -> None:
+    await keep_some_of_each(stack)
+    families = {one["type"]: one["taken_by"] for one in output_of(stack, "list")}
     status = json.loads(stack.run("status", "--json").stdout)
-    predicted = output_of(stack, "replay", "--all", "--dry-run")
-    before = await stack.count("unhandled_events"), await stack.count("event_log")
-    of_one = output_of(stack, "replay", "--type", "part.status.changed")
-    rest = stack.run("unhandled", "replay", "--all", "--json")
 
-    async def applied() -> bool:
-        return await stack.count("event_log") == 3
-
-    await until(applied, "all are applied")
-    # A repeat of the marketplace is the same event.
-    answer = await stack.post_buyback(json.dumps({**order("o1"), "token": BUYBACK_TOKEN}).encode())
-
-    async def seen() -> bool:
-        return bool(
-            (await stack.fetch("SELECT sum(duplicates)::int AS seen FROM event_sequences"))[0]["seen"]
-        )
-
-    await until(seen, "it is a duplicate")
-    logged = await stack.fetch("SELECT event_id::text, type, received_at, body FROM event_log")
-    [account] = await stack.fetch(
-        "SELECT account_number_ending AS ending FROM buyback_orders WHERE order_id = 'o2'"
-    )
-    left = await stack.fetch("SELECT type FROM unhandled_events ORDER BY type")
-
-    assert refused.returncode == wrong_place.returncode == 1
-    assert refused.stderr.startswith("stockhook: no family of this release takes part.moved: nothing was")
-    assert unsaid.returncode == 2
-    assert listed == {
+    assert families == {
         "OrderCreatedEvent": "buybacks",
         "part.status.changed": "inventory",
         "part.moved": None,
     }
     assert status["unhandled"] == {"events": 5, "types": 3, "replayable": 4}
-    assert sorted((one["type"], one["would_be"].partition(":")[0], one["events"]) for one in predicted) == [
+
+
+async def test_a_dry_run_shows_what_a_replay_would_do_and_changes_nothing(stack: Stack) -> None:
+    await keep_some_of_each(stack)
+    planned = output_of(stack, "replay", "--all", "--dry-run")
+
+    assert sorted((one["type"], one["would_be"].partition(":")[0], one["events"]) for one in planned) == [
         ("buyback.OrderCreatedEvent", "applied", 2),
         ("buyback.OrderCreatedEvent", "stays", 1),
         ("ovoko.part.status.changed", "applied", 1),
     ]
-    assert before == (5, 0)
+    assert await stack.count("unhandled_events") == 5
+    assert await stack.depths() == {}
+
+
+async def test_a_replay_of_all_leaves_what_breaks_its_schema_and_what_no_family_handles(stack: Stack) -> None:
+    await keep_some_of_each(stack)
+    await stack.started("run", **ARCHIVING)
+    of_one = output_of(stack, "replay", "--type", "part.status.changed")
+    rest = stack.run("unhandled", "replay", "--all", "--json")
+    replayed = json.loads(rest.stdout)
+    await has_applied(stack, 3)
+    left = await stack.fetch("SELECT type FROM unhandled_events ORDER BY type")
+
     assert of_one == {"selected": 1, "replayed": 1, "left": []}
     assert rest.returncode == 1
-    assert json.loads(rest.stdout)["replayed"] == 2
-    assert [one["events"] for one in json.loads(rest.stdout)["left"]] == [1]
-    assert "timestamp" in json.loads(rest.stdout)["left"][0]["reason"]
-    assert {row["received_at"] for row in logged} == {RECEIVED_AT}
-    assert answer.json()["event_id"] in {row["event_id"] for row in logged}
-    assert not [row for row in logged if b"GB33BUKB" in row["body"]]
-    assert account["ending"] == "5555"
+    assert replayed["replayed"] == 2
+    assert [one["events"] for one in replayed["left"]] == [1]
+    assert "timestamp" in replayed["left"][0]["reason"]
     assert [row["type"] for row in left] == ["OrderCreatedEvent", "part.moved"]
     assert await stack.count("dead_letters") == 0
-    assert worker.stop() == 0
+
+
+async def test_a_replayed_event_keeps_its_reception_and_is_known_when_it_is_sent_again(stack: Stack) -> None:
+    await keep(stack, (Provider.BUYBACK, "OrderCreatedEvent", body(order("o1"))))
+    await stack.started("run", **ARCHIVING)
+    stack.run("unhandled", "replay", "--all")
+    await has_applied(stack, 1)
+    answer = await stack.post_buyback(body({**order("o1"), "token": BUYBACK_TOKEN}))
+
+    async def is_duplicate() -> bool:
+        [row] = await stack.fetch("SELECT sum(duplicates)::int AS duplicates FROM event_sequences")
+        return row["duplicates"] == 1
+
+    await until(is_duplicate, "the event that was sent again is a duplicate")
+    [logged] = await stack.fetch("SELECT event_id::text, received_at FROM event_log")
+
+    assert logged == {"event_id": answer.json()["event_id"], "received_at": RECEIVED_AT}
+
+
+async def test_bank_details_of_a_replayed_event_are_encrypted(stack: Stack) -> None:
+    paid = order("o2", customerPaymentDetails={"bankAccount": {"accountNumber": ACCOUNT}})
+    await keep(stack, (Provider.BUYBACK, "OrderCreatedEvent", body(paid)))
+    await stack.started("run", **ARCHIVING)
+    stack.run("unhandled", "replay", "--all")
+    await has_applied(stack, 1)
+    [logged] = await stack.fetch("SELECT body FROM event_log")
+    [row] = await stack.fetch("SELECT account_number_ending FROM buyback_orders WHERE order_id = 'o2'")
+
+    assert ACCOUNT.encode() not in logged["body"]
+    assert row["account_number_ending"] == ACCOUNT[-4:]
 
 
 async def test_a_replay_that_died_leaves_its_events_and_each_is_applied_once(stack: Stack) -> None:
@@ -263,25 +311,25 @@ async def test_a_replay_that_died_leaves_its_events_and_each_is_applied_once(sta
 
 async def test_dead_letters_of_older_releases_without_a_family_can_be_moved(stack: Stack) -> None:
     """Such a release did not distinguish them from broken events."""
-    new = accept(Provider.OVOKO, MOVED % 1, RECEIVED_AT).message
+    new = accept(Provider.OVOKO, moved(1), RECEIVED_AT).message
     headers = {**new.headers, "x-reason": "unknown event type", "x-event-type": ""}
     await put(stack, Message(QUARANTINE, "", new.type, headers, new.body))
     await stack.started("consume", "orders", **ARCHIVING)
     [letter] = await archived_letters(stack, 1)
     predicted = stack.run("dead", "replay", "--all", "--dry-run").stdout
-    moved = stack.run("dead", "replay", "--origin", "quarantine", "--reason", "unknown event type")
+    replayed = stack.run("dead", "replay", "--origin", "quarantine", "--reason", "unknown event type")
     rows = await archived(stack, 1)
 
     assert letter["type"] == "part.moved"
     assert "moved to the unhandled events" in predicted
-    assert moved.returncode == 0, moved.stderr
+    assert replayed.returncode == 0, replayed.stderr
     assert [(row["type"], row["received_at"]) for row in rows] == [("part.moved", RECEIVED_AT)]
     assert await stack.fetch("SELECT state FROM dead_letters") == [{"state": "replayed"}]
 
 
 async def test_with_the_archiver_off_unhandled_events_wait_in_the_quarantine(stack: Stack) -> None:
     await stack.started_apart()
-    await stack.post_ovoko(MOVED % 1)
+    await stack.post_ovoko(moved(1))
 
     assert await stack.depths() == {"stockhook.quarantine": 1}
     assert await stack.count("unhandled_events") == 0
@@ -289,8 +337,8 @@ async def test_with_the_archiver_off_unhandled_events_wait_in_the_quarantine(sta
 
 async def test_ignored_types_are_counted_and_not_stored(stack: Stack) -> None:
     worker = await stack.started("ingest", STOCKHOOK_IGNORED_TYPES="ovoko.part.mov*, buyback.Submission*")
-    answers = [await stack.post_buyback(submission(1)), await stack.post_ovoko(MOVED % 1)]
-    wrong = await stack.post_ovoko(MOVED % 1, OVOKO_SECRET + "x")
+    answers = [await stack.post_buyback(submission(1)), await stack.post_ovoko(moved(1))]
+    wrong = await stack.post_ovoko(moved(1), OVOKO_SECRET + "x")
     metrics = (await stack.ops(worker.ops_port, "/metrics")).text
     refused = stack.run("status", STOCKHOOK_IGNORED_TYPES="buyback.Order*")
 

@@ -79,59 +79,84 @@ async def test_a_change_is_posted_signed(stack: Stack, subscribe: Subscribe) -> 
     assert headers["content-type"] == "application/cloudevents+json"
 
 
-async def test_a_secret_is_rotated_by_the_documented_steps_without_a_refusal(
-    stack: Stack, subscribe: Subscribe
-) -> None:
-    """The subscriber verifies first with the old secret, and in the end only with the public key."""
-    private = run_shell(NEW_PRIVATE_KEY)
-    refused: list[Request] = []
-    known = {"secret": SECRET}
+class Rotating:
+    """A subscriber that verifies with what it knows, at first the old secret, and refuses anything else."""
 
-    def answer(number: int) -> int:
-        request = shop.requests[number]
-        if is_authentic(request, known["secret"]):
+    def __init__(self) -> None:
+        self.known = SECRET
+        self.refused: list[Request] = []
+        self.requests: list[Request] = []
+
+    def answer(self, request: Request) -> int:
+        self.requests.append(request)
+        if is_authentic(request, self.known):
             return 204
-        refused.append(request)
+        self.refused.append(request)
         return 401
 
-    def steps(*options: str) -> list[str | None]:
-        said = json.loads(stack.run("changes", "rotate", "shop", "--json", *options).stdout)
-        return [step["command"] for step in said["steps"]]
+    @property
+    def versions(self) -> list[list[str]]:
+        """Of the signatures of each request."""
+        return [
+            [signature.partition(",")[0] for signature in request.headers["webhook-signature"].split(" ")]
+            for request in self.requests
+        ]
 
-    async with endpoint(answer) as shop:
+
+async def test_a_rotation_by_the_printed_steps_causes_no_refusal(stack: Stack, subscribe: Subscribe) -> None:
+    subscriber = Rotating()
+    async with endpoint(lambda number: subscriber.answer(shop.requests[number])) as shop:
         subscribe(("shop", shop.url))
+        private = run_shell(printed_commands(stack, "--ed25519")[0] or "")
         worker = await stack.started("run")
         await stack.post_ovoko(status_change(1, "13", "sold"))
-        await until(has_got(shop, 1), "it is received")
-        assert steps("--ed25519")[0] == NEW_PRIVATE_KEY
+        await until(has_got(shop, 1), "a change with the old signature arrives")
         assert worker.stop() == 0
 
         secrets_of(stack, "shop", [private, SECRET])
         worker = await stack.started("run")
         await stack.post_ovoko(status_change(2, "13", "returned"))
-        await until(has_got(shop, 2), "it is received with two signatures")
-        (_, public) = stack.run("changes", "keys", "shop").stdout.split()
-        known["secret"] = public
+        await until(has_got(shop, 2), "a change with two signatures arrives")
+        (_, subscriber.known) = stack.run("changes", "keys", "shop").stdout.split()
         await stack.post_ovoko(status_change(3, "13", "sold"))
-        await until(has_got(shop, 3), "it is received, and the public key verifies it")
-        doctor = stack.run("doctor", "--json").stdout
-        assert steps()[1] is None
+        await until(has_got(shop, 3), "a change is verified with the public key")
         assert worker.stop() == 0
 
         secrets_of(stack, "shop", private)
-        worker = await stack.started("run")
+        await stack.started("run")
         await stack.post_ovoko(status_change(4, "13", "returned"))
-        await until(has_got(shop, 4), "it is received with only the new key")
+        await until(has_got(shop, 4), "a change with only the new signature arrives")
 
-    versions = [
-        [one.partition(",")[0] for one in request.headers["webhook-signature"].split(" ")]
-        for request in shop.requests
-    ]
-    assert versions == [["v1"], ["v1a", "v1"], ["v1a", "v1"], ["v1a"]]
-    assert refused == []
-    assert "shop: each change has several signatures (v1a, v1)" in doctor
+    assert subscriber.versions == [["v1"], ["v1a", "v1"], ["v1a", "v1"], ["v1a"]]
+    assert subscriber.refused == []
+
+
+async def test_during_a_rotation_the_steps_that_finish_it_are_printed(
+    stack: Stack, subscribe: Subscribe
+) -> None:
+    subscribe(("shop", "http://127.0.0.1:9/"))
+    first = printed_commands(stack, "--ed25519")
+    secrets_of(stack, "shop", [run_shell(NEW_PRIVATE_KEY), SECRET])
+
+    assert first[0] == NEW_PRIVATE_KEY
+    assert printed_commands(stack)[1] is None
+
+
+async def test_the_doctor_names_a_rotation_and_no_secret(stack: Stack, subscribe: Subscribe) -> None:
+    subscribe(("shop", "http://127.0.0.1:9/"))
+    private = run_shell(NEW_PRIVATE_KEY)
+    secrets_of(stack, "shop", [private, SECRET])
+    checks = stack.run("doctor", "--json").stdout
+
+    assert "shop: each change has several signatures (v1a, v1)" in checks
     for secret in (private, SECRET):
-        assert secret.partition("_")[2] not in doctor
+        assert secret.partition("_")[2] not in checks
+
+
+def printed_commands(stack: Stack, *options: str) -> list[str | None]:
+    """Of each step of the rotation, in the present settings."""
+    printed = json.loads(stack.run("changes", "rotate", "shop", "--json", *options).stdout)
+    return [step["command"] for step in printed["steps"]]
 
 
 def run_shell(command: str) -> str:

@@ -314,17 +314,17 @@ async def test_large_results_and_prepared_statements_pass_a_watched_proxy(
 
 @asynccontextmanager
 async def channel(url: str) -> AsyncIterator[aio_pika.abc.AbstractChannel]:
-    connection = await aio_pika.connect(url, timeout=10)
+    connection = await aio_pika.connect(url, timeout=60)
     try:
         yield await connection.channel(publisher_confirms=True, on_return_raises=True)
     finally:
         with suppress(Exception):
-            await asyncio.wait_for(connection.close(), 2)
+            await asyncio.wait_for(connection.close(), 60)
 
 
 async def publish(url: str, queue: str, body: bytes) -> None:
     async with channel(url) as made:
-        await made.default_exchange.publish(aio_pika.Message(body), queue, timeout=5)
+        await made.default_exchange.publish(aio_pika.Message(body), queue, timeout=60)
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from tests.support.authority import Authority, make_authority
 from tests.support.http_shapes import CHUNKED, EVENT, LAST_CHUNK, chunk, head
 from tests.support.ingest_server import SECRET, WHOLE, Server, client, server
 from tests.support.stack import until
-from worker.ingest.acceptor import HANDSHAKE_SECONDS
 from worker.ingest.connection_limits import ConnectionLimits
 from worker.ingest.http_connection import Limits
 from worker.ingest.tls import BadCertificate, Certificates, Files, load
@@ -296,7 +295,7 @@ async def test_a_handshake_that_is_never_finished_ends_and_counts_among_stranger
         async with client(running.port) as silent:
             # A handshake record that is longer than the sent bytes.
             silent.writer.write(b"\x16\x03\x01\x02\x00\x01")
-            async with asyncio.timeout(HANDSHAKE_SECONDS * 4):
+            async with asyncio.timeout(60):
                 assert await silent.is_closed()
 
 

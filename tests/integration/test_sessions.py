@@ -22,10 +22,11 @@ from schemas.actions import ActionRequest
 from schemas.changes import CONTENT_TYPE
 from schemas.envelope import Envelope
 from schemas.registry import Provider
-from tests.e2e.test_webhooks import SECRET
 from tests.support.applied_events import database_of
 from tests.support.endpoint import endpoint
 from tests.support.events import body, return_updated
+from tests.support.fault_sql import REMOVE_FAULT, fail_writes
+from tests.support.signing import SECRET
 from tests.support.stack import Stack, until
 from worker.actions.executor import Executor
 from worker.actions.registry import KINDS
@@ -51,16 +52,8 @@ MESSAGES = 3
 MANY_MESSAGES = 400
 SHOP = Subscriber(name="shop", url="http://127.0.0.1/", types=("part.*",), secret=SECRET)
 
-# The server responds and accepts writes, so each session subscribes, but writes to this table fail.
-DISK_FULL = """
-CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION 'no space left' USING ERRCODE = '53100';
-END $$;
-CREATE TRIGGER disk_full BEFORE INSERT OR UPDATE ON {table}
-    FOR EACH STATEMENT EXECUTE FUNCTION disk_full();
-"""
-DISK_FREE = "DROP TRIGGER IF EXISTS disk_full ON {table}; DROP FUNCTION IF EXISTS disk_full"
+# The server answers and accepts other writes, so each session subscribes.
+DISK_FULL = "53100"
 
 
 @dataclass
@@ -106,9 +99,9 @@ async def disk_full(stack: Stack, table_name: str) -> AsyncIterator[Callable[[],
     """Writes to a table fail until the yielded function is called."""
 
     async def free() -> None:
-        await stack.execute(DISK_FREE.format(table=table_name))
+        await stack.execute(REMOVE_FAULT)
 
-    await stack.execute(DISK_FULL.format(table=table_name))
+    await stack.execute(fail_writes(table_name, sqlstate=DISK_FULL))
     try:
         yield free
     finally:
