@@ -191,12 +191,12 @@ async def test_a_body_that_was_cut_off_is_not_passed_on(tmp_path: Path, name: st
         await writer.drain()
         async with Sender(gateway.port, gateway.tls()) as sender:
             await sender.post(OVOKO, event, SECRET)
-        begun_for_half = ingest.begun - len(ingest.requests)
+        started_for_half = ingest.started - len(ingest.requests)
         writer.close()
         async with Sender(gateway.port, gateway.tls()) as sender:
             await sender.post(OVOKO, event, SECRET)
 
-    assert begun_for_half == 0
+    assert started_for_half == 0
     assert [request.body for request in ingest.requests] == [event, event]
 
 
@@ -207,7 +207,7 @@ async def test_a_large_body_without_its_end_is_not_applied(stack: Stack, tmp_pat
     port = int(stack.environment["STOCKHOOK_INGEST_PORT"])
     event = padded(100_000)
     head = f"POST {OVOKO} HTTP/1.1\r\nHost: x\r\nX-Webhook-Secret: {OVOKO_SECRET}\r\n"
-    begun = f"{head}Content-Length: {len(event) + 1}\r\n\r\n".encode() + event
+    started = f"{head}Content-Length: {len(event) + 1}\r\n\r\n".encode() + event
     incomplete = 0
 
     async def are_answered() -> bool:
@@ -216,7 +216,7 @@ async def test_a_large_body_without_its_end_is_not_applied(stack: Stack, tmp_pat
     async with running_gateway(name, tmp_path / "gateway", [port], STALLED[name]) as gateway:
         for stalls in (False, True):
             reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, ssl=gateway.tls())
-            writer.write(begun)
+            writer.write(started)
             await writer.drain()
             if stalls:
                 async with asyncio.timeout(20):
@@ -373,8 +373,8 @@ async def test_gateway_secrets_are_rotated_behind_nginx_under_load(stack: Stack,
         samples = [await scrape(stack, ingest.ops_port) for ingest in ingests]
         counts = [
             number
-            for found in samples
-            for (name, _), number in found.items()
+            for sample in samples
+            for (name, _), number in sample.items()
             if name == "stockhook_gateway_unsigned_total"
         ]
         assert counts

@@ -131,9 +131,7 @@ async def test_a_rotation_by_the_printed_steps_causes_no_refusal(stack: Stack, s
     assert subscriber.refused == []
 
 
-async def test_during_a_rotation_the_steps_that_finish_it_are_printed(
-    stack: Stack, subscribe: Subscribe
-) -> None:
+async def test_during_a_rotation_its_remaining_steps_are_printed(stack: Stack, subscribe: Subscribe) -> None:
     subscribe(("shop", "http://127.0.0.1:9/"))
     first = printed_commands(stack, "--ed25519")
     secrets_of(stack, "shop", [run_shell(NEW_PRIVATE_KEY), SECRET])

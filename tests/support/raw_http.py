@@ -116,7 +116,7 @@ class Recorder:
     port: int = 0
     requests: list[Received] = field(default_factory=list)
     connections: int = 0
-    begun: int = 0
+    started: int = 0
     """Requests whose head arrived."""
     ended: set[int] = field(default_factory=set)
     """Connections that the peer closed."""
@@ -157,7 +157,7 @@ class Recorder:
                 state.receive_data(await reader.read(65_536))
             elif isinstance(event, h11.Request):
                 head = event
-                self.begun += event.target != HEALTH
+                self.started += event.target != HEALTH
             elif isinstance(event, h11.Data):
                 body += event.data
             elif isinstance(event, h11.EndOfMessage):

@@ -1,4 +1,4 @@
-"""The ingest behind a gateway: whose secret a request must have, what it is told, and what is kept of it."""
+"""The ingest behind a gateway: required secrets, answers, and what is stored."""
 
 import base64
 import gzip
@@ -377,10 +377,10 @@ async def test_no_token_is_stored_that_nothing_compared(body: bytes) -> None:
 
     assert (await ask(configured, body, signed(body), stored, "/webhooks/buyback")).status == 200
 
-    kept = stored.messages[0].body
-    assert TOKEN.encode() not in kept
-    if not kept.startswith((b"{", b"[")):
-        assert TOKEN.encode() not in Fernet(key).decrypt(kept)
+    stored_body = stored.messages[0].body
+    assert TOKEN.encode() not in stored_body
+    if not stored_body.startswith((b"{", b"[")):
+        assert TOKEN.encode() not in Fernet(key).decrypt(stored_body)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
@@ -420,7 +420,7 @@ async def test_bytes_that_are_no_text_are_verified_and_quarantined() -> None:
     assert stored.messages[0].routing_key.startswith("quarantine")
 
 
-async def test_the_ids_of_the_gateway_are_kept_and_make_no_other_event() -> None:
+async def test_the_ids_of_the_gateway_are_stored_and_make_no_other_event() -> None:
     stored = Stored()
     evidence = {
         "x-hookdeck-eventid": "evt_1",
@@ -461,7 +461,7 @@ async def test_the_ids_of_the_gateway_are_kept_and_make_no_other_event() -> None
         ),
     ],
 )
-async def test_the_ids_of_convoy_are_kept(sent: dict[str, str], evidence: dict[str, str]) -> None:
+async def test_the_ids_of_convoy_are_stored(sent: dict[str, str], evidence: dict[str, str]) -> None:
     stored = Stored()
     renamed = '{"header": "X-Acme-Signature"}'
     headers = {**OWN, **signed(BODY, "convoy", overrides=renamed), **sent}
@@ -497,10 +497,10 @@ async def test_evidence_is_bounded_and_inert(value: str) -> None:
     stored = Stored()
     await ask(behind(), BODY, {**OWN, **signed(BODY), "x-hookdeck-eventid": value}, stored)
 
-    kept = Envelope.from_headers(stored.messages[0].headers).evidence["gateway_event"]
-    assert kept.isascii()
-    assert kept.isprintable()
-    assert len(kept) <= LONGEST_EVIDENCE
+    event = Envelope.from_headers(stored.messages[0].headers).evidence["gateway_event"]
+    assert event.isascii()
+    assert event.isprintable()
+    assert len(event) <= LONGEST_EVIDENCE
 
 
 @given(value=st.integers() | st.text() | st.none() | st.booleans())
