@@ -36,7 +36,7 @@ GENERAL_TESTS = (
     "tests/unit/test_examples.py",
     "tests/unit/test_marketplace_names.py",
     "tests/unit/test_marketplaces.py",
-    "tests/unit/test_masking.py",
+    "tests/unit/test_dead_letter_redaction.py",
     "tests/unit/test_rules.py",
     "tests/unit/test_send_marketplace.py",
     "tests/unit/test_topology.py",
