@@ -194,7 +194,7 @@ class Consumer:
         try:
             return await call()
         except DatabaseUnavailable as outage:
-            log.warning("family.paused", family=self.family.name, reason=str(outage))
+            log.warning("family.waiting_for_database", family=self.family.name, reason=str(outage))
 
         async def ping_and_call() -> T:
             await self.database.ping()
@@ -202,11 +202,11 @@ class Consumer:
 
         self._waits_for_database = True
         try:
-            with metrics.PAUSED.labels(self.family.name).track_inprogress():
+            with metrics.WAITING_FOR_DATABASE.labels(self.family.name).track_inprogress():
                 result = await session.retry_until_available(ping_and_call)
         finally:
             self._waits_for_database = False
-        log.info("family.resumed", family=self.family.name)
+        log.info("family.database_back", family=self.family.name)
         return result
 
     async def _settle(
