@@ -69,6 +69,7 @@ async def test_the_counts_are_those_of_what_was_sent(poisoned: Stack) -> None:  
     assert [of_inventory("stockhook_retried_total", step=step) for step in ("1s", "2s", "3s")] == [1, 1, 1]
     assert of_inventory("stockhook_in_flight") == 0
     assert of_inventory("stockhook_waiting_for_database") == of_inventory("stockhook_circuit_open") == 0
+    assert of_inventory("stockhook_paused_by_user") == 0
     # Of what cannot be read nobody knows the age.
     assert of_inventory("stockhook_event_age_seconds_count") == (
         (of_inventory("stockhook_batch_events_count") or 0) - 1

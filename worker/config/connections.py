@@ -1,8 +1,8 @@
 """How many connections a process of consumers may open, beside those of its families."""
 
 # Beside one per family: the two relays and what they listen to, measurements, the dead letter archiver, and
-# actions, which take one for moments.
-CONNECTIONS = 9
+# actions and the pauses of families, which take one for moments.
+CONNECTIONS = 10
 
 # Beside one per family and one per subscriber over HTTP: retry copies, changes, measurements, dead letters,
 # actions, the audit.

@@ -186,6 +186,12 @@ WAITING_FOR_DATABASE = Gauge(
     ["family"],
     registry=CONSUMER,
 )
+PAUSED_BY_USER = Gauge(
+    "stockhook_paused_by_user",
+    "1 while a user's pause of a family lasts, as last read; each process exports it for every family",
+    ["family"],
+    registry=CONSUMER,
+)
 CIRCUIT_OPEN = Gauge(
     "stockhook_circuit_open",
     "1 while a family tries one event at a time because everything fails",
