@@ -50,7 +50,8 @@ async def test_the_counters_match_the_sent_events(poisoned: Stack) -> None:  # n
     assert of_inventory("stockhook_duplicates_total") == 5
     assert [of_inventory("stockhook_retried_total", step=step) for step in ("1s", "2s", "3s")] == [1, 1, 1]
     assert of_inventory("stockhook_in_flight") == 0
-    assert of_inventory("stockhook_paused") == of_inventory("stockhook_circuit_open") == 0
+    assert of_inventory("stockhook_waiting_for_database") == of_inventory("stockhook_circuit_open") == 0
+    assert of_inventory("stockhook_paused_by_user") == 0
     # The age of an unreadable message is unknown.
     assert of_inventory("stockhook_event_age_seconds_count") == (
         (of_inventory("stockhook_batch_events_count") or 0) - 1

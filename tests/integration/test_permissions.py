@@ -13,7 +13,7 @@ import pytest
 from deploy.local.rabbitmq import VHOST, password_hash
 from deploy.local.services import CHECKOUT, Services
 from tests.support.events import body, order_created, ovoko
-from tests.support.stack import Stack, until
+from tests.support.stack import Stack, Worker, until
 from worker.amqp.channel import Channel, Message
 from worker.amqp.connection import Broker
 from worker.amqp.definitions import definitions
@@ -348,9 +348,23 @@ async def test_the_whole_runs_with_these_users(
     await _work_on_dead_letters(stack, operator)
     await _replay_unhandled(stack, operator, roles("owner"))
     await _apply_differences(stack, operator)
+    await _pause_and_resume(stack, operator, consumer)
     for worker in (ingest, consumer):
         assert worker.stop() == 0
         assert "ACCESS_REFUSED" not in worker.lines()
+
+
+async def _pause_and_resume(stack: Stack, operator: dict[str, str], consumer: Worker) -> None:
+    paused = stack.run("pause", "orders", "--reason", "a test", **operator)
+
+    async def is_obeyed() -> bool:
+        checks = (await stack.ops(consumer.ops_port, "/readyz")).json()["checks"]
+        return bool(checks["orders"].startswith("paused by "))
+
+    assert paused.returncode == 0, paused.stderr
+    await until(is_obeyed, "the consumer obeys")
+    resumed = stack.run("resume", "orders", **operator)
+    assert resumed.returncode == 0, resumed.stderr
 
 
 async def _work_on_dead_letters(stack: Stack, operator: dict[str, str]) -> None:

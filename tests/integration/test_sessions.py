@@ -1,4 +1,4 @@
-"""How sessions end: at the hold limit and at their age limit, neither of which costs an attempt.
+"""How sessions end: at the hold limit, at their age limit, and at a pause. None of them costs an attempt.
 
 An outage that is longer than the hold limit costs no delivery of the broker's limit. A message whose ack the
 broker lost is delivered again after the age limit.
@@ -41,6 +41,7 @@ from worker.amqp.topology import DELIVERY_LIMIT, RETURN, topology
 from worker.change_feed.webhook_dispatcher import WebhookDispatcher
 from worker.config.subscribers import Subscriber
 from worker.dead_letters.archiver import Archiver
+from worker.observability.ops_server import Intended
 from worker.outbox import actions as table
 from worker.pipeline.circuit_breaker import THRESHOLD
 from worker.pipeline.consumer import Consumer
@@ -277,6 +278,43 @@ async def test_an_outage_beyond_the_hold_limit_costs_no_delivery(
             await running
 
     assert len(deliveries) > DELIVERY_LIMIT
+    assert {delivery.headers.get("x-delivery-count", 0) for delivery in deliveries} == {0}
+    assert {delivery.headers.get("x-attempt", 1) for delivery in deliveries} == {1}
+
+
+async def test_pauses_of_a_family_cost_no_delivery(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More often than a message may be lost, while it waits for the database."""
+    monkeypatch.setattr("worker.amqp.subscription.FINISH_SECONDS", HOLD_SECONDS)
+    consumer = consumer_of_returns(parts)
+    consumer._isolation.is_active = False
+    with recorded_deliveries(monkeypatch) as deliveries:
+        async with disk_full(parts.stack, "event_log") as free:
+            running = asyncio.create_task(consumer.run())
+
+            async def holds_all() -> bool:
+                return consumer.subscription.in_flight == MESSAGES
+
+            async def has_no_session() -> bool:
+                return consumer.subscription.session is None
+
+            async def are_applied() -> bool:
+                rows = await parts.stack.fetch("SELECT attempt FROM event_log")
+                return [row["attempt"] for row in rows] == [1] * MESSAGES
+
+            for number in range(MESSAGES):
+                await parts.publisher.publish(returned(number))
+            for _ in range(DELIVERY_LIMIT + 1):
+                await until(holds_all, "all are delivered")
+                consumer.switch.turn_off("a test")
+                await until(has_no_session, "it has no session")
+                assert await consumer.check() == Intended("a test")
+                assert await parts.stack.depths() == {"stockhook.returns": MESSAGES}
+                consumer.switch.turn_on()
+            await free()
+            await until(are_applied, "they are applied")
+            parts.stopping.set()
+            await running
+
     assert {delivery.headers.get("x-delivery-count", 0) for delivery in deliveries} == {0}
     assert {delivery.headers.get("x-attempt", 1) for delivery in deliveries} == {1}
 

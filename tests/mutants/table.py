@@ -262,9 +262,30 @@ TABLE = (
     Mutant(
         "deliveries are released at the hold limit",
         "worker/amqp/subscription.py",
-        "            if session.has_reached_hold_limit:\n",
-        "            if False:\n",
+        "            if session.has_reached_hold_limit or session.is_switched_off:\n",
+        "            if session.is_switched_off:\n",
         "tests/integration/test_sessions.py::test_an_outage_beyond_the_hold_limit_costs_no_delivery",
+    ),
+    Mutant(
+        "deliveries are released when a user pauses the family",
+        "worker/amqp/subscription.py",
+        " or session.is_switched_off:\n",
+        ":\n",
+        "tests/integration/test_sessions.py::test_pauses_of_a_family_cost_no_delivery",
+    ),
+    Mutant(
+        "a family that waits for the database does not obey a pause",
+        "worker/amqp/subscription.py",
+        "            self._work.cancel()\n",
+        "            pass\n",
+        "tests/integration/test_sessions.py::test_pauses_of_a_family_cost_no_delivery",
+    ),
+    Mutant(
+        "events are consumed before the pauses are known",
+        "worker/processes/consumer_process.py",
+        "            await _when_available(pauses.read, stopping)\n",
+        "",
+        "tests/e2e/test_pauses.py::test_a_pause_outlives_the_consumers_and_an_outage_of_postgres",
     ),
     Mutant(
         "a session ends before its subscriptions are cancelled",

@@ -88,6 +88,8 @@ NOT_FILLED = {
     "suspects": "poison_candidates before the migration that renames tables",
     "poison_candidates": "has rows only while an event that may have killed its consumer is handled",
     "chaos_changes": "a table of the test",
+    "paused_families": "has rows only while a user's pause of a family lasts",
+    "operator_audit": "has rows only once a user paused a family",
 }
 
 

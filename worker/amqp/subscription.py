@@ -2,13 +2,16 @@
 
 wait for the prerequisite -> connect -> ensure the topology -> subscribe -> handler: receive, work, ack last
 ^                                                                                                         |
-+---------- session ends: connection lost, hold limit reached, handler returned, shutdown ----------------+
++---------- session ends: connection lost, hold limit reached, switched off, handler returned, shutdown --+
 
 The broker counts each delivery that is released without an ack, and dead-letters a message at the queue's
 delivery limit. A handler that has to wait therefore calls `Session.retry_until_available` or `Session.pause`.
 When the oldest delivery has been held for LONGEST_HOLD_SECONDS, both raise DeadlineExceeded; the session then
 requeues every delivery that it holds, as a new message. The next session begins with the prerequisite, so
 nothing is held during the rest of an outage.
+
+A subscription has a session only while its `Switch` is on. When it is switched off, the handler finishes what
+it processes, or is cancelled after FINISH_SECONDS, and the session requeues the rest in the same way.
 
 A session is replaced when it is LONGEST_SESSION_SECONDS old. When the leader of a quorum queue changes,
 RabbitMQ can lose a delivery or an ack between two of its nodes (rabbitmq-server: issue 15473, which is open,
@@ -19,12 +22,12 @@ stays there until that channel is closed.
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import structlog
 
@@ -34,6 +37,7 @@ from worker.amqp.codec import JSON
 from worker.amqp.connection import Broker, reconnect_forever
 from worker.amqp.errors import BrokerUnavailable, Unroutable
 from worker.amqp.publisher import Publisher, publish_until_confirmed
+from worker.amqp.switch import Switch
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import Topology, route_to
 from worker.amqp.watchdog import watch_channel
@@ -57,6 +61,9 @@ LONGEST_SESSION_SECONDS = 300.0
 # Not all sessions are replaced at the same time.
 SHORTEST_SESSION_FRACTION = 0.8
 
+# How long a handler may go on with what it processes when the subscription is switched off.
+FINISH_SECONDS = 0.5
+
 # The time in which the broker must answer whether a subscription exists.
 WATCHDOG_SECONDS = 5.0
 
@@ -65,8 +72,13 @@ LONGEST_PAUSE_SECONDS = 2.0
 # Headers that the broker adds to a message that it dead-letters or redelivers.
 BROKER_HEADERS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 
+
+class SwitchedOff(Exception):
+    """The subscription was switched off during a pause."""
+
+
 # A session ends with these; each delivery that it holds is delivered again.
-SESSION_ENDS = (BrokerUnavailable, Unroutable, ShutdownRequested, DeadlineExceeded)
+SESSION_ENDS = (BrokerUnavailable, Unroutable, ShutdownRequested, DeadlineExceeded, SwitchedOff)
 
 
 def requeue_copy(
@@ -110,6 +122,7 @@ class Subscription(Generic[T]):
     prefetch: Callable[[], int]
     is_batch_of_one: Callable[[T], bool] = lambda _item: False
     copy_to_requeue: Callable[[Delivery], Message] = requeue_copy
+    switch: Switch = field(default_factory=Switch)
     unready_reason: str | None = "connecting"
     session: "Session[T] | None" = None
 
@@ -135,28 +148,36 @@ class Subscription(Generic[T]):
         self.unready_reason = f"not connected: {reason}"
 
     async def _run_session(self, handler: Callable[["Session[T]"], Awaitable[None]]) -> None:
-        await retry_until_available(
-            self.prerequisite, self.outages, self.stopping, longest_pause=LONGEST_PAUSE_SECONDS
-        )
-        async with self.broker.connection() as connection:
-            channel = await connection.channel_with(self.topology, declares=self.declares_topology)
-            session = self.session = self.new_session(channel, connection.host)
-            channel.on_cancelled(session.end)
-            try:
-                await session.subscribe()
-                await self._handle(session, handler)
-            finally:
-                self.session = None
-                self.unready_reason = "connecting"
+        """Run a session; after one that was switched off, the next one, which is not early."""
+        is_switched_off = True
+        while is_switched_off:
+            await self.switch.until_on(self.stopping)
+            await retry_until_available(
+                self.prerequisite, self.outages, self.stopping, longest_pause=LONGEST_PAUSE_SECONDS
+            )
+            async with self.broker.connection() as connection:
+                channel = await connection.channel_with(self.topology, declares=self.declares_topology)
+                session = self.session = self.new_session(channel, connection.host)
+                channel.on_cancelled(session.end)
+                try:
+                    await session.subscribe()
+                    await self._handle(session, handler)
+                finally:
+                    self.session = None
+                    self.unready_reason = "connecting"
+            is_switched_off = session.is_switched_off
 
     async def _handle(
         self, session: "Session[T]", handler: Callable[["Session[T]"], Awaitable[None]]
     ) -> None:
-        tasks = [asyncio.create_task(session.watch()), asyncio.create_task(session.end_when_old())]
+        tasks = [
+            asyncio.create_task(task)
+            for task in (session.watch(), session.end_when_old(), session.end_when_off())
+        ]
         try:
             with suppress(*SESSION_ENDS):
                 await handler(session)
-            if session.has_reached_hold_limit:
+            if session.has_reached_hold_limit or session.is_switched_off:
                 with suppress(*SESSION_ENDS):
                     await session.requeue_held()
         finally:
@@ -175,7 +196,10 @@ class Session(Generic[T]):
     # Not acknowledged, in the order of arrival, each with the time when it arrived.
     _held: deque[tuple[float, Delivery]] = field(default_factory=deque)
     has_reached_hold_limit: bool = False
+    is_switched_off: bool = False
     _is_ending: bool = False
+    _work: asyncio.Task[None] | None = None
+    _is_cut_off: bool = False
 
     @property
     def in_flight(self) -> int:
@@ -187,14 +211,14 @@ class Session(Generic[T]):
         return len(self._buffer)
 
     async def subscribe(self) -> None:
-        """Start deliveries from all queues, unless the session is ending.
+        """Start deliveries from all queues, unless the session is ending or the subscription is switched off.
 
         Call it again only after `stop_deliveries`.
 
         Raises:
             BrokerUnavailable
         """
-        if self._is_ending:
+        if self._is_ending or not self.subscription.switch.is_on:
             return
         subscription, prefetch = self.subscription, self.subscription.prefetch()
         for queue in subscription.queues:
@@ -274,10 +298,17 @@ class Session(Generic[T]):
             raise
 
     async def pause(self, seconds: float) -> None:
-        """Sleep. Raises as `retry_until_available` does."""
+        """Sleep.
+
+        Raises:
+            SwitchedOff
+            ShutdownRequested, DeadlineExceeded: As `retry_until_available` does.
+        """
         await sleep_unless_stopping(seconds, self.subscription.stopping)
         if self.subscription.stopping.is_set():
             raise ShutdownRequested
+        if self.is_switched_off:
+            raise SwitchedOff
         if self._hold_seconds_left() <= 0:
             self.has_reached_hold_limit = True
             raise DeadlineExceeded
@@ -323,6 +354,33 @@ class Session(Generic[T]):
         self._is_ending = True
         with suppress(BrokerUnavailable):
             await self._stop_and_end()
+
+    async def end_when_off(self) -> None:
+        """End the session when the subscription is switched off, and cancel work that takes long."""
+        await self.subscription.switch.until_off()
+        self.is_switched_off = True
+        self.end()
+        # Before the last ack: the broker counts, as delivered, what it is about to send in its place.
+        with suppress(BrokerUnavailable):
+            await self.stop_deliveries()
+        await asyncio.sleep(FINISH_SECONDS)
+        self._is_cut_off = True
+        if self._work is not None:
+            self._work.cancel()
+
+    async def unless_cut_off(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work; it is cancelled if it takes long after the subscription was switched off.
+
+        It must not call `stop_deliveries` or `subscribe`: the client library closes a channel whose call is
+        cancelled, which would release all deliveries.
+        """
+        self._work = asyncio.create_task(work)
+        try:
+            await self._work
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._is_cut_off or (task is not None and task.cancelling()):
+                raise
 
     async def _stop_and_end(self) -> None:
         """Raises: BrokerUnavailable."""

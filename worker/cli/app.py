@@ -15,6 +15,8 @@ COMMANDS = {
     "migrate:migrate": "Bring the database's tables up to date.",
     "topology:topology": "Declare exchanges, queues and bindings; safe to repeat.",
     "status:status": "Show broker, database, queues with their retry queues, and rows.",
+    "pause:pause": "Pause a family: no event is taken from its queue until `stockhook resume`.",
+    "pause:resume": "End the pause of a family; its consumers continue within 2 s.",
     "audit:audit": "Account for each accepted event: applied, duplicate, waiting, dead, or missing.",
     "send:send": "Send the documented events, or those of a generated marketplace, to an ingest.",
     "dead_letters:dead": "Find, inspect, repair, replay and discard dead letters.",

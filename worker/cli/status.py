@@ -62,6 +62,7 @@ def _as_tables(status: Status) -> RenderableType:
         f"spool: {_spool(status.spool)}",
         f"quarantine: {quarantine}, kept: {status.quarantine_kept:,}",
         f"unhandled: {status.unhandled.as_text()}",
+        *(f"{family.family} is {family.paused}" for family in status.families if family.paused),
         queues,
         change_counts_as_table(status.changes),
         *([webhooks_as_table(status.webhooks)] if status.webhooks else []),

@@ -180,7 +180,18 @@ EVENT_AGE_SECONDS = Histogram(
 IN_FLIGHT = Gauge(
     "stockhook_in_flight", "Deliveries of a family that are not settled yet", ["family"], registry=CONSUMER
 )
-PAUSED = Gauge("stockhook_paused", "1 while a family waits for the database", ["family"], registry=CONSUMER)
+WAITING_FOR_DATABASE = Gauge(
+    "stockhook_waiting_for_database",
+    "1 while a family waits for the database",
+    ["family"],
+    registry=CONSUMER,
+)
+PAUSED_BY_USER = Gauge(
+    "stockhook_paused_by_user",
+    "1 while a user's pause of a family lasts, as last read; each process exports it for every family",
+    ["family"],
+    registry=CONSUMER,
+)
 CIRCUIT_OPEN = Gauge(
     "stockhook_circuit_open",
     "1 while a family tries one event at a time because everything fails",
@@ -335,7 +346,7 @@ def initialize_family(family: str, steps: Iterable[str]) -> None:
         BATCH_SECONDS,
     ):
         counter.labels(family)
-    for gauge in (EVENT_AGE_SECONDS, IN_FLIGHT, PAUSED, CIRCUIT_OPEN):
+    for gauge in (EVENT_AGE_SECONDS, IN_FLIGHT, WAITING_FOR_DATABASE, CIRCUIT_OPEN):
         gauge.labels(family)
     for step in steps:
         RETRIED.labels(family, step)

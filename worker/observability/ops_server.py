@@ -6,6 +6,7 @@ A loop that hangs does not answer, so a probe of this port sees it.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
 import orjson
 import structlog
@@ -15,8 +16,16 @@ from worker.observability.listening import listening_on
 
 log = structlog.get_logger(__name__)
 
+
+@dataclass(frozen=True, slots=True)
+class Intended:
+    """Why something does not work although the process is ready: a user wants it so."""
+
+    reason: str
+
+
 # A check returns the reason why the process is not ready, or None.
-Check = Callable[[], Awaitable[str | None]]
+Check = Callable[[], Awaitable[str | Intended | None]]
 Checks = Mapping[str, Check]
 
 _REQUEST_TIMEOUT_SECONDS = 5
@@ -29,28 +38,32 @@ Details = Callable[[], Mapping[str, object]]
 
 
 async def readiness(checks: Checks, details: Details | None = None) -> tuple[int, bytes]:
-    """HTTP status and JSON body of `/readyz`: 200 when every check is well, else 503."""
-    reason_by_check = await reasons(checks)
-    ready = not any(reason_by_check.values())
+    """HTTP status and JSON body of `/readyz`: 200 when every check is well or intended, else 503."""
+    results = {name: await _result(check) for name, check in checks.items()}
+    ready = all(result is None or isinstance(result, Intended) for result in results.values())
     body = {
         "status": "ready" if ready else "not ready",
-        "checks": {name: reason or "ok" for name, reason in reason_by_check.items()},
+        "checks": {name: _text(result) or "ok" for name, result in results.items()},
         **(details() if details else {}),
     }
     return 200 if ready else 503, orjson.dumps(body)
 
 
 async def reasons(checks: Checks) -> dict[str, str | None]:
-    """The reason of each check that fails, or None."""
-    return {name: await _reason(check) for name, check in checks.items()}
+    """The reason of each check that is not well, or None."""
+    return {name: _text(await _result(check)) for name, check in checks.items()}
 
 
-async def _reason(check: Check) -> str | None:
+async def _result(check: Check) -> str | Intended | None:
     try:
         async with asyncio.timeout(_CHECK_TIMEOUT_SECONDS):
             return await check()
     except TimeoutError:
         return "no answer in time"
+
+
+def _text(result: str | Intended | None) -> str | None:
+    return result.reason if isinstance(result, Intended) else result
 
 
 @asynccontextmanager

@@ -17,11 +17,13 @@ from worker.amqp.connection import Broker
 from worker.amqp.publisher import Publisher
 from worker.amqp.queue_set import QueueSet
 from worker.amqp.subscription import Session, Subscription
+from worker.amqp.switch import Switch
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import topology
 from worker.config.settings import Settings
 from worker.observability import metrics
 from worker.observability.failpoints import failpoint
+from worker.observability.ops_server import Intended
 from worker.pipeline.circuit_breaker import CircuitBreaker
 from worker.pipeline.decode import (
     Decoded,
@@ -50,7 +52,7 @@ class Consumer:
 
     While the database is unavailable it holds its deliveries and probes. While the circuit breaker is open
     it tries one event at a time. In isolation mode, at the start and while deliveries are lost repeatedly,
-    it prefetches a single delivery.
+    it prefetches a single delivery. While a user's pause switches it off, it holds nothing.
     """
 
     family: AnyFamily
@@ -61,6 +63,7 @@ class Consumer:
     stopping: asyncio.Event
     isolation_lock: asyncio.Lock
     enabled_actions: frozenset[str] = frozenset()
+    switch: Switch = field(default_factory=Switch)
     subscription: Subscription[Received] = field(init=False)
     _queues: QueueSet = field(init=False)
     _isolation: Isolation = field(init=False)
@@ -83,6 +86,7 @@ class Consumer:
             read=self._read,
             prefetch=lambda: 1 if self._isolation.is_active else self.settings.prefetch,
             is_batch_of_one=lambda item: isinstance(item, PossiblyPoisonous),
+            switch=self.switch,
         )
 
     def _read(self, delivery: Delivery) -> Received:
@@ -94,12 +98,16 @@ class Consumer:
         """Consume until shutdown, however often broker and database are unavailable."""
         name = self.family.name
         metrics.initialize_family(name, (retry.step for retry in self._queues.retries))
-        metrics.CIRCUIT_OPEN.labels(name).set_function(lambda: self._circuit_breaker.is_open)
+        metrics.CIRCUIT_OPEN.labels(name).set_function(
+            lambda: self.switch.is_on and self._circuit_breaker.is_open
+        )
         metrics.IN_FLIGHT.labels(name).set_function(lambda: self.subscription.in_flight)
         await self.subscription.run(self._work)
 
-    async def check(self) -> str | None:
-        """Why this family is not ready; None if it is."""
+    async def check(self) -> str | Intended | None:
+        """Why this family is not ready, or which user paused it; None if it consumes."""
+        if self.switch.reason is not None:
+            return Intended(self.switch.reason)
         if self._circuit_breaker.is_open:
             return "everything fails: trying one event at a time"
         return "waiting for the database" if self._waits_for_database else self.subscription.unready_reason
@@ -124,15 +132,18 @@ class Consumer:
                 # A delivery in flight when a session ends is delivered again, and counts as lost. So nothing
                 # is delivered while this batch is processed.
                 await session.stop_deliveries()
-            if possibly_poisonous:
-                async with self._isolation.handling(batch[0].delivery):
-                    await self._process_batch(session, batch)
-            else:
-                await self._process_batch(session, batch)
+            await session.unless_cut_off(self._process(session, batch))
             self._isolation.is_active = self._circuit_breaker.is_open or possibly_poisonous
             if leaves_isolation:
                 prefetches_one = self._isolation.is_active
                 await session.subscribe()
+
+    async def _process(self, session: Session[Received], batch: Sequence[Received]) -> None:
+        if isinstance(batch[0], PossiblyPoisonous):
+            async with self._isolation.handling(batch[0].delivery):
+                await self._process_batch(session, batch)
+        else:
+            await self._process_batch(session, batch)
 
     async def _process_batch(self, session: Session[Received], batch: Sequence[Received]) -> None:
         items = [
@@ -194,7 +205,7 @@ class Consumer:
         try:
             return await call()
         except DatabaseUnavailable as outage:
-            log.warning("family.paused", family=self.family.name, reason=str(outage))
+            log.warning("family.waiting_for_database", family=self.family.name, reason=str(outage))
 
         async def ping_and_call() -> T:
             await self.database.ping()
@@ -202,11 +213,11 @@ class Consumer:
 
         self._waits_for_database = True
         try:
-            with metrics.PAUSED.labels(self.family.name).track_inprogress():
+            with metrics.WAITING_FOR_DATABASE.labels(self.family.name).track_inprogress():
                 result = await session.retry_until_available(ping_and_call)
         finally:
             self._waits_for_database = False
-        log.info("family.resumed", family=self.family.name)
+        log.info("family.database_back", family=self.family.name)
         return result
 
     async def _settle(

@@ -13,9 +13,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from worker.amqp.errors import BrokerUnavailable
+from worker.amqp.subscription import SESSION_ENDS
 from worker.amqp.tap import Delivery
-from worker.observability.backoff import DeadlineExceeded, ShutdownRequested
 from worker.pipeline.decode import identity_of
 from worker.postgres import poison
 from worker.postgres.pool import Database, DatabaseUnavailable, blameless
@@ -48,7 +47,7 @@ class Isolation:
         async with self.lock:
             try:
                 yield
-            except (BrokerUnavailable, DeadlineExceeded, ShutdownRequested):
+            except (*SESSION_ENDS, asyncio.CancelledError):
                 # This try ended for other reasons than the event's.
                 with suppress(DatabaseUnavailable):
                     await self.clear(delivery)

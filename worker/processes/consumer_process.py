@@ -2,9 +2,9 @@
 
 import asyncio
 import gc
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -15,6 +15,7 @@ from worker.actions.relay import Relay as ActionRelay
 from worker.amqp.connection import Broker
 from worker.amqp.desired_topology import expected_topology
 from worker.amqp.publisher import Publisher
+from worker.amqp.switch import Switch
 from worker.amqp.topology import topology
 from worker.change_feed.relay import Relay
 from worker.change_feed.webhook_dispatcher import WebhookDispatcher
@@ -29,14 +30,17 @@ from worker.observability.ops_server import serve_ops
 from worker.observability.signals import hang_watch, stop_on_signals
 from worker.observability.systemd import notify_systemd
 from worker.pipeline.consumer import Consumer
+from worker.pipeline.pause_watch import PauseWatch
 from worker.postgres.event_log import add_months_regularly
-from worker.postgres.migrations import Migration, pending
+from worker.postgres.migrations import pending
 from worker.postgres.pool import Database, DatabaseUnavailable
 from worker.postgres.retention import retain_regularly
 from worker.processes.queue_metrics import measure_queues_regularly, measure_tables_regularly
 from worker.tools.audit import measure_regularly
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 # A batch in which everything fails has a copy of each event confirmed at once.
 COPY_TIMEOUT_SECONDS = 10.0
@@ -91,6 +95,8 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
             )
         )
         isolation_lock = asyncio.Lock()
+        switches = {name: Switch() for name in names}
+        pauses = PauseWatch(database, switches, stopping)
         consumers = [
             Consumer(
                 FAMILIES[name],
@@ -101,6 +107,7 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
                 stopping,
                 isolation_lock,
                 enabled_kinds(settings),
+                switches[name],
             )
             for name in names
         ]
@@ -113,6 +120,8 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
         await stack.enter_async_context(notify_systemd(checks, stopping))
         with suppress(ShutdownRequested):
             await _refuse_when_behind(database, stopping)
+            # Before the first session: a family that a user paused consumes nothing.
+            await _when_available(pauses.read, stopping)
             for work in (
                 measure_regularly(broker, database, settings, stopping),
                 measure_queues_regularly(broker.for_role("consumer-gauges"), settings, stopping),
@@ -138,13 +147,14 @@ async def consume(settings: Settings, names: Sequence[str]) -> None:
                 )
                 await stack.enter_async_context(feed)
                 feed_tasks = _feed_tasks(settings, database, feed, broker, publisher, consumers, stopping)
-            action_tasks: list[Worker] = [
+            other_tasks: list[Worker] = [
+                pauses,
                 ActionRelay(database, publisher, stopping),
                 Executor(settings, broker, database, publisher, stopping),
             ]
             await _run(
                 consumers,
-                [*archivers, *feed_tasks, *action_tasks],
+                [*archivers, *feed_tasks, *other_tasks],
                 publisher,
                 stopping,
                 settings.shutdown_grace,
@@ -206,23 +216,31 @@ async def _run(
 
 
 async def _refuse_when_behind(database: Database, stopping: asyncio.Event) -> None:
-    def say(reason: str) -> None:
-        log.warning("database.unavailable", reason=reason)
-
-    looking = asyncio.create_task(
-        retry_until_available(
-            lambda: pending(database), DatabaseUnavailable, stopping, longest_pause=2, say=say
-        )
-    )
-    stop_requested = asyncio.create_task(stopping.wait())
-    await asyncio.wait([looking, stop_requested], return_when=asyncio.FIRST_COMPLETED)
-    stop_requested.cancel()
-    if not looking.done():
-        # Nothing is in flight yet: there is no answer to wait for.
-        looking.cancel()
-        await asyncio.wait([looking])
-        raise ShutdownRequested
-    missing: list[Migration] = looking.result()
+    missing = await _when_available(lambda: pending(database), stopping)
     if missing:
         names = ", ".join(migration.name for migration in missing)
         raise PendingMigrations(f"the database lacks {names}: run `stockhook migrate` first")
+
+
+async def _when_available(call: Callable[[], Awaitable[T]], stopping: asyncio.Event) -> T:
+    """Repeat the call until the database is available.
+
+    Raises:
+        ShutdownRequested
+    """
+
+    def say(reason: str) -> None:
+        log.warning("database.unavailable", reason=reason)
+
+    calling = asyncio.create_task(
+        retry_until_available(call, DatabaseUnavailable, stopping, longest_pause=2, say=say)
+    )
+    stop_requested = asyncio.create_task(stopping.wait())
+    await asyncio.wait([calling, stop_requested], return_when=asyncio.FIRST_COMPLETED)
+    stop_requested.cancel()
+    if not calling.done():
+        # Nothing is in flight yet: there is no answer to wait for.
+        calling.cancel()
+        await asyncio.wait([calling])
+        raise ShutdownRequested
+    return calling.result()

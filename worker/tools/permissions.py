@@ -214,6 +214,8 @@ CONSUMER_TABLES: dict[str, tuple[str, ...]] = {
     "change_locks": ("SELECT", "UPDATE"),
     "change_counts": _PROJECTION,
     "webhooks": _PROJECTION,
+    "paused_families": ("SELECT",),
+    "operator_audit": (),
 }
 _ALL_READ: dict[str, tuple[str, ...]] = dict.fromkeys(CONSUMER_TABLES, ("SELECT",))
 
@@ -236,14 +238,16 @@ ROLES = (
     ),
     DatabaseRole(
         OPERATOR,
-        "`stockhook dead`, `unhandled`, `actions`, `reconcile`: reads, and writes the states and the "
-        "audit of dead letters",
+        "`stockhook dead`, `unhandled`, `actions`, `reconcile`, `pause`: reads, and writes the states of "
+        "dead letters, pauses, and the audit",
         tables={
             **_ALL_READ,
             "dead_letters": ("SELECT", "UPDATE"),
             "dead_letter_audit": ("SELECT", "INSERT"),
             "unhandled_events": ("SELECT", "DELETE"),
             "actions": _PROJECTION,
+            "paused_families": ("SELECT", "INSERT", "DELETE"),
+            "operator_audit": ("SELECT", "INSERT"),
         },
     ),
 )

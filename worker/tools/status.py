@@ -28,7 +28,9 @@ from worker.dead_letters.message import QUARANTINE_ORIGIN
 from worker.dead_letters.store import waiting_by_origin
 from worker.dead_letters.unhandled_store import count_by_type
 from worker.observability.errors import safe_summary
+from worker.postgres import pauses
 from worker.postgres.errors import PostgresError, UndefinedTableError
+from worker.postgres.pauses import Pause
 from worker.postgres.pool import Connection, Database, DatabaseUnavailable
 
 COUNTED_TABLES = (
@@ -58,7 +60,7 @@ class FamilyStatus:
 
     `dead_kept` is the number of its dead letters in the table. `oldest_waiting_seconds` is the maximum age
     of the oldest event in the family queue: queues are first in, first out, so waiting events were received
-    after the last logged one.
+    after the last logged one. `paused` is the pause by a user, if there is one.
     """
 
     family: str
@@ -68,6 +70,7 @@ class FamilyStatus:
     dead: int | None
     dead_kept: int
     oldest_waiting_seconds: float | None
+    paused: Pause | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +114,11 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """The last logged event by family; rows by table; waiting dead letters by origin."""
+    """The last logged event and the pause by family; rows by table; waiting dead letters by origin."""
 
     database_text: str
     last_logged: Mapping[str, datetime] = field(default_factory=dict)
+    pauses: Mapping[str, Pause] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     unhandled: UnhandledStatus = UnhandledStatus()
@@ -134,8 +138,7 @@ async def query_status(broker: Broker, database: Database, settings: Settings) -
             for family in (*FAMILIES, ACTIONS):
                 queues = QueueSet.of(family, settings.delays)
                 depths = await connection.depths(queues.names)
-                last_logged, dead_kept = stored.last_logged.get(family), stored.dead_letters.get(family, 0)
-                families.append(_family_status(queues, depths, last_logged, dead_kept))
+                families.append(_family_status(queues, depths, stored))
             quarantine = _ready(await connection.depth(QUARANTINE))
             subscribers = await webhooks(connection, settings, stored.webhooks, stored.dead_letters)
     except BrokerUnavailable as error:
@@ -194,12 +197,9 @@ async def query_ingest(urls: Sequence[str]) -> tuple[str, dict[str, Any] | None]
 
 
 def _family_status(
-    queues: QueueSet,
-    depths: Mapping[str, QueueDepth | None],
-    last_logged: datetime | None,
-    dead_kept: int,
+    queues: QueueSet, depths: Mapping[str, QueueDepth | None], stored: _Stored
 ) -> FamilyStatus:
-    queue = depths[queues.main]
+    queue, last_logged = depths[queues.main], stored.last_logged.get(queues.origin)
     waits = queue is not None and queue.ready > 0
     age = (datetime.now(UTC) - last_logged).total_seconds() if waits and last_logged else None
     return FamilyStatus(
@@ -208,8 +208,9 @@ def _family_status(
         consumers=queue.consumers if queue else 0,
         retry={retry.step: _ready(depths[retry.name]) for retry in queues.retries},
         dead=_ready(depths[queues.dead]),
-        dead_kept=dead_kept,
+        dead_kept=stored.dead_letters.get(queues.origin, 0),
         oldest_waiting_seconds=age,
+        paused=stored.pauses.get(queues.origin),
     )
 
 
@@ -226,6 +227,7 @@ async def _query_database(database: Database) -> _Stored:
             return _Stored(
                 "reachable",
                 await _last_logged(connection),
+                await pauses.read_all(connection),
                 rows,
                 dead_letters,
                 UnhandledStatus(

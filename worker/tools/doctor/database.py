@@ -17,6 +17,7 @@ from worker.config.connections import CONNECTIONS
 from worker.config.database_url import DatabaseUrl
 from worker.config.settings import Settings
 from worker.observability.errors import safe_summary
+from worker.postgres import pauses
 from worker.postgres.errors import InsufficientPrivilegeError, PostgresError
 from worker.postgres.migrations import pending
 from worker.postgres.pool import (
@@ -163,6 +164,7 @@ async def _check_tables(connection: Connection, encryptor: MultiFernet | None) -
         encrypted = [row["token"] for row in await connection.fetch(ENCRYPTED_VALUES)]
         is_ahead = await connection.fetchval(MONTH_AHEAD)
         [implausible] = await connection.fetch(IMPLAUSIBLE)
+        paused = await pauses.read_all(connection)
     except InsufficientPrivilegeError as refusal:
         yield error(
             "permissions",
@@ -188,6 +190,10 @@ async def _check_tables(connection: Connection, encryptor: MultiFernet | None) -
         )
     else:
         yield ok("timestamps", "in 7 days no event had a timestamp later than its reception")
+    for family, pause in paused.items():
+        yield warning("pauses", f"{family} is {pause}", f"run `stockhook resume {family}`")
+    if not paused:
+        yield ok("pauses", "no family is paused")
     if encrypted:
         yield _check_encrypted(encrypted, encryptor)
 
