@@ -41,8 +41,8 @@ async def until_nothing_is_held(stack: Stack, *consumers: Worker) -> None:
             metrics = (await stack.ops(consumer.ops_port, "/metrics")).text
             if 'stockhook_in_flight{family="returns"} 0.0' not in metrics:
                 return False
-        async with stack.broker.connection() as link:
-            depth = await link.depth(QUEUE)
+        async with stack.broker.connection() as connection:
+            depth = await connection.depth(QUEUE)
         return depth is not None and depth.consumers == 0
 
     await until(is_left_alone, "nothing consumes the queue, and nothing of it is held")
@@ -50,14 +50,14 @@ async def until_nothing_is_held(stack: Stack, *consumers: Worker) -> None:
 
 async def waiting(stack: Stack) -> list[Delivery]:
     """The messages that are in the queue now; they are put back."""
-    async with stack.broker.connection() as link:
-        channel = await link.channel()
+    async with stack.broker.connection() as connection:
+        channel = await connection.channel()
         depth = await channel.depth(QUEUE)
         assert depth is not None
-        found = [delivery for _ in range(depth.ready) if (delivery := await channel.get(QUEUE))]
-        for delivery in found:
+        deliveries = [delivery for _ in range(depth.ready) if (delivery := await channel.get(QUEUE))]
+        for delivery in deliveries:
             await channel.publish(requeue_copy(delivery), 5)
-    return found
+    return deliveries
 
 
 async def until_applied(stack: Stack, number: int, seconds: float = 30) -> None:
@@ -241,14 +241,14 @@ async def test_a_family_that_waits_for_the_database_obeys_and_spends_no_attempt(
         await until(lambda: is_slow(stack), "an event is being applied")
     await pause(stack)
     await until_nothing_is_held(stack, consumer)
-    found = await waiting(stack)
+    deliveries = await waiting(stack)
     await stack.execute(REMOVE_FAULT)
     await resume(stack)
     await until_applied(stack, 15)
 
-    assert len(found) == 15
-    assert {delivery.headers.get("x-delivery-count", 0) for delivery in found} == {0}
-    assert {delivery.headers.get("x-attempt", 1) for delivery in found} == {1}
+    assert len(deliveries) == 15
+    assert {delivery.headers.get("x-delivery-count", 0) for delivery in deliveries} == {0}
+    assert {delivery.headers.get("x-attempt", 1) for delivery in deliveries} == {1}
     assert [row["attempt"] for row in await stack.fetch(ATTEMPTS)] == [1]
     check_account(stack)
 

@@ -44,7 +44,7 @@ async def test_a_family_is_paused_once_and_resumed(stack: Stack) -> None:
     assert await stack.count("paused_families") == 0
 
 
-async def test_of_two_users_who_pause_a_family_at_once_one_is_told_of_the_other(stack: Stack) -> None:
+async def test_of_several_pauses_at_once_one_is_stored_and_named_to_the_others(stack: Stack) -> None:
     done = await asyncio.gather(
         *(
             asyncio.to_thread(stack.run, "pause", "orders", "--reason", f"user {number}")
@@ -58,7 +58,7 @@ async def test_of_two_users_who_pause_a_family_at_once_one_is_told_of_the_other(
     assert await stack.count("operator_audit") == 1
 
 
-async def test_wrong_usage_is_told(stack: Stack) -> None:
+async def test_wrong_usage_exits_2_and_changes_nothing(stack: Stack) -> None:
     no_family = stack.run("pause", "invoices", "--reason", REASON)
     no_reason = stack.run("pause", "orders")
     empty = stack.run("pause", "orders", "--reason", " ")
@@ -71,8 +71,8 @@ async def test_wrong_usage_is_told(stack: Stack) -> None:
 
 async def test_doctor_mentions_a_pause(stack: Stack) -> None:
     def findings() -> list[tuple[str, str]]:
-        found = json.loads(stack.run("doctor", "--json").stdout)["findings"]
-        return [(one["level"], one["what"]) for one in found if one["subject"] == "pauses"]
+        report = json.loads(stack.run("doctor", "--json").stdout)["findings"]
+        return [(one["level"], one["what"]) for one in report if one["subject"] == "pauses"]
 
     before = findings()
     stack.run("pause", "orders", "--reason", REASON)
@@ -107,10 +107,10 @@ async def test_each_process_exports_and_logs_the_pause(stack: Stack) -> None:
         stack.run("resume", family)
     await until(are_resumed, "the metric of every family is 0")
     lines = [json.loads(line) for line in consumer.lines().splitlines()]
-    told = [line for line in lines if line["event"] in ("family.paused", "family.resumed")]
+    events = [line for line in lines if line["event"] in ("family.paused", "family.resumed")]
 
-    assert [line["event"] for line in told] == ["family.paused", "family.resumed"]
-    assert {(line["family"], line["paused_by"], line["reason"]) for line in told} == {
+    assert [line["event"] for line in events] == ["family.paused", "family.resumed"]
+    assert {(line["family"], line["paused_by"], line["reason"]) for line in events} == {
         ("orders", who(), REASON)
     }
 

@@ -227,7 +227,7 @@ TABLE = (
         "        if session.is_closed() or _is_over(error):\n            session.terminate()\n",
         "        if _is_over(error):\n            session.terminate()\n",
         "tests/integration/test_database.py::"
-        "test_a_session_that_ends_in_a_transaction_means_unavailable_and_the_next_one_works[end_by_word]",
+        "test_a_session_that_ends_in_a_transaction_means_unavailable_and_the_next_one_works[end_by_message]",
     ),
     Mutant(
         "sessions to a read-only server are kept",

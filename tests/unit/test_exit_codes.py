@@ -54,8 +54,9 @@ def test_an_unexpected_error_is_raised() -> None:
         exit_with(ZeroDivisionError())
 
 
-# A validation of the settings reports the first; `worker.amqp.errors.translating` catches every error.
-CAUGHT_OTHERWISE = {"BadKey", "ChannelLost", "Nacked"}
+# A validation of the settings reports the first; `worker.amqp.errors.translating` catches every error; the last is
+# in `worker.amqp.subscription.SESSION_ENDS`.
+CAUGHT_OTHERWISE = {"BadKey", "ChannelLost", "Nacked", "SwitchedOff"}
 
 
 def test_an_exception_outside_the_root_is_caught_by_its_name() -> None:
