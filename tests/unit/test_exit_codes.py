@@ -54,8 +54,8 @@ def test_an_unexpected_error_is_raised() -> None:
         exit_with(ZeroDivisionError())
 
 
-# A validation of the settings reports the first; `worker.amqp.errors.translating` catches every error; the last is
-# in `worker.amqp.subscription.SESSION_ENDS`.
+# A validation of the settings reports the first; `worker.amqp.errors.translating` catches every error;
+# `worker.amqp.subscription.SESSION_ENDS` has the last.
 CAUGHT_OTHERWISE = {"BadKey", "ChannelLost", "Nacked", "SwitchedOff"}
 
 
