@@ -5,10 +5,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 from tests.mutants.table import TABLE, Mutant
 from tests.support.checkout import copy_checkout
+
+# Mutants are tested side by side in this many copies: most tests wait most of the time.
+COPIES = 2
 
 
 def passes(folder: Path, tests: Iterable[str]) -> bool:
@@ -38,20 +43,31 @@ def is_caught(folder: Path, mutant: Mutant) -> bool:
 
 def main(names: list[str]) -> int:
     chosen = [mutant for mutant in TABLE if not names or mutant.name in names]
-    escaped = 0
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        folder.chmod(0o755)
-        copy_checkout(folder)
+    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(COPIES) as threads:
+        free: SimpleQueue[Path] = SimpleQueue()
+        for number in range(COPIES):
+            folder = Path(temporary) / str(number)
+            folder.mkdir()
+            copy_checkout(folder)
+            free.put(folder)
+        for path in (Path(temporary), *Path(temporary).iterdir()):
+            path.chmod(0o755)
+
+        def judge(mutant: Mutant) -> bool:
+            folder = free.get()
+            try:
+                caught = is_caught(folder, mutant)
+            finally:
+                free.put(folder)
+            print(f"{'caught ' if caught else 'ESCAPED'}  {mutant.name:35} {mutant.test}", flush=True)
+            return caught
+
         if not passes(folder, sorted({mutant.test for mutant in chosen})):
             print("these tests fail even without a planted bug")
             return 1
-        for mutant in chosen:
-            caught = is_caught(folder, mutant)
-            escaped += not caught
-            print(f"{'caught ' if caught else 'ESCAPED'}  {mutant.name:35} {mutant.test}", flush=True)
-    print(f"{len(chosen) - escaped} caught, {escaped} escaped")
-    return 1 if escaped or not chosen else 0
+        caught = sum(threads.map(judge, chosen))
+    print(f"{caught} caught, {len(chosen) - caught} escaped")
+    return 1 if caught < len(chosen) or not chosen else 0
 
 
 if __name__ == "__main__":
