@@ -70,7 +70,15 @@
     connection = event.detail.connection;
     showState("Live");
   });
-  document.addEventListener("htmx:sse:error", () => showState("No connection: the numbers are old"));
+  document.addEventListener("htmx:sse:error", (event) => {
+    const isSignedOut = event.detail.status === 401;
+    showState(isSignedOut ? "Signed out: load the page again" : "No connection: the numbers are old");
+  });
+  for (const name of ["htmx:error", "htmx:response:error"]) {
+    document.addEventListener(name, () => {
+      if (!paused) showState("No connection: load the page again");
+    });
+  }
   document.addEventListener("htmx:sse:close", () => {
     if (!paused) showState("No connection: load the page again");
   });
