@@ -197,6 +197,16 @@ async def test_a_form_from_elsewhere_changes_nothing(headers: dict[str, str]) ->
     assert answer.status_code == 403
 
 
+async def test_links_to_the_data_keep_the_filters_of_the_page() -> None:
+    async with browser(_examples()) as client:
+        answer = await client.get("/overview", params={"family": "a&b", "live": ""})
+        await sign_in(client)
+        page = await client.get("/overview", params={"family": "a&b"})
+
+    assert answer.status_code == 401, "a stream leads nowhere else"
+    assert 'href="/overview.json?family=a%26b"' in page.text
+
+
 @pytest.mark.parametrize("token", [None, "", "0" * 128])
 async def test_a_form_without_the_sessions_token_changes_nothing(token: str | None) -> None:
     form = {"back": "/overview"} | ({} if token is None else {"token": token})

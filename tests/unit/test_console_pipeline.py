@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from prometheus_client import generate_latest
 
 from tests.support.stack import delays
 from worker.amqp.channel import QueueDepth
@@ -19,7 +20,8 @@ from worker.console.pipeline import (
     hour,
     pipeline,
 )
-from worker.console.sample import Sample, Stored
+from worker.console.sample import SERIES, Sample, Stored
+from worker.observability import metrics
 from worker.tools.audit import Account, Audit
 from worker.tools.ops_ports import NoAnswer, Process
 
@@ -234,6 +236,13 @@ def test_the_age_of_events_is_that_of_the_time_between_two_samples() -> None:
 
 def test_a_chart_has_a_place_for_each_step_of_the_hour() -> None:
     assert hour([1, None]) == [None] * 238 + [1, None]
+
+
+def test_the_metrics_of_a_sample_are_those_that_processes_export() -> None:
+    text = b"".join(map(generate_latest, (metrics.INGEST, metrics.CONSUMER))).decode()
+    exported = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")}
+
+    assert {name.removesuffix("_bucket") for name in SERIES} <= exported
 
 
 def test_fewer_points_keep_the_peaks() -> None:

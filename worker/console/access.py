@@ -11,7 +11,15 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from worker.config.console_accounts import PasswordHash, Role
+from worker.config.console_accounts import (
+    BLOCK_SIZE,
+    COST,
+    HASH_BYTES,
+    PASSES,
+    SALT_BYTES,
+    PasswordHash,
+    Role,
+)
 from worker.config.settings import Settings
 from worker.console.boundary import Caller
 from worker.console.sessions import Session, Sessions, User
@@ -58,7 +66,7 @@ class Access:
         self._throttle = Throttle()
         self._waiting = 0
         # For names that no account has, so that the answer takes as long.
-        self._decoy = PasswordHash(2**15, 8, 3, bytes(16), bytes(32))
+        self._decoy = PasswordHash(COST, BLOCK_SIZE, PASSES, bytes(SALT_BYTES), bytes(HASH_BYTES))
         # One at a time: each takes memory.
         self._checking = ThreadPoolExecutor(1, "passwords")
 
@@ -182,11 +190,15 @@ def require_own_origin(request: Request) -> None:
     site = request.headers.get("sec-fetch-site")
     origin = request.headers.get("origin")
     if site is None and origin is None:
-        raise Refused(403, "The request says not where it came from (Origin, Sec-Fetch-Site).")
+        raise Refused(403, "The request does not say where it came from (Origin, Sec-Fetch-Site).")
     if site not in (None, "same-origin") or (
         origin is not None and urlsplit(origin).netloc != request.headers.get("host")
     ):
-        raise Refused(403, "The request came from another page than one of this console.")
+        raise Refused(
+            403,
+            "The request came from a page of another host. A proxy in front of the console must pass the "
+            "Host header on.",
+        )
 
 
 async def read_form(request: Request) -> dict[str, str]:

@@ -162,13 +162,13 @@ class _Pages:
         if screen.is_live and LIVE in request.query_params:
             return self._stream(screen, request, session)
         view = await screen.view(self.console, _parameters(request))
-        query = urlencode([*_own_query(request).items(), (LIVE, "1")])
+        query = urlencode(_own_query(request))
         context = {
             **self._context(request, session),
             "view": view,
             "roles": session.user.roles,
-            "live_path": f"{self._path(request)}?{query}" if screen.is_live else None,
-            "json_path": f"{self._path(request)}.json",
+            "live_path": _with_query(self._path(request), f"{query}&{LIVE}=1") if screen.is_live else None,
+            "json_path": _with_query(f"{self._path(request)}.json", query),
         }
         return HTMLResponse(self._renderer.page(screen.template, context))
 
@@ -272,8 +272,7 @@ class _Pages:
     async def refused(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, Refused)
         if isinstance(error, SignInNeeded) and request.method == "GET" and not _wants_data(request):
-            query = urlencode(_own_query(request))
-            wanted = self._path(request, below_base=False) + (f"?{query}" if query else "")
+            wanted = _with_query(self._path(request, below_base=False), urlencode(_own_query(request)))
             return self._redirect(f"/sign-in?{urlencode({'next': wanted})}")
         return self._error(request, error.status, str(error), error.headers)
 
@@ -335,6 +334,10 @@ _UNBUFFERED = {"X-Accel-Buffering": "no"}
 def _parameters(request: Request) -> dict[str, str]:
     """The query and the parts of the path; these cannot be replaced by the query."""
     return {**_own_query(request), **request.path_params}
+
+
+def _with_query(path: str, query: str) -> str:
+    return f"{path}?{query.lstrip('&')}" if query else path
 
 
 def _own_query(request: Request) -> dict[str, str]:

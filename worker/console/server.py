@@ -78,7 +78,7 @@ async def serve(settings: Settings) -> None:
                 server_header=False,
                 limit_concurrency=MOST_CONNECTIONS,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=round(settings.shutdown_grace),
+                timeout_graceful_shutdown=max(1, round(settings.shutdown_grace)),
                 ssl_context_factory=None if context is None else lambda *_: context,
             )
         )

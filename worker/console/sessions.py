@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from worker.config.console_accounts import Role
 
-# The oldest session ends when there are more.
+# The session that began first ends when there are more.
 MOST_SESSIONS = 1000
 
 TOKEN_BYTES = 32
