@@ -183,6 +183,7 @@ async def test_a_session_from_plain_http_is_not_used_behind_tls() -> None:
         {"Sec-Fetch-Site": "none"},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Origin": f"http://{HOST}.evil.example"},
         {"Sec-Fetch-Site": "same-origin", "Origin": "https://evil.example"},
     ],
