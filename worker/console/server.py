@@ -73,6 +73,7 @@ async def serve(settings: Settings) -> None:
                 lifespan="off",
                 log_config=None,
                 access_log=False,
+                log_level="warning",
                 # The console reads these headers itself, from trusted proxies.
                 proxy_headers=False,
                 server_header=False,
