@@ -17,6 +17,7 @@ from worker.console.boundary import Boundary
 from worker.console.contract import Action, Console, Done, NotThere, Parameters, Screen
 from worker.console.routes import ACTIONS, SCREENS
 from worker.console.throttle import BURST
+from worker.postgres.pool import DatabaseUnavailable
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin", "Origin": f"http://{HOST}"}
 PROXY = {"console_trusted_proxies": "10.0.0.0/8"}
@@ -367,6 +368,21 @@ async def test_what_is_not_there_is_a_page_that_says_so() -> None:
     assert (gone.status_code, nowhere.status_code) == (404, 404)
     assert "There is no such thing." in gone.text
     assert data.json() == {"error": "There is no such thing."}
+
+
+async def test_what_a_screen_needs_and_cannot_reach_is_named() -> None:
+    async def view(_: Console, __: Parameters) -> object:
+        raise DatabaseUnavailable("starting")
+
+    screens = (Screen("/overview", Role.READER, "base.html", view),)
+    async with browser(application_with(screens=screens)) as client:
+        await sign_in(client)
+        page = await client.get("/overview")
+        data = await client.get("/overview.json")
+
+    assert (page.status_code, data.status_code) == (503, 503)
+    assert data.json() == {"error": "cannot reach the database (starting): see STOCKHOOK_DATABASE_URL"}
+    assert "cannot reach the database (starting)" in page.text
 
 
 @pytest.mark.parametrize("prefix", ["/stockhook", ""])

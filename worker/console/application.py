@@ -34,7 +34,9 @@ from worker.console.poller import NotSampled
 from worker.console.rendering import STATIC, Renderer
 from worker.console.routes import ACTIONS, SCREENS
 from worker.console.sessions import Session
+from worker.observability.errors import StockhookError, safe_summary
 from worker.observability.inert_text import json_text
+from worker.postgres.errors import PostgresError
 
 log = structlog.get_logger(__name__)
 
@@ -82,6 +84,8 @@ def application(
             Refused: pages.refused,
             NotThere: pages.not_there,
             NotSampled: pages.not_sampled,
+            StockhookError: pages.unavailable,
+            PostgresError: pages.unavailable,
             HTTPException: pages.http_error,
             Exception: pages.failed,
         },
@@ -194,7 +198,12 @@ class _Pages:
                     number = await poller.next(number)
                     if self.stopping.is_set() or not self.access.is_alive(session, request):
                         return
-                    text = await self._region(screen, _parameters(request), session.user.roles, number)
+                    try:
+                        text = await self._region(screen, _parameters(request), session.user.roles, number)
+                    except NotThere:
+                        return
+                    except (NotSampled, StockhookError, PostgresError):
+                        text = shown
                     # A comment shows that the connection works.
                     yield _event(text) if text != shown else ": unchanged\n\n"
                     shown = text
@@ -282,6 +291,12 @@ class _Pages:
     async def not_sampled(self, request: Request, _: Exception) -> Response:
         sentence = "The console has just started, and has no numbers yet: load the page again."
         return self._error(request, 503, sentence, {"Retry-After": "1"})
+
+    async def unavailable(self, request: Request, error: Exception) -> Response:
+        """The broker or the database, or what else a screen works with."""
+        sentence = error.sentence if isinstance(error, StockhookError) else safe_summary(error)
+        log.warning("console.unavailable", path=request.scope["path"], reason=sentence)
+        return self._error(request, 503, sentence, {"Retry-After": "5"})
 
     async def http_error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
