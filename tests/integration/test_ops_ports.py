@@ -9,17 +9,9 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from tests.support.stack import free_port
 from worker.observability.ops_server import serve_ops
-from worker.tools.ops_ports import NoAnswer, OpsPorts, Process
+from worker.tools.ops_ports import NoAnswer, Process, read_processes
 
 NAMES = ("stockhook_example", "stockhook_other")
-
-
-async def _read(*urls: str) -> list[Process | NoAnswer]:
-    ports = OpsPorts(urls, NAMES)
-    try:
-        return await ports.read()
-    finally:
-        await ports.close()
 
 
 @asynccontextmanager
@@ -60,7 +52,9 @@ async def test_a_process_reports_its_readiness_and_the_metrics_of_interest() -> 
 
     port = free_port()
     async with serve_ops("127.0.0.1", port, {"broker": broker, "intake": intake}, registry):
-        by_address, by_name = await _read(f"http://127.0.0.1:{port}", f"http://localhost:{port}")
+        by_address, by_name = await read_processes(
+            [f"http://127.0.0.1:{port}", f"http://localhost:{port}"], NAMES
+        )
 
     for process in (by_address, by_name):
         assert isinstance(process, Process)
@@ -85,20 +79,20 @@ async def test_a_process_reports_its_readiness_and_the_metrics_of_interest() -> 
             b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]",
             "it answers something else than a process of Stockhook",
         ),
-        (b"\x00\x01", "it cannot be connected to"),
+        (b"\x00\x01", "it answers something else than a process of Stockhook"),
         (b"", "no answer within 2 s"),
     ],
 )
 async def test_what_is_no_process_of_ours_is_named(answer: bytes, reason: str) -> None:
     async with _answering(answer) as url:
-        (found,) = await _read(url)
+        (found,) = await read_processes([url], NAMES)
 
     assert found == NoAnswer(url.removeprefix("http://"), reason)
 
 
 async def test_what_does_not_listen_and_what_has_no_address_are_named() -> None:
     port = free_port()
-    nothing, unknown = await _read(f"http://127.0.0.1:{port}", "http://ingest.invalid:9090")
+    nothing, unknown = await read_processes([f"http://127.0.0.1:{port}", "http://ingest.invalid:9090"], NAMES)
 
     assert nothing == NoAnswer(f"127.0.0.1:{port}", "it cannot be connected to")
     assert unknown == NoAnswer("ingest.invalid:9090", "the name cannot be resolved")

@@ -111,7 +111,7 @@ class _Region:
     """The live region of one screen, for all viewers with the same roles."""
 
     number: int
-    text: "asyncio.Task[str]"
+    event: "asyncio.Task[bytes]"
 
 
 @dataclass(slots=True)
@@ -187,32 +187,32 @@ class _Pages:
             self._events(screen, request, session), media_type="text/event-stream", headers=_UNBUFFERED
         )
 
-    async def _events(self, screen: Screen, request: Request, session: Session) -> AsyncIterator[str]:
+    async def _events(self, screen: Screen, request: Request, session: Session) -> AsyncIterator[bytes]:
         """The live region after each sample, while the session lasts."""
         poller = self.console.poller
         self._streams += 1
         try:
             async with poller.watching():
-                number, shown = 0, ""
+                number, shown = 0, b""
                 while True:
                     number = await poller.next(number)
                     if self.stopping.is_set() or not self.access.is_alive(session, request):
                         return
                     try:
-                        text = await self._region(screen, _parameters(request), session.user.roles, number)
+                        event = await self._region(screen, _parameters(request), session.user.roles, number)
                     except NotThere:
                         return
                     except (NotSampled, StockhookError, PostgresError):
-                        text = shown
+                        event = shown
                     # A comment shows that the connection works.
-                    yield _event(text) if text != shown else ": unchanged\n\n"
-                    shown = text
+                    yield event if event != shown else b": unchanged\n\n"
+                    shown = event
         finally:
             self._streams -= 1
 
     async def _region(
         self, screen: Screen, parameters: Mapping[str, str], roles: frozenset[Role], number: int
-    ) -> str:
+    ) -> bytes:
         """Rendered once per sample for all viewers of the same address with the same roles."""
         key = (screen.path, frozenset(parameters.items()), roles)
         region = self._regions.get(key)
@@ -221,11 +221,11 @@ class _Pages:
             region = _Region(number, asyncio.create_task(self._rendered(screen, parameters, roles)))
             self._regions[key] = region
         # A viewer that leaves must not cancel what others wait for.
-        return await asyncio.shield(region.text)
+        return await asyncio.shield(region.event)
 
-    async def _rendered(self, screen: Screen, parameters: Mapping[str, str], roles: frozenset[Role]) -> str:
+    async def _rendered(self, screen: Screen, parameters: Mapping[str, str], roles: frozenset[Role]) -> bytes:
         view = await screen.view(self.console, parameters)
-        return self._renderer.region(screen.template, {"view": view, "roles": roles})
+        return _event(self._renderer.region(screen.template, {"view": view, "roles": roles}))
 
     # Actions
 
@@ -369,9 +369,9 @@ def _wants_data(request: Request) -> bool:
     return request.scope["path"].endswith(".json") or LIVE in request.query_params
 
 
-def _event(text: str) -> str:
+def _event(text: str) -> bytes:
     """As Server-Sent Events have it: each line of the text is one of the message."""
-    return "".join(f"data: {part}\n" for part in text.split("\n")) + "\n"
+    return ("".join(f"data: {part}\n" for part in text.split("\n")) + "\n").encode()
 
 
 def _json(status: int, value: object, headers: Mapping[str, str] | None = None) -> Response:

@@ -18,7 +18,7 @@ from worker.observability.errors import safe_summary
 from worker.postgres.errors import PostgresError, UndefinedTableError
 from worker.postgres.pool import Database, DatabaseUnavailable, TransactionConflict
 from worker.tools.audit import Account, accounts
-from worker.tools.ops_ports import NoAnswer, OpsPorts, Process
+from worker.tools.ops_ports import NoAnswer, Process, read_processes
 from worker.tools.status import last_logged
 
 BROKER_SECONDS = 5.0
@@ -65,7 +65,7 @@ class Sampler:
     def __init__(self, broker: Broker, database: Database, settings: Settings) -> None:
         self._broker = broker
         self._database = database
-        self._ops_ports = OpsPorts(settings.ops_urls, SERIES)
+        self._ops_urls = settings.ops_urls
         self._queue_names = [QUARANTINE]
         for family in FAMILIES:
             self._queue_names += QueueSet.of(family, settings.delays).names
@@ -73,10 +73,6 @@ class Sampler:
         self._connection: BrokerConnection | None = None
 
     async def close(self) -> None:
-        await self._disconnect()
-        await self._ops_ports.close()
-
-    async def _disconnect(self) -> None:
         """Close the connection to the broker."""
         self._connection = None
         # A connection that is lost cannot be closed properly.
@@ -87,7 +83,7 @@ class Sampler:
     async def take(self) -> Sample:
         """Read everything at the same time. Nothing is raised for a service that cannot be reached."""
         (queues, broker_trouble), (stored, database_trouble), processes = await asyncio.gather(
-            self._queues(), self._stored(), self._ops_ports.read()
+            self._queues(), self._stored(), read_processes(self._ops_urls, SERIES)
         )
         return Sample(datetime.now(UTC), queues, stored, processes, broker_trouble, database_trouble)
 
@@ -99,7 +95,7 @@ class Sampler:
                     self._connection = await self._stack.enter_async_context(self._broker.connection())
                 return await self._connection.depths(self._queue_names), None
         except (BrokerUnavailable, TimeoutError) as error:
-            await self._disconnect()
+            await self.close()
             return None, str(error) or "no answer in time"
 
     async def _stored(self) -> tuple[Stored | None, str | None]:

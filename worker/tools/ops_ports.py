@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
 
-import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel, Field
 
@@ -49,28 +48,17 @@ class Process:
         return sum(values) if values else None
 
 
-class OpsPorts:
-    """The ops ports at these URLs, each address of which is a process; `names` are the series of interest."""
-
-    def __init__(self, urls: Sequence[str], names: Sequence[str]) -> None:
-        self._urls = urls
-        self._names = frozenset(names)
-        # The addresses are those that settings name, and no proxy leads there.
-        self._client = httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False, verify=False)
-
-    async def close(self) -> None:
-        await self._client.aclose()
-
-    async def read(self) -> list[Process | NoAnswer]:
-        """Read every address at the same time."""
-        listed = await asyncio.gather(*map(_addresses, self._urls))
-        return await asyncio.gather(
-            *(
-                _read(self._client, url, address, self._names)
-                for url, addresses in zip(self._urls, listed, strict=True)
-                for address in addresses
-            )
+async def read_processes(urls: Sequence[str], names: Sequence[str]) -> list[Process | NoAnswer]:
+    """Read every address of every URL at the same time; `names` are the series of interest."""
+    wanted = frozenset(names)
+    listed = await asyncio.gather(*map(_addresses, urls))
+    return await asyncio.gather(
+        *(
+            _read(url, address, wanted)
+            for url, addresses in zip(urls, listed, strict=True)
+            for address in addresses
         )
+    )
 
 
 async def _addresses(url: str) -> list[str | None]:
@@ -88,24 +76,21 @@ async def _addresses(url: str) -> list[str | None]:
     return list(addresses[:1]) if host == "localhost" else list(addresses)
 
 
-async def _read(
-    client: httpx.AsyncClient, url: str, address: str | None, names: frozenset[str]
-) -> Process | NoAnswer:
+async def _read(url: str, address: str | None, names: frozenset[str]) -> Process | NoAnswer:
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    shown = f"{host}:{parts.port}" if address in (host, None) else f"{host} ({address}:{parts.port})"
+    host, port = parts.hostname or "", parts.port or 80
+    shown = f"{host}:{port}" if address in (host, None) else f"{host} ({address}:{port})"
     if address is None:
         return NoAnswer(shown, "the name cannot be resolved")
-    base = f"http://{f'[{address}]' if ':' in address else address}:{parts.port}"
     try:
-        readiness, metrics = await asyncio.gather(
-            _get(client, f"{base}/readyz"), _get(client, f"{base}/metrics")
-        )
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            readiness = await _get(address, port, "/readyz")
+            metrics = await _get(address, port, "/metrics")
         answer = read_model(_Readiness, readiness)
         series = dict(_series(metrics.decode(), names))
-    except httpx.TimeoutException:
+    except TimeoutError:
         return NoAnswer(shown, f"no answer within {TIMEOUT_SECONDS:g} s")
-    except httpx.HTTPError:
+    except OSError:
         return NoAnswer(shown, "it cannot be connected to")
     except ValueError:
         return NoAnswer(shown, "it answers something else than a process of Stockhook")
@@ -113,15 +98,24 @@ async def _read(
     return Process(shown, answer.status == "ready", problems, series)
 
 
-async def _get(client: httpx.AsyncClient, url: str) -> bytes:
-    """Raises: httpx.HTTPError, and ValueError for an answer that is too long."""
-    body = b""
-    async with client.stream("GET", url) as response:
-        async for part in response.aiter_bytes():
-            body += part
-            if len(body) > LONGEST_BYTES:
+async def _get(address: str, port: int, path: str) -> bytes:
+    """The body of an answer. A client of HTTP would take most of the time of a sample.
+
+    Raises:
+        OSError
+        ValueError: The answer is too long.
+    """
+    reader, writer = await asyncio.open_connection(address, port)
+    try:
+        writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        answer = b""
+        while part := await reader.read(65_536):
+            answer += part
+            if len(answer) > LONGEST_BYTES:
                 raise ValueError
-    return body
+    finally:
+        writer.close()
+    return answer.partition(b"\r\n\r\n")[2]
 
 
 class _Readiness(BaseModel):
