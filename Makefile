@@ -94,7 +94,7 @@ psql: bootstrap  ## open psql on the database of `make run`
 	@if [ -f .dev/env ]; then . .dev/env; fi; exec $(PYTHON) -m deploy.local psql $(ARGS)
 
 lock:  ## write the five requirements*.lock from pyproject.toml (needs uv)
-	@$(LOCK) -o requirements.lock
+	@$(LOCK) --extra console -o requirements.lock
 	@$(COMPILE) --group build -o requirements-build.lock
 	@$(LOCK) --extra dev -c requirements.lock -c requirements-build.lock -o requirements-dev.lock
 	@$(LOCK) --extra bench -c requirements.lock -o requirements-bench.lock

@@ -7,9 +7,12 @@ from pathlib import Path
 from deploy.local.ports import choose_ports, free_port_pair
 from deploy.local.secrets import write_private
 from deploy.local.services import DEV, Services
+from worker.config.console_accounts import PasswordHash
 
 INGEST_PORT = 8080
 OPS_PORT = 9090
+CONSOLE_PORT = 8081
+CONSOLE_USER = "developer"
 
 
 def product_settings(
@@ -29,6 +32,21 @@ def product_settings(
     if services.management_url is not None:
         own["STOCKHOOK_MANAGEMENT_URL"] = services.management_url
     return own | product_ports(given) | given
+
+
+def console_settings(
+    product: Mapping[str, str], secrets: Mapping[str, str], environment: Mapping[str, str]
+) -> dict[str, str]:
+    """The settings of the console beside those of the product: a free port, and one user with every role."""
+    given = {name for name, value in environment.items() if name.startswith("STOCKHOOK_CONSOLE_") and value}
+    ops = int(product["STOCKHOOK_OPS_PORT"])
+    taken = (int(product["STOCKHOOK_INGEST_PORT"]), ops, ops + 1)
+    port = choose_ports(["console"], {"console": CONSOLE_PORT}, taken=taken)["console"]
+    own = {"STOCKHOOK_CONSOLE_PORT": str(port)}
+    if given.isdisjoint({"STOCKHOOK_CONSOLE_USERS", "STOCKHOOK_CONSOLE_PROXY_USER_HEADER"}):
+        password = PasswordHash.of(secrets["console_password"])
+        own["STOCKHOOK_CONSOLE_USERS"] = f"{CONSOLE_USER}:operator+revealer:{password}"
+    return {name: value for name, value in own.items() if name not in given}
 
 
 def product_ports(given: Mapping[str, str]) -> dict[str, str]:

@@ -15,7 +15,13 @@ from urllib.parse import urlsplit
 import httpx
 from rich.console import Console
 
-from deploy.local.environment import product_settings, shell_lines, write_env
+from deploy.local.environment import (
+    CONSOLE_USER,
+    console_settings,
+    product_settings,
+    shell_lines,
+    write_env,
+)
 from deploy.local.process import Command, Daemon, Spawner, StartFailed, sweep
 from deploy.local.secrets import remembered_secrets
 from deploy.local.services import CHECKOUT, DEV, Announce, local_services
@@ -58,11 +64,15 @@ def run_product(console: Console) -> int:
         with ExitStack() as stack:
             stack.enter_context(stop_signals())
             services = stack.enter_context(local_services(DEV, durable=True, announce=announce))
-            settings = product_settings(services, remembered_secrets(DEV / "secrets.json"), os.environ)
+            secrets = remembered_secrets(DEV / "secrets.json")
+            settings = product_settings(services, secrets, os.environ)
+            settings |= console_settings(settings, secrets, os.environ)
             write_env(DEV / "env", settings)
             migrate(settings, announce)
             product = stack.enter_context(running_product(settings, announce))
-            console.print(summary(settings), soft_wrap=True, markup=True, highlight=False)
+            stack.enter_context(running_console(settings, announce))
+            login = secrets["console_password"] if has_own_login() else None
+            console.print(summary(settings, login), soft_wrap=True, markup=True, highlight=False)
             code = wait_for_end(product)
             console.print(f"[red]stockhook ended with code {code}[/red]")
             return 1
@@ -114,6 +124,38 @@ def running_product(
         yield product
 
 
+@contextmanager
+def running_console(settings: Mapping[str, str], announce: Announce) -> Iterator[Daemon]:
+    """Ready once /livez answers 200."""
+    record = DEV / "console.pid"
+    sweep(record, STOP_SECONDS)
+    announce("starting the console")
+    with ExitStack() as cleanup:
+        spawner = Spawner()
+        cleanup.callback(spawner.close)
+        command = Command((str(STOCKHOOK), "console"), {**os.environ, **settings}, folder=CHECKOUT)
+        console = Daemon("console", command, record=record, log=None, spawner=spawner)
+        cleanup.callback(console.stop, STOP_SECONDS)
+        console.start()
+        console.wait_until_ready(lambda: answers(f"{console_url(settings)}/livez"), READY_SECONDS)
+        yield console
+
+
+def console_url(settings: Mapping[str, str]) -> str:
+    scheme = "https" if os.environ.get("STOCKHOOK_CONSOLE_CERTIFICATE_FILE") else "http"
+    given = os.environ.get("STOCKHOOK_CONSOLE_HOST") or "127.0.0.1"
+    host = "127.0.0.1" if given == "0.0.0.0" else given
+    return (
+        f"{scheme}://{host}:{settings.get('STOCKHOOK_CONSOLE_PORT') or os.environ['STOCKHOOK_CONSOLE_PORT']}"
+    )
+
+
+def has_own_login() -> bool:
+    """Whether the console has the login of `make run`, and not users from the caller's environment."""
+    names = ("STOCKHOOK_CONSOLE_USERS", "STOCKHOOK_CONSOLE_PROXY_USER_HEADER")
+    return not any(os.environ.get(name) for name in names)
+
+
 def ingest_url(settings: Mapping[str, str]) -> str:
     host = settings["STOCKHOOK_INGEST_HOST"]
     # What the caller set for the product reaches it through the environment.
@@ -124,9 +166,14 @@ def ingest_url(settings: Mapping[str, str]) -> str:
 
 
 def is_ready(url: str) -> bool:
+    return answers(f"{url}/readyz")
+
+
+def answers(url: str) -> bool:
+    """Whether it answers 200."""
     try:
         # Its certificate is for another name.
-        answer = httpx.get(f"{url}/readyz", timeout=2, trust_env=False, verify=False)
+        answer = httpx.get(url, timeout=2, trust_env=False, verify=False)
     except httpx.TransportError:
         return False
     return answer.status_code == httpx.codes.OK
@@ -138,11 +185,13 @@ def wait_for_end(product: Daemon) -> int | None:
     return product.exit_code()
 
 
-def summary(settings: Mapping[str, str]) -> str:
+def summary(settings: Mapping[str, str], login: str | None) -> str:
     url = ingest_url(settings)
+    user = f" (user {CONSOLE_USER}, password {login})" if login else ""
     return f"""
 [bold green]Stockhook is running.[/bold green] Ctrl-C stops it and everything that was started with it.
 
+  console     {console_url(settings)}/{user}
   webhooks    {url}/webhooks/ovoko, {url}/webhooks/buyback
   operations  http://127.0.0.1:{settings["STOCKHOOK_OPS_PORT"]}/metrics, {url}/readyz, {url}/openapi.json
 {dashboard_line(settings)}  settings    .dev/env (secrets and the addresses of RabbitMQ and Postgres)

@@ -6,7 +6,14 @@ import os
 import secrets
 from pathlib import Path
 
-KINDS = ("rabbitmq_password", "postgres_password", "ovoko_secret", "buyback_token", "sealing_key")
+KINDS = (
+    "rabbitmq_password",
+    "postgres_password",
+    "ovoko_secret",
+    "buyback_token",
+    "sealing_key",
+    "console_password",
+)
 
 
 def make_secret(kind: str) -> str:

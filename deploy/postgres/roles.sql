@@ -22,6 +22,13 @@ DO $$ BEGIN
     END IF;
 END $$;
 
+-- `stockhook console`: reads
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'stockhook_console') THEN
+        CREATE ROLE stockhook_console LOGIN;
+    END IF;
+END $$;
+
 -- `stockhook dead`, `unhandled`, `actions`, `reconcile`, `pause`: reads, and writes the states of dead letters, pauses, and the audit
 DO $$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'stockhook_operator') THEN
@@ -31,11 +38,11 @@ END $$;
 
 DO $$ BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO stockhook_owner, stockhook_consumer, stockhook_reader, stockhook_operator', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO stockhook_owner, stockhook_consumer, stockhook_reader, stockhook_console, stockhook_operator', current_database());
     EXECUTE format('GRANT CREATE ON DATABASE %I TO stockhook_owner', current_database());
 END $$;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
-GRANT USAGE ON SCHEMA public TO stockhook_owner, stockhook_consumer, stockhook_reader, stockhook_operator;
+GRANT USAGE ON SCHEMA public TO stockhook_owner, stockhook_consumer, stockhook_reader, stockhook_console, stockhook_operator;
 GRANT CREATE ON SCHEMA public TO stockhook_owner;
 
 -- `stockhook migrate` grants the rest, table by table, each time it is run.

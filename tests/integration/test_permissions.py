@@ -12,6 +12,7 @@ import pytest
 
 from deploy.local.rabbitmq import VHOST, password_hash
 from deploy.local.services import CHECKOUT, Services
+from tests.support.console import browser, console, sign_in
 from tests.support.events import body, order_created, ovoko
 from tests.support.stack import Stack, Worker, until
 from worker.amqp.channel import Channel, Message
@@ -119,6 +120,7 @@ OPERATIONS: dict[str, Callable[[Channel], Awaitable[object]]] = {
 }
 ALLOWED = {
     "monitor": {"publish quarantined"},
+    "console": {"publish quarantined"},
     "ingest": {"publish event", "publish to quarantine", "publish probe"},
     "consumer": {
         "publish probe",
@@ -344,6 +346,7 @@ async def test_the_whole_runs_with_these_users(
 
     assert (status.returncode, audit.returncode) == (0, 0), status.stderr + audit.stderr
     assert json.loads(status.stdout)["rows"]["orders"] == 1
+    await _look_at_the_console(stack, users("console"), roles("console"))
     operator = {"STOCKHOOK_AMQP_URL": users("operator"), "STOCKHOOK_DATABASE_URL": roles("operator")}
     await _work_on_dead_letters(stack, operator)
     await _replay_unhandled(stack, operator, roles("owner"))
@@ -365,6 +368,18 @@ async def _pause_and_resume(stack: Stack, operator: dict[str, str], consumer: Wo
     await until(is_obeyed, "the consumer obeys")
     resumed = stack.run("resume", "orders", **operator)
     assert resumed.returncode == 0, resumed.stderr
+
+
+async def _look_at_the_console(stack: Stack, broker: str, database: str) -> None:
+    settings = {"STOCKHOOK_AMQP_URL": broker, "STOCKHOOK_DATABASE_URL": database}
+    async with console(stack, **settings) as (url, _), browser(url) as client:
+        await sign_in(client)
+        overview = (await client.get("/overview.json")).json()
+        orders = (await client.get("/families/orders.json")).json()
+
+    assert not [one for one in overview["pipeline"]["troubles"] if "cannot be read" in one]
+    assert orders["family"]["losses"]["applied"] == 1
+    assert len(orders["failures"]) == 1
 
 
 async def _work_on_dead_letters(stack: Stack, operator: dict[str, str]) -> None:
@@ -443,6 +458,25 @@ async def test_a_user_without_permission_to_declare_gets_an_error(users: Callabl
         channel = await connection.channel()
         with pytest.raises(BrokerRefused, match="ACCESS_REFUSED"):
             await channel.declare_item(Exchange("stockhook.matrix", "direct"))
+
+
+async def test_a_role_that_is_missing_keeps_no_other_from_its_privileges(
+    stack: Stack, roles: Callable[[str], str], fresh_database: str
+) -> None:
+    """A release may need a role that no superuser has created yet."""
+    superuser = await asyncpg.connect(fresh_database)
+    await superuser.execute("ALTER ROLE stockhook_console RENAME TO stockhook_elsewhere")
+    try:
+        migrated = stack.run("migrate", STOCKHOOK_DATABASE_URL=roles("owner"))
+    finally:
+        await superuser.execute("ALTER ROLE stockhook_elsewhere RENAME TO stockhook_console")
+        await superuser.close()
+    reader = await asyncpg.connect(roles("reader"))
+    may_read = await _may(reader, "SELECT FROM parts LIMIT 0")
+    await reader.close()
+
+    assert migrated.returncode == 0, migrated.stderr
+    assert may_read
 
 
 async def test_absent_roles_are_not_required(fresh_database: str, stack: Stack) -> None:

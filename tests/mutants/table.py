@@ -384,4 +384,25 @@ TABLE = (
         "                    if False:\n",
         "tests/integration/test_broker_hosts.py::test_a_host_whose_connection_was_lost_is_tried_last",
     ),
+    Mutant(
+        "the console accepts a form without its token",
+        "worker/console/application.py",
+        '            if not session.accepts(request.state.form.get("token", "")):\n',
+        "            if False:\n",
+        "tests/unit/test_console_access.py::test_a_form_without_the_sessions_token_changes_nothing",
+    ),
+    Mutant(
+        "the console checks no role",
+        "worker/console/access.py",
+        "    if role not in session.user.roles:\n",
+        "    if False:\n",
+        "tests/unit/test_console_access.py::test_each_route_needs_the_role_that_the_table_lists",
+    ),
+    Mutant(
+        "the console shows what cannot be read as 0",
+        "worker/console/pipeline.py",
+        "    return None if None in values else sum(value or 0 for value in values)\n",
+        "    return sum(value or 0 for value in values)\n",
+        "tests/unit/test_console_pipeline.py::test_what_cannot_be_read_is_none_and_has_a_reason",
+    ),
 )

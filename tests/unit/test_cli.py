@@ -98,3 +98,27 @@ def test_a_command_loads_no_more_than_it_needs(command: str, unwanted: tuple[str
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
     assert loaded.strip() == "set()"
+
+
+def test_no_other_command_loads_the_web_framework() -> None:
+    code = (
+        "import sys; from worker.cli.app import COMMANDS, app; "
+        "[app[target.partition(':')[2]] for target in COMMANDS]; "
+        "print({'starlette', 'jinja2', 'uvicorn', 'worker.console'} & sys.modules.keys())"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert loaded.strip() == "set()"
+
+
+def test_without_its_extra_the_console_says_what_to_install() -> None:
+    code = (
+        "import sys; from worker.cli.app import main; sys.modules['uvicorn'] = None; "
+        "sys.argv = ['stockhook', 'console']; main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 78
+    assert ended.stderr == (
+        "stockhook: the console needs more packages (uvicorn is missing): install stockhook[console]\n"
+    )

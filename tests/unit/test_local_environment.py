@@ -5,10 +5,11 @@ import shlex
 
 import pytest
 
-from deploy.local.environment import product_settings, shell_lines
+from deploy.local.environment import console_settings, product_settings, shell_lines
 from deploy.local.rabbitmq import definitions_for, password_hash
 from deploy.local.secrets import KINDS, make_secret
 from deploy.local.services import DEV, Services, Unavailable, given_services
+from worker.config.console_accounts import PasswordHash
 
 SERVICES = Services("amqp://own", "postgresql://own")
 SECRETS = {kind: f"own {kind}" for kind in KINDS}
@@ -70,3 +71,20 @@ def test_the_broker_learns_the_password_only_as_a_salted_hash() -> None:
     assert "canary" not in str(definitions)
     assert password_hash("canary") != password_hash("canary")
     assert len(base64.b64decode(password_hash("canary"))) == 4 + 32
+
+
+def test_the_console_has_one_user_with_every_role_and_a_port_of_its_own() -> None:
+    product = {"STOCKHOOK_INGEST_PORT": "18080", "STOCKHOOK_OPS_PORT": "19090"}
+    own = console_settings(product, SECRETS, {})
+    name, roles, password = own["STOCKHOOK_CONSOLE_USERS"].split(":")
+
+    assert (name, roles) == ("developer", "operator+revealer")
+    assert PasswordHash.read(password).matches(SECRETS["console_password"])
+    assert own["STOCKHOOK_CONSOLE_PORT"] not in ("18080", "19090", "19091")
+
+
+def test_the_callers_users_of_the_console_win() -> None:
+    product = {"STOCKHOOK_INGEST_PORT": "18080", "STOCKHOOK_OPS_PORT": "19090"}
+    given = {"STOCKHOOK_CONSOLE_PORT": "18081", "STOCKHOOK_CONSOLE_PROXY_USER_HEADER": "X-User"}
+
+    assert console_settings(product, SECRETS, given) == {}

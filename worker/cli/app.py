@@ -12,6 +12,7 @@ COMMANDS = {
     "run:run": "Run the ingest and all families, until SIGTERM or Ctrl-C.",
     "ingest:ingest": "Receive webhooks and publish them, until SIGTERM or Ctrl-C.",
     "consume:consume": "Apply the events of these families, until SIGTERM or Ctrl-C.",
+    "console:console": "Show the pipeline and its failures in a browser, until SIGTERM or Ctrl-C.",
     "migrate:migrate": "Bring the database's tables up to date.",
     "topology:topology": "Declare exchanges, queues and bindings; safe to repeat.",
     "status:status": "Show broker, database, queues with their retry queues, and rows.",

@@ -68,7 +68,7 @@ async def _list(settings: Settings, selection: Selection, limit: int, json: bool
 
 async def _list_groups(settings: Settings, selection: Selection, json: bool) -> None:
     async with open_database(settings, "dead") as database, database.connection() as connection:
-        groups = [dict(row) for row in await connection.fetch(store.GROUP_LETTERS, *selection.arguments())]
+        groups = await store.groups(connection, selection)
     if json:
         print_json(groups)
     else:

@@ -19,6 +19,7 @@ from pydantic_settings import (
     NoDecode,
 )
 
+from worker.config.console_accounts import read_accounts
 from worker.config.database_url import DatabaseUrl
 from worker.config.gateway import (
     CUSTOM,
@@ -102,16 +103,23 @@ def _network(text: str) -> IPv4Network | IPv6Network:
 
 
 def _key_of_certificate(key: Path | None, info: ValidationInfo) -> Path | None:
-    certificate = info.data.get("ingest_certificate_file")
-    if certificate is not None and key is None:
-        raise ValueError("is required with STOCKHOOK_INGEST_CERTIFICATE_FILE")
+    setting = _certificate_setting(info)
+    if info.data.get(setting) is not None and key is None:
+        raise ValueError(f"is required with STOCKHOOK_{setting.upper()}")
     return _beside_certificate(key, info)
 
 
 def _beside_certificate(path: Path | None, info: ValidationInfo) -> Path | None:
-    if path is not None and info.data.get("ingest_certificate_file") is None:
-        raise ValueError("needs STOCKHOOK_INGEST_CERTIFICATE_FILE")
+    setting = _certificate_setting(info)
+    if path is not None and info.data.get(setting) is None:
+        raise ValueError(f"needs STOCKHOOK_{setting.upper()}")
     return path
+
+
+def _certificate_setting(info: ValidationInfo) -> str:
+    """Of the server that the setting belongs to."""
+    assert info.field_name is not None, "these are validators of fields"
+    return f"{info.field_name.partition('_')[0]}_certificate_file"
 
 
 def _amqp_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
@@ -195,6 +203,32 @@ def _subscribers(webhooks: SecretStr, info: ValidationInfo) -> SecretStr:
         if not subscriber.url.startswith("https://") and not info.data.get("changes_private_targets"):
             raise ValueError(f"{subscriber.name}: its url must start with https://")
     return webhooks
+
+
+def _console_users(users: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    read_accounts(users)
+    return users
+
+
+def _host_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", name):
+            raise ValueError(
+                f"must be names without scheme and port, comma-separated, which {name!r:.60} is not"
+            )
+    return tuple(name.lower() for name in names)
+
+
+def _ops_urls(urls: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_ops_url(url) for url in urls)
+
+
+def _ops_url(url: str) -> str:
+    text = checked(url, "http")
+    parts = urlsplit(text)
+    if parts.username is not None or parts.query or parts.path.strip("/") or parts.port is None:
+        raise ValueError("must be URLs of ops ports, comma-separated, such as http://ingest:9090")
+    return text.rstrip("/")
 
 
 def _gateway(name: str | None) -> str | None:
@@ -285,11 +319,15 @@ ManagementUrl = Annotated[SecretStr, AfterValidator(_management_url)]
 ApiUrl = Annotated[SecretStr, AfterValidator(_api_url)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
 
-IngestKeyFile = Annotated[Path | None, AfterValidator(_key_of_certificate)]
+KeyFile = Annotated[Path | None, AfterValidator(_key_of_certificate)]
 IngestClientCaFile = Annotated[Path | None, AfterValidator(_beside_certificate)]
 EncryptionKeys = Annotated[
     tuple[Annotated[SecretStr, AfterValidator(_fernet_key)], ...], NoDecode, BeforeValidator(_split)
 ]
+
+ConsoleUsers = Annotated[Secrets, AfterValidator(_console_users)]
+HostNames = Annotated[Strings, AfterValidator(_host_names)]
+OpsUrls = Annotated[Strings, AfterValidator(_ops_urls)]
 
 GatewayName = Annotated[str | None, AfterValidator(_gateway)]
 GatewaySignature = Annotated[str | None, AfterValidator(_gateway_signature)]

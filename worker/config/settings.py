@@ -22,6 +22,7 @@ from pydantic_settings import (
 
 from schemas.clock import TOLERANCE
 from schemas.validation import BrokenRule, broken_rules
+from worker.config.console_accounts import Account, read_accounts
 from worker.config.gateway import (
     CUSTOM,
     PRESETS,
@@ -34,16 +35,19 @@ from worker.config.gateway import (
 from worker.config.setting_types import (
     AmqpUrl,
     ApiUrl,
+    ConsoleUsers,
     EncryptionKeys,
     GatewayName,
     GatewaySecrets,
     GatewaySignature,
+    HostNames,
     IgnoredTypes,
     IngestClientCaFile,
-    IngestKeyFile,
+    KeyFile,
     ManagementUrl,
     MarketplaceNames,
     Networks,
+    OpsUrls,
     Port,
     PostgresUrl,
     ProxyUrl,
@@ -59,6 +63,8 @@ from worker.observability.errors import StockhookError
 from worker.observability.exit_codes import MISCONFIGURED
 
 PREFIX = "STOCKHOOK_"
+
+_PATH_PREFIX = r"^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*$"
 
 
 class BadSettings(StockhookError):
@@ -150,7 +156,7 @@ class Settings(BaseSettings):
     )
     ingest_path_prefix: str = Field(
         default="",
-        pattern=r"^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*$",
+        pattern=_PATH_PREFIX,
         description="Path before `/webhooks`, such as `/stockhook`, where a proxy passes it on",
     )
     ingest_certificate_file: Path | None = Field(
@@ -158,9 +164,7 @@ class Settings(BaseSettings):
         description="Certificate of the ingest, with its chain (PEM). If set, the ingest uses TLS. A "
         "changed file is loaded within seconds, and on SIGHUP",
     )
-    ingest_key_file: IngestKeyFile = Field(
-        default=None, validate_default=True, description="Its private key (PEM)"
-    )
+    ingest_key_file: KeyFile = Field(default=None, validate_default=True, description="Its private key (PEM)")
     ingest_client_ca_file: IngestClientCaFile = Field(
         default=None,
         description="CA of the client certificates that the ingest then requires of every sender (mTLS)",
@@ -176,6 +180,63 @@ class Settings(BaseSettings):
         ge=1,
         le=65534,
         description="Port of the same; under `stockhook run` the ingest takes the next one",
+    )
+    console_host: str = Field(default="127.0.0.1", description="Address that the console listens on")
+    console_port: Port = Field(default=8081, ge=1, le=65535, description="Port of the console")
+    console_base_path: str = Field(
+        default="",
+        pattern=_PATH_PREFIX,
+        description="Path under which browsers find the console, such as `/stockhook`, whether the proxy in "
+        "front of it passes that on or removes it",
+    )
+    console_hosts: HostNames = Field(
+        default=(),
+        description="Host names by which browsers reach the console, comma-separated, without port; this "
+        "machine's own addresses are always accepted",
+    )
+    console_certificate_file: Path | None = Field(
+        default=None,
+        description="Certificate of the console, with its chain (PEM). If set, the console uses TLS. A "
+        "changed file is loaded within seconds",
+    )
+    console_key_file: KeyFile = Field(
+        default=None, validate_default=True, description="Its private key (PEM)"
+    )
+    console_users: ConsoleUsers = Field(
+        default=(),
+        description="Accounts of the console, comma-separated: `NAME:ROLE:HASH` with the role `reader`, "
+        "`operator` or `revealer`, or several as `operator+revealer`; `stockhook console hash-password` "
+        "makes the hash",
+    )
+    console_session_hours: float = Field(
+        default=12.0, gt=0, le=720, description="Hours after which a user of the console signs in again"
+    )
+    console_read_only: bool = Field(
+        default=False, description="Whether the console refuses every change, whoever requests it"
+    )
+    console_trusted_proxies: Networks = Field(
+        default=(),
+        description="Addresses and networks of proxies in front of the console, comma-separated: only their "
+        "`X-Forwarded-For`, `X-Forwarded-Proto` and headers about users are used",
+    )
+    console_proxy_user_header: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="Header in which a trusted proxy names the user that it has authenticated, such as "
+        "`X-Forwarded-User`",
+    )
+    console_proxy_groups_header: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="Header in which it lists the user's groups, comma-separated: `stockhook-reader`, "
+        "`stockhook-operator` and `stockhook-revealer` give a role. Without this setting, its users are "
+        "readers",
+    )
+    console_ops_urls: OpsUrls = Field(
+        default=(),
+        description="Ops ports from which the console reads what only the processes know, comma-separated: "
+        "`http://ingest:9090,http://consumers:9090`. Each address of a name is one process. By default those "
+        "of this machine",
     )
     ovoko_header: str = Field(
         default="X-Webhook-Secret",
@@ -401,6 +462,16 @@ class Settings(BaseSettings):
             return (f"{self.ingest_url}/readyz",)
         ports = (self.ops_port, self.ops_port + 1)
         return tuple(f"http://{_here(self.ops_host)}:{port}/readyz" for port in ports)
+
+    @property
+    def console_accounts(self) -> tuple[Account, ...]:
+        return read_accounts(self.console_users)
+
+    @property
+    def ops_urls(self) -> tuple[str, ...]:
+        """The ops ports that the console reads: by default the two that `stockhook run` has here."""
+        here = (f"http://{_here(self.ops_host)}:{port}" for port in (self.ops_port, self.ops_port + 1))
+        return self.console_ops_urls or tuple(here)
 
     @cached_property
     def _gateway_in_front(self) -> Gateway | None:

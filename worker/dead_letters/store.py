@@ -296,6 +296,11 @@ async def count(connection: Connection, selection: Selection) -> int:
     return int(rows[0]["count"])
 
 
+async def groups(connection: Connection, selection: Selection) -> list[dict[str, Any]]:
+    """One per kind of failure and origin, those with the most letters first."""
+    return [dict(row) for row in await connection.fetch(GROUP_LETTERS, *selection.arguments())]
+
+
 async def note(
     connection: Connection, ids: Sequence[int], who: str, action: Action, reason: str | None
 ) -> None:

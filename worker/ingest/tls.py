@@ -1,4 +1,4 @@
-"""The certificate of the ingest: loaded, watched, and replaced while connections are open.
+"""The certificate of a server: loaded, watched, and replaced while connections are open.
 
 A new certificate gets its own context, which new connections use; open connections keep theirs. A certificate
 that cannot be used changes nothing: the previous one stays in use.
@@ -32,9 +32,12 @@ class BadCertificate(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Files:
+    """`server` is the name that the settings of these files begin with."""
+
     certificate: Path
     key: Path
     client_ca: Path | None = None
+    server: str = "INGEST"
 
     @classmethod
     def of(cls, settings: Settings) -> "Files | None":
@@ -61,19 +64,20 @@ def load(files: Files) -> Loaded:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # A sender that offers HTTP/2 too must learn that the ingest does not have it.
     context.set_alpn_protocols(["http/1.1"])
-    certificate = _read_certificate(files.certificate)
-    _check_readable("INGEST_KEY_FILE", files.key)
+    certificate_setting, key_setting = f"{files.server}_CERTIFICATE_FILE", f"{files.server}_KEY_FILE"
+    certificate = _read_certificate(certificate_setting, files.certificate)
+    _check_readable(key_setting, files.key)
     try:
         context.load_cert_chain(files.certificate, files.key, password=_no_password)
     except _Encrypted:
-        raise _bad("INGEST_KEY_FILE", files.key, "is encrypted: write the key without a password") from None
+        raise _bad(key_setting, files.key, "is encrypted: write the key without a password") from None
     except ssl.SSLError as error:
         what = (
             "does not belong to the certificate" if "MISMATCH" in str(error.reason) else "holds no usable key"
         )
-        raise _bad("INGEST_KEY_FILE", files.key, f"{what}: name the key of {files.certificate}") from None
+        raise _bad(key_setting, files.key, f"{what}: name the key of {files.certificate}") from None
     except OSError as error:
-        raise _bad("INGEST_KEY_FILE", files.key, f"cannot be read: {error.strerror}") from None
+        raise _bad(key_setting, files.key, f"cannot be read: {error.strerror}") from None
     if files.client_ca is not None:
         _check_readable("INGEST_CLIENT_CA_FILE", files.client_ca)
         try:
@@ -92,12 +96,12 @@ def load(files: Files) -> Loaded:
     )
 
 
-def _read_certificate(path: Path) -> x509.Certificate:
-    _check_readable("INGEST_CERTIFICATE_FILE", path)
+def _read_certificate(setting: str, path: Path) -> x509.Certificate:
+    _check_readable(setting, path)
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError):
-        raise _bad("INGEST_CERTIFICATE_FILE", path, "holds no certificate: name a PEM file") from None
+        raise _bad(setting, path, "holds no certificate: name a PEM file") from None
 
 
 def _names(certificate: x509.Certificate) -> tuple[str, ...]:

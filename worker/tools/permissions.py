@@ -67,6 +67,12 @@ def broker_users() -> tuple[BrokerUser, ...]:
             tags=("monitoring",),
         ),
         BrokerUser(
+            "stockhook_console",
+            "`stockhook console`: reads the number of waiting messages, and receives none",
+            # As above.
+            write=_one_of([QUARANTINE], PROCESSED_QUEUES),
+        ),
+        BrokerUser(
             "stockhook_ingest",
             "`stockhook ingest`: publishes events",
             write=_one_of([EVENTS, PROBE]),
@@ -177,6 +183,7 @@ OWNER = "stockhook_owner"
 CONSUMER = "stockhook_consumer"
 OPERATOR = "stockhook_operator"
 READER = "stockhook_reader"
+CONSOLE = "stockhook_console"
 
 _PROJECTION = ("SELECT", "INSERT", "UPDATE")
 _FAMILY_TABLES = [table for family in FAMILIES.values() for table in family.tables]
@@ -236,6 +243,7 @@ ROLES = (
         "`stockhook status`, `audit`, `doctor`: reads",
         tables=_ALL_READ,
     ),
+    DatabaseRole(CONSOLE, "`stockhook console`: reads", tables=_ALL_READ),
     DatabaseRole(
         OPERATOR,
         "`stockhook dead`, `unhandled`, `actions`, `reconcile`, `pause`: reads, and writes the states of "
@@ -286,26 +294,26 @@ def roles_sql() -> str:
     return "\n".join(lines)
 
 
-def table_grants() -> list[str]:
-    """The statements with which the owner grants privileges, if the roles exist."""
-    statements = []
-    for role in ROLES[1:]:
-        statements.append(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {role.name}")
-        statements.append(f"REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {role.name}")
-        statements += [
-            f"GRANT {', '.join(privileges)} ON {table} TO {role.name}"
-            for table, privileges in role.tables.items()
-            if privileges
-        ]
-        statements += [f"GRANT USAGE ON SEQUENCE {sequence} TO {role.name}" for sequence in role.sequences]
-        for function in role.functions:
-            statements.append(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC")
-            statements.append(f"GRANT EXECUTE ON FUNCTION {function} TO {role.name}")
+def role_grants(role: DatabaseRole) -> list[str]:
+    """The statements with which the owner grants a role its privileges."""
+    statements = [
+        f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {role.name}",
+        f"REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {role.name}",
+    ]
+    statements += [
+        f"GRANT {', '.join(privileges)} ON {table} TO {role.name}"
+        for table, privileges in role.tables.items()
+        if privileges
+    ]
+    statements += [f"GRANT USAGE ON SEQUENCE {sequence} TO {role.name}" for sequence in role.sequences]
+    for function in role.functions:
+        statements.append(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC")
+        statements.append(f"GRANT EXECUTE ON FUNCTION {function} TO {role.name}")
     return statements
 
 
 KNOWN_ROLES = """
-SELECT count(*)
+SELECT rolname
 FROM pg_roles
 WHERE rolname = ANY($1::text[])
 """
@@ -314,13 +322,17 @@ OWNED = "SELECT pg_get_userbyid(relowner) = current_user FROM pg_class WHERE oid
 
 
 async def grant_tables(connection: Connection) -> bool:
-    """Grant privileges if the roles exist and the tables are ours; return whether it did."""
-    names = [role.name for role in ROLES]
-    if await connection.fetchval(KNOWN_ROLES, names) < len(names) or not await connection.fetchval(OWNED):
+    """Grant privileges to the roles that exist, if the tables are the owner's; return whether it did.
+
+    A release may need a role that no superuser has created yet: the others get their privileges.
+    """
+    known = {row["rolname"] for row in await connection.fetch(KNOWN_ROLES, [role.name for role in ROLES])}
+    if OWNER not in known or not await connection.fetchval(OWNED):
         return False
     async with connection.transaction():
-        for statement in table_grants():
-            await connection.execute(statement)
+        for role in ROLES[1:]:
+            for statement in role_grants(role) if role.name in known else ():
+                await connection.execute(statement)
     return True
 
 

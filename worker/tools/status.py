@@ -226,7 +226,7 @@ async def _query_database(database: Database) -> _Stored:
             types = await count_by_type(connection)
             return _Stored(
                 "reachable",
-                await _last_logged(connection),
+                await last_logged(connection),
                 await pauses.read_all(connection),
                 rows,
                 dead_letters,
@@ -246,7 +246,8 @@ async def _query_database(database: Database) -> _Stored:
         return _Stored(f"failed ({safe_summary(error)})")
 
 
-async def _last_logged(connection: Connection) -> dict[str, datetime]:
+async def last_logged(connection: Connection) -> dict[str, datetime]:
+    """When the last logged event of each family was received."""
     instants: dict[str, datetime] = {}
     for family in FAMILIES:
         received_at = await connection.fetchval(LAST_LOGGED, family)

@@ -1,0 +1,163 @@
+"""One poller for all viewers: it samples often while there is one, and rarely otherwise, for the history."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+
+import structlog
+
+from consumers.registry import FAMILIES
+from worker.amqp.connection import Broker
+from worker.amqp.queue_set import main_queue
+from worker.config.settings import Settings
+from worker.console.pipeline import (
+    HISTORY,
+    HISTORY_STEP,
+    RATE_WINDOW,
+    Observed,
+    PipelineView,
+    Point,
+    event_age_quantiles,
+    pipeline,
+    point,
+)
+from worker.console.sample import Sample, Sampler
+from worker.observability.backoff import sleep_unless_stopping
+from worker.observability.errors import safe_summary
+from worker.postgres.pool import Database
+from worker.tools.audit import Audit, audit
+
+log = structlog.get_logger(__name__)
+
+LIVE_SECONDS = 2.0
+
+# In-flight deliveries are settled within this time; the audit repeats itself meanwhile.
+AUDIT_PATIENCE_SECONDS = 5.0
+
+POINTS = HISTORY // HISTORY_STEP
+
+
+class Poller:
+    """The newest sample, an hour of history, and the last two audits, all in memory."""
+
+    def __init__(
+        self, broker: Broker, database: Database, settings: Settings, stopping: asyncio.Event
+    ) -> None:
+        self._broker = broker
+        self._database = database
+        self._settings = settings
+        self._stopping = stopping
+        self._sampler = Sampler(broker, database, settings)
+        self._viewers = 0
+        self._wanted = asyncio.Event()
+        self._changed = asyncio.Condition()
+        self._recent: deque[Sample] = deque()
+        self._last_empty: dict[str, datetime] = {}
+        self._audits: deque[tuple[datetime, Audit]] = deque(maxlen=2)
+        self._history: dict[str, deque[Point]] = {family: deque(maxlen=POINTS) for family in FAMILIES}
+        self._history_sample: Sample | None = None
+        self.number = 0
+        """Of the newest sample, from 1; 0 while there is none."""
+
+    async def run(self) -> None:
+        """Sample and audit until shutdown."""
+        auditing = asyncio.create_task(self._audit_regularly(), name="audits")
+        try:
+            while not self._stopping.is_set():
+                try:
+                    await self._take()
+                except Exception as error:
+                    # The next sample may succeed; until then the screens show the time of the last one.
+                    log.warning("sample.failed", error=safe_summary(error))
+                await self._pause()
+        finally:
+            auditing.cancel()
+            async with self._changed:
+                self._changed.notify_all()
+            await self._sampler.close()
+
+    async def _pause(self) -> None:
+        """Until the next sample is due: soon for viewers, otherwise for the history."""
+        self._wanted.clear()
+        seconds = LIVE_SECONDS if self._viewers else HISTORY_STEP.total_seconds()
+        tasks = [asyncio.create_task(event.wait()) for event in (self._wanted, self._stopping)]
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+
+    async def _take(self) -> None:
+        sample = await self._sampler.take()
+        self._recent.append(sample)
+        while sample.at - self._recent[0].at > RATE_WINDOW and len(self._recent) > 2:
+            self._recent.popleft()
+        for family in FAMILIES:
+            depth = None if sample.queues is None else sample.queues.get(main_queue(family))
+            if depth is not None and not depth.ready:
+                self._last_empty[family] = sample.at
+        earlier = self._history_sample
+        if earlier is None or sample.at - earlier.at >= HISTORY_STEP:
+            for family, points in self._history.items():
+                points.append(point(family, sample, earlier))
+            self._history_sample = sample
+        async with self._changed:
+            self.number += 1
+            self._changed.notify_all()
+
+    async def _audit_regularly(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                result = await audit(
+                    self._broker,
+                    self._database,
+                    self._settings,
+                    spooled=None,
+                    patience=AUDIT_PATIENCE_SECONDS,
+                )
+                self._audits.append((datetime.now(UTC), result))
+            except Exception as error:
+                # The next audit may succeed; until then the screen shows when the last one was.
+                log.warning("audit.failed", error=safe_summary(error))
+            await sleep_unless_stopping(HISTORY_STEP.total_seconds(), self._stopping)
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """While a viewer looks, samples are taken every few seconds."""
+        self._viewers += 1
+        self._wanted.set()
+        try:
+            yield
+        finally:
+            self._viewers -= 1
+
+    async def next(self, after: int) -> int:
+        """The number of the first sample later than this one, once there is one, or at shutdown."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.number > after or self._stopping.is_set())
+        return self.number
+
+    async def current(self) -> PipelineView:
+        """The pipeline as of a sample that is a few seconds old at most."""
+        if not self._recent or datetime.now(UTC) - self._recent[-1].at > RATE_WINDOW / 4:
+            self._wanted.set()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.next(self.number), LIVE_SECONDS)
+        if not self._recent:
+            raise NotSampled
+        return pipeline(self._recent[-1], self._observed(), self._settings.delays)
+
+    def history(self, family: str) -> Sequence[Point]:
+        """The last hour, the oldest first."""
+        return tuple(self._history[family])
+
+    def event_age(self, family: str, quantiles: Sequence[float]) -> tuple[float | None, ...]:
+        """Upper bounds of the age of events at their commit during the last seconds."""
+        return event_age_quantiles(family, self._recent[-1], self._recent[0], quantiles)
+
+    def _observed(self) -> Observed:
+        return Observed(tuple(self._recent), self._last_empty, tuple(self._audits))
+
+
+class NotSampled(Exception):
+    """There is no sample yet."""

@@ -1,0 +1,146 @@
+"""Pages from templates. Everything that a template prints is escaped, and shows hidden characters."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from worker.observability.inert_text import visible
+
+_FOLDER = Path(__file__).parent
+STATIC = _FOLDER / "static"
+
+UNKNOWN = "\N{EN DASH}"
+
+# The size of a chart in units of its own; the style sheet decides how large it is shown.
+CHART_WIDTH, CHART_HEIGHT = 240, 40
+
+
+class Renderer:
+    """The templates, with links below the base path."""
+
+    def __init__(self, base_path: str) -> None:
+        self._base_path = base_path
+        self._environment = Environment(
+            loader=FileSystemLoader(_FOLDER / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            finalize=_inert,
+            # Templates change with the release alone.
+            auto_reload=False,
+        )
+        self._environment.filters |= {
+            "number": number,
+            "rate": rate,
+            "duration": duration,
+            "bytes": bytes_text,
+            "instant": instant,
+            "clock": clock,
+            "area": area,
+            "line": line,
+        }
+        self._environment.globals |= {"path": self.path, "asset": self.asset}
+        self._environment.globals["parts"] = self._environment.get_template("parts.html").module
+
+    def path(self, path: str) -> str:
+        """A path of the console as a browser requests it."""
+        return self._base_path + path
+
+    def asset(self, name: str) -> str:
+        """The path of a static file. It changes with the content, so that a browser may keep the file."""
+        return self.path(f"/static/{name}?v={fingerprints()[name]}")
+
+    def page(self, template: str, context: Mapping[str, Any]) -> str:
+        return self._environment.get_template(template).render(context)
+
+    def region(self, template: str, context: Mapping[str, Any]) -> str:
+        """The block `live` of a template: the part of a page that changes."""
+        loaded = self._environment.get_template(template)
+        return "".join(loaded.blocks["live"](loaded.new_context(dict(context))))
+
+
+def fingerprints() -> Mapping[str, str]:
+    """Of the static files, by name."""
+    return _FINGERPRINTS
+
+
+_FINGERPRINTS = {
+    path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    for path in sorted(STATIC.iterdir())
+    if path.is_file()
+}
+
+
+def _inert(value: object) -> object:
+    """Called for each printed value, before it is escaped. Markup comes from our own macros."""
+    return value if isinstance(value, Markup) else visible(value)
+
+
+def number(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:,.0f}"
+
+
+def rate(value: float | None) -> str:
+    """Per second."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:,.0f}/s" if value >= 10 or value == 0 else f"{value:,.1f}/s"
+
+
+def duration(seconds: float | None) -> str:
+    """In at most two units."""
+    if seconds is None:
+        return UNKNOWN
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms" if seconds else "0 s"
+    if seconds < 9.95:
+        return f"{round(seconds, 1):g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    units = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    first = next((index for index, (count, _) in enumerate(units) if count), 3)
+    return " ".join(f"{count} {unit}" for count, unit in units[first : first + 2] if count) or "0 s"
+
+
+def bytes_text(value: int | None) -> str:
+    if value is None:
+        return UNKNOWN
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if value >= size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value} B"
+
+
+def instant(value: datetime | None) -> str:
+    return UNKNOWN if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def clock(value: datetime | None) -> str:
+    return UNKNOWN if value is None else value.astimezone(UTC).strftime("%H:%M:%S UTC")
+
+
+def line(values: Sequence[float | None]) -> str:
+    """The points of an SVG polyline over the values, from 0 to their maximum; the newest is on the right."""
+    top = max((value for value in values if value is not None), default=0) or 1
+    step = CHART_WIDTH / max(1, len(values) - 1)
+    return " ".join(
+        f"{index * step:.1f},{CHART_HEIGHT - 2 - (CHART_HEIGHT - 4) * value / top:.1f}"
+        for index, value in enumerate(values)
+        if value is not None
+    )
+
+
+def area(values: Sequence[float | None]) -> str:
+    """The points of the polygon below that line."""
+    points = line(values)
+    if not points:
+        return ""
+    first, last = points.split(" ")[0].partition(",")[0], points.rsplit(" ", 1)[-1].partition(",")[0]
+    return f"{first},{CHART_HEIGHT} {points} {last},{CHART_HEIGHT}"

@@ -1,0 +1,119 @@
+"""One measurement of the whole pipeline: broker, database and ops ports. What cannot be read has a reason."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from consumers.registry import FAMILIES
+from worker.amqp.channel import QueueDepth
+from worker.amqp.connection import Broker, BrokerConnection
+from worker.amqp.errors import BrokerUnavailable
+from worker.amqp.queue_set import QueueSet
+from worker.amqp.topology import QUARANTINE
+from worker.config.settings import Settings
+from worker.dead_letters.store import waiting_by_origin
+from worker.observability.errors import safe_summary
+from worker.postgres.errors import PostgresError, UndefinedTableError
+from worker.postgres.pauses import Pause, read_all
+from worker.postgres.pool import Database, DatabaseUnavailable, TransactionConflict
+from worker.tools.audit import SourceAccount, accounts
+from worker.tools.ops_ports import NoAnswer, Process, read_processes
+from worker.tools.status import last_logged
+
+BROKER_SECONDS = 5.0
+
+# What the console shows of the metrics of a process.
+SERIES = (
+    "stockhook_received_total",
+    "stockhook_spool_open",
+    "stockhook_spool_events",
+    "stockhook_spool_bytes",
+    "stockhook_spool_limit_bytes",
+    "stockhook_spool_age_seconds",
+    "stockhook_in_flight",
+    "stockhook_circuit_open",
+    "stockhook_waiting_for_database",
+    "stockhook_event_age_seconds_bucket",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Of each family: sequence numbers, the last logged event, dead letters, a user's pause."""
+
+    accounts: Sequence[SourceAccount] = ()
+    last_logged: Mapping[str, datetime] = field(default_factory=dict)
+    dead_letters: Mapping[str, int] = field(default_factory=dict)
+    pauses: Mapping[str, Pause] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """`queues` and `stored` are None if they could not be read; then there is a reason."""
+
+    at: datetime
+    queues: Mapping[str, QueueDepth | None] | None
+    stored: Stored | None
+    processes: Sequence[Process | NoAnswer]
+    broker_trouble: str | None = None
+    database_trouble: str | None = None
+
+
+class Sampler:
+    """Takes samples over one connection to the broker, which it opens again after a failure."""
+
+    def __init__(self, broker: Broker, database: Database, settings: Settings) -> None:
+        self._broker = broker
+        self._database = database
+        self._ops_urls = settings.ops_urls
+        self._queue_names = [QUARANTINE]
+        for family in FAMILIES:
+            self._queue_names += QueueSet.of(family, settings.delays).names
+        self._stack = AsyncExitStack()
+        self._connection: BrokerConnection | None = None
+
+    async def close(self) -> None:
+        """Close the connection to the broker."""
+        self._connection = None
+        # A connection that is lost cannot be closed properly.
+        with suppress(Exception):
+            async with asyncio.timeout(BROKER_SECONDS):
+                await self._stack.aclose()
+
+    async def take(self) -> Sample:
+        """Read everything at the same time. Nothing is raised for a service that cannot be reached."""
+        (queues, broker_trouble), (stored, database_trouble), processes = await asyncio.gather(
+            self._queues(), self._stored(), read_processes(self._ops_urls, SERIES)
+        )
+        return Sample(datetime.now(UTC), queues, stored, processes, broker_trouble, database_trouble)
+
+    async def _queues(self) -> tuple[Mapping[str, QueueDepth | None] | None, str | None]:
+        try:
+            async with asyncio.timeout(BROKER_SECONDS):
+                if self._connection is None:
+                    self._stack = AsyncExitStack()
+                    self._connection = await self._stack.enter_async_context(self._broker.connection())
+                return await self._connection.depths(self._queue_names), None
+        except (BrokerUnavailable, TimeoutError) as error:
+            await self.close()
+            return None, str(error) or "no answer in time"
+
+    async def _stored(self) -> tuple[Stored | None, str | None]:
+        try:
+            known = await accounts(self._database)
+            async with self._database.connection() as connection:
+                stored = Stored(
+                    known,
+                    await last_logged(connection),
+                    await waiting_by_origin(connection),
+                    await read_all(connection),
+                )
+        except (DatabaseUnavailable, TransactionConflict) as error:
+            return None, str(error)
+        except UndefinedTableError:
+            return None, "not migrated: run `stockhook migrate`"
+        except PostgresError as error:
+            return None, f"failed ({safe_summary(error)})"
+        return stored, None
