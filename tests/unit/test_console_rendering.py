@@ -94,7 +94,7 @@ async def test_hostile_text_is_inert_in_a_page_its_region_and_its_data(template:
 
 def test_a_page_of_a_family_without_any_number_is_rendered() -> None:
     retries = (RetryStep("7s", None, None),)
-    family = FamilyView("orders", State.UNKNOWN, None, None, None, None, None, retries, None, None)
+    family = FamilyView("orders", State.UNKNOWN, None, None, None, None, None, retries, None, None, None)
     view = FamilyScreen(NOW, (), family, (), {"p50": None}, [], [], None, "starting")
 
     text = Renderer("").region("family.html", {"view": view, "roles": frozenset[Role]()})
