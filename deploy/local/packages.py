@@ -202,7 +202,7 @@ def download_into(folder: Path, bundle: Bundle, packages: Path, announce: Callab
 
 def downloaded_rabbitmq(packages: Path, announce: Callable[[str], None]) -> RabbitPrograms:
     root = downloaded(RABBITMQ, packages, announce)
-    relocate_erlang(root)
+    relocate_erlang(root.resolve())
     found = find_rabbitmq(root)
     if found is None:
         raise DownloadFailed(
@@ -314,11 +314,12 @@ def nft(packages: Path, announce: Callable[[str], None]) -> tuple[Path, tuple[Pa
 def relocate_erlang(root: Path) -> None:
     """Debian's start scripts of Erlang contain a fixed path, and the checkout may have moved since."""
     home = root / "usr/lib/erlang"
-    for script in [*home.glob("bin/erl"), *home.glob("bin/start"), *home.glob("erts-*/bin/erl")]:
-        text = script.read_text()
-        moved = ERLANG_ROOT.sub(lambda found: f"{found[1]}ROOTDIR={home}", text)
-        if moved != text:
-            replacement = script.with_suffix(".new")
-            replacement.write_text(moved)
-            replacement.chmod(0o755)
-            replacement.replace(script)
+    with exclusive(root.parent):
+        for script in [*home.glob("bin/erl"), *home.glob("bin/start"), *home.glob("erts-*/bin/erl")]:
+            text = script.read_text()
+            moved = ERLANG_ROOT.sub(lambda found: f"{found[1]}ROOTDIR={home}", text)
+            if moved != text:
+                replacement = script.with_suffix(".new")
+                replacement.write_text(moved)
+                replacement.chmod(0o755)
+                replacement.replace(script)

@@ -1,6 +1,9 @@
 """The packages to download, from the simulation of apt-get."""
 
-from deploy.local.packages import POSTGRES, RABBITMQ, needed_packages, would_install
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from deploy.local.packages import POSTGRES, RABBITMQ, needed_packages, relocate_erlang, would_install
 
 EMPTY_HOST = """\
 Inst libc6 (2.36-9 Debian:12.15/oldstable [amd64])
@@ -54,3 +57,15 @@ def test_a_host_that_lacks_no_library_gets_only_the_core() -> None:
         "postgresql-15",
         "postgresql-client-15",
     ]
+
+
+def test_the_scripts_of_erlang_are_relocated_by_several_processes_at_once(tmp_path: Path) -> None:
+    script = tmp_path / "packages" / "rabbitmq-server" / "usr/lib/erlang/bin/erl"
+    script.parent.mkdir(parents=True)
+    root = tmp_path / "packages" / "rabbitmq-server"
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(20):
+            script.write_text("#!/bin/sh\nROOTDIR=/usr/lib/erlang\n")
+            list(threads.map(relocate_erlang, [root] * 8))
+
+            assert script.read_text() == f"#!/bin/sh\nROOTDIR={root}/usr/lib/erlang\n"
