@@ -6,7 +6,7 @@ import logging
 import struct
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
@@ -244,22 +244,22 @@ def test_a_publish_over_a_connection_that_just_closed_is_lost() -> None:
 
     async def play() -> None:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
-        transport, _ = await loop.create_connection(asyncio.Protocol, *server.sockets[0].getsockname())
-        tap = ChannelTap(CHANNEL, transport.write, 1000)
-        written = publish(tap)
-        transport.abort()
-        await asyncio.sleep(0.01)
-        with pytest.raises(RuntimeError):
-            transport.write(b"it raises")
+        # uvloop would wait for an open server at its end, also after a failure.
+        with closing(await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)) as server:
+            transport, _ = await loop.create_connection(asyncio.Protocol, *server.sockets[0].getsockname())
+            tap = ChannelTap(CHANNEL, transport.write, 1000)
+            written = publish(tap)
+            transport.abort()
+            await asyncio.sleep(0.01)
+            with pytest.raises(RuntimeError):
+                transport.write(b"it raises")
 
-        with pytest.raises(ChannelLost):
-            await publish(tap)
+            with pytest.raises(ChannelLost):
+                await publish(tap)
 
-        tap.close()
-        with pytest.raises(ChannelLost):
-            await written
-        server.close()
+            tap.close()
+            with pytest.raises(ChannelLost):
+                await written
 
     uvloop.run(play())
 
