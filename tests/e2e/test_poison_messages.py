@@ -138,8 +138,11 @@ async def test_lost_answers_to_commits_make_no_event_a_poison_message(
             return await stack.count("event_log") == 1
 
         await until(applied, "the event is applied")
-    assert await stack.depths() == {}
-    assert await stack.count("poison_candidates") == 0
+
+    async def is_settled() -> bool:
+        return await stack.depths() == {} and await stack.count("poison_candidates") == 0
+
+    await until(is_settled, "the queue is empty, and no event is a candidate")
 
 
 async def test_while_everything_fails_the_queue_is_not_moved_to_the_retry_queues(stack: Stack) -> None:

@@ -13,6 +13,7 @@ CONTRACTS = (
     "only worker.postgres imports the Postgres driver",
     "only worker.cli knows commands and tables",
     "only clients of APIs and operator tools import httpx",
+    "only worker.console imports the web framework",
     "nothing in production imports the simulator",
 )
 
@@ -33,16 +34,17 @@ def test_a_new_package_is_included_in_the_contracts(tmp_path: Path) -> None:
     for package in ("worker", "consumers", "schemas"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     contracts = (ROOT / "pyproject.toml").read_text()
-    layer = '    "processes",\n'
+    layer = '    "processes | console",\n'
     assert layer in contracts
-    (tmp_path / "pyproject.toml").write_text(contracts.replace(layer, f'    "console",\n{layer}'))
-    console = tmp_path / "worker" / "console"
-    console.mkdir()
-    (console / "__init__.py").write_text("")
+    (tmp_path / "pyproject.toml").write_text(contracts.replace(layer, f'    "portal",\n{layer}'))
+    portal = tmp_path / "worker" / "portal"
+    portal.mkdir()
+    (portal / "__init__.py").write_text("")
     assert broken_contracts(tmp_path) == set()
 
-    (console / "page.py").write_text(
-        "import aiormq\nimport asyncpg\nimport httpx\nimport rich\n\nimport worker.simulator.server\n"
+    (portal / "page.py").write_text(
+        "import aiormq\nimport asyncpg\nimport httpx\nimport rich\nimport starlette\n\n"
+        "import worker.simulator.server\n"
     )
 
     assert broken_contracts(tmp_path) == set(CONTRACTS)

@@ -8,8 +8,8 @@ from schemas.registry import Provider
 
 CHECKOUT = Path(__file__).parents[2]
 
-# `rng.sample` names no marketplace, also in a checkout with one that is called Sample.
-NAMES = re.compile(rf"(?<!rng\.)(?:{'|'.join(Provider)})", re.IGNORECASE)
+# `rng.sample` and `family.samples` name no marketplace, also in a checkout with one that is called Sample.
+NAMES = re.compile(rf"(?<!rng\.)(?<!family\.)(?:{'|'.join(Provider)})", re.IGNORECASE)
 
 # Modules of one marketplace.
 OF_EACH = tuple(

@@ -30,7 +30,7 @@ from worker.console.access import (
 )
 from worker.console.boundary import Boundary
 from worker.console.contract import Action, Console, Done, NotThere, Screen
-from worker.console.poller import NotSampled
+from worker.console.poller import NoSnapshot
 from worker.console.rendering import STATIC, Renderer
 from worker.console.routes import ACTIONS, SCREENS
 from worker.console.sessions import Session
@@ -83,7 +83,7 @@ def application(
         exception_handlers={
             Refused: pages.refused,
             NotThere: pages.not_there,
-            NotSampled: pages.not_sampled,
+            NoSnapshot: pages.no_snapshot,
             StockhookError: pages.unavailable,
             PostgresError: pages.unavailable,
             HTTPException: pages.http_error,
@@ -188,7 +188,7 @@ class _Pages:
         )
 
     async def _events(self, screen: Screen, request: Request, session: Session) -> AsyncIterator[bytes]:
-        """The live region after each sample, while the session lasts."""
+        """The live region after each snapshot, while the session lasts."""
         poller = self.console.poller
         self._streams += 1
         try:
@@ -202,7 +202,7 @@ class _Pages:
                         event = await self._region(screen, _parameters(request), session.user.roles, number)
                     except NotThere:
                         return
-                    except (NotSampled, StockhookError, PostgresError):
+                    except (NoSnapshot, StockhookError, PostgresError):
                         event = shown
                     # A comment shows that the connection works.
                     yield event if event != shown else b": unchanged\n\n"
@@ -213,7 +213,7 @@ class _Pages:
     async def _region(
         self, screen: Screen, parameters: Mapping[str, str], roles: frozenset[Role], number: int
     ) -> bytes:
-        """Rendered once per sample for all viewers of the same address with the same roles."""
+        """Rendered once per snapshot for all viewers of the same address with the same roles."""
         key = (screen.path, frozenset(parameters.items()), roles)
         region = self._regions.get(key)
         if region is None or region.number != number:
@@ -288,7 +288,7 @@ class _Pages:
     async def not_there(self, request: Request, error: Exception) -> Response:
         return self._error(request, 404, str(error))
 
-    async def not_sampled(self, request: Request, _: Exception) -> Response:
+    async def no_snapshot(self, request: Request, _: Exception) -> Response:
         sentence = "The console has just started, and has no numbers yet: load the page again."
         return self._error(request, 503, sentence, {"Retry-After": "1"})
 

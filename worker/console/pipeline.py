@@ -1,4 +1,4 @@
-"""What the screens show of the pipeline, from samples alone: no I/O and no clock."""
+"""What the screens show of the pipeline, from snapshots alone: no I/O and no clock."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from itertools import pairwise
 from consumers.registry import FAMILIES
 from worker.amqp.queue_set import QueueSet, RetryQueue
 from worker.amqp.topology import QUARANTINE
-from worker.console.sample import Sample
+from worker.console.snapshot import Snapshot
 from worker.dead_letters.message import QUARANTINE_ORIGIN
 from worker.tools.audit import Audit, size
 from worker.tools.ops_ports import NoAnswer, Process
@@ -126,65 +126,65 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What is known beside the newest sample: the samples before it, and the last two audits."""
+    """What is known beside the newest snapshot: the snapshots before it, and the last two audits."""
 
-    recent: Sequence[Sample] = ()
+    recent: Sequence[Snapshot] = ()
     last_empty: Mapping[str, datetime] = field(default_factory=dict)
     audits: Sequence[tuple[datetime, Audit]] = ()
 
 
-def pipeline(sample: Sample, observed: Observed, delays: Sequence[timedelta]) -> PipelineView:
-    """The whole pipeline at the time of a sample."""
+def pipeline(snapshot: Snapshot, observed: Observed, delays: Sequence[timedelta]) -> PipelineView:
+    """The whole pipeline at the time of a snapshot."""
     missing = _missing(observed.audits)
-    families = tuple(_family(name, sample, observed, delays, missing) for name in FAMILIES)
+    families = tuple(_family(name, snapshot, observed, delays, missing) for name in FAMILIES)
     known = [family.losses for family in families if family.losses is not None]
     return PipelineView(
-        at=sample.at,
-        troubles=tuple(_troubles(sample)),
-        ingest=_ingest(sample, observed),
+        at=snapshot.at,
+        troubles=tuple(_troubles(snapshot)),
+        ingest=_ingest(snapshot, observed),
         families=families,
-        totals=_totals(families, _dead(QUARANTINE_ORIGIN, QUARANTINE, sample)),
-        losses=_total(known) if sample.stored is not None else None,
+        totals=_totals(families, _dead(QUARANTINE_ORIGIN, QUARANTINE, snapshot)),
+        losses=_total(known) if snapshot.stored is not None else None,
         audited_at=observed.audits[-1][0] if observed.audits else None,
     )
 
 
 def _family(
     name: str,
-    sample: Sample,
+    snapshot: Snapshot,
     observed: Observed,
     delays: Sequence[timedelta],
     missing: Mapping[str, int] | None,
 ) -> FamilyView:
     queues = QueueSet.of(name, delays)
-    queued = _ready(sample, queues.main)
-    oldest = _oldest(name, queued, sample, observed)
+    queued = _ready(snapshot, queues.main)
+    oldest = _oldest(name, queued, snapshot, observed)
     return FamilyView(
         name=name,
-        state=_state(name, sample, queues, oldest),
+        state=_state(name, snapshot, queues, oldest),
         queued=queued,
-        in_flight=_whole(_sum(sample, "stockhook_in_flight", family=name)),
-        consumers=_consumers(sample, queues.main),
+        in_flight=_whole(_sum(snapshot, "stockhook_in_flight", family=name)),
+        consumers=_consumers(snapshot, queues.main),
         oldest_seconds=oldest,
-        applied_per_second=_applied_rate(name, sample, _before(sample, observed.recent)),
-        retries=tuple(_retry_step(retry, sample) for retry in queues.retries),
-        dead=_dead(name, queues.dead, sample),
-        losses=_losses(name, sample, missing),
-        pause=_pause(name, sample),
+        applied_per_second=_applied_rate(name, snapshot, _before(snapshot, observed.recent)),
+        retries=tuple(_retry_step(retry, snapshot) for retry in queues.retries),
+        dead=_dead(name, queues.dead, snapshot),
+        losses=_losses(name, snapshot, missing),
+        pause=_pause(name, snapshot),
     )
 
 
-def _retry_step(retry: RetryQueue, sample: Sample) -> RetryStep:
-    events = _ready(sample, retry.name)
-    return RetryStep(retry.step, events, sample.at + retry.delay if events else None)
+def _retry_step(retry: RetryQueue, snapshot: Snapshot) -> RetryStep:
+    events = _ready(snapshot, retry.name)
+    return RetryStep(retry.step, events, snapshot.at + retry.delay if events else None)
 
 
-def _dead(origin: str, queue: str, sample: Sample) -> int | None:
+def _dead(origin: str, queue: str, snapshot: Snapshot) -> int | None:
     """Dead letters of an origin, in their queue and in the table; None if one of them cannot be read."""
-    queued = _ready(sample, queue)
-    if queued is None or sample.stored is None:
+    queued = _ready(snapshot, queue)
+    if queued is None or snapshot.stored is None:
         return None
-    return queued + sample.stored.dead_letters.get(origin, 0)
+    return queued + snapshot.stored.dead_letters.get(origin, 0)
 
 
 def _totals(families: Sequence[FamilyView], quarantined: int | None) -> Totals:
@@ -208,15 +208,15 @@ def _added_rates(values: Sequence[float | None]) -> float | None:
     return None if None in values else sum(value or 0.0 for value in values)
 
 
-def _state(name: str, sample: Sample, queues: QueueSet, oldest: float | None) -> State:
-    consumers = _consumers(sample, queues.main)
+def _state(name: str, snapshot: Snapshot, queues: QueueSet, oldest: float | None) -> State:
+    consumers = _consumers(snapshot, queues.main)
     if consumers is None:
         return State.UNKNOWN
-    if _pause(name, sample) is not None:
+    if _pause(name, snapshot) is not None:
         return State.PAUSED
-    if _sum(sample, "stockhook_waiting_for_database", family=name):
+    if _sum(snapshot, "stockhook_waiting_for_database", family=name):
         return State.WAITING
-    if _sum(sample, "stockhook_circuit_open", family=name):
+    if _sum(snapshot, "stockhook_circuit_open", family=name):
         return State.CIRCUIT_OPEN
     if consumers == 0:
         return State.NO_CONSUMERS
@@ -225,12 +225,12 @@ def _state(name: str, sample: Sample, queues: QueueSet, oldest: float | None) ->
     return State.HEALTHY
 
 
-def _pause(name: str, sample: Sample) -> str | None:
-    pause = sample.stored.pauses.get(name) if sample.stored is not None else None
+def _pause(name: str, snapshot: Snapshot) -> str | None:
+    pause = snapshot.stored.pauses.get(name) if snapshot.stored is not None else None
     return None if pause is None else str(pause)
 
 
-def _oldest(name: str, queued: int | None, sample: Sample, observed: Observed) -> float | None:
+def _oldest(name: str, queued: int | None, snapshot: Snapshot, observed: Observed) -> float | None:
     """The maximum age of the oldest event in the queue, which is first in, first out.
 
     It was received after the last logged one, and after the queue was last seen empty.
@@ -238,17 +238,17 @@ def _oldest(name: str, queued: int | None, sample: Sample, observed: Observed) -
     if not queued:
         return None
     bounds = [
-        sample.stored.last_logged.get(name) if sample.stored is not None else None,
+        snapshot.stored.last_logged.get(name) if snapshot.stored is not None else None,
         observed.last_empty.get(name),
     ]
     known = [instant for instant in bounds if instant is not None]
-    return max(0.0, (sample.at - max(known)).total_seconds()) if known else None
+    return max(0.0, (snapshot.at - max(known)).total_seconds()) if known else None
 
 
-def _losses(name: str, sample: Sample, missing: Mapping[str, int] | None) -> Losses | None:
-    if sample.stored is None:
+def _losses(name: str, snapshot: Snapshot, missing: Mapping[str, int] | None) -> Losses | None:
+    if snapshot.stored is None:
         return None
-    ours = [account for account in sample.stored.accounts if account.family == name]
+    ours = [account for account in snapshot.stored.accounts if account.family == name]
     accepted = sum(account.accepted for account in ours)
     applied = sum(account.applied for account in ours)
     dead = sum(account.dead for account in ours)
@@ -295,29 +295,29 @@ def _missing(audits: Sequence[tuple[datetime, Audit]]) -> Mapping[str, int] | No
     }
 
 
-def _ingest(sample: Sample, observed: Observed) -> IngestView | None:
-    ingests = [process for process in _answering(sample) if _is_ingest(process)]
+def _ingest(snapshot: Snapshot, observed: Observed) -> IngestView | None:
+    ingests = [process for process in _answering(snapshot) if _is_ingest(process)]
     if not ingests:
         return None
     ages = [process.value("stockhook_spool_age_seconds") for process in ingests]
     return IngestView(
         processes=len(ingests),
-        received_per_second=_received_rate(sample, _before(sample, observed.recent)),
-        spool_events=_whole(_sum(sample, "stockhook_spool_events")),
-        spool_bytes=_whole(_sum(sample, "stockhook_spool_bytes")),
-        spool_limit_bytes=_whole(_sum(sample, "stockhook_spool_limit_bytes")),
+        received_per_second=_received_rate(snapshot, _before(snapshot, observed.recent)),
+        spool_events=_whole(_sum(snapshot, "stockhook_spool_events")),
+        spool_bytes=_whole(_sum(snapshot, "stockhook_spool_bytes")),
+        spool_limit_bytes=_whole(_sum(snapshot, "stockhook_spool_limit_bytes")),
         spool_oldest_seconds=max((age for age in ages if age), default=None),
     )
 
 
-def _troubles(sample: Sample) -> list[str]:
+def _troubles(snapshot: Snapshot) -> list[str]:
     """What could not be read, and what is not ready, in sentences."""
     troubles = []
-    if sample.broker_trouble is not None:
-        troubles.append(f"The broker cannot be read: {sample.broker_trouble}")
-    if sample.database_trouble is not None:
-        troubles.append(f"The database cannot be read: {sample.database_trouble}")
-    for process in sample.processes:
+    if snapshot.broker_trouble is not None:
+        troubles.append(f"The broker cannot be read: {snapshot.broker_trouble}")
+    if snapshot.database_trouble is not None:
+        troubles.append(f"The database cannot be read: {snapshot.database_trouble}")
+    for process in snapshot.processes:
         if isinstance(process, NoAnswer):
             troubles.append(f"No answer from {process.address}: {process.reason}")
         elif not process.is_ready:
@@ -326,50 +326,50 @@ def _troubles(sample: Sample) -> list[str]:
     return troubles
 
 
-def point(name: str, sample: Sample, earlier: Sample | None) -> Point:
-    """One point of the history: the rate is the average since the earlier sample."""
+def point(name: str, snapshot: Snapshot, earlier: Snapshot | None) -> Point:
+    """One point of the history: the rate is the average since the earlier snapshot."""
     return Point(
-        sample.at,
-        _ready(sample, QueueSet.of(name, ()).main),
-        None if earlier is None else _applied_rate(name, sample, earlier),
+        snapshot.at,
+        _ready(snapshot, QueueSet.of(name, ()).main),
+        None if earlier is None else _applied_rate(name, snapshot, earlier),
     )
 
 
-def _before(sample: Sample, recent: Sequence[Sample]) -> Sample | None:
-    """The earliest sample within the window of rates."""
-    window = [one for one in recent if timedelta(0) < sample.at - one.at <= 2 * RATE_WINDOW]
+def _before(snapshot: Snapshot, recent: Sequence[Snapshot]) -> Snapshot | None:
+    """The earliest snapshot within the window of rates."""
+    window = [one for one in recent if timedelta(0) < snapshot.at - one.at <= 2 * RATE_WINDOW]
     return window[0] if window else None
 
 
-def _applied_rate(name: str, sample: Sample, earlier: Sample | None) -> float | None:
-    if earlier is None or sample.stored is None or earlier.stored is None:
+def _applied_rate(name: str, snapshot: Snapshot, earlier: Snapshot | None) -> float | None:
+    if earlier is None or snapshot.stored is None or earlier.stored is None:
         return None
     now, then = (
         sum(account.applied for account in stored.accounts if account.family == name)
-        for stored in (sample.stored, earlier.stored)
+        for stored in (snapshot.stored, earlier.stored)
     )
-    return max(0, now - then) / (sample.at - earlier.at).total_seconds()
+    return max(0, now - then) / (snapshot.at - earlier.at).total_seconds()
 
 
-def _received_rate(sample: Sample, earlier: Sample | None) -> float | None:
+def _received_rate(snapshot: Snapshot, earlier: Snapshot | None) -> float | None:
     """Over the processes that answered both times. A counter that fell belongs to a new process."""
     if earlier is None:
         return None
     before = {process.address: process for process in _answering(earlier)}
     received = 0.0
-    for process in _answering(sample):
+    for process in _answering(snapshot):
         then = before.get(process.address)
         counts = [one.total("stockhook_received_total") for one in (then, process) if one is not None]
         if len(counts) == 2 and counts[0] is not None and counts[1] is not None:
             received += counts[1] - counts[0] if counts[1] >= counts[0] else counts[1]
-    return received / (sample.at - earlier.at).total_seconds()
+    return received / (snapshot.at - earlier.at).total_seconds()
 
 
 def event_age_quantiles(
-    name: str, sample: Sample, earlier: Sample | None, quantiles: Sequence[float]
+    name: str, snapshot: Snapshot, earlier: Snapshot | None, quantiles: Sequence[float]
 ) -> tuple[float | None, ...]:
-    """Upper bounds of the age of events at their commit, between two samples, in seconds."""
-    counts = _buckets(name, sample)
+    """Upper bounds of the age of events at their commit, between two snapshots, in seconds."""
+    counts = _buckets(name, snapshot)
     for bound, count in _buckets(name, earlier).items() if earlier is not None else ():
         counts[bound] = max(0.0, counts.get(bound, 0.0) - count)
     bounds = sorted(counts)
@@ -380,9 +380,9 @@ def event_age_quantiles(
     )
 
 
-def _buckets(name: str, sample: Sample) -> dict[float, float]:
+def _buckets(name: str, snapshot: Snapshot) -> dict[float, float]:
     counts: dict[float, float] = {}
-    for process in _answering(sample):
+    for process in _answering(snapshot):
         for (series, labels), value in process.series.items():
             given = dict(labels)
             if series == "stockhook_event_age_seconds_bucket" and given.get("family") == name:
@@ -405,17 +405,17 @@ def condensed(points: Sequence[float | None], number: int) -> list[float | None]
     return [max((value for value in part if value is not None), default=None) for part in parts]
 
 
-def _answering(sample: Sample) -> list[Process]:
-    return [process for process in sample.processes if isinstance(process, Process)]
+def _answering(snapshot: Snapshot) -> list[Process]:
+    return [process for process in snapshot.processes if isinstance(process, Process)]
 
 
 def _is_ingest(process: Process) -> bool:
     return process.value("stockhook_spool_open") is not None
 
 
-def _sum(sample: Sample, name: str, **labels: str) -> float | None:
+def _sum(snapshot: Snapshot, name: str, **labels: str) -> float | None:
     """Over all processes that export it; None if none does."""
-    values = [process.total(name, **labels) for process in _answering(sample)]
+    values = [process.total(name, **labels) for process in _answering(snapshot)]
     known = [value for value in values if value is not None]
     return sum(known) if known else None
 
@@ -424,11 +424,11 @@ def _whole(value: float | None) -> int | None:
     return None if value is None else int(value)
 
 
-def _ready(sample: Sample, queue: str) -> int | None:
-    depth = None if sample.queues is None else sample.queues.get(queue)
+def _ready(snapshot: Snapshot, queue: str) -> int | None:
+    depth = None if snapshot.queues is None else snapshot.queues.get(queue)
     return None if depth is None else depth.ready
 
 
-def _consumers(sample: Sample, queue: str) -> int | None:
-    depth = None if sample.queues is None else sample.queues.get(queue)
+def _consumers(snapshot: Snapshot, queue: str) -> int | None:
+    depth = None if snapshot.queues is None else snapshot.queues.get(queue)
     return None if depth is None else depth.consumers

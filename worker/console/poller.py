@@ -1,4 +1,4 @@
-"""One poller for all viewers: it samples often while there is one, and rarely otherwise, for the history."""
+"""One poller for all viewers: snapshots often while there is one, otherwise rarely, for the history."""
 
 import asyncio
 from collections import deque
@@ -23,7 +23,7 @@ from worker.console.pipeline import (
     pipeline,
     point,
 )
-from worker.console.sample import Sample, Sampler
+from worker.console.snapshot import Snapshot, SnapshotReader
 from worker.observability.backoff import sleep_unless_stopping
 from worker.observability.errors import safe_summary
 from worker.postgres.pool import Database
@@ -40,7 +40,7 @@ POINTS = HISTORY // HISTORY_STEP
 
 
 class Poller:
-    """The newest sample, an hour of history, and the last two audits, all in memory."""
+    """The newest snapshot, an hour of history, and the last two audits, all in memory."""
 
     def __init__(
         self, broker: Broker, database: Database, settings: Settings, stopping: asyncio.Event
@@ -49,37 +49,37 @@ class Poller:
         self._database = database
         self._settings = settings
         self._stopping = stopping
-        self._sampler = Sampler(broker, database, settings)
+        self._reader = SnapshotReader(broker, database, settings)
         self._viewers = 0
         self._wanted = asyncio.Event()
         self._changed = asyncio.Condition()
-        self._recent: deque[Sample] = deque()
+        self._recent: deque[Snapshot] = deque()
         self._last_empty: dict[str, datetime] = {}
         self._audits: deque[tuple[datetime, Audit]] = deque(maxlen=2)
         self._history: dict[str, deque[Point]] = {family: deque(maxlen=POINTS) for family in FAMILIES}
-        self._history_sample: Sample | None = None
+        self._history_snapshot: Snapshot | None = None
         self.number = 0
-        """Of the newest sample, from 1; 0 while there is none."""
+        """Of the newest snapshot, from 1; 0 while there is none."""
 
     async def run(self) -> None:
-        """Sample and audit until shutdown."""
+        """Snapshot and audit until shutdown."""
         auditing = asyncio.create_task(self._audit_regularly(), name="audits")
         try:
             while not self._stopping.is_set():
                 try:
                     await self._take()
                 except Exception as error:
-                    # The next sample may succeed; until then the screens show the time of the last one.
-                    log.warning("sample.failed", error=safe_summary(error))
+                    # The next snapshot may succeed; until then the screens show the time of the last one.
+                    log.warning("snapshot.failed", error=safe_summary(error))
                 await self._pause()
         finally:
             auditing.cancel()
             async with self._changed:
                 self._changed.notify_all()
-            await self._sampler.close()
+            await self._reader.close()
 
     async def _pause(self) -> None:
-        """Until the next sample is due: soon for viewers, otherwise for the history."""
+        """Until the next snapshot is due: soon for viewers, otherwise for the history."""
         self._wanted.clear()
         seconds = LIVE_SECONDS if self._viewers else HISTORY_STEP.total_seconds()
         tasks = [asyncio.create_task(event.wait()) for event in (self._wanted, self._stopping)]
@@ -88,19 +88,19 @@ class Poller:
             task.cancel()
 
     async def _take(self) -> None:
-        sample = await self._sampler.take()
-        self._recent.append(sample)
-        while sample.at - self._recent[0].at > RATE_WINDOW and len(self._recent) > 2:
+        snapshot = await self._reader.take()
+        self._recent.append(snapshot)
+        while snapshot.at - self._recent[0].at > RATE_WINDOW and len(self._recent) > 2:
             self._recent.popleft()
         for family in FAMILIES:
-            depth = None if sample.queues is None else sample.queues.get(main_queue(family))
+            depth = None if snapshot.queues is None else snapshot.queues.get(main_queue(family))
             if depth is not None and not depth.ready:
-                self._last_empty[family] = sample.at
-        earlier = self._history_sample
-        if earlier is None or sample.at - earlier.at >= HISTORY_STEP:
+                self._last_empty[family] = snapshot.at
+        earlier = self._history_snapshot
+        if earlier is None or snapshot.at - earlier.at >= HISTORY_STEP:
             for family, points in self._history.items():
-                points.append(point(family, sample, earlier))
-            self._history_sample = sample
+                points.append(point(family, snapshot, earlier))
+            self._history_snapshot = snapshot
         async with self._changed:
             self.number += 1
             self._changed.notify_all()
@@ -123,7 +123,7 @@ class Poller:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """While a viewer looks, samples are taken every few seconds."""
+        """While a viewer looks, snapshots are taken every few seconds."""
         self._viewers += 1
         self._wanted.set()
         try:
@@ -132,19 +132,19 @@ class Poller:
             self._viewers -= 1
 
     async def next(self, after: int) -> int:
-        """The number of the first sample later than this one, once there is one, or at shutdown."""
+        """The number of the first snapshot later than this one, once there is one, or at shutdown."""
         async with self._changed:
             await self._changed.wait_for(lambda: self.number > after or self._stopping.is_set())
         return self.number
 
     async def current(self) -> PipelineView:
-        """The pipeline as of a sample that is a few seconds old at most."""
+        """The pipeline as of a snapshot that is a few seconds old at most."""
         if not self._recent or datetime.now(UTC) - self._recent[-1].at > RATE_WINDOW / 4:
             self._wanted.set()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.next(self.number), LIVE_SECONDS)
         if not self._recent:
-            raise NotSampled
+            raise NoSnapshot
         return pipeline(self._recent[-1], self._observed(), self._settings.delays)
 
     def history(self, family: str) -> Sequence[Point]:
@@ -159,5 +159,5 @@ class Poller:
         return Observed(tuple(self._recent), self._last_empty, tuple(self._audits))
 
 
-class NotSampled(Exception):
-    """There is no sample yet."""
+class NoSnapshot(Exception):
+    """There is no snapshot yet."""

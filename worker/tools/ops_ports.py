@@ -99,7 +99,7 @@ async def _read(url: str, address: str | None, names: frozenset[str]) -> Process
 
 
 async def _get(address: str, port: int, path: str) -> bytes:
-    """The body of an answer. A client of HTTP would take most of the time of a sample.
+    """The body of an answer. A client of HTTP would take most of the time of a snapshot.
 
     Raises:
         OSError
@@ -131,5 +131,5 @@ def _series(text: str, names: frozenset[str]) -> Iterator[tuple[tuple[str, Label
     """
     lines = (line for line in text.splitlines() if line.partition("{")[0].partition(" ")[0] in names)
     for family in text_string_to_metric_families("\n".join(lines) + "\n"):
-        for sample in family.samples:
-            yield (sample.name, frozenset(sample.labels.items())), sample.value
+        for point in family.samples:
+            yield (point.name, frozenset(point.labels.items())), point.value

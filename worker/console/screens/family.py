@@ -39,7 +39,7 @@ class FamilyScreen:
 
 
 async def view(console: Console, parameters: Parameters) -> FamilyScreen:
-    """Raises: NotThere, NotSampled."""
+    """Raises: NotThere, NoSnapshot."""
     name = parameters["family"]
     if name not in FAMILIES:
         raise NotThere(f"There is no family {name}.")

@@ -18,7 +18,7 @@ class Overview:
 
 
 async def view(console: Console, _: Parameters) -> Overview:
-    """Raises: NotSampled."""
+    """Raises: NoSnapshot."""
     pipeline = await console.poller.current()
     return Overview(
         pipeline,

@@ -50,7 +50,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Snapshot:
     """`queues` and `stored` are None if they could not be read; then there is a reason."""
 
     at: datetime
@@ -61,8 +61,8 @@ class Sample:
     database_trouble: str | None = None
 
 
-class Sampler:
-    """Takes samples over one connection to the broker, which it opens again after a failure."""
+class SnapshotReader:
+    """Takes snapshots over one connection to the broker, which it opens again after a failure."""
 
     def __init__(self, broker: Broker, database: Database, settings: Settings) -> None:
         self._broker = broker
@@ -82,12 +82,12 @@ class Sampler:
             async with asyncio.timeout(BROKER_SECONDS):
                 await self._stack.aclose()
 
-    async def take(self) -> Sample:
+    async def take(self) -> Snapshot:
         """Read everything at the same time. Nothing is raised for a service that cannot be reached."""
         (queues, broker_trouble), (stored, database_trouble), processes = await asyncio.gather(
             self._queues(), self._stored(), read_processes(self._ops_urls, SERIES)
         )
-        return Sample(datetime.now(UTC), queues, stored, processes, broker_trouble, database_trouble)
+        return Snapshot(datetime.now(UTC), queues, stored, processes, broker_trouble, database_trouble)
 
     async def _queues(self) -> tuple[Mapping[str, QueueDepth | None] | None, str | None]:
         try:
