@@ -304,15 +304,13 @@ class Ingest:
     ) -> None:
         """Verify a body as it was received, before anything in it is parsed. Raises: Refused."""
         encoding = headers.get("content-encoding", "")
-        verify = partial(
-            authenticate, gateway.scheme, gateway.keys, claims, body, encoding, self.settings.body_limit
-        )
+        arguments = (gateway.scheme, gateway.keys, claims, body, encoding, self.settings.body_limit)
         # Signatures of public keys take long, and a sender may send several.
         if len(body) > LARGE_BODY or is_encoded(encoding) or gateway.has_public_key:
             async with self._one_large_body:
-                outcome = await asyncio.to_thread(verify)
+                outcome = await asyncio.to_thread(authenticate, *arguments)
         else:
-            outcome = verify()
+            outcome = authenticate(*arguments)
         if not isinstance(outcome, Verified):
             raise _refused_signature(marketplace, outcome)
         age = "older" if outcome.position else "newest"
