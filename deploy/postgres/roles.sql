@@ -29,7 +29,7 @@ DO $$ BEGIN
     END IF;
 END $$;
 
--- `stockhook dead`, `unhandled`, `actions`, `reconcile`, `pause`: reads, and writes the states of dead letters, pauses, and the audit
+-- `stockhook dead`, `unhandled`, `actions`, `reconcile`, `pause`, `resume`: reads, and writes the states of dead letters, pauses, and the audit
 DO $$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'stockhook_operator') THEN
         CREATE ROLE stockhook_operator LOGIN;

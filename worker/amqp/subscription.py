@@ -148,7 +148,10 @@ class Subscription(Generic[T]):
         self.unready_reason = f"not connected: {reason}"
 
     async def _run_session(self, handler: Callable[["Session[T]"], Awaitable[None]]) -> None:
-        """Run a session; after one that was switched off, the next one, which is not early."""
+        """Run a session, and the next one after a session that was switched off.
+
+        To return would count as the early end of a session, and delay the next connection.
+        """
         is_switched_off = True
         while is_switched_off:
             await self.switch.until_on(self.stopping)
@@ -360,7 +363,7 @@ class Session(Generic[T]):
         await self.subscription.switch.until_off()
         self.is_switched_off = True
         self.end()
-        # Before the last ack: the broker counts, as delivered, what it is about to send in its place.
+        # Before the last ack, after which the broker would send the next message, and count its delivery.
         with suppress(BrokerUnavailable):
             await self.stop_deliveries()
         await asyncio.sleep(FINISH_SECONDS)

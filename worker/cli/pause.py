@@ -55,10 +55,11 @@ def resume(family: FamilyName, /, *, reason: str | None = None, json: Json = Fal
         Why, for the record.
     """
     settings = load_context("resume")
+    text = visible((reason or "").strip()) or None
 
     async def work() -> Pause | None:
         async with open_database(settings, "resume", 1) as database:
-            return await pauses.resume(database, family, visible(reason.strip()) if reason else None, who())
+            return await pauses.resume(database, family, text, who())
 
     ended = run_loop(work())
     if json:

@@ -212,7 +212,7 @@ class Settings(BaseSettings):
         default=12.0, gt=0, le=720, description="Hours after which a user of the console signs in again"
     )
     console_read_only: bool = Field(
-        default=False, description="Whether the console refuses every change, whoever requests it"
+        default=False, description="Whether the console refuses changes by users of every role"
     )
     console_trusted_proxies: Networks = Field(
         default=(),

@@ -24,7 +24,7 @@ from worker.console.pipeline import (
     point,
 )
 from worker.console.snapshot import Snapshot, SnapshotReader
-from worker.observability.backoff import sleep_unless_stopping
+from worker.observability.backoff import repeat_until_stopping
 from worker.observability.errors import safe_summary
 from worker.postgres.pool import Database
 from worker.tools.audit import Audit, audit
@@ -71,14 +71,14 @@ class Poller:
                 except Exception as error:
                     # The next snapshot may succeed; until then the screens show the time of the last one.
                     log.warning("snapshot.failed", error=safe_summary(error))
-                await self._pause()
+                await self._wait_until_due()
         finally:
             auditing.cancel()
             async with self._changed:
                 self._changed.notify_all()
             await self._reader.close()
 
-    async def _pause(self) -> None:
+    async def _wait_until_due(self) -> None:
         """Until the next snapshot is due: soon for viewers, otherwise for the history."""
         self._wanted.clear()
         seconds = LIVE_SECONDS if self._viewers else HISTORY_STEP.total_seconds()
@@ -106,20 +106,21 @@ class Poller:
             self._changed.notify_all()
 
     async def _audit_regularly(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                result = await audit(
-                    self._broker,
-                    self._database,
-                    self._settings,
-                    spooled=None,
-                    patience=AUDIT_PATIENCE_SECONDS,
-                )
-                self._audits.append((datetime.now(UTC), result))
-            except Exception as error:
-                # The next audit may succeed; until then the screen shows when the last one was.
-                log.warning("audit.failed", error=safe_summary(error))
-            await sleep_unless_stopping(HISTORY_STEP.total_seconds(), self._stopping)
+        async def take_audit() -> None:
+            result = await audit(
+                self._broker,
+                self._database,
+                self._settings,
+                spooled=None,
+                patience=AUDIT_PATIENCE_SECONDS,
+            )
+            self._audits.append((datetime.now(UTC), result))
+
+        def warn(error: Exception) -> None:
+            # The next audit may succeed; until then the screen shows when the last one was.
+            log.warning("audit.failed", error=safe_summary(error))
+
+        await repeat_until_stopping(take_audit, HISTORY_STEP.total_seconds(), self._stopping, warn)
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:

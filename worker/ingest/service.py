@@ -50,7 +50,6 @@ from worker.observability.ops_server import readiness
 
 log = structlog.get_logger(__name__)
 
-
 # The maximum length of a foreign text in a log line.
 LONGEST_LOGGED = 200
 

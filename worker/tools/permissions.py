@@ -246,8 +246,8 @@ ROLES = (
     DatabaseRole(CONSOLE, "`stockhook console`: reads", tables=_ALL_READ),
     DatabaseRole(
         OPERATOR,
-        "`stockhook dead`, `unhandled`, `actions`, `reconcile`, `pause`: reads, and writes the states of "
-        "dead letters, pauses, and the audit",
+        "`stockhook dead`, `unhandled`, `actions`, `reconcile`, `pause`, `resume`: reads, and writes the "
+        "states of dead letters, pauses, and the audit",
         tables={
             **_ALL_READ,
             "dead_letters": ("SELECT", "UPDATE"),
