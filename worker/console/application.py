@@ -29,11 +29,11 @@ from worker.console.access import (
     require_own_origin,
 )
 from worker.console.boundary import Boundary
-from worker.console.contract import Action, Console, Done, NotThere, Screen
+from worker.console.contract import Action, Console, Done, NotThere, Screen, Shown
 from worker.console.poller import NoSnapshot
 from worker.console.rendering import STATIC, Renderer
 from worker.console.routes import ACTIONS, SCREENS
-from worker.console.sessions import Session
+from worker.console.sessions import Notice, Session
 from worker.observability.errors import StockhookError, safe_summary
 from worker.observability.inert_text import json_text
 from worker.postgres.errors import PostgresError
@@ -233,14 +233,23 @@ class _Pages:
         form: dict[str, str] = request.state.form
         back = _local(form.get("back", ""))
         wanted = contract.Request(session.user, _parameters(request), form)
+        refusal: Refused | None = None
+        done: Done | Shown
         try:
             done = await action.perform(self.console, wanted)
-        except Refused as refusal:
-            done = Done(str(refusal))
+        except Refused as error:
+            refusal, done = error, Done(str(error))
         log.info(
-            "console.action", action=action.path, parameters=dict(request.path_params), user=session.user.name
+            "console.action",
+            action=action.path,
+            parameters=dict(request.path_params),
+            user=session.user.name,
+            refused=None if refusal is None else str(refusal),
         )
-        session.notice = done.sentence
+        if isinstance(done, Shown):
+            context = {**self._context(request, session), "view": done.view, "roles": session.user.roles}
+            return HTMLResponse(self._renderer.page(done.template, context))
+        session.notice = Notice(done.sentence, is_refusal=refusal is not None)
         return self._redirect(done.path or back)
 
     # Signing in and out
@@ -326,8 +335,15 @@ class _Pages:
     def _context(self, request: Request, session: Session | None) -> dict[str, Any]:
         return {
             "user": None if session is None else session.user,
-            "token": "" if session is None else session.form_token(),
-            "notice": "" if session is None else session.take_notice(),
+            "token": (token := "" if session is None else session.form_token()),
+            # What the form of an action needs.
+            "page": {
+                "token": token,
+                "back": _with_query(self._path(request, below_base=False), urlencode(_own_query(request))),
+                "roles": frozenset() if session is None else session.user.roles,
+                "is_read_only": self.console.settings.console_read_only,
+            },
+            "notice": None if session is None else session.take_notice(),
             "here": self._path(request, below_base=False),
             "screens": [screen for screen in self.screens if screen.label],
             "is_read_only": self.console.settings.console_read_only,

@@ -65,6 +65,14 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """A page as the answer to the POST itself: what it shows must have no address."""
+
+    template: str
+    view: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
     """A change, by POST alone. `perform` uses the functions of the commands, with the user's name.
 
@@ -73,4 +81,4 @@ class Action:
 
     path: str
     role: Role
-    perform: Callable[[Console, Request], Awaitable[Done]]
+    perform: Callable[[Console, Request], Awaitable[Done | Shown]]

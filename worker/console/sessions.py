@@ -23,6 +23,14 @@ class User:
     how: str = "password"
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What an action did, or why it was refused."""
+
+    sentence: str
+    is_refusal: bool = False
+
+
 @dataclass(slots=True)
 class Session:
     """`token` proves that a form came from a page of this session; `notice` is shown on the next page."""
@@ -30,7 +38,7 @@ class Session:
     user: User
     ends_at: datetime
     token: bytes = field(default_factory=lambda: secrets.token_bytes(TOKEN_BYTES))
-    notice: str = ""
+    notice: Notice | None = None
 
     def form_token(self) -> str:
         """The token, different each time, so that a compressed page does not reveal it bit by bit."""
@@ -46,8 +54,8 @@ class Session:
         mask, masked = data[:TOKEN_BYTES], data[TOKEN_BYTES:]
         return len(data) == 2 * TOKEN_BYTES and hmac.compare_digest(_xor(mask, masked), self.token)
 
-    def take_notice(self) -> str:
-        notice, self.notice = self.notice, ""
+    def take_notice(self) -> Notice | None:
+        notice, self.notice = self.notice, None
         return notice
 
 

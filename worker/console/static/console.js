@@ -1,4 +1,4 @@
-// Live updates can be paused, and the colour scheme can be chosen. Every page works without this file.
+// Live updates can be paused, the colour scheme chosen, and texts copied. Every page works without this file.
 "use strict";
 (() => {
   const THEMES = ["auto", "light", "dark"];
@@ -50,8 +50,29 @@
     }
   };
 
+  // The clipboard's API is missing over plain HTTP; the selection works everywhere.
+  const copy = async (button) => {
+    const source = document.getElementById(button.dataset.copy);
+    let isCopied = false;
+    try {
+      await navigator.clipboard.writeText(source.textContent);
+      isCopied = true;
+    } catch {
+      getSelection().selectAllChildren(source);
+      isCopied = document.execCommand("copy");
+    }
+    button.textContent = isCopied ? "Copied" : "Selected: press Ctrl-C";
+  };
+  const showCopyButtons = () => {
+    for (const button of document.querySelectorAll("[data-copy]")) {
+      button.hidden = false;
+      button.addEventListener("click", () => copy(button));
+    }
+  };
+
   document.addEventListener("DOMContentLoaded", () => {
     showTheme();
+    showCopyButtons();
     document.querySelector("[data-theme-switch]")?.addEventListener("click", () => {
       theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
       store("stockhook.theme", theme);
