@@ -38,8 +38,9 @@ from worker.simulator.webhook import Credentials
 
 READY_SECONDS = 180.0
 SENDER_SECONDS = 240.0
-# Changes over HTTP take the longest: after a run of 14 minutes on a cluster, 19,000 were left.
-QUIET_SECONDS = 900.0
+# The queues become empty, however long that takes, or nothing changes in them for longer than the last retry
+# delay of 175 s.
+STALLED_SECONDS = 240.0
 SETTLE_SECONDS = 0.2
 
 
@@ -224,7 +225,8 @@ async def _within(seconds: float, task: "asyncio.Task[None]", what: str) -> None
 async def _wait_for_quiet(world: World, say: Say) -> None:
     """Wait until spool, queues and retry queues are empty and nothing is in flight."""
     say("waiting until all queues are empty")
-    end = monotonic() + QUIET_SECONDS
+    before: dict[str, int] = {}
+    changed_at = monotonic()
     while True:
         # The spool first: an event that leaves it meanwhile is then counted in a queue.
         waiting = {"spool": await _spool_depth(world), **await asyncio.to_thread(_queued, world.broker)}
@@ -232,9 +234,11 @@ async def _wait_for_quiet(world: World, say: Say) -> None:
         waiting = {place: count for place, count in waiting.items() if count}
         if not waiting:
             return
-        if monotonic() > end:
+        if waiting != before:
+            before, changed_at = waiting, monotonic()
+        if monotonic() - changed_at > STALLED_SECONDS:
             seen = await asyncio.to_thread(_broker_state, world.broker)
-            raise RunFailed(f"the queues are not empty after {QUIET_SECONDS:.0f} s: {waiting}\n{seen}")
+            raise RunFailed(f"nothing has left these queues for {STALLED_SECONDS:.0f} s: {waiting}\n{seen}")
         await asyncio.sleep(SETTLE_SECONDS)
 
 
