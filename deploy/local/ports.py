@@ -33,6 +33,9 @@ CANDIDATES = candidates()
 # Not the generator that tests seed: two processes would choose the same ports.
 _random = random.SystemRandom()
 
+# Chosen by this process: a port that is not used yet would be chosen again.
+_chosen: set[int] = set()
+
 
 class NoFreePort(Exception):
     """None of a few hundred ports was free."""
@@ -63,7 +66,7 @@ def is_free(port: int) -> bool:
 def choose_ports(
     names: Iterable[str], preferred: dict[str, int], *, taken: Iterable[int] = ()
 ) -> dict[str, int]:
-    """A free port for each name, all different: the preferred one if it is free."""
+    """A free port for each name: the preferred one if it is free, or one that was never chosen before."""
     chosen: dict[str, int] = {}
     refused = set(taken)
     with ExitStack() as held:
@@ -72,12 +75,14 @@ def choose_ports(
             held.enter_context(listener)
             refused.add(port)
             chosen[name] = port
+    _chosen.update(chosen.values())
     return chosen
 
 
 def hold_port(preferred: int | None, refused: set[int]) -> tuple[int, socket.socket]:
     wishes = [] if preferred is None else [preferred]
-    for port in [*wishes, *_random.sample(CANDIDATES, ATTEMPTS)]:
+    others = [port for port in _random.sample(CANDIDATES, ATTEMPTS) if port not in _chosen]
+    for port in [*wishes, *others]:
         if port in refused:
             continue
         try:
@@ -87,10 +92,13 @@ def hold_port(preferred: int | None, refused: set[int]) -> tuple[int, socket.soc
     raise NoFreePort(f"no free port between {CANDIDATES.start} and {CANDIDATES.stop}")
 
 
-def free_port_pair(preferred: int) -> int:
-    """The first of two neighbouring free ports."""
-    for port in [preferred, *_random.sample(CANDIDATES, ATTEMPTS)]:
+def free_port_pair(preferred: int | None = None) -> int:
+    """The first of two neighbouring free ports: the preferred one, or different from all earlier ones."""
+    wishes = [] if preferred is None else [preferred]
+    others = [port for port in _random.sample(CANDIDATES, ATTEMPTS) if not {port, port + 1} & _chosen]
+    for port in [*wishes, *others]:
         if is_free(port) and is_free(port + 1):
+            _chosen.update((port, port + 1))
             return port
     raise NoFreePort(f"no two neighbouring free ports between {CANDIDATES.start} and {CANDIDATES.stop}")
 

@@ -18,10 +18,11 @@ import pytest
 from packaging.requirements import Requirement
 
 from deploy.local.packages import apt_is_here, debian_mirror
+from deploy.local.ports import free_port_pair
 from deploy.local.services import CHECKOUT, PACKAGES
 from tests.deploy.image import Image, Layer, base_name, built, wheels
 from tests.deploy.tools import DEPLOY, documents
-from tests.support.stack import Stack, Worker, free_port_pair, until
+from tests.support.stack import Stack, Worker, until
 from tests.unit.test_service import BODY
 
 pytestmark = pytest.mark.image

@@ -41,7 +41,6 @@ from deploy.local.process import (
 from deploy.local.rabbitmq import ControlFailed, RabbitNode, speaks_amqp
 from deploy.local.secrets import remembered_secrets
 from deploy.local.services import CHECKOUT, AlreadyRunning, Services, is_running, local_services
-from tests.support import stack
 
 QUEUE = "kept"
 LISTENING = "0A"
@@ -357,9 +356,10 @@ def test_ports_are_below_the_range_that_outgoing_connections_take(
     assert candidates(file) == expected
 
 
-def test_the_ports_of_tests_are_outside_that_range_and_all_different() -> None:
-    pairs = [stack.free_port_pair() for _ in range(50)]
-    ports = [stack.free_port() for _ in range(50)] + [port for pair in pairs for port in (pair, pair + 1)]
+def test_chosen_ports_are_outside_that_range_and_all_different() -> None:
+    pairs = [free_port_pair() for _ in range(50)]
+    ports = [choose_ports(["port"], {})["port"] for _ in range(50)]
+    ports += [port for pair in pairs for port in (pair, pair + 1)]
 
     assert len(set(ports)) == 150
     assert all(port in CANDIDATES or port - 1 in CANDIDATES for port in ports)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stack import free_port, free_port_pair
+from deploy.local.ports import free_port_pair
+from tests.support.stack import free_port
 
 SECRET = "a-secret-canary-0123456789"
 # An address of TEST-NET-1, which no machine has.

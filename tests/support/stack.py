@@ -20,7 +20,7 @@ import httpx
 from cryptography.fernet import Fernet
 
 from consumers.registry import FAMILIES
-from deploy.local.ports import choose_ports, is_free
+from deploy.local.ports import choose_ports, free_port_pair
 from deploy.local.services import Services
 from schemas.registry import Provider
 from tests.support.fault_sql import REMOVE_FAULT
@@ -67,23 +67,10 @@ DROP_REBUILDS = "".join(f"DROP SCHEMA IF EXISTS rebuild_{family} CASCADE;" for f
 # Variables that are read when the interpreter starts, or when a module is imported.
 READ_AT_START = ("PYTHON", "LC_", "LANG", "STOCKHOOK_CRASH_AT")
 
-_GIVEN: set[int] = set()
-
 
 def free_port() -> int:
     """A different port each time, outside of the range of outgoing connections."""
-    port = choose_ports(["port"], {}, taken=_GIVEN)["port"]
-    _GIVEN.add(port)
-    return port
-
-
-def free_port_pair() -> int:
-    """The first of two consecutive free ports: `run` uses two ops ports."""
-    while True:
-        first = free_port()
-        if first + 1 not in _GIVEN and is_free(first + 1):
-            _GIVEN.add(first + 1)
-            return first
+    return choose_ports(["port"], {})["port"]
 
 
 def http_client(seconds: float = 20) -> httpx.AsyncClient:
