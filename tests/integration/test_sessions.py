@@ -350,6 +350,35 @@ async def test_while_postgres_is_away_nothing_is_held_beyond_the_hold_limit(
     await running
 
 
+async def test_a_consumer_that_leaves_isolation_is_not_cancelled_while_it_holds_a_delivery(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RabbitMQ keeps what a cancelled consumer holds if its node is then cut off from the leader."""
+    cancel_consumers = Channel.cancel_consumers
+    held: list[int] = []
+    consumer = consumer_of_returns(parts)
+
+    async def note_and_cancel(channel: Channel) -> None:
+        if not parts.stopping.is_set():
+            held.append(consumer.subscription.in_flight)
+        await cancel_consumers(channel)
+
+    async def are_applied() -> bool:
+        return await parts.stack.count("event_log") == MANY_MESSAGES
+
+    monkeypatch.setattr(Channel, "cancel_consumers", note_and_cancel)
+    for number in range(MANY_MESSAGES):
+        await parts.publisher.publish(returned(number))
+    with recorded_deliveries(monkeypatch) as deliveries:
+        running = asyncio.ensure_future(consumer.run())
+        await until(are_applied, "all are applied")
+        parts.stopping.set()
+        await running
+
+    assert not any(held)
+    assert len(deliveries) == MANY_MESSAGES
+
+
 @contextmanager
 def lost_acks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The broker receives no acks until the list is cleared, which the consumers do not notice."""

@@ -296,6 +296,14 @@ TABLE = (
         "test_no_delivery_is_repeated_when_a_session_ends_at_its_age_limit",
     ),
     Mutant(
+        "a consumer that holds deliveries is cancelled when its prefetch changes",
+        "worker/pipeline/consumer.py",
+        "                await session.subscribe()\n",
+        "                await session.stop_deliveries()\n                await session.subscribe()\n",
+        "tests/integration/test_sessions.py::"
+        "test_a_consumer_that_leaves_isolation_is_not_cancelled_while_it_holds_a_delivery",
+    ),
+    Mutant(
         "a session is never replaced",
         "worker/amqp/subscription.py",
         "        self._is_ending = True\n",

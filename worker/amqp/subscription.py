@@ -17,6 +17,11 @@ A session is replaced when it is LONGEST_SESSION_SECONDS old. When the leader of
 RabbitMQ can lose a delivery or an ack between two of its nodes (rabbitmq-server: issue 15473, which is open,
 and pull request 14589, which is in 4.2). The message then belongs to a channel that does not know it, and
 stays there until that channel is closed.
+
+A consumer is cancelled while it holds a delivery only if nothing else helps. If its node is cut off from the
+queue's leader meanwhile, RabbitMQ never returns that delivery: `rabbit_fifo` suspects only consumers that are
+not cancelled, and so does not notice the end of this one's channel. Another leader does (measured with
+3.10.8; the remedy is in deploy/runbooks/StockhookEventsMissing.md).
 """
 
 import asyncio
@@ -63,6 +68,9 @@ SHORTEST_SESSION_FRACTION = 0.8
 
 # How long a handler may go on with what it processes when the subscription is switched off.
 FINISH_SECONDS = 0.5
+
+# How long a session at its age limit waits for a moment in which it holds nothing.
+LONGEST_IDLE_WAIT_SECONDS = 30.0
 
 # The time in which the broker must answer whether a subscription exists.
 WATCHDOG_SECONDS = 5.0
@@ -198,6 +206,7 @@ class Session(Generic[T]):
     _buffer: PrefetchBuffer[T]
     # Not acknowledged, in the order of arrival, each with the time when it arrived.
     _held: deque[tuple[float, Delivery]] = field(default_factory=deque)
+    _acknowledged_all: asyncio.Event = field(default_factory=asyncio.Event)
     has_reached_hold_limit: bool = False
     is_switched_off: bool = False
     _is_ending: bool = False
@@ -216,7 +225,7 @@ class Session(Generic[T]):
     async def subscribe(self) -> None:
         """Start deliveries from all queues, unless the session is ending or the subscription is switched off.
 
-        Call it again only after `stop_deliveries`.
+        Call it again when the prefetch changes: consumers that may hold deliveries stay beside the new ones.
 
         Raises:
             BrokerUnavailable
@@ -259,7 +268,7 @@ class Session(Generic[T]):
         """
         await self.channel.ack(delivery.tag)
         self._held = deque(held for held in self._held if held[1].tag != delivery.tag)
-        self._end_if_drained()
+        self._note_if_nothing_is_held()
 
     async def ack_up_to(self, delivery: Delivery) -> None:
         """Acknowledge this delivery and all that arrived before it.
@@ -270,7 +279,7 @@ class Session(Generic[T]):
         await self.channel.ack_up_to(delivery.tag)
         while self._held and self._held[0][1].tag <= delivery.tag:
             self._held.popleft()
-        self._end_if_drained()
+        self._note_if_nothing_is_held()
 
     async def publish(self, message: Message) -> None:
         """Publish until confirmed. Raises as `publish_until_confirmed` does."""
@@ -354,6 +363,9 @@ class Session(Generic[T]):
     async def end_when_old(self) -> None:
         """End the session at its age limit, once everything that was delivered is acknowledged."""
         await asyncio.sleep(LONGEST_SESSION_SECONDS * random.uniform(SHORTEST_SESSION_FRACTION, 1))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_IDLE_WAIT_SECONDS):
+                await self._until_nothing_is_held()
         self._is_ending = True
         with suppress(BrokerUnavailable):
             await self._stop_and_end()
@@ -384,6 +396,16 @@ class Session(Generic[T]):
             task = asyncio.current_task()
             if not self._is_cut_off or (task is not None and task.cancelling()):
                 raise
+
+    def _note_if_nothing_is_held(self) -> None:
+        if not self._held:
+            self._acknowledged_all.set()
+        self._end_if_drained()
+
+    async def _until_nothing_is_held(self) -> None:
+        while self._held:
+            self._acknowledged_all.clear()
+            await self._acknowledged_all.wait()
 
     async def _stop_and_end(self) -> None:
         """Raises: BrokerUnavailable."""

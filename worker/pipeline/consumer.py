@@ -127,15 +127,11 @@ class Consumer:
             if possibly_poisonous and not prefetches_one:
                 self._isolation.is_active = True
                 return
-            leaves_isolation = prefetches_one and not possibly_poisonous
-            if leaves_isolation:
-                # A delivery in flight when a session ends is delivered again, and counts as lost. So nothing
-                # is delivered while this batch is processed.
-                await session.stop_deliveries()
             await session.unless_cut_off(self._process(session, batch))
             self._isolation.is_active = self._circuit_breaker.is_open or possibly_poisonous
-            if leaves_isolation:
-                prefetches_one = self._isolation.is_active
+            if prefetches_one and not self._isolation.is_active:
+                prefetches_one = False
+                # The consumer that delivers one at a time stays, because it may hold a delivery.
                 await session.subscribe()
 
     async def _process(self, session: Session[Received], batch: Sequence[Received]) -> None:
