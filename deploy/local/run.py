@@ -187,13 +187,16 @@ def wait_for_end(product: Daemon) -> int | None:
 
 def summary(settings: Mapping[str, str], login: str | None) -> str:
     url = ingest_url(settings)
-    user = f" (user {CONSOLE_USER}, password {login})" if login else ""
+    user = f"\n              user {CONSOLE_USER}, password {login}" if login else ""
     return f"""
 [bold green]Stockhook is running.[/bold green] Ctrl-C stops it and everything that was started with it.
 
   console     {console_url(settings)}/{user}
-  webhooks    {url}/webhooks/ovoko, {url}/webhooks/buyback
-  operations  http://127.0.0.1:{settings["STOCKHOOK_OPS_PORT"]}/metrics, {url}/readyz, {url}/openapi.json
+  webhooks    {url}/webhooks/ovoko
+              {url}/webhooks/buyback
+  operations  http://127.0.0.1:{settings["STOCKHOOK_OPS_PORT"]}/metrics
+              {url}/readyz
+              {url}/openapi.json
 {dashboard_line(settings)}  settings    .dev/env (secrets and the addresses of RabbitMQ and Postgres)
   logs        of stockhook below; of RabbitMQ and Postgres in .dev/log/
 
@@ -204,9 +207,9 @@ Send a webhook that a part was sold:
 In a second terminal:
 
   . .dev/env
-  .venv/bin/stockhook send --documented    every event that the marketplaces document
-  .venv/bin/stockhook status               queues, dead letters, rows
-  make psql                                SELECT * FROM parts;
+  .venv/bin/stockhook send --documented   the documented events
+  .venv/bin/stockhook status              queues, dead letters, rows
+  make psql                               SELECT * FROM parts;
 """
 
 
@@ -218,7 +221,8 @@ def dashboard_line(settings: Mapping[str, str]) -> str:
     # For a cluster, use the first host.
     address = f"http://{found.netloc.rpartition('@')[2].partition(',')[0]}/"
     return (
-        f"  queues      {address} (RabbitMQ's dashboard: user {found.username}, password {found.password})\n"
+        f"  queues      {address} (RabbitMQ's dashboard)\n"
+        f"              user {found.username}, password {found.password}\n"
     )
 
 

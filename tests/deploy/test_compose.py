@@ -1,15 +1,22 @@
 """deploy/compose.yaml and its secrets."""
 
+import shutil
 import stat
+import subprocess
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from pydantic import SecretStr
 
 from deploy.local.services import CHECKOUT
 from tests.deploy.tools import DEPLOY, documents, run, tool
 from worker.cli.app import app
-from worker.config.settings import read_settings
+from worker.config.console_accounts import Role, read_accounts
+from worker.config.settings import Settings, read_settings
+from worker.console.server import check
 
 COMPOSE = DEPLOY / "compose.yaml"
 ONE_SHOT = {"migrate", "topology"}
@@ -54,7 +61,13 @@ def test_services_have_health_checks_and_one_off_jobs_are_awaited(compose: dict[
 def test_its_commands_are_commands(compose: dict[str, Any]) -> None:
     own = [service for service in compose["services"].values() if "build" in service]
 
-    assert {service["command"][0] for service in own} == {"ingest", "consume", "migrate", "topology"}
+    assert {service["command"][0] for service in own} == {
+        "ingest",
+        "consume",
+        "console",
+        "migrate",
+        "topology",
+    }
     for service in own:
         assert service["command"][0] in app
 
@@ -107,6 +120,76 @@ def test_the_script_makes_every_secret_and_the_product_can_read_them(
     assert f"default_pass = {password}" in (secrets / "rabbitmq.conf").read_text()
     assert settings.encryptor is not None
     assert len(settings.ovoko_secrets) == len(settings.buyback_tokens) == 1
+
+
+def test_the_console_starts_with_the_account_of_the_script(
+    compose: dict[str, Any], secrets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = compose["services"]["console"]
+    monkeypatch.setenv("STOCKHOOK_CONSOLE_HOST", "0.0.0.0")
+    for name, value in {**console["environment"], "STOCKHOOK_SECRETS_DIR": str(secrets)}.items():
+        monkeypatch.setenv(name, "" if value.startswith("${") else value)
+    settings = read_settings()
+    check(settings)
+    (account,) = settings.console_accounts
+
+    assert "STOCKHOOK_CONSOLE_HOST=0.0.0.0" in (DEPLOY / "Dockerfile").read_text()
+    assert account.password.matches((secrets / "console_password").read_text().strip())
+    assert (account.name, account.roles) == ("admin", {Role.READER, Role.OPERATOR})
+
+
+def test_the_script_hashes_with_openssl_where_python_is_missing(tmp_path: Path) -> None:
+    """And it says what is missing where there is neither."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("base64", "cat", "chmod", "dirname", "head", "mkdir", "mv", "od", "openssl", "sh", "tr"):
+        program = shutil.which(name)
+        assert program is not None, name
+        (tools / name).symlink_to(program)
+
+    def make() -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            ["sh", DEPLOY / "compose-secrets", tmp_path / "secrets"],
+            env={"PATH": str(tools)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    (tools / "openssl").rename(tools / "elsewhere")
+    without = make()
+    (tools / "elsewhere").rename(tools / "openssl")
+    made = make()
+    (account,) = read_accounts(
+        [SecretStr((tmp_path / "secrets/stockhook_console_users").read_text().strip())]
+    )
+
+    assert without.returncode == 1
+    assert without.stderr.endswith("cannot be hashed: install python3 or OpenSSL 3\n")
+    assert made.returncode == 0, made.stderr
+    assert account.password.matches((tmp_path / "secrets/console_password").read_text().strip())
+
+
+def test_only_this_machine_reaches_the_console_and_it_trusts_only_its_bridge(compose: dict[str, Any]) -> None:
+    """A port on another address would send passwords in clear."""
+    console = compose["services"]["console"]
+    (network,) = compose["networks"]["console"]["ipam"]["config"]
+    users = [name for name, one in compose["services"].items() if "console" in one.get("networks", ())]
+
+    assert console["ports"] == ["127.0.0.1:${STOCKHOOK_CONSOLE_PORT:-8081}:8081"]
+    assert console["environment"]["STOCKHOOK_CONSOLE_TRUSTED_PROXIES"] == network["gateway"]
+    assert ip_address(network["gateway"]) in ip_network(network["subnet"])
+    assert users == ["console"]
+
+
+def test_the_console_reads_the_ops_ports_of_services_that_it_reaches(compose: dict[str, Any]) -> None:
+    console = compose["services"]["console"]
+    urls = [urlsplit(url) for url in console["environment"]["STOCKHOOK_CONSOLE_OPS_URLS"].split(",")]
+
+    assert {url.hostname for url in urls} == {"ingest", "consumer"}
+    assert {url.port for url in urls} == {Settings.model_fields["ops_port"].default}
+    for url in urls:
+        assert set(compose["services"][url.hostname]["networks"]) & set(console["networks"])
 
 
 def test_a_second_run_of_the_script_changes_nothing(secrets: Path) -> None:

@@ -13,6 +13,7 @@ from tests.support.authority import make_authority
 from tests.support.gateways import FILES, PROXIES, gateway_command
 from tests.support.stack import free_port
 from worker.config.settings import Settings
+from worker.console.access import LONGEST_FORM_BYTES
 
 # Options that make a program check its file and end. Traefik has none.
 CHECKS = {"nginx": ["-t"], "haproxy": ["-c"], "envoy": ["--mode", "validate"]}
@@ -61,6 +62,13 @@ def test_connections_are_idle_for_a_shorter_time_at_the_proxy_than_at_the_ingest
 @pytest.mark.parametrize("name", PROXIES)
 def test_the_proxy_lets_every_body_through_that_the_ingest_accepts(name: str) -> None:
     assert number(name, BODY_BYTES) > Settings.model_fields["body_limit"].default
+
+
+def test_nginx_lets_every_form_of_the_console_through() -> None:
+    match = re.search(r"client_max_body_size (\d+)m;", (FILES / "nginx-console.conf").read_text())
+
+    assert match is not None
+    assert int(match[1]) * 2**20 >= LONGEST_FORM_BYTES
 
 
 def number(name: str, patterns: dict[str, str]) -> int:

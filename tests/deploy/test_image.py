@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from packaging.requirements import Requirement
 
@@ -22,12 +23,13 @@ from deploy.local.ports import free_port_pair
 from deploy.local.services import CHECKOUT, PACKAGES
 from tests.deploy.image import Image, Layer, base_name, built, wheels
 from tests.deploy.tools import DEPLOY, documents
-from tests.support.stack import Stack, Worker, until
+from tests.support.console import browser, sign_in, users
+from tests.support.stack import Stack, Worker, free_port, until
 from tests.unit.test_service import BODY
 
 pytestmark = pytest.mark.image
 
-MOST_MEGABYTES = 67
+MOST_MEGABYTES = 70
 """Of what lies above the base image."""
 INSTALLED = "opt/stockhook/lib"
 
@@ -289,6 +291,60 @@ def grace() -> float:
     (compose,) = documents(DEPLOY / "compose.yaml")
     seconds: str = compose["x-stockhook"]["stop_grace_period"]
     return float(seconds.removesuffix("s"))
+
+
+async def test_it_serves_the_console_only_if_passwords_are_safe(
+    image: Image, stack: Stack, tmp_path: Path
+) -> None:
+    folder = volume(image, tmp_path)
+    port = free_port()
+    settings = environment(
+        image,
+        stack,
+        STOCKHOOK_CONSOLE_PORT=str(port),
+        STOCKHOOK_CONSOLE_USERS=users(anna="operator"),
+    )
+    unsafe = finished(image, folder, settings, "console")
+    # As compose.yaml has it: the address of the network's bridge, which here is another one than ours.
+    settings["STOCKHOOK_CONSOLE_TRUSTED_PROXIES"] = "127.0.0.2"
+    log = tmp_path / "console.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*image.confined(folder), *image.configuration["Entrypoint"], "console"],
+            env=settings,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    container = Container("console", process, log, port)
+    stack.workers.append(container)
+    url = f"http://127.0.0.1:{port}"
+
+    async def answers() -> bool:
+        assert process.poll() is None, container.lines()[-3000:]
+        try:
+            async with browser(url) as client:
+                return (await client.get("/livez")).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    await until(answers, "the console answers", seconds=60)
+    async with browser(url) as client:
+        signed_in = await sign_in(client)
+        page = await client.get("/families/orders")
+        assets = [await client.get(path) for path in re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text)]
+    (compose,) = documents(DEPLOY / "compose.yaml")
+    _, *health = compose["services"]["console"]["healthcheck"]["test"]
+    healthy = container.execute(*health[:-1], str(port), environment=settings)
+    container.signal(signal.Signals[image.configuration["StopSignal"]])
+    code = container.wait(grace())
+
+    assert unsafe.returncode == 78
+    assert "passwords would be sent in clear" in unsafe.stderr
+    assert (signed_in.status_code, page.status_code) == (303, 200)
+    assert [asset.status_code for asset in assets] == [200] * len(assets) != []
+    assert healthy.returncode == 0, healthy.stdout + healthy.stderr
+    assert code == 0, container.lines()[-3000:]
 
 
 async def test_the_health_check_fails_where_nothing_runs(image: Image, stack: Stack, tmp_path: Path) -> None:

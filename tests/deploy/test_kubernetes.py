@@ -39,7 +39,11 @@ def named(kind: str, name: str) -> dict[str, Any]:
 WORKLOADS = of_kind("StatefulSet", "Deployment", "Job")
 SERVING = of_kind("StatefulSet", "Deployment")
 every_workload = pytest.mark.parametrize("workload", WORKLOADS, ids=lambda one: one["metadata"]["name"])
+CONSOLE = named("Deployment", "stockhook-console")
 every_server = pytest.mark.parametrize("workload", SERVING, ids=lambda one: one["metadata"]["name"])
+every_server_with_an_ops_port = pytest.mark.parametrize(
+    "workload", [one for one in SERVING if one != CONSOLE], ids=lambda one: one["metadata"]["name"]
+)
 
 
 def pod_of(workload: dict[str, Any]) -> dict[str, Any]:
@@ -152,10 +156,14 @@ def test_a_pod_has_time_for_in_flight_deliveries(workload: dict[str, Any]) -> No
     assert pod_of(workload)["terminationGracePeriodSeconds"] >= before + grace + 20
 
 
-@every_server
+def probes_of(container: dict[str, Any]) -> dict[str, Any]:
+    return {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("liveness", "readiness", "startup")}
+
+
+@every_server_with_an_ops_port
 def test_probes_use_the_ops_port_and_liveness_checks_no_dependency(workload: dict[str, Any]) -> None:
     container = container_of(workload)
-    probes = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("liveness", "readiness", "startup")}
+    probes = probes_of(container)
 
     assert probes == {
         "liveness": {"path": "/livez", "port": "ops"},
@@ -242,11 +250,71 @@ def test_network_policies_close_everything_except_required_connections() -> None
         "policyTypes": ["Ingress", "Egress"],
     }
     assert components("stockhook-webhooks") == ["ingest"]
-    assert components("stockhook-to-broker") == ["ingest", "consumer", "topology"]
-    assert components("stockhook-to-database") == ["consumer", "migrate", "retain"]
+    assert components("stockhook-users") == ["console"]
+    assert components("stockhook-to-broker") == ["ingest", "consumer", "console", "topology"]
+    assert components("stockhook-to-database") == ["consumer", "console", "migrate", "retain"]
+    assert components("stockhook-to-ops-ports") == ["console"]
     assert components("stockhook-to-marketplaces") == ["consumer"]
     assert ports("stockhook-webhooks", "ingress") == {8080}
+    assert ports("stockhook-users", "ingress") == {8081}
     assert ports("stockhook-metrics", "ingress") == {9090}
+    assert ports("stockhook-to-ops-ports", "egress") == {9090}
     assert ports("stockhook-to-broker", "egress") == {5671}
     assert ports("stockhook-to-database", "egress") == {5432}
     assert ports("stockhook-to-marketplaces", "egress") == {443}
+
+
+def variables_of(container: dict[str, Any]) -> dict[str, str]:
+    return {variable["name"]: variable["value"] for variable in container["env"]}
+
+
+def test_the_console_is_one_pod_that_its_service_and_probes_reach_over_tls() -> None:
+    container = container_of(CONSOLE)
+    variables = variables_of(container)
+    (port,) = named("Service", "stockhook-console")["spec"]["ports"]
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+
+    assert (CONSOLE["spec"]["replicas"], CONSOLE["spec"]["strategy"]) == (1, {"type": "Recreate"})
+    assert container["ports"] == [
+        {"name": "https", "containerPort": Settings.model_fields["console_port"].default}
+    ]
+    assert (port["port"], port["targetPort"]) == (443, "https")
+    assert list(probes_of(container).values()) == [{"path": "/livez", "port": "https", "scheme": "HTTPS"}] * 3
+    for name in ("CERTIFICATE", "KEY"):
+        assert str(Path(variables[f"STOCKHOOK_CONSOLE_{name}_FILE"]).parent) in mounts
+    assert "stockhook-console.stockhook.svc" in variables["STOCKHOOK_CONSOLE_HOSTS"]
+
+
+def test_the_console_reads_the_ops_port_of_every_pod() -> None:
+    """A headless Service has the address of each pod; a pod that is not ready is of interest too."""
+    urls = variables_of(container_of(CONSOLE))["STOCKHOOK_CONSOLE_OPS_URLS"].split(",")
+    labels = []
+    for url in map(urlsplit, urls):
+        assert url.hostname is not None
+        name, namespace, kind = url.hostname.split(".")
+        spec = named("Service", name)["spec"]
+        labels.append(spec["selector"]["app.kubernetes.io/component"])
+        assert (namespace, kind, url.port) == ("stockhook", "svc", 9090)
+        assert (spec["clusterIP"], spec["publishNotReadyAddresses"]) == ("None", True)
+
+    assert labels == ["ingest", "consumer"]
+
+
+def test_the_sample_account_of_the_console_is_refused() -> None:
+    users = named("Secret", "stockhook-console")["stringData"]["stockhook_console_users"]
+
+    with pytest.raises(ValidationError, match="entry 1 has no hash of a password"):
+        Settings(console_users=users)
+
+
+def test_only_the_console_may_use_its_user() -> None:
+    """Its broker user and its role have rights of their own."""
+    names = {
+        secret["metadata"]["name"]: {
+            urlsplit(url).username for key, url in secret["stringData"].items() if key.endswith("_url")
+        }
+        for secret in of_kind("Secret")
+    }
+
+    assert names.pop("stockhook-console") == {"stockhook_console"}
+    assert "stockhook_console" not in set().union(*names.values())

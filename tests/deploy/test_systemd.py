@@ -8,6 +8,7 @@ import pytest
 
 from consumers.registry import FAMILIES
 from tests.deploy.tools import DEPLOY, system_tool
+from worker.config.settings import Settings
 from worker.observability.signals import HANG_SECONDS
 
 SYSTEMD = DEPLOY / "systemd"
@@ -33,7 +34,7 @@ def machine(tmp_path: Path) -> Path:
 
 def verify(machine: Path) -> str:
     units = ["stockhook-ingest.service", "stockhook-migrate.service", "stockhook.target"]
-    units += ["stockhook-retain.service", "stockhook-retain.timer"]
+    units += ["stockhook-console.service", "stockhook-retain.service", "stockhook-retain.timer"]
     units += [f"stockhook-consumer@{family}.service" for family in FAMILIES]
     return system_tool("systemd-analyze", "verify", "--man=no", f"--root={machine}", *units).stderr
 
@@ -66,7 +67,21 @@ def test_the_target_wants_every_family_and_each_has_a_port_of_its_own() -> None:
     assert len(ports) == len(FAMILIES)
 
 
-@pytest.mark.parametrize("name", ["stockhook-ingest.service", "stockhook-consumer@.service"])
+def test_the_console_reads_every_ops_port_and_waits_for_accounts() -> None:
+    urls = re.findall(r"http://127\.0\.0\.1:(\d+)", text("console.env"))
+    ports = {number("STOCKHOOK_OPS_PORT", text(f"consumer-{family}.env")) for family in FAMILIES}
+    console = text("stockhook-console.service")
+
+    assert {*map(int, urls)} == {Settings.model_fields["ops_port"].default} | ports
+    assert "Wants=stockhook-console.service\n" in text("stockhook.target")
+    assert "ConditionPathExists=/etc/stockhook/credentials/stockhook_console_users\n" in console
+    assert re.search(r"^After=.* stockhook-migrate\.service$", console, re.MULTILINE)
+    assert text("environment").count("\nSTOCKHOOK_CONSOLE_") == 0, "it listens on this machine alone"
+
+
+@pytest.mark.parametrize(
+    "name", ["stockhook-ingest.service", "stockhook-consumer@.service", "stockhook-console.service"]
+)
 def test_a_unit_waits_for_in_flight_deliveries_and_for_the_report_of_a_hung_loop(name: str) -> None:
     unit = text(name)
 
@@ -86,6 +101,12 @@ def test_each_unit_gets_the_secrets_that_it_needs_and_no_others() -> None:
         "sealing_keys",
     }
     assert secrets("stockhook-consumer@.service") == {"amqp_url", "database_url"}
+    assert secrets("stockhook-console.service") == {
+        "amqp_url",
+        "database_url",
+        "console_users",
+        "sealing_keys",
+    }
     assert secrets("stockhook-migrate.service") == {"database_url"}
     assert secrets("stockhook-retain.service") == {"database_url"}
 

@@ -10,6 +10,9 @@ import pytest
 from worker.cli.app import COMMANDS, app
 from worker.observability.exit_codes import MISCONFIGURED
 
+EXTRA = ["starlette", "jinja2", "markupsafe", "uvicorn"]
+"""The packages of the extra `console`."""
+
 
 def stockhook(*arguments: str) -> str:
     return subprocess.run(
@@ -111,14 +114,50 @@ def test_no_other_command_loads_the_web_framework() -> None:
     assert loaded.strip() == "set()"
 
 
-def test_without_its_extra_the_console_says_what_to_install() -> None:
-    code = (
-        "import sys; from worker.cli.app import main; sys.modules['uvicorn'] = None; "
-        "sys.argv = ['stockhook', 'console']; main()"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+def test_every_module_outside_the_console_works_without_the_extra() -> None:
+    code = f"""
+import sys, worker
+from pathlib import Path
+sys.modules.update(dict.fromkeys({EXTRA}))
+folder = Path(worker.__path__[0])
+for file in folder.rglob("*.py"):
+    parts = file.relative_to(folder.parent).with_suffix("").parts
+    if parts[1] not in ("console", "__main__"):
+        __import__(".".join(parts).removesuffix(".__init__"))
+print([name for name in sys.modules if name.startswith("worker.console")], len(sys.modules) > 200)
+"""
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert loaded.stdout.strip() == "[] True", loaded.stderr
+
+
+@pytest.mark.parametrize("package", EXTRA)
+def test_without_its_extra_the_console_says_what_to_install(package: str) -> None:
+    ended = without_extra([package], "console")
 
     assert ended.returncode == 78
-    assert ended.stderr == (
-        "stockhook: the console needs more packages (uvicorn is missing): install stockhook[console]\n"
+    assert ended.stderr.startswith(f"stockhook: the console needs more packages ({package}")
+    assert ended.stderr.endswith(" is missing): install stockhook[console]\n")
+
+
+def test_without_the_extra_passwords_can_be_hashed() -> None:
+    """On a machine that only prepares the settings."""
+    hashed = without_extra(EXTRA, "console", "hash-password")
+
+    assert hashed.returncode == 0, hashed.stderr
+    assert hashed.stdout.startswith("scrypt.")
+
+
+def without_extra(missing: list[str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run `stockhook` where these packages cannot be imported."""
+    code = (
+        f"import sys; from worker.cli.app import main; sys.modules.update(dict.fromkeys({missing})); "
+        f"sys.argv = ['stockhook', *{list(arguments)}]; main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        input="correct-horse-battery\n",
+        capture_output=True,
+        text=True,
+        check=False,
     )

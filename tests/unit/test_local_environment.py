@@ -1,12 +1,14 @@
 """The environment that `make run` gives the product, and its file for other terminals."""
 
 import base64
+import re
 import shlex
 
 import pytest
 
 from deploy.local.environment import console_settings, product_settings, shell_lines
 from deploy.local.rabbitmq import definitions_for, password_hash
+from deploy.local.run import summary
 from deploy.local.secrets import KINDS, make_secret
 from deploy.local.services import DEV, Services, Unavailable, given_services
 from worker.config.console_accounts import PasswordHash
@@ -88,3 +90,22 @@ def test_the_callers_users_of_the_console_win() -> None:
     given = {"STOCKHOOK_CONSOLE_PORT": "18081", "STOCKHOOK_CONSOLE_PROXY_USER_HEADER": "X-User"}
 
     assert console_settings(product, SECRETS, given) == {}
+
+
+def test_the_summary_shows_the_console_with_its_login_and_fits_a_terminal() -> None:
+    settings = {
+        "STOCKHOOK_INGEST_HOST": "127.0.0.1",
+        "STOCKHOOK_INGEST_PORT": "18080",
+        "STOCKHOOK_OPS_PORT": "19090",
+        "STOCKHOOK_CONSOLE_PORT": "18081",
+        "STOCKHOOK_OVOKO_SECRETS": make_secret("ovoko_secret"),
+        "STOCKHOOK_MANAGEMENT_URL": f"http://stockhook:{make_secret('rabbitmq')}@127.0.0.1:15672",
+    }
+    password = make_secret("console_password")
+    lines = re.sub(r"\[/?bold green\]", "", summary(settings, password)).splitlines()
+    console = lines.index("  console     http://127.0.0.1:18081/")
+
+    assert lines[console + 1].split() == ["user", "developer,", "password", password]
+    # The command to paste is one line.
+    assert [line for line in lines if len(line) > 80 and "curl" not in line] == []
+    assert "developer" not in summary(settings, None)

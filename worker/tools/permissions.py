@@ -38,6 +38,9 @@ WORK_QUEUES = rf"stockhook\.({'|'.join([*FAMILIES, ACTIONS])}|webhook\.[a-z0-9-]
 RETRY_QUEUES = rf"{WORK_QUEUES}\.retry\.[0-9]+s"
 PROCESSED_QUEUES = rf"{WORK_QUEUES}(\.retry\.[0-9]+s|\.dead)?"
 
+# Routing keys of received events: no observations, which only `stockhook reconcile --apply` publishes.
+RECEIVED = f"^({'|'.join(['quarantine', *Provider])})\\.(?!stockhook\\.)"
+
 
 @dataclass(frozen=True, slots=True)
 class BrokerUser:
@@ -67,23 +70,24 @@ def broker_users() -> tuple[BrokerUser, ...]:
             tags=("monitoring",),
         ),
         BrokerUser(
-            "stockhook_console",
-            "`stockhook console`: reads the number of waiting messages, and receives none",
-            # As above.
-            write=_one_of([QUARANTINE], PROCESSED_QUEUES),
-        ),
-        BrokerUser(
             "stockhook_ingest",
             "`stockhook ingest`: publishes events",
             write=_one_of([EVENTS, PROBE]),
-            # Webhooks must not publish observations.
-            topics=f"^({'|'.join(['quarantine', *Provider])})\\.(?!stockhook\\.)",
+            topics=RECEIVED,
         ),
         BrokerUser(
             "stockhook_consumer",
             "`stockhook consume`: reads its queues, publishes to retry queues and dead letters",
             write=_one_of([RETURN, QUARANTINE, PROBE, CHANGES], RETRY_QUEUES),
             read=_one_of([*consumed, QUARANTINE, main_queue(ACTIONS), dead_queue(ACTIONS)], SUBSCRIBERS),
+        ),
+        BrokerUser(
+            "stockhook_console",
+            "`stockhook console`: publishes replayed events, and reads the number of waiting messages",
+            # Dead letters go to the return exchange; edited and quarantined ones are routed again. The rest
+            # is for the numbers, as for the monitor.
+            write=_one_of([EVENTS, RETURN, QUARANTINE], PROCESSED_QUEUES),
+            topics=RECEIVED,
         ),
         BrokerUser(
             "stockhook_operator",
@@ -137,8 +141,8 @@ def broker_commands(users: Sequence[BrokerUser], vhost: str) -> list[str]:
         "",
         "# 2. Declare exchanges and queues: `stockhook topology`, as the user stockhook_topology.",
         "",
-        "# 3. After step 2 and before an ingest starts: RabbitMQ 4.3 refuses topic permissions for an",
-        "#    exchange that does not exist.",
+        "# 3. After step 2 and before an ingest or a console starts: RabbitMQ 4.3 refuses topic permissions",
+        "#    for an exchange that does not exist.",
         *topics,
     ]
 
@@ -243,7 +247,18 @@ ROLES = (
         "`stockhook status`, `audit`, `doctor`: reads",
         tables=_ALL_READ,
     ),
-    DatabaseRole(CONSOLE, "`stockhook console`: reads", tables=_ALL_READ),
+    DatabaseRole(
+        CONSOLE,
+        "`stockhook console`: reads, writes the states of dead letters and actions, pauses, and the audit",
+        tables={
+            **_ALL_READ,
+            "dead_letters": ("SELECT", "UPDATE"),
+            "dead_letter_audit": ("SELECT", "INSERT"),
+            "actions": ("SELECT", "UPDATE"),
+            "paused_families": ("SELECT", "INSERT", "DELETE"),
+            "operator_audit": ("SELECT", "INSERT"),
+        },
+    ),
     DatabaseRole(
         OPERATOR,
         "`stockhook dead`, `unhandled`, `actions`, `reconcile`, `pause`, `resume`: reads, and writes the "
