@@ -68,9 +68,10 @@ def broker_users() -> tuple[BrokerUser, ...]:
         ),
         BrokerUser(
             "stockhook_console",
-            "`stockhook console`: reads the number of waiting messages, and receives none",
-            # As above.
-            write=_one_of([QUARANTINE], PROCESSED_QUEUES),
+            "`stockhook console`: reads the number of waiting messages, receives none, publishes what its "
+            "users send",
+            # As above. It publishes test events to the queues of subscribers.
+            write=_one_of([QUARANTINE, RETURN], PROCESSED_QUEUES),
         ),
         BrokerUser(
             "stockhook_ingest",
@@ -243,7 +244,15 @@ ROLES = (
         "`stockhook status`, `audit`, `doctor`: reads",
         tables=_ALL_READ,
     ),
-    DatabaseRole(CONSOLE, "`stockhook console`: reads", tables=_ALL_READ),
+    DatabaseRole(
+        CONSOLE,
+        "`stockhook console`: reads, and writes the states of actions, and the audit",
+        tables={
+            **_ALL_READ,
+            "actions": ("SELECT", "UPDATE"),
+            "operator_audit": ("SELECT", "INSERT"),
+        },
+    ),
     DatabaseRole(
         OPERATOR,
         "`stockhook dead`, `unhandled`, `actions`, `reconcile`, `pause`, `resume`: reads, and writes the "
