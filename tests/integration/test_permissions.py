@@ -12,9 +12,10 @@ import pytest
 
 from deploy.local.rabbitmq import VHOST, password_hash
 from deploy.local.services import CHECKOUT, Services
-from tests.support.console import browser, console, sign_in
+from tests.support.console import browser, console, sign_in, token_in
 from tests.support.events import body, order_created, ovoko
 from tests.support.stack import Stack, Worker, until
+from tests.support.subscribers import subscribing
 from worker.amqp.channel import Channel, Message
 from worker.amqp.connection import Broker
 from worker.amqp.definitions import definitions
@@ -380,6 +381,55 @@ async def _look_at_the_console(stack: Stack, broker: str, database: str) -> None
     assert not [one for one in overview["pipeline"]["troubles"] if "cannot be read" in one]
     assert orders["family"]["losses"]["applied"] == 1
     assert len(orders["failures"]) == 1
+
+
+async def test_test_events_and_changed_actions_need_no_other_permission(
+    stack: Stack, users: Callable[[str], str], roles: Callable[[str], str]
+) -> None:
+    assert stack.run("migrate", STOCKHOOK_DATABASE_URL=roles("owner")).returncode == 0
+    owner = await asyncpg.connect(roles("owner"))
+    await owner.execute("INSERT INTO webhooks (name) VALUES ('shop')")
+    insert = "INSERT INTO actions (kind, key, subject, request, state) VALUES ('k', $1, 's', '{}', 'failed')"
+    ids = [
+        await owner.fetchval(f"{insert} RETURNING action_id", key) for key in ("retry", "close", "command")
+    ]
+    rights = {
+        role: {"STOCKHOOK_AMQP_URL": users(role), "STOCKHOOK_DATABASE_URL": roles(role)}
+        for role in ("console", "operator")
+    }
+    async with subscribing(stack) as subscribe:
+        subscribe(("shop", "http://127.0.0.1:9/"))
+        assert stack.run("topology", STOCKHOOK_AMQP_URL=users("topology")).returncode == 0
+        async with console(stack, **rights["console"]) as (url, _), browser(url) as client:
+            await sign_in(client)
+            for path in ("changes/shop/test", f"actions/{ids[0]}/retry", f"actions/{ids[1]}/close"):
+                token = token_in((await client.get("/actions")).text)
+                await client.post(
+                    f"/{path}",
+                    data={"token": token, "reason": "a test", "back": "/actions"},
+                    headers={"Sec-Fetch-Site": "same-origin"},
+                )
+        results = [
+            stack.run(*command, **rights["operator"])
+            for command in (("changes", "test", "shop"), ("actions", "retry", str(ids[2])))
+        ]
+        async with stack.broker.connection() as connection:
+            depth = await connection.depth("stockhook.webhook.shop")
+    states = await owner.fetch("SELECT key, state FROM actions ORDER BY key")
+    recorded = await owner.fetch("SELECT action FROM operator_audit ORDER BY audit_id")
+    await owner.close()
+
+    assert [one.returncode for one in results] == [0, 0], [one.stderr for one in results]
+    assert depth is not None
+    assert depth.ready == 2
+    assert [tuple(row) for row in states] == [("close", "done"), ("command", "due"), ("retry", "due")]
+    assert [row["action"] for row in recorded] == [
+        "webhook.test_sent",
+        "action.retried",
+        "action.closed",
+        "webhook.test_sent",
+        "action.retried",
+    ]
 
 
 async def test_the_rights_of_the_console_suffice_for_its_changes(

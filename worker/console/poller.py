@@ -140,13 +140,21 @@ class Poller:
 
     async def current(self) -> PipelineView:
         """The pipeline as of a snapshot that is a few seconds old at most."""
+        return pipeline(await self.snapshot(), self._observed(), self._settings.delays)
+
+    async def snapshot(self) -> Snapshot:
+        """The newest snapshot, a few seconds old at most.
+
+        Raises:
+            NoSnapshot
+        """
         if not self._recent or datetime.now(UTC) - self._recent[-1].at > RATE_WINDOW / 4:
             self._wanted.set()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.next(self.number), LIVE_SECONDS)
         if not self._recent:
             raise NoSnapshot
-        return pipeline(self._recent[-1], self._observed(), self._settings.delays)
+        return self._recent[-1]
 
     def history(self, family: str) -> Sequence[Point]:
         """The last hour, the oldest first."""
