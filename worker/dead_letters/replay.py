@@ -24,7 +24,7 @@ from worker.amqp.tap import Delivery
 from worker.amqp.topology import RETURN
 from worker.dead_letters import store
 from worker.dead_letters.message import QUARANTINE_ORIGIN, is_of_webhook
-from worker.dead_letters.store import Action, Selection, StoredLetter
+from worker.dead_letters.store import Action, Selection, State, StoredLetter
 from worker.intake.encryption import NoUsableKey
 from worker.intake.intake import RESERVED_TYPE, accept_again
 from worker.observability.errors import StockhookError, safe_summary
@@ -162,6 +162,19 @@ async def dry_run(database: Database, ready: Ready, tolerance: timedelta = TOLER
     return "older: it would be logged and change no row" if decision.state == before else "applied"
 
 
+async def outlook(
+    database: Database, letter: StoredLetter, encryptor: MultiFernet | None, tolerance: timedelta = TOLERANCE
+) -> str:
+    """The dry run of a letter, also of one that cannot be replayed as it is."""
+    match prepare(letter, encryptor):
+        case Ready() as ready:
+            return await dry_run(database, ready, tolerance)
+        case Unready(reason):
+            return f"cannot be replayed: {reason}"
+        case unreachable:
+            assert_never(unreachable)
+
+
 @dataclass(slots=True)
 class Tally:
     """The progress of a replay. Whether subscribers get a replayed change is not followed.
@@ -220,6 +233,21 @@ class Replay:
             until = min(selection.until, started_at) if selection.until else started_at
             await self._publish_all(channel, replace(selection, until=until))
             await self._follow_until(lambda: not self._under_way)
+        return self.tally
+
+    async def publish_one(self, dead_letter_id: int) -> Tally:
+        """Replay one letter, and leave its outcome to others. `total` is 0 if it is neither waiting nor replaying.
+
+        Raises: as `run`.
+        """
+        selection = Selection(ids=(dead_letter_id,), states=(State.WAITING, State.REPLAYING))
+        async with self._exclusive(), self.broker.connection() as broker_connection:
+            channel = await broker_connection.channel()
+            async with self.database.connection() as connection:
+                letters = await store.select(connection, selection)
+            self.tally.total = len(letters)
+            if letters:
+                await self._publish(channel, letters)
         return self.tally
 
     @asynccontextmanager
