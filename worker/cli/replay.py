@@ -28,7 +28,7 @@ async def print_dry_run(settings: Settings, selection: Selection, json: bool) ->
                 break
             after = letters[-1].dead_letter_id
             for letter in letters:
-                would_be = await replay.outlook(database, letter, settings.encryptor, settings.tolerance)
+                would_be = await replay.outcome_of(database, letter, settings.encryptor, settings.tolerance)
                 rows.append(
                     {
                         "dead_letter_id": letter.dead_letter_id,

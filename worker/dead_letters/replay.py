@@ -162,17 +162,32 @@ async def dry_run(database: Database, ready: Ready, tolerance: timedelta = TOLER
     return "older: it would be logged and change no row" if decision.state == before else "applied"
 
 
-async def outlook(
-    database: Database, letter: StoredLetter, encryptor: MultiFernet | None, tolerance: timedelta = TOLERANCE
+async def outcome_of(
+    database: Database, letter: StoredLetter, encryptor: MultiFernet | None, tolerance: timedelta
 ) -> str:
-    """The dry run of a letter, also of one that cannot be replayed as it is."""
+    """What a replay of a letter would do against today's rows, as text. Nothing is sent."""
     match prepare(letter, encryptor):
         case Ready() as ready:
             return await dry_run(database, ready, tolerance)
         case Unready(reason):
             return f"cannot be replayed: {reason}"
-        case unreachable:
-            assert_never(unreachable)
+
+
+@asynccontextmanager
+async def exclusive(database: Database, lock: AdvisoryLock = AdvisoryLock.REPLAY) -> AsyncIterator[datetime]:
+    """Hold the lock of replays; yields the database's time. The lock ends with its connection.
+
+    Raises:
+        AnotherRuns
+    """
+    async with database.connection() as connection:
+        if not await connection.fetchval(TRY_LOCK, lock):
+            raise AnotherRuns
+        try:
+            started_at: datetime = await connection.fetchval(NOW)
+            yield started_at
+        finally:
+            await connection.execute(UNLOCK, lock)
 
 
 @dataclass(slots=True)
@@ -227,7 +242,7 @@ class Replay:
             BrokerUnavailable
             DatabaseUnavailable
         """
-        async with self._exclusive() as started_at, self.broker.connection() as connection:
+        async with exclusive(self.database) as started_at, self.broker.connection() as connection:
             channel = await connection.channel()
             self._started_at = started_at
             until = min(selection.until, started_at) if selection.until else started_at
@@ -236,12 +251,12 @@ class Replay:
         return self.tally
 
     async def publish_one(self, dead_letter_id: int) -> Tally:
-        """Replay one letter, and leave its outcome to others. `total` is 0 if it is neither waiting nor replaying.
+        """Replay one letter, without waiting for its outcome. `total` is 0 if its state allows no replay.
 
         Raises: as `run`.
         """
         selection = Selection(ids=(dead_letter_id,), states=(State.WAITING, State.REPLAYING))
-        async with self._exclusive(), self.broker.connection() as broker_connection:
+        async with exclusive(self.database), self.broker.connection() as broker_connection:
             channel = await broker_connection.channel()
             async with self.database.connection() as connection:
                 letters = await store.select(connection, selection)
@@ -249,18 +264,6 @@ class Replay:
             if letters:
                 await self._publish(channel, letters)
         return self.tally
-
-    @asynccontextmanager
-    async def _exclusive(self) -> AsyncIterator[datetime]:
-        """Hold the lock of replays; yields the database's time. The lock ends with its connection."""
-        async with self.database.connection() as connection:
-            if not await connection.fetchval(TRY_LOCK, AdvisoryLock.REPLAY):
-                raise AnotherRuns
-            try:
-                started_at: datetime = await connection.fetchval(NOW)
-                yield started_at
-            finally:
-                await connection.execute(UNLOCK, AdvisoryLock.REPLAY)
 
     async def _publish_all(self, channel: Channel, selection: Selection) -> None:
         async with self.database.connection() as connection:

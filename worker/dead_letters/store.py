@@ -135,6 +135,22 @@ FROM (
 WHERE is_back OR is_applied
 """
 
+CAME_BACK = """
+SELECT dead_letter_id
+FROM dead_letters
+WHERE replay_of = $1
+ORDER BY dead_letter_id
+LIMIT 20
+"""
+
+WAS_REVEALED = """
+SELECT EXISTS (
+    SELECT
+    FROM dead_letter_audit
+    WHERE dead_letter_id = $1 AND who = $2 AND action = 'revealed'
+)
+"""
+
 DISCARD = """
 UPDATE dead_letters
 SET state = 'discarded'
