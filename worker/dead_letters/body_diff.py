@@ -152,11 +152,13 @@ def _equal(one: Sequence[str], other: Sequence[str]) -> int:
 
 def _changed(old: list[str], new: list[str]) -> list[DiffLine]:
     if max(len(old), len(new)) > MOST_COMPARED:
-        opcodes = [("replace", 0, len(old), 0, len(new))]
-    else:
-        opcodes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+        return [
+            *(DiffLine(Sign.REMOVED, text) for text in old),
+            *(DiffLine(Sign.ADDED, text) for text in new),
+        ]
     lines: list[DiffLine] = []
-    for tag, old_start, old_end, new_start, new_end in opcodes:
+    matcher = SequenceMatcher(None, old, new, autojunk=False)
+    for tag, old_start, old_end, new_start, new_end in matcher.get_opcodes():
         if tag == "equal":
             lines += [DiffLine(Sign.SAME, text) for text in old[old_start:old_end]]
             continue
