@@ -253,16 +253,13 @@ class Replay:
     async def publish_one(self, dead_letter_id: int) -> Tally:
         """Replay one letter, without waiting for its outcome. `total` is 0 if its state allows no replay.
 
-        Raises: as `run`.
+        Raises: as `run`, and NoSuchLetter.
         """
-        selection = Selection(ids=(dead_letter_id,), states=(State.WAITING, State.REPLAYING))
-        async with exclusive(self.database), self.broker.connection() as broker_connection:
-            channel = await broker_connection.channel()
-            async with self.database.connection() as connection:
-                letters = await store.select(connection, selection)
-            self.tally.total = len(letters)
-            if letters:
-                await self._publish(channel, letters)
+        async with exclusive(self.database), self.broker.connection() as connection:
+            letter = await store.get(self.database, dead_letter_id)
+            if letter.state in (State.WAITING, State.REPLAYING):
+                self.tally.total = 1
+                await self._publish(await connection.channel(), [letter])
         return self.tally
 
     async def _publish_all(self, channel: Channel, selection: Selection) -> None:
