@@ -255,7 +255,9 @@ def _shown(page: EditorPage) -> Shown:
 
 
 def _sentence(error: StockhookError | PostgresError) -> str:
-    return error.sentence if isinstance(error, StockhookError) else safe_summary(error)
+    if isinstance(error, StockhookError):
+        return error.sentence.removeprefix("nothing was changed: ")
+    return safe_summary(error)
 
 
 async def _letter(console: Console, request: Request) -> StoredLetter:
