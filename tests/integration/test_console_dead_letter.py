@@ -107,7 +107,7 @@ def text_field(page: str) -> str:
 
 
 def hidden_field(page: str, name: str) -> str:
-    value = re.search(rf'name="{name}" value="([^"]*)"', page)
+    value = re.search(rf'name="{name}"[^>]* value="([^"]*)"', page)
     assert value is not None, page
     return value[1]
 
