@@ -1,5 +1,6 @@
 """What can be done with one dead letter. Each action is in the letter's history, with the user's name."""
 
+import asyncio
 import hashlib
 from dataclasses import dataclass, replace
 from typing import assert_never
@@ -177,7 +178,7 @@ async def check_edit(console: Console, request: Request) -> Shown:
         return _shown(replace(page, fault=_sentence(error)))
     if edited == body:
         return _shown(replace(page, verdict="Nothing was changed."))
-    page = replace(page, diff=edit_diff(body, edited))
+    page = replace(page, diff=await asyncio.to_thread(edit_diff, body, edited))
     match editing.checked(letter, edited, console.settings.encryptor):
         case editing.Broken(why):
             return _shown(replace(page, fault=why))
@@ -200,7 +201,7 @@ async def save_edit(console: Console, request: Request) -> Done | Shown:
         letter, body, edited = await _compared(console, request, page)
         if edited == body:
             return Done(f"Nothing was changed in dead letter {number}.", _path(number))
-        page = replace(page, diff=edit_diff(body, edited))
+        page = replace(page, diff=await asyncio.to_thread(edit_diff, body, edited))
         await change.change(
             console.database,
             letter,
