@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
+import httpx
 import pytest
 
 from deploy.local.rabbitmq import VHOST, password_hash
@@ -377,10 +378,29 @@ async def _look_at_the_console(stack: Stack, broker: str, database: str) -> None
         await sign_in(client)
         overview = (await client.get("/overview.json")).json()
         orders = (await client.get("/families/orders.json")).json()
+        await _replay_in_the_console(stack, client)
 
     assert not [one for one in overview["pipeline"]["troubles"] if "cannot be read" in one]
     assert orders["family"]["losses"]["applied"] == 1
     assert len(orders["failures"]) == 1
+
+
+async def _replay_in_the_console(stack: Stack, client: httpx.AsyncClient) -> None:
+    """Reveal a letter, and replay it; it fails again, and comes back."""
+    [letter] = await stack.fetch("SELECT dead_letter_id FROM dead_letters WHERE origin = 'orders'")
+    path = f"/dead-letters/{letter['dead_letter_id']}"
+    form = {"token": token_in((await client.get(path)).text), "back": path, "reason": "a test"}
+    headers = {"Sec-Fetch-Site": "same-origin"}
+    dry_run = (await client.get(f"{path}/dry-run.json")).json()
+    revealed = await client.post(f"{path}/reveal", data=form, headers=headers)
+    replayed = await client.post(f"{path}/replay", data=form, headers=headers)
+
+    async def is_back() -> bool:
+        return bool((await client.get(f"{path}.json")).json()["came_back_as"])
+
+    assert dry_run["would_be"].startswith("invalid: ")
+    assert (revealed.status_code, replayed.status_code) == (200, 303)
+    await until(is_back, "the letter is back")
 
 
 async def test_test_events_and_changed_actions_need_no_other_permission(

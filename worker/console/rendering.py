@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from worker.observability.inert_text import visible
+from worker.observability.inert_text import json_text, visible
 
 _FOLDER = Path(__file__).parent
 STATIC = _FOLDER / "static"
@@ -44,6 +44,9 @@ class Renderer:
             "clock": clock,
             "area": area,
             "line": line,
+            "lines": lines,
+            "form_text": form_text,
+            "json": json_text,
         }
         self._environment.globals |= {"path": self.path, "asset": self.asset}
         self._environment.globals["parts"] = self._environment.get_template("parts.html").module
@@ -80,6 +83,19 @@ _FINGERPRINTS = {
 def _inert(value: object) -> object:
     """Called for each printed value, before it is escaped. Markup comes from our own macros."""
     return value if isinstance(value, Markup) else visible(value)
+
+
+def lines(text: str) -> Markup:
+    """A text with its line ends, escaped and inert otherwise."""
+    return escape(visible(text, keep="\n\t"))
+
+
+def form_text(text: str) -> Markup:
+    """The content of a text field, escaped but not changed: what is sent back must be the same text.
+
+    A browser removes a line end at the start.
+    """
+    return Markup("\n") + escape(text)
 
 
 def number(value: float | None) -> str:

@@ -24,7 +24,7 @@ from worker.amqp.tap import Delivery
 from worker.amqp.topology import RETURN
 from worker.dead_letters import store
 from worker.dead_letters.message import QUARANTINE_ORIGIN, is_of_webhook
-from worker.dead_letters.store import Action, Selection, StoredLetter
+from worker.dead_letters.store import Action, Selection, State, StoredLetter
 from worker.intake.encryption import NoUsableKey
 from worker.intake.intake import RESERVED_TYPE, accept_again
 from worker.observability.errors import StockhookError, safe_summary
@@ -162,6 +162,34 @@ async def dry_run(database: Database, ready: Ready, tolerance: timedelta = TOLER
     return "older: it would be logged and change no row" if decision.state == before else "applied"
 
 
+async def outcome_of(
+    database: Database, letter: StoredLetter, encryptor: MultiFernet | None, tolerance: timedelta
+) -> str:
+    """What a replay of a letter would do against today's rows, as text. Nothing is sent."""
+    match prepare(letter, encryptor):
+        case Ready() as ready:
+            return await dry_run(database, ready, tolerance)
+        case Unready(reason):
+            return f"cannot be replayed: {reason}"
+
+
+@asynccontextmanager
+async def exclusive(database: Database, lock: AdvisoryLock = AdvisoryLock.REPLAY) -> AsyncIterator[datetime]:
+    """Hold the lock of replays; yields the database's time. The lock ends with its connection.
+
+    Raises:
+        AnotherRuns
+    """
+    async with database.connection() as connection:
+        if not await connection.fetchval(TRY_LOCK, lock):
+            raise AnotherRuns
+        try:
+            started_at: datetime = await connection.fetchval(NOW)
+            yield started_at
+        finally:
+            await connection.execute(UNLOCK, lock)
+
+
 @dataclass(slots=True)
 class Tally:
     """The progress of a replay. Whether subscribers get a replayed change is not followed.
@@ -214,7 +242,7 @@ class Replay:
             BrokerUnavailable
             DatabaseUnavailable
         """
-        async with self._exclusive() as started_at, self.broker.connection() as connection:
+        async with exclusive(self.database) as started_at, self.broker.connection() as connection:
             channel = await connection.channel()
             self._started_at = started_at
             until = min(selection.until, started_at) if selection.until else started_at
@@ -222,17 +250,17 @@ class Replay:
             await self._follow_until(lambda: not self._under_way)
         return self.tally
 
-    @asynccontextmanager
-    async def _exclusive(self) -> AsyncIterator[datetime]:
-        """Hold the lock of replays; yields the database's time. The lock ends with its connection."""
-        async with self.database.connection() as connection:
-            if not await connection.fetchval(TRY_LOCK, AdvisoryLock.REPLAY):
-                raise AnotherRuns
-            try:
-                started_at: datetime = await connection.fetchval(NOW)
-                yield started_at
-            finally:
-                await connection.execute(UNLOCK, AdvisoryLock.REPLAY)
+    async def publish_one(self, dead_letter_id: int) -> Tally:
+        """Replay one letter, without waiting for its outcome. `total` is 0 if its state allows no replay.
+
+        Raises: as `run`, and NoSuchLetter.
+        """
+        async with exclusive(self.database), self.broker.connection() as connection:
+            letter = await store.get(self.database, dead_letter_id)
+            if letter.state in (State.WAITING, State.REPLAYING):
+                self.tally.total = 1
+                await self._publish(await connection.channel(), [letter])
+        return self.tally
 
     async def _publish_all(self, channel: Channel, selection: Selection) -> None:
         async with self.database.connection() as connection:

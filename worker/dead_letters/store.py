@@ -66,6 +66,15 @@ LIMIT $12
 """
 )
 
+# A Selection of one id would read the whole primary key once its plan is cached.
+GET_LETTER = """
+SELECT dead_letter_id, origin, state, event_id, provider, type, entity_id, reason, exception, fingerprint,
+    attempts, received_at, first_failed_at, last_failed_at, arrived_at, headers, body, original_body,
+    provenance, evidence, replayed_as, replay_of
+FROM dead_letters
+WHERE dead_letter_id = $1
+"""
+
 COUNT_LETTERS = "SELECT count(*)" + _OF_THE_SELECTION
 
 GROUP_LETTERS = (
@@ -133,6 +142,22 @@ FROM (
     WHERE replayed.dead_letter_id = ANY($1::bigint[])
 ) AS followed
 WHERE is_back OR is_applied
+"""
+
+CAME_BACK = """
+SELECT dead_letter_id
+FROM dead_letters
+WHERE replay_of = $1
+ORDER BY dead_letter_id
+LIMIT 20
+"""
+
+WAS_REVEALED = """
+SELECT EXISTS (
+    SELECT
+    FROM dead_letter_audit
+    WHERE dead_letter_id = $1 AND who = $2 AND action = 'revealed'
+)
 """
 
 DISCARD = """
@@ -285,10 +310,10 @@ async def select(
 async def get(database: Database, dead_letter_id: int) -> StoredLetter:
     """Raises: NoSuchLetter."""
     async with database.connection() as connection:
-        letters = await select(connection, Selection(ids=(dead_letter_id,), states=None))
-    if not letters:
+        rows = await connection.fetch(GET_LETTER, dead_letter_id)
+    if not rows:
         raise NoSuchLetter(f"there is no dead letter {dead_letter_id}")
-    return letters[0]
+    return StoredLetter.of(rows[0])
 
 
 async def count(connection: Connection, selection: Selection) -> int:
