@@ -6,11 +6,13 @@ the sign-in page, the static files and `/livez`.
 
 from worker.config.console_accounts import Role
 from worker.console.contract import Action, Screen
-from worker.console.screens import family, overview
+from worker.console.screens import entity, family, overview, search
 
 SCREENS: tuple[Screen, ...] = (
     Screen("/overview", Role.READER, "overview.html", overview.view, label="Overview", is_live=True),
     Screen("/families/{family}", Role.READER, "family.html", family.view, is_live=True),
+    Screen("/search", Role.READER, "search.html", search.view, label="Search"),
+    Screen("/entities/{family}/{entity}", Role.READER, "entity.html", entity.view),
 )
 
 ACTIONS: tuple[Action, ...] = ()
