@@ -77,8 +77,8 @@ async def _sold_and_returned(stack: Stack, part_id: str = "13") -> UUID:
 async def _letter(stack: Stack, entity_id: str, event_id: UUID, evidence: str = "{}") -> int:
     rows = await stack.fetch(
         """
-        INSERT INTO dead_letters (message_key, origin, event_id, provider, type, entity_id, reason, fingerprint,
-            attempts, headers, body, evidence)
+        INSERT INTO dead_letters (message_key, origin, event_id, provider, type, entity_id, reason,
+            fingerprint, attempts, headers, body, evidence)
         VALUES (gen_random_uuid(), 'inventory', $1, 'ovoko', 'part.status.changed', $2, 'it was unlucky',
             '00000000', 4, '{}', '', $3::text::jsonb)
         RETURNING dead_letter_id
@@ -313,8 +313,9 @@ async def test_a_gateways_id_is_searched_in_one_window_after_the_other(stack: St
 
 async def test_an_event_is_located_by_its_reception_in_a_long_log(stack: Stack) -> None:
     """The log has more events after it than one search covers."""
+    await stack.execute("SELECT setval('event_log_seq', 2000000)")
     sold = await _sold_and_returned(stack)
-    await stack.execute("UPDATE event_ids SET received_at = now(); SELECT setval('event_log_seq', 1000000)")
+    await stack.execute("UPDATE event_ids SET received_at = now(); SELECT setval('event_log_seq', 2200000)")
     await stack.execute(
         LONG_HISTORY.replace(
             "INSERT INTO event_log\n        (", "INSERT INTO event_log\n        (applied_at, "

@@ -88,8 +88,8 @@ SELECT min(high) AS seq
 FROM bisected
 """
 
-# By bisection, as above: a sequence number before that of the first event that was applied since $1. The log
-# is nearly in the order of applied_at. Gaps of more than 5000 numbers make the result smaller.
+# By bisection, as above: the sequence number of the first event that was applied since $1, or of one close to
+# it. The log is nearly in the order of applied_at, and so are the rows that a scan returns.
 SEQ_AT = """
 WITH RECURSIVE bisected (low, high) AS (
     SELECT 0::bigint, $2::bigint
@@ -98,12 +98,14 @@ WITH RECURSIVE bisected (low, high) AS (
     FROM (SELECT low, high, (low + high) / 2 AS middle FROM bisected WHERE high - low > 1000) AS halves
     CROSS JOIN LATERAL (
         SELECT coalesce(
-            (SELECT applied_at < $1 FROM event_log WHERE seq BETWEEN middle AND middle + 5000 LIMIT 1), false
+            (SELECT applied_at < $1 FROM event_log WHERE seq >= middle LIMIT 1), false
         ) AS is_before
     ) AS probe
 )
-SELECT max(low) AS seq
-FROM bisected
+SELECT seq
+FROM event_log
+WHERE seq >= (SELECT max(low) FROM bisected)
+LIMIT 1
 """
 
 # By the primary keys.
@@ -117,7 +119,7 @@ FROM reused_event_ids
 WHERE event_id = $1
 """
 
-# By event_log_by_seq.
+# By event_log_by_seq, as is the next.
 ENTITIES_BY_EVENT = """
 SELECT DISTINCT family, entity_id
 FROM event_log
@@ -126,7 +128,6 @@ ORDER BY family, entity_id
 LIMIT 50
 """
 
-# By event_log_by_seq.
 EVENTS_BY_GATEWAY_ID = """
 SELECT family, entity_id, coalesce(reuse_of, event_id) AS event_id, type, applied_at
 FROM event_log
@@ -319,8 +320,8 @@ async def entities_by_event(
     if received_at is None:
         first = newest - WINDOW
     else:
-        [row] = await connection.fetch(SEQ_AT, received_at - CLOCK_DIFFERENCE, newest)
-        first = row["seq"]
+        rows = await connection.fetch(SEQ_AT, received_at - CLOCK_DIFFERENCE, newest)
+        first = rows[0]["seq"] - 1000 if rows else 0
     rows = await connection.fetch(ENTITIES_BY_EVENT, event_id, first, first + WINDOW)
     return [(FAMILIES[row["family"]], row["entity_id"]) for row in rows]
 
