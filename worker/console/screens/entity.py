@@ -73,8 +73,8 @@ async def view(console: Console, parameters: Parameters) -> EntityScreen:
     if family is None:
         raise NotThere(f"There is no family {parameters['family'][:100]}.")
     entity_id = _entity_id(family, parameters["entity"])
-    at, at_fault = _instant(parameters.get("at", ""))
-    before, before_fault = _place(parameters.get("before", ""))
+    at, at_fault = read_instant(parameters.get("at", ""))
+    before, before_fault = read_place(parameters.get("before", ""))
     faults = [*at_fault, *before_fault]
     tolerance = console.settings.tolerance
 
@@ -140,7 +140,7 @@ def _entity_id(family: AnyFamily, segment: str) -> str:
     return entity_id
 
 
-def _instant(text: str) -> tuple[datetime | None, list[str]]:
+def read_instant(text: str) -> tuple[datetime | None, list[str]]:
     """In UTC unless it has an offset."""
     if not text:
         return None, []
@@ -152,12 +152,12 @@ def _instant(text: str) -> tuple[datetime | None, list[str]]:
         return None, [f"{text[:40]} is not a time such as 2026-03-01T12:00: the whole history is shown."]
 
 
-def _place(text: str) -> tuple[tuple[datetime, int] | None, list[str]]:
+def read_place(text: str) -> tuple[tuple[datetime, int] | None, list[str]]:
     """Where the page before this one ended: the instant of its last event, and its sequence number."""
     if not text:
         return None, []
     stated, _, number = text.rpartition(",")
-    instant, fault = _instant(stated)
+    instant, fault = read_instant(stated)
     if instant is None or fault or not (number.isascii() and number.isdigit() and len(number) < 19):
         return None, ["The parameter before is malformed: the newest events are shown."]
     return (instant, int(number)), []
