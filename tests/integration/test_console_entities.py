@@ -241,7 +241,10 @@ async def test_each_kind_of_id_leads_to_its_page(stack: Stack) -> None:
         assert await leads_to("nothing has this") == ""
         page = (await client.get("/search", params={"q": "evt_9"})).text
 
+        missing = (await client.get("/search", params={"q": "evt_nothing"})).text
+
     assert "This search covered the sequence numbers" in page
+    assert "Nothing that was searched has the id evt_nothing." in missing
 
 
 async def test_private_values_are_redacted_as_by_the_command(stack: Stack) -> None:
