@@ -346,6 +346,7 @@ async def test_a_strange_query_is_answered(stack: Stack, query: str) -> None:
 async def test_every_lookup_uses_an_index(stack: Stack) -> None:
     await stack.execute(LONG_HISTORY.replace("$COUNT", "20000"))
     await stack.execute("ANALYZE")
+    # `plan` passes at least one parameter: Postgres ignores one that a statement does not have.
     statements = (
         {name: value for name, value in vars(lookup).items() if isinstance(value, str) and "$1" in value}
         | {"NEWEST_SEQ": lookup.NEWEST_SEQ + "\n-- $1"}
