@@ -19,7 +19,7 @@ from worker.tools.explain.lookup import (
     count_events,
     families_with,
     findings_of,
-    letters_about,
+    letters_of,
     newest_events,
     rows_of,
 )
@@ -84,7 +84,7 @@ async def view(console: Console, parameters: Parameters) -> EntityScreen:
         if not events and not rows:
             raise NotThere(f"There is no {family.entity} {entity_id[:200]}.")
         families = await families_with(connection, entity_id)
-        letters = await letters_about(connection, entity_id)
+        letters = await letters_of(connection, family, entity_id)
         is_long = events > MOST_REPLAYED
         log_events: list[LoggedEvent] = []
         findings: list[dict[str, Any]] = []
@@ -116,7 +116,7 @@ async def view(console: Console, parameters: Parameters) -> EntityScreen:
         log_events=tuple(page),
         findings=tuple(findings),
         rows=tuple(rows),
-        letters=_own_letters(family, entity_id, letters),
+        letters=tuple(letters),
         letters_searched=NEWEST_LETTERS,
         others=tuple(
             Other(other.entity, entity_path(other.name, entity_id)) for other in families if other != family
@@ -176,15 +176,6 @@ def _with_query(path: str, *, at: datetime | None, before: str | None = None) ->
 
 def _iso(instant: datetime) -> str:
     return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _own_letters(family: AnyFamily, entity_id: str, letters: Sequence[Letter]) -> tuple[Letter, ...]:
-    """Those of this entity, not of another family's entity with the same id."""
-    return tuple(
-        letter
-        for letter in letters
-        if letter.entity_id == entity_id and (letter.origin == family.name or letter.origin not in FAMILIES)
-    )
 
 
 def _sentence(text: str) -> str:

@@ -131,7 +131,7 @@ async def _by_gateway_id(
         )
         for hit in await events_by_gateway_id(connection, query, last)
     }
-    letters = [_letter_hit(letter) for letter in await letters_about(connection, query)]
+    letters = [_letter_hit(letter) for letter in await letters_about(connection, query, _uuid(query))]
     first = max(1, last - WINDOW + 1)
     bound = (
         "Ids of a gateway or a proxy have no index. This search covered the sequence numbers "

@@ -14,10 +14,11 @@ import orjson
 
 from consumers.family import Connection, Table
 from consumers.registry import FAMILIES, AnyFamily
+from schemas.envelope import EVIDENCE
 from worker.tools.private_values import redacted
 
 # How many sequence numbers of the log one search covers.
-WINDOW = 100_000
+WINDOW = 50_000
 
 # How many dead letters one search covers: the newest ones.
 NEWEST_LETTERS = 10_000
@@ -27,6 +28,9 @@ MOST_ROWS = 200
 
 # The clock of an ingest may be ahead of the database's.
 CLOCK_DIFFERENCE = timedelta(minutes=5)
+
+# The ids in the evidence; the number of an attempt is none.
+_NAMED = ", ".join(f"evidence->>'{name}'" for name in EVIDENCE if name != "gateway_attempt")
 
 # By event_log_by_entity. An entity with many events is read in part: its rows say the rest.
 FAMILIES_IN_LOG = """
@@ -128,14 +132,10 @@ ORDER BY family, entity_id
 LIMIT 50
 """
 
-EVENTS_BY_GATEWAY_ID = """
+EVENTS_BY_GATEWAY_ID = f"""
 SELECT family, entity_id, coalesce(reuse_of, event_id) AS event_id, type, applied_at
 FROM event_log
-WHERE seq BETWEEN $2 AND $3 AND evidence IS NOT NULL AND EXISTS (
-    SELECT
-    FROM jsonb_each_text(evidence) AS named (name, value)
-    WHERE value = $1 AND name <> 'gateway_attempt'
-)
+WHERE seq BETWEEN $2 AND $3 AND evidence IS NOT NULL AND $1 IN ({_NAMED})
 ORDER BY seq DESC
 LIMIT 50
 """
@@ -148,7 +148,21 @@ WHERE dead_letter_id = $1
 """
 
 # By the primary key, the newest $2 of all dead letters.
-LETTERS_ABOUT = """
+LETTERS_OF_ENTITY = """
+SELECT dead_letter_id, origin, state, event_id, replayed_as, type, entity_id, reason
+FROM (
+    SELECT dead_letter_id, origin, state, event_id, replayed_as, type, entity_id, reason
+    FROM dead_letters
+    ORDER BY dead_letter_id DESC
+    LIMIT $2
+) AS newest
+WHERE entity_id = $1 AND origin <> ALL($3::text[])
+ORDER BY dead_letter_id DESC
+LIMIT 50
+"""
+
+# As above.
+LETTERS_ABOUT = f"""
 SELECT dead_letter_id, origin, state, event_id, replayed_as, type, entity_id, reason
 FROM (
     SELECT dead_letter_id, origin, state, event_id, replayed_as, type, entity_id, reason, evidence
@@ -156,14 +170,7 @@ FROM (
     ORDER BY dead_letter_id DESC
     LIMIT $2
 ) AS newest
-WHERE entity_id = $1
-    OR event_id::text = lower($1)
-    OR replayed_as::text = lower($1)
-    OR evidence IS NOT NULL AND EXISTS (
-        SELECT
-        FROM jsonb_each_text(evidence) AS named (name, value)
-        WHERE value = $1 AND name <> 'gateway_attempt'
-    )
+WHERE entity_id = $1 OR $3::uuid IN (event_id, replayed_as) OR $1 IN ({_NAMED})
 ORDER BY dead_letter_id DESC
 LIMIT 50
 """
@@ -337,6 +344,14 @@ async def letter_by_id(connection: Connection, dead_letter_id: int) -> Letter | 
     return Letter(**rows[0]) if rows else None
 
 
-async def letters_about(connection: Connection, its_id: str) -> list[Letter]:
+async def letters_of(connection: Connection, family: AnyFamily, entity_id: str) -> list[Letter]:
+    """Of one family's entity; the newest first, of the newest NEWEST_LETTERS."""
+    others = [name for name in FAMILIES if name != family.name]
+    rows = await connection.fetch(LETTERS_OF_ENTITY, entity_id, NEWEST_LETTERS, others)
+    return [Letter(**row) for row in rows]
+
+
+async def letters_about(connection: Connection, its_id: str, event_id: UUID | None) -> list[Letter]:
     """Of an entity, an event or a request of a gateway; the newest first, of the newest NEWEST_LETTERS."""
-    return [Letter(**row) for row in await connection.fetch(LETTERS_ABOUT, its_id, NEWEST_LETTERS)]
+    rows = await connection.fetch(LETTERS_ABOUT, its_id, NEWEST_LETTERS, event_id)
+    return [Letter(**row) for row in rows]
