@@ -29,7 +29,7 @@ from worker.console.access import (
     require_own_origin,
 )
 from worker.console.boundary import Boundary
-from worker.console.contract import Action, Console, Done, NotThere, Screen, Shown
+from worker.console.contract import Action, Console, Done, Elsewhere, NotThere, Screen, Shown
 from worker.console.poller import NoSnapshot
 from worker.console.rendering import STATIC, Renderer
 from worker.console.routes import ACTIONS, SCREENS
@@ -166,6 +166,8 @@ class _Pages:
         if screen.is_live and LIVE in request.query_params:
             return self._stream(screen, request, session)
         view = await screen.view(self.console, _parameters(request))
+        if isinstance(view, Elsewhere):
+            return self._redirect(view.path)
         query = urlencode(_own_query(request))
         context = {
             **self._context(request, session),
@@ -178,7 +180,7 @@ class _Pages:
 
     async def data(self, screen: Screen, request: Request, _: Session) -> Response:
         view = await screen.view(self.console, _parameters(request))
-        return _json(200, view)
+        return _json(200, view.view if isinstance(view, Elsewhere) else view)
 
     def _stream(self, screen: Screen, request: Request, session: Session) -> Response:
         if self._streams >= MOST_STREAMS:

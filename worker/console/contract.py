@@ -31,10 +31,19 @@ class NotThere(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The page is at another path of the console; the `.json` twin shows the view."""
+
+    path: str
+    view: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Screen:
     """A page, its `.json` twin, and, if it is live, a stream of its region that changes.
 
-    `view` makes the data of all three: a dataclass. It knows no user, so that viewers can share it.
+    `view` makes the data of all three: a dataclass. It knows no user, so that viewers can share it. The view
+    of a screen that is not live may also be `Elsewhere`.
     """
 
     path: str

@@ -9,7 +9,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from worker.console.addresses import entity_path
 from worker.observability.inert_text import json_text, visible
+from worker.tools.explain.data import repeats_the_event
 
 _FOLDER = Path(__file__).parent
 STATIC = _FOLDER / "static"
@@ -47,8 +49,11 @@ class Renderer:
             "lines": lines,
             "form_text": form_text,
             "json": json_text,
+            "shown": shown,
+            "iso": iso,
+            "repeats_the_event": repeats_the_event,
         }
-        self._environment.globals |= {"path": self.path, "asset": self.asset}
+        self._environment.globals |= {"path": self.path, "asset": self.asset, "entity_path": entity_path}
         self._environment.globals["parts"] = self._environment.get_template("parts.html").module
 
     def path(self, path: str) -> str:
@@ -113,6 +118,8 @@ def duration(seconds: float | None) -> str:
     """In at most two units."""
     if seconds is None:
         return UNKNOWN
+    if seconds < 0:
+        return f"\N{MINUS SIGN}{duration(-seconds)}"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms" if seconds else "0 s"
     if seconds < 9.95:
@@ -140,6 +147,28 @@ def instant(value: datetime | None) -> str:
 
 def clock(value: datetime | None) -> str:
     return UNKNOWN if value is None else value.astimezone(UTC).strftime("%H:%M:%S UTC")
+
+
+def iso(value: datetime) -> str:
+    """Exact, for addresses and for inputs of the type datetime-local."""
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat()
+
+
+def shown(value: object) -> str:
+    """A value of a state or a row."""
+    match value:
+        case None:
+            return UNKNOWN
+        case bool():
+            return "yes" if value else "no"
+        case datetime():
+            return instant(value)
+        case tuple() | list():
+            return ", ".join(map(shown, value)) or "none"
+        case Mapping():
+            return json_text(value)
+        case _:
+            return str(value)
 
 
 def line(values: Sequence[float | None]) -> str:
