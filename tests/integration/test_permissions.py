@@ -12,7 +12,7 @@ import pytest
 
 from deploy.local.rabbitmq import VHOST, password_hash
 from deploy.local.services import CHECKOUT, Services
-from tests.support.console import browser, console, sign_in
+from tests.support.console import browser, console, sign_in, token_in
 from tests.support.events import body, order_created, ovoko
 from tests.support.stack import Stack, Worker, until
 from worker.amqp.channel import Channel, Message
@@ -376,7 +376,16 @@ async def _look_at_the_console(stack: Stack, broker: str, database: str) -> None
         await sign_in(client)
         overview = (await client.get("/overview.json")).json()
         orders = (await client.get("/families/orders.json")).json()
+        token = token_in((await client.get("/families/orders")).text)
+        for change in ("pause", "resume"):
+            await client.post(
+                f"/families/orders/{change}",
+                data={"token": token, "reason": "a test"},
+                headers={"Sec-Fetch-Site": "same-origin"},
+            )
+    noted = await stack.fetch("SELECT action FROM operator_audit WHERE who = 'anna' ORDER BY audit_id")
 
+    assert [row["action"] for row in noted] == ["family.paused", "family.resumed"]
     assert not [one for one in overview["pipeline"]["troubles"] if "cannot be read" in one]
     assert orders["family"]["losses"]["applied"] == 1
     assert len(orders["failures"]) == 1

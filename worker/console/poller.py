@@ -33,6 +33,9 @@ log = structlog.get_logger(__name__)
 
 LIVE_SECONDS = 2.0
 
+# So long an action waits at most until the pages show its effect.
+REFRESH_SECONDS = 3.0
+
 # In-flight deliveries are settled within this time; the audit repeats itself meanwhile.
 AUDIT_PATIENCE_SECONDS = 5.0
 
@@ -58,6 +61,7 @@ class Poller:
         self._audits: deque[tuple[datetime, Audit]] = deque(maxlen=2)
         self._history: dict[str, deque[Point]] = {family: deque(maxlen=POINTS) for family in FAMILIES}
         self._history_snapshot: Snapshot | None = None
+        self._began_at: datetime | None = None
         self.number = 0
         """Of the newest snapshot, from 1; 0 while there is none."""
 
@@ -80,15 +84,18 @@ class Poller:
 
     async def _wait_until_due(self) -> None:
         """Until the next snapshot is due: soon for viewers, otherwise for the history."""
-        self._wanted.clear()
         seconds = LIVE_SECONDS if self._viewers else HISTORY_STEP.total_seconds()
         tasks = [asyncio.create_task(event.wait()) for event in (self._wanted, self._stopping)]
         await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
+        # Whoever wants one from here on wants another.
+        self._wanted.clear()
 
     async def _take(self) -> None:
+        began_at = datetime.now(UTC)
         snapshot = await self._reader.take()
+        self._began_at = began_at
         self._recent.append(snapshot)
         while snapshot.at - self._recent[0].at > RATE_WINDOW and len(self._recent) > 2:
             self._recent.popleft()
@@ -137,6 +144,17 @@ class Poller:
         async with self._changed:
             await self._changed.wait_for(lambda: self.number > after or self._stopping.is_set())
         return self.number
+
+    async def refresh(self) -> None:
+        """Wait for a snapshot that shows what was changed before this call, for a few seconds at most."""
+        changed_at = datetime.now(UTC)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REFRESH_SECONDS):
+                while self._began_at is None or self._began_at < changed_at:
+                    if self._stopping.is_set():
+                        return
+                    self._wanted.set()
+                    await self.next(self.number)
 
     async def current(self) -> PipelineView:
         """The pipeline as of a snapshot that is a few seconds old at most."""

@@ -13,4 +13,7 @@ SCREENS: tuple[Screen, ...] = (
     Screen("/families/{family}", Role.READER, "family.html", family.view, is_live=True),
 )
 
-ACTIONS: tuple[Action, ...] = ()
+ACTIONS: tuple[Action, ...] = (
+    Action("/families/{family}/pause", Role.OPERATOR, family.pause),
+    Action("/families/{family}/resume", Role.OPERATOR, family.resume),
+)

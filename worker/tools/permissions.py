@@ -243,7 +243,16 @@ ROLES = (
         "`stockhook status`, `audit`, `doctor`: reads",
         tables=_ALL_READ,
     ),
-    DatabaseRole(CONSOLE, "`stockhook console`: reads", tables=_ALL_READ),
+    DatabaseRole(
+        CONSOLE,
+        "`stockhook console`: reads, and writes pauses and the audit",
+        tables={
+            **_ALL_READ,
+            # DELETE also permits the lock that keeps out other writers.
+            "paused_families": ("SELECT", "INSERT", "DELETE"),
+            "operator_audit": ("SELECT", "INSERT"),
+        },
+    ),
     DatabaseRole(
         OPERATOR,
         "`stockhook dead`, `unhandled`, `actions`, `reconcile`, `pause`, `resume`: reads, and writes the "

@@ -1,15 +1,19 @@
-"""One family: throughput, age of events, retry queues, failures that wait."""
+"""One family: throughput, age of events, retry queues, failures that wait; its pause."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from consumers.registry import FAMILIES
-from worker.console.contract import Console, NotThere, Parameters
+from worker.console.access import Refused
+from worker.console.contract import Console, Done, NotThere, Parameters, Request
 from worker.console.pipeline import FamilyView, condensed, hour
 from worker.dead_letters.store import Selection, groups
 from worker.observability.errors import safe_summary
+from worker.observability.inert_text import visible
+from worker.postgres import pauses
 from worker.postgres.errors import PostgresError
+from worker.postgres.pauses import AlreadyPaused
 from worker.postgres.pool import DatabaseUnavailable, TransactionConflict
 
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -58,6 +62,38 @@ async def view(console: Console, parameters: Parameters) -> FamilyScreen:
         failures=failures,
         trouble=trouble,
     )
+
+
+async def pause(console: Console, request: Request) -> Done:
+    """Raises: Refused."""
+    name = _existing(request)
+    reason = request.form.get("reason", "").strip()
+    if not reason:
+        raise Refused(422, f"Give a reason: {name} was not paused.")
+    try:
+        made = await pauses.pause(console.database, name, visible(reason), request.user.name)
+    except AlreadyPaused as refusal:
+        raise Refused(409, f"{refusal}.") from None
+    await console.poller.refresh()
+    return Done(f"{name} is {made}. Every consumer process obeys within 2 s.")
+
+
+async def resume(console: Console, request: Request) -> Done:
+    """Raises: Refused."""
+    name = _existing(request)
+    reason = visible(request.form.get("reason", "").strip()) or None
+    ended = await pauses.resume(console.database, name, reason, request.user.name)
+    await console.poller.refresh()
+    if ended is None:
+        raise Refused(409, f"{name} is not paused. Nothing was changed.")
+    return Done(f"{name} is resumed. It was {ended}.")
+
+
+def _existing(request: Request) -> str:
+    name = request.parameters["family"]
+    if name not in FAMILIES:
+        raise Refused(404, f"There is no family {name}.")
+    return name
 
 
 async def _failures(console: Console, name: str) -> tuple[list[dict[str, Any]] | None, str | None]:
