@@ -1,6 +1,6 @@
 """What a screen and an action are. Adding one takes an entry in routes.py, a function, and a template."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,17 @@ class Screen:
     label: str = ""
     """In the navigation; empty if the screen is not in it."""
     is_live: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A file, sent part by part as `lines` makes it: only a part is in memory."""
+
+    path: str
+    role: Role
+    media_type: str
+    lines: Callable[[Console, Parameters], AsyncIterator[str]]
+    """Raises, before the first part: NotThere, Refused."""
 
 
 @dataclass(frozen=True, slots=True)
