@@ -1,7 +1,7 @@
 """What a screen and an action are. Adding one takes an entry in routes.py, a function, and a template."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from worker.amqp.connection import Broker
@@ -9,6 +9,7 @@ from worker.config.console_accounts import Role
 from worker.config.settings import Settings
 from worker.console.poller import Poller
 from worker.console.sessions import User
+from worker.console.shared import Shared
 from worker.postgres.pool import Database
 
 
@@ -20,6 +21,7 @@ class Console:
     broker: Broker
     database: Database
     poller: Poller
+    shared: Shared = field(default_factory=Shared)
 
 
 # The parts of the path, and the query.

@@ -11,6 +11,7 @@ from worker.config.check import (
     clock_difference,
     error,
     ok,
+    unchecked,
     warning,
 )
 from worker.config.connections import CONNECTIONS
@@ -200,8 +201,10 @@ async def _check_tables(connection: Connection, encryptor: MultiFernet | None) -
 
 def _check_encrypted(encrypted: list[str], encryptor: MultiFernet | None) -> CheckResult:
     if encryptor is None:
-        return warning(
-            "sealing keys", "private data is encrypted, and no key is set here", "use the ingest's keys"
+        return unchecked(
+            "sealing keys",
+            "private data is encrypted, and no key is set here",
+            "correct for monitor and console; consumers need the ingest's keys",
         )
     try:
         for token in encrypted:
