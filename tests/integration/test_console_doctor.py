@@ -71,13 +71,13 @@ async def test_an_ops_port_that_does_not_answer_is_an_error_with_a_remedy(stack:
     urls = [f"http://127.0.0.1:{ingest.ops_port}", f"http://127.0.0.1:{port}", "http://ingest.invalid:9090"]
     report = json.loads(stack.run("doctor", "--json", **{URLS: ",".join(urls)}).stdout)
     without = json.loads(stack.run("doctor", "--json").stdout)
-    found = [one for one in report["findings"] if one["subject"] == "ops ports"]
+    listed = [one for one in report["findings"] if one["subject"] == "ops ports"]
 
-    assert [(one["level"], one["what"]) for one in found] == [
+    assert [(one["level"], one["what"]) for one in listed] == [
         ("ok", f"127.0.0.1:{ingest.ops_port} answers with our metrics"),
         ("error", f"127.0.0.1:{port}: it cannot be connected to"),
         ("error", "ingest.invalid:9090: the name cannot be resolved"),
     ]
-    assert "correct the name in STOCKHOOK_CONSOLE_OPS_URLS" in found[2]["remedy"]
-    assert "STOCKHOOK_OPS_PORT" in found[1]["remedy"]
+    assert "correct the name in STOCKHOOK_CONSOLE_OPS_URLS" in listed[2]["remedy"]
+    assert "STOCKHOOK_OPS_PORT" in listed[1]["remedy"]
     assert not [one for one in without["findings"] if one["subject"] == "ops ports"]

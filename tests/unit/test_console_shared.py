@@ -43,7 +43,7 @@ async def test_a_viewer_who_leaves_does_not_end_what_others_wait_for() -> None:
     assert await shared.get("doctor", 60, make) == 1
 
 
-async def test_a_failure_is_for_those_who_wait_and_is_not_kept() -> None:
+async def test_after_a_failure_the_value_is_made_again() -> None:
     shared, make = Shared(), _counting(fails=1)
     answers = await asyncio.gather(
         *(shared.get("doctor", 60, make) for _ in range(3)), return_exceptions=True
