@@ -23,6 +23,7 @@ from worker.console.pipeline import (
     pipeline,
     point,
 )
+from worker.console.refusals import Increases, Refusals, refusals
 from worker.console.snapshot import Snapshot, SnapshotReader
 from worker.observability.backoff import repeat_until_stopping
 from worker.observability.errors import safe_summary
@@ -61,6 +62,7 @@ class Poller:
         self._audits: deque[tuple[datetime, Audit]] = deque(maxlen=2)
         self._history: dict[str, deque[Point]] = {family: deque(maxlen=POINTS) for family in FAMILIES}
         self._history_snapshot: Snapshot | None = None
+        self._increases = Increases()
         self._began_at: datetime | None = None
         self.number = 0
         """Of the newest snapshot, from 1; 0 while there is none."""
@@ -107,6 +109,7 @@ class Poller:
         if earlier is None or snapshot.at - earlier.at >= HISTORY_STEP:
             for family, points in self._history.items():
                 points.append(point(family, snapshot, earlier))
+            self._increases.add(snapshot)
             self._history_snapshot = snapshot
         async with self._changed:
             self.number += 1
@@ -169,6 +172,15 @@ class Poller:
     def history(self, family: str) -> Sequence[Point]:
         """The last hour, the oldest first."""
         return tuple(self._history[family])
+
+    def refusals(self) -> Refusals:
+        """As of the newest snapshot. The last hour is counted until the newest point of the history.
+
+        Raises: NoSnapshot.
+        """
+        if not self._recent:
+            raise NoSnapshot
+        return refusals(self._recent[-1], self._increases)
 
     def event_age(self, family: str, quantiles: Sequence[float]) -> tuple[float | None, ...]:
         """Upper bounds of the age of events at their commit during the last seconds."""

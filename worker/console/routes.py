@@ -6,11 +6,12 @@ the sign-in page, the static files and `/livez`.
 
 from worker.config.console_accounts import Role
 from worker.console.contract import Action, Export, Screen
-from worker.console.screens import audit_trail, doctor, family, overview
+from worker.console.screens import audit_trail, doctor, family, overview, refusals
 
 SCREENS: tuple[Screen, ...] = (
     Screen("/overview", Role.READER, "overview.html", overview.view, label="Overview", is_live=True),
     Screen("/families/{family}", Role.READER, "family.html", family.view, is_live=True),
+    Screen("/refusals", Role.READER, "refusals.html", refusals.view, label="Refusals", is_live=True),
     Screen("/doctor", Role.READER, "doctor.html", doctor.view, label="Doctor"),
     Screen("/audit-trail", Role.READER, "audit_trail.html", audit_trail.view, label="Audit trail"),
 )
