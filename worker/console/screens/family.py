@@ -7,7 +7,8 @@ from typing import Any
 from consumers.registry import FAMILIES
 from worker.console.access import Refused
 from worker.console.contract import Console, Done, NotThere, Parameters, Request
-from worker.console.pipeline import FamilyView, condensed, hour
+from worker.console.history import RANGES, History, history
+from worker.console.pipeline import FamilyView
 from worker.dead_letters.store import Selection, groups
 from worker.observability.errors import safe_summary
 from worker.observability.inert_text import visible
@@ -20,15 +21,12 @@ QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 MOST_FAILURES = 20
 
-# Of a chart: one per 30 s.
-POINTS = 120
-
 
 @dataclass(frozen=True, slots=True)
 class FamilyScreen:
     """`event_age` has quantiles of the last seconds; `failures` are groups of dead letters, None if unread.
 
-    `waiting` and `applied` are charts of the last hour, the oldest point first.
+    `waiting` and `applied` are charts of the hours that were requested, the oldest point first.
     """
 
     at: datetime
@@ -40,6 +38,9 @@ class FamilyScreen:
     applied: list[float | None]
     failures: list[dict[str, Any]] | None
     trouble: str | None
+    hours: int = 1
+    range: str = RANGES[1]
+    ranges: tuple[int, ...] = ()
 
 
 async def view(console: Console, parameters: Parameters) -> FamilyScreen:
@@ -50,15 +51,18 @@ async def view(console: Console, parameters: Parameters) -> FamilyScreen:
     pipeline = await console.poller.current()
     failures, trouble = await _failures(console, name)
     ages = console.poller.event_age(name, tuple(QUANTILES.values()))
-    history = console.poller.history(name)
+    charts: History = await history(console, parameters)
     return FamilyScreen(
         at=pipeline.at,
-        troubles=pipeline.troubles,
+        troubles=(*pipeline.troubles, *([charts.trouble] if charts.trouble else ())),
         family=next(family for family in pipeline.families if family.name == name),
         event_types=FAMILIES[name].event_types,
         event_age=dict(zip(QUANTILES, ages, strict=True)),
-        waiting=condensed(hour([point.queued for point in history]), POINTS),
-        applied=condensed(hour([point.applied_per_second for point in history]), POINTS),
+        waiting=charts.waiting[name],
+        applied=charts.applied[name],
+        hours=charts.hours,
+        range=charts.label,
+        ranges=charts.ranges,
         failures=failures,
         trouble=trouble,
     )
