@@ -45,9 +45,9 @@ def _day(now: int) -> str:
                 f'stockhook_applied_total{{family="orders"}} {(MINUTES - ago) * 60 * PER_SECOND} {at}'
                 for at, ago in minutes
             ),
-            "# TYPE rabbitmq_queue_messages_ready gauge",
+            "# TYPE stockhook_queue_messages gauge",
             *(
-                f'rabbitmq_queue_messages_ready{{queue="stockhook.orders"}} {100 if ago == PEAK else 7} {at}'
+                f'stockhook_queue_messages{{family="orders",role="work"}} {100 if ago == PEAK else 7} {at}'
                 for at, ago in minutes
             ),
             "# EOF\n",

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from consumers.registry import FAMILIES
-from worker.amqp.queue_set import main_queue
 from worker.console.contract import Console, Parameters
 from worker.console.pipeline import condensed, hour
 from worker.tools.prometheus import PrometheusUnavailable, Span, query_range
@@ -22,8 +21,8 @@ FRESH_SECONDS = 30.0
 # A rate needs two scrapes, of which one may fail.
 SHORTEST_RATE = timedelta(minutes=1)
 
-# The highest of each step, so that no peak is lost. RabbitMQ's own exporter has the queues.
-WAITING = "max by (queue) (max_over_time(rabbitmq_queue_messages_ready{{queue=~{queues!r}}}[{step}s]))"
+# The highest of each step, so that no peak is lost.
+WAITING = 'max by (family) (max_over_time(stockhook_queue_messages{{role="work"}}[{step}s]))'
 APPLIED = "sum by (family) (rate(stockhook_applied_total[{window}s]))"
 
 Rows = Mapping[str, list[float | None]]
@@ -91,22 +90,17 @@ async def _longer(console: Console, hours: int) -> _Longer:
     step = timedelta(hours=hours) / POINTS
     span = Span(datetime.now(UTC), step, POINTS)
     seconds, window = (f"{one.total_seconds():g}" for one in (step, max(step, SHORTEST_RATE)))
-    queues = {main_queue(family): family for family in FAMILIES}
-    pattern = "|".join(queue.replace(".", "[.]") for queue in queues)
     try:
         waiting, applied = await asyncio.gather(
-            query_range(url, WAITING.format(queues=pattern, step=seconds), span, "queue"),
+            query_range(url, WAITING.format(step=seconds), span, "family"),
             query_range(url, APPLIED.format(window=window), span, "family"),
         )
     except PrometheusUnavailable as unavailable:
         sentence = unavailable.sentence
         return _Longer({}, {}, f"{sentence[0].upper()}{sentence[1:]}.")
-    by_family = {queues[queue]: row for queue, row in waiting.items() if queue in queues}
     trouble = None
-    if not by_family and not applied:
+    if not waiting and not applied:
         trouble = (
-            "Prometheus has none of our metrics: deploy/prometheus/prometheus.yml lists what it scrapes."
+            "Prometheus has none of our metrics: deploy/prometheus/prometheus.yml lists what it must scrape."
         )
-    elif not by_family:
-        trouble = "Prometheus has no metrics of the queues: it must scrape RabbitMQ at /metrics/per-object."
-    return _Longer(by_family, applied, trouble)
+    return _Longer(waiting, applied, trouble)
