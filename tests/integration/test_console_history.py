@@ -110,7 +110,7 @@ async def test_longer_charts_come_from_prometheus(stack: Stack, programs: Path, 
         week = (await client.get("/families/orders.json?hours=168")).json()
         process.terminate()
         process.wait(30)
-        kept = (await client.get("/families/orders.json?hours=24")).json()
+        again = (await client.get("/families/orders.json?hours=24")).json()
         away = await client.get("/families/orders?hours=6")
 
     points = day["waiting"]
@@ -124,7 +124,7 @@ async def test_longer_charts_come_from_prometheus(stack: Stack, programs: Path, 
     assert week["waiting"][:100] == [None] * 100, "Prometheus has nothing older than a day"
     assert "Waiting events, last 24 hours" in page
     assert 'href="/families/orders?hours=168"' in page
-    assert kept["waiting"] == points, "all viewers share an answer for a while"
+    assert again["waiting"] == points, "all viewers share an answer for a while"
     assert away.status_code == 200
     assert "No history from Prometheus (it cannot be reached: ConnectError)" in away.text
 

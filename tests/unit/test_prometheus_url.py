@@ -12,18 +12,20 @@ def _read(monkeypatch: pytest.MonkeyPatch, **given: str) -> Settings:
 
 
 @pytest.mark.parametrize(
-    ("url", "kept"),
+    ("url", "stored"),
     [
         ("http://prometheus:9090/", "http://prometheus:9090"),
         ("https://user:long-password-1@host/prometheus/", "https://user:long-password-1@host/prometheus"),
         ("http://user:long-password-1@127.0.0.1:9090", "http://user:long-password-1@127.0.0.1:9090"),
     ],
 )
-def test_a_url_is_kept_without_its_last_slash(monkeypatch: pytest.MonkeyPatch, url: str, kept: str) -> None:
+def test_a_url_is_stored_without_its_last_slash(
+    monkeypatch: pytest.MonkeyPatch, url: str, stored: str
+) -> None:
     settings = _read(monkeypatch, PROMETHEUS_URL=url)
 
     assert settings.prometheus_url is not None
-    assert settings.prometheus_url.get_secret_value() == kept
+    assert settings.prometheus_url.get_secret_value() == stored
     assert "long-password-1" not in repr(settings)
 
 
