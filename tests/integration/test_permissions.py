@@ -392,6 +392,9 @@ async def _look_at_the_console(stack: Stack, broker: str, database: str) -> None
     # The tests' services do not sync to disk.
     assert {one["subject"] for one in faults} <= {"durability", "ops ports"}, faults
     levels = {one["subject"]: one["level"] for one in report["findings"]}
+    assert {one["what"] for one in report["findings"] if one["subject"] == "event log"} >= {
+        "the next month has its partition"
+    }
     assert (levels["publishing"], levels["topology"], levels["migrations"]) == ("unchecked", "ok", "ok")
     assert [one["type"] for one in unhandled] == ["order.painted"]
     assert [one["action"] for one in trail] == ["family.resumed", "family.paused"]
