@@ -42,7 +42,7 @@ async def test_the_page_has_each_finding_with_its_remedy_and_says_what_it_cannot
     assert ("error", "spool") not in known
     assert all(one["remedy"] for one in report["findings"] if one["level"] != "ok")
     assert sum(report["counts"].values()) == len(report["findings"])
-    assert "run `stockhook resume orders`" in page
+    assert "run <code>stockhook resume orders</code>" in page
     assert "&lt;b&gt;repair&lt;/b&gt;" in page
     assert "cannot be checked from here" in page
     assert OVOKO_SECRET not in page
