@@ -379,7 +379,29 @@ async def _look_at_the_console(stack: Stack, broker: str, database: str) -> None
         overview = (await client.get("/overview.json")).json()
         orders = (await client.get("/families/orders.json")).json()
         await _replay_in_the_console(stack, client)
+        report = (await client.get("/doctor.json")).json()
+        unhandled = (await client.get("/refusals.json")).json()["unhandled"]
+        token = token_in((await client.get("/families/orders")).text)
+        for change in ("pause", "resume"):
+            await client.post(
+                f"/families/orders/{change}",
+                data={"token": token, "reason": "a test"},
+                headers={"Sec-Fetch-Site": "same-origin"},
+            )
+        trail = (await client.get("/audit-trail.json?who=anna")).json()["records"]
+    noted = await stack.fetch("SELECT action FROM operator_audit WHERE who = 'anna' ORDER BY audit_id")
 
+    faults = [one for one in report["findings"] if one["level"] == "error"]
+    # The tests' services do not sync to disk.
+    assert {one["subject"] for one in faults} <= {"durability", "ops ports"}, faults
+    levels = {one["subject"]: one["level"] for one in report["findings"]}
+    assert {one["what"] for one in report["findings"] if one["subject"] == "event log"} >= {
+        "the next month has its partition"
+    }
+    assert (levels["publishing"], levels["topology"], levels["migrations"]) == ("unchecked", "ok", "ok")
+    assert [one["type"] for one in unhandled] == ["order.painted"]
+    assert [one["action"] for one in trail] == ["family.resumed", "family.paused"]
+    assert [row["action"] for row in noted] == ["family.paused", "family.resumed"]
     assert not [one for one in overview["pipeline"]["troubles"] if "cannot be read" in one]
     assert orders["family"]["losses"]["applied"] == 1
     assert len(orders["failures"]) == 1

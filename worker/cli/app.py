@@ -19,6 +19,7 @@ COMMANDS = {
     "pause:pause": "Pause a family: no event is taken from its queue until `stockhook resume`.",
     "pause:resume": "End the pause of a family; its consumers continue within 2 s.",
     "audit:audit": "Account for each accepted event: applied, duplicate, waiting, dead, or missing.",
+    "audit_trail:audit_trail": "Show who did what, when, to what and why, the newest first.",
     "send:send": "Send the documented events, or those of a generated marketplace, to an ingest.",
     "dead_letters:dead": "Find, inspect, repair, replay and discard dead letters.",
     "unhandled:unhandled": "See which event types no family handles, and replay their events.",
@@ -60,9 +61,14 @@ def command_line(*, listing: bool = False) -> App:
         version_flags=["--version"],
     )
     for target, summary in COMMANDS.items():
-        name = target.partition(":")[2]
+        name = command_name(target)
         commands.command(f"worker.cli.{target}", name=name, **({"help": summary} if listing else {}))
     return commands
+
+
+def command_name(target: str) -> str:
+    """As users type it."""
+    return target.partition(":")[2].replace("_", "-")
 
 
 app = command_line()

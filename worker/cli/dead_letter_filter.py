@@ -1,8 +1,7 @@
 """The options that select dead letters."""
 
-import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -12,6 +11,7 @@ from worker.cli.context import WrongUsage
 from worker.config.subscribers import ORIGIN_PREFIX
 from worker.dead_letters.message import QUARANTINE_ORIGIN, is_of_webhook
 from worker.dead_letters.store import Selection, State
+from worker.tools.instants import NotAnInstant, read_instant
 
 ORIGINS = (*FAMILIES, QUARANTINE_ORIGIN)
 
@@ -67,12 +67,6 @@ def _instant(option: str, text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
-        if ago := re.fullmatch(r"(\d{1,6})([mhd])", text):
-            unit = {"m": "minutes", "h": "hours", "d": "days"}[ago[2]]
-            return datetime.now(UTC) - timedelta(**{unit: int(ago[1])})
-        instant = datetime.fromisoformat(text)
-    except (ValueError, OverflowError):
-        raise WrongUsage(
-            f"{option} must be a time such as 2026-03-01T12:00:00Z, or 12h (given: {text!r})"
-        ) from None
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+        return read_instant(text)
+    except NotAnInstant as fault:
+        raise WrongUsage(f"{option} {fault}") from None

@@ -26,9 +26,18 @@ from worker.tools.status import last_logged
 
 BROKER_SECONDS = 5.0
 
+# The ingest's counters of requests and of refusals.
+REFUSAL_SERIES = (
+    "stockhook_received_total",
+    "stockhook_gateway_unsigned_total",
+    "stockhook_http_refused_total",
+    "stockhook_unknown_paths_total",
+    "stockhook_http_connections_refused_total",
+)
+
 # What the console shows of the metrics of a process.
 SERIES = (
-    "stockhook_received_total",
+    *REFUSAL_SERIES,
     "stockhook_spool_open",
     "stockhook_spool_events",
     "stockhook_spool_bytes",
