@@ -120,7 +120,14 @@ OPERATIONS: dict[str, Callable[[Channel], Awaitable[object]]] = {
 }
 ALLOWED = {
     "monitor": {"publish quarantined"},
-    "console": {"publish quarantined"},
+    "console": {
+        "publish event",
+        "publish observation",
+        "publish to quarantine",
+        "publish unknown key",
+        "publish copy",
+        "publish quarantined",
+    },
     "ingest": {"publish event", "publish to quarantine", "publish probe"},
     "consumer": {
         "publish probe",

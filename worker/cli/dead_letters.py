@@ -221,9 +221,7 @@ def discard(*dead_letter_ids: int, reason: str, json: Json = False) -> None:
 
 async def _discard(settings: Settings, ids: Sequence[int], reason: str, json: bool) -> None:
     async with open_database(settings, "dead") as database, database.transaction() as connection:
-        rows = await connection.fetch(store.DISCARD, list(ids))
-        discarded = sorted(row["dead_letter_id"] for row in rows)
-        await store.note(connection, discarded, who(), Action.DISCARDED, reason)
+        discarded = await store.discard(connection, ids, who(), reason)
     left = sorted(set(ids) - set(discarded))
     if json:
         print_json({"discarded": discarded, "left": left})

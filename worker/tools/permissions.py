@@ -68,9 +68,9 @@ def broker_users() -> tuple[BrokerUser, ...]:
         ),
         BrokerUser(
             "stockhook_console",
-            "`stockhook console`: reads the number of waiting messages, and receives none",
+            "`stockhook console`: reads the number of waiting messages, and publishes replayed events",
             # As above.
-            write=_one_of([QUARANTINE], PROCESSED_QUEUES),
+            write=_one_of([EVENTS, RETURN, QUARANTINE], PROCESSED_QUEUES),
         ),
         BrokerUser(
             "stockhook_ingest",
@@ -223,6 +223,7 @@ CONSUMER_TABLES: dict[str, tuple[str, ...]] = {
     "webhooks": _PROJECTION,
     "paused_families": ("SELECT",),
     "operator_audit": (),
+    "bulk_jobs": (),
 }
 _ALL_READ: dict[str, tuple[str, ...]] = dict.fromkeys(CONSUMER_TABLES, ("SELECT",))
 
@@ -243,7 +244,17 @@ ROLES = (
         "`stockhook status`, `audit`, `doctor`: reads",
         tables=_ALL_READ,
     ),
-    DatabaseRole(CONSOLE, "`stockhook console`: reads", tables=_ALL_READ),
+    DatabaseRole(
+        CONSOLE,
+        "`stockhook console`: reads, and writes the states of dead letters, jobs, and the audit",
+        tables={
+            **_ALL_READ,
+            "dead_letters": ("SELECT", "UPDATE"),
+            "dead_letter_audit": ("SELECT", "INSERT"),
+            "operator_audit": ("SELECT", "INSERT"),
+            "bulk_jobs": _PROJECTION,
+        },
+    ),
     DatabaseRole(
         OPERATOR,
         "`stockhook dead`, `unhandled`, `actions`, `reconcile`, `pause`, `resume`: reads, and writes the "
