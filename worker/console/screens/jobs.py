@@ -58,7 +58,7 @@ class JobsScreen:
 
 @dataclass(frozen=True, slots=True)
 class NewJobScreen:
-    """What would be taken. `selection` and `last_id` are what the forms send; `dry_run` is the job before it."""
+    """What would be taken: the forms send `selection` and `last_id`. `dry_run` is the job before it."""
 
     at: datetime
     criteria: list[tuple[str, str]]
