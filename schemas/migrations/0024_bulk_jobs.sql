@@ -43,9 +43,11 @@ COMMENT ON COLUMN bulk_jobs.note IS 'Why the job stopped, failed or waits; null 
 COMMENT ON COLUMN bulk_jobs.starts IS 'How often a process took the job up: a process that lost it writes nothing more';
 COMMENT ON COLUMN bulk_jobs.created_at IS 'When the user started the job';
 COMMENT ON COLUMN bulk_jobs.started_at IS 'When the job first ran; null before';
-COMMENT ON COLUMN bulk_jobs.progress_at IS 'When the job last handled letters, or found an outcome';
+COMMENT ON COLUMN bulk_jobs.progress_at IS 'When the job last handled letters or counted an outcome';
 COMMENT ON COLUMN bulk_jobs.ended_at IS 'When the job ended; null before';
 CREATE INDEX bulk_jobs_open ON bulk_jobs (job_id) WHERE state IN ('queued', 'running');
+COMMENT ON COLUMN operator_audit.subject IS 'To what it was done; of family.paused and family.resumed, the family; of job.started, job.cancelled and job.resumed, the job';
 
 -- migrate:down
+COMMENT ON COLUMN operator_audit.subject IS 'To what it was done; of family.paused and family.resumed, the family';
 DROP TABLE bulk_jobs;

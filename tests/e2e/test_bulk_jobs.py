@@ -1,4 +1,4 @@
-"""Replay and discard of many dead letters in the console: dry run, progress, cancel, resume, killed process."""
+"""Replay and discard of many dead letters in the console: progress, cancel, resume, killed processes."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -452,3 +452,48 @@ async def test_the_command_discards_in_the_name_of_the_user_of_the_system(archiv
     (row,) = await archiving.fetch(AUDIT)
 
     assert tuple(row.values()) == (ids[0], who(), "discarded", "a test")
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("origin=painters", "Origin must be one of "),
+        ("reason=a%00b", r"Reason contains must be printable text"),
+        (f"entity={'x' * 10_000}", "Entity must be printable text of at most 300 characters"),
+        ("since=yesterday&until=2026", "Arrived since must be a time such as "),
+        ("state=lost", "State must be one of "),
+        ("view=list&after=x", "The id after which the page begins must be a number"),
+        ("view=list&after=99999999999999999999", "The id after which the page begins must be a number"),
+        ("view=table", "The view must be groups or list."),
+        ("ids=x", "The id of a dead letter must be a number"),
+    ],
+)
+async def test_a_malformed_filter_gets_a_sentence(stack: Stack, query: str, sentence: str) -> None:
+    async with signed_in(stack) as (client, _):
+        page = await client.get(f"/dead-letters?{query}")
+        data = await client.get(f"/dead-letters.json?{query}")
+
+    assert page.status_code == data.status_code == 200
+    assert f'role="alert">{sentence}' in page.text
+    assert (data.json()["fault"].startswith(sentence), data.json()["matched"]) == (True, None)
+
+
+async def test_foreign_text_is_inert(archiving: Stack) -> None:
+    await sold_parts(archiving, 1)
+    foreign = "<script>alert(1)</script>\u202e&\x1b"
+    connection = await asyncpg.connect(archiving.environment["STOCKHOOK_DATABASE_URL"])
+    await connection.execute(
+        "UPDATE dead_letters SET type = $1, entity_id = $1, reason = $1, fingerprint = $1", foreign
+    )
+    await connection.close()
+    async with signed_in(archiving) as (client, _):
+        pages = [await client.get(path) for path in ("/dead-letters", "/dead-letters?view=list")]
+        number = await start(client, "discard", "all=1", reason=f"because {foreign}")
+        await ended(client, number)
+        pages += [await client.get(path) for path in ("/jobs", f"/jobs/{number}", f"/jobs/new?job={number}")]
+
+    for page in pages:
+        assert page.status_code == 200
+        assert "<script>alert" not in page.text
+        assert "\u202e" not in page.text
+        assert "\x1b" not in page.text

@@ -23,7 +23,7 @@ from worker.postgres.pool import Connection, Database, DatabaseUnavailable, Tran
 
 log = structlog.get_logger(__name__)
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0
 
 # Letters per transaction. The bodies of those of a dry run are in memory.
 DISCARDED_TOGETHER = 500
