@@ -22,7 +22,7 @@ DO $$ BEGIN
     END IF;
 END $$;
 
--- `stockhook console`: reads
+-- `stockhook console`: reads, and writes the states of dead letters, jobs, and the audit
 DO $$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'stockhook_console') THEN
         CREATE ROLE stockhook_console LOGIN;
