@@ -10,6 +10,7 @@ import asyncpg
 import httpx
 import pytest
 
+from deploy.local.services import Services
 from tests.e2e.test_dead_commands import dead_message
 from tests.e2e.test_dead_letters import ARCHIVING, BROKEN, WITHOUT_TYPE, archived_letters, put
 from tests.support.console import browser, console, sign_in, token_in, users
@@ -391,6 +392,29 @@ async def test_of_two_consoles_one_runs_a_job_and_the_other_takes_it_up_when_it_
     assert before["starts"] == 1
     assert (done["line"]["state"], done["starts"], done["tally"]["applied"]) == ("done", 2, 40)
     await check_each_once(archiving, 40)
+
+
+async def test_a_job_waits_for_the_broker_and_continues(services: Services, archiving: Stack) -> None:
+    if services.rabbitmq is None:
+        pytest.skip("needs a RabbitMQ of our own")
+    await sold_parts(archiving, 30)
+    async with signed_in(archiving) as (client, _):
+        number = await start(client, "replay", "origin=inventory", rate="5")
+        await when_replayed(client, number, 2)
+        services.rabbitmq.stop()
+        try:
+
+            async def waits() -> bool:
+                note = (await job(client, number))["note"]
+                return note is not None and "cannot reach the broker" in note
+
+            await until(waits, "the page says why the job waits")
+        finally:
+            services.rabbitmq.start()
+        done = await ended(client, number, seconds=90)
+
+    assert done["line"]["state"] == "done"
+    await check_each_once(archiving, 30)
 
 
 async def test_of_two_users_who_start_the_same_the_second_has_nothing_left(archiving: Stack) -> None:

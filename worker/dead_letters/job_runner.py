@@ -15,7 +15,7 @@ from worker.config.settings import Settings
 from worker.dead_letters import bulk_jobs, store
 from worker.dead_letters.bulk_jobs import MOST_LISTED, Job, JobLost, JobState, Kind
 from worker.dead_letters.replay import AnotherRuns, Journal, Replay, Tally, exclusive, outcome_of
-from worker.observability.backoff import repeat_until_stopping
+from worker.observability.backoff import repeat_until_stopping, sleep_unless_stopping
 from worker.observability.errors import StockhookError, safe_summary
 from worker.observability.failpoints import failpoint
 from worker.postgres.locks import AdvisoryLock
@@ -24,6 +24,9 @@ from worker.postgres.pool import Connection, Database, DatabaseUnavailable, Tran
 log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 1.0
+
+# After an outage of the broker or the database.
+RETRY_SECONDS = 3.0
 
 # Letters per transaction. The bodies of those of a dry run are in memory.
 DISCARDED_TOGETHER = 500
@@ -75,6 +78,10 @@ class JobRunner:
                     while not self.stopping.is_set() and (job := await self._take(kinds)):
                         await self._execute(job, now)
             except AnotherRuns:
+                return
+            except OUTAGES as error:
+                self._warn(error)
+                await sleep_unless_stopping(RETRY_SECONDS, self.stopping)
                 return
             self._last_failure = ""
 
