@@ -225,7 +225,7 @@ async def make(
     Raises:
         JobRefused: No letter matches.
     """
-    async with database.transaction() as connection:
+    async with store.searching(database) as connection:
         newest = await store.last_id(connection)
         last_id = newest if last_id is None else min(last_id, newest)
         selection = replace(selection, states=STATES[kind], last_id=last_id)

@@ -110,7 +110,7 @@ class JobRunner:
         journal = _JobJournal(job, self.stopping)
         state, note = JobState.DONE, None
         try:
-            async with self.database.connection() as connection:
+            async with store.searching(self.database) as connection:
                 await journal.check(connection)
                 if job.total is None:
                     total = await store.count(connection, job.selection)
@@ -175,7 +175,7 @@ class JobRunner:
     async def _discard(self, job: Job, journal: "_JobJournal") -> None:
         discarded, position = int(job.tally.get("discarded", 0)), job.position
         while True:
-            async with self.database.transaction() as connection:
+            async with store.searching(self.database) as connection:
                 await journal.check(connection)
                 ids = await store.ids(connection, job.selection, after=position, limit=DISCARDED_TOGETHER)
                 if not ids:
@@ -189,7 +189,7 @@ class JobRunner:
         outcomes = Outcomes(dict(job.tally.get("outcomes", {})))
         position = job.position
         while True:
-            async with self.database.connection() as connection:
+            async with store.searching(self.database) as connection:
                 letters = await store.select(connection, job.selection, after=position, limit=TRIED_TOGETHER)
             if not letters:
                 return

@@ -285,7 +285,7 @@ class Replay:
         size = max(1, min(100, int(self.rate / 5)))
         began, replayed_before = monotonic(), self.tally.replayed
         while self.tally.stopped is None:
-            async with self.database.connection() as connection:
+            async with store.searching(self.database) as connection:
                 letters = await store.select(connection, selection, after=self.position, limit=size)
             if not letters:
                 return

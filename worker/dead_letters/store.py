@@ -1,6 +1,7 @@
 """The tables `dead_letters` and `dead_letter_audit`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime
 from enum import StrEnum
@@ -133,6 +134,9 @@ ORDER BY letters DESC, fingerprint, origin
 LIMIT $14
 """
 )
+
+# A cached plan has to fit all criteria, so it reads the whole table.
+PLAN_FOR_THESE_CRITERIA = "SET LOCAL plan_cache_mode = force_custom_plan"
 
 LAST_ID = "SELECT coalesce(max(dead_letter_id), 0) FROM dead_letters"
 
@@ -337,6 +341,14 @@ async def select(
     """Those meant, the oldest first, from the one that follows `after`."""
     rows = await connection.fetch(SELECT_LETTERS, *selection.arguments(), after, limit)
     return [StoredLetter.of(row) for row in rows]
+
+
+@asynccontextmanager
+async def searching(database: Database) -> AsyncIterator[Connection]:
+    """A connection for selections with few or many criteria: each statement is planned for its own."""
+    async with database.transaction() as connection:
+        await connection.execute(PLAN_FOR_THESE_CRITERIA)
+        yield connection
 
 
 async def summaries(

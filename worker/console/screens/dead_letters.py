@@ -114,7 +114,7 @@ class _Result:
 
 
 async def _searched(console: Console, selection: Selection, after: int, shown: str) -> _Result:
-    async with console.database.connection() as connection:
+    async with store.searching(console.database) as connection:
         is_open = selection.states is not None and set(selection.states) <= {*OPEN_STATES}
         is_indexed = is_open or selection.ids is not None or selection.fingerprint is not None
         start = 0 if is_indexed else max(0, await store.last_id(connection) - SEARCHED)

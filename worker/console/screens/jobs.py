@@ -177,7 +177,7 @@ async def view_new(console: Console, parameters: Parameters) -> NewJobScreen:
             selection = chosen(parameters, now)
         except BadFilter as error:
             raise NotThere(str(error)) from None
-    async with console.database.connection() as connection:
+    async with store.searching(console.database) as connection:
         last_id = await store.last_id(connection) if last_id is None else last_id
         selection = replace(selection, states=bulk_jobs.STATES[Kind.REPLAY], last_id=last_id)
         letters = await store.count(connection, selection)
