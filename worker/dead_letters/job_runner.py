@@ -9,6 +9,7 @@ from typing import Any, assert_never
 import orjson
 import structlog
 
+from consumers.family import Connection
 from worker.amqp.connection import Broker
 from worker.amqp.errors import BrokerUnavailable, Unroutable
 from worker.config.settings import Settings
@@ -19,7 +20,7 @@ from worker.observability.backoff import repeat_until_stopping, sleep_unless_sto
 from worker.observability.errors import StockhookError, safe_summary
 from worker.observability.failpoints import failpoint
 from worker.postgres.locks import AdvisoryLock
-from worker.postgres.pool import Connection, Database, DatabaseUnavailable, TransactionConflict
+from worker.postgres.pool import Database, DatabaseUnavailable, TransactionConflict
 
 log = structlog.get_logger(__name__)
 

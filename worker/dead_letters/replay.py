@@ -11,7 +11,7 @@ from uuid import UUID
 
 from cryptography.fernet import MultiFernet
 
-from consumers.family import Event
+from consumers.family import Connection, Event
 from consumers.registry import FAMILIES
 from schemas.changes import CONTENT_TYPE
 from schemas.clock import TOLERANCE
@@ -32,7 +32,7 @@ from worker.observability.failpoints import failpoint
 from worker.pipeline.decode import InvalidDelivery, decode
 from worker.postgres.event_log import logged
 from worker.postgres.locks import TRY_LOCK, UNLOCK, AdvisoryLock
-from worker.postgres.pool import Connection, Database
+from worker.postgres.pool import Database
 
 PUBLISH_SECONDS = 10.0
 
