@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from worker.console.contract import Console, Parameters
 from worker.console.letter_filters import (
+    ALL,
     STATES,
     BadFilter,
     given,
@@ -37,7 +38,9 @@ TOO_SLOW = "The search took too long: narrow it, for example to an origin or a t
 
 @dataclass(frozen=True, slots=True)
 class DeadLettersScreen:
-    """`query` has the filters of this page; `fault` is what is wrong with one, and nothing was searched then.
+    """`query` has the filters of this page, and `jobs_query` those of a job for all letters that match.
+
+    `fault` is what is wrong with a filter, and nothing was searched then.
 
     `matched` is None if nothing was searched; `is_more` says that there are more than it. `searched_after` is
     the id after which a search of handled letters began.
@@ -47,6 +50,7 @@ class DeadLettersScreen:
     shown: str
     filters: dict[str, str]
     query: str
+    jobs_query: str
     fault: str | None
     origins: tuple[str, ...]
     states: tuple[str, ...]
@@ -74,7 +78,7 @@ async def view(console: Console, parameters: Parameters) -> DeadLettersScreen:
         if shown not in (GROUPS, LIST):
             shown = LIST
             raise BadFilter(f"The view must be {GROUPS} or {LIST}.")
-        selection = selection_of({**filters, "ids": parameters.get("ids", "")}, now)
+        selection = selection_of(filters, now)
         after = number_of(parameters.get("after", "0"), "The id after which the page begins")
         result = await _searched(console, selection, after, shown)
     except BadFilter as error:
@@ -86,6 +90,7 @@ async def view(console: Console, parameters: Parameters) -> DeadLettersScreen:
         shown=shown,
         filters=filters,
         query=urlencode(filters),
+        jobs_query=urlencode({name: text for name, text in filters.items() if name != "state"} or {ALL: "1"}),
         fault=fault,
         origins=(*ORIGINS, *(subscriber.origin for subscriber in console.settings.subscribers)),
         states=STATES,
@@ -100,7 +105,7 @@ async def view(console: Console, parameters: Parameters) -> DeadLettersScreen:
             if len(result.letters) > LETTERS_PER_PAGE
             else None
         ),
-        can_act=fault is None and selection.states is not None and set(selection.states) <= {*OPEN_STATES},
+        can_act=fault is None and selection.states == (State.WAITING,),
         jobs=jobs,
     )
 
