@@ -25,10 +25,10 @@ LETTERS_PER_PAGE = 50
 MOST_GROUPS = 200
 
 # A count and groups end at this many letters.
-MOST_COUNTED = 50_000
+MOST_COUNTED = 20_000
 
 # Handled letters have no index that fits all filters: a search reads the newest ones.
-SEARCHED = 200_000
+SEARCHED = 25_000
 OPEN_STATES = (State.WAITING, State.REPLAYING)
 
 GROUPS, LIST = "groups", "list"
