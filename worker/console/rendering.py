@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -44,6 +45,7 @@ class Renderer:
             "clock": clock,
             "area": area,
             "line": line,
+            "query": query,
         }
         self._environment.globals |= {"path": self.path, "asset": self.asset}
         self._environment.globals["parts"] = self._environment.get_template("parts.html").module
@@ -84,6 +86,11 @@ def _inert(value: object) -> object:
 
 def number(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:,.0f}"
+
+
+def query(parameters: Mapping[str, object]) -> str:
+    """The query of an address; a character that UTF-8 does not have becomes a question mark."""
+    return urlencode(parameters, errors="replace")
 
 
 def rate(value: float | None) -> str:
