@@ -13,6 +13,7 @@ import pytest
 
 from deploy.local.rabbitmq import VHOST, password_hash
 from deploy.local.services import CHECKOUT, Services
+from tests.e2e.test_bulk_jobs import ended, start
 from tests.support.console import browser, console, sign_in, token_in
 from tests.support.events import body, order_created, ovoko
 from tests.support.stack import Stack, Worker, until
@@ -378,6 +379,10 @@ async def _look_at_the_console(stack: Stack, broker: str, database: str) -> None
         await sign_in(client)
         overview = (await client.get("/overview.json")).json()
         orders = (await client.get("/families/orders.json")).json()
+        tried = await ended(client, await start(client, "dry-run", "all=1"))
+        # It fails again, and comes back.
+        replayed = await ended(client, await start(client, "replay", "origin=orders"))
+        refused = await ended(client, await start(client, "replay", "origin=quarantine"))
         await _replay_in_the_console(stack, client)
         report = (await client.get("/doctor.json")).json()
         unhandled = (await client.get("/refusals.json")).json()["unhandled"]
@@ -405,6 +410,9 @@ async def _look_at_the_console(stack: Stack, broker: str, database: str) -> None
     assert not [one for one in overview["pipeline"]["troubles"] if "cannot be read" in one]
     assert orders["family"]["losses"]["applied"] == 1
     assert len(orders["failures"]) == 1
+    assert tried["tally"]["handled"] == 2
+    assert (replayed["line"]["state"], replayed["tally"]["came_back"]) == ("done", 1), replayed["note"]
+    assert (refused["line"]["state"], refused["tally"]["not_replayed"]) == ("done", 1), refused["note"]
 
 
 async def _replay_in_the_console(stack: Stack, client: httpx.AsyncClient) -> None:

@@ -41,7 +41,8 @@ COMMANDS = {
     ),
     "enrich:enrich": "Request the details that a marketplace's events lack from its API.",
     "retention:retain": (
-        "Delete months of the event log, handled dead letters and unhandled events that are past their days."
+        "Delete months of the event log, handled dead letters, their jobs and unhandled events past their "
+        "days."
     ),
     "buyback:buyback": (
         "Call the buyback platform as its seller: how an order is sent, and whom to pay for it."

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -52,6 +53,7 @@ class Renderer:
             "shown": shown,
             "iso": iso,
             "repeats_the_event": repeats_the_event,
+            "query": query,
         }
         self._environment.globals |= {"path": self.path, "asset": self.asset, "entity_path": entity_path}
         self._environment.globals["parts"] = self._environment.get_template("parts.html").module
@@ -105,6 +107,11 @@ def form_text(text: str) -> Markup:
 
 def number(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:,.0f}"
+
+
+def query(parameters: Mapping[str, object]) -> str:
+    """The query of an address; a character that UTF-8 does not have becomes a question mark."""
+    return urlencode(parameters, errors="replace")
 
 
 def rate(value: float | None) -> str:

@@ -95,7 +95,4 @@ async def change(
 async def discard(database: Database, ids: Sequence[int], who: str, reason: str) -> list[int]:
     """Discard the letters that wait; returns their ids, in order. They stay in the table."""
     async with database.transaction() as connection:
-        rows = await connection.fetch(store.DISCARD, list(ids))
-        discarded = sorted(row["dead_letter_id"] for row in rows)
-        await store.note(connection, discarded, who, Action.DISCARDED, reason)
-    return discarded
+        return await store.discard(connection, ids, who, reason)

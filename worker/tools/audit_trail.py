@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
+from worker.dead_letters.criteria import BadCriterion, instant_of
 from worker.postgres.pool import Database
-from worker.tools.instants import NotAnInstant, read_instant
 
 LONGEST_TEXT = 200
 
@@ -132,9 +132,9 @@ def _text(name: str, text: str | None) -> str | None:
 
 def _instant(name: str, text: str | None) -> datetime | None:
     try:
-        return read_instant(text.strip()) if text and text.strip() else None
-    except NotAnInstant as fault:
-        raise BadFilter(f"{name} {fault}") from None
+        return instant_of(text.strip(), datetime.now(UTC)) if text and text.strip() else None
+    except BadCriterion as fault:
+        raise BadFilter(f"{name} {fault} (given: {text!r})") from None
 
 
 async def select(

@@ -101,7 +101,7 @@ async def view(console: Console, parameters: Parameters) -> DeadLetterScreen:
         is_back = None
         if letter.state in (State.REPLAYING, State.REPLAYED):
             rows = await connection.fetch(
-                store.FOLLOW_REPLAY, [letter.dead_letter_id], _replayed_since(letter, actions)
+                store.FOLLOW_REPLAY, [letter.dead_letter_id], [_replayed_since(letter, actions)]
             )
             is_back = rows[0]["is_back"] if rows else None
     looks, outcome = outcome_of(letter, is_back, back)
