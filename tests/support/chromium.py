@@ -24,6 +24,8 @@ async def running_chromium() -> AsyncIterator[Browser]:
             executable_path=installed.program,
             # Its sandbox does not work for root.
             chromium_sandbox=os.geteuid() != 0,
+            # Names of other machines, which are this one.
+            args=["--host-resolver-rules=MAP *.test 127.0.0.1"],
             env={**os.environ, **installed.environment},
         )
         try:
