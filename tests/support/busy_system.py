@@ -60,7 +60,7 @@ class BusySystem:
 
 @asynccontextmanager
 async def busy_system(
-    stack: Stack, seconds: float = 5, rate: float = 40, **settings: str
+    stack: Stack, seconds: float = 3, rate: float = 40, **settings: str
 ) -> AsyncIterator[BusySystem]:
     """Send events for some seconds, and let some fail; `settings` are those of the console."""
     simulation = Simulation({"buyback": SimulatedBuyback([f"order-{number}" for number in range(1, 6)])})
@@ -199,7 +199,7 @@ async def _ids(stack: Stack) -> Ids:
         "SELECT DISTINCT ON (origin) dead_letter_id FROM dead_letters ORDER BY origin, dead_letter_id"
     )
     (order,) = await stack.fetch("SELECT order_id FROM buyback_orders ORDER BY order_id LIMIT 1")
-    actions = await stack.fetch("SELECT key FROM actions ORDER BY created_at")
+    actions = await stack.fetch("SELECT action_id::text FROM actions ORDER BY created_at")
     return Ids(
         part=PART,
         order=ORDER,
@@ -207,5 +207,5 @@ async def _ids(stack: Stack) -> Ids:
         buyback_order=order["order_id"],
         event_id=numbered_id(2),
         letters=tuple(row["dead_letter_id"] for row in letters),
-        actions=tuple(row["key"] for row in actions),
+        actions=tuple(row["action_id"] for row in actions),
     )

@@ -23,6 +23,20 @@ class Ids:
 # By the path of a screen. A screen without parameters needs no entry, unless it has filters.
 EXAMPLES: Mapping[str, Callable[[Ids], Sequence[str]]] = {
     "/families/{family}": lambda _: [f"/families/{family}" for family in FAMILIES],
+    "/dead-letters": lambda _: [
+        "/dead-letters",
+        "/dead-letters?family=inventory",
+        "/dead-letters?family=quarantine",
+    ],
+    "/dead-letters/{dead_letter_id}": lambda ids: [f"/dead-letters/{letter}" for letter in ids.letters],
+    "/search": lambda ids: ["/search", f"/search?q={ids.part}"],
+    "/entities/{family}/{entity}": lambda ids: [
+        f"/entities/inventory/{ids.part}",
+        f"/entities/orders/{ids.order}",
+        f"/entities/returns/{ids.returned}",
+        f"/entities/buybacks/{ids.buyback_order}",
+    ],
+    "/actions/{action_id}": lambda ids: [f"/actions/{action}" for action in ids.actions],
 }
 
 
