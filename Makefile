@@ -1,6 +1,6 @@
 # `make` without a target prints the list of targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench chaos check-deploy lint docs mutants run test-long test test-browser test-retry-delays test-proxies test-cluster test-upgrade test-versions test-newest check format status send psql lock clean bootstrap
+.PHONY: help demo bench chaos check-deploy lint docs mutants run test-long test test-browser test-retry-delays test-proxies test-cluster test-upgrade test-versions test-newest check format status send psql screenshots lock clean bootstrap
 
 PYTHON := .venv/bin/python
 ARGS ?=
@@ -95,6 +95,9 @@ mutants: bootstrap  ## plant known bugs in a copy, one by one; a test must fail 
 
 psql: bootstrap  ## open psql on the database of `make run`
 	@if [ -f .dev/env ]; then . .dev/env; fi; exec $(PYTHON) -m deploy.local psql $(ARGS)
+
+screenshots: bootstrap  ## take the pictures of the console in docs/images, in Chromium
+	@exec $(PYTHON) -m tests.screenshots
 
 lock:  ## write the five requirements*.lock from pyproject.toml (needs uv)
 	@$(LOCK) --extra console -o requirements.lock

@@ -1,4 +1,4 @@
-"""The console: the weight of its first page, the time of each screen with full tables, CPU time of viewers."""
+"""The console: the weight of its first page, the time of each screen with full tables, CPU for viewers."""
 
 import asyncio
 import re
