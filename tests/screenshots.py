@@ -1,4 +1,4 @@
-"""`python -m tests.screenshots`: the pictures of the console in docs/images, light and dark, from a busy system.
+"""`python -m tests.screenshots`: pictures of the console in docs/images, light and dark, of a busy system.
 
 A document shows one as
 

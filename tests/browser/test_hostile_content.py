@@ -108,10 +108,10 @@ async def send(system: BusySystem, text: str) -> None:
 
 async def links(page: Page) -> list[str]:
     """Addresses of the console that this page leads to."""
-    found: list[str] = await page.eval_on_selector_all(
+    addresses: list[str] = await page.eval_on_selector_all(
         "main a[href]", "all => all.map(one => new URL(one.href)).map(one => one.pathname + one.search)"
     )
-    return [address for address in found if ".json" not in address]
+    return [address for address in addresses if ".json" not in address]
 
 
 def shape(address: str) -> str:
@@ -162,10 +162,10 @@ async def test_text_of_senders_is_shown_and_never_run(system: BusySystem, signed
                 faults.append(f"{address}: shows a control character as it is")
             if not await page.locator("h1").is_visible():
                 faults.append(f"{address}: is without its heading")
-            for found in await links(page):
+            for leading in await links(page):
                 # Some of each shape, so that all shapes have their turn.
-                if seen.setdefault(shape(found), 0) < 4 and found not in waiting:
-                    seen[shape(found)] += 1
-                    waiting.append(found)
+                if seen.setdefault(shape(leading), 0) < 4 and leading not in waiting:
+                    seen[shape(leading)] += 1
+                    waiting.append(leading)
     assert opened >= len(all_addresses(system.ids))
     assert faults == []

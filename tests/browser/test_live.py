@@ -141,11 +141,11 @@ async def test_below_a_path_of_a_proxy_everything_works(
                 outside = []
                 for address in all_addresses(system.ids):
                     await watched.open(address)
-                    links = await watched.page.eval_on_selector_all(
+                    paths = await watched.page.eval_on_selector_all(
                         "a[href], form[action], link[href], script[src]",
                         "all => all.map(one => new URL(one.href || one.action || one.src).pathname)",
                     )
-                    outside += [link for link in links if not link.startswith(f"{base}/")]
+                    outside += [path for path in paths if not path.startswith(f"{base}/")]
 
                 assert outside == []
                 assert await watched.all_faults() == []

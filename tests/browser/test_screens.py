@@ -140,7 +140,7 @@ async def test_the_keyboard_opens_and_closes_details(
             assert await summary.evaluate("one => one.parentElement.open") is not was_open
 
 
-async def test_the_skip_link_leads_to_the_content(system: BusySystem, signed_in_page: Open) -> None:
+async def test_the_content_is_one_key_away(system: BusySystem, signed_in_page: Open) -> None:
     async with signed_in_page() as watched:
         await watched.open("/overview")
         await watched.page.keyboard.press("Tab")

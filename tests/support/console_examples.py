@@ -50,4 +50,4 @@ def addresses(path: str, ids: Ids) -> Sequence[str]:
 def all_addresses(ids: Ids) -> list[str]:
     """The first address of each screen, then the others."""
     listed = [addresses(screen.path, ids) for screen in SCREENS]
-    return [found[0] for found in listed] + [address for found in listed for address in found[1:]]
+    return [those[0] for those in listed] + [address for those in listed for address in those[1:]]

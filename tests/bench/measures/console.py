@@ -178,8 +178,8 @@ async def _weigh(bench: Bench, client: httpx.AsyncClient) -> None:
         total += len(raw)
         if not kind.startswith(("text/html", "text/css")):
             continue
-        for found in _requested((await client.get(address)).text):
-            target = urlsplit(urljoin(str(client.base_url.join(address)), found))
+        for match in _requested((await client.get(address)).text):
+            target = urlsplit(urljoin(str(client.base_url.join(address)), match))
             path = f"{target.path}?{target.query}"
             if target.netloc != own:
                 foreign += 1
@@ -191,8 +191,8 @@ async def _weigh(bench: Bench, client: httpx.AsyncClient) -> None:
 
 
 def _requested(text: str) -> Iterator[str]:
-    for found in REQUESTED.finditer(text):
-        yield (found[1] or found[2]).strip("'\" ")
+    for match in REQUESTED.finditer(text):
+        yield (match[1] or match[2]).strip("'\" ")
 
 
 async def _time_screens(bench: Bench, client: httpx.AsyncClient, ids: Ids, requests: int) -> None:
