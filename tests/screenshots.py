@@ -27,7 +27,7 @@ from tests.support.stack import empty_stack
 from worker.console.routes import SCREENS
 
 IMAGES = CHECKOUT / "docs/images"
-WIDTH, HIGHEST = 1280, 900
+WIDTH, HIGHEST = 1280, 1000
 SCHEMES = ("light", "dark")
 MOST_BYTES = 150_000
 QUALITY = 82
