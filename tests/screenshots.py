@@ -32,8 +32,11 @@ SCHEMES = ("light", "dark")
 MOST_BYTES = 150_000
 QUALITY = 82
 
-# The charts of the overview need some points.
+# The charts need some points.
 SECONDS_OF_LOAD = 60.0
+
+# Rates are of the last seconds, so that events arrive while the pictures are taken.
+SECONDS_OF_RATES, SECONDS_OF_PICTURES = 12.0, 40.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,11 @@ async def _run(services: Services, folder: Path) -> None:
         empty_stack(services, folder) as stack,
         busy_system(stack, SECONDS_OF_LOAD) as system,
     ):
+        load = ("--rate", "30", "--seconds", f"{SECONDS_OF_PICTURES:g}", "--seed", "9")
+        sending = asyncio.create_task(asyncio.to_thread(stack.run, "send", *load))
+        await asyncio.sleep(SECONDS_OF_RATES)
         await take(browser, system, IMAGES)
+        await sending
     for file in sorted(IMAGES.glob("*.webp")):
         print(f"{file.relative_to(CHECKOUT)}  {file.stat().st_size / 1000:.0f} kB")
 
