@@ -25,9 +25,13 @@ EXAMPLES: Mapping[str, Callable[[Ids], Sequence[str]]] = {
     "/families/{family}": lambda _: [f"/families/{family}" for family in FAMILIES],
     "/dead-letters": lambda _: [
         "/dead-letters",
-        "/dead-letters?family=inventory",
-        "/dead-letters?family=quarantine",
+        "/dead-letters?origin=inventory",
+        "/dead-letters?origin=quarantine",
+        "/dead-letters?since=nonsense",
     ],
+    "/jobs/new": lambda _: ["/jobs/new?origin=inventory"],
+    "/changes": lambda _: ["/changes"],
+    "/actions": lambda _: ["/actions", "/actions?state=failed"],
     "/dead-letters/{dead_letter_id}": lambda ids: [f"/dead-letters/{letter}" for letter in ids.letters],
     "/search": lambda ids: ["/search", f"/search?q={ids.part}"],
     "/entities/{family}/{entity}": lambda ids: [

@@ -202,7 +202,7 @@ async def _time_screens(bench: Bench, client: httpx.AsyncClient, ids: Ids, reque
         listed = addresses(screen.path, ids)
         for number in range(-WARM_UP, requests):
             began = perf_counter()
-            answer = await client.get(listed[number % len(listed)])
+            answer = await client.get(listed[number % len(listed)], follow_redirects=True)
             seconds = perf_counter() - began
             # An entity may be of another family.
             if answer.status_code not in (200, 404):
