@@ -82,7 +82,7 @@ def documents(text: str) -> Iterator[tuple[Provider, bytes]]:
 
 async def send(system: BusySystem, text: str) -> None:
     """In each field of a body, and in the headers."""
-    header = "".join(one for one in text if one.isascii() and one.isprintable())[:4000]
+    header = "".join(one for one in text if one.isascii() and one.isprintable())[:1000].strip()
     names = (
         "User-Agent",
         "X-Request-Id",

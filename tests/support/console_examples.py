@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from consumers.registry import FAMILIES
 from worker.console.routes import SCREENS
 
 
@@ -22,7 +21,7 @@ class Ids:
 
 # By the path of a screen. A screen without parameters needs no entry, unless it has filters.
 EXAMPLES: Mapping[str, Callable[[Ids], Sequence[str]]] = {
-    "/families/{family}": lambda _: [f"/families/{family}" for family in FAMILIES],
+    "/families/{family}": lambda _: ["/families/inventory", "/families/returns"],
     "/dead-letters": lambda _: [
         "/dead-letters",
         "/dead-letters?origin=inventory",
