@@ -1,6 +1,6 @@
 """The table `operator_audit`: what operators did, by command or in the console."""
 
-from worker.postgres.pool import Connection
+from consumers.family import Connection
 
 RECORD = """
 INSERT INTO operator_audit (who, action, subject, reason)
