@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from re import search
 from typing import Any
 
 import asyncpg
@@ -13,14 +12,13 @@ import pytest
 from deploy.local.services import Services
 from tests.e2e.test_dead_commands import dead_message
 from tests.e2e.test_dead_letters import ARCHIVING, BROKEN, WITHOUT_TYPE, archived_letters, put
+from tests.support.bulk_jobs import SAME_ORIGIN, ended, hidden, job, start
 from tests.support.console import browser, console, sign_in, token_in, users
 from tests.support.events import sold
 from tests.support.stack import Stack, until
 from worker.dead_letters.audit_trail import who
 from worker.postgres.locks import TRY_LOCK, AdvisoryLock
 
-SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
-ENDED = ("done", "cancelled", "stopped", "failed")
 USERS = {"STOCKHOOK_CONSOLE_USERS": users(anna="operator", berta="operator", rita="reader")}
 
 AUDIT = "SELECT dead_letter_id, who, action, reason FROM dead_letter_audit ORDER BY audit_id"
@@ -58,42 +56,9 @@ async def broken_orders(stack: Stack, number: int) -> None:
     await archived_letters(stack, number)
 
 
-def hidden(page: str, name: str) -> str:
-    match = search(rf'name="{name}" value="([^"]*)"', page)
-    assert match, page
-    return match[1].replace("&amp;", "&")
-
-
-async def start(client: httpx.AsyncClient, kind: str, query: str, **form: str) -> int:
-    """Confirm what the query selects, and start a job as the page's forms do; its id."""
-    page = await client.get(f"/jobs/new?{query}")
-    assert page.status_code == 200, page.text
-    fields = {name: hidden(page.text, name) for name in ("token", "selection", "last_id")}
-    given = {"reason": "a test", "rate": "1000", **fields, **form}
-    answer = await client.post(f"/jobs/{kind}", data=given, headers=SAME_ORIGIN)
-    assert answer.status_code == 303, answer.text
-    match = search(r"/jobs/(\d+)$", answer.headers["location"])
-    assert match, (await client.get(answer.headers["location"])).text
-    return int(match[1])
-
-
 async def post(client: httpx.AsyncClient, path: str, **form: str) -> httpx.Response:
     token = token_in((await client.get("/overview")).text)
     return await client.post(path, data={"token": token, **form}, headers=SAME_ORIGIN)
-
-
-async def job(client: httpx.AsyncClient, job_id: int) -> Any:
-    answer = await client.get(f"/jobs/{job_id}.json")
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-async def ended(client: httpx.AsyncClient, job_id: int, seconds: float = 40) -> Any:
-    async def view() -> Any:
-        shown = await job(client, job_id)
-        return shown if shown["line"]["state"] in ENDED else None
-
-    return await until(view, f"job {job_id} ends", seconds)
 
 
 async def when_replayed(client: httpx.AsyncClient, job_id: int, letters: int) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from deploy.local.rabbitmq import VHOST, password_hash
 from deploy.local.services import CHECKOUT, Services
-from tests.e2e.test_bulk_jobs import ended, start
+from tests.support.bulk_jobs import ended, start
 from tests.support.console import browser, console, sign_in, token_in
 from tests.support.events import body, order_created, ovoko
 from tests.support.stack import Stack, Worker, until

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from schemas import examples
 from schemas.registry import Provider
-from tests.support.console import console, users
+from tests.support.bulk_jobs import ended, start
+from tests.support.console import browser, console, sign_in, users
 from tests.support.console_examples import Ids
 from tests.support.endpoint import endpoint
 from tests.support.events import body, numbered_id, order_created, ovoko, part_changed
@@ -79,6 +80,7 @@ async def busy_system(
         }
         url, _ = await opened.enter_async_context(console(stack, **given))
         await _fill(stack, simulation, seconds, rate)
+        await _try_a_replay(url)
         yield BusySystem(stack, url, given, await _ids(stack))
 
 
@@ -194,12 +196,20 @@ async def _let_operators_work(stack: Stack) -> None:
         assert done.returncode == 0, done.stderr
 
 
+async def _try_a_replay(url: str) -> None:
+    """A dry run of a group, as a job of the console."""
+    async with browser(url) as client:
+        await sign_in(client)
+        await ended(client, await start(client, "dry-run", "origin=inventory"))
+
+
 async def _ids(stack: Stack) -> Ids:
     letters = await stack.fetch(
         "SELECT DISTINCT ON (origin) dead_letter_id FROM dead_letters ORDER BY origin, dead_letter_id"
     )
     (order,) = await stack.fetch("SELECT order_id FROM buyback_orders ORDER BY order_id LIMIT 1")
     actions = await stack.fetch("SELECT action_id::text FROM actions ORDER BY created_at")
+    jobs = await stack.fetch("SELECT job_id FROM bulk_jobs ORDER BY job_id")
     return Ids(
         part=PART,
         order=ORDER,
@@ -208,4 +218,5 @@ async def _ids(stack: Stack) -> Ids:
         event_id=numbered_id(2),
         letters=tuple(row["dead_letter_id"] for row in letters),
         actions=tuple(row["action_id"] for row in actions),
+        jobs=tuple(row["job_id"] for row in jobs),
     )

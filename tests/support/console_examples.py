@@ -17,6 +17,7 @@ class Ids:
     event_id: str
     letters: Sequence[int]
     actions: Sequence[str]
+    jobs: Sequence[int]
 
 
 # By the path of a screen. A screen without parameters needs no entry, unless it has filters.
@@ -28,6 +29,8 @@ EXAMPLES: Mapping[str, Callable[[Ids], Sequence[str]]] = {
         "/dead-letters?origin=quarantine",
         "/dead-letters?since=nonsense",
     ],
+    "/dead-letters/{dead_letter_id}/dry-run": lambda ids: [f"/dead-letters/{ids.letters[0]}/dry-run"],
+    "/jobs/{job_id}": lambda ids: [f"/jobs/{job}" for job in ids.jobs],
     "/jobs/new": lambda _: ["/jobs/new?origin=inventory"],
     "/changes": lambda _: ["/changes"],
     "/actions": lambda _: ["/actions", "/actions?state=failed"],

@@ -234,7 +234,7 @@ async def test_hostile_text_is_inert_on_each_page_of_a_letter(template: str, vie
     assert not re.search(r"<[^>]* (style|on\w+)=", page)
     ids = re.findall(r' id="([^"]*)"', page)
     assert len(ids) == len(set(ids))
-    labels = set(re.findall(r'<label for="([^"]*)"', page))
+    labels = set(re.findall(r'<label [^>]*for="([^"]*)"', page))
     fields = set(re.findall(r'<(?:input|textarea|select) id="([^"]*)"', page))
     assert fields == labels
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests import browser
-from tests.support.console_examples import Ids, addresses
+from tests.support.console_examples import EXAMPLES, Ids, addresses
 from worker.console.routes import SCREENS
 
 ID = "00000000-0000-4000-8000-000000000001"
-IDS = Ids("13", "4555", "77", "o1", event_id=ID, letters=(1, 2), actions=(ID,))
+IDS = Ids("13", "4555", "77", "o1", event_id=ID, letters=(1, 2), actions=(ID,), jobs=(1,))
 
 # From the package axe-core 4.14.1 of npm.
 AXE = {
@@ -27,6 +27,10 @@ def test_each_screen_has_an_example(path: str) -> None:
 
     assert addresses(path, IDS)
     assert all(address.startswith(fixed) and "{" not in address for address in addresses(path, IDS))
+
+
+def test_each_example_is_of_a_screen() -> None:
+    assert set(EXAMPLES) <= {screen.path for screen in SCREENS}
 
 
 @pytest.mark.parametrize(("name", "digest"), AXE.items())

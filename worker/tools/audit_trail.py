@@ -134,7 +134,7 @@ def _instant(name: str, text: str | None) -> datetime | None:
     try:
         return instant_of(text.strip(), datetime.now(UTC)) if text and text.strip() else None
     except BadCriterion as fault:
-        raise BadFilter(f"{name} {fault} (given: {text!r})") from None
+        raise BadFilter(f"{name} {fault}") from None
 
 
 async def select(

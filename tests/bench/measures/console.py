@@ -82,6 +82,14 @@ WHERE dead_letter_id % 10 = 0
 """
 
 
+JOB_SQL = """
+INSERT INTO bulk_jobs (kind, selection, last_id, matched, rate, who, reason, state, ended_at)
+SELECT 'dry_run', '{}', max(dead_letter_id), count(*), 50, 'anna', 'before the replay', 'done', now()
+FROM dead_letters
+RETURNING job_id
+"""
+
+
 async def console(bench: Bench) -> None:
     quick = bench.options.is_quick
     share = min(1.0, bench.options.events / FULL)
@@ -121,6 +129,7 @@ async def _ids(world: World) -> Ids:
         event_id=str(event["event_id"]),
         letters=tuple(row["dead_letter_id"] for row in letters),
         actions=(str(action),),
+        jobs=(await world.database.fetchval(JOB_SQL),),
     )
 
 
