@@ -100,7 +100,7 @@ screenshots: bootstrap  ## take the pictures of the console in docs/images, in C
 	@exec $(PYTHON) -m tests.screenshots
 
 lock:  ## write the five requirements*.lock from pyproject.toml (needs uv)
-	@$(LOCK) --extra console -o requirements.lock
+	@$(LOCK) --extra console --extra otel -o requirements.lock
 	@$(COMPILE) --group build -o requirements-build.lock
 	@$(LOCK) --extra dev -c requirements.lock -c requirements-build.lock -o requirements-dev.lock
 	@$(LOCK) --extra bench -c requirements.lock -o requirements-bench.lock

@@ -19,6 +19,15 @@ from pydantic import (
 
 from schemas.events import OBSERVED_TYPES
 from schemas.registry import Provider
+from schemas.trace_context import (
+    ORIGIN_TRACEPARENT,
+    TRACEPARENT,
+    TRACESTATE,
+    TraceContext,
+    Traceparent,
+    Tracestate,
+    read_traceparent,
+)
 from schemas.validation import broken_rules
 
 
@@ -76,8 +85,9 @@ class Envelope(BaseModel):
     `attempt` is the number of the attempt that this delivery is, from 1. `source` and
     `sequence_number` are the ingest's count of the event; `voided` names numbers without an event
     (`source:number,…`). What begins with `gateway_`, and `request_id`, is how the gateway and the proxy in
-    front of the ingest name the request. The broker adds headers of its own (`x-death`,
-    `x-delivery-count`), hence `extra="ignore"`; none of them is ever sent on.
+    front of the ingest name the request. `traceparent` and `tracestate` are the context in which the event
+    was published, `origin_traceparent` is that of its first publish, in a replay. The broker adds headers of
+    its own (`x-death`, `x-delivery-count`), hence `extra="ignore"`; none of them is ever sent on.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", validate_by_name=True)
@@ -100,6 +110,9 @@ class Envelope(BaseModel):
     gateway_request: Evidence = Field(default=None, alias="x-gateway-request")
     gateway_url: Evidence = Field(default=None, alias="x-gateway-url")
     request_id: Evidence = Field(default=None, alias="x-request-id")
+    traceparent: Traceparent = Field(default=None, alias=TRACEPARENT)
+    tracestate: Tracestate = Field(default=None, alias=TRACESTATE)
+    origin_traceparent: Traceparent = Field(default=None, alias=ORIGIN_TRACEPARENT)
 
     @property
     def provenance(self) -> Provenance:
@@ -110,13 +123,33 @@ class Envelope(BaseModel):
 
     @property
     def evidence(self) -> dict[str, str]:
-        """How the gateway and the proxy name the request, by the names that people see."""
+        """How the gateway, the proxy and the traces name the request, by the names that people see."""
         return {name: value for name in EVIDENCE if (value := getattr(self, name)) is not None}
 
     @property
+    def trace_id(self) -> str | None:
+        """The trace of the event, if it is recorded."""
+        context = self.trace_context
+        return context.trace_id if context is not None and context.is_sampled else None
+
+    @property
+    def origin_trace_id(self) -> str | None:
+        """Of a replayed event: the trace of its first publish, if that is recorded."""
+        context = None if self.origin_traceparent is None else read_traceparent(self.origin_traceparent)
+        return context.trace_id if context is not None and context.is_sampled else None
+
+    @property
     def evidence_headers(self) -> dict[str, str]:
-        """The same by the names of its headers."""
-        return {Envelope.model_fields[name].alias or name: value for name, value in self.evidence.items()}
+        """The same by the names of its headers, without the ids of traces."""
+        fields = Envelope.model_fields
+        return {fields[name].alias or name: value for name, value in self.evidence.items() if name in fields}
+
+    @property
+    def trace_context(self) -> TraceContext | None:
+        """The context in which the event was published."""
+        if self.traceparent is None:
+            return None
+        return read_traceparent(self.traceparent, self.tracestate)
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, object]) -> Self:
@@ -138,7 +171,15 @@ class Envelope(BaseModel):
 
 
 # The fields that are evidence alone: they take part in no decision.
-EVIDENCE = ("gateway_event", "gateway_attempt", "gateway_request", "gateway_url", "request_id")
+EVIDENCE = (
+    "gateway_event",
+    "gateway_attempt",
+    "gateway_request",
+    "gateway_url",
+    "request_id",
+    "trace_id",
+    "origin_trace_id",
+)
 
 # By name: what is copied from a message to the next one.
 HEADERS = tuple(field.alias or name for name, field in Envelope.model_fields.items())

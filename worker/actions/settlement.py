@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import assert_never
 
+from schemas.trace_context import passed_headers
 from worker.actions.types import Denied, Done, Failed, NotNeeded, Outcome, OutcomeUnknown
 from worker.amqp.channel import Message
 from worker.amqp.queue_set import QueueSet, RetryQueue
@@ -47,7 +48,10 @@ def settlement_of(queues: QueueSet, delivery: Delivery, outcome: Outcome) -> Set
                     log_event, state = "action.failed", "failed"
                 case unreachable:
                     assert_never(unreachable)
-            headers = {"x-action-id": str(delivery.headers.get("x-action-id", ""))}
+            headers = {
+                "x-action-id": str(delivery.headers.get("x-action-id", "")),
+                **passed_headers(delivery.headers),
+            }
             copy = copy_after(step, queues, delivery, headers, reason)
             return Settlement(log_event, state, {"reason": reason}, copy)
         case unreachable:

@@ -10,6 +10,7 @@ from functools import partial
 import structlog
 
 from schemas.changes import CONTENT_TYPE
+from schemas.trace_context import passed_headers
 from worker.amqp.channel import Message
 from worker.amqp.connection import Broker
 from worker.amqp.publisher import Publisher
@@ -153,6 +154,7 @@ def copy_after_failure(queues: QueueSet, delivery: Delivery, failure: NotDeliver
     headers = {
         "x-change-id": str(delivery.headers.get("x-change-id", "")),
         "x-subject": str(delivery.headers.get("x-subject", "")),
+        **passed_headers(delivery.headers),
         **failure_times(delivery, now),
     }
     return copy_after(step, queues, delivery, headers, str(failure), CONTENT_TYPE)

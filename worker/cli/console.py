@@ -5,7 +5,7 @@ from getpass import getpass
 
 from cyclopts import App
 
-from worker.cli.context import WrongUsage, load_context
+from worker.cli.context import WrongUsage, load_context, traced
 from worker.cli.terminal import say
 from worker.config.console_accounts import PasswordHash
 from worker.config.security import secret_weakness
@@ -35,7 +35,9 @@ def serve() -> None:
         raise ExtraMissing(
             f"the console needs more packages ({error.name} is missing): install stockhook[console]"
         ) from None
-    run_loop(serve_console(load_context("console")))
+    settings = load_context("console")
+    with traced(settings, "console"):
+        run_loop(serve_console(settings))
 
 
 @console.command(name="hash-password")

@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from consumers.registry import FAMILIES
-from worker.cli.context import fail, load_context
+from worker.cli.context import fail, load_context, traced
 from worker.marketplaces.clients import check_proxies
 from worker.observability.exit_codes import USAGE
 from worker.observability.resolver import run_loop
@@ -25,4 +25,5 @@ def consume(*families: Annotated[str, Parameter(help=_FAMILIES)]) -> None:
     obey_parent()
     settings = load_context("consume")
     check_proxies(settings)
-    run_loop(run_consumers(settings, families or tuple(FAMILIES)))
+    with traced(settings, "consumer"):
+        run_loop(run_consumers(settings, families or tuple(FAMILIES)))

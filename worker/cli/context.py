@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Annotated, NoReturn
 
 from cyclopts import Parameter
@@ -12,6 +12,7 @@ from worker.config.settings import Settings, read_settings
 from worker.observability.errors import StockhookError
 from worker.observability.exit_codes import USAGE
 from worker.observability.logging import configure
+from worker.observability.tracing import tracing
 from worker.postgres.pool import Database
 
 Flag = Annotated[bool, Parameter(negative=())]
@@ -27,6 +28,15 @@ def load_context(process: str) -> Settings:
     settings = read_settings()
     configure(settings.log_format, settings.log_level, process)
     return settings
+
+
+def traced(settings: Settings, process: str) -> AbstractContextManager[None]:
+    """Export the traces of this process while the context lasts, with STOCKHOOK_TRACING.
+
+    Raises:
+        ExtraMissing
+    """
+    return tracing(settings.tracing, process, settings.batch_size + 1)
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from cyclopts import App
 from schemas.events import read_json
 from worker.cli import dead_letter_views as screen
 from worker.cli import terminal
-from worker.cli.context import Flag, Json, WrongUsage, load_context, open_database, print_json
+from worker.cli.context import Flag, Json, WrongUsage, load_context, open_database, print_json, traced
 from worker.cli.dead_letter_filter import ANY, Filter
 from worker.cli.replay import print_dry_run, run_replay
 from worker.cli.terminal import say
@@ -273,4 +273,6 @@ def replay_(
     if dry_run:
         run_loop(print_dry_run(settings, selection, json))
     else:
-        sys.exit(run_loop(run_replay(settings, selection, rate, why, json)))
+        with traced(settings, "replay"):
+            code = run_loop(run_replay(settings, selection, rate, why, json))
+        sys.exit(code)

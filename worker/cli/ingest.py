@@ -1,6 +1,6 @@
 """`stockhook ingest`."""
 
-from worker.cli.context import load_context
+from worker.cli.context import load_context, traced
 from worker.processes.ingest_process import serve
 from worker.processes.supervisor import obey_parent
 
@@ -8,4 +8,6 @@ from worker.processes.supervisor import obey_parent
 def ingest() -> None:
     """Receive webhooks and publish them, until SIGTERM or Ctrl-C."""
     obey_parent()
-    serve(load_context("ingest"))
+    settings = load_context("ingest")
+    with traced(settings, "ingest"):
+        serve(settings)

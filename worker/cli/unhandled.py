@@ -13,7 +13,7 @@ from schemas.events import read_json
 from schemas.registry import Provider
 from worker.amqp.connection import Broker
 from worker.amqp.errors import Unroutable
-from worker.cli.context import Flag, Json, WrongUsage, load_context, open_database, print_json
+from worker.cli.context import Flag, Json, WrongUsage, load_context, open_database, print_json, traced
 from worker.cli.dead_letter_views import short
 from worker.cli.terminal import console, say
 from worker.cli.terminal import show as show_on_terminal
@@ -191,7 +191,9 @@ def replay_(
     if dry_run:
         run_loop(_print_dry_run(settings, selection, json))
     else:
-        sys.exit(run_loop(_replay(settings, selection, rate, json)))
+        with traced(settings, "replay"):
+            code = run_loop(_replay(settings, selection, rate, json))
+        sys.exit(code)
 
 
 def _handled(types: Sequence[str], marketplaces: Sequence[Provider]) -> tuple[str, ...]:

@@ -242,6 +242,16 @@ def _ops_url(url: str) -> str:
     return text.rstrip("/")
 
 
+def _trace_url(template: str) -> str:
+    """It becomes a link in pages that other people see."""
+    if "{trace_id}" not in template:
+        raise ValueError("must contain {trace_id}, such as https://grafana.example/trace/{trace_id}")
+    url = checked(template.replace("{trace_id}", "0" * 32), "https", "http")
+    if urlsplit(url).username is not None:
+        raise ValueError("must not contain a user")
+    return template
+
+
 def _gateway(name: str | None) -> str | None:
     if name is not None and name != CUSTOM and name not in PRESETS:
         raise ValueError(f"must be one of {', '.join(PRESETS)} or {CUSTOM}")
@@ -327,6 +337,7 @@ Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeVali
 AmqpUrl = Annotated[SecretStr, AfterValidator(_amqp_url)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 ManagementUrl = Annotated[SecretStr, AfterValidator(_management_url)]
+TraceUrl = Annotated[str, AfterValidator(_trace_url)]
 PrometheusUrl = Annotated[SecretStr, AfterValidator(_prometheus_url)]
 ApiUrl = Annotated[SecretStr, AfterValidator(_api_url)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]

@@ -56,6 +56,7 @@ from worker.config.setting_types import (
     RetryDelays,
     Secrets,
     Subscribers,
+    TraceUrl,
     marketplace_names,
     readable,
 )
@@ -425,6 +426,22 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Lines below this level are omitted"
+    )
+
+    tracing: bool = Field(
+        default=False,
+        description="Whether OpenTelemetry exports traces, as its own variables `OTEL_*` say; needs the "
+        "extra `stockhook[otel]`",
+    )
+    trust_traceparent: bool = Field(
+        default=False,
+        description="Whether a webhook continues the trace of its `traceparent`, if a trusted proxy sent it "
+        "or it has a valid signature of the gateway. All others are only linked to it",
+    )
+    trace_url: TraceUrl | None = Field(
+        default=None,
+        description="Where a browser finds a trace, with `{trace_id}` in it: "
+        "`https://grafana.example/trace/{trace_id}`",
     )
 
     @classmethod

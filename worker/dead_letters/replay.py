@@ -17,8 +17,10 @@ from schemas.changes import CONTENT_TYPE
 from schemas.clock import TOLERANCE
 from schemas.envelope import UNHANDLED, Envelope, InvalidEnvelope
 from schemas.registry import Provider
+from schemas.trace_context import ORIGIN_TRACEPARENT, origin_headers, read_origin
 from worker.amqp.channel import Channel, Message
 from worker.amqp.connection import Broker
+from worker.amqp.message_spans import sent, with_headers
 from worker.amqp.queue_set import main_queue
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import RETURN
@@ -27,8 +29,10 @@ from worker.dead_letters.message import QUARANTINE_ORIGIN, is_of_webhook
 from worker.dead_letters.store import Action, Selection, State, StoredLetter
 from worker.intake.encryption import NoUsableKey
 from worker.intake.intake import RESERVED_TYPE, accept_again
+from worker.observability import tracing
 from worker.observability.errors import StockhookError, safe_summary
 from worker.observability.failpoints import failpoint
+from worker.observability.tracing import Kind, Tracer
 from worker.pipeline.decode import InvalidDelivery, decode
 from worker.postgres.event_log import logged
 from worker.postgres.locks import TRY_LOCK, UNLOCK, AdvisoryLock
@@ -97,7 +101,11 @@ def prepare(letter: StoredLetter, encryptor: MultiFernet | None) -> Ready | Unre
     except (InvalidEnvelope, NoUsableKey) as error:
         return Unready(str(error))
     if again is not None:
-        headers = {**again.message.headers, **envelope.evidence_headers}
+        headers = {
+            **again.message.headers,
+            **envelope.evidence_headers,
+            **origin_headers(letter.headers),
+        }
         again = replace(again, message=replace(again.message, headers=headers))
     if again is not None and again.unhandled is not None and letter.origin == QUARANTINE_ORIGIN:
         return Ready(again.message, UNHANDLED_ORIGIN, again.event_id, again.content_id)
@@ -121,6 +129,9 @@ def prepare(letter: StoredLetter, encryptor: MultiFernet | None) -> Ready | Unre
             "first_failed_at": None,
             "last_failed_at": None,
             "reason": None,
+            "traceparent": None,
+            "tracestate": None,
+            "origin_traceparent": origin_headers(letter.headers).get(ORIGIN_TRACEPARENT),
         }
     )
     queue = main_queue(letter.origin)
@@ -131,9 +142,27 @@ def prepare(letter: StoredLetter, encryptor: MultiFernet | None) -> Ready | Unre
 def _posted_again(letter: StoredLetter) -> Ready:
     """A change with the same `webhook-id`, by which a subscriber recognizes it."""
     headers = {name: str(letter.headers.get(name, "")) for name in ("x-change-id", "x-subject")}
+    headers |= origin_headers(letter.headers)
     queue = main_queue(letter.origin)
     message = Message(RETURN, queue, letter.type, headers, letter.body, CONTENT_TYPE)
     return Ready(message, letter.origin, letter.event_id, None)
+
+
+async def publish_traced(tracer: Tracer | None, channel: Channel, ready: Ready) -> None:
+    """Publish a message that begins a trace, linked to that of its first publish.
+
+    Raises as `Channel.publish` does.
+    """
+    message = ready.message
+    if tracer is None:
+        await channel.publish(message, PUBLISH_SECONDS)
+        return
+    origin = read_origin(message.headers)
+    name, attributes = sent(message, str(ready.event_id))
+    attributes["stockhook.replay"] = True
+    links = [] if origin is None else [origin]
+    with tracer.span(name, Kind.PRODUCER, attributes, links=links) as span:
+        await channel.publish(with_headers(message, span.context.headers), PUBLISH_SECONDS)
 
 
 async def dry_run(database: Database, ready: Ready, tolerance: timedelta = TOLERANCE) -> str:
@@ -331,7 +360,8 @@ class Replay:
             (number, "it was changed or discarded in the meantime") for number in sorted({*ready} - {*ids})
         ]
         failpoint("replay_started")
-        await asyncio.gather(*(channel.publish(ready[number].message, PUBLISH_SECONDS) for number in ids))
+        tracer = tracing.active()
+        await asyncio.gather(*(publish_traced(tracer, channel, ready[number]) for number in ids))
         failpoint("replay_published")
         followed = [number for number in ids if ready[number].origin in FAMILIES]
         self.under_way |= dict.fromkeys(followed, started_at)

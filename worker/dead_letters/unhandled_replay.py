@@ -15,10 +15,11 @@ from worker.amqp.connection import Broker
 from worker.amqp.tap import Delivery
 from worker.dead_letters import replay
 from worker.dead_letters import unhandled_store as store
-from worker.dead_letters.replay import PUBLISH_SECONDS, Ready, Unready
+from worker.dead_letters.replay import Ready, Unready, publish_traced
 from worker.dead_letters.unhandled_store import Unhandled, UnhandledSelection
 from worker.intake.encryption import NoUsableKey
 from worker.intake.intake import accept_unhandled
+from worker.observability import tracing
 from worker.observability.failpoints import failpoint
 from worker.pipeline.decode import InvalidDelivery, decode
 from worker.postgres.pool import Database
@@ -114,9 +115,8 @@ class UnhandledReplay:
                     ready[event.unhandled_event_id] = prepared
                 case Unready(reason):
                     self.tally.left[f"{event.provider}.{event.type}", reason] += 1
-        await asyncio.gather(
-            *(channel.publish(prepared.message, PUBLISH_SECONDS) for prepared in ready.values())
-        )
+        tracer = tracing.active()
+        await asyncio.gather(*(publish_traced(tracer, channel, prepared) for prepared in ready.values()))
         failpoint("unhandled_published")
         async with self.database.transaction() as connection:
             await store.delete(connection, ready)

@@ -5,22 +5,27 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic
 from typing import Protocol
 
 import structlog
 
+from schemas.trace_context import read_context
 from worker.amqp.channel import Message
 from worker.amqp.errors import BrokerUnavailable, Unroutable
+from worker.amqp.message_spans import sent
+from worker.ingest.spool.entries import SOURCE_HEADER
 from worker.ingest.spool.spool import (
     Spool,
     SpoolBroken,
     Spooled,
     SpoolFull,
 )
-from worker.observability import metrics
+from worker.observability import metrics, tracing
 from worker.observability.backoff import ShutdownRequested, retry_until_available
 from worker.observability.failpoints import failpoint
+from worker.observability.tracing import Kind, Tracer
 from worker.postgres.ledger import EventSequence
 
 log = structlog.get_logger(__name__)
@@ -102,6 +107,7 @@ class Storage:
         if family is not None:
             self._sequence.acknowledge_voids(family, voids)
         metrics.SPOOLED.inc()
+        tracing.note("stockhook.spooled", True)
         failpoint("spooled")
 
     async def drain(self, stopping: asyncio.Event) -> None:
@@ -122,7 +128,8 @@ class Storage:
     async def _drain_some(self, spool: Spool) -> None:
         """An entry is deleted only after its confirm; dying in between, it is published once more."""
         entries = await spool.oldest(DRAIN_TOGETHER)
-        outcomes = await asyncio.gather(*map(self._publish, entries), return_exceptions=True)
+        publish = self._publish if (tracer := tracing.active()) is None else partial(self._trace, tracer)
+        outcomes = await asyncio.gather(*map(publish, entries), return_exceptions=True)
         confirmed = [
             entry.number for entry, outcome in zip(entries, outcomes, strict=True) if outcome is None
         ]
@@ -138,6 +145,19 @@ class Storage:
 
     async def _publish(self, entry: Spooled) -> None:
         await self.publisher.publish(entry.message)
+
+    async def _trace(self, tracer: Tracer, entry: Spooled) -> None:
+        """Publish with a span of its own; the message keeps the context in which it was spooled."""
+        context = read_context(entry.message.headers)
+        if context is None:
+            await self._publish(entry)
+            return
+        event_id = str(entry.message.headers.get("x-event-id", ""))
+        is_routed = SOURCE_HEADER in entry.message.headers
+        name, attributes = sent(entry.message, event_id, is_routed=is_routed)
+        attributes["stockhook.spooled"] = True
+        with tracer.span(name, Kind.PRODUCER, attributes, links=[context]):
+            await self._publish(entry)
 
     async def check(self) -> str | None:
         """Why events cannot be stored; None if they can."""

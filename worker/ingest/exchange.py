@@ -24,7 +24,8 @@ class Request:
     """`headers` has lower-case names; the values of a repeated header are joined by commas. It contains
     X-Forwarded-For and X-Request-Id only if a trusted proxy sent the request. `body` yields the chunks of the
     body, and raises BodyIncomplete. `client` is the address of the sender, for logs. `authenticated` is
-    called once the request has presented every secret and signature that it needs.
+    called once the request has presented every secret and signature that it needs. `is_from_proxy`: a trusted
+    proxy sent it.
     """
 
     method: str
@@ -33,6 +34,7 @@ class Request:
     body: AsyncIterable[bytes]
     client: str = "unknown"
     authenticated: Callable[[], None] = _nothing
+    is_from_proxy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

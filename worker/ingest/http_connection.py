@@ -100,6 +100,7 @@ class Connection(asyncio.Protocol):
         # Until there is a transport, which with TLS is after the handshake.
         self._accepted: socket.socket | None = accepted
         self._peer = read_address(peer)
+        self._is_proxy = False
         self._transport: asyncio.Transport | None = None
         self.has_transport = False
         self._parser = RequestParser(self, self._limits.header_bytes)
@@ -120,8 +121,8 @@ class Connection(asyncio.Protocol):
 
     def admit(self) -> bool:
         """Add it to the open connections; False if there is no room for it."""
-        is_trusted = self._shared.proxies.include(self._peer)
-        return self._shared.open.admit(self, self.address, is_trusted=is_trusted)
+        self._is_proxy = self._shared.proxies.include(self._peer)
+        return self._shared.open.admit(self, self.address, is_trusted=self._is_proxy)
 
     def authenticate(self) -> None:
         self._shared.open.authenticate(self)
@@ -183,7 +184,9 @@ class Connection(asyncio.Protocol):
         self._incoming = body = RequestBody(self)
         client = self._shared.proxies.client(self._peer, head.headers)
         headers = self._shared.proxies.without_untrusted(self._peer, head.headers)
-        request = Request(head.method, head.path, headers, body, client, self.authenticate)
+        request = Request(
+            head.method, head.path, headers, body, client, self.authenticate, is_from_proxy=self._is_proxy
+        )
         if self._can_write:
             self._shared.deadlines.forget(self)
         self._queue.append(_Exchange(request, body, head.keep_alive, head.expects_continue))

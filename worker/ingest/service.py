@@ -14,6 +14,7 @@ import structlog
 from cryptography.fernet import MultiFernet
 from prometheus_client import Counter
 
+from schemas.trace_context import context_headers
 from worker.amqp.channel import Message
 from worker.amqp.timeouts import TimeoutGroup
 from worker.config import ignored_types as ignored
@@ -37,6 +38,7 @@ from worker.ingest.exchange import (
 )
 from worker.ingest.log_limit import REFUSAL_LOG_SECONDS, UNKNOWN_PATH_LOG_SECONDS, LogLimit
 from worker.ingest.openapi import openapi_document
+from worker.ingest.request_trace import RequestTrace
 from worker.intake.authentication import position
 from worker.intake.content_encoding import NotDecoded, TooLarge, decoded, is_encoded
 from worker.intake.gateway import authenticate, evidence_headers, inert, is_signature_due
@@ -45,7 +47,7 @@ from worker.intake.signature import Claim, Verified, read_claims
 from worker.intake.signature import Refused as RefusedSignature
 from worker.marketplaces.contract import Marketplace, SecretHeader
 from worker.marketplaces.registry import MARKETPLACES
-from worker.observability import metrics
+from worker.observability import metrics, tracing
 from worker.observability.ops_server import readiness
 
 log = structlog.get_logger(__name__)
@@ -96,8 +98,10 @@ class Ingest:
     _one_large_body: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     _unknown_paths: LogLimit = field(default_factory=lambda: LogLimit(UNKNOWN_PATH_LOG_SECONDS))
     _refusals: LogLimit = field(default_factory=lambda: LogLimit(REFUSAL_LOG_SECONDS))
+    _trusts_traces: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        self._trusts_traces = self.settings.trust_traceparent
         self._encryptor = self.settings.encryptor
         self._openapi = openapi_document(self.settings)
         self._ignored = ignored.compiled(self.settings.ignored_types)
@@ -107,10 +111,12 @@ class Ingest:
         """Answer any request; what is refused is counted."""
         path = self._without_prefix(_tidy(request.path))
         marketplace = _MARKETPLACE_OF_PATH.get(path)
+        tracer = tracing.active()
+        trace = None if tracer is None or marketplace is None else RequestTrace(tracer, marketplace.path)
         try:
             if marketplace is None:
                 return await self._serve_other(request, path)
-            return await self._answer(marketplace, request)
+            return await self._answer(marketplace, request, trace)
         except Refused as error:
             refusal = error
         except Exception:
@@ -118,6 +124,8 @@ class Ingest:
             refusal = Refused(500, "Our fault", "The event was not stored: send it again.")
         if marketplace is not None:
             metrics.RECEIVED.labels(marketplace.name, refusal.result).inc()
+            if trace is not None:
+                trace.refused(refusal.response.status)
             self._log_refusal(marketplace, request, refusal)
         return refusal.response
 
@@ -171,14 +179,16 @@ class Ingest:
             case _:
                 return Response(200, self._openapi)
 
-    async def _answer(self, marketplace: Marketplace, request: Request) -> Response:
+    async def _answer(
+        self, marketplace: Marketplace, request: Request, trace: RequestTrace | None
+    ) -> Response:
         """A webhook, or a console's check of the address."""
         reason = marketplace.disabled_reason(self.settings)
         if reason is not None:
             raise Refused(404, "Endpoint is disabled", reason)
         match request.method:
             case "POST":
-                return await self._receive(marketplace, request)
+                return await self._receive(marketplace, request, trace)
             case "GET" | "HEAD":
                 return Response(200, b"", PLAIN_TEXT)
             case "OPTIONS":
@@ -186,7 +196,9 @@ class Ingest:
             case _:
                 raise not_allowed(WEBHOOK_METHODS)
 
-    async def _receive(self, marketplace: Marketplace, request: Request) -> Response:
+    async def _receive(
+        self, marketplace: Marketplace, request: Request, trace: RequestTrace | None
+    ) -> Response:
         gateway = self.settings.gateway_of(marketplace.name)
         claims = None if gateway is None else _claims(marketplace, gateway, request.headers)
         # Whether the signature suffices. It is verified before the body is parsed.
@@ -205,7 +217,16 @@ class Ingest:
                 raise no_room() from None
             if secret is not None:
                 _count_secret(marketplace, secret)
-            response = await self._receive_body(marketplace, gateway, request, body, is_signed=is_signed)
+            trusted_context = {}
+            if self._trusts_traces and (request.is_from_proxy or claims is not None):
+                trusted_context = context_headers(request.headers)
+            receiving = self._receive_body(
+                marketplace, gateway, request, body, trusted_context, trace, is_signed=is_signed
+            )
+            if trace is None:
+                response = await receiving
+            else:
+                response = await trace.answering(receiving, request.headers, trusted_context)
             if gateway is not None and claims is None:
                 metrics.GATEWAY_UNSIGNED.labels(marketplace.name, "absent").inc()
             return response
@@ -216,6 +237,8 @@ class Ingest:
         gateway: Gateway | None,
         request: Request,
         body: bytes,
+        trusted_context: Mapping[str, str],
+        trace: RequestTrace | None,
         *,
         is_signed: bool,
     ) -> Response:
@@ -233,7 +256,9 @@ class Ingest:
                 result = self._result(accepted)
                 if result != "ignored":
                     evidence = evidence_headers(gateway, request.headers)
-                    await self._store(accepted, evidence)
+                    await self._store(accepted, {**evidence, **trusted_context}, trace)
+                if trace is not None:
+                    trace.note(event_id, result)
                 _counter(metrics.RECEIVED, marketplace.name, result).inc()
                 if result == "quarantined":
                     log.warning(
@@ -384,13 +409,19 @@ class Ingest:
             (("connection", "close"), ABORT_MESSAGE),
         )
 
-    async def _store(self, accepted: Accepted, evidence: Mapping[str, str]) -> None:
-        """Return once the event is ours: confirmed by the broker, or on disk."""
+    async def _store(
+        self, accepted: Accepted, headers: Mapping[str, str], trace: RequestTrace | None
+    ) -> None:
+        """Return once the event is ours: confirmed by the broker, or on disk. `headers` are added to it."""
         message = accepted.message
-        if evidence:
-            message = replace(message, headers={**message.headers, **evidence})
+        if headers:
+            message = replace(message, headers={**message.headers, **headers})
         try:
-            await self.storage.store(message, accepted.family)
+            if trace is None:
+                await self.storage.store(message, accepted.family)
+            else:
+                with trace.sending(message, accepted) as traced:
+                    await self.storage.store(traced, accepted.family)
         except NotStored as error:
             log.warning("event.refused", reason=str(error))
             raise Refused(

@@ -46,6 +46,15 @@ LOG_LINES_DROPPED = Counter(
     "stockhook_log_lines_dropped_total",
     "Log lines that were dropped because standard error was not read",
 )
+SPANS_EXPORTED = Counter(
+    "stockhook_spans_exported_total", "Spans that the collector of traces has accepted (STOCKHOOK_TRACING)"
+)
+SPANS_DROPPED = Counter(
+    "stockhook_spans_dropped_total",
+    "Spans that were dropped: queue_full (more than OTEL_BSP_MAX_QUEUE_SIZE waited for the collector), or "
+    "export_failed (the collector did not accept them)",
+    ["reason"],
+)
 
 RECEIVED = Counter(
     "stockhook_received_total",

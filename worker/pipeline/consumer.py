@@ -12,6 +12,7 @@ from typing import TypeVar, assert_never
 import structlog
 
 from consumers.registry import AnyFamily
+from schemas.trace_context import TraceContext
 from worker.amqp.channel import Message
 from worker.amqp.connection import Broker
 from worker.amqp.publisher import Publisher
@@ -21,9 +22,10 @@ from worker.amqp.switch import Switch
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import topology
 from worker.config.settings import Settings
-from worker.observability import metrics
+from worker.observability import metrics, tracing
 from worker.observability.failpoints import failpoint
 from worker.observability.ops_server import Intended
+from worker.pipeline.batch_trace import BatchTrace, batch_trace
 from worker.pipeline.circuit_breaker import CircuitBreaker
 from worker.pipeline.decode import (
     Decoded,
@@ -142,11 +144,21 @@ class Consumer:
             await self._process_batch(session, batch)
 
     async def _process_batch(self, session: Session[Received], batch: Sequence[Received]) -> None:
+        tracer = tracing.active()
+        if tracer is None:
+            await self._apply_batch(session, batch, None)
+            return
+        with batch_trace(tracer, self._queues.main, batch) as trace:
+            await self._apply_batch(session, batch, trace)
+
+    async def _apply_batch(
+        self, session: Session[Received], batch: Sequence[Received], trace: BatchTrace | None
+    ) -> None:
         items = [
             await self._decode_suspect(session, item) if isinstance(item, PossiblyPoisonous) else item
             for item in batch
         ]
-        await self._apply(session, items)
+        await self._apply(session, items, trace)
 
     async def _decode_suspect(self, session: Session[Received], suspect: PossiblyPoisonous) -> Item:
         """Decode it after this try is committed, unless it ended its consumer too often."""
@@ -155,29 +167,34 @@ class Consumer:
             return decode_any(self.family, delivery)
         return InvalidDelivery(delivery, f"ended its consumer {poison.TRIES} times in isolation")
 
-    async def _apply(self, session: Session[Received], items: Sequence[Item]) -> None:
+    async def _apply(
+        self, session: Session[Received], items: Sequence[Item], trace: BatchTrace | None
+    ) -> None:
         """Apply the items in one transaction; if that fails, each half, down to the event that fails."""
         if self._circuit_breaker.is_open:
-            await self._apply_singly(session, items)
+            await self._apply_singly(session, items, trace)
             return
         began = monotonic()
         try:
             report = await self._apply_when_available(session, items)
         except BatchFailed:
             middle = len(items) // 2
-            await self._apply(session, items[:middle])
-            await self._apply(session, items[middle:])
+            await self._apply(session, items[:middle], trace)
+            await self._apply(session, items[middle:], trace)
             return
-        await self._settle(session, items, report, began)
+        await self._settle(session, items, report, began, trace)
 
-    async def _apply_singly(self, session: Session[Received], items: Sequence[Item]) -> None:
+    async def _apply_singly(
+        self, session: Session[Received], items: Sequence[Item], trace: BatchTrace | None
+    ) -> None:
         for item in items:
             if self._circuit_breaker.is_open:
                 pause = self._circuit_breaker.pause_seconds
                 log.warning("circuit_breaker.paused", family=self.family.name, pause=pause)
                 await session.pause(pause)
             began = monotonic()
-            await self._settle(session, [item], await self._apply_when_available(session, [item]), began)
+            report = await self._apply_when_available(session, [item])
+            await self._settle(session, [item], report, began, trace)
 
     async def _apply_when_available(self, session: Session[Received], items: Sequence[Item]) -> Report:
         """Raises as `_until_available` does, and BatchFailed."""
@@ -217,7 +234,12 @@ class Consumer:
         return result
 
     async def _settle(
-        self, session: Session[Received], items: Sequence[Item], report: Report, began: float
+        self,
+        session: Session[Received],
+        items: Sequence[Item],
+        report: Report,
+        began: float,
+        trace: BatchTrace | None = None,
     ) -> None:
         """Publish and record the copies, then acknowledge: the ack is the last step."""
         now = datetime.now(UTC)
@@ -225,8 +247,12 @@ class Consumer:
             disposition_of(self._queues, item, outcome, now)
             for item, outcome in zip(items, report.outcomes, strict=True)
         ]
+        contexts: Sequence[TraceContext | None] = [None] * len(items)
+        if trace is not None:
+            settled = zip(items, report.outcomes, copies, strict=True)
+            contexts = [trace.settled(*each, began) for each in settled]
         if any(copies):
-            await self._publish_copies(session, items, copies)
+            await self._publish_copies(session, items, copies, contexts)
         for delivery in (item.delivery for item in items):
             if is_possibly_poisonous(delivery):
                 await self._until_available(session, partial(self._isolation.clear, delivery))
@@ -236,16 +262,24 @@ class Consumer:
         _log_batch(self.family.name, items, report, monotonic() - began)
 
     async def _publish_copies(
-        self, session: Session[Received], items: Sequence[Item], copies: Sequence[Message | None]
+        self,
+        session: Session[Received],
+        items: Sequence[Item],
+        copies: Sequence[Message | None],
+        contexts: Sequence[TraceContext | None],
     ) -> None:
         """Publish the copies, then record where they went.
 
         The event log recognizes a copy that was published twice.
         """
-        failed = [(item, copy) for item, copy in zip(items, copies, strict=True) if copy is not None]
-        for item, copy in failed:
-            _log_failure(self.family.name, item, copy)
-        await asyncio.gather(*(_publish_copy(session, self._queues, copy) for _, copy in failed))
+        failed = [
+            (item, copy, context)
+            for item, copy, context in zip(items, copies, contexts, strict=True)
+            if copy is not None
+        ]
+        for item, copy, context in failed:
+            _log_failure(self.family.name, item, copy, context)
+        await asyncio.gather(*(_publish_copy(session, self._queues, copy) for _, copy, _ in failed))
         failpoint("retry_published")
         await self._until_available(
             session, lambda: blameless(record_copies(self.family, self.database, items, copies))
@@ -266,7 +300,9 @@ def _count_outcomes(circuit_breaker: CircuitBreaker, report: Report) -> None:
                 assert_never(unreachable)
 
 
-def _log_failure(family: str, item: Item, copy: Message) -> None:
+def _log_failure(family: str, item: Item, copy: Message, context: TraceContext | None) -> None:
+    # Of the event, while the batch is the current span.
+    ids = {} if context is None else {"trace_id": context.trace_id, "span_id": context.span_id}
     log.warning(
         "delivery.failed",
         family=family,
@@ -275,6 +311,7 @@ def _log_failure(family: str, item: Item, copy: Message) -> None:
         attempt=attempt_of(item),
         to=copy.routing_key,
         reason=copy.headers["x-reason"],
+        **ids,
     )
 
 

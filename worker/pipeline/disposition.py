@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import assert_never
 
 from schemas.envelope import HEADERS
+from schemas.trace_context import TRACE_HEADERS, passed_headers
 from worker.amqp.channel import Message
 from worker.amqp.queue_set import QueueSet
 from worker.observability.errors import fingerprint, safe_summary
@@ -32,6 +33,9 @@ def disposition_of(queues: QueueSet, item: Item, outcome: Outcome, now: datetime
         case unreachable:
             assert_never(unreachable)
     own_headers: dict[str, str | int] = {
-        name: value for name in HEADERS if isinstance(value := delivery.headers.get(name), str | int)
+        name: value
+        for name in HEADERS
+        if name not in TRACE_HEADERS and isinstance(value := delivery.headers.get(name), str | int)
     }
-    return copy_after(step, queues, delivery, {**own_headers, **failure_times(delivery, now)}, text)
+    headers = {**own_headers, **passed_headers(delivery.headers), **failure_times(delivery, now)}
+    return copy_after(step, queues, delivery, headers, text)

@@ -1,0 +1,115 @@
+"""The headers that connect a message with its trace (W3C Trace Context). Pure.
+
+They come from outside, so each is checked whenever it is read: a malformed or oversized one counts as
+missing.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, NamedTuple
+
+from pydantic import BeforeValidator
+
+TRACEPARENT = "traceparent"
+TRACESTATE = "tracestate"
+# The trace of the first publish, in a message that was replayed.
+ORIGIN_TRACEPARENT = "x-origin-traceparent"
+TRACE_HEADERS = frozenset((TRACEPARENT, TRACESTATE, ORIGIN_TRACEPARENT))
+
+# The specification requires that so many characters and members are passed on, and allows more to be dropped.
+LONGEST_TRACESTATE = 512
+MOST_MEMBERS = 32
+
+# Version 00; what a later version appends after another dash is accepted, and not read.
+_TRACEPARENT = re.compile(
+    r"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})(?P<trace>[0-9a-f]{32})-(?!0{16})(?P<span>[0-9a-f]{16})"
+    r"-(?P<flags>[0-9a-f]{2})(?P<rest>-[!-~]{0,64})?"
+)
+_MEMBER = re.compile(r"[a-z0-9][a-z0-9_\-*/@]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]")
+
+
+class TraceContext(NamedTuple):
+    """A span that another one can name as its parent, or link to. Ids are lower-case hexadecimal."""
+
+    trace_id: str
+    span_id: str
+    is_sampled: bool
+    tracestate: str = ""
+
+    @property
+    def traceparent(self) -> str:
+        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.is_sampled else '00'}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        headers = {TRACEPARENT: self.traceparent}
+        if self.tracestate:
+            headers[TRACESTATE] = self.tracestate
+        return headers
+
+
+def read_traceparent(text: object, tracestate: object = "") -> TraceContext | None:
+    if not isinstance(text, str) or (match := _TRACEPARENT.fullmatch(text)) is None:
+        return None
+    if match["rest"] is not None and match["version"] == "00":
+        return None
+    return TraceContext(
+        match["trace"], match["span"], bool(int(match["flags"], 16) & 1), valid_tracestate(tracestate) or ""
+    )
+
+
+def read_context(headers: Mapping[str, object]) -> TraceContext | None:
+    """The context in the headers of a request or a message; None if there is no valid one."""
+    text = headers.get(TRACEPARENT)
+    return None if text is None else read_traceparent(text, headers.get(TRACESTATE))
+
+
+def read_origin(headers: Mapping[str, object]) -> TraceContext | None:
+    """Of a replayed message: the context of its first publish."""
+    return read_traceparent(headers.get(ORIGIN_TRACEPARENT))
+
+
+def valid_traceparent(text: object) -> str | None:
+    return text if isinstance(text, str) and read_traceparent(text) is not None else None
+
+
+def valid_tracestate(text: object) -> str | None:
+    if not isinstance(text, str) or not text or len(text) > LONGEST_TRACESTATE:
+        return None
+    members = [member for part in text.split(",") if (member := part.strip(" \t"))]
+    is_valid = len(members) <= MOST_MEMBERS and all(map(_MEMBER.fullmatch, members))
+    return text if members and is_valid else None
+
+
+Traceparent = Annotated[str | None, BeforeValidator(valid_traceparent)]
+Tracestate = Annotated[str | None, BeforeValidator(valid_tracestate)]
+
+
+def context_headers(headers: Mapping[str, object]) -> dict[str, str]:
+    """The context in the headers of a request, unchanged."""
+    passed: dict[str, str] = {}
+    if (traceparent := valid_traceparent(headers.get(TRACEPARENT))) is not None:
+        passed[TRACEPARENT] = traceparent
+        if (tracestate := valid_tracestate(headers.get(TRACESTATE))) is not None:
+            passed[TRACESTATE] = tracestate
+    return passed
+
+
+def passed_headers(headers: Mapping[str, object]) -> dict[str, str]:
+    """What a copy of a message has of these headers: its context, and that of its first publish."""
+    passed = context_headers(headers)
+    if (origin := valid_traceparent(headers.get(ORIGIN_TRACEPARENT))) is not None:
+        passed[ORIGIN_TRACEPARENT] = origin
+    return passed
+
+
+def origin_headers(headers: Mapping[str, object]) -> dict[str, str]:
+    """The header of a replay: the first original, however often the message was replayed before."""
+    first = valid_traceparent(headers.get(ORIGIN_TRACEPARENT)) or valid_traceparent(headers.get(TRACEPARENT))
+    return {} if first is None else {ORIGIN_TRACEPARENT: first}
+
+
+def trace_ids(headers: Mapping[str, object]) -> tuple[str, ...]:
+    """The ids of the traces of a message: its own, then that of its first publish."""
+    contexts = (read_context(headers), read_origin(headers))
+    return tuple(dict.fromkeys(context.trace_id for context in contexts if context is not None))

@@ -1,0 +1,258 @@
+"""Spans of OpenTelemetry. Imported only with STOCKHOOK_TRACING; configured by the variables OTEL_*."""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from threading import Event, Thread
+
+import structlog
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import Span as SdkSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace.span import TraceState
+from opentelemetry.util.types import Attributes as SpanAttributes
+
+from schemas.trace_context import TraceContext
+from worker.observability import metrics
+from worker.observability.errors import safe_summary
+from worker.observability.tracing import Attributes, Kind, made_current
+
+log = structlog.get_logger(__name__)
+
+# The SDK drops links beyond its limit, 128 by default.
+LINKS_VARIABLE = "OTEL_SPAN_LINK_COUNT_LIMIT"
+
+# At the end of the process. A collector that is away must not delay it.
+CLOSE_SECONDS = 2.0
+
+_KINDS = {kind: SpanKind[kind.name] for kind in Kind}
+
+
+class OpenTelemetryTracer:
+    """The tracer of one process."""
+
+    def __init__(self, process: str, most_links: int) -> None:
+        # Their texts quote URLs; what matters of them is logged and counted here.
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
+        self._queue = ExportQueue(OTLPSpanExporter())
+        limits = SpanLimits(max_links=int(os.environ.get(LINKS_VARIABLE, most_links)))
+        provider = TracerProvider(resource=_resource(process), span_limits=limits, shutdown_on_exit=False)
+        provider.sampler = FollowsLinks(provider.sampler)
+        provider.add_span_processor(self._queue)
+        self._tracer = provider.get_tracer("stockhook", version("stockhook"))
+
+    @contextmanager
+    def span(
+        self,
+        name: str,
+        kind: Kind,
+        attributes: Attributes,
+        *,
+        parent: TraceContext | None = None,
+        links: Sequence[TraceContext] = (),
+        began_at: int | None = None,
+    ) -> Iterator["OpenTelemetrySpan"]:
+        span = OpenTelemetrySpan(self._start(name, kind, attributes, parent, links, began_at))
+        ids = {"trace_id": span.context.trace_id, "span_id": span.context.span_id}
+        try:
+            with made_current(span), structlog.contextvars.bound_contextvars(**ids):
+                yield span
+        except BaseException as error:
+            span.fail(type(error).__name__)
+            raise
+        finally:
+            span.end()
+
+    def record(
+        self,
+        name: str,
+        kind: Kind,
+        attributes: Attributes,
+        *,
+        parent: TraceContext | None = None,
+        links: Sequence[TraceContext] = (),
+        began_at: int | None = None,
+        error_type: str | None = None,
+    ) -> TraceContext:
+        span = OpenTelemetrySpan(self._start(name, kind, attributes, parent, links, began_at))
+        if error_type is not None:
+            span.fail(error_type)
+        span.end()
+        return span.context
+
+    def close(self) -> None:
+        self._queue.shutdown()
+
+    def _start(
+        self,
+        name: str,
+        kind: Kind,
+        attributes: Attributes,
+        parent: TraceContext | None,
+        links: Sequence[TraceContext],
+        began_at: int | None,
+    ) -> trace.Span:
+        context = Context()
+        if parent is not None:
+            context = trace.set_span_in_context(NonRecordingSpan(_span_context(parent)), context)
+        return self._tracer.start_span(
+            name,
+            context,
+            _KINDS[kind],
+            attributes,
+            [Link(_span_context(link)) for link in links],
+            began_at,
+        )
+
+
+class OpenTelemetrySpan:
+    def __init__(self, span: trace.Span) -> None:
+        self._span = span
+        context = span.get_span_context()
+        self.context = TraceContext(
+            f"{context.trace_id:032x}",
+            f"{context.span_id:016x}",
+            context.trace_flags.sampled,
+            context.trace_state.to_header(),
+        )
+
+    def set(self, name: str, value: str | int | bool) -> None:
+        self._span.set_attribute(name, value)
+
+    def fail(self, error_type: str) -> None:
+        self._span.set_attribute("error.type", error_type)
+        # Without a description: an exception's text may quote a body.
+        self._span.set_status(Status(StatusCode.ERROR))
+
+    def end(self) -> None:
+        self._span.end()
+
+
+class FollowsLinks(Sampler):
+    """Records a span without a parent if a span that it is linked to is recorded.
+
+    Otherwise a recorded event would rarely be in a recorded batch. It does not apply to requests: their
+    senders must not decide what is recorded.
+    """
+
+    def __init__(self, otherwise: Sampler) -> None:
+        self._otherwise = otherwise
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: SpanAttributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        has_parent = trace.get_current_span(parent_context).get_span_context().is_valid
+        if links and not has_parent and kind is not SpanKind.SERVER:
+            is_sampled = any(link.context.trace_flags.sampled for link in links)
+            return SamplingResult(Decision.RECORD_AND_SAMPLE if is_sampled else Decision.DROP, attributes)
+        return self._otherwise.should_sample(
+            parent_context, trace_id, name, kind, attributes, links, trace_state
+        )
+
+    def get_description(self) -> str:
+        return f"FollowsLinks({self._otherwise.get_description()})"
+
+
+class ExportQueue(SpanProcessor):
+    """Exports spans in a thread, over a bounded queue. Spans that find it full are dropped and counted.
+
+    The SDK's own processor neither counts them in a metric of ours nor ends within a given time.
+    """
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self._limit = _number("OTEL_BSP_MAX_QUEUE_SIZE", 2048)
+        self._together = min(self._limit, _number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512))
+        self._pause_seconds = _number("OTEL_BSP_SCHEDULE_DELAY", 5000) / 1000
+        self._spans: deque[ReadableSpan] = deque()
+        self._is_due = Event()
+        self._is_closed = False
+        self._is_failing = False
+        for reason in ("queue_full", "export_failed"):
+            metrics.SPANS_DROPPED.labels(reason)
+        self._thread = Thread(target=self._work, name="spans", daemon=True)
+        self._thread.start()
+
+    def on_start(self, span: SdkSpan, parent_context: Context | None = None) -> None:
+        pass
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if span.context is None or not span.context.trace_flags.sampled:
+            return
+        if len(self._spans) >= self._limit or self._is_closed:
+            metrics.SPANS_DROPPED.labels("queue_full").inc()
+            return
+        self._spans.append(span)
+        if len(self._spans) == self._together:
+            self._is_due.set()
+
+    def shutdown(self) -> None:
+        self._is_closed = True
+        self._is_due.set()
+        self._thread.join(CLOSE_SECONDS)
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        return True
+
+    def _work(self) -> None:
+        while not self._is_closed:
+            self._is_due.wait(self._pause_seconds)
+            self._is_due.clear()
+            self._export_all()
+        self._export_all()
+
+    def _export_all(self) -> None:
+        while self._spans:
+            self._export([self._spans.popleft() for _ in range(min(len(self._spans), self._together))])
+
+    def _export(self, spans: Sequence[ReadableSpan]) -> None:
+        try:
+            is_done = self._exporter.export(spans) is SpanExportResult.SUCCESS
+            reason = "the collector did not accept them in time"
+        except Exception as error:
+            is_done, reason = False, safe_summary(error)
+        if is_done:
+            metrics.SPANS_EXPORTED.inc(len(spans))
+        else:
+            metrics.SPANS_DROPPED.labels("export_failed").inc(len(spans))
+            if not self._is_failing:
+                log.warning("spans.dropped", spans=len(spans), reason=reason)
+        self._is_failing = not is_done
+
+
+def _span_context(context: TraceContext) -> SpanContext:
+    return SpanContext(
+        int(context.trace_id, 16),
+        int(context.span_id, 16),
+        is_remote=True,
+        trace_flags=TraceFlags(TraceFlags.SAMPLED if context.is_sampled else TraceFlags.DEFAULT),
+        trace_state=TraceState.from_header([context.tracestate]) if context.tracestate else None,
+    )
+
+
+def _resource(process: str) -> Resource:
+    ours = Resource({SERVICE_NAME: f"stockhook-{process}", SERVICE_VERSION: version("stockhook")})
+    return Resource.create().merge(ours).merge(OTELResourceDetector().detect())
+
+
+def _number(variable: str, default: int) -> int:
+    """The SDK also ignores what is not a positive number."""
+    text = os.environ.get(variable, "")
+    return int(text) if text.isdecimal() and int(text) > 0 else default
