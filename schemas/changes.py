@@ -3,20 +3,25 @@
 No type carries a customer's name, address, telephone number, email address or bank details.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Annotated, NamedTuple
 from uuid import UUID
 
 import orjson
 
+from schemas.trace_context import TRACEPARENT
+
 # CloudEvents 1.0, JSON event format in structured mode (source: cloudevents.io, spec 1.0.2).
 CONTENT_TYPE = "application/cloudevents+json"
 SOURCE = "/stockhook"
 PREFIX = "stockhook."
+
+NO_CONTEXTS: Mapping[UUID, str] = MappingProxyType({})
 
 # The type of a test event: no change has it.
 TEST = PREFIX + "test"
@@ -184,17 +189,25 @@ class Change:
 
 
 class Published(NamedTuple):
-    """A change as it is published: a CloudEvent."""
+    """A change as it is published: a CloudEvent. `traceparent` is the context of the event that caused it."""
 
     change_id: str
     type: str
     subject: str
     body: bytes
+    traceparent: str | None = None
 
 
-def encode(changes: Sequence[Change]) -> bytes:
-    """The changes of one batch, for the table `changes`."""
-    return orjson.dumps(changes, default=str, option=orjson.OPT_UTC_Z)
+def encode(changes: Sequence[Change], contexts: Mapping[UUID, str] = NO_CONTEXTS) -> bytes:
+    """The changes of one batch, for the table `changes`. `contexts`: `traceparent` by event id."""
+    encoded = orjson.dumps(changes, default=str, option=orjson.OPT_UTC_Z)
+    if not contexts:
+        return encoded
+    documents = orjson.loads(encoded)
+    for change, document in zip(changes, documents, strict=True):
+        if (traceparent := contexts.get(change.event_id)) is not None:
+            document[TRACEPARENT] = traceparent
+    return orjson.dumps(documents)
 
 
 def cloud_events(batch_id: UUID, sequence: int, changes: bytes) -> Iterator[Published]:
@@ -213,7 +226,13 @@ def cloud_events(batch_id: UUID, sequence: int, changes: bytes) -> Iterator[Publ
             "sequence": f"{sequence:019}.{place:04}",
             "data": {name: change[name] for name in ("event_id", "before", "after")},
         }
-        yield Published(change_id, PREFIX + change["type"], change["subject"], orjson.dumps(event))
+        body = orjson.dumps(event)
+        yield Published(change_id, PREFIX + change["type"], change["subject"], body, change.get(TRACEPARENT))
+
+
+def with_traceparent(body: bytes, traceparent: str) -> bytes:
+    """A CloudEvent with the extension for traces. Its other bytes stay as they are."""
+    return b"%b,%b}" % (body[:-1], orjson.dumps({TRACEPARENT: traceparent})[1:-1])
 
 
 def event_for_test(test_id: UUID, at: datetime) -> Published:

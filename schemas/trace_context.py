@@ -15,6 +15,8 @@ TRACESTATE = "tracestate"
 # The trace of the first publish, in a message that was replayed.
 ORIGIN_TRACEPARENT = "x-origin-traceparent"
 TRACE_HEADERS = frozenset((TRACEPARENT, TRACESTATE, ORIGIN_TRACEPARENT))
+# In the evidence of an event: its trace, and that of its first publish.
+TRACE_IDS = ("trace_id", "origin_trace_id")
 
 # The specification requires that so many characters and members are passed on, and allows more to be dropped.
 LONGEST_TRACESTATE = 512
@@ -109,7 +111,11 @@ def origin_headers(headers: Mapping[str, object]) -> dict[str, str]:
     return {} if first is None else {ORIGIN_TRACEPARENT: first}
 
 
-def trace_ids(headers: Mapping[str, object]) -> tuple[str, ...]:
-    """The ids of the traces of a message: its own, then that of its first publish."""
+def recorded_ids(headers: Mapping[str, object]) -> dict[str, str]:
+    """The ids of the traces of a message that are recorded, by their names in TRACE_IDS."""
     contexts = (read_context(headers), read_origin(headers))
-    return tuple(dict.fromkeys(context.trace_id for context in contexts if context is not None))
+    return {
+        name: context.trace_id
+        for name, context in zip(TRACE_IDS, contexts, strict=True)
+        if context is not None and context.is_sampled
+    }

@@ -132,7 +132,7 @@ def _texts(value: Any) -> set[str]:
 def test_a_cloud_event_has_the_required_attributes() -> None:
     batch_id = events.event_id("a batch")
     changes = published(part("reserved"), part("sold", 1))
-    _, (_, name, subject, body) = cloud_events(batch_id, 42, encode(changes))
+    _, (_, name, subject, body, _) = cloud_events(batch_id, 42, encode(changes))
 
     assert (name, subject) == ("stockhook.part.sold", "13")
     assert orjson.loads(body) == {

@@ -260,6 +260,29 @@ def test_signs_of_a_diff_do_not_depend_on_colour() -> None:
     assert "<ins>+ x</ins><del>\N{MINUS SIGN} x</del>" in page
 
 
+@pytest.mark.parametrize(
+    ("evidence", "is_link"),
+    [
+        ({"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"}, True),
+        ({"origin_trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"}, True),
+        ({"request_id": "4bf92f3577b34da6a3ce929d0e0e4736"}, False),
+        ({"trace_id": "javascript:alert(1)"}, False),
+    ],
+)
+def test_a_trace_is_a_link(evidence: dict[str, str], is_link: bool) -> None:
+    view = replace(_screen("x"), evidence=evidence)
+    (value,) = evidence.values()
+    url = "https://traces.example/{trace_id}?a=1&b=2"
+    linked, plain = (
+        Renderer("", trace_url).region("dead_letter.html", {"view": view, "roles": frozenset(Role)})
+        for trace_url in (url, None)
+    )
+
+    assert (f'<a href="https://traces.example/{value}?a=1&amp;b=2"' in linked) is is_link
+    assert value in plain
+    assert "https://traces.example" not in plain
+
+
 def _page(template: str, view: object, **context: Any) -> str:
     page = {"token": "0", "back": "/", "roles": frozenset(Role), "is_read_only": False}
     given = {

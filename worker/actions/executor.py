@@ -1,7 +1,8 @@
 """Performs the actions in their queue, and settles each delivery according to the outcome."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -10,12 +11,14 @@ from uuid import UUID
 
 import structlog
 
+from schemas.trace_context import read_context
 from worker.actions.attempt import Attempt, UnreadableRequest, perform, read_request
 from worker.actions.registry import KINDS
 from worker.actions.settlement import Settlement, settlement_of
 from worker.actions.types import Failed, Outcome, OutcomeUnknown
 from worker.amqp.channel import Message
 from worker.amqp.connection import Broker
+from worker.amqp.message_spans import came_over, processed
 from worker.amqp.publisher import Publisher
 from worker.amqp.queue_set import QueueSet
 from worker.amqp.subscription import SESSION_ENDS, Session, Subscription
@@ -23,8 +26,9 @@ from worker.amqp.tap import Delivery
 from worker.amqp.topology import ACTIONS, QUARANTINE, actions_topology
 from worker.config.settings import Settings
 from worker.marketplaces.clients import Clients, open_clients
-from worker.observability import metrics
+from worker.observability import metrics, tracing
 from worker.observability.failpoints import failpoint
+from worker.observability.tracing import Kind
 from worker.outbox import actions as table
 from worker.outbox.actions import ClaimedAction, StartedElsewhere
 from worker.pipeline.decode import attempt_in
@@ -143,9 +147,10 @@ class Executor:
             copy = None
             await self._note_dead(session, action_id, delivery)
         else:
-            copy = await self._until_available(
-                session, lambda: self._perform(clients, session, action_id, delivery)
-            )
+            with _processing(delivery, action_id):
+                copy = await self._until_available(
+                    session, lambda: self._perform(clients, session, action_id, delivery)
+                )
         if copy is not None:
             await session.publish(copy)
         failpoint("action_settled")
@@ -185,6 +190,8 @@ class Executor:
         finally:
             self._attempts.pop(action_id, None)
         _log_attempt(claimed, attempt, settlement, seconds)
+        tracing.note("stockhook.action_kind", claimed.kind)
+        tracing.note("stockhook.result", settlement.result)
         return settlement.copy
 
     async def _outcome(self, clients: Clients, claimed: ClaimedAction) -> Outcome:
@@ -214,6 +221,20 @@ class Executor:
         return await session.retry_until_available(
             call, lambda reason: log.warning("actions.waiting", reason=reason)
         )
+
+
+@contextmanager
+def _processing(delivery: Delivery, action_id: UUID) -> Iterator[None]:
+    """The span of an attempt; the calls of the marketplace's API in it have their own."""
+    tracer = tracing.active()
+    if tracer is None:
+        yield
+        return
+    name, attributes = processed(delivery.queue, came_over(delivery.queue, None, returned=True))
+    attributes["messaging.message.id"] = str(action_id)
+    attributes["stockhook.attempt"] = attempt_in(delivery)
+    with tracer.span(name, Kind.CONSUMER, attributes, parent=read_context(delivery.headers)):
+        yield
 
 
 def _log_attempt(claimed: ClaimedAction, attempt: int, settlement: Settlement, seconds: float) -> None:

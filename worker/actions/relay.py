@@ -9,10 +9,13 @@ import orjson
 from worker.actions.registry import KINDS
 from worker.amqp.channel import Message
 from worker.amqp.errors import BrokerUnavailable
+from worker.amqp.message_spans import sent, with_headers
 from worker.amqp.publisher import Publisher
 from worker.amqp.queue_set import main_queue
 from worker.amqp.topology import ACTIONS, RETURN
+from worker.observability import tracing
 from worker.observability.failpoints import failpoint
+from worker.observability.tracing import Kind, Tracer
 from worker.outbox import actions as table
 from worker.postgres.notify_poller import NotifyPoller
 from worker.postgres.pool import Database
@@ -53,12 +56,22 @@ class Relay:
             due = await table.to_publish(connection, KINDS, AT_ONCE)
             if not due:
                 return 0
+            tracer = tracing.active()
             await asyncio.gather(
-                *(self.publisher.publish(message(row["action_id"], row["kind"])) for row in due)
+                *(self._publish(message(row["action_id"], row["kind"]), tracer) for row in due)
             )
             failpoint("action_published")
             await table.note_published(connection, [row["action_id"] for row in due])
         return len(due)
+
+    async def _publish(self, message: Message, tracer: Tracer | None) -> None:
+        """Each action has a trace, which its retries continue. Raises as `Publisher.publish` does."""
+        if tracer is None:
+            await self.publisher.publish(message)
+            return
+        name, attributes = sent(message, str(message.headers["x-action-id"]))
+        with tracer.span(name, Kind.PRODUCER, attributes) as span:
+            await self.publisher.publish(with_headers(message, span.context.headers))
 
 
 def message(action_id: UUID, kind: str) -> Message:

@@ -2,11 +2,12 @@
 
 import asyncio
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -17,6 +18,8 @@ from worker.config.signing_keys import STANDARD_WEBHOOKS, SigningKey
 from worker.intake.signature import sign
 from worker.observability.errors import refused_certificate, safe_summary
 from worker.observability.resolver import look_up
+
+NO_CONTEXT: Mapping[str, str] = MappingProxyType({})
 
 # A slower answer is a failure.
 ANSWER_SECONDS = 10.0
@@ -147,14 +150,18 @@ class Endpoint:
     async def close(self) -> None:
         await self._pool.aclose()
 
-    async def post(self, webhook_id: str, body: bytes) -> int:
-        """The status of the answer, which alone counts. Redirects are not followed. Raises: NotDelivered."""
+    async def post(self, webhook_id: str, body: bytes, context: Mapping[str, str] = NO_CONTEXT) -> int:
+        """The status of the answer, which alone counts. Redirects are not followed. Raises: NotDelivered.
+
+        `context`: the headers of the trace.
+        """
         headers = [
             # httpcore's own Host header has no brackets around an IPv6 address.
             ("host", urlsplit(self.url).netloc),
             ("content-type", CONTENT_TYPE),
             ("user-agent", "stockhook"),
             *signed_headers(self.keys, webhook_id, datetime.now(UTC), body).items(),
+            *context.items(),
         ]
         try:
             async with (

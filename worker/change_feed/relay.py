@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -10,13 +11,16 @@ from typing import TypeVar
 
 import structlog
 
-from schemas.changes import CONTENT_TYPE, Published, cloud_events
+from schemas.changes import CONTENT_TYPE, Published, cloud_events, with_traceparent
+from schemas.trace_context import TRACEPARENT, read_traceparent
 from worker.amqp.channel import Message
 from worker.amqp.errors import BrokerUnavailable
+from worker.amqp.message_spans import sent
 from worker.amqp.publisher import Publisher
 from worker.amqp.topology import CHANGES
-from worker.observability import metrics
+from worker.observability import metrics, tracing
 from worker.observability.failpoints import failpoint
+from worker.observability.tracing import Kind, Tracer
 from worker.outbox import changes as outbox
 from worker.postgres.notify_poller import NotifyPoller
 from worker.postgres.pool import Database
@@ -71,8 +75,10 @@ class Relay:
                 published[row["family"]] += len(events)
             if rows:
                 failpoint("change_taken")
+            tracer = tracing.active()
             for wave in waves(changes, attrgetter("subject")):
-                await self.publisher.publish_many([_message(change) for change in wave])
+                with sending(tracer, wave) as messages:
+                    await self.publisher.publish_many(messages)
             if rows:
                 await outbox.count_published(connection, published)
             failpoint("change_published")
@@ -84,9 +90,30 @@ class Relay:
         return len(rows)
 
 
-def _message(change: Published) -> Message:
-    headers = {"x-change-id": change.change_id, "x-subject": change.subject}
-    return Message(CHANGES, change.type, change.type, headers, change.body, CONTENT_TYPE)
+@contextmanager
+def sending(tracer: Tracer | None, changes: Sequence[Published]) -> Iterator[list[Message]]:
+    """The messages of changes. Each that a recorded event caused has a span, linked to that event."""
+    with ExitStack() as spans:
+        messages = []
+        for change in changes:
+            cause = read_traceparent(change.traceparent)
+            if tracer is None or cause is None:
+                messages.append(_message(change, change.traceparent))
+                continue
+            name, attributes = sent(_message(change, None), change.change_id)
+            span = spans.enter_context(tracer.span(name, Kind.PRODUCER, attributes, links=[cause]))
+            messages.append(_message(change, span.context.traceparent))
+        yield messages
+
+
+def _message(change: Published, traceparent: str | None) -> Message:
+    """The context is an extension of the CloudEvent, and a header."""
+    headers: dict[str, str | int] = {"x-change-id": change.change_id, "x-subject": change.subject}
+    body = change.body
+    if traceparent is not None:
+        headers[TRACEPARENT] = traceparent
+        body = with_traceparent(body, traceparent)
+    return Message(CHANGES, change.type, change.type, headers, body, CONTENT_TYPE)
 
 
 def waves(items: Sequence[T], subject: Callable[[T], object]) -> Iterator[list[T]]:

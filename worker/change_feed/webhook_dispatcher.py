@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from urllib.parse import urlsplit
 
 import structlog
 
 from schemas.changes import CONTENT_TYPE
-from schemas.trace_context import passed_headers
+from schemas.trace_context import passed_headers, read_context
 from worker.amqp.channel import Message
 from worker.amqp.connection import Broker
 from worker.amqp.publisher import Publisher
@@ -23,8 +24,9 @@ from worker.change_feed.endpoint import Endpoint, Gone, NotDelivered
 from worker.change_feed.relay import waves
 from worker.config.settings import Settings
 from worker.config.subscribers import Subscriber
-from worker.observability import metrics
+from worker.observability import metrics, tracing
 from worker.observability.failpoints import failpoint
+from worker.observability.tracing import Kind, Tracer
 from worker.pipeline.circuit_breaker import CircuitBreaker
 from worker.pipeline.decode import attempt_in
 from worker.pipeline.retry_schedule import Exhausted, after_failure, copy_after, failure_times
@@ -107,8 +109,9 @@ class WebhookDispatcher:
     async def _deliver_all(
         self, session: Session[Delivery], endpoint: Endpoint, batch: Sequence[Delivery]
     ) -> None:
+        tracer = tracing.active()
         for wave in waves(batch, lambda delivery: str(delivery.headers.get("x-subject"))):
-            posts = (self._deliver(session, endpoint, delivery) for delivery in wave)
+            posts = (self._deliver(session, endpoint, delivery, tracer) for delivery in wave)
             # Wait for all of them: the next session could overtake a post that is still under way.
             for result in await asyncio.gather(*posts, return_exceptions=True):
                 if result is not None:
@@ -116,14 +119,16 @@ class WebhookDispatcher:
         failpoint("change_delivered")
         await session.ack_up_to(batch[-1])
 
-    async def _deliver(self, session: Session[Delivery], endpoint: Endpoint, delivery: Delivery) -> None:
+    async def _deliver(
+        self, session: Session[Delivery], endpoint: Endpoint, delivery: Delivery, tracer: Tracer | None
+    ) -> None:
         """Post a change, or publish a copy to its next queue and wait for the confirm.
 
         Raises as `Session.publish` does.
         """
         name = self.subscriber.name
         try:
-            status = await endpoint.post(_change_id_of(delivery), delivery.body)
+            status = await self._post(endpoint, delivery, tracer)
         except NotDelivered as failure:
             if not isinstance(failure, NotAChange):
                 self._circuit_breaker.failed()
@@ -137,6 +142,30 @@ class WebhookDispatcher:
             self._circuit_breaker.succeeded()
             _note_answer(name, status)
             metrics.WEBHOOKS.labels(name, "delivered").inc()
+
+    async def _post(self, endpoint: Endpoint, delivery: Delivery, tracer: Tracer | None) -> int:
+        """Raises: NotDelivered."""
+        change_id = _change_id_of(delivery)
+        context = read_context(delivery.headers)
+        if tracer is None or context is None:
+            return await endpoint.post(change_id, delivery.body, {} if context is None else context.headers)
+        attributes: dict[str, str | int] = {
+            "http.request.method": "POST",
+            "server.address": urlsplit(self.subscriber.url).hostname or "",
+            "stockhook.subscriber": self.subscriber.name,
+            "stockhook.change_id": change_id,
+            "stockhook.attempt": attempt_in(delivery),
+        }
+        name = f"POST {self.subscriber.origin}"
+        with tracer.span(name, Kind.CLIENT, attributes, parent=context) as span:
+            try:
+                status = await endpoint.post(change_id, delivery.body, span.context.headers)
+            except NotDelivered as failure:
+                if failure.status is not None:
+                    span.set("http.response.status_code", failure.status)
+                raise
+            span.set("http.response.status_code", status)
+            return status
 
 
 def _note_answer(subscriber: str, status: int | None) -> None:

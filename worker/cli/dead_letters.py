@@ -104,6 +104,8 @@ async def _show(settings: Settings, dead_letter_id: int, reveal: bool, json: boo
         return
     for line in (*screen.as_lines(letter), *map(screen.action_as_line, history)):
         say(line)
+    for url in settings.trace_urls(letter.evidence):
+        say(f"trace            {url}")
     if proposal:
         say(f"repair           {'; '.join(proposal.edits)}")
         say(f"                 to accept it: stockhook dead repair {dead_letter_id} --accept")

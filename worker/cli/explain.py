@@ -12,6 +12,7 @@ from consumers.registry import FAMILY_OF_ENTITY
 from worker.cli.context import Json, WrongUsage, load_context, open_database, print_json
 from worker.cli.families import Entity
 from worker.cli.terminal import show
+from worker.config.settings import Settings
 from worker.observability.inert_text import visible
 from worker.observability.resolver import run_loop
 from worker.tools.explain.data import explanation_data, repeats_the_event
@@ -45,7 +46,8 @@ def explain(
     entity_id
         Its id on the marketplace; for reminders, the id of their order.
     gateway_id
-        An id or URL of the gateway (event, request) or the proxy's x-request-id. The whole log is read.
+        An id or URL of the gateway (event, request), the proxy's x-request-id, or the id of a trace. The
+        whole log is read.
     at
         Show the state at this time: omit what happened later. Without an offset it is UTC.
     """
@@ -69,16 +71,16 @@ def explain(
         if json:
             print_json(explanation_data(explanation))
         else:
-            show(_as_tables(explanation))
+            show(_as_tables(explanation, settings))
 
 
-def _as_tables(explanation: Explanation) -> RenderableType:
+def _as_tables(explanation: Explanation, settings: Settings) -> RenderableType:
     # Two columns: of more, a terminal of 80 shows a few letters each.
     events = Table("happened", "event, and what it did")
     for step in explanation.steps:
         events.add_row(
             f"{step.logged.event.payload.occurred_at:%Y-%m-%d %H:%M:%S}",
-            "\n".join(map(visible, _step_lines(step))),
+            "\n".join(map(visible, (*_step_lines(step), *settings.trace_urls(step.logged.evidence)))),
         )
         events.add_section()
     moment = "now" if explanation.at is None else f"at {explanation.at.isoformat()}"

@@ -1,6 +1,7 @@
 """The configuration: environment variables, or files of the same names in a secrets folder."""
 
 import os
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydantic_settings import (
 )
 
 from schemas.clock import TOLERANCE
+from schemas.trace_context import TRACE_IDS
 from schemas.validation import BrokenRule, broken_rules
 from worker.config.console_accounts import Account, read_accounts
 from worker.config.gateway import (
@@ -516,6 +518,13 @@ class Settings(BaseSettings):
         gateway = self._gateway_in_front
         names = self.gateway_marketplaces or marketplace_names()
         return {} if gateway is None else {name: gateway.of(name) for name in names}
+
+    def trace_urls(self, evidence: Mapping[str, str] | None) -> tuple[str, ...]:
+        """Where a browser finds the traces that the evidence of an event names."""
+        if self.trace_url is None or evidence is None:
+            return ()
+        ids = (evidence[name] for name in TRACE_IDS if name in evidence)
+        return tuple(self.trace_url.replace("{trace_id}", trace_id) for trace_id in ids)
 
     @property
     def gateway_keys(self) -> tuple[GatewayKey, ...]:

@@ -129,7 +129,7 @@ class _Pages:
     _streams: int = 0
 
     def __post_init__(self) -> None:
-        self._renderer = Renderer(self.console.settings.console_base_path)
+        self._renderer = Renderer(self.console.settings.console_base_path, self.console.settings.trace_url)
 
     # Guards
 

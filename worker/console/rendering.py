@@ -1,6 +1,7 @@
 """Pages from templates. Everything that a template prints is escaped, and shows hidden characters."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,12 +11,15 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from schemas.trace_context import TRACE_IDS
 from worker.console.addresses import entity_path
 from worker.observability.inert_text import json_text, visible
 from worker.tools.explain.data import repeats_the_event
 
 _FOLDER = Path(__file__).parent
 STATIC = _FOLDER / "static"
+
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
 UNKNOWN = "\N{EN DASH}"
 
@@ -24,9 +28,10 @@ CHART_WIDTH, CHART_HEIGHT = 240, 40
 
 
 class Renderer:
-    """The templates, with links below the base path."""
+    """The templates, with links below the base path. `trace_url` is the template of links to traces."""
 
-    def __init__(self, base_path: str) -> None:
+    def __init__(self, base_path: str, trace_url: str | None = None) -> None:
+        self._trace_url = trace_url
         self._base_path = base_path
         self._environment = Environment(
             loader=FileSystemLoader(_FOLDER / "templates"),
@@ -55,12 +60,23 @@ class Renderer:
             "repeats_the_event": repeats_the_event,
             "query": query,
         }
-        self._environment.globals |= {"path": self.path, "asset": self.asset, "entity_path": entity_path}
+        self._environment.globals |= {
+            "path": self.path,
+            "asset": self.asset,
+            "entity_path": entity_path,
+            "trace_link": self.trace_link,
+        }
         self._environment.globals["parts"] = self._environment.get_template("parts.html").module
 
     def path(self, path: str) -> str:
         """A path of the console as a browser requests it."""
         return self._base_path + path
+
+    def trace_link(self, name: str, value: object) -> str:
+        """The address of a trace; empty for other evidence, or without STOCKHOOK_TRACE_URL."""
+        if self._trace_url is None or name not in TRACE_IDS or not _TRACE_ID.fullmatch(str(value)):
+            return ""
+        return self._trace_url.replace("{trace_id}", str(value))
 
     def asset(self, name: str) -> str:
         """The path of a static file. It changes with the content, so that a browser may keep the file."""

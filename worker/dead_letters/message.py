@@ -13,6 +13,7 @@ from schemas import identity
 from schemas.envelope import Envelope, InvalidEnvelope, Provenance
 from schemas.events import InvalidEvent, parse, read_json
 from schemas.registry import SCHEMAS, Provider
+from schemas.trace_context import recorded_ids
 from worker.amqp.tap import Delivery
 from worker.config.subscribers import ORIGIN_PREFIX
 from worker.observability.inert_text import visible
@@ -118,6 +119,7 @@ def _read_change(origin: str, delivery: Delivery) -> Letter:
         last_failed_at=_instant(headers.get("x-last-failed-at")),
         headers=_json(headers),
         body=delivery.body,
+        evidence=orjson.dumps(ids).decode() if (ids := recorded_ids(headers)) else None,
     )
 
 

@@ -22,8 +22,10 @@ from tenacity import (
 
 from worker.config.http import http_date, tls_context
 from worker.config.proxies import proxy_for
+from worker.observability import tracing
 from worker.observability.errors import StockhookError, refused_certificate
 from worker.observability.exit_codes import USAGE
+from worker.observability.tracing import Kind
 
 T = TypeVar("T")
 
@@ -163,6 +165,28 @@ async def fetch(
         Unavailable
         UnexpectedResponse
     """
+    tracer = tracing.active()
+    if tracer is None:
+        return await _fetch(client, request, within, limit)
+    # Paths and queries have ids and credentials, so they are in no attribute.
+    attributes: dict[str, str | int] = {
+        "http.request.method": request.method,
+        "server.address": request.url.host,
+    }
+    current = tracing.current()
+    parent = None if current is None else current.context
+    with tracer.span(request.method, Kind.CLIENT, attributes, parent=parent) as span:
+        response, body = await _fetch(client, request, within, limit)
+        span.set("http.response.status_code", response.status_code)
+        if response.status_code >= 400:
+            span.fail(str(response.status_code))
+        return response, body
+
+
+async def _fetch(
+    client: httpx.AsyncClient, request: httpx.Request, within: timedelta, limit: int
+) -> tuple[httpx.Response, bytes]:
+    """Raises as `fetch` does."""
     seconds = within.total_seconds()
     changes = _changes(request)
     try:

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
+from uuid import UUID
 
 from consumers.family import Connection
-from schemas.changes import Change, encode
+from schemas.changes import NO_CONTEXTS, Change, encode
 
 CHANNEL = "stockhook_changes"
 
@@ -75,9 +76,15 @@ CROSS JOIN LATERAL (
 """
 
 
-async def write(connection: Connection, family: str, changes: Sequence[Change]) -> None:
+async def write(
+    connection: Connection,
+    family: str,
+    changes: Sequence[Change],
+    contexts: Mapping[UUID, str] = NO_CONTEXTS,
+) -> None:
+    """`contexts`: the `traceparent` of recorded events, by event id."""
     if changes:
-        await connection.execute(WRITE, family, len(changes), encode(changes))
+        await connection.execute(WRITE, family, len(changes), encode(changes, contexts))
 
 
 async def oldest(connection: Connection) -> float:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from uuid import UUID
 
 from consumers.family import (
     IMPLAUSIBLE_TIMESTAMP,
@@ -126,10 +127,21 @@ async def _transact(
         await action_outbox.enqueue_all(connection, effects.actions)
         await _record_claim(family, connection, candidates, claimed)
         # Last, because other writers of the family wait for it until the commit.
-        await change_outbox.write(connection, family.name, (*effects.changes, *corrections.changes))
+        changes = (*effects.changes, *corrections.changes)
+        await change_outbox.write(connection, family.name, changes, _contexts(candidates))
         failpoint("saved")
     failpoint("committed")
     return _report(len(candidates), claimed, effects)
+
+
+def _contexts(candidates: Sequence[Candidate]) -> dict[UUID, str]:
+    """The `traceparent` of each event whose trace is recorded."""
+    envelopes = [candidate.envelope for candidate in candidates if candidate.envelope.traceparent is not None]
+    return {
+        envelope.event_id: context.traceparent
+        for envelope in envelopes
+        if (context := envelope.trace_context) is not None and context.is_sampled
+    }
 
 
 async def _correct(

@@ -1,0 +1,300 @@
+"""Traces at a real collector: one webhook from its request to the last retry, and its replay."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from schemas.examples import as_printed, documented
+from tests.e2e.test_secrets import CUSTOMER, IBAN, canaries
+from tests.support.collector import Collector, Exported, collecting
+from tests.support.events import numbered_id, sold
+from tests.support.fault_sql import REMOVE_FAULT, fail_rows
+from tests.support.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, free_port, http_client, until
+
+FOREIGN = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
+POISON = fail_rows({"parts": "NEW.part_id = 'poison'"}, message="poison: a part of customer@example.com")
+PROCESS = "process stockhook.inventory"
+SEND = "send stockhook.events"
+
+
+@pytest.fixture
+async def collector(stack: Stack) -> AsyncIterator[Collector]:
+    async with collecting() as collector:
+        stack.environment |= collector.environment
+        yield collector
+        stack.close()
+
+
+@pytest.fixture
+async def poisoned(stack: Stack) -> AsyncIterator[Stack]:
+    await stack.execute(POISON)
+    yield stack
+    stack.close()
+    await stack.execute(REMOVE_FAULT)
+
+
+async def post_with_context(stack: Stack, body: bytes) -> None:
+    headers = {"X-Webhook-Secret": OVOKO_SECRET, "traceparent": f"00-{FOREIGN[0]}-{FOREIGN[1]}-01"}
+    async with http_client() as client:
+        response = await client.post(f"{stack.url}/webhooks/ovoko", content=body, headers=headers)
+    assert response.status_code == 200
+
+
+def lines_of(log: str, event: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == event]
+
+
+def ids_of(spans: list[Exported]) -> set[tuple[str, str]]:
+    return {span.ids for span in spans}
+
+
+def batches_of(collector: Collector) -> list[Exported]:
+    return [span for span in collector.named(PROCESS) if "messaging.batch.message_count" in span.attributes]
+
+
+def handled(collector: Collector) -> set[tuple[str, str]]:
+    """The publishes that a batch is linked to, or that are the parent of an attempt."""
+    spans = collector.named(PROCESS)
+    linked = {link for span in batches_of(collector) for link in span.links}
+    return linked | {(span.trace_id, span.parent_id) for span in spans if span.parent_id}
+
+
+async def test_one_trace_has_the_webhook_and_its_four_attempts_and_the_replay_is_linked_to_it(
+    poisoned: Stack, collector: Collector
+) -> None:
+    poisoned.environment["STOCKHOOK_KEEP_DEAD_LETTERS"] = "true"
+    await poisoned.started("ingest")
+    consumer = await poisoned.started("consume", "inventory")
+    await post_with_context(poisoned, sold("poison", 1))
+
+    async def is_dead() -> bool:
+        return await poisoned.count("dead_letters") == 1
+
+    await until(is_dead, "the event is a dead letter", 40)
+    await poisoned.execute(REMOVE_FAULT)
+    shown = json.loads(poisoned.run("dead", "list", "--json").stdout)
+    replayed = poisoned.run("dead", "replay", "--all")
+    assert replayed.returncode == 0, replayed.stderr
+    spans = await collector.wait_for(PROCESS, 5)
+    (server,) = await collector.wait_for("POST /webhooks/ovoko")
+    (send,) = await collector.wait_for(SEND)
+    (replay,) = await collector.wait_for("send stockhook.return")
+    attempts, applied = spans[:4], spans[4]
+    event = {"messaging.message.id": numbered_id(1), "messaging.system": "rabbitmq"}
+    size = {"messaging.message.body.size": len(sold("poison", 1))}
+    processing = {"messaging.operation.name": "process", "messaging.operation.type": "process"}
+    sending = {"messaging.operation.name": "send", "messaging.operation.type": "send"}
+
+    assert (server.service, server.kind, server.parent_id) == ("stockhook-ingest", "SERVER", "")
+    # A stranger's context is linked, and chooses no ids.
+    assert server.links == (FOREIGN,)
+    assert server.trace_id != FOREIGN[0]
+    assert server.attributes == {
+        "http.request.method": "POST",
+        "http.route": "/webhooks/ovoko",
+        "url.path": "/webhooks/ovoko",
+        "http.response.status_code": 200,
+        "stockhook.event_id": numbered_id(1),
+        "stockhook.result": "accepted",
+    }
+    assert (send.kind, send.trace_id, send.parent_id, send.links) == (
+        "PRODUCER",
+        server.trace_id,
+        server.span_id,
+        (),
+    )
+    assert send.attributes == {
+        **event,
+        **size,
+        **sending,
+        "messaging.destination.name": "stockhook.events:ovoko.part.status.changed",
+    }
+    for number, attempt in enumerate(attempts, start=1):
+        came_over = "events:ovoko.part.status.changed" if number == 1 else "return"
+        next_queue = ["retry.1s", "retry.2s", "retry.3s", "dead"][number - 1]
+        assert (attempt.service, attempt.kind) == ("stockhook-consumer", "CONSUMER")
+        assert (attempt.trace_id, attempt.parent_id, attempt.links) == (send.trace_id, send.span_id, ())
+        assert (attempt.is_error, attempt.status_message) == (True, "")
+        assert attempt.attributes == {
+            **event,
+            **size,
+            **processing,
+            "messaging.destination.name": f"stockhook.{came_over}:stockhook.inventory",
+            "stockhook.attempt": number,
+            "stockhook.next_queue": f"stockhook.inventory.{next_queue}",
+            "error.type": "RaiseError",
+        }
+    assert (replay.service, replay.kind, replay.parent_id) == ("stockhook-replay", "PRODUCER", "")
+    assert replay.trace_id != send.trace_id
+    assert replay.links == (send.ids,)
+    assert replay.attributes == {
+        **event,
+        **size,
+        **sending,
+        "messaging.destination.name": "stockhook.return:stockhook.inventory",
+        "stockhook.replay": True,
+    }
+    assert (applied.trace_id, applied.parent_id) == (replay.trace_id, replay.span_id)
+    assert (applied.links, applied.is_error) == ((send.ids,), False)
+    assert applied.attributes["stockhook.attempt"] == 1
+    assert all(span.began_at <= span.ended_at for span in collector.spans)
+    # The logs, the dead letter and the event log have the ids.
+    failed = lines_of(consumer.lines(), "delivery.failed")
+    assert [(line["trace_id"], line["span_id"]) for line in failed] == [span.ids for span in attempts]
+    assert [letter["evidence"] for letter in shown] == [{"trace_id": send.trace_id}]
+    (logged,) = await poisoned.fetch("SELECT evidence FROM event_log")
+    assert json.loads(logged["evidence"]) == {
+        "trace_id": replay.trace_id,
+        "origin_trace_id": send.trace_id,
+    }
+    assert not any(b"customer@example.com" in body or b"poison" in body for body in collector.bodies)
+
+
+async def test_a_batch_is_linked_to_its_events_and_a_failed_one_has_a_span_in_its_own_trace(
+    poisoned: Stack, collector: Collector
+) -> None:
+    # More links than the SDK keeps by default.
+    number_of_events = 150
+    await poisoned.started("ingest")
+    for number in range(number_of_events):
+        await poisoned.post_ovoko(sold("poison" if number == 70 else f"part-{number}", number))
+    sent = await collector.wait_for(SEND, number_of_events)
+    await poisoned.started("consume", "inventory", STOCKHOOK_RETRY_DELAYS="none")
+    (failed,) = await collector.wait_for(
+        PROCESS, stockhook__attempt=1, stockhook__next_queue="stockhook.inventory.dead"
+    )
+
+    async def are_handled() -> bool:
+        return handled(collector) == ids_of(sent)
+
+    await until(are_handled, "all events are in a batch, or alone")
+    batches = batches_of(collector)
+    (send,) = [span for span in sent if span.attributes["messaging.message.id"] == numbered_id(70)]
+    (batch,) = [span for span in batches if send.ids in span.links]
+
+    assert max(len(span.links) for span in batches) > 128
+    assert all(span.parent_id == "" and span.kind == "CONSUMER" for span in batches)
+    assert all(span.attributes["messaging.batch.message_count"] == len(span.links) for span in batches)
+    assert (failed.trace_id, failed.parent_id) == send.ids
+    assert failed.links == (batch.ids,)
+    assert failed.attributes["error.type"] == "RaiseError"
+
+
+async def test_a_spooled_event_keeps_its_context_and_its_later_publish_is_linked_to_it(
+    stack: Stack, collector: Collector
+) -> None:
+    away = f"amqp://127.0.0.1:{free_port()}/"
+    ingest = stack.start("ingest", STOCKHOOK_AMQP_URL=away)
+
+    async def accepts() -> bool:
+        try:
+            return (await stack.post_ovoko(sold("13", 1))).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    await until(accepts, "the ingest spools the event", 30)
+    (spooled,) = await collector.wait_for(SEND, stockhook__spooled=True)
+    ingest.stop()
+    await stack.started("ingest")
+    drained = (await collector.wait_for(SEND, 2))[1]
+    message = await until(lambda: stack.get("stockhook.inventory"), "the event is published")
+
+    assert message.headers["traceparent"] == f"00-{spooled.trace_id}-{spooled.span_id}-01"
+    assert (drained.kind, drained.parent_id, drained.links) == ("PRODUCER", "", (spooled.ids,))
+    assert drained.attributes["stockhook.spooled"] is True
+
+
+async def test_no_span_has_a_secret_or_a_person(stack: Stack, collector: Collector) -> None:
+    await stack.execute(
+        fail_rows({"buyback_orders": "true", "orders": "true"}, message=f"of {CUSTOMER}, {IBAN}")
+    )
+    stack.environment["STOCKHOOK_RETRY_DELAYS"] = "none"
+    await stack.started("ingest")
+    examples = [*documented(), *as_printed()]
+    for example in examples:
+        assert (await stack.post(example.provider, canaries(example.body))).status_code == 200
+    named = {"type": f"Order {CUSTOMER}", "token": BUYBACK_TOKEN, "result": {"note": IBAN}}
+    assert (await stack.post_buyback(json.dumps(named).encode())).status_code == 200
+    broken = {"type": "OrderCreatedEvent", "token": BUYBACK_TOKEN, "result": {"timestamp": CUSTOMER}}
+    assert (await stack.post_buyback(json.dumps(broken).encode())).status_code == 200
+    await stack.post_buyback(b'{"type":"x","token":"a-wrong-canary-token"}')
+    await stack.started("consume")
+    await collector.wait_for(SEND, len(examples) + 2)
+    await collector.wait_for("process stockhook.buybacks", 2)
+    for worker in stack.workers:
+        assert worker.stop() == 0
+    await stack.execute(REMOVE_FAULT)
+    people = [name for example in documented() for name in names_in(json.loads(example.body))]
+
+    assert len(people) > 5
+    for canary in (BUYBACK_TOKEN, OVOKO_SECRET, IBAN, CUSTOMER, "a-wrong-canary-token", *people):
+        assert not any(canary.encode() in body for body in collector.bodies), canary
+
+
+def names_in(value: object) -> list[str]:
+    """Names, addresses and telephone numbers in an example."""
+    if isinstance(value, list):
+        return [name for each in value for name in names_in(each)]
+    if not isinstance(value, dict):
+        return []
+    private = {"firstName", "lastName", "email", "phone", "phoneNumber", "firstLine", "beneficiaryName"}
+    own = [text for key, text in value.items() if key in private and isinstance(text, str) and len(text) > 3]
+    return own + [name for each in value.values() for name in names_in(each)]
+
+
+async def test_a_collector_that_is_away_costs_only_spans(stack: Stack) -> None:
+    away = {
+        "STOCKHOOK_TRACING": "true",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+    }
+    ingest = await stack.started("ingest", **away)
+    consumer = await stack.started("consume", "inventory", **away)
+    for number in range(20):
+        assert (await stack.post_ovoko(sold(f"part-{number}", number))).status_code == 200
+
+    async def are_applied() -> bool:
+        return await stack.count("event_log") == 20
+
+    async def are_counted() -> bool:
+        text = (await stack.ops(ingest.ops_port, "/metrics")).text
+        (line,) = [
+            line
+            for line in text.splitlines()
+            if line.startswith('stockhook_spans_dropped_total{reason="export_failed"}')
+        ]
+        return float(line.split()[1]) >= 40
+
+    await until(are_applied, "the events are applied")
+    await until(are_counted, "the dropped spans are counted", 30)
+    assert (ingest.stop(), consumer.stop()) == (0, 0)
+    (warning,) = lines_of(ingest.lines(), "spans.dropped")
+    assert warning["reason"] == "the collector did not accept them in time"
+
+
+async def test_a_fraction_of_events_is_recorded_with_the_batches_that_have_them(
+    stack: Stack, collector: Collector
+) -> None:
+    stack.environment |= {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.2"}
+    await stack.started("ingest")
+    for number in range(60):
+        await stack.post_ovoko(sold(f"part-{number}", number))
+    await stack.started("consume", "inventory")
+
+    async def are_applied() -> bool:
+        return await stack.count("event_log") == 60
+
+    await until(are_applied, "the events are applied")
+    for worker in stack.workers:
+        assert worker.stop() == 0
+    sent = collector.named(SEND)
+
+    assert 0 < len(sent) < 60
+    assert handled(collector) == ids_of(sent)
+    rows = await stack.fetch("SELECT evidence FROM event_log WHERE evidence IS NOT NULL")
+    assert {json.loads(row["evidence"])["trace_id"] for row in rows} == {span.trace_id for span in sent}
