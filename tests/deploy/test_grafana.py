@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from deploy.local.services import CHECKOUT
+from schemas.trace_context import TraceContext
 from tests.deploy.promql import known, queried_series
+from worker.observability.tracing import exemplar_of
 
 GRAFANA = CHECKOUT / "deploy/grafana"
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in (GRAFANA / "dashboards").glob("*.json")}
@@ -70,3 +72,32 @@ def test_the_provisioning_is_yaml_of_version_1() -> None:
     files = sorted((GRAFANA / "provisioning").glob("*.yml"))
 
     assert [yaml.safe_load(file.read_text())["apiVersion"] for file in files] == [1, 1]
+
+
+def test_exemplars_are_links_to_traces() -> None:
+    (source,) = yaml.safe_load((GRAFANA / "provisioning/datasources.yml").read_text())["datasources"]
+    (link,) = source["jsonData"]["exemplarTraceIdDestinations"]
+    shown = [target for panel in DASHBOARDS["stockhook-pipeline"]["panels"] for target in panel["targets"]]
+
+    assert link["name"] in (exemplar_of(TraceContext("1" * 32, "1" * 16, True)) or {})
+    assert "${__value.raw}" in link["url"]
+    assert [queried_series(target["expr"]) for target in shown if target.get("exemplar")] == [
+        {"messaging_process_duration_seconds_bucket"}
+    ]
+
+
+def test_the_collector_stores_failures_retries_and_replays_by_attributes_that_spans_have() -> None:
+    config = yaml.safe_load((CHECKOUT / "deploy/opentelemetry/collector.yaml").read_text())
+    policies = config["processors"]["tail_sampling"]["policies"]
+    attributes = [policy[policy["type"]]["key"] for policy in policies if "key" in policy[policy["type"]]]
+    sources = "".join(path.read_text() for path in (CHECKOUT / "worker").rglob("*.py"))
+    (pipeline,) = config["service"]["pipelines"].values()
+
+    assert policies[0] == {
+        "name": "failures",
+        "type": "status_code",
+        "status_code": {"status_codes": ["ERROR"]},
+    }
+    assert len(attributes) == 3
+    assert all(f'"{attribute}"' in sources for attribute in attributes)
+    assert all(set(pipeline[kind]) == set(config[kind]) for kind in ("receivers", "processors", "exporters"))

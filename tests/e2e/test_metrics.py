@@ -153,5 +153,6 @@ async def test_each_process_exports_only_its_own_metrics(stack: Stack) -> None:
         "stockhook_build_info",
         "stockhook_log_lines_dropped_total",
         "stockhook_publisher_ready",
+        "stockhook_spans_exported_total",
     }
     assert not {name for name in consumers | ingest if name.endswith("_created")}

@@ -6,13 +6,20 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from schemas.examples import as_printed, documented
+from tests.e2e.test_actions import Platform, platform
 from tests.e2e.test_secrets import CUSTOMER, IBAN, canaries
 from tests.support.collector import Collector, Exported, collecting
+from tests.support.endpoint import endpoint, failing_first
 from tests.support.events import numbered_id, sold
 from tests.support.fault_sql import REMOVE_FAULT, fail_rows
-from tests.support.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, free_port, http_client, until
+from tests.support.stack import BUYBACK_TOKEN, OVOKO_SECRET, Stack, Worker, free_port, http_client, until
+from tests.support.subscribers import subscribing
+from worker.simulator.faults import Kind
+
+__all__ = ["platform"]  # a fixture
 
 FOREIGN = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
 POISON = fail_rows({"parts": "NEW.part_id = 'poison'"}, message="poison: a part of customer@example.com")
@@ -157,13 +164,12 @@ async def test_one_trace_has_the_webhook_and_its_four_attempts_and_the_replay_is
 async def test_a_batch_is_linked_to_its_events_and_a_failed_one_has_a_span_in_its_own_trace(
     poisoned: Stack, collector: Collector
 ) -> None:
-    # More links than the SDK keeps by default.
     number_of_events = 150
     await poisoned.started("ingest")
     for number in range(number_of_events):
         await poisoned.post_ovoko(sold("poison" if number == 70 else f"part-{number}", number))
     sent = await collector.wait_for(SEND, number_of_events)
-    await poisoned.started("consume", "inventory", STOCKHOOK_RETRY_DELAYS="none")
+    consumer = await poisoned.started("consume", "inventory", STOCKHOOK_RETRY_DELAYS="none")
     (failed,) = await collector.wait_for(
         PROCESS, stockhook__attempt=1, stockhook__next_queue="stockhook.inventory.dead"
     )
@@ -176,12 +182,30 @@ async def test_a_batch_is_linked_to_its_events_and_a_failed_one_has_a_span_in_it
     (send,) = [span for span in sent if span.attributes["messaging.message.id"] == numbered_id(70)]
     (batch,) = [span for span in batches if send.ids in span.links]
 
-    assert max(len(span.links) for span in batches) > 128
     assert all(span.parent_id == "" and span.kind == "CONSUMER" for span in batches)
     assert all(span.attributes["messaging.batch.message_count"] == len(span.links) for span in batches)
     assert (failed.trace_id, failed.parent_id) == send.ids
     assert failed.links == (batch.ids,)
     assert failed.attributes["error.type"] == "RaiseError"
+    # Histograms name such traces, in the format that has exemplars.
+    exemplars = await exemplars_of(consumer)
+    traces = {span.trace_id for span in collector.named(PROCESS)}
+    for name in ("messaging_process_duration_seconds", "stockhook_batch_seconds"):
+        assert exemplars[name], name
+        assert {exemplar["trace_id"] for exemplar in exemplars[name]} <= traces
+
+
+async def exemplars_of(worker: Worker) -> dict[str, list[dict[str, str]]]:
+    async with http_client() as client:
+        response = await client.get(
+            f"http://127.0.0.1:{worker.ops_port}/metrics",
+            headers={"Accept": "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;q=0.4"},
+        )
+    assert response.headers["content-type"].startswith("application/openmetrics-text")
+    return {
+        family.name: [sample.exemplar.labels for sample in family.samples if sample.exemplar is not None]
+        for family in text_string_to_metric_families(response.text)
+    }
 
 
 async def test_a_spooled_event_keeps_its_context_and_its_later_publish_is_linked_to_it(
@@ -298,3 +322,62 @@ async def test_a_fraction_of_events_is_recorded_with_the_batches_that_have_them(
     assert handled(collector) == ids_of(sent)
     rows = await stack.fetch("SELECT evidence FROM event_log WHERE evidence IS NOT NULL")
     assert {json.loads(row["evidence"])["trace_id"] for row in rows} == {span.trace_id for span in sent}
+
+
+async def test_a_change_is_linked_to_its_event_and_a_subscriber_gets_the_context(
+    stack: Stack, collector: Collector
+) -> None:
+    async with endpoint(failing_first(1, 503)) as shop, subscribing(stack) as configure:
+        configure(("shop", shop.url))
+        await stack.started("consume", "inventory")
+        await stack.started("ingest")
+        await stack.post_ovoko(sold("13", 1))
+        failed, delivered = await collector.wait_for("POST webhook.shop", 2)
+        (send,) = await collector.wait_for(SEND)
+        (published,) = await collector.wait_for("send stockhook.changes")
+    event = json.loads(shop.requests[1].body)
+    attributes = {
+        "http.request.method": "POST",
+        "server.address": "127.0.0.1",
+        "stockhook.subscriber": "shop",
+        "stockhook.change_id": event["id"],
+    }
+
+    assert (published.kind, published.parent_id, published.links) == ("PRODUCER", "", (send.ids,))
+    assert published.attributes["messaging.destination.name"] == "stockhook.changes:stockhook.part.sold"
+    assert event["traceparent"] == f"00-{published.trace_id}-{published.span_id}-01"
+    for attempt, (span, request) in enumerate(zip((failed, delivered), shop.requests, strict=True), start=1):
+        status = 503 if attempt == 1 else 204
+        error = {"error.type": "NotDelivered"} if attempt == 1 else {}
+        assert (span.kind, span.trace_id, span.parent_id) == ("CLIENT", published.trace_id, published.span_id)
+        assert request.headers["traceparent"] == f"00-{span.trace_id}-{span.span_id}-01"
+        assert span.attributes == {
+            **attributes,
+            **error,
+            "stockhook.attempt": attempt,
+            "http.response.status_code": status,
+        }
+
+
+async def test_an_action_has_one_trace_with_its_attempts_and_the_calls_of_the_api(
+    platform: Platform, collector: Collector
+) -> None:
+    platform.fail(Kind.UNAVAILABLE, times=1, seconds=0)
+    await platform.stack.started_apart(STOCKHOOK_CHANGES="false")
+    await platform.miss()
+    (row,) = await platform.settled("done")
+    attempts = await collector.wait_for("process stockhook.actions", 2)
+    (send,) = await collector.wait_for("send stockhook.return")
+    calls = await collector.wait_for("POST", 2, **{"server__address": "127.0.0.1"})
+    action = str(row["action_id"])
+
+    assert (send.kind, send.parent_id, send.attributes["messaging.message.id"]) == ("PRODUCER", "", action)
+    assert [span.attributes["stockhook.attempt"] for span in attempts] == [1, 2]
+    assert [span.attributes["stockhook.result"] for span in attempts] == ["retried", "done"]
+    for span in attempts:
+        assert (span.kind, span.trace_id, span.parent_id) == ("CONSUMER", send.trace_id, send.span_id)
+        assert span.attributes["messaging.message.id"] == action
+        assert span.attributes["stockhook.action_kind"] == "buyback.rerequest_pickup"
+    assert {span.kind for span in calls} == {"CLIENT"}
+    assert {(span.trace_id, span.parent_id) for span in calls} >= {span.ids for span in attempts}
+    assert {503, 201} <= {span.attributes["http.response.status_code"] for span in calls}

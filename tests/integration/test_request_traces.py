@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from schemas.trace_context import TraceContext
 from tests.support.collector import Collector, collecting
 from tests.unit.test_gateway import OWN, behind, signed
 from tests.unit.test_service import BODY, Stored, chunks, settings
@@ -11,7 +12,8 @@ from worker.config.settings import Settings
 from worker.ingest.event_sink import NotStored
 from worker.ingest.exchange import Request, Response
 from worker.ingest.service import Ingest
-from worker.observability.tracing import tracing
+from worker.observability.tracing import Kind as SpanKind
+from worker.observability.tracing import active, tracing
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 CONTEXT = {"traceparent": f"00-{TRACE}-{SPAN}-01", "tracestate": "rojo=1"}
@@ -127,3 +129,14 @@ async def test_without_tracing_a_trusted_context_is_passed_on(is_trusted: bool) 
 
     passed = {name: value for name, value in stored.messages[0].headers.items() if name in names}
     assert passed == (CONTEXT if is_trusted else {})
+
+
+async def test_no_link_of_a_batch_is_dropped(collector: Collector) -> None:
+    contexts = [TraceContext(f"{number:032x}", SPAN, True) for number in range(1, 1001)]
+    with tracing(True, "consumer", 1001):
+        tracer = active()
+        assert tracer is not None
+        tracer.record("process stockhook.orders", SpanKind.CONSUMER, {}, links=contexts)
+
+    (batch,) = await collector.wait_for("process stockhook.orders")
+    assert batch.links == tuple((context.trace_id, context.span_id) for context in contexts)

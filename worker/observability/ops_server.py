@@ -10,7 +10,14 @@ from dataclasses import dataclass
 
 import orjson
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from worker.observability.listening import listening_on
 
@@ -110,10 +117,25 @@ async def _response(
         case b"/readyz":
             status, body = await readiness(checks, details)
             return _encode(status, _JSON, body)
+        case b"/metrics" if _accepts_openmetrics(head):
+            # Each registry ends with a mark of its own.
+            common, own = (_openmetrics(each) for each in (REGISTRY, registry))
+            return _encode(200, openmetrics.CONTENT_TYPE_LATEST, common.removesuffix(b"# EOF\n") + own)
         case b"/metrics":
             return _encode(200, CONTENT_TYPE_LATEST, generate_latest() + generate_latest(registry))
         case _:
             return _encode(404, _JSON, b'{"status": "try /livez, /readyz or /metrics"}')
+
+
+def _accepts_openmetrics(head: bytes) -> bool:
+    """Whether a header asks for the format that has exemplars, as Prometheus does."""
+    lines = head.lower().split(b"\r\n")
+    return any(line.startswith(b"accept:") and b"application/openmetrics-text" in line for line in lines)
+
+
+def _openmetrics(registry: CollectorRegistry) -> bytes:
+    text: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]  # it lacks annotations
+    return text
 
 
 def _encode(status: int, content_type: str, body: bytes) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from threading import Event, Thread
+from time import time_ns
 
 import structlog
 from opentelemetry import trace
@@ -24,7 +25,7 @@ from opentelemetry.util.types import Attributes as SpanAttributes
 from schemas.trace_context import TraceContext
 from worker.observability import metrics
 from worker.observability.errors import safe_summary
-from worker.observability.tracing import Attributes, Kind, made_current
+from worker.observability.tracing import Attributes, Kind, exemplar_of, made_current
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +34,9 @@ LINKS_VARIABLE = "OTEL_SPAN_LINK_COUNT_LIMIT"
 
 # At the end of the process. A collector that is away must not delay it.
 CLOSE_SECONDS = 2.0
+
+# Their names are `{operation} {destination}`.
+_HISTOGRAMS = {Kind.PRODUCER: metrics.SEND_SECONDS, Kind.CONSUMER: metrics.PROCESS_SECONDS}
 
 _KINDS = {kind: SpanKind[kind.name] for kind in Kind}
 
@@ -61,7 +65,9 @@ class OpenTelemetryTracer:
         links: Sequence[TraceContext] = (),
         began_at: int | None = None,
     ) -> Iterator["OpenTelemetrySpan"]:
-        span = OpenTelemetrySpan(self._start(name, kind, attributes, parent, links, began_at))
+        span = OpenTelemetrySpan(
+            self._start(name, kind, attributes, parent, links, began_at), name, kind, began_at
+        )
         ids = {"trace_id": span.context.trace_id, "span_id": span.context.span_id}
         try:
             with made_current(span), structlog.contextvars.bound_contextvars(**ids):
@@ -83,7 +89,9 @@ class OpenTelemetryTracer:
         began_at: int | None = None,
         error_type: str | None = None,
     ) -> TraceContext:
-        span = OpenTelemetrySpan(self._start(name, kind, attributes, parent, links, began_at))
+        span = OpenTelemetrySpan(
+            self._start(name, kind, attributes, parent, links, began_at), name, kind, began_at
+        )
         if error_type is not None:
             span.fail(error_type)
         span.end()
@@ -115,8 +123,12 @@ class OpenTelemetryTracer:
 
 
 class OpenTelemetrySpan:
-    def __init__(self, span: trace.Span) -> None:
+    def __init__(self, span: trace.Span, name: str, kind: Kind, began_at: int | None) -> None:
         self._span = span
+        self._name = name
+        self._histogram = _HISTOGRAMS.get(kind)
+        self._began_at = began_at or time_ns()
+        self._error_type = ""
         context = span.get_span_context()
         self.context = TraceContext(
             f"{context.trace_id:032x}",
@@ -129,12 +141,20 @@ class OpenTelemetrySpan:
         self._span.set_attribute(name, value)
 
     def fail(self, error_type: str) -> None:
+        self._error_type = error_type
         self._span.set_attribute("error.type", error_type)
         # Without a description: an exception's text may quote a body.
         self._span.set_status(Status(StatusCode.ERROR))
 
     def end(self) -> None:
-        self._span.end()
+        ended_at = time_ns()
+        self._span.end(ended_at)
+        if self._histogram is not None:
+            operation, _, destination = self._name.partition(" ")
+            seconds = max(0, ended_at - self._began_at) / 1e9
+            self._histogram.labels("rabbitmq", operation, destination, self._error_type).observe(
+                seconds, exemplar_of(self.context)
+            )
 
 
 class FollowsLinks(Sampler):

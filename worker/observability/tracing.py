@@ -133,6 +133,11 @@ def tracing(is_on: bool, process: str, most_links: int) -> Iterator[None]:
         tracer.close()
 
 
+def exemplar_of(context: TraceContext) -> dict[str, str] | None:
+    """The labels of an exemplar in a histogram; None for a trace that is not recorded."""
+    return {"trace_id": context.trace_id, "span_id": context.span_id} if context.is_sampled else None
+
+
 def began_at(began: float) -> int:
     """The time of a value of `monotonic`, in nanoseconds of the epoch."""
     return time_ns() - int((monotonic() - began) * 1e9)

@@ -25,6 +25,7 @@ from worker.config.settings import Settings
 from worker.observability import metrics, tracing
 from worker.observability.failpoints import failpoint
 from worker.observability.ops_server import Intended
+from worker.observability.tracing import exemplar_of
 from worker.pipeline.batch_trace import BatchTrace, batch_trace
 from worker.pipeline.circuit_breaker import CircuitBreaker
 from worker.pipeline.decode import (
@@ -259,7 +260,8 @@ class Consumer:
         await session.ack_up_to(items[-1].delivery)
         failpoint("acked")
         _count_outcomes(self._circuit_breaker, report)
-        _log_batch(self.family.name, items, report, monotonic() - began)
+        exemplar = None if trace is None else exemplar_of(trace.span.context)
+        _log_batch(self.family.name, items, report, monotonic() - began, exemplar)
 
     async def _publish_copies(
         self,
@@ -324,7 +326,9 @@ async def _publish_copy(session: Session[Received], queues: QueueSet, copy: Mess
         metrics.RETRIED.labels(queues.origin, step).inc()
 
 
-def _log_batch(family: str, items: Sequence[Item], report: Report, seconds: float) -> None:
+def _log_batch(
+    family: str, items: Sequence[Item], report: Report, seconds: float, exemplar: dict[str, str] | None
+) -> None:
     """Write one log line and one set of metrics per batch."""
     kinds = Counter(type(outcome) for outcome in report.outcomes)
     received = [item.candidate.envelope.received_at for item in items if isinstance(item, Decoded)]
@@ -334,10 +338,10 @@ def _log_batch(family: str, items: Sequence[Item], report: Report, seconds: floa
     metrics.FINDINGS.labels(family).inc(report.findings)
     metrics.IMPLAUSIBLE_TIMESTAMPS.labels(family).inc(report.implausible)
     metrics.BATCH_EVENTS.labels(family).observe(len(items))
-    metrics.BATCH_SECONDS.labels(family).observe(seconds)
+    metrics.BATCH_SECONDS.labels(family).observe(seconds, exemplar)
     if received:
         age = (datetime.now(UTC) - min(received)).total_seconds()
-        metrics.EVENT_AGE_SECONDS.labels(family).observe(age)
+        metrics.EVENT_AGE_SECONDS.labels(family).observe(age, exemplar)
     log.info(
         "batch.settled",
         family=family,
