@@ -10,7 +10,7 @@ from consumers.registry import FAMILIES, FAMILY_OF
 from schemas.events import routing_key
 from schemas.registry import Provider
 from tests.bench.broker import Stored, chunks
-from tests.bench.lineup import INGEST
+from tests.bench.lineup import INGEST, Contestant
 from tests.bench.load import Prepared, play_at_once, prepared
 from tests.bench.world import World, free_port
 from worker.amqp.queue_set import main_queue
@@ -64,14 +64,21 @@ def requests(
     ]
 
 
-async def make(world: World, families: tuple[str, ...], count: int, *, repeats: bool = False) -> Backlog:
+async def make(
+    world: World,
+    families: tuple[str, ...],
+    count: int,
+    *,
+    repeats: bool = False,
+    ingest: Contestant = INGEST,
+) -> Backlog:
     """Send `count` webhooks to the ingest, and return the messages that it published."""
     events = events_of(families)
     if repeats:
         events = marketplace.scrambled(events, duplicates=DUPLICATES, shuffle=False, seed=SEED)
     await world.empty()
     port = free_port()
-    async with world.running(INGEST, port=port):
+    async with world.running(ingest, port=port):
         await play_at_once(port, requests(world, events, count))
     queues = [main_queue(family) for family in families]
     messages = interleaved(await world.line.take_all(queues, count))

@@ -93,4 +93,26 @@ BEHIND_GATEWAY = Contestant(
 
 INGESTS = (INGEST, BEHIND_GATEWAY, BARE_PUBLISHER, FASTAPI)
 
+UNTRACED = replace(STOCKHOOK, name="without traces")
+_TRACED = {**STOCKHOOK.environment, "STOCKHOOK_TRACING": "true"}
+ONE_PER_CENT = Contestant(
+    "1 % recorded",
+    "worker consume",
+    "STOCKHOOK_TRACING, OTEL_TRACES_SAMPLER_ARG=0.01, a collector on the same machine",
+    OUR_LOG,
+    environment={
+        **_TRACED,
+        "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+        "OTEL_TRACES_SAMPLER_ARG": "0.01",
+    },
+)
+ALL_RECORDED = Contestant(
+    "100 % recorded",
+    "worker consume",
+    "STOCKHOOK_TRACING, and a collector on the same machine",
+    OUR_LOG,
+    environment=_TRACED,
+)
+TRACED = (UNTRACED, ONE_PER_CENT, ALL_RECORDED)
+
 CONSOLE = Contestant("console", "worker console", "default settings, beside an ingest and consumers at rest")

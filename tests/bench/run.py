@@ -21,6 +21,7 @@ from tests.bench.measures.rebuild import rebuild
 from tests.bench.measures.retries import retries
 from tests.bench.measures.scaling import scaling
 from tests.bench.measures.strangers import strangers
+from tests.bench.measures.tracing import tracing
 from tests.bench.plan import Bench, Options
 from tests.bench.report import Report
 from tests.bench.results import Results, rows
@@ -42,6 +43,7 @@ MEASURES: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
     "growth": growth,
     "rebuild": rebuild,
     "memory": memory,
+    "tracing": tracing,
     "strangers": strangers,
     "retries": retries,
     "scaling": scaling,

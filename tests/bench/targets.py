@@ -1,12 +1,14 @@
 """The product's targets, which are independent of the machine: ratios, and a few durations."""
 
 from tests.bench.lineup import (
+    ALL_RECORDED,
     BARE_AIO_PIKA,
     BARE_AIORMQ,
     BARE_PUBLISHER,
     BEHIND_GATEWAY,
     FASTAPI,
     FASTSTREAM,
+    ONE_PER_CENT,
     WITH_FEED,
 )
 from tests.bench.results import Bound, Target
@@ -25,6 +27,9 @@ TARGETS = (
     Target("latency at 300 events/s, p50", Bound.AT_MOST, 15),
     Target("latency at 300 events/s, p99", Bound.AT_MOST, 1, FASTSTREAM.name),
     Target("change feed at 300 events/s, from the commit, p50", Bound.AT_MOST, 100),
+    # Of the rate without traces.
+    Target("drain with traces", Bound.AT_LEAST, 0.95, ONE_PER_CENT.name),
+    Target("drain with traces", Bound.AT_LEAST, 0.75, ALL_RECORDED.name),
     Target("growth, drain parts", Bound.AT_LEAST, 0.9, "2,000,000 rows"),
     Target("memory of the ingest, 64 connections", Bound.AT_MOST, 150),
     *(

@@ -187,6 +187,7 @@ def test_the_measures_are_known_by_name() -> None:
         "growth",
         "rebuild",
         "memory",
+        "tracing",
         "strangers",
         "retries",
         "scaling",
