@@ -76,11 +76,11 @@ def test_the_provisioning_is_yaml_of_version_1() -> None:
 
 def test_exemplars_are_links_to_traces() -> None:
     (source,) = yaml.safe_load((GRAFANA / "provisioning/datasources.yml").read_text())["datasources"]
-    (link,) = source["jsonData"]["exemplarTraceIdDestinations"]
+    (destination,) = source["jsonData"]["exemplarTraceIdDestinations"]
     shown = [target for panel in DASHBOARDS["stockhook-pipeline"]["panels"] for target in panel["targets"]]
 
-    assert link["name"] in (exemplar_of(TraceContext("1" * 32, "1" * 16, True)) or {})
-    assert "${__value.raw}" in link["url"]
+    assert destination["name"] in (exemplar_of(TraceContext("1" * 32, "1" * 16, True)) or {})
+    assert "${__value.raw}" in destination["url"]
     assert [queried_series(target["expr"]) for target in shown if target.get("exemplar")] == [
         {"messaging_process_duration_seconds_bucket"}
     ]

@@ -66,7 +66,7 @@ def batches_of(collector: Collector) -> list[Exported]:
 def handled(collector: Collector) -> set[tuple[str, str]]:
     """The publishes that a batch is linked to, or that are the parent of an attempt."""
     spans = collector.named(PROCESS)
-    linked = {link for span in batches_of(collector) for link in span.links}
+    linked = {ids for span in batches_of(collector) for ids in span.links}
     return linked | {(span.trace_id, span.parent_id) for span in spans if span.parent_id}
 
 
@@ -149,6 +149,11 @@ async def test_one_trace_has_the_webhook_and_its_four_attempts_and_the_replay_is
     assert (applied.links, applied.is_error) == ((send.ids,), False)
     assert applied.attributes["stockhook.attempt"] == 1
     assert all(span.began_at <= span.ended_at for span in collector.spans)
+    transactions = collector.named("apply stockhook.inventory")
+    assert [(span.kind, span.trace_id, span.parent_id) for span in transactions] == [
+        ("INTERNAL", span.trace_id, span.span_id) for span in spans
+    ]
+    assert transactions[0].attributes == {"db.system.name": "postgresql", "stockhook.events": 1}
     # The logs, the dead letter and the event log have the ids.
     failed = lines_of(consumer.lines(), "delivery.failed")
     assert [(line["trace_id"], line["span_id"]) for line in failed] == [span.ids for span in attempts]
@@ -158,6 +163,12 @@ async def test_one_trace_has_the_webhook_and_its_four_attempts_and_the_replay_is
         "trace_id": replay.trace_id,
         "origin_trace_id": send.trace_id,
     }
+    url = {"STOCKHOOK_TRACE_URL": "https://traces.example/{trace_id}"}
+    explained = poisoned.run("explain", "--gateway-id", send.trace_id, **url, COLUMNS="160").stdout
+    assert f"https://traces.example/{replay.trace_id}" in explained
+    assert f"origin trace id: {send.trace_id}" in explained
+    letter = poisoned.run("dead", "show", str(shown[0]["dead_letter_id"]), **url).stdout
+    assert f"trace            https://traces.example/{send.trace_id}" in letter
     assert not any(b"customer@example.com" in body or b"poison" in body for body in collector.bodies)
 
 

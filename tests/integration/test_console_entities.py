@@ -315,6 +315,26 @@ async def test_a_gateways_id_is_searched_in_one_window_after_the_other(stack: St
     assert len(hits) == 3
 
 
+async def test_a_trace_leads_to_its_event_and_its_dead_letter(stack: Stack) -> None:
+    trace, origin, of_letter = (character * 32 for character in "abc")
+    event_id = await _sold_and_returned(stack, "9")
+    evidence = f'{{"trace_id": "{trace}", "origin_trace_id": "{origin}"}}'
+    await stack.execute(f"UPDATE event_log SET evidence = '{evidence}' WHERE event_id = '{event_id}'")
+    dead_letter_id = await _letter(stack, "77", uuid4(), f'{{"trace_id": "{of_letter}"}}')
+    stack.environment["STOCKHOOK_TRACE_URL"] = "https://traces.example/{trace_id}"
+    async with reader(stack) as client:
+        events = [await _data(client, "/search", q=trace_id) for trace_id in (trace, origin)]
+        letters = await _data(client, "/search", q=of_letter)
+        entity = (await client.get("/entities/inventory/9")).text
+        letter = (await client.get(f"/dead-letters/{dead_letter_id}")).text
+
+    assert [[hit["name"] for hit in data["hits"]] for data in events] == [[str(event_id)]] * 2
+    assert [hit["path"] for hit in letters["hits"]] == [f"/dead-letters/{dead_letter_id}"]
+    for trace_id in (trace, origin):
+        assert f'<a href="https://traces.example/{trace_id}" rel="noreferrer">' in entity
+    assert f'<a href="https://traces.example/{of_letter}" rel="noreferrer">' in letter
+
+
 async def test_an_event_is_located_by_its_reception_in_a_long_log(stack: Stack) -> None:
     """The log has more events after it than one search covers."""
     await stack.execute("SELECT setval('event_log_seq', 2000000)")

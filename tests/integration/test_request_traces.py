@@ -131,7 +131,7 @@ async def test_without_tracing_a_trusted_context_is_passed_on(is_trusted: bool) 
     assert passed == (CONTEXT if is_trusted else {})
 
 
-async def test_no_link_of_a_batch_is_dropped(collector: Collector) -> None:
+async def test_a_batch_keeps_all_its_links(collector: Collector) -> None:
     contexts = [TraceContext(f"{number:032x}", SPAN, True) for number in range(1, 1001)]
     with tracing(True, "consumer", 1001):
         tracer = active()

@@ -54,17 +54,17 @@ class Collector:
     def named(self, name: str, **attributes: object) -> list[Exported]:
         """The spans with a name and these attributes, in the order of their start; `_` stands for a dot."""
         wanted = {name.replace("__", "."): value for name, value in attributes.items()}
-        found = [
+        matching = [
             span for span in self.spans if span.name == name and wanted.items() <= span.attributes.items()
         ]
-        return sorted(found, key=lambda span: span.began_at)
+        return sorted(matching, key=lambda span: span.began_at)
 
     async def wait_for(
         self, name: str, number: int = 1, seconds: float = 20, **attributes: object
     ) -> list[Exported]:
         async def are_there() -> list[Exported] | None:
-            found = self.named(name, **attributes)
-            return found if len(found) >= number else None
+            matching = self.named(name, **attributes)
+            return matching if len(matching) >= number else None
 
         return list(
             await until(are_there, f"{number} spans {name} {attributes}, of {self.summary()}", seconds)
@@ -90,7 +90,7 @@ def _exported(service: str, span: trace_pb2.Span) -> Exported:
         trace_id=span.trace_id.hex(),
         span_id=span.span_id.hex(),
         parent_id=span.parent_span_id.hex(),
-        links=tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
+        links=tuple((each.trace_id.hex(), each.span_id.hex()) for each in span.links),
         attributes={each.key: _value(each.value) for each in span.attributes},
         is_error=span.status.code == trace_pb2.Status.STATUS_CODE_ERROR,
         status_message=span.status.message,

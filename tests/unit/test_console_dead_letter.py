@@ -261,7 +261,7 @@ def test_signs_of_a_diff_do_not_depend_on_colour() -> None:
 
 
 @pytest.mark.parametrize(
-    ("evidence", "is_link"),
+    ("evidence", "is_linked"),
     [
         ({"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"}, True),
         ({"origin_trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"}, True),
@@ -269,7 +269,7 @@ def test_signs_of_a_diff_do_not_depend_on_colour() -> None:
         ({"trace_id": "javascript:alert(1)"}, False),
     ],
 )
-def test_a_trace_is_a_link(evidence: dict[str, str], is_link: bool) -> None:
+def test_a_trace_is_a_link(evidence: dict[str, str], is_linked: bool) -> None:
     view = replace(_screen("x"), evidence=evidence)
     (value,) = evidence.values()
     url = "https://traces.example/{trace_id}?a=1&b=2"
@@ -278,7 +278,7 @@ def test_a_trace_is_a_link(evidence: dict[str, str], is_link: bool) -> None:
         for trace_url in (url, None)
     )
 
-    assert (f'<a href="https://traces.example/{value}?a=1&amp;b=2"' in linked) is is_link
+    assert (f'<a href="https://traces.example/{value}?a=1&amp;b=2"' in linked) is is_linked
     assert value in plain
     assert "https://traces.example" not in plain
 

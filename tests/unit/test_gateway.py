@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.envelope import EVIDENCE, LONGEST_EVIDENCE, Envelope
+from schemas.trace_context import TRACE_HEADERS
 from tests.unit.test_service import BODY, SECRET, TOKEN, Stored, answer, chunks, settings
 from tests.unit.test_signature import (
     AT,
@@ -508,7 +509,8 @@ def test_foreign_evidence_makes_no_delivery_invalid(value: object) -> None:
     now = datetime.now(UTC).isoformat()
     ids = dict.fromkeys(("x-event-id", "x-content-id"), "0d9e4f3c-1111-4222-8333-944455566677")
     ours = {"x-event-type": "order.created", "x-provider": "ovoko", "x-received-at": now, **ids}
-    names = [Envelope.model_fields[name].alias or "" for name in EVIDENCE]
+    fields = Envelope.model_fields
+    names = [fields[name].alias or "" for name in EVIDENCE if name in fields] + list(TRACE_HEADERS)
 
     assert Envelope.from_headers({**ours, **dict.fromkeys(names, value)}).event_type == "order.created"
 

@@ -64,7 +64,7 @@ class Renderer:
             "path": self.path,
             "asset": self.asset,
             "entity_path": entity_path,
-            "trace_link": self.trace_link,
+            "trace_address": self.trace_address,
         }
         self._environment.globals["parts"] = self._environment.get_template("parts.html").module
 
@@ -72,7 +72,7 @@ class Renderer:
         """A path of the console as a browser requests it."""
         return self._base_path + path
 
-    def trace_link(self, name: str, value: object) -> str:
+    def trace_address(self, name: str, value: object) -> str:
         """The address of a trace; empty for other evidence, or without STOCKHOOK_TRACE_URL."""
         if self._trace_url is None or name not in TRACE_IDS or not _TRACE_ID.fullmatch(str(value)):
             return ""

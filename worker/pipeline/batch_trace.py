@@ -1,7 +1,7 @@
 """The spans of a batch, and of its events that failed or were retried."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from schemas.trace_context import TraceContext, read_context, read_origin
@@ -20,6 +20,12 @@ class BatchTrace:
     queue: str
     span: Span
     is_single: bool
+
+    def applying(self, events: int) -> AbstractContextManager[Span]:
+        """The span of a transaction, with its repetitions after conflicts and outages."""
+        attributes: dict[str, str | int] = {"db.system.name": "postgresql", "stockhook.events": events}
+        name = f"apply {self.queue}"
+        return self.tracer.span(name, Kind.INTERNAL, attributes, parent=self.span.context)
 
     def settled(
         self, item: Item, outcome: Outcome, copy: Message | None, began: float

@@ -177,7 +177,7 @@ class Consumer:
             return
         began = monotonic()
         try:
-            report = await self._apply_when_available(session, items)
+            report = await self._apply_traced(session, items, trace)
         except BatchFailed:
             middle = len(items) // 2
             await self._apply(session, items[:middle], trace)
@@ -194,8 +194,17 @@ class Consumer:
                 log.warning("circuit_breaker.paused", family=self.family.name, pause=pause)
                 await session.pause(pause)
             began = monotonic()
-            report = await self._apply_when_available(session, [item])
+            report = await self._apply_traced(session, [item], trace)
             await self._settle(session, [item], report, began, trace)
+
+    async def _apply_traced(
+        self, session: Session[Received], items: Sequence[Item], trace: BatchTrace | None
+    ) -> Report:
+        """Raises as `_apply_when_available` does."""
+        if trace is None:
+            return await self._apply_when_available(session, items)
+        with trace.applying(len(items)):
+            return await self._apply_when_available(session, items)
 
     async def _apply_when_available(self, session: Session[Received], items: Sequence[Item]) -> Report:
         """Raises as `_until_available` does, and BatchFailed."""

@@ -80,7 +80,7 @@ def _last(text: str | None) -> tuple[int | None, tuple[str, ...]]:
 
 
 async def _exact(connection: Connection, query: str) -> tuple[list[Hit], list[str]]:
-    """By indexes: entities, a dead letter, an event. Ids of traces have their place here."""
+    """By indexes: entities, a dead letter, an event."""
     hits = [
         Hit(family.entity, query, entity_path(family.name, query))
         for family in await families_with(connection, query)
@@ -134,7 +134,7 @@ async def _by_gateway_id(
     letters = [_letter_hit(letter) for letter in await letters_about(connection, query, _uuid(query))]
     first = max(1, last - WINDOW + 1)
     bound = (
-        "Ids of a gateway or a proxy have no index. This search covered the sequence numbers "
+        "Ids of a gateway, a proxy or a trace have no index. This search covered the sequence numbers "
         f"{first:,} to {last:,} of the event log, and the newest {NEWEST_LETTERS:,} dead letters."
     )
     older = f"/search?{urlencode({'q': query, 'before': first - 1})}" if first > 1 else None
