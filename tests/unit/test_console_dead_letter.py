@@ -269,7 +269,7 @@ def test_signs_of_a_diff_do_not_depend_on_colour() -> None:
         ({"trace_id": "javascript:alert(1)"}, False),
     ],
 )
-def test_a_trace_is_a_link(evidence: dict[str, str], is_linked: bool) -> None:
+def test_a_trace_leads_to_its_address(evidence: dict[str, str], is_linked: bool) -> None:
     view = replace(_screen("x"), evidence=evidence)
     (value,) = evidence.values()
     url = "https://traces.example/{trace_id}?a=1&b=2"
