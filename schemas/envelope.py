@@ -26,6 +26,7 @@ from schemas.trace_context import (
     TraceContext,
     Traceparent,
     Tracestate,
+    is_recorded,
     read_traceparent,
 )
 from schemas.validation import broken_rules
@@ -129,14 +130,14 @@ class Envelope(BaseModel):
     @property
     def trace_id(self) -> str | None:
         """The trace of the event, if it is recorded."""
-        context = self.trace_context
-        return context.trace_id if context is not None and context.is_sampled else None
+        traceparent = self.traceparent
+        return traceparent[3:35] if traceparent is not None and is_recorded(traceparent) else None
 
     @property
     def origin_trace_id(self) -> str | None:
         """Of a replayed event: the trace of its first publish, if that is recorded."""
-        context = None if self.origin_traceparent is None else read_traceparent(self.origin_traceparent)
-        return context.trace_id if context is not None and context.is_sampled else None
+        traceparent = self.origin_traceparent
+        return traceparent[3:35] if traceparent is not None and is_recorded(traceparent) else None
 
     @property
     def evidence_headers(self) -> dict[str, str]:

@@ -22,10 +22,11 @@ TRACE_IDS = ("trace_id", "origin_trace_id")
 LONGEST_TRACESTATE = 512
 MOST_MEMBERS = 32
 
-# Version 00; what a later version appends after another dash is accepted, and not read.
+# Version 00 has this length; what a later version appends after another dash is accepted, and not read.
+LENGTH = 55
 _TRACEPARENT = re.compile(
-    r"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})(?P<trace>[0-9a-f]{32})-(?!0{16})(?P<span>[0-9a-f]{16})"
-    r"-(?P<flags>[0-9a-f]{2})(?P<rest>-[!-~]{0,64})?"
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})(?P<trace>[0-9a-f]{32})-(?!0{16})(?P<span>[0-9a-f]{16})-[0-9a-f]{2}"
+    r"(-[!-~]{0,64})?"
 )
 _MEMBER = re.compile(r"[a-z0-9][a-z0-9_\-*/@]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]")
 
@@ -50,14 +51,18 @@ class TraceContext(NamedTuple):
         return headers
 
 
+def is_recorded(traceparent: str) -> bool:
+    """Whether a valid one says that its trace is recorded. It is called for each event."""
+    return traceparent[54] in "13579bdf"
+
+
 def read_traceparent(text: object, tracestate: object = "") -> TraceContext | None:
     if not isinstance(text, str) or (match := _TRACEPARENT.fullmatch(text)) is None:
         return None
-    if match["rest"] is not None and match["version"] == "00":
+    if len(text) > LENGTH and text.startswith("00"):
         return None
-    return TraceContext(
-        match["trace"], match["span"], bool(int(match["flags"], 16) & 1), valid_tracestate(tracestate) or ""
-    )
+    state = valid_tracestate(tracestate) if tracestate else None
+    return TraceContext(match["trace"], match["span"], is_recorded(text), state or "")
 
 
 def read_context(headers: Mapping[str, object]) -> TraceContext | None:
@@ -72,7 +77,10 @@ def read_origin(headers: Mapping[str, object]) -> TraceContext | None:
 
 
 def valid_traceparent(text: object) -> str | None:
-    return text if isinstance(text, str) and read_traceparent(text) is not None else None
+    """The text itself, if it is valid. Called for each event."""
+    if not isinstance(text, str) or _TRACEPARENT.fullmatch(text) is None:
+        return None
+    return None if len(text) > LENGTH and text.startswith("00") else text
 
 
 def valid_tracestate(text: object) -> str | None:

@@ -9,6 +9,7 @@ import pytest
 from consumers.registry import FAMILIES
 from schemas.envelope import Envelope, Provenance
 from schemas.registry import Provider
+from schemas.trace_context import TRACE_HEADERS
 from tests.support.events import body, part_changed
 from worker.amqp.channel import Message
 from worker.amqp.tap import Delivery
@@ -56,6 +57,23 @@ def stored_as(
         replayed_as=None,
         replay_of=replay_of,
     )
+
+
+@pytest.mark.parametrize("origin", ["inventory", QUARANTINE_ORIGIN, "webhook.shop"])
+@pytest.mark.parametrize("is_edited", [False, True])
+@pytest.mark.parametrize("earlier", [{}, {"x-origin-traceparent": f"00-{'b' * 32}-{'b' * 16}-01"}])
+def test_a_replay_leaves_its_trace_and_names_the_first_one(
+    origin: str, is_edited: bool, earlier: dict[str, str]
+) -> None:
+    accepted = accept(Provider.OVOKO, BODY, RECEIVED_AT).message
+    traced = {"traceparent": f"00-{'a' * 32}-{'a' * 16}-01", "tracestate": "a=1", **earlier}
+    message = replace(accepted, headers={**accepted.headers, **traced})
+    ready = prepare(stored_as(message, origin=origin, is_edited=is_edited), None)
+
+    assert isinstance(ready, Ready)
+    first = earlier.get("x-origin-traceparent", traced["traceparent"])
+    names = TRACE_HEADERS & ready.message.headers.keys()
+    assert {name: ready.message.headers[name] for name in names} == {"x-origin-traceparent": first}
 
 
 def without_provenance(message: Message) -> Message:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
-from schemas.trace_context import TraceContext, read_context, read_origin
+from schemas.trace_context import TraceContext, is_recorded, read_context, read_origin
 from worker.amqp.channel import Message
 from worker.amqp.message_spans import came_over, processed
 from worker.observability.tracing import Kind, Span, Tracer, began_at
@@ -66,12 +66,29 @@ def batch_trace(tracer: Tracer, queue: str, batch: Sequence[Received]) -> Iterat
     else:
         name, attributes = processed(queue, queue)
         attributes["messaging.batch.message_count"] = len(batch)
-        parent = None
-        contexts = [context for item in batch if (context := _context(item)) is not None]
-        # An unrecorded one decides that the batch is not recorded either.
-        links = [context for context in contexts if context.is_sampled] or contexts[:1]
+        parent, links = None, _links(batch)
     with tracer.span(name, Kind.CONSUMER, attributes, parent=parent, links=links) as span:
         yield BatchTrace(tracer, queue, span, is_single)
+
+
+def _links(batch: Sequence[Received]) -> list[TraceContext]:
+    """To the recorded events. If none is, to one that is not, so that the batch is not recorded either."""
+    unrecorded = None
+    links = []
+    for item in batch:
+        if isinstance(item, Decoded):
+            traceparent = item.candidate.envelope.traceparent
+            if traceparent is None:
+                continue
+            if not is_recorded(traceparent):
+                unrecorded = item
+                continue
+        context = _context(item)
+        if context is not None and context.is_sampled:
+            links.append(context)
+    if not links and unrecorded is not None and (context := _context(unrecorded)) is not None:
+        links.append(context)
+    return links
 
 
 def _of_event(queue: str, item: Received) -> tuple[str, dict[str, str | int]]:

@@ -24,6 +24,7 @@ from consumers.family import (
 from consumers.registry import AnyFamily
 from schemas.clock import TOLERANCE
 from schemas.event_schema import Payload
+from schemas.trace_context import is_recorded
 from worker.amqp.channel import Message
 from worker.amqp.queue_set import dead_queue
 from worker.observability.failpoints import failpoint
@@ -136,11 +137,10 @@ async def _transact(
 
 def _contexts(candidates: Sequence[Candidate]) -> dict[UUID, str]:
     """The `traceparent` of each event whose trace is recorded."""
-    envelopes = [candidate.envelope for candidate in candidates if candidate.envelope.traceparent is not None]
     return {
-        envelope.event_id: context.traceparent
-        for envelope in envelopes
-        if (context := envelope.trace_context) is not None and context.is_sampled
+        candidate.envelope.event_id: traceparent
+        for candidate in candidates
+        if (traceparent := candidate.envelope.traceparent) is not None and is_recorded(traceparent)
     }
 
 
