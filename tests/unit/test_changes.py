@@ -18,7 +18,7 @@ from schemas.events import parse, routing_key_of
 from tests.support import events
 from tests.support.events import flat, item, order, part, returned, snapshot
 from tests.support.memory_store import Store
-from worker.change_feed.relay import waves
+from worker.change_feed.relay import sending, waves
 
 
 def published(*payloads: Payload) -> list[Change]:
@@ -150,6 +150,23 @@ def test_a_cloud_event_has_the_required_attributes() -> None:
             "after": orjson.loads(orjson.dumps(changes[1].after, option=orjson.OPT_UTC_Z)),
         },
     }
+
+
+def test_a_change_has_the_context_of_its_event_as_an_extension() -> None:
+    traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
+    batch_id = events.event_id("a batch")
+    changes = published(part("reserved"), part("sold", 1))
+    plain = list(cloud_events(batch_id, 42, encode(changes)))
+    untraced, traced = cloud_events(batch_id, 42, encode(changes, {changes[1].event_id: traceparent}))
+    with sending(None, [untraced, traced]) as (first, second):
+        pass
+    event: CloudEvent = from_http_event(HTTPMessage({"content-type": CONTENT_TYPE}, second.body))
+
+    # Without a tracer in this process, the context is passed on.
+    assert (first.body, first.headers.get("traceparent")) == (plain[0].body, None)
+    assert orjson.loads(second.body) == {**orjson.loads(plain[1].body), "traceparent": traceparent}
+    assert second.headers["traceparent"] == traceparent
+    assert event.get_extension("traceparent") == traceparent
 
 
 def test_the_library_of_cloud_events_takes_every_change_of_documented_events() -> None:
