@@ -17,6 +17,7 @@ from worker.console.boundary import Boundary
 from worker.console.contract import Action, Console, Done, Export, NotThere, Parameters, Screen
 from worker.console.routes import ACTIONS, EXPORTS, SCREENS
 from worker.console.throttle import BURST
+from worker.postgres.errors import QueryCanceledError
 from worker.postgres.pool import DatabaseUnavailable
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin", "Origin": f"http://{HOST}"}
@@ -460,6 +461,19 @@ async def test_what_a_screen_needs_and_cannot_reach_is_named() -> None:
     assert (page.status_code, data.status_code) == (503, 503)
     assert data.json() == {"error": "cannot reach the database (starting): see STOCKHOOK_DATABASE_URL"}
     assert "cannot reach the database (starting)" in page.text
+
+
+async def test_what_takes_too_long_is_a_sentence() -> None:
+    async def view(_: Console, __: Parameters) -> object:
+        raise QueryCanceledError("canceling statement due to statement timeout")
+
+    screens = (Screen("/overview", Role.READER, "base.html", view),)
+    async with browser(application_with(screens=screens)) as client:
+        await sign_in(client)
+        data = await client.get("/overview.json")
+
+    assert data.status_code == 503
+    assert data.json() == {"error": "The database took too long for this: narrow it, or repeat it later."}
 
 
 @pytest.mark.parametrize("prefix", ["/stockhook", ""])
