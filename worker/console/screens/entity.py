@@ -9,6 +9,8 @@ from urllib.parse import urlencode
 from consumers.registry import FAMILIES, AnyFamily
 from worker.console.addresses import entity_in, entity_path
 from worker.console.contract import Console, NotThere, Parameters
+from worker.console.row_ids import row_id
+from worker.dead_letters.criteria import BadCriterion, instant_of
 from worker.tools.explain.data import explanation_data
 from worker.tools.explain.explanation import NoSuchEntity, explain_entity
 from worker.tools.explain.lookup import (
@@ -141,14 +143,12 @@ def _entity_id(family: AnyFamily, segment: str) -> str:
 
 
 def read_instant(text: str) -> tuple[datetime | None, list[str]]:
-    """In UTC unless it has an offset."""
+    """The instant, or why the text is none."""
     if not text:
         return None, []
     try:
-        # A "+" that was not encoded arrives as a space.
-        at = datetime.fromisoformat(text.strip().replace(" ", "+") if "T" in text else text.strip())
-        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC), []
-    except (ValueError, OverflowError):
+        return instant_of(text.strip(), datetime.now(UTC)), []
+    except BadCriterion:
         return None, [f"{text[:40]} is not a time such as 2026-03-01T12:00: the whole history is shown."]
 
 
@@ -158,9 +158,10 @@ def read_place(text: str) -> tuple[tuple[datetime, int] | None, list[str]]:
         return None, []
     stated, _, number = text.rpartition(",")
     instant, fault = read_instant(stated)
-    if instant is None or fault or not (number.isascii() and number.isdigit() and len(number) < 19):
+    seq = row_id(number)
+    if instant is None or fault or seq is None:
         return None, ["The parameter before is malformed: the newest events are shown."]
-    return (instant, int(number)), []
+    return (instant, seq), []
 
 
 def _older_path(path: str, at: datetime | None, page: Sequence[LoggedEvent]) -> str:

@@ -8,6 +8,7 @@ from uuid import UUID
 from consumers.family import Connection
 from worker.console.addresses import entity_path, letter_path
 from worker.console.contract import Console, Elsewhere, Parameters
+from worker.console.row_ids import row_id
 from worker.tools.explain.lookup import (
     NEWEST_LETTERS,
     WINDOW,
@@ -22,8 +23,6 @@ from worker.tools.explain.lookup import (
 )
 
 MOST_CHARACTERS = 1000
-
-_MOST_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +73,9 @@ def _last(text: str | None) -> tuple[int | None, tuple[str, ...]]:
     """The sequence number at which the search in the log starts."""
     if text is None:
         return None, ()
-    if text.isascii() and text.isdigit() and len(text) < 19:
-        return int(text), ()
+    seq = row_id(text)
+    if seq is not None:
+        return seq, ()
     return None, ("The parameter before is not a sequence number: the newest events were searched.",)
 
 
@@ -86,7 +86,7 @@ async def _exact(connection: Connection, query: str) -> tuple[list[Hit], list[st
         for family in await families_with(connection, query)
     ]
     remarks: list[str] = []
-    dead_letter_id = _number(query)
+    dead_letter_id = row_id(query)
     if dead_letter_id is not None:
         letter = await letter_by_id(connection, dead_letter_id)
         hits += [] if letter is None else [_letter_hit(letter)]
@@ -144,13 +144,6 @@ async def _by_gateway_id(
 def _letter_hit(letter: Letter) -> Hit:
     name = f"dead letter {letter.dead_letter_id}"
     return Hit(f"{name}, {letter.state}", letter.type, letter_path(letter.dead_letter_id), f"{letter.reason}")
-
-
-def _number(query: str) -> int | None:
-    if not (query.isascii() and query.isdigit()) or len(query) > 19:
-        return None
-    number = int(query)
-    return number if number <= _MOST_ID else None
 
 
 def _uuid(query: str) -> UUID | None:
