@@ -4,9 +4,9 @@ The log has no index for ids of events and of gateways, which every event would 
 windows of WINDOW sequence numbers, through the index of the sequence numbers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -23,8 +23,14 @@ WINDOW = 50_000
 # How many dead letters one search covers: the newest ones.
 NEWEST_LETTERS = 10_000
 
-MOST_HITS = 50
 MOST_ROWS = 200
+
+# The log has a partition per month. An entity with many events is read month by month at first: this one, and
+# so many before it.
+MONTHS_READ = (0, 1, 2, 4, 8, 16, 32)
+
+EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
+LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
 # The clock of an ingest may be ahead of the database's.
 CLOCK_DIFFERENCE = timedelta(minutes=5)
@@ -54,7 +60,8 @@ FROM (
 ) AS logged
 """
 
-# By event_log_by_entity: reads all events of the entity, and none of another.
+# By event_log_by_entity, in the partitions between two times: reads all events that the entity has there, and
+# none of another.
 NEWEST_EVENTS = """
 SELECT *
 FROM (
@@ -63,11 +70,13 @@ FROM (
         CASE WHEN occurred_at > received_at + $3::interval THEN received_at ELSE occurred_at END AS instant
     FROM event_log
     WHERE entity_id = $1 AND family = $2
+        AND applied_at >= $4::timestamptz
+        AND applied_at <= $5::timestamptz
+        AND (applied_at, seq) < ($5, $6::bigint)
 ) AS logged
-WHERE ($4::timestamptz IS NULL OR instant <= $4)
-    AND ($5::timestamptz IS NULL OR (instant, seq) < ($5, $6::bigint))
-ORDER BY instant DESC, seq DESC
-LIMIT $7
+WHERE $7::timestamptz IS NULL OR instant <= $7
+ORDER BY applied_at DESC, seq DESC
+LIMIT $8
 """
 
 # By the unique index of findings.
@@ -260,12 +269,35 @@ async def newest_events(
     at: datetime | None = None,
     before: tuple[datetime, int] | None = None,
 ) -> list[LoggedEvent]:
-    """The newest ones that had happened at a time, and before the place where another page ended."""
-    before_instant, before_seq = before or (None, None)
-    rows = await connection.fetch(
-        NEWEST_EVENTS, entity_id, family.name, tolerance, at, before_instant, before_seq, limit
-    )
-    return [_logged_event(row) for row in rows]
+    """Those that were applied last, of the ones that had happened at a time; from the place (`applied_at`,
+    `seq`) on where another page ended.
+
+    The log is read back in time, as many months as the limit needs.
+    """
+    upper, upper_seq = before or (LATEST, 0)
+    newest: list[LoggedEvent] = []
+    for lower in _back_in_time(min(upper, datetime.now(UTC))):
+        rows = await connection.fetch(
+            NEWEST_EVENTS,
+            *(entity_id, family.name, tolerance, lower, upper, upper_seq, at, limit - len(newest)),
+        )
+        newest += [_logged_event(row) for row in rows]
+        if len(newest) >= limit:
+            break
+        # What was applied at `lower` has been read.
+        upper, upper_seq = lower, 0
+    return newest
+
+
+def _back_in_time(start: datetime) -> Iterator[datetime]:
+    """Where the spans of months begin that are read one after the other, and at last all that is left."""
+    months = start.astimezone(UTC).year * 12 + start.astimezone(UTC).month - 1
+    for count in MONTHS_READ:
+        months -= count
+        if months < EARLIEST.year * 12:
+            break
+        yield datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC)
+    yield EARLIEST
 
 
 def _logged_event(row: Mapping[str, Any]) -> LoggedEvent:
