@@ -179,7 +179,7 @@ def rows(filled: Filled) -> Mapping[str, Sequence[str]]:
         "search: an unknown id": _search(q="evt_unknown"),
         "search: an unknown event": _search(q=unknown),
         "entity: 4 events": [f"/entities/inventory/{ids.part}"],
-        "entity: 240 events": ["/entities/inventory/short"],
+        "entity: 150 events": ["/entities/inventory/short"],
         "entity: 100,000 events": ["/entities/inventory/long"],
         "entity: 100,000 events, a time": ["/entities/inventory/long?at=2026-01-01T00:00"],
         "dead letters: groups": ["/dead-letters"],

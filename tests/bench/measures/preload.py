@@ -34,7 +34,7 @@ FROM (
     SELECT number,
            CASE
                WHEN $3 AND number % 20 = 0 THEN 'long'
-               WHEN $3 AND number % 20 = 1 AND number <= 4800 THEN 'short'
+               WHEN $3 AND number % 20 = 1 AND number <= 3000 THEN 'short'
                ELSE (1000000000 + number % ($1::bigint / $2::bigint) * 20)::text
            END AS part_id,
            now() - interval '2 years' * (number / $1::float8) AS at
@@ -75,7 +75,7 @@ async def make_template(
     """Create a template database with this many rows in the event log; each run copies it.
 
     The parts do not belong to the log's events, unless the family will be rebuilt. For the console, each
-    event has the evidence of a gateway, the part `long` has each twentieth event, and the part `short` 240.
+    event has the evidence of a gateway, the part `long` has each twentieth event, and the part `short` 150.
 
     Raises:
         Failed: Rows are missing, because the tables have changed.
