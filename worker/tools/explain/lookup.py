@@ -21,7 +21,7 @@ from worker.postgres.pool import Database
 from worker.tools.private_values import redacted
 
 # How many sequence numbers of the log one search for an id of a gateway covers.
-WINDOW = 50_000
+WINDOW = 25_000
 
 # How many sequence numbers after its reception an event is searched in.
 APPLIED_WITHIN = 50_000
