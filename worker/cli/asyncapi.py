@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from worker.cli.context import Json, load_context, print_json
+from worker.cli.context import Json, print_json
 from worker.cli.terminal import say, say_json
+from worker.config.settings import read_settings
 from worker.tools.asyncapi.documents import DOCUMENTS
 
 
@@ -19,7 +20,7 @@ def asyncapi(document: Literal["changes", "topology"] | None = None, /, *, json:
         changes: what subscribers receive, over AMQP and HTTP, as JSON. topology: exchanges, queues and
         messages on the broker, as JSON. Without it: how large both are.
     """
-    settings = load_context("asyncapi")
+    settings = read_settings()
     if document is not None:
         say_json(DOCUMENTS[document](settings), indent=not json)
         return
