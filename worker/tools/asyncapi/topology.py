@@ -68,6 +68,9 @@ as the routing key; the broker dead-letters it from there to the family's queue 
 After the last attempt, and for what no attempt can help, the copy goes to the family's dead letters. A \
 message with a routing key that no queue is bound to goes to the quarantine.
 
+The ingest publishes an event without checking its fields: the body of an authentic one may break its \
+schema, and then the consumer makes it a dead letter.
+
 All messages are persistent, published with confirms, and delivered at least once. RabbitMQ adds headers \
 of its own (`x-death`, `x-delivery-count`, …); none of them is ever sent on. A header without a value is \
 absent.\
