@@ -1,6 +1,6 @@
 # `make` without a target prints the list of targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench chaos check-deploy lint docs mutants run test-long test test-retry-delays test-proxies test-cluster test-upgrade test-versions test-newest check format status send psql lock clean bootstrap
+.PHONY: help demo bench chaos check-deploy lint docs mutants run test-long test test-browser test-retry-delays test-proxies test-cluster test-upgrade test-versions test-newest check format status send psql screenshots lock clean bootstrap
 
 PYTHON := .venv/bin/python
 ARGS ?=
@@ -21,6 +21,9 @@ demo: bootstrap  ## a buyback order until its payment, and a part that is sold a
 
 test: bootstrap  ## every test except the slow ones (PYTEST_ARGS="-k orders" selects some)
 	@exec $(PYTHON) -m pytest $(or $(PYTEST_ARGS),$(SIDE_BY_SIDE))
+
+test-browser: bootstrap  ## the console in Chromium, which `make test` includes
+	@exec $(PYTHON) -m pytest -m browser $(PYTEST_ARGS)
 
 test-retry-delays: bootstrap  ## the retry delays in real time: 7 s, 35 s, 175 s
 	@exec $(PYTHON) -m pytest -m retry_delays $(PYTEST_ARGS)
@@ -92,6 +95,9 @@ mutants: bootstrap  ## plant known bugs in a copy, one by one; a test must fail 
 
 psql: bootstrap  ## open psql on the database of `make run`
 	@if [ -f .dev/env ]; then . .dev/env; fi; exec $(PYTHON) -m deploy.local psql $(ARGS)
+
+screenshots: bootstrap  ## take the pictures of the console in docs/images, in Chromium
+	@exec $(PYTHON) -m tests.screenshots
 
 lock:  ## write the five requirements*.lock from pyproject.toml (needs uv)
 	@$(LOCK) --extra console -o requirements.lock

@@ -18,6 +18,9 @@ CONTENT_TYPE = "application/cloudevents+json"
 SOURCE = "/stockhook"
 PREFIX = "stockhook."
 
+# The type of a test event: no change has it.
+TEST = PREFIX + "test"
+
 
 class Form(StrEnum):
     """What the text of a field looks like, where it may be shown to a person who looks at a dead letter.
@@ -211,3 +214,19 @@ def cloud_events(batch_id: UUID, sequence: int, changes: bytes) -> Iterator[Publ
             "data": {name: change[name] for name in ("event_id", "before", "after")},
         }
         yield Published(change_id, PREFIX + change["type"], change["subject"], orjson.dumps(event))
+
+
+def event_for_test(test_id: UUID, at: datetime) -> Published:
+    """A CloudEvent with which an operator tests a subscriber. It has no sequence: it is no change."""
+    event_id = f"{test_id}.0"
+    event = {
+        "specversion": "1.0",
+        "id": event_id,
+        "source": SOURCE,
+        "type": TEST,
+        "subject": "test",
+        "time": at,
+        "datacontenttype": "application/json",
+        "data": {"is_test": True, "message": "A test event of Stockhook. Nothing has changed."},
+    }
+    return Published(event_id, TEST, "test", orjson.dumps(event, option=orjson.OPT_UTC_Z))

@@ -2,7 +2,7 @@
 
 import re
 
-from worker.cli.app import COMMANDS, app
+from worker.cli.app import COMMANDS, app, command_name
 
 # cyclopts adds how Python was started (`python -m …`) to the usage of some commands.
 _STARTED_AS = re.compile(r"^(stockhook(?: [a-z-]+)*) -m [\w.]+", re.MULTILINE)
@@ -21,6 +21,6 @@ def cli_summary() -> str:
     """One row per command, with a link to its section."""
     rows = []
     for target, summary in COMMANDS.items():
-        name = target.partition(":")[2]
+        name = command_name(target)
         rows.append(f"| [`stockhook {name}`](#stockhook-{name}) | {summary} |")
     return "\n".join(["| command | what it does |", "| --- | --- |", *rows, ""])

@@ -10,6 +10,7 @@
 .dev/packages/buildah/      the unpacked tree, when the image is built
 .dev/packages/debootstrap/  the unpacked tree, when the image is built
 .dev/packages/nftables/     the unpacked tree, when tests cut the nodes of a cluster off from each other
+.dev/packages/chromium/     the unpacked tree, when the console is tested in a browser
 """
 
 import fcntl
@@ -17,11 +18,12 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from deploy.local.programs import (
     PostgresPrograms,
@@ -29,6 +31,7 @@ from deploy.local.programs import (
     find_postgres,
     find_rabbitmq,
     library_folders,
+    with_libraries,
 )
 
 APT_SECONDS = 600
@@ -48,6 +51,8 @@ class Bundle:
     package: str
     core: re.Pattern[str]
     """Always downloaded, because dpkg may list these as installed although their files are missing."""
+    others: tuple[str, ...] = ()
+    """Packages that the package does not depend on."""
 
 
 RABBITMQ = Bundle("RabbitMQ", "rabbitmq-server", re.compile(r"rabbitmq-server|erlang-.+"))
@@ -65,6 +70,13 @@ BUILDAH = Bundle("buildah", "buildah", re.compile(r"buildah"))
 DEBOOTSTRAP = Bundle("debootstrap", "debootstrap", re.compile(r"debootstrap"))
 # For tests that partition a cluster.
 NFTABLES = Bundle("nftables", "nftables", re.compile(r"nftables|libnftables1"))
+# For tests and pictures of the console. Its fonts are the same on every machine.
+CHROMIUM = Bundle(
+    "Chromium",
+    "chromium",
+    re.compile(r"chromium(-common)?|fonts-inter|fonts-dejavu-(core|mono)|fontconfig-config"),
+    ("fonts-inter", "fonts-dejavu-core", "fontconfig-config"),
+)
 # Of the packages that the host lacks, only libraries are needed, and not those for Perl, the JIT compiler and
 # web pages.
 LIBRARY = re.compile(r"lib(?!llvm|z3|perl|js-|.*-perl$).*")
@@ -91,10 +103,10 @@ class Apt:
     def with_options(self, *options: str) -> "Apt":
         return replace(self, options=(*self.options, *options))
 
-    def simulate(self, package: str) -> str:
-        done = self.run("--simulate", "install", package)
+    def simulate(self, *packages: str) -> str:
+        done = self.run("--simulate", "install", *packages)
         if done.returncode != 0:
-            raise DownloadFailed(last_line(done.stderr) or f"apt-get cannot install {package}")
+            raise DownloadFailed(last_line(done.stderr) or f"apt-get cannot install {' '.join(packages)}")
         return done.stdout
 
     def download(self, packages: Iterable[str], folder: Path) -> None:
@@ -140,8 +152,9 @@ def fetch(bundle: Bundle, apt: Apt, *, folder: Path, announce: Callable[[str], N
     """Downloads and unpacks into this folder, which must be empty."""
     nothing_installed = folder / "no-status"
     nothing_installed.touch()
-    whole = apt.with_options(f"Dir::State::status={nothing_installed}").simulate(bundle.package)
-    names = needed_packages(bundle, whole=whole, missing=apt.simulate(bundle.package))
+    wanted = (bundle.package, *bundle.others)
+    whole = apt.with_options(f"Dir::State::status={nothing_installed}").simulate(*wanted)
+    names = needed_packages(bundle, whole=whole, missing=apt.simulate(*wanted))
     downloads = folder / "downloads"
     downloads.mkdir()
     announce(f"{bundle.name} is not installed: downloading {len(names)} packages with apt, once")
@@ -309,6 +322,56 @@ def nft(packages: Path, announce: Callable[[str], None]) -> tuple[Path, tuple[Pa
         return Path(installed), ()
     root = downloaded(NFTABLES, packages, announce)
     return root / "usr/sbin/nft", library_folders(root)
+
+
+# The fonts of the tree, and no other file of the machine.
+FONTS = """\
+<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
+<fontconfig>
+  <dir>{root}/usr/share/fonts</dir>
+  <cachedir>{root}/font-cache</cachedir>
+  <alias binding="same"><family>system-ui</family><prefer><family>Inter</family></prefer></alias>
+  <alias binding="same">
+    <family>ui-monospace</family><prefer><family>DejaVu Sans Mono</family></prefer>
+  </alias>
+  <alias><family>sans-serif</family><prefer><family>Inter</family></prefer></alias>
+  <alias><family>monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias>
+</fontconfig>
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Chromium:
+    program: Path
+    environment: Mapping[str, str]
+    """Variables that the program needs besides those of this process."""
+
+
+def chromium(packages: Path, announce: Callable[[str], None]) -> Chromium:
+    """Installed, or downloaded; raises DownloadFailed."""
+    installed = shutil.which("chromium")
+    if installed is not None:
+        return Chromium(Path(installed), {})
+    root = downloaded(CHROMIUM, packages, announce).resolve()
+    # Debian's script in usr/bin expects the program in its usual place.
+    program = root / "usr/lib/chromium/chromium"
+    if not program.exists():
+        raise DownloadFailed(f"the package chromium contains no program (expected at {program})")
+    fonts = root / "fonts.conf"
+    replace_text(fonts, FONTS.format(root=root))
+    libraries = library_folders(root)
+    # Its sound library has a part of its own in a folder below.
+    parts = tuple(folder / "pulseaudio" for folder in libraries if (folder / "pulseaudio").exists())
+    return Chromium(program, {**with_libraries((*libraries, *parts)), "FONTCONFIG_FILE": str(fonts)})
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write a file that other processes read at the same time."""
+    if not file.exists() or file.read_text() != text:
+        with NamedTemporaryFile("w", dir=file.parent, delete=False) as replacement:
+            replacement.write(text)
+        Path(replacement.name).replace(file)
 
 
 def relocate_erlang(root: Path) -> None:

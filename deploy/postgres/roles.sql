@@ -22,7 +22,7 @@ DO $$ BEGIN
     END IF;
 END $$;
 
--- `stockhook console`: reads, writes the states of dead letters and actions, pauses, and the audit
+-- `stockhook console`: reads, writes the states of dead letters and actions, pauses, jobs and audits
 DO $$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'stockhook_console') THEN
         CREATE ROLE stockhook_console LOGIN;

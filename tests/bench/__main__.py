@@ -49,7 +49,7 @@ def main(
     ----------
     only
         These measures, comma-separated: drain, drain-buyback, drain-mixed, ingest, latency, feed, growth,
-        rebuild, memory, strangers, retries, scaling.
+        rebuild, memory, strangers, retries, scaling, console.
     rounds
         Rounds per measure: 3 by default.
     events

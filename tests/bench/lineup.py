@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from deploy.local.services import DEV, Services
 from tests.bench.contestants.task import Task
@@ -31,6 +32,9 @@ class Contestant:
     @property
     def is_product(self) -> bool:
         return self.module.startswith("worker")
+
+    def with_settings(self, environment: Mapping[str, str]) -> Self:
+        return replace(self, environment={**self.environment, **environment})
 
     def command(
         self, services: Services, families: Sequence[str], **more: object
@@ -88,3 +92,5 @@ BEHIND_GATEWAY = Contestant(
 )
 
 INGESTS = (INGEST, BEHIND_GATEWAY, BARE_PUBLISHER, FASTAPI)
+
+CONSOLE = Contestant("console", "worker console", "default settings, beside an ingest and consumers at rest")

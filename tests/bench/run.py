@@ -10,6 +10,7 @@ import uvloop
 from deploy.local.services import Services, Unavailable
 from tests.bench.conditions import Condition, conditions, other_work
 from tests.bench.lineup import OTHERS_PYTHON
+from tests.bench.measures.console import console
 from tests.bench.measures.drain import drain_buyback, drain_mixed, drain_parts
 from tests.bench.measures.feed import feed
 from tests.bench.measures.growth import growth
@@ -44,6 +45,7 @@ MEASURES: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
     "strangers": strangers,
     "retries": retries,
     "scaling": scaling,
+    "console": console,
 }
 
 

@@ -40,6 +40,10 @@ TARGETS = (
         for step in (1, 2, 3, 7, 35, 175)
         for waiting, seconds in (("1", 0.1), ("5,000", 0.5))
     ),
+    Target("first page of the console with all its files, compressed", Bound.AT_MOST, 60),
+    Target("requests of the first page to other hosts", Bound.AT_MOST, 0),
+    Target("answer of the console, p95", Bound.AT_MOST, 100),
+    Target("CPU of the console", Bound.AT_MOST, 2),
     *(
         Target(f"scaling, {families}, retried", Bound.AT_MOST, 0)
         for families in ("one family", "all families")

@@ -15,8 +15,8 @@ EVENTS = 12
 CONSUMER_POINTS = ("received", "claimed", "saved", "committed", "acked", "retry_published")
 INGEST_POINTS = ("accepted", "published")
 SPOOL_POINTS = ("spooled", "drained")
-# In test_dead_letters.py and test_dead_commands.py.
-DEAD_LETTER_POINTS = ("dead_letter_stored", "replay_started", "replay_published")
+# In test_dead_letters.py, test_dead_commands.py and test_bulk_jobs.py.
+DEAD_LETTER_POINTS = ("dead_letter_stored", "replay_started", "replay_published", "letters_discarded")
 # In test_changes.py, test_webhooks.py.
 CHANGE_POINTS = ("change_taken", "change_published", "change_delivered")
 # In test_actions.py.

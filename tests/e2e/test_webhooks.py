@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import json
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -17,34 +17,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from tests.e2e.test_changes import has_died, lives, post_all, status_change
 from tests.support.endpoint import Endpoint, Request, endpoint, failing_first
 from tests.support.stack import Stack, until
+from tests.support.subscribers import KEY, SECRET, SUBSCRIBED, Subscribe, subscribing
 from worker.change_feed.rotation import NEW_PRIVATE_KEY
-
-KEY = bytes(range(32))
-SECRET = "whsec_" + base64.b64encode(KEY).decode()
-SUBSCRIBED = "STOCKHOOK_CHANGES_WEBHOOKS"
-
-
-Subscribe = Callable[..., None]
 
 
 @pytest.fixture
 async def subscribe(stack: Stack) -> AsyncIterator[Subscribe]:
     """Configure subscribers by name and URL; their queues are deleted after the test."""
-    names: list[str] = []
-
-    def configure(*subscribers: tuple[str, str], private: bool = True) -> None:
-        names.extend(name for name, _ in subscribers)
-        stack.environment[SUBSCRIBED] = json.dumps(
-            [{"name": name, "url": url, "types": ["part.*"], "secret": SECRET} for name, url in subscribers]
-        )
-        stack.environment["STOCKHOOK_CHANGES_PRIVATE_TARGETS"] = str(private).lower()
-
-    yield configure
-    # A running process would declare them again.
-    stack.close()
-    for name in names:
-        for step in ("", ".retry.1s", ".retry.2s", ".retry.3s", ".dead"):
-            await stack.delete_queue(f"stockhook.webhook.{name}{step}")
+    async with subscribing(stack) as configure:
+        yield configure
 
 
 def event_of(request: Request) -> dict[str, Any]:

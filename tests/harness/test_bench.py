@@ -190,4 +190,5 @@ def test_the_measures_are_known_by_name() -> None:
         "strangers",
         "retries",
         "scaling",
+        "console",
     ]

@@ -144,7 +144,7 @@ async def test_a_replay_is_applied_once_its_content_is(stack: Stack, is_logged: 
         # Another event with the same id fails, and its letter is distinguished from the replayed one.
         async with database.connection() as connection:
             await store.insert(connection, [read_letter("inventory", _dead(part("3", event_id)))])
-            rows = await connection.fetch(store.FOLLOW_REPLAY, [number], datetime.min.replace(tzinfo=UTC))
+            rows = await connection.fetch(store.FOLLOW_REPLAY, [number], [datetime.min.replace(tzinfo=UTC)])
 
     assert [tuple(row) for row in rows] == ([(number, False)] if is_logged else [])
 

@@ -8,13 +8,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
+import httpx
 import pytest
 
 from deploy.local.rabbitmq import VHOST, password_hash
 from deploy.local.services import CHECKOUT, Services
-from tests.support.console import browser, console, sign_in
+from tests.support.bulk_jobs import ended, start
+from tests.support.console import browser, console, sign_in, token_in
 from tests.support.events import body, order_created, ovoko
 from tests.support.stack import Stack, Worker, until
+from tests.support.subscribers import subscribing
 from worker.amqp.channel import Channel, Message
 from worker.amqp.connection import Broker
 from worker.amqp.definitions import definitions
@@ -376,10 +379,107 @@ async def _look_at_the_console(stack: Stack, broker: str, database: str) -> None
         await sign_in(client)
         overview = (await client.get("/overview.json")).json()
         orders = (await client.get("/families/orders.json")).json()
+        tried = await ended(client, await start(client, "dry-run", "all=1"))
+        # It fails again, and comes back.
+        replayed = await ended(client, await start(client, "replay", "origin=orders"))
+        refused = await ended(client, await start(client, "replay", "origin=quarantine"))
+        await _replay_in_the_console(stack, client)
+        report = (await client.get("/doctor.json")).json()
+        unhandled = (await client.get("/refusals.json")).json()["unhandled"]
+        token = token_in((await client.get("/families/orders")).text)
+        for change in ("pause", "resume"):
+            await client.post(
+                f"/families/orders/{change}",
+                data={"token": token, "reason": "a test"},
+                headers={"Sec-Fetch-Site": "same-origin"},
+            )
+        trail = (await client.get("/audit-trail.json?who=anna")).json()["records"]
+    noted = await stack.fetch("SELECT action FROM operator_audit WHERE who = 'anna' ORDER BY audit_id")
 
+    faults = [one for one in report["findings"] if one["level"] == "error"]
+    # The tests' services do not sync to disk.
+    assert {one["subject"] for one in faults} <= {"durability", "ops ports"}, faults
+    levels = {one["subject"]: one["level"] for one in report["findings"]}
+    assert {one["what"] for one in report["findings"] if one["subject"] == "event log"} >= {
+        "the next month has its partition"
+    }
+    assert (levels["publishing"], levels["topology"], levels["migrations"]) == ("unchecked", "ok", "ok")
+    assert [one["type"] for one in unhandled] == ["order.painted"]
+    assert [one["action"] for one in trail] == ["family.resumed", "family.paused"]
+    assert [row["action"] for row in noted] == ["family.paused", "family.resumed"]
     assert not [one for one in overview["pipeline"]["troubles"] if "cannot be read" in one]
     assert orders["family"]["losses"]["applied"] == 1
     assert len(orders["failures"]) == 1
+    assert tried["tally"]["handled"] == 2
+    assert (replayed["line"]["state"], replayed["tally"]["came_back"]) == ("done", 1), replayed["note"]
+    assert (refused["line"]["state"], refused["tally"]["not_replayed"]) == ("done", 1), refused["note"]
+
+
+async def _replay_in_the_console(stack: Stack, client: httpx.AsyncClient) -> None:
+    """Reveal a letter, and replay it; it fails again, and comes back."""
+    [letter] = await stack.fetch("SELECT dead_letter_id FROM dead_letters WHERE origin = 'orders'")
+    path = f"/dead-letters/{letter['dead_letter_id']}"
+    form = {"token": token_in((await client.get(path)).text), "back": path, "reason": "a test"}
+    headers = {"Sec-Fetch-Site": "same-origin"}
+    dry_run = (await client.get(f"{path}/dry-run.json")).json()
+    revealed = await client.post(f"{path}/reveal", data=form, headers=headers)
+    replayed = await client.post(f"{path}/replay", data=form, headers=headers)
+
+    async def is_back() -> bool:
+        return bool((await client.get(f"{path}.json")).json()["came_back_as"])
+
+    assert dry_run["would_be"].startswith("invalid: ")
+    assert (revealed.status_code, replayed.status_code) == (200, 303)
+    await until(is_back, "the letter is back")
+
+
+async def test_test_events_and_changed_actions_need_no_other_permission(
+    stack: Stack, users: Callable[[str], str], roles: Callable[[str], str]
+) -> None:
+    assert stack.run("migrate", STOCKHOOK_DATABASE_URL=roles("owner")).returncode == 0
+    owner = await asyncpg.connect(roles("owner"))
+    await owner.execute("INSERT INTO webhooks (name) VALUES ('shop')")
+    insert = "INSERT INTO actions (kind, key, subject, request, state) VALUES ('k', $1, 's', '{}', 'failed')"
+    ids = [
+        await owner.fetchval(f"{insert} RETURNING action_id", key) for key in ("retry", "close", "command")
+    ]
+    rights = {
+        role: {"STOCKHOOK_AMQP_URL": users(role), "STOCKHOOK_DATABASE_URL": roles(role)}
+        for role in ("console", "operator")
+    }
+    async with subscribing(stack) as subscribe:
+        subscribe(("shop", "http://127.0.0.1:9/"))
+        assert stack.run("topology", STOCKHOOK_AMQP_URL=users("topology")).returncode == 0
+        async with console(stack, **rights["console"]) as (url, _), browser(url) as client:
+            await sign_in(client)
+            for path in ("changes/shop/test", f"actions/{ids[0]}/retry", f"actions/{ids[1]}/close"):
+                token = token_in((await client.get("/actions")).text)
+                await client.post(
+                    f"/{path}",
+                    data={"token": token, "reason": "a test", "back": "/actions"},
+                    headers={"Sec-Fetch-Site": "same-origin"},
+                )
+        results = [
+            stack.run(*command, **rights["operator"])
+            for command in (("changes", "test", "shop"), ("actions", "retry", str(ids[2])))
+        ]
+        async with stack.broker.connection() as connection:
+            depth = await connection.depth("stockhook.webhook.shop")
+    states = await owner.fetch("SELECT key, state FROM actions ORDER BY key")
+    recorded = await owner.fetch("SELECT action FROM operator_audit ORDER BY audit_id")
+    await owner.close()
+
+    assert [one.returncode for one in results] == [0, 0], [one.stderr for one in results]
+    assert depth is not None
+    assert depth.ready == 2
+    assert [tuple(row) for row in states] == [("close", "done"), ("command", "due"), ("retry", "due")]
+    assert [row["action"] for row in recorded] == [
+        "webhook.test_sent",
+        "action.retried",
+        "action.closed",
+        "webhook.test_sent",
+        "action.retried",
+    ]
 
 
 async def test_the_rights_of_the_console_suffice_for_its_changes(

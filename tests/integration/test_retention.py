@@ -274,3 +274,21 @@ async def test_retention_that_another_process_does_is_logged_as_skipped(stack: S
     await other.close()
     assert refused.returncode == 1
     assert "another process is deleting" in refused.stderr
+
+
+async def test_jobs_that_ended_go_with_dead_letters_and_open_ones_stay(stack: Stack) -> None:
+    for state, days in (("done", 90), ("failed", 90), ("queued", 90), ("done", 5)):
+        ended_at = "NULL" if state == "queued" else f"now() - interval '{days} days'"
+        await stack.execute(
+            "INSERT INTO bulk_jobs (kind, selection, last_id, matched, who, state, created_at, ended_at) "
+            f"VALUES ('discard', '{{}}', 1, 1, 'x', '{state}', now() - interval '{days} days', {ended_at})"
+        )
+
+    tried = retained(stack, "--dry-run")
+    report = retained(stack)
+
+    assert tried["bulk_jobs"] == report["bulk_jobs"] == 2
+    assert [row["state"] for row in await stack.fetch("SELECT state FROM bulk_jobs ORDER BY job_id")] == [
+        "queued",
+        "done",
+    ]

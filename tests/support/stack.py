@@ -44,7 +44,7 @@ TABLES = (
     "event_log, event_log_dropped, event_ids, reused_event_ids, parts, orders, returns, return_items, "
     "buyback_orders, buyback_items, buyback_shipments, reminders, communications, findings, "
     "event_sequences, poison_candidates, dead_letters, dead_letter_audit, unhandled_events, changes, "
-    "change_counts, webhooks, actions, paused_families, operator_audit"
+    "change_counts, webhooks, actions, paused_families, operator_audit, bulk_jobs"
 )
 # TRUNCATE takes longer than a check whether a table is empty, and most are.
 TRUNCATE_FILLED = f"""

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from worker.cli.app import COMMANDS, app
+from worker.cli.app import COMMANDS, app, command_name
 from worker.observability.exit_codes import MISCONFIGURED
 
 EXTRA = ["starlette", "jinja2", "markupsafe", "uvicorn"]
@@ -28,7 +28,7 @@ def test_the_list_of_commands_describes_each() -> None:
 
 @pytest.mark.parametrize(("target", "summary"), COMMANDS.items())
 def test_a_summary_is_the_first_paragraph_of_its_docstring(target: str, summary: str) -> None:
-    documented: str = app[target.partition(":")[2]].help
+    documented: str = app[command_name(target)].help
 
     assert summary == " ".join(documented.partition("\n\n")[0].split())
 
@@ -105,8 +105,8 @@ def test_a_command_loads_no_more_than_it_needs(command: str, unwanted: tuple[str
 
 def test_no_other_command_loads_the_web_framework() -> None:
     code = (
-        "import sys; from worker.cli.app import COMMANDS, app; "
-        "[app[target.partition(':')[2]] for target in COMMANDS]; "
+        "import sys; from worker.cli.app import COMMANDS, app, command_name; "
+        "[app[command_name(target)] for target in COMMANDS]; "
         "print({'starlette', 'jinja2', 'uvicorn', 'worker.console'} & sys.modules.keys())"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

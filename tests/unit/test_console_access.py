@@ -15,7 +15,7 @@ from worker.console import contract
 from worker.console.access import Refused
 from worker.console.boundary import Boundary
 from worker.console.contract import Action, Console, Done, NotThere, Parameters, Screen
-from worker.console.routes import ACTIONS, SCREENS
+from worker.console.routes import ACTIONS, EXPORTS, SCREENS
 from worker.console.throttle import BURST
 from worker.postgres.pool import DatabaseUnavailable
 
@@ -89,6 +89,7 @@ def test_every_route_is_in_the_table_or_public() -> None:
     app = application_with()
     routes = {route.path for route in app._app.routes if isinstance(route, Route | Mount)}  # type: ignore[attr-defined]
     listed = {screen.path for screen in SCREENS} | {f"{screen.path}.json" for screen in SCREENS}
+    listed |= {export.path for export in EXPORTS}
 
     assert routes == listed | {action.path for action in ACTIONS} | {"/", "/sign-in", "/sign-out", "/static"}
 

@@ -58,6 +58,7 @@ def _family_screen(text: str = "") -> FamilyScreen:
     failure = {
         "reason": text,
         "fingerprint": text,
+        "origin": text,
         "types": [text],
         "letters": 2,
         "first_at": NOW,

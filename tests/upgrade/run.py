@@ -90,6 +90,7 @@ NOT_FILLED = {
     "chaos_changes": "a table of the test",
     "paused_families": "has rows only while a user's pause of a family lasts",
     "operator_audit": "has rows only once a user paused a family",
+    "bulk_jobs": "has rows only once a user of the console started a job",
 }
 
 

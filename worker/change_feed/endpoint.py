@@ -65,7 +65,14 @@ _TIMEOUTS = {"connect": 5.0, "read": ANSWER_SECONDS, "write": 5.0, "pool": ANSWE
 
 
 class NotDelivered(Exception):
-    """The endpoint did not accept the post. The text says why, and quotes nothing from the answer."""
+    """The endpoint did not accept the post. The text says why, and quotes nothing from the answer.
+
+    `status` is that of the answer; None without a whole answer.
+    """
+
+    def __init__(self, reason: str, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class Gone(NotDelivered):
@@ -140,8 +147,8 @@ class Endpoint:
     async def close(self) -> None:
         await self._pool.aclose()
 
-    async def post(self, webhook_id: str, body: bytes) -> None:
-        """Raises: NotDelivered. Redirects are not followed; only the status of the answer counts."""
+    async def post(self, webhook_id: str, body: bytes) -> int:
+        """The status of the answer, which alone counts. Redirects are not followed. Raises: NotDelivered."""
         headers = [
             # httpcore's own Host header has no brackets around an IPv6 address.
             ("host", urlsplit(self.url).netloc),
@@ -161,9 +168,10 @@ class Endpoint:
         except Exception as error:
             raise NotDelivered(self._failure_text(error)) from error
         if status == 410:
-            raise Gone("it answered 410")
+            raise Gone("it answered 410", status)
         if not 200 <= status < 300:
-            raise NotDelivered(f"it answered {status}")
+            raise NotDelivered(f"it answered {status}", status)
+        return status
 
     def _failure_text(self, error: Exception) -> str:
         match error:

@@ -76,6 +76,9 @@ class WebhookDispatcher:
     async def run(self) -> None:
         """Deliver until shutdown, however often broker and endpoint are unavailable."""
         metrics.initialize_webhook(self.subscriber.name)
+        metrics.WEBHOOK_CIRCUIT_OPEN.labels(self.subscriber.name).set_function(
+            lambda: self._circuit_breaker.is_open
+        )
         proxy = self.settings.changes_proxy
         endpoint = Endpoint.of(
             self.subscriber.url,
@@ -119,10 +122,11 @@ class WebhookDispatcher:
         """
         name = self.subscriber.name
         try:
-            await endpoint.post(_change_id_of(delivery), delivery.body)
+            status = await endpoint.post(_change_id_of(delivery), delivery.body)
         except NotDelivered as failure:
             if not isinstance(failure, NotAChange):
                 self._circuit_breaker.failed()
+                _note_answer(name, failure.status)
             copy = copy_after_failure(self._queues, delivery, failure, datetime.now(UTC))
             is_dead = copy.routing_key == self._queues.dead
             metrics.WEBHOOKS.labels(name, "dead" if is_dead else "failed").inc()
@@ -130,7 +134,15 @@ class WebhookDispatcher:
             await session.publish(copy)
         else:
             self._circuit_breaker.succeeded()
+            _note_answer(name, status)
             metrics.WEBHOOKS.labels(name, "delivered").inc()
+
+
+def _note_answer(subscriber: str, status: int | None) -> None:
+    # An endpoint must not be able to make a series per answer.
+    label = "none" if status is None else str(status) if 100 <= status < 600 else "other"
+    metrics.WEBHOOK_ANSWERS.labels(subscriber, label).inc()
+    metrics.WEBHOOK_ANSWERED_AT.labels(subscriber, label).set_to_current_time()
 
 
 def copy_after_failure(queues: QueueSet, delivery: Delivery, failure: NotDelivered, now: datetime) -> Message:

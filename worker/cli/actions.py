@@ -1,10 +1,9 @@
 """`stockhook actions`: requests to marketplaces, and their outcomes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 from uuid import UUID
 
-import orjson
 from cyclopts import App
 from rich.table import Column, Table
 
@@ -12,20 +11,16 @@ from worker.cli import terminal
 from worker.cli.context import Json, fail, load_context, open_database, print_json
 from worker.cli.terminal import on_one_line, say
 from worker.dead_letters.audit_trail import who
-from worker.observability.errors import StockhookError
 from worker.observability.exit_codes import FAILED
 from worker.observability.inert_text import visible
 from worker.observability.resolver import run_loop
+from worker.outbox import action_changes
 from worker.outbox import actions as table
-from worker.postgres.pool import Connection
+from worker.postgres.pool import Database
 
 actions = App(name="actions", help="Requests to marketplaces, by events and by people.")
 
 ID_WIDTH = 36
-
-
-class _NotPossible(StockhookError):
-    """The text says why."""
 
 
 @actions.command(name="list")
@@ -75,7 +70,7 @@ def show(action_id: UUID, /, *, json: Json = False) -> None:
     action = run_loop(read())
     if action is None:
         fail(FAILED, f"there is no action {action_id}")
-    shown = _shown(action)
+    shown = action_changes.shown(action)
     if json:
         print_json(shown)
     else:
@@ -85,15 +80,21 @@ def show(action_id: UUID, /, *, json: Json = False) -> None:
 
 
 @actions.command
-def retry(action_id: UUID, /, *, json: Json = False) -> None:
+def retry(action_id: UUID, /, *, reason: str | None = None, json: Json = False) -> None:
     """Retry an action that was refused, failed, or has an unknown outcome. An action with
     an unknown outcome may then be executed twice.
 
     Exits 1 if it is done or under way.
-    """
 
-    async def retried(connection: Connection) -> bool:
-        return await table.retry(connection, action_id, {"retried_by": who()})
+    Parameters
+    ----------
+    reason
+        Why, for the record.
+    """
+    text = visible((reason or "").strip()) or None
+
+    async def retried(database: Database) -> None:
+        await action_changes.retry(database, action_id, who(), text, may_repeat=True)
 
     _change(action_id, "due", retried, json)
 
@@ -110,37 +111,24 @@ def close(action_id: UUID, /, *, reason: str, json: Json = False) -> None:
         How you know. It is stored as the outcome.
     """
 
-    async def closed(connection: Connection) -> bool:
-        return await table.close(connection, action_id, {"closed_by": who(), "reason": reason})
+    async def closed(database: Database) -> None:
+        await action_changes.close(database, action_id, who(), visible(reason.strip()))
 
     _change(action_id, "done", closed, json)
 
 
-def _change(action_id: UUID, state: str, change: Callable[[Connection], Any], json: bool) -> None:
+def _change(action_id: UUID, state: str, change: Callable[[Database], Awaitable[None]], json: bool) -> None:
     settings = load_context("actions")
 
     async def run() -> None:
-        async with open_database(settings, "actions") as database, database.transaction() as connection:
-            if await change(connection):
-                return
-            action = await table.get(connection, action_id)
-            raise _NotPossible(
-                f"there is no action {action_id}"
-                if action is None
-                else f"it is {action['state']}: nothing was changed"
-            )
+        async with open_database(settings, "actions") as database:
+            await change(database)
 
     run_loop(run())
     if json:
         print_json({"action_id": action_id, "state": state})
     else:
         say(f"{action_id} is {state}")
-
-
-def _shown(action: Mapping[str, Any]) -> dict[str, Any]:
-    request, is_encrypted = action["request"], action["is_encrypted"]
-    shown = {name: value for name, value in action.items() if name != "request"}
-    return {**shown, "request": None if is_encrypted else orjson.loads(request)}
 
 
 def _as_table(rows: Sequence[Mapping[str, Any]]) -> Table:

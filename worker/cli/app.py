@@ -19,6 +19,7 @@ COMMANDS = {
     "pause:pause": "Pause a family: no event is taken from its queue until `stockhook resume`.",
     "pause:resume": "End the pause of a family; its consumers continue within 2 s.",
     "audit:audit": "Account for each accepted event: applied, duplicate, waiting, dead, or missing.",
+    "audit_trail:audit_trail": "Show who did what, when, to what and why, the newest first.",
     "send:send": "Send the documented events, or those of a generated marketplace, to an ingest.",
     "dead_letters:dead": "Find, inspect, repair, replay and discard dead letters.",
     "unhandled:unhandled": "See which event types no family handles, and replay their events.",
@@ -41,7 +42,8 @@ COMMANDS = {
     ),
     "enrich:enrich": "Request the details that a marketplace's events lack from its API.",
     "retention:retain": (
-        "Delete months of the event log, handled dead letters and unhandled events that are past their days."
+        "Delete months of the event log, handled dead letters, their jobs and unhandled events past their "
+        "days."
     ),
     "buyback:buyback": (
         "Call the buyback platform as its seller: how an order is sent, and whom to pay for it."
@@ -61,9 +63,14 @@ def command_line(*, listing: bool = False) -> App:
         version_flags=["--version"],
     )
     for target, summary in COMMANDS.items():
-        name = target.partition(":")[2]
+        name = command_name(target)
         commands.command(f"worker.cli.{target}", name=name, **({"help": summary} if listing else {}))
     return commands
+
+
+def command_name(target: str) -> str:
+    """As users type it."""
+    return target.partition(":")[2].replace("_", "-")
 
 
 app = command_line()

@@ -15,11 +15,14 @@ from worker.amqp.queue_set import QueueSet
 from worker.amqp.tap import Delivery
 from worker.amqp.topology import CHANGES
 from worker.change_feed.rotation import rotation_steps
-from worker.cli.context import Flag, Json, fail, load_context, print_json
+from worker.change_feed.testing import send_test
+from worker.cli.context import Flag, Json, fail, load_context, open_database, print_json
 from worker.cli.terminal import assembled, say, show
 from worker.config.settings import Settings
 from worker.config.subscribers import Subscriber, origin_of
+from worker.dead_letters.audit_trail import who
 from worker.observability.exit_codes import FAILED
+from worker.observability.inert_text import visible
 from worker.observability.resolver import run_loop
 
 changes = App(name="changes", help="The change feed: what subscribers receive when stock or orders change.")
@@ -132,6 +135,36 @@ def rotate(name: str, /, *, ed25519: Flag = False, json: Json = False) -> None:
         say(f"{number}. {step.text}")
         if step.command is not None:
             say(f"   $ {step.command}")
+
+
+@changes.command(name="test")
+def send(name: str, /, *, reason: str | None = None, json: Json = False) -> None:
+    """Send a test event to one subscriber over HTTP. Other subscribers do not receive it.
+
+    It is signed and retried like a change. Its type is stockhook.test, and it has no sequence number.
+    Exits 1 if there is no such subscriber, or if it has no queue. The answer is in the console, and in the
+    metrics of the consumers.
+
+    Parameters
+    ----------
+    name
+        The name of the subscriber in STOCKHOOK_CHANGES_WEBHOOKS.
+    reason
+        Why, for the record.
+    """
+    settings = load_context("changes")
+    broker = Broker(settings.amqp_url.get_secret_value(), "test")
+    text = visible((reason or "").strip()) or None
+
+    async def work() -> str:
+        async with open_database(settings, "changes", 1) as database:
+            return await send_test(broker, database, settings, name, who(), text)
+
+    webhook_id = run_loop(work())
+    if json:
+        print_json({"name": name, "webhook_id": webhook_id})
+    else:
+        say(f"a test event is in the queue of {name}, with the webhook-id {webhook_id}")
 
 
 def _subscriber(settings: Settings, name: str) -> Subscriber:

@@ -1,19 +1,17 @@
 """The options that select dead letters."""
 
-import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
 
 from cyclopts import Parameter
 
-from consumers.registry import FAMILIES
 from worker.cli.context import WrongUsage
-from worker.config.subscribers import ORIGIN_PREFIX
-from worker.dead_letters.message import QUARANTINE_ORIGIN, is_of_webhook
+from worker.dead_letters.criteria import BadCriterion, instant_of, origin_of
 from worker.dead_letters.store import Selection, State
 
-ORIGINS = (*FAMILIES, QUARANTINE_ORIGIN)
+T = TypeVar("T")
 
 
 @Parameter(name="*")
@@ -40,18 +38,15 @@ class Filter:
 
     def selection(self, states: tuple[State, ...] | None) -> Selection:
         """Raises: WrongUsage."""
-        if self.origin is not None and self.origin not in ORIGINS and not is_of_webhook(self.origin):
-            origins = ", ".join((*ORIGINS, f"{ORIGIN_PREFIX}NAME"))
-            raise WrongUsage(f"--origin must be one of {origins} (given: {self.origin!r})")
         return Selection(
-            origin=self.origin,
+            origin=_read("--origin", self.origin, origin_of),
             reason=self.reason,
             fingerprint=self.fingerprint,
             type=self.type,
             entity=self.entity,
             gateway_id=self.gateway_id,
-            since=_instant("--since", self.since),
-            until=_instant("--until", self.until),
+            since=_read("--since", self.since, _instant),
+            until=_read("--until", self.until, _instant),
             states=states,
         )
 
@@ -63,16 +58,13 @@ class Filter:
 ANY = Filter()
 
 
-def _instant(option: str, text: str | None) -> datetime | None:
-    if text is None:
-        return None
+def _instant(text: str) -> datetime:
+    return instant_of(text, datetime.now(UTC))
+
+
+def _read(option: str, text: str | None, read: Callable[[str], T]) -> T | None:
+    """Raises: WrongUsage."""
     try:
-        if ago := re.fullmatch(r"(\d{1,6})([mhd])", text):
-            unit = {"m": "minutes", "h": "hours", "d": "days"}[ago[2]]
-            return datetime.now(UTC) - timedelta(**{unit: int(ago[1])})
-        instant = datetime.fromisoformat(text)
-    except (ValueError, OverflowError):
-        raise WrongUsage(
-            f"{option} must be a time such as 2026-03-01T12:00:00Z, or 12h (given: {text!r})"
-        ) from None
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+        return None if text is None else read(text)
+    except BadCriterion as error:
+        raise WrongUsage(f"{option} {error} (given: {text!r})") from None

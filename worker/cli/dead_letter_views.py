@@ -4,24 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from cryptography.fernet import MultiFernet
 from rich.table import Table
 
-from schemas.events import read_json
-from schemas.registry import Provider
 from worker.cli.terminal import on_one_line
-from worker.dead_letters import edit as editing
-from worker.dead_letters.json_repair import Repair, fault, repair
-from worker.dead_letters.message import is_of_webhook
-from worker.dead_letters.redaction import (
-    CHANGE,
-    masked,
-    pretty,
-    shape_of,
-)
 from worker.dead_letters.store import StoredLetter
-from worker.intake.encryption import NoUsableKey
-from worker.marketplaces.shape import Shape
 
 
 def as_json(letter: StoredLetter) -> dict[str, Any]:
@@ -92,41 +78,6 @@ def groups_as_table(groups: Sequence[Mapping[str, Any]]) -> Table:
             group["reason"],
         )
     return table
-
-
-def shown_body(
-    letter: StoredLetter, encryptor: MultiFernet | None, *, reveal: bool
-) -> tuple[str, Repair | None]:
-    """The body as text, and the repair that makes it JSON."""
-    try:
-        body = editing.readable(letter, encryptor)
-    except NoUsableKey as error:
-        return f"<{len(letter.body)} bytes, encrypted: {error}>", None
-    proposal = repair(body)
-    text = _revealed(body, proposal) if reveal else _masked(letter, body, proposal)
-    return text, proposal
-
-
-def _revealed(body: bytes, proposal: Repair | None) -> str:
-    text = body.decode(errors="backslashreplace")
-    try:
-        return pretty(read_json(body)) if proposal is None else text
-    except ValueError:
-        return text
-
-
-def _masked(letter: StoredLetter, body: bytes, proposal: Repair | None) -> str:
-    try:
-        shown = masked(body if proposal is None else proposal.body, _shape(letter))
-    except ValueError:
-        return f"<{len(body)} bytes, no JSON: {fault(body)}>"
-    return f"(with the proposed repair)\n{shown}" if proposal else shown
-
-
-def _shape(letter: StoredLetter) -> Shape:
-    if is_of_webhook(letter.origin):
-        return CHANGE
-    return shape_of(None if letter.provider is None else Provider(letter.provider))
 
 
 def short(instant: datetime) -> str:

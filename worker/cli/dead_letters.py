@@ -21,9 +21,11 @@ from worker.dead_letters import edit as editing
 from worker.dead_letters import store
 from worker.dead_letters.audit_trail import note_revealed, who
 from worker.dead_letters.change import change, in_editor, require_waiting
+from worker.dead_letters.change import discard as discard_letters
 from worker.dead_letters.json_repair import fault, repair
 from worker.dead_letters.plaintext import remove_leftovers
 from worker.dead_letters.refusal import CommandRefused
+from worker.dead_letters.shown_body import shown_body
 from worker.dead_letters.store import Action, Selection, State
 from worker.observability.resolver import run_loop
 
@@ -91,9 +93,9 @@ def show(dead_letter_id: int, /, *, reveal: Flag = False, json: Json = False) ->
 async def _show(settings: Settings, dead_letter_id: int, reveal: bool, json: bool) -> None:
     async with open_database(settings, "dead") as database:
         letter = await store.get(database, dead_letter_id)
-        body, proposal = screen.shown_body(letter, settings.encryptor, reveal=reveal)
+        body, proposal = shown_body(letter, settings.encryptor, reveal=reveal)
         if reveal:
-            await note_revealed(database, dead_letter_id, None)
+            await note_revealed(database, dead_letter_id, who(), None)
         async with database.connection() as connection:
             history = [dict(action) for action in await connection.fetch(store.ACTIONS, dead_letter_id)]
     if json:
@@ -133,7 +135,7 @@ async def _repair(settings: Settings, dead_letter_id: int, accept: bool, json: b
             raise CommandRefused(f"no repair is known for this body: {_state_of(body)}")
         if accept:
             edits = "; ".join(proposal.edits)
-            await change(database, letter, proposal.body, settings.encryptor, Action.REPAIRED, edits)
+            await change(database, letter, proposal.body, settings.encryptor, Action.REPAIRED, who(), edits)
     if json:
         print_json({"dead_letter_id": dead_letter_id, "edits": proposal.edits, "accepted": accept})
         return
@@ -193,7 +195,7 @@ async def _to_edit(settings: Settings, dead_letter_id: int) -> tuple[store.Store
         letter = await store.get(database, dead_letter_id)
         require_waiting(letter)
         body = editing.readable(letter, settings.encryptor)
-        await note_revealed(database, dead_letter_id, "to edit it")
+        await note_revealed(database, dead_letter_id, who(), "to edit it")
         return letter, body
 
 
@@ -201,7 +203,7 @@ async def _save_edit(
     settings: Settings, letter: store.StoredLetter, edited: bytes, reason: str | None
 ) -> None:
     async with open_database(settings, "dead") as database:
-        await change(database, letter, edited, settings.encryptor, Action.EDITED, reason)
+        await change(database, letter, edited, settings.encryptor, Action.EDITED, who(), reason)
 
 
 @dead.command
@@ -220,10 +222,8 @@ def discard(*dead_letter_ids: int, reason: str, json: Json = False) -> None:
 
 
 async def _discard(settings: Settings, ids: Sequence[int], reason: str, json: bool) -> None:
-    async with open_database(settings, "dead") as database, database.transaction() as connection:
-        rows = await connection.fetch(store.DISCARD, list(ids))
-        discarded = sorted(row["dead_letter_id"] for row in rows)
-        await store.note(connection, discarded, who(), Action.DISCARDED, reason)
+    async with open_database(settings, "dead") as database:
+        discarded = await discard_letters(database, ids, who(), reason)
     left = sorted(set(ids) - set(discarded))
     if json:
         print_json({"discarded": discarded, "left": left})

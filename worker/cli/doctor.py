@@ -10,17 +10,12 @@ from rich.table import Table
 from worker.cli.context import Json, load_context, print_json
 from worker.cli.terminal import show, styled
 from worker.config.check import CheckResult, Level, error
-from worker.config.settings import BadSettings, Settings
+from worker.config.settings import BadSettings
 from worker.observability.exit_codes import FAILED, UNAVAILABLE
 from worker.observability.resolver import run_loop
-from worker.tools.doctor import broker, database
-from worker.tools.doctor.certificates import check_certificates
-from worker.tools.doctor.changes import check_changes
-from worker.tools.doctor.configuration import check_configuration
-from worker.tools.doctor.ingest import check_ingest
-from worker.tools.doctor.spool import check_spool
+from worker.tools.doctor.examination import examine
 
-STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "bold red"}
+STYLES = {Level.OK: "green", Level.UNCHECKED: "cyan", Level.WARNING: "yellow", Level.ERROR: "bold red"}
 
 
 def doctor(*, json: Json = False) -> None:
@@ -45,22 +40,6 @@ def doctor(*, json: Json = False) -> None:
     if not is_reached:
         sys.exit(UNAVAILABLE)
     sys.exit(FAILED if any(finding.level is Level.ERROR for finding in results) else 0)
-
-
-async def examine(settings: Settings) -> tuple[list[CheckResult], bool]:
-    """The results of all checks, and whether broker or database could be reached."""
-    of_broker, broker_answers = await broker.check_reachable(settings)
-    of_database, database_answers = await database.check_reachable(settings)
-    results = [
-        *of_broker,
-        *of_database,
-        *check_configuration(settings),
-        *check_certificates(settings),
-        *check_ingest(settings),
-        *[finding async for finding in check_changes(settings)],
-        *check_spool(settings.spool_path, settings.spool_max_bytes),
-    ]
-    return results, broker_answers or database_answers
 
 
 def as_table(results: Sequence[CheckResult]) -> Table:

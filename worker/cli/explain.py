@@ -3,28 +3,24 @@
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 
 from consumers.details import Details
-from consumers.family import Finding
 from consumers.registry import FAMILY_OF_ENTITY
 from worker.cli.context import Json, WrongUsage, load_context, open_database, print_json
 from worker.cli.families import Entity
 from worker.cli.terminal import show
 from worker.observability.inert_text import visible
 from worker.observability.resolver import run_loop
+from worker.tools.explain.data import explanation_data, repeats_the_event
 from worker.tools.explain.explanation import (
     Explanation,
     Step,
     entities_by_gateway_id,
     explain_entity,
 )
-
-# Columns that repeat the event's own time and id.
-EVENT_COLUMNS = frozenset({"occurred_at", "event_id", "external_id_at"})
 
 
 def explain(
@@ -71,52 +67,9 @@ def explain(
 
     for explanation in run_loop(work()):
         if json:
-            print_json(_as_json(explanation))
+            print_json(explanation_data(explanation))
         else:
             show(_as_tables(explanation))
-
-
-def _as_json(explanation: Explanation) -> dict[str, Any]:
-    """Durations are seconds."""
-    return {
-        "kind": explanation.entity,
-        "entity_id": explanation.entity_id,
-        "at": explanation.at,
-        "events": [_step_as_json(step) for step in explanation.steps],
-        "states": list(explanation.states),
-        "findings": [_finding_as_json(finding) for finding in explanation.findings],
-        "agrees_with_tables": explanation.agrees,
-        "log_begins_at": explanation.log_begins_at,
-        "unreadable_events": explanation.unreadable,
-        "enrichment": None if explanation.details is None else asdict(explanation.details),
-    }
-
-
-def _step_as_json(step: Step) -> dict[str, Any]:
-    logged = step.logged
-    occurred_at = logged.event.payload.occurred_at
-    return {
-        "event_id": logged.event.event_id,
-        "id_used_twice": logged.is_reused,
-        "type": logged.type,
-        "occurred_at": occurred_at,
-        "received_at": logged.event.received_at,
-        "applied_at": logged.applied_at,
-        "seconds_to_receive": (logged.event.received_at - occurred_at).total_seconds(),
-        "seconds_to_apply": (logged.applied_at - logged.event.received_at).total_seconds(),
-        "attempts": logged.attempt,
-        "evidence": dict(logged.evidence),
-        "effect": step.effect,
-        "why": step.why,
-        "changes": {path: {"from": old, "to": new} for path, (old, new) in step.changes.items()},
-        "findings": [_finding_as_json(finding) for finding in step.findings],
-        "withdrawn": [_finding_as_json(finding) for finding in step.withdrawn],
-        "communications": step.communications,
-    }
-
-
-def _finding_as_json(finding: Finding) -> dict[str, Any]:
-    return {"kind": finding.kind, "event_id": finding.event_id, "message": finding.message}
 
 
 def _as_tables(explanation: Explanation) -> RenderableType:
@@ -183,7 +136,7 @@ def _step_lines(step: Step) -> Iterator[str]:
 
 def _effect_lines(step: Step) -> Iterator[str]:
     for path, (old, new) in step.changes.items():
-        if path.rpartition(".")[2] in EVENT_COLUMNS:
+        if repeats_the_event(path):
             continue
         yield f"{path}: {new}" if old is None else f"{path}: {old} -> {new}"
     for finding in step.findings:

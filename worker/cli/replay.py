@@ -12,9 +12,8 @@ from worker.config.settings import Settings
 from worker.dead_letters import replay, store
 from worker.dead_letters.audit_trail import who
 from worker.dead_letters.refusal import CommandRefused
-from worker.dead_letters.store import Selection, StoredLetter
+from worker.dead_letters.store import Selection
 from worker.observability.exit_codes import FAILED
-from worker.postgres.pool import Database
 
 
 async def print_dry_run(settings: Settings, selection: Selection, json: bool) -> None:
@@ -29,7 +28,7 @@ async def print_dry_run(settings: Settings, selection: Selection, json: bool) ->
                 break
             after = letters[-1].dead_letter_id
             for letter in letters:
-                would_be = await _would(database, letter, settings)
+                would_be = await replay.outcome_of(database, letter, settings.encryptor, settings.tolerance)
                 rows.append(
                     {
                         "dead_letter_id": letter.dead_letter_id,
@@ -43,14 +42,6 @@ async def print_dry_run(settings: Settings, selection: Selection, json: bool) ->
     for row in rows:
         say(f"{row['dead_letter_id']:>8} {row['would_be']}")
     say(f"{len(rows):,} dead letters; nothing was sent")
-
-
-async def _would(database: Database, letter: StoredLetter, settings: Settings) -> str:
-    match replay.prepare(letter, settings.encryptor):
-        case replay.Ready() as ready:
-            return await replay.dry_run(database, ready, settings.tolerance)
-        case replay.Unready(reason):
-            return f"cannot be replayed: {reason}"
 
 
 async def run_replay(

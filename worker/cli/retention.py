@@ -14,7 +14,7 @@ from worker.postgres.retention import retain as drop_old
 
 
 def retain(*, dry_run: Flag = False, json: Json = False) -> None:
-    """Delete months of the event log, handled dead letters and unhandled events that are past their days.
+    """Delete months of the event log, handled dead letters, their jobs and unhandled events past their days.
 
     STOCKHOOK_EVENT_LOG_DAYS, STOCKHOOK_DEAD_LETTER_DAYS and STOCKHOOK_UNHANDLED_DAYS set the numbers of days;
     0 means no limit. Consumers do the same once a day, and continue to work meanwhile.
@@ -42,6 +42,7 @@ def retain(*, dry_run: Flag = False, json: Json = False) -> None:
     say(f"{verb}: {retained.events_without_month:,} events without a month")
     say(f"{verb}: {retained.dead_letters:,} dead letters")
     say(f"{verb}: {retained.unhandled_events:,} unhandled events")
+    say(f"{verb}: {retained.bulk_jobs:,} jobs of the console")
     for name, days in (
         ("event log", settings.event_log_days),
         ("dead letters", settings.dead_letter_days),

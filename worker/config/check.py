@@ -6,6 +6,7 @@ from enum import StrEnum
 
 class Level(StrEnum):
     OK = "ok"
+    UNCHECKED = "unchecked"
     WARNING = "warning"
     ERROR = "error"
 
@@ -22,6 +23,11 @@ class CheckResult:
 
 def ok(subject: str, what: str) -> CheckResult:
     return CheckResult(Level.OK, subject, what)
+
+
+def unchecked(subject: str, what: str, remedy: str) -> CheckResult:
+    """It cannot be checked from here, which is no fault of what is to be checked."""
+    return CheckResult(Level.UNCHECKED, subject, what, remedy)
 
 
 def warning(subject: str, what: str, remedy: str) -> CheckResult:

@@ -165,6 +165,17 @@ def _management_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
     return SecretStr(text)
 
 
+def _prometheus_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
+    text = checked(url.get_secret_value(), "http", "https")
+    if split(text).query:
+        raise ValueError("must consist of scheme, user, password, host, port and path alone")
+    text = _with_password(text, info, "prometheus_password")
+    sends_password = split(text).password is not None and bool(other_machines(text))
+    if split(text).scheme == "http" and sends_password and not _allows_plaintext(info):
+        raise ValueError("must start with https://: it would send a password to another machine in clear")
+    return SecretStr(text.rstrip("/"))
+
+
 def _with_password(url: str, info: ValidationInfo, setting: str, *, needs_user: bool = True) -> str:
     """The URL with the password of the setting, where that is set."""
     password = info.data.get(setting)
@@ -316,6 +327,7 @@ Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeVali
 AmqpUrl = Annotated[SecretStr, AfterValidator(_amqp_url)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 ManagementUrl = Annotated[SecretStr, AfterValidator(_management_url)]
+PrometheusUrl = Annotated[SecretStr, AfterValidator(_prometheus_url)]
 ApiUrl = Annotated[SecretStr, AfterValidator(_api_url)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
 

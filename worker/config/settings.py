@@ -50,6 +50,7 @@ from worker.config.setting_types import (
     OpsUrls,
     Port,
     PostgresUrl,
+    PrometheusUrl,
     ProxyUrl,
     ReadableFile,
     RetryDelays,
@@ -237,6 +238,14 @@ class Settings(BaseSettings):
         description="Ops ports from which the console reads what only the processes know, comma-separated: "
         "`http://ingest:9090,http://consumers:9090`. Each address of a name is one process. By default those "
         "of this machine",
+    )
+    prometheus_password: SecretStr | None = Field(
+        default=None, description="Password of Prometheus' user, instead of one in STOCKHOOK_PROMETHEUS_URL"
+    )
+    prometheus_url: PrometheusUrl | None = Field(
+        default=None,
+        description="Prometheus that scrapes our processes, for charts of the console of more than an hour: "
+        "`https://user:password@host/prometheus`",
     )
     ovoko_header: str = Field(
         default="X-Webhook-Secret",

@@ -29,10 +29,10 @@ from worker.console.access import (
     require_own_origin,
 )
 from worker.console.boundary import Boundary
-from worker.console.contract import Action, Console, Done, NotThere, Screen, Shown
+from worker.console.contract import Action, Console, Done, Elsewhere, Export, NotThere, Screen, Shown
 from worker.console.poller import NoSnapshot
 from worker.console.rendering import STATIC, Renderer
-from worker.console.routes import ACTIONS, SCREENS
+from worker.console.routes import ACTIONS, EXPORTS, SCREENS
 from worker.console.sessions import Notice, Session
 from worker.observability.errors import StockhookError, safe_summary
 from worker.observability.inert_text import json_text
@@ -56,13 +56,17 @@ def application(
     stopping: asyncio.Event,
     screens: tuple[Screen, ...] = SCREENS,
     actions: tuple[Action, ...] = ACTIONS,
+    exports: tuple[Export, ...] = EXPORTS,
 ) -> Boundary:
-    """The console as an ASGI application; tests give it other screens and actions."""
+    """The console as an ASGI application; tests give it other screens, actions and exports."""
     pages = _Pages(console, Access(console.settings), screens, stopping)
     guarded: list[Route | Mount] = []
     for screen in screens:
         guarded.append(_get(screen.path, pages.guarded(screen.role, partial(pages.show, screen))))
         guarded.append(_get(f"{screen.path}.json", pages.guarded(screen.role, partial(pages.data, screen))))
+    guarded += [
+        _get(export.path, pages.guarded(export.role, partial(pages.export, export))) for export in exports
+    ]
     guarded += [
         Route(action.path, pages.guarded_post(action.role, partial(pages.perform, action)), methods=["POST"])
         for action in actions
@@ -77,7 +81,7 @@ def application(
             ),
             Mount("/static", _Static(directory=STATIC)),
             # Twins first: a parameter of a path would take the suffix.
-            *sorted(guarded, key=lambda route: not route.path.endswith(".json")),
+            *sorted(guarded, key=lambda route: not route.path.endswith((".json", ".csv"))),
         ],
         middleware=[Middleware(GZipMiddleware, minimum_size=1024)],
         exception_handlers={
@@ -166,6 +170,8 @@ class _Pages:
         if screen.is_live and LIVE in request.query_params:
             return self._stream(screen, request, session)
         view = await screen.view(self.console, _parameters(request))
+        if isinstance(view, Elsewhere):
+            return self._redirect(view.path)
         query = urlencode(_own_query(request))
         context = {
             **self._context(request, session),
@@ -178,7 +184,25 @@ class _Pages:
 
     async def data(self, screen: Screen, request: Request, _: Session) -> Response:
         view = await screen.view(self.console, _parameters(request))
-        return _json(200, view)
+        return _json(200, view.view if isinstance(view, Elsewhere) else view)
+
+    async def export(self, export: Export, request: Request, session: Session) -> Response:
+        lines = export.lines(self.console, _parameters(request))
+        # What is refused or cannot be reached is an answer of its own.
+        first = await anext(lines, "")
+
+        async def parts() -> AsyncIterator[str]:
+            yield first
+            async for part in lines:
+                yield part
+
+        name = export.path.rpartition("/")[2]
+        log.info("console.exported", export=export.path, user=session.user.name)
+        return StreamingResponse(
+            parts(),
+            media_type=export.media_type,
+            headers={"Content-Disposition": f'attachment; filename="stockhook-{name}"'},
+        )
 
     def _stream(self, screen: Screen, request: Request, session: Session) -> Response:
         if self._streams >= MOST_STREAMS:

@@ -1,7 +1,7 @@
 """What a screen and an action are. Adding one takes an entry in routes.py, a function, and a template."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from worker.amqp.connection import Broker
@@ -9,6 +9,7 @@ from worker.config.console_accounts import Role
 from worker.config.settings import Settings
 from worker.console.poller import Poller
 from worker.console.sessions import User
+from worker.console.shared import Shared
 from worker.postgres.pool import Database
 
 
@@ -20,6 +21,7 @@ class Console:
     broker: Broker
     database: Database
     poller: Poller
+    shared: Shared = field(default_factory=Shared)
 
 
 # The parts of the path, and the query.
@@ -31,10 +33,19 @@ class NotThere(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The page is at another path of the console; the `.json` twin shows the view."""
+
+    path: str
+    view: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Screen:
     """A page, its `.json` twin, and, if it is live, a stream of its region that changes.
 
-    `view` makes the data of all three: a dataclass. It knows no user, so that viewers can share it.
+    `view` makes the data of all three: a dataclass. It knows no user, so that viewers can share it. The view
+    of a screen that is not live may also be `Elsewhere`.
     """
 
     path: str
@@ -45,6 +56,17 @@ class Screen:
     label: str = ""
     """In the navigation; empty if the screen is not in it."""
     is_live: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A file, sent part by part as `lines` makes it: only a part is in memory."""
+
+    path: str
+    role: Role
+    media_type: str
+    lines: Callable[[Console, Parameters], AsyncIterator[str]]
+    """Raises, before the first part: NotThere, Refused."""
 
 
 @dataclass(frozen=True, slots=True)

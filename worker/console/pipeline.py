@@ -140,7 +140,7 @@ def pipeline(snapshot: Snapshot, observed: Observed, delays: Sequence[timedelta]
     known = [family.losses for family in families if family.losses is not None]
     return PipelineView(
         at=snapshot.at,
-        troubles=tuple(_troubles(snapshot)),
+        troubles=tuple(troubles(snapshot)),
         ingest=_ingest(snapshot, observed),
         families=families,
         totals=_totals(families, _dead(QUARANTINE_ORIGIN, QUARANTINE, snapshot)),
@@ -310,7 +310,7 @@ def _ingest(snapshot: Snapshot, observed: Observed) -> IngestView | None:
     )
 
 
-def _troubles(snapshot: Snapshot) -> list[str]:
+def troubles(snapshot: Snapshot) -> list[str]:
     """What could not be read, and what is not ready, in sentences."""
     troubles = []
     if snapshot.broker_trouble is not None:

@@ -23,6 +23,7 @@ from worker.console.pipeline import (
     pipeline,
     point,
 )
+from worker.console.refusals import Increases, Refusals, refusals
 from worker.console.snapshot import Snapshot, SnapshotReader
 from worker.observability.backoff import repeat_until_stopping
 from worker.observability.errors import safe_summary
@@ -32,6 +33,9 @@ from worker.tools.audit import Audit, audit
 log = structlog.get_logger(__name__)
 
 LIVE_SECONDS = 2.0
+
+# So long an action waits at most until the pages show its effect.
+REFRESH_SECONDS = 3.0
 
 # In-flight deliveries are settled within this time; the audit repeats itself meanwhile.
 AUDIT_PATIENCE_SECONDS = 5.0
@@ -58,6 +62,8 @@ class Poller:
         self._audits: deque[tuple[datetime, Audit]] = deque(maxlen=2)
         self._history: dict[str, deque[Point]] = {family: deque(maxlen=POINTS) for family in FAMILIES}
         self._history_snapshot: Snapshot | None = None
+        self._increases = Increases()
+        self._began_at: datetime | None = None
         self.number = 0
         """Of the newest snapshot, from 1; 0 while there is none."""
 
@@ -80,15 +86,18 @@ class Poller:
 
     async def _wait_until_due(self) -> None:
         """Until the next snapshot is due: soon for viewers, otherwise for the history."""
-        self._wanted.clear()
         seconds = LIVE_SECONDS if self._viewers else HISTORY_STEP.total_seconds()
         tasks = [asyncio.create_task(event.wait()) for event in (self._wanted, self._stopping)]
         await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
+        # Whoever wants one from here on wants another.
+        self._wanted.clear()
 
     async def _take(self) -> None:
+        began_at = datetime.now(UTC)
         snapshot = await self._reader.take()
+        self._began_at = began_at
         self._recent.append(snapshot)
         while snapshot.at - self._recent[0].at > RATE_WINDOW and len(self._recent) > 2:
             self._recent.popleft()
@@ -100,6 +109,7 @@ class Poller:
         if earlier is None or snapshot.at - earlier.at >= HISTORY_STEP:
             for family, points in self._history.items():
                 points.append(point(family, snapshot, earlier))
+            self._increases.add(snapshot)
             self._history_snapshot = snapshot
         async with self._changed:
             self.number += 1
@@ -138,19 +148,47 @@ class Poller:
             await self._changed.wait_for(lambda: self.number > after or self._stopping.is_set())
         return self.number
 
+    async def refresh(self) -> None:
+        """Wait for a snapshot that shows what was changed before this call, for a few seconds at most."""
+        changed_at = datetime.now(UTC)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REFRESH_SECONDS):
+                while self._began_at is None or self._began_at < changed_at:
+                    if self._stopping.is_set():
+                        return
+                    self._wanted.set()
+                    await self.next(self.number)
+
     async def current(self) -> PipelineView:
         """The pipeline as of a snapshot that is a few seconds old at most."""
+        return pipeline(await self.snapshot(), self._observed(), self._settings.delays)
+
+    async def snapshot(self) -> Snapshot:
+        """The newest snapshot, a few seconds old at most.
+
+        Raises:
+            NoSnapshot
+        """
         if not self._recent or datetime.now(UTC) - self._recent[-1].at > RATE_WINDOW / 4:
             self._wanted.set()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.next(self.number), LIVE_SECONDS)
         if not self._recent:
             raise NoSnapshot
-        return pipeline(self._recent[-1], self._observed(), self._settings.delays)
+        return self._recent[-1]
 
     def history(self, family: str) -> Sequence[Point]:
         """The last hour, the oldest first."""
         return tuple(self._history[family])
+
+    def refusals(self) -> Refusals:
+        """As of the newest snapshot. The last hour is counted until the newest point of the history.
+
+        Raises: NoSnapshot.
+        """
+        if not self._recent:
+            raise NoSnapshot
+        return refusals(self._recent[-1], self._increases)
 
     def event_age(self, family: str, quantiles: Sequence[float]) -> tuple[float | None, ...]:
         """Upper bounds of the age of events at their commit during the last seconds."""

@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from worker.observability.inert_text import visible
+from worker.console.addresses import entity_path
+from worker.observability.inert_text import json_text, visible
+from worker.tools.explain.data import repeats_the_event
 
 _FOLDER = Path(__file__).parent
 STATIC = _FOLDER / "static"
@@ -44,8 +47,15 @@ class Renderer:
             "clock": clock,
             "area": area,
             "line": line,
+            "lines": lines,
+            "form_text": form_text,
+            "json": json_text,
+            "shown": shown,
+            "iso": iso,
+            "repeats_the_event": repeats_the_event,
+            "query": query,
         }
-        self._environment.globals |= {"path": self.path, "asset": self.asset}
+        self._environment.globals |= {"path": self.path, "asset": self.asset, "entity_path": entity_path}
         self._environment.globals["parts"] = self._environment.get_template("parts.html").module
 
     def path(self, path: str) -> str:
@@ -82,8 +92,26 @@ def _inert(value: object) -> object:
     return value if isinstance(value, Markup) else visible(value)
 
 
+def lines(text: str) -> Markup:
+    """A text with its line ends, escaped and inert otherwise."""
+    return escape(visible(text, keep="\n\t"))
+
+
+def form_text(text: str) -> Markup:
+    """The content of a text field, escaped but not changed: what is sent back must be the same text.
+
+    A browser removes a line end at the start.
+    """
+    return Markup("\n") + escape(text)
+
+
 def number(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:,.0f}"
+
+
+def query(parameters: Mapping[str, object]) -> str:
+    """The query of an address; a character that UTF-8 does not have becomes a question mark."""
+    return urlencode(parameters, errors="replace")
 
 
 def rate(value: float | None) -> str:
@@ -97,6 +125,8 @@ def duration(seconds: float | None) -> str:
     """In at most two units."""
     if seconds is None:
         return UNKNOWN
+    if seconds < 0:
+        return f"\N{MINUS SIGN}{duration(-seconds)}"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms" if seconds else "0 s"
     if seconds < 9.95:
@@ -124,6 +154,28 @@ def instant(value: datetime | None) -> str:
 
 def clock(value: datetime | None) -> str:
     return UNKNOWN if value is None else value.astimezone(UTC).strftime("%H:%M:%S UTC")
+
+
+def iso(value: datetime) -> str:
+    """Exact, for addresses and for inputs of the type datetime-local."""
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat()
+
+
+def shown(value: object) -> str:
+    """A value of a state or a row."""
+    match value:
+        case None:
+            return UNKNOWN
+        case bool():
+            return "yes" if value else "no"
+        case datetime():
+            return instant(value)
+        case tuple() | list():
+            return ", ".join(map(shown, value)) or "none"
+        case Mapping():
+            return json_text(value)
+        case _:
+            return str(value)
 
 
 def line(values: Sequence[float | None]) -> str:

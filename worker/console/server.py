@@ -17,6 +17,8 @@ from worker.config.settings import PREFIX, BadSettings, Settings
 from worker.console.application import application
 from worker.console.contract import Console
 from worker.console.poller import Poller
+from worker.dead_letters import job_runner
+from worker.dead_letters.job_runner import JobRunner
 from worker.ingest.tls import BadCertificate, Certificates, Files
 from worker.observability.listening import listening_on
 from worker.observability.resolver import look_up
@@ -85,6 +87,8 @@ async def serve(settings: Settings) -> None:
         )
         polling = asyncio.create_task(poller.run(), name="poller")
         stack.push_async_callback(_stopped, polling, stopping)
+        if not settings.console_read_only:
+            await _execute_jobs(settings, stack, stopping)
         await stack.enter_async_context(hang_watch())
         await stack.enter_async_context(notify_systemd({}, stopping))
         serving = asyncio.create_task(server.serve([listener]), name="server")
@@ -150,6 +154,17 @@ async def _listen(settings: Settings) -> socket.socket:
             listener.close()
             raise
         return listener
+
+
+async def _execute_jobs(settings: Settings, stack: AsyncExitStack, stopping: asyncio.Event) -> None:
+    """With connections of their own, so that pages do not wait for them."""
+    url = settings.database_url.get_secret_value()
+    database = Database(url, job_runner.CONNECTIONS, "stockhook/console-jobs")
+    stack.push_async_callback(database.close)
+    broker = Broker(settings.amqp_url.get_secret_value(), "console jobs")
+    runner = JobRunner(broker, database, settings, stopping)
+    running = asyncio.create_task(runner.run(), name="jobs")
+    stack.push_async_callback(_stopped, running, stopping)
 
 
 async def _tls(settings: Settings, stack: AsyncExitStack) -> ssl.SSLContext | None:

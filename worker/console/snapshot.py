@@ -12,7 +12,9 @@ from worker.amqp.connection import Broker, BrokerConnection
 from worker.amqp.errors import BrokerUnavailable
 from worker.amqp.queue_set import QueueSet
 from worker.amqp.topology import QUARANTINE
+from worker.change_feed.backlog import ChangeCounts, change_counts, known_webhooks
 from worker.config.settings import Settings
+from worker.config.subscribers import origin_of
 from worker.dead_letters.store import waiting_by_origin
 from worker.observability.errors import safe_summary
 from worker.postgres.errors import PostgresError, UndefinedTableError
@@ -24,9 +26,18 @@ from worker.tools.status import last_logged
 
 BROKER_SECONDS = 5.0
 
+# The ingest's counters of requests and of refusals.
+REFUSAL_SERIES = (
+    "stockhook_received_total",
+    "stockhook_gateway_unsigned_total",
+    "stockhook_http_refused_total",
+    "stockhook_unknown_paths_total",
+    "stockhook_http_connections_refused_total",
+)
+
 # What the console shows of the metrics of a process.
 SERIES = (
-    "stockhook_received_total",
+    *REFUSAL_SERIES,
     "stockhook_spool_open",
     "stockhook_spool_events",
     "stockhook_spool_bytes",
@@ -36,22 +47,30 @@ SERIES = (
     "stockhook_circuit_open",
     "stockhook_waiting_for_database",
     "stockhook_event_age_seconds_bucket",
+    "stockhook_webhooks_total",
+    "stockhook_webhook_answers_total",
+    "stockhook_webhook_answered_timestamp_seconds",
+    "stockhook_webhook_circuit_open",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Of each family: sequence numbers, the last logged event, dead letters, a user's pause."""
+    """Of each family: sequence numbers, the last logged event, dead letters, a user's pause, changes."""
 
     accounts: Sequence[SourceAccount] = ()
     last_logged: Mapping[str, datetime] = field(default_factory=dict)
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     pauses: Mapping[str, Pause] = field(default_factory=dict)
+    changes: Sequence[ChangeCounts] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`queues` and `stored` are None if they could not be read; then there is a reason."""
+    """`queues` and `stored` are None if they could not be read; then there is a reason.
+
+    `subscribers` are the names of subscribers over HTTP, as last read.
+    """
 
     at: datetime
     queues: Mapping[str, QueueDepth | None] | None
@@ -59,6 +78,7 @@ class Snapshot:
     processes: Sequence[Process | NoAnswer]
     broker_trouble: str | None = None
     database_trouble: str | None = None
+    subscribers: Sequence[str] = ()
 
 
 class SnapshotReader:
@@ -68,6 +88,9 @@ class SnapshotReader:
         self._broker = broker
         self._database = database
         self._ops_urls = settings.ops_urls
+        self._delays = settings.delays
+        self._configured = settings.webhook_names
+        self._subscribers: Sequence[str] | None = None
         self._queue_names = [QUARANTINE]
         for family in FAMILIES:
             self._queue_names += QueueSet.of(family, settings.delays).names
@@ -84,10 +107,22 @@ class SnapshotReader:
 
     async def take(self) -> Snapshot:
         """Read everything at the same time. Nothing is raised for a service that cannot be reached."""
+        reading = asyncio.create_task(self._stored())
+        if self._subscribers is None:
+            # Their names are in the database. Later, a new one has its depths in the second snapshot.
+            await reading
         (queues, broker_trouble), (stored, database_trouble), processes = await asyncio.gather(
-            self._queues(), self._stored(), read_processes(self._ops_urls, SERIES)
+            self._queues(), reading, read_processes(self._ops_urls, SERIES)
         )
-        return Snapshot(datetime.now(UTC), queues, stored, processes, broker_trouble, database_trouble)
+        return Snapshot(
+            datetime.now(UTC),
+            queues,
+            stored,
+            processes,
+            broker_trouble,
+            database_trouble,
+            self._subscribers or self._configured,
+        )
 
     async def _queues(self) -> tuple[Mapping[str, QueueDepth | None] | None, str | None]:
         try:
@@ -95,10 +130,16 @@ class SnapshotReader:
                 if self._connection is None:
                     self._stack = AsyncExitStack()
                     self._connection = await self._stack.enter_async_context(self._broker.connection())
-                return await self._connection.depths(self._queue_names), None
+                return await self._connection.depths(self._all_queue_names()), None
         except (BrokerUnavailable, TimeoutError) as error:
             await self.close()
             return None, str(error) or "no answer in time"
+
+    def _all_queue_names(self) -> list[str]:
+        subscribers = self._subscribers or self._configured
+        return self._queue_names + [
+            queue for name in subscribers for queue in QueueSet.of(origin_of(name), self._delays).names
+        ]
 
     async def _stored(self) -> tuple[Stored | None, str | None]:
         try:
@@ -109,7 +150,9 @@ class SnapshotReader:
                     await last_logged(connection),
                     await waiting_by_origin(connection),
                     await read_all(connection),
+                    await change_counts(connection),
                 )
+                self._subscribers = sorted({*await known_webhooks(connection), *self._configured})
         except (DatabaseUnavailable, TransactionConflict) as error:
             return None, str(error)
         except UndefinedTableError:

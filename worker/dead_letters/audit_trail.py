@@ -22,8 +22,14 @@ def who() -> str:
     return f"{name}@{socket.gethostname()}"
 
 
-async def note_revealed(database: Database, dead_letter_id: int, reason: str | None) -> None:
+async def note_revealed(database: Database, dead_letter_id: int, who: str, reason: str | None) -> None:
     """To be called before anything is shown."""
     async with database.transaction() as connection:
-        await store.note(connection, [dead_letter_id], who(), Action.REVEALED, reason)
-    log.warning("dead_letter.revealed", dead_letter=dead_letter_id, who=who())
+        await store.note(connection, [dead_letter_id], who, Action.REVEALED, reason)
+    log.warning("dead_letter.revealed", dead_letter=dead_letter_id, who=who)
+
+
+async def was_revealed(database: Database, dead_letter_id: int, who: str) -> bool:
+    """Whether the audit trail has that this person read the body."""
+    async with database.connection() as connection:
+        return bool(await connection.fetchval(store.WAS_REVEALED, dead_letter_id, who))

@@ -10,7 +10,6 @@ from cryptography.fernet import MultiFernet
 
 from worker.dead_letters import edit as editing
 from worker.dead_letters import store
-from worker.dead_letters.audit_trail import who
 from worker.dead_letters.plaintext import private_folder, signals_as_exits
 from worker.dead_letters.refusal import CommandRefused
 from worker.dead_letters.store import Action, State, StoredLetter
@@ -74,6 +73,7 @@ async def change(
     body: bytes,
     encryptor: MultiFernet | None,
     action: Action,
+    who: str,
     reason: str | None,
 ) -> None:
     """Raises: CommandRefused."""
@@ -89,4 +89,10 @@ async def change(
         )
         if not changed:
             raise CommandRefused("it was changed in the meantime")
-        await store.note(connection, [letter.dead_letter_id], who(), action, reason)
+        await store.note(connection, [letter.dead_letter_id], who, action, reason)
+
+
+async def discard(database: Database, ids: Sequence[int], who: str, reason: str) -> list[int]:
+    """Discard the letters that wait; returns their ids, in order. They stay in the table."""
+    async with database.transaction() as connection:
+        return await store.discard(connection, ids, who, reason)

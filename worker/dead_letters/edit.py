@@ -1,5 +1,7 @@
 """The body of a dead letter as a person reads and changes it, and as it is stored again. Pure."""
 
+import re
+from collections import Counter
 from dataclasses import dataclass
 
 from cryptography.fernet import MultiFernet
@@ -30,6 +32,13 @@ class Broken:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class NotAText:
+    """A body that no form can carry unchanged. `reason` quotes nothing from it."""
+
+    reason: str
+
+
 def readable(letter: StoredLetter, encryptor: MultiFernet | None) -> bytes:
     """The body as it was received, except for token and private members; decrypted if it is encrypted whole.
 
@@ -40,6 +49,35 @@ def readable(letter: StoredLetter, encryptor: MultiFernet | None) -> bytes:
     if has_private_data and is_encrypted_whole(letter.body):
         return decrypted(letter.body, encryptor)
     return letter.body
+
+
+# What a text field of a form changes on its way: a browser replaces these.
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+def form_text(body: bytes) -> str | NotAText:
+    """A body as the content of a text field; `from_form` reads it again."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        return NotAText(f"byte {error.start} is no UTF-8")
+    if "\0" in text:
+        return NotAText("it holds a NUL character")
+    return _LINE_END.sub("\n", text)
+
+
+def from_form(text: str, body: bytes) -> bytes:
+    """What a person made of a body in a text field. A body that was not edited keeps its bytes.
+
+    A browser sends each line end as CR LF, whatever it was: an edited body gets the usual one of the body.
+    """
+    edited = _LINE_END.sub("\n", text)
+    if edited == form_text(body):
+        return body
+    stored = body.decode(errors="replace")
+    line_ends = Counter(_LINE_END.findall(stored))
+    usual = line_ends.most_common(1)[0][0] if line_ends else "\n"
+    return edited.replace("\n", usual).encode(errors="surrogatepass")
 
 
 def checked(letter: StoredLetter, body: bytes, encryptor: MultiFernet | None) -> Fits | Broken:

@@ -111,6 +111,11 @@ def _shown_name(name: str, number: int) -> str:
     return name if name in _NAMES else f"<name {number}: {len(name)} characters>"
 
 
+def shown_name(name: str) -> str:
+    """The same for a name whose place in its object does not matter."""
+    return name if name in _NAMES else f"<name: {len(name)} characters>"
+
+
 def _names_of(shape: Shape) -> Iterator[str]:
     match shape:
         case Mapping():

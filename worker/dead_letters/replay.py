@@ -1,7 +1,7 @@
 """Replays dead letters: each once, as a first attempt of its event, with a rate limit."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -11,7 +11,7 @@ from uuid import UUID
 
 from cryptography.fernet import MultiFernet
 
-from consumers.family import Event
+from consumers.family import Connection, Event
 from consumers.registry import FAMILIES
 from schemas.changes import CONTENT_TYPE
 from schemas.clock import TOLERANCE
@@ -24,7 +24,7 @@ from worker.amqp.tap import Delivery
 from worker.amqp.topology import RETURN
 from worker.dead_letters import store
 from worker.dead_letters.message import QUARANTINE_ORIGIN, is_of_webhook
-from worker.dead_letters.store import Action, Selection, StoredLetter
+from worker.dead_letters.store import Action, Selection, State, StoredLetter
 from worker.intake.encryption import NoUsableKey
 from worker.intake.intake import RESERVED_TYPE, accept_again
 from worker.observability.errors import StockhookError, safe_summary
@@ -162,11 +162,40 @@ async def dry_run(database: Database, ready: Ready, tolerance: timedelta = TOLER
     return "older: it would be logged and change no row" if decision.state == before else "applied"
 
 
+async def outcome_of(
+    database: Database, letter: StoredLetter, encryptor: MultiFernet | None, tolerance: timedelta
+) -> str:
+    """What a replay of a letter would do against today's rows, as text. Nothing is sent."""
+    match prepare(letter, encryptor):
+        case Ready() as ready:
+            return await dry_run(database, ready, tolerance)
+        case Unready(reason):
+            return f"cannot be replayed: {reason}"
+
+
+@asynccontextmanager
+async def exclusive(database: Database, lock: AdvisoryLock = AdvisoryLock.REPLAY) -> AsyncIterator[datetime]:
+    """Hold the lock of replays; yields the database's time. The lock ends with its connection.
+
+    Raises:
+        AnotherRuns
+    """
+    async with database.connection() as connection:
+        if not await connection.fetchval(TRY_LOCK, lock):
+            raise AnotherRuns
+        try:
+            started_at: datetime = await connection.fetchval(NOW)
+            yield started_at
+        finally:
+            await connection.execute(UNLOCK, lock)
+
+
 @dataclass(slots=True)
 class Tally:
     """The progress of a replay. Whether subscribers get a replayed change is not followed.
 
-    `unready` are letters that were not replayed, with the reason.
+    `unready` are letters that were not replayed, with the reason, and `returned` those that came back: of
+    each the first ones, and `not_replayed` and `came_back` are their numbers.
 
     `handed_on` counts changes that were published to a webhook's queue, and events of types that no family
     takes, which the archiver moves to the unhandled events.
@@ -177,7 +206,9 @@ class Tally:
     applied: int = 0
     handed_on: int = 0
     came_back: int = 0
+    not_replayed: int = 0
     unready: list[tuple[int, str]] = field(default_factory=list)
+    returned: list[int] = field(default_factory=list)
     stopped: str | None = None
 
     @property
@@ -185,9 +216,24 @@ class Tally:
         return self.replayed - self.applied - self.handed_on - self.came_back
 
 
+class Journal:
+    """What a run does to continue after its process ends, and to end early. This one does nothing."""
+
+    most_listed: int | None = None
+    """Of the lists of a tally; None means no limit."""
+
+    async def save(
+        self, connection: Connection, tally: Tally, under_way: Collection[int], position: int
+    ) -> None:
+        """Write down how far the run is, in the transaction of what was done; `position` is a letter's id."""
+
+    async def check(self, connection: Connection) -> None:
+        """Raise an exception if the run must end. Called several times per second."""
+
+
 @dataclass(slots=True)
 class Replay:
-    """One run of `stockhook dead replay`."""
+    """One run of `stockhook dead replay`, or of a job of the console."""
 
     broker: Broker
     database: Database
@@ -198,8 +244,12 @@ class Replay:
     reason: str | None
     tally: Tally = field(default_factory=Tally)
     on_progress: Callable[[Tally], None] = lambda _: None
-    _under_way: set[int] = field(default_factory=set)
-    _started_at: datetime | None = None
+    journal: Journal = field(default_factory=Journal)
+    under_way: dict[int, datetime] = field(default_factory=dict)
+    """Letters without an outcome, and since when they may have come back."""
+    position: int = 0
+    """The highest id that was handled."""
+    _tally_before: tuple[int, int] = (0, 0)
     _decided_at: float = 0.0
 
     async def run(self, selection: Selection) -> Tally:
@@ -214,51 +264,61 @@ class Replay:
             BrokerUnavailable
             DatabaseUnavailable
         """
-        async with self._exclusive() as started_at, self.broker.connection() as connection:
+        async with exclusive(self.database) as started_at:
+            async with self.database.connection() as connection:
+                # What comes back meanwhile has a higher id.
+                selection = replace(selection, last_id=await store.last_id(connection))
+                self.tally.total = await store.count(connection, selection)
+            return await self.run_exclusively(selection, started_at)
+
+    async def run_exclusively(self, selection: Selection, started_at: datetime) -> Tally:
+        """As `run`, by the holder of the lock, from the position on. Raises also what the journal raises."""
+        async with self.broker.connection() as connection:
             channel = await connection.channel()
-            self._started_at = started_at
-            until = min(selection.until, started_at) if selection.until else started_at
-            await self._publish_all(channel, replace(selection, until=until))
-            await self._follow_until(lambda: not self._under_way)
+            self._tally_before = self.tally.came_back, self.tally.applied
+            self._decided_at = monotonic()
+            await self._publish_all(channel, selection, started_at)
+            await self._follow_until(lambda: not self.under_way)
         return self.tally
 
-    @asynccontextmanager
-    async def _exclusive(self) -> AsyncIterator[datetime]:
-        """Hold the lock of replays; yields the database's time. The lock ends with its connection."""
-        async with self.database.connection() as connection:
-            if not await connection.fetchval(TRY_LOCK, AdvisoryLock.REPLAY):
-                raise AnotherRuns
-            try:
-                started_at: datetime = await connection.fetchval(NOW)
-                yield started_at
-            finally:
-                await connection.execute(UNLOCK, AdvisoryLock.REPLAY)
+    async def publish_one(self, dead_letter_id: int) -> Tally:
+        """Replay one letter, without waiting for its outcome. `total` is 0 if its state allows no replay.
 
-    async def _publish_all(self, channel: Channel, selection: Selection) -> None:
-        async with self.database.connection() as connection:
-            self.tally.total = await store.count(connection, selection)
+        Raises: as `run`, and NoSuchLetter.
+        """
+        async with exclusive(self.database) as started_at, self.broker.connection() as connection:
+            letter = await store.get(self.database, dead_letter_id)
+            if letter.state in (State.WAITING, State.REPLAYING):
+                self.tally.total = 1
+                await self._publish(await connection.channel(), [letter], started_at)
+        return self.tally
+
+    async def _publish_all(self, channel: Channel, selection: Selection, started_at: datetime) -> None:
         size = max(1, min(100, int(self.rate / 5)))
-        began, after = monotonic(), 0
+        began, replayed_before = monotonic(), self.tally.replayed
         while self.tally.stopped is None:
-            async with self.database.connection() as connection:
-                letters = await store.select(connection, selection, after=after, limit=size)
+            async with store.searching(self.database) as connection:
+                letters = await store.select(connection, selection, after=self.position, limit=size)
             if not letters:
                 return
-            after = letters[-1].dead_letter_id
-            await self._publish(channel, letters)
+            await self._publish(channel, letters, started_at)
             await self._follow()
-            await asyncio.sleep(max(0.0, began + self.tally.replayed / self.rate - monotonic()))
-            if len(self._under_way) >= UNDER_WAY_AT_MOST:
-                await self._follow_until(lambda: len(self._under_way) < UNDER_WAY_AT_MOST)
+            due = began + (self.tally.replayed - replayed_before) / self.rate
+            while self.tally.stopped is None and (left := due - monotonic()) > 0:
+                await asyncio.sleep(min(left, POLL_SECONDS))
+                await self._follow()
+            if len(self.under_way) >= UNDER_WAY_AT_MOST:
+                await self._follow_until(lambda: len(self.under_way) < UNDER_WAY_AT_MOST)
 
-    async def _publish(self, channel: Channel, letters: Sequence[StoredLetter]) -> None:
+    async def _publish(self, channel: Channel, letters: Sequence[StoredLetter], started_at: datetime) -> None:
         ready: dict[int, Ready] = {}
+        left: list[tuple[int, str]] = []
         for letter in letters:
             match prepare(letter, self.encryptor):
                 case Ready() as prepared:
                     ready[letter.dead_letter_id] = prepared
                 case Unready(reason):
-                    self.tally.unready.append((letter.dead_letter_id, reason))
+                    left.append((letter.dead_letter_id, reason))
                 case unreachable:
                     assert_never(unreachable)
         async with self.database.transaction() as connection:
@@ -267,33 +327,46 @@ class Replay:
             bodies = [letter.body for letter in letters if letter.dead_letter_id in ready]
             marked = await connection.fetch(store.MARK_REPLAYING, list(ready), event_ids, content_ids, bodies)
         ids = sorted(row["dead_letter_id"] for row in marked)
-        left = sorted(ready.keys() - set(ids))
-        self.tally.unready += [(number, "it was changed or discarded in the meantime") for number in left]
+        left += [
+            (number, "it was changed or discarded in the meantime") for number in sorted({*ready} - {*ids})
+        ]
         failpoint("replay_started")
         await asyncio.gather(*(channel.publish(ready[number].message, PUBLISH_SECONDS) for number in ids))
         failpoint("replay_published")
+        followed = [number for number in ids if ready[number].origin in FAMILIES]
+        self.under_way |= dict.fromkeys(followed, started_at)
+        self.position = letters[-1].dead_letter_id
+        self.tally.replayed += len(ids)
+        self.tally.handed_on += len(ids) - len(followed)
+        self.tally.not_replayed += len(left)
+        self.tally.unready = [*self.tally.unready, *left][: self.journal.most_listed]
         async with self.database.transaction() as connection:
             await connection.execute(store.MARK_REPLAYED, ids)
             await store.note(connection, ids, self.who, Action.REPLAYED, self.reason)
-        followed = [number for number in ids if ready[number].origin in FAMILIES]
-        self._under_way.update(followed)
-        self.tally.replayed += len(ids)
-        self.tally.handed_on += len(ids) - len(followed)
+            await self.journal.save(connection, self.tally, self.under_way, self.position)
         self._decided_at = monotonic()
 
     async def _follow(self) -> None:
         """Update the tally of letters under way; stop if most of them fail again."""
         async with self.database.connection() as connection:
-            rows = await connection.fetch(store.FOLLOW_REPLAY, list(self._under_way), self._started_at)
-        for row in rows:
-            self._under_way.discard(row["dead_letter_id"])
-            self._decided_at = monotonic()
-            if row["is_back"]:
-                self.tally.came_back += 1
-            else:
-                self.tally.applied += 1
+            await self.journal.check(connection)
+            rows = await connection.fetch(
+                store.FOLLOW_REPLAY, list(self.under_way), list(self.under_way.values())
+            )
+            for row in rows:
+                number = row["dead_letter_id"]
+                del self.under_way[number]
+                self._decided_at = monotonic()
+                if row["is_back"]:
+                    self.tally.came_back += 1
+                    self.tally.returned = [*self.tally.returned, number][: self.journal.most_listed]
+                else:
+                    self.tally.applied += 1
+            if rows:
+                await self.journal.save(connection, self.tally, self.under_way, self.position)
         self.on_progress(self.tally)
-        if self.tally.came_back >= max(STOPS_AFTER, self.tally.applied + 1):
+        back, applied = self._tally_before
+        if self.tally.came_back - back >= max(STOPS_AFTER, self.tally.applied - applied + 1):
             self.tally.stopped = "most letters fail again"
 
     async def _follow_until(self, is_enough: Callable[[], bool]) -> None:
@@ -302,7 +375,7 @@ class Replay:
             await self._follow()
             if is_enough() or self.tally.stopped is not None:
                 return
-            if monotonic() - self._decided_at > timeout:
+            if self.under_way and monotonic() - self._decided_at > timeout:
                 self.tally.stopped = (
                     f"the letters under way have had no outcome for {timeout:.0f} s: "
                     "check that the consumers run"

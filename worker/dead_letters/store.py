@@ -1,6 +1,7 @@
 """The tables `dead_letters` and `dead_letter_audit`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime
 from enum import StrEnum
@@ -33,7 +34,7 @@ SELECT $1::uuid, $2::text, $3::uuid, $4::text, $5::text, $6::text, $7::text, $8:
 ON CONFLICT (message_key) DO NOTHING
 """
 
-# What three statements have in common: the arguments of a Selection, in their order.
+# The arguments of a Selection, in their order.
 _OF_THE_SELECTION = """
 FROM dead_letters
 WHERE ($1::bigint[] IS NULL OR dead_letter_id = ANY($1))
@@ -50,6 +51,7 @@ WHERE ($1::bigint[] IS NULL OR dead_letter_id = ANY($1))
         FROM jsonb_each_text(evidence) AS named (name, value)
         WHERE value = $10 AND name <> 'gateway_attempt'
     ))
+    AND ($11::bigint IS NULL OR dead_letter_id <= $11)
 """
 
 SELECT_LETTERS = (
@@ -60,11 +62,44 @@ SELECT dead_letter_id, origin, state, event_id, provider, type, entity_id, reaso
 """
     + _OF_THE_SELECTION
     + """
-    AND dead_letter_id > $11
+    AND dead_letter_id > $12
 ORDER BY dead_letter_id
-LIMIT $12
+LIMIT $13
 """
 )
+
+# Without headers and body.
+SELECT_SUMMARIES = (
+    """
+SELECT dead_letter_id, origin, state, provider, type, entity_id, reason, fingerprint, attempts, arrived_at,
+    replay_of
+"""
+    + _OF_THE_SELECTION
+    + """
+    AND dead_letter_id > $12
+ORDER BY dead_letter_id
+LIMIT $13
+"""
+)
+
+SELECT_IDS = (
+    "SELECT dead_letter_id"
+    + _OF_THE_SELECTION
+    + """
+    AND dead_letter_id > $12
+ORDER BY dead_letter_id
+LIMIT $13
+"""
+)
+
+# A Selection of one id would read the whole primary key once its plan is cached.
+GET_LETTER = """
+SELECT dead_letter_id, origin, state, event_id, provider, type, entity_id, reason, exception, fingerprint,
+    attempts, received_at, first_failed_at, last_failed_at, arrived_at, headers, body, original_body,
+    provenance, evidence, replayed_as, replay_of
+FROM dead_letters
+WHERE dead_letter_id = $1
+"""
 
 COUNT_LETTERS = "SELECT count(*)" + _OF_THE_SELECTION
 
@@ -79,6 +114,40 @@ GROUP BY fingerprint, origin
 ORDER BY letters DESC, fingerprint, origin
 """
 )
+
+# Of a limited number of letters: a table of any size has an answer in time.
+COUNT_AT_MOST = (
+    "SELECT count(*) FROM (SELECT"
+    + _OF_THE_SELECTION
+    + """
+    AND dead_letter_id > $12
+LIMIT $13
+) AS limited
+"""
+)
+
+GROUP_AT_MOST = (
+    """
+SELECT fingerprint, origin, min(reason) AS reason, count(*) AS letters,
+    array_agg(DISTINCT type ORDER BY type) AS types, min(arrived_at) AS first_at, max(arrived_at) AS last_at
+FROM (
+SELECT fingerprint, origin, reason, type, arrived_at
+"""
+    + _OF_THE_SELECTION
+    + """
+    AND dead_letter_id > $12
+LIMIT $13
+) AS limited
+GROUP BY fingerprint, origin
+ORDER BY letters DESC, fingerprint, origin
+LIMIT $14
+"""
+)
+
+# A cached plan has to fit all criteria, so it reads the whole table.
+PLAN_FOR_THESE_CRITERIA = "SET LOCAL plan_cache_mode = force_custom_plan"
+
+LAST_ID = "SELECT coalesce(max(dead_letter_id), 0) FROM dead_letters"
 
 WAITING_BY_ORIGIN = """
 SELECT origin, count(*) AS letters
@@ -106,7 +175,7 @@ WHERE dead_letter_id = ANY($1::bigint[]) AND state = 'replaying'
 RETURNING dead_letter_id
 """
 
-# The replayed letters that came back since the replay started, and those that were applied. Letters of one
+# The replayed letters that came back since they were replayed, and those that were applied. Letters of one
 # event share the outcome: a letter that comes back refers to one of them.
 FOLLOW_REPLAY = """
 SELECT dead_letter_id, is_back
@@ -118,7 +187,7 @@ FROM (
             JOIN dead_letters AS came_back ON came_back.replay_of = twin.dead_letter_id
             WHERE twin.replayed_as = replayed.replayed_as
                 AND twin.replayed_content_id IS NOT DISTINCT FROM replayed.replayed_content_id
-                AND came_back.arrived_at >= $2
+                AND came_back.arrived_at >= followed.since
         ) AS is_back,
         EXISTS (
             SELECT
@@ -129,10 +198,26 @@ FROM (
             FROM reused_event_ids
             WHERE event_id = replayed.replayed_as AND content_id = replayed.replayed_content_id
         ) AS is_applied
-    FROM dead_letters AS replayed
-    WHERE replayed.dead_letter_id = ANY($1::bigint[])
-) AS followed
+    FROM unnest($1::bigint[], $2::timestamptz[]) AS followed (dead_letter_id, since)
+    JOIN dead_letters AS replayed USING (dead_letter_id)
+) AS outcomes
 WHERE is_back OR is_applied
+"""
+
+CAME_BACK = """
+SELECT dead_letter_id
+FROM dead_letters
+WHERE replay_of = $1
+ORDER BY dead_letter_id
+LIMIT 20
+"""
+
+WAS_REVEALED = """
+SELECT EXISTS (
+    SELECT
+    FROM dead_letter_audit
+    WHERE dead_letter_id = $1 AND who = $2 AND action = 'revealed'
+)
 """
 
 DISCARD = """
@@ -245,7 +330,7 @@ def provenance_of(letter: StoredLetter) -> Provenance:
 class Selection:
     """Criteria for dead letters; None matches all. `reason` matches a part of the reason.
 
-    `gateway_id` is an id or a URL that the gateway or the proxy gave the request.
+    `gateway_id` is an id or a URL that the gateway or the proxy gave the request; `last_id` the highest id.
     """
 
     ids: tuple[int, ...] | None = None
@@ -258,6 +343,7 @@ class Selection:
     until: datetime | None = None
     states: tuple[State, ...] | None = (State.WAITING,)
     gateway_id: str | None = None
+    last_id: int | None = None
 
     def arguments(self) -> tuple[object, ...]:
         """In the order of the statements' parameters."""
@@ -282,18 +368,59 @@ async def select(
     return [StoredLetter.of(row) for row in rows]
 
 
+@asynccontextmanager
+async def searching(database: Database) -> AsyncIterator[Connection]:
+    """A connection for selections with few or many criteria: each statement is planned for its own."""
+    async with database.transaction() as connection:
+        await connection.execute(PLAN_FOR_THESE_CRITERIA)
+        yield connection
+
+
+async def summaries(
+    connection: Connection, selection: Selection, *, after: int, limit: int
+) -> list[Mapping[str, Any]]:
+    """Those meant without headers and body, the oldest first, from the one that follows `after`."""
+    return await connection.fetch(SELECT_SUMMARIES, *selection.arguments(), after, limit)
+
+
+async def ids(connection: Connection, selection: Selection, *, after: int, limit: int) -> list[int]:
+    """Of those meant, in ascending order, from the one that follows `after`."""
+    rows = await connection.fetch(SELECT_IDS, *selection.arguments(), after, limit)
+    return [row["dead_letter_id"] for row in rows]
+
+
 async def get(database: Database, dead_letter_id: int) -> StoredLetter:
     """Raises: NoSuchLetter."""
     async with database.connection() as connection:
-        letters = await select(connection, Selection(ids=(dead_letter_id,), states=None))
-    if not letters:
+        rows = await connection.fetch(GET_LETTER, dead_letter_id)
+    if not rows:
         raise NoSuchLetter(f"there is no dead letter {dead_letter_id}")
-    return letters[0]
+    return StoredLetter.of(rows[0])
 
 
 async def count(connection: Connection, selection: Selection) -> int:
     rows = await connection.fetch(COUNT_LETTERS, *selection.arguments())
     return int(rows[0]["count"])
+
+
+async def count_at_most(connection: Connection, selection: Selection, *, after: int, limit: int) -> int:
+    """How many of those that follow `after` are meant; the count ends at the limit."""
+    rows = await connection.fetch(COUNT_AT_MOST, *selection.arguments(), after, limit)
+    return int(rows[0]["count"])
+
+
+async def groups_at_most(
+    connection: Connection, selection: Selection, *, after: int, letters: int, limit: int
+) -> list[dict[str, Any]]:
+    """As `groups`, of at most this many letters, and at most this many groups."""
+    rows = await connection.fetch(GROUP_AT_MOST, *selection.arguments(), after, letters, limit)
+    return [dict(row) for row in rows]
+
+
+async def last_id(connection: Connection) -> int:
+    """The highest id so far; 0 if there is no letter."""
+    rows = await connection.fetch(LAST_ID)
+    return int(rows[0]["coalesce"])
 
 
 async def groups(connection: Connection, selection: Selection) -> list[dict[str, Any]]:
@@ -305,3 +432,11 @@ async def note(
     connection: Connection, ids: Sequence[int], who: str, action: Action, reason: str | None
 ) -> None:
     await connection.execute(NOTE_ACTION, list(ids), who, action.value, reason)
+
+
+async def discard(connection: Connection, ids: Sequence[int], who: str, reason: str) -> list[int]:
+    """Mark those that wait as discarded, and note who did so; returns their ids in ascending order."""
+    rows = await connection.fetch(DISCARD, list(ids))
+    discarded = sorted(row["dead_letter_id"] for row in rows)
+    await note(connection, discarded, who, Action.DISCARDED, reason)
+    return discarded

@@ -28,6 +28,7 @@ POINTS = (
     "unhandled_published",
     "replay_started",
     "replay_published",
+    "letters_discarded",
     "accepted",
     "published",
     "spooled",

@@ -258,6 +258,25 @@ WEBHOOKS = Counter(
     ["subscriber", "result"],
     registry=CONSUMER,
 )
+WEBHOOK_ANSWERS = Counter(
+    "stockhook_webhook_answers_total",
+    "Answers of subscribers to posts by HTTP status; none: no whole answer, such as a refused connection",
+    ["subscriber", "status"],
+    registry=CONSUMER,
+)
+WEBHOOK_ANSWERED_AT = Gauge(
+    "stockhook_webhook_answered_timestamp_seconds",
+    "Time of the last answer of a subscriber, by HTTP status",
+    ["subscriber", "status"],
+    registry=CONSUMER,
+)
+WEBHOOK_CIRCUIT_OPEN = Gauge(
+    "stockhook_webhook_circuit_open",
+    "Whether the circuit breaker of a subscriber is open: its endpoint failed repeatedly and gets one post "
+    "at a time",
+    ["subscriber"],
+    registry=CONSUMER,
+)
 ACTIONS = Counter(
     "stockhook_actions_total",
     "Attempts at actions: done, not_needed, retried, refused (4xx), failed (the last retry failed), or "

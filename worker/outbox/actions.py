@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,8 @@ from schemas.actions import Action
 from worker.postgres.locks import LOCK_NAME_IN_TRANSACTION, AdvisoryLockClass
 
 CHANNEL = "stockhook_actions"
+
+STATES = ("due", "doing", "unknown", "refused", "failed", "done")
 
 UNFINISHED = ("due", "doing", "refused", "failed", "unknown")
 
@@ -130,16 +133,68 @@ FROM actions
 WHERE key = $1
 """
 
+# The newest first, at most $3 before the position ($1, $2); from the index actions_by_state.
+NEWEST_OF_STATES = """
+SELECT newest.action_id, newest.created_at, newest.state, newest.kind
+FROM unnest($4::text[]) AS wanted (state)
+CROSS JOIN LATERAL (
+    SELECT action_id, created_at, state, kind
+    FROM actions
+    WHERE actions.state = wanted.state
+        AND ($1::timestamptz IS NULL OR created_at <= $1)
+        AND ($1::timestamptz IS NULL OR (created_at, action_id) < ($1, $2::uuid))
+    ORDER BY created_at DESC, action_id DESC
+    LIMIT $3
+) AS newest
+ORDER BY newest.created_at DESC, newest.action_id DESC
+LIMIT $3
+"""
+
+# As above, from the index actions_by_subject.
+NEWEST_OF_SUBJECT = """
+SELECT action_id, created_at, state, kind
+FROM actions
+WHERE subject = $4
+    AND ($1::timestamptz IS NULL OR (created_at, action_id) < ($1, $2::uuid))
+ORDER BY created_at DESC, action_id DESC
+LIMIT $3
+"""
+
+LISTED = """
+SELECT action_id, kind, key, subject, state, attempts, event_id, created_at, published_at, started_at,
+    finished_at, outcome
+FROM actions
+WHERE action_id = ANY($1::uuid[])
+ORDER BY created_at DESC, action_id DESC
+"""
+
+# At most $2 of each state are counted, from the index actions_by_state.
+COUNT_BOUNDED = """
+SELECT wanted.state, counted.actions, counted.oldest_at
+FROM unnest($1::text[]) AS wanted (state)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS actions, min(created_at) AS oldest_at
+    FROM (
+        SELECT created_at
+        FROM actions
+        WHERE actions.state = wanted.state
+        ORDER BY created_at
+        LIMIT $2
+    ) AS oldest
+) AS counted
+"""
+
 # An attempt takes at most 5 minutes (ATTEMPT_SECONDS). After 10, its process has ended or lost its
-# connection.
+# connection, and the outcome of the request is unknown.
 RETRY = f"""
 WITH retried AS (
     UPDATE actions
     SET state = 'due', published_at = NULL, finished_at = NULL, outcome = $2::json
     WHERE action_id = $1
-        AND (state IN ('refused', 'failed', 'unknown')
+        AND (state IN ('refused', 'failed')
             OR (state = 'due' AND published_at IS NOT NULL)
-            OR (state = 'doing' AND started_at < now() - interval '10 minutes'))
+            OR ($3 AND state = 'unknown')
+            OR ($3 AND state = 'doing' AND started_at < now() - interval '10 minutes'))
     RETURNING action_id
 )
 SELECT action_id, pg_notify('{CHANNEL}', '')
@@ -181,6 +236,22 @@ class ClaimedAction:
     state: str
     request: bytes
     is_encrypted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """An action's place in the list, which is sorted by time and id, and what the list is filtered by."""
+
+    action_id: UUID
+    created_at: datetime
+    state: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateCount:
+    actions: int
+    oldest_at: datetime | None
 
 
 async def enqueue_all(connection: Connection, actions: Sequence[Action]) -> None:
@@ -257,6 +328,31 @@ async def select(
     return [_readable(row) for row in await connection.fetch(LIST, state, kind, subject, limit)]
 
 
+async def newest(
+    connection: Connection, after: Position | None, limit: int, *, states: Sequence[str], subject: str | None
+) -> list[Position]:
+    """The newest actions after this position, at most `limit`: of one subject, or else of these states."""
+    at, action_id = (None, None) if after is None else (after.created_at, after.action_id)
+    rows = (
+        await connection.fetch(NEWEST_OF_STATES, at, action_id, limit, list(states))
+        if subject is None
+        else await connection.fetch(NEWEST_OF_SUBJECT, at, action_id, limit, subject)
+    )
+    return [Position(row["action_id"], row["created_at"], row["state"], row["kind"]) for row in rows]
+
+
+async def listed(connection: Connection, action_ids: Sequence[UUID]) -> list[dict[str, Any]]:
+    """The actions with these ids, the newest first, without their requests."""
+    return [_readable(row) for row in await connection.fetch(LISTED, list(action_ids))]
+
+
+async def counts(connection: Connection, limit: int) -> dict[str, StateCount]:
+    """How many actions have each state, at most `limit`, and since when the oldest of them exists."""
+    rows = await connection.fetch(COUNT_BOUNDED, list(STATES), limit)
+    by_state = {row["state"]: StateCount(row["actions"], row["oldest_at"]) for row in rows}
+    return {state: by_state[state] for state in STATES}
+
+
 async def get(connection: Connection, action_id: UUID) -> dict[str, Any] | None:
     """The action with its request."""
     rows = await connection.fetch(SHOW, action_id)
@@ -268,9 +364,14 @@ async def get_by_key(connection: Connection, key: str) -> dict[str, Any] | None:
     return dict(rows[0]) if rows else None
 
 
-async def retry(connection: Connection, action_id: UUID, outcome: Mapping[str, object]) -> bool:
-    """Make an action due again; False if its state does not allow it."""
-    return bool(await connection.fetch(RETRY, action_id, _json(outcome)))
+async def retry(
+    connection: Connection, action_id: UUID, outcome: Mapping[str, object], *, may_repeat: bool
+) -> bool:
+    """Make an action due again; False if its state does not allow it.
+
+    An action with an unknown outcome may then be executed twice: `may_repeat` says that this is intended.
+    """
+    return bool(await connection.fetch(RETRY, action_id, _json(outcome), may_repeat))
 
 
 async def close(connection: Connection, action_id: UUID, outcome: Mapping[str, object]) -> bool:

@@ -5,4 +5,5 @@ from asyncpg import InternalServerError as InternalServerError
 from asyncpg import LockNotAvailableError as LockNotAvailableError
 from asyncpg import OperatorInterventionError as OperatorInterventionError
 from asyncpg import PostgresError as PostgresError
+from asyncpg import QueryCanceledError as QueryCanceledError
 from asyncpg import UndefinedTableError as UndefinedTableError

@@ -15,6 +15,7 @@ class AdvisoryLock(IntEnum):
     EVENT_LOG_MONTHS = 7357017176
     REPLAY = 7357017177
     RETENTION = 7357017178
+    DRY_RUN = 7357017179
 
 
 @unique

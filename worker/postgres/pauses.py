@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from worker.observability.errors import StockhookError
+from worker.postgres.operator_audit import record
 from worker.postgres.pool import Connection, Database
 
 # Readers, which are the consumers, do not wait for this lock.
@@ -25,11 +26,6 @@ VALUES ($1, $2, $3)
 RESUME = """
 DELETE FROM paused_families
 WHERE family = $1
-"""
-
-RECORD = """
-INSERT INTO operator_audit (who, action, subject, reason)
-VALUES ($1, $2, $3, $4)
 """
 
 
@@ -69,7 +65,7 @@ async def pause(database: Database, family: str, reason: str, who: str) -> Pause
         if existing is not None:
             raise AlreadyPaused(f"{family} is already {existing}. Nothing was changed")
         await connection.execute(PAUSE, family, reason, who)
-        await connection.execute(RECORD, who, "family.paused", family, reason)
+        await record(connection, who, "family.paused", family, reason)
         return (await read_all(connection))[family]
 
 
@@ -80,5 +76,5 @@ async def resume(database: Database, family: str, reason: str | None, who: str) 
         ended = (await read_all(connection)).get(family)
         if ended is not None:
             await connection.execute(RESUME, family)
-            await connection.execute(RECORD, who, "family.resumed", family, reason)
+            await record(connection, who, "family.resumed", family, reason)
         return ended

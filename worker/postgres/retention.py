@@ -1,4 +1,4 @@
-"""Deletes old data: months of the event log, handled dead letters, unhandled events."""
+"""Deletes old data: months of the event log, handled dead letters, their jobs, unhandled events."""
 
 import asyncio
 from collections.abc import Sequence
@@ -85,6 +85,14 @@ WHERE unhandled_event_id = ANY(
 )
 """
 
+# Only jobs that ended.
+COUNT_OLD_JOBS = "SELECT count(*) FROM bulk_jobs WHERE ended_at < $1"
+
+DELETE_OLD_JOBS = """
+DELETE FROM bulk_jobs
+WHERE job_id = ANY(ARRAY(SELECT job_id FROM bulk_jobs WHERE ended_at < $1 LIMIT $2))
+"""
+
 DELETE_LETTER_AUDIT = "DELETE FROM dead_letter_audit WHERE dead_letter_id = ANY($1::bigint[])"
 DELETE_LETTERS = "DELETE FROM dead_letters WHERE dead_letter_id = ANY($1::bigint[])"
 
@@ -110,6 +118,7 @@ class Retained:
     events_without_month: int
     dead_letters: int
     unhandled_events: int
+    bulk_jobs: int
     dry_run: bool
 
 
@@ -127,7 +136,7 @@ async def retain(
             return None
         try:
             months: Sequence[Month] = ()
-            rest = letters = unhandled = 0
+            rest = letters = jobs = unhandled = 0
             # First the rows that every consumer may delete: a role that owns no tables fails after that.
             if settings.unhandled_days:
                 before = now - timedelta(days=settings.unhandled_days)
@@ -141,9 +150,10 @@ async def retain(
             if settings.dead_letter_days:
                 before = now - timedelta(days=settings.dead_letter_days)
                 letters = await _letters(connection, before, dry_run=dry_run)
+                jobs = await _jobs(connection, before, dry_run=dry_run)
         finally:
             await connection.execute(UNLOCK, AdvisoryLock.RETENTION)
-    return Retained(tuple(months), rest, letters, unhandled, dry_run)
+    return Retained(tuple(months), rest, letters, unhandled, jobs, dry_run)
 
 
 async def _drop_months(connection: Connection, months: Sequence[Month]) -> None:
@@ -204,6 +214,17 @@ async def _letters(connection: Connection, before: datetime, *, dry_run: bool) -
     return deleted
 
 
+async def _jobs(connection: Connection, before: datetime, *, dry_run: bool) -> int:
+    if await connection.fetchval("SELECT to_regclass('bulk_jobs')") is None:
+        return 0
+    if dry_run:
+        return int(await connection.fetchval(COUNT_OLD_JOBS, before))
+    deleted = 0
+    while count := int((await connection.execute(DELETE_OLD_JOBS, before, BATCH)).rsplit(" ", 1)[1]):
+        deleted += count
+    return deleted
+
+
 async def retain_regularly(database: Database, settings: Settings, stopping: asyncio.Event) -> None:
     """Delete data that is past its days once a day, until shutdown."""
 
@@ -212,7 +233,13 @@ async def retain_regularly(database: Database, settings: Settings, stopping: asy
         if retained is None:
             log.info("retention.skipped", reason="another process is deleting old data")
         elif any(
-            (retained.months, retained.events_without_month, retained.dead_letters, retained.unhandled_events)
+            (
+                retained.months,
+                retained.events_without_month,
+                retained.dead_letters,
+                retained.unhandled_events,
+                retained.bulk_jobs,
+            )
         ):
             log.info(
                 "retention.dropped",
@@ -220,6 +247,7 @@ async def retain_regularly(database: Database, settings: Settings, stopping: asy
                 events_without_month=retained.events_without_month,
                 dead_letters=retained.dead_letters,
                 unhandled_events=retained.unhandled_events,
+                bulk_jobs=retained.bulk_jobs,
             )
 
     def warn(error: Exception) -> None:

@@ -17,6 +17,8 @@ TIMEOUT_SECONDS = 2.0
 # A process answers with some tens of kilobytes; what is longer is another server.
 LONGEST_BYTES = 4_000_000
 
+UNRESOLVED = "the name cannot be resolved"
+
 Labels = frozenset[tuple[str, str]]
 
 
@@ -81,7 +83,7 @@ async def _read(url: str, address: str | None, names: frozenset[str]) -> Process
     host, port = parts.hostname or "", parts.port or 80
     shown = f"{host}:{port}" if address in (host, None) else f"{host} ({address}:{port})"
     if address is None:
-        return NoAnswer(shown, "the name cannot be resolved")
+        return NoAnswer(shown, UNRESOLVED)
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             readiness = await _get(address, port, "/readyz")

@@ -227,6 +227,7 @@ CONSUMER_TABLES: dict[str, tuple[str, ...]] = {
     "webhooks": _PROJECTION,
     "paused_families": ("SELECT",),
     "operator_audit": (),
+    "bulk_jobs": (),
 }
 _ALL_READ: dict[str, tuple[str, ...]] = dict.fromkeys(CONSUMER_TABLES, ("SELECT",))
 
@@ -249,7 +250,7 @@ ROLES = (
     ),
     DatabaseRole(
         CONSOLE,
-        "`stockhook console`: reads, writes the states of dead letters and actions, pauses, and the audit",
+        "`stockhook console`: reads, writes the states of dead letters and actions, pauses, jobs and audits",
         tables={
             **_ALL_READ,
             "dead_letters": ("SELECT", "UPDATE"),
@@ -257,6 +258,7 @@ ROLES = (
             "actions": ("SELECT", "UPDATE"),
             "paused_families": ("SELECT", "INSERT", "DELETE"),
             "operator_audit": ("SELECT", "INSERT"),
+            "bulk_jobs": _PROJECTION,
         },
     ),
     DatabaseRole(

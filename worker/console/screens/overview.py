@@ -3,29 +3,34 @@
 from dataclasses import dataclass
 
 from worker.console.contract import Console, Parameters
-from worker.console.pipeline import PipelineView, condensed, hour
+from worker.console.history import RANGES, history
+from worker.console.pipeline import PipelineView
 
-# One per minute.
+# Of a chart.
 POINTS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """`history` has each family's number of waiting events during the last hour, the oldest first."""
+    """`history` has each family's number of waiting events during these hours, the oldest first."""
 
     pipeline: PipelineView
     history: dict[str, list[float | None]]
+    hours: int = 1
+    range: str = RANGES[1]
+    ranges: tuple[int, ...] = ()
+    trouble: str | None = None
 
 
-async def view(console: Console, _: Parameters) -> Overview:
+async def view(console: Console, parameters: Parameters) -> Overview:
     """Raises: NoSnapshot."""
     pipeline = await console.poller.current()
+    charts = await history(console, parameters, POINTS)
     return Overview(
-        pipeline,
-        {
-            family.name: condensed(
-                hour([point.queued for point in console.poller.history(family.name)]), POINTS
-            )
-            for family in pipeline.families
-        },
+        pipeline=pipeline,
+        history={family.name: charts.waiting[family.name] for family in pipeline.families},
+        hours=charts.hours,
+        range=charts.label,
+        ranges=charts.ranges,
+        trouble=charts.trouble,
     )

@@ -25,6 +25,7 @@ from worker.config.check import (
     clock_difference,
     error,
     ok,
+    unchecked,
     warning,
 )
 from worker.config.settings import Settings
@@ -193,10 +194,10 @@ async def _check_publishing(connection: BrokerConnection) -> AsyncIterator[Check
             "see `rabbitmq-diagnostics alarms`: memory or disk of the broker",
         )
     else:
-        yield warning(
+        yield unchecked(
             "publishing",
             "this user may not publish to stockhook.probe",
-            "correct for a monitor; ingest and consumers need it: `stockhook grants rabbitmq`",
+            "correct for monitor and console; ingest and consumers need it: `stockhook grants rabbitmq`",
         )
 
 
@@ -215,7 +216,7 @@ async def _probe_leaders(
         except BrokerRefused:
             if leaders_are_known:
                 return
-            yield warning(
+            yield unchecked(
                 "queues",
                 f"this user cannot see whether {name} and other queues have a leader",
                 "set STOCKHOOK_MANAGEMENT_URL to a user with the tag monitoring",
@@ -249,7 +250,7 @@ def check_policies(
 ) -> Iterator[CheckResult]:
     """Policies that would make queues lose events; only the management API shows policies."""
     if snapshot is None:
-        yield warning(
+        yield unchecked(
             "policies",
             "policies that expire or drop events cannot be seen without the management API",
             "set STOCKHOOK_MANAGEMENT_URL to a user with the tag monitoring",
@@ -355,10 +356,11 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-async def check_reachable(settings: Settings) -> tuple[list[CheckResult], bool]:
+async def check_reachable(settings: Settings, seconds: float = 120) -> tuple[list[CheckResult], bool]:
+    """The results, and whether the broker could be reached. They are incomplete after `seconds`."""
     results: list[CheckResult] = []
     try:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(seconds):
             async for finding in check_broker(settings):
                 results.append(finding)
     except BrokerRefused as refused:

@@ -26,7 +26,7 @@ def check_configuration(settings: Settings) -> Iterator[CheckResult]:
     yield from _check_proxies(settings)
     yield from _check_secrets(settings)
     yield from _check_gateway(settings)
-    yield from _check_exposure(settings)
+    yield from check_exposure(settings)
     for marketplace in MARKETPLACES.values():
         yield from marketplace.check_settings(settings)
     if settings.batch_size > settings.prefetch:
@@ -115,7 +115,7 @@ def _without_key(settings: Settings) -> list[str]:
     return [name for name, gateway in gateways.items() if gateway is not None and not gateway.keys]
 
 
-def _check_exposure(settings: Settings) -> Iterator[CheckResult]:
+def check_exposure(settings: Settings) -> Iterator[CheckResult]:
     if settings.environment == "development":
         yield warning(
             "environment",

@@ -11,6 +11,7 @@ from worker.config.check import (
     clock_difference,
     error,
     ok,
+    unchecked,
     warning,
 )
 from worker.config.connections import CONNECTIONS
@@ -44,6 +45,8 @@ SESSION_SETTINGS = "SELECT name, setting FROM pg_settings WHERE name = ANY($1::t
 IN_RECOVERY = "SELECT pg_is_in_recovery()"
 NOW = "SELECT clock_timestamp()"
 
+# Privileges on the log do not include its partitions: only the owner reads one directly.
+MAY_READ_REST = "SELECT has_table_privilege('event_log_rest', 'SELECT')"
 STRAY_EVENTS = "SELECT EXISTS (SELECT FROM event_log_rest)"
 MONTH_AHEAD = """
 SELECT to_regclass('event_log_' || to_char((now() AT TIME ZONE 'UTC') + interval '1 month', 'YYYY_MM'))
@@ -155,7 +158,13 @@ def _check_connections(available: int) -> CheckResult:
 
 async def _check_tables(connection: Connection, encryptor: MultiFernet | None) -> AsyncIterator[CheckResult]:
     try:
-        if await connection.fetchval(STRAY_EVENTS):
+        if not await connection.fetchval(MAY_READ_REST):
+            yield unchecked(
+                "event log",
+                "this role may not read event_log_rest, which contains events whose month had no partition",
+                "run `stockhook doctor` as stockhook_owner",
+            )
+        elif await connection.fetchval(STRAY_EVENTS):
             yield warning(
                 "event log",
                 "event_log_rest contains events: their month had no partition when they were applied",
@@ -200,8 +209,10 @@ async def _check_tables(connection: Connection, encryptor: MultiFernet | None) -
 
 def _check_encrypted(encrypted: list[str], encryptor: MultiFernet | None) -> CheckResult:
     if encryptor is None:
-        return warning(
-            "sealing keys", "private data is encrypted, and no key is set here", "use the ingest's keys"
+        return unchecked(
+            "sealing keys",
+            "private data is encrypted, and no key is set here",
+            "correct for monitor and console; consumers need the ingest's keys",
         )
     try:
         for token in encrypted:

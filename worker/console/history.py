@@ -1,0 +1,106 @@
+"""The charts of families: the last hour from our snapshots, longer ones from Prometheus."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from consumers.registry import FAMILIES
+from worker.console.contract import Console, Parameters
+from worker.console.pipeline import condensed, hour
+from worker.tools.prometheus import PrometheusUnavailable, Span, query_range
+
+# Hours, and how a heading names them.
+RANGES = {1: "last hour", 6: "last 6 hours", 24: "last 24 hours", 168: "last 7 days"}
+
+POINTS = 120
+
+# How long an answer of Prometheus, or the reason why there is none, is shown to all viewers.
+FRESH_SECONDS = 30.0
+
+# A rate needs two scrapes, of which one may fail.
+SHORTEST_RATE = timedelta(minutes=1)
+
+# The highest of each step, so that no peak is lost.
+WAITING = 'max by (family) (max_over_time(stockhook_queue_messages{{role="work"}}[{step}s]))'
+APPLIED = "sum by (family) (rate(stockhook_applied_total[{window}s]))"
+
+Rows = Mapping[str, list[float | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """`waiting` and `applied` per family, the oldest first. None stands for what is not known.
+
+    `ranges` are the hours that can be requested.
+    """
+
+    hours: int
+    label: str
+    ranges: tuple[int, ...]
+    trouble: str | None
+    waiting: dict[str, list[float | None]]
+    applied: dict[str, list[float | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Longer:
+    waiting: Rows
+    applied: Rows
+    trouble: str | None = None
+
+
+async def history(console: Console, parameters: Parameters, points: int = POINTS) -> History:
+    """Of the hours in the query, by default 1."""
+    hours, trouble = _hours(parameters.get("hours", ""), console)
+    if hours == 1:
+        known = {family: console.poller.history(family) for family in FAMILIES}
+        waiting: Rows = {family: hour([one.queued for one in known[family]]) for family in FAMILIES}
+        applied: Rows = {
+            family: hour([one.applied_per_second for one in known[family]]) for family in FAMILIES
+        }
+    else:
+        longer = await console.shared.get(("history", hours), FRESH_SECONDS, lambda: _longer(console, hours))
+        waiting, applied, trouble = longer.waiting, longer.applied, longer.trouble
+    return History(
+        hours=hours,
+        label=RANGES[hours],
+        ranges=tuple(RANGES) if console.settings.prometheus_url is not None else (),
+        trouble=trouble,
+        waiting={family: condensed(waiting.get(family, []), points) for family in FAMILIES},
+        applied={family: condensed(applied.get(family, []), points) for family in FAMILIES},
+    )
+
+
+def _hours(text: str, console: Console) -> tuple[int, str | None]:
+    if text in ("", "1"):
+        return 1, None
+    if text not in map(str, RANGES):
+        choices = ", ".join(map(str, RANGES))
+        return 1, f"Charts have {choices} hours: this is the last hour."
+    if console.settings.prometheus_url is None:
+        return 1, "Charts of more than the last hour need STOCKHOOK_PROMETHEUS_URL: this is the last hour."
+    return int(text), None
+
+
+async def _longer(console: Console, hours: int) -> _Longer:
+    """Two queries for all families."""
+    assert console.settings.prometheus_url is not None, "the caller has checked it"
+    url = console.settings.prometheus_url.get_secret_value()
+    step = timedelta(hours=hours) / POINTS
+    span = Span(datetime.now(UTC), step, POINTS)
+    seconds, window = (f"{one.total_seconds():g}" for one in (step, max(step, SHORTEST_RATE)))
+    try:
+        waiting, applied = await asyncio.gather(
+            query_range(url, WAITING.format(step=seconds), span, "family"),
+            query_range(url, APPLIED.format(window=window), span, "family"),
+        )
+    except PrometheusUnavailable as unavailable:
+        sentence = unavailable.sentence
+        return _Longer({}, {}, f"{sentence[0].upper()}{sentence[1:]}.")
+    trouble = None
+    if not waiting and not applied:
+        trouble = (
+            "Prometheus has none of our metrics: deploy/prometheus/prometheus.yml lists what it must scrape."
+        )
+    return _Longer(waiting, applied, trouble)

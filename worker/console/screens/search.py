@@ -1,0 +1,160 @@
+"""Search by an id: where the entity, event, dead letter or request with this id is shown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode
+from uuid import UUID
+
+from consumers.family import Connection
+from worker.console.addresses import entity_path, letter_path
+from worker.console.contract import Console, Elsewhere, Parameters
+from worker.tools.explain.lookup import (
+    NEWEST_LETTERS,
+    WINDOW,
+    Letter,
+    entities_by_event,
+    events_by_gateway_id,
+    families_with,
+    letter_by_id,
+    letters_about,
+    newest_seq,
+    receptions_of_event,
+)
+
+MOST_CHARACTERS = 1000
+
+_MOST_ID = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """What has the id, and its page. `detail` is foreign text."""
+
+    kind: str
+    name: str
+    path: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchScreen:
+    """`remarks` say how far the search went; at `older_path` it goes on."""
+
+    query: str
+    hits: tuple[Hit, ...]
+    remarks: tuple[str, ...] = ()
+    older_path: str | None = None
+
+
+async def view(console: Console, parameters: Parameters) -> SearchScreen | Elsewhere:
+    query = parameters.get("q", "").strip()
+    if not query:
+        return SearchScreen("", ())
+    if len(query) > MOST_CHARACTERS:
+        shown = f"{query[:40]}…"
+        return SearchScreen(shown, (), (f"An id has at most {MOST_CHARACTERS} characters.",))
+    if "\0" in query:
+        return SearchScreen(query, (), ("No id has a NUL character.",))
+    last, fault = _last(parameters.get("before"))
+    async with console.database.connection() as connection:
+        if last is not None:
+            return await _by_gateway_id(connection, query, last, fault)
+        hits, remarks = await _exact(connection, query)
+        if not hits:
+            screen = await _by_gateway_id(connection, query, await newest_seq(connection), fault, remarks)
+        else:
+            screen = SearchScreen(query, tuple(hits), (*fault, *remarks))
+    # What was searched in part may have more.
+    if len(screen.hits) == 1 and not screen.remarks:
+        return Elsewhere(screen.hits[0].path, screen)
+    return screen
+
+
+def _last(text: str | None) -> tuple[int | None, tuple[str, ...]]:
+    """The sequence number at which the search in the log starts."""
+    if text is None:
+        return None, ()
+    if text.isascii() and text.isdigit() and len(text) < 19:
+        return int(text), ()
+    return None, ("The parameter before is not a sequence number: the newest events were searched.",)
+
+
+async def _exact(connection: Connection, query: str) -> tuple[list[Hit], list[str]]:
+    """By indexes: entities, a dead letter, an event. Ids of traces have their place here."""
+    hits = [
+        Hit(family.entity, query, entity_path(family.name, query))
+        for family in await families_with(connection, query)
+    ]
+    remarks: list[str] = []
+    dead_letter_id = _number(query)
+    if dead_letter_id is not None:
+        letter = await letter_by_id(connection, dead_letter_id)
+        hits += [] if letter is None else [_letter_hit(letter)]
+    event_id = _uuid(query)
+    if event_id is not None:
+        event_hits, remarks = await _by_event_id(connection, event_id)
+        hits += event_hits
+    return hits, remarks
+
+
+async def _by_event_id(connection: Connection, event_id: UUID) -> tuple[list[Hit], list[str]]:
+    receptions = await receptions_of_event(connection, event_id)
+    if not receptions:
+        return [], []
+    entities = {
+        (family.name, entity_id): Hit(
+            f"event of the {family.entity} {entity_id}",
+            str(event_id),
+            f"{entity_path(family.name, entity_id)}#event-{event_id}",
+        )
+        for received_at in receptions
+        for family, entity_id in await entities_by_event(connection, event_id, received_at)
+    }
+    if len(entities) < len(receptions):
+        return list(entities.values()), [
+            "An event with this id was applied, but it is not among the "
+            f"{WINDOW:,} events that were applied after its reception, or the log no longer has it."
+        ]
+    return list(entities.values()), []
+
+
+async def _by_gateway_id(
+    connection: Connection, query: str, last: int, fault: Sequence[str], remarks: Sequence[str] = ()
+) -> SearchScreen:
+    """In the evidence of events and dead letters; of these also by entity and event."""
+    events = {
+        (hit.family, hit.entity_id, hit.event_id): Hit(
+            f"{hit.type}, {hit.entity_id}",
+            str(hit.event_id),
+            f"{entity_path(hit.family, hit.entity_id)}#event-{hit.event_id}",
+            f"applied {hit.applied_at:%Y-%m-%d %H:%M:%S} UTC",
+        )
+        for hit in await events_by_gateway_id(connection, query, last)
+    }
+    letters = [_letter_hit(letter) for letter in await letters_about(connection, query, _uuid(query))]
+    first = max(1, last - WINDOW + 1)
+    bound = (
+        "Ids of a gateway or a proxy have no index. This search covered the sequence numbers "
+        f"{first:,} to {last:,} of the event log, and the newest {NEWEST_LETTERS:,} dead letters."
+    )
+    older = f"/search?{urlencode({'q': query, 'before': first - 1})}" if first > 1 else None
+    return SearchScreen(query, (*events.values(), *letters), (*fault, *remarks, bound), older)
+
+
+def _letter_hit(letter: Letter) -> Hit:
+    name = f"dead letter {letter.dead_letter_id}"
+    return Hit(f"{name}, {letter.state}", letter.type, letter_path(letter.dead_letter_id), f"{letter.reason}")
+
+
+def _number(query: str) -> int | None:
+    if not (query.isascii() and query.isdigit()) or len(query) > 19:
+        return None
+    number = int(query)
+    return number if number <= _MOST_ID else None
+
+
+def _uuid(query: str) -> UUID | None:
+    try:
+        return UUID(query)
+    except ValueError:
+        return None
