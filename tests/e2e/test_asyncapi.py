@@ -64,8 +64,8 @@ class Tap:
         self, contract: Contract, name: str, headers: dict[str, Any], payload: Any, where: str = ""
     ) -> None:
         self.seen.add(name)
-        found = contract.problems(name, headers, payload)
-        self.problems += [f"{where}{name}: {problem}" for problem in found]
+        broken = contract.problems(name, headers, payload)
+        self.problems += [f"{where}{name}: {problem}" for problem in broken]
 
     def check_posted(self, shop: Endpoint) -> None:
         for request in shop.requests:

@@ -72,9 +72,9 @@ def examples(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 def test_each_example_matches_its_schemas(document: dict[str, Any]) -> None:
     checked = contract(document)
     problems = {
-        name: found
+        name: broken
         for name, example in examples(document)
-        if (found := checked.problems(name, example["headers"], example["payload"]))
+        if (broken := checked.problems(name, example["headers"], example["payload"]))
     }
 
     assert problems == {}

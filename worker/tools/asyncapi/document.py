@@ -6,6 +6,7 @@ A schema in a document is JSON Schema draft 7, which is the default of AsyncAPI.
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import quote
 
 from worker.amqp.topology import Exchange, Queue
 
@@ -62,7 +63,7 @@ def amqp_server(description: str, vhost: str) -> Json:
         "variables": {
             "host": {"default": "localhost"},
             "port": {"default": "5672"},
-            "vhost": {"default": vhost},
+            "vhost": {"default": quote(vhost, safe="")},
         },
         "security": [ref("components", "securitySchemes", "broker")],
     }

@@ -74,7 +74,7 @@ def change_examples() -> dict[str, Published]:
     """An example of each type in the change feed, by its name without the prefix.
 
     Those that a documented event causes are what Stockhook publishes for it. In the others, only the word
-    that tells the types apart is another one.
+    in which the types differ is another one.
     """
     caused: dict[str, Change] = {}
     for change in _caused():
@@ -82,6 +82,8 @@ def change_examples() -> dict[str, Published]:
     examples = {}
     for state, types in TYPES.items():
         known = [change for change in caused.values() if isinstance(change.after, state)]
+        if not known:
+            raise LookupError(f"no documented event leads to a {state.__name__}: add an example of one")
         for name in types:
             change = caused.get(name) or _as_type(known[-1], name)
             (examples[name],) = cloud_events(_BATCH_ID, _SEQUENCE, encode([change]))
