@@ -33,7 +33,7 @@ async def test_the_page_shows_each_channel_message_schema_and_example(name: str)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-async def test_each_link_in_the_page_leads_to_a_part_of_it(name: str) -> None:
+async def test_each_name_in_the_page_leads_to_a_part_of_it(name: str) -> None:
     view = shown(name, console_settings())
     messages = {message.name for message in view.messages}
     schemas = {schema.name for schema in view.schemas}
