@@ -34,18 +34,18 @@ EXAMPLE_SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 GUARANTEES = """\
 - **At least once.** After a crash a change may be delivered again, with the same `id`.
 - **In order per entity.** A change is published once the one before it is confirmed. Its `before` is the \
-`after` of the change before it. Over HTTP, an endpoint receives one change of an entity at a time; a change \
-that is retried can arrive after later ones. So before you store a state, compare `sequence`: for a part, an \
-order, a return or a buyback order, ignore a change whose `sequence` is not greater than the last one of the \
-same kind and `subject`. A reminder or a communication replaces no earlier one: a repeated one has the same \
+`after` of the change before it. Over HTTP, an endpoint receives one change of an entity at a time; a \
+change that is retried can arrive after later ones. So before you store a state, compare `sequence`: \
+ignore a change whose `sequence` is not greater than the last one of the same kind (the second word of \
+`type`) and `subject`. A reminder or a communication replaces no earlier one: a repeated one has the same \
 `id`.
 - **Only changes.** Repeated events, and events older than the state, publish nothing.
 - **No customer data.** No type has names, addresses, telephone numbers, email addresses or bank details.\
 """
 
 _DESCRIPTION = f"""\
-Each change of a part, an order, a return, a buyback order or a reminder, and each message to a customer \
-that becomes due, is published as a CloudEvent 1.0 (JSON, structured mode).
+Each change of an entity (each kind has a channel), and each message to a customer that becomes due, is \
+published as a CloudEvent 1.0 (JSON, structured mode).
 
 {GUARANTEES}
 

@@ -12,15 +12,13 @@ from cryptography.fernet import Fernet, MultiFernet
 
 from consumers.family import Event, communication_change, state_change
 from consumers.registry import FAMILIES, FAMILY_OF
-from consumers.returns.decide import Return
 from schemas.changes import TYPES, Change, Published, State, cloud_events, encode
 from schemas.envelope import Envelope
 from schemas.events import parse, routing_key
 from schemas.examples import documented
-from schemas.registry import Provider
 from worker.amqp.channel import Message
 from worker.intake.intake import Accepted, accept, accept_observed
-from worker.tools.reconcile.ovoko import OurPart, part_observed, return_observed
+from worker.tools.reconcile.observations import observed_examples
 
 RECEIVED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 _BATCH_ID = UUID("00000000-0000-4000-8000-000000000001")
@@ -29,11 +27,6 @@ _SEQUENCE = 42
 # A ciphertext differs each time.
 _CIPHERTEXT = "gAAAAA…"
 _FERNET_PREFIX = "gAAAAA"
-
-_OBSERVED = (
-    (Provider.OVOKO, part_observed(OurPart("13", "sold", RECEIVED_AT), None, RECEIVED_AT)),
-    (Provider.OVOKO, return_observed(Return("4555", "4555"), None, RECEIVED_AT)),
-)
 
 
 @cache
@@ -48,7 +41,7 @@ def _event_messages() -> Iterator[Message]:
         accepted = accept(example.provider, example.body, RECEIVED_AT, encryptor=encryptor, is_authentic=True)
         assert isinstance(accepted, Accepted)
         yield accepted.message
-    for provider, body in _OBSERVED:
+    for provider, body in observed_examples(RECEIVED_AT):
         yield accept_observed(provider, body, RECEIVED_AT).message
 
 
