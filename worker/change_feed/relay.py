@@ -72,7 +72,7 @@ class Relay:
             if rows:
                 failpoint("change_taken")
             for wave in waves(changes, attrgetter("subject")):
-                await self.publisher.publish_many([_message(change) for change in wave])
+                await self.publisher.publish_many([message(change) for change in wave])
             if rows:
                 await outbox.count_published(connection, published)
             failpoint("change_published")
@@ -84,7 +84,7 @@ class Relay:
         return len(rows)
 
 
-def _message(change: Published) -> Message:
+def message(change: Published) -> Message:
     headers = {"x-change-id": change.change_id, "x-subject": change.subject}
     return Message(CHANGES, change.type, change.type, headers, change.body, CONTENT_TYPE)
 
